@@ -1,0 +1,168 @@
+//! Generated events for the property tests of every room that reads or writes them.
+
+use std::sync::Arc;
+
+use proptest::option;
+use proptest::prelude::*;
+
+use super::{
+    ArmedMark, Event, LossStage, Place, ProcessChange, Session, SessionTarget, Summary, Text, What,
+};
+
+/// Texts as they can come from a process: any characters but NUL, with every kind of damage.
+pub(crate) fn text() -> impl Strategy<Value = Text> {
+    let characters = prop_oneof![
+        8 => "[a-z_/.<>0-9]{0,24}",
+        2 => any::<String>(),
+        1 => Just("\"\\\u{1b}[31m\n\r\t\u{7f}\u{2028}\u{1f40d}".to_owned()),
+    ];
+    (characters, any::<bool>(), 0..8).prop_map(|(text, cut, damage)| {
+        let mut text = text.replace(['\0', '\u{fffd}'], "?");
+        if damage == 0 {
+            text.insert(floor(&text), '\u{fffd}');
+        }
+        match damage {
+            1 => Text {
+                text: String::new(),
+                cut: false,
+                replaced: false,
+                unreadable: true,
+            },
+            _ => Text {
+                text,
+                cut,
+                replaced: damage == 0,
+                unreadable: false,
+            },
+        }
+    })
+}
+
+/// The last boundary between characters in the first half.
+fn floor(text: &str) -> usize {
+    (0..=text.len() / 2)
+        .rev()
+        .find(|&at| text.is_char_boundary(at))
+        .unwrap_or(0)
+}
+
+pub(crate) fn place() -> impl Strategy<Value = Arc<Place>> {
+    (text(), text()).prop_map(|(file, function)| Arc::new(Place { file, function }))
+}
+
+pub(crate) fn what() -> impl Strategy<Value = What> {
+    let nanoseconds = || option::of(any::<u64>());
+    let module = || text().prop_map(Arc::new);
+    let change = prop_oneof![
+        Just(ProcessChange::Fork),
+        Just(ProcessChange::Exec),
+        Just(ProcessChange::Exit)
+    ];
+    let stage = proptest::sample::select(LossStage::ALL.to_vec());
+    prop_oneof![
+        (place(), any::<i32>()).prop_map(|(place, line)| What::Call { place, line }),
+        (place(), any::<i32>(), nanoseconds()).prop_map(|(place, line, duration_ns)| {
+            What::Return {
+                place,
+                line,
+                duration_ns,
+            }
+        }),
+        (place(), any::<i32>()).prop_map(|(place, line)| What::Line { place, line }),
+        any::<i32>().prop_map(|generation| What::GcStart {
+            generation: i64::from(generation)
+        }),
+        (option::of(any::<i64>()), any::<i64>(), nanoseconds()).prop_map(
+            |(generation, collected, pause_ns)| What::GcDone {
+                generation,
+                collected,
+                pause_ns
+            }
+        ),
+        module().prop_map(|module| What::ImportStart { module }),
+        (module(), any::<bool>(), nanoseconds()).prop_map(|(module, found, duration_ns)| {
+            What::ImportDone {
+                module,
+                found,
+                duration_ns,
+            }
+        }),
+        module().prop_map(|name| What::Audit { name }),
+        (change, option::of(1..u32::MAX), option::of(module())).prop_map(
+            |(change, parent, command)| What::Process {
+                change,
+                parent,
+                command
+            }
+        ),
+        (any::<u64>(), stage, any::<String>()).prop_map(|(count, stage, message)| What::Lost {
+            count,
+            stage,
+            message
+        }),
+    ]
+}
+
+pub(crate) fn event() -> impl Strategy<Value = Event> {
+    (any::<u64>(), any::<u32>(), any::<u32>(), what()).prop_map(|(ts, pid, tid, what)| Event {
+        ts,
+        pid,
+        tid,
+        what,
+    })
+}
+
+pub(crate) fn session() -> impl Strategy<Value = Session> {
+    let words = || proptest::collection::vec(any::<String>(), 0..3);
+    let target = (any::<u32>(), any::<String>(), option::of(any::<String>())).prop_map(
+        |(pid, command, python)| SessionTarget {
+            pid,
+            command,
+            python,
+        },
+    );
+    let armed = (
+        any::<String>(),
+        option::of(any::<String>()),
+        any::<String>(),
+        any::<u32>(),
+    )
+        .prop_map(|(image, build_id, mark, sites)| ArmedMark {
+            image,
+            build_id,
+            mark,
+            sites: sites as usize,
+        });
+    let targets = proptest::collection::vec(target, 0..3);
+    let marks = proptest::collection::vec(armed, 0..3);
+    (any::<u64>(), words(), targets, marks, words()).prop_map(
+        |(ts, notes, targets, armed, events)| Session {
+            ts,
+            pystap: "0.1.0".to_owned(),
+            engine: "stap".to_owned(),
+            notes,
+            targets,
+            armed,
+            events,
+        },
+    )
+}
+
+pub(crate) fn summary() -> impl Strategy<Value = Summary> {
+    let numbers = proptest::array::uniform7(any::<u64>());
+    (numbers, any::<String>(), option::of(any::<i32>())).prop_map(
+        |([ts, delivered, lost, skipped, unparsed, unpaired, wall_ns], ended, command_status)| {
+            Summary {
+                ts,
+                delivered,
+                lost,
+                skipped,
+                unparsed,
+                unpaired,
+                wall_ns,
+                ended,
+                command_status,
+            }
+        },
+    )
+}

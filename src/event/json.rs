@@ -1,0 +1,648 @@
+//! Events as JSON, one object a line: written by hand for speed, read with serde. The shape is the one that
+//! `schema.json` describes; tests hold the two together. No I/O: bytes in, bytes out.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{
+    ArmedMark, Event, LossStage, Place, ProcessChange, SCHEMA_VERSION, Session, SessionTarget,
+    Summary, Text, What,
+};
+
+/// Places whose JSON is remembered. A slot is found by the address of the place, so two may compete for one.
+const SLOTS: usize = 4096;
+/// Longest remembered piece of JSON; longer ones are written anew each time, so that memory stays small.
+const MAX_REMEMBERED: usize = 1024;
+/// Places a reader keeps to share between events.
+const MAX_SHARED: usize = 1 << 16;
+
+/// Writes events as lines of JSON. Remembers the JSON of places it has written, which are most of most lines.
+#[derive(Debug)]
+pub struct Writer {
+    slots: Vec<Option<Remembered>>,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    /// Kept so that the address cannot come to mean another place.
+    place: Arc<Place>,
+    json: Box<[u8]>,
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Writer::new()
+    }
+}
+
+impl Writer {
+    /// A writer that has written nothing.
+    pub fn new() -> Writer {
+        let mut slots = Vec::new();
+        slots.resize_with(SLOTS, || None);
+        Writer { slots }
+    }
+
+    /// Appends the event as one line, newline included.
+    pub fn event(&mut self, event: &Event, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"event\":\"");
+        out.extend_from_slice(event.what.kind().as_bytes());
+        out.extend_from_slice(b"\",\"ts\":");
+        number(event.ts, out);
+        if event.pid != 0 {
+            out.extend_from_slice(b",\"pid\":");
+            number(event.pid, out);
+        }
+        if event.tid != 0 {
+            out.extend_from_slice(b",\"tid\":");
+            number(event.tid, out);
+        }
+        match &event.what {
+            What::Call { place, line } | What::Line { place, line } => {
+                self.place(place, out);
+                out.extend_from_slice(b",\"line\":");
+                number(*line, out);
+            }
+            What::Return {
+                place,
+                line,
+                duration_ns,
+            } => {
+                self.place(place, out);
+                out.extend_from_slice(b",\"line\":");
+                number(*line, out);
+                if let Some(duration) = duration_ns {
+                    out.extend_from_slice(b",\"duration_ns\":");
+                    number(*duration, out);
+                }
+            }
+            What::GcStart { generation } => {
+                out.extend_from_slice(b",\"generation\":");
+                number(*generation, out);
+            }
+            What::GcDone {
+                generation,
+                collected,
+                pause_ns,
+            } => {
+                if let Some(generation) = generation {
+                    out.extend_from_slice(b",\"generation\":");
+                    number(*generation, out);
+                }
+                out.extend_from_slice(b",\"collected\":");
+                number(*collected, out);
+                if let Some(pause) = pause_ns {
+                    out.extend_from_slice(b",\"pause_ns\":");
+                    number(*pause, out);
+                }
+            }
+            What::ImportStart { module } => texts(&[("module", module)], out),
+            What::ImportDone {
+                module,
+                found,
+                duration_ns,
+            } => {
+                texts(&[("module", module)], out);
+                out.extend_from_slice(if *found {
+                    b",\"found\":true"
+                } else {
+                    b",\"found\":false"
+                });
+                if let Some(duration) = duration_ns {
+                    out.extend_from_slice(b",\"duration_ns\":");
+                    number(*duration, out);
+                }
+            }
+            What::Audit { name } => texts(&[("name", name)], out),
+            What::Process {
+                change,
+                parent,
+                command,
+            } => {
+                out.extend_from_slice(b",\"change\":\"");
+                out.extend_from_slice(change.word().as_bytes());
+                out.push(b'"');
+                if let Some(parent) = parent {
+                    out.extend_from_slice(b",\"parent\":");
+                    number(*parent, out);
+                }
+                if let Some(command) = command {
+                    texts(&[("command", command)], out);
+                }
+            }
+            What::Lost {
+                count,
+                stage,
+                message,
+            } => {
+                out.extend_from_slice(b",\"count\":");
+                number(*count, out);
+                out.extend_from_slice(b",\"where\":\"");
+                out.extend_from_slice(stage.word().as_bytes());
+                out.extend_from_slice(b"\",\"message\":");
+                string(message, out);
+            }
+        }
+        out.extend_from_slice(b"}\n");
+    }
+
+    fn place(&mut self, place: &Arc<Place>, out: &mut Vec<u8>) {
+        let address = Arc::as_ptr(place) as usize as u64;
+        // The low bits of an address are all alike; the top bits of a product depend on every bit.
+        let slot = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize;
+        let Some(slot) = self.slots.get_mut(slot) else {
+            return place_json(place, out);
+        };
+        match slot {
+            Some(known) if Arc::ptr_eq(&known.place, place) => out.extend_from_slice(&known.json),
+            _ => {
+                let start = out.len();
+                place_json(place, out);
+                if let Some(json) = out.get(start..)
+                    && json.len() <= MAX_REMEMBERED
+                {
+                    *slot = Some(Remembered {
+                        place: Arc::clone(place),
+                        json: json.into(),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Appends the first line of a stream.
+pub fn session(session: &Session, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":\"session\",\"ts\":");
+    number(session.ts, out);
+    out.extend_from_slice(b",\"schema\":");
+    number(SCHEMA_VERSION, out);
+    member("pystap", &session.pystap, out);
+    member("engine", &session.engine, out);
+    out.extend_from_slice(b",\"notes\":");
+    list(&session.notes, out, |note, out| string(note, out));
+    out.extend_from_slice(b",\"targets\":");
+    list(&session.targets, out, |target, out| {
+        out.extend_from_slice(b"{\"pid\":");
+        number(target.pid, out);
+        member("command", &target.command, out);
+        if let Some(python) = &target.python {
+            member("python", python, out);
+        }
+        out.push(b'}');
+    });
+    out.extend_from_slice(b",\"armed\":");
+    list(&session.armed, out, |armed, out| {
+        out.extend_from_slice(b"{\"image\":");
+        string(&armed.image, out);
+        if let Some(build_id) = &armed.build_id {
+            member("build_id", build_id, out);
+        }
+        member("mark", &armed.mark, out);
+        out.extend_from_slice(b",\"sites\":");
+        number(armed.sites, out);
+        out.push(b'}');
+    });
+    out.extend_from_slice(b",\"events\":");
+    list(&session.events, out, |event, out| string(event, out));
+    out.extend_from_slice(b"}\n");
+}
+
+/// Appends the last line of a stream.
+pub fn summary(summary: &Summary, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":\"summary\",\"ts\":");
+    number(summary.ts, out);
+    for (name, value) in [
+        ("delivered", summary.delivered),
+        ("lost", summary.lost),
+        ("skipped", summary.skipped),
+        ("unparsed", summary.unparsed),
+        ("unpaired", summary.unpaired),
+        ("wall_ns", summary.wall_ns),
+    ] {
+        key(name, out);
+        number(value, out);
+    }
+    member("ended", &summary.ended, out);
+    if let Some(status) = summary.command_status {
+        key("command_status", out);
+        number(status, out);
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+fn number(value: impl itoa::Integer, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// `,"name":`, where the name needs no escapes.
+fn key(name: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn member(name: &str, value: &str, out: &mut Vec<u8>) {
+    key(name, out);
+    string(value, out);
+}
+
+fn list<T>(items: &[T], out: &mut Vec<u8>, write: impl Fn(&T, &mut Vec<u8>)) {
+    out.push(b'[');
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write(item, out);
+    }
+    out.push(b']');
+}
+
+fn place_json(place: &Place, out: &mut Vec<u8>) {
+    texts(&[("file", &place.file), ("function", &place.function)], out);
+}
+
+/// Strings from the traced process, with the arrays that say which of them were altered.
+fn texts(fields: &[(&str, &Text)], out: &mut Vec<u8>) {
+    for (name, text) in fields {
+        member(name, &text.text, out);
+    }
+    altered("cut", fields, |text| text.cut, out);
+    altered("replaced", fields, |text| text.replaced, out);
+    altered("unreadable", fields, |text| text.unreadable, out);
+}
+
+fn altered(how: &str, fields: &[(&str, &Text)], is: fn(&Text) -> bool, out: &mut Vec<u8>) {
+    let mut opened = false;
+    for (name, _) in fields.iter().filter(|(_, text)| is(text)) {
+        if opened {
+            out.push(b',');
+        } else {
+            key(how, out);
+            out.push(b'[');
+            opened = true;
+        }
+        string(name, out);
+    }
+    if opened {
+        out.push(b']');
+    }
+}
+
+/// A JSON string: quotes, backslashes and control characters escaped, everything else as it is.
+fn string(value: &str, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.push(b'"');
+    for run in value.as_bytes().split_inclusive(|&byte| escaped(byte)) {
+        match run.split_last() {
+            Some((&last, plain)) if escaped(last) => {
+                out.extend_from_slice(plain);
+                match last {
+                    b'"' => out.extend_from_slice(b"\\\""),
+                    b'\\' => out.extend_from_slice(b"\\\\"),
+                    b'\n' => out.extend_from_slice(b"\\n"),
+                    b'\r' => out.extend_from_slice(b"\\r"),
+                    b'\t' => out.extend_from_slice(b"\\t"),
+                    control => {
+                        out.extend_from_slice(b"\\u00");
+                        out.push(HEX[usize::from(control >> 4)]);
+                        out.push(HEX[usize::from(control & 15)]);
+                    }
+                }
+            }
+            _ => out.extend_from_slice(run),
+        }
+    }
+    out.push(b'"');
+}
+
+fn escaped(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// One line of a stream.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Line {
+    /// The first line.
+    Session(Session),
+    /// Everything between.
+    Event(Event),
+    /// The last line.
+    Summary(Summary),
+}
+
+/// Why a line could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It is not one JSON object with fields of the right types.
+    #[error(
+        "this line is not a pystap event and cannot be used ({0}); read a file that `pystap trace --format json` wrote"
+    )]
+    Malformed(#[from] serde_json::Error),
+    /// A field that the kind needs is absent.
+    #[error(
+        "this `{kind}` event has no `{field}` and cannot be used; read a file that `pystap trace --format json` wrote"
+    )]
+    Missing {
+        /// The event's kind.
+        kind: String,
+        /// The absent field.
+        field: &'static str,
+    },
+    /// A kind or a word that this version does not know.
+    #[error(
+        "`{word}` is not a known `{field}`, so the event cannot be used; read the file with the pystap that wrote it"
+    )]
+    UnknownWord {
+        /// The field.
+        field: &'static str,
+        /// What stands there.
+        word: String,
+    },
+    /// The stream has another version of the schema.
+    #[error(
+        "the file has schema version {found} and this pystap reads version {SCHEMA_VERSION}, so it cannot be used; \
+         read it with the pystap that wrote it"
+    )]
+    OtherSchema {
+        /// The version in the session line.
+        found: u32,
+    },
+}
+
+/// Reads lines back into events. Places are shared between events as they were when written. Fields that are not
+/// known are passed over, because fields may be added within a schema version.
+#[derive(Debug, Default)]
+pub struct Reader {
+    places: HashSet<Arc<Place>>,
+}
+
+impl Reader {
+    /// A reader that has read nothing.
+    pub fn new() -> Reader {
+        Reader::default()
+    }
+
+    /// Reads one line, with or without its newline.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] when the line is not what [`Writer`], [`session`] or [`summary`] write in this version.
+    pub fn read(&mut self, line: &str) -> Result<Line, ReadError> {
+        let flat: Flat = serde_json::from_str(line)?;
+        match flat.event.as_str() {
+            "session" => flat.session().map(Line::Session),
+            "summary" => flat.summary().map(Line::Summary),
+            _ => self.event(flat).map(Line::Event),
+        }
+    }
+
+    fn event(&mut self, mut flat: Flat) -> Result<Event, ReadError> {
+        let what = match flat.event.as_str() {
+            "call" => What::Call {
+                place: self.place(&mut flat)?,
+                line: flat.need(flat.line, "line")?,
+            },
+            "return" => What::Return {
+                place: self.place(&mut flat)?,
+                line: flat.need(flat.line, "line")?,
+                duration_ns: flat.duration_ns,
+            },
+            "line" => What::Line {
+                place: self.place(&mut flat)?,
+                line: flat.need(flat.line, "line")?,
+            },
+            "gc_start" => What::GcStart {
+                generation: flat.need(flat.generation, "generation")?,
+            },
+            "gc_done" => What::GcDone {
+                generation: flat.generation,
+                collected: flat.need(flat.collected, "collected")?,
+                pause_ns: flat.pause_ns,
+            },
+            "import_start" => What::ImportStart {
+                module: Arc::new(flat.text("module")?),
+            },
+            "import_done" => What::ImportDone {
+                module: Arc::new(flat.text("module")?),
+                found: flat.need(flat.found, "found")?,
+                duration_ns: flat.duration_ns,
+            },
+            "audit" => What::Audit {
+                name: Arc::new(flat.text("name")?),
+            },
+            "process" => What::Process {
+                change: word(
+                    "change",
+                    flat.need(flat.change.clone(), "change")?,
+                    [
+                        ProcessChange::Fork,
+                        ProcessChange::Exec,
+                        ProcessChange::Exit,
+                    ],
+                    ProcessChange::word,
+                )?,
+                parent: flat.parent,
+                command: match flat.command {
+                    Some(_) => Some(Arc::new(flat.text("command")?)),
+                    None => None,
+                },
+            },
+            "lost" => What::Lost {
+                count: flat.need(flat.count, "count")?,
+                stage: word(
+                    "where",
+                    flat.need(flat.stage.clone(), "where")?,
+                    LossStage::ALL,
+                    LossStage::word,
+                )?,
+                message: flat.need(flat.message.clone(), "message")?,
+            },
+            _ => {
+                return Err(ReadError::UnknownWord {
+                    field: "event",
+                    word: flat.event,
+                });
+            }
+        };
+        Ok(Event {
+            ts: flat.ts,
+            pid: flat.pid,
+            tid: flat.tid,
+            what,
+        })
+    }
+
+    fn place(&mut self, flat: &mut Flat) -> Result<Arc<Place>, ReadError> {
+        let place = Place {
+            file: flat.text("file")?,
+            function: flat.text("function")?,
+        };
+        if let Some(known) = self.places.get(&place) {
+            return Ok(Arc::clone(known));
+        }
+        if self.places.len() >= MAX_SHARED {
+            self.places.clear();
+        }
+        let place = Arc::new(place);
+        self.places.insert(Arc::clone(&place));
+        Ok(place)
+    }
+}
+
+fn word<T: Copy, const N: usize>(
+    field: &'static str,
+    found: String,
+    known: [T; N],
+    word: fn(T) -> &'static str,
+) -> Result<T, ReadError> {
+    known
+        .into_iter()
+        .find(|&value| word(value) == found)
+        .ok_or(ReadError::UnknownWord { field, word: found })
+}
+
+/// Every field of every kind, as they stand in a line.
+#[derive(Debug, Deserialize)]
+struct Flat {
+    event: String,
+    ts: u64,
+    #[serde(default)]
+    pid: u32,
+    #[serde(default)]
+    tid: u32,
+    file: Option<String>,
+    function: Option<String>,
+    line: Option<i32>,
+    duration_ns: Option<u64>,
+    generation: Option<i64>,
+    collected: Option<i64>,
+    pause_ns: Option<u64>,
+    module: Option<String>,
+    found: Option<bool>,
+    name: Option<String>,
+    change: Option<String>,
+    parent: Option<u32>,
+    command: Option<String>,
+    count: Option<u64>,
+    #[serde(rename = "where")]
+    stage: Option<String>,
+    message: Option<String>,
+    #[serde(default)]
+    cut: Vec<String>,
+    #[serde(default)]
+    replaced: Vec<String>,
+    #[serde(default)]
+    unreadable: Vec<String>,
+    schema: Option<u32>,
+    pystap: Option<String>,
+    engine: Option<String>,
+    notes: Option<Vec<String>>,
+    targets: Option<Vec<FlatTarget>>,
+    armed: Option<Vec<FlatArmed>>,
+    events: Option<Vec<String>>,
+    delivered: Option<u64>,
+    lost: Option<u64>,
+    skipped: Option<u64>,
+    unparsed: Option<u64>,
+    unpaired: Option<u64>,
+    wall_ns: Option<u64>,
+    ended: Option<String>,
+    command_status: Option<i32>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FlatTarget {
+    pid: u32,
+    command: String,
+    python: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FlatArmed {
+    image: String,
+    build_id: Option<String>,
+    mark: String,
+    sites: usize,
+}
+
+impl Flat {
+    fn need<T>(&self, value: Option<T>, field: &'static str) -> Result<T, ReadError> {
+        value.ok_or_else(|| ReadError::Missing {
+            kind: self.event.clone(),
+            field,
+        })
+    }
+
+    fn text(&mut self, field: &'static str) -> Result<Text, ReadError> {
+        let value = match field {
+            "file" => self.file.take(),
+            "function" => self.function.take(),
+            "module" => self.module.take(),
+            "name" => self.name.take(),
+            _ => self.command.take(),
+        };
+        let named = |list: &[String]| list.iter().any(|name| name == field);
+        Ok(Text {
+            text: self.need(value, field)?,
+            cut: named(&self.cut),
+            replaced: named(&self.replaced),
+            unreadable: named(&self.unreadable),
+        })
+    }
+
+    fn session(mut self) -> Result<Session, ReadError> {
+        let found = self.need(self.schema, "schema")?;
+        if found != SCHEMA_VERSION {
+            return Err(ReadError::OtherSchema { found });
+        }
+        let target = |target: FlatTarget| SessionTarget {
+            pid: target.pid,
+            command: target.command,
+            python: target.python,
+        };
+        let armed = |armed: FlatArmed| ArmedMark {
+            image: armed.image,
+            build_id: armed.build_id,
+            mark: armed.mark,
+            sites: armed.sites,
+        };
+        let (targets, marks) = (self.targets.take(), self.armed.take());
+        let (pystap, engine) = (self.pystap.take(), self.engine.take());
+        let (notes, events) = (self.notes.take(), self.events.take());
+        Ok(Session {
+            ts: self.ts,
+            pystap: self.need(pystap, "pystap")?,
+            engine: self.need(engine, "engine")?,
+            notes: self.need(notes, "notes")?,
+            targets: self
+                .need(targets, "targets")?
+                .into_iter()
+                .map(target)
+                .collect(),
+            armed: self.need(marks, "armed")?.into_iter().map(armed).collect(),
+            events: self.need(events, "events")?,
+        })
+    }
+
+    fn summary(mut self) -> Result<Summary, ReadError> {
+        let ended = self.ended.take();
+        Ok(Summary {
+            ts: self.ts,
+            delivered: self.need(self.delivered, "delivered")?,
+            lost: self.need(self.lost, "lost")?,
+            skipped: self.need(self.skipped, "skipped")?,
+            unparsed: self.need(self.unparsed, "unparsed")?,
+            unpaired: self.need(self.unpaired, "unpaired")?,
+            wall_ns: self.need(self.wall_ns, "wall_ns")?,
+            ended: self.need(ended, "ended")?,
+            command_status: self.command_status,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "json_tests.rs"]
+mod tests;

@@ -1,0 +1,261 @@
+//! What is written matches the schema, and reads back as what it was.
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::event::{arbitrary, json_schema};
+
+fn schema() -> jsonschema::Validator {
+    let schema: Value = serde_json::from_str(json_schema()).expect("the schema is JSON");
+    jsonschema::draft202012::new(&schema).expect("the schema is a schema")
+}
+
+fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut out = Vec::new();
+    write(&mut out);
+    String::from_utf8(out).expect("JSON is UTF-8")
+}
+
+fn check(schema: &jsonschema::Validator, line: &str, expected: &Line) {
+    let body = line.strip_suffix('\n').expect("a line ends");
+    assert!(!body.contains('\n'), "one object a line: {body}");
+    let value: Value = serde_json::from_str(body).expect("a line is JSON");
+    let wrong: Vec<String> = schema
+        .iter_errors(&value)
+        .map(|it| it.to_string())
+        .collect();
+    assert!(wrong.is_empty(), "{body}: {wrong:?}");
+    let read = Reader::new().read(line).expect("our own line");
+    assert_eq!(&read, expected);
+}
+
+#[test]
+fn every_event_matches_the_schema_and_reads_back() {
+    let schema = schema();
+    let cases = ProptestConfig::with_cases(600);
+    proptest!(cases, |(event in arbitrary::event())| {
+        let mut writer = Writer::new();
+        // Twice: the second time the place comes from memory.
+        for _ in 0..2 {
+            let line = written(|out| writer.event(&event, out));
+            check(&schema, &line, &Line::Event(event.clone()));
+        }
+    });
+}
+
+#[test]
+fn every_session_and_summary_matches_the_schema_and_reads_back() {
+    let schema = schema();
+    let cases = ProptestConfig::with_cases(100);
+    proptest!(cases, |(head in arbitrary::session(), tail in arbitrary::summary())| {
+        check(&schema, &written(|out| session(&head, out)), &Line::Session(head));
+        check(&schema, &written(|out| summary(&tail, out)), &Line::Summary(tail));
+    });
+}
+
+#[test]
+fn the_schema_refuses_unknown_kinds_and_unknown_fields() {
+    let schema = schema();
+    let valid = r#"{"event":"gc_start","ts":1,"pid":2,"tid":3,"generation":0}"#;
+    assert!(schema.is_valid(&serde_json::from_str(valid).expect("JSON")));
+    for wrong in [
+        r#"{"event":"gc_begin","ts":1,"pid":2,"tid":3,"generation":0}"#,
+        r#"{"event":"gc_start","ts":1,"pid":2,"tid":3,"generation":0,"line":4}"#,
+        r#"{"event":"gc_start","pid":2,"tid":3,"generation":0}"#,
+        r#"{"event":"gc_start","ts":1.5,"pid":2,"tid":3,"generation":0}"#,
+    ] {
+        assert!(
+            !schema.is_valid(&serde_json::from_str(wrong).expect("JSON")),
+            "{wrong}"
+        );
+    }
+}
+
+/// Every property of every kind, with its name.
+fn properties(value: &Value, out: &mut Vec<(String, Value)>) {
+    if let Some(own) = value.get("properties").and_then(Value::as_object) {
+        for (name, property) in own {
+            out.push((name.clone(), property.clone()));
+            properties(property, out);
+        }
+    }
+    if let Some(items) = value.get("items") {
+        properties(items, out);
+    }
+}
+
+#[test]
+fn every_property_of_the_schema_is_described_and_times_have_a_unit() {
+    let schema: Value = serde_json::from_str(json_schema()).expect("the schema is JSON");
+    let defs = schema["$defs"].as_object().expect("definitions");
+    let mut all = Vec::new();
+    for def in defs.values() {
+        properties(def, &mut all);
+    }
+    assert!(all.len() > 70, "{}", all.len());
+    for (name, mut property) in all {
+        if let Some(reference) = property.get("$ref").and_then(Value::as_str) {
+            let target = reference.trim_start_matches("#/$defs/");
+            property = defs
+                .get(target)
+                .expect("a definition for every reference")
+                .clone();
+        }
+        let description = property["description"].as_str().unwrap_or_default();
+        assert!(description.ends_with('.'), "{name}: {description}");
+        if name == "ts" || name.ends_with("_ns") {
+            assert!(description.to_lowercase().contains("nanoseconds"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_kind_that_can_be_written_has_its_part_of_the_schema() {
+    let schema: Value = serde_json::from_str(json_schema()).expect("the schema is JSON");
+    let listed = schema["oneOf"].as_array().expect("kinds").len();
+    let kinds = ["session", "summary"].into_iter().chain(Vec::from([
+        "call",
+        "return",
+        "line",
+        "gc_start",
+        "gc_done",
+        "import_start",
+        "import_done",
+        "audit",
+        "process",
+        "lost",
+    ]));
+    let mut count = 0;
+    for kind in kinds {
+        let part = &schema["$defs"][format!("kind_{kind}")];
+        assert_eq!(part["properties"]["event"]["const"], kind);
+        assert_eq!(part["additionalProperties"], false);
+        count += 1;
+    }
+    assert_eq!(count, listed);
+}
+
+#[test]
+fn altered_strings_are_named_and_nothing_is_said_of_sound_ones() {
+    let text = |text: &str| Text {
+        text: text.to_owned(),
+        ..Text::default()
+    };
+    let mut place = Place {
+        file: text("a.py"),
+        function: text("f"),
+    };
+    let line = |place: &Place| {
+        let place = Arc::new(place.clone());
+        let what = What::Call { place, line: 1 };
+        let event = Event {
+            ts: 5,
+            pid: 6,
+            tid: 7,
+            what,
+        };
+        written(|out| Writer::new().event(&event, out))
+    };
+    assert_eq!(
+        line(&place),
+        "{\"event\":\"call\",\"ts\":5,\"pid\":6,\"tid\":7,\"file\":\"a.py\",\"function\":\"f\",\"line\":1}\n"
+    );
+    place.file.cut = true;
+    place.function.cut = true;
+    place.function.replaced = true;
+    assert_eq!(
+        line(&place),
+        "{\"event\":\"call\",\"ts\":5,\"pid\":6,\"tid\":7,\"file\":\"a.py\",\"function\":\"f\",\
+         \"cut\":[\"file\",\"function\"],\"replaced\":[\"function\"],\"line\":1}\n"
+    );
+}
+
+#[test]
+fn many_places_that_compete_for_few_slots_are_never_mixed_up() {
+    let mut writer = Writer::new();
+    let places: Vec<Arc<Place>> = (0..3 * SLOTS)
+        .map(|number| {
+            let function = Text {
+                text: format!("f{number}"),
+                ..Text::default()
+            };
+            Arc::new(Place {
+                file: Text::default(),
+                function,
+            })
+        })
+        .collect();
+    let mut out = Vec::new();
+    for _ in 0..2 {
+        for (number, place) in places.iter().enumerate() {
+            out.clear();
+            let what = What::Line {
+                place: Arc::clone(place),
+                line: 1,
+            };
+            writer.event(
+                &Event {
+                    ts: 0,
+                    pid: 0,
+                    tid: 0,
+                    what,
+                },
+                &mut out,
+            );
+            let value: Value = serde_json::from_slice(&out).expect("JSON");
+            assert_eq!(value["function"], format!("f{number}"));
+        }
+    }
+}
+
+#[test]
+fn fields_added_later_do_not_stop_a_reader_but_another_schema_does() {
+    let mut reader = Reader::new();
+    let newer = r#"{"event":"gc_start","ts":1,"generation":0,"colour":"blue"}"#;
+    assert!(reader.read(newer).is_ok());
+    let session = written(|out| session(&Session::default(), out));
+    let other = session.replace("\"schema\":1", "\"schema\":99");
+    assert!(matches!(
+        reader.read(&other),
+        Err(ReadError::OtherSchema { found: 99 })
+    ));
+}
+
+#[test]
+fn lines_that_are_no_events_are_refused_with_a_reason() {
+    let mut reader = Reader::new();
+    assert!(matches!(reader.read("hello"), Err(ReadError::Malformed(_))));
+    let missing = reader.read(r#"{"event":"call","ts":1,"file":"a","function":"b"}"#);
+    assert!(matches!(
+        missing,
+        Err(ReadError::Missing { field: "line", .. })
+    ));
+    let kind = reader.read(r#"{"event":"jump","ts":1}"#);
+    assert!(matches!(
+        kind,
+        Err(ReadError::UnknownWord { field: "event", .. })
+    ));
+    let word = reader.read(r#"{"event":"process","ts":1,"change":"sleep"}"#);
+    assert!(matches!(
+        word,
+        Err(ReadError::UnknownWord {
+            field: "change",
+            ..
+        })
+    ));
+}
+
+#[test]
+fn events_of_one_place_share_it_when_they_are_read() {
+    let mut reader = Reader::new();
+    let line = r#"{"event":"line","ts":1,"file":"a","function":"b","line":3}"#;
+    let mut place = || match reader.read(line) {
+        Ok(Line::Event(Event {
+            what: What::Line { place, .. },
+            ..
+        })) => place,
+        other => panic!("{other:?}"),
+    };
+    assert!(Arc::ptr_eq(&place(), &place()));
+}

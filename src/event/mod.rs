@@ -1,0 +1,273 @@
+//! The event schema: what a traced program did, as typed values. The crate's public face; does no I/O of its own.
+//!
+//! [`json`] is how events are written and read, [`loss`] keeps account of what did not arrive, [`json_schema`] is the
+//! schema for everybody else.
+
+#[cfg(test)]
+pub(crate) mod arbitrary;
+pub mod json;
+pub mod loss;
+
+use std::sync::Arc;
+
+/// The JSON Schema (draft 2020-12) of one line of a stream, in version [`SCHEMA_VERSION`].
+pub fn json_schema() -> &'static str {
+    include_str!("schema.json")
+}
+
+/// Version of the schema. Fields are added within a version, never renamed.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A string that came out of the traced process, with what happened to it on the way.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Text {
+    /// The text; invalid UTF-8 stands as U+FFFD.
+    pub text: String,
+    /// The string was longer than what the probe could copy; `text` is its beginning.
+    pub cut: bool,
+    /// Some bytes were not UTF-8 and were replaced.
+    pub replaced: bool,
+    /// The pointer could not be read; `text` is empty.
+    pub unreadable: bool,
+}
+
+/// Where a function is: what a mark's first two arguments say.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// File name as the interpreter has it (`co_filename`).
+    pub file: Text,
+    /// Function name (`co_name`: without class, `<module>` for module code).
+    pub function: Text,
+}
+
+/// One thing that happened in a traced process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Nanoseconds since the Unix epoch.
+    pub ts: u64,
+    /// Process id, in the initial pid namespace. 0 where none applies.
+    pub pid: u32,
+    /// Thread id, in the initial pid namespace. 0 where none applies.
+    pub tid: u32,
+    /// What happened.
+    pub what: What,
+}
+
+/// The kinds of events with their own fields.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// A frame was entered (or, for generators, resumed). `line` is the frame's line at that moment.
+    Call {
+        /// The function.
+        place: Arc<Place>,
+        /// Line number.
+        line: i32,
+    },
+    /// A frame was left.
+    Return {
+        /// The function.
+        place: Arc<Place>,
+        /// The line that was left.
+        line: i32,
+        /// Time since the matching call; `None` when that was not seen.
+        duration_ns: Option<u64>,
+    },
+    /// A line is about to run.
+    Line {
+        /// The function.
+        place: Arc<Place>,
+        /// Line number.
+        line: i32,
+    },
+    /// A garbage collection began.
+    GcStart {
+        /// Generation, 0 to 2.
+        generation: i64,
+    },
+    /// A garbage collection ended.
+    GcDone {
+        /// Generation, from the matching start.
+        generation: Option<i64>,
+        /// Objects found unreachable (collected and uncollectable).
+        collected: i64,
+        /// Time since the matching start.
+        pause_ns: Option<u64>,
+    },
+    /// The import system began to look for a module.
+    ImportStart {
+        /// Module name.
+        module: Arc<Text>,
+    },
+    /// The import system ended looking for a module.
+    ImportDone {
+        /// Module name.
+        module: Arc<Text>,
+        /// Whether it was found.
+        found: bool,
+        /// Time since the matching start.
+        duration_ns: Option<u64>,
+    },
+    /// An audit event (PEP 578) was raised.
+    Audit {
+        /// Its name, for example `open`.
+        name: Arc<Text>,
+    },
+    /// A traced process began, became another program, or ended.
+    Process {
+        /// Which of these.
+        change: ProcessChange,
+        /// Parent process, where known.
+        parent: Option<u32>,
+        /// Thread name (`comm`), where known.
+        command: Option<Arc<Text>>,
+    },
+    /// Events were lost.
+    Lost {
+        /// How many; 0 when only the fact is known.
+        count: u64,
+        /// At which stage.
+        stage: LossStage,
+        /// A sentence for people: what was lost and what would help.
+        message: String,
+    },
+}
+
+impl What {
+    /// The kind's name: the `event` field in JSON.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            What::Call { .. } => "call",
+            What::Return { .. } => "return",
+            What::Line { .. } => "line",
+            What::GcStart { .. } => "gc_start",
+            What::GcDone { .. } => "gc_done",
+            What::ImportStart { .. } => "import_start",
+            What::ImportDone { .. } => "import_done",
+            What::Audit { .. } => "audit",
+            What::Process { .. } => "process",
+            What::Lost { .. } => "lost",
+        }
+    }
+}
+
+/// What happened to a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProcessChange {
+    /// It was started by a traced process.
+    Fork,
+    /// It became another program.
+    Exec,
+    /// It ended.
+    Exit,
+}
+
+impl ProcessChange {
+    /// The word that JSON has for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            ProcessChange::Fork => "fork",
+            ProcessChange::Exec => "exec",
+            ProcessChange::Exit => "exit",
+        }
+    }
+}
+
+/// Where on their way events were lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LossStage {
+    /// The probe handler did not run (`skipped` in stap's words).
+    Probe,
+    /// The kernel's buffers were full.
+    Kernel,
+    /// What arrived was damaged and could not be decoded.
+    Decoder,
+    /// The reader of our output was slower than the events; the target was not made to wait.
+    Output,
+}
+
+impl LossStage {
+    /// Every stage, in the order in which an event passes them.
+    pub const ALL: [LossStage; 4] = [
+        LossStage::Probe,
+        LossStage::Kernel,
+        LossStage::Decoder,
+        LossStage::Output,
+    ];
+
+    /// The word that JSON has for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            LossStage::Probe => "probe",
+            LossStage::Kernel => "kernel",
+            LossStage::Decoder => "decoder",
+            LossStage::Output => "output",
+        }
+    }
+}
+
+/// What ran and with what: the first line of every stream.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Session {
+    /// Nanoseconds since the Unix epoch.
+    pub ts: u64,
+    /// Version of pystap.
+    pub pystap: String,
+    /// `stap` or `uprobes`.
+    pub engine: String,
+    /// Why this engine, or what it does to the target beyond probing; sentences.
+    pub notes: Vec<String>,
+    /// The processes that are traced at the start.
+    pub targets: Vec<SessionTarget>,
+    /// What is armed.
+    pub armed: Vec<ArmedMark>,
+    /// Event kinds that were asked for.
+    pub events: Vec<String>,
+}
+
+/// One process at the start of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SessionTarget {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Command line, arguments separated by blanks.
+    pub command: String,
+    /// Python version, where known (`3.15.0`).
+    pub python: Option<String>,
+}
+
+/// One mark of one image that is armed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ArmedMark {
+    /// Image as the kernel was told.
+    pub image: String,
+    /// Its build id.
+    pub build_id: Option<String>,
+    /// `provider:name`.
+    pub mark: String,
+    /// Number of sites.
+    pub sites: usize,
+}
+
+/// What came of it: the last line of every stream.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Nanoseconds since the Unix epoch.
+    pub ts: u64,
+    /// Events written.
+    pub delivered: u64,
+    /// Events lost in the kernel or on the way out.
+    pub lost: u64,
+    /// Probe hits whose handler did not run.
+    pub skipped: u64,
+    /// Records that could not be decoded.
+    pub unparsed: u64,
+    /// Returns without a call and calls without a return, as far as pairing saw.
+    pub unpaired: u64,
+    /// Wall time of the session in nanoseconds.
+    pub wall_ns: u64,
+    /// Why it ended, a word: `interrupted`, `terminated`, `targets_ended`, `duration`, `max_events`, `output_closed`,
+    /// `output_failed`, `engine_failed`.
+    pub ended: String,
+    /// Exit status of a launched command: its code, or 128 + signal.
+    pub command_status: Option<i32>,
+}

@@ -1,0 +1,35 @@
+//! The GNU build id of an image: the linker's fingerprint, by which debug information and probes find their build.
+
+use std::fmt::Write;
+
+use super::layout::Layout;
+use super::notes::notes;
+
+/// `NT_GNU_BUILD_ID` of the GNU note types.
+const BUILD_ID: u32 = 3;
+/// Linkers write 16 or 20 bytes; `--build-id=0x…` allows more, but nothing that long is a fingerprint.
+const MOST_BYTES: usize = 64;
+
+/// The build id as lower-case hexadecimal. The note segments are asked first, because the kernel and debuggers ask there;
+/// files that hold nothing but debug information have it in the section alone.
+pub(super) fn build_id(layout: &Layout) -> Option<String> {
+    let in_segments = layout.note_segments();
+    let in_section = layout
+        .sections(".note.gnu.build-id")
+        .filter_map(|section| Some((section.contents?, section.alignment)));
+    in_segments
+        .chain(in_section)
+        .flat_map(|(bytes, alignment)| notes(bytes, alignment, layout.architecture))
+        .flatten()
+        .find(|note| note.owner == b"GNU" && note.kind == BUILD_ID)
+        .filter(|note| (1..=MOST_BYTES).contains(&note.description.len()))
+        .map(|note| hexadecimal(note.description))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,110 @@
+//! Opening an image and gathering what the rest of this room finds in it. Reads one file; starts nothing, looks at no
+//! process.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use super::build_id::build_id;
+use super::dynamic::dynamic;
+use super::layout::Layout;
+use super::{ElfError, Image, Mark, stapsdt};
+
+/// Interpreters have some megabytes, with debug information some hundred.
+const LARGEST_FILE: u64 = 1 << 30;
+
+impl Image {
+    /// Reads the ELF file at `path`, following symbolic links. Only ordinary files are opened, so that neither a pipe can
+    /// hold up the caller nor a device be set in motion.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, ElfError> {
+        let path = path.as_ref();
+        let bytes = read(path)?;
+        Self::parse(path, &bytes)
+    }
+
+    /// Examines the bytes of an ELF file. `path` is recorded and named in errors; it is not looked at.
+    pub fn parse(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self, ElfError> {
+        let path = path.as_ref();
+        let layout = Layout::parse(path, bytes)?;
+        let (marks, damaged) = stapsdt::marks(&layout);
+        let dynamic = dynamic(&layout);
+        let startup = [Some(layout.entry), dynamic.init];
+        Ok(Self {
+            path: path.to_path_buf(),
+            build_id: build_id(&layout),
+            architecture: layout.architecture,
+            marks,
+            damaged,
+            needed: dynamic.needed,
+            run_paths: dynamic.run_paths,
+            startup_offset: startup
+                .into_iter()
+                .flatten()
+                .filter(|&address| address != 0)
+                .find_map(|address| layout.code_offset(address)),
+        })
+    }
+
+    /// The mark `provider:name`, when the image has it.
+    pub fn mark(&self, provider: &str, name: &str) -> Option<&Mark> {
+        self.marks
+            .iter()
+            .find(|mark| mark.name == name && mark.provider == provider)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ElfError> {
+    let unreadable = |reason| ElfError::Unreadable {
+        path: path.to_path_buf(),
+        reason,
+    };
+    // Asked before opening, because opening a device can act on it; and again of what was really opened.
+    check(path, &std::fs::metadata(path).map_err(unreadable)?)?;
+    let file = open_without_waiting(path).map_err(unreadable)?;
+    check(path, &file.metadata().map_err(unreadable)?)?;
+
+    let mut bytes = Vec::new();
+    // A file that grows while it is read must not get past the limit either.
+    file.take(LARGEST_FILE)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    Ok(bytes)
+}
+
+fn open_without_waiting(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+}
+
+fn check(path: &Path, metadata: &Metadata) -> Result<(), ElfError> {
+    let kind = metadata.file_type();
+    let what = if kind.is_file() {
+        let size = metadata.len();
+        return if size > LARGEST_FILE {
+            Err(ElfError::TooLarge {
+                path: path.to_path_buf(),
+                size,
+                limit: LARGEST_FILE,
+            })
+        } else {
+            Ok(())
+        };
+    } else if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    };
+    Err(ElfError::NotOrdinary {
+        path: path.to_path_buf(),
+        what,
+    })
+}

@@ -1,0 +1,160 @@
+//! What an ELF file says about probing it: its SystemTap notes, its build id, the libraries it needs. The only room that
+//! knows goblin; it reads files and byte strings and never looks at processes or runs anything.
+//!
+//! [`Image::open`] is the door. Below it, `layout` holds the headers and maps addresses to file offsets, `notes` walks note
+//! records, `stapsdt` reads SystemTap's own, [`parse_arguments`] understands the operands in them, and [`register`] knows
+//! the register names.
+
+mod build_id;
+mod dynamic;
+mod error;
+mod image;
+mod layout;
+mod notes;
+mod operand;
+mod reader;
+mod registers;
+mod stapsdt;
+#[cfg(test)]
+mod synthetic;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Serialize, Serializer};
+
+pub use error::ElfError;
+pub use operand::parse_arguments;
+pub use registers::{Register, RegisterKind, register};
+
+/// An ELF file that was examined: an interpreter, a shared library.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Image {
+    /// The path it was opened by.
+    #[serde(serialize_with = "path_as_text")]
+    pub path: PathBuf,
+    /// GNU build id as lower-case hexadecimal; `None` when the file has none.
+    pub build_id: Option<String>,
+    /// Machine, address size and byte order, from the ELF header.
+    pub architecture: Architecture,
+    /// Every SystemTap mark of every provider, in the order of the notes, sites of one mark together.
+    pub marks: Vec<Mark>,
+    /// Notes that were there but could not be read; each a sentence. Never fatal.
+    pub damaged: Vec<String>,
+    /// Libraries it asks the dynamic linker for (`DT_NEEDED`), in order; names, seldom paths.
+    pub needed: Vec<String>,
+    /// Directories that are searched for them before the usual ones: `DT_RUNPATH`, or `DT_RPATH` where there is no
+    /// run path, split at colons. `$ORIGIN` is kept as it stands.
+    pub run_paths: Vec<String>,
+    /// File offset of code that runs once, while the program starts: the entry point, or the `DT_INIT` function of a
+    /// library without one. An event that is armed only to hold up a semaphore can stand here without being hit.
+    pub startup_offset: Option<u64>,
+}
+
+/// A path as text; bytes that are not UTF-8 become U+FFFD.
+fn path_as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+/// Machine of an image, as far as operands need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Architecture {
+    /// `e_machine` of the ELF header.
+    pub machine: Machine,
+    /// Address size in bytes: 4 or 8.
+    pub address_size: u8,
+    /// Byte order of the file.
+    pub little_endian: bool,
+}
+
+/// Instruction sets whose register names the operand parser knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Machine {
+    /// x86-64, and i386 for 32-bit files.
+    X86,
+    /// aarch64.
+    Aarch64,
+    /// Anything else: operands are kept as text.
+    Other(u16),
+}
+
+/// One mark (`provider:name`) with all its sites.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mark {
+    /// SDT provider, `python` for CPython's own marks.
+    pub provider: String,
+    /// Mark name as in the note, for example `function__entry`.
+    pub name: String,
+    /// Where it stands; inlining makes several. Arguments may differ from site to site.
+    pub sites: Vec<Site>,
+}
+
+/// One place in the code that a mark stands at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Site {
+    /// Virtual address in the file's own address space, prelink-corrected.
+    pub address: u64,
+    /// The same place as an offset into the file; `None` when no PT_LOAD segment covers it.
+    pub file_offset: Option<u64>,
+    /// The 16-bit counter that guards the mark, when it has one.
+    pub semaphore: Option<Semaphore>,
+    /// Parsed arguments, in order.
+    pub arguments: Vec<Argument>,
+    /// The note's argument string, unparsed.
+    pub argument_text: String,
+}
+
+/// The counter that a tracer raises to switch a guarded mark on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Semaphore {
+    /// Virtual address, prelink-corrected.
+    pub address: u64,
+    /// File offset; `None` when no segment holds it in the file.
+    pub file_offset: Option<u64>,
+}
+
+/// One argument of a mark: `-4@112(%rsp)`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Argument {
+    /// Size in bytes: 1, 2, 4 or 8. The image's address size when the note does not say.
+    pub size: u8,
+    /// Whether the value is signed.
+    pub signed: bool,
+    /// Whether the value is a floating point number (`f` after the size).
+    pub float: bool,
+    /// Where the value is.
+    pub operand: Operand,
+    /// The operand as it stands in the note, without the size before its `@`; with it when the size is not understood.
+    pub text: String,
+}
+
+/// Where the value of an argument is when the mark is hit.
+///
+/// As JSON: `{"kind": "register", "value": "rbx"}`, with kinds `register`, `constant`, `memory` and `unknown`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", content = "value", rename_all = "snake_case")]
+pub enum Operand {
+    /// In a register, by its assembler name without sigil (`rbx`, `ax`, `x19`, `w3`).
+    Register(String),
+    /// A constant of the instruction stream. Values from 2^63 upwards keep their bits and so are negative here. The zero
+    /// registers of aarch64 are constants too.
+    Constant(i64),
+    /// In memory at `displacement + base + index * scale`, plus `symbol` when named. Without a base and an index, at an
+    /// absolute address.
+    Memory {
+        /// Base register; `rip` for pc-relative forms, in which a symbol stands for its distance from there.
+        base: Option<String>,
+        /// Index register.
+        index: Option<String>,
+        /// Factor of the index: 1, 2, 4 or 8.
+        scale: u8,
+        /// Constant offset in bytes.
+        displacement: i64,
+        /// Symbol whose address is added (`sym(%rip)`).
+        symbol: Option<String>,
+    },
+    /// Not understood; the text is in [`Argument::text`].
+    Unknown,
+}

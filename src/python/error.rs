@@ -1,0 +1,147 @@
+//! What can go wrong while an interpreter is looked for, each with what to do about it.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why there is no interpreter to work with.
+#[derive(Debug, Error)]
+pub enum PythonError {
+    /// No such process.
+    #[error(
+        "there is no process {pid}, so it cannot be traced: look for its id with `pgrep -a python`"
+    )]
+    NoProcess {
+        /// The process id that was asked for.
+        pid: u32,
+    },
+    /// The process went away between two looks at it, or is a zombie.
+    #[error(
+        "process {pid} ended while it was being looked at, so there is nothing left to trace: name one that still \
+         runs, or start it under pystap as `-- COMMAND`"
+    )]
+    Ended {
+        /// Its process id.
+        pid: u32,
+    },
+    /// A thread of the kernel, which has no executable.
+    #[error(
+        "process {pid} is the kernel thread {name}, which runs no Python: name a Python process, for example one that \
+         `pgrep -a python` lists"
+    )]
+    KernelThread {
+        /// Its process id.
+        pid: u32,
+        /// What the kernel calls it.
+        name: String,
+    },
+    /// The process runs something else.
+    #[error(
+        "process {pid} runs {}, which is not Python and has loaded no libpython, so there is nothing to trace in it: \
+         name a Python process, for example one that `pgrep -a python` lists", executable.display()
+    )]
+    NotPython {
+        /// Its process id.
+        pid: u32,
+        /// What it runs, as it sees it.
+        executable: PathBuf,
+    },
+    /// /proc does not show us the process's files.
+    #[error(
+        "process {pid} belongs to another user or is protected, so its interpreter cannot be found: run pystap as \
+         root (in a container, with CAP_SYS_PTRACE)"
+    )]
+    Permission {
+        /// Its process id.
+        pid: u32,
+    },
+    /// /proc gave something else than expected.
+    #[error(
+        "what /proc says about process {pid} cannot be read ({reason}), so its interpreter cannot be found: check \
+         that /proc is mounted, then try again"
+    )]
+    Proc {
+        /// Its process id.
+        pid: u32,
+        /// What was wrong.
+        reason: procfs::ProcError,
+    },
+    /// No such file, or not readable.
+    #[error(
+        "{} cannot be read ({reason}), so it cannot be used as an interpreter: check the path, for example with `ls \
+         -lL {}`", path.display(), path.display()
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// The file is far larger than any interpreter.
+    #[error(
+        "{} is larger than {limit} bytes, which no interpreter is, so it was not read: name the interpreter itself", path.display()
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The largest size that is read.
+        limit: u64,
+    },
+    /// The file is a script: the shim of a version manager, or a program written in Python.
+    #[error(
+        "{} is a script and not the interpreter itself, so it has no marks to look at: name the interpreter that it \
+         starts, which `{} -c 'import sys; print(sys.executable)'` prints for the shim of a version manager", path.display(), path.display()
+    )]
+    Script {
+        /// The script.
+        path: PathBuf,
+    },
+    /// The file is a program or a library, but there is no Python in it.
+    #[error(
+        "{} is not Python and needs no libpython, so there is nothing to trace in it: name an interpreter, for \
+         example /usr/bin/python3", path.display()
+    )]
+    NotPythonFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The program needs a libpython that is nowhere to be found.
+    #[error(
+        "{} needs {library}, which is in none of the directories the dynamic linker searches, so its interpreter \
+         cannot be examined: install that library, or set LD_LIBRARY_PATH as the program will have it", path.display()
+    )]
+    NoLibrary {
+        /// The program.
+        path: PathBuf,
+        /// The library it needs.
+        library: String,
+    },
+    /// The file holds Python by its contents, but its ELF structure cannot be read.
+    #[error(transparent)]
+    Image(Box<dyn Error + Send + Sync>),
+}
+
+impl PythonError {
+    /// The exit code of pystap for this failure: 2 wrong usage, 3 the host or the interpreter lacks something, 4 no
+    /// such process or not Python.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            PythonError::NoProcess { .. }
+            | PythonError::Ended { .. }
+            | PythonError::KernelThread { .. }
+            | PythonError::NotPython { .. }
+            | PythonError::NotPythonFile { .. } => 4,
+            PythonError::Permission { .. }
+            | PythonError::Proc { .. }
+            | PythonError::NoLibrary { .. }
+            | PythonError::Image(_) => 3,
+            PythonError::Unreadable { reason, .. } => match reason.kind() {
+                std::io::ErrorKind::PermissionDenied => 3,
+                _ => 2,
+            },
+            PythonError::TooLarge { .. } | PythonError::Script { .. } => 2,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The interpreter of a process or of a command: which file carries it, how to open that very file, its version.
+//!
+//! Looks at files and at /proc. Starts nothing, chooses no targets, and leaves ELF to [`crate::elf`].
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::elf::Image;
+
+mod contents;
+mod error;
+mod examined;
+mod file;
+mod library;
+pub mod marks;
+pub(crate) mod name;
+mod process;
+pub mod version;
+#[cfg(test)]
+pub(crate) mod waiting;
+
+pub use error::PythonError;
+pub use examined::{Examined, FileId};
+pub(crate) use process::maps_one_of;
+pub use version::Version;
+
+/// A file that carries a CPython interpreter, seen from a process that runs it or from the command that will.
+#[derive(Debug, Clone)]
+pub struct Interpreter {
+    /// The path as the process itself sees it, in its own mount namespace and below its own root.
+    pub path: PathBuf,
+    /// A path by which we can open the very file that is mapped: `path` itself where possible, below
+    /// `/proc/PID/root` when the process sees other mounts, `/proc/PID/exe` or `/proc/PID/map_files/…` when no path
+    /// leads to the file any more. Except for the first form it is good only as long as the process lives.
+    pub reach: PathBuf,
+    /// Device and inode of the file: two processes with the same one run the same interpreter.
+    pub file: FileId,
+    /// Whether the interpreter is the program or a library in it.
+    pub kind: Kind,
+    /// Its version, found without running it; `None` when nothing tells.
+    pub version: Option<Version>,
+    /// What the file says about probing it.
+    pub image: Arc<Image>,
+    /// The file at `path` is gone or is another one by now (an upgrade under a running process). What is installed
+    /// says nothing about this process; `reach` leads to the old file.
+    pub replaced: bool,
+}
+
+/// How a process comes by its interpreter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The executable is the interpreter (Debian's `python3.11`).
+    Executable,
+    /// A shared library is, loaded by a small `python3` (Fedora) or by a program that embeds Python (uwsgi).
+    Library,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Executable => "executable",
+            Kind::Library => "library",
+        })
+    }
+}
+
+/// The SDT provider of CPython's own marks.
+const PROVIDER: &str = "python";
+
+/// Whether the image has marks of CPython.
+fn has_marks(image: &Image) -> bool {
+    image.marks.iter().any(|mark| mark.provider == PROVIDER)
+}

@@ -1,0 +1,277 @@
+//! The interpreters of a running process, from /proc: its executable and every libpython it has mapped.
+//!
+//! A process may end at any moment; whatever fails because of that is [`PythonError::Ended`].
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use procfs::ProcError;
+use procfs::process::{MMapPath, MemoryMaps, Process};
+
+use super::examined::{Examined, FileId};
+use super::version::Version;
+use super::{Interpreter, Kind, PythonError, has_marks, name};
+
+/// `PF_KTHREAD` of linux/sched.h, in the flags of /proc/PID/stat.
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
+/// What the kernel appends to the path of a file that was unlinked.
+const DELETED: &str = " (deleted)";
+
+impl Interpreter {
+    /// The interpreters of a process, the one that runs its code first. More than one when an extension module has
+    /// pulled a libpython into an interpreter that is complete without it; either may be hit by a probe.
+    ///
+    /// # Errors
+    ///
+    /// `NoProcess`, `Ended`, `KernelThread`, `NotPython`, `Permission`, `Proc`; and `Unreadable`, `TooLarge` or
+    /// `Image` when the mapped file itself is the obstacle.
+    pub fn of_process(pid: u32) -> Result<Vec<Interpreter>, PythonError> {
+        Interpreter::of_process_among(pid, &mut Examined::default())
+    }
+
+    /// The same, with what was examined before: for scans.
+    ///
+    /// # Errors
+    ///
+    /// As [`Interpreter::of_process`].
+    pub fn of_process_among(
+        pid: u32,
+        examined: &mut Examined,
+    ) -> Result<Vec<Interpreter>, PythonError> {
+        of_open_process(&open(pid)?, pid, examined)
+    }
+}
+
+/// Whether a process has mapped one of these files, without a look into any file: a scan of all processes must not
+/// read all programs of the host.
+///
+/// # Errors
+///
+/// As [`Interpreter::of_process`], as far as they concern /proc.
+pub(crate) fn maps_one_of(pid: u32, files: &HashSet<FileId>) -> Result<bool, PythonError> {
+    let failed = |error| explained(pid, error);
+    let process = open(pid)?;
+    let executable = process.exe().map_err(failed)?;
+    let maps = process.maps().map_err(failed)?;
+    Ok(mapped_files(pid, &executable, &maps).iter().any(|mapped| {
+        let may_be_one = mapped
+            .inode
+            .is_none_or(|inode| files.iter().any(|file| file.inode == inode));
+        may_be_one
+            && match FileId::at(&mapped.handle) {
+                Ok(file) => files.contains(&file),
+                Err(_) => mapped.inode.is_some(),
+            }
+    }))
+}
+
+fn open(pid: u32) -> Result<Process, PythonError> {
+    let no_process = PythonError::NoProcess { pid };
+    let Ok(id) = i32::try_from(pid) else {
+        return Err(no_process);
+    };
+    Process::new(id).map_err(|error| match error {
+        ProcError::NotFound(_) => no_process,
+        other => explained(pid, other),
+    })
+}
+
+/// The process directory is held open, so that a reused process id cannot mix two processes up.
+fn of_open_process(
+    process: &Process,
+    pid: u32,
+    examined: &mut Examined,
+) -> Result<Vec<Interpreter>, PythonError> {
+    let failed = |error| explained(pid, error);
+    let stat = process.stat().map_err(failed)?;
+    if stat.flags & KERNEL_THREAD != 0 {
+        return Err(PythonError::KernelThread {
+            pid,
+            name: stat.comm,
+        });
+    }
+    let executable = process.exe().map_err(failed)?;
+    let maps = process.maps().map_err(failed)?;
+    // Without the permission to follow it, the root is taken to be the usual one.
+    let root = process.root().unwrap_or_else(|_| PathBuf::from("/"));
+    let inside = Inside { pid, root };
+
+    let implied = implied_version(&maps);
+    let mut found = Vec::new();
+    for mapped in mapped_files(pid, &executable, &maps) {
+        let may_be_python = match mapped.kind {
+            Kind::Executable => true,
+            Kind::Library => name::may_be_library(&mapped.path),
+        };
+        if may_be_python {
+            found.extend(inside.interpreter(&mapped, implied.as_ref(), examined)?);
+        }
+    }
+    if found.is_empty() {
+        // An exit between two of the looks above shows as a process that has nothing mapped.
+        if process.exe().is_err() {
+            return Err(PythonError::Ended { pid });
+        }
+        return Err(PythonError::NotPython { pid, executable });
+    }
+    // A stable sort: among equals the executable, then the libraries in the order of their addresses.
+    found.sort_by_key(|interpreter| {
+        interpreter.kind == Kind::Library && !has_marks(&interpreter.image)
+    });
+    Ok(found)
+}
+
+/// A file that the process has mapped, and the link in /proc that leads to it whatever became of its path.
+struct MappedFile {
+    kind: Kind,
+    /// The path as the kernel gives it, without the mark of deletion.
+    path: PathBuf,
+    deleted: bool,
+    handle: PathBuf,
+    /// As the mapping says it; stands in for the link where we may not follow that.
+    inode: Option<u64>,
+}
+
+fn mapped_files(pid: u32, executable: &Path, maps: &MemoryMaps) -> Vec<MappedFile> {
+    let (path, deleted) = without_mark_of_deletion(executable);
+    let mut files = vec![MappedFile {
+        kind: Kind::Executable,
+        path,
+        deleted,
+        handle: PathBuf::from(format!("/proc/{pid}/exe")),
+        inode: None,
+    }];
+    let mut seen = HashSet::new();
+    for map in maps {
+        let MMapPath::Path(path) = &map.pathname else {
+            continue;
+        };
+        if path == executable || !seen.insert((map.dev, map.inode)) {
+            continue;
+        }
+        let (path, deleted) = without_mark_of_deletion(path);
+        let (start, end) = map.address;
+        files.push(MappedFile {
+            kind: Kind::Library,
+            path,
+            deleted,
+            handle: PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}")),
+            inode: Some(map.inode),
+        });
+    }
+    files
+}
+
+fn without_mark_of_deletion(path: &Path) -> (PathBuf, bool) {
+    match path.to_str().and_then(|path| path.strip_suffix(DELETED)) {
+        Some(path) => (PathBuf::from(path), true),
+        None => (path.to_owned(), false),
+    }
+}
+
+/// The language version that the mapped extension modules imply.
+fn implied_version(maps: &MemoryMaps) -> Option<Version> {
+    maps.iter().find_map(|map| match &map.pathname {
+        MMapPath::Path(path) => name::language_of_installed(path),
+        _ => None,
+    })
+}
+
+/// The view of the file system that a process has.
+struct Inside {
+    pid: u32,
+    root: PathBuf,
+}
+
+impl Inside {
+    /// The interpreter in a mapped file; `None` when there is none in it.
+    fn interpreter(
+        &self,
+        mapped: &MappedFile,
+        implied: Option<&Version>,
+        examined: &mut Examined,
+    ) -> Result<Option<Interpreter>, PythonError> {
+        let (reach, replaced) = self.reach(mapped);
+        let examination = match examined.examine(&mapped.path, &reach) {
+            Err(PythonError::Unreadable { reason, .. }) => {
+                return Err(match reason.kind() {
+                    std::io::ErrorKind::PermissionDenied => {
+                        PythonError::Permission { pid: self.pid }
+                    }
+                    std::io::ErrorKind::NotFound => PythonError::Ended { pid: self.pid },
+                    _ => PythonError::Unreadable {
+                        path: reach,
+                        reason,
+                    },
+                });
+            }
+            // A huge program that embeds nothing is simply not Python.
+            Err(PythonError::TooLarge { .. }) if !name::may_be_interpreter(&mapped.path) => {
+                return Ok(None);
+            }
+            other => other?,
+        };
+        if !examination.is_interpreter() {
+            return Ok(None);
+        }
+        let Some(image) = examination.image else {
+            return Ok(None);
+        };
+        Ok(Some(Interpreter {
+            path: self.as_the_process_sees_it(&mapped.path),
+            reach,
+            file: examination.file,
+            kind: mapped.kind,
+            version: examination
+                .contents
+                .version
+                .or_else(|| name::language(&mapped.path))
+                .or_else(|| implied.cloned()),
+            image,
+            replaced,
+        }))
+    }
+
+    /// A path that leads to the very file that is mapped, and whether the file's own path no longer does.
+    ///
+    /// Files are compared through the links of /proc and not by the numbers of /proc/PID/maps, because btrfs and
+    /// overlayfs report another device there than stat(2) does.
+    fn reach(&self, mapped: &MappedFile) -> (PathBuf, bool) {
+        let below_root = self.below_root(&mapped.path);
+        let is_mapped_file = |path: &Path| match (FileId::at(&mapped.handle), FileId::at(path)) {
+            (Ok(mapped), Ok(there)) => mapped == there,
+            (Err(_), Ok(there)) => !mapped.deleted && Some(there.inode) == mapped.inode,
+            _ => false,
+        };
+        [mapped.path.clone(), below_root]
+            .into_iter()
+            .find(|path| is_mapped_file(path))
+            .map_or_else(|| (mapped.handle.clone(), true), |path| (path, false))
+    }
+
+    fn below_root(&self, path: &Path) -> PathBuf {
+        let inside = self.as_the_process_sees_it(path);
+        let relative = inside.strip_prefix("/").unwrap_or(&inside);
+        PathBuf::from(format!("/proc/{}/root", self.pid)).join(relative)
+    }
+
+    /// The kernel shows us paths from our own root; a process in a chroot sees them from its own.
+    fn as_the_process_sees_it(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(&self.root) {
+            Ok(below) => Path::new("/").join(below),
+            Err(_) => path.to_owned(),
+        }
+    }
+}
+
+fn explained(pid: u32, error: ProcError) -> PythonError {
+    match error {
+        ProcError::NotFound(_) => PythonError::Ended { pid },
+        ProcError::PermissionDenied(_) => PythonError::Permission { pid },
+        reason => PythonError::Proc { pid, reason },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! What can go wrong while targets are chosen or a command is launched, each with what to do about it.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::Status;
+use crate::python::PythonError;
+
+/// Why there is no target.
+#[derive(Debug, Error)]
+pub enum TargetError {
+    /// The interpreter of a target is the obstacle.
+    #[error(transparent)]
+    Python(#[from] PythonError),
+    /// Nothing was selected.
+    #[error(
+        "no target was named, so there is nothing to trace: use -p PID, --match REGEX, --python PATH or -- COMMAND"
+    )]
+    Nothing,
+    /// A pattern that finds no Python process.
+    #[error(
+        "no Python process has {pattern:?} in its command line, so there is nothing to trace: `pgrep -af python` \
+         lists those that run"
+    )]
+    NoMatch {
+        /// The regular expression.
+        pattern: String,
+    },
+    /// A pattern that finds only processes we may not look into.
+    #[error(
+        "{processes} processes have {pattern:?} in their command lines but are not open to this user, so nothing is \
+         traced: run pystap as root (in a container, with CAP_SYS_PTRACE)"
+    )]
+    MatchesHidden {
+        /// The regular expression.
+        pattern: String,
+        /// How many processes it finds.
+        processes: usize,
+    },
+    /// `-p` and `--python` contradict each other.
+    #[error(
+        "process {pid} runs {} and not the interpreter that --python names, so it is not a target: leave out \
+         --python, or name another process", runs.display()
+    )]
+    OtherInterpreter {
+        /// The process.
+        pid: u32,
+        /// Its interpreter.
+        runs: PathBuf,
+    },
+    /// /proc as a whole.
+    #[error(
+        "the list of processes cannot be read from /proc ({reason}), so no target can be found: check that /proc is \
+         mounted, then try again"
+    )]
+    Table {
+        /// What was wrong.
+        reason: procfs::ProcError,
+    },
+    /// The command is nowhere.
+    #[error("there is no command {}, so nothing was started: check its spelling and PATH", command.display())]
+    CommandNotFound {
+        /// As it was typed.
+        command: OsString,
+    },
+    /// The command is there but not executable.
+    #[error(
+        "{} may not be executed, so nothing was started: make it executable with `chmod +x`, or put the interpreter \
+         before it, as `-- python3 {}`", path.display(), path.display()
+    )]
+    NotExecutable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No interpreter can be guessed for a command.
+    #[error(
+        "{} is not Python and there is no python3 in PATH, so it is not known which interpreter it will use: name \
+         that with --python PATH", command.display()
+    )]
+    NoInterpreter {
+        /// As it was typed.
+        command: OsString,
+    },
+    /// A shim gave no answer.
+    #[error(
+        "the shim {} does not say which interpreter it starts ({reason}), so that cannot be traced: name the \
+         interpreter itself with --python PATH", shim.display()
+    )]
+    Shim {
+        /// The shim.
+        shim: PathBuf,
+        /// What happened instead of an answer.
+        reason: String,
+    },
+    /// The holder could not be started or waited for.
+    #[error(
+        "{} cannot be launched ({reason}), so nothing is traced: start it by hand and name it with -p PID", command.display()
+    )]
+    Launch {
+        /// As it was typed.
+        command: OsString,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// The holder ended instead of waiting.
+    #[error("{} ended before tracing was ready ({status}), so nothing was traced: start it again", command.display())]
+    NotHeld {
+        /// As it was typed.
+        command: OsString,
+        /// How the holder ended.
+        status: Status,
+    },
+    /// pidfd or epoll failed.
+    #[error(
+        "the end of process {pid} cannot be awaited ({reason}), so tracing would not stop with it: give a --duration, \
+         and check that the kernel is 5.3 or later"
+    )]
+    Watch {
+        /// The process.
+        pid: u32,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// The watch itself.
+    #[error(
+        "the end of the traced processes cannot be awaited ({reason}), so tracing would not stop with them: raise the \
+         limit on open files (`ulimit -n`), then try again"
+    )]
+    Watching {
+        /// What the system said.
+        reason: io::Error,
+    },
+}
+
+impl TargetError {
+    /// The exit code of pystap for this failure: 1 failed while running, 2 wrong usage, 3 the host or the interpreter
+    /// lacks something, 4 no such process or not Python.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            TargetError::Python(error) => error.exit_code(),
+            TargetError::MatchesHidden { .. } => 3,
+            TargetError::NoMatch { .. } | TargetError::OtherInterpreter { .. } => 4,
+            TargetError::Nothing
+            | TargetError::CommandNotFound { .. }
+            | TargetError::NotExecutable { .. }
+            | TargetError::NoInterpreter { .. } => 2,
+            TargetError::Table { .. } | TargetError::Shim { .. } | TargetError::Watch { .. } => 3,
+            TargetError::Launch { .. }
+            | TargetError::NotHeld { .. }
+            | TargetError::Watching { .. } => 1,
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Which processes are traced: those named by id, found by a pattern or by their interpreter, their descendants, and
+//! a command that is launched for the purpose. Knows processes; what is Python about them is told by
+//! [`crate::python`]. Arms nothing.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use regex::Regex;
+
+use crate::python::{self, Examined, FileId, Interpreter, PythonError};
+
+mod command;
+mod error;
+mod launched;
+mod namespace;
+mod shim;
+mod table;
+mod watch;
+
+pub use command::{Expected, interpreters_of_command, interpreters_of_path};
+pub use error::TargetError;
+pub use launched::{Launched, Status};
+pub use namespace::MountNamespace;
+pub use watch::Watch;
+
+use table::{Entry, Table};
+
+/// What the user asked for, checked for form only.
+///
+/// `pids` and `pattern` add up. `python` narrows both, and alone selects every process that runs that interpreter.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Process ids, as given with `-p`. One that cannot be traced is an error.
+    pub pids: Vec<u32>,
+    /// `--match`: searched for in the arguments of a process, joined by blanks. Only Python processes are found, and
+    /// never pystap itself or a process it descends from (a shell or sudo that has the pattern in its own arguments).
+    pub pattern: Option<Regex>,
+    /// `--python`: an interpreter, a link to one, or the shim of a version manager.
+    pub python: Option<PathBuf>,
+    /// The command after `--`, with its arguments; empty when there is none.
+    pub command: Vec<OsString>,
+    /// `--subprocesses`: all descendants, too.
+    pub subprocesses: bool,
+}
+
+/// The selection, resolved on this host at one moment.
+#[derive(Debug, Default)]
+pub struct Targets {
+    /// Python processes that run now, by ascending process id. Never twice the same.
+    pub processes: Vec<Process>,
+    /// What the command to launch will run; `None` when there is none.
+    pub command: Option<Expected>,
+    /// The interpreter that `--python` named. Without pids and pattern, every process that maps one of these files is
+    /// a target, including those that start later; see [`Targets::everyone`].
+    pub python: Vec<Interpreter>,
+    /// Whether processes that start later and run an interpreter of `python` are targets, too.
+    pub everyone: bool,
+    /// Whether children that the targets start later are targets, too. Those that exist are in `processes`.
+    pub descendants: bool,
+    /// Sentences the user should see: what was assumed and what could not be looked at.
+    pub notes: Vec<String>,
+}
+
+/// A Python process that was found.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// Process id, in the pid namespace that /proc was mounted for.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot; together with `pid` this names the process for good.
+    pub start_time: u64,
+    /// The kernel's name of its main thread, at most 15 bytes.
+    pub comm: String,
+    /// Its arguments; a process that rewrote them (setproctitle) has one. Bytes that are not UTF-8 stand as U+FFFD.
+    pub command_line: Vec<String>,
+    /// The mounts it sees; `None` when we may not know.
+    pub mounts: Option<MountNamespace>,
+    /// Its interpreters, the main one first; never empty.
+    pub interpreters: Vec<Interpreter>,
+}
+
+/// Whether a process is there and has not ended; one that only waits to be reaped has.
+#[must_use]
+pub fn runs(pid: u32) -> bool {
+    use procfs::process::ProcState::{Dead, Zombie};
+    let state = i32::try_from(pid).ok().and_then(|pid| {
+        procfs::process::Process::new(pid)
+            .ok()?
+            .stat()
+            .ok()?
+            .state()
+            .ok()
+    });
+    state.is_some_and(|state| !matches!(state, Zombie | Dead))
+}
+
+impl Process {
+    /// Everything about one process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Interpreter::of_process`].
+    pub fn of(pid: u32) -> Result<Process, PythonError> {
+        let entry = Entry::of(pid).ok_or(PythonError::NoProcess { pid })?;
+        described(&entry, &mut Examined::default())
+    }
+
+    /// Whether it runs one of these interpreter files.
+    fn runs(&self, files: &HashSet<FileId>) -> bool {
+        self.interpreters
+            .iter()
+            .any(|interpreter| files.contains(&interpreter.file))
+    }
+}
+
+fn described(entry: &Entry, examined: &mut Examined) -> Result<Process, PythonError> {
+    let pid = entry.pid;
+    let interpreters = Interpreter::of_process_among(pid, examined)?;
+    // The id may have changed hands since the table was read.
+    if Entry::of(pid).map(|now| now.start_time) != Some(entry.start_time) {
+        return Err(PythonError::Ended { pid });
+    }
+    Ok(Process {
+        pid,
+        start_time: entry.start_time,
+        comm: entry.comm.clone(),
+        command_line: entry.command_line.clone(),
+        mounts: MountNamespace::of_process(pid).ok(),
+        interpreters,
+    })
+}
+
+impl Selection {
+    /// Finds the processes that were asked for.
+    ///
+    /// # Errors
+    ///
+    /// When a process named by id, the interpreter or the command cannot be traced, when a pattern finds nothing, and
+    /// when nothing was asked for.
+    pub fn resolve(&self) -> Result<Targets, TargetError> {
+        if self.pids.is_empty()
+            && self.pattern.is_none()
+            && self.python.is_none()
+            && self.command.is_empty()
+        {
+            return Err(TargetError::Nothing);
+        }
+        let mut targets = Targets {
+            descendants: self.subprocesses,
+            ..Targets::default()
+        };
+        let mut scan = Scan {
+            table: Table::read()?,
+            examined: Examined::default(),
+            unreadable: 0,
+        };
+        if let Some(path) = &self.python {
+            targets.python = interpreters_of_path(path)?;
+        }
+        let files: HashSet<FileId> = targets.python.iter().map(|python| python.file).collect();
+        let wanted = |process: &Process| files.is_empty() || process.runs(&files);
+
+        for &pid in &self.pids {
+            let process = scan.named(pid)?;
+            if !wanted(&process) {
+                return Err(TargetError::OtherInterpreter {
+                    pid,
+                    runs: process
+                        .interpreters
+                        .into_iter()
+                        .map(|interpreter| interpreter.path)
+                        .next()
+                        .unwrap_or_default(),
+                });
+            }
+            targets.processes.push(process);
+        }
+        if let Some(pattern) = &self.pattern {
+            let found: Vec<Process> = scan
+                .matching(pattern)
+                .into_iter()
+                .filter(|process| wanted(process))
+                .collect();
+            if found.is_empty() {
+                let pattern = pattern.to_string();
+                return Err(match scan.unreadable {
+                    0 => TargetError::NoMatch { pattern },
+                    processes => TargetError::MatchesHidden { pattern, processes },
+                });
+            }
+            targets.processes.extend(found);
+        }
+        targets.everyone = self.python.is_some()
+            && self.pids.is_empty()
+            && self.pattern.is_none()
+            && self.command.is_empty();
+        if targets.everyone {
+            targets.processes.extend(scan.running(&files));
+        }
+        if self.subprocesses {
+            let roots: Vec<u32> = targets
+                .processes
+                .iter()
+                .map(|process| process.pid)
+                .collect();
+            targets.processes.extend(scan.descendants(&roots));
+        }
+        targets.processes.sort_by_key(|process| process.pid);
+        targets.processes.dedup_by_key(|process| process.pid);
+
+        if !self.command.is_empty() {
+            let expected = if targets.python.is_empty() {
+                interpreters_of_command(&self.command)?
+            } else {
+                Expected {
+                    interpreters: targets.python.clone(),
+                    note: None,
+                }
+            };
+            targets.notes.extend(expected.note.clone());
+            targets.command = Some(expected);
+        }
+        if scan.unreadable > 0 {
+            targets.notes.push(format!(
+                "{} other processes could not be looked at and are not traced: run pystap as root to include them",
+                scan.unreadable
+            ));
+        }
+        Ok(targets)
+    }
+}
+
+/// One look at all processes. What ends while we look, or is not Python, is no target; only for a process that was
+/// named is that worth an error.
+struct Scan {
+    table: Table,
+    examined: Examined,
+    /// How many processes we had no permission to examine.
+    unreadable: usize,
+}
+
+impl Scan {
+    fn named(&mut self, pid: u32) -> Result<Process, PythonError> {
+        let entry = self.table.get(pid).ok_or(PythonError::NoProcess { pid })?;
+        described(entry, &mut self.examined)
+    }
+
+    fn matching(&mut self, pattern: &Regex) -> Vec<Process> {
+        let ours = self.table.ancestors(std::process::id());
+        self.python_among(|entry| {
+            !ours.contains(&entry.pid) && pattern.is_match(&entry.command_line.join(" "))
+        })
+    }
+
+    fn running(&mut self, files: &HashSet<FileId>) -> Vec<Process> {
+        let mut refused = 0;
+        let found = self.python_among(|entry| match python::maps_one_of(entry.pid, files) {
+            Ok(maps) => maps,
+            Err(PythonError::Permission { .. }) => {
+                refused += 1;
+                false
+            }
+            Err(_) => false,
+        });
+        self.unreadable += refused;
+        found
+    }
+
+    fn descendants(&mut self, roots: &[u32]) -> Vec<Process> {
+        let pids = self.table.descendants(roots);
+        self.python_among(|entry| pids.contains(&entry.pid))
+    }
+
+    fn python_among(&mut self, mut wanted: impl FnMut(&Entry) -> bool) -> Vec<Process> {
+        let mut found = Vec::new();
+        for entry in self.table.entries().filter(|entry| wanted(entry)) {
+            match described(entry, &mut self.examined) {
+                Ok(process) => found.push(process),
+                Err(PythonError::Permission { .. }) => self.unreadable += 1,
+                Err(_) => {}
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! Mount namespaces: whether a process sees the files that we see. Enters none.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+/// A mount namespace, named by its inode number in nsfs; equal numbers are the same namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MountNamespace(u64);
+
+impl MountNamespace {
+    /// The namespace of a process.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: permission denied for other users' processes, not found for those that ended.
+    pub fn of_process(pid: u32) -> io::Result<MountNamespace> {
+        at(&format!("/proc/{pid}/ns/mnt"))
+    }
+
+    /// Our own namespace.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, when /proc is not mounted.
+    pub fn ours() -> io::Result<MountNamespace> {
+        at("/proc/self/ns/mnt")
+    }
+}
+
+fn at(link: &str) -> io::Result<MountNamespace> {
+    fs::metadata(link).map(|metadata| MountNamespace(metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::python::waiting::Waiting;
+
+    #[test]
+    fn a_process_with_its_own_mounts_is_told_from_one_with_ours() {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "this test makes a mount namespace: run the tests as root"
+        );
+        let apart = Waiting::start(Command::new("unshare").args([
+            "--mount",
+            "sh",
+            "-c",
+            "echo ready; read line",
+        ]));
+        let along = Waiting::start(Command::new("sh").args(["-c", "echo ready; read line"]));
+        let ours = MountNamespace::ours().expect("/proc");
+        assert_ne!(
+            MountNamespace::of_process(apart.pid()).expect("it runs"),
+            ours
+        );
+        assert_eq!(
+            MountNamespace::of_process(along.pid()).expect("it runs"),
+            ours
+        );
+    }
+}

@@ -1,0 +1,259 @@
+//! Shims of version managers: scripts called `python` that choose the interpreter when they are started. The only
+//! way to learn their choice is to start one; this happens here, within a time bound, and nowhere else.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use super::TargetError;
+use crate::python::name;
+
+/// A shim answers in a tenth of a second; one that takes this long waits for something.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// More output than this is no path.
+const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// How much of a script is read to see what it starts.
+const LONGEST_HEAD: u64 = 4096;
+
+/// What a shim is asked, in words that Python 2 understands as well.
+const QUESTION: &str = "import sys; print(sys.executable)";
+
+/// The beginning of a file that starts with `#!`; `None` for any other.
+pub(super) fn script(path: &Path) -> io::Result<Option<String>> {
+    let mut head = Vec::new();
+    File::open(path)?
+        .take(LONGEST_HEAD)
+        .read_to_end(&mut head)?;
+    Ok(head
+        .starts_with(b"#!")
+        .then(|| String::from_utf8_lossy(&head).into_owned()))
+}
+
+/// The shim to ask when a script does not run Python itself: the script, when it is called like an interpreter; its
+/// neighbour `python3` or `python`, when it is another command of pyenv, since asking `pip -c …` would run pip.
+pub(super) fn behind(path: &Path, script: &str) -> Option<PathBuf> {
+    if name::is_interpreter_command(path) {
+        return Some(path.to_owned());
+    }
+    let hands_over_to_pyenv = script
+        .lines()
+        .any(|line| line.trim_start().starts_with("exec ") && line.contains("pyenv"));
+    if !hands_over_to_pyenv {
+        return None;
+    }
+    ["python3", "python"]
+        .iter()
+        .map(|name| path.with_file_name(name))
+        .find(|neighbour| neighbour.exists())
+}
+
+/// Asks a shim which interpreter it starts.
+pub(super) fn ask(shim: &Path) -> Result<PathBuf, TargetError> {
+    ask_within(shim, PATIENCE)
+}
+
+fn ask_within(shim: &Path, patience: Duration) -> Result<PathBuf, TargetError> {
+    let no_answer = |reason: String| TargetError::Shim {
+        shim: shim.to_owned(),
+        reason,
+    };
+    // A group of its own, so that what the shim has started can be ended with it.
+    let mut child = Command::new(shim)
+        .args(["-c", QUESTION])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(|error| no_answer(error.to_string()))?;
+    let said = listen(&mut child, Instant::now() + patience);
+    if said.is_err() {
+        // It is not reaped yet, so its group cannot be somebody else's; it is gone if this fails.
+        let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+    }
+    let status = child.wait().map_err(|error| no_answer(error.to_string()))?;
+    said.map_err(|error| error.to_string())
+        .and_then(|said| path_in(&said, status))
+        .map_err(no_answer)
+}
+
+/// What a process said until it ended.
+struct Said {
+    output: Vec<u8>,
+    errors: Vec<u8>,
+}
+
+/// Listens until the process has closed its output and ended, but does not reap it.
+fn listen(child: &mut Child, deadline: Instant) -> io::Result<Said> {
+    let mut said = Said {
+        output: Vec::new(),
+        errors: Vec::new(),
+    };
+    let mut output = child.stdout.take().map(OwnedFd::from).map(File::from);
+    let mut errors = child.stderr.take().map(OwnedFd::from).map(File::from);
+    while output.is_some() || errors.is_some() {
+        let open: Vec<&File> = output.iter().chain(&errors).collect();
+        let ready = readable(&open, deadline)?;
+        let mut ready = ready.into_iter();
+        for (stream, text) in [
+            (&mut output, &mut said.output),
+            (&mut errors, &mut said.errors),
+        ] {
+            if let Some(file) = stream
+                && ready.next() == Some(true)
+                && !read_some(file, text)?
+            {
+                *stream = None;
+            }
+        }
+    }
+    let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    while readable(&[&ended], deadline)? == [false] {}
+    Ok(said)
+}
+
+/// Which of the files have something to read, waiting for it until the deadline.
+fn readable<F: AsFd>(files: &[&F], deadline: Instant) -> io::Result<Vec<bool>> {
+    let mut polled: Vec<PollFd<'_>> = files
+        .iter()
+        .map(|file| PollFd::new(*file, PollFlags::IN))
+        .collect();
+    let left = deadline.saturating_duration_since(Instant::now());
+    let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+    match poll(&mut polled, Some(&timeout)) {
+        Ok(0) => Err(io::Error::other("it did not finish in time")),
+        Ok(_) => Ok(polled
+            .iter()
+            .map(|polled| !polled.revents().is_empty())
+            .collect()),
+        Err(Errno::INTR) => Ok(vec![false; files.len()]),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Reads what is there; `false` at the end.
+fn read_some(from: &mut File, into: &mut Vec<u8>) -> io::Result<bool> {
+    let mut buffer = [0; 4096];
+    let length = from.read(&mut buffer)?;
+    into.extend(buffer.iter().take(length));
+    if into.len() > LONGEST_ANSWER {
+        return Err(io::Error::other("it says too much"));
+    }
+    Ok(length > 0)
+}
+
+/// The interpreter's path in the answer; otherwise the reason why there is none.
+fn path_in(said: &Said, status: ExitStatus) -> Result<PathBuf, String> {
+    let output = String::from_utf8_lossy(&said.output);
+    let errors = String::from_utf8_lossy(&said.errors);
+    // The last line: a site customisation may print before it.
+    let answer = output.lines().map(str::trim).rfind(|line| !line.is_empty());
+    match answer {
+        Some(answer) if status.success() && answer.starts_with('/') => Ok(PathBuf::from(answer)),
+        _ => Err(
+            match errors.lines().map(str::trim).find(|line| !line.is_empty()) {
+                Some(complaint) => format!("it says: {complaint}"),
+                None => format!("it ended with {status} and without an answer"),
+            },
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A directory with a shim called `python3`.
+    fn shim(body: &str) -> (TempDir, PathBuf) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("python3");
+        fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+        (directory, path)
+    }
+
+    #[test]
+    fn a_shim_says_which_interpreter_it_starts() {
+        let (_directory, path) = shim(r#"echo a greeting; exec /usr/bin/python3.11 "$@""#);
+        assert_eq!(
+            ask(&path).expect("an answer"),
+            Path::new("/usr/bin/python3.11")
+        );
+    }
+
+    #[test]
+    fn the_complaint_of_a_shim_is_passed_on() {
+        let (_directory, path) = shim("echo 'version 3.99 is not installed' >&2; exit 127");
+        let error = ask(&path).expect_err("no answer");
+        assert!(
+            error.to_string().contains("version 3.99 is not installed"),
+            "{error}"
+        );
+        assert_eq!(error.exit_code(), 3);
+    }
+
+    #[test]
+    fn a_shim_that_answers_nonsense_is_no_interpreter() {
+        let (_directory, path) = shim("echo hello");
+        let error = ask(&path).expect_err("no answer");
+        assert!(error.to_string().contains("without an answer"), "{error}");
+    }
+
+    #[test]
+    fn a_shim_that_hangs_is_ended_with_everything_it_has_started() {
+        // The pipe is held open by a grandchild; opening the FIFO without a writer blocks for good.
+        let (directory, path) = shim(r#"(read line < "${0%/*}/fifo") & wait"#);
+        let fifo = directory.path().join("fifo");
+        let made = Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .expect("mkfifo runs");
+        assert!(made.success());
+        let error = ask_within(&path, Duration::from_millis(200)).expect_err("it hangs");
+        assert!(error.to_string().contains("not finish in time"), "{error}");
+    }
+
+    #[test]
+    fn a_shim_that_closes_its_output_and_stays_is_ended() {
+        let (directory, path) = shim(r#"exec >&- 2>&-; read line < "${0%/*}/fifo""#);
+        let fifo = directory.path().join("fifo");
+        let made = Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .expect("mkfifo runs");
+        assert!(made.success());
+        assert!(ask_within(&path, Duration::from_millis(200)).is_err());
+    }
+
+    #[test]
+    fn a_shim_that_never_stops_talking_is_not_listened_to_for_ever() {
+        let (_directory, path) = shim("while :; do echo hello; done");
+        let error = ask_within(&path, Duration::from_secs(60)).expect_err("no answer");
+        assert!(error.to_string().contains("too much"), "{error}");
+    }
+
+    #[test]
+    fn other_commands_of_pyenv_are_asked_through_their_neighbour() {
+        let (directory, python) = shim("");
+        let pip = directory.path().join("pip");
+        let hands_over = "#!/bin/sh\nexec \"/opt/pyenv/libexec/pyenv\" exec \"$program\" \"$@\"\n";
+        assert_eq!(behind(&pip, hands_over), Some(python.clone()));
+        assert_eq!(behind(&python, "#!/bin/sh\n"), Some(python));
+        assert_eq!(behind(&pip, "#!/bin/sh\necho pyenv\n"), None);
+    }
+}

@@ -1,0 +1,185 @@
+//! The process table at one moment: who runs, since when, whose child it is, with which arguments.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+
+use super::TargetError;
+
+/// One process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub pid: u32,
+    pub parent: u32,
+    /// Clock ticks since boot.
+    pub start_time: u64,
+    pub comm: String,
+    pub command_line: Vec<String>,
+}
+
+impl Entry {
+    /// The process as it is now; `None` when there is none.
+    pub(super) fn of(pid: u32) -> Option<Entry> {
+        let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
+        let stat = process.stat().ok()?;
+        Some(Entry {
+            pid,
+            parent: u32::try_from(stat.ppid).ok()?,
+            start_time: stat.starttime,
+            comm: stat.comm,
+            command_line: command_line(pid),
+        })
+    }
+}
+
+/// The arguments, none for kernel threads and zombies. Not through `procfs`, which refuses what is not UTF-8.
+fn command_line(pid: u32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments(&bytes)
+}
+
+/// Splits at NUL. setproctitle leaves its padding behind, so NULs at the end are no empty arguments.
+fn arguments(bytes: &[u8]) -> Vec<String> {
+    let end = bytes
+        .iter()
+        .rposition(|&byte| byte != 0)
+        .map_or(0, |last| last + 1);
+    let (text, _) = bytes.split_at(end);
+    if text.is_empty() {
+        return Vec::new();
+    }
+    text.split(|&byte| byte == 0)
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect()
+}
+
+/// All processes, by id.
+#[derive(Debug, Default)]
+pub(super) struct Table(BTreeMap<u32, Entry>);
+
+impl Table {
+    /// Reads /proc once. Processes that end meanwhile are left out.
+    pub(super) fn read() -> Result<Table, TargetError> {
+        let processes =
+            procfs::process::all_processes().map_err(|reason| TargetError::Table { reason })?;
+        Ok(processes
+            .flatten()
+            .filter_map(|process| Entry::of(u32::try_from(process.pid).ok()?))
+            .collect())
+    }
+
+    pub(super) fn get(&self, pid: u32) -> Option<&Entry> {
+        self.0.get(&pid)
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.0.values()
+    }
+
+    /// The process and everyone it descends from.
+    pub(super) fn ancestors(&self, pid: u32) -> HashSet<u32> {
+        let mut line = HashSet::new();
+        let mut next = Some(pid);
+        while let Some(pid) = next {
+            // A table that was read while processes came and went may hold a circle.
+            if !line.insert(pid) {
+                break;
+            }
+            next = self.get(pid).map(|entry| entry.parent);
+        }
+        line
+    }
+
+    /// The children of `roots`, their children, and so on, without `roots`.
+    pub(super) fn descendants(&self, roots: &[u32]) -> HashSet<u32> {
+        let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for entry in self.entries() {
+            children.entry(entry.parent).or_default().push(entry.pid);
+        }
+        let mut found = HashSet::new();
+        let mut unvisited = roots.to_vec();
+        while let Some(parent) = unvisited.pop() {
+            for &child in children.get(&parent).into_iter().flatten() {
+                if found.insert(child) {
+                    unvisited.push(child);
+                }
+            }
+        }
+        found.retain(|pid| !roots.contains(pid));
+        found
+    }
+}
+
+impl FromIterator<Entry> for Table {
+    fn from_iter<T: IntoIterator<Item = Entry>>(entries: T) -> Table {
+        Table(
+            entries
+                .into_iter()
+                .map(|entry| (entry.pid, entry))
+                .collect(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(processes: &[(u32, u32)]) -> Table {
+        processes
+            .iter()
+            .map(|&(pid, parent)| Entry {
+                pid,
+                parent,
+                start_time: 0,
+                comm: String::new(),
+                command_line: Vec::new(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn arguments_are_split_and_the_padding_of_rewritten_titles_is_dropped() {
+        assert_eq!(
+            arguments(b"python3\0\0-c\0pass\0"),
+            ["python3", "", "-c", "pass"]
+        );
+        assert_eq!(
+            arguments(b"nova-conductor: worker(0)\0\0\0\0"),
+            ["nova-conductor: worker(0)"]
+        );
+        assert_eq!(arguments(b"caf\xe9\0"), ["caf\u{fffd}"]);
+        assert_eq!(arguments(b"\0\0"), Vec::<String>::new());
+        assert_eq!(arguments(b""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn descendants_are_the_whole_tree_below() {
+        let table = table(&[(1, 0), (10, 1), (11, 10), (12, 11), (20, 1)]);
+        assert_eq!(table.descendants(&[10]), HashSet::from([11, 12]));
+        assert_eq!(table.descendants(&[12]), HashSet::new());
+        assert_eq!(table.descendants(&[10, 11]), HashSet::from([12]));
+    }
+
+    #[test]
+    fn ancestors_reach_up_to_the_first_process_and_include_oneself() {
+        let table = table(&[(1, 0), (10, 1), (11, 10), (20, 1)]);
+        assert_eq!(table.ancestors(11), HashSet::from([11, 10, 1, 0]));
+    }
+
+    #[test]
+    fn a_circle_in_the_table_is_walked_once() {
+        let table = table(&[(5, 6), (6, 5)]);
+        assert_eq!(table.ancestors(5), HashSet::from([5, 6]));
+        assert_eq!(table.descendants(&[5]), HashSet::from([6]));
+    }
+
+    #[test]
+    fn this_process_is_in_the_table_with_its_parent() {
+        let table = Table::read().expect("/proc");
+        let us = table.get(std::process::id()).expect("we run");
+        assert_eq!(us.parent, std::os::unix::process::parent_id());
+        assert!(us.start_time > 0);
+        assert_eq!(us.command_line, std::env::args().collect::<Vec<_>>());
+        assert!(table.descendants(&[us.parent]).contains(&us.pid));
+    }
+}

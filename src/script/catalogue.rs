@@ -1,0 +1,177 @@
+//! The catalogue of templates: those in the binary, and those of the user's directories, which win.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
+
+use super::ScriptError;
+
+/// Every template of `templates/`, by name.
+const EMBEDDED: [(&str, &str); 7] = [
+    ("audit", include_str!("../../templates/audit.stp.tera")),
+    ("calls", include_str!("../../templates/calls.stp.tera")),
+    ("gc", include_str!("../../templates/gc.stp.tera")),
+    ("imports", include_str!("../../templates/imports.stp.tera")),
+    ("lines", include_str!("../../templates/lines.stp.tera")),
+    ("session", include_str!("../../templates/session.stp.tera")),
+    ("spans", include_str!("../../templates/spans.stp.tera")),
+];
+
+const EXTENSION: &str = ".stp.tera";
+
+/// Where a template comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Part of the binary.
+    Embedded,
+    /// A file of the user's.
+    File(PathBuf),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Embedded => f.write_str("built in"),
+            Origin::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// One template with what its header says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    /// File name without `.stp.tera`.
+    pub name: String,
+    /// The text.
+    pub text: String,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The question that it answers.
+    pub question: String,
+    /// Event kinds that it emits.
+    pub emits: Vec<String>,
+    /// Marks that it needs.
+    pub marks: Vec<String>,
+    /// Parameters that it takes from the context.
+    pub parameters: Vec<String>,
+}
+
+impl Template {
+    fn new(name: &str, text: String, origin: Origin) -> Self {
+        let list = |key| -> Vec<String> {
+            header(&text, key)
+                .split(',')
+                .map(str::trim)
+                .filter(|word| !word.is_empty())
+                .map(str::to_owned)
+                .collect()
+        };
+        Template {
+            name: name.to_owned(),
+            question: header(&text, "question"),
+            emits: list("emits"),
+            marks: list("marks"),
+            parameters: list("parameters"),
+            text,
+            origin,
+        }
+    }
+
+    /// Whether it is a file of the user's.
+    pub fn is_users(&self) -> bool {
+        self.origin != Origin::Embedded
+    }
+
+    /// Name by which Tera's reports call it.
+    pub fn file_name(&self) -> String {
+        format!("{}{EXTENSION}", self.name)
+    }
+}
+
+/// The value of `key:` in the comment that a template begins with; empty when it is not there.
+fn header(text: &str, key: &str) -> String {
+    let Some(comment) = text
+        .trim_start()
+        .strip_prefix("[#")
+        .and_then(|rest| rest.split("#]").next())
+    else {
+        return String::new();
+    };
+    comment
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(':'))
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// All templates there are.
+#[derive(Debug, Clone)]
+pub struct Catalogue(BTreeMap<String, Template>);
+
+impl Catalogue {
+    /// The embedded templates, then those of `directories`, of which later ones win. A directory that does not exist
+    /// adds nothing; one that cannot be read is an error.
+    ///
+    /// # Errors
+    /// [`ScriptError::Unreadable`].
+    pub fn load(directories: &[PathBuf]) -> Result<Self, ScriptError> {
+        let mut templates: BTreeMap<String, Template> = EMBEDDED
+            .iter()
+            .map(|(name, text)| {
+                (
+                    (*name).to_owned(),
+                    Template::new(name, (*text).to_owned(), Origin::Embedded),
+                )
+            })
+            .collect();
+        for directory in directories {
+            for (name, path) in files(directory, EXTENSION)? {
+                let text = fs::read_to_string(&path).map_err(|reason| ScriptError::Unreadable {
+                    path: path.clone(),
+                    reason,
+                })?;
+                templates.insert(name.clone(), Template::new(&name, text, Origin::File(path)));
+            }
+        }
+        Ok(Catalogue(templates))
+    }
+
+    /// A template by name.
+    pub fn get(&self, name: &str) -> Option<&Template> {
+        self.0.get(name)
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Template> {
+        self.0.values()
+    }
+}
+
+/// The files of a directory with that ending, as (name without ending, path), sorted.
+pub(super) fn files(
+    directory: &Path,
+    ending: &str,
+) -> Result<BTreeMap<String, PathBuf>, ScriptError> {
+    let unreadable = |reason| ScriptError::Unreadable {
+        path: directory.to_owned(),
+        reason,
+    };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut found = BTreeMap::new();
+    for entry in entries {
+        let entry = entry.map_err(unreadable)?;
+        if let Some(name) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.strip_suffix(ending))
+        {
+            found.insert(name.to_owned(), entry.path());
+        }
+    }
+    Ok(found)
+}

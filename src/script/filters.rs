@@ -1,0 +1,80 @@
+//! Which functions are wanted: globs over function, file and module names, applied in the kernel.
+
+use super::ScriptError;
+use super::filter::{Glob, stap_bytes, stap_str};
+
+/// Filters of a session. A function is wanted when each kind that is given accepts it, and nothing excludes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filters {
+    /// Function names; one of them must match.
+    pub functions: Vec<Glob>,
+    /// File names; one of them must match.
+    pub files: Vec<Glob>,
+    /// Dotted modules, matched against file names; one of them must match.
+    pub modules: Vec<Glob>,
+    /// Function names that are not wanted.
+    pub not_functions: Vec<Glob>,
+    /// File names and modules that are not wanted.
+    pub not_files: Vec<Glob>,
+}
+
+impl Filters {
+    /// Whether everything is wanted.
+    pub fn is_empty(&self) -> bool {
+        *self == Filters::default()
+    }
+
+    /// The same decision in user space, on the names as bytes.
+    pub fn accepts(&self, file: &[u8], function: &[u8]) -> bool {
+        let any = |globs: &[Glob], name: &[u8]| globs.iter().any(|glob| glob.matches(name));
+        let wanted = |globs: &[Glob], name: &[u8]| globs.is_empty() || any(globs, name);
+        wanted(&self.functions, function)
+            && wanted(&self.files, file)
+            && wanted(&self.modules, file)
+            && !any(&self.not_functions, function)
+            && !any(&self.not_files, file)
+    }
+
+    /// The decision as a SystemTap expression over the strings `file` and `name`. Where stap's expressions cannot say
+    /// exactly what a glob means, it lets through too much, never too little: [`Filters::accepts`] has the last word.
+    pub(super) fn to_stap_expression(&self) -> Result<String, ScriptError> {
+        let mut terms = Vec::new();
+        for (globs, variable) in [
+            (&self.functions, "name"),
+            (&self.files, "file"),
+            (&self.modules, "file"),
+        ] {
+            let alternatives = globs
+                .iter()
+                .map(|glob| comparison(variable, glob))
+                .collect::<Result<Vec<_>, _>>()?;
+            if !alternatives.is_empty() {
+                terms.push(format!("({})", alternatives.join(" || ")));
+            }
+        }
+        for (globs, variable) in [(&self.not_functions, "name"), (&self.not_files, "file")] {
+            for glob in globs
+                .iter()
+                .filter(|glob| glob.literal().is_some() || glob.is_exact_in_stap())
+            {
+                terms.push(format!("!({})", comparison(variable, glob)?));
+            }
+        }
+        Ok(if terms.is_empty() {
+            "1".to_owned()
+        } else {
+            terms.join(" && ")
+        })
+    }
+}
+
+fn comparison(variable: &str, glob: &Glob) -> Result<String, ScriptError> {
+    let quoted = match glob.literal() {
+        Some(literal) => stap_bytes(&literal).map(|literal| format!("{variable} == {literal}")),
+        None => stap_str(&glob.to_stap_regex()).map(|regex| format!("{variable} =~ {regex}")),
+    };
+    quoted.map_err(|error| ScriptError::Unquotable {
+        what: format!("the pattern {}", glob.as_str()),
+        reason: error.to_string(),
+    })
+}

@@ -1,0 +1,219 @@
+//! SystemTap scripts: the catalogue of templates, rendering them with Tera, and the tapsets they share.
+//!
+//! Templates and tapsets are part of the binary; directories of the user's own add to them or override them by name.
+//! Nothing here runs anything. Text from outside reaches a script only through [`filter::stap_str`].
+
+mod catalogue;
+pub mod filter;
+mod filters;
+mod tapset;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tera::{Context, Delimiters, Tera};
+
+pub use catalogue::{Catalogue, Origin, Template};
+pub use filters::Filters;
+pub use tapset::Tapsets;
+
+/// Marks of CPython that templates may name; a template sees every one, empty where no image has it.
+pub const MARKS: [&str; 8] = [
+    "function__entry",
+    "function__return",
+    "line",
+    "gc__start",
+    "gc__done",
+    "import__find__load__start",
+    "import__find__load__done",
+    "audit",
+];
+
+/// What a script is made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The images to probe: path as the kernel will see it, and which marks of [`MARKS`] it has.
+    pub images: Vec<ProbedImage>,
+    /// Templates by name, in the order of the script; `session` goes first by itself.
+    pub templates: Vec<String>,
+    /// Names of the event kinds that were asked for (`call`, `return`, …).
+    pub events: Vec<String>,
+    /// Which functions are wanted.
+    pub filters: Filters,
+}
+
+/// An image of a [`Request`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProbedImage {
+    /// Path, as the kernel resolves it.
+    pub path: String,
+    /// Names of its marks.
+    pub marks: Vec<String>,
+    /// Whether it is a library of programs and not a program itself.
+    pub library: bool,
+}
+
+/// Why there is no script.
+#[derive(Debug, thiserror::Error)]
+pub enum ScriptError {
+    /// A template does not parse or render.
+    #[error(
+        "the template {name} ({origin}) has an error, so no script can be rendered; correct it or run without it:\n{report}"
+    )]
+    Template {
+        /// Template name.
+        name: String,
+        /// Where it comes from.
+        origin: Origin,
+        /// Tera's report with its caret.
+        report: String,
+    },
+    /// No template of that name.
+    #[error(
+        "there is no template called {name:?}, so it cannot be traced; `pystap list` shows the templates"
+    )]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// A directory or file cannot be read.
+    #[error("{path} cannot be read ({reason}), so its templates are missing; name a readable directory with --template-dir", path = path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// The system's reason.
+        reason: std::io::Error,
+    },
+    /// The cache directory cannot be written.
+    #[error("{path} cannot be written ({reason}), so stap cannot be given its tapsets; make it writable or set XDG_CACHE_HOME", path = path.display())]
+    Unwritable {
+        /// Which.
+        path: PathBuf,
+        /// The system's reason.
+        reason: std::io::Error,
+    },
+    /// A string cannot stand in a script.
+    #[error("{what} cannot be written into a SystemTap script: {reason}; trace another one")]
+    Unquotable {
+        /// What it is.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Renders the script of a request.
+///
+/// The text depends on images, events and filters only, never on a pid, so that a compiled script serves again.
+///
+/// # Errors
+/// A template that is unknown or wrong, a string that cannot be quoted.
+pub fn render(catalogue: &Catalogue, request: &Request) -> Result<String, ScriptError> {
+    let context = context(request)?;
+    let mut script = String::new();
+    for name in std::iter::once("session").chain(request.templates.iter().map(String::as_str)) {
+        let template = catalogue.get(name).ok_or_else(|| ScriptError::Unknown {
+            name: name.to_owned(),
+        })?;
+        let wrong = |error: tera::Error| ScriptError::Template {
+            name: template.name.clone(),
+            origin: template.origin.clone(),
+            report: error.to_string(),
+        };
+        let mut tera = environment().map_err(wrong)?;
+        tera.add_raw_template(&template.file_name(), &template.text)
+            .map_err(wrong)?;
+        let rendered = tera
+            .render(&template.file_name(), &context)
+            .map_err(wrong)?;
+        script.push_str(rendered.trim_matches('\n'));
+        script.push_str("\n\n");
+    }
+    Ok(script)
+}
+
+/// Tera with delimiters that do not collide with SystemTap's own (`{% %}`, `%( %)`, `{{`).
+fn environment() -> Result<Tera, tera::Error> {
+    let mut tera = Tera::new();
+    tera.set_delimiters(Delimiters {
+        block_start: "[%".into(),
+        block_end: "%]".into(),
+        variable_start: "«".into(),
+        variable_end: "»".into(),
+        comment_start: "[#".into(),
+        comment_end: "#]".into(),
+    })?;
+    tera.register_filter(
+        "stap_str",
+        |text: &str, _: tera::Kwargs, _: &tera::State| {
+            filter::stap_str(text).map_err(|error| tera::Error::message(error.to_string()))
+        },
+    );
+    Ok(tera)
+}
+
+fn context(request: &Request) -> Result<Context, ScriptError> {
+    let mut points: BTreeMap<&str, String> =
+        MARKS.iter().map(|mark| (*mark, String::new())).collect();
+    for image in &request.images {
+        let path = quoted_path(&image.path)?;
+        for mark in &image.marks {
+            let Some(point) = points.get_mut(mark.as_str()) else {
+                continue;
+            };
+            if !point.is_empty() {
+                point.push_str(", ");
+            }
+            point.push_str(&format!(
+                "process({path}).provider(\"python\").mark(\"{mark}\")"
+            ));
+        }
+    }
+    points.extend(process_points(&request.images)?);
+    let events: BTreeMap<&str, bool> = ["call", "return", "line", "gc", "import", "audit"]
+        .iter()
+        .map(|kind| (*kind, request.events.iter().any(|asked| asked == kind)))
+        .collect();
+    let mut context = Context::new();
+    context.insert("images", &request.images);
+    context.insert("points", &points);
+    context.insert("events", &events);
+    context.insert("accepts", &request.filters.to_stap_expression()?);
+    Ok(context)
+}
+
+/// Probe points for the life of processes. They name the probed programs: a probe on every process of the system makes
+/// stap's task finder miss the marks of a program that a process becomes by exec (seen with stap 5.6). A library has no
+/// programs of its own; its own probe is one on every process already.
+fn process_points(images: &[ProbedImage]) -> Result<Vec<(&'static str, String)>, ScriptError> {
+    let mut programs = Vec::new();
+    for image in images {
+        programs.push(format!("process({})", quoted_path(&image.path)?));
+    }
+    if images.is_empty() || images.iter().any(|image| image.library) {
+        programs = vec!["process".to_owned()];
+    }
+    let points = |event: &str| {
+        let each: Vec<String> = programs
+            .iter()
+            .map(|program| format!("{program}.{event}"))
+            .collect();
+        each.join(", ")
+    };
+    Ok(vec![
+        ("begin", points("begin")),
+        ("end", points("end")),
+        ("thread_end", points("thread.end")),
+    ])
+}
+
+fn quoted_path(path: &str) -> Result<String, ScriptError> {
+    filter::stap_path(path).map_err(|error| ScriptError::Unquotable {
+        what: format!("the path {path}"),
+        reason: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Compiled scripts that are kept: a script compiled once starts at once, without stap, as long as the script, the
+//! tapsets, stap, the kernel and the probed images are what they were.
+//!
+//! stap has a cache of its own, but even a hit there costs its first two passes, a second or more. And it looks only at
+//! paths: whether an image changed is checked here, by build id.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// Modules kept at most; the ones used longest ago go first.
+const KEPT: usize = 64;
+
+/// A place in the cache of compiled modules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Slot {
+    directory: PathBuf,
+    /// Everything that the module depends on, as text.
+    key: String,
+}
+
+impl Slot {
+    /// The place for a module that depends on exactly `key`, below the cache directory.
+    pub(super) fn new(cache: &Path, key: String) -> Self {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let directory = cache
+            .join("modules")
+            .join(format!("{:016x}", hasher.finish()));
+        Slot { directory, key }
+    }
+
+    /// The module, if it was compiled before. The whole key is compared, not only its hash.
+    pub(super) fn module(&self) -> Option<PathBuf> {
+        let same = fs::read_to_string(self.directory.join("key")).is_ok_and(|key| key == self.key);
+        let module = fs::read_dir(&self.directory)
+            .ok()?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "ko"))?;
+        same.then_some(module)
+    }
+
+    /// Keeps a module that stap compiled. Its file name stays, because the module's own name must fit it.
+    ///
+    /// # Errors
+    /// When the cache cannot be written.
+    pub(super) fn keep(&self, compiled: &Path) -> io::Result<PathBuf> {
+        let name = compiled.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let _ = fs::remove_dir_all(&self.directory);
+        fs::create_dir_all(&self.directory)?;
+        let module = self.directory.join(name);
+        fs::copy(compiled, &module)?;
+        // Last: a directory without a key is not used.
+        fs::write(self.directory.join("key"), &self.key)?;
+        if let Some(all) = self.directory.parent() {
+            forget_oldest(all);
+        }
+        Ok(module)
+    }
+}
+
+fn forget_oldest(all: &Path) {
+    let mut slots: Vec<_> = fs::read_dir(all)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    slots.sort();
+    let surplus = slots.len().saturating_sub(KEPT);
+    for (_, path) in slots.into_iter().take(surplus) {
+        let _ = fs::remove_dir_all(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_found_again_for_the_same_key_and_for_no_other() {
+        let cache = tempfile::tempdir().unwrap();
+        let compiled = cache.path().join("stap_abc_1.ko");
+        fs::write(&compiled, "module").unwrap();
+        let slot = Slot::new(cache.path(), "script one".to_owned());
+        assert_eq!(slot.module(), None);
+        let kept = slot.keep(&compiled).unwrap();
+        assert_eq!(kept.file_name(), compiled.file_name());
+        assert_eq!(slot.module(), Some(kept));
+        assert_eq!(
+            Slot::new(cache.path(), "script two".to_owned()).module(),
+            None
+        );
+    }
+
+    #[test]
+    fn a_hash_that_collides_is_not_taken_for_a_hit() {
+        let cache = tempfile::tempdir().unwrap();
+        let compiled = cache.path().join("stap_abc_1.ko");
+        fs::write(&compiled, "module").unwrap();
+        let slot = Slot::new(cache.path(), "script".to_owned());
+        slot.keep(&compiled).unwrap();
+        let other = Slot {
+            directory: slot.directory.clone(),
+            key: "another script".to_owned(),
+        };
+        assert_eq!(other.module(), None);
+    }
+
+    #[test]
+    fn the_cache_does_not_grow_without_bound() {
+        let cache = tempfile::tempdir().unwrap();
+        let compiled = cache.path().join("stap_abc_1.ko");
+        fs::write(&compiled, "module").unwrap();
+        for script in 0..KEPT + 5 {
+            Slot::new(cache.path(), format!("script {script}"))
+                .keep(&compiled)
+                .unwrap();
+        }
+        assert_eq!(
+            fs::read_dir(cache.path().join("modules")).unwrap().count(),
+            KEPT
+        );
+    }
+}

@@ -1,0 +1,407 @@
+//! A loaded module: staprun as a child, its output decoded on a thread of its own, commands to the module, and the end.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use super::diagnostics::{Diagnostics, Severity};
+use super::wire::{Acknowledgement, Decoded, Decoder, Trouble};
+use super::workspace::{self, Workspace};
+use super::{Module, StapError, Toolchain};
+use crate::engine::{Batch, Message, Running};
+use crate::event::LossStage;
+
+/// Bytes read from the pipe at once.
+const CHUNK: usize = 128 * 1024;
+/// Events that may wait for a slow reader of ours; more are dropped and counted. About 15 MB.
+const BACKLOG: usize = 200_000;
+/// staprun drains its buffers when it is asked to end: the module runs its end probes, and its pipes are polled a few
+/// times a second. A minute is far beyond what was ever seen.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// After a second request.
+const IMPATIENCE: Duration = Duration::from_secs(5);
+/// How long marks of running processes may take to be switched on before a warning is due.
+const ARMING: Duration = Duration::from_secs(5);
+
+/// How to run a module.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// Processes to trace from the start.
+    pub targets: Vec<u32>,
+    /// Let the kernel confine the probes to this process and its descendants.
+    pub only: Option<u32>,
+    /// Whether children to come are targets.
+    pub follow: bool,
+    /// Report calls of at least so many nanoseconds (for scripts that measure spans).
+    pub min_duration: u64,
+    /// Buffer a processor in megabytes; stap's own default otherwise.
+    pub buffer: Option<u32>,
+    /// Semaphores that show when a running process is being traced.
+    pub armed: Vec<Armed>,
+    /// Images that are probed. They are held open while the session lasts: the kernel knows a probe's file by its
+    /// inode, and on some file systems (9p, some of FUSE) a file that nobody holds gets a new inode when it is next
+    /// opened, so that a program started later would go unnoticed.
+    pub images: Vec<PathBuf>,
+}
+
+/// Where a process can be seen to be traced: the semaphore of a mark in its memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Armed {
+    /// The process.
+    pub pid: u32,
+    /// Address in its memory.
+    pub address: u64,
+}
+
+impl Armed {
+    /// Whether a tracer raised the semaphore. A process that ended counts as armed: there is nothing to wait for.
+    fn raised(&self) -> bool {
+        let mut counter = [0_u8; 2];
+        match File::open(format!("/proc/{}/mem", self.pid))
+            .and_then(|memory| memory.read_exact_at(&mut counter, self.address))
+        {
+            Ok(()) => u16::from_ne_bytes(counter) > 0,
+            Err(_) => true,
+        }
+    }
+}
+
+/// A running session of the stap engine. Dropped, it stops and takes the module away.
+#[derive(Debug)]
+pub struct StapRunning {
+    messages: Receiver<Message>,
+    stop: Sender<()>,
+    control: Control,
+    _workspace: Workspace,
+    _images: Vec<File>,
+    ended: Receiver<()>,
+}
+
+impl StapRunning {
+    pub(super) fn start(
+        toolchain: Toolchain,
+        workspace: Workspace,
+        module: &Module,
+        start: Start,
+    ) -> Result<Self, StapError> {
+        // One that cannot be opened is for the kernel to complain about.
+        let images = start
+            .images
+            .iter()
+            .filter_map(|path| File::open(path).ok())
+            .collect();
+        let mut command = Command::new(&toolchain.staprun);
+        command
+            .args(super::arguments::run(
+                &module.path,
+                start.only,
+                start.buffer,
+            ))
+            .env("LC_ALL", "C")
+            .env("TMPDIR", workspace.path())
+            .current_dir(workspace.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let mut child = command.spawn().map_err(|reason| StapError::Start {
+            program: toolchain.staprun.clone(),
+            reason,
+        })?;
+        let loader = child.id();
+        workspace.note_loader(loader)?;
+        let (sender, messages) = unbounded();
+        let (stop, stop_requests) = unbounded();
+        let (ended_sender, ended) = bounded(1);
+        let (exit_sender, exit) = bounded(1);
+        let control = Control { loader };
+
+        let stderr = child.stderr.take();
+        let to_messages = sender.clone();
+        let version = toolchain.version.clone();
+        let errors = thread::spawn(move || {
+            let mut diagnostics = Diagnostics::new(Some(&version));
+            let mut failed = false;
+            let mut say = |diagnostic: Option<super::diagnostics::Diagnostic>| {
+                if let Some(diagnostic) = diagnostic {
+                    failed |= diagnostic.severity == Severity::Error;
+                    let _ = to_messages.send(Message::Diagnostic(Box::new(diagnostic)));
+                }
+            };
+            for line in stderr
+                .into_iter()
+                .flat_map(|pipe| BufReader::new(pipe).split(b'\n'))
+            {
+                let Ok(line) = line else { break };
+                say(diagnostics.push_line(&String::from_utf8_lossy(&line)));
+            }
+            say(diagnostics.finish());
+            failed
+        });
+
+        let stdout = child.stdout.take();
+        let reader = Reader {
+            decoder: Decoder::new(),
+            messages: sender.clone(),
+            backlog: Arc::new(AtomicUsize::new(0)),
+            control: control.clone(),
+            start,
+            unacknowledged: HashSet::new(),
+            unmeasured: 0,
+        };
+        let reading = thread::spawn(move || reader.run(stdout));
+
+        thread::spawn(move || {
+            let clean = wait(child, &stop_requests, &exit_sender, &exit);
+            let _ = reading.join();
+            let failed = errors.join().unwrap_or(true);
+            // A loader that was killed leaves its module behind.
+            if let Some(module) = workspace::loaded_module(loader) {
+                workspace::unload(&toolchain.staprun, &module);
+            }
+            let _ = sender.send(Message::Ended {
+                clean: clean && !failed,
+            });
+            let _ = ended_sender.send(());
+        });
+        Ok(StapRunning {
+            messages,
+            stop,
+            control,
+            _workspace: workspace,
+            _images: images,
+            ended,
+        })
+    }
+}
+
+impl Running for StapRunning {
+    fn messages(&self) -> &Receiver<Message> {
+        &self.messages
+    }
+
+    fn add_target(&mut self, pid: u32) -> anyhow::Result<()> {
+        Ok(self.control.send(&format!("+{pid}"))?)
+    }
+
+    fn stop(&mut self) {
+        let _ = self.stop.send(());
+    }
+}
+
+impl Drop for StapRunning {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = self.ended.recv_timeout(PATIENCE + IMPATIENCE);
+    }
+}
+
+/// Waits for the loader, and ends it when asked to: an interrupt, on which it drains its buffers, then harder ways.
+/// Whether it ended well.
+fn wait(
+    mut child: Child,
+    requests: &Receiver<()>,
+    exit_sender: &Sender<bool>,
+    exit: &Receiver<bool>,
+) -> bool {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let exit_sender = exit_sender.clone();
+    let waiting = thread::spawn(move || {
+        let clean = child.wait().is_ok_and(|status| status.success());
+        let _ = exit_sender.send(clean);
+    });
+    let mut deadline: Option<Instant> = None;
+    let mut asked = 0_u32;
+    let clean = loop {
+        let timeout = deadline.map_or(Duration::from_secs(3600), |at| {
+            at.saturating_duration_since(Instant::now())
+        });
+        crossbeam_channel::select! {
+            recv(exit) -> clean => break clean.unwrap_or(false),
+            recv(requests) -> request => {
+                // The other end is gone only together with the whole session.
+                if request.is_err() && asked > 0 {
+                    break exit.recv_timeout(PATIENCE).unwrap_or(false);
+                }
+                asked += 1;
+                match asked {
+                    1 => { let _ = pid.map(|pid| kill_process(pid, Signal::INT)); deadline = Some(Instant::now() + PATIENCE); }
+                    2 => { let _ = pid.map(|pid| kill_process(pid, Signal::TERM)); deadline = Some(Instant::now() + IMPATIENCE); }
+                    _ => { let _ = pid.map(|pid| kill_process_group(pid, Signal::KILL)); }
+                }
+            }
+            default(timeout) => if deadline.is_some() {
+                let _ = pid.map(|pid| kill_process_group(pid, Signal::KILL));
+                deadline = Some(Instant::now() + IMPATIENCE);
+            }
+        }
+    };
+    let _ = waiting.join();
+    clean
+}
+
+/// The way to the loaded module: its procfs file.
+#[derive(Debug, Clone)]
+struct Control {
+    loader: u32,
+}
+
+impl Control {
+    fn send(&self, command: &str) -> Result<(), StapError> {
+        let failed = |reason: String| StapError::Control { reason };
+        let module = workspace::loaded_module(self.loader)
+            .ok_or_else(|| failed("it is not loaded".to_owned()))?;
+        let path = PathBuf::from("/proc/systemtap")
+            .join(module)
+            .join("control");
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(command.as_bytes()))
+            .map_err(|error| failed(format!("{}: {error}", path.display())))
+    }
+}
+
+/// The thread that decodes.
+struct Reader {
+    decoder: Decoder,
+    messages: Sender<Message>,
+    /// Events that our reader has not taken yet.
+    backlog: Arc<AtomicUsize>,
+    control: Control,
+    start: Start,
+    /// Targets that the module has not confirmed yet.
+    unacknowledged: HashSet<u32>,
+    /// Calls that were reported as not measured.
+    unmeasured: u64,
+}
+
+impl Reader {
+    fn run(mut self, stdout: Option<ChildStdout>) {
+        let Some(mut pipe) = stdout else { return };
+        let mut buffer = vec![0; CHUNK];
+        let mut decoded = Vec::new();
+        loop {
+            match pipe.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => self
+                    .decoder
+                    .push(buffer.get(..length).unwrap_or_default(), &mut decoded),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            }
+            self.take(&mut decoded);
+        }
+        self.decoder.finish(&mut decoded);
+        self.take(&mut decoded);
+    }
+
+    fn take(&mut self, decoded: &mut Vec<Decoded>) {
+        let mut names_lost = false;
+        let mut events = Vec::with_capacity(decoded.len());
+        for item in decoded.drain(..) {
+            match item {
+                Decoded::Event(event) => events.push(event),
+                Decoded::Ready { .. } => self.arm(),
+                Decoded::Acknowledged {
+                    pid,
+                    done: Acknowledgement::Added,
+                } => {
+                    if self.unacknowledged.remove(&pid) && self.unacknowledged.is_empty() {
+                        self.announce();
+                    }
+                }
+                Decoded::Acknowledged { .. } => {}
+                Decoded::Totals { sent, unmeasured } => {
+                    if unmeasured > self.unmeasured {
+                        self.say(Message::Lost(
+                            LossStage::Probe,
+                            unmeasured - self.unmeasured,
+                        ));
+                        self.unmeasured = unmeasured;
+                    }
+                    let lost = sent.saturating_sub(self.decoder.received());
+                    if lost > 0 {
+                        self.say(Message::LostInKernel(lost));
+                    }
+                }
+                Decoded::Trouble(Trouble::Damaged { .. }) => self.say(Message::Unparsed(1)),
+                Decoded::Trouble(Trouble::UnknownName { .. }) => names_lost = true,
+                Decoded::Trouble(trouble @ Trouble::WrongVersion { .. }) => {
+                    self.say(Message::Failed(trouble.to_string()));
+                }
+            }
+        }
+        if names_lost {
+            // Their definitions did not arrive; have every name defined again.
+            let _ = self.control.send("n0");
+        }
+        if events.is_empty() {
+            return;
+        }
+        // A thread that moves to another processor can overtake its own last record by a little: stapio merges the
+        // processors' buffers by the order in which they were flushed.
+        events.sort_by_key(|event| event.ts);
+        if self.backlog.load(Ordering::Relaxed) > BACKLOG {
+            self.say(Message::Lost(LossStage::Output, events.len() as u64));
+        } else {
+            self.say(Message::Events(Batch::new(events, &self.backlog)));
+        }
+    }
+
+    fn say(&self, message: Message) {
+        let _ = self.messages.send(message);
+    }
+
+    /// Tells the module, whose probes are live now, what to do.
+    fn arm(&mut self) {
+        self.unacknowledged = self.start.targets.iter().copied().collect();
+        let mut commands = vec![
+            format!("o{}", std::process::id()),
+            format!("f{}", u8::from(self.start.follow)),
+            format!("d{}", self.start.min_duration),
+        ];
+        commands.extend(self.start.targets.iter().map(|pid| format!("+{pid}")));
+        for command in commands {
+            if let Err(error) = self.control.send(&command) {
+                self.say(Message::Failed(error.to_string()));
+                return;
+            }
+        }
+        if self.unacknowledged.is_empty() {
+            self.announce();
+        }
+    }
+
+    /// Says that probes are live once the marks of the running targets are seen to be switched on, which the kernel
+    /// does when a process next passes through it.
+    fn announce(&self) {
+        let messages = self.messages.clone();
+        let armed = self.start.armed.clone();
+        thread::spawn(move || {
+            let deadline = Instant::now() + ARMING;
+            let mut waiting = armed;
+            while !waiting.is_empty() && Instant::now() < deadline {
+                waiting.retain(|place| !place.raised());
+                if !waiting.is_empty() {
+                    thread::park_timeout(Duration::from_millis(5));
+                }
+            }
+            for place in waiting {
+                let _ = messages.send(Message::NotArmed(place.pid));
+            }
+            let _ = messages.send(Message::Live);
+        });
+    }
+}

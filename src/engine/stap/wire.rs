@@ -1,0 +1,904 @@
+//! The binary wire between the stap script and us: records in, typed events out, and the same records written again
+//! for tests and benches. Knows bytes, keys and names; starts nothing, reads no file and pairs nothing.
+//!
+//! A record is four 64-bit words in native byte order:
+//!
+//! | word | content |
+//! |---|---|
+//! | 0 | magic `0x7A57` (bits 63..48), kind, an ASCII letter (47..40), flags (39..32), value (31..0) |
+//! | 1 | nanoseconds since the Unix epoch |
+//! | 2 | thread id (63..32), process id (31..0) |
+//! | 3 | key of a name, or a payload |
+//!
+//! Finished calls (`D`) carry a fifth word, the duration. Definitions of names (`P`, `T`) are followed by the names'
+//! bytes and one newline. Names travel once; events refer to them by a 64-bit hash made in the kernel.
+//!
+//! The kernel drops what does not fit its buffers, and CPUs overtake each other. So a damaged stretch is skipped up
+//! to the next header that makes sense, and an event whose name is not known yet waits, with everything behind it,
+//! for a bounded number of records and a bounded time.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use crate::event::{Event, Place, ProcessChange, Text, What};
+
+/// Version of the wire that this decoder understands, as the `V` record carries it.
+pub const WIRE_VERSION: u32 = 1;
+
+/// Longest name that can be on the wire, in bytes. A header that promises more is taken for damage.
+pub const MAX_TEXT: usize = 0xffff;
+
+const MAGIC: u64 = 0x7A57;
+const HEADER: usize = 32;
+
+/// Records that may wait behind an event whose name is unknown.
+const MAX_WAITING: usize = 4096;
+/// How much younger than the first waiting record a record may be, in nanoseconds of the records' own time.
+const MAX_WAIT_NS: u64 = 1_000_000_000;
+/// Names remembered, for places and for texts each; the oldest is forgotten beyond that.
+const MAX_NAMES: usize = 1 << 18;
+
+/// One thing the wire said.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decoded {
+    /// Something happened in a traced process.
+    Event(Event),
+    /// The probes are live.
+    Ready {
+        /// Nanoseconds since the Unix epoch.
+        ts: u64,
+    },
+    /// The script obeyed a control command.
+    Acknowledged {
+        /// Process the command was about; 0 where it was about none.
+        pid: u32,
+        /// What was done.
+        done: Acknowledgement,
+    },
+    /// Now and then, and last: how many events the script sent so far, to be compared with [`Decoder::received`].
+    Totals {
+        /// Records sent of the kinds that [`Decoder::received`] counts.
+        sent: u64,
+        /// Calls that found no room to be measured in (`spans` only).
+        unmeasured: u64,
+    },
+    /// Something was wrong with the stream; decoding goes on.
+    Trouble(Trouble),
+}
+
+/// What a control command did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledgement {
+    /// The process is traced from now on.
+    Added,
+    /// The process is not traced any longer.
+    Removed,
+    /// The script forgot which names it had sent, and will define each again when it is next used.
+    NamesForgotten,
+}
+
+/// What was wrong with the stream. None of these ends decoding.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// A stretch of bytes made no sense.
+    #[error(
+        "{bytes} bytes from the kernel made no sense and were skipped, so some events are missing; \
+         trace fewer functions or processes, or enlarge the kernel's buffer"
+    )]
+    Damaged {
+        /// Bytes skipped up to the next record that made sense.
+        bytes: u64,
+    },
+    /// The script speaks another version of the wire.
+    #[error(
+        "the script speaks version {found} of the wire and this program version {WIRE_VERSION}, so events may be \
+         read wrongly; use templates and tapsets that came with this very pystap"
+    )]
+    WrongVersion {
+        /// The version that was announced.
+        found: u32,
+    },
+    /// The definition of a name did not arrive; the events that use it were given out without it.
+    #[error(
+        "the name with key {key:#018x} did not arrive from the kernel, so its events are shown without it; \
+         the script has to define its names again"
+    )]
+    UnknownName {
+        /// The key on the wire.
+        key: u64,
+    },
+}
+
+/// The kinds of records, by their letter on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Version = b'V',
+    Place = b'P',
+    Text = b'T',
+    Call = b'C',
+    Return = b'R',
+    Line = b'L',
+    Finished = b'D',
+    GcStart = b'G',
+    GcDone = b'g',
+    ImportStart = b'I',
+    ImportDone = b'i',
+    Audit = b'A',
+    Fork = b'F',
+    Exec = b'X',
+    Exit = b'E',
+    Ready = b'Y',
+    Acknowledged = b'K',
+    Totals = b'Z',
+}
+
+impl Kind {
+    fn from_letter(letter: u8) -> Option<Kind> {
+        Some(match letter {
+            b'V' => Kind::Version,
+            b'P' => Kind::Place,
+            b'T' => Kind::Text,
+            b'C' => Kind::Call,
+            b'R' => Kind::Return,
+            b'L' => Kind::Line,
+            b'D' => Kind::Finished,
+            b'G' => Kind::GcStart,
+            b'g' => Kind::GcDone,
+            b'I' => Kind::ImportStart,
+            b'i' => Kind::ImportDone,
+            b'A' => Kind::Audit,
+            b'F' => Kind::Fork,
+            b'X' => Kind::Exec,
+            b'E' => Kind::Exit,
+            b'Y' => Kind::Ready,
+            b'K' => Kind::Acknowledged,
+            b'Z' => Kind::Totals,
+            _ => return None,
+        })
+    }
+
+    /// Flags that may be set in a record of this kind; any other one is a sign of damage.
+    fn flags(self) -> u8 {
+        match self {
+            Kind::Place => 0b1111,
+            Kind::Text => 0b11,
+            Kind::Acknowledged => 0b111,
+            _ => 0,
+        }
+    }
+
+    /// Whether the script counts this kind in its totals.
+    fn counted(self) -> bool {
+        matches!(
+            self,
+            Kind::Call
+                | Kind::Return
+                | Kind::Line
+                | Kind::Finished
+                | Kind::GcStart
+                | Kind::GcDone
+                | Kind::ImportStart
+                | Kind::ImportDone
+                | Kind::Audit
+                | Kind::Fork
+                | Kind::Exec
+                | Kind::Exit
+        )
+    }
+}
+
+/// A record of fixed size, taken apart but with its names still keys. Small, because thousands may wait.
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    kind: Kind,
+    flags: u8,
+    value: u32,
+    ts: u64,
+    who: u64,
+    key: u64,
+    duration: u64,
+}
+
+impl Record {
+    /// Reads the header at the beginning of `bytes`; `None` when it is too short or makes no sense.
+    #[inline]
+    fn header(bytes: &[u8]) -> Option<Record> {
+        let (words, _) = bytes.as_chunks::<8>();
+        let &[word0, word1, word2, word3, ..] = words else {
+            return None;
+        };
+        let word0 = u64::from_ne_bytes(word0);
+        if word0 >> 48 != MAGIC {
+            return None;
+        }
+        let kind = Kind::from_letter((word0 >> 40) as u8)?;
+        let record = Record {
+            kind,
+            flags: (word0 >> 32) as u8,
+            value: word0 as u32,
+            ts: u64::from_ne_bytes(word1),
+            who: u64::from_ne_bytes(word2),
+            key: u64::from_ne_bytes(word3),
+            duration: 0,
+        };
+        let sound = record.flags & !kind.flags() == 0
+            && (kind != Kind::Text || record.value as usize <= MAX_TEXT);
+        sound.then_some(record)
+    }
+
+    /// Bytes of the whole record.
+    #[inline]
+    fn size(&self) -> usize {
+        match self.kind {
+            Kind::Finished => HEADER + 8,
+            Kind::Place => {
+                HEADER + (self.value >> 16) as usize + (self.value & 0xffff) as usize + 1
+            }
+            Kind::Text => HEADER + self.value as usize + 1,
+            _ => HEADER,
+        }
+    }
+}
+
+/// Turns the bytes of the wire, in chunks of any size, into events.
+///
+/// Memory is bounded whatever arrives: one incomplete record, a fixed number of waiting records, a fixed number of
+/// names.
+#[derive(Debug)]
+pub struct Decoder {
+    /// The beginning of a record whose rest has not arrived.
+    partial: Vec<u8>,
+    places: Names<Place>,
+    texts: Names<Text>,
+    /// Records behind the first one whose name is unknown, in order.
+    waiting: VecDeque<Record>,
+    /// Bytes skipped since the last record that made sense.
+    gap: u64,
+    received: u64,
+    version_complained: bool,
+    max_waiting: usize,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Decoder::with_limits(MAX_WAITING, MAX_NAMES)
+    }
+}
+
+impl Decoder {
+    /// A decoder that has seen nothing.
+    pub fn new() -> Decoder {
+        Decoder::default()
+    }
+
+    fn with_limits(max_waiting: usize, max_names: usize) -> Decoder {
+        Decoder {
+            partial: Vec::new(),
+            places: Names::new(max_names),
+            texts: Names::new(max_names),
+            waiting: VecDeque::new(),
+            gap: 0,
+            received: 0,
+            version_complained: false,
+            max_waiting,
+        }
+    }
+
+    /// Records received of the kinds that the script counts in its totals. What is missing to
+    /// [`Decoded::Totals`]' `sent` was lost between the probe and us.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Records that wait for the definition of a name. When this stays above 0 while nothing arrives, call
+    /// [`Decoder::stop_waiting`].
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Decodes the next bytes of the stream and appends what they said to `out`, in the order of the stream.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<Decoded>) {
+        if self.partial.is_empty() {
+            let used = self.decode(bytes, false, out);
+            self.partial.extend_from_slice(rest(bytes, used));
+            return;
+        }
+        let mut joined = std::mem::take(&mut self.partial);
+        joined.extend_from_slice(bytes);
+        let used = self.decode(&joined, false, out);
+        joined.drain(..used.min(joined.len()));
+        self.partial = joined;
+    }
+
+    /// Gives out everything that waits for a name, without that name: for a stream that has fallen silent.
+    pub fn stop_waiting(&mut self, out: &mut Vec<Decoded>) {
+        while !self.waiting.is_empty() {
+            self.give_up_first(out);
+        }
+    }
+
+    /// Ends the stream: decodes what an incomplete last record may hide, and gives out everything that waits.
+    pub fn finish(&mut self, out: &mut Vec<Decoded>) {
+        let left = std::mem::take(&mut self.partial);
+        let used = self.decode(&left, true, out);
+        self.gap += rest(&left, used).len() as u64;
+        self.stop_waiting(out);
+        self.close_gap(out);
+    }
+
+    /// Decodes whole records and answers how many bytes were used. At the `end` of the stream an incomplete record
+    /// is damage, before that its rest is still to come.
+    fn decode(&mut self, bytes: &[u8], end: bool, out: &mut Vec<Decoded>) -> usize {
+        let mut at = 0;
+        loop {
+            let here = rest(bytes, at);
+            if here.len() < HEADER {
+                return at;
+            }
+            if let Some(record) = Record::header(here) {
+                if here.len() < record.size() {
+                    if !end {
+                        return at;
+                    }
+                } else if self.accept(record, here, out) {
+                    at += record.size();
+                    continue;
+                }
+            }
+            self.gap += 1;
+            at += 1;
+        }
+    }
+
+    /// Takes one complete record. False when it is a definition whose bytes cannot be right.
+    #[inline]
+    fn accept(&mut self, mut record: Record, bytes: &[u8], out: &mut Vec<Decoded>) -> bool {
+        match record.kind {
+            Kind::Place | Kind::Text => return self.define(record, bytes, out),
+            Kind::Finished => {
+                let Some(&word) = rest(bytes, HEADER).first_chunk::<8>() else {
+                    return false;
+                };
+                record.duration = u64::from_ne_bytes(word);
+            }
+            _ => {}
+        }
+        self.close_gap(out);
+        self.received += u64::from(record.kind.counted());
+        if record.kind == Kind::Acknowledged && record.flags == 3 {
+            // The names given up on will be sent again: wait for them instead of showing none.
+            self.places.forget_missing();
+            self.texts.forget_missing();
+        }
+        if self.waiting.is_empty() {
+            match self.resolve(&record) {
+                Ok(decoded) => out.extend(decoded),
+                Err(_) => self.waiting.push_back(record),
+            }
+            return true;
+        }
+        self.waiting.push_back(record);
+        while self.waited_too_long(record.ts) {
+            self.give_up_first(out);
+        }
+        true
+    }
+
+    fn define(&mut self, record: Record, bytes: &[u8], out: &mut Vec<Decoded>) -> bool {
+        let Some(body) = bytes.get(HEADER..record.size()) else {
+            return false;
+        };
+        let Some((b'\n', names)) = body.split_last() else {
+            return false;
+        };
+        // A C string has no NUL, but every record header has some: a definition that swallowed records is damage.
+        if names.contains(&0) {
+            return false;
+        }
+        self.close_gap(out);
+        if record.kind == Kind::Text {
+            let text = text(names, record.flags & 1 != 0, record.flags & 2 != 0);
+            self.texts.define(record.key, text);
+        } else {
+            let Some((file, function)) = names.split_at_checked((record.value >> 16) as usize)
+            else {
+                return false;
+            };
+            let place = Place {
+                file: text(file, record.flags & 1 != 0, record.flags & 4 != 0),
+                function: text(function, record.flags & 2 != 0, record.flags & 8 != 0),
+            };
+            self.places.define(record.key, place);
+        }
+        self.give_out_known(out);
+        true
+    }
+
+    fn waited_too_long(&self, now: u64) -> bool {
+        self.waiting.front().is_some_and(|first| {
+            self.waiting.len() > self.max_waiting || now.saturating_sub(first.ts) > MAX_WAIT_NS
+        })
+    }
+
+    fn give_up_first(&mut self, out: &mut Vec<Decoded>) {
+        if let Some(first) = self.waiting.front().copied()
+            && let Err(unknown) = self.resolve(&first)
+        {
+            let key = match unknown {
+                Unknown::Place(key) => {
+                    self.places.give_up(key, nameless_place());
+                    key
+                }
+                Unknown::Text(key) => {
+                    self.texts.give_up(key, nameless_text());
+                    key
+                }
+            };
+            out.push(Decoded::Trouble(Trouble::UnknownName { key }));
+        }
+        self.give_out_known(out);
+    }
+
+    fn give_out_known(&mut self, out: &mut Vec<Decoded>) {
+        while let Some(&first) = self.waiting.front() {
+            match self.resolve(&first) {
+                Ok(decoded) => out.extend(decoded),
+                Err(_) => return,
+            }
+            self.waiting.pop_front();
+        }
+    }
+
+    fn close_gap(&mut self, out: &mut Vec<Decoded>) {
+        if self.gap > 0 {
+            let bytes = std::mem::take(&mut self.gap);
+            out.push(Decoded::Trouble(Trouble::Damaged { bytes }));
+        }
+    }
+
+    /// What a record says, its keys replaced by names; `None` for records that need no word outside.
+    #[inline]
+    fn resolve(&mut self, record: &Record) -> Result<Option<Decoded>, Unknown> {
+        let line = record.value as i32;
+        let what = match record.kind {
+            Kind::Call => What::Call {
+                place: self.place(record.key)?,
+                line,
+            },
+            Kind::Return => What::Return {
+                place: self.place(record.key)?,
+                line,
+                duration_ns: None,
+            },
+            Kind::Finished => What::Return {
+                place: self.place(record.key)?,
+                line,
+                duration_ns: Some(record.duration),
+            },
+            Kind::Line => What::Line {
+                place: self.place(record.key)?,
+                line,
+            },
+            Kind::GcStart => What::GcStart {
+                generation: i64::from(record.value as i32),
+            },
+            Kind::GcDone => What::GcDone {
+                generation: None,
+                collected: record.key as i64,
+                pause_ns: None,
+            },
+            Kind::ImportStart => What::ImportStart {
+                module: self.text(record.key)?,
+            },
+            Kind::ImportDone => What::ImportDone {
+                module: self.text(record.key)?,
+                found: record.value != 0,
+                duration_ns: None,
+            },
+            Kind::Audit => What::Audit {
+                name: self.text(record.key)?,
+            },
+            Kind::Fork => self.process(record, ProcessChange::Fork)?,
+            Kind::Exec => self.process(record, ProcessChange::Exec)?,
+            Kind::Exit => self.process(record, ProcessChange::Exit)?,
+            Kind::Version => {
+                let wrong = record.value != WIRE_VERSION && !self.version_complained;
+                self.version_complained |= wrong;
+                return Ok(wrong.then_some(Decoded::Trouble(Trouble::WrongVersion {
+                    found: record.value,
+                })));
+            }
+            Kind::Ready => return Ok(Some(Decoded::Ready { ts: record.ts })),
+            Kind::Acknowledged => {
+                let done = match record.flags {
+                    1 => Acknowledgement::Added,
+                    2 => Acknowledgement::Removed,
+                    3 => Acknowledgement::NamesForgotten,
+                    // Settings: nobody waits for these.
+                    _ => return Ok(None),
+                };
+                let pid = record.value;
+                return Ok(Some(Decoded::Acknowledged { pid, done }));
+            }
+            Kind::Totals => {
+                return Ok(Some(Decoded::Totals {
+                    sent: record.key,
+                    unmeasured: u64::from(record.value),
+                }));
+            }
+            Kind::Place | Kind::Text => return Ok(None),
+        };
+        Ok(Some(Decoded::Event(Event {
+            ts: record.ts,
+            pid: record.who as u32,
+            tid: (record.who >> 32) as u32,
+            what,
+        })))
+    }
+
+    fn process(&mut self, record: &Record, change: ProcessChange) -> Result<What, Unknown> {
+        Ok(What::Process {
+            change,
+            parent: (record.value != 0).then_some(record.value),
+            command: match record.key {
+                0 => None,
+                key => Some(self.text(key)?),
+            },
+        })
+    }
+
+    #[inline]
+    fn place(&self, key: u64) -> Result<Arc<Place>, Unknown> {
+        self.places.get(key).ok_or(Unknown::Place(key))
+    }
+
+    fn text(&self, key: u64) -> Result<Arc<Text>, Unknown> {
+        self.texts.get(key).ok_or(Unknown::Text(key))
+    }
+}
+
+/// A key without a name, with the table it belongs to.
+#[derive(Debug, Clone, Copy)]
+enum Unknown {
+    Place(u64),
+    Text(u64),
+}
+
+fn rest(bytes: &[u8], from: usize) -> &[u8] {
+    bytes.get(from..).unwrap_or_default()
+}
+
+fn text(bytes: &[u8], cut: bool, unreadable: bool) -> Text {
+    let valid = match std::str::from_utf8(bytes) {
+        Ok(valid) => valid,
+        // The kernel cuts at bytes: half a character at the end of a cut string is the cut's doing, not bad UTF-8.
+        Err(error) if cut && error.error_len().is_none() => bytes
+            .get(..error.valid_up_to())
+            .and_then(|whole| std::str::from_utf8(whole).ok())
+            .unwrap_or_default(),
+        Err(_) => {
+            return Text {
+                text: String::from_utf8_lossy(bytes).into_owned(),
+                cut,
+                replaced: true,
+                unreadable,
+            };
+        }
+    };
+    Text {
+        text: valid.to_owned(),
+        cut,
+        replaced: false,
+        unreadable,
+    }
+}
+
+fn nameless_text() -> Text {
+    Text {
+        unreadable: true,
+        ..Text::default()
+    }
+}
+
+fn nameless_place() -> Place {
+    Place {
+        file: nameless_text(),
+        function: nameless_text(),
+    }
+}
+
+/// Names by key. Knows at most `limit` of them and forgets the oldest first; a forgotten key is an unknown one.
+#[derive(Debug)]
+struct Names<T> {
+    by_key: HashMap<u64, Name<T>, BuildHasherDefault<KeyHasher>>,
+    /// Keys in the order of their first definition, each once.
+    order: VecDeque<u64>,
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct Name<T> {
+    value: Arc<T>,
+    /// It never arrived; `value` is a stand-in until it does.
+    missing: bool,
+}
+
+impl<T: PartialEq> Names<T> {
+    fn new(limit: usize) -> Names<T> {
+        Names {
+            by_key: HashMap::default(),
+            order: VecDeque::new(),
+            limit,
+        }
+    }
+
+    #[inline]
+    fn get(&self, key: u64) -> Option<Arc<T>> {
+        self.by_key.get(&key).map(|name| Arc::clone(&name.value))
+    }
+
+    /// Keeps the value that is known already when it is the same, so that one place stays one `Arc`.
+    fn define(&mut self, key: u64, value: T) {
+        match self.by_key.get_mut(&key) {
+            Some(name) if *name.value == value => name.missing = false,
+            _ => self.insert(key, value, false),
+        }
+    }
+
+    fn give_up(&mut self, key: u64, stand_in: T) {
+        self.insert(key, stand_in, true);
+    }
+
+    fn insert(&mut self, key: u64, value: T, missing: bool) {
+        let value = Arc::new(value);
+        if self.by_key.insert(key, Name { value, missing }).is_none() {
+            self.order.push_back(key);
+        }
+        if self.order.len() > self.limit
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.by_key.remove(&oldest);
+        }
+    }
+
+    fn forget_missing(&mut self) {
+        if self.by_key.values().any(|name| name.missing) {
+            self.by_key.retain(|_, name| !name.missing);
+            self.order.retain(|key| self.by_key.contains_key(key));
+        }
+    }
+}
+
+/// Hashes keys that are hashes already: one folded multiplication, so that a kernel-side hash that is weak in some
+/// bits still spreads. The standard SipHash costs several times as much on a path that every event takes.
+#[derive(Debug, Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(self.0 ^ u64::from(byte));
+        }
+    }
+
+    #[inline]
+    fn write_u64(&mut self, key: u64) {
+        let product = u128::from(key ^ 0xa076_1d64_78bd_642f) * 0xe703_7ed1_a0b4_28db;
+        self.0 = (product as u64) ^ ((product >> 64) as u64);
+    }
+}
+
+/// Writes the records that the script in the kernel writes: for tests, benches and recorded fixtures.
+///
+/// Names are defined before their first use. Texts keep their flags; bytes from the first NUL on are left out, as
+/// C strings have none.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    bytes: Vec<u8>,
+    places: HashMap<Arc<Place>, u64>,
+    texts: HashMap<Arc<Text>, u64>,
+    /// Keys whose definition was written since names were last forgotten.
+    defined: HashSet<u64>,
+    next_key: u64,
+    sent: u64,
+}
+
+impl Encoder {
+    /// An encoder that has written nothing.
+    pub fn new() -> Encoder {
+        Encoder::default()
+    }
+
+    /// The bytes written so far; the encoder goes on with an empty buffer and still knows which names it defined.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Bytes written since the last [`Encoder::take`] or [`Encoder::clear`].
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Empties the buffer but keeps its memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// `V`: announces a version of the wire.
+    pub fn version(&mut self, version: u32) {
+        self.record(Kind::Version, 0, version, 0, 0, 0);
+    }
+
+    /// `Y`: the probes are live.
+    pub fn ready(&mut self, ts: u64) {
+        self.record(Kind::Ready, 0, 0, ts, 0, 0);
+    }
+
+    /// `K`: a control command was obeyed.
+    pub fn acknowledge(&mut self, pid: u32, done: Acknowledgement) {
+        let flags = match done {
+            Acknowledgement::Added => 1,
+            Acknowledgement::Removed => 2,
+            Acknowledgement::NamesForgotten => 3,
+        };
+        self.record(Kind::Acknowledged, flags, pid, 0, 0, 0);
+    }
+
+    /// `Z`: the totals, which count every event written so far.
+    pub fn totals(&mut self) {
+        let sent = self.sent;
+        self.record(Kind::Totals, 0, 0, 0, 0, sent);
+    }
+
+    /// Forgets which names were defined, as the script does when it is asked to.
+    pub fn forget_names(&mut self) {
+        // Keys stand for content on the wire, so a name keeps its key.
+        self.defined.clear();
+    }
+
+    /// One event. What the wire has no field for (durations other than a return's, `Lost`) is left out.
+    pub fn event(&mut self, event: &Event) {
+        let ts = event.ts;
+        let who = u64::from(event.tid) << 32 | u64::from(event.pid);
+        let (kind, value, key) = match &event.what {
+            What::Call { place, line } => (Kind::Call, *line as u32, self.place(place)),
+            What::Return {
+                place,
+                line,
+                duration_ns,
+            } => {
+                let kind = match duration_ns {
+                    Some(_) => Kind::Finished,
+                    None => Kind::Return,
+                };
+                (kind, *line as u32, self.place(place))
+            }
+            What::Line { place, line } => (Kind::Line, *line as u32, self.place(place)),
+            What::GcStart { generation } => (Kind::GcStart, *generation as u32, 0),
+            What::GcDone { collected, .. } => (Kind::GcDone, 0, *collected as u64),
+            What::ImportStart { module } => (Kind::ImportStart, 0, self.text(module)),
+            What::ImportDone { module, found, .. } => {
+                (Kind::ImportDone, u32::from(*found), self.text(module))
+            }
+            What::Audit { name } => (Kind::Audit, 0, self.text(name)),
+            What::Process {
+                change,
+                parent,
+                command,
+            } => {
+                let kind = match change {
+                    ProcessChange::Fork => Kind::Fork,
+                    ProcessChange::Exec => Kind::Exec,
+                    ProcessChange::Exit => Kind::Exit,
+                };
+                let key = command.as_ref().map_or(0, |command| self.text(command));
+                (kind, parent.unwrap_or(0), key)
+            }
+            What::Lost { .. } => return,
+        };
+        self.sent += 1;
+        self.record(kind, 0, value, ts, who, key);
+        if let What::Return {
+            duration_ns: Some(duration),
+            ..
+        } = event.what
+        {
+            self.bytes.extend_from_slice(&duration.to_ne_bytes());
+        }
+    }
+
+    fn record(&mut self, kind: Kind, flags: u8, value: u32, ts: u64, who: u64, key: u64) {
+        let word0 =
+            MAGIC << 48 | u64::from(kind as u8) << 40 | u64::from(flags) << 32 | u64::from(value);
+        for word in [word0, ts, who, key] {
+            self.bytes.extend_from_slice(&word.to_ne_bytes());
+        }
+    }
+
+    fn place(&mut self, place: &Arc<Place>) -> u64 {
+        let key = match self.places.get(place) {
+            Some(&key) => key,
+            None => {
+                let key = self.new_key();
+                self.places.insert(Arc::clone(place), key);
+                key
+            }
+        };
+        if self.defined.insert(key) {
+            self.define_place(key, place);
+        }
+        key
+    }
+
+    fn text(&mut self, text: &Arc<Text>) -> u64 {
+        let key = match self.texts.get(text) {
+            Some(&key) => key,
+            None => {
+                let key = self.new_key();
+                self.texts.insert(Arc::clone(text), key);
+                key
+            }
+        };
+        if self.defined.insert(key) {
+            self.define_text(key, text);
+        }
+        key
+    }
+
+    fn define_place(&mut self, key: u64, place: &Place) {
+        let (file, file_cut) = wire_bytes(&place.file);
+        let (function, function_cut) = wire_bytes(&place.function);
+        let flags = u8::from(file_cut)
+            | u8::from(function_cut) << 1
+            | u8::from(place.file.unreadable) << 2
+            | u8::from(place.function.unreadable) << 3;
+        let lengths = (file.len() << 16 | function.len()) as u32;
+        self.record(Kind::Place, flags, lengths, 0, 0, key);
+        self.bytes.extend_from_slice(&file);
+        self.bytes.extend_from_slice(&function);
+        self.bytes.push(b'\n');
+    }
+
+    fn define_text(&mut self, key: u64, text: &Text) {
+        let (bytes, cut) = wire_bytes(text);
+        let flags = u8::from(cut) | u8::from(text.unreadable) << 1;
+        self.record(Kind::Text, flags, bytes.len() as u32, 0, 0, key);
+        self.bytes.extend_from_slice(&bytes);
+        self.bytes.push(b'\n');
+    }
+
+    fn new_key(&mut self) -> u64 {
+        self.next_key += 1;
+        // Spread over 64 bits like a hash; an odd factor keeps keys distinct and never 0.
+        self.next_key.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+/// The bytes a text had before it was decoded, and whether they are cut. What was replaced becomes a byte that
+/// UTF-8 never has.
+fn wire_bytes(text: &Text) -> (Vec<u8>, bool) {
+    let mut bytes = Vec::with_capacity(text.text.len());
+    for character in text.text.chars().take_while(|&c| c != '\0') {
+        let start = bytes.len();
+        if character == char::REPLACEMENT_CHARACTER && text.replaced {
+            bytes.push(0xff);
+        } else {
+            bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+        if bytes.len() > MAX_TEXT {
+            bytes.truncate(start);
+            return (bytes, true);
+        }
+    }
+    (bytes, text.cut)
+}
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

@@ -1,0 +1,397 @@
+//! Round trips through the wire, and everything that can go wrong on it.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::arbitrary;
+
+fn named(function: &str) -> Arc<Place> {
+    let text = |text: &str| Text {
+        text: text.to_owned(),
+        ..Text::default()
+    };
+    Arc::new(Place {
+        file: text("app.py"),
+        function: text(function),
+    })
+}
+
+fn call(ts: u64, place: &Arc<Place>) -> Event {
+    let place = Arc::clone(place);
+    let what = What::Call { place, line: 7 };
+    Event {
+        ts,
+        pid: 10,
+        tid: 11,
+        what,
+    }
+}
+
+fn decode(bytes: &[u8]) -> Vec<Decoded> {
+    let mut out = Vec::new();
+    let mut decoder = Decoder::new();
+    decoder.push(bytes, &mut out);
+    decoder.finish(&mut out);
+    out
+}
+
+fn events(decoded: &[Decoded]) -> Vec<Event> {
+    let event = |it: &Decoded| match it {
+        Decoded::Event(event) => Some(event.clone()),
+        _ => None,
+    };
+    decoded.iter().filter_map(event).collect()
+}
+
+fn troubles(decoded: &[Decoded]) -> Vec<Trouble> {
+    let trouble = |it: &Decoded| match it {
+        Decoded::Trouble(trouble) => Some(trouble.clone()),
+        _ => None,
+    };
+    decoded.iter().filter_map(trouble).collect()
+}
+
+/// What of an event the wire carries.
+fn on_the_wire(mut event: Event) -> Option<Event> {
+    match &mut event.what {
+        What::Lost { .. } => return None,
+        What::GcDone {
+            generation,
+            pause_ns,
+            ..
+        } => {
+            *generation = None;
+            *pause_ns = None;
+        }
+        What::ImportDone { duration_ns, .. } => *duration_ns = None,
+        _ => {}
+    }
+    Some(event)
+}
+
+fn encoded(events: &[Event]) -> (Vec<u8>, Vec<Event>) {
+    let mut encoder = Encoder::new();
+    encoder.version(WIRE_VERSION);
+    for event in events {
+        encoder.event(event);
+    }
+    encoder.totals();
+    let expected = events.iter().cloned().filter_map(on_the_wire).collect();
+    (encoder.take(), expected)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn what_was_encoded_is_decoded_in_chunks_of_any_size(
+        sent in proptest::collection::vec(arbitrary::event(), 0..20),
+        sizes in proptest::collection::vec(1..90usize, 1..20),
+    ) {
+        let (bytes, expected) = encoded(&sent);
+        let mut decoder = Decoder::new();
+        let mut out = Vec::new();
+        let (mut rest, mut sizes) = (&bytes[..], sizes.iter().cycle());
+        while !rest.is_empty() {
+            let size = (*sizes.next().expect("a cycle")).min(rest.len());
+            let (chunk, later) = rest.split_at(size);
+            decoder.push(chunk, &mut out);
+            rest = later;
+        }
+        let received = decoder.received();
+        prop_assert_eq!(decoder.waiting(), 0);
+        decoder.finish(&mut out);
+        prop_assert_eq!(out.pop(), Some(Decoded::Totals { sent: received, unmeasured: 0 }));
+        prop_assert_eq!(received, expected.len() as u64);
+        prop_assert_eq!(troubles(&out), vec![]);
+        prop_assert_eq!(events(&out), expected);
+    }
+
+    #[test]
+    fn no_bytes_at_all_make_the_decoder_panic_or_hoard(
+        noise in proptest::collection::vec(any::<u8>(), 0..2000),
+        sent in proptest::collection::vec(arbitrary::event(), 0..5),
+        flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+    ) {
+        let (mut bytes, _) = encoded(&sent);
+        for (index, byte) in &flips {
+            let at = index.index(bytes.len());
+            bytes[at] = *byte;
+        }
+        bytes.extend_from_slice(&noise);
+        let mut decoder = Decoder::new();
+        let mut out = Vec::new();
+        for chunk in bytes.chunks(37) {
+            decoder.push(chunk, &mut out);
+            prop_assert!(decoder.partial.len() <= HEADER + 2 * MAX_TEXT + 2);
+        }
+        decoder.finish(&mut out);
+        prop_assert_eq!(decoder.waiting(), 0);
+    }
+
+    #[test]
+    fn a_hole_costs_only_the_records_it_touches(
+        start in 1..2000usize, length in 1..200usize,
+    ) {
+        let place = named("f");
+        let mut encoder = Encoder::new();
+        encoder.event(&call(0, &place));
+        let safe = encoder.bytes().len();
+        for ts in 1..=100 {
+            encoder.event(&call(ts, &place));
+        }
+        let mut bytes = encoder.take();
+        let from = safe + start;
+        let to = (from + length).min(bytes.len() - HEADER);
+        bytes.drain(from..to);
+        let out = decode(&bytes);
+        let (events, touched) = (events(&out), (to - from) / HEADER + 2);
+        prop_assert!(events.len() + touched >= 101, "{}", events.len());
+        let is_damage = |it: &&Trouble| matches!(it, Trouble::Damaged { .. });
+        let gaps = troubles(&out).iter().filter(is_damage).count();
+        prop_assert!(gaps <= 1, "{:?}", troubles(&out));
+        // Two halves of records can make one that looks sound: nothing on the wire could tell.
+        let spliced = events.iter().filter(|it| **it != call(it.ts, &place)).count();
+        prop_assert!(spliced <= 1, "{}", spliced);
+    }
+}
+
+#[test]
+fn a_record_is_laid_out_as_the_script_writes_it() {
+    let mut encoder = Encoder::new();
+    let event = Event {
+        ts: 5,
+        pid: 10,
+        tid: 11,
+        what: What::GcDone {
+            generation: None,
+            collected: -2,
+            pause_ns: None,
+        },
+    };
+    encoder.event(&event);
+    let words = [0x7A57_6700_0000_0000, 5, 11 << 32 | 10, -2i64 as u64];
+    let expected: Vec<u8> = words.iter().flat_map(|it| it.to_ne_bytes()).collect();
+    assert_eq!(encoder.bytes(), expected);
+}
+
+#[test]
+fn damage_is_counted_once_for_each_gap() {
+    let place = named("f");
+    let mut encoder = Encoder::new();
+    encoder.event(&call(1, &place));
+    let first = encoder.take();
+    encoder.event(&call(2, &place));
+    let second = encoder.take();
+    let bytes = [&first[..], b"rubbish", &second, b"more rubbish", &second].concat();
+    let expected = [7, 12].map(|bytes| Trouble::Damaged { bytes });
+    assert_eq!(troubles(&decode(&bytes)), expected);
+    assert_eq!(events(&decode(&bytes)).len(), 3);
+}
+
+#[test]
+fn a_definition_that_swallowed_a_record_is_damage_and_the_record_is_found() {
+    let mut encoder = Encoder::new();
+    encoder.define_place(1, &named(&"long_name_".repeat(9)));
+    let definition = encoder.take();
+    encoder.ready(9);
+    let ready = encoder.take();
+    // The middle of the name was lost, and by chance a newline stands where the definition has to end.
+    let mut bytes = definition[..HEADER + 3].to_vec();
+    bytes.extend_from_slice(&ready);
+    bytes.resize(definition.len() - 1, b'.');
+    bytes.push(b'\n');
+    bytes.extend_from_slice(&ready);
+    let found = Decoded::Ready { ts: 9 };
+    let out = decode(&bytes);
+    assert_eq!(out.iter().filter(|it| **it == found).count(), 2, "{out:?}");
+    assert_eq!(troubles(&out).len(), 2, "{out:?}");
+}
+
+#[test]
+fn an_incomplete_definition_at_the_end_does_not_hide_records_behind_it() {
+    let mut encoder = Encoder::new();
+    encoder.record(Kind::Text, 0, 5000, 0, 0, 1);
+    encoder.ready(9);
+    let out = decode(encoder.bytes());
+    let damaged = Decoded::Trouble(Trouble::Damaged { bytes: 32 });
+    assert_eq!(out, [damaged, Decoded::Ready { ts: 9 }]);
+}
+
+#[test]
+fn another_version_is_reported_once() {
+    let mut encoder = Encoder::new();
+    encoder.version(9);
+    encoder.version(9);
+    let expected = [Trouble::WrongVersion { found: 9 }];
+    assert_eq!(troubles(&decode(encoder.bytes())), expected);
+}
+
+#[test]
+fn events_wait_in_order_for_a_name_that_comes_late() {
+    let (early, late) = (named("early"), named("late"));
+    let mut encoder = Encoder::new();
+    encoder.event(&call(1, &early));
+    let known = encoder.take();
+    encoder.event(&call(2, &late));
+    let with_definition = encoder.take();
+    let (definition, use_of_it) = with_definition.split_at(with_definition.len() - HEADER);
+    encoder.event(&call(3, &early));
+    let behind = encoder.take();
+
+    let mut decoder = Decoder::new();
+    let mut out = Vec::new();
+    decoder.push(&known, &mut out);
+    decoder.push(use_of_it, &mut out);
+    decoder.push(&behind, &mut out);
+    assert_eq!((out.len(), decoder.waiting()), (1, 2));
+    decoder.push(definition, &mut out);
+    assert_eq!(
+        events(&out),
+        [call(1, &early), call(2, &late), call(3, &early)]
+    );
+    assert_eq!(troubles(&out), []);
+}
+
+/// A stream whose only definition was lost: `count` calls, `step` nanoseconds apart.
+fn without_definition(count: u64, step: u64) -> Vec<u8> {
+    let place = named("lost");
+    let mut encoder = Encoder::new();
+    encoder.event(&call(0, &place));
+    encoder.clear();
+    for number in 0..count {
+        encoder.event(&call(number * step, &place));
+    }
+    encoder.take()
+}
+
+#[test]
+fn a_name_that_never_comes_is_waited_for_by_a_bounded_number_of_records() {
+    let mut decoder = Decoder::new();
+    let mut out = Vec::new();
+    decoder.push(&without_definition(MAX_WAITING as u64, 1), &mut out);
+    assert_eq!((out.len(), decoder.waiting()), (0, MAX_WAITING));
+    decoder.push(&without_definition(1, 1), &mut out);
+    assert_eq!(decoder.waiting(), 0);
+    assert_eq!(events(&out).len(), MAX_WAITING + 1);
+    assert_eq!(troubles(&out).len(), 1);
+    let nameless = Arc::new(nameless_place());
+    assert_eq!(events(&out)[0], call(0, &nameless));
+}
+
+#[test]
+fn a_name_that_never_comes_is_waited_for_by_a_bounded_time() {
+    let mut decoder = Decoder::new();
+    let mut out = Vec::new();
+    decoder.push(&without_definition(12, MAX_WAIT_NS / 10), &mut out);
+    assert_eq!(events(&out).len(), 12);
+    assert!(matches!(troubles(&out)[..], [Trouble::UnknownName { .. }]));
+}
+
+#[test]
+fn names_given_up_on_are_shown_again_once_they_are_defined_again() {
+    let place = named("f");
+    let mut encoder = Encoder::new();
+    encoder.event(&call(1, &place));
+    encoder.clear();
+    encoder.event(&call(2, &place));
+    let mut decoder = Decoder::new();
+    let mut out = Vec::new();
+    decoder.push(&encoder.take(), &mut out);
+    decoder.stop_waiting(&mut out);
+    encoder.acknowledge(0, Acknowledgement::NamesForgotten);
+    let acknowledged = encoder.take();
+    encoder.forget_names();
+    encoder.event(&call(3, &place));
+    let again = encoder.take();
+    let (definition, event) = again.split_at(again.len() - HEADER);
+    decoder.push(&acknowledged, &mut out);
+    decoder.push(event, &mut out);
+    assert_eq!(
+        decoder.waiting(),
+        1,
+        "the name is on its way, so the event waits"
+    );
+    decoder.push(definition, &mut out);
+    let nameless = Arc::new(nameless_place());
+    assert_eq!(events(&out), [call(2, &nameless), call(3, &place)]);
+}
+
+#[test]
+fn the_oldest_names_are_forgotten_and_are_unknown_then() {
+    let places: Vec<_> = (0..5).map(|number| named(&format!("f{number}"))).collect();
+    let mut encoder = Encoder::new();
+    for place in &places {
+        encoder.event(&call(1, place));
+    }
+    let mut decoder = Decoder::with_limits(MAX_WAITING, 3);
+    let mut out = Vec::new();
+    decoder.push(&encoder.take(), &mut out);
+    assert_eq!(events(&out).len(), 5);
+    assert_eq!(decoder.places.by_key.len(), 3);
+    assert_eq!(decoder.places.order.len(), 3);
+    encoder.event(&call(2, &places[4]));
+    encoder.event(&call(2, &places[0]));
+    decoder.push(encoder.bytes(), &mut out);
+    assert_eq!((events(&out).len(), decoder.waiting()), (6, 1));
+}
+
+#[test]
+fn one_place_stays_one_arc_when_it_is_defined_again() {
+    let place = named("f");
+    let mut encoder = Encoder::new();
+    encoder.event(&call(1, &place));
+    encoder.forget_names();
+    encoder.event(&call(2, &place));
+    let decoded = events(&decode(encoder.bytes()));
+    let [What::Call { place: one, .. }, What::Call { place: two, .. }] =
+        [&decoded[0].what, &decoded[1].what]
+    else {
+        panic!("two calls: {decoded:?}");
+    };
+    assert!(Arc::ptr_eq(one, two));
+}
+
+#[test]
+fn bytes_that_are_not_utf_8_are_replaced_and_said_to_be() {
+    let latin = text(b"caf\xe9", false, false);
+    assert_eq!((latin.text.as_str(), latin.replaced), ("caf\u{fffd}", true));
+    let halved = text(
+        "café".as_bytes().split_last().expect("bytes").1,
+        true,
+        false,
+    );
+    assert_eq!((halved.text.as_str(), halved.replaced), ("caf", false));
+}
+
+#[test]
+fn a_key_of_0_is_no_command_and_waits_for_nothing() {
+    let event = Event {
+        ts: 1,
+        pid: 2,
+        tid: 2,
+        what: What::Process {
+            change: ProcessChange::Exit,
+            parent: None,
+            command: None,
+        },
+    };
+    let mut encoder = Encoder::new();
+    encoder.event(&event);
+    assert_eq!(decode(encoder.bytes()), [Decoded::Event(event)]);
+}
+
+#[test]
+fn every_trouble_is_one_line_with_a_remedy() {
+    for trouble in [
+        Trouble::Damaged { bytes: 1 },
+        Trouble::WrongVersion { found: 2 },
+        Trouble::UnknownName { key: 3 },
+    ] {
+        let message = trouble.to_string();
+        assert!(
+            message.contains(';') && !message.contains('\n'),
+            "{message}"
+        );
+    }
+}

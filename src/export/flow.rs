@@ -1,0 +1,325 @@
+//! The sink for people: the flow of calls as an indented tree with times, everything else that happened in between.
+//!
+//! ```text
+//!      0.000 ms  -> main  /srv/app.py:10
+//!      0.004 ms    -- load  /srv/app.py:3  1.234 ms
+//!      1.301 ms  <- main  1.301 ms
+//! ```
+//!
+//! `->` enters a function, `<-` leaves it, `--` is a call that called nothing. Names come from the traced program, so
+//! nothing in them reaches the terminal as a control sequence.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use anstyle::{AnsiColor, Style};
+
+use super::{ENOUGH, Sink, hand_over};
+use crate::event::{Event, Place, Session, Summary, Text, What};
+
+/// Deepest indentation, in levels; what is deeper says so by a number.
+const MAX_INDENT: usize = 60;
+
+/// How the flow is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Write colours. Decided by the caller, who knows the terminal and the user's wish.
+    pub colour: bool,
+}
+
+/// Writes the flow of calls. The last call is held back to see whether it returns at once: call [`Sink::flush`] when
+/// no event is at hand.
+#[derive(Debug)]
+pub struct Flow<W> {
+    output: W,
+    options: Options,
+    lines: String,
+    bytes: Vec<u8>,
+    /// A call that may turn out to call nothing.
+    held: Option<Held>,
+    /// Time of the first event.
+    start: Option<u64>,
+    /// The thread of the lines so far, as long as there is one only.
+    only_thread: Option<(u32, u32)>,
+    several_threads: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    ts: u64,
+    who: (u32, u32),
+    depth: usize,
+    place: Arc<Place>,
+    line: i32,
+}
+
+impl<W: Write> Flow<W> {
+    /// A sink that writes to `output`.
+    pub fn new(output: W, options: Options) -> Flow<W> {
+        Flow {
+            output,
+            options,
+            lines: String::new(),
+            bytes: Vec::new(),
+            held: None,
+            start: None,
+            only_thread: None,
+            several_threads: false,
+        }
+    }
+
+    /// A line up to its content: time, thread when there are several, indentation.
+    fn begin(&mut self, ts: u64, who: (u32, u32), depth: usize) {
+        let start = *self.start.get_or_insert(ts);
+        let (sign, since) = match ts.checked_sub(start) {
+            Some(since) => ("", since),
+            None => ("-", start - ts),
+        };
+        let time = format!("{sign}{}", Milliseconds(since));
+        self.put(self.dim(), format_args!("{time:>12} ms"));
+        if who.0 != 0 && !self.several_threads {
+            match self.only_thread {
+                None => self.only_thread = Some(who),
+                Some(only) => self.several_threads = only != who,
+            }
+        }
+        if self.several_threads {
+            let thread = match who {
+                (0, _) => String::new(),
+                (pid, tid) => format!("{pid}/{tid}"),
+            };
+            self.put(self.dim(), format_args!("  {thread:<15}"));
+        }
+        let _ = write!(self.lines, "  {:1$}", "", 2 * depth.min(MAX_INDENT));
+        if depth > MAX_INDENT {
+            self.put(self.dim(), format_args!("[{depth}] "));
+        }
+    }
+
+    fn put(&mut self, style: Style, content: fmt::Arguments<'_>) {
+        // Writing to a String cannot fail.
+        let _ = if self.options.colour && !style.is_plain() {
+            write!(self.lines, "{style}{content}{style:#}")
+        } else {
+            write!(self.lines, "{content}")
+        };
+    }
+
+    fn dim(&self) -> Style {
+        Style::new().dimmed()
+    }
+
+    fn place(&mut self, place: &Place, line: i32) {
+        self.put(
+            Style::new().bold(),
+            format_args!("{}", Safe(&place.function)),
+        );
+        let dim = self.dim();
+        self.put(dim, format_args!("  {}:{line}", Safe(&place.file)));
+    }
+
+    fn duration(&mut self, duration_ns: Option<u64>) {
+        if let Some(duration) = duration_ns {
+            let green = AnsiColor::Green.on_default();
+            self.put(green, format_args!("  {} ms", Milliseconds(duration)));
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.begin(held.ts, held.who, held.depth);
+            self.lines.push_str("-> ");
+            self.place(&held.place, held.line);
+            self.lines.push('\n');
+        }
+    }
+
+    /// Shows a return together with the held call when they belong together.
+    fn fold(
+        &mut self,
+        who: (u32, u32),
+        depth: usize,
+        place: &Arc<Place>,
+        took: Option<u64>,
+    ) -> bool {
+        let held = match self.held.take() {
+            Some(held) if held.who == who && held.depth == depth && held.place == *place => held,
+            other => {
+                self.held = other;
+                return false;
+            }
+        };
+        self.begin(held.ts, who, depth);
+        self.lines.push_str("-- ");
+        self.place(place, held.line);
+        self.duration(took);
+        true
+    }
+
+    fn show(&mut self, event: &Event, depth: usize) {
+        let who = (event.pid, event.tid);
+        if let What::Return {
+            place, duration_ns, ..
+        } = &event.what
+            && self.fold(who, depth, place, *duration_ns)
+        {
+            self.lines.push('\n');
+            return;
+        }
+        self.release();
+        if let What::Call { place, line } = &event.what {
+            self.held = Some(Held {
+                ts: event.ts,
+                who,
+                depth,
+                place: Arc::clone(place),
+                line: *line,
+            });
+            return;
+        }
+        self.begin(event.ts, who, depth);
+        let cyan = AnsiColor::Cyan.on_default();
+        match &event.what {
+            What::Call { .. } => {}
+            What::Return {
+                place, duration_ns, ..
+            } => {
+                self.lines.push_str("<- ");
+                let function = Safe(&place.function);
+                self.put(Style::new().bold(), format_args!("{function}"));
+                self.duration(*duration_ns);
+            }
+            What::Line { place, line } => {
+                let (function, file) = (Safe(&place.function), Safe(&place.file));
+                self.put(self.dim(), format_args!(" . {function}  {file}:{line}"));
+            }
+            What::GcStart { generation } => {
+                self.put(cyan, format_args!("gc: generation {generation} begins"));
+            }
+            What::GcDone {
+                generation,
+                collected,
+                pause_ns,
+            } => {
+                self.put(cyan, format_args!("gc: "));
+                if let Some(generation) = generation {
+                    self.put(cyan, format_args!("generation {generation}, "));
+                }
+                self.put(cyan, format_args!("{collected} unreachable"));
+                self.duration(*pause_ns);
+            }
+            What::ImportStart { module } => {
+                self.put(cyan, format_args!("import {} begins", Safe(module)));
+            }
+            What::ImportDone {
+                module,
+                found,
+                duration_ns,
+            } => {
+                let found = if *found { "" } else { ": not found" };
+                self.put(cyan, format_args!("import {}{found}", Safe(module)));
+                self.duration(*duration_ns);
+            }
+            What::Audit { name } => self.put(cyan, format_args!("audit {}", Safe(name))),
+            What::Process {
+                change,
+                parent,
+                command,
+            } => {
+                let pid = event.pid;
+                self.put(cyan, format_args!("process {pid} {}", change.word()));
+                if let Some(parent) = parent {
+                    self.put(cyan, format_args!(", parent {parent}"));
+                }
+                if let Some(command) = command {
+                    self.put(cyan, format_args!(", {}", Safe(command)));
+                }
+            }
+            What::Lost { message, .. } => {
+                let red = AnsiColor::Red.on_default();
+                self.put(red, format_args!("lost: {}", Printable(message)));
+            }
+        }
+        self.lines.push('\n');
+    }
+
+    fn hand_over(&mut self) -> io::Result<()> {
+        self.bytes.extend_from_slice(self.lines.as_bytes());
+        self.lines.clear();
+        hand_over(&mut self.bytes, &mut self.output)
+    }
+}
+
+impl<W: Write> Sink for Flow<W> {
+    /// The flow begins with the first event: what is traced was said on stderr.
+    fn session(&mut self, _session: &Session) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event, depth: usize) -> io::Result<()> {
+        self.show(event, depth);
+        if self.lines.len() >= ENOUGH {
+            self.hand_over()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.release();
+        self.hand_over()
+    }
+
+    /// Writes what was held back; the totals are said on stderr.
+    fn finish(mut self: Box<Self>, _summary: &Summary) -> io::Result<()> {
+        self.flush()
+    }
+}
+
+/// Nanoseconds shown as milliseconds with three decimals.
+struct Milliseconds(u64);
+
+impl fmt::Display for Milliseconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = self.0 / 1_000;
+        write!(f, "{}.{:03}", micros / 1_000, micros % 1_000)
+    }
+}
+
+/// A string of the traced program with the marks of what happened to it.
+struct Safe<'a>(&'a Text);
+
+impl fmt::Display for Safe<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.unreadable {
+            return f.write_str("[unreadable]");
+        }
+        Printable(&self.0.text).fmt(f)?;
+        f.write_str(if self.0.cut { "..." } else { "" })
+    }
+}
+
+/// A string without anything that a terminal obeys: control characters, and the marks that turn the direction of
+/// writing and so make one name look like another.
+struct Printable<'a>(&'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut plain_from = 0;
+        for (at, character) in self.0.char_indices().filter(|&(_, it)| obeyed(it)) {
+            f.write_str(self.0.get(plain_from..at).unwrap_or_default())?;
+            write!(f, "{}", character.escape_default())?;
+            plain_from = at + character.len_utf8();
+        }
+        f.write_str(self.0.get(plain_from..).unwrap_or_default())
+    }
+}
+
+fn obeyed(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+#[path = "flow_tests.rs"]
+mod tests;

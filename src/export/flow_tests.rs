@@ -1,0 +1,225 @@
+//! What people see: the tree, the times, and nothing that a terminal would obey.
+
+use super::*;
+use crate::event::{LossStage, ProcessChange};
+
+fn text(text: &str) -> Text {
+    Text {
+        text: text.to_owned(),
+        ..Text::default()
+    }
+}
+
+fn place(function: &str) -> Arc<Place> {
+    Arc::new(Place {
+        file: text("/srv/app.py"),
+        function: text(function),
+    })
+}
+
+const START: u64 = 1_700_000_000_000_000_000;
+
+fn at(micros: u64, what: What) -> Event {
+    Event {
+        ts: START + micros * 1_000,
+        pid: 7,
+        tid: 7,
+        what,
+    }
+}
+
+fn call(micros: u64, function: &str) -> Event {
+    let place = place(function);
+    at(micros, What::Call { place, line: 10 })
+}
+
+fn ret(micros: u64, function: &str, duration_ns: Option<u64>) -> Event {
+    let what = What::Return {
+        place: place(function),
+        line: 12,
+        duration_ns,
+    };
+    at(micros, what)
+}
+
+fn shown(options: Options, events: &[(Event, usize)]) -> String {
+    let mut bytes = Vec::new();
+    let mut sink = Box::new(Flow::new(&mut bytes, options));
+    sink.session(&Session::default()).expect("memory");
+    for (event, depth) in events {
+        sink.event(event, *depth).expect("memory");
+    }
+    sink.finish(&Summary::default()).expect("memory");
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
+fn plain(events: &[(Event, usize)]) -> String {
+    shown(Options::default(), events)
+}
+
+#[test]
+fn calls_are_indented_and_leaves_are_one_line() {
+    let tree = plain(&[
+        (call(0, "main"), 0),
+        (call(4, "load"), 1),
+        (ret(1_238, "load", Some(1_234_000)), 1),
+        (call(1_300, "store"), 1),
+        (call(1_400, "write"), 2),
+        (ret(1_500, "write", None), 2),
+        (ret(1_600, "store", Some(300_000)), 1),
+        (ret(2_000, "main", Some(2_000_000)), 0),
+    ]);
+    let expected = "       0.000 ms  -> main  /srv/app.py:10
+       0.004 ms    -- load  /srv/app.py:10  1.234 ms
+       1.300 ms    -> store  /srv/app.py:10
+       1.400 ms      -- write  /srv/app.py:10
+       1.600 ms    <- store  0.300 ms
+       2.000 ms  <- main  2.000 ms
+";
+    assert_eq!(tree, expected);
+}
+
+#[test]
+fn everything_else_stands_in_the_same_stream() {
+    let module = Arc::new(text("json"));
+    let rest = plain(&[
+        (call(0, "main"), 0),
+        (at(1, What::GcStart { generation: 2 }), 1),
+        (
+            at(
+                2,
+                What::GcDone {
+                    generation: Some(2),
+                    collected: 5,
+                    pause_ns: Some(1_000),
+                },
+            ),
+            1,
+        ),
+        (
+            at(
+                3,
+                What::ImportDone {
+                    module,
+                    found: false,
+                    duration_ns: None,
+                },
+            ),
+            1,
+        ),
+        (
+            at(
+                4,
+                What::Process {
+                    change: ProcessChange::Fork,
+                    parent: Some(7),
+                    command: Some(Arc::new(text("worker"))),
+                },
+            ),
+            0,
+        ),
+        (
+            at(
+                5,
+                What::Lost {
+                    count: 3,
+                    stage: LossStage::Kernel,
+                    message: "3 events were lost".to_owned(),
+                },
+            ),
+            0,
+        ),
+    ]);
+    let expected = "       0.000 ms  -> main  /srv/app.py:10
+       0.001 ms    gc: generation 2 begins
+       0.002 ms    gc: generation 2, 5 unreachable  0.001 ms
+       0.003 ms    import json: not found
+       0.004 ms  process 7 fork, parent 7, worker
+       0.005 ms  lost: 3 events were lost
+";
+    assert_eq!(rest, expected);
+}
+
+#[test]
+fn threads_are_named_from_the_moment_there_are_several() {
+    let mut other = call(2, "other");
+    other.tid = 8;
+    let lines = plain(&[(call(0, "main"), 0), (call(1, "f"), 1), (other, 0)]);
+    let lines: Vec<&str> = lines.lines().collect();
+    assert!(!lines[1].contains("7/7"), "{lines:?}");
+    assert!(lines[2].contains("7/8"), "{lines:?}");
+}
+
+#[test]
+fn a_call_of_one_thread_is_not_folded_with_the_return_of_another() {
+    let mut other = ret(2, "f", None);
+    other.tid = 8;
+    let lines = plain(&[(call(0, "f"), 0), (other, 0)]);
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    assert!(!lines.contains("--"), "{lines}");
+}
+
+#[test]
+fn a_hostile_name_reaches_the_terminal_as_text_only() {
+    let hostile = "\u{1b}]0;owned\u{7}\r\n\u{9b}31m\u{202e}gnp.exe";
+    for options in [Options { colour: false }, Options { colour: true }] {
+        let message = hostile.to_owned();
+        let what = What::Lost {
+            count: 1,
+            stage: LossStage::Output,
+            message,
+        };
+        let audit = What::Audit {
+            name: Arc::new(text(hostile)),
+        };
+        let events = [(call(0, hostile), 0), (at(1, what), 0), (at(2, audit), 0)];
+        let lines = shown(options, &events);
+        assert_eq!(lines.lines().count(), 3, "{lines:?}");
+        let stripped = anstream::adapter::strip_str(&lines).to_string();
+        assert!(
+            stripped.chars().all(|it| it == '\n' || !obeyed(it)),
+            "{stripped:?}"
+        );
+        assert!(
+            stripped.contains("\\u{1b}]0;owned\\u{7}\\r\\n"),
+            "{stripped:?}"
+        );
+    }
+}
+
+#[test]
+fn colours_appear_only_when_told_so_and_change_nothing_else() {
+    let events = [(call(0, "main"), 0), (ret(9, "main", Some(9_000)), 0)];
+    let coloured = shown(Options { colour: true }, &events);
+    assert!(coloured.contains('\u{1b}'));
+    assert!(!plain(&events).contains('\u{1b}'));
+    assert_eq!(
+        anstream::adapter::strip_str(&coloured).to_string(),
+        plain(&events)
+    );
+}
+
+#[test]
+fn what_was_cut_or_unreadable_is_said_to_be() {
+    let mut cut = text("a_long_na");
+    cut.cut = true;
+    let unreadable = Text {
+        unreadable: true,
+        ..Text::default()
+    };
+    let place = Arc::new(Place {
+        file: unreadable,
+        function: cut,
+    });
+    let line = plain(&[(at(0, What::Call { place, line: 3 }), 0)]);
+    assert!(line.contains("a_long_na...  [unreadable]:3"), "{line}");
+}
+
+#[test]
+fn a_flush_shows_the_call_that_is_still_running() {
+    let mut sink = Flow::new(Vec::new(), Options::default());
+    sink.event(&call(0, "main"), 0).expect("memory");
+    assert!(sink.output.is_empty());
+    sink.flush().expect("memory");
+    assert!(String::from_utf8_lossy(&sink.output).contains("-> main"));
+}

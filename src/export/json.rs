@@ -1,0 +1,117 @@
+//! The sink for programs: one JSON object a line, as `pystap schema` describes it.
+
+use std::io::{self, Write};
+
+use super::{ENOUGH, Sink, hand_over};
+use crate::event::{Event, Session, Summary, json};
+
+/// Writes events as lines of JSON. Lines are collected: call [`Sink::flush`] when no event is at hand.
+#[derive(Debug)]
+pub struct Json<W> {
+    output: W,
+    writer: json::Writer,
+    lines: Vec<u8>,
+}
+
+impl<W: Write> Json<W> {
+    /// A sink that writes to `output`.
+    pub fn new(output: W) -> Json<W> {
+        Json {
+            output,
+            writer: json::Writer::new(),
+            lines: Vec::with_capacity(2 * ENOUGH),
+        }
+    }
+}
+
+impl<W: Write> Sink for Json<W> {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
+        json::session(session, &mut self.lines);
+        // A reader learns at once what it is connected to.
+        self.flush()
+    }
+
+    fn event(&mut self, event: &Event, _depth: usize) -> io::Result<()> {
+        self.writer.event(event, &mut self.lines);
+        if self.lines.len() >= ENOUGH {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        hand_over(&mut self.lines, &mut self.output)
+    }
+
+    fn finish(mut self: Box<Self>, summary: &Summary) -> io::Result<()> {
+        json::summary(summary, &mut self.lines);
+        self.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::What;
+    use crate::event::json::{Line, Reader};
+
+    #[test]
+    fn a_stream_reads_back_as_session_events_and_summary() {
+        let mut bytes = Vec::new();
+        let mut sink = Box::new(Json::new(&mut bytes));
+        let event = Event {
+            ts: 1,
+            pid: 2,
+            tid: 3,
+            what: What::GcStart { generation: 2 },
+        };
+        sink.session(&Session::default()).expect("memory");
+        sink.event(&event, 0).expect("memory");
+        sink.finish(&Summary::default()).expect("memory");
+        let mut reader = Reader::new();
+        let text = String::from_utf8(bytes).expect("UTF-8");
+        let lines: Vec<Line> = text
+            .lines()
+            .map(|line| reader.read(line).expect("our own line"))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                Line::Session(Session::default()),
+                Line::Event(event),
+                Line::Summary(Summary::default())
+            ]
+        );
+    }
+
+    #[test]
+    fn events_are_held_back_until_there_are_enough_of_them_or_a_flush() {
+        struct Counting(usize);
+        impl Write for Counting {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 += 1;
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut sink = Json::new(Counting(0));
+        let event = Event {
+            ts: 1,
+            pid: 2,
+            tid: 3,
+            what: What::GcStart { generation: 2 },
+        };
+        for _ in 0..100 {
+            sink.event(&event, 0).expect("a counter");
+        }
+        assert_eq!(sink.output.0, 0);
+        sink.flush().expect("a counter");
+        assert_eq!(sink.output.0, 1);
+        for _ in 0..100_000 {
+            sink.event(&event, 0).expect("a counter");
+        }
+        assert!((2..200).contains(&sink.output.0), "{}", sink.output.0);
+    }
+}

@@ -1,0 +1,73 @@
+//! Where events go: one sink a format behind one trait, and the output that they write to. Changes no event and
+//! counts nothing; outputs are opened before probes are armed, so that a bad path costs no trace.
+
+pub mod flow;
+pub mod json;
+mod output;
+
+use std::io::{self, Write};
+
+use crate::event::{Event, Session, Summary};
+
+pub use output::{OpenError, Output};
+
+/// A format. Calls come in this order: `session` once, `event` any number of times, `finish` once.
+///
+/// Every method fails with the error of the output. [`is_closed`] tells the one that is no failure: the reader of a
+/// pipe went away, which ends a session cleanly.
+pub trait Sink {
+    /// Writes what ran and with what.
+    ///
+    /// # Errors
+    ///
+    /// What the output answered.
+    fn session(&mut self, session: &Session) -> io::Result<()>;
+
+    /// Writes one event. `depth` is the number of frames open below it in its thread, from
+    /// [`crate::analysis::pairing::Pairing::feed`].
+    ///
+    /// # Errors
+    ///
+    /// What the output answered.
+    fn event(&mut self, event: &Event, depth: usize) -> io::Result<()>;
+
+    /// Hands on what is held back for efficiency: for moments without events.
+    ///
+    /// # Errors
+    ///
+    /// What the output answered.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Writes what came of it, and everything that was held back.
+    ///
+    /// # Errors
+    ///
+    /// What the output answered.
+    fn finish(self: Box<Self>, summary: &Summary) -> io::Result<()>;
+}
+
+/// Whether a sink failed only because nobody reads its output any longer.
+pub fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
+/// Writes and empties `buffer`. It is emptied even when that fails, so that an output that is gone costs no memory.
+fn hand_over(buffer: &mut Vec<u8>, output: &mut impl Write) -> io::Result<()> {
+    let written = output.write_all(buffer).and_then(|()| output.flush());
+    buffer.clear();
+    written
+}
+
+/// What sinks collect before they write it, in bytes.
+const ENOUGH: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_went_away_is_told_from_a_full_disk() {
+        assert!(is_closed(&io::ErrorKind::BrokenPipe.into()));
+        assert!(!is_closed(&io::ErrorKind::StorageFull.into()));
+    }
+}

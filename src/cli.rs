@@ -1,0 +1,380 @@
+//! What can be typed: every command, option and argument, checked for form only. No look at the host.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use regex::Regex;
+
+use crate::script::filter::Glob;
+
+/// pystap: trace Python programs from the outside, live, without changing or restarting them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pystap",
+    version,
+    about,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+#[command(
+    after_help = "Exit status: 0 done, 1 failed while running, 2 wrong usage, 3 the host or the interpreter \
+                        lacks something, 4 no such process or not Python."
+)]
+pub struct Cli {
+    /// Colours in messages and in the flow format
+    #[arg(long, value_enum, default_value_t = Colour::Auto, global = true, value_name = "WHEN")]
+    pub color: Colour,
+    /// Only errors on standard error
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// More on standard error: every message of stap, everything that was found out
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Trace function calls, garbage collections, imports and audit events as they happen
+    Trace(Trace),
+    /// Show the SystemTap script that a command would run
+    Script {
+        /// The command whose script is wanted
+        #[command(subcommand)]
+        command: ScriptOf,
+    },
+    /// List the SystemTap marks of an interpreter and what they do in its Python version
+    Marks(Marks),
+    /// List the script templates and their parameters
+    List(List),
+    /// Print the JSON Schema of the events
+    Schema,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one a command into a directory
+    Man {
+        /// Write pystap.1 and one page a command there
+        #[arg(long, value_name = "DIRECTORY")]
+        directory: Option<PathBuf>,
+    },
+    /// Hold a command until pystap's probes are live (used by pystap itself)
+    #[command(hide = true)]
+    Hold {
+        /// Process id of the pystap that waits
+        parent: u32,
+        /// The file to execute
+        program: OsString,
+        /// The command as it was typed
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+/// Commands that have a script.
+#[derive(Debug, Subcommand)]
+pub enum ScriptOf {
+    /// The script of `pystap trace` with the same options
+    Trace(Trace),
+}
+
+/// Which processes to trace.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Targets")]
+pub struct TargetArgs {
+    /// Trace this process; may be repeated
+    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pids: Vec<u32>,
+    /// Trace the Python processes whose command line matches
+    #[arg(long = "match", value_name = "REGEX", value_parser = parse_regex)]
+    pub pattern: Option<Regex>,
+    /// Trace every process of this interpreter; with other targets, only those that run it
+    #[arg(long, value_name = "PATH")]
+    pub python: Option<PathBuf>,
+    /// Trace children too, those that exist and those to come (the default for a launched command)
+    #[arg(short, long, overrides_with = "no_subprocesses")]
+    pub subprocesses: bool,
+    /// Do not trace children of a launched command
+    #[arg(long, overrides_with = "subprocesses")]
+    pub no_subprocesses: bool,
+    /// Launch this command, held until the probes are live
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// `pystap trace`.
+#[derive(Debug, Clone, Args)]
+pub struct Trace {
+    /// Which processes.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// What to trace.
+    #[command(flatten)]
+    pub what: WhatArgs,
+    /// When to stop and where to write.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// How to run stap.
+    #[command(flatten)]
+    pub stap: StapArgs,
+    /// Print the plan, the script and the command lines of stap, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Compile the script, keep the module for later traces, and do nothing else
+    #[arg(long, conflicts_with = "dry_run")]
+    pub compile_only: bool,
+    /// End with the exit status of the launched command
+    #[arg(long, requires = "command")]
+    pub exit_with_command: bool,
+}
+
+/// Event kinds and filters.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "What to trace")]
+pub struct WhatArgs {
+    /// Event kinds: call, return, line, gc, import, audit, or a template of your own [default: call,return,gc]
+    #[arg(short, long, value_delimiter = ',', value_name = "KIND,…")]
+    pub events: Vec<String>,
+    /// Only functions with such a name; may be repeated
+    #[arg(long = "function", value_name = "GLOB", value_parser = parse_glob)]
+    pub functions: Vec<Glob>,
+    /// Only functions in such files, by their absolute path as a rule, for example `*/app/*`; may be repeated
+    #[arg(long = "file", value_name = "GLOB", value_parser = parse_glob)]
+    pub files: Vec<Glob>,
+    /// Only functions in such modules, for example `nova.compute.*`; may be repeated
+    #[arg(long = "module", value_name = "DOTTED.GLOB", value_parser = parse_module)]
+    pub modules: Vec<Glob>,
+    /// Not these: GLOB (a function, or a file when it has a slash), or function:GLOB, file:GLOB, module:GLOB
+    #[arg(long, value_name = "[KIND:]GLOB", value_parser = parse_exclusion)]
+    pub exclude: Vec<Exclusion>,
+    /// Only calls that take at least so long, for example 5ms: one event a finished call, decided in the kernel
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub min_duration: Option<Duration>,
+}
+
+/// Limits and output.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Stop after this time, for example 30s or 2m; a bare number means seconds
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Stop after so many events
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_events: Option<u64>,
+    /// json: one object a line; flow: an indented call tree [default: flow on a terminal, json otherwise]
+    #[arg(short, long, value_enum)]
+    pub format: Option<Format>,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Output formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// One JSON object a line
+    Json,
+    /// An indented call tree with times
+    Flow,
+}
+
+/// How stap is run.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "SystemTap")]
+pub struct StapArgs {
+    /// The stap to use [default: from PATH]
+    #[arg(long, value_name = "PATH")]
+    pub stap: Option<PathBuf>,
+    /// One more argument for stap when it compiles the script; may be repeated
+    #[arg(long = "stap-arg", value_name = "ARG", allow_hyphen_values = true)]
+    pub stap_args: Vec<String>,
+    /// Buffer a processor in megabytes [default: stap's own, 16 at most]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..=4095))]
+    pub buffer: Option<u32>,
+    /// Compile for this kernel release instead of the running one
+    #[arg(long, value_name = "RELEASE", requires = "compile_only")]
+    pub kernel: Option<String>,
+    /// Templates and tapsets here add to the built-in ones or override them
+    #[arg(long, value_name = "DIRECTORY")]
+    pub template_dir: Option<PathBuf>,
+}
+
+/// `pystap marks`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("of").required(true).args(["path", "pid"]))]
+pub struct Marks {
+    /// An interpreter or a library
+    pub path: Option<PathBuf>,
+    /// The interpreter of this process
+    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Option<u32>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `pystap list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Templates and tapsets here add to the built-in ones or override them
+    #[arg(long, value_name = "DIRECTORY")]
+    pub template_dir: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `--exclude` leaves out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exclusion {
+    /// Functions with such a name.
+    Function(Glob),
+    /// Functions in such files or modules.
+    File(Glob),
+}
+
+fn parse_regex(text: &str) -> Result<Regex, String> {
+    Regex::new(text).map_err(|error| {
+        // The report of the regex crate ends with the reason; before it is a drawing of several lines.
+        let reason = error.to_string();
+        let reason = reason
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .trim_start_matches("error: ")
+            .to_owned();
+        format!("it is not a regular expression: {reason}")
+    })
+}
+
+fn parse_glob(text: &str) -> Result<Glob, String> {
+    Glob::new(text).map_err(|error| error.to_string())
+}
+
+fn parse_module(text: &str) -> Result<Glob, String> {
+    Glob::module(text).map_err(|error| error.to_string())
+}
+
+fn parse_exclusion(text: &str) -> Result<Exclusion, String> {
+    if let Some(glob) = text.strip_prefix("function:") {
+        parse_glob(glob).map(Exclusion::Function)
+    } else if let Some(glob) = text.strip_prefix("file:") {
+        parse_glob(glob).map(Exclusion::File)
+    } else if let Some(glob) = text.strip_prefix("module:") {
+        parse_module(glob).map(Exclusion::File)
+    } else if text.contains('/') {
+        parse_glob(text).map(Exclusion::File)
+    } else {
+        parse_glob(text).map(Exclusion::Function)
+    }
+}
+
+/// A time such as `5ms`, `200us`, `1.5s`, `2m`; a bare number means seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, f64); 7] = [
+        ("ns", 1e-9),
+        ("us", 1e-6),
+        ("µs", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+    ];
+    let number_ends = text
+        .find(|sign: char| !sign.is_ascii_digit() && sign != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(number_ends);
+    let factor = match unit.trim() {
+        "" => Some(1.0),
+        unit => UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .map(|(_, factor)| *factor),
+    };
+    let wrong = || {
+        "it is not a time; write a number and a unit, for example 200us, 5ms, 30s or 2m".to_owned()
+    };
+    let seconds = number
+        .parse::<f64>()
+        .ok()
+        .zip(factor)
+        .map(|(number, factor)| number * factor)
+        .ok_or_else(wrong)?;
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
+    if duration.is_zero() {
+        return Err("it is no time at all; leave the option out instead".to_owned());
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_with_their_units() {
+        assert_eq!(parse_duration("5ms"), Ok(Duration::from_millis(5)));
+        assert_eq!(parse_duration("200us"), Ok(Duration::from_micros(200)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in [
+            "",
+            "ms",
+            "5 parsecs",
+            "-3s",
+            "1e9",
+            "0",
+            "0s",
+            "999999999999999999999h",
+            "1.2.3s",
+        ] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_exclusion_says_by_a_slash_or_a_prefix_what_it_is_about() {
+        let function = |text| matches!(parse_exclusion(text), Ok(Exclusion::Function(_)));
+        assert!(function("_get*"));
+        assert!(function("function:_get*"));
+        assert!(!function("*/logging/*"));
+        assert!(!function("file:logging.py"));
+        assert!(!function("module:logging.*"));
+        assert!(parse_exclusion("[a").is_err());
+    }
+
+    #[test]
+    fn a_pattern_that_does_not_compile_is_answered_in_one_line() {
+        let error = parse_regex("nova-(").unwrap_err();
+        assert!(
+            !error.contains('\n') && error.contains("unclosed"),
+            "{error}"
+        );
+    }
+}

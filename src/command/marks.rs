@@ -1,0 +1,212 @@
+//! `pystap marks`: the SystemTap marks of an interpreter, with what they are known to do in its version.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use serde_json::{Value, json};
+
+use super::Failure;
+use crate::cli::Marks;
+use crate::console::{Console, Exit};
+use crate::elf::{Image, Mark};
+use crate::python::marks::{self, PROVIDER};
+use crate::python::{Interpreter, Version};
+use crate::target::{self, TargetError};
+
+/// An image to be listed, with the version of Python in it when it is one.
+struct Listed {
+    image: Image,
+    path: String,
+    version: Option<Version>,
+}
+
+/// Lists marks.
+pub(super) fn run(arguments: &Marks, console: &Console) -> Result<Exit, Failure> {
+    let listed = match (&arguments.path, arguments.pid) {
+        (Some(path), _) => of_file(path)?,
+        (None, Some(pid)) => Interpreter::of_process(pid)
+            .map_err(TargetError::from)?
+            .into_iter()
+            .map(of_interpreter)
+            .collect(),
+        (None, None) => Vec::new(),
+    };
+    for image in &listed {
+        for problem in &image.image.damaged {
+            console.warning(format_args!("{}: {problem}", image.path));
+        }
+    }
+    let text = if arguments.json {
+        let images: Vec<Value> = listed.iter().map(as_json).collect();
+        format!("{}\n", Value::Array(images))
+    } else {
+        listed.iter().map(as_text).collect::<Vec<_>>().join("\n")
+    };
+    std::io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(Exit::Done)
+}
+
+fn of_interpreter(interpreter: Interpreter) -> Listed {
+    Listed {
+        path: interpreter.path.display().to_string(),
+        image: Image::clone(&interpreter.image),
+        version: interpreter.version,
+    }
+}
+
+/// An interpreter, or any other ELF file.
+fn of_file(path: &std::path::Path) -> Result<Vec<Listed>, Failure> {
+    match target::interpreters_of_path(path) {
+        Ok(interpreters) => Ok(interpreters.into_iter().map(of_interpreter).collect()),
+        Err(not_python) => match Image::open(path) {
+            Ok(image) => Ok(vec![Listed {
+                path: path.display().to_string(),
+                image,
+                version: None,
+            }]),
+            // What is wrong with a file that is not even ELF, the search for an interpreter has said best.
+            Err(_) => Err(not_python.into()),
+        },
+    }
+}
+
+/// Meanings of a mark's arguments; those of other providers are numbered.
+fn meanings(mark: &Mark, count: usize) -> Vec<String> {
+    let known = if mark.provider == PROVIDER {
+        marks::arguments(&mark.name)
+    } else {
+        &[]
+    };
+    (0..count)
+        .map(|index| {
+            known
+                .get(index)
+                .map_or_else(|| format!("arg{}", index + 1), |name| (*name).to_owned())
+        })
+        .collect()
+}
+
+fn knowledge(image: &Listed, mark: &Mark) -> Option<marks::Behaviour> {
+    let version = image
+        .version
+        .as_ref()
+        .filter(|_| mark.provider == PROVIDER)?;
+    Some(marks::behaviour((version.major, version.minor), &mark.name))
+}
+
+/// Marks that a build with marks has in this version, but this image has not.
+fn missing(image: &Listed) -> Vec<&'static str> {
+    let Some(version) = &image.version else {
+        return Vec::new();
+    };
+    marks::expected((version.major, version.minor))
+        .into_iter()
+        .filter(|mark| image.image.mark(PROVIDER, mark).is_none())
+        .collect()
+}
+
+fn as_text(image: &Listed) -> String {
+    let mut text = String::new();
+    let version = image
+        .version
+        .as_ref()
+        .map(|version| format!(", Python {version}"))
+        .unwrap_or_default();
+    let build_id = image.image.build_id.as_deref().unwrap_or("none");
+    let _ = writeln!(text, "{}{version}, build id {build_id}", image.path);
+    if image.image.marks.is_empty() {
+        let _ = writeln!(text, "  no SystemTap marks");
+    }
+    for mark in &image.image.marks {
+        let guard = mark.sites.iter().any(|site| site.semaphore.is_some());
+        let sites = mark.sites.len();
+        let _ = writeln!(
+            text,
+            "  {}:{}  {sites} {}{}",
+            mark.provider,
+            mark.name,
+            if sites == 1 { "site" } else { "sites" },
+            if guard { ", with a semaphore" } else { "" },
+        );
+        if let Some(known) = knowledge(image, mark) {
+            let _ = writeln!(text, "      {}", known.sentence);
+        }
+        for site in &mark.sites {
+            let arguments: Vec<String> = meanings(mark, site.arguments.len())
+                .iter()
+                .zip(
+                    site.argument_text
+                        .split_whitespace()
+                        .chain(std::iter::repeat("")),
+                )
+                .zip(&site.arguments)
+                .map(|((meaning, _), argument)| {
+                    let sign = if argument.signed { "-" } else { "" };
+                    format!("{meaning}={sign}{}@{}", argument.size, argument.text)
+                })
+                .collect();
+            let _ = writeln!(text, "      {:#x}  {}", site.address, arguments.join(" "));
+        }
+    }
+    let missing = missing(image);
+    if !missing.is_empty() && !image.image.marks.is_empty() {
+        let _ = writeln!(
+            text,
+            "  expected in this version, but not there: {}",
+            missing.join(", ")
+        );
+    }
+    if let Some(version) = &image.version
+        && image.image.mark(PROVIDER, "function__entry").is_none()
+    {
+        let known = marks::behaviour((version.major, version.minor), "function__entry");
+        let _ = writeln!(
+            text,
+            "  function__entry, function__return: {}",
+            known.sentence
+        );
+    }
+    text
+}
+
+fn as_json(image: &Listed) -> Value {
+    let marks: Vec<Value> = image
+        .image
+        .marks
+        .iter()
+        .map(|mark| {
+            let sites: Vec<Value> = mark
+                .sites
+                .iter()
+                .map(|site| {
+                    json!({
+                        "address": site.address,
+                        "file_offset": site.file_offset,
+                        "semaphore": site.semaphore,
+                        "arguments": meanings(mark, site.arguments.len())
+                            .iter()
+                            .zip(&site.arguments)
+                            .map(|(meaning, argument)| json!({ "meaning": meaning, "argument": argument }))
+                            .collect::<Vec<_>>(),
+                        "argument_text": site.argument_text,
+                    })
+                })
+                .collect();
+            json!({
+                "provider": mark.provider,
+                "name": mark.name,
+                "sites": sites,
+                "status": knowledge(image, mark).map(|known| known.status),
+                "behaviour": knowledge(image, mark).map(|known| known.sentence),
+            })
+        })
+        .collect();
+    json!({
+        "path": image.path,
+        "version": image.version.as_ref().map(ToString::to_string),
+        "build_id": image.image.build_id,
+        "marks": marks,
+        "missing": missing(image),
+        "damaged": image.image.damaged,
+    })
+}

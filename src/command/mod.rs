@@ -1,0 +1,155 @@
+//! The subcommands, one file each. What is typed arrives here parsed; ELF and /proc are other rooms' business.
+
+mod catalogue;
+pub mod hold;
+mod manual;
+mod marks;
+mod session;
+mod trace;
+
+use std::io;
+
+use crate::cli::{Cli, Colour, Command, ScriptOf};
+use crate::console::{ColorWhen, Console, Exit, Verbosity};
+use crate::engine::stap::StapError;
+use crate::export::OpenError;
+use crate::plan::PlanError;
+use crate::script::ScriptError;
+use crate::target::TargetError;
+
+/// Why a command ended early: what to say, and the exit code.
+#[derive(Debug)]
+struct Failure {
+    exit: Exit,
+    message: String,
+    /// Further lines that belong to it, shown as they are.
+    excerpt: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Failure {
+            exit,
+            message: message.into(),
+            excerpt: String::new(),
+        }
+    }
+}
+
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Script(error) => error.into(),
+            error => Failure::new(Exit::of(error.exit_code()), error.to_string()),
+        }
+    }
+}
+
+impl From<ScriptError> for Failure {
+    fn from(error: ScriptError) -> Self {
+        let exit = match error {
+            ScriptError::Unknown { .. }
+            | ScriptError::Unquotable { .. }
+            | ScriptError::Unreadable { .. } => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        let text = error.to_string();
+        // A template's report with its caret has lines of its own.
+        let (message, excerpt) = text.split_once('\n').unwrap_or((&text, ""));
+        Failure {
+            exit,
+            message: message.trim_end_matches(':').to_owned(),
+            excerpt: excerpt.to_owned(),
+        }
+    }
+}
+
+impl From<TargetError> for Failure {
+    fn from(error: TargetError) -> Self {
+        Failure::new(Exit::of(error.exit_code()), error.to_string())
+    }
+}
+
+impl From<StapError> for Failure {
+    fn from(error: StapError) -> Self {
+        let exit = match error {
+            StapError::Missing { .. }
+            | StapError::Unusable { .. }
+            | StapError::NoModules
+            | StapError::ModulesDisabled
+            | StapError::PidNamespace
+            | StapError::NotPermitted
+            | StapError::NotCompiled { .. } => Exit::Unready,
+            StapError::Workspace { .. } | StapError::Start { .. } | StapError::Control { .. } => {
+                Exit::Failed
+            }
+        };
+        Failure::new(exit, error.to_string())
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Failure::new(Exit::Failed, error.to_string())
+    }
+}
+
+/// Writing to standard output failed. A closed pipe is no failure.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if crate::export::is_closed(&error) {
+            return Failure::new(Exit::Done, String::new());
+        }
+        Failure::new(
+            Exit::Failed,
+            format!(
+                "standard output cannot be written ({error}), so the rest is missing; check where it goes"
+            ),
+        )
+    }
+}
+
+/// Runs what was typed and says how it ended, as a number for the shell.
+pub fn run(cli: Cli) -> u8 {
+    let verbosity = match (cli.quiet, cli.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (_, true) => Verbosity::Verbose,
+        _ => Verbosity::Normal,
+    };
+    let colour = match cli.color {
+        Colour::Auto => ColorWhen::Auto,
+        Colour::Always => ColorWhen::Always,
+        Colour::Never => ColorWhen::Never,
+    };
+    let console = Console::stderr(verbosity, colour);
+    let outcome = match &cli.command {
+        Command::Trace(arguments) => trace::run(arguments, cli.color, &console),
+        Command::Script {
+            command: ScriptOf::Trace(arguments),
+        } => trace::script(arguments).map(Into::into),
+        Command::Marks(arguments) => marks::run(arguments, &console).map(Into::into),
+        Command::List(arguments) => catalogue::list(arguments).map(Into::into),
+        Command::Schema => catalogue::schema().map(Into::into),
+        Command::Completions { shell } => manual::completions(*shell).map(Into::into),
+        Command::Man { directory } => manual::man(directory.as_deref()).map(Into::into),
+        Command::Hold {
+            parent,
+            program,
+            command,
+        } => {
+            let Err(error) = hold::run(*parent, program, command);
+            console.error(error);
+            return hold::CANNOT_EXECUTE;
+        }
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                console.error(&failure.message);
+                console.excerpt(&failure.excerpt);
+            }
+            failure.exit.code()
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! A session while it runs: messages of the engine, signals, time and the end of targets, brought together.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, Sender, never, select, tick, unbounded};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::analysis::pairing::Pairing;
+use crate::console::Console;
+use crate::engine::stap::diagnostics::{self, Kind, Loss, Severity};
+use crate::engine::{Message, Running};
+use crate::event::loss::Losses;
+use crate::event::{Event, LossStage, ProcessChange, Summary, What};
+use crate::export::{Sink, is_closed};
+use crate::script::Filters;
+use crate::target::{Launched, Selection, Watch};
+
+/// How often targets, time and new processes are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How often the system is searched for new processes that are targets.
+const SEARCH: Duration = Duration::from_secs(1);
+/// After the last target has ended, how long a fork that it reported may take to arrive here.
+const LINGER: Duration = Duration::from_millis(600);
+/// How long a blocked output may hold up a stop.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Why a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Ctrl-C.
+    Interrupted,
+    /// SIGTERM or SIGHUP.
+    Terminated,
+    /// `--duration` has passed.
+    Duration,
+    /// `--max-events` were written.
+    MaxEvents,
+    /// The last target has ended.
+    TargetsEnded,
+    /// Nobody reads our output any longer.
+    OutputClosed,
+    /// Our output cannot be written.
+    OutputFailed,
+    /// The engine failed.
+    EngineFailed,
+}
+
+impl Stop {
+    /// The word in the summary.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Stop::Interrupted => "interrupted",
+            Stop::Terminated => "terminated",
+            Stop::Duration => "duration",
+            Stop::MaxEvents => "max_events",
+            Stop::TargetsEnded => "targets_ended",
+            Stop::OutputClosed => "output_closed",
+            Stop::OutputFailed => "output_failed",
+            Stop::EngineFailed => "engine_failed",
+        }
+    }
+}
+
+/// Requests to stop from outside, and what to do about an output that blocks meanwhile.
+#[derive(Debug)]
+pub(super) struct Stops {
+    requests: Receiver<Stop>,
+    sender: Sender<Stop>,
+    give_up: Arc<AtomicBool>,
+}
+
+impl Stops {
+    /// Listens for SIGINT, SIGTERM and SIGHUP from now on.
+    pub(super) fn listen() -> io::Result<Self> {
+        let (sender, requests) = unbounded();
+        let give_up = Arc::new(AtomicBool::new(false));
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let stops = Stops {
+            requests,
+            sender: sender.clone(),
+            give_up: Arc::clone(&give_up),
+        };
+        thread::spawn(move || {
+            for (count, signal) in signals.forever().enumerate() {
+                let stop = if signal == SIGINT {
+                    Stop::Interrupted
+                } else {
+                    Stop::Terminated
+                };
+                request(&sender, stop, &give_up, count > 0);
+            }
+        });
+        Ok(stops)
+    }
+
+    /// Requests to stop.
+    pub(super) fn requests(&self) -> &Receiver<Stop> {
+        &self.requests
+    }
+
+    /// Becomes true when an output that blocks is to be given up.
+    pub(super) fn give_up(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.give_up)
+    }
+
+    /// Asks for a stop after this time.
+    pub(super) fn after(&self, duration: Duration) {
+        let (sender, give_up) = (self.sender.clone(), self.give_up());
+        thread::spawn(move || {
+            let end = Instant::now() + duration;
+            while let Some(left) = end.checked_duration_since(Instant::now()) {
+                thread::park_timeout(left);
+            }
+            request(&sender, Stop::Duration, &give_up, false);
+        });
+    }
+}
+
+fn request(sender: &Sender<Stop>, stop: Stop, give_up: &Arc<AtomicBool>, at_once: bool) {
+    let _ = sender.send(stop);
+    let give_up = Arc::clone(give_up);
+    if at_once {
+        give_up.store(true, Ordering::Relaxed);
+        return;
+    }
+    thread::spawn(move || {
+        let end = Instant::now() + GRACE;
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            thread::park_timeout(left);
+        }
+        give_up.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Everything a session needs while it runs.
+pub(super) struct Session<'a> {
+    pub(super) engine: Box<dyn Running>,
+    pub(super) sink: Box<dyn Sink>,
+    pub(super) pairing: Pairing,
+    pub(super) filters: Filters,
+    pub(super) watch: Watch,
+    pub(super) launched: Option<Launched>,
+    /// To search for processes that start later; `None` when none can be targets.
+    pub(super) newcomers: Option<Selection>,
+    pub(super) max_events: Option<u64>,
+    pub(super) console: &'a Console,
+}
+
+/// What came of a session.
+pub(super) struct Outcome {
+    pub(super) summary: Summary,
+    pub(super) stop: Stop,
+    /// Whether probes were ever live.
+    pub(super) live: bool,
+    /// Whether writing the output failed, other than by a closed pipe.
+    pub(super) output_error: Option<io::Error>,
+}
+
+/// State that changes while a session runs.
+struct Run<'a> {
+    session: Session<'a>,
+    losses: Losses,
+    tool_losses: Loss,
+    delivered: u64,
+    live: bool,
+    stop: Option<Stop>,
+    /// The engine has been asked to stop.
+    stopping: bool,
+    output_error: Option<io::Error>,
+    children: HashSet<u32>,
+    last_alive: Instant,
+    last_search: Instant,
+    idle_flush: bool,
+}
+
+impl Session<'_> {
+    /// Runs until something ends it. `live` is called once, when the probes are; it answers how writing went.
+    pub(super) fn run(
+        self,
+        stops: &Stops,
+        live: impl FnOnce(&mut Self) -> Result<io::Result<()>, super::Failure>,
+    ) -> Result<Outcome, super::Failure> {
+        let started = Instant::now();
+        let now = Instant::now();
+        let mut run = Run {
+            session: self,
+            losses: Losses::new(),
+            tool_losses: Loss::default(),
+            delivered: 0,
+            live: false,
+            stop: None,
+            stopping: false,
+            output_error: None,
+            children: HashSet::new(),
+            last_alive: now,
+            last_search: now,
+            idle_flush: false,
+        };
+        let mut live = Some(live);
+        let ticks = tick(TICK);
+        let messages = run.session.engine.messages().clone();
+        let none = never();
+        let clean = loop {
+            // After a stop only the engine's last words count.
+            let requests = if run.stop.is_none() || run.stopping {
+                stops.requests()
+            } else {
+                &none
+            };
+            select! {
+                recv(messages) -> message => match message {
+                    Ok(Message::Ended { clean }) => break clean,
+                    Ok(Message::Live) => if let Some(live) = live.take() {
+                        run.live = true;
+                        let written = live(&mut run.session)?;
+                        run.written(written);
+                        run.last_alive = Instant::now();
+                    },
+                    Ok(message) => {
+                        // An event is as good a sign of life as the word itself, and must not come before the session.
+                        let alive = matches!(message, Message::Live | Message::Events(_));
+                        if alive && let Some(live) = live.take() {
+                            run.live = true;
+                            let written = live(&mut run.session)?;
+                            run.written(written);
+                            run.last_alive = Instant::now();
+                        }
+                        run.message(message);
+                    }
+                    Err(_) => break false,
+                },
+                recv(requests) -> stop => if let Ok(stop) = stop {
+                    if run.stopping {
+                        run.session.engine.stop();
+                    }
+                    run.stop.get_or_insert(stop);
+                },
+                recv(ticks) -> _ => run.tick()?,
+            }
+            if run.stop.is_some() && !run.stopping {
+                run.stopping = true;
+                run.session.engine.stop();
+            }
+        };
+        Ok(run.finish(started, clean))
+    }
+}
+
+impl Run<'_> {
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Events(mut batch) => {
+                for event in batch.events() {
+                    self.event(event);
+                }
+                self.idle_flush = true;
+            }
+            Message::Lost(stage, count) => self.losses.add(stage, count),
+            Message::LostInKernel(total) => self.losses.raise(LossStage::Kernel, total),
+            Message::Unparsed(count) => self.losses.add(LossStage::Decoder, count),
+            Message::NotArmed(pid) => self.session.console.warning(format_args!(
+                "process {pid} has not switched its marks on yet, so its events may begin late; it does so when it next runs"
+            )),
+            Message::Failed(reason) => {
+                self.session.console.error(reason);
+                self.stop.get_or_insert(Stop::EngineFailed);
+            }
+            Message::Diagnostic(diagnostic) => self.diagnostic(&diagnostic),
+            Message::Live | Message::Ended { .. } => {}
+        }
+    }
+
+    fn diagnostic(&mut self, diagnostic: &diagnostics::Diagnostic) {
+        if let Some(loss) = &diagnostic.loss {
+            self.tool_losses.skipped = self.tool_losses.skipped.max(loss.skipped);
+            self.tool_losses.errors = self.tool_losses.errors.max(loss.errors);
+            let skipped = self.tool_losses.skipped + self.tool_losses.errors;
+            self.losses.raise(LossStage::Probe, skipped);
+        }
+        let console = self.session.console;
+        // What was lost is in the summary, in events rather than in stap's own units.
+        let known = diagnostic.loss.is_some()
+            || matches!(diagnostic.kind, Kind::Unrecognised) && self.stopping;
+        match diagnostic.severity {
+            Severity::Error => console.error(diagnostics::explain(diagnostic)),
+            Severity::Warning if !known => console.warning(diagnostics::explain(diagnostic)),
+            _ => console.detail(format_args!("stap: {}", diagnostic.message)),
+        }
+    }
+
+    fn event(&mut self, event: &mut Event) {
+        if self.output_error.is_some()
+            || self
+                .session
+                .max_events
+                .is_some_and(|max| self.delivered >= max)
+        {
+            return;
+        }
+        if let What::Process { change, .. } = event.what {
+            match change {
+                ProcessChange::Fork => {
+                    self.children.insert(event.pid);
+                }
+                ProcessChange::Exit => {
+                    self.children.remove(&event.pid);
+                }
+                ProcessChange::Exec => {}
+            }
+        }
+        // Where the kernel's filter is wider than what was asked for, the last word is here.
+        if let What::Call { place, .. } | What::Return { place, .. } | What::Line { place, .. } =
+            &event.what
+            && !self.session.filters.is_empty()
+            && !self
+                .session
+                .filters
+                .accepts(place.file.text.as_bytes(), place.function.text.as_bytes())
+        {
+            return;
+        }
+        let mut lost = Vec::new();
+        self.losses.report(event.ts, &mut lost);
+        for event in &mut lost {
+            self.write(event);
+        }
+        if self.write(event) {
+            self.delivered += 1;
+            if self
+                .session
+                .max_events
+                .is_some_and(|max| self.delivered >= max)
+            {
+                self.stop.get_or_insert(Stop::MaxEvents);
+            }
+        }
+    }
+
+    /// Whether it was something to be written, and was.
+    fn write(&mut self, event: &mut Event) -> bool {
+        let Some(depth) = self.session.pairing.feed(event) else {
+            return false;
+        };
+        let written = self.session.sink.event(event, depth);
+        self.written(written)
+    }
+
+    fn written(&mut self, result: io::Result<()>) -> bool {
+        match result {
+            Ok(()) => true,
+            Err(error) => {
+                let stop = if is_closed(&error) {
+                    Stop::OutputClosed
+                } else {
+                    Stop::OutputFailed
+                };
+                self.stop.get_or_insert(stop);
+                self.output_error.get_or_insert(error);
+                false
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), super::Failure> {
+        if self.idle_flush && self.output_error.is_none() {
+            self.idle_flush = false;
+            let flushed = self.session.sink.flush();
+            self.written(flushed);
+        }
+        if !self.live || self.stop.is_some() {
+            return Ok(());
+        }
+        if let Some(selection) = &self.session.newcomers
+            && self.last_search.elapsed() >= SEARCH
+        {
+            self.last_search = Instant::now();
+            // That nobody is there at the moment is no reason to end.
+            if let Ok(targets) = selection.resolve() {
+                for process in targets.processes {
+                    let new = !self.session.watch.watches(process.pid)
+                        && self.session.watch.add(process.pid, process.start_time)?;
+                    if !new {
+                        continue;
+                    }
+                    if let Err(error) = self.session.engine.add_target(process.pid) {
+                        self.session.console.warning(format_args!(
+                            "process {} is not traced: {error}",
+                            process.pid
+                        ));
+                    }
+                }
+            }
+        }
+        self.session.watch.wait(Some(Duration::ZERO))?;
+        if let Some(launched) = &mut self.session.launched {
+            // Reaped, so that it does not stay a zombie.
+            launched.try_wait()?;
+        }
+        self.children.retain(|pid| crate::target::runs(*pid));
+        let waits_for_more = self.session.newcomers.is_some();
+        if waits_for_more || self.session.watch.remaining() > 0 || !self.children.is_empty() {
+            self.last_alive = Instant::now();
+        } else if self.last_alive.elapsed() >= LINGER {
+            self.stop.get_or_insert(Stop::TargetsEnded);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, started: Instant, clean: bool) -> Outcome {
+        let mut lost = Vec::new();
+        self.losses.report_rest(now(), &mut lost);
+        if self.live && self.output_error.is_none() {
+            for event in &mut lost {
+                self.write(event);
+            }
+        }
+        let stop = match self.stop {
+            Some(stop) => stop,
+            // Nobody asked for it.
+            None if clean => Stop::TargetsEnded,
+            None => Stop::EngineFailed,
+        };
+        let mut summary = Summary {
+            ts: now(),
+            delivered: self.delivered,
+            unpaired: self.session.pairing.unpaired().total(),
+            wall_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            ended: stop.word().to_owned(),
+            command_status: self
+                .session
+                .launched
+                .as_mut()
+                .and_then(|launched| launched.try_wait().ok().flatten())
+                .map(|status| i32::from(status.exit_code())),
+            ..Summary::default()
+        };
+        self.losses.fill(&mut summary);
+        let mut output_error = self.output_error;
+        if self.live && output_error.is_none() {
+            output_error = self.session.sink.finish(&summary).err();
+        }
+        Outcome {
+            summary,
+            stop,
+            live: self.live,
+            output_error: output_error.filter(|error| !is_closed(error)),
+        }
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(super) fn now() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,469 @@
+//! `pystap trace`: from what was typed to a running session, and `pystap script trace`, which stops at the script.
+
+use std::io::{IsTerminal, Write};
+
+use crossbeam_channel::select;
+
+use super::Failure;
+use super::session::{self, Outcome, Session, Stop, Stops};
+use crate::analysis::pairing::Pairing;
+use crate::cli::{self, Colour, Format};
+use crate::console::{Console, Exit};
+use crate::engine::stap::diagnostics::Severity;
+use crate::engine::stap::{
+    self, Compilation, Compiling, Module, Progress, Script, Stap, StapError, Start, Toolchain,
+};
+use crate::event::{self, ArmedMark, SessionTarget};
+use crate::export::{Output, Sink, flow, json};
+use crate::plan::{TracePlan, check_template_directory, template_directories};
+use crate::python::marks::PROVIDER;
+use crate::script::{self, Catalogue, Tapsets};
+use crate::target::{Launched, Selection, Watch};
+
+/// A plan with its script.
+struct Prepared {
+    plan: TracePlan,
+    script: Script,
+}
+
+fn prepare(arguments: &cli::Trace) -> Result<Prepared, Failure> {
+    if let Some((argument, instead)) = arguments
+        .stap
+        .stap_args
+        .iter()
+        .find_map(|argument| Some((argument, stap::arguments::replacement(argument)?)))
+    {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "stap's {argument} concerns running, which pystap does itself, so it would have no effect; use {instead}"
+            ),
+        ));
+    }
+    check_template_directory(arguments.stap.template_dir.as_deref())?;
+    let directories = template_directories(arguments.stap.template_dir.as_deref());
+    let catalogue = Catalogue::load(&directories)?;
+    let plan = TracePlan::new(&arguments.targets, &arguments.what, &catalogue)?;
+    let script = Script {
+        text: script::render(&catalogue, &plan.request())?,
+        tapsets: Tapsets::load(&directories)?,
+        images: plan
+            .images
+            .iter()
+            .map(|image| (image.path.clone(), image.interpreter.image.build_id.clone()))
+            .collect(),
+        arguments: arguments.stap.stap_args.clone(),
+    };
+    Ok(Prepared { plan, script })
+}
+
+/// Prints the script alone.
+pub(super) fn script(arguments: &cli::Trace) -> Result<Exit, Failure> {
+    let prepared = prepare(arguments)?;
+    std::io::stdout()
+        .lock()
+        .write_all(prepared.script.text.as_bytes())?;
+    Ok(Exit::Done)
+}
+
+/// Traces.
+pub(super) fn run(
+    arguments: &cli::Trace,
+    colour: Colour,
+    console: &Console,
+) -> Result<u8, Failure> {
+    let Prepared { plan, script } = prepare(arguments)?;
+    for warning in &plan.warnings {
+        console.warning(warning);
+    }
+    if arguments.dry_run {
+        return dry_run(arguments, &plan, &script, console).map(Into::into);
+    }
+    // Cheap obstacles first, so that nobody waits for a compiler in vain. A stap that was named may be a wrapper that
+    // does its work elsewhere; what it can do is for it to say.
+    if !arguments.compile_only
+        && arguments.stap.stap.is_none()
+        && let Some(obstacle) = stap::forbidden()
+    {
+        return Err(obstacle.into());
+    }
+    let toolchain = Toolchain::find(
+        arguments.stap.stap.as_deref(),
+        arguments.stap.kernel.as_deref(),
+    )?;
+    let stops = Stops::listen().map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format!("signals cannot be caught ({error}), so a trace could not be ended; try again"),
+        )
+    })?;
+    let output = if arguments.compile_only {
+        None
+    } else {
+        Some(Output::open(
+            arguments.output.output.as_deref(),
+            stops.give_up(),
+        )?)
+    };
+    let (engine, removed) = Stap::new(toolchain)?;
+    for thing in removed {
+        console.note(format_args!("removed {thing}"));
+    }
+    let module = match engine.compile(&script)? {
+        Compilation::Kept(module) => {
+            console.detail(format_args!(
+                "the probe script was compiled before: {}",
+                module.path.display()
+            ));
+            module
+        }
+        Compilation::Running(compiling) => match compile(compiling, &stops, console)? {
+            Some(module) => module,
+            None => return Ok(Exit::Done.into()),
+        },
+    };
+    let Some(output) = output else {
+        console.note(format_args!(
+            "compiled; traces with the same options start at once now ({})",
+            module.path.display()
+        ));
+        return Ok(Exit::Done.into());
+    };
+    let surroundings = Surroundings {
+        arguments,
+        colour,
+        stops: &stops,
+        console,
+    };
+    let outcome = trace(&surroundings, plan, engine, &module, output)?;
+    Ok(conclude(arguments, &outcome, console))
+}
+
+fn dry_run(
+    arguments: &cli::Trace,
+    plan: &TracePlan,
+    script: &Script,
+    console: &Console,
+) -> Result<Exit, Failure> {
+    let toolchain = Toolchain::find(
+        arguments.stap.stap.as_deref(),
+        arguments.stap.kernel.as_deref(),
+    )
+    .unwrap_or_else(|error| {
+        console.warning(error);
+        Toolchain::assumed()
+    });
+    let [compile, run] =
+        stap::command_lines(&toolchain, script, &start(arguments, plan, plan.pids()));
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{plan}\nscript.stp\n")?;
+    for line in script.text.lines() {
+        writeln!(
+            out,
+            "{}",
+            if line.is_empty() {
+                String::new()
+            } else {
+                format!("    {line}")
+            }
+        )?;
+    }
+    writeln!(out, "compile    {compile}\nrun        {run}")?;
+    Ok(Exit::Done)
+}
+
+/// Waits for stap. `None` when the user stopped it.
+fn compile(
+    compiling: Compiling,
+    stops: &Stops,
+    console: &Console,
+) -> Result<Option<Module>, Failure> {
+    let spinner = console.spinner("compiling the probe script");
+    let mut said = Vec::new();
+    let ended = loop {
+        select! {
+            recv(compiling.progress()) -> progress => match progress {
+                Ok(Progress::Diagnostic(diagnostic)) => said.push(*diagnostic),
+                Ok(Progress::Ended) | Err(_) => break true,
+            },
+            recv(stops.requests()) -> _ => break false,
+        }
+    };
+    if !ended {
+        drop(compiling);
+        drop(spinner);
+        console.note("stopped while the probe script was compiled; nothing was traced");
+        return Ok(None);
+    }
+    let module = compiling.finish(&said);
+    drop(spinner);
+    for diagnostic in &said {
+        console.detail(format_args!("stap: {}", diagnostic.message));
+    }
+    module.map(Some).map_err(|error| {
+        // stap's own words with its caret belong to the sentence.
+        let excerpt = match &error {
+            StapError::NotCompiled { .. } => said
+                .iter()
+                .filter(|diagnostic| diagnostic.severity == Severity::Error)
+                .map(|diagnostic| diagnostic.excerpt.as_str())
+                .collect::<Vec<_>>()
+                .join("\n"),
+            _ => String::new(),
+        };
+        Failure {
+            excerpt,
+            ..Failure::from(error)
+        }
+    })
+}
+
+/// How to run the module for these processes.
+fn start(arguments: &cli::Trace, plan: &TracePlan, targets: Vec<u32>) -> Start {
+    // The kernel can confine the probes to one process and the children it will have; not to several.
+    let alone = match (targets.as_slice(), searches(arguments)) {
+        ([pid], false) => Some(*pid),
+        _ => None,
+    };
+    Start {
+        only: alone,
+        targets,
+        follow: plan.follow,
+        min_duration: plan.min_duration.map_or(0, |minimum| {
+            u64::try_from(minimum.as_nanos()).unwrap_or(u64::MAX)
+        }),
+        buffer: arguments.stap.buffer,
+        armed: plan.semaphores(),
+        images: plan.images.iter().map(|image| image.path.clone()).collect(),
+    }
+}
+
+/// Whether processes that start later can be targets without being children of one.
+fn searches(arguments: &cli::Trace) -> bool {
+    let targets = &arguments.targets;
+    targets.command.is_empty()
+        && (targets.pattern.is_some() || (targets.python.is_some() && targets.pids.is_empty()))
+}
+
+/// What a trace is run with.
+struct Surroundings<'a> {
+    arguments: &'a cli::Trace,
+    colour: Colour,
+    stops: &'a Stops,
+    console: &'a Console,
+}
+
+fn trace(
+    surroundings: &Surroundings<'_>,
+    plan: TracePlan,
+    engine: Stap,
+    module: &Module,
+    output: Output,
+) -> Result<Outcome, Failure> {
+    let Surroundings {
+        arguments,
+        colour,
+        stops,
+        console,
+    } = *surroundings;
+    let watch = Watch::new()?;
+    let mut targets = plan.pids();
+    for process in &plan.targets.processes {
+        watch.add(process.pid, process.start_time)?;
+    }
+    let launched = if plan.command.is_empty() {
+        None
+    } else {
+        Some(Launched::start(&plan.command)?)
+    };
+    if let Some(launched) = &launched {
+        targets.push(launched.pid());
+        watch.add(launched.pid(), launched.start_time())?;
+    }
+    let stap_version = engine.toolchain().version.clone();
+    let mut opening = session_line(&plan, &stap_version);
+    let sink = sink(arguments, colour, output);
+    let starting = console.spinner("arming the probes");
+    let running = engine.run(module, start(arguments, &plan, targets))?;
+    if let Some(launched) = &launched {
+        opening.targets.push(SessionTarget {
+            pid: launched.pid(),
+            command: plan
+                .command
+                .iter()
+                .map(|word| word.to_string_lossy())
+                .collect::<Vec<_>>()
+                .join(" "),
+            python: plan.targets.command.as_ref().and_then(|expected| {
+                expected
+                    .interpreters
+                    .iter()
+                    .find_map(|interpreter| interpreter.version.as_ref())
+                    .map(ToString::to_string)
+            }),
+        });
+    }
+    let newcomers = searches(arguments).then(|| Selection {
+        pids: Vec::new(),
+        pattern: arguments.targets.pattern.clone(),
+        python: arguments.targets.python.clone(),
+        command: Vec::new(),
+        subprocesses: plan.follow,
+    });
+    let running_session = Session {
+        engine: Box::new(running),
+        sink,
+        pairing: Pairing::with_habits(plan.habits()),
+        filters: plan.filters.clone(),
+        watch,
+        launched,
+        newcomers,
+        max_events: arguments.output.max_events,
+        console,
+    };
+    let mut starting = Some(starting);
+    running_session.run(stops, |session| {
+        drop(starting.take());
+        let what = match &session.launched {
+            Some(launched) => format!("process {}", launched.pid()),
+            None => match session.watch.remaining() {
+                1 => "one process".to_owned(),
+                count => format!("{count} processes"),
+            },
+        };
+        console.note(format_args!(
+            "probes are live, tracing {what}; Ctrl-C stops"
+        ));
+        if let Some(duration) = arguments.output.duration {
+            stops.after(duration);
+        }
+        opening.ts = session::now();
+        let written = session.sink.session(&opening);
+        if let Some(launched) = &mut session.launched {
+            launched.release()?;
+        }
+        Ok(written)
+    })
+}
+
+fn sink(arguments: &cli::Trace, colour: Colour, output: Output) -> Box<dyn Sink> {
+    let terminal = arguments.output.output.is_none() && std::io::stdout().is_terminal();
+    let format =
+        arguments
+            .output
+            .format
+            .unwrap_or(if terminal { Format::Flow } else { Format::Json });
+    let colour = match colour {
+        Colour::Always => true,
+        Colour::Never => false,
+        Colour::Auto => {
+            terminal
+                && anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never
+        }
+    };
+    match format {
+        Format::Json => Box::new(json::Json::new(output)),
+        Format::Flow => Box::new(flow::Flow::new(output, flow::Options { colour })),
+    }
+}
+
+fn session_line(plan: &TracePlan, stap_version: &str) -> event::Session {
+    event::Session {
+        ts: 0,
+        pystap: env!("CARGO_PKG_VERSION").to_owned(),
+        engine: "stap".to_owned(),
+        notes: std::iter::once(format!("SystemTap {stap_version}, kernel module"))
+            .chain(plan.warnings.iter().cloned())
+            .collect(),
+        targets: plan
+            .targets
+            .processes
+            .iter()
+            .map(|process| SessionTarget {
+                pid: process.pid,
+                command: process.command_line.join(" "),
+                python: process
+                    .interpreters
+                    .iter()
+                    .find_map(|found| found.version.as_ref())
+                    .map(ToString::to_string),
+            })
+            .collect(),
+        armed: plan
+            .images
+            .iter()
+            .flat_map(|image| {
+                image.marks.iter().map(|mark| ArmedMark {
+                    image: image.path.display().to_string(),
+                    build_id: image.interpreter.image.build_id.clone(),
+                    mark: format!("{PROVIDER}:{mark}"),
+                    sites: image
+                        .interpreter
+                        .image
+                        .mark(PROVIDER, mark)
+                        .map_or(0, |mark| mark.sites.len()),
+                })
+            })
+            .collect(),
+        events: plan.events.clone(),
+    }
+}
+
+/// The last words, and the exit code.
+fn conclude(arguments: &cli::Trace, outcome: &Outcome, console: &Console) -> u8 {
+    let summary = &outcome.summary;
+    let mut account = Vec::new();
+    for (count, what) in [
+        (summary.lost, "lost"),
+        (summary.skipped, "skipped"),
+        (summary.unparsed, "unreadable"),
+    ] {
+        if count > 0 {
+            account.push(format!("{count} {what}"));
+        }
+    }
+    let account = if account.is_empty() {
+        "nothing lost".to_owned()
+    } else {
+        account.join(", ")
+    };
+    let why = match outcome.stop {
+        Stop::Interrupted | Stop::Terminated => "stopped",
+        Stop::Duration => "time is up",
+        Stop::MaxEvents => "event limit reached",
+        Stop::TargetsEnded => "the target ended",
+        Stop::OutputClosed => "output closed",
+        Stop::OutputFailed | Stop::EngineFailed => "failed",
+    };
+    let seconds = summary.wall_ns as f64 / 1e9;
+    console.note(format_args!(
+        "{why} after {seconds:.1} s: {} events, {account}",
+        summary.delivered
+    ));
+    if let Some(error) = &outcome.output_error {
+        let where_to = arguments
+            .output
+            .output
+            .as_ref()
+            .map_or("standard output".to_owned(), |path| {
+                path.display().to_string()
+            });
+        console.error(format_args!(
+            "{where_to} could not be written ({error}), so the rest of the events is missing; make room or choose another place"
+        ));
+        return Exit::Failed.code();
+    }
+    if outcome.stop == Stop::EngineFailed {
+        // What could not even begin is for want of something on this host.
+        return if outcome.live {
+            Exit::Failed
+        } else {
+            Exit::Unready
+        }
+        .code();
+    }
+    match summary.command_status {
+        Some(status) if arguments.exit_with_command => u8::try_from(status).unwrap_or(u8::MAX),
+        _ => Exit::Done.code(),
+    }
+}

@@ -1,0 +1,532 @@
+//! The only writer to stderr: one-line messages with a severity in front, colour where it is wanted, a spinner on terminals;
+//! and the table of exit codes. Data never comes through here, and nothing here decides what is said.
+//!
+//! A stderr that is closed or full is no reason to stop tracing: failed writes are ignored.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anstyle::{AnsiColor, Style};
+
+/// How pystap ends, and the number that a shell sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Exit {
+    /// Everything that was asked for was done.
+    Done,
+    /// Something failed while it ran.
+    Failed,
+    /// The command line cannot be understood or contradicts itself.
+    Usage,
+    /// The host or the interpreter lacks something.
+    Unready,
+    /// There is no such process, or it is not Python.
+    NoTarget,
+}
+
+impl Exit {
+    /// Every exit code, in ascending order, for the manual.
+    pub const ALL: [Exit; 5] = [
+        Exit::Done,
+        Exit::Failed,
+        Exit::Usage,
+        Exit::Unready,
+        Exit::NoTarget,
+    ];
+
+    /// The exit of that number, as the errors of other rooms have it; [`Exit::Failed`] for any other.
+    pub fn of(code: u8) -> Exit {
+        Exit::ALL
+            .into_iter()
+            .find(|exit| exit.code() == code)
+            .unwrap_or(Exit::Failed)
+    }
+
+    /// The number.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Unready => 3,
+            Exit::NoTarget => 4,
+        }
+    }
+
+    /// One sentence for the manual.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Exit::Done => "Done; a stop by Ctrl-C or by --duration counts as done.",
+            Exit::Failed => "Failed while running.",
+            Exit::Usage => "The command line is wrong.",
+            Exit::Unready => "The host or the interpreter lacks something that is needed.",
+            Exit::NoTarget => "There is no such process, or it is not a Python process.",
+        }
+    }
+}
+
+impl From<Exit> for u8 {
+    fn from(exit: Exit) -> u8 {
+        exit.code()
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit.code())
+    }
+}
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Verbosity {
+    /// Errors only (`--quiet`).
+    Quiet,
+    /// Errors, warnings, and what a user should know.
+    #[default]
+    Normal,
+    /// Also what was decided and why (`--verbose`).
+    Verbose,
+}
+
+/// When messages are coloured (`--color`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum ColorWhen {
+    /// On a terminal, unless `NO_COLOR` is set; always when `CLICOLOR_FORCE` is.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Where messages go. Cheap to clone; clones write to the same place, one message at a time.
+#[derive(Clone)]
+pub struct Console {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    verbosity: Verbosity,
+    terminal: bool,
+    state: Mutex<State>,
+}
+
+struct State {
+    out: Box<dyn Write + Send>,
+    /// What the spinner shows now; it is taken off before a message and put back after it.
+    spinner: Option<String>,
+}
+
+impl fmt::Debug for Console {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Console")
+            .field("verbosity", &self.shared.verbosity)
+            .field("terminal", &self.shared.terminal)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Console {
+    /// A console on stderr. Reads the environment variables that concern colour, and whether stderr is a terminal.
+    pub fn stderr(verbosity: Verbosity, color: ColorWhen) -> Console {
+        let stream = io::stderr();
+        let choice = match color {
+            ColorWhen::Auto => anstream::AutoStream::choice(&stream),
+            ColorWhen::Always => anstream::ColorChoice::Always,
+            ColorWhen::Never => anstream::ColorChoice::Never,
+        };
+        let terminal =
+            stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let out = anstream::AutoStream::new(stream, choice);
+        Console::to_writer(Box::new(out), terminal, verbosity)
+    }
+
+    /// A console on any writer. Messages are written with colour codes: a writer that wants none strips them (as
+    /// `anstream` does). `terminal` says whether a line can be overwritten, which the spinner needs.
+    pub fn to_writer(out: Box<dyn Write + Send>, terminal: bool, verbosity: Verbosity) -> Console {
+        Console {
+            shared: Arc::new(Shared {
+                verbosity,
+                terminal,
+                state: Mutex::new(State { out, spinner: None }),
+            }),
+        }
+    }
+
+    /// How much is said.
+    pub fn verbosity(&self) -> Verbosity {
+        self.shared.verbosity
+    }
+
+    /// Something failed. Always shown.
+    pub fn error(&self, message: impl fmt::Display) {
+        self.say("error: ", AnsiColor::Red.on_default().bold(), &message);
+    }
+
+    /// Something is missing or was lost. Not shown when quiet.
+    pub fn warning(&self, message: impl fmt::Display) {
+        if self.shared.verbosity >= Verbosity::Normal {
+            self.say("warning: ", AnsiColor::Yellow.on_default().bold(), &message);
+        }
+    }
+
+    /// Something a user should know. Not shown when quiet.
+    pub fn note(&self, message: impl fmt::Display) {
+        if self.shared.verbosity >= Verbosity::Normal {
+            self.say("", Style::new(), &message);
+        }
+    }
+
+    /// What was decided and why. Shown when verbose.
+    pub fn detail(&self, message: impl fmt::Display) {
+        if self.shared.verbosity >= Verbosity::Verbose {
+            self.say("", Style::new().dimmed(), &message);
+        }
+    }
+
+    /// Text of several lines as it is, without a prefix: an excerpt that belongs to the message before. Control characters
+    /// other than newlines and tabs are shown escaped. Not shown when quiet.
+    pub fn excerpt(&self, text: &str) {
+        if self.shared.verbosity >= Verbosity::Normal {
+            let mut shown = String::with_capacity(text.len() + 1);
+            for line in text.lines() {
+                shown.push_str("    ");
+                push_printable(line, &mut shown);
+                shown.push('\n');
+            }
+            self.write(&shown);
+        }
+    }
+
+    /// Says that something takes a while, for example "compiling the probe script". On a terminal the line shows the
+    /// seconds that pass and goes away when the returned value is dropped; elsewhere it is a plain message, once.
+    pub fn spinner(&self, activity: &str) -> Spinner {
+        if self.shared.verbosity == Verbosity::Quiet {
+            return Spinner(None);
+        }
+        if !self.shared.terminal {
+            self.note(format_args!("{activity} …"));
+            return Spinner(None);
+        }
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let (console, stopped) = (self.clone(), Arc::clone(&stop));
+        let activity = one_line(&activity);
+        let thread = std::thread::Builder::new()
+            .name("spinner".to_owned())
+            .spawn(move || console.spin(&activity, &stopped));
+        match thread {
+            Ok(thread) => Spinner(Some(Turning { stop, thread })),
+            // No thread to be had: say it once instead.
+            Err(_) => Spinner(None),
+        }
+    }
+
+    /// The spinner's thread: shows the seconds until it is told to stop.
+    fn spin(&self, activity: &str, stop: &(Mutex<bool>, Condvar)) {
+        let begun = Instant::now();
+        let (flag, wake) = stop;
+        let mut stopped = lock(flag);
+        while !*stopped {
+            let line = format!("pystap: {activity} … {} s", begun.elapsed().as_secs());
+            let mut state = self.state();
+            state.hide();
+            state.spinner = Some(line);
+            state.show();
+            drop(state);
+            stopped = wake
+                .wait_timeout(stopped, Duration::from_secs(1))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        let mut state = self.state();
+        state.hide();
+        state.spinner = None;
+        state.flush();
+    }
+
+    fn say(&self, severity: &str, style: Style, message: &dyn fmt::Display) {
+        let text = one_line(message);
+        self.write(&match severity {
+            "" => format!("pystap: {style}{text}{style:#}\n"),
+            _ => format!("pystap: {style}{severity}{style:#}{text}\n"),
+        });
+    }
+
+    fn write(&self, text: &str) {
+        let mut state = self.state();
+        state.hide();
+        state.put(text);
+        state.show();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.shared.state)
+    }
+}
+
+impl State {
+    /// A failed write has nobody left to be told.
+    fn put(&mut self, text: &str) {
+        let _ = self.out.write_all(text.as_bytes());
+    }
+
+    fn flush(&mut self) {
+        let _ = self.out.flush();
+    }
+
+    /// Overwrites the spinner with blanks: without colour there are no codes to erase a line either.
+    fn hide(&mut self) {
+        if let Some(line) = &self.spinner {
+            let blanks = " ".repeat(line.chars().count());
+            self.put(&format!("\r{blanks}\r"));
+        }
+    }
+
+    fn show(&mut self) {
+        if let Some(line) = self.spinner.take() {
+            self.put(&line);
+            self.spinner = Some(line);
+        }
+        self.flush();
+    }
+}
+
+/// Something that takes a while; see [`Console::spinner`]. Ends when dropped.
+#[derive(Debug)]
+#[must_use = "the spinner ends when this is dropped"]
+pub struct Spinner(Option<Turning>);
+
+#[derive(Debug)]
+struct Turning {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: JoinHandle<()>,
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        let Some(Turning { stop, thread }) = self.0.take() else {
+            return;
+        };
+        let (flag, wake) = &*stop;
+        *lock(flag) = true;
+        wake.notify_all();
+        // The thread ends by itself; if it panicked, its panic was already shown.
+        let _ = thread.join();
+    }
+}
+
+/// A lock that a panic elsewhere does not poison: a message must still come out then.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The message on one line, safe for a terminal: names in it can come from a traced process.
+fn one_line(message: &dyn fmt::Display) -> String {
+    let text = message.to_string();
+    let mut line = String::with_capacity(text.len());
+    for (index, part) in text.trim_end().lines().enumerate() {
+        if index > 0 {
+            line.push_str("; ");
+        }
+        push_printable(part.trim(), &mut line);
+    }
+    line
+}
+
+fn push_printable(text: &str, into: &mut String) {
+    for character in text.chars() {
+        if character.is_control() && character != '\t' {
+            into.extend(character.escape_default());
+        } else {
+            into.push(character);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A writer whose text can be read back.
+    #[derive(Clone, Default)]
+    struct Memory(Arc<(Mutex<Vec<u8>>, Condvar)>);
+
+    impl Memory {
+        fn text(&self) -> String {
+            String::from_utf8_lossy(&lock(&self.0.0)).into_owned()
+        }
+
+        /// Waits until `wanted` was written; bounded.
+        fn wait_for(&self, wanted: &str) -> bool {
+            let (bytes, written) = &*self.0;
+            let (bytes, _) = written
+                .wait_timeout_while(lock(bytes), Duration::from_secs(20), |bytes| {
+                    !String::from_utf8_lossy(bytes).contains(wanted)
+                })
+                .unwrap_or_else(PoisonError::into_inner);
+            String::from_utf8_lossy(&bytes).contains(wanted)
+        }
+    }
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            lock(&self.0.0).extend_from_slice(bytes);
+            self.0.1.notify_all();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A stderr whose other end is gone.
+    struct Broken;
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    fn plain(verbosity: Verbosity) -> (Console, Memory) {
+        let memory = Memory::default();
+        let out = anstream::StripStream::new(Box::new(memory.clone()) as Box<dyn Write + Send>);
+        (Console::to_writer(Box::new(out), false, verbosity), memory)
+    }
+
+    #[test]
+    fn messages_carry_their_severity() {
+        let (console, memory) = plain(Verbosity::Verbose);
+        console.error("no such process");
+        console.warning("3 records lost");
+        console.note("tracing 2 processes");
+        console.detail("stap 5.6 compiles here");
+        assert_eq!(
+            memory.text(),
+            "pystap: error: no such process\npystap: warning: 3 records lost\n\
+             pystap: tracing 2 processes\npystap: stap 5.6 compiles here\n"
+        );
+    }
+
+    #[test]
+    fn quiet_keeps_errors_only_and_normal_leaves_details_out() {
+        for (verbosity, lines) in [(Verbosity::Quiet, 1), (Verbosity::Normal, 4)] {
+            let (console, memory) = plain(verbosity);
+            console.error("e");
+            console.warning("w");
+            console.note("n");
+            console.detail("d");
+            console.excerpt("x");
+            drop(console.spinner("compiling"));
+            let expected = if verbosity == Verbosity::Quiet {
+                lines
+            } else {
+                lines + 1
+            };
+            assert_eq!(memory.text().lines().count(), expected, "{verbosity:?}");
+        }
+    }
+
+    #[test]
+    fn colour_marks_the_severity_and_not_the_message() {
+        let memory = Memory::default();
+        let console = Console::to_writer(Box::new(memory.clone()), false, Verbosity::Normal);
+        console.error("text");
+        assert_eq!(memory.text(), "pystap: \x1b[1m\x1b[31merror: \x1b[0mtext\n");
+    }
+
+    #[test]
+    fn names_from_a_target_cannot_move_the_cursor_or_start_a_new_line() {
+        let (console, memory) = plain(Verbosity::Normal);
+        console.note("function a\x1b[2Jb\r\nc");
+        assert_eq!(memory.text(), "pystap: function a\\u{1b}[2Jb; c\n");
+    }
+
+    #[test]
+    fn an_excerpt_keeps_its_lines_and_its_columns() {
+        let (console, memory) = plain(Verbosity::Normal);
+        console.excerpt("source: x = 1 +\n             ^");
+        assert_eq!(memory.text(), "    source: x = 1 +\n                 ^\n");
+    }
+
+    #[test]
+    fn a_broken_stderr_is_survived() {
+        let console = Console::to_writer(Box::new(Broken), true, Verbosity::Verbose);
+        console.error("nobody reads this");
+        drop(console.spinner("nor this"));
+        console.note("still here");
+    }
+
+    #[test]
+    fn without_a_terminal_the_spinner_is_one_line() {
+        let (console, memory) = plain(Verbosity::Normal);
+        let spinner = console.spinner("compiling the probe script");
+        drop(spinner);
+        assert_eq!(memory.text(), "pystap: compiling the probe script …\n");
+    }
+
+    #[test]
+    fn a_message_takes_the_spinner_off_and_puts_it_back_and_the_end_erases_it() {
+        let memory = Memory::default();
+        // Without colour, as with NO_COLOR on a terminal.
+        let out = anstream::StripStream::new(Box::new(memory.clone()) as Box<dyn Write + Send>);
+        let console = Console::to_writer(Box::new(out), true, Verbosity::Normal);
+        let spinner = console.spinner("compiling");
+        let line = "pystap: compiling … 0 s";
+        assert!(memory.wait_for(line));
+        console.note("by the way");
+        drop(spinner);
+        let erased = format!("\r{}\r", " ".repeat(line.chars().count()));
+        let text = memory.text();
+        assert!(
+            text.contains(&format!("{erased}pystap: by the way\npystap: compiling … ")),
+            "{text:?}"
+        );
+        assert!(text.ends_with(&erased), "{text:?}");
+    }
+
+    #[test]
+    fn messages_of_many_threads_stay_whole() {
+        let (console, memory) = plain(Verbosity::Normal);
+        std::thread::scope(|scope| {
+            for name in ["one", "two", "three", "four"] {
+                let console = console.clone();
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        console.note(name.repeat(20));
+                    }
+                });
+            }
+        });
+        let text = memory.text();
+        assert_eq!(text.lines().count(), 200);
+        for line in text.lines() {
+            let name = line.strip_prefix("pystap: ").unwrap_or_default();
+            assert!(
+                ["one", "two", "three", "four"]
+                    .iter()
+                    .any(|n| n.repeat(20) == name),
+                "{line:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_manual() {
+        let codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
+        assert_eq!(codes, [0, 1, 2, 3, 4]);
+        for exit in Exit::ALL {
+            assert!(exit.meaning().ends_with('.'), "{exit:?}");
+        }
+    }
+}

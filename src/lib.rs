@@ -1,0 +1,18 @@
+//! pystap traces Python programs from the outside, live, without changing or restarting them.
+//!
+//! The binary is a thin user of this library. ARCHITECTURE.md at the top of the repository walks through the rooms;
+//! in the order in which data flows: [`cli`] (what was typed), [`plan`] (typed arguments and host, decided),
+//! [`engine`] (arms probes and yields [`event`]s), [`analysis`] (pairing), [`export`] (one sink a format).
+
+pub mod analysis;
+pub mod cli;
+pub mod command;
+pub mod console;
+pub mod elf;
+pub mod engine;
+pub mod event;
+pub mod export;
+pub mod plan;
+pub mod python;
+pub mod script;
+pub mod target;

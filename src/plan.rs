@@ -1,0 +1,654 @@
+//! The plan of a session: what was typed, resolved against this host. Starts nothing; `--dry-run` prints it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fmt::{self, Write as _};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::analysis::pairing::Habits;
+use crate::cli::{Exclusion, TargetArgs, WhatArgs};
+use crate::engine::stap::Armed;
+use crate::python::marks::{self, PROVIDER, Status};
+use crate::python::{Interpreter, Kind, PythonError};
+use crate::script::{Catalogue, Filters, MARKS, ProbedImage, Request, ScriptError};
+use crate::target::{MountNamespace, Process, Selection, TargetError, Targets};
+
+/// Kinds of events that are built in, with the marks each needs.
+const KINDS: [(&str, &[&str]); 6] = [
+    ("call", &["function__entry"]),
+    ("return", &["function__return"]),
+    ("line", &["line"]),
+    ("gc", &["gc__start", "gc__done"]),
+    (
+        "import",
+        &["import__find__load__start", "import__find__load__done"],
+    ),
+    ("audit", &["audit"]),
+];
+
+/// What is traced when nothing is said.
+const DEFAULT: [&str; 3] = ["call", "return", "gc"];
+
+/// Everything decided before anything is started.
+#[derive(Debug)]
+pub struct TracePlan {
+    /// The processes, now and to come.
+    pub targets: Targets,
+    /// The command to launch; empty when there is none.
+    pub command: Vec<OsString>,
+    /// Event kinds, in the order of the catalogue.
+    pub events: Vec<String>,
+    /// Templates that make them.
+    pub templates: Vec<String>,
+    /// Which functions.
+    pub filters: Filters,
+    /// Only calls of at least this length.
+    pub min_duration: Option<Duration>,
+    /// What is probed.
+    pub images: Vec<PlannedImage>,
+    /// Whether children to come are traced.
+    pub follow: bool,
+    /// Sentences for the user: what will be missing, what was assumed.
+    pub warnings: Vec<String>,
+    /// Marks that templates of the user's own name in their headers.
+    own_marks: Vec<&'static str>,
+}
+
+/// An image to be probed.
+#[derive(Debug, Clone)]
+pub struct PlannedImage {
+    /// Path by which the kernel reaches it.
+    pub path: PathBuf,
+    /// The interpreter in it.
+    pub interpreter: Interpreter,
+    /// Marks to arm.
+    pub marks: Vec<String>,
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// No target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// A template.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
+    /// An event kind that is neither built in nor a template.
+    #[error(
+        "there is no event kind {kind:?}, so nothing is traced; the kinds are {known} (and templates of your own, see `pystap list`)"
+    )]
+    UnknownEvent {
+        /// As typed.
+        kind: String,
+        /// All kinds.
+        known: String,
+    },
+    /// `--min-duration` measures calls.
+    #[error(
+        "--min-duration is about finished calls and reports them as return events, so it needs the event kind return; leave --events out, or name return"
+    )]
+    DurationWithoutReturn,
+    /// No interpreter has the marks.
+    #[error("{who} cannot give {kinds} events: {reason} So nothing is traced; {next}")]
+    NoMarks {
+        /// The interpreter.
+        who: String,
+        /// The kinds asked for that are missing.
+        kinds: String,
+        /// Why, one sentence or two with full stops.
+        reason: String,
+        /// What to type.
+        next: String,
+    },
+    /// The file of an interpreter is gone.
+    #[error("{path} was replaced or deleted while process {pid} runs it, and SystemTap can only probe files that are there, so nothing is traced; restart the process, then trace it", path = path.display())]
+    Replaced {
+        /// The file.
+        path: PathBuf,
+        /// A process that runs it.
+        pid: u32,
+    },
+    /// The process lives in another mount namespace.
+    #[error("process {pid} runs {path} in a container (another mount namespace), where SystemTap cannot switch its marks on from outside, so nothing is traced; trace a process of the host instead (`pystap marks -p {pid}` shows what its interpreter has)", path = path.display())]
+    Container {
+        /// The file as the process sees it.
+        path: PathBuf,
+        /// The process.
+        pid: u32,
+    },
+}
+
+impl PlanError {
+    /// The exit code of pystap for this failure.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            PlanError::Target(error) => error.exit_code(),
+            PlanError::Script(ScriptError::Unknown { .. }) => 2,
+            PlanError::Script(_) => 1,
+            PlanError::UnknownEvent { .. } | PlanError::DurationWithoutReturn => 2,
+            PlanError::NoMarks { .. }
+            | PlanError::Replaced { .. }
+            | PlanError::Container { .. } => 3,
+        }
+    }
+}
+
+impl From<PythonError> for PlanError {
+    fn from(error: PythonError) -> Self {
+        PlanError::Target(error.into())
+    }
+}
+
+impl TracePlan {
+    /// Resolves what was typed.
+    ///
+    /// # Errors
+    /// Whatever stands in the way, before anything is started.
+    pub fn new(
+        target: &TargetArgs,
+        what: &WhatArgs,
+        catalogue: &Catalogue,
+    ) -> Result<Self, PlanError> {
+        let (events, templates) = kinds(what, catalogue)?;
+        let own = templates
+            .iter()
+            .filter_map(|name| catalogue.get(name))
+            .filter(|template| template.is_users());
+        let named: Vec<&String> = own.flat_map(|template| &template.marks).collect();
+        let own_marks = MARKS
+            .into_iter()
+            .filter(|mark| named.iter().any(|name| name == mark))
+            .collect();
+        let launched = !target.command.is_empty();
+        let follow = target.subprocesses || (launched && !target.no_subprocesses);
+        let selection = Selection {
+            pids: target.pids.clone(),
+            pattern: target.pattern.clone(),
+            python: target.python.clone(),
+            command: target.command.clone(),
+            subprocesses: follow,
+        };
+        let targets = selection.resolve()?;
+        let mut warnings = targets.notes.clone();
+        warnings.extend(
+            targets
+                .command
+                .as_ref()
+                .and_then(|command| command.note.clone()),
+        );
+        let mut plan = TracePlan {
+            images: Vec::new(),
+            targets,
+            command: target.command.clone(),
+            events,
+            templates,
+            filters: filters(what),
+            min_duration: what.min_duration,
+            follow,
+            warnings,
+            own_marks,
+        };
+        plan.images = plan.choose_images(what.events.is_empty())?;
+        Ok(plan)
+    }
+
+    /// The request for the script.
+    pub fn request(&self) -> Request {
+        Request {
+            images: self
+                .images
+                .iter()
+                .map(|image| ProbedImage {
+                    path: image.path.to_string_lossy().into_owned(),
+                    marks: image.marks.clone(),
+                    library: image.interpreter.kind == Kind::Library,
+                })
+                .collect(),
+            templates: self.templates.clone(),
+            events: self.events.clone(),
+            filters: self.filters.clone(),
+        }
+    }
+
+    /// Processes to trace from the start, those that run now.
+    pub fn pids(&self) -> Vec<u32> {
+        self.targets
+            .processes
+            .iter()
+            .map(|process| process.pid)
+            .collect()
+    }
+
+    /// How a process of this plan uses its marks.
+    pub fn habits(&self) -> Habits {
+        let versions = self
+            .images
+            .iter()
+            .filter_map(|image| image.interpreter.version.as_ref());
+        Habits {
+            call_on_creation: versions.clone().count() == 0
+                || versions.into_iter().any(|v| (v.major, v.minor) >= (3, 15)),
+            ..Habits::default()
+        }
+    }
+
+    /// Semaphores by which it can be seen that the running targets are traced: one a process, where it is known.
+    pub fn semaphores(&self) -> Vec<Armed> {
+        self.targets
+            .processes
+            .iter()
+            .filter_map(|process| {
+                process.interpreters.iter().find_map(|interpreter| {
+                    let image = self
+                        .images
+                        .iter()
+                        .find(|image| image.interpreter.file == interpreter.file)?;
+                    let mark = interpreter.image.mark(PROVIDER, image.marks.first()?)?;
+                    let offset = mark.sites.first()?.semaphore?.file_offset?;
+                    let address = mapped_at(process.pid, interpreter, offset)?;
+                    Some(Armed {
+                        pid: process.pid,
+                        address,
+                    })
+                })
+            })
+            .collect()
+    }
+
+    /// The interpreters in the order of the targets, each file once, with the processes that run it.
+    fn interpreters(&self) -> BTreeMap<(u64, u64), (Interpreter, Vec<u32>)> {
+        let mut found: BTreeMap<(u64, u64), (Interpreter, Vec<u32>)> = BTreeMap::new();
+        let running = self.targets.processes.iter().flat_map(|process: &Process| {
+            process
+                .interpreters
+                .iter()
+                .map(|interpreter| (interpreter, Some(process.pid)))
+        });
+        let expected = self
+            .targets
+            .command
+            .iter()
+            .flat_map(|command| &command.interpreters);
+        let named = self.targets.python.iter();
+        for (interpreter, pid) in
+            running.chain(expected.chain(named).map(|interpreter| (interpreter, None)))
+        {
+            let key = (interpreter.file.device, interpreter.file.inode);
+            let entry = found
+                .entry(key)
+                .or_insert_with(|| (interpreter.clone(), Vec::new()));
+            entry.1.extend(pid);
+        }
+        found
+    }
+
+    fn choose_images(&mut self, by_default: bool) -> Result<Vec<PlannedImage>, PlanError> {
+        let wanted: BTreeSet<&str> = self.wanted_marks();
+        let interpreters = self.interpreters();
+        let mut images = Vec::new();
+        for (interpreter, pids) in interpreters.values() {
+            let marks: Vec<String> = MARKS
+                .iter()
+                .filter(|mark| {
+                    wanted.contains(*mark) && interpreter.image.mark(PROVIDER, mark).is_some()
+                })
+                .map(|mark| (*mark).to_owned())
+                .collect();
+            if marks.is_empty() {
+                continue;
+            }
+            if let (true, Some(pid)) = (interpreter.replaced, pids.first()) {
+                return Err(PlanError::Replaced {
+                    path: interpreter.path.clone(),
+                    pid: *pid,
+                });
+            }
+            if let Some(pid) = pids.iter().find(|pid| elsewhere(**pid)) {
+                return Err(PlanError::Container {
+                    path: interpreter.path.clone(),
+                    pid: *pid,
+                });
+            }
+            images.push(PlannedImage {
+                path: interpreter.path.clone(),
+                interpreter: interpreter.clone(),
+                marks,
+            });
+        }
+        self.check_marks(
+            &images,
+            &interpreters
+                .values()
+                .map(|(found, _)| found)
+                .collect::<Vec<_>>(),
+            by_default,
+        )?;
+        self.warn_of_quirks(&images);
+        Ok(images)
+    }
+
+    fn wanted_marks(&self) -> BTreeSet<&'static str> {
+        let asked = |kind: &str| self.events.iter().any(|event| event == kind);
+        let mut wanted: BTreeSet<&'static str> = KINDS
+            .iter()
+            .filter(|(kind, _)| asked(kind))
+            .flat_map(|(_, marks)| marks.iter().copied())
+            .collect();
+        if self.min_duration.is_some() {
+            wanted.extend(["function__entry", "function__return"]);
+        }
+        wanted.extend(self.own_marks.iter().copied());
+        wanted
+    }
+
+    /// Every kind asked for must be possible with at least one image.
+    fn check_marks(
+        &self,
+        images: &[PlannedImage],
+        all: &[&Interpreter],
+        by_default: bool,
+    ) -> Result<(), PlanError> {
+        let possible = |kind: &str, images: &[PlannedImage]| {
+            let needs = KINDS
+                .iter()
+                .find(|(name, _)| *name == kind)
+                .map_or(&[][..], |(_, marks)| *marks);
+            images.iter().any(|image| {
+                needs
+                    .iter()
+                    .all(|mark| image.marks.iter().any(|have| have == mark))
+            })
+        };
+        let built_in = self
+            .events
+            .iter()
+            .filter(|event| KINDS.iter().any(|(kind, _)| kind == event));
+        let missing: Vec<&str> = built_in
+            .filter(|kind| !possible(kind, images))
+            .map(String::as_str)
+            .collect();
+        let (Some(first), Some(interpreter)) = (missing.first(), all.first()) else {
+            return Ok(());
+        };
+        let version = interpreter.version.as_ref();
+        let who = match version {
+            Some(version) => format!("Python {version} ({})", interpreter.path.display()),
+            None => interpreter.path.display().to_string(),
+        };
+        let mark = KINDS
+            .iter()
+            .find(|(kind, _)| kind == first)
+            .and_then(|(_, marks)| marks.first())
+            .copied();
+        let has_any = interpreter
+            .image
+            .marks
+            .iter()
+            .any(|mark| mark.provider == PROVIDER);
+        let known = version
+            .zip(mark)
+            .map(|(version, mark)| marks::behaviour((version.major, version.minor), mark));
+        let (reason, elsewhere) = match known {
+            _ if !has_any => (
+                "it was built without SystemTap marks (configure --with-dtrace), so it has none at all.".to_owned(),
+                "run the program with an interpreter that has marks: Debian's and Fedora's /usr/bin/python3 do, those of python.org images, pyenv, uv and conda do not",
+            ),
+            Some(known) if known.status == Status::Absent => {
+                (known.sentence.to_owned(), "run the program with Python 3.15 or with 3.10 and older")
+            }
+            _ => (format!("it has no mark {}.", mark.unwrap_or_default()), "see `pystap marks` for what it has"),
+        };
+        let left: Vec<&str> = KINDS
+            .iter()
+            .filter(|(_, marks)| {
+                marks
+                    .iter()
+                    .all(|mark| interpreter.image.mark(PROVIDER, mark).is_some())
+            })
+            .map(|(kind, _)| *kind)
+            .collect();
+        let next = if left.is_empty() {
+            elsewhere.to_owned()
+        } else {
+            format!(
+                "trace what it has with `--events {}`, or {elsewhere}",
+                left.join(",")
+            )
+        };
+        let kinds = missing.join(" and ");
+        let kinds = if by_default {
+            format!("{kinds} (the default)")
+        } else {
+            kinds
+        };
+        Err(PlanError::NoMarks {
+            who,
+            kinds,
+            reason,
+            next,
+        })
+    }
+
+    fn warn_of_quirks(&mut self, images: &[PlannedImage]) {
+        for image in images {
+            let Some(version) = &image.interpreter.version else {
+                continue;
+            };
+            for mark in &image.marks {
+                let known = marks::behaviour((version.major, version.minor), mark);
+                if matches!(known.status, Status::Useless | Status::Dangerous) {
+                    self.warnings.push(format!(
+                        "{mark} of Python {version} ({}): {}",
+                        image.path.display(),
+                        known.sentence
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// Event kinds and the templates that make them.
+fn kinds(what: &WhatArgs, catalogue: &Catalogue) -> Result<(Vec<String>, Vec<String>), PlanError> {
+    let mut events: Vec<String> = what
+        .events
+        .iter()
+        .map(|kind| kind.trim().to_owned())
+        .filter(|kind| !kind.is_empty())
+        .collect();
+    if events.is_empty() {
+        events = DEFAULT.map(str::to_owned).to_vec();
+        if what.min_duration.is_some() {
+            events.retain(|kind| kind != "call");
+        }
+    }
+    let known = || {
+        KINDS
+            .iter()
+            .map(|(kind, _)| *kind)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let mut templates: Vec<String> = Vec::new();
+    for kind in &events {
+        let template = match kind.as_str() {
+            "call" | "return" if what.min_duration.is_some() => "spans",
+            "call" | "return" => "calls",
+            "line" => "lines",
+            "gc" => "gc",
+            "import" => "imports",
+            "audit" => "audit",
+            own if catalogue
+                .get(own)
+                .is_some_and(|template| template.is_users()) =>
+            {
+                own
+            }
+            _ => {
+                return Err(PlanError::UnknownEvent {
+                    kind: kind.clone(),
+                    known: known(),
+                });
+            }
+        };
+        if !templates.iter().any(|known| known == template) {
+            templates.push(template.to_owned());
+        }
+    }
+    if what.min_duration.is_some() && !events.iter().any(|kind| kind == "return") {
+        return Err(PlanError::DurationWithoutReturn);
+    }
+    Ok((events, templates))
+}
+
+fn filters(what: &WhatArgs) -> Filters {
+    let mut filters = Filters {
+        functions: what.functions.clone(),
+        files: what.files.clone(),
+        modules: what.modules.clone(),
+        ..Filters::default()
+    };
+    for exclusion in &what.exclude {
+        match exclusion {
+            Exclusion::Function(glob) => filters.not_functions.push(glob.clone()),
+            Exclusion::File(glob) => filters.not_files.push(glob.clone()),
+        }
+    }
+    filters
+}
+
+/// Whether a process sees other mounts than we do.
+fn elsewhere(pid: u32) -> bool {
+    match (MountNamespace::of_process(pid), MountNamespace::ours()) {
+        (Ok(theirs), Ok(ours)) => theirs != ours,
+        _ => false,
+    }
+}
+
+/// Address at which a process has mapped this place of a file.
+fn mapped_at(pid: u32, interpreter: &Interpreter, file_offset: u64) -> Option<u64> {
+    let maps = procfs::process::Process::new(i32::try_from(pid).ok()?)
+        .ok()?
+        .maps()
+        .ok()?;
+    // The data segment may be mapped in several pieces; the one that holds the offset and is writable is meant.
+    maps.into_iter()
+        .filter(|map| map.inode == interpreter.file.inode)
+        .find(|map| {
+            let length = map.address.1 - map.address.0;
+            map.perms.contains(procfs::process::MMPermissions::WRITE)
+                && (map.offset..map.offset + length).contains(&file_offset)
+        })
+        .map(|map| map.address.0 + (file_offset - map.offset))
+}
+
+impl fmt::Display for TracePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        if !self.command.is_empty() {
+            let words: Vec<_> = self
+                .command
+                .iter()
+                .map(|word| word.to_string_lossy())
+                .collect();
+            writeln!(text, "launch     {}", words.join(" "))?;
+        }
+        for process in &self.targets.processes {
+            writeln!(
+                text,
+                "process    {} {}",
+                process.pid,
+                process.command_line.join(" ")
+            )?;
+        }
+        if self.targets.everyone {
+            writeln!(
+                text,
+                "processes  every one that runs an interpreter below, also later ones"
+            )?;
+        }
+        writeln!(
+            text,
+            "children   {}",
+            if self.follow {
+                "traced, those to come as well"
+            } else {
+                "not traced"
+            }
+        )?;
+        writeln!(text, "events     {}", self.events.join(", "))?;
+        if let Some(minimum) = self.min_duration {
+            writeln!(
+                text,
+                "calls      of at least {minimum:?}, measured in the kernel"
+            )?;
+        }
+        for image in &self.images {
+            let version = image
+                .interpreter
+                .version
+                .as_ref()
+                .map(|version| format!("Python {version}"))
+                .unwrap_or_default();
+            let build_id = image
+                .interpreter
+                .image
+                .build_id
+                .as_deref()
+                .unwrap_or("none");
+            writeln!(
+                text,
+                "image      {} {version}, build id {build_id}",
+                image.path.display()
+            )?;
+            for mark in &image.marks {
+                let sites = image
+                    .interpreter
+                    .image
+                    .mark(PROVIDER, mark)
+                    .map_or(0, |mark| mark.sites.len());
+                writeln!(
+                    text,
+                    "  mark     {PROVIDER}:{mark}, {sites} {}",
+                    if sites == 1 { "site" } else { "sites" }
+                )?;
+            }
+        }
+        f.write_str(&text)
+    }
+}
+
+/// Directories of templates: the user's own, then the one named on the command line, which wins.
+pub fn template_directories(named: Option<&Path>) -> Vec<PathBuf> {
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let configured = absolute("XDG_CONFIG_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".config")))
+        .map(|config| config.join("pystap").join("templates"));
+    configured
+        .into_iter()
+        .chain(named.map(Path::to_owned))
+        .collect()
+}
+
+/// Whether a directory that was named on the command line is one.
+///
+/// # Errors
+/// [`ScriptError::Unreadable`].
+pub fn check_template_directory(named: Option<&Path>) -> Result<(), ScriptError> {
+    match named {
+        Some(path) => fs::read_dir(path)
+            .map(drop)
+            .map_err(|reason| ScriptError::Unreadable {
+                path: path.to_owned(),
+                reason,
+            }),
+        None => Ok(()),
+    }
+}

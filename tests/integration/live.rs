@@ -1,0 +1,838 @@
+//! Sessions with real modules in a real kernel. `tests/guest/run` runs these where that is possible; they are ignored
+//! elsewhere. What an example program says of itself in its last line is what the events must say.
+//!
+//! A session takes ten seconds in the emulated machine and compiling a script there takes minutes, so every script that
+//! is used here stands in [`SCRIPTS`] and is compiled before, natively, by [`super::prefill`].
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use pystap::event::{LossStage, ProcessChange, What};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::command::{command, end, file, run};
+use crate::tracing::{
+    BOUND, Traced, Tracing, Way, eventually, leaves_nothing, loaders, modules, numbers, read, trace,
+};
+
+/// The interpreter with every mark that calls need.
+const PYTHON: &str = "/usr/bin/python3.15";
+
+/// A script by what it is rendered from: an interpreter, and those options of `pystap trace` that the script depends on.
+#[derive(Debug)]
+pub(crate) struct Script {
+    pub(crate) python: &'static str,
+    pub(crate) options: &'static [&'static str],
+}
+
+const CALLS: Script = Script {
+    python: PYTHON,
+    options: &[],
+};
+const RUNTIME: Script = Script {
+    python: PYTHON,
+    options: &["--events", "gc,import,audit"],
+};
+const RUNTIME_3_14: Script = Script {
+    python: "/usr/bin/python3.14",
+    options: RUNTIME.options,
+};
+const RUNTIME_3_13: Script = Script {
+    python: "/usr/bin/python3.13",
+    options: RUNTIME.options,
+};
+const BY_FUNCTION_AND_FILE: Script = Script {
+    python: PYTHON,
+    options: &[
+        "--events",
+        "call,return",
+        "--function",
+        "[bx]",
+        "--function",
+        "c*",
+        "--file",
+        "*/nested.py",
+    ],
+};
+const BY_MODULE_AND_EXCLUSION: Script = Script {
+    python: PYTHON,
+    options: &[
+        "--events",
+        "call,return",
+        "--module",
+        "nested",
+        "--exclude",
+        "a",
+        "--exclude",
+        "function:<*>",
+    ],
+};
+const LONG_CALLS: Script = Script {
+    python: PYTHON,
+    options: &["--min-duration", "5ms"],
+};
+
+/// Every script of this file.
+pub(crate) const SCRIPTS: [&Script; 7] = [
+    &CALLS,
+    &RUNTIME,
+    &RUNTIME_3_14,
+    &RUNTIME_3_13,
+    &BY_FUNCTION_AND_FILE,
+    &BY_MODULE_AND_EXCLUSION,
+    &LONG_CALLS,
+];
+
+impl Script {
+    /// The options of this script and these.
+    fn and<'a>(&self, more: &[&'a str]) -> Vec<&'a str> {
+        [self.options, more].concat()
+    }
+
+    /// Traces a program from its start to its end.
+    fn trace(&self, program: &str, more: &[&str]) -> Traced {
+        let arguments = [self.options, more, &["--", self.python, program]].concat();
+        trace(&arguments).complete("targets_ended")
+    }
+}
+
+/// A Python program that runs before it is traced, and ends when its input does.
+struct Service {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Service {
+    /// Starts it and waits until it says that it is ready.
+    fn start(program: &str, arguments: &[&str]) -> Service {
+        let mut child = Command::new(PYTHON)
+            .arg(file(program))
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("Python starts");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let mut service = Service { child, output };
+        assert!(service.line().starts_with("ready"));
+        service
+    }
+
+    fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("a line");
+        line
+    }
+
+    fn request(&mut self, word: &str) -> String {
+        let input = self.child.stdin.as_mut().expect("piped");
+        writeln!(input, "{word}").expect("it reads");
+        self.line()
+    }
+
+    /// Closes its input. What it says of itself last.
+    fn end(&mut self) -> serde_json::Value {
+        drop(self.child.stdin.take());
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).expect("read");
+        assert_eq!(end(&mut self.child, BOUND), Some(0));
+        serde_json::from_str(rest.lines().last().expect("a line")).expect("JSON")
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A program that ticks all the time.
+fn ticking() -> Service {
+    Service::start("tests/programs/counts.py", &["0.02"])
+}
+
+/// Calls by function, of those functions that `truth` counts.
+fn calls_of(
+    traced: &Traced,
+    program: &str,
+    way: Way,
+    truth: &BTreeMap<String, u64>,
+) -> BTreeMap<String, u64> {
+    let mut counts = traced.counts(program, way);
+    counts.retain(|function, _| truth.contains_key(function));
+    counts
+}
+
+/// Every call has its return, as often as the program says that it called.
+fn calls_and_returns_are_exact(traced: &Traced, program: &str) {
+    let truth = numbers(&traced.truth()["calls"]);
+    assert_eq!(calls_of(traced, program, Way::In, &truth), truth);
+    assert_eq!(calls_of(traced, program, Way::Out, &truth), truth);
+    // A thread that changes its processor can overtake its own last record on the way: one in thousands.
+    let without_duration = traced.events.iter().filter(|event| {
+        matches!(&event.what, What::Return { place, duration_ns: None, .. } if place.file.text == program)
+    });
+    let calls: u64 = truth.values().sum();
+    assert!(without_duration.count() as u64 <= calls / 1000);
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn a_recursion_is_seen_call_by_call() {
+    leaves_nothing(|| {
+        let program = file("examples/fib.py");
+        let traced = CALLS.trace(&program, &[]);
+        calls_and_returns_are_exact(&traced, &program);
+        assert!(
+            traced.stdout.starts_with("fib(10) = 55\n"),
+            "{:?}",
+            traced.stdout
+        );
+        let (mut depth, mut deepest) = (0, 0);
+        for (way, ..) in traced.frames(&program).filter(|frame| frame.1 == "fib") {
+            match way {
+                Way::In => depth += 1,
+                Way::Out => depth -= 1,
+            }
+            deepest = deepest.max(depth);
+        }
+        assert_eq!((depth, deepest), (0, 10));
+        assert_eq!(traced.session.events, ["call", "return", "gc"]);
+        assert_eq!(traced.processes(ProcessChange::Exit), [traced.target()]);
+        assert_eq!(traced.summary.command_status, Some(0));
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn calls_in_calls_come_in_their_order_and_nest() {
+    leaves_nothing(|| {
+        let program = file("examples/nested.py");
+        let traced = CALLS.trace(&program, &[]);
+        let order: String = traced
+            .frames(&program)
+            .map(|(way, function, ..)| match way {
+                Way::In => format!("{function}("),
+                Way::Out => ")".to_owned(),
+            })
+            .collect();
+        assert_eq!(order, "<module>(a(b(c()c()c())b(c()c()c())))");
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn frames_that_are_left_and_entered_again_look_as_python_3_15_marks_them() {
+    leaves_nothing(|| {
+        let program = file("examples/generators.py");
+        let traced = CALLS.trace(&program, &[]);
+        let truth = traced.truth();
+        let entries = numbers(&truth["entries"]);
+        assert_eq!(calls_of(&traced, &program, Way::In, &entries), entries);
+        // A creation is entered but never left.
+        let mut returns = numbers(&truth["calls"]);
+        returns.extend(numbers(&truth["resumed"]));
+        assert_eq!(calls_of(&traced, &program, Way::Out, &entries), returns);
+        let ways = |wanted| -> Vec<Way> {
+            let frames = traced.frames(&program).filter(|frame| frame.1 == wanted);
+            frames.map(|(way, ..)| way).collect()
+        };
+        use Way::{In, Out};
+        assert_eq!(ways("count"), [In, In, Out, In, Out, In, Out]);
+        assert_eq!(ways("pause"), [In, In, Out, In, Out]);
+        let raising: String = traced
+            .frames(&program)
+            .skip_while(|frame| frame.1 != "outer")
+            .take(6)
+            .map(|(way, function, ..)| format!("{way:?} {function} "))
+            .collect();
+        assert_eq!(
+            raising,
+            "In outer In middle In inner Out inner Out middle Out outer "
+        );
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn every_thread_has_a_stack_of_its_own() {
+    leaves_nothing(|| {
+        let program = file("examples/threads.py");
+        let traced = CALLS.trace(&program, &[]);
+        calls_and_returns_are_exact(&traced, &program);
+        let mut threads: BTreeMap<u32, String> = BTreeMap::new();
+        for (way, function, pid, tid) in traced.frames(&program) {
+            assert_eq!(pid, traced.target());
+            if function != "<module>" {
+                let order = threads.entry(tid).or_default();
+                order.push_str(if way == Way::In { function } else { ";" });
+            }
+        }
+        let each = format!("worker{};", "work;".repeat(100));
+        assert_eq!(threads.values().collect::<Vec<_>>(), vec![&each; 4]);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn a_running_service_is_attached_to_and_the_session_ends_with_it() {
+    leaves_nothing(|| {
+        let mut service = Service::start("examples/service.py", &[]);
+        let tracing = Tracing::start(&CALLS.and(&["-p", &service.pid()])).live();
+        for (word, answer) in [
+            ("Hello", "ok hello"),
+            ("fail", "failed fail"),
+            ("bye", "ok bye"),
+        ] {
+            assert_eq!(service.request(word).trim_end(), answer);
+        }
+        let truth = numbers(&service.end()["calls"]);
+        let traced = tracing.finish().complete("targets_ended");
+        let program = file("examples/service.py");
+        assert_eq!(calls_of(&traced, &program, Way::In, &truth), truth);
+        assert_eq!(calls_of(&traced, &program, Way::Out, &truth), truth);
+        assert_eq!(traced.target(), service.child.id());
+        assert!(
+            traced
+                .events
+                .iter()
+                .all(|event| event.pid == service.child.id())
+        );
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn garbage_collections_come_with_generation_count_and_pause() {
+    leaves_nothing(|| {
+        let traced = RUNTIME.trace(&file("examples/collect.py"), &[]);
+        let truth = traced.truth();
+        let collected = |generation: &str| {
+            let found = truth["collected"][generation].as_array().expect("a list");
+            let generation = generation.parse::<i64>().expect("a number");
+            let found = found.iter().map(|count| count.as_i64().expect("a number"));
+            found.map(|count| (generation, count)).collect::<Vec<_>>()
+        };
+        let expected = [collected("2"), collected("0")].concat();
+        let mut done = Vec::new();
+        let mut started = Vec::new();
+        for event in &traced.events {
+            match event.what {
+                What::GcStart { generation } => started.push(generation),
+                What::GcDone {
+                    generation,
+                    collected,
+                    pause_ns,
+                } => {
+                    assert!(pause_ns.is_some_and(|pause| pause > 0), "{event:?}");
+                    done.push((generation.expect("its start was seen"), collected));
+                }
+                _ => {}
+            }
+        }
+        // Start-up may have collected, too.
+        let own = done
+            .len()
+            .checked_sub(expected.len())
+            .expect("as many as that");
+        assert_eq!(done[own..], expected);
+        let generations: Vec<i64> = expected.iter().map(|(generation, _)| *generation).collect();
+        assert_eq!(started[started.len() - generations.len()..], generations);
+    });
+}
+
+/// Found and missing modules, audit events, collections, as tests/programs/runtime.py does them.
+fn runtime_is_exact(script: &Script) {
+    leaves_nothing(|| {
+        let traced = script.trace(&file("tests/programs/runtime.py"), &[]);
+        let truth = traced.truth();
+        let version = traced
+            .session
+            .targets
+            .first()
+            .and_then(|target| target.python.clone());
+        let version = version.expect("it is known");
+        assert!(script.python.ends_with(&version[..4]), "{version}");
+        let mut imports: BTreeMap<&str, Vec<Option<bool>>> = BTreeMap::new();
+        let mut audited = 0;
+        let mut collected = Vec::new();
+        for event in &traced.events {
+            match &event.what {
+                What::ImportStart { module } => imports.entry(&module.text).or_default().push(None),
+                What::ImportDone { module, found, .. } => {
+                    imports.entry(&module.text).or_default().push(Some(*found));
+                }
+                What::Audit { name } if name.text == "pystap.test" => audited += 1,
+                What::GcDone {
+                    collected: count, ..
+                } => collected.push(*count),
+                What::Call { .. } | What::Return { .. } => panic!("not asked for: {event:?}"),
+                _ => {}
+            }
+        }
+        for (list, found) in [("imported", true), ("missing", false)] {
+            for module in truth[list].as_array().expect("a list") {
+                let module = module.as_str().expect("a name");
+                let seen = imports.get(module);
+                assert_eq!(
+                    seen,
+                    Some(&vec![None, Some(found)]),
+                    "{module}: {imports:?}"
+                );
+            }
+        }
+        assert_eq!(
+            audited,
+            truth["audited"]["pystap.test"].as_u64().expect("a number")
+        );
+        let expected: Vec<i64> = truth["collected"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(serde_json::Value::as_i64)
+            .collect();
+        assert!(collected.ends_with(&expected), "{collected:?} {expected:?}");
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn imports_audit_events_and_collections_of_python_3_15_are_exact() {
+    runtime_is_exact(&RUNTIME);
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn imports_audit_events_and_collections_of_python_3_14_are_exact() {
+    runtime_is_exact(&RUNTIME_3_14);
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn imports_audit_events_and_collections_of_python_3_13_are_exact() {
+    runtime_is_exact(&RUNTIME_3_13);
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn modules_that_an_import_brings_along_are_all_seen() {
+    leaves_nothing(|| {
+        let traced = RUNTIME.trace(&file("examples/imports.py"), &[]);
+        let truth = traced.truth();
+        let of = |wanted: bool| -> Vec<&str> {
+            let done = traced.events.iter().filter_map(|event| match &event.what {
+                What::ImportDone { module, found, .. } if *found == wanted => Some(&*module.text),
+                _ => None,
+            });
+            done.collect()
+        };
+        // collections puts this one into sys.modules itself; it is never looked for.
+        let put_there = serde_json::json!("collections.abc");
+        let imported = truth["imported"].as_array().expect("a list");
+        for module in imported.iter().filter(|module| **module != put_there) {
+            let times = of(true).iter().filter(|found| *module == **found).count();
+            assert_eq!(times, 1, "{module}: {:?}", of(true));
+        }
+        let missing = truth["missing"][0].as_str().expect("a name");
+        assert!(of(false).contains(&missing), "{:?}", of(false));
+        let audited = |name: &str| {
+            let events = traced.events.iter();
+            events
+                .filter(
+                    |event| matches!(&event.what, What::Audit { name: seen } if seen.text == name),
+                )
+                .count()
+        };
+        // Each module that is not in sys.modules raises one; files are opened on the way.
+        assert!(audited("import") >= of(true).len(), "{}", audited("import"));
+        assert!(audited("open") > 0);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn python_3_13_and_3_14_cannot_give_calls_and_the_reason_is_said() {
+    for script in [&RUNTIME_3_13, &RUNTIME_3_14] {
+        for events in [["--events", "call"].as_slice(), &[]] {
+            let mut command = command(["trace"]);
+            command
+                .args(events)
+                .args(["--", script.python, "-c", "print('it ran')"]);
+            let ended = run(&mut command);
+            let message = ended.only_error();
+            assert_eq!(ended.code, 3, "{message}");
+            assert!(message.contains("call"), "{message}");
+            assert!(message.contains("--events gc,import,audit"), "{message}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn filters_leave_exactly_what_was_asked_for() {
+    let program = file("examples/nested.py");
+    for script in [&BY_FUNCTION_AND_FILE, &BY_MODULE_AND_EXCLUSION] {
+        leaves_nothing(|| {
+            let traced = script.trace(&program, &[]);
+            let mut truth = numbers(&traced.truth()["calls"]);
+            truth.remove("a");
+            assert_eq!(traced.counts(&program, Way::In), truth, "{script:?}");
+            assert_eq!(traced.counts(&program, Way::Out), truth, "{script:?}");
+            let others = traced.events.iter().find(|event| match &event.what {
+                What::Call { place, .. } | What::Return { place, .. } => place.file.text != program,
+                _ => false,
+            });
+            assert_eq!(others, None, "{script:?}");
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn only_long_calls_are_reported_and_once_each() {
+    leaves_nothing(|| {
+        let program = file("examples/slow.py");
+        let traced = LONG_CALLS.trace(&program, &[]);
+        assert!(traced.counts(&program, Way::In).is_empty());
+        let mut durations: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+        for event in &traced.events {
+            if let What::Return {
+                place, duration_ns, ..
+            } = &event.what
+            {
+                let duration = duration_ns.expect("the kernel measured it");
+                assert!(duration >= 5_000_000, "{event:?}");
+                if place.file.text == program {
+                    durations
+                        .entry(&place.function.text)
+                        .or_default()
+                        .push(duration);
+                }
+            }
+        }
+        assert_eq!(durations["pause"].len(), 1, "{durations:?}");
+        assert_eq!(durations["busy"].len(), 2, "{durations:?}");
+        assert!(
+            durations["step"].iter().any(|taken| *taken >= 20_000_000),
+            "{durations:?}"
+        );
+        // The machine may have been busy elsewhere in some of the 200 others, but not in most.
+        assert!(durations["step"].len() < 20, "{durations:?}");
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn a_hundred_thousand_calls_are_all_seen() {
+    leaves_nothing(|| {
+        let program = file("examples/storm.py");
+        let arguments = CALLS.and(&["--", PYTHON, &program, "100000"]);
+        let traced = trace(&arguments).complete("targets_ended");
+        calls_and_returns_are_exact(&traced, &program);
+        assert_eq!(traced.counts(&program, Way::In)["f"], 100_000);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn names_that_nobody_writes_arrive_whole_or_marked() {
+    leaves_nothing(|| {
+        let traced = CALLS.trace(&file("examples/hostile_names.py"), &[]);
+        let mut truth = numbers(&traced.truth()["calls"]);
+        truth.retain(|name, _| name != "main" && name != "make");
+        assert!(truth.len() > 20, "{truth:?}");
+        let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+        let mut altered = Vec::new();
+        for event in &traced.events {
+            let What::Call { place, .. } = &event.what else {
+                continue;
+            };
+            if place.file.text.starts_with("/hostile/") {
+                *seen.entry(place.function.text.clone()).or_default() += 1;
+                if place.function.cut {
+                    altered.push(place.function.clone());
+                }
+            }
+        }
+        for (name, calls) in &truth {
+            // C strings end at a NUL.
+            let name = name.split('\0').next().unwrap_or_default();
+            let found = seen.get(name).copied().or_else(|| {
+                let cut = altered.iter().find(|text| {
+                    let kept = text.text.trim_end_matches('\u{fffd}');
+                    kept.len() >= 500 && name.starts_with(kept)
+                })?;
+                seen.get(&cut.text).copied()
+            });
+            assert_eq!(found, Some(*calls), "{name:?} in {seen:?}");
+        }
+        // The two names of 600 bytes; cut in the middle of a character where there are characters of two.
+        assert_eq!(altered.len(), 4, "{altered:?}");
+        assert_eq!(seen.len(), truth.len());
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn children_are_followed_through_fork_and_exec() {
+    leaves_nothing(|| {
+        let program = file("examples/forks.py");
+        let traced = CALLS.trace(&program, &[]);
+        let truth = traced.truth();
+        let children: Vec<u32> = truth["children"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|pid| u32::try_from(pid.as_u64().expect("a number")).expect("a pid"))
+            .collect();
+        let work = |wanted: u32| {
+            let frames = traced.frames(&program);
+            frames
+                .filter(|(way, function, pid, _)| {
+                    (*way, *function, *pid) == (Way::In, "work", wanted)
+                })
+                .count()
+        };
+        assert_eq!(work(children[0]), 10);
+        assert_eq!(work(children[1]), 15);
+        assert_eq!(work(traced.target()), 0);
+        assert_eq!(traced.processes(ProcessChange::Fork), children);
+        assert_eq!(traced.processes(ProcessChange::Exec), children[1..]);
+        let mut ended = traced.processes(ProcessChange::Exit);
+        ended.sort_unstable();
+        let mut all = vec![traced.target(), children[0], children[1]];
+        all.sort_unstable();
+        assert_eq!(ended, all);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn children_are_left_alone_when_that_is_wanted() {
+    leaves_nothing(|| {
+        let program = file("examples/forks.py");
+        let traced = CALLS.trace(&program, &["--no-subprocesses"]);
+        let foreign = traced
+            .events
+            .iter()
+            .find(|event| event.pid != traced.target());
+        assert_eq!(foreign, None);
+        let truth = numbers(&traced.truth()["calls"]);
+        let counts = traced.counts(&program, Way::In);
+        assert_eq!(counts.get("start"), truth.get("start"));
+        assert_eq!(counts.get("work"), None);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn an_event_limit_is_exact_and_the_command_goes_on() {
+    leaves_nothing(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let said = directory.path().join("said");
+        let storm = file("examples/storm.py");
+        let shell = "exec \"$0\" \"$1\" 20000 >\"$2\"";
+        let said = said.to_str().expect("UTF-8");
+        let command = [
+            "--python", PYTHON, "--", "sh", "-c", shell, PYTHON, &storm, said,
+        ];
+        let arguments = [CALLS.options, &["-n", "50"], &command].concat();
+        let traced = Tracing::start(&arguments).finish();
+        assert_eq!(traced.summary.ended, "max_events");
+        assert_eq!((traced.events.len(), traced.code), (50, 0));
+        eventually("the command ends by itself", || {
+            fs::read_to_string(said).is_ok_and(|text| text.contains("\"f\": 20000"))
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn a_session_ends_after_its_duration() {
+    leaves_nothing(|| {
+        let service = ticking();
+        let tracing = Tracing::start(&CALLS.and(&["--duration", "2s", "-p", &service.pid()]));
+        let traced = tracing.live().finish().complete("duration");
+        assert!(
+            traced.summary.wall_ns >= 2_000_000_000,
+            "{:?}",
+            traced.summary
+        );
+        assert!(traced.summary.delivered > 0);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn signals_end_a_session_and_not_its_target() {
+    for (signal, word) in [(Signal::INT, "interrupted"), (Signal::TERM, "terminated")] {
+        leaves_nothing(|| {
+            let mut service = ticking();
+            let tracing = Tracing::start(&CALLS.and(&["-p", &service.pid()])).live();
+            tracing.wait_for_output(10_000);
+            tracing.signal(signal);
+            let traced = tracing.finish().complete(word);
+            let ticks = traced.counts(&file("tests/programs/counts.py"), Way::In)["tick"];
+            let truth = numbers(&service.end()["calls"])["tick"];
+            assert!((1..=truth).contains(&ticks), "{ticks} of {truth}");
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn a_reader_that_goes_away_ends_the_session_and_not_its_target() {
+    leaves_nothing(|| {
+        let mut service = ticking();
+        let (tracing, reader) = Tracing::to_pipe(&CALLS.and(&["-p", &service.pid()]));
+        let lines = BufReader::new(reader).lines();
+        let read: Vec<String> = lines.take(5).map_while(Result::ok).collect();
+        assert_eq!(read.len(), 5);
+        let (code, said) = tracing.end();
+        assert_eq!(code, 0, "{said:#?}");
+        assert!(!said.iter().any(|line| line.contains("error")), "{said:#?}");
+        service.end();
+    });
+}
+
+/// Ends processes that nobody here is the parent of.
+fn kill(pids: &[u32]) {
+    for pid in pids {
+        let pid = Pid::from_raw(i32::try_from(*pid).expect("a pid")).expect("a pid");
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// A session that is only there to tidy up. What it said.
+fn next_session(service: &Service) -> Vec<String> {
+    let tracing = Tracing::start(&CALLS.and(&["-n", "1", "-p", &service.pid()]));
+    let traced = tracing.finish().complete("max_events");
+    traced.said
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn a_pystap_that_is_killed_takes_module_and_loader_along() {
+    leaves_nothing(|| {
+        let mut service = ticking();
+        let tracing = Tracing::start(&CALLS.and(&["-p", &service.pid()])).live();
+        assert_eq!(modules().len(), 1);
+        tracing.signal(Signal::KILL);
+        assert_eq!(tracing.end().0, 128 + 9);
+        eventually("the module is gone", || modules().is_empty());
+        eventually("the loader is gone", || loaders().is_empty());
+        let said = next_session(&service);
+        let removed =
+            |line: &&String| line.contains("removed /run/pystap/") && line.contains("killed");
+        assert!(said.iter().any(|line| removed(&line)), "{said:#?}");
+        service.end();
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn a_module_that_nobody_is_left_for_is_removed_by_the_next_session() {
+    leaves_nothing(|| {
+        let mut service = ticking();
+        let tracing = Tracing::start(&CALLS.and(&["-p", &service.pid()])).live();
+        // Stopped, so that it cannot tidy up after its loader.
+        tracing.signal(Signal::STOP);
+        kill(&loaders());
+        eventually("the loader is gone", || loaders().is_empty());
+        tracing.signal(Signal::KILL);
+        assert_eq!(tracing.end().0, 128 + 9);
+        assert_eq!(modules().len(), 1, "nobody was left to remove it");
+        let said = next_session(&service);
+        let removed = |line: &&String| line.contains("removed the module stap_");
+        assert!(said.iter().any(|line| removed(&line)), "{said:#?}");
+        service.end();
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn sessions_do_not_disturb_each_other_on_two_processes_or_on_one() {
+    leaves_nothing(|| {
+        let (mut one, mut two) = (ticking(), ticking());
+        let program = file("tests/programs/counts.py");
+        let sessions: Vec<(u32, Tracing)> = [&one, &two, &one]
+            .into_iter()
+            .map(|service| {
+                let tracing = Tracing::start(&CALLS.and(&["-p", &service.pid()])).live();
+                (service.child.id(), tracing)
+            })
+            .collect();
+        assert_eq!(modules().len(), 3);
+        for (pid, tracing) in sessions {
+            tracing.wait_for_output(10_000);
+            tracing.signal(Signal::INT);
+            let traced = tracing.finish().complete("interrupted");
+            assert!(traced.counts(&program, Way::In)["tick"] > 0);
+            assert!(traced.events.iter().all(|event| event.pid == pid));
+        }
+        one.end();
+        two.end();
+    });
+}
+
+/// A storm whose events nobody reads: its own output goes to a file, pystap's to a pipe.
+fn storm_into_a_pipe_that_nobody_reads(
+    directory: &tempfile::TempDir,
+) -> (Tracing, std::io::PipeReader) {
+    let said = directory.path().join("said");
+    let said = said.to_str().expect("UTF-8");
+    let storm = file("examples/storm.py");
+    let shell = "exec \"$0\" \"$1\" 150000 >\"$2\"";
+    let arguments = CALLS.and(&[
+        "--python", PYTHON, "--", "sh", "-c", shell, PYTHON, &storm, said,
+    ]);
+    let (tracing, reader) = Tracing::to_pipe(&arguments);
+    eventually("the traced program ends", || {
+        fs::read_to_string(said).is_ok_and(|text| text.contains("\"f\": 150000"))
+    });
+    (tracing, reader)
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn a_reader_that_stalls_costs_the_target_nothing_and_loses_what_is_counted() {
+    leaves_nothing(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (tracing, mut reader) = storm_into_a_pipe_that_nobody_reads(&directory);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("read");
+        let (code, said) = tracing.end();
+        let traced = read(&text, code, said, String::new());
+        assert_eq!((traced.summary.ended.as_str(), code), ("targets_ended", 0));
+        // Ours, or the kernel's buffers while the loader itself was kept from running.
+        let lost = traced.lost_at(LossStage::Output) + traced.lost_at(LossStage::Kernel);
+        assert!(lost > 0, "{:?}", traced.summary);
+        assert_eq!(lost, traced.summary.lost, "{:?}", traced.summary);
+        let storm = file("examples/storm.py");
+        let seen = traced.counts(&storm, Way::In)["f"] + traced.counts(&storm, Way::Out)["f"];
+        assert!(seen + lost >= 300_000, "{seen} seen, {:?}", traced.summary);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn a_session_whose_reader_stalls_can_still_be_interrupted() {
+    leaves_nothing(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (tracing, reader) = storm_into_a_pipe_that_nobody_reads(&directory);
+        tracing.signal(Signal::INT);
+        let begun = std::time::Instant::now();
+        let (code, said) = tracing.end();
+        assert!(begun.elapsed() < Duration::from_secs(60), "{said:#?}");
+        assert!(code == 0 || code == 1, "{code} {said:#?}");
+        drop(reader);
+    });
+}

@@ -1,0 +1,61 @@
+//! Compiles scripts where compiling is quick, for the live tests: in a chroot of the machine that will run them, on the
+//! host's own processor. What is compiled is kept by pystap itself and found again inside.
+
+use std::fs;
+
+use crate::command::{Ended, command, kinds, run};
+use crate::live::SCRIPTS;
+
+/// The release of the one kernel of this tree.
+fn kernel() -> String {
+    let mut releases: Vec<String> = fs::read_dir("/lib/modules")
+        .expect("a kernel is installed")
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    let release = releases.pop().expect("a kernel is installed");
+    assert!(releases.is_empty(), "more than one kernel: {releases:?}");
+    release
+}
+
+fn compile(python: &str, options: &[&str]) -> Ended {
+    let mut command = command(["trace", "--compile-only", "--kernel", &kernel()]);
+    if let Some(home) = std::env::var_os("HOME") {
+        command.env("HOME", home);
+    }
+    run(command.args(["--python", python]).args(options))
+}
+
+#[test]
+#[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]
+fn every_script_of_the_live_tests_becomes_a_module() {
+    for script in SCRIPTS {
+        let compiled = compile(script.python, script.options);
+        assert_eq!(compiled.code, 0, "{script:?}: {}", compiled.stderr);
+        // Nothing may go wrong twice: the second time it is found.
+        let again = compile(script.python, script.options);
+        assert_eq!(again.code, 0, "{script:?}: {}", again.stderr);
+        assert!(
+            !again.stderr.contains("compiling"),
+            "{script:?}: {}",
+            again.stderr
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]
+fn every_template_becomes_a_module_for_every_interpreter() {
+    let named = std::env::var("PYSTAP_TEST_INTERPRETERS").expect("paths, separated by colons");
+    for python in named.split(':') {
+        let kinds = kinds(python);
+        assert!(!kinds.is_empty(), "{python} has no marks");
+        let all = kinds.join(",");
+        let compiled = compile(python, &["--events", &all]);
+        assert_eq!(compiled.code, 0, "{python} {all}: {}", compiled.stderr);
+        if kinds.contains(&"return") {
+            let compiled = compile(python, &["--events", &all, "--min-duration", "1ms"]);
+            assert_eq!(compiled.code, 0, "{python} {all} long: {}", compiled.stderr);
+        }
+    }
+}

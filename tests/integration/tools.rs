@@ -1,0 +1,387 @@
+//! What becomes of a trace when stap or staprun fails: their words, recorded from the real ones, come from stand-ins
+//! (tests/fake/tool). Each failure must be told in our words, keep stap's own caret, and leave nothing behind.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use pystap::engine::stap::diagnostics::Loss;
+use pystap::engine::stap::wire::{Encoder, WIRE_VERSION};
+use pystap::engine::stap::{Module, Stap, Start, Toolchain};
+use pystap::engine::{Message, Running};
+use pystap::event::{Event, What};
+
+use crate::command::{Ended, PYTHON, command, file, run};
+
+/// A directory with a stand-in for stap and one for staprun.
+struct Tools(tempfile::TempDir);
+
+impl Tools {
+    /// Both do nothing and succeed, and stap leaves a module.
+    fn new() -> Tools {
+        let tools = Tools(tempfile::tempdir().expect("a directory"));
+        for name in ["stap", "staprun"] {
+            let path = tools.path(name);
+            fs::copy(file("tests/fake/tool"), &path).expect("copied");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+            tools.write(&format!("{name}.status"), b"0");
+        }
+        tools.write("stap_0123_1.ko", b"not a module");
+        let module = tools.path("stap_0123_1.ko");
+        tools.write("stap.stdout", module.to_str().expect("UTF-8").as_bytes());
+        tools
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.path(name), bytes).expect("written");
+    }
+
+    /// stap fails and says what was recorded in tests/data/stap.
+    fn recorded(recording: &str) -> Tools {
+        let tools = Tools::new();
+        let said = fs::read(file(&format!("tests/data/stap/{recording}.txt"))).expect("recorded");
+        tools.write("stap.stderr", &said);
+        tools.write("stap.stdout", b"");
+        tools.write("stap.status", b"1");
+        tools
+    }
+
+    /// staprun fails and says this.
+    fn staprun_says(stdout: &[u8], stderr: &str) -> Tools {
+        let tools = Tools::new();
+        tools.write("staprun.stdout", stdout);
+        tools.write("staprun.stderr", stderr.as_bytes());
+        tools.write("staprun.status", b"1");
+        tools
+    }
+
+    /// Runs `pystap trace` with them, and with a cache of its own.
+    fn trace(&self, arguments: &[&str]) -> Ended {
+        let mut command = command(["trace", "--events", "gc", "--stap"]);
+        command.arg(self.path("stap")).args(arguments);
+        run(command.env("XDG_CACHE_HOME", self.path("cache")))
+    }
+
+    fn compile(&self) -> Ended {
+        self.trace(&[
+            "--quiet",
+            "--compile-only",
+            "--kernel",
+            "6.1.0-stub",
+            "--python",
+            PYTHON,
+        ])
+    }
+
+    /// What the engine says of a module that this staprun loads: probes are never live, as far as it goes.
+    fn messages(&self) -> Said {
+        // A process has one session, and the tests of this file share a process.
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let toolchain = Toolchain {
+            stap: self.path("stap"),
+            staprun: self.path("staprun"),
+            version: "5.6".to_owned(),
+            kernel: "6.1.0-stub".to_owned(),
+        };
+        let (engine, _) = Stap::new(toolchain).expect("/run can be written");
+        let module = Module {
+            path: self.path("stap_0123_1.ko"),
+        };
+        let running = engine.run(&module, Start::default()).expect("it starts");
+        let mut said = Said::default();
+        loop {
+            let message = running.messages().recv_timeout(Duration::from_secs(60));
+            match message.expect("it ends") {
+                Message::Events(mut batch) => said.events += batch.events().len(),
+                Message::Unparsed(count) => said.unparsed += count,
+                Message::Failed(reason) => said.failed.push(reason),
+                Message::Diagnostic(diagnostic) => said.losses.extend(diagnostic.loss),
+                Message::Ended { clean } => {
+                    said.clean = clean;
+                    return said;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What an engine said until its end.
+#[derive(Debug, Default)]
+struct Said {
+    events: usize,
+    unparsed: u64,
+    failed: Vec<String>,
+    losses: Vec<Loss>,
+    clean: bool,
+}
+
+/// Events as the script sends them.
+fn wire(events: u64) -> Vec<u8> {
+    let mut encoder = Encoder::new();
+    encoder.version(WIRE_VERSION);
+    for number in 0..events {
+        encoder.event(&Event {
+            ts: 1_800_000_000_000_000_000 + number,
+            pid: 7,
+            tid: 7,
+            what: What::GcStart { generation: 0 },
+        });
+    }
+    encoder.take()
+}
+
+#[test]
+fn an_error_in_a_script_is_told_in_a_sentence_with_staps_own_caret_below() {
+    for (recording, says, caret_below) in [
+        ("parse.4.8", "not be compiled", "source: }"),
+        ("parse.5.6", "not be compiled", "source: }"),
+        ("no-match.5.6", "not be compiled", "source: probe process("),
+        ("regex.4.8", "not be compiled", "source: probe begin"),
+        ("type-mismatch.5.6", "not be compiled", "source: "),
+        (
+            "compile-error.5.6",
+            "not be compiled",
+            "this_is_not_declared()",
+        ),
+    ] {
+        let ended = Tools::recorded(recording).compile();
+        assert_eq!(
+            (ended.code, ended.stdout.as_str()),
+            (3, ""),
+            "{recording}: {ended:?}"
+        );
+        let mut lines = ended.stderr.lines();
+        let sentence = lines.next().unwrap_or_default();
+        assert!(
+            sentence.starts_with("pystap: error: "),
+            "{recording}: {ended:?}"
+        );
+        assert!(sentence.contains(says), "{recording}: {sentence}");
+        assert!(
+            lines.clone().all(|line| line.starts_with("    ")),
+            "{recording}: {ended:?}"
+        );
+        // The excerpt is for people who asked for messages at all.
+        assert_eq!(lines.count(), 0, "{recording}: quiet means one line");
+
+        let tools = Tools::recorded(recording);
+        let loud = tools.trace(&[
+            "--compile-only",
+            "--kernel",
+            "6.1.0-stub",
+            "--python",
+            PYTHON,
+        ]);
+        let mut below = loud
+            .stderr
+            .lines()
+            .skip_while(|line| !line.contains(caret_below));
+        let source = below
+            .next()
+            .unwrap_or_else(|| panic!("{recording}: {}", loud.stderr));
+        let caret = below.next().unwrap_or_default();
+        let column = caret
+            .find('^')
+            .unwrap_or_else(|| panic!("{recording}: {}", loud.stderr));
+        assert!(column < source.len(), "{recording}: {}", loud.stderr);
+    }
+}
+
+#[test]
+fn a_host_on_which_nothing_compiles_is_told_what_it_lacks() {
+    for (recording, says) in [
+        ("no-build-tree.4.8", "headers"),
+        ("no-makefile.4.8", "headers"),
+        ("no-release.5.6", "kernel"),
+        ("normal-user.4.8", "root"),
+        ("stap-too-old.4.8", "stap"),
+    ] {
+        let ended = Tools::recorded(recording).compile();
+        assert_eq!(ended.code, 3, "{recording}: {ended:?}");
+        assert!(ended.only_error().contains(says), "{recording}: {ended:?}");
+    }
+}
+
+#[test]
+fn a_stap_that_fails_without_a_word_is_to_be_run_by_hand() {
+    let tools = Tools::recorded("parse.5.6");
+    tools.write("stap.stderr", b"");
+    let ended = tools.compile();
+    assert_eq!(ended.code, 3, "{ended:?}");
+    assert!(ended.only_error().contains("--dry-run"), "{ended:?}");
+}
+
+#[test]
+fn a_stap_that_says_it_worked_but_left_no_module_has_not_compiled() {
+    let tools = Tools::new();
+    tools.write("stap.stdout", b"/no/such/module.ko\n");
+    let ended = tools.compile();
+    assert_eq!(ended.code, 3, "{ended:?}");
+    assert!(
+        ended.only_error().contains("could not be compiled"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn a_compiled_module_is_kept_and_stap_is_not_asked_again() {
+    let tools = Tools::new();
+    let first = tools.trace(&[
+        "--compile-only",
+        "--kernel",
+        "6.1.0-stub",
+        "--python",
+        PYTHON,
+    ]);
+    assert_eq!(first.code, 0, "{first:?}");
+    assert!(
+        first.stderr.contains("compiling the probe script"),
+        "{first:?}"
+    );
+    // From here on it would fail.
+    tools.write("stap.stdout", b"");
+    let second = tools.trace(&[
+        "--compile-only",
+        "--kernel",
+        "6.1.0-stub",
+        "--python",
+        PYTHON,
+    ]);
+    assert_eq!(second.code, 0, "{second:?}");
+    assert!(!second.stderr.contains("compiling"), "{second:?}");
+    let other_kernel = tools.trace(&[
+        "--compile-only",
+        "--kernel",
+        "6.2.0-stub",
+        "--python",
+        PYTHON,
+    ]);
+    assert_eq!(other_kernel.code, 3, "{other_kernel:?}");
+}
+
+#[test]
+fn an_output_file_that_cannot_be_written_is_found_out_before_anything_is_compiled() {
+    let tools = Tools::new();
+    let directory = tools.path("missing").join("events.json");
+    let output = directory.to_str().expect("UTF-8");
+    let ended = tools.trace(&[
+        "-o",
+        output,
+        "--quiet",
+        "--",
+        PYTHON,
+        "-c",
+        "print('it ran')",
+    ]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let message = ended.only_error();
+    assert!(
+        message.contains(output) && message.contains("--output"),
+        "{message}"
+    );
+    assert!(
+        !tools.path("cache").join("pystap").exists(),
+        "something was compiled"
+    );
+}
+
+#[test]
+fn a_module_that_the_kernel_refuses_is_explained_and_the_command_never_runs() {
+    for (reason, says) in [
+        ("Required key not available", "sign"),
+        ("Operation not permitted", "lock"),
+        ("Invalid module format", "kernel"),
+    ] {
+        let stderr = format!("ERROR: Couldn't insert module '/x/stap_0123_1.ko': {reason}\n");
+        let tools = Tools::staprun_says(b"", &stderr);
+        let ran = tools.path("ran");
+        let code = format!("open({:?}, 'w')", ran.to_str().expect("UTF-8"));
+        let output = tools.path("events.json");
+        let output = output.to_str().expect("UTF-8");
+        let ended = tools.trace(&["-o", output, "--", PYTHON, "-c", &code]);
+        assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{ended:?}");
+        let error = ended
+            .stderr
+            .lines()
+            .find_map(|line| line.strip_prefix("pystap: error: "))
+            .unwrap_or_else(|| panic!("no error: {ended:?}"));
+        assert!(
+            error.contains(reason) || error.contains(says),
+            "{reason}: {error}"
+        );
+        assert!(!ran.exists(), "the command ran without being traced");
+    }
+}
+
+#[test]
+fn a_loader_that_dies_in_the_middle_of_a_record_loses_that_record_and_no_other() {
+    let mut bytes = wire(1000);
+    bytes.truncate(bytes.len() - 9);
+    let said = Tools::staprun_says(&bytes, "").messages();
+    assert_eq!((said.events, said.unparsed, said.clean), (999, 1, false));
+}
+
+#[test]
+fn a_loader_that_ends_well_is_told_from_one_that_does_not() {
+    let tools = Tools::staprun_says(&wire(10), "");
+    tools.write("staprun.status", b"0");
+    let said = tools.messages();
+    assert_eq!((said.events, said.unparsed, said.clean), (10, 0, true));
+}
+
+#[test]
+fn damage_in_the_middle_of_a_stream_is_counted_and_passed_over() {
+    let mut bytes = wire(1000);
+    // The kind and the magic number of one record in the middle; a record has 32 bytes.
+    let middle = 500 * 32 + 5;
+    bytes[middle..middle + 3].fill(0);
+    let said = Tools::staprun_says(&bytes, "").messages();
+    assert_eq!((said.events, said.unparsed), (999, 1));
+}
+
+#[test]
+fn a_script_of_another_version_of_the_wire_is_not_believed() {
+    let mut encoder = Encoder::new();
+    encoder.version(WIRE_VERSION + 1);
+    let said = Tools::staprun_says(encoder.bytes(), "").messages();
+    let [reason] = said.failed.as_slice() else {
+        panic!("{said:?}");
+    };
+    assert!(reason.contains("version 2 of the wire"), "{reason}");
+}
+
+#[test]
+fn what_stap_says_was_lost_comes_as_numbers_beside_the_events() {
+    let stderr = "WARNING: Number of errors: 3, skipped probes: 12\n\
+        WARNING: There were 5 transport failures. Try stap -s to increase the buffer size from 16.\n\
+        WARNING: There were 7 lost messages, 224 lost bytes, and 0 unexpected sequences.\n";
+    let said = Tools::staprun_says(&wire(10), stderr).messages();
+    assert_eq!(said.events, 10);
+    let total = |field: fn(&Loss) -> u64| said.losses.iter().map(field).sum::<u64>();
+    assert_eq!(total(|loss| loss.errors), 3, "{said:?}");
+    assert_eq!(total(|loss| loss.skipped), 12, "{said:?}");
+    assert_eq!(total(|loss| loss.transport_failures), 5, "{said:?}");
+    assert_eq!(total(|loss| loss.lost_messages), 7, "{said:?}");
+}
+
+/// The directory of a session is removed however the session ends.
+#[test]
+fn a_session_that_fails_leaves_no_directory() {
+    let ended = Tools::recorded("parse.5.6").compile();
+    assert_eq!(ended.code, 3, "{ended:?}");
+    let sessions = Path::new("/run/pystap");
+    for entry in fs::read_dir(sessions).into_iter().flatten().flatten() {
+        // Others may run at the moment; a dead one has no process.
+        let name = entry.file_name();
+        let process = Path::new("/proc").join(&name);
+        assert!(process.exists(), "{} is left", entry.path().display());
+    }
+}

@@ -1,0 +1,382 @@
+//! A session of `pystap trace` in a test: started, waited for within bounds, its events read back with pystap's own reader
+//! and checked against the schema. Every wait has a bound and a condition.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::LazyLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, unbounded};
+use pystap::event::json::{Line, Reader};
+use pystap::event::{Event, ProcessChange, Session, Summary, What};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::command::{command, end};
+
+/// For anything at all in an emulated machine.
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
+
+static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+    let schema = serde_json::from_str(pystap::event::json_schema()).expect("JSON");
+    jsonschema::validator_for(&schema).expect("a schema")
+});
+
+/// A running `pystap trace`. Dropped, it is stopped, so that a test that fails does not disturb the next one.
+#[derive(Debug)]
+pub(crate) struct Tracing {
+    child: Child,
+    messages: Receiver<String>,
+    said: Vec<String>,
+    output: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+/// What a session was.
+#[derive(Debug)]
+pub(crate) struct Traced {
+    pub(crate) code: i32,
+    pub(crate) session: Session,
+    pub(crate) events: Vec<Event>,
+    pub(crate) summary: Summary,
+    /// What the launched command printed.
+    pub(crate) stdout: String,
+    /// What pystap said, line by line.
+    pub(crate) said: Vec<String>,
+}
+
+impl Tracing {
+    /// Starts `pystap trace` with these arguments, its events going to a file of its own.
+    pub(crate) fn start(arguments: &[&str]) -> Tracing {
+        let directory = tempfile::tempdir().expect("a directory");
+        let output = directory.path().join("events.json");
+        let mut before: Vec<OsString> =
+            vec!["trace".into(), "--output".into(), output.clone().into()];
+        before.extend(arguments.iter().map(OsString::from));
+        let child = session(&before)
+            .stdout(fs::File::create(directory.path().join("stdout")).expect("made"))
+            .spawn()
+            .expect("pystap starts");
+        Tracing::of(child, output, directory)
+    }
+
+    /// Starts `pystap trace` with these arguments, its events going to a pipe.
+    pub(crate) fn to_pipe(arguments: &[&str]) -> (Tracing, std::io::PipeReader) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let mut before: Vec<OsString> = vec!["trace".into(), "--format=json".into()];
+        before.extend(arguments.iter().map(OsString::from));
+        let child = session(&before)
+            .stdout(writer)
+            .spawn()
+            .expect("pystap starts");
+        let output = directory.path().join("events.json");
+        (Tracing::of(child, output, directory), reader)
+    }
+
+    fn of(mut child: Child, output: PathBuf, directory: tempfile::TempDir) -> Tracing {
+        let (sender, messages) = unbounded();
+        let stderr = child.stderr.take().expect("piped");
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Tracing {
+            child,
+            messages,
+            said: Vec::new(),
+            output,
+            _directory: directory,
+        }
+    }
+
+    /// Waits until pystap says a line with these words.
+    pub(crate) fn wait_for(&mut self, words: &str) {
+        let deadline = Instant::now() + BOUND;
+        while !self.said.iter().any(|line| line.contains(words)) {
+            let line = self.messages.recv_deadline(deadline);
+            let line = line.unwrap_or_else(|_| panic!("{words:?} was not said: {:#?}", self.said));
+            // Compiling takes minutes in an emulated machine.
+            assert!(
+                !line.contains("compiling"),
+                "a script is compiled that is not in SCRIPTS: {:?}",
+                self.child
+            );
+            self.said.push(line);
+        }
+    }
+
+    /// Waits until the probes are live.
+    pub(crate) fn live(mut self) -> Tracing {
+        self.wait_for("probes are live");
+        self
+    }
+
+    /// Waits until so many bytes of events were written.
+    pub(crate) fn wait_for_output(&self, bytes: u64) {
+        eventually("events are written", || {
+            fs::metadata(&self.output).is_ok_and(|file| file.len() >= bytes)
+        });
+    }
+
+    /// Sends a signal to pystap.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// Waits for its end. The exit code and what was said.
+    pub(crate) fn end(mut self) -> (i32, Vec<String>) {
+        let Some(code) = end(&mut self.child, BOUND) else {
+            panic!("pystap does not end; it said {:#?}", self.rest());
+        };
+        (code, self.rest())
+    }
+
+    /// Waits for its end and reads what it has written to its file.
+    pub(crate) fn finish(mut self) -> Traced {
+        let Some(code) = end(&mut self.child, BOUND) else {
+            panic!("pystap does not end; it said {:#?}", self.rest());
+        };
+        let said = self.rest();
+        let text = fs::read_to_string(&self.output)
+            .unwrap_or_else(|error| panic!("no events ({error}): {said:#?}"));
+        let stdout = fs::read_to_string(self.output.with_file_name("stdout"));
+        read(&text, code, said, stdout.unwrap_or_default())
+    }
+
+    fn rest(&mut self) -> Vec<String> {
+        self.said.extend(self.messages.iter());
+        std::mem::take(&mut self.said)
+    }
+}
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        let process = Pid::from_child(&self.child);
+        for signal in [Signal::INT, Signal::KILL] {
+            if matches!(self.child.try_wait(), Ok(None)) {
+                let _ = kill_process(process, signal);
+                // A test may have stopped it.
+                let _ = kill_process(process, Signal::CONT);
+                let _ = end(&mut self.child, Duration::from_secs(20));
+            }
+        }
+    }
+}
+
+fn session(arguments: &[OsString]) -> std::process::Command {
+    let mut command = command(arguments);
+    // The cache of compiled scripts is found through it.
+    if let Some(home) = std::env::var_os("HOME") {
+        command.env("HOME", home);
+    }
+    command.stderr(Stdio::piped());
+    command
+}
+
+/// Runs `pystap trace` to its end.
+pub(crate) fn trace(arguments: &[&str]) -> Traced {
+    let mut tracing = Tracing::start(arguments);
+    let Some(code) = end(&mut tracing.child, BOUND) else {
+        panic!("pystap does not end; it said {:#?}", tracing.rest());
+    };
+    assert_eq!(code, 0, "{:#?}", tracing.rest());
+    let traced = tracing.finish();
+    assert!(
+        !traced.said.iter().any(|line| line.contains("compiling")),
+        "a script is compiled that is not in SCRIPTS: {arguments:?}"
+    );
+    traced
+}
+
+/// Reads a whole stream. Long ones are checked against the schema in samples: validation is what takes longest.
+pub(crate) fn read(text: &str, code: i32, said: Vec<String>, stdout: String) -> Traced {
+    let mut reader = Reader::new();
+    let (mut session, mut summary, mut events) = (None, None, Vec::new());
+    let every = text.len() / 1_000_000 + 1;
+    for (number, line) in text.lines().enumerate() {
+        assert!(summary.is_none(), "after the last line: {line}");
+        if number % every == 0 {
+            let value = serde_json::from_str(line).expect("JSON");
+            let wrong: Vec<String> = SCHEMA
+                .iter_errors(&value)
+                .map(|wrong| wrong.to_string())
+                .collect();
+            assert!(wrong.is_empty(), "{line}: {wrong:?}");
+        }
+        let read = reader.read(line);
+        match read.unwrap_or_else(|error| panic!("{line}: {error}")) {
+            Line::Session(line) => assert!(session.replace(line).is_none() && number == 0),
+            Line::Event(event) => events.push(event),
+            Line::Summary(line) => summary = Some(line),
+        }
+    }
+    let missing = |what: &str| format!("no {what} line: {said:#?}\n{text:.2000}");
+    let traced = Traced {
+        code,
+        session: session.unwrap_or_else(|| panic!("{}", missing("session"))),
+        summary: summary.unwrap_or_else(|| panic!("{}", missing("summary"))),
+        events,
+        stdout,
+        said,
+    };
+    let lost = |event: &&Event| matches!(event.what, What::Lost { .. });
+    let delivered = traced.events.iter().filter(|event| !lost(event)).count();
+    assert_eq!(
+        traced.summary.delivered, delivered as u64,
+        "{:?}",
+        traced.summary
+    );
+    traced
+}
+
+/// Which events of functions are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Way {
+    In,
+    Out,
+}
+
+impl Traced {
+    /// Nothing was lost on any way, and the session ended for this reason.
+    pub(crate) fn complete(self, ended: &str) -> Traced {
+        let summary = &self.summary;
+        let lost = (summary.lost, summary.skipped, summary.unparsed);
+        assert_eq!(lost, (0, 0, 0), "{summary:?} {:#?}", self.said);
+        assert_eq!(summary.ended, ended, "{summary:?} {:#?}", self.said);
+        assert_eq!(self.code, 0, "{:#?}", self.said);
+        self
+    }
+
+    /// What the traced program said of itself: its last line.
+    pub(crate) fn truth(&self) -> serde_json::Value {
+        let last = self.stdout.lines().last().unwrap_or_default();
+        serde_json::from_str(last)
+            .unwrap_or_else(|error| panic!("{error}: {:?} {:#?}", self.stdout, self.said))
+    }
+
+    /// Calls and returns in this file, in their order: which, of what function, by which thread of which process.
+    pub(crate) fn frames<'a>(
+        &'a self,
+        file: &'a str,
+    ) -> impl Iterator<Item = (Way, &'a str, u32, u32)> + 'a {
+        self.events.iter().filter_map(move |event| {
+            let (way, place) = match &event.what {
+                What::Call { place, .. } => (Way::In, place),
+                What::Return { place, .. } => (Way::Out, place),
+                _ => return None,
+            };
+            (place.file.text == file).then_some((
+                way,
+                place.function.text.as_str(),
+                event.pid,
+                event.tid,
+            ))
+        })
+    }
+
+    /// How often each function of a file was entered or left.
+    pub(crate) fn counts(&self, file: &str, which: Way) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for (way, function, ..) in self.frames(file) {
+            if way == which {
+                *counts.entry(function.to_owned()).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// Processes that were reported to have changed so, in order.
+    pub(crate) fn processes(&self, which: ProcessChange) -> Vec<u32> {
+        self.events
+            .iter()
+            .filter(|event| matches!(event.what, What::Process { change, .. } if change == which))
+            .map(|event| event.pid)
+            .collect()
+    }
+
+    /// The launched command, or the one process that was attached to.
+    pub(crate) fn target(&self) -> u32 {
+        self.session.targets.first().expect("a target").pid
+    }
+
+    /// How many events were lost at this stage, as the stream says.
+    pub(crate) fn lost_at(&self, wanted: pystap::event::LossStage) -> u64 {
+        self.events
+            .iter()
+            .map(|event| match event.what {
+                What::Lost { count, stage, .. } if stage == wanted => count,
+                _ => 0,
+            })
+            .sum()
+    }
+}
+
+/// Numbers by name, from a truth.
+pub(crate) fn numbers(truth: &serde_json::Value) -> BTreeMap<String, u64> {
+    let numbers = truth.as_object().expect("an object");
+    numbers
+        .iter()
+        .map(|(name, number)| (name.clone(), number.as_u64().expect("a number")))
+        .collect()
+}
+
+/// Waits for a condition, within [`BOUND`].
+pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + BOUND;
+    while !condition() {
+        assert!(Instant::now() < deadline, "it never came to this: {what}");
+        thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// Names of the modules that stap made and that are loaded.
+pub(crate) fn modules() -> Vec<String> {
+    let modules = fs::read_to_string("/proc/modules").expect("a kernel with modules");
+    modules
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .filter(|name| name.starts_with("stap_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Process ids of staprun and stapio, as far as they run; one that nobody reaps yet does not.
+pub(crate) fn loaders() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("processes");
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| {
+            fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|comm| matches!(comm.trim_end(), "staprun" | "stapio" | "stap"))
+                && pystap::target::runs(*pid)
+        })
+        .collect()
+}
+
+/// Directories of sessions.
+pub(crate) fn directories() -> Vec<PathBuf> {
+    let entries = fs::read_dir(Path::new("/run/pystap"));
+    let entries = entries.into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+/// Runs a test, after which everything that a session needs must be gone: module, loader, directory. What was there
+/// before, because an earlier test failed, is not held against it.
+pub(crate) fn leaves_nothing(test: impl FnOnce()) {
+    let before = (modules(), loaders(), directories());
+    test();
+    let (mut modules, mut loaders, mut directories) = (modules(), loaders(), directories());
+    modules.retain(|name| !before.0.contains(name));
+    loaders.retain(|pid| !before.1.contains(pid));
+    directories.retain(|path| !before.2.contains(path));
+    assert_eq!(modules, Vec::<String>::new(), "modules are still loaded");
+    assert_eq!(loaders, Vec::<u32>::new(), "loaders still run");
+    assert_eq!(directories, Vec::<PathBuf>::new(), "directories are left");
+}

@@ -1,0 +1,49 @@
+# Commands for people; what they do is in scripts/. On a fresh Debian 12, as root: `make demo`, `make test`.
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+
+.PHONY: build demo test bench cost install uninstall clean
+
+build:
+	$(CARGO) build --locked --release
+
+# Installs what is missing, builds pystap and traces an example in a guest where SystemTap works.
+demo:
+	scripts/demo
+
+# Installs what is missing and runs every check; ends with `N passed, N failed`.
+test:
+	scripts/test
+
+# The tables that README.md and ARCHITECTURE.md may quote.
+bench:
+	$(CARGO) bench --locked --bench replay
+	$(CARGO) bench --locked --bench decode
+
+# What tracing costs the traced program, measured in the guest; needs root.
+cost:
+	benches/guest/cost
+
+install: build
+	install -D -m 755 target/release/pystap $(DESTDIR)$(PREFIX)/bin/pystap
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	target/release/pystap man --directory $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	target/release/pystap completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/pystap
+	install -d $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+	target/release/pystap completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pystap
+	install -d $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	target/release/pystap completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pystap.fish
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/pystap
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/pystap.1 $(DESTDIR)$(PREFIX)/share/man/man1/pystap-*.1
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pystap
+	rm -f $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pystap
+	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pystap.fish
+
+# The guest's trees stay: they are outside the repository and take minutes to build (see tests/guest/build).
+clean:
+	$(CARGO) clean
+	$(CARGO) clean --manifest-path fuzz/Cargo.toml

@@ -399,7 +399,9 @@ fn runtime_is_exact(script: &Script) {
             .iter()
             .filter_map(serde_json::Value::as_i64)
             .collect();
-        assert!(collected.ends_with(&expected), "{collected:?} {expected:?}");
+        // The interpreter collects on its own account before the program and when it ends.
+        let among = collected.windows(expected.len()).any(|run| run == expected);
+        assert!(among, "{collected:?} {expected:?}");
     });
 }
 
@@ -534,7 +536,7 @@ fn only_long_calls_are_reported_and_once_each() {
 fn a_hundred_thousand_calls_are_all_seen() {
     leaves_nothing(|| {
         let program = file("examples/storm.py");
-        let arguments = CALLS.and(&["--", PYTHON, &program, "100000"]);
+        let arguments = CALLS.and(&["--buffer", "64", "--", PYTHON, &program, "100000"]);
         let traced = trace(&arguments).complete("targets_ended");
         calls_and_returns_are_exact(&traced, &program);
         assert_eq!(traced.counts(&program, Way::In)["f"], 100_000);
@@ -807,6 +809,8 @@ fn a_reader_that_stalls_costs_the_target_nothing_and_loses_what_is_counted() {
     leaves_nothing(|| {
         let directory = tempfile::tempdir().expect("a directory");
         let (tracing, mut reader) = storm_into_a_pipe_that_nobody_reads(&directory);
+        // The kernel and the loader hold much of it back at first; this is more than pystap keeps, at 32 bytes a record.
+        tracing.wait_for_input(230_000 * 32);
         let mut text = String::new();
         reader.read_to_string(&mut text).expect("read");
         let (code, said) = tracing.end();

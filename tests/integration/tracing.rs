@@ -124,6 +124,18 @@ impl Tracing {
         });
     }
 
+    /// Waits until pystap has read so many bytes from its loader, and whatever else it read.
+    pub(crate) fn wait_for_input(&self, bytes: u64) {
+        let account = format!("/proc/{}/io", self.child.id());
+        eventually("the records are read", || {
+            let account = fs::read_to_string(&account).expect("it runs");
+            let read = account
+                .lines()
+                .find_map(|line| line.strip_prefix("rchar: "));
+            read.and_then(|read| read.parse().ok()) >= Some(bytes)
+        });
+    }
+
     /// Sends a signal to pystap.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");

@@ -159,6 +159,7 @@ impl StapRunning {
             start,
             unacknowledged: HashSet::new(),
             unmeasured: 0,
+            sent: 0,
         };
         let reading = thread::spawn(move || reader.run(stdout));
 
@@ -285,6 +286,8 @@ struct Reader {
     unacknowledged: HashSet<u32>,
     /// Calls that were reported as not measured.
     unmeasured: u64,
+    /// Events that the module said it had sent, when it last did.
+    sent: u64,
 }
 
 impl Reader {
@@ -305,6 +308,15 @@ impl Reader {
         }
         self.decoder.finish(&mut decoded);
         self.take(&mut decoded);
+        self.account();
+    }
+
+    /// Compares what was last said to have been sent with what arrived since.
+    fn account(&self) {
+        let lost = self.sent.saturating_sub(self.decoder.received());
+        if lost > 0 {
+            self.say(Message::LostInKernel(lost));
+        }
     }
 
     fn take(&mut self, decoded: &mut Vec<Decoded>) {
@@ -331,10 +343,10 @@ impl Reader {
                         ));
                         self.unmeasured = unmeasured;
                     }
-                    let lost = sent.saturating_sub(self.decoder.received());
-                    if lost > 0 {
-                        self.say(Message::LostInKernel(lost));
-                    }
+                    // What another processor has counted can still be on its way: the totals before these, half a
+                    // second or more old, have arrived or are lost.
+                    self.account();
+                    self.sent = sent;
                 }
                 Decoded::Trouble(Trouble::Damaged { .. }) => self.say(Message::Unparsed(1)),
                 Decoded::Trouble(Trouble::UnknownName { .. }) => names_lost = true,

@@ -631,7 +631,13 @@ pub fn template_directories(named: Option<&Path>) -> Vec<PathBuf> {
     let configured = absolute("XDG_CONFIG_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".config")))
         .map(|config| config.join("pystap").join("templates"));
+    // One that may not be read belongs to somebody else: `sudo -u` and the like keep HOME.
+    let readable = |directory: &PathBuf| {
+        !fs::read_dir(directory)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    };
     configured
+        .filter(readable)
         .into_iter()
         .chain(named.map(Path::to_owned))
         .collect()

@@ -173,6 +173,8 @@ struct Run<'a> {
     /// The engine has been asked to stop.
     stopping: bool,
     output_error: Option<io::Error>,
+    /// Whether an error was said that tells why the engine ended.
+    explained: bool,
     children: HashSet<u32>,
     last_alive: Instant,
     last_search: Instant,
@@ -197,6 +199,7 @@ impl Session<'_> {
             stop: None,
             stopping: false,
             output_error: None,
+            explained: false,
             children: HashSet::new(),
             last_alive: now,
             last_search: now,
@@ -269,6 +272,7 @@ impl Run<'_> {
             )),
             Message::Failed(reason) => {
                 self.session.console.error(reason);
+                self.explained = true;
                 self.stop.get_or_insert(Stop::EngineFailed);
             }
             Message::Diagnostic(diagnostic) => self.diagnostic(&diagnostic),
@@ -288,7 +292,10 @@ impl Run<'_> {
         let known = diagnostic.loss.is_some()
             || matches!(diagnostic.kind, Kind::Unrecognised) && self.stopping;
         match diagnostic.severity {
-            Severity::Error => console.error(diagnostics::explain(diagnostic)),
+            Severity::Error => {
+                console.error(diagnostics::explain(diagnostic));
+                self.explained = true;
+            }
             Severity::Warning if !known => console.warning(diagnostics::explain(diagnostic)),
             _ => console.detail(format_args!("stap: {}", diagnostic.message)),
         }
@@ -426,6 +433,11 @@ impl Run<'_> {
             None if clean => Stop::TargetsEnded,
             None => Stop::EngineFailed,
         };
+        if stop == Stop::EngineFailed && !self.explained {
+            self.session.console.error(
+                "staprun ended without saying why (somebody may have killed it), so tracing ended; see the kernel's log (`dmesg | tail`), then try again",
+            );
+        }
         let mut summary = Summary {
             ts: now(),
             delivered: self.delivered,

@@ -422,6 +422,9 @@ fn conclude(arguments: &cli::Trace, outcome: &Outcome, console: &Console) -> u8 
             account.push(format!("{count} {what}"));
         }
     }
+    if summary.uncounted {
+        account.push("an unknown number possibly lost".to_owned());
+    }
     let account = if account.is_empty() {
         "nothing lost".to_owned()
     } else {

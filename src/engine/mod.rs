@@ -21,7 +21,7 @@ pub enum Message {
     Live,
     /// Events, in the order in which they happened within each thread.
     Events(Batch),
-    /// Events were lost at this stage since the last such message.
+    /// Events were lost at this stage since the last such message; 0 when nobody knows how many.
     Lost(LossStage, u64),
     /// So many events are known to be lost in the kernel over the whole session, so far.
     LostInKernel(u64),

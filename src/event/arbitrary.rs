@@ -150,19 +150,20 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
 
 pub(crate) fn summary() -> impl Strategy<Value = Summary> {
     let numbers = proptest::array::uniform7(any::<u64>());
-    (numbers, any::<String>(), option::of(any::<i32>())).prop_map(
-        |([ts, delivered, lost, skipped, unparsed, unpaired, wall_ns], ended, command_status)| {
-            Summary {
-                ts,
-                delivered,
-                lost,
-                skipped,
-                unparsed,
-                unpaired,
-                wall_ns,
-                ended,
-                command_status,
-            }
-        },
-    )
+    let rest = (any::<bool>(), any::<String>(), option::of(any::<i32>()));
+    (numbers, rest).prop_map(|(numbers, (uncounted, ended, command_status))| {
+        let [ts, delivered, lost, skipped, unparsed, unpaired, wall_ns] = numbers;
+        Summary {
+            ts,
+            delivered,
+            lost,
+            skipped,
+            unparsed,
+            uncounted,
+            unpaired,
+            wall_ns,
+            ended,
+            command_status,
+        }
+    })
 }

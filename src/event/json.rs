@@ -225,6 +225,9 @@ pub fn summary(summary: &Summary, out: &mut Vec<u8>) {
         key(name, out);
         number(value, out);
     }
+    if summary.uncounted {
+        out.extend_from_slice(b",\"uncounted\":true");
+    }
     member("ended", &summary.ended, out);
     if let Some(status) = summary.command_status {
         key("command_status", out);
@@ -547,6 +550,7 @@ struct Flat {
     lost: Option<u64>,
     skipped: Option<u64>,
     unparsed: Option<u64>,
+    uncounted: Option<bool>,
     unpaired: Option<u64>,
     wall_ns: Option<u64>,
     ended: Option<String>,
@@ -635,6 +639,7 @@ impl Flat {
             lost: self.need(self.lost, "lost")?,
             skipped: self.need(self.skipped, "skipped")?,
             unparsed: self.need(self.unparsed, "unparsed")?,
+            uncounted: self.uncounted.unwrap_or(false),
             unpaired: self.need(self.unpaired, "unpaired")?,
             wall_ns: self.need(self.wall_ns, "wall_ns")?,
             ended: self.need(ended, "ended")?,

@@ -14,6 +14,8 @@ pub struct Losses {
     kernel: Account,
     decoder: Account,
     output: Account,
+    /// More was lost than was counted.
+    uncounted: bool,
     /// Something waits to be reported; kept apart so that the common question is one comparison.
     pending: bool,
     last_report: Option<u64>,
@@ -35,6 +37,7 @@ impl Losses {
 
     /// Notes that `count` events were lost at `stage`; 0 when only the fact is known.
     pub fn add(&mut self, stage: LossStage, count: u64) {
+        self.uncounted |= count == 0;
         let account = self.account(stage);
         account.total = account.total.saturating_add(count);
         account.noted = true;
@@ -104,6 +107,7 @@ impl Losses {
         summary.lost = self.kernel.total.saturating_add(self.output.total);
         summary.skipped = self.probe.total;
         summary.unparsed = self.decoder.total;
+        summary.uncounted = self.uncounted;
     }
 
     fn account(&mut self, stage: LossStage) -> &mut Account {
@@ -121,6 +125,10 @@ fn message(stage: LossStage, count: u64) -> String {
         LossStage::Probe => (
             "probe hits were skipped because the kernel could not run their handler",
             "trace fewer functions or processes at once",
+        ),
+        LossStage::Kernel if count == 0 => (
+            "events may be lost, because the kernel module did not come to say how many it had sent",
+            "see the messages of this session",
         ),
         LossStage::Kernel => (
             "events were lost because the kernel's buffers were full",
@@ -241,5 +249,8 @@ mod tests {
             &out[0].what,
             What::Lost { count: 0, message, .. } if message.starts_with("an unknown number of events")
         ));
+        let mut summary = Summary::default();
+        losses.fill(&mut summary);
+        assert!(summary.uncounted);
     }
 }

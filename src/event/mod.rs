@@ -261,6 +261,8 @@ pub struct Summary {
     pub skipped: u64,
     /// Records that could not be decoded.
     pub unparsed: u64,
+    /// Whether more may be lost than these numbers say, because nobody could count it.
+    pub uncounted: bool,
     /// Returns without a call and calls without a return, as far as pairing saw.
     pub unpaired: u64,
     /// Wall time of the session in nanoseconds.

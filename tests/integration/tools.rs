@@ -11,7 +11,7 @@ use pystap::engine::stap::diagnostics::Loss;
 use pystap::engine::stap::wire::{Encoder, WIRE_VERSION};
 use pystap::engine::stap::{Module, Stap, Start, Toolchain};
 use pystap::engine::{Message, Running};
-use pystap::event::{Event, What};
+use pystap::event::{Event, LossStage, What};
 
 use crate::command::{Ended, PYTHON, command, file, run};
 
@@ -101,6 +101,8 @@ impl Tools {
             match message.expect("it ends") {
                 Message::Events(mut batch) => said.events += batch.events().len(),
                 Message::Unparsed(count) => said.unparsed += count,
+                Message::Lost(LossStage::Kernel, 0) => said.uncounted = true,
+                Message::LostInKernel(total) => said.lost = total,
                 Message::Failed(reason) => said.failed.push(reason),
                 Message::Diagnostic(diagnostic) => said.losses.extend(diagnostic.loss),
                 Message::Ended { clean } => {
@@ -118,6 +120,8 @@ impl Tools {
 struct Said {
     events: usize,
     unparsed: u64,
+    lost: u64,
+    uncounted: bool,
     failed: Vec<String>,
     losses: Vec<Loss>,
     clean: bool,
@@ -335,6 +339,45 @@ fn a_loader_that_ends_well_is_told_from_one_that_does_not() {
     tools.write("staprun.status", b"0");
     let said = tools.messages();
     assert_eq!((said.events, said.unparsed, said.clean), (10, 0, true));
+}
+
+#[test]
+fn a_loader_that_dies_without_a_word_is_said_to_have() {
+    let ended = Tools::staprun_says(b"", "").trace(&["--", PYTHON, "-c", "pass"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{ended:?}");
+    let errors = ended.stderr.matches("pystap: error: ").count();
+    assert_eq!(errors, 1, "{ended:?}");
+    assert!(ended.stderr.contains("staprun ended without saying why"));
+}
+
+#[test]
+fn only_the_modules_last_word_tells_how_much_was_lost() {
+    let stream = |last: Option<bool>| {
+        let mut encoder = Encoder::new();
+        encoder.version(WIRE_VERSION);
+        encoder.ready(1);
+        for ts in [2, 3] {
+            let what = What::GcStart { generation: 0 };
+            encoder.event(&Event {
+                ts,
+                pid: 7,
+                tid: 7,
+                what,
+            });
+        }
+        let mut bytes = encoder.take();
+        // The last event gets lost on the way.
+        bytes.truncate(bytes.len() - 32);
+        if let Some(last) = last {
+            encoder.totals(last);
+            bytes.extend(encoder.take());
+        }
+        let said = Tools::staprun_says(&bytes, "").messages();
+        (said.events, said.lost, said.uncounted)
+    };
+    assert_eq!(stream(Some(true)), (1, 1, false));
+    assert_eq!(stream(Some(false)), (1, 1, true));
+    assert_eq!(stream(None), (1, 0, true));
 }
 
 #[test]

@@ -8,11 +8,11 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::diagnostics::{Diagnostics, Severity};
@@ -26,10 +26,14 @@ use crate::event::LossStage;
 const CHUNK: usize = 128 * 1024;
 /// Events that may wait for a slow reader of ours; more are dropped and counted. About 15 MB.
 const BACKLOG: usize = 200_000;
-/// staprun drains its buffers when it is asked to end: the module runs its end probes, and its pipes are polled a few
-/// times a second. A minute is far beyond what was ever seen.
+/// How long nothing may arrive from a module that was told to be silent before its last word is given up. Data comes a
+/// few times a second as long as there is any.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How often a module is told again: its last word is lost while its buffer is full.
+const REMINDER: Duration = Duration::from_millis(500);
+/// After an interrupt: removing a module with many probes takes seconds on a slow host.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// After a second request.
+/// After harder ways.
 const IMPATIENCE: Duration = Duration::from_secs(5);
 /// How long marks of running processes may take to be switched on before a warning is due.
 const ARMING: Duration = Duration::from_secs(5);
@@ -124,8 +128,16 @@ impl StapRunning {
         let (sender, messages) = unbounded();
         let (stop, stop_requests) = unbounded();
         let (ended_sender, ended) = bounded(1);
-        let (exit_sender, exit) = bounded(1);
         let control = Control { loader };
+        let arrived = Arc::new(AtomicU64::new(0));
+        let (silenced, silences) = unbounded();
+        let stopping = Stopping {
+            module: control.clone(),
+            requests: stop_requests,
+            silences,
+            arrived: Arc::clone(&arrived),
+            _open: (stop.clone(), silenced.clone()),
+        };
 
         let stderr = child.stderr.take();
         let to_messages = sender.clone();
@@ -160,11 +172,15 @@ impl StapRunning {
             unacknowledged: HashSet::new(),
             unmeasured: 0,
             sent: 0,
+            arrived: Arc::clone(&arrived),
+            silenced,
+            live: false,
+            accounted: false,
         };
         let reading = thread::spawn(move || reader.run(stdout));
 
         thread::spawn(move || {
-            let clean = wait(child, &stop_requests, &exit_sender, &exit);
+            let clean = stopping.wait(child);
             let _ = reading.join();
             let failed = errors.join().unwrap_or(true);
             // A loader that was killed leaves its module behind.
@@ -208,48 +224,95 @@ impl Drop for StapRunning {
     }
 }
 
-/// Waits for the loader, and ends it when asked to: an interrupt, on which it drains its buffers, then harder ways.
-/// Whether it ended well.
-fn wait(
-    mut child: Child,
-    requests: &Receiver<()>,
-    exit_sender: &Sender<bool>,
-    exit: &Receiver<bool>,
-) -> bool {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let exit_sender = exit_sender.clone();
-    let waiting = thread::spawn(move || {
-        let clean = child.wait().is_ok_and(|status| status.success());
-        let _ = exit_sender.send(clean);
-    });
-    let mut deadline: Option<Instant> = None;
-    let mut asked = 0_u32;
-    let clean = loop {
-        let timeout = deadline.map_or(Duration::from_secs(3600), |at| {
-            at.saturating_duration_since(Instant::now())
+/// How far the end of a session has come. The next step is taken when one did not help in time, or when another stop is
+/// asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Running,
+    /// The module traces nothing any longer, and what it had sent is being read: stapio throws away what it has not
+    /// read when it is interrupted.
+    Silencing,
+    /// The loader was asked to remove the module.
+    Interrupted,
+    Terminated,
+    Killed,
+}
+
+/// What the end of a session takes.
+struct Stopping {
+    module: Control,
+    requests: Receiver<()>,
+    /// The module's last word has come.
+    silences: Receiver<()>,
+    /// Bytes that have come from the module.
+    arrived: Arc<AtomicU64>,
+    /// A channel without a sender is always ready; these keep them quiet.
+    _open: (Sender<()>, Sender<()>),
+}
+
+impl Stopping {
+    /// Waits for the loader, and ends it when asked to. Whether it ended well.
+    fn wait(self, mut child: Child) -> bool {
+        let loader = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let (exited, exit) = bounded(1);
+        let waiting = thread::spawn(move || {
+            let _ = exited.send(child.wait().is_ok_and(|status| status.success()));
         });
-        crossbeam_channel::select! {
-            recv(exit) -> clean => break clean.unwrap_or(false),
-            recv(requests) -> request => {
-                // The other end is gone only together with the whole session.
-                if request.is_err() && asked > 0 {
-                    break exit.recv_timeout(PATIENCE).unwrap_or(false);
-                }
-                asked += 1;
-                match asked {
-                    1 => { let _ = pid.map(|pid| kill_process(pid, Signal::INT)); deadline = Some(Instant::now() + PATIENCE); }
-                    2 => { let _ = pid.map(|pid| kill_process(pid, Signal::TERM)); deadline = Some(Instant::now() + IMPATIENCE); }
-                    _ => { let _ = pid.map(|pid| kill_process_group(pid, Signal::KILL)); }
-                }
+        let mut ending = Ending::Running;
+        let mut deadline = Instant::now();
+        let mut arrived = 0;
+        let clean = loop {
+            let pause = match ending {
+                Ending::Running => Duration::from_secs(3600),
+                Ending::Silencing => REMINDER,
+                _ => deadline.saturating_duration_since(Instant::now()),
+            };
+            let further = select! {
+                recv(exit) -> clean => break clean.unwrap_or(false),
+                recv(self.requests) -> _ => true,
+                recv(self.silences) -> _ => ending == Ending::Silencing,
+                default(pause) => match ending {
+                    Ending::Running => false,
+                    Ending::Silencing => {
+                        let until_now = self.arrived.load(Ordering::Relaxed);
+                        if until_now > arrived {
+                            arrived = until_now;
+                            deadline = Instant::now() + SILENCE;
+                        }
+                        let _ = self.module.send("q0");
+                        Instant::now() >= deadline
+                    }
+                    _ => true,
+                },
+            };
+            if further {
+                let patience;
+                (ending, patience) = self.end(ending, loader);
+                deadline = Instant::now() + patience;
             }
-            default(timeout) => if deadline.is_some() {
-                let _ = pid.map(|pid| kill_process_group(pid, Signal::KILL));
-                deadline = Some(Instant::now() + IMPATIENCE);
+        };
+        let _ = waiting.join();
+        clean
+    }
+
+    /// Takes the step after this one, and says how long it may take.
+    fn end(&self, ending: Ending, loader: Option<Pid>) -> (Ending, Duration) {
+        match ending {
+            Ending::Running if self.module.send("q0").is_ok() => (Ending::Silencing, SILENCE),
+            Ending::Running | Ending::Silencing => {
+                let _ = loader.map(|pid| kill_process(pid, Signal::INT));
+                (Ending::Interrupted, PATIENCE)
+            }
+            Ending::Interrupted => {
+                let _ = loader.map(|pid| kill_process(pid, Signal::TERM));
+                (Ending::Terminated, IMPATIENCE)
+            }
+            Ending::Terminated | Ending::Killed => {
+                let _ = loader.map(|pid| kill_process_group(pid, Signal::KILL));
+                (Ending::Killed, IMPATIENCE)
             }
         }
-    };
-    let _ = waiting.join();
-    clean
+    }
 }
 
 /// The way to the loaded module: its procfs file.
@@ -288,6 +351,14 @@ struct Reader {
     unmeasured: u64,
     /// Events that the module said it had sent, when it last did.
     sent: u64,
+    /// Bytes that have come.
+    arrived: Arc<AtomicU64>,
+    /// Told when the module has said its last word.
+    silenced: Sender<()>,
+    /// Whether the probes were ever live.
+    live: bool,
+    /// Whether the number of events that were sent is known to the last one.
+    accounted: bool,
 }
 
 impl Reader {
@@ -298,9 +369,11 @@ impl Reader {
         loop {
             match pipe.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(length) => self
-                    .decoder
-                    .push(buffer.get(..length).unwrap_or_default(), &mut decoded),
+                Ok(length) => {
+                    self.arrived.fetch_add(length as u64, Ordering::Relaxed);
+                    self.decoder
+                        .push(buffer.get(..length).unwrap_or_default(), &mut decoded);
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(_) => break,
             }
@@ -309,6 +382,9 @@ impl Reader {
         self.decoder.finish(&mut decoded);
         self.take(&mut decoded);
         self.account();
+        if self.live && !self.accounted {
+            self.say(Message::Lost(LossStage::Kernel, 0));
+        }
     }
 
     /// Compares what was last said to have been sent with what arrived since.
@@ -325,7 +401,10 @@ impl Reader {
         for item in decoded.drain(..) {
             match item {
                 Decoded::Event(event) => events.push(event),
-                Decoded::Ready { .. } => self.arm(),
+                Decoded::Ready { .. } => {
+                    self.live = true;
+                    self.arm();
+                }
                 Decoded::Acknowledged {
                     pid,
                     done: Acknowledgement::Added,
@@ -334,8 +413,19 @@ impl Reader {
                         self.announce();
                     }
                 }
+                Decoded::Acknowledged {
+                    done: Acknowledgement::Silenced,
+                    ..
+                } => {
+                    let _ = self.silenced.send(());
+                }
                 Decoded::Acknowledged { .. } => {}
-                Decoded::Totals { sent, unmeasured } => {
+                Decoded::Totals {
+                    sent,
+                    unmeasured,
+                    last,
+                } => {
+                    self.accounted |= last;
                     if unmeasured > self.unmeasured {
                         self.say(Message::Lost(
                             LossStage::Probe,

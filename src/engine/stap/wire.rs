@@ -62,6 +62,8 @@ pub enum Decoded {
         sent: u64,
         /// Calls that found no room to be measured in (`spans` only).
         unmeasured: u64,
+        /// Whether nothing is sent after it.
+        last: bool,
     },
     /// Something was wrong with the stream; decoding goes on.
     Trouble(Trouble),
@@ -76,6 +78,8 @@ pub enum Acknowledgement {
     Removed,
     /// The script forgot which names it had sent, and will define each again when it is next used.
     NamesForgotten,
+    /// Nothing is traced any longer, and everything that was sent before has arrived.
+    Silenced,
 }
 
 /// What was wrong with the stream. None of these ends decoding.
@@ -165,6 +169,7 @@ impl Kind {
             Kind::Place => 0b1111,
             Kind::Text => 0b11,
             Kind::Acknowledged => 0b111,
+            Kind::Totals => 0b1,
             _ => 0,
         }
     }
@@ -516,6 +521,7 @@ impl Decoder {
                     1 => Acknowledgement::Added,
                     2 => Acknowledgement::Removed,
                     3 => Acknowledgement::NamesForgotten,
+                    7 => Acknowledgement::Silenced,
                     // Settings: nobody waits for these.
                     _ => return Ok(None),
                 };
@@ -526,6 +532,7 @@ impl Decoder {
                 return Ok(Some(Decoded::Totals {
                     sent: record.key,
                     unmeasured: u64::from(record.value),
+                    last: record.flags & 1 != 0,
                 }));
             }
             Kind::Place | Kind::Text => return Ok(None),
@@ -746,14 +753,15 @@ impl Encoder {
             Acknowledgement::Added => 1,
             Acknowledgement::Removed => 2,
             Acknowledgement::NamesForgotten => 3,
+            Acknowledgement::Silenced => 7,
         };
         self.record(Kind::Acknowledged, flags, pid, 0, 0, 0);
     }
 
-    /// `Z`: the totals, which count every event written so far.
-    pub fn totals(&mut self) {
+    /// `Z`: the totals, which count every event written so far; `last` when none follows.
+    pub fn totals(&mut self, last: bool) {
         let sent = self.sent;
-        self.record(Kind::Totals, 0, 0, 0, 0, sent);
+        self.record(Kind::Totals, u8::from(last), 0, 0, 0, sent);
     }
 
     /// Forgets which names were defined, as the script does when it is asked to.

@@ -75,7 +75,7 @@ fn encoded(events: &[Event]) -> (Vec<u8>, Vec<Event>) {
     for event in events {
         encoder.event(event);
     }
-    encoder.totals();
+    encoder.totals(true);
     let expected = events.iter().cloned().filter_map(on_the_wire).collect();
     (encoder.take(), expected)
 }
@@ -101,7 +101,7 @@ proptest! {
         let received = decoder.received();
         prop_assert_eq!(decoder.waiting(), 0);
         decoder.finish(&mut out);
-        prop_assert_eq!(out.pop(), Some(Decoded::Totals { sent: received, unmeasured: 0 }));
+        prop_assert_eq!(out.pop(), Some(Decoded::Totals { sent: received, unmeasured: 0, last: true }));
         prop_assert_eq!(received, expected.len() as u64);
         prop_assert_eq!(troubles(&out), vec![]);
         prop_assert_eq!(events(&out), expected);

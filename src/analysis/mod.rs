@@ -1,3 +1,12 @@
 //! What follows from a stream of events: pure functions of it, without clocks and without I/O.
+//!
+//! [`pairing`] says which return belongs to which call; the others add up what it says.
 
+pub mod collections;
+pub mod functions;
+pub mod histogram;
+pub mod keys;
+pub mod latency;
 pub mod pairing;
+#[cfg(test)]
+pub(crate) mod testing;

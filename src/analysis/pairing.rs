@@ -23,10 +23,16 @@
 //!
 //! What no algorithm can see: greenlets that run the same function before anything betrayed them look like recursion,
 //! and so does a `throw()` into a generator while its creation is the nearest open frame of that function.
+//!
+//! Beside durations there are times that views add up, and these ask for less. The time between two marks of a thread
+//! is the own time of the frame that runs in between, whatever stack that is on. When stacks interleave, it does not
+//! matter for a sum which of two calls of one function a return is given to: the total stays the same. And who calls
+//! whom is followed by links between frames and not by their order, so each greenlet keeps its own line of callers.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use super::keys::{FunctionKey, KeyBuilder, Keys};
 use crate::event::{Event, Place, ProcessChange, Text, What};
 
 /// Open frames kept of one thread; the outermost are forgotten beyond that.
@@ -41,6 +47,10 @@ const MAX_THREADS: usize = 2048;
 const MAX_GENERATORS: usize = 1 << 16;
 /// Garbage collections and imports that can be under way in one thread.
 const MAX_NESTED: usize = 256;
+/// Finished calls that the kernel measured and whose callers may still finish.
+const MAX_SPANS: usize = 4096;
+/// Buckets in which open frames are counted by function, to see at a glance that nothing recurs.
+const BUCKETS: usize = 256;
 
 /// How an interpreter uses its marks, as far as pairing must know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,18 +87,97 @@ impl Unpaired {
     }
 }
 
+/// What an event meant for the calls of its thread.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// Frames that are open below the event: a return is as deep as its call, anything else as deep as a call would
+    /// be in its place.
+    pub depth: usize,
+    /// The function of a call or return.
+    pub key: Option<FunctionKey>,
+    /// The frame that a call opened.
+    pub entered: Option<FrameId>,
+    /// The call that ended, for a return that found one and for a call that the kernel measured.
+    pub left: Option<Left>,
+    /// The function in which it happened: of a call or return the caller, of anything else the function that ran.
+    pub within: Option<&'a Arc<Place>>,
+    /// Frames that were given up without a return.
+    pub given_up: &'a [GivenUp],
+}
+
+/// Names an open frame for as long as it is open; later frames have higher numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrameId(u64);
+
+/// A call that ended. Times are in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// From call to return; `None` where that cannot be told even for a sum.
+    pub inclusive_ns: Option<u64>,
+    /// Whether `inclusive_ns` is the duration of this very call. If not, it may have been exchanged with that of
+    /// another open call of the same function, which changes no total.
+    pub exact: bool,
+    /// Time in which this call ran itself and nothing that it called.
+    pub self_ns: u64,
+    /// What this call adds to the inclusive time of its function: nothing as long as an outer call of the same
+    /// function is open, whose time covers this one's.
+    pub cumulative_ns: u64,
+    /// Whether the kernel paired it, so that there was no event for its call.
+    pub measured: bool,
+}
+
+/// A frame that is no longer followed although no return was seen: its process ended, too many were open, events were
+/// lost, or it was the creation of a generator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Its process.
+    pub pid: u32,
+    /// Its function.
+    pub key: FunctionKey,
+    /// Its function.
+    pub place: Arc<Place>,
+    /// As in [`Left`]: time of its own that was seen.
+    pub self_ns: u64,
+    /// As in [`Left`]: time of recursive calls that waited for this one to end.
+    pub cumulative_ns: u64,
+}
+
+/// A call that has not returned yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Open<'a> {
+    /// Its process.
+    pub pid: u32,
+    /// Its thread.
+    pub tid: u32,
+    /// Its name while it is open.
+    pub frame: FrameId,
+    /// Its function.
+    pub key: FunctionKey,
+    /// Its function.
+    pub place: &'a Arc<Place>,
+    /// When it was called, in nanoseconds since the Unix epoch.
+    pub since: u64,
+    /// Time of its own up to the last event of its thread.
+    pub self_ns: u64,
+    /// Whether no other call of the function is open below it.
+    pub outermost: bool,
+}
+
 /// Pairs the events of any number of processes. Memory is bounded, whatever is fed.
 #[derive(Debug, Default)]
 pub struct Pairing {
-    threads: HashMap<(u32, u32), Thread>,
+    threads: HashMap<(u32, u32), Thread, KeyBuilder>,
     habits: HashMap<u32, Habits>,
     default_habits: Habits,
-    /// Places that were seen to be called without returning, from 3.15 on: generators and coroutines.
-    generators: HashSet<Arc<Place>>,
+    keys: Keys,
+    /// Functions that were seen to be called without returning, from 3.15 on: generators and coroutines.
+    generators: HashSet<FunctionKey, KeyBuilder>,
     /// Number of losses so far: what was opened before a loss may have been closed by what was lost.
     gaps: u32,
     events: u64,
+    calls: u64,
     unpaired: Unpaired,
+    given_up: Vec<GivenUp>,
 }
 
 impl Pairing {
@@ -121,15 +210,24 @@ impl Pairing {
     /// `None` for what is an artefact of the interpreter and not something the program did (the return of the shim
     /// behind a class call): it can be left out of whatever is shown.
     pub fn feed(&mut self, event: &mut Event) -> Option<usize> {
+        self.follow(event).map(|step| step.depth)
+    }
+
+    /// As [`Pairing::feed`], with everything that views want to know.
+    ///
+    /// A return that has its duration already (from a recording, or from a kernel that paired it) keeps it: the call
+    /// that it says is the one that ends, and if that was never seen, the kernel measured it.
+    pub fn follow(&mut self, event: &mut Event) -> Option<Step<'_>> {
+        self.given_up.clear();
         match &event.what {
             What::Return { place, line, .. } if is_shim(place, *line) => return None,
             What::Lost { .. } => {
                 self.gaps = self.gaps.wrapping_add(1);
-                return Some(0);
+                return Some(self.nothing());
             }
             What::Process { change, parent, .. } => {
                 self.process(*change, *parent, event.pid, event.tid);
-                return Some(0);
+                return Some(self.nothing());
             }
             _ => {}
         }
@@ -145,38 +243,67 @@ impl Pairing {
         let thread = self.threads.entry(who).or_default();
         thread.last_seen = self.events;
         let ts = event.ts;
+        thread.charge(ts, self.gaps);
+        let mut step = Step {
+            depth: 0,
+            key: None,
+            entered: None,
+            left: None,
+            within: None,
+            given_up: &[],
+        };
+        let mut caller = None;
         match &mut event.what {
             What::Call { place, .. } => {
-                let depth = thread.depth();
-                thread.call(Frame {
+                self.calls += 1;
+                step.depth = thread.depth();
+                let key = self.keys.of(place);
+                caller = Some(thread.running);
+                let frame = Frame {
+                    id: self.calls,
+                    key,
+                    parent: thread.running,
                     place: Arc::clone(place),
                     ts,
                     gap: self.gaps,
                     passed_over: None,
                     certain: true,
-                });
-                Some(depth)
+                    self_ns: 0,
+                    covered_ns: 0,
+                };
+                if let Some(oldest) = thread.call(frame) {
+                    give_up(&mut self.given_up, event.pid, oldest);
+                }
+                step.key = Some(key);
+                step.entered = Some(FrameId(self.calls));
             }
             What::Return {
                 place, duration_ns, ..
             } => {
-                // A call that the kernel paired itself comes as its return only.
-                if duration_ns.is_none() {
-                    *duration_ns = Returning {
-                        place,
-                        ts,
-                        habits,
-                        gap: self.gaps,
-                        generators: &mut self.generators,
-                        unpaired: &mut self.unpaired,
-                    }
-                    .leave(thread);
+                let key = self.keys.of(place);
+                step.key = Some(key);
+                step.left = Returning {
+                    pid: event.pid,
+                    key,
+                    ts,
+                    habits,
+                    gap: self.gaps,
+                    generators: &mut self.generators,
+                    unpaired: &mut self.unpaired,
+                    given_up: &mut self.given_up,
                 }
-                Some(thread.depth())
+                .leave(thread, *duration_ns);
+                if duration_ns.is_none()
+                    && let Some(left) = &step.left
+                    && left.exact
+                {
+                    *duration_ns = left.inclusive_ns;
+                }
+                step.depth = thread.depth();
             }
             What::GcStart { generation } => {
                 push_bounded(&mut thread.collections, (*generation, ts, self.gaps));
-                Some(thread.depth())
+                step.depth = thread.depth();
             }
             What::GcDone {
                 generation,
@@ -190,11 +317,11 @@ impl Pairing {
                     *generation = Some(started);
                     *pause_ns = ts.checked_sub(at);
                 }
-                Some(thread.depth())
+                step.depth = thread.depth();
             }
             What::ImportStart { module } => {
                 push_bounded(&mut thread.imports, (Arc::clone(module), ts));
-                Some(thread.depth())
+                step.depth = thread.depth();
             }
             What::ImportDone {
                 module,
@@ -207,9 +334,47 @@ impl Pairing {
                     let mut ended = thread.imports.drain(index..);
                     *duration_ns = ended.next().and_then(|(_, at)| ts.checked_sub(at));
                 }
-                Some(thread.depth())
+                step.depth = thread.depth();
             }
-            _ => Some(thread.depth()),
+            _ => step.depth = thread.depth(),
+        }
+        let within = caller.unwrap_or(thread.running);
+        step.within = thread.frame(within).map(|frame| &frame.place);
+        step.given_up = &self.given_up;
+        Some(step)
+    }
+
+    /// The calls of a thread that lead to what runs in it now, innermost first.
+    pub fn stack(&self, pid: u32, tid: u32) -> impl Iterator<Item = Open<'_>> {
+        let thread = self.threads.get(&(pid, tid));
+        let mut next = thread.and_then(|thread| thread.index_of(thread.running));
+        std::iter::from_fn(move || {
+            let (thread, index) = (thread?, next?);
+            next = thread.parent_of(index);
+            thread.open(pid, tid, index)
+        })
+    }
+
+    /// Every call that has not returned yet and is not taken for the creation of a generator.
+    pub fn open(&self) -> impl Iterator<Item = Open<'_>> {
+        self.threads.iter().flat_map(|(&(pid, tid), thread)| {
+            (0..thread.frames.len())
+                .filter(|&index| {
+                    let frame = thread.frames.get(index);
+                    frame.is_some_and(|frame| frame.passed_over.is_none() || thread.interleaved)
+                })
+                .filter_map(move |index| thread.open(pid, tid, index))
+        })
+    }
+
+    fn nothing(&self) -> Step<'_> {
+        Step {
+            depth: 0,
+            key: None,
+            entered: None,
+            left: None,
+            within: None,
+            given_up: &self.given_up,
         }
     }
 
@@ -220,7 +385,23 @@ impl Pairing {
 
     /// Forgets one thread: for engines that see threads end.
     pub fn forget_thread(&mut self, pid: u32, tid: u32) {
-        self.threads.remove(&(pid, tid));
+        if let Some(thread) = self.threads.remove(&(pid, tid)) {
+            for frame in thread.frames {
+                give_up(&mut self.given_up, pid, frame);
+            }
+        }
+    }
+
+    fn forget_process(&mut self, pid: u32) {
+        let given_up = &mut self.given_up;
+        self.threads.retain(|&(owner, _), thread| {
+            if owner == pid {
+                for frame in thread.frames.drain(..) {
+                    give_up(given_up, pid, frame);
+                }
+            }
+            owner != pid
+        });
     }
 
     fn process(&mut self, change: ProcessChange, parent: Option<u32>, pid: u32, tid: u32) {
@@ -230,13 +411,13 @@ impl Pairing {
                     self.habits.entry(pid).or_insert(habits);
                 }
                 // The pid may have been another process's before.
-                self.threads.retain(|&(owner, _), _| owner != pid);
+                self.forget_process(pid);
             }
             ProcessChange::Exit if tid != 0 && tid != pid => {
                 self.forget_thread(pid, tid);
             }
             ProcessChange::Exec | ProcessChange::Exit => {
-                self.threads.retain(|&(owner, _), _| owner != pid);
+                self.forget_process(pid);
                 self.habits.remove(&pid);
             }
         }
@@ -247,18 +428,36 @@ impl Pairing {
         let mut seen: Vec<u64> = self.threads.values().map(|it| it.last_seen).collect();
         let half = seen.len() / 2;
         let (_, &mut median, _) = seen.select_nth_unstable(half);
-        self.threads.retain(|_, thread| thread.last_seen > median);
+        let given_up = &mut self.given_up;
+        self.threads.retain(|&(pid, _), thread| {
+            let keep = thread.last_seen > median;
+            if !keep {
+                for frame in thread.frames.drain(..) {
+                    give_up(given_up, pid, frame);
+                }
+            }
+            keep
+        });
     }
 }
 
 /// What is open in one thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Thread {
-    /// Open frames, oldest first, those that were passed over among them.
+    /// Open frames, oldest first and so by ascending id, those that were passed over among them.
     frames: VecDeque<Frame>,
     passed_over: usize,
     /// Frames that were passed over have returned later: several stacks run in this thread.
     interleaved: bool,
+    /// The frame that runs since the last call or return; 0 when that is not known.
+    running: u64,
+    /// Time of the last event, up to which own times are accounted for, and number of losses before it.
+    accounted: u64,
+    accounted_gap: u32,
+    /// Open frames by the low bits of their function's key.
+    buckets: Box<[u16; BUCKETS]>,
+    /// Calls that the kernel measured: begin and duration, of those whose caller has not ended.
+    spans: Vec<(u64, u64)>,
     /// Generation, start and number of losses before it.
     collections: Vec<(i64, u64, u32)>,
     imports: Vec<(Arc<Text>, u64)>,
@@ -266,8 +465,31 @@ struct Thread {
     last_seen: u64,
 }
 
+impl Default for Thread {
+    fn default() -> Self {
+        Thread {
+            frames: VecDeque::new(),
+            passed_over: 0,
+            interleaved: false,
+            running: 0,
+            accounted: 0,
+            accounted_gap: 0,
+            buckets: Box::new([0; BUCKETS]),
+            spans: Vec::new(),
+            collections: Vec::new(),
+            imports: Vec::new(),
+            last_seen: 0,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Frame {
+    /// Number of the call. No two frames have the same.
+    id: u64,
+    key: FunctionKey,
+    /// Id of the frame that ran when this one was called; that may have ended since.
+    parent: u64,
     place: Arc<Place>,
     ts: u64,
     /// Number of losses before the call.
@@ -276,6 +498,20 @@ struct Frame {
     passed_over: Option<u64>,
     /// False when this may be another frame of the same place than the one whose call has this time.
     certain: bool,
+    /// Time of its own so far.
+    self_ns: u64,
+    /// Inclusive time of ended calls of the same function that this one had (indirectly) called.
+    covered_ns: u64,
+}
+
+fn give_up(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {
+    given_up.push(GivenUp {
+        pid,
+        key: frame.key,
+        place: frame.place,
+        self_ns: frame.self_ns,
+        cumulative_ns: frame.covered_ns,
+    });
 }
 
 impl Thread {
@@ -283,34 +519,165 @@ impl Thread {
         self.frames.len() - self.passed_over
     }
 
-    fn call(&mut self, frame: Frame) {
-        // Forgetting the innermost instead would make deep recursion match the wrong frames.
-        if self.frames.len() >= MAX_FRAMES
-            && let Some(oldest) = self.frames.pop_front()
+    /// Gives the time since the last event to the frame that ran.
+    fn charge(&mut self, ts: u64, gap: u32) {
+        let since = std::mem::replace(&mut self.accounted, ts);
+        let known = std::mem::replace(&mut self.accounted_gap, gap) == gap;
+        // Who ran while events were lost is anybody's guess, and a clock that steps back measures nothing.
+        let elapsed = ts.saturating_sub(since);
+        if known
+            && elapsed > 0
+            && let Some(index) = self.index_of(self.running)
+            && let Some(frame) = self.frames.get_mut(index)
         {
-            self.passed_over -= usize::from(oldest.passed_over.is_some());
+            frame.self_ns = frame.self_ns.saturating_add(elapsed);
         }
+    }
+
+    /// Opens a frame, and answers the one that had to go for it.
+    fn call(&mut self, frame: Frame) -> Option<Frame> {
+        self.running = frame.id;
+        // Forgetting the innermost instead would make deep recursion match the wrong frames.
+        let forgotten = if self.frames.len() >= MAX_FRAMES {
+            self.frames.pop_front()
+        } else {
+            None
+        };
+        if let Some(oldest) = &forgotten {
+            self.passed_over -= usize::from(oldest.passed_over.is_some());
+            self.count(oldest.key, false);
+        }
+        self.count(frame.key, true);
         self.frames.push_back(frame);
+        forgotten
     }
 
     fn take(&mut self, index: usize) -> Option<Frame> {
         let frame = self.frames.remove(index)?;
         self.passed_over -= usize::from(frame.passed_over.is_some());
+        self.count(frame.key, false);
         if self.frames.is_empty() {
             self.frames.shrink_to(64);
         }
         Some(frame)
     }
 
-    /// The nearest open frame of a place, passed over or not: to prefer one that was not would make a frame that
-    /// was passed over by mistake end an older call of the same function.
-    fn nearest(&self, place: &Arc<Place>) -> Option<usize> {
-        self.frames
-            .iter()
-            .rposition(|frame| same(&frame.place, place))
+    fn count(&mut self, key: FunctionKey, opened: bool) {
+        if let Some(bucket) = self.buckets.get_mut(key.bucket(BUCKETS)) {
+            *bucket = if opened {
+                bucket.wrapping_add(1)
+            } else {
+                bucket.wrapping_sub(1)
+            };
+        }
     }
 
-    fn forget_passed_over(&mut self, now: u64) {
+    /// The position of a frame by its id, mostly the last.
+    fn index_of(&self, id: u64) -> Option<usize> {
+        if id == 0 {
+            return None;
+        }
+        let last = self.frames.len().checked_sub(1)?;
+        if self.frames.get(last)?.id == id {
+            return Some(last);
+        }
+        self.frames.binary_search_by_key(&id, |frame| frame.id).ok()
+    }
+
+    fn frame(&self, id: u64) -> Option<&Frame> {
+        self.frames.get(self.index_of(id)?)
+    }
+
+    /// The position of a frame's caller, mostly the one before.
+    fn parent_of(&self, index: usize) -> Option<usize> {
+        let parent = self.frames.get(index)?.parent;
+        let before = index.checked_sub(1)?;
+        if self.frames.get(before)?.id == parent {
+            return Some(before);
+        }
+        self.index_of(parent)
+    }
+
+    /// What runs when a frame, taken from a position, has ended: its caller. When that has ended before it, which
+    /// only another stack can do, the next frame that waits there.
+    fn resumed_after(&self, ended: &Frame, index: usize) -> u64 {
+        if ended.parent == 0 || self.index_of(ended.parent).is_some() {
+            return ended.parent;
+        }
+        let below = self.frames.iter().take(index).rev();
+        below
+            .filter(|frame| frame.passed_over.is_none())
+            .map(|frame| frame.id)
+            .next()
+            .unwrap_or(0)
+    }
+
+    /// The nearest frame of the same function among the callers of a frame.
+    fn outer(&self, index: usize) -> Option<usize> {
+        let key = self.frames.get(index)?.key;
+        if self.buckets.get(key.bucket(BUCKETS)) == Some(&1) {
+            return None;
+        }
+        let mut at = index;
+        while let Some(parent) = self.parent_of(at) {
+            if self.frames.get(parent)?.key == key {
+                return Some(parent);
+            }
+            at = parent;
+        }
+        None
+    }
+
+    fn open(&self, pid: u32, tid: u32, index: usize) -> Option<Open<'_>> {
+        let frame = self.frames.get(index)?;
+        Some(Open {
+            pid,
+            tid,
+            frame: FrameId(frame.id),
+            key: frame.key,
+            place: &frame.place,
+            since: frame.ts,
+            self_ns: frame.self_ns,
+            outermost: self.outer(index).is_none(),
+        })
+    }
+
+    /// The nearest open frame of a function, passed over or not: to prefer one that was not would make a frame that
+    /// was passed over by mistake end an older call of the same function.
+    fn nearest(&self, key: FunctionKey) -> Option<usize> {
+        if self.buckets.get(key.bucket(BUCKETS)) == Some(&0) {
+            return None;
+        }
+        self.frames.iter().rposition(|frame| frame.key == key)
+    }
+
+    /// Removes frames for which `keep` says so; who was called by one of them is from then on called by its caller.
+    fn forget(&mut self, mut keep: impl FnMut(usize, &Frame) -> bool, mut gone: impl FnMut(Frame)) {
+        let mut moved: HashMap<u64, u64, KeyBuilder> = HashMap::default();
+        let frames = std::mem::take(&mut self.frames);
+        for (index, mut frame) in frames.into_iter().enumerate() {
+            if let Some(&grandparent) = moved.get(&frame.parent) {
+                frame.parent = grandparent;
+            }
+            if keep(index, &frame) {
+                self.frames.push_back(frame);
+            } else {
+                moved.insert(frame.id, frame.parent);
+                self.count(frame.key, false);
+                gone(frame);
+            }
+        }
+        if let Some(&parent) = moved.get(&self.running) {
+            self.running = parent;
+        }
+        self.passed_over = self
+            .frames
+            .iter()
+            .filter(|frame| frame.passed_over.is_some())
+            .count();
+    }
+
+    fn forget_passed_over(&mut self, now: u64, gone: impl FnMut(Frame)) {
         let too_old = |frame: &Frame| {
             frame
                 .passed_over
@@ -323,45 +690,73 @@ impl Thread {
         }
         // A quarter at a time, so that a program that creates generators all day pays for this rarely.
         let mut forget = if too_many { MAX_PASSED_OVER / 4 } else { 0 };
-        self.frames.retain(|frame| {
-            let keep = frame.passed_over.is_none() || (forget == 0 && !too_old(frame));
-            if !keep {
-                forget = forget.saturating_sub(1);
-            }
-            keep
-        });
-        self.recount();
+        self.forget(
+            |_, frame| {
+                let keep = frame.passed_over.is_none() || (forget == 0 && !too_old(frame));
+                if !keep {
+                    forget = forget.saturating_sub(1);
+                }
+                keep
+            },
+            gone,
+        );
     }
 
-    fn recount(&mut self) {
-        let passed_over = self.frames.iter().filter(|it| it.passed_over.is_some());
-        self.passed_over = passed_over.count();
+    /// A call that the kernel measured, from `begin` for `duration`: calls that it made have been reported before it.
+    fn measured(&mut self, begin: u64, duration: u64) -> Left {
+        let mut inner: u64 = 0;
+        while let Some(&(since, took)) = self.spans.last()
+            && since >= begin
+        {
+            self.spans.pop();
+            inner = inner.saturating_add(took);
+        }
+        push_bounded_to(&mut self.spans, (begin, duration), MAX_SPANS);
+        Left {
+            inclusive_ns: Some(duration),
+            exact: true,
+            self_ns: duration.saturating_sub(inner),
+            cumulative_ns: duration,
+            measured: true,
+        }
     }
 }
 
 /// One return on its way to its call.
 struct Returning<'a> {
-    place: &'a Arc<Place>,
+    pid: u32,
+    key: FunctionKey,
     ts: u64,
     habits: Habits,
     gap: u32,
-    generators: &'a mut HashSet<Arc<Place>>,
+    generators: &'a mut HashSet<FunctionKey, KeyBuilder>,
     unpaired: &'a mut Unpaired,
+    given_up: &'a mut Vec<GivenUp>,
 }
 
 impl Returning<'_> {
-    /// Closes the frame that returns and answers its duration in nanoseconds.
-    fn leave(mut self, thread: &mut Thread) -> Option<u64> {
+    /// Closes the frame that returns. `known` is its duration where somebody has paired it before.
+    fn leave(mut self, thread: &mut Thread, known: Option<u64>) -> Option<Left> {
         // Nearly always the frame on top returns, and nothing needs to be looked for.
         let top = thread.frames.len().checked_sub(1);
-        let plain = thread
-            .frames
-            .back()
-            .is_some_and(|frame| frame.passed_over.is_none() && same(&frame.place, self.place));
-        let index = if plain {
-            top
-        } else {
-            thread.nearest(self.place)
+        let plain = thread.frames.back().is_some_and(|frame| {
+            frame.passed_over.is_none()
+                && frame.key == self.key
+                && known.is_none_or(|took| self.took(frame) == Some(took))
+        });
+        let index = match known {
+            _ if plain => top,
+            None => thread.nearest(self.key),
+            Some(took) => {
+                let said = thread.frames.iter().rposition(|frame| {
+                    frame.key == self.key && self.took(frame) == Some(took)
+                });
+                if said.is_none() {
+                    let begin = self.ts.saturating_sub(took);
+                    return Some(thread.measured(begin, took));
+                }
+                said
+            }
         };
         let Some(index) = index else {
             self.unpaired.returns += 1;
@@ -369,41 +764,66 @@ impl Returning<'_> {
         };
         let was_passed_over = thread.frames.get(index)?.passed_over.is_some();
         if !plain && !was_passed_over {
-            if self.must_wait(thread, index) {
+            if known.is_none() && self.must_wait(thread, index) {
                 self.unpaired.returns += 1;
                 return None;
             }
             self.pass_over(thread, index);
         }
+        // What was lost may have gone from above the frame, never from below it.
         let alone = self.settle_ambiguity(thread, index);
+        let outer = thread.outer(index);
         let frame = thread.take(index)?;
+        thread.running = thread.resumed_after(&frame, index);
         if !plain {
-            thread.forget_passed_over(self.ts);
+            let (pid, given_up) = (self.pid, &mut *self.given_up);
+            thread.forget_passed_over(self.ts, |gone| give_up(given_up, pid, gone));
         }
-        let trusted = if was_passed_over {
+        let stacks = thread.interleaved || self.habits.greenlets;
+        let mut summed = true;
+        let mut trusted = alone;
+        if was_passed_over {
             self.unpaired.calls = self.unpaired.calls.saturating_sub(1);
             // It returned after all, so it need not have been a creation.
-            self.generators.remove(self.place);
-            alone && (self.habits.greenlets || !self.habits.call_on_creation)
-        } else {
-            alone
-        };
-        if trusted && frame.certain {
-            self.ts.checked_sub(frame.ts)
+            self.generators.remove(&self.key);
+            summed = self.habits.greenlets || !self.habits.call_on_creation;
+            trusted &= summed;
+        }
+        let exact = known.is_some() || (trusted && frame.certain);
+        let inclusive_ns = if exact || (summed && stacks) {
+            known.or_else(|| self.took(&frame))
         } else {
             None
+        };
+        let mut cumulative_ns = inclusive_ns.unwrap_or(frame.covered_ns);
+        if let Some(outer) = outer
+            && let Some(outer) = thread.frames.get_mut(outer)
+        {
+            outer.covered_ns = outer.covered_ns.saturating_add(cumulative_ns);
+            cumulative_ns = 0;
         }
+        Some(Left {
+            inclusive_ns,
+            exact: exact && inclusive_ns.is_some(),
+            self_ns: frame.self_ns,
+            cumulative_ns,
+            measured: false,
+        })
+    }
+
+    fn took(&self, frame: &Frame) -> Option<u64> {
+        self.ts.checked_sub(frame.ts)
     }
 
     /// Whether this is a generator's return without a call: a plain function that was called later is still open,
     /// and would have to return first.
     fn must_wait(&self, thread: &Thread, index: usize) -> bool {
         self.creations_count()
-            && self.generators.contains(self.place)
+            && self.generators.contains(&self.key)
             && thread.frames.iter().skip(index + 1).any(|above| {
                 above.passed_over.is_none()
                     && above.gap == self.gap
-                    && !self.generators.contains(&above.place)
+                    && !self.generators.contains(&above.key)
             })
     }
 
@@ -411,7 +831,11 @@ impl Returning<'_> {
     fn pass_over(&mut self, thread: &mut Thread, index: usize) {
         let learn = self.creations_count();
         let mut lost = false;
-        for frame in thread.frames.iter_mut().skip(index + 1) {
+        // From the top, so that what is taken for a creation hands its time down as often as needed.
+        for at in (index + 1..thread.frames.len()).rev() {
+            let Some(frame) = thread.frames.get_mut(at) else {
+                continue;
+            };
             if frame.passed_over.is_some() {
                 continue;
             }
@@ -424,34 +848,65 @@ impl Returning<'_> {
             }
             // Where every call returns, this one will, too: on another stack.
             thread.interleaved |= !self.habits.call_on_creation;
-            if learn
-                && self.generators.len() < MAX_GENERATORS
-                && !self.generators.contains(&frame.place)
-            {
-                self.generators.insert(Arc::clone(&frame.place));
+            if learn {
+                if self.generators.len() < MAX_GENERATORS {
+                    self.generators.insert(frame.key);
+                }
+                self.undo_creation(thread, at);
             }
         }
         if lost {
-            let gap = self.gap;
-            let mut at = 0;
-            thread.frames.retain(|frame| {
-                let keep = at <= index || frame.passed_over.is_none() || frame.gap == gap;
-                at += 1;
-                keep
-            });
-            thread.recount();
+            let (gap, pid, given_up) = (self.gap, self.pid, &mut *self.given_up);
+            thread.forget(
+                |at, frame| at <= index || frame.passed_over.is_none() || frame.gap == gap,
+                |gone| give_up(given_up, pid, gone),
+            );
+        }
+    }
+
+    /// The creation of a generator ran no code: what passed since then was its creator's time, and what the
+    /// generator's function spent in calls since then is covered by no outer call.
+    fn undo_creation(&mut self, thread: &mut Thread, at: usize) {
+        let (outer, parent) = (thread.outer(at), thread.parent_of(at));
+        let Some(frame) = thread.frames.get_mut(at) else {
+            return;
+        };
+        let (self_ns, covered_ns) = (
+            std::mem::take(&mut frame.self_ns),
+            std::mem::take(&mut frame.covered_ns),
+        );
+        let mut left_over = GivenUp {
+            pid: self.pid,
+            key: frame.key,
+            place: Arc::clone(&frame.place),
+            self_ns,
+            cumulative_ns: covered_ns,
+        };
+        if let Some(creator) = parent.and_then(|parent| thread.frames.get_mut(parent)) {
+            creator.self_ns = creator.self_ns.saturating_add(self_ns);
+            left_over.self_ns = 0;
+        }
+        if let Some(outer) = outer.and_then(|outer| thread.frames.get_mut(outer)) {
+            outer.covered_ns = outer.covered_ns.saturating_add(covered_ns);
+            left_over.cumulative_ns = 0;
+        }
+        if left_over.self_ns > 0 || left_over.cumulative_ns > 0 {
+            self.given_up.push(left_over);
         }
     }
 
     fn settle_ambiguity(&self, thread: &mut Thread, index: usize) -> bool {
         let stacks = thread.interleaved || self.habits.greenlets;
-        let generator = self.creations_count() && self.generators.contains(self.place);
+        let generator = self.creations_count() && self.generators.contains(&self.key);
         if !stacks && !generator {
+            return true;
+        }
+        if thread.buckets.get(self.key.bucket(BUCKETS)) == Some(&1) {
             return true;
         }
         let mut alone = true;
         for (at, frame) in thread.frames.iter_mut().enumerate() {
-            if at != index && same(&frame.place, self.place) {
+            if at != index && frame.key == self.key {
                 frame.certain = false;
                 alone = false;
             }
@@ -465,19 +920,19 @@ impl Returning<'_> {
     }
 }
 
-/// The same place: nearly always the same `Arc`, and equal in any case.
-fn same(one: &Arc<Place>, other: &Arc<Place>) -> bool {
-    Arc::ptr_eq(one, other) || (one.function == other.function && one.file == other.file)
-}
-
 /// CPython 3.15 runs a hot `C()` through a piece of code of its own and marks that one's return.
 fn is_shim(place: &Place, line: i32) -> bool {
     line == -1 && place.function.text == "__init__" && place.file.text == "__init__"
 }
 
 fn push_bounded<T>(open: &mut Vec<T>, item: T) {
-    if open.len() >= MAX_NESTED {
-        open.remove(0);
+    push_bounded_to(open, item, MAX_NESTED);
+}
+
+fn push_bounded_to<T>(open: &mut Vec<T>, item: T, most: usize) {
+    if open.len() >= most {
+        // Half at a time: whoever has as much open will go on.
+        open.drain(..most / 2);
     }
     open.push(item);
 }

@@ -1,0 +1,193 @@
+//! Hot functions: what each function of each process cost so far. Grows with the number of functions, not of events.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::histogram::Histogram;
+use super::keys::{FunctionKey, KeyBuilder};
+use super::pairing::{Left, Pairing, Step};
+use crate::event::{Event, Place, What};
+
+/// What one function of one process cost. Times are in nanoseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Function {
+    /// The process; of rows that were merged, the first one.
+    pub pid: u32,
+    /// How many processes are in this row.
+    pub processes: u32,
+    /// File and name.
+    pub place: Arc<Place>,
+    /// The first line at which it was entered: where it begins, for all but resumed generators.
+    pub line: i32,
+    /// Calls and resumptions.
+    pub calls: u64,
+    /// Returns whose call was not seen or cannot be told.
+    pub unmatched: u64,
+    /// Time in the function itself.
+    pub self_ns: u64,
+    /// Time in the function and what it called; recursion counts once.
+    pub cumulative_ns: u64,
+    /// Calls and time of all calls whose duration is known at least for a sum.
+    pub timed: u64,
+    /// Their time: unlike `cumulative_ns` the inner calls of a recursion count, too.
+    pub timed_ns: u64,
+    /// Durations of the calls for which they are certain.
+    pub durations: Histogram,
+}
+
+impl Function {
+    fn new(pid: u32, place: &Arc<Place>) -> Function {
+        Function {
+            pid,
+            processes: 1,
+            place: Arc::clone(place),
+            line: i32::MAX,
+            calls: 0,
+            unmatched: 0,
+            self_ns: 0,
+            cumulative_ns: 0,
+            timed: 0,
+            timed_ns: 0,
+            durations: Histogram::new(),
+        }
+    }
+
+    /// Mean duration of a call; `None` when none has ended.
+    pub fn average_ns(&self) -> Option<u64> {
+        self.timed_ns.checked_div(self.timed)
+    }
+
+    fn left(&mut self, left: &Left) {
+        self.calls += u64::from(left.measured);
+        self.self_ns = self.self_ns.saturating_add(left.self_ns);
+        self.cumulative_ns = self.cumulative_ns.saturating_add(left.cumulative_ns);
+        if let Some(inclusive) = left.inclusive_ns {
+            self.timed += 1;
+            self.timed_ns = self.timed_ns.saturating_add(inclusive);
+            if left.exact {
+                self.durations.add(inclusive);
+            }
+        }
+    }
+
+    fn merge(&mut self, other: &Function) {
+        self.processes += other.processes;
+        self.line = self.line.min(other.line);
+        self.calls += other.calls;
+        self.unmatched += other.unmatched;
+        self.self_ns = self.self_ns.saturating_add(other.self_ns);
+        self.cumulative_ns = self.cumulative_ns.saturating_add(other.cumulative_ns);
+        self.timed += other.timed;
+        self.timed_ns = self.timed_ns.saturating_add(other.timed_ns);
+        self.durations.merge(&other.durations);
+    }
+}
+
+/// The functions of a stream, by process.
+#[derive(Debug, Clone, Default)]
+pub struct Functions {
+    rows: Vec<Function>,
+    index: HashMap<(u32, u64), usize, KeyBuilder>,
+}
+
+impl Functions {
+    /// A table without rows.
+    pub fn new() -> Functions {
+        Functions::default()
+    }
+
+    /// Counts an event with what pairing said of it.
+    pub fn take(&mut self, event: &Event, step: &Step<'_>) {
+        for gone in step.given_up {
+            let row = self.row(gone.pid, gone.key, &gone.place);
+            row.self_ns = row.self_ns.saturating_add(gone.self_ns);
+            row.cumulative_ns = row.cumulative_ns.saturating_add(gone.cumulative_ns);
+        }
+        let Some(key) = step.key else {
+            return;
+        };
+        match &event.what {
+            What::Call { place, line } => {
+                let row = self.row(event.pid, key, place);
+                row.calls += 1;
+                row.line = row.line.min(*line);
+            }
+            What::Return { place, line, .. } => {
+                let row = self.row(event.pid, key, place);
+                match &step.left {
+                    Some(left) => {
+                        row.left(left);
+                        if left.measured {
+                            row.line = row.line.min(*line);
+                        }
+                    }
+                    None => row.unmatched += 1,
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts what the calls that are still open have taken so far: for a table in the middle or at the end of a
+    /// stream, on a copy, because these calls will be counted when they end.
+    pub fn take_open(&mut self, pairing: &Pairing, now: u64) {
+        for open in pairing.open() {
+            let row = self.row(open.pid, open.key, open.place);
+            row.self_ns = row.self_ns.saturating_add(open.self_ns);
+            if open.outermost {
+                let so_far = now.saturating_sub(open.since);
+                row.cumulative_ns = row.cumulative_ns.saturating_add(so_far);
+            }
+        }
+    }
+
+    /// One row a function and process, in the order in which they were first seen.
+    pub fn rows(&self) -> &[Function] {
+        &self.rows
+    }
+
+    /// One row a function, whatever process it ran in.
+    pub fn merged(&self) -> Vec<Function> {
+        let mut merged: Vec<Function> = Vec::new();
+        let mut index: HashMap<u64, usize, KeyBuilder> = HashMap::default();
+        let mut keys: Vec<(usize, u64)> = self
+            .index
+            .iter()
+            .map(|(&(_, key), &row)| (row, key))
+            .collect();
+        keys.sort_unstable();
+        for (row, key) in keys {
+            let Some(row) = self.rows.get(row) else {
+                continue;
+            };
+            match index.get(&key).and_then(|&at| merged.get_mut(at)) {
+                Some(known) => known.merge(row),
+                None => {
+                    index.insert(key, merged.len());
+                    merged.push(row.clone());
+                }
+            }
+        }
+        merged
+    }
+
+    /// Own time of all functions together, in nanoseconds: what the shares of single ones are of.
+    pub fn total_self_ns(&self) -> u64 {
+        self.rows
+            .iter()
+            .fold(0, |sum: u64, row| sum.saturating_add(row.self_ns))
+    }
+
+    fn row(&mut self, pid: u32, key: FunctionKey, place: &Arc<Place>) -> &mut Function {
+        let next = self.rows.len();
+        let at = *self.index.entry((pid, key.number())).or_insert(next);
+        if at == next {
+            self.rows.push(Function::new(pid, place));
+        }
+        &mut self.rows[at]
+    }
+}
+
+#[cfg(test)]
+#[path = "functions_tests.rs"]
+mod tests;

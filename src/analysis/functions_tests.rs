@@ -1,0 +1,373 @@
+//! Sums against a model that knows every stack: own time, inclusive time with recursion once, and what stays open.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::analysis::pairing::Habits;
+use crate::analysis::testing::{call, event, returned};
+use crate::event::{LossStage, ProcessChange};
+
+const UP_TO_3_11: Habits = Habits {
+    call_on_creation: false,
+    greenlets: false,
+};
+const FROM_3_15: Habits = Habits {
+    call_on_creation: true,
+    greenlets: false,
+};
+const GREENLETS: Habits = Habits {
+    call_on_creation: false,
+    greenlets: true,
+};
+
+fn fed(habits: Habits, events: impl IntoIterator<Item = Event>) -> (Functions, Pairing) {
+    let mut pairing = Pairing::with_habits(habits);
+    let mut functions = Functions::new();
+    for mut event in events {
+        if let Some(step) = pairing.follow(&mut event) {
+            functions.take(&event, &step);
+        }
+    }
+    (functions, pairing)
+}
+
+/// `E name` and `R name` words with a number before them: the time.
+fn script(words: &str) -> Vec<Event> {
+    let words: Vec<&str> = words.split_whitespace().collect();
+    words
+        .chunks(3)
+        .map(|word| match word {
+            [ts, "E", function] => call(ts.parse().expect("a time"), function),
+            [ts, "R", function] => returned(ts.parse().expect("a time"), function),
+            _ => panic!("{word:?}"),
+        })
+        .collect()
+}
+
+/// Calls, own time and inclusive time by name.
+fn times(functions: &Functions) -> BTreeMap<&str, (u64, u64, u64)> {
+    functions
+        .rows()
+        .iter()
+        .map(|row| {
+            let times = (row.calls, row.self_ns, row.cumulative_ns);
+            (row.place.function.text.as_str(), times)
+        })
+        .collect()
+}
+
+#[test]
+fn own_and_inclusive_times_of_nested_calls() {
+    let (functions, _) = fed(
+        UP_TO_3_11,
+        script("0 E a  10 E b  15 R b  20 E b  27 R b  100 R a"),
+    );
+    let times = times(&functions);
+    assert_eq!(times["a"], (1, 88, 100));
+    assert_eq!(times["b"], (2, 12, 12));
+    let b = &functions.rows()[1];
+    assert_eq!((b.average_ns(), b.durations.max()), (Some(6), Some(7)));
+    assert_eq!(functions.total_self_ns(), 100);
+}
+
+#[test]
+fn recursion_counts_inclusive_time_once_and_every_call_in_the_average() {
+    let (functions, _) = fed(
+        UP_TO_3_11,
+        script("0 E f  10 E g  20 E f  30 E f  40 R f  50 R f  60 R g  70 R f"),
+    );
+    assert_eq!(times(&functions)["f"], (3, 50, 70));
+    assert_eq!(times(&functions)["g"], (1, 20, 50));
+    let f = &functions.rows()[0];
+    assert_eq!((f.timed, f.timed_ns), (3, 10 + 30 + 70));
+}
+
+#[test]
+fn a_generator_s_creation_takes_none_of_its_creator_s_time() {
+    let (functions, _) = fed(
+        FROM_3_15,
+        script("0 E f  1 E gen  10 E gen  15 R gen  20 E g  30 R g  40 E gen  45 R gen  90 R f"),
+    );
+    let times = times(&functions);
+    assert_eq!(times["f"], (1, 90 - 5 - 10 - 5, 90));
+    assert_eq!(times["gen"].1, 10);
+    assert_eq!(times["gen"].2, 10, "each resumption counts");
+    assert_eq!(times["g"], (1, 10, 10));
+}
+
+#[test]
+fn greenlets_keep_their_own_time_and_their_own_callers() {
+    // hub starts a, a waits, hub's frame starts b, b waits; a ends before b although it is below.
+    let (functions, _) = fed(
+        GREENLETS,
+        script("0 E hub 10 E a 20 E wait_a 30 E b 40 E wait_b 50 R wait_a 65 R a 70 R wait_b 90 R b 100 R hub"),
+    );
+    let times = times(&functions);
+    assert_eq!(times["a"], (1, 10 + 15, 55));
+    assert_eq!(times["wait_a"], (1, 10, 30));
+    assert_eq!(times["b"], (1, 10 + 20, 60));
+    assert_eq!(times["hub"], (1, 10 + 5 + 10, 100));
+    assert_eq!(functions.total_self_ns(), 100, "no time is counted twice");
+}
+
+#[test]
+fn greenlets_in_the_same_function_have_the_right_sum_and_no_certain_durations() {
+    let (functions, _) = fed(
+        GREENLETS,
+        script("0 E work 10 E work 30 R work 100 R work"),
+    );
+    let work = &functions.rows()[0];
+    assert_eq!((work.timed, work.timed_ns), (2, 30 + 100 - 10));
+    assert_eq!(work.durations.count(), 0);
+}
+
+#[test]
+fn a_return_without_a_call_is_counted_apart() {
+    let (functions, _) = fed(UP_TO_3_11, script("5 R f  6 E f  9 R f"));
+    let f = &functions.rows()[0];
+    assert_eq!((f.calls, f.unmatched, f.cumulative_ns), (1, 1, 3));
+}
+
+#[test]
+fn calls_that_the_kernel_measured_nest_by_their_times() {
+    let span = |end: u64, duration: u64, function| {
+        let mut event = returned(end, function);
+        if let What::Return { duration_ns, .. } = &mut event.what {
+            *duration_ns = Some(duration);
+        }
+        event
+    };
+    let (functions, _) = fed(
+        UP_TO_3_11,
+        [span(20, 10, "in"), span(40, 10, "in"), span(50, 50, "out"), span(90, 30, "in")],
+    );
+    let times = times(&functions);
+    assert_eq!(times["in"], (3, 50, 50));
+    assert_eq!(times["out"], (1, 30, 50));
+}
+
+#[test]
+fn a_loss_costs_the_time_in_which_it_happened_and_nothing_else() {
+    let lost = event(
+        40,
+        What::Lost {
+            count: 3,
+            stage: LossStage::Kernel,
+            message: String::new(),
+        },
+    );
+    let mut events = script("0 E a 10 E b");
+    events.push(lost);
+    events.extend(script("50 R a 60 E c 65 R c"));
+    let (functions, _) = fed(UP_TO_3_11, events);
+    let times = times(&functions);
+    assert_eq!(times["a"], (1, 10, 50));
+    assert_eq!(times["b"].2, 0, "nobody knows when it returned");
+    assert_eq!(times["c"], (1, 5, 5));
+}
+
+#[test]
+fn what_is_open_when_the_process_ends_keeps_its_own_time() {
+    let mut events = script("0 E main 10 E f 20 R f 30 E exit");
+    events.push(event(
+        50,
+        What::Process {
+            change: ProcessChange::Exit,
+            parent: None,
+            command: None,
+        },
+    ));
+    let (functions, _) = fed(UP_TO_3_11, events);
+    assert_eq!(times(&functions)["main"].1, 20);
+}
+
+#[test]
+fn calls_that_are_still_open_can_be_counted_so_far() {
+    let (mut functions, pairing) = fed(
+        UP_TO_3_11,
+        script("0 E main 10 E f 20 E f 50 E g 60 R g"),
+    );
+    functions.take_open(&pairing, 100);
+    let times = times(&functions);
+    assert_eq!(times["main"], (1, 10, 100));
+    assert_eq!(times["f"], (2, 40, 90), "the outer call covers the inner one");
+    assert_eq!(times["g"], (1, 10, 10));
+}
+
+#[test]
+fn one_function_of_two_processes_is_two_rows_or_one() {
+    let mut events = script("0 E f 10 R f 20 E f 50 R f");
+    for event in &mut events[2..] {
+        event.pid = 2;
+    }
+    let (functions, _) = fed(UP_TO_3_11, events);
+    assert_eq!(functions.rows().len(), 2);
+    let merged = functions.merged();
+    assert_eq!(merged.len(), 1);
+    assert_eq!(
+        (merged[0].calls, merged[0].cumulative_ns, merged[0].processes),
+        (2, 40, 2)
+    );
+    assert_eq!(merged[0].durations.max(), Some(30));
+}
+
+#[test]
+fn what_is_fed_again_with_its_durations_gives_the_same_table() {
+    let words = "0 E hub 10 E a 20 E w 30 E b 40 E w 50 R w 65 R a 70 R w 90 R b 100 R hub 110 E a 130 R a";
+    for habits in [GREENLETS, UP_TO_3_11, FROM_3_15] {
+        let mut pairing = Pairing::with_habits(habits);
+        let mut paired = script(words);
+        for event in &mut paired {
+            pairing.feed(event);
+        }
+        let (expected, _) = fed(habits, script(words));
+        let (again, _) = fed(habits, paired);
+        assert_eq!(again.rows(), expected.rows(), "{habits:?}");
+    }
+}
+
+/// A model in which every frame is known: calls and returns of three stacks in one thread.
+#[derive(Debug, Clone)]
+enum Do {
+    Call(usize),
+    Leave,
+    Switch(usize),
+}
+
+fn doings() -> impl Strategy<Value = Vec<(Do, u64)>> {
+    let one = prop_oneof![
+        5 => (0..4usize).prop_map(Do::Call),
+        4 => Just(Do::Leave),
+        1 => (0..3usize).prop_map(Do::Switch),
+    ];
+    proptest::collection::vec((one, 1..1000u64), 1..200)
+}
+
+#[derive(Debug, Default, Clone)]
+struct Truth {
+    calls: u64,
+    own: u64,
+    inclusive: u64,
+    every_call: u64,
+}
+
+struct Frame {
+    function: String,
+    since: u64,
+}
+
+/// Runs the model; everything is left at the end.
+fn model(doings: &[(Do, u64)], stacks_used: usize) -> (Vec<Event>, BTreeMap<String, Truth>) {
+    let mut stacks: [Vec<Frame>; 3] = Default::default();
+    let (mut current, mut ts) = (0, 0);
+    let mut events = Vec::new();
+    let mut truth: BTreeMap<String, Truth> = BTreeMap::new();
+    // Which stack ran before the next mark: a switch shows at the next mark only.
+    let mut running = 0;
+    let mut leave = |stacks: &mut [Vec<Frame>; 3], current: usize, ts: u64, truth: &mut BTreeMap<String, Truth>| {
+        let Some(frame) = stacks[current].pop() else {
+            return false;
+        };
+        let one = truth.entry(frame.function.clone()).or_default();
+        let took = ts - frame.since;
+        one.every_call += took;
+        let recursive = stacks[current].iter().any(|it| it.function == frame.function);
+        if !recursive {
+            one.inclusive += took;
+        }
+        events.push(returned(ts, &frame.function));
+        true
+    };
+    let mut calls = Vec::new();
+    for (doing, wait) in doings {
+        let charged = stacks[running].last().map(|it| it.function.clone());
+        match doing {
+            Do::Call(number) => {
+                ts += wait;
+                // Each stack has functions of its own: what shared ones lose is said elsewhere.
+                let function = format!("f{number}_{current}");
+                truth.entry(function.clone()).or_default().calls += 1;
+                stacks[current].push(Frame {
+                    function: function.clone(),
+                    since: ts,
+                });
+                calls.push(call(ts, &function));
+            }
+            Do::Leave => {
+                if stacks[current].is_empty() {
+                    continue;
+                }
+                ts += wait;
+                leave(&mut stacks, current, ts, &mut truth);
+            }
+            Do::Switch(stack) => {
+                current = stack % stacks_used;
+                continue;
+            }
+        }
+        if let Some(function) = charged {
+            truth.entry(function).or_default().own += wait;
+        }
+        running = current;
+    }
+    for stack in 0..3 {
+        while !stacks[stack].is_empty() {
+            let charged = stacks[running].last().map(|it| it.function.clone());
+            ts += 1;
+            leave(&mut stacks, stack, ts, &mut truth);
+            if let Some(function) = charged {
+                truth.entry(function).or_default().own += 1;
+            }
+            running = stack;
+        }
+    }
+    events.extend(calls);
+    // Times are unique, so this is the order in which they happened.
+    events.sort_by_key(|event| event.ts);
+    (events, truth)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn one_stack_gives_every_number_exactly(doings in doings()) {
+        let (events, truth) = model(&doings, 1);
+        let (functions, pairing) = fed(UP_TO_3_11, events);
+        prop_assert_eq!(pairing.unpaired().total(), 0);
+        for row in functions.rows() {
+            let right = &truth[&row.place.function.text];
+            prop_assert_eq!(row.calls, right.calls);
+            prop_assert_eq!(row.self_ns, right.own);
+            prop_assert_eq!(row.cumulative_ns, right.inclusive);
+            prop_assert_eq!(row.timed_ns, right.every_call);
+        }
+        prop_assert_eq!(functions.rows().len(), truth.len());
+    }
+
+    #[test]
+    fn interleaved_stacks_of_their_own_functions_give_exact_sums(doings in doings()) {
+        let (events, truth) = model(&doings, 3);
+        let (functions, _) = fed(GREENLETS, events);
+        for row in functions.rows() {
+            let right = &truth[&row.place.function.text];
+            prop_assert_eq!(row.calls, right.calls);
+            prop_assert_eq!(row.timed_ns, right.every_call, "{}", row.place.function.text);
+            // A switch that no mark shows can hide that a call recurs; then the inner one counts as well.
+            prop_assert!(row.cumulative_ns >= right.inclusive, "{}", row.place.function.text);
+            prop_assert!(row.cumulative_ns <= right.every_call, "{}", row.place.function.text);
+        }
+    }
+
+    #[test]
+    fn every_moment_is_at_most_one_function_s_own_time(doings in doings(), dropped in any::<u64>()) {
+        let (events, _) = model(&doings, 3);
+        let last = events.last().map_or(0, |event| event.ts);
+        let kept = events.into_iter().enumerate().filter(|(at, _)| dropped >> (at % 64) & 7 != 7).map(|(_, it)| it);
+        let (mut functions, pairing) = fed(FROM_3_15, kept);
+        functions.take_open(&pairing, last);
+        prop_assert!(functions.total_self_ns() <= last);
+    }
+}

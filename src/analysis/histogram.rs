@@ -1,0 +1,206 @@
+//! Durations in buckets of powers of two: a few hundred bytes whatever was measured, added up in constant time, merged
+//! without loss. What SystemTap's `@hist_log` keeps in the kernel has the same shape.
+
+/// A log2 histogram of numbers, mostly nanoseconds. Smallest, largest, sum and count are exact; quantiles are
+/// interpolated within a bucket, so they are off by less than a factor of two.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Histogram {
+    /// `counts[0]` counts zeros, `counts[n]` what has `n` significant bits: 2^(n-1) to 2^n - 1.
+    counts: Vec<u64>,
+    count: u64,
+    sum: u64,
+    min: u64,
+    max: u64,
+}
+
+/// A bucket that is not empty: both ends inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucket {
+    /// Smallest number that falls into it.
+    pub from: u64,
+    /// Largest number that falls into it.
+    pub to: u64,
+    /// How many did.
+    pub count: u64,
+}
+
+impl Histogram {
+    /// A histogram of nothing.
+    pub fn new() -> Histogram {
+        Histogram::default()
+    }
+
+    /// Adds one number.
+    pub fn add(&mut self, number: u64) {
+        let bucket = (u64::BITS - number.leading_zeros()) as usize;
+        if self.counts.len() <= bucket {
+            self.counts.resize(bucket + 1, 0);
+        }
+        if let Some(count) = self.counts.get_mut(bucket) {
+            *count += 1;
+        }
+        self.min = if self.count == 0 {
+            number
+        } else {
+            self.min.min(number)
+        };
+        self.max = self.max.max(number);
+        self.count += 1;
+        self.sum = self.sum.saturating_add(number);
+    }
+
+    /// Adds everything that another one has counted.
+    pub fn merge(&mut self, other: &Histogram) {
+        if other.count == 0 {
+            return;
+        }
+        if self.counts.len() < other.counts.len() {
+            self.counts.resize(other.counts.len(), 0);
+        }
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.min = if self.count == 0 {
+            other.min
+        } else {
+            self.min.min(other.min)
+        };
+        self.max = self.max.max(other.max);
+        self.count += other.count;
+        self.sum = self.sum.saturating_add(other.sum);
+    }
+
+    /// How many numbers were added.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Their sum.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// The smallest; `None` of none.
+    pub fn min(&self) -> Option<u64> {
+        (self.count > 0).then_some(self.min)
+    }
+
+    /// The largest; `None` of none.
+    pub fn max(&self) -> Option<u64> {
+        (self.count > 0).then_some(self.max)
+    }
+
+    /// Their mean, rounded down; `None` of none.
+    pub fn mean(&self) -> Option<u64> {
+        self.sum.checked_div(self.count)
+    }
+
+    /// The number below or at which this share of all numbers lies, for shares from 0 to 1; `None` of none.
+    pub fn quantile(&self, share: f64) -> Option<u64> {
+        if self.count == 0 {
+            return None;
+        }
+        // The rank as people count: the 95th of 100, at least the first.
+        let rank = (share.clamp(0.0, 1.0) * self.count as f64).ceil().max(1.0);
+        let mut below = 0.0;
+        for bucket in self.buckets() {
+            let count = bucket.count as f64;
+            if below + count >= rank {
+                let (from, to) = (bucket.from.max(self.min), bucket.to.min(self.max));
+                let within = (rank - below) / count;
+                let number = from as f64 + (to - from) as f64 * within;
+                return Some((number as u64).clamp(self.min, self.max));
+            }
+            below += count;
+        }
+        Some(self.max)
+    }
+
+    /// Buckets from the first to the last that is not empty, empty ones in between included.
+    pub fn buckets(&self) -> impl Iterator<Item = Bucket> {
+        let first = self.counts.iter().position(|&count| count > 0);
+        let skipped = first.unwrap_or(self.counts.len());
+        self.counts
+            .iter()
+            .enumerate()
+            .skip(skipped)
+            .map(|(bits, &count)| Bucket {
+                from: match bits {
+                    0 => 0,
+                    bits => 1 << (bits - 1),
+                },
+                to: match bits {
+                    0 => 0,
+                    64.. => u64::MAX,
+                    bits => (1 << bits) - 1,
+                },
+                count,
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(numbers: &[u64]) -> Histogram {
+        let mut histogram = Histogram::new();
+        for &number in numbers {
+            histogram.add(number);
+        }
+        histogram
+    }
+
+    #[test]
+    fn nothing_has_no_quantiles_and_no_ends() {
+        let nothing = Histogram::new();
+        assert_eq!(nothing.quantile(0.5), None);
+        assert_eq!((nothing.min(), nothing.max(), nothing.mean()), (None, None, None));
+        assert_eq!(nothing.buckets().count(), 0);
+    }
+
+    #[test]
+    fn buckets_end_at_powers_of_two_and_have_no_gaps() {
+        let buckets: Vec<_> = of(&[1, 2, 3, 8, u64::MAX])
+            .buckets()
+            .map(|it| (it.from, it.to, it.count))
+            .collect();
+        assert_eq!(buckets[..4], [(1, 1, 1), (2, 3, 2), (4, 7, 0), (8, 15, 1)]);
+        assert_eq!(buckets.last(), Some(&(1 << 63, u64::MAX, 1)));
+        assert_eq!(buckets.len(), 64);
+        assert_eq!(of(&[0]).buckets().next().map(|it| (it.from, it.to)), Some((0, 0)));
+    }
+
+    #[test]
+    fn one_number_is_every_quantile_of_itself() {
+        let one = of(&[1_234_567]);
+        for share in [0.0, 0.5, 0.95, 1.0] {
+            assert_eq!(one.quantile(share), Some(1_234_567));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_quantile_is_within_a_factor_of_two_of_the_true_one(
+            mut numbers in proptest::collection::vec(0..1_000_000_000u64, 1..300), share in 0.0..1.0f64,
+        ) {
+            let got = of(&numbers).quantile(share).expect("there are numbers");
+            numbers.sort_unstable();
+            let rank = ((share * numbers.len() as f64).ceil() as usize).max(1);
+            let right = numbers[rank - 1];
+            prop_assert!(got <= right.saturating_mul(2) && right <= got.saturating_mul(2).max(1), "{got} {right}");
+        }
+
+        #[test]
+        fn merging_is_the_same_as_counting_everything_in_one(
+            one in proptest::collection::vec(any::<u64>(), 0..50),
+            other in proptest::collection::vec(any::<u64>(), 0..50),
+        ) {
+            let mut merged = of(&one);
+            merged.merge(&of(&other));
+            prop_assert_eq!(merged, of(&[one, other].concat()));
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! How long single functions take: distribution, and the slowest calls with when and from where. For the few functions
+//! that somebody asks about, by process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::histogram::Histogram;
+use super::keys::{FunctionKey, KeyBuilder};
+use super::pairing::Step;
+use crate::event::{Event, Place, What};
+
+/// One call among the slowest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlowCall {
+    /// When it began, in nanoseconds since the Unix epoch.
+    pub ts: u64,
+    /// How long it took, in nanoseconds.
+    pub duration_ns: u64,
+    /// The thread.
+    pub tid: u32,
+    /// Who called; `None` when that was not seen.
+    pub caller: Option<Arc<Place>>,
+}
+
+/// One function of one process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Latency {
+    /// File and name.
+    pub place: Arc<Place>,
+    /// Durations of the calls for which they are certain, in nanoseconds.
+    pub durations: Histogram,
+    /// Calls that ended without a certain duration.
+    pub uncertain: u64,
+    /// Slowest first.
+    pub slowest: Vec<SlowCall>,
+}
+
+/// The latencies of the functions that were asked for.
+#[derive(Debug, Clone)]
+pub struct Latencies {
+    /// Slow calls kept a function and process.
+    keep: usize,
+    /// What was found out about functions: whether they were asked for.
+    wanted: HashMap<FunctionKey, bool, KeyBuilder>,
+    by_process: BTreeMap<(u32, FunctionKey), Latency>,
+}
+
+impl Latencies {
+    /// Nothing yet; `keep` slowest calls are kept of each function in each process.
+    pub fn new(keep: usize) -> Latencies {
+        Latencies {
+            keep,
+            wanted: HashMap::default(),
+            by_process: BTreeMap::new(),
+        }
+    }
+
+    /// Counts an event with what pairing said of it. `asks` says whether somebody asked for a function; the answer is
+    /// remembered.
+    pub fn take(&mut self, event: &Event, step: &Step<'_>, asks: impl FnOnce(&Place) -> bool) {
+        let What::Return { place, .. } = &event.what else {
+            return;
+        };
+        let Some(key) = step.key else {
+            return;
+        };
+        if !*self.wanted.entry(key).or_insert_with(|| asks(place)) {
+            return;
+        }
+        let latency = self
+            .by_process
+            .entry((event.pid, key))
+            .or_insert_with(|| Latency {
+                place: Arc::clone(place),
+                durations: Histogram::new(),
+                uncertain: 0,
+                slowest: Vec::new(),
+            });
+        let Some(duration_ns) = step
+            .left
+            .filter(|left| left.exact)
+            .and_then(|left| left.inclusive_ns)
+        else {
+            latency.uncertain += 1;
+            return;
+        };
+        latency.durations.add(duration_ns);
+        let at = latency
+            .slowest
+            .partition_point(|known| known.duration_ns >= duration_ns);
+        if at >= self.keep {
+            return;
+        }
+        latency.slowest.truncate(self.keep - 1);
+        latency.slowest.insert(
+            at,
+            SlowCall {
+                ts: event.ts.saturating_sub(duration_ns),
+                duration_ns,
+                tid: event.tid,
+                caller: step.within.cloned(),
+            },
+        );
+    }
+
+    /// What was measured, by process.
+    pub fn by_process(&self) -> impl Iterator<Item = (u32, &Latency)> {
+        self.by_process
+            .iter()
+            .map(|(&(pid, _), latency)| (pid, latency))
+    }
+
+    /// Whether anything was measured.
+    pub fn is_empty(&self) -> bool {
+        self.by_process.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::pairing::Pairing;
+    use crate::analysis::testing::{call, returned};
+
+    fn of(function: &str, keep: usize, events: Vec<Event>) -> Latencies {
+        let mut pairing = Pairing::new();
+        let mut latencies = Latencies::new(keep);
+        for mut event in events {
+            if let Some(step) = pairing.follow(&mut event) {
+                latencies.take(&event, &step, |place| place.function.text == function);
+            }
+        }
+        latencies
+    }
+
+    #[test]
+    fn the_slowest_calls_are_kept_with_their_time_and_caller() {
+        let latencies = of(
+            "f",
+            2,
+            vec![
+                call(0, "main"),
+                call(10, "f"),
+                returned(15, "f"),
+                call(20, "slow"),
+                call(21, "f"),
+                returned(61, "f"),
+                returned(62, "slow"),
+                call(70, "f"),
+                returned(77, "f"),
+                returned(80, "main"),
+            ],
+        );
+        let found: Vec<_> = latencies.by_process().collect();
+        assert_eq!(found.len(), 1, "nobody asked for main and slow");
+        let (pid, f) = found[0];
+        assert_eq!((pid, f.durations.count(), f.durations.sum()), (1, 3, 52));
+        let slowest: Vec<_> = f
+            .slowest
+            .iter()
+            .map(|it| (it.ts, it.duration_ns, it.caller.as_ref().map(|p| p.function.text.as_str())))
+            .collect();
+        assert_eq!(slowest, [(21, 40, Some("slow")), (70, 7, Some("main"))]);
+    }
+
+    #[test]
+    fn a_return_without_a_call_is_counted_as_uncertain_and_not_as_fast() {
+        let latencies = of("f", 2, vec![returned(5, "f")]);
+        let (_, f) = latencies.by_process().next().expect("f");
+        assert_eq!((f.uncertain, f.durations.count()), (1, 0));
+    }
+
+    #[test]
+    fn keeping_none_keeps_none() {
+        let latencies = of("f", 0, vec![call(0, "f"), returned(5, "f")]);
+        let (_, f) = latencies.by_process().next().expect("f");
+        assert_eq!((f.slowest.len(), f.durations.count()), (0, 1));
+    }
+}

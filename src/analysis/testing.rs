@@ -1,0 +1,43 @@
+//! Events by hand, for the tests of this room and of those that show its results.
+
+use std::sync::Arc;
+
+use crate::event::{Event, Place, Text, What};
+
+pub(crate) fn text(text: &str) -> Text {
+    Text {
+        text: text.to_owned(),
+        ..Text::default()
+    }
+}
+
+/// A new `Arc` each time, so that matching by value is tested as well.
+pub(crate) fn place(function: &str) -> Arc<Place> {
+    Arc::new(Place {
+        file: text("app.py"),
+        function: text(function),
+    })
+}
+
+pub(crate) fn event(ts: u64, what: What) -> Event {
+    Event {
+        ts,
+        pid: 1,
+        tid: 1,
+        what,
+    }
+}
+
+pub(crate) fn call(ts: u64, function: &str) -> Event {
+    let place = place(function);
+    event(ts, What::Call { place, line: 1 })
+}
+
+pub(crate) fn returned(ts: u64, function: &str) -> Event {
+    let what = What::Return {
+        place: place(function),
+        line: 2,
+        duration_ns: None,
+    };
+    event(ts, what)
+}

@@ -14,5 +14,6 @@ pub mod event;
 pub mod export;
 pub mod plan;
 pub mod python;
+pub mod recording;
 pub mod script;
 pub mod target;

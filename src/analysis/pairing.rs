@@ -270,6 +270,7 @@ impl Pairing {
                     certain: true,
                     self_ns: 0,
                     covered_ns: 0,
+                    called: 0,
                 };
                 if let Some(oldest) = thread.call(frame) {
                     give_up(&mut self.given_up, event.pid, oldest);
@@ -454,6 +455,11 @@ struct Thread {
     /// Time of the last event, up to which own times are accounted for, and number of losses before it.
     accounted: u64,
     accounted_gap: u32,
+    /// What the last event added to the own time of the frame that ran.
+    charged: u64,
+    /// The last event was a return that was given to one of several frames: their function, and the caller of the
+    /// chosen one.
+    guessed: Option<(FunctionKey, u64)>,
     /// Open frames by the low bits of their function's key.
     buckets: Box<[u16; BUCKETS]>,
     /// Calls that the kernel measured: begin and duration, of those whose caller has not ended.
@@ -474,6 +480,8 @@ impl Default for Thread {
             running: 0,
             accounted: 0,
             accounted_gap: 0,
+            charged: 0,
+            guessed: None,
             buckets: Box::new([0; BUCKETS]),
             spans: Vec::new(),
             collections: Vec::new(),
@@ -502,6 +510,8 @@ struct Frame {
     self_ns: u64,
     /// Inclusive time of ended calls of the same function that this one had (indirectly) called.
     covered_ns: u64,
+    /// Open frames that it called. One without runs, or waits for its turn.
+    called: u32,
 }
 
 fn give_up(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {
@@ -525,18 +535,26 @@ impl Thread {
         let known = std::mem::replace(&mut self.accounted_gap, gap) == gap;
         // Who ran while events were lost is anybody's guess, and a clock that steps back measures nothing.
         let elapsed = ts.saturating_sub(since);
+        self.charged = 0;
         if known
             && elapsed > 0
             && let Some(index) = self.index_of(self.running)
             && let Some(frame) = self.frames.get_mut(index)
         {
             frame.self_ns = frame.self_ns.saturating_add(elapsed);
+            self.charged = elapsed;
         }
     }
 
     /// Opens a frame, and answers the one that had to go for it.
     fn call(&mut self, frame: Frame) -> Option<Frame> {
+        if let Some(caller) = self.index_of(self.running)
+            && let Some(caller) = self.frames.get_mut(caller)
+        {
+            caller.called += 1;
+        }
         self.running = frame.id;
+        self.guessed = None;
         // Forgetting the innermost instead would make deep recursion match the wrong frames.
         let forgotten = if self.frames.len() >= MAX_FRAMES {
             self.frames.pop_front()
@@ -553,6 +571,11 @@ impl Thread {
     }
 
     fn take(&mut self, index: usize) -> Option<Frame> {
+        if let Some(caller) = self.parent_of(index)
+            && let Some(caller) = self.frames.get_mut(caller)
+        {
+            caller.called = caller.called.saturating_sub(1);
+        }
         let frame = self.frames.remove(index)?;
         self.passed_over -= usize::from(frame.passed_over.is_some());
         self.count(frame.key, false);
@@ -651,6 +674,60 @@ impl Thread {
         self.frames.iter().rposition(|frame| frame.key == key)
     }
 
+    /// A return that does not fit what runs shows that the guess before it was wrong. If a caller of the function that
+    /// returns now has an open call of the function that was guessed about, that is the one that ended: the two change
+    /// places. `known` is the frame that returns where that is known.
+    fn correct(&mut self, key: FunctionKey, known: Option<usize>) -> Option<usize> {
+        let (guessed, chosen) = self.guessed?;
+        let (called, caller) = (0..self.frames.len()).find_map(|called| {
+            let caller = self.parent_of(called)?;
+            // Callers are older than what they call: else lines of callers could run in circles.
+            let fits = self.frames.get(called)?.key == guessed
+                && self.frames.get(called)?.id > chosen
+                && self.frames.get(caller)?.key == key
+                && known.is_none_or(|known| known == caller);
+            fits.then_some((called, caller))
+        })?;
+        self.frames.get_mut(called)?.parent = chosen;
+        let charged = self.charged;
+        if let Some(chosen) = self.index_of(chosen).and_then(|at| self.frames.get_mut(at)) {
+            chosen.called += 1;
+            chosen.self_ns = chosen.self_ns.saturating_sub(charged);
+        }
+        let ended = self.frames.get_mut(caller)?;
+        ended.called = ended.called.saturating_sub(1);
+        ended.self_ns = ended.self_ns.saturating_add(charged);
+        Some(caller)
+    }
+
+    fn runs(&self, index: usize) -> bool {
+        self.frames
+            .get(index)
+            .is_some_and(|frame| frame.id == self.running)
+    }
+
+    /// The frame that most likely returns where several stacks interleave: the one that runs, else of those that wait
+    /// for their turn the one that waits longest, as schedulers have it.
+    fn likeliest(&mut self, key: FunctionKey) -> Option<usize> {
+        let running = self.index_of(self.running);
+        if let Some(index) = running
+            && self.frames.get(index)?.key == key
+        {
+            return Some(index);
+        }
+        if self.buckets.get(key.bucket(BUCKETS)) == Some(&0) {
+            return None;
+        }
+        if let Some(index) = self.correct(key, None) {
+            return Some(index);
+        }
+        let waits = |frame: &Frame| frame.key == key && frame.called == 0;
+        self.frames
+            .iter()
+            .position(waits)
+            .or_else(|| self.nearest(key))
+    }
+
     /// Removes frames for which `keep` says so; who was called by one of them is from then on called by its caller.
     fn forget(&mut self, mut keep: impl FnMut(usize, &Frame) -> bool, mut gone: impl FnMut(Frame)) {
         let mut moved: HashMap<u64, u64, KeyBuilder> = HashMap::default();
@@ -669,6 +746,13 @@ impl Thread {
         }
         if let Some(&parent) = moved.get(&self.running) {
             self.running = parent;
+        }
+        let mut called: HashMap<u64, u32, KeyBuilder> = HashMap::default();
+        for frame in &self.frames {
+            *called.entry(frame.parent).or_default() += 1;
+        }
+        for frame in &mut self.frames {
+            frame.called = called.get(&frame.id).copied().unwrap_or(0);
         }
         self.passed_over = self
             .frames
@@ -741,11 +825,13 @@ impl Returning<'_> {
         let top = thread.frames.len().checked_sub(1);
         let plain = thread.frames.back().is_some_and(|frame| {
             frame.passed_over.is_none()
+                && frame.id == thread.running
                 && frame.key == self.key
                 && known.is_none_or(|took| self.took(frame) == Some(took))
         });
         let index = match known {
             _ if plain => top,
+            None if self.habits.greenlets || thread.interleaved => thread.likeliest(self.key),
             None => thread.nearest(self.key),
             Some(took) => {
                 let said = thread.frames.iter().rposition(|frame| {
@@ -755,11 +841,18 @@ impl Returning<'_> {
                     let begin = self.ts.saturating_sub(took);
                     return Some(thread.measured(begin, took));
                 }
+                if let Some(index) = said
+                    && (self.habits.greenlets || thread.interleaved)
+                    && !thread.runs(index)
+                {
+                    thread.correct(self.key, said);
+                }
                 said
             }
         };
         let Some(index) = index else {
             self.unpaired.returns += 1;
+            self.other_stack(thread);
             return None;
         };
         let was_passed_over = thread.frames.get(index)?.passed_over.is_some();
@@ -780,6 +873,7 @@ impl Returning<'_> {
             thread.forget_passed_over(self.ts, |gone| give_up(given_up, pid, gone));
         }
         let stacks = thread.interleaved || self.habits.greenlets;
+        thread.guessed = stacks.then_some((self.key, frame.parent));
         let mut summed = true;
         let mut trusted = alone;
         if was_passed_over {
@@ -809,6 +903,17 @@ impl Returning<'_> {
             cumulative_ns,
             measured: false,
         })
+    }
+
+    /// A return whose call was not seen, while calls that were seen have not returned: it is from another stack, which
+    /// had begun before tracing did. Where calls may stay open or go missing, it proves nothing.
+    fn other_stack(&self, thread: &mut Thread) {
+        let every_call_returns = !self.habits.call_on_creation && self.gap == 0;
+        thread.interleaved |= every_call_returns && thread.index_of(thread.running).is_some();
+        if thread.interleaved || self.habits.greenlets {
+            thread.running = 0;
+            thread.guessed = None;
+        }
     }
 
     fn took(&self, frame: &Frame) -> Option<u64> {

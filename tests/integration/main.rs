@@ -2,6 +2,7 @@
 
 mod cli;
 mod command;
+mod ground_truth;
 mod live;
 mod prefill;
 mod scripts;

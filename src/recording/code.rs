@@ -1,0 +1,622 @@
+//! How events become bytes. Every event is a byte of kind and flags, the time since the event before, and what cannot be
+//! foretold. Names and threads are defined once and referred to by number.
+//!
+//! Both sides keep the same small model of the program: the open calls of each thread, and the line at which each
+//! function was last entered and left. What the model foretells is a flag and no bytes: a return mostly belongs to the
+//! call on top, its duration is the time since then, and lines repeat. The model is allowed to be wrong, it only costs
+//! bytes then: nothing that is decoded depends on how good it is.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::analysis::keys::KeyBuilder;
+use crate::event::{Event, LossStage, Place, ProcessChange, Text, What};
+
+/// Definitions kept at once; both sides begin anew beyond that.
+const MAX_PLACES: usize = 1 << 20;
+const MAX_TEXTS: usize = 1 << 16;
+const MAX_THREADS: usize = 1 << 12;
+/// Open calls that the model keeps of a thread, and how many of them it looks through.
+const MAX_OPEN: usize = 1024;
+const LOOK: usize = 64;
+
+/// Kinds, in the low four bits of the first byte.
+mod kind {
+    pub(super) const CALL: u8 = 0;
+    pub(super) const RETURN: u8 = 1;
+    pub(super) const LINE: u8 = 2;
+    pub(super) const GC_START: u8 = 3;
+    pub(super) const GC_DONE: u8 = 4;
+    pub(super) const IMPORT_START: u8 = 5;
+    pub(super) const IMPORT_DONE: u8 = 6;
+    pub(super) const AUDIT: u8 = 7;
+    pub(super) const PROCESS: u8 = 8;
+    pub(super) const LOST: u8 = 9;
+    /// Not an event: the next ones are of another thread.
+    pub(super) const THREAD: u8 = 15;
+}
+
+/// The time went backwards.
+const BACKWARDS: u8 = 0x80;
+/// The line is the one of last time.
+const SAME_LINE: u8 = 0x10;
+/// The function is that of the call on top.
+const ON_TOP: u8 = 0x20;
+/// The duration is the time since the model's call.
+const AS_TIMED: u8 = 0x40;
+/// One field that may be absent is there (a flag of kinds that have no line).
+const FIRST: u8 = 0x10;
+/// Another one is.
+const SECOND: u8 = 0x20;
+
+/// What both sides know.
+#[derive(Debug, Default)]
+struct Model {
+    ts: u64,
+    threads: Vec<Thread>,
+    current: usize,
+    lines: Vec<Lines>,
+}
+
+#[derive(Debug, Default)]
+struct Thread {
+    pid: u32,
+    tid: u32,
+    /// Place and time of open calls.
+    open: VecDeque<(u32, u64)>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Lines {
+    entered: i32,
+    left: i32,
+}
+
+impl Model {
+    fn thread(&mut self) -> Option<&mut Thread> {
+        self.threads.get_mut(self.current)
+    }
+
+    fn lines(&mut self, place: u32) -> &mut Lines {
+        let place = place as usize;
+        if self.lines.len() <= place {
+            self.lines.resize(place + 1, Lines::default());
+        }
+        &mut self.lines[place]
+    }
+
+    fn called(&mut self, place: u32, ts: u64) {
+        if let Some(thread) = self.thread() {
+            if thread.open.len() >= MAX_OPEN {
+                thread.open.pop_front();
+            }
+            thread.open.push_back((place, ts));
+        }
+    }
+
+    fn top(&mut self) -> Option<u32> {
+        Some(self.thread()?.open.back()?.0)
+    }
+
+    /// Closes the nearest open call of the place and answers when it began.
+    fn returned(&mut self, place: u32) -> Option<u64> {
+        let open = &mut self.thread()?.open;
+        let near = open.iter().rev().take(LOOK);
+        let above = near.enumerate().find(|(_, call)| call.0 == place)?.0;
+        let (_, since) = open.remove(open.len() - 1 - above)?;
+        Some(since)
+    }
+}
+
+/// Encodes events.
+#[derive(Debug, Default)]
+pub(super) struct Encoder {
+    model: Model,
+    places: HashMap<Arc<Place>, u32>,
+    /// Numbers of places by their address, to look up one hash less.
+    addresses: HashMap<u64, (Arc<Place>, u32), KeyBuilder>,
+    texts: HashMap<Arc<Text>, u32>,
+    threads: HashMap<(u32, u32), usize, KeyBuilder>,
+}
+
+impl Encoder {
+    /// Appends an event.
+    pub(super) fn event(&mut self, event: &Event, out: &mut Vec<u8>) {
+        self.thread(event, out);
+        let elapsed = event.ts.wrapping_sub(self.model.ts);
+        let (mut first, elapsed) = match elapsed as i64 {
+            ..0 => (BACKWARDS, elapsed.wrapping_neg()),
+            _ => (0, elapsed),
+        };
+        self.model.ts = event.ts;
+        // The first byte is completed when its flags are known.
+        let head = out.len();
+        out.push(0);
+        number(elapsed, out);
+        first |= match &event.what {
+            What::Call { place, line } => {
+                let place = self.place(place, out);
+                self.model.called(place, event.ts);
+                let lines = self.model.lines(place);
+                let known = std::mem::replace(&mut lines.entered, *line) == *line;
+                kind::CALL | same_line(known, *line, out)
+            }
+            What::Line { place, line } => {
+                let place = self.place(place, out);
+                let lines = self.model.lines(place);
+                let known = std::mem::replace(&mut lines.left, *line) == *line;
+                kind::LINE | same_line(known, *line, out)
+            }
+            What::Return {
+                place,
+                line,
+                duration_ns,
+            } => {
+                let mut flags = 0;
+                let top = self.model.top();
+                let id = match self.known_place(place) {
+                    Some(id) if top == Some(id) => {
+                        flags |= ON_TOP;
+                        id
+                    }
+                    _ => self.place(place, out),
+                };
+                let since = self.model.returned(id);
+                let timed = since.and_then(|since| event.ts.checked_sub(since));
+                let lines = self.model.lines(id);
+                let known = std::mem::replace(&mut lines.left, *line) == *line;
+                flags |= same_line(known, *line, out);
+                if duration_ns.is_some() && *duration_ns == timed {
+                    flags |= AS_TIMED;
+                } else {
+                    optional(*duration_ns, out);
+                }
+                kind::RETURN | flags
+            }
+            What::GcStart { generation } => {
+                signed(*generation, out);
+                kind::GC_START
+            }
+            What::GcDone {
+                generation,
+                collected,
+                pause_ns,
+            } => {
+                let mut flags = 0;
+                if let Some(generation) = generation {
+                    flags |= FIRST;
+                    signed(*generation, out);
+                }
+                signed(*collected, out);
+                if let Some(pause) = pause_ns {
+                    flags |= SECOND;
+                    number(*pause, out);
+                }
+                kind::GC_DONE | flags
+            }
+            What::ImportStart { module } => {
+                self.text(module, out);
+                kind::IMPORT_START
+            }
+            What::ImportDone {
+                module,
+                found,
+                duration_ns,
+            } => {
+                self.text(module, out);
+                optional(*duration_ns, out);
+                kind::IMPORT_DONE | if *found { FIRST } else { 0 }
+            }
+            What::Audit { name } => {
+                self.text(name, out);
+                kind::AUDIT
+            }
+            What::Process {
+                change,
+                parent,
+                command,
+            } => {
+                out.push(match change {
+                    ProcessChange::Fork => 0,
+                    ProcessChange::Exec => 1,
+                    ProcessChange::Exit => 2,
+                });
+                let mut flags = 0;
+                if let Some(parent) = parent {
+                    flags |= FIRST;
+                    number(u64::from(*parent), out);
+                }
+                if let Some(command) = command {
+                    flags |= SECOND;
+                    self.text(command, out);
+                }
+                kind::PROCESS | flags
+            }
+            What::Lost {
+                count,
+                stage,
+                message,
+            } => {
+                number(*count, out);
+                out.push(match stage {
+                    LossStage::Probe => 0,
+                    LossStage::Kernel => 1,
+                    LossStage::Decoder => 2,
+                    LossStage::Output => 3,
+                });
+                string(message, out);
+                kind::LOST
+            }
+        };
+        if let Some(byte) = out.get_mut(head) {
+            *byte = first;
+        }
+    }
+
+    fn thread(&mut self, event: &Event, out: &mut Vec<u8>) {
+        let who = (event.pid, event.tid);
+        let here = self.model.thread();
+        if here.is_some_and(|thread| (thread.pid, thread.tid) == who) {
+            return;
+        }
+        out.push(kind::THREAD);
+        if let Some(&known) = self.threads.get(&who) {
+            number(known as u64 + 1, out);
+            self.model.current = known;
+            return;
+        }
+        if self.model.threads.len() >= MAX_THREADS {
+            self.model.threads.clear();
+            self.threads.clear();
+        }
+        number(0, out);
+        number(u64::from(event.pid), out);
+        number(u64::from(event.tid), out);
+        self.model.current = self.model.threads.len();
+        self.threads.insert(who, self.model.current);
+        self.model.threads.push(Thread {
+            pid: event.pid,
+            tid: event.tid,
+            ..Thread::default()
+        });
+    }
+
+    fn known_place(&mut self, place: &Arc<Place>) -> Option<u32> {
+        let address = Arc::as_ptr(place) as usize as u64;
+        if let Some((known, id)) = self.addresses.get(&address)
+            && Arc::ptr_eq(known, place)
+        {
+            return Some(*id);
+        }
+        let id = *self.places.get(place)?;
+        self.remember(address, place, id);
+        Some(id)
+    }
+
+    fn remember(&mut self, address: u64, place: &Arc<Place>, id: u32) {
+        if self.addresses.len() >= MAX_TEXTS {
+            self.addresses.clear();
+        }
+        self.addresses.insert(address, (Arc::clone(place), id));
+    }
+
+    /// Appends a place: 0 and its definition when it is new, else its number plus one.
+    fn place(&mut self, place: &Arc<Place>, out: &mut Vec<u8>) -> u32 {
+        if let Some(id) = self.known_place(place) {
+            number(u64::from(id) + 1, out);
+            return id;
+        }
+        if self.places.len() >= MAX_PLACES {
+            self.places.clear();
+            self.addresses.clear();
+        }
+        let id = self.places.len() as u32;
+        self.places.insert(Arc::clone(place), id);
+        self.remember(Arc::as_ptr(place) as usize as u64, place, id);
+        number(0, out);
+        define(&place.file, out);
+        define(&place.function, out);
+        id
+    }
+
+    /// Appends another text, in the same manner.
+    fn text(&mut self, text: &Arc<Text>, out: &mut Vec<u8>) {
+        if let Some(&id) = self.texts.get(text) {
+            return number(u64::from(id) + 1, out);
+        }
+        if self.texts.len() >= MAX_TEXTS {
+            self.texts.clear();
+        }
+        self.texts.insert(Arc::clone(text), self.texts.len() as u32);
+        number(0, out);
+        define(text, out);
+    }
+}
+
+fn same_line(known: bool, line: i32, out: &mut Vec<u8>) -> u8 {
+    if known {
+        SAME_LINE
+    } else {
+        signed(i64::from(line), out);
+        0
+    }
+}
+
+/// Seven bits a byte, the lowest first, the eighth bit on all but the last.
+fn number(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Small for small numbers of either sign.
+fn signed(value: i64, out: &mut Vec<u8>) {
+    number(((value << 1) ^ (value >> 63)) as u64, out);
+}
+
+fn optional(value: Option<u64>, out: &mut Vec<u8>) {
+    match value {
+        None => out.push(0),
+        Some(value) => {
+            out.push(1);
+            number(value, out);
+        }
+    }
+}
+
+fn string(text: &str, out: &mut Vec<u8>) {
+    number(text.len() as u64, out);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn define(text: &Text, out: &mut Vec<u8>) {
+    let altered = u8::from(text.cut) | u8::from(text.replaced) << 1 | u8::from(text.unreadable) << 2;
+    out.push(altered);
+    string(&text.text, out);
+}
+
+/// Why bytes are no events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undecodable {
+    /// They end in the middle of an event.
+    Cut,
+    /// They do not make sense.
+    Damaged,
+}
+
+/// Decodes events.
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    model: Model,
+    places: Vec<Arc<Place>>,
+    texts: Vec<Arc<Text>>,
+}
+
+impl Decoder {
+    /// Takes the next event off the bytes. `None` when there are none left.
+    pub(super) fn event(&mut self, bytes: &mut &[u8]) -> Result<Option<Event>, Undecodable> {
+        let mut first = match bytes.split_first() {
+            None => return Ok(None),
+            Some((&first, rest)) => {
+                *bytes = rest;
+                first
+            }
+        };
+        while first & 0x0f == kind::THREAD {
+            self.thread(bytes)?;
+            first = byte(bytes)?;
+        }
+        let elapsed = read_number(bytes)?;
+        let elapsed = match first & BACKWARDS {
+            0 => elapsed,
+            _ => elapsed.wrapping_neg(),
+        };
+        let ts = self.model.ts.wrapping_add(elapsed);
+        self.model.ts = ts;
+        let flag = |flag| first & flag != 0;
+        let what = match first & 0x0f {
+            kind::CALL => {
+                let (id, place) = self.place(bytes)?;
+                self.model.called(id, ts);
+                let line = self.line(bytes, flag(SAME_LINE), id, |lines| &mut lines.entered)?;
+                What::Call { place, line }
+            }
+            kind::LINE => {
+                let (id, place) = self.place(bytes)?;
+                let line = self.line(bytes, flag(SAME_LINE), id, |lines| &mut lines.left)?;
+                What::Line { place, line }
+            }
+            kind::RETURN => {
+                let (id, place) = if flag(ON_TOP) {
+                    let id = self.model.top().ok_or(Undecodable::Damaged)?;
+                    let place = self.places.get(id as usize);
+                    (id, Arc::clone(place.ok_or(Undecodable::Damaged)?))
+                } else {
+                    self.place(bytes)?
+                };
+                let since = self.model.returned(id);
+                let line = self.line(bytes, flag(SAME_LINE), id, |lines| &mut lines.left)?;
+                let duration_ns = if flag(AS_TIMED) {
+                    since.and_then(|since| ts.checked_sub(since))
+                } else {
+                    read_optional(bytes)?
+                };
+                What::Return {
+                    place,
+                    line,
+                    duration_ns,
+                }
+            }
+            kind::GC_START => What::GcStart {
+                generation: read_signed(bytes)?,
+            },
+            kind::GC_DONE => What::GcDone {
+                generation: when(flag(FIRST), || read_signed(bytes))?,
+                collected: read_signed(bytes)?,
+                pause_ns: when(flag(SECOND), || read_number(bytes))?,
+            },
+            kind::IMPORT_START => What::ImportStart {
+                module: self.text(bytes)?,
+            },
+            kind::IMPORT_DONE => What::ImportDone {
+                module: self.text(bytes)?,
+                found: flag(FIRST),
+                duration_ns: read_optional(bytes)?,
+            },
+            kind::AUDIT => What::Audit {
+                name: self.text(bytes)?,
+            },
+            kind::PROCESS => What::Process {
+                change: match byte(bytes)? {
+                    0 => ProcessChange::Fork,
+                    1 => ProcessChange::Exec,
+                    2 => ProcessChange::Exit,
+                    _ => return Err(Undecodable::Damaged),
+                },
+                parent: when(flag(FIRST), || read_small(bytes))?,
+                command: when(flag(SECOND), || self.text(bytes))?,
+            },
+            kind::LOST => What::Lost {
+                count: read_number(bytes)?,
+                stage: *LossStage::ALL
+                    .get(usize::from(byte(bytes)?))
+                    .ok_or(Undecodable::Damaged)?,
+                message: read_string(bytes)?,
+            },
+            _ => return Err(Undecodable::Damaged),
+        };
+        let thread = self.model.thread().ok_or(Undecodable::Damaged)?;
+        Ok(Some(Event {
+            ts,
+            pid: thread.pid,
+            tid: thread.tid,
+            what,
+        }))
+    }
+
+    fn thread(&mut self, bytes: &mut &[u8]) -> Result<(), Undecodable> {
+        let known = read_number(bytes)?;
+        if let Some(known) = known.checked_sub(1) {
+            self.model.current = usize::try_from(known).unwrap_or(usize::MAX);
+            return Ok(());
+        }
+        if self.model.threads.len() >= MAX_THREADS {
+            self.model.threads.clear();
+        }
+        let (pid, tid) = (read_small(bytes)?, read_small(bytes)?);
+        self.model.current = self.model.threads.len();
+        self.model.threads.push(Thread {
+            pid,
+            tid,
+            ..Thread::default()
+        });
+        Ok(())
+    }
+
+    fn place(&mut self, bytes: &mut &[u8]) -> Result<(u32, Arc<Place>), Undecodable> {
+        let known = read_number(bytes)?;
+        if let Some(id) = known.checked_sub(1) {
+            let place = usize::try_from(id).ok().and_then(|id| self.places.get(id));
+            let place = place.ok_or(Undecodable::Damaged)?;
+            return Ok((id as u32, Arc::clone(place)));
+        }
+        if self.places.len() >= MAX_PLACES {
+            self.places.clear();
+        }
+        let place = Arc::new(Place {
+            file: read_text(bytes)?,
+            function: read_text(bytes)?,
+        });
+        self.places.push(Arc::clone(&place));
+        Ok((self.places.len() as u32 - 1, place))
+    }
+
+    fn text(&mut self, bytes: &mut &[u8]) -> Result<Arc<Text>, Undecodable> {
+        let known = read_number(bytes)?;
+        if let Some(id) = known.checked_sub(1) {
+            let text = usize::try_from(id).ok().and_then(|id| self.texts.get(id));
+            return text.map(Arc::clone).ok_or(Undecodable::Damaged);
+        }
+        if self.texts.len() >= MAX_TEXTS {
+            self.texts.clear();
+        }
+        let text = Arc::new(read_text(bytes)?);
+        self.texts.push(Arc::clone(&text));
+        Ok(text)
+    }
+
+    fn line(
+        &mut self,
+        bytes: &mut &[u8],
+        same: bool,
+        place: u32,
+        last: fn(&mut Lines) -> &mut i32,
+    ) -> Result<i32, Undecodable> {
+        let last = last(self.model.lines(place));
+        if !same {
+            *last = i32::try_from(read_signed(bytes)?).map_err(|_| Undecodable::Damaged)?;
+        }
+        Ok(*last)
+    }
+}
+
+fn when<T>(
+    there: bool,
+    read: impl FnOnce() -> Result<T, Undecodable>,
+) -> Result<Option<T>, Undecodable> {
+    there.then(read).transpose()
+}
+
+fn byte(bytes: &mut &[u8]) -> Result<u8, Undecodable> {
+    let (&first, rest) = bytes.split_first().ok_or(Undecodable::Cut)?;
+    *bytes = rest;
+    Ok(first)
+}
+
+fn read_number(bytes: &mut &[u8]) -> Result<u64, Undecodable> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let next = byte(bytes)?;
+        value |= u64::from(next & 0x7f) << shift;
+        if next & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(Undecodable::Damaged)
+}
+
+fn read_small(bytes: &mut &[u8]) -> Result<u32, Undecodable> {
+    u32::try_from(read_number(bytes)?).map_err(|_| Undecodable::Damaged)
+}
+
+fn read_signed(bytes: &mut &[u8]) -> Result<i64, Undecodable> {
+    let value = read_number(bytes)?;
+    Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+}
+
+fn read_optional(bytes: &mut &[u8]) -> Result<Option<u64>, Undecodable> {
+    match byte(bytes)? {
+        0 => Ok(None),
+        1 => read_number(bytes).map(Some),
+        _ => Err(Undecodable::Damaged),
+    }
+}
+
+fn read_string(bytes: &mut &[u8]) -> Result<String, Undecodable> {
+    let length = usize::try_from(read_number(bytes)?).map_err(|_| Undecodable::Damaged)?;
+    let (text, rest) = bytes.split_at_checked(length).ok_or(Undecodable::Cut)?;
+    *bytes = rest;
+    String::from_utf8(text.to_vec()).map_err(|_| Undecodable::Damaged)
+}
+
+fn read_text(bytes: &mut &[u8]) -> Result<Text, Undecodable> {
+    let altered = byte(bytes)?;
+    Ok(Text {
+        text: read_string(bytes)?,
+        cut: altered & 1 != 0,
+        replaced: altered & 2 != 0,
+        unreadable: altered & 4 != 0,
+    })
+}

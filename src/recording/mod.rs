@@ -1,0 +1,52 @@
+//! Recordings: a stream of events in a file, small, complete and readable up to wherever it was cut.
+//!
+//! ```text
+//! magic  8 bytes  89 'p' 'y' 's' 't' 'a' 'p' 0a
+//! version         u32, little endian: VERSION
+//! blocks          kind u8, size when unpacked u32, size as packed u32, that many bytes of zlib
+//! ```
+//!
+//! The first block is the session: its JSON line, and a second JSON object with what pairing must know of the
+//! interpreters. Then come blocks of events ([`code`]), and as the last one the summary as JSON. A recording without a
+//! summary was cut: by a crash, a full disk, or because it is still being written. Blocks of other kinds are passed
+//! over, so that later versions can add some.
+//!
+//! A view can be made anew at any time: durations that were certain are kept, and the rest is paired again.
+
+mod code;
+mod reader;
+mod writer;
+
+pub use reader::{Reader, RecordingError};
+pub use writer::Writer;
+
+/// How a file of ours begins; the first byte makes it no text, the last shows when line ends were converted.
+const MAGIC: [u8; 8] = *b"\x89pystap\n";
+
+/// Version of the format. A reader refuses newer ones.
+pub const VERSION: u32 = 1;
+
+/// What a block holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Session = 1,
+    Events = 2,
+    Summary = 3,
+}
+
+/// Largest block, unpacked. Writers stay far below; a reader refuses more, so that a damaged size costs no memory.
+const MAX_BLOCK: usize = 16 << 20;
+
+/// Bytes before the packed part of a block.
+const BLOCK_HEAD: usize = 9;
+
+/// What pairing must know of the traced interpreters, as it stands in the session block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct SavedHabits {
+    call_on_creation: bool,
+    greenlets: bool,
+}
+
+#[cfg(test)]
+mod tests;

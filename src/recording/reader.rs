@@ -1,0 +1,388 @@
+//! Reading a recording, or a trace that was written as JSON. Whatever the file holds: a clear answer, bounded memory.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
+
+use super::code::{Decoder, Undecodable};
+use super::{BLOCK_HEAD, Kind, MAGIC, MAX_BLOCK, SavedHabits, VERSION};
+use crate::analysis::pairing::Habits;
+use crate::event::{Event, Session, Summary, json};
+
+/// Longest line of a JSON trace.
+const MAX_LINE: u64 = 1 << 20;
+
+/// Why a file cannot be read, or not further.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordingError {
+    /// The system says so.
+    #[error("it cannot be read ({0}); check the path and its permissions")]
+    Io(#[from] io::Error),
+    /// It is empty.
+    #[error(
+        "it is empty: nothing was recorded, or the trace ended before its probes were live; record again with \
+         `pystap record -o FILE`"
+    )]
+    Empty,
+    /// It is something else.
+    #[error(
+        "it is not a pystap recording; make one with `pystap record -o FILE` or `pystap trace -f json -o FILE`"
+    )]
+    Foreign,
+    /// It is from a later pystap.
+    #[error(
+        "it is a recording of format {found} and this pystap reads up to {VERSION}, so it cannot be shown; read it \
+         with the pystap that wrote it, or a newer one"
+    )]
+    Newer {
+        /// Version in the file.
+        found: u32,
+    },
+    /// It begins like a recording and goes on otherwise.
+    #[error(
+        "it is damaged at byte {at} and cannot be shown further; copy it once more from where it was recorded"
+    )]
+    Damaged {
+        /// Where.
+        at: u64,
+    },
+    /// A line of a JSON trace.
+    #[error("line {line}: {source}")]
+    Line {
+        /// Its number, from 1.
+        line: u64,
+        /// What is wrong with it.
+        source: json::ReadError,
+    },
+}
+
+/// A recording that is read from its beginning to its end.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: BufReader<R>,
+    /// The first line or block.
+    session: Session,
+    habits: Habits,
+    summary: Option<Summary>,
+    at: u64,
+    ended: bool,
+    cut: bool,
+    form: Form,
+}
+
+#[derive(Debug)]
+enum Form {
+    Recording {
+        decoder: Box<Decoder>,
+        block: Vec<u8>,
+        /// How much of the block has been decoded.
+        done: usize,
+        /// The block itself was cut.
+        partial: bool,
+    },
+    Json {
+        reader: json::Reader,
+        line: u64,
+    },
+}
+
+impl<R: Read> Reader<R> {
+    /// Begins to read.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordingError`] when this is no recording, or one whose session cannot be read.
+    pub fn new(input: R) -> Result<Reader<R>, RecordingError> {
+        let mut input = BufReader::with_capacity(1 << 16, input);
+        match input.fill_buf()?.first() {
+            None => return Err(RecordingError::Empty),
+            Some(b'{') => return Reader::of_json(input),
+            Some(_) => {}
+        }
+        let mut head = [0; 12];
+        let (mut magic, mut version) = ([0; 8], [0; 4]);
+        read_up_to(&mut input, &mut head)?;
+        let (left, right) = head.split_at(8);
+        magic.copy_from_slice(left);
+        version.copy_from_slice(right);
+        if magic != MAGIC {
+            return Err(RecordingError::Foreign);
+        }
+        let found = u32::from_le_bytes(version);
+        if found > VERSION {
+            return Err(RecordingError::Newer { found });
+        }
+        let mut reader = Reader {
+            input,
+            session: Session::default(),
+            habits: Habits::default(),
+            summary: None,
+            at: head.len() as u64,
+            ended: false,
+            cut: false,
+            form: Form::Recording {
+                decoder: Box::default(),
+                block: Vec::new(),
+                done: 0,
+                partial: false,
+            },
+        };
+        match reader.block()? {
+            // Cut within its first block, it holds nothing that could be shown.
+            _ if reader.cut => return Err(RecordingError::Empty),
+            None => return Err(RecordingError::Empty),
+            Some((kind, content)) if kind == Kind::Session as u8 => reader.open(&content)?,
+            Some(_) => return Err(reader.damaged()),
+        }
+        Ok(reader)
+    }
+
+    fn of_json(mut input: BufReader<R>) -> Result<Reader<R>, RecordingError> {
+        let mut line = String::new();
+        (&mut input)
+            .take(MAX_LINE)
+            .read_line(&mut line)
+            .map_err(not_text)?;
+        let mut reader = json::Reader::new();
+        match reader.read(&line) {
+            Ok(json::Line::Session(session)) => Ok(Reader {
+                input,
+                session,
+                habits: Habits::default(),
+                summary: None,
+                at: line.len() as u64,
+                ended: false,
+                cut: false,
+                form: Form::Json { reader, line: 1 },
+            }),
+            Err(source @ json::ReadError::OtherSchema { .. }) => {
+                Err(RecordingError::Line { line: 1, source })
+            }
+            _ => Err(RecordingError::Foreign),
+        }
+    }
+
+    fn open(&mut self, content: &[u8]) -> Result<(), RecordingError> {
+        let text = str::from_utf8(content).map_err(|_| self.damaged())?;
+        let mut lines = text.lines();
+        let mut next = || lines.next().unwrap_or_default();
+        match json::Reader::new().read(next()) {
+            Ok(json::Line::Session(session)) => self.session = session,
+            Err(source @ json::ReadError::OtherSchema { .. }) => {
+                return Err(RecordingError::Line { line: 1, source });
+            }
+            _ => return Err(self.damaged()),
+        }
+        let habits: SavedHabits = serde_json::from_str(next()).map_err(|_| self.damaged())?;
+        self.habits = Habits {
+            call_on_creation: habits.call_on_creation,
+            greenlets: habits.greenlets,
+        };
+        Ok(())
+    }
+
+    /// What ran and with what.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// How the interpreters that were recorded use their marks; for a JSON trace, which does not say, the reading that
+    /// gives no wrong durations.
+    pub fn habits(&self) -> Habits {
+        self.habits
+    }
+
+    /// What came of it, once the end has been reached; `None` of a recording that was cut.
+    pub fn summary(&self) -> Option<&Summary> {
+        self.summary.as_ref()
+    }
+
+    /// Whether the end was reached and was not where it should be: the recording was cut, or is still written.
+    pub fn was_cut(&self) -> bool {
+        self.ended && self.summary.is_none()
+    }
+
+    /// The next event; `None` at the end, wherever that is.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordingError`] when what comes next makes no sense. What came before is good.
+    pub fn event(&mut self) -> Result<Option<Event>, RecordingError> {
+        loop {
+            if self.ended {
+                return Ok(None);
+            }
+            if let Form::Json { .. } = self.form {
+                return self.line();
+            }
+            let damaged = self.damaged();
+            if let Form::Recording {
+                decoder,
+                block,
+                done,
+                partial,
+            } = &mut self.form
+            {
+                let mut rest = block.get(*done..).unwrap_or_default();
+                match decoder.event(&mut rest) {
+                    Ok(Some(event)) => {
+                        *done = block.len() - rest.len();
+                        return Ok(Some(event));
+                    }
+                    Ok(None) if !*partial => {}
+                    Ok(None) | Err(Undecodable::Cut) if *partial => {
+                        self.ended = true;
+                        continue;
+                    }
+                    Ok(None) | Err(_) => {
+                        self.ended = true;
+                        return Err(damaged);
+                    }
+                }
+            }
+            self.next_block()?;
+        }
+    }
+
+    fn next_block(&mut self) -> Result<(), RecordingError> {
+        let read = self.block();
+        let Some((kind, content)) = read.inspect_err(|_| self.ended = true)? else {
+            self.ended = true;
+            return Ok(());
+        };
+        let cut = self.cut;
+        match kind {
+            kind if kind == Kind::Events as u8 => {
+                if let Form::Recording {
+                    block,
+                    done,
+                    partial,
+                    ..
+                } = &mut self.form
+                {
+                    (*block, *done, *partial) = (content, 0, cut);
+                }
+            }
+            kind if kind == Kind::Summary as u8 && !cut => {
+                self.ended = true;
+                let text = str::from_utf8(&content).map_err(|_| self.damaged())?;
+                match json::Reader::new().read(text) {
+                    Ok(json::Line::Summary(summary)) => self.summary = Some(summary),
+                    _ => return Err(self.damaged()),
+                }
+            }
+            _ => self.ended |= cut,
+        }
+        Ok(())
+    }
+
+    /// The next block: its kind and what it holds. A block that is cut gives what can be unpacked of it.
+    fn block(&mut self) -> Result<Option<(u8, Vec<u8>)>, RecordingError> {
+        let mut head = [0; BLOCK_HEAD];
+        let got = read_up_to(&mut self.input, &mut head)?;
+        if got < BLOCK_HEAD {
+            return Ok(None);
+        }
+        let [kind, a, b, c, d, e, f, g, h] = head;
+        let unpacked = u32::from_le_bytes([a, b, c, d]) as usize;
+        let packed = u32::from_le_bytes([e, f, g, h]) as usize;
+        if unpacked > MAX_BLOCK || packed > MAX_BLOCK {
+            return Err(self.damaged());
+        }
+        let mut bytes = Vec::new();
+        (&mut self.input)
+            .take(packed as u64)
+            .read_to_end(&mut bytes)?;
+        self.cut = bytes.len() < packed;
+        let content = unpack(&bytes, unpacked, self.cut).ok_or_else(|| self.damaged())?;
+        self.at += (BLOCK_HEAD + bytes.len()) as u64;
+        Ok(Some((kind, content)))
+    }
+
+    fn line(&mut self) -> Result<Option<Event>, RecordingError> {
+        let Form::Json { reader, line } = &mut self.form else {
+            return Ok(None);
+        };
+        let mut text = String::new();
+        *line += 1;
+        (&mut self.input)
+            .take(MAX_LINE)
+            .read_line(&mut text)
+            .map_err(not_text)?;
+        if !text.ends_with('\n') {
+            // The last line of a trace that was cut may be half a line, and is no event.
+            self.ended = true;
+            if !matches!(reader.read(&text), Ok(json::Line::Summary(_))) {
+                return Ok(None);
+            }
+        }
+        match reader.read(&text) {
+            Ok(json::Line::Event(event)) => Ok(Some(event)),
+            Ok(json::Line::Summary(summary)) => {
+                self.summary = Some(summary);
+                self.ended = true;
+                Ok(None)
+            }
+            Ok(json::Line::Session(_)) => {
+                self.ended = true;
+                Err(RecordingError::Foreign)
+            }
+            Err(source) => {
+                self.ended = true;
+                Err(RecordingError::Line {
+                    line: *line,
+                    source,
+                })
+            }
+        }
+    }
+
+    fn damaged(&self) -> RecordingError {
+        RecordingError::Damaged { at: self.at }
+    }
+}
+
+fn not_text(error: io::Error) -> RecordingError {
+    match error.kind() {
+        io::ErrorKind::InvalidData => RecordingError::Foreign,
+        _ => error.into(),
+    }
+}
+
+/// Unpacks to exactly this size, or of what was cut as much as can be had.
+fn unpack(packed: &[u8], size: usize, cut: bool) -> Option<Vec<u8>> {
+    let mut flags = inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER
+        | inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF
+        | inflate_flags::TINFL_FLAG_COMPUTE_ADLER32;
+    if cut {
+        flags |= inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
+    }
+    let mut content = vec![0; size];
+    let mut state = Box::<DecompressorOxide>::default();
+    let (status, _, written) = decompress(&mut state, packed, &mut content, 0, flags);
+    match status {
+        TINFLStatus::Done if written == size => Some(content),
+        TINFLStatus::NeedsMoreInput | TINFLStatus::HasMoreOutput if cut => {
+            content.truncate(written);
+            Some(content)
+        }
+        _ => None,
+    }
+}
+
+/// Fills the buffer as far as the input goes, and says how far.
+fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..)
+        && !rest.is_empty()
+    {
+        match input.read(rest) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

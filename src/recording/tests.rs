@@ -1,0 +1,225 @@
+//! What is recorded is read back, and what was cut, damaged or never ours is answered clearly.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::analysis::pairing::{Habits, Pairing};
+use crate::analysis::testing::{call, event, returned};
+use crate::event::arbitrary;
+use crate::event::{Event, Session, Summary, What};
+use crate::export::Sink;
+
+const HABITS: Habits = Habits {
+    call_on_creation: false,
+    greenlets: true,
+};
+
+fn recorded(session: &Session, events: &[Event], flush_every: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut writer = Box::new(Writer::new(&mut bytes, HABITS));
+    writer.session(session).expect("memory");
+    for (at, event) in events.iter().enumerate() {
+        writer.event(event, 0).expect("memory");
+        if at % flush_every == 0 {
+            writer.flush().expect("memory");
+        }
+    }
+    writer.finish(&Summary::default()).expect("memory");
+    bytes
+}
+
+/// Everything that can be read, and whether the end was missing.
+fn read(bytes: &[u8]) -> Result<(Vec<Event>, bool), RecordingError> {
+    let mut reader = Reader::new(bytes)?;
+    let mut events = Vec::new();
+    while let Some(event) = reader.event()? {
+        events.push(event);
+    }
+    Ok((events, reader.was_cut()))
+}
+
+/// A program whose calls nest, with durations filled in, as a session hands it to a sink.
+fn paired(count: u64) -> Vec<Event> {
+    let mut pairing = Pairing::with_habits(HABITS);
+    let mut events = Vec::new();
+    let mut random: u64 = 0x2545_f491_4f6c_dd1d;
+    for n in 0..count {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let name = format!("f{}", random % 7);
+        let ts = 1_700_000_000_000_000_000 + n * 4_000;
+        let mut lines = [
+            call(ts, "main"),
+            call(ts + 700, &name),
+            event(ts + 900, What::GcStart { generation: 1 }),
+            returned(ts + 1_300 + random % 1_000, &name),
+            returned(ts + 2_500, "main"),
+        ];
+        lines[2].tid = 1 + n as u32 % 3;
+        for event in &mut lines {
+            pairing.feed(event);
+        }
+        events.extend(lines);
+    }
+    events
+}
+
+#[test]
+fn a_recording_keeps_session_habits_events_and_summary() {
+    let session = Session {
+        engine: "stap".to_owned(),
+        ..Session::default()
+    };
+    let events = paired(100);
+    let bytes = recorded(&session, &events, 50);
+    let mut reader = Reader::new(&bytes[..]).expect("our own");
+    assert_eq!(reader.session(), &session);
+    assert_eq!(reader.habits(), HABITS);
+    let mut back = Vec::new();
+    while let Some(event) = reader.event().expect("our own") {
+        back.push(event);
+    }
+    assert_eq!(back, events);
+    assert_eq!(reader.summary(), Some(&Summary::default()));
+    assert!(!reader.was_cut());
+}
+
+#[test]
+fn a_recording_cut_anywhere_is_read_up_to_the_cut_and_says_so() {
+    let events = paired(60);
+    let bytes = recorded(&Session::default(), &events, 100);
+    let mut most = 0;
+    for length in 0..bytes.len() {
+        match read(&bytes[..length]) {
+            Ok((some, cut)) => {
+                assert!(cut, "{length} of {}", bytes.len());
+                assert_eq!(some, events[..some.len()], "{length}");
+                assert!(some.len() >= most, "a longer file has no fewer events");
+                most = some.len();
+            }
+            Err(RecordingError::Empty) => assert_eq!(most, 0, "{length}"),
+            Err(RecordingError::Foreign) => assert!(length < 8, "{length}"),
+            Err(error) => panic!("{length}: {error}"),
+        }
+    }
+    assert_eq!(most, events.len(), "all of it without its summary");
+}
+
+#[test]
+fn a_block_that_was_cut_gives_the_events_that_are_in_it() {
+    let events = paired(2000);
+    let bytes = recorded(&Session::default(), &events, usize::MAX);
+    let (some, cut) = read(&bytes[..bytes.len() / 2]).expect("half of it");
+    assert!(cut);
+    assert!(some.len() > events.len() / 3, "{} of {}", some.len(), events.len());
+}
+
+#[test]
+fn a_newer_version_is_refused_and_named() {
+    let mut bytes = recorded(&Session::default(), &[], 1);
+    bytes[8] = 7;
+    let error = read(&bytes).expect_err("not ours to read");
+    assert!(matches!(error, RecordingError::Newer { found: 7 }));
+    assert!(error.to_string().contains("format 7"), "{error}");
+}
+
+#[test]
+fn a_block_of_a_kind_to_come_is_passed_over() {
+    let events = paired(3);
+    let bytes = recorded(&Session::default(), &events, usize::MAX);
+    let packed = miniz_oxide::deflate::compress_to_vec_zlib(b"later", 1);
+    let mut more = vec![200, 5, 0, 0, 0, packed.len() as u8, 0, 0, 0];
+    more.extend_from_slice(&packed);
+    // After the session block.
+    let session = 12 + BLOCK_HEAD + u32::from_le_bytes(bytes[17..21].try_into().expect("4")) as usize;
+    let bytes = [&bytes[..session], &more, &bytes[session..]].concat();
+    assert_eq!(read(&bytes).expect("readable"), (events, false));
+}
+
+#[test]
+fn other_files_are_called_what_they_are() {
+    for foreign in [
+        &b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\0"[..],
+        b"hello\n",
+        b"\x89PNG\r\n\x1a\n\0\0\0\0\0\0",
+        b"{\"traceEvents\":[]}\n",
+        b"{\"event\":\"call\",\"ts\":1}\n",
+    ] {
+        assert!(matches!(read(foreign), Err(RecordingError::Foreign)), "{foreign:?}");
+    }
+    assert!(matches!(read(b""), Err(RecordingError::Empty)));
+}
+
+#[test]
+fn a_json_trace_is_read_like_a_recording_also_when_its_last_line_is_half() {
+    let events = paired(5);
+    let mut bytes = Vec::new();
+    let mut sink = Box::new(crate::export::json::Json::new(&mut bytes));
+    sink.session(&Session::default()).expect("memory");
+    for event in &events {
+        sink.event(event, 0).expect("memory");
+    }
+    sink.finish(&Summary::default()).expect("memory");
+    assert_eq!(read(&bytes).expect("our own"), (events.clone(), false));
+    let text = String::from_utf8(bytes).expect("UTF-8");
+    let cut = text.rfind("\"tid\"").expect("an event");
+    let (some, was_cut) = read(&text.as_bytes()[..cut]).expect("cut");
+    assert!(was_cut);
+    assert_eq!(some, events[..events.len() - 1]);
+}
+
+#[test]
+fn ordinary_events_cost_few_bytes() {
+    let events = paired(20_000);
+    let bytes = recorded(&Session::default(), &events, usize::MAX);
+    let each = bytes.len() as f64 / events.len() as f64;
+    assert!(each < 4.0, "{each}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn any_events_come_back_as_they_were(
+        session in arbitrary::session(),
+        events in proptest::collection::vec(arbitrary::event(), 0..60),
+        again in proptest::collection::vec(any::<prop::sample::Index>(), 0..60),
+    ) {
+        // Repetitions are what the format is about.
+        let mut all = events.clone();
+        if !events.is_empty() {
+            all.extend(again.iter().map(|index| events[index.index(events.len())].clone()));
+        }
+        let bytes = recorded(&session, &all, 17);
+        let reader = Reader::new(&bytes[..]).expect("our own");
+        prop_assert_eq!(reader.session(), &session);
+        prop_assert_eq!(read(&bytes).expect("our own"), (all, false));
+    }
+
+    #[test]
+    fn damage_is_an_answer_and_never_a_panic(
+        at in any::<prop::sample::Index>(), with in any::<u8>(), length in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = recorded(&Session::default(), &paired(20), 10);
+        let index = at.index(bytes.len());
+        bytes[index] = with;
+        bytes.truncate(length.index(bytes.len()) + 1);
+        let _ = read(&bytes);
+    }
+
+    #[test]
+    fn bytes_that_claim_to_be_events_are_decoded_or_refused(
+        content in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let mut bytes = recorded(&Session::default(), &[], 1);
+        let packed = miniz_oxide::deflate::compress_to_vec_zlib(&content, 1);
+        let session = 12 + BLOCK_HEAD + u32::from_le_bytes(bytes[17..21].try_into().expect("4")) as usize;
+        bytes.truncate(session);
+        bytes.push(Kind::Events as u8);
+        bytes.extend_from_slice(&(content.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&(packed.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&packed);
+        let _ = read(&bytes);
+    }
+}

@@ -1,0 +1,98 @@
+//! The sink that records. Events are collected, packed and written a block at a time; what was handed to the system
+//! before a crash can be read afterwards.
+
+use std::io::{self, Write};
+
+use miniz_oxide::deflate::compress_to_vec_zlib;
+
+use super::code::Encoder;
+use super::{Kind, MAGIC, SavedHabits, VERSION};
+use crate::analysis::pairing::Habits;
+use crate::event::{Event, Session, Summary, json};
+use crate::export::Sink;
+
+/// Unpacked bytes of a full block: enough for the packing to find repetitions, little enough to lose in a crash.
+const FULL: usize = 256 * 1024;
+/// How hard to pack. More costs several times the time and saves a few percent.
+const LEVEL: u8 = 3;
+
+/// Writes a recording.
+#[derive(Debug)]
+pub struct Writer<W> {
+    output: W,
+    habits: Habits,
+    encoder: Encoder,
+    events: Vec<u8>,
+}
+
+impl<W: Write> Writer<W> {
+    /// A recording to `output`, of interpreters with these habits.
+    pub fn new(output: W, habits: Habits) -> Writer<W> {
+        Writer {
+            output,
+            habits,
+            encoder: Encoder::default(),
+            events: Vec::with_capacity(FULL + 4096),
+        }
+    }
+
+    fn block(&mut self, kind: Kind, content: &[u8]) -> io::Result<()> {
+        let packed = compress_to_vec_zlib(content, LEVEL);
+        let mut block = Vec::with_capacity(packed.len() + super::BLOCK_HEAD);
+        block.push(kind as u8);
+        for size in [content.len(), packed.len()] {
+            let size = u32::try_from(size).map_err(io::Error::other)?;
+            block.extend_from_slice(&size.to_le_bytes());
+        }
+        block.extend_from_slice(&packed);
+        self.output.write_all(&block)?;
+        self.output.flush()
+    }
+
+    fn write_events(&mut self) -> io::Result<()> {
+        if self.events.is_empty() {
+            return Ok(());
+        }
+        let mut events = std::mem::take(&mut self.events);
+        let written = self.block(Kind::Events, &events);
+        // Emptied even when that failed, so that an output that is gone costs no memory.
+        events.clear();
+        self.events = events;
+        written
+    }
+}
+
+impl<W: Write> Sink for Writer<W> {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
+        self.output.write_all(&MAGIC)?;
+        self.output.write_all(&VERSION.to_le_bytes())?;
+        let mut content = Vec::new();
+        json::session(session, &mut content);
+        let habits = SavedHabits {
+            call_on_creation: self.habits.call_on_creation,
+            greenlets: self.habits.greenlets,
+        };
+        serde_json::to_writer(&mut content, &habits)?;
+        content.push(b'\n');
+        self.block(Kind::Session, &content)
+    }
+
+    fn event(&mut self, event: &Event, _depth: usize) -> io::Result<()> {
+        self.encoder.event(event, &mut self.events);
+        if self.events.len() >= FULL {
+            self.write_events()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.write_events()
+    }
+
+    fn finish(mut self: Box<Self>, summary: &Summary) -> io::Result<()> {
+        self.write_events()?;
+        let mut content = Vec::new();
+        json::summary(summary, &mut content);
+        self.block(Kind::Summary, &content)
+    }
+}

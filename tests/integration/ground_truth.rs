@@ -1,0 +1,135 @@
+//! Tables of functions against what a program recorded about itself while it ran: every frame told apart by itself, not
+//! by its name. The events have the same time stamps as the truth, so only pairing can make a difference.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+
+use pystap::analysis::functions::{Function, Functions};
+use pystap::analysis::pairing::{Habits, Pairing};
+use pystap::event::json::{Line, Reader};
+use serde::Deserialize;
+
+use crate::command::{PYTHON, file};
+
+/// Calls, own time, inclusive time and the time of all calls, by file and function.
+#[derive(Deserialize)]
+struct Truth {
+    truth: BTreeMap<String, BTreeMap<String, (u64, u64, u64, u64)>>,
+}
+
+struct Recorded {
+    functions: Functions,
+    unpaired: u64,
+    truth: Truth,
+}
+
+impl Recorded {
+    /// Runs a program that records itself.
+    fn of(program: &str, habits: Habits, site: Option<&str>) -> Recorded {
+        let program = match program.strip_prefix(':') {
+            Some(_) => program.to_owned(),
+            None => file(program),
+        };
+        let mut command = Command::new(PYTHON);
+        if let Some(site) = site {
+            command.env("PYTHONPATH", site);
+        }
+        let output = command
+            .args([&file("tests/programs/ground_truth.py"), &program])
+            .stdin(Stdio::null())
+            .output()
+            .expect("Python runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program}: {said}");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let (events, truth) = text.trim_end().rsplit_once('\n').expect("lines");
+
+        let (mut reader, mut pairing) = (Reader::new(), Pairing::with_habits(habits));
+        let mut functions = Functions::new();
+        for line in events.lines() {
+            if let Line::Event(mut event) = reader.read(line).expect("an event")
+                && let Some(step) = pairing.follow(&mut event)
+            {
+                functions.take(&event, &step);
+            }
+        }
+        Recorded {
+            functions,
+            unpaired: pairing.unpaired().total(),
+            truth: serde_json::from_str(truth).expect("the truth"),
+        }
+    }
+
+    /// Every function with its row.
+    fn compared(&self) -> Vec<(String, (u64, u64, u64, u64), &Function)> {
+        let mut compared = Vec::new();
+        for row in self.functions.rows() {
+            let (file, name) = (&row.place.file.text, &row.place.function.text);
+            let right = self.truth.truth[file][name];
+            compared.push((format!("{file}:{name}"), right, row));
+        }
+        let known: usize = self.truth.truth.values().map(BTreeMap::len).sum();
+        assert_eq!(compared.len(), known, "a row for every function");
+        compared
+    }
+}
+
+/// Every return of such a stream has its call, but those of the frames that were there before recording began.
+const BALANCED: Habits = Habits {
+    call_on_creation: false,
+    greenlets: false,
+};
+
+#[test]
+fn plain_programs_threads_generators_and_asyncio_give_the_recorded_numbers_exactly() {
+    for program in [
+        "examples/fib.py",
+        "examples/nested.py",
+        "examples/slow.py",
+        "examples/generators.py",
+        "examples/imports.py",
+        "examples/threads.py",
+        ":exceptions",
+        ":parsing",
+        ":asyncio",
+    ] {
+        let recorded = Recorded::of(program, BALANCED, None);
+        for (name, (calls, own, inclusive, all), row) in recorded.compared() {
+            let of = format!("{program}: {name}");
+            assert_eq!(row.calls, calls, "calls of {of}");
+            assert_eq!(row.self_ns, own, "own time of {of}");
+            assert_eq!(row.cumulative_ns, inclusive, "inclusive time of {of}");
+            assert_eq!(row.timed_ns, all, "time of all calls of {of}");
+            assert_eq!(row.timed, row.durations.count(), "durations of {of}");
+        }
+        // Recording begins and ends in the middle of its own functions.
+        assert!(recorded.unpaired < 10, "{program}: {}", recorded.unpaired);
+    }
+}
+
+#[test]
+#[ignore = "needs eventlet for Python 3.11 in the directory that PYSTAP_TEST_EVENTLET names"]
+fn eventlet_gives_the_recorded_calls_and_times_within_five_percent() {
+    let site = std::env::var("PYSTAP_TEST_EVENTLET").expect("a directory with eventlet");
+    // Announced, or found out from the stream.
+    for greenlets in [true, false] {
+        let habits = Habits {
+            greenlets,
+            ..BALANCED
+        };
+        let recorded = Recorded::of(":eventlet", habits, Some(&site));
+        let total = recorded.functions.total_self_ns();
+        let (mut wrong_own, mut wrong_inclusive) = (0, 0);
+        for (name, (calls, own, inclusive, all), row) in recorded.compared() {
+            assert_eq!(row.calls, calls, "calls of {name}");
+            assert!(row.unmatched <= 2, "{name}: {}", row.unmatched);
+            wrong_own += row.self_ns.abs_diff(own);
+            wrong_inclusive += row.timed_ns.abs_diff(all);
+            // Switches that no mark shows can hide recursion, never invent it.
+            assert!(row.cumulative_ns + total / 20 >= inclusive, "{name}");
+        }
+        let share = |wrong: u64| wrong as f64 / total as f64;
+        assert!(share(wrong_own) < 0.05, "own: {}", share(wrong_own));
+        assert!(share(wrong_inclusive) < 0.05, "inclusive: {}", share(wrong_inclusive));
+    }
+}

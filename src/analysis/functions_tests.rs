@@ -98,6 +98,31 @@ fn a_generator_s_creation_takes_none_of_its_creator_s_time() {
 }
 
 #[test]
+fn a_second_reading_knows_creations_from_the_start() {
+    // The creator never returns while its generator runs, so that only the end tells what the first call was.
+    let words = "0 E main  1 E gen  2 E gen  9 R gen  10 E g  20 R g  21 E gen  25 R gen  90 R main";
+    let mut first = Pairing::first_reading(FROM_3_15);
+    for mut event in script(words) {
+        first.feed(&mut event);
+    }
+    let mut second = Pairing::second_reading(FROM_3_15, first.into_creations());
+    let mut functions = Functions::new();
+    let mut callers = Vec::new();
+    for mut event in script(words) {
+        if let Some(step) = second.follow(&mut event) {
+            functions.take(&event, &step);
+            callers.push(step.within.map(|place| place.function.text.clone()));
+        }
+    }
+    let times = times(&functions);
+    assert_eq!(times["gen"], (2, 7 + 4, 7 + 4), "resumptions and nothing else");
+    assert_eq!(times["main"], (1, 90 - 7 - 10 - 4, 90));
+    let main = Some("main".to_owned());
+    assert_eq!(callers[1..8], vec![main; 7]);
+    assert_eq!(second.unpaired().total(), 0);
+}
+
+#[test]
 fn greenlets_keep_their_own_time_and_their_own_callers() {
     // hub starts a, a waits, hub's frame starts b, b waits; a ends before b although it is below.
     let (functions, _) = fed(

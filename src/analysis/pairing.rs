@@ -103,6 +103,46 @@ pub struct Step<'a> {
     pub within: Option<&'a Arc<Place>>,
     /// Frames that were given up without a return.
     pub given_up: &'a [GivenUp],
+    /// Whose stack it changed, if any.
+    thread: Option<(u32, u32, &'a Thread)>,
+}
+
+impl<'a> Step<'a> {
+    /// The calls that lead to what runs in the thread after the event, innermost first.
+    pub fn stack(&self) -> impl Iterator<Item = Open<'a>> + use<'a> {
+        stack(self.thread)
+    }
+}
+
+fn stack<'a>(of: Option<(u32, u32, &'a Thread)>) -> impl Iterator<Item = Open<'a>> + use<'a> {
+    let mut next = of.and_then(|(_, _, thread)| thread.index_of(thread.running));
+    std::iter::from_fn(move || {
+        let ((pid, tid, thread), index) = (of?, next?);
+        next = thread.parent_of(index);
+        thread.open(pid, tid, index)
+    })
+}
+
+/// Calls that turned out to be creations of generators, by their number in the stream: what a first reading of a
+/// recording finds out for a second one. A bit a call.
+#[derive(Debug, Clone, Default)]
+pub struct Creations(Vec<u64>);
+
+impl Creations {
+    fn set(&mut self, call: u64, is: bool) {
+        let (word, bit) = ((call / 64) as usize, 1 << (call % 64));
+        if is && self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        if let Some(word) = self.0.get_mut(word) {
+            *word = if is { *word | bit } else { *word & !bit };
+        }
+    }
+
+    fn contains(&self, call: u64) -> bool {
+        let word = self.0.get((call / 64) as usize);
+        word.is_some_and(|word| word & (1 << (call % 64)) != 0)
+    }
 }
 
 /// Names an open frame for as long as it is open; later frames have higher numbers.
@@ -122,6 +162,8 @@ pub struct Left {
     /// What this call adds to the inclusive time of its function: nothing as long as an outer call of the same
     /// function is open, whose time covers this one's.
     pub cumulative_ns: u64,
+    /// Whether no outer call of the same function is open.
+    pub outermost: bool,
     /// Whether the kernel paired it, so that there was no event for its call.
     pub measured: bool,
 }
@@ -178,6 +220,10 @@ pub struct Pairing {
     calls: u64,
     unpaired: Unpaired,
     given_up: Vec<GivenUp>,
+    /// What a first reading has found out.
+    known: Option<Creations>,
+    /// What this reading finds out.
+    found: Option<Creations>,
 }
 
 impl Pairing {
@@ -192,6 +238,27 @@ impl Pairing {
             default_habits: habits,
             ..Pairing::default()
         }
+    }
+
+    /// A pairing for the first of two readings of one stream; see [`Pairing::into_creations`].
+    pub fn first_reading(habits: Habits) -> Pairing {
+        Pairing {
+            found: Some(Creations::default()),
+            ..Pairing::with_habits(habits)
+        }
+    }
+
+    /// A pairing for the second of two readings: what the first one found to be creations are no calls.
+    pub fn second_reading(habits: Habits, creations: Creations) -> Pairing {
+        Pairing {
+            known: Some(creations),
+            ..Pairing::with_habits(habits)
+        }
+    }
+
+    /// What a first reading found out.
+    pub fn into_creations(self) -> Creations {
+        self.found.unwrap_or_default()
     }
 
     /// Says how the interpreter of one process behaves. Its children inherit that until they are given their own.
@@ -251,9 +318,15 @@ impl Pairing {
             left: None,
             within: None,
             given_up: &[],
+            thread: None,
         };
         let mut caller = None;
         match &mut event.what {
+            What::Call { place, .. } if self.known.as_ref().is_some_and(|it| it.contains(self.calls + 1)) => {
+                self.calls += 1;
+                step.depth = thread.depth();
+                step.key = Some(self.keys.of(place));
+            }
             What::Call { place, .. } => {
                 self.calls += 1;
                 step.depth = thread.depth();
@@ -292,6 +365,7 @@ impl Pairing {
                     generators: &mut self.generators,
                     unpaired: &mut self.unpaired,
                     given_up: &mut self.given_up,
+                    found: self.found.as_mut(),
                 }
                 .leave(thread, *duration_ns);
                 if duration_ns.is_none()
@@ -342,18 +416,14 @@ impl Pairing {
         let within = caller.unwrap_or(thread.running);
         step.within = thread.frame(within).map(|frame| &frame.place);
         step.given_up = &self.given_up;
+        step.thread = Some((event.pid, event.tid, thread));
         Some(step)
     }
 
     /// The calls of a thread that lead to what runs in it now, innermost first.
     pub fn stack(&self, pid: u32, tid: u32) -> impl Iterator<Item = Open<'_>> {
         let thread = self.threads.get(&(pid, tid));
-        let mut next = thread.and_then(|thread| thread.index_of(thread.running));
-        std::iter::from_fn(move || {
-            let (thread, index) = (thread?, next?);
-            next = thread.parent_of(index);
-            thread.open(pid, tid, index)
-        })
+        stack(thread.map(|thread| (pid, tid, thread)))
     }
 
     /// Every call that has not returned yet and is not taken for the creation of a generator.
@@ -376,6 +446,7 @@ impl Pairing {
             left: None,
             within: None,
             given_up: &self.given_up,
+            thread: None,
         }
     }
 
@@ -801,6 +872,7 @@ impl Thread {
             exact: true,
             self_ns: duration.saturating_sub(inner),
             cumulative_ns: duration,
+            outermost: true,
             measured: true,
         }
     }
@@ -816,6 +888,7 @@ struct Returning<'a> {
     generators: &'a mut HashSet<FunctionKey, KeyBuilder>,
     unpaired: &'a mut Unpaired,
     given_up: &'a mut Vec<GivenUp>,
+    found: Option<&'a mut Creations>,
 }
 
 impl Returning<'_> {
@@ -880,6 +953,9 @@ impl Returning<'_> {
             self.unpaired.calls = self.unpaired.calls.saturating_sub(1);
             // It returned after all, so it need not have been a creation.
             self.generators.remove(&self.key);
+            if let Some(found) = &mut self.found {
+                found.set(frame.id, false);
+            }
             summed = self.habits.greenlets || !self.habits.call_on_creation;
             trusted &= summed;
         }
@@ -890,6 +966,7 @@ impl Returning<'_> {
             None
         };
         let mut cumulative_ns = inclusive_ns.unwrap_or(frame.covered_ns);
+        let outermost = outer.is_none();
         if let Some(outer) = outer
             && let Some(outer) = thread.frames.get_mut(outer)
         {
@@ -901,6 +978,7 @@ impl Returning<'_> {
             exact: exact && inclusive_ns.is_some(),
             self_ns: frame.self_ns,
             cumulative_ns,
+            outermost,
             measured: false,
         })
     }
@@ -956,6 +1034,9 @@ impl Returning<'_> {
             if learn {
                 if self.generators.len() < MAX_GENERATORS {
                     self.generators.insert(frame.key);
+                }
+                if let Some(found) = &mut self.found {
+                    found.set(frame.id, true);
                 }
                 self.undo_creation(thread, at);
             }

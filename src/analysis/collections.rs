@@ -170,7 +170,10 @@ mod tests {
         ]);
         let by = collections.by_generation();
         let young = &by[&Some(0)];
-        assert_eq!((young.count, young.collected, young.pauses.sum()), (2, 7, 7));
+        assert_eq!(
+            (young.count, young.collected, young.pauses.sum()),
+            (2, 7, 7)
+        );
         assert_eq!(by[&Some(2)].pauses.max(), Some(100));
         assert_eq!(collections.total_pause_ns(), 107);
     }
@@ -191,11 +194,21 @@ mod tests {
         let longest: Vec<_> = collections
             .longest()
             .iter()
-            .map(|it| (it.ts, it.pause_ns, it.within.as_ref().map(|p| p.function.text.as_str())))
+            .map(|it| {
+                (
+                    it.ts,
+                    it.pause_ns,
+                    it.within.as_ref().map(|p| p.function.text.as_str()),
+                )
+            })
             .collect();
         assert_eq!(
             longest,
-            [(20, 40, Some("load")), (70, 10, Some("main")), (10, 5, Some("load"))]
+            [
+                (20, 40, Some("load")),
+                (70, 10, Some("main")),
+                (10, 5, Some("load"))
+            ]
         );
     }
 

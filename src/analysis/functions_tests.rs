@@ -100,7 +100,8 @@ fn a_generator_s_creation_takes_none_of_its_creator_s_time() {
 #[test]
 fn a_second_reading_knows_creations_from_the_start() {
     // The creator never returns while its generator runs, so that only the end tells what the first call was.
-    let words = "0 E main  1 E gen  2 E gen  9 R gen  10 E g  20 R g  21 E gen  25 R gen  90 R main";
+    let words =
+        "0 E main  1 E gen  2 E gen  9 R gen  10 E g  20 R g  21 E gen  25 R gen  90 R main";
     let mut first = Pairing::first_reading(FROM_3_15);
     for mut event in script(words) {
         first.feed(&mut event);
@@ -115,7 +116,11 @@ fn a_second_reading_knows_creations_from_the_start() {
         }
     }
     let times = times(&functions);
-    assert_eq!(times["gen"], (2, 7 + 4, 7 + 4), "resumptions and nothing else");
+    assert_eq!(
+        times["gen"],
+        (2, 7 + 4, 7 + 4),
+        "resumptions and nothing else"
+    );
     assert_eq!(times["main"], (1, 90 - 7 - 10 - 4, 90));
     let main = Some("main".to_owned());
     assert_eq!(callers[1..8], vec![main; 7]);
@@ -127,7 +132,9 @@ fn greenlets_keep_their_own_time_and_their_own_callers() {
     // hub starts a, a waits, hub's frame starts b, b waits; a ends before b although it is below.
     let (functions, _) = fed(
         GREENLETS,
-        script("0 E hub 10 E a 20 E wait_a 30 E b 40 E wait_b 50 R wait_a 65 R a 70 R wait_b 90 R b 100 R hub"),
+        script(
+            "0 E hub 10 E a 20 E wait_a 30 E b 40 E wait_b 50 R wait_a 65 R a 70 R wait_b 90 R b 100 R hub",
+        ),
     );
     let times = times(&functions);
     assert_eq!(times["a"], (1, 10 + 15, 55));
@@ -139,10 +146,7 @@ fn greenlets_keep_their_own_time_and_their_own_callers() {
 
 #[test]
 fn greenlets_in_the_same_function_have_the_right_sum_and_no_certain_durations() {
-    let (functions, _) = fed(
-        GREENLETS,
-        script("0 E work 10 E work 30 R work 100 R work"),
-    );
+    let (functions, _) = fed(GREENLETS, script("0 E work 10 E work 30 R work 100 R work"));
     let work = &functions.rows()[0];
     assert_eq!((work.timed, work.timed_ns), (2, 30 + 100 - 10));
     assert_eq!(work.durations.count(), 0);
@@ -166,7 +170,12 @@ fn calls_that_the_kernel_measured_nest_by_their_times() {
     };
     let (functions, _) = fed(
         UP_TO_3_11,
-        [span(20, 10, "in"), span(40, 10, "in"), span(50, 50, "out"), span(90, 30, "in")],
+        [
+            span(20, 10, "in"),
+            span(40, 10, "in"),
+            span(50, 50, "out"),
+            span(90, 30, "in"),
+        ],
     );
     let times = times(&functions);
     assert_eq!(times["in"], (3, 50, 50));
@@ -210,14 +219,15 @@ fn what_is_open_when_the_process_ends_keeps_its_own_time() {
 
 #[test]
 fn calls_that_are_still_open_can_be_counted_so_far() {
-    let (mut functions, pairing) = fed(
-        UP_TO_3_11,
-        script("0 E main 10 E f 20 E f 50 E g 60 R g"),
-    );
+    let (mut functions, pairing) = fed(UP_TO_3_11, script("0 E main 10 E f 20 E f 50 E g 60 R g"));
     functions.take_open(&pairing, 100);
     let times = times(&functions);
     assert_eq!(times["main"], (1, 10, 100));
-    assert_eq!(times["f"], (2, 40, 90), "the outer call covers the inner one");
+    assert_eq!(
+        times["f"],
+        (2, 40, 90),
+        "the outer call covers the inner one"
+    );
     assert_eq!(times["g"], (1, 10, 10));
 }
 
@@ -232,7 +242,11 @@ fn one_function_of_two_processes_is_two_rows_or_one() {
     let merged = functions.merged();
     assert_eq!(merged.len(), 1);
     assert_eq!(
-        (merged[0].calls, merged[0].cumulative_ns, merged[0].processes),
+        (
+            merged[0].calls,
+            merged[0].cumulative_ns,
+            merged[0].processes
+        ),
         (2, 40, 2)
     );
     assert_eq!(merged[0].durations.max(), Some(30));
@@ -240,7 +254,8 @@ fn one_function_of_two_processes_is_two_rows_or_one() {
 
 #[test]
 fn what_is_fed_again_with_its_durations_gives_the_same_table() {
-    let words = "0 E hub 10 E a 20 E w 30 E b 40 E w 50 R w 65 R a 70 R w 90 R b 100 R hub 110 E a 130 R a";
+    let words =
+        "0 E hub 10 E a 20 E w 30 E b 40 E w 50 R w 65 R a 70 R w 90 R b 100 R hub 110 E a 130 R a";
     for habits in [GREENLETS, UP_TO_3_11, FROM_3_15] {
         let mut pairing = Pairing::with_habits(habits);
         let mut paired = script(words);
@@ -291,14 +306,19 @@ fn model(doings: &[(Do, u64)], stacks_used: usize) -> (Vec<Event>, BTreeMap<Stri
     let mut truth: BTreeMap<String, Truth> = BTreeMap::new();
     // Which stack ran before the next mark: a switch shows at the next mark only.
     let mut running = 0;
-    let mut leave = |stacks: &mut [Vec<Frame>; 3], current: usize, ts: u64, truth: &mut BTreeMap<String, Truth>| {
+    let mut leave = |stacks: &mut [Vec<Frame>; 3],
+                     current: usize,
+                     ts: u64,
+                     truth: &mut BTreeMap<String, Truth>| {
         let Some(frame) = stacks[current].pop() else {
             return false;
         };
         let one = truth.entry(frame.function.clone()).or_default();
         let took = ts - frame.since;
         one.every_call += took;
-        let recursive = stacks[current].iter().any(|it| it.function == frame.function);
+        let recursive = stacks[current]
+            .iter()
+            .any(|it| it.function == frame.function);
         if !recursive {
             one.inclusive += took;
         }

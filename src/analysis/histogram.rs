@@ -157,7 +157,10 @@ mod tests {
     fn nothing_has_no_quantiles_and_no_ends() {
         let nothing = Histogram::new();
         assert_eq!(nothing.quantile(0.5), None);
-        assert_eq!((nothing.min(), nothing.max(), nothing.mean()), (None, None, None));
+        assert_eq!(
+            (nothing.min(), nothing.max(), nothing.mean()),
+            (None, None, None)
+        );
         assert_eq!(nothing.buckets().count(), 0);
     }
 
@@ -170,7 +173,10 @@ mod tests {
         assert_eq!(buckets[..4], [(1, 1, 1), (2, 3, 2), (4, 7, 0), (8, 15, 1)]);
         assert_eq!(buckets.last(), Some(&(1 << 63, u64::MAX, 1)));
         assert_eq!(buckets.len(), 64);
-        assert_eq!(of(&[0]).buckets().next().map(|it| (it.from, it.to)), Some((0, 0)));
+        assert_eq!(
+            of(&[0]).buckets().next().map(|it| (it.from, it.to)),
+            Some((0, 0))
+        );
     }
 
     #[test]

@@ -158,7 +158,13 @@ mod tests {
         let slowest: Vec<_> = f
             .slowest
             .iter()
-            .map(|it| (it.ts, it.duration_ns, it.caller.as_ref().map(|p| p.function.text.as_str())))
+            .map(|it| {
+                (
+                    it.ts,
+                    it.duration_ns,
+                    it.caller.as_ref().map(|p| p.function.text.as_str()),
+                )
+            })
             .collect();
         assert_eq!(slowest, [(21, 40, Some("slow")), (70, 7, Some("main"))]);
     }

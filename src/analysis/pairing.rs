@@ -322,7 +322,12 @@ impl Pairing {
         };
         let mut caller = None;
         match &mut event.what {
-            What::Call { place, .. } if self.known.as_ref().is_some_and(|it| it.contains(self.calls + 1)) => {
+            What::Call { place, .. }
+                if self
+                    .known
+                    .as_ref()
+                    .is_some_and(|it| it.contains(self.calls + 1)) =>
+            {
                 self.calls += 1;
                 step.depth = thread.depth();
                 step.key = Some(self.keys.of(place));
@@ -907,9 +912,10 @@ impl Returning<'_> {
             None if self.habits.greenlets || thread.interleaved => thread.likeliest(self.key),
             None => thread.nearest(self.key),
             Some(took) => {
-                let said = thread.frames.iter().rposition(|frame| {
-                    frame.key == self.key && self.took(frame) == Some(took)
-                });
+                let said = thread
+                    .frames
+                    .iter()
+                    .rposition(|frame| frame.key == self.key && self.took(frame) == Some(took));
                 if said.is_none() {
                     let begin = self.ts.saturating_sub(took);
                     return Some(thread.measured(begin, took));

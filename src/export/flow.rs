@@ -287,7 +287,7 @@ impl fmt::Display for Milliseconds {
 }
 
 /// A string of the traced program with the marks of what happened to it.
-struct Safe<'a>(&'a Text);
+pub(crate) struct Safe<'a>(pub(crate) &'a Text);
 
 impl fmt::Display for Safe<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -301,7 +301,7 @@ impl fmt::Display for Safe<'_> {
 
 /// A string without anything that a terminal obeys: control characters, and the marks that turn the direction of
 /// writing and so make one name look like another.
-struct Printable<'a>(&'a str);
+pub(crate) struct Printable<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,6 +4,7 @@
 pub mod flow;
 pub mod json;
 mod output;
+pub mod profile;
 
 use std::io::{self, Write};
 

@@ -372,7 +372,8 @@ fn string(text: &str, out: &mut Vec<u8>) {
 }
 
 fn define(text: &Text, out: &mut Vec<u8>) {
-    let altered = u8::from(text.cut) | u8::from(text.replaced) << 1 | u8::from(text.unreadable) << 2;
+    let altered =
+        u8::from(text.cut) | u8::from(text.replaced) << 1 | u8::from(text.unreadable) << 2;
     out.push(altered);
     string(&text.text, out);
 }

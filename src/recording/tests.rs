@@ -112,7 +112,12 @@ fn a_block_that_was_cut_gives_the_events_that_are_in_it() {
     let bytes = recorded(&Session::default(), &events, usize::MAX);
     let (some, cut) = read(&bytes[..bytes.len() / 2]).expect("half of it");
     assert!(cut);
-    assert!(some.len() > events.len() / 3, "{} of {}", some.len(), events.len());
+    assert!(
+        some.len() > events.len() / 3,
+        "{} of {}",
+        some.len(),
+        events.len()
+    );
 }
 
 #[test]
@@ -132,7 +137,8 @@ fn a_block_of_a_kind_to_come_is_passed_over() {
     let mut more = vec![200, 5, 0, 0, 0, packed.len() as u8, 0, 0, 0];
     more.extend_from_slice(&packed);
     // After the session block.
-    let session = 12 + BLOCK_HEAD + u32::from_le_bytes(bytes[17..21].try_into().expect("4")) as usize;
+    let session =
+        12 + BLOCK_HEAD + u32::from_le_bytes(bytes[17..21].try_into().expect("4")) as usize;
     let bytes = [&bytes[..session], &more, &bytes[session..]].concat();
     assert_eq!(read(&bytes).expect("readable"), (events, false));
 }
@@ -146,7 +152,10 @@ fn other_files_are_called_what_they_are() {
         b"{\"traceEvents\":[]}\n",
         b"{\"event\":\"call\",\"ts\":1}\n",
     ] {
-        assert!(matches!(read(foreign), Err(RecordingError::Foreign)), "{foreign:?}");
+        assert!(
+            matches!(read(foreign), Err(RecordingError::Foreign)),
+            "{foreign:?}"
+        );
     }
     assert!(matches!(read(b""), Err(RecordingError::Empty)));
 }

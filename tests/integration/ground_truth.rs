@@ -130,6 +130,10 @@ fn eventlet_gives_the_recorded_calls_and_times_within_five_percent() {
         }
         let share = |wrong: u64| wrong as f64 / total as f64;
         assert!(share(wrong_own) < 0.05, "own: {}", share(wrong_own));
-        assert!(share(wrong_inclusive) < 0.05, "inclusive: {}", share(wrong_inclusive));
+        assert!(
+            share(wrong_inclusive) < 0.05,
+            "inclusive: {}",
+            share(wrong_inclusive)
+        );
     }
 }

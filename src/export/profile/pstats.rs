@@ -1,0 +1,241 @@
+//! What Python's own `pstats` loads: the statistics that `cProfile` writes, with callers, in the marshal format.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use super::Profile;
+use crate::analysis::keys::{FunctionKey, KeyBuilder, Keys};
+use crate::analysis::pairing::{Left, Pairing, Step};
+use crate::event::{Event, Place, Session, What};
+
+/// Collects statistics by function and by caller, all processes together: the format has no room for them.
+#[derive(Debug, Default)]
+pub struct Pstats {
+    keys: Keys,
+    functions: BTreeMap<FunctionKey, Function>,
+    /// By callee and caller.
+    edges: HashMap<(u64, u64), Numbers, KeyBuilder>,
+    last_ts: u64,
+}
+
+#[derive(Debug)]
+struct Function {
+    place: Arc<Place>,
+    line: i32,
+    numbers: Numbers,
+}
+
+/// Calls, those of them that are no recursion, and times in nanoseconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Numbers {
+    calls: u64,
+    primitive: u64,
+    own_ns: u64,
+    cumulative_ns: u64,
+}
+
+impl Numbers {
+    fn add(&mut self, own_ns: u64, cumulative_ns: u64, primitive: bool) {
+        self.calls += 1;
+        self.primitive += u64::from(primitive);
+        self.own_ns = self.own_ns.saturating_add(own_ns);
+        self.cumulative_ns = self.cumulative_ns.saturating_add(cumulative_ns);
+    }
+}
+
+impl Pstats {
+    /// Nothing yet.
+    pub fn new() -> Pstats {
+        Pstats::default()
+    }
+
+    fn function(&mut self, key: FunctionKey, place: &Arc<Place>) -> &mut Function {
+        self.functions.entry(key).or_insert_with(|| Function {
+            place: Arc::clone(place),
+            line: i32::MAX,
+            numbers: Numbers::default(),
+        })
+    }
+
+    fn left(
+        &mut self,
+        key: FunctionKey,
+        place: &Arc<Place>,
+        caller: Option<&Arc<Place>>,
+        left: &Left,
+    ) {
+        let caller = caller.map(|caller| (self.keys.of(caller), caller));
+        let numbers = &mut self.function(key, place).numbers;
+        numbers.add(left.self_ns, left.cumulative_ns, left.outermost);
+        if let Some((caller, place)) = caller {
+            self.function(caller, place);
+            let edge = self
+                .edges
+                .entry((key.number(), caller.number()))
+                .or_default();
+            edge.add(left.self_ns, left.cumulative_ns, left.outermost);
+        }
+    }
+}
+
+impl Profile for Pstats {
+    fn event(&mut self, event: &Event, step: &Step<'_>, _output: &mut dyn Write) -> io::Result<()> {
+        self.last_ts = self.last_ts.max(event.ts);
+        for gone in step.given_up {
+            let numbers = &mut self.function(gone.key, &gone.place).numbers;
+            numbers.add(gone.self_ns, gone.cumulative_ns, false);
+        }
+        let Some(key) = step.key else {
+            return Ok(());
+        };
+        match &event.what {
+            What::Call { place, line } if step.entered.is_some() => {
+                let function = self.function(key, place);
+                function.line = function.line.min(*line);
+            }
+            What::Return { place, line, .. } => {
+                if let Some(left) = &step.left {
+                    self.left(key, place, step.within, left);
+                    if left.measured {
+                        let function = self.function(key, place);
+                        function.line = function.line.min(*line);
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(
+        mut self: Box<Self>,
+        _session: &Session,
+        pairing: &Pairing,
+        output: &mut dyn Write,
+    ) -> io::Result<()> {
+        for open in pairing.open() {
+            let so_far = match open.outermost {
+                true => self.last_ts.saturating_sub(open.since),
+                false => 0,
+            };
+            let numbers = &mut self.function(open.key, open.place).numbers;
+            numbers.add(open.self_ns, so_far, open.outermost);
+        }
+        let names: HashMap<u64, &Function, KeyBuilder> = self
+            .functions
+            .iter()
+            .map(|(key, function)| (key.number(), function))
+            .collect();
+        let mut callers: BTreeMap<u64, Vec<(&Function, Numbers)>> = BTreeMap::new();
+        for (&(callee, caller), &numbers) in &self.edges {
+            if let Some(function) = names.get(&caller) {
+                callers.entry(callee).or_default().push((function, numbers));
+            }
+        }
+        let mut marshal = Marshal(Vec::new());
+        marshal.dictionary();
+        for (key, function) in &self.functions {
+            marshal.function(function);
+            marshal.tuple(5);
+            marshal.numbers(
+                [function.numbers.primitive, function.numbers.calls],
+                &function.numbers,
+            );
+            marshal.dictionary();
+            for (caller, numbers) in callers.get(&key.number()).into_iter().flatten() {
+                marshal.function(caller);
+                marshal.tuple(4);
+                // The other way round than above: that is how cProfile has it.
+                marshal.numbers([numbers.calls, numbers.primitive], numbers);
+            }
+            marshal.end();
+        }
+        marshal.end();
+        output.write_all(&marshal.0)
+    }
+}
+
+/// The few types of Python's marshal format that are needed, in the form that every Python 3 reads.
+struct Marshal(Vec<u8>);
+
+impl Marshal {
+    fn dictionary(&mut self) {
+        self.0.push(b'{');
+    }
+
+    /// Ends a dictionary.
+    fn end(&mut self) {
+        self.0.push(b'0');
+    }
+
+    fn tuple(&mut self, length: u32) {
+        self.0.push(b'(');
+        self.0.extend_from_slice(&length.to_le_bytes());
+    }
+
+    /// The key of a function in pstats: file, line, name.
+    fn function(&mut self, function: &Function) {
+        self.tuple(3);
+        self.string(&function.place.file.text);
+        let line = function.line;
+        self.integer(if line == i32::MAX {
+            0
+        } else {
+            line.max(0) as u64
+        });
+        self.string(&function.place.function.text);
+    }
+
+    fn numbers(&mut self, calls: [u64; 2], numbers: &Numbers) {
+        for count in calls {
+            self.integer(count);
+        }
+        for nanoseconds in [numbers.own_ns, numbers.cumulative_ns] {
+            self.0.push(b'g');
+            let seconds = nanoseconds as f64 / 1e9;
+            self.0.extend_from_slice(&seconds.to_le_bytes());
+        }
+    }
+
+    fn string(&mut self, text: &str) {
+        self.0.push(b'u');
+        let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        self.0.extend_from_slice(&length.to_le_bytes());
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn integer(&mut self, number: u64) {
+        if let Ok(small) = i32::try_from(number) {
+            self.0.push(b'i');
+            self.0.extend_from_slice(&small.to_le_bytes());
+            return;
+        }
+        // Digits of fifteen bits, the lowest first.
+        let mut digits = Vec::new();
+        let mut rest = number;
+        while rest > 0 {
+            digits.push((rest & 0x7fff) as u16);
+            rest >>= 15;
+        }
+        self.0.push(b'l');
+        self.0
+            .extend_from_slice(&(digits.len() as u32).to_le_bytes());
+        for digit in digits {
+            self.0.extend_from_slice(&digit.to_le_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_numbers_have_digits_of_fifteen_bits() {
+        let mut marshal = Marshal(Vec::new());
+        marshal.integer(7);
+        marshal.integer(1 << 31);
+        assert_eq!(marshal.0, b"i\x07\0\0\0l\x03\0\0\0\0\0\0\0\x02\0");
+    }
+}

@@ -1,0 +1,189 @@
+//! The file format of speedscope: one evented profile a thread.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use super::timeline::{Observer, Timeline};
+use super::{Profile, names};
+use crate::analysis::keys::{FunctionKey, KeyBuilder};
+use crate::analysis::pairing::{Open, Pairing, Step};
+use crate::event::{Event, Place, Session, What};
+use crate::export::flow::Safe;
+
+/// Collects what each thread did. The format has a thread's events in one place, so they wait until the end.
+#[derive(Debug, Default)]
+pub struct Speedscope {
+    timeline: Timeline,
+    threads: Threads,
+}
+
+#[derive(Debug, Default)]
+struct Threads {
+    frames: Vec<Value>,
+    by_key: HashMap<u64, u32, KeyBuilder>,
+    profiles: BTreeMap<(u32, u32), Thread>,
+    start: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Thread {
+    /// Time and frame; a frame that closes is its number's complement.
+    events: Vec<(u64, i32)>,
+    /// Begin, end and frame of calls that the kernel measured.
+    measured: Vec<(u64, u64, u32)>,
+}
+
+impl Speedscope {
+    /// Nothing yet.
+    pub fn new() -> Speedscope {
+        Speedscope::default()
+    }
+}
+
+impl Threads {
+    fn frame(&mut self, key: FunctionKey, place: &Place, line: Option<i32>) -> u32 {
+        let next = self.frames.len() as u32;
+        let frame = *self.by_key.entry(key.number()).or_insert(next);
+        if frame == next {
+            let mut about = json!({
+                "name": Safe(&place.function).to_string(), "file": Safe(&place.file).to_string(),
+            });
+            if let (Some(line), Value::Object(about)) = (line.filter(|&line| line > 0), &mut about)
+            {
+                about.insert("line".to_owned(), line.into());
+            }
+            self.frames.push(about);
+        }
+        frame
+    }
+}
+
+impl Observer for Threads {
+    fn opens(&mut self, open: &Open<'_>, line: Option<i32>, ts: u64, _parent: Option<u32>) -> u32 {
+        let frame = self.frame(open.key, open.place, line);
+        let thread = self.profiles.entry((open.pid, open.tid)).or_default();
+        thread.events.push((ts, frame as i32));
+        frame
+    }
+
+    fn closes(&mut self, pid: u32, tid: u32, ts: u64, tag: u32) {
+        let thread = self.profiles.entry((pid, tid)).or_default();
+        thread.events.push((ts, !(tag as i32)));
+    }
+
+    fn ran(&mut self, _tag: u32, _elapsed_ns: u64) {}
+}
+
+impl Thread {
+    /// Calls that the kernel measured, as what opens and closes: they were reported when they ended.
+    fn nest(&mut self) {
+        self.measured
+            .sort_unstable_by_key(|&(begin, end, _)| (begin, std::cmp::Reverse(end)));
+        let mut open: Vec<(u64, u32)> = Vec::new();
+        let mut events = Vec::with_capacity(2 * self.measured.len());
+        for &(begin, end, frame) in &self.measured {
+            while let Some(&(ends, above)) = open.last()
+                && ends <= begin
+            {
+                open.pop();
+                events.push((ends, !(above as i32)));
+            }
+            // What does not fit into the call around it was measured across a change of the clock.
+            let end = open.last().map_or(end, |&(ends, _)| end.min(ends));
+            events.push((begin, frame as i32));
+            open.push((end, frame));
+        }
+        events.extend(
+            open.into_iter()
+                .rev()
+                .map(|(ends, frame)| (ends, !(frame as i32))),
+        );
+        self.events.append(&mut events);
+    }
+}
+
+impl Profile for Speedscope {
+    fn event(&mut self, event: &Event, step: &Step<'_>, _output: &mut dyn Write) -> io::Result<()> {
+        let threads = &mut self.threads;
+        threads.start.get_or_insert(event.ts);
+        self.timeline.take(event, step, threads);
+        if let What::Return { place, line, .. } = &event.what
+            && let (Some(left), Some(key)) = (step.left, step.key)
+            && let Some(took) = left.inclusive_ns
+            && left.measured
+        {
+            let begin = event.ts.saturating_sub(took);
+            threads.start = threads.start.map(|start| start.min(begin));
+            let frame = threads.frame(key, place, Some(*line));
+            let thread = threads.profiles.entry((event.pid, event.tid)).or_default();
+            thread.measured.push((begin, event.ts, frame));
+        }
+        Ok(())
+    }
+
+    fn finish(
+        self: Box<Self>,
+        session: &Session,
+        _pairing: &Pairing,
+        output: &mut dyn Write,
+    ) -> io::Result<()> {
+        let Speedscope {
+            timeline,
+            mut threads,
+        } = *self;
+        timeline.finish(&mut threads);
+        let start = threads.start.unwrap_or(0);
+        let exporter = format!("pystap {}", env!("CARGO_PKG_VERSION"));
+        write!(
+            output,
+            "{{\"$schema\":\"https://www.speedscope.app/file-format-schema.json\",\"exporter\":{},\"name\":{},\
+             \"shared\":{{\"frames\":{}}},\"profiles\":[",
+            Value::from(exporter),
+            Value::from(title(session)),
+            Value::from(threads.frames),
+        )?;
+        for (at, ((pid, tid), thread)) in threads.profiles.iter_mut().enumerate() {
+            thread.nest();
+            let last = thread
+                .events
+                .last()
+                .map_or(0, |&(ts, _)| ts.saturating_sub(start));
+            let first = thread
+                .events
+                .first()
+                .map_or(0, |&(ts, _)| ts.saturating_sub(start));
+            let name = format!("{}, thread {tid}", names::process(session, *pid));
+            write!(
+                output,
+                "{}\n{{\"type\":\"evented\",\"name\":{},\"unit\":\"nanoseconds\",\"startValue\":{first},\
+                 \"endValue\":{last},\"events\":[",
+                if at > 0 { "," } else { "" },
+                Value::from(name),
+            )?;
+            for (at, &(ts, frame)) in thread.events.iter().enumerate() {
+                let comma = if at > 0 { "," } else { "" };
+                let (kind, frame) = if frame < 0 {
+                    ('C', !frame)
+                } else {
+                    ('O', frame)
+                };
+                let ts = ts.saturating_sub(start);
+                write!(
+                    output,
+                    "{comma}{{\"type\":\"{kind}\",\"frame\":{frame},\"at\":{ts}}}"
+                )?;
+            }
+            write!(output, "]}}")?;
+        }
+        writeln!(output, "]}}")
+    }
+}
+
+fn title(session: &Session) -> String {
+    match session.targets.first() {
+        Some(target) => names::process(session, target.pid),
+        None => "pystap".to_owned(),
+    }
+}

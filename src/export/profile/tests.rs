@@ -1,0 +1,378 @@
+//! Every format in the hands of a program that reads it, as far as there is one without a network.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::*;
+use crate::analysis::pairing::Habits;
+use crate::analysis::testing::{call, event, returned, text};
+use crate::event::{SessionTarget, What};
+
+const PYTHON: &str = "/usr/bin/python3.11";
+
+fn habits(greenlets: bool) -> Habits {
+    Habits {
+        call_on_creation: false,
+        greenlets,
+    }
+}
+
+/// main calls f twice, the second one calls itself; one collection; everything in microseconds.
+fn program() -> Vec<Event> {
+    let mut events = vec![
+        call(1_000, "main"),
+        call(2_000, "f"),
+        returned(5_000, "f"),
+        call(6_000, "f"),
+        call(7_000, "f"),
+        event(7_500, What::GcStart { generation: 2 }),
+        event(
+            8_500,
+            What::GcDone {
+                generation: None,
+                collected: 3,
+                pause_ns: None,
+            },
+        ),
+        returned(9_000, "f"),
+        returned(10_000, "f"),
+        returned(21_000, "main"),
+    ];
+    events.push(call(22_000, "open; to the end\n"));
+    events.push(event(23_000, What::GcStart { generation: 0 }));
+    events
+}
+
+fn made(mut profile: Box<dyn Profile>, greenlets: bool, events: Vec<Event>) -> Vec<u8> {
+    let session = Session {
+        targets: vec![SessionTarget {
+            pid: 1,
+            command: "python3 app.py".to_owned(),
+            python: None,
+        }],
+        ..Session::default()
+    };
+    let mut pairing = Pairing::with_habits(habits(greenlets));
+    let mut bytes = Vec::new();
+    for mut event in events {
+        if let Some(step) = pairing.follow(&mut event) {
+            profile.event(&event, &step, &mut bytes).expect("memory");
+        }
+    }
+    profile
+        .finish(&session, &pairing, &mut bytes)
+        .expect("memory");
+    bytes
+}
+
+fn as_text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
+#[test]
+fn folded_stacks_have_the_own_time_of_every_way_through_the_program() {
+    let folded = as_text(made(Box::new(Folded::new()), false, program()));
+    let mut lines: Vec<&str> = folded.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "main (app.py:1) 13000",
+            "main (app.py:1);f (app.py:1) 5000",
+            "main (app.py:1);f (app.py:1);f (app.py:1) 2000",
+            "open: to the end\\n (app.py:1) 1000",
+        ]
+    );
+}
+
+#[test]
+fn two_processes_are_told_apart_in_folded_stacks() {
+    let mut events = program();
+    for event in events.iter_mut().skip(10) {
+        event.pid = 2;
+    }
+    let folded = as_text(made(Box::new(Folded::new()), false, events));
+    assert!(
+        folded.contains("process 1: python3 app.py;main (app.py:1) 13000"),
+        "{folded}"
+    );
+    assert!(
+        folded.contains("process 2;open: to the end\\n (app.py:1) 1000"),
+        "{folded}"
+    );
+}
+
+#[test]
+fn a_flame_graph_is_an_svg_with_every_function() {
+    let svg = as_text(made(Box::new(FlameGraph::new()), false, program()));
+    assert!(svg.starts_with("<?xml"), "{svg}");
+    assert!(svg.contains("f (app.py:1) (7 µs"), "{svg}");
+    assert!(svg.trim_end().ends_with("</svg>"), "{svg}");
+    // Python's parser is a real one.
+    runs(
+        "import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.stdin.buffer)",
+        svg.as_bytes(),
+    );
+}
+
+#[test]
+fn a_flame_graph_of_nothing_says_what_to_record() {
+    let pairing = Pairing::new();
+    let error = Box::new(FlameGraph::new())
+        .finish(&Session::default(), &pairing, &mut Vec::new())
+        .expect_err("nothing to draw");
+    assert!(error.to_string().contains("call,return"), "{error}");
+}
+
+/// Trace events by the rules of the format: known phases, begins and ends that nest by thread, times that do not go back.
+fn checked_trace(bytes: &[u8]) -> Vec<Value> {
+    let trace: Value = serde_json::from_slice(bytes).expect("JSON");
+    let events = trace["traceEvents"].as_array().expect("a list").clone();
+    let mut open: BTreeMap<(u64, u64), Vec<String>> = BTreeMap::new();
+    let mut last: BTreeMap<(u64, u64), f64> = BTreeMap::new();
+    for event in &events {
+        let phase = event["ph"].as_str().expect("a phase");
+        let number = |name: &str| event[name].as_u64().expect("a number");
+        if phase == "M" {
+            assert_eq!(event["name"], "process_name");
+            continue;
+        }
+        let who = (number("pid"), number("tid"));
+        let ts = event["ts"].as_f64().expect("a time");
+        match phase {
+            "B" => open.entry(who).or_default().push(event["name"].to_string()),
+            "E" => assert!(open.entry(who).or_default().pop().is_some(), "{event}"),
+            "X" => assert!(event["dur"].as_f64().is_some_and(|it| it >= 0.0), "{event}"),
+            "i" => assert!(event["s"].is_string(), "{event}"),
+            other => panic!("{other}"),
+        }
+        if phase == "B" || phase == "E" {
+            let last = last.entry(who).or_insert(0.0);
+            assert!(ts >= *last, "{event}");
+            *last = ts;
+        }
+    }
+    assert!(open.values().all(Vec::is_empty), "{open:?}");
+    events
+}
+
+#[test]
+fn chrome_traces_nest_and_keep_collections() {
+    let events = checked_trace(&made(Box::new(Chrome::new()), false, program()));
+    let named = |name: &str| events.iter().filter(|it| it["name"] == name).count();
+    assert_eq!((named("main"), named("f")), (1, 3));
+    let pause = events
+        .iter()
+        .find(|it| it["ph"] == "X")
+        .expect("a collection");
+    assert_eq!((&pause["ts"], &pause["dur"]), (&6.5.into(), &1.0.into()));
+    assert_eq!(pause["args"]["collected"], 3);
+}
+
+#[test]
+fn an_empty_chrome_trace_is_one_still() {
+    assert!(checked_trace(&made(Box::new(Chrome::new()), false, Vec::new())).is_empty());
+}
+
+/// Two greenlets that take turns.
+fn turns() -> Vec<Event> {
+    vec![
+        call(1_000, "hub"),
+        call(2_000, "a"),
+        call(3_000, "wait_a"),
+        call(4_000, "b"),
+        call(5_000, "wait_b"),
+        returned(6_000, "wait_a"),
+        call(7_000, "work"),
+        returned(8_000, "work"),
+        returned(9_000, "a"),
+        returned(10_000, "wait_b"),
+        returned(11_000, "b"),
+        returned(12_000, "hub"),
+    ]
+}
+
+#[test]
+fn greenlets_become_stacks_that_close_and_open_again() {
+    let events = checked_trace(&made(Box::new(Chrome::new()), true, turns()));
+    assert!(events.iter().filter(|it| it["name"] == "hub").count() >= 1);
+    let speedscope = made(Box::new(Speedscope::new()), true, turns());
+    checked_speedscope(&speedscope);
+}
+
+/// A file by the rules that speedscope publishes for its format.
+fn checked_speedscope(bytes: &[u8]) -> Value {
+    let file: Value = serde_json::from_slice(bytes).expect("JSON");
+    let schema: Value =
+        serde_json::from_str(include_str!("../../../tests/data/speedscope.schema.json"))
+            .expect("a schema");
+    let errors: Vec<String> = jsonschema::validator_for(&schema)
+        .expect("a schema")
+        .iter_errors(&file)
+        .map(|error| error.to_string())
+        .collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    let frames = file["shared"]["frames"].as_array().expect("frames").len() as u64;
+    for profile in file["profiles"].as_array().expect("profiles") {
+        let mut open = Vec::new();
+        let mut last = profile["startValue"].as_u64().expect("a time");
+        for event in profile["events"].as_array().expect("events") {
+            let at = event["at"].as_u64().expect("a time");
+            assert!(at >= last, "{event}");
+            last = at;
+            let frame = event["frame"].as_u64().expect("a frame");
+            assert!(frame < frames);
+            match event["type"].as_str() {
+                Some("O") => open.push(frame),
+                _ => assert_eq!(
+                    open.pop(),
+                    Some(frame),
+                    "closed in the order in which they opened"
+                ),
+            }
+        }
+        assert!(open.is_empty());
+        assert!(last <= profile["endValue"].as_u64().expect("a time"));
+    }
+    file
+}
+
+#[test]
+fn speedscope_files_have_a_profile_a_thread() {
+    let mut events = program();
+    for event in events.iter_mut().skip(10) {
+        event.tid = 2;
+    }
+    let file = checked_speedscope(&made(Box::new(Speedscope::new()), false, events));
+    assert_eq!(file["profiles"].as_array().map(Vec::len), Some(2));
+    assert_eq!(
+        file["profiles"][0]["events"].as_array().map(Vec::len),
+        Some(8)
+    );
+    assert_eq!(file["shared"]["frames"][0]["line"], 1);
+}
+
+#[test]
+fn calls_that_the_kernel_measured_nest_in_speedscope() {
+    let span = |end: u64, took: u64, function| {
+        let mut event = returned(end, function);
+        if let What::Return { duration_ns, .. } = &mut event.what {
+            *duration_ns = Some(took);
+        }
+        event
+    };
+    let events = vec![
+        span(20, 10, "in"),
+        span(40, 5, "in"),
+        span(50, 45, "out"),
+        span(60, 10, "next"),
+    ];
+    let file = checked_speedscope(&made(Box::new(Speedscope::new()), false, events.clone()));
+    let kinds: Vec<(u64, u64)> = file["profiles"][0]["events"]
+        .as_array()
+        .expect("events")
+        .iter()
+        .map(|it| {
+            (
+                it["at"].as_u64().unwrap_or(0),
+                it["frame"].as_u64().unwrap_or(9),
+            )
+        })
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            (0, 1),
+            (5, 0),
+            (15, 0),
+            (30, 0),
+            (35, 0),
+            (45, 1),
+            (45, 2),
+            (55, 2)
+        ]
+    );
+    let folded = as_text(made(Box::new(Folded::new()), false, events.clone()));
+    assert_eq!(folded.lines().next(), Some("in (app.py:2) 15"));
+    checked_trace(&made(Box::new(Chrome::new()), false, events));
+}
+
+/// Runs Python with something on its standard input and answers what it prints.
+fn runs(script: &str, input: &[u8]) -> String {
+    let mut child = Command::new(PYTHON)
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("Python starts");
+    child
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(input)
+        .expect("Python reads");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    as_text(output.stdout)
+}
+
+#[test]
+fn python_s_own_pstats_loads_the_numbers_and_the_callers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("profile.pstats");
+    let mut events = program();
+    // A name that marshal and terminals must survive.
+    for event in &mut events {
+        if let What::Call { place, .. } = &mut event.what
+            && place.function.text.starts_with("open")
+        {
+            *place = std::sync::Arc::new(crate::event::Place {
+                file: text("späte/\u{1f40d}.py"),
+                function: text("läuft"),
+            });
+        }
+    }
+    std::fs::write(&path, made(Box::new(Pstats::new()), false, events)).expect("written");
+    let script = format!(
+        "import pstats, io, json
+stats = pstats.Stats({path:?}, stream=io.StringIO())
+stats.strip_dirs().sort_stats('cumulative').print_stats()
+stats.print_callers(); stats.print_callees()
+stats = pstats.Stats({path:?}, stream=io.StringIO())
+print(json.dumps([[*key, *value[:4], sorted([*caller, *numbers] for caller, numbers in value[4].items())]
+    for key, value in sorted(stats.stats.items())]))
+print(stats.total_calls, stats.prim_calls)"
+    );
+    let said = runs(&script, b"");
+    let (functions, totals) = said.trim_end().split_once('\n').expect("two lines");
+    let functions: Value = serde_json::from_str(functions).expect("JSON");
+    let main = serde_json::json!(["app.py", 1, "main"]);
+    let near = |value: &Value, right: f64| (value.as_f64().unwrap_or(-1.0) - right).abs() < 1e-12;
+    assert_eq!(functions[0][2], "f");
+    assert_eq!((&functions[0][3], &functions[0][4]), (&2.into(), &3.into()));
+    assert!(
+        near(&functions[0][5], 7e-6) && near(&functions[0][6], 7e-6),
+        "{functions}"
+    );
+    let callers = functions[0][7].as_array().expect("callers");
+    assert_eq!(callers.len(), 2, "{functions}");
+    assert_eq!(
+        &callers[1].as_array().expect("one")[..3],
+        main.as_array().expect("a key")
+    );
+    assert_eq!((&callers[1][3], &callers[1][4]), (&2.into(), &2.into()));
+    assert!(
+        near(&functions[1][6], 20e-6) && near(&functions[1][5], 13e-6),
+        "{functions}"
+    );
+    assert_eq!(functions[2][2], "läuft");
+    assert_eq!(totals, "5 4");
+}

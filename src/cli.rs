@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use regex::Regex;
 
 use crate::script::filter::Glob;
+use crate::view::hot::Column;
 
 /// pystap: trace Python programs from the outside, live, without changing or restarting them.
 #[derive(Debug, Parser)]
@@ -53,6 +54,13 @@ pub enum Colour {
 pub enum Command {
     /// Trace function calls, garbage collections, imports and audit events as they happen
     Trace(Trace),
+    /// Record to a file what `report` and `export` can show later
+    #[command(mut_arg("format", |it| it.hide(true)), mut_arg("output", |it| it.required(true)))]
+    Record(Trace),
+    /// Show hot functions, garbage collections or latencies of a recording
+    Report(Report),
+    /// Write a recording in a format that another program reads
+    Export(Export),
     /// Show the SystemTap script that a command would run
     Script {
         /// The command whose script is wanted
@@ -195,6 +203,66 @@ pub enum Format {
     Json,
     /// An indented call tree with times
     Flow,
+    /// A compressed recording, for `pystap report` and `pystap export`
+    Recording,
+}
+
+/// `pystap report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// A recording, or a trace that was written as JSON
+    pub file: PathBuf,
+    /// Garbage collections: by generation, pauses, the longest ones with the function that ran
+    #[arg(long, conflicts_with = "stats")]
+    pub gc: bool,
+    /// Latencies of these functions: distribution, slowest calls; NAME or FILE:NAME, as globs
+    #[arg(long, value_name = "FUNCTION", num_args = 1.., value_parser = parse_glob)]
+    pub stats: Vec<Glob>,
+    /// Column by which functions are sorted
+    #[arg(long, value_enum, default_value_t = Column::SelfTime)]
+    pub sort: Column,
+    /// The other way round
+    #[arg(short, long)]
+    pub reverse: bool,
+    /// How many functions, pauses or slow calls
+    #[arg(short, long, value_name = "N", default_value_t = 30)]
+    pub limit: usize,
+    /// One row a function and process
+    #[arg(long)]
+    pub by_process: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `pystap export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// A recording, or a trace that was written as JSON
+    pub file: PathBuf,
+    /// The format
+    #[arg(short, long, value_enum)]
+    pub format: ExportFormat,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// What a recording can be made into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Stacks with their time, a line each, for flame graph tools
+    Folded,
+    /// A flame graph, as SVG
+    Flamegraph,
+    /// Trace events for Perfetto and chrome://tracing
+    Chrome,
+    /// For speedscope.app
+    Speedscope,
+    /// For Python's own pstats
+    Pstats,
+    /// Events, as `pystap trace -f json` writes them
+    Json,
 }
 
 /// How stap is run.

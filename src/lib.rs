@@ -17,3 +17,4 @@ pub mod python;
 pub mod recording;
 pub mod script;
 pub mod target;
+pub mod view;

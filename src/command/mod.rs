@@ -4,6 +4,7 @@ mod catalogue;
 pub mod hold;
 mod manual;
 mod marks;
+mod report;
 mod session;
 mod trace;
 
@@ -124,6 +125,9 @@ pub fn run(cli: Cli) -> u8 {
     let console = Console::stderr(verbosity, colour);
     let outcome = match &cli.command {
         Command::Trace(arguments) => trace::run(arguments, cli.color, &console),
+        Command::Record(arguments) => trace::record(arguments, cli.color, &console),
+        Command::Report(arguments) => report::report(arguments, &console).map(Into::into),
+        Command::Export(arguments) => report::export(arguments, &console).map(Into::into),
         Command::Script {
             command: ScriptOf::Trace(arguments),
         } => trace::script(arguments).map(Into::into),

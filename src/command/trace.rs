@@ -6,7 +6,7 @@ use crossbeam_channel::select;
 
 use super::Failure;
 use super::session::{self, Outcome, Session, Stop, Stops};
-use crate::analysis::pairing::Pairing;
+use crate::analysis::pairing::{Habits, Pairing};
 use crate::cli::{self, Colour, Format};
 use crate::console::{Console, Exit};
 use crate::engine::stap::diagnostics::Severity;
@@ -17,6 +17,7 @@ use crate::event::{self, ArmedMark, SessionTarget};
 use crate::export::{Output, Sink, flow, json};
 use crate::plan::{TracePlan, check_template_directory, template_directories};
 use crate::python::marks::PROVIDER;
+use crate::recording;
 use crate::script::{self, Catalogue, Tapsets};
 use crate::target::{Launched, Selection, Watch};
 
@@ -64,6 +65,17 @@ pub(super) fn script(arguments: &cli::Trace) -> Result<Exit, Failure> {
         .lock()
         .write_all(prepared.script.text.as_bytes())?;
     Ok(Exit::Done)
+}
+
+/// Records: a trace in the format of recordings.
+pub(super) fn record(
+    arguments: &cli::Trace,
+    colour: Colour,
+    console: &Console,
+) -> Result<u8, Failure> {
+    let mut arguments = arguments.clone();
+    arguments.output.format = Some(Format::Recording);
+    run(&arguments, colour, console)
 }
 
 /// Traces.
@@ -282,7 +294,7 @@ fn trace(
     }
     let stap_version = engine.toolchain().version.clone();
     let mut opening = session_line(&plan, &stap_version);
-    let sink = sink(arguments, colour, output);
+    let sink = sink(arguments, colour, output, plan.habits());
     let starting = console.spinner("arming the probes");
     let running = engine.run(module, start(arguments, &plan, targets))?;
     if let Some(launched) = &launched {
@@ -346,7 +358,7 @@ fn trace(
     })
 }
 
-fn sink(arguments: &cli::Trace, colour: Colour, output: Output) -> Box<dyn Sink> {
+fn sink(arguments: &cli::Trace, colour: Colour, output: Output, habits: Habits) -> Box<dyn Sink> {
     let terminal = arguments.output.output.is_none() && std::io::stdout().is_terminal();
     let format =
         arguments
@@ -363,6 +375,7 @@ fn sink(arguments: &cli::Trace, colour: Colour, output: Output) -> Box<dyn Sink>
     };
     match format {
         Format::Json => Box::new(json::Json::new(output)),
+        Format::Recording => Box::new(recording::Writer::new(output, habits)),
         Format::Flow => Box::new(flow::Flow::new(output, flow::Options { colour })),
     }
 }

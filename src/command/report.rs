@@ -1,0 +1,297 @@
+//! `pystap report` and `pystap export`: any view of a recording, as often as wanted.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::Failure;
+use crate::analysis::collections::Collections;
+use crate::analysis::functions::Functions;
+use crate::analysis::latency::Latencies;
+use crate::analysis::pairing::{Pairing, Step};
+use crate::cli::{Export, ExportFormat, Report};
+use crate::console::{Console, Exit};
+use crate::event::{Event, Place, Session, Summary, What};
+use crate::export::profile::{Chrome, FlameGraph, Folded, Profile, Pstats, Speedscope};
+use crate::export::{Output, Sink, json::Json};
+use crate::recording::{Reader, RecordingError};
+use crate::script::filter::Glob;
+use crate::view::{hot, latencies, pauses};
+
+/// What a recording said beside its events.
+struct Replayed {
+    session: Session,
+    summary: Option<Summary>,
+    pairing: Pairing,
+    /// Times of the first and the last event.
+    span: Option<(u64, u64)>,
+    /// Events that were lost, from the summary or, without one, from what was said on the way.
+    lost: u64,
+    /// Whether all of it could be read.
+    whole: bool,
+}
+
+impl Replayed {
+    fn wall_ns(&self) -> u64 {
+        match (&self.summary, self.span) {
+            (Some(summary), _) if summary.wall_ns > 0 => summary.wall_ns,
+            (_, Some((first, last))) => last.saturating_sub(first),
+            _ => 0,
+        }
+    }
+}
+
+fn failure(path: &Path, error: &RecordingError) -> Failure {
+    let exit = match error {
+        RecordingError::Io(_) | RecordingError::Damaged { .. } | RecordingError::Line { .. } => {
+            Exit::Failed
+        }
+        _ => Exit::Usage,
+    };
+    Failure::new(exit, format!("{}: {error}", path.display()))
+}
+
+fn open(path: &Path) -> Result<Reader<File>, Failure> {
+    File::open(path)
+        .map_err(RecordingError::from)
+        .and_then(Reader::new)
+        .map_err(|error| failure(path, &error))
+}
+
+/// Reads a recording and hands every event on, with its durations, and what pairing says of it.
+fn replay(
+    path: &Path,
+    console: &Console,
+    mut each: impl FnMut(&Event, &Step<'_>) -> std::io::Result<()>,
+) -> Result<Replayed, Failure> {
+    let mut reader = open(path)?;
+    let habits = reader.habits();
+    let mut pairing = Pairing::with_habits(habits);
+    if habits.call_on_creation {
+        // What follows a creation tells that it was one, so the creations are found in a reading of their own.
+        let mut first = Pairing::first_reading(habits);
+        while let Ok(Some(mut event)) = reader.event() {
+            first.feed(&mut event);
+        }
+        pairing = Pairing::second_reading(habits, first.into_creations());
+        reader = open(path)?;
+    }
+    let mut span: Option<(u64, u64)> = None;
+    let mut lost: u64 = 0;
+    let whole = loop {
+        let mut event = match reader.event() {
+            Ok(Some(event)) => event,
+            Ok(None) => break true,
+            Err(error) => {
+                console.warning(format_args!(
+                    "{}: {error}; shown is what comes before",
+                    path.display()
+                ));
+                break false;
+            }
+        };
+        let (first, last) = span.unwrap_or((event.ts, event.ts));
+        span = Some((first.min(event.ts), last.max(event.ts)));
+        if let What::Lost { count, .. } = event.what {
+            lost = lost.saturating_add(count);
+        }
+        if let Some(step) = pairing.follow(&mut event) {
+            each(&event, &step)?;
+        }
+    };
+    if reader.was_cut() && whole {
+        console.warning(format_args!(
+            "{} was cut (a crash, a full disk, or it is still being written), so its end is missing; shown is what is there",
+            path.display()
+        ));
+    }
+    let summary = reader.summary().cloned();
+    if let Some(summary) = &summary {
+        lost = summary.lost + summary.skipped + summary.unparsed;
+    }
+    Ok(Replayed {
+        session: reader.session().clone(),
+        summary,
+        pairing,
+        span,
+        lost,
+        whole,
+    })
+}
+
+fn exit(replayed: &Replayed) -> Exit {
+    if replayed.whole {
+        Exit::Done
+    } else {
+        Exit::Failed
+    }
+}
+
+/// Whether a function was asked for: by its name, by `file:name`, or by a glob of either.
+fn asked_for(wanted: &[Glob], place: &Place) -> bool {
+    let name = place.function.text.as_bytes();
+    let full = format!("{}:{}", place.file.text, place.function.text);
+    wanted
+        .iter()
+        .any(|glob| glob.matches(name) || glob.matches(full.as_bytes()))
+}
+
+/// Shows a view of a recording.
+pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
+    let limit = arguments.limit;
+    let mut functions = Functions::new();
+    let mut collections = Collections::new();
+    let mut slow = Latencies::new(limit.min(1000));
+    let stats = !arguments.stats.is_empty();
+    let replayed = replay(&arguments.file, console, |event, step| {
+        if stats {
+            slow.take(event, step, |place| asked_for(&arguments.stats, place));
+        } else if !arguments.gc {
+            functions.take(event, step);
+        }
+        collections.take(event, step);
+        Ok(())
+    })?;
+    let start = match replayed.span {
+        Some((first, _)) if replayed.session.ts == 0 => first,
+        _ => replayed.session.ts,
+    };
+    let mut out = std::io::stdout().lock();
+    if stats {
+        if slow.is_empty() {
+            let wanted: Vec<&str> = arguments.stats.iter().map(Glob::as_str).collect();
+            return Err(Failure::new(
+                Exit::NoTarget,
+                format!(
+                    "no call of {} is in {}; `pystap report {}` lists the functions that are",
+                    wanted.join(", "),
+                    arguments.file.display(),
+                    arguments.file.display()
+                ),
+            ));
+        }
+        if arguments.json {
+            writeln!(out, "{}", latencies::json(&slow))?;
+        } else {
+            out.write_all(latencies::text(&slow, start).as_bytes())?;
+        }
+        return Ok(exit(&replayed));
+    }
+    let wall_ns = replayed.wall_ns();
+    if arguments.gc {
+        if arguments.json {
+            writeln!(out, "{}", pauses::json(&collections, wall_ns, limit))?;
+        } else {
+            out.write_all(pauses::text(&collections, wall_ns, start, limit).as_bytes())?;
+        }
+        return Ok(exit(&replayed));
+    }
+    let last = replayed.span.map_or(0, |(_, last)| last);
+    functions.take_open(&replayed.pairing, last);
+    let account = hot::Account {
+        wall_ns,
+        self_ns: functions.total_self_ns(),
+        gc_ns: collections.total_pause_ns(),
+        lost: replayed.lost,
+        unpaired: replayed.pairing.unpaired().total(),
+    };
+    let mut rows = match arguments.by_process {
+        true => functions.rows().to_vec(),
+        false => functions.merged(),
+    };
+    hot::sort(&mut rows, arguments.sort, arguments.reverse);
+    let all = rows.len();
+    rows.truncate(limit);
+    if arguments.json {
+        let rows: Vec<Value> = rows.iter().map(hot::row_json).collect();
+        let table = json!({ "account": hot::account_json(&account), "functions": rows });
+        writeln!(out, "{table}")?;
+        return Ok(exit(&replayed));
+    }
+    writeln!(out, "{}", hot::heading())?;
+    for row in &rows {
+        writeln!(out, "{}", hot::line(row, &account, arguments.by_process))?;
+    }
+    if rows.len() < all {
+        writeln!(
+            out,
+            "({} of {all} functions; --limit shows more)",
+            rows.len()
+        )?;
+    }
+    writeln!(out, "\n{}", hot::account_line(&account))?;
+    Ok(exit(&replayed))
+}
+
+/// Writes a recording in another format.
+pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Failure> {
+    // Before the output is emptied: it may be that the file is none of ours.
+    drop(open(&arguments.file)?);
+    if arguments
+        .output
+        .as_deref()
+        .is_some_and(|output| same_file(&arguments.file, output))
+    {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "{} would be overwritten by what is made of it, so nothing was done; choose another --output",
+                arguments.file.display()
+            ),
+        ));
+    }
+    let output = Output::open(arguments.output.as_deref(), Arc::default())?;
+    let mut output = BufWriter::with_capacity(1 << 16, output);
+    let written = match arguments.format {
+        ExportFormat::Json => as_json(&arguments.file, output, console),
+        format => {
+            let mut profile: Box<dyn Profile> = match format {
+                ExportFormat::Folded => Box::new(Folded::new()),
+                ExportFormat::Flamegraph => Box::new(FlameGraph::new()),
+                ExportFormat::Chrome => Box::new(Chrome::new()),
+                ExportFormat::Speedscope => Box::new(Speedscope::new()),
+                ExportFormat::Pstats | ExportFormat::Json => Box::new(Pstats::new()),
+            };
+            replay(&arguments.file, console, |event, step| {
+                profile.event(event, step, &mut output)
+            })
+            .and_then(|replayed| {
+                profile.finish(&replayed.session, &replayed.pairing, &mut output)?;
+                output.flush()?;
+                Ok(exit(&replayed))
+            })
+        }
+    };
+    written.map_err(|failure| match (&arguments.output, failure.exit) {
+        (Some(path), Exit::Failed) if failure.message.starts_with("standard output") => Failure {
+            message: failure
+                .message
+                .replacen("standard output", &path.display().to_string(), 1),
+            ..failure
+        },
+        _ => failure,
+    })
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    }
+}
+
+/// The stream as `pystap trace -f json` would have written it.
+fn as_json(path: &Path, output: impl Write, console: &Console) -> Result<Exit, Failure> {
+    let mut sink = Box::new(Json::new(output));
+    sink.session(open(path)?.session())?;
+    let replayed = replay(path, console, |event, step| sink.event(event, step.depth))?;
+    match &replayed.summary {
+        Some(summary) => sink.finish(summary)?,
+        // What was cut stays cut: an invented summary would say that nothing is missing.
+        None => sink.flush()?,
+    }
+    Ok(exit(&replayed))
+}

@@ -1,0 +1,300 @@
+//! The table of hot functions: its columns, their order, filters, and the table as text and as JSON.
+
+use std::cmp::Ordering;
+
+use serde_json::{Value, json};
+
+use super::{count, histogram_json, time};
+use crate::analysis::functions::Function;
+use crate::export::flow::Safe;
+
+/// The columns, in the order in which they stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Column {
+    /// Calls and resumptions
+    Calls,
+    /// Calls a second
+    #[value(name = "rate")]
+    Rate,
+    /// Time in the function itself
+    #[value(name = "self")]
+    SelfTime,
+    /// Time in the function and what it called
+    #[value(name = "cum")]
+    Cumulative,
+    /// Mean duration of a call
+    #[value(name = "avg")]
+    Average,
+    /// Duration that 95 % of the calls stay below
+    P95,
+    /// Longest call
+    Max,
+    /// Name of the function
+    Function,
+}
+
+impl Column {
+    /// All of them.
+    pub const ALL: [Column; 8] = [
+        Column::Calls,
+        Column::Rate,
+        Column::SelfTime,
+        Column::Cumulative,
+        Column::Average,
+        Column::P95,
+        Column::Max,
+        Column::Function,
+    ];
+
+    /// Its heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            Column::Calls => "CALLS",
+            Column::Rate => "CALLS/s",
+            Column::SelfTime => "SELF",
+            Column::Cumulative => "CUM",
+            Column::Average => "AVG",
+            Column::P95 => "P95",
+            Column::Max => "MAX",
+            Column::Function => "FUNCTION",
+        }
+    }
+}
+
+/// What a table was measured over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Account {
+    /// Nanoseconds on the clock.
+    pub wall_ns: u64,
+    /// Own time of all functions together.
+    pub self_ns: u64,
+    /// Time in garbage collections.
+    pub gc_ns: u64,
+    /// Events lost, as far as counted.
+    pub lost: u64,
+    /// Calls and returns that found no partner.
+    pub unpaired: u64,
+}
+
+/// Brings rows into the order of a column, the largest first, names ascending; the other way round when `reversed`.
+/// Rows that are equal there come by own time and then by name, so that a table does not flicker.
+pub fn sort(rows: &mut [Function], column: Column, reversed: bool) {
+    let name = |row: &Function| {
+        (
+            row.place.function.text.clone(),
+            row.place.file.text.clone(),
+            row.pid,
+        )
+    };
+    let by = |a: &Function, b: &Function| -> Ordering {
+        match column {
+            // Of one table, the rate is the number of calls over one and the same time.
+            Column::Calls | Column::Rate => b.calls.cmp(&a.calls),
+            Column::SelfTime => b.self_ns.cmp(&a.self_ns),
+            Column::Cumulative => b.cumulative_ns.cmp(&a.cumulative_ns),
+            Column::Average => b.average_ns().cmp(&a.average_ns()),
+            Column::P95 => b.durations.quantile(0.95).cmp(&a.durations.quantile(0.95)),
+            Column::Max => b.durations.max().cmp(&a.durations.max()),
+            Column::Function => a.place.function.text.cmp(&b.place.function.text),
+        }
+    };
+    rows.sort_by(|a, b| {
+        let first = by(a, b);
+        let first = if reversed { first.reverse() } else { first };
+        first
+            .then_with(|| b.self_ns.cmp(&a.self_ns))
+            .then_with(|| name(a).cmp(&name(b)))
+    });
+}
+
+/// Whether a row is wanted by what somebody types: every word is in the function's name or its file.
+pub fn matches(row: &Function, typed: &str) -> bool {
+    typed.split_whitespace().all(|word| {
+        let word = word.to_lowercase();
+        row.place.function.text.to_lowercase().contains(&word)
+            || row.place.file.text.to_lowercase().contains(&word)
+    })
+}
+
+/// The numbers of a row as they are shown, in the order of [`Column::ALL`] without the function, own time followed by
+/// its share.
+pub fn cells(row: &Function, account: &Account) -> [String; 8] {
+    let known = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), time);
+    let seconds = account.wall_ns as f64 / 1e9;
+    let rate = if seconds > 0.0 {
+        row.calls as f64 / seconds
+    } else {
+        0.0
+    };
+    let rate = if rate < 99.95 {
+        format!("{rate:.1}")
+    } else {
+        count(rate as u64)
+    };
+    let share = row.self_ns as f64 * 100.0 / account.self_ns.max(1) as f64;
+    [
+        count(row.calls),
+        rate,
+        time(row.self_ns),
+        format!("{share:.1}"),
+        time(row.cumulative_ns),
+        known(row.average_ns()),
+        known(row.durations.quantile(0.95)),
+        known(row.durations.max()),
+    ]
+}
+
+/// `function  file:line`, and whose it is.
+pub fn name(row: &Function, processes: bool) -> (String, String) {
+    let function = Safe(&row.place.function).to_string();
+    let mut place = Safe(&row.place.file).to_string();
+    if row.line > 0 && row.line < i32::MAX {
+        place = format!("{place}:{}", row.line);
+    }
+    if processes && row.processes > 1 {
+        place = format!("{place}  {} processes", row.processes);
+    } else if processes {
+        place = format!("{place}  process {}", row.pid);
+    }
+    (function, place)
+}
+
+/// Widths of the numbers.
+pub const WIDTHS: [usize; 8] = [9, 9, 7, 5, 7, 7, 7, 7];
+
+/// The line above the numbers.
+pub fn heading() -> String {
+    let titles = ["CALLS", "CALLS/s", "SELF", "%", "CUM", "AVG", "P95", "MAX"];
+    let mut line = String::new();
+    for (title, width) in titles.iter().zip(WIDTHS) {
+        line.push_str(&format!("{title:>width$} "));
+    }
+    line.push_str(" FUNCTION");
+    line
+}
+
+/// One line.
+pub fn line(row: &Function, account: &Account, processes: bool) -> String {
+    let mut line = String::new();
+    for (cell, width) in cells(row, account).iter().zip(WIDTHS) {
+        line.push_str(&format!("{cell:>width$} "));
+    }
+    let (function, place) = name(row, processes);
+    format!("{line} {function}  {place}")
+}
+
+/// What is said above or below a table: shares and losses.
+pub fn account_line(account: &Account) -> String {
+    let share = account.gc_ns as f64 * 100.0 / account.wall_ns.max(1) as f64;
+    let lost = match account.lost {
+        0 => "nothing lost".to_owned(),
+        lost => format!("{lost} events lost"),
+    };
+    format!(
+        "{} on the clock, {} in functions, {} ({share:.1} %) in garbage collections; {lost}, {} unpaired",
+        time(account.wall_ns),
+        time(account.self_ns),
+        time(account.gc_ns),
+        account.unpaired
+    )
+}
+
+/// A row as JSON.
+pub fn row_json(row: &Function) -> Value {
+    json!({
+        "function": row.place.function.text,
+        "file": row.place.file.text,
+        "line": (row.line < i32::MAX).then_some(row.line),
+        "pid": (row.processes == 1).then_some(row.pid),
+        "processes": row.processes,
+        "calls": row.calls,
+        "unmatched_returns": row.unmatched,
+        "self_ns": row.self_ns,
+        "cumulative_ns": row.cumulative_ns,
+        "average_ns": row.average_ns(),
+        "durations": histogram_json(&row.durations),
+    })
+}
+
+/// What a table was measured over, as JSON.
+pub fn account_json(account: &Account) -> Value {
+    json!({
+        "wall_ns": account.wall_ns,
+        "self_ns": account.self_ns,
+        "gc_ns": account.gc_ns,
+        "lost": account.lost,
+        "unpaired": account.unpaired,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::functions::Functions;
+    use crate::analysis::pairing::Pairing;
+    use crate::analysis::testing::{call, returned};
+
+    fn rows() -> Vec<Function> {
+        let (mut pairing, mut functions) = (Pairing::new(), Functions::new());
+        for mut event in [
+            call(0, "slow"),
+            call(10, "quick"),
+            returned(15, "quick"),
+            call(20, "quick"),
+            returned(27, "quick"),
+            returned(1_000, "slow"),
+        ] {
+            if let Some(step) = pairing.follow(&mut event) {
+                functions.take(&event, &step);
+            }
+        }
+        functions.rows().to_vec()
+    }
+
+    fn order(column: Column, reversed: bool) -> Vec<String> {
+        let mut rows = rows();
+        sort(&mut rows, column, reversed);
+        rows.iter()
+            .map(|row| row.place.function.text.clone())
+            .collect()
+    }
+
+    #[test]
+    fn every_column_sorts_and_can_be_reversed() {
+        for column in Column::ALL {
+            let first = match column {
+                Column::Calls | Column::Rate | Column::Function => "quick",
+                _ => "slow",
+            };
+            assert_eq!(order(column, false)[0], first, "{column:?}");
+            assert_eq!(order(column, true)[1], first, "{column:?}");
+        }
+    }
+
+    #[test]
+    fn every_word_of_a_filter_must_be_in_the_name_or_the_file() {
+        let rows = rows();
+        let left = |typed: &str| rows.iter().filter(|row| matches(row, typed)).count();
+        assert_eq!(left(""), 2);
+        assert_eq!(left("APP"), 2);
+        assert_eq!(left("app low"), 1);
+        assert_eq!(left("low quick"), 0);
+    }
+
+    #[test]
+    fn a_line_stands_under_its_heading() {
+        let account = Account {
+            wall_ns: 1_000,
+            self_ns: 1_000,
+            ..Account::default()
+        };
+        let rows = rows();
+        let line = line(&rows[0], &account, true);
+        assert_eq!(
+            line,
+            "        1   1000000   988ns  98.8  1.00us  1.00us  1.00us  1.00us  slow  app.py:1  process 1"
+        );
+        let at = heading().find("FUNCTION").expect("a column");
+        assert_eq!(line.find("slow"), Some(at));
+    }
+}

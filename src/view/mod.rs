@@ -1,0 +1,123 @@
+//! Results of the analysis as text and as JSON, the same for reports, for batches and for the terminal. Says what was
+//! measured and what was not; measures nothing.
+
+pub mod hot;
+pub mod latencies;
+pub mod pauses;
+
+use serde_json::Value;
+
+use crate::analysis::histogram::Histogram;
+
+/// A time for people: three significant digits and a unit, at most seven characters wide below an hour.
+pub fn time(nanoseconds: u64) -> String {
+    let number = nanoseconds as f64;
+    let (number, unit) = match nanoseconds {
+        0..1_000 => return format!("{nanoseconds}ns"),
+        1_000..999_500 => (number / 1e3, "us"),
+        999_500..999_500_000 => (number / 1e6, "ms"),
+        _ => (number / 1e9, "s"),
+    };
+    match number {
+        ..9.995 => format!("{number:.2}{unit}"),
+        9.995..99.95 => format!("{number:.1}{unit}"),
+        _ => format!("{number:.0}{unit}"),
+    }
+}
+
+/// A number for people: all of its digits as long as there is room.
+pub fn count(number: u64) -> String {
+    match number {
+        0..100_000_000 => number.to_string(),
+        100_000_000..10_000_000_000 => format!("{}M", number / 1_000_000),
+        _ => format!("{}G", number / 1_000_000_000),
+    }
+}
+
+/// A moment of a stream, as seconds since its beginning.
+fn moment(ts: u64, start: u64) -> String {
+    let sign = if ts < start { "-" } else { "+" };
+    format!("{sign}{:.6} s", ts.abs_diff(start) as f64 / 1e9)
+}
+
+/// Widest bar of a histogram, in characters.
+const BAR: usize = 40;
+
+/// A log2 histogram as lines with bars.
+fn bars(histogram: &Histogram, indent: &str, out: &mut String) {
+    let most = histogram.buckets().map(|bucket| bucket.count).max();
+    for bucket in histogram.buckets() {
+        let share = bucket.count as f64 / most.unwrap_or(1).max(1) as f64;
+        let full = (share * BAR as f64).ceil() as usize;
+        out.push_str(&format!(
+            "{indent}{:>7} .. {:>7}  {:>9}  {}\n",
+            time(bucket.from),
+            time(bucket.to.saturating_add(1)),
+            count(bucket.count),
+            "#".repeat(full)
+        ));
+    }
+}
+
+/// A histogram as JSON: exact numbers, quantiles, and the buckets that are not empty.
+fn histogram_json(histogram: &Histogram) -> Value {
+    let quantile = |share| histogram.quantile(share);
+    serde_json::json!({
+        "count": histogram.count(),
+        "sum_ns": histogram.sum(),
+        "min_ns": histogram.min(),
+        "max_ns": histogram.max(),
+        "mean_ns": histogram.mean(),
+        "p50_ns": quantile(0.5),
+        "p90_ns": quantile(0.9),
+        "p95_ns": quantile(0.95),
+        "p99_ns": quantile(0.99),
+        "log2": histogram
+            .buckets()
+            .filter(|bucket| bucket.count > 0)
+            .map(|bucket| serde_json::json!({ "from_ns": bucket.from, "to_ns": bucket.to, "count": bucket.count }))
+            .collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_three_digits_and_no_more_than_seven_characters() {
+        for (nanoseconds, expected) in [
+            (0, "0ns"),
+            (999, "999ns"),
+            (1_000, "1.00us"),
+            (12_345, "12.3us"),
+            (999_499, "999us"),
+            (999_500, "1.00ms"),
+            (123_456_789, "123ms"),
+            (1_500_000_000, "1.50s"),
+            (3_599_000_000_000, "3599s"),
+        ] {
+            assert_eq!(time(nanoseconds), expected);
+            assert!(expected.len() <= 7);
+        }
+    }
+
+    #[test]
+    fn counts_keep_their_digits_until_there_is_no_room() {
+        assert_eq!(count(99_999_999), "99999999");
+        assert_eq!(count(100_000_000), "100M");
+        assert_eq!(count(u64::MAX), "18446744073G");
+    }
+
+    #[test]
+    fn the_fullest_bucket_has_the_longest_bar() {
+        let mut histogram = Histogram::new();
+        for number in [1_000, 1_100, 1_200, 5_000] {
+            histogram.add(number);
+        }
+        let mut text = String::new();
+        bars(&histogram, "", &mut text);
+        let lengths: Vec<usize> = text.lines().map(|line| line.matches('#').count()).collect();
+        assert_eq!(lengths, [14, 40, 0, 14], "{text}");
+    }
+}

@@ -1,0 +1,105 @@
+//! Garbage collections for people and programs.
+
+use serde_json::{Value, json};
+
+use super::{bars, count, histogram_json, moment, time};
+use crate::analysis::collections::Collections;
+use crate::export::flow::Safe;
+
+fn generation(generation: Option<i64>) -> String {
+    generation.map_or_else(|| "unknown".to_owned(), |generation| generation.to_string())
+}
+
+/// Generations, a histogram of the pauses of each, and the longest ones. `start` is when the stream began.
+pub fn text(collections: &Collections, wall_ns: u64, start: u64, limit: usize) -> String {
+    let mut out = String::new();
+    let by_generation = collections.by_generation();
+    if by_generation.is_empty() {
+        return "no garbage collections\n".to_owned();
+    }
+    out.push_str("GENERATION   COUNT   COLLECTED    TOTAL     AVG     P95     MAX\n");
+    for (number, counted) in &by_generation {
+        let known = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), time);
+        out.push_str(&format!(
+            "{:>10} {:>7} {:>11} {:>8} {:>7} {:>7} {:>7}\n",
+            generation(*number),
+            count(counted.count),
+            count(counted.collected),
+            time(counted.pauses.sum()),
+            known(counted.pauses.mean()),
+            known(counted.pauses.quantile(0.95)),
+            known(counted.pauses.max()),
+        ));
+    }
+    let total = collections.total_pause_ns();
+    let share = total as f64 * 100.0 / wall_ns.max(1) as f64;
+    out.push_str(&format!(
+        "\n{} in collections, {share:.1} % of {}\n",
+        time(total),
+        time(wall_ns)
+    ));
+    for (number, counted) in &by_generation {
+        if counted.pauses.count() > 0 {
+            out.push_str(&format!("\npauses of generation {}\n", generation(*number)));
+            bars(&counted.pauses, "  ", &mut out);
+        }
+    }
+    if !collections.longest().is_empty() {
+        out.push_str("\nlongest pauses\n");
+    }
+    for pause in collections.longest().iter().take(limit) {
+        let within = match &pause.within {
+            Some(place) => format!("in {}  {}", Safe(&place.function), Safe(&place.file)),
+            None => "function unknown".to_owned(),
+        };
+        out.push_str(&format!(
+            "  {:>7}  {}  generation {}, {} collected, process {} thread {}, {within}\n",
+            time(pause.pause_ns),
+            moment(pause.ts, start),
+            generation(pause.generation),
+            pause.collected,
+            pause.pid,
+            pause.tid,
+        ));
+    }
+    out
+}
+
+/// The same as JSON.
+pub fn json(collections: &Collections, wall_ns: u64, limit: usize) -> Value {
+    let generations: Vec<Value> = collections
+        .by_process()
+        .map(|(pid, generation, counted)| {
+            json!({
+                "pid": pid,
+                "generation": generation,
+                "count": counted.count,
+                "collected": counted.collected,
+                "pauses": histogram_json(&counted.pauses),
+            })
+        })
+        .collect();
+    let longest: Vec<Value> = collections
+        .longest()
+        .iter()
+        .take(limit)
+        .map(|pause| {
+            json!({
+                "ts": pause.ts,
+                "pause_ns": pause.pause_ns,
+                "pid": pause.pid,
+                "tid": pause.tid,
+                "generation": pause.generation,
+                "collected": pause.collected,
+                "function": pause.within.as_ref().map(|place| &place.function.text),
+                "file": pause.within.as_ref().map(|place| &place.file.text),
+            })
+        })
+        .collect();
+    json!({
+        "wall_ns": wall_ns,
+        "total_pause_ns": collections.total_pause_ns(),
+        "generations": generations,
+        "longest": longest,
+    })
+}

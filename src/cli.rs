@@ -61,6 +61,8 @@ pub enum Command {
     Report(Report),
     /// Write a recording in a format that another program reads
     Export(Export),
+    /// List Python processes: which service they belong to and why, their interpreter, what can be traced
+    Ps(Ps),
     /// Show the SystemTap script that a command would run
     Script {
         /// The command whose script is wanted
@@ -114,6 +116,9 @@ pub struct TargetArgs {
     /// Trace the Python processes whose command line matches
     #[arg(long = "match", value_name = "REGEX", value_parser = parse_regex)]
     pub pattern: Option<Regex>,
+    /// Trace the Python processes of a service, also those that start later: nova, nova-compute, neutron, …, or your own
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
     /// Trace every process of this interpreter; with other targets, only those that run it
     #[arg(long, value_name = "PATH")]
     pub python: Option<PathBuf>,
@@ -284,6 +289,16 @@ pub struct StapArgs {
     /// Templates and tapsets here add to the built-in ones or override them
     #[arg(long, value_name = "DIRECTORY")]
     pub template_dir: Option<PathBuf>,
+}
+
+/// `pystap ps`.
+#[derive(Debug, Args)]
+pub struct Ps {
+    /// Only processes of this service
+    pub service: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `pystap marks`.

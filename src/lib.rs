@@ -16,5 +16,6 @@ pub mod plan;
 pub mod python;
 pub mod recording;
 pub mod script;
+pub mod service;
 pub mod target;
 pub mod view;

@@ -13,6 +13,7 @@ use crate::engine::stap::Armed;
 use crate::python::marks::{self, PROVIDER, Status};
 use crate::python::{Interpreter, Kind, PythonError};
 use crate::script::{Catalogue, Filters, MARKS, ProbedImage, Request, ScriptError};
+use crate::service::Service;
 use crate::target::{MountNamespace, Process, Selection, TargetError, Targets};
 
 /// Kinds of events that are built in, with the marks each needs.
@@ -167,6 +168,12 @@ impl TracePlan {
         let selection = Selection {
             pids: target.pids.clone(),
             pattern: target.pattern.clone(),
+            service: target
+                .service
+                .as_deref()
+                .map(Service::named)
+                .transpose()
+                .map_err(TargetError::from)?,
             python: target.python.clone(),
             command: target.command.clone(),
             subprocesses: follow,

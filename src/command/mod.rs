@@ -4,6 +4,7 @@ mod catalogue;
 pub mod hold;
 mod manual;
 mod marks;
+mod ps;
 mod report;
 mod session;
 mod trace;
@@ -128,6 +129,7 @@ pub fn run(cli: Cli) -> u8 {
         Command::Record(arguments) => trace::record(arguments, cli.color, &console),
         Command::Report(arguments) => report::report(arguments, &console).map(Into::into),
         Command::Export(arguments) => report::export(arguments, &console).map(Into::into),
+        Command::Ps(arguments) => ps::run(arguments, &console).map(Into::into),
         Command::Script {
             command: ScriptOf::Trace(arguments),
         } => trace::script(arguments).map(Into::into),

@@ -19,6 +19,7 @@ use crate::plan::{TracePlan, check_template_directory, template_directories};
 use crate::python::marks::PROVIDER;
 use crate::recording;
 use crate::script::{self, Catalogue, Tapsets};
+use crate::service::Service;
 use crate::target::{Launched, Selection, Watch};
 
 /// A plan with its script.
@@ -254,7 +255,9 @@ fn start(arguments: &cli::Trace, plan: &TracePlan, targets: Vec<u32>) -> Start {
 fn searches(arguments: &cli::Trace) -> bool {
     let targets = &arguments.targets;
     targets.command.is_empty()
-        && (targets.pattern.is_some() || (targets.python.is_some() && targets.pids.is_empty()))
+        && (targets.pattern.is_some()
+            || targets.service.is_some()
+            || (targets.python.is_some() && targets.pids.is_empty()))
 }
 
 /// What a trace is run with.
@@ -318,6 +321,11 @@ fn trace(
     let newcomers = searches(arguments).then(|| Selection {
         pids: Vec::new(),
         pattern: arguments.targets.pattern.clone(),
+        service: arguments
+            .targets
+            .service
+            .as_deref()
+            .and_then(|name| Service::named(name).ok()),
         python: arguments.targets.python.clone(),
         command: Vec::new(),
         subprocesses: plan.follow,

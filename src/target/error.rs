@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::Status;
 use crate::python::PythonError;
+use crate::service::ServiceError;
 
 /// Why there is no target.
 #[derive(Debug, Error)]
@@ -17,7 +18,7 @@ pub enum TargetError {
     Python(#[from] PythonError),
     /// Nothing was selected.
     #[error(
-        "no target was named, so there is nothing to trace: use -p PID, --match REGEX, --python PATH or -- COMMAND"
+        "no target was named, so there is nothing to trace: use -p PID, --service NAME, --match REGEX, --python PATH or -- COMMAND"
     )]
     Nothing,
     /// A pattern that finds no Python process.
@@ -39,6 +40,20 @@ pub enum TargetError {
         pattern: String,
         /// How many processes it finds.
         processes: usize,
+    },
+    /// There is no such service.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// A service without processes.
+    #[error(
+        "no Python process of service {service:?} runs, so there is nothing to trace: {runs}; `pystap ps` lists all of \
+         them"
+    )]
+    NoService {
+        /// Its name.
+        service: String,
+        /// What was found instead.
+        runs: String,
     },
     /// `-p` and `--python` contradict each other.
     #[error(
@@ -143,7 +158,10 @@ impl TargetError {
         match self {
             TargetError::Python(error) => error.exit_code(),
             TargetError::MatchesHidden { .. } => 3,
-            TargetError::NoMatch { .. } | TargetError::OtherInterpreter { .. } => 4,
+            TargetError::NoMatch { .. }
+            | TargetError::NoService { .. }
+            | TargetError::OtherInterpreter { .. } => 4,
+            TargetError::Service(_) => 2,
             TargetError::Nothing
             | TargetError::CommandNotFound { .. }
             | TargetError::NotExecutable { .. }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use regex::Regex;
 
 use crate::python::{self, Examined, FileId, Interpreter, PythonError};
+use crate::service::{Service, Why};
 
 mod command;
 mod error;
@@ -36,6 +37,8 @@ pub struct Selection {
     /// `--match`: searched for in the arguments of a process, joined by blanks. Only Python processes are found, and
     /// never pystap itself or a process it descends from (a shell or sudo that has the pattern in its own arguments).
     pub pattern: Option<Regex>,
+    /// `--service`: the Python processes of a service. Never pystap itself or a process it descends from.
+    pub service: Option<Service>,
     /// `--python`: an interpreter, a link to one, or the shim of a version manager.
     pub python: Option<PathBuf>,
     /// The command after `--`, with its arguments; empty when there is none.
@@ -140,6 +143,7 @@ impl Selection {
     pub fn resolve(&self) -> Result<Targets, TargetError> {
         if self.pids.is_empty()
             && self.pattern.is_none()
+            && self.service.is_none()
             && self.python.is_none()
             && self.command.is_empty()
         {
@@ -190,9 +194,19 @@ impl Selection {
             }
             targets.processes.extend(found);
         }
+        if let Some(service) = &self.service {
+            let found = scan.of_service(service);
+            if found.is_empty() {
+                return Err(scan.no_service(service));
+            }
+            targets
+                .processes
+                .extend(found.into_iter().filter(|process| wanted(process)));
+        }
         targets.everyone = self.python.is_some()
             && self.pids.is_empty()
             && self.pattern.is_none()
+            && self.service.is_none()
             && self.command.is_empty();
         if targets.everyone {
             targets.processes.extend(scan.running(&files));
@@ -230,6 +244,50 @@ impl Selection {
     }
 }
 
+/// A Python process of a service, and by what it was recognised.
+#[derive(Debug)]
+pub struct Found {
+    /// The process.
+    pub process: Process,
+    /// The service.
+    pub service: Option<String>,
+    /// By what it was recognised.
+    pub why: Option<Why>,
+}
+
+/// Every Python process that we may look into, with the first of these services that it belongs to, and the number of
+/// processes that we may not look into.
+///
+/// # Errors
+///
+/// When /proc cannot be read.
+pub fn python_processes(services: &[Service]) -> Result<(Vec<Found>, usize), TargetError> {
+    let mut scan = Scan {
+        table: Table::read()?,
+        examined: Examined::default(),
+        unreadable: 0,
+    };
+    let processes = scan.python_among(|entry| entry.pid != std::process::id());
+    let found = processes
+        .into_iter()
+        .map(|process| {
+            let seen = scan.table.get(process.pid).map(Entry::seen);
+            let recognised = seen.and_then(|seen| {
+                services
+                    .iter()
+                    .find_map(|service| Some((service.name.clone(), service.recognises(&seen)?)))
+            });
+            let (service, why) = recognised.unzip();
+            Found {
+                process,
+                service,
+                why,
+            }
+        })
+        .collect();
+    Ok((found, scan.unreadable))
+}
+
 /// One look at all processes. What ends while we look, or is not Python, is no target; only for a process that was
 /// named is that worth an error.
 struct Scan {
@@ -250,6 +308,37 @@ impl Scan {
         self.python_among(|entry| {
             !ours.contains(&entry.pid) && pattern.is_match(&entry.command_line.join(" "))
         })
+    }
+
+    fn of_service(&mut self, service: &Service) -> Vec<Process> {
+        let ours = self.table.ancestors(std::process::id());
+        self.python_among(|entry| {
+            !ours.contains(&entry.pid) && service.recognises(&entry.seen()).is_some()
+        })
+    }
+
+    /// What to say when a service has no process: what runs instead.
+    fn no_service(&mut self, service: &Service) -> TargetError {
+        let ours = self.table.ancestors(std::process::id());
+        let mut runs: Vec<String> = self
+            .python_among(|entry| !ours.contains(&entry.pid))
+            .iter()
+            .filter_map(|process| {
+                let entry = self.table.get(process.pid)?;
+                let (name, _) = entry.seen().programs().into_iter().next()?;
+                Some(name)
+            })
+            .collect();
+        runs.sort_unstable();
+        runs.dedup();
+        runs.truncate(8);
+        TargetError::NoService {
+            service: service.name.clone(),
+            runs: match runs.is_empty() {
+                true => "no other Python program runs".to_owned(),
+                false => format!("what runs is {}", runs.join(", ")),
+            },
+        }
     }
 
     fn running(&mut self, files: &HashSet<FileId>) -> Vec<Process> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 
 use super::TargetError;
+use crate::service::Seen;
 
 /// One process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,38 @@ impl Entry {
             command_line: command_line(pid),
         })
     }
+}
+
+impl Entry {
+    /// What it shows of itself to those who look for services.
+    pub(super) fn seen(&self) -> Seen {
+        let first = self.command_line.first().map_or("", String::as_str);
+        let server = first.rsplit('/').next().unwrap_or(first);
+        Seen {
+            comm: self.comm.clone(),
+            arguments: self.command_line.clone(),
+            // Only where it can tell more than the arguments do: an environment may hold secrets.
+            environment: match server.starts_with("uwsgi") {
+                true => environment(self.pid),
+                false => Vec::new(),
+            },
+        }
+    }
+}
+
+/// The variables that name an application; none when we may not look.
+fn environment(pid: u32) -> Vec<(String, String)> {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    bytes
+        .split(|&byte| byte == 0)
+        .filter_map(|variable| {
+            let variable = String::from_utf8_lossy(variable);
+            let (name, value) = variable.split_once('=')?;
+            crate::service::VARIABLES
+                .contains(&name)
+                .then(|| (name.to_owned(), value.to_owned()))
+        })
+        .collect()
 }
 
 /// The arguments, none for kernel threads and zombies. Not through `procfs`, which refuses what is not UTF-8.

@@ -11,10 +11,13 @@ use serde::Deserialize;
 
 use crate::command::{PYTHON, file};
 
-/// Calls, own time, inclusive time and the time of all calls, by file and function.
+/// Calls, own time, inclusive time and the time of all calls.
+type Times = (u64, u64, u64, u64);
+
+/// Times by file and function.
 #[derive(Deserialize)]
 struct Truth {
-    truth: BTreeMap<String, BTreeMap<String, (u64, u64, u64, u64)>>,
+    truth: BTreeMap<String, BTreeMap<String, Times>>,
 }
 
 struct Recorded {
@@ -61,7 +64,7 @@ impl Recorded {
     }
 
     /// Every function with its row.
-    fn compared(&self) -> Vec<(String, (u64, u64, u64, u64), &Function)> {
+    fn compared(&self) -> Vec<(String, Times, &Function)> {
         let mut compared = Vec::new();
         for row in self.functions.rows() {
             let (file, name) = (&row.place.file.text, &row.place.function.text);

@@ -18,4 +18,5 @@ pub mod recording;
 pub mod script;
 pub mod service;
 pub mod target;
+pub mod top;
 pub mod view;

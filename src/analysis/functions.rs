@@ -134,7 +134,9 @@ impl Functions {
     pub fn take_open(&mut self, pairing: &Pairing, now: u64) {
         for open in pairing.open() {
             let row = self.row(open.pid, open.key, open.place);
-            row.self_ns = row.self_ns.saturating_add(open.self_ns);
+            let since = open.runs_since.map_or(0, |since| now.saturating_sub(since));
+            let own = open.self_ns.saturating_add(since);
+            row.self_ns = row.self_ns.saturating_add(own);
             if open.outermost {
                 let so_far = now.saturating_sub(open.since);
                 row.cumulative_ns = row.cumulative_ns.saturating_add(so_far);
@@ -147,8 +149,17 @@ impl Functions {
         &self.rows
     }
 
+    /// Whether all rows are of one process, so that there is nothing to merge.
+    pub fn of_one_process(&self) -> bool {
+        let first = self.rows.first().map(|row| row.pid);
+        self.rows.iter().all(|row| Some(row.pid) == first)
+    }
+
     /// One row a function, whatever process it ran in.
     pub fn merged(&self) -> Vec<Function> {
+        if self.of_one_process() {
+            return self.rows.clone();
+        }
         let mut merged: Vec<Function> = Vec::new();
         let mut index: HashMap<u64, usize, KeyBuilder> = HashMap::default();
         let mut keys: Vec<(usize, u64)> = self

@@ -203,6 +203,8 @@ pub struct Open<'a> {
     pub self_ns: u64,
     /// Whether no other call of the function is open below it.
     pub outermost: bool,
+    /// Of the call that runs, the time of the last event: what passed since then is its own time, too.
+    pub runs_since: Option<u64>,
 }
 
 /// Pairs the events of any number of processes. Memory is bounded, whatever is fed.
@@ -738,6 +740,7 @@ impl Thread {
             since: frame.ts,
             self_ns: frame.self_ns,
             outermost: self.outer(index).is_none(),
+            runs_since: (frame.id == self.running).then_some(self.accounted),
         })
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use crate::analysis::collections::Collections;
-use crate::analysis::functions::Functions;
+use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
 use crate::analysis::pairing::{Pairing, Step};
 use crate::cli::{Export, ExportFormat, Report};
@@ -198,15 +198,19 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         lost: replayed.lost,
         unpaired: replayed.pairing.unpaired().total(),
     };
-    let mut rows = match arguments.by_process {
+    let rows = match arguments.by_process {
         true => functions.rows().to_vec(),
         false => functions.merged(),
     };
-    hot::sort(&mut rows, arguments.sort, arguments.reverse);
+    let order = hot::order(&rows, arguments.sort, arguments.reverse, |_| true);
     let all = rows.len();
-    rows.truncate(limit);
+    let rows: Vec<&Function> = order
+        .into_iter()
+        .take(limit)
+        .filter_map(|at| rows.get(at))
+        .collect();
     if arguments.json {
-        let rows: Vec<Value> = rows.iter().map(hot::row_json).collect();
+        let rows: Vec<Value> = rows.into_iter().map(hot::row_json).collect();
         let table = json!({ "account": hot::account_json(&account), "functions": rows });
         writeln!(out, "{table}")?;
         return Ok(exit(&replayed));

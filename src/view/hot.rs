@@ -78,37 +78,57 @@ pub struct Account {
 
 /// Brings rows into the order of a column, the largest first, names ascending; the other way round when `reversed`.
 /// Rows that are equal there come by own time and then by name, so that a table does not flicker.
-pub fn sort(rows: &mut [Function], column: Column, reversed: bool) {
-    let name = |row: &Function| {
-        (
-            row.place.function.text.clone(),
-            row.place.file.text.clone(),
-            row.pid,
-        )
+///
+/// Answers the positions of the rows in that order, those that `keep` leaves.
+pub fn order(
+    rows: &[Function],
+    column: Column,
+    reversed: bool,
+    keep: impl Fn(&Function) -> bool,
+) -> Vec<usize> {
+    // Quantiles are worth computing once a row and not once a comparison.
+    let number = |row: &Function| match column {
+        // Of one table, the rate is the number of calls over one and the same time.
+        Column::Calls | Column::Rate => Some(row.calls),
+        Column::SelfTime => Some(row.self_ns),
+        Column::Cumulative => Some(row.cumulative_ns),
+        Column::Average => row.average_ns(),
+        Column::P95 => row.durations.quantile(0.95),
+        Column::Max => row.durations.max(),
+        Column::Function => None,
     };
-    let by = |a: &Function, b: &Function| -> Ordering {
-        match column {
-            // Of one table, the rate is the number of calls over one and the same time.
-            Column::Calls | Column::Rate => b.calls.cmp(&a.calls),
-            Column::SelfTime => b.self_ns.cmp(&a.self_ns),
-            Column::Cumulative => b.cumulative_ns.cmp(&a.cumulative_ns),
-            Column::Average => b.average_ns().cmp(&a.average_ns()),
-            Column::P95 => b.durations.quantile(0.95).cmp(&a.durations.quantile(0.95)),
-            Column::Max => b.durations.max().cmp(&a.durations.max()),
+    let mut order: Vec<(Option<u64>, usize, &Function)> = rows
+        .iter()
+        .enumerate()
+        .filter(|(_, row)| keep(row))
+        .map(|(index, row)| (number(row), index, row))
+        .collect();
+    order.sort_by(|(a_number, _, a), (b_number, _, b)| {
+        let first = match column {
             Column::Function => a.place.function.text.cmp(&b.place.function.text),
-        }
-    };
-    rows.sort_by(|a, b| {
-        let first = by(a, b);
+            _ => b_number.cmp(a_number),
+        };
         let first = if reversed { first.reverse() } else { first };
         first
             .then_with(|| b.self_ns.cmp(&a.self_ns))
-            .then_with(|| name(a).cmp(&name(b)))
+            .then_with(|| by_name(a, b))
     });
+    order.into_iter().map(|(_, index, _)| index).collect()
+}
+
+fn by_name(a: &Function, b: &Function) -> Ordering {
+    (&a.place.function.text, &a.place.file.text, a.pid).cmp(&(
+        &b.place.function.text,
+        &b.place.file.text,
+        b.pid,
+    ))
 }
 
 /// Whether a row is wanted by what somebody types: every word is in the function's name or its file.
 pub fn matches(row: &Function, typed: &str) -> bool {
+    if typed.is_empty() {
+        return true;
+    }
     typed.split_whitespace().all(|word| {
         let word = word.to_lowercase();
         row.place.function.text.to_lowercase().contains(&word)
@@ -251,11 +271,11 @@ mod tests {
         functions.rows().to_vec()
     }
 
-    fn order(column: Column, reversed: bool) -> Vec<String> {
-        let mut rows = rows();
-        sort(&mut rows, column, reversed);
-        rows.iter()
-            .map(|row| row.place.function.text.clone())
+    fn ordered(column: Column, reversed: bool) -> Vec<String> {
+        let rows = rows();
+        order(&rows, column, reversed, |_| true)
+            .into_iter()
+            .map(|at| rows[at].place.function.text.clone())
             .collect()
     }
 
@@ -266,8 +286,8 @@ mod tests {
                 Column::Calls | Column::Rate | Column::Function => "quick",
                 _ => "slow",
             };
-            assert_eq!(order(column, false)[0], first, "{column:?}");
-            assert_eq!(order(column, true)[1], first, "{column:?}");
+            assert_eq!(ordered(column, false)[0], first, "{column:?}");
+            assert_eq!(ordered(column, true)[1], first, "{column:?}");
         }
     }
 

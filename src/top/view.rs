@@ -1,0 +1,159 @@
+//! How the state is drawn: a line about the whole, the table, a line of keys. As much of it as fits.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Clear, Paragraph};
+
+use super::State;
+use crate::export::flow::Printable;
+use crate::view::hot::{self, Column};
+
+const HELP: [&str; 13] = [
+    "1 to 8       sort by that column",
+    "s, arrows    sort by the next or the previous column",
+    "R            the other way round",
+    "/            filter: every word must be in the function or its file",
+    "Esc          no filter",
+    "m            one row a function, or one a function and process",
+    "p, space     pause",
+    "r            count anew",
+    "+ -          faster, slower",
+    "w            write the table as it is to a file",
+    "up, down     scroll (also pages, home, end)",
+    "q, Ctrl-C    end",
+    "any key      close this help",
+];
+
+/// Draws everything, and notes in the state how many lines of the table fit.
+pub fn draw(frame: &mut Frame<'_>, state: &mut State) {
+    let area = frame.area();
+    let mut lines = vec![headline(state)];
+    // The last line is for what is typed and said; on a terminal of few lines the table goes first.
+    let table = usize::from(area.height).saturating_sub(3);
+    state.page = table.max(1);
+    if area.height > 2 {
+        lines.push(heading(state));
+    }
+    let shown = state.rows().skip(state.scroll).take(table);
+    for row in shown {
+        lines.push(row_line(row, state));
+    }
+    frame.render_widget(Paragraph::new(lines), area);
+    if area.height > 1 {
+        let last = Rect {
+            y: area.y + area.height - 1,
+            height: 1,
+            ..area
+        };
+        frame.render_widget(Clear, last);
+        frame.render_widget(Paragraph::new(footer(state)), last);
+    }
+    if state.help {
+        let wide = HELP.iter().map(|line| line.len()).max().unwrap_or(0) as u16 + 2;
+        let inner = Rect {
+            x: area.x,
+            y: area.y + 1.min(area.height),
+            width: wide.min(area.width),
+            height: (HELP.len() as u16).min(area.height.saturating_sub(1)),
+        };
+        frame.render_widget(Clear, inner);
+        let help: Vec<Line<'_>> = HELP
+            .iter()
+            .map(|line| Line::from(format!(" {line}")))
+            .collect();
+        frame.render_widget(Paragraph::new(help), inner);
+    }
+}
+
+fn headline(state: &State) -> Line<'static> {
+    let account = state.account();
+    let share = account.gc_ns as f64 * 100.0 / account.wall_ns.max(1) as f64;
+    let lost = match account.lost {
+        0 => Span::raw("lost 0"),
+        lost => Span::styled(
+            format!("LOST {lost}"),
+            Style::new().add_modifier(Modifier::REVERSED | Modifier::BOLD),
+        ),
+    };
+    let paused = if state.paused { "PAUSED  " } else { "" };
+    // What must be seen comes first: a narrow terminal cuts the title.
+    Line::from(vec![
+        Span::raw(format!("{paused}gc {share:.1}%  ")),
+        lost,
+        Span::raw(format!(
+            "  {:.0} s  {} processes  {} functions  ",
+            account.wall_ns as f64 / 1e9,
+            state.processes(),
+            state.rows().len(),
+        )),
+        Span::raw(Printable(&state.title).to_string()),
+    ])
+}
+
+fn heading(state: &State) -> Line<'static> {
+    let reversed = Style::new().add_modifier(Modifier::REVERSED);
+    let chosen = reversed.add_modifier(Modifier::BOLD | Modifier::UNDERLINED);
+    let style = |column: Column| {
+        if column == state.sort {
+            chosen
+        } else {
+            reversed
+        }
+    };
+    let columns = [
+        Column::Calls,
+        Column::Rate,
+        Column::SelfTime,
+        Column::SelfTime,
+        Column::Cumulative,
+        Column::Average,
+        Column::P95,
+        Column::Max,
+    ];
+    let mut spans = Vec::new();
+    for (index, (column, width)) in columns.into_iter().zip(hot::WIDTHS).enumerate() {
+        let title = if index == 3 { "%" } else { column.title() };
+        spans.push(Span::styled(format!("{title:>width$}"), style(column)));
+        spans.push(Span::styled(" ", reversed));
+    }
+    spans.push(Span::styled(" ", reversed));
+    spans.push(Span::styled("FUNCTION", style(Column::Function)));
+    spans.push(Span::styled(" ".repeat(200), reversed));
+    Line::from(spans)
+}
+
+fn row_line(row: &crate::analysis::functions::Function, state: &State) -> Line<'static> {
+    let mut numbers = String::new();
+    for (cell, width) in hot::cells(row, state.account()).iter().zip(hot::WIDTHS) {
+        numbers.push_str(&format!("{cell:>width$} "));
+    }
+    let (function, place) = hot::name(row, !state.is_merged());
+    Line::from(vec![
+        Span::raw(format!("{numbers} ")),
+        Span::styled(function, Style::new().add_modifier(Modifier::BOLD)),
+        Span::styled(
+            format!("  {place}"),
+            Style::new().add_modifier(Modifier::DIM),
+        ),
+    ])
+}
+
+fn footer(state: &State) -> String {
+    if let Some(message) = &state.message {
+        return Printable(message).to_string();
+    }
+    let filter = Printable(&state.filter);
+    if state.typing {
+        return format!("filter: {filter}_");
+    }
+    let every = state.interval_ms() as f64 / 1e3;
+    let filter = match state.filter.is_empty() {
+        true => String::new(),
+        false => format!("  only {filter}"),
+    };
+    format!(
+        "q end  h help  / filter  s sort  p pause  m processes  r reset  every {every} s{filter}"
+    )
+}

@@ -54,6 +54,12 @@ pub enum Colour {
 pub enum Command {
     /// Trace function calls, garbage collections, imports and audit events as they happen
     Trace(Trace),
+    /// Show hot functions live: calls, own and cumulative time, percentiles
+    Top(Top),
+    /// Watch garbage collections and sum up their pauses
+    Gc(Gc),
+    /// Watch how long single functions take: distribution and slowest calls
+    Stats(Stats),
     /// Record to a file what `report` and `export` can show later
     #[command(mut_arg("format", |it| it.hide(true)), mut_arg("output", |it| it.required(true)))]
     Record(Trace),
@@ -160,7 +166,7 @@ pub struct Trace {
 }
 
 /// Event kinds and filters.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "What to trace")]
 pub struct WhatArgs {
     /// Event kinds: call, return, line, gc, import, audit, or a template of your own [default: call,return,gc]
@@ -289,6 +295,99 @@ pub struct StapArgs {
     /// Templates and tapsets here add to the built-in ones or override them
     #[arg(long, value_name = "DIRECTORY")]
     pub template_dir: Option<PathBuf>,
+}
+
+/// `pystap top`.
+#[derive(Debug, Args)]
+pub struct Top {
+    /// A service, as with --service
+    #[arg(value_name = "SERVICE", conflicts_with = "service")]
+    pub of: Option<String>,
+    /// Lines instead of a live table
+    #[arg(short, long)]
+    pub batch: bool,
+    /// Time between tables
+    #[arg(short, long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    pub interval: Duration,
+    /// End after so many tables (with --batch or --json)
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Column by which functions are sorted
+    #[arg(long, value_enum, default_value_t = Column::SelfTime)]
+    pub sort: Column,
+    /// How many functions (with --batch or --json)
+    #[arg(short, long, value_name = "N", default_value_t = 30)]
+    pub limit: usize,
+    /// One row a function and process (with --batch or --json)
+    #[arg(long)]
+    pub by_process: bool,
+    /// A table is one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Stop after this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Which processes.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// What to trace.
+    #[command(flatten)]
+    pub what: WhatArgs,
+    /// How to run stap.
+    #[command(flatten)]
+    pub stap: StapArgs,
+}
+
+/// `pystap gc`.
+#[derive(Debug, Args)]
+pub struct Gc {
+    /// A service, as with --service
+    #[arg(value_name = "SERVICE", conflicts_with = "service")]
+    pub of: Option<String>,
+    /// Trace calls as well, to say which function ran; costs as much as tracing calls does
+    #[arg(long)]
+    pub functions: bool,
+    /// How many of the longest pauses
+    #[arg(short, long, value_name = "N", default_value_t = 10)]
+    pub limit: usize,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Stop after this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Which processes.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// How to run stap.
+    #[command(flatten)]
+    pub stap: StapArgs,
+}
+
+/// `pystap stats`.
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// Names of functions, as globs
+    #[arg(required = true, value_name = "FUNCTION", value_parser = parse_glob)]
+    pub functions: Vec<Glob>,
+    /// Trace all calls, to say who called; costs as much as tracing all calls does
+    #[arg(long)]
+    pub callers: bool,
+    /// How many of the slowest calls
+    #[arg(short, long, value_name = "N", default_value_t = 10)]
+    pub limit: usize,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Stop after this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Which processes.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// How to run stap.
+    #[command(flatten)]
+    pub stap: StapArgs,
 }
 
 /// `pystap ps`.

@@ -7,6 +7,7 @@ mod marks;
 mod ps;
 mod report;
 mod session;
+mod top;
 mod trace;
 
 use std::io;
@@ -129,6 +130,9 @@ pub fn run(cli: Cli) -> u8 {
         Command::Record(arguments) => trace::record(arguments, cli.color, &console),
         Command::Report(arguments) => report::report(arguments, &console).map(Into::into),
         Command::Export(arguments) => report::export(arguments, &console).map(Into::into),
+        Command::Top(arguments) => top::top(arguments, &console),
+        Command::Gc(arguments) => top::gc(arguments, &console),
+        Command::Stats(arguments) => top::stats(arguments, &console),
         Command::Ps(arguments) => ps::run(arguments, &console).map(Into::into),
         Command::Script {
             command: ScriptOf::Trace(arguments),

@@ -79,11 +79,32 @@ pub(super) fn record(
     run(&arguments, colour, console)
 }
 
-/// Traces.
+/// Traces, and writes what was asked for.
 pub(super) fn run(
     arguments: &cli::Trace,
     colour: Colour,
     console: &Console,
+) -> Result<u8, Failure> {
+    let to_terminal = arguments.output.output.is_none() && std::io::stdout().is_terminal();
+    if arguments.output.format == Some(Format::Recording) && to_terminal {
+        return Err(Failure::new(
+            Exit::Usage,
+            "a recording is nothing to read on a terminal, so nothing was traced; name a file with --output",
+        ));
+    }
+    run_into(arguments, console, &|output, habits| {
+        sink(arguments, colour, output, habits)
+    })
+}
+
+/// Makes the sink of a trace from its output and the habits of the interpreters that it traces.
+pub(super) type MakeSink<'a> = dyn Fn(Output, Habits) -> Box<dyn Sink> + 'a;
+
+/// Traces into any sink.
+pub(super) fn run_into(
+    arguments: &cli::Trace,
+    console: &Console,
+    make_sink: &MakeSink<'_>,
 ) -> Result<u8, Failure> {
     let Prepared { plan, script } = prepare(arguments)?;
     for warning in &plan.warnings {
@@ -144,7 +165,7 @@ pub(super) fn run(
     };
     let surroundings = Surroundings {
         arguments,
-        colour,
+        make_sink,
         stops: &stops,
         console,
     };
@@ -263,7 +284,7 @@ fn searches(arguments: &cli::Trace) -> bool {
 /// What a trace is run with.
 struct Surroundings<'a> {
     arguments: &'a cli::Trace,
-    colour: Colour,
+    make_sink: &'a MakeSink<'a>,
     stops: &'a Stops,
     console: &'a Console,
 }
@@ -277,7 +298,7 @@ fn trace(
 ) -> Result<Outcome, Failure> {
     let Surroundings {
         arguments,
-        colour,
+        make_sink,
         stops,
         console,
     } = *surroundings;
@@ -297,7 +318,7 @@ fn trace(
     }
     let stap_version = engine.toolchain().version.clone();
     let mut opening = session_line(&plan, &stap_version);
-    let sink = sink(arguments, colour, output, plan.habits());
+    let sink = make_sink(output, plan.habits());
     let starting = console.spinner("arming the probes");
     let running = engine.run(module, start(arguments, &plan, targets))?;
     if let Some(launched) = &launched {

@@ -160,6 +160,14 @@ pub struct Trace {
     /// Compile the script, keep the module for later traces, and do nothing else
     #[arg(long, conflicts_with = "dry_run")]
     pub compile_only: bool,
+    /// Compile for this kernel release instead of the running one
+    #[arg(
+        long,
+        value_name = "RELEASE",
+        requires = "compile_only",
+        help_heading = "SystemTap"
+    )]
+    pub kernel: Option<String>,
     /// End with the exit status of the launched command
     #[arg(long, requires = "command")]
     pub exit_with_command: bool,
@@ -289,9 +297,6 @@ pub struct StapArgs {
     /// Buffer a processor in megabytes [default: stap's own, 16 at most]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..=4095))]
     pub buffer: Option<u32>,
-    /// Compile for this kernel release instead of the running one
-    #[arg(long, value_name = "RELEASE", requires = "compile_only")]
-    pub kernel: Option<String>,
     /// Templates and tapsets here add to the built-in ones or override them
     #[arg(long, value_name = "DIRECTORY")]
     pub template_dir: Option<PathBuf>,

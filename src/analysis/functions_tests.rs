@@ -225,7 +225,7 @@ fn calls_that_are_still_open_can_be_counted_so_far() {
     assert_eq!(times["main"], (1, 10, 100));
     assert_eq!(
         times["f"],
-        (2, 40, 90),
+        (2, 10 + 30 + 40, 90),
         "the outer call covers the inner one"
     );
     assert_eq!(times["g"], (1, 10, 10));

@@ -54,6 +54,7 @@ fn as_trace(
         stap: stap.clone(),
         dry_run: false,
         compile_only: false,
+        kernel: None,
         exit_with_command: false,
     }
 }

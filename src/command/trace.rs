@@ -121,10 +121,7 @@ pub(super) fn run_into(
     {
         return Err(obstacle.into());
     }
-    let toolchain = Toolchain::find(
-        arguments.stap.stap.as_deref(),
-        arguments.stap.kernel.as_deref(),
-    )?;
+    let toolchain = Toolchain::find(arguments.stap.stap.as_deref(), arguments.kernel.as_deref())?;
     let stops = Stops::listen().map_err(|error| {
         Failure::new(
             Exit::Failed,
@@ -179,14 +176,11 @@ fn dry_run(
     script: &Script,
     console: &Console,
 ) -> Result<Exit, Failure> {
-    let toolchain = Toolchain::find(
-        arguments.stap.stap.as_deref(),
-        arguments.stap.kernel.as_deref(),
-    )
-    .unwrap_or_else(|error| {
-        console.warning(error);
-        Toolchain::assumed()
-    });
+    let toolchain = Toolchain::find(arguments.stap.stap.as_deref(), arguments.kernel.as_deref())
+        .unwrap_or_else(|error| {
+            console.warning(error);
+            Toolchain::assumed()
+        });
     let [compile, run] =
         stap::command_lines(&toolchain, script, &start(arguments, plan, plan.pids()));
     let mut out = std::io::stdout().lock();

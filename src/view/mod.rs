@@ -118,6 +118,6 @@ mod tests {
         let mut text = String::new();
         bars(&histogram, "", &mut text);
         let lengths: Vec<usize> = text.lines().map(|line| line.matches('#').count()).collect();
-        assert_eq!(lengths, [14, 40, 0, 14], "{text}");
+        assert_eq!(lengths, [20, 40, 0, 20], "{text}");
     }
 }

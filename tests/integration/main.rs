@@ -5,6 +5,7 @@ mod command;
 mod ground_truth;
 mod live;
 mod prefill;
+mod recordings;
 mod scripts;
 mod target;
 mod tools;

@@ -1,0 +1,352 @@
+//! What a person does with recordings: reports, exports, and what is said of files that are damaged or none.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use pystap::analysis::pairing::{Habits, Pairing};
+use pystap::event::json::{Line, Reader};
+use pystap::event::{Session, Summary};
+use pystap::export::Sink;
+use pystap::recording::Writer;
+use serde_json::Value;
+
+use crate::command::{Ended, PYTHON, file, pystap_with};
+
+/// A recording of an example that ran, and what that says about its calls.
+struct Recording {
+    dir: tempfile::TempDir,
+    path: PathBuf,
+    events: usize,
+    calls: Value,
+}
+
+impl Recording {
+    fn of(program: &str) -> Recording {
+        let program = match program.strip_prefix(':') {
+            Some(_) => program.to_owned(),
+            None => file(program),
+        };
+        let output = Command::new(PYTHON)
+            .args([&file("tests/programs/ground_truth.py"), &program])
+            .stdin(Stdio::null())
+            .output()
+            .expect("Python runs");
+        assert!(output.status.success());
+        let said = String::from_utf8(output.stderr).expect("UTF-8");
+        let calls = said
+            .lines()
+            .last()
+            .and_then(|line| serde_json::from_str(line).ok());
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("run.pystap");
+        let habits = Habits {
+            call_on_creation: false,
+            greenlets: false,
+        };
+        let mut pairing = Pairing::with_habits(habits);
+        let mut reader = Reader::new();
+        let mut sink = Box::new(Writer::new(
+            fs::File::create(&path).expect("a file"),
+            habits,
+        ));
+        let mut events = 0;
+        // The last line is the truth, which is no event.
+        for line in text
+            .lines()
+            .take_while(|line| !line.starts_with("{\"truth\""))
+        {
+            match reader.read(line).expect("an event") {
+                Line::Session(session) => sink.session(&session).expect("a file"),
+                Line::Event(mut event) => {
+                    let depth = pairing.feed(&mut event).unwrap_or(0);
+                    sink.event(&event, depth).expect("a file");
+                    events += 1;
+                }
+                Line::Summary(_) => {}
+            }
+        }
+        sink.finish(&Summary::default()).expect("a file");
+        Recording {
+            dir,
+            path,
+            events,
+            calls: calls.unwrap_or(Value::Null),
+        }
+    }
+
+    fn path(&self) -> &str {
+        self.path.to_str().expect("UTF-8")
+    }
+
+    fn beside(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+fn done(arguments: &[&str]) -> Ended {
+    let ended = pystap_with(arguments);
+    assert_eq!(ended.code, 0, "{arguments:?}: {ended:?}");
+    ended
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+#[test]
+fn the_numbers_of_a_report_are_those_that_the_examples_state() {
+    for example in ["fib", "nested", "slow", "threads", "generators"] {
+        let recording = Recording::of(&format!("examples/{example}.py"));
+        let report = done(&["report", recording.path(), "--json", "--limit", "100000"]);
+        let table: Value = serde_json::from_str(&report.stdout).expect("JSON");
+        let rows = table["functions"].as_array().expect("rows");
+        // Resumptions count as calls, so for generators the example has numbers of its own.
+        let stated = match &recording.calls["entries"] {
+            Value::Null => &recording.calls["calls"],
+            entries => entries,
+        };
+        for (function, calls) in stated.as_object().expect("calls") {
+            let mine = |row: &&Value| {
+                row["function"] == *function
+                    && row["file"]
+                        .as_str()
+                        .is_some_and(|file| file.ends_with(&format!("{example}.py")))
+            };
+            let row = rows
+                .iter()
+                .find(mine)
+                .unwrap_or_else(|| panic!("{function}"));
+            assert_eq!(&row["calls"], calls, "{example}: {function}");
+        }
+    }
+}
+
+#[test]
+fn the_slowest_call_is_found_with_its_caller() {
+    let recording = Recording::of("examples/slow.py");
+    let report = done(&[
+        "report",
+        recording.path(),
+        "--stats",
+        "*/slow.py:step",
+        "--json",
+    ]);
+    let latencies: Value = serde_json::from_str(&report.stdout).expect("JSON");
+    let step = &latencies[0];
+    assert_eq!(step["durations"]["count"], 201);
+    let slowest = &step["slowest"][0];
+    assert!(
+        slowest["duration_ns"]
+            .as_u64()
+            .is_some_and(|it| it >= 20_000_000),
+        "{slowest}"
+    );
+    assert_eq!(slowest["caller"], "<module>");
+    let text = done(&[
+        "report",
+        recording.path(),
+        "--stats",
+        "step",
+        "--limit",
+        "1",
+    ])
+    .stdout;
+    assert!(text.contains("called by <module>"), "{text}");
+}
+
+#[test]
+fn a_report_is_a_table_that_says_what_it_leaves_out() {
+    let recording = Recording::of("examples/nested.py");
+    let text = done(&[
+        "report",
+        recording.path(),
+        "--limit",
+        "2",
+        "--sort",
+        "calls",
+    ])
+    .stdout;
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].trim_end().ends_with("FUNCTION"), "{text}");
+    assert!(lines[3].starts_with("(2 of "), "{text}");
+    assert!(text.contains("nothing lost"), "{text}");
+    let gc = done(&["report", recording.path(), "--gc"]).stdout;
+    assert_eq!(gc, "no garbage collections\n");
+}
+
+#[test]
+fn a_function_that_was_not_called_is_answered_with_where_to_look() {
+    let recording = Recording::of("examples/nested.py");
+    let ended = pystap_with(&["report", recording.path(), "--stats", "nobody"]);
+    assert_eq!(ended.code, 4);
+    assert!(
+        ended.only_error().contains("lists the functions"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn a_recording_that_was_cut_is_shown_up_to_the_cut_and_called_that() {
+    let recording = Recording::of("examples/fib.py");
+    let bytes = fs::read(&recording.path).expect("a file");
+    let cut = recording.beside("cut.pystap");
+    fs::write(&cut, &bytes[..bytes.len() / 2]).expect("a file");
+    let ended = done(&["report", text(&cut)]);
+    assert!(ended.stderr.contains("was cut"), "{ended:?}");
+    assert!(ended.stdout.lines().count() > 5, "{ended:?}");
+}
+
+#[test]
+fn damage_newer_versions_and_foreign_files_have_an_answer_each() {
+    let recording = Recording::of("examples/fib.py");
+    let bytes = fs::read(&recording.path).expect("a file");
+    let other = recording.beside("other");
+    let answer = |bytes: &[u8]| {
+        fs::write(&other, bytes).expect("a file");
+        pystap_with(&["report", text(&other)])
+    };
+    let mut newer = bytes.clone();
+    newer[8] = 99;
+    let ended = answer(&newer);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.only_error().contains("format 99"), "{ended:?}");
+
+    let ended = answer(&fs::read(PYTHON).expect("a program")[..4096]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(
+        ended.only_error().contains("not a pystap recording"),
+        "{ended:?}"
+    );
+
+    let ended = answer(b"");
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.only_error().contains("empty"), "{ended:?}");
+
+    let mut damaged = bytes;
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 0x55;
+    let ended = answer(&damaged);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.stderr.contains("damaged at byte"), "{ended:?}");
+
+    let ended = pystap_with(&["report", text(&recording.beside("nowhere"))]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.only_error().contains("nowhere"), "{ended:?}");
+}
+
+#[test]
+fn a_recording_exports_to_every_format() {
+    let recording = Recording::of("examples/nested.py");
+    for (format, begins) in [
+        ("flamegraph", &b"<?xml"[..]),
+        ("chrome", b"{\"displayTimeUnit\""),
+        ("speedscope", b"{\"$schema\""),
+        ("pstats", b"{("),
+        ("json", b"{\"event\":\"session\""),
+    ] {
+        let out = recording.beside(format);
+        done(&["export", recording.path(), "-f", format, "-o", text(&out)]);
+        let bytes = fs::read(&out).expect("written");
+        assert!(bytes.starts_with(begins), "{format}");
+    }
+    let folded = done(&["export", recording.path(), "--format", "folded"]).stdout;
+    let stack = "<module> (";
+    let deep = folded
+        .lines()
+        .find(|line| line.contains(";a (") && line.contains(";b (") && line.contains(";c ("));
+    assert!(deep.is_some_and(|line| line.contains(stack)), "{folded}");
+}
+
+#[test]
+fn what_was_exported_as_json_reports_the_same() {
+    let recording = Recording::of("examples/fib.py");
+    let json = recording.beside("run.json");
+    done(&["export", recording.path(), "-f", "json", "-o", text(&json)]);
+    let lines = fs::read_to_string(&json).expect("written");
+    assert_eq!(lines.lines().count(), recording.events + 2);
+    let own = |path: &str| {
+        let report = done(&["report", path, "--json", "--limit", "5"]);
+        let table: Value = serde_json::from_str(&report.stdout).expect("JSON");
+        table["functions"].clone()
+    };
+    assert_eq!(own(text(&json)), own(recording.path()));
+}
+
+#[test]
+fn an_export_never_overwrites_what_it_is_made_of() {
+    let recording = Recording::of("examples/nested.py");
+    let before = fs::read(&recording.path).expect("a file");
+    let ended = pystap_with(&[
+        "export",
+        recording.path(),
+        "-f",
+        "json",
+        "-o",
+        recording.path(),
+    ]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.only_error().contains("overwritten"), "{ended:?}");
+    assert_eq!(fs::read(&recording.path).expect("a file"), before);
+}
+
+#[test]
+fn a_recording_costs_at_most_eight_bytes_an_event() {
+    for program in [
+        "examples/fib.py",
+        "examples/nested.py",
+        "examples/generators.py",
+        "examples/threads.py",
+        ":asyncio",
+        ":parsing",
+    ] {
+        let recording = Recording::of(program);
+        let size = fs::metadata(&recording.path).expect("a file").len();
+        let each = size as f64 / recording.events as f64;
+        println!(
+            "{program}: {} events, {size} bytes, {each:.2} an event",
+            recording.events
+        );
+        assert!(each <= 8.0, "{program}: {each}");
+    }
+}
+
+#[test]
+fn an_empty_session_is_reported_as_what_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("empty.pystap");
+    let file = fs::File::create(&path).expect("a file");
+    let mut sink = Box::new(Writer::new(file, Habits::default()));
+    sink.session(&Session::default()).expect("a file");
+    sink.finish(&Summary::default()).expect("a file");
+    let ended = done(&["report", text(&path)]);
+    assert!(ended.stdout.contains("nothing lost"), "{ended:?}");
+    let ended = pystap_with(&["export", text(&path), "-f", "flamegraph"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.stderr.contains("nothing to draw"), "{ended:?}");
+}
+
+#[test]
+fn a_recording_or_a_live_table_is_not_for_where_it_cannot_be_shown() {
+    let ended = pystap_with(&["record", "-p", "1"]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.stderr.contains("--output"), "{ended:?}");
+    let ended = pystap_with(&["top", "-p", "1"]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.only_error().contains("--batch"), "{ended:?}");
+}
+
+#[test]
+fn an_unknown_service_is_answered_with_those_that_are_known() {
+    for arguments in [
+        &["ps", "nove"][..],
+        &["trace", "--service", "nove"],
+        &["top", "--batch", "nove"],
+    ] {
+        let ended = pystap_with(arguments);
+        assert_eq!(ended.code, 2, "{ended:?}");
+        assert!(ended.only_error().contains("known are"), "{ended:?}");
+    }
+}

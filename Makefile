@@ -20,6 +20,7 @@ test:
 bench:
 	$(CARGO) bench --locked --bench replay
 	$(CARGO) bench --locked --bench decode
+	$(CARGO) bench --locked --bench analysis
 
 # What tracing costs the traced program, measured in the guest; needs root.
 cost:

@@ -21,6 +21,11 @@ pub(crate) struct Program {
 impl Program {
     /// A program that has not begun.
     pub(crate) fn new() -> Program {
+        Program::with_functions(FUNCTIONS)
+    }
+
+    /// A program of so many functions that has not begun.
+    pub(crate) fn with_functions(functions: usize) -> Program {
         let text = |text: String| Text {
             text,
             ..Text::default()
@@ -35,7 +40,7 @@ impl Program {
             })
         };
         Program {
-            places: (0..FUNCTIONS).map(place).collect(),
+            places: (0..functions).map(place).collect(),
             stacks: Default::default(),
             random: 0x2545_f491_4f6c_dd1d,
             ts: 1_700_000_000_000_000_000,
@@ -50,7 +55,8 @@ impl Program {
         }
     }
 
-    fn next_event(&mut self) -> Event {
+    /// The next event as it is before anything has looked at it.
+    pub(crate) fn next_event(&mut self) -> Event {
         // xorshift: the bench needs a mixture, not randomness.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -67,7 +73,7 @@ impl Program {
             },
             open => {
                 stack.extend(open);
-                let function = (self.random >> 32) as usize % FUNCTIONS;
+                let function = (self.random >> 32) as usize % self.places.len();
                 stack.push(function);
                 What::Call {
                     place: Arc::clone(&self.places[function]),

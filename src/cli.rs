@@ -249,6 +249,9 @@ pub struct Report {
     /// One row a function and process
     #[arg(long)]
     pub by_process: bool,
+    /// The table as `pystap top` shows it, to sort and filter at will
+    #[arg(short, long, conflicts_with_all = ["gc", "stats", "json"])]
+    pub browse: bool,
     /// As JSON
     #[arg(long)]
     pub json: bool,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::Failure;
+use super::{Failure, top};
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
@@ -19,6 +19,7 @@ use crate::export::profile::{Chrome, FlameGraph, Folded, Profile, Pstats, Speeds
 use crate::export::{Output, Sink, json::Json};
 use crate::recording::{Reader, RecordingError};
 use crate::script::filter::Glob;
+use crate::top::Tally;
 use crate::view::{hot, latencies, pauses};
 
 /// What a recording said beside its events.
@@ -141,6 +142,9 @@ fn asked_for(wanted: &[Glob], place: &Place) -> bool {
 
 /// Shows a view of a recording.
 pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
+    if arguments.browse {
+        return browse(arguments, console);
+    }
     let limit = arguments.limit;
     let mut functions = Functions::new();
     let mut collections = Collections::new();
@@ -228,6 +232,22 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
     }
     writeln!(out, "\n{}", hot::account_line(&account))?;
     Ok(exit(&replayed))
+}
+
+/// Shows the table of hot functions to sort and filter.
+fn browse(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
+    let mut tally = Tally::new(open(&arguments.file)?.habits());
+    let replayed = replay(&arguments.file, console, |event, step| {
+        tally.add(event, step);
+        Ok(())
+    })?;
+    tally.adopt(replayed.pairing);
+    let title = arguments.file.display().to_string();
+    top::browse(&title, arguments.sort, tally)?;
+    Ok(match replayed.whole {
+        true => Exit::Done,
+        false => Exit::Failed,
+    })
 }
 
 /// Writes a recording in another format.

@@ -324,19 +324,35 @@ fn lines(mut batch: Batch, tally: &Mutex<Tally>, ended: &Receiver<()>) -> io::Re
 
 /// Shows the table until the session ends.
 fn screen(mut state: State, tally: &Mutex<Tally>, ended: &Receiver<()>) -> io::Result<()> {
-    // Also restores the terminal when something panics.
-    let mut terminal = match ratatui::try_init() {
-        Ok(terminal) => terminal,
-        Err(error) => {
-            end_session();
-            return Err(error);
-        }
-    };
-    let shown = show(&mut terminal, &mut state, tally, ended);
-    ratatui::restore();
+    let live = Some(ended);
+    let shown = on_terminal(&mut state, tally, live);
     if shown.is_err() {
         end_session();
     }
+    shown
+}
+
+/// Shows the table of what is over, until somebody has seen enough.
+pub(super) fn browse(title: &str, sort: hot::Column, tally: Tally) -> Result<(), Failure> {
+    if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+        return Err(Failure::new(
+            Exit::Usage,
+            "standard input or output is not a terminal, so the table cannot be browsed; leave out --browse",
+        ));
+    }
+    let mut state = State::new(title, sort, 60_000);
+    Ok(on_terminal(&mut state, &Mutex::new(tally), None)?)
+}
+
+fn on_terminal(
+    state: &mut State,
+    tally: &Mutex<Tally>,
+    session: Option<&Receiver<()>>,
+) -> io::Result<()> {
+    // Also restores the terminal when something panics.
+    let mut terminal = ratatui::try_init()?;
+    let shown = show(&mut terminal, state, tally, session);
+    ratatui::restore();
     shown
 }
 
@@ -344,15 +360,17 @@ fn show(
     terminal: &mut ratatui::DefaultTerminal,
     state: &mut State,
     tally: &Mutex<Tally>,
-    ended: &Receiver<()>,
+    session: Option<&Receiver<()>>,
 ) -> io::Result<()> {
+    // What is over has no present: its last event is where its clock stands.
+    let now = || session.map_or(0, |_| session::now());
     let mut due = Instant::now();
     let mut changed = true;
     let mut painted = Instant::now();
     loop {
         if Instant::now() >= due {
             due = Instant::now() + Duration::from_millis(state.interval_ms());
-            let snapshot = locked(tally).snapshot(session::now());
+            let snapshot = locked(tally).snapshot(now());
             state.show(snapshot);
             changed = true;
         }
@@ -364,7 +382,7 @@ fn show(
             terminal.draw(|frame| view::draw(frame, state))?;
             changed = false;
         }
-        if ended.try_recv().is_err_and(|error| error.is_disconnected()) {
+        if session.is_some_and(|ended| ended.try_recv().is_err_and(|it| it.is_disconnected())) {
             return Ok(());
         }
         let wait = due.saturating_duration_since(Instant::now()).min(LOOK);
@@ -378,11 +396,16 @@ fn show(
         match state.key(key) {
             Action::Draw => {}
             Action::Pace => due = Instant::now(),
+            Action::Reset if session.is_none() => {
+                state.say("a recording is over, so there is nothing to count anew")
+            }
             Action::Reset => {
-                locked(tally).reset(session::now());
+                locked(tally).reset(now());
                 due = Instant::now();
             }
-            Action::Quit => end_session(),
+            // The table stays until the session has ended in good order.
+            Action::Quit if session.is_some() => end_session(),
+            Action::Quit => return Ok(()),
             Action::Export => match export(state) {
                 Ok(path) => state.say(format!("written to {}", path.display())),
                 Err(error) => state.say(format!(

@@ -9,8 +9,8 @@ pub use state::{Action, Key, State};
 
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::Functions;
-use crate::analysis::pairing::{Habits, Pairing};
-use crate::event::{Event, What};
+use crate::analysis::pairing::{Habits, Pairing, Step};
+use crate::event::{Event, ProcessChange, What};
 use crate::view::hot::Account;
 
 /// The table at one moment.
@@ -28,6 +28,11 @@ pub struct Snapshot {
 #[derive(Debug, Default)]
 pub struct Tally {
     pairing: Pairing,
+    sums: Sums,
+}
+
+#[derive(Debug, Default)]
+struct Sums {
     functions: Functions,
     collections: Collections,
     processes: Vec<u32>,
@@ -42,71 +47,89 @@ impl Tally {
     pub fn new(habits: Habits) -> Tally {
         Tally {
             pairing: Pairing::with_habits(habits),
-            ..Tally::default()
+            sums: Sums::default(),
         }
     }
 
     /// Counts an event.
     pub fn take(&mut self, event: &Event) {
-        if self.since == 0 {
-            self.since = event.ts;
-        }
-        self.last = self.last.max(event.ts);
-        if let What::Lost { count, .. } = event.what {
-            self.lost = self.lost.saturating_add(count);
-        }
-        if event.pid != 0
-            && self.processes.last() != Some(&event.pid)
-            && !self.processes.contains(&event.pid)
-        {
-            self.processes.push(event.pid);
-        }
         let mut event = event.clone();
         if let Some(step) = self.pairing.follow(&mut event) {
-            self.functions.take(&event, &step);
-            self.collections.take(&event, &step);
+            self.sums.add(&event, &step);
         }
-        if let What::Process {
-            change: crate::event::ProcessChange::Exit,
-            ..
-        } = event.what
-            && event.tid == event.pid
-        {
-            self.processes.retain(|&pid| pid != event.pid);
-        }
+    }
+
+    /// Counts an event that somebody else has paired.
+    pub fn add(&mut self, event: &Event, step: &Step<'_>) {
+        self.sums.add(event, step);
+    }
+
+    /// What somebody else has paired goes on from where that pairing stands.
+    pub fn adopt(&mut self, pairing: Pairing) {
+        self.pairing = pairing;
     }
 
     /// The garbage collections so far.
     pub fn collections(&self) -> &Collections {
-        &self.collections
+        &self.sums.collections
     }
 
     /// Begins to count anew. Calls that are open stay known.
     pub fn reset(&mut self, now: u64) {
-        self.functions = Functions::new();
-        self.collections = Collections::new();
-        self.since = now;
-        self.lost = 0;
+        let Sums {
+            processes, last, ..
+        } = std::mem::take(&mut self.sums);
+        self.sums = Sums {
+            processes,
+            last,
+            since: now,
+            ..Sums::default()
+        };
     }
 
     /// The table so far, where `now` is the time of the clock that events have, in nanoseconds since the Unix epoch.
     pub fn snapshot(&self, now: u64) -> Snapshot {
-        let now = now.max(self.last);
-        let mut functions = self.functions.clone();
+        let sums = &self.sums;
+        let now = now.max(sums.last);
+        let mut functions = sums.functions.clone();
         functions.take_open(&self.pairing, now);
         Snapshot {
             account: Account {
-                wall_ns: match self.since {
+                wall_ns: match sums.since {
                     0 => 0,
                     since => now.saturating_sub(since),
                 },
                 self_ns: functions.total_self_ns(),
-                gc_ns: self.collections.total_pause_ns(),
-                lost: self.lost,
+                gc_ns: sums.collections.total_pause_ns(),
+                lost: sums.lost,
                 unpaired: self.pairing.unpaired().total(),
             },
             functions,
-            processes: self.processes.len(),
+            processes: sums.processes.len(),
+        }
+    }
+}
+
+impl Sums {
+    fn add(&mut self, event: &Event, step: &Step<'_>) {
+        if self.since == 0 {
+            self.since = event.ts;
+        }
+        self.last = self.last.max(event.ts);
+        self.functions.take(event, step);
+        self.collections.take(event, step);
+        match event.what {
+            What::Lost { count, .. } => self.lost = self.lost.saturating_add(count),
+            What::Process {
+                change: ProcessChange::Exit,
+                ..
+            } if event.tid == event.pid => self.processes.retain(|&pid| pid != event.pid),
+            _ => {
+                let known = self.processes.last() == Some(&event.pid);
+                if event.pid != 0 && !known && !self.processes.contains(&event.pid) {
+                    self.processes.push(event.pid);
+                }
+            }
         }
     }
 }

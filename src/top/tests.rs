@@ -7,7 +7,7 @@ use ratatui::backend::TestBackend;
 
 use super::*;
 use crate::analysis::testing::{call, event, place, returned};
-use crate::event::{LossStage, ProcessChange};
+use crate::event::LossStage;
 use crate::view::hot::Column;
 
 const HABITS: Habits = Habits {

@@ -8,5 +8,6 @@ mod prefill;
 mod recordings;
 mod scripts;
 mod target;
+mod terminal;
 mod tools;
 mod tracing;

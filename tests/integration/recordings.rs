@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::command::{Ended, PYTHON, file, pystap_with};
 
 /// A recording of an example that ran, and what that says about its calls.
-struct Recording {
+pub(crate) struct Recording {
     dir: tempfile::TempDir,
     path: PathBuf,
     events: usize,
@@ -22,7 +22,7 @@ struct Recording {
 }
 
 impl Recording {
-    fn of(program: &str) -> Recording {
+    pub(crate) fn of(program: &str) -> Recording {
         let program = match program.strip_prefix(':') {
             Some(_) => program.to_owned(),
             None => file(program),
@@ -77,7 +77,7 @@ impl Recording {
         }
     }
 
-    fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.path.to_str().expect("UTF-8")
     }
 

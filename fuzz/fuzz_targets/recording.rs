@@ -1,0 +1,36 @@
+//! Any bytes as a recording: no panic, no endless loop, and no event after the end. What can be read can be written and
+//! read again.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pystap::event::Summary;
+use pystap::export::Sink;
+use pystap::recording::{Reader, Writer};
+
+/// Enough to come round every table of the format, little enough to go fast.
+const EVENTS: usize = 10_000;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(mut reader) = Reader::new(bytes) else {
+        return;
+    };
+    let mut again = Vec::new();
+    let mut writer = Box::new(Writer::new(&mut again, reader.habits()));
+    writer.session(reader.session()).expect("memory");
+    let mut events = Vec::new();
+    while let Ok(Some(event)) = reader.event() {
+        writer.event(&event, 0).expect("memory");
+        events.push(event);
+        if events.len() >= EVENTS {
+            break;
+        }
+    }
+    writer.finish(&Summary::default()).expect("memory");
+    let mut second = Reader::new(&again[..]).expect("our own");
+    for event in events {
+        assert_eq!(second.event().expect("our own"), Some(event));
+    }
+    assert_eq!(second.event().expect("our own"), None);
+    assert!(!second.was_cut());
+});

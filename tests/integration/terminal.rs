@@ -1,0 +1,150 @@
+//! The table on a real terminal, driven by keys as a person does. tmux is the terminal; every wait has a bound and a
+//! condition.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::command::pystap;
+use crate::recordings::Recording;
+
+const BOUND: Duration = Duration::from_secs(60);
+
+/// A terminal of its own, with a shell in it. Dropped, it is closed.
+struct Terminal {
+    dir: tempfile::TempDir,
+}
+
+impl Terminal {
+    fn open(width: u16, height: u16) -> Terminal {
+        let dir = tempfile::tempdir().expect("a directory");
+        let terminal = Terminal { dir };
+        terminal.tmux(&[
+            "new-session",
+            "-d",
+            "-x",
+            &width.to_string(),
+            "-y",
+            &height.to_string(),
+            "-s",
+            "t",
+            "env PS1='$ ' sh",
+        ]);
+        terminal.tmux(&["set-option", "-g", "window-size", "manual"]);
+        terminal
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> String {
+        let output = Command::new("tmux")
+            .arg("-S")
+            .arg(self.dir.path().join("socket"))
+            .args(["-f", "/dev/null"])
+            .args(arguments)
+            .env("TERM", "xterm-256color")
+            .output()
+            .expect("tmux is installed");
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn keys(&self, keys: &str) {
+        self.tmux(&["send-keys", "-t", "t", "-l", keys]);
+    }
+
+    fn key(&self, key: &str) {
+        self.tmux(&["send-keys", "-t", "t", key]);
+    }
+
+    fn shown(&self) -> String {
+        self.tmux(&["capture-pane", "-p", "-t", "t"])
+    }
+
+    /// Waits until what is shown is as wanted, and answers it.
+    fn wait(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let begun = Instant::now();
+        loop {
+            let shown = self.shown();
+            if wanted(&shown) {
+                return shown;
+            }
+            assert!(begun.elapsed() < BOUND, "{what}:\n{shown}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = Command::new("tmux")
+            .arg("-S")
+            .arg(self.dir.path().join("socket"))
+            .arg("kill-server")
+            .output();
+    }
+}
+
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display())
+}
+
+#[test]
+fn the_table_starts_sorts_filters_survives_resizes_and_gives_the_terminal_back() {
+    let recording = Recording::of("examples/nested.py");
+    let terminal = Terminal::open(100, 24);
+    terminal.keys(&format!(
+        "{} report --browse {}",
+        quoted(&pystap()),
+        recording.path()
+    ));
+    terminal.key("Enter");
+    let shown = terminal.wait("the table", |shown| shown.contains("CALLS/s"));
+    assert!(
+        shown.contains("lost 0") && shown.contains("q end"),
+        "{shown}"
+    );
+
+    terminal.keys("/nested.py c");
+    terminal.wait("what was typed", |shown| {
+        shown.contains("filter: nested.py c_")
+    });
+    terminal.key("Enter");
+    terminal.keys("1");
+    let shown = terminal.wait("the filter", |shown| shown.contains("only nested.py c"));
+    let row = shown.lines().nth(2).unwrap_or_default();
+    assert!(
+        row.trim_start().starts_with("6 ") && row.contains("  c  "),
+        "{shown}"
+    );
+
+    for (width, height) in [(40, 10), (20, 3), (10, 1), (120, 40)] {
+        terminal.tmux(&[
+            "resize-window",
+            "-t",
+            "t",
+            "-x",
+            &width.to_string(),
+            "-y",
+            &height.to_string(),
+        ]);
+        terminal.wait("a size", |shown| shown.starts_with("gc 0.0%"));
+    }
+    terminal.wait("the table at its last size", |shown| {
+        shown.contains("only nested.py c")
+    });
+    terminal.keys("h");
+    terminal.wait("the help", |shown| shown.contains("close this help"));
+    terminal.keys("xq");
+    terminal.wait("the shell", |shown| {
+        !shown.contains("CALLS/s") && shown.contains("$ ")
+    });
+    // Echo and line mode are back: what is typed is shown and done.
+    terminal.keys("echo $?-$((6*7))");
+    terminal.key("Enter");
+    terminal.wait("an answer", |shown| {
+        shown.lines().any(|line| line.trim() == "0-42")
+    });
+}

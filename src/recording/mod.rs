@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The first block is the session: its JSON line, and a second JSON object with what pairing must know of the
-//! interpreters. Then come blocks of events ([`code`]), and as the last one the summary as JSON. A recording without a
+//! interpreters. Then come blocks of events (`code.rs`), and as the last one the summary as JSON. A recording without a
 //! summary was cut: by a crash, a full disk, or because it is still being written. Blocks of other kinds are passed
 //! over, so that later versions can add some.
 //!

@@ -61,6 +61,8 @@ pub enum Command {
     },
     /// List the SystemTap marks of an interpreter and what they do in its Python version
     Marks(Marks),
+    /// Examine what tracing needs on this host, with proof, and show how to mend what is missing
+    Doctor(Doctor),
     /// List the script templates and their parameters
     List(List),
     /// Print the JSON Schema of the events
@@ -230,6 +232,78 @@ pub struct Marks {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `pystap doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct Doctor {
+    /// Examine the interpreter of this process; may be repeated [default: every running interpreter]
+    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pids: Vec<u32>,
+    /// Examine the interpreters of Python processes whose command line matches
+    #[arg(long = "match", value_name = "REGEX", value_parser = parse_regex)]
+    pub pattern: Option<Regex>,
+    /// Examine this interpreter
+    #[arg(long, value_name = "PATH")]
+    pub python: Option<PathBuf>,
+    /// The engine that is to run; the exit status is about it
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    pub engine: Option<AskedEngine>,
+    /// Event kinds that are wanted, as `trace` takes them; the exit status is about them
+    #[arg(short, long, value_delimiter = ',', value_name = "KIND,…")]
+    pub events: Vec<String>,
+    /// Build a small module, the only proof that stap works here; with `run`, load it too. The outcome is remembered
+    #[arg(long, value_enum, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "compile")]
+    pub trial: Option<Trying>,
+    /// The stap to examine [default: from PATH]
+    #[arg(long, value_name = "PATH")]
+    pub stap: Option<PathBuf>,
+    /// Templates here are examined, too
+    #[arg(long, value_name = "DIRECTORY")]
+    pub template_dir: Option<PathBuf>,
+    /// Print one shell script with all fixes in order; nothing is run
+    #[arg(long, conflicts_with = "json")]
+    pub fix_script: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write everything that was found out to this file, to be examined elsewhere
+    #[arg(long, value_name = "FILE")]
+    pub save_facts: Option<PathBuf>,
+    /// Examine the facts in this file instead of this host
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["pids", "pattern", "python", "trial", "stap", "template_dir", "save_facts"])]
+    pub facts: Option<PathBuf>,
+}
+
+/// How far a trial goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Trying {
+    /// Build the module
+    Compile,
+    /// Load it as well, and take it away again
+    Run,
+}
+
+/// The engine that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AskedEngine {
+    /// Any that can run
+    Auto,
+    /// SystemTap's kernel module
+    Stap,
+    /// The kernel's own uprobe events
+    Uprobes,
+}
+
+impl AskedEngine {
+    /// The one engine that is meant; `None` for any.
+    pub fn engine(self) -> Option<crate::doctor::Engine> {
+        match self {
+            AskedEngine::Auto => None,
+            AskedEngine::Stap => Some(crate::doctor::Engine::Stap),
+            AskedEngine::Uprobes => Some(crate::doctor::Engine::Uprobes),
+        }
+    }
 }
 
 /// `pystap list`.

@@ -16,7 +16,7 @@ use crate::script::{Catalogue, Filters, MARKS, ProbedImage, Request, ScriptError
 use crate::target::{MountNamespace, Process, Selection, TargetError, Targets};
 
 /// Kinds of events that are built in, with the marks each needs.
-const KINDS: [(&str, &[&str]); 6] = [
+pub(crate) const KINDS: [(&str, &[&str]); 6] = [
     ("call", &["function__entry"]),
     ("return", &["function__return"]),
     ("line", &["line"]),

@@ -1,6 +1,7 @@
 //! The subcommands, one file each. What is typed arrives here parsed; ELF and /proc are other rooms' business.
 
 mod catalogue;
+mod doctor;
 pub mod hold;
 mod manual;
 mod marks;
@@ -128,6 +129,9 @@ pub fn run(cli: Cli) -> u8 {
             command: ScriptOf::Trace(arguments),
         } => trace::script(arguments).map(Into::into),
         Command::Marks(arguments) => marks::run(arguments, &console).map(Into::into),
+        Command::Doctor(arguments) => {
+            doctor::run(arguments, stdout_colour(cli.color), &console).map(Into::into)
+        }
         Command::List(arguments) => catalogue::list(arguments).map(Into::into),
         Command::Schema => catalogue::schema().map(Into::into),
         Command::Completions { shell } => manual::completions(*shell).map(Into::into),
@@ -151,5 +155,14 @@ pub fn run(cli: Cli) -> u8 {
             }
             failure.exit.code()
         }
+    }
+}
+
+/// Whether standard output takes colour.
+fn stdout_colour(colour: Colour) -> anstream::ColorChoice {
+    match colour {
+        Colour::Auto => anstream::AutoStream::choice(&io::stdout()),
+        Colour::Always => anstream::ColorChoice::Always,
+        Colour::Never => anstream::ColorChoice::Never,
     }
 }

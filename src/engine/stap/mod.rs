@@ -6,9 +6,11 @@
 pub mod arguments;
 mod compiling;
 pub mod diagnostics;
+mod identity;
 mod modules;
 mod running;
 mod toolchain;
+mod trial;
 pub mod wire;
 mod workspace;
 
@@ -20,8 +22,10 @@ use self::modules::Slot;
 use self::workspace::{Workspace, cache_directory};
 
 pub use self::compiling::{Compiling, Progress};
+pub use self::identity::Identity;
 pub use self::running::{Armed, StapRunning, Start};
 pub use self::toolchain::{Toolchain, forbidden};
+pub use self::trial::Trial;
 
 /// Why the stap engine cannot do what it was asked for.
 #[derive(Debug, thiserror::Error)]

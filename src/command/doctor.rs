@@ -1,0 +1,294 @@
+//! `pystap doctor`: gathers the facts about this host, or reads saved ones, and prints what they mean. Changes nothing.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use super::Failure;
+use super::session::Stops;
+use crate::cli::{Doctor, Trying};
+use crate::console::{Console, Exit, Verbosity};
+use crate::doctor::{self, Ability, Engine, Examination, Look};
+use crate::elf::Image;
+use crate::engine::stap::{self, Script, StapError, Toolchain, Trial};
+use crate::host::{FORMAT, Fact, Facts, Gathering};
+use crate::plan::{KINDS, check_template_directory, template_directories};
+use crate::python::Kind;
+use crate::python::marks::PROVIDER;
+use crate::script::{self, Catalogue, Filters, ProbedImage, Request, Tapsets};
+use crate::target::{self, Selection, Targets};
+
+/// Examines a host.
+pub(super) fn run(
+    arguments: &Doctor,
+    colour: anstream::ColorChoice,
+    console: &Console,
+) -> Result<Exit, Failure> {
+    check_kinds(&arguments.events)?;
+    let facts = match &arguments.facts {
+        Some(path) => saved(path)?,
+        None => match gather(arguments, console)? {
+            Some(facts) => facts,
+            None => return Ok(Exit::Done),
+        },
+    };
+    if let Some(path) = &arguments.save_facts {
+        save(path, &facts)?;
+        console.note(format_args!(
+            "the facts are in {}; `pystap doctor --facts {}` examines them, here or elsewhere",
+            path.display(),
+            path.display()
+        ));
+    }
+    let engine = arguments.engine.and_then(|engine| engine.engine());
+    let examination = doctor::examine(&facts, engine);
+    let can = can_run(arguments, &examination, engine);
+    let text = if arguments.json {
+        format!("{:#}\n", doctor::json(&facts, &examination, can))
+    } else if arguments.fix_script {
+        doctor::fix_script(&examination)
+    } else {
+        let verbose = console.verbosity() == Verbosity::Verbose;
+        doctor::report(&facts, &examination, Look { verbose })
+    };
+    anstream::AutoStream::new(std::io::stdout().lock(), colour).write_all(text.as_bytes())?;
+    Ok(if can { Exit::Done } else { Exit::Unready })
+}
+
+fn check_kinds(events: &[String]) -> Result<(), Failure> {
+    match events
+        .iter()
+        .find(|event| !KINDS.iter().any(|(kind, _)| kind == event))
+    {
+        None => Ok(()),
+        Some(unknown) => {
+            let known: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
+            Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "there is no event kind {unknown:?}, so nothing can be said about it; the kinds are {}",
+                    known.join(", ")
+                ),
+            ))
+        }
+    }
+}
+
+/// Whether what was asked for can run: an engine, and with named interpreters or kinds also these.
+fn can_run(arguments: &Doctor, examination: &Examination, engine: Option<Engine>) -> bool {
+    let able = |ability| matches!(ability, Ability::Ready | Ability::Likely);
+    let engines = examination
+        .engines
+        .iter()
+        .filter(|verdict| engine.is_none_or(|engine| engine == verdict.engine))
+        .any(|verdict| able(verdict.ability));
+    let named = !arguments.pids.is_empty()
+        || arguments.pattern.is_some()
+        || arguments.python.is_some()
+        || !arguments.events.is_empty();
+    if !engines || !named {
+        return engines;
+    }
+    let mut pythons: Vec<&str> = examination
+        .events
+        .iter()
+        .map(|event| event.python.as_str())
+        .collect();
+    pythons.dedup();
+    let has = |python: &str, kind: &str| {
+        examination
+            .events
+            .iter()
+            .any(|event| event.python == python && event.kind == kind && able(event.ability))
+    };
+    !pythons.is_empty()
+        && pythons.iter().all(|python| {
+            if arguments.events.is_empty() {
+                KINDS.iter().any(|(kind, _)| has(python, kind))
+            } else {
+                arguments.events.iter().all(|kind| has(python, kind))
+            }
+        })
+}
+
+fn saved(path: &Path) -> Result<Facts, Failure> {
+    let unreadable = |reason: String| {
+        Failure::new(
+            Exit::Usage,
+            format!(
+                "{} cannot be used as facts ({reason}), so nothing was examined; write a new file with `pystap \
+                 doctor --save-facts FILE` on the host in question",
+                path.display()
+            ),
+        )
+    };
+    let bytes = fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let facts: Facts =
+        serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+    if facts.format != FORMAT {
+        return Err(unreadable(format!(
+            "they are of format {}, and this pystap {} reads format {FORMAT}",
+            facts.format,
+            env!("CARGO_PKG_VERSION")
+        )));
+    }
+    Ok(facts)
+}
+
+fn save(path: &Path, facts: &Facts) -> Result<(), Failure> {
+    let text = serde_json::to_vec_pretty(facts).map_err(|error| error.to_string());
+    text.and_then(|mut text| {
+        text.push(b'\n');
+        fs::write(path, text).map_err(|error| error.to_string())
+    })
+    .map_err(|reason| {
+        Failure::new(
+            Exit::Failed,
+            format!(
+                "the facts cannot be written to {} ({reason}), so they were not saved; name a place that can be \
+                 written",
+                path.display()
+            ),
+        )
+    })
+}
+
+/// Looks at this host. `None` when the user stopped it.
+fn gather(arguments: &Doctor, console: &Console) -> Result<Option<Facts>, Failure> {
+    check_template_directory(arguments.template_dir.as_deref())?;
+    let directories = template_directories(arguments.template_dir.as_deref());
+    let catalogue = Catalogue::load(&directories)?;
+    let mut gathering = Gathering::here();
+    gathering.stap = arguments.stap.clone();
+    let targets = targets(arguments)?;
+    let mut facts = gathering.facts(&catalogue);
+    facts.add_pythons(&gathering, &targets);
+    match trial(arguments, &facts, &catalogue, &targets, console)? {
+        Some(trial) => facts.trial = trial,
+        None => return Ok(None),
+    }
+    Ok(Some(facts))
+}
+
+/// The interpreters that matter: those that were named, otherwise those that run.
+fn targets(arguments: &Doctor) -> Result<Targets, Failure> {
+    let selection = Selection {
+        pids: arguments.pids.clone(),
+        pattern: arguments.pattern.clone(),
+        python: arguments.python.clone(),
+        command: Vec::new(),
+        subprocesses: false,
+    };
+    if selection.pids.is_empty() && selection.pattern.is_none() && selection.python.is_none() {
+        return Ok(target::running()?);
+    }
+    Ok(selection.resolve()?)
+}
+
+/// A trial of now, or one that is remembered. `None` when the user stopped it.
+fn trial(
+    arguments: &Doctor,
+    facts: &Facts,
+    catalogue: &Catalogue,
+    targets: &Targets,
+    console: &Console,
+) -> Result<Option<Fact<Trial>>, Failure> {
+    let not_tried = |reason: &str| Fact::unknown("trial", reason);
+    let toolchain = match Toolchain::find(arguments.stap.as_deref(), None) {
+        Ok(toolchain) => toolchain,
+        Err(_) => return Ok(Some(not_tried("there is no stap to try"))),
+    };
+    let compiler = compiler(facts);
+    let place = Trial::place(&toolchain, &compiler).display().to_string();
+    let remembered = Trial::remembered(&toolchain, &compiler);
+    let load = match arguments.trial {
+        None => {
+            return Ok(Some(match remembered {
+                Some(trial) => Fact::found(place, trial),
+                None => not_tried("no trial was made with this stap, kernel and compiler"),
+            }));
+        }
+        Some(trying) => trying == Trying::Run,
+    };
+    // Nobody shall wait for a compiler where the kernel loads nothing.
+    if let Some(obstacle @ StapError::NoModules) = stap::forbidden() {
+        return Ok(Some(not_tried(&format!(
+            "not tried: {}",
+            reason(&obstacle)
+        ))));
+    }
+    if let (true, Some(obstacle)) = (load, stap::forbidden()) {
+        return Err(obstacle.into());
+    }
+    let script = Script {
+        text: script::render(catalogue, &request(targets))?,
+        tapsets: Tapsets::load(&template_directories(arguments.template_dir.as_deref()))?,
+        images: Vec::new(),
+        arguments: Vec::new(),
+    };
+    let stops = Stops::listen().map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format!("signals cannot be caught ({error}), so a trial could not be ended; try again"),
+        )
+    })?;
+    let spinner = console.spinner("trying to build a module");
+    let attempt = Trial::attempt(toolchain.clone(), &script, load, stops.requests());
+    drop(spinner);
+    let Some(trial) = attempt? else {
+        console.note("stopped during the trial; nothing was examined");
+        return Ok(None);
+    };
+    if let Err(error) = trial.remember(&toolchain, &compiler) {
+        console.warning(format_args!(
+            "the outcome of the trial cannot be kept in {place} ({error}), so the next `pystap doctor` does not know \
+             it; make that place writable"
+        ));
+    }
+    Ok(Some(Fact::found("trial", trial)))
+}
+
+/// The first clause of an error's sentence.
+fn reason(error: &StapError) -> String {
+    let text = error.to_string();
+    text.split(", so ").next().unwrap_or(&text).to_owned()
+}
+
+/// Names the compiler and its build.
+fn compiler(facts: &Facts) -> String {
+    match facts.tools.gcc.value() {
+        Some(gcc) => format!("{} {} {}", gcc.real, gcc.size, gcc.modified),
+        None => "none".to_owned(),
+    }
+}
+
+/// The script to try: what a trace of garbage collections needs, with a running interpreter that has the marks; without
+/// one, what every script begins with.
+fn request(targets: &Targets) -> Request {
+    const MARKS: [&str; 2] = ["gc__start", "gc__done"];
+    let interpreters = targets
+        .processes
+        .iter()
+        .flat_map(|process| &process.interpreters)
+        .chain(&targets.python);
+    let has = |image: &Image| {
+        MARKS
+            .iter()
+            .all(|mark| image.mark(PROVIDER, mark).is_some())
+    };
+    let image = interpreters
+        .filter(|interpreter| !interpreter.replaced && interpreter.reach == interpreter.path)
+        .find(|interpreter| has(&interpreter.image))
+        .map(|interpreter| ProbedImage {
+            path: interpreter.path.display().to_string(),
+            marks: MARKS.map(str::to_owned).to_vec(),
+            library: interpreter.kind == Kind::Library,
+        });
+    let with_marks = image.is_some();
+    Request {
+        images: image.into_iter().collect(),
+        templates: with_marks.then(|| "gc".to_owned()).into_iter().collect(),
+        events: with_marks.then(|| "gc".to_owned()).into_iter().collect(),
+        filters: Filters::default(),
+    }
+}

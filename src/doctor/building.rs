@@ -1,13 +1,13 @@
 //! Findings about what a module is built with: the kernel's build tree and the compiler.
 
-use super::kernel::not_set;
+use super::kernel::{is_confined, not_set};
 use super::remedy::Remedies;
 use super::{Engine, Evidence, Finding, Fix, Part, Status};
 use crate::host::Facts;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
-    // A kernel without modules needs neither headers nor a compiler.
-    if facts.loading.modules.is_absent() {
+    // Where no module can be loaded, neither headers nor a compiler are needed.
+    if facts.loading.modules.is_absent() || is_confined(facts) {
         return Vec::new();
     }
     let mut findings = vec![headers(facts)];

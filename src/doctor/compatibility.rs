@@ -46,10 +46,11 @@ pub(super) fn true_version(facts: &Facts) -> Option<(String, String)> {
     {
         return Some((last.to_owned(), kernel.signature.from().to_owned()));
     }
+    // Before the build number stands the compiler, which names Debian too.
     if let Some(found) = kernel
         .version
         .value()
-        .and_then(|text| DEBIAN.captures(text))
+        .and_then(|text| DEBIAN.captures(text.get(text.find('#')?..)?))
     {
         return Some((
             found.get(1)?.as_str().to_owned(),
@@ -189,6 +190,20 @@ pub(super) fn is_tested(range: &(String, String), kernel: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::tests::host;
+
+    #[test]
+    fn the_true_version_is_read_where_each_distribution_keeps_it() {
+        for (name, version, from) in [
+            ("debian-12", "6.1.170", "/proc/version"),
+            ("debian-13", "6.12.107", "/proc/version"),
+            ("ubuntu-22.04", "5.15.163", "/proc/version_signature"),
+            ("fedora-43", "6.17.4", "/proc/sys/kernel/osrelease"),
+        ] {
+            let found = true_version(&host(name));
+            assert_eq!(found, Some((version.to_owned(), from.to_owned())), "{name}");
+        }
+    }
 
     #[test]
     fn the_combinations_that_were_seen_to_fail_are_known_to() {

@@ -1,6 +1,7 @@
 //! Findings about the kernel's debug information: whether there is any, whether it is this kernel's, and whether it can
 //! be used. Marks do not need it, and the findings say so.
 
+use super::kernel::is_confined;
 use super::remedy::Remedies;
 use super::{Evidence, Finding, Part, Status};
 use crate::elf::{Compression, DebugInformation};
@@ -8,7 +9,7 @@ use crate::host::{Fact, Facts, Vmlinux};
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     // Without modules nothing could use it.
-    if facts.loading.modules.is_absent() {
+    if facts.loading.modules.is_absent() || is_confined(facts) {
         return Vec::new();
     }
     vec![vmlinux(facts), system_map(facts)]
@@ -62,7 +63,11 @@ fn vmlinux(facts: &Facts) -> Finding {
         None => match symbols.vmlinux.first() {
             None => new(
                 absent,
-                "the kernel's debug information is not installed".to_owned(),
+                if absent == Status::Ok {
+                    "the kernel's debug information is not installed, and not needed".to_owned()
+                } else {
+                    "the kernel's debug information is not installed".to_owned()
+                },
             )
             .fixes(Remedies::for_host(facts).debug_information()),
             Some(file) => {

@@ -30,12 +30,42 @@ pub(super) fn elsewhere(facts: &Facts) -> Fix {
 }
 
 pub(super) fn host(facts: &Facts) -> Vec<Finding> {
-    vec![
+    let mut findings = vec![
         distribution(facts),
         architecture(facts),
         container(facts),
         privilege(facts),
-    ]
+    ];
+    findings.extend(rights(facts));
+    findings
+}
+
+/// Whether nothing that is installed in this place could make SystemTap run, because it is a container without a way out.
+pub(super) fn is_confined(facts: &Facts) -> bool {
+    container(facts).status == Status::Missing
+}
+
+/// A root that is none: uprobe events need the right to administer the system.
+fn rights(facts: &Facts) -> Option<Finding> {
+    let root = facts.user.id.value() == Some(&0);
+    let lacks = capabilities(facts).is_some_and(|held| held & CAP_SYS_ADMIN == 0);
+    (root && lacks).then(|| {
+        Finding::new(
+            Part::Host,
+            "rights",
+            Status::Missing,
+            "this root may not define uprobe events (it lacks CAP_SYS_ADMIN)",
+            "Files of tracefs and perf events of the whole system are open to those who administer it.",
+        )
+        .stops(Engine::Uprobes)
+        .evidence(Evidence::of(&facts.user.capabilities, |mask| {
+            format!("effective capabilities {mask}")
+        }))
+        .fix(Fix::by_hand(
+            "Run pystap on the host, or start the container with `--privileged --pid=host` and /sys/kernel/tracing of \
+             the host mounted into it.",
+        ))
+    })
 }
 
 fn distribution(facts: &Facts) -> Finding {
@@ -113,7 +143,7 @@ fn container(facts: &Facts) -> Finding {
             Part::Host,
             "container",
             Status::Warning,
-            format!("in a container ({manager}) that shares the host's process ids"),
+            format!("this is a container ({manager}) that shares the host's process ids"),
             why,
         ),
         (manager, _, _) => {
@@ -123,7 +153,7 @@ fn container(facts: &Facts) -> Finding {
                 Part::Host,
                 "container",
                 Status::Missing,
-                format!("in a container{kind} with {what} of its own"),
+                format!("this is a container{kind} with {what} of its own"),
                 why,
             )
             .stops(Engine::Stap)
@@ -169,25 +199,18 @@ fn privilege(facts: &Facts) -> Finding {
             "it is not known which user this is",
             why,
         ),
-        Some(true) if lacks(CAP_SYS_MODULE) => {
-            let finding = Finding::new(
-                Part::Host,
-                "privilege",
-                Status::Missing,
-                "root without the right to load modules (CAP_SYS_MODULE)",
-                why,
-            )
-            .stops(Engine::Stap)
-            .fix(Fix::by_hand(
-                "Run pystap on the host, or start the container with `--privileged --pid=host` and /lib/modules, \
-                 /usr/src and /sys/kernel/debug of the host mounted into it.",
-            ));
-            if lacks(CAP_SYS_ADMIN) {
-                finding.stops(Engine::Uprobes)
-            } else {
-                finding
-            }
-        }
+        Some(true) if lacks(CAP_SYS_MODULE) => Finding::new(
+            Part::Host,
+            "privilege",
+            Status::Missing,
+            "this root may not load modules (it lacks CAP_SYS_MODULE)",
+            why,
+        )
+        .stops(Engine::Stap)
+        .fix(Fix::by_hand(
+            "Run pystap on the host, or start the container with `--privileged --pid=host` and /lib/modules, \
+             /usr/src and /sys/kernel/debug of the host mounted into it.",
+        )),
         Some(true) => Finding::ok(Part::Host, "privilege", "root", why),
         Some(false) => match members {
             Membership::Now => Finding::new(
@@ -276,8 +299,8 @@ fn in_groups(facts: &Facts, names: &[&str]) -> Membership {
 
 pub(super) fn kernel(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![version(facts), modules(facts)];
-    // Without modules the rest of this part has nothing to say.
-    if !facts.loading.modules.is_absent() {
+    // Where no module can be loaded, the rest of this part has nothing to say.
+    if !facts.loading.modules.is_absent() && !is_confined(facts) {
         findings.extend([modules_disabled(facts), signatures(facts)]);
         findings.extend(fips(facts));
         findings.extend([

@@ -3,6 +3,7 @@
 use regex::Regex;
 
 use super::compatibility::{is_tested, too_old, true_version};
+use super::kernel::is_confined;
 use super::remedy::Remedies;
 use super::{Engine, Evidence, Finding, Fix, Part, Status};
 use crate::engine::stap::Identity;
@@ -10,7 +11,7 @@ use crate::host::Facts;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     // Where no module can be loaded, advice to install SystemTap would lead nowhere.
-    if facts.loading.modules.is_absent() {
+    if facts.loading.modules.is_absent() || is_confined(facts) {
         return Vec::new();
     }
     let mut findings = vec![stap(facts)];

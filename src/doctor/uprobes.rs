@@ -27,16 +27,21 @@ fn kernel(facts: &Facts) -> Finding {
         })
         .unwrap_or_default();
     let version = true_version(facts);
+    let semaphores = &facts.tracing.semaphores;
     let finding = match &version {
-        Some((version, _)) if numbers(version) < vec![4, 20] => Finding::new(
-            Part::Uprobes,
-            "uprobe-kernel",
-            Status::Missing,
-            format!("kernel {version} is older than 4.20"),
-            why,
-        )
-        .stops(Engine::Uprobes)
-        .fix(Fix::by_hand("Boot a kernel of version 4.20 or later.")),
+        // Kernels of enterprise distributions are older than what is in them, so the version only counts where the
+        // kernel does not say it itself.
+        Some((version, _)) if semaphores.value().is_none() && numbers(version) < vec![4, 20] => {
+            Finding::new(
+                Part::Uprobes,
+                "uprobe-kernel",
+                Status::Missing,
+                format!("kernel {version} cannot raise semaphores for uprobe events"),
+                why,
+            )
+            .stops(Engine::Uprobes)
+            .fix(Fix::by_hand("Boot a kernel of version 4.20 or later."))
+        }
         _ if !lacking.is_empty() => Finding::new(
             Part::Uprobes,
             "uprobe-kernel",
@@ -62,6 +67,7 @@ fn kernel(facts: &Facts) -> Finding {
             why,
         ),
     };
+    let finding = finding.evidence(Evidence::of(semaphores, |_| "there".to_owned()));
     match version {
         Some((version, from)) => finding.evidence(Evidence {
             path: from,

@@ -178,10 +178,10 @@ fn of_kind(
         .iter()
         .find(|mark| !have.iter().any(|name| name == *mark))
     {
-        let reason = version.map_or("the mark is not there", |version| {
+        let reason = version.map_or("The mark is not there", |version| {
             behaviour(version, lacking).sentence.trim_end_matches('.')
         });
-        return (Ability::Cannot, format!("no: {reason}"));
+        return (Ability::Cannot, format!("no. {reason}"));
     }
     let known: Vec<marks::Behaviour> = needed
         .iter()
@@ -229,7 +229,7 @@ fn of_kind(
                 None => "the interpreter has the marks, but no engine can trace it here",
             }
         };
-        return (Ability::Cannot, format!("no: {reason}"));
+        return (Ability::Cannot, format!("no, {reason}"));
     }
     let worst = known
         .iter()
@@ -242,7 +242,7 @@ fn of_kind(
                 .to_owned()
         }
         Some(known) => format!(
-            "{}: {}",
+            "{}. {}",
             match known.status {
                 marks::Status::Useless => "hardly any",
                 marks::Status::Dangerous => "dangerous",

@@ -104,7 +104,9 @@ impl Container {
         }
         let table = |count: usize| -> Result<Vec<SectionHeader>, DebugError> {
             let bytes = opened.bytes(header.e_shoff, (count * entry) as u64, "section table")?;
-            SectionHeader::parse(&bytes, 0, count, context)
+            // goblin takes a table at offset 0 for none.
+            let moved = [[0; 8].as_slice(), &bytes].concat();
+            SectionHeader::parse(&moved, 8, count, context)
                 .map_err(|_| DebugError::Truncated("section table"))
         };
         // A file with more sections than 16 bits can count keeps the number in the first, unused header.

@@ -294,6 +294,8 @@ pub struct Tracing {
     pub file_systems: Fact<Vec<String>>,
     /// Whether the file in which uprobe events are defined is there.
     pub uprobe_events: Fact<bool>,
+    /// Whether the kernel knows semaphores of uprobe events: a part of perf's description of them.
+    pub semaphores: Fact<bool>,
     /// `kernel.perf_event_paranoid`.
     pub perf_event_paranoid: Fact<i64>,
     /// `kernel.kptr_restrict`.
@@ -331,6 +333,7 @@ impl Tracing {
             uprobe_events: tree.exists(&events),
             debugfs,
             tracefs,
+            semaphores: tree.exists("/sys/bus/event_source/devices/uprobe/format/ref_ctr_offset"),
             file_systems: tree.text("/proc/filesystems").map(|text| {
                 text.split_whitespace()
                     .filter(|word| ["debugfs", "tracefs"].contains(word))

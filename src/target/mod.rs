@@ -136,9 +136,15 @@ pub fn running() -> Result<Targets, TargetError> {
         Err(_) => false,
     });
     let hidden = refused + scan.unreadable;
-    let notes = (hidden > 0).then(|| {
-        format!("{hidden} processes could not be looked at: run pystap as root to include them")
-    });
+    let notes = match hidden {
+        0 => None,
+        1 => {
+            Some("one process could not be looked at: run pystap as root to include it".to_owned())
+        }
+        _ => Some(format!(
+            "{hidden} processes could not be looked at: run pystap as root to include them"
+        )),
+    };
     Ok(Targets {
         processes,
         notes: notes.into_iter().collect(),

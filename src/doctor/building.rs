@@ -344,7 +344,11 @@ fn compiler(facts: &Facts) -> Finding {
     let finding = finding
         .evidence(Evidence::plain(&tools.make))
         .evidence(Evidence::of(&tools.gcc, |gcc| {
-            format!("{} leads to {}", gcc.path, gcc.real)
+            if gcc.path == gcc.real {
+                gcc.path.clone()
+            } else {
+                format!("{} leads to {}", gcc.path, gcc.real)
+            }
         }));
     let finding = match wanted {
         Some(_) => finding.evidence(Evidence::plain(&facts.build_tree.compiler)),

@@ -3,7 +3,7 @@
 
 use super::kernel::is_confined;
 use super::remedy::Remedies;
-use super::{Evidence, Finding, Part, Status};
+use super::{Evidence, Finding, Fix, Part, Status};
 use crate::elf::{Compression, DebugInformation};
 use crate::host::{Fact, Facts, Vmlinux};
 
@@ -59,7 +59,7 @@ fn vmlinux(facts: &Facts) -> Finding {
                 debug.unresolved.as_deref().unwrap_or("no reason is known")
             ),
         )
-        .fixes(Remedies::for_host(facts).debug_information()),
+        .fixes(obtain(facts)),
         None => match symbols.vmlinux.first() {
             None => new(
                 absent,
@@ -69,7 +69,7 @@ fn vmlinux(facts: &Facts) -> Finding {
                     "the kernel's debug information is not installed".to_owned()
                 },
             )
-            .fixes(Remedies::for_host(facts).debug_information()),
+            .fixes(obtain(facts)),
             Some(file) => {
                 let other = matches!((file.build_id.value(), running), (Some(found), Some(running)) if found != running);
                 new(
@@ -84,7 +84,7 @@ fn vmlinux(facts: &Facts) -> Finding {
                         )
                     },
                 )
-                .fixes(Remedies::for_host(facts).debug_information())
+                .fixes(obtain(facts))
             }
         },
     };
@@ -96,6 +96,16 @@ fn vmlinux(facts: &Facts) -> Finding {
         .iter()
         .fold(finding, |finding, file| finding.evidence(of_file(file)));
     finding.evidence(Evidence::plain(&symbols.servers))
+}
+
+/// How to get it. Gigabytes that nothing needs are for a person to choose.
+fn obtain(facts: &Facts) -> Vec<Fix> {
+    let fixes = Remedies::for_host(facts).debug_information();
+    if facts.kernel_templates.is_empty() {
+        fixes.into_iter().map(Fix::or).collect()
+    } else {
+        fixes
+    }
 }
 
 fn of_file(file: &Vmlinux) -> Evidence {

@@ -14,18 +14,20 @@ const INITIAL_PIDS: &str = "pid:[4026531836]";
 const CAP_SYS_MODULE: u64 = 1 << 16;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
-/// What to do where no module can ever be loaded.
-pub(super) fn elsewhere(facts: &Facts) -> Fix {
-    let uprobes = super::uprobes::findings(facts)
+/// Whether nothing is known to be in the way of uprobe events.
+pub(super) fn uprobes_are_ready(facts: &Facts) -> bool {
+    super::uprobes::findings(facts)
         .iter()
+        .chain(&host(facts))
         .all(|finding| !finding.stops.contains(&Engine::Uprobes))
-        && host(facts)
-            .iter()
-            .all(|finding| !finding.stops.contains(&Engine::Uprobes));
-    Fix::by_hand(if uprobes {
+}
+
+/// What to do where no module can be loaded.
+pub(super) fn elsewhere(facts: &Facts) -> Fix {
+    Fix::by_hand(if uprobes_are_ready(facts) {
         "Use the engine that needs no module and is ready here: `pystap trace --engine uprobes …`."
     } else {
-        "Run pystap on a host or in a virtual machine with a distribution's own kernel."
+        "Otherwise run pystap on another host, or in a virtual machine, whose kernel loads modules."
     })
 }
 
@@ -466,7 +468,8 @@ fn signatures(facts: &Facts) -> Finding {
             why,
         )
         .stops(Engine::Stap)
-        .fixes(remedies.sign_modules(facts.tools.mokutil.value().is_some())),
+        .fix(elsewhere(facts))
+        .fixes(remedies.unsigned_modules(facts.tools.mokutil.value().is_some())),
         (Some(level), _) => Finding::new(
             Part::Kernel,
             "signatures",
@@ -478,7 +481,8 @@ fn signatures(facts: &Facts) -> Finding {
         .fix(Fix::by_hand(
             "Find out why it is locked down (a word lockdown= on the kernel's command line, or a service that writes to \
              /sys/kernel/security/lockdown); lockdown can only be lifted by a reboot without that.",
-        )),
+        ))
+        .fix(elsewhere(facts)),
         (None, true) => Finding::new(
             Part::Kernel,
             "signatures",
@@ -487,7 +491,8 @@ fn signatures(facts: &Facts) -> Finding {
             why,
         )
         .stops(Engine::Stap)
-        .fixes(remedies.sign_modules(facts.tools.mokutil.value().is_some())),
+        .fix(elsewhere(facts))
+        .fixes(remedies.unsigned_modules(facts.tools.mokutil.value().is_some())),
         (None, false)
             if loading.lockdown.reason().is_some() || loading.signatures_enforced.reason().is_some() =>
         {

@@ -86,7 +86,8 @@ fn has_marks(facts: &Facts, python: &Python) -> Finding {
             } else {
                 format!("{} was built without marks", name(python))
             };
-            new(Status::Missing, summary).fixes(Remedies::for_host(facts).python_with_marks())
+            new(Status::Missing, summary)
+                .fixes(Remedies::for_host(facts).python_with_marks(language(python), false))
         }
         None => new(
             Status::Unknown,
@@ -147,7 +148,7 @@ fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
                 )
                 .or(),
             )
-            .fixes(Remedies::for_host(facts).python_with_marks()),
+            .fixes(Remedies::for_host(facts).python_with_marks(Some(version), true)),
         );
     }
     match entry.status {

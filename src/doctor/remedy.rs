@@ -147,9 +147,9 @@ impl Remedies {
             [
                 "wget https://sourceware.org/ftp/systemtap/releases/systemtap-5.6.tar.gz",
                 "tar xzf systemtap-5.6.tar.gz",
-                "cd systemtap-5.6 && ./configure --prefix=/opt/systemtap --disable-docs --disable-refdocs \
-                 --disable-server --disable-nls --without-rpm --without-nss && make && make install",
-                "/opt/systemtap/bin/stap --version",
+                "(cd systemtap-5.6 && ./configure --prefix=/opt/systemtap --disable-docs --disable-refdocs \
+                 --disable-server --disable-nls --without-rpm --without-nss && make && make install)",
+                "pystap doctor --trial --stap /opt/systemtap/bin/stap",
             ]
             .map(str::to_owned),
         );
@@ -308,41 +308,58 @@ impl Remedies {
         }
     }
 
-    /// Ways to an interpreter with function marks, in order of effort.
-    pub(super) fn python_with_marks(&self) -> Vec<Fix> {
-        let mut ways = Vec::new();
-        match self.family {
-            Family::Debian => ways.push(Fix::new(
-                "Least effort: run the program with the distribution's own interpreter, which has marks (Debian's since \
-                 3.8; function marks are in 3.8 to 3.11 and from 3.15 on).",
-                ["apt-get install -y python3"],
-            )),
-            Family::Ubuntu => {
-                let old = self.version.split('.').next().and_then(|year| year.parse().ok());
-                if old.is_none_or(|year: u32| year >= 20) {
-                    ways.push(Fix::new(
-                        "Least effort: run the program with the distribution's own interpreter, which has marks \
-                         (Ubuntu's since 20.04; function marks are in 3.8 to 3.11 and from 3.15 on).",
-                        ["apt-get install -y python3"],
-                    ));
-                }
-            }
-            Family::Fedora | Family::Enterprise => ways.push(self.installing(
-                "Least effort: run the program with a packaged interpreter that has function marks (in libpython).",
-                match self.family {
-                    Family::Fedora => "python3.15",
-                    _ if self.version.starts_with('8') => "python39",
-                    _ => "python3.9",
-                },
-            )),
-            Family::Suse | Family::Arch | Family::Other => {}
+    /// The distribution's own interpreter with marks: package, version, and what it can show.
+    fn packaged_python(&self) -> Option<(&'static str, &'static str, Shows)> {
+        let year = self
+            .version
+            .split('.')
+            .next()
+            .and_then(|year| year.parse().ok());
+        match (self.family, year) {
+            (Family::Debian, Some(11)) => Some(("python3", "3.9", Shows::Calls)),
+            (Family::Debian, Some(12)) => Some(("python3", "3.11", Shows::CallsByUprobes)),
+            (Family::Debian, Some(13)) => Some(("python3", "3.13", Shows::NoCalls)),
+            // Testing and unstable have no version.
+            (Family::Debian, None) => Some(("python3.15", "3.15", Shows::Calls)),
+            (Family::Ubuntu, Some(20)) => Some(("python3", "3.8", Shows::Calls)),
+            (Family::Ubuntu, Some(22)) => Some(("python3", "3.10", Shows::Calls)),
+            (Family::Ubuntu, Some(24_u32..)) => Some(("python3", "3.12 or later", Shows::NoCalls)),
+            (Family::Fedora, _) => Some(("python3.15", "3.15", Shows::Calls)),
+            (Family::Enterprise, Some(8)) => Some(("python36", "3.6", Shows::Calls)),
+            (Family::Enterprise, Some(9)) => Some(("python3", "3.9", Shows::Calls)),
+            (Family::Enterprise, Some(10..)) => Some(("python3", "3.12", Shows::NoCalls)),
+            _ => None,
         }
-        ways.push(self.build_python());
+    }
+
+    /// Ways to an interpreter with marks, in order of effort; with function marks where `calls` are what is missing.
+    /// `version` is that of the interpreter in use.
+    pub(super) fn python_with_marks(&self, version: Option<(u8, u8)>, calls: bool) -> Vec<Fix> {
+        let packaged = self
+            .packaged_python()
+            .filter(|(_, _, shows)| !calls || *shows != Shows::NoCalls);
+        let mut ways = Vec::new();
+        if let Some((package, python, shows)) = packaged {
+            let what = match shows {
+                Shows::Calls => "for calls and everything else",
+                Shows::CallsByUprobes => {
+                    "for everything (calls through uprobe events, returns through SystemTap too)"
+                }
+                Shows::NoCalls => "for collections, imports and audit events, but not for calls",
+            };
+            ways.push(self.installing(
+                &format!(
+                    "Least effort: run the program with the distribution's Python {python}, which has marks {what}."
+                ),
+                package,
+            ));
+        }
+        ways.push(self.build_python(version, ways.is_empty()));
         ways.into_iter().map(Fix::or).collect()
     }
 
     /// CPython from source with marks.
-    fn build_python(&self) -> Fix {
+    fn build_python(&self, version: Option<(u8, u8)>, only_way: bool) -> Fix {
         let packages = match self.family {
             Family::Debian | Family::Ubuntu => {
                 "build-essential pkg-config systemtap-sdt-dev libssl-dev libffi-dev zlib1g-dev libbz2-dev \
@@ -359,46 +376,66 @@ impl Remedies {
             Family::Arch => "base-devel openssl libffi zlib bzip2 xz sqlite readline",
             Family::Other => "",
         };
+        let patched = version.is_some_and(|version| version < (3, 6));
+        let start = if only_way { "Build" } else { "Otherwise build" };
+        let what = match version {
+            Some((major, minor)) if patched => format!(
+                "{start} CPython {major}.{minor} with marks in its unpacked source; this version needs a historical \
+                 patch first ({BUILD_PYTHON} says where it is and has the complete steps)."
+            ),
+            _ => format!(
+                "{start} CPython with `--with-dtrace` in its unpacked source, 3.6 to 3.11 or 3.15 for calls \
+                 ({BUILD_PYTHON} has the complete steps)."
+            ),
+        };
         let mut commands: Vec<String> = self.install(packages).into_iter().collect();
+        if patched {
+            commands.push("patch -p1 < dtrace.patch && autoconf".to_owned());
+        }
         commands.extend(
             [
                 "./configure --prefix=/opt/python-marks --with-dtrace",
-                "make -j\"$(nproc)\"",
-                "make altinstall",
-                "pystap marks /opt/python-marks/bin/python3.*[0-9]",
+                "make -j\"$(nproc)\" && make altinstall",
+                "pystap marks /opt/python-marks/bin/python*[0-9]",
             ]
             .map(str::to_owned),
         );
-        Fix::new(
-            format!(
-                "Otherwise build CPython with `--with-dtrace` in its unpacked source: 3.6 and later have it, 2.7 and \
-                 3.3 to 3.5 need a historical patch ({BUILD_PYTHON} has the complete steps)."
-            ),
-            commands,
-        )
+        Fix::new(what, commands)
     }
 
-    /// Keys for signed modules.
-    pub(super) fn sign_modules(&self, mokutil: bool) -> Vec<Fix> {
+    /// What can be done where the kernel wants signatures. Signing is no way: staprun loads each module under a name of
+    /// its own, which changes the module and breaks its signature.
+    pub(super) fn unsigned_modules(&self, mokutil: bool) -> Vec<Fix> {
         let mut fixes = Vec::new();
         if !mokutil {
-            fixes.push(self.installing(
-                "Install mokutil, which asks for keys to be enrolled.",
-                "mokutil",
-            ));
+            fixes.push(
+                self.installing(
+                    "Install mokutil, which speaks with the boot loader.",
+                    "mokutil",
+                )
+                .or(),
+            );
         }
-        fixes.push(Fix::by_hand(
-            "Either let SystemTap sign its modules: `stap --sign-module -p4 -e 'probe begin {}'` makes a key and says \
-             which file to enrol with `mokutil --import FILE`; reboot and confirm at the blue screen.",
-        ));
-        fixes.push(Fix::new(
-            "Or switch validation off, which lowers the protection of the whole machine: choose a password, reboot and \
-             confirm it at the blue screen.",
-            ["mokutil --disable-validation"],
-        )
-        .or());
+        fixes.push(
+            Fix::new(
+                "Switch validation off, which lowers the protection of the whole machine: choose a password, reboot \
+                 and confirm it at the blue screen. Signing the modules does not help, because each session loads its \
+                 module under a new name, which breaks the signature.",
+                ["mokutil --disable-validation"],
+            )
+            .or(),
+        );
         fixes
     }
+}
+
+/// What an interpreter with marks can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shows {
+    Calls,
+    /// Python 3.11: SystemTap sees hardly any.
+    CallsByUprobes,
+    NoCalls,
 }
 
 /// Arch's kernel packages, by how their releases end.

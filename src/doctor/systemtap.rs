@@ -149,18 +149,22 @@ fn kernel(facts: &Facts) -> Finding {
         })
 }
 
-/// What to do where this stap cannot serve this kernel.
+/// What to do where this stap cannot serve this kernel: another engine where one is ready, which takes no effort, or
+/// another stap.
 fn instead(facts: &Facts, needed: Option<&str>) -> Vec<Fix> {
-    vec![
-        Remedies::for_host(facts).newer_systemtap(needed),
-        super::kernel::elsewhere(facts),
-    ]
+    let build = Remedies::for_host(facts).newer_systemtap(needed);
+    let other = super::kernel::elsewhere(facts);
+    if super::kernel::uprobes_are_ready(facts) {
+        vec![other, build.or()]
+    } else {
+        vec![build, other]
+    }
 }
 
 fn try_it() -> Fix {
     Fix::new(
         "Only a trial can tell; it compiles a small script and remembers the outcome.",
-        ["pystap doctor --trial"],
+        [super::report::PROOF],
     )
 }
 
@@ -334,8 +338,20 @@ fn sessions(facts: &Facts) -> Finding {
             why,
         )
     };
-    finding.evidence(Evidence::of(fact, |sessions| {
-        format!("{} modules named stap_…", sessions.len())
+    finding.evidence(Evidence::of(fact, |sessions| match sessions.as_slice() {
+        [] => "no module named stap_…".to_owned(),
+        sessions => sessions
+            .iter()
+            .map(|session| {
+                let owner = if session.owned {
+                    "in use"
+                } else {
+                    "left behind"
+                };
+                format!("{} is {owner}", session.module)
+            })
+            .collect::<Vec<_>>()
+            .join(", "),
     }))
 }
 
@@ -382,7 +398,7 @@ fn settings(facts: &Facts) -> Option<Finding> {
             "Nothing needs doing for pystap, which uses a directory of its own; stap by hand reads the file.",
         ))
     } else {
-        finding.fix(Fix::new("Take them out of the environment.", fixes))
+        finding.fix(Fix::new("Take them out of the environment.", fixes).or())
     })
 }
 
@@ -441,7 +457,8 @@ fn trial(facts: &Facts) -> Finding {
             why,
         )
         .evidence(Evidence::of(fact, |_| String::new()))
-        .fix(try_it()),
+        // One that is known to fail need not be tried.
+        .fixes((kernel(facts).status != Status::Missing).then(try_it)),
     };
     match fact.value().map(|trial| trial.excerpt.trim()) {
         Some(excerpt) if !excerpt.is_empty() => finding.evidence(Evidence {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Failure;
 use super::session::Stops;
@@ -220,10 +220,11 @@ fn trial(
     if let (true, Some(obstacle)) = (load, stap::forbidden()) {
         return Err(obstacle.into());
     }
+    let (request, images) = request(targets);
     let script = Script {
-        text: script::render(catalogue, &request(targets))?,
+        text: script::render(catalogue, &request)?,
         tapsets: Tapsets::load(&template_directories(arguments.template_dir.as_deref()))?,
-        images: Vec::new(),
+        images,
         arguments: Vec::new(),
     };
     let stops = Stops::listen().map_err(|error| {
@@ -262,9 +263,9 @@ fn compiler(facts: &Facts) -> String {
     }
 }
 
-/// The script to try: what a trace of garbage collections needs, with a running interpreter that has the marks; without
-/// one, what every script begins with.
-fn request(targets: &Targets) -> Request {
+/// The script to try: the one that `pystap trace --events gc` uses with an interpreter that has the marks, so that the
+/// module serves again; without such an interpreter, what every script begins with. With the images that it depends on.
+fn request(targets: &Targets) -> (Request, Vec<(PathBuf, Option<String>)>) {
     const MARKS: [&str; 2] = ["gc__start", "gc__done"];
     let interpreters = targets
         .processes
@@ -276,19 +277,26 @@ fn request(targets: &Targets) -> Request {
             .iter()
             .all(|mark| image.mark(PROVIDER, mark).is_some())
     };
-    let image = interpreters
+    let found = interpreters
         .filter(|interpreter| !interpreter.replaced && interpreter.reach == interpreter.path)
-        .find(|interpreter| has(&interpreter.image))
-        .map(|interpreter| ProbedImage {
-            path: interpreter.path.display().to_string(),
-            marks: MARKS.map(str::to_owned).to_vec(),
-            library: interpreter.kind == Kind::Library,
-        });
-    let with_marks = image.is_some();
-    Request {
-        images: image.into_iter().collect(),
-        templates: with_marks.then(|| "gc".to_owned()).into_iter().collect(),
-        events: with_marks.then(|| "gc".to_owned()).into_iter().collect(),
+        .find(|interpreter| has(&interpreter.image));
+    let kinds: Vec<String> = found.iter().map(|_| "gc".to_owned()).collect();
+    let request = Request {
+        images: found
+            .iter()
+            .map(|interpreter| ProbedImage {
+                path: interpreter.path.display().to_string(),
+                marks: MARKS.map(str::to_owned).to_vec(),
+                library: interpreter.kind == Kind::Library,
+            })
+            .collect(),
+        templates: kinds.clone(),
+        events: kinds,
         filters: Filters::default(),
-    }
+    };
+    let images = found
+        .map(|interpreter| (interpreter.path.clone(), interpreter.image.build_id.clone()))
+        .into_iter()
+        .collect();
+    (request, images)
 }

@@ -2,7 +2,9 @@
 
 mod cli;
 mod command;
+mod doctor;
 mod live;
+mod live_doctor;
 mod prefill;
 mod scripts;
 mod target;

@@ -300,3 +300,50 @@ fn request(targets: &Targets) -> (Request, Vec<(PathBuf, Option<String>)>) {
         .collect();
     (request, images)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use crate::plan::TracePlan;
+
+    /// Otherwise a trial would compile a module that nobody uses again.
+    #[test]
+    fn a_trial_compiles_what_a_trace_of_collections_uses() {
+        const PYTHON: &str = "/usr/bin/python3.11";
+        let typed = ["pystap", "trace", "--events", "gc", "--python", PYTHON];
+        let Command::Trace(trace) = Cli::parse_from(typed).command else {
+            panic!("a trace was typed");
+        };
+        let catalogue = Catalogue::load(&[]).expect("built-in templates");
+        let plan = TracePlan::new(&trace.targets, &trace.what, &catalogue).expect("a plan");
+        let traced = script::render(&catalogue, &plan.request()).expect("a script");
+
+        let selection = Selection {
+            python: Some(PYTHON.into()),
+            ..Selection::default()
+        };
+        let (request, images) = request(&selection.resolve().expect("found"));
+        assert_eq!(
+            script::render(&catalogue, &request).expect("a script"),
+            traced
+        );
+        let planned: Vec<_> = plan
+            .images
+            .iter()
+            .map(|image| (image.path.clone(), image.interpreter.image.build_id.clone()))
+            .collect();
+        assert_eq!(images, planned);
+    }
+
+    #[test]
+    fn without_an_interpreter_a_trial_compiles_what_every_script_begins_with() {
+        let catalogue = Catalogue::load(&[]).expect("built-in templates");
+        let (request, images) = request(&Targets::default());
+        assert_eq!(images, []);
+        let script = script::render(&catalogue, &request).expect("a script");
+        assert!(script.contains("probe begin"), "{script}");
+    }
+}

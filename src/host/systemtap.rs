@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -131,7 +131,7 @@ impl SystemTap {
     }
 }
 
-fn named(gathering: &Gathering, path: &PathBuf) -> Fact<String> {
+fn named(gathering: &Gathering, path: &Path) -> Fact<String> {
     if path.components().count() == 1 {
         return program(gathering, &path.to_string_lossy());
     }

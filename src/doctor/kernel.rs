@@ -47,6 +47,11 @@ pub(super) fn is_confined(facts: &Facts) -> bool {
     container(facts).status == Status::Missing
 }
 
+/// Whether this user lacks the right to mount anything.
+pub(super) fn may_not_mount(facts: &Facts) -> bool {
+    capabilities(facts).is_some_and(|held| held & CAP_SYS_ADMIN == 0)
+}
+
 /// A root that is none: uprobe events need the right to administer the system.
 fn rights(facts: &Facts) -> Option<Finding> {
     let root = facts.user.id.value() == Some(&0);

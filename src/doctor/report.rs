@@ -310,7 +310,7 @@ pub fn fix_script(examination: &Examination) -> String {
     );
     let mut done = HashSet::new();
     // The proof comes when everything else was mended.
-    let mut proof = None;
+    let mut proof: Option<String> = None;
     let wrong = examination
         .findings
         .iter()
@@ -322,8 +322,8 @@ pub fn fix_script(examination: &Examination) -> String {
             .filter(|fix| fix.commands.is_empty() || !done.contains(&fix.commands))
             .filter(|fix| {
                 let proves = fix.commands == [PROOF];
-                if proves {
-                    proof = Some(*fix);
+                if proves && proof.is_none() {
+                    proof = Some(PROOF.to_owned());
                 }
                 !proves
             })
@@ -345,14 +345,24 @@ pub fn fix_script(examination: &Examination) -> String {
             };
             let _ = writeln!(script, "# {choice}{}", printable(&fix.what));
             for command in &fix.commands {
-                let sign = if fix.choice { "# " } else { "" };
-                let _ = writeln!(script, "{sign}{command}");
+                match command {
+                    command if fix.choice => {
+                        let _ = writeln!(script, "# {command}");
+                    }
+                    command if command.starts_with(PROOF) => proof = Some(command.clone()),
+                    command => {
+                        let _ = writeln!(script, "{command}");
+                    }
+                }
             }
             done.insert(fix.commands.clone());
         }
     }
-    if let Some(fix) = proof {
-        let _ = writeln!(script, "\n# {}\n{PROOF}", fix.what);
+    if let Some(proof) = proof {
+        let _ = writeln!(
+            script,
+            "\n# At last: build a small module, the only proof that stap works here.\n{proof}"
+        );
     } else if script.lines().count() == HEAD {
         script.push_str("\n# Nothing needs mending.\n");
     }

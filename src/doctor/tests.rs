@@ -327,6 +327,21 @@ fn the_report_for_programs_has_every_finding_and_can_be_told_from_another_schema
 }
 
 #[test]
+fn every_finding_is_in_the_manual() {
+    let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/doctor.md"))
+        .expect("docs/doctor.md");
+    for name in hosts() {
+        for finding in examine(&host(&name), None).findings {
+            assert!(
+                manual.contains(&format!("`{}`", finding.id)),
+                "{}",
+                finding.id
+            );
+        }
+    }
+}
+
+#[test]
 fn with_one_engine_only_its_events_count() {
     let facts = host("debian-12");
     let call = |only| {

@@ -1,7 +1,7 @@
 //! Findings about the engine that needs nothing but the kernel: uprobe events in tracefs, read through perf.
 
 use super::compatibility::{numbers, true_version};
-use super::kernel::not_set;
+use super::kernel::{may_not_mount, not_set};
 use super::{Engine, Evidence, Finding, Fix, Part, Status};
 use crate::host::Facts;
 
@@ -125,10 +125,14 @@ fn tracefs(facts: &Facts) -> Finding {
             why,
         )
         .stops(Engine::Uprobes)
-        .fix(Fix::new(
-            "Mount it.",
-            ["mount -t tracefs tracefs /sys/kernel/tracing"],
-        )),
+        .fix(if may_not_mount(facts) {
+            Fix::by_hand("Run pystap as root on the host, which has it mounted or can mount it.")
+        } else {
+            Fix::new(
+                "Mount it.",
+                ["mount -t tracefs tracefs /sys/kernel/tracing"],
+            )
+        }),
         (None, _) if tracing.file_systems.value().is_some() => Finding::new(
             Part::Uprobes,
             "tracefs",

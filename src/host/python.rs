@@ -148,7 +148,8 @@ fn configured(tree: &Tree, interpreter: &Interpreter) -> Fact<bool> {
     let Some(version) = &interpreter.version else {
         return Fact::unknown("_sysconfigdata", "the version is not known");
     };
-    let directory = interpreter.path.parent().unwrap_or(Path::new("/"));
+    // Below the root of the process, whose standard library is meant.
+    let directory = interpreter.reach.parent().unwrap_or(Path::new("/"));
     // bin/python3.11 and lib/libpython3.11.so both have the standard library in ../lib/python3.11; Debian's libraries
     // are a level deeper, and those of Fedora in lib64.
     let prefixes = directory.ancestors().take(3);

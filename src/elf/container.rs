@@ -11,7 +11,7 @@ use std::path::Path;
 use flate2::read::ZlibDecoder;
 use goblin::container::Ctx;
 use goblin::elf::SectionHeader;
-use goblin::elf::section_header::{SHF_COMPRESSED, SHN_XINDEX, SHT_NOBITS};
+use goblin::elf::section_header::{SHF_COMPRESSED, SHN_XINDEX, SHT_NOBITS, SHT_NOTE};
 use ruzstd::decoding::StreamingDecoder;
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +62,6 @@ pub(super) struct Stored {
     /// Bytes once inflated.
     pub(super) size: u64,
     pub(super) compression: Compression,
-    pub(super) alignment: u64,
 }
 
 impl Container {
@@ -180,14 +179,12 @@ impl Container {
             stored: header.sh_size,
             size: header.sh_size,
             compression: Compression::None,
-            alignment: header.sh_addralign,
         };
         let inflated = |prefix: u64, size: u64, compression| Stored {
             offset: plain.offset + prefix,
             stored: plain.stored.saturating_sub(prefix),
             size,
             compression,
-            ..plain
         };
         if older {
             let prefix = self.bytes(plain.offset, 12, known_name(name))?;
@@ -231,6 +228,21 @@ impl Container {
             }
         };
         Ok(Some(inflated(length, size, compression)))
+    }
+
+    /// The contents of every note section of a sensible size, with its alignment, whatever it is called: `.notes` in a
+    /// kernel, `.note.gnu.build-id` in programs.
+    pub(super) fn notes(&self) -> Result<Vec<(Vec<u8>, u64)>, DebugError> {
+        const LARGEST: u64 = 64 << 10;
+        self.sections
+            .iter()
+            .map(|(_, header)| header)
+            .filter(|header| header.sh_type == SHT_NOTE && header.sh_size <= LARGEST)
+            .map(|header| {
+                let bytes = self.bytes(header.sh_offset, header.sh_size, "notes")?;
+                Ok((bytes, header.sh_addralign))
+            })
+            .collect()
     }
 
     /// A whole section, inflated; empty when there is none. Refuses what is larger than `limit`.
@@ -297,7 +309,7 @@ impl Container {
 
 /// Names of sections that errors can point at.
 fn known_name(name: &str) -> &'static str {
-    const NAMES: [&str; 12] = [
+    const NAMES: [&str; 11] = [
         ".debug_info",
         ".debug_abbrev",
         ".debug_aranges",
@@ -308,7 +320,6 @@ fn known_name(name: &str) -> &'static str {
         ".debug_addr",
         ".symtab",
         ".strtab",
-        ".note.gnu.build-id",
         ".gnu_debugaltlink",
     ];
     NAMES

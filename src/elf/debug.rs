@@ -105,12 +105,12 @@ impl Separation {
         const SMALL: u64 = 64 << 10;
         let link = container.contents(".gnu_debuglink", SMALL)?;
         let supplement = container.contents(".gnu_debugaltlink", SMALL)?;
-        let alignment = container
-            .section(".note.gnu.build-id")?
-            .map_or(4, |section| section.alignment);
-        let notes = container.contents(".note.gnu.build-id", SMALL)?;
+        let build_id = container
+            .notes()?
+            .iter()
+            .find_map(|(notes, alignment)| build_id_in(notes, *alignment, container.architecture));
         Ok(Separation {
-            build_id: build_id_in(&notes, alignment, container.architecture),
+            build_id,
             has_debug_information: container.has(".debug_info"),
             link: debug_link(&link, container),
             supplement: split_at_nul(&supplement)

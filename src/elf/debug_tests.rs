@@ -564,6 +564,25 @@ fn sections_that_reach_beyond_the_file_or_lie_about_their_size_are_refused() {
 }
 
 #[test]
+fn a_kernel_has_its_build_id_in_a_section_of_another_name() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let other = [
+        6_u32.to_le_bytes().as_slice(),
+        &0_u32.to_le_bytes(),
+        &1_u32.to_le_bytes(),
+        b"Linux\0\0\0",
+    ]
+    .concat();
+    let kernel = elf(vec![
+        plain(".note.other", 7, other.clone()),
+        plain(".notes", 7, [other, build_id_note(BUILD_ID)].concat()),
+    ]);
+    let path = write(directory.path(), "vmlinux", &kernel);
+    let separation = Separation::of(&path).expect("ELF");
+    assert_eq!(separation.build_id.as_deref(), Some(BUILD_ID));
+}
+
+#[test]
 fn the_build_id_of_the_running_kernel_is_among_its_notes() {
     let notes = build_id_note(BUILD_ID);
     assert_eq!(kernel_build_id(&notes).as_deref(), Some(BUILD_ID));
@@ -615,6 +634,7 @@ fn a_distributions_kernel_is_understood() {
     let debug = DebugInformation::examine(Path::new(&path), &[FUNCTION], |_, _| None)
         .unwrap_or_else(|error| panic!("{path}: {error}"));
     assert!(debug.units > 1000, "{debug:?}");
+    assert!(debug.build_id.is_some(), "{debug:?}");
     let resolved = debug.resolved.expect("resolved");
     assert!(
         resolved.file.ends_with("kernel/task_work.c"),

@@ -269,12 +269,27 @@ fn debug(facts: &Facts, python: &Python) -> Finding {
     let fact = &python.debug;
     let why = "Marks do not need it; stap only asks for it when a mark's operand is in a form that it does not know.";
     let finding = match (fact.value(), fact.reason()) {
-        (Some(_), _) => Finding::ok(
-            Part::Python,
-            "python-debug",
-            format!("debug information of {} is there", python.path),
-            why,
-        ),
+        (Some(debug), _) => match &debug.unresolved {
+            None => Finding::ok(
+                Part::Python,
+                "python-debug",
+                format!(
+                    "debug information of {} is installed and works",
+                    python.path
+                ),
+                why,
+            ),
+            Some(reason) => Finding::new(
+                Part::Python,
+                "python-debug",
+                Status::Warning,
+                format!(
+                    "debug information of {} resolves nothing: {reason}",
+                    python.path
+                ),
+                why,
+            ),
+        },
         (None, None) => {
             let finding = Finding::ok(
                 Part::Python,

@@ -4,6 +4,7 @@
 use super::debug::contents;
 use super::remedy::{Family, Remedies};
 use super::{Evidence, Finding, Fix, Part, Status};
+use crate::engine::stap::arguments::shell_word;
 use crate::host::{Facts, Python};
 use crate::python::Version;
 use crate::python::marks::{self, behaviour};
@@ -191,7 +192,7 @@ fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
 fn target(python: &Python) -> String {
     match python.pids.first() {
         Some(pid) => format!("-p {pid}"),
-        None => format!("--python {}", python.path),
+        None => format!("--python {}", shell_word(&python.path)),
     }
 }
 

@@ -52,12 +52,14 @@ impl Remedies {
                 _ => None,
             })
             .unwrap_or(Family::Other);
+        let plain = |text: Option<&String>| text.filter(|text| is_plain(text)).cloned();
         Remedies {
             family,
             version: distribution.version,
-            codename: distribution.codename,
-            release: facts.kernel.release.value().cloned().unwrap_or_default(),
-            build_id: facts.kernel.build_id.value().cloned().unwrap_or_default(),
+            codename: plain(Some(&distribution.codename)).unwrap_or_default(),
+            release: plain(facts.kernel.release.value())
+                .unwrap_or_else(|| "$(uname -r)".to_owned()),
+            build_id: plain(facts.kernel.build_id.value()).unwrap_or_default(),
         }
     }
 
@@ -164,7 +166,7 @@ impl Remedies {
 
     /// The compiler that the kernel asks for, make included.
     pub(super) fn compiler(&self, wanted: Option<&str>) -> Fix {
-        let compiler = wanted.unwrap_or("gcc");
+        let compiler = wanted.filter(|name| is_plain(name)).unwrap_or("gcc");
         let packages = match (self.family, compiler.starts_with("clang")) {
             (_, true) => "clang lld llvm make".to_owned(),
             (Family::Debian | Family::Ubuntu, false) => format!("{compiler} make"),
@@ -436,6 +438,14 @@ enum Shows {
     /// Python 3.11: SystemTap sees hardly any.
     CallsByUprobes,
     NoCalls,
+}
+
+/// Whether a name may stand in a command: facts can come from another host, and their commands are run by root.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .chars()
+            .all(|sign| sign.is_ascii_alphanumeric() || "-._+~".contains(sign))
 }
 
 /// Arch's kernel packages, by how their releases end.

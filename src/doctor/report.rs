@@ -345,11 +345,13 @@ pub fn fix_script(examination: &Examination) -> String {
             };
             let _ = writeln!(script, "# {choice}{}", printable(&fix.what));
             for command in &fix.commands {
+                // A newline from somewhere would end a comment.
+                let command = printable(command);
                 match command {
                     command if fix.choice => {
                         let _ = writeln!(script, "# {command}");
                     }
-                    command if command.starts_with(PROOF) => proof = Some(command.clone()),
+                    command if command.starts_with(PROOF) => proof = Some(command),
                     command => {
                         let _ = writeln!(script, "{command}");
                     }

@@ -5,6 +5,7 @@ use super::kernel::is_confined;
 use super::remedy::Remedies;
 use super::{Engine, Evidence, Finding, Fix, Part, Status};
 use crate::engine::stap::Identity;
+use crate::engine::stap::arguments::shell_word;
 use crate::host::Facts;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
@@ -207,8 +208,8 @@ fn staprun(facts: &Facts) -> Finding {
                 .fix(Fix::new(
                     "Give it back the rights that its package gives it.",
                     [
-                        format!("chown root:stapusr {}", tool.path),
-                        format!("chmod 4754 {}", tool.path),
+                        format!("chown root:stapusr {}", shell_word(&tool.path)),
+                        format!("chmod 4754 {}", shell_word(&tool.path)),
                     ],
                 ))
             } else {
@@ -318,7 +319,8 @@ fn sessions(facts: &Facts) -> Finding {
         )
         .fix(Fix::new(
             "Unload them.",
-            left.iter().map(|module| format!("staprun -d {module}")),
+            left.iter()
+                .map(|module| format!("staprun -d {}", shell_word(module))),
         ))
     } else if fact.value().is_some() {
         Finding::ok(

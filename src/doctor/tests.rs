@@ -356,6 +356,38 @@ fn with_one_engine_only_its_events_count() {
     assert_eq!(call(Some(Engine::Stap)), Some(Ability::Cannot));
 }
 
+/// Facts may come from somebody else, and the script is run by root.
+#[test]
+fn text_from_a_host_cannot_become_a_command() {
+    const EVIL: &str = "x; touch /owned\ntouch /owned $(touch /owned)";
+    let mut facts = host("docker-container");
+    facts.confinement = host("debian-12").confinement;
+    facts.user = host("not-in-the-group").user;
+    facts.user.name = Fact::found("/etc/passwd", EVIL.to_owned());
+    facts.kernel.release = Fact::found("osrelease", EVIL.to_owned());
+    facts.build_tree.compiler = Fact::found(".kernelvariables", EVIL.to_owned());
+    facts.systemtap = host("debian-13").systemtap;
+    facts.systemtap.sessions = Fact::found(
+        "/proc/modules",
+        vec![crate::host::Session {
+            module: EVIL.to_owned(),
+            owned: false,
+        }],
+    );
+    facts.systemtap.environment = [(EVIL.to_owned(), EVIL.to_owned())].into();
+    facts.pythons = host("fedora-43").pythons;
+    facts.pythons[0].path = EVIL.to_owned();
+    facts.pythons[0].pids.clear();
+    facts.kernel_templates = vec![EVIL.to_owned()];
+    let script = fix_script(&examine(&facts, None));
+    for line in script.lines().filter(|line| !line.starts_with('#')) {
+        let outside: String = line.split('\'').step_by(2).collect();
+        assert!(!outside.contains("/owned"), "{line}");
+    }
+    assert!(script.contains("linux-headers-$(uname -r)"), "{script}");
+    assert!(script.contains("staprun -d 'x; touch"), "{script}");
+}
+
 #[test]
 fn text_from_a_host_cannot_move_the_cursor() {
     let mut facts = host("debian-12");

@@ -52,7 +52,11 @@ fn distribution(text: &str) -> Result<Distribution, String> {
             .map(str::to_owned)
             .collect(),
         version: field("VERSION_ID"),
-        codename: field("VERSION_CODENAME"),
+        // Those that are made from Ubuntu have names of their own, and packages of Ubuntu's.
+        codename: match field("UBUNTU_CODENAME") {
+            name if name.is_empty() => field("VERSION_CODENAME"),
+            name => name,
+        },
         name: match field("PRETTY_NAME") {
             name if name.is_empty() => id.clone(),
             name => name,

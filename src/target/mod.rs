@@ -136,15 +136,16 @@ pub fn running() -> Result<Targets, TargetError> {
         Err(_) => false,
     });
     let hidden = refused + scan.unreadable;
-    let notes = match hidden {
-        0 => None,
-        1 => {
-            Some("one process could not be looked at: run pystap as root to include it".to_owned())
-        }
-        _ => Some(format!(
-            "{hidden} processes could not be looked at: run pystap as root to include them"
-        )),
+    let which = match hidden {
+        1 => "one process".to_owned(),
+        count => format!("{count} processes"),
     };
+    let remedy = if rustix::process::geteuid().is_root() {
+        "closed even to root (in a container, CAP_SYS_PTRACE opens them)"
+    } else {
+        "closed to this user: run pystap as root to include them"
+    };
+    let notes = (hidden > 0).then(|| format!("{which} could not be looked at, {remedy}"));
     Ok(Targets {
         processes,
         notes: notes.into_iter().collect(),

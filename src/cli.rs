@@ -59,6 +59,8 @@ pub enum Command {
         #[command(subcommand)]
         command: ScriptOf,
     },
+    /// Remove what a killed pystap left in the kernel: probes and modules whose owner is gone
+    Cleanup,
     /// List the SystemTap marks of an interpreter and what they do in its Python version
     Marks(Marks),
     /// Examine what tracing needs on this host, with proof, and show how to mend what is missing
@@ -134,10 +136,10 @@ pub struct Trace {
     /// When to stop and where to write.
     #[command(flatten)]
     pub output: OutputArgs,
-    /// How to run stap.
+    /// What to trace with.
     #[command(flatten)]
-    pub stap: StapArgs,
-    /// Print the plan, the script and the command lines of stap, and do nothing
+    pub engine: EngineArgs,
+    /// Print the plan, and the script and command lines of stap or the uprobe events, and do nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Compile the script, keep the module for later traces, and do nothing else
@@ -167,9 +169,12 @@ pub struct WhatArgs {
     /// Not these: GLOB (a function, or a file when it has a slash), or function:GLOB, file:GLOB, module:GLOB
     #[arg(long, value_name = "[KIND:]GLOB", value_parser = parse_exclusion)]
     pub exclude: Vec<Exclusion>,
-    /// Only calls that take at least so long, for example 5ms: one event a finished call, decided in the kernel
+    /// Only calls that take at least so long, for example 5ms: one event a finished call
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub min_duration: Option<Duration>,
+    /// Leave the semaphore of Python 3.11's line mark alone, although calls are incomplete then
+    #[arg(long)]
+    pub no_line_semaphore: bool,
 }
 
 /// Limits and output.
@@ -199,17 +204,20 @@ pub enum Format {
     Flow,
 }
 
-/// How stap is run.
+/// Which engine, and how it is run.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "SystemTap")]
-pub struct StapArgs {
+#[command(next_help_heading = "Engine")]
+pub struct EngineArgs {
+    /// stap: a SystemTap module; uprobes: the kernel's own uprobe events; auto: stap where it can run
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto, value_name = "ENGINE")]
+    pub engine: EngineChoice,
     /// The stap to use [default: from PATH]
     #[arg(long, value_name = "PATH")]
     pub stap: Option<PathBuf>,
     /// One more argument for stap when it compiles the script; may be repeated
     #[arg(long = "stap-arg", value_name = "ARG", allow_hyphen_values = true)]
     pub stap_args: Vec<String>,
-    /// Buffer a processor in megabytes [default: stap's own, 16 at most]
+    /// Buffer a processor in megabytes [default: 16 at most]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..=4095))]
     pub buffer: Option<u32>,
     /// Compile for this kernel release instead of the running one
@@ -218,6 +226,17 @@ pub struct StapArgs {
     /// Templates and tapsets here add to the built-in ones or override them
     #[arg(long, value_name = "DIRECTORY")]
     pub template_dir: Option<PathBuf>,
+}
+
+/// Engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineChoice {
+    /// stap where it can run, otherwise uprobes
+    Auto,
+    /// A SystemTap module
+    Stap,
+    /// The kernel's own uprobe events
+    Uprobes,
 }
 
 /// `pystap marks`.
@@ -248,7 +267,7 @@ pub struct Doctor {
     pub python: Option<PathBuf>,
     /// The engine that is to run; the exit status is about it
     #[arg(long, value_enum, value_name = "ENGINE")]
-    pub engine: Option<AskedEngine>,
+    pub engine: Option<EngineChoice>,
     /// Event kinds that are wanted, as `trace` takes them; the exit status is about them
     #[arg(short, long, value_delimiter = ',', value_name = "KIND,…")]
     pub events: Vec<String>,
@@ -282,28 +301,6 @@ pub enum Trying {
     Compile,
     /// Load it as well, and take it away again
     Run,
-}
-
-/// The engine that is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AskedEngine {
-    /// Any that can run
-    Auto,
-    /// SystemTap's kernel module
-    Stap,
-    /// The kernel's own uprobe events
-    Uprobes,
-}
-
-impl AskedEngine {
-    /// The one engine that is meant; `None` for any.
-    pub fn engine(self) -> Option<crate::doctor::Engine> {
-        match self {
-            AskedEngine::Auto => None,
-            AskedEngine::Stap => Some(crate::doctor::Engine::Stap),
-            AskedEngine::Uprobes => Some(crate::doctor::Engine::Uprobes),
-        }
-    }
 }
 
 /// `pystap list`.

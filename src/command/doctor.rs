@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Failure;
 use super::session::Stops;
-use crate::cli::{Doctor, Trying};
+use crate::cli::{Doctor, EngineChoice, Trying};
 use crate::console::{Console, Exit, Verbosity};
 use crate::doctor::{self, Ability, Engine, Examination, Look};
 use crate::elf::Image;
@@ -40,7 +40,11 @@ pub(super) fn run(
             path.display()
         ));
     }
-    let engine = arguments.engine.and_then(|engine| engine.engine());
+    let engine = match arguments.engine {
+        None | Some(EngineChoice::Auto) => None,
+        Some(EngineChoice::Stap) => Some(Engine::Stap),
+        Some(EngineChoice::Uprobes) => Some(Engine::Uprobes),
+    };
     let examination = doctor::examine(&facts, engine);
     let can = can_run(arguments, &examination, engine);
     let text = if arguments.json {

@@ -1,7 +1,9 @@
 //! The subcommands, one file each. What is typed arrives here parsed; ELF and /proc are other rooms' business.
 
 mod catalogue;
+mod cleanup;
 mod doctor;
+mod engine;
 pub mod hold;
 mod manual;
 mod marks;
@@ -13,6 +15,7 @@ use std::io;
 use crate::cli::{Cli, Colour, Command, ScriptOf};
 use crate::console::{ColorWhen, Console, Exit, Verbosity};
 use crate::engine::stap::StapError;
+use crate::engine::uprobes::UprobesError;
 use crate::export::OpenError;
 use crate::plan::PlanError;
 use crate::script::ScriptError;
@@ -89,6 +92,16 @@ impl From<StapError> for Failure {
     }
 }
 
+impl From<UprobesError> for Failure {
+    fn from(error: UprobesError) -> Self {
+        let exit = match error {
+            UprobesError::System { .. } => Exit::Failed,
+            _ => Exit::Unready,
+        };
+        Failure::new(exit, error.to_string())
+    }
+}
+
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         Failure::new(Exit::Failed, error.to_string())
@@ -128,6 +141,7 @@ pub fn run(cli: Cli) -> u8 {
         Command::Script {
             command: ScriptOf::Trace(arguments),
         } => trace::script(arguments).map(Into::into),
+        Command::Cleanup => cleanup::run(&console).map(Into::into),
         Command::Marks(arguments) => marks::run(arguments, &console).map(Into::into),
         Command::Doctor(arguments) => {
             doctor::run(arguments, stdout_colour(cli.color), &console).map(Into::into)

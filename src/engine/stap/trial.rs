@@ -162,7 +162,7 @@ fn loads<T>(
     module: &Module,
     stop: &Receiver<T>,
 ) -> Result<Option<Result<(), String>>, StapError> {
-    let mut running = engine.run(module, Start::default())?;
+    let mut running = engine.run(module, Start::default(), None)?;
     let deadline = Instant::now() + PATIENCE;
     let mut live = false;
     let mut said = Vec::new();

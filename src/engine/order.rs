@@ -33,9 +33,9 @@ impl Order {
         events
     }
 
-    /// Events that were given out after a later one.
-    pub fn late(&self) -> u64 {
-        self.late
+    /// Events that were given out after a later one, since this was last asked.
+    pub fn take_late(&mut self) -> u64 {
+        std::mem::take(&mut self.late)
     }
 
     /// Events that wait.
@@ -71,7 +71,7 @@ mod tests {
         order.take([5, 9, 12].map(at));
         order.take([3, 10].map(at));
         assert_eq!(times(&order.give(9)), [3, 5, 9]);
-        assert_eq!((order.waiting(), order.late()), (2, 0));
+        assert_eq!((order.waiting(), order.take_late()), (2, 0));
         assert_eq!(times(&order.give(u64::MAX)), [10, 12]);
     }
 
@@ -82,7 +82,7 @@ mod tests {
         order.give(9);
         order.take([7, 9, 11].map(at));
         assert_eq!(times(&order.give(11)), [7, 9, 11]);
-        assert_eq!(order.late(), 1);
+        assert_eq!((order.take_late(), order.take_late()), (1, 0));
     }
 
     proptest! {
@@ -102,7 +102,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(times(&out), (0..last).collect::<Vec<_>>());
-            prop_assert_eq!((order.late(), order.waiting()), (0, 0));
+            prop_assert_eq!((order.take_late(), order.waiting()), (0, 0));
         }
     }
 }

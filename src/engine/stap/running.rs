@@ -177,7 +177,6 @@ impl StapRunning {
         let reader = Reader {
             decoder: Decoder::new(),
             order: Order::default(),
-            late: 0,
             outlet: Outlet::new(sender.clone()),
             control: control.clone(),
             start,
@@ -370,8 +369,6 @@ struct Reader {
     /// A thread that moves to another processor can overtake its own last record: stapio merges the processors' buffers
     /// in the order in which they are flushed.
     order: Order,
-    /// Events that came too late for that.
-    late: u64,
     outlet: Outlet,
     control: Control,
     start: Start,
@@ -493,10 +490,9 @@ impl Reader {
     fn give(&mut self, until: u64) {
         let events = self.order.give(until);
         self.outlet.events(events);
-        let late = self.order.late();
-        if late > self.late {
-            self.say(Message::Late(late - self.late));
-            self.late = late;
+        let late = self.order.take_late();
+        if late > 0 {
+            self.say(Message::Late(late));
         }
     }
 

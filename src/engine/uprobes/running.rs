@@ -159,7 +159,6 @@ impl UprobesRunning {
             counters: HashMap::new(),
             outlet: Outlet::new(sender.clone()),
             lost: 0,
-            late: 0,
             throttled: false,
             lives: Vec::new(),
         };
@@ -225,7 +224,6 @@ struct Collector {
     counters: HashMap<u32, Vec<OwnedFd>>,
     outlet: Outlet,
     lost: u64,
-    late: u64,
     throttled: bool,
     /// What happened to processes later than what was given out.
     lives: Vec<Life>,
@@ -333,10 +331,9 @@ impl Collector {
         if !self.processes.follows() {
             events.retain(|event| !self.processes.is_strange(event.pid));
         }
-        let late = self.order.late();
-        if late > self.late {
-            self.outlet.say(Message::Late(late - self.late));
-            self.late = late;
+        let late = self.order.take_late();
+        if late > 0 {
+            self.outlet.say(Message::Late(late));
         }
         self.outlet.events(events);
         for pid in ended {

@@ -53,9 +53,10 @@ fn trace_3_11(program: &str, options: &[&str]) -> Traced {
     trace(&[options, &command].concat()).complete("targets_ended")
 }
 
-/// Every call and return of the program is there, as often as it says.
-fn counts_are_exact(traced: &Traced, program: &str) {
-    let truth = numbers(&traced.truth()["calls"]);
+/// Every call and return of the program is there, as often as it says under this name: `calls`, or `entries` where frames
+/// are left and entered again.
+fn counts_are_exact(traced: &Traced, program: &str, name: &str) {
+    let truth = numbers(&traced.truth()[name]);
     assert!(!truth.is_empty());
     for way in [Way::In, Way::Out] {
         assert_eq!(calls_of(traced, program, way, &truth), truth, "{way:?}");
@@ -104,7 +105,7 @@ fn the_examples_are_exact_with_python_3_11() {
         for name in ["nested", "fib", "threads", "collect"] {
             let program = file(&format!("examples/{name}.py"));
             let traced = trace_3_11(&program, &[]);
-            counts_are_exact(&traced, &program);
+            counts_are_exact(&traced, &program, "calls");
             assert_eq!(traced.session.engine, "uprobes");
             let announced = traced
                 .session
@@ -126,7 +127,7 @@ fn the_examples_are_exact_with_python_3_9_in_a_tree_of_its_own() {
             let program = file(&format!("examples/{name}.py"));
             let inside = format!("/pystap/programs/{name}.py");
             let traced = trace_in(&tree("bullseye"), "/usr/bin/python3.9", &program, &[]);
-            counts_are_exact(&traced, &inside);
+            counts_are_exact(&traced, &inside, "calls");
         }
     });
 }
@@ -188,7 +189,7 @@ fn semaphores_are_raised_in_the_target_alone_and_lowered_at_the_end() {
 
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn a_session_begins_and_ends_within_a_tenth_of_a_second() {
+fn a_session_begins_and_ends_within_half_a_second_on_a_busy_machine() {
     leaves_nothing(|| {
         let mut service = service_3_11();
         let mut best = (f64::MAX, f64::MAX);
@@ -513,15 +514,6 @@ fn a_name_longer_than_the_kernel_copies_is_called_unreadable() {
     });
 }
 
-/// Frames that are left and entered again: every entry has its return, and there are as many as the program says.
-fn resumptions_are_exact(traced: &Traced, program: &str) {
-    let truth = numbers(&traced.truth()["entries"]);
-    assert!(!truth.is_empty());
-    for way in [Way::In, Way::Out] {
-        assert_eq!(calls_of(traced, program, way, &truth), truth, "{way:?}");
-    }
-}
-
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn asyncio_and_generators_of_python_3_11_and_3_9_are_exact() {
@@ -529,10 +521,10 @@ fn asyncio_and_generators_of_python_3_11_and_3_9_are_exact() {
         for program in ["examples/generators.py", "tests/programs/tasks.py"] {
             let path = file(program);
             let options = ["--events", "call,return"];
-            resumptions_are_exact(&trace_3_11(&path, &options), &path);
+            counts_are_exact(&trace_3_11(&path, &options), &path, "entries");
             let name = path.rsplit('/').next().expect("a name");
             let traced = trace_in(&tree("bullseye"), "/usr/bin/python3.9", &path, &options);
-            resumptions_are_exact(&traced, &format!("/pystap/programs/{name}"));
+            counts_are_exact(&traced, &format!("/pystap/programs/{name}"), "entries");
         }
     });
 }

@@ -3,14 +3,18 @@
 PREFIX ?= /usr/local
 CARGO ?= cargo
 
-.PHONY: build demo test bench cost install uninstall clean
+.PHONY: build demo demo-stap test bench overhead cost install uninstall clean
 
 build:
 	$(CARGO) build --locked --release
 
-# Installs what is missing, builds pystap and traces an example in a guest where SystemTap works.
+# Installs what is missing, builds pystap and traces examples with this machine's own Python.
 demo:
 	scripts/demo
+
+# The same through SystemTap, in a guest where that works whatever this machine's kernel allows.
+demo-stap:
+	scripts/demo-stap
 
 # Installs what is missing and runs every check; ends with `N passed, N failed`.
 test:
@@ -22,7 +26,11 @@ bench:
 	$(CARGO) bench --locked --bench decode
 	$(CARGO) bench --locked --bench analysis
 
-# What tracing costs the traced program, measured in the guest; needs root.
+# What tracing costs the traced program here, compared with other tools; needs root.
+overhead:
+	benches/overhead
+
+# What tracing through SystemTap costs the traced program, measured in the guest; needs root.
 cost:
 	benches/guest/cost
 

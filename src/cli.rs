@@ -75,8 +75,12 @@ pub enum Command {
         #[command(subcommand)]
         command: ScriptOf,
     },
+    /// Remove what a killed pystap left in the kernel: probes and modules whose owner is gone
+    Cleanup,
     /// List the SystemTap marks of an interpreter and what they do in its Python version
     Marks(Marks),
+    /// Examine what tracing needs on this host, with proof, and show how to mend what is missing
+    Doctor(Doctor),
     /// List the script templates and their parameters
     List(List),
     /// Print the JSON Schema of the events
@@ -151,10 +155,10 @@ pub struct Trace {
     /// When to stop and where to write.
     #[command(flatten)]
     pub output: OutputArgs,
-    /// How to run stap.
+    /// What to trace with.
     #[command(flatten)]
-    pub stap: StapArgs,
-    /// Print the plan, the script and the command lines of stap, and do nothing
+    pub engine: EngineArgs,
+    /// Print the plan, and the script and command lines of stap or the uprobe events, and do nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Compile the script, keep the module for later traces, and do nothing else
@@ -192,9 +196,12 @@ pub struct WhatArgs {
     /// Not these: GLOB (a function, or a file when it has a slash), or function:GLOB, file:GLOB, module:GLOB
     #[arg(long, value_name = "[KIND:]GLOB", value_parser = parse_exclusion)]
     pub exclude: Vec<Exclusion>,
-    /// Only calls that take at least so long, for example 5ms: one event a finished call, decided in the kernel
+    /// Only calls that take at least so long, for example 5ms: one event a finished call
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub min_duration: Option<Duration>,
+    /// Leave the semaphore of Python 3.11's line mark alone, although calls are incomplete then
+    #[arg(long)]
+    pub no_line_semaphore: bool,
 }
 
 /// Limits and output.
@@ -287,22 +294,36 @@ pub enum ExportFormat {
     Json,
 }
 
-/// How stap is run.
+/// Which engine, and how it is run.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "SystemTap")]
-pub struct StapArgs {
+#[command(next_help_heading = "Engine")]
+pub struct EngineArgs {
+    /// stap: a SystemTap module; uprobes: the kernel's own uprobe events; auto: stap where it can run
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto, value_name = "ENGINE")]
+    pub engine: EngineChoice,
     /// The stap to use [default: from PATH]
     #[arg(long, value_name = "PATH")]
     pub stap: Option<PathBuf>,
     /// One more argument for stap when it compiles the script; may be repeated
     #[arg(long = "stap-arg", value_name = "ARG", allow_hyphen_values = true)]
     pub stap_args: Vec<String>,
-    /// Buffer a processor in megabytes [default: stap's own, 16 at most]
+    /// Buffer a processor in megabytes [default: 16 at most]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..=4095))]
     pub buffer: Option<u32>,
     /// Templates and tapsets here add to the built-in ones or override them
     #[arg(long, value_name = "DIRECTORY")]
     pub template_dir: Option<PathBuf>,
+}
+
+/// Engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineChoice {
+    /// stap where it can run, otherwise uprobes
+    Auto,
+    /// A SystemTap module
+    Stap,
+    /// The kernel's own uprobe events
+    Uprobes,
 }
 
 /// `pystap top`.
@@ -341,9 +362,9 @@ pub struct Top {
     /// What to trace.
     #[command(flatten)]
     pub what: WhatArgs,
-    /// How to run stap.
+    /// Which engine, and how it is run.
     #[command(flatten)]
-    pub stap: StapArgs,
+    pub engine: EngineArgs,
 }
 
 /// `pystap gc`.
@@ -367,9 +388,9 @@ pub struct Gc {
     /// Which processes.
     #[command(flatten)]
     pub targets: TargetArgs,
-    /// How to run stap.
+    /// Which engine, and how it is run.
     #[command(flatten)]
-    pub stap: StapArgs,
+    pub engine: EngineArgs,
 }
 
 /// `pystap stats`.
@@ -393,9 +414,9 @@ pub struct Stats {
     /// Which processes.
     #[command(flatten)]
     pub targets: TargetArgs,
-    /// How to run stap.
+    /// Which engine, and how it is run.
     #[command(flatten)]
-    pub stap: StapArgs,
+    pub engine: EngineArgs,
 }
 
 /// `pystap ps`.
@@ -420,6 +441,56 @@ pub struct Marks {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `pystap doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct Doctor {
+    /// Examine the interpreter of this process; may be repeated [default: every running interpreter]
+    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pids: Vec<u32>,
+    /// Examine the interpreters of Python processes whose command line matches
+    #[arg(long = "match", value_name = "REGEX", value_parser = parse_regex)]
+    pub pattern: Option<Regex>,
+    /// Examine this interpreter
+    #[arg(long, value_name = "PATH")]
+    pub python: Option<PathBuf>,
+    /// The engine that is to run; the exit status is about it
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    pub engine: Option<EngineChoice>,
+    /// Event kinds that are wanted, as `trace` takes them; the exit status is about them
+    #[arg(short, long, value_delimiter = ',', value_name = "KIND,…")]
+    pub events: Vec<String>,
+    /// Build a small module, the only proof that stap works here; with `run`, load it too. The outcome is remembered
+    #[arg(long, value_enum, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "compile")]
+    pub trial: Option<Trying>,
+    /// The stap to examine [default: from PATH]
+    #[arg(long, value_name = "PATH")]
+    pub stap: Option<PathBuf>,
+    /// Templates here are examined, too
+    #[arg(long, value_name = "DIRECTORY")]
+    pub template_dir: Option<PathBuf>,
+    /// Print one shell script with all fixes in order; nothing is run
+    #[arg(long, conflicts_with = "json")]
+    pub fix_script: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write everything that was found out to this file, to be examined elsewhere
+    #[arg(long, value_name = "FILE")]
+    pub save_facts: Option<PathBuf>,
+    /// Examine the facts in this file instead of this host
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["pids", "pattern", "python", "trial", "stap", "template_dir", "save_facts"])]
+    pub facts: Option<PathBuf>,
+}
+
+/// How far a trial goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Trying {
+    /// Build the module
+    Compile,
+    /// Load it as well, and take it away again
+    Run,
 }
 
 /// `pystap list`.

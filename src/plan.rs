@@ -5,11 +5,13 @@ use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::analysis::pairing::Habits;
 use crate::cli::{Exclusion, TargetArgs, WhatArgs};
 use crate::engine::stap::Armed;
+use crate::engine::uprobes::Probed;
 use crate::python::marks::{self, PROVIDER, Status};
 use crate::python::{Interpreter, Kind, PythonError};
 use crate::script::{Catalogue, Filters, MARKS, ProbedImage, Request, ScriptError};
@@ -17,7 +19,7 @@ use crate::service::Service;
 use crate::target::{MountNamespace, Process, Selection, TargetError, Targets};
 
 /// Kinds of events that are built in, with the marks each needs.
-const KINDS: [(&str, &[&str]); 6] = [
+pub(crate) const KINDS: [(&str, &[&str]); 6] = [
     ("call", &["function__entry"]),
     ("return", &["function__return"]),
     ("line", &["line"]),
@@ -55,13 +57,19 @@ pub struct TracePlan {
     pub warnings: Vec<String>,
     /// Marks that templates of the user's own name in their headers.
     own_marks: Vec<&'static str>,
+    /// Whether semaphores of other marks may be raised.
+    may_raise: bool,
 }
 
 /// An image to be probed.
 #[derive(Debug, Clone)]
 pub struct PlannedImage {
-    /// Path by which the kernel reaches it.
+    /// Path as the processes see it.
     pub path: PathBuf,
+    /// Processes that run it.
+    pub pids: Vec<u32>,
+    /// Whether its calls are complete only while the semaphore of the line mark is raised (Python 3.11), and it may be.
+    pub line_semaphore: bool,
     /// The interpreter in it.
     pub interpreter: Interpreter,
     /// Marks to arm.
@@ -105,7 +113,7 @@ pub enum PlanError {
         next: String,
     },
     /// The file of an interpreter is gone.
-    #[error("{path} was replaced or deleted while process {pid} runs it, and SystemTap can only probe files that are there, so nothing is traced; restart the process, then trace it", path = path.display())]
+    #[error("{path} was replaced or deleted while process {pid} runs it, and SystemTap can only probe files that are there, so it cannot trace this process; restart the process, or use --engine uprobes", path = path.display())]
     Replaced {
         /// The file.
         path: PathBuf,
@@ -113,7 +121,7 @@ pub enum PlanError {
         pid: u32,
     },
     /// The process lives in another mount namespace.
-    #[error("process {pid} runs {path} in a container (another mount namespace), where SystemTap cannot switch its marks on from outside, so nothing is traced; trace a process of the host instead (`pystap marks -p {pid}` shows what its interpreter has)", path = path.display())]
+    #[error("process {pid} runs {path} in a container (another mount namespace), where SystemTap cannot switch its marks on from outside, so it cannot trace this process; use --engine uprobes, which can", path = path.display())]
     Container {
         /// The file as the process sees it.
         path: PathBuf,
@@ -197,6 +205,7 @@ impl TracePlan {
             follow,
             warnings,
             own_marks,
+            may_raise: !what.no_line_semaphore,
         };
         plan.images = plan.choose_images(what.events.is_empty())?;
         Ok(plan)
@@ -218,6 +227,54 @@ impl TracePlan {
             events: self.events.clone(),
             filters: self.filters.clone(),
         }
+    }
+
+    /// The shortest call that is wanted, in nanoseconds; `None` when all are.
+    pub fn minimum_ns(&self) -> Option<u64> {
+        let minimum = self.min_duration?;
+        Some(u64::try_from(minimum.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Why SystemTap cannot probe what is planned; `None` when it can.
+    pub fn obstacle_for_stap(&self) -> Option<PlanError> {
+        self.images.iter().find_map(|image| {
+            let path = image.path.clone();
+            if let (true, Some(pid)) = (image.interpreter.replaced, image.pids.first()) {
+                return Some(PlanError::Replaced { path, pid: *pid });
+            }
+            let pid = image.pids.iter().find(|pid| elsewhere(**pid))?;
+            Some(PlanError::Container { path, pid: *pid })
+        })
+    }
+
+    /// Names of templates of the user's own that are to run.
+    pub fn own_templates<'a>(&'a self, catalogue: &'a Catalogue) -> impl Iterator<Item = &'a str> {
+        self.templates.iter().map(String::as_str).filter(|name| {
+            catalogue
+                .get(name)
+                .is_some_and(|template| template.is_users())
+        })
+    }
+
+    /// The images for the uprobes engine.
+    pub fn probed(&self) -> Vec<Probed> {
+        let probed = |image: &PlannedImage| Probed {
+            path: image.interpreter.reach.clone(),
+            inode: image.interpreter.file.inode,
+            image: Arc::clone(&image.interpreter.image),
+            marks: image.marks.clone(),
+            line_semaphore: image.line_semaphore,
+        };
+        self.images.iter().map(probed).collect()
+    }
+
+    /// What to say of images whose calls are complete only with the line mark's semaphore; `None` without any.
+    pub fn line_semaphore_note(&self) -> Option<String> {
+        let image = self.images.iter().find(|image| image.line_semaphore)?;
+        Some(format!(
+            "raising the line mark's semaphore in {}, because Python 3.11 reports few calls without it (--no-line-semaphore leaves it alone)",
+            image.path.display()
+        ))
     }
 
     /// Processes to trace from the start, those that run now.
@@ -307,20 +364,13 @@ impl TracePlan {
             if marks.is_empty() {
                 continue;
             }
-            if let (true, Some(pid)) = (interpreter.replaced, pids.first()) {
-                return Err(PlanError::Replaced {
-                    path: interpreter.path.clone(),
-                    pid: *pid,
-                });
-            }
-            if let Some(pid) = pids.iter().find(|pid| elsewhere(**pid)) {
-                return Err(PlanError::Container {
-                    path: interpreter.path.clone(),
-                    pid: *pid,
-                });
-            }
+            let raises = marks.iter().any(|mark| {
+                behaviour(interpreter, mark).is_some_and(|known| known.raise.is_some())
+            });
             images.push(PlannedImage {
                 path: interpreter.path.clone(),
+                pids: pids.clone(),
+                line_semaphore: raises && self.may_raise,
                 interpreter: interpreter.clone(),
                 marks,
             });
@@ -446,7 +496,16 @@ impl TracePlan {
             };
             for mark in &image.marks {
                 let known = marks::behaviour((version.major, version.minor), mark);
-                if matches!(known.status, Status::Useless | Status::Dangerous) {
+                // Then it is complete.
+                if known.raise.is_some() && image.line_semaphore {
+                    continue;
+                }
+                if known.raise.is_some() {
+                    self.warnings.push(format!(
+                        "few calls of Python {version} ({}) will be seen, and returns have no duration, because the semaphore of the line mark is left alone; leave out --no-line-semaphore to see all",
+                        image.path.display()
+                    ));
+                } else if matches!(known.status, Status::Useless | Status::Dangerous) {
                     self.warnings.push(format!(
                         "{mark} of Python {version} ({}): {}",
                         image.path.display(),
@@ -525,6 +584,12 @@ fn filters(what: &WhatArgs) -> Filters {
         }
     }
     filters
+}
+
+/// What a mark is known to do in this interpreter.
+fn behaviour(interpreter: &Interpreter, mark: &str) -> Option<marks::Behaviour> {
+    let version = interpreter.version.as_ref()?;
+    Some(marks::behaviour((version.major, version.minor), mark))
 }
 
 /// Whether a process sees other mounts than we do.
@@ -621,6 +686,12 @@ impl fmt::Display for TracePlan {
                     text,
                     "  mark     {PROVIDER}:{mark}, {sites} {}",
                     if sites == 1 { "site" } else { "sites" }
+                )?;
+            }
+            if image.line_semaphore {
+                writeln!(
+                    text,
+                    "  raised   the semaphore of {PROVIDER}:line, unless --no-line-semaphore"
                 )?;
             }
         }

@@ -1,6 +1,9 @@
 //! The subcommands, one file each. What is typed arrives here parsed; ELF and /proc are other rooms' business.
 
 mod catalogue;
+mod cleanup;
+mod doctor;
+mod engine;
 pub mod hold;
 mod manual;
 mod marks;
@@ -15,6 +18,7 @@ use std::io;
 use crate::cli::{Cli, Colour, Command, ScriptOf};
 use crate::console::{ColorWhen, Console, Exit, Verbosity};
 use crate::engine::stap::StapError;
+use crate::engine::uprobes::UprobesError;
 use crate::export::OpenError;
 use crate::plan::PlanError;
 use crate::script::ScriptError;
@@ -91,6 +95,16 @@ impl From<StapError> for Failure {
     }
 }
 
+impl From<UprobesError> for Failure {
+    fn from(error: UprobesError) -> Self {
+        let exit = match error {
+            UprobesError::System { .. } => Exit::Failed,
+            _ => Exit::Unready,
+        };
+        Failure::new(exit, error.to_string())
+    }
+}
+
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         Failure::new(Exit::Failed, error.to_string())
@@ -137,7 +151,11 @@ pub fn run(cli: Cli) -> u8 {
         Command::Script {
             command: ScriptOf::Trace(arguments),
         } => trace::script(arguments).map(Into::into),
+        Command::Cleanup => cleanup::run(&console).map(Into::into),
         Command::Marks(arguments) => marks::run(arguments, &console).map(Into::into),
+        Command::Doctor(arguments) => {
+            doctor::run(arguments, stdout_colour(cli.color), &console).map(Into::into)
+        }
         Command::List(arguments) => catalogue::list(arguments).map(Into::into),
         Command::Schema => catalogue::schema().map(Into::into),
         Command::Completions { shell } => manual::completions(*shell).map(Into::into),
@@ -161,5 +179,14 @@ pub fn run(cli: Cli) -> u8 {
             }
             failure.exit.code()
         }
+    }
+}
+
+/// Whether standard output takes colour.
+fn stdout_colour(colour: Colour) -> anstream::ColorChoice {
+    match colour {
+        Colour::Auto => anstream::AutoStream::choice(&io::stdout()),
+        Colour::Always => anstream::ColorChoice::Always,
+        Colour::Never => anstream::ColorChoice::Never,
     }
 }

@@ -149,6 +149,8 @@ pub(super) struct Session<'a> {
     /// To search for processes that start later; `None` when none can be targets.
     pub(super) newcomers: Option<Selection>,
     pub(super) max_events: Option<u64>,
+    /// Only calls of at least so many nanoseconds, where the engine does not measure them itself.
+    pub(super) minimum: Option<u64>,
     pub(super) console: &'a Console,
 }
 
@@ -168,6 +170,7 @@ struct Run<'a> {
     losses: Losses,
     tool_losses: Loss,
     delivered: u64,
+    unordered: u64,
     live: bool,
     stop: Option<Stop>,
     /// The engine has been asked to stop.
@@ -195,6 +198,7 @@ impl Session<'_> {
             losses: Losses::new(),
             tool_losses: Loss::default(),
             delivered: 0,
+            unordered: 0,
             live: false,
             stop: None,
             stopping: false,
@@ -235,6 +239,10 @@ impl Session<'_> {
                             run.last_alive = Instant::now();
                         }
                         run.message(message);
+                        // Nothing more is there at the moment: what is there shall be seen.
+                        if messages.is_empty() {
+                            run.flush();
+                        }
                     }
                     Err(_) => break false,
                 },
@@ -266,6 +274,7 @@ impl Run<'_> {
             }
             Message::Lost(stage, count) => self.losses.add(stage, count),
             Message::LostInKernel(total) => self.losses.raise(LossStage::Kernel, total),
+            Message::Late(count) => self.unordered += count,
             Message::Unparsed(count) => self.losses.add(LossStage::Decoder, count),
             Message::NotArmed(pid) => self.session.console.warning(format_args!(
                 "process {pid} has not switched its marks on yet, so its events may begin late; it does so when it next runs"
@@ -354,6 +363,15 @@ impl Run<'_> {
         let Some(depth) = self.session.pairing.feed(event) else {
             return false;
         };
+        if let Some(minimum) = self.session.minimum {
+            match &event.what {
+                What::Call { .. } => return false,
+                What::Return { duration_ns, .. } if duration_ns.is_none_or(|ns| ns < minimum) => {
+                    return false;
+                }
+                _ => {}
+            }
+        }
         let written = self.session.sink.event(event, depth);
         self.written(written)
     }
@@ -374,12 +392,17 @@ impl Run<'_> {
         }
     }
 
-    fn tick(&mut self) -> Result<(), super::Failure> {
+    /// Writes out what the sink has collected.
+    fn flush(&mut self) {
         if self.idle_flush && self.output_error.is_none() {
             self.idle_flush = false;
             let flushed = self.session.sink.flush();
             self.written(flushed);
         }
+    }
+
+    fn tick(&mut self) -> Result<(), super::Failure> {
+        self.flush();
         if !self.live || self.stop.is_some() {
             return Ok(());
         }
@@ -441,6 +464,7 @@ impl Run<'_> {
         let mut summary = Summary {
             ts: now(),
             delivered: self.delivered,
+            unordered: self.unordered,
             unpaired: self.session.pairing.unpaired().total(),
             wall_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
             ended: stop.word().to_owned(),

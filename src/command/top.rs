@@ -35,7 +35,7 @@ fn as_trace(
     targets: &cli::TargetArgs,
     of: Option<&String>,
     what: cli::WhatArgs,
-    stap: &cli::StapArgs,
+    engine: &cli::EngineArgs,
     duration: Option<Duration>,
 ) -> cli::Trace {
     let mut targets = targets.clone();
@@ -51,7 +51,7 @@ fn as_trace(
             format: None,
             output: None,
         },
-        stap: stap.clone(),
+        engine: engine.clone(),
         dry_run: false,
         compile_only: false,
         kernel: None,
@@ -92,7 +92,7 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
         &arguments.targets,
         arguments.of.as_ref(),
         arguments.what.clone(),
-        &arguments.stap,
+        &arguments.engine,
         arguments.duration,
     );
     let make = |output: Output, habits: Habits| -> Box<dyn Sink> {
@@ -135,7 +135,7 @@ pub(super) fn gc(arguments: &cli::Gc, console: &Console) -> Result<u8, Failure> 
         &arguments.targets,
         arguments.of.as_ref(),
         what,
-        &arguments.stap,
+        &arguments.engine,
         arguments.duration,
     );
     let make = |output: Output, habits: Habits| -> Box<dyn Sink> {
@@ -165,7 +165,7 @@ pub(super) fn stats(arguments: &cli::Stats, console: &Console) -> Result<u8, Fai
         &arguments.targets,
         None,
         what,
-        &arguments.stap,
+        &arguments.engine,
         arguments.duration,
     );
     let make = |output: Output, habits: Habits| -> Box<dyn Sink> {

@@ -1,18 +1,16 @@
 //! `pystap trace`: from what was typed to a running session, and `pystap script trace`, which stops at the script.
 
 use std::io::{IsTerminal, Write};
-
-use crossbeam_channel::select;
+use std::path::PathBuf;
 
 use super::Failure;
+use super::engine::{self, Choice, Engine, Ready};
 use super::session::{self, Outcome, Session, Stop, Stops};
 use crate::analysis::pairing::{Habits, Pairing};
 use crate::cli::{self, Colour, Format};
 use crate::console::{Console, Exit};
-use crate::engine::stap::diagnostics::Severity;
-use crate::engine::stap::{
-    self, Compilation, Compiling, Module, Progress, Script, Stap, StapError, Start, Toolchain,
-};
+use crate::engine::stap::{self, Script, Start, Toolchain};
+use crate::engine::uprobes::Plan as UprobesPlan;
 use crate::event::{self, ArmedMark, SessionTarget};
 use crate::export::{Output, Sink, flow, json};
 use crate::plan::{TracePlan, check_template_directory, template_directories};
@@ -22,15 +20,16 @@ use crate::script::{self, Catalogue, Tapsets};
 use crate::service::Service;
 use crate::target::{Launched, Selection, Watch};
 
-/// A plan with its script.
+/// A plan, and where its templates are.
 struct Prepared {
     plan: TracePlan,
-    script: Script,
+    catalogue: Catalogue,
+    directories: Vec<PathBuf>,
 }
 
 fn prepare(arguments: &cli::Trace) -> Result<Prepared, Failure> {
     if let Some((argument, instead)) = arguments
-        .stap
+        .engine
         .stap_args
         .iter()
         .find_map(|argument| Some((argument, stap::arguments::replacement(argument)?)))
@@ -42,29 +41,48 @@ fn prepare(arguments: &cli::Trace) -> Result<Prepared, Failure> {
             ),
         ));
     }
-    check_template_directory(arguments.stap.template_dir.as_deref())?;
-    let directories = template_directories(arguments.stap.template_dir.as_deref());
+    check_template_directory(arguments.engine.template_dir.as_deref())?;
+    let directories = template_directories(arguments.engine.template_dir.as_deref());
     let catalogue = Catalogue::load(&directories)?;
     let plan = TracePlan::new(&arguments.targets, &arguments.what, &catalogue)?;
-    let script = Script {
-        text: script::render(&catalogue, &plan.request())?,
-        tapsets: Tapsets::load(&directories)?,
-        images: plan
-            .images
-            .iter()
-            .map(|image| (image.path.clone(), image.interpreter.image.build_id.clone()))
-            .collect(),
-        arguments: arguments.stap.stap_args.clone(),
+    let prepared = Prepared {
+        plan,
+        catalogue,
+        directories,
     };
-    Ok(Prepared { plan, script })
+    // The user's own mistakes come before what the host lacks.
+    if prepared
+        .plan
+        .own_templates(&prepared.catalogue)
+        .next()
+        .is_some()
+    {
+        prepared.script(arguments)?;
+    }
+    Ok(prepared)
+}
+
+impl Prepared {
+    /// The script for stap.
+    fn script(&self, arguments: &cli::Trace) -> Result<Script, Failure> {
+        Ok(Script {
+            text: script::render(&self.catalogue, &self.plan.request())?,
+            tapsets: Tapsets::load(&self.directories)?,
+            images: self
+                .plan
+                .images
+                .iter()
+                .map(|image| (image.path.clone(), image.interpreter.image.build_id.clone()))
+                .collect(),
+            arguments: arguments.engine.stap_args.clone(),
+        })
+    }
 }
 
 /// Prints the script alone.
 pub(super) fn script(arguments: &cli::Trace) -> Result<Exit, Failure> {
-    let prepared = prepare(arguments)?;
-    std::io::stdout()
-        .lock()
-        .write_all(prepared.script.text.as_bytes())?;
+    let script = prepare(arguments)?.script(arguments)?;
+    std::io::stdout().lock().write_all(script.text.as_bytes())?;
     Ok(Exit::Done)
 }
 
@@ -106,22 +124,16 @@ pub(super) fn run_into(
     console: &Console,
     make_sink: &MakeSink<'_>,
 ) -> Result<u8, Failure> {
-    let Prepared { plan, script } = prepare(arguments)?;
+    let prepared = prepare(arguments)?;
+    let plan = &prepared.plan;
     for warning in &plan.warnings {
         console.warning(warning);
     }
+    let choice = engine::choose(arguments, plan, &prepared.catalogue);
     if arguments.dry_run {
-        return dry_run(arguments, &plan, &script, console).map(Into::into);
+        return dry_run(arguments, &prepared, choice, console).map(Into::into);
     }
-    // Cheap obstacles first, so that nobody waits for a compiler in vain. A stap that was named may be a wrapper that
-    // does its work elsewhere; what it can do is for it to say.
-    if !arguments.compile_only
-        && arguments.stap.stap.is_none()
-        && let Some(obstacle) = stap::forbidden()
-    {
-        return Err(obstacle.into());
-    }
-    let toolchain = Toolchain::find(arguments.stap.stap.as_deref(), arguments.kernel.as_deref())?;
+    let choice = choice?;
     let stops = Stops::listen().map_err(|error| {
         Failure::new(
             Exit::Failed,
@@ -136,28 +148,9 @@ pub(super) fn run_into(
             stops.give_up(),
         )?)
     };
-    let (engine, removed) = Stap::new(toolchain)?;
-    for thing in removed {
-        console.note(format_args!("removed {thing}"));
-    }
-    let module = match engine.compile(&script)? {
-        Compilation::Kept(module) => {
-            console.detail(format_args!(
-                "the probe script was compiled before: {}",
-                module.path.display()
-            ));
-            module
-        }
-        Compilation::Running(compiling) => match compile(compiling, &stops, console)? {
-            Some(module) => module,
-            None => return Ok(Exit::Done.into()),
-        },
-    };
-    let Some(output) = output else {
-        console.note(format_args!(
-            "compiled; traces with the same options start at once now ({})",
-            module.path.display()
-        ));
+    let script = || prepared.script(arguments);
+    let ready = engine::prepare(arguments, plan, choice, script, &stops, console)?;
+    let (Some((ready, notes)), Some(output)) = (ready, output) else {
         return Ok(Exit::Done.into());
     };
     let surroundings = Surroundings {
@@ -166,84 +159,62 @@ pub(super) fn run_into(
         stops: &stops,
         console,
     };
-    let outcome = trace(&surroundings, plan, engine, &module, output)?;
+    let outcome = trace(&surroundings, plan, ready, &notes, output)?;
     Ok(conclude(arguments, &outcome, console))
 }
 
 fn dry_run(
     arguments: &cli::Trace,
-    plan: &TracePlan,
-    script: &Script,
+    prepared: &Prepared,
+    choice: Result<Choice, Failure>,
     console: &Console,
 ) -> Result<Exit, Failure> {
-    let toolchain = Toolchain::find(arguments.stap.stap.as_deref(), arguments.kernel.as_deref())
-        .unwrap_or_else(|error| {
-            console.warning(error);
-            Toolchain::assumed()
-        });
-    let [compile, run] =
-        stap::command_lines(&toolchain, script, &start(arguments, plan, plan.pids()));
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{plan}\nscript.stp\n")?;
-    for line in script.text.lines() {
-        writeln!(
-            out,
-            "{}",
-            if line.is_empty() {
-                String::new()
-            } else {
-                format!("    {line}")
-            }
-        )?;
-    }
-    writeln!(out, "compile    {compile}\nrun        {run}")?;
-    Ok(Exit::Done)
-}
-
-/// Waits for stap. `None` when the user stopped it.
-fn compile(
-    compiling: Compiling,
-    stops: &Stops,
-    console: &Console,
-) -> Result<Option<Module>, Failure> {
-    let spinner = console.spinner("compiling the probe script");
-    let mut said = Vec::new();
-    let ended = loop {
-        select! {
-            recv(compiling.progress()) -> progress => match progress {
-                Ok(Progress::Diagnostic(diagnostic)) => said.push(*diagnostic),
-                Ok(Progress::Ended) | Err(_) => break true,
-            },
-            recv(stops.requests()) -> _ => break false,
+    let plan = &prepared.plan;
+    let (engine, reason) = match choice {
+        Ok(Choice { engine, reason }) => (engine, reason),
+        Err(obstacle) => {
+            console.warning(&obstacle.message);
+            let options = &arguments.engine;
+            let found = Toolchain::find(options.stap.as_deref(), arguments.kernel.as_deref());
+            let toolchain = found.unwrap_or_else(|error| {
+                if error.to_string() != obstacle.message {
+                    console.warning(error);
+                }
+                Toolchain::assumed()
+            });
+            (Engine::Stap(toolchain), None)
         }
     };
-    if !ended {
-        drop(compiling);
-        drop(spinner);
-        console.note("stopped while the probe script was compiled; nothing was traced");
-        return Ok(None);
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{plan}")?;
+    if let Some(reason) = reason {
+        writeln!(out, "engine     {reason}")?;
     }
-    let module = compiling.finish(&said);
-    drop(spinner);
-    for diagnostic in &said {
-        console.detail(format_args!("stap: {}", diagnostic.message));
-    }
-    module.map(Some).map_err(|error| {
-        // stap's own words with its caret belong to the sentence.
-        let excerpt = match &error {
-            StapError::NotCompiled { .. } => said
-                .iter()
-                .filter(|diagnostic| diagnostic.severity == Severity::Error)
-                .map(|diagnostic| diagnostic.excerpt.as_str())
-                .collect::<Vec<_>>()
-                .join("\n"),
-            _ => String::new(),
-        };
-        Failure {
-            excerpt,
-            ..Failure::from(error)
+    match engine {
+        Engine::Uprobes(tracefs) => {
+            writeln!(out, "events in  {}\n", tracefs.root().display())?;
+            write!(out, "{}", UprobesPlan::new(&plan.probed())?)?;
         }
-    })
+        Engine::Stap(toolchain) => {
+            let script = prepared.script(arguments)?;
+            let [compile, run] =
+                stap::command_lines(&toolchain, &script, &start(arguments, plan, plan.pids()));
+            writeln!(out, "script.stp\n")?;
+            for line in script.text.lines() {
+                writeln!(
+                    out,
+                    "{}",
+                    if line.is_empty() {
+                        String::new()
+                    } else {
+                        format!("    {line}")
+                    }
+                )?;
+            }
+            writeln!(out, "compile    {compile}\nrun        {run}")?;
+        }
+    }
+    Ok(Exit::Done)
 }
 
 /// How to run the module for these processes.
@@ -257,10 +228,8 @@ fn start(arguments: &cli::Trace, plan: &TracePlan, targets: Vec<u32>) -> Start {
         only: alone,
         targets,
         follow: plan.follow,
-        min_duration: plan.min_duration.map_or(0, |minimum| {
-            u64::try_from(minimum.as_nanos()).unwrap_or(u64::MAX)
-        }),
-        buffer: arguments.stap.buffer,
+        min_duration: plan.minimum_ns().unwrap_or(0),
+        buffer: arguments.engine.buffer,
         armed: plan.semaphores(),
         images: plan.images.iter().map(|image| image.path.clone()).collect(),
     }
@@ -285,9 +254,9 @@ struct Surroundings<'a> {
 
 fn trace(
     surroundings: &Surroundings<'_>,
-    plan: TracePlan,
-    engine: Stap,
-    module: &Module,
+    plan: &TracePlan,
+    ready: Ready,
+    notes: &[String],
     output: Output,
 ) -> Result<Outcome, Failure> {
     let Surroundings {
@@ -310,11 +279,11 @@ fn trace(
         targets.push(launched.pid());
         watch.add(launched.pid(), launched.start_time())?;
     }
-    let stap_version = engine.toolchain().version.clone();
-    let mut opening = session_line(&plan, &stap_version);
+    let mut opening = session_line(plan, ready.name(), notes);
     let sink = make_sink(output, plan.habits());
     let starting = console.spinner("arming the probes");
-    let running = engine.run(module, start(arguments, &plan, targets))?;
+    let measures = ready.measures();
+    let running = ready.start(plan, start(arguments, plan, targets))?;
     if let Some(launched) = &launched {
         opening.targets.push(SessionTarget {
             pid: launched.pid(),
@@ -346,7 +315,7 @@ fn trace(
         subprocesses: plan.follow,
     });
     let running_session = Session {
-        engine: Box::new(running),
+        engine: running,
         sink,
         pairing: Pairing::with_habits(plan.habits()),
         filters: plan.filters.clone(),
@@ -354,6 +323,7 @@ fn trace(
         launched,
         newcomers,
         max_events: arguments.output.max_events,
+        minimum: plan.minimum_ns().filter(|_| !measures),
         console,
     };
     let mut starting = Some(starting);
@@ -403,14 +373,12 @@ fn sink(arguments: &cli::Trace, colour: Colour, output: Output, habits: Habits) 
     }
 }
 
-fn session_line(plan: &TracePlan, stap_version: &str) -> event::Session {
+fn session_line(plan: &TracePlan, engine: &str, notes: &[String]) -> event::Session {
     event::Session {
         ts: 0,
         pystap: env!("CARGO_PKG_VERSION").to_owned(),
-        engine: "stap".to_owned(),
-        notes: std::iter::once(format!("SystemTap {stap_version}, kernel module"))
-            .chain(plan.warnings.iter().cloned())
-            .collect(),
+        engine: engine.to_owned(),
+        notes: notes.iter().chain(&plan.warnings).cloned().collect(),
         targets: plan
             .targets
             .processes

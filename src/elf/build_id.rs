@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::layout::Layout;
 use super::notes::notes;
+use super::{Architecture, Machine};
 
 /// `NT_GNU_BUILD_ID` of the GNU note types.
 const BUILD_ID: u32 = 3;
@@ -19,11 +20,34 @@ pub(super) fn build_id(layout: &Layout) -> Option<String> {
         .filter_map(|section| Some((section.contents?, section.alignment)));
     in_segments
         .chain(in_section)
-        .flat_map(|(bytes, alignment)| notes(bytes, alignment, layout.architecture))
+        .find_map(|(bytes, alignment)| build_id_in(bytes, alignment, layout.architecture))
+}
+
+/// The build id in the records of a note section or segment.
+pub(super) fn build_id_in(
+    bytes: &[u8],
+    alignment: u64,
+    architecture: Architecture,
+) -> Option<String> {
+    notes(bytes, alignment, architecture)
         .flatten()
         .find(|note| note.owner == b"GNU" && note.kind == BUILD_ID)
         .filter(|note| (1..=MOST_BYTES).contains(&note.description.len()))
         .map(|note| hexadecimal(note.description))
+}
+
+/// The build id in what `/sys/kernel/notes` holds: the notes of the running kernel, in this machine's byte order.
+pub fn kernel_build_id(notes: &[u8]) -> Option<String> {
+    let ours = Architecture {
+        machine: Machine::Other(0),
+        address_size: if cfg!(target_pointer_width = "64") {
+            8
+        } else {
+            4
+        },
+        little_endian: cfg!(target_endian = "little"),
+    };
+    build_id_in(notes, 4, ours)
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

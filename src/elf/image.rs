@@ -61,10 +61,15 @@ fn read(path: &Path) -> Result<Vec<u8>, ElfError> {
         path: path.to_path_buf(),
         reason,
     };
-    // Asked before opening, because opening a device can act on it; and again of what was really opened.
-    check(path, &std::fs::metadata(path).map_err(unreadable)?)?;
-    let file = open_without_waiting(path).map_err(unreadable)?;
-    check(path, &file.metadata().map_err(unreadable)?)?;
+    let file = open_ordinary(path)?;
+    let size = file.metadata().map_err(unreadable)?.len();
+    if size > LARGEST_FILE {
+        return Err(ElfError::TooLarge {
+            path: path.to_path_buf(),
+            size,
+            limit: LARGEST_FILE,
+        });
+    }
 
     let mut bytes = Vec::new();
     // A file that grows while it is read must not get past the limit either.
@@ -72,6 +77,19 @@ fn read(path: &Path) -> Result<Vec<u8>, ElfError> {
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
     Ok(bytes)
+}
+
+/// Opens an ordinary file of any size.
+pub(super) fn open_ordinary(path: &Path) -> Result<File, ElfError> {
+    let unreadable = |reason| ElfError::Unreadable {
+        path: path.to_path_buf(),
+        reason,
+    };
+    // Asked before opening, because opening a device can act on it; and again of what was really opened.
+    check(path, &std::fs::metadata(path).map_err(unreadable)?)?;
+    let file = open_without_waiting(path).map_err(unreadable)?;
+    check(path, &file.metadata().map_err(unreadable)?)?;
+    Ok(file)
 }
 
 fn open_without_waiting(path: &Path) -> std::io::Result<File> {
@@ -84,16 +102,7 @@ fn open_without_waiting(path: &Path) -> std::io::Result<File> {
 fn check(path: &Path, metadata: &Metadata) -> Result<(), ElfError> {
     let kind = metadata.file_type();
     let what = if kind.is_file() {
-        let size = metadata.len();
-        return if size > LARGEST_FILE {
-            Err(ElfError::TooLarge {
-                path: path.to_path_buf(),
-                size,
-                limit: LARGEST_FILE,
-            })
-        } else {
-            Ok(())
-        };
+        return Ok(());
     } else if kind.is_dir() {
         "a directory"
     } else if kind.is_fifo() {

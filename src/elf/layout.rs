@@ -1,12 +1,12 @@
-//! The frame of an ELF file: header, sections by name, and which address stands at which file offset. The only file that
-//! calls goblin, and only for headers: goblin's complete parse reads symbols and relocations that nobody here needs, and
+//! The frame of an ELF file: header, sections by name, and which address stands at which file offset. Calls goblin
+//! only for headers: goblin's complete parse reads symbols and relocations that nobody here needs, and
 //! refuses files over damage in them. Must not interpret what is in a section.
 
 use std::ops::Range;
 use std::path::Path;
 
 use goblin::container::Ctx;
-use goblin::elf::header::{EM_386, EM_AARCH64, EM_X86_64, SELFMAG};
+use goblin::elf::header::SELFMAG;
 use goblin::elf::program_header::{PF_X, PT_DYNAMIC, PT_LOAD, PT_NOTE};
 use goblin::elf::section_header::{SHN_UNDEF, SHN_XINDEX, SHT_NOBITS};
 use goblin::elf::{Elf, Header, ProgramHeader, SectionHeader};
@@ -42,11 +42,7 @@ impl<'a> Layout<'a> {
         let byte_order = header.endianness().map_err(|e| malformed(e.to_string()))?;
         let context = Ctx::new(container, byte_order);
         let architecture = Architecture {
-            machine: match header.e_machine {
-                EM_386 | EM_X86_64 => Machine::X86,
-                EM_AARCH64 => Machine::Aarch64,
-                other => Machine::Other(other),
-            },
+            machine: Machine::of(header.e_machine),
             address_size: if container.is_big() { 8 } else { 4 },
             little_endian: byte_order.is_little(),
         };
@@ -202,7 +198,7 @@ fn range(offset: u64, length: u64) -> Option<Range<usize>> {
 }
 
 /// The ELF header, or what the file is instead.
-fn parse_header(path: &Path, bytes: &[u8]) -> Result<Header, ElfError> {
+pub(super) fn parse_header(path: &Path, bytes: &[u8]) -> Result<Header, ElfError> {
     if let Some(line) = bytes.strip_prefix(b"#!") {
         return Err(script(path, line));
     }

@@ -1,11 +1,18 @@
 //! What an ELF file says about probing it: its SystemTap notes, its build id, the libraries it needs. The only room that
-//! knows goblin; it reads files and byte strings and never looks at processes or runs anything.
+//! knows goblin and gimli; it reads files and byte strings and never looks at processes or runs anything.
 //!
 //! [`Image::open`] is the door. Below it, `layout` holds the headers and maps addresses to file offsets, `notes` walks note
 //! records, `stapsdt` reads SystemTap's own, [`parse_arguments`] understands the operands in them, and [`register`] knows
 //! the register names.
+//!
+//! [`DebugInformation`] is the second door: whether debug information can be used. Its files may be too large to be read
+//! whole, so `container` reads them section by section; `separate` knows where debug information is kept apart.
 
 mod build_id;
+mod container;
+mod debug;
+#[cfg(test)]
+mod debug_tests;
 mod dynamic;
 mod error;
 mod image;
@@ -14,6 +21,7 @@ mod notes;
 mod operand;
 mod reader;
 mod registers;
+mod separate;
 mod stapsdt;
 #[cfg(test)]
 mod synthetic;
@@ -24,9 +32,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
+pub use build_id::kernel_build_id;
+pub use container::Compression;
+pub use debug::{DebugError, DebugInformation, Resolved, Separation, Supplement};
 pub use error::ElfError;
 pub use operand::parse_arguments;
 pub use registers::{Register, RegisterKind, register};
+pub use separate::DebugDirectories;
 
 /// An ELF file that was examined: an interpreter, a shared library.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,6 +90,18 @@ pub enum Machine {
     Aarch64,
     /// Anything else: operands are kept as text.
     Other(u16),
+}
+
+impl Machine {
+    /// The machine with this `e_machine`.
+    fn of(number: u16) -> Machine {
+        use goblin::elf::header::{EM_386, EM_AARCH64, EM_X86_64};
+        match number {
+            EM_386 | EM_X86_64 => Machine::X86,
+            EM_AARCH64 => Machine::Aarch64,
+            other => Machine::Other(other),
+        }
+    }
 }
 
 /// One mark (`provider:name`) with all its sites.

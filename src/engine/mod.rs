@@ -3,12 +3,14 @@
 //! An engine runs on threads of its own. What it has to say comes as [`Message`]s over a bounded channel; it never
 //! waits for the reader of that channel, and what does not fit is counted as lost.
 
+pub mod order;
 pub mod stap;
+pub mod uprobes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 
 use crate::event::{Event, LossStage};
 
@@ -25,6 +27,8 @@ pub enum Message {
     Lost(LossStage, u64),
     /// So many events are known to be lost in the kernel over the whole session, so far.
     LostInKernel(u64),
+    /// So many events came too late to be put in their order.
+    Late(u64),
     /// Records could not be decoded.
     Unparsed(u64),
     /// This process was asked to be traced, but its marks were not switched on in time.
@@ -38,6 +42,44 @@ pub enum Message {
         /// Whether it ended as it should.
         clean: bool,
     },
+}
+
+/// Events that may wait for a slow reader of ours; more are dropped and counted. Some 20 MB.
+const BACKLOG: usize = 200_000;
+
+/// Where an engine puts what it has to say. Never waits.
+#[derive(Debug, Clone)]
+pub struct Outlet {
+    messages: Sender<Message>,
+    backlog: Arc<AtomicUsize>,
+}
+
+impl Outlet {
+    /// An outlet into this channel.
+    pub fn new(messages: Sender<Message>) -> Outlet {
+        Outlet {
+            messages,
+            backlog: Arc::new(AtomicUsize::new(0)),
+        }
+    }
+
+    /// Says something.
+    pub fn say(&self, message: Message) {
+        // Nobody listens any longer: then nobody misses it.
+        let _ = self.messages.send(message);
+    }
+
+    /// Passes events on, or says that they are lost because nobody takes the ones before.
+    pub fn events(&self, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        if self.backlog.load(Ordering::Relaxed) > BACKLOG {
+            self.say(Message::Lost(LossStage::Output, events.len() as u64));
+        } else {
+            self.say(Message::Events(Batch::new(events, &self.backlog)));
+        }
+    }
 }
 
 /// Events on their way to a reader. While a batch lives, its events count as backlog.

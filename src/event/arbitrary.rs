@@ -149,10 +149,19 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
 }
 
 pub(crate) fn summary() -> impl Strategy<Value = Summary> {
-    let numbers = proptest::array::uniform7(any::<u64>());
+    let numbers = proptest::array::uniform8(any::<u64>());
     let rest = (any::<bool>(), any::<String>(), option::of(any::<i32>()));
     (numbers, rest).prop_map(|(numbers, (uncounted, ended, command_status))| {
-        let [ts, delivered, lost, skipped, unparsed, unpaired, wall_ns] = numbers;
+        let [
+            ts,
+            delivered,
+            lost,
+            skipped,
+            unparsed,
+            unordered,
+            unpaired,
+            wall_ns,
+        ] = numbers;
         Summary {
             ts,
             delivered,
@@ -160,6 +169,7 @@ pub(crate) fn summary() -> impl Strategy<Value = Summary> {
             skipped,
             unparsed,
             uncounted,
+            unordered,
             unpaired,
             wall_ns,
             ended,

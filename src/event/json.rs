@@ -219,6 +219,7 @@ pub fn summary(summary: &Summary, out: &mut Vec<u8>) {
         ("lost", summary.lost),
         ("skipped", summary.skipped),
         ("unparsed", summary.unparsed),
+        ("unordered", summary.unordered),
         ("unpaired", summary.unpaired),
         ("wall_ns", summary.wall_ns),
     ] {
@@ -551,6 +552,7 @@ struct Flat {
     skipped: Option<u64>,
     unparsed: Option<u64>,
     uncounted: Option<bool>,
+    unordered: Option<u64>,
     unpaired: Option<u64>,
     wall_ns: Option<u64>,
     ended: Option<String>,
@@ -640,6 +642,7 @@ impl Flat {
             skipped: self.need(self.skipped, "skipped")?,
             unparsed: self.need(self.unparsed, "unparsed")?,
             uncounted: self.uncounted.unwrap_or(false),
+            unordered: self.unordered.unwrap_or(0),
             unpaired: self.need(self.unpaired, "unpaired")?,
             wall_ns: self.need(self.wall_ns, "wall_ns")?,
             ended: self.need(ended, "ended")?,

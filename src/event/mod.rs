@@ -263,6 +263,8 @@ pub struct Summary {
     pub unparsed: u64,
     /// Whether more may be lost than these numbers say, because nobody could count it.
     pub uncounted: bool,
+    /// Events written after a later one, because they came too late to be put in their order.
+    pub unordered: u64,
     /// Returns without a call and calls without a return, as far as pairing saw.
     pub unpaired: u64,
     /// Wall time of the session in nanoseconds.

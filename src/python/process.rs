@@ -66,6 +66,29 @@ pub(crate) fn maps_one_of(pid: u32, files: &HashSet<FileId>) -> Result<bool, Pyt
     }))
 }
 
+/// Whether a process runs an interpreter as far as names tell: its program is called Python, or it has mapped a libpython.
+/// No file is read, for the same reason.
+///
+/// # Errors
+///
+/// As [`Interpreter::of_process`], as far as they concern /proc.
+pub(crate) fn looks_like_python(pid: u32) -> Result<bool, PythonError> {
+    let failed = |error| explained(pid, error);
+    let process = open(pid)?;
+    if process.stat().map_err(failed)?.flags & KERNEL_THREAD != 0 {
+        return Ok(false);
+    }
+    let executable = process.exe().map_err(failed)?;
+    if name::may_be_interpreter(&without_mark_of_deletion(&executable).0) {
+        return Ok(true);
+    }
+    let maps = process.maps().map_err(failed)?;
+    Ok(maps.iter().any(|map| match &map.pathname {
+        MMapPath::Path(path) => name::may_be_library(&without_mark_of_deletion(path).0),
+        _ => false,
+    }))
+}
+
 fn open(pid: u32) -> Result<Process, PythonError> {
     let no_process = PythonError::NoProcess { pid };
     let Ok(id) = i32::try_from(pid) else {

@@ -12,9 +12,13 @@
 //! A byte of 128 or more in a glob therefore becomes "any such byte" in the expression: the kernel lets too much through
 //! rather than too little, and [`Glob::matches`] has the last word in user space. [`Glob::is_exact_in_stap`] tells.
 
+mod ftrace;
+
 use std::fmt::Write as _;
 
 use thiserror::Error;
+
+pub use self::ftrace::FtraceGlob;
 
 /// Longest pattern in bytes: no string that a probe reads with stap's usual settings is longer.
 pub const LONGEST_PATTERN: usize = 510;

@@ -116,6 +116,46 @@ impl Process {
     }
 }
 
+/// Every process that runs Python, by the name of its program or by a libpython in it; a program of another name with an
+/// interpreter linked into it is not found. For a look at a host, not for tracing: what cannot be looked at is left out,
+/// and said in the notes.
+///
+/// # Errors
+///
+/// [`TargetError::Table`].
+pub fn running() -> Result<Targets, TargetError> {
+    let mut scan = Scan {
+        table: Table::read()?,
+        examined: Examined::default(),
+        unreadable: 0,
+    };
+    let mut refused = 0;
+    let processes = scan.python_among(|entry| match python::looks_like_python(entry.pid) {
+        Ok(looks) => looks,
+        Err(PythonError::Permission { .. }) => {
+            refused += 1;
+            false
+        }
+        Err(_) => false,
+    });
+    let hidden = refused + scan.unreadable;
+    let which = match hidden {
+        1 => "one process".to_owned(),
+        count => format!("{count} processes"),
+    };
+    let remedy = if rustix::process::geteuid().is_root() {
+        "closed even to root (in a container, CAP_SYS_PTRACE opens them)"
+    } else {
+        "closed to this user: run pystap as root to include them"
+    };
+    let notes = (hidden > 0).then(|| format!("{which} could not be looked at, {remedy}"));
+    Ok(Targets {
+        processes,
+        notes: notes.into_iter().collect(),
+        ..Targets::default()
+    })
+}
+
 fn described(entry: &Entry, examined: &mut Examined) -> Result<Process, PythonError> {
     let pid = entry.pid;
     let interpreters = Interpreter::of_process_among(pid, examined)?;

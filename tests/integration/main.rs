@@ -2,8 +2,10 @@
 
 mod cli;
 mod command;
+mod doctor;
 mod ground_truth;
 mod live;
+mod live_doctor;
 mod prefill;
 mod recordings;
 mod scripts;

@@ -4,7 +4,7 @@
 use std::fs;
 
 use crate::command::{Ended, command, kinds, run};
-use crate::live::SCRIPTS;
+use crate::{live, live_doctor};
 
 /// The release of the one kernel of this tree.
 fn kernel() -> String {
@@ -29,7 +29,7 @@ fn compile(python: &str, options: &[&str]) -> Ended {
 #[test]
 #[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]
 fn every_script_of_the_live_tests_becomes_a_module() {
-    for script in SCRIPTS {
+    for script in live::SCRIPTS.into_iter().chain(live_doctor::SCRIPTS) {
         let compiled = compile(script.python, script.options);
         assert_eq!(compiled.code, 0, "{script:?}: {}", compiled.stderr);
         // Nothing may go wrong twice: the second time it is found.

@@ -94,7 +94,9 @@ impl Tools {
         let module = Module {
             path: self.path("stap_0123_1.ko"),
         };
-        let running = engine.run(&module, Start::default()).expect("it starts");
+        let running = engine
+            .run(&module, Start::default(), None)
+            .expect("it starts");
         let mut said = Said::default();
         loop {
             let message = running.messages().recv_timeout(Duration::from_secs(60));

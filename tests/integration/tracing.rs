@@ -1,6 +1,7 @@
 //! A session of `pystap trace` in a test: started, waited for within bounds, its events read back with pystap's own reader
 //! and checked against the schema. Every wait has a bound and a condition.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -124,14 +125,28 @@ impl Tracing {
         });
     }
 
-    /// Bytes that pystap has read: images, and later what its loader sends.
-    pub(crate) fn input(&self) -> u64 {
-        let account = fs::read_to_string(format!("/proc/{}/io", self.child.id()));
-        account
-            .expect("it runs")
-            .lines()
-            .find_map(|line| line.strip_prefix("rchar: ")?.parse().ok())
-            .expect("a count")
+    /// Whether this is in the events that were written so far.
+    pub(crate) fn has_written(&self, text: &str) -> bool {
+        fs::read_to_string(&self.output).is_ok_and(|written| written.contains(text))
+    }
+
+    /// Waits until pystap has nothing to do: for a second it takes hardly any time of a processor.
+    pub(crate) fn wait_until_idle(&self) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        let ticks = || {
+            let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
+            let stat = stat.expect("it runs");
+            stat.utime + stat.stime
+        };
+        let last = Cell::new((ticks(), Instant::now()));
+        eventually("it is idle", || {
+            let (before, since) = last.get();
+            let now = ticks();
+            if now > before + 1 {
+                last.set((now, Instant::now()));
+            }
+            since.elapsed() >= Duration::from_secs(1) && now <= before + 1
+        });
     }
 
     /// Sends a signal to pystap.
@@ -180,7 +195,12 @@ impl Drop for Tracing {
 }
 
 fn session(arguments: &[OsString]) -> std::process::Command {
-    let mut command = command(arguments);
+    let mut command = command(arguments.first());
+    // A test can name it, too.
+    if let Some(engine) = engine().filter(|_| !arguments.iter().any(|word| word == "--engine")) {
+        command.args(["--engine", &engine]);
+    }
+    command.args(arguments.iter().skip(1));
     // The cache of compiled scripts is found through it.
     if let Some(home) = std::env::var_os("HOME") {
         command.env("HOME", home);
@@ -345,9 +365,35 @@ pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Names of the modules that stap made and that are loaded.
+/// The engine that the tests are run with; the one that pystap chooses unless it is said.
+pub(crate) fn engine() -> Option<String> {
+    std::env::var("PYSTAP_TEST_ENGINE").ok()
+}
+
+/// What sessions have in the kernel: modules of stap, groups of uprobe events.
+pub(crate) fn armed() -> Vec<String> {
+    let mut armed = modules();
+    armed.extend(groups());
+    armed
+}
+
+/// Groups of uprobe events that pystap made.
+pub(crate) fn groups() -> Vec<String> {
+    let definitions = fs::read_to_string("/sys/kernel/tracing/uprobe_events").unwrap_or_default();
+    let mut groups: Vec<String> = definitions
+        .lines()
+        .filter_map(|line| line.split_once(':')?.1.split_once('/'))
+        .map(|(group, _)| group.to_owned())
+        .filter(|group| group.starts_with("pystap_"))
+        .collect();
+    groups.sort();
+    groups.dedup();
+    groups
+}
+
+/// Names of the modules that stap made and that are loaded; none where the kernel has no modules.
 pub(crate) fn modules() -> Vec<String> {
-    let modules = fs::read_to_string("/proc/modules").expect("a kernel with modules");
+    let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
     modules
         .lines()
         .filter_map(|line| line.split(' ').next())
@@ -377,16 +423,16 @@ pub(crate) fn directories() -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-/// Runs a test, after which everything that a session needs must be gone: module, loader, directory. What was there
+/// Runs a test, after which everything that a session needs must be gone: module or probes, loader, directory. What was there
 /// before, because an earlier test failed, is not held against it.
 pub(crate) fn leaves_nothing(test: impl FnOnce()) {
-    let before = (modules(), loaders(), directories());
+    let before = (armed(), loaders(), directories());
     test();
-    let (mut modules, mut loaders, mut directories) = (modules(), loaders(), directories());
-    modules.retain(|name| !before.0.contains(name));
+    let (mut armed, mut loaders, mut directories) = (armed(), loaders(), directories());
+    armed.retain(|name| !before.0.contains(name));
     loaders.retain(|pid| !before.1.contains(pid));
     directories.retain(|path| !before.2.contains(path));
-    assert_eq!(modules, Vec::<String>::new(), "modules are still loaded");
+    assert_eq!(armed, Vec::<String>::new(), "something is still armed");
     assert_eq!(loaders, Vec::<u32>::new(), "loaders still run");
     assert_eq!(directories, Vec::<PathBuf>::new(), "directories are left");
 }

@@ -79,7 +79,8 @@ pub fn shell_line(program: &Path, arguments: &[OsString]) -> String {
         .join(" ")
 }
 
-fn shell_word(word: &str) -> String {
+/// A word as a shell reads it back.
+pub(crate) fn shell_word(word: &str) -> String {
     let plain = |sign: char| sign.is_ascii_alphanumeric() || "-_./=:,+@%".contains(sign);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

@@ -6,9 +6,12 @@
 pub mod arguments;
 mod compiling;
 pub mod diagnostics;
+pub mod failures;
+mod identity;
 mod modules;
 mod running;
 mod toolchain;
+mod trial;
 pub mod wire;
 mod workspace;
 
@@ -18,17 +21,20 @@ use std::path::{Path, PathBuf};
 
 use self::modules::Slot;
 use self::workspace::{Workspace, cache_directory};
+use super::uprobes::LineSemaphores;
 
 pub use self::compiling::{Compiling, Progress};
+pub use self::identity::Identity;
 pub use self::running::{Armed, StapRunning, Start};
 pub use self::toolchain::{Toolchain, forbidden};
+pub use self::trial::Trial;
 
 /// Why the stap engine cannot do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum StapError {
     /// A tool is not installed.
     #[error(
-        "{tool} was not found, so nothing can be traced through SystemTap; install it (Debian and Ubuntu: `apt-get install systemtap`) or name it with --stap"
+        "{tool} was not found, so nothing can be traced through SystemTap; install it (Debian and Ubuntu: `apt-get install systemtap`; `pystap doctor` knows other systems) or name it with --stap"
     )]
     Missing {
         /// Which.
@@ -190,12 +196,18 @@ impl Stap {
         .map(Compilation::Running)
     }
 
-    /// Loads a module and arms its probes.
+    /// Loads a module and arms its probes. Where calls are complete only with the semaphore of another mark, `line`
+    /// raises it.
     ///
     /// # Errors
     /// [`StapError::Start`], [`StapError::Workspace`].
-    pub fn run(self, module: &Module, start: Start) -> Result<StapRunning, StapError> {
-        StapRunning::start(self.toolchain, self.workspace, module, start)
+    pub fn run(
+        self,
+        module: &Module,
+        start: Start,
+        line: Option<LineSemaphores>,
+    ) -> Result<StapRunning, StapError> {
+        StapRunning::start(self.toolchain, self.workspace, module, start, line)
     }
 
     fn slot(&self, script: &Script) -> Slot {
@@ -217,6 +229,15 @@ impl Stap {
     fn stap_directory(&self) -> PathBuf {
         self.cache.join("stap")
     }
+}
+
+/// Removes what killed sessions left: their directories, and modules of stap whose loader is gone. Noun phrases: what was
+/// removed, and what could not be.
+pub fn remove_stale() -> (Vec<String>, Vec<String>) {
+    // Without staprun there is nothing to be unloaded.
+    let staprun =
+        Toolchain::find(None, None).map_or_else(|_| "staprun".into(), |found| found.staprun);
+    workspace::remove_stale(&staprun)
 }
 
 /// The two command lines, as `--dry-run` shows them: what will be compiled and how it will be run.

@@ -8,24 +8,27 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::diagnostics::{Diagnostics, Severity};
 use super::wire::{Acknowledgement, Decoded, Decoder, Trouble};
 use super::workspace::{self, Workspace};
 use super::{Module, StapError, Toolchain};
-use crate::engine::{Batch, Message, Running};
+use crate::engine::order::Order;
+use crate::engine::uprobes::LineSemaphores;
+use crate::engine::{Message, Outlet, Running};
 use crate::event::LossStage;
 
 /// Bytes read from the pipe at once.
 const CHUNK: usize = 128 * 1024;
-/// Events that may wait for a slow reader of ours; more are dropped and counted. About 15 MB.
-const BACKLOG: usize = 200_000;
+/// How long an event is held back for an earlier one of another processor.
+const WINDOW_NS: u64 = 20_000_000;
 /// How long nothing may arrive from a module that was told to be silent before its last word is given up. Data comes a
 /// few times a second as long as there is any.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -89,6 +92,7 @@ pub struct StapRunning {
     control: Control,
     _workspace: Workspace,
     _images: Vec<File>,
+    line: Option<LineSemaphores>,
     ended: Receiver<()>,
 }
 
@@ -98,6 +102,7 @@ impl StapRunning {
         workspace: Workspace,
         module: &Module,
         start: Start,
+        mut line: Option<LineSemaphores>,
     ) -> Result<Self, StapError> {
         // One that cannot be opened is for the kernel to complain about.
         let images = start
@@ -105,6 +110,12 @@ impl StapRunning {
             .iter()
             .filter_map(|path| File::open(path).ok())
             .collect();
+        if let Some(line) = &mut line {
+            for pid in &start.targets {
+                // One that is gone by now is for whoever watches it to find out.
+                let _ = line.raise(*pid);
+            }
+        }
         let mut command = Command::new(&toolchain.staprun);
         command
             .args(super::arguments::run(
@@ -165,8 +176,8 @@ impl StapRunning {
         let stdout = child.stdout.take();
         let reader = Reader {
             decoder: Decoder::new(),
-            messages: sender.clone(),
-            backlog: Arc::new(AtomicUsize::new(0)),
+            order: Order::default(),
+            outlet: Outlet::new(sender.clone()),
             control: control.clone(),
             start,
             unacknowledged: HashSet::new(),
@@ -198,6 +209,7 @@ impl StapRunning {
             control,
             _workspace: workspace,
             _images: images,
+            line,
             ended,
         })
     }
@@ -209,6 +221,9 @@ impl Running for StapRunning {
     }
 
     fn add_target(&mut self, pid: u32) -> anyhow::Result<()> {
+        if let Some(line) = &mut self.line {
+            line.raise(pid)?;
+        }
         Ok(self.control.send(&format!("+{pid}"))?)
     }
 
@@ -337,12 +352,24 @@ impl Control {
     }
 }
 
+/// Whether nothing comes through this pipe for as long as events are held back.
+fn is_idle(pipe: &ChildStdout) -> bool {
+    let timeout = Timespec {
+        tv_sec: 0,
+        tv_nsec: WINDOW_NS as i64,
+    };
+    let mut files = [PollFd::new(pipe, PollFlags::IN)];
+    // An end or an error is for the reader to find.
+    matches!(poll(&mut files, Some(&timeout)), Ok(0))
+}
+
 /// The thread that decodes.
 struct Reader {
     decoder: Decoder,
-    messages: Sender<Message>,
-    /// Events that our reader has not taken yet.
-    backlog: Arc<AtomicUsize>,
+    /// A thread that moves to another processor can overtake its own last record: stapio merges the processors' buffers
+    /// in the order in which they are flushed.
+    order: Order,
+    outlet: Outlet,
     control: Control,
     start: Start,
     /// Targets that the module has not confirmed yet.
@@ -367,6 +394,9 @@ impl Reader {
         let mut buffer = vec![0; CHUNK];
         let mut decoded = Vec::new();
         loop {
+            if self.order.waiting() > 0 && is_idle(&pipe) {
+                self.give(u64::MAX);
+            }
             match pipe.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(length) => {
@@ -381,6 +411,7 @@ impl Reader {
         }
         self.decoder.finish(&mut decoded);
         self.take(&mut decoded);
+        self.give(u64::MAX);
         self.account();
         if self.live && !self.accounted {
             self.say(Message::Lost(LossStage::Kernel, 0));
@@ -449,21 +480,24 @@ impl Reader {
             // Their definitions did not arrive; have every name defined again.
             let _ = self.control.send("n0");
         }
-        if events.is_empty() {
-            return;
+        if let Some(newest) = events.iter().map(|event| event.ts).max() {
+            self.order.take(events);
+            self.give(newest.saturating_sub(WINDOW_NS));
         }
-        // A thread that moves to another processor can overtake its own last record by a little: stapio merges the
-        // processors' buffers by the order in which they were flushed.
-        events.sort_by_key(|event| event.ts);
-        if self.backlog.load(Ordering::Relaxed) > BACKLOG {
-            self.say(Message::Lost(LossStage::Output, events.len() as u64));
-        } else {
-            self.say(Message::Events(Batch::new(events, &self.backlog)));
+    }
+
+    /// Passes on what happened until this time.
+    fn give(&mut self, until: u64) {
+        let events = self.order.give(until);
+        self.outlet.events(events);
+        let late = self.order.take_late();
+        if late > 0 {
+            self.say(Message::Late(late));
         }
     }
 
     fn say(&self, message: Message) {
-        let _ = self.messages.send(message);
+        self.outlet.say(message);
     }
 
     /// Tells the module, whose probes are live now, what to do.
@@ -489,7 +523,7 @@ impl Reader {
     /// Says that probes are live once the marks of the running targets are seen to be switched on, which the kernel
     /// does when a process next passes through it.
     fn announce(&self) {
-        let messages = self.messages.clone();
+        let outlet = self.outlet.clone();
         let armed = self.start.armed.clone();
         thread::spawn(move || {
             let deadline = Instant::now() + ARMING;
@@ -501,9 +535,9 @@ impl Reader {
                 }
             }
             for place in waiting {
-                let _ = messages.send(Message::NotArmed(place.pid));
+                outlet.say(Message::NotArmed(place.pid));
             }
-            let _ = messages.send(Message::Live);
+            outlet.say(Message::Live);
         });
     }
 }

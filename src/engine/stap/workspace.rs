@@ -115,6 +115,14 @@ fn remove_dead(all: &Path, staprun: &Path) -> Vec<String> {
     let mut removed = Vec::new();
     for entry in fs::read_dir(all).into_iter().flatten().flatten() {
         let path = entry.path();
+        // A session is named by its pid; whatever else lies here is not ours to remove.
+        let named = entry.file_name();
+        if !named
+            .to_str()
+            .is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+        {
+            continue;
+        }
         let alive = File::open(path.join("lock")).is_ok_and(|lock| {
             rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err()
         });
@@ -142,6 +150,27 @@ fn remove_dead(all: &Path, staprun: &Path) -> Vec<String> {
         }
     }
     removed
+}
+
+/// Removes what killed sessions left: their directories, and modules whose loader is gone, whoever loaded them. Says
+/// what it removed, and what it could not remove.
+pub(super) fn remove_stale(staprun: &Path) -> (Vec<String>, Vec<String>) {
+    let mut removed = remove_dead(&sessions_directory(), staprun);
+    let mut left = Vec::new();
+    let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
+    let names = modules.lines().filter_map(|line| line.split(' ').next());
+    for name in names.filter(|name| name.starts_with("stap_")) {
+        let loader = name.rsplit('_').next().and_then(|pid| pid.parse().ok());
+        if loader.is_none_or(crate::target::runs) {
+            continue;
+        }
+        if unload(staprun, name) {
+            removed.push(format!("the module {name}, whose loader is gone"));
+        } else {
+            left.push(format!("the module {name}"));
+        }
+    }
+    (removed, left)
 }
 
 /// The module that the staprun with this pid loaded, when it is still there: `stap_<hash>_<pid>`, with underscores

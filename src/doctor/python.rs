@@ -1,0 +1,325 @@
+//! Findings about interpreters: whether they have marks, what these do in that version, how they were built, and the ways
+//! forward. What a mark does in a version is [`crate::python::marks`]'s knowledge.
+
+use super::debug::contents;
+use super::remedy::{Family, Remedies};
+use super::{Evidence, Finding, Fix, Part, Status};
+use crate::engine::stap::arguments::shell_word;
+use crate::host::{Facts, Python};
+use crate::python::Version;
+use crate::python::marks::{self, behaviour};
+
+pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
+    if facts.pythons.is_empty() {
+        return vec![
+            Finding::new(
+                Part::Python,
+                "interpreters",
+                Status::Unknown,
+                "no Python process runs, so no interpreter was examined",
+                "What can be traced depends on the interpreter.",
+            )
+            .fix(Fix::new("Name one.", ["pystap doctor --python /usr/bin/python3"]).or()),
+        ];
+    }
+    facts
+        .pythons
+        .iter()
+        .flat_map(|python| of_one(facts, python))
+        .collect()
+}
+
+fn of_one(facts: &Facts, python: &Python) -> Vec<Finding> {
+    let mut findings = vec![has_marks(facts, python)];
+    findings.extend(calls(facts, python));
+    findings.extend(replaced(python));
+    findings.extend(elsewhere(python));
+    findings.extend(jit(python));
+    findings.push(debug(facts, python));
+    findings
+}
+
+/// Major and minor version.
+pub(super) fn language(python: &Python) -> Option<(u8, u8)> {
+    let version: Version = python.version.value()?.parse().ok()?;
+    Some((version.major, version.minor))
+}
+
+/// How an interpreter is spoken of.
+pub(super) fn name(python: &Python) -> String {
+    match python.version.value() {
+        Some(version) => format!("Python {version} ({})", python.path),
+        None => python.path.clone(),
+    }
+}
+
+fn where_marks_are(python: &Python) -> &'static str {
+    if python.kind == "library" {
+        "in the library"
+    } else {
+        "in the executable"
+    }
+}
+
+fn has_marks(facts: &Facts, python: &Python) -> Finding {
+    let why =
+        "Only an interpreter that was built with marks (`configure --with-dtrace`) can be traced.";
+    let new = |status, summary: String| {
+        Finding::new(Part::Python, "marks", status, summary, why).about(&python.path)
+    };
+    let finding = match python.marks.value() {
+        Some(marks) if !marks.is_empty() => new(
+            Status::Ok,
+            format!(
+                "{} has {} marks {}",
+                name(python),
+                marks.len(),
+                where_marks_are(python)
+            ),
+        ),
+        Some(_) => {
+            let stripped = python.configured_with_dtrace.value() == Some(&true);
+            let summary = if stripped {
+                format!(
+                    "{} was built with marks, but they are not in the file any more",
+                    name(python)
+                )
+            } else {
+                format!("{} was built without marks", name(python))
+            };
+            new(Status::Missing, summary)
+                .fixes(Remedies::for_host(facts).python_with_marks(language(python), false))
+        }
+        None => new(
+            Status::Unknown,
+            format!("it is not known whether {} has marks", name(python)),
+        ),
+    };
+    finding
+        .evidence(Evidence::of(&python.marks, |marks| {
+            if marks.is_empty() {
+                "no marks of provider python".to_owned()
+            } else {
+                marks.join(" ")
+            }
+        }))
+        .evidence(Evidence::of(&python.build_id, |id| {
+            format!("build id {id}")
+        }))
+        .evidence(Evidence::of(&python.configured_with_dtrace, |with| {
+            if *with {
+                "configured with --with-dtrace"
+            } else {
+                "configured without --with-dtrace"
+            }
+            .to_owned()
+        }))
+}
+
+/// Calls and returns are what most people come for, so what a version cannot do about them is said aloud.
+fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
+    let marks = python.marks.value().filter(|marks| !marks.is_empty())?;
+    let version = language(python)?;
+    let entry = behaviour(version, "function__entry");
+    let why = "Calls and returns are what pystap traces unless it is told otherwise.";
+    let new = |status, summary: String| {
+        Finding::new(Part::Python, "calls", status, summary, why)
+            .about(&python.path)
+            .evidence(Evidence::plain(&python.version))
+    };
+    if !marks.iter().any(|mark| mark == "function__entry") {
+        let expected = marks::expected(version).contains(&"function__entry");
+        let reason = if expected {
+            "its function marks are not there, although this version has them".to_owned()
+        } else {
+            entry.sentence.trim_end_matches('.').to_owned()
+        };
+        return Some(
+            new(
+                Status::Warning,
+                format!("{} cannot show calls: {reason}", name(python)),
+            )
+            .fix(
+                Fix::new(
+                    "Trace what it has.",
+                    [format!(
+                        "pystap trace --events gc,import,audit {}",
+                        target(python)
+                    )],
+                )
+                .or(),
+            )
+            .fixes(Remedies::for_host(facts).python_with_marks(Some(version), true)),
+        );
+    }
+    match entry.status {
+        marks::Status::Complete => None,
+        marks::Status::Useless => Some(
+            new(
+                Status::Warning,
+                format!(
+                    "{} reports returns but hardly any calls through SystemTap",
+                    name(python)
+                ),
+            )
+            .evidence(Evidence {
+                path: "known of this version".to_owned(),
+                value: entry.sentence.to_owned(),
+            })
+            .fix(Fix::new(
+                "Trace it through uprobe events, which can raise the semaphore that makes calls complete.",
+                [format!("pystap trace --engine uprobes {}", target(python))],
+            ).or()),
+        ),
+        _ => Some(
+            new(
+                Status::Warning,
+                format!("{} reports calls with quirks", name(python)),
+            )
+            .evidence(Evidence {
+                path: "function__entry".to_owned(),
+                value: entry.sentence.to_owned(),
+            })
+            .evidence(Evidence {
+                path: "function__return".to_owned(),
+                value: behaviour(version, "function__return").sentence.to_owned(),
+            }),
+        ),
+    }
+}
+
+/// How to name this interpreter's processes on a command line.
+fn target(python: &Python) -> String {
+    match python.pids.first() {
+        Some(pid) => format!("-p {pid}"),
+        None => format!("--python {}", shell_word(&python.path)),
+    }
+}
+
+fn list(pids: &[u32]) -> String {
+    const SHOWN: usize = 8;
+    let mut text: Vec<String> = pids.iter().take(SHOWN).map(ToString::to_string).collect();
+    if pids.len() > SHOWN {
+        text.push(format!("and {} more", pids.len() - SHOWN));
+    }
+    text.join(" ")
+}
+
+fn replaced(python: &Python) -> Option<Finding> {
+    python.replaced.then(|| {
+        Finding::new(
+            Part::Python,
+            "replaced",
+            Status::Missing,
+            format!(
+                "{} was replaced on disk while processes run the old file",
+                python.path
+            ),
+            "A probe is placed in the file that is there now, which these processes do not run.",
+        )
+        .about(&python.path)
+        .evidence(Evidence {
+            path: "processes".to_owned(),
+            value: list(&python.pids),
+        })
+        .fix(Fix::by_hand("Restart these processes."))
+    })
+}
+
+fn elsewhere(python: &Python) -> Option<Finding> {
+    python.elsewhere.then(|| {
+        Finding::new(
+            Part::Python,
+            "mounts",
+            Status::Warning,
+            format!("processes run {} in a container, with mounts of its own", python.path),
+            "SystemTap cannot switch the marks on in a file that only the container sees; uprobe events can.",
+        )
+        .about(&python.path)
+        .evidence(Evidence {
+            path: "processes".to_owned(),
+            value: list(&python.pids),
+        })
+        .fix(Fix::new(
+            "Trace them from the host through uprobe events.",
+            [format!("pystap trace --engine uprobes {}", target(python))],
+        ).or())
+    })
+}
+
+fn jit(python: &Python) -> Option<Finding> {
+    let on = python.jit.value() == Some(&true);
+    let concerned = language(python).is_some_and(|version| version >= (3, 15));
+    (on && concerned).then(|| {
+        Finding::new(
+            Part::Python,
+            "jit",
+            Status::Warning,
+            format!("a process of {} runs with the experimental JIT", python.path),
+            "Code that the JIT has compiled fires no function marks, so its calls are missing from a trace.",
+        )
+        .about(&python.path)
+        .evidence(Evidence::of(&python.jit, |_| "PYTHON_JIT is set".to_owned()))
+        .fix(Fix::by_hand(
+            "Start the program without PYTHON_JIT for the time of the trace.",
+        ))
+    })
+}
+
+fn debug(facts: &Facts, python: &Python) -> Finding {
+    let fact = &python.debug;
+    let why = "Marks do not need it; stap only asks for it when a mark's operand is in a form that it does not know.";
+    let finding = match (fact.value(), fact.reason()) {
+        (Some(debug), _) => match &debug.unresolved {
+            None => Finding::ok(
+                Part::Python,
+                "python-debug",
+                format!(
+                    "debug information of {} is installed and works",
+                    python.path
+                ),
+                why,
+            ),
+            Some(reason) => Finding::new(
+                Part::Python,
+                "python-debug",
+                Status::Warning,
+                format!(
+                    "debug information of {} resolves nothing: {reason}",
+                    python.path
+                ),
+                why,
+            ),
+        },
+        (None, None) => {
+            let finding = Finding::ok(
+                Part::Python,
+                "python-debug",
+                format!(
+                    "debug information of {} is not installed, and not needed",
+                    python.path
+                ),
+                why,
+            );
+            match language(python) {
+                Some(version) if Remedies::for_host(facts).family != Family::Other => {
+                    finding.fix(Remedies::for_host(facts).python_debug(version))
+                }
+                _ => finding,
+            }
+        }
+        (None, Some(reason)) => Finding::new(
+            Part::Python,
+            "python-debug",
+            Status::Unknown,
+            format!(
+                "debug information of {} cannot be used: {reason}",
+                python.path
+            ),
+            why,
+        ),
+    };
+    finding
+        .about(&python.path)
+        .evidence(Evidence::of(fact, contents))
+}

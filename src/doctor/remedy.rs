@@ -1,0 +1,462 @@
+//! Packages and commands, distribution by distribution. Data and the release of the kernel filled in; nothing is run.
+
+use crate::host::Facts;
+
+use super::Fix;
+
+/// Families of distributions that share package names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    Debian,
+    Ubuntu,
+    Fedora,
+    /// RHEL, CentOS Stream, Rocky, Alma, Oracle.
+    Enterprise,
+    Suse,
+    Arch,
+    /// None of these, or not known.
+    Other,
+}
+
+/// What can be recommended on this host.
+#[derive(Debug, Clone)]
+pub(super) struct Remedies {
+    pub(super) family: Family,
+    /// `12`, `22.04`; empty when there is none.
+    version: String,
+    codename: String,
+    /// Release of the running kernel.
+    release: String,
+    build_id: String,
+}
+
+const NEWER_STAP: &str = "docs/systemtap-builds.md";
+const BUILD_PYTHON: &str = "docs/python-builds.md";
+
+impl Remedies {
+    pub(super) fn for_host(facts: &Facts) -> Remedies {
+        let distribution = facts.distribution.value().cloned().unwrap_or_default();
+        let names: Vec<&str> = std::iter::once(distribution.id.as_str())
+            .chain(distribution.like.iter().map(String::as_str))
+            .collect();
+        let family = names
+            .iter()
+            .find_map(|name| match *name {
+                "debian" => Some(Family::Debian),
+                "ubuntu" => Some(Family::Ubuntu),
+                "fedora" => Some(Family::Fedora),
+                "rhel" | "centos" | "rocky" | "almalinux" | "ol" => Some(Family::Enterprise),
+                "suse" | "opensuse" | "sles" => Some(Family::Suse),
+                name if name.starts_with("opensuse-") => Some(Family::Suse),
+                "arch" => Some(Family::Arch),
+                _ => None,
+            })
+            .unwrap_or(Family::Other);
+        let plain = |text: Option<&String>| text.filter(|text| is_plain(text)).cloned();
+        Remedies {
+            family,
+            version: distribution.version,
+            codename: plain(Some(&distribution.codename)).unwrap_or_default(),
+            release: plain(facts.kernel.release.value())
+                .unwrap_or_else(|| "$(uname -r)".to_owned()),
+            build_id: plain(facts.kernel.build_id.value()).unwrap_or_default(),
+        }
+    }
+
+    /// The command that installs packages; `None` where the package manager is not known.
+    fn install(&self, packages: &str) -> Option<String> {
+        Some(match self.family {
+            Family::Debian | Family::Ubuntu => format!("apt-get install -y {packages}"),
+            Family::Fedora => format!("dnf install -y {packages}"),
+            // RHEL 7 has no dnf.
+            Family::Enterprise if self.version.starts_with('7') => {
+                format!("yum install -y {packages}")
+            }
+            Family::Enterprise => format!("dnf install -y {packages}"),
+            Family::Suse => format!("zypper --non-interactive install {packages}"),
+            Family::Arch => format!("pacman -S --needed --noconfirm {packages}"),
+            Family::Other => return None,
+        })
+    }
+
+    fn installing(&self, what: &str, packages: &str) -> Fix {
+        match self.install(packages) {
+            Some(command) => Fix::new(what, [command]),
+            None => Fix::by_hand(format!(
+                "{what} Elsewhere it is called {packages} or similar."
+            )),
+        }
+    }
+
+    /// Headers of the running kernel.
+    pub(super) fn headers(&self) -> Fix {
+        let release = &self.release;
+        match self.family {
+            Family::Debian | Family::Ubuntu => self.installing(
+                "Install the headers of the running kernel.",
+                &format!("linux-headers-{release}"),
+            ),
+            Family::Fedora | Family::Enterprise => self.installing(
+                "Install the headers of the running kernel.",
+                &format!("kernel-devel-{release}"),
+            ),
+            Family::Suse => {
+                let (version, flavour) = release.rsplit_once('-').unwrap_or((release, "default"));
+                self.installing(
+                    "Install the headers of the running kernel.",
+                    &format!("kernel-{flavour}-devel={version}"),
+                )
+            }
+            Family::Arch => self.installing(
+                "Install the headers of the kernel; Arch has those of its newest one only, so after an upgrade of the \
+                 kernel reboot first.",
+                &format!("{}-headers", arch_kernel(release)),
+            ),
+            Family::Other => Fix::by_hand(format!(
+                "Install the headers of kernel {release}, so that /lib/modules/{release}/build leads to its build tree."
+            )),
+        }
+    }
+
+    /// SystemTap from the distribution.
+    pub(super) fn systemtap(&self) -> Fix {
+        match self.family {
+            Family::Arch => self.newer_systemtap(None),
+            _ => self.installing("Install SystemTap.", "systemtap"),
+        }
+    }
+
+    /// A stap of a later version than the distribution has.
+    pub(super) fn newer_systemtap(&self, needed: Option<&str>) -> Fix {
+        let which = needed.map_or("a current SystemTap".to_owned(), |version| {
+            format!("SystemTap {version} or later")
+        });
+        let packages = match self.family {
+            Family::Debian | Family::Ubuntu => {
+                "g++ make gettext pkg-config libelf-dev libdw-dev wget bzip2"
+            }
+            Family::Fedora | Family::Enterprise => {
+                "gcc-c++ make gettext-devel pkgconf elfutils-devel wget tar gzip"
+            }
+            Family::Suse => {
+                "gcc-c++ make gettext-tools pkg-config libelf-devel libdw-devel wget tar gzip"
+            }
+            Family::Arch => "base-devel gettext elfutils wget",
+            Family::Other => "",
+        };
+        let mut commands: Vec<String> = self.install(packages).into_iter().collect();
+        commands.extend(
+            [
+                "wget https://sourceware.org/ftp/systemtap/releases/systemtap-5.6.tar.gz",
+                "tar xzf systemtap-5.6.tar.gz",
+                "(cd systemtap-5.6 && ./configure --prefix=/opt/systemtap --disable-docs --disable-refdocs \
+                 --disable-server --disable-nls --without-rpm --without-nss && make && make install)",
+                "pystap doctor --trial --stap /opt/systemtap/bin/stap",
+            ]
+            .map(str::to_owned),
+        );
+        Fix::new(
+            format!(
+                "Build {which} beside the distribution's ({NEWER_STAP} explains each step), then name it: `pystap \
+                 trace --stap /opt/systemtap/bin/stap …`."
+            ),
+            commands,
+        )
+    }
+
+    /// The compiler that the kernel asks for, make included.
+    pub(super) fn compiler(&self, wanted: Option<&str>) -> Fix {
+        let compiler = wanted.filter(|name| is_plain(name)).unwrap_or("gcc");
+        let packages = match (self.family, compiler.starts_with("clang")) {
+            (_, true) => "clang lld llvm make".to_owned(),
+            (Family::Debian | Family::Ubuntu, false) => format!("{compiler} make"),
+            // Only Debian's packages carry the version in their names.
+            _ => "gcc make".to_owned(),
+        };
+        self.installing("Install the compiler.", &packages)
+    }
+
+    /// The kernel's debug information.
+    pub(super) fn debug_information(&self) -> Vec<Fix> {
+        let release = &self.release;
+        match self.family {
+            Family::Debian => vec![self.installing(
+                "Install the kernel's debug information (about a gigabyte).",
+                &format!("linux-image-{release}-dbg"),
+            )],
+            Family::Ubuntu => vec![
+                self.debug_archive(),
+                Fix::new(
+                    "Install the kernel's debug information (several gigabytes).",
+                    [
+                        "apt-get update".to_owned(),
+                        format!("apt-get install -y linux-image-{release}-dbgsym"),
+                    ],
+                ),
+            ],
+            Family::Fedora => vec![Fix::new(
+                "Install the kernel's debug information (several gigabytes).",
+                [format!(
+                    "dnf install -y --enablerepo='*-debuginfo' kernel-debuginfo-{release}"
+                )],
+            )],
+            Family::Enterprise => {
+                let plugins = if self.version.starts_with('7') {
+                    "yum install -y yum-utils"
+                } else {
+                    "dnf install -y dnf-plugins-core"
+                };
+                let install = if self.version.starts_with('7') {
+                    format!("debuginfo-install -y kernel-{release}")
+                } else {
+                    format!("dnf debuginfo-install -y kernel-{release}")
+                };
+                vec![Fix::new(
+                    "Install the kernel's debug information (several gigabytes).",
+                    [plugins.to_owned(), install],
+                )]
+            }
+            Family::Suse => {
+                let (version, flavour) = release.rsplit_once('-').unwrap_or((release, "default"));
+                vec![Fix::new(
+                    "Install the kernel's debug information (several gigabytes).",
+                    [format!(
+                        "zypper --non-interactive --plus-content debug install \
+                         kernel-{flavour}-debuginfo={version}"
+                    )],
+                )]
+            }
+            Family::Arch => vec![Fix::new(
+                "Fetch the kernel's debug information by its build id.",
+                [
+                    "pacman -S --needed --noconfirm debuginfod".to_owned(),
+                    format!(
+                        "DEBUGINFOD_URLS=https://debuginfod.archlinux.org debuginfod-find debuginfo {}",
+                        self.build_id
+                    ),
+                ],
+            )],
+            Family::Other => vec![Fix::by_hand(format!(
+                "Install the debug information of kernel {release}; the file is called vmlinux."
+            ))],
+        }
+    }
+
+    /// Ubuntu's archive of debug symbols, which is separate and has a key of its own.
+    fn debug_archive(&self) -> Fix {
+        let codename = if self.codename.is_empty() {
+            "$(lsb_release -cs)"
+        } else {
+            &self.codename
+        };
+        let old = self
+            .version
+            .split('.')
+            .next()
+            .and_then(|year| year.parse::<u32>().ok())
+            .is_some_and(|year| year < 18);
+        let key = if old {
+            // Before 18.04 there was no package for the key.
+            "apt-key adv --keyserver keyserver.ubuntu.com --recv-keys F2EDC64DC5AEE1F6B9C621F0C8CAB6595FDFF622"
+        } else {
+            "apt-get install -y ubuntu-dbgsym-keyring"
+        };
+        let line = |suite: &str| {
+            format!("deb http://ddebs.ubuntu.com {suite} main restricted universe multiverse")
+        };
+        Fix::new(
+            "Add Ubuntu's archive of debug symbols.",
+            [
+                key.to_owned(),
+                format!(
+                    "printf '%s\\n' \"{}\" \"{}\" > /etc/apt/sources.list.d/ddebs.list",
+                    line(codename),
+                    line(&format!("{codename}-updates"))
+                ),
+            ],
+        )
+    }
+
+    /// Debug information of an interpreter.
+    pub(super) fn python_debug(&self, version: (u8, u8)) -> Fix {
+        let (major, minor) = version;
+        let what = "Install the interpreter's debug information.";
+        match self.family {
+            Family::Debian | Family::Ubuntu => {
+                self.installing(what, &format!("python{major}.{minor}-dbg"))
+            }
+            Family::Fedora => Fix::new(
+                what,
+                [format!(
+                    "dnf install -y --enablerepo='*-debuginfo' python{major}.{minor}-debuginfo"
+                )],
+            ),
+            Family::Enterprise => Fix::new(
+                what,
+                [
+                    "dnf install -y dnf-plugins-core".to_owned(),
+                    format!("dnf debuginfo-install -y python{major}.{minor}"),
+                ],
+            ),
+            Family::Suse => Fix::new(
+                what,
+                [format!(
+                    "zypper --non-interactive --plus-content debug install python{major}{minor}-debuginfo"
+                )],
+            ),
+            Family::Arch | Family::Other => Fix::by_hand(
+                "Install the interpreter's debug information from the place that the interpreter came from.",
+            ),
+        }
+    }
+
+    /// The distribution's own interpreter with marks: package, version, and what it can show.
+    fn packaged_python(&self) -> Option<(&'static str, &'static str, Shows)> {
+        let year = self
+            .version
+            .split('.')
+            .next()
+            .and_then(|year| year.parse().ok());
+        match (self.family, year) {
+            (Family::Debian, Some(11)) => Some(("python3", "3.9", Shows::Calls)),
+            (Family::Debian, Some(12)) => Some(("python3", "3.11", Shows::CallsByUprobes)),
+            (Family::Debian, Some(13)) => Some(("python3", "3.13", Shows::NoCalls)),
+            // Testing and unstable have no version.
+            (Family::Debian, None) => Some(("python3.15", "3.15", Shows::Calls)),
+            (Family::Ubuntu, Some(20)) => Some(("python3", "3.8", Shows::Calls)),
+            (Family::Ubuntu, Some(22)) => Some(("python3", "3.10", Shows::Calls)),
+            (Family::Ubuntu, Some(24_u32..)) => Some(("python3", "3.12 or later", Shows::NoCalls)),
+            (Family::Fedora, _) => Some(("python3.15", "3.15", Shows::Calls)),
+            (Family::Enterprise, Some(8)) => Some(("python36", "3.6", Shows::Calls)),
+            (Family::Enterprise, Some(9)) => Some(("python3", "3.9", Shows::Calls)),
+            (Family::Enterprise, Some(10..)) => Some(("python3", "3.12", Shows::NoCalls)),
+            _ => None,
+        }
+    }
+
+    /// Ways to an interpreter with marks, in order of effort; with function marks where `calls` are what is missing.
+    /// `version` is that of the interpreter in use.
+    pub(super) fn python_with_marks(&self, version: Option<(u8, u8)>, calls: bool) -> Vec<Fix> {
+        let packaged = self
+            .packaged_python()
+            .filter(|(_, _, shows)| !calls || *shows != Shows::NoCalls);
+        let mut ways = Vec::new();
+        if let Some((package, python, shows)) = packaged {
+            let what = match shows {
+                Shows::Calls => "for calls and everything else",
+                Shows::CallsByUprobes => {
+                    "for everything (calls through uprobe events, returns through SystemTap too)"
+                }
+                Shows::NoCalls => "for collections, imports and audit events, but not for calls",
+            };
+            ways.push(self.installing(
+                &format!(
+                    "Least effort: run the program with the distribution's Python {python}, which has marks {what}."
+                ),
+                package,
+            ));
+        }
+        ways.push(self.build_python(version, ways.is_empty()));
+        ways.into_iter().map(Fix::or).collect()
+    }
+
+    /// CPython from source with marks.
+    fn build_python(&self, version: Option<(u8, u8)>, only_way: bool) -> Fix {
+        let packages = match self.family {
+            Family::Debian | Family::Ubuntu => {
+                "build-essential pkg-config systemtap-sdt-dev libssl-dev libffi-dev zlib1g-dev libbz2-dev \
+                 liblzma-dev libsqlite3-dev libreadline-dev"
+            }
+            Family::Fedora | Family::Enterprise => {
+                "gcc make pkgconf systemtap-sdt-devel openssl-devel libffi-devel zlib-devel bzip2-devel xz-devel \
+                 sqlite-devel readline-devel"
+            }
+            Family::Suse => {
+                "gcc make pkg-config systemtap-sdt-devel libopenssl-devel libffi-devel zlib-devel libbz2-devel \
+                 xz-devel sqlite3-devel readline-devel"
+            }
+            Family::Arch => "base-devel openssl libffi zlib bzip2 xz sqlite readline",
+            Family::Other => "",
+        };
+        let patched = version.is_some_and(|version| version < (3, 6));
+        let start = if only_way { "Build" } else { "Otherwise build" };
+        let what = match version {
+            Some((major, minor)) if patched => format!(
+                "{start} CPython {major}.{minor} with marks in its unpacked source; this version needs a historical \
+                 patch first ({BUILD_PYTHON} says where it is and has the complete steps)."
+            ),
+            _ => format!(
+                "{start} CPython with `--with-dtrace` in its unpacked source, 3.6 to 3.11 or 3.15 for calls \
+                 ({BUILD_PYTHON} has the complete steps)."
+            ),
+        };
+        let mut commands: Vec<String> = self.install(packages).into_iter().collect();
+        if patched {
+            commands.push("patch -p1 < dtrace.patch && autoconf".to_owned());
+        }
+        commands.extend(
+            [
+                "./configure --prefix=/opt/python-marks --with-dtrace",
+                "make -j\"$(nproc)\" && make altinstall",
+                "pystap marks /opt/python-marks/bin/python*[0-9]",
+            ]
+            .map(str::to_owned),
+        );
+        Fix::new(what, commands)
+    }
+
+    /// What can be done where the kernel wants signatures. Signing is no way: staprun loads each module under a name of
+    /// its own, which changes the module and breaks its signature.
+    pub(super) fn unsigned_modules(&self, mokutil: bool) -> Vec<Fix> {
+        let mut fixes = Vec::new();
+        if !mokutil {
+            fixes.push(
+                self.installing(
+                    "Install mokutil, which speaks with the boot loader.",
+                    "mokutil",
+                )
+                .or(),
+            );
+        }
+        fixes.push(
+            Fix::new(
+                "Switch validation off, which lowers the protection of the whole machine: choose a password, reboot \
+                 and confirm it at the blue screen. Signing the modules does not help, because each session loads its \
+                 module under a new name, which breaks the signature.",
+                ["mokutil --disable-validation"],
+            )
+            .or(),
+        );
+        fixes
+    }
+}
+
+/// What an interpreter with marks can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shows {
+    Calls,
+    /// Python 3.11: SystemTap sees hardly any.
+    CallsByUprobes,
+    NoCalls,
+}
+
+/// Whether a name may stand in a command: facts can come from another host, and their commands are run by root.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .chars()
+            .all(|sign| sign.is_ascii_alphanumeric() || "-._+~".contains(sign))
+}
+
+/// Arch's kernel packages, by how their releases end.
+fn arch_kernel(release: &str) -> &'static str {
+    [
+        ("-lts", "linux-lts"),
+        ("-zen", "linux-zen"),
+        ("-hardened", "linux-hardened"),
+        ("-rt", "linux-rt"),
+    ]
+    .into_iter()
+    .find(|(suffix, _)| release.contains(suffix))
+    .map_or("linux", |(_, package)| package)
+}

@@ -1,0 +1,401 @@
+//! Findings about whole hosts: saved facts of invented ones, each with the report, the script and the outcome that a
+//! person there would see, and what must hold of every finding.
+//!
+//! `PYSTAP_RENEW=1 cargo test doctor` writes the expected files anew; look at the difference before it is committed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hosts")
+}
+
+/// The facts of a host.
+pub(super) fn host(name: &str) -> Facts {
+    let path = directory().join(format!("{name}.json"));
+    let text = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn hosts() -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(directory())
+        .expect("facts")
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            Some(name.strip_suffix(".json")?.to_owned())
+        })
+        .collect();
+    names.sort();
+    assert!(names.len() >= 12, "{names:?}");
+    names
+}
+
+fn plain(text: &str) -> String {
+    anstream::adapter::strip_str(text).to_string()
+}
+
+#[test]
+fn each_host_gets_its_report() {
+    let renew = std::env::var_os("PYSTAP_RENEW").is_some();
+    let mut differing = Vec::new();
+    for name in hosts() {
+        let facts = host(&name);
+        let examination = examine(&facts, None);
+        let text = format!(
+            "{}\n{}",
+            plain(&report(&facts, &examination, Look::default())),
+            fix_script(&examination)
+        );
+        let expected = directory().join(format!("{name}.txt"));
+        if renew {
+            fs::write(&expected, &text).expect("written");
+        } else if fs::read_to_string(&expected).unwrap_or_default() != text {
+            differing.push(name);
+        }
+    }
+    assert!(
+        differing.is_empty(),
+        "other reports than expected for {differing:?}: see them with `PYSTAP_RENEW=1 cargo test doctor` and `git diff`"
+    );
+}
+
+/// What each host can do, as a person would say who knows it.
+#[test]
+fn each_host_gets_the_right_verdict() {
+    for (name, stap, uprobes) in [
+        ("debian-12", Ability::Cannot, Ability::Ready),
+        ("debian-13", Ability::Cannot, Ability::Ready),
+        ("debian-testing", Ability::Ready, Ability::Ready),
+        ("ubuntu-14.04", Ability::Cannot, Ability::Cannot),
+        ("ubuntu-22.04", Ability::Likely, Ability::Ready),
+        ("ubuntu-24.04", Ability::Cannot, Ability::Ready),
+        ("rhel-8", Ability::Cannot, Ability::Cannot),
+        ("rhel-9", Ability::Ready, Ability::Ready),
+        ("fedora-43", Ability::Cannot, Ability::Ready),
+        ("opensuse-leap", Ability::Cannot, Ability::Ready),
+        ("arch", Ability::Cannot, Ability::Cannot),
+        ("secure-boot-laptop", Ability::Cannot, Ability::Ready),
+        ("locked-down", Ability::Cannot, Ability::Cannot),
+        ("docker-container", Ability::Cannot, Ability::Cannot),
+        ("micro-vm", Ability::Cannot, Ability::Ready),
+        ("not-in-the-group", Ability::Cannot, Ability::Cannot),
+        ("unreadable", Ability::Unknown, Ability::Unknown),
+    ] {
+        let examination = examine(&host(name), None);
+        let abilities: Vec<Ability> = examination
+            .engines
+            .iter()
+            .map(|verdict| verdict.ability)
+            .collect();
+        assert_eq!(abilities, [stap, uprobes], "{name}");
+    }
+}
+
+#[test]
+fn an_engine_cannot_run_exactly_where_it_has_obstacles() {
+    for name in hosts() {
+        let facts = host(&name);
+        for verdict in examine(&facts, None).engines {
+            let obstacles = obstacles(&facts, verdict.engine);
+            assert_eq!(
+                obstacles.is_empty(),
+                verdict.ability != Ability::Cannot,
+                "{name} {verdict:?}"
+            );
+            for obstacle in obstacles {
+                let sentence = obstacle.sentence(verdict.engine);
+                assert!(!sentence.contains('\n'), "{sentence}");
+                assert!(sentence.contains("pystap doctor"), "{sentence}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_finding_says_why_it_matters_and_what_is_wrong_has_evidence_and_a_way_out() {
+    for name in hosts() {
+        for finding in examine(&host(&name), None).findings {
+            assert!(
+                finding.why.ends_with('.')
+                    && finding
+                        .why
+                        .starts_with(|c: char| c.is_uppercase() || finding.why.starts_with("stap")),
+                "{name}: {}",
+                finding.why
+            );
+            assert!(
+                !finding.summary.ends_with('.'),
+                "{name}: {}",
+                finding.summary
+            );
+            if finding.status == Status::Missing {
+                assert!(!finding.evidence.is_empty(), "{name}: {}", finding.id);
+                assert!(!finding.fixes.is_empty(), "{name}: {}", finding.id);
+            }
+            for fix in &finding.fixes {
+                assert!(fix.what.ends_with('.'), "{name}: {}", fix.what);
+                for command in &fix.commands {
+                    assert!(
+                        !command.contains('\n') && !command.contains("  "),
+                        "{command}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Each obstacle is taken away in turn, as the fixes say; then the engine can run.
+#[test]
+fn a_host_whose_findings_are_mended_can_trace() {
+    let mut facts = host("debian-12");
+    assert_eq!(ids(&facts, Engine::Stap), ["stap-kernel"]);
+    // Another stap was built, and the trial proves it.
+    let newer = host("debian-testing");
+    facts.systemtap = newer.systemtap.clone();
+    facts.trial = newer.trial.clone();
+    assert_eq!(ids(&facts, Engine::Stap), [""; 0]);
+    assert_eq!(examine(&facts, None).engines[0].ability, Ability::Ready);
+
+    let mut facts = host("arch");
+    assert_eq!(ids(&facts, Engine::Stap), ["headers", "compiler", "stap"]);
+    facts.build_tree = newer.build_tree.clone();
+    facts.build_tree.release = Fact::absent("kernel.release");
+    facts.build_tree.uts_version = Fact::absent("compile.h");
+    facts.tools = newer.tools.clone();
+    facts.systemtap = newer.systemtap.clone();
+    assert_eq!(ids(&facts, Engine::Stap), [""; 0]);
+}
+
+fn ids(facts: &Facts, engine: Engine) -> Vec<&'static str> {
+    obstacles(facts, engine)
+        .into_iter()
+        .map(|finding| finding.id)
+        .collect()
+}
+
+/// One thing is broken at a time on a host where everything works, and exactly that is found.
+#[test]
+fn what_is_broken_on_a_working_host_is_named() {
+    type Break = fn(&mut Facts);
+    let cases: [(&str, Break, &str); 12] = [
+        (
+            "modules",
+            |facts| facts.loading.modules = Fact::absent("/proc/modules"),
+            "modules",
+        ),
+        (
+            "modules switched off",
+            |facts| facts.loading.disabled = Fact::found("/proc/sys/kernel/modules_disabled", 1),
+            "modules-disabled",
+        ),
+        (
+            "lockdown",
+            |facts| {
+                facts.loading.lockdown =
+                    Fact::found("/sys/kernel/security/lockdown", "integrity".to_owned());
+            },
+            "signatures",
+        ),
+        (
+            "signatures",
+            |facts| facts.loading.signatures_enforced = Fact::found("sig_enforce", "Y".to_owned()),
+            "signatures",
+        ),
+        (
+            "FIPS",
+            |facts| facts.loading.fips = Fact::found("fips_enabled", 1),
+            "fips",
+        ),
+        (
+            "headers",
+            |facts| facts.build_tree.directory = Fact::absent("/lib/modules/R/build"),
+            "headers",
+        ),
+        (
+            "headers of another kernel",
+            |facts| {
+                facts.build_tree.release = Fact::found("kernel.release", "7.2.11".to_owned());
+            },
+            "headers-match",
+        ),
+        (
+            "a file of the headers",
+            |facts| facts.build_tree.symvers = Fact::absent("Module.symvers"),
+            "headers-complete",
+        ),
+        (
+            "make",
+            |facts| facts.tools.make = Fact::absent("make"),
+            "compiler",
+        ),
+        (
+            "the kernel's own compiler",
+            |facts| facts.tools.wanted = Fact::absent("gcc-16 in PATH"),
+            "compiler",
+        ),
+        (
+            "stap",
+            |facts| facts.systemtap.stap = Fact::absent("stap in PATH"),
+            "stap",
+        ),
+        (
+            "a trial that failed",
+            |facts| {
+                let mut trial = facts.trial.value().cloned().expect("a trial");
+                trial.compiled = false;
+                trial.trouble = "the module could not be compiled".to_owned();
+                facts.trial = Fact::found("trial", trial);
+            },
+            "trial",
+        ),
+    ];
+    for (what, break_it, id) in cases {
+        let mut facts = host("debian-testing");
+        assert_eq!(ids(&facts, Engine::Stap), [""; 0]);
+        break_it(&mut facts);
+        assert_eq!(ids(&facts, Engine::Stap), [id], "{what}");
+    }
+}
+
+#[test]
+fn staprun_of_another_build_and_stap_of_an_older_version_are_found_out() {
+    let mut facts = host("debian-testing");
+    facts.trial = Fact::unknown("trial", "not tried");
+    let old = host("debian-12").systemtap;
+    facts.systemtap.stap = old.stap.clone();
+    assert_eq!(ids(&facts, Engine::Stap), ["stap-kernel"]);
+
+    let mut facts = host("debian-testing");
+    let mut staprun = old.staprun.value().cloned().expect("there");
+    staprun.identity = staprun.identity.map(|mut identity| {
+        identity.belongs = Some(false);
+        identity
+    });
+    facts.systemtap.staprun = Fact::found("PATH", staprun);
+    assert_eq!(ids(&facts, Engine::Stap), ["staprun"]);
+}
+
+#[test]
+fn a_user_needs_both_groups_and_a_new_login() {
+    let mut facts = host("not-in-the-group");
+    let summary = |facts: &Facts| {
+        obstacles(facts, Engine::Stap)
+            .into_iter()
+            .find(|finding| finding.id == "privilege")
+            .map(|finding| finding.summary)
+    };
+    assert!(summary(&facts).is_some_and(|text| text.contains("neither root nor in the groups")));
+    for group in &mut facts.systemtap.groups {
+        *group = group.clone().map(|mut group| {
+            group.members.push("anna".to_owned());
+            group
+        });
+    }
+    assert!(summary(&facts).is_some_and(|text| text.contains("this session began before")));
+    facts.user.groups = Fact::found("/proc/self/status", vec![1000, 120, 122]);
+    assert_eq!(summary(&facts), None);
+    // SystemTap serves members of its groups; uprobe events are root's.
+    assert_eq!(ids(&facts, Engine::Uprobes), ["privilege"]);
+}
+
+#[test]
+fn the_report_for_programs_has_every_finding_and_can_be_told_from_another_schema() {
+    let facts = host("debian-12");
+    let examination = examine(&facts, None);
+    let report = json(&facts, &examination, true);
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["can"], true);
+    let findings = report["findings"].as_array().expect("a list");
+    assert_eq!(findings.len(), examination.findings.len());
+    let keys: BTreeSet<&str> = findings[0]
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(
+        keys,
+        BTreeSet::from([
+            "evidence", "fixes", "id", "part", "status", "stops", "summary", "why"
+        ])
+    );
+}
+
+#[test]
+fn every_finding_is_in_the_manual() {
+    let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/doctor.md"))
+        .expect("docs/doctor.md");
+    for name in hosts() {
+        for finding in examine(&host(&name), None).findings {
+            assert!(
+                manual.contains(&format!("`{}`", finding.id)),
+                "{}",
+                finding.id
+            );
+        }
+    }
+}
+
+#[test]
+fn with_one_engine_only_its_events_count() {
+    let facts = host("debian-12");
+    let call = |only| {
+        examine(&facts, only)
+            .events
+            .into_iter()
+            .find(|event| event.kind == "call")
+            .map(|event| event.ability)
+    };
+    assert_eq!(call(None), Some(Ability::Ready));
+    assert_eq!(call(Some(Engine::Uprobes)), Some(Ability::Ready));
+    assert_eq!(call(Some(Engine::Stap)), Some(Ability::Cannot));
+}
+
+/// Facts may come from somebody else, and the script is run by root.
+#[test]
+fn text_from_a_host_cannot_become_a_command() {
+    const EVIL: &str = "x; touch /owned\ntouch /owned $(touch /owned)";
+    let mut facts = host("docker-container");
+    facts.confinement = host("debian-12").confinement;
+    facts.user = host("not-in-the-group").user;
+    facts.user.name = Fact::found("/etc/passwd", EVIL.to_owned());
+    facts.kernel.release = Fact::found("osrelease", EVIL.to_owned());
+    facts.build_tree.compiler = Fact::found(".kernelvariables", EVIL.to_owned());
+    facts.systemtap = host("debian-13").systemtap;
+    facts.systemtap.sessions = Fact::found(
+        "/proc/modules",
+        vec![crate::host::Session {
+            module: EVIL.to_owned(),
+            owned: false,
+        }],
+    );
+    facts.systemtap.environment = [(EVIL.to_owned(), EVIL.to_owned())].into();
+    facts.pythons = host("fedora-43").pythons;
+    facts.pythons[0].path = EVIL.to_owned();
+    facts.pythons[0].pids.clear();
+    facts.kernel_templates = vec![EVIL.to_owned()];
+    let script = fix_script(&examine(&facts, None));
+    for line in script.lines().filter(|line| !line.starts_with('#')) {
+        let outside: String = line.split('\'').step_by(2).collect();
+        assert!(!outside.contains("/owned"), "{line}");
+    }
+    assert!(script.contains("linux-headers-$(uname -r)"), "{script}");
+    assert!(script.contains("staprun -d 'x; touch"), "{script}");
+}
+
+#[test]
+fn text_from_a_host_cannot_move_the_cursor() {
+    let mut facts = host("debian-12");
+    facts.distribution = facts.distribution.clone().map(|mut distribution| {
+        distribution.name = "Evil\x1b[2J\nLinux".to_owned();
+        distribution
+    });
+    let text = report(&facts, &examine(&facts, None), Look { verbose: true });
+    assert!(!text.contains("\x1b[2J"));
+    assert!(text.contains("Evil\\u{1b}[2J Linux"));
+}

@@ -1,0 +1,256 @@
+//! Verdicts: can an engine run here, and what does each kind of event give with each interpreter.
+
+use serde::Serialize;
+
+use super::python::{language, name};
+use super::systemtap::proved;
+use super::{Engine, Finding, Status};
+use crate::host::{Facts, Python};
+use crate::plan::KINDS;
+use crate::python::marks::{self, behaviour};
+
+/// Whether something can run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ability {
+    /// It was shown to, or everything it needs is there.
+    Ready,
+    /// Nothing is known to be in the way, and the proof is still to come.
+    Likely,
+    /// It cannot.
+    Cannot,
+    /// Too little is known.
+    Unknown,
+}
+
+/// About an engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// Which.
+    pub engine: Engine,
+    /// Can it run?
+    pub ability: Ability,
+    /// The same in words.
+    pub sentence: String,
+    /// Ids of the findings that decided.
+    pub because: Vec<&'static str>,
+}
+
+/// About a kind of event of one interpreter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EventVerdict {
+    /// Path of the interpreter.
+    pub python: String,
+    /// Its name for people.
+    pub name: String,
+    /// Processes that run it.
+    pub pids: Vec<u32>,
+    /// Kind of event, as `--events` takes it.
+    pub kind: &'static str,
+    /// Can it be had with an engine that can run here?
+    pub ability: Ability,
+    /// What it gives, or why it cannot be had.
+    pub sentence: String,
+}
+
+pub(super) fn of_engine(facts: &Facts, findings: &[Finding], engine: Engine) -> Verdict {
+    let stopping: Vec<&Finding> = findings
+        .iter()
+        .filter(|finding| finding.stops.contains(&engine))
+        .collect();
+    let because: Vec<&'static str> = stopping.iter().map(|finding| finding.id).collect();
+    if let Some(first) = stopping.first() {
+        let more = match stopping.len() {
+            1 => String::new(),
+            2 => " (and one more obstacle)".to_owned(),
+            count => format!(" (and {} more obstacles)", count - 1),
+        };
+        return Verdict {
+            engine,
+            ability: Ability::Cannot,
+            sentence: format!("cannot run here, because {}{more}", first.summary),
+            because,
+        };
+    }
+    let concerned = |finding: &&Finding| match engine {
+        Engine::Stap => matches!(
+            finding.part,
+            super::Part::Host
+                | super::Part::Kernel
+                | super::Part::Building
+                | super::Part::Systemtap
+        ),
+        Engine::Uprobes => finding.part == super::Part::Uprobes,
+    };
+    let unknown: Vec<&'static str> = findings
+        .iter()
+        .filter(concerned)
+        .filter(|finding| finding.status == Status::Unknown && finding.id != "trial")
+        .map(|finding| finding.id)
+        .collect();
+    let loaded = facts
+        .trial
+        .value()
+        .is_some_and(|trial| trial.loaded == Some(true));
+    let (ability, sentence) = match engine {
+        Engine::Stap if loaded => (
+            Ability::Ready,
+            "ready: a trial module was built and loaded".to_owned(),
+        ),
+        Engine::Stap if proved(facts) => (
+            Ability::Ready,
+            "ready: a trial module was built (`pystap doctor --trial=run` also loads it)"
+                .to_owned(),
+        ),
+        Engine::Stap if !unknown.is_empty() => (
+            Ability::Unknown,
+            format!(
+                "nothing is known to be in its way, but this could not be found out: {}; `pystap doctor --trial` tells",
+                unknown.join(", ")
+            ),
+        ),
+        Engine::Stap => (
+            Ability::Likely,
+            "nothing is known to be in its way; `pystap doctor --trial` proves it".to_owned(),
+        ),
+        Engine::Uprobes if !unknown.is_empty() => (
+            Ability::Unknown,
+            format!(
+                "nothing is known to be in its way, but this could not be found out: {}",
+                unknown.join(", ")
+            ),
+        ),
+        Engine::Uprobes => (Ability::Ready, "ready".to_owned()),
+    };
+    Verdict {
+        engine,
+        ability,
+        sentence,
+        because: unknown,
+    }
+}
+
+pub(super) fn of_events(
+    facts: &Facts,
+    engines: &[Verdict],
+    only: Option<Engine>,
+) -> Vec<EventVerdict> {
+    facts
+        .pythons
+        .iter()
+        .flat_map(|python| {
+            KINDS.iter().map(move |(kind, marks)| {
+                let (ability, sentence) = of_kind(python, marks, engines, only);
+                EventVerdict {
+                    python: python.path.clone(),
+                    name: name(python),
+                    pids: python.pids.clone(),
+                    kind,
+                    ability,
+                    sentence,
+                }
+            })
+        })
+        .collect()
+}
+
+/// The best that an engine of this host can do for a kind of event.
+fn of_kind(
+    python: &Python,
+    needed: &[&str],
+    engines: &[Verdict],
+    only: Option<Engine>,
+) -> (Ability, String) {
+    let Some(have) = python.marks.value() else {
+        return (
+            Ability::Unknown,
+            "it is not known which marks the interpreter has".to_owned(),
+        );
+    };
+    let version = language(python);
+    if have.is_empty() {
+        return (
+            Ability::Cannot,
+            "no, the interpreter has no marks".to_owned(),
+        );
+    }
+    if let Some(lacking) = needed
+        .iter()
+        .find(|mark| !have.iter().any(|name| name == *mark))
+    {
+        let reason = version.map_or("The mark is not there", |version| {
+            behaviour(version, lacking).sentence.trim_end_matches('.')
+        });
+        return (Ability::Cannot, format!("no. {reason}"));
+    }
+    let known: Vec<marks::Behaviour> = needed
+        .iter()
+        .filter_map(|mark| Some(behaviour(version?, mark)))
+        .collect();
+    let raised = known.iter().any(|known| known.raise.is_some());
+    let can = |engine: Engine| {
+        if only.is_some_and(|only| only != engine) {
+            return Ability::Cannot;
+        }
+        engines
+            .iter()
+            .find(|verdict| verdict.engine == engine)
+            .map_or(Ability::Unknown, |verdict| verdict.ability)
+    };
+    // SystemTap cannot probe what was replaced or what only a container sees, and raises no other mark's semaphore.
+    let stap = if python.replaced || python.elsewhere {
+        Ability::Cannot
+    } else {
+        can(Engine::Stap)
+    };
+    let uprobes = if python.replaced {
+        Ability::Cannot
+    } else {
+        can(Engine::Uprobes)
+    };
+    let usable = |ability| ability != Ability::Cannot;
+    let ability = match (stap, uprobes) {
+        (Ability::Ready, _) | (_, Ability::Ready) => Ability::Ready,
+        (Ability::Likely, _) | (_, Ability::Likely) => Ability::Likely,
+        (Ability::Cannot, Ability::Cannot) => Ability::Cannot,
+        _ => Ability::Unknown,
+    };
+    if ability == Ability::Cannot {
+        let reason = if python.replaced {
+            "the file was replaced while processes run it"
+        } else {
+            match only {
+                Some(Engine::Stap) => {
+                    "the interpreter has the marks, but SystemTap cannot trace it here"
+                }
+                Some(Engine::Uprobes) => {
+                    "the interpreter has the marks, but uprobe events cannot trace it here"
+                }
+                None => "the interpreter has the marks, but no engine can trace it here",
+            }
+        };
+        return (Ability::Cannot, format!("no, {reason}"));
+    }
+    let worst = known
+        .iter()
+        .find(|known| known.status != marks::Status::Complete);
+    let sentence = match worst {
+        None if version.is_none() => "the marks are there; the version is not known".to_owned(),
+        None => "complete".to_owned(),
+        Some(_) if raised && usable(uprobes) => {
+            "complete with the engine uprobes, which slows every call down; hardly any with stap"
+                .to_owned()
+        }
+        Some(known) => format!(
+            "{}. {}",
+            match known.status {
+                marks::Status::Useless => "hardly any",
+                marks::Status::Dangerous => "dangerous",
+                marks::Status::Untried => "not tried in this version",
+                _ => "with quirks",
+            },
+            known.sentence.trim_end_matches('.')
+        ),
+    };
+    (ability, sentence)
+}

@@ -1,0 +1,152 @@
+//! Making tasks run into the probes: a counter for each thread, event and processor, whose children inherit it.
+
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use super::perf::{self, Counter, Inherit};
+use super::{UprobesError, paranoid};
+
+/// How processes are armed in this session.
+#[derive(Debug)]
+pub(super) struct Arming {
+    /// Number of the tracepoint.
+    pub(super) tracepoint: u64,
+    /// Which of its records are wanted.
+    pub(super) filter: Option<CString>,
+    /// Which children are traced.
+    pub(super) inherit: Inherit,
+    /// The owners of the rings, by processor.
+    pub(super) outputs: Vec<(u32, Arc<OwnedFd>)>,
+}
+
+impl Arming {
+    /// Arms every thread of a process.
+    ///
+    /// # Errors
+    /// [`UprobesError::Arm`]; with the reason `ESRCH` when the process is gone.
+    pub(super) fn arm(&self, pid: u32) -> Result<Armed, UprobesError> {
+        each_thread(pid, |thread| self.thread(thread)).map_err(|reason| explained(pid, reason))
+    }
+
+    fn thread(&self, task: u32) -> io::Result<Vec<OwnedFd>> {
+        let mut counters = Vec::with_capacity(self.outputs.len());
+        for (processor, ring) in &self.outputs {
+            let counter = Counter {
+                tracepoint: self.tracepoint,
+                task,
+                processor: Some(*processor),
+                inherit: self.inherit,
+                life: true,
+            };
+            let counter = counter.open()?;
+            if let Some(filter) = &self.filter {
+                // Without it the kernel lets too much through, which the session sorts out.
+                let _ = perf::set_filter(counter.as_fd(), filter);
+            }
+            perf::set_output(counter.as_fd(), ring.as_fd())?;
+            counters.push(counter);
+        }
+        for counter in &counters {
+            perf::enable(counter.as_fd())?;
+        }
+        Ok(counters)
+    }
+}
+
+/// The counters of a process. They live as long as this.
+#[derive(Debug, Default)]
+pub(super) struct Armed {
+    /// All of them.
+    pub(super) counters: Vec<OwnedFd>,
+    /// Threads that began meanwhile, with the numbers of their counters: they may have inherited others.
+    pub(super) late: Vec<(u32, Vec<u64>)>,
+}
+
+/// Makes counters for each thread of a process, those included that begin meanwhile.
+///
+/// # Errors
+/// `ESRCH` when the process is gone, and whatever goes wrong with a thread other than its end.
+pub(super) fn each_thread(
+    pid: u32,
+    mut arm: impl FnMut(u32) -> io::Result<Vec<OwnedFd>>,
+) -> io::Result<Armed> {
+    let gone = || io::Error::from(Errno::SRCH);
+    let mut armed = Armed::default();
+    let mut seen = HashSet::new();
+    for round in 0.. {
+        let before = seen.len();
+        for thread in threads(pid).map_err(|_| gone())? {
+            if !seen.insert(thread) {
+                continue;
+            }
+            match arm(thread) {
+                Ok(counters) => {
+                    if round > 0 {
+                        let ids: io::Result<_> = counters
+                            .iter()
+                            .map(|counter| perf::id(counter.as_fd()))
+                            .collect();
+                        armed.late.push((thread, ids?));
+                    }
+                    armed.counters.extend(counters);
+                }
+                Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if seen.len() == before {
+            break;
+        }
+    }
+    if armed.counters.is_empty() {
+        return Err(gone());
+    }
+    Ok(armed)
+}
+
+/// The threads of a process at this moment. The whole list is read before any of them is armed: one that begins later
+/// may be in a list that is read in pieces.
+fn threads(pid: u32) -> io::Result<Vec<u32>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task"))?;
+    let names: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
+    let threads = names?
+        .into_iter()
+        .filter_map(|name| name.to_str()?.parse().ok())
+        .collect();
+    Ok(threads)
+}
+
+/// Why a process could not be armed, with what to do about it.
+pub(super) fn explained(pid: u32, reason: io::Error) -> UprobesError {
+    let next = match reason.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::PERM | Errno::ACCESS) => {
+            return UprobesError::Paranoid {
+                paranoid: paranoid(),
+            };
+        }
+        Some(Errno::SRCH) => "it has ended; start it again, or trace another one",
+        Some(Errno::MFILE | Errno::NFILE) => {
+            "it takes a descriptor for each thread and processor; raise the limit with `ulimit -n`"
+        }
+        Some(Errno::INVAL) => {
+            "somebody else may probe the same place with another semaphore (`bpftrace`, `perf probe`); end that first"
+        }
+        _ => "try again, and report this if it stays",
+    };
+    UprobesError::Arm { pid, reason, next }
+}
+
+/// Lets us have as many descriptors as we may.
+pub(super) fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // If not, there are fewer.
+    let _ = setrlimit(Resource::Nofile, limit);
+}

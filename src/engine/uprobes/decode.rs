@@ -1,0 +1,472 @@
+//! Records of the perf rings as events. Knows bytes and formats; reads no file and asks no kernel.
+//!
+//! A record begins with its type, flags and length (`struct perf_event_header`). The raw data of a sample begins with
+//! the number of its tracepoint and has the fields that the event's format file lists; strings stand behind the fields,
+//! each field saying where and how long.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use perf_event_open_sys::bindings;
+
+use super::HOLDS;
+use super::fetch::Kind;
+use super::processes::{Change, Life};
+use super::tracefs::Defined;
+use crate::event::{Event, Place, Text, What};
+
+/// Names remembered; all are forgotten when there are more, so that a program that makes names cannot fill our memory.
+const MAX_NAMES: usize = 1 << 18;
+/// What the kernel writes in place of a string that it could not read.
+const FAULT: &[u8] = b"(fault)";
+/// Bytes of `struct perf_event_header`.
+const HEADER: usize = 8;
+
+/// The marks that events are made of. A record says by a number which it is of: its place in [`Mark::ALL`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    FunctionEntry,
+    FunctionReturn,
+    Line,
+    GcStart,
+    GcDone,
+    ImportStart,
+    ImportDone,
+    Audit,
+}
+
+impl Mark {
+    pub(super) const ALL: [Mark; 8] = [
+        Mark::FunctionEntry,
+        Mark::FunctionReturn,
+        Mark::Line,
+        Mark::GcStart,
+        Mark::GcDone,
+        Mark::ImportStart,
+        Mark::ImportDone,
+        Mark::Audit,
+    ];
+
+    /// As CPython calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Mark::FunctionEntry => "function__entry",
+            Mark::FunctionReturn => "function__return",
+            Mark::Line => "line",
+            Mark::GcStart => "gc__start",
+            Mark::GcDone => "gc__done",
+            Mark::ImportStart => "import__find__load__start",
+            Mark::ImportDone => "import__find__load__done",
+            Mark::Audit => "audit",
+        }
+    }
+
+    /// The number that stands for it in records.
+    pub(super) fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Its arguments in their order, as far as they are wanted.
+    pub(super) fn arguments(self) -> &'static [Field] {
+        use Field::{File, Function, Number};
+        match self {
+            Mark::FunctionEntry | Mark::FunctionReturn | Mark::Line => &[File, Function, Number],
+            Mark::GcStart | Mark::GcDone => &[Number],
+            Mark::ImportStart | Mark::Audit => &[Function],
+            Mark::ImportDone => &[Function, Number],
+        }
+    }
+
+    /// Whether filters on functions and files are about it. These come first.
+    pub(super) fn is_filtered(self) -> bool {
+        matches!(
+            self,
+            Mark::FunctionEntry | Mark::FunctionReturn | Mark::Line
+        )
+    }
+}
+
+/// The fields that an argument can come in; a name of something else comes as a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Field {
+    File,
+    Function,
+    Number,
+}
+
+impl Field {
+    /// What it is read as.
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Field::File | Field::Function => Kind::Text,
+            Field::Number => Kind::Number,
+        }
+    }
+}
+
+/// Offsets of the fields in the raw data of a record.
+#[derive(Debug, Clone, Copy)]
+struct Format {
+    mark: usize,
+    width: usize,
+    file: usize,
+    function: usize,
+    number: usize,
+}
+
+/// What decoding has to say beside events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Account {
+    /// Records that the kernel had no room for.
+    pub(super) lost: u64,
+    /// Records that make no sense.
+    pub(super) unreadable: u64,
+    /// Times that the kernel silenced a counter because it fired too often.
+    pub(super) throttled: u64,
+}
+
+/// Turns the bytes of rings into events.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    /// Number of the tracepoint, with which every record's data begins.
+    event: u16,
+    format: Format,
+    places: HashMap<Box<[u8]>, Arc<Place>, RandomState>,
+    texts: HashMap<Box<[u8]>, Arc<Text>, RandomState>,
+    key: Vec<u8>,
+    lives: Vec<Life>,
+    families: Families,
+    account: Account,
+}
+
+/// Counters and the tasks that inherited them, where a task has two of each.
+///
+/// A thread that begins while its process is being armed may inherit counters, all or some of them, or none, and
+/// nothing tells. So it is given its own, and what comes through others is passed over; for its children likewise.
+#[derive(Debug, Default)]
+pub(super) struct Families {
+    /// Counters by number, with the late thread that each was made for.
+    made_for: HashMap<u64, u32, RandomState>,
+    /// The late thread whose counters speak for a thread.
+    speaks: HashMap<u32, u32, RandomState>,
+}
+
+impl Families {
+    /// A thread that began while its process was armed, with the counters that were made for it.
+    pub(super) fn add(&mut self, thread: u32, counters: &[u64]) {
+        self.speaks.insert(thread, thread);
+        self.made_for
+            .extend(counters.iter().map(|counter| (*counter, thread)));
+    }
+
+    /// A thread ended; another one may get its id.
+    fn ended(&mut self, thread: u32) {
+        self.speaks.remove(&thread);
+    }
+
+    /// Whether a record of this thread through this counter is the second one of its kind.
+    fn foreign(&mut self, thread: u32, counter: u64) -> bool {
+        if self.made_for.is_empty() {
+            return false;
+        }
+        match (self.speaks.get(&thread), self.made_for.get(&counter)) {
+            (Some(speaker), Some(late)) => speaker != late,
+            (Some(_), None) => true,
+            (None, Some(late)) => {
+                self.speaks.insert(thread, *late);
+                false
+            }
+            (None, None) => false,
+        }
+    }
+}
+
+impl Decoder {
+    /// A decoder for this event; `None` when it lacks a field.
+    pub(super) fn new(defined: &Defined) -> Option<Decoder> {
+        let offset = |name: &str| {
+            let found = defined.fields.iter().find(|(have, _)| have == name);
+            found.map(|(_, offset)| *offset)
+        };
+        Some(Decoder {
+            event: u16::try_from(defined.id).ok()?,
+            format: Format {
+                mark: offset("mark")?,
+                width: offset("width")?,
+                file: offset("file")?,
+                function: offset("function")?,
+                number: offset("number")?,
+            },
+            places: HashMap::default(),
+            texts: HashMap::default(),
+            key: Vec::new(),
+            lives: Vec::new(),
+            families: Families::default(),
+            account: Account::default(),
+        })
+    }
+
+    /// What there was to say since this was last asked.
+    pub(super) fn account(&mut self) -> Account {
+        std::mem::take(&mut self.account)
+    }
+
+    /// Where it is told which threads have counters of their own.
+    pub(super) fn families(&mut self) -> &mut Families {
+        &mut self.families
+    }
+
+    /// What became of processes since this was last asked.
+    pub(super) fn lives(&mut self) -> Vec<Life> {
+        std::mem::take(&mut self.lives)
+    }
+
+    /// Decodes whole records, whose clock is so many nanoseconds behind the Unix epoch.
+    pub(super) fn decode(&mut self, mut bytes: &[u8], offset: u64, out: &mut Vec<Event>) {
+        let lives = self.lives.len();
+        while !bytes.is_empty() {
+            let size = u16_at(bytes, 6).map_or(0, usize::from);
+            let Some((record, rest)) = bytes.split_at_checked(size).filter(|_| size >= HEADER)
+            else {
+                // Nothing behind it can be found again.
+                self.account.unreadable += 1;
+                break;
+            };
+            bytes = rest;
+            match self.record(record) {
+                Some(Some(mut event)) => {
+                    event.ts += offset;
+                    out.push(event);
+                }
+                Some(None) => {}
+                None => self.account.unreadable += 1,
+            }
+        }
+        for life in self.lives.iter_mut().skip(lives) {
+            life.ts += offset;
+        }
+    }
+
+    /// One record; `None` when it makes no sense, `Some(None)` when there is no event in it.
+    fn record(&mut self, record: &[u8]) -> Option<Option<Event>> {
+        let kind = u32_at(record, 0)?;
+        let body = record.get(HEADER..)?;
+        match kind {
+            bindings::PERF_RECORD_SAMPLE => self.sample(body),
+            bindings::PERF_RECORD_LOST => {
+                self.account.lost += u64_at(body, 8)?;
+                Some(None)
+            }
+            bindings::PERF_RECORD_LOST_SAMPLES => {
+                self.account.lost += u64_at(body, 0)?;
+                Some(None)
+            }
+            bindings::PERF_RECORD_THROTTLE => {
+                self.account.throttled += 1;
+                Some(None)
+            }
+            bindings::PERF_RECORD_FORK
+            | bindings::PERF_RECORD_EXIT
+            | bindings::PERF_RECORD_COMM
+            | bindings::PERF_RECORD_MMAP2 => {
+                if kind == bindings::PERF_RECORD_EXIT {
+                    self.families.ended(u32_at(body, 8)?);
+                }
+                let change = change(kind, record, body)?;
+                if let Some((pid, change)) = change {
+                    // Every record but a sample ends with who made it, when, and through which counter.
+                    let ts = u64_at(record, record.len().checked_sub(16)?)?;
+                    self.lives.push(Life { ts, pid, change });
+                }
+                Some(None)
+            }
+            _ => Some(None),
+        }
+    }
+
+    fn sample(&mut self, body: &[u8]) -> Option<Option<Event>> {
+        let (pid, tid) = (u32_at(body, 0)?, u32_at(body, 4)?);
+        let ts = u64_at(body, 8)?;
+        if self.families.foreign(tid, u64_at(body, 16)?) {
+            return Some(None);
+        }
+        let length = u32_at(body, 24)? as usize;
+        let raw = body.get(28..)?.get(..length)?;
+        if u16_at(raw, 0)? != self.event {
+            return None;
+        }
+        let format = self.format;
+        let mark = *raw.get(format.mark)?;
+        if mark == HOLDS {
+            return Some(None);
+        }
+        let number = || number(raw, format);
+        let line = || number().and_then(|line| i32::try_from(line).ok());
+        let what = match *Mark::ALL.get(usize::from(mark))? {
+            Mark::FunctionEntry => What::Call {
+                place: self.place(raw)?,
+                line: line()?,
+            },
+            Mark::FunctionReturn => What::Return {
+                place: self.place(raw)?,
+                line: line()?,
+                duration_ns: None,
+            },
+            Mark::Line => What::Line {
+                place: self.place(raw)?,
+                line: line()?,
+            },
+            Mark::GcStart => What::GcStart {
+                generation: number()?,
+            },
+            Mark::GcDone => What::GcDone {
+                generation: None,
+                collected: number()?,
+                pause_ns: None,
+            },
+            Mark::ImportStart => What::ImportStart {
+                module: self.text(raw)?,
+            },
+            Mark::ImportDone => What::ImportDone {
+                module: self.text(raw)?,
+                found: number()? != 0,
+                duration_ns: None,
+            },
+            Mark::Audit => What::Audit {
+                name: self.text(raw)?,
+            },
+        };
+        Some(Some(Event { ts, pid, tid, what }))
+    }
+
+    fn place(&mut self, raw: &[u8]) -> Option<Arc<Place>> {
+        let (file, file_whole) = string(raw, self.format.file)?;
+        let (function, function_whole) = string(raw, self.format.function)?;
+        self.key.clear();
+        self.key.extend_from_slice(file);
+        // What is whole ends with a NUL in the key, so that no two places have one key.
+        self.key
+            .extend_from_slice(if file_whole { b"\0" } else { b"\0\0" });
+        self.key.extend_from_slice(function);
+        self.key.push(u8::from(function_whole));
+        if let Some(place) = self.places.get(self.key.as_slice()) {
+            return Some(Arc::clone(place));
+        }
+        let place = Arc::new(Place {
+            file: text(file, !file_whole),
+            function: text(function, !function_whole),
+        });
+        if self.places.len() >= MAX_NAMES {
+            self.places.clear();
+        }
+        self.places
+            .insert(self.key.as_slice().into(), Arc::clone(&place));
+        Some(place)
+    }
+
+    fn text(&mut self, raw: &[u8]) -> Option<Arc<Text>> {
+        let (name, whole) = string(raw, self.format.function)?;
+        self.key.clear();
+        self.key.extend_from_slice(name);
+        self.key.push(u8::from(whole));
+        if let Some(known) = self.texts.get(self.key.as_slice()) {
+            return Some(Arc::clone(known));
+        }
+        let new = Arc::new(text(name, !whole));
+        if self.texts.len() >= MAX_NAMES {
+            self.texts.clear();
+        }
+        self.texts
+            .insert(self.key.as_slice().into(), Arc::clone(&new));
+        Some(new)
+    }
+}
+
+/// What happened to a process; `Some(None)` when it was a thread.
+fn change(kind: u32, record: &[u8], body: &[u8]) -> Option<Option<(u32, Change)>> {
+    let (pid, second, third) = (u32_at(body, 0)?, u32_at(body, 4)?, u32_at(body, 8)?);
+    let change = match kind {
+        // Process, its parent, thread, its parent.
+        bindings::PERF_RECORD_FORK => (pid != second).then_some(Change::Forked { parent: second }),
+        bindings::PERF_RECORD_EXIT => (pid == third).then_some(Change::Exited { parent: second }),
+        // Process, thread, name.
+        bindings::PERF_RECORD_COMM => {
+            let misc = u32::from(u16_at(record, 4)?);
+            let name = body.get(8..)?;
+            let end = name.iter().position(|byte| *byte == 0)?;
+            let name = String::from_utf8_lossy(name.get(..end)?).into_owned();
+            (pid == second).then_some(if misc & bindings::PERF_RECORD_MISC_COMM_EXEC == 0 {
+                Change::Named { name }
+            } else {
+                Change::Execed { name }
+            })
+        }
+        // Process, thread, address, length, offset, device, inode.
+        _ => Some(Change::Mapped {
+            inode: u64_at(body, 40)?,
+        }),
+    };
+    Some(change.map(|change| (pid, change)))
+}
+
+/// The bytes of a string without its end, and whether the end was there.
+fn string(raw: &[u8], field: usize) -> Option<(&[u8], bool)> {
+    let place = u32_at(raw, field)?;
+    let (offset, length) = ((place & 0xffff) as usize, (place >> 16) as usize);
+    let bytes = raw.get(offset..)?.get(..length)?;
+    match bytes.split_last() {
+        Some((0, text)) => Some((text, true)),
+        // Before Linux 5.19 nothing at all stood for a string that could not be read.
+        None => Some((FAULT, true)),
+        Some(_) => Some((bytes, false)),
+    }
+}
+
+fn text(bytes: &[u8], cut: bool) -> Text {
+    if bytes == FAULT && !cut {
+        return Text {
+            unreadable: true,
+            ..Text::default()
+        };
+    }
+    let text = String::from_utf8_lossy(bytes);
+    Text {
+        replaced: matches!(text, std::borrow::Cow::Owned(_)),
+        text: text.into_owned(),
+        cut,
+        unreadable: false,
+    }
+}
+
+/// The number of a record: as many of its bytes as it is wide.
+fn number(raw: &[u8], format: Format) -> Option<i64> {
+    let value = u64_at(raw, format.number)? as i64;
+    let width = *raw.get(format.width)? as i8;
+    Some(match width {
+        -1 => i64::from(value as i8),
+        1 => i64::from(value as u8),
+        -2 => i64::from(value as i16),
+        2 => i64::from(value as u16),
+        -4 => i64::from(value as i32),
+        4 => i64::from(value as u32),
+        -8 | 8 => value,
+        _ => return None,
+    })
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

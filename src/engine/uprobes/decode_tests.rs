@@ -1,0 +1,401 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const EVENT: u16 = 2326;
+
+/// The fields as Linux 6.18 lays them out.
+fn decoder() -> Decoder {
+    let fields = [
+        ("common_type", 0),
+        ("__probe_ip", 8),
+        ("mark", 16),
+        ("width", 17),
+        ("file", 20),
+        ("function", 24),
+        ("number", 28),
+    ];
+    Decoder::new(&Defined {
+        id: u64::from(EVENT),
+        fields: fields
+            .map(|(name, offset)| (name.to_owned(), offset))
+            .to_vec(),
+    })
+    .expect("every field is there")
+}
+
+fn record(kind: u32, misc: u16, body: &[u8]) -> Vec<u8> {
+    let size = u16::try_from(HEADER + body.len()).expect("small");
+    let mut bytes = kind.to_ne_bytes().to_vec();
+    bytes.extend(misc.to_ne_bytes());
+    bytes.extend(size.to_ne_bytes());
+    bytes.extend(body);
+    bytes
+}
+
+/// One hit of a mark; strings as the kernel stores them, ends included.
+struct Hit<'a> {
+    mark: u8,
+    width: i8,
+    file: &'a [u8],
+    function: &'a [u8],
+    number: i64,
+    tid: u32,
+    ts: u64,
+    counter: u64,
+}
+
+const HIT: Hit<'_> = Hit {
+    mark: 0,
+    width: -4,
+    file: b"/app.py\0",
+    function: b"work\0",
+    number: 7,
+    tid: 12,
+    ts: 100,
+    counter: 1,
+};
+
+fn sample(hit: &Hit<'_>) -> Vec<u8> {
+    let mut raw = vec![0; 36];
+    raw[..2].copy_from_slice(&EVENT.to_ne_bytes());
+    raw[16] = hit.mark;
+    raw[17] = hit.width as u8;
+    for (field, text) in [(20, hit.file), (24, hit.function)] {
+        let place = (raw.len() | text.len() << 16) as u32;
+        raw[field..field + 4].copy_from_slice(&place.to_ne_bytes());
+        raw.extend(text);
+    }
+    raw[28..36].copy_from_slice(&hit.number.to_ne_bytes());
+    // The kernel pads the data so that the record ends at eight bytes.
+    while !(raw.len() + 4).is_multiple_of(8) {
+        raw.push(0);
+    }
+    let mut body = Vec::new();
+    for word in [10_u64 | u64::from(hit.tid) << 32, hit.ts, hit.counter] {
+        body.extend(word.to_ne_bytes());
+    }
+    body.extend((raw.len() as u32).to_ne_bytes());
+    body.extend(raw);
+    record(bindings::PERF_RECORD_SAMPLE, 0, &body)
+}
+
+/// A record about a task, with the ids that end it.
+fn about_a_task(kind: u32, misc: u16, numbers: &[u32], rest: &[u8], ts: u64) -> Vec<u8> {
+    let mut body: Vec<u8> = numbers
+        .iter()
+        .flat_map(|number| number.to_ne_bytes())
+        .collect();
+    body.extend(rest);
+    for word in [0_u64, ts, 1] {
+        body.extend(word.to_ne_bytes());
+    }
+    record(kind, misc, &body)
+}
+
+fn decoded(bytes: &[u8]) -> (Vec<Event>, Decoder) {
+    let mut decoder = decoder();
+    let mut events = Vec::new();
+    decoder.decode(bytes, 1000, &mut events);
+    (events, decoder)
+}
+
+#[test]
+fn a_hit_of_each_mark_becomes_its_event() {
+    for mark in Mark::ALL {
+        let (events, mut decoder) = decoded(&sample(&Hit {
+            mark: mark.number(),
+            ..HIT
+        }));
+        let [
+            Event {
+                ts: 1100,
+                pid: 10,
+                tid: 12,
+                what,
+            },
+        ] = events.as_slice()
+        else {
+            panic!("{mark:?}: {events:?}");
+        };
+        let right = match (mark, what) {
+            (Mark::FunctionEntry, What::Call { place, line })
+            | (
+                Mark::FunctionReturn,
+                What::Return {
+                    place,
+                    line,
+                    duration_ns: None,
+                },
+            )
+            | (Mark::Line, What::Line { place, line }) => {
+                (
+                    place.file.text.as_str(),
+                    place.function.text.as_str(),
+                    *line,
+                ) == ("/app.py", "work", 7)
+            }
+            (Mark::GcStart, What::GcStart { generation }) => *generation == 7,
+            (Mark::GcDone, What::GcDone { collected, .. }) => *collected == 7,
+            (Mark::ImportStart, What::ImportStart { module }) => module.text == "work",
+            (Mark::ImportDone, What::ImportDone { module, found, .. }) => {
+                module.text == "work" && *found
+            }
+            (Mark::Audit, What::Audit { name }) => name.text == "work",
+            _ => false,
+        };
+        assert!(right, "{mark:?}: {what:?}");
+        assert_eq!(decoder.account(), Account::default());
+    }
+}
+
+#[test]
+fn a_number_is_as_wide_as_its_note_says_whatever_lies_beside_it() {
+    let line = |width, number: u64| {
+        let (events, _) = decoded(&sample(&Hit {
+            width,
+            number: number as i64,
+            ..HIT
+        }));
+        match events.as_slice() {
+            [
+                Event {
+                    what: What::Call { line, .. },
+                    ..
+                },
+            ] => Some(*line),
+            _ => None,
+        }
+    };
+    assert_eq!(line(-4, 0xdead_beef_0000_0007), Some(7));
+    assert_eq!(line(-4, 0x0000_0000_ffff_ffff), Some(-1));
+    assert_eq!(line(2, 0xffff_ffff_ffff_ffff), Some(65535));
+    assert_eq!(line(-1, 0x80), Some(-128));
+    assert_eq!(line(-8, 5), Some(5));
+    // No line has such a number, and no argument such a width.
+    assert_eq!(line(-8, 1 << 40), None);
+    assert_eq!(line(3, 5), None);
+}
+
+#[test]
+fn names_that_are_cut_unreadable_or_not_utf_8_are_marked() {
+    let function = |text: &[u8]| {
+        let (events, _) = decoded(&sample(&Hit {
+            function: text,
+            ..HIT
+        }));
+        match events.as_slice() {
+            [
+                Event {
+                    what: What::Call { place, .. },
+                    ..
+                },
+            ] => place.function.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        function(b"cut"),
+        Text {
+            text: "cut".into(),
+            cut: true,
+            ..Text::default()
+        }
+    );
+    assert_eq!(
+        function(b"(fault)\0"),
+        Text {
+            unreadable: true,
+            ..Text::default()
+        }
+    );
+    assert_eq!(
+        function(b""),
+        Text {
+            unreadable: true,
+            ..Text::default()
+        }
+    );
+    assert_eq!(
+        function(b"a\xff\0"),
+        Text {
+            text: "a\u{fffd}".into(),
+            replaced: true,
+            ..Text::default()
+        }
+    );
+    assert_eq!(function(b"\0"), Text::default());
+}
+
+#[test]
+fn a_name_is_made_once_and_similar_ones_are_kept_apart() {
+    let names: [(&[u8], &[u8]); 4] = [
+        (b"a\0", b"bc\0"),
+        (b"ab\0", b"c\0"),
+        (b"a\0", b"bc"),
+        (b"a\0", b"bc\0"),
+    ];
+    let bytes: Vec<u8> = names
+        .iter()
+        .flat_map(|(file, function)| {
+            sample(&Hit {
+                file,
+                function,
+                ..HIT
+            })
+        })
+        .collect();
+    let places: Vec<Arc<Place>> = decoded(&bytes)
+        .0
+        .into_iter()
+        .map(|event| match event.what {
+            What::Call { place, .. } => place,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(Arc::ptr_eq(&places[0], &places[3]));
+    assert_ne!(places[0], places[1]);
+    assert_ne!(places[0], places[2]);
+}
+
+#[test]
+fn what_was_lost_or_throttled_is_accounted_for() {
+    let mut bytes = record(
+        bindings::PERF_RECORD_LOST,
+        0,
+        &[1_u64, 5, 0, 0, 0].map(u64::to_ne_bytes).concat(),
+    );
+    bytes.extend(record(
+        bindings::PERF_RECORD_LOST_SAMPLES,
+        0,
+        &[3_u64, 0, 0, 0].map(u64::to_ne_bytes).concat(),
+    ));
+    bytes.extend(record(bindings::PERF_RECORD_THROTTLE, 0, &[0; 48]));
+    // Another tracepoint's record, and one that ends too early.
+    let mut foreign = sample(&HIT);
+    foreign[HEADER + 28] ^= 1;
+    bytes.extend(foreign);
+    bytes.extend(record(bindings::PERF_RECORD_SAMPLE, 0, &[0; 16]));
+    bytes.extend(sample(&HIT));
+    bytes.extend([1, 2, 3]);
+    let (events, mut decoder) = decoded(&bytes);
+    assert_eq!(events.len(), 1);
+    let expected = Account {
+        lost: 8,
+        unreadable: 3,
+        throttled: 1,
+    };
+    assert_eq!(decoder.account(), expected);
+    assert_eq!(decoder.account(), Account::default());
+}
+
+#[test]
+fn a_place_that_only_holds_a_semaphore_is_no_event() {
+    let (events, mut decoder) = decoded(&sample(&Hit { mark: HOLDS, ..HIT }));
+    assert_eq!((events, decoder.account()), (vec![], Account::default()));
+}
+
+#[test]
+fn the_life_of_processes_is_told_and_that_of_threads_is_not() {
+    let exec = u16::try_from(bindings::PERF_RECORD_MISC_COMM_EXEC).expect("a flag");
+    let mut mapped = vec![0; 8 * 3 + 8];
+    mapped.extend(77_u64.to_ne_bytes());
+    mapped.extend([0; 24]);
+    let bytes = [
+        about_a_task(bindings::PERF_RECORD_FORK, 0, &[20, 10, 20, 10], &[0; 8], 1),
+        about_a_task(bindings::PERF_RECORD_FORK, 0, &[10, 10, 21, 10], &[0; 8], 2),
+        about_a_task(
+            bindings::PERF_RECORD_COMM,
+            exec,
+            &[20, 20],
+            b"python\0\0",
+            3,
+        ),
+        about_a_task(bindings::PERF_RECORD_COMM, 0, &[20, 20], b"worker\0\0", 4),
+        about_a_task(bindings::PERF_RECORD_COMM, 0, &[20, 22], b"thread\0\0", 5),
+        about_a_task(bindings::PERF_RECORD_MMAP2, 0, &[20, 20], &mapped, 6),
+        about_a_task(bindings::PERF_RECORD_EXIT, 0, &[20, 10, 22, 10], &[0; 8], 7),
+        about_a_task(bindings::PERF_RECORD_EXIT, 0, &[20, 10, 20, 10], &[0; 8], 8),
+    ]
+    .concat();
+    let (events, mut decoder) = decoded(&bytes);
+    assert_eq!(events, []);
+    let told: Vec<(u64, Change)> = decoder
+        .lives()
+        .into_iter()
+        .map(|life| (life.ts - 1000, life.change))
+        .collect();
+    let name = |name: &str| name.to_owned();
+    assert_eq!(
+        told,
+        [
+            (1, Change::Forked { parent: 10 }),
+            (
+                3,
+                Change::Execed {
+                    name: name("python")
+                }
+            ),
+            (
+                4,
+                Change::Named {
+                    name: name("worker")
+                }
+            ),
+            (6, Change::Mapped { inode: 77 }),
+            (8, Change::Exited { parent: 10 }),
+        ]
+    );
+}
+
+#[test]
+fn a_thread_that_has_counters_twice_is_heard_once() {
+    let mut decoder = decoder();
+    // Thread 12 began while its process was armed: counter 1 may be its parent's, 5 is its own. 13 is a child of it.
+    decoder.families().add(12, &[5]);
+    let hit = |tid, counter| {
+        sample(&Hit {
+            tid,
+            counter,
+            ..HIT
+        })
+    };
+    let bytes = [
+        hit(11, 1),
+        hit(12, 1),
+        hit(12, 5),
+        hit(13, 5),
+        hit(13, 1),
+        hit(13, 5),
+        hit(14, 1),
+    ]
+    .concat();
+    let mut events = Vec::new();
+    decoder.decode(&bytes, 0, &mut events);
+    let threads: Vec<u32> = events.iter().map(|event| event.tid).collect();
+    assert_eq!(threads, [11, 12, 13, 13, 14]);
+    // Its id is another thread's later, which has inherited its counters.
+    let ended = about_a_task(bindings::PERF_RECORD_EXIT, 0, &[10, 9, 12, 9], &[0; 8], 200);
+    events.clear();
+    decoder.decode(&[ended, hit(12, 1)].concat(), 0, &mut events);
+    assert_eq!(events.len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_decoder_panic_or_stand_still(
+        bytes in proptest::collection::vec(any::<u8>(), 0..400),
+        kind in 0..20_u32,
+    ) {
+        decoded(&bytes);
+        decoded(&record(kind, 0, &bytes));
+        let mut damaged = sample(&HIT);
+        for (at, byte) in bytes.iter().take(20).enumerate() {
+            let place = usize::from(*byte) % damaged.len();
+            damaged[place] = bytes[bytes.len() - 1 - at];
+        }
+        // A damaged length must not be believed.
+        let (events, mut decoder) = decoded(&damaged);
+        prop_assert!(events.len() as u64 <= 1 + decoder.account().unreadable + decoder.account().lost);
+    }
+}

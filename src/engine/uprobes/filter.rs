@@ -1,0 +1,66 @@
+//! Which functions are wanted, as an event filter that the kernel applies before it makes a record
+//! (Documentation/trace/events.rst, "Event filtering"). It lets through whatever [`Filters::accepts`] does, and more
+//! where its grammar cannot say it: the session has the last word.
+
+use std::ffi::CString;
+
+use super::decode::Mark;
+use crate::script::Filters;
+use crate::script::filter::Glob;
+
+/// Longest filter that the kernel takes: a page, with some room.
+const LONGEST: usize = 4000;
+
+/// The filter over the fields `file` and `function`; `None` when everything is wanted, or nothing can be said.
+pub(super) fn expression(filters: &Filters) -> Option<CString> {
+    let mut terms: Vec<Vec<u8>> = Vec::new();
+    for (globs, field) in [
+        (&filters.functions, "function"),
+        (&filters.files, "file"),
+        (&filters.modules, "file"),
+    ] {
+        // One that cannot be said would have to let everything through, so the whole term goes.
+        if let Some(term) = any_of(globs, field) {
+            terms.push(term);
+        }
+    }
+    for (globs, field) in [
+        (&filters.not_functions, "function"),
+        (&filters.not_files, "file"),
+    ] {
+        for glob in globs {
+            let exact = glob.to_ftrace().is_some_and(|glob| glob.exact);
+            if let Some(term) = any_of(std::slice::from_ref(glob), field).filter(|_| exact) {
+                terms.push([b"!", term.as_slice()].concat());
+            }
+        }
+    }
+    // Left out from the end, a term at a time: each only narrows what the others let through.
+    let mut text = terms.join(&b" && "[..]);
+    while text.len() > LONGEST && terms.pop().is_some() {
+        text = terms.join(&b" && "[..]);
+    }
+    if text.is_empty() {
+        return None;
+    }
+    // What is not about functions is none of the filters' business.
+    let others = Mark::ALL.iter().position(|mark| !mark.is_filtered())?;
+    CString::new([format!("mark >= {others} || (").as_bytes(), &text, b")"].concat()).ok()
+}
+
+/// `(field ~ "a" || field ~ "b")`; `None` without globs, and when one cannot be said.
+fn any_of(globs: &[Glob], field: &str) -> Option<Vec<u8>> {
+    let mut comparisons: Vec<Vec<u8>> = Vec::new();
+    for glob in globs {
+        for value in glob.to_ftrace()?.values {
+            comparisons.push([format!("{field} ~ ").as_bytes(), &value].concat());
+        }
+    }
+    if comparisons.is_empty() {
+        return None;
+    }
+    Some([b"(", comparisons.join(&b" || "[..]).as_slice(), b")"].concat())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,439 @@
+//! A session of the uprobes engine: probes defined, tasks armed, one thread that collects from the rings, and the end.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::arming::{self, Arming};
+use super::decode::{Account, Decoder};
+use super::perf::{self, Inherit, Ring};
+use super::processes::{Change, Life, Processes};
+use super::tracefs::{Owner, Tracefs};
+use super::{EVENT, Plan, Probed, UprobesError, filter};
+use crate::engine::order::Order;
+use crate::engine::{Message, Outlet, Running};
+use crate::event::LossStage;
+use crate::script::Filters;
+
+/// How long records may lie in a ring that is not a quarter full.
+const ROUND: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 20_000_000,
+};
+/// A record has its time a little before it is in its ring. A host can take the processor away in between.
+const SLACK_NS: u64 = 10_000_000;
+/// Bytes of all rings together when nothing else is said, and the most and the least of one.
+const RINGS: usize = 128 << 20;
+const LARGEST: usize = 16 << 20;
+const SMALLEST: usize = 256 << 10;
+
+/// What to trace.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// Processes from the start, and whether each runs a probed image already.
+    pub targets: Vec<(u32, bool)>,
+    /// Whether children to come are targets.
+    pub follow: bool,
+    /// Which functions.
+    pub filters: Filters,
+    /// Megabytes of a ring; as much as is sensible otherwise.
+    pub buffer: Option<u32>,
+}
+
+/// A running session. Dropped, it takes everything away.
+#[derive(Debug)]
+pub struct UprobesRunning {
+    messages: Receiver<Message>,
+    orders: Sender<Command>,
+    wake: Arc<OwnedFd>,
+    ended: Receiver<()>,
+}
+
+/// What the collecting thread is told.
+#[derive(Debug)]
+enum Command {
+    /// Trace one more process, and say how that went.
+    Add(u32, Sender<Result<(), UprobesError>>),
+    Stop,
+}
+
+/// The definitions of this session in tracefs; removed when dropped.
+#[derive(Debug)]
+struct Group {
+    tracefs: Tracefs,
+    name: String,
+    /// The probed images, held open: on some file systems (9p, some of FUSE) a file that nobody holds is another one to
+    /// the kernel when it is next opened, and a program started later would go unnoticed.
+    images: Vec<File>,
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.tracefs.remove(&self.name);
+        self.images.clear();
+    }
+}
+
+impl UprobesRunning {
+    /// Defines the probes and arms the targets. A target that ends meanwhile is none of our failures.
+    ///
+    /// # Errors
+    /// [`UprobesError`].
+    pub fn start(
+        tracefs: Tracefs,
+        plan: &Plan,
+        images: &[Probed],
+        start: &Start,
+    ) -> Result<Self, UprobesError> {
+        let failed = |what| move |reason: io::Error| UprobesError::System { what, reason };
+        arming::raise_descriptor_limit();
+        let group = Group {
+            name: Owner::ourselves()
+                .map_err(failed("/proc cannot be read"))?
+                .group(),
+            tracefs,
+            // One that cannot be opened is for the kernel to complain about.
+            images: images
+                .iter()
+                .filter_map(|probed| File::open(&probed.path).ok())
+                .collect(),
+        };
+        for definition in &plan.definitions {
+            group
+                .tracefs
+                .define(&group.name, definition)
+                .map_err(|reason| match reason.kind() {
+                    io::ErrorKind::PermissionDenied => UprobesError::NotPermitted {
+                        what: format!("{} cannot be written", group.tracefs.root().display()),
+                    },
+                    _ => UprobesError::Define {
+                        path: definition.path.clone(),
+                        reason,
+                    },
+                })?;
+        }
+        let unread = failed("a uprobe event cannot be read back");
+        let defined = group.tracefs.defined(&group.name, EVENT).map_err(unread)?;
+        let decoder =
+            Decoder::new(&defined).ok_or_else(|| unread(io::Error::other("a field is missing")))?;
+        let rings = rings(start.buffer)?;
+        let arming = Arming {
+            tracepoint: defined.id,
+            filter: filter::expression(&start.filters),
+            inherit: if start.follow {
+                Inherit::Processes
+            } else {
+                Inherit::Threads
+            },
+            outputs: rings
+                .iter()
+                .map(|(processor, ring)| (*processor, ring.owner()))
+                .collect(),
+        };
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|reason| failed("no event descriptor can be had")(reason.into()))?;
+        let wake = Arc::new(wake);
+        let (sender, messages) = unbounded();
+        let (orders, commands) = unbounded();
+        let (ended_sender, ended) = bounded(1);
+        let mut collector = Collector {
+            arming,
+            offset: epoch_offset(),
+            rings: rings.into_iter().map(|(_, ring)| ring).collect(),
+            decoder,
+            order: Order::default(),
+            processes: Processes::new(
+                images.iter().map(|probed| probed.inode).collect(),
+                start.follow,
+            ),
+            counters: HashMap::new(),
+            outlet: Outlet::new(sender.clone()),
+            lost: 0,
+            throttled: false,
+            lives: Vec::new(),
+        };
+        let running = UprobesRunning {
+            messages,
+            orders,
+            wake: Arc::clone(&wake),
+            ended,
+        };
+        for (pid, probed) in &start.targets {
+            collector.add(*pid, *probed)?;
+        }
+        let _ = sender.send(Message::Live);
+        thread::spawn(move || {
+            collector.run(&wake, &commands);
+            drop(group);
+            let _ = sender.send(Message::Ended { clean: true });
+            let _ = ended_sender.send(());
+        });
+        Ok(running)
+    }
+
+    fn tell(&self, command: Command) {
+        let _ = self.orders.send(command);
+        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Running for UprobesRunning {
+    fn messages(&self) -> &Receiver<Message> {
+        &self.messages
+    }
+
+    fn add_target(&mut self, pid: u32) -> anyhow::Result<()> {
+        let (answer, answered) = bounded(1);
+        self.tell(Command::Add(pid, answer));
+        // Without an answer the session is at its end.
+        Ok(answered.recv().unwrap_or(Ok(()))?)
+    }
+
+    fn stop(&mut self) {
+        self.tell(Command::Stop);
+    }
+}
+
+impl Drop for UprobesRunning {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = self.ended.recv_timeout(Duration::from_secs(30));
+    }
+}
+
+/// The thread that reads the rings.
+struct Collector {
+    arming: Arming,
+    /// What the records' clock is behind the Unix epoch.
+    offset: u64,
+    rings: Vec<Ring>,
+    decoder: Decoder,
+    order: Order,
+    processes: Processes,
+    /// The counters of each target.
+    counters: HashMap<u32, Vec<OwnedFd>>,
+    outlet: Outlet,
+    lost: u64,
+    throttled: bool,
+    /// What happened to processes later than what was given out.
+    lives: Vec<Life>,
+}
+
+impl Collector {
+    fn run(mut self, wake: &OwnedFd, commands: &Receiver<Command>) {
+        let mut before = 0;
+        let mut buffer = Vec::new();
+        loop {
+            let mut stop = false;
+            loop {
+                match commands.try_recv() {
+                    Ok(Command::Add(pid, answer)) => {
+                        let _ = answer.send(self.add(pid, true));
+                    }
+                    Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
+                        stop = true;
+                        break;
+                    }
+                    Err(TryRecvError::Empty) => break,
+                }
+            }
+            if stop {
+                break;
+            }
+            // What happened before this moment is in the rings at the next round.
+            let now = monotonic();
+            self.collect(&mut buffer);
+            self.give(before + self.offset);
+            before = now.saturating_sub(SLACK_NS);
+            self.wait(wake);
+        }
+        // Nothing is made any more once the counters are gone; what is there is taken out then.
+        let counted: Vec<u64> = self
+            .counters
+            .values()
+            .flatten()
+            .filter_map(|counter| perf::lost(counter.as_fd()))
+            .collect();
+        self.counters.clear();
+        self.collect(&mut buffer);
+        self.give(u64::MAX);
+        self.lost = self.lost.max(counted.iter().sum());
+        self.outlet.say(Message::LostInKernel(self.lost));
+    }
+
+    fn add(&mut self, pid: u32, probed: bool) -> Result<(), UprobesError> {
+        let armed = match self.arming.arm(pid) {
+            Ok(armed) => armed,
+            // That it has ended is for whoever watches it to find out.
+            Err(UprobesError::Arm { reason, .. })
+                if reason.raw_os_error() == Some(Errno::SRCH.raw_os_error()) =>
+            {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        self.processes.add(pid, probed);
+        for (thread, counters) in &armed.late {
+            self.decoder.families().add(*thread, counters);
+        }
+        self.counters.insert(pid, armed.counters);
+        Ok(())
+    }
+
+    fn collect(&mut self, buffer: &mut Vec<u8>) {
+        let mut events = Vec::new();
+        for ring in &mut self.rings {
+            buffer.clear();
+            ring.drain(buffer);
+            self.decoder.decode(buffer, self.offset, &mut events);
+        }
+        self.order.take(events);
+        self.lives.extend(self.decoder.lives());
+        let Account {
+            lost,
+            unreadable,
+            throttled,
+        } = self.decoder.account();
+        if lost > 0 {
+            self.lost += lost;
+            self.outlet.say(Message::LostInKernel(self.lost));
+        }
+        if unreadable > 0 {
+            self.outlet.say(Message::Unparsed(unreadable));
+        }
+        if throttled > 0 && !std::mem::replace(&mut self.throttled, true) {
+            self.outlet.say(Message::Lost(LossStage::Kernel, 0));
+        }
+    }
+
+    /// Gives out what happened until this time.
+    fn give(&mut self, until: u64) {
+        self.lives.sort_by_key(|life| life.ts);
+        let ready = self.lives.partition_point(|life| life.ts <= until);
+        let mut ended = Vec::new();
+        for life in self.lives.drain(..ready) {
+            if matches!(life.change, Change::Exited { .. }) {
+                ended.push(life.pid);
+            }
+            self.order.take(self.processes.take(life));
+        }
+        let mut events = self.order.give(until);
+        if !self.processes.follows() {
+            events.retain(|event| !self.processes.is_strange(event.pid));
+        }
+        let late = self.order.take_late();
+        if late > 0 {
+            self.outlet.say(Message::Late(late));
+        }
+        self.outlet.events(events);
+        for pid in ended {
+            // The counters of a task that is gone are descriptors and nothing else, but for those of its children.
+            if !self.processes.follows() {
+                self.counters.remove(&pid);
+            }
+        }
+    }
+
+    fn wait(&self, wake: &OwnedFd) {
+        let mut files: Vec<PollFd<'_>> = self
+            .rings
+            .iter()
+            .map(|ring| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN))
+            .collect();
+        files.push(PollFd::new(wake, PollFlags::IN));
+        let _ = poll(&mut files, Some(&ROUND));
+        let mut count = [0; 8];
+        let _ = rustix::io::read(wake, &mut count);
+    }
+}
+
+/// A ring for each processor that is there. Without a wish for their size they are as large as is sensible, and smaller
+/// where the memory lock limit asks for it.
+fn rings(buffer: Option<u32>) -> Result<Vec<(u32, Ring)>, UprobesError> {
+    let processors = processors().map_err(|reason| UprobesError::System {
+        what: "the processors cannot be counted",
+        reason,
+    })?;
+    let wish = match buffer {
+        Some(megabytes) => (megabytes as usize) << 20,
+        None => (RINGS / processors.len().max(1)).clamp(SMALLEST, LARGEST),
+    };
+    // The next power of two below.
+    let mut size = 1_usize << wish.max(SMALLEST).ilog2();
+    loop {
+        let rings: Result<Vec<(u32, Ring)>, io::Error> = processors
+            .iter()
+            .map(|processor| Ring::new(*processor, size).map(|ring| (*processor, ring)))
+            .collect();
+        match rings {
+            Ok(rings) => return Ok(rings),
+            Err(reason) if buffer.is_none() && size > SMALLEST && is_limit(&reason) => size /= 2,
+            Err(reason) => return Err(refused(size, reason)),
+        }
+    }
+}
+
+/// Whether a ring was refused for its size.
+fn is_limit(reason: &io::Error) -> bool {
+    let errno = reason.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::PERM | Errno::NOMEM))
+}
+
+/// Why a ring was refused: the mapping is limited, opening is a privilege.
+fn refused(size: usize, reason: io::Error) -> UprobesError {
+    match reason.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::ACCESS) => UprobesError::Paranoid {
+            paranoid: super::paranoid(),
+        },
+        _ if is_limit(&reason) => UprobesError::Buffer {
+            kilobytes: size >> 10,
+            limit: getrlimit(Resource::Memlock).current.map_or_else(
+                || "any number of".to_owned(),
+                |bytes| (bytes >> 10).to_string(),
+            ),
+            reason,
+        },
+        _ => UprobesError::System {
+            what: "the kernel gives no ring for its records",
+            reason,
+        },
+    }
+}
+
+/// Numbers of the processors that are online: `0-3,5`.
+fn processors() -> io::Result<Vec<u32>> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online")?;
+    let unexpected = || io::Error::other(format!("unexpected list of processors: {text}"));
+    let mut processors = Vec::new();
+    for range in text.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let number = |text: &str| text.parse::<u32>().map_err(|_| unexpected());
+        processors.extend(number(first)?..=number(last)?);
+    }
+    Ok(processors)
+}
+
+fn monotonic() -> u64 {
+    nanoseconds(perf::CLOCK)
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// What the records' clock is behind the Unix epoch. Taken once: within a session, time does not jump when somebody
+/// sets the clock.
+fn epoch_offset() -> u64 {
+    nanoseconds(ClockId::Realtime).saturating_sub(monotonic())
+}

@@ -1,0 +1,116 @@
+use super::*;
+
+const PYTHON: &str = "/usr/bin/python3.11";
+
+fn probed(marks: &[&str]) -> Probed {
+    Probed {
+        path: PYTHON.into(),
+        inode: 1,
+        image: Arc::new(Image::open(PYTHON).expect("Debian 12's interpreter")),
+        marks: marks.iter().map(|mark| (*mark).to_owned()).collect(),
+        line_semaphore: false,
+    }
+}
+
+#[test]
+fn every_site_of_a_mark_is_a_place_of_one_event_with_the_same_fields() {
+    let plan = Plan::new(&[probed(&[
+        "function__entry",
+        "gc__start",
+        "import__find__load__done",
+    ])]);
+    let plan = plan.expect("it can be probed");
+    assert_eq!(plan.missing, Vec::<String>::new());
+    assert_eq!(plan.definitions.len(), 3);
+    for definition in &plan.definitions {
+        let fields: Vec<(&str, &str)> = definition
+            .fetches
+            .iter()
+            .filter_map(|fetch| Some((fetch.split_once('=')?.0, fetch.rsplit_once(':')?.1)))
+            .collect();
+        let expected = [
+            ("mark", "u8"),
+            ("width", "s8"),
+            ("file", "ustring"),
+            ("function", "ustring"),
+            ("number", "s64"),
+        ];
+        assert_eq!(fields, expected);
+        assert!(definition.semaphore.is_some());
+    }
+    let line = plan.to_string();
+    let line = line.lines().next().expect("a definition");
+    assert!(line.starts_with("p:marks /usr/bin/python3.11:0xf20a1(0x683260) mark=\\0:u8 width=\\-4:s8 file=+0(%bp):ustring"), "{line}");
+}
+
+#[test]
+fn the_line_marks_semaphore_is_raised_and_the_mark_itself_never_armed() {
+    let mut image = probed(&["function__entry"]);
+    image.line_semaphore = true;
+    let line = image
+        .image
+        .mark("python", "line")
+        .expect("it has one")
+        .sites[0]
+        .clone();
+    let plan = Plan::new(&[image]).expect("it can be probed");
+    let semaphore = line.semaphore.and_then(|semaphore| semaphore.file_offset);
+    let holders: Vec<&Definition> = plan
+        .definitions
+        .iter()
+        .filter(|definition| definition.semaphore == semaphore)
+        .collect();
+    let [holder] = holders.as_slice() else {
+        panic!("{holders:?}");
+    };
+    assert_eq!(holder.fetches[0], "mark=\\255:u8");
+    assert!(
+        plan.definitions
+            .iter()
+            .all(|definition| Some(definition.offset) != line.file_offset)
+    );
+}
+
+#[test]
+fn an_operand_that_cannot_be_fetched_is_said_and_the_rest_is_had() {
+    let mut image = probed(&["function__entry"]);
+    let mut changed = (*image.image).clone();
+    let mark = changed
+        .marks
+        .iter_mut()
+        .find(|mark| mark.name == "function__entry")
+        .expect("it has one");
+    mark.sites[0].arguments[1].operand = crate::elf::Operand::Memory {
+        base: Some("rax".to_owned()),
+        index: Some("rbx".to_owned()),
+        scale: 8,
+        displacement: 0,
+        symbol: None,
+    };
+    mark.sites[0].arguments.truncate(2);
+    image.image = Arc::new(changed);
+    let plan = Plan::new(&[image]).expect("the rest can be had");
+    assert_eq!(plan.missing.len(), 2, "{:?}", plan.missing);
+    assert!(
+        plan.missing[0].contains("sum of two registers"),
+        "{:?}",
+        plan.missing
+    );
+    assert!(plan.missing[1].contains("not there"), "{:?}", plan.missing);
+    assert_eq!(
+        plan.definitions[0].fetches,
+        [
+            "mark=\\0:u8",
+            "width=\\-8:s8",
+            "file=+0(%bp):ustring",
+            "function=@0x0:ustring",
+            "number=\\-1:s64"
+        ]
+    );
+}
+
+#[test]
+fn an_image_without_a_place_for_a_probe_is_an_error() {
+    let error = Plan::new(&[probed(&["no__such__mark"])]).expect_err("nothing to probe");
+    assert!(error.to_string().contains(PYTHON), "{error}");
+}

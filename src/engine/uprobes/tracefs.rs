@@ -1,0 +1,390 @@
+//! tracefs: where it is mounted, uprobe events defined in it and removed, and how their records look.
+//!
+//! Definitions outlive the process that made them. Each session's are one group, whose name says whose it is
+//! (`owner`), so that the next run can remove what a killed one left.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use procfs::process::Process;
+use rustix::mount::{MountFlags, mount};
+
+use super::UprobesError;
+
+/// Where it belongs, and where it was before Linux 4.1.
+const USUAL: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+/// Where we mount it when /sys cannot be changed, as in many containers.
+const OWN: &str = "/run/pystap-tracing";
+/// The file that definitions are written to.
+const DEFINITIONS: &str = "uprobe_events";
+
+/// A mounted tracefs whose kernel has uprobe events.
+#[derive(Debug, Clone)]
+pub struct Tracefs {
+    root: PathBuf,
+}
+
+/// One place to be probed, as the kernel is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Definition {
+    /// Name of the event in its group. Definitions of one name are one event with several places.
+    pub(super) event: String,
+    /// The image.
+    pub(super) path: PathBuf,
+    /// File offset of the instruction.
+    pub(super) offset: u64,
+    /// File offset of the semaphore that is raised as long as the event is armed.
+    pub(super) semaphore: Option<u64>,
+    /// What is fetched, as `name=where:type`; names and types are the same in all definitions of an event.
+    pub(super) fetches: Vec<String>,
+}
+
+impl fmt::Display for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {}:{:#x}",
+            self.event,
+            self.path.display(),
+            self.offset
+        )?;
+        if let Some(semaphore) = self.semaphore {
+            write!(f, "({semaphore:#x})")?;
+        }
+        for fetch in &self.fetches {
+            write!(f, " {fetch}")?;
+        }
+        Ok(())
+    }
+}
+
+/// An event as the kernel made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Defined {
+    /// Number of its tracepoint, which also begins every record.
+    pub(super) id: u64,
+    /// Its fields: name, and offset in the raw data of a record.
+    pub(super) fields: Vec<(String, usize)>,
+}
+
+impl Tracefs {
+    /// Finds tracefs, or mounts it.
+    ///
+    /// # Errors
+    /// [`UprobesError::NotPermitted`], [`UprobesError::NoTracefs`], [`UprobesError::NoUprobeEvents`].
+    pub fn find() -> Result<Tracefs, UprobesError> {
+        let mounted = mounted();
+        let root = match mounted
+            .into_iter()
+            .find(|root| root.join("events").exists())
+        {
+            Some(root) => root,
+            None => mount_it()?,
+        };
+        match fs::metadata(root.join(DEFINITIONS)) {
+            Ok(_) => Ok(Tracefs { root }),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(UprobesError::NotPermitted {
+                    what: format!("{} cannot be read", root.display()),
+                })
+            }
+            Err(_) if !rustix::process::geteuid().is_root() && fs::read_dir(&root).is_err() => {
+                Err(UprobesError::NotPermitted {
+                    what: format!("{} cannot be read", root.display()),
+                })
+            }
+            Err(_) => Err(UprobesError::NoUprobeEvents { root }),
+        }
+    }
+
+    /// Where it is mounted.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes a probe, or adds a place to one.
+    ///
+    /// # Errors
+    /// The system's reason, with the kernel's own word for it where it left one.
+    pub(super) fn define(&self, group: &str, definition: &Definition) -> io::Result<()> {
+        // The kernel splits lines at blanks and ends them at a number sign; such a path is named by a descriptor.
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@~,:=%".contains(byte);
+        let holder;
+        let path = match definition.path.to_str() {
+            Some(path) if path.bytes().all(|byte| plain(&byte)) => definition.path.clone(),
+            _ => {
+                holder = File::open(&definition.path)?;
+                PathBuf::from(format!("/proc/self/fd/{}", holder.as_raw_fd()))
+            }
+        };
+        let line = Definition {
+            path,
+            ..definition.clone()
+        };
+        self.write(&format!("p:{group}/{line}\n")).map_err(|error| {
+            match self.last_complaint(group) {
+                Some(word) => io::Error::new(error.kind(), format!("{error}: {word}")),
+                None => error,
+            }
+        })
+    }
+
+    /// What the kernel made of an event.
+    ///
+    /// # Errors
+    /// When its files cannot be read or understood.
+    pub(super) fn defined(&self, group: &str, event: &str) -> io::Result<Defined> {
+        let directory = self.root.join("events").join(group).join(event);
+        let id = fs::read_to_string(directory.join("id"))?;
+        let format = fs::read_to_string(directory.join("format"))?;
+        let unexpected = || io::Error::other(format!("unexpected format of the event: {format}"));
+        Ok(Defined {
+            id: id.trim().parse().map_err(|_| unexpected())?,
+            fields: format
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix("field:"))
+                .map(|line| field(line).ok_or_else(unexpected))
+                .collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// Groups of pystap that have events, whoever made them.
+    pub(super) fn groups(&self) -> Vec<String> {
+        let mut groups: Vec<String> = self.events().into_iter().map(|(group, _)| group).collect();
+        groups.dedup();
+        groups
+    }
+
+    /// Removes the events of a group. How many there are left, because somebody uses them.
+    pub(super) fn remove(&self, group: &str) -> usize {
+        let events = self.events();
+        let ours = events.iter().filter(|(of, _)| of == group);
+        ours.filter(|(_, event)| self.write(&format!("-:{group}/{event}\n")).is_err())
+            .count()
+    }
+
+    /// Events of pystap's groups, sorted, each once.
+    fn events(&self) -> Vec<(String, String)> {
+        let text = fs::read_to_string(self.root.join(DEFINITIONS)).unwrap_or_default();
+        let mut events: Vec<(String, String)> = text
+            .lines()
+            .filter_map(|line| {
+                let (_, name) = line.split_whitespace().next()?.split_once(':')?;
+                let (group, event) = name.split_once('/')?;
+                Some((group.to_owned(), event.to_owned()))
+            })
+            .filter(|(group, _)| Owner::of(group).is_some())
+            .collect();
+        events.sort();
+        events.dedup();
+        events
+    }
+
+    fn write(&self, line: &str) -> io::Result<()> {
+        // Without truncation, which would remove the events of everybody.
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(self.root.join(DEFINITIONS))?;
+        file.write_all(line.as_bytes())
+    }
+
+    /// The kernel's last complaint about a definition of this group.
+    fn last_complaint(&self, group: &str) -> Option<String> {
+        let log = fs::read_to_string(self.root.join("error_log")).ok()?;
+        let mut lines = log.lines().rev();
+        // The entry ends with the command and a caret below it.
+        let _caret = lines.next()?;
+        let command = lines.next()?;
+        let (_, word) = lines.next()?.split_once("error: ")?;
+        command.contains(group).then(|| word.trim().to_owned())
+    }
+}
+
+/// Where tracefs is mounted already.
+fn mounted() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let others = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let (at, kind) = (words.next()?, words.next()?);
+        (kind == "tracefs").then(|| PathBuf::from(at))
+    });
+    USUAL.iter().map(PathBuf::from).chain(others).collect()
+}
+
+fn mount_it() -> Result<PathBuf, UprobesError> {
+    let mut reasons = Vec::new();
+    for at in [USUAL[0], OWN] {
+        if at == OWN {
+            // A failure shows when it is mounted there.
+            let _ = fs::create_dir_all(at);
+        }
+        match mount("tracefs", at, "tracefs", MountFlags::empty(), None) {
+            Ok(()) => return Ok(PathBuf::from(at)),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    let permission = [rustix::io::Errno::PERM, rustix::io::Errno::ACCESS];
+    if reasons.iter().any(|reason| permission.contains(reason)) {
+        return Err(UprobesError::NotPermitted {
+            what: "tracefs is not mounted, and may not be mounted by this user".to_owned(),
+        });
+    }
+    Err(UprobesError::NoTracefs {
+        reason: reasons.last().map_or_else(String::new, ToString::to_string),
+    })
+}
+
+/// `unsigned long __probe_ip; offset:8; size:8; signed:0;`, with tabs for the blanks.
+fn field(line: &str) -> Option<(String, usize)> {
+    let mut parts = line.split(';').map(str::trim);
+    let name = parts.next()?.split_whitespace().last()?;
+    // An array has its length behind its name.
+    let name = name.split('[').next()?.to_owned();
+    let offset = parts.next()?.strip_prefix("offset:")?.parse().ok()?;
+    Some((name, offset))
+}
+
+/// Whose a group is: a process, told from a later one with the same id by when it started, and the pid namespace
+/// in which the id counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Owner {
+    pid: u32,
+    started: u64,
+    namespace: u64,
+}
+
+/// Number of the initial pid namespace, from which all others can be seen; fixed in the kernel (`PROC_PID_INIT_INO`).
+const INITIAL: u64 = 0xEFFF_FFFC;
+
+impl Owner {
+    /// This process.
+    ///
+    /// # Errors
+    /// When /proc cannot be read.
+    pub(super) fn ourselves() -> io::Result<Owner> {
+        let own = Process::myself().map_err(io::Error::other)?;
+        Ok(Owner {
+            pid: std::process::id(),
+            started: own.stat().map_err(io::Error::other)?.starttime,
+            namespace: namespace("self").ok_or(io::ErrorKind::Unsupported)?,
+        })
+    }
+
+    /// The name of its group.
+    pub(super) fn group(&self) -> String {
+        format!("pystap_{}_{}_{}", self.pid, self.started, self.namespace)
+    }
+
+    /// The owner of a group; `None` when it is not pystap's.
+    pub(super) fn of(group: &str) -> Option<Owner> {
+        let mut numbers = group.strip_prefix("pystap_")?.split('_');
+        let owner = Owner {
+            pid: numbers.next()?.parse().ok()?,
+            started: numbers.next()?.parse().ok()?,
+            namespace: numbers.next()?.parse().ok()?,
+        };
+        (owner.group() == group).then_some(owner)
+    }
+
+    /// Whether it is certain that the owner is gone. Of a namespace that cannot be seen from here nothing is.
+    pub(super) fn is_gone(&self) -> bool {
+        let started = |process: &Process| process.stat().ok().map(|stat| stat.starttime);
+        let ours = namespace("self");
+        if ours == Some(self.namespace) {
+            let process = i32::try_from(self.pid).ok().map(Process::new);
+            return !process.is_some_and(|process| {
+                process.is_ok_and(|process| started(&process) == Some(self.started))
+            });
+        }
+        if ours != Some(INITIAL) {
+            return false;
+        }
+        let Ok(mut everyone) = procfs::process::all_processes() else {
+            return false;
+        };
+        !everyone.any(|process| {
+            process.is_ok_and(|process| {
+                let inner = process.status().ok().and_then(|status| status.nspid);
+                namespace(&process.pid.to_string()) == Some(self.namespace)
+                    && inner.and_then(|pids| pids.last().copied()) == i32::try_from(self.pid).ok()
+                    && started(&process) == Some(self.started)
+            })
+        })
+    }
+}
+
+/// The pid namespace of a process: `pid:[4026531836]`.
+fn namespace(process: &str) -> Option<u64> {
+    let link = fs::read_link(format!("/proc/{process}/ns/pid")).ok()?;
+    let text = link.to_str()?;
+    text.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_of_a_format_file_is_found_with_its_place() {
+        assert_eq!(
+            field("unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;"),
+            Some(("common_type".to_owned(), 0))
+        );
+        assert_eq!(
+            field("__data_loc char[] file;\toffset:16;\tsize:4;\tsigned:1;"),
+            Some(("file".to_owned(), 16))
+        );
+        assert_eq!(
+            field("u8 many[3];\toffset:28;\tsize:3;\tsigned:0;"),
+            Some(("many".to_owned(), 28))
+        );
+        for damaged in [
+            "",
+            "int x",
+            "int x;\toffset:a;\tsize:4;",
+            "int x;\tsize:4;\toffset:2;",
+        ] {
+            assert_eq!(field(damaged), None, "{damaged}");
+        }
+    }
+
+    #[test]
+    fn a_definition_is_written_as_the_kernel_reads_it() {
+        let definition = Definition {
+            event: "e0".to_owned(),
+            path: PathBuf::from("/usr/bin/python3.11"),
+            offset: 0xf20a1,
+            semaphore: Some(0x683260),
+            fetches: vec!["mark=\\0:u8".to_owned(), "line=%ax:s32".to_owned()],
+        };
+        assert_eq!(
+            definition.to_string(),
+            "e0 /usr/bin/python3.11:0xf20a1(0x683260) mark=\\0:u8 line=%ax:s32"
+        );
+    }
+
+    #[test]
+    fn a_group_says_whose_it_is_and_this_process_is_alive() {
+        let ourselves = Owner::ourselves().expect("/proc");
+        assert_eq!(Owner::of(&ourselves.group()), Some(ourselves));
+        assert!(!ourselves.is_gone());
+        // The same id at another time was another process.
+        let earlier = Owner {
+            started: ourselves.started + 1,
+            ..ourselves
+        };
+        assert!(earlier.is_gone());
+        for other in [
+            "pystap",
+            "pystap_1_2",
+            "pystap_1_2_3_4",
+            "pystap_01_2_3",
+            "probes",
+        ] {
+            assert_eq!(Owner::of(other), None, "{other}");
+        }
+    }
+}

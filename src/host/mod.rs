@@ -1,0 +1,169 @@
+//! The facts about a host that tracing depends on, gathered once into plain data that can be saved and examined
+//! elsewhere. Every fact says where it was read; what cannot be read is unknown with a reason, and never a failure.
+//!
+//! Reads files below one root (a directory tree serves as well as a host), asks stap for its version, and judges nothing:
+//! what a fact means is for [`crate::doctor`] to say.
+
+mod build;
+mod confinement;
+mod fact;
+mod kernel;
+mod python;
+mod symbols;
+mod systemtap;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::stap::Trial;
+use crate::script::Catalogue;
+use crate::target::Targets;
+
+pub use build::{BuildTree, Compiler, Tools};
+pub use confinement::{Confinement, User};
+pub use fact::Fact;
+pub use kernel::{Distribution, Kernel, Loading, Tracing};
+pub use python::Python;
+pub use symbols::{KernelSymbols, Vmlinux};
+pub use systemtap::{Group, Session, SystemTap, Tool};
+pub use tree::Tree;
+
+/// The format of saved facts. Fields are added within one number, never renamed or removed.
+pub const FORMAT: u32 = 1;
+
+/// Everything that was found out. As JSON it is what `--save-facts` writes and `--facts` reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Version of the pystap that gathered them.
+    pub pystap: String,
+    /// Which distribution.
+    pub distribution: Fact<Distribution>,
+    /// The running kernel.
+    pub kernel: Kernel,
+    /// What decides whether a module may be loaded.
+    pub loading: Loading,
+    /// What the kernel offers to tracers.
+    pub tracing: Tracing,
+    /// What a module is compiled against.
+    pub build_tree: BuildTree,
+    /// What it is compiled with.
+    pub tools: Tools,
+    /// SystemTap as it is installed.
+    pub systemtap: SystemTap,
+    /// The user who asks.
+    pub user: User,
+    /// Container or not.
+    pub confinement: Confinement,
+    /// Symbols and debug information of the kernel.
+    pub symbols: KernelSymbols,
+    /// The interpreters that matter, each once.
+    pub pythons: Vec<Python>,
+    /// Sentences about processes that could not be looked at.
+    #[serde(default)]
+    pub overlooked: Vec<String>,
+    /// Templates that probe the kernel itself and therefore need its debug information.
+    #[serde(default)]
+    pub kernel_templates: Vec<String>,
+    /// A trial compilation, of now or remembered.
+    pub trial: Fact<Trial>,
+}
+
+/// Where and with what the facts are gathered.
+#[derive(Debug, Clone)]
+pub struct Gathering {
+    /// The directory tree.
+    pub tree: Tree,
+    /// Environment variables that matter: those of [`ENVIRONMENT`].
+    pub environment: BTreeMap<String, String>,
+    /// The stap to look at instead of that in PATH.
+    pub stap: Option<PathBuf>,
+}
+
+/// Environment variables that change what SystemTap or pystap do.
+pub const ENVIRONMENT: [&str; 16] = [
+    "DEBUGINFOD_CACHE_PATH",
+    "DEBUGINFOD_URLS",
+    "HOME",
+    "PATH",
+    "SYSTEMTAP_DEBUGINFO_PATH",
+    "SYSTEMTAP_DIR",
+    "SYSTEMTAP_NOSIGN",
+    "SYSTEMTAP_RELEASE",
+    "SYSTEMTAP_RUNTIME",
+    "SYSTEMTAP_SIGN",
+    "SYSTEMTAP_STAPIO",
+    "SYSTEMTAP_STAPRUN",
+    "SYSTEMTAP_TAPSET",
+    "SYSTEMTAP_UNPRIVILEGED",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+];
+
+impl Gathering {
+    /// This host with this process's environment.
+    pub fn here() -> Gathering {
+        Gathering {
+            tree: Tree::host(),
+            environment: ENVIRONMENT
+                .into_iter()
+                .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
+                .collect(),
+            stap: None,
+        }
+    }
+
+    fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.get(name).map(String::as_str)
+    }
+
+    /// Gathers everything but the interpreters and the trial, which [`Facts::add_pythons`] and the caller add.
+    pub fn facts(&self, catalogue: &Catalogue) -> Facts {
+        let tree = &self.tree;
+        let kernel = Kernel::read(tree);
+        let release = kernel.release.value().cloned().unwrap_or_default();
+        Facts {
+            format: FORMAT,
+            pystap: env!("CARGO_PKG_VERSION").to_owned(),
+            distribution: Distribution::read(tree),
+            loading: Loading::read(tree),
+            tracing: Tracing::read(tree),
+            build_tree: BuildTree::read(tree, &release),
+            tools: Tools::read(self, &release),
+            systemtap: SystemTap::read(self),
+            user: User::read(tree),
+            confinement: Confinement::read(tree),
+            symbols: KernelSymbols::read(self, &release),
+            kernel,
+            pythons: Vec::new(),
+            overlooked: Vec::new(),
+            kernel_templates: catalogue
+                .iter()
+                .filter(|template| probes_kernel(&template.text))
+                .map(|template| template.name.clone())
+                .collect(),
+            trial: Fact::unknown("the cache of trials", "no trial was made yet"),
+        }
+    }
+}
+
+/// Whether a script has probes that need debug information of the kernel.
+fn probes_kernel(text: &str) -> bool {
+    ["kernel.function(", "kernel.statement(", "module("]
+        .iter()
+        .any(|point| text.contains(point))
+}
+
+impl Facts {
+    /// Adds the interpreters of these targets.
+    pub fn add_pythons(&mut self, gathering: &Gathering, targets: &Targets) {
+        self.pythons = python::of_targets(gathering, targets);
+        self.overlooked.extend(targets.notes.iter().cloned());
+    }
+}

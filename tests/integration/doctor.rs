@@ -1,0 +1,270 @@
+//! `pystap doctor` as a person types it: on this host, whatever it is, and on saved facts.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::command::{Ended, PYTHON, Waiting, command, file, pystap_with, run};
+
+fn facts(name: &str) -> String {
+    file(&format!("tests/data/hosts/{name}.json"))
+}
+
+fn examined(arguments: &[&str]) -> (Ended, Value) {
+    let ended = pystap_with(&[&["doctor", "--json"], arguments].concat());
+    let report = serde_json::from_str(&ended.stdout)
+        .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {ended:?}"));
+    (ended, report)
+}
+
+fn finding<'a>(report: &'a Value, id: &str) -> &'a Value {
+    report["findings"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|finding| finding["id"] == id)
+        .unwrap_or_else(|| panic!("no finding {id}"))
+}
+
+#[test]
+fn this_host_is_examined_and_the_exit_status_is_that_of_the_verdicts() {
+    let (ended, report) = examined(&[]);
+    let engines = report["engines"].as_array().expect("a list");
+    let able = engines
+        .iter()
+        .any(|engine| engine["ability"] == "ready" || engine["ability"] == "likely");
+    assert_eq!(report["can"], able);
+    assert_eq!(ended.code, if able { 0 } else { 3 });
+    // What is known for certain of any machine that runs these tests.
+    let modules = finding(&report, "modules");
+    let there = Path::new("/proc/modules").exists();
+    assert_eq!(modules["status"] == "ok", there, "{modules}");
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux");
+    assert_eq!(report["kernel"], release.trim());
+    for finding in report["findings"].as_array().expect("a list") {
+        assert_ne!(finding["status"], "", "{finding}");
+        assert!(
+            !finding["evidence"].as_array().expect("a list").is_empty()
+                || finding["id"] == "interpreters",
+            "{finding}"
+        );
+    }
+}
+
+#[test]
+fn the_interpreter_of_a_process_is_examined_with_everything_it_can_give() {
+    let python = Waiting::start(PYTHON);
+    let pid = python.pid().to_string();
+    let (_, report) = examined(&["-p", &pid]);
+    let marks = finding(&report, "marks");
+    assert_eq!(marks["status"], "ok");
+    assert_eq!(marks["subject"], PYTHON);
+    let events = report["events"].as_array().expect("a list");
+    assert_eq!(events.len(), 6, "one interpreter and six kinds: {events:?}");
+    for event in events {
+        assert_eq!(event["pids"], serde_json::json!([python.pid()]));
+    }
+    // Among all that run, it is found as well.
+    let (_, all) = examined(&[]);
+    let pids: Vec<u64> = all["events"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .flat_map(|event| event["pids"].as_array().expect("a list"))
+        .filter_map(Value::as_u64)
+        .collect();
+    assert!(pids.contains(&u64::from(python.pid())), "{pids:?}");
+}
+
+#[test]
+fn a_process_that_is_not_there_ends_as_it_does_everywhere() {
+    let ended = pystap_with(&["doctor", "-p", "4194399"]);
+    assert_eq!(ended.code, 4);
+    assert!(ended.only_error().contains("no process 4194399"));
+    let ended = pystap_with(&["doctor", "--events", "calls"]);
+    assert_eq!(ended.code, 2);
+    assert!(ended.only_error().contains("call, return, line"));
+}
+
+#[test]
+fn saved_facts_give_the_same_report_elsewhere() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("facts.json");
+    let path = path.to_str().expect("UTF-8");
+    let here = pystap_with(&["doctor", "--python", PYTHON, "--save-facts", path]);
+    assert!(here.stderr.contains("pystap doctor --facts"), "{here:?}");
+    let there = pystap_with(&["doctor", "--facts", path]);
+    assert_eq!((there.code, &there.stdout), (here.code, &here.stdout));
+    assert!(here.stdout.contains("Verdict"));
+}
+
+#[test]
+fn facts_that_are_none_are_refused_with_a_reason() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("facts.json");
+    let later = fs::read_to_string(facts("debian-12"))
+        .expect("facts")
+        .replacen("\"format\": 1", "\"format\": 9", 1);
+    for (text, says) in [
+        ("", "EOF"),
+        ("{}", "missing field"),
+        ("[1, 2", "invalid type"),
+        ("\u{0}\u{1}", "expected value"),
+        (later.as_str(), "format 9"),
+    ] {
+        fs::write(&path, text).expect("written");
+        let ended = pystap_with(&["doctor", "--facts", path.to_str().expect("UTF-8")]);
+        assert_eq!(ended.code, 2, "{ended:?}");
+        let message = ended.only_error();
+        assert!(
+            message.contains(says) && message.contains("--save-facts"),
+            "{message}"
+        );
+    }
+    let ended = pystap_with(&["doctor", "--facts", "/nowhere/facts.json"]);
+    assert_eq!(ended.code, 2);
+}
+
+#[test]
+fn the_exit_status_is_about_what_was_asked_for() {
+    for (host, options, code) in [
+        ("debian-12", &[][..], 0),
+        ("debian-12", &["--engine", "stap"], 3),
+        ("debian-12", &["--engine", "uprobes"], 0),
+        ("debian-12", &["--events", "call,gc"], 0),
+        ("debian-13", &["--events", "gc"], 0),
+        ("debian-13", &["--events", "call"], 3),
+        (
+            "debian-testing",
+            &["--engine", "stap", "--events", "call,return"],
+            0,
+        ),
+        ("docker-container", &[], 3),
+        ("unreadable", &[], 3),
+    ] {
+        let facts = facts(host);
+        let arguments = [&["doctor", "--facts", &facts], options].concat();
+        let ended = pystap_with(&arguments);
+        assert_eq!(ended.code, code, "{host} {options:?}");
+        assert_eq!(ended.stderr, "", "{host} {options:?}");
+    }
+}
+
+#[test]
+fn evidence_of_what_is_fine_is_shown_when_asked_for() {
+    let facts = facts("debian-testing");
+    let short = pystap_with(&["doctor", "--facts", &facts]).stdout;
+    let long = pystap_with(&["doctor", "--verbose", "--facts", &facts]).stdout;
+    let evidence = "/proc/sys/kernel/modules_disabled: 0";
+    assert!(!short.contains(evidence) && long.contains(evidence));
+    // In a pipe there is no colour unless it is asked for.
+    assert!(!short.contains('\x1b'));
+    let coloured = pystap_with(&["--color", "always", "doctor", "--facts", &facts]).stdout;
+    assert!(coloured.contains("\x1b[32mok"), "{coloured}");
+}
+
+#[test]
+fn every_fix_script_is_a_shell_script() {
+    let hosts = fs::read_dir(file("tests/data/hosts")).expect("facts");
+    let mut count = 0;
+    for host in hosts.flatten().map(|entry| entry.path()) {
+        if host.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let host = host.to_str().expect("UTF-8");
+        let script = pystap_with(&["doctor", "--facts", host, "--fix-script"]).stdout;
+        let mut shell = Command::new("sh")
+            .arg("-n")
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut input = shell.stdin.take().expect("piped");
+        input.write_all(script.as_bytes()).expect("written");
+        drop(input);
+        assert!(shell.wait().expect("waited").success(), "{host}: {script}");
+        assert!(script.starts_with("#!/bin/sh\n"), "{host}");
+        // Nothing that is a matter of judgement is run.
+        for line in script.lines().filter(|line| !line.starts_with('#')) {
+            for judgement in [
+                "mokutil --disable",
+                "usermod",
+                "pystap trace",
+                "./configure --prefix=/opt/python",
+            ] {
+                assert!(!line.contains(judgement), "{host}: {line}");
+            }
+        }
+        count += 1;
+    }
+    assert!(count >= 12, "{count}");
+}
+
+#[test]
+fn a_stap_that_does_not_work_is_named_and_nothing_fails() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let stap = directory.path().join("stap");
+    fs::copy(file("tests/fake/tool"), &stap).expect("copied");
+    fs::set_permissions(&stap, fs::Permissions::from_mode(0o755)).expect("set");
+    let (_, report) = examined(&["--stap", stap.to_str().expect("UTF-8")]);
+    if Path::new("/proc/modules").exists() {
+        assert_eq!(
+            finding(&report, "stap")["summary"],
+            format!("stap 5.6 at {}", stap.display())
+        );
+    } else {
+        // Where no module can be loaded, no stap would help, and none is spoken of.
+        let findings = report["findings"].as_array().expect("a list");
+        assert!(
+            findings
+                .iter()
+                .all(|finding| finding["part"] != "systemtap")
+        );
+    }
+}
+
+#[test]
+fn a_trial_where_no_module_can_be_loaded_wastes_nobodys_time() {
+    if Path::new("/proc/modules").exists() {
+        return;
+    }
+    let (ended, report) = examined(&["--trial", "--python", PYTHON]);
+    assert!(!ended.stderr.contains("trying to build"), "{ended:?}");
+    assert_eq!(report["engines"][0]["ability"], "cannot");
+}
+
+#[test]
+fn what_is_not_readable_by_a_plain_user_is_unknown_and_no_failure() {
+    let user = "65534";
+    let mut doctor = Command::new("setpriv");
+    doctor
+        .args(["--reuid", user, "--regid", user, "--clear-groups", "--"])
+        .arg(crate::command::pystap())
+        .args(["doctor", "--json", "--python", PYTHON]);
+    let ended = run(doctor
+        .stdin(Stdio::null())
+        .env_remove("HOME")
+        .env_remove("XDG_CONFIG_HOME"));
+    let report: Value =
+        serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+    assert_eq!(finding(&report, "privilege")["status"], "missing");
+    assert_eq!(ended.code, 3);
+}
+
+#[test]
+fn quiet_says_nothing_on_stderr_and_a_closed_pipe_is_no_failure() {
+    let facts = facts("debian-12");
+    let mut doctor = command(["--quiet", "doctor", "--facts", &facts]);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut child = doctor
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let status = child.wait().expect("waited");
+    assert_eq!(status.code(), Some(0));
+}

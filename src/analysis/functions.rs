@@ -103,6 +103,13 @@ impl Functions {
             row.self_ns = row.self_ns.saturating_add(gone.self_ns);
             row.cumulative_ns = row.cumulative_ns.saturating_add(gone.cumulative_ns);
         }
+        for revised in step.revised {
+            let row = self.row(revised.pid, revised.key, &revised.place);
+            row.calls = match revised.call {
+                true => row.calls + 1,
+                false => row.calls.saturating_sub(1),
+            };
+        }
         let Some(key) = step.key else {
             return;
         };

@@ -98,6 +98,18 @@ fn a_generator_s_creation_takes_none_of_its_creator_s_time() {
 }
 
 #[test]
+fn a_live_table_takes_back_the_calls_that_turn_out_to_be_creations() {
+    let words = "0 E a  10 E gen  20 E gen  30 R gen  40 E gen  50 R gen  60 R a";
+    let calls = |words| {
+        let (functions, _) = fed(FROM_3_15, script(words));
+        times(&functions)["gen"].0
+    };
+    // Until its creator returns nothing tells the creation from a call.
+    assert_eq!(calls(words.trim_end_matches("60 R a")), 3);
+    assert_eq!(calls(words), 2);
+}
+
+#[test]
 fn a_second_reading_knows_creations_from_the_start() {
     // The creator never returns while its generator runs, so that only the end tells what the first call was.
     let words =
@@ -214,7 +226,9 @@ fn what_is_open_when_the_process_ends_keeps_its_own_time() {
         },
     ));
     let (functions, _) = fed(UP_TO_3_11, events);
-    assert_eq!(times(&functions)["main"].1, 20);
+    let times = times(&functions);
+    assert_eq!(times["main"], (1, 20, 50), "its call lasted until then");
+    assert_eq!(times["exit"], (1, 20, 20));
 }
 
 #[test]

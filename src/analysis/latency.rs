@@ -91,7 +91,7 @@ impl Latencies {
         if at >= self.keep {
             return;
         }
-        latency.slowest.truncate(self.keep - 1);
+        latency.slowest.truncate(self.keep.saturating_sub(1));
         latency.slowest.insert(
             at,
             SlowCall {
@@ -101,6 +101,11 @@ impl Latencies {
                 caller: step.within.cloned(),
             },
         );
+    }
+
+    /// Begins to measure anew. Which functions were asked for stays known.
+    pub fn clear(&mut self) {
+        self.by_process.clear();
     }
 
     /// What was measured, by process.

@@ -103,6 +103,8 @@ pub struct Step<'a> {
     pub within: Option<&'a Arc<Place>>,
     /// Frames that were given up without a return.
     pub given_up: &'a [GivenUp],
+    /// Calls that turned out to be creations of generators, or not to be.
+    pub revised: &'a [Revised],
     /// Whose stack it changed, if any.
     thread: Option<(u32, u32, &'a Thread)>,
 }
@@ -180,8 +182,21 @@ pub struct GivenUp {
     pub place: Arc<Place>,
     /// As in [`Left`]: time of its own that was seen.
     pub self_ns: u64,
-    /// As in [`Left`]: time of recursive calls that waited for this one to end.
+    /// As in [`Left`]: time up to the end of its process, or else of recursive calls that waited for this one to end.
     pub cumulative_ns: u64,
+}
+
+/// An earlier call that is seen in another light now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revised {
+    /// Its process.
+    pub pid: u32,
+    /// Its function.
+    pub key: FunctionKey,
+    /// Its function.
+    pub place: Arc<Place>,
+    /// Whether it was a call after all. If not, it only created a generator.
+    pub call: bool,
 }
 
 /// A call that has not returned yet.
@@ -222,6 +237,7 @@ pub struct Pairing {
     calls: u64,
     unpaired: Unpaired,
     given_up: Vec<GivenUp>,
+    revised: Vec<Revised>,
     /// What a first reading has found out.
     known: Option<Creations>,
     /// What this reading finds out.
@@ -288,6 +304,7 @@ impl Pairing {
     /// that it says is the one that ends, and if that was never seen, the kernel measured it.
     pub fn follow(&mut self, event: &mut Event) -> Option<Step<'_>> {
         self.given_up.clear();
+        self.revised.clear();
         match &event.what {
             What::Return { place, line, .. } if is_shim(place, *line) => return None,
             What::Lost { .. } => {
@@ -295,7 +312,7 @@ impl Pairing {
                 return Some(self.nothing());
             }
             What::Process { change, parent, .. } => {
-                self.process(*change, *parent, event.pid, event.tid);
+                self.process(*change, *parent, event.pid, event.tid, event.ts);
                 return Some(self.nothing());
             }
             _ => {}
@@ -320,6 +337,7 @@ impl Pairing {
             left: None,
             within: None,
             given_up: &[],
+            revised: &[],
             thread: None,
         };
         let mut caller = None;
@@ -372,6 +390,7 @@ impl Pairing {
                     generators: &mut self.generators,
                     unpaired: &mut self.unpaired,
                     given_up: &mut self.given_up,
+                    revised: &mut self.revised,
                     found: self.found.as_mut(),
                 }
                 .leave(thread, *duration_ns);
@@ -423,6 +442,7 @@ impl Pairing {
         let within = caller.unwrap_or(thread.running);
         step.within = thread.frame(within).map(|frame| &frame.place);
         step.given_up = &self.given_up;
+        step.revised = &self.revised;
         step.thread = Some((event.pid, event.tid, thread));
         Some(step)
     }
@@ -453,6 +473,7 @@ impl Pairing {
             left: None,
             within: None,
             given_up: &self.given_up,
+            revised: &[],
             thread: None,
         }
     }
@@ -483,7 +504,7 @@ impl Pairing {
         });
     }
 
-    fn process(&mut self, change: ProcessChange, parent: Option<u32>, pid: u32, tid: u32) {
+    fn process(&mut self, change: ProcessChange, parent: Option<u32>, pid: u32, tid: u32, ts: u64) {
         match change {
             ProcessChange::Fork => {
                 if let Some(&habits) = parent.and_then(|parent| self.habits.get(&parent)) {
@@ -493,9 +514,17 @@ impl Pairing {
                 self.forget_process(pid);
             }
             ProcessChange::Exit if tid != 0 && tid != pid => {
+                if let Some(thread) = self.threads.get_mut(&(pid, tid)) {
+                    thread.end(ts, self.gaps);
+                }
                 self.forget_thread(pid, tid);
             }
             ProcessChange::Exec | ProcessChange::Exit => {
+                for ((owner, _), thread) in &mut self.threads {
+                    if *owner == pid {
+                        thread.end(ts, self.gaps);
+                    }
+                }
                 self.forget_process(pid);
                 self.habits.remove(&pid);
             }
@@ -621,6 +650,24 @@ impl Thread {
         {
             frame.self_ns = frame.self_ns.saturating_add(elapsed);
             self.charged = elapsed;
+        }
+    }
+
+    /// It ends here, and with it what was called and never returned.
+    fn end(&mut self, ts: u64, gap: u32) {
+        self.charge(ts, gap);
+        for index in 0..self.frames.len() {
+            let covered = self.outer(index).is_some();
+            if let Some(frame) = self.frames.get_mut(index)
+                && frame.passed_over.is_none()
+                && frame.gap == gap
+            {
+                // What an outer call of the same function lasts covers this one.
+                frame.covered_ns = match covered {
+                    true => 0,
+                    false => ts.saturating_sub(frame.ts),
+                };
+            }
         }
     }
 
@@ -896,6 +943,7 @@ struct Returning<'a> {
     generators: &'a mut HashSet<FunctionKey, KeyBuilder>,
     unpaired: &'a mut Unpaired,
     given_up: &'a mut Vec<GivenUp>,
+    revised: &'a mut Vec<Revised>,
     found: Option<&'a mut Creations>,
 }
 
@@ -962,6 +1010,14 @@ impl Returning<'_> {
             self.unpaired.calls = self.unpaired.calls.saturating_sub(1);
             // It returned after all, so it need not have been a creation.
             self.generators.remove(&self.key);
+            if self.creations_count() {
+                self.revised.push(Revised {
+                    pid: self.pid,
+                    key: self.key,
+                    place: Arc::clone(&frame.place),
+                    call: true,
+                });
+            }
             if let Some(found) = &mut self.found {
                 found.set(frame.id, false);
             }
@@ -1070,6 +1126,12 @@ impl Returning<'_> {
             std::mem::take(&mut frame.self_ns),
             std::mem::take(&mut frame.covered_ns),
         );
+        self.revised.push(Revised {
+            pid: self.pid,
+            key: frame.key,
+            place: Arc::clone(&frame.place),
+            call: false,
+        });
         let mut left_over = GivenUp {
             pid: self.pid,
             key: frame.key,

@@ -336,7 +336,7 @@ pub struct Top {
     #[arg(short, long)]
     pub batch: bool,
     /// Time between tables
-    #[arg(short, long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    #[arg(short, long, value_name = "TIME", default_value = "2s", value_parser = parse_interval)]
     pub interval: Duration,
     /// End after so many tables (with --batch or --json)
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -353,6 +353,9 @@ pub struct Top {
     /// A table is one line of JSON
     #[arg(long)]
     pub json: bool,
+    /// Write to this file instead of standard output (with --batch or --json)
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// Stop after this time
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
@@ -379,9 +382,15 @@ pub struct Gc {
     /// How many of the longest pauses
     #[arg(short, long, value_name = "N", default_value_t = 10)]
     pub limit: usize,
+    /// A line each TIME, the summary at the end [default: 2s; with --json only the summary]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_interval)]
+    pub interval: Option<Duration>,
     /// As JSON
     #[arg(long)]
     pub json: bool,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// Stop after this time
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
@@ -396,7 +405,7 @@ pub struct Gc {
 /// `pystap stats`.
 #[derive(Debug, Args)]
 pub struct Stats {
-    /// Names of functions, as globs
+    /// Functions: NAME or FILE:NAME, as globs
     #[arg(required = true, value_name = "FUNCTION", value_parser = parse_glob)]
     pub functions: Vec<Glob>,
     /// Trace all calls, to say who called; costs as much as tracing all calls does
@@ -405,9 +414,15 @@ pub struct Stats {
     /// How many of the slowest calls
     #[arg(short, long, value_name = "N", default_value_t = 10)]
     pub limit: usize,
+    /// A line a function each TIME, the summary at the end [default: 2s; with --json only the summary]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_interval)]
+    pub interval: Option<Duration>,
     /// As JSON
     #[arg(long)]
     pub json: bool,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// Stop after this time
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
@@ -547,6 +562,15 @@ fn parse_exclusion(text: &str) -> Result<Exclusion, String> {
     } else {
         parse_glob(text).map(Exclusion::Function)
     }
+}
+
+/// Time between two tables or lines.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if interval < Duration::from_millis(100) {
+        return Err("it is too short to be seen; write 100ms or more".to_owned());
+    }
+    Ok(interval)
 }
 
 /// A time such as `5ms`, `200us`, `1.5s`, `2m`; a bare number means seconds.

@@ -4,12 +4,15 @@ mod catalogue;
 mod cleanup;
 mod doctor;
 mod engine;
+mod gc;
 pub mod hold;
+mod interval;
 mod manual;
 mod marks;
 mod ps;
 mod report;
 mod session;
+mod stats;
 mod top;
 mod trace;
 
@@ -145,8 +148,8 @@ pub fn run(cli: Cli) -> u8 {
         Command::Report(arguments) => report::report(arguments, &console).map(Into::into),
         Command::Export(arguments) => report::export(arguments, &console).map(Into::into),
         Command::Top(arguments) => top::top(arguments, &console),
-        Command::Gc(arguments) => top::gc(arguments, &console),
-        Command::Stats(arguments) => top::stats(arguments, &console),
+        Command::Gc(arguments) => gc::run(arguments, &console),
+        Command::Stats(arguments) => stats::run(arguments, &console),
         Command::Ps(arguments) => ps::run(arguments, &console).map(Into::into),
         Command::Script {
             command: ScriptOf::Trace(arguments),

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Failure, top};
+use super::{Failure, stats, top};
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
 use crate::analysis::pairing::{Pairing, Step};
 use crate::cli::{Export, ExportFormat, Report};
 use crate::console::{Console, Exit};
-use crate::event::{Event, Place, Session, Summary, What};
+use crate::event::{Event, Session, Summary, What};
 use crate::export::profile::{Chrome, FlameGraph, Folded, Profile, Pstats, Speedscope};
 use crate::export::{Output, Sink, json::Json};
 use crate::recording::{Reader, RecordingError};
@@ -131,15 +131,6 @@ fn exit(replayed: &Replayed) -> Exit {
     }
 }
 
-/// Whether a function was asked for: by its name, by `file:name`, or by a glob of either.
-fn asked_for(wanted: &[Glob], place: &Place) -> bool {
-    let name = place.function.text.as_bytes();
-    let full = format!("{}:{}", place.file.text, place.function.text);
-    wanted
-        .iter()
-        .any(|glob| glob.matches(name) || glob.matches(full.as_bytes()))
-}
-
 /// Shows a view of a recording.
 pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
     if arguments.browse {
@@ -149,10 +140,12 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
     let mut functions = Functions::new();
     let mut collections = Collections::new();
     let mut slow = Latencies::new(limit.min(1000));
-    let stats = !arguments.stats.is_empty();
+    let by_call = !arguments.stats.is_empty();
     let replayed = replay(&arguments.file, console, |event, step| {
-        if stats {
-            slow.take(event, step, |place| asked_for(&arguments.stats, place));
+        if by_call {
+            slow.take(event, step, |place| {
+                stats::asked_for(&arguments.stats, place)
+            });
         } else if !arguments.gc {
             functions.take(event, step);
         }
@@ -163,8 +156,10 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         Some((first, _)) if replayed.session.ts == 0 => first,
         _ => replayed.session.ts,
     };
+    let last = replayed.span.map_or(0, |(_, last)| last);
+    let wall_ns = replayed.wall_ns();
     let mut out = std::io::stdout().lock();
-    if stats {
+    if by_call {
         if slow.is_empty() {
             let wanted: Vec<&str> = arguments.stats.iter().map(Glob::as_str).collect();
             return Err(Failure::new(
@@ -178,22 +173,24 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
             ));
         }
         if arguments.json {
-            writeln!(out, "{}", latencies::json(&slow))?;
+            writeln!(out, "{}", latencies::json("summary", last, &slow, wall_ns))?;
         } else {
             out.write_all(latencies::text(&slow, start).as_bytes())?;
         }
         return Ok(exit(&replayed));
     }
-    let wall_ns = replayed.wall_ns();
     if arguments.gc {
         if arguments.json {
-            writeln!(out, "{}", pauses::json(&collections, wall_ns, limit))?;
+            writeln!(
+                out,
+                "{}",
+                pauses::json("summary", last, &collections, wall_ns, limit)
+            )?;
         } else {
             out.write_all(pauses::text(&collections, wall_ns, start, limit).as_bytes())?;
         }
         return Ok(exit(&replayed));
     }
-    let last = replayed.span.map_or(0, |(_, last)| last);
     functions.take_open(&replayed.pairing, last);
     let account = hot::Account {
         wall_ns,

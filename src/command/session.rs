@@ -406,6 +406,8 @@ impl Run<'_> {
         if !self.live || self.stop.is_some() {
             return Ok(());
         }
+        let ticked = self.session.sink.tick(now());
+        self.written(ticked);
         if let Some(selection) = &self.session.newcomers
             && self.last_search.elapsed() >= SEARCH
         {

@@ -1,8 +1,9 @@
-//! `pystap top`, `gc` and `stats`: a trace whose events are added up instead of written. Tables are taken from the sums
-//! at intervals, on the terminal or as lines; summaries come at the end.
+//! `pystap top`: a trace whose events are added up instead of written. Tables are taken from the sums at intervals, on the
+//! terminal or as lines.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -10,20 +11,19 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ratatui::crossterm;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, getpid, kill_process};
 use serde_json::{Value, json};
 
 use super::{Failure, session, trace};
 use crate::analysis::functions::Function;
-use crate::analysis::latency::Latencies;
-use crate::analysis::pairing::{Habits, Pairing};
+use crate::analysis::pairing::Habits;
 use crate::cli;
 use crate::console::{Console, Exit};
-use crate::event::{Event, Place, Session, Summary};
+use crate::event::{Event, Session, Summary};
 use crate::export::{Output, Sink, is_closed};
-use crate::script::filter::Glob;
 use crate::top::{Action, Snapshot, State, Tally, input, view};
-use crate::view::{hot, latencies, pauses};
+use crate::view::hot;
 
 /// How often keys are looked for.
 const LOOK: Duration = Duration::from_millis(50);
@@ -31,12 +31,13 @@ const LOOK: Duration = Duration::from_millis(50);
 const REPAINT: Duration = Duration::from_secs(5);
 
 /// A trace of these targets whose output is ours.
-fn as_trace(
+pub(super) fn as_trace(
     targets: &cli::TargetArgs,
     of: Option<&String>,
     what: cli::WhatArgs,
     engine: &cli::EngineArgs,
     duration: Option<Duration>,
+    output: Option<&PathBuf>,
 ) -> cli::Trace {
     let mut targets = targets.clone();
     if let Some(of) = of {
@@ -49,7 +50,7 @@ fn as_trace(
             duration,
             max_events: None,
             format: None,
-            output: None,
+            output: output.cloned(),
         },
         engine: engine.clone(),
         dry_run: false,
@@ -94,6 +95,7 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
         arguments.what.clone(),
         &arguments.engine,
         arguments.duration,
+        arguments.output.as_ref(),
     );
     let make = |output: Output, habits: Habits| -> Box<dyn Sink> {
         let interval = arguments
@@ -118,67 +120,65 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
             worker: None,
         })
     };
-    trace::run_into(&trace_arguments, console, &make)
+    if !on_screen {
+        return trace::run_into(&trace_arguments, console, &make, None);
+    }
+    // The screen is the table's; what the command says is shown when the screen is its own again.
+    let aside = match arguments.targets.command.is_empty() {
+        true => None,
+        false => Some(aside(console)?),
+    };
+    let ended = trace::run_into(&trace_arguments, console, &make, aside.as_ref());
+    if let Some(aside) = aside {
+        show_end(&aside, console)?;
+    }
+    ended
 }
 
-/// Garbage collections, at the end.
-pub(super) fn gc(arguments: &cli::Gc, console: &Console) -> Result<u8, Failure> {
-    let kinds: &[&str] = match arguments.functions {
-        true => &["gc", "call", "return"],
-        false => &["gc"],
-    };
-    let what = cli::WhatArgs {
-        events: kinds.iter().map(ToString::to_string).collect(),
-        ..cli::WhatArgs::default()
-    };
-    let trace_arguments = as_trace(
-        &arguments.targets,
-        arguments.of.as_ref(),
-        what,
-        &arguments.engine,
-        arguments.duration,
-    );
-    let make = |output: Output, habits: Habits| -> Box<dyn Sink> {
-        Box::new(Pauses {
-            output,
-            tally: Tally::new(habits),
-            start: 0,
-            limit: arguments.limit,
-            json: arguments.json,
-        })
-    };
-    trace::run_into(&trace_arguments, console, &make)
+/// A file without a name for what the command says.
+fn aside(console: &Console) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC;
+    match rustix::fs::open(std::env::temp_dir(), flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => Ok(file.into()),
+        Err(error) => {
+            console.warning(format_args!(
+                "no file can be made in {} ({error}), so what the command says is not shown",
+                std::env::temp_dir().display()
+            ));
+            File::options().read(true).write(true).open("/dev/null")
+        }
+    }
 }
 
-/// Latencies of single functions, at the end.
-pub(super) fn stats(arguments: &cli::Stats, console: &Console) -> Result<u8, Failure> {
-    let what = cli::WhatArgs {
-        events: vec!["call".to_owned(), "return".to_owned()],
-        // Who calls is seen only where everything is.
-        functions: match arguments.callers {
-            true => Vec::new(),
-            false => arguments.functions.clone(),
-        },
-        ..cli::WhatArgs::default()
-    };
-    let trace_arguments = as_trace(
-        &arguments.targets,
-        None,
-        what,
-        &arguments.engine,
-        arguments.duration,
-    );
-    let make = |output: Output, habits: Habits| -> Box<dyn Sink> {
-        Box::new(Slow {
-            output,
-            pairing: Pairing::with_habits(habits),
-            latencies: Latencies::new(arguments.limit),
-            wanted: arguments.functions.clone(),
-            start: 0,
-            json: arguments.json,
-        })
-    };
-    trace::run_into(&trace_arguments, console, &make)
+/// What of the command's words is shown at the end, in lines and bytes.
+const LAST_LINES: usize = 20;
+const LAST_BYTES: u64 = 16 * 1024;
+
+/// The last of what the command said, and whether that is all.
+fn end_of(aside: &File) -> io::Result<(Vec<String>, bool)> {
+    let length = aside.metadata()?.len();
+    let from = length.saturating_sub(LAST_BYTES);
+    let mut bytes = vec![0; usize::try_from(length - from).unwrap_or(0)];
+    aside.read_exact_at(&mut bytes, from)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    let skipped = lines.len().saturating_sub(LAST_LINES);
+    let last = lines.iter().skip(skipped).map(ToString::to_string);
+    Ok((last.collect(), from == 0 && skipped == 0))
+}
+
+/// Shows it.
+fn show_end(aside: &File, console: &Console) -> io::Result<()> {
+    let (lines, whole) = end_of(aside)?;
+    if lines.is_empty() {
+        return Ok(());
+    }
+    console.note(match whole {
+        true => "the command said:",
+        false => "the end of what the command said:",
+    });
+    let mut out = io::stdout().lock();
+    lines.iter().try_for_each(|line| writeln!(out, "{line}"))
 }
 
 /// How tables are written as lines.
@@ -426,85 +426,6 @@ fn export(state: &State) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// The sink of `pystap gc`.
-struct Pauses {
-    output: Output,
-    tally: Tally,
-    start: u64,
-    limit: usize,
-    json: bool,
-}
-
-impl Sink for Pauses {
-    fn session(&mut self, session: &Session) -> io::Result<()> {
-        self.start = session.ts;
-        Ok(())
-    }
-
-    fn event(&mut self, event: &Event, _depth: usize) -> io::Result<()> {
-        self.tally.take(event);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn finish(mut self: Box<Self>, summary: &Summary) -> io::Result<()> {
-        let collections = self.tally.collections();
-        let wall = summary.wall_ns;
-        let text = match self.json {
-            true => format!("{}\n", pauses::json(collections, wall, self.limit)),
-            false => pauses::text(collections, wall, self.start, self.limit),
-        };
-        self.output.write_all(text.as_bytes())?;
-        self.output.flush()
-    }
-}
-
-/// The sink of `pystap stats`.
-struct Slow {
-    output: Output,
-    pairing: Pairing,
-    latencies: Latencies,
-    wanted: Vec<Glob>,
-    start: u64,
-    json: bool,
-}
-
-impl Sink for Slow {
-    fn session(&mut self, session: &Session) -> io::Result<()> {
-        self.start = session.ts;
-        Ok(())
-    }
-
-    fn event(&mut self, event: &Event, _depth: usize) -> io::Result<()> {
-        let mut event = event.clone();
-        if let Some(step) = self.pairing.follow(&mut event) {
-            let asks = |place: &Place| {
-                let name = place.function.text.as_bytes();
-                self.wanted.iter().any(|glob| glob.matches(name))
-            };
-            self.latencies.take(&event, &step, asks);
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn finish(mut self: Box<Self>, _summary: &Summary) -> io::Result<()> {
-        let text = match (self.json, self.latencies.is_empty()) {
-            (true, _) => format!("{}\n", latencies::json(&self.latencies)),
-            (false, true) => "none of these functions was called\n".to_owned(),
-            (false, false) => latencies::text(&self.latencies, self.start),
-        };
-        self.output.write_all(text.as_bytes())?;
-        self.output.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -529,6 +450,22 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_what_a_command_said_is_its_last_lines() {
+        let mut aside = tempfile::tempfile().expect("a file");
+        writeln!(aside, "hello").expect("written");
+        assert_eq!(
+            end_of(&aside).expect("read"),
+            (vec!["hello".to_owned()], true)
+        );
+        for number in 0..10_000 {
+            writeln!(aside, "line {number}").expect("written");
+        }
+        let (lines, whole) = end_of(&aside).expect("read");
+        assert_eq!((lines.len(), whole), (LAST_LINES, false));
+        assert_eq!(lines.last().map(String::as_str), Some("line 9999"));
+    }
+
+    #[test]
     fn a_batch_ends_with_the_table_of_the_whole() {
         let text = written(|output| {
             Box::new(Live {
@@ -549,37 +486,5 @@ mod tests {
         let table: Value = serde_json::from_str(&text).expect("one line");
         assert_eq!(table["functions"][0]["function"], "f");
         assert_eq!(table["functions"][0]["durations"]["max_ns"], 5_000);
-    }
-
-    #[test]
-    fn stats_say_how_long_the_function_took() {
-        let text = written(|output| {
-            Box::new(Slow {
-                output,
-                pairing: Pairing::new(),
-                latencies: Latencies::new(3),
-                wanted: vec![Glob::new("f*").expect("a glob")],
-                start: 0,
-                json: false,
-            })
-        });
-        assert!(
-            text.starts_with("f  app.py  process 1\n  1 calls, mean 5.00us"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_session_without_collections_says_so() {
-        let text = written(|output| {
-            Box::new(Pauses {
-                output,
-                tally: Tally::default(),
-                start: 0,
-                limit: 3,
-                json: false,
-            })
-        });
-        assert_eq!(text, "no garbage collections\n");
     }
 }

@@ -1,5 +1,6 @@
 //! `pystap trace`: from what was typed to a running session, and `pystap script trace`, which stops at the script.
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -110,19 +111,19 @@ pub(super) fn run(
             "a recording is nothing to read on a terminal, so nothing was traced; name a file with --output",
         ));
     }
-    run_into(arguments, console, &|output, habits| {
-        sink(arguments, colour, output, habits)
-    })
+    let make = |output: Output, habits: Habits| sink(arguments, colour, output, habits);
+    run_into(arguments, console, &make, None)
 }
 
 /// Makes the sink of a trace from its output and the habits of the interpreters that it traces.
 pub(super) type MakeSink<'a> = dyn Fn(Output, Habits) -> Box<dyn Sink> + 'a;
 
-/// Traces into any sink.
+/// Traces into any sink. What a launched command writes goes to the file `aside`, if there is one.
 pub(super) fn run_into(
     arguments: &cli::Trace,
     console: &Console,
     make_sink: &MakeSink<'_>,
+    aside: Option<&File>,
 ) -> Result<u8, Failure> {
     let prepared = prepare(arguments)?;
     let plan = &prepared.plan;
@@ -156,6 +157,7 @@ pub(super) fn run_into(
     let surroundings = Surroundings {
         arguments,
         make_sink,
+        aside,
         stops: &stops,
         console,
     };
@@ -248,6 +250,7 @@ fn searches(arguments: &cli::Trace) -> bool {
 struct Surroundings<'a> {
     arguments: &'a cli::Trace,
     make_sink: &'a MakeSink<'a>,
+    aside: Option<&'a File>,
     stops: &'a Stops,
     console: &'a Console,
 }
@@ -262,6 +265,7 @@ fn trace(
     let Surroundings {
         arguments,
         make_sink,
+        aside,
         stops,
         console,
     } = *surroundings;
@@ -273,7 +277,7 @@ fn trace(
     let launched = if plan.command.is_empty() {
         None
     } else {
-        Some(Launched::start(&plan.command)?)
+        Some(Launched::start(&plan.command, aside)?)
     };
     if let Some(launched) = &launched {
         targets.push(launched.pid());

@@ -32,6 +32,17 @@ pub trait Sink {
     /// What the output answered.
     fn event(&mut self, event: &Event, depth: usize) -> io::Result<()>;
 
+    /// Says that it is `now`, in nanoseconds since the Unix epoch: about ten times a second while probes are live, with
+    /// events or without. For what is shown at intervals.
+    ///
+    /// # Errors
+    ///
+    /// What the output answered.
+    fn tick(&mut self, now: u64) -> io::Result<()> {
+        let _ = now;
+        Ok(())
+    }
+
     /// Hands on what is held back for efficiency: for moments without events.
     ///
     /// # Errors

@@ -1,13 +1,14 @@
 //! A command that pystap launches: held before its first instruction, released when probes are armed, waited for.
 //!
 //! The holder is pystap itself (see [`crate::command::hold`]), which stops and later becomes the command under the
-//! same process id. Standard input, output and error are the user's own.
+//! same process id. Standard input, output and error are the user's own, unless a file is named for what it says.
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
@@ -80,6 +81,9 @@ impl fmt::Display for Status {
 impl Launched {
     /// Starts a command and holds it. It is looked for in PATH; its first word stays its argument 0.
     ///
+    /// With `aside`, what it writes to standard output and error goes to that file, and its standard input is empty: for
+    /// views that need the terminal for themselves.
+    ///
     /// Call this on a thread that lives until [`Launched::release`]: the kernel kills the held process when the thread
     /// that started it ends, not when the whole of pystap does.
     ///
@@ -88,9 +92,9 @@ impl Launched {
     /// `Nothing`, `CommandNotFound` and `NotExecutable` before anything is started; `Launch` and `NotHeld`
     /// afterwards, with nothing left behind. A command that passes all of this and still cannot be executed (a
     /// damaged file) says so itself on standard error and ends with [`crate::command::hold::CANNOT_EXECUTE`].
-    pub fn start(command: &[OsString]) -> Result<Launched, TargetError> {
+    pub fn start(command: &[OsString], aside: Option<&File>) -> Result<Launched, TargetError> {
         // The link and not the path, so that it is this very pystap even after an upgrade.
-        Launched::start_through(Path::new("/proc/self/exe"), command)
+        Launched::start_through(Path::new("/proc/self/exe"), command, aside)
     }
 
     /// The same with another executable as the holder, for programs that use this library but are not pystap.
@@ -98,14 +102,23 @@ impl Launched {
     /// # Errors
     ///
     /// As [`Launched::start`].
-    pub fn start_through(pystap: &Path, command: &[OsString]) -> Result<Launched, TargetError> {
+    pub fn start_through(
+        pystap: &Path,
+        command: &[OsString],
+        aside: Option<&File>,
+    ) -> Result<Launched, TargetError> {
         let name = command.first().ok_or(TargetError::Nothing)?;
         let program: PathBuf = executable(name)?;
         let failed = |reason| TargetError::Launch {
             command: name.clone(),
             reason,
         };
-        let child = Command::new(pystap)
+        let mut holder = Command::new(pystap);
+        if let Some(aside) = aside {
+            let copy = || aside.try_clone().map_err(failed);
+            holder.stdin(Stdio::null()).stdout(copy()?).stderr(copy()?);
+        }
+        let child = holder
             .arg("hold")
             .arg(std::process::id().to_string())
             .arg(program)
@@ -241,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_holder_that_ends_instead_of_stopping_is_an_error() {
-        let error = Launched::start_through(Path::new("/bin/false"), &["true".into()])
+        let error = Launched::start_through(Path::new("/bin/false"), &["true".into()], None)
             .expect_err("nobody holds");
         assert!(
             matches!(
@@ -262,7 +275,7 @@ mod tests {
         let plain = directory.path().join("plain");
         std::fs::write(&plain, "print()").expect("written");
         let refused = |command: &[OsString]| {
-            let error = Launched::start(command).expect_err("refused");
+            let error = Launched::start(command, None).expect_err("refused");
             assert_eq!(error.exit_code(), 2, "{error}");
             error
         };

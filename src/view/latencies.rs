@@ -2,9 +2,39 @@
 
 use serde_json::{Value, json};
 
-use super::{bars, count, histogram_json, moment, time};
+use super::{bars, count, histogram_json, moment, since, time};
 use crate::analysis::latency::Latencies;
 use crate::export::flow::Safe;
+
+/// The columns of [`lines`].
+pub const HEADING: &str =
+    "      TIME     CALLS   CALLS/s      AVG      P50      P95      MAX  FUNCTION\n";
+
+/// An interval, a line for each function of each process that was called in it. `at_ns` is its end since the stream began.
+pub fn lines(latencies: &Latencies, at_ns: u64, length_ns: u64) -> String {
+    if latencies.is_empty() {
+        return format!("{:>10}  no calls\n", since(at_ns));
+    }
+    let mut out = String::new();
+    for (pid, latency) in latencies.by_process() {
+        let durations = &latency.durations;
+        let known = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), time);
+        let calls = durations.count() + latency.uncertain;
+        out.push_str(&format!(
+            "{:>10} {:>9} {:>9.1} {:>8} {:>8} {:>8} {:>8}  {}  {}  process {pid}\n",
+            since(at_ns),
+            count(calls),
+            calls as f64 * 1e9 / length_ns.max(1) as f64,
+            known(durations.mean()),
+            known(durations.quantile(0.5)),
+            known(durations.quantile(0.95)),
+            known(durations.max()),
+            Safe(&latency.place.function),
+            Safe(&latency.place.file),
+        ));
+    }
+    out
+}
 
 /// Percentiles, a histogram and the slowest calls of each function in each process. `start` is when the stream began.
 pub fn text(latencies: &Latencies, start: u64) -> String {
@@ -47,12 +77,16 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
         for slow in &latency.slowest {
             let caller = match &slow.caller {
                 Some(place) => {
-                    format!("called by {}  {}", Safe(&place.function), Safe(&place.file))
+                    format!(
+                        ", called by {}  {}",
+                        Safe(&place.function),
+                        Safe(&place.file)
+                    )
                 }
-                None => "caller unknown".to_owned(),
+                None => String::new(),
             };
             out.push_str(&format!(
-                "    {:>7}  {}  thread {}, {caller}\n",
+                "    {:>7}  {}  thread {}{caller}\n",
                 time(slow.duration_ns),
                 moment(slow.ts, start),
                 slow.tid
@@ -62,9 +96,9 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
     out
 }
 
-/// The same as JSON.
-pub fn json(latencies: &Latencies) -> Value {
-    latencies
+/// The same as JSON: what was measured in the `wall_ns` before `ts`. `kind` says whether that is an interval or the whole.
+pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
+    let functions: Value = latencies
         .by_process()
         .map(|(pid, latency)| {
             let slowest: Vec<Value> = latency
@@ -89,5 +123,6 @@ pub fn json(latencies: &Latencies) -> Value {
                 "slowest": slowest,
             })
         })
-        .collect()
+        .collect();
+    json!({ "kind": kind, "ts": ts, "wall_ns": wall_ns, "functions": functions })
 }

@@ -40,6 +40,11 @@ fn moment(ts: u64, start: u64) -> String {
     format!("{sign}{:.6} s", ts.abs_diff(start) as f64 / 1e9)
 }
 
+/// How long a stream has run, to the tenth of a second.
+fn since(nanoseconds: u64) -> String {
+    format!("+{:.1}s", nanoseconds as f64 / 1e9)
+}
+
 /// Widest bar of a histogram, in characters.
 const BAR: usize = 40;
 

@@ -2,9 +2,45 @@
 
 use serde_json::{Value, json};
 
-use super::{bars, count, histogram_json, moment, time};
+use super::{bars, count, histogram_json, moment, since, time};
 use crate::analysis::collections::Collections;
 use crate::export::flow::Safe;
+
+/// The columns of [`line`].
+pub const HEADING: &str = "      TIME   COUNT   COLLECTED    PAUSE      %  LONGEST\n";
+
+/// An interval in a line. `at_ns` is its end since the stream began.
+pub fn line(collections: &Collections, at_ns: u64, length_ns: u64) -> String {
+    let total = collections.total_pause_ns();
+    let (mut number, mut collected) = (0, 0_u64);
+    for (_, _, counted) in collections.by_process() {
+        number += counted.count;
+        collected = collected.saturating_add(counted.collected);
+    }
+    let longest = match collections.longest().first() {
+        None => "-".to_owned(),
+        Some(pause) => {
+            let within = match &pause.within {
+                Some(place) => format!(" in {}  {}", Safe(&place.function), Safe(&place.file)),
+                None => String::new(),
+            };
+            format!(
+                "{} generation {}, process {}{within}",
+                time(pause.pause_ns),
+                generation(pause.generation),
+                pause.pid
+            )
+        }
+    };
+    format!(
+        "{:>10} {:>7} {:>11} {:>8} {:>6.1}  {longest}\n",
+        since(at_ns),
+        count(number),
+        count(collected),
+        time(total),
+        total as f64 * 100.0 / length_ns.max(1) as f64,
+    )
+}
 
 fn generation(generation: Option<i64>) -> String {
     generation.map_or_else(|| "unknown".to_owned(), |generation| generation.to_string())
@@ -49,11 +85,11 @@ pub fn text(collections: &Collections, wall_ns: u64, start: u64, limit: usize) -
     }
     for pause in collections.longest().iter().take(limit) {
         let within = match &pause.within {
-            Some(place) => format!("in {}  {}", Safe(&place.function), Safe(&place.file)),
-            None => "function unknown".to_owned(),
+            Some(place) => format!(", in {}  {}", Safe(&place.function), Safe(&place.file)),
+            None => String::new(),
         };
         out.push_str(&format!(
-            "  {:>7}  {}  generation {}, {} collected, process {} thread {}, {within}\n",
+            "  {:>7}  {}  generation {}, {} collected, process {} thread {}{within}\n",
             time(pause.pause_ns),
             moment(pause.ts, start),
             generation(pause.generation),
@@ -65,8 +101,8 @@ pub fn text(collections: &Collections, wall_ns: u64, start: u64, limit: usize) -
     out
 }
 
-/// The same as JSON.
-pub fn json(collections: &Collections, wall_ns: u64, limit: usize) -> Value {
+/// The same as JSON: what was counted in the `wall_ns` before `ts`. `kind` says whether that is an interval or the whole.
+pub fn json(kind: &str, ts: u64, collections: &Collections, wall_ns: u64, limit: usize) -> Value {
     let generations: Vec<Value> = collections
         .by_process()
         .map(|(pid, generation, counted)| {
@@ -97,6 +133,8 @@ pub fn json(collections: &Collections, wall_ns: u64, limit: usize) -> Value {
         })
         .collect();
     json!({
+        "kind": kind,
+        "ts": ts,
         "wall_ns": wall_ns,
         "total_pause_ns": collections.total_pause_ns(),
         "generations": generations,

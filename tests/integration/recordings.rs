@@ -135,7 +135,7 @@ fn the_slowest_call_is_found_with_its_caller() {
         "--json",
     ]);
     let latencies: Value = serde_json::from_str(&report.stdout).expect("JSON");
-    let step = &latencies[0];
+    let step = &latencies["functions"][0];
     assert_eq!(step["durations"]["count"], 201);
     let slowest = &step["slowest"][0];
     assert!(

@@ -89,6 +89,17 @@ fn keys(state: &mut State, keys: &str) -> Action {
 }
 
 #[test]
+fn a_narrow_terminal_goes_without_numbers_rather_than_names() {
+    let lines = drawn(&mut state(), 40, 10);
+    assert_eq!(
+        lines[1].trim_end(),
+        "    CALLS    SELF     %  FUNCTION",
+        "{lines:?}"
+    );
+    assert!(lines[2].ends_with("main  app.py:1"), "{lines:?}");
+}
+
+#[test]
 fn eighty_by_twenty_four_has_the_table_and_what_must_be_seen() {
     let lines = drawn(&mut state(), 80, 24);
     assert_eq!(
@@ -101,11 +112,11 @@ fn eighty_by_twenty_four_has_the_table_and_what_must_be_seen() {
     );
     assert_eq!(
         lines[2],
-        "        1       1.0   700ms  69.3   1.00s       -       -       -  main  app.py:"
+        "        1       1.0   700ms  69.3   1.00s       -       -       -  main  …p.py:1"
     );
     assert_eq!(
         lines[3],
-        "        2       2.0   210ms  20.8   210ms   105ms   200ms   200ms  load  app.py:"
+        "        2       2.0   210ms  20.8   210ms   105ms   200ms   200ms  load  …p.py:1"
     );
     assert!(lines[23].starts_with("q end  h help"), "{lines:?}");
 }

@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph};
 
 use super::State;
+use crate::analysis::functions::Function;
 use crate::export::flow::Printable;
 use crate::view::hot::{self, Column};
 
@@ -34,11 +35,11 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut State) {
     let table = usize::from(area.height).saturating_sub(3);
     state.page = table.max(1);
     if area.height > 2 {
-        lines.push(heading(state));
+        lines.push(heading(state, area.width));
     }
     let shown = state.rows().skip(state.scroll).take(table);
     for row in shown {
-        lines.push(row_line(row, state));
+        lines.push(row_line(row, state, area.width));
     }
     frame.render_widget(Paragraph::new(lines), area);
     if area.height > 1 {
@@ -83,16 +84,42 @@ fn headline(state: &State) -> Line<'static> {
         Span::raw(format!("{paused}gc {share:.1}%  ")),
         lost,
         Span::raw(format!(
-            "  {:.0} s  {} processes  {} functions  ",
+            "  {:.0} s  {}  {}  ",
             account.wall_ns as f64 / 1e9,
-            state.processes(),
-            state.rows().len(),
+            counted(state.processes(), "process", "processes"),
+            counted(state.rows().len(), "function", "functions"),
         )),
         Span::raw(Printable(&state.title).to_string()),
     ])
 }
 
-fn heading(state: &State) -> Line<'static> {
+fn counted(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// Columns of numbers, those first that a narrow terminal goes without.
+const DISPENSABLE: [usize; 8] = [7, 6, 1, 5, 4, 3, 0, 2];
+/// Room that names have at least, as long as there are numbers to go without.
+const NAMES: usize = 12;
+
+/// The columns of numbers for which there is room, by their position in [`hot::WIDTHS`].
+fn columns(width: u16) -> Vec<usize> {
+    let mut columns: Vec<usize> = (0..hot::WIDTHS.len()).collect();
+    for dispensable in DISPENSABLE {
+        let taken: usize = columns
+            .iter()
+            .filter_map(|&at| hot::WIDTHS.get(at))
+            .map(|it| it + 1)
+            .sum();
+        if taken + 1 + NAMES <= usize::from(width) {
+            break;
+        }
+        columns.retain(|&at| at != dispensable);
+    }
+    columns
+}
+
+fn heading(state: &State, width: u16) -> Line<'static> {
     let reversed = Style::new().add_modifier(Modifier::REVERSED);
     let chosen = reversed.add_modifier(Modifier::BOLD | Modifier::UNDERLINED);
     let style = |column: Column| {
@@ -102,20 +129,23 @@ fn heading(state: &State) -> Line<'static> {
             reversed
         }
     };
-    let columns = [
-        Column::Calls,
-        Column::Rate,
-        Column::SelfTime,
-        Column::SelfTime,
-        Column::Cumulative,
-        Column::Average,
-        Column::P95,
-        Column::Max,
+    let all = [
+        (Column::Calls, None),
+        (Column::Rate, None),
+        (Column::SelfTime, None),
+        (Column::SelfTime, Some("%")),
+        (Column::Cumulative, None),
+        (Column::Average, None),
+        (Column::P95, None),
+        (Column::Max, None),
     ];
     let mut spans = Vec::new();
-    for (index, (column, width)) in columns.into_iter().zip(hot::WIDTHS).enumerate() {
-        let title = if index == 3 { "%" } else { column.title() };
-        spans.push(Span::styled(format!("{title:>width$}"), style(column)));
+    for at in columns(width) {
+        let (Some((column, title)), Some(&width)) = (all.get(at), hot::WIDTHS.get(at)) else {
+            continue;
+        };
+        let title = title.unwrap_or(column.title());
+        spans.push(Span::styled(format!("{title:>width$}"), style(*column)));
         spans.push(Span::styled(" ", reversed));
     }
     spans.push(Span::styled(" ", reversed));
@@ -124,12 +154,27 @@ fn heading(state: &State) -> Line<'static> {
     Line::from(spans)
 }
 
-fn row_line(row: &crate::analysis::functions::Function, state: &State) -> Line<'static> {
+/// The end of a text that is too long, because that is what tells files apart.
+fn ending(text: &str, width: usize) -> String {
+    let excess = text.chars().count().saturating_sub(width);
+    if excess == 0 {
+        return text.to_owned();
+    }
+    let rest = text.chars().skip(excess + 1);
+    std::iter::once('…').chain(rest).collect()
+}
+
+fn row_line(row: &Function, state: &State, width: u16) -> Line<'static> {
     let mut numbers = String::new();
-    for (cell, width) in hot::cells(row, state.account()).iter().zip(hot::WIDTHS) {
-        numbers.push_str(&format!("{cell:>width$} "));
+    let cells = hot::cells(row, state.account());
+    for at in columns(width) {
+        if let (Some(cell), Some(&width)) = (cells.get(at), hot::WIDTHS.get(at)) {
+            numbers.push_str(&format!("{cell:>width$} "));
+        }
     }
     let (function, place) = hot::name(row, !state.is_merged());
+    let taken = numbers.len() + function.chars().count() + 3;
+    let place = ending(&place, usize::from(width).saturating_sub(taken));
     Line::from(vec![
         Span::raw(format!("{numbers} ")),
         Span::styled(function, Style::new().add_modifier(Modifier::BOLD)),

@@ -11,12 +11,12 @@ use crate::recordings::Recording;
 const BOUND: Duration = Duration::from_secs(60);
 
 /// A terminal of its own, with a shell in it. Dropped, it is closed.
-struct Terminal {
+pub(crate) struct Terminal {
     dir: tempfile::TempDir,
 }
 
 impl Terminal {
-    fn open(width: u16, height: u16) -> Terminal {
+    pub(crate) fn open(width: u16, height: u16) -> Terminal {
         let dir = tempfile::tempdir().expect("a directory");
         let terminal = Terminal { dir };
         terminal.tmux(&[
@@ -51,20 +51,30 @@ impl Terminal {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    fn keys(&self, keys: &str) {
+    /// A directory that goes with the terminal.
+    pub(crate) fn place(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn resize(&self, width: u16, height: u16) {
+        let (width, height) = (width.to_string(), height.to_string());
+        self.tmux(&["resize-window", "-t", "t", "-x", &width, "-y", &height]);
+    }
+
+    pub(crate) fn keys(&self, keys: &str) {
         self.tmux(&["send-keys", "-t", "t", "-l", keys]);
     }
 
-    fn key(&self, key: &str) {
+    pub(crate) fn key(&self, key: &str) {
         self.tmux(&["send-keys", "-t", "t", key]);
     }
 
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         self.tmux(&["capture-pane", "-p", "-t", "t"])
     }
 
     /// Waits until what is shown is as wanted, and answers it.
-    fn wait(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn wait(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let begun = Instant::now();
         loop {
             let shown = self.shown();
@@ -87,7 +97,7 @@ impl Drop for Terminal {
     }
 }
 
-fn quoted(path: &Path) -> String {
+pub(crate) fn quoted(path: &Path) -> String {
     format!("'{}'", path.display())
 }
 
@@ -122,15 +132,7 @@ fn the_table_starts_sorts_filters_survives_resizes_and_gives_the_terminal_back()
     });
 
     for (width, height) in [(40, 10), (20, 3), (10, 1), (120, 40)] {
-        terminal.tmux(&[
-            "resize-window",
-            "-t",
-            "t",
-            "-x",
-            &width.to_string(),
-            "-y",
-            &height.to_string(),
-        ]);
+        terminal.resize(width, height);
         terminal.wait("a size", |shown| shown.starts_with("gc 0.0%"));
     }
     terminal.wait("the table at its last size", |shown| {

@@ -1,0 +1,344 @@
+//! What is added up while it happens: `top`, `gc`, `stats` and recordings of real programs, against what the programs say
+//! of themselves.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{PYTHON_3_11, service_3_11, tree};
+use crate::command::{Ended, file, pystap, pystap_with};
+use crate::live::Service;
+use crate::terminal::{Terminal, quoted};
+use crate::tracing::{leaves_nothing, numbers};
+
+/// Runs a view over a launched command. What the view wrote, line by line as JSON, and what the command said last.
+fn view(view: &[&str], command: &[&str]) -> (Vec<Value>, Value) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = dir.path().join("view.json");
+    let output = output.to_str().expect("UTF-8");
+    let arguments = [view, &["--json", "--output", output, "--"], command].concat();
+    let ended = done(&arguments);
+    let written = std::fs::read_to_string(output).expect("written");
+    let lines = written
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"));
+    let said = ended.stdout.lines().last().expect("it said something");
+    (lines.collect(), serde_json::from_str(said).expect("JSON"))
+}
+
+fn done(arguments: &[&str]) -> Ended {
+    let ended = pystap_with(arguments);
+    assert_eq!(ended.code, 0, "{arguments:?}: {ended:?}");
+    ended
+}
+
+/// A number of each function of a program, by name.
+fn column(table: &Value, program: &str, column: &str) -> BTreeMap<String, u64> {
+    let rows = table["functions"].as_array().expect("rows");
+    rows.iter()
+        .filter(|row| row["file"] == *program)
+        .map(|row| {
+            let number = row[column].as_u64().unwrap_or_else(|| panic!("{row}"));
+            (row["function"].as_str().expect("a name").to_owned(), number)
+        })
+        .collect()
+}
+
+fn only(mut counts: BTreeMap<String, u64>, of: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    counts.retain(|name, _| of.contains_key(name));
+    counts
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn the_last_table_of_top_has_the_numbers_that_the_examples_state() {
+    leaves_nothing(|| {
+        for name in ["nested", "fib", "threads", "collect", "slow"] {
+            let program = file(&format!("examples/{name}.py"));
+            let (tables, said) = view(&["top", "--limit", "1000"], &[PYTHON_3_11, &program]);
+            let table = tables.last().expect("a table");
+            let truth = numbers(&said["calls"]);
+            assert_eq!(
+                only(column(table, &program, "calls"), &truth),
+                truth,
+                "{name}"
+            );
+            assert_eq!(table["account"]["lost"], 0, "{name}");
+            // Everything ran below the module, once.
+            let (own, whole) = (
+                column(table, &program, "self_ns"),
+                column(table, &program, "cumulative_ns"),
+            );
+            assert!(own.values().sum::<u64>() > 0, "{name}");
+            let module = whole["<module>"];
+            assert!(
+                whole.values().all(|&it| name == "threads" || it <= module),
+                "{name}: {whole:?}"
+            );
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn resumptions_of_generators_are_counted_and_their_creations_are_not() {
+    leaves_nothing(|| {
+        let (tree, python) = (tree("guest"), "/usr/bin/python3.15");
+        let place = tree.join("pystap/programs");
+        std::fs::create_dir_all(&place).expect("made");
+        std::fs::copy(file("examples/generators.py"), place.join("generators.py")).expect("copied");
+        let interpreter = tree.join("usr/bin/python3.15");
+        let inside = "/pystap/programs/generators.py";
+        let (tables, said) = view(
+            &[
+                "top",
+                "--limit",
+                "1000",
+                "--python",
+                interpreter.to_str().expect("UTF-8"),
+            ],
+            &["chroot", tree.to_str().expect("UTF-8"), python, inside],
+        );
+        let mut truth = numbers(&said["calls"]);
+        truth.extend(numbers(&said["resumed"]));
+        let table = tables.last().expect("a table");
+        assert_eq!(only(column(table, inside, "calls"), &truth), truth);
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn gc_counts_the_collections_that_the_program_counted() {
+    leaves_nothing(|| {
+        let program = file("examples/collect.py");
+        let (objects, said) = view(
+            &["gc", "--functions", "--limit", "100"],
+            &[PYTHON_3_11, &program],
+        );
+        let [summary] = objects.as_slice() else {
+            panic!("without --interval there is only the summary: {objects:?}");
+        };
+        assert_eq!(summary["kind"], "summary");
+        let all = summary["generations"].as_array().expect("generations");
+        for (generation, sizes) in said["collected"].as_object().expect("by generation") {
+            let sizes = sizes.as_array().expect("a list");
+            let size: u64 = sizes.iter().filter_map(Value::as_u64).sum();
+            let generation: u64 = generation.parse().expect("a number");
+            let seen = all.iter().find(|it| it["generation"] == generation);
+            let seen = seen.unwrap_or_else(|| panic!("{generation}: {summary}"));
+            // Starting up collects, too.
+            assert!(seen["count"].as_u64() >= Some(sizes.len() as u64), "{seen}");
+            assert!(seen["collected"].as_u64() >= Some(size), "{seen}");
+        }
+        let longest = summary["longest"].as_array().expect("pauses");
+        let functions: Vec<&str> = longest
+            .iter()
+            .filter_map(|it| it["function"].as_str())
+            .collect();
+        assert!(functions.contains(&"collect_all"), "{functions:?}");
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn stats_find_the_slow_call_and_who_called() {
+    leaves_nothing(|| {
+        let program = file("examples/slow.py");
+        let wanted = "*/slow.py:step";
+        let (objects, said) = view(&["stats", "--callers", wanted], &[PYTHON_3_11, &program]);
+        let step = &objects.last().expect("a summary")["functions"][0];
+        assert_eq!(step["durations"]["count"], said["calls"]["step"]);
+        assert_eq!(step["function"], "step");
+        let slowest = &step["slowest"][0];
+        assert!(
+            slowest["duration_ns"]
+                .as_u64()
+                .is_some_and(|it| it >= 20_000_000),
+            "{slowest}"
+        );
+        assert_eq!(slowest["caller"], "<module>");
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_recording_tells_later_what_top_tells_now() {
+    leaves_nothing(|| {
+        let program = file("examples/fib.py");
+        let dir = tempfile::tempdir().expect("a directory");
+        let recording = dir.path().join("fib.pystap");
+        let recording = recording.to_str().expect("UTF-8");
+        let ended = done(&["record", "--output", recording, "--", PYTHON_3_11, &program]);
+        let said: Value =
+            serde_json::from_str(ended.stdout.lines().last().expect("a line")).expect("JSON");
+        let truth = numbers(&said["calls"]);
+        let report = done(&["report", recording, "--json", "--limit", "1000"]).stdout;
+        let table: Value = serde_json::from_str(&report).expect("JSON");
+        assert_eq!(only(column(&table, &program, "calls"), &truth), truth);
+        let folded = done(&["export", recording, "--format", "folded"]).stdout;
+        let deepest = folded
+            .lines()
+            .map(|line| {
+                line.matches(":fib")
+                    .count()
+                    .max(line.matches("fib").count())
+            })
+            .max();
+        assert!(deepest >= Some(10), "{folded}");
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn top_runs_on_a_terminal_sorts_filters_resizes_and_ends_cleanly() {
+    leaves_nothing(|| {
+        let service = service_3_11();
+        let terminal = Terminal::open(80, 24);
+        terminal.keys(&format!(
+            "{} top --pid {} --interval 200ms",
+            quoted(&pystap()),
+            service.pid()
+        ));
+        terminal.key("Enter");
+        let row = |shown: &str| shown.lines().any(|line| line.contains("tick  …"));
+        let calls = |shown: &str| -> Option<u64> {
+            let line = shown.lines().find(|line| line.contains("tick  "))?;
+            line.split_whitespace().next()?.parse().ok()
+        };
+        let first = terminal.wait("a row", |shown| row(shown) && calls(shown).is_some());
+        let before = calls(&first).expect("waited for");
+        terminal.wait("calls are added", |shown| {
+            calls(shown).is_some_and(|now| now > before + 5)
+        });
+        assert!(terminal.shown().contains("lost 0"));
+        assert!(
+            terminal
+                .shown()
+                .lines()
+                .all(|line| line.chars().count() <= 80)
+        );
+
+        // Paused, the table stays; reset, it begins anew.
+        terminal.keys("p");
+        terminal.wait("a pause", |shown| shown.contains("PAUSED"));
+        terminal.keys("p");
+        terminal.wait("goes on", |shown| !shown.contains("PAUSED"));
+        let counted = calls(&terminal.wait("calls", |shown| calls(shown).is_some()));
+        terminal.keys("r");
+        terminal.wait("fewer calls", |shown| {
+            calls(shown).is_some() && calls(shown) < counted
+        });
+
+        terminal.keys("/no such function");
+        terminal.key("Enter");
+        terminal.wait("nothing is left", |shown| !row(shown));
+        terminal.keys("/");
+        terminal.key("Escape");
+        terminal.resize(60, 12);
+        terminal.wait("the row at another size", row);
+        terminal.resize(100, 1);
+        terminal.wait("one line", |shown| shown.contains("gc 0.0%"));
+        terminal.resize(100, 30);
+        terminal.wait("all of it again", row);
+
+        terminal.keys("q");
+        terminal.wait("the shell", |shown| {
+            !shown.contains("CALLS/s") && shown.lines().any(|line| line.trim() == "$")
+        });
+        terminal.keys("stty -a | grep -c ' echo '; echo $?-$((6*7))");
+        terminal.key("Enter");
+        terminal.wait("a terminal as it was", |shown| {
+            shown.lines().any(|line| line.trim() == "0-42")
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn the_terminal_is_given_back_when_top_is_terminated_or_its_target_ends() {
+    leaves_nothing(|| {
+        let mut service = service_3_11();
+        let terminal = Terminal::open(80, 24);
+        let command = format!(
+            "{} top --pid {} --interval 200ms",
+            quoted(&pystap()),
+            service.pid()
+        );
+        terminal.keys(&command);
+        terminal.key("Enter");
+        terminal.wait("a row", |shown| shown.contains("tick"));
+        service.end();
+        terminal.wait("the last word", |shown| {
+            shown.contains("the target ended after")
+        });
+
+        let service = service_3_11();
+        let command = format!(
+            "{} top --pid {} --interval 200ms",
+            quoted(&pystap()),
+            service.pid()
+        );
+        terminal.keys(&format!(
+            "clear; sh -c 'echo $$ >{0}/pid; exec {command}'",
+            terminal.place().display()
+        ));
+        terminal.key("Enter");
+        terminal.wait("a row", |shown| shown.contains("tick"));
+        let pid = std::fs::read_to_string(terminal.place().join("pid")).expect("written");
+        let pid = rustix::process::Pid::from_raw(pid.trim().parse().expect("a number"))
+            .expect("a process");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        terminal.wait("the last word", |shown| shown.contains("stopped after"));
+        terminal.keys("echo $((6*7))");
+        terminal.key("Enter");
+        terminal.wait("an answer", |shown| {
+            shown.lines().any(|line| line.trim() == "42")
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_command_that_top_launches_leaves_the_screen_to_the_table() {
+    leaves_nothing(|| {
+        let terminal = Terminal::open(100, 30);
+        let program = file("examples/service.py");
+        terminal.keys(&format!(
+            "{} top --interval 200ms -- {PYTHON_3_11} {program} --every 0.01 --requests 200",
+            quoted(&pystap()),
+        ));
+        terminal.key("Enter");
+        let table = terminal.wait("the table", |shown| shown.contains("CALLS/s"));
+        assert!(!table.contains("ok request"), "{table}");
+        let end = terminal.wait("its last words", |shown| {
+            shown.contains("what the command said:") && shown.contains("\"calls\"")
+        });
+        assert!(end.contains("ok request 199"), "{end}");
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn top_follows_a_service_whose_workers_are_restarted() {
+    leaves_nothing(|| {
+        let start = || Service::start_with(PYTHON_3_11, "tests/programs/counts.py", &["0.01"]);
+        let mut first = start();
+        let terminal = Terminal::open(100, 24);
+        terminal.keys(&format!(
+            "{} top --match tests/programs/counts.py --interval 200ms",
+            quoted(&pystap())
+        ));
+        terminal.key("Enter");
+        let shows = |processes: &'static str| {
+            move |shown: &str| shown.contains(processes) && shown.contains("tick")
+        };
+        terminal.wait("one process", shows("1 process"));
+        let second = start();
+        terminal.wait("two processes", shows("2 processes"));
+        first.end();
+        terminal.wait("one is left", shows("1 process"));
+        drop(second);
+        terminal.keys("q");
+        terminal.wait("the shell", |shown| shown.contains("stopped after"));
+    });
+}

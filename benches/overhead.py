@@ -239,12 +239,12 @@ def latency():
           % (statistics.median(firsts) * 1e3, statistics.median(ends) * 1e3))
 
 
-def sustained(seconds=30):
-    """As many events as two programs make at once, for a while, as JSON in a file."""
+def sustained(what, arguments, account, seconds=30):
+    """As many events as two programs make at once, for a while. `account` finds lost and delivered in the output."""
     programs = [Program() for _ in range(2)]
     output = SCRATCH + "/sustained.json"
-    tool = subprocess.Popen([*TRACE[:5], "-e", "call,return", *(word for one in programs for word in ("-p", str(one.pid))),
-                             "-o", output], stderr=subprocess.DEVNULL)
+    pids = [word for one in programs for word in ("-p", str(one.pid))]
+    tool = subprocess.Popen([PYSTAP, "-q", *arguments, "--engine", "uprobes", *pids, "-o", output], stderr=subprocess.DEVNULL)
     for program in programs:
         program.wait_until_traced()
     begun = time.monotonic()
@@ -262,16 +262,26 @@ def sustained(seconds=30):
     for program in programs:
         program.end()
     with open(output, "rb") as file:
-        file.seek(-1000, os.SEEK_END)
-        summary = json.loads(file.read().splitlines()[-1])
+        file.seek(max(0, os.path.getsize(output) - 100000))
+        lost, delivered = account(json.loads(file.read().splitlines()[-1]))
     os.unlink(output)
     cpu = usage.ru_utime + usage.ru_stime
-    print("\nsustained for %.0f s: %.2f million events a second from two programs, %d lost, %d delivered;"
-          % (taken, calls * 2 / taken / 1e6, summary["lost"] + summary["skipped"], summary["delivered"]))
+    print("\n%s, sustained for %.0f s: %.2f million events a second from two programs, %d lost, %d delivered;"
+          % (what, taken, calls * 2 / taken / 1e6, lost, delivered))
     print("pystap took %.0f %% of a processor (%.0f ns an event) and %d MB at most"
-          % (cpu / taken * 100, cpu * 1e9 / summary["delivered"], usage.ru_maxrss // 1024))
+          % (cpu / taken * 100, cpu * 1e9 / max(delivered, 1), usage.ru_maxrss // 1024))
+
+
+def of_summary(summary):
+    return summary["lost"] + summary["skipped"], summary["delivered"]
+
+
+def of_table(table):
+    # A call of the table is two events.
+    return table["account"]["lost"], 2 * sum(row["calls"] for row in table["functions"])
 
 
 overhead()
 latency()
-sustained()
+sustained("JSON in a file", ["trace", "-e", "call,return", "-f", "json"], of_summary)
+sustained("pystap top", ["top", "-e", "call,return", "--json", "-i", "2s"], of_table)

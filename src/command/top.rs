@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ratatui::crossterm;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
 use serde_json::{Value, json};
 
@@ -352,6 +354,12 @@ fn on_terminal(
     // Also restores the terminal when something panics.
     let mut terminal = ratatui::try_init()?;
     let shown = show(&mut terminal, state, tally, session);
+    if hung_up().unwrap_or(true) {
+        // A terminal that is gone takes nothing back, and ratatui would panic in its complaint about that.
+        std::mem::forget(terminal);
+        return Ok(());
+    }
+    drop(terminal);
     ratatui::restore();
     shown
 }
@@ -385,6 +393,11 @@ fn show(
         if session.is_some_and(|ended| ended.try_recv().is_err_and(|it| it.is_disconnected())) {
             return Ok(());
         }
+        if hung_up()? {
+            // Nobody is there to see the table.
+            end_session();
+            return Ok(());
+        }
         let wait = due.saturating_duration_since(Instant::now()).min(LOOK);
         if !crossterm::event::poll(wait)? {
             continue;
@@ -414,6 +427,18 @@ fn show(
             },
         }
     }
+}
+
+/// Whether the terminal is gone.
+fn hung_up() -> io::Result<bool> {
+    let stdin = io::stdin();
+    let mut watched = [PollFd::new(&stdin, PollFlags::empty())];
+    match rustix::event::poll(&mut watched, Some(&Timespec::default())) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    Ok(watched.iter().any(|it| it.revents().intersects(gone)))
 }
 
 /// Writes the table as it is shown to a new file in the working directory.

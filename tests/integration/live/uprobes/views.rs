@@ -9,7 +9,7 @@ use super::{PYTHON_3_11, service_3_11, tree};
 use crate::command::{Ended, file, pystap, pystap_with};
 use crate::live::Service;
 use crate::terminal::{Terminal, quoted};
-use crate::tracing::{leaves_nothing, numbers};
+use crate::tracing::{eventually, leaves_nothing, numbers};
 
 /// Runs a view over a launched command. What the view wrote, line by line as JSON, and what the command said last.
 fn view(view: &[&str], command: &[&str]) -> (Vec<Value>, Value) {
@@ -340,5 +340,26 @@ fn top_follows_a_service_whose_workers_are_restarted() {
         drop(second);
         terminal.keys("q");
         terminal.wait("the shell", |shown| shown.contains("stopped after"));
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn top_ends_when_its_terminal_goes_away() {
+    leaves_nothing(|| {
+        let service = service_3_11();
+        let terminal = Terminal::open(80, 24);
+        terminal.keys(&format!(
+            "sh -c 'echo $$ >{}/pid; exec {} top --pid {}'",
+            terminal.place().display(),
+            pystap().display(),
+            service.pid()
+        ));
+        terminal.key("Enter");
+        terminal.wait("a row", |shown| shown.contains("tick"));
+        let pid = std::fs::read_to_string(terminal.place().join("pid")).expect("written");
+        drop(terminal);
+        let process = std::path::Path::new("/proc").join(pid.trim());
+        eventually("it ends", || !process.exists());
     });
 }

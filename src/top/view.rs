@@ -9,6 +9,7 @@ use ratatui::widgets::{Clear, Paragraph};
 use super::State;
 use crate::export::flow::Printable;
 use crate::view::hot::{self, Column};
+use crate::view::many;
 
 const HELP: [&str; 13] = [
     "1 to 8       sort by that column",
@@ -83,10 +84,10 @@ fn headline(state: &State) -> Line<'static> {
         Span::raw(format!("{paused}gc {share:.1}%  ")),
         lost,
         Span::raw(format!(
-            "  {:.0} s  {} processes  {} functions  ",
+            "  {:.0} s  {}  {}  ",
             account.wall_ns as f64 / 1e9,
-            state.processes(),
-            state.rows().len(),
+            many(state.processes() as u64, "process", "processes"),
+            many(state.rows().len() as u64, "function", "functions"),
         )),
         Span::raw(Printable(&state.title).to_string()),
     ])

@@ -49,11 +49,11 @@ pub fn text(collections: &Collections, wall_ns: u64, start: u64, limit: usize) -
     }
     for pause in collections.longest().iter().take(limit) {
         let within = match &pause.within {
-            Some(place) => format!("in {}  {}", Safe(&place.function), Safe(&place.file)),
-            None => "function unknown".to_owned(),
+            Some(place) => format!(", in {}  {}", Safe(&place.function), Safe(&place.file)),
+            None => String::new(),
         };
         out.push_str(&format!(
-            "  {:>7}  {}  generation {}, {} collected, process {} thread {}, {within}\n",
+            "  {:>7}  {}  generation {}, {} collected, process {} thread {}{within}\n",
             time(pause.pause_ns),
             moment(pause.ts, start),
             generation(pause.generation),

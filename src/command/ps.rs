@@ -9,7 +9,7 @@ use crate::cli::Ps;
 use crate::console::{Console, Exit};
 use crate::python::marks::{self, PROVIDER, Status};
 use crate::service::Service;
-use crate::target::{Found, MountNamespace, TargetError, no_service, python_processes};
+use crate::target::{Found, MountNamespace, TargetError, processes_of, python_processes, service};
 
 /// What one line says.
 struct Listed {
@@ -23,20 +23,17 @@ struct Listed {
 
 /// Lists processes.
 pub(super) fn run(arguments: &Ps, console: &Console) -> Result<Exit, Failure> {
-    let services = match &arguments.service {
-        Some(name) => vec![crate::target::service(name)?],
-        None => Service::all().map_err(TargetError::from)?,
-    };
-    let (mut found, hidden) = python_processes(&services)?;
-    if let Some(hidden) = hidden {
-        console.warning(hidden);
-    }
-    if let Some(name) = &arguments.service {
-        found.retain(|process| process.why.is_some());
-        if found.is_empty() {
-            return Err(no_service(name)?.into());
+    let found = match &arguments.service {
+        Some(name) => processes_of(&service(name)?)?,
+        None => {
+            let services = Service::all().map_err(TargetError::from)?;
+            let (found, hidden) = python_processes(&services)?;
+            if let Some(hidden) = hidden {
+                console.warning(hidden);
+            }
+            found
         }
-    }
+    };
     let ours = MountNamespace::ours().ok();
     let listed: Vec<Listed> = found
         .into_iter()

@@ -233,10 +233,7 @@ impl Selection {
         if let Some(service) = &self.service {
             let found = scan.of_service(service);
             if found.is_empty() {
-                return Err(TargetError::NoService {
-                    service: service.name.clone(),
-                    runs: scan.runs(),
-                });
+                return Err(scan.no_service(service));
             }
             targets
                 .processes
@@ -304,6 +301,22 @@ pub fn service(name: &str) -> Result<Service, TargetError> {
     })
 }
 
+/// The Python processes of a service.
+///
+/// # Errors
+///
+/// When /proc cannot be read, and when nothing of the service runs.
+pub fn processes_of(service: &Service) -> Result<Vec<Found>, TargetError> {
+    let mut scan = Scan::begin()?;
+    let processes = scan.of_service(service);
+    if processes.is_empty() {
+        return Err(scan.no_service(service));
+    }
+    let services = std::slice::from_ref(service);
+    let found = processes.into_iter().map(|it| scan.found(it, services));
+    Ok(found.collect())
+}
+
 /// Every Python process that we may look into, with the first of these services that it belongs to, and a sentence about
 /// those that we may not look into.
 ///
@@ -313,32 +326,8 @@ pub fn service(name: &str) -> Result<Service, TargetError> {
 pub fn python_processes(services: &[Service]) -> Result<(Vec<Found>, Option<String>), TargetError> {
     let mut scan = Scan::begin()?;
     let processes = scan.python_among(|entry| entry.pid != std::process::id());
-    let found = processes
-        .into_iter()
-        .map(|process| {
-            let seen = scan.table.get(process.pid).map(Entry::seen);
-            let recognised = seen.and_then(|seen| {
-                services
-                    .iter()
-                    .find_map(|service| Some((service.name.clone(), service.recognises(&seen)?)))
-            });
-            let (service, why) = recognised.unzip();
-            Found {
-                process,
-                service,
-                why,
-            }
-        })
-        .collect();
-    Ok((found, scan.hidden()))
-}
-
-/// What to say when a service has no process.
-pub fn no_service(service: &str) -> Result<TargetError, TargetError> {
-    Ok(TargetError::NoService {
-        service: service.to_owned(),
-        runs: Scan::begin()?.runs(),
-    })
+    let found = processes.into_iter().map(|it| scan.found(it, services));
+    Ok((found.collect(), scan.hidden()))
 }
 
 /// One look at all processes. What ends while we look, or is not Python, is no target; only for a process that was
@@ -391,6 +380,29 @@ impl Scan {
         self.python_among(|entry| {
             !ours.contains(&entry.pid) && service.recognises(&entry.seen()).is_some()
         })
+    }
+
+    /// With the first of these services that it belongs to.
+    fn found(&self, process: Process, services: &[Service]) -> Found {
+        let seen = self.table.get(process.pid).map(Entry::seen);
+        let recognised = seen.and_then(|seen| {
+            services
+                .iter()
+                .find_map(|service| Some((service.name.clone(), service.recognises(&seen)?)))
+        });
+        let (service, why) = recognised.unzip();
+        Found {
+            process,
+            service,
+            why,
+        }
+    }
+
+    fn no_service(&mut self, service: &Service) -> TargetError {
+        TargetError::NoService {
+            service: service.name.clone(),
+            runs: self.runs(),
+        }
     }
 
     /// What runs, for those who asked for something that does not: the names of Python programs.

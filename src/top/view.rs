@@ -39,7 +39,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut State) {
     }
     let shown = state.rows().skip(state.scroll).take(table);
     for row in shown {
-        lines.push(row_line(row, state));
+        lines.push(row_line(row, state, usize::from(area.width)));
     }
     frame.render_widget(Paragraph::new(lines), area);
     if area.height > 1 {
@@ -125,12 +125,18 @@ fn heading(state: &State) -> Line<'static> {
     Line::from(spans)
 }
 
-fn row_line(row: &crate::analysis::functions::Function, state: &State) -> Line<'static> {
+fn row_line(
+    row: &crate::analysis::functions::Function,
+    state: &State,
+    width: usize,
+) -> Line<'static> {
     let mut numbers = String::new();
     for (cell, width) in hot::cells(row, state.account()).iter().zip(hot::WIDTHS) {
         numbers.push_str(&format!("{cell:>width$} "));
     }
     let (function, place) = hot::name(row, !state.is_merged());
+    let used = numbers.chars().count() + 1 + function.chars().count() + 2;
+    let place = ending(&place, width.saturating_sub(used));
     Line::from(vec![
         Span::raw(format!("{numbers} ")),
         Span::styled(function, Style::new().add_modifier(Modifier::BOLD)),
@@ -139,6 +145,24 @@ fn row_line(row: &crate::analysis::functions::Function, state: &State) -> Line<'
             Style::new().add_modifier(Modifier::DIM),
         ),
     ])
+}
+
+/// As much of a path as there is room for: its end says more than its beginning. Nothing where there is hardly any.
+fn ending(path: &str, room: usize) -> String {
+    const LEAST: usize = 8;
+    let long = path.chars().count();
+    if room < LEAST.min(long) {
+        return String::new();
+    }
+    if long <= room {
+        return path.to_owned();
+    }
+    let end: String = path.chars().skip(long + 1 - room).collect();
+    // Whole names, where one fits.
+    match end.find('/') {
+        Some(slash) => format!("…{}", end.get(slash..).unwrap_or_default()),
+        None => format!("…{end}"),
+    }
 }
 
 fn footer(state: &State) -> String {

@@ -11,12 +11,12 @@ use crate::recordings::Recording;
 const BOUND: Duration = Duration::from_secs(60);
 
 /// A terminal of its own, with a shell in it. Dropped, it is closed.
-struct Terminal {
+pub(crate) struct Terminal {
     dir: tempfile::TempDir,
 }
 
 impl Terminal {
-    fn open(width: u16, height: u16) -> Terminal {
+    pub(crate) fn open(width: u16, height: u16) -> Terminal {
         let dir = tempfile::tempdir().expect("a directory");
         let terminal = Terminal { dir };
         terminal.tmux(&[
@@ -51,11 +51,11 @@ impl Terminal {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    fn keys(&self, keys: &str) {
+    pub(crate) fn keys(&self, keys: &str) {
         self.tmux(&["send-keys", "-t", "t", "-l", keys]);
     }
 
-    fn key(&self, key: &str) {
+    pub(crate) fn key(&self, key: &str) {
         self.tmux(&["send-keys", "-t", "t", key]);
     }
 
@@ -64,7 +64,7 @@ impl Terminal {
     }
 
     /// Waits until what is shown is as wanted, and answers it.
-    fn wait(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn wait(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let begun = Instant::now();
         loop {
             let shown = self.shown();

@@ -48,7 +48,7 @@ fn a_process_that_does_not_exist_is_named() {
     fails(
         &["trace", "-p", "4194399"],
         4,
-        &["no process 4194399", "pgrep"],
+        &["no process 4194399", "`pystap ps`"],
     );
     fails(&["marks", "-p", "4194399"], 4, &["no process 4194399"]);
 }
@@ -121,7 +121,7 @@ fn a_pattern_that_no_python_process_matches_is_shown() {
     fails(
         &["trace", "--match", pattern],
         4,
-        &["no such process", "pgrep"],
+        &["no such process", "`pystap ps`"],
     );
 }
 

@@ -275,6 +275,9 @@ pub struct Export {
     /// Write to this file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Leave out of a flame graph what takes less than so many percent of the time
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent, default_value = "0.01")]
+    pub min_width: f64,
 }
 
 /// What a recording can be made into.
@@ -574,6 +577,13 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 }
 
 /// A time such as `5ms`, `200us`, `1.5s`, `2m`; a bare number means seconds.
+fn parse_percent(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .ok_or_else(|| "it is not a number from 0 to 100".to_owned())
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     const UNITS: [(&str, f64); 7] = [
         ("ns", 1e-9),

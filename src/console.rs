@@ -3,6 +3,7 @@
 //!
 //! A stderr that is closed or full is no reason to stop tracing: failed writes are ignored.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -116,8 +117,14 @@ struct Shared {
     state: Mutex<State>,
 }
 
+/// How many messages are kept while something covers the terminal; the oldest go first.
+const KEPT: usize = 200;
+
 struct State {
     out: Box<dyn Write + Send>,
+    /// While something covers the terminal: messages that could not be written there, and the last one that nobody has
+    /// asked for yet.
+    covered: Option<Covered>,
     /// What the spinner shows now; it is taken off before a message and put back after it.
     spinner: Option<String>,
 }
@@ -153,7 +160,11 @@ impl Console {
             shared: Arc::new(Shared {
                 verbosity,
                 terminal,
-                state: Mutex::new(State { out, spinner: None }),
+                state: Mutex::new(State {
+                    out,
+                    covered: None,
+                    spinner: None,
+                }),
             }),
         }
     }
@@ -199,7 +210,7 @@ impl Console {
                 push_printable(line, &mut shown);
                 shown.push('\n');
             }
-            self.write(&shown);
+            self.write(&shown, None);
         }
     }
 
@@ -224,6 +235,14 @@ impl Console {
             // No thread to be had: say it once instead.
             Err(_) => Spinner(None),
         }
+    }
+
+    /// Says that the terminal is covered from now on, so that a message would be written across a table: messages are
+    /// given to whatever covers it, and are written when the returned value is dropped. A stderr that is no terminal
+    /// gets them at once all the same.
+    pub fn cover(&self) -> Cover {
+        self.state().covered = Some(Covered::default());
+        Cover(self.clone())
     }
 
     /// The spinner's thread: shows the seconds until it is told to stop.
@@ -251,14 +270,26 @@ impl Console {
 
     fn say(&self, severity: &str, style: Style, message: &dyn fmt::Display) {
         let text = one_line(message);
-        self.write(&match severity {
+        let line = match severity {
             "" => format!("pystap: {style}{text}{style:#}\n"),
             _ => format!("pystap: {style}{severity}{style:#}{text}\n"),
-        });
+        };
+        self.write(&line, Some(format!("{severity}{text}")));
     }
 
-    fn write(&self, text: &str) {
+    /// Writes text, and hands out what it says to whatever covers the terminal.
+    fn write(&self, text: &str, says: Option<String>) {
         let mut state = self.state();
+        if let Some(covered) = &mut state.covered {
+            covered.latest = says.or_else(|| covered.latest.take());
+            if self.shared.terminal {
+                covered.kept.push_back(text.to_owned());
+                if covered.kept.len() > KEPT {
+                    covered.kept.pop_front();
+                }
+                return;
+            }
+        }
         state.hide();
         state.put(text);
         state.show();
@@ -293,6 +324,35 @@ impl State {
             self.spinner = Some(line);
         }
         self.flush();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Covered {
+    kept: VecDeque<String>,
+    latest: Option<String>,
+}
+
+/// The terminal is covered by something that paints all of it; see [`Console::cover`]. Ends when dropped.
+#[derive(Debug)]
+#[must_use = "messages are written across what covers the terminal when this is dropped"]
+pub struct Cover(Console);
+
+impl Cover {
+    /// The last message since the previous question, for whatever covers the terminal to show.
+    pub fn latest(&self) -> Option<String> {
+        self.0.state().covered.as_mut()?.latest.take()
+    }
+}
+
+impl Drop for Cover {
+    /// What could not be written meanwhile is written now.
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        for text in state.covered.take().unwrap_or_default().kept {
+            state.put(&text);
+        }
+        state.flush();
     }
 }
 
@@ -493,6 +553,37 @@ mod tests {
             "{text:?}"
         );
         assert!(text.ends_with(&erased), "{text:?}");
+    }
+
+    #[test]
+    fn while_the_terminal_is_covered_messages_are_handed_out_and_written_afterwards() {
+        let memory = Memory::default();
+        let out = anstream::StripStream::new(Box::new(memory.clone()) as Box<dyn Write + Send>);
+        let console = Console::to_writer(Box::new(out), true, Verbosity::Normal);
+        let cover = console.cover();
+        assert_eq!(cover.latest(), None);
+        console.note("one");
+        console.warning("two");
+        assert_eq!(memory.text(), "");
+        assert_eq!(cover.latest().as_deref(), Some("warning: two"));
+        assert_eq!(cover.latest(), None);
+        drop(cover);
+        console.note("three");
+        assert_eq!(
+            memory.text(),
+            "pystap: one\npystap: warning: two\npystap: three\n"
+        );
+    }
+
+    #[test]
+    fn a_stderr_that_is_no_terminal_gets_messages_at_once_whatever_covers_the_terminal() {
+        let (console, memory) = plain(Verbosity::Normal);
+        let cover = console.cover();
+        console.note("one");
+        assert_eq!(memory.text(), "pystap: one\n");
+        assert_eq!(cover.latest().as_deref(), Some("one"));
+        drop(cover);
+        assert_eq!(memory.text(), "pystap: one\n");
     }
 
     #[test]

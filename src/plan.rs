@@ -15,7 +15,6 @@ use crate::engine::uprobes::Probed;
 use crate::python::marks::{self, PROVIDER, Status};
 use crate::python::{Interpreter, Kind, PythonError};
 use crate::script::{Catalogue, Filters, MARKS, ProbedImage, Request, ScriptError};
-use crate::service::Service;
 use crate::target::{MountNamespace, Process, Selection, TargetError, Targets};
 
 /// Kinds of events that are built in, with the marks each needs.
@@ -179,9 +178,8 @@ impl TracePlan {
             service: target
                 .service
                 .as_deref()
-                .map(Service::named)
-                .transpose()
-                .map_err(TargetError::from)?,
+                .map(crate::target::service)
+                .transpose()?,
             python: target.python.clone(),
             command: target.command.clone(),
             subprocesses: follow,

@@ -31,7 +31,7 @@ pub struct Function {
     pub timed: u64,
     /// Their time: unlike `cumulative_ns` the inner calls of a recursion count, too.
     pub timed_ns: u64,
-    /// Durations of the calls for which they are certain.
+    /// Durations of the calls for which they are likely to be their own ([`Left::likely`]).
     pub durations: Histogram,
 }
 
@@ -64,7 +64,7 @@ impl Function {
         if let Some(inclusive) = left.inclusive_ns {
             self.timed += 1;
             self.timed_ns = self.timed_ns.saturating_add(inclusive);
-            if left.exact {
+            if left.likely {
                 self.durations.add(inclusive);
             }
         }

@@ -157,6 +157,26 @@ fn greenlets_keep_their_own_time_and_their_own_callers() {
 }
 
 #[test]
+fn under_greenlets_a_recursion_has_durations_unless_a_switch_may_be_between_its_calls() {
+    // wait returns while timer runs: timer has switched to the stack of wait.
+    let switch = "0 E wait 10 E timer 20 R wait";
+    let recursion = "30 E copy 40 E memo 50 E copy 60 R copy 70 R memo 80 R copy";
+    let (functions, _) = fed(GREENLETS, script(&format!("{switch} {recursion}")));
+    let copy = &functions.rows()[2];
+    assert_eq!((copy.calls, copy.cumulative_ns), (2, 50));
+    assert_eq!(
+        (copy.durations.count(), copy.durations.max()),
+        (2, Some(50))
+    );
+
+    let apart = "30 E copy 40 E timer 50 E copy 60 R copy 80 R copy";
+    let (functions, _) = fed(GREENLETS, script(&format!("{switch} {apart}")));
+    let copy = &functions.rows()[2];
+    assert_eq!((copy.timed, copy.timed_ns), (2, 10 + 50));
+    assert_eq!(copy.durations.count(), 0);
+}
+
+#[test]
 fn greenlets_in_the_same_function_have_the_right_sum_and_no_certain_durations() {
     let (functions, _) = fed(GREENLETS, script("0 E work 10 E work 30 R work 100 R work"));
     let work = &functions.rows()[0];

@@ -27,9 +27,9 @@ pub struct SlowCall {
 pub struct Latency {
     /// File and name.
     pub place: Arc<Place>,
-    /// Durations of the calls for which they are certain, in nanoseconds.
+    /// Durations of the calls for which they are likely to be their own (`Left::likely`), in nanoseconds.
     pub durations: Histogram,
-    /// Calls that ended without a certain duration.
+    /// Calls that ended without such a duration.
     pub uncertain: u64,
     /// Slowest first.
     pub slowest: Vec<SlowCall>,
@@ -78,7 +78,7 @@ impl Latencies {
             });
         let Some(duration_ns) = step
             .left
-            .filter(|left| left.exact)
+            .filter(|left| left.likely)
             .and_then(|left| left.inclusive_ns)
         else {
             latency.uncertain += 1;

@@ -24,6 +24,10 @@
 //! What no algorithm can see: greenlets that run the same function before anything betrayed them look like recursion,
 //! and so does a `throw()` into a generator while its creation is the nearest open frame of that function.
 //!
+//! Distributions are content with less than that: a recursion under greenlets ([`Left::likely`]). Functions that switch
+//! stacks betray themselves, because something else than what they called returns next. Where all open calls of a function
+//! are callers of the one that returns, and no such function is among those between them, they are taken for one stack.
+//!
 //! Beside durations there are times that views add up, and these ask for less. The time between two marks of a thread
 //! is the own time of the frame that runs in between, whatever stack that is on. When stacks interleave, it does not
 //! matter for a sum which of two calls of one function a return is given to: the total stays the same. And who calls
@@ -43,7 +47,7 @@ const MAX_PASSED_OVER: usize = 512;
 const PASSED_OVER_FOR_NS: u64 = 600_000_000_000;
 /// Threads remembered; those unheard of for longest are forgotten beyond that.
 const MAX_THREADS: usize = 2048;
-/// Places remembered as generators.
+/// Places remembered as generators, and as functions that switch stacks.
 const MAX_GENERATORS: usize = 1 << 16;
 /// Garbage collections and imports that can be under way in one thread.
 const MAX_NESTED: usize = 256;
@@ -159,6 +163,9 @@ pub struct Left {
     /// Whether `inclusive_ns` is the duration of this very call. If not, it may have been exchanged with that of
     /// another open call of the same function, which changes no total.
     pub exact: bool,
+    /// Whether it is that as far as the lines of callers tell, which follow what can be seen of switches between stacks:
+    /// good enough for a distribution. True of whatever is exact.
+    pub likely: bool,
     /// Time in which this call ran itself and nothing that it called.
     pub self_ns: u64,
     /// What this call adds to the inclusive time of its function: nothing as long as an outer call of the same
@@ -231,6 +238,8 @@ pub struct Pairing {
     keys: Keys,
     /// Functions that were seen to be called without returning, from 3.15 on: generators and coroutines.
     generators: HashSet<FunctionKey, KeyBuilder>,
+    /// Functions that were seen to switch to another stack: something else than what they called returned next.
+    switchers: HashSet<FunctionKey, KeyBuilder>,
     /// Number of losses so far: what was opened before a loss may have been closed by what was lost.
     gaps: u32,
     events: u64,
@@ -366,6 +375,7 @@ impl Pairing {
                     gap: self.gaps,
                     passed_over: None,
                     certain: true,
+                    likely: true,
                     self_ns: 0,
                     covered_ns: 0,
                     called: 0,
@@ -388,6 +398,7 @@ impl Pairing {
                     habits,
                     gap: self.gaps,
                     generators: &mut self.generators,
+                    switchers: &mut self.switchers,
                     unpaired: &mut self.unpaired,
                     given_up: &mut self.given_up,
                     revised: &mut self.revised,
@@ -613,6 +624,8 @@ struct Frame {
     passed_over: Option<u64>,
     /// False when this may be another frame of the same place than the one whose call has this time.
     certain: bool,
+    /// False when it may have changed places with one that is not among its callers.
+    likely: bool,
     /// Time of its own so far.
     self_ns: u64,
     /// Inclusive time of ended calls of the same function that this one had (indirectly) called.
@@ -833,25 +846,23 @@ impl Thread {
     }
 
     /// The frame that most likely returns where several stacks interleave: the one that runs, else of those that wait
-    /// for their turn the one that waits longest, as schedulers have it.
-    fn likeliest(&mut self, key: FunctionKey) -> Option<usize> {
+    /// for their turn the one that waits longest, as schedulers have it. And whether that corrected an earlier guess.
+    fn likeliest(&mut self, key: FunctionKey) -> Option<(usize, bool)> {
         let running = self.index_of(self.running);
         if let Some(index) = running
             && self.frames.get(index)?.key == key
         {
-            return Some(index);
+            return Some((index, false));
         }
         if self.buckets.get(key.bucket(BUCKETS)) == Some(&0) {
             return None;
         }
         if let Some(index) = self.correct(key, None) {
-            return Some(index);
+            return Some((index, true));
         }
         let waits = |frame: &Frame| frame.key == key && frame.called == 0;
-        self.frames
-            .iter()
-            .position(waits)
-            .or_else(|| self.nearest(key))
+        let waiting = self.frames.iter().position(waits);
+        Some((waiting.or_else(|| self.nearest(key))?, false))
     }
 
     /// Removes frames for which `keep` says so; who was called by one of them is from then on called by its caller.
@@ -925,6 +936,7 @@ impl Thread {
         Left {
             inclusive_ns: Some(duration),
             exact: true,
+            likely: true,
             self_ns: duration.saturating_sub(inner),
             cumulative_ns: duration,
             outermost: true,
@@ -941,6 +953,7 @@ struct Returning<'a> {
     habits: Habits,
     gap: u32,
     generators: &'a mut HashSet<FunctionKey, KeyBuilder>,
+    switchers: &'a mut HashSet<FunctionKey, KeyBuilder>,
     unpaired: &'a mut Unpaired,
     given_up: &'a mut Vec<GivenUp>,
     revised: &'a mut Vec<Revised>,
@@ -958,9 +971,15 @@ impl Returning<'_> {
                 && frame.key == self.key
                 && known.is_none_or(|took| self.took(frame) == Some(took))
         });
+        let ran = thread.frame(thread.running).map(|it| (it.key, it.gap));
+        let mut corrected = false;
         let index = match known {
             _ if plain => top,
-            None if self.habits.greenlets || thread.interleaved => thread.likeliest(self.key),
+            None if self.habits.greenlets || thread.interleaved => {
+                let likeliest = thread.likeliest(self.key);
+                corrected = likeliest.is_some_and(|(_, corrected)| corrected);
+                likeliest.map(|(index, _)| index)
+            }
             None => thread.nearest(self.key),
             Some(took) => {
                 let said = thread
@@ -983,6 +1002,9 @@ impl Returning<'_> {
         let Some(index) = index else {
             self.unpaired.returns += 1;
             self.other_stack(thread);
+            if thread.interleaved || self.habits.greenlets {
+                self.learn_switch(ran, corrected);
+            }
             return None;
         };
         let was_passed_over = thread.frames.get(index)?.passed_over.is_some();
@@ -994,7 +1016,7 @@ impl Returning<'_> {
             self.pass_over(thread, index);
         }
         // What was lost may have gone from above the frame, never from below it.
-        let alone = self.settle_ambiguity(thread, index);
+        let (alone, in_line) = self.settle_ambiguity(thread, index);
         let outer = thread.outer(index);
         let frame = thread.take(index)?;
         thread.running = thread.resumed_after(&frame, index);
@@ -1004,6 +1026,9 @@ impl Returning<'_> {
         }
         let stacks = thread.interleaved || self.habits.greenlets;
         thread.guessed = stacks.then_some((self.key, frame.parent));
+        if !plain && stacks {
+            self.learn_switch(ran, corrected);
+        }
         let mut summed = true;
         let mut trusted = alone;
         if was_passed_over {
@@ -1038,9 +1063,11 @@ impl Returning<'_> {
             outer.covered_ns = outer.covered_ns.saturating_add(cumulative_ns);
             cumulative_ns = 0;
         }
+        let exact = exact && inclusive_ns.is_some();
         Some(Left {
             inclusive_ns,
-            exact: exact && inclusive_ns.is_some(),
+            exact,
+            likely: exact || (in_line && frame.likely && inclusive_ns.is_some()),
             self_ns: frame.self_ns,
             cumulative_ns,
             outermost,
@@ -1152,24 +1179,63 @@ impl Returning<'_> {
         }
     }
 
-    fn settle_ambiguity(&self, thread: &mut Thread, index: usize) -> bool {
+    /// Something else than the function that ran returns: it has switched to another stack. Not where it turned out
+    /// that another frame ran, and not across a loss.
+    fn learn_switch(&mut self, ran: Option<(FunctionKey, u32)>, corrected: bool) {
+        if let Some((key, gap)) = ran
+            && key != self.key
+            && gap == self.gap
+            && !corrected
+            && self.switchers.len() < MAX_GENERATORS
+        {
+            self.switchers.insert(key);
+        }
+    }
+
+    /// Whether the frame that returns is beyond doubt, and whether it is so by the lines of callers. What it may have
+    /// been exchanged with is in doubt from now on.
+    fn settle_ambiguity(&self, thread: &mut Thread, index: usize) -> (bool, bool) {
         let stacks = thread.interleaved || self.habits.greenlets;
         let generator = self.creations_count() && self.generators.contains(&self.key);
         if !stacks && !generator {
-            return true;
+            return (true, true);
         }
         if thread.buckets.get(self.key.bucket(BUCKETS)) == Some(&1) {
-            return true;
+            return (true, true);
         }
+        let in_line = stacks && !generator && self.all_are_callers(thread, index);
         let mut alone = true;
         for (at, frame) in thread.frames.iter_mut().enumerate() {
             if at != index && frame.key == self.key {
                 frame.certain = false;
+                frame.likely &= in_line;
                 alone = false;
             }
         }
         // The nearest call of a generator is the resumption that now ends; only its other calls are in doubt.
-        alone || !stacks
+        (alone || !stacks, alone || in_line)
+    }
+
+    /// Whether all other open frames of the function that returns are among its callers, with nothing between them that
+    /// switches stacks: a recursion. Until switches were seen, every line of callers is in doubt.
+    fn all_are_callers(&self, thread: &Thread, index: usize) -> bool {
+        if self.switchers.is_empty() || self.switchers.contains(&self.key) {
+            return false;
+        }
+        let open = thread.frames.iter().filter(|it| it.key == self.key).count();
+        let (mut met, mut at) = (1, index);
+        while met < open {
+            let Some(caller) = thread.parent_of(at) else {
+                return false;
+            };
+            at = caller;
+            match thread.frames.get(at).map(|it| it.key) {
+                Some(key) if key == self.key => met += 1,
+                Some(key) if self.switchers.contains(&key) => return false,
+                _ => {}
+            }
+        }
+        true
     }
 
     fn creations_count(&self) -> bool {

@@ -1,5 +1,7 @@
 //! The engine of a trace: which one, why, and what has to be done before it can start.
 
+use std::collections::HashSet;
+
 use crossbeam_channel::select;
 
 use super::Failure;
@@ -85,10 +87,7 @@ pub(super) fn choose(
                         clause(&obstacle.message)
                     )),
                 )),
-                Err(second) => Err(Failure {
-                    excerpt: format!("and the other engine: {}", second.message),
-                    ..examined(obstacle, arguments, catalogue)
-                }),
+                Err(second) => Err(neither(obstacle, &second, arguments, catalogue)),
             },
         },
         EngineChoice::Auto | EngineChoice::Stap => stap(arguments, plan)
@@ -100,15 +99,66 @@ pub(super) fn choose(
     }
 }
 
+/// What the doctor finds in the way of engines here.
+fn findings(
+    engine: doctor::Engine,
+    arguments: &cli::Trace,
+    catalogue: &Catalogue,
+) -> Vec<doctor::Finding> {
+    let mut gathering = Gathering::here();
+    gathering.stap = arguments.engine.stap.clone();
+    doctor::obstacles(&gathering.facts(catalogue), engine)
+}
+
+/// Why there is no engine at all: what the doctor finds, else what each engine said. What concerns the target and not the
+/// host comes from the engine alone.
+fn neither(
+    stap: Failure,
+    uprobes: &Failure,
+    arguments: &cli::Trace,
+    catalogue: &Catalogue,
+) -> Failure {
+    let mut excerpt = Vec::new();
+    let mut said = HashSet::new();
+    for (engine, failure) in [
+        (doctor::Engine::Stap, &stap),
+        (doctor::Engine::Uprobes, uprobes),
+    ] {
+        let found = match failure.exit {
+            Exit::Unready => findings(engine, arguments, catalogue),
+            _ => Vec::new(),
+        };
+        if found.is_empty() {
+            excerpt.push(format!("{}: {}", engine.name(), failure.message));
+        }
+        for finding in found {
+            // What stops both is said once.
+            if !said.insert((finding.id, finding.subject)) {
+                continue;
+            }
+            let stopped: Vec<&str> = finding.stops.iter().map(|it| it.name()).collect();
+            excerpt.push(format!("{}: {}", stopped.join(", "), finding.summary));
+            for fix in finding.fixes {
+                excerpt.push(format!("    {}", fix.what));
+                excerpt.extend(fix.commands.iter().map(|it| format!("        {it}")));
+            }
+        }
+    }
+    Failure {
+        exit: stap.exit,
+        message: "neither SystemTap nor uprobe events can trace this, so nothing was started; `pystap doctor` tells \
+                  more than this:"
+            .to_owned(),
+        excerpt: excerpt.join("\n"),
+    }
+}
+
 /// What stands in the way of stap, in the words of the doctor where it is the host.
 fn examined(obstacle: Failure, arguments: &cli::Trace, catalogue: &Catalogue) -> Failure {
     if obstacle.exit != Exit::Unready {
         return obstacle;
     }
-    let mut gathering = Gathering::here();
-    gathering.stap = arguments.engine.stap.clone();
-    let findings = doctor::obstacles(&gathering.facts(catalogue), doctor::Engine::Stap);
-    match findings.first() {
+    match findings(doctor::Engine::Stap, arguments, catalogue).first() {
         Some(finding) => Failure::new(Exit::Unready, finding.sentence(doctor::Engine::Stap)),
         None => obstacle,
     }

@@ -9,7 +9,7 @@ use crate::cli::Ps;
 use crate::console::{Console, Exit};
 use crate::python::marks::{self, PROVIDER, Status};
 use crate::service::Service;
-use crate::target::{Found, MountNamespace, TargetError, python_processes};
+use crate::target::{Found, MountNamespace, TargetError, processes_of, python_processes, service};
 
 /// What one line says.
 struct Listed {
@@ -23,29 +23,17 @@ struct Listed {
 
 /// Lists processes.
 pub(super) fn run(arguments: &Ps, console: &Console) -> Result<Exit, Failure> {
-    let services = match &arguments.service {
-        Some(name) => vec![Service::named(name).map_err(TargetError::from)?],
-        None => Service::all().map_err(TargetError::from)?,
-    };
-    let (mut found, hidden) = python_processes(&services)?;
-    if hidden > 0 {
-        console.warning(format_args!(
-            "{hidden} processes could not be looked at and are not listed; run pystap as root to include them"
-        ));
-    }
-    if let Some(name) = &arguments.service {
-        let all = found.len();
-        found.retain(|process| process.why.is_some());
-        if found.is_empty() {
-            return Err(Failure::new(
-                Exit::NoTarget,
-                format!(
-                    "none of the {all} Python processes belongs to service {name:?}, so there is nothing to list; \
-                     `pystap ps` lists them all"
-                ),
-            ));
+    let found = match &arguments.service {
+        Some(name) => processes_of(&service(name)?)?,
+        None => {
+            let services = Service::all().map_err(TargetError::from)?;
+            let (found, hidden) = python_processes(&services)?;
+            if let Some(hidden) = hidden {
+                console.warning(hidden);
+            }
+            found
         }
-    }
+    };
     let ours = MountNamespace::ours().ok();
     let listed: Vec<Listed> = found
         .into_iter()
@@ -57,36 +45,51 @@ pub(super) fn run(arguments: &Ps, console: &Console) -> Result<Exit, Failure> {
         writeln!(out, "{}", Value::Array(all))?;
         return Ok(Exit::Done);
     }
-    let service = |process: &Listed| {
-        process
-            .found
-            .service
-            .clone()
-            .unwrap_or_else(|| "-".to_owned())
-    };
-    let wide = listed.iter().map(|process| service(process).len()).max();
-    let wide = wide.unwrap_or(0).max("SERVICE".len());
-    writeln!(
-        out,
-        "{:>8}  {:<wide$}  {:<9}  {:<26}  WHY",
-        "PID", "SERVICE", "PYTHON", "TRACEABLE"
-    )?;
-    for process in &listed {
-        let version = process.version.as_deref().unwrap_or("unknown");
-        let why = match &process.found.why {
-            Some(why) => why.to_string(),
-            None => process.found.process.command_line.join(" "),
-        };
+    let rows: Vec<[String; 5]> = listed.iter().map(row).collect();
+    let heading = ["PID", "SERVICE", "PYTHON", "TRACEABLE", "WHY"].map(str::to_owned);
+    let widths: Vec<usize> = (0..heading.len())
+        .map(|column| {
+            let cells = std::iter::once(&heading).chain(&rows);
+            cells
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    for [pid, service, python, traceable, why] in std::iter::once(&heading).chain(&rows) {
         writeln!(
             out,
-            "{:>8}  {:<wide$}  {version:<9}  {:<26}  {}",
-            process.found.process.pid,
-            service(process),
-            traceable(process),
-            one_line(&why)
+            "{pid:>0$}  {service:<1$}  {python:<2$}  {traceable:<3$}  {why}",
+            widths[0], widths[1], widths[2], widths[3]
         )?;
     }
     Ok(Exit::Done)
+}
+
+/// A line of the table.
+fn row(process: &Listed) -> [String; 5] {
+    let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let mut why = match &process.found.why {
+        Some(why) => why.to_string(),
+        None => process.found.process.command_line.join(" "),
+    };
+    if process.container {
+        why.push_str(", in a container (another mount namespace): with uprobe events only");
+    }
+    let kinds = kinds(process);
+    [
+        process.found.process.pid.to_string(),
+        known(&process.found.service),
+        process
+            .version
+            .clone()
+            .unwrap_or_else(|| "unknown".to_owned()),
+        match kinds.is_empty() {
+            true => "no: it has no marks".to_owned(),
+            false => kinds.join(","),
+        },
+        one_line(&why),
+    ]
 }
 
 /// Command lines come from other programs: nothing in one may reach the terminal as a control sequence.
@@ -131,15 +134,6 @@ fn kinds(process: &Listed) -> Vec<&'static str> {
     .filter(|(mark, _)| process.marks.iter().any(|has| has == mark))
     .map(|(_, kind)| kind)
     .collect()
-}
-
-fn traceable(process: &Listed) -> String {
-    let kinds = kinds(process);
-    match (process.container, kinds.is_empty()) {
-        (_, true) => "no: it has no marks".to_owned(),
-        (true, _) => "no: in a container".to_owned(),
-        _ => kinds.join(","),
-    }
 }
 
 fn as_json(process: &Listed) -> Value {

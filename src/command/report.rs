@@ -271,7 +271,7 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
         format => {
             let mut profile: Box<dyn Profile> = match format {
                 ExportFormat::Folded => Box::new(Folded::new()),
-                ExportFormat::Flamegraph => Box::new(FlameGraph::new()),
+                ExportFormat::Flamegraph => Box::new(FlameGraph::new(arguments.min_width)),
                 ExportFormat::Chrome => Box::new(Chrome::new()),
                 ExportFormat::Speedscope => Box::new(Speedscope::new()),
                 ExportFormat::Pstats | ExportFormat::Json => Box::new(Pstats::new()),

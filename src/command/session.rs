@@ -1,6 +1,6 @@
 //! A session while it runs: messages of the engine, signals, time and the end of targets, brought together.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -145,6 +145,8 @@ pub(super) struct Session<'a> {
     pub(super) pairing: Pairing,
     pub(super) filters: Filters,
     pub(super) watch: Watch,
+    /// What the watched processes are called.
+    pub(super) programs: HashMap<u32, String>,
     pub(super) launched: Option<Launched>,
     /// To search for processes that start later; `None` when none can be targets.
     pub(super) newcomers: Option<Selection>,
@@ -420,22 +422,38 @@ impl Run<'_> {
                     if !new {
                         continue;
                     }
-                    if let Err(error) = self.session.engine.add_target(process.pid) {
-                        self.session.console.warning(format_args!(
-                            "process {} is not traced: {error}",
-                            process.pid
-                        ));
+                    let (pid, program) = (process.pid, process.program());
+                    match self.session.engine.add_target(pid) {
+                        Ok(()) => self
+                            .session
+                            .console
+                            .note(format_args!("{program} {pid} joined")),
+                        Err(error) => self
+                            .session
+                            .console
+                            .warning(format_args!("{program} {pid} is not traced: {error}")),
                     }
+                    self.session.programs.insert(pid, program);
                 }
             }
         }
-        self.session.watch.wait(Some(Duration::ZERO))?;
+        let ended = self.session.watch.wait(Some(Duration::ZERO))?;
         if let Some(launched) = &mut self.session.launched {
             // Reaped, so that it does not stay a zombie.
             launched.try_wait()?;
         }
         self.children.retain(|pid| crate::target::runs(*pid));
         let waits_for_more = self.session.newcomers.is_some();
+        // Where the session ends with it, the last line says so.
+        if waits_for_more || self.session.watch.remaining() > 0 {
+            for pid in ended {
+                let program = self.session.programs.remove(&pid);
+                let program = program.as_deref().unwrap_or("process");
+                self.session
+                    .console
+                    .note(format_args!("{program} {pid} left"));
+            }
+        }
         if waits_for_more || self.session.watch.remaining() > 0 || !self.children.is_empty() {
             self.last_alive = Instant::now();
         } else if self.last_alive.elapsed() >= LINGER {

@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(words[..4], ["+1.0s", "1", "1.0", "5.00us"], "{text}");
         assert_eq!(lines[2].trim(), "+2.0s  no calls");
         assert!(
-            text.contains("f  app.py  process 1\n  1 calls, mean 5.00us"),
+            text.contains("f  app.py  process 1\n  1 call, mean 5.00us"),
             "{text}"
         );
     }

@@ -21,7 +21,7 @@ use super::{Failure, session, trace};
 use crate::analysis::functions::Function;
 use crate::analysis::pairing::Habits;
 use crate::cli;
-use crate::console::{Console, Exit};
+use crate::console::{Console, Cover, Exit};
 use crate::event::{Event, Session, Summary};
 use crate::export::{Output, Sink, is_closed};
 use crate::top::{Action, Snapshot, State, Tally, input, view};
@@ -29,7 +29,7 @@ use crate::view::hot;
 
 /// How often keys are looked for.
 const LOOK: Duration = Duration::from_millis(50);
-/// How often everything is painted anew: a message on standard error may have been written across the table.
+/// How often everything is painted anew: what others write to the terminal goes across the table.
 const REPAINT: Duration = Duration::from_secs(5);
 
 /// A trace of these targets whose output is ours.
@@ -119,6 +119,7 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
                 json: arguments.json,
             }),
             state: Some(state),
+            console: console.clone(),
             worker: None,
         })
     };
@@ -240,6 +241,7 @@ struct Live {
     tally: Arc<Mutex<Tally>>,
     batch: Option<Batch>,
     state: Option<State>,
+    console: Console,
     worker: Option<(Sender<()>, JoinHandle<io::Result<()>>)>,
 }
 
@@ -259,7 +261,10 @@ impl Sink for Live {
         let tally = Arc::clone(&self.tally);
         let worker = match (self.batch.take(), self.state.take()) {
             (Some(batch), _) => std::thread::spawn(move || lines(batch, &tally, &ended)),
-            (None, Some(state)) => std::thread::spawn(move || screen(state, &tally, &ended)),
+            (None, Some(state)) => {
+                let cover = self.console.cover();
+                std::thread::spawn(move || screen(state, &tally, &ended, &cover))
+            }
             (None, None) => return Ok(()),
         };
         self.worker = Some((sender, worker));
@@ -325,9 +330,13 @@ fn lines(mut batch: Batch, tally: &Mutex<Tally>, ended: &Receiver<()>) -> io::Re
 }
 
 /// Shows the table until the session ends.
-fn screen(mut state: State, tally: &Mutex<Tally>, ended: &Receiver<()>) -> io::Result<()> {
-    let live = Some(ended);
-    let shown = on_terminal(&mut state, tally, live);
+fn screen(
+    mut state: State,
+    tally: &Mutex<Tally>,
+    ended: &Receiver<()>,
+    cover: &Cover,
+) -> io::Result<()> {
+    let shown = on_terminal(&mut state, tally, Some((ended, cover)));
     if shown.is_err() {
         end_session();
     }
@@ -349,7 +358,7 @@ pub(super) fn browse(title: &str, sort: hot::Column, tally: Tally) -> Result<(),
 fn on_terminal(
     state: &mut State,
     tally: &Mutex<Tally>,
-    session: Option<&Receiver<()>>,
+    session: Option<(&Receiver<()>, &Cover)>,
 ) -> io::Result<()> {
     // Also restores the terminal when something panics.
     let mut terminal = ratatui::try_init()?;
@@ -368,7 +377,7 @@ fn show(
     terminal: &mut ratatui::DefaultTerminal,
     state: &mut State,
     tally: &Mutex<Tally>,
-    session: Option<&Receiver<()>>,
+    session: Option<(&Receiver<()>, &Cover)>,
 ) -> io::Result<()> {
     // What is over has no present: its last event is where its clock stands.
     let now = || session.map_or(0, |_| session::now());
@@ -382,6 +391,11 @@ fn show(
             state.show(snapshot);
             changed = true;
         }
+        // What is said meanwhile: who joined, who left.
+        if let Some(message) = session.and_then(|(_, cover)| cover.latest()) {
+            state.say(message);
+            changed = true;
+        }
         if changed {
             if painted.elapsed() >= REPAINT {
                 painted = Instant::now();
@@ -390,7 +404,8 @@ fn show(
             terminal.draw(|frame| view::draw(frame, state))?;
             changed = false;
         }
-        if session.is_some_and(|ended| ended.try_recv().is_err_and(|it| it.is_disconnected())) {
+        if session.is_some_and(|(ended, _)| ended.try_recv().is_err_and(|it| it.is_disconnected()))
+        {
             return Ok(());
         }
         if hung_up()? {
@@ -455,6 +470,7 @@ fn export(state: &State) -> io::Result<PathBuf> {
 mod tests {
     use super::*;
     use crate::analysis::testing::{call, returned};
+    use crate::console::{ColorWhen, Verbosity};
     use crate::export::Output;
 
     fn written(sink: impl FnOnce(Output) -> Box<dyn Sink>) -> String {
@@ -505,6 +521,7 @@ mod tests {
                     json: true,
                 }),
                 state: None,
+                console: Console::stderr(Verbosity::Quiet, ColorWhen::Never),
                 worker: None,
             })
         });

@@ -318,12 +318,14 @@ fn trace(
         command: Vec::new(),
         subprocesses: plan.follow,
     });
+    let processes = plan.targets.processes.iter();
     let running_session = Session {
         engine: running,
         sink,
         pairing: Pairing::with_habits(plan.habits()),
         filters: plan.filters.clone(),
         watch,
+        programs: processes.map(|it| (it.pid, it.program())).collect(),
         launched,
         newcomers,
         max_events: arguments.output.max_events,

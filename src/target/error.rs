@@ -23,12 +23,14 @@ pub enum TargetError {
     Nothing,
     /// A pattern that finds no Python process.
     #[error(
-        "no Python process has {pattern:?} in its command line, so there is nothing to trace: `pgrep -af python` \
-         lists those that run"
+        "no Python process has {pattern:?} in its command line, so there is nothing to trace; {runs}; `pystap ps` lists \
+         all of them"
     )]
     NoMatch {
         /// The regular expression.
         pattern: String,
+        /// What was found instead.
+        runs: String,
     },
     /// A pattern that finds only processes we may not look into.
     #[error(
@@ -41,12 +43,20 @@ pub enum TargetError {
         /// How many processes it finds.
         processes: usize,
     },
-    /// There is no such service.
+    /// The user's services cannot be understood.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// There is no such service.
+    #[error("{error}; {runs}")]
+    UnknownService {
+        /// What is known instead.
+        error: ServiceError,
+        /// What was found instead.
+        runs: String,
+    },
     /// A service without processes.
     #[error(
-        "no Python process of service {service:?} runs, so there is nothing to trace: {runs}; `pystap ps` lists all of \
+        "no Python process of service {service:?} runs, so there is nothing to look at; {runs}; `pystap ps` lists all of \
          them"
     )]
     NoService {
@@ -161,7 +171,7 @@ impl TargetError {
             TargetError::NoMatch { .. }
             | TargetError::NoService { .. }
             | TargetError::OtherInterpreter { .. } => 4,
-            TargetError::Service(_) => 2,
+            TargetError::Service(_) | TargetError::UnknownService { .. } => 2,
             TargetError::Nothing
             | TargetError::CommandNotFound { .. }
             | TargetError::NotExecutable { .. }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use regex::Regex;
 
 use crate::python::{self, Examined, FileId, Interpreter, PythonError};
-use crate::service::{Service, Why};
+use crate::service::{Seen, Service, ServiceError, Why};
 
 mod command;
 mod error;
@@ -108,6 +108,17 @@ impl Process {
         described(&entry, &mut Examined::default())
     }
 
+    /// What a person would call it: the script, the module or the title that it shows of itself, else the kernel's name.
+    pub fn program(&self) -> String {
+        let seen = Seen {
+            comm: self.comm.clone(),
+            arguments: self.command_line.clone(),
+            environment: Vec::new(),
+        };
+        let program = seen.programs().into_iter().next();
+        program.map_or_else(|| self.comm.clone(), |(name, _)| name)
+    }
+
     /// Whether it runs one of these interpreter files.
     fn runs(&self, files: &HashSet<FileId>) -> bool {
         self.interpreters
@@ -124,11 +135,7 @@ impl Process {
 ///
 /// [`TargetError::Table`].
 pub fn running() -> Result<Targets, TargetError> {
-    let mut scan = Scan {
-        table: Table::read()?,
-        examined: Examined::default(),
-        unreadable: 0,
-    };
+    let mut scan = Scan::begin()?;
     let mut refused = 0;
     let processes = scan.python_among(|entry| match python::looks_like_python(entry.pid) {
         Ok(looks) => looks,
@@ -138,20 +145,10 @@ pub fn running() -> Result<Targets, TargetError> {
         }
         Err(_) => false,
     });
-    let hidden = refused + scan.unreadable;
-    let which = match hidden {
-        1 => "one process".to_owned(),
-        count => format!("{count} processes"),
-    };
-    let remedy = if rustix::process::geteuid().is_root() {
-        "closed even to root (in a container, CAP_SYS_PTRACE opens them)"
-    } else {
-        "closed to this user: run pystap as root to include them"
-    };
-    let notes = (hidden > 0).then(|| format!("{which} could not be looked at, {remedy}"));
+    scan.unreadable += refused;
     Ok(Targets {
         processes,
-        notes: notes.into_iter().collect(),
+        notes: scan.hidden().into_iter().collect(),
         ..Targets::default()
     })
 }
@@ -193,11 +190,7 @@ impl Selection {
             descendants: self.subprocesses,
             ..Targets::default()
         };
-        let mut scan = Scan {
-            table: Table::read()?,
-            examined: Examined::default(),
-            unreadable: 0,
-        };
+        let mut scan = Scan::begin()?;
         if let Some(path) = &self.python {
             targets.python = interpreters_of_path(path)?;
         }
@@ -228,7 +221,10 @@ impl Selection {
             if found.is_empty() {
                 let pattern = pattern.to_string();
                 return Err(match scan.unreadable {
-                    0 => TargetError::NoMatch { pattern },
+                    0 => TargetError::NoMatch {
+                        pattern,
+                        runs: scan.runs(),
+                    },
                     processes => TargetError::MatchesHidden { pattern, processes },
                 });
             }
@@ -274,12 +270,7 @@ impl Selection {
             targets.notes.extend(expected.note.clone());
             targets.command = Some(expected);
         }
-        if scan.unreadable > 0 {
-            targets.notes.push(format!(
-                "{} other processes could not be looked at and are not traced: run pystap as root to include them",
-                scan.unreadable
-            ));
-        }
+        targets.notes.extend(scan.hidden());
         Ok(targets)
     }
 }
@@ -295,37 +286,48 @@ pub struct Found {
     pub why: Option<Why>,
 }
 
-/// Every Python process that we may look into, with the first of these services that it belongs to, and the number of
-/// processes that we may not look into.
+/// The service of that name.
+///
+/// # Errors
+///
+/// When there is none, or the user's file of services cannot be understood.
+pub fn service(name: &str) -> Result<Service, TargetError> {
+    Service::named(name).map_err(|error| match error {
+        ServiceError::Unknown { .. } => TargetError::UnknownService {
+            runs: Scan::begin().map_or_else(|_| String::new(), |mut scan| scan.runs()),
+            error,
+        },
+        error @ ServiceError::Config { .. } => error.into(),
+    })
+}
+
+/// The Python processes of a service.
+///
+/// # Errors
+///
+/// When /proc cannot be read, and when nothing of the service runs.
+pub fn processes_of(service: &Service) -> Result<Vec<Found>, TargetError> {
+    let mut scan = Scan::begin()?;
+    let processes = scan.of_service(service);
+    if processes.is_empty() {
+        return Err(scan.no_service(service));
+    }
+    let services = std::slice::from_ref(service);
+    let found = processes.into_iter().map(|it| scan.found(it, services));
+    Ok(found.collect())
+}
+
+/// Every Python process that we may look into, with the first of these services that it belongs to, and a sentence about
+/// those that we may not look into.
 ///
 /// # Errors
 ///
 /// When /proc cannot be read.
-pub fn python_processes(services: &[Service]) -> Result<(Vec<Found>, usize), TargetError> {
-    let mut scan = Scan {
-        table: Table::read()?,
-        examined: Examined::default(),
-        unreadable: 0,
-    };
+pub fn python_processes(services: &[Service]) -> Result<(Vec<Found>, Option<String>), TargetError> {
+    let mut scan = Scan::begin()?;
     let processes = scan.python_among(|entry| entry.pid != std::process::id());
-    let found = processes
-        .into_iter()
-        .map(|process| {
-            let seen = scan.table.get(process.pid).map(Entry::seen);
-            let recognised = seen.and_then(|seen| {
-                services
-                    .iter()
-                    .find_map(|service| Some((service.name.clone(), service.recognises(&seen)?)))
-            });
-            let (service, why) = recognised.unzip();
-            Found {
-                process,
-                service,
-                why,
-            }
-        })
-        .collect();
-    Ok((found, scan.unreadable))
+    let found = processes.into_iter().map(|it| scan.found(it, services));
+    Ok((found.collect(), scan.hidden()))
 }
 
 /// One look at all processes. What ends while we look, or is not Python, is no target; only for a process that was
@@ -338,6 +340,29 @@ struct Scan {
 }
 
 impl Scan {
+    fn begin() -> Result<Scan, TargetError> {
+        Ok(Scan {
+            table: Table::read()?,
+            examined: Examined::default(),
+            unreadable: 0,
+        })
+    }
+
+    /// What is not among the results because we may not look at it.
+    fn hidden(&self) -> Option<String> {
+        let which = match self.unreadable {
+            0 => return None,
+            1 => "one process".to_owned(),
+            count => format!("{count} processes"),
+        };
+        let remedy = if rustix::process::geteuid().is_root() {
+            "closed even to root (in a container, CAP_SYS_PTRACE opens them)"
+        } else {
+            "closed to this user: run pystap as root to include them"
+        };
+        Some(format!("{which} could not be looked at, {remedy}"))
+    }
+
     fn named(&mut self, pid: u32) -> Result<Process, PythonError> {
         let entry = self.table.get(pid).ok_or(PythonError::NoProcess { pid })?;
         described(entry, &mut self.examined)
@@ -357,27 +382,49 @@ impl Scan {
         })
     }
 
-    /// What to say when a service has no process: what runs instead.
+    /// With the first of these services that it belongs to.
+    fn found(&self, process: Process, services: &[Service]) -> Found {
+        let seen = self.table.get(process.pid).map(Entry::seen);
+        let recognised = seen.and_then(|seen| {
+            services
+                .iter()
+                .find_map(|service| Some((service.name.clone(), service.recognises(&seen)?)))
+        });
+        let (service, why) = recognised.unzip();
+        Found {
+            process,
+            service,
+            why,
+        }
+    }
+
     fn no_service(&mut self, service: &Service) -> TargetError {
-        let ours = self.table.ancestors(std::process::id());
-        let mut runs: Vec<String> = self
-            .python_among(|entry| !ours.contains(&entry.pid))
-            .iter()
-            .filter_map(|process| {
-                let entry = self.table.get(process.pid)?;
-                let (name, _) = entry.seen().programs().into_iter().next()?;
-                Some(name)
-            })
-            .collect();
-        runs.sort_unstable();
-        runs.dedup();
-        runs.truncate(8);
         TargetError::NoService {
             service: service.name.clone(),
-            runs: match runs.is_empty() {
-                true => "no other Python program runs".to_owned(),
-                false => format!("what runs is {}", runs.join(", ")),
-            },
+            runs: self.runs(),
+        }
+    }
+
+    /// What runs, for those who asked for something that does not: the names of Python programs.
+    fn runs(&mut self) -> String {
+        const AT_MOST: usize = 8;
+        let ours = self.table.ancestors(std::process::id());
+        let mut programs: Vec<String> = self
+            .python_among(|entry| !ours.contains(&entry.pid))
+            .iter()
+            .map(Process::program)
+            .collect();
+        programs.sort_unstable();
+        programs.dedup();
+        let more = programs.len().saturating_sub(AT_MOST);
+        programs.truncate(AT_MOST);
+        match (programs.is_empty(), more) {
+            (true, _) => "no other Python program runs here".to_owned(),
+            (false, 0) => format!("these Python programs run: {}", programs.join(", ")),
+            (false, _) => format!(
+                "these Python programs run: {} and {more} more",
+                programs.join(", ")
+            ),
         }
     }
 

@@ -1,13 +1,14 @@
 //! The table as it stands on a terminal of any size, and what the keys do to it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
-use crate::analysis::testing::{call, event, place, returned};
-use crate::event::LossStage;
+use crate::analysis::testing::{call, event, place, returned, text};
+use crate::event::{LossStage, Place};
 use crate::view::hot::Column;
 
 const HABITS: Habits = Habits {
@@ -112,13 +113,36 @@ fn eighty_by_twenty_four_has_the_table_and_what_must_be_seen() {
     );
     assert_eq!(
         lines[2],
-        "        1       1.0   700ms  69.3   1.00s       -       -       -  main  …p.py:1"
+        "        1       1.0   700ms  69.3   1.00s       -       -       -  main"
     );
     assert_eq!(
         lines[3],
-        "        2       2.0   210ms  20.8   210ms   105ms   200ms   200ms  load  …p.py:1"
+        "        2       2.0   210ms  20.8   210ms   105ms   200ms   200ms  load"
     );
     assert!(lines[23].starts_with("q end  h help"), "{lines:?}");
+}
+
+#[test]
+fn of_a_long_path_the_end_is_shown() {
+    let mut state = State::new("nova", Column::SelfTime, 1_000);
+    let file = "/usr/lib/python3/dist-packages/eventlet/hubs/poll.py";
+    let place = Arc::new(Place {
+        file: text(file),
+        function: text("wait"),
+    });
+    let what = What::Call { place, line: 7 };
+    state.show(tally(&[event(1_000_000_000, what)]).snapshot(2_000_000_000));
+    let shown = |state: &mut State, width| {
+        let line = drawn(state, width, 24).remove(2);
+        line.split_once("  wait")
+            .map(|(_, rest)| rest.trim().to_owned())
+    };
+    assert_eq!(shown(&mut state, 80).as_deref(), Some(""));
+    assert_eq!(
+        shown(&mut state, 100).as_deref(),
+        Some("…/eventlet/hubs/poll.py:7")
+    );
+    assert_eq!(shown(&mut state, 200), Some(format!("{file}:7")));
 }
 
 #[test]

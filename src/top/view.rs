@@ -10,6 +10,7 @@ use super::State;
 use crate::analysis::functions::Function;
 use crate::export::flow::Printable;
 use crate::view::hot::{self, Column};
+use crate::view::many;
 
 const HELP: [&str; 13] = [
     "1 to 8       sort by that column",
@@ -86,15 +87,11 @@ fn headline(state: &State) -> Line<'static> {
         Span::raw(format!(
             "  {:.0} s  {}  {}  ",
             account.wall_ns as f64 / 1e9,
-            counted(state.processes(), "process", "processes"),
-            counted(state.rows().len(), "function", "functions"),
+            many(state.processes() as u64, "process", "processes"),
+            many(state.rows().len() as u64, "function", "functions"),
         )),
         Span::raw(Printable(&state.title).to_string()),
     ])
-}
-
-fn counted(number: usize, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// Columns of numbers, those first that a narrow terminal goes without.
@@ -154,16 +151,6 @@ fn heading(state: &State, width: u16) -> Line<'static> {
     Line::from(spans)
 }
 
-/// The end of a text that is too long, because that is what tells files apart.
-fn ending(text: &str, width: usize) -> String {
-    let excess = text.chars().count().saturating_sub(width);
-    if excess == 0 {
-        return text.to_owned();
-    }
-    let rest = text.chars().skip(excess + 1);
-    std::iter::once('…').chain(rest).collect()
-}
-
 fn row_line(row: &Function, state: &State, width: u16) -> Line<'static> {
     let mut numbers = String::new();
     let cells = hot::cells(row, state.account());
@@ -183,6 +170,24 @@ fn row_line(row: &Function, state: &State, width: u16) -> Line<'static> {
             Style::new().add_modifier(Modifier::DIM),
         ),
     ])
+}
+
+/// As much of a path as there is room for: its end says more than its beginning. Nothing where there is hardly any.
+fn ending(path: &str, room: usize) -> String {
+    const LEAST: usize = 8;
+    let long = path.chars().count();
+    if room < LEAST.min(long) {
+        return String::new();
+    }
+    if long <= room {
+        return path.to_owned();
+    }
+    let end: String = path.chars().skip(long + 1 - room).collect();
+    // Whole names, where one fits.
+    match end.find('/') {
+        Some(slash) => format!("…{}", end.get(slash..).unwrap_or_default()),
+        None => format!("…{end}"),
+    }
 }
 
 fn footer(state: &State) -> String {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{bars, count, histogram_json, moment, since, time};
+use super::{bars, count, histogram_json, many, moment, since, time};
 use crate::analysis::latency::Latencies;
 use crate::export::flow::Safe;
 
@@ -55,8 +55,8 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
             Safe(&latency.place.file)
         ));
         out.push_str(&format!(
-            "  {} calls, mean {}, p50 {}, p90 {}, p95 {}, p99 {}, max {}\n",
-            count(durations.count()),
+            "  {}, mean {}, p50 {}, p90 {}, p95 {}, p99 {}, max {}\n",
+            many(durations.count(), "call", "calls"),
             durations.mean().map_or_else(|| "-".to_owned(), time),
             quantile(0.5),
             quantile(0.9),
@@ -66,8 +66,8 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
         ));
         if latency.uncertain > 0 {
             out.push_str(&format!(
-                "  {} more returned whose duration cannot be told\n",
-                count(latency.uncertain)
+                "  {} more, of unknown duration\n",
+                many(latency.uncertain, "call", "calls")
             ));
         }
         bars(durations, "  ", &mut out);

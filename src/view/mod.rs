@@ -34,6 +34,12 @@ pub fn count(number: u64) -> String {
     }
 }
 
+/// How many of something: `1 call`, `2 calls`.
+pub fn many(number: u64, noun: &str, nouns: &str) -> String {
+    let noun = if number == 1 { noun } else { nouns };
+    format!("{} {noun}", count(number))
+}
+
 /// A moment of a stream, as seconds since its beginning.
 fn moment(ts: u64, start: u64) -> String {
     let sign = if ts < start { "-" } else { "+" };

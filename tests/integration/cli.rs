@@ -48,7 +48,7 @@ fn a_process_that_does_not_exist_is_named() {
     fails(
         &["trace", "-p", "4194399"],
         4,
-        &["no process 4194399", "pgrep"],
+        &["no process 4194399", "`pystap ps`"],
     );
     fails(&["marks", "-p", "4194399"], 4, &["no process 4194399"]);
 }
@@ -121,7 +121,7 @@ fn a_pattern_that_no_python_process_matches_is_shown() {
     fails(
         &["trace", "--match", pattern],
         4,
-        &["no such process", "pgrep"],
+        &["no such process", "`pystap ps`"],
     );
 }
 
@@ -639,4 +639,29 @@ fn a_kernel_that_cannot_load_modules_is_found_out_before_stap_is_looked_for() {
     } else {
         error(&ended, 3, &["cannot load modules", "pystap doctor"]);
     }
+}
+
+#[test]
+fn where_no_engine_can_run_the_doctors_findings_are_shown_with_their_fixes() {
+    // As somebody who may do nothing; a copy, because that one may not come here either.
+    let place = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("ours");
+    let copy = place.path().join("pystap");
+    fs::copy(pystap(), &copy).expect("copied");
+    let mut command = Command::new("setpriv");
+    if geteuid().is_root() {
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    }
+    command
+        .arg(&copy)
+        .args(["top", "--batch", "--", PYTHON, "-c", "pass"])
+        .env_remove("HOME");
+    let ended = run(&mut command);
+    assert_eq!(ended.code, 3, "{ended:?}");
+    let mut lines = ended.stderr.lines();
+    let error = lines.next().unwrap_or_default();
+    assert!(error.starts_with("pystap: error: neither "), "{ended:?}");
+    let finding = lines.next().unwrap_or_default();
+    assert!(finding.starts_with("    stap, uprobes: "), "{ended:?}");
+    assert!(ended.stderr.contains("sudo"), "{ended:?}");
 }

@@ -6,6 +6,7 @@ mod doctor;
 mod ground_truth;
 mod live;
 mod live_doctor;
+mod nova;
 mod prefill;
 mod recordings;
 mod scripts;

@@ -150,20 +150,29 @@ impl Profile for Folded {
     }
 }
 
+/// Pixels across.
+const WIDTH: usize = 1200;
+
 /// An SVG to look at in a browser, where it can be zoomed and searched.
-#[derive(Debug, Default)]
-pub struct FlameGraph(Folded);
+#[derive(Debug)]
+pub struct FlameGraph {
+    folded: Folded,
+    min_width: f64,
+}
 
 impl FlameGraph {
-    /// Nothing yet.
-    pub fn new() -> FlameGraph {
-        FlameGraph::default()
+    /// Nothing yet. What takes less than `min_width` percent of the time will not be drawn.
+    pub fn new(min_width: f64) -> FlameGraph {
+        FlameGraph {
+            folded: Folded::default(),
+            min_width,
+        }
     }
 }
 
 impl Profile for FlameGraph {
     fn event(&mut self, event: &Event, step: &Step<'_>, output: &mut dyn Write) -> io::Result<()> {
-        self.0.event(event, step, output)
+        self.folded.event(event, step, output)
     }
 
     fn finish(
@@ -182,7 +191,10 @@ impl Profile for FlameGraph {
         options.count_name = "µs".to_owned();
         options.factor = 0.001;
         options.deterministic = true;
-        let lines = self.0.paths.lines(session);
+        // Drawn to be read without scripts, too: in a page, in a mail.
+        options.image_width = Some(WIDTH);
+        options.min_width = self.min_width;
+        let lines = self.folded.paths.lines(session);
         if lines.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,

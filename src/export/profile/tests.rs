@@ -107,10 +107,12 @@ fn two_processes_are_told_apart_in_folded_stacks() {
 
 #[test]
 fn a_flame_graph_is_an_svg_with_every_function() {
-    let svg = as_text(made(Box::new(FlameGraph::new()), false, program()));
+    let svg = as_text(made(Box::new(FlameGraph::new(0.01)), false, program()));
     assert!(svg.starts_with("<?xml"), "{svg}");
     assert!(svg.contains("f (app.py:1) (7 µs"), "{svg}");
     assert!(svg.trim_end().ends_with("</svg>"), "{svg}");
+    // Where no script runs, as in a page that shows it as a picture, the names are there all the same.
+    assert!(svg.contains(">main (app.py:1)</text>"), "{svg}");
     // Python's parser is a real one.
     runs(
         "import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.stdin.buffer)",
@@ -119,9 +121,17 @@ fn a_flame_graph_is_an_svg_with_every_function() {
 }
 
 #[test]
+fn what_takes_less_than_the_least_share_is_not_drawn() {
+    let graph = |least| as_text(made(Box::new(FlameGraph::new(least)), false, program()));
+    let frames = |svg: String| svg.matches("<title>").count();
+    let (all, few) = (frames(graph(0.01)), frames(graph(50.0)));
+    assert!(0 < few && few < all, "{few} of {all}");
+}
+
+#[test]
 fn a_flame_graph_of_nothing_says_what_to_record() {
     let pairing = Pairing::new();
-    let error = Box::new(FlameGraph::new())
+    let error = Box::new(FlameGraph::new(0.01))
         .finish(&Session::default(), &pairing, &mut Vec::new())
         .expect_err("nothing to draw");
     assert!(error.to_string().contains("call,return"), "{error}");

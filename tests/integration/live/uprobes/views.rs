@@ -200,9 +200,13 @@ fn top_runs_on_a_terminal_sorts_filters_resizes_and_ends_cleanly() {
             service.pid()
         ));
         terminal.key("Enter");
-        let row = |shown: &str| shown.lines().any(|line| line.contains("tick  …"));
+        let row = |shown: &str| {
+            shown
+                .lines()
+                .any(|line| line.trim_end().ends_with("tick") || line.contains("tick  "))
+        };
         let calls = |shown: &str| -> Option<u64> {
-            let line = shown.lines().find(|line| line.contains("tick  "))?;
+            let line = shown.lines().find(|line| line.contains(" tick"))?;
             line.split_whitespace().next()?.parse().ok()
         };
         let first = terminal.wait("a row", |shown| row(shown) && calls(shown).is_some());

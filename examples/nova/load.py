@@ -1,0 +1,66 @@
+"""Remote calls to nova-conductor, as nova's other services make them: through RabbitMQ, answered by its workers.
+
+    load.py ready         waits until the conductor answers, at most a minute
+    load.py COUNT         makes COUNT rounds of two calls and says how many were answered
+    load.py forever       makes them until it is ended
+
+A round is one `ping` (nova/baserpc.py) and one list of services out of the database, which the conductor looks up for
+the caller (`object_class_action_versions`, nova/conductor/manager.py).
+"""
+
+import eventlet
+
+eventlet.monkey_patch()
+
+import itertools
+import json
+import sys
+import time
+
+import oslo_messaging
+from nova import baserpc, config, context, objects
+from nova.conductor import rpcapi
+from nova.objects import base
+
+config.parse_args(["load", "--config-file", "/nova/nova.conf", "--log-file", "/nova/load.log"])
+objects.register_all()
+admin = context.get_admin_context()
+conductor = baserpc.BaseAPI(topic="conductor")
+base.NovaObject.indirection_api = rpcapi.ConductorAPI()
+
+
+def ping(timeout=None):
+    answer = conductor.ping(admin, "hello", timeout=timeout)
+    assert answer["arg"] == "hello", answer
+
+
+def wait():
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return ping(timeout=2)
+        except oslo_messaging.MessagingException:
+            if time.monotonic() > end:
+                raise
+
+
+def load(rounds):
+    took = []
+    answered = {"ping": 0, "object_class_action_versions": 0}
+    for _ in rounds:
+        began = time.perf_counter()
+        ping()
+        answered["ping"] += 1
+        objects.ServiceList.get_all(admin)
+        answered["object_class_action_versions"] += 1
+        took.append((time.perf_counter() - began) / 2)
+    took.sort()
+    print(json.dumps({"answered": answered, "median_ms": round(took[len(took) // 2] * 1000, 2)}), flush=True)
+
+
+if sys.argv[1] == "ready":
+    wait()
+elif sys.argv[1] == "forever":
+    load(itertools.count())
+else:
+    load(range(int(sys.argv[1])))

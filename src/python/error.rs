@@ -9,9 +9,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum PythonError {
     /// No such process.
-    #[error(
-        "there is no process {pid}, so it cannot be traced: look for its id with `pgrep -a python`"
-    )]
+    #[error("there is no process {pid}, so it cannot be traced: look for its id with `pystap ps`")]
     NoProcess {
         /// The process id that was asked for.
         pid: u32,
@@ -28,7 +26,7 @@ pub enum PythonError {
     /// A thread of the kernel, which has no executable.
     #[error(
         "process {pid} is the kernel thread {name}, which runs no Python: name a Python process, for example one that \
-         `pgrep -a python` lists"
+         `pystap ps` lists"
     )]
     KernelThread {
         /// Its process id.
@@ -39,7 +37,7 @@ pub enum PythonError {
     /// The process runs something else.
     #[error(
         "process {pid} runs {}, which is not Python and has loaded no libpython, so there is nothing to trace in it: \
-         name a Python process, for example one that `pgrep -a python` lists", executable.display()
+         name a Python process, for example one that `pystap ps` lists", executable.display()
     )]
     NotPython {
         /// Its process id.

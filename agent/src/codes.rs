@@ -30,6 +30,8 @@ pub(crate) struct Code {
     pub(crate) flags: i64,
     /// The last line that was asked for, and its offset in the code.
     pub(crate) line: (i32, i32),
+    /// `co_code`, of what can be suspended where the profile function is used.
+    pub(crate) instructions: Vec<u8>,
     own: Vec<Box<[u8]>>,
     before: *mut Code,
     after: *mut Code,
@@ -141,6 +143,7 @@ unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
         let value = code.attribute(name);
         number(value.map_or(null_mut(), |value| value.as_ptr()), 0)
     };
+    let flags = integer(c"co_flags");
     Some(Box::new(Code {
         session,
         object,
@@ -148,12 +151,31 @@ unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
         name,
         qualname,
         first_line: i32::try_from(integer(c"co_firstlineno")).unwrap_or(0),
-        flags: integer(c"co_flags"),
+        flags,
         line: (0, -1),
+        instructions: if (*LIVE.get()).needs_instructions && flags & RESUMABLE != 0 {
+            instructions(&code)
+        } else {
+            Vec::new()
+        },
         own,
         before: null_mut(),
         after: null_mut(),
     }))
+}
+
+unsafe fn instructions(code: &Owned) -> Vec<u8> {
+    let Some(bytes) = code.attribute(c"co_code") else {
+        return Vec::new();
+    };
+    let start = (api().PyBytes_AsString)(bytes.as_ptr());
+    let length = (api().PyBytes_Size)(bytes.as_ptr());
+    match usize::try_from(length) {
+        Ok(length) if !start.is_null() => {
+            core::slice::from_raw_parts(start.cast(), length).to_vec()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// A string attribute as UTF-8. A string with lone surrogates (a file name that is not UTF-8) has no such form; its bytes

@@ -30,6 +30,7 @@ mod libc;
 mod marks;
 mod module;
 mod monitoring;
+mod profile;
 mod python;
 mod session;
 mod stacks;

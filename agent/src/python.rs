@@ -141,6 +141,8 @@ functions! {
         PyObject_IsTrue: fn(Ptr) -> c_int;
         PySys_GetObject: fn(*const c_char) -> Ptr;
         PyThreadState_GetFrame: fn(ThreadState) -> Ptr;
+        PyThreadState_Get: fn() -> ThreadState;
+        PyThreadState_GetID: fn(ThreadState) -> u64;
         PyThreadState_Next: fn(ThreadState) -> ThreadState;
         PyTuple_GetItem: fn(Ptr, isize) -> Ptr;
         PyTuple_New: fn(isize) -> Ptr;
@@ -150,6 +152,7 @@ functions! {
         PyUnicode_EncodeFSDefault: fn(Ptr) -> Ptr;
         PyUnicode_FromStringAndSize: fn(*const c_char, isize) -> Ptr;
         PyBytes_AsString: fn(Ptr) -> *const c_char;
+        PyBytes_Size: fn(Ptr) -> isize;
         Py_DecRef: fn(Ptr);
         Py_GetVersion: fn() -> *const c_char;
         Py_IncRef: fn(Ptr);

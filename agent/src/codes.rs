@@ -9,8 +9,10 @@ use alloc::vec::Vec;
 use core::ffi::{CStr, c_char, c_void};
 use core::ptr::null_mut;
 
+use crate::capture::{self, Parameter};
+use crate::contexts;
 use crate::gil::Guarded;
-use crate::python::{Owned, Ptr, api, number};
+use crate::python::{Owned, Ptr, api, number, version};
 use crate::session::LIVE;
 
 /// A code object that a session wants.
@@ -32,15 +34,16 @@ pub(crate) struct Code {
     pub(crate) line: (i32, i32),
     /// `co_code`, of what can be suspended where the profile function is used.
     pub(crate) instructions: Vec<u8>,
-    own: Vec<Box<[u8]>>,
+    /// Its parameters, when arguments are told.
+    pub(crate) parameters: Vec<Parameter>,
+    /// Names that are in no string; never read, only kept.
+    _own: Vec<Box<[u8]>>,
     before: *mut Code,
     after: *mut Code,
 }
 
 /// A generator, a coroutine or an asynchronous generator, by `co_flags`.
 pub(crate) const RESUMABLE: i64 = 0x20 | 0x80 | 0x200;
-/// A coroutine, also one that `types.coroutine` made of a generator.
-pub(crate) const COROUTINE: i64 = 0x80 | 0x100 | 0x200;
 
 struct Known {
     /// Our slot's number, once it was asked for.
@@ -89,6 +92,8 @@ pub(crate) unsafe fn wanted(object: Ptr) -> Option<*mut Code> {
 
 #[cold]
 unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> {
+    // The first call of a function is also when a module may just have been imported.
+    contexts::look();
     let live = LIVE.get();
     let Some(code) = read(object, session) else {
         (*live).dropped += 1;
@@ -158,7 +163,12 @@ unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
         } else {
             Vec::new()
         },
-        own,
+        parameters: if (*LIVE.get()).capture.arguments {
+            capture::parameters(&code, flags, version().0[1])
+        } else {
+            Vec::new()
+        },
+        _own: own,
         before: null_mut(),
         after: null_mut(),
     }))

@@ -20,7 +20,10 @@
 
 extern crate alloc;
 
+mod capture;
 mod codes;
+mod collector;
+mod contexts;
 mod control;
 mod emit;
 mod filter;

@@ -174,10 +174,10 @@ unsafe fn unregister(monitoring: &Owned, tool: c_long) -> Option<()> {
 
 /// Every callback gets the code object and the offset of the instruction in bytes first.
 macro_rules! callback {
-    ($name:ident, $handle:ident, $line:ident, $flags:expr, $unwanted:ident) => {
+    ($name:ident, $handle:ident, $line:ident, $flags:expr, $unwanted:ident $(, $value:ident)?) => {
         unsafe extern "C" fn $name(_: Ptr, arguments: *const Ptr, count: isize) -> Ptr {
             if count >= 2 && (*LIVE.get()).on {
-                let outcome = $handle(*arguments, null_mut(), |code| Details {
+                let outcome = $handle(*arguments, null_mut(), $($value(arguments, count),)? |code| Details {
                     line: $line(code, arguments),
                     flags: $flags,
                 });
@@ -201,6 +201,19 @@ unsafe fn offset(code: *mut Code, arguments: *const Ptr) -> i32 {
     (*code).line_at(number(*arguments.add(1), 0) as i32)
 }
 
+/// What a function returns is the third argument of its event.
+unsafe fn returned(arguments: *const Ptr, count: isize) -> Ptr {
+    if count < 3 {
+        null_mut()
+    } else {
+        *arguments.add(2)
+    }
+}
+
+unsafe fn no_value(_: *const Ptr, _: isize) -> Ptr {
+    null_mut()
+}
+
 /// `None` is immortal in every version that has `sys.monitoring`.
 #[inline(always)]
 unsafe fn none_now() -> Ptr {
@@ -209,7 +222,7 @@ unsafe fn none_now() -> Ptr {
 
 callback!(on_start, entry, first, 0, disable);
 callback!(on_resume, entry, offset, SUSPENSION, disable);
-callback!(on_return, exit, offset, 0, disable);
-callback!(on_yield, exit, offset, SUSPENSION, disable);
-callback!(on_unwind, exit, offset, EXCEPTION, disable_global);
 callback!(on_throw, entry, offset, SUSPENSION, disable_global);
+callback!(on_return, exit, offset, 0, disable, returned);
+callback!(on_yield, exit, offset, SUSPENSION, disable, no_value);
+callback!(on_unwind, exit, offset, EXCEPTION, disable_global, no_value);

@@ -242,7 +242,7 @@ unsafe fn event(frame: Ptr, what: c_int, value: Ptr) {
             },
         });
     } else {
-        exit(code, frame, |code| Details {
+        exit(code, frame, value, |code| Details {
             line: (api().PyFrame_GetLineNumber)(frame),
             flags: if value.is_null() {
                 EXCEPTION

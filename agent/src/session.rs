@@ -9,7 +9,16 @@ use pystap_agent_protocol::{Kind, Refused, Start, Started, Stopped, Way};
 use crate::filter::Filter;
 use crate::gil::Guarded;
 use crate::python::{Owned, api, version};
-use crate::{codes, monitoring, profile, stacks};
+use crate::{capture, codes, collector, contexts, monitoring, profile, stacks};
+
+/// Which values are told.
+#[derive(Clone, Copy)]
+pub(crate) struct Values {
+    pub(crate) arguments: bool,
+    pub(crate) returns: bool,
+    /// Longest text in bytes.
+    pub(crate) limit: usize,
+}
 
 /// What the callbacks look at.
 pub(crate) struct Live {
@@ -22,6 +31,8 @@ pub(crate) struct Live {
     pub(crate) filtered: bool,
     /// Whether frames that ran before are announced.
     pub(crate) announces: bool,
+    /// Which values are told.
+    pub(crate) capture: Values,
     /// Whether the instructions of generators have to be at hand.
     pub(crate) needs_instructions: bool,
     /// The account.
@@ -36,6 +47,11 @@ pub(crate) static LIVE: Guarded<Live> = Guarded::new(Live {
     filter: Filter::NONE,
     filtered: false,
     announces: false,
+    capture: Values {
+        arguments: false,
+        returns: false,
+        limit: 0,
+    },
     needs_instructions: false,
     entries: 0,
     returns: 0,
@@ -78,13 +94,25 @@ pub(crate) unsafe fn start(wanted: &Start) -> Result<Started, Refused> {
     (*live).filter = Filter::new(&wanted.filters);
     (*live).filtered = !(*live).filter.is_empty();
     (*live).announces = wanted.announce_running;
+    (*live).capture = Values {
+        arguments: wanted.capture.arguments,
+        returns: wanted.capture.returns,
+        limit: capture::limit(wanted.capture.limit),
+    };
     let way = way(version().0);
     (*live).needs_instructions = way == Way::Profile;
     ((*live).entries, (*live).returns, (*live).dropped) = (0, 0, 0);
     stacks::forget();
+    contexts::start(wanted.contexts);
     let (threads, already_running) = running(functions);
 
     (*live).on = true;
+    let mut warnings = Vec::new();
+    if wanted.events.contains(&Kind::Gc) && !collector::start() {
+        warnings.push(String::from(
+            "gc.callbacks is no list in this program, so its garbage collections are not told",
+        ));
+    }
     let (mut tool_id, mut chained_profiler) = (None, false);
     let switched_on = match way {
         _ if !functions => Ok(()),
@@ -100,7 +128,7 @@ pub(crate) unsafe fn start(wanted: &Start) -> Result<Started, Refused> {
         threads,
         chained_profiler,
         already_running,
-        warnings: Vec::new(),
+        warnings,
     })
 }
 
@@ -114,6 +142,8 @@ pub(crate) unsafe fn stop() -> Stopped {
     (*live).on = false;
     monitoring::stop();
     profile::stop();
+    collector::stop();
+    contexts::stop();
     stacks::forget();
     codes::forget();
     (*live).filter = Filter::NONE;

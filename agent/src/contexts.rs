@@ -13,7 +13,7 @@ use core::ptr::null_mut;
 
 use crate::gil::Guarded;
 use crate::marks::{self, CONTEXT_NAME};
-use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, type_name, type_of};
+use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, type_name, type_of, version};
 use crate::session::LIVE;
 use crate::stacks;
 
@@ -140,16 +140,22 @@ unsafe fn find_greenlets() -> Option<Greenlets> {
 
 unsafe fn find_tasks() -> Option<Tasks> {
     let asyncio = loaded(c"_asyncio")?;
-    let current_tasks = asyncio.attribute(c"_current_tasks").or_else(|| {
-        // 3.9 to 3.11 keep it in the Python module, which shares it with the C one.
-        loaded(c"asyncio.tasks")?.attribute(c"_current_tasks")
-    });
+    let ([_, minor, _], _) = version();
+    let (current_tasks, current_task) = if minor < 12 {
+        // The Python module shares it with the C one.
+        (loaded(c"asyncio.tasks")?.attribute(c"_current_tasks"), None)
+    } else if minor < 14 {
+        (asyncio.attribute(c"_current_tasks"), None)
+    } else {
+        (None, asyncio.attribute(c"current_task"))
+    };
+    if current_tasks.is_none() && current_task.is_none() {
+        return None;
+    }
     Some(Tasks {
         get_running_loop: asyncio.attribute(c"_get_running_loop")?,
-        current_task: asyncio
-            .attribute(c"current_task")
-            .filter(|_| current_tasks.is_none()),
         current_tasks,
+        current_task,
         task: asyncio.attribute(c"Task")?,
     })
 }

@@ -506,7 +506,14 @@ unsafe fn start_session(control: &mut Control, number: i32, pid: i32, wanted: St
 }
 
 unsafe fn stop_session(control: &mut Control) -> pystap_agent_protocol::Stopped {
-    control.session = None;
+    if let Some((owner, ..)) = control.session.take() {
+        let patience = now().wrapping_add(UNDECIDED);
+        for peer in &mut control.peers {
+            if peer.socket.as_raw_fd() == owner {
+                peer.patience = patience;
+            }
+        }
+    }
     if !is_dormant() {
         control.patience = now();
     }

@@ -211,7 +211,8 @@ unsafe fn task() -> Option<Ptr> {
 /// The number of an object, a new one if it has none yet.
 pub(crate) unsafe fn number(object: Ptr) -> u64 {
     let contexts = CONTEXTS.get();
-    if let Some(known) = (&(*contexts).known).get(&(object as usize)) {
+    let known = &(*contexts).known;
+    if let Some(known) = known.get(&(object as usize)) {
         return known.number;
     }
     let on_death = (*contexts)
@@ -248,7 +249,8 @@ unsafe extern "C" fn on_death(_: Ptr, arguments: *const Ptr, count: isize) -> Pt
         let contexts = CONTEXTS.get();
         let reference = *arguments as usize;
         if let Some(object) = (*contexts).referents.remove(&reference) {
-            let is_same = (&(*contexts).known)
+            let known = &(*contexts).known;
+            let is_same = known
                 .get(&object)
                 .is_some_and(|known| known.reference.as_ptr() as usize == reference);
             if is_same {
@@ -264,7 +266,8 @@ unsafe extern "C" fn on_death(_: Ptr, arguments: *const Ptr, count: isize) -> Pt
 /// Names a context, once.
 unsafe fn tell_name(object: Ptr, number: u64) {
     let contexts = CONTEXTS.get();
-    match (&mut (*contexts).known).get_mut(&(object as usize)) {
+    let known = &mut (*contexts).known;
+    match known.get_mut(&(object as usize)) {
         Some(known) if !known.is_named => known.is_named = true,
         _ => return,
     }

@@ -42,7 +42,6 @@ const UNANSWERED_LAUNCH: i64 = 2000;
 /// How often threads are looked for.
 const LOOKS: i64 = 100;
 /// Most connections at a time.
-
 const MOST_PEERS: usize = 8;
 
 /// A connection.
@@ -96,6 +95,8 @@ pub(crate) static CONTROL: Guarded<Control> = Guarded::new(Control {
 static DORMANT: AtomicBool = AtomicBool::new(false);
 /// The thread pointer of the thread.
 static NATIVE: AtomicUsize = AtomicUsize::new(0);
+/// Whether to look for threads at once.
+static LOOK: AtomicBool = AtomicBool::new(false);
 /// Whether the thread has to return, for a fork.
 static PAUSED: AtomicBool = AtomicBool::new(false);
 /// Whether the thread has done its work and closed everything.
@@ -129,6 +130,18 @@ pub(crate) fn is_dormant() -> bool {
 /// The socket's name; it only changes while there is no thread.
 pub(crate) unsafe fn name(control: &Control) -> String {
     control.name.clone()
+}
+
+/// Has the thread look for threads without a profile function as soon as it can.
+pub(crate) fn look_soon() {
+    LOOK.store(true, Ordering::SeqCst);
+    // SAFETY: whoever holds the interpreter's lock finds the thread running, and it closes the descriptor at its end
+    // only, when no session is on.
+    unsafe {
+        if let Some(wakeup) = &(*CONTROL.get()).wakeup {
+            let _ = io::write(wakeup, &1_u64.to_ne_bytes());
+        }
+    }
 }
 
 /// Whether the caller is the agent's thread.
@@ -271,7 +284,10 @@ unsafe fn turn(control: &mut Control, buffer: &mut [u8]) -> bool {
     let mut ready = ready.into_iter();
     if ready.next() == Some(true) {
         let _ = io::read(wakeup, &mut [0; 8]);
-        return true;
+        if !LOOK.swap(false, Ordering::SeqCst) {
+            return true;
+        }
+        control.next_look = 0;
     }
     let is_visited = ready.next() == Some(true);
     // From the last, because handling one can take it out.
@@ -295,7 +311,7 @@ unsafe fn turn(control: &mut Control, buffer: &mut [u8]) -> bool {
 /// When to look again without being called.
 unsafe fn next_deadline(control: &Control) -> Option<i64> {
     let session = control.session.as_ref().map(|(socket, ..)| *socket);
-    let undecided = (*control)
+    let undecided = control
         .peers
         .iter()
         .filter(|peer| Some(peer.socket.as_raw_fd()) != session)
@@ -473,7 +489,7 @@ unsafe fn hear(control: &mut Control, at: usize, buffer: &mut [u8]) {
 unsafe fn start_session(control: &mut Control, number: i32, pid: i32, wanted: Start) -> FromAgent {
     if let Some((owner, ..)) = &control.session {
         let owner = *owner;
-        let pid = (*control)
+        let pid = control
             .peers
             .iter()
             .find(|peer| peer.socket.as_raw_fd() == owner)
@@ -618,10 +634,8 @@ pub(crate) unsafe fn after_fork_in_child() {
     RETURNING.store(0, Ordering::SeqCst);
     JOINING.store(0, Ordering::SeqCst);
     PAUSED.store(false, Ordering::SeqCst);
-    if let Some(thread) = control.thread.take() {
-        // Somebody forked without a word before. The thread is not in this process.
-        core::mem::forget(thread);
-    }
+    // If somebody forked without a word before: the thread is not in this process.
+    control.thread = None;
     if ENDED.swap(true, Ordering::SeqCst) {
         return;
     }

@@ -121,8 +121,10 @@ for thread in threads: thread.start()
             grown < 2048,
             "{name} has grown by {grown} KiB over 150 sessions"
         );
-        let slower = process.run("result = speed() / before").as_f64().unwrap();
-        assert!(slower < 1.5, "{name} is {slower} times as slow as before");
+        // Other programs slow it down at times; what the agent had left on would for good.
+        until("it is as fast as before", || {
+            process.run("result = speed() / before").as_f64().unwrap() < 1.2
+        });
         assert_eq!(process.end(), Some(0), "{name}");
     }
 }
@@ -650,5 +652,82 @@ assert calls == [10], calls
         assert!(stopped.returns <= stopped.entries, "{}", interpreter.name());
         process.run("import sys; assert sys.getprofile() is None");
         assert_eq!(process.end(), Some(0));
+    }
+}
+
+/// Up to 3.11 a program's own profile function takes the place of the agent's, until the agent has noticed.
+#[test]
+fn threads_with_a_profiler_of_their_own_are_seen_soon() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        process.run(
+            "
+import threading, time
+seen = []
+def profiler(frame, event, argument):
+    if frame.f_code.co_name == 'leaf': seen.append(event)
+def leaf(): pass
+",
+        );
+        let pystap = process.attach();
+        let mut start = functions("workload.py");
+        start.filters.functions = vec!["leaf".into(), "<lambda>".into()];
+        pystap.start(start);
+        process.run(
+            "
+threading.setprofile(profiler)
+def body_that_waits():
+    # A call that the session wants, until it is told.
+    wanted = lambda: None
+    begun = time.monotonic()
+    before = agent.status()['entries']
+    while agent.status()['entries'] == before and time.monotonic() < begun + 30:
+        wanted(); time.sleep(0.001)
+    global waited
+    waited = time.monotonic() - begun
+    del seen[:]
+    global counted
+    counted = agent.status()['entries']
+    for _ in range(100): leaf()
+    counted = agent.status()['entries'] - counted
+thread = threading.Thread(target=body_that_waits)
+thread.start(); thread.join()
+threading.setprofile(None)
+assert counted == 100, counted
+assert seen == ['call', 'return'] * 100, len(seen)
+",
+        );
+        let stopped = pystap.stop();
+        assert_eq!(stopped.entries, stopped.returns, "{}", interpreter.name());
+        assert_eq!(process.end(), Some(0));
+    }
+}
+
+/// The native thread makes a thread state without the interpreter's lock each time; 3.11 shows such a one to others before
+/// it is filled.
+#[test]
+fn sessions_in_quick_succession_do_not_meet_half_made_threads() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        let pystap = process.attach();
+        process.run(
+            "
+import sys, threading
+sys.setswitchinterval(1e-5)
+finished = threading.Event()
+def leaf(): pass
+def work():
+    while not finished.is_set():
+        for _ in range(100): leaf()
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads: thread.start()
+",
+        );
+        for _ in 0..1500 {
+            pystap.start(functions("*"));
+            pystap.stop();
+        }
+        process.run("finished.set()\nfor thread in threads: thread.join()");
+        assert_eq!(process.end(), Some(0), "{}", interpreter.name());
     }
 }

@@ -131,7 +131,11 @@ impl Program {
 
     /// The result of code that was sent.
     pub(crate) fn receive(&mut self) -> Value {
-        let line = self.output.recv_timeout(PATIENCE);
+        self.receive_within(PATIENCE)
+    }
+
+    fn receive_within(&mut self, patience: Duration) -> Value {
+        let line = self.output.recv_timeout(patience);
         let line = line.unwrap_or_else(|error| panic!("{}: no answer: {error}", self.name));
         let answer: Value = serde_json::from_str(&line).unwrap();
         assert!(
@@ -147,6 +151,12 @@ impl Program {
     pub(crate) fn run(&mut self, code: &str) -> Value {
         self.send(code);
         self.receive()
+    }
+
+    /// The same for code that takes its time.
+    pub(crate) fn run_for(&mut self, code: &str, patience: Duration) -> Value {
+        self.send(code);
+        self.receive_within(patience)
     }
 
     /// Starts the agent and connects to it.

@@ -7,7 +7,7 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::ffi::c_void;
+use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
@@ -27,6 +27,7 @@ use rustix::process::{getpid, getppid};
 
 use crate::gil::{self, Guarded};
 use crate::libc;
+use crate::python::api;
 use crate::session::{self, LIVE, refused};
 use crate::thread;
 use crate::thread::{Native, wait_while, wake};
@@ -613,17 +614,30 @@ pub(crate) unsafe fn before_fork() {
     }
 }
 
-/// Starts it again.
+/// Starts it again. From 3.13 on the interpreter counts threads only after this, to warn of those that a child would miss;
+/// a main thread that forks starts ours a little later there, when it goes on with its bytecode. (Another thread that
+/// forks is a second one anyway.)
 pub(crate) unsafe fn after_fork_in_parent() {
     let control = &mut *CONTROL.get();
     control.forks = control.forks.saturating_sub(1);
-    if control.forks > 0 || control.thread.is_some() {
+    let ([_, minor, _], _) = python::version();
+    let is_main = rustix::thread::gettid() == getpid();
+    if minor >= 13 && is_main && (api().Py_AddPendingCall)(restart, null_mut()) == 0 {
         return;
     }
-    PAUSED.store(false, Ordering::SeqCst);
-    if is_running() && begin(control).is_err() {
-        session::stop();
+    restart(null_mut());
+}
+
+/// Starts the thread if it should run and does not. The caller holds the interpreter's lock.
+unsafe extern "C" fn restart(_: *mut c_void) -> c_int {
+    let control = &mut *CONTROL.get();
+    if control.forks == 0 && control.thread.is_none() && is_running() {
+        PAUSED.store(false, Ordering::SeqCst);
+        if begin(control).is_err() {
+            session::stop();
+        }
     }
+    0
 }
 
 /// In the child: nothing of the parent's sockets, and the session only if somebody is to be asked for it.

@@ -165,6 +165,7 @@ functions! {
         PyWeakref_NewRef: fn(Ptr, Ptr) -> Ptr;
         PyBytes_AsString: fn(Ptr) -> *const c_char;
         PyBytes_Size: fn(Ptr) -> isize;
+        Py_AddPendingCall: fn(unsafe extern "C" fn(*mut c_void) -> c_int, *mut c_void) -> c_int;
         Py_DecRef: fn(Ptr);
         Py_GetVersion: fn() -> *const c_char;
         Py_IncRef: fn(Ptr);

@@ -62,6 +62,13 @@ fn cpythons_own_tests_pass_under_the_agent_as_without() {
                 stopped.returns
             );
             assert!(with[0].as_u64().unwrap() > 10);
+            // The driver's module and its main were there before, and still are.
+            assert_eq!(
+                stopped.entries - stopped.returns,
+                2,
+                "{}: {name}",
+                interpreter.name()
+            );
             assert_eq!(with[0], without[0], "{}: {name}", interpreter.name());
             assert_eq!(
                 with[1],

@@ -1,0 +1,203 @@
+//! What pystap and its agent say to each other: JSON objects over a `SOCK_SEQPACKET` socket, one a packet, told apart by
+//! their `type`. Neither side knows more of the other than this. Works without std, because the agent has none.
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the messages and of the marks' arguments. Both sides refuse another one.
+pub const PROTOCOL: u32 = 1;
+
+/// What the name of an agent's socket begins with, in the abstract namespace, after the NUL: sixteen hexadecimal digits
+/// follow.
+pub const SOCKET_PREFIX: &str = "pystap-agent/";
+
+/// Largest packet in bytes.
+pub const LARGEST_PACKET: usize = 64 * 1024;
+
+/// How the agent sees calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// `sys.monitoring`, Python 3.12 and later.
+    Monitoring,
+    /// A profile function on every thread, Python 3.9 to 3.11.
+    Profile,
+}
+
+/// Who the agent is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL`] of the agent.
+    pub protocol: u32,
+    /// Version of the agent's package.
+    pub version: String,
+    /// Major, minor and micro version of the interpreter.
+    pub python: [u32; 3],
+    /// `sys.implementation.name`.
+    pub implementation: String,
+    /// Process id in the agent's own pid namespace.
+    pub pid: u32,
+    /// How calls are seen.
+    pub way: Way,
+    /// Whether a session is on already; [`ToAgent::Start`] would be refused.
+    pub busy: bool,
+    /// Whether the agent stays when the session ends.
+    pub dormant: bool,
+}
+
+/// What the agent says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromAgent {
+    /// The first message on a connection that pystap made.
+    Hello(Hello),
+    /// The first message on a connection that the agent made, of a fork's child or a launched command.
+    Joined(Joined),
+    /// The answer to [`ToAgent::Start`]: events are on.
+    Started(Started),
+    /// Nothing was switched on, or the connection is not wanted.
+    Refused(Refused),
+    /// The answer to [`ToAgent::Stop`]: events are off.
+    Stopped(Stopped),
+}
+
+/// What pystap says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToAgent {
+    /// Switch events on.
+    Start(Start),
+    /// Switch them off. Closing the connection does the same, without an account.
+    Stop {},
+}
+
+/// A process that connects by itself, because it follows from a traced one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// Process id of the parent, as `getppid` gives it.
+    pub parent: u32,
+    /// Who it is; `pid` is the new process.
+    #[serde(flatten)]
+    pub hello: Hello,
+}
+
+/// A kind of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Entries and returns of Python functions.
+    Function,
+    /// Garbage collections, for interpreters without marks of their own.
+    Gc,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Kinds of events.
+    pub events: Vec<Kind>,
+    /// Which functions.
+    #[serde(default)]
+    pub filters: Filters,
+    /// Whether the running greenlet or task is told.
+    #[serde(default)]
+    pub contexts: bool,
+    /// Whether values are told.
+    #[serde(default)]
+    pub capture: Capture,
+    /// Whether frames that run already are announced; if not, their returns are kept back.
+    #[serde(default)]
+    pub announce_running: bool,
+    /// Name of a socket (abstract, without its NUL) that the children of forks connect to.
+    #[serde(default)]
+    pub follow: Option<String>,
+}
+
+/// Which functions are wanted: those that every list which is not empty accepts, and no `not_` list has. The patterns are
+/// pystap's globs. The agent may let through more than they say, never less.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Filters {
+    /// Function names.
+    pub functions: Vec<String>,
+    /// File names.
+    pub files: Vec<String>,
+    /// Dotted modules, matched against file names.
+    pub modules: Vec<String>,
+    /// Function names that are not wanted.
+    pub not_functions: Vec<String>,
+    /// File names that are not wanted.
+    pub not_files: Vec<String>,
+    /// Dotted modules that are not wanted.
+    pub not_modules: Vec<String>,
+}
+
+/// Which values are told. They can be secrets: nothing is, unless it is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Capture {
+    /// Arguments on entry.
+    pub arguments: bool,
+    /// Values on return.
+    pub returns: bool,
+    /// Longest text of a value in bytes; 0 is the agent's own limit.
+    pub limit: u32,
+}
+
+/// Events are on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// The tool id of `sys.monitoring`, where that is used.
+    pub tool_id: Option<u32>,
+    /// Python threads at that moment.
+    pub threads: u32,
+    /// Whether there was a profiler, which goes on getting its events.
+    pub chained_profiler: bool,
+    /// Wanted frames that were running at that moment.
+    pub already_running: u64,
+    /// What the user should know, each a sentence.
+    pub warnings: Vec<String>,
+}
+
+/// Why nothing was switched on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// What is in the way.
+    pub reason: String,
+    /// What to do about it.
+    pub next_step: String,
+}
+
+/// Events are off. The account covers the time since [`Started`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Entries of wanted functions, announced ones included.
+    pub entries: u64,
+    /// Returns from them.
+    pub returns: u64,
+    /// Events that were seen and not told, because what they need could not be had.
+    pub dropped: u64,
+}
+
+/// A message as a packet.
+///
+/// # Errors
+///
+/// What serde says; only a fault in the types here makes it fail.
+pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(message)
+}
+
+/// A packet as a message.
+///
+/// # Errors
+///
+/// What serde says of a packet that is no such message.
+pub fn decode<'a, M: Deserialize<'a>>(packet: &'a [u8]) -> Result<M, serde_json::Error> {
+    serde_json::from_slice(packet)
+}

@@ -1,0 +1,101 @@
+//! pystap's agent: a Python extension module that gives an interpreter without function marks the same marks, fired from
+//! inside the process. It is loaded into programs of other people, so it takes as little as it can: no Python code runs on
+//! its behalf, no thread of the program ever waits for it, and what it has switched on is switched off when the
+//! connection to pystap ends.
+//!
+//! # How it is built
+//!
+//! With `--profile agent` it has no std, no unwinder and no library that it is linked against. Its references to libc and
+//! to the interpreter have no versions and are resolved in the process that it is loaded into, so one file serves any
+//! glibc, and interpreters with and without libpython. In other profiles (tests, clippy) it is an ordinary crate with std,
+//! because panics unwind there.
+//!
+//! # What guards its state
+//!
+//! Everything in a [`gil::Guarded`] belongs to who holds the interpreter's lock; free-threaded interpreters are refused.
+//! What the native thread needs without that lock is in `control` and belongs to that thread while it runs. Functions
+//! that touch either are unsafe, and their callers are callbacks of the interpreter, which hold the lock, or
+//! [`gil::with`].
+#![cfg_attr(panic = "abort", no_std)]
+
+extern crate alloc;
+
+mod codes;
+mod control;
+mod emit;
+mod filter;
+mod gil;
+mod glob;
+mod libc;
+mod marks;
+mod module;
+mod monitoring;
+mod python;
+mod session;
+mod stacks;
+mod thread;
+
+#[cfg(panic = "abort")]
+mod alone {
+    //! What std would bring.
+
+    use core::alloc::{GlobalAlloc, Layout};
+    use core::panic::PanicInfo;
+
+    use crate::libc;
+
+    struct Malloc;
+
+    // SAFETY: malloc's blocks are aligned to two words; for more there is posix_memalign.
+    unsafe impl GlobalAlloc for Malloc {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            if layout.align() <= 2 * size_of::<usize>() {
+                return libc::malloc(layout.size()).cast();
+            }
+            let mut block = core::ptr::null_mut();
+            match libc::posix_memalign(&raw mut block, layout.align(), layout.size()) {
+                0 => block.cast(),
+                _ => core::ptr::null_mut(),
+            }
+        }
+
+        unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
+            libc::free(block.cast());
+        }
+
+        unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+            if layout.align() <= 2 * size_of::<usize>() {
+                return libc::realloc(block.cast(), size).cast();
+            }
+            // SAFETY: the alignment is that of a layout.
+            let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+            if !new.is_null() {
+                core::ptr::copy_nonoverlapping(block, new, size.min(layout.size()));
+                self.dealloc(block, layout);
+            }
+            new
+        }
+    }
+
+    #[global_allocator]
+    static MALLOC: Malloc = Malloc;
+
+    #[panic_handler]
+    fn panic(_: &PanicInfo) -> ! {
+        // SAFETY: abort has no conditions.
+        unsafe { libc::abort() }
+    }
+
+    // What the compiled core library names for unwinding; never called, because nothing unwinds. Hidden, so that nobody
+    // else in the process can mean them.
+    core::arch::global_asm!(
+        ".globl rust_eh_personality, _Unwind_Resume",
+        ".hidden rust_eh_personality, _Unwind_Resume",
+        "rust_eh_personality:",
+        "_Unwind_Resume:",
+        #[cfg(target_arch = "x86_64")]
+        "ud2",
+        #[cfg(target_arch = "aarch64")]
+        "brk #1",
+    );
+}

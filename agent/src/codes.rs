@@ -1,0 +1,217 @@
+//! What is known of each code object: whether the session wants it, and its names. Kept in the code object itself, in the
+//! slot that CPython has for such things (`co_extra`), so that it goes when the code object goes and a new one at the same
+//! address knows nothing of it.
+//!
+//! A slot holds null, or an odd number (a session that does not want the code), or the address of a [`Code`].
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ffi::{CStr, c_char, c_void};
+use core::ptr::null_mut;
+
+use crate::gil::Guarded;
+use crate::python::{Owned, Ptr, api, number};
+use crate::session::LIVE;
+
+/// A code object that a session wants.
+pub(crate) struct Code {
+    /// The session that wants it.
+    session: usize,
+    /// The code object, which owns this.
+    object: Ptr,
+    /// Its names as UTF-8 with a NUL, owned by its strings or by `own`.
+    pub(crate) filename: *const c_char,
+    pub(crate) name: *const c_char,
+    /// The name itself before 3.11, where code objects have no other.
+    pub(crate) qualname: *const c_char,
+    /// `co_firstlineno`.
+    pub(crate) first_line: i32,
+    /// `co_flags`.
+    pub(crate) flags: i64,
+    /// The last line that was asked for, and its offset in the code.
+    pub(crate) line: (i32, i32),
+    own: Vec<Box<[u8]>>,
+    before: *mut Code,
+    after: *mut Code,
+}
+
+/// A generator, a coroutine or an asynchronous generator, by `co_flags`.
+pub(crate) const RESUMABLE: i64 = 0x20 | 0x80 | 0x200;
+/// A coroutine, also one that `types.coroutine` made of a generator.
+pub(crate) const COROUTINE: i64 = 0x80 | 0x100 | 0x200;
+
+struct Known {
+    /// Our slot's number, once it was asked for.
+    slot: Option<isize>,
+    /// The first of all records.
+    first: *mut Code,
+}
+
+static KNOWN: Guarded<Known> = Guarded::new(Known {
+    slot: None,
+    first: null_mut(),
+});
+
+/// Makes sure of the slot. False when the interpreter has none left (there are 255).
+pub(crate) unsafe fn prepare() -> bool {
+    let known = KNOWN.get();
+    if (*known).slot.is_none() {
+        let slot = (api().PyUnstable_Eval_RequestCodeExtraIndex)(release);
+        (*known).slot = (slot >= 0).then_some(slot);
+    }
+    (*known).slot.is_some()
+}
+
+/// The record of a code object, or nothing when the session does not want it.
+#[inline]
+pub(crate) unsafe fn wanted(object: Ptr) -> Option<*mut Code> {
+    let slot = (*KNOWN.get()).slot?;
+    let session = (*LIVE.get()).number;
+    let mut kept = null_mut();
+    if (api().PyUnstable_Code_GetExtra)(object, slot, &raw mut kept) != 0 {
+        (api().PyErr_Clear)();
+        return None;
+    }
+    if kept as usize & 1 == 1 {
+        if kept as usize >> 1 == session {
+            return None;
+        }
+    } else if !kept.is_null() {
+        let code: *mut Code = kept.cast();
+        if (*code).session == session {
+            return Some(code);
+        }
+    }
+    decide(object, slot, session)
+}
+
+#[cold]
+unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> {
+    let live = LIVE.get();
+    let Some(code) = read(object, session) else {
+        (*live).dropped += 1;
+        return None;
+    };
+    let accepted = (*live).filter.accepts(
+        CStr::from_ptr(code.filename).to_bytes(),
+        CStr::from_ptr(code.name).to_bytes(),
+    );
+    let code = if accepted {
+        Box::into_raw(code)
+    } else {
+        null_mut()
+    };
+    let kept = if accepted {
+        code.cast()
+    } else {
+        without_provenance(session << 1 | 1)
+    };
+    // What was in the slot before is given to `release`.
+    if (api().PyUnstable_Code_SetExtra)(object, slot, kept) != 0 {
+        (api().PyErr_Clear)();
+        if accepted {
+            drop(Box::from_raw(code));
+        }
+        (*live).dropped += 1;
+        return None;
+    }
+    if !accepted {
+        return None;
+    }
+    let known = KNOWN.get();
+    (*code).after = (*known).first;
+    if !(*known).first.is_null() {
+        (*(*known).first).before = code;
+    }
+    (*known).first = code;
+    Some(code)
+}
+
+fn without_provenance(value: usize) -> *mut c_void {
+    core::ptr::without_provenance_mut(value)
+}
+
+unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
+    let code = Owned::borrowed(object)?;
+    let mut own = Vec::new();
+    let filename = utf8(&code, c"co_filename", &mut own)?;
+    let name = utf8(&code, c"co_name", &mut own)?;
+    let qualname = utf8(&code, c"co_qualname", &mut own).unwrap_or(name);
+    let integer = |name| {
+        let value = code.attribute(name);
+        number(value.map_or(null_mut(), |value| value.as_ptr()), 0)
+    };
+    Some(Box::new(Code {
+        session,
+        object,
+        filename,
+        name,
+        qualname,
+        first_line: i32::try_from(integer(c"co_firstlineno")).unwrap_or(0),
+        flags: integer(c"co_flags"),
+        line: (0, -1),
+        own,
+        before: null_mut(),
+        after: null_mut(),
+    }))
+}
+
+/// A string attribute as UTF-8. A string with lone surrogates (a file name that is not UTF-8) has no such form; its bytes
+/// are then those of the file system, kept in `own`.
+unsafe fn utf8(code: &Owned, name: &CStr, own: &mut Vec<Box<[u8]>>) -> Option<*const c_char> {
+    let text = code.attribute(name)?;
+    let kept = (api().PyUnicode_AsUTF8)(text.as_ptr());
+    if !kept.is_null() {
+        return Some(kept);
+    }
+    (api().PyErr_Clear)();
+    let encoded = Owned::take((api().PyUnicode_EncodeFSDefault)(text.as_ptr()))?;
+    let bytes = CStr::from_ptr((api().PyBytes_AsString)(encoded.as_ptr()));
+    let bytes: Box<[u8]> = bytes.to_bytes_with_nul().into();
+    let kept = bytes.as_ptr().cast();
+    own.push(bytes);
+    Some(kept)
+}
+
+impl Code {
+    /// The line of an offset in bytes into the code, which is where the frame is; the first line where there is none.
+    pub(crate) unsafe fn line_at(&mut self, offset: i32) -> i32 {
+        if self.line.1 != offset {
+            let line = (api().PyCode_Addr2Line)(self.object, offset);
+            self.line = (if line < 0 { self.first_line } else { line }, offset);
+        }
+        self.line.0
+    }
+}
+
+/// Called by the interpreter with the contents of a slot that goes, with its lock held.
+unsafe extern "C" fn release(kept: *mut c_void) {
+    if kept.is_null() || kept as usize & 1 == 1 {
+        return;
+    }
+    let code: *mut Code = kept.cast();
+    if !(*code).after.is_null() {
+        (*(*code).after).before = (*code).before;
+    }
+    if (*code).before.is_null() {
+        (*KNOWN.get()).first = (*code).after;
+    } else {
+        (*(*code).before).after = (*code).after;
+    }
+    drop(Box::from_raw(code));
+}
+
+/// Forgets all of them.
+pub(crate) unsafe fn forget() {
+    let known = KNOWN.get();
+    let Some(slot) = (*known).slot else { return };
+    while !(*known).first.is_null() {
+        let before = (*known).first;
+        if (api().PyUnstable_Code_SetExtra)((*before).object, slot, null_mut()) != 0
+            || (*known).first == before
+        {
+            (api().PyErr_Clear)();
+            return;
+        }
+    }
+}

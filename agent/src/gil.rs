@@ -1,0 +1,89 @@
+//! The interpreter's lock: what it guards, and how the native thread takes it.
+//!
+//! Taking it from a thread that Python does not know is safe only while the interpreter lives. After that, CPython ends
+//! such a thread (up to 3.13), hangs it (3.14) or crashes (when all is torn down). So there is a gate: before the
+//! interpreter ends, a function that it calls at exit closes the gate, and waits, without the lock, for the native thread
+//! to be out.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::python::api;
+use crate::thread::{wait_while, wake};
+
+/// What belongs to who holds the interpreter's lock.
+pub(crate) struct Guarded<T>(UnsafeCell<T>);
+
+// SAFETY: the lock is the promise of `get`'s callers.
+unsafe impl<T> Sync for Guarded<T> {}
+
+impl<T> Guarded<T> {
+    pub(crate) const fn new(value: T) -> Guarded<T> {
+        Guarded(UnsafeCell::new(value))
+    }
+
+    /// Where it is. The caller holds the lock, and keeps no reference into it while it calls anything that may let the
+    /// interpreter run other code.
+    #[inline(always)]
+    pub(crate) const fn get(&self) -> *mut T {
+        self.0.get()
+    }
+}
+
+static CLOSED: AtomicBool = AtomicBool::new(false);
+/// 1 while the native thread takes or has the lock.
+static INSIDE: AtomicU32 = AtomicU32::new(0);
+
+/// Runs something on the native thread with the lock, unless the interpreter is ending.
+pub(crate) fn with<R>(work: impl FnOnce() -> R) -> Option<R> {
+    INSIDE.store(1, Ordering::SeqCst);
+    // SAFETY: the interpreter lives as long as the gate is open, and `close` waits for us.
+    let result = unsafe {
+        if CLOSED.load(Ordering::SeqCst)
+            || (api().Py_IsInitialized)() == 0
+            || (api().Py_IsFinalizing)() != 0
+        {
+            None
+        } else {
+            let state = (api().PyGILState_Ensure)();
+            let result = work();
+            (api().PyGILState_Release)(state);
+            Some(result)
+        }
+    };
+    INSIDE.store(0, Ordering::SeqCst);
+    wake(&INSIDE);
+    result
+}
+
+/// Whether the gate is closed.
+pub(crate) fn is_closed() -> bool {
+    CLOSED.load(Ordering::SeqCst)
+}
+
+/// Opens the gate: an interpreter lives, for the caller runs in it.
+pub(crate) fn open() {
+    CLOSED.store(false, Ordering::SeqCst);
+}
+
+/// Closes the gate. The caller holds the lock; it is given up while the native thread is inside, for two seconds at most.
+pub(crate) unsafe fn close() {
+    CLOSED.store(true, Ordering::SeqCst);
+    if INSIDE.load(Ordering::SeqCst) == 0 {
+        return;
+    }
+    without(|| wait_while(&INSIDE, 1, 2000));
+}
+
+/// In a fork's child: the native thread is not there any longer, wherever it was.
+pub(crate) fn forget_the_thread() {
+    INSIDE.store(0, Ordering::SeqCst);
+}
+
+/// Runs something without the lock, which the caller holds.
+pub(crate) unsafe fn without<R>(work: impl FnOnce() -> R) -> R {
+    let state = (api().PyEval_SaveThread)();
+    let result = work();
+    (api().PyEval_RestoreThread)(state);
+    result
+}

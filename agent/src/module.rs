@@ -1,0 +1,329 @@
+//! The extension module: what is imported, what it offers, and what calls it back for the agent's own upkeep: before and
+//! after forks, and at exit.
+
+use alloc::ffi::CString;
+use alloc::format;
+use alloc::string::String;
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::mem::transmute;
+use core::ptr::{null, null_mut};
+
+use pystap_agent_protocol::PROTOCOL;
+
+use crate::control::{self, CONTROL};
+use crate::gil::{self, Guarded};
+use crate::python::{
+    self, METH_KEYWORDS, METH_NOARGS, METH_VARARGS, Method, ModuleDefinition, Owned, Ptr, api,
+    exception, none,
+};
+use crate::session;
+
+/// Version of the package, and of the protocol.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The same for whoever reads our file: `VERSION/PROTOCOL` with a NUL.
+#[unsafe(no_mangle)]
+#[used]
+static pystap_agent_version: [u8; 16] = version_text();
+
+const fn version_text() -> [u8; 16] {
+    let mut text = [0; 16];
+    let version = VERSION.as_bytes();
+    assert!(version.len() < 12 && PROTOCOL < 100);
+    let mut at = 0;
+    while at < version.len() {
+        text[at] = version[at];
+        at += 1;
+    }
+    text[at] = b'/';
+    if PROTOCOL >= 10 {
+        at += 1;
+        text[at] = b'0' + (PROTOCOL / 10) as u8;
+    }
+    text[at + 1] = b'0' + (PROTOCOL % 10) as u8;
+    text
+}
+
+static METHODS: [Method; 3] = [
+    Method {
+        name: c"start".as_ptr(),
+        function: start as *const c_void,
+        flags: METH_VARARGS | METH_KEYWORDS,
+        doc: c"start(dormant, follow=None)\n\nWait for pystap on a socket.".as_ptr(),
+    },
+    Method {
+        name: c"status".as_ptr(),
+        function: status as *const c_void,
+        flags: METH_NOARGS,
+        doc: c"status()\n\nWhat the agent is doing, as a dictionary.".as_ptr(),
+    },
+    Method::END,
+];
+
+/// A definition belongs to the interpreter once the module is made.
+struct Definition(ModuleDefinition);
+// SAFETY: only the interpreter touches it, under its lock.
+unsafe impl Sync for Definition {}
+
+static DEFINITION: Guarded<Definition> = Guarded::new(Definition(ModuleDefinition {
+    // One reference, for the object is static.
+    base: [1, 0, 0, 0, 0],
+    name: c"_pystap_agent".as_ptr(),
+    doc: c"pystap's agent in this process.".as_ptr(),
+    size: -1,
+    methods: (&raw const METHODS).cast(),
+    rest: [0; 4],
+}));
+
+/// `PYTHON_API_VERSION` of every CPython 3.
+const API_VERSION: c_int = 1013;
+
+/// Called by the interpreter on import, with its lock held.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn PyInit__pystap_agent() -> Ptr {
+    if let Err(problem) = prepare() {
+        raise_import_error(&problem);
+        return null_mut();
+    }
+    (api().PyModule_Create2)(&raw mut (*DEFINITION.get()).0, API_VERSION)
+}
+
+/// What `start` does, for a debugger that has loaded the library without an import, on a thread that holds the lock.
+/// 0, or -1 when it could not.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pystap_agent_start(dormant: c_int) -> c_int {
+    match prepare().and_then(|()| begin(dormant != 0, None)) {
+        Ok(()) => 0,
+        Err(_) => -1,
+    }
+}
+
+/// Finds the interpreter's functions and looks whether it is one that we know.
+unsafe fn prepare() -> Result<(), String> {
+    let step =
+        "trace this program without the agent, or run it with CPython 3.9 to 3.15 as usually built";
+    python::find().map_err(|missing| {
+        format!(
+            "pystap's agent works in CPython 3.9 to 3.15 only, and this interpreter has no {}; {step}",
+            missing.to_string_lossy()
+        )
+    })?;
+    let ([major, minor, _], text) = python::version();
+    let text = String::from_utf8_lossy(text);
+    let implementation = implementation();
+    let first_words = text.split(" (").next().unwrap_or_default();
+    if implementation != "cpython" || major != 3 || !(9..=15).contains(&minor) {
+        return Err(format!(
+            "pystap's agent works in CPython 3.9 to 3.15 only, and this is {implementation} {first_words}; {step}"
+        ));
+    }
+    if text.contains("free-threading") {
+        return Err(format!(
+            "pystap's agent does not work in free-threaded builds, and this is one of {first_words}; {step}"
+        ));
+    }
+    Ok(())
+}
+
+/// `sys.implementation.name`.
+pub(crate) unsafe fn implementation() -> String {
+    let name = Owned::borrowed((api().PySys_GetObject)(c"implementation".as_ptr()))
+        .and_then(|implementation| implementation.attribute(c"name"));
+    let Some(name) = name else {
+        return String::from("unknown");
+    };
+    let text = (api().PyUnicode_AsUTF8)(name.as_ptr());
+    if text.is_null() {
+        (api().PyErr_Clear)();
+        return String::from("unknown");
+    }
+    CStr::from_ptr(text).to_string_lossy().into_owned()
+}
+
+/// Raises `ImportError` in whatever interpreter this is: PyPy has the function under another name, and not the rest of
+/// what [`api`] needs.
+unsafe fn raise_import_error(problem: &str) {
+    type SetString = unsafe extern "C" fn(Ptr, *const c_char);
+    let Ok(problem) = CString::new(problem) else {
+        return;
+    };
+    for (function, kind) in [
+        (c"PyErr_SetString", c"PyExc_ImportError"),
+        (c"PyPyErr_SetString", c"PyPyExc_ImportError"),
+    ] {
+        let (function, kind) = (python::symbol(function), python::symbol(kind));
+        if !function.is_null() && !kind.is_null() {
+            let set_string = transmute::<*mut c_void, SetString>(function);
+            set_string(exception(kind.cast()), problem.as_ptr());
+            return;
+        }
+    }
+}
+
+unsafe extern "C" fn start(_: Ptr, positional: Ptr, named: Ptr) -> Ptr {
+    let argument = |position: isize, name: &CStr| {
+        if position < (api().PyTuple_Size)(positional) {
+            return (api().PyTuple_GetItem)(positional, position);
+        }
+        if named.is_null() {
+            return null_mut();
+        }
+        (api().PyDict_GetItemString)(named, name.as_ptr())
+    };
+    let dormant = argument(0, c"dormant");
+    if dormant.is_null() {
+        let usage = c"start() needs dormant: True to stay, False to go after one session";
+        (api().PyErr_SetString)(exception(api().PyExc_TypeError), usage.as_ptr());
+        return null_mut();
+    }
+    let dormant = (api().PyObject_IsTrue)(dormant);
+    if dormant < 0 {
+        return null_mut();
+    }
+    let follow = argument(1, c"follow");
+    let follow = if follow.is_null() || follow == api()._Py_NoneStruct {
+        None
+    } else {
+        let text = (api().PyUnicode_AsUTF8)(follow);
+        if text.is_null() {
+            return null_mut();
+        }
+        Some(CStr::from_ptr(text).to_string_lossy().into_owned())
+    };
+    if let Err(problem) = begin(dormant != 0, follow) {
+        let problem = CString::new(problem).unwrap_or_default();
+        (api().PyErr_SetString)(exception(api().PyExc_RuntimeError), problem.as_ptr());
+        return null_mut();
+    }
+    none()
+}
+
+/// Opens the socket, starts the thread, and registers for forks and exit.
+unsafe fn begin(dormant: bool, follow: Option<String>) -> Result<(), String> {
+    if (api().PyInterpreterState_Get)() != (api().PyInterpreterState_Main)() {
+        return Err(String::from(
+            "pystap's agent was started in a subinterpreter, whose calls it does not see; start it in the main one",
+        ));
+    }
+    register_hooks();
+    control::start(dormant, follow).map_err(|reason| {
+        format!("pystap's agent cannot wait for pystap: {reason}; the program goes on untraced")
+    })
+}
+
+static BEFORE_FORK: Method = Method {
+    name: c"before_fork".as_ptr(),
+    function: before_fork as *const c_void,
+    flags: METH_NOARGS,
+    doc: null(),
+};
+static AFTER_FORK_IN_PARENT: Method = Method {
+    name: c"after_fork_in_parent".as_ptr(),
+    function: after_fork_in_parent as *const c_void,
+    flags: METH_NOARGS,
+    doc: null(),
+};
+static AFTER_FORK_IN_CHILD: Method = Method {
+    name: c"after_fork_in_child".as_ptr(),
+    function: after_fork_in_child as *const c_void,
+    flags: METH_NOARGS,
+    doc: null(),
+};
+static AT_EXIT: Method = Method {
+    name: c"at_exit".as_ptr(),
+    function: at_exit as *const c_void,
+    flags: METH_NOARGS,
+    doc: null(),
+};
+
+/// The interpreter that has our hooks. They stay with it: it has no way to take them back, and they do nothing while
+/// there is no thread.
+static HOOKED: Guarded<usize> = Guarded::new(0);
+
+unsafe fn register_hooks() -> Option<()> {
+    let interpreter = (api().PyInterpreterState_Get)() as usize;
+    if gil::is_closed() {
+        // Another interpreter than the one that has ended, though maybe at the same address.
+        *HOOKED.get() = 0;
+        gil::open();
+    }
+    if *HOOKED.get() == interpreter {
+        return Some(());
+    }
+    let function = |method: &'static Method| {
+        Owned::take((api().PyCFunction_NewEx)(method, null_mut(), null_mut()))
+    };
+    // Both are built in, so importing them runs no code of the program.
+    let posix = Owned::take((api().PyImport_ImportModule)(c"posix".as_ptr()))?;
+    let named = Owned::take((api().PyDict_New)())?;
+    for (name, method) in [
+        (c"before", &BEFORE_FORK),
+        (c"after_in_parent", &AFTER_FORK_IN_PARENT),
+        (c"after_in_child", &AFTER_FORK_IN_CHILD),
+    ] {
+        let function = function(method)?;
+        (api().PyDict_SetItemString)(named.as_ptr(), name.as_ptr(), function.as_ptr());
+    }
+    let nothing = Owned::take((api().PyTuple_New)(0))?;
+    let register = posix.attribute(c"register_at_fork")?;
+    Owned::take((api().PyObject_Call)(
+        register.as_ptr(),
+        nothing.as_ptr(),
+        named.as_ptr(),
+    ))?;
+    let atexit = Owned::take((api().PyImport_ImportModule)(c"atexit".as_ptr()))?;
+    atexit
+        .attribute(c"register")?
+        .call(&[&function(&AT_EXIT)?])?;
+    *HOOKED.get() = interpreter;
+    Some(())
+}
+
+unsafe extern "C" fn before_fork(_: Ptr, _: Ptr) -> Ptr {
+    control::before_fork();
+    none()
+}
+
+unsafe extern "C" fn after_fork_in_parent(_: Ptr, _: Ptr) -> Ptr {
+    control::after_fork_in_parent();
+    none()
+}
+
+unsafe extern "C" fn after_fork_in_child(_: Ptr, _: Ptr) -> Ptr {
+    control::after_fork_in_child();
+    none()
+}
+
+unsafe extern "C" fn at_exit(_: Ptr, _: Ptr) -> Ptr {
+    gil::close();
+    none()
+}
+
+unsafe extern "C" fn status(_: Ptr, _: Ptr) -> Ptr {
+    let Some(dictionary) = Owned::take((api().PyDict_New)()) else {
+        return none();
+    };
+    let set = |name: &CStr, value: Option<Owned>| {
+        if let Some(value) = value {
+            (api().PyDict_SetItemString)(dictionary.as_ptr(), name.as_ptr(), value.as_ptr());
+        }
+    };
+    let flag = |value: bool| {
+        Owned::borrowed(if value {
+            api()._Py_TrueStruct
+        } else {
+            api()._Py_FalseStruct
+        })
+    };
+    let account = session::account();
+    let count = |value: u64| Owned::integer(i64::try_from(value).unwrap_or(i64::MAX));
+    set(c"version", Owned::text(VERSION));
+    set(c"protocol", Owned::integer(i64::from(PROTOCOL)));
+    set(c"socket", Owned::text(&control::name(&*CONTROL.get())));
+    set(c"running", flag(control::is_running()));
+    set(c"dormant", flag(control::is_dormant()));
+    set(c"session", flag((*session::LIVE.get()).on));
+    set(c"entries", count(account.entries));
+    set(c"returns", count(account.returns));
+    set(c"dropped", count(account.dropped));
+    dictionary.into_ptr()
+}

@@ -1,0 +1,213 @@
+//! Calls through `sys.monitoring` (3.12 and later): a tool id of our own, six events, and a C function for each.
+//!
+//! A callback of code that no filter wants returns `DISABLE`, and the interpreter does not call it again for that
+//! instruction. `PY_UNWIND` and `PY_THROW` belong to no instruction: up to 3.14 `DISABLE` from them is an error that also
+//! takes the callback away, from 3.15 on they can be disabled for a code object as well. Events are named, because their
+//! numbers differ by version.
+
+use core::ffi::{CStr, c_long};
+use core::ptr::null_mut;
+
+use pystap_agent_protocol::Refused;
+
+use crate::emit::{Outcome, Place, entry, exit};
+use crate::gil::Guarded;
+use crate::marks::{EXCEPTION, SUSPENSION};
+use crate::python::{Method, Owned, Ptr, api, number};
+use crate::session::{LIVE, failed, refused};
+
+/// Tool ids in the order in which they are tried: those without a conventional owner first, a debugger's last.
+const TOOL_IDS: [c_long; 6] = [4, 3, 2, 5, 1, 0];
+
+/// The events and who handles them.
+const EVENTS: [(&CStr, &Method); 6] = [
+    (c"PY_START", &ON_START),
+    (c"PY_RESUME", &ON_RESUME),
+    (c"PY_RETURN", &ON_RETURN),
+    (c"PY_YIELD", &ON_YIELD),
+    (c"PY_UNWIND", &ON_UNWIND),
+    (c"PY_THROW", &ON_THROW),
+];
+
+static ON_START: Method = Method::fast(c"start", on_start);
+static ON_RESUME: Method = Method::fast(c"resume", on_resume);
+static ON_RETURN: Method = Method::fast(c"return", on_return);
+static ON_YIELD: Method = Method::fast(c"yield", on_yield);
+static ON_UNWIND: Method = Method::fast(c"unwind", on_unwind);
+static ON_THROW: Method = Method::fast(c"throw", on_throw);
+
+/// What the callbacks need, and what has to be given back.
+struct Registered {
+    /// `sys.monitoring.DISABLE`, and what `PY_UNWIND` and `PY_THROW` return instead.
+    disable: Ptr,
+    disable_global: Ptr,
+    monitoring: Option<Owned>,
+    tool: Option<c_long>,
+}
+
+static REGISTERED: Guarded<Registered> = Guarded::new(Registered {
+    disable: null_mut(),
+    disable_global: null_mut(),
+    monitoring: None,
+    tool: None,
+});
+
+/// Switches the events on, and gives the tool id.
+pub(crate) unsafe fn start() -> Result<u32, Refused> {
+    let registered = REGISTERED.get();
+    let monitoring = Owned::borrowed((api().PySys_GetObject)(c"monitoring".as_ptr()))
+        .ok_or_else(|| failed("sys.monitoring"))?;
+    let tool = take_tool(&monitoring)?;
+    let disable = monitoring.attribute(c"DISABLE");
+    let disable = disable.ok_or_else(|| failed("sys.monitoring.DISABLE"))?;
+    (*registered).disable = disable.into_ptr();
+    let ([major, minor, _], _) = crate::python::version();
+    (*registered).disable_global = if (major, minor) >= (3, 15) {
+        (*registered).disable
+    } else {
+        api()._Py_NoneStruct
+    };
+    (*registered).tool = Some(tool);
+    let result = register(&monitoring, tool);
+    (*registered).monitoring = Some(monitoring);
+    match result {
+        Some(()) => Ok(u32::try_from(tool).unwrap_or(0)),
+        None => {
+            stop();
+            Err(failed("the registration with sys.monitoring"))
+        }
+    }
+}
+
+unsafe fn take_tool(monitoring: &Owned) -> Result<c_long, Refused> {
+    let use_tool_id = monitoring.attribute(c"use_tool_id");
+    let get_tool = monitoring.attribute(c"get_tool");
+    let (Some(use_tool_id), Some(get_tool), Some(name)) =
+        (use_tool_id, get_tool, Owned::text("pystap"))
+    else {
+        return Err(failed("sys.monitoring.use_tool_id"));
+    };
+    let mut owners = alloc::vec::Vec::new();
+    for tool in TOOL_IDS {
+        let Some(id) = Owned::integer(tool) else {
+            continue;
+        };
+        if use_tool_id.call(&[&id, &name]).is_some() {
+            return Ok(tool);
+        }
+        let owner = get_tool.call(&[&id]);
+        let owner = owner.map(|owner| {
+            let text = (api().PyUnicode_AsUTF8)(owner.as_ptr());
+            if text.is_null() {
+                (api().PyErr_Clear)();
+                return alloc::string::String::from("?");
+            }
+            CStr::from_ptr(text).to_string_lossy().into_owned()
+        });
+        owners.extend(owner);
+    }
+    owners.sort();
+    Err(refused(
+        alloc::format!(
+            "all tool ids of sys.monitoring are taken ({}), so the agent cannot register for calls",
+            owners.join(", ")
+        ),
+        "stop one of these tools in the program, or start the program without it",
+    ))
+}
+
+/// Callbacks first, then events, then the restart: what another tool, or an earlier session with the same id, has
+/// disabled for this id would stay so otherwise.
+unsafe fn register(monitoring: &Owned, tool: c_long) -> Option<()> {
+    let tool = Owned::integer(tool)?;
+    let register_callback = monitoring.attribute(c"register_callback")?;
+    let events = monitoring.attribute(c"events")?;
+    let mut all = 0;
+    for (name, method) in EVENTS {
+        let event = events.attribute(name)?;
+        let callback = Owned::take((api().PyCFunction_NewEx)(method, null_mut(), null_mut()))?;
+        register_callback.call(&[&tool, &event, &callback])?;
+        all |= number(event.as_ptr(), 0);
+    }
+    let all = Owned::integer(all)?;
+    monitoring.attribute(c"set_events")?.call(&[&tool, &all])?;
+    monitoring.attribute(c"restart_events")?.call(&[])?;
+    Some(())
+}
+
+/// Gives everything back.
+pub(crate) unsafe fn stop() {
+    let registered = REGISTERED.get();
+    if let (Some(monitoring), Some(tool)) =
+        ((*registered).monitoring.take(), (*registered).tool.take())
+    {
+        unregister(&monitoring, tool);
+        drop(Owned::take((*registered).disable));
+        (*registered).disable = null_mut();
+    }
+}
+
+/// Each step by itself, so that one that fails leaves the others.
+unsafe fn unregister(monitoring: &Owned, tool: c_long) -> Option<()> {
+    let tool = Owned::integer(tool)?;
+    let nothing = Owned::integer(0)?;
+    if let Some(set_events) = monitoring.attribute(c"set_events") {
+        set_events.call(&[&tool, &nothing]);
+    }
+    if let (Some(register_callback), Some(events), Some(none)) = (
+        monitoring.attribute(c"register_callback"),
+        monitoring.attribute(c"events"),
+        Owned::borrowed(api()._Py_NoneStruct),
+    ) {
+        for (name, _) in EVENTS {
+            if let Some(event) = events.attribute(name) {
+                register_callback.call(&[&tool, &event, &none]);
+            }
+        }
+    }
+    if let Some(free_tool_id) = monitoring.attribute(c"free_tool_id") {
+        free_tool_id.call(&[&tool]);
+    }
+    Some(())
+}
+
+/// Every callback gets the code object and the offset of the instruction in bytes first.
+macro_rules! callback {
+    ($name:ident, $handle:ident, $place:expr, $flags:expr, $unwanted:ident) => {
+        unsafe extern "C" fn $name(_: Ptr, arguments: *const Ptr, count: isize) -> Ptr {
+            if count >= 2 && (*LIVE.get()).on {
+                let place: unsafe fn(*const Ptr) -> Place = $place;
+                let outcome = $handle(*arguments, null_mut(), place(arguments), $flags);
+                if outcome == Outcome::Unwanted {
+                    // A reference is due; `None` and `DISABLE` are both older than we are, and the latter is no
+                    // immortal in every version.
+                    let answer = (*REGISTERED.get()).$unwanted;
+                    (api().Py_IncRef)(answer);
+                    return answer;
+                }
+            }
+            none_now()
+        }
+    };
+}
+
+unsafe fn first(_: *const Ptr) -> Place {
+    Place::First
+}
+
+unsafe fn offset(arguments: *const Ptr) -> Place {
+    Place::Object(*arguments.add(1))
+}
+
+/// `None` is immortal in every version that has `sys.monitoring`.
+#[inline(always)]
+unsafe fn none_now() -> Ptr {
+    api()._Py_NoneStruct
+}
+
+callback!(on_start, entry, first, 0, disable);
+callback!(on_resume, entry, offset, SUSPENSION, disable);
+callback!(on_return, exit, offset, 0, disable);
+callback!(on_yield, exit, offset, SUSPENSION, disable);
+callback!(on_unwind, exit, offset, EXCEPTION, disable_global);
+callback!(on_throw, entry, offset, SUSPENSION, disable_global);

@@ -1,0 +1,331 @@
+//! The interpreter's C functions, found by name in the process when the module is loaded. By name and not by the linker,
+//! for three reasons: some exist in some versions only, others changed their names, and an interpreter that is none of
+//! ours can be refused in words instead of by the dynamic linker.
+#![allow(non_snake_case)]
+
+use core::ffi::{CStr, c_char, c_int, c_long, c_longlong, c_void};
+use core::mem::MaybeUninit;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use crate::libc;
+
+/// What every object begins with. Only the two fields that all versions agree on.
+#[repr(C)]
+pub(crate) struct Object {
+    references: isize,
+    kind: *mut Object,
+}
+
+/// A pointer to an object.
+pub(crate) type Ptr = *mut Object;
+/// `PyThreadState`, `PyInterpreterState`, `PyFrameObject`: opaque, for their fields move.
+pub(crate) type ThreadState = *mut c_void;
+pub(crate) type Interpreter = *mut c_void;
+/// `Py_tracefunc`.
+pub(crate) type TraceFunction = unsafe extern "C" fn(Ptr, Ptr, c_int, Ptr) -> c_int;
+/// `_PyCFunctionFast`.
+pub(crate) type FastCall = unsafe extern "C" fn(Ptr, *const Ptr, isize) -> Ptr;
+
+/// `PyMethodDef`.
+#[repr(C)]
+pub(crate) struct Method {
+    pub(crate) name: *const c_char,
+    pub(crate) function: *const c_void,
+    pub(crate) flags: c_int,
+    pub(crate) doc: *const c_char,
+}
+// SAFETY: made once and never changed.
+unsafe impl Sync for Method {}
+
+pub(crate) const METH_VARARGS: c_int = 1;
+pub(crate) const METH_KEYWORDS: c_int = 2;
+pub(crate) const METH_NOARGS: c_int = 4;
+pub(crate) const METH_FASTCALL: c_int = 0x80;
+
+impl Method {
+    pub(crate) const END: Method = Method {
+        name: core::ptr::null(),
+        function: core::ptr::null(),
+        flags: 0,
+        doc: core::ptr::null(),
+    };
+
+    /// A function that takes positional arguments as an array.
+    pub(crate) const fn fast(name: &'static CStr, function: FastCall) -> Method {
+        Method {
+            name: name.as_ptr(),
+            function: function as *const c_void,
+            flags: METH_FASTCALL,
+            doc: core::ptr::null(),
+        }
+    }
+}
+
+/// `PyModuleDef`, of a module that is made in one step.
+#[repr(C)]
+pub(crate) struct ModuleDefinition {
+    pub(crate) base: [usize; 5],
+    pub(crate) name: *const c_char,
+    pub(crate) doc: *const c_char,
+    pub(crate) size: isize,
+    pub(crate) methods: *const Method,
+    pub(crate) rest: [usize; 4],
+}
+
+macro_rules! functions {
+    (required { $($name:ident: fn($($argument:ty),*) $(-> $result:ty)?;)* }
+     renamed { $($new:ident or $old:ident: fn($($r_argument:ty),*) $(-> $r_result:ty)?;)* }
+     optional { $($maybe:ident: fn($($m_argument:ty),*) $(-> $m_result:ty)?;)* }
+     data { $($datum:ident),* }) => {
+        /// The functions and objects, under the names that Python's documents give them.
+        pub(crate) struct Api {
+            $(pub(crate) $name: unsafe extern "C" fn($($argument),*) $(-> $result)?,)*
+            $(pub(crate) $new: unsafe extern "C" fn($($r_argument),*) $(-> $r_result)?,)*
+            $(pub(crate) $maybe: Option<unsafe extern "C" fn($($m_argument),*) $(-> $m_result)?>,)*
+            $(pub(crate) $datum: Ptr,)*
+        }
+
+        impl Api {
+            /// Looks all of them up; a name that is missing is the error.
+            unsafe fn find() -> Result<Api, &'static CStr> {
+                Ok(Api {
+                    $($name: core::mem::transmute::<*mut c_void, unsafe extern "C" fn($($argument),*) $(-> $result)?>(
+                        required(named(concat!(stringify!($name), "\0")))?),)*
+                    $($new: core::mem::transmute::<*mut c_void, unsafe extern "C" fn($($r_argument),*) $(-> $r_result)?>(
+                        required(named(concat!(stringify!($new), "\0")))
+                            .or_else(|_| required(named(concat!(stringify!($old), "\0"))))?),)*
+                    $($maybe: core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn($($m_argument),*) $(-> $m_result)?>>(
+                        symbol(named(concat!(stringify!($maybe), "\0")))),)*
+                    $($datum: required(named(concat!(stringify!($datum), "\0")))?.cast(),)*
+                })
+            }
+        }
+    };
+}
+
+functions! {
+    required {
+        PyCode_Addr2Line: fn(Ptr, c_int) -> c_int;
+        PyCFunction_NewEx: fn(*const Method, Ptr, Ptr) -> Ptr;
+        PyDict_GetItemString: fn(Ptr, *const c_char) -> Ptr;
+        PyDict_New: fn() -> Ptr;
+        PyDict_SetItemString: fn(Ptr, *const c_char, Ptr) -> c_int;
+        PyErr_Clear: fn();
+        PyErr_Fetch: fn(*mut Ptr, *mut Ptr, *mut Ptr);
+        PyErr_Occurred: fn() -> Ptr;
+        PyErr_Restore: fn(Ptr, Ptr, Ptr);
+        PyErr_SetString: fn(Ptr, *const c_char);
+        PyEval_GetFrame: fn() -> Ptr;
+        PyEval_RestoreThread: fn(ThreadState);
+        PyEval_SaveThread: fn() -> ThreadState;
+        PyFrame_GetBack: fn(Ptr) -> Ptr;
+        PyFrame_GetCode: fn(Ptr) -> Ptr;
+        PyFrame_GetLineNumber: fn(Ptr) -> c_int;
+        PyGILState_Ensure: fn() -> c_int;
+        PyGILState_Release: fn(c_int);
+        PyImport_GetModuleDict: fn() -> Ptr;
+        PyImport_ImportModule: fn(*const c_char) -> Ptr;
+        PyInterpreterState_Get: fn() -> Interpreter;
+        PyInterpreterState_Main: fn() -> Interpreter;
+        PyInterpreterState_ThreadHead: fn(Interpreter) -> ThreadState;
+        PyList_Append: fn(Ptr, Ptr) -> c_int;
+        PyList_GetItem: fn(Ptr, isize) -> Ptr;
+        PyList_SetSlice: fn(Ptr, isize, isize, Ptr) -> c_int;
+        PyList_Size: fn(Ptr) -> isize;
+        PyLong_AsLong: fn(Ptr) -> c_long;
+        PyLong_FromLong: fn(c_long) -> Ptr;
+        PyModule_Create2: fn(*mut ModuleDefinition, c_int) -> Ptr;
+        PyObject_Call: fn(Ptr, Ptr, Ptr) -> Ptr;
+        PyObject_GetAttrString: fn(Ptr, *const c_char) -> Ptr;
+        PyObject_IsTrue: fn(Ptr) -> c_int;
+        PySys_GetObject: fn(*const c_char) -> Ptr;
+        PyThreadState_GetFrame: fn(ThreadState) -> Ptr;
+        PyThreadState_Next: fn(ThreadState) -> ThreadState;
+        PyTuple_GetItem: fn(Ptr, isize) -> Ptr;
+        PyTuple_New: fn(isize) -> Ptr;
+        PyTuple_Size: fn(Ptr) -> isize;
+        PyTuple_SetItem: fn(Ptr, isize, Ptr) -> c_int;
+        PyUnicode_AsUTF8: fn(Ptr) -> *const c_char;
+        PyUnicode_EncodeFSDefault: fn(Ptr) -> Ptr;
+        PyUnicode_FromStringAndSize: fn(*const c_char, isize) -> Ptr;
+        PyBytes_AsString: fn(Ptr) -> *const c_char;
+        Py_DecRef: fn(Ptr);
+        Py_GetVersion: fn() -> *const c_char;
+        Py_IncRef: fn(Ptr);
+        Py_IsInitialized: fn() -> c_int;
+    }
+    renamed {
+        PyUnstable_Code_GetExtra or _PyCode_GetExtra: fn(Ptr, isize, *mut *mut c_void) -> c_int;
+        PyUnstable_Code_SetExtra or _PyCode_SetExtra: fn(Ptr, isize, *mut c_void) -> c_int;
+        PyUnstable_Eval_RequestCodeExtraIndex or _PyEval_RequestCodeExtraIndex:
+            fn(unsafe extern "C" fn(*mut c_void)) -> isize;
+        Py_IsFinalizing or _Py_IsFinalizing: fn() -> c_int;
+    }
+    optional {
+        _PyEval_SetProfile: fn(ThreadState, Option<TraceFunction>, Ptr) -> c_int;
+    }
+    data { _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_ImportError, PyExc_RuntimeError, PyExc_TypeError }
+}
+
+/// The address of a name in the process, or null.
+pub(crate) unsafe fn symbol(name: &CStr) -> *mut c_void {
+    libc::dlsym(null_mut(), name.as_ptr())
+}
+
+unsafe fn required(name: &'static CStr) -> Result<*mut c_void, &'static CStr> {
+    let found = symbol(name);
+    if found.is_null() {
+        Err(name)
+    } else {
+        Ok(found)
+    }
+}
+
+const fn named(text: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(text.as_bytes()) {
+        Ok(name) => name,
+        Err(_) => c"",
+    }
+}
+
+/// Written once, before anything can be called that reads it.
+struct Found(core::cell::UnsafeCell<MaybeUninit<Api>>);
+// SAFETY: see above.
+unsafe impl Sync for Found {}
+
+static API: Found = Found(core::cell::UnsafeCell::new(MaybeUninit::uninit()));
+static IS_FOUND: AtomicBool = AtomicBool::new(false);
+
+/// Finds the functions, if that was not done yet.
+pub(crate) unsafe fn find() -> Result<(), &'static CStr> {
+    if !IS_FOUND.load(Ordering::Acquire) {
+        let api = Api::find()?;
+        (*API.0.get()).write(api);
+        IS_FOUND.store(true, Ordering::Release);
+    }
+    Ok(())
+}
+
+/// The functions. Only after [`find`], which the module's initialisation has called.
+#[inline(always)]
+pub(crate) unsafe fn api() -> &'static Api {
+    (*API.0.get()).assume_init_ref()
+}
+
+/// `None`, as a new reference.
+pub(crate) unsafe fn none() -> Ptr {
+    let none = api()._Py_NoneStruct;
+    (api().Py_IncRef)(none);
+    none
+}
+
+/// The exception type that a `PyExc_` pointer points to.
+pub(crate) unsafe fn exception(pointer: Ptr) -> Ptr {
+    *pointer.cast::<Ptr>()
+}
+
+/// A reference that is given up when it goes out of scope, with the interpreter's lock held.
+pub(crate) struct Owned(Ptr);
+
+impl Owned {
+    /// Takes over a reference. Null, with an exception set, becomes `None` without one.
+    pub(crate) unsafe fn take(object: Ptr) -> Option<Owned> {
+        if object.is_null() {
+            (api().PyErr_Clear)();
+            return None;
+        }
+        Some(Owned(object))
+    }
+
+    /// A further reference to a borrowed object.
+    pub(crate) unsafe fn borrowed(object: Ptr) -> Option<Owned> {
+        if object.is_null() {
+            return None;
+        }
+        (api().Py_IncRef)(object);
+        Some(Owned(object))
+    }
+
+    pub(crate) fn as_ptr(&self) -> Ptr {
+        self.0
+    }
+
+    /// Gives the reference away.
+    pub(crate) fn into_ptr(self) -> Ptr {
+        let object = self.0;
+        core::mem::forget(self);
+        object
+    }
+
+    /// Calls it with positional arguments. The caller knows whose code that is.
+    pub(crate) unsafe fn call(&self, arguments: &[&Owned]) -> Option<Owned> {
+        let tuple = Owned::take((api().PyTuple_New)(arguments.len() as isize))?;
+        for (at, argument) in arguments.iter().enumerate() {
+            (api().Py_IncRef)(argument.0);
+            (api().PyTuple_SetItem)(tuple.0, at as isize, argument.0);
+        }
+        Owned::take((api().PyObject_Call)(self.0, tuple.0, null_mut()))
+    }
+
+    /// Text as a string object.
+    pub(crate) unsafe fn text(text: &str) -> Option<Owned> {
+        Owned::take((api().PyUnicode_FromStringAndSize)(
+            text.as_ptr().cast(),
+            text.len() as isize,
+        ))
+    }
+
+    /// A number as an integer object.
+    pub(crate) unsafe fn integer(value: c_long) -> Option<Owned> {
+        Owned::take((api().PyLong_FromLong)(value))
+    }
+
+    /// An attribute. Only for objects of the interpreter's own types, where that runs no code of the program.
+    pub(crate) unsafe fn attribute(&self, name: &CStr) -> Option<Owned> {
+        Owned::take((api().PyObject_GetAttrString)(self.0, name.as_ptr()))
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // SAFETY: whoever has an `Owned` holds the lock.
+        unsafe { (api().Py_DecRef)(self.0) }
+    }
+}
+
+/// The type of an object.
+pub(crate) unsafe fn type_of(object: Ptr) -> Ptr {
+    (*object).kind
+}
+
+/// Major, minor and micro version, and the whole text, e.g. `3.12.1 (main, ...) [GCC ...]`.
+pub(crate) unsafe fn version() -> ([u32; 3], &'static [u8]) {
+    let text = CStr::from_ptr((api().Py_GetVersion)()).to_bytes();
+    let mut numbers = [0_u32; 3];
+    let mut rest = text.iter().copied().peekable();
+    for number in &mut numbers {
+        while let Some(digit) = rest.next_if(u8::is_ascii_digit) {
+            *number = number
+                .saturating_mul(10)
+                .saturating_add(u32::from(digit - b'0'));
+        }
+        if rest.next_if_eq(&b'.').is_none() {
+            break;
+        }
+    }
+    (numbers, text)
+}
+
+/// What `PyLong_AsLongLong` would give for small numbers, with `fallback` for others.
+pub(crate) unsafe fn number(object: Ptr, fallback: c_longlong) -> c_longlong {
+    if object.is_null() {
+        return fallback;
+    }
+    let value = (api().PyLong_AsLong)(object);
+    if value == -1 && !(api().PyErr_Occurred)().is_null() {
+        (api().PyErr_Clear)();
+        return fallback;
+    }
+    value
+}

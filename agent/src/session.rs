@@ -1,0 +1,175 @@
+//! A session: what pystap asked for, switched on in the interpreter, and off again.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use pystap_agent_protocol::{Kind, Refused, Start, Started, Stopped, Way};
+
+use crate::filter::Filter;
+use crate::gil::Guarded;
+use crate::python::{Owned, api};
+use crate::{codes, monitoring, stacks};
+
+/// What the callbacks look at.
+pub(crate) struct Live {
+    /// Counts sessions, from 1.
+    pub(crate) number: usize,
+    /// Whether a session is on.
+    pub(crate) on: bool,
+    /// Whether functions are told.
+    functions: bool,
+    /// Which; `filtered` when not all.
+    pub(crate) filter: Filter,
+    pub(crate) filtered: bool,
+    /// Whether frames that ran before are announced.
+    pub(crate) announces: bool,
+    /// The account.
+    pub(crate) entries: u64,
+    pub(crate) returns: u64,
+    pub(crate) dropped: u64,
+}
+
+pub(crate) static LIVE: Guarded<Live> = Guarded::new(Live {
+    number: 0,
+    on: false,
+    functions: false,
+    filter: Filter::NONE,
+    filtered: false,
+    announces: false,
+    entries: 0,
+    returns: 0,
+    dropped: 0,
+});
+
+/// How calls are seen in this interpreter.
+pub(crate) fn way(python: [u32; 3]) -> Way {
+    let [major, minor, _] = python;
+    if (major, minor) >= (3, 12) {
+        Way::Monitoring
+    } else {
+        Way::Profile
+    }
+}
+
+/// A refusal in two sentences.
+pub(crate) fn refused(reason: impl Into<String>, next_step: impl Into<String>) -> Refused {
+    Refused {
+        reason: reason.into(),
+        next_step: next_step.into(),
+    }
+}
+
+/// Switches on what is asked for. The caller holds the lock.
+///
+/// # Errors
+/// Why nothing was switched on.
+pub(crate) unsafe fn start(wanted: &Start) -> Result<Started, Refused> {
+    let live = LIVE.get();
+    stop();
+    if !codes::prepare() {
+        return Err(refused(
+            "the interpreter has no free slot for data about code objects, so the agent cannot remember which functions are wanted",
+            "stop another tool that uses code extras in this process (a debugger or a JIT), or restart the program",
+        ));
+    }
+    let functions = wanted.events.contains(&Kind::Function);
+    (*live).number += 1;
+    (*live).filter = Filter::new(&wanted.filters);
+    (*live).filtered = !(*live).filter.is_empty();
+    (*live).announces = wanted.announce_running;
+    (*live).functions = functions;
+    ((*live).entries, (*live).returns, (*live).dropped) = (0, 0, 0);
+    stacks::forget();
+    let (threads, already_running) = running(functions);
+
+    (*live).on = true;
+    let mut tool_id = None;
+    if functions {
+        match monitoring::start() {
+            Ok(id) => tool_id = Some(id),
+            Err(refused) => {
+                stop();
+                return Err(refused);
+            }
+        }
+    }
+    Ok(Started {
+        tool_id,
+        threads,
+        chained_profiler: false,
+        already_running,
+        warnings: Vec::new(),
+    })
+}
+
+/// Switches everything off and forgets it. The caller holds the lock. Does nothing without a session.
+pub(crate) unsafe fn stop() -> Stopped {
+    let live = LIVE.get();
+    let account = account();
+    if !(*live).on {
+        return account;
+    }
+    (*live).on = false;
+    monitoring::stop();
+    stacks::forget();
+    codes::forget();
+    (*live).filter = Filter::NONE;
+    account
+}
+
+/// Without the lock, when the interpreter is ending and nothing in it may be called any longer: the callbacks do nothing
+/// from now on.
+pub(crate) fn silence() -> Stopped {
+    // SAFETY: a word that callbacks read once each, so it matters little when they see it.
+    unsafe {
+        core::ptr::addr_of_mut!((*LIVE.get()).on).write_volatile(false);
+        account()
+    }
+}
+
+/// In a fork's child, where the session goes on: a new account, and the stacks are those of a new process.
+pub(crate) unsafe fn fork() {
+    let live = LIVE.get();
+    ((*live).entries, (*live).returns, (*live).dropped) = (0, 0, 0);
+    stacks::forget();
+}
+
+/// The account so far.
+pub(crate) unsafe fn account() -> Stopped {
+    let live = LIVE.get();
+    Stopped {
+        entries: (*live).entries,
+        returns: (*live).returns,
+        dropped: (*live).dropped,
+    }
+}
+
+/// Python threads but the one that asks, and the wanted frames on their stacks.
+unsafe fn running(functions: bool) -> (u32, u64) {
+    let (mut threads, mut frames) = (0, 0);
+    let mut state = (api().PyInterpreterState_ThreadHead)((api().PyInterpreterState_Get)());
+    while !state.is_null() {
+        let mut next = Owned::take((api().PyThreadState_GetFrame)(state));
+        if next.is_some() {
+            threads += 1;
+        }
+        while let Some(frame) = next.filter(|_| functions) {
+            let code = Owned::take((api().PyFrame_GetCode)(frame.as_ptr()));
+            if code.is_some_and(|code| codes::wanted(code.as_ptr()).is_some()) {
+                frames += 1;
+            }
+            next = Owned::take((api().PyFrame_GetBack)(frame.as_ptr()));
+        }
+        state = (api().PyThreadState_Next)(state);
+    }
+    (threads, frames)
+}
+
+/// What a failed call of the interpreter comes to.
+pub(crate) fn failed(what: &str) -> Refused {
+    refused(
+        format!("the interpreter refused {what}, so its calls cannot be traced"),
+        "look for an audit hook or another tool in the program that forbids it, and trace without that",
+    )
+}

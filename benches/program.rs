@@ -37,6 +37,7 @@ impl Program {
                     number / 20
                 )),
                 function: text(format!("handle_request_{number}")),
+                qualname: None,
             })
         };
         Program {

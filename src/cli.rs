@@ -175,6 +175,15 @@ pub struct Trace {
     /// End with the exit status of the launched command
     #[arg(long, requires = "command")]
     pub exit_with_command: bool,
+    /// Values of functions that --function, --file or --module names, as far as their types are plain. They may be secrets
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "WHICH,…",
+        help_heading = "Agent"
+    )]
+    pub capture: Vec<Captured>,
 }
 
 /// Event kinds and filters.
@@ -313,6 +322,40 @@ pub struct EngineArgs {
     /// Templates and tapsets here add to the built-in ones or override them
     #[arg(long, value_name = "DIRECTORY")]
     pub template_dir: Option<PathBuf>,
+    /// Whether and how the agent comes into play.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+}
+
+/// The agent.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Agent")]
+pub struct AgentArgs {
+    /// Take calls from pystap's agent even where the interpreter has marks of its own
+    #[arg(long, conflicts_with = "no_agent")]
+    pub agent: bool,
+    /// Load nothing into any process: only the interpreters' own marks
+    #[arg(long)]
+    pub no_agent: bool,
+    /// Bring the agent into running processes in this way, where no other is open
+    #[arg(long, value_enum, value_name = "HOW", conflicts_with = "no_agent")]
+    pub inject: Option<Injection>,
+}
+
+/// Ways that are only taken when they are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Injection {
+    /// gdb stops the process and calls functions in it
+    Gdb,
+}
+
+/// Values that can be captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Captured {
+    /// Arguments of calls
+    Args,
+    /// What is returned
+    Return,
 }
 
 /// Engines.
@@ -509,8 +552,10 @@ pub struct List {
 pub enum Exclusion {
     /// Functions with such a name.
     Function(Glob),
-    /// Functions in such files or modules.
+    /// Functions in such files.
     File(Glob),
+    /// Functions in such modules.
+    Module(Glob),
 }
 
 fn parse_regex(text: &str) -> Result<Regex, String> {
@@ -541,7 +586,7 @@ fn parse_exclusion(text: &str) -> Result<Exclusion, String> {
     } else if let Some(glob) = text.strip_prefix("file:") {
         parse_glob(glob).map(Exclusion::File)
     } else if let Some(glob) = text.strip_prefix("module:") {
-        parse_module(glob).map(Exclusion::File)
+        parse_module(glob).map(Exclusion::Module)
     } else if text.contains('/') {
         parse_glob(text).map(Exclusion::File)
     } else {

@@ -25,6 +25,7 @@ fn place(function: &str) -> Arc<Place> {
     Arc::new(Place {
         file: text("app.py"),
         function: text(function),
+        qualname: None,
     })
 }
 
@@ -165,6 +166,7 @@ fn the_extra_return_of_the_init_shim_is_ignored_and_said_to_be_no_event() {
         place: Arc::new(Place {
             file: text("__init__"),
             function: text("__init__"),
+            qualname: None,
         }),
         line: -1,
         duration_ns: None,

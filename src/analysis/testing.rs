@@ -16,6 +16,7 @@ pub(crate) fn place(function: &str) -> Arc<Place> {
     Arc::new(Place {
         file: text("app.py"),
         function: text(function),
+        qualname: None,
     })
 }
 

@@ -291,6 +291,7 @@ fn request(targets: &Targets) -> (Request, Vec<(PathBuf, Option<String>)>) {
             .iter()
             .map(|interpreter| ProbedImage {
                 path: interpreter.path.display().to_string(),
+                provider: PROVIDER,
                 marks: MARKS.map(str::to_owned).to_vec(),
                 library: interpreter.kind == Kind::Library,
             })

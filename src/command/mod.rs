@@ -1,5 +1,6 @@
 //! The subcommands, one file each. What is typed arrives here parsed; ELF and /proc are other rooms' business.
 
+mod agents;
 mod catalogue;
 mod cleanup;
 mod doctor;
@@ -15,6 +16,7 @@ mod trace;
 
 use std::io;
 
+use crate::agent::AgentError;
 use crate::cli::{Cli, Colour, Command, ScriptOf};
 use crate::console::{ColorWhen, Console, Exit, Verbosity};
 use crate::engine::stap::StapError;
@@ -99,6 +101,16 @@ impl From<UprobesError> for Failure {
     fn from(error: UprobesError) -> Self {
         let exit = match error {
             UprobesError::System { .. } => Exit::Failed,
+            _ => Exit::Unready,
+        };
+        Failure::new(exit, error.to_string())
+    }
+}
+
+impl From<AgentError> for Failure {
+    fn from(error: AgentError) -> Self {
+        let exit = match error {
+            AgentError::System { .. } | AgentError::Silent { .. } => Exit::Failed,
             _ => Exit::Unready,
         };
         Failure::new(exit, error.to_string())

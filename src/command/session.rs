@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, never, select, tick, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::agents::SessionAgents;
 use crate::analysis::pairing::Pairing;
 use crate::console::Console;
 use crate::engine::stap::diagnostics::{self, Kind, Loss, Severity};
@@ -148,6 +149,8 @@ pub(super) struct Session<'a> {
     pub(super) launched: Option<Launched>,
     /// To search for processes that start later; `None` when none can be targets.
     pub(super) newcomers: Option<Selection>,
+    /// The agents, where there are any.
+    pub(super) agents: Option<SessionAgents>,
     pub(super) max_events: Option<u64>,
     /// Only calls of at least so many nanoseconds, where the engine does not measure them itself.
     pub(super) minimum: Option<u64>,
@@ -256,6 +259,7 @@ impl Session<'_> {
             }
             if run.stop.is_some() && !run.stopping {
                 run.stopping = true;
+                run.stop_agents();
                 run.session.engine.stop();
             }
         };
@@ -392,6 +396,16 @@ impl Run<'_> {
         }
     }
 
+    /// Switches the agents off: what they have told until then is on its way to the engine.
+    fn stop_agents(&mut self) {
+        if let Some(agents) = &mut self.session.agents {
+            let dropped = agents.stop(self.session.console);
+            if dropped > 0 {
+                self.losses.add(LossStage::Probe, dropped);
+            }
+        }
+    }
+
     /// Writes out what the sink has collected.
     fn flush(&mut self) {
         if self.idle_flush && self.output_error.is_none() {
@@ -423,9 +437,14 @@ impl Run<'_> {
                             "process {} is not traced: {error}",
                             process.pid
                         ));
+                    } else if let Some(agents) = &mut self.session.agents {
+                        agents.newcomer(&process, self.session.console);
                     }
                 }
             }
+        }
+        if let Some(agents) = &mut self.session.agents {
+            agents.look(self.session.console);
         }
         self.session.watch.wait(Some(Duration::ZERO))?;
         if let Some(launched) = &mut self.session.launched {

@@ -56,6 +56,7 @@ fn as_trace(
         compile_only: false,
         kernel: None,
         exit_with_command: false,
+        capture: Vec::new(),
     }
 }
 

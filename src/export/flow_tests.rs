@@ -14,6 +14,7 @@ fn place(function: &str) -> Arc<Place> {
     Arc::new(Place {
         file: text("/srv/app.py"),
         function: text(function),
+        qualname: None,
     })
 }
 
@@ -210,6 +211,7 @@ fn what_was_cut_or_unreadable_is_said_to_be() {
     let place = Arc::new(Place {
         file: unreadable,
         function: cut,
+        qualname: None,
     });
     let line = plain(&[(at(0, What::Call { place, line: 3 }), 0)]);
     assert!(line.contains("a_long_na...  [unreadable]:3"), "{line}");

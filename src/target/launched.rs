@@ -78,7 +78,8 @@ impl fmt::Display for Status {
 }
 
 impl Launched {
-    /// Starts a command and holds it. It is looked for in PATH; its first word stays its argument 0.
+    /// Starts a command and holds it. It is looked for in PATH; its first word stays its argument 0. These variables are
+    /// set in its environment.
     ///
     /// Call this on a thread that lives until [`Launched::release`]: the kernel kills the held process when the thread
     /// that started it ends, not when the whole of pystap does.
@@ -88,9 +89,12 @@ impl Launched {
     /// `Nothing`, `CommandNotFound` and `NotExecutable` before anything is started; `Launch` and `NotHeld`
     /// afterwards, with nothing left behind. A command that passes all of this and still cannot be executed (a
     /// damaged file) says so itself on standard error and ends with [`crate::command::hold::CANNOT_EXECUTE`].
-    pub fn start(command: &[OsString]) -> Result<Launched, TargetError> {
+    pub fn start(
+        command: &[OsString],
+        variables: &[(OsString, OsString)],
+    ) -> Result<Launched, TargetError> {
         // The link and not the path, so that it is this very pystap even after an upgrade.
-        Launched::start_through(Path::new("/proc/self/exe"), command)
+        Launched::start_through(Path::new("/proc/self/exe"), command, variables)
     }
 
     /// The same with another executable as the holder, for programs that use this library but are not pystap.
@@ -98,7 +102,11 @@ impl Launched {
     /// # Errors
     ///
     /// As [`Launched::start`].
-    pub fn start_through(pystap: &Path, command: &[OsString]) -> Result<Launched, TargetError> {
+    pub fn start_through(
+        pystap: &Path,
+        command: &[OsString],
+        variables: &[(OsString, OsString)],
+    ) -> Result<Launched, TargetError> {
         let name = command.first().ok_or(TargetError::Nothing)?;
         let program: PathBuf = executable(name)?;
         let failed = |reason| TargetError::Launch {
@@ -111,6 +119,7 @@ impl Launched {
             .arg(program)
             .arg("--")
             .args(command)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .spawn()
             .map_err(failed)?;
         let mut launched = Launched {
@@ -241,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_holder_that_ends_instead_of_stopping_is_an_error() {
-        let error = Launched::start_through(Path::new("/bin/false"), &["true".into()])
+        let error = Launched::start_through(Path::new("/bin/false"), &["true".into()], &[])
             .expect_err("nobody holds");
         assert!(
             matches!(
@@ -262,7 +271,7 @@ mod tests {
         let plain = directory.path().join("plain");
         std::fs::write(&plain, "print()").expect("written");
         let refused = |command: &[OsString]| {
-            let error = Launched::start(command).expect_err("refused");
+            let error = Launched::start(command, &[]).expect_err("refused");
             assert_eq!(error.exit_code(), 2, "{error}");
             error
         };

@@ -13,6 +13,7 @@ fn named(function: &str) -> Arc<Place> {
     Arc::new(Place {
         file: text("app.py"),
         function: text(function),
+        qualname: None,
     })
 }
 

@@ -9,8 +9,10 @@ use alloc::vec::Vec;
 use core::ffi::{CStr, c_char, c_void};
 use core::ptr::null_mut;
 
+use crate::capture::{self, Parameter};
+use crate::contexts;
 use crate::gil::Guarded;
-use crate::python::{Owned, Ptr, api, number};
+use crate::python::{Owned, Ptr, api, number, version};
 use crate::session::LIVE;
 
 /// A code object that a session wants.
@@ -30,15 +32,18 @@ pub(crate) struct Code {
     pub(crate) flags: i64,
     /// The last line that was asked for, and its offset in the code.
     pub(crate) line: (i32, i32),
-    own: Vec<Box<[u8]>>,
+    /// `co_code`, of what can be suspended where the profile function is used.
+    pub(crate) instructions: Vec<u8>,
+    /// Its parameters, when arguments are told.
+    pub(crate) parameters: Vec<Parameter>,
+    /// Names that are in no string; never read, only kept.
+    _own: Vec<Box<[u8]>>,
     before: *mut Code,
     after: *mut Code,
 }
 
 /// A generator, a coroutine or an asynchronous generator, by `co_flags`.
 pub(crate) const RESUMABLE: i64 = 0x20 | 0x80 | 0x200;
-/// A coroutine, also one that `types.coroutine` made of a generator.
-pub(crate) const COROUTINE: i64 = 0x80 | 0x100 | 0x200;
 
 struct Known {
     /// Our slot's number, once it was asked for.
@@ -87,6 +92,8 @@ pub(crate) unsafe fn wanted(object: Ptr) -> Option<*mut Code> {
 
 #[cold]
 unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> {
+    // The first call of a function is also when a module may just have been imported.
+    contexts::look();
     let live = LIVE.get();
     let Some(code) = read(object, session) else {
         (*live).dropped += 1;
@@ -141,6 +148,7 @@ unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
         let value = code.attribute(name);
         number(value.map_or(null_mut(), |value| value.as_ptr()), 0)
     };
+    let flags = integer(c"co_flags");
     Some(Box::new(Code {
         session,
         object,
@@ -148,12 +156,36 @@ unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
         name,
         qualname,
         first_line: i32::try_from(integer(c"co_firstlineno")).unwrap_or(0),
-        flags: integer(c"co_flags"),
+        flags,
         line: (0, -1),
-        own,
+        instructions: if (*LIVE.get()).needs_instructions && flags & RESUMABLE != 0 {
+            instructions(&code)
+        } else {
+            Vec::new()
+        },
+        parameters: if (*LIVE.get()).capture.arguments {
+            capture::parameters(&code, flags, version().0[1])
+        } else {
+            Vec::new()
+        },
+        _own: own,
         before: null_mut(),
         after: null_mut(),
     }))
+}
+
+unsafe fn instructions(code: &Owned) -> Vec<u8> {
+    let Some(bytes) = code.attribute(c"co_code") else {
+        return Vec::new();
+    };
+    let start = (api().PyBytes_AsString)(bytes.as_ptr());
+    let length = (api().PyBytes_Size)(bytes.as_ptr());
+    match usize::try_from(length) {
+        Ok(length) if !start.is_null() => {
+            core::slice::from_raw_parts(start.cast(), length).to_vec()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// A string attribute as UTF-8. A string with lone surrogates (a file name that is not UTF-8) has no such form; its bytes

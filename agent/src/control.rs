@@ -9,11 +9,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ffi::c_void;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use pystap_agent_protocol::{
     FromAgent, Hello, Joined, LARGEST_PACKET, PROTOCOL, SOCKET_PREFIX, Start, Started, ToAgent,
-    decode, encode,
+    Way, decode, encode,
 };
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -28,8 +28,9 @@ use rustix::process::{getpid, getppid};
 use crate::gil::{self, Guarded};
 use crate::libc;
 use crate::session::{self, LIVE, refused};
+use crate::thread;
 use crate::thread::{Native, wait_while, wake};
-use crate::{module, python};
+use crate::{module, profile, python};
 
 /// How long a socket without a session waits when the agent is not to stay, in milliseconds.
 const WITHOUT_VISITORS: i64 = 30_000;
@@ -38,7 +39,10 @@ const UNDECIDED: i64 = 30_000;
 /// How long a process that follows another waits for its session: a fork's child, and a launched command.
 const UNANSWERED: i64 = 1000;
 const UNANSWERED_LAUNCH: i64 = 2000;
+/// How often threads are looked for.
+const LOOKS: i64 = 100;
 /// Most connections at a time.
+
 const MOST_PEERS: usize = 8;
 
 /// A connection.
@@ -67,6 +71,8 @@ pub(crate) struct Control {
     /// When the socket is closed if nobody has come.
     patience: i64,
     thread: Option<Native>,
+    /// When to look for threads, where that is necessary.
+    next_look: i64,
     /// Forks that are under way.
     forks: u32,
 }
@@ -82,11 +88,14 @@ pub(crate) static CONTROL: Guarded<Control> = Guarded::new(Control {
     join: None,
     patience: 0,
     thread: None,
+    next_look: 0,
     forks: 0,
 });
 
 /// Whether the thread is to stay when a session ends.
 static DORMANT: AtomicBool = AtomicBool::new(false);
+/// The thread pointer of the thread.
+static NATIVE: AtomicUsize = AtomicUsize::new(0);
 /// Whether the thread has to return, for a fork.
 static PAUSED: AtomicBool = AtomicBool::new(false);
 /// Whether the thread has done its work and closed everything.
@@ -120,6 +129,11 @@ pub(crate) fn is_dormant() -> bool {
 /// The socket's name; it only changes while there is no thread.
 pub(crate) unsafe fn name(control: &Control) -> String {
     control.name.clone()
+}
+
+/// Whether the caller is the agent's thread.
+pub(crate) fn is_native_thread() -> bool {
+    NATIVE.load(Ordering::Relaxed) == thread::current()
 }
 
 /// Begins to wait for pystap, unless that is done already. The caller holds the interpreter's lock.
@@ -215,6 +229,7 @@ unsafe extern "C" fn body(_: *mut c_void) -> *mut c_void {
     {
         give_up(control);
     }
+    NATIVE.store(thread::current(), Ordering::Relaxed);
     let mut buffer = alloc::vec![0; LARGEST_PACKET];
     while !PAUSED.load(Ordering::SeqCst) {
         if !turn(control, &mut buffer) {
@@ -270,6 +285,10 @@ unsafe fn turn(control: &mut Control, buffer: &mut [u8]) -> bool {
         receive_visitor(control);
     }
     drop_the_undecided(control);
+    if control.session.is_some() && looks(control) && now() >= control.next_look {
+        gil::with(|| profile::look());
+        control.next_look = now().wrapping_add(LOOKS);
+    }
     !is_done(control)
 }
 
@@ -283,7 +302,20 @@ unsafe fn next_deadline(control: &Control) -> Option<i64> {
         .map(|peer| peer.patience)
         .min();
     let own = (!is_dormant() && control.peers.is_empty()).then_some(control.patience);
-    undecided.into_iter().chain(own).min()
+    let look = control
+        .session
+        .as_ref()
+        .map(|_| control.next_look)
+        .filter(|_| looks(control));
+    undecided.into_iter().chain(own).chain(look).min()
+}
+
+/// Whether threads have to be looked for.
+fn looks(control: &Control) -> bool {
+    control
+        .hello
+        .as_ref()
+        .is_some_and(|hello| hello.way == Way::Profile)
 }
 
 unsafe fn is_done(control: &Control) -> bool {

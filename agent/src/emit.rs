@@ -1,12 +1,13 @@
 //! From an event of the interpreter to a mark: whether it is wanted, the account, and what the mark says.
 
-use core::ptr::null;
+use alloc::vec::Vec;
+use core::ptr::{null, null_mut};
 
 use crate::codes::{self, Code};
 use crate::marks::{self, ANNOUNCED, FUNCTION_ENTRY, FUNCTION_RETURN};
-use crate::python::{Ptr, number};
+use crate::python::Ptr;
 use crate::session::LIVE;
-use crate::stacks;
+use crate::{capture, contexts, stacks};
 
 /// What became of an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,30 +18,21 @@ pub(crate) enum Outcome {
     Unwanted,
 }
 
-/// Where in its code a frame is.
-#[derive(Clone, Copy)]
-pub(crate) enum Place {
-    /// At its beginning.
-    First,
-    /// At an offset in bytes, an integer object.
-    Object(Ptr),
-    /// In this line.
-    Line(i32),
-}
-
-impl Place {
-    unsafe fn line(self, code: *mut Code) -> i32 {
-        match self {
-            Place::First => (*code).first_line,
-            Place::Object(offset) => (*code).line_at(number(offset, 0) as i32),
-            Place::Line(line) => line,
-        }
-    }
+/// What takes time to find out, and is asked for only where somebody listens.
+pub(crate) struct Details {
+    /// The line where the frame is.
+    pub(crate) line: i32,
+    /// Flags of the mark.
+    pub(crate) flags: u64,
 }
 
 /// A frame is entered. `frame` is it where that is at hand, else null.
 #[inline(always)]
-pub(crate) unsafe fn entry(object: Ptr, frame: Ptr, place: Place, flags: u64) -> Outcome {
+pub(crate) unsafe fn entry(
+    object: Ptr,
+    frame: Ptr,
+    details: impl FnOnce(*mut Code) -> Details,
+) -> Outcome {
     let live = LIVE.get();
     if (*live).filtered && codes::wanted(object).is_none() {
         return Outcome::Unwanted;
@@ -49,19 +41,24 @@ pub(crate) unsafe fn entry(object: Ptr, frame: Ptr, place: Place, flags: u64) ->
     (*stack).depth += 1;
     (*live).entries += 1;
     if FUNCTION_ENTRY.is_raised() {
-        tell_entry(object, place, flags);
+        tell_entry(object, frame, details);
     }
     Outcome::Told
 }
 
-/// A frame is left.
+/// A frame is left, with a value or null.
 #[inline(always)]
-pub(crate) unsafe fn exit(object: Ptr, frame: Ptr, place: Place, flags: u64) -> Outcome {
+pub(crate) unsafe fn exit(
+    object: Ptr,
+    frame: Ptr,
+    value: Ptr,
+    details: impl FnOnce(*mut Code) -> Details,
+) -> Outcome {
     let live = LIVE.get();
     if (*live).filtered && codes::wanted(object).is_none() {
         return Outcome::Unwanted;
     }
-    let stack = stacks::current(frame, core::ptr::null_mut());
+    let stack = stacks::current(frame, null_mut());
     if (*stack).depth == 0 {
         // It was entered before the session and not announced.
         return Outcome::Told;
@@ -69,48 +66,78 @@ pub(crate) unsafe fn exit(object: Ptr, frame: Ptr, place: Place, flags: u64) -> 
     (*stack).depth -= 1;
     (*live).returns += 1;
     if FUNCTION_RETURN.is_raised() {
-        tell_return(object, place, flags);
+        tell_return(object, value, details);
     }
     Outcome::Told
 }
 
 /// A frame that was running before the session. Says whether it is wanted.
 pub(crate) unsafe fn announced(object: Ptr, line: i32) -> bool {
-    let live = LIVE.get();
-    if (*live).filtered && codes::wanted(object).is_none() {
+    let context = if FUNCTION_ENTRY.is_raised() {
+        contexts::current()
+    } else {
+        0
+    };
+    let Some(code) = codes::wanted(object) else {
         return false;
-    }
-    (*live).entries += 1;
+    };
+    (*LIVE.get()).entries += 1;
     if FUNCTION_ENTRY.is_raised() {
-        tell_entry(object, Place::Line(line), ANNOUNCED);
+        let flags = ANNOUNCED;
+        tell(
+            marks::function_entry,
+            code,
+            Details { line, flags },
+            context,
+            None,
+        );
     }
     true
 }
 
-unsafe fn tell_entry(object: Ptr, place: Place, flags: u64) {
+/// The context comes before the code's record, because a new one can run finalizers of the program (up to 3.11), and
+/// these can end the session, which frees the records.
+unsafe fn tell_entry(object: Ptr, frame: Ptr, details: impl FnOnce(*mut Code) -> Details) {
+    let context = contexts::current();
     let Some(code) = codes::wanted(object) else {
         return;
     };
-    let line = place.line(code);
-    let Code {
-        filename,
-        name,
-        qualname,
-        ..
-    } = *code;
-    marks::function_entry(filename, name, line, qualname, 0, flags, null());
+    let details = details(code);
+    let capture = (*LIVE.get()).capture;
+    let text = if capture.arguments && details.flags == 0 {
+        capture::arguments(code, frame, capture.limit)
+    } else {
+        None
+    };
+    tell(marks::function_entry, code, details, context, text);
 }
 
-unsafe fn tell_return(object: Ptr, place: Place, flags: u64) {
+unsafe fn tell_return(object: Ptr, value: Ptr, details: impl FnOnce(*mut Code) -> Details) {
+    let context = contexts::current();
     let Some(code) = codes::wanted(object) else {
         return;
     };
-    let line = place.line(code);
+    let details = details(code);
+    let capture = (*LIVE.get()).capture;
+    let text = (capture.returns && details.flags == 0 && !value.is_null())
+        .then(|| capture::value(value, capture.limit));
+    tell(marks::function_return, code, details, context, text);
+}
+
+unsafe fn tell(
+    mark: marks::Function,
+    code: *mut Code,
+    details: Details,
+    context: u64,
+    text: Option<Vec<u8>>,
+) {
+    let Details { line, flags } = details;
     let Code {
         filename,
         name,
         qualname,
         ..
     } = *code;
-    marks::function_return(filename, name, line, qualname, 0, flags, null());
+    let text = text.as_ref().map_or(null(), |text| text.as_ptr().cast());
+    mark(filename, name, line, qualname, context, flags, text);
 }

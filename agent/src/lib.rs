@@ -20,7 +20,10 @@
 
 extern crate alloc;
 
+mod capture;
 mod codes;
+mod collector;
+mod contexts;
 mod control;
 mod emit;
 mod filter;
@@ -30,6 +33,7 @@ mod libc;
 mod marks;
 mod module;
 mod monitoring;
+mod profile;
 mod python;
 mod session;
 mod stacks;

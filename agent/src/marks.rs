@@ -27,6 +27,10 @@ impl Semaphore {
     }
 }
 
+/// A mark of functions.
+pub(crate) type Function =
+    unsafe extern "C" fn(*const c_char, *const c_char, i32, *const c_char, u64, u64, *const c_char);
+
 /// A mark and its semaphore. `.stapsdt.base` is there for prelink, and kept by the linker for its own sake.
 macro_rules! mark {
     ($(#[$doc:meta])* $function:ident, $semaphore:ident, $name:literal, $x86:literal, $arm:literal,

@@ -10,7 +10,8 @@ use core::ptr::null_mut;
 
 use pystap_agent_protocol::Refused;
 
-use crate::emit::{Outcome, Place, entry, exit};
+use crate::codes::Code;
+use crate::emit::{Details, Outcome, entry, exit};
 use crate::gil::Guarded;
 use crate::marks::{EXCEPTION, SUSPENSION};
 use crate::python::{Method, Owned, Ptr, api, number};
@@ -173,14 +174,15 @@ unsafe fn unregister(monitoring: &Owned, tool: c_long) -> Option<()> {
 
 /// Every callback gets the code object and the offset of the instruction in bytes first.
 macro_rules! callback {
-    ($name:ident, $handle:ident, $place:expr, $flags:expr, $unwanted:ident) => {
+    ($name:ident, $handle:ident, $line:ident, $flags:expr, $unwanted:ident $(, $value:ident)?) => {
         unsafe extern "C" fn $name(_: Ptr, arguments: *const Ptr, count: isize) -> Ptr {
             if count >= 2 && (*LIVE.get()).on {
-                let place: unsafe fn(*const Ptr) -> Place = $place;
-                let outcome = $handle(*arguments, null_mut(), place(arguments), $flags);
+                let outcome = $handle(*arguments, null_mut(), $($value(arguments, count),)? |code| Details {
+                    line: $line(code, arguments),
+                    flags: $flags,
+                });
                 if outcome == Outcome::Unwanted {
-                    // A reference is due; `None` and `DISABLE` are both older than we are, and the latter is no
-                    // immortal in every version.
+                    // A reference is due, and `DISABLE` is not immortal in every version.
                     let answer = (*REGISTERED.get()).$unwanted;
                     (api().Py_IncRef)(answer);
                     return answer;
@@ -191,12 +193,25 @@ macro_rules! callback {
     };
 }
 
-unsafe fn first(_: *const Ptr) -> Place {
-    Place::First
+unsafe fn first(code: *mut Code, _: *const Ptr) -> i32 {
+    (*code).first_line
 }
 
-unsafe fn offset(arguments: *const Ptr) -> Place {
-    Place::Object(*arguments.add(1))
+unsafe fn offset(code: *mut Code, arguments: *const Ptr) -> i32 {
+    (*code).line_at(number(*arguments.add(1), 0) as i32)
+}
+
+/// What a function returns is the third argument of its event.
+unsafe fn returned(arguments: *const Ptr, count: isize) -> Ptr {
+    if count < 3 {
+        null_mut()
+    } else {
+        *arguments.add(2)
+    }
+}
+
+unsafe fn no_value(_: *const Ptr, _: isize) -> Ptr {
+    null_mut()
 }
 
 /// `None` is immortal in every version that has `sys.monitoring`.
@@ -207,7 +222,7 @@ unsafe fn none_now() -> Ptr {
 
 callback!(on_start, entry, first, 0, disable);
 callback!(on_resume, entry, offset, SUSPENSION, disable);
-callback!(on_return, exit, offset, 0, disable);
-callback!(on_yield, exit, offset, SUSPENSION, disable);
-callback!(on_unwind, exit, offset, EXCEPTION, disable_global);
 callback!(on_throw, entry, offset, SUSPENSION, disable_global);
+callback!(on_return, exit, offset, 0, disable, returned);
+callback!(on_yield, exit, offset, SUSPENSION, disable, no_value);
+callback!(on_unwind, exit, offset, EXCEPTION, disable_global, no_value);

@@ -106,19 +106,23 @@ macro_rules! functions {
 
 functions! {
     required {
+        PyCapsule_GetPointer: fn(Ptr, *const c_char) -> *mut c_void;
+        PyCell_Get: fn(Ptr) -> Ptr;
         PyCode_Addr2Line: fn(Ptr, c_int) -> c_int;
         PyCFunction_NewEx: fn(*const Method, Ptr, Ptr) -> Ptr;
         PyDict_GetItemString: fn(Ptr, *const c_char) -> Ptr;
+        PyDict_GetItemWithError: fn(Ptr, Ptr) -> Ptr;
+        PyDict_Next: fn(Ptr, *mut isize, *mut Ptr, *mut Ptr) -> c_int;
+        PyDict_Size: fn(Ptr) -> isize;
         PyDict_New: fn() -> Ptr;
         PyDict_SetItemString: fn(Ptr, *const c_char, Ptr) -> c_int;
         PyErr_Clear: fn();
-        PyErr_Fetch: fn(*mut Ptr, *mut Ptr, *mut Ptr);
         PyErr_Occurred: fn() -> Ptr;
-        PyErr_Restore: fn(Ptr, Ptr, Ptr);
         PyErr_SetString: fn(Ptr, *const c_char);
         PyEval_GetFrame: fn() -> Ptr;
         PyEval_RestoreThread: fn(ThreadState);
         PyEval_SaveThread: fn() -> ThreadState;
+        PyFloat_AsDouble: fn(Ptr) -> f64;
         PyFrame_GetBack: fn(Ptr) -> Ptr;
         PyFrame_GetCode: fn(Ptr) -> Ptr;
         PyFrame_GetLineNumber: fn(Ptr) -> c_int;
@@ -134,13 +138,20 @@ functions! {
         PyList_SetSlice: fn(Ptr, isize, isize, Ptr) -> c_int;
         PyList_Size: fn(Ptr) -> isize;
         PyLong_AsLong: fn(Ptr) -> c_long;
+        PyLong_AsLongLongAndOverflow: fn(Ptr, *mut c_int) -> c_longlong;
         PyLong_FromLong: fn(c_long) -> Ptr;
+        PyMem_Free: fn(*mut c_void);
         PyModule_Create2: fn(*mut ModuleDefinition, c_int) -> Ptr;
         PyObject_Call: fn(Ptr, Ptr, Ptr) -> Ptr;
+        PyObject_CallNoArgs: fn(Ptr) -> Ptr;
         PyObject_GetAttrString: fn(Ptr, *const c_char) -> Ptr;
         PyObject_IsTrue: fn(Ptr) -> c_int;
+        PyOS_double_to_string: fn(f64, c_char, c_int, c_int, *mut c_int) -> *mut c_char;
+        PySet_Size: fn(Ptr) -> isize;
         PySys_GetObject: fn(*const c_char) -> Ptr;
         PyThreadState_GetFrame: fn(ThreadState) -> Ptr;
+        PyThreadState_Get: fn() -> ThreadState;
+        PyThreadState_GetID: fn(ThreadState) -> u64;
         PyThreadState_Next: fn(ThreadState) -> ThreadState;
         PyTuple_GetItem: fn(Ptr, isize) -> Ptr;
         PyTuple_New: fn(isize) -> Ptr;
@@ -149,7 +160,11 @@ functions! {
         PyUnicode_AsUTF8: fn(Ptr) -> *const c_char;
         PyUnicode_EncodeFSDefault: fn(Ptr) -> Ptr;
         PyUnicode_FromStringAndSize: fn(*const c_char, isize) -> Ptr;
+        PyUnicode_GetLength: fn(Ptr) -> isize;
+        PyUnicode_ReadChar: fn(Ptr, isize) -> u32;
+        PyWeakref_NewRef: fn(Ptr, Ptr) -> Ptr;
         PyBytes_AsString: fn(Ptr) -> *const c_char;
+        PyBytes_Size: fn(Ptr) -> isize;
         Py_DecRef: fn(Ptr);
         Py_GetVersion: fn() -> *const c_char;
         Py_IncRef: fn(Ptr);
@@ -163,9 +178,11 @@ functions! {
         Py_IsFinalizing or _Py_IsFinalizing: fn() -> c_int;
     }
     optional {
+        PyFrame_GetVar: fn(Ptr, Ptr) -> Ptr;
         _PyEval_SetProfile: fn(ThreadState, Option<TraceFunction>, Ptr) -> c_int;
     }
-    data { _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_ImportError, PyExc_RuntimeError, PyExc_TypeError }
+    data { _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_RuntimeError, PyExc_TypeError, PyBytes_Type, PyCell_Type,
+        PyDict_Type, PyFloat_Type, PyFrozenSet_Type, PyList_Type, PyLong_Type, PySet_Type, PyTuple_Type, PyUnicode_Type }
 }
 
 /// The address of a name in the process, or null.
@@ -292,6 +309,15 @@ impl Drop for Owned {
         // SAFETY: whoever has an `Owned` holds the lock.
         unsafe { (api().Py_DecRef)(self.0) }
     }
+}
+
+/// `tp_name` of a type, which is the same distance into every type of every version.
+pub(crate) unsafe fn type_name(kind: Ptr) -> alloc::string::String {
+    let name: *const c_char = kind.cast::<*const c_char>().add(3).read();
+    if name.is_null() {
+        return alloc::string::String::from("?");
+    }
+    CStr::from_ptr(name).to_string_lossy().into_owned()
 }
 
 /// The type of an object.

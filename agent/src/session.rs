@@ -8,8 +8,17 @@ use pystap_agent_protocol::{Kind, Refused, Start, Started, Stopped, Way};
 
 use crate::filter::Filter;
 use crate::gil::Guarded;
-use crate::python::{Owned, api};
-use crate::{codes, monitoring, stacks};
+use crate::python::{Owned, api, version};
+use crate::{capture, codes, collector, contexts, monitoring, profile, stacks};
+
+/// Which values are told.
+#[derive(Clone, Copy)]
+pub(crate) struct Values {
+    pub(crate) arguments: bool,
+    pub(crate) returns: bool,
+    /// Longest text in bytes.
+    pub(crate) limit: usize,
+}
 
 /// What the callbacks look at.
 pub(crate) struct Live {
@@ -17,13 +26,15 @@ pub(crate) struct Live {
     pub(crate) number: usize,
     /// Whether a session is on.
     pub(crate) on: bool,
-    /// Whether functions are told.
-    functions: bool,
-    /// Which; `filtered` when not all.
+    /// Which functions are told; `filtered` when not all.
     pub(crate) filter: Filter,
     pub(crate) filtered: bool,
     /// Whether frames that ran before are announced.
     pub(crate) announces: bool,
+    /// Which values are told.
+    pub(crate) capture: Values,
+    /// Whether the instructions of generators have to be at hand.
+    pub(crate) needs_instructions: bool,
     /// The account.
     pub(crate) entries: u64,
     pub(crate) returns: u64,
@@ -33,10 +44,15 @@ pub(crate) struct Live {
 pub(crate) static LIVE: Guarded<Live> = Guarded::new(Live {
     number: 0,
     on: false,
-    functions: false,
     filter: Filter::NONE,
     filtered: false,
     announces: false,
+    capture: Values {
+        arguments: false,
+        returns: false,
+        limit: 0,
+    },
+    needs_instructions: false,
     entries: 0,
     returns: 0,
     dropped: 0,
@@ -78,28 +94,41 @@ pub(crate) unsafe fn start(wanted: &Start) -> Result<Started, Refused> {
     (*live).filter = Filter::new(&wanted.filters);
     (*live).filtered = !(*live).filter.is_empty();
     (*live).announces = wanted.announce_running;
-    (*live).functions = functions;
+    (*live).capture = Values {
+        arguments: wanted.capture.arguments,
+        returns: wanted.capture.returns,
+        limit: capture::limit(wanted.capture.limit),
+    };
+    let way = way(version().0);
+    (*live).needs_instructions = way == Way::Profile;
     ((*live).entries, (*live).returns, (*live).dropped) = (0, 0, 0);
     stacks::forget();
+    contexts::start(wanted.contexts);
     let (threads, already_running) = running(functions);
 
     (*live).on = true;
-    let mut tool_id = None;
-    if functions {
-        match monitoring::start() {
-            Ok(id) => tool_id = Some(id),
-            Err(refused) => {
-                stop();
-                return Err(refused);
-            }
-        }
+    let mut warnings = Vec::new();
+    if wanted.events.contains(&Kind::Gc) && !collector::start() {
+        warnings.push(String::from(
+            "gc.callbacks is no list in this program, so its garbage collections are not told",
+        ));
+    }
+    let (mut tool_id, mut chained_profiler) = (None, false);
+    let switched_on = match way {
+        _ if !functions => Ok(()),
+        Way::Monitoring => monitoring::start().map(|id| tool_id = Some(id)),
+        Way::Profile => profile::start().map(|chained| chained_profiler = chained),
+    };
+    if let Err(refused) = switched_on {
+        stop();
+        return Err(refused);
     }
     Ok(Started {
         tool_id,
         threads,
-        chained_profiler: false,
+        chained_profiler,
         already_running,
-        warnings: Vec::new(),
+        warnings,
     })
 }
 
@@ -112,6 +141,9 @@ pub(crate) unsafe fn stop() -> Stopped {
     }
     (*live).on = false;
     monitoring::stop();
+    profile::stop();
+    collector::stop();
+    contexts::stop();
     stacks::forget();
     codes::forget();
     (*live).filter = Filter::NONE;

@@ -1,19 +1,23 @@
-//! The stacks that frames are on: one for each thread. Knows of each how many told frames are on it, so that no return
-//! is told whose entry was not, and announces the frames that are already there when a stack is first seen.
+//! The stacks that frames are on: one for each thread, and one for each greenlet besides. Knows of each how many told
+//! frames are on it, so that no return is told whose entry was not, and announces the frames that are already there when a
+//! stack is first seen.
 //!
 //! The first event of a session on a stack is the moment to announce: it is on that thread, which is whose frames these
 //! are to whoever listens. Frames below it that the session wants were there before the session began, for otherwise
 //! their entries would have been that first event.
+//!
+//! Stacks are never freed, only used again: a callback may hold one while a finalizer of the program runs inside an
+//! allocation and another thread ends the session.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::ptr::null_mut;
 
-use crate::emit;
 use crate::gil::Guarded;
 use crate::python::{Owned, Ptr, api};
 use crate::session::LIVE;
-use crate::thread;
+use crate::{contexts, emit, thread};
 
 /// A stack.
 pub(crate) struct Stack {
@@ -22,17 +26,24 @@ pub(crate) struct Stack {
 }
 
 struct Stacks {
-    /// The thread that had the last event, and its stack.
+    /// The thread that had the last event, its greenlet if that is not its main one, and the stack.
     thread: usize,
+    greenlet: Ptr,
     current: *mut Stack,
     /// By thread pointer. A thread that ends leaves its stack to the next one at the same address; both are empty then.
-    all: BTreeMap<usize, Box<Stack>>,
+    threads: BTreeMap<usize, *mut Stack>,
+    /// By address, taken out when the greenlet dies.
+    greenlets: BTreeMap<usize, *mut Stack>,
+    free: Vec<*mut Stack>,
 }
 
 static STACKS: Guarded<Stacks> = Guarded::new(Stacks {
     thread: 0,
+    greenlet: null_mut(),
     current: null_mut(),
-    all: BTreeMap::new(),
+    threads: BTreeMap::new(),
+    greenlets: BTreeMap::new(),
+    free: Vec::new(),
 });
 
 /// Forgets all of them.
@@ -40,7 +51,21 @@ pub(crate) unsafe fn forget() {
     let stacks = STACKS.get();
     (*stacks).thread = 0;
     (*stacks).current = null_mut();
-    (*stacks).all.clear();
+    let all = core::mem::take(&mut (*stacks).threads)
+        .into_values()
+        .chain(core::mem::take(&mut (*stacks).greenlets).into_values());
+    (*stacks).free.extend(all);
+}
+
+/// Forgets the stack of a greenlet that is no more.
+pub(crate) unsafe fn forget_greenlet(greenlet: usize) {
+    let stacks = STACKS.get();
+    if let Some(stack) = (*stacks).greenlets.remove(&greenlet) {
+        (*stacks).free.push(stack);
+        if (*stacks).current == stack {
+            (*stacks).thread = 0;
+        }
+    }
 }
 
 /// The stack that an event is on. `entering` is the code whose frame is being entered, if one is: that frame is on the
@@ -48,24 +73,40 @@ pub(crate) unsafe fn forget() {
 #[inline(always)]
 pub(crate) unsafe fn current(frame: Ptr, entering: Ptr) -> *mut Stack {
     let stacks = STACKS.get();
-    if thread::current() == (*stacks).thread {
+    let greenlet = contexts::greenlet().unwrap_or(null_mut());
+    if thread::current() == (*stacks).thread && greenlet == (*stacks).greenlet {
         return (*stacks).current;
     }
-    switch(frame, entering)
+    switch(greenlet, frame, entering)
 }
 
 #[cold]
-unsafe fn switch(frame: Ptr, entering: Ptr) -> *mut Stack {
+unsafe fn switch(greenlet: Ptr, frame: Ptr, entering: Ptr) -> *mut Stack {
+    if !greenlet.is_null() {
+        // So that its death is noticed.
+        contexts::number(greenlet);
+    }
     let stacks = STACKS.get();
     let thread = thread::current();
-    let mut is_new = false;
-    let stack: *mut Stack = &raw mut **(*stacks).all.entry(thread).or_insert_with(|| {
-        is_new = true;
-        Box::new(Stack { depth: 0 })
+    let (all, key) = if greenlet.is_null() {
+        (&raw mut (*stacks).threads, thread)
+    } else {
+        (&raw mut (*stacks).greenlets, greenlet as usize)
+    };
+    let known = (&(*all)).get(&key).copied();
+    let stack = known.unwrap_or_else(|| {
+        let stack = (*stacks)
+            .free
+            .pop()
+            .unwrap_or_else(|| Box::into_raw(Box::new(Stack { depth: 0 })));
+        (*stack).depth = 0;
+        (*all).insert(key, stack);
+        stack
     });
     (*stacks).thread = thread;
+    (*stacks).greenlet = greenlet;
     (*stacks).current = stack;
-    if is_new && (*LIVE.get()).announces {
+    if known.is_none() && (*LIVE.get()).announces {
         announce(stack, frame, entering);
     }
     stack
@@ -73,7 +114,7 @@ unsafe fn switch(frame: Ptr, entering: Ptr) -> *mut Stack {
 
 /// Tells the frames on the stack, the outermost first.
 unsafe fn announce(stack: *mut Stack, frame: Ptr, entering: Ptr) {
-    let mut codes = alloc::vec::Vec::new();
+    let mut codes = Vec::new();
     let mut next = if frame.is_null() {
         Owned::borrowed((api().PyEval_GetFrame)())
     } else {

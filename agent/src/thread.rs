@@ -50,12 +50,6 @@ impl Native {
         // SAFETY: it was never joined, for that takes it.
         unsafe { libc::pthread_join(self.0, null_mut()) };
     }
-
-    /// Lets it end by itself.
-    pub(crate) fn detach(self) {
-        // SAFETY: as for join.
-        unsafe { libc::pthread_detach(self.0) };
-    }
 }
 
 /// What tells threads apart that exist at the same time: the thread pointer. Half a nanosecond, where a call of

@@ -1,0 +1,291 @@
+//! What runs on a thread at the moment: a greenlet, an asyncio task, or neither. Each gets a number that is never used
+//! again in the session, kept as long as the object lives by a weak reference with a callback.
+//!
+//! Nothing is imported: a program without greenlet or asyncio has no such objects. Both are asked through their C code
+//! only; of objects of classes that the program has defined, only the class's name is read.
+
+use alloc::collections::BTreeMap;
+use alloc::ffi::CString;
+use alloc::format;
+use alloc::string::String;
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ptr::null_mut;
+
+use crate::gil::Guarded;
+use crate::marks::{self, CONTEXT_NAME};
+use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, type_name, type_of};
+use crate::session::LIVE;
+use crate::stacks;
+
+/// Positions in the table of greenlet's C API (greenlet.h); equal since greenlet 1.0.
+const GET_CURRENT: usize = 4;
+const IS_MAIN: usize = 8;
+
+/// What greenlet offers.
+#[derive(Clone, Copy)]
+pub(crate) struct Greenlets {
+    get_current: unsafe extern "C" fn() -> Ptr,
+    is_main: unsafe extern "C" fn(Ptr) -> c_int,
+}
+
+/// What asyncio's C module offers.
+struct Tasks {
+    get_running_loop: Owned,
+    /// A dictionary from loops to tasks, up to 3.13.
+    current_tasks: Option<Owned>,
+    /// A function of a loop, from 3.14 on.
+    current_task: Option<Owned>,
+    /// The class `_asyncio.Task` itself.
+    task: Owned,
+}
+
+/// A greenlet or task that was seen.
+struct Known {
+    number: u64,
+    reference: Owned,
+    is_named: bool,
+}
+
+struct Contexts {
+    /// Whether the session wants numbers.
+    on: bool,
+    greenlets: Option<Greenlets>,
+    tasks: Option<Tasks>,
+    last: u64,
+    known: BTreeMap<usize, Known>,
+    /// From a weak reference to its object.
+    referents: BTreeMap<usize, usize>,
+    on_death: Option<Owned>,
+}
+
+static CONTEXTS: Guarded<Contexts> = Guarded::new(Contexts {
+    on: false,
+    greenlets: None,
+    tasks: None,
+    last: 0,
+    known: BTreeMap::new(),
+    referents: BTreeMap::new(),
+    on_death: None,
+});
+
+static ON_DEATH: Method = Method {
+    name: c"on_death".as_ptr(),
+    function: on_death as *const c_void,
+    flags: METH_FASTCALL,
+    doc: core::ptr::null(),
+};
+
+/// Begins a session.
+pub(crate) unsafe fn start(on: bool) {
+    let contexts = CONTEXTS.get();
+    (*contexts).on = on;
+    (*contexts).last = 0;
+    (*contexts).on_death = Owned::take((api().PyCFunction_NewEx)(
+        &raw const ON_DEATH,
+        null_mut(),
+        null_mut(),
+    ));
+    look();
+}
+
+/// Ends it, and gives all references back.
+pub(crate) unsafe fn stop() {
+    let contexts = CONTEXTS.get();
+    (*contexts).on = false;
+    (*contexts).greenlets = None;
+    (*contexts).referents.clear();
+    // Taken out before they go, because what goes may run code of the program.
+    let known = core::mem::take(&mut (*contexts).known);
+    let tasks = (*contexts).tasks.take();
+    let on_death = (*contexts).on_death.take();
+    drop((known, tasks, on_death));
+}
+
+/// Looks whether the program has imported greenlet or asyncio meanwhile.
+pub(crate) unsafe fn look() {
+    let contexts = CONTEXTS.get();
+    if (*contexts).greenlets.is_none() {
+        (*contexts).greenlets = find_greenlets();
+    }
+    if (*contexts).on && (*contexts).tasks.is_none() {
+        (*contexts).tasks = find_tasks();
+    }
+}
+
+unsafe fn loaded(name: &CStr) -> Option<Owned> {
+    let modules = (api().PyImport_GetModuleDict)();
+    Owned::borrowed((api().PyDict_GetItemString)(modules, name.as_ptr()))
+}
+
+unsafe fn find_greenlets() -> Option<Greenlets> {
+    // The capsule is an attribute of the package, which is put there when its C module is complete.
+    let capsule = loaded(c"greenlet")?.attribute(c"_C_API")?;
+    let table = (api().PyCapsule_GetPointer)(capsule.as_ptr(), c"greenlet._C_API".as_ptr());
+    if table.is_null() {
+        (api().PyErr_Clear)();
+        return None;
+    }
+    let table: *const *mut c_void = table.cast();
+    let (get_current, is_main) = (table.add(GET_CURRENT).read(), table.add(IS_MAIN).read());
+    if get_current.is_null() || is_main.is_null() {
+        return None;
+    }
+    Some(Greenlets {
+        get_current: core::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> Ptr>(
+            get_current,
+        ),
+        is_main: core::mem::transmute::<*mut c_void, unsafe extern "C" fn(Ptr) -> c_int>(is_main),
+    })
+}
+
+unsafe fn find_tasks() -> Option<Tasks> {
+    let asyncio = loaded(c"_asyncio")?;
+    let current_tasks = asyncio.attribute(c"_current_tasks").or_else(|| {
+        // 3.9 to 3.11 keep it in the Python module, which shares it with the C one.
+        loaded(c"asyncio.tasks")?.attribute(c"_current_tasks")
+    });
+    Some(Tasks {
+        get_running_loop: asyncio.attribute(c"_get_running_loop")?,
+        current_task: asyncio
+            .attribute(c"current_task")
+            .filter(|_| current_tasks.is_none()),
+        current_tasks,
+        task: asyncio.attribute(c"Task")?,
+    })
+}
+
+/// The greenlet that runs, if it is not its thread's main one: its address, which is valid while it runs.
+#[inline(always)]
+pub(crate) unsafe fn greenlet() -> Option<Ptr> {
+    let greenlets = (*CONTEXTS.get()).greenlets?;
+    let current = (greenlets.get_current)();
+    if current.is_null() {
+        (api().PyErr_Clear)();
+        return None;
+    }
+    // The thread holds a reference of its own to what runs on it.
+    (api().Py_DecRef)(current);
+    ((greenlets.is_main)(current) == 0).then_some(current)
+}
+
+/// The number of what runs, 0 for neither greenlet nor task. A new one is named first.
+pub(crate) unsafe fn current() -> u64 {
+    if !(*CONTEXTS.get()).on {
+        return 0;
+    }
+    let Some(object) = greenlet().or_else(|| task()) else {
+        return 0;
+    };
+    let number = number(object);
+    if CONTEXT_NAME.is_raised() {
+        tell_name(object, number);
+    }
+    number
+}
+
+/// The asyncio task that runs, borrowed from its loop.
+unsafe fn task() -> Option<Ptr> {
+    let tasks = (*CONTEXTS.get()).tasks.as_ref()?;
+    let running = Owned::take((api().PyObject_CallNoArgs)(tasks.get_running_loop.as_ptr()))?;
+    if running.as_ptr() == api()._Py_NoneStruct {
+        return None;
+    }
+    if let Some(current) = &tasks.current_tasks {
+        let task = (api().PyDict_GetItemWithError)(current.as_ptr(), running.as_ptr());
+        if task.is_null() {
+            (api().PyErr_Clear)();
+            return None;
+        }
+        return Some(task);
+    }
+    let task = tasks.current_task.as_ref()?.call(&[&running])?;
+    (task.as_ptr() != api()._Py_NoneStruct).then(|| task.as_ptr())
+}
+
+/// The number of an object, a new one if it has none yet.
+pub(crate) unsafe fn number(object: Ptr) -> u64 {
+    let contexts = CONTEXTS.get();
+    if let Some(known) = (&(*contexts).known).get(&(object as usize)) {
+        return known.number;
+    }
+    let on_death = (*contexts)
+        .on_death
+        .as_ref()
+        .map_or(null_mut(), Owned::as_ptr);
+    // This allocates what garbage collection looks after, so until 3.11 it can run finalizers of the program.
+    let reference = Owned::take((api().PyWeakref_NewRef)(object, on_death));
+    let contexts = CONTEXTS.get();
+    if !(*LIVE.get()).on {
+        return 0;
+    }
+    let Some(reference) = reference else {
+        (*LIVE.get()).dropped += 1;
+        return 0;
+    };
+    (*contexts).last += 1;
+    let number = (*contexts).last;
+    (*contexts)
+        .referents
+        .insert(reference.as_ptr() as usize, object as usize);
+    let known = Known {
+        number,
+        reference,
+        is_named: false,
+    };
+    let before = (*contexts).known.insert(object as usize, known);
+    drop(before);
+    number
+}
+
+unsafe extern "C" fn on_death(_: Ptr, arguments: *const Ptr, count: isize) -> Ptr {
+    if count == 1 {
+        let contexts = CONTEXTS.get();
+        let reference = *arguments as usize;
+        if let Some(object) = (*contexts).referents.remove(&reference) {
+            let is_same = (&(*contexts).known)
+                .get(&object)
+                .is_some_and(|known| known.reference.as_ptr() as usize == reference);
+            if is_same {
+                let known = (*contexts).known.remove(&object);
+                stacks::forget_greenlet(object);
+                drop(known);
+            }
+        }
+    }
+    crate::python::none()
+}
+
+/// Names a context, once.
+unsafe fn tell_name(object: Ptr, number: u64) {
+    let contexts = CONTEXTS.get();
+    match (&mut (*contexts).known).get_mut(&(object as usize)) {
+        Some(known) if !known.is_named => known.is_named = true,
+        _ => return,
+    }
+    let name = task_name(object).unwrap_or_else(|| {
+        let name = type_name(type_of(object));
+        let name = name.rsplit('.').next().unwrap_or(&name);
+        format!("{name}-{number}")
+    });
+    let name = CString::new(name).unwrap_or_default();
+    marks::context_name(number, name.as_ptr());
+}
+
+/// What `get_name` of a task gives, if it is asyncio's own and the name is a string.
+unsafe fn task_name(object: Ptr) -> Option<String> {
+    let task = (*CONTEXTS.get()).tasks.as_ref()?.task.as_ptr();
+    if type_of(object) != task {
+        return None;
+    }
+    let object = Owned::borrowed(object)?;
+    let name = object.attribute(c"get_name")?.call(&[])?;
+    if type_of(name.as_ptr()) != api().PyUnicode_Type {
+        return None;
+    }
+    let text: *const c_char = (api().PyUnicode_AsUTF8)(name.as_ptr());
+    if text.is_null() {
+        (api().PyErr_Clear)();
+        return None;
+    }
+    Some(CStr::from_ptr(text).to_string_lossy().into_owned())
+}

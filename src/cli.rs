@@ -75,7 +75,7 @@ pub enum Command {
         #[command(subcommand)]
         command: ScriptOf,
     },
-    /// Remove what a killed pystap left in the kernel: probes and modules whose owner is gone
+    /// Remove what a killed pystap left: probes, modules and files of the agent whose owner is gone
     Cleanup,
     /// List the SystemTap marks of an interpreter and what they do in its Python version
     Marks(Marks),
@@ -83,6 +83,12 @@ pub enum Command {
     Doctor(Doctor),
     /// List the script templates and their parameters
     List(List),
+    /// Put pystap's agent into a Python environment, take it out, or see where it is
+    Agent {
+        /// What to do with it
+        #[command(subcommand)]
+        command: AgentCommand,
+    },
     /// Print the JSON Schema of the events
     Schema,
     /// Print a completion script for a shell
@@ -114,6 +120,36 @@ pub enum Command {
 pub enum ScriptOf {
     /// The script of `pystap trace` with the same options
     Trace(Trace),
+}
+
+/// `pystap agent`.
+#[derive(Debug, Subcommand)]
+pub enum AgentCommand {
+    /// Let every Python of an environment start with a dormant agent, which `trace -p` can wake later
+    Install(AgentEnvironments),
+    /// Take the agent out again; processes that run keep theirs until they end
+    Uninstall(AgentEnvironments),
+    /// Show whether the agent is in an environment, and in which processes it waits
+    Status(AgentStatus),
+}
+
+/// Environments of the agent.
+#[derive(Debug, Args)]
+pub struct AgentEnvironments {
+    /// An interpreter of the environment, for example .venv/bin/python; may be repeated
+    #[arg(long, value_name = "PATH", required = true)]
+    pub python: Vec<PathBuf>,
+}
+
+/// `pystap agent status`.
+#[derive(Debug, Args)]
+pub struct AgentStatus {
+    /// An interpreter of an environment; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub python: Vec<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which processes to trace.

@@ -6,11 +6,16 @@ use std::sync::Arc;
 
 use procfs::process::{MMapPath, Process};
 
-use super::PROVIDER;
+use super::{PROVIDER, socket};
 use crate::elf::Image;
 
 /// What the names of files with the agent in them contain: what pystap writes out, and what `pystap agent install` does.
 const NAME: &str = "pystap_agent";
+
+/// Whether an agent waits in a process for a session.
+pub fn waiting(pid: u32) -> bool {
+    socket::of_process(pid).is_ok_and(|sockets| !sockets.is_empty())
+}
 
 /// The agent's library in a process.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::event;
 
 const UP_TO_3_11: Habits = Habits {
     call_on_creation: false,
@@ -40,7 +41,14 @@ fn event(ts: u64, what: What) -> Event {
 
 fn call(ts: u64, function: &str) -> Event {
     let place = place(function);
-    event(ts, What::Call { place, line: 1 })
+    event(
+        ts,
+        What::Call {
+            place,
+            line: 1,
+            frame: event::Frame::default(),
+        },
+    )
 }
 
 fn ret(ts: u64, function: &str) -> Event {
@@ -48,6 +56,7 @@ fn ret(ts: u64, function: &str) -> Event {
         place: place(function),
         line: 2,
         duration_ns: None,
+        frame: event::Frame::default(),
     };
     event(ts, what)
 }
@@ -170,6 +179,7 @@ fn the_extra_return_of_the_init_shim_is_ignored_and_said_to_be_no_event() {
         }),
         line: -1,
         duration_ns: None,
+        frame: event::Frame::default(),
     };
     assert_eq!(pairing.feed(&mut event(1, what)), None);
     assert_eq!(pairing.unpaired(), Unpaired::default());
@@ -229,6 +239,7 @@ fn a_duration_that_the_kernel_measured_is_kept_and_opens_nothing() {
         place: place("f"),
         line: 1,
         duration_ns: Some(77),
+        frame: event::Frame::default(),
     };
     let mut finished = event(5, what.clone());
     assert_eq!(pairing.feed(&mut finished), Some(0));

@@ -264,12 +264,14 @@ fn fifty_thousand_functions_are_refreshed_in_a_moment() {
             What::Call {
                 place: place.clone(),
                 line,
+                frame: crate::event::Frame::default(),
             },
         ));
         let what = What::Return {
             place,
             line,
             duration_ns: None,
+            frame: crate::event::Frame::default(),
         };
         tally.take(&event(10 * number + 3 + number % 5, what));
     }

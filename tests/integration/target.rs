@@ -20,7 +20,7 @@ const BOUND: Duration = Duration::from_secs(20);
 
 fn launch(command: &[&str]) -> Launched {
     let command: Vec<OsString> = command.iter().map(Into::into).collect();
-    Launched::start_through(Path::new(PYSTAP), &command).expect("it is held")
+    Launched::start_through(Path::new(PYSTAP), &command, &[]).expect("it is held")
 }
 
 fn status_of(command: &[&str]) -> Status {

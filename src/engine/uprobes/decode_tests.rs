@@ -119,13 +119,14 @@ fn a_hit_of_each_mark_becomes_its_event() {
             panic!("{mark:?}: {events:?}");
         };
         let right = match (mark, what) {
-            (Mark::FunctionEntry, What::Call { place, line })
+            (Mark::FunctionEntry, What::Call { place, line, .. })
             | (
                 Mark::FunctionReturn,
                 What::Return {
                     place,
                     line,
                     duration_ns: None,
+                    ..
                 },
             )
             | (Mark::Line, What::Line { place, line }) => {

@@ -27,7 +27,10 @@ pub use embedded::image;
 pub use loaded::{Loaded, waiting};
 pub use placement::{PlacementError, remove_stale};
 pub use remote::{Remote, RemoteError};
-pub use way::{NEWEST, OLDEST, Way, WayError, supported};
+pub use way::{NEWEST, OLDEST, Way, WayError, offer, supported};
+
+/// The kinds of events that the agent gives.
+pub const KINDS: [&str; 3] = ["call", "return", "gc"];
 
 use crate::python::{self, FileId};
 use crate::script::Filters;

@@ -94,7 +94,33 @@ pub fn supported(version: &Version) -> bool {
     (OLDEST..=NEWEST).contains(&(version.major, version.minor))
 }
 
+/// What the agent can give of an interpreter of this version: a clause that says what it takes; `None` for versions that it
+/// does not run in.
+pub fn offer(version: (u8, u8)) -> Option<&'static str> {
+    if !(OLDEST..=NEWEST).contains(&version) {
+        return None;
+    }
+    Some(if version >= REMOTE {
+        "through pystap's agent, which comes into running processes and launched commands by itself"
+    } else {
+        "through pystap's agent: by itself in commands that pystap launches, in running processes after `pystap agent install` and one restart"
+    })
+}
+
+/// The first version that lets a debugger in while it runs.
+const REMOTE: (u8, u8) = (3, 14);
+
 impl Way {
+    /// One word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Way::Environment => "environment",
+            Way::Dormant { .. } => "dormant",
+            Way::Remote => "remote",
+            Way::Gdb => "gdb",
+        }
+    }
+
     /// The way into a running process.
     ///
     /// # Errors

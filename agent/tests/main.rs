@@ -1,1 +1,10 @@
-fn main() {}
+//! The agent in real interpreters: what it tells against what the interpreter itself says, and what it leaves behind.
+//! Needs root and a kernel with uprobe events for `marks`, and cargo for the library that is shipped.
+
+mod counts;
+mod interpreters;
+mod lifecycle;
+mod marks;
+mod program;
+mod refusals;
+mod standard;

@@ -1,0 +1,291 @@
+//! What is counted against what the interpreter's own hooks count in another run of the same program.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::interpreters::{self, Interpreter};
+use crate::program::{Program, functions, repository};
+
+/// Runs a program twice, once with the interpreter's own hooks and once with a session, and compares. `truth` says what
+/// else the program itself knows of its entries.
+fn compare(interpreter: &Interpreter, program: &Path) {
+    let name = program.file_name().unwrap().to_str().unwrap();
+    let mut process = Program::start(interpreter);
+    let inside = process.inside.join(name);
+    std::fs::copy(program, process.directory.path().join(name)).unwrap();
+    let run = format!(
+        "
+import gc, os, runpy, sys
+sys.argv = [{inside:?}]
+# An example ends its process like that, and has to run three times here.
+process, leave = os.getpid(), os._exit
+os._exit = lambda code: leave(code) if os.getpid() != process else None
+def once():
+    runpy.run_path({inside:?}, run_name='__main__')
+    # Finalizers run in the run that they belong to.
+    gc.collect()
+"
+    );
+    process.run(&run);
+    // What is imported by the program is imported before anything is counted.
+    process.run("once()");
+    let truth = process.run(&format!(
+        "with Truth({name:?}) as truth:\n    once()\nresult = [truth.entries, truth.returns]"
+    ));
+    let pystap = process.attach();
+    pystap.start(functions(&format!("*{name}")));
+    process.run("once()");
+    let stopped = pystap.stop();
+    let told = serde_json::json!([stopped.entries, stopped.returns]);
+    assert_eq!(told, truth, "{name} in {}", interpreter.name());
+    assert_eq!(
+        stopped.entries,
+        stopped.returns,
+        "{name} in {} is balanced",
+        interpreter.name()
+    );
+    assert!(
+        stopped.entries > 0,
+        "{name} in {} calls something",
+        interpreter.name()
+    );
+    assert_eq!(stopped.dropped, 0);
+    process.run("assert not agent.status()['session']");
+    assert_eq!(process.end(), Some(0), "{name} in {}", interpreter.name());
+}
+
+/// The examples that end by themselves and need nothing.
+const EXAMPLES: [&str; 8] = [
+    "collect.py",
+    "fib.py",
+    "forks.py",
+    "generators.py",
+    "hostile_names.py",
+    "nested.py",
+    "slow.py",
+    "threads.py",
+];
+
+#[test]
+fn every_example_has_the_calls_that_the_interpreter_counts() {
+    for interpreter in interpreters::all() {
+        for example in EXAMPLES {
+            compare(interpreter, &repository().join("examples").join(example));
+        }
+    }
+}
+
+fn compare_own(program: &str) {
+    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs");
+    for interpreter in interpreters::all() {
+        compare(interpreter, &programs.join(program));
+    }
+}
+
+#[test]
+fn generators_and_coroutines_are_balanced_however_they_end() {
+    compare_own("suspensions.py");
+}
+
+#[test]
+fn threads_that_come_and_go_are_seen() {
+    compare_own("many_threads.py");
+}
+
+#[test]
+fn tasks_are_balanced() {
+    compare_own("tasks.py");
+}
+
+#[test]
+fn greenlets_are_balanced() {
+    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs");
+    let mut tried = Vec::new();
+    for interpreter in interpreters::all() {
+        if interpreter.has("greenlet") {
+            compare(interpreter, &programs.join("greens.py"));
+            compare(interpreter, &repository().join("examples/eventlet_like.py"));
+            tried.push(interpreter.name());
+        }
+    }
+    assert!(!tried.is_empty(), "no interpreter has greenlet");
+}
+
+#[test]
+fn what_no_filter_wants_is_not_counted() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        let pystap = process.attach();
+        let mut start = functions("*");
+        start.filters.functions = vec!["wanted*".into()];
+        start.filters.not_functions = vec!["wanted_not".into()];
+        start.filters.not_files = vec!["*other*".into()];
+        pystap.start(start);
+        process.run(
+            "
+def wanted(): return unwanted()
+def wanted_too():
+    try: fails()
+    except ValueError: pass
+def wanted_not(): pass
+def unwanted(): pass
+def fails(): raise ValueError
+for _ in range(3):
+    wanted(); wanted_too(); wanted_not(); unwanted()
+exec(compile('def wanted_elsewhere(): pass\\nwanted_elsewhere()', 'another.py', 'exec'))
+",
+        );
+        let stopped = pystap.stop();
+        assert_eq!(
+            (stopped.entries, stopped.returns),
+            (6, 6),
+            "{}",
+            interpreter.name()
+        );
+    }
+}
+
+#[test]
+fn frames_that_run_at_attach_are_announced_or_kept_back() {
+    for interpreter in interpreters::all() {
+        for announces in [true, false] {
+            let mut process = Program::start(interpreter);
+            let socket = process.run(
+                "
+import threading
+agent.start(True)
+begun, go, done = threading.Event(), threading.Event(), threading.Event()
+def inner():
+    begun.set(); go.wait()
+def outer():
+    inner()
+def body():
+    outer(); outer_again()
+def outer_again(): pass
+thread = threading.Thread(target=body)
+thread.start(); begun.wait()
+result = agent.status()['socket']
+",
+            );
+            let pystap = crate::program::Pystap::connect(socket.as_str().unwrap());
+            let mut start = functions("workload.py");
+            start.announce_running = announces;
+            let started = pystap.start(start);
+            assert_eq!(
+                started.already_running,
+                3,
+                "inner, outer, body; {}",
+                interpreter.name()
+            );
+            assert_eq!(started.threads, 2);
+            process.run("go.set(); thread.join()");
+            let stopped = pystap.stop();
+            // The module's frame of the last step, outer_again, and the three that were running.
+            let expected = if announces { 5 } else { 2 };
+            assert_eq!(
+                (stopped.entries, stopped.returns),
+                (expected, expected),
+                "{}, announced: {announces}",
+                interpreter.name()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_second_look_at_the_same_functions_counts_anew() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        process.run("def f(): pass\ndef calls():\n    for _ in range(10): f()");
+        let pystap = process.attach();
+        for wanted in ["f", "nothing", "f", "calls"] {
+            let mut start = functions("workload.py");
+            start.filters.functions = vec![wanted.into()];
+            pystap.start(start);
+            process.run("calls()");
+            let expected = match wanted {
+                "f" => 10,
+                "calls" => 1,
+                _ => 0,
+            };
+            let stopped = pystap.stop();
+            assert_eq!(
+                (stopped.entries, stopped.returns),
+                (expected, expected),
+                "{wanted}"
+            );
+        }
+        assert_eq!(
+            process.run("result = agent.status()['session']"),
+            Value::Bool(false)
+        );
+    }
+}
+
+/// The interpreter's own hooks are for threads of the threading module only up to 3.11, so this is counted by hand.
+#[test]
+fn threads_that_the_threading_module_does_not_know_are_seen() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        process.run(
+            "
+import _thread
+def leaf(): pass
+def bare(lock):
+    for _ in range(50): leaf()
+    lock.release()
+def run():
+    for _ in range(8):
+        lock = _thread.allocate_lock()
+        lock.acquire()
+        _thread.start_new_thread(bare, (lock,))
+        lock.acquire()
+",
+        );
+        let pystap = process.attach();
+        let mut start = functions("workload.py");
+        start.filters.functions = vec!["leaf".into()];
+        pystap.start(start);
+        process.run("run()");
+        let stopped = pystap.stop();
+        assert_eq!(
+            (stopped.entries, stopped.returns),
+            (400, 400),
+            "{}",
+            interpreter.name()
+        );
+    }
+}
+
+/// A profiler written in Python meets the limit of recursion itself, so it is no measure here.
+#[test]
+fn frames_that_the_limit_of_recursion_ends_are_balanced() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        process.run(
+            "
+def deeper(depth):
+    deepest[0] = depth
+    deeper(depth + 1)
+deepest = [0]
+def run():
+    try:
+        deeper(1)
+    except RecursionError:
+        pass
+",
+        );
+        let pystap = process.attach();
+        let mut start = functions("workload.py");
+        start.filters.functions = vec!["deeper".into()];
+        pystap.start(start);
+        let deepest = process
+            .run("run(); run(); result = deepest[0]")
+            .as_u64()
+            .unwrap();
+        let stopped = pystap.stop();
+        assert_eq!(stopped.entries, stopped.returns, "{}", interpreter.name());
+        assert_eq!(stopped.entries, 2 * deepest, "{}", interpreter.name());
+    }
+}

@@ -1,0 +1,143 @@
+//! The interpreters within reach: this system's own, those of pyenv, and those of the trees that `tests/guest/build` makes
+//! (entered with chroot, so as root). `PYSTAP_TEST_PYTHONS` (a list of paths like PATH) names others instead.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+/// An interpreter, and how it is entered.
+#[derive(Debug, Clone)]
+pub struct Interpreter {
+    /// The tree that it is in, or `/`.
+    root: PathBuf,
+    /// Its path there.
+    path: PathBuf,
+    /// Major, minor and micro.
+    pub version: [u32; 3],
+}
+
+impl Interpreter {
+    fn at(root: &Path, path: &Path) -> Option<Interpreter> {
+        let mut found = Interpreter {
+            root: root.to_owned(),
+            path: path.to_owned(),
+            version: [0; 3],
+        };
+        let output = found
+            .command()
+            .args(["-c", "import sys; print(*sys.version_info[:3])"])
+            .output()
+            .ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        let mut numbers = text.split_whitespace().map(|number| number.parse().ok());
+        found.version = [numbers.next()??, numbers.next()??, numbers.next()??];
+        Some(found)
+    }
+
+    /// A command that runs it.
+    pub fn command(&self) -> Command {
+        let mut command = if self.root == Path::new("/") {
+            Command::new(&self.path)
+        } else {
+            let mut command = Command::new("chroot");
+            command.arg(&self.root).arg(&self.path);
+            command
+        };
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env_remove("PYTHONPATH");
+        command
+    }
+
+    /// A directory that it sees, and what it is called there.
+    pub fn directory(&self) -> (TempDir, PathBuf) {
+        let directory = tempfile::Builder::new()
+            .prefix("pystap-agent-test.")
+            .tempdir_in(self.root.join("tmp"))
+            .expect("a temporary directory");
+        let inside = directory.path().strip_prefix(&self.root).unwrap();
+        let inside = Path::new("/").join(inside);
+        (directory, inside)
+    }
+
+    /// What to call it in messages.
+    pub fn name(&self) -> String {
+        format!("{} {:?}", self.path.display(), self.version)
+    }
+
+    /// Whether it has sys.monitoring.
+    pub fn monitors(&self) -> bool {
+        self.version >= [3, 12, 0]
+    }
+
+    /// Whether a module can be imported.
+    pub fn has(&self, module: &str) -> bool {
+        let code = format!("import {module}");
+        let output = self.command().args(["-c", &code]).output();
+        output.is_ok_and(|output| output.status.success())
+    }
+}
+
+/// All of 3.9 to 3.15. At least one has sys.monitoring and one has not, or the tests fail: they would prove nothing.
+pub fn all() -> &'static [Interpreter] {
+    static ALL: OnceLock<Vec<Interpreter>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let found: Vec<Interpreter> = candidates()
+            .iter()
+            .filter(|(root, path)| root.join(path.strip_prefix("/").unwrap_or(path)).exists())
+            .filter_map(|(root, path)| Interpreter::at(root, path))
+            .filter(|found| found.version >= [3, 9, 0] && found.version < [3, 16, 0])
+            .collect();
+        for found in &found {
+            println!("interpreter: {}", found.name());
+        }
+        assert!(
+            found.iter().any(Interpreter::monitors),
+            "no Python from 3.12 on was found"
+        );
+        assert!(
+            !found.iter().all(Interpreter::monitors),
+            "no Python up to 3.11 was found"
+        );
+        found
+    })
+}
+
+/// One that does not have what the agent needs.
+pub fn too_old() -> Interpreter {
+    candidates()
+        .iter()
+        .filter_map(|(root, path)| Interpreter::at(root, path))
+        .find(|found| found.version >= [3, 6, 0] && found.version < [3, 9, 0])
+        .expect("no Python from 3.6 to 3.8 was found")
+}
+
+fn candidates() -> Vec<(PathBuf, PathBuf)> {
+    let here = |path: PathBuf| (PathBuf::from("/"), path);
+    if let Some(paths) = std::env::var_os("PYSTAP_TEST_PYTHONS") {
+        return std::env::split_paths(&paths).map(here).collect();
+    }
+    let mut all = vec![here(PathBuf::from("/usr/bin/python3.11"))];
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    let pyenv = std::env::var_os("PYENV_ROOT").map_or_else(|| home.join(".pyenv"), PathBuf::from);
+    let mut versions: Vec<PathBuf> = std::fs::read_dir(pyenv.join("versions"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin/python3"))
+        .collect();
+    versions.sort();
+    all.extend(versions.into_iter().map(here));
+    let trees = std::env::var_os("PYSTAP_TEST_TREES")
+        .map_or_else(|| home.join(".cache/pystap-guest"), PathBuf::from);
+    for (tree, minor) in [("bullseye", 9), ("guest", 13), ("guest", 14), ("guest", 15)] {
+        all.push((
+            trees.join(tree),
+            PathBuf::from(format!("/usr/bin/python3.{minor}")),
+        ));
+    }
+    all
+}

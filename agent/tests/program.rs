@@ -1,0 +1,259 @@
+//! A program with the agent in it, and pystap's end of the agent's socket.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use pystap_agent_protocol::{
+    Filters, FromAgent, Hello, Kind, LARGEST_PACKET, Start, Started, Stopped, ToAgent, decode,
+    encode,
+};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
+    send, socket_with,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::interpreters::Interpreter;
+
+/// Long enough for anything on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// The library as it is shipped, built once.
+pub fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let output = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--locked",
+                "--profile",
+                "agent",
+                "-p",
+                "pystap-agent",
+            ])
+            .args(["--lib", "--message-format", "json-render-diagnostics"])
+            .current_dir(repository())
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo");
+        assert!(output.status.success(), "the library could not be built");
+        let messages = String::from_utf8(output.stdout).unwrap();
+        messages
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|message| message["target"]["name"] == "pystap_agent")
+            .find_map(|message| Some(PathBuf::from(message["filenames"][0].as_str()?)))
+            .expect("cargo names the library")
+    })
+}
+
+/// A running program.
+pub struct Program {
+    pub child: Child,
+    input: Option<ChildStdin>,
+    output: Receiver<String>,
+    /// Where its files are, as it sees it.
+    pub inside: PathBuf,
+    pub directory: TempDir,
+    name: String,
+}
+
+impl Program {
+    /// Starts the driver.
+    pub fn start(interpreter: &Interpreter) -> Program {
+        Program::start_with(interpreter, |_| {})
+    }
+
+    /// Starts the driver, with something changed about the command.
+    pub fn start_with(interpreter: &Interpreter, change: impl FnOnce(&mut Command)) -> Program {
+        let (directory, inside) = interpreter.directory();
+        let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs");
+        for file in std::fs::read_dir(programs).unwrap().flatten() {
+            if file.path().is_file() {
+                std::fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
+            }
+        }
+        std::fs::copy(library(), directory.path().join("agent.so")).unwrap();
+        let mut command = interpreter.command();
+        command
+            .arg(inside.join("driver.py"))
+            .arg(inside.join("agent.so"));
+        change(&mut command);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the interpreter starts");
+        let (lines, output) = channel();
+        let reader = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in reader.lines().map_while(Result::ok) {
+                if lines.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Program {
+            input: child.stdin.take(),
+            child,
+            output,
+            inside,
+            directory,
+            name: interpreter.name(),
+        }
+    }
+
+    /// Has code run, without waiting.
+    pub fn send(&mut self, code: &str) {
+        let mut line = serde_json::to_string(code).unwrap();
+        line.push('\n');
+        self.input
+            .as_mut()
+            .unwrap()
+            .write_all(line.as_bytes())
+            .unwrap();
+    }
+
+    /// The result of code that was sent.
+    pub fn receive(&mut self) -> Value {
+        let line = self.output.recv_timeout(PATIENCE);
+        let line = line.unwrap_or_else(|error| panic!("{}: no answer: {error}", self.name));
+        let answer: Value = serde_json::from_str(&line).unwrap();
+        assert!(
+            answer.get("error").is_none(),
+            "{}: {}",
+            self.name,
+            answer["error"].as_str().unwrap_or("")
+        );
+        answer["result"].clone()
+    }
+
+    /// Runs code and gives what it has put into `result`.
+    pub fn run(&mut self, code: &str) -> Value {
+        self.send(code);
+        self.receive()
+    }
+
+    /// Starts the agent and connects to it.
+    pub fn attach(&mut self) -> Pystap {
+        let socket = self.run("agent.start(True); result = agent.status()['socket']");
+        Pystap::connect(socket.as_str().unwrap())
+    }
+
+    /// Ends the input, waits for the end, and gives the exit code.
+    pub fn end(mut self) -> Option<i32> {
+        self.input = None;
+        wait(&mut self.child)
+    }
+}
+
+/// Waits for the end of a process, which must come.
+pub fn wait(child: &mut Child) -> Option<i32> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        assert!(Instant::now() < until, "the program does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Pystap's end.
+pub struct Pystap {
+    pub socket: OwnedFd,
+    pub hello: Hello,
+}
+
+/// A socket that gives up.
+pub fn new_socket() -> OwnedFd {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE)).unwrap();
+    socket
+}
+
+impl Pystap {
+    pub fn connect(name: &str) -> Pystap {
+        let socket = new_socket();
+        connect(
+            &socket,
+            &SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap(),
+        )
+        .unwrap();
+        match hear(&socket) {
+            Some(FromAgent::Hello(hello)) => Pystap { socket, hello },
+            other => panic!("no hello but {other:?}"),
+        }
+    }
+
+    pub fn ask(&self, message: &ToAgent) -> FromAgent {
+        let packet = encode(message).unwrap();
+        send(&self.socket, &packet, SendFlags::NOSIGNAL).unwrap();
+        hear(&self.socket).expect("an answer")
+    }
+
+    pub fn start(&self, start: Start) -> Started {
+        match self.ask(&ToAgent::Start(start)) {
+            FromAgent::Started(started) => started,
+            other => panic!("not started but {other:?}"),
+        }
+    }
+
+    pub fn stop(&self) -> Stopped {
+        match self.ask(&ToAgent::Stop {}) {
+            FromAgent::Stopped(stopped) => stopped,
+            other => panic!("not stopped but {other:?}"),
+        }
+    }
+}
+
+/// The next message, nothing at the end of the connection.
+pub fn hear(socket: &OwnedFd) -> Option<FromAgent> {
+    let mut buffer = vec![0; LARGEST_PACKET];
+    let (_, length) = recv(socket, &mut buffer[..], RecvFlags::empty()).expect("a packet in time");
+    (length > 0).then(|| decode(&buffer[..length]).unwrap())
+}
+
+/// Functions, of files that match a pattern.
+pub fn functions(files: &str) -> Start {
+    Start {
+        events: vec![Kind::Function],
+        filters: Filters {
+            files: vec![files.to_owned()],
+            ..Filters::default()
+        },
+        contexts: false,
+        capture: Default::default(),
+        announce_running: true,
+        follow: None,
+    }
+}
+
+/// Looks until something is so.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "it never came about that {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

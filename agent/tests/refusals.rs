@@ -1,0 +1,1 @@
+//! What the agent does not do, and says so.

@@ -737,6 +737,14 @@ impl TracePlan {
                 left.join(",")
             )
         };
+        let forbidden = self.wishes.usage == AgentUsage::Never
+            && version.is_some_and(agent::supported)
+            && missing.iter().all(|kind| agent::KINDS.contains(kind));
+        let next = if forbidden {
+            format!("leave out --no-agent, so that pystap's agent gives them, or {next}")
+        } else {
+            next
+        };
         let kinds = missing.join(" and ");
         let kinds = if by_default {
             format!("{kinds} (the default)")

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pystap::engine::stap::wire::Encoder;
-use pystap::event::{Event, Place, Text, What};
+use pystap::event::{Event, Frame, Place, Text, What};
 
 /// Functions of the program. A large service calls about as many.
 const FUNCTIONS: usize = 5_000;
@@ -37,6 +37,7 @@ impl Program {
                     number / 20
                 )),
                 function: text(format!("handle_request_{number}")),
+                qualname: None,
             })
         };
         Program {
@@ -70,6 +71,7 @@ impl Program {
                 place: Arc::clone(&self.places[function]),
                 line: 20,
                 duration_ns: None,
+                frame: Frame::default(),
             },
             open => {
                 stack.extend(open);
@@ -78,6 +80,7 @@ impl Program {
                 What::Call {
                     place: Arc::clone(&self.places[function]),
                     line: 10,
+                    frame: Frame::default(),
                 }
             }
         };

@@ -75,7 +75,7 @@ pub enum Command {
         #[command(subcommand)]
         command: ScriptOf,
     },
-    /// Remove what a killed pystap left in the kernel: probes and modules whose owner is gone
+    /// Remove what a killed pystap left: probes, modules and files of the agent whose owner is gone
     Cleanup,
     /// List the SystemTap marks of an interpreter and what they do in its Python version
     Marks(Marks),
@@ -83,6 +83,12 @@ pub enum Command {
     Doctor(Doctor),
     /// List the script templates and their parameters
     List(List),
+    /// Put pystap's agent into a Python environment, take it out, or see where it is
+    Agent {
+        /// What to do with it
+        #[command(subcommand)]
+        command: AgentCommand,
+    },
     /// Print the JSON Schema of the events
     Schema,
     /// Print a completion script for a shell
@@ -114,6 +120,36 @@ pub enum Command {
 pub enum ScriptOf {
     /// The script of `pystap trace` with the same options
     Trace(Trace),
+}
+
+/// `pystap agent`.
+#[derive(Debug, Subcommand)]
+pub enum AgentCommand {
+    /// Let every Python of an environment start with a dormant agent, which `trace -p` can wake later
+    Install(AgentEnvironments),
+    /// Take the agent out again; processes that run keep theirs until they end
+    Uninstall(AgentEnvironments),
+    /// Show whether the agent is in an environment, and in which processes it waits
+    Status(AgentStatus),
+}
+
+/// Environments of the agent.
+#[derive(Debug, Args)]
+pub struct AgentEnvironments {
+    /// An interpreter of the environment, for example .venv/bin/python; may be repeated
+    #[arg(long, value_name = "PATH", required = true)]
+    pub python: Vec<PathBuf>,
+}
+
+/// `pystap agent status`.
+#[derive(Debug, Args)]
+pub struct AgentStatus {
+    /// An interpreter of an environment; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub python: Vec<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which processes to trace.
@@ -175,6 +211,15 @@ pub struct Trace {
     /// End with the exit status of the launched command
     #[arg(long, requires = "command")]
     pub exit_with_command: bool,
+    /// Values of functions that --function, --file or --module names, as far as their types are plain. They may be secrets
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "WHICH,…",
+        help_heading = "Agent"
+    )]
+    pub capture: Vec<Captured>,
 }
 
 /// Event kinds and filters.
@@ -316,6 +361,40 @@ pub struct EngineArgs {
     /// Templates and tapsets here add to the built-in ones or override them
     #[arg(long, value_name = "DIRECTORY")]
     pub template_dir: Option<PathBuf>,
+    /// Whether and how the agent comes into play.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+}
+
+/// The agent.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Agent")]
+pub struct AgentArgs {
+    /// Take calls from pystap's agent even where the interpreter has marks of its own
+    #[arg(long, conflicts_with = "no_agent")]
+    pub agent: bool,
+    /// Load nothing into any process: only the interpreters' own marks
+    #[arg(long)]
+    pub no_agent: bool,
+    /// Bring the agent into running processes in this way, where no other is open
+    #[arg(long, value_enum, value_name = "HOW", conflicts_with = "no_agent")]
+    pub inject: Option<Injection>,
+}
+
+/// Ways that are only taken when they are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Injection {
+    /// gdb stops the process and calls functions in it
+    Gdb,
+}
+
+/// Values that can be captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Captured {
+    /// Arguments of calls
+    Args,
+    /// What is returned
+    Return,
 }
 
 /// Engines.
@@ -527,8 +606,10 @@ pub struct List {
 pub enum Exclusion {
     /// Functions with such a name.
     Function(Glob),
-    /// Functions in such files or modules.
+    /// Functions in such files.
     File(Glob),
+    /// Functions in such modules.
+    Module(Glob),
 }
 
 fn parse_regex(text: &str) -> Result<Regex, String> {
@@ -559,7 +640,7 @@ fn parse_exclusion(text: &str) -> Result<Exclusion, String> {
     } else if let Some(glob) = text.strip_prefix("file:") {
         parse_glob(glob).map(Exclusion::File)
     } else if let Some(glob) = text.strip_prefix("module:") {
-        parse_module(glob).map(Exclusion::File)
+        parse_module(glob).map(Exclusion::Module)
     } else if text.contains('/') {
         parse_glob(text).map(Exclusion::File)
     } else {

@@ -4,6 +4,7 @@
 //! in the order in which data flows: [`cli`] (what was typed), [`plan`] (typed arguments and host, decided),
 //! [`engine`] (arms probes and yields [`event`]s), [`analysis`] (pairing), [`export`] (one sink a format).
 
+pub mod agent;
 pub mod analysis;
 pub mod cli;
 pub mod command;

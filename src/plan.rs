@@ -1,6 +1,6 @@
 //! The plan of a session: what was typed, resolved against this host. Starts nothing; `--dry-run` prints it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::fs;
@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::agent::{self, Capture, Wanted, Way, WayError, environment};
 use crate::analysis::pairing::Habits;
 use crate::cli::{Exclusion, TargetArgs, WhatArgs};
 use crate::engine::stap::Armed;
 use crate::engine::uprobes::Probed;
 use crate::python::marks::{self, PROVIDER, Status};
-use crate::python::{Interpreter, Kind, PythonError};
+use crate::python::{Interpreter, Kind, PythonError, mapped_at};
 use crate::script::{Catalogue, Filters, MARKS, ProbedImage, Request, ScriptError};
 use crate::target::{MountNamespace, Process, Selection, TargetError, Targets};
 
@@ -29,6 +30,9 @@ pub(crate) const KINDS: [(&str, &[&str]); 6] = [
     ),
     ("audit", &["audit"]),
 ];
+
+/// The marks of calls.
+const FUNCTIONS: [&str; 2] = ["function__entry", "function__return"];
 
 /// What is traced when nothing is said.
 const DEFAULT: [&str; 3] = ["call", "return", "gc"];
@@ -54,10 +58,52 @@ pub struct TracePlan {
     pub follow: bool,
     /// Sentences for the user: what will be missing, what was assumed.
     pub warnings: Vec<String>,
+    /// What the agent does; `None` when the interpreters' own marks do all.
+    pub agent: Option<AgentPlan>,
     /// Marks that templates of the user's own name in their headers.
     own_marks: Vec<&'static str>,
+    /// What was said about the agent.
+    wishes: AgentWishes,
     /// Whether semaphores of other marks may be raised.
     may_raise: bool,
+}
+
+/// What the user wants of the agent.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AgentWishes {
+    /// Whether it is used.
+    pub usage: AgentUsage,
+    /// Whether gdb may bring it in.
+    pub gdb: bool,
+    /// Which values it captures.
+    pub capture: Capture,
+}
+
+/// When the agent is used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AgentUsage {
+    /// Where an interpreter has no function marks.
+    #[default]
+    Auto,
+    /// Nowhere.
+    Never,
+    /// For all functions.
+    Always,
+}
+
+/// What the agent does in a session.
+#[derive(Debug, Clone)]
+pub struct AgentPlan {
+    /// The running processes that it is brought into, and how.
+    pub targets: Vec<(u32, Way)>,
+    /// Whether it is in the environment of the launched command.
+    pub launched: bool,
+    /// Whether processes that start later may need it.
+    pub later: bool,
+    /// What agents are told.
+    pub wanted: Wanted,
+    /// Its libraries, with the paths by which targets know them. Until they are written out, one stands for all.
+    pub libraries: Vec<(PathBuf, Probed)>,
 }
 
 /// An image to be probed.
@@ -111,6 +157,23 @@ pub enum PlanError {
         /// What to type.
         next: String,
     },
+    /// The agent would have them, and cannot get in.
+    #[error(
+        "{who} has no marks for {kinds} events, and pystap's agent, which would have them, cannot get into {target}: {reason}"
+    )]
+    NoWay {
+        /// The interpreter.
+        who: String,
+        /// The kinds asked for that are missing.
+        kinds: String,
+        /// The process or the command.
+        target: String,
+        /// Why, with the next step.
+        reason: String,
+    },
+    /// Values come from the agent.
+    #[error("--capture needs pystap's agent, which --no-agent forbids; leave out one of them")]
+    CaptureWithoutAgent,
     /// The file of an interpreter is gone.
     #[error("{path} was replaced or deleted while process {pid} runs it, and SystemTap can only probe files that are there, so it cannot trace this process; restart the process, or use --engine uprobes", path = path.display())]
     Replaced {
@@ -136,8 +199,11 @@ impl PlanError {
             PlanError::Target(error) => error.exit_code(),
             PlanError::Script(ScriptError::Unknown { .. }) => 2,
             PlanError::Script(_) => 1,
-            PlanError::UnknownEvent { .. } | PlanError::DurationWithoutReturn => 2,
+            PlanError::UnknownEvent { .. }
+            | PlanError::DurationWithoutReturn
+            | PlanError::CaptureWithoutAgent => 2,
             PlanError::NoMarks { .. }
+            | PlanError::NoWay { .. }
             | PlanError::Replaced { .. }
             | PlanError::Container { .. } => 3,
         }
@@ -158,8 +224,12 @@ impl TracePlan {
     pub fn new(
         target: &TargetArgs,
         what: &WhatArgs,
+        wishes: AgentWishes,
         catalogue: &Catalogue,
     ) -> Result<Self, PlanError> {
+        if wishes.capture.any() && wishes.usage == AgentUsage::Never {
+            return Err(PlanError::CaptureWithoutAgent);
+        }
         let (events, templates) = kinds(what, catalogue)?;
         let own = templates
             .iter()
@@ -202,10 +272,14 @@ impl TracePlan {
             min_duration: what.min_duration,
             follow,
             warnings,
+            agent: None,
+            wishes,
             own_marks,
             may_raise: !what.no_line_semaphore,
         };
+        plan.agent = plan.choose_agent(what.events.is_empty())?;
         plan.images = plan.choose_images(what.events.is_empty())?;
+        plan.complete_agent();
         Ok(plan)
     }
 
@@ -217,9 +291,16 @@ impl TracePlan {
                 .iter()
                 .map(|image| ProbedImage {
                     path: image.path.to_string_lossy().into_owned(),
+                    provider: PROVIDER,
                     marks: image.marks.clone(),
                     library: image.interpreter.kind == Kind::Library,
                 })
+                .chain(self.libraries().map(|(path, probed)| ProbedImage {
+                    path: path.to_string_lossy().into_owned(),
+                    provider: probed.provider,
+                    marks: probed.marks.clone(),
+                    library: true,
+                }))
                 .collect(),
             templates: self.templates.clone(),
             events: self.events.clone(),
@@ -260,10 +341,23 @@ impl TracePlan {
             path: image.interpreter.reach.clone(),
             inode: image.interpreter.file.inode,
             image: Arc::clone(&image.interpreter.image),
+            provider: PROVIDER,
             marks: image.marks.clone(),
+            values: false,
             line_semaphore: image.line_semaphore,
         };
-        self.images.iter().map(probed).collect()
+        let libraries = self.libraries().map(|(_, probed)| probed.clone());
+        self.images.iter().map(probed).chain(libraries).collect()
+    }
+
+    /// Whether gdb may bring the agent in.
+    pub fn may_use_gdb(&self) -> bool {
+        self.wishes.gdb
+    }
+
+    /// The agent's libraries, with the paths by which targets know them.
+    pub fn libraries(&self) -> impl Iterator<Item = &(PathBuf, Probed)> {
+        self.agent.iter().flat_map(|agent| &agent.libraries)
     }
 
     /// What to say of images whose calls are complete only with the line mark's semaphore; `None` without any.
@@ -289,9 +383,12 @@ impl TracePlan {
         let versions = self
             .images
             .iter()
+            .filter(|image| image.marks.iter().any(|mark| mark == "function__entry"))
             .filter_map(|image| image.interpreter.version.as_ref());
+        // The agent tells no creations.
+        let nothing_known = versions.clone().count() == 0 && self.agent.is_none();
         Habits {
-            call_on_creation: versions.clone().count() == 0
+            call_on_creation: nothing_known
                 || versions.into_iter().any(|v| (v.major, v.minor) >= (3, 15)),
             ..Habits::default()
         }
@@ -355,7 +452,9 @@ impl TracePlan {
             let marks: Vec<String> = MARKS
                 .iter()
                 .filter(|mark| {
-                    wanted.contains(*mark) && interpreter.image.mark(PROVIDER, mark).is_some()
+                    wanted.contains(*mark)
+                        && interpreter.image.mark(PROVIDER, mark).is_some()
+                        && !(FUNCTIONS.contains(mark) && self.agent_for(interpreter).functions)
                 })
                 .map(|mark| (*mark).to_owned())
                 .collect();
@@ -385,6 +484,163 @@ impl TracePlan {
         Ok(images)
     }
 
+    /// What the agent has to tell of an interpreter that its own marks do not.
+    fn agent_for(&self, interpreter: &Interpreter) -> Lacking {
+        let version = interpreter.version.as_ref();
+        let usage = self.wishes.usage;
+        let always = usage == AgentUsage::Always || self.wishes.capture.any();
+        if usage == AgentUsage::Never
+            || (!always && version.is_some_and(|version| !agent::supported(version)))
+        {
+            return Lacking::default();
+        }
+        let wanted = self.wanted_marks();
+        let lacks = |marks: &[&str]| {
+            marks.iter().any(|mark| {
+                wanted.contains(mark) && interpreter.image.mark(PROVIDER, mark).is_none()
+            })
+        };
+        let functions = FUNCTIONS.iter().any(|mark| wanted.contains(mark));
+        Lacking {
+            functions: functions && (always || lacks(&FUNCTIONS)),
+            collections: lacks(&agent::COLLECTIONS),
+        }
+    }
+
+    /// What the agent does, where there is need of it and a way for it.
+    fn choose_agent(&self, by_default: bool) -> Result<Option<AgentPlan>, PlanError> {
+        let mut plan = AgentPlan {
+            targets: Vec::new(),
+            launched: false,
+            later: false,
+            wanted: Wanted {
+                filters: self.filters.clone(),
+                capture: self.wishes.capture,
+                follow: self.follow,
+                ..Wanted::default()
+            },
+            libraries: Vec::new(),
+        };
+        let mut needed = Lacking::default();
+        let mut closed: Option<PlanError> = None;
+        let mut refuse = |interpreter: &Interpreter, target: String, reason: String| {
+            closed.get_or_insert(PlanError::NoWay {
+                who: described(interpreter),
+                kinds: if by_default {
+                    "call and return (the default)".to_owned()
+                } else {
+                    self.events.join(" and ")
+                },
+                target,
+                reason,
+            });
+        };
+        for process in &self.targets.processes {
+            let Some(interpreter) = process.interpreters.first() else {
+                continue;
+            };
+            let lacking = self.agent_for(interpreter);
+            if !lacking.any() {
+                continue;
+            }
+            match Way::into_process(process.pid, interpreter, self.wishes.gdb) {
+                Ok(way) => {
+                    plan.targets.push((process.pid, way));
+                    needed.add(lacking);
+                }
+                // What it has itself is worth a trace without the agent, when that is all that was left to us.
+                Err(_) if !lacking.functions => {}
+                Err(error) => refuse(
+                    interpreter,
+                    format!("process {}", process.pid),
+                    error.to_string(),
+                ),
+            }
+        }
+        let expected = self.targets.command.iter();
+        if let Some(interpreter) = expected.flat_map(|command| &command.interpreters).next() {
+            let lacking = self.agent_for(interpreter);
+            let version = interpreter.version.as_ref();
+            let unsupported = version.filter(|version| !agent::supported(version));
+            if lacking.any()
+                && let Some(version) = unsupported
+            {
+                let version = version.to_string();
+                let reason = WayError::Unsupported { version };
+                refuse(interpreter, "the command".to_owned(), reason.to_string());
+            } else if lacking.any() {
+                match environment::obstacle_of_command(&self.command) {
+                    Some(option) => refuse(
+                        interpreter,
+                        "the command".to_owned(),
+                        format!(
+                            "its interpreter is started with {option}, which leaves out the environment that brings the agent in; leave out {option}, or start it yourself and trace it with -p"
+                        ),
+                    ),
+                    None => {
+                        plan.launched = true;
+                        needed.add(lacking);
+                    }
+                }
+            }
+        }
+        for interpreter in &self.targets.python {
+            let lacking = self.agent_for(interpreter);
+            if self.targets.everyone && lacking.any() {
+                plan.later = true;
+                needed.add(lacking);
+            }
+        }
+        if !needed.any() {
+            return closed.map_or(Ok(None), Err);
+        }
+        plan.wanted.functions = needed.functions.then(HashSet::new);
+        plan.wanted.collections = needed.collections.then(HashSet::new);
+        Ok(Some(plan))
+    }
+
+    /// What the agent must know of the images, and what stands for its library until that is written out.
+    fn complete_agent(&mut self) {
+        let Some(agent) = &mut self.agent else {
+            return;
+        };
+        let with = |marks: &[&str]| {
+            let has = |image: &&PlannedImage| {
+                marks
+                    .iter()
+                    .all(|mark| image.marks.iter().any(|have| have == mark))
+            };
+            let files = self.images.iter().filter(has);
+            files.map(|image| image.interpreter.file).collect()
+        };
+        agent.wanted.functions = agent.wanted.functions.take().map(|_| with(&FUNCTIONS));
+        let collections = agent.wanted.collections.take();
+        agent.wanted.collections = collections.map(|_| with(&agent::COLLECTIONS));
+        agent.libraries = vec![agent::expected_library(&agent.wanted)];
+        for process in &self.targets.processes {
+            let Some(interpreter) = process.interpreters.first() else {
+                continue;
+            };
+            let reached = agent.targets.iter().any(|(pid, _)| *pid == process.pid);
+            let lacking = self
+                .images
+                .iter()
+                .all(|image| image.interpreter.file != interpreter.file);
+            if !reached && lacking {
+                self.warnings.push(format!(
+                    "process {} is not traced: {}",
+                    process.pid,
+                    Way::into_process(process.pid, interpreter, self.wishes.gdb)
+                        .err()
+                        .map_or_else(
+                            || "its interpreter has none of the marks".to_owned(),
+                            |error| error.to_string()
+                        )
+                ));
+            }
+        }
+    }
+
     fn wanted_marks(&self) -> BTreeSet<&'static str> {
         let asked = |kind: &str| self.events.iter().any(|event| event == kind);
         let mut wanted: BTreeSet<&'static str> = KINDS
@@ -407,6 +663,15 @@ impl TracePlan {
         by_default: bool,
     ) -> Result<(), PlanError> {
         let possible = |kind: &str, images: &[PlannedImage]| {
+            let told = self.agent.as_ref().map(|agent| &agent.wanted);
+            let by_agent = told.is_some_and(|told| match kind {
+                "call" | "return" => told.functions.is_some(),
+                "gc" => told.collections.is_some(),
+                _ => false,
+            });
+            if by_agent {
+                return true;
+            }
             let needs = KINDS
                 .iter()
                 .find(|(name, _)| *name == kind)
@@ -429,10 +694,7 @@ impl TracePlan {
             return Ok(());
         };
         let version = interpreter.version.as_ref();
-        let who = match version {
-            Some(version) => format!("Python {version} ({})", interpreter.path.display()),
-            None => interpreter.path.display().to_string(),
-        };
+        let who = described(interpreter);
         let mark = KINDS
             .iter()
             .find(|(kind, _)| kind == first)
@@ -472,6 +734,14 @@ impl TracePlan {
                 "trace what it has with `--events {}`, or {elsewhere}",
                 left.join(",")
             )
+        };
+        let forbidden = self.wishes.usage == AgentUsage::Never
+            && version.is_some_and(agent::supported)
+            && missing.iter().all(|kind| agent::KINDS.contains(kind));
+        let next = if forbidden {
+            format!("leave out --no-agent, so that pystap's agent gives them, or {next}")
+        } else {
+            next
         };
         let kinds = missing.join(" and ");
         let kinds = if by_default {
@@ -579,9 +849,36 @@ fn filters(what: &WhatArgs) -> Filters {
         match exclusion {
             Exclusion::Function(glob) => filters.not_functions.push(glob.clone()),
             Exclusion::File(glob) => filters.not_files.push(glob.clone()),
+            Exclusion::Module(glob) => filters.not_modules.push(glob.clone()),
         }
     }
     filters
+}
+
+/// What the agent has to tell of an interpreter.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lacking {
+    functions: bool,
+    collections: bool,
+}
+
+impl Lacking {
+    fn any(self) -> bool {
+        self.functions || self.collections
+    }
+
+    fn add(&mut self, other: Lacking) {
+        self.functions |= other.functions;
+        self.collections |= other.collections;
+    }
+}
+
+/// An interpreter, for messages.
+fn described(interpreter: &Interpreter) -> String {
+    match &interpreter.version {
+        Some(version) => format!("Python {version} ({})", interpreter.path.display()),
+        None => interpreter.path.display().to_string(),
+    }
 }
 
 /// What a mark is known to do in this interpreter.
@@ -596,23 +893,6 @@ fn elsewhere(pid: u32) -> bool {
         (Ok(theirs), Ok(ours)) => theirs != ours,
         _ => false,
     }
-}
-
-/// Address at which a process has mapped this place of a file.
-fn mapped_at(pid: u32, interpreter: &Interpreter, file_offset: u64) -> Option<u64> {
-    let maps = procfs::process::Process::new(i32::try_from(pid).ok()?)
-        .ok()?
-        .maps()
-        .ok()?;
-    // The data segment may be mapped in several pieces; the one that holds the offset and is writable is meant.
-    maps.into_iter()
-        .filter(|map| map.inode == interpreter.file.inode)
-        .find(|map| {
-            let length = map.address.1 - map.address.0;
-            map.perms.contains(procfs::process::MMPermissions::WRITE)
-                && (map.offset..map.offset + length).contains(&file_offset)
-        })
-        .map(|map| map.address.0 + (file_offset - map.offset))
 }
 
 impl fmt::Display for TracePlan {
@@ -691,6 +971,27 @@ impl fmt::Display for TracePlan {
                     text,
                     "  raised   the semaphore of {PROVIDER}:line, unless --no-line-semaphore"
                 )?;
+            }
+        }
+        if let Some(agent) = &self.agent {
+            for (pid, way) in &agent.targets {
+                writeln!(text, "agent      into process {pid}, {way}")?;
+            }
+            if agent.launched {
+                writeln!(text, "agent      {}", Way::Environment)?;
+            }
+            if agent.later {
+                writeln!(
+                    text,
+                    "agent      into each process that is found, as it allows"
+                )?;
+            }
+            for (path, probed) in &agent.libraries {
+                let build_id = probed.image.build_id.as_deref().unwrap_or("none");
+                writeln!(text, "image      {}, build id {build_id}", path.display())?;
+                for mark in &probed.marks {
+                    writeln!(text, "  mark     {}:{mark}", probed.provider)?;
+                }
             }
         }
         f.write_str(&text)

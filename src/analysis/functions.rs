@@ -115,7 +115,7 @@ impl Functions {
         };
         match &event.what {
             // Without a frame it is the creation of a generator, and no call.
-            What::Call { place, line } if step.entered.is_some() => {
+            What::Call { place, line, .. } if step.entered.is_some() => {
                 let row = self.row(event.pid, key, place);
                 row.calls += 1;
                 row.line = row.line.min(*line);

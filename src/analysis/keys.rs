@@ -111,6 +111,7 @@ mod tests {
         Arc::new(Place {
             file: text(file),
             function: text(function),
+            qualname: None,
         })
     }
 

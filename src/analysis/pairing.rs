@@ -21,6 +21,10 @@
 //! - From 3.15 on a frame that was passed over is taken for a creation, unless the process is known to have
 //!   greenlets, and the return that takes it gets no duration: it is most likely a `throw()`.
 //!
+//! Where pystap's agent makes the marks, none of this is needed: it marks no creations, every return has its call, and it
+//! says which greenlet or task runs (`context`). Each context then has a stack of its own, and the match is exact. A task's
+//! first frame is called by the frame that runs outside of any task, which is its loop's.
+//!
 //! What no algorithm can see: greenlets that run the same function before anything betrayed them look like recursion,
 //! and so does a `throw()` into a generator while its creation is the nearest open frame of that function.
 //!
@@ -34,10 +38,11 @@
 //! whom is followed by links between frames and not by their order, so each greenlet keeps its own line of callers.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::keys::{FunctionKey, KeyBuilder, Keys};
-use crate::event::{Event, Place, ProcessChange, Text, What};
+use crate::event::{Event, Manner, Place, ProcessChange, Text, What};
 
 /// Open frames kept of one thread; the outermost are forgotten beyond that.
 const MAX_FRAMES: usize = 4096;
@@ -339,6 +344,9 @@ impl Pairing {
         thread.last_seen = self.events;
         let ts = event.ts;
         thread.charge(ts, self.gaps);
+        if let What::Call { frame, .. } | What::Return { frame, .. } = &event.what {
+            thread.switch(frame.context);
+        }
         let mut step = Step {
             depth: 0,
             key: None,
@@ -361,8 +369,9 @@ impl Pairing {
                 step.depth = thread.depth();
                 step.key = Some(self.keys.of(place));
             }
-            What::Call { place, .. } => {
+            What::Call { place, frame, .. } => {
                 self.calls += 1;
+                thread.begin(frame.context);
                 step.depth = thread.depth();
                 let key = self.keys.of(place);
                 caller = Some(thread.running);
@@ -374,7 +383,8 @@ impl Pairing {
                     ts,
                     gap: self.gaps,
                     passed_over: None,
-                    certain: true,
+                    context: frame.context,
+                    certain: frame.manner != Manner::Running,
                     likely: true,
                     self_ns: 0,
                     covered_ns: 0,
@@ -387,7 +397,10 @@ impl Pairing {
                 step.entered = Some(FrameId(self.calls));
             }
             What::Return {
-                place, duration_ns, ..
+                place,
+                duration_ns,
+                frame,
+                ..
             } => {
                 let key = self.keys.of(place);
                 step.key = Some(key);
@@ -404,7 +417,7 @@ impl Pairing {
                     revised: &mut self.revised,
                     found: self.found.as_mut(),
                 }
-                .leave(thread, *duration_ns);
+                .leave(thread, frame.context, *duration_ns);
                 if duration_ns.is_none()
                     && let Some(left) = &step.left
                     && left.exact
@@ -566,6 +579,8 @@ struct Thread {
     /// Open frames, oldest first and so by ascending id, those that were passed over among them.
     frames: VecDeque<Frame>,
     passed_over: usize,
+    /// Contexts were told: each has a stack of its own.
+    contexts: bool,
     /// Frames that were passed over have returned later: several stacks run in this thread.
     interleaved: bool,
     /// The frame that runs since the last call or return; 0 when that is not known.
@@ -594,6 +609,7 @@ impl Default for Thread {
         Thread {
             frames: VecDeque::new(),
             passed_over: 0,
+            contexts: false,
             interleaved: false,
             running: 0,
             accounted: 0,
@@ -622,7 +638,9 @@ struct Frame {
     gap: u32,
     /// When a frame below returned first.
     passed_over: Option<u64>,
-    /// False when this may be another frame of the same place than the one whose call has this time.
+    /// The greenlet or task that it runs in.
+    context: Option<NonZeroU64>,
+    /// False when it began before tracing, and when this may be another frame of the same place than the one whose call has this time.
     certain: bool,
     /// False when it may have changed places with one that is not among its callers.
     likely: bool,
@@ -646,7 +664,44 @@ fn give_up(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {
 
 impl Thread {
     fn depth(&self) -> usize {
-        self.frames.len() - self.passed_over
+        if !self.contexts {
+            return self.frames.len() - self.passed_over;
+        }
+        let mut next = self.index_of(self.running);
+        let mut depth = 0;
+        while let Some(index) = next {
+            depth += 1;
+            next = self.parent_of(index);
+        }
+        depth
+    }
+
+    /// What runs is in this context from now on.
+    fn switch(&mut self, context: Option<NonZeroU64>) {
+        self.contexts |= context.is_some();
+        if !self.contexts
+            || self
+                .frame(self.running)
+                .is_some_and(|it| it.context == context)
+        {
+            return;
+        }
+        let last = self.frames.iter().rev().find(|it| it.context == context);
+        if let Some(last) = last {
+            self.running = last.id;
+        }
+    }
+
+    /// A call is made in this context. Its first frame was called by none of another context: that one waits, and did not
+    /// call it. Outside of all contexts runs the loop that calls tasks.
+    fn begin(&mut self, context: Option<NonZeroU64>) {
+        let running = self.frame(self.running).map(|frame| frame.context);
+        if self.contexts
+            && let Some(Some(other)) = running
+            && Some(other) != context
+        {
+            self.running = 0;
+        }
     }
 
     /// Gives the time since the last event to the frame that ran.
@@ -962,7 +1017,15 @@ struct Returning<'a> {
 
 impl Returning<'_> {
     /// Closes the frame that returns. `known` is its duration where somebody has paired it before.
-    fn leave(mut self, thread: &mut Thread, known: Option<u64>) -> Option<Left> {
+    fn leave(
+        mut self,
+        thread: &mut Thread,
+        context: Option<NonZeroU64>,
+        known: Option<u64>,
+    ) -> Option<Left> {
+        if thread.contexts {
+            return self.leave_context(thread, context, known);
+        }
         // Nearly always the frame on top returns, and nothing needs to be looked for.
         let top = thread.frames.len().checked_sub(1);
         let plain = thread.frames.back().is_some_and(|frame| {
@@ -1068,6 +1131,62 @@ impl Returning<'_> {
             inclusive_ns,
             exact,
             likely: exact || (in_line && frame.likely && inclusive_ns.is_some()),
+            self_ns: frame.self_ns,
+            cumulative_ns,
+            outermost,
+            measured: false,
+        })
+    }
+
+    /// The same where contexts are told: the nearest frame of the function in its context returns.
+    fn leave_context(
+        self,
+        thread: &mut Thread,
+        context: Option<NonZeroU64>,
+        known: Option<u64>,
+    ) -> Option<Left> {
+        let found = thread
+            .frames
+            .iter()
+            .rposition(|frame| frame.key == self.key && frame.context == context);
+        let Some(index) = found else {
+            self.unpaired.returns += 1;
+            return None;
+        };
+        // What is above it in its context has returned unseen: events were lost.
+        let above = |at: usize, frame: &Frame| at > index && frame.context == context;
+        let mut frames = thread.frames.iter().enumerate();
+        if frames.any(|(at, frame)| above(at, frame)) {
+            let (pid, given_up, unpaired) = (self.pid, self.given_up, self.unpaired);
+            thread.forget(
+                |at, frame| !above(at, frame),
+                |gone| {
+                    unpaired.calls += 1;
+                    give_up(given_up, pid, gone);
+                },
+            );
+        }
+        let outer = thread.outer(index);
+        let frame = thread.take(index)?;
+        thread.running = match thread.index_of(frame.parent) {
+            Some(_) => frame.parent,
+            None => 0,
+        };
+        let took = self.ts.checked_sub(frame.ts);
+        let exact = known.is_some() || (frame.certain && frame.gap == self.gap);
+        let inclusive_ns = if exact { known.or(took) } else { None };
+        let mut cumulative_ns = inclusive_ns.unwrap_or(frame.covered_ns);
+        let outermost = outer.is_none();
+        if let Some(outer) = outer
+            && let Some(outer) = thread.frames.get_mut(outer)
+        {
+            outer.covered_ns = outer.covered_ns.saturating_add(cumulative_ns);
+            cumulative_ns = 0;
+        }
+        Some(Left {
+            inclusive_ns,
+            exact: inclusive_ns.is_some(),
+            likely: inclusive_ns.is_some(),
             self_ns: frame.self_ns,
             cumulative_ns,
             outermost,

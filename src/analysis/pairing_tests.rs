@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::event;
 
 const UP_TO_3_11: Habits = Habits {
     call_on_creation: false,
@@ -25,6 +26,7 @@ fn place(function: &str) -> Arc<Place> {
     Arc::new(Place {
         file: text("app.py"),
         function: text(function),
+        qualname: None,
     })
 }
 
@@ -39,7 +41,14 @@ fn event(ts: u64, what: What) -> Event {
 
 fn call(ts: u64, function: &str) -> Event {
     let place = place(function);
-    event(ts, What::Call { place, line: 1 })
+    event(
+        ts,
+        What::Call {
+            place,
+            line: 1,
+            frame: event::Frame::default(),
+        },
+    )
 }
 
 fn ret(ts: u64, function: &str) -> Event {
@@ -47,6 +56,7 @@ fn ret(ts: u64, function: &str) -> Event {
         place: place(function),
         line: 2,
         duration_ns: None,
+        frame: event::Frame::default(),
     };
     event(ts, what)
 }
@@ -165,9 +175,11 @@ fn the_extra_return_of_the_init_shim_is_ignored_and_said_to_be_no_event() {
         place: Arc::new(Place {
             file: text("__init__"),
             function: text("__init__"),
+            qualname: None,
         }),
         line: -1,
         duration_ns: None,
+        frame: event::Frame::default(),
     };
     assert_eq!(pairing.feed(&mut event(1, what)), None);
     assert_eq!(pairing.unpaired(), Unpaired::default());
@@ -227,6 +239,7 @@ fn a_duration_that_the_kernel_measured_is_kept_and_opens_nothing() {
         place: place("f"),
         line: 1,
         duration_ns: Some(77),
+        frame: event::Frame::default(),
     };
     let mut finished = event(5, what.clone());
     assert_eq!(pairing.feed(&mut finished), Some(0));
@@ -620,6 +633,98 @@ fn judged(model: Model, pairing: &mut Pairing) -> Vec<Judged> {
         }
     }
     judged
+}
+
+/// A call or return in a context.
+fn in_context(context: u64, ts: u64, mut what: Event) -> Event {
+    what.ts = ts;
+    if let What::Call { frame, .. } | What::Return { frame, .. } = &mut what.what {
+        frame.context = NonZeroU64::new(context);
+    }
+    what
+}
+
+#[test]
+fn stacks_of_contexts_that_interleave_are_told_apart_exactly() {
+    let mut pairing = Pairing::with_habits(Habits {
+        call_on_creation: false,
+        greenlets: false,
+    });
+    // Two greenlets run the same function in turns, and each returns while the other's is younger or older.
+    let story = [
+        (1, 0, true, "handle", 0),
+        (1, 1, true, "wait", 1),
+        (2, 10, true, "handle", 0),
+        (2, 12, true, "wait", 1),
+        (1, 20, false, "wait", 1),
+        (2, 25, false, "wait", 1),
+        (1, 30, false, "handle", 0),
+        (2, 50, false, "handle", 0),
+    ];
+    let mut durations = Vec::new();
+    for (context, ts, enters, function, depth) in story {
+        let plain = if enters {
+            call(ts, function)
+        } else {
+            ret(ts, function)
+        };
+        let mut event = in_context(context, ts, plain);
+        assert_eq!(pairing.feed(&mut event), Some(depth), "{ts}");
+        if let What::Return { duration_ns, .. } = event.what {
+            durations.push(duration_ns);
+        }
+    }
+    assert_eq!(durations, [Some(19), Some(13), Some(30), Some(40)]);
+    assert_eq!(pairing.unpaired().total(), 0);
+    assert_eq!(pairing.open().count(), 0);
+}
+
+#[test]
+fn a_task_is_called_by_its_loop_and_not_by_the_task_before() {
+    let mut pairing = Pairing::new();
+    let stack = |pairing: &Pairing| -> Vec<String> {
+        let open = pairing.stack(1, 1);
+        open.map(|open| open.place.function.text.clone()).collect()
+    };
+    for (context, ts, enters, function) in [
+        (0, 0, true, "run"),
+        (7, 10, true, "first"),
+        (7, 20, false, "first"),
+        (8, 30, true, "second"),
+    ] {
+        let plain = if enters {
+            call(ts, function)
+        } else {
+            ret(ts, function)
+        };
+        pairing.feed(&mut in_context(context, ts, plain));
+    }
+    assert_eq!(stack(&pairing), ["second", "run"]);
+    pairing.feed(&mut in_context(8, 40, ret(40, "second")));
+    assert_eq!(stack(&pairing), ["run"]);
+}
+
+#[test]
+fn a_frame_that_ran_before_tracing_began_has_no_duration() {
+    let mut pairing = Pairing::with_habits(Habits {
+        call_on_creation: false,
+        greenlets: false,
+    });
+    let mut running = call(0, "serve");
+    if let What::Call { frame, .. } = &mut running.what {
+        frame.manner = event::Manner::Running;
+    }
+    pairing.feed(&mut running);
+    let mut left = ret(50, "serve");
+    assert_eq!(pairing.feed(&mut left), Some(0));
+    assert!(matches!(
+        left.what,
+        What::Return {
+            duration_ns: None,
+            ..
+        }
+    ));
+    assert_eq!(pairing.unpaired().total(), 0);
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::event::{Event, Place, Text, What};
+use crate::event::{Event, Frame, Place, Text, What};
 
 pub(crate) fn text(text: &str) -> Text {
     Text {
@@ -16,6 +16,7 @@ pub(crate) fn place(function: &str) -> Arc<Place> {
     Arc::new(Place {
         file: text("app.py"),
         function: text(function),
+        qualname: None,
     })
 }
 
@@ -30,7 +31,14 @@ pub(crate) fn event(ts: u64, what: What) -> Event {
 
 pub(crate) fn call(ts: u64, function: &str) -> Event {
     let place = place(function);
-    event(ts, What::Call { place, line: 1 })
+    event(
+        ts,
+        What::Call {
+            place,
+            line: 1,
+            frame: Frame::default(),
+        },
+    )
 }
 
 pub(crate) fn returned(ts: u64, function: &str) -> Event {
@@ -38,6 +46,7 @@ pub(crate) fn returned(ts: u64, function: &str) -> Event {
         place: place(function),
         line: 2,
         duration_ns: None,
+        frame: Frame::default(),
     };
     event(ts, what)
 }

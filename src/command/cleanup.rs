@@ -1,7 +1,8 @@
-//! `pystap cleanup`: removes what a killed session left in the kernel, of either engine. What belongs to a living one is
-//! left alone.
+//! `pystap cleanup`: removes what a killed session left in the kernel, of either engine, and in the file systems of traced
+//! processes. What belongs to a living one is left alone.
 
 use super::Failure;
+use crate::agent;
 use crate::console::{Console, Exit};
 use crate::engine::stap;
 use crate::engine::uprobes::{self, Tracefs, UprobesError};
@@ -14,6 +15,7 @@ pub(super) fn run(console: &Console) -> Result<Exit, Failure> {
         Err(UprobesError::NoTracefs { .. } | UprobesError::NoUprobeEvents { .. }) => {}
         Err(error) => return Err(error.into()),
     }
+    removed.extend(agent::remove_stale());
     for thing in &removed {
         console.note(format_args!("removed {thing}"));
     }

@@ -291,6 +291,7 @@ fn request(targets: &Targets) -> (Request, Vec<(PathBuf, Option<String>)>) {
             .iter()
             .map(|interpreter| ProbedImage {
                 path: interpreter.path.display().to_string(),
+                provider: PROVIDER,
                 marks: MARKS.map(str::to_owned).to_vec(),
                 library: interpreter.kind == Kind::Library,
             })
@@ -312,7 +313,7 @@ mod tests {
 
     use super::*;
     use crate::cli::{Cli, Command};
-    use crate::plan::TracePlan;
+    use crate::plan::{AgentWishes, TracePlan};
 
     /// Otherwise a trial would compile a module that nobody uses again.
     #[test]
@@ -323,7 +324,13 @@ mod tests {
             panic!("a trace was typed");
         };
         let catalogue = Catalogue::load(&[]).expect("built-in templates");
-        let plan = TracePlan::new(&trace.targets, &trace.what, &catalogue).expect("a plan");
+        let plan = TracePlan::new(
+            &trace.targets,
+            &trace.what,
+            AgentWishes::default(),
+            &catalogue,
+        )
+        .expect("a plan");
         let traced = script::render(&catalogue, &plan.request()).expect("a script");
 
         let selection = Selection {

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use serde_json::{Value, json};
 
 use super::Failure;
+use crate::agent;
 use crate::cli::Marks;
 use crate::console::{Console, Exit};
 use crate::elf::{Image, Mark};
@@ -165,6 +166,9 @@ fn as_text(image: &Listed) -> String {
             "  function__entry, function__return: {}",
             known.sentence
         );
+        if let Some(offer) = agent::offer((version.major, version.minor)) {
+            let _ = writeln!(text, "  calls, returns and collections come {offer}");
+        }
     }
     text
 }
@@ -207,6 +211,10 @@ fn as_json(image: &Listed) -> Value {
         "build_id": image.image.build_id,
         "marks": marks,
         "missing": missing(image),
+        "agent": image
+            .version
+            .as_ref()
+            .and_then(|version| agent::offer((version.major, version.minor))),
         "damaged": image.image.damaged,
     })
 }

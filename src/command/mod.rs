@@ -1,5 +1,7 @@
 //! The subcommands, one file each. What is typed arrives here parsed; ELF and /proc are other rooms' business.
 
+mod agent;
+mod agents;
 mod catalogue;
 mod cleanup;
 mod doctor;
@@ -18,6 +20,8 @@ mod trace;
 
 use std::io;
 
+use crate::agent::AgentError;
+use crate::agent::install::InstallError;
 use crate::cli::{Cli, Colour, Command, ScriptOf};
 use crate::console::{ColorWhen, Console, Exit, Verbosity};
 use crate::engine::stap::StapError;
@@ -108,6 +112,27 @@ impl From<UprobesError> for Failure {
     }
 }
 
+impl From<AgentError> for Failure {
+    fn from(error: AgentError) -> Self {
+        let exit = match error {
+            AgentError::System { .. } | AgentError::Silent { .. } => Exit::Failed,
+            _ => Exit::Unready,
+        };
+        Failure::new(exit, error.to_string())
+    }
+}
+
+impl From<InstallError> for Failure {
+    fn from(error: InstallError) -> Self {
+        let exit = match error {
+            InstallError::NotFound { .. } | InstallError::NotPython { .. } => Exit::Usage,
+            InstallError::Unsupported { .. } | InstallError::NoSite { .. } => Exit::Unready,
+            InstallError::Unwritable { .. } => Exit::Failed,
+        };
+        Failure::new(exit, error.to_string())
+    }
+}
+
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         Failure::new(Exit::Failed, error.to_string())
@@ -159,6 +184,7 @@ pub fn run(cli: Cli) -> u8 {
         Command::Doctor(arguments) => {
             doctor::run(arguments, stdout_colour(cli.color), &console).map(Into::into)
         }
+        Command::Agent { command } => agent::run(command, &console).map(Into::into),
         Command::List(arguments) => catalogue::list(arguments).map(Into::into),
         Command::Schema => catalogue::schema().map(Into::into),
         Command::Completions { shell } => manual::completions(*shell).map(Into::into),

@@ -5,6 +5,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::Failure;
+use crate::agent::{self, Way, WayError};
 use crate::cli::Ps;
 use crate::console::{Console, Exit};
 use crate::python::marks::{self, PROVIDER, Status};
@@ -19,6 +20,8 @@ struct Listed {
     /// Marks that fire in this version.
     marks: Vec<String>,
     container: bool,
+    /// How the agent would come in, where the interpreter has no function marks; or why it would not.
+    agent: Option<Result<Way, WayError>>,
 }
 
 /// Lists processes.
@@ -76,7 +79,6 @@ fn row(process: &Listed) -> [String; 5] {
     if process.container {
         why.push_str(", in a container (another mount namespace): with uprobe events only");
     }
-    let kinds = kinds(process);
     [
         process.found.process.pid.to_string(),
         known(&process.found.service),
@@ -84,10 +86,7 @@ fn row(process: &Listed) -> [String; 5] {
             .version
             .clone()
             .unwrap_or_else(|| "unknown".to_owned()),
-        match kinds.is_empty() {
-            true => "no: it has no marks".to_owned(),
-            false => kinds.join(","),
-        },
+        traceable(process),
         one_line(&why),
     ]
 }
@@ -111,7 +110,12 @@ fn describe(found: Found, ours: Option<MountNamespace>) -> Listed {
             .map(|mark| mark.name.clone())
             .collect()
     });
+    let lacks = !marks.iter().any(|mark| mark == "function__entry");
+    let agent = interpreter
+        .filter(|_| lacks)
+        .map(|it| Way::into_process(found.process.pid, it, false));
     Listed {
+        agent,
         version: version.map(ToString::to_string),
         path: interpreter.map_or_else(String::new, |it| it.path.display().to_string()),
         marks,
@@ -131,9 +135,31 @@ fn kinds(process: &Listed) -> Vec<&'static str> {
         ("audit", "audit"),
     ]
     .into_iter()
-    .filter(|(mark, _)| process.marks.iter().any(|has| has == mark))
+    .filter(|(mark, kind)| {
+        process.marks.iter().any(|has| has == mark)
+            || (by_agent(process) && agent::KINDS.contains(kind))
+    })
     .map(|(_, kind)| kind)
     .collect()
+}
+
+/// Whether the agent would come in by itself.
+fn by_agent(process: &Listed) -> bool {
+    matches!(process.agent, Some(Ok(_)))
+}
+
+fn traceable(process: &Listed) -> String {
+    let kinds = kinds(process);
+    let installable = matches!(
+        process.agent,
+        Some(Err(WayError::Closed { .. } | WayError::Remote { .. }))
+    );
+    match kinds.is_empty() {
+        _ if by_agent(process) => format!("{} (agent)", kinds.join(",")),
+        true if installable => "after `agent install`".to_owned(),
+        true => "no: it has no marks".to_owned(),
+        false => kinds.join(","),
+    }
 }
 
 fn as_json(process: &Listed) -> Value {
@@ -147,5 +173,9 @@ fn as_json(process: &Listed) -> Value {
         "marks": process.marks,
         "events": kinds(process),
         "container": process.container,
+        "agent": process.agent.as_ref().map(|way| match way {
+            Ok(way) => json!({ "way": way.word() }),
+            Err(reason) => json!({ "way": null, "reason": reason.to_string() }),
+        }),
     })
 }

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, never, select, tick, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::agents::SessionAgents;
 use crate::analysis::pairing::Pairing;
 use crate::console::Console;
 use crate::engine::stap::diagnostics::{self, Kind, Loss, Severity};
@@ -150,6 +151,8 @@ pub(super) struct Session<'a> {
     pub(super) launched: Option<Launched>,
     /// To search for processes that start later; `None` when none can be targets.
     pub(super) newcomers: Option<Selection>,
+    /// The agents, where there are any.
+    pub(super) agents: Option<SessionAgents>,
     pub(super) max_events: Option<u64>,
     /// Only calls of at least so many nanoseconds, where the engine does not measure them itself.
     pub(super) minimum: Option<u64>,
@@ -258,6 +261,7 @@ impl Session<'_> {
             }
             if run.stop.is_some() && !run.stopping {
                 run.stopping = true;
+                run.stop_agents();
                 run.session.engine.stop();
             }
         };
@@ -394,6 +398,16 @@ impl Run<'_> {
         }
     }
 
+    /// Switches the agents off: what they have told until then is on its way to the engine.
+    fn stop_agents(&mut self) {
+        if let Some(agents) = &mut self.session.agents {
+            let dropped = agents.stop(self.session.console);
+            if dropped > 0 {
+                self.losses.add(LossStage::Probe, dropped);
+            }
+        }
+    }
+
     /// Writes out what the sink has collected.
     fn flush(&mut self) {
         if self.idle_flush && self.output_error.is_none() {
@@ -424,10 +438,14 @@ impl Run<'_> {
                     }
                     let (pid, program) = (process.pid, process.program());
                     match self.session.engine.add_target(pid) {
-                        Ok(()) => self
-                            .session
-                            .console
-                            .note(format_args!("{program} {pid} joined")),
+                        Ok(()) => {
+                            self.session
+                                .console
+                                .note(format_args!("{program} {pid} joined"));
+                            if let Some(agents) = &mut self.session.agents {
+                                agents.newcomer(&process, self.session.console);
+                            }
+                        }
                         Err(error) => self
                             .session
                             .console
@@ -436,6 +454,9 @@ impl Run<'_> {
                     self.session.programs.insert(pid, program);
                 }
             }
+        }
+        if let Some(agents) = &mut self.session.agents {
+            agents.look(self.session.console);
         }
         let ended = self.session.watch.wait(Some(Duration::ZERO))?;
         if let Some(launched) = &mut self.session.launched {

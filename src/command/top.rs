@@ -59,6 +59,7 @@ pub(super) fn as_trace(
         compile_only: false,
         kernel: None,
         exit_with_command: false,
+        capture: Vec::new(),
     }
 }
 

@@ -5,8 +5,10 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use super::Failure;
+use super::agents::SessionAgents;
 use super::engine::{self, Choice, Engine, Ready};
 use super::session::{self, Outcome, Session, Stop, Stops};
+use crate::agent::Capture;
 use crate::analysis::pairing::{Habits, Pairing};
 use crate::cli::{self, Colour, Format};
 use crate::console::{Console, Exit};
@@ -14,12 +16,14 @@ use crate::engine::stap::{self, Script, Start, Toolchain};
 use crate::engine::uprobes::Plan as UprobesPlan;
 use crate::event::{self, ArmedMark, SessionTarget};
 use crate::export::{Output, Sink, flow, json};
-use crate::plan::{TracePlan, check_template_directory, template_directories};
+use crate::plan::{
+    AgentUsage, AgentWishes, TracePlan, check_template_directory, template_directories,
+};
 use crate::python::marks::PROVIDER;
 use crate::recording;
 use crate::script::{self, Catalogue, Tapsets};
 use crate::service::Service;
-use crate::target::{Launched, Selection, Watch};
+use crate::target::{Conditions, Launched, Selection, Watch};
 
 /// A plan, and where its templates are.
 struct Prepared {
@@ -45,7 +49,12 @@ fn prepare(arguments: &cli::Trace) -> Result<Prepared, Failure> {
     check_template_directory(arguments.engine.template_dir.as_deref())?;
     let directories = template_directories(arguments.engine.template_dir.as_deref());
     let catalogue = Catalogue::load(&directories)?;
-    let plan = TracePlan::new(&arguments.targets, &arguments.what, &catalogue)?;
+    let plan = TracePlan::new(
+        &arguments.targets,
+        &arguments.what,
+        wishes(arguments)?,
+        &catalogue,
+    )?;
     let prepared = Prepared {
         plan,
         catalogue,
@@ -63,6 +72,31 @@ fn prepare(arguments: &cli::Trace) -> Result<Prepared, Failure> {
     Ok(prepared)
 }
 
+/// What is wanted of the agent.
+fn wishes(arguments: &cli::Trace) -> Result<AgentWishes, Failure> {
+    let agent = &arguments.engine.agent;
+    let what = &arguments.what;
+    let named = [&what.functions, &what.files, &what.modules];
+    if !arguments.capture.is_empty() && named.iter().all(|globs| globs.is_empty()) {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--capture is for functions that a filter names, because values may be secrets and cost time; add --function, --file or --module",
+        ));
+    }
+    Ok(AgentWishes {
+        usage: match (agent.agent, agent.no_agent) {
+            (true, _) => AgentUsage::Always,
+            (_, true) => AgentUsage::Never,
+            _ => AgentUsage::Auto,
+        },
+        gdb: agent.inject == Some(cli::Injection::Gdb),
+        capture: Capture {
+            arguments: arguments.capture.contains(&cli::Captured::Args),
+            returns: arguments.capture.contains(&cli::Captured::Return),
+        },
+    })
+}
+
 impl Prepared {
     /// The script for stap.
     fn script(&self, arguments: &cli::Trace) -> Result<Script, Failure> {
@@ -74,6 +108,11 @@ impl Prepared {
                 .images
                 .iter()
                 .map(|image| (image.path.clone(), image.interpreter.image.build_id.clone()))
+                .chain(
+                    self.plan
+                        .libraries()
+                        .map(|(path, probed)| (path.clone(), probed.image.build_id.clone())),
+                )
                 .collect(),
             arguments: arguments.engine.stap_args.clone(),
         })
@@ -125,7 +164,7 @@ pub(super) fn run_into(
     make_sink: &MakeSink<'_>,
     aside: Option<&File>,
 ) -> Result<u8, Failure> {
-    let prepared = prepare(arguments)?;
+    let mut prepared = prepare(arguments)?;
     let plan = &prepared.plan;
     for warning in &plan.warnings {
         console.warning(warning);
@@ -149,6 +188,11 @@ pub(super) fn run_into(
             stops.give_up(),
         )?)
     };
+    let agents = match arguments.compile_only {
+        true => None,
+        false => SessionAgents::prepare(&mut prepared.plan)?,
+    };
+    let plan = &prepared.plan;
     let script = || prepared.script(arguments);
     let ready = engine::prepare(arguments, plan, choice, script, &stops, console)?;
     let (Some((ready, notes)), Some(output)) = (ready, output) else {
@@ -161,7 +205,7 @@ pub(super) fn run_into(
         stops: &stops,
         console,
     };
-    let outcome = trace(&surroundings, plan, ready, &notes, output)?;
+    let outcome = trace(&surroundings, plan, ready, &notes, output, agents)?;
     Ok(conclude(arguments, &outcome, console))
 }
 
@@ -233,7 +277,12 @@ fn start(arguments: &cli::Trace, plan: &TracePlan, targets: Vec<u32>) -> Start {
         min_duration: plan.minimum_ns().unwrap_or(0),
         buffer: arguments.engine.buffer,
         armed: plan.semaphores(),
-        images: plan.images.iter().map(|image| image.path.clone()).collect(),
+        images: plan
+            .images
+            .iter()
+            .map(|image| image.path.clone())
+            .chain(plan.libraries().map(|(path, _)| path.clone()))
+            .collect(),
     }
 }
 
@@ -261,6 +310,7 @@ fn trace(
     ready: Ready,
     notes: &[String],
     output: Output,
+    mut agents: Option<SessionAgents>,
 ) -> Result<Outcome, Failure> {
     let Surroundings {
         arguments,
@@ -277,7 +327,17 @@ fn trace(
     let launched = if plan.command.is_empty() {
         None
     } else {
-        Some(Launched::start(&plan.command, aside)?)
+        let variables = match &mut agents {
+            Some(agents) => agents.environment()?,
+            None => Vec::new(),
+        };
+        Some(Launched::start(
+            &plan.command,
+            Conditions {
+                variables: &variables,
+                aside,
+            },
+        )?)
     };
     if let Some(launched) = &launched {
         targets.push(launched.pid());
@@ -328,12 +388,16 @@ fn trace(
         programs: processes.map(|it| (it.pid, it.program())).collect(),
         launched,
         newcomers,
+        agents,
         max_events: arguments.output.max_events,
         minimum: plan.minimum_ns().filter(|_| !measures),
         console,
     };
     let mut starting = Some(starting);
     running_session.run(stops, |session| {
+        if let Some(agents) = &mut session.agents {
+            agents.attach(plan, stops, console)?;
+        }
         drop(starting.take());
         let what = match &session.launched {
             Some(launched) => format!("process {}", launched.pid()),
@@ -414,6 +478,17 @@ fn session_line(plan: &TracePlan, engine: &str, notes: &[String]) -> event::Sess
                         .map_or(0, |mark| mark.sites.len()),
                 })
             })
+            .chain(plan.libraries().flat_map(|(path, probed)| {
+                probed.marks.iter().map(|mark| ArmedMark {
+                    image: path.display().to_string(),
+                    build_id: probed.image.build_id.clone(),
+                    mark: format!("{}:{mark}", probed.provider),
+                    sites: probed
+                        .image
+                        .mark(probed.provider, mark)
+                        .map_or(0, |mark| mark.sites.len()),
+                })
+            }))
             .collect(),
         events: plan.events.clone(),
     }

@@ -4,6 +4,7 @@
 use super::debug::contents;
 use super::remedy::{Family, Remedies};
 use super::{Evidence, Finding, Fix, Part, Status};
+use crate::agent;
 use crate::engine::stap::arguments::shell_word;
 use crate::host::{Facts, Python};
 use crate::python::Version;
@@ -62,8 +63,7 @@ fn where_marks_are(python: &Python) -> &'static str {
 }
 
 fn has_marks(facts: &Facts, python: &Python) -> Finding {
-    let why =
-        "Only an interpreter that was built with marks (`configure --with-dtrace`) can be traced.";
+    let why = "An interpreter that was built with marks (`configure --with-dtrace`) can be traced as it is, others through pystap's agent.";
     let new = |status, summary: String| {
         Finding::new(Part::Python, "marks", status, summary, why).about(&python.path)
     };
@@ -87,8 +87,11 @@ fn has_marks(facts: &Facts, python: &Python) -> Finding {
             } else {
                 format!("{} was built without marks", name(python))
             };
-            new(Status::Missing, summary)
-                .fixes(Remedies::for_host(facts).python_with_marks(language(python), false))
+            match by_agent(python) {
+                None => new(Status::Missing, summary),
+                Some(fix) => new(Status::Warning, summary).fix(fix),
+            }
+            .fixes(Remedies::for_host(facts).python_with_marks(language(python), false))
         }
         None => new(
             Status::Unknown,
@@ -137,8 +140,15 @@ fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
         return Some(
             new(
                 Status::Warning,
-                format!("{} cannot show calls: {reason}", name(python)),
+                match by_agent(python) {
+                    Some(_) => format!(
+                        "{} shows calls only through pystap's agent: {reason}",
+                        name(python)
+                    ),
+                    None => format!("{} cannot show calls: {reason}", name(python)),
+                },
             )
+            .fixes(by_agent(python).into_iter().collect::<Vec<_>>())
             .fix(
                 Fix::new(
                     "Trace what it has.",
@@ -186,6 +196,23 @@ fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
             }),
         ),
     }
+}
+
+/// The way through the agent, where there is one.
+fn by_agent(python: &Python) -> Option<Fix> {
+    let offer = agent::offer(language(python)?)?;
+    let first = if offer.contains("agent install") {
+        format!("pystap agent install --python {}", shell_word(&python.path))
+    } else {
+        format!("pystap trace {}", target(python))
+    };
+    Some(
+        Fix::new(
+            &format!("Least effort: calls, returns and collections come {offer}."),
+            [first],
+        )
+        .or(),
+    )
 }
 
 /// How to name this interpreter's processes on a command line.

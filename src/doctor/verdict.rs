@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::python::{language, name};
 use super::systemtap::proved;
 use super::{Engine, Finding, Status};
+use crate::agent;
 use crate::host::{Facts, Python};
 use crate::plan::KINDS;
 use crate::python::marks::{self, behaviour};
@@ -140,7 +141,7 @@ pub(super) fn of_events(
         .iter()
         .flat_map(|python| {
             KINDS.iter().map(move |(kind, marks)| {
-                let (ability, sentence) = of_kind(python, marks, engines, only);
+                let (ability, sentence) = of_kind(python, kind, marks, engines, only);
                 EventVerdict {
                     python: python.path.clone(),
                     name: name(python),
@@ -157,6 +158,7 @@ pub(super) fn of_events(
 /// The best that an engine of this host can do for a kind of event.
 fn of_kind(
     python: &Python,
+    kind: &str,
     needed: &[&str],
     engines: &[Verdict],
     only: Option<Engine>,
@@ -168,15 +170,19 @@ fn of_kind(
         );
     };
     let version = language(python);
-    if have.is_empty() {
+    let lacks = |mark: &&&str| !have.iter().any(|name| name == **mark);
+    // What the interpreter lacks, pystap's agent may have.
+    let offer = version
+        .and_then(agent::offer)
+        .filter(|_| agent::KINDS.contains(&kind) && needed.iter().any(|mark| lacks(&mark)));
+    if have.is_empty() && offer.is_none() {
         return (
             Ability::Cannot,
             "no, the interpreter has no marks".to_owned(),
         );
     }
-    if let Some(lacking) = needed
-        .iter()
-        .find(|mark| !have.iter().any(|name| name == *mark))
+    if offer.is_none()
+        && let Some(lacking) = needed.iter().find(lacks)
     {
         let reason = version.map_or("The mark is not there", |version| {
             behaviour(version, lacking).sentence.trim_end_matches('.')
@@ -198,12 +204,12 @@ fn of_kind(
             .map_or(Ability::Unknown, |verdict| verdict.ability)
     };
     // SystemTap cannot probe what was replaced or what only a container sees, and raises no other mark's semaphore.
-    let stap = if python.replaced || python.elsewhere {
+    let stap = if (python.replaced && offer.is_none()) || python.elsewhere {
         Ability::Cannot
     } else {
         can(Engine::Stap)
     };
-    let uprobes = if python.replaced {
+    let uprobes = if python.replaced && offer.is_none() {
         Ability::Cannot
     } else {
         can(Engine::Uprobes)
@@ -230,6 +236,9 @@ fn of_kind(
             }
         };
         return (Ability::Cannot, format!("no, {reason}"));
+    }
+    if let Some(offer) = offer {
+        return (ability, format!("complete, {offer}"));
     }
     let worst = known
         .iter()

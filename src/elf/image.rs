@@ -45,6 +45,10 @@ impl Image {
                 .flatten()
                 .filter(|&address| address != 0)
                 .find_map(|address| layout.code_offset(address)),
+            python_runtime: layout
+                .sections(".PyRuntime")
+                .find(|section| section.contents.is_some())
+                .map(|section| section.file_offset),
         })
     }
 

@@ -62,6 +62,8 @@ pub struct Image {
     /// File offset of code that runs once, while the program starts: the entry point, or the `DT_INIT` function of a
     /// library without one. An event that is armed only to hold up a semaphore can stand here without being hit.
     pub startup_offset: Option<u64>,
+    /// File offset of CPython's runtime state, which begins with `_Py_DebugOffsets` from 3.13 on (section `.PyRuntime`).
+    pub python_runtime: Option<u64>,
 }
 
 /// A path as text; bytes that are not UTF-8 become U+FFFD.

@@ -606,6 +606,7 @@ fn an_image_as_json_has_numbers_for_addresses_and_tags_on_operands() {
             "needed": [],
             "run_paths": [],
             "startup_offset": null,
+            "python_runtime": null,
         })
     );
 }

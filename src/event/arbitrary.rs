@@ -1,12 +1,14 @@
 //! Generated events for the property tests of every room that reads or writes them.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use proptest::option;
 use proptest::prelude::*;
 
 use super::{
-    ArmedMark, Event, LossStage, Place, ProcessChange, Session, SessionTarget, Summary, Text, What,
+    ArmedMark, Event, Frame, LossStage, Manner, Place, ProcessChange, Session, SessionTarget,
+    Summary, Text, What,
 };
 
 /// Texts as they can come from a process: any characters but NUL, with every kind of damage.
@@ -47,8 +49,35 @@ fn floor(text: &str) -> usize {
 }
 
 pub(crate) fn place() -> impl Strategy<Value = Arc<Place>> {
-    (text(), text()).prop_map(|(file, function)| Arc::new(Place { file, function }))
+    (text(), text(), option::of(text())).prop_map(|(file, function, qualname)| {
+        Arc::new(Place {
+            file,
+            function,
+            qualname,
+        })
+    })
 }
+
+/// A frame, with one of these manners. Its text is plain: the agent writes it.
+fn frame(manners: [Manner; 3]) -> impl Strategy<Value = Frame> {
+    let context = option::of((1..u64::MAX).prop_map(|id| NonZeroU64::MIN.saturating_add(id - 1)));
+    let text = option::of(any::<String>());
+    (context, proptest::sample::select(manners.to_vec()), text).prop_map(
+        |(context, manner, text)| Frame {
+            context,
+            manner,
+            text: text.map(|text| {
+                Arc::new(Text {
+                    text,
+                    ..Text::default()
+                })
+            }),
+        },
+    )
+}
+
+const CALLS: [Manner; 3] = [Manner::Plain, Manner::Suspension, Manner::Running];
+const RETURNS: [Manner; 3] = [Manner::Plain, Manner::Suspension, Manner::Exception];
 
 pub(crate) fn what() -> impl Strategy<Value = What> {
     let nanoseconds = || option::of(any::<u64>());
@@ -60,14 +89,19 @@ pub(crate) fn what() -> impl Strategy<Value = What> {
     ];
     let stage = proptest::sample::select(LossStage::ALL.to_vec());
     prop_oneof![
-        (place(), any::<i32>()).prop_map(|(place, line)| What::Call { place, line }),
-        (place(), any::<i32>(), nanoseconds()).prop_map(|(place, line, duration_ns)| {
-            What::Return {
+        (place(), any::<i32>(), frame(CALLS)).prop_map(|(place, line, frame)| What::Call {
+            place,
+            line,
+            frame
+        }),
+        (place(), any::<i32>(), nanoseconds(), frame(RETURNS)).prop_map(
+            |(place, line, duration_ns, frame)| What::Return {
                 place,
                 line,
                 duration_ns,
+                frame,
             }
-        }),
+        ),
         (place(), any::<i32>()).prop_map(|(place, line)| What::Line { place, line }),
         any::<i32>().prop_map(|generation| What::GcStart {
             generation: i64::from(generation)
@@ -88,6 +122,7 @@ pub(crate) fn what() -> impl Strategy<Value = What> {
             }
         }),
         module().prop_map(|name| What::Audit { name }),
+        (any::<u64>(), module()).prop_map(|(context, name)| What::Context { context, name }),
         (change, option::of(1..u32::MAX), option::of(module())).prop_map(
             |(change, parent, command)| What::Process {
                 change,

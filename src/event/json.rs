@@ -2,13 +2,14 @@
 //! `schema.json` describes; tests hold the two together. No I/O: bytes in, bytes out.
 
 use std::collections::HashSet;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::{
-    ArmedMark, Event, LossStage, Place, ProcessChange, SCHEMA_VERSION, Session, SessionTarget,
-    Summary, Text, What,
+    ArmedMark, Event, Frame, LossStage, Manner, Place, ProcessChange, SCHEMA_VERSION, Session,
+    SessionTarget, Summary, Text, What,
 };
 
 /// Places whose JSON is remembered. A slot is found by the address of the place, so two may compete for one.
@@ -60,7 +61,13 @@ impl Writer {
             number(event.tid, out);
         }
         match &event.what {
-            What::Call { place, line } | What::Line { place, line } => {
+            What::Call { place, line, frame } => {
+                self.place(place, out);
+                out.extend_from_slice(b",\"line\":");
+                number(*line, out);
+                frame_json(frame, &CALL, out);
+            }
+            What::Line { place, line } => {
                 self.place(place, out);
                 out.extend_from_slice(b",\"line\":");
                 number(*line, out);
@@ -69,6 +76,7 @@ impl Writer {
                 place,
                 line,
                 duration_ns,
+                frame,
             } => {
                 self.place(place, out);
                 out.extend_from_slice(b",\"line\":");
@@ -77,6 +85,7 @@ impl Writer {
                     out.extend_from_slice(b",\"duration_ns\":");
                     number(*duration, out);
                 }
+                frame_json(frame, &RETURN, out);
             }
             What::GcStart { generation } => {
                 out.extend_from_slice(b",\"generation\":");
@@ -116,6 +125,11 @@ impl Writer {
                 }
             }
             What::Audit { name } => texts(&[("name", name)], out),
+            What::Context { context, name } => {
+                out.extend_from_slice(b",\"context\":");
+                number(*context, out);
+                texts(&[("name", name)], out);
+            }
             What::Process {
                 change,
                 parent,
@@ -265,7 +279,67 @@ fn list<T>(items: &[T], out: &mut Vec<u8>, write: impl Fn(&T, &mut Vec<u8>)) {
 }
 
 fn place_json(place: &Place, out: &mut Vec<u8>) {
-    texts(&[("file", &place.file), ("function", &place.function)], out);
+    let (file, function) = (&place.file, &place.function);
+    match &place.qualname {
+        None => texts(&[("file", file), ("function", function)], out),
+        Some(qualname) => texts(
+            &[
+                ("file", file),
+                ("function", function),
+                ("qualname", qualname),
+            ],
+            out,
+        ),
+    }
+}
+
+/// What the parts of a frame are called in an event: its text, and the words for its manner.
+struct Words {
+    text: &'static str,
+    manners: [(Manner, &'static str); 2],
+}
+
+const CALL: Words = Words {
+    text: "arguments",
+    manners: [
+        (Manner::Suspension, "resumed"),
+        (Manner::Running, "running"),
+    ],
+};
+const RETURN: Words = Words {
+    text: "value",
+    manners: [
+        (Manner::Suspension, "suspended"),
+        (Manner::Exception, "raised"),
+    ],
+};
+
+impl Words {
+    fn manner(&self, word: Option<&str>) -> Result<Manner, ReadError> {
+        let Some(word) = word else {
+            return Ok(Manner::Plain);
+        };
+        let known = self.manners.iter().find(|(_, known)| *known == word);
+        known
+            .map(|(manner, _)| *manner)
+            .ok_or_else(|| ReadError::UnknownWord {
+                field: "how",
+                word: word.to_owned(),
+            })
+    }
+}
+
+fn frame_json(frame: &Frame, words: &Words, out: &mut Vec<u8>) {
+    if let Some(context) = frame.context {
+        out.extend_from_slice(b",\"context\":");
+        number(context.get(), out);
+    }
+    if let Some((_, word)) = words.manners.iter().find(|(it, _)| *it == frame.manner) {
+        member("how", word, out);
+    }
+    if let Some(text) = &frame.text {
+        member(words.text, &text.text, out);
+    }
 }
 
 /// Strings from the traced process, with the arrays that say which of them were altered.
@@ -408,11 +482,13 @@ impl Reader {
             "call" => What::Call {
                 place: self.place(&mut flat)?,
                 line: flat.need(flat.line, "line")?,
+                frame: flat.frame(&CALL)?,
             },
             "return" => What::Return {
                 place: self.place(&mut flat)?,
                 line: flat.need(flat.line, "line")?,
                 duration_ns: flat.duration_ns,
+                frame: flat.frame(&RETURN)?,
             },
             "line" => What::Line {
                 place: self.place(&mut flat)?,
@@ -435,6 +511,10 @@ impl Reader {
                 duration_ns: flat.duration_ns,
             },
             "audit" => What::Audit {
+                name: Arc::new(flat.text("name")?),
+            },
+            "context" => What::Context {
+                context: flat.need(flat.context, "context")?,
                 name: Arc::new(flat.text("name")?),
             },
             "process" => What::Process {
@@ -483,6 +563,10 @@ impl Reader {
         let place = Place {
             file: flat.text("file")?,
             function: flat.text("function")?,
+            qualname: match flat.qualname {
+                Some(_) => Some(flat.text("qualname")?),
+                None => None,
+            },
         };
         if let Some(known) = self.places.get(&place) {
             return Ok(Arc::clone(known));
@@ -519,6 +603,11 @@ struct Flat {
     tid: u32,
     file: Option<String>,
     function: Option<String>,
+    qualname: Option<String>,
+    context: Option<u64>,
+    how: Option<String>,
+    arguments: Option<String>,
+    value: Option<String>,
     line: Option<i32>,
     duration_ns: Option<u64>,
     generation: Option<i64>,
@@ -586,6 +675,7 @@ impl Flat {
         let value = match field {
             "file" => self.file.take(),
             "function" => self.function.take(),
+            "qualname" => self.qualname.take(),
             "module" => self.module.take(),
             "name" => self.name.take(),
             _ => self.command.take(),
@@ -596,6 +686,23 @@ impl Flat {
             cut: named(&self.cut),
             replaced: named(&self.replaced),
             unreadable: named(&self.unreadable),
+        })
+    }
+
+    fn frame(&mut self, words: &Words) -> Result<Frame, ReadError> {
+        let text = match words.text {
+            "arguments" => self.arguments.take(),
+            _ => self.value.take(),
+        };
+        Ok(Frame {
+            context: self.context.and_then(NonZeroU64::new),
+            manner: words.manner(self.how.as_deref())?,
+            text: text.map(|text| {
+                Arc::new(Text {
+                    text,
+                    ..Text::default()
+                })
+            }),
         })
     }
 

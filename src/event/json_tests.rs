@@ -123,6 +123,7 @@ fn every_kind_that_can_be_written_has_its_part_of_the_schema() {
         "import_start",
         "import_done",
         "audit",
+        "context",
         "process",
         "lost",
     ]));
@@ -145,10 +146,15 @@ fn altered_strings_are_named_and_nothing_is_said_of_sound_ones() {
     let mut place = Place {
         file: text("a.py"),
         function: text("f"),
+        qualname: None,
     };
     let line = |place: &Place| {
         let place = Arc::new(place.clone());
-        let what = What::Call { place, line: 1 };
+        let what = What::Call {
+            place,
+            line: 1,
+            frame: Frame::default(),
+        };
         let event = Event {
             ts: 5,
             pid: 6,
@@ -183,6 +189,7 @@ fn many_places_that_compete_for_few_slots_are_never_mixed_up() {
             Arc::new(Place {
                 file: Text::default(),
                 function,
+                qualname: None,
             })
         })
         .collect();

@@ -8,6 +8,7 @@ pub(crate) mod arbitrary;
 pub mod json;
 pub mod loss;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// The JSON Schema (draft 2020-12) of one line of a stream, in version [`SCHEMA_VERSION`].
@@ -38,6 +39,33 @@ pub struct Place {
     pub file: Text,
     /// Function name (`co_name`: without class, `<module>` for module code).
     pub function: Text,
+    /// Name with classes and outer functions (`co_qualname`); only the agent tells it.
+    pub qualname: Option<Text>,
+}
+
+/// What the agent says of a call or return beyond its place. The interpreter's own marks say nothing of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Frame {
+    /// The greenlet or asyncio task that runs, by an id that is unique in its process; `None` outside of them.
+    pub context: Option<NonZeroU64>,
+    /// How the frame came to run, or to stop.
+    pub manner: Manner,
+    /// The arguments of a call, or the value that a return gives back, as JSON and perhaps cut; only with `--capture`.
+    pub text: Option<Arc<Text>>,
+}
+
+/// How a frame came to run, or to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Manner {
+    /// Called, or returned; or nobody knows.
+    #[default]
+    Plain,
+    /// A generator or coroutine was resumed, or gave way by `yield` or `await`.
+    Suspension,
+    /// It ran already when tracing began: the time is not that of the call.
+    Running,
+    /// An exception left it.
+    Exception,
 }
 
 /// One thing that happened in a traced process.
@@ -62,6 +90,8 @@ pub enum What {
         place: Arc<Place>,
         /// Line number.
         line: i32,
+        /// What the agent knows of it.
+        frame: Frame,
     },
     /// A frame was left.
     Return {
@@ -71,6 +101,8 @@ pub enum What {
         line: i32,
         /// Time since the matching call; `None` when that was not seen.
         duration_ns: Option<u64>,
+        /// What the agent knows of it.
+        frame: Frame,
     },
     /// A line is about to run.
     Line {
@@ -112,6 +144,13 @@ pub enum What {
         /// Its name, for example `open`.
         name: Arc<Text>,
     },
+    /// A greenlet or asyncio task is about to be named in calls for the first time.
+    Context {
+        /// Its id, as in [`Frame::context`].
+        context: u64,
+        /// Its name.
+        name: Arc<Text>,
+    },
     /// A traced process began, became another program, or ended.
     Process {
         /// Which of these.
@@ -144,6 +183,7 @@ impl What {
             What::ImportStart { .. } => "import_start",
             What::ImportDone { .. } => "import_done",
             What::Audit { .. } => "audit",
+            What::Context { .. } => "context",
             What::Process { .. } => "process",
             What::Lost { .. } => "lost",
         }

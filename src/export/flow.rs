@@ -168,7 +168,7 @@ impl<W: Write> Flow<W> {
             return;
         }
         self.release();
-        if let What::Call { place, line } = &event.what {
+        if let What::Call { place, line, .. } = &event.what {
             self.held = Some(Held {
                 ts: event.ts,
                 who,
@@ -222,6 +222,9 @@ impl<W: Write> Flow<W> {
                 self.duration(*duration_ns);
             }
             What::Audit { name } => self.put(cyan, format_args!("audit {}", Safe(name))),
+            What::Context { context, name } => {
+                self.put(cyan, format_args!("context {context:#x} is {}", Safe(name)));
+            }
             What::Process {
                 change,
                 parent,

@@ -1,7 +1,7 @@
 //! What people see: the tree, the times, and nothing that a terminal would obey.
 
 use super::*;
-use crate::event::{LossStage, ProcessChange};
+use crate::event::{Frame, LossStage, ProcessChange};
 
 fn text(text: &str) -> Text {
     Text {
@@ -14,6 +14,7 @@ fn place(function: &str) -> Arc<Place> {
     Arc::new(Place {
         file: text("/srv/app.py"),
         function: text(function),
+        qualname: None,
     })
 }
 
@@ -30,7 +31,14 @@ fn at(micros: u64, what: What) -> Event {
 
 fn call(micros: u64, function: &str) -> Event {
     let place = place(function);
-    at(micros, What::Call { place, line: 10 })
+    at(
+        micros,
+        What::Call {
+            place,
+            line: 10,
+            frame: Frame::default(),
+        },
+    )
 }
 
 fn ret(micros: u64, function: &str, duration_ns: Option<u64>) -> Event {
@@ -38,6 +46,7 @@ fn ret(micros: u64, function: &str, duration_ns: Option<u64>) -> Event {
         place: place(function),
         line: 12,
         duration_ns,
+        frame: Frame::default(),
     };
     at(micros, what)
 }
@@ -210,8 +219,19 @@ fn what_was_cut_or_unreadable_is_said_to_be() {
     let place = Arc::new(Place {
         file: unreadable,
         function: cut,
+        qualname: None,
     });
-    let line = plain(&[(at(0, What::Call { place, line: 3 }), 0)]);
+    let line = plain(&[(
+        at(
+            0,
+            What::Call {
+                place,
+                line: 3,
+                frame: Frame::default(),
+            },
+        ),
+        0,
+    )]);
     assert!(line.contains("a_long_na...  [unreadable]:3"), "{line}");
 }
 

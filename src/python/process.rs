@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use procfs::ProcError;
-use procfs::process::{MMapPath, MemoryMaps, Process};
+use procfs::process::{MMPermissions, MMapPath, MemoryMaps, Process};
 
 use super::examined::{Examined, FileId};
 use super::version::Version;
@@ -87,6 +87,20 @@ pub(crate) fn looks_like_python(pid: u32) -> Result<bool, PythonError> {
         MMapPath::Path(path) => name::may_be_library(&without_mark_of_deletion(path).0),
         _ => false,
     }))
+}
+
+/// Address at which a process has mapped this place of a file.
+pub(crate) fn mapped_at(pid: u32, interpreter: &Interpreter, file_offset: u64) -> Option<u64> {
+    let maps = Process::new(i32::try_from(pid).ok()?).ok()?.maps().ok()?;
+    // The data segment may be mapped in several pieces; the one that holds the offset and is writable is meant.
+    maps.into_iter()
+        .filter(|map| map.inode == interpreter.file.inode)
+        .find(|map| {
+            let length = map.address.1 - map.address.0;
+            map.perms.contains(MMPermissions::WRITE)
+                && (map.offset..map.offset + length).contains(&file_offset)
+        })
+        .map(|map| map.address.0 + (file_offset - map.offset))
 }
 
 fn open(pid: u32) -> Result<Process, PythonError> {

@@ -7,10 +7,11 @@
 //! bytes then: nothing that is decoded depends on how good it is.
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::analysis::keys::KeyBuilder;
-use crate::event::{Event, LossStage, Place, ProcessChange, Text, What};
+use crate::event::{Event, Frame, LossStage, Manner, Place, ProcessChange, Text, What};
 
 /// Definitions kept at once; both sides begin anew beyond that.
 const MAX_PLACES: usize = 1 << 20;
@@ -32,6 +33,9 @@ mod kind {
     pub(super) const AUDIT: u8 = 7;
     pub(super) const PROCESS: u8 = 8;
     pub(super) const LOST: u8 = 9;
+    pub(super) const CONTEXT: u8 = 10;
+    /// Not an event: what the agent says of the next one.
+    pub(super) const FRAME: u8 = 14;
     /// Not an event: the next ones are of another thread.
     pub(super) const THREAD: u8 = 15;
 }
@@ -48,6 +52,15 @@ const AS_TIMED: u8 = 0x40;
 const FIRST: u8 = 0x10;
 /// Another one is.
 const SECOND: u8 = 0x20;
+/// How a frame came to run or to stop, in two bits beside `FIRST` (a context) and `SECOND` (a text).
+const MANNERS: [Manner; 4] = [
+    Manner::Plain,
+    Manner::Suspension,
+    Manner::Running,
+    Manner::Exception,
+];
+/// Of a text that is defined: another one follows it.
+const MORE: u8 = 0x08;
 
 /// What both sides know.
 #[derive(Debug, Default)]
@@ -129,12 +142,17 @@ impl Encoder {
             _ => (0, elapsed),
         };
         self.model.ts = event.ts;
+        if let What::Call { frame, .. } | What::Return { frame, .. } = &event.what
+            && *frame != Frame::default()
+        {
+            self.frame(frame, out);
+        }
         // The first byte is completed when its flags are known.
         let head = out.len();
         out.push(0);
         number(elapsed, out);
         first |= match &event.what {
-            What::Call { place, line } => {
+            What::Call { place, line, .. } => {
                 let place = self.place(place, out);
                 self.model.called(place, event.ts);
                 let lines = self.model.lines(place);
@@ -151,6 +169,7 @@ impl Encoder {
                 place,
                 line,
                 duration_ns,
+                ..
             } => {
                 let mut flags = 0;
                 let top = self.model.top();
@@ -210,6 +229,11 @@ impl Encoder {
             What::Audit { name } => {
                 self.text(name, out);
                 kind::AUDIT
+            }
+            What::Context { context, name } => {
+                number(*context, out);
+                self.text(name, out);
+                kind::CONTEXT
             }
             What::Process {
                 change,
@@ -281,6 +305,24 @@ impl Encoder {
         });
     }
 
+    fn frame(&mut self, frame: &Frame, out: &mut Vec<u8>) {
+        let head = out.len();
+        out.push(kind::FRAME);
+        let manner = MANNERS.iter().position(|it| *it == frame.manner);
+        let mut flags = (manner.unwrap_or(0) as u8) << 6;
+        if let Some(context) = frame.context {
+            flags |= FIRST;
+            number(context.get(), out);
+        }
+        if let Some(text) = &frame.text {
+            flags |= SECOND;
+            define(text, 0, out);
+        }
+        if let Some(byte) = out.get_mut(head) {
+            *byte |= flags;
+        }
+    }
+
     fn known_place(&mut self, place: &Arc<Place>) -> Option<u32> {
         let address = Arc::as_ptr(place) as usize as u64;
         if let Some((known, id)) = self.addresses.get(&address)
@@ -314,8 +356,14 @@ impl Encoder {
         self.places.insert(Arc::clone(place), id);
         self.remember(Arc::as_ptr(place) as usize as u64, place, id);
         number(0, out);
-        define(&place.file, out);
-        define(&place.function, out);
+        define(&place.file, 0, out);
+        match &place.qualname {
+            None => define(&place.function, 0, out),
+            Some(qualname) => {
+                define(&place.function, MORE, out);
+                define(qualname, 0, out);
+            }
+        }
         id
     }
 
@@ -329,7 +377,7 @@ impl Encoder {
         }
         self.texts.insert(Arc::clone(text), self.texts.len() as u32);
         number(0, out);
-        define(text, out);
+        define(text, 0, out);
     }
 }
 
@@ -371,10 +419,10 @@ fn string(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-fn define(text: &Text, out: &mut Vec<u8>) {
+fn define(text: &Text, more: u8, out: &mut Vec<u8>) {
     let altered =
         u8::from(text.cut) | u8::from(text.replaced) << 1 | u8::from(text.unreadable) << 2;
-    out.push(altered);
+    out.push(altered | more);
     string(&text.text, out);
 }
 
@@ -409,6 +457,11 @@ impl Decoder {
             self.thread(bytes)?;
             first = byte(bytes)?;
         }
+        let mut frame = Frame::default();
+        if first & 0x0f == kind::FRAME {
+            frame = self.frame(first, bytes)?;
+            first = byte(bytes)?;
+        }
         let elapsed = read_number(bytes)?;
         let elapsed = match first & BACKWARDS {
             0 => elapsed,
@@ -422,7 +475,7 @@ impl Decoder {
                 let (id, place) = self.place(bytes)?;
                 self.model.called(id, ts);
                 let line = self.line(bytes, flag(SAME_LINE), id, |lines| &mut lines.entered)?;
-                What::Call { place, line }
+                What::Call { place, line, frame }
             }
             kind::LINE => {
                 let (id, place) = self.place(bytes)?;
@@ -448,6 +501,7 @@ impl Decoder {
                     place,
                     line,
                     duration_ns,
+                    frame,
                 }
             }
             kind::GC_START => What::GcStart {
@@ -467,6 +521,10 @@ impl Decoder {
                 duration_ns: read_optional(bytes)?,
             },
             kind::AUDIT => What::Audit {
+                name: self.text(bytes)?,
+            },
+            kind::CONTEXT => What::Context {
+                context: read_number(bytes)?,
                 name: self.text(bytes)?,
             },
             kind::PROCESS => What::Process {
@@ -495,6 +553,19 @@ impl Decoder {
             tid: thread.tid,
             what,
         }))
+    }
+
+    fn frame(&mut self, first: u8, bytes: &mut &[u8]) -> Result<Frame, Undecodable> {
+        let context = when(first & FIRST != 0, || read_number(bytes))?;
+        let text = when(first & SECOND != 0, || read_text(bytes))?;
+        Ok(Frame {
+            context: context.and_then(NonZeroU64::new),
+            manner: MANNERS
+                .get(usize::from(first >> 6))
+                .copied()
+                .unwrap_or_default(),
+            text: text.map(Arc::new),
+        })
     }
 
     fn thread(&mut self, bytes: &mut &[u8]) -> Result<(), Undecodable> {
@@ -526,9 +597,12 @@ impl Decoder {
         if self.places.len() >= MAX_PLACES {
             self.places.clear();
         }
+        let file = read_text(bytes)?;
+        let more = bytes.first().is_some_and(|altered| altered & MORE != 0);
         let place = Arc::new(Place {
-            file: read_text(bytes)?,
+            file,
             function: read_text(bytes)?,
+            qualname: when(more, || read_text(bytes))?,
         });
         self.places.push(Arc::clone(&place));
         Ok((self.places.len() as u32 - 1, place))

@@ -23,8 +23,9 @@ pub use writer::Writer;
 /// How a file of ours begins; the first byte makes it no text, the last shows when line ends were converted.
 const MAGIC: [u8; 8] = *b"\x89pystap\n";
 
-/// Version of the format. A reader refuses newer ones.
-pub const VERSION: u32 = 1;
+/// Version of the format. A reader refuses newer ones. What was written before 2 lacks what only the agent says, and reads as
+/// it did.
+pub const VERSION: u32 = 2;
 
 /// What a block holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,8 +14,10 @@ pub struct Filters {
     pub modules: Vec<Glob>,
     /// Function names that are not wanted.
     pub not_functions: Vec<Glob>,
-    /// File names and modules that are not wanted.
+    /// File names that are not wanted.
     pub not_files: Vec<Glob>,
+    /// Dotted modules, matched against file names, that are not wanted.
+    pub not_modules: Vec<Glob>,
 }
 
 impl Filters {
@@ -33,6 +35,7 @@ impl Filters {
             && wanted(&self.modules, file)
             && !any(&self.not_functions, function)
             && !any(&self.not_files, file)
+            && !any(&self.not_modules, file)
     }
 
     /// The decision as a SystemTap expression over the strings `file` and `name`. Where stap's expressions cannot say
@@ -52,7 +55,11 @@ impl Filters {
                 terms.push(format!("({})", alternatives.join(" || ")));
             }
         }
-        for (globs, variable) in [(&self.not_functions, "name"), (&self.not_files, "file")] {
+        for (globs, variable) in [
+            (&self.not_functions, "name"),
+            (&self.not_files, "file"),
+            (&self.not_modules, "file"),
+        ] {
             for glob in globs
                 .iter()
                 .filter(|glob| glob.literal().is_some() || glob.is_exact_in_stap())

@@ -48,6 +48,8 @@ pub struct Request {
 pub struct ProbedImage {
     /// Path, as the kernel resolves it.
     pub path: String,
+    /// Whose marks they are: CPython's own or the agent's.
+    pub provider: &'static str,
     /// Names of its marks.
     pub marks: Vec<String>,
     /// Whether it is a library of programs and not a program itself.
@@ -166,7 +168,8 @@ fn context(request: &Request) -> Result<Context, ScriptError> {
                 point.push_str(", ");
             }
             point.push_str(&format!(
-                "process({path}).provider(\"python\").mark(\"{mark}\")"
+                "process({path}).provider(\"{}\").mark(\"{mark}\")",
+                image.provider
             ));
         }
     }

@@ -17,6 +17,7 @@ fn request(templates: &[&str]) -> Request {
     Request {
         images: vec![ProbedImage {
             path: "/usr/bin/python3.15".to_owned(),
+            provider: "python",
             marks: MARKS.map(str::to_owned).to_vec(),
             library: false,
         }],
@@ -236,6 +237,7 @@ fn an_image_without_a_mark_is_left_out_of_its_probe() {
     let mut request = request(&["gc", "audit"]);
     request.images.push(ProbedImage {
         path: "/usr/bin/python3.5".to_owned(),
+        provider: "python",
         marks: vec!["gc__start".to_owned(), "gc__done".to_owned()],
         library: false,
     });
@@ -258,6 +260,7 @@ fn the_life_of_processes_is_probed_by_program_and_everywhere_for_a_library() {
     assert!(rendered(&request).contains(r#"probe process("/usr/bin/python3.15").end"#));
     request.images.push(ProbedImage {
         path: "/usr/lib/libpython3.15.so.1.0".to_owned(),
+        provider: "python",
         marks: vec!["gc__start".to_owned()],
         library: true,
     });

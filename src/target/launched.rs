@@ -33,6 +33,16 @@ enum Stage {
     Ended(Status),
 }
 
+/// What a command is started with, besides its words.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Conditions<'a> {
+    /// Variables that are set in its environment.
+    pub variables: &'a [(OsString, OsString)],
+    /// Where its standard output and error go, with an empty standard input: for views that need the terminal for
+    /// themselves. `None` leaves it all three.
+    pub aside: Option<&'a File>,
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
@@ -81,9 +91,6 @@ impl fmt::Display for Status {
 impl Launched {
     /// Starts a command and holds it. It is looked for in PATH; its first word stays its argument 0.
     ///
-    /// With `aside`, what it writes to standard output and error goes to that file, and its standard input is empty: for
-    /// views that need the terminal for themselves.
-    ///
     /// Call this on a thread that lives until [`Launched::release`]: the kernel kills the held process when the thread
     /// that started it ends, not when the whole of pystap does.
     ///
@@ -92,9 +99,12 @@ impl Launched {
     /// `Nothing`, `CommandNotFound` and `NotExecutable` before anything is started; `Launch` and `NotHeld`
     /// afterwards, with nothing left behind. A command that passes all of this and still cannot be executed (a
     /// damaged file) says so itself on standard error and ends with [`crate::command::hold::CANNOT_EXECUTE`].
-    pub fn start(command: &[OsString], aside: Option<&File>) -> Result<Launched, TargetError> {
+    pub fn start(
+        command: &[OsString],
+        conditions: Conditions<'_>,
+    ) -> Result<Launched, TargetError> {
         // The link and not the path, so that it is this very pystap even after an upgrade.
-        Launched::start_through(Path::new("/proc/self/exe"), command, aside)
+        Launched::start_through(Path::new("/proc/self/exe"), command, conditions)
     }
 
     /// The same with another executable as the holder, for programs that use this library but are not pystap.
@@ -105,7 +115,7 @@ impl Launched {
     pub fn start_through(
         pystap: &Path,
         command: &[OsString],
-        aside: Option<&File>,
+        conditions: Conditions<'_>,
     ) -> Result<Launched, TargetError> {
         let name = command.first().ok_or(TargetError::Nothing)?;
         let program: PathBuf = executable(name)?;
@@ -114,7 +124,7 @@ impl Launched {
             reason,
         };
         let mut holder = Command::new(pystap);
-        if let Some(aside) = aside {
+        if let Some(aside) = conditions.aside {
             let copy = || aside.try_clone().map_err(failed);
             holder.stdin(Stdio::null()).stdout(copy()?).stderr(copy()?);
         }
@@ -124,6 +134,12 @@ impl Launched {
             .arg(program)
             .arg("--")
             .args(command)
+            .envs(
+                conditions
+                    .variables
+                    .iter()
+                    .map(|(name, value)| (name, value)),
+            )
             .spawn()
             .map_err(failed)?;
         let mut launched = Launched {
@@ -254,8 +270,12 @@ mod tests {
 
     #[test]
     fn a_holder_that_ends_instead_of_stopping_is_an_error() {
-        let error = Launched::start_through(Path::new("/bin/false"), &["true".into()], None)
-            .expect_err("nobody holds");
+        let error = Launched::start_through(
+            Path::new("/bin/false"),
+            &["true".into()],
+            Conditions::default(),
+        )
+        .expect_err("nobody holds");
         assert!(
             matches!(
                 &error,
@@ -275,7 +295,7 @@ mod tests {
         let plain = directory.path().join("plain");
         std::fs::write(&plain, "print()").expect("written");
         let refused = |command: &[OsString]| {
-            let error = Launched::start(command, None).expect_err("refused");
+            let error = Launched::start(command, Conditions::default()).expect_err("refused");
             assert_eq!(error.exit_code(), 2, "{error}");
             error
         };

@@ -21,7 +21,7 @@ mod watch;
 
 pub use command::{Expected, interpreters_of_command, interpreters_of_path};
 pub use error::TargetError;
-pub use launched::{Launched, Status};
+pub use launched::{Conditions, Launched, Status};
 pub use namespace::MountNamespace;
 pub use watch::Watch;
 

@@ -8,7 +8,7 @@ use ratatui::backend::TestBackend;
 
 use super::*;
 use crate::analysis::testing::{call, event, place, returned, text};
-use crate::event::{LossStage, Place};
+use crate::event::{Frame, LossStage, Place};
 use crate::view::hot::Column;
 
 const HABITS: Habits = Habits {
@@ -129,8 +129,13 @@ fn of_a_long_path_the_end_is_shown() {
     let place = Arc::new(Place {
         file: text(file),
         function: text("wait"),
+        qualname: None,
     });
-    let what = What::Call { place, line: 7 };
+    let what = What::Call {
+        place,
+        line: 7,
+        frame: Frame::default(),
+    };
     state.show(tally(&[event(1_000_000_000, what)]).snapshot(2_000_000_000));
     let shown = |state: &mut State, width| {
         let line = drawn(state, width, 24).remove(2);
@@ -299,12 +304,14 @@ fn fifty_thousand_functions_are_refreshed_in_a_moment() {
             What::Call {
                 place: place.clone(),
                 line,
+                frame: crate::event::Frame::default(),
             },
         ));
         let what = What::Return {
             place,
             line,
             duration_ns: None,
+            frame: crate::event::Frame::default(),
         };
         tally.take(&event(10 * number + 3 + number % 5, what));
     }

@@ -5,7 +5,9 @@
 //! A session takes ten seconds in the emulated machine and compiling a script there takes minutes, so every script that
 //! is used here stands in [`SCRIPTS`] and is compiled before, natively, by [`super::prefill`].
 
+mod agent;
 mod both;
+mod installed;
 mod stap;
 mod uprobes;
 
@@ -473,13 +475,13 @@ fn modules_that_an_import_brings_along_are_all_seen() {
 
 #[test]
 #[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
-fn python_3_13_and_3_14_cannot_give_calls_and_the_reason_is_said() {
+fn python_3_13_and_3_14_cannot_give_calls_by_themselves_and_the_reason_is_said() {
     for script in [&RUNTIME_3_13, &RUNTIME_3_14] {
         for events in [["--events", "call"].as_slice(), &[]] {
             let mut command = command(["trace"]);
             command
                 .args(events)
-                .args(["--", script.python, "-c", "print('it ran')"]);
+                .args(["--no-agent", "--", script.python, "-c", "print('it ran')"]);
             let ended = run(&mut command);
             let message = ended.only_error();
             assert_eq!(ended.code, 3, "{message}");

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use pystap::command::hold::CANNOT_EXECUTE;
-use pystap::target::{Launched, Status, Watch};
+use pystap::target::{Conditions, Launched, Status, Watch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 
@@ -20,7 +20,7 @@ const BOUND: Duration = Duration::from_secs(20);
 
 fn launch(command: &[&str]) -> Launched {
     let command: Vec<OsString> = command.iter().map(Into::into).collect();
-    Launched::start_through(Path::new(PYSTAP), &command, None).expect("it is held")
+    Launched::start_through(Path::new(PYSTAP), &command, Conditions::default()).expect("it is held")
 }
 
 fn status_of(command: &[&str]) -> Status {

@@ -21,7 +21,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use crate::event::{Event, Place, ProcessChange, Text, What};
+use crate::event::{Event, Frame, Place, ProcessChange, Text, What};
 
 /// Version of the wire that this decoder understands, as the `V` record carries it.
 pub const WIRE_VERSION: u32 = 1;
@@ -414,6 +414,7 @@ impl Decoder {
             let place = Place {
                 file: text(file, record.flags & 1 != 0, record.flags & 4 != 0),
                 function: text(function, record.flags & 2 != 0, record.flags & 8 != 0),
+                qualname: None,
             };
             self.places.define(record.key, place);
         }
@@ -471,16 +472,19 @@ impl Decoder {
             Kind::Call => What::Call {
                 place: self.place(record.key)?,
                 line,
+                frame: Frame::default(),
             },
             Kind::Return => What::Return {
                 place: self.place(record.key)?,
                 line,
                 duration_ns: None,
+                frame: Frame::default(),
             },
             Kind::Finished => What::Return {
                 place: self.place(record.key)?,
                 line,
                 duration_ns: Some(record.duration),
+                frame: Frame::default(),
             },
             Kind::Line => What::Line {
                 place: self.place(record.key)?,
@@ -613,6 +617,7 @@ fn nameless_place() -> Place {
     Place {
         file: nameless_text(),
         function: nameless_text(),
+        qualname: None,
     }
 }
 
@@ -775,11 +780,12 @@ impl Encoder {
         let ts = event.ts;
         let who = u64::from(event.tid) << 32 | u64::from(event.pid);
         let (kind, value, key) = match &event.what {
-            What::Call { place, line } => (Kind::Call, *line as u32, self.place(place)),
+            What::Call { place, line, .. } => (Kind::Call, *line as u32, self.place(place)),
             What::Return {
                 place,
                 line,
                 duration_ns,
+                ..
             } => {
                 let kind = match duration_ns {
                     Some(_) => Kind::Finished,
@@ -808,7 +814,7 @@ impl Encoder {
                 let key = command.as_ref().map_or(0, |command| self.text(command));
                 (kind, parent.unwrap_or(0), key)
             }
-            What::Lost { .. } => return,
+            What::Context { .. } | What::Lost { .. } => return,
         };
         self.sent += 1;
         self.record(kind, 0, value, ts, who, key);

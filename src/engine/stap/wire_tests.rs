@@ -13,12 +13,17 @@ fn named(function: &str) -> Arc<Place> {
     Arc::new(Place {
         file: text("app.py"),
         function: text(function),
+        qualname: None,
     })
 }
 
 fn call(ts: u64, place: &Arc<Place>) -> Event {
     let place = Arc::clone(place);
-    let what = What::Call { place, line: 7 };
+    let what = What::Call {
+        place,
+        line: 7,
+        frame: Frame::default(),
+    };
     Event {
         ts,
         pid: 10,
@@ -53,8 +58,17 @@ fn troubles(decoded: &[Decoded]) -> Vec<Trouble> {
 
 /// What of an event the wire carries.
 fn on_the_wire(mut event: Event) -> Option<Event> {
+    if let What::Call { place, .. } | What::Return { place, .. } | What::Line { place, .. } =
+        &mut event.what
+    {
+        *place = Arc::new(Place {
+            qualname: None,
+            ..Place::clone(place)
+        });
+    }
     match &mut event.what {
-        What::Lost { .. } => return None,
+        What::Lost { .. } | What::Context { .. } => return None,
+        What::Call { frame, .. } | What::Return { frame, .. } => *frame = Frame::default(),
         What::GcDone {
             generation,
             pause_ns,

@@ -5,6 +5,7 @@
 //! each field saying where and how long.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -14,7 +15,7 @@ use super::HOLDS;
 use super::fetch::Kind;
 use super::processes::{Change, Life};
 use super::tracefs::Defined;
-use crate::event::{Event, Place, Text, What};
+use crate::event::{Event, Frame, Manner, Place, Text, What};
 
 /// Names remembered; all are forgotten when there are more, so that a program that makes names cannot fill our memory.
 const MAX_NAMES: usize = 1 << 18;
@@ -34,10 +35,11 @@ pub(super) enum Mark {
     ImportStart,
     ImportDone,
     Audit,
+    ContextName,
 }
 
 impl Mark {
-    pub(super) const ALL: [Mark; 8] = [
+    pub(super) const ALL: [Mark; 9] = [
         Mark::FunctionEntry,
         Mark::FunctionReturn,
         Mark::Line,
@@ -46,9 +48,10 @@ impl Mark {
         Mark::ImportStart,
         Mark::ImportDone,
         Mark::Audit,
+        Mark::ContextName,
     ];
 
-    /// As CPython calls it.
+    /// As CPython and the agent call it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Mark::FunctionEntry => "function__entry",
@@ -59,6 +62,7 @@ impl Mark {
             Mark::ImportStart => "import__find__load__start",
             Mark::ImportDone => "import__find__load__done",
             Mark::Audit => "audit",
+            Mark::ContextName => "context__name",
         }
     }
 
@@ -69,12 +73,23 @@ impl Mark {
 
     /// Its arguments in their order, as far as they are wanted.
     pub(super) fn arguments(self) -> &'static [Field] {
-        use Field::{File, Function, Number};
+        use Field::{Context, File, Function, Number};
         match self {
             Mark::FunctionEntry | Mark::FunctionReturn | Mark::Line => &[File, Function, Number],
             Mark::GcStart | Mark::GcDone => &[Number],
             Mark::ImportStart | Mark::Audit => &[Function],
             Mark::ImportDone => &[Function, Number],
+            Mark::ContextName => &[Context, Function],
+        }
+    }
+
+    /// What the agent's marks of this name have behind these.
+    pub(super) fn further_arguments(self) -> &'static [Field] {
+        match self {
+            Mark::FunctionEntry | Mark::FunctionReturn => {
+                &[Field::Qualname, Field::Context, Field::Flags, Field::Text]
+            }
+            _ => &[],
         }
     }
 
@@ -93,14 +108,18 @@ pub(super) enum Field {
     File,
     Function,
     Number,
+    Qualname,
+    Context,
+    Flags,
+    Text,
 }
 
 impl Field {
     /// What it is read as.
     pub(super) fn kind(self) -> Kind {
         match self {
-            Field::File | Field::Function => Kind::Text,
-            Field::Number => Kind::Number,
+            Field::File | Field::Function | Field::Qualname | Field::Text => Kind::Text,
+            Field::Number | Field::Context | Field::Flags => Kind::Number,
         }
     }
 }
@@ -113,7 +132,24 @@ struct Format {
     file: usize,
     function: usize,
     number: usize,
+    /// Where the agent is probed.
+    agent: Option<AgentFormat>,
 }
+
+/// Offsets of the fields that only the agent fills.
+#[derive(Debug, Clone, Copy)]
+struct AgentFormat {
+    qualname: usize,
+    context: usize,
+    flags: usize,
+    /// With values only.
+    text: Option<usize>,
+}
+
+/// Bits of the agent's flags (docs/agent.md).
+const SUSPENSION: u64 = 1;
+const RUNNING: u64 = 2;
+const EXCEPTION: u64 = 4;
 
 /// What decoding has to say beside events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -197,6 +233,15 @@ impl Decoder {
                 file: offset("file")?,
                 function: offset("function")?,
                 number: offset("number")?,
+                agent: match offset("qualname") {
+                    None => None,
+                    Some(qualname) => Some(AgentFormat {
+                        qualname,
+                        context: offset("context")?,
+                        flags: offset("flags")?,
+                        text: offset("text"),
+                    }),
+                },
             },
             places: HashMap::default(),
             texts: HashMap::default(),
@@ -307,11 +352,13 @@ impl Decoder {
             Mark::FunctionEntry => What::Call {
                 place: self.place(raw)?,
                 line: line()?,
+                frame: self.frame(raw)?,
             },
             Mark::FunctionReturn => What::Return {
                 place: self.place(raw)?,
                 line: line()?,
                 duration_ns: None,
+                frame: self.frame(raw)?,
             },
             Mark::Line => What::Line {
                 place: self.place(raw)?,
@@ -336,8 +383,36 @@ impl Decoder {
             Mark::Audit => What::Audit {
                 name: self.text(raw)?,
             },
+            Mark::ContextName => What::Context {
+                context: u64_at(raw, format.agent?.context)?,
+                name: self.text(raw)?,
+            },
         };
         Some(Some(Event { ts, pid, tid, what }))
+    }
+
+    /// What the agent says of a frame; nothing where another's mark was hit.
+    fn frame(&self, raw: &[u8]) -> Option<Frame> {
+        let Some(agent) = self.format.agent else {
+            return Some(Frame::default());
+        };
+        let flags = u64_at(raw, agent.flags)?;
+        let manner = match flags {
+            _ if flags & RUNNING != 0 => Manner::Running,
+            _ if flags & EXCEPTION != 0 => Manner::Exception,
+            _ if flags & SUSPENSION != 0 => Manner::Suspension,
+            _ => Manner::Plain,
+        };
+        let text = match agent.text {
+            // Where there is no value, the pointer is none.
+            Some(field) => string(raw, field).filter(|(bytes, _)| *bytes != FAULT),
+            None => None,
+        };
+        Some(Frame {
+            context: NonZeroU64::new(u64_at(raw, agent.context)?),
+            manner,
+            text: text.map(|(bytes, whole)| Arc::new(self::text(bytes, !whole))),
+        })
     }
 
     fn place(&mut self, raw: &[u8]) -> Option<Arc<Place>> {
@@ -350,12 +425,21 @@ impl Decoder {
             .extend_from_slice(if file_whole { b"\0" } else { b"\0\0" });
         self.key.extend_from_slice(function);
         self.key.push(u8::from(function_whole));
+        let qualname = match self.format.agent {
+            Some(agent) => string(raw, agent.qualname).filter(|(bytes, _)| *bytes != FAULT),
+            None => None,
+        };
+        if let Some((qualname, whole)) = qualname {
+            self.key.extend_from_slice(qualname);
+            self.key.push(u8::from(whole));
+        }
         if let Some(place) = self.places.get(self.key.as_slice()) {
             return Some(Arc::clone(place));
         }
         let place = Arc::new(Place {
             file: text(file, !file_whole),
             function: text(function, !function_whole),
+            qualname: qualname.map(|(qualname, whole)| text(qualname, !whole)),
         });
         if self.places.len() >= MAX_NAMES {
             self.places.clear();

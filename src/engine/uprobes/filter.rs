@@ -27,6 +27,7 @@ pub(super) fn expression(filters: &Filters) -> Option<CString> {
     for (globs, field) in [
         (&filters.not_functions, "function"),
         (&filters.not_files, "file"),
+        (&filters.not_modules, "file"),
     ] {
         for glob in globs {
             let exact = glob.to_ftrace().is_some_and(|glob| glob.exact);

@@ -20,7 +20,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::elf::Image;
-use crate::python::marks::PROVIDER;
+
+use crate::agent;
 
 use self::decode::Mark;
 use self::fetch::Kind;
@@ -124,8 +125,12 @@ pub struct Probed {
     pub inode: u64,
     /// What is in it.
     pub image: Arc<Image>,
+    /// Whose marks: CPython's own or the agent's.
+    pub provider: &'static str,
     /// Names of the marks to arm.
     pub marks: Vec<String>,
+    /// Whether the agent's values are fetched.
+    pub values: bool,
     /// Whether the semaphore of the line mark is raised, so that calls of Python 3.11 are complete.
     pub line_semaphore: bool,
 }
@@ -143,6 +148,16 @@ pub struct Plan {
     definitions: Vec<Definition>,
     /// What cannot be had, a sentence each.
     pub missing: Vec<String>,
+    fields: Fields,
+}
+
+/// Which fields the event has beyond those that every mark fills.
+#[derive(Debug, Clone, Copy, Default)]
+struct Fields {
+    /// What only the agent tells.
+    agent: bool,
+    /// Its values, too.
+    values: bool,
 }
 
 impl Plan {
@@ -154,6 +169,10 @@ impl Plan {
         let mut plan = Plan {
             definitions: Vec::new(),
             missing: Vec::new(),
+            fields: Fields {
+                agent: images.iter().any(|image| image.provider == agent::PROVIDER),
+                values: images.iter().any(|image| image.values),
+            },
         };
         for probed in images {
             let before = plan.definitions.len();
@@ -171,7 +190,7 @@ impl Plan {
                 match line::definition(probed) {
                     Some(definition) => plan.definitions.push(Definition {
                         event: EVENT.to_owned(),
-                        fetches: fetches(HOLDS, &Fetched::default()),
+                        fetches: fetches(HOLDS, &Fetched::default(), plan.fields),
                         ..definition
                     }),
                     None => plan.missing.push(format!(
@@ -186,7 +205,7 @@ impl Plan {
 
     fn define(&mut self, probed: &Probed, mark: Mark) {
         let machine = probed.image.architecture.machine;
-        let sites = probed.image.mark(PROVIDER, mark.name());
+        let sites = probed.image.mark(probed.provider, mark.name());
         for site in sites.iter().flat_map(|mark| &mark.sites) {
             let Some(offset) = site.file_offset else {
                 self.missing.push(format!(
@@ -197,7 +216,11 @@ impl Plan {
                 continue;
             };
             let mut fetched = Fetched::default();
-            for (at, field) in mark.arguments().iter().enumerate() {
+            let further = match probed.provider {
+                agent::PROVIDER => mark.further_arguments(),
+                _ => &[],
+            };
+            for (at, field) in mark.arguments().iter().chain(further).enumerate() {
                 let kind = field.kind();
                 let place = match site.arguments.get(at) {
                     Some(argument) => fetch::fetch(argument, machine, kind)
@@ -220,7 +243,7 @@ impl Plan {
                 path: probed.path.clone(),
                 offset,
                 semaphore: site.semaphore.and_then(|semaphore| semaphore.file_offset),
-                fetches: fetches(mark.number(), &fetched),
+                fetches: fetches(mark.number(), &fetched, self.fields),
             });
         }
     }
@@ -232,6 +255,10 @@ struct Fetched {
     file: Option<String>,
     function: Option<String>,
     number: Option<(String, fetch::Width)>,
+    qualname: Option<String>,
+    context: Option<String>,
+    flags: Option<String>,
+    text: Option<String>,
 }
 
 impl Fetched {
@@ -240,12 +267,16 @@ impl Fetched {
             decode::Field::File => self.file = Some(place),
             decode::Field::Function => self.function = Some(place),
             decode::Field::Number => self.number = Some((place, width)),
+            decode::Field::Qualname => self.qualname = Some(place),
+            decode::Field::Context => self.context = Some(place),
+            decode::Field::Flags => self.flags = Some(place),
+            decode::Field::Text => self.text = Some(place),
         }
     }
 }
 
 /// The fields, the same for every place, because they all belong to one event.
-fn fetches(mark: u8, fetched: &Fetched) -> Vec<String> {
+fn fetches(mark: u8, fetched: &Fetched, fields: Fields) -> Vec<String> {
     let text = |place: &Option<String>| {
         let (nothing, _) = fetch::nothing(Kind::Text);
         place.clone().unwrap_or_else(|| nothing.to_owned())
@@ -255,13 +286,23 @@ fn fetches(mark: u8, fetched: &Fetched) -> Vec<String> {
         Some((place, width)) => (place.as_str(), *width),
         None => (nothing, nowhere),
     };
-    vec![
+    let mut fetches = vec![
         format!("mark=\\{mark}:u8"),
         format!("width=\\{width}:s8"),
         format!("file={}:ustring", text(&fetched.file)),
         format!("function={}:ustring", text(&fetched.function)),
         format!("number={number}:s64"),
-    ]
+    ];
+    let whole = |place: &Option<String>| place.clone().unwrap_or_else(|| "\\0".to_owned());
+    if fields.agent {
+        fetches.push(format!("qualname={}:ustring", text(&fetched.qualname)));
+        fetches.push(format!("context={}:u64", whole(&fetched.context)));
+        fetches.push(format!("flags={}:u64", whole(&fetched.flags)));
+    }
+    if fields.values {
+        fetches.push(format!("text={}:ustring", text(&fetched.text)));
+    }
+    fetches
 }
 
 impl fmt::Display for Plan {

@@ -7,7 +7,9 @@ fn probed(marks: &[&str]) -> Probed {
         path: PYTHON.into(),
         inode: 1,
         image: Arc::new(Image::open(PYTHON).expect("Debian 12's interpreter")),
+        provider: crate::python::marks::PROVIDER,
         marks: marks.iter().map(|mark| (*mark).to_owned()).collect(),
+        values: false,
         line_semaphore: false,
     }
 }

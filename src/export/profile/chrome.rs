@@ -148,6 +148,7 @@ impl Profile for Chrome {
                 lines.instant(event, "events lost", "g", &args);
             }
             What::Call { .. }
+            | What::Context { .. }
             | What::Line { .. }
             | What::GcStart { .. }
             | What::ImportStart { .. } => {}

@@ -90,7 +90,7 @@ impl Profile for Pstats {
             return Ok(());
         };
         match &event.what {
-            What::Call { place, line } if step.entered.is_some() => {
+            What::Call { place, line, .. } if step.entered.is_some() => {
                 let function = self.function(key, place);
                 function.line = function.line.min(*line);
             }

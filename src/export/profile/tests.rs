@@ -347,6 +347,7 @@ fn python_s_own_pstats_loads_the_numbers_and_the_callers() {
             *place = std::sync::Arc::new(crate::event::Place {
                 file: text("späte/\u{1f40d}.py"),
                 function: text("läuft"),
+                qualname: None,
             });
         }
     }

@@ -19,11 +19,12 @@ fn normalised(traced: &Traced) -> Vec<Vec<String>> {
     events.sort_by_key(|event| event.ts);
     for event in &events {
         let told = match &event.what {
-            What::Call { place, line } => format!("call {place:?} {line}"),
+            What::Call { place, line, .. } => format!("call {place:?} {line}"),
             What::Return {
                 place,
                 line,
                 duration_ns,
+                ..
             } => format!("return {place:?} {line} {}", duration_ns.is_some()),
             What::GcStart { generation } => format!("gc_start {generation}"),
             What::GcDone { collected, .. } => format!("gc_done {collected}"),

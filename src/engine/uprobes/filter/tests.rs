@@ -107,6 +107,7 @@ fn filters(functions: &[&str], files: &[&str], modules: &[&str], not: &[&str]) -
             .collect(),
         not_functions: globs(not),
         not_files: Vec::new(),
+        not_modules: Vec::new(),
     }
 }
 

@@ -1,0 +1,42 @@
+//! Builds the agent's library (agent/), which is part of pystap's binary.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rerun-if-changed=agent/Cargo.toml");
+    println!("cargo::rerun-if-changed=agent/src");
+    println!("cargo::rerun-if-changed=agent/protocol");
+    println!("cargo::rerun-if-changed=Cargo.lock");
+    let variable = |name| env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"));
+    let out = PathBuf::from(variable("OUT_DIR"));
+    // A directory of its own: cargo holds a lock on the one that this script runs in.
+    let directory = out.join("agent");
+    let mut command = Command::new(variable("CARGO"));
+    command
+        .args(["build", "--locked", "--package", "pystap-agent"])
+        .args(["--profile", "agent", "--target-dir"])
+        .arg(&directory)
+        .current_dir(variable("CARGO_MANIFEST_DIR"))
+        // The library is made in one way, whatever tool the build goes through.
+        .env_remove("RUSTC_WORKSPACE_WRAPPER");
+    let (target, host) = (variable("TARGET"), variable("HOST"));
+    let mut built = directory.clone();
+    if target != host {
+        command.args(["--target", &target]);
+        built.push(&target);
+    }
+    let status = command
+        .status()
+        .unwrap_or_else(|error| panic!("cargo does not start: {error}"));
+    assert!(status.success(), "the agent's library does not build");
+    let library = "libpystap_agent.so";
+    copy(&built.join("agent").join(library), &out.join(library));
+}
+
+fn copy(from: &Path, to: &Path) {
+    if let Err(error) = std::fs::copy(from, to) {
+        panic!("{} cannot be copied: {error}", from.display());
+    }
+}

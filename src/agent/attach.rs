@@ -1,0 +1,352 @@
+//! The agents of one session: their files, their sockets, and how each comes into its process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::control::{Account, Control, Joined, Listener, Outcome};
+use super::loaded::Loaded;
+use super::placement::Placement;
+use super::remote::Remote;
+use super::way::Way;
+use super::{AgentError, COLLECTIONS, FUNCTIONS, PROVIDER, Wanted, embedded, environment, socket};
+use crate::elf::Image;
+use crate::engine::uprobes::Probed;
+use crate::python::Interpreter;
+
+/// How long a process may take to run any Python code.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a report of what went wrong is looked for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What is run in a process that is attached to.
+const SCRIPT: &str = include_str!("attach.py");
+
+/// A process that was asked to load the agent and has not answered.
+#[derive(Debug)]
+struct Asked {
+    since: Instant,
+    /// Its placement and the report in it, where something is run there.
+    report: Option<(usize, String)>,
+    remote: Option<Remote>,
+}
+
+/// The agents of a session. Dropped, they are switched off and their files removed.
+#[derive(Debug)]
+pub struct Agents {
+    control: Control,
+    placements: Vec<Placement>,
+    /// Libraries that were in processes before.
+    loaded: Vec<Loaded>,
+    /// Names of our sockets, by network namespace.
+    listeners: HashMap<u64, String>,
+    asked: BTreeMap<u32, Asked>,
+    wanted: Wanted,
+}
+
+impl Agents {
+    /// Prepares what the agents of these processes, and of a launched command if there is one, need. Nothing enters any
+    /// process yet.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub fn prepare(
+        wanted: Wanted,
+        processes: &[u32],
+        launched: bool,
+    ) -> Result<Agents, AgentError> {
+        let mut agents = Agents {
+            control: Control::new(wanted.clone())?,
+            wanted,
+            placements: Vec::new(),
+            loaded: Vec::new(),
+            listeners: HashMap::new(),
+            asked: BTreeMap::new(),
+        };
+        if launched {
+            agents.placements.push(Placement::here()?);
+            agents.listener(None)?;
+        }
+        for pid in processes {
+            agents.make_room(*pid)?;
+        }
+        Ok(agents)
+    }
+
+    /// The files that are probed for processes that come to be traced later and run none of those that are known: none, as
+    /// probes are made once. Whether a process can be traced in this session.
+    pub fn reaches(&self, pid: u32) -> bool {
+        match Loaded::of_process(pid) {
+            Some(loaded) => self.loaded.iter().any(|known| known.inode == loaded.inode),
+            None => self.placement_of(pid).is_some(),
+        }
+    }
+
+    /// Puts the library where a process sees it, unless it has one.
+    fn make_room(&mut self, pid: u32) -> Result<(), AgentError> {
+        if let Some(loaded) = Loaded::of_process(pid)
+            && !self.loaded.iter().any(|known| known.inode == loaded.inode)
+        {
+            self.loaded.push(loaded);
+        }
+        if self.placement_of(pid).is_none() {
+            self.placements.push(Placement::for_process(pid)?);
+        }
+        self.listener(Some(pid))?;
+        Ok(())
+    }
+
+    fn placement_of(&self, pid: u32) -> Option<usize> {
+        self.placements.iter().position(|it| it.is_seen_by(pid))
+    }
+
+    /// The name of our socket in the network namespace of a process.
+    fn listener(&mut self, pid: Option<u32>) -> Result<String, AgentError> {
+        let failed = |reason| AgentError::System {
+            what: "no socket for agents can be had",
+            reason,
+        };
+        let process = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+        let network = socket::network_of(&process).map_err(failed)?;
+        if let Some(name) = self.listeners.get(&network) {
+            return Ok(name.clone());
+        }
+        let (socket, name) = socket::listener(pid).map_err(failed)?;
+        self.control.listen(Listener {
+            socket,
+            name: name.clone(),
+            network,
+        });
+        self.listeners.insert(network, name.clone());
+        Ok(name)
+    }
+
+    /// The libraries as images to be probed, with the paths by which targets know them.
+    pub fn probed(&self) -> Vec<(PathBuf, Probed)> {
+        let probed = |reach: &Path, inode, image| probed(reach, inode, image, &self.wanted);
+        let placed = self.placements.iter().map(|placement| {
+            let probed = probed(placement.reach(), placement.inode, embedded::image());
+            (placement.library().to_owned(), probed)
+        });
+        let loaded = self.loaded.iter().map(|loaded| {
+            let probed = probed(&loaded.reach, loaded.inode, loaded.image.clone());
+            (loaded.path.clone(), probed)
+        });
+        placed.chain(loaded).collect()
+    }
+
+    /// The variables that a launched command needs.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub fn environment(&mut self) -> Result<Vec<(OsString, OsString)>, AgentError> {
+        let follow = self.listener(None)?;
+        let system = |reason| AgentError::System {
+            what: "the directory for a launched command cannot be made",
+            reason,
+        };
+        let Some(placement) = self.placements.first_mut() else {
+            return Ok(Vec::new());
+        };
+        let site = placement.site().map_err(system)?;
+        Ok(environment::variables(&site, &follow))
+    }
+
+    /// Lets the agent into a running process. What comes of it is among the outcomes, see [`Agents::next`].
+    ///
+    /// # Errors
+    /// [`AgentError`]; then the process is as it was.
+    pub fn attach(
+        &mut self,
+        pid: u32,
+        interpreter: &Interpreter,
+        way: &Way,
+    ) -> Result<(), AgentError> {
+        let mut asked = Asked {
+            since: Instant::now(),
+            report: None,
+            remote: None,
+        };
+        match way {
+            Way::Environment => return Ok(()),
+            Way::Dormant { socket } => {
+                let connection =
+                    socket::connection(pid, socket).map_err(|reason| AgentError::System {
+                        what: "the agent that waits in the process does not answer",
+                        reason,
+                    })?;
+                self.control.start(pid, connection);
+            }
+            Way::Remote => {
+                let refused = |reason| AgentError::Remote { pid, reason };
+                let remote = Remote::of(pid, interpreter).map_err(refused)?;
+                let (placement, script, report) = self.script(pid)?;
+                remote.ask(&script).map_err(refused)?;
+                asked.remote = Some(remote);
+                asked.report = Some((placement, report));
+            }
+            Way::Gdb => {
+                let (placement, _, report) = self.script(pid)?;
+                asked.report = Some((placement, report));
+            }
+        }
+        self.asked.insert(pid, asked);
+        Ok(())
+    }
+
+    /// Writes the script that a process is to run, and an empty report for it to write into. The number of the placement,
+    /// the path of the script, the name of the report.
+    fn script(&mut self, pid: u32) -> Result<(usize, PathBuf, String), AgentError> {
+        self.make_room(pid)?;
+        let follow = self.listener(Some(pid))?;
+        let at = self.placement_of(pid);
+        let Some((at, placement)) = at.and_then(|at| Some((at, self.placements.get_mut(at)?)))
+        else {
+            // It has changed its root since it was looked at.
+            return Err(AgentError::Silent { pid });
+        };
+        let system = |reason| AgentError::System {
+            what: "the script that loads the agent cannot be written",
+            reason,
+        };
+        let user = std::fs::metadata(format!("/proc/{pid}"))
+            .map(|it| std::os::unix::fs::MetadataExt::uid(&it))
+            .map_err(system)?;
+        let ours = std::process::id();
+        let report = format!("report-{ours}-{pid}");
+        let seen = placement.write(&report, "", Some(user)).map_err(system)?;
+        let library = placement.library().to_owned();
+        let script = SCRIPT
+            .replace("@LIBRARY@", &literal(&library.to_string_lossy()))
+            .replace("@FOLLOW@", &literal(&follow))
+            .replace("@REPORT@", &literal(&seen.to_string_lossy()));
+        let path = placement
+            .write(&format!("attach-{ours}-{pid}.py"), &script, None)
+            .map_err(system)?;
+        Ok((at, path, report))
+    }
+
+    /// What became of the next process, those that joined by themselves among them; `None` when nothing is known within
+    /// this time.
+    pub fn next(&mut self, within: Duration) -> Option<Outcome> {
+        let end = Instant::now() + within;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if let Ok(outcome) = self.control.outcomes().recv_timeout(left.min(LOOK)) {
+                self.settle(outcome.pid);
+                return Some(outcome);
+            }
+            if let Some(outcome) = self.given_up() {
+                self.settle(outcome.pid);
+                return Some(outcome);
+            }
+            if left.is_zero() {
+                return None;
+            }
+        }
+    }
+
+    /// Whether processes have not answered yet.
+    pub fn waits(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    fn settle(&mut self, pid: u32) {
+        if let Some(Asked {
+            remote: Some(remote),
+            ..
+        }) = self.asked.remove(&pid)
+        {
+            remote.withdraw();
+        }
+    }
+
+    /// A process that reported a failure, has ended, or was waited for long enough.
+    fn given_up(&self) -> Option<Outcome> {
+        self.asked.iter().find_map(|(pid, asked)| {
+            let pid = *pid;
+            let report = asked
+                .report
+                .as_ref()
+                .and_then(|(at, name)| self.placements.get(*at)?.read(name))
+                .filter(|report| !report.is_empty());
+            let error = match report {
+                Some(reason) => AgentError::Load {
+                    pid,
+                    next: advice(&reason),
+                    reason,
+                },
+                None if !crate::target::runs(pid) => AgentError::Silent { pid },
+                None if asked.since.elapsed() >= PATIENCE => AgentError::NeverRan {
+                    pid,
+                    seconds: PATIENCE.as_secs(),
+                },
+                None => return None,
+            };
+            Some(Outcome {
+                pid,
+                result: Err(error),
+            })
+        })
+    }
+
+    /// Switches all off. What they have told.
+    pub fn stop(&mut self) -> Account {
+        self.control.stop()
+    }
+}
+
+/// A library of the agent as an image to be probed.
+pub(super) fn probed(reach: &Path, inode: u64, image: Arc<Image>, wanted: &Wanted) -> Probed {
+    let mut marks: Vec<String> = Vec::new();
+    let mut add = |names: &[&str]| marks.extend(names.iter().map(|name| (*name).to_owned()));
+    if wanted.functions.is_some() {
+        add(&FUNCTIONS);
+    }
+    if wanted.collections.is_some() {
+        add(&COLLECTIONS);
+    }
+    Probed {
+        path: reach.to_owned(),
+        inode,
+        image,
+        provider: PROVIDER,
+        marks,
+        values: wanted.capture.any(),
+        line_semaphore: false,
+    }
+}
+
+/// What helps against a failure to load, as its message has it.
+fn advice(reason: &str) -> &'static str {
+    if reason.contains("Operation not permitted") || reason.contains("Permission denied") {
+        "its mounts or a security module (SELinux, AppArmor) forbid it to map the library; allow that, or start the program as `pystap trace -- COMMAND`"
+    } else if reason.contains("GLIBC") || reason.contains("ld-musl") || reason.contains("libc.so") {
+        "its C library is not glibc, or too old; run the program with a Python for glibc"
+    } else {
+        "report this if it stays"
+    }
+}
+
+/// A Python string: JSON's escapes are Python's, too.
+fn literal(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// What an agent has found, a sentence for each thing that the user should know.
+pub fn remarks(pid: u32, joined: &Joined) -> Vec<String> {
+    let mut remarks: Vec<String> = joined
+        .started
+        .warnings
+        .iter()
+        .map(|warning| format!("process {pid}: {warning}"))
+        .collect();
+    if joined.started.chained_profiler {
+        remarks.push(format!(
+            "process {pid} has a profiler, which goes on getting its events through the agent"
+        ));
+    }
+    remarks
+}

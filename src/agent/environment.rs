@@ -1,0 +1,115 @@
+//! The way in for a command that pystap launches: its environment. A `sitecustomize` of ours stands first on PYTHONPATH, and
+//! the variable `PYSTAP_AGENT` names the socket that the agent joins; both are inherited by what the command starts.
+//!
+//! CPython's options -E and -I leave the environment out, -S leaves out `sitecustomize`: then there is no such way.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Our `sitecustomize`.
+pub(super) const SITECUSTOMIZE: &str = include_str!("sitecustomize.py");
+
+/// The variables that a launched command is given: names and values.
+pub(super) fn variables(site: &Path, follow: &str) -> Vec<(OsString, OsString)> {
+    let mut path = site.as_os_str().to_owned();
+    // An empty variable means no entry, as an absent one does; a separator too many would mean the working directory.
+    if let Some(present) = std::env::var_os("PYTHONPATH").filter(|present| !present.is_empty()) {
+        path.push(":");
+        path.push(present);
+    }
+    vec![
+        ("PYTHONPATH".into(), path),
+        ("PYSTAP_AGENT".into(), follow.into()),
+    ]
+}
+
+/// The same for a whole command: its first word is the interpreter, or a script whose first line names one.
+pub fn obstacle_of_command(command: &[OsString]) -> Option<String> {
+    let (program, arguments) = command.split_first()?;
+    let path = which::which(program).ok()?;
+    let named = |path: &Path| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("python"))
+    };
+    if named(&path) {
+        return obstacle(arguments);
+    }
+    let mut head = [0; 256];
+    let length = std::fs::File::open(&path)
+        .and_then(|mut file| std::io::Read::read(&mut file, &mut head))
+        .ok()?;
+    let text = String::from_utf8_lossy(head.get(..length)?).into_owned();
+    let mut words = text.strip_prefix("#!")?.lines().next()?.split_whitespace();
+    words.find(|word| named(Path::new(word)))?;
+    let options: Vec<OsString> = words.map(OsString::from).collect();
+    obstacle(&options)
+}
+
+/// The option among the arguments of an interpreter that keeps our `sitecustomize` out, as it was typed.
+pub fn obstacle(arguments: &[OsString]) -> Option<String> {
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let bytes = argument.as_bytes();
+        let Some(letters) = bytes
+            .strip_prefix(b"-")
+            .filter(|letters| !letters.is_empty())
+        else {
+            // The script; what follows is its own.
+            return None;
+        };
+        if letters.starts_with(b"-") {
+            // --check-hash-based-pycs takes a word.
+            if argument == OsStr::new("--check-hash-based-pycs") {
+                arguments.next();
+            }
+            continue;
+        }
+        for (at, letter) in letters.iter().enumerate() {
+            match letter {
+                b'I' | b'E' | b'S' => return Some(format!("-{}", char::from(*letter))),
+                // What is to be run; the rest is its own.
+                b'c' | b'm' => return None,
+                // The rest of the word, or the next one, belongs to the option.
+                b'W' | b'X' => {
+                    if at + 1 == letters.len() {
+                        arguments.next();
+                    }
+                    break;
+                }
+                _ => {}
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(line: &str) -> Option<String> {
+        let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        obstacle(&words)
+    }
+
+    #[test]
+    fn options_that_leave_out_the_environment_are_found_where_they_are_options() {
+        for (line, option) in [
+            ("-I x.py", Some("-I")),
+            ("-uE -m x", Some("-E")),
+            ("-X dev -S -c pass", Some("-S")),
+            ("-W error::I -B x.py", None),
+            ("-Wignore x.py -I", None),
+            ("-m pytest -S", None),
+            ("-c pass -E", None),
+            ("x.py -E", None),
+            ("-bbs x.py", None),
+            ("--check-hash-based-pycs always -I x.py", Some("-I")),
+            ("- -I", None),
+            ("", None),
+        ] {
+            assert_eq!(found(line).as_deref(), option, "{line}");
+        }
+    }
+}

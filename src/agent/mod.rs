@@ -1,0 +1,235 @@
+//! The agent from our side: a library (the crate `pystap-agent`) that gives an interpreter the marks that it lacks. This
+//! room knows the ways into a process, puts the library where the process sees it, and speaks with it. What its marks say is
+//! for the engines: to them its library is one more image.
+//!
+//! [`Way`] is the first door: how a process could be entered, found out without touching it. [`Agents`] is the second: the
+//! agents of one session, from the first file to the last word.
+
+mod attach;
+mod control;
+mod embedded;
+pub mod environment;
+pub mod install;
+mod loaded;
+mod placement;
+mod remote;
+mod socket;
+mod way;
+
+use std::collections::HashSet;
+use std::io;
+
+use pystap_agent_protocol as protocol;
+
+pub use attach::{Agents, remarks};
+pub use control::{Account, Joined, Outcome};
+pub use embedded::image;
+pub use loaded::{Loaded, waiting};
+pub use placement::{PlacementError, remove_stale};
+pub use remote::{Remote, RemoteError};
+pub use way::{NEWEST, OLDEST, Way, WayError, offer, supported};
+
+/// The kinds of events that the agent gives.
+pub const KINDS: [&str; 3] = ["call", "return", "gc"];
+
+use crate::python::{self, FileId};
+use crate::script::Filters;
+
+/// The provider of the agent's marks.
+pub const PROVIDER: &str = "pystap";
+
+/// Names of its marks about functions, then about collections.
+pub const FUNCTIONS: [&str; 3] = ["function__entry", "function__return", "context__name"];
+/// The marks that stand for CPython's own about collections.
+pub const COLLECTIONS: [&str; 2] = ["gc__start", "gc__done"];
+
+/// Which values are captured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capture {
+    /// Arguments of calls.
+    pub arguments: bool,
+    /// What is returned.
+    pub returns: bool,
+}
+
+impl Capture {
+    /// Whether there is anything to capture.
+    pub fn any(self) -> bool {
+        self.arguments || self.returns
+    }
+}
+
+/// What agents are told to do.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Whether calls are wanted, and the interpreters whose own marks tell them.
+    pub functions: Option<HashSet<FileId>>,
+    /// Whether collections are wanted, and the interpreters whose own marks tell them.
+    pub collections: Option<HashSet<FileId>>,
+    /// Which functions.
+    pub filters: Filters,
+    /// Which values.
+    pub capture: Capture,
+    /// Whether children are traced.
+    pub follow: bool,
+}
+
+impl Wanted {
+    /// What the agent of this process is told. Where the interpreter's own marks tell an event, the agent does not.
+    fn for_process(&self, pid: u32, listeners: &[control::Listener]) -> protocol::Start {
+        let lacks = |own: &Option<HashSet<FileId>>| {
+            own.as_ref().is_some_and(|own| {
+                own.is_empty() || !python::maps_one_of(pid, own).unwrap_or(false)
+            })
+        };
+        let mut events = Vec::new();
+        if lacks(&self.functions) {
+            events.push(protocol::Kind::Function);
+        }
+        if lacks(&self.collections) {
+            events.push(protocol::Kind::Gc);
+        }
+        let network = socket::network_of(&pid.to_string()).ok();
+        let near = listeners
+            .iter()
+            .find(|listener| Some(listener.network) == network);
+        protocol::Start {
+            events,
+            filters: filters(&self.filters),
+            contexts: true,
+            capture: protocol::Capture {
+                arguments: self.capture.arguments,
+                returns: self.capture.returns,
+                limit: 0,
+            },
+            announce_running: true,
+            follow: near
+                .filter(|_| self.follow)
+                .map(|listener| listener.name.clone()),
+        }
+    }
+}
+
+fn filters(filters: &Filters) -> protocol::Filters {
+    let texts = |globs: &[crate::script::filter::Glob]| {
+        globs.iter().map(|glob| glob.as_str().to_owned()).collect()
+    };
+    protocol::Filters {
+        functions: texts(&filters.functions),
+        files: texts(&filters.files),
+        modules: texts(&filters.modules),
+        not_functions: texts(&filters.not_functions),
+        not_files: texts(&filters.not_files),
+        not_modules: texts(&filters.not_modules),
+    }
+}
+
+/// What stands for the library in a plan, before it is written out.
+pub fn expected_library(wanted: &Wanted) -> (std::path::PathBuf, crate::engine::uprobes::Probed) {
+    let path = placement::usual();
+    let probed = attach::probed(&path, 0, image(), wanted);
+    (path, probed)
+}
+
+/// Why an agent does not trace a process.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// No file.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// No way in.
+    #[error("pystap's agent cannot get into process {pid}: {reason}")]
+    Way {
+        /// The process.
+        pid: u32,
+        /// Why, with the next step.
+        reason: WayError,
+    },
+    /// The request could not be made.
+    #[error(
+        "process {pid} could not be asked to load pystap's agent: {reason}; nothing was changed in it, so try again, or restart it under pystap as `-- COMMAND`"
+    )]
+    Remote {
+        /// The process.
+        pid: u32,
+        /// Why.
+        reason: RemoteError,
+    },
+    /// It was asked and has run nothing.
+    #[error(
+        "process {pid} has run no Python code for {seconds} s (all its threads wait in system calls), so pystap's agent was not loaded and the request was withdrawn; give it something to do, such as a request, and try again"
+    )]
+    NeverRan {
+        /// The process.
+        pid: u32,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// Loading failed in the target.
+    #[error(
+        "process {pid} could not load pystap's agent ({reason}), so its calls cannot be traced; {next}"
+    )]
+    Load {
+        /// The process.
+        pid: u32,
+        /// The exception there.
+        reason: String,
+        /// What to do.
+        next: &'static str,
+    },
+    /// The agent does not want to.
+    #[error(
+        "pystap's agent in process {pid} refused ({reason}), so its calls are not traced; {next}"
+    )]
+    Refused {
+        /// The process.
+        pid: u32,
+        /// The agent's reason.
+        reason: String,
+        /// The agent's advice.
+        next: String,
+    },
+    /// A version that we do not speak with.
+    #[error(
+        "process {pid} has pystap's agent of version {found} loaded, which this pystap ({ours}) cannot speak with, so its calls are not traced; restart the process (after `pystap agent install`, where it was installed)", ours = env!("CARGO_PKG_VERSION")
+    )]
+    OtherVersion {
+        /// The process.
+        pid: u32,
+        /// The version there.
+        found: String,
+    },
+    /// The connection ended.
+    #[error(
+        "pystap's agent in process {pid} closed the connection without an answer, so its calls are not traced; look whether the process still runs, and try again"
+    )]
+    Silent {
+        /// The process.
+        pid: u32,
+    },
+    /// Somebody else answers.
+    #[error(
+        "what answers for pystap's agent of process {pid} is not trusted ({reason}), so its calls are not traced; look who it is with `ss -xlp`"
+    )]
+    Stranger {
+        /// The process.
+        pid: u32,
+        /// Why.
+        reason: &'static str,
+    },
+    /// More than a packet holds.
+    #[error(
+        "the filters are longer than the 64 KB that pystap's agent can be told, so nothing is traced; use fewer or shorter ones"
+    )]
+    TooManyFilters,
+    /// Anything else that the system refuses.
+    #[error(
+        "{what} ({reason}), so pystap's agent cannot be used; try again, and report this if it stays"
+    )]
+    System {
+        /// What failed, a clause.
+        what: &'static str,
+        /// The reason.
+        reason: io::Error,
+    },
+}

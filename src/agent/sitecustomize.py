@@ -1,0 +1,41 @@
+# Put on PYTHONPATH by `pystap trace -- COMMAND`: starts pystap's agent in every Python that the command becomes or starts,
+# then gives way to the user's own sitecustomize. Runs under any Python, old ones included, and never fails one.
+import os
+import sys
+
+
+def _pystap():
+    follow = os.environ.get("PYSTAP_AGENT")
+    if not follow or sys.version_info < (3, 9) or sys.implementation.name != "cpython":
+        return
+    from importlib.machinery import ExtensionFileLoader
+    from importlib.util import module_from_spec, spec_from_loader
+
+    name = "_pystap_agent"
+    agent = sys.modules.get(name)
+    if agent is None:
+        library = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "libpystap_agent.so")
+        loader = ExtensionFileLoader(name, library)
+        agent = module_from_spec(spec_from_loader(name, loader))
+        loader.exec_module(agent)
+        sys.modules[name] = agent
+    agent.start(False, follow)
+
+
+try:
+    _pystap()
+except Exception:
+    # pystap says which processes never joined; their own output stays as it is.
+    pass
+
+# As if we had never been here: our directory leaves the path, and whoever comes next on it is sitecustomize.
+_ours = os.path.dirname(os.path.abspath(__file__))
+sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _ours]
+_self = sys.modules.pop("sitecustomize", None)
+try:
+    import sitecustomize
+except ImportError as _error:
+    if getattr(_error, "name", "sitecustomize") != "sitecustomize":
+        raise
+    if _self is not None:
+        sys.modules["sitecustomize"] = _self

@@ -1,0 +1,181 @@
+//! The ways into a process, and which of them is open. Finds out, changes nothing.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::loaded::Loaded;
+use super::remote::{Remote, RemoteError};
+use super::socket;
+use crate::python::{Interpreter, Version};
+
+/// The oldest Python that the agent runs in.
+pub const OLDEST: (u8, u8) = (3, 9);
+/// The newest that it was tried in.
+pub const NEWEST: (u8, u8) = (3, 15);
+
+/// How an agent comes into a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// Through the environment of a command that is launched.
+    Environment,
+    /// It waits there already (`pystap agent install`); the name of its socket.
+    Dormant {
+        /// The socket.
+        socket: String,
+    },
+    /// Through Python's remote debugging interface (PEP 768).
+    Remote,
+    /// Through gdb.
+    Gdb,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Way::Environment => "through the environment of the launched command",
+            Way::Dormant { .. } => "which waits in it (pystap agent install)",
+            Way::Remote => "through Python's remote debugging interface (PEP 768)",
+            Way::Gdb => "through gdb",
+        })
+    }
+}
+
+/// Why no way is open, with what would open one.
+#[derive(Debug, thiserror::Error)]
+pub enum WayError {
+    /// Too old or too new.
+    #[error(
+        "it runs in CPython 3.9 to 3.15, and this is {version}; run the program with one of these"
+    )]
+    Unsupported {
+        /// The version.
+        version: String,
+    },
+    /// The interpreter has no interface, and nothing waits in it.
+    #[error(
+        "Python {version} lets nobody in while it runs (3.14 is the first that does); run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or let gdb bring the agent in with --inject gdb"
+    )]
+    Closed {
+        /// The version.
+        version: String,
+        /// The interpreter, as the process sees it.
+        python: PathBuf,
+    },
+    /// It would have one.
+    #[error(
+        "{reason}; run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or let gdb bring the agent in with --inject gdb"
+    )]
+    Remote {
+        /// What is in the way.
+        reason: RemoteError,
+        /// The interpreter, as the process sees it.
+        python: PathBuf,
+    },
+    /// Not for any agent.
+    #[error("{0}; run the program with an ordinary CPython")]
+    Never(RemoteError),
+    /// Not for this user.
+    #[error(
+        "its memory is closed to this user ({0}); run pystap as root, or as the user of the process where kernel.yama.ptrace_scope allows it"
+    )]
+    Permission(std::io::Error),
+    /// Another tracer.
+    #[error("{0}; end that first, or `pystap agent install` and restart the process")]
+    Traced(RemoteError),
+    /// gdb was asked for and is not there.
+    #[error(
+        "there is no gdb in PATH, which --inject gdb needs; install it (`apt install gdb`, `dnf install gdb`)"
+    )]
+    NoGdb,
+}
+
+/// Whether the agent runs in this version.
+pub fn supported(version: &Version) -> bool {
+    (OLDEST..=NEWEST).contains(&(version.major, version.minor))
+}
+
+/// What the agent can give of an interpreter of this version: a clause that says what it takes; `None` for versions that it
+/// does not run in.
+pub fn offer(version: (u8, u8)) -> Option<&'static str> {
+    if !(OLDEST..=NEWEST).contains(&version) {
+        return None;
+    }
+    Some(if version >= REMOTE {
+        "through pystap's agent, which comes into running processes and launched commands by itself"
+    } else {
+        "through pystap's agent: by itself in commands that pystap launches, in running processes after `pystap agent install` and one restart"
+    })
+}
+
+/// The first version that lets a debugger in while it runs.
+const REMOTE: (u8, u8) = (3, 14);
+
+impl Way {
+    /// One word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Way::Environment => "environment",
+            Way::Dormant { .. } => "dormant",
+            Way::Remote => "remote",
+            Way::Gdb => "gdb",
+        }
+    }
+
+    /// The way into a running process.
+    ///
+    /// # Errors
+    /// [`WayError`], when there is none.
+    pub fn into_process(pid: u32, interpreter: &Interpreter, gdb: bool) -> Result<Way, WayError> {
+        let version = interpreter.version.as_ref();
+        if let Some(version) = version.filter(|version| !supported(version)) {
+            return Err(WayError::Unsupported {
+                version: version.to_string(),
+            });
+        }
+        let loaded = Loaded::of_process(pid);
+        if loaded.is_some()
+            && let Some(socket) = socket::of_process(pid)
+                .unwrap_or_default()
+                .into_iter()
+                .next()
+        {
+            return Ok(Way::Dormant { socket });
+        }
+        let python = || python_of(pid, interpreter);
+        if gdb {
+            return match which::which("gdb") {
+                Ok(_) => Ok(Way::Gdb),
+                Err(_) => Err(WayError::NoGdb),
+            };
+        }
+        match Remote::of(pid, interpreter) {
+            Ok(_) => Ok(Way::Remote),
+            Err(RemoteError::TooOld) => Err(WayError::Closed {
+                version: version.map_or_else(|| "of this version".to_owned(), ToString::to_string),
+                python: python(),
+            }),
+            Err(RemoteError::Memory(reason)) => Err(WayError::Permission(reason)),
+            Err(reason @ RemoteError::FreeThreaded) => Err(WayError::Never(reason)),
+            Err(reason @ RemoteError::Traced { .. }) => Err(WayError::Traced(reason)),
+            Err(reason) => Err(WayError::Remote {
+                reason,
+                python: python(),
+            }),
+        }
+    }
+}
+
+/// The interpreter to install an agent for: the one of the virtual environment where the process was started by it, as its
+/// first argument says.
+fn python_of(pid: u32, interpreter: &Interpreter) -> PathBuf {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let first = words.split(|byte| *byte == 0).next().unwrap_or_default();
+    let named = Path::new(std::str::from_utf8(first).unwrap_or_default());
+    let is_python = named
+        .file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with("python"));
+    if named.is_absolute() && is_python {
+        return named.to_owned();
+    }
+    interpreter.path.clone()
+}

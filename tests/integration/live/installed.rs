@@ -1,0 +1,106 @@
+//! The agent with interpreters that a distribution does not bring: `tests/uprobes/run` runs these here, with Debian 12's own
+//! Python and with those that `PYSTAP_TEST_PYTHONS` names (paths, separated by colons).
+
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use super::Service;
+use super::agent::{is_exact, leaves_nothing_at_all};
+use crate::command::{command, file, run};
+use crate::tracing::{Tracing, Way, trace};
+
+/// The interpreters, Debian 12's own first.
+fn pythons() -> Vec<String> {
+    let named = std::env::var("PYSTAP_TEST_PYTHONS").unwrap_or_default();
+    let named = named.split(':').filter(|path| !path.is_empty());
+    std::iter::once("/usr/bin/python3.11")
+        .chain(named)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Makes a virtual environment, installs the agent, wakes it twice in a running process, and takes it out again.
+pub(super) fn is_woken(python: &str, directory: &Path) {
+    let environment = directory.join("venv");
+    let made = Command::new(python)
+        .args(["-m", "venv", "--without-pip"])
+        .arg(&environment)
+        .status();
+    assert!(made.expect("it runs").success(), "{python}");
+    let inside = environment.join("bin/python");
+    let inside = inside.to_str().expect("UTF-8");
+    let agent = |word: &str| {
+        let ended = run(&mut command(["agent", word, "--python", inside]));
+        assert_eq!(ended.code, 0, "{ended:?}");
+        ended
+    };
+    agent("install");
+    assert!(agent("status").stdout.contains("  installed"), "{python}");
+    let program = file("tests/programs/counts.py");
+    let mut service = Service::start_with(inside, "tests/programs/counts.py", &["0.01"]);
+    let pid = service.pid();
+    assert!(agent("status").stdout.contains(&format!("process {pid}")));
+    for _ in 0..2 {
+        let tracing = Tracing::start(&["--agent", "-p", &pid]).live();
+        tracing.wait_for_output(4000);
+        tracing.signal(Signal::INT);
+        let traced = tracing.finish().complete("interrupted");
+        let said = &traced.said;
+        assert!(
+            said.iter().any(|line| line.contains("which waits in it")),
+            "{said:#?}"
+        );
+        let counts = traced.counts(&program, Way::In);
+        assert!(
+            counts.get("tick").is_some_and(|ticks| *ticks > 2),
+            "{python}: {counts:?}"
+        );
+    }
+    service.end();
+    agent("uninstall");
+    assert!(agent("status").stdout.contains("not installed"), "{python}");
+    let mut left = Vec::new();
+    find(&environment, &mut left);
+    assert_eq!(left, Vec::<String>::new(), "{python}");
+}
+
+/// Files of ours below a directory.
+fn find(directory: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(directory).expect("readable").flatten() {
+        let path = entry.path();
+        if path.to_string_lossy().contains("pystap_agent") {
+            found.push(path.display().to_string());
+        }
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            find(&path, found);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn the_examples_are_exact_with_every_interpreter_that_is_launched() {
+    leaves_nothing_at_all(|| {
+        for python in pythons() {
+            for name in ["nested", "fib", "threads"] {
+                let program = file(&format!("examples/{name}.py"));
+                let arguments = ["--agent", "--", &python, &program];
+                let traced = trace(&arguments).complete("targets_ended");
+                is_exact(&traced, &program, "calls");
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn an_agent_is_installed_woken_and_removed_with_every_interpreter() {
+    leaves_nothing_at_all(|| {
+        for python in pythons() {
+            let directory = tempfile::tempdir().expect("a directory");
+            is_woken(&python, directory.path());
+        }
+    });
+}

@@ -12,7 +12,7 @@ use core::ptr::null_mut;
 use crate::capture::{self, Parameter};
 use crate::contexts;
 use crate::gil::Guarded;
-use crate::python::{Owned, Ptr, api, number, version};
+use crate::python::{Owned, Ptr, api, version};
 use crate::session::LIVE;
 
 /// A code object that a session wants.
@@ -144,18 +144,14 @@ unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
     let filename = utf8(&code, c"co_filename", &mut own)?;
     let name = utf8(&code, c"co_name", &mut own)?;
     let qualname = utf8(&code, c"co_qualname", &mut own).unwrap_or(name);
-    let integer = |name| {
-        let value = code.attribute(name);
-        number(value.map_or(null_mut(), |value| value.as_ptr()), 0)
-    };
-    let flags = integer(c"co_flags");
+    let flags = code.integer_attribute(c"co_flags", 0);
     Some(Box::new(Code {
         session,
         object,
         filename,
         name,
         qualname,
-        first_line: i32::try_from(integer(c"co_firstlineno")).unwrap_or(0),
+        first_line: i32::try_from(code.integer_attribute(c"co_firstlineno", 0)).unwrap_or(0),
         flags,
         line: (0, -1),
         instructions: if (*LIVE.get()).needs_instructions && flags & RESUMABLE != 0 {

@@ -17,7 +17,7 @@ use crate::codes::{Code, RESUMABLE};
 use crate::emit::{Details, entry, exit};
 use crate::gil::Guarded;
 use crate::marks::{EXCEPTION, SUSPENSION};
-use crate::python::{Owned, Ptr, ThreadState, TraceFunction, api, number, thread_states, version};
+use crate::python::{Owned, Ptr, ThreadState, TraceFunction, api, thread_states, version};
 use crate::session::{LIVE, refused};
 
 /// `PyTrace_CALL`, `PyTrace_RETURN` and `PyTrace_C_CALL`.
@@ -263,8 +263,8 @@ unsafe fn event(frame: Ptr, what: c_int, value: Ptr) {
 
 /// The offset of the last instruction, and the opcodes and arguments from there on.
 unsafe fn position(code: *mut Code, frame: Ptr) -> (i64, Option<[u8; 4]>) {
-    let offset = Owned::borrowed(frame).and_then(|frame| frame.attribute(c"f_lasti"));
-    let offset = number(offset.map_or(null_mut(), |offset| offset.as_ptr()), -1);
+    let frame = Owned::borrowed(frame);
+    let offset = frame.map_or(-1, |frame| frame.integer_attribute(c"f_lasti", -1));
     let all: &[u8] = &(&(*code)).instructions;
     let instructions = usize::try_from(offset).ok().and_then(|at| {
         let end = at.checked_add(4)?;

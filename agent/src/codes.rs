@@ -212,6 +212,30 @@ impl Code {
     }
 }
 
+/// Whether a frame that an exception leaves at this offset in bytes was never entered, as far as the interpreter's hooks
+/// are concerned. A signal's handler, or an exception from another thread, runs when a frame begins or goes on: in 3.11
+/// and from 3.13 on before the hooks are called, while the frame is at its `RESUME`; otherwise after.
+pub(crate) unsafe fn was_never_entered(object: Ptr, offset: i64) -> bool {
+    let resume: u8 = match version().0 {
+        [3, 11, _] => 151,
+        [3, 13, _] => 149,
+        [3, 14 | 15, _] => 128,
+        _ => return false,
+    };
+    let code = Owned::borrowed(object);
+    let Some(bytes) = code.and_then(|code| code.attribute(c"co_code")) else {
+        return false;
+    };
+    let start = (api().PyBytes_AsString)(bytes.as_ptr()).cast::<u8>();
+    let length = (api().PyBytes_Size)(bytes.as_ptr()) as i64;
+    if start.is_null() || offset < 0 || offset.saturating_add(2) > length {
+        return false;
+    }
+    let at = start.offset(offset as isize);
+    // The argument says after what it goes on: nothing, a yield, and those where nothing is run.
+    *at == resume && *at.add(1) & 3 < 2
+}
+
 /// Called by the interpreter with the contents of a slot that goes, with its lock held.
 unsafe extern "C" fn release(kept: *mut c_void) {
     if kept.is_null() || kept as usize & 1 == 1 {

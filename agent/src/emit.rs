@@ -71,6 +71,22 @@ pub(crate) unsafe fn exit(
     Outcome::Told
 }
 
+/// A frame is left by an exception. `offset` is where in its code, in bytes.
+pub(crate) unsafe fn unwind(
+    object: Ptr,
+    frame: Ptr,
+    offset: i64,
+    details: impl FnOnce(*mut Code) -> Details,
+) -> Outcome {
+    if (*LIVE.get()).filtered && codes::wanted(object).is_none() {
+        return Outcome::Unwanted;
+    }
+    if codes::was_never_entered(object, offset) {
+        return Outcome::Told;
+    }
+    exit(object, frame, null_mut(), details)
+}
+
 /// A frame that was running before the session. Says whether it is wanted.
 pub(crate) unsafe fn announced(object: Ptr, line: i32) -> bool {
     let context = if FUNCTION_ENTRY.is_raised() {

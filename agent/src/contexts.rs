@@ -13,7 +13,7 @@ use core::ptr::null_mut;
 
 use crate::gil::Guarded;
 use crate::marks::{self, CONTEXT_NAME};
-use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, type_name, type_of};
+use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, type_name, type_of, version};
 use crate::session::LIVE;
 use crate::stacks;
 
@@ -140,16 +140,22 @@ unsafe fn find_greenlets() -> Option<Greenlets> {
 
 unsafe fn find_tasks() -> Option<Tasks> {
     let asyncio = loaded(c"_asyncio")?;
-    let current_tasks = asyncio.attribute(c"_current_tasks").or_else(|| {
-        // 3.9 to 3.11 keep it in the Python module, which shares it with the C one.
-        loaded(c"asyncio.tasks")?.attribute(c"_current_tasks")
-    });
+    let ([_, minor, _], _) = version();
+    let (current_tasks, current_task) = if minor < 12 {
+        // The Python module shares it with the C one.
+        (loaded(c"asyncio.tasks")?.attribute(c"_current_tasks"), None)
+    } else if minor < 14 {
+        (asyncio.attribute(c"_current_tasks"), None)
+    } else {
+        (None, asyncio.attribute(c"current_task"))
+    };
+    if current_tasks.is_none() && current_task.is_none() {
+        return None;
+    }
     Some(Tasks {
         get_running_loop: asyncio.attribute(c"_get_running_loop")?,
-        current_task: asyncio
-            .attribute(c"current_task")
-            .filter(|_| current_tasks.is_none()),
         current_tasks,
+        current_task,
         task: asyncio.attribute(c"Task")?,
     })
 }
@@ -205,7 +211,8 @@ unsafe fn task() -> Option<Ptr> {
 /// The number of an object, a new one if it has none yet.
 pub(crate) unsafe fn number(object: Ptr) -> u64 {
     let contexts = CONTEXTS.get();
-    if let Some(known) = (&(*contexts).known).get(&(object as usize)) {
+    let known = &(*contexts).known;
+    if let Some(known) = known.get(&(object as usize)) {
         return known.number;
     }
     let on_death = (*contexts)
@@ -242,7 +249,8 @@ unsafe extern "C" fn on_death(_: Ptr, arguments: *const Ptr, count: isize) -> Pt
         let contexts = CONTEXTS.get();
         let reference = *arguments as usize;
         if let Some(object) = (*contexts).referents.remove(&reference) {
-            let is_same = (&(*contexts).known)
+            let known = &(*contexts).known;
+            let is_same = known
                 .get(&object)
                 .is_some_and(|known| known.reference.as_ptr() as usize == reference);
             if is_same {
@@ -258,7 +266,8 @@ unsafe extern "C" fn on_death(_: Ptr, arguments: *const Ptr, count: isize) -> Pt
 /// Names a context, once.
 unsafe fn tell_name(object: Ptr, number: u64) {
     let contexts = CONTEXTS.get();
-    match (&mut (*contexts).known).get_mut(&(object as usize)) {
+    let known = &mut (*contexts).known;
+    match known.get_mut(&(object as usize)) {
         Some(known) if !known.is_named => known.is_named = true,
         _ => return,
     }

@@ -7,7 +7,7 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::ffi::c_void;
+use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
@@ -27,6 +27,7 @@ use rustix::process::{getpid, getppid};
 
 use crate::gil::{self, Guarded};
 use crate::libc;
+use crate::python::api;
 use crate::session::{self, LIVE, refused};
 use crate::thread;
 use crate::thread::{Native, wait_while, wake};
@@ -42,7 +43,6 @@ const UNANSWERED_LAUNCH: i64 = 2000;
 /// How often threads are looked for.
 const LOOKS: i64 = 100;
 /// Most connections at a time.
-
 const MOST_PEERS: usize = 8;
 
 /// A connection.
@@ -96,6 +96,8 @@ pub(crate) static CONTROL: Guarded<Control> = Guarded::new(Control {
 static DORMANT: AtomicBool = AtomicBool::new(false);
 /// The thread pointer of the thread.
 static NATIVE: AtomicUsize = AtomicUsize::new(0);
+/// Whether to look for threads at once.
+static LOOK: AtomicBool = AtomicBool::new(false);
 /// Whether the thread has to return, for a fork.
 static PAUSED: AtomicBool = AtomicBool::new(false);
 /// Whether the thread has done its work and closed everything.
@@ -129,6 +131,18 @@ pub(crate) fn is_dormant() -> bool {
 /// The socket's name; it only changes while there is no thread.
 pub(crate) unsafe fn name(control: &Control) -> String {
     control.name.clone()
+}
+
+/// Has the thread look for threads without a profile function as soon as it can.
+pub(crate) fn look_soon() {
+    LOOK.store(true, Ordering::SeqCst);
+    // SAFETY: whoever holds the interpreter's lock finds the thread running, and it closes the descriptor at its end
+    // only, when no session is on.
+    unsafe {
+        if let Some(wakeup) = &(*CONTROL.get()).wakeup {
+            let _ = io::write(wakeup, &1_u64.to_ne_bytes());
+        }
+    }
 }
 
 /// Whether the caller is the agent's thread.
@@ -271,7 +285,10 @@ unsafe fn turn(control: &mut Control, buffer: &mut [u8]) -> bool {
     let mut ready = ready.into_iter();
     if ready.next() == Some(true) {
         let _ = io::read(wakeup, &mut [0; 8]);
-        return true;
+        if !LOOK.swap(false, Ordering::SeqCst) {
+            return true;
+        }
+        control.next_look = 0;
     }
     let is_visited = ready.next() == Some(true);
     // From the last, because handling one can take it out.
@@ -295,7 +312,7 @@ unsafe fn turn(control: &mut Control, buffer: &mut [u8]) -> bool {
 /// When to look again without being called.
 unsafe fn next_deadline(control: &Control) -> Option<i64> {
     let session = control.session.as_ref().map(|(socket, ..)| *socket);
-    let undecided = (*control)
+    let undecided = control
         .peers
         .iter()
         .filter(|peer| Some(peer.socket.as_raw_fd()) != session)
@@ -473,7 +490,7 @@ unsafe fn hear(control: &mut Control, at: usize, buffer: &mut [u8]) {
 unsafe fn start_session(control: &mut Control, number: i32, pid: i32, wanted: Start) -> FromAgent {
     if let Some((owner, ..)) = &control.session {
         let owner = *owner;
-        let pid = (*control)
+        let pid = control
             .peers
             .iter()
             .find(|peer| peer.socket.as_raw_fd() == owner)
@@ -506,7 +523,14 @@ unsafe fn start_session(control: &mut Control, number: i32, pid: i32, wanted: St
 }
 
 unsafe fn stop_session(control: &mut Control) -> pystap_agent_protocol::Stopped {
-    control.session = None;
+    if let Some((owner, ..)) = control.session.take() {
+        let patience = now().wrapping_add(UNDECIDED);
+        for peer in &mut control.peers {
+            if peer.socket.as_raw_fd() == owner {
+                peer.patience = patience;
+            }
+        }
+    }
     if !is_dormant() {
         control.patience = now();
     }
@@ -590,17 +614,30 @@ pub(crate) unsafe fn before_fork() {
     }
 }
 
-/// Starts it again.
+/// Starts it again. From 3.13 on the interpreter counts threads only after this, to warn of those that a child would miss;
+/// a main thread that forks starts ours a little later there, when it goes on with its bytecode. (Another thread that
+/// forks is a second one anyway.)
 pub(crate) unsafe fn after_fork_in_parent() {
     let control = &mut *CONTROL.get();
     control.forks = control.forks.saturating_sub(1);
-    if control.forks > 0 || control.thread.is_some() {
+    let ([_, minor, _], _) = python::version();
+    let is_main = rustix::thread::gettid() == getpid();
+    if minor >= 13 && is_main && (api().Py_AddPendingCall)(restart, null_mut()) == 0 {
         return;
     }
-    PAUSED.store(false, Ordering::SeqCst);
-    if is_running() && begin(control).is_err() {
-        session::stop();
+    restart(null_mut());
+}
+
+/// Starts the thread if it should run and does not. The caller holds the interpreter's lock.
+unsafe extern "C" fn restart(_: *mut c_void) -> c_int {
+    let control = &mut *CONTROL.get();
+    if control.forks == 0 && control.thread.is_none() && is_running() {
+        PAUSED.store(false, Ordering::SeqCst);
+        if begin(control).is_err() {
+            session::stop();
+        }
     }
+    0
 }
 
 /// In the child: nothing of the parent's sockets, and the session only if somebody is to be asked for it.
@@ -611,10 +648,8 @@ pub(crate) unsafe fn after_fork_in_child() {
     RETURNING.store(0, Ordering::SeqCst);
     JOINING.store(0, Ordering::SeqCst);
     PAUSED.store(false, Ordering::SeqCst);
-    if let Some(thread) = control.thread.take() {
-        // Somebody forked without a word before. The thread is not in this process.
-        core::mem::forget(thread);
-    }
+    // If somebody forked without a word before: the thread is not in this process.
+    control.thread = None;
     if ENDED.swap(true, Ordering::SeqCst) {
         return;
     }

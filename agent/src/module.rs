@@ -25,6 +25,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 #[used]
 static pystap_agent_version: [u8; 16] = version_text();
 
+// A constant: what could panic does so in the compiler.
+#[allow(clippy::indexing_slicing)]
 const fn version_text() -> [u8; 16] {
     let mut text = [0; 16];
     let version = VERSION.as_bytes();

@@ -3,7 +3,8 @@
 //! `_PyEval_SetProfile` sets it for any thread, without Python noticing: the object that `sys.getprofile` shows stays what
 //! it was. A profiler that was there goes on getting its events, from us. New threads are found by the ids of thread
 //! states, which only grow: when the newest one is not known, at any event, and ten times a second for those that appear
-//! while nothing else runs. The same look finds threads whose profiler the program has set anew meanwhile.
+//! while nothing else runs. The same look finds threads whose profiler the program has set anew; a call of
+//! `sys.setprofile` has the native thread look at once, which takes it some milliseconds to get the lock.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -16,12 +17,13 @@ use crate::codes::{Code, RESUMABLE};
 use crate::emit::{Details, entry, exit};
 use crate::gil::Guarded;
 use crate::marks::{EXCEPTION, SUSPENSION};
-use crate::python::{Owned, Ptr, ThreadState, TraceFunction, api, number, version};
+use crate::python::{Owned, Ptr, ThreadState, TraceFunction, api, number, thread_states, version};
 use crate::session::{LIVE, refused};
 
-/// `PyTrace_CALL` and `PyTrace_RETURN`.
+/// `PyTrace_CALL`, `PyTrace_RETURN` and `PyTrace_C_CALL`.
 const CALL: c_int = 0;
 const RETURN: c_int = 3;
+const C_CALL: c_int = 4;
 
 /// Opcodes of 3.9 to 3.11.
 const YIELD_FROM: u8 = 72;
@@ -44,6 +46,8 @@ struct Installed {
     on: bool,
     offsets: (usize, usize),
     minor: u32,
+    /// `sys.setprofile`, after which a thread's function is another one.
+    set_profile: Option<Owned>,
     /// The id of the newest thread state that is known.
     newest: u64,
     /// By address of the thread state.
@@ -54,6 +58,7 @@ static INSTALLED: Guarded<Installed> = Guarded::new(Installed {
     on: false,
     offsets: (0, 0),
     minor: 0,
+    set_profile: None,
     newest: 0,
     chained: BTreeMap::new(),
 });
@@ -73,6 +78,7 @@ pub(crate) unsafe fn start() -> Result<bool, Refused> {
     }
     (*installed).on = true;
     (*installed).newest = 0;
+    (*installed).set_profile = Owned::borrowed((api().PySys_GetObject)(c"setprofile".as_ptr()));
     Ok(look())
 }
 
@@ -124,12 +130,11 @@ pub(crate) unsafe fn look() -> bool {
         return false;
     }
     let own = (api().PyThreadState_Get)();
-    let mut states = Vec::new();
-    let mut state = (api().PyInterpreterState_ThreadHead)((api().PyInterpreterState_Get)());
-    while !state.is_null() {
-        (*installed).newest = (*installed).newest.max((api().PyThreadState_GetID)(state));
-        states.push(state);
-        state = (api().PyThreadState_Next)(state);
+    let Some(states) = thread_states() else {
+        return false;
+    };
+    for state in &states {
+        (*installed).newest = (*installed).newest.max((api().PyThreadState_GetID)(*state));
     }
     // An object that goes with a thread can have a finalizer, so it goes last.
     let mut gone = Vec::new();
@@ -174,13 +179,10 @@ pub(crate) unsafe fn stop() {
         return;
     }
     (*installed).on = false;
+    (*installed).set_profile = None;
     let mut before = core::mem::take(&mut (*installed).chained);
-    let mut state = (api().PyInterpreterState_ThreadHead)((api().PyInterpreterState_Get)());
-    let mut states = Vec::new();
-    while !state.is_null() {
-        states.push(state);
-        state = (api().PyThreadState_Next)(state);
-    }
+    // Whoever is in the way for so long is only waiting for a processor.
+    let states = (0..100).find_map(|_| thread_states()).unwrap_or_default();
     for state in states {
         if !is_ours(current(state).0) {
             continue;
@@ -227,6 +229,10 @@ unsafe fn event(frame: Ptr, what: c_int, value: Ptr) {
         look();
     }
     if what != CALL && what != RETURN {
+        let set_profile = (*installed).set_profile.as_ref().map(Owned::as_ptr);
+        if what == C_CALL && Some(value) == set_profile {
+            crate::control::look_soon();
+        }
         return;
     }
     // The frame keeps its code.

@@ -165,6 +165,7 @@ functions! {
         PyWeakref_NewRef: fn(Ptr, Ptr) -> Ptr;
         PyBytes_AsString: fn(Ptr) -> *const c_char;
         PyBytes_Size: fn(Ptr) -> isize;
+        Py_AddPendingCall: fn(unsafe extern "C" fn(*mut c_void) -> c_int, *mut c_void) -> c_int;
         Py_DecRef: fn(Ptr);
         Py_GetVersion: fn() -> *const c_char;
         Py_IncRef: fn(Ptr);
@@ -179,6 +180,8 @@ functions! {
     }
     optional {
         PyFrame_GetVar: fn(Ptr, Ptr) -> Ptr;
+        PyGC_Disable: fn() -> c_int;
+        PyGC_Enable: fn() -> c_int;
         _PyEval_SetProfile: fn(ThreadState, Option<TraceFunction>, Ptr) -> c_int;
     }
     data { _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_RuntimeError, PyExc_TypeError, PyBytes_Type, PyCell_Type,
@@ -341,6 +344,58 @@ pub(crate) unsafe fn version() -> ([u32; 3], &'static [u8]) {
         }
     }
     (numbers, text)
+}
+
+/// How far `_initialized` is into a `PyThreadState` of 3.11, by its headers.
+const INITIALIZED_3_11: usize = 24;
+
+/// The thread states of this interpreter, the newest first. Nothing when that cannot be said at the moment.
+///
+/// Threads that come from C make theirs without the interpreter's lock. 3.11 puts a new one into the list before it is
+/// filled, and it leads nowhere until then, which takes nanoseconds unless the scheduler comes between; other versions
+/// fill it first.
+pub(crate) unsafe fn thread_states() -> Option<alloc::vec::Vec<ThreadState>> {
+    let interpreter = (api().PyInterpreterState_Get)();
+    let is_3_11 = matches!(version().0, [3, 11, _]);
+    let is_filled = |state: ThreadState| {
+        !is_3_11
+            || state
+                .cast::<u8>()
+                .add(INITIALIZED_3_11)
+                .cast::<c_int>()
+                .read_volatile()
+                != 0
+    };
+    for turn in 0..1000 {
+        let mut states = alloc::vec::Vec::new();
+        let mut state = (api().PyInterpreterState_ThreadHead)(interpreter);
+        while !state.is_null() && is_filled(state) {
+            states.push(state);
+            state = (api().PyThreadState_Next)(state);
+        }
+        if state.is_null() {
+            return Some(states);
+        }
+        if turn > 100 {
+            rustix::thread::sched_yield();
+        }
+    }
+    None
+}
+
+/// Does something that allocates objects without a garbage collection in it, and so without finalizers of the program.
+/// 3.11 makes frame objects when they are asked for, and collects when it makes any; before, they are there, and after,
+/// collections wait for the next bytecode.
+pub(crate) unsafe fn uncollected<R>(work: impl FnOnce() -> R) -> R {
+    let was_on = match (api().PyGC_Disable, version().0) {
+        (Some(disable), [3, 10 | 11, _]) => disable() != 0,
+        _ => false,
+    };
+    let result = work();
+    if was_on && let Some(enable) = api().PyGC_Enable {
+        enable();
+    }
+    result
 }
 
 /// What `PyLong_AsLongLong` would give for small numbers, with `fallback` for others.

@@ -8,7 +8,7 @@ use pystap_agent_protocol::{Kind, Refused, Start, Started, Stopped, Way};
 
 use crate::filter::Filter;
 use crate::gil::Guarded;
-use crate::python::{Owned, api, version};
+use crate::python::{Owned, api, thread_states, uncollected, version};
 use crate::{capture, codes, collector, contexts, monitoring, profile, stacks};
 
 /// Which values are told.
@@ -104,7 +104,7 @@ pub(crate) unsafe fn start(wanted: &Start) -> Result<Started, Refused> {
     ((*live).entries, (*live).returns, (*live).dropped) = (0, 0, 0);
     stacks::forget();
     contexts::start(wanted.contexts);
-    let (threads, already_running) = running(functions);
+    let (threads, already_running) = uncollected(|| running(functions));
 
     (*live).on = true;
     let mut warnings = Vec::new();
@@ -180,8 +180,7 @@ pub(crate) unsafe fn account() -> Stopped {
 /// Python threads but the one that asks, and the wanted frames on their stacks.
 unsafe fn running(functions: bool) -> (u32, u64) {
     let (mut threads, mut frames) = (0, 0);
-    let mut state = (api().PyInterpreterState_ThreadHead)((api().PyInterpreterState_Get)());
-    while !state.is_null() {
+    for state in thread_states().unwrap_or_default() {
         let mut next = Owned::take((api().PyThreadState_GetFrame)(state));
         if next.is_some() {
             threads += 1;
@@ -193,7 +192,6 @@ unsafe fn running(functions: bool) -> (u32, u64) {
             }
             next = Owned::take((api().PyFrame_GetBack)(frame.as_ptr()));
         }
-        state = (api().PyThreadState_Next)(state);
     }
     (threads, frames)
 }

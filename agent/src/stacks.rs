@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::ptr::null_mut;
 
 use crate::gil::Guarded;
-use crate::python::{Owned, Ptr, api};
+use crate::python::{Owned, Ptr, api, uncollected};
 use crate::session::LIVE;
 use crate::{contexts, emit, thread};
 
@@ -107,7 +107,7 @@ unsafe fn switch(greenlet: Ptr, frame: Ptr, entering: Ptr) -> *mut Stack {
     (*stacks).greenlet = greenlet;
     (*stacks).current = stack;
     if known.is_none() && (*LIVE.get()).announces {
-        announce(stack, frame, entering);
+        uncollected(|| announce(stack, frame, entering));
     }
     stack
 }

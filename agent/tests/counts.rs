@@ -113,6 +113,19 @@ fn greenlets_are_balanced() {
 }
 
 #[test]
+fn an_eventlet_server_and_its_clients_are_balanced() {
+    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs");
+    let mut tried = Vec::new();
+    for interpreter in interpreters::all() {
+        if interpreter.has("eventlet") {
+            compare(interpreter, &programs.join("evented.py"));
+            tried.push(interpreter.name());
+        }
+    }
+    assert!(!tried.is_empty(), "no interpreter has eventlet");
+}
+
+#[test]
 fn what_no_filter_wants_is_not_counted() {
     for interpreter in interpreters::all() {
         let mut process = Program::start(interpreter);

@@ -9,13 +9,13 @@ use tempfile::TempDir;
 
 /// An interpreter, and how it is entered.
 #[derive(Debug, Clone)]
-pub struct Interpreter {
+pub(crate) struct Interpreter {
     /// The tree that it is in, or `/`.
     root: PathBuf,
     /// Its path there.
     path: PathBuf,
     /// Major, minor and micro.
-    pub version: [u32; 3],
+    pub(crate) version: [u32; 3],
 }
 
 impl Interpreter {
@@ -37,7 +37,7 @@ impl Interpreter {
     }
 
     /// A command that runs it.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = if self.root == Path::new("/") {
             Command::new(&self.path)
         } else {
@@ -51,7 +51,7 @@ impl Interpreter {
     }
 
     /// A directory that it sees, and what it is called there.
-    pub fn directory(&self) -> (TempDir, PathBuf) {
+    pub(crate) fn directory(&self) -> (TempDir, PathBuf) {
         let directory = tempfile::Builder::new()
             .prefix("pystap-agent-test.")
             .tempdir_in(self.root.join("tmp"))
@@ -62,17 +62,17 @@ impl Interpreter {
     }
 
     /// What to call it in messages.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{} {:?}", self.path.display(), self.version)
     }
 
     /// Whether it has sys.monitoring.
-    pub fn monitors(&self) -> bool {
+    pub(crate) fn monitors(&self) -> bool {
         self.version >= [3, 12, 0]
     }
 
     /// Whether a module can be imported.
-    pub fn has(&self, module: &str) -> bool {
+    pub(crate) fn has(&self, module: &str) -> bool {
         let code = format!("import {module}");
         let output = self.command().args(["-c", &code]).output();
         output.is_ok_and(|output| output.status.success())
@@ -80,7 +80,7 @@ impl Interpreter {
 }
 
 /// All of 3.9 to 3.15. At least one has sys.monitoring and one has not, or the tests fail: they would prove nothing.
-pub fn all() -> &'static [Interpreter] {
+pub(crate) fn all() -> &'static [Interpreter] {
     static ALL: OnceLock<Vec<Interpreter>> = OnceLock::new();
     ALL.get_or_init(|| {
         let found: Vec<Interpreter> = candidates()
@@ -105,7 +105,7 @@ pub fn all() -> &'static [Interpreter] {
 }
 
 /// One that does not have what the agent needs.
-pub fn too_old() -> Interpreter {
+pub(crate) fn too_old() -> Interpreter {
     candidates()
         .iter()
         .filter_map(|(root, path)| Interpreter::at(root, path))

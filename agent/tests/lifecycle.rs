@@ -1,1 +1,734 @@
-//! To come.
+//! Coming and going: attaching under load, forks, exec, exit, clients that are killed, and what is left behind.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use pystap_agent_protocol::{FromAgent, Kind, ToAgent, encode};
+use rustix::net::{SendFlags, SocketAddrUnix, accept, bind, listen, send};
+use serde_json::json;
+
+use crate::interpreters::{self, Interpreter};
+use crate::program::{PATIENCE, Program, Pystap, functions, hear, new_socket, until, wait};
+
+/// What of Python's a session may change, as text.
+const FOOTPRINT: &str = "
+def footprint():
+    import gc, sys, threading
+    monitoring = getattr(sys, 'monitoring', None)
+    return repr([
+        sys.getprofile(), sys.gettrace(), list(gc.callbacks),
+        getattr(threading, '_profile_hook', None), getattr(threading, '_trace_hook', None),
+        monitoring and [monitoring.get_tool(tool) for tool in range(6)],
+        sorted(thread.name for thread in threading.enumerate()),
+        sorted(set(sys.modules) - {'gc', 'atexit', 'posix'}),
+    ])
+";
+
+#[test]
+fn nothing_of_pythons_is_left_changed_by_a_session() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        process.run(FOOTPRINT);
+        process.run("def f(): pass");
+        let before = process.run("import gc, threading; result = footprint()");
+        let pystap = process.attach();
+        let mut start = functions("workload.py");
+        start.events = vec![Kind::Function, Kind::Gc];
+        start.contexts = true;
+        pystap.start(start);
+        process.run("import gc; f(); gc.collect()");
+        let during = process.run("result = footprint()");
+        assert_ne!(
+            before, during,
+            "the session shows in sys.monitoring or gc.callbacks"
+        );
+        pystap.stop();
+        assert_eq!(
+            process.run("result = footprint()"),
+            before,
+            "{}",
+            interpreter.name()
+        );
+        assert_eq!(process.end(), Some(0));
+    }
+}
+
+#[test]
+fn two_hundred_sessions_under_load_leave_no_trace() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        process.run(
+            "
+import gc, os, sys, threading, time
+def leaf(number): return number
+def suspended():
+    for number in range(10): yield leaf(number)
+def failing():
+    try: raise ValueError
+    except ValueError: pass
+def work():
+    global rounds
+    while not finished.is_set():
+        list(suspended()); failing()
+        exec(compile('def dynamic(): return 1\\ndynamic()', 'dynamic.py', 'exec'))
+        rounds += 1
+def memory():
+    gc.collect()
+    return int(open('/proc/self/statm').read().split()[1]) * 4 if os.path.exists('/proc/self/statm') else 0
+def speed():
+    best = 1e9
+    for _ in range(30):
+        begun = time.perf_counter()
+        for number in range(2000): leaf(number)
+        best = min(best, time.perf_counter() - begun)
+    return best
+finished, rounds = threading.Event(), 0
+before = speed()
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads: thread.start()
+",
+        );
+        let pystap = process.attach();
+        let mut memory = Vec::new();
+        for round in 0..200 {
+            let mut start = functions(if round % 3 == 0 { "*" } else { "*work*" });
+            start.events = vec![Kind::Function, Kind::Gc];
+            start.contexts = round % 2 == 0;
+            start.announce_running = round % 5 != 0;
+            if round % 4 == 3 {
+                // As when pystap is killed: the connection is gone without a word.
+                let socket = process.run("result = agent.status()['socket']");
+                let other = Pystap::connect(socket.as_str().unwrap());
+                other.start(start);
+                drop(other);
+                until("the session ends", || {
+                    process.run("result = agent.status()['session']") == json!(false)
+                });
+            } else {
+                pystap.start(start);
+                pystap.stop();
+            }
+            if round == 50 || round == 199 {
+                memory.push(process.run("result = memory()").as_u64().unwrap());
+            }
+        }
+        process.run(
+            "finished.set()\nfor thread in threads: thread.join()\nassert rounds > 100, rounds",
+        );
+        let name = interpreter.name();
+        let grown = memory[1].saturating_sub(memory[0]);
+        assert!(
+            grown < 2048,
+            "{name} has grown by {grown} KiB over 150 sessions"
+        );
+        // Other programs slow it down at times; what the agent had left on would for good.
+        until("it is as fast as before", || {
+            process.run("result = speed() / before").as_f64().unwrap() < 1.2
+        });
+        assert_eq!(process.end(), Some(0), "{name}");
+    }
+}
+
+#[test]
+fn a_killed_client_ends_its_session() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        let pystap = process.attach();
+        pystap.start(functions("*"));
+        assert_eq!(
+            process.run("result = agent.status()['session']"),
+            json!(true)
+        );
+        drop(pystap);
+        until("the session ends", || {
+            process.run("result = agent.status()['session']") == json!(false)
+        });
+    }
+}
+
+#[test]
+fn an_agent_that_is_not_dormant_goes_after_its_session_and_can_come_again() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        for _ in 0..3 {
+            let socket = process
+                .run("agent.start(False); agent.start(False); result = agent.status()['socket']");
+            let pystap = Pystap::connect(socket.as_str().unwrap());
+            assert!(!pystap.hello.dormant);
+            pystap.start(functions("*"));
+            pystap.stop();
+            drop(pystap);
+            until("the agent goes", || {
+                process.run("result = agent.status()['running']") == json!(false)
+            });
+        }
+        assert_eq!(process.end(), Some(0));
+    }
+}
+
+#[test]
+fn an_idle_asyncio_server_is_attached_to_at_once() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        let socket = process.run("agent.start(True); result = agent.status()['socket']");
+        process.send(
+            "
+import asyncio
+async def serve():
+    server = await asyncio.start_server(lambda *_: None, '127.0.0.1', 0)
+    await server.start_serving()
+    await asyncio.get_running_loop().create_future()
+asyncio.run(serve())
+",
+        );
+        // Once it serves, it waits in the kernel for ever.
+        until("the server sleeps", || {
+            let wchan = format!("/proc/{}/syscall", process.child.id());
+            // epoll_wait or epoll_pwait, x86-64 and aarch64.
+            std::fs::read_to_string(wchan).is_ok_and(|text| {
+                ["232 ", "281 ", "22 "]
+                    .iter()
+                    .any(|number| text.starts_with(number))
+            })
+        });
+        let mut best = Duration::MAX;
+        for _ in 0..5 {
+            let begun = Instant::now();
+            let pystap = Pystap::connect(socket.as_str().unwrap());
+            pystap.start(functions("*"));
+            best = best.min(begun.elapsed());
+            pystap.stop();
+        }
+        assert!(
+            best < Duration::from_millis(50),
+            "{}: {best:?}",
+            interpreter.name()
+        );
+    }
+}
+
+/// A socket that follows are sent to, and its name.
+fn listening() -> (OwnedFd, String) {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("pystap-test-{}-{count}", std::process::id());
+    let socket = new_socket();
+    bind(
+        &socket,
+        &SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap(),
+    )
+    .unwrap();
+    listen(&socket, 8).unwrap();
+    (socket, name)
+}
+
+const FORK: &str = "
+import os
+def leaf(): pass
+def child_work():
+    for _ in range(10): leaf()
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        child_work()
+        os._exit(7 if agent.status()['session'] else 8)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+";
+
+#[test]
+fn a_forks_child_is_silent_unless_it_is_asked_for() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        process.run(FORK);
+        let pystap = process.attach();
+        pystap.start(functions("workload.py"));
+        assert_eq!(
+            process.run("result = fork()"),
+            json!(8),
+            "no session in the child"
+        );
+        assert_eq!(
+            process.run("result = agent.status()['session']"),
+            json!(true)
+        );
+        let stopped = pystap.stop();
+        // The announced step, and per step its module: two, and fork itself.
+        assert_eq!(
+            stopped.entries - stopped.returns,
+            0,
+            "{}",
+            interpreter.name()
+        );
+        assert_eq!(
+            process.run("result = fork()"),
+            json!(8),
+            "a dormant agent's child works too"
+        );
+    }
+}
+
+#[test]
+fn a_forks_child_joins_and_its_session_has_no_gap() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        process.run(FORK);
+        process.run(
+            "
+def joining_fork():
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        child_work()
+        os.read(reading, 1)
+        os._exit(7 if agent.status()['session'] else 8)
+    return pid, writing
+",
+        );
+        let (follows, name) = listening();
+        let pystap = process.attach();
+        let mut start = functions("workload.py");
+        start.filters.functions = vec!["leaf".into()];
+        start.follow = Some(name);
+        pystap.start(start.clone());
+        let pid = process.run("child, writing = joining_fork(); result = child");
+        let socket = accept(&follows).unwrap();
+        let joined = match hear(&socket) {
+            Some(FromAgent::Joined(joined)) => joined,
+            other => panic!("no joined but {other:?}"),
+        };
+        assert_eq!(json!(joined.hello.pid), pid);
+        assert_eq!(joined.parent, pystap.hello.pid);
+        let child = Pystap {
+            socket,
+            hello: joined.hello,
+        };
+        child.start(start);
+        process.run("os.write(writing, b'x')");
+        let code = process.run("result = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])");
+        assert_eq!(
+            code,
+            json!(7),
+            "{}: the session is on in the child",
+            interpreter.name()
+        );
+        assert!(
+            hear(&child.socket).is_none(),
+            "the connection ends with the child"
+        );
+        pystap.stop();
+    }
+}
+
+#[test]
+fn a_forks_child_that_nobody_answers_goes_silent() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        process.run(FORK);
+        let (_follows, name) = listening();
+        let pystap = process.attach();
+        let mut start = functions("workload.py");
+        start.follow = Some(name);
+        pystap.start(start);
+        let code = process.run(
+            "
+import time
+pid = os.fork()
+if pid == 0:
+    begun = time.monotonic()
+    while agent.status()['session'] and time.monotonic() - begun < 30:
+        time.sleep(0.01)
+    os._exit(8 if time.monotonic() - begun < 10 else 9)
+result = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+",
+        );
+        assert_eq!(code, json!(8), "{}", interpreter.name());
+        pystap.stop();
+    }
+}
+
+#[test]
+fn a_launched_program_waits_for_its_session_and_misses_nothing() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        let (follows, name) = listening();
+        process.run("def leaf(): pass");
+        process.send(&format!(
+            "agent.start(False, follow={name:?})\nfor _ in range(100): leaf()\nresult = agent.status()['entries']"
+        ));
+        let socket = accept(&follows).unwrap();
+        assert!(matches!(hear(&socket), Some(FromAgent::Joined(_))));
+        let mut start = functions("workload.py");
+        start.filters.functions = vec!["leaf".into()];
+        let packet = encode(&ToAgent::Start(start)).unwrap();
+        send(&socket, &packet, SendFlags::NOSIGNAL).unwrap();
+        assert!(matches!(hear(&socket), Some(FromAgent::Started(_))));
+        assert_eq!(process.receive(), json!(100), "{}", interpreter.name());
+        drop(socket);
+        assert_eq!(process.end(), Some(0));
+    }
+}
+
+#[test]
+fn a_launched_program_that_nobody_waits_for_goes_on_at_once() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        process.run(
+            "
+import time
+begun = time.monotonic()
+agent.start(False, follow='pystap-test-nobody-is-here')
+assert time.monotonic() - begun < 1.5
+assert not agent.status()['session']
+",
+        );
+        assert_eq!(process.end(), Some(0));
+    }
+}
+
+#[test]
+fn a_program_execs_and_ends_with_a_session_on() {
+    for interpreter in interpreters::all() {
+        for (end, code) in [
+            (
+                "import os, sys; os.execv(sys.executable, [sys.executable, '-c', 'raise SystemExit(3)'])",
+                3,
+            ),
+            ("import os; os._exit(4)", 4),
+            (
+                "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
+                -1,
+            ),
+        ] {
+            let mut process = Program::start(interpreter);
+            let pystap = process.attach();
+            pystap.start(functions("*"));
+            process.send(end);
+            assert!(hear(&pystap.socket).is_none(), "the connection ends");
+            assert_eq!(
+                wait(&mut process.child).unwrap_or(-1),
+                code,
+                "{}",
+                interpreter.name()
+            );
+        }
+    }
+}
+
+fn ends_well(interpreter: &Interpreter, code: &str, with_session: bool) {
+    let mut process = Program::start(interpreter);
+    let pystap = process.attach();
+    if with_session {
+        let mut start = functions("*");
+        start.events = vec![Kind::Function, Kind::Gc];
+        start.contexts = true;
+        pystap.start(start);
+    }
+    process.run(code);
+    assert_eq!(process.end(), Some(0), "{}: {code}", interpreter.name());
+    assert!(hear(&pystap.socket).is_none());
+}
+
+#[test]
+fn the_interpreter_shuts_down_with_a_session_on() {
+    for interpreter in interpreters::all() {
+        for with_session in [true, false] {
+            ends_well(interpreter, "", with_session);
+            ends_well(
+                interpreter,
+                "
+import atexit, threading, time
+def late(): return len('late')
+class Late:
+    def __del__(self): late()
+kept = Late()
+kept.self = kept
+atexit.register(late)
+def busy():
+    while True: late()
+for _ in range(3): threading.Thread(target=busy, daemon=True).start()
+threading.Thread(target=time.sleep, args=(0.1,)).start()
+",
+                with_session,
+            );
+        }
+    }
+}
+
+#[test]
+fn connections_and_the_end_of_the_interpreter_can_meet() {
+    for interpreter in interpreters::all() {
+        for round in 0..10 {
+            let mut process = Program::start(interpreter);
+            let socket = process.run("agent.start(True); result = agent.status()['socket']");
+            let socket = socket.as_str().unwrap().to_owned();
+            let hammer = std::thread::spawn(move || {
+                let until = Instant::now() + PATIENCE;
+                while Instant::now() < until {
+                    let peer = new_socket();
+                    let address = SocketAddrUnix::new_abstract_name(socket.as_bytes()).unwrap();
+                    if rustix::net::connect(&peer, &address).is_err() {
+                        return;
+                    }
+                    for message in [ToAgent::Start(functions("*")), ToAgent::Stop {}] {
+                        let packet = encode(&message).unwrap();
+                        let _ = send(&peer, &packet, SendFlags::NOSIGNAL);
+                    }
+                    // Hello and two answers, or an end.
+                    for _ in 0..3 {
+                        let mut buffer = [0; 4096];
+                        let flags = rustix::net::RecvFlags::empty();
+                        if !rustix::net::recv(&peer, &mut buffer, flags).is_ok_and(|(_, n)| n > 0) {
+                            break;
+                        }
+                    }
+                }
+            });
+            process.run(&format!("import time; time.sleep({round} / 1000)"));
+            assert_eq!(process.end(), Some(0), "{}", interpreter.name());
+            hammer.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn forks_under_load_neither_hang_nor_warn() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        let pystap = process.attach();
+        for with_session in [false, true] {
+            if with_session {
+                pystap.start(functions("*"));
+            }
+            process.run(
+                "
+import os, warnings
+with warnings.catch_warnings(record=True) as warned:
+    warnings.simplefilter('always')
+    for _ in range(50):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(5 if agent.status()['running'] else 6)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+assert not warned, warned
+",
+            );
+        }
+        pystap.stop();
+        process.run(
+            "
+import threading
+def forks():
+    for _ in range(20):
+        pid = os.fork()
+        if pid == 0: os._exit(0)
+        os.waitpid(pid, 0)
+threads = [threading.Thread(target=forks) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+",
+        );
+        pystap.start(functions("*"));
+        pystap.stop();
+        assert_eq!(process.end(), Some(0), "{}", interpreter.name());
+    }
+}
+
+#[test]
+fn subprocesses_do_not_inherit_the_sockets() {
+    let interpreter = &interpreters::all()[0];
+    let mut process = Program::start(interpreter);
+    let pystap = process.attach();
+    pystap.start(functions("*"));
+    let listed = process.run(
+        "
+import subprocess, sys
+list_sockets = 'import os; print([os.readlink(\"/proc/self/fd/\" + fd) for fd in os.listdir(\"/proc/self/fd\") if os.path.islink(\"/proc/self/fd/\" + fd)])'
+result = subprocess.run([sys.executable, '-c', list_sockets], stdout=subprocess.PIPE, close_fds=False, text=True).stdout
+",
+    );
+    assert!(!listed.as_str().unwrap().contains("socket:"), "{listed}");
+    assert!(!listed.as_str().unwrap().contains("eventfd"), "{listed}");
+}
+
+#[test]
+fn the_native_thread_takes_no_signals() {
+    let interpreter = &interpreters::all()[0];
+    let mut process = Program::start(interpreter);
+    let _pystap = process.attach();
+    let tasks = format!("/proc/{}/task", process.child.id());
+    let masks: Vec<String> = std::fs::read_dir(tasks)
+        .unwrap()
+        .flatten()
+        .map(|task| {
+            let status = std::fs::read_to_string(task.path().join("status")).unwrap();
+            let line = status.lines().find(|line| line.starts_with("SigBlk:"));
+            line.unwrap()
+                .trim_start_matches("SigBlk:")
+                .trim()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(
+        masks.len(),
+        2,
+        "one thread of Python's and one of the agent's"
+    );
+    // All but those that cannot be blocked (9 and 19) and those of the C library (32 and 33).
+    assert!(
+        masks.iter().any(|mask| mask == "fffffffe7ffbfeff"),
+        "{masks:?}"
+    );
+    assert!(
+        masks
+            .iter()
+            .any(|mask| mask.trim_start_matches('0').is_empty()),
+        "{masks:?}"
+    );
+}
+
+#[test]
+fn a_profiler_that_is_there_goes_on_getting_its_events() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        process.run(
+            "
+import sys, threading
+class Count:
+    def __init__(self): self.calls = 0
+    def __call__(self, frame, event, argument):
+        if event == 'call' and frame.f_code.co_name == 'leaf': self.calls += 1
+def leaf(): pass
+count = Count()
+sys.setprofile(count)
+references = sys.getrefcount(count)
+",
+        );
+        let pystap = process.attach();
+        let mut start = functions("workload.py");
+        start.filters.functions = vec!["leaf".into()];
+        let started = pystap.start(start);
+        assert_eq!(started.chained_profiler, !interpreter.monitors());
+        process.run("for _ in range(100): leaf()\nassert sys.getprofile() is count");
+        let stopped = pystap.stop();
+        assert_eq!(
+            (stopped.entries, stopped.returns),
+            (100, 100),
+            "{}",
+            interpreter.name()
+        );
+        process.run(
+            "
+assert count.calls == 100, count.calls
+assert sys.getprofile() is count
+leaf()
+assert count.calls == 101
+assert sys.getrefcount(count) == references, (references, sys.getrefcount(count))
+sys.setprofile(None)
+",
+        );
+        assert_eq!(process.end(), Some(0));
+    }
+}
+
+#[test]
+fn cprofile_can_be_switched_on_and_off_under_a_session() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        process.run("import cProfile\ndef leaf(): pass");
+        let pystap = process.attach();
+        pystap.start(functions("workload.py"));
+        process.run(
+            "
+profile = cProfile.Profile()
+profile.enable()
+for _ in range(10): leaf()
+profile.disable()
+profile.create_stats()
+calls = [calls for (_, _, name), (_, calls, *_) in profile.stats.items() if name == 'leaf']
+assert calls == [10], calls
+",
+        );
+        let stopped = pystap.stop();
+        assert!(stopped.returns <= stopped.entries, "{}", interpreter.name());
+        process.run("import sys; assert sys.getprofile() is None");
+        assert_eq!(process.end(), Some(0));
+    }
+}
+
+/// Up to 3.11 a program's own profile function takes the place of the agent's, until the agent has noticed.
+#[test]
+fn threads_with_a_profiler_of_their_own_are_seen_soon() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        process.run(
+            "
+import threading, time
+seen = []
+def profiler(frame, event, argument):
+    if frame.f_code.co_name == 'leaf': seen.append(event)
+def leaf(): pass
+",
+        );
+        let pystap = process.attach();
+        let mut start = functions("workload.py");
+        start.filters.functions = vec!["leaf".into(), "<lambda>".into()];
+        pystap.start(start);
+        process.run(
+            "
+threading.setprofile(profiler)
+def body_that_waits():
+    # A call that the session wants, until it is told.
+    wanted = lambda: None
+    begun = time.monotonic()
+    before = agent.status()['entries']
+    while agent.status()['entries'] == before and time.monotonic() < begun + 30:
+        wanted(); time.sleep(0.001)
+    global waited
+    waited = time.monotonic() - begun
+    del seen[:]
+    global counted
+    counted = agent.status()['entries']
+    for _ in range(100): leaf()
+    counted = agent.status()['entries'] - counted
+thread = threading.Thread(target=body_that_waits)
+thread.start(); thread.join()
+threading.setprofile(None)
+assert counted == 100, counted
+assert seen == ['call', 'return'] * 100, len(seen)
+",
+        );
+        let stopped = pystap.stop();
+        assert_eq!(stopped.entries, stopped.returns, "{}", interpreter.name());
+        assert_eq!(process.end(), Some(0));
+    }
+}
+
+/// The native thread makes a thread state without the interpreter's lock each time; 3.11 shows such a one to others before
+/// it is filled.
+#[test]
+fn sessions_in_quick_succession_do_not_meet_half_made_threads() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        let pystap = process.attach();
+        process.run(
+            "
+import sys, threading
+sys.setswitchinterval(1e-5)
+finished = threading.Event()
+def leaf(): pass
+def work():
+    while not finished.is_set():
+        for _ in range(100): leaf()
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads: thread.start()
+",
+        );
+        for _ in 0..1500 {
+            pystap.start(functions("*"));
+            pystap.stop();
+        }
+        process.run("finished.set()\nfor thread in threads: thread.join()");
+        assert_eq!(process.end(), Some(0), "{}", interpreter.name());
+    }
+}

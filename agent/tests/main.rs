@@ -1,6 +1,14 @@
 //! The agent in real interpreters: what it tells against what the interpreter itself says, and what it leaves behind.
 //! Needs root and a kernel with uprobe events for `marks`, and cargo for the library that is shipped.
 
+// Tests may panic.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
 mod counts;
 mod interpreters;
 mod lifecycle;

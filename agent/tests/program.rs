@@ -23,15 +23,15 @@ use tempfile::TempDir;
 use crate::interpreters::Interpreter;
 
 /// Long enough for anything on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The repository.
-pub fn repository() -> &'static Path {
+pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
 /// The library as it is shipped, built once.
-pub fn library() -> &'static Path {
+pub(crate) fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let output = Command::new(env!("CARGO"))
@@ -60,24 +60,27 @@ pub fn library() -> &'static Path {
 }
 
 /// A running program.
-pub struct Program {
-    pub child: Child,
+pub(crate) struct Program {
+    pub(crate) child: Child,
     input: Option<ChildStdin>,
     output: Receiver<String>,
     /// Where its files are, as it sees it.
-    pub inside: PathBuf,
-    pub directory: TempDir,
+    pub(crate) inside: PathBuf,
+    pub(crate) directory: TempDir,
     name: String,
 }
 
 impl Program {
     /// Starts the driver.
-    pub fn start(interpreter: &Interpreter) -> Program {
+    pub(crate) fn start(interpreter: &Interpreter) -> Program {
         Program::start_with(interpreter, |_| {})
     }
 
     /// Starts the driver, with something changed about the command.
-    pub fn start_with(interpreter: &Interpreter, change: impl FnOnce(&mut Command)) -> Program {
+    pub(crate) fn start_with(
+        interpreter: &Interpreter,
+        change: impl FnOnce(&mut Command),
+    ) -> Program {
         let (directory, inside) = interpreter.directory();
         let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs");
         for file in std::fs::read_dir(programs).unwrap().flatten() {
@@ -116,7 +119,7 @@ impl Program {
     }
 
     /// Has code run, without waiting.
-    pub fn send(&mut self, code: &str) {
+    pub(crate) fn send(&mut self, code: &str) {
         let mut line = serde_json::to_string(code).unwrap();
         line.push('\n');
         self.input
@@ -127,8 +130,12 @@ impl Program {
     }
 
     /// The result of code that was sent.
-    pub fn receive(&mut self) -> Value {
-        let line = self.output.recv_timeout(PATIENCE);
+    pub(crate) fn receive(&mut self) -> Value {
+        self.receive_within(PATIENCE)
+    }
+
+    fn receive_within(&mut self, patience: Duration) -> Value {
+        let line = self.output.recv_timeout(patience);
         let line = line.unwrap_or_else(|error| panic!("{}: no answer: {error}", self.name));
         let answer: Value = serde_json::from_str(&line).unwrap();
         assert!(
@@ -141,26 +148,32 @@ impl Program {
     }
 
     /// Runs code and gives what it has put into `result`.
-    pub fn run(&mut self, code: &str) -> Value {
+    pub(crate) fn run(&mut self, code: &str) -> Value {
         self.send(code);
         self.receive()
     }
 
+    /// The same for code that takes its time.
+    pub(crate) fn run_for(&mut self, code: &str, patience: Duration) -> Value {
+        self.send(code);
+        self.receive_within(patience)
+    }
+
     /// Starts the agent and connects to it.
-    pub fn attach(&mut self) -> Pystap {
+    pub(crate) fn attach(&mut self) -> Pystap {
         let socket = self.run("agent.start(True); result = agent.status()['socket']");
         Pystap::connect(socket.as_str().unwrap())
     }
 
     /// Ends the input, waits for the end, and gives the exit code.
-    pub fn end(mut self) -> Option<i32> {
+    pub(crate) fn end(mut self) -> Option<i32> {
         self.input = None;
         wait(&mut self.child)
     }
 }
 
 /// Waits for the end of a process, which must come.
-pub fn wait(child: &mut Child) -> Option<i32> {
+pub(crate) fn wait(child: &mut Child) -> Option<i32> {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -173,19 +186,22 @@ pub fn wait(child: &mut Child) -> Option<i32> {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}: {:?}", self.name, self.child.try_wait());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 /// Pystap's end.
-pub struct Pystap {
-    pub socket: OwnedFd,
-    pub hello: Hello,
+pub(crate) struct Pystap {
+    pub(crate) socket: OwnedFd,
+    pub(crate) hello: Hello,
 }
 
 /// A socket that gives up.
-pub fn new_socket() -> OwnedFd {
+pub(crate) fn new_socket() -> OwnedFd {
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
     set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE)).unwrap();
@@ -193,7 +209,7 @@ pub fn new_socket() -> OwnedFd {
 }
 
 impl Pystap {
-    pub fn connect(name: &str) -> Pystap {
+    pub(crate) fn connect(name: &str) -> Pystap {
         let socket = new_socket();
         connect(
             &socket,
@@ -206,20 +222,20 @@ impl Pystap {
         }
     }
 
-    pub fn ask(&self, message: &ToAgent) -> FromAgent {
+    pub(crate) fn ask(&self, message: &ToAgent) -> FromAgent {
         let packet = encode(message).unwrap();
         send(&self.socket, &packet, SendFlags::NOSIGNAL).unwrap();
         hear(&self.socket).expect("an answer")
     }
 
-    pub fn start(&self, start: Start) -> Started {
+    pub(crate) fn start(&self, start: Start) -> Started {
         match self.ask(&ToAgent::Start(start)) {
             FromAgent::Started(started) => started,
             other => panic!("not started but {other:?}"),
         }
     }
 
-    pub fn stop(&self) -> Stopped {
+    pub(crate) fn stop(&self) -> Stopped {
         match self.ask(&ToAgent::Stop {}) {
             FromAgent::Stopped(stopped) => stopped,
             other => panic!("not stopped but {other:?}"),
@@ -228,14 +244,14 @@ impl Pystap {
 }
 
 /// The next message, nothing at the end of the connection.
-pub fn hear(socket: &OwnedFd) -> Option<FromAgent> {
+pub(crate) fn hear(socket: &OwnedFd) -> Option<FromAgent> {
     let mut buffer = vec![0; LARGEST_PACKET];
     let (_, length) = recv(socket, &mut buffer[..], RecvFlags::empty()).expect("a packet in time");
     (length > 0).then(|| decode(&buffer[..length]).unwrap())
 }
 
 /// Functions, of files that match a pattern.
-pub fn functions(files: &str) -> Start {
+pub(crate) fn functions(files: &str) -> Start {
     Start {
         events: vec![Kind::Function],
         filters: Filters {
@@ -250,7 +266,7 @@ pub fn functions(files: &str) -> Start {
 }
 
 /// Looks until something is so.
-pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < end, "it never came about that {what}");

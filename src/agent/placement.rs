@@ -316,10 +316,7 @@ fn in_directory(root: &File, directory: &str, view: View) -> Result<Placement, S
     let name = name();
     // Another session may remove it between two of these steps; then it is made again.
     for _ in 0..10 {
-        let own = match make_directory(&parent, &name) {
-            Ok(own) => own,
-            Err(reason) => return Err(reason),
-        };
+        let own = make_directory(&parent, &name)?;
         let held = match library_in(&own) {
             Ok(held) => held,
             Err(error) => {

@@ -67,6 +67,8 @@ pub enum FromAgent {
 }
 
 /// What pystap says.
+// A handful are made in a session.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToAgent {

@@ -89,6 +89,7 @@ def main():
             answer = {"error": "".join(traceback.format_exception(type(error), error, error.__traceback__))}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+    answers.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,215 @@
+"""What the agent costs a program, without any probe.
+
+For each interpreter two processes run the same three programs, one without the agent and one with it:
+
+- call: a loop that calls an empty function; what is added to it, halved, is the cost of an event;
+- objects: methods, attributes and lists, with a call every few dozen instructions;
+- json: json.dumps of a nested structure, which is mostly C code.
+
+Each round measures every state once, one after the other, so that what else the machine does falls on all of them alike:
+without the agent; dormant (loaded, its thread waiting); attached with a filter that matches nothing; attached with
+everything wanted. A measurement is the best of several short runs, and the table has the best of all rounds. Ratios are
+against the process without the agent, in the same rounds; what one program costs differs between two processes of the
+same interpreter by one or two per cent even without the agent, and the column "other" says by how much: the same process
+before the agent was loaded.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+PROGRAMS = ("call", "objects", "json")
+
+
+def empty():
+    pass
+
+
+def call(count=20000):
+    for _ in range(count):
+        empty()
+    return count
+
+
+class Item:
+    def __init__(self, value, following):
+        self.value = value
+        self.following = following
+        self.seen = []
+
+    def visit(self, total):
+        self.seen.append(total)
+        if len(self.seen) > 5:
+            del self.seen[:]
+        if self.value & 1:
+            total += self.value
+        else:
+            total -= self.value >> 1
+        return total
+
+
+def objects(count=300):
+    items = None
+    for value in range(20):
+        items = Item(value, items)
+    total = 0
+    for _ in range(count):
+        item = items
+        while item is not None:
+            total = item.visit(total) & 0xFFFF
+            item = item.following
+    return count
+
+
+NESTED = {"key %d" % number: [number, str(number), {"a": [1.5, None, True]}] for number in range(40)}
+
+
+def dumps(count=60):
+    for _ in range(count):
+        json.dumps(NESTED)
+    return count
+
+
+def measure(name):
+    """Nanoseconds a repetition: the best of several runs of a few milliseconds."""
+    program = {"call": call, "objects": objects, "json": dumps}[name]
+    best = float("inf")
+    for _ in range(12):
+        begun = time.perf_counter()
+        count = program()
+        best = min(best, (time.perf_counter() - begun) / count)
+    return best * 1e9
+
+
+def worker():
+    """Measures, loads the agent, and says where it listens, as it is told."""
+    for line in sys.stdin:
+        command, _, argument = line.strip().partition(" ")
+        if command == "load":
+            import importlib.machinery
+            import importlib.util
+
+            loader = importlib.machinery.ExtensionFileLoader("_pystap_agent", argument)
+            spec = importlib.util.spec_from_file_location("_pystap_agent", argument, loader=loader)
+            agent = importlib.util.module_from_spec(spec)
+            loader.exec_module(agent)
+            agent.start(True)
+            print(agent.status()["socket"], flush=True)
+        else:
+            print(json.dumps([measure(name) for name in PROGRAMS]), flush=True)
+
+
+class Worker:
+    def __init__(self, python, directory):
+        tree, _, path = python.rpartition(":")
+        command = ["chroot", tree, path] if tree else [path]
+        self.process = subprocess.Popen(
+            [*command, os.path.join(directory, "agent.py"), "--worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            universal_newlines=True,
+        )
+
+    def ask(self, command):
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def measure(self):
+        return json.loads(self.ask("measure"))
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Session:
+    """Pystap's part: a connection whose end is the end of the session."""
+
+    def __init__(self, name, **filters):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(60)
+        self.socket.connect("\0" + name)
+        self.socket.recv(65536)
+        message = {"type": "start", "events": ["function"], "filters": filters}
+        self.socket.send(json.dumps(message).encode())
+        answer = json.loads(self.socket.recv(65536))
+        assert answer["type"] == "started", answer
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.send(b'{"type":"stop"}')
+        self.socket.recv(65536)
+        self.socket.close()
+
+
+def bench(library, rounds, python):
+    tree = python.rpartition(":")[0]
+    with tempfile.TemporaryDirectory(prefix="pystap-bench.", dir=(tree or "") + "/tmp") as directory:
+        shutil.copy(library, os.path.join(directory, "agent.so"))
+        shutil.copy(__file__, os.path.join(directory, "agent.py"))
+        inside = directory[len(tree) :]
+        path = python.rpartition(":")[2]
+        version = subprocess.run(
+            (["chroot", tree] if tree else []) + [path, "-V"], stdout=subprocess.PIPE, universal_newlines=True
+        ).stdout.split()[1]
+        without, agent = Worker(python, inside), Worker(python, inside)
+        best = {}
+
+        def note(state, values):
+            best[state] = [min(pair) for pair in zip(best.get(state, values), values)]
+
+        for _ in range(rounds):
+            note("without", without.measure())
+            note("other", agent.measure())
+        name = agent.ask("load " + os.path.join(inside, "agent.so"))
+        for _ in range(rounds):
+            note("without", without.measure())
+            note("dormant", agent.measure())
+            with Session(name, functions=["matches nothing"]):
+                note("nothing", agent.measure())
+            with Session(name):
+                note("all", agent.measure())
+            with Session(name, functions=["*"]):
+                note("matched", agent.measure())
+        without.close()
+        agent.close()
+        base = best["without"]
+        ratio = lambda state: " ".join("%5.2f" % (value / own) for value, own in zip(best[state], base))
+        event = lambda state: (best[state][0] - base[0]) / 2
+        print(
+            "%-8s %6.1f  %s  %s  %s  %s  %6.1f  %6.1f"
+            % (
+                version,
+                base[0],
+                ratio("other"),
+                ratio("dormant"),
+                ratio("nothing"),
+                ratio("all"),
+                event("all"),
+                event("matched"),
+            ),
+            flush=True,
+        )
+
+
+def main():
+    if sys.argv[1:] == ["--worker"]:
+        return worker()
+    library, rounds, pythons = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+    columns = "%-17s" % " ".join("%5s" % name[:5] for name in PROGRAMS)
+    print("%-8s %6s  %-17s  %-17s  %-17s  %-17s  %6s  %6s" % ("", "call", "other", "dormant", "nothing", "all", "all", "match"))
+    print("%-8s %6s  %s  %s  %s  %s  %6s  %6s" % ("Python", "ns", columns, columns, columns, columns, "ns/ev", "ns/ev"))
+    for python in pythons:
+        bench(library, rounds, python)
+
+
+if __name__ == "__main__":
+    main()

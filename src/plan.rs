@@ -174,6 +174,11 @@ pub enum PlanError {
     /// Values come from the agent.
     #[error("--capture needs pystap's agent, which --no-agent forbids; leave out one of them")]
     CaptureWithoutAgent,
+    /// Values are for one engine.
+    #[error(
+        "--capture works with uprobe events only, so SystemTap cannot trace this; leave out --capture, or use --engine uprobes"
+    )]
+    CaptureByStap,
     /// The file of an interpreter is gone.
     #[error("{path} was replaced or deleted while process {pid} runs it, and SystemTap can only probe files that are there, so it cannot trace this process; restart the process, or use --engine uprobes", path = path.display())]
     Replaced {
@@ -204,6 +209,7 @@ impl PlanError {
             | PlanError::CaptureWithoutAgent => 2,
             PlanError::NoMarks { .. }
             | PlanError::NoWay { .. }
+            | PlanError::CaptureByStap
             | PlanError::Replaced { .. }
             | PlanError::Container { .. } => 3,
         }
@@ -316,6 +322,24 @@ impl TracePlan {
 
     /// Why SystemTap cannot probe what is planned; `None` when it can.
     pub fn obstacle_for_stap(&self) -> Option<PlanError> {
+        if let Some(agent) = &self.agent {
+            if agent.wanted.capture.any() {
+                return Some(PlanError::CaptureByStap);
+            }
+            for (pid, _) in &agent.targets {
+                let (pid, loaded) = (*pid, agent::Loaded::of_process(*pid));
+                let path = match &loaded {
+                    Some(loaded) => loaded.path.clone(),
+                    None => agent::expected_library(&agent.wanted).0,
+                };
+                if loaded.is_some_and(|loaded| loaded.deleted) {
+                    return Some(PlanError::Replaced { path, pid });
+                }
+                if elsewhere(pid) {
+                    return Some(PlanError::Container { path, pid });
+                }
+            }
+        }
         self.images.iter().find_map(|image| {
             let path = image.path.clone();
             if let (true, Some(pid)) = (image.interpreter.replaced, image.pids.first()) {

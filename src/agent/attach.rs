@@ -11,7 +11,9 @@ use super::loaded::Loaded;
 use super::placement::Placement;
 use super::remote::Remote;
 use super::way::Way;
-use super::{AgentError, COLLECTIONS, FUNCTIONS, PROVIDER, Wanted, embedded, environment, socket};
+use super::{
+    AgentError, COLLECTIONS, FUNCTIONS, PROVIDER, Wanted, embedded, environment, gdb, socket,
+};
 use crate::elf::Image;
 use crate::engine::uprobes::Probed;
 use crate::python::Interpreter;
@@ -31,6 +33,15 @@ struct Asked {
     /// Its placement and the report in it, where something is run there.
     report: Option<(usize, String)>,
     remote: Option<Remote>,
+}
+
+impl Drop for Asked {
+    /// However the wait ended, nobody is asked any longer.
+    fn drop(&mut self) {
+        if let Some(remote) = &self.remote {
+            remote.withdraw();
+        }
+    }
 }
 
 /// The agents of a session. Dropped, they are switched off and their files removed.
@@ -188,8 +199,25 @@ impl Agents {
                 asked.report = Some((placement, report));
             }
             Way::Gdb => {
-                let (placement, _, report) = self.script(pid)?;
-                asked.report = Some((placement, report));
+                self.make_room(pid)?;
+                let refused = |reason| AgentError::Gdb { pid, reason };
+                let at = self.placement_of(pid);
+                let library = at
+                    .and_then(|at| self.placements.get(at))
+                    .map(|placement| placement.library().to_owned());
+                // What is loaded already is loaded again by the name that it had.
+                let library = match Loaded::of_process(pid) {
+                    Some(loaded) if !loaded.deleted => Some(loaded.path),
+                    _ => library,
+                };
+                let library = library.ok_or(AgentError::Silent { pid })?;
+                gdb::inject(pid, &library).map_err(refused)?;
+                let socket = socket::of_process(pid)
+                    .unwrap_or_default()
+                    .into_iter()
+                    .next();
+                let socket = socket.ok_or(AgentError::Silent { pid })?;
+                return self.attach(pid, interpreter, &Way::Dormant { socket });
             }
         }
         self.asked.insert(pid, asked);
@@ -254,13 +282,7 @@ impl Agents {
     }
 
     fn settle(&mut self, pid: u32) {
-        if let Some(Asked {
-            remote: Some(remote),
-            ..
-        }) = self.asked.remove(&pid)
-        {
-            remote.withdraw();
-        }
+        self.asked.remove(&pid);
     }
 
     /// A process that reported a failure, has ended, or was waited for long enough.

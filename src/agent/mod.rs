@@ -9,6 +9,7 @@ mod attach;
 mod control;
 mod embedded;
 pub mod environment;
+mod gdb;
 pub mod install;
 mod loaded;
 mod placement;
@@ -24,6 +25,7 @@ use pystap_agent_protocol as protocol;
 pub use attach::{Agents, remarks};
 pub use control::{Account, Joined, Outcome};
 pub use embedded::image;
+pub use gdb::GdbError;
 pub use loaded::{Loaded, waiting};
 pub use placement::{PlacementError, remove_stale};
 pub use remote::{Remote, RemoteError};
@@ -154,6 +156,16 @@ pub enum AgentError {
         pid: u32,
         /// Why.
         reason: RemoteError,
+    },
+    /// gdb did not do it.
+    #[error(
+        "gdb could not bring pystap's agent into process {pid}: {reason}; try again, or `pystap agent install` and restart the process"
+    )]
+    Gdb {
+        /// The process.
+        pid: u32,
+        /// Why.
+        reason: GdbError,
     },
     /// It was asked and has run nothing.
     #[error(

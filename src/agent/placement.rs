@@ -32,6 +32,9 @@ const LIBRARY: &str = "libpystap_agent.so";
 const SITE: &str = "site";
 const SITECUSTOMIZE: &str = "sitecustomize.py";
 
+/// How deep directories are in ours: Python puts a `__pycache__` into the one for PYTHONPATH.
+const DEPTH: u8 = 2;
+
 /// Why there is no place.
 #[derive(Debug, thiserror::Error)]
 pub enum PlacementError {
@@ -255,20 +258,31 @@ fn remove(library: &File, directory: &OwnedFd, parent: &OwnedFd) -> bool {
     if flock(library, FlockOperation::NonBlockingLockExclusive).is_err() {
         return false;
     }
-    clear(directory);
+    empty(directory, DEPTH);
     unlinkat(parent, name().as_str(), AtFlags::REMOVEDIR).is_ok()
 }
 
-/// Removes the files in a directory.
-fn empty(directory: &OwnedFd) {
+/// Removes what is in a directory of ours, to this depth of directories in it (`site/__pycache__`).
+fn empty(directory: &OwnedFd, depth: u8) {
     let names: Vec<_> = match rustix::fs::Dir::read_from(directory) {
         Ok(entries) => entries
             .filter_map(|entry| Some(entry.ok()?.file_name().to_owned()))
             .collect(),
         Err(_) => return,
     };
-    for name in names {
-        let _ = unlinkat(directory, name.as_c_str(), AtFlags::empty());
+    for name in names.iter().map(|name| name.as_c_str()) {
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        if unlinkat(directory, name, AtFlags::empty()) == Err(Errno::ISDIR)
+            && let Some(depth) = depth.checked_sub(1)
+        {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            if let Ok(inner) = openat(directory, name, flags, Mode::empty()) {
+                empty(&inner, depth);
+            }
+            let _ = unlinkat(directory, name, AtFlags::REMOVEDIR);
+        }
     }
 }
 
@@ -302,10 +316,7 @@ fn in_directory(root: &File, directory: &str, view: View) -> Result<Placement, S
     let name = name();
     // Another session may remove it between two of these steps; then it is made again.
     for _ in 0..10 {
-        let own = match make_directory(&parent, &name) {
-            Ok(own) => own,
-            Err(reason) => return Err(reason),
-        };
+        let own = make_directory(&parent, &name)?;
         let held = match library_in(&own) {
             Ok(held) => held,
             Err(error) => {
@@ -491,25 +502,16 @@ fn stale_in(parent: &OwnedFd) -> Vec<String> {
                     let file = File::from(library);
                     let free = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
                     if free {
-                        clear(&own);
+                        empty(&own, DEPTH);
                     }
                     free
                 }
                 Err(_) => {
-                    clear(&own);
+                    empty(&own, DEPTH);
                     true
                 }
             };
             free && unlinkat(parent, name.as_str(), AtFlags::REMOVEDIR).is_ok()
         })
         .collect()
-}
-
-/// Removes what is in a directory of ours.
-fn clear(directory: &OwnedFd) {
-    if let Ok(site) = open_directory(directory, SITE) {
-        empty(&site);
-        let _ = unlinkat(directory, SITE, AtFlags::REMOVEDIR);
-    }
-    empty(directory);
 }

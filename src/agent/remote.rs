@@ -229,6 +229,16 @@ impl Remote {
                 limit: self.offsets.script_path_size,
             });
         }
+        // A thread that ends lets go of whatever it traces, also where a stop came halfway only.
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| self.ask_stopped(&path));
+            asking
+                .join()
+                .unwrap_or_else(|_| Err(RemoteError::Stop("the attempt broke off".to_owned())))
+        })
+    }
+
+    fn ask_stopped(&self, path: &[u8]) -> Result<(), RemoteError> {
         let stopped = Stopped::all(self.pid)?;
         let threads = self.threads()?;
         if threads.is_empty() {
@@ -236,7 +246,7 @@ impl Remote {
         }
         for thread in threads {
             let support = thread + self.offsets.support;
-            self.write(support + self.offsets.script_path, &path)?;
+            self.write(support + self.offsets.script_path, path)?;
             self.write(support + self.offsets.pending_call, &1_i32.to_ne_bytes())?;
             let breaker = thread + self.offsets.eval_breaker;
             let value = number(&self.memory, breaker)? | PLEASE_STOP;

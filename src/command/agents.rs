@@ -17,6 +17,7 @@ const TURN: Duration = Duration::from_millis(50);
 pub(super) struct SessionAgents {
     agents: Agents,
     launched: bool,
+    later: bool,
     gdb: bool,
     /// Whether any agent has begun.
     joined: bool,
@@ -40,6 +41,7 @@ impl SessionAgents {
         Ok(Some(SessionAgents {
             agents,
             launched: agent.launched,
+            later: agent.later,
             gdb,
             joined: false,
             ended: false,
@@ -104,7 +106,13 @@ impl SessionAgents {
                 Err(error) => failures.push(error),
             }
         }
-        let others = !plan.images.is_empty() || self.launched || begun > 0;
+        let attached = plan
+            .agent
+            .iter()
+            .map(|agent| agent.targets.len())
+            .sum::<usize>();
+        let others =
+            plan.targets.processes.len() > attached || self.launched || self.later || begun > 0;
         match failures.pop() {
             Some(error) if !others => {
                 for error in failures {

@@ -208,7 +208,7 @@ fn by_agent(python: &Python) -> Option<Fix> {
     };
     Some(
         Fix::new(
-            &format!("Least effort: calls, returns and collections come {offer}."),
+            format!("Least effort: calls, returns and collections come {offer}."),
             [first],
         )
         .or(),

@@ -59,6 +59,24 @@ fn names(directory: &str, ending: &str) -> BTreeSet<String> {
 }
 
 #[test]
+fn the_agents_marks_stand_beside_those_of_interpreters() {
+    let mut request = request(&["calls"]);
+    request.images.push(ProbedImage {
+        path: "/tmp/pystap-agent-0-00/libpystap_agent.so".to_owned(),
+        provider: "pystap",
+        marks: vec!["function__entry".to_owned(), "context__name".to_owned()],
+        library: true,
+    });
+    let script = rendered(&request);
+    let point = r#"process("/tmp/pystap-agent-0-00/libpystap_agent.so").provider("pystap").mark("function__entry")"#;
+    assert!(script.contains(point), "{script}");
+    assert!(
+        script.contains(r#".provider("python").mark("function__entry")"#),
+        "{script}"
+    );
+}
+
+#[test]
 fn every_template_of_the_repository_is_in_the_binary() {
     let embedded: BTreeSet<String> = catalogue(&[])
         .iter()

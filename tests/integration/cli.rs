@@ -170,10 +170,17 @@ fn an_interpreter_without_the_marks_says_which_are_missing_and_what_it_has() {
     fs::write(&without, bytes).expect("written");
     let without = without.to_str().expect("UTF-8");
     let says = ["Python 3.11", "call and return", "`--events "];
-    fails(&["trace", "--python", without], 3, &says);
+    fails(&["trace", "--no-agent", "--python", without], 3, &says);
     let says = ["call events", "--events gc,import,audit"];
     fails(
-        &["trace", "--python", without, "--events", "call"],
+        &[
+            "trace",
+            "--no-agent",
+            "--python",
+            without,
+            "--events",
+            "call",
+        ],
         3,
         &[says[0]],
     );

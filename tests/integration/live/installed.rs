@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use super::Service;
 use super::agent::{is_exact, leaves_nothing_at_all};
+use super::uprobes::tree;
 use crate::command::{command, file, run};
 use crate::tracing::{Tracing, Way, trace};
 
@@ -101,6 +102,58 @@ fn an_agent_is_installed_woken_and_removed_with_every_interpreter() {
         for python in pythons() {
             let directory = tempfile::tempdir().expect("a directory");
             is_woken(&python, directory.path());
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn where_nothing_can_be_written_or_run_the_library_goes_another_way() {
+    leaves_nothing_at_all(|| {
+        let tree = tree("guest");
+        let programs = tree.join("pystap/programs");
+        std::fs::create_dir_all(&programs).expect("made");
+        let program = programs.join("counts.py");
+        std::fs::copy(file("tests/programs/counts.py"), &program).expect("copied");
+        let tree = tree.display();
+        for options in ["noexec", "ro", "size=4k"] {
+            let script = format!(
+                "for place in tmp var/tmp dev/shm run var/lib; do [ ! -d {tree}/$place ] || \
+                 mount -t tmpfs -o {options} tmpfs {tree}/$place || exit 1; done; \
+                 exec chroot {tree} /usr/bin/python3.14 /pystap/programs/counts.py 0.01"
+            );
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", &script]);
+            let mut service = Service::of(command);
+            let tracing = Tracing::start(&["-p", &service.pid()]).live();
+            tracing.wait_for_output(3000);
+            tracing.signal(Signal::INT);
+            let traced = tracing.finish().complete("interrupted");
+            let ticks = traced.counts("/pystap/programs/counts.py", Way::In);
+            let seen = ticks.get("tick").is_some_and(|ticks| *ticks > 2);
+            assert!(seen, "{options}: {ticks:?} {:#?}", traced.said);
+            service.end();
+        }
+        std::fs::remove_dir_all(&programs).expect("removed");
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn gdb_brings_the_agent_in_where_it_is_asked_to() {
+    leaves_nothing_at_all(|| {
+        let program = file("tests/programs/counts.py");
+        for python in pythons() {
+            let mut service = Service::start_with(&python, "tests/programs/counts.py", &["0.01"]);
+            let options = ["--agent", "--inject", "gdb", "-p", &service.pid()];
+            let tracing = Tracing::start(&options).live();
+            tracing.wait_for_output(3000);
+            tracing.signal(Signal::INT);
+            let traced = tracing.finish().complete("interrupted");
+            let ticks = traced.counts(&program, Way::In);
+            let seen = ticks.get("tick").is_some_and(|ticks| *ticks > 2);
+            assert!(seen, "{python}: {ticks:?} {:#?}", traced.said);
+            service.end();
         }
     });
 }

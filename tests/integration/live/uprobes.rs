@@ -23,7 +23,7 @@ use crate::tracing::{Traced, Tracing, Way, eventually, groups, leaves_nothing, n
 const PYTHON_3_11: &str = "/usr/bin/python3.11";
 
 /// A tree that `tests/guest/build` made.
-fn tree(name: &str) -> PathBuf {
+pub(super) fn tree(name: &str) -> PathBuf {
     let trees =
         std::env::var_os("PYSTAP_TEST_TREES").expect("tests/uprobes/run says where they are");
     PathBuf::from(trees).join(name)

@@ -30,6 +30,32 @@ impl Histogram {
         Histogram::default()
     }
 
+    /// One that somebody else has made: how many numbers have so many bits, their sum, the smallest and the largest.
+    pub fn of_buckets(
+        buckets: impl IntoIterator<Item = (usize, u64)>,
+        sum: u64,
+        min: u64,
+        max: u64,
+    ) -> Histogram {
+        let mut histogram = Histogram {
+            sum,
+            min,
+            max,
+            ..Histogram::default()
+        };
+        for (bits, count) in buckets {
+            let bits = bits.min(u64::BITS as usize);
+            if histogram.counts.len() <= bits {
+                histogram.counts.resize(bits + 1, 0);
+            }
+            if let Some(known) = histogram.counts.get_mut(bits) {
+                *known = known.saturating_add(count);
+            }
+            histogram.count = histogram.count.saturating_add(count);
+        }
+        histogram
+    }
+
     /// Adds one number.
     pub fn add(&mut self, number: u64) {
         let bucket = (u64::BITS - number.leading_zeros()) as usize;

@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::analysis::pairing::Pairing;
+use crate::analysis::totals::About;
 use crate::console::Console;
 use crate::engine::stap::diagnostics::{self, Kind, Loss, Severity};
 use crate::engine::{Message, Running};
@@ -272,6 +273,15 @@ impl Run<'_> {
                 }
                 self.idle_flush = true;
             }
+            Message::Rows(mut rows) => {
+                let filters = &self.session.filters;
+                rows.rows.retain(|row| match &row.about {
+                    About::Function(place) => filters
+                        .accepts(place.file.text.as_bytes(), place.function.text.as_bytes()),
+                    _ => true,
+                });
+                self.session.sink.rows(*rows);
+            }
             Message::Lost(stage, count) => self.losses.add(stage, count),
             Message::LostInKernel(total) => self.losses.raise(LossStage::Kernel, total),
             Message::Late(count) => self.unordered += count,
@@ -405,6 +415,9 @@ impl Run<'_> {
         self.flush();
         if !self.live || self.stop.is_some() {
             return Ok(());
+        }
+        if let Some(wish) = self.session.sink.wish() {
+            self.session.engine.wish(wish);
         }
         if let Some(selection) = &self.session.newcomers
             && self.last_search.elapsed() >= SEARCH

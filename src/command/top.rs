@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,8 +18,10 @@ use super::{Failure, session, trace};
 use crate::analysis::functions::Function;
 use crate::analysis::latency::Latencies;
 use crate::analysis::pairing::{Habits, Pairing};
+use crate::analysis::totals::Rows;
 use crate::cli;
 use crate::console::{Console, Exit};
+use crate::engine::Wish;
 use crate::event::{Event, Place, Session, Summary};
 use crate::export::{Output, Sink, is_closed};
 use crate::script::filter::Glob;
@@ -27,6 +30,8 @@ use crate::view::{hot, latencies, pauses};
 
 /// How often keys are looked for.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a table waits for sums of the kernel.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often everything is painted anew: a message on standard error may have been written across the table.
 const REPAINT: Duration = Duration::from_secs(5);
 
@@ -79,22 +84,41 @@ fn title(targets: &cli::TargetArgs, of: Option<&String>) -> String {
     pids.join(", ")
 }
 
+/// The trace behind a live table.
+fn table_trace(arguments: &cli::Top) -> cli::Trace {
+    let mut what = arguments.what.clone();
+    // Single calls that are long enough are measured by another template.
+    what.totals = !arguments.no_kernel_totals && what.min_duration.is_none();
+    cli::Trace {
+        dry_run: arguments.dry_run,
+        compile_only: arguments.compile_only,
+        kernel: arguments.kernel.clone(),
+        ..as_trace(
+            &arguments.targets,
+            arguments.of.as_ref(),
+            what,
+            &arguments.engine,
+            arguments.duration,
+        )
+    }
+}
+
+/// The script of the live table.
+pub(super) fn script(arguments: &cli::Top) -> Result<Exit, Failure> {
+    trace::script(&table_trace(arguments))
+}
+
 /// The live table.
 pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure> {
-    let on_screen = !(arguments.batch || arguments.json);
+    let shows = !(arguments.dry_run || arguments.compile_only);
+    let on_screen = shows && !(arguments.batch || arguments.json);
     if on_screen && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
         return Err(Failure::new(
             Exit::Usage,
             "standard input or output is not a terminal, so the live table cannot be shown; use --batch for lines or --json for programs",
         ));
     }
-    let trace_arguments = as_trace(
-        &arguments.targets,
-        arguments.of.as_ref(),
-        arguments.what.clone(),
-        &arguments.engine,
-        arguments.duration,
-    );
+    let trace_arguments = table_trace(arguments);
     let make = |output: Output, habits: Habits| -> Box<dyn Sink> {
         let interval = arguments
             .interval
@@ -105,6 +129,8 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
         let state = State::new(title, arguments.sort, interval);
         Box::new(Live {
             tally: Arc::new(Mutex::new(Tally::new(habits))),
+            in_kernel: trace_arguments.what.totals,
+            asking: Arc::default(),
             batch: (!on_screen).then(|| Batch {
                 output,
                 interval: arguments.interval,
@@ -236,9 +262,43 @@ fn table<'a>(
 /// The sink of the live table: adds up, while a thread of its own shows the sums.
 struct Live {
     tally: Arc<Mutex<Tally>>,
+    /// Whether an engine that can is to add up itself.
+    in_kernel: bool,
+    asking: Arc<Asking>,
     batch: Option<Batch>,
     state: Option<State>,
     worker: Option<(Sender<()>, JoinHandle<io::Result<()>>)>,
+}
+
+/// What the thread that shows wants of the engine, where that adds up itself; whoever has the engine looks at it.
+#[derive(Debug, Default)]
+struct Asking {
+    in_kernel: AtomicBool,
+    sums: AtomicBool,
+    anew: AtomicBool,
+    /// How often sums have come.
+    came: AtomicU64,
+}
+
+impl Asking {
+    /// How often sums have come, where they come at all.
+    fn came(&self) -> Option<u64> {
+        let in_kernel = self.in_kernel.load(Ordering::Relaxed);
+        in_kernel.then(|| self.came.load(Ordering::Relaxed))
+    }
+
+    /// Has the sums as they are now, unless they take too long or the session ends.
+    fn fetch(&self, ended: &Receiver<()>) {
+        let Some(before) = self.came() else { return };
+        self.sums.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + PATIENCE;
+        while self.came() == Some(before) && Instant::now() < deadline {
+            let wait = ended.recv_timeout(Duration::from_millis(10));
+            if wait.is_err_and(|error| error.is_disconnected()) {
+                return;
+            }
+        }
+    }
 }
 
 /// A panic elsewhere has printed itself; what was counted is still good.
@@ -252,12 +312,17 @@ fn end_session() {
 }
 
 impl Sink for Live {
-    fn session(&mut self, _session: &Session) -> io::Result<()> {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
         let (sender, ended) = bounded(1);
         let tally = Arc::clone(&self.tally);
+        let asking = Arc::clone(&self.asking);
+        let in_kernel = self.in_kernel && session.engine == "stap";
+        asking.in_kernel.store(in_kernel, Ordering::Relaxed);
         let worker = match (self.batch.take(), self.state.take()) {
-            (Some(batch), _) => std::thread::spawn(move || lines(batch, &tally, &ended)),
-            (None, Some(state)) => std::thread::spawn(move || screen(state, &tally, &ended)),
+            (Some(batch), _) => std::thread::spawn(move || lines(batch, &tally, &asking, &ended)),
+            (None, Some(state)) => {
+                std::thread::spawn(move || screen(state, &tally, &asking, &ended))
+            }
             (None, None) => return Ok(()),
         };
         self.worker = Some((sender, worker));
@@ -267,6 +332,19 @@ impl Sink for Live {
     fn event(&mut self, event: &Event, _depth: usize) -> io::Result<()> {
         locked(&self.tally).take(event);
         Ok(())
+    }
+
+    fn rows(&mut self, rows: Rows) {
+        locked(&self.tally).take_rows(rows);
+        self.asking.came.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn wish(&mut self) -> Option<Wish> {
+        if self.asking.anew.swap(false, Ordering::Relaxed) {
+            return Some(Wish::Anew);
+        }
+        let sums = self.asking.sums.swap(false, Ordering::Relaxed);
+        sums.then_some(Wish::Sums)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -296,12 +374,20 @@ impl Drop for Live {
 }
 
 /// Writes a table at every interval, and the last one at the end.
-fn lines(mut batch: Batch, tally: &Mutex<Tally>, ended: &Receiver<()>) -> io::Result<()> {
+fn lines(
+    mut batch: Batch,
+    tally: &Mutex<Tally>,
+    asking: &Asking,
+    ended: &Receiver<()>,
+) -> io::Result<()> {
     let mut written = 0;
     loop {
         let running = ended
             .recv_timeout(batch.interval)
             .is_err_and(|error| error.is_timeout());
+        if running {
+            asking.fetch(ended);
+        }
         let snapshot = locked(tally).snapshot(session::now());
         if let Err(error) = batch.write(&snapshot) {
             end_session();
@@ -323,8 +409,13 @@ fn lines(mut batch: Batch, tally: &Mutex<Tally>, ended: &Receiver<()>) -> io::Re
 }
 
 /// Shows the table until the session ends.
-fn screen(mut state: State, tally: &Mutex<Tally>, ended: &Receiver<()>) -> io::Result<()> {
-    let live = Some(ended);
+fn screen(
+    mut state: State,
+    tally: &Mutex<Tally>,
+    asking: &Asking,
+    ended: &Receiver<()>,
+) -> io::Result<()> {
+    let live = Some((asking, ended));
     let shown = on_terminal(&mut state, tally, live);
     if shown.is_err() {
         end_session();
@@ -347,7 +438,7 @@ pub(super) fn browse(title: &str, sort: hot::Column, tally: Tally) -> Result<(),
 fn on_terminal(
     state: &mut State,
     tally: &Mutex<Tally>,
-    session: Option<&Receiver<()>>,
+    session: Option<(&Asking, &Receiver<()>)>,
 ) -> io::Result<()> {
     // Also restores the terminal when something panics.
     let mut terminal = ratatui::try_init()?;
@@ -360,16 +451,29 @@ fn show(
     terminal: &mut ratatui::DefaultTerminal,
     state: &mut State,
     tally: &Mutex<Tally>,
-    session: Option<&Receiver<()>>,
+    session: Option<(&Asking, &Receiver<()>)>,
 ) -> io::Result<()> {
     // What is over has no present: its last event is where its clock stands.
     let now = || session.map_or(0, |_| session::now());
     let mut due = Instant::now();
     let mut changed = true;
     let mut painted = Instant::now();
+    let mut came = None;
     loop {
-        if Instant::now() >= due {
+        let asking = session.and_then(|(asking, _)| Some((asking, asking.came()?)));
+        let is_due = Instant::now() >= due;
+        if is_due {
             due = Instant::now() + Duration::from_millis(state.interval_ms());
+        }
+        if let (true, Some((asking, _))) = (is_due, asking) {
+            asking.sums.store(true, Ordering::Relaxed);
+        }
+        // Sums of the kernel are shown when they have come.
+        let shows = match asking {
+            Some((_, now)) => came.replace(now) != Some(now),
+            None => is_due,
+        };
+        if shows {
             let snapshot = locked(tally).snapshot(now());
             state.show(snapshot);
             changed = true;
@@ -382,7 +486,8 @@ fn show(
             terminal.draw(|frame| view::draw(frame, state))?;
             changed = false;
         }
-        if session.is_some_and(|ended| ended.try_recv().is_err_and(|it| it.is_disconnected())) {
+        if session.is_some_and(|(_, ended)| ended.try_recv().is_err_and(|it| it.is_disconnected()))
+        {
             return Ok(());
         }
         let wait = due.saturating_duration_since(Instant::now()).min(LOOK);
@@ -401,6 +506,9 @@ fn show(
             }
             Action::Reset => {
                 locked(tally).reset(now());
+                if let Some((asking, _)) = asking {
+                    asking.anew.store(true, Ordering::Relaxed);
+                }
                 due = Instant::now();
             }
             // The table stays until the session has ended in good order.
@@ -533,6 +641,8 @@ mod tests {
         let text = written(|output| {
             Box::new(Live {
                 tally: Arc::new(Mutex::new(Tally::new(Habits::default()))),
+                in_kernel: false,
+                asking: Arc::default(),
                 batch: Some(Batch {
                     output,
                     interval: Duration::from_secs(3600),

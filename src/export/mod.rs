@@ -8,6 +8,8 @@ pub mod profile;
 
 use std::io::{self, Write};
 
+use crate::analysis::totals::Rows;
+use crate::engine::Wish;
 use crate::event::{Event, Session, Summary};
 
 pub use output::{OpenError, Output};
@@ -31,6 +33,14 @@ pub trait Sink {
     ///
     /// What the output answered.
     fn event(&mut self, event: &Event, depth: usize) -> io::Result<()>;
+
+    /// Takes sums that the engine has made itself, in place of events.
+    fn rows(&mut self, _rows: Rows) {}
+
+    /// What it wants of an engine that makes sums, at the moment.
+    fn wish(&mut self) -> Option<Wish> {
+        None
+    }
 
     /// Hands on what is held back for efficiency: for moments without events.
     ///

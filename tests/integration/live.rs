@@ -7,6 +7,7 @@
 
 mod both;
 mod stap;
+pub(crate) mod totals;
 mod uprobes;
 
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use crate::tracing::{
 };
 
 /// The interpreter with every mark that calls need.
-const PYTHON: &str = "/usr/bin/python3.15";
+pub(crate) const PYTHON: &str = "/usr/bin/python3.15";
 
 /// A script by what it is rendered from: an interpreter, and those options of `pystap trace` that the script depends on.
 #[derive(Debug)]

@@ -624,3 +624,85 @@ impl Reader {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::histogram::Histogram;
+    use crate::analysis::totals::About;
+
+    fn end(count: u32) -> RowsEnd {
+        RowsEnd {
+            count,
+            more: false,
+            anew: false,
+            all: false,
+            age_ns: 5,
+            unpaired: 0,
+        }
+    }
+
+    fn with_rows(sums: &mut Sums, count: u64) {
+        for key in 0..count {
+            sums.take(Row {
+                pid: 1,
+                key,
+                about: About::NoRoom,
+                line: 0,
+                calls: 1,
+                unmatched: 0,
+                self_ns: 0,
+                cumulative_ns: 0,
+                timed: 0,
+                timed_ns: 0,
+                durations: Histogram::new(),
+            });
+        }
+    }
+
+    #[test]
+    fn rows_are_given_out_when_the_last_part_has_come() {
+        let mut sums = Sums::default();
+        with_rows(&mut sums, 2);
+        let part = RowsEnd {
+            more: true,
+            ..end(2)
+        };
+        assert_eq!(sums.end(part), None);
+        with_rows(&mut sums, 1);
+        let rows = sums.end(end(1)).expect("complete");
+        assert_eq!((rows.rows.len(), rows.age_ns), (3, 5));
+        assert_eq!(sums.missing_before, 0);
+    }
+
+    #[test]
+    fn rows_that_are_missing_are_missed_until_all_have_come() {
+        let mut sums = Sums::default();
+        with_rows(&mut sums, 2);
+        sums.end(end(5)).expect("what there is");
+        assert_eq!(sums.missing_before, 3);
+        with_rows(&mut sums, 1);
+        sums.end(end(1)).expect("complete");
+        assert_eq!(sums.missing_before, 3, "these were others");
+        with_rows(&mut sums, 5);
+        let all = RowsEnd {
+            all: true,
+            ..end(5)
+        };
+        sums.end(all).expect("complete");
+        assert_eq!(sums.missing_before, 0);
+    }
+
+    #[test]
+    fn what_came_before_a_new_beginning_is_void() {
+        let mut sums = Sums::default();
+        with_rows(&mut sums, 2);
+        let anew = RowsEnd {
+            anew: true,
+            ..end(0)
+        };
+        let rows = sums.end(anew).expect("complete");
+        assert!(rows.anew && rows.rows.is_empty());
+        assert_eq!(sums.missing_before, 0);
+    }
+}

@@ -151,7 +151,7 @@ fn a_row_whose_name_did_not_come_is_shown_without_it_at_once() {
 /// What a module really sent: fib.py of the examples under Python 3.15, compiled by stap 5.6.
 #[test]
 fn rows_that_a_real_module_sent_are_what_the_program_did() {
-    let bytes = include_bytes!("../../../tests/data/stap/top-fib.5.6.bin");
+    let bytes = include_bytes!("../../../tests/data/wire/top-fib.stap-5.6.bin");
     let decoded = decode(bytes);
     assert_eq!(troubles(&decoded), []);
     let ends: Vec<RowsEnd> = decoded

@@ -120,6 +120,8 @@ pub enum Command {
 pub enum ScriptOf {
     /// The script of `pystap trace` with the same options
     Trace(Trace),
+    /// The script of `pystap top` with the same options
+    Top(Top),
 }
 
 /// `pystap agent`.
@@ -247,6 +249,9 @@ pub struct WhatArgs {
     /// Leave the semaphore of Python 3.11's line mark alone, although calls are incomplete then
     #[arg(long)]
     pub no_line_semaphore: bool,
+    /// Add up in the kernel where the engine can, instead of sending calls, returns and collections.
+    #[arg(skip)]
+    pub totals: bool,
 }
 
 /// Limits and output.
@@ -409,7 +414,7 @@ pub enum EngineChoice {
 }
 
 /// `pystap top`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Top {
     /// A service, as with --service
     #[arg(value_name = "SERVICE", conflicts_with = "service")]
@@ -450,6 +455,24 @@ pub struct Top {
     /// Which engine, and how it is run.
     #[command(flatten)]
     pub engine: EngineArgs,
+    /// Send every call to pystap instead of adding up in the kernel (SystemTap only): costs the program more, and follows
+    /// greenlets better
+    #[arg(long, help_heading = "SystemTap")]
+    pub no_kernel_totals: bool,
+    /// Print the plan, and the script and command lines of stap or the uprobe events, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Compile the script, keep the module for later, and do nothing else
+    #[arg(long, conflicts_with = "dry_run")]
+    pub compile_only: bool,
+    /// Compile for this kernel release instead of the running one
+    #[arg(
+        long,
+        value_name = "RELEASE",
+        requires = "compile_only",
+        help_heading = "SystemTap"
+    )]
+    pub kernel: Option<String>,
 }
 
 /// `pystap gc`.

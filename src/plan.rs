@@ -15,7 +15,7 @@ use crate::engine::stap::Armed;
 use crate::engine::uprobes::Probed;
 use crate::python::marks::{self, PROVIDER, Status};
 use crate::python::{Interpreter, Kind, PythonError, mapped_at};
-use crate::script::{Catalogue, Filters, MARKS, ProbedImage, Request, ScriptError};
+use crate::script::{Catalogue, Filters, MARKS, ProbedImage, Request, ScriptError, TOTALS};
 use crate::target::{MountNamespace, Process, Selection, TargetError, Targets};
 
 /// Kinds of events that are built in, with the marks each needs.
@@ -312,6 +312,11 @@ impl TracePlan {
             events: self.events.clone(),
             filters: self.filters.clone(),
         }
+    }
+
+    /// Whether the script adds up in the kernel.
+    pub fn totals(&self) -> bool {
+        self.templates.iter().any(|name| name == TOTALS)
     }
 
     /// The shortest call that is wanted, in nanoseconds; `None` when all are.
@@ -834,6 +839,7 @@ fn kinds(what: &WhatArgs, catalogue: &Catalogue) -> Result<(Vec<String>, Vec<Str
     for kind in &events {
         let template = match kind.as_str() {
             "call" | "return" if what.min_duration.is_some() => "spans",
+            "call" | "return" | "gc" if what.totals => TOTALS,
             "call" | "return" => "calls",
             "line" => "lines",
             "gc" => "gc",

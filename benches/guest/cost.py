@@ -86,6 +86,7 @@ rows = [
     ("nothing", None),
     ("stap, two empty aggregates", ["staprun", "-R", "-x", "PID", module("count")]),
     ("stap, hand-written text line", ["staprun", "-R", "-x", "PID", module("text")]),
+    ("pystap top", ["/pystap-cost/pystap", "-q", "top", "--json", "-i", "1s", "-p", "PID"]),
     ("pystap trace, JSON", [*PYSTAP, "--events", "call,return", "-p", "PID"]),
     ("pystap trace, a filter that matches nothing",
      [*PYSTAP, "--events", "call,return", "--function", "no_such_function", "-p", "PID"]),
@@ -99,5 +100,7 @@ for name, tracer in rows:
 bare = results["nothing"]
 text = results["stap, hand-written text line"] - bare
 ours = results["pystap trace, JSON"] - bare
-print(f"\npystap's script costs {ours / text:.2f} times the hand-written text line (reach: at most 1.00)")
-sys.exit(0 if ours <= text else 1)
+top = results["pystap top"] / results["stap, two empty aggregates"]
+print(f"\na call under pystap top takes {top:.2f} times what it takes under two empty aggregates (reach: at most 1.60)")
+print(f"pystap's script costs {ours / text:.2f} times the hand-written text line (reach: at most 1.00)")
+sys.exit(0 if ours <= text and top <= 1.6 else 1)

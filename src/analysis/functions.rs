@@ -207,6 +207,18 @@ impl Functions {
     }
 }
 
+impl FromIterator<Function> for Functions {
+    /// A table of rows that somebody else has added up, one a function and process.
+    fn from_iter<T: IntoIterator<Item = Function>>(rows: T) -> Functions {
+        let mut functions = Functions::new();
+        for row in rows {
+            let (pid, place) = (row.pid, Arc::clone(&row.place));
+            *functions.row(pid, FunctionKey::of(&place), &place) = row;
+        }
+        functions
+    }
+}
+
 #[cfg(test)]
 #[path = "functions_tests.rs"]
 mod tests;

@@ -30,6 +30,32 @@ impl Histogram {
         Histogram::default()
     }
 
+    /// One that somebody else has made: how many numbers have so many bits, their sum, the smallest and the largest.
+    pub fn of_buckets(
+        buckets: impl IntoIterator<Item = (usize, u64)>,
+        sum: u64,
+        min: u64,
+        max: u64,
+    ) -> Histogram {
+        let mut histogram = Histogram {
+            sum,
+            min,
+            max: max.max(min),
+            ..Histogram::default()
+        };
+        for (bits, count) in buckets {
+            let bits = bits.min(u64::BITS as usize);
+            if histogram.counts.len() <= bits {
+                histogram.counts.resize(bits + 1, 0);
+            }
+            if let Some(known) = histogram.counts.get_mut(bits) {
+                *known = known.saturating_add(count);
+            }
+            histogram.count = histogram.count.saturating_add(count);
+        }
+        histogram
+    }
+
     /// Adds one number.
     pub fn add(&mut self, number: u64) {
         let bucket = (u64::BITS - number.leading_zeros()) as usize;
@@ -108,7 +134,8 @@ impl Histogram {
             if below + count >= rank {
                 let (from, to) = (bucket.from.max(self.min), bucket.to.min(self.max));
                 let within = (rank - below) / count;
-                let number = from as f64 + (to - from) as f64 * within;
+                // The buckets of somebody else may end before the largest number.
+                let number = from as f64 + to.saturating_sub(from) as f64 * within;
                 return Some((number as u64).clamp(self.min, self.max));
             }
             below += count;
@@ -187,7 +214,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_histogram_of_somebody_elses_buckets_is_the_same() {
+        let own = of(&[0, 5, 6, 900]);
+        let made = Histogram::of_buckets([(0, 1), (3, 2), (10, 1)], 911, 0, 900);
+        assert_eq!(own, made);
+    }
+
     proptest! {
+        #[test]
+        fn buckets_that_fit_nothing_do_no_harm(
+            buckets in proptest::collection::vec((0..300usize, any::<u64>()), 0..9),
+            sum in any::<u64>(), min in any::<u64>(), max in any::<u64>(), share in 0.0..1.0f64,
+        ) {
+            let made = Histogram::of_buckets(buckets, sum, min, max);
+            let _ = (made.quantile(share), made.mean(), made.buckets().count());
+        }
+
         #[test]
         fn a_quantile_is_within_a_factor_of_two_of_the_true_one(
             mut numbers in proptest::collection::vec(0..1_000_000_000u64, 1..300), share in 0.0..1.0f64,

@@ -10,3 +10,4 @@ pub mod latency;
 pub mod pairing;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod totals;

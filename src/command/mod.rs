@@ -179,6 +179,9 @@ pub fn run(cli: Cli) -> u8 {
         Command::Script {
             command: ScriptOf::Trace(arguments),
         } => trace::script(arguments).map(Into::into),
+        Command::Script {
+            command: ScriptOf::Top(arguments),
+        } => top::script(arguments).map(Into::into),
         Command::Cleanup => cleanup::run(&console).map(Into::into),
         Command::Marks(arguments) => marks::run(arguments, &console).map(Into::into),
         Command::Doctor(arguments) => {

@@ -198,6 +198,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         gc_ns: collections.total_pause_ns(),
         lost: replayed.lost,
         unpaired: replayed.pairing.unpaired().total(),
+        without_row: 0,
     };
     let rows = match arguments.by_process {
         true => functions.rows().to_vec(),

@@ -13,6 +13,7 @@ use signal_hook::iterator::Signals;
 
 use super::agents::SessionAgents;
 use crate::analysis::pairing::Pairing;
+use crate::analysis::totals::About;
 use crate::console::Console;
 use crate::engine::stap::diagnostics::{self, Kind, Loss, Severity};
 use crate::engine::{Message, Running};
@@ -278,6 +279,15 @@ impl Run<'_> {
                 }
                 self.idle_flush = true;
             }
+            Message::Rows(mut rows) => {
+                let filters = &self.session.filters;
+                rows.rows.retain(|row| match &row.about {
+                    About::Function(place) => filters
+                        .accepts(place.file.text.as_bytes(), place.function.text.as_bytes()),
+                    _ => true,
+                });
+                self.session.sink.rows(*rows);
+            }
             Message::Lost(stage, count) => self.losses.add(stage, count),
             Message::LostInKernel(total) => self.losses.raise(LossStage::Kernel, total),
             Message::Late(count) => self.unordered += count,
@@ -424,6 +434,9 @@ impl Run<'_> {
         }
         let ticked = self.session.sink.tick(now());
         self.written(ticked);
+        if let Some(wish) = self.session.sink.wish() {
+            self.session.engine.wish(wish);
+        }
         if let Some(selection) = &self.session.newcomers
             && self.last_search.elapsed() >= SEARCH
         {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,8 +21,10 @@ use serde_json::{Value, json};
 use super::{Failure, session, trace};
 use crate::analysis::functions::Function;
 use crate::analysis::pairing::Habits;
+use crate::analysis::totals::Rows;
 use crate::cli;
 use crate::console::{Console, Cover, Exit};
+use crate::engine::Wish;
 use crate::event::{Event, Session, Summary};
 use crate::export::{Output, Sink, is_closed};
 use crate::top::{Action, Snapshot, State, Tally, input, view};
@@ -29,6 +32,8 @@ use crate::view::hot;
 
 /// How often keys are looked for.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a table waits for sums of the kernel.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often everything is painted anew: what others write to the terminal goes across the table.
 const REPAINT: Duration = Duration::from_secs(5);
 
@@ -83,23 +88,42 @@ fn title(targets: &cli::TargetArgs, of: Option<&String>) -> String {
     pids.join(", ")
 }
 
+/// The trace behind a live table.
+fn table_trace(arguments: &cli::Top) -> cli::Trace {
+    let mut what = arguments.what.clone();
+    // Single calls that are long enough are measured by another template.
+    what.totals = !arguments.no_kernel_totals && what.min_duration.is_none();
+    cli::Trace {
+        dry_run: arguments.dry_run,
+        compile_only: arguments.compile_only,
+        kernel: arguments.kernel.clone(),
+        ..as_trace(
+            &arguments.targets,
+            arguments.of.as_ref(),
+            what,
+            &arguments.engine,
+            arguments.duration,
+            arguments.output.as_ref(),
+        )
+    }
+}
+
+/// The script of the live table.
+pub(super) fn script(arguments: &cli::Top) -> Result<Exit, Failure> {
+    trace::script(&table_trace(arguments))
+}
+
 /// The live table.
 pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure> {
-    let on_screen = !(arguments.batch || arguments.json);
+    let shows = !(arguments.dry_run || arguments.compile_only);
+    let on_screen = shows && !(arguments.batch || arguments.json);
     if on_screen && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
         return Err(Failure::new(
             Exit::Usage,
             "standard input or output is not a terminal, so the live table cannot be shown; use --batch for lines or --json for programs",
         ));
     }
-    let trace_arguments = as_trace(
-        &arguments.targets,
-        arguments.of.as_ref(),
-        arguments.what.clone(),
-        &arguments.engine,
-        arguments.duration,
-        arguments.output.as_ref(),
-    );
+    let trace_arguments = table_trace(arguments);
     let make = |output: Output, habits: Habits| -> Box<dyn Sink> {
         let interval = arguments
             .interval
@@ -110,6 +134,8 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
         let state = State::new(title, arguments.sort, interval);
         Box::new(Live {
             tally: Arc::new(Mutex::new(Tally::new(habits))),
+            in_kernel: trace_arguments.what.totals,
+            asking: Arc::default(),
             batch: (!on_screen).then(|| Batch {
                 output,
                 interval: arguments.interval,
@@ -240,10 +266,44 @@ fn table<'a>(
 /// The sink of the live table: adds up, while a thread of its own shows the sums.
 struct Live {
     tally: Arc<Mutex<Tally>>,
+    /// Whether an engine that can is to add up itself.
+    in_kernel: bool,
+    asking: Arc<Asking>,
     batch: Option<Batch>,
     state: Option<State>,
     console: Console,
     worker: Option<(Sender<()>, JoinHandle<io::Result<()>>)>,
+}
+
+/// What the thread that shows wants of the engine, where that adds up itself; whoever has the engine looks at it.
+#[derive(Debug, Default)]
+struct Asking {
+    in_kernel: AtomicBool,
+    sums: AtomicBool,
+    anew: AtomicBool,
+    /// How often sums have come.
+    came: AtomicU64,
+}
+
+impl Asking {
+    /// How often sums have come, where they come at all.
+    fn came(&self) -> Option<u64> {
+        let in_kernel = self.in_kernel.load(Ordering::Relaxed);
+        in_kernel.then(|| self.came.load(Ordering::Relaxed))
+    }
+
+    /// Has the sums as they are now, unless they take too long or the session ends.
+    fn fetch(&self, ended: &Receiver<()>) {
+        let Some(before) = self.came() else { return };
+        self.sums.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + PATIENCE;
+        while self.came() == Some(before) && Instant::now() < deadline {
+            let wait = ended.recv_timeout(Duration::from_millis(10));
+            if wait.is_err_and(|error| error.is_disconnected()) {
+                return;
+            }
+        }
+    }
 }
 
 /// A panic elsewhere has printed itself; what was counted is still good.
@@ -257,14 +317,24 @@ fn end_session() {
 }
 
 impl Sink for Live {
-    fn session(&mut self, _session: &Session) -> io::Result<()> {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
         let (sender, ended) = bounded(1);
         let tally = Arc::clone(&self.tally);
+        let asking = Arc::clone(&self.asking);
+        let in_kernel = self.in_kernel && session.engine == "stap";
+        asking.in_kernel.store(in_kernel, Ordering::Relaxed);
         let worker = match (self.batch.take(), self.state.take()) {
-            (Some(batch), _) => std::thread::spawn(move || lines(batch, &tally, &ended)),
+            (Some(batch), _) => std::thread::spawn(move || lines(batch, &tally, &asking, &ended)),
             (None, Some(state)) => {
                 let cover = self.console.cover();
-                std::thread::spawn(move || screen(state, &tally, &ended, &cover))
+                std::thread::spawn(move || {
+                    let session = Shown {
+                        ended: &ended,
+                        cover: &cover,
+                        asking: &asking,
+                    };
+                    screen(state, &tally, session)
+                })
             }
             (None, None) => return Ok(()),
         };
@@ -275,6 +345,19 @@ impl Sink for Live {
     fn event(&mut self, event: &Event, _depth: usize) -> io::Result<()> {
         locked(&self.tally).take(event);
         Ok(())
+    }
+
+    fn rows(&mut self, rows: Rows) {
+        locked(&self.tally).take_rows(rows);
+        self.asking.came.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn wish(&mut self) -> Option<Wish> {
+        if self.asking.anew.swap(false, Ordering::Relaxed) {
+            return Some(Wish::Anew);
+        }
+        let sums = self.asking.sums.swap(false, Ordering::Relaxed);
+        sums.then_some(Wish::Sums)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -304,12 +387,20 @@ impl Drop for Live {
 }
 
 /// Writes a table at every interval, and the last one at the end.
-fn lines(mut batch: Batch, tally: &Mutex<Tally>, ended: &Receiver<()>) -> io::Result<()> {
+fn lines(
+    mut batch: Batch,
+    tally: &Mutex<Tally>,
+    asking: &Asking,
+    ended: &Receiver<()>,
+) -> io::Result<()> {
     let mut written = 0;
     loop {
         let running = ended
             .recv_timeout(batch.interval)
             .is_err_and(|error| error.is_timeout());
+        if running {
+            asking.fetch(ended);
+        }
         let snapshot = locked(tally).snapshot(session::now());
         if let Err(error) = batch.write(&snapshot) {
             end_session();
@@ -330,14 +421,20 @@ fn lines(mut batch: Batch, tally: &Mutex<Tally>, ended: &Receiver<()>) -> io::Re
     }
 }
 
+/// The session that a table on the screen belongs to.
+#[derive(Clone, Copy)]
+struct Shown<'a> {
+    /// Disconnected when it ends.
+    ended: &'a Receiver<()>,
+    /// What it says meanwhile.
+    cover: &'a Cover,
+    /// What is asked of its engine.
+    asking: &'a Asking,
+}
+
 /// Shows the table until the session ends.
-fn screen(
-    mut state: State,
-    tally: &Mutex<Tally>,
-    ended: &Receiver<()>,
-    cover: &Cover,
-) -> io::Result<()> {
-    let shown = on_terminal(&mut state, tally, Some((ended, cover)));
+fn screen(mut state: State, tally: &Mutex<Tally>, session: Shown<'_>) -> io::Result<()> {
+    let shown = on_terminal(&mut state, tally, Some(session));
     if shown.is_err() {
         end_session();
     }
@@ -359,7 +456,7 @@ pub(super) fn browse(title: &str, sort: hot::Column, tally: Tally) -> Result<(),
 fn on_terminal(
     state: &mut State,
     tally: &Mutex<Tally>,
-    session: Option<(&Receiver<()>, &Cover)>,
+    session: Option<Shown<'_>>,
 ) -> io::Result<()> {
     // Also restores the terminal when something panics.
     let mut terminal = ratatui::try_init()?;
@@ -378,22 +475,35 @@ fn show(
     terminal: &mut ratatui::DefaultTerminal,
     state: &mut State,
     tally: &Mutex<Tally>,
-    session: Option<(&Receiver<()>, &Cover)>,
+    session: Option<Shown<'_>>,
 ) -> io::Result<()> {
     // What is over has no present: its last event is where its clock stands.
     let now = || session.map_or(0, |_| session::now());
     let mut due = Instant::now();
     let mut changed = true;
     let mut painted = Instant::now();
+    let mut came = None;
     loop {
-        if Instant::now() >= due {
+        let asking = session.and_then(|it| Some((it.asking, it.asking.came()?)));
+        let is_due = Instant::now() >= due;
+        if is_due {
             due = Instant::now() + Duration::from_millis(state.interval_ms());
+        }
+        if let (true, Some((asking, _))) = (is_due, asking) {
+            asking.sums.store(true, Ordering::Relaxed);
+        }
+        // Sums of the kernel are shown when they have come.
+        let shows = match asking {
+            Some((_, now)) => came.replace(now) != Some(now),
+            None => is_due,
+        };
+        if shows {
             let snapshot = locked(tally).snapshot(now());
             state.show(snapshot);
             changed = true;
         }
         // What is said meanwhile: who joined, who left.
-        if let Some(message) = session.and_then(|(_, cover)| cover.latest()) {
+        if let Some(message) = session.and_then(|it| it.cover.latest()) {
             state.say(message);
             changed = true;
         }
@@ -405,8 +515,7 @@ fn show(
             terminal.draw(|frame| view::draw(frame, state))?;
             changed = false;
         }
-        if session.is_some_and(|(ended, _)| ended.try_recv().is_err_and(|it| it.is_disconnected()))
-        {
+        if session.is_some_and(|it| it.ended.try_recv().is_err_and(|it| it.is_disconnected())) {
             return Ok(());
         }
         if hung_up()? {
@@ -430,6 +539,9 @@ fn show(
             }
             Action::Reset => {
                 locked(tally).reset(now());
+                if let Some((asking, _)) = asking {
+                    asking.anew.store(true, Ordering::Relaxed);
+                }
                 due = Instant::now();
             }
             // The table stays until the session has ended in good order.
@@ -512,6 +624,8 @@ mod tests {
         let text = written(|output| {
             Box::new(Live {
                 tally: Arc::new(Mutex::new(Tally::new(Habits::default()))),
+                in_kernel: false,
+                asking: Arc::default(),
                 batch: Some(Batch {
                     output,
                     interval: Duration::from_secs(3600),

@@ -275,6 +275,7 @@ fn start(arguments: &cli::Trace, plan: &TracePlan, targets: Vec<u32>) -> Start {
         targets,
         follow: plan.follow,
         min_duration: plan.minimum_ns().unwrap_or(0),
+        creations: plan.totals().then(|| plan.habits().call_on_creation),
         buffer: arguments.engine.buffer,
         armed: plan.semaphores(),
         images: plan

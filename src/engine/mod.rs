@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::analysis::totals::Rows;
 use crate::event::{Event, LossStage};
 
 use self::stap::diagnostics::Diagnostic;
@@ -23,6 +24,8 @@ pub enum Message {
     Live,
     /// Events, in the order in which they happened within each thread.
     Events(Batch),
+    /// Sums that the engine has made itself, because it was asked for them.
+    Rows(Box<Rows>),
     /// Events were lost at this stage since the last such message; 0 when nobody knows how many.
     Lost(LossStage, u64),
     /// So many events are known to be lost in the kernel over the whole session, so far.
@@ -111,6 +114,15 @@ impl Drop for Batch {
     }
 }
 
+/// What can be wanted of an engine that adds up in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// The sums that changed; they come as [`Message::Rows`].
+    Sums,
+    /// To begin anew.
+    Anew,
+}
+
 /// A running engine.
 pub trait Running {
     /// Where its messages come from.
@@ -121,6 +133,9 @@ pub trait Running {
     /// # Errors
     /// When the engine does not take it.
     fn add_target(&mut self, pid: u32) -> anyhow::Result<()>;
+
+    /// Wants something of the sums in the kernel. Engines that hold none have nothing to do.
+    fn wish(&mut self, _wish: Wish) {}
 
     /// Asks it to end: what was recorded until now still comes, then [`Message::Ended`]. Asked again, it is less
     /// patient.

@@ -8,6 +8,8 @@ pub mod profile;
 
 use std::io::{self, Write};
 
+use crate::analysis::totals::Rows;
+use crate::engine::Wish;
 use crate::event::{Event, Session, Summary};
 
 pub use output::{OpenError, Output};
@@ -41,6 +43,14 @@ pub trait Sink {
     fn tick(&mut self, now: u64) -> io::Result<()> {
         let _ = now;
         Ok(())
+    }
+
+    /// Takes sums that the engine has made itself, in place of events.
+    fn rows(&mut self, _rows: Rows) {}
+
+    /// What it wants of an engine that makes sums, at the moment.
+    fn wish(&mut self) -> Option<Wish> {
+        None
     }
 
     /// Hands on what is held back for efficiency: for moments without events.

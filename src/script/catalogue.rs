@@ -7,7 +7,7 @@ use std::{fmt, fs, io};
 use super::ScriptError;
 
 /// Every template of `templates/`, by name.
-const EMBEDDED: [(&str, &str); 7] = [
+const EMBEDDED: [(&str, &str); 8] = [
     ("audit", include_str!("../../templates/audit.stp.tera")),
     ("calls", include_str!("../../templates/calls.stp.tera")),
     ("gc", include_str!("../../templates/gc.stp.tera")),
@@ -15,6 +15,7 @@ const EMBEDDED: [(&str, &str); 7] = [
     ("lines", include_str!("../../templates/lines.stp.tera")),
     ("session", include_str!("../../templates/session.stp.tera")),
     ("spans", include_str!("../../templates/spans.stp.tera")),
+    ("top", include_str!("../../templates/top.stp.tera")),
 ];
 
 const EXTENSION: &str = ".stp.tera";

@@ -30,6 +30,9 @@ pub const MARKS: [&str; 8] = [
     "audit",
 ];
 
+/// The template that adds up in the kernel instead of sending events.
+pub const TOTALS: &str = "top";
+
 /// What a script is made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -182,6 +185,9 @@ fn context(request: &Request) -> Result<Context, ScriptError> {
     context.insert("images", &request.images);
     context.insert("points", &points);
     context.insert("events", &events);
+    // Then the script holds sums, which it is asked for.
+    let totals = request.templates.iter().any(|name| name == TOTALS);
+    context.insert("totals", &totals);
     context.insert("accepts", &request.filters.to_stap_expression()?);
     Ok(context)
 }

@@ -287,6 +287,36 @@ fn the_life_of_processes_is_probed_by_program_and_everywhere_for_a_library() {
 }
 
 #[test]
+fn a_script_that_adds_up_sends_no_calls_and_obeys_questions_about_its_sums() {
+    let text = rendered(&request(&["top"]));
+    for wanted in [
+        "mark(\"function__entry\") {\n\tkey = pystap_enter($arg1, $arg2, $arg3)\n",
+        "mark(\"function__return\") {\n\tkey = pystap_leave($arg1, $arg2, $arg3)\n",
+        "mark(\"gc__start\") { pystap_collection_begins() }",
+        "mark(\"gc__done\") { pystap_collection_ends() }",
+        "probe process(\"/usr/bin/python3.15\").thread.end { pystap_thread_ends() }",
+        "probe process(\"/usr/bin/python3.15\").end { pystap_threads_end() }",
+        "function pystap_obeys:long(verb:string, number:long) { return pystap_totals_command(verb, number) }",
+        "function pystap_all_sent:long() { return pystap_totals_finish() }",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    assert!(!text.contains("0x43"), "{text}");
+    let without = rendered(&request(&["calls"]));
+    assert!(!without.contains("pystap_totals"), "{without}");
+    assert!(without.contains("function pystap_all_sent:long() { return 1 }"));
+}
+
+#[test]
+fn a_script_that_adds_up_leaves_out_what_was_not_asked_for() {
+    let mut request = request(&["top"]);
+    request.events = vec!["call".to_owned(), "return".to_owned()];
+    assert!(!rendered(&request).contains("gc__start"));
+    request.events = vec!["gc".to_owned()];
+    assert!(!rendered(&request).contains("function__entry"));
+}
+
+#[test]
 fn filters_become_one_expression_of_the_script() {
     let mut request = request(&["calls"]);
     let glob = |pattern| Glob::new(pattern).expect("a pattern");

@@ -10,6 +10,7 @@ pub use state::{Action, Key, State};
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::Functions;
 use crate::analysis::pairing::{Habits, Pairing, Step};
+use crate::analysis::totals::{Rows, Totals};
 use crate::event::{Event, ProcessChange, What};
 use crate::view::hot::Account;
 
@@ -29,6 +30,8 @@ pub struct Snapshot {
 pub struct Tally {
     pairing: Pairing,
     sums: Sums,
+    /// What the engine has added up itself.
+    totals: Option<Totals>,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +39,8 @@ struct Sums {
     functions: Functions,
     collections: Collections,
     processes: Vec<u32>,
+    /// Processes that have ended: rows of theirs still come.
+    ended: Vec<u32>,
     /// Times of the first event since the last reset, and of the last.
     since: u64,
     last: u64,
@@ -48,6 +53,7 @@ impl Tally {
         Tally {
             pairing: Pairing::with_habits(habits),
             sums: Sums::default(),
+            totals: None,
         }
     }
 
@@ -57,6 +63,14 @@ impl Tally {
         if let Some(step) = self.pairing.follow(&mut event) {
             self.sums.add(&event, &step);
         }
+    }
+
+    /// Takes what the engine has added up itself; from then on that is the table.
+    pub fn take_rows(&mut self, rows: Rows) {
+        for row in rows.rows.iter().filter(|row| row.pid != 0) {
+            self.sums.see(row.pid);
+        }
+        self.totals.get_or_insert_default().take(rows);
     }
 
     /// Counts an event that somebody else has paired.
@@ -77,10 +91,14 @@ impl Tally {
     /// Begins to count anew. Calls that are open stay known.
     pub fn reset(&mut self, now: u64) {
         let Sums {
-            processes, last, ..
+            processes,
+            ended,
+            last,
+            ..
         } = std::mem::take(&mut self.sums);
         self.sums = Sums {
             processes,
+            ended,
             last,
             since: now,
             ..Sums::default()
@@ -90,6 +108,21 @@ impl Tally {
     /// The table so far, where `now` is the time of the clock that events have, in nanoseconds since the Unix epoch.
     pub fn snapshot(&self, now: u64) -> Snapshot {
         let sums = &self.sums;
+        if let Some(totals) = &self.totals {
+            let functions = totals.functions();
+            return Snapshot {
+                account: Account {
+                    wall_ns: totals.age_ns(),
+                    self_ns: functions.total_self_ns(),
+                    gc_ns: totals.collections_ns(),
+                    lost: sums.lost,
+                    unpaired: totals.unpaired(),
+                    without_row: totals.without_row(),
+                },
+                functions,
+                processes: sums.processes.len(),
+            };
+        }
         let now = now.max(sums.last);
         let mut functions = sums.functions.clone();
         functions.take_open(&self.pairing, now);
@@ -103,6 +136,7 @@ impl Tally {
                 gc_ns: sums.collections.total_pause_ns(),
                 lost: sums.lost,
                 unpaired: self.pairing.unpaired().total(),
+                without_row: 0,
             },
             functions,
             processes: sums.processes.len(),
@@ -123,13 +157,25 @@ impl Sums {
             What::Process {
                 change: ProcessChange::Exit,
                 ..
-            } if event.tid == event.pid => self.processes.retain(|&pid| pid != event.pid),
+            } if event.tid == event.pid => {
+                self.processes.retain(|&pid| pid != event.pid);
+                self.ended.push(event.pid);
+            }
             _ => {
-                let known = self.processes.last() == Some(&event.pid);
-                if event.pid != 0 && !known && !self.processes.contains(&event.pid) {
-                    self.processes.push(event.pid);
+                if matches!(event.what, What::Process { .. }) {
+                    self.ended.retain(|&pid| pid != event.pid);
+                }
+                if event.pid != 0 {
+                    self.see(event.pid);
                 }
             }
+        }
+    }
+
+    fn see(&mut self, pid: u32) {
+        let known = self.processes.last() == Some(&pid);
+        if !known && !self.processes.contains(&pid) && !self.ended.contains(&pid) {
+            self.processes.push(pid);
         }
     }
 }

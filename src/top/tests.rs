@@ -7,7 +7,9 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
+use crate::analysis::histogram::Histogram;
 use crate::analysis::testing::{call, event, place, returned, text};
+use crate::analysis::totals::{About, Row};
 use crate::event::{Frame, LossStage, Place};
 use crate::view::hot::Column;
 
@@ -252,6 +254,82 @@ fn losses_are_shown_where_nobody_can_miss_them() {
     let mut state = State::new("nova", Column::SelfTime, 1_000);
     state.show(tally.snapshot(0));
     assert!(drawn(&mut state, 40, 5)[0].contains("LOST 17"));
+}
+
+fn from_the_kernel(rows: Vec<Row>) -> Snapshot {
+    let mut tally = tally(&[]);
+    tally.take_rows(Rows {
+        age_ns: 2_000_000_000,
+        unpaired: 3,
+        rows,
+        ..Rows::default()
+    });
+    tally.snapshot(0)
+}
+
+fn summed(pid: u32, about: About, calls: u64) -> Row {
+    Row {
+        pid,
+        key: pid.into(),
+        about,
+        line: 5,
+        calls,
+        unmatched: 0,
+        self_ns: 100 * calls,
+        cumulative_ns: 100 * calls,
+        timed: calls,
+        timed_ns: 100 * calls,
+        durations: Histogram::of_buckets([(7, calls)], 100 * calls, 100, 100),
+    }
+}
+
+#[test]
+fn sums_of_the_kernel_are_shown_like_others() {
+    let mut state = State::new("nova", Column::SelfTime, 1_000);
+    let load = || About::Function(place("load"));
+    state.show(from_the_kernel(vec![
+        summed(1, load(), 4),
+        summed(2, load(), 6),
+        summed(3, About::Collections, 1_000_000),
+    ]));
+    let lines = drawn(&mut state, 100, 24);
+    assert_eq!(
+        lines[0],
+        "gc 5.0%  lost 0  2 s  3 processes  1 functions  nova"
+    );
+    assert_eq!(
+        lines[2],
+        "       10       5.0  1.00us 100.0  1.00us   100ns   100ns   100ns  load  app.py:5"
+    );
+}
+
+#[test]
+fn a_full_table_is_shown_where_nobody_can_miss_it() {
+    let mut state = State::new("nova", Column::SelfTime, 1_000);
+    state.show(from_the_kernel(vec![summed(0, About::NoRoom, 12)]));
+    let first = &drawn(&mut state, 80, 5)[0];
+    assert!(first.contains("TABLE FULL, 12 calls in no row"), "{first}");
+}
+
+#[test]
+fn rows_of_a_process_that_has_ended_do_not_bring_it_back() {
+    let mut tally = tally(&[]);
+    let rows = || Rows {
+        rows: vec![summed(7, About::Function(place("f")), 1)],
+        ..Rows::default()
+    };
+    tally.take_rows(rows());
+    assert_eq!(tally.snapshot(0).processes, 1);
+    let what = What::Process {
+        change: ProcessChange::Exit,
+        parent: None,
+        command: None,
+    };
+    let mut exit = event(9, what);
+    (exit.pid, exit.tid) = (7, 7);
+    tally.take(&exit);
+    tally.take_rows(rows());
+    assert_eq!(tally.snapshot(0).processes, 0);
 }
 
 #[test]

@@ -79,11 +79,19 @@ fn headline(state: &State) -> Line<'static> {
             Style::new().add_modifier(Modifier::REVERSED | Modifier::BOLD),
         ),
     };
+    let full = match account.without_row {
+        0 => Span::raw(""),
+        calls => Span::styled(
+            format!("  TABLE FULL, {calls} calls in no row"),
+            Style::new().add_modifier(Modifier::REVERSED | Modifier::BOLD),
+        ),
+    };
     let paused = if state.paused { "PAUSED  " } else { "" };
     // What must be seen comes first: a narrow terminal cuts the title.
     Line::from(vec![
         Span::raw(format!("{paused}gc {share:.1}%  ")),
         lost,
+        full,
         Span::raw(format!(
             "  {:.0} s  {}  {}  ",
             account.wall_ns as f64 / 1e9,

@@ -74,6 +74,8 @@ pub struct Account {
     pub lost: u64,
     /// Calls and returns that found no partner.
     pub unpaired: u64,
+    /// Calls that are in no row, because the kernel's table had no room for their functions.
+    pub without_row: u64,
 }
 
 /// Brings rows into the order of a column, the largest first, names ascending; the other way round when `reversed`.
@@ -210,8 +212,12 @@ pub fn account_line(account: &Account) -> String {
         0 => "nothing lost".to_owned(),
         lost => format!("{lost} events lost"),
     };
+    let without_row = match account.without_row {
+        0 => String::new(),
+        calls => format!("; table full, {calls} calls in no row"),
+    };
     format!(
-        "{} on the clock, {} in functions, {} ({share:.1} %) in garbage collections; {lost}, {} unpaired",
+        "{} on the clock, {} in functions, {} ({share:.1} %) in garbage collections; {lost}, {} unpaired{without_row}",
         time(account.wall_ns),
         time(account.self_ns),
         time(account.gc_ns),
@@ -244,6 +250,7 @@ pub fn account_json(account: &Account) -> Value {
         "gc_ns": account.gc_ns,
         "lost": account.lost,
         "unpaired": account.unpaired,
+        "calls_without_row": account.without_row,
     })
 }
 

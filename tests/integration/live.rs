@@ -9,6 +9,7 @@ mod agent;
 mod both;
 mod installed;
 mod stap;
+pub(crate) mod totals;
 mod uprobes;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ use crate::tracing::{
 };
 
 /// The interpreter with every mark that calls need.
-const PYTHON: &str = "/usr/bin/python3.15";
+pub(crate) const PYTHON: &str = "/usr/bin/python3.15";
 
 /// A script by what it is rendered from: an interpreter, and those options of `pystap trace` that the script depends on.
 #[derive(Debug)]

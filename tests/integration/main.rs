@@ -4,6 +4,7 @@ mod cli;
 mod command;
 mod doctor;
 mod ground_truth;
+mod kernel_sums;
 mod live;
 mod live_doctor;
 mod nova;

@@ -19,7 +19,11 @@ fn kernel() -> String {
 }
 
 fn compile(python: &str, options: &[&str]) -> Ended {
-    let mut command = command(["trace", "--compile-only", "--kernel", &kernel()]);
+    compile_for("trace", python, options)
+}
+
+fn compile_for(subcommand: &str, python: &str, options: &[&str]) -> Ended {
+    let mut command = command([subcommand, "--compile-only", "--kernel", &kernel()]);
     if let Some(home) = std::env::var_os("HOME") {
         command.env("HOME", home);
     }
@@ -45,6 +49,15 @@ fn every_script_of_the_live_tests_becomes_a_module() {
 
 #[test]
 #[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]
+fn every_script_of_the_live_tables_becomes_a_module() {
+    for options in live::totals::SCRIPTS {
+        let compiled = compile_for("top", live::PYTHON, options);
+        assert_eq!(compiled.code, 0, "{options:?}: {}", compiled.stderr);
+    }
+}
+
+#[test]
+#[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]
 fn every_template_becomes_a_module_for_every_interpreter() {
     let named = std::env::var("PYSTAP_TEST_INTERPRETERS").expect("paths, separated by colons");
     for python in named.split(':') {
@@ -56,6 +69,8 @@ fn every_template_becomes_a_module_for_every_interpreter() {
         if kinds.contains(&"return") {
             let compiled = compile(python, &["--events", &all, "--min-duration", "1ms"]);
             assert_eq!(compiled.code, 0, "{python} {all} long: {}", compiled.stderr);
+            let compiled = compile_for("top", python, &[]);
+            assert_eq!(compiled.code, 0, "{python} top: {}", compiled.stderr);
         }
     }
 }

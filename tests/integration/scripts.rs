@@ -71,7 +71,11 @@ fn interpreters() -> Vec<String> {
 
 /// The script of `pystap trace` with these options.
 fn script<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> String {
-    let mut command = command(["script", "trace"]);
+    script_of("trace", arguments)
+}
+
+fn script_of<S: AsRef<OsStr>>(of: &str, arguments: impl IntoIterator<Item = S>) -> String {
+    let mut command = command(["script", of]);
     let script = run(command.args(arguments));
     assert_eq!(script.code, 0, "{command:?}: {script:?}");
     script.stdout
@@ -182,6 +186,36 @@ fn filters_of_every_kind_together_pass_stap_with_and_without_measured_calls() {
         let text = script([filters.as_slice(), more].concat());
         must_pass("-p2", &text, &format!("{more:?}"));
     }
+}
+
+#[test]
+fn the_script_of_top_passes_stap_up_to_its_translation() {
+    for options in [
+        vec!["--python", PYTHON],
+        vec![
+            "--python",
+            PYTHON,
+            "--function",
+            "handle_*",
+            "--exclude",
+            "*/site-packages/*",
+        ],
+        vec!["--python", PYTHON, "--events", "call,return"],
+        vec!["--python", PYTHON, "--events", "gc,import"],
+    ] {
+        let text = script_of("top", &options);
+        let adds_up = text.contains("pystap_totals_command(verb, number)");
+        assert!(adds_up, "{options:?}: {text}");
+        must_pass("-p3", &text, &format!("{options:?}"));
+    }
+}
+
+#[test]
+fn top_without_kernel_totals_has_the_script_of_trace() {
+    let options = ["--python", PYTHON];
+    let every_call = ["--python", PYTHON, "--no-kernel-totals"];
+    assert_eq!(script_of("top", every_call), script(options));
+    assert_ne!(script_of("top", options), script(options));
 }
 
 #[test]

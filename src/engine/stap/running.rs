@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,12 +17,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::diagnostics::{Diagnostics, Severity};
-use super::wire::{Acknowledgement, Decoded, Decoder, Trouble};
+use super::wire::{Acknowledgement, Decoded, Decoder, RowsEnd, Trouble};
 use super::workspace::{self, Workspace};
 use super::{Module, StapError, Toolchain};
+use crate::analysis::totals::{Row, Rows};
 use crate::engine::order::Order;
 use crate::engine::uprobes::LineSemaphores;
-use crate::engine::{Message, Outlet, Running};
+use crate::engine::{Message, Outlet, Running, Wish};
 use crate::event::LossStage;
 
 /// Bytes read from the pipe at once.
@@ -52,6 +53,8 @@ pub struct Start {
     pub follow: bool,
     /// Report calls of at least so many nanoseconds (for scripts that measure spans).
     pub min_duration: u64,
+    /// Whether creating a generator is marked as a call that does not return (for scripts that add up); `None` for others.
+    pub creations: Option<bool>,
     /// Buffer a processor in megabytes; stap's own default otherwise.
     pub buffer: Option<u32>,
     /// Semaphores that show when a running process is being traced.
@@ -90,6 +93,8 @@ pub struct StapRunning {
     messages: Receiver<Message>,
     stop: Sender<()>,
     control: Control,
+    /// Not all rows of sums that were sent have come.
+    incomplete: Arc<AtomicBool>,
     _workspace: Workspace,
     _images: Vec<File>,
     line: Option<LineSemaphores>,
@@ -141,6 +146,7 @@ impl StapRunning {
         let (ended_sender, ended) = bounded(1);
         let control = Control { loader };
         let arrived = Arc::new(AtomicU64::new(0));
+        let incomplete = Arc::new(AtomicBool::new(false));
         let (silenced, silences) = unbounded();
         let stopping = Stopping {
             module: control.clone(),
@@ -181,6 +187,8 @@ impl StapRunning {
             control: control.clone(),
             start,
             unacknowledged: HashSet::new(),
+            sums: Sums::default(),
+            incomplete: Arc::clone(&incomplete),
             unmeasured: 0,
             sent: 0,
             arrived: Arc::clone(&arrived),
@@ -207,6 +215,7 @@ impl StapRunning {
             messages,
             stop,
             control,
+            incomplete,
             _workspace: workspace,
             _images: images,
             line,
@@ -225,6 +234,17 @@ impl Running for StapRunning {
             line.raise(pid)?;
         }
         Ok(self.control.send(&format!("+{pid}"))?)
+    }
+
+    fn wish(&mut self, wish: Wish) {
+        let command = match wish {
+            Wish::Anew => "z0",
+            // What did not arrive the last time is in all of them.
+            Wish::Sums if self.incomplete.load(Ordering::Relaxed) => "s0",
+            Wish::Sums => "s1",
+        };
+        // A module that takes no commands any longer is ending, and its end is noticed.
+        let _ = self.control.send(command);
     }
 
     fn stop(&mut self) {
@@ -363,6 +383,47 @@ fn is_idle(pipe: &ChildStdout) -> bool {
     matches!(poll(&mut files, Some(&timeout)), Ok(0))
 }
 
+/// Rows on their way.
+#[derive(Debug, Default)]
+struct Sums {
+    rows: Vec<Row>,
+    /// Rows that came since the kernel last said how many it had sent.
+    came: u64,
+    /// Of those that are being sent, rows that did not come; and of those that were sent before.
+    missing: u64,
+    missing_before: u64,
+}
+
+impl Sums {
+    fn take(&mut self, row: Row) {
+        self.came += 1;
+        self.rows.push(row);
+    }
+
+    /// What is complete now, if it is the last of what was asked for.
+    fn end(&mut self, end: RowsEnd) -> Option<Rows> {
+        if end.anew {
+            *self = Sums::default();
+        }
+        let came = std::mem::take(&mut self.came);
+        self.missing += u64::from(end.count).saturating_sub(came);
+        if end.more {
+            return None;
+        }
+        let missing = std::mem::take(&mut self.missing);
+        self.missing_before = match end.all {
+            true => missing,
+            false => self.missing_before + missing,
+        };
+        Some(Rows {
+            anew: end.anew,
+            age_ns: end.age_ns,
+            unpaired: end.unpaired,
+            rows: std::mem::take(&mut self.rows),
+        })
+    }
+}
+
 /// The thread that decodes.
 struct Reader {
     decoder: Decoder,
@@ -374,6 +435,9 @@ struct Reader {
     start: Start,
     /// Targets that the module has not confirmed yet.
     unacknowledged: HashSet<u32>,
+    sums: Sums,
+    /// Rows of sums did not come, or their names: all have to be sent again.
+    incomplete: Arc<AtomicBool>,
     /// Calls that were reported as not measured.
     unmeasured: u64,
     /// Events that the module said it had sent, when it last did.
@@ -413,6 +477,9 @@ impl Reader {
         self.take(&mut decoded);
         self.give(u64::MAX);
         self.account();
+        if self.sums.missing_before > 0 {
+            self.say(Message::Lost(LossStage::Kernel, self.sums.missing_before));
+        }
         if self.live && !self.accounted {
             self.say(Message::Lost(LossStage::Kernel, 0));
         }
@@ -469,6 +536,17 @@ impl Reader {
                     self.account();
                     self.sent = sent;
                 }
+                Decoded::Row(row) => self.sums.take(*row),
+                Decoded::RowsEnd(end) => {
+                    if end.more {
+                        let _ = self.control.send("s2");
+                    }
+                    if let Some(rows) = self.sums.end(end) {
+                        let incomplete = self.sums.missing_before > 0 || names_lost;
+                        self.incomplete.store(incomplete, Ordering::Relaxed);
+                        self.say(Message::Rows(Box::new(rows)));
+                    }
+                }
                 Decoded::Trouble(Trouble::Damaged { .. }) => self.say(Message::Unparsed(1)),
                 Decoded::Trouble(Trouble::UnknownName { .. }) => names_lost = true,
                 Decoded::Trouble(trouble @ Trouble::WrongVersion { .. }) => {
@@ -508,6 +586,11 @@ impl Reader {
             format!("f{}", u8::from(self.start.follow)),
             format!("d{}", self.start.min_duration),
         ];
+        commands.extend(
+            self.start
+                .creations
+                .map(|creations| format!("h{}", u8::from(creations))),
+        );
         commands.extend(self.start.targets.iter().map(|pid| format!("+{pid}")));
         for command in commands {
             if let Err(error) = self.control.send(&command) {
@@ -539,5 +622,87 @@ impl Reader {
             }
             outlet.say(Message::Live);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::histogram::Histogram;
+    use crate::analysis::totals::About;
+
+    fn end(count: u32) -> RowsEnd {
+        RowsEnd {
+            count,
+            more: false,
+            anew: false,
+            all: false,
+            age_ns: 5,
+            unpaired: 0,
+        }
+    }
+
+    fn with_rows(sums: &mut Sums, count: u64) {
+        for key in 0..count {
+            sums.take(Row {
+                pid: 1,
+                key,
+                about: About::NoRoom,
+                line: 0,
+                calls: 1,
+                unmatched: 0,
+                self_ns: 0,
+                cumulative_ns: 0,
+                timed: 0,
+                timed_ns: 0,
+                durations: Histogram::new(),
+            });
+        }
+    }
+
+    #[test]
+    fn rows_are_given_out_when_the_last_part_has_come() {
+        let mut sums = Sums::default();
+        with_rows(&mut sums, 2);
+        let part = RowsEnd {
+            more: true,
+            ..end(2)
+        };
+        assert_eq!(sums.end(part), None);
+        with_rows(&mut sums, 1);
+        let rows = sums.end(end(1)).expect("complete");
+        assert_eq!((rows.rows.len(), rows.age_ns), (3, 5));
+        assert_eq!(sums.missing_before, 0);
+    }
+
+    #[test]
+    fn rows_that_are_missing_are_missed_until_all_have_come() {
+        let mut sums = Sums::default();
+        with_rows(&mut sums, 2);
+        sums.end(end(5)).expect("what there is");
+        assert_eq!(sums.missing_before, 3);
+        with_rows(&mut sums, 1);
+        sums.end(end(1)).expect("complete");
+        assert_eq!(sums.missing_before, 3, "these were others");
+        with_rows(&mut sums, 5);
+        let all = RowsEnd {
+            all: true,
+            ..end(5)
+        };
+        sums.end(all).expect("complete");
+        assert_eq!(sums.missing_before, 0);
+    }
+
+    #[test]
+    fn what_came_before_a_new_beginning_is_void() {
+        let mut sums = Sums::default();
+        with_rows(&mut sums, 2);
+        let anew = RowsEnd {
+            anew: true,
+            ..end(0)
+        };
+        let rows = sums.end(anew).expect("complete");
+        assert!(rows.anew && rows.rows.is_empty());
+        assert_eq!(sums.missing_before, 0);
     }
 }

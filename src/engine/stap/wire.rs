@@ -10,7 +10,15 @@
 //! | 2 | thread id (63..32), process id (31..0) |
 //! | 3 | key of a name, or a payload |
 //!
-//! Finished calls (`D`) carry a fifth word, the duration. Definitions of names (`P`, `T`) are followed by the names'
+//! Finished calls (`D`) carry a fifth word, the duration. Rows of sums (`H`) carry nine words (calls, returns without a
+//! call, own time, inclusive time, calls of known duration and their time, and of calls whose duration is certain the sum,
+//! the shortest and the longest), then as many histogram buckets as the flags say (bits of the duration in 63..56, calls
+//! below), then a hash of all words before, because a row that lost its end would look like a row. What ends them (`S`)
+//! carries the number of rows in its value, in its flags whether more are to come (1), whether everything before is void
+//! (2) and whether all rows were asked for (4), the time that the sums cover as its key, and calls and returns without a
+//! partner in a fifth word.
+//!
+//! Definitions of names (`P`, `T`) are followed by the names'
 //! bytes and one newline. Names travel once; events refer to them by a 64-bit hash made in the kernel.
 //!
 //! The kernel drops what does not fit its buffers, and CPUs overtake each other. So a damaged stretch is skipped up
@@ -21,6 +29,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
+use crate::analysis::histogram::Histogram;
+use crate::analysis::totals::{About, Row};
 use crate::event::{Event, Frame, Place, ProcessChange, Text, What};
 
 /// Version of the wire that this decoder understands, as the `V` record carries it.
@@ -31,6 +41,13 @@ pub const MAX_TEXT: usize = 0xffff;
 
 const MAGIC: u64 = 0x7A57;
 const HEADER: usize = 32;
+/// Words of a row between its header and its buckets.
+const ROW_WORDS: usize = 9;
+/// Most buckets that a row has.
+const MAX_BUCKETS: u8 = 64;
+/// In place of a function's key: all for which there was no room; the garbage collections of a process.
+const NO_ROOM: u64 = 0;
+const COLLECTIONS: u64 = 1;
 
 /// Records that may wait behind an event whose name is unknown.
 const MAX_WAITING: usize = 4096;
@@ -65,8 +82,29 @@ pub enum Decoded {
         /// Whether nothing is sent after it.
         last: bool,
     },
+    /// The sums of one function in one process.
+    Row(Box<Row>),
+    /// So many rows were sent since this was last said.
+    RowsEnd(RowsEnd),
     /// Something was wrong with the stream; decoding goes on.
     Trouble(Trouble),
+}
+
+/// What ends rows of sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowsEnd {
+    /// Rows that were sent since the last such record.
+    pub count: u32,
+    /// Others wait to be asked for.
+    pub more: bool,
+    /// All rows from before are void.
+    pub anew: bool,
+    /// All rows were asked for, not only those that changed.
+    pub all: bool,
+    /// Nanoseconds that the sums cover.
+    pub age_ns: u64,
+    /// Calls and returns that found no partner, since the session began.
+    pub unpaired: u64,
 }
 
 /// What a control command did.
@@ -136,6 +174,8 @@ enum Kind {
     Ready = b'Y',
     Acknowledged = b'K',
     Totals = b'Z',
+    Row = b'H',
+    RowsEnd = b'S',
 }
 
 impl Kind {
@@ -159,6 +199,8 @@ impl Kind {
             b'Y' => Kind::Ready,
             b'K' => Kind::Acknowledged,
             b'Z' => Kind::Totals,
+            b'H' => Kind::Row,
+            b'S' => Kind::RowsEnd,
             _ => return None,
         })
     }
@@ -170,6 +212,8 @@ impl Kind {
             Kind::Text => 0b11,
             Kind::Acknowledged => 0b111,
             Kind::Totals => 0b1,
+            Kind::RowsEnd => 0b111,
+            Kind::Row => 0x7f,
             _ => 0,
         }
     }
@@ -229,7 +273,8 @@ impl Record {
             duration: 0,
         };
         let sound = record.flags & !kind.flags() == 0
-            && (kind != Kind::Text || record.value as usize <= MAX_TEXT);
+            && (kind != Kind::Text || record.value as usize <= MAX_TEXT)
+            && (kind != Kind::Row || record.flags <= MAX_BUCKETS);
         sound.then_some(record)
     }
 
@@ -237,7 +282,8 @@ impl Record {
     #[inline]
     fn size(&self) -> usize {
         match self.kind {
-            Kind::Finished => HEADER + 8,
+            Kind::Finished | Kind::RowsEnd => HEADER + 8,
+            Kind::Row => HEADER + 8 * (ROW_WORDS + usize::from(self.flags) + 1),
             Kind::Place => {
                 HEADER + (self.value >> 16) as usize + (self.value & 0xffff) as usize + 1
             }
@@ -362,6 +408,7 @@ impl Decoder {
     fn accept(&mut self, mut record: Record, bytes: &[u8], out: &mut Vec<Decoded>) -> bool {
         match record.kind {
             Kind::Place | Kind::Text => return self.define(record, bytes, out),
+            Kind::Row | Kind::RowsEnd => return self.sums(record, bytes, out),
             Kind::Finished => {
                 let Some(&word) = rest(bytes, HEADER).first_chunk::<8>() else {
                     return false;
@@ -388,6 +435,75 @@ impl Decoder {
         while self.waited_too_long(record.ts) {
             self.give_up_first(out);
         }
+        true
+    }
+
+    /// Rows and what ends them are in no order with events, so they wait for none.
+    fn sums(&mut self, record: Record, bytes: &[u8], out: &mut Vec<Decoded>) -> bool {
+        let whole = bytes.get(..record.size()).unwrap_or_default();
+        let (words, _) = whole.as_chunks::<8>();
+        let words: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+        let Some((&last, before)) = words.split_last() else {
+            return false;
+        };
+        if record.kind == Kind::RowsEnd {
+            self.close_gap(out);
+            out.push(Decoded::RowsEnd(RowsEnd {
+                count: record.value,
+                more: record.flags & 1 != 0,
+                anew: record.flags & 2 != 0,
+                all: record.flags & 4 != 0,
+                age_ns: record.key,
+                unpaired: last,
+            }));
+            return true;
+        }
+        let Some((numbers, buckets)) = before
+            .get(HEADER / 8..)
+            .and_then(|numbers| numbers.split_first_chunk::<ROW_WORDS>())
+        else {
+            return false;
+        };
+        if row_hash(before) != last {
+            return false;
+        }
+        self.close_gap(out);
+        let about = match record.key {
+            NO_ROOM => About::NoRoom,
+            COLLECTIONS => About::Collections,
+            key => About::Function(self.place(key).unwrap_or_else(|_| {
+                self.places.give_up(key, nameless_place());
+                out.push(Decoded::Trouble(Trouble::UnknownName { key }));
+                Arc::new(nameless_place())
+            })),
+        };
+        let [
+            calls,
+            unmatched,
+            self_ns,
+            cumulative_ns,
+            timed,
+            timed_ns,
+            sum,
+            shortest,
+            longest,
+        ] = *numbers;
+        let buckets = buckets
+            .iter()
+            .map(|bucket| ((bucket >> 56) as usize, bucket & (u64::MAX >> 8)));
+        out.push(Decoded::Row(Box::new(Row {
+            pid: record.who as u32,
+            key: record.key,
+            about,
+            line: record.value as i32,
+            calls,
+            unmatched,
+            self_ns,
+            cumulative_ns,
+            timed,
+            timed_ns,
+            durations: Histogram::of_buckets(buckets, sum, shortest, longest),
+        })));
         true
     }
 
@@ -539,7 +655,7 @@ impl Decoder {
                     last: record.flags & 1 != 0,
                 }));
             }
-            Kind::Place | Kind::Text => return Ok(None),
+            Kind::Place | Kind::Text | Kind::Row | Kind::RowsEnd => return Ok(None),
         };
         Ok(Some(Decoded::Event(Event {
             ts: record.ts,
@@ -575,6 +691,13 @@ impl Decoder {
 enum Unknown {
     Place(u64),
     Text(u64),
+}
+
+/// The hash that ends a row, over the words before it.
+fn row_hash(words: &[u64]) -> u64 {
+    words.iter().fold(0, |sum, word| {
+        (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    })
 }
 
 fn rest(bytes: &[u8], from: usize) -> &[u8] {
@@ -767,6 +890,49 @@ impl Encoder {
     pub fn totals(&mut self, last: bool) {
         let sent = self.sent;
         self.record(Kind::Totals, u8::from(last), 0, 0, 0, sent);
+    }
+
+    /// `H`: a row of sums.
+    pub fn row(&mut self, row: &Row) {
+        let key = match &row.about {
+            About::Function(place) => self.place(place),
+            About::Collections => COLLECTIONS,
+            About::NoRoom => NO_ROOM,
+        };
+        let buckets: Vec<u64> = row
+            .durations
+            .buckets()
+            .filter(|bucket| bucket.count > 0)
+            .map(|bucket| u64::from(u64::BITS - bucket.from.leading_zeros()) << 56 | bucket.count)
+            .collect();
+        let begin = self.bytes.len();
+        let who = u64::from(row.pid);
+        self.record(Kind::Row, buckets.len() as u8, row.line as u32, 0, who, key);
+        let numbers = [
+            row.calls,
+            row.unmatched,
+            row.self_ns,
+            row.cumulative_ns,
+            row.timed,
+            row.timed_ns,
+            row.durations.sum(),
+            row.durations.min().unwrap_or(0),
+            row.durations.max().unwrap_or(0),
+        ];
+        for word in numbers.into_iter().chain(buckets) {
+            self.bytes.extend_from_slice(&word.to_ne_bytes());
+        }
+        let (words, _) = rest(&self.bytes, begin).as_chunks::<8>();
+        let words: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+        let hash = row_hash(&words);
+        self.bytes.extend_from_slice(&hash.to_ne_bytes());
+    }
+
+    /// `S`: ends rows of sums.
+    pub fn rows_end(&mut self, end: &RowsEnd) {
+        let flags = u8::from(end.more) | u8::from(end.anew) << 1 | u8::from(end.all) << 2;
+        self.record(Kind::RowsEnd, flags, end.count, 0, 0, end.age_ns);
+        self.bytes.extend_from_slice(&end.unpaired.to_ne_bytes());
     }
 
     /// Forgets which names were defined, as the script does when it is asked to.

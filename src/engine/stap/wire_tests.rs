@@ -56,6 +56,141 @@ fn troubles(decoded: &[Decoded]) -> Vec<Trouble> {
     decoded.iter().filter_map(trouble).collect()
 }
 
+fn row(name: &str, calls: u64) -> Row {
+    Row {
+        pid: 10,
+        key: 0,
+        about: About::Function(named(name)),
+        line: 7,
+        calls,
+        unmatched: 1,
+        self_ns: 2,
+        cumulative_ns: 3,
+        timed: calls,
+        timed_ns: 5,
+        durations: Histogram::of_buckets([(4, calls), (64, 1)], 900, 8, u64::MAX),
+    }
+}
+
+fn rows(decoded: &[Decoded]) -> Vec<Row> {
+    let row = |it: &Decoded| match it {
+        Decoded::Row(row) => Some(Row {
+            key: 0,
+            ..*row.clone()
+        }),
+        _ => None,
+    };
+    decoded.iter().filter_map(row).collect()
+}
+
+#[test]
+fn rows_of_sums_come_as_they_were_sent() {
+    let mut encoder = Encoder::new();
+    let mut sent = vec![row("f", 1), row("g", u64::MAX >> 8)];
+    sent.push(Row {
+        about: About::Collections,
+        durations: Histogram::new(),
+        ..row("", 3)
+    });
+    sent.push(Row {
+        pid: 0,
+        about: About::NoRoom,
+        ..row("", 3)
+    });
+    let end = RowsEnd {
+        count: 4,
+        more: true,
+        anew: false,
+        all: true,
+        age_ns: 12,
+        unpaired: 34,
+    };
+    for row in &sent {
+        encoder.row(row);
+    }
+    encoder.rows_end(&end);
+    let bytes = encoder.take();
+    let decoded = decode(&bytes);
+    assert_eq!(rows(&decoded), sent);
+    assert_eq!(decoded.last(), Some(&Decoded::RowsEnd(end)));
+    // In pieces of any size they are the same.
+    let (mut decoder, mut out) = (Decoder::new(), Vec::new());
+    for piece in bytes.chunks(7) {
+        decoder.push(piece, &mut out);
+    }
+    assert_eq!(out, decoded);
+}
+
+#[test]
+fn a_row_that_lost_its_end_is_no_row_and_the_next_one_is_read() {
+    let mut encoder = Encoder::new();
+    encoder.row(&row("f", 1));
+    let mut bytes = encoder.take();
+    bytes.truncate(bytes.len() - 24);
+    encoder.row(&row("f", 2));
+    encoder.row(&row("f", 3));
+    bytes.extend(encoder.take());
+    let decoded = decode(&bytes);
+    let calls: Vec<u64> = rows(&decoded).iter().map(|row| row.calls).collect();
+    assert_eq!(calls, [2, 3]);
+    assert!(matches!(troubles(&decoded)[..], [Trouble::Damaged { .. }]));
+}
+
+#[test]
+fn a_row_whose_name_did_not_come_is_shown_without_it_at_once() {
+    let mut encoder = Encoder::new();
+    encoder.row(&row("f", 1));
+    encoder.clear();
+    encoder.row(&row("f", 2));
+    let decoded = decode(encoder.bytes());
+    assert!(matches!(
+        troubles(&decoded)[..],
+        [Trouble::UnknownName { .. }]
+    ));
+    let About::Function(place) = &rows(&decoded)[0].about else {
+        panic!("{decoded:?}");
+    };
+    assert!(place.function.unreadable);
+}
+
+/// What a module really sent: fib.py of the examples under Python 3.15, compiled by stap 5.6.
+#[test]
+fn rows_that_a_real_module_sent_are_what_the_program_did() {
+    let bytes = include_bytes!("../../../tests/data/wire/top-fib.stap-5.6.bin");
+    let decoded = decode(bytes);
+    assert_eq!(troubles(&decoded), []);
+    let ends: Vec<RowsEnd> = decoded
+        .iter()
+        .filter_map(|it| match it {
+            Decoded::RowsEnd(end) => Some(*end),
+            _ => None,
+        })
+        .collect();
+    let rows = rows(&decoded);
+    let sent: u32 = ends.iter().map(|end| end.count).sum();
+    assert_eq!(rows.len(), sent as usize);
+    assert!(
+        ends.last().is_some_and(|end| end.all && !end.more),
+        "{ends:?}"
+    );
+    let of = |name: &str| {
+        let is = |row: &&Row| {
+            matches!(&row.about, About::Function(place)
+            if place.function.text == name && place.file.text.ends_with("/fib.py"))
+        };
+        rows.iter().rfind(is).expect("it is there")
+    };
+    let (fib, main) = (of("fib"), of("main"));
+    assert_eq!((fib.calls, main.calls), (177, 1));
+    assert_eq!(
+        (fib.line, fib.unmatched, fib.durations.count()),
+        (11, 0, 177)
+    );
+    assert_eq!(fib.durations.max(), Some(fib.cumulative_ns));
+    assert!(fib.cumulative_ns <= main.cumulative_ns);
+    assert!(rows.iter().any(|row| row.about == About::Collections));
+}
+
 /// What of an event the wire carries.
 fn on_the_wire(mut event: Event) -> Option<Event> {
     if let What::Call { place, .. } | What::Return { place, .. } | What::Line { place, .. } =

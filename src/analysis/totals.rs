@@ -1,0 +1,213 @@
+//! Sums that an engine has made itself, in the kernel: rows as they arrive, and the table that they make. A row replaces
+//! what was known of its function and process; nothing is paired here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::functions::{Function, Functions};
+use super::histogram::Histogram;
+use super::keys::KeyBuilder;
+use crate::event::Place;
+
+/// What the numbers of a row are about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// A function.
+    Function(Arc<Place>),
+    /// The garbage collections of the process: only calls and their time are counted.
+    Collections,
+    /// Every function, of any process, that found no row of its own in the kernel's table.
+    NoRoom,
+}
+
+/// One row, as it stands since the beginning or since everything began anew. Calls that are open are in the times already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The process; 0 where it is about no single one.
+    pub pid: u32,
+    /// What identifies the function on the wire.
+    pub key: u64,
+    /// What it is about.
+    pub about: About,
+    /// See [`Function::line`].
+    pub line: i32,
+    /// See [`Function::calls`].
+    pub calls: u64,
+    /// See [`Function::unmatched`].
+    pub unmatched: u64,
+    /// See [`Function::self_ns`].
+    pub self_ns: u64,
+    /// See [`Function::cumulative_ns`].
+    pub cumulative_ns: u64,
+    /// See [`Function::timed`].
+    pub timed: u64,
+    /// See [`Function::timed_ns`].
+    pub timed_ns: u64,
+    /// See [`Function::durations`].
+    pub durations: Histogram,
+}
+
+/// Rows that arrived together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rows {
+    /// All rows from before are void.
+    pub anew: bool,
+    /// Nanoseconds from the first mark that was seen, or from when everything began anew, until these rows.
+    pub age_ns: u64,
+    /// Calls and returns that found no partner, since the session began.
+    pub unpaired: u64,
+    /// Those that changed.
+    pub rows: Vec<Row>,
+}
+
+/// The table.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    rows: Vec<Row>,
+    index: HashMap<(u32, u64), usize, KeyBuilder>,
+    age_ns: u64,
+    unpaired: u64,
+}
+
+impl Totals {
+    /// Takes rows in.
+    pub fn take(&mut self, arrived: Rows) {
+        if arrived.anew {
+            self.rows.clear();
+            self.index.clear();
+        }
+        self.age_ns = arrived.age_ns;
+        self.unpaired = arrived.unpaired;
+        for row in arrived.rows {
+            let next = self.rows.len();
+            let at = *self.index.entry((row.pid, row.key)).or_insert(next);
+            match self.rows.get_mut(at) {
+                Some(known) => *known = row,
+                None => self.rows.push(row),
+            }
+        }
+    }
+
+    /// The functions.
+    pub fn functions(&self) -> Functions {
+        let functions = self.rows.iter().filter_map(|row| {
+            let About::Function(place) = &row.about else {
+                return None;
+            };
+            Some(Function {
+                pid: row.pid,
+                processes: 1,
+                place: Arc::clone(place),
+                line: row.line,
+                calls: row.calls,
+                unmatched: row.unmatched,
+                self_ns: row.self_ns,
+                cumulative_ns: row.cumulative_ns,
+                timed: row.timed,
+                timed_ns: row.timed_ns,
+                durations: row.durations.clone(),
+            })
+        });
+        functions.collect()
+    }
+
+    /// Nanoseconds that the sums cover.
+    pub fn age_ns(&self) -> u64 {
+        self.age_ns
+    }
+
+    /// Calls and returns that found no partner.
+    pub fn unpaired(&self) -> u64 {
+        self.unpaired
+    }
+
+    /// Nanoseconds in garbage collections.
+    pub fn collections_ns(&self) -> u64 {
+        self.sum(&About::Collections, |row| row.timed_ns)
+    }
+
+    /// Calls of functions that found no row of their own.
+    pub fn without_row(&self) -> u64 {
+        self.sum(&About::NoRoom, |row| row.calls)
+    }
+
+    fn sum(&self, about: &About, number: impl Fn(&Row) -> u64) -> u64 {
+        let rows = self.rows.iter().filter(|row| row.about == *about);
+        rows.fold(0, |sum, row| sum.saturating_add(number(row)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::testing::place;
+
+    fn row(pid: u32, key: u64, about: About, calls: u64) -> Row {
+        Row {
+            pid,
+            key,
+            about,
+            line: 3,
+            calls,
+            unmatched: 0,
+            self_ns: 10 * calls,
+            cumulative_ns: 20 * calls,
+            timed: calls,
+            timed_ns: 20 * calls,
+            durations: Histogram::of_buckets([(5, calls)], 20 * calls, 20, 20),
+        }
+    }
+
+    fn rows(rows: Vec<Row>) -> Rows {
+        Rows {
+            age_ns: 1_000,
+            unpaired: 2,
+            rows,
+            ..Rows::default()
+        }
+    }
+
+    #[test]
+    fn a_row_replaces_the_one_from_before_and_is_told_apart_by_process() {
+        let mut totals = Totals::default();
+        let of = |name| About::Function(place(name));
+        totals.take(rows(vec![row(1, 4, of("f"), 1), row(2, 4, of("f"), 5)]));
+        totals.take(rows(vec![row(1, 4, of("f"), 3), row(1, 8, of("g"), 1)]));
+        let functions = totals.functions();
+        let calls: Vec<_> = functions
+            .rows()
+            .iter()
+            .map(|it| (it.pid, it.calls))
+            .collect();
+        assert_eq!(calls, [(1, 3), (2, 5), (1, 1)]);
+        let merged = functions.merged();
+        assert_eq!((merged[0].calls, merged[0].processes), (8, 2));
+        assert_eq!(merged[0].durations.quantile(0.95), Some(20));
+        assert_eq!((totals.age_ns(), totals.unpaired()), (1_000, 2));
+    }
+
+    #[test]
+    fn what_is_no_function_is_counted_beside_the_table() {
+        let mut totals = Totals::default();
+        totals.take(rows(vec![
+            row(1, 1, About::Collections, 2),
+            row(2, 1, About::Collections, 1),
+            row(0, 0, About::NoRoom, 7),
+        ]));
+        assert!(totals.functions().rows().is_empty());
+        assert_eq!(totals.collections_ns(), 60);
+        assert_eq!(totals.without_row(), 7);
+    }
+
+    #[test]
+    fn beginning_anew_leaves_nothing() {
+        let mut totals = Totals::default();
+        totals.take(rows(vec![row(1, 4, About::Function(place("f")), 1)]));
+        totals.take(Rows {
+            anew: true,
+            ..Rows::default()
+        });
+        assert!(totals.functions().rows().is_empty());
+        assert_eq!(totals.age_ns(), 0);
+    }
+}

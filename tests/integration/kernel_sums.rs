@@ -1,0 +1,459 @@
+//! The C code that adds up in the kernel (tapsets/pystap/totals.stp), compiled as a program and fed the marks that pystap's
+//! own analysis is fed: both must say the same. Under the sanitizers of gcc, so that a wrong link is noticed here and not
+//! in a kernel.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, LazyLock};
+
+use pystap::analysis::functions::Functions;
+use pystap::analysis::pairing::{Habits, Pairing};
+use pystap::event::{Event, Frame, Place, Text, What};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The tapset as C: its code blocks as they are, its functions in C as functions that return through a variable.
+fn as_c(tapset: &str) -> String {
+    let mut c = String::new();
+    let mut rest = tapset;
+    while let Some((before, after)) = rest.split_once("%{") {
+        let (body, left) = after.split_once("%}").expect("it ends");
+        rest = left;
+        let declaration = before.lines().last().unwrap_or_default().trim();
+        match declaration.strip_prefix("function ") {
+            None => c.push_str(body),
+            Some(declaration) => {
+                let (name, parameters) = declaration.split_once('(').expect("parameters");
+                let name = name.split(':').next().expect("a name");
+                let parameters: Vec<String> = parameters
+                    .trim_end_matches(')')
+                    .split(',')
+                    .filter_map(|it| it.trim().split(':').next().filter(|it| !it.is_empty()))
+                    .map(|it| format!("int64_t STAP_ARG_{it}"))
+                    .collect();
+                let parameters = match parameters.is_empty() {
+                    true => "void".to_owned(),
+                    false => parameters.join(", "),
+                };
+                write!(c, "static void {name}({parameters})\n{{{body}}}\n").expect("memory");
+            }
+        }
+    }
+    c
+}
+
+/// The program, compiled once for all tests.
+static PROGRAM: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
+    let directory = tempfile::tempdir().expect("a directory");
+    let sources = Path::new(ROOT).join("tests/kernel-sums");
+    let read = |path: PathBuf| fs::read_to_string(path).expect("it is there");
+    let tapset = read(Path::new(ROOT).join("tapsets/pystap/totals.stp"));
+    let text = [
+        read(sources.join("kernel.h")),
+        as_c(&tapset),
+        read(sources.join("main.c")),
+    ]
+    .concat();
+    let (source, program) = (
+        directory.path().join("sums.c"),
+        directory.path().join("sums"),
+    );
+    fs::write(&source, text).expect("written");
+    let compiled = Command::new("gcc")
+        .args([
+            "-O1",
+            "-g",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-Wno-unused-function",
+        ])
+        .args(["-Wno-sign-compare", "-Wno-unused-variable"])
+        .args([
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=all",
+            "-I",
+        ])
+        .args([&sources, &source])
+        .arg("-o")
+        .arg(&program)
+        .output()
+        .expect("gcc is installed");
+    let said = String::from_utf8_lossy(&compiled.stderr).into_owned();
+    assert!(compiled.status.success(), "{said}");
+    (directory, program)
+});
+
+/// A mark: its kind as main.c reads it, its thread, its function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    kind: char,
+    ts: u64,
+    tid: u32,
+    function: u64,
+}
+
+/// What a function of the process cost: calls, returns without a call, own and inclusive time, calls of known duration and
+/// their time, and the distribution of the certain ones.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Sums {
+    calls: u64,
+    unmatched: u64,
+    self_ns: u64,
+    cumulative_ns: u64,
+    timed: u64,
+    timed_ns: u64,
+    exact: (u64, u64, u64),
+    buckets: Vec<u64>,
+}
+
+type Table = (BTreeMap<u64, Sums>, u64);
+
+const LINE: i32 = 4;
+
+fn in_the_kernel(marks: &[Mark], creations: bool) -> Table {
+    let mut child = Command::new(&PROGRAM.1)
+        .arg(if creations { "1" } else { "0" })
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut input = String::new();
+    for mark in marks {
+        let Mark {
+            kind,
+            ts,
+            tid,
+            function,
+        } = mark;
+        writeln!(input, "{kind} {ts} 7 {tid} {function} {LINE}").expect("memory");
+    }
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{marks:?}");
+    let text = String::from_utf8(output.stdout).expect("ASCII");
+    let mut table = BTreeMap::new();
+    let mut unpaired = 0;
+    for line in text.lines() {
+        let (kind, numbers) = line.split_once(' ').expect("words");
+        let numbers: Vec<u64> = numbers
+            .split(' ')
+            .map(|word| {
+                word.parse::<i64>()
+                    .map_or_else(|_| word.parse().expect("a number"), |it| it as u64)
+            })
+            .collect();
+        if kind == "rest" {
+            assert_eq!(numbers[1], 0, "there is room for everything");
+            unpaired = numbers[0];
+            continue;
+        }
+        let [
+            pid,
+            function,
+            _,
+            calls,
+            unmatched,
+            self_ns,
+            cumulative_ns,
+            timed,
+            timed_ns,
+            sum,
+            shortest,
+            longest,
+            ref buckets @ ..,
+        ] = numbers[..]
+        else {
+            panic!("{line}");
+        };
+        assert_eq!(pid, 7);
+        let sums = Sums {
+            calls,
+            unmatched,
+            self_ns,
+            cumulative_ns,
+            timed,
+            timed_ns,
+            exact: (sum, shortest, longest),
+            buckets: trimmed(buckets.to_vec()),
+        };
+        table.insert(function, sums);
+    }
+    (table, unpaired)
+}
+
+fn trimmed(mut buckets: Vec<u64>) -> Vec<u64> {
+    while buckets.last() == Some(&0) {
+        buckets.pop();
+    }
+    buckets
+}
+
+fn in_pystap(marks: &[Mark], creations: bool) -> Table {
+    let mut pairing = Pairing::with_habits(Habits {
+        call_on_creation: creations,
+        greenlets: false,
+    });
+    let mut functions = Functions::new();
+    let text = |text: String| Text {
+        text,
+        ..Text::default()
+    };
+    let places: Vec<Arc<Place>> = (0..20u64)
+        .map(|function| {
+            Arc::new(Place {
+                file: text(String::new()),
+                function: text(function.to_string()),
+                qualname: None,
+            })
+        })
+        .collect();
+    let mut last = 0;
+    for mark in marks {
+        last = mark.ts;
+        let place = || Arc::clone(&places[mark.function as usize]);
+        let what = match mark.kind {
+            'C' => What::Call {
+                place: place(),
+                line: LINE,
+                frame: Frame::default(),
+            },
+            'R' => What::Return {
+                place: place(),
+                line: LINE,
+                frame: Frame::default(),
+                duration_ns: None,
+            },
+            _ => continue,
+        };
+        let mut event = Event {
+            ts: mark.ts,
+            pid: 7,
+            tid: mark.tid,
+            what,
+        };
+        if let Some(step) = pairing.follow(&mut event) {
+            functions.take(&event, &step);
+        }
+    }
+    functions.take_open(&pairing, last);
+    let table = functions.rows().iter().map(|row| {
+        let durations = &row.durations;
+        let mut buckets = vec![0; 65];
+        for bucket in durations.buckets() {
+            buckets[(u64::BITS - bucket.from.leading_zeros()) as usize] = bucket.count;
+        }
+        let sums = Sums {
+            calls: row.calls,
+            unmatched: row.unmatched,
+            self_ns: row.self_ns,
+            cumulative_ns: row.cumulative_ns,
+            timed: row.timed,
+            timed_ns: row.timed_ns,
+            exact: (
+                durations.sum(),
+                durations.min().unwrap_or(0),
+                durations.max().unwrap_or(0),
+            ),
+            buckets: trimmed(buckets),
+        };
+        (row.place.function.text.parse().expect("a number"), sums)
+    });
+    (table.collect(), pairing.unpaired().total())
+}
+
+/// Numbers that look random and are the same every time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+/// What threads do, of which some functions are generators.
+fn program(seed: u64, creations: bool, generators: bool) -> Vec<Mark> {
+    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut marks = Vec::new();
+    let mut stacks: Vec<Vec<u64>> = vec![Vec::new(); 3];
+    let mut ts = 1_000_000;
+    let length = 30 + dice.roll(300);
+    for _ in 0..length {
+        ts += 1 + dice.roll(5_000);
+        let thread = dice.roll(3) as usize;
+        let tid = 100 + thread as u32;
+        let depth = stacks[thread].len() as u64;
+        let mut mark = |kind, function| {
+            marks.push(Mark {
+                kind,
+                ts,
+                tid,
+                function,
+            });
+        };
+        match dice.roll(20) {
+            // Sums are asked for at any time and change nothing.
+            0 => mark('S', 0),
+            // Begun before anybody looked.
+            1 if depth == 0 => mark('R', 10 + dice.roll(3)),
+            2 if generators && creations && depth > 0 => mark('C', 5 + dice.roll(3)),
+            // throw() and close() end a generator without having entered it.
+            3 if generators && creations => mark('R', 5 + dice.roll(3)),
+            3..=10 if depth < 12 => {
+                let function = match generators {
+                    true => 2 + dice.roll(6),
+                    false => 2 + dice.roll(4),
+                };
+                mark('C', function);
+                stacks[thread].push(function);
+            }
+            _ => {
+                if let Some(function) = stacks[thread].pop() {
+                    mark('R', function);
+                }
+            }
+        }
+    }
+    marks
+}
+
+fn same(marks: &[Mark], creations: bool, what: &str) {
+    let (kernel, user) = (in_the_kernel(marks, creations), in_pystap(marks, creations));
+    assert_eq!(kernel.1, user.1, "{what}: unpaired");
+    for (function, sums) in &user.0 {
+        assert_eq!(
+            kernel.0.get(function),
+            Some(sums),
+            "{what}: function {function}, {marks:?}"
+        );
+    }
+    assert_eq!(kernel.0.len(), user.0.len(), "{what}");
+}
+
+#[test]
+fn plain_programs_are_summed_up_alike() {
+    for seed in 0..150 {
+        for creations in [false, true] {
+            let what = format!("seed {seed}, creations {creations}");
+            same(&program(seed, creations, false), creations, &what);
+        }
+    }
+}
+
+#[test]
+fn generators_are_summed_up_alike() {
+    for seed in 0..300 {
+        same(&program(seed, true, true), true, &format!("seed {seed}"));
+    }
+}
+
+/// Greenlets: a return that fits nothing on top. Guesses may differ, what is counted may not.
+#[test]
+fn stacks_that_interleave_are_counted_alike_and_no_time_is_counted_twice() {
+    for seed in 0..150u64 {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut marks = Vec::new();
+        let mut stacks: Vec<Vec<u64>> = vec![Vec::new(); 4];
+        let (mut ts, mut now) = (1_000, 0);
+        for _ in 0..200 {
+            ts += 1 + dice.roll(1_000);
+            if dice.roll(4) == 0 {
+                now = dice.roll(4) as usize;
+            }
+            let function = 2 + 2 * now as u64 + dice.roll(2);
+            let goes_on = stacks[now].len() < 5 && dice.roll(2) == 0;
+            let (kind, function) = match (goes_on, stacks[now].pop()) {
+                (false, Some(function)) => ('R', function),
+                (_, popped) => {
+                    stacks[now].extend(popped);
+                    stacks[now].push(function);
+                    ('C', function)
+                }
+            };
+            let tid = 100;
+            marks.push(Mark {
+                kind,
+                ts,
+                tid,
+                function,
+            });
+        }
+        let (kernel, user) = (in_the_kernel(&marks, false), in_pystap(&marks, false));
+        let span = ts - 1_000;
+        let own: u64 = kernel.0.values().map(|sums| sums.self_ns).sum();
+        assert!(own <= span, "seed {seed}: {own} of {span}");
+        for (function, sums) in &user.0 {
+            let calls = kernel
+                .0
+                .get(function)
+                .map(|sums| (sums.calls, sums.unmatched));
+            assert_eq!(
+                calls,
+                Some((sums.calls, sums.unmatched)),
+                "seed {seed}: {marks:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_a_thread_or_process_leaves_open_is_kept_and_its_frames_are_given_back() {
+    let mut marks = Vec::new();
+    // Many more calls than there are frames, if none were given back.
+    for round in 0..2_000u64 {
+        let tid = 100 + round as u32;
+        let ts = 10_000 * (round + 1);
+        let mark = |kind, after, function| Mark {
+            kind,
+            ts: ts + after,
+            tid,
+            function,
+        };
+        marks.extend((0..40).map(|at| mark('C', at, 3)));
+        marks.push(mark('R', 100, 3));
+        marks.push(mark(if round % 2 == 0 { 'T' } else { 'E' }, 200, 0));
+    }
+    let (table, _) = in_the_kernel(&marks, true);
+    let sums = &table[&3];
+    assert_eq!((sums.calls, sums.timed), (80_000, 2_000));
+    assert_eq!(sums.self_ns, 2_000 * 100, "up to the last mark of each");
+}
+
+#[test]
+fn after_a_new_beginning_only_what_follows_counts_and_what_is_open() {
+    let mark = |kind, ts, function| Mark {
+        kind,
+        ts,
+        tid: 100,
+        function,
+    };
+    let marks = [
+        mark('C', 1_000, 2),
+        mark('C', 2_000, 3),
+        mark('R', 3_000, 3),
+        mark('S', 3_500, 0),
+        mark('Z', 4_000, 0),
+        mark('C', 5_000, 3),
+        mark('R', 5_100, 3),
+        mark('R', 6_000, 2),
+    ];
+    let (table, unpaired) = in_the_kernel(&marks, true);
+    assert_eq!(unpaired, 0);
+    assert_eq!((table[&3].calls, table[&3].self_ns), (1, 100));
+    // As in user space: the call was open, and counts as a whole when it ends.
+    let outer = &table[&2];
+    assert_eq!(
+        (outer.calls, outer.cumulative_ns, outer.exact.0),
+        (0, 5_000, 5_000)
+    );
+    assert_eq!(outer.self_ns, 3_900);
+}

@@ -12,10 +12,10 @@
 //!
 //! # What guards its state
 //!
-//! Everything in a [`gil::Guarded`] belongs to who holds the interpreter's lock; free-threaded interpreters are refused.
+//! Everything in a `gil::Guarded` belongs to who holds the interpreter's lock; free-threaded interpreters are refused.
 //! What the native thread needs without that lock is in `control` and belongs to that thread while it runs. Functions
 //! that touch either are unsafe, and their callers are callbacks of the interpreter, which hold the lock, or
-//! [`gil::with`].
+//! `gil::with`.
 #![cfg_attr(panic = "abort", no_std)]
 
 extern crate alloc;

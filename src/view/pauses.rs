@@ -6,7 +6,7 @@ use super::{bars, count, histogram_json, moment, since, time};
 use crate::analysis::collections::Collections;
 use crate::export::flow::Safe;
 
-/// The columns of [`line`].
+/// The columns of [`line()`].
 pub const HEADING: &str = "      TIME   COUNT   COLLECTED    PAUSE      %  LONGEST\n";
 
 /// An interval in a line. `at_ns` is its end since the stream began.

@@ -156,10 +156,7 @@ pub(crate) struct Parameter {
 
 /// The parameters of a code object, in the order of its locals.
 pub(crate) unsafe fn parameters(code: &Owned, flags: i64, minor: u32) -> Vec<Parameter> {
-    let count = |name| {
-        let value = code.attribute(name);
-        crate::python::number(value.map_or(null_mut(), |value| value.as_ptr()), 0)
-    };
+    let count = |name| code.integer_attribute(name, 0);
     // Flags of *args and **kwargs.
     let stars = i64::from(flags & 4 != 0) + i64::from(flags & 8 != 0);
     let all = count(c"co_argcount") + count(c"co_kwonlyargcount") + stars;

@@ -12,7 +12,7 @@ use core::ptr::null_mut;
 use crate::capture::{self, Parameter};
 use crate::contexts;
 use crate::gil::Guarded;
-use crate::python::{Owned, Ptr, api, number, version};
+use crate::python::{Owned, Ptr, api, version};
 use crate::session::LIVE;
 
 /// A code object that a session wants.
@@ -144,18 +144,14 @@ unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
     let filename = utf8(&code, c"co_filename", &mut own)?;
     let name = utf8(&code, c"co_name", &mut own)?;
     let qualname = utf8(&code, c"co_qualname", &mut own).unwrap_or(name);
-    let integer = |name| {
-        let value = code.attribute(name);
-        number(value.map_or(null_mut(), |value| value.as_ptr()), 0)
-    };
-    let flags = integer(c"co_flags");
+    let flags = code.integer_attribute(c"co_flags", 0);
     Some(Box::new(Code {
         session,
         object,
         filename,
         name,
         qualname,
-        first_line: i32::try_from(integer(c"co_firstlineno")).unwrap_or(0),
+        first_line: i32::try_from(code.integer_attribute(c"co_firstlineno", 0)).unwrap_or(0),
         flags,
         line: (0, -1),
         instructions: if (*LIVE.get()).needs_instructions && flags & RESUMABLE != 0 {
@@ -214,6 +210,30 @@ impl Code {
         }
         self.line.0
     }
+}
+
+/// Whether a frame that an exception leaves at this offset in bytes was never entered, as far as the interpreter's hooks
+/// are concerned. A signal's handler, or an exception from another thread, runs when a frame begins or goes on: in 3.11
+/// and from 3.13 on before the hooks are called, while the frame is at its `RESUME`; otherwise after.
+pub(crate) unsafe fn was_never_entered(object: Ptr, offset: i64) -> bool {
+    let resume: u8 = match version().0 {
+        [3, 11, _] => 151,
+        [3, 13, _] => 149,
+        [3, 14 | 15, _] => 128,
+        _ => return false,
+    };
+    let code = Owned::borrowed(object);
+    let Some(bytes) = code.and_then(|code| code.attribute(c"co_code")) else {
+        return false;
+    };
+    let start = (api().PyBytes_AsString)(bytes.as_ptr()).cast::<u8>();
+    let length = (api().PyBytes_Size)(bytes.as_ptr()) as i64;
+    if start.is_null() || offset < 0 || offset.saturating_add(2) > length {
+        return false;
+    }
+    let at = start.offset(offset as isize);
+    // The argument says after what it goes on: nothing, a yield, and those where nothing is run.
+    *at == resume && *at.add(1) & 3 < 2
 }
 
 /// Called by the interpreter with the contents of a slot that goes, with its lock held.

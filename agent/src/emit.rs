@@ -38,7 +38,7 @@ pub(crate) unsafe fn entry(
         return Outcome::Unwanted;
     }
     let stack = stacks::current(frame, object);
-    (*stack).depth += 1;
+    (*stack).enter(object);
     (*live).entries += 1;
     if FUNCTION_ENTRY.is_raised() {
         tell_entry(object, frame, details);
@@ -46,7 +46,7 @@ pub(crate) unsafe fn entry(
     Outcome::Told
 }
 
-/// A frame is left, with a value or null.
+/// A frame is left with a value.
 #[inline(always)]
 pub(crate) unsafe fn exit(
     object: Ptr,
@@ -54,16 +54,37 @@ pub(crate) unsafe fn exit(
     value: Ptr,
     details: impl FnOnce(*mut Code) -> Details,
 ) -> Outcome {
+    leave(object, frame, value, || false, details)
+}
+
+/// A frame is left by an exception. `offset` is where in its code, in bytes.
+#[inline(always)]
+pub(crate) unsafe fn unwind(
+    object: Ptr,
+    frame: Ptr,
+    offset: i64,
+    details: impl FnOnce(*mut Code) -> Details,
+) -> Outcome {
+    let was_never_entered = || codes::was_never_entered(object, offset);
+    leave(object, frame, null_mut(), was_never_entered, details)
+}
+
+#[inline(always)]
+unsafe fn leave(
+    object: Ptr,
+    frame: Ptr,
+    value: Ptr,
+    was_never_entered: impl FnOnce() -> bool,
+    details: impl FnOnce(*mut Code) -> Details,
+) -> Outcome {
     let live = LIVE.get();
     if (*live).filtered && codes::wanted(object).is_none() {
         return Outcome::Unwanted;
     }
     let stack = stacks::current(frame, null_mut());
-    if (*stack).depth == 0 {
-        // It was entered before the session and not announced.
+    if !(*stack).leave(object, was_never_entered, &mut (*live).dropped) {
         return Outcome::Told;
     }
-    (*stack).depth -= 1;
     (*live).returns += 1;
     if FUNCTION_RETURN.is_raised() {
         tell_return(object, value, details);

@@ -11,7 +11,7 @@ use core::ptr::null_mut;
 use pystap_agent_protocol::Refused;
 
 use crate::codes::Code;
-use crate::emit::{Details, Outcome, entry, exit};
+use crate::emit::{Details, Outcome, entry, exit, unwind};
 use crate::gil::Guarded;
 use crate::marks::{EXCEPTION, SUSPENSION};
 use crate::python::{Method, Owned, Ptr, api, number};
@@ -210,6 +210,11 @@ unsafe fn returned(arguments: *const Ptr, count: isize) -> Ptr {
     }
 }
 
+/// Where the frame is, in bytes.
+unsafe fn position(arguments: *const Ptr, _: isize) -> i64 {
+    number(*arguments.add(1), -1)
+}
+
 unsafe fn no_value(_: *const Ptr, _: isize) -> Ptr {
     null_mut()
 }
@@ -225,4 +230,11 @@ callback!(on_resume, entry, offset, SUSPENSION, disable);
 callback!(on_throw, entry, offset, SUSPENSION, disable_global);
 callback!(on_return, exit, offset, 0, disable, returned);
 callback!(on_yield, exit, offset, SUSPENSION, disable, no_value);
-callback!(on_unwind, exit, offset, EXCEPTION, disable_global, no_value);
+callback!(
+    on_unwind,
+    unwind,
+    offset,
+    EXCEPTION,
+    disable_global,
+    position
+);

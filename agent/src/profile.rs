@@ -14,10 +14,10 @@ use core::ptr::null_mut;
 use pystap_agent_protocol::Refused;
 
 use crate::codes::{Code, RESUMABLE};
-use crate::emit::{Details, entry, exit};
+use crate::emit::{Details, entry, exit, unwind};
 use crate::gil::Guarded;
 use crate::marks::{EXCEPTION, SUSPENSION};
-use crate::python::{Owned, Ptr, ThreadState, TraceFunction, api, number, thread_states, version};
+use crate::python::{Owned, Ptr, ThreadState, TraceFunction, api, thread_states, version};
 use crate::session::{LIVE, refused};
 
 /// `PyTrace_CALL`, `PyTrace_RETURN` and `PyTrace_C_CALL`.
@@ -247,12 +247,16 @@ unsafe fn event(frame: Ptr, what: c_int, value: Ptr) {
                 0
             },
         });
+    } else if value.is_null() {
+        let offset = last_offset(frame);
+        unwind(code, frame, offset, |_| Details {
+            line: (api().PyFrame_GetLineNumber)(frame),
+            flags: EXCEPTION,
+        });
     } else {
         exit(code, frame, value, |code| Details {
             line: (api().PyFrame_GetLineNumber)(frame),
-            flags: if value.is_null() {
-                EXCEPTION
-            } else if is_suspended(code, frame) {
+            flags: if is_suspended(code, frame) {
                 SUSPENSION
             } else {
                 0
@@ -261,10 +265,15 @@ unsafe fn event(frame: Ptr, what: c_int, value: Ptr) {
     }
 }
 
+/// The offset of the last instruction in bytes.
+unsafe fn last_offset(frame: Ptr) -> i64 {
+    let frame = Owned::borrowed(frame);
+    frame.map_or(-1, |frame| frame.integer_attribute(c"f_lasti", -1))
+}
+
 /// The offset of the last instruction, and the opcodes and arguments from there on.
 unsafe fn position(code: *mut Code, frame: Ptr) -> (i64, Option<[u8; 4]>) {
-    let offset = Owned::borrowed(frame).and_then(|frame| frame.attribute(c"f_lasti"));
-    let offset = number(offset.map_or(null_mut(), |offset| offset.as_ptr()), -1);
+    let offset = last_offset(frame);
     let all: &[u8] = &(&(*code)).instructions;
     let instructions = usize::try_from(offset).ok().and_then(|at| {
         let end = at.checked_add(4)?;

@@ -301,6 +301,12 @@ impl Owned {
         Owned::take((api().PyLong_FromLong)(value))
     }
 
+    /// An attribute that is an integer, with `fallback` for anything else.
+    pub(crate) unsafe fn integer_attribute(&self, name: &CStr, fallback: c_longlong) -> c_longlong {
+        let value = self.attribute(name);
+        number(value.as_ref().map_or(null_mut(), Owned::as_ptr), fallback)
+    }
+
     /// An attribute. Only for objects of the interpreter's own types, where that runs no code of the program.
     pub(crate) unsafe fn attribute(&self, name: &CStr) -> Option<Owned> {
         Owned::take((api().PyObject_GetAttrString)(self.0, name.as_ptr()))

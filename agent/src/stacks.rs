@@ -1,4 +1,4 @@
-//! The stacks that frames are on: one for each thread, and one for each greenlet besides. Knows of each how many told
+//! The stacks that frames are on: one for each thread, and one for each greenlet besides. Knows of each which told
 //! frames are on it, so that no return is told whose entry was not, and announces the frames that are already there when a
 //! stack is first seen.
 //!
@@ -21,8 +21,52 @@ use crate::{contexts, emit, thread};
 
 /// A stack.
 pub(crate) struct Stack {
-    /// Frames on it whose entries were told.
-    pub(crate) depth: u64,
+    /// The code objects of the frames on it whose entries were told, the innermost last; only compared.
+    frames: Vec<Ptr>,
+}
+
+impl Stack {
+    /// A frame's entry is told.
+    #[inline(always)]
+    pub(crate) fn enter(&mut self, code: Ptr) {
+        self.frames.push(code);
+    }
+
+    /// Whether the return of a frame is to be told: when its entry was. `was_never_entered` is asked when the innermost
+    /// frame is another one; if it cannot say, frames whose returns the interpreter has not told are given up for that
+    /// which returns. `lost` is told how many.
+    #[inline(always)]
+    pub(crate) fn leave(
+        &mut self,
+        code: Ptr,
+        was_never_entered: impl FnOnce() -> bool,
+        lost: &mut u64,
+    ) -> bool {
+        if self.frames.last() == Some(&code) {
+            self.frames.pop();
+            return true;
+        }
+        self.find(code, was_never_entered, lost)
+    }
+
+    /// A generator that a signal ends before it goes on, and one that was not announced, are on no stack of ours.
+    #[cold]
+    fn find(
+        &mut self,
+        code: Ptr,
+        was_never_entered: impl FnOnce() -> bool,
+        lost: &mut u64,
+    ) -> bool {
+        let Some(at) = self.frames.iter().rposition(|other| *other == code) else {
+            return false;
+        };
+        if was_never_entered() {
+            return false;
+        }
+        *lost += (self.frames.len() - at - 1) as u64;
+        self.frames.truncate(at);
+        true
+    }
 }
 
 struct Stacks {
@@ -98,8 +142,9 @@ unsafe fn switch(greenlet: Ptr, frame: Ptr, entering: Ptr) -> *mut Stack {
         let stack = (*stacks)
             .free
             .pop()
-            .unwrap_or_else(|| Box::into_raw(Box::new(Stack { depth: 0 })));
-        (*stack).depth = 0;
+            .unwrap_or_else(|| Box::into_raw(Box::new(Stack { frames: Vec::new() })));
+        let frames = &mut (*stack).frames;
+        frames.clear();
         (*all).insert(key, stack);
         stack
     });
@@ -132,7 +177,7 @@ unsafe fn announce(stack: *mut Stack, frame: Ptr, entering: Ptr) {
     }
     for (code, line) in codes.iter().rev() {
         if emit::announced(code.as_ptr(), *line) {
-            (*stack).depth += 1;
+            (*stack).enter(code.as_ptr());
         }
     }
 }

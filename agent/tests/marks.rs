@@ -508,3 +508,53 @@ thread.start(); begun.wait()
         assert_eq!(events, expected, "{name}");
     }
 }
+
+#[test]
+fn frames_that_a_signal_ends_before_they_begin_are_balanced() {
+    for (at, interpreter) in interpreters::all().iter().enumerate() {
+        let name = interpreter.name();
+        let mut process = Program::start(interpreter);
+        process.run(
+            "
+import ctypes, sys
+if sys.version_info >= (3, 10):
+    interrupt = ctypes.pythonapi.PyErr_SetInterruptEx
+else:
+    interrupt = lambda _, function=ctypes.pythonapi.PyErr_SetInterrupt: function()
+def entered(_): pass
+def suspended():
+    yield 1
+    yield 2
+def interrupted(function):
+    # Nothing but C code comes between the signal and the function.
+    try: list(map(function, map(interrupt, [2])))
+    except KeyboardInterrupt: pass
+def outer():
+    for _ in range(10): interrupted(entered)
+    for _ in range(10):
+        generator = suspended()
+        next(generator)
+        interrupted(generator.send)
+",
+        );
+        let probes = Probes::at(
+            &process.directory.path().join("agent.so"),
+            &format!("interrupted{at}"),
+        );
+        let pystap = process.attach();
+        pystap.start(functions("workload.py"));
+        process.run("outer(); outer()");
+        let stopped = pystap.stop();
+        let events = probes.events();
+        balanced(&events, &name);
+        assert_eq!(stopped.entries, stopped.returns, "{name}");
+        let of = |function: &str| {
+            events
+                .iter()
+                .filter(|event| event.of("name") == function)
+                .count()
+        };
+        assert_eq!((of("outer"), of("interrupted")), (4, 80), "{name}");
+        assert_eq!(process.end(), Some(0), "{name}");
+    }
+}

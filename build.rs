@@ -6,6 +6,7 @@ use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=agent/Cargo.toml");
+    println!("cargo::rerun-if-changed=agent/build.rs");
     println!("cargo::rerun-if-changed=agent/src");
     println!("cargo::rerun-if-changed=agent/protocol");
     println!("cargo::rerun-if-changed=Cargo.lock");

@@ -27,3 +27,36 @@ pub(super) fn build_id() -> &'static str {
             .unwrap_or_else(|| "unknown".to_owned())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::agent::{COLLECTIONS, FUNCTIONS, PROVIDER};
+
+    #[test]
+    fn every_mark_has_one_site_and_a_semaphore_that_only_one_writable_mapping_holds() {
+        let image = image();
+        for mark in FUNCTIONS.iter().chain(&COLLECTIONS) {
+            let mark = image.mark(PROVIDER, mark).expect("it is there");
+            assert_eq!(mark.sites.len(), 1);
+            assert!(
+                mark.sites[0]
+                    .semaphore
+                    .is_some_and(|it| it.file_offset.is_some())
+            );
+        }
+        assert!(image.build_id.is_some());
+        // The kernel knows a semaphore by its place in the file and raises it in the first writable mapping of that page.
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(NAME);
+        std::fs::write(&path, LIBRARY).expect("written");
+        let output = Command::new("readelf").arg("-lW").arg(&path).output();
+        let text = String::from_utf8(output.expect("readelf runs").stdout).expect("text");
+        let writable = text
+            .lines()
+            .filter(|line| line.trim_start().starts_with("LOAD") && line.contains(" RW "));
+        assert_eq!(writable.count(), 1, "{text}");
+    }
+}

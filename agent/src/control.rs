@@ -237,6 +237,7 @@ unsafe fn close(control: &mut Control) {
 }
 
 unsafe extern "C" fn body(_: *mut c_void) -> *mut c_void {
+    thread::begin();
     let control = &mut *CONTROL.get();
     if let Some((name, patience)) = control.join.take()
         && join(control, &name, patience).is_err()

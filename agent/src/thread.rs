@@ -4,6 +4,9 @@ use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use alloc::format;
+
+use rustix::fs::Access;
 use rustix::thread::futex;
 
 use crate::libc;
@@ -45,11 +48,35 @@ impl Native {
         }
     }
 
-    /// Waits for its end.
+    /// Waits for its end, until the kernel counts it no longer: the C library says a little earlier that a thread is
+    /// over, and who counts threads then (an interpreter that warns of forks with several) would find one too many.
     pub(crate) fn join(self) {
         // SAFETY: it was never joined, for that takes it.
         unsafe { libc::pthread_join(self.0, null_mut()) };
+        let number = NUMBER.swap(0, Ordering::SeqCst);
+        if number == 0 {
+            return;
+        }
+        let place = format!("/proc/self/task/{number}");
+        for _ in 0..MOMENTS {
+            if rustix::fs::access(place.as_str(), Access::EXISTS).is_err() {
+                return;
+            }
+            rustix::thread::sched_yield();
+        }
     }
+}
+
+/// How often a thread that is over is looked for.
+const MOMENTS: usize = 10_000;
+
+/// The thread that runs, by the kernel's number.
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// Called first in a new thread.
+pub(crate) fn begin() {
+    let number = rustix::thread::gettid().as_raw_nonzero().get();
+    NUMBER.store(number.unsigned_abs(), Ordering::SeqCst);
 }
 
 /// What tells threads apart that exist at the same time: the thread pointer. Half a nanosecond, where a call of

@@ -426,9 +426,15 @@ fn in_memory(pid: u32, view: View) -> Result<Placement, String> {
     );
     (&held).write_all(embedded::LIBRARY).map_err(words)?;
     let path = descriptor(&held);
+    let inode = held.metadata().map_err(words)?.ino();
+    // A script that cannot be opened is an error in the target's own code.
+    let there = format!("/proc/{pid}/root{}", path.display());
+    if !fs::metadata(there).is_ok_and(|it| it.ino() == inode) {
+        return Err("the target sees no /proc, or another one".to_owned());
+    }
     Ok(Placement {
         view,
-        inode: held.metadata().map_err(words)?.ino(),
+        inode,
         library: path.clone(),
         reach: path,
         held,

@@ -295,7 +295,7 @@ fn sums_of_the_kernel_are_shown_like_others() {
     let lines = drawn(&mut state, 100, 24);
     assert_eq!(
         lines[0],
-        "gc 5.0%  lost 0  2 s  3 processes  1 functions  nova"
+        "gc 5.0%  lost 0  2 s  3 processes  1 function  nova"
     );
     assert_eq!(
         lines[2],

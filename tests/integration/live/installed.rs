@@ -116,15 +116,18 @@ fn where_nothing_can_be_written_or_run_the_library_goes_another_way() {
         let program = programs.join("counts.py");
         std::fs::copy(file("tests/programs/counts.py"), &program).expect("copied");
         let tree = tree.display();
-        for options in ["noexec", "ro", "size=4k"] {
+        let started = |options: &str, before: &str| {
             let script = format!(
-                "for place in tmp var/tmp dev/shm run var/lib; do [ ! -d {tree}/$place ] || \
+                "{before} for place in tmp var/tmp dev/shm run var/lib; do [ ! -d {tree}/$place ] || \
                  mount -t tmpfs -o {options} tmpfs {tree}/$place || exit 1; done; \
                  exec chroot {tree} /usr/bin/python3.14 /pystap/programs/counts.py 0.01"
             );
             let mut command = Command::new("unshare");
             command.args(["--mount", "sh", "-c", &script]);
-            let mut service = Service::of(command);
+            Service::of(command)
+        };
+        for options in ["noexec", "ro", "size=4k"] {
+            let mut service = started(options, &format!("mount -t proc proc {tree}/proc;"));
             let tracing = Tracing::start(&["-p", &service.pid()]).live();
             tracing.wait_for_output(3000);
             tracing.signal(Signal::INT);
@@ -134,6 +137,15 @@ fn where_nothing_can_be_written_or_run_the_library_goes_another_way() {
             assert!(seen, "{options}: {ticks:?} {:#?}", traced.said);
             service.end();
         }
+        // A process that cannot reach our memory either is left as it is.
+        let mut service = started("ro", &format!("umount {tree}/proc 2>/dev/null;"));
+        let refused = run(&mut command(["trace", "-p", &service.pid()]));
+        assert!(
+            refused.stderr.contains("memory: the target sees no /proc"),
+            "{refused:?}"
+        );
+        assert_ne!(refused.code, 0);
+        service.end();
         std::fs::remove_dir_all(&programs).expect("removed");
     });
 }

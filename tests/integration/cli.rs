@@ -48,7 +48,7 @@ fn a_process_that_does_not_exist_is_named() {
     fails(
         &["trace", "-p", "4194399"],
         4,
-        &["no process 4194399", "pgrep"],
+        &["no process 4194399", "`pystap ps`"],
     );
     fails(&["marks", "-p", "4194399"], 4, &["no process 4194399"]);
 }

@@ -36,6 +36,12 @@ pub struct Function {
 }
 
 impl Function {
+    /// Whether nothing was seen of it but calls that were taken back: it made a generator that nobody ran.
+    pub fn never_ran(&self) -> bool {
+        let counted = self.calls | self.unmatched | self.timed;
+        counted | self.self_ns | self.cumulative_ns == 0
+    }
+
     fn new(pid: u32, place: &Arc<Place>) -> Function {
         Function {
             pid,

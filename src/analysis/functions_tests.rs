@@ -110,6 +110,13 @@ fn a_live_table_takes_back_the_calls_that_turn_out_to_be_creations() {
 }
 
 #[test]
+fn a_function_of_which_only_creations_were_seen_never_ran() {
+    let (functions, _) = fed(FROM_3_15, script("0 E a  10 E gen  60 R a"));
+    let never: Vec<_> = functions.rows().iter().map(Function::never_ran).collect();
+    assert_eq!(never, [false, true]);
+}
+
+#[test]
 fn a_second_reading_knows_creations_from_the_start() {
     // The creator never returns while its generator runs, so that only the end tells what the first call was.
     let words =

@@ -81,7 +81,7 @@ pub struct Account {
 /// Brings rows into the order of a column, the largest first, names ascending; the other way round when `reversed`.
 /// Rows that are equal there come by own time and then by name, so that a table does not flicker.
 ///
-/// Answers the positions of the rows in that order, those that `keep` leaves.
+/// Answers the positions of the rows in that order, those that `keep` leaves and that ever ran.
 pub fn order(
     rows: &[Function],
     column: Column,
@@ -102,7 +102,7 @@ pub fn order(
     let mut order: Vec<(Option<u64>, usize, &Function)> = rows
         .iter()
         .enumerate()
-        .filter(|(_, row)| keep(row))
+        .filter(|(_, row)| !row.never_ran() && keep(row))
         .map(|(index, row)| (number(row), index, row))
         .collect();
     order.sort_by(|(a_number, _, a), (b_number, _, b)| {

@@ -15,6 +15,7 @@ use super::{
     AgentError, COLLECTIONS, FUNCTIONS, PROVIDER, Wanted, embedded, environment, gdb, socket,
 };
 use crate::elf::Image;
+use crate::engine::Children;
 use crate::engine::uprobes::Probed;
 use crate::python::Interpreter;
 
@@ -146,6 +147,11 @@ impl Agents {
             (loaded.path.clone(), probed)
         });
         placed.chain(loaded).collect()
+    }
+
+    /// Has this told of every process whose agent comes by itself, before its first call.
+    pub fn tell_of_children(&self, children: Arc<dyn Children>) {
+        self.control.tell_of_children(children);
     }
 
     /// The variables that a launched command needs.

@@ -16,6 +16,7 @@ use rustix::net::{SocketFlags, accept_with};
 
 use super::socket;
 use super::{AgentError, Wanted};
+use crate::engine::Children;
 
 /// How long agents may take to give their account at the end.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -64,6 +65,7 @@ pub struct Account {
 enum Order {
     Listen(Listener),
     Agent(u32, OwnedFd),
+    Children(Arc<dyn Children>),
     Stop(Sender<Account>),
 }
 
@@ -96,6 +98,7 @@ impl Control {
             wake: Arc::clone(&wake),
             outcomes: sender,
             listeners: Vec::new(),
+            children: None,
             agents: HashMap::new(),
             next: 0,
             account: Account::default(),
@@ -116,6 +119,11 @@ impl Control {
     /// Starts the agent at the other end of a connection to a process.
     pub(super) fn start(&self, pid: u32, connection: OwnedFd) {
         self.tell(Order::Agent(pid, connection));
+    }
+
+    /// Has this told of every process that joins, before that is told to begin.
+    pub(super) fn tell_of_children(&self, children: Arc<dyn Children>) {
+        self.tell(Order::Children(children));
     }
 
     /// What became of processes, in the order in which it is known.
@@ -172,6 +180,7 @@ struct Talk {
     wake: Arc<OwnedFd>,
     outcomes: Sender<Outcome>,
     listeners: Vec<Listener>,
+    children: Option<Arc<dyn Children>>,
     agents: HashMap<u64, Agent>,
     next: u64,
     account: Account,
@@ -183,6 +192,7 @@ impl Talk {
             match self.orders.try_recv() {
                 Ok(Order::Listen(listener)) => self.listeners.push(listener),
                 Ok(Order::Agent(pid, socket)) => self.add(pid, socket, false),
+                Ok(Order::Children(children)) => self.children = Some(children),
                 Ok(Order::Stop(answer)) => {
                     self.farewell();
                     let _ = answer.send(self.account);
@@ -372,6 +382,10 @@ impl Talk {
         if start.events.is_empty() {
             // Its own marks do all of it.
             return None;
+        }
+        // It waits for us, so now is the time to make sure of it.
+        if let Some(children) = self.children.as_ref().filter(|_| agent.by_itself) {
+            children.keep(pid);
         }
         match sent(&agent.socket, &ToAgent::Start(start)) {
             Ok(()) => {

@@ -7,6 +7,7 @@ use super::Failure;
 use super::session::Stops;
 use crate::agent::{AgentError, Agents, Way, remarks};
 use crate::console::Console;
+use crate::engine::Running;
 use crate::plan::TracePlan;
 use crate::target::Process;
 
@@ -46,6 +47,13 @@ impl SessionAgents {
             joined: false,
             ended: false,
         }))
+    }
+
+    /// Has the engine, if it wants that, told of every process whose agent comes by itself.
+    pub(super) fn tell(&self, engine: &dyn Running) {
+        if let Some(children) = engine.children() {
+            self.agents.tell_of_children(children);
+        }
     }
 
     /// The variables for the command that is launched.

@@ -349,6 +349,9 @@ fn trace(
     let starting = console.spinner("arming the probes");
     let measures = ready.measures();
     let running = ready.start(plan, start(arguments, plan, targets))?;
+    if let Some(agents) = &agents {
+        agents.tell(running.as_ref());
+    }
     if let Some(launched) = &launched {
         opening.targets.push(SessionTarget {
             pid: launched.pid(),

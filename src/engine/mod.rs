@@ -123,6 +123,12 @@ pub enum Wish {
     Anew,
 }
 
+/// Keeps the children of traced processes traced; shared with whoever hears of a child before the engine does.
+pub trait Children: std::fmt::Debug + Send + Sync {
+    /// There is this child. When this returns, whatever the child becomes is traced.
+    fn keep(&self, pid: u32);
+}
+
 /// A running engine.
 pub trait Running {
     /// Where its messages come from.
@@ -133,6 +139,11 @@ pub trait Running {
     /// # Errors
     /// When the engine does not take it.
     fn add_target(&mut self, pid: u32) -> anyhow::Result<()>;
+
+    /// Where it wants to be told of children. Engines that see to them by themselves have nothing here.
+    fn children(&self) -> Option<Arc<dyn Children>> {
+        None
+    }
 
     /// Wants something of the sums in the kernel. Engines that hold none have nothing to do.
     fn wish(&mut self, _wish: Wish) {}

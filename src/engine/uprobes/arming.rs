@@ -1,17 +1,32 @@
-//! Making tasks run into the probes: a counter for each thread, event and processor, whose children inherit it.
+//! Making tasks run into the probes: a counter for each thread and processor, whose children inherit it.
+//!
+//! # Counters that are exchanged
+//!
+//! The kernel puts breakpoints into a process when some counter was *made for* one of its tasks. And it lets two tasks
+//! exchange their counters when they take turns on a processor and one has inherited all that the other has, without a
+//! word of that in the counters. So a child can have counters that were made for its brother, or for a thread of its own.
+//! When that one ends, nothing is left that was made for the child: the breakpoints are taken out as they are hit, and what
+//! it maps from then on, a program that it becomes included, gets none. (Seen with Linux 6.18 and 7.2: one of three
+//! children that had threads and became another program was lost.)
+//!
+//! So every process has counters of ours alone, which outlive any exchange: targets have those that they were armed with,
+//! and each child gets one that was made for it, which is never enabled ([`Descendants`]). Until that is there, nothing must
+//! be exchanged between brothers, nor with the parent: a task with a counter that a child does not inherit has more than
+//! the child has ([`perf::keep_apart`]).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::perf::{self, Counter, Inherit};
 use super::{UprobesError, paranoid};
+use crate::engine::Children;
 
 /// How processes are armed in this session.
 #[derive(Debug)]
@@ -32,7 +47,8 @@ impl Arming {
     /// # Errors
     /// [`UprobesError::Arm`]; with the reason `ESRCH` when the process is gone.
     pub(super) fn arm(&self, pid: u32) -> Result<Armed, UprobesError> {
-        each_thread(pid, |thread| self.thread(thread)).map_err(|reason| explained(pid, reason))
+        each_thread(pid, self.inherit, |thread| self.thread(thread))
+            .map_err(|reason| explained(pid, reason))
     }
 
     fn thread(&self, task: u32) -> io::Result<Vec<OwnedFd>> {
@@ -60,6 +76,56 @@ impl Arming {
     }
 }
 
+/// The children of targets, with what is made for each.
+#[derive(Debug)]
+pub(super) struct Descendants {
+    /// Number of the tracepoint.
+    tracepoint: u64,
+    counters: Mutex<HashMap<u32, Vec<OwnedFd>>>,
+}
+
+impl Descendants {
+    pub(super) fn new(tracepoint: u64) -> Descendants {
+        Descendants {
+            tracepoint,
+            counters: Mutex::default(),
+        }
+    }
+
+    /// It is no more.
+    pub(super) fn ended(&self, pid: u32) {
+        self.counters().remove(&pid);
+    }
+
+    /// Nothing is kept any longer.
+    pub(super) fn clear(&self) {
+        self.counters().clear();
+    }
+
+    fn counters(&self) -> MutexGuard<'_, HashMap<u32, Vec<OwnedFd>>> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Children for Descendants {
+    fn keep(&self, pid: u32) {
+        let mut counters = self.counters();
+        if counters.contains_key(&pid) {
+            return;
+        }
+        let own = Counter {
+            tracepoint: self.tracepoint,
+            task: pid,
+            processor: None,
+            inherit: Inherit::Nothing,
+            life: false,
+        };
+        // One that has ended, or for which there are no descriptors, has what it inherited.
+        let made = [own.open(), perf::keep_apart(pid)];
+        counters.insert(pid, made.into_iter().flatten().collect());
+    }
+}
+
 /// The counters of a process. They live as long as this.
 #[derive(Debug, Default)]
 pub(super) struct Armed {
@@ -69,12 +135,14 @@ pub(super) struct Armed {
     pub(super) late: Vec<(u32, Vec<u64>)>,
 }
 
-/// Makes counters for each thread of a process, those included that begin meanwhile.
+/// Makes counters for each thread of a process, those included that begin meanwhile. Where the processes that it makes
+/// inherit them, theirs are kept apart.
 ///
 /// # Errors
 /// `ESRCH` when the process is gone, and whatever goes wrong with a thread other than its end.
 pub(super) fn each_thread(
     pid: u32,
+    inherit: Inherit,
     mut arm: impl FnMut(u32) -> io::Result<Vec<OwnedFd>>,
 ) -> io::Result<Armed> {
     let gone = || io::Error::from(Errno::SRCH);
@@ -86,8 +154,13 @@ pub(super) fn each_thread(
             if !seen.insert(thread) {
                 continue;
             }
-            match arm(thread) {
-                Ok(counters) => {
+            let apart = || match inherit {
+                Inherit::Processes => perf::keep_apart(thread).map(Some),
+                Inherit::Threads | Inherit::Nothing => Ok(None),
+            };
+            match apart().and_then(|apart| Ok((apart, arm(thread)?))) {
+                Ok((apart, counters)) => {
+                    armed.counters.extend(apart);
                     if round > 0 {
                         let ids: io::Result<_> = counters
                             .iter()

@@ -105,7 +105,7 @@ impl LineSemaphores {
     /// [`UprobesError::Arm`].
     pub fn raise(&mut self, pid: u32) -> Result<(), UprobesError> {
         let (tracepoint, inherit) = (self.tracepoint, self.inherit);
-        let counters = arming::each_thread(pid, |thread| {
+        let counters = arming::each_thread(pid, inherit, |thread| {
             Ok(vec![counter(tracepoint, thread, inherit)?])
         });
         let counters = counters.map_err(|reason| arming::explained(pid, reason))?;

@@ -29,6 +29,8 @@ const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
 /// Which children of a task are counted with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Inherit {
+    /// None.
+    Nothing,
     /// Its threads only.
     Threads,
     /// Its threads and the processes it makes.
@@ -60,10 +62,8 @@ impl Counter {
         let mut attributes = attributes(bindings::PERF_TYPE_TRACEPOINT, self.tracepoint);
         attributes.sample_period = 1;
         attributes.set_disabled(1);
-        attributes.set_inherit(1);
-        if self.inherit == Inherit::Threads {
-            attributes.set_inherit_thread(1);
-        }
+        attributes.set_inherit((self.inherit != Inherit::Nothing).into());
+        attributes.set_inherit_thread((self.inherit == Inherit::Threads).into());
         if self.life {
             attributes.set_task(1);
             attributes.set_comm(1);
@@ -93,6 +93,29 @@ impl Counter {
         attributes.set_inherit_thread(0);
         open(&mut attributes, task, processor)
     }
+}
+
+/// Has the processes that a task makes keep their counters to themselves: a counter that counts nothing and is inherited
+/// by threads only, see `arming.rs`.
+///
+/// # Errors
+/// As [`Counter::open`].
+pub(super) fn keep_apart(task: u32) -> io::Result<OwnedFd> {
+    let mut attributes = attributes(
+        bindings::PERF_TYPE_SOFTWARE,
+        bindings::PERF_COUNT_SW_DUMMY.into(),
+    );
+    attributes.set_inherit(1);
+    attributes.set_inherit_thread(1);
+    let task = i32::try_from(task).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+    match open(&mut attributes, task, -1) {
+        Err(error) if error.raw_os_error() == Some(EINVAL) => {}
+        opened => return opened,
+    }
+    // Since Linux 5.13; before, only this task has it.
+    attributes.set_inherit(0);
+    attributes.set_inherit_thread(0);
+    open(&mut attributes, task, -1)
 }
 
 /// Lets the counter and those of its children, if there are any by now, make records.

@@ -14,14 +14,14 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::arming::{self, Arming};
+use super::arming::{self, Arming, Descendants};
 use super::decode::{Account, Decoder};
 use super::perf::{self, Inherit, Ring};
 use super::processes::{Change, Life, Processes};
 use super::tracefs::{Owner, Tracefs};
 use super::{EVENT, Plan, Probed, UprobesError, filter};
 use crate::engine::order::Order;
-use crate::engine::{Message, Outlet, Running};
+use crate::engine::{Children, Message, Outlet, Running};
 use crate::event::LossStage;
 use crate::script::Filters;
 
@@ -57,6 +57,7 @@ pub struct UprobesRunning {
     orders: Sender<Command>,
     wake: Arc<OwnedFd>,
     ended: Receiver<()>,
+    descendants: Option<Arc<Descendants>>,
 }
 
 /// What the collecting thread is told.
@@ -146,6 +147,7 @@ impl UprobesRunning {
         let (sender, messages) = unbounded();
         let (orders, commands) = unbounded();
         let (ended_sender, ended) = bounded(1);
+        let descendants = start.follow.then(|| Arc::new(Descendants::new(defined.id)));
         let mut collector = Collector {
             arming,
             offset: epoch_offset(),
@@ -157,6 +159,7 @@ impl UprobesRunning {
                 start.follow,
             ),
             counters: HashMap::new(),
+            descendants: descendants.clone(),
             outlet: Outlet::new(sender.clone()),
             lost: 0,
             throttled: false,
@@ -167,6 +170,7 @@ impl UprobesRunning {
             orders,
             wake: Arc::clone(&wake),
             ended,
+            descendants,
         };
         for (pid, probed) in &start.targets {
             collector.add(*pid, *probed)?;
@@ -199,6 +203,11 @@ impl Running for UprobesRunning {
         Ok(answered.recv().unwrap_or(Ok(()))?)
     }
 
+    fn children(&self) -> Option<Arc<dyn Children>> {
+        let descendants = Arc::clone(self.descendants.as_ref()?);
+        Some(descendants)
+    }
+
     fn stop(&mut self) {
         self.tell(Command::Stop);
     }
@@ -222,6 +231,8 @@ struct Collector {
     processes: Processes,
     /// The counters of each target.
     counters: HashMap<u32, Vec<OwnedFd>>,
+    /// Children, where they are traced.
+    descendants: Option<Arc<Descendants>>,
     outlet: Outlet,
     lost: u64,
     throttled: bool,
@@ -265,6 +276,9 @@ impl Collector {
             .filter_map(|counter| perf::lost(counter.as_fd()))
             .collect();
         self.counters.clear();
+        if let Some(descendants) = &self.descendants {
+            descendants.clear();
+        }
         self.collect(&mut buffer);
         self.give(u64::MAX);
         self.lost = self.lost.max(counted.iter().sum());
@@ -298,7 +312,9 @@ impl Collector {
             self.decoder.decode(buffer, self.offset, &mut events);
         }
         self.order.take(events);
-        self.lives.extend(self.decoder.lives());
+        let lives = self.decoder.lives();
+        self.keep(&lives);
+        self.lives.extend(lives);
         let Account {
             lost,
             unreadable,
@@ -313,6 +329,20 @@ impl Collector {
         }
         if throttled > 0 && !std::mem::replace(&mut self.throttled, true) {
             self.outlet.say(Message::Lost(LossStage::Kernel, 0));
+        }
+    }
+
+    /// Sees to children at once; to those of agents it may have been seen to already.
+    fn keep(&self, lives: &[Life]) {
+        let Some(descendants) = &self.descendants else {
+            return;
+        };
+        for Life { pid, change, .. } in lives {
+            match change {
+                Change::Forked { .. } => descendants.keep(*pid),
+                Change::Exited { .. } => descendants.ended(*pid),
+                _ => {}
+            }
         }
     }
 

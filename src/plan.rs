@@ -31,9 +31,6 @@ pub(crate) const KINDS: [(&str, &[&str]); 6] = [
     ("audit", &["audit"]),
 ];
 
-/// The marks of calls.
-const FUNCTIONS: [&str; 2] = ["function__entry", "function__return"];
-
 /// What is traced when nothing is said.
 const DEFAULT: [&str; 3] = ["call", "return", "gc"];
 
@@ -483,7 +480,8 @@ impl TracePlan {
                 .filter(|mark| {
                     wanted.contains(*mark)
                         && interpreter.image.mark(PROVIDER, mark).is_some()
-                        && !(FUNCTIONS.contains(mark) && self.agent_for(interpreter).functions)
+                        && !(agent::FUNCTIONS.contains(mark)
+                            && self.agent_for(interpreter).functions)
                 })
                 .map(|mark| (*mark).to_owned())
                 .collect();
@@ -529,9 +527,9 @@ impl TracePlan {
                 wanted.contains(mark) && interpreter.image.mark(PROVIDER, mark).is_none()
             })
         };
-        let functions = FUNCTIONS.iter().any(|mark| wanted.contains(mark));
+        let functions = !self.function_marks().is_empty();
         Lacking {
-            functions: functions && (always || lacks(&FUNCTIONS)),
+            functions: functions && (always || lacks(&agent::FUNCTIONS)),
             collections: lacks(&agent::COLLECTIONS),
         }
     }
@@ -545,6 +543,7 @@ impl TracePlan {
             wanted: Wanted {
                 filters: self.filters.clone(),
                 capture: self.wishes.capture,
+                marks: self.function_marks(),
                 follow: self.follow,
                 ..Wanted::default()
             },
@@ -642,7 +641,8 @@ impl TracePlan {
             let files = self.images.iter().filter(has);
             files.map(|image| image.interpreter.file).collect()
         };
-        agent.wanted.functions = agent.wanted.functions.take().map(|_| with(&FUNCTIONS));
+        let functions = agent.wanted.functions.take();
+        agent.wanted.functions = functions.map(|_| with(&agent.wanted.marks));
         let collections = agent.wanted.collections.take();
         agent.wanted.collections = collections.map(|_| with(&agent::COLLECTIONS));
         agent.libraries = vec![agent::expected_library(&agent.wanted)];
@@ -668,6 +668,13 @@ impl TracePlan {
                 ));
             }
         }
+    }
+
+    /// Which marks about functions are wanted.
+    fn function_marks(&self) -> Vec<&'static str> {
+        let wanted = self.wanted_marks();
+        let functions = agent::FUNCTIONS.into_iter();
+        functions.filter(|mark| wanted.contains(mark)).collect()
     }
 
     fn wanted_marks(&self) -> BTreeSet<&'static str> {

@@ -12,7 +12,7 @@ use super::placement::Placement;
 use super::remote::Remote;
 use super::way::Way;
 use super::{
-    AgentError, COLLECTIONS, FUNCTIONS, PROVIDER, Wanted, embedded, environment, gdb, socket,
+    AgentError, COLLECTIONS, CONTEXT, PROVIDER, Wanted, embedded, environment, gdb, socket,
 };
 use crate::elf::Image;
 use crate::engine::Children;
@@ -331,7 +331,8 @@ pub(super) fn probed(reach: &Path, inode: u64, image: Arc<Image>, wanted: &Wante
     let mut marks: Vec<String> = Vec::new();
     let mut add = |names: &[&str]| marks.extend(names.iter().map(|name| (*name).to_owned()));
     if wanted.functions.is_some() {
-        add(&FUNCTIONS);
+        add(&wanted.marks);
+        add(&[CONTEXT]);
     }
     if wanted.collections.is_some() {
         add(&COLLECTIONS);

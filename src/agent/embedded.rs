@@ -33,12 +33,12 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::agent::{COLLECTIONS, FUNCTIONS, PROVIDER};
+    use crate::agent::{COLLECTIONS, CONTEXT, FUNCTIONS, PROVIDER};
 
     #[test]
     fn every_mark_has_one_site_and_a_semaphore_that_only_one_writable_mapping_holds() {
         let image = image();
-        for mark in FUNCTIONS.iter().chain(&COLLECTIONS) {
+        for mark in FUNCTIONS.iter().chain(&COLLECTIONS).chain([&CONTEXT]) {
             let mark = image.mark(PROVIDER, mark).expect("it is there");
             assert_eq!(mark.sites.len(), 1);
             assert!(

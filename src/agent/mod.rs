@@ -40,8 +40,10 @@ use crate::script::Filters;
 /// The provider of the agent's marks.
 pub const PROVIDER: &str = "pystap";
 
-/// Names of its marks about functions, then about collections.
-pub const FUNCTIONS: [&str; 3] = ["function__entry", "function__return", "context__name"];
+/// Names of its marks about functions.
+pub const FUNCTIONS: [&str; 2] = ["function__entry", "function__return"];
+/// The mark that goes with them: what the context is called in which a function runs.
+pub const CONTEXT: &str = "context__name";
 /// The marks that stand for CPython's own about collections.
 pub const COLLECTIONS: [&str; 2] = ["gc__start", "gc__done"];
 
@@ -66,6 +68,8 @@ impl Capture {
 pub struct Wanted {
     /// Whether calls are wanted, and the interpreters whose own marks tell them.
     pub functions: Option<HashSet<FileId>>,
+    /// Which of [`FUNCTIONS`] are listened to.
+    pub marks: Vec<&'static str>,
     /// Whether collections are wanted, and the interpreters whose own marks tell them.
     pub collections: Option<HashSet<FileId>>,
     /// Which functions.

@@ -10,9 +10,10 @@
 //! children that had threads and became another program was lost.)
 //!
 //! So every process has counters of ours alone, which outlive any exchange: targets have those that they were armed with,
-//! and each child gets one that was made for it, which is never enabled ([`Descendants`]). Until that is there, nothing must
-//! be exchanged between brothers, nor with the parent: a task with a counter that a child does not inherit has more than
-//! the child has ([`perf::keep_apart`]).
+//! and each child gets one that was made for it, which is never enabled ([`Descendants`]). Between brothers, and with the
+//! parent, nothing is exchanged from the start: a task with a counter that a child does not inherit has more than the child
+//! has ([`perf::keep_apart`]). With its own threads a child can exchange until its counter is there, so births are watched
+//! for ([`super::births`]), and an agent waits for it.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
@@ -25,6 +26,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::perf::{self, Counter, Inherit};
+use super::processes::Change;
 use super::{UprobesError, paranoid};
 use crate::engine::Children;
 
@@ -76,7 +78,7 @@ impl Arming {
     }
 }
 
-/// The children of targets, with what is made for each.
+/// Targets and their children, with what is made for each child.
 #[derive(Debug)]
 pub(super) struct Descendants {
     /// Number of the tracepoint.
@@ -92,8 +94,26 @@ impl Descendants {
         }
     }
 
-    /// It is no more.
-    pub(super) fn ended(&self, pid: u32) {
+    /// A process that was armed itself.
+    pub(super) fn armed(&self, pid: u32) {
+        self.counters().insert(pid, Vec::new());
+    }
+
+    /// Takes note of what happened to some process.
+    pub(super) fn take(&self, pid: u32, change: &Change) {
+        match change {
+            Change::Forked { parent } => {
+                let is_ours = self.counters().contains_key(parent);
+                if is_ours {
+                    self.keep(pid);
+                }
+            }
+            Change::Exited { .. } => self.ended(pid),
+            _ => {}
+        }
+    }
+
+    fn ended(&self, pid: u32) {
         self.counters().remove(&pid);
     }
 

@@ -467,6 +467,25 @@ impl Decoder {
     }
 }
 
+/// What became of processes, from a ring that has nothing else; threads are left out.
+pub(super) fn changes(mut bytes: &[u8]) -> impl Iterator<Item = (u32, Change)> {
+    std::iter::from_fn(move || {
+        loop {
+            let size = u16_at(bytes, 6).map_or(0, usize::from);
+            let (record, rest) = bytes.split_at_checked(size).filter(|_| size >= HEADER)?;
+            bytes = rest;
+            let kind = u32_at(record, 0)?;
+            if matches!(
+                kind,
+                bindings::PERF_RECORD_FORK | bindings::PERF_RECORD_EXIT
+            ) && let Some(Some(change)) = change(kind, record, record.get(HEADER..)?)
+            {
+                return Some(change);
+            }
+        }
+    })
+}
+
 /// What happened to a process; `Some(None)` when it was a thread.
 fn change(kind: u32, record: &[u8], body: &[u8]) -> Option<Option<(u32, Change)>> {
     let (pid, second, third) = (u32_at(body, 0)?, u32_at(body, 4)?, u32_at(body, 8)?);

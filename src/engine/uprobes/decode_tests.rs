@@ -459,6 +459,14 @@ fn the_life_of_processes_is_told_and_that_of_threads_is_not() {
             (8, Change::Exited { parent: 10 }),
         ]
     );
+    let births: Vec<(u32, Change)> = changes(&bytes).collect();
+    assert_eq!(
+        births,
+        [
+            (20, Change::Forked { parent: 10 }),
+            (20, Change::Exited { parent: 10 })
+        ]
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! The doors are [`Plan::new`], which says what will be defined and what cannot be, and [`UprobesRunning`], which does it.
 
 mod arming;
+mod births;
 mod decode;
 mod fetch;
 mod filter;

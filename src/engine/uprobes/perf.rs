@@ -201,6 +201,15 @@ fn checked(result: i32) -> io::Result<()> {
     }
 }
 
+/// What a ring is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Records of counters that are redirected to it. Whoever waits for it is woken when a quarter of it is full.
+    Records,
+    /// Forks and exits of all tasks on its processor. Whoever waits for it is woken by each.
+    Births,
+}
+
 /// The ring of one processor.
 #[derive(Debug)]
 pub(super) struct Ring {
@@ -221,12 +230,16 @@ impl Ring {
     ///
     /// # Errors
     /// `EPERM` or `EACCES` without the privilege; `EPERM` from the mapping when it is more than may be locked.
-    pub(super) fn new(processor: u32, size: usize) -> io::Result<Ring> {
+    pub(super) fn new(processor: u32, size: usize, purpose: Purpose) -> io::Result<Ring> {
         let mut attributes = attributes(
             bindings::PERF_TYPE_SOFTWARE,
             bindings::PERF_COUNT_SW_DUMMY.into(),
         );
-        attributes.wakeup_watermark = u32::try_from(size / 4).unwrap_or(u32::MAX);
+        attributes.wakeup_watermark = match purpose {
+            Purpose::Records => u32::try_from(size / 4).unwrap_or(u32::MAX),
+            Purpose::Births => 1,
+        };
+        attributes.set_task((purpose == Purpose::Births).into());
         let processor =
             i32::try_from(processor).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         let owner = open(&mut attributes, -1, processor)?;
@@ -295,7 +308,7 @@ impl Ring {
 }
 
 impl AsFd for Ring {
-    /// Readable when a quarter of the ring is full.
+    /// Readable when there is enough in it, see [`Purpose`].
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.owner.as_fd()
     }

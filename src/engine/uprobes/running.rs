@@ -15,8 +15,9 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::arming::{self, Arming, Descendants};
+use super::births::Births;
 use super::decode::{Account, Decoder};
-use super::perf::{self, Inherit, Ring};
+use super::perf::{self, Inherit, Purpose, Ring};
 use super::processes::{Change, Life, Processes};
 use super::tracefs::{Owner, Tracefs};
 use super::{EVENT, Plan, Probed, UprobesError, filter};
@@ -128,6 +129,7 @@ impl UprobesRunning {
         let decoder =
             Decoder::new(&defined).ok_or_else(|| unread(io::Error::other("a field is missing")))?;
         let rings = rings(start.buffer)?;
+        let processors: Vec<u32> = rings.iter().map(|(processor, _)| *processor).collect();
         let arming = Arming {
             tracepoint: defined.id,
             filter: filter::expression(&start.filters),
@@ -148,6 +150,11 @@ impl UprobesRunning {
         let (orders, commands) = unbounded();
         let (ended_sender, ended) = bounded(1);
         let descendants = start.follow.then(|| Arc::new(Descendants::new(defined.id)));
+        let births = match &descendants {
+            Some(descendants) => Births::watch(&processors, Arc::clone(descendants)),
+            None => Ok(None),
+        };
+        let births = births.map_err(failed("births of processes cannot be watched for"))?;
         let mut collector = Collector {
             arming,
             offset: epoch_offset(),
@@ -178,6 +185,7 @@ impl UprobesRunning {
         let _ = sender.send(Message::Live);
         thread::spawn(move || {
             collector.run(&wake, &commands);
+            drop(births);
             drop(group);
             let _ = sender.send(Message::Ended { clean: true });
             let _ = ended_sender.send(());
@@ -297,6 +305,9 @@ impl Collector {
             Err(error) => return Err(error),
         };
         self.processes.add(pid, probed);
+        if let Some(descendants) = &self.descendants {
+            descendants.armed(pid);
+        }
         for (thread, counters) in &armed.late {
             self.decoder.families().add(*thread, counters);
         }
@@ -332,16 +343,11 @@ impl Collector {
         }
     }
 
-    /// Sees to children at once; to those of agents it may have been seen to already.
+    /// Sees to children. Mostly somebody has: births are watched for, but their rings are small.
     fn keep(&self, lives: &[Life]) {
-        let Some(descendants) = &self.descendants else {
-            return;
-        };
-        for Life { pid, change, .. } in lives {
-            match change {
-                Change::Forked { .. } => descendants.keep(*pid),
-                Change::Exited { .. } => descendants.ended(*pid),
-                _ => {}
+        if let Some(descendants) = &self.descendants {
+            for life in lives {
+                descendants.take(life.pid, &life.change);
             }
         }
     }
@@ -403,7 +409,9 @@ fn rings(buffer: Option<u32>) -> Result<Vec<(u32, Ring)>, UprobesError> {
     loop {
         let rings: Result<Vec<(u32, Ring)>, io::Error> = processors
             .iter()
-            .map(|processor| Ring::new(*processor, size).map(|ring| (*processor, ring)))
+            .map(|processor| {
+                Ring::new(*processor, size, Purpose::Records).map(|ring| (*processor, ring))
+            })
             .collect();
         match rings {
             Ok(rings) => return Ok(rings),
@@ -414,7 +422,7 @@ fn rings(buffer: Option<u32>) -> Result<Vec<(u32, Ring)>, UprobesError> {
 }
 
 /// Whether a ring was refused for its size.
-fn is_limit(reason: &io::Error) -> bool {
+pub(super) fn is_limit(reason: &io::Error) -> bool {
     let errno = reason.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::PERM | Errno::NOMEM))
 }

@@ -550,6 +550,30 @@ fn children_of_python_3_11_are_followed_through_fork_and_exec() {
     });
 }
 
+/// What a child does in its first moments can be missed (README, "Limits"), what it becomes cannot.
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn what_children_with_threads_of_their_own_become_is_seen() {
+    leaves_nothing(|| {
+        let program = file("tests/programs/brothers.py");
+        for _ in 0..5 {
+            let traced = trace_3_11(&program, &["--events", "call,return"]);
+            let execed = traced.processes(ProcessChange::Exec);
+            assert_eq!(execed.len(), 3, "{:#?}", traced.said);
+            for pid in execed {
+                let events = traced.events.iter().filter(|event| event.pid == pid);
+                let after = events.skip_while(|event| {
+                    !matches!(&event.what, What::Process { change, .. } if *change == ProcessChange::Exec)
+                });
+                let work = after.filter(|event| {
+                    matches!(&event.what, What::Call { place, .. } if place.function.text == "work")
+                });
+                assert_eq!(work.count(), 10);
+            }
+        }
+    });
+}
+
 /// A user without privileges.
 fn as_nobody(arguments: &[&str]) -> crate::command::Ended {
     let mut setpriv = Command::new("setpriv");

@@ -1,0 +1,84 @@
+//! A thread that waits for the children of targets and sees to each within a fraction of a millisecond, whatever the thread
+//! that collects records has to do. Why there is need of it is said in `arming.rs`.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+use super::arming::Descendants;
+use super::decode;
+use super::perf::{Purpose, Ring};
+use super::running::is_limit;
+
+/// Bytes of a ring: some 250 births. Those for which there is no room are seen a little later, by the collector.
+const SIZE: usize = 16 << 10;
+
+/// The thread, which ends with this.
+#[derive(Debug)]
+pub(super) struct Births {
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Births {
+    /// Begins to watch on these processors. `None` when no more memory may be locked for rings.
+    ///
+    /// # Errors
+    /// What the system says otherwise.
+    pub(super) fn watch(
+        processors: &[u32],
+        descendants: Arc<Descendants>,
+    ) -> io::Result<Option<Births>> {
+        let rings: io::Result<Vec<Ring>> = processors
+            .iter()
+            .map(|processor| Ring::new(*processor, SIZE, Purpose::Births))
+            .collect();
+        let mut rings = match rings {
+            Ok(rings) => rings,
+            Err(error) if is_limit(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut bytes = Vec::new();
+            while wait(&rings, &stopped) {
+                for ring in &mut rings {
+                    bytes.clear();
+                    ring.drain(&mut bytes);
+                    for (pid, change) in decode::changes(&bytes) {
+                        descendants.take(pid, &change);
+                    }
+                }
+            }
+        });
+        Ok(Some(Births {
+            stop,
+            thread: Some(thread),
+        }))
+    }
+}
+
+/// Waits for the next birth; false when there is nothing to wait for any longer.
+fn wait(rings: &[Ring], stop: &OwnedFd) -> bool {
+    let mut files = vec![PollFd::new(stop, PollFlags::IN)];
+    files.extend(
+        rings
+            .iter()
+            .map(|ring| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN)),
+    );
+    let _ = poll(&mut files, None);
+    files.first().is_some_and(|stop| stop.revents().is_empty())
+}
+
+impl Drop for Births {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -306,6 +306,9 @@ pub struct Report {
     /// One row a function and process
     #[arg(long)]
     pub by_process: bool,
+    /// Rows of their own for the kinds of greenlets and asyncio tasks (with the agent)
+    #[arg(long, conflicts_with_all = ["gc", "stats"])]
+    pub by_context: bool,
     /// The table as `pystap top` shows it, to sort and filter at will
     #[arg(short, long, conflicts_with_all = ["gc", "stats", "json"])]
     pub browse: bool,
@@ -328,6 +331,9 @@ pub struct Export {
     /// Leave out of a flame graph what takes less than so many percent of the time
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent, default_value = "0.01")]
     pub min_width: f64,
+    /// Put the kind of greenlet or asyncio task below its stacks (folded and flamegraph, with the agent)
+    #[arg(long)]
+    pub by_context: bool,
 }
 
 /// What a recording can be made into.
@@ -437,6 +443,9 @@ pub struct Top {
     /// One row a function and process (with --batch or --json)
     #[arg(long)]
     pub by_process: bool,
+    /// Rows of their own for the kinds of greenlets and asyncio tasks (with the agent); adds up in pystap and not in the kernel
+    #[arg(long)]
+    pub by_context: bool,
     /// A table is one line of JSON
     #[arg(long)]
     pub json: bool,

@@ -1,8 +1,11 @@
 //! Hot functions: what each function of each process cost so far. Grows with the number of functions, not of events.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use super::contexts::Contexts;
 use super::histogram::Histogram;
 use super::keys::{FunctionKey, KeyBuilder};
 use super::pairing::{Left, Pairing, Step};
@@ -15,6 +18,8 @@ pub struct Function {
     pub pid: u32,
     /// How many processes are in this row.
     pub processes: u32,
+    /// What its greenlets or tasks are; `None` outside of them, and where they are not told apart.
+    pub context: Option<Arc<str>>,
     /// File and name.
     pub place: Arc<Place>,
     /// The first line at which it was entered: where it begins, for all but resumed generators.
@@ -46,6 +51,7 @@ impl Function {
         Function {
             pid,
             processes: 1,
+            context: None,
             place: Arc::clone(place),
             line: i32::MAX,
             calls: 0,
@@ -94,6 +100,8 @@ impl Function {
 pub struct Functions {
     rows: Vec<Function>,
     index: HashMap<(u32, u64), usize, KeyBuilder>,
+    /// The contexts, where they have rows of their own.
+    contexts: Option<Contexts>,
 }
 
 impl Functions {
@@ -102,10 +110,30 @@ impl Functions {
         Functions::default()
     }
 
+    /// A table without rows, with a row for each kind of greenlet or task in which a function runs.
+    pub fn by_context() -> Functions {
+        Functions {
+            contexts: Some(Contexts::default()),
+            ..Functions::default()
+        }
+    }
+
+    /// Another one of the same sort.
+    pub fn emptied(&self) -> Functions {
+        Functions {
+            // Their names are told once.
+            contexts: self.contexts.clone(),
+            ..Functions::default()
+        }
+    }
+
     /// Counts an event with what pairing said of it.
     pub fn take(&mut self, event: &Event, step: &Step<'_>) {
+        if let Some(contexts) = &mut self.contexts {
+            contexts.take(event);
+        }
         for gone in step.given_up {
-            let row = self.row(gone.pid, gone.key, &gone.place);
+            let row = self.row_in(gone.pid, gone.context, gone.key, &gone.place);
             row.self_ns = row.self_ns.saturating_add(gone.self_ns);
             row.cumulative_ns = row.cumulative_ns.saturating_add(gone.cumulative_ns);
         }
@@ -121,13 +149,15 @@ impl Functions {
         };
         match &event.what {
             // Without a frame it is the creation of a generator, and no call.
-            What::Call { place, line, .. } if step.entered.is_some() => {
-                let row = self.row(event.pid, key, place);
+            What::Call { place, line, frame } if step.entered.is_some() => {
+                let row = self.row_in(event.pid, frame.context, key, place);
                 row.calls += 1;
                 row.line = row.line.min(*line);
             }
-            What::Return { place, line, .. } => {
-                let row = self.row(event.pid, key, place);
+            What::Return {
+                place, line, frame, ..
+            } => {
+                let row = self.row_in(event.pid, frame.context, key, place);
                 match &step.left {
                     Some(left) => {
                         row.left(left);
@@ -146,7 +176,7 @@ impl Functions {
     /// stream, on a copy, because these calls will be counted when they end.
     pub fn take_open(&mut self, pairing: &Pairing, now: u64) {
         for open in pairing.open() {
-            let row = self.row(open.pid, open.key, open.place);
+            let row = self.row_in(open.pid, open.context, open.key, open.place);
             let since = open.runs_since.map_or(0, |since| now.saturating_sub(since));
             let own = open.self_ns.saturating_add(since);
             row.self_ns = row.self_ns.saturating_add(own);
@@ -201,6 +231,35 @@ impl Functions {
         self.rows
             .iter()
             .fold(0, |sum: u64, row| sum.saturating_add(row.self_ns))
+    }
+
+    /// The row of a function that runs in this context.
+    fn row_in(
+        &mut self,
+        pid: u32,
+        context: Option<NonZeroU64>,
+        key: FunctionKey,
+        place: &Arc<Place>,
+    ) -> &mut Function {
+        let label = match &self.contexts {
+            Some(contexts) => contexts.label(pid, context),
+            None => None,
+        };
+        let Some(label) = label else {
+            return self.row(pid, key, place);
+        };
+        let mut hasher = KeyBuilder.build_hasher();
+        (key.number(), &label).hash(&mut hasher);
+        let next = self.rows.len();
+        let number = hasher.finish();
+        let at = *self.index.entry((pid, number)).or_insert(next);
+        if at == next {
+            self.rows.push(Function {
+                context: Some(label),
+                ..Function::new(pid, place)
+            });
+        }
+        &mut self.rows[at]
     }
 
     fn row(&mut self, pid: u32, key: FunctionKey, place: &Arc<Place>) -> &mut Function {

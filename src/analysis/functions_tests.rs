@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::analysis::pairing::Habits;
-use crate::analysis::testing::{call, event, returned};
+use crate::analysis::testing::{call, event, in_context, named, returned};
 use crate::event::{LossStage, ProcessChange};
 
 const UP_TO_3_11: Habits = Habits {
@@ -413,6 +413,53 @@ fn model(doings: &[(Do, u64)], stacks_used: usize) -> (Vec<Event>, BTreeMap<Stri
     // Times are unique, so this is the order in which they happened.
     events.sort_by_key(|event| event.ts);
     (events, truth)
+}
+
+#[test]
+fn kinds_of_tasks_have_rows_of_their_own_where_that_is_wanted() {
+    let events = || {
+        [
+            named(0, 1, "reader-1"),
+            named(0, 2, "reader-2"),
+            named(0, 3, "writer"),
+            in_context(1, 10, call(10, "step")),
+            in_context(2, 20, call(20, "step")),
+            in_context(3, 30, call(30, "step")),
+            in_context(0, 40, call(40, "step")),
+            in_context(1, 50, returned(50, "step")),
+            in_context(3, 60, returned(60, "step")),
+            in_context(0, 70, returned(70, "step")),
+        ]
+    };
+    let added = |mut functions: Functions| {
+        let mut pairing = Pairing::new();
+        for mut event in events() {
+            if let Some(step) = pairing.follow(&mut event) {
+                functions.take(&event, &step);
+            }
+        }
+        // The second reader is still at it.
+        functions.take_open(&pairing, 100);
+        let rows = functions.rows().iter();
+        rows.map(|row| {
+            (
+                row.context.as_deref().map(str::to_owned),
+                row.calls,
+                row.cumulative_ns,
+            )
+        })
+        .collect::<Vec<_>>()
+    };
+    let label = |name: &str| Some(name.to_owned());
+    assert_eq!(
+        added(Functions::by_context()),
+        [
+            (label("reader"), 2, 40 + 80),
+            (label("writer"), 1, 30),
+            (None, 1, 30)
+        ]
+    );
+    assert_eq!(added(Functions::new()), [(None, 4, 40 + 80 + 30 + 30)]);
 }
 
 proptest! {

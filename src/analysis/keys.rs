@@ -8,7 +8,7 @@ use crate::event::Place;
 /// Places whose keys are remembered. A slot is found by the address of the place, so two may compete for one.
 const SLOTS: usize = 1 << 13;
 
-/// A function, by a hash of its file and name: equal for equal places, in every stream and every process.
+/// A function, by a hash of its file and name (with its classes where they are known): equal for equal places, in every stream and every process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FunctionKey(u64);
 
@@ -16,7 +16,7 @@ impl FunctionKey {
     /// The key of a place, computed anew.
     pub fn of(place: &Place) -> FunctionKey {
         let mut hasher = DefaultHasher::new();
-        place.function.text.hash(&mut hasher);
+        place.name().text.hash(&mut hasher);
         place.file.text.hash(&mut hasher);
         FunctionKey(hasher.finish())
     }

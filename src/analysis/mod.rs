@@ -3,6 +3,7 @@
 //! [`pairing`] says which return belongs to which call; the others add up what it says.
 
 pub mod collections;
+pub mod contexts;
 pub mod functions;
 pub mod histogram;
 pub mod keys;

@@ -192,6 +192,8 @@ pub struct GivenUp {
     pub key: FunctionKey,
     /// Its function.
     pub place: Arc<Place>,
+    /// The greenlet or task that it ran in.
+    pub context: Option<NonZeroU64>,
     /// As in [`Left`]: time of its own that was seen.
     pub self_ns: u64,
     /// As in [`Left`]: time up to the end of its process, or else of recursive calls that waited for this one to end.
@@ -224,6 +226,8 @@ pub struct Open<'a> {
     pub key: FunctionKey,
     /// Its function.
     pub place: &'a Arc<Place>,
+    /// The greenlet or task that it runs in.
+    pub context: Option<NonZeroU64>,
     /// When it was called, in nanoseconds since the Unix epoch.
     pub since: u64,
     /// Time of its own up to the last event of its thread.
@@ -657,6 +661,7 @@ fn give_up(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {
         pid,
         key: frame.key,
         place: frame.place,
+        context: frame.context,
         self_ns: frame.self_ns,
         cumulative_ns: frame.covered_ns,
     });
@@ -695,10 +700,10 @@ impl Thread {
     /// A call is made in this context. Its first frame was called by none of another context: that one waits, and did not
     /// call it. Outside of all contexts runs the loop that calls tasks.
     fn begin(&mut self, context: Option<NonZeroU64>) {
-        let running = self.frame(self.running).map(|frame| frame.context);
         if self.contexts
-            && let Some(Some(other)) = running
-            && Some(other) != context
+            && let Some(frame) = self.frame(self.running)
+            && frame.context.is_some()
+            && frame.context != context
         {
             self.running = 0;
         }
@@ -852,6 +857,7 @@ impl Thread {
             frame: FrameId(frame.id),
             key: frame.key,
             place: &frame.place,
+            context: frame.context,
             since: frame.ts,
             self_ns: frame.self_ns,
             outermost: self.outer(index).is_none(),
@@ -1282,6 +1288,7 @@ impl Returning<'_> {
             pid: self.pid,
             key: frame.key,
             place: Arc::clone(&frame.place),
+            context: frame.context,
             self_ns,
             cumulative_ns: covered_ns,
         };

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::analysis::testing::in_context;
 use crate::event;
 
 const UP_TO_3_11: Habits = Habits {
@@ -633,15 +634,6 @@ fn judged(model: Model, pairing: &mut Pairing) -> Vec<Judged> {
         }
     }
     judged
-}
-
-/// A call or return in a context.
-fn in_context(context: u64, ts: u64, mut what: Event) -> Event {
-    what.ts = ts;
-    if let What::Call { frame, .. } | What::Return { frame, .. } = &mut what.what {
-        frame.context = NonZeroU64::new(context);
-    }
-    what
 }
 
 #[test]

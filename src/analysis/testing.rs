@@ -1,5 +1,6 @@
 //! Events by hand, for the tests of this room and of those that show its results.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::event::{Event, Frame, Place, Text, What};
@@ -49,4 +50,19 @@ pub(crate) fn returned(ts: u64, function: &str) -> Event {
         frame: Frame::default(),
     };
     event(ts, what)
+}
+
+/// A call or return, at this time, in a context.
+pub(crate) fn in_context(context: u64, ts: u64, mut event: Event) -> Event {
+    event.ts = ts;
+    if let What::Call { frame, .. } | What::Return { frame, .. } = &mut event.what {
+        frame.context = NonZeroU64::new(context);
+    }
+    event
+}
+
+/// A context is named.
+pub(crate) fn named(ts: u64, context: u64, name: &str) -> Event {
+    let name = Arc::new(text(name));
+    event(ts, What::Context { context, name })
 }

@@ -95,6 +95,7 @@ impl Totals {
                 return None;
             };
             Some(Function {
+                context: None,
                 pid: row.pid,
                 processes: 1,
                 place: Arc::clone(place),

@@ -19,7 +19,6 @@ use crate::export::profile::{Chrome, FlameGraph, Folded, Profile, Pstats, Speeds
 use crate::export::{Output, Sink, json::Json};
 use crate::recording::{Reader, RecordingError};
 use crate::script::filter::Glob;
-use crate::top::Tally;
 use crate::view::{hot, latencies, pauses};
 
 /// What a recording said beside its events.
@@ -137,7 +136,10 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         return browse(arguments, console);
     }
     let limit = arguments.limit;
-    let mut functions = Functions::new();
+    let mut functions = match arguments.by_context {
+        true => Functions::by_context(),
+        false => Functions::new(),
+    };
     let mut collections = Collections::new();
     let mut slow = Latencies::new(limit.min(1000));
     let by_call = !arguments.stats.is_empty();
@@ -234,7 +236,8 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
 
 /// Shows the table of hot functions to sort and filter.
 fn browse(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
-    let mut tally = Tally::new(open(&arguments.file)?.habits());
+    let habits = open(&arguments.file)?.habits();
+    let mut tally = top::tally(habits, arguments.by_context);
     let replayed = replay(&arguments.file, console, |event, step| {
         tally.add(event, step);
         Ok(())
@@ -265,14 +268,26 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
             ),
         ));
     }
+    let drawn = matches!(
+        arguments.format,
+        ExportFormat::Folded | ExportFormat::Flamegraph
+    );
+    if arguments.by_context && !drawn {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--by-context is for the formats folded and flamegraph, so nothing was done; leave it out, or choose one of these",
+        ));
+    }
     let output = Output::open(arguments.output.as_deref(), Arc::default())?;
     let mut output = BufWriter::with_capacity(1 << 16, output);
     let written = match arguments.format {
         ExportFormat::Json => as_json(&arguments.file, output, console),
         format => {
             let mut profile: Box<dyn Profile> = match format {
-                ExportFormat::Folded => Box::new(Folded::new()),
-                ExportFormat::Flamegraph => Box::new(FlameGraph::new(arguments.min_width)),
+                ExportFormat::Folded => Box::new(Folded::new(arguments.by_context)),
+                ExportFormat::Flamegraph => {
+                    Box::new(FlameGraph::new(arguments.min_width, arguments.by_context))
+                }
                 ExportFormat::Chrome => Box::new(Chrome::new()),
                 ExportFormat::Speedscope => Box::new(Speedscope::new()),
                 ExportFormat::Pstats | ExportFormat::Json => Box::new(Pstats::new()),

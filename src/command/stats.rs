@@ -44,11 +44,12 @@ pub(super) fn run(arguments: &cli::Stats, console: &Console) -> Result<u8, Failu
 
 /// Whether a function was asked for: by its name, by `file:name`, or by a glob of either.
 pub(super) fn asked_for(wanted: &[Glob], place: &Place) -> bool {
-    let name = place.function.text.as_bytes();
-    let full = format!("{}:{}", place.file.text, place.function.text);
-    wanted
-        .iter()
-        .any(|glob| glob.matches(name) || glob.matches(full.as_bytes()))
+    let named = |name: &str| {
+        let full = format!("{}:{name}", place.file.text);
+        let mut wanted = wanted.iter();
+        wanted.any(|glob| glob.matches(name.as_bytes()) || glob.matches(full.as_bytes()))
+    };
+    named(&place.function.text) || named(&place.name().text)
 }
 
 /// What the kernel may leave out when these are wanted: a filter on names, and one on files when each names its files.

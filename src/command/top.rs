@@ -92,7 +92,9 @@ fn title(targets: &cli::TargetArgs, of: Option<&String>) -> String {
 fn table_trace(arguments: &cli::Top) -> cli::Trace {
     let mut what = arguments.what.clone();
     // Single calls that are long enough are measured by another template.
-    what.totals = !arguments.no_kernel_totals && what.min_duration.is_none();
+    // The kernel's sums know threads and no contexts.
+    what.totals =
+        !(arguments.no_kernel_totals || arguments.by_context) && what.min_duration.is_none();
     cli::Trace {
         dry_run: arguments.dry_run,
         compile_only: arguments.compile_only,
@@ -133,7 +135,7 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
         let title = title(&arguments.targets, arguments.of.as_ref());
         let state = State::new(title, arguments.sort, interval);
         Box::new(Live {
-            tally: Arc::new(Mutex::new(Tally::new(habits))),
+            tally: Arc::new(Mutex::new(tally(habits, arguments.by_context))),
             in_kernel: trace_arguments.what.totals,
             asking: Arc::default(),
             batch: (!on_screen).then(|| Batch {
@@ -163,6 +165,15 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
         show_end(&aside, console)?;
     }
     ended
+}
+
+/// Sums of nothing yet.
+pub(super) fn tally(habits: Habits, by_context: bool) -> Tally {
+    let tally = Tally::new(habits);
+    match by_context {
+        true => tally.by_context(),
+        false => tally,
+    }
 }
 
 /// A file without a name for what the command says.

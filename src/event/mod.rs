@@ -43,6 +43,13 @@ pub struct Place {
     pub qualname: Option<Text>,
 }
 
+impl Place {
+    /// What to call the function: with its classes where they are known.
+    pub fn name(&self) -> &Text {
+        self.qualname.as_ref().unwrap_or(&self.function)
+    }
+}
+
 /// What the agent says of a call or return beyond its place. The interpreter's own marks say nothing of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Frame {

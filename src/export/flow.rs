@@ -111,10 +111,7 @@ impl<W: Write> Flow<W> {
     }
 
     fn place(&mut self, place: &Place, line: i32) {
-        self.put(
-            Style::new().bold(),
-            format_args!("{}", Safe(&place.function)),
-        );
+        self.put(Style::new().bold(), format_args!("{}", Safe(place.name())));
         let dim = self.dim();
         self.put(dim, format_args!("  {}:{line}", Safe(&place.file)));
     }
@@ -186,12 +183,12 @@ impl<W: Write> Flow<W> {
                 place, duration_ns, ..
             } => {
                 self.lines.push_str("<- ");
-                let function = Safe(&place.function);
+                let function = Safe(place.name());
                 self.put(Style::new().bold(), format_args!("{function}"));
                 self.duration(*duration_ns);
             }
             What::Line { place, line } => {
-                let (function, file) = (Safe(&place.function), Safe(&place.file));
+                let (function, file) = (Safe(place.name()), Safe(&place.file));
                 self.put(self.dim(), format_args!(" . {function}  {file}:{line}"));
             }
             What::GcStart { generation } => {

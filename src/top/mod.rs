@@ -57,6 +57,17 @@ impl Tally {
         }
     }
 
+    /// The same with rows of their own for the kinds of greenlets and tasks.
+    pub fn by_context(self) -> Tally {
+        Tally {
+            sums: Sums {
+                functions: Functions::by_context(),
+                ..self.sums
+            },
+            ..self
+        }
+    }
+
     /// Counts an event.
     pub fn take(&mut self, event: &Event) {
         let mut event = event.clone();
@@ -91,12 +102,14 @@ impl Tally {
     /// Begins to count anew. Calls that are open stay known.
     pub fn reset(&mut self, now: u64) {
         let Sums {
+            functions,
             processes,
             ended,
             last,
             ..
         } = std::mem::take(&mut self.sums);
         self.sums = Sums {
+            functions: functions.emptied(),
             processes,
             ended,
             last,

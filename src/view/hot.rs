@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{count, histogram_json, time};
 use crate::analysis::functions::Function;
-use crate::export::flow::Safe;
+use crate::export::flow::{Printable, Safe};
 
 /// The columns, in the order in which they stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -107,7 +107,7 @@ pub fn order(
         .collect();
     order.sort_by(|(a_number, _, a), (b_number, _, b)| {
         let first = match column {
-            Column::Function => a.place.function.text.cmp(&b.place.function.text),
+            Column::Function => a.place.name().text.cmp(&b.place.name().text),
             _ => b_number.cmp(a_number),
         };
         let first = if reversed { first.reverse() } else { first };
@@ -119,11 +119,12 @@ pub fn order(
 }
 
 fn by_name(a: &Function, b: &Function) -> Ordering {
-    (&a.place.function.text, &a.place.file.text, a.pid).cmp(&(
-        &b.place.function.text,
-        &b.place.file.text,
-        b.pid,
-    ))
+    let files = a.place.file.text.cmp(&b.place.file.text);
+    let names = a.place.name().text.cmp(&b.place.name().text);
+    names
+        .then(files)
+        .then_with(|| a.pid.cmp(&b.pid))
+        .then_with(|| a.context.cmp(&b.context))
 }
 
 /// Whether a row is wanted by what somebody types: every word is in the function's name or its file.
@@ -133,7 +134,7 @@ pub fn matches(row: &Function, typed: &str) -> bool {
     }
     typed.split_whitespace().all(|word| {
         let word = word.to_lowercase();
-        row.place.function.text.to_lowercase().contains(&word)
+        row.place.name().text.to_lowercase().contains(&word)
             || row.place.file.text.to_lowercase().contains(&word)
     })
 }
@@ -168,10 +169,13 @@ pub fn cells(row: &Function, account: &Account) -> [String; 8] {
 
 /// `function  file:line`, and whose it is.
 pub fn name(row: &Function, processes: bool) -> (String, String) {
-    let function = Safe(&row.place.function).to_string();
+    let function = Safe(row.place.name()).to_string();
     let mut place = Safe(&row.place.file).to_string();
     if row.line > 0 && row.line < i32::MAX {
         place = format!("{place}:{}", row.line);
+    }
+    if let Some(context) = &row.context {
+        place = format!("{place}  in {}", Printable(context));
     }
     if processes && row.processes > 1 {
         place = format!("{place}  {} processes", row.processes);
@@ -229,6 +233,8 @@ pub fn account_line(account: &Account) -> String {
 pub fn row_json(row: &Function) -> Value {
     json!({
         "function": row.place.function.text,
+        "qualname": row.place.qualname.as_ref().map(|name| &name.text),
+        "context": row.context.as_deref(),
         "file": row.place.file.text,
         "line": (row.line < i32::MAX).then_some(row.line),
         "pid": (row.processes == 1).then_some(row.pid),

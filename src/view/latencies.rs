@@ -29,7 +29,7 @@ pub fn lines(latencies: &Latencies, at_ns: u64, length_ns: u64) -> String {
             known(durations.quantile(0.5)),
             known(durations.quantile(0.95)),
             known(durations.max()),
-            Safe(&latency.place.function),
+            Safe(latency.place.name()),
             Safe(&latency.place.file),
         ));
     }
@@ -51,7 +51,7 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
         };
         out.push_str(&format!(
             "{}  {}  process {pid}\n",
-            Safe(&latency.place.function),
+            Safe(latency.place.name()),
             Safe(&latency.place.file)
         ));
         out.push_str(&format!(
@@ -77,11 +77,7 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
         for slow in &latency.slowest {
             let caller = match &slow.caller {
                 Some(place) => {
-                    format!(
-                        ", called by {}  {}",
-                        Safe(&place.function),
-                        Safe(&place.file)
-                    )
+                    format!(", called by {}  {}", Safe(place.name()), Safe(&place.file))
                 }
                 None => String::new(),
             };
@@ -117,6 +113,7 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
             json!({
                 "pid": pid,
                 "function": latency.place.function.text,
+                "qualname": latency.place.qualname.as_ref().map(|name| &name.text),
                 "file": latency.place.file.text,
                 "durations": histogram_json(&latency.durations),
                 "uncertain": latency.uncertain,

@@ -21,7 +21,7 @@ pub fn line(collections: &Collections, at_ns: u64, length_ns: u64) -> String {
         None => "-".to_owned(),
         Some(pause) => {
             let within = match &pause.within {
-                Some(place) => format!(" in {}  {}", Safe(&place.function), Safe(&place.file)),
+                Some(place) => format!(" in {}  {}", Safe(place.name()), Safe(&place.file)),
                 None => String::new(),
             };
             format!(
@@ -85,7 +85,7 @@ pub fn text(collections: &Collections, wall_ns: u64, start: u64, limit: usize) -
     }
     for pause in collections.longest().iter().take(limit) {
         let within = match &pause.within {
-            Some(place) => format!(", in {}  {}", Safe(&place.function), Safe(&place.file)),
+            Some(place) => format!(", in {}  {}", Safe(place.name()), Safe(&place.file)),
             None => String::new(),
         };
         out.push_str(&format!(

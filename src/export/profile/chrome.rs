@@ -97,7 +97,7 @@ fn arguments(place: &Place, line: Option<i32>) -> Value {
 
 impl Observer for Lines {
     fn opens(&mut self, open: &Open<'_>, line: Option<i32>, ts: u64, _parent: Option<u32>) -> u32 {
-        let name = Safe(&open.place.function).to_string();
+        let name = Safe(open.place.name()).to_string();
         let more = json!({ "name": name, "cat": "call", "args": arguments(open.place, line) });
         self.put(ts, open.pid, open.tid, "B", more);
         0
@@ -118,7 +118,7 @@ impl Profile for Chrome {
         match &event.what {
             What::Return { place, line, .. } => {
                 if let Some(left) = step.left.filter(|left| left.measured) {
-                    let name = Safe(&place.function).to_string();
+                    let name = Safe(place.name()).to_string();
                     let args = arguments(place, Some(*line));
                     lines.complete(event, left.inclusive_ns, &name, &args);
                 }

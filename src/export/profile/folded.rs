@@ -2,15 +2,18 @@
 //! clock, waiting included; a flame's width is the time that a function and what it called took.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::io::{self, Write};
 
 use inferno::flamegraph::{self, Options};
 
 use super::timeline::{Observer, Timeline};
 use super::{Profile, names};
+use crate::analysis::contexts::Contexts;
 use crate::analysis::keys::KeyBuilder;
 use crate::analysis::pairing::{Open, Pairing, Step};
 use crate::event::{Event, Session, What};
+use crate::export::flow::Printable;
 
 /// One way to a function.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ struct Paths {
     children: HashMap<(u32, u32, u64), u32, KeyBuilder>,
     names: Vec<String>,
     by_key: HashMap<u64, u32, KeyBuilder>,
+    /// What contexts are, where that is to be below their stacks.
+    contexts: Option<Contexts>,
 }
 
 impl Paths {
@@ -56,6 +61,15 @@ impl Paths {
             });
         }
         node
+    }
+
+    /// The node below the stacks of a context.
+    fn context(&mut self, open: &Open<'_>) -> Option<u32> {
+        let label = self.contexts.as_ref()?.label(open.pid, open.context)?;
+        let mut hasher = KeyBuilder.build_hasher();
+        label.hash(&mut hasher);
+        let name = || separable(Printable(&label).to_string());
+        Some(self.node(open.pid, None, hasher.finish(), name))
     }
 
     /// A line a stack that took time.
@@ -96,6 +110,7 @@ fn separable(name: String) -> String {
 impl Observer for Paths {
     fn opens(&mut self, open: &Open<'_>, line: Option<i32>, _ts: u64, parent: Option<u32>) -> u32 {
         let name = || separable(names::function(open.place, line.unwrap_or(0)));
+        let parent = parent.or_else(|| self.context(open));
         self.node(open.pid, parent, open.key.number(), name)
     }
 
@@ -116,14 +131,23 @@ pub struct Folded {
 }
 
 impl Folded {
-    /// Nothing yet.
-    pub fn new() -> Folded {
-        Folded::default()
+    /// Nothing yet. Where it is `by_context`, the kind of greenlet or task is below its stacks.
+    pub fn new(by_context: bool) -> Folded {
+        Folded {
+            paths: Paths {
+                contexts: by_context.then(Contexts::default),
+                ..Paths::default()
+            },
+            ..Folded::default()
+        }
     }
 }
 
 impl Profile for Folded {
     fn event(&mut self, event: &Event, step: &Step<'_>, _output: &mut dyn Write) -> io::Result<()> {
+        if let Some(contexts) = &mut self.paths.contexts {
+            contexts.take(event);
+        }
         self.timeline.take(event, step, &mut self.paths);
         // Of a call that the kernel measured nobody knows from where it was called.
         if let What::Return { place, line, .. } = &event.what
@@ -161,10 +185,10 @@ pub struct FlameGraph {
 }
 
 impl FlameGraph {
-    /// Nothing yet. What takes less than `min_width` percent of the time will not be drawn.
-    pub fn new(min_width: f64) -> FlameGraph {
+    /// Nothing yet. What takes less than `min_width` percent of the time will not be drawn; `by_context` as in [`Folded`].
+    pub fn new(min_width: f64, by_context: bool) -> FlameGraph {
         FlameGraph {
-            folded: Folded::default(),
+            folded: Folded::new(by_context),
             min_width,
         }
     }

@@ -6,7 +6,7 @@ use crate::export::flow::Safe;
 /// `function (file:line)`, on one line and without anything that a terminal obeys; the line is left out where it is
 /// not known.
 pub(super) fn function(place: &Place, line: i32) -> String {
-    let (name, file) = (Safe(&place.function), Safe(&place.file));
+    let (name, file) = (Safe(place.name()), Safe(&place.file));
     if line > 0 {
         format!("{name} ({file}:{line})")
     } else {

@@ -184,7 +184,7 @@ impl Marshal {
         } else {
             line.max(0) as u64
         });
-        self.string(&function.place.function.text);
+        self.string(&function.place.name().text);
     }
 
     fn numbers(&mut self, calls: [u64; 2], numbers: &Numbers) {

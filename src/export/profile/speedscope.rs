@@ -48,7 +48,7 @@ impl Threads {
         let frame = *self.by_key.entry(key.number()).or_insert(next);
         if frame == next {
             let mut about = json!({
-                "name": Safe(&place.function).to_string(), "file": Safe(&place.file).to_string(),
+                "name": Safe(place.name()).to_string(), "file": Safe(&place.file).to_string(),
             });
             if let (Some(line), Value::Object(about)) = (line.filter(|&line| line > 0), &mut about)
             {

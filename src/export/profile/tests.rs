@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::analysis::pairing::Habits;
-use crate::analysis::testing::{call, event, returned, text};
+use crate::analysis::testing::{call, event, in_context, named, returned, text};
 use crate::event::{SessionTarget, What};
 
 const PYTHON: &str = "/usr/bin/python3.11";
@@ -74,7 +74,7 @@ fn as_text(bytes: Vec<u8>) -> String {
 
 #[test]
 fn folded_stacks_have_the_own_time_of_every_way_through_the_program() {
-    let folded = as_text(made(Box::new(Folded::new()), false, program()));
+    let folded = as_text(made(Box::new(Folded::new(false)), false, program()));
     let mut lines: Vec<&str> = folded.lines().collect();
     lines.sort_unstable();
     assert_eq!(
@@ -94,7 +94,7 @@ fn two_processes_are_told_apart_in_folded_stacks() {
     for event in events.iter_mut().skip(10) {
         event.pid = 2;
     }
-    let folded = as_text(made(Box::new(Folded::new()), false, events));
+    let folded = as_text(made(Box::new(Folded::new(false)), false, events));
     assert!(
         folded.contains("process 1: python3 app.py;main (app.py:1) 13000"),
         "{folded}"
@@ -106,8 +106,38 @@ fn two_processes_are_told_apart_in_folded_stacks() {
 }
 
 #[test]
+fn kinds_of_tasks_stand_below_their_stacks_where_that_is_wanted() {
+    let events = vec![
+        named(0, 1, "reader-1"),
+        in_context(1, 1_000, call(1_000, "step")),
+        in_context(1, 3_000, returned(3_000, "step")),
+        in_context(0, 4_000, call(4_000, "loop")),
+        in_context(0, 9_000, returned(9_000, "loop")),
+    ];
+    let folded = |by_context| {
+        as_text(made(
+            Box::new(Folded::new(by_context)),
+            false,
+            events.clone(),
+        ))
+    };
+    assert_eq!(
+        folded(true),
+        "loop (app.py:1) 5000\nreader;step (app.py:1) 2000\n"
+    );
+    assert_eq!(
+        folded(false),
+        "loop (app.py:1) 5000\nstep (app.py:1) 2000\n"
+    );
+}
+
+#[test]
 fn a_flame_graph_is_an_svg_with_every_function() {
-    let svg = as_text(made(Box::new(FlameGraph::new(0.01)), false, program()));
+    let svg = as_text(made(
+        Box::new(FlameGraph::new(0.01, false)),
+        false,
+        program(),
+    ));
     assert!(svg.starts_with("<?xml"), "{svg}");
     assert!(svg.contains("f (app.py:1) (7 µs"), "{svg}");
     assert!(svg.trim_end().ends_with("</svg>"), "{svg}");
@@ -122,7 +152,13 @@ fn a_flame_graph_is_an_svg_with_every_function() {
 
 #[test]
 fn what_takes_less_than_the_least_share_is_not_drawn() {
-    let graph = |least| as_text(made(Box::new(FlameGraph::new(least)), false, program()));
+    let graph = |least| {
+        as_text(made(
+            Box::new(FlameGraph::new(least, false)),
+            false,
+            program(),
+        ))
+    };
     let frames = |svg: String| svg.matches("<title>").count();
     let (all, few) = (frames(graph(0.01)), frames(graph(50.0)));
     assert!(0 < few && few < all, "{few} of {all}");
@@ -131,7 +167,7 @@ fn what_takes_less_than_the_least_share_is_not_drawn() {
 #[test]
 fn a_flame_graph_of_nothing_says_what_to_record() {
     let pairing = Pairing::new();
-    let error = Box::new(FlameGraph::new(0.01))
+    let error = Box::new(FlameGraph::new(0.01, false))
         .finish(&Session::default(), &pairing, &mut Vec::new())
         .expect_err("nothing to draw");
     assert!(error.to_string().contains("call,return"), "{error}");
@@ -305,7 +341,7 @@ fn calls_that_the_kernel_measured_nest_in_speedscope() {
             (55, 2)
         ]
     );
-    let folded = as_text(made(Box::new(Folded::new()), false, events.clone()));
+    let folded = as_text(made(Box::new(Folded::new(false)), false, events.clone()));
     assert_eq!(folded.lines().next(), Some("in (app.py:2) 15"));
     checked_trace(&made(Box::new(Chrome::new()), false, events));
 }

@@ -1,0 +1,118 @@
+//! Greenlets and tasks by what they are: views that group by context show one row for all workers of a pool and not one
+//! for each of a million requests.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use super::keys::KeyBuilder;
+use crate::event::{Event, What};
+
+/// Contexts remembered; the older half is forgotten beyond that. They are mostly long gone by then.
+const MOST: usize = 1 << 16;
+
+/// What the contexts of a stream are.
+#[derive(Debug, Clone, Default)]
+pub struct Contexts {
+    labels: HashMap<(u32, u64), Arc<str>, KeyBuilder>,
+}
+
+impl Contexts {
+    /// Takes note of names.
+    pub fn take(&mut self, event: &Event) {
+        let What::Context { context, name } = &event.what else {
+            return;
+        };
+        if self.labels.len() >= MOST {
+            let mut numbers: Vec<u64> = self.labels.keys().map(|(_, number)| *number).collect();
+            let half = numbers.len() / 2;
+            let (_, &mut median, _) = numbers.select_nth_unstable(half);
+            self.labels.retain(|(_, number), _| *number > median);
+        }
+        self.labels
+            .insert((event.pid, *context), label(&name.text).into());
+    }
+
+    /// What a context is; `None` outside of all contexts.
+    pub fn label(&self, pid: u32, context: Option<NonZeroU64>) -> Option<Arc<str>> {
+        let context = context?.get();
+        let known = self.labels.get(&(pid, context)).map(Arc::clone);
+        Some(known.unwrap_or_else(|| "(unnamed)".into()))
+    }
+}
+
+/// A name without its number: `worker-12` is a `worker`, `Task-7 (handle)` a `Task (handle)`.
+fn label(name: &str) -> String {
+    let end = name.find(' ').unwrap_or(name.len());
+    let (word, rest) = name.split_at(end);
+    match word.rsplit_once('-') {
+        Some((kind, number))
+            if !kind.is_empty()
+                && !number.is_empty()
+                && number.bytes().all(|it| it.is_ascii_digit()) =>
+        {
+            format!("{kind}{rest}")
+        }
+        _ => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Text;
+
+    fn named(pid: u32, context: u64, name: &str) -> Event {
+        let text = name.to_owned();
+        Event {
+            ts: 0,
+            pid,
+            tid: pid,
+            what: What::Context {
+                context,
+                name: Arc::new(Text {
+                    text,
+                    ..Text::default()
+                }),
+            },
+        }
+    }
+
+    #[test]
+    fn a_name_without_its_number_says_what_a_context_is() {
+        for (name, expected) in [
+            ("worker-12", "worker"),
+            ("Task-7 (Server.handle)", "Task (Server.handle)"),
+            ("GreenThread-5", "GreenThread"),
+            ("main", "main"),
+            ("db-pool", "db-pool"),
+            ("-3", "-3"),
+            ("poll-", "poll-"),
+        ] {
+            assert_eq!(label(name), expected);
+        }
+    }
+
+    #[test]
+    fn contexts_of_different_processes_have_names_of_their_own() {
+        let mut contexts = Contexts::default();
+        contexts.take(&named(1, 5, "reader-1"));
+        contexts.take(&named(2, 5, "writer"));
+        let label = |pid, context| contexts.label(pid, NonZeroU64::new(context));
+        assert_eq!(label(1, 5).as_deref(), Some("reader"));
+        assert_eq!(label(2, 5).as_deref(), Some("writer"));
+        assert_eq!(label(2, 6).as_deref(), Some("(unnamed)"));
+        assert_eq!(label(1, 0), None);
+    }
+
+    #[test]
+    fn of_very_many_contexts_the_newer_ones_are_known() {
+        let mut contexts = Contexts::default();
+        for number in 1..=2 * MOST as u64 {
+            contexts.take(&named(1, number, "task-1"));
+        }
+        assert!(contexts.labels.len() <= MOST);
+        let newest = contexts.label(1, NonZeroU64::new(2 * MOST as u64));
+        assert_eq!(newest.as_deref(), Some("task"));
+    }
+}

@@ -280,18 +280,39 @@ unsafe fn tell_name(object: Ptr, number: u64) {
     marks::context_name(number, name.as_ptr());
 }
 
-/// What `get_name` of a task gives, if it is asyncio's own and the name is a string.
+/// What `get_name` of a task gives, if it is asyncio's own and the name is a string. A name that nobody has chosen is only a
+/// number, so the coroutine's comes with it.
 unsafe fn task_name(object: Ptr) -> Option<String> {
     let task = (*CONTEXTS.get()).tasks.as_ref()?.task.as_ptr();
     if type_of(object) != task {
         return None;
     }
     let object = Owned::borrowed(object)?;
-    let name = object.attribute(c"get_name")?.call(&[])?;
-    if type_of(name.as_ptr()) != api().PyUnicode_Type {
+    let name = string(&object.attribute(c"get_name")?.call(&[])?)?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
+    if !name.strip_prefix("Task-").is_some_and(is_number) {
+        return Some(name);
+    }
+    Some(match coroutine_name(&object) {
+        Some(coroutine) => format!("{name} ({coroutine})"),
+        None => name,
+    })
+}
+
+/// The qualified name of a task's coroutine, if that is of the interpreter's own kind.
+unsafe fn coroutine_name(task: &Owned) -> Option<String> {
+    let coroutine = task.attribute(c"get_coro")?.call(&[])?;
+    if type_of(coroutine.as_ptr()) != api().PyCoro_Type {
         return None;
     }
-    let text: *const c_char = (api().PyUnicode_AsUTF8)(name.as_ptr());
+    string(&coroutine.attribute(c"__qualname__")?)
+}
+
+unsafe fn string(object: &Owned) -> Option<String> {
+    if type_of(object.as_ptr()) != api().PyUnicode_Type {
+        return None;
+    }
+    let text: *const c_char = (api().PyUnicode_AsUTF8)(object.as_ptr());
     if text.is_null() {
         (api().PyErr_Clear)();
         return None;

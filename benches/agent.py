@@ -3,8 +3,7 @@
 For each interpreter two processes run the same three programs, one without the agent and one with it:
 
 - call: a loop that calls an empty function; what is added to it, halved, is the cost of an event;
-- objects: methods, attributes and lists, with a call every few dozen instructions;
-- json: json.dumps of a nested structure, which is mostly C code.
+- richards, json_dumps: those of pyperformance, objects and methods the one, mostly C code the other.
 
 Each round measures every state once, one after the other, so that what else the machine does falls on all of them alike:
 without the agent; dormant (loaded, its thread waiting); attached with a filter that matches nothing; attached with
@@ -23,7 +22,7 @@ import sys
 import tempfile
 import time
 
-PROGRAMS = ("call", "objects", "json")
+PROGRAMS = ("call", "richards", "json_dumps")
 
 
 def empty():
@@ -36,50 +35,38 @@ def call(count=20000):
     return count
 
 
-class Item:
-    def __init__(self, value, following):
-        self.value = value
-        self.following = following
-        self.seen = []
+def of_pyperformance(name):
+    """The module of a benchmark, which lies beside this file with the pyperf that it imports."""
+    import importlib.util
 
-    def visit(self, total):
-        self.seen.append(total)
-        if len(self.seen) > 5:
-            del self.seen[:]
-        if self.value & 1:
-            total += self.value
-        else:
-            total -= self.value >> 1
-        return total
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path.append(here)
+    spec = importlib.util.spec_from_file_location(name, os.path.join(here, name + ".py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def objects(count=300):
-    items = None
-    for value in range(20):
-        items = Item(value, items)
-    total = 0
-    for _ in range(count):
-        item = items
-        while item is not None:
-            total = item.visit(total) & 0xFFFF
-            item = item.following
-    return count
+def programs():
+    """What is measured: functions that answer how often they repeated what they do, and how many runs make a measurement."""
+    richards, dumps = of_pyperformance("richards"), of_pyperformance("json_dumps")
+    data = [(value, range(count // 10 or 1)) for value, count in (getattr(dumps, case) for case in dumps.CASES)]
+
+    def run_richards():
+        assert richards.Richards().run(1)
+        return 1
+
+    def run_dumps():
+        dumps.bench_json_dumps(data)
+        return 1
+
+    return {"call": (call, 12), "richards": (run_richards, 3), "json_dumps": (run_dumps, 6)}
 
 
-NESTED = {"key %d" % number: [number, str(number), {"a": [1.5, None, True]}] for number in range(40)}
-
-
-def dumps(count=60):
-    for _ in range(count):
-        json.dumps(NESTED)
-    return count
-
-
-def measure(name):
-    """Nanoseconds a repetition: the best of several runs of a few milliseconds."""
-    program = {"call": call, "objects": objects, "json": dumps}[name]
+def measure(program, runs):
+    """Nanoseconds a repetition: the best of several runs of some milliseconds."""
     best = float("inf")
-    for _ in range(12):
+    for _ in range(runs):
         begun = time.perf_counter()
         count = program()
         best = min(best, (time.perf_counter() - begun) / count)
@@ -88,6 +75,7 @@ def measure(name):
 
 def worker():
     """Measures, loads the agent, and says where it listens, as it is told."""
+    all_programs = programs()
     for line in sys.stdin:
         command, _, argument = line.strip().partition(" ")
         if command == "load":
@@ -101,7 +89,7 @@ def worker():
             agent.start(True)
             print(agent.status()["socket"], flush=True)
         else:
-            print(json.dumps([measure(name) for name in PROGRAMS]), flush=True)
+            print(json.dumps([measure(*all_programs[name]) for name in PROGRAMS]), flush=True)
 
 
 class Worker:
@@ -150,11 +138,15 @@ class Session:
         self.socket.close()
 
 
-def bench(library, rounds, python):
+def bench(library, pyperformance, rounds, python):
     tree = python.rpartition(":")[0]
     with tempfile.TemporaryDirectory(prefix="pystap-bench.", dir=(tree or "") + "/tmp") as directory:
         shutil.copy(library, os.path.join(directory, "agent.so"))
         shutil.copy(__file__, os.path.join(directory, "agent.py"))
+        shutil.copytree(os.path.join(pyperformance, "pyperf"), os.path.join(directory, "pyperf"))
+        for name in PROGRAMS[1:]:
+            benchmark = "pyperformance/data-files/benchmarks/bm_%s/run_benchmark.py" % name
+            shutil.copy(os.path.join(pyperformance, benchmark), os.path.join(directory, name + ".py"))
         inside = directory[len(tree) :]
         path = python.rpartition(":")[2]
         version = subprocess.run(
@@ -203,12 +195,12 @@ def bench(library, rounds, python):
 def main():
     if sys.argv[1:] == ["--worker"]:
         return worker()
-    library, rounds, pythons = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+    library, pyperformance, rounds, pythons = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
     columns = "%-17s" % " ".join("%5s" % name[:5] for name in PROGRAMS)
     print("%-8s %6s  %-17s  %-17s  %-17s  %-17s  %6s  %6s" % ("", "call", "other", "dormant", "nothing", "all", "all", "match"))
     print("%-8s %6s  %s  %s  %s  %s  %6s  %6s" % ("Python", "ns", columns, columns, columns, columns, "ns/ev", "ns/ev"))
     for python in pythons:
-        bench(library, rounds, python)
+        bench(library, pyperformance, rounds, python)
 
 
 if __name__ == "__main__":

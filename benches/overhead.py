@@ -6,12 +6,20 @@ an empty function CALLS times in a loop and says how many nanoseconds a call too
 seen by calls that suddenly take longer. viztracer and cProfile trace from the inside, on
 Debian 12's Python 3.11; their rows are for scale.
 
-Usage: overhead.py PYSTAP TREE PYTHON-WITH-VIZTRACER [ROUNDS [CALLS]]
+A second table is about the agent: Pythons without function marks, in which it waits (loaded by the program itself, as
+`pystap agent install` would have it), and beside them the marks that Python 3.15 has itself, through the same engine.
+"Added" is what a call takes more than in the same process before it was traced.
+
+A third one is about attaching: an asyncio server that waits for its first client is entered again and again. From "arming"
+to "live" is all that happens to the process; the whole includes the start of pystap.
+
+Usage: overhead.py PYSTAP AGENT-LIBRARY TREES PYTHON-WITH-VIZTRACER [ROUNDS [CALLS [OTHER-PYTHON...]]]
 """
 
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -19,9 +27,11 @@ import sys
 import tempfile
 import time
 
-PYSTAP, TREE, VIZTRACER = sys.argv[1:4]
-ROUNDS = int(sys.argv[4]) if len(sys.argv) > 4 else 5
-CALLS = int(sys.argv[5]) if len(sys.argv) > 5 else 200000
+PYSTAP, AGENT, TREES, VIZTRACER = sys.argv[1:5]
+ROUNDS = int(sys.argv[5]) if len(sys.argv) > 5 else 5
+CALLS = int(sys.argv[6]) if len(sys.argv) > 6 else 200000
+OTHERS = sys.argv[7:]
+TREE, GUEST = TREES + "/bullseye", TREES + "/guest"
 PYTHON = TREE + "/usr/bin/python3.9"
 TRACEFS = "/sys/kernel/tracing"
 GROUP = "pystap_bench"
@@ -41,13 +51,23 @@ for line in sys.stdin:
 """
 
 
-class Program:
-    """The traced program: calls when it is told to."""
+# What `pystap agent install` has an interpreter do, with a library that lies elsewhere.
+DORMANT = """
+import importlib.machinery, importlib.util
+loader = importlib.machinery.ExtensionFileLoader("_pystap_agent", "%s")
+agent = importlib.util.module_from_spec(importlib.util.spec_from_file_location("_pystap_agent", loader.path, loader=loader))
+loader.exec_module(agent)
+agent.start(True)
+"""
 
-    def __init__(self):
+
+class Program:
+    """The traced program: calls when it is told to. With the path of an agent's library, that waits in it."""
+
+    def __init__(self, tree=TREE, python="/usr/bin/python3.9", library=None):
         # chroot becomes Python: one process.
         self.process = subprocess.Popen(
-            ["chroot", TREE, "/usr/bin/python3.9", "-c", PROGRAM],
+            [*(["chroot", tree] if tree else []), python, "-c", (DORMANT % library if library else "") + PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -169,6 +189,8 @@ def inside(arguments):
 
 
 SCRATCH = tempfile.mkdtemp()
+# Directories in trees.
+PLACES = [SCRATCH]
 MARKS = marks()
 USDT = "usdt:%s:python:" % PYTHON
 COUNT = USDT + "function__entry { @e = count(); } " + USDT + "function__return { @r = count(); }"
@@ -239,6 +261,103 @@ def latency():
           % (statistics.median(firsts) * 1e3, statistics.median(ends) * 1e3))
 
 
+def live(tool):
+    """Waits until pystap says that the probes are live; seconds from "arming" to there."""
+    armed = time.monotonic()
+    for line in tool.stderr:
+        if "arming" in line:
+            armed = time.monotonic()
+        if "probes are live" in line:
+            return time.monotonic() - armed
+    sys.exit("pystap does not trace")
+
+
+def ended(tool):
+    tool.send_signal(signal.SIGINT)
+    tool.stderr.read()
+    tool.wait()
+
+
+def agents():
+    """Interpreters without function marks, through the agent, and 3.15 with its own marks."""
+    interpreters = [(GUEST, "/usr/bin/python3.15", False)]
+    interpreters += [("", python, True) for python in OTHERS]
+    interpreters += [(GUEST, "/usr/bin/python3.13", True), (GUEST, "/usr/bin/python3.14", True)]
+    rows = []
+    for tree, python, has_agent in interpreters:
+        library = None
+        if has_agent:
+            place = tempfile.mkdtemp(prefix="pystap-bench.", dir=tree + "/tmp")
+            PLACES.append(place)
+            library = shutil.copy(AGENT, place + "/libpystap_agent.so")[len(tree) :]
+        rows.append((tree, python, library))
+    patterns = ("*", "no_such_*")
+    untraced = {row: [] for row in rows}
+    added = {(row, pattern): [] for row in rows for pattern in patterns}
+    for _ in range(ROUNDS):
+        for row in rows:
+            for pattern in patterns:
+                program = Program(*row)
+                before = min(program.call(CALLS) for _ in range(2))
+                untraced[row].append(before)
+                tool = subprocess.Popen(
+                    [PYSTAP, "trace", "--engine", "uprobes", "-f", "json", "-e", "call,return", "--function", pattern,
+                     "-p", str(program.pid), "-o", SCRATCH + "/events.json"],
+                    stderr=subprocess.PIPE, text=True,
+                )
+                live(tool)
+                program.call(1000)
+                taken = program.call(CALLS)
+                if row[2] and pattern != "*":
+                    # A function that no filter wants costs nothing after its first call, so it takes another look.
+                    taken = min(taken, program.call(CALLS))
+                added[row, pattern].append(taken - before)
+                ended(tool)
+                program.end()
+    own = statistics.median(added[rows[0], "*"])
+    print("\n| Python | untraced, ns a call | added, nothing matches | added, everything matches | of 3.15's own marks |")
+    print("|---|---|---|---|---|")
+    for row in rows:
+        tree, python, library = row
+        matched = statistics.median(added[row, "*"])
+        print("| %s, %s | %.1f | %.1f | %.0f | %.2f |" % (
+            os.path.basename(os.path.realpath(tree + python)), "the agent" if library else "its own marks",
+            statistics.median(untraced[row]), statistics.median(added[row, "no_such_*"]), matched, matched / own))
+
+
+def attaching():
+    """How long it takes to come into an idle asyncio server of 3.14, and how long 3.15's own marks take."""
+    server = """
+import asyncio
+async def main():
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    print("ready", flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+    print("\n| an idle asyncio server | from arming to live, ms: median, worst | from the start of pystap, ms |")
+    print("|---|---|---|")
+    for python, what in (("3.15", "its own marks"), ("3.14", "the agent, through PEP 768")):
+        program = subprocess.Popen(
+            ["chroot", GUEST, "/usr/bin/python" + python, "-c", server], stdout=subprocess.PIPE, text=True
+        )
+        program.stdout.readline()
+        attached, whole = [], []
+        for _ in range(4 * ROUNDS):
+            begun = time.monotonic()
+            tool = subprocess.Popen(
+                [PYSTAP, "trace", "--engine", "uprobes", "-f", "json", "-e", "call,return", "-p", str(program.pid),
+                 "-o", SCRATCH + "/events.json"], stderr=subprocess.PIPE, text=True,
+            )
+            attached.append(live(tool) * 1e3)
+            whole.append((time.monotonic() - begun) * 1e3)
+            ended(tool)
+        program.kill()
+        program.wait()
+        print("| %s, %s | %.0f, %.0f | %.0f |"
+              % (python, what, statistics.median(attached), max(attached), statistics.median(whole)))
+
+
 def sustained(what, arguments, account, seconds=30):
     """As many events as two programs make at once, for a while. `account` finds lost and delivered in the output."""
     programs = [Program() for _ in range(2)]
@@ -282,6 +401,10 @@ def of_table(table):
 
 
 overhead()
+agents()
+attaching()
 latency()
 sustained("JSON in a file", ["trace", "-e", "call,return", "-f", "json"], of_summary)
 sustained("pystap top", ["top", "-e", "call,return", "--json", "-i", "2s"], of_table)
+for directory in PLACES:
+    shutil.rmtree(directory)

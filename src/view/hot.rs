@@ -167,15 +167,15 @@ pub fn cells(row: &Function, account: &Account) -> [String; 8] {
     ]
 }
 
-/// `function  file:line`, and whose it is.
+/// `function [context]` and `file:line`, and whose it is.
 pub fn name(row: &Function, processes: bool) -> (String, String) {
-    let function = Safe(row.place.name()).to_string();
+    let mut function = Safe(row.place.name()).to_string();
+    if let Some(context) = &row.context {
+        function = format!("{function} [{}]", Printable(context));
+    }
     let mut place = Safe(&row.place.file).to_string();
     if row.line > 0 && row.line < i32::MAX {
         place = format!("{place}:{}", row.line);
-    }
-    if let Some(context) = &row.context {
-        place = format!("{place}  in {}", Printable(context));
     }
     if processes && row.processes > 1 {
         place = format!("{place}  {} processes", row.processes);

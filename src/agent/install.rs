@@ -15,6 +15,7 @@ use super::embedded;
 use super::way::supported;
 use crate::elf::Image;
 use crate::python::Version;
+use crate::python::name::may_be_library;
 
 /// The library, under a name that `import _pystap_agent` finds.
 const LIBRARY: &str = "_pystap_agent.abi3.so";
@@ -130,6 +131,10 @@ impl Environment {
             path: path.to_owned(),
             reason,
         };
+        // Some libraries can be started, and do something else than to answer.
+        if may_be_library(&found) {
+            return Err(not_python("it is a library".to_owned()));
+        }
         let output = ask(&found).map_err(|error| not_python(error.to_string()))?;
         let answer: Answer = serde_json::from_slice(&output)
             .map_err(|_| not_python("its answer makes no sense".to_owned()))?;

@@ -1,7 +1,7 @@
 //! The ways into a process, and which of them is open. Finds out, changes nothing.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::loaded::Loaded;
 use super::remote::{Remote, RemoteError};
@@ -141,7 +141,7 @@ impl Way {
         {
             return Ok(Way::Dormant { socket });
         }
-        let python = || python_of(pid, interpreter);
+        let python = || interpreter.as_started(pid);
         if gdb {
             return match which::which("gdb") {
                 Ok(_) => Ok(Way::Gdb),
@@ -163,19 +163,4 @@ impl Way {
             }),
         }
     }
-}
-
-/// The interpreter to install an agent for: the one of the virtual environment where the process was started by it, as its
-/// first argument says.
-fn python_of(pid: u32, interpreter: &Interpreter) -> PathBuf {
-    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let first = words.split(|byte| *byte == 0).next().unwrap_or_default();
-    let named = Path::new(std::str::from_utf8(first).unwrap_or_default());
-    let is_python = named
-        .file_name()
-        .is_some_and(|name| name.to_string_lossy().starts_with("python"));
-    if named.is_absolute() && is_python {
-        return named.to_owned();
-    }
-    interpreter.path.clone()
 }

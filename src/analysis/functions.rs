@@ -1,7 +1,7 @@
 //! Hot functions: what each function of each process cost so far. Grows with the number of functions, not of events.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -248,10 +248,8 @@ impl Functions {
         let Some(label) = label else {
             return self.row(pid, key, place);
         };
-        let mut hasher = KeyBuilder.build_hasher();
-        (key.number(), &label).hash(&mut hasher);
+        let number = KeyBuilder.hash_one((key.number(), &label));
         let next = self.rows.len();
-        let number = hasher.finish();
         let at = *self.index.entry((pid, number)).or_insert(next);
         if at == next {
             self.rows.push(Function {

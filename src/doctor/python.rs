@@ -202,7 +202,8 @@ fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
 fn by_agent(python: &Python) -> Option<Fix> {
     let offer = agent::offer(language(python)?)?;
     let first = if offer.contains("agent install") {
-        format!("pystap agent install --python {}", shell_word(&python.path))
+        let interpreter = python.started_as.as_ref().unwrap_or(&python.path);
+        format!("pystap agent install --python {}", shell_word(interpreter))
     } else {
         format!("pystap trace {}", target(python))
     };

@@ -17,6 +17,10 @@ use crate::target::{MountNamespace, Targets};
 pub struct Python {
     /// Its path, as the processes see it.
     pub path: String,
+    /// The interpreter by which the first of its processes was started, where there is one and it is not `path` itself: a
+    /// library is no command, and a virtual environment has its own packages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_as: Option<String>,
     /// Processes that run it, ascending.
     pub pids: Vec<u32>,
     /// `executable` or `library`.
@@ -111,6 +115,10 @@ fn described(
     names.sort();
     names.dedup();
     Python {
+        started_as: pid
+            .map(|pid| interpreter.as_started(pid))
+            .filter(|started| *started != interpreter.path)
+            .map(|started| started.display().to_string()),
         pids: pid.into_iter().collect(),
         kind: match interpreter.kind {
             Kind::Executable => "executable",

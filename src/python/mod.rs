@@ -16,6 +16,7 @@ mod library;
 pub mod marks;
 pub(crate) mod name;
 mod process;
+mod started;
 pub mod version;
 #[cfg(test)]
 pub(crate) mod waiting;

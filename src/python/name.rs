@@ -35,7 +35,7 @@ pub(crate) fn is_interpreter_command(path: &Path) -> bool {
 }
 
 /// Whether a shared object of this name may hold the interpreter (`libpython3.11.so.1.0`).
-pub(super) fn may_be_library(path: &Path) -> bool {
+pub(crate) fn may_be_library(path: &Path) -> bool {
     file_name(path).is_some_and(|name| name.starts_with("libpython") && name.contains(".so"))
 }
 

@@ -2,7 +2,7 @@
 //! clock, waiting included; a flame's width is the time that a function and what it called took.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::io::{self, Write};
 
 use inferno::flamegraph::{self, Options};
@@ -66,10 +66,8 @@ impl Paths {
     /// The node below the stacks of a context.
     fn context(&mut self, open: &Open<'_>) -> Option<u32> {
         let label = self.contexts.as_ref()?.label(open.pid, open.context)?;
-        let mut hasher = KeyBuilder.build_hasher();
-        label.hash(&mut hasher);
         let name = || separable(Printable(&label).to_string());
-        Some(self.node(open.pid, None, hasher.finish(), name))
+        Some(self.node(open.pid, None, KeyBuilder.hash_one(&label), name))
     }
 
     /// A line a stack that took time.

@@ -1,0 +1,77 @@
+//! By which name a process started its interpreter: what a user would type to get the same one, and its environment's
+//! packages with it. The file that carries the interpreter is another thing: a library, or what a link of a virtual
+//! environment leads to.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::Interpreter;
+use super::name::is_interpreter_command;
+
+impl Interpreter {
+    /// The interpreter as this process was started by it, as far as its command line and its environment tell; paths are
+    /// as the process sees them.
+    pub fn as_started(&self, pid: u32) -> PathBuf {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let first = words.split(|byte| *byte == 0).next().unwrap_or_default();
+        let first = Path::new(OsStr::from_bytes(first));
+        if is_interpreter_command(first)
+            && let Some(found) = located(pid, first)
+        {
+            return found;
+        }
+        // A title instead of a command line, or a program that embeds Python.
+        match fs::read_link(format!("/proc/{pid}/exe")) {
+            Ok(program) if is_interpreter_command(&program) => program,
+            _ => self.path.clone(),
+        }
+    }
+}
+
+/// Where a word of a command line led to: itself, from the working directory, or along the process's PATH.
+fn located(pid: u32, word: &Path) -> Option<PathBuf> {
+    if word.is_absolute() {
+        return Some(word.to_owned());
+    }
+    if word.components().count() > 1 {
+        let from = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+        return Some(from.join(word));
+    }
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0);
+    let path = variables.find_map(|variable| variable.strip_prefix(b"PATH="))?;
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    std::env::split_paths(OsStr::from_bytes(path))
+        .filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join(word))
+        .find(|candidate| {
+            let inside = candidate.strip_prefix("/").unwrap_or(candidate);
+            root.join(inside).symlink_metadata().is_ok()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::waiting::{PROGRAM, Waiting};
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_the_name_that_started_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let link = directory.path().join("python3.11");
+        std::os::unix::fs::symlink("/usr/bin/python3.11", &link).expect("made");
+        for command in ["python3.11", "./python3.11"] {
+            let process = Waiting::start(
+                std::process::Command::new(command)
+                    .args(["-c", PROGRAM])
+                    .current_dir(directory.path())
+                    .env("PATH", directory.path()),
+            );
+            let interpreter = Interpreter::of_process(process.pid()).expect("Python");
+            let started = interpreter[0].as_started(process.pid());
+            assert_eq!(started, directory.path().join(command), "{command}");
+        }
+    }
+}

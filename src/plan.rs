@@ -171,11 +171,6 @@ pub enum PlanError {
     /// Values come from the agent.
     #[error("--capture needs pystap's agent, which --no-agent forbids; leave out one of them")]
     CaptureWithoutAgent,
-    /// Values are for one engine.
-    #[error(
-        "--capture works with uprobe events only, so SystemTap cannot trace this; leave out --capture, or use --engine uprobes"
-    )]
-    CaptureByStap,
     /// The file of an interpreter is gone.
     #[error("{path} was replaced or deleted while process {pid} runs it, and SystemTap can only probe files that are there, so it cannot trace this process; restart the process, or use --engine uprobes", path = path.display())]
     Replaced {
@@ -183,6 +178,12 @@ pub enum PlanError {
         path: PathBuf,
         /// A process that runs it.
         pid: u32,
+    },
+    /// SystemTap takes for granted that code is mapped as it stands in the file.
+    #[error("the code of {path} stands elsewhere in memory than in the file (lld links like that), and SystemTap would put its breakpoints into the midst of other instructions, so it must not trace this; use --engine uprobes, or link it with GNU ld or with -z separate-loadable-segments", path = path.display())]
+    Displaced {
+        /// The file.
+        path: PathBuf,
     },
     /// The process lives in another mount namespace.
     #[error("process {pid} runs {path} in a container (another mount namespace), where SystemTap cannot switch its marks on from outside, so it cannot trace this process; use --engine uprobes, which can", path = path.display())]
@@ -206,8 +207,8 @@ impl PlanError {
             | PlanError::CaptureWithoutAgent => 2,
             PlanError::NoMarks { .. }
             | PlanError::NoWay { .. }
-            | PlanError::CaptureByStap
             | PlanError::Replaced { .. }
+            | PlanError::Displaced { .. }
             | PlanError::Container { .. } => 3,
         }
     }
@@ -311,6 +312,11 @@ impl TracePlan {
         }
     }
 
+    /// Whether the script for stap follows the processes of every program, because it probes a library.
+    pub fn follows_every_program(&self) -> bool {
+        self.request().images.iter().any(|image| image.library)
+    }
+
     /// Whether the script adds up in the kernel.
     pub fn totals(&self) -> bool {
         self.templates.iter().any(|name| name == TOTALS)
@@ -325,15 +331,15 @@ impl TracePlan {
     /// Why SystemTap cannot probe what is planned; `None` when it can.
     pub fn obstacle_for_stap(&self) -> Option<PlanError> {
         if let Some(agent) = &self.agent {
-            if agent.wanted.capture.any() {
-                return Some(PlanError::CaptureByStap);
-            }
             for (pid, _) in &agent.targets {
                 let (pid, loaded) = (*pid, agent::Loaded::of_process(*pid));
                 let path = match &loaded {
                     Some(loaded) => loaded.path.clone(),
                     None => agent::expected_library(&agent.wanted).0,
                 };
+                if loaded.as_ref().is_some_and(|it| it.image.is_displaced()) {
+                    return Some(PlanError::Displaced { path });
+                }
                 if loaded.is_some_and(|loaded| loaded.deleted) {
                     return Some(PlanError::Replaced { path, pid });
                 }
@@ -344,6 +350,9 @@ impl TracePlan {
         }
         self.images.iter().find_map(|image| {
             let path = image.path.clone();
+            if image.interpreter.image.is_displaced() {
+                return Some(PlanError::Displaced { path });
+            }
             if let (true, Some(pid)) = (image.interpreter.replaced, image.pids.first()) {
                 return Some(PlanError::Replaced { path, pid: *pid });
             }
@@ -433,14 +442,33 @@ impl TracePlan {
                         .find(|image| image.interpreter.file == interpreter.file)?;
                     let mark = interpreter.image.mark(PROVIDER, image.marks.first()?)?;
                     let offset = mark.sites.first()?.semaphore?.file_offset?;
-                    let address = mapped_at(process.pid, interpreter, offset)?;
+                    let address = mapped_at(process.pid, interpreter.file.inode, offset)?;
                     Some(Armed {
                         pid: process.pid,
                         address,
                     })
                 })
             })
+            .chain(self.semaphores_of_agents())
             .collect()
+    }
+
+    /// The same of agents that are in their processes already.
+    fn semaphores_of_agents(&self) -> impl Iterator<Item = Armed> {
+        let targets = self.agent.iter().flat_map(|agent| {
+            let first = match agent.wanted.functions {
+                Some(_) => agent::FUNCTIONS[0],
+                None => agent::COLLECTIONS[0],
+            };
+            agent.targets.iter().map(move |(pid, _)| (*pid, first))
+        });
+        targets.filter_map(|(pid, mark)| {
+            let loaded = agent::Loaded::of_process(pid)?;
+            let mark = loaded.image.mark(agent::PROVIDER, mark)?;
+            let offset = mark.sites.first()?.semaphore?.file_offset?;
+            let address = mapped_at(pid, loaded.inode, offset)?;
+            Some(Armed { pid, address })
+        })
     }
 
     /// The interpreters in the order of the targets, each file once, with the processes that run it.

@@ -142,11 +142,23 @@ impl Agents {
             let probed = probed(placement.reach(), placement.inode, embedded::image());
             (placement.library().to_owned(), probed)
         });
-        let loaded = self.loaded.iter().map(|loaded| {
+        let others = self.loaded.iter().filter(|loaded| {
+            let of_ours = |it: &Placement| it.inode == loaded.inode && it.library() == loaded.path;
+            !self.placements.iter().any(of_ours)
+        });
+        let loaded = others.map(|loaded| {
             let probed = probed(&loaded.reach, loaded.inode, loaded.image.clone());
             (loaded.path.clone(), probed)
         });
         placed.chain(loaded).collect()
+    }
+
+    /// Has files stay where a process runs the library when the session ends: SystemTap finds a library by its path, and
+    /// could not trace that process again.
+    pub fn keep_where_mapped(&mut self) {
+        for placement in &mut self.placements {
+            placement.keep_where_mapped();
+        }
     }
 
     /// Has this told of every process whose agent comes by itself, before its first call.

@@ -59,4 +59,17 @@ mod tests {
             .filter(|line| line.trim_start().starts_with("LOAD") && line.contains(" RW "));
         assert_eq!(writable.count(), 1, "{text}");
     }
+
+    #[test]
+    fn its_code_stands_in_memory_where_systemtap_looks_for_it() {
+        let mut image = Image::clone(&image());
+        assert!(!image.is_displaced());
+        let mut moved = |distance: u64| {
+            let site = &mut image.marks[0].sites[0];
+            site.address = site.file_offset.expect("it is in the file") + distance;
+            image.is_displaced()
+        };
+        assert!(moved(0x1000), "as lld lays files out by itself");
+        assert!(!moved(0x40_0000), "a program for a fixed address");
+    }
 }

@@ -47,6 +47,10 @@ pub const CONTEXT: &str = "context__name";
 /// The marks that stand for CPython's own about collections.
 pub const COLLECTIONS: [&str; 2] = ["gc__start", "gc__done"];
 
+/// Most bytes of a value as text: one less than a probe of SystemTap copies, where strings have their usual length, because
+/// what fills all the room is taken for cut.
+const LONGEST_VALUE: u32 = 509;
+
 /// Which values are captured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capture {
@@ -106,7 +110,7 @@ impl Wanted {
             capture: protocol::Capture {
                 arguments: self.capture.arguments,
                 returns: self.capture.returns,
-                limit: 0,
+                limit: LONGEST_VALUE,
             },
             announce_running: true,
             follow: near

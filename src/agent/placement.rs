@@ -3,7 +3,8 @@
 //!
 //! The directory is named after us and the library's build id, so that its path is the same in every session: a script for
 //! stap names it, and a compiled module serves again. Sessions of one user share it. Whoever uses it holds a lock on the
-//! library in it; who can have that lock alone, at the end or in `pystap cleanup`, removes the directory.
+//! library in it; who can have that lock alone, at the end or in `pystap cleanup`, removes the directory. A session of
+//! SystemTap leaves it where a process has the library mapped: what was removed has no path to be probed by.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -12,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use procfs::process::MMapPath;
 use rustix::fs::{
     AtFlags, FlockOperation, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fchmod, fchown, flock,
     fstatvfs, mkdirat, openat, openat2, renameat, statat, unlinkat,
@@ -81,6 +83,8 @@ pub(super) struct Placement {
     ours: Vec<String>,
     /// Other things in memory, kept open.
     memory: Vec<File>,
+    /// Whether the library's file stays as long as a process runs it.
+    stays: bool,
 }
 
 /// What a process sees of the file system: two processes with the same one see the same files.
@@ -161,6 +165,23 @@ impl Placement {
         Err(PlacementError::Nowhere {
             who: who.to_owned(),
             tried: tried.join("; "),
+        })
+    }
+
+    /// Has the library's file stay as long as a process runs it. Whoever uses the directory last when none does removes it.
+    pub(super) fn keep_where_mapped(&mut self) {
+        self.stays = true;
+    }
+
+    /// Whether a process runs this very file.
+    fn is_mapped(&self) -> bool {
+        let processes = procfs::process::all_processes().into_iter().flatten();
+        processes.flatten().any(|process| {
+            let maps = process.maps().into_iter().flatten();
+            maps.into_iter().any(|map| {
+                map.inode == self.inode
+                    && matches!(map.pathname, MMapPath::Path(path) if path.ends_with(LIBRARY))
+            })
         })
     }
 
@@ -249,6 +270,13 @@ impl Drop for Placement {
         for name in &self.ours {
             let _ = unlinkat(directory, name.as_str(), AtFlags::empty());
         }
+        if self.stays && self.is_mapped() {
+            // What is for starting processes goes all the same, unless another session needs it.
+            if flock(&self.held, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                empty(directory, Some(LIBRARY), DEPTH);
+            }
+            return;
+        }
         remove(&self.held, directory, parent);
     }
 }
@@ -258,12 +286,12 @@ fn remove(library: &File, directory: &OwnedFd, parent: &OwnedFd) -> bool {
     if flock(library, FlockOperation::NonBlockingLockExclusive).is_err() {
         return false;
     }
-    empty(directory, DEPTH);
+    empty(directory, None, DEPTH);
     unlinkat(parent, name().as_str(), AtFlags::REMOVEDIR).is_ok()
 }
 
-/// Removes what is in a directory of ours, to this depth of directories in it (`site/__pycache__`).
-fn empty(directory: &OwnedFd, depth: u8) {
+/// Removes what is in a directory of ours, but for one file, to this depth of directories in it (`site/__pycache__`).
+fn empty(directory: &OwnedFd, but: Option<&str>, depth: u8) {
     let names: Vec<_> = match rustix::fs::Dir::read_from(directory) {
         Ok(entries) => entries
             .filter_map(|entry| Some(entry.ok()?.file_name().to_owned()))
@@ -271,7 +299,8 @@ fn empty(directory: &OwnedFd, depth: u8) {
         Err(_) => return,
     };
     for name in names.iter().map(|name| name.as_c_str()) {
-        if matches!(name.to_bytes(), b"." | b"..") {
+        let kept = but.is_some_and(|but| but.as_bytes() == name.to_bytes());
+        if kept || matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
         if unlinkat(directory, name, AtFlags::empty()) == Err(Errno::ISDIR)
@@ -279,7 +308,7 @@ fn empty(directory: &OwnedFd, depth: u8) {
         {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             if let Ok(inner) = openat(directory, name, flags, Mode::empty()) {
-                empty(&inner, depth);
+                empty(&inner, None, depth);
             }
             let _ = unlinkat(directory, name, AtFlags::REMOVEDIR);
         }
@@ -345,6 +374,7 @@ fn in_directory(root: &File, directory: &str, view: View) -> Result<Placement, S
             directory: Some((own, parent)),
             ours: Vec::new(),
             memory: Vec::new(),
+            stays: false,
         });
     }
     Err("another pystap keeps removing it".to_owned())
@@ -442,6 +472,7 @@ fn in_memory(pid: u32, view: View) -> Result<Placement, String> {
         directory: None,
         ours: Vec::new(),
         memory: Vec::new(),
+        stays: false,
     })
 }
 
@@ -508,12 +539,12 @@ fn stale_in(parent: &OwnedFd) -> Vec<String> {
                     let file = File::from(library);
                     let free = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
                     if free {
-                        empty(&own, DEPTH);
+                        empty(&own, None, DEPTH);
                     }
                     free
                 }
                 Err(_) => {
-                    empty(&own, DEPTH);
+                    empty(&own, None, DEPTH);
                     true
                 }
             };

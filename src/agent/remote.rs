@@ -158,7 +158,7 @@ impl Remote {
             .image
             .python_runtime
             .ok_or(RemoteError::NoRuntime("there is no section .PyRuntime"))?;
-        let runtime = crate::python::mapped_at(pid, interpreter, offset)
+        let runtime = crate::python::mapped_at(pid, interpreter.file.inode, offset)
             .ok_or(RemoteError::NoRuntime("it is not mapped"))?;
         let memory = OpenOptions::new()
             .read(true)

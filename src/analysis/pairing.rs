@@ -1144,18 +1144,23 @@ impl Returning<'_> {
         })
     }
 
-    /// The same where contexts are told: the nearest frame of the function in its context returns.
+    /// The same where contexts are told: the nearest frame of the function in its context returns, the one that its duration
+    /// says where that is known. When there is none of that duration, the kernel measured the call.
     fn leave_context(
         self,
         thread: &mut Thread,
         context: Option<NonZeroU64>,
         known: Option<u64>,
     ) -> Option<Left> {
-        let found = thread
-            .frames
-            .iter()
-            .rposition(|frame| frame.key == self.key && frame.context == context);
+        let found = thread.frames.iter().rposition(|frame| {
+            frame.key == self.key
+                && frame.context == context
+                && known.is_none_or(|took| self.took(frame) == Some(took))
+        });
         let Some(index) = found else {
+            if let Some(took) = known {
+                return Some(thread.measured(self.ts.saturating_sub(took), took));
+            }
             self.unpaired.returns += 1;
             return None;
         };

@@ -697,6 +697,22 @@ fn a_task_is_called_by_its_loop_and_not_by_the_task_before() {
 }
 
 #[test]
+fn what_the_kernel_measured_in_a_context_needs_no_call_and_is_not_unpaired() {
+    let mut pairing = Pairing::new();
+    for (context, ts, function, took) in [(7, 30, "inner", 10), (7, 40, "outer", 35)] {
+        let mut event = in_context(context, ts, ret(ts, function));
+        if let What::Return { duration_ns, .. } = &mut event.what {
+            *duration_ns = Some(took);
+        }
+        let step = pairing.follow(&mut event).expect("it is shown");
+        let left = step.left.expect("it is measured");
+        assert!(left.measured && left.exact, "{left:?}");
+        assert_eq!(left.self_ns, if function == "outer" { 25 } else { 10 });
+    }
+    assert_eq!(pairing.unpaired().total(), 0);
+}
+
+#[test]
 fn a_frame_that_ran_before_tracing_began_has_no_duration() {
     let mut pairing = Pairing::with_habits(Habits {
         call_on_creation: false,

@@ -49,6 +49,11 @@ impl SessionAgents {
         }))
     }
 
+    /// Has the library's file stay where a process runs it, so that SystemTap finds it there again.
+    pub(super) fn keep_where_mapped(&mut self) {
+        self.agents.keep_where_mapped();
+    }
+
     /// Has the engine, if it wants that, told of every process whose agent comes by itself.
     pub(super) fn tell(&self, engine: &dyn Running) {
         if let Some(children) = engine.children() {

@@ -155,6 +155,8 @@ pub(super) struct Session<'a> {
     /// The agents, where there are any.
     pub(super) agents: Option<SessionAgents>,
     pub(super) max_events: Option<u64>,
+    /// A held command whose release the engine tells as its becoming another program, which it is not.
+    pub(super) released: Option<u32>,
     /// Only calls of at least so many nanoseconds, where the engine does not measure them itself.
     pub(super) minimum: Option<u64>,
     pub(super) console: &'a Console,
@@ -335,6 +337,10 @@ impl Run<'_> {
             return;
         }
         if let What::Process { change, .. } = event.what {
+            let of_release = |pid: &mut u32| *pid == event.pid && change == ProcessChange::Exec;
+            if self.session.released.take_if(of_release).is_some() {
+                return;
+            }
             match change {
                 ProcessChange::Fork => {
                     self.children.insert(event.pid);

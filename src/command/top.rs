@@ -92,7 +92,7 @@ fn title(targets: &cli::TargetArgs, of: Option<&String>) -> String {
 fn table_trace(arguments: &cli::Top) -> cli::Trace {
     let mut what = arguments.what.clone();
     // Single calls that are long enough are measured by another template.
-    // The kernel's sums know threads and no contexts.
+    // The kernel keeps a stack for each context, and one row for all.
     what.totals =
         !(arguments.no_kernel_totals || arguments.by_context) && what.min_duration.is_none();
     cli::Trace {

@@ -188,16 +188,17 @@ pub(super) fn run_into(
             stops.give_up(),
         )?)
     };
-    let agents = match arguments.compile_only {
-        true => None,
-        false => SessionAgents::prepare(&mut prepared.plan)?,
-    };
+    // stap reads the marks of the agent's library, so that it has to be there for compiling, too.
+    let mut agents = SessionAgents::prepare(&mut prepared.plan)?;
     let plan = &prepared.plan;
     let script = || prepared.script(arguments);
     let ready = engine::prepare(arguments, plan, choice, script, &stops, console)?;
     let (Some((ready, notes)), Some(output)) = (ready, output) else {
         return Ok(Exit::Done.into());
     };
+    if let (Some(agents), Ready::Stap { .. }) = (&mut agents, &ready) {
+        agents.keep_where_mapped();
+    }
     let surroundings = Surroundings {
         arguments,
         make_sink,
@@ -383,6 +384,8 @@ fn trace(
         subprocesses: plan.follow,
     });
     let processes = plan.targets.processes.iter();
+    let released = launched.as_ref().map(Launched::pid);
+    let released = released.filter(|_| measures && plan.follows_every_program());
     let running_session = Session {
         engine: running,
         sink,
@@ -394,6 +397,7 @@ fn trace(
         newcomers,
         agents,
         max_events: arguments.output.max_events,
+        released,
         minimum: plan.minimum_ns().filter(|_| !measures),
         console,
     };

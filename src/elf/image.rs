@@ -16,6 +16,9 @@ use super::{ElfError, Image, Mark, stapsdt};
 /// Interpreters have some megabytes, with debug information some hundred.
 const LARGEST_FILE: u64 = 1 << 30;
 
+/// No linker puts a program for a fixed address lower than this.
+const LEAST_FIXED_ADDRESS: u64 = 0x10_0000;
+
 impl Image {
     /// Reads the ELF file at `path`, following symbolic links. Only ordinary files are opened, so that neither a pipe can
     /// hold up the caller nor a device be set in motion.
@@ -57,6 +60,15 @@ impl Image {
         self.marks
             .iter()
             .find(|mark| mark.name == name && mark.provider == provider)
+    }
+
+    /// Whether the code at its marks is mapped apart from the beginning of the file, as lld lays files out: at another distance
+    /// from it in memory than in the file. A program for a fixed address is far from it as a whole, which is nothing like that.
+    pub fn is_displaced(&self) -> bool {
+        let sites = self.marks.iter().flat_map(|mark| &mark.sites);
+        sites
+            .filter_map(|site| site.address.checked_sub(site.file_offset?))
+            .any(|distance| (1..LEAST_FIXED_ADDRESS).contains(&distance))
     }
 }
 

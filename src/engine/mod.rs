@@ -3,6 +3,7 @@
 //! An engine runs on threads of its own. What it has to say comes as [`Message`]s over a bounded channel; it never
 //! waits for the reader of that channel, and what does not fit is counted as lost.
 
+mod flags;
 pub mod order;
 pub mod stap;
 pub mod uprobes;

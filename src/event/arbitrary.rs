@@ -58,20 +58,15 @@ pub(crate) fn place() -> impl Strategy<Value = Arc<Place>> {
     })
 }
 
-/// A frame, with one of these manners. Its text is plain: the agent writes it.
+/// A frame, with one of these manners.
 fn frame(manners: [Manner; 3]) -> impl Strategy<Value = Frame> {
     let context = option::of((1..u64::MAX).prop_map(|id| NonZeroU64::MIN.saturating_add(id - 1)));
-    let text = option::of(any::<String>());
+    let text = option::of(text());
     (context, proptest::sample::select(manners.to_vec()), text).prop_map(
         |(context, manner, text)| Frame {
             context,
             manner,
-            text: text.map(|text| {
-                Arc::new(Text {
-                    text,
-                    ..Text::default()
-                })
-            }),
+            text: text.map(Arc::new),
         },
     )
 }

@@ -62,7 +62,7 @@ impl Writer {
         }
         match &event.what {
             What::Call { place, line, frame } => {
-                self.place(place, out);
+                self.place_of(frame, &CALL, place, out);
                 out.extend_from_slice(b",\"line\":");
                 number(*line, out);
                 frame_json(frame, &CALL, out);
@@ -78,7 +78,7 @@ impl Writer {
                 duration_ns,
                 frame,
             } => {
-                self.place(place, out);
+                self.place_of(frame, &RETURN, place, out);
                 out.extend_from_slice(b",\"line\":");
                 number(*line, out);
                 if let Some(duration) = duration_ns {
@@ -160,6 +160,17 @@ impl Writer {
             }
         }
         out.extend_from_slice(b"}\n");
+    }
+
+    /// The place of a call or return. The arrays of what was altered are about all strings of an event, so where its value is
+    /// among them, what is remembered of its place will not do.
+    fn place_of(&mut self, frame: &Frame, words: &Words, place: &Arc<Place>, out: &mut Vec<u8>) {
+        let Some(value) = frame.text.as_ref().filter(|value| is_altered(value)) else {
+            return self.place(place, out);
+        };
+        let mut fields = place_fields(place);
+        fields.push((words.text, value));
+        texts(&fields, out);
     }
 
     fn place(&mut self, place: &Arc<Place>, out: &mut Vec<u8>) {
@@ -279,18 +290,17 @@ fn list<T>(items: &[T], out: &mut Vec<u8>, write: impl Fn(&T, &mut Vec<u8>)) {
 }
 
 fn place_json(place: &Place, out: &mut Vec<u8>) {
-    let (file, function) = (&place.file, &place.function);
-    match &place.qualname {
-        None => texts(&[("file", file), ("function", function)], out),
-        Some(qualname) => texts(
-            &[
-                ("file", file),
-                ("function", function),
-                ("qualname", qualname),
-            ],
-            out,
-        ),
-    }
+    texts(&place_fields(place), out);
+}
+
+fn place_fields(place: &Place) -> Vec<(&'static str, &Text)> {
+    let mut fields = vec![("file", &place.file), ("function", &place.function)];
+    fields.extend(place.qualname.as_ref().map(|name| ("qualname", name)));
+    fields
+}
+
+fn is_altered(text: &Text) -> bool {
+    text.cut || text.replaced || text.unreadable
 }
 
 /// What the parts of a frame are called in an event: its text, and the words for its manner.
@@ -337,7 +347,8 @@ fn frame_json(frame: &Frame, words: &Words, out: &mut Vec<u8>) {
     if let Some((_, word)) = words.manners.iter().find(|(it, _)| *it == frame.manner) {
         member("how", word, out);
     }
-    if let Some(text) = &frame.text {
+    // One that was altered stands with the other strings.
+    if let Some(text) = frame.text.as_ref().filter(|text| !is_altered(text)) {
         member(words.text, &text.text, out);
     }
 }
@@ -678,6 +689,8 @@ impl Flat {
             "qualname" => self.qualname.take(),
             "module" => self.module.take(),
             "name" => self.name.take(),
+            "arguments" => self.arguments.take(),
+            "value" => self.value.take(),
             _ => self.command.take(),
         };
         let named = |list: &[String]| list.iter().any(|name| name == field);
@@ -690,19 +703,18 @@ impl Flat {
     }
 
     fn frame(&mut self, words: &Words) -> Result<Frame, ReadError> {
-        let text = match words.text {
-            "arguments" => self.arguments.take(),
-            _ => self.value.take(),
+        let has_text = match words.text {
+            "arguments" => self.arguments.is_some(),
+            _ => self.value.is_some(),
+        };
+        let text = match has_text {
+            true => Some(Arc::new(self.text(words.text)?)),
+            false => None,
         };
         Ok(Frame {
             context: self.context.and_then(NonZeroU64::new),
             manner: words.manner(self.how.as_deref())?,
-            text: text.map(|text| {
-                Arc::new(Text {
-                    text,
-                    ..Text::default()
-                })
-            }),
+            text,
         })
     }
 

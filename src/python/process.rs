@@ -90,11 +90,11 @@ pub(crate) fn looks_like_python(pid: u32) -> Result<bool, PythonError> {
 }
 
 /// Address at which a process has mapped this place of a file.
-pub(crate) fn mapped_at(pid: u32, interpreter: &Interpreter, file_offset: u64) -> Option<u64> {
+pub(crate) fn mapped_at(pid: u32, inode: u64, file_offset: u64) -> Option<u64> {
     let maps = Process::new(i32::try_from(pid).ok()?).ok()?.maps().ok()?;
     // The data segment may be mapped in several pieces; the one that holds the offset and is writable is meant.
     maps.into_iter()
-        .filter(|map| map.inode == interpreter.file.inode)
+        .filter(|map| map.inode == inode)
         .find(|map| {
             let length = map.address.1 - map.address.0;
             map.perms.contains(MMPermissions::WRITE)

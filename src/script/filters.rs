@@ -48,33 +48,38 @@ impl Filters {
             && !any(&self.not_modules, &[file])
     }
 
-    /// The decision as a SystemTap expression over the strings `file` and `name`. Where stap's expressions cannot say
+    /// The decision as a SystemTap expression over the strings `file`, `name` and `qualname`. Where stap's expressions cannot say
     /// exactly what a glob means, it lets through too much, never too little: [`Filters::accepts`] has the last word.
     pub(super) fn to_stap_expression(&self) -> Result<String, ScriptError> {
         let mut terms = Vec::new();
-        for (globs, variable) in [
-            (&self.functions, "name"),
-            (&self.files, "file"),
-            (&self.modules, "file"),
+        let names: &[&str] = &["name", "qualname"];
+        for (globs, variables) in [
+            (&self.functions, names),
+            (&self.files, &["file"]),
+            (&self.modules, &["file"]),
         ] {
-            let alternatives = globs
-                .iter()
-                .map(|glob| comparison(variable, glob))
-                .collect::<Result<Vec<_>, _>>()?;
+            let mut alternatives = Vec::new();
+            for glob in globs {
+                for variable in variables {
+                    alternatives.push(comparison(variable, glob)?);
+                }
+            }
             if !alternatives.is_empty() {
                 terms.push(format!("({})", alternatives.join(" || ")));
             }
         }
-        for (globs, variable) in [
-            (&self.not_functions, "name"),
-            (&self.not_files, "file"),
-            (&self.not_modules, "file"),
+        for (globs, variables) in [
+            (&self.not_functions, names),
+            (&self.not_files, &["file"]),
+            (&self.not_modules, &["file"]),
         ] {
             for glob in globs
                 .iter()
                 .filter(|glob| glob.literal().is_some() || glob.is_exact_in_stap())
             {
-                terms.push(format!("!({})", comparison(variable, glob)?));
+                for variable in variables {
+                    terms.push(format!("!({})", comparison(variable, glob)?));
+                }
             }
         }
         Ok(if terms.is_empty() {

@@ -14,11 +14,14 @@ use std::path::PathBuf;
 use serde::Serialize;
 use tera::{Context, Delimiters, Tera};
 
+use crate::agent::{CONTEXT, PROVIDER};
+
 pub use catalogue::{Catalogue, Origin, Template};
 pub use filters::Filters;
 pub use tapset::Tapsets;
 
-/// Marks of CPython that templates may name; a template sees every one, empty where no image has it.
+/// Marks of CPython that templates may name; a template sees every one, empty where no image has it. The agent has one
+/// beside these, `context__name`.
 pub const MARKS: [&str; 8] = [
     "function__entry",
     "function__return",
@@ -159,9 +162,36 @@ fn environment() -> Result<Tera, tera::Error> {
 }
 
 fn context(request: &Request) -> Result<Context, ScriptError> {
-    let mut points: BTreeMap<&str, String> =
-        MARKS.iter().map(|mark| (*mark, String::new())).collect();
-    for image in &request.images {
+    let told = |image: &&ProbedImage| image.provider == PROVIDER;
+    let mut points = mark_points(request.images.iter())?;
+    // The agent's marks have more arguments than those of the same name in interpreters.
+    let agent = mark_points(request.images.iter().filter(told))?;
+    let python = mark_points(request.images.iter().filter(|image| !told(image)))?;
+    points.extend(process_points(&request.images)?);
+    let events: BTreeMap<&str, bool> = ["call", "return", "line", "gc", "import", "audit"]
+        .iter()
+        .map(|kind| (*kind, request.events.iter().any(|asked| asked == kind)))
+        .collect();
+    let mut context = Context::new();
+    context.insert("images", &request.images);
+    context.insert("points", &points);
+    context.insert("python", &python);
+    context.insert("agent", &agent);
+    context.insert("events", &events);
+    // Then the script holds sums, which it is asked for.
+    let totals = request.templates.iter().any(|name| name == TOTALS);
+    context.insert("totals", &totals);
+    context.insert("accepts", &request.filters.to_stap_expression()?);
+    Ok(context)
+}
+
+/// The probe points of each mark over these images, ready to stand after `probe`; empty where none has it.
+fn mark_points<'a>(
+    images: impl Iterator<Item = &'a ProbedImage>,
+) -> Result<BTreeMap<&'static str, String>, ScriptError> {
+    let marks = MARKS.into_iter().chain([CONTEXT]);
+    let mut points: BTreeMap<&str, String> = marks.map(|mark| (mark, String::new())).collect();
+    for image in images {
         let path = quoted_path(&image.path)?;
         for mark in &image.marks {
             let Some(point) = points.get_mut(mark.as_str()) else {
@@ -176,20 +206,7 @@ fn context(request: &Request) -> Result<Context, ScriptError> {
             ));
         }
     }
-    points.extend(process_points(&request.images)?);
-    let events: BTreeMap<&str, bool> = ["call", "return", "line", "gc", "import", "audit"]
-        .iter()
-        .map(|kind| (*kind, request.events.iter().any(|asked| asked == kind)))
-        .collect();
-    let mut context = Context::new();
-    context.insert("images", &request.images);
-    context.insert("points", &points);
-    context.insert("events", &events);
-    // Then the script holds sums, which it is asked for.
-    let totals = request.templates.iter().any(|name| name == TOTALS);
-    context.insert("totals", &totals);
-    context.insert("accepts", &request.filters.to_stap_expression()?);
-    Ok(context)
+    Ok(points)
 }
 
 /// Probe points for the life of processes. They name the probed programs: a probe on every process of the system makes

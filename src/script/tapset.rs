@@ -6,10 +6,11 @@ use std::{fs, io};
 use super::{ScriptError, catalogue};
 
 /// Every file of `tapsets/pystap/`.
-const EMBEDDED: [(&str, &str); 5] = [
+const EMBEDDED: [(&str, &str); 6] = [
     ("names", include_str!("../../tapsets/pystap/names.stp")),
     ("spans", include_str!("../../tapsets/pystap/spans.stp")),
     ("targets", include_str!("../../tapsets/pystap/targets.stp")),
+    ("told", include_str!("../../tapsets/pystap/told.stp")),
     ("totals", include_str!("../../tapsets/pystap/totals.stp")),
     ("wire", include_str!("../../tapsets/pystap/wire.stp")),
 ];

@@ -76,6 +76,68 @@ fn the_agents_marks_stand_beside_those_of_interpreters() {
     );
 }
 
+/// A request for an interpreter's marks and the agent's.
+fn with_agent(templates: &[&str]) -> Request {
+    let mut request = request(templates);
+    let marks = ["function__entry", "function__return", "context__name"];
+    request.images.push(ProbedImage {
+        path: "/tmp/agent.so".to_owned(),
+        provider: "pystap",
+        marks: marks.map(str::to_owned).to_vec(),
+        library: true,
+    });
+    request
+}
+
+#[test]
+fn what_the_agent_tells_beyond_others_is_read_from_its_own_marks_only() {
+    let agent = r#"process("/tmp/agent.so").provider("pystap")"#;
+    let python = r#"process("/usr/bin/python3.15").provider("python")"#;
+    for (template, of_python, of_agent) in [
+        ("calls", "pystap_place($arg1, $arg2)", "$arg7"),
+        ("spans", "pystap_span($arg3, key)", "pystap_span_told("),
+        ("top", "pystap_leave(", "pystap_leave_told("),
+    ] {
+        let script = rendered(&with_agent(&[template]));
+        let probe = |point: &str| {
+            let point = format!("probe {point}.mark(\"function__return\") {{");
+            let (_, body) = script.split_once(&point).expect("a probe of its own");
+            body.split("\n}").next().expect("it ends").to_owned()
+        };
+        let (python, agent) = (probe(python), probe(agent));
+        assert!(python.contains(of_python), "{template}: {python}");
+        assert!(!python.contains("$arg4"), "{template}: {python}");
+        assert!(agent.contains(of_agent), "{template}: {agent}");
+        assert!(agent.contains("$arg5"), "{template}: {agent}");
+    }
+    for template in ["calls", "spans"] {
+        let script = rendered(&with_agent(&[template]));
+        let names = format!("probe {agent}.mark(\"context__name\") {{");
+        assert!(script.contains(&names), "{script}");
+    }
+}
+
+#[test]
+fn without_the_agent_a_script_has_nothing_of_it() {
+    for template in ["calls", "spans", "top"] {
+        let script = rendered(&request(&[template]));
+        assert!(!script.contains("_told"), "{script}");
+        assert!(!script.contains("context"), "{script}");
+    }
+}
+
+#[test]
+fn where_the_agent_alone_has_marks_it_alone_is_probed() {
+    for template in ["calls", "spans", "top"] {
+        let mut request = with_agent(&[template]);
+        request.images.remove(0);
+        let script = rendered(&request);
+        assert!(!script.contains("pystap_place("), "{script}");
+        assert!(!script.contains("probe  {"), "{script}");
+        assert!(script.contains("_told("), "{script}");
+    }
+}
+
 #[test]
 fn every_template_of_the_repository_is_in_the_binary() {
     let embedded: BTreeSet<String> = catalogue(&[])
@@ -112,7 +174,9 @@ fn the_header_of_every_template_says_what_it_asks_emits_and_needs() {
         for mark in &template.marks {
             assert!(MARKS.contains(&mark.as_str()), "{mark}");
             assert!(
-                template.text.contains(&format!("« points.{mark} »")),
+                ["points", "python"]
+                    .iter()
+                    .any(|of| template.text.contains(&format!("« {of}.{mark} »"))),
                 "{} does not use {mark}",
                 template.name
             );
@@ -326,11 +390,13 @@ fn filters_become_one_expression_of_the_script() {
     let expression = text
         .lines()
         .find_map(|line| {
-            line.strip_prefix("function pystap_accepts:long(file:string, name:string) { return ")
+            line.strip_prefix(
+                "function pystap_accepts:long(file:string, name:string, qualname:string) { return ",
+            )
         })
         .expect("it is there");
     assert!(
-        expression.contains("name == \"handle\" || name =~ "),
+        expression.contains("name == \"handle\" || qualname == \"handle\" || name =~ "),
         "{text}"
     );
     assert!(expression.contains("&& !(file =~ "), "{text}");

@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, LazyLock};
 
 use pystap::analysis::functions::Functions;
 use pystap::analysis::pairing::{Habits, Pairing};
-use pystap::event::{Event, Frame, Place, Text, What};
+use pystap::event::{Event, Frame, Manner, Place, Text, What};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -88,13 +89,16 @@ static PROGRAM: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     (directory, program)
 });
 
-/// A mark: its kind as main.c reads it, its thread, its function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A mark: its kind as main.c reads it, its thread, its function. Small letters are the agent's, with a context, and whether
+/// the frame ran before anybody looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Mark {
     kind: char,
     ts: u64,
     tid: u32,
     function: u64,
+    context: u64,
+    running: bool,
 }
 
 /// What a function of the process cost: calls, returns without a call, own and inclusive time, calls of known duration and
@@ -129,8 +133,15 @@ fn in_the_kernel(marks: &[Mark], creations: bool) -> Table {
             ts,
             tid,
             function,
+            context,
+            running,
         } = mark;
-        writeln!(input, "{kind} {ts} 7 {tid} {function} {LINE}").expect("memory");
+        let flags = if *running { 2 } else { 0 };
+        writeln!(
+            input,
+            "{kind} {ts} 7 {tid} {function} {LINE} {context} {flags}"
+        )
+        .expect("memory");
     }
     let mut stdin = child.stdin.take().expect("piped");
     stdin.write_all(input.as_bytes()).expect("it reads");
@@ -218,16 +229,24 @@ fn in_pystap(marks: &[Mark], creations: bool) -> Table {
     for mark in marks {
         last = mark.ts;
         let place = || Arc::clone(&places[mark.function as usize]);
-        let what = match mark.kind {
-            'C' => What::Call {
-                place: place(),
-                line: LINE,
-                frame: Frame::default(),
+        let frame = Frame {
+            context: NonZeroU64::new(mark.context),
+            manner: match mark.running {
+                true => Manner::Running,
+                false => Manner::Plain,
             },
-            'R' => What::Return {
+            text: None,
+        };
+        let what = match mark.kind {
+            'C' | 'c' => What::Call {
                 place: place(),
                 line: LINE,
-                frame: Frame::default(),
+                frame,
+            },
+            'R' | 'r' => What::Return {
+                place: place(),
+                line: LINE,
+                frame,
                 duration_ns: None,
             },
             _ => continue,
@@ -298,6 +317,7 @@ fn program(seed: u64, creations: bool, generators: bool) -> Vec<Mark> {
                 ts,
                 tid,
                 function,
+                ..Mark::default()
             });
         };
         match dice.roll(20) {
@@ -385,6 +405,7 @@ fn stacks_that_interleave_are_counted_alike_and_no_time_is_counted_twice() {
                 ts,
                 tid,
                 function,
+                ..Mark::default()
             });
         }
         let (kernel, user) = (in_the_kernel(&marks, false), in_pystap(&marks, false));
@@ -405,6 +426,123 @@ fn stacks_that_interleave_are_counted_alike_and_no_time_is_counted_twice() {
     }
 }
 
+/// What threads do as the agent tells it: contexts take turns at any moment, and what is outside of them is a context, too.
+struct Told {
+    /// Contexts in a thread.
+    contexts: u64,
+    /// Whether the first of them is what is outside of all.
+    outside: bool,
+    /// Calls whose frames ran before anybody looked.
+    running: u64,
+    /// One of so many returns is not seen.
+    unseen: u64,
+}
+
+impl Told {
+    fn program(&self, seed: u64) -> Vec<Mark> {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut marks = Vec::new();
+        let mut ts = 1_000_000;
+        // Contexts of a process are told apart by their numbers, whatever their thread.
+        let mut stacks = vec![Vec::new(); 3 * self.contexts as usize];
+        let mut now = [0; 3];
+        for _ in 0..self.running {
+            ts += 1 + dice.roll(100);
+            let (thread, function) = (dice.roll(3), 2 + dice.roll(5));
+            let stack = thread * self.contexts + dice.roll(self.contexts);
+            stacks[stack as usize].push(function);
+            marks.push(self.mark('c', ts, stack, function, true));
+        }
+        for _ in 0..50 + dice.roll(300) {
+            ts += 1 + dice.roll(5_000);
+            let thread = dice.roll(3);
+            if dice.roll(4) == 0 {
+                now[thread as usize] = dice.roll(self.contexts);
+            }
+            let at = thread * self.contexts + now[thread as usize];
+            let stack = &mut stacks[at as usize];
+            match dice.roll(20) {
+                0 => marks.push(self.mark('S', ts, at, 0, false)),
+                // Begun before anybody looked, and not announced.
+                1 if stack.is_empty() => marks.push(self.mark('r', ts, at, 8, false)),
+                2..=10 if stack.len() < 12 => {
+                    let function = 2 + dice.roll(5);
+                    stack.push(function);
+                    marks.push(self.mark('c', ts, at, function, false));
+                }
+                _ => {
+                    let seen = self.unseen == 0 || dice.roll(self.unseen) > 0;
+                    if let Some(function) = stack.pop().filter(|_| seen) {
+                        marks.push(self.mark('r', ts, at, function, false));
+                    }
+                }
+            }
+        }
+        marks
+    }
+
+    fn mark(&self, kind: char, ts: u64, stack: u64, function: u64, running: bool) -> Mark {
+        let (thread, context) = (stack / self.contexts, stack % self.contexts);
+        Mark {
+            kind,
+            ts,
+            tid: 100 + thread as u32,
+            function,
+            context: match self.outside && context == 0 {
+                true => 0,
+                false => 1 + stack,
+            },
+            running,
+        }
+    }
+}
+
+#[test]
+fn what_the_agent_tells_of_plain_threads_is_summed_up_alike() {
+    for seed in 0..60 {
+        for creations in [false, true] {
+            let told = Told {
+                contexts: 1,
+                outside: true,
+                running: seed % 4,
+                unseen: 0,
+            };
+            let what = format!("seed {seed}, creations {creations}");
+            same(&told.program(seed), creations, &what);
+        }
+    }
+}
+
+#[test]
+fn contexts_that_take_turns_are_summed_up_alike_to_the_nanosecond() {
+    for seed in 0..120 {
+        for contexts in [2, 4] {
+            let told = Told {
+                contexts,
+                outside: true,
+                running: seed % 6,
+                unseen: 0,
+            };
+            let what = format!("seed {seed}, {contexts} contexts");
+            same(&told.program(seed), seed % 2 == 0, &what);
+        }
+    }
+}
+
+#[test]
+fn contexts_of_which_returns_were_not_seen_are_summed_up_alike() {
+    for seed in 0..150 {
+        let told = Told {
+            contexts: 3,
+            // There the marks of plain threads are guessed about.
+            outside: false,
+            running: seed % 3,
+            unseen: 12,
+        };
+        same(&told.program(seed), false, &format!("seed {seed}"));
+    }
+}
+
 #[test]
 fn what_a_thread_or_process_leaves_open_is_kept_and_its_frames_are_given_back() {
     let mut marks = Vec::new();
@@ -417,6 +555,7 @@ fn what_a_thread_or_process_leaves_open_is_kept_and_its_frames_are_given_back() 
             ts: ts + after,
             tid,
             function,
+            ..Mark::default()
         };
         marks.extend((0..40).map(|at| mark('C', at, 3)));
         marks.push(mark('R', 100, 3));
@@ -435,6 +574,7 @@ fn after_a_new_beginning_only_what_follows_counts_and_what_is_open() {
         ts,
         tid: 100,
         function,
+        ..Mark::default()
     };
     let marks = [
         mark('C', 1_000, 2),

@@ -3,10 +3,11 @@
 //! itself in its last line is what the events must say.
 //!
 //! A session takes ten seconds in the emulated machine and compiling a script there takes minutes, so every script that
-//! is used here stands in [`SCRIPTS`] and is compiled before, natively, by [`super::prefill`].
+//! is used here stands in [`scripts`] and is compiled before, natively, by [`super::prefill`].
 
-mod agent;
+pub(crate) mod agent;
 mod both;
+mod entering;
 mod installed;
 mod stap;
 pub(crate) mod totals;
@@ -83,8 +84,8 @@ const LONG_CALLS: Script = Script {
     options: &["--min-duration", "5ms"],
 };
 
-/// Every script of this file.
-pub(crate) const SCRIPTS: [&Script; 7] = [
+/// The scripts of this file.
+const OWN_SCRIPTS: [&Script; 7] = [
     &CALLS,
     &RUNTIME,
     &RUNTIME_3_14,
@@ -93,6 +94,11 @@ pub(crate) const SCRIPTS: [&Script; 7] = [
     &BY_MODULE_AND_EXCLUSION,
     &LONG_CALLS,
 ];
+
+/// Every script of the live tests.
+pub(crate) fn scripts() -> impl Iterator<Item = &'static Script> {
+    OWN_SCRIPTS.into_iter().chain(agent::SCRIPTS)
+}
 
 impl Script {
     /// The options of this script and these.
@@ -515,9 +521,19 @@ fn filters_leave_exactly_what_was_asked_for() {
 #[test]
 #[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
 fn only_long_calls_are_reported_and_once_each() {
+    only_long_calls_are_reported(&LONG_CALLS);
+}
+
+#[test]
+#[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
+fn only_long_calls_are_reported_of_what_the_agent_tells() {
+    only_long_calls_are_reported(&agent::LONG_CALLS);
+}
+
+fn only_long_calls_are_reported(script: &Script) {
     leaves_nothing(|| {
         let program = file("examples/slow.py");
-        let traced = LONG_CALLS.trace(&program, &[]);
+        let traced = script.trace(&program, &[]);
         assert!(traced.counts(&program, Way::In).is_empty());
         let mut durations: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
         for event in &traced.events {

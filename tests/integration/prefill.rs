@@ -2,6 +2,7 @@
 //! host's own processor. What is compiled is kept by pystap itself and found again inside.
 
 use std::fs;
+use std::path::Path;
 
 use crate::command::{Ended, command, kinds, run};
 use crate::{live, live_doctor};
@@ -33,7 +34,7 @@ fn compile_for(subcommand: &str, python: &str, options: &[&str]) -> Ended {
 #[test]
 #[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]
 fn every_script_of_the_live_tests_becomes_a_module() {
-    for script in live::SCRIPTS.into_iter().chain(live_doctor::SCRIPTS) {
+    for script in live::scripts().chain(live_doctor::SCRIPTS) {
         let compiled = compile(script.python, script.options);
         assert_eq!(compiled.code, 0, "{script:?}: {}", compiled.stderr);
         // Nothing may go wrong twice: the second time it is found.
@@ -50,10 +51,27 @@ fn every_script_of_the_live_tests_becomes_a_module() {
 #[test]
 #[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]
 fn every_script_of_the_live_tables_becomes_a_module() {
-    for options in live::totals::SCRIPTS {
-        let compiled = compile_for("top", live::PYTHON, options);
-        assert_eq!(compiled.code, 0, "{options:?}: {}", compiled.stderr);
+    for script in live::totals::SCRIPTS {
+        let compiled = compile_for("top", script.python, script.options);
+        assert_eq!(compiled.code, 0, "{script:?}: {}", compiled.stderr);
     }
+}
+
+/// Its library has another path than that of an agent that pystap brings.
+#[test]
+#[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]
+fn the_script_for_an_installed_agent_becomes_a_module() {
+    let directory = Path::new(live::agent::INSTALLED);
+    let _ = fs::remove_dir_all(directory);
+    live::agent::with_installed(directory, |pid| {
+        let mut command = command(["trace", "--compile-only", "--kernel", &kernel()]);
+        if let Some(home) = std::env::var_os("HOME") {
+            command.env("HOME", home);
+        }
+        let compiled = run(command.args(["--engine", "stap", "--agent", "-p", pid]));
+        assert_eq!(compiled.code, 0, "{}", compiled.stderr);
+    });
+    fs::remove_dir_all(directory).expect("removed");
 }
 
 #[test]

@@ -150,6 +150,25 @@ fn the_translation_to_c_accepts_everything_at_once() {
 }
 
 #[test]
+fn what_the_agent_tells_passes_stap_up_to_its_translation() {
+    let of_python = ["--agent", "--python", PYTHON];
+    for (of, options) in [
+        ("trace", [].as_slice()),
+        ("trace", &["--min-duration", "5ms"]),
+        ("trace", &["--file", "*.py", "--capture", "args,return"]),
+        ("top", &[]),
+    ] {
+        let text = script_of(of, [of_python.as_slice(), options].concat());
+        // It is written out when a session begins; here stap may read it where it was built.
+        let (before, after) = text.split_once("libpystap_agent.so").expect("it is probed");
+        let (_, directory) = before.rsplit_once("process(\"").expect("a path");
+        assert!(after.contains("provider(\"pystap\")"), "{text}");
+        let text = text.replace(directory, concat!(env!("OUT_DIR"), "/"));
+        must_pass("-p3", &text, &format!("{of} {options:?}"));
+    }
+}
+
+#[test]
 fn hostile_patterns_pass_stap_as_every_kind_of_filter() {
     for option in ["--function", "--file", "--exclude", "--module"] {
         let mut arguments = vec!["--python", PYTHON];

@@ -5,14 +5,18 @@ int main(int argc, char **argv)
 {
 	char kind;
 	long function;
-	int line, i, bits;
+	unsigned long context;
+	int line, flags, i, bits;
 	uint64_t collections = 0;
 
 	pystap_creations = argc > 1 && argv[1][0] == '1';
-	while (scanf(" %c %lu %d %d %ld %d", &kind, &clock_now, &one.tgid, &one.pid, &function, &line) == 6) {
+	while (scanf(" %c %lu %d %d %ld %d %lu %d", &kind, &clock_now, &one.tgid, &one.pid, &function, &line, &context,
+		     &flags) == 8) {
 		switch (kind) {
 		case 'C': pystap_enter(function, function, line); break;
 		case 'R': pystap_leave(function, function, line); break;
+		case 'c': pystap_enter_told(function, function, function, line, context, flags); break;
+		case 'r': pystap_leave_told(function, function, function, context); break;
 		case 'G': pystap_collection_begins(); break;
 		case 'g': pystap_collection_ends(); break;
 		case 'T': pystap_thread_ends(); break;

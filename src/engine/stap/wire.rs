@@ -10,16 +10,22 @@
 //! | 2 | thread id (63..32), process id (31..0) |
 //! | 3 | key of a name, or a payload |
 //!
-//! Finished calls (`D`) carry a fifth word, the duration. Rows of sums (`H`) carry nine words (calls, returns without a
-//! call, own time, inclusive time, calls of known duration and their time, and of calls whose duration is certain the sum,
-//! the shortest and the longest), then as many histogram buckets as the flags say (bits of the duration in 63..56, calls
-//! below), then a hash of all words before, because a row that lost its end would look like a row. What ends them (`S`)
-//! carries the number of rows in its value, in its flags whether more are to come (1), whether everything before is void
-//! (2) and whether all rows were asked for (4), the time that the sums cover as its key, and calls and returns without a
-//! partner in a fifth word.
+//! Finished calls (`D`) carry a fifth word, the duration. What the agent tells has records of its own: calls (`c`), returns
+//! (`r`) and finished calls (`d`) carry the context as their fifth word, `d` the duration as its sixth; their flags say how
+//! the frame came to run or to stop (1, 2, 4: `src/engine/flags.rs`) and whether a value is behind all that (8), which is
+//! a word with its length, its bytes and one newline, cut (16) or unreadable (32). The name of a context (`N`) has the
+//! context as its key and is followed by its bytes and one newline.
 //!
-//! Definitions of names (`P`, `T`) are followed by the names'
-//! bytes and one newline. Names travel once; events refer to them by a 64-bit hash made in the kernel.
+//! Rows of sums (`H`) carry nine words (calls, returns without a call, own time, inclusive time, calls of known duration and
+//! their time, and of calls whose duration is certain the sum, the shortest and the longest), then as many histogram buckets
+//! as the flags say (bits of the duration in 63..56, calls below), then a hash of all words before, because a row that lost
+//! its end would look like a row. What ends them (`S`) carries the number of rows in its value, in its flags whether more are
+//! to come (1), whether everything before is void (2) and whether all rows were asked for (4), the time that the sums cover
+//! as its key, and calls and returns without a partner in a fifth word.
+//!
+//! Definitions of names (`P`, `T`) are followed by the names' bytes and one newline. A place of the agent (`Q`) has a third
+//! name, the qualified one, whose length is a fifth word. Names travel once; events refer to them by a 64-bit hash made in
+//! the kernel.
 //!
 //! The kernel drops what does not fit its buffers, and CPUs overtake each other. So a damaged stretch is skipped up
 //! to the next header that makes sense, and an event whose name is not known yet waits, with everything behind it,
@@ -27,10 +33,12 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::analysis::histogram::Histogram;
 use crate::analysis::totals::{About, Row};
+use crate::engine::flags;
 use crate::event::{Event, Frame, Place, ProcessChange, Text, What};
 
 /// Version of the wire that this decoder understands, as the `V` record carries it.
@@ -43,6 +51,11 @@ const MAGIC: u64 = 0x7A57;
 const HEADER: usize = 32;
 /// Words of a row between its header and its buckets.
 const ROW_WORDS: usize = 9;
+/// Flags of the agent's records about a value: it is there, its end is missing, it could not be read. The bits below say how
+/// the frame came to run or to stop.
+const HAS_TEXT: u8 = 8;
+const TEXT_CUT: u8 = 16;
+const TEXT_UNREADABLE: u8 = 32;
 /// Most buckets that a row has.
 const MAX_BUCKETS: u8 = 64;
 /// In place of a function's key: all for which there was no room; the garbage collections of a process.
@@ -158,11 +171,16 @@ pub enum Trouble {
 enum Kind {
     Version = b'V',
     Place = b'P',
+    NamedPlace = b'Q',
     Text = b'T',
     Call = b'C',
     Return = b'R',
     Line = b'L',
     Finished = b'D',
+    ToldCall = b'c',
+    ToldReturn = b'r',
+    ToldFinished = b'd',
+    ContextName = b'N',
     GcStart = b'G',
     GcDone = b'g',
     ImportStart = b'I',
@@ -183,11 +201,16 @@ impl Kind {
         Some(match letter {
             b'V' => Kind::Version,
             b'P' => Kind::Place,
+            b'Q' => Kind::NamedPlace,
             b'T' => Kind::Text,
             b'C' => Kind::Call,
             b'R' => Kind::Return,
             b'L' => Kind::Line,
             b'D' => Kind::Finished,
+            b'c' => Kind::ToldCall,
+            b'r' => Kind::ToldReturn,
+            b'd' => Kind::ToldFinished,
+            b'N' => Kind::ContextName,
             b'G' => Kind::GcStart,
             b'g' => Kind::GcDone,
             b'I' => Kind::ImportStart,
@@ -209,7 +232,11 @@ impl Kind {
     fn flags(self) -> u8 {
         match self {
             Kind::Place => 0b1111,
-            Kind::Text => 0b11,
+            Kind::NamedPlace => 0b11_1111,
+            Kind::Text | Kind::ContextName => 0b11,
+            Kind::ToldCall | Kind::ToldReturn | Kind::ToldFinished => {
+                flags::ALL as u8 | HAS_TEXT | TEXT_CUT | TEXT_UNREADABLE
+            }
             Kind::Acknowledged => 0b111,
             Kind::Totals => 0b1,
             Kind::RowsEnd => 0b111,
@@ -226,6 +253,10 @@ impl Kind {
                 | Kind::Return
                 | Kind::Line
                 | Kind::Finished
+                | Kind::ToldCall
+                | Kind::ToldReturn
+                | Kind::ToldFinished
+                | Kind::ContextName
                 | Kind::GcStart
                 | Kind::GcDone
                 | Kind::ImportStart
@@ -239,7 +270,7 @@ impl Kind {
 }
 
 /// A record of fixed size, taken apart but with its names still keys. Small, because thousands may wait.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Record {
     kind: Kind,
     flags: u8,
@@ -248,6 +279,9 @@ struct Record {
     who: u64,
     key: u64,
     duration: u64,
+    context: u64,
+    /// The value of a call or return, or the name of a context.
+    text: Option<Arc<Text>>,
 }
 
 impl Record {
@@ -271,24 +305,92 @@ impl Record {
             who: u64::from_ne_bytes(word2),
             key: u64::from_ne_bytes(word3),
             duration: 0,
+            context: 0,
+            text: None,
         };
         let sound = record.flags & !kind.flags() == 0
-            && (kind != Kind::Text || record.value as usize <= MAX_TEXT)
+            && (!matches!(kind, Kind::Text | Kind::ContextName)
+                || record.value as usize <= MAX_TEXT)
             && (kind != Kind::Row || record.flags <= MAX_BUCKETS);
         sound.then_some(record)
     }
 
-    /// Bytes of the whole record.
+    /// Bytes of the whole record, given what is there of it: as long as the word with the length of its last part is not
+    /// there, bytes up to that word.
     #[inline]
-    fn size(&self) -> usize {
+    fn size(&self, bytes: &[u8]) -> usize {
+        let names = || (self.value >> 16) as usize + (self.value & 0xffff) as usize;
         match self.kind {
             Kind::Finished | Kind::RowsEnd => HEADER + 8,
             Kind::Row => HEADER + 8 * (ROW_WORDS + usize::from(self.flags) + 1),
-            Kind::Place => {
-                HEADER + (self.value >> 16) as usize + (self.value & 0xffff) as usize + 1
+            Kind::Place => HEADER + names() + 1,
+            Kind::NamedPlace => {
+                HEADER + 8 + length_at(bytes, HEADER).map_or(0, |qualname| names() + qualname + 1)
             }
-            Kind::Text => HEADER + self.value as usize + 1,
+            Kind::Text | Kind::ContextName => HEADER + self.value as usize + 1,
+            Kind::ToldCall | Kind::ToldReturn | Kind::ToldFinished => {
+                let words = HEADER + 8 * self.told_words();
+                if self.flags & HAS_TEXT == 0 {
+                    return words;
+                }
+                words + 8 + length_at(bytes, words).map_or(0, |length| length + 1)
+            }
             _ => HEADER,
+        }
+    }
+
+    /// Words between the header of a record of the agent and its value.
+    fn told_words(&self) -> usize {
+        1 + usize::from(self.kind == Kind::ToldFinished)
+    }
+
+    /// Reads what a record of the agent has behind its header. False when that cannot be right.
+    fn read_told(&mut self, bytes: &[u8]) -> bool {
+        let word = |number: usize| word_at(bytes, HEADER + 8 * number);
+        let Some(context) = word(0) else {
+            return false;
+        };
+        self.context = context;
+        if self.kind == Kind::ToldFinished {
+            let Some(duration) = word(1) else {
+                return false;
+            };
+            self.duration = duration;
+        }
+        if self.flags & HAS_TEXT == 0 {
+            return self.flags & (TEXT_CUT | TEXT_UNREADABLE) == 0;
+        }
+        let from = HEADER + 8 * self.told_words();
+        if length_at(bytes, from).is_none() {
+            return false;
+        }
+        let Some(value) = line_of(bytes, from + 8, self.size(bytes)) else {
+            return false;
+        };
+        self.text = Some(Arc::new(text(
+            value,
+            self.flags & TEXT_CUT != 0,
+            self.flags & TEXT_UNREADABLE != 0,
+        )));
+        true
+    }
+
+    /// Reads the name that follows that of a context.
+    fn read_name(&mut self, bytes: &[u8]) -> bool {
+        let Some(name) = line_of(bytes, HEADER, self.size(bytes)) else {
+            return false;
+        };
+        let name = text(name, self.flags & 1 != 0, self.flags & 2 != 0);
+        self.text = Some(Arc::new(name));
+        true
+    }
+
+    /// What the agent said of a frame.
+    fn frame(&self) -> Frame {
+        Frame {
+            context: NonZeroU64::new(self.context),
+            manner: flags::manner(self.flags.into()),
+            text: self.text.clone(),
         }
     }
 }
@@ -389,12 +491,13 @@ impl Decoder {
                 return at;
             }
             if let Some(record) = Record::header(here) {
-                if here.len() < record.size() {
+                let size = record.size(here);
+                if here.len() < size {
                     if !end {
                         return at;
                     }
                 } else if self.accept(record, here, out) {
-                    at += record.size();
+                    at += size;
                     continue;
                 }
             }
@@ -406,14 +509,19 @@ impl Decoder {
     /// Takes one complete record. False when it is a definition whose bytes cannot be right.
     #[inline]
     fn accept(&mut self, mut record: Record, bytes: &[u8], out: &mut Vec<Decoded>) -> bool {
-        match record.kind {
-            Kind::Place | Kind::Text => return self.define(record, bytes, out),
-            Kind::Row | Kind::RowsEnd => return self.sums(record, bytes, out),
+        let kind = record.kind;
+        match kind {
+            Kind::Place | Kind::NamedPlace | Kind::Text => return self.define(&record, bytes, out),
+            Kind::ToldCall | Kind::ToldReturn | Kind::ToldFinished if !record.read_told(bytes) => {
+                return false;
+            }
+            Kind::ContextName if !record.read_name(bytes) => return false,
+            Kind::Row | Kind::RowsEnd => return self.sums(&record, bytes, out),
             Kind::Finished => {
-                let Some(&word) = rest(bytes, HEADER).first_chunk::<8>() else {
+                let Some(duration) = word_at(bytes, HEADER) else {
                     return false;
                 };
-                record.duration = u64::from_ne_bytes(word);
+                record.duration = duration;
             }
             _ => {}
         }
@@ -431,16 +539,17 @@ impl Decoder {
             }
             return true;
         }
+        let ts = record.ts;
         self.waiting.push_back(record);
-        while self.waited_too_long(record.ts) {
+        while self.waited_too_long(ts) {
             self.give_up_first(out);
         }
         true
     }
 
     /// Rows and what ends them are in no order with events, so they wait for none.
-    fn sums(&mut self, record: Record, bytes: &[u8], out: &mut Vec<Decoded>) -> bool {
-        let whole = bytes.get(..record.size()).unwrap_or_default();
+    fn sums(&mut self, record: &Record, bytes: &[u8], out: &mut Vec<Decoded>) -> bool {
+        let whole = bytes.get(..record.size(bytes)).unwrap_or_default();
         let (words, _) = whole.as_chunks::<8>();
         let words: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
         let Some((&last, before)) = words.split_last() else {
@@ -507,30 +616,32 @@ impl Decoder {
         true
     }
 
-    fn define(&mut self, record: Record, bytes: &[u8], out: &mut Vec<Decoded>) -> bool {
-        let Some(body) = bytes.get(HEADER..record.size()) else {
-            return false;
-        };
-        let Some((b'\n', names)) = body.split_last() else {
-            return false;
-        };
-        // A C string has no NUL, but every record header has some: a definition that swallowed records is damage.
-        if names.contains(&0) {
+    fn define(&mut self, record: &Record, bytes: &[u8], out: &mut Vec<Decoded>) -> bool {
+        let named = record.kind == Kind::NamedPlace;
+        if named && length_at(bytes, HEADER).is_none() {
             return false;
         }
+        let from = if named { HEADER + 8 } else { HEADER };
+        let Some(names) = line_of(bytes, from, record.size(bytes)) else {
+            return false;
+        };
         self.close_gap(out);
         if record.kind == Kind::Text {
             let text = text(names, record.flags & 1 != 0, record.flags & 2 != 0);
             self.texts.define(record.key, text);
         } else {
-            let Some((file, function)) = names.split_at_checked((record.value >> 16) as usize)
-            else {
+            let lengths = [record.value >> 16, record.value & 0xffff].map(|it| it as usize);
+            let Some((file, names)) = names.split_at_checked(lengths[0]) else {
                 return false;
             };
+            let Some((function, qualname)) = names.split_at_checked(lengths[1]) else {
+                return false;
+            };
+            let has = |flag: u8| record.flags & flag != 0;
             let place = Place {
-                file: text(file, record.flags & 1 != 0, record.flags & 4 != 0),
-                function: text(function, record.flags & 2 != 0, record.flags & 8 != 0),
-                qualname: None,
+                file: text(file, has(1), has(4)),
+                function: text(function, has(2), has(8)),
+                qualname: named.then(|| text(qualname, has(16), has(32))),
             };
             self.places.define(record.key, place);
         }
@@ -545,7 +656,7 @@ impl Decoder {
     }
 
     fn give_up_first(&mut self, out: &mut Vec<Decoded>) {
-        if let Some(first) = self.waiting.front().copied()
+        if let Some(first) = self.waiting.front().cloned()
             && let Err(unknown) = self.resolve(&first)
         {
             let key = match unknown {
@@ -564,7 +675,7 @@ impl Decoder {
     }
 
     fn give_out_known(&mut self, out: &mut Vec<Decoded>) {
-        while let Some(&first) = self.waiting.front() {
+        while let Some(first) = self.waiting.front().cloned() {
             match self.resolve(&first) {
                 Ok(decoded) => out.extend(decoded),
                 Err(_) => return,
@@ -601,6 +712,27 @@ impl Decoder {
                 line,
                 duration_ns: Some(record.duration),
                 frame: Frame::default(),
+            },
+            Kind::ToldCall => What::Call {
+                place: self.place(record.key)?,
+                line,
+                frame: record.frame(),
+            },
+            Kind::ToldReturn => What::Return {
+                place: self.place(record.key)?,
+                line,
+                duration_ns: None,
+                frame: record.frame(),
+            },
+            Kind::ToldFinished => What::Return {
+                place: self.place(record.key)?,
+                line,
+                duration_ns: Some(record.duration),
+                frame: record.frame(),
+            },
+            Kind::ContextName => What::Context {
+                context: record.key,
+                name: record.text.clone().unwrap_or_default(),
             },
             Kind::Line => What::Line {
                 place: self.place(record.key)?,
@@ -655,7 +787,9 @@ impl Decoder {
                     last: record.flags & 1 != 0,
                 }));
             }
-            Kind::Place | Kind::Text | Kind::Row | Kind::RowsEnd => return Ok(None),
+            Kind::Place | Kind::NamedPlace | Kind::Text | Kind::Row | Kind::RowsEnd => {
+                return Ok(None);
+            }
         };
         Ok(Some(Decoded::Event(Event {
             ts: record.ts,
@@ -702,6 +836,26 @@ fn row_hash(words: &[u64]) -> u64 {
 
 fn rest(bytes: &[u8], from: usize) -> &[u8] {
     bytes.get(from..).unwrap_or_default()
+}
+
+fn word_at(bytes: &[u8], at: usize) -> Option<u64> {
+    let word = rest(bytes, at).first_chunk::<8>()?;
+    Some(u64::from_ne_bytes(*word))
+}
+
+/// A word that is the length of a text; `None` when it is not there or cannot be one.
+fn length_at(bytes: &[u8], at: usize) -> Option<usize> {
+    let length = usize::try_from(word_at(bytes, at)?).ok()?;
+    (length <= MAX_TEXT).then_some(length)
+}
+
+/// The text from here to the end of a record, without its newline. `None` when it is none: a C string has no NUL, but every
+/// header has some, so that a text that swallowed records is damage.
+fn line_of(bytes: &[u8], from: usize, to: usize) -> Option<&[u8]> {
+    match bytes.get(from..to)?.split_last() {
+        Some((b'\n', line)) if !line.contains(&0) => Some(line),
+        _ => None,
+    }
 }
 
 fn text(bytes: &[u8], cut: bool, unreadable: bool) -> Text {
@@ -946,6 +1100,31 @@ impl Encoder {
         let ts = event.ts;
         let who = u64::from(event.tid) << 32 | u64::from(event.pid);
         let (kind, value, key) = match &event.what {
+            What::Call { place, line, frame } if is_told(place, frame) => {
+                return self.told(Kind::ToldCall, event, place, *line, frame);
+            }
+            What::Return {
+                place,
+                line,
+                frame,
+                duration_ns,
+            } if is_told(place, frame) => {
+                let kind = match duration_ns {
+                    Some(_) => Kind::ToldFinished,
+                    None => Kind::ToldReturn,
+                };
+                return self.told(kind, event, place, *line, frame);
+            }
+            What::Context { context, name } => {
+                let (bytes, cut) = wire_bytes(name);
+                let flags = u8::from(cut) | u8::from(name.unreadable) << 1;
+                self.sent += 1;
+                let length = bytes.len() as u32;
+                self.record(Kind::ContextName, flags, length, ts, who, *context);
+                self.bytes.extend_from_slice(&bytes);
+                self.bytes.push(b'\n');
+                return;
+            }
             What::Call { place, line, .. } => (Kind::Call, *line as u32, self.place(place)),
             What::Return {
                 place,
@@ -980,7 +1159,7 @@ impl Encoder {
                 let key = command.as_ref().map_or(0, |command| self.text(command));
                 (kind, parent.unwrap_or(0), key)
             }
-            What::Context { .. } | What::Lost { .. } => return,
+            What::Lost { .. } => return,
         };
         self.sent += 1;
         self.record(kind, 0, value, ts, who, key);
@@ -991,6 +1170,38 @@ impl Encoder {
         {
             self.bytes.extend_from_slice(&duration.to_ne_bytes());
         }
+    }
+
+    /// A call or return as the agent tells it.
+    fn told(&mut self, kind: Kind, event: &Event, place: &Arc<Place>, line: i32, frame: &Frame) {
+        let key = self.place(place);
+        let value = frame.text.as_ref().map(|value| (wire_bytes(value), value));
+        let mut flags = flags::of(frame.manner) as u8;
+        if let Some(((_, cut), value)) = &value {
+            flags |= HAS_TEXT;
+            flags |= if *cut { TEXT_CUT } else { 0 };
+            flags |= if value.unreadable { TEXT_UNREADABLE } else { 0 };
+        }
+        let who = u64::from(event.tid) << 32 | u64::from(event.pid);
+        self.sent += 1;
+        self.record(kind, flags, line as u32, event.ts, who, key);
+        self.word(frame.context.map_or(0, NonZeroU64::get));
+        if let What::Return {
+            duration_ns: Some(duration),
+            ..
+        } = event.what
+        {
+            self.word(duration);
+        }
+        if let Some(((bytes, _), _)) = value {
+            self.word(bytes.len() as u64);
+            self.bytes.extend_from_slice(&bytes);
+            self.bytes.push(b'\n');
+        }
+    }
+
+    fn word(&mut self, word: u64) {
+        self.bytes.extend_from_slice(&word.to_ne_bytes());
     }
 
     fn record(&mut self, kind: Kind, flags: u8, value: u32, ts: u64, who: u64, key: u64) {
@@ -1039,9 +1250,18 @@ impl Encoder {
             | u8::from(place.file.unreadable) << 2
             | u8::from(place.function.unreadable) << 3;
         let lengths = (file.len() << 16 | function.len()) as u32;
-        self.record(Kind::Place, flags, lengths, 0, 0, key);
-        self.bytes.extend_from_slice(&file);
-        self.bytes.extend_from_slice(&function);
+        let mut names = [file, function].concat();
+        match &place.qualname {
+            None => self.record(Kind::Place, flags, lengths, 0, 0, key),
+            Some(qualname) => {
+                let (bytes, cut) = wire_bytes(qualname);
+                let flags = flags | u8::from(cut) << 4 | u8::from(qualname.unreadable) << 5;
+                self.record(Kind::NamedPlace, flags, lengths, 0, 0, key);
+                self.word(bytes.len() as u64);
+                names.extend(bytes);
+            }
+        }
+        self.bytes.extend_from_slice(&names);
         self.bytes.push(b'\n');
     }
 
@@ -1058,6 +1278,11 @@ impl Encoder {
         // Spread over 64 bits like a hash; an odd factor keeps keys distinct and never 0.
         self.next_key.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
+}
+
+/// Whether only the agent can have said that.
+fn is_told(place: &Place, frame: &Frame) -> bool {
+    place.qualname.is_some() || *frame != Frame::default()
 }
 
 /// The bytes a text had before it was decoded, and whether they are cut. What was replaced becomes a byte that

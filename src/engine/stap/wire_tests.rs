@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::arbitrary;
+use crate::event::{Manner, arbitrary};
 
 fn named(function: &str) -> Arc<Place> {
     let text = |text: &str| Text {
@@ -193,17 +193,8 @@ fn rows_that_a_real_module_sent_are_what_the_program_did() {
 
 /// What of an event the wire carries.
 fn on_the_wire(mut event: Event) -> Option<Event> {
-    if let What::Call { place, .. } | What::Return { place, .. } | What::Line { place, .. } =
-        &mut event.what
-    {
-        *place = Arc::new(Place {
-            qualname: None,
-            ..Place::clone(place)
-        });
-    }
     match &mut event.what {
-        What::Lost { .. } | What::Context { .. } => return None,
-        What::Call { frame, .. } | What::Return { frame, .. } => *frame = Frame::default(),
+        What::Lost { .. } => return None,
         What::GcDone {
             generation,
             pause_ns,
@@ -272,7 +263,7 @@ proptest! {
         let mut out = Vec::new();
         for chunk in bytes.chunks(37) {
             decoder.push(chunk, &mut out);
-            prop_assert!(decoder.partial.len() <= HEADER + 2 * MAX_TEXT + 2);
+            prop_assert!(decoder.partial.len() <= HEADER + 8 + 3 * MAX_TEXT + 1);
         }
         decoder.finish(&mut out);
         prop_assert_eq!(decoder.waiting(), 0);
@@ -322,6 +313,134 @@ fn a_record_is_laid_out_as_the_script_writes_it() {
     let words = [0x7A57_6700_0000_0000, 5, 11 << 32 | 10, -2i64 as u64];
     let expected: Vec<u8> = words.iter().flat_map(|it| it.to_ne_bytes()).collect();
     assert_eq!(encoder.bytes(), expected);
+}
+
+/// A call as the agent tells it.
+fn told(value: Option<&str>) -> Event {
+    let mut event = call(5, &named("step"));
+    if let What::Call { place, frame, .. } = &mut event.what {
+        let text = |text: &str| Text {
+            text: text.to_owned(),
+            ..Text::default()
+        };
+        Arc::make_mut(place).qualname = Some(text("Worker.step"));
+        *frame = Frame {
+            context: NonZeroU64::new(3),
+            manner: Manner::Suspension,
+            text: value.map(|value| Arc::new(text(value))),
+        };
+    }
+    event
+}
+
+#[test]
+fn what_the_agent_tells_is_laid_out_as_the_script_writes_it() {
+    let words =
+        |words: &[u64]| -> Vec<u8> { words.iter().flat_map(|it| it.to_ne_bytes()).collect() };
+    let mut encoder = Encoder::new();
+    let event = told(None);
+    encoder.event(&event);
+    let written = encoder.take();
+    let key = u64::from_ne_bytes(*written[24..].first_chunk().expect("a key"));
+    let names = 6 << 16 | 4;
+    let mut expected = words(&[0x7A57_5100_0000_0000 | names, 0, 0, key, 11]);
+    expected.extend(b"app.pystepWorker.step\n");
+    expected.extend(words(&[0x7A57_6301_0000_0007, 5, 11 << 32 | 10, key, 3]));
+    assert_eq!(written, expected);
+    assert_eq!(events(&decode(&written)), std::slice::from_ref(&event));
+
+    // A value is behind it, with its length.
+    encoder.event(&told(Some("[1]")));
+    let mut expected = words(&[0x7A57_6309_0000_0007, 5, 11 << 32 | 10, key, 3, 3]);
+    expected.extend(b"[1]\n");
+    assert_eq!(encoder.take(), expected);
+
+    // The name of a context is an event of its own.
+    let name = Event {
+        what: What::Context {
+            context: 3,
+            name: Arc::new(text(b"worker-1", false, false)),
+        },
+        ..event
+    };
+    encoder.event(&name);
+    let mut expected = words(&[0x7A57_4E00_0000_0008, 5, 11 << 32 | 10, 3]);
+    expected.extend(b"worker-1\n");
+    assert_eq!(encoder.bytes(), expected);
+    assert_eq!(events(&decode(encoder.bytes())), [name]);
+}
+
+#[test]
+fn values_that_were_cut_or_could_not_be_read_are_said_to_be() {
+    let mut encoder = Encoder::new();
+    encoder.event(&told(None));
+    encoder.clear();
+    encoder.event(&told(Some("[1, 2")));
+    let mut cut = encoder.take();
+    let flags = |record: &mut [u8], flags: u8| {
+        let mut word = u64::from_ne_bytes(*record.first_chunk().expect("a word"));
+        word |= u64::from(flags) << 32;
+        record[..8].copy_from_slice(&word.to_ne_bytes());
+    };
+    flags(&mut cut, TEXT_CUT);
+    encoder.event(&told(Some("")));
+    let mut unreadable = encoder.take();
+    flags(&mut unreadable, TEXT_UNREADABLE);
+    encoder.forget_names();
+    encoder.event(&told(None));
+    let bytes = [encoder.take(), cut, unreadable].concat();
+    let decoded = events(&decode(&bytes));
+    let values: Vec<_> = decoded
+        .iter()
+        .map(|event| match &event.what {
+            What::Call { frame, .. } => frame.text.as_ref().map(|it| (it.cut, it.unreadable)),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(values, [None, Some((true, false)), Some((false, true))]);
+}
+
+#[test]
+fn a_value_that_swallowed_a_record_or_is_too_long_is_damage_and_what_follows_is_found() {
+    let mut encoder = Encoder::new();
+    encoder.event(&told(None));
+    let definition = encoder.take();
+    encoder.event(&told(Some(&"x".repeat(200))));
+    let whole = encoder.take();
+    encoder.ready(9);
+    let ready = encoder.take();
+    // The middle of the value was lost, and by chance a newline stands where it has to end.
+    let mut swallowed = whole[..HEADER + 16 + 5].to_vec();
+    swallowed.extend_from_slice(&ready);
+    swallowed.resize(whole.len() - 1, b'.');
+    swallowed.push(b'\n');
+    let mut long = whole[..HEADER + 8].to_vec();
+    long.extend((MAX_TEXT as u64 + 1).to_ne_bytes());
+    let bytes = [&definition[..], &swallowed, &long, &ready, &whole].concat();
+    let out = decode(&bytes);
+    assert_eq!(events(&out).len(), 2, "{out:?}");
+    let found = out.iter().filter(|it| **it == Decoded::Ready { ts: 9 });
+    assert_eq!(found.count(), 2, "{out:?}");
+    assert_eq!(troubles(&out).len(), 2, "{out:?}");
+    // Flags about a value that is not there are damage, too.
+    let mut none = whole[..HEADER + 8].to_vec();
+    let word = 0x7A57_6311_0000_0007_u64;
+    none[..8].copy_from_slice(&word.to_ne_bytes());
+    assert_eq!(events(&decode(&[&none[..], &ready].concat())), []);
+}
+
+#[test]
+fn what_the_agent_tells_waits_for_its_names_with_its_value() {
+    let mut encoder = Encoder::new();
+    let event = told(Some("[1]"));
+    encoder.event(&event);
+    let bytes = encoder.take();
+    let (definition, record) = bytes.split_at(HEADER + 8 + 21 + 1);
+    let (mut decoder, mut out) = (Decoder::new(), Vec::new());
+    decoder.push(record, &mut out);
+    assert_eq!((out.len(), decoder.waiting()), (0, 1));
+    decoder.push(definition, &mut out);
+    assert_eq!(events(&out), [event]);
 }
 
 #[test]

@@ -15,7 +15,8 @@ use super::HOLDS;
 use super::fetch::Kind;
 use super::processes::{Change, Life};
 use super::tracefs::Defined;
-use crate::event::{Event, Frame, Manner, Place, Text, What};
+use crate::engine::flags;
+use crate::event::{Event, Frame, Place, Text, What};
 
 /// Names remembered; all are forgotten when there are more, so that a program that makes names cannot fill our memory.
 const MAX_NAMES: usize = 1 << 18;
@@ -145,11 +146,6 @@ struct AgentFormat {
     /// With values only.
     text: Option<usize>,
 }
-
-/// Bits of the agent's flags (docs/agent.md).
-const SUSPENSION: u64 = 1;
-const RUNNING: u64 = 2;
-const EXCEPTION: u64 = 4;
 
 /// What decoding has to say beside events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -401,13 +397,7 @@ impl Decoder {
         let Some(agent) = self.format.agent else {
             return Some(Frame::default());
         };
-        let flags = u64_at(raw, agent.flags)?;
-        let manner = match flags {
-            _ if flags & RUNNING != 0 => Manner::Running,
-            _ if flags & EXCEPTION != 0 => Manner::Exception,
-            _ if flags & SUSPENSION != 0 => Manner::Suspension,
-            _ => Manner::Plain,
-        };
+        let manner = flags::manner(u64_at(raw, agent.flags)?);
         let text = match agent.text {
             // Where there is no value, the pointer is none.
             Some(field) => string(raw, field).filter(|(bytes, _)| *bytes != FAULT),

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::event::Manner;
 
 const EVENT: u16 = 2326;
 

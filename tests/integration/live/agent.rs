@@ -1,21 +1,67 @@
-//! Interpreters without function marks, through the agent: every way in, exact counts, and what is left afterwards.
-//! `tests/uprobes/run` runs these in the tree, with Python 3.13 to 3.15.
+//! Interpreters without function marks, through the agent: exact counts, what it tells beyond other marks, and what is left
+//! afterwards, the same for both engines.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use pystap::event::{Manner, What};
 use rustix::process::Signal;
 
-use super::{Service, calls_of};
+use super::{PYTHON, Script, Service, calls_of};
 use crate::command::{command, file, run};
-use crate::tracing::{Traced, Tracing, Way, eventually, leaves_nothing, numbers, trace};
+use crate::tracing::{Traced, Tracing, Way, engine, leaves_nothing, numbers};
 
-const PYTHON_3_13: &str = "/usr/bin/python3.13";
-const PYTHON_3_14: &str = "/usr/bin/python3.14";
-const PYTHON_3_15: &str = "/usr/bin/python3.15";
+pub(super) const PYTHON_3_13: &str = "/usr/bin/python3.13";
+pub(super) const PYTHON_3_14: &str = "/usr/bin/python3.14";
+
+const CALLS_3_13: Script = Script {
+    python: PYTHON_3_13,
+    options: &[],
+};
+pub(super) const CALLS_3_14: Script = Script {
+    python: PYTHON_3_14,
+    options: &[],
+};
+/// Its own marks are left alone.
+const CALLS_3_15: Script = Script {
+    python: PYTHON,
+    options: &["--agent"],
+};
+/// Values are for functions that a filter names.
+pub(super) const VALUES: Script = Script {
+    python: PYTHON_3_13,
+    options: &["--file", "*/contexts.py", "--capture", "args,return"],
+};
+pub(super) const LONG_CALLS: Script = Script {
+    python: PYTHON_3_14,
+    options: &["--min-duration", "5ms"],
+};
+const LONG_VALUES: Script = Script {
+    python: PYTHON_3_13,
+    options: &[
+        "--min-duration",
+        "1us",
+        "--file",
+        "*/contexts.py",
+        "--capture",
+        "return",
+    ],
+};
+
+/// Every script of this file but that of [`INSTALLED`].
+pub(super) const SCRIPTS: [&Script; 6] = [
+    &CALLS_3_13,
+    &CALLS_3_14,
+    &CALLS_3_15,
+    &VALUES,
+    &LONG_CALLS,
+    &LONG_VALUES,
+];
+
+/// Where an agent is installed: a script for stap names the library there, so it is the same place in every run.
+pub(crate) const INSTALLED: &str = "/tmp/pystap-test-installed";
 
 /// Directories of root's agents in all places where they may be.
 pub(super) fn files() -> Vec<PathBuf> {
@@ -38,8 +84,20 @@ pub(super) fn leaves_nothing_at_all(test: impl FnOnce()) {
     );
 }
 
+/// What the agent tells of a value of step() in tests/programs/contexts.py.
+fn a_step_returns(number: u64) -> String {
+    format!(r#"{{"type":"list","size":2,"items":["secret",{number}]}}"#)
+}
+
+/// The engine was the one that these tests are run with: pystap would choose another one where that cannot trace.
+pub(super) fn engine_is_as_wanted(traced: &Traced) {
+    let wanted = engine().unwrap_or_else(|| "stap".to_owned());
+    assert_eq!(traced.session.engine, wanted, "{:#?}", traced.said);
+}
+
 /// Calls and returns are as the program counts them, and every return found its call.
 pub(super) fn is_exact(traced: &Traced, program: &str, name: &str) {
+    engine_is_as_wanted(traced);
     let truth = numbers(&traced.truth()[name]);
     assert!(!truth.is_empty());
     for way in [Way::In, Way::Out] {
@@ -53,19 +111,17 @@ pub(super) fn is_exact(traced: &Traced, program: &str, name: &str) {
     assert_eq!(traced.summary.unpaired, 0, "{:?}", traced.summary);
 }
 
-/// Traces a program with an interpreter from its start.
-fn launched(python: &str, program: &str, options: &[&str]) -> Traced {
-    trace(&[options, &["--", python, program]].concat()).complete("targets_ended")
-}
-
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+#[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
 fn launched_programs_are_exact_on_interpreters_without_function_marks() {
     leaves_nothing_at_all(|| {
-        for python in [PYTHON_3_13, PYTHON_3_14] {
-            for name in ["nested", "fib", "threads"] {
+        for (script, names) in [
+            (&CALLS_3_13, ["nested", "fib"]),
+            (&CALLS_3_14, ["nested", "threads"]),
+        ] {
+            for name in names {
                 let program = file(&format!("examples/{name}.py"));
-                let traced = launched(python, &program, &[]);
+                let traced = script.trace(&program, &[]);
                 is_exact(&traced, &program, "calls");
                 let armed = &traced.session.armed;
                 assert!(
@@ -79,12 +135,13 @@ fn launched_programs_are_exact_on_interpreters_without_function_marks() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+#[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
 fn generators_and_coroutines_have_a_return_for_each_entry() {
     leaves_nothing_at_all(|| {
-        for python in [PYTHON_3_13, PYTHON_3_14] {
+        for script in [&CALLS_3_13, &CALLS_3_14] {
+            let python = script.python;
             let program = file("examples/generators.py");
-            let traced = launched(python, &program, &[]);
+            let traced = script.trace(&program, &[]);
             let truth = traced.truth();
             let mut stays = numbers(&truth["calls"]);
             stays.extend(numbers(&truth["resumed"]));
@@ -108,11 +165,11 @@ fn generators_and_coroutines_have_a_return_for_each_entry() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+#[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
 fn children_that_fork_are_seen() {
     leaves_nothing_at_all(|| {
         let program = file("examples/forks.py");
-        let traced = launched(PYTHON_3_13, &program, &[]);
+        let traced = CALLS_3_13.trace(&program, &[]);
         let work = numbers(&traced.truth()["calls"])["work"];
         for way in [Way::In, Way::Out] {
             let seen = traced.counts(&program, way)["work"];
@@ -121,103 +178,25 @@ fn children_that_fork_are_seen() {
     });
 }
 
-/// Children that had threads, and brothers that had ended, were lost: the kernel exchanges counters between tasks.
-#[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn children_with_threads_of_their_own_are_kept_whatever_they_become() {
-    leaves_nothing_at_all(|| {
-        let program = file("tests/programs/brothers.py");
-        for python in [PYTHON_3_13, PYTHON_3_14] {
-            for _ in 0..3 {
-                let traced = launched(python, &program, &["-e", "call,return"]);
-                is_exact(&traced, &program, "calls");
-            }
-        }
-    });
-}
-
-#[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn only_the_kinds_that_are_asked_for_come() {
-    let program = file("examples/nested.py");
-    for kind in ["call", "return"] {
-        let traced = launched(PYTHON_3_13, &program, &["-e", kind]);
-        let came = |wanted: &str| {
-            let events = traced.events.iter();
-            events.filter(|event| event.what.kind() == wanted).count()
-        };
-        let other = if kind == "call" { "return" } else { "call" };
-        assert!(came(kind) > 0, "{kind}");
-        assert_eq!(came(other), 0, "{kind}");
-    }
-}
-
-#[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn a_launched_program_finds_its_own_start_up_file_and_path() {
-    leaves_nothing_at_all(|| {
-        let directory = tempfile::tempdir().expect("a directory");
-        let own = directory.path().join("sitecustomize.py");
-        fs::write(&own, "import builtins; builtins.own = 'was here'\n").expect("written");
-        let child = "import json, os, subprocess, sys; \
-            print(json.dumps([own, [p for p in sys.path if 'pystap' in p], \
-            subprocess.run([sys.executable, '-m', 'timeit', '-n1', '-r1', 'pass']).returncode]))";
-        for arguments in [["-c", child].as_slice(), &["-u", "-c", child]] {
-            let mut command = command(["trace", "--engine", "uprobes", "--output"]);
-            let output = directory.path().join("events");
-            command
-                .arg(&output)
-                .args(["--", PYTHON_3_13])
-                .args(arguments);
-            command.env("PYTHONPATH", directory.path());
-            let ended = run(&mut command);
-            assert_eq!(ended.code, 0, "{ended:?}");
-            let told = ended.stdout.lines().find(|line| line.starts_with('['));
-            assert_eq!(told, Some(r#"["was here", [], 0]"#), "{ended:?}");
-            let events = fs::read_to_string(&output).expect("written");
-            let timeit = events.contains("/timeit.py") && events.contains("\"function\":\"main\"");
-            assert!(timeit, "the child is traced, too");
-            assert!(
-                events.contains(&*own.to_string_lossy()),
-                "the start-up file as well"
-            );
-        }
-    });
-}
-
-#[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn an_interpreter_that_leaves_out_the_environment_is_refused_with_the_option() {
-    for option in ["-I", "-E", "-S"] {
-        let mut command = command(["trace", "--", PYTHON_3_13, option, "-c", "print('it ran')"]);
-        let ended = run(&mut command);
-        let message = ended.only_error();
-        assert_eq!(ended.code, 3, "{message}");
-        assert!(
-            message.contains(&format!("started with {option}")),
-            "{message}"
-        );
-    }
-}
-
 /// A process that runs before it is traced.
-fn service(python: &str, program: &str, arguments: &[&str]) -> Service {
+pub(super) fn service(python: &str, program: &str, arguments: &[&str]) -> Service {
     Service::start_with(python, program, arguments)
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+#[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
 fn a_running_service_of_3_14_is_entered_and_left_again_and_again() {
     leaves_nothing_at_all(|| {
-        for (python, options) in [(PYTHON_3_14, [].as_slice()), (PYTHON_3_15, &["--agent"])] {
-            let mut service = service(python, "tests/programs/counts.py", &["0.01"]);
+        for (script, rounds) in [(&CALLS_3_14, 3), (&CALLS_3_15, 1)] {
+            let mut service = service(script.python, "tests/programs/counts.py", &["0.01"]);
             let program = file("tests/programs/counts.py");
             let pid = service.pid();
-            for round in 0..3 {
-                let tracing = Tracing::start(&[options, &["-p", &pid]].concat()).live();
+            for round in 0..rounds {
+                let tracing = Tracing::start(&script.and(&["-p", &pid])).live();
                 tracing.wait_for_output(4000);
                 tracing.signal(Signal::INT);
                 let traced = tracing.finish().complete("interrupted");
+                engine_is_as_wanted(&traced);
                 let calls = traced.counts(&program, Way::In);
                 let returns = traced.counts(&program, Way::Out);
                 let ticks = calls.get("tick").copied().unwrap_or(0);
@@ -226,119 +205,46 @@ fn a_running_service_of_3_14_is_entered_and_left_again_and_again() {
                 let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
                 assert_eq!(threads.count(), 1, "the agent's thread has ended");
             }
-            let tracing = Tracing::start(&[options, &["-p", &pid]].concat()).live();
+            let tracing = Tracing::start(&script.and(&["-p", &pid])).live();
             service.end();
             tracing.finish().complete("targets_ended");
         }
     });
 }
 
-#[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn neither_a_sleeping_main_thread_nor_an_idle_loop_holds_up_the_agent() {
-    leaves_nothing_at_all(|| {
-        for kind in ["sleeping", "asyncio"] {
-            let service = service(PYTHON_3_14, "tests/programs/idle.py", &[kind]);
-            let begun = Instant::now();
-            let tracing = Tracing::start(&["-p", &service.pid()]).live();
-            let took = begun.elapsed();
-            println!("{kind}: live after {took:?}");
-            assert!(took < Duration::from_secs(3), "{kind}: {took:?}");
-            tracing.signal(Signal::INT);
-            tracing.finish().complete("interrupted");
-        }
-    });
-}
-
-#[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn a_process_that_runs_no_python_is_given_up_unharmed_with_the_next_step() {
-    leaves_nothing_at_all(|| {
-        let mut service = service(PYTHON_3_14, "tests/programs/idle.py", &["blocked"]);
-        let mut command = command(["trace", "--engine", "uprobes", "-p", &service.pid()]);
-        let ended = run(&mut command);
-        assert_eq!(ended.code, 3, "{ended:?}");
-        assert!(
-            ended.stderr.contains("has run no Python code for 10 s"),
-            "{ended:?}"
-        );
-        let truth = service.end();
-        assert_eq!(truth["unharmed"], true);
-    });
-}
-
-#[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn a_process_that_lets_nobody_in_is_refused_and_what_would_help_is_said() {
-    leaves_nothing_at_all(|| {
-        let program = file("tests/programs/idle.py");
-        let refused = |mut command: Command, words: &[&str]| {
-            command.args([&program, "sleeping"]);
-            let service = Service::of(command);
-            let mut command = self::command(["trace", "-p", &service.pid()]);
-            let ended = run(&mut command);
-            let message = ended.only_error();
-            assert_eq!(ended.code, 3, "{message}");
-            for word in words.iter().chain(&["agent install", "--inject gdb"]) {
-                assert!(message.contains(word), "{word}: {message}");
-            }
-        };
-        let mut disabled = Command::new(PYTHON_3_14);
-        disabled.env("PYTHON_DISABLE_REMOTE_DEBUG", "0");
-        refused(disabled, &["PYTHON_DISABLE_REMOTE_DEBUG"]);
-        let mut disabled = Command::new(PYTHON_3_14);
-        disabled.args(["-X", "disable-remote-debug"]);
-        refused(disabled, &["-X disable-remote-debug"]);
-        refused(Command::new(PYTHON_3_13), &["3.14 is the first"]);
-    });
-}
-
-#[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn a_killed_pystap_leaves_the_target_alone_and_cleanup_removes_its_files() {
-    let mut service = service(PYTHON_3_14, "tests/programs/counts.py", &["0.01"]);
-    let pid = service.pid();
-    let tracing = Tracing::start(&["-p", &pid]).live();
-    tracing.signal(Signal::KILL);
-    drop(tracing);
-    eventually("the agent's thread has ended", || {
-        fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() == 1)
-    });
-    assert_eq!(files().len(), 1);
-    let ended = run(&mut command(["cleanup"]));
-    assert_eq!(ended.code, 0, "{ended:?}");
-    assert!(
-        ended
-            .stderr
-            .contains("the agent's files of a pystap that is gone"),
-        "{ended:?}"
-    );
-    assert_eq!(files(), Vec::<PathBuf>::new());
-    leaves_nothing_at_all(|| {
-        let tracing = Tracing::start(&["-p", &pid]).live();
-        tracing.wait_for_output(2000);
-        tracing.signal(Signal::INT);
-        tracing.finish().complete("interrupted");
-    });
+/// Installs the agent in a virtual environment below a directory, and runs a program there meanwhile.
+pub(crate) fn with_installed(directory: &Path, meanwhile: impl FnOnce(&str)) {
+    let environment = directory.join("venv");
+    let made = Command::new(PYTHON_3_13)
+        .args(["-m", "venv", "--without-pip"])
+        .arg(&environment)
+        .status();
+    assert!(made.expect("it runs").success());
+    let python = environment.join("bin/python").display().to_string();
+    let installed = run(&mut command(["agent", "install", "--python", &python]));
+    assert_eq!(installed.code, 0, "{installed:?}");
+    let mut service = service(&python, "tests/programs/counts.py", &["0.01"]);
+    meanwhile(&service.pid());
     service.end();
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+#[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
 fn an_installed_agent_waits_and_is_woken() {
     leaves_nothing_at_all(|| {
-        let directory = tempfile::tempdir().expect("a directory");
-        super::installed::is_woken(PYTHON_3_13, directory.path());
+        let directory = Path::new(INSTALLED);
+        let _ = fs::remove_dir_all(directory);
+        super::installed::is_woken(PYTHON_3_13, directory);
+        fs::remove_dir_all(directory).expect("removed");
     });
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+#[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
 fn tasks_are_told_apart_and_values_come_when_they_are_asked_for() {
     leaves_nothing_at_all(|| {
         let program = file("tests/programs/contexts.py");
-        let options = ["--file", "*/contexts.py", "--capture", "args,return"];
-        let traced = launched(PYTHON_3_13, &program, &options);
+        let traced = VALUES.trace(&program, &[]);
         is_exact(&traced, &program, "calls");
         let mut values = Vec::new();
         let mut contexts = Vec::new();
@@ -355,6 +261,13 @@ fn tasks_are_told_apart_and_values_come_when_they_are_asked_for() {
             }
         }
         assert!(values[0].contains("\"secret\""), "{values:?}");
+        let returned = traced.events.iter().find_map(|event| match &event.what {
+            What::Return { place, frame, .. } if place.function.text == "step" => {
+                Some(frame.text.as_ref().map(|text| text.text.clone()))
+            }
+            _ => None,
+        });
+        assert_eq!(returned.flatten(), Some(a_step_returns(0)));
         contexts.sort();
         contexts.dedup();
         assert_eq!(contexts.len(), 3, "three tasks");
@@ -372,44 +285,42 @@ fn tasks_are_told_apart_and_values_come_when_they_are_asked_for() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn functions_can_be_named_with_their_classes() {
-    let program = file("tests/programs/contexts.py");
-    for (options, expected) in [
-        (["--function", "Worker.step"], ["step"].as_slice()),
-        (["--function", "Worker.*"], &["run", "step"]),
-        (["--function", "step"], &["step"]),
-    ] {
-        let traced = launched(
-            PYTHON_3_13,
-            &program,
-            &[&options[..], &["-e", "call"]].concat(),
-        );
-        let seen = traced.counts(&program, Way::In);
-        assert_eq!(seen.keys().collect::<Vec<_>>(), expected, "{options:?}");
-    }
-    let options = [
-        "--file",
-        "*/contexts.py",
-        "--exclude",
-        "Worker.run",
-        "-e",
-        "call",
-    ];
-    let seen = launched(PYTHON_3_13, &program, &options).counts(&program, Way::In);
-    assert!(
-        seen.contains_key("step") && !seen.contains_key("run"),
-        "{seen:?}"
-    );
-}
-
-#[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn nothing_is_loaded_where_that_is_forbidden() {
-    let program = file("examples/nested.py");
-    let mut command = command(["trace", "--no-agent", "--", PYTHON_3_13, &program]);
-    let ended = run(&mut command);
-    let message = ended.only_error();
-    assert_eq!(ended.code, 3, "{message}");
-    assert!(message.contains("leave out --no-agent"), "{message}");
+#[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
+fn calls_that_are_measured_have_their_task_and_their_value() {
+    leaves_nothing_at_all(|| {
+        let program = file("tests/programs/contexts.py");
+        let traced = LONG_VALUES.trace(&program, &[]);
+        assert!(traced.counts(&program, Way::In).is_empty());
+        let mut steps: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+        let mut runs = Vec::new();
+        for event in &traced.events {
+            let What::Return {
+                place,
+                frame,
+                duration_ns,
+                ..
+            } = &event.what
+            else {
+                continue;
+            };
+            assert!(duration_ns.is_some(), "{event:?}");
+            let value = frame.text.as_ref().map(|text| text.text.clone());
+            match place.function.text.as_str() {
+                "step" => steps
+                    .entry(frame.context.expect("it runs in a task").get())
+                    .or_default()
+                    .push(value.unwrap_or_default()),
+                "run" => runs.push((frame.manner, value)),
+                _ => {}
+            }
+        }
+        let all: Vec<String> = (0..4).map(a_step_returns).collect();
+        assert_eq!(steps.into_values().collect::<Vec<_>>(), vec![all; 3]);
+        // Each of three tasks gives way four times and returns once.
+        let gave_way = runs
+            .iter()
+            .filter(|(manner, _)| *manner == Manner::Suspension);
+        assert_eq!((runs.len(), gave_way.count()), (15, 12), "{runs:?}");
+        assert_eq!(traced.summary.unpaired, 0, "{:?}", traced.summary);
+    });
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use pystap::event::{ProcessChange, What};
 
-use super::CALLS;
+use super::{CALLS, Script, agent};
 use crate::command::file;
 use crate::tracing::{Traced, leaves_nothing, trace};
 
@@ -19,13 +19,17 @@ fn normalised(traced: &Traced) -> Vec<Vec<String>> {
     events.sort_by_key(|event| event.ts);
     for event in &events {
         let told = match &event.what {
-            What::Call { place, line, .. } => format!("call {place:?} {line}"),
+            What::Call { place, line, frame } => format!("call {place:?} {line} {frame:?}"),
             What::Return {
                 place,
                 line,
                 duration_ns,
-                ..
-            } => format!("return {place:?} {line} {}", duration_ns.is_some()),
+                frame,
+            } => format!(
+                "return {place:?} {line} {} {frame:?}",
+                duration_ns.is_some()
+            ),
+            What::Context { context, name } => format!("context {context} {name:?}"),
             What::GcStart { generation } => format!("gc_start {generation}"),
             What::GcDone { collected, .. } => format!("gc_done {collected}"),
             What::Process {
@@ -44,15 +48,29 @@ fn normalised(traced: &Traced) -> Vec<Vec<String>> {
 #[test]
 #[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
 fn both_engines_say_the_same_of_the_same_program() {
+    both_say_the_same(&[
+        (&CALLS, "examples/nested.py"),
+        (&CALLS, "examples/generators.py"),
+        (&CALLS, "examples/collect.py"),
+    ]);
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn both_engines_say_the_same_of_what_the_agent_tells() {
+    both_say_the_same(&[
+        (&agent::CALLS_3_14, "examples/generators.py"),
+        (&agent::CALLS_3_14, "examples/collect.py"),
+        (&agent::VALUES, "tests/programs/contexts.py"),
+    ]);
+}
+
+fn both_say_the_same(programs: &[(&Script, &str)]) {
     leaves_nothing(|| {
-        for program in [
-            "examples/nested.py",
-            "examples/generators.py",
-            "examples/collect.py",
-        ] {
+        for (script, program) in programs {
             let program = file(program);
             let [stap, uprobes] = ["stap", "uprobes"].map(|engine| {
-                let arguments = CALLS.and(&["--engine", engine, "--", CALLS.python, &program]);
+                let arguments = script.and(&["--engine", engine, "--", script.python, &program]);
                 let traced = trace(&arguments).complete("targets_ended");
                 assert_eq!(traced.session.engine, engine);
                 normalised(&traced)

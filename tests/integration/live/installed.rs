@@ -48,6 +48,7 @@ pub(super) fn is_woken(python: &str, directory: &Path) {
         tracing.wait_for_output(4000);
         tracing.signal(Signal::INT);
         let traced = tracing.finish().complete("interrupted");
+        super::agent::engine_is_as_wanted(&traced);
         let said = &traced.said;
         assert!(
             said.iter().any(|line| line.contains("which waits in it")),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{PYTHON, Service, ticking};
+use super::{PYTHON, Script, Service, agent, ticking};
 use crate::command::{Ended, command, end, file, pystap, run};
 use crate::tracing::{BOUND, leaves_nothing, numbers};
 
@@ -16,8 +16,20 @@ const ALL: &[&str] = &[];
 const ONE_FUNCTION: &[&str] = &["--function", "fib"];
 const SMALL_TABLE: &[&str] = &["--stap-arg", "-DPYSTAP_ROWS=16"];
 
-/// Options of `pystap top` that make a script of their own.
-pub(crate) const SCRIPTS: [&[&str]; 3] = [ALL, ONE_FUNCTION, SMALL_TABLE];
+const fn of_python(options: &'static [&'static str]) -> Script {
+    Script {
+        python: PYTHON,
+        options,
+    }
+}
+
+/// Scripts of `pystap top`.
+pub(crate) const SCRIPTS: [Script; 4] = [
+    of_python(ALL),
+    of_python(ONE_FUNCTION),
+    of_python(SMALL_TABLE),
+    agent::CALLS_3_14,
+];
 
 /// What a session showed last, and what the program said of itself.
 #[derive(Debug)]
@@ -38,9 +50,13 @@ fn top(options: &[&str]) -> Command {
 }
 
 fn topped(options: &[&str], program: &str) -> Topped {
+    topped_with(PYTHON, options, program)
+}
+
+fn topped_with(python: &str, options: &[&str], program: &str) -> Topped {
     // Only the last table counts here; those before would take the emulated machine longer than the program.
     let mut command = top(&["--json", "--by-process", "-i", "20", "--limit", "100000"]);
-    command.args(options).args(["--", PYTHON, &file(program)]);
+    command.args(options).args(["--", python, &file(program)]);
     read(run(&mut command))
 }
 
@@ -102,9 +118,15 @@ impl Topped {
 
     /// What must be the same however it was added up.
     fn counts(&self) -> Vec<(String, String, u64, u64, u64, i64)> {
+        self.counts_in("")
+    }
+
+    /// Of functions in files that end like this.
+    fn counts_in(&self, program: &str) -> Vec<(String, String, u64, u64, u64, i64)> {
         let mut counts: Vec<_> = self
             .functions
             .iter()
+            .filter(|row| row["file"].as_str().is_some_and(|it| it.ends_with(program)))
             .map(|row| {
                 let text = |key: &str| row[key].as_str().expect("a name").to_owned();
                 let number = |key: &str| row[key].as_u64().expect("a number");
@@ -184,6 +206,28 @@ fn sums_of_generators_and_exceptions_are_those_of_single_events() {
         let user = topped(&["--no-kernel-totals"], program);
         assert_eq!(kernel.counts(), user.counts());
         assert_eq!(kernel.account["unpaired"], user.account["unpaired"]);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn sums_of_tasks_that_the_agent_tells_apart_are_those_of_single_events() {
+    leaves_nothing(|| {
+        let (program, name) = ("tests/programs/contexts.py", "/contexts.py");
+        let python = agent::CALLS_3_14.python;
+        let kernel = topped_with(python, ALL, program);
+        kernel.calls_are(name, &kernel.truth["calls"]);
+        let user = topped_with(python, &["--no-kernel-totals"], program);
+        assert_eq!(kernel.counts_in(name), user.counts_in(name));
+        for topped in [&kernel, &user] {
+            assert_eq!(topped.account["unpaired"], 0);
+            // Each of three tasks is resumed four times after its beginning.
+            assert_eq!(topped.number(name, "run", "calls"), 15);
+            assert_eq!(topped.row(name, "run")["durations"]["count"], 15);
+            let (run, step) = ("run", "step");
+            let cumulative = |function| topped.number(name, function, "cumulative_ns");
+            assert!(cumulative(step) < cumulative(run), "{topped:?}");
+        }
     });
 }
 

@@ -1,0 +1,231 @@
+//! The ways of the agent into processes: what is refused and why, what is waited for, what becomes of children, and what a
+//! pystap that was killed leaves. `tests/uprobes/run` runs these in the tree, with Python 3.13 to 3.15.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::Service;
+use super::agent::{PYTHON_3_13, PYTHON_3_14, files, is_exact, leaves_nothing_at_all, service};
+use crate::command::{command, file, run};
+use crate::tracing::{Traced, Tracing, Way, eventually, trace};
+
+/// Traces a program with an interpreter from its start.
+fn launched(python: &str, program: &str, options: &[&str]) -> Traced {
+    trace(&[options, &["--", python, program]].concat()).complete("targets_ended")
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_launched_program_finds_its_own_start_up_file_and_path() {
+    leaves_nothing_at_all(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let own = directory.path().join("sitecustomize.py");
+        fs::write(&own, "import builtins; builtins.own = 'was here'\n").expect("written");
+        let child = "import json, os, subprocess, sys; \
+            print(json.dumps([own, [p for p in sys.path if 'pystap' in p], \
+            subprocess.run([sys.executable, '-m', 'timeit', '-n1', '-r1', 'pass']).returncode]))";
+        for arguments in [["-c", child].as_slice(), &["-u", "-c", child]] {
+            let mut command = command(["trace", "--engine", "uprobes", "--output"]);
+            let output = directory.path().join("events");
+            command
+                .arg(&output)
+                .args(["--", PYTHON_3_13])
+                .args(arguments);
+            command.env("PYTHONPATH", directory.path());
+            let ended = run(&mut command);
+            assert_eq!(ended.code, 0, "{ended:?}");
+            let told = ended.stdout.lines().find(|line| line.starts_with('['));
+            assert_eq!(told, Some(r#"["was here", [], 0]"#), "{ended:?}");
+            let events = fs::read_to_string(&output).expect("written");
+            let timeit = events.contains("/timeit.py") && events.contains("\"function\":\"main\"");
+            assert!(timeit, "the child is traced, too");
+            assert!(
+                events.contains(&*own.to_string_lossy()),
+                "the start-up file as well"
+            );
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn an_interpreter_that_leaves_out_the_environment_is_refused_with_the_option() {
+    for option in ["-I", "-E", "-S"] {
+        let mut command = command(["trace", "--", PYTHON_3_13, option, "-c", "print('it ran')"]);
+        let ended = run(&mut command);
+        let message = ended.only_error();
+        assert_eq!(ended.code, 3, "{message}");
+        assert!(
+            message.contains(&format!("started with {option}")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn neither_a_sleeping_main_thread_nor_an_idle_loop_holds_up_the_agent() {
+    leaves_nothing_at_all(|| {
+        for kind in ["sleeping", "asyncio"] {
+            let service = service(PYTHON_3_14, "tests/programs/idle.py", &[kind]);
+            let begun = Instant::now();
+            let tracing = Tracing::start(&["-p", &service.pid()]).live();
+            let took = begun.elapsed();
+            println!("{kind}: live after {took:?}");
+            assert!(took < Duration::from_secs(3), "{kind}: {took:?}");
+            tracing.signal(Signal::INT);
+            tracing.finish().complete("interrupted");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_process_that_runs_no_python_is_given_up_unharmed_with_the_next_step() {
+    leaves_nothing_at_all(|| {
+        let mut service = service(PYTHON_3_14, "tests/programs/idle.py", &["blocked"]);
+        let mut command = command(["trace", "--engine", "uprobes", "-p", &service.pid()]);
+        let ended = run(&mut command);
+        assert_eq!(ended.code, 3, "{ended:?}");
+        assert!(
+            ended.stderr.contains("has run no Python code for 10 s"),
+            "{ended:?}"
+        );
+        let truth = service.end();
+        assert_eq!(truth["unharmed"], true);
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_process_that_lets_nobody_in_is_refused_and_what_would_help_is_said() {
+    leaves_nothing_at_all(|| {
+        let program = file("tests/programs/idle.py");
+        let refused = |mut command: Command, words: &[&str]| {
+            command.args([&program, "sleeping"]);
+            let service = Service::of(command);
+            let mut command = self::command(["trace", "-p", &service.pid()]);
+            let ended = run(&mut command);
+            let message = ended.only_error();
+            assert_eq!(ended.code, 3, "{message}");
+            for word in words.iter().chain(&["agent install", "--inject gdb"]) {
+                assert!(message.contains(word), "{word}: {message}");
+            }
+        };
+        let mut disabled = Command::new(PYTHON_3_14);
+        disabled.env("PYTHON_DISABLE_REMOTE_DEBUG", "0");
+        refused(disabled, &["PYTHON_DISABLE_REMOTE_DEBUG"]);
+        let mut disabled = Command::new(PYTHON_3_14);
+        disabled.args(["-X", "disable-remote-debug"]);
+        refused(disabled, &["-X disable-remote-debug"]);
+        refused(Command::new(PYTHON_3_13), &["3.14 is the first"]);
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_killed_pystap_leaves_the_target_alone_and_cleanup_removes_its_files() {
+    let mut service = service(PYTHON_3_14, "tests/programs/counts.py", &["0.01"]);
+    let pid = service.pid();
+    let tracing = Tracing::start(&["-p", &pid]).live();
+    tracing.signal(Signal::KILL);
+    drop(tracing);
+    eventually("the agent's thread has ended", || {
+        fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() == 1)
+    });
+    assert_eq!(files().len(), 1);
+    let ended = run(&mut command(["cleanup"]));
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(
+        ended
+            .stderr
+            .contains("the agent's files of a pystap that is gone"),
+        "{ended:?}"
+    );
+    assert_eq!(files(), Vec::<PathBuf>::new());
+    leaves_nothing_at_all(|| {
+        let tracing = Tracing::start(&["-p", &pid]).live();
+        tracing.wait_for_output(2000);
+        tracing.signal(Signal::INT);
+        tracing.finish().complete("interrupted");
+    });
+    service.end();
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn functions_can_be_named_with_their_classes() {
+    let program = file("tests/programs/contexts.py");
+    for (options, expected) in [
+        (["--function", "Worker.step"], ["step"].as_slice()),
+        (["--function", "Worker.*"], &["run", "step"]),
+        (["--function", "step"], &["step"]),
+    ] {
+        let traced = launched(
+            PYTHON_3_13,
+            &program,
+            &[&options[..], &["-e", "call"]].concat(),
+        );
+        let seen = traced.counts(&program, Way::In);
+        assert_eq!(seen.keys().collect::<Vec<_>>(), expected, "{options:?}");
+    }
+    let options = [
+        "--file",
+        "*/contexts.py",
+        "--exclude",
+        "Worker.run",
+        "-e",
+        "call",
+    ];
+    let seen = launched(PYTHON_3_13, &program, &options).counts(&program, Way::In);
+    assert!(
+        seen.contains_key("step") && !seen.contains_key("run"),
+        "{seen:?}"
+    );
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn nothing_is_loaded_where_that_is_forbidden() {
+    let program = file("examples/nested.py");
+    let mut command = command(["trace", "--no-agent", "--", PYTHON_3_13, &program]);
+    let ended = run(&mut command);
+    let message = ended.only_error();
+    assert_eq!(ended.code, 3, "{message}");
+    assert!(message.contains("leave out --no-agent"), "{message}");
+}
+
+/// Children that had threads, and brothers that had ended, were lost: the kernel exchanges counters between tasks.
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn children_with_threads_of_their_own_are_kept_whatever_they_become() {
+    leaves_nothing_at_all(|| {
+        let program = file("tests/programs/brothers.py");
+        for python in [PYTHON_3_13, PYTHON_3_14] {
+            for _ in 0..3 {
+                let traced = launched(python, &program, &["-e", "call,return"]);
+                is_exact(&traced, &program, "calls");
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn only_the_kinds_that_are_asked_for_come() {
+    let program = file("examples/nested.py");
+    for kind in ["call", "return"] {
+        let traced = launched(PYTHON_3_13, &program, &["-e", kind]);
+        let came = |wanted: &str| {
+            let events = traced.events.iter();
+            events.filter(|event| event.what.kind() == wanted).count()
+        };
+        let other = if kind == "call" { "return" } else { "call" };
+        assert!(came(kind) > 0, "{kind}");
+        assert_eq!(came(other), 0, "{kind}");
+    }
+}

@@ -66,6 +66,11 @@ impl Interpreter {
         format!("{} {:?}", self.path.display(), self.version)
     }
 
+    /// Whether it is in a tree, and so the same on every machine.
+    pub(crate) fn is_in_a_tree(&self) -> bool {
+        self.root != Path::new("/")
+    }
+
     /// Whether it has sys.monitoring.
     pub(crate) fn monitors(&self) -> bool {
         self.version >= [3, 12, 0]
@@ -133,7 +138,13 @@ fn candidates() -> Vec<(PathBuf, PathBuf)> {
     all.extend(versions.into_iter().map(here));
     let trees = std::env::var_os("PYSTAP_TEST_TREES")
         .map_or_else(|| home.join(".cache/pystap-guest"), PathBuf::from);
-    for (tree, minor) in [("bullseye", 9), ("guest", 13), ("guest", 14), ("guest", 15)] {
+    for (tree, minor) in [
+        ("bullseye", 9),
+        ("trixie", 13),
+        ("guest", 13),
+        ("guest", 14),
+        ("guest", 15),
+    ] {
         all.push((
             trees.join(tree),
             PathBuf::from(format!("/usr/bin/python3.{minor}")),

@@ -20,7 +20,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use super::embedded;
+use super::{attach, embedded, remote};
 
 /// Where files can be put, in the order in which it is tried. What is in /run and /dev/shm is memory.
 const DIRECTORIES: [&str; 5] = ["tmp", "var/tmp", "dev/shm", "run", "var/lib"];
@@ -273,6 +273,11 @@ fn empty(directory: &OwnedFd, depth: u8) {
     for name in names.iter().map(|name| name.as_c_str()) {
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
+        }
+        if let Ok(name) = name.to_str()
+            && let Some(pid) = attach::process_of_script(name)
+        {
+            remote::relieve(pid, name);
         }
         if unlinkat(directory, name, AtFlags::empty()) == Err(Errno::ISDIR)
             && let Some(depth) = depth.checked_sub(1)

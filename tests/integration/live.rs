@@ -8,6 +8,7 @@
 mod agent;
 mod both;
 mod installed;
+mod killed;
 mod stap;
 pub(crate) mod totals;
 mod uprobes;

@@ -22,16 +22,21 @@ fn pythons() -> Vec<String> {
         .collect()
 }
 
-/// Makes a virtual environment, installs the agent, wakes it twice in a running process, and takes it out again.
-pub(super) fn is_woken(python: &str, directory: &Path) {
+/// Makes a virtual environment in a directory. Its interpreter.
+pub(super) fn environment(python: &str, directory: &Path) -> String {
     let environment = directory.join("venv");
     let made = Command::new(python)
         .args(["-m", "venv", "--without-pip"])
         .arg(&environment)
         .status();
     assert!(made.expect("it runs").success(), "{python}");
-    let inside = environment.join("bin/python");
-    let inside = inside.to_str().expect("UTF-8");
+    environment.join("bin/python").display().to_string()
+}
+
+/// Makes a virtual environment, installs the agent, wakes it twice in a running process, and takes it out again.
+pub(super) fn is_woken(python: &str, directory: &Path) {
+    let inside = environment(python, directory);
+    let inside = inside.as_str();
     let agent = |word: &str| {
         let ended = run(&mut command(["agent", word, "--python", inside]));
         assert_eq!(ended.code, 0, "{ended:?}");
@@ -63,7 +68,7 @@ pub(super) fn is_woken(python: &str, directory: &Path) {
     agent("uninstall");
     assert!(agent("status").stdout.contains("not installed"), "{python}");
     let mut left = Vec::new();
-    find(&environment, &mut left);
+    find(directory, &mut left);
     assert_eq!(left, Vec::<String>::new(), "{python}");
 }
 

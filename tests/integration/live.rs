@@ -6,9 +6,12 @@
 //! is used here stands in [`SCRIPTS`] and is compiled before, natively, by [`super::prefill`].
 
 mod agent;
+mod attached;
 mod both;
+mod debian13;
 mod installed;
 mod killed;
+mod refusals;
 mod stap;
 pub(crate) mod totals;
 mod uprobes;

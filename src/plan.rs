@@ -259,13 +259,7 @@ impl TracePlan {
             subprocesses: follow,
         };
         let targets = selection.resolve()?;
-        let mut warnings = targets.notes.clone();
-        warnings.extend(
-            targets
-                .command
-                .as_ref()
-                .and_then(|command| command.note.clone()),
-        );
+        let warnings = targets.notes.clone();
         let mut plan = TracePlan {
             images: Vec::new(),
             targets,
@@ -617,12 +611,15 @@ impl TracePlan {
         if let Some(interpreter) = expected.flat_map(|command| &command.interpreters).next() {
             let lacking = self.agent_for(interpreter);
             let version = interpreter.version.as_ref();
-            let unsupported = version.filter(|version| !agent::supported(version));
+            let unsupported = version
+                .filter(|version| !agent::supported(version))
+                .map(|version| WayError::Unsupported {
+                    version: version.to_string(),
+                })
+                .or_else(|| agent::obstacle_of_build(&interpreter.image));
             if lacking.any()
-                && let Some(version) = unsupported
+                && let Some(reason) = unsupported
             {
-                let version = version.to_string();
-                let reason = WayError::Unsupported { version };
                 refuse(interpreter, "the command".to_owned(), reason.to_string());
             } else if lacking.any() {
                 match environment::obstacle_of_command(&self.command) {

@@ -17,15 +17,32 @@ use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, type_name, type_of, 
 use crate::session::LIVE;
 use crate::stacks;
 
-/// Positions in the table of greenlet's C API (greenlet.h); equal since greenlet 1.0.
+/// Positions in the table of greenlet's C API (greenlet.h). Up to 1.1 the table has eight entries and ends before the
+/// second one, for which greenlet.h has a macro there.
 const GET_CURRENT: usize = 4;
 const IS_MAIN: usize = 8;
+/// The first version with the longer table.
+const LONG_TABLE: u32 = 2;
+
+/// How far `stack_stop` is into a greenlet up to 1.1, in words; it is -1 in main ones (`PyGreenlet_MAIN`).
+const STACK_STOP: usize = 3;
 
 /// What greenlet offers.
 #[derive(Clone, Copy)]
 pub(crate) struct Greenlets {
     get_current: unsafe extern "C" fn() -> Ptr,
-    is_main: unsafe extern "C" fn(Ptr) -> c_int,
+    /// From 2.0 on.
+    is_main: Option<unsafe extern "C" fn(Ptr) -> c_int>,
+}
+
+impl Greenlets {
+    #[inline(always)]
+    unsafe fn is_main(&self, greenlet: Ptr) -> bool {
+        match self.is_main {
+            Some(is_main) => is_main(greenlet) != 0,
+            None => greenlet.cast::<usize>().add(STACK_STOP).read() == usize::MAX,
+        }
+    }
 }
 
 /// What asyncio's C module offers.
@@ -119,23 +136,45 @@ unsafe fn loaded(name: &CStr) -> Option<Owned> {
 
 unsafe fn find_greenlets() -> Option<Greenlets> {
     // The capsule is an attribute of the package, which is put there when its C module is complete.
-    let capsule = loaded(c"greenlet")?.attribute(c"_C_API")?;
+    let greenlet = loaded(c"greenlet")?;
+    let capsule = greenlet.attribute(c"_C_API")?;
     let table = (api().PyCapsule_GetPointer)(capsule.as_ptr(), c"greenlet._C_API".as_ptr());
     if table.is_null() {
         (api().PyErr_Clear)();
         return None;
     }
     let table: *const *mut c_void = table.cast();
-    let (get_current, is_main) = (table.add(GET_CURRENT).read(), table.add(IS_MAIN).read());
-    if get_current.is_null() || is_main.is_null() {
+    let get_current = table.add(GET_CURRENT).read();
+    let is_main = if major_version(&greenlet)? < LONG_TABLE {
+        None
+    } else {
+        let is_main = table.add(IS_MAIN).read();
+        Some(core::mem::transmute::<
+            *mut c_void,
+            Option<unsafe extern "C" fn(Ptr) -> c_int>,
+        >(is_main)?)
+    };
+    Some(Greenlets {
+        get_current: core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> Ptr>>(
+            get_current,
+        )?,
+        is_main,
+    })
+}
+
+/// The first number of `__version__`.
+unsafe fn major_version(module: &Owned) -> Option<u32> {
+    let version = module.attribute(c"__version__")?;
+    if type_of(version.as_ptr()) != api().PyUnicode_Type {
         return None;
     }
-    Some(Greenlets {
-        get_current: core::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> Ptr>(
-            get_current,
-        ),
-        is_main: core::mem::transmute::<*mut c_void, unsafe extern "C" fn(Ptr) -> c_int>(is_main),
-    })
+    let text: *const c_char = (api().PyUnicode_AsUTF8)(version.as_ptr());
+    if text.is_null() {
+        (api().PyErr_Clear)();
+        return None;
+    }
+    let text = CStr::from_ptr(text).to_str().ok()?;
+    text.split('.').next()?.parse().ok()
 }
 
 unsafe fn find_tasks() -> Option<Tasks> {
@@ -171,7 +210,7 @@ pub(crate) unsafe fn greenlet() -> Option<Ptr> {
     }
     // The thread holds a reference of its own to what runs on it.
     (api().Py_DecRef)(current);
-    ((greenlets.is_main)(current) == 0).then_some(current)
+    (!greenlets.is_main(current)).then_some(current)
 }
 
 /// The number of what runs, 0 for neither greenlet nor task. A new one is named first.

@@ -38,7 +38,17 @@ def once():
     process.run("once()");
     let stopped = pystap.stop();
     let told = serde_json::json!([stopped.entries, stopped.returns]);
-    assert_eq!(told, truth, "{name} in {}", interpreter.name());
+    if truth[0] == truth[1] {
+        assert_eq!(told, truth, "{name} in {}", interpreter.name());
+    } else {
+        // Before greenlet 2.0 a profiler written in Python misses the returns of greenlets that are dropped.
+        assert!(
+            name == "greens.py" && !interpreter.monitors(),
+            "{name} in {} ends with everything returned, and the hooks say {truth}",
+            interpreter.name()
+        );
+        assert_eq!(told[0], truth[0], "{name} in {}", interpreter.name());
+    }
     assert_eq!(
         stopped.entries,
         stopped.returns,
@@ -112,17 +122,92 @@ fn greenlets_are_balanced() {
     assert!(!tried.is_empty(), "no interpreter has greenlet");
 }
 
-#[test]
-fn an_eventlet_server_and_its_clients_are_balanced() {
-    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs");
+/// Runs a server under load while both the interpreter's own hooks and a session count: how often a coroutine is resumed
+/// is another number in every run. The program knows itself how many requests it has served, in its variable `served`, with
+/// a call of parse() each.
+fn serves(interpreter: &Interpreter, program: &str) {
+    let name = interpreter.name();
+    let mut process = Program::start(interpreter);
+    let inside = process.inside.join(program);
+    process.run(&format!(
+        "
+import gc, runpy
+def once():
+    served = runpy.run_path({inside:?}, run_name='__main__')['served']
+    gc.collect()
+    return served
+once()
+truth = Truth({program:?})
+truth.__enter__()
+"
+    ));
+    let pystap = process.attach();
+    let mut start = functions(&format!("*{program}"));
+    start.contexts = true;
+    pystap.start(start);
+    let served = process.run("result = once()");
+    let stopped = pystap.stop();
+    let truth =
+        process.run("truth.__exit__(None, None, None); result = [truth.entries, truth.returns]");
+    let told = serde_json::json!([stopped.entries, stopped.returns]);
+    assert_eq!(told, truth, "{program} in {name}");
+    assert_eq!(stopped.entries, stopped.returns, "{program} in {name}");
+    let mut start = functions(&format!("*{program}"));
+    start.filters.functions = vec!["parse".into()];
+    pystap.start(start);
+    assert_eq!(process.run("result = once()"), served);
+    let parsed = pystap.stop();
+    assert_eq!(
+        serde_json::json!([parsed.entries, parsed.returns]),
+        serde_json::json!([served, served]),
+        "{program} in {name}"
+    );
+    println!(
+        "{program} in {name}: {served} requests, {} entries",
+        stopped.entries
+    );
+    assert!(served.as_u64().unwrap() >= 1000);
+    assert_eq!((stopped.dropped, parsed.dropped), (0, 0));
+    assert_eq!(process.end(), Some(0), "{program} in {name}");
+}
+
+/// The same in every interpreter that has a module, of which there must be some of both ways.
+fn serves_wherever_there_is(module: &str, program: &str) {
     let mut tried = Vec::new();
     for interpreter in interpreters::all() {
-        if interpreter.has("eventlet") {
-            compare(interpreter, &programs.join("evented.py"));
-            tried.push(interpreter.name());
+        if interpreter.has(module) {
+            serves(interpreter, program);
+            tried.push(interpreter);
+        } else {
+            println!("without {module}: {}", interpreter.name());
         }
     }
-    assert!(!tried.is_empty(), "no interpreter has eventlet");
+    for monitors in [true, false] {
+        assert!(
+            tried.iter().any(|tried| tried.monitors() == monitors),
+            "no interpreter {} has {module}",
+            if monitors {
+                "from 3.12 on"
+            } else {
+                "up to 3.11"
+            }
+        );
+    }
+}
+
+#[test]
+fn an_eventlet_server_under_load_is_counted_exactly() {
+    serves_wherever_there_is("eventlet", "evented.py");
+}
+
+#[test]
+fn a_gevent_server_under_load_is_counted_exactly() {
+    serves_wherever_there_is("gevent", "gevented.py");
+}
+
+#[test]
+fn an_asyncio_server_under_load_is_counted_exactly() {
+    serves_wherever_there_is("asyncio", "served.py");
 }
 
 #[test]

@@ -66,6 +66,11 @@ impl Interpreter {
         format!("{} {:?}", self.path.display(), self.version)
     }
 
+    /// Whether it is in a tree, and so the same on every machine.
+    pub(crate) fn is_in_a_tree(&self) -> bool {
+        self.root != Path::new("/")
+    }
+
     /// Whether it has sys.monitoring.
     pub(crate) fn monitors(&self) -> bool {
         self.version >= [3, 12, 0]
@@ -104,13 +109,29 @@ pub(crate) fn all() -> &'static [Interpreter] {
     })
 }
 
-/// One that does not have what the agent needs.
-pub(crate) fn too_old() -> Interpreter {
-    candidates()
+/// Some that do not have what the agent needs: PyPy, and those from 3.6 to 3.8 that are within reach.
+pub(crate) fn unfit() -> Vec<Interpreter> {
+    let pypy = Interpreter::at(&trees().join("trixie"), Path::new("/usr/bin/pypy3"));
+    let mut unfit = vec![pypy.expect("the tree of Debian 13 has PyPy")];
+    let others = candidates();
+    let others = others
         .iter()
         .filter_map(|(root, path)| Interpreter::at(root, path))
-        .find(|found| found.version >= [3, 6, 0] && found.version < [3, 9, 0])
-        .expect("no Python from 3.6 to 3.8 was found")
+        .filter(|found| found.version >= [3, 6, 0] && found.version < [3, 9, 0]);
+    unfit.extend(others);
+    unfit
+}
+
+/// Where `tests/guest/build` makes its trees.
+fn trees() -> PathBuf {
+    let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
+    let cache = || {
+        let home = named("HOME").unwrap_or_default();
+        named("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache"))
+    };
+    named("PYSTAP_TEST_TREES")
+        .or_else(|| named("PYSTAP_GUEST_DIR"))
+        .unwrap_or_else(|| cache().join("pystap-guest"))
 }
 
 fn candidates() -> Vec<(PathBuf, PathBuf)> {
@@ -131,9 +152,14 @@ fn candidates() -> Vec<(PathBuf, PathBuf)> {
         .collect();
     versions.sort();
     all.extend(versions.into_iter().map(here));
-    let trees = std::env::var_os("PYSTAP_TEST_TREES")
-        .map_or_else(|| home.join(".cache/pystap-guest"), PathBuf::from);
-    for (tree, minor) in [("bullseye", 9), ("guest", 13), ("guest", 14), ("guest", 15)] {
+    let trees = trees();
+    for (tree, minor) in [
+        ("bullseye", 9),
+        ("trixie", 13),
+        ("guest", 13),
+        ("guest", 14),
+        ("guest", 15),
+    ] {
         all.push((
             trees.join(tree),
             PathBuf::from(format!("/usr/bin/python3.{minor}")),

@@ -53,13 +53,31 @@ fn nothing_of_pythons_is_left_changed_by_a_session() {
     }
 }
 
-#[test]
-fn two_hundred_sessions_under_load_leave_no_trace() {
-    for interpreter in interpreters::all() {
-        let mut process = Program::start(interpreter);
-        process.run(
-            "
-import gc, os, sys, threading, time
+/// How large a process is, looked at from outside: in a tree it sees no /proc.
+#[derive(Debug)]
+struct Size {
+    resident_kib: u64,
+    descriptors: usize,
+    threads: usize,
+}
+
+impl Size {
+    fn of(process: &Program) -> Size {
+        let place = std::path::Path::new("/proc").join(process.child.id().to_string());
+        let count = |what| std::fs::read_dir(place.join(what)).unwrap().count();
+        let memory = std::fs::read_to_string(place.join("statm")).unwrap();
+        let pages: u64 = memory.split(' ').nth(1).unwrap().parse().unwrap();
+        Size {
+            resident_kib: pages * 4,
+            descriptors: count("fd"),
+            threads: count("task"),
+        }
+    }
+}
+
+/// Threads that call, and an asyncio server with its clients in two more.
+const LOAD: &str = "
+import asyncio, gc, sys, threading, time
 def leaf(number): return number
 def suspended():
     for number in range(10): yield leaf(number)
@@ -72,9 +90,33 @@ def work():
         list(suspended()); failing()
         exec(compile('def dynamic(): return 1\\ndynamic()', 'dynamic.py', 'exec'))
         rounds += 1
-def memory():
-    gc.collect()
-    return int(open('/proc/self/statm').read().split()[1]) * 4 if os.path.exists('/proc/self/statm') else 0
+async def answer(reader, writer):
+    global answered
+    while True:
+        line = await reader.readline()
+        if not line: break
+        answered += 1
+        writer.write(line.upper())
+        await writer.drain()
+    writer.close()
+async def ask(*address):
+    while not finished.is_set():
+        reader, writer = await asyncio.open_connection(*address)
+        for number in range(20):
+            writer.write(b'request %d\\n' % number)
+            assert await reader.readline() == b'REQUEST %d\\n' % number
+        writer.close()
+async def serve():
+    server = await asyncio.start_server(answer, '127.0.0.1', 0)
+    address = server.sockets[0].getsockname()
+    await asyncio.gather(*(ask(*address) for _ in range(4)))
+    server.close()
+    global served
+    served = True
+def run(function):
+    global failed
+    try: function()
+    except BaseException as error: failed = repr(error)
 def speed():
     best = 1e9
     for _ in range(30):
@@ -82,14 +124,24 @@ def speed():
         for number in range(2000): leaf(number)
         best = min(best, time.perf_counter() - begun)
     return best
-finished, rounds = threading.Event(), 0
+finished, rounds, answered, served, failed = threading.Event(), 0, 0, False, None
 before = speed()
-threads = [threading.Thread(target=work) for _ in range(3)]
+load = [work, work, lambda: asyncio.run(serve())]
+threads = [threading.Thread(target=run, args=(function,)) for function in load]
 for thread in threads: thread.start()
-",
-        );
+";
+
+#[test]
+fn two_hundred_sessions_under_load_leave_no_trace() {
+    for interpreter in interpreters::all() {
+        let name = interpreter.name();
+        let mut process = Program::start(interpreter);
+        process.run(FOOTPRINT);
         let pystap = process.attach();
-        let mut memory = Vec::new();
+        let quiet = Size::of(&process);
+        process.run(LOAD);
+        let footprint = process.run("import gc, threading; result = footprint()");
+        let (mut entries, mut middle) = (0, None);
         for round in 0..200 {
             let mut start = functions(if round % 3 == 0 { "*" } else { "*work*" });
             start.events = vec![Kind::Function, Kind::Gc];
@@ -106,21 +158,35 @@ for thread in threads: thread.start()
                 });
             } else {
                 pystap.start(start);
-                pystap.stop();
+                entries += pystap.stop().entries;
             }
-            if round == 50 || round == 199 {
-                memory.push(process.run("result = memory()").as_u64().unwrap());
+            if round == 50 {
+                process.run("gc.collect()");
+                middle = Some(Size::of(&process));
             }
         }
-        process.run(
-            "finished.set()\nfor thread in threads: thread.join()\nassert rounds > 100, rounds",
-        );
-        let name = interpreter.name();
-        let grown = memory[1].saturating_sub(memory[0]);
+        process.run("gc.collect()");
+        let (middle, end) = (middle.unwrap(), Size::of(&process));
+        let grown = end.resident_kib.saturating_sub(middle.resident_kib);
         assert!(
             grown < 2048,
             "{name} has grown by {grown} KiB over 150 sessions"
         );
+        assert_eq!(
+            end.threads, middle.threads,
+            "{name}: {middle:?}, then {end:?}"
+        );
+        assert_eq!(process.run("result = footprint()"), footprint, "{name}");
+        assert!(entries > 1000, "{name}: sessions see the load: {entries}");
+        let answered = process.run(
+            "finished.set()\nfor thread in threads: thread.join()\nassert rounds > 100, rounds\n\
+             assert served and failed is None, failed\nresult = answered",
+        );
+        assert!(answered.as_u64() >= Some(100), "{name}: {answered}");
+        until("threads and descriptors are as many as before", || {
+            let now = Size::of(&process);
+            (now.descriptors, now.threads) == (quiet.descriptors, quiet.threads)
+        });
         // Other programs slow it down at times; what the agent had left on would for good.
         until("it is as fast as before", || {
             process.run("result = speed() / before").as_f64().unwrap() < 1.2

@@ -11,20 +11,22 @@ use crate::interpreters;
 use crate::program::{Program, Pystap, functions, hear};
 
 #[test]
-fn an_interpreter_that_is_too_old_is_told_so() {
-    let interpreter = interpreters::too_old();
-    let mut process = Program::start_with(&interpreter, |command| {
-        command.stderr(Stdio::piped());
-    });
-    let error = std::io::read_to_string(process.child.stderr.take().unwrap()).unwrap();
-    assert!(
-        error.contains("ImportError: pystap's agent works in CPython 3.9 to 3.15 only"),
-        "{error}"
-    );
-    assert!(
-        error.contains("trace this program without the agent"),
-        "{error}"
-    );
+fn an_interpreter_that_is_too_old_or_another_python_is_told_so() {
+    for interpreter in interpreters::unfit() {
+        println!("unfit: {}", interpreter.name());
+        let mut process = Program::start_with(&interpreter, |command| {
+            command.stderr(Stdio::piped());
+        });
+        let error = std::io::read_to_string(process.child.stderr.take().unwrap()).unwrap();
+        assert!(
+            error.contains("ImportError: pystap's agent works in CPython 3.9 to 3.15 only"),
+            "{error}"
+        );
+        assert!(
+            error.contains("trace this program without the agent"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -24,6 +24,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a report of what went wrong is looked for.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// What the script for a process is called, by the process id of a pystap and its own.
+pub(super) fn script_name(ours: u32, pid: u32) -> String {
+    format!("attach-{ours}-{pid}.py")
+}
+
+/// The process that a script of this name is for.
+pub(super) fn process_of_script(name: &str) -> Option<u32> {
+    let (ours, pid) = name
+        .strip_prefix("attach-")?
+        .strip_suffix(".py")?
+        .split_once('-')?;
+    ours.parse::<u32>().ok()?;
+    pid.parse().ok()
+}
+
 /// What is run in a process that is attached to.
 const SCRIPT: &str = include_str!("attach.py");
 
@@ -49,12 +64,13 @@ impl Drop for Asked {
 #[derive(Debug)]
 pub struct Agents {
     control: Control,
+    /// Dropped before the files that they name.
+    asked: BTreeMap<u32, Asked>,
     placements: Vec<Placement>,
     /// Libraries that were in processes before.
     loaded: Vec<Loaded>,
     /// Names of our sockets, by network namespace.
     listeners: HashMap<u64, String>,
-    asked: BTreeMap<u32, Asked>,
     wanted: Wanted,
 }
 
@@ -269,7 +285,7 @@ impl Agents {
             .replace("@FOLLOW@", &literal(&follow))
             .replace("@REPORT@", &literal(&seen.to_string_lossy()));
         let path = placement
-            .write(&format!("attach-{ours}-{pid}.py"), &script, None)
+            .write(&script_name(ours, pid), &script, None)
             .map_err(system)?;
         Ok((at, path, report))
     }
@@ -390,4 +406,25 @@ pub fn remarks(pid: u32, joined: &Joined) -> Vec<String> {
         ));
     }
     remarks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_that_a_script_is_for_is_in_its_name() {
+        assert_eq!(process_of_script(&script_name(12, 345)), Some(345));
+        for other in [
+            "attach.py",
+            "attach-1.py",
+            "attach-x-1.py",
+            "attach-1-x.py",
+            "attach-1-2",
+            "attach-1-2.py.77",
+            "report-1-2",
+        ] {
+            assert_eq!(process_of_script(other), None, "{other}");
+        }
+    }
 }

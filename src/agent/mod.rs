@@ -29,7 +29,7 @@ pub use gdb::GdbError;
 pub use loaded::{Loaded, waiting};
 pub use placement::{PlacementError, remove_stale};
 pub use remote::{Remote, RemoteError};
-pub use way::{NEWEST, OLDEST, Way, WayError, offer, supported};
+pub use way::{NEWEST, OLDEST, Way, WayError, obstacle_of_build, offer, supported};
 
 /// The kinds of events that the agent gives.
 pub const KINDS: [&str; 3] = ["call", "return", "gc"];

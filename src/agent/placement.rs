@@ -22,7 +22,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use super::embedded;
+use super::{attach, embedded, remote};
 
 /// Where files can be put, in the order in which it is tried. What is in /run and /dev/shm is memory.
 const DIRECTORIES: [&str; 5] = ["tmp", "var/tmp", "dev/shm", "run", "var/lib"];
@@ -302,6 +302,11 @@ fn empty(directory: &OwnedFd, but: Option<&str>, depth: u8) {
         let kept = but.is_some_and(|but| but.as_bytes() == name.to_bytes());
         if kept || matches!(name.to_bytes(), b"." | b"..") {
             continue;
+        }
+        if let Ok(name) = name.to_str()
+            && let Some(pid) = attach::process_of_script(name)
+        {
+            remote::relieve(pid, name);
         }
         if unlinkat(directory, name, AtFlags::empty()) == Err(Errno::ISDIR)
             && let Some(depth) = depth.checked_sub(1)

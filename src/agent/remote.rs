@@ -266,6 +266,23 @@ impl Remote {
         }
     }
 
+    /// Takes back what another pystap, which is gone, asked of threads that have not come to it: to run the script of
+    /// this file name. Whatever else was asked of them stands.
+    fn relieve(&self, script: &str) {
+        for thread in self.threads().unwrap_or_default() {
+            let support = thread + self.offsets.support;
+            let room = usize::try_from(self.offsets.script_path_size).unwrap_or(0);
+            let mut path = vec![0; room];
+            if read(&self.memory, support + self.offsets.script_path, &mut path).is_err() {
+                continue;
+            }
+            let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
+            if path.ends_with(script.as_bytes()) {
+                let _ = self.write(support + self.offsets.pending_call, &0_i32.to_ne_bytes());
+            }
+        }
+    }
+
     /// Addresses of the thread states of the main interpreter.
     fn threads(&self) -> Result<Vec<u64>, RemoteError> {
         let mut threads = Vec::new();
@@ -284,6 +301,18 @@ impl Remote {
         self.memory
             .write_all_at(bytes, address)
             .map_err(RemoteError::Memory)
+    }
+}
+
+/// Takes back the request to run a script of a pystap that is gone, before its file goes: a thread that sleeps for days
+/// would complain of the missing file when it wakes. Does nothing where the process has ended.
+pub(super) fn relieve(pid: u32, script: &str) {
+    let interpreters = Interpreter::of_process(pid).unwrap_or_default();
+    if let Some(remote) = interpreters
+        .first()
+        .and_then(|interpreter| Remote::of(pid, interpreter).ok())
+    {
+        remote.relieve(script);
     }
 }
 

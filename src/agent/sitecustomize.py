@@ -8,6 +8,8 @@ def _pystap():
     follow = os.environ.get("PYSTAP_AGENT")
     if not follow or sys.version_info < (3, 9) or sys.implementation.name != "cpython":
         return
+    if "musl" in getattr(sys.implementation, "_multiarch", ""):
+        return
     from importlib.machinery import ExtensionFileLoader
     from importlib.util import module_from_spec, spec_from_loader
 

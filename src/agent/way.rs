@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::loaded::Loaded;
 use super::remote::{Remote, RemoteError};
 use super::socket;
+use crate::elf::Image;
 use crate::python::{Interpreter, Version};
 
 /// The oldest Python that the agent runs in.
@@ -79,6 +80,14 @@ pub enum WayError {
         "its memory is closed to this user ({0}); run pystap as root, or as the user of the process where kernel.yama.ptrace_scope allows it"
     )]
     Permission(std::io::Error),
+    /// The library would not run there.
+    #[error(
+        "{what}; run the program with a Python that distributions or python.org's installers build"
+    )]
+    Build {
+        /// What is special about the build, a clause.
+        what: &'static str,
+    },
     /// Another tracer.
     #[error("{0}; end that first, or `pystap agent install` and restart the process")]
     Traced(RemoteError),
@@ -87,6 +96,22 @@ pub enum WayError {
         "there is no gdb in PATH, which --inject gdb needs; install it (`apt install gdb`, `dnf install gdb`)"
     )]
     NoGdb,
+}
+
+/// What about the build of an interpreter keeps the agent out of it, whatever the way.
+pub fn obstacle_of_build(image: &Image) -> Option<WayError> {
+    let needs = |wanted: fn(&str) -> bool| image.needed.iter().any(|library| wanted(library));
+    // What links against musl in Alpine names it with the architecture; what musl's own compiler wrapper links, does not.
+    if needs(|library| library.starts_with("libc.musl-") || library == "libc.so") {
+        let what =
+            "its Python is built for musl (as on Alpine), and the agent runs with glibc only";
+        return Some(WayError::Build { what });
+    }
+    if image.needed.is_empty() {
+        let what = "its Python is linked statically, so that it cannot load a library";
+        return Some(WayError::Build { what });
+    }
+    None
 }
 
 /// Whether the agent runs in this version.
@@ -131,6 +156,9 @@ impl Way {
             return Err(WayError::Unsupported {
                 version: version.to_string(),
             });
+        }
+        if let Some(error) = obstacle_of_build(&interpreter.image) {
+            return Err(error);
         }
         let loaded = Loaded::of_process(pid);
         if loaded.is_some()

@@ -1,16 +1,21 @@
 //! `pystap cleanup`: removes what a killed session left in the kernel, of either engine, and in the file systems of traced
 //! processes. What belongs to a living one is left alone.
 
+use std::time::{Duration, Instant};
+
 use super::Failure;
 use crate::agent;
 use crate::console::{Console, Exit};
 use crate::engine::stap;
 use crate::engine::uprobes::{self, Tracefs, UprobesError};
 
+/// How long the kernel may take to let go of the probes of a process that was killed just now.
+const LETTING_GO: Duration = Duration::from_secs(3);
+
 pub(super) fn run(console: &Console) -> Result<Exit, Failure> {
-    let (mut removed, left) = stap::remove_stale();
+    let (mut removed, mut left) = stap::remove_stale();
     match Tracefs::find() {
-        Ok(tracefs) => removed.extend(uprobes::remove_stale(&tracefs)),
+        Ok(tracefs) => left.extend(probes(&tracefs, &mut removed)),
         // Then there are no probes either.
         Err(UprobesError::NoTracefs { .. } | UprobesError::NoUprobeEvents { .. }) => {}
         Err(error) => return Err(error.into()),
@@ -28,8 +33,21 @@ pub(super) fn run(console: &Console) -> Result<Exit, Failure> {
     Err(Failure::new(
         Exit::Failed,
         format!(
-            "{} could not be removed; see who uses it (`lsmod`), or run `sudo pystap cleanup`",
+            "{} could not be removed; see who uses it (`lsmod` for a module), or run `sudo pystap cleanup`",
             left.join(" and ")
         ),
     ))
+}
+
+/// Removes the probes of killed sessions. What is left of them because it is in use.
+fn probes(tracefs: &Tracefs, removed: &mut Vec<String>) -> Vec<String> {
+    let end = Instant::now() + LETTING_GO;
+    loop {
+        removed.extend(uprobes::remove_stale(tracefs));
+        let left = uprobes::stale(tracefs);
+        if left.is_empty() || Instant::now() >= end {
+            return left;
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 }

@@ -45,6 +45,29 @@ pub enum PythonError {
         /// What it runs, as it sees it.
         executable: PathBuf,
     },
+    /// The process runs a Python of somebody else's.
+    #[error(
+        "process {pid} runs {implementation} ({}), and only CPython can be traced, so there is nothing to trace in it: \
+         run the program with CPython", executable.display()
+    )]
+    OtherPython {
+        /// Its process id.
+        pid: u32,
+        /// What the Python is called.
+        implementation: &'static str,
+        /// What it runs, as it sees it.
+        executable: PathBuf,
+    },
+    /// The file is a Python of somebody else's.
+    #[error(
+        "{} is {implementation}, and only CPython can be traced, so nothing was started: run the program with CPython", path.display()
+    )]
+    OtherPythonFile {
+        /// The file.
+        path: PathBuf,
+        /// What the Python is called.
+        implementation: &'static str,
+    },
     /// /proc does not show us the process's files.
     #[error(
         "process {pid} belongs to another user or is protected, so its interpreter cannot be found: run pystap as \
@@ -131,7 +154,9 @@ impl PythonError {
             | PythonError::KernelThread { .. }
             | PythonError::NotPython { .. }
             | PythonError::NotPythonFile { .. } => 4,
-            PythonError::Permission { .. }
+            PythonError::OtherPython { .. }
+            | PythonError::OtherPythonFile { .. }
+            | PythonError::Permission { .. }
             | PythonError::Proc { .. }
             | PythonError::NoLibrary { .. }
             | PythonError::Image(_) => 3,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::examined::{Examination, Examined};
-use super::{Interpreter, Kind, PythonError, library, name};
+use super::{Interpreter, Kind, PythonError, foreign, library, name};
 
 impl Interpreter {
     /// The interpreter that starting `path` runs: the file itself, or the libpython it needs. Symbolic links are
@@ -48,6 +48,12 @@ impl Interpreter {
         }
         found.extend(libraries(path, &real, &program, examined, LONGEST_CHAIN)?);
         if found.is_empty() {
+            if let Some(implementation) = foreign::implementation(&real) {
+                return Err(PythonError::OtherPythonFile {
+                    path: path.to_owned(),
+                    implementation,
+                });
+            }
             return Err(PythonError::NotPythonFile {
                 path: path.to_owned(),
             });

@@ -12,6 +12,7 @@ mod contents;
 mod error;
 mod examined;
 mod file;
+pub(crate) mod foreign;
 mod library;
 pub mod marks;
 pub(crate) mod name;

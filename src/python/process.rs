@@ -10,7 +10,7 @@ use procfs::process::{MMPermissions, MMapPath, MemoryMaps, Process};
 
 use super::examined::{Examined, FileId};
 use super::version::Version;
-use super::{Interpreter, Kind, PythonError, has_marks, name};
+use super::{Interpreter, Kind, PythonError, foreign, has_marks, name};
 
 /// `PF_KTHREAD` of linux/sched.h, in the flags of /proc/PID/stat.
 const KERNEL_THREAD: u32 = 0x0020_0000;
@@ -150,7 +150,18 @@ fn of_open_process(
         if process.exe().is_err() {
             return Err(PythonError::Ended { pid });
         }
-        return Err(PythonError::NotPython { pid, executable });
+        let mapped = mapped_files(pid, &executable, &maps);
+        let other = mapped
+            .iter()
+            .find_map(|mapped| foreign::implementation(&mapped.path));
+        return Err(match other {
+            Some(implementation) => PythonError::OtherPython {
+                pid,
+                implementation,
+                executable,
+            },
+            None => PythonError::NotPython { pid, executable },
+        });
     }
     // A stable sort: among equals the executable, then the libraries in the order of their addresses.
     found.sort_by_key(|interpreter| {

@@ -672,3 +672,13 @@ fn where_no_engine_can_run_the_doctors_findings_are_shown_with_their_fixes() {
     assert!(finding.starts_with("    stap, uprobes: "), "{ended:?}");
     assert!(ended.stderr.contains("sudo"), "{ended:?}");
 }
+
+#[test]
+fn what_is_assumed_about_a_command_is_said_once() {
+    let ended = pystap_with(&["trace", "--dry-run", "--", "sh", "-c", "true"]);
+    assert_eq!(
+        ended.stderr.matches("sh is not Python").count(),
+        1,
+        "{ended:?}"
+    );
+}

@@ -6,9 +6,13 @@
 //! is used here stands in [`scripts`] and is compiled before, natively, by [`super::prefill`].
 
 pub(crate) mod agent;
+mod attached;
 mod both;
+mod debian13;
 mod entering;
 mod installed;
+mod killed;
+mod refusals;
 mod stap;
 pub(crate) mod totals;
 mod uprobes;

@@ -3,37 +3,44 @@
 import eventlet
 from eventlet.green import socket
 
+CLIENTS, REQUESTS = 50, 40
+served = 0
+
 
 def parse(line):
     return line.strip().upper()
 
 
 def handle(connection):
+    global served
     with connection:
-        for _ in range(5):
+        for _ in range(REQUESTS):
             line = connection.recv(100)
             eventlet.sleep(0)
+            served += 1
             connection.sendall(parse(line))
 
 
-def serve(listener, count):
-    for _ in range(count):
+def serve(listener):
+    handlers = []
+    for _ in range(CLIENTS):
         connection, _ = listener.accept()
-        eventlet.spawn(handle, connection)
+        handlers.append(eventlet.spawn(handle, connection))
+    for handler in handlers:
+        handler.wait()
 
 
 def ask(address):
     with socket.create_connection(address) as connection:
-        for number in range(5):
+        for number in range(REQUESTS):
             connection.sendall(b"request %d" % number)
-            connection.recv(100)
+            assert connection.recv(100) == b"REQUEST %d" % number
 
 
 listener = eventlet.listen(("127.0.0.1", 0))
-server = eventlet.spawn(serve, listener, 20)
-clients = [eventlet.spawn(ask, listener.getsockname()) for _ in range(20)]
+server = eventlet.spawn(serve, listener)
+clients = [eventlet.spawn(ask, listener.getsockname()) for _ in range(CLIENTS)]
 for client in clients:
     client.wait()
 server.wait()
-eventlet.sleep(0.01)
 listener.close()

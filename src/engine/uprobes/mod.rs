@@ -326,6 +326,15 @@ pub fn remove_stale(tracefs: &Tracefs) -> Vec<String> {
         .collect()
 }
 
+/// The groups of killed sessions that are still there, each a noun phrase.
+pub fn stale(tracefs: &Tracefs) -> Vec<String> {
+    let groups = tracefs.groups().into_iter();
+    groups
+        .filter(|group| Owner::of(group).is_some_and(|owner| owner.is_gone()))
+        .map(|group| format!("the probes {group} of a pystap that is gone"))
+        .collect()
+}
+
 /// The kernel's setting, for messages.
 fn paranoid() -> String {
     std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid")

@@ -212,6 +212,25 @@ fn a_program_that_is_not_python_is_named_in_the_error() {
     assert_eq!(error.exit_code(), 4);
 }
 
+/// Everything that is looked at of GraalPy, which cannot be had here: a program of its name, and the library in it.
+#[test]
+fn a_python_of_somebody_elses_is_named_in_the_error() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, implementation) in [("graalpy", "GraalPy"), ("pypy3.11", "PyPy")] {
+        let program = directory.path().join(name);
+        fs::copy("/bin/sh", &program).expect("copied");
+        let other = Waiting::start(Command::new(&program).args(["-c", "echo ready; read line"]));
+        let error = Interpreter::of_process(other.pid()).expect_err("no CPython");
+        assert_eq!(error.exit_code(), 3);
+        let text = error.to_string();
+        assert!(text.contains(&format!("runs {implementation} (")), "{text}");
+        assert!(text.contains("run the program with CPython"), "{text}");
+        let error = Interpreter::of_file(&program).expect_err("no CPython");
+        assert_eq!(error.exit_code(), 3);
+        assert!(error.to_string().contains(implementation), "{error}");
+    }
+}
+
 #[test]
 fn the_test_program_itself_is_not_python() {
     let error = Interpreter::of_process(std::process::id()).expect_err("this is Rust");

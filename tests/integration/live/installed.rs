@@ -1,6 +1,7 @@
 //! The agent with interpreters that a distribution does not bring: `tests/uprobes/run` runs these here, with Debian 12's own
 //! Python and with those that `PYSTAP_TEST_PYTHONS` names (paths, separated by colons).
 
+use std::env::consts::ARCH;
 use std::path::Path;
 use std::process::Command;
 
@@ -8,6 +9,7 @@ use rustix::process::Signal;
 
 use super::Service;
 use super::agent::{is_exact, leaves_nothing_at_all};
+use super::attached::{is_complete, is_complete_where_the_agent_is_installed};
 use super::uprobes::tree;
 use crate::command::{command, file, run};
 use crate::tracing::{Tracing, Way, trace};
@@ -22,16 +24,21 @@ fn pythons() -> Vec<String> {
         .collect()
 }
 
-/// Makes a virtual environment, installs the agent, wakes it twice in a running process, and takes it out again.
-pub(super) fn is_woken(python: &str, directory: &Path) {
+/// Makes a virtual environment in a directory. Its interpreter.
+pub(super) fn environment(python: &str, directory: &Path) -> String {
     let environment = directory.join("venv");
     let made = Command::new(python)
         .args(["-m", "venv", "--without-pip"])
         .arg(&environment)
         .status();
     assert!(made.expect("it runs").success(), "{python}");
-    let inside = environment.join("bin/python");
-    let inside = inside.to_str().expect("UTF-8");
+    environment.join("bin/python").display().to_string()
+}
+
+/// Makes a virtual environment, installs the agent, wakes it twice in a running process, and takes it out again.
+pub(super) fn is_woken(python: &str, directory: &Path) {
+    let inside = environment(python, directory);
+    let inside = inside.as_str();
     let agent = |word: &str| {
         let ended = run(&mut command(["agent", word, "--python", inside]));
         assert_eq!(ended.code, 0, "{ended:?}");
@@ -64,7 +71,7 @@ pub(super) fn is_woken(python: &str, directory: &Path) {
     agent("uninstall");
     assert!(agent("status").stdout.contains("not installed"), "{python}");
     let mut left = Vec::new();
-    find(&environment, &mut left);
+    find(directory, &mut left);
     assert_eq!(left, Vec::<String>::new(), "{python}");
 }
 
@@ -168,5 +175,65 @@ fn gdb_brings_the_agent_in_where_it_is_asked_to() {
             assert!(seen, "{python}: {ticks:?} {:#?}", traced.said);
             service.end();
         }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_running_service_of_debian_12_is_complete_after_one_step_and_by_its_own_marks() {
+    leaves_nothing_at_all(|| {
+        is_complete_where_the_agent_is_installed("/usr/bin/python3.11");
+        is_complete("/usr/bin/python3.11", &[]);
+    });
+}
+
+/// A program that looks like Python 3.14, linked as these arguments of the compiler say.
+fn fake_python(directory: &Path, arguments: &[&str]) -> String {
+    let python = directory.join("python3.14");
+    let mut cc = Command::new("cc");
+    cc.arg("-o").arg(&python);
+    cc.arg(file("tests/programs/fake_python.c")).args(arguments);
+    assert!(cc.status().expect("it runs").success(), "{arguments:?}");
+    python.display().to_string()
+}
+
+/// Refused while it runs and as a command that is to be launched, with these words in both messages.
+fn is_refused(mut service: Service, launched: &str, words: &[&str]) {
+    let pid = service.pid();
+    for arguments in [
+        &["trace", "--engine", "uprobes", "-p", &pid][..],
+        &["trace", "--inject", "gdb", "-p", &pid],
+        &["trace", "--", launched],
+    ] {
+        let ended = run(&mut command(arguments));
+        let message = ended.only_error();
+        assert_eq!(ended.code, 3, "{message}");
+        for word in words {
+            assert!(message.contains(word), "{arguments:?}: {word}: {message}");
+        }
+    }
+    assert_eq!(service.end()["unharmed"], true);
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn pythons_for_musl_and_static_ones_are_refused_with_the_reason() {
+    leaves_nothing_at_all(|| {
+        let next = "run the program with a Python that";
+        let tree = tree("trixie");
+        let musl = tempfile::tempdir_in(tree.join("tmp")).expect("a directory");
+        let libraries = format!("-L{}/usr/lib/{ARCH}-linux-musl", tree.display());
+        let linker = format!("-Wl,--dynamic-linker=/lib/ld-musl-{ARCH}.so.1");
+        let options = ["-DOWN_START", "-nostdlib", "-fno-stack-protector", &linker];
+        let python = fake_python(musl.path(), &[&options[..], &[&libraries, "-lc"]].concat());
+        let inside = Path::new("/").join(Path::new(&python).strip_prefix(&tree).expect("in it"));
+        let mut chroot = Command::new("chroot");
+        chroot.arg(&tree).arg(inside);
+        is_refused(Service::of(chroot), &python, &["built for musl", next]);
+
+        let directory = tempfile::tempdir().expect("a directory");
+        let python = fake_python(directory.path(), &["-static"]);
+        let service = Service::of(Command::new(&python));
+        is_refused(service, &python, &["linked statically", next]);
     });
 }

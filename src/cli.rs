@@ -231,7 +231,7 @@ pub struct WhatArgs {
     /// Event kinds: call, return, line, gc, import, audit, or a template of your own [default: call,return,gc]
     #[arg(short, long, value_delimiter = ',', value_name = "KIND,…")]
     pub events: Vec<String>,
-    /// Only functions with such a name; may be repeated
+    /// Only functions with such a name, for example `handle` or (with the agent) `Server.*`; may be repeated
     #[arg(long = "function", value_name = "GLOB", value_parser = parse_glob)]
     pub functions: Vec<Glob>,
     /// Only functions in such files, by their absolute path as a rule, for example `*/app/*`; may be repeated

@@ -99,10 +99,9 @@ unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> 
         (*live).dropped += 1;
         return None;
     };
-    let accepted = (*live).filter.accepts(
-        CStr::from_ptr(code.filename).to_bytes(),
-        CStr::from_ptr(code.name).to_bytes(),
-    );
+    let bytes = |text| CStr::from_ptr(text).to_bytes();
+    let names = [bytes(code.name), bytes(code.qualname)];
+    let accepted = (*live).filter.accepts(bytes(code.filename), names);
     let code = if accepted {
         Box::into_raw(code)
     } else {

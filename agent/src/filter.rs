@@ -63,14 +63,17 @@ impl Filter {
             && self.not_files.is_empty()
     }
 
-    /// Whether a function is wanted.
-    pub(crate) fn accepts(&self, file: &[u8], function: &[u8]) -> bool {
-        let any = |globs: &[Glob], name: &[u8]| globs.iter().any(|glob| glob.matches(name));
-        let wanted = |globs: &[Glob], name: &[u8]| globs.is_empty() || any(globs, name);
-        wanted(&self.functions, function)
-            && wanted(&self.files, file)
-            && wanted(&self.modules, file)
-            && !any(&self.not_functions, function)
-            && !any(&self.not_files, file)
+    /// Whether a function is wanted, by its file, and its name without its classes and with them.
+    pub(crate) fn accepts(&self, file: &[u8], names: [&[u8]; 2]) -> bool {
+        let any = |globs: &[Glob], names: &[&[u8]]| {
+            let mut globs = globs.iter();
+            globs.any(|glob| names.iter().any(|name| glob.matches(name)))
+        };
+        let wanted = |globs: &[Glob], names: &[&[u8]]| globs.is_empty() || any(globs, names);
+        wanted(&self.functions, &names)
+            && wanted(&self.files, &[file])
+            && wanted(&self.modules, &[file])
+            && !any(&self.not_functions, &names)
+            && !any(&self.not_files, &[file])
     }
 }

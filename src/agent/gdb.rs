@@ -2,11 +2,14 @@
 //! about to enter one of a few functions of CPython's which are called with the GIL held and no lock of the allocator, so
 //! that loading a library, which allocates, cannot wait for what nobody will release.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Functions at whose entry the GIL is held. All are part of the API, and so found in stripped interpreters, too. A stop
@@ -50,6 +53,10 @@ pub enum GdbError {
 /// Loads the library into a process and starts the agent in it, which then waits for us.
 pub(super) fn inject(pid: u32, library: &Path) -> Result<(), GdbError> {
     let library = library.to_string_lossy();
+    // It stands in a line of gdb's language.
+    if library.chars().any(char::is_control) {
+        return Err(GdbError::Load("its path has control characters".to_owned()));
+    }
     let mut lines: Vec<String> = [
         "set pagination off",
         "set confirm off",
@@ -76,13 +83,15 @@ pub(super) fn inject(pid: u32, library: &Path) -> Result<(), GdbError> {
         "detach".to_owned(),
         "quit".to_owned(),
     ]);
-    let script = lines.join("\n");
-    let failed = GdbError::Start;
-    let directory = std::env::temp_dir().join(format!("pystap-gdb-{}-{pid}", std::process::id()));
-    std::fs::write(&directory, script).map_err(failed)?;
-    let outcome = run(pid, &directory);
-    let _ = std::fs::remove_file(&directory);
-    outcome
+    // In memory: a file in a directory that is everybody's could be somebody else's link.
+    let mut script: File = memfd_create(c"pystap-gdb", MemfdFlags::CLOEXEC)
+        .map_err(|error| GdbError::Start(error.into()))?
+        .into();
+    script
+        .write_all(lines.join("\n").as_bytes())
+        .map_err(GdbError::Start)?;
+    let place = format!("/proc/{}/fd/{}", std::process::id(), script.as_raw_fd());
+    run(pid, Path::new(&place))
 }
 
 fn run(pid: u32, script: &Path) -> Result<(), GdbError> {

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::keys::KeyBuilder;
-use crate::event::{Event, What};
+use crate::event::{Event, Text, What};
 
 /// Contexts remembered; the older half is forgotten beyond that. They are mostly long gone by then.
 const MOST: usize = 1 << 16;
@@ -14,7 +14,13 @@ const MOST: usize = 1 << 16;
 /// What the contexts of a stream are.
 #[derive(Debug, Clone, Default)]
 pub struct Contexts {
-    labels: HashMap<(u32, u64), Arc<str>, KeyBuilder>,
+    known: HashMap<(u32, u64), Known, KeyBuilder>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    name: Arc<Text>,
+    label: Arc<str>,
 }
 
 impl Contexts {
@@ -23,21 +29,31 @@ impl Contexts {
         let What::Context { context, name } = &event.what else {
             return;
         };
-        if self.labels.len() >= MOST {
-            let mut numbers: Vec<u64> = self.labels.keys().map(|(_, number)| *number).collect();
+        if self.known.len() >= MOST {
+            let mut numbers: Vec<u64> = self.known.keys().map(|(_, number)| *number).collect();
             let half = numbers.len() / 2;
             let (_, &mut median, _) = numbers.select_nth_unstable(half);
-            self.labels.retain(|(_, number), _| *number > median);
+            self.known.retain(|(_, number), _| *number > median);
         }
-        self.labels
-            .insert((event.pid, *context), label(&name.text).into());
+        let known = Known {
+            name: Arc::clone(name),
+            label: label(&name.text).into(),
+        };
+        self.known.insert((event.pid, *context), known);
+    }
+
+    /// What a context is called, if that is known.
+    pub fn name(&self, pid: u32, context: NonZeroU64) -> Option<&Text> {
+        let known = self.known.get(&(pid, context.get()))?;
+        Some(&known.name)
     }
 
     /// What a context is; `None` outside of all contexts.
     pub fn label(&self, pid: u32, context: Option<NonZeroU64>) -> Option<Arc<str>> {
         let context = context?.get();
-        let known = self.labels.get(&(pid, context)).map(Arc::clone);
-        Some(known.unwrap_or_else(|| "(unnamed)".into()))
+        let known = self.known.get(&(pid, context));
+        let label = known.map(|known| Arc::clone(&known.label));
+        Some(label.unwrap_or_else(|| "(unnamed)".into()))
     }
 }
 
@@ -60,7 +76,6 @@ fn label(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Text;
 
     fn named(pid: u32, context: u64, name: &str) -> Event {
         let text = name.to_owned();
@@ -111,7 +126,7 @@ mod tests {
         for number in 1..=2 * MOST as u64 {
             contexts.take(&named(1, number, "task-1"));
         }
-        assert!(contexts.labels.len() <= MOST);
+        assert!(contexts.known.len() <= MOST);
         let newest = contexts.label(1, NonZeroU64::new(2 * MOST as u64));
         assert_eq!(newest.as_deref(), Some("task"));
     }

@@ -284,8 +284,7 @@ impl Run<'_> {
             Message::Rows(mut rows) => {
                 let filters = &self.session.filters;
                 rows.rows.retain(|row| match &row.about {
-                    About::Function(place) => filters
-                        .accepts(place.file.text.as_bytes(), place.function.text.as_bytes()),
+                    About::Function(place) => filters.accept(place),
                     _ => true,
                 });
                 self.session.sink.rows(*rows);
@@ -356,10 +355,7 @@ impl Run<'_> {
         if let What::Call { place, .. } | What::Return { place, .. } | What::Line { place, .. } =
             &event.what
             && !self.session.filters.is_empty()
-            && !self
-                .session
-                .filters
-                .accepts(place.file.text.as_bytes(), place.function.text.as_bytes())
+            && !self.session.filters.accept(place)
         {
             return;
         }

@@ -6,17 +6,20 @@
 //!      1.301 ms  <- main  1.301 ms
 //! ```
 //!
-//! `->` enters a function, `<-` leaves it, `--` is a call that called nothing. Names come from the traced program, so
+//! `->` enters a function, `<-` leaves it, `--` is a call that called nothing. `[name]` is the greenlet or task that runs,
+//! where the agent tells it; values stand behind the place. Names come from the traced program, so
 //! nothing in them reaches the terminal as a control sequence.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
 
 use super::{ENOUGH, Sink, hand_over};
-use crate::event::{Event, Place, Session, Summary, Text, What};
+use crate::analysis::contexts::Contexts;
+use crate::event::{Event, Frame, Manner, Place, Session, Summary, Text, What};
 
 /// Deepest indentation, in levels; what is deeper says so by a number.
 const MAX_INDENT: usize = 60;
@@ -43,6 +46,7 @@ pub struct Flow<W> {
     /// The thread of the lines so far, as long as there is one only.
     only_thread: Option<(u32, u32)>,
     several_threads: bool,
+    contexts: Contexts,
 }
 
 #[derive(Debug)]
@@ -52,6 +56,7 @@ struct Held {
     depth: usize,
     place: Arc<Place>,
     line: i32,
+    frame: Frame,
 }
 
 impl<W: Write> Flow<W> {
@@ -66,6 +71,7 @@ impl<W: Write> Flow<W> {
             start: None,
             only_thread: None,
             several_threads: false,
+            contexts: Contexts::default(),
         }
     }
 
@@ -110,10 +116,46 @@ impl<W: Write> Flow<W> {
         Style::new().dimmed()
     }
 
-    fn place(&mut self, place: &Place, line: i32) {
-        self.put(Style::new().bold(), format_args!("{}", Safe(place.name())));
+    /// A function that is entered, with what the agent tells of it.
+    fn place(&mut self, pid: u32, place: &Place, line: i32, frame: &Frame) {
+        self.name(pid, place, frame.context);
         let dim = self.dim();
         self.put(dim, format_args!("  {}:{line}", Safe(&place.file)));
+        match frame.manner {
+            Manner::Running => self.put(dim, format_args!("  running already")),
+            Manner::Suspension => self.put(dim, format_args!("  resumed")),
+            Manner::Plain | Manner::Exception => {}
+        }
+        if let Some(arguments) = &frame.text {
+            self.put(dim, format_args!("  {}", Safe(arguments)));
+        }
+    }
+
+    /// A function, and which greenlet or task runs it.
+    fn name(&mut self, pid: u32, place: &Place, context: Option<NonZeroU64>) {
+        self.put(Style::new().bold(), format_args!("{}", Safe(place.name())));
+        let Some(context) = context else { return };
+        let name = match self.contexts.name(pid, context) {
+            Some(name) => Safe(name).to_string(),
+            None => format!("{context:#x}"),
+        };
+        self.put(AnsiColor::Cyan.on_default(), format_args!(" [{name}]"));
+    }
+
+    /// How a function is left, and after which time.
+    fn left(&mut self, duration_ns: Option<u64>, frame: &Frame) {
+        self.duration(duration_ns);
+        let dim = self.dim();
+        match frame.manner {
+            Manner::Exception => {
+                self.put(AnsiColor::Red.on_default(), format_args!("  exception"));
+            }
+            Manner::Suspension => self.put(dim, format_args!("  suspended")),
+            Manner::Plain | Manner::Running => {}
+        }
+        if let Some(value) = &frame.text {
+            self.put(dim, format_args!("  = {}", Safe(value)));
+        }
     }
 
     fn duration(&mut self, duration_ns: Option<u64>) {
@@ -127,7 +169,7 @@ impl<W: Write> Flow<W> {
         if let Some(held) = self.held.take() {
             self.begin(held.ts, held.who, held.depth);
             self.lines.push_str("-> ");
-            self.place(&held.place, held.line);
+            self.place(held.who.0, &held.place, held.line, &held.frame);
             self.lines.push('\n');
         }
     }
@@ -139,9 +181,14 @@ impl<W: Write> Flow<W> {
         depth: usize,
         place: &Arc<Place>,
         took: Option<u64>,
+        frame: &Frame,
     ) -> bool {
+        let same = |held: &Held| {
+            (held.who, held.depth, held.frame.context) == (who, depth, frame.context)
+                && held.place == *place
+        };
         let held = match self.held.take() {
-            Some(held) if held.who == who && held.depth == depth && held.place == *place => held,
+            Some(held) if same(&held) => held,
             other => {
                 self.held = other;
                 return false;
@@ -149,43 +196,54 @@ impl<W: Write> Flow<W> {
         };
         self.begin(held.ts, who, depth);
         self.lines.push_str("-- ");
-        self.place(place, held.line);
-        self.duration(took);
+        self.place(who.0, place, held.line, &held.frame);
+        self.left(took, frame);
         true
     }
 
     fn show(&mut self, event: &Event, depth: usize) {
         let who = (event.pid, event.tid);
+        self.contexts.take(event);
         if let What::Return {
-            place, duration_ns, ..
+            place,
+            duration_ns,
+            frame,
+            ..
         } = &event.what
-            && self.fold(who, depth, place, *duration_ns)
+            && self.fold(who, depth, place, *duration_ns, frame)
         {
             self.lines.push('\n');
             return;
         }
         self.release();
-        if let What::Call { place, line, .. } = &event.what {
+        // It is named wherever it runs.
+        if matches!(event.what, What::Context { .. }) {
+            return;
+        }
+        if let What::Call { place, line, frame } = &event.what {
             self.held = Some(Held {
                 ts: event.ts,
                 who,
                 depth,
                 place: Arc::clone(place),
                 line: *line,
+                frame: frame.clone(),
             });
             return;
         }
         self.begin(event.ts, who, depth);
         let cyan = AnsiColor::Cyan.on_default();
         match &event.what {
-            What::Call { .. } => {}
+            What::Call { .. } | What::Context { .. } => {}
             What::Return {
-                place, duration_ns, ..
+                place,
+                duration_ns,
+                frame,
+                ..
             } => {
                 self.lines.push_str("<- ");
-                let function = Safe(place.name());
-                self.put(Style::new().bold(), format_args!("{function}"));
-                self.duration(*duration_ns);
+                self.name(event.pid, place, frame.context);
+                self.left(*duration_ns, frame);
             }
             What::Line { place, line } => {
                 let (function, file) = (Safe(place.name()), Safe(&place.file));
@@ -219,9 +277,6 @@ impl<W: Write> Flow<W> {
                 self.duration(*duration_ns);
             }
             What::Audit { name } => self.put(cyan, format_args!("audit {}", Safe(name))),
-            What::Context { context, name } => {
-                self.put(cyan, format_args!("context {context:#x} is {}", Safe(name)));
-            }
             What::Process {
                 change,
                 parent,

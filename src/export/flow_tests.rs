@@ -243,3 +243,50 @@ fn a_flush_shows_the_call_that_is_still_running() {
     sink.flush().expect("memory");
     assert!(String::from_utf8_lossy(&sink.output).contains("-> main"));
 }
+
+#[test]
+fn who_runs_how_and_with_which_values_is_shown_where_it_is_told() {
+    let framed = |mut event: Event, context: u64, manner: Manner, value: Option<&str>| {
+        if let What::Call { frame, .. } | What::Return { frame, .. } = &mut event.what {
+            *frame = Frame {
+                context: NonZeroU64::new(context),
+                manner,
+                text: value.map(|value| Arc::new(text(value))),
+            };
+        }
+        event
+    };
+    let name = What::Context {
+        context: 5,
+        name: Arc::new(text("worker-1")),
+    };
+    let tree = plain(&[
+        (at(0, name), 0),
+        (framed(call(0, "run"), 5, Manner::Running, None), 0),
+        (
+            framed(call(10, "step"), 5, Manner::Plain, Some(r#"{"number":1}"#)),
+            1,
+        ),
+        (
+            framed(ret(20, "step", Some(10_000)), 5, Manner::Plain, Some("[2]")),
+            1,
+        ),
+        (framed(ret(30, "run", None), 5, Manner::Suspension, None), 0),
+        (framed(call(40, "other"), 6, Manner::Suspension, None), 0),
+        (framed(call(45, "other"), 5, Manner::Plain, None), 0),
+        (
+            framed(ret(50, "other", None), 6, Manner::Exception, None),
+            0,
+        ),
+    ]);
+    assert_eq!(
+        tree,
+        "       0.000 ms  -> run [worker-1]  /srv/app.py:10  running already
+       0.010 ms    -- step [worker-1]  /srv/app.py:10  {\"number\":1}  0.010 ms  = [2]
+       0.030 ms  <- run [worker-1]  suspended
+       0.040 ms  -> other [0x6]  /srv/app.py:10  resumed
+       0.045 ms  -> other [worker-1]  /srv/app.py:10
+       0.050 ms  <- other [0x6]  exception
+"
+    );
+}

@@ -2,17 +2,18 @@
 
 use super::ScriptError;
 use super::filter::{Glob, stap_bytes, stap_str};
+use crate::event::Place;
 
 /// Filters of a session. A function is wanted when each kind that is given accepts it, and nothing excludes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filters {
-    /// Function names; one of them must match.
+    /// Function names, with their classes or without; one of them must match.
     pub functions: Vec<Glob>,
     /// File names; one of them must match.
     pub files: Vec<Glob>,
     /// Dotted modules, matched against file names; one of them must match.
     pub modules: Vec<Glob>,
-    /// Function names that are not wanted.
+    /// Function names that are not wanted, with their classes or without.
     pub not_functions: Vec<Glob>,
     /// File names that are not wanted.
     pub not_files: Vec<Glob>,
@@ -26,16 +27,25 @@ impl Filters {
         *self == Filters::default()
     }
 
-    /// The same decision in user space, on the names as bytes.
-    pub fn accepts(&self, file: &[u8], function: &[u8]) -> bool {
-        let any = |globs: &[Glob], name: &[u8]| globs.iter().any(|glob| glob.matches(name));
-        let wanted = |globs: &[Glob], name: &[u8]| globs.is_empty() || any(globs, name);
-        wanted(&self.functions, function)
-            && wanted(&self.files, file)
-            && wanted(&self.modules, file)
-            && !any(&self.not_functions, function)
-            && !any(&self.not_files, file)
-            && !any(&self.not_modules, file)
+    /// The same decision in user space.
+    pub fn accept(&self, place: &Place) -> bool {
+        let names = [&place.function, place.name()].map(|name| name.text.as_bytes());
+        self.accepts(place.file.text.as_bytes(), names)
+    }
+
+    /// The same on bytes: the file, and the function's name without its classes and with them, as far as they are known.
+    pub fn accepts(&self, file: &[u8], names: [&[u8]; 2]) -> bool {
+        let any = |globs: &[Glob], names: &[&[u8]]| {
+            let mut globs = globs.iter();
+            globs.any(|glob| names.iter().any(|name| glob.matches(name)))
+        };
+        let wanted = |globs: &[Glob], names: &[&[u8]]| globs.is_empty() || any(globs, names);
+        wanted(&self.functions, &names)
+            && wanted(&self.files, &[file])
+            && wanted(&self.modules, &[file])
+            && !any(&self.not_functions, &names)
+            && !any(&self.not_files, &[file])
+            && !any(&self.not_modules, &[file])
     }
 
     /// The decision as a SystemTap expression over the strings `file` and `name`. Where stap's expressions cannot say

@@ -125,13 +125,13 @@ pub struct Start {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Filters {
-    /// Function names.
+    /// Function names, with their classes or without.
     pub functions: Vec<String>,
     /// File names.
     pub files: Vec<String>,
     /// Dotted modules, matched against file names.
     pub modules: Vec<String>,
-    /// Function names that are not wanted.
+    /// Function names that are not wanted, with their classes or without.
     pub not_functions: Vec<String>,
     /// File names that are not wanted.
     pub not_files: Vec<String>,

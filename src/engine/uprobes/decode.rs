@@ -248,6 +248,11 @@ impl Decoder {
         })
     }
 
+    /// Whether records say with which classes a function is called, as far as the agent made them.
+    pub(super) fn knows_classes(&self) -> bool {
+        self.format.agent.is_some()
+    }
+
     /// What there was to say since this was last asked.
     pub(super) fn account(&mut self) -> Account {
         std::mem::take(&mut self.account)

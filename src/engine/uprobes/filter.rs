@@ -11,16 +11,21 @@ use crate::script::filter::Glob;
 /// Longest filter that the kernel takes: a page, with some room.
 const LONGEST: usize = 4000;
 
-/// The filter over the fields `file` and `function`; `None` when everything is wanted, or nothing can be said.
-pub(super) fn expression(filters: &Filters) -> Option<CString> {
+/// The filter over the fields `file`, `function` and, where there is one, `qualname`; `None` when everything is wanted, or
+/// nothing can be said. What has classes that are not wanted is left to the agent.
+pub(super) fn expression(filters: &Filters, qualname: bool) -> Option<CString> {
     let mut terms: Vec<Vec<u8>> = Vec::new();
-    for (globs, field) in [
-        (&filters.functions, "function"),
-        (&filters.files, "file"),
-        (&filters.modules, "file"),
+    let names: &[&str] = match qualname {
+        true => &["function", "qualname"],
+        false => &["function"],
+    };
+    for (globs, fields) in [
+        (&filters.functions, names),
+        (&filters.files, &["file"]),
+        (&filters.modules, &["file"]),
     ] {
         // One that cannot be said would have to let everything through, so the whole term goes.
-        if let Some(term) = any_of(globs, field) {
+        if let Some(term) = any_of(globs, fields) {
             terms.push(term);
         }
     }
@@ -31,7 +36,7 @@ pub(super) fn expression(filters: &Filters) -> Option<CString> {
     ] {
         for glob in globs {
             let exact = glob.to_ftrace().is_some_and(|glob| glob.exact);
-            if let Some(term) = any_of(std::slice::from_ref(glob), field).filter(|_| exact) {
+            if let Some(term) = any_of(std::slice::from_ref(glob), &[field]).filter(|_| exact) {
                 terms.push([b"!", term.as_slice()].concat());
             }
         }
@@ -50,11 +55,13 @@ pub(super) fn expression(filters: &Filters) -> Option<CString> {
 }
 
 /// `(field ~ "a" || field ~ "b")`; `None` without globs, and when one cannot be said.
-fn any_of(globs: &[Glob], field: &str) -> Option<Vec<u8>> {
+fn any_of(globs: &[Glob], fields: &[&str]) -> Option<Vec<u8>> {
     let mut comparisons: Vec<Vec<u8>> = Vec::new();
     for glob in globs {
         for value in glob.to_ftrace()?.values {
-            comparisons.push([format!("{field} ~ ").as_bytes(), &value].concat());
+            for field in fields {
+                comparisons.push([format!("{field} ~ ").as_bytes(), &value].concat());
+            }
         }
     }
     if comparisons.is_empty() {

@@ -132,7 +132,7 @@ impl UprobesRunning {
         let processors: Vec<u32> = rings.iter().map(|(processor, _)| *processor).collect();
         let arming = Arming {
             tracepoint: defined.id,
-            filter: filter::expression(&start.filters),
+            filter: filter::expression(&start.filters, decoder.knows_classes()),
             inherit: if start.follow {
                 Inherit::Processes
             } else {

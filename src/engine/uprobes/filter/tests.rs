@@ -112,7 +112,7 @@ fn filters(functions: &[&str], files: &[&str], modules: &[&str], not: &[&str]) -
 }
 
 fn text(filters: &Filters) -> Option<String> {
-    let text = expression(filters)?.into_string().expect("UTF-8");
+    let text = expression(filters, false)?.into_string().expect("UTF-8");
     let of_functions = text.strip_prefix("mark >= 3 || (")?.strip_suffix(')')?;
     Some(of_functions.to_owned())
 }
@@ -181,9 +181,9 @@ proptest! {
         );
         let all = [&filters.functions, &filters.files, &filters.not_functions];
         let exact = all.into_iter().flatten().all(|glob| glob.to_ftrace().is_some_and(|glob| glob.exact));
-        let Some(expression) = expression(&filters) else { return Ok(()) };
+        let Some(expression) = expression(&filters, false) else { return Ok(()) };
         for (file, function) in &names {
-            let user = filters.accepts(file, function);
+            let user = filters.accepts(file, [function; 2]);
             let kernel = kernel_accepts(expression.as_bytes(), file, function);
             prop_assert!(kernel || !user, "{expression:?} {file:?} {function:?}");
             if exact {
@@ -198,13 +198,30 @@ proptest! {
         names in proptest::collection::vec("(/?([ab]/){0,3}([ab]|__init__)\\.py)|<frozen [ab](\\.[ab]){0,2}>", 1..20),
     ) {
         let filters = filters(&[], &[], &[&module], &[]);
-        let expression = expression(&filters).expect("it can be said");
+        let expression = expression(&filters, false).expect("it can be said");
         for name in &names {
             prop_assert_eq!(
                 kernel_accepts(expression.as_bytes(), name.as_bytes(), b"f"),
-                filters.accepts(name.as_bytes(), b"f"),
+                filters.accepts(name.as_bytes(), [b"f"; 2]),
                 "{:?} {}", expression, name
             );
         }
     }
+}
+
+#[test]
+fn names_with_classes_pass_where_records_have_them() {
+    let filters = filters(&["Server.handle"], &[], &[], &["Server.*"]);
+    let said = |qualname| {
+        let expression = expression(&filters, qualname).expect("it can be said");
+        expression.into_string().expect("UTF-8")
+    };
+    assert_eq!(
+        said(false),
+        r#"mark >= 3 || ((function ~ "\Server.handle") && !(function ~ "\Server.*"))"#
+    );
+    assert_eq!(
+        said(true),
+        r#"mark >= 3 || ((function ~ "\Server.handle" || qualname ~ "\Server.handle") && !(function ~ "\Server.*"))"#
+    );
 }

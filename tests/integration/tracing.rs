@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, unbounded};
 use pystap::event::json::{Line, Reader};
 use pystap::event::{Event, ProcessChange, Session, Summary, What};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{command, end};
@@ -423,11 +425,39 @@ pub(crate) fn directories() -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
+/// What the kernel has said of probes that it could not take out of a process as they had been put in: they stay, and so
+/// does what they cost. Empty where the kernel's log cannot be read.
+fn complaints() -> Vec<String> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(log) = rustix::fs::open("/dev/kmsg", flags, Mode::empty()) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    let mut record = [0; 8192];
+    // A record a read; one that was overwritten meanwhile is an error of its own.
+    loop {
+        match rustix::io::read(&log, &mut record) {
+            Ok(length) => {
+                let text = String::from_utf8_lossy(&record[..length]);
+                if text.contains("ref_ctr") || text.contains("leaking uprobe") {
+                    found.push(text.into_owned());
+                }
+            }
+            Err(Errno::PIPE) => {}
+            Err(_) => return found,
+        }
+    }
+}
+
 /// Runs a test, after which everything that a session needs must be gone: module or probes, loader, directory. What was there
 /// before, because an earlier test failed, is not held against it.
 pub(crate) fn leaves_nothing(test: impl FnOnce()) {
     let before = (armed(), loaders(), directories());
+    let heard = complaints();
     test();
+    let mut complaints = complaints();
+    complaints.retain(|complaint| !heard.contains(complaint));
+    assert_eq!(complaints, Vec::<String>::new(), "the kernel complains");
     let (mut armed, mut loaders, mut directories) = (armed(), loaders(), directories());
     armed.retain(|name| !before.0.contains(name));
     loaders.retain(|pid| !before.1.contains(pid));

@@ -229,35 +229,3 @@ fn only_the_kinds_that_are_asked_for_come() {
         assert_eq!(came(other), 0, "{kind}");
     }
 }
-
-#[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn functions_can_be_named_with_their_classes() {
-    let program = file("tests/programs/contexts.py");
-    for (options, expected) in [
-        (["--function", "Worker.step"], ["step"].as_slice()),
-        (["--function", "Worker.*"], &["run", "step"]),
-        (["--function", "step"], &["step"]),
-    ] {
-        let traced = launched(
-            PYTHON_3_13,
-            &program,
-            &[&options[..], &["-e", "call"]].concat(),
-        );
-        let seen = traced.counts(&program, Way::In);
-        assert_eq!(seen.keys().collect::<Vec<_>>(), expected, "{options:?}");
-    }
-    let options = [
-        "--file",
-        "*/contexts.py",
-        "--exclude",
-        "Worker.run",
-        "-e",
-        "call",
-    ];
-    let seen = launched(PYTHON_3_13, &program, &options).counts(&program, Way::In);
-    assert!(
-        seen.contains_key("step") && !seen.contains_key("run"),
-        "{seen:?}"
-    );
-}

@@ -791,10 +791,16 @@ impl Decoder {
                 return Ok(None);
             }
         };
+        let pid = record.who as u32;
+        // The end of a process is told by the last of its threads, which may be any: that of the agent, for one.
+        let tid = match record.kind {
+            Kind::Exit => pid,
+            _ => (record.who >> 32) as u32,
+        };
         Ok(Some(Decoded::Event(Event {
             ts: record.ts,
-            pid: record.who as u32,
-            tid: (record.who >> 32) as u32,
+            pid,
+            tid,
             what,
         })))
     }

@@ -195,6 +195,11 @@ fn rows_that_a_real_module_sent_are_what_the_program_did() {
 fn on_the_wire(mut event: Event) -> Option<Event> {
     match &mut event.what {
         What::Lost { .. } => return None,
+        // Whichever thread tells it.
+        What::Process {
+            change: ProcessChange::Exit,
+            ..
+        } => event.tid = event.pid,
         What::GcDone {
             generation,
             pause_ns,

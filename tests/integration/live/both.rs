@@ -75,7 +75,12 @@ fn both_say_the_same(programs: &[(&Script, &str)]) {
                 assert_eq!(traced.session.engine, engine);
                 normalised(&traced)
             });
-            assert_eq!(stap.len(), uprobes.len(), "{program}");
+            let ends = |side: &[Vec<String>]| -> Vec<(usize, Option<String>, Option<String>)> {
+                let ends = |it: &Vec<String>| (it.len(), it.first().cloned(), it.last().cloned());
+                side.iter().map(ends).collect()
+            };
+            let threads = (ends(&stap), ends(&uprobes));
+            assert_eq!(stap.len(), uprobes.len(), "{program}: {threads:#?}");
             for (stap, uprobes) in stap.iter().zip(&uprobes) {
                 let differs = stap
                     .iter()

@@ -34,6 +34,10 @@ pub(super) const VALUES: Script = Script {
     python: PYTHON_3_13,
     options: &["--file", "*/contexts.py", "--capture", "args,return"],
 };
+const BY_CLASS: Script = Script {
+    python: PYTHON_3_13,
+    options: &["--function", "Worker.s*", "--events", "call"],
+};
 pub(super) const LONG_CALLS: Script = Script {
     python: PYTHON_3_14,
     options: &["--min-duration", "5ms"],
@@ -51,11 +55,12 @@ const LONG_VALUES: Script = Script {
 };
 
 /// Every script of this file but that of [`INSTALLED`].
-pub(super) const SCRIPTS: [&Script; 6] = [
+pub(super) const SCRIPTS: [&Script; 7] = [
     &CALLS_3_13,
     &CALLS_3_14,
     &CALLS_3_15,
     &VALUES,
+    &BY_CLASS,
     &LONG_CALLS,
     &LONG_VALUES,
 ];
@@ -323,4 +328,14 @@ fn calls_that_are_measured_have_their_task_and_their_value() {
         assert_eq!((runs.len(), gave_way.count()), (15, 12), "{runs:?}");
         assert_eq!(traced.summary.unpaired, 0, "{:?}", traced.summary);
     });
+}
+
+#[test]
+#[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
+fn what_is_filtered_by_class_comes_from_either_engine() {
+    let program = file("tests/programs/contexts.py");
+    let traced = BY_CLASS.trace(&program, &[]);
+    let seen = traced.counts(&program, Way::In);
+    assert_eq!(seen.keys().collect::<Vec<_>>(), ["step"], "{seen:?}");
+    assert_eq!(seen, numbers(&traced.truth()["calls"]));
 }

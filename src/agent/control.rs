@@ -15,7 +15,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::net::{SocketFlags, accept_with};
 
 use super::socket;
-use super::{AgentError, Wanted};
+use super::{AgentError, Loaded, Wanted};
 use crate::engine::Children;
 
 /// How long agents may take to give their account at the end.
@@ -247,8 +247,10 @@ impl Talk {
         while let Some(listener) = self.listeners.get(listener)
             && let Ok(socket) = accept_with(&listener.socket, flags)
         {
-            // Whoever is not there any more has nothing to say.
-            if let Ok((pid, _)) = socket::peer(&socket) {
+            // Whoever is not there any more has nothing to say, and to a stranger nothing is said.
+            if let Ok((pid, user)) = socket::peer(&socket)
+                && may_join(pid, user)
+            {
                 self.add(pid, socket, true);
             }
         }
@@ -419,6 +421,13 @@ impl Talk {
         self.account.silent += self.agents.len() as u64;
         self.agents.clear();
     }
+}
+
+/// Whether a process that came by itself may be told what is traced: it runs the agent, and is of a user whose processes
+/// we may trace.
+fn may_join(pid: u32, user: u32) -> bool {
+    let ours = rustix::process::geteuid();
+    (ours.is_root() || user == ours.as_raw()) && Loaded::of_process(pid).is_some()
 }
 
 fn sent(socket: &OwnedFd, message: &ToAgent) -> Result<(), AgentError> {

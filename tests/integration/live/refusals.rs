@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::io::Errno;
+use rustix::net;
 use rustix::process::Signal;
 
 use super::Service;
@@ -187,5 +189,45 @@ fn another_users_process_is_refused_and_root_traces_everybodys() {
             assert!(ticks.get("tick").is_some_and(|ticks| *ticks > 2));
             service.end();
         }
+    });
+}
+
+/// The name of a session's socket is no secret; what is traced may be one.
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn who_does_not_run_the_agent_is_told_nothing() {
+    leaves_nothing_at_all(|| {
+        let mut service = Service::start_with(PYTHON_3_14, TICKING, &["0.01"]);
+        let tracing = Tracing::start(&["-p", &service.pid()]).live();
+        let table = fs::read_to_string("/proc/net/unix").expect("readable");
+        let names = table.lines().filter_map(|line| line.split_once(" @"));
+        let mut names = names.map(|(_, name)| name);
+        let name = names
+            .find(|name| name.starts_with("pystap-session/"))
+            .expect("it listens");
+        let socket = net::socket_with(
+            net::AddressFamily::UNIX,
+            net::SocketType::SEQPACKET,
+            net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .expect("a socket");
+        let address = net::SocketAddrUnix::new_abstract_name(name.as_bytes()).expect("a name");
+        net::connect(&socket, &address).expect("anybody can");
+        // The connection ends, whether or not we had the time to say who we are.
+        let hello = format!(
+            r#"{{"type":"joined","parent":1,"protocol":1,"version":"","python":[3,14,0],"implementation":"cpython","pid":{},"way":"monitoring","busy":false,"dormant":false}}"#,
+            std::process::id()
+        );
+        let _ = net::send(&socket, hello.as_bytes(), net::SendFlags::NOSIGNAL);
+        let mut answer = [0; 4096];
+        let told = net::recv(&socket, &mut answer[..], net::RecvFlags::empty());
+        assert!(
+            matches!(told, Ok((0, _)) | Err(Errno::CONNRESET)),
+            "{told:?}"
+        );
+        tracing.signal(Signal::INT);
+        tracing.finish().complete("interrupted");
+        service.end();
     });
 }

@@ -10,7 +10,8 @@ without the agent; dormant (loaded, its thread waiting); attached with a filter 
 everything wanted. A measurement is the best of several short runs, and the table has the best of all rounds. Ratios are
 against the process without the agent, in the same rounds; what one program costs differs between two processes of the
 same interpreter by one or two per cent even without the agent, and the column "other" says by how much: the same process
-before the agent was loaded.
+before the agent was loaded. "floor" is what an event costs with a callback in C that does nothing (operator.is_ for
+PY_START, from 3.12 on): what is above it is the agent's.
 """
 
 import json
@@ -73,6 +74,23 @@ def measure(program, runs):
     return best * 1e9
 
 
+def floor(calls):
+    """Nanoseconds a call under `sys.monitoring` with a C function that does nothing; none where there is no such thing."""
+    if not hasattr(sys, "monitoring"):
+        return None
+    import operator
+
+    monitoring, tool = sys.monitoring, sys.monitoring.PROFILER_ID
+    monitoring.use_tool_id(tool, "floor")
+    monitoring.register_callback(tool, monitoring.events.PY_START, operator.is_)
+    monitoring.set_events(tool, monitoring.events.PY_START)
+    taken = measure(*calls)
+    monitoring.set_events(tool, 0)
+    monitoring.register_callback(tool, monitoring.events.PY_START, None)
+    monitoring.free_tool_id(tool)
+    return taken
+
+
 def worker():
     """Measures, loads the agent, and says where it listens, as it is told."""
     all_programs = programs()
@@ -88,6 +106,8 @@ def worker():
             loader.exec_module(agent)
             agent.start(True)
             print(agent.status()["socket"], flush=True)
+        elif command == "floor":
+            print(json.dumps(floor(all_programs["call"])), flush=True)
         else:
             print(json.dumps([measure(*all_programs[name]) for name in PROGRAMS]), flush=True)
 
@@ -162,8 +182,10 @@ def bench(library, pyperformance, rounds, python):
             note("without", without.measure())
             note("other", agent.measure())
         name = agent.ask("load " + os.path.join(inside, "agent.so"))
+        floors = []
         for _ in range(rounds):
             note("without", without.measure())
+            floors.append(json.loads(without.ask("floor")))
             note("dormant", agent.measure())
             with Session(name, functions=["matches nothing"]):
                 note("nothing", agent.measure())
@@ -177,7 +199,7 @@ def bench(library, pyperformance, rounds, python):
         ratio = lambda state: " ".join("%5.2f" % (value / own) for value, own in zip(best[state], base))
         event = lambda state: (best[state][0] - base[0]) / 2
         print(
-            "%-8s %6.1f  %s  %s  %s  %s  %6.1f  %6.1f"
+            "%-8s %6.1f  %s  %s  %s  %s  %6.1f  %6.1f  %6s"
             % (
                 version,
                 base[0],
@@ -187,6 +209,7 @@ def bench(library, pyperformance, rounds, python):
                 ratio("all"),
                 event("all"),
                 event("matched"),
+                "-" if None in floors else "%.1f" % (min(floors) - base[0]),
             ),
             flush=True,
         )
@@ -197,8 +220,8 @@ def main():
         return worker()
     library, pyperformance, rounds, pythons = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
     columns = "%-17s" % " ".join("%5s" % name[:5] for name in PROGRAMS)
-    print("%-8s %6s  %-17s  %-17s  %-17s  %-17s  %6s  %6s" % ("", "call", "other", "dormant", "nothing", "all", "all", "match"))
-    print("%-8s %6s  %s  %s  %s  %s  %6s  %6s" % ("Python", "ns", columns, columns, columns, columns, "ns/ev", "ns/ev"))
+    print("%-8s %6s  %-17s  %-17s  %-17s  %-17s  %6s  %6s  %6s" % ("", "call", "other", "dormant", "nothing", "all", "all", "match", "floor"))
+    print("%-8s %6s  %s  %s  %s  %s  %6s  %6s  %6s" % ("Python", "ns", columns, columns, columns, columns, "ns/ev", "ns/ev", "ns/ev"))
     for python in pythons:
         bench(library, pyperformance, rounds, python)
 

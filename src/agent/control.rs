@@ -14,8 +14,9 @@ use pystap_agent_protocol::{
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::net::{SocketFlags, accept_with};
 
+use super::loaded::is_loaded;
 use super::socket;
-use super::{AgentError, Loaded, Wanted};
+use super::{AgentError, Wanted};
 use crate::engine::Children;
 
 /// How long agents may take to give their account at the end.
@@ -427,7 +428,7 @@ impl Talk {
 /// we may trace.
 fn may_join(pid: u32, user: u32) -> bool {
     let ours = rustix::process::geteuid();
-    (ours.is_root() || user == ours.as_raw()) && Loaded::of_process(pid).is_some()
+    (ours.is_root() || user == ours.as_raw()) && is_loaded(pid)
 }
 
 fn sent(socket: &OwnedFd, message: &ToAgent) -> Result<(), AgentError> {

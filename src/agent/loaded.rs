@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use procfs::process::{MMapPath, Process};
+use procfs::process::{MMapPath, MemoryMap, Process};
 
 use super::{PROVIDER, socket};
 use crate::elf::Image;
@@ -35,21 +35,12 @@ pub struct Loaded {
 impl Loaded {
     /// The agent in a process; `None` when there is none, or none that can be looked at.
     pub fn of_process(pid: u32) -> Option<Loaded> {
-        let maps = Process::new(i32::try_from(pid).ok()?).ok()?.maps().ok()?;
-        maps.into_iter().find_map(|map| {
-            let MMapPath::Path(path) = &map.pathname else {
-                return None;
-            };
-            let text = path.to_str()?;
+        files(pid)?.find_map(|(map, path)| {
             // A library in memory is called `/memfd:pystap-agent`.
-            let (path, deleted) = match text.strip_suffix(" (deleted)") {
+            let (path, deleted) = match path.strip_suffix(" (deleted)") {
                 Some(path) => (path, true),
-                None => (text, false),
+                None => (&*path, false),
             };
-            let name = path.rsplit('/').next()?;
-            if !name.contains(NAME) && !name.starts_with("memfd:pystap-agent") {
-                return None;
-            }
             let (start, end) = map.address;
             let reach = PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}"));
             let image = Image::open(&reach).ok()?;
@@ -63,4 +54,23 @@ impl Loaded {
             })
         })
     }
+}
+
+/// Whether a process runs an agent, by the names of what it has mapped.
+pub(super) fn is_loaded(pid: u32) -> bool {
+    files(pid).is_some_and(|mut files| files.next().is_some())
+}
+
+/// What a process has mapped that is called as the agent's library is.
+fn files(pid: u32) -> Option<impl Iterator<Item = (MemoryMap, String)>> {
+    let maps = Process::new(i32::try_from(pid).ok()?).ok()?.maps().ok()?;
+    Some(maps.into_iter().filter_map(|map| {
+        let MMapPath::Path(path) = &map.pathname else {
+            return None;
+        };
+        let path = path.to_str()?.to_owned();
+        let name = path.rsplit('/').next()?;
+        let is_ours = name.contains(NAME) || name.starts_with("memfd:pystap-agent");
+        is_ours.then_some((map, path))
+    }))
 }

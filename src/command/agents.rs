@@ -1,18 +1,22 @@
 //! The agents of a trace: brought in when the probes are live, heard while it runs, sent away before it ends.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Failure;
 use super::session::Stops;
-use crate::agent::{AgentError, Agents, Way, remarks};
+use crate::agent::{AgentError, Agents, Way, environment, remarks};
 use crate::console::Console;
 use crate::engine::Running;
+use crate::export::flow::Printable;
 use crate::plan::TracePlan;
 use crate::target::Process;
 
 /// How long the answers of agents are waited for at a time.
 const TURN: Duration = Duration::from_millis(50);
+/// How often children are looked at.
+const CHILDREN: Duration = Duration::from_secs(1);
 
 /// The agents, with what of the plan they need.
 pub(super) struct SessionAgents {
@@ -20,8 +24,11 @@ pub(super) struct SessionAgents {
     launched: bool,
     later: bool,
     gdb: bool,
-    /// Whether any agent has begun.
-    joined: bool,
+    /// Processes whose agents have begun.
+    joined: HashSet<u32>,
+    /// Children of the launched command that were looked at, and when that was done last.
+    seen: HashSet<u32>,
+    looked: Instant,
     ended: bool,
 }
 
@@ -44,7 +51,9 @@ impl SessionAgents {
             launched: agent.launched,
             later: agent.later,
             gdb,
-            joined: false,
+            joined: HashSet::new(),
+            seen: HashSet::new(),
+            looked: Instant::now(),
             ended: false,
         }))
     }
@@ -111,7 +120,7 @@ impl SessionAgents {
             match outcome.result {
                 Ok(joined) => {
                     begun += 1;
-                    self.joined = true;
+                    self.joined.insert(outcome.pid);
                     for remark in remarks(outcome.pid, &joined) {
                         console.warning(remark);
                     }
@@ -168,7 +177,7 @@ impl SessionAgents {
         while let Some(outcome) = self.agents.next(Duration::ZERO) {
             match outcome.result {
                 Ok(joined) => {
-                    self.joined = true;
+                    self.joined.insert(outcome.pid);
                     for remark in remarks(outcome.pid, &joined) {
                         console.warning(remark);
                     }
@@ -178,6 +187,28 @@ impl SessionAgents {
                     console.detail(format_args!("process {pid} ended before its agent began"));
                 }
                 Err(error) => console.warning(error),
+            }
+        }
+    }
+
+    /// Says, now and then, which children of the launched command the agent cannot come into, and why.
+    pub(super) fn look_at_children(&mut self, launched: u32, console: &Console) {
+        if !self.launched || self.looked.elapsed() < CHILDREN {
+            return;
+        }
+        self.looked = Instant::now();
+        let mut children = crate::target::descendants(launched).unwrap_or_default();
+        // Another process may get the number of one that has ended.
+        self.seen
+            .retain(|pid| children.iter().any(|(child, _)| child == pid));
+        children.retain(|(pid, _)| !self.joined.contains(pid) && self.seen.insert(*pid));
+        for (pid, words) in children {
+            let command: Vec<OsString> = words.iter().map(OsString::from).collect();
+            if let Some(option) = environment::obstacle_of_command(&command) {
+                console.warning(format_args!(
+                    "process {pid} is not traced: it was started with {option} ({}), which leaves out the environment that brings pystap's agent in; start it without {option}, or trace it by itself with -p",
+                    Printable(&words.join(" "))
+                ));
             }
         }
     }
@@ -193,7 +224,7 @@ impl SessionAgents {
             "the agents told {} entries and returns and could not tell {}; {} ended without an account",
             account.told, account.dropped, account.silent
         ));
-        if self.launched && !self.joined {
+        if self.launched && self.joined.is_empty() {
             console.warning(
                 "no Python of the command loaded pystap's agent, so none of its calls were seen; it may have been started with -I, -E or -S, without its environment (sudo, env -i), or be none of CPython 3.9 to 3.15",
             );

@@ -472,6 +472,9 @@ impl Run<'_> {
         }
         if let Some(agents) = &mut self.session.agents {
             agents.look(self.session.console);
+            if let Some(launched) = &self.session.launched {
+                agents.look_at_children(launched.pid(), self.session.console);
+            }
         }
         let ended = self.session.watch.wait(Some(Duration::ZERO))?;
         if let Some(launched) = &mut self.session.launched {

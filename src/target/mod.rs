@@ -82,6 +82,18 @@ pub struct Process {
     pub interpreters: Vec<Interpreter>,
 }
 
+/// The arguments of everyone who descends from a process, by process id.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn descendants(pid: u32) -> Result<Vec<(u32, Vec<String>)>, TargetError> {
+    let table = Table::read()?;
+    let found = table.descendants(&[pid]).into_iter();
+    Ok(found
+        .filter_map(|pid| Some((pid, table.get(pid)?.command_line.clone())))
+        .collect())
+}
+
 /// Whether a process is there and has not ended; one that only waits to be reaped has.
 #[must_use]
 pub fn runs(pid: u32) -> bool {

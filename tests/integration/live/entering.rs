@@ -53,6 +53,29 @@ fn a_launched_program_finds_its_own_start_up_file_and_path() {
 
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_child_that_leaves_out_the_environment_is_named_with_the_option() {
+    leaves_nothing_at_all(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let enough = directory.path().join("enough");
+        let program = "import os, subprocess, sys, time\n\
+            child = subprocess.Popen([sys.executable, '-I', '-c', 'input()'], stdin=subprocess.PIPE)\n\
+            while not os.path.exists(sys.argv[1]): time.sleep(0.01)\n\
+            child.communicate(b'\\n')\n";
+        let enough_text = enough.display().to_string();
+        let mut tracing = Tracing::start(&["--", PYTHON_3_13, "-c", program, &enough_text]);
+        tracing.wait_for("was started with -I");
+        fs::write(&enough, "").expect("written");
+        let traced = tracing.finish().complete("targets_ended");
+        let named = traced
+            .said
+            .iter()
+            .filter(|line| line.contains("is not traced"));
+        assert_eq!(named.count(), 1, "{:#?}", traced.said);
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn an_interpreter_that_leaves_out_the_environment_is_refused_with_the_option() {
     for option in ["-I", "-E", "-S"] {
         let mut command = command(["trace", "--", PYTHON_3_13, option, "-c", "print('it ran')"]);

@@ -1,6 +1,6 @@
 //! Both engines on the same programs, one after the other: what they say must be the same but for times and process ids.
-//! Without children: in the emulated guest, on Linux 7.2 with two processors, uprobe events of forked children were missed
-//! in some runs, which was not seen on other kernels (README.md, "Limits"). Not at once on one process: the kernel takes no second probe at a place of which only one raises the semaphore.
+//! Without children, whose threads begin in an order that differs from run to run.
+//! Not at once on one process: the kernel takes no second probe at a place of which only one raises the semaphore.
 
 use std::collections::BTreeMap;
 

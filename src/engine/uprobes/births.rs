@@ -1,4 +1,4 @@
-//! A thread that waits for the children of targets and sees to each within a fraction of a millisecond, whatever the thread
+//! A thread that waits for the children of targets and sees to each as soon as the kernel tells of it, whatever the thread
 //! that collects records has to do. Why there is need of it is said in `arming.rs`.
 
 use std::io;

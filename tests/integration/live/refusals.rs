@@ -30,6 +30,16 @@ fn changed(directory: &Path, arguments: &[&str]) -> String {
     python.display().to_string()
 }
 
+/// Calls of a program that ticks come, and it goes on when they have been seen.
+fn is_traced(service: &Service) {
+    let tracing = Tracing::start(&["-p", &service.pid()]).live();
+    tracing.wait_for_output(4000);
+    tracing.signal(Signal::INT);
+    let traced = tracing.finish().complete("interrupted");
+    let ticks = traced.counts(&file(TICKING), Way::In);
+    assert!(ticks.get("tick").is_some_and(|ticks| *ticks > 2));
+}
+
 fn refuses(arguments: &[&str], words: &[&str]) {
     let ended = run(&mut command(arguments));
     is_refused(&ended, words);
@@ -96,12 +106,7 @@ fn a_deleted_interpreter_is_entered_all_the_same() {
         let named = python.to_str().expect("UTF-8");
         let mut service = Service::start_with(named, TICKING, &["0.01"]);
         fs::remove_file(&python).expect("removed");
-        let tracing = Tracing::start(&["-p", &service.pid()]).live();
-        tracing.wait_for_output(4000);
-        tracing.signal(Signal::INT);
-        let traced = tracing.finish().complete("interrupted");
-        let ticks = traced.counts(&file(TICKING), Way::In);
-        assert!(ticks.get("tick").is_some_and(|ticks| *ticks > 2));
+        is_traced(&service);
         service.end();
     });
 }
@@ -181,12 +186,7 @@ fn another_users_process_is_refused_and_root_traces_everybodys() {
             setpriv.args(["--reuid=12345", "--regid=12345", "--clear-groups", "--"]);
             setpriv.arg(python).arg(file(TICKING)).arg("0.01");
             let mut service = Service::of(setpriv);
-            let tracing = Tracing::start(&["-p", &service.pid()]).live();
-            tracing.wait_for_output(4000);
-            tracing.signal(Signal::INT);
-            let traced = tracing.finish().complete("interrupted");
-            let ticks = traced.counts(&file(TICKING), Way::In);
-            assert!(ticks.get("tick").is_some_and(|ticks| *ticks > 2));
+            is_traced(&service);
             service.end();
         }
     });

@@ -11,6 +11,7 @@ use core::ptr::{null, null_mut};
 use pystap_agent_protocol::{Follow, PROTOCOL};
 
 use crate::control::{self, CONTROL};
+use crate::fork;
 use crate::gil::{self, Guarded};
 use crate::python::{
     self, METH_KEYWORDS, METH_NOARGS, METH_VARARGS, Method, ModuleDefinition, Owned, Ptr, api,
@@ -213,6 +214,8 @@ unsafe fn begin(dormant: bool, follow: Option<Follow>) -> Result<(), String> {
         ));
     }
     register_hooks();
+    fork::register();
+    fork::settle();
     control::start(dormant, follow).map_err(|reason| {
         format!("pystap's agent cannot wait for pystap: {reason}; the program goes on untraced")
     })
@@ -287,17 +290,17 @@ unsafe fn register_hooks() -> Option<()> {
 }
 
 unsafe extern "C" fn before_fork(_: Ptr, _: Ptr) -> Ptr {
-    control::before_fork();
+    fork::before();
     none()
 }
 
 unsafe extern "C" fn after_fork_in_parent(_: Ptr, _: Ptr) -> Ptr {
-    control::after_fork_in_parent();
+    fork::after_in_parent();
     none()
 }
 
 unsafe extern "C" fn after_fork_in_child(_: Ptr, _: Ptr) -> Ptr {
-    control::after_fork_in_child();
+    fork::settle();
     none()
 }
 
@@ -307,6 +310,7 @@ unsafe extern "C" fn at_exit(_: Ptr, _: Ptr) -> Ptr {
 }
 
 unsafe extern "C" fn status(_: Ptr, _: Ptr) -> Ptr {
+    fork::settle();
     let Some(dictionary) = Owned::take((api().PyDict_New)()) else {
         return none();
     };
@@ -329,7 +333,7 @@ unsafe extern "C" fn status(_: Ptr, _: Ptr) -> Ptr {
     set(c"socket", Owned::text(&control::name(&*CONTROL.get())));
     set(c"running", flag(control::is_running()));
     set(c"dormant", flag(control::is_dormant()));
-    set(c"session", flag((*session::LIVE.get()).on));
+    set(c"session", flag(session::is_on()));
     set(c"entries", count(account.entries));
     set(c"returns", count(account.returns));
     set(c"dropped", count(account.dropped));

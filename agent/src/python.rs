@@ -126,6 +126,7 @@ functions! {
         PyFrame_GetBack: fn(Ptr) -> Ptr;
         PyFrame_GetCode: fn(Ptr) -> Ptr;
         PyFrame_GetLineNumber: fn(Ptr) -> c_int;
+        PyGILState_Check: fn() -> c_int;
         PyGILState_Ensure: fn() -> c_int;
         PyGILState_Release: fn(c_int);
         PyImport_GetModuleDict: fn() -> Ptr;

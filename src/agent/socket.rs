@@ -5,8 +5,9 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use pystap_agent_protocol::{Follow, LARGEST_PACKET, SOCKET_PREFIX};
+use pystap_agent_protocol::{Follow, LARGEST_PACKET, SOCKET_PREFIX, THREAD_NAME};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
@@ -27,21 +28,31 @@ pub(super) fn of_process(pid: u32) -> io::Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let mut inodes = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let Ok(target) = fs::read_link(entry?.path()) else {
-            continue;
-        };
-        let inode = target.to_str().and_then(|target| {
-            let number = target.strip_prefix("socket:[")?.strip_suffix(']')?;
-            number.parse::<u64>().ok()
-        });
-        inodes.extend(inode);
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // The agent's descriptors are in a table that only a thread of its own has. Threads come and go.
+        let thread = thread?.path();
+        let name = fs::read(thread.join("comm")).unwrap_or_default();
+        if name.trim_ascii_end() == THREAD_NAME.to_bytes() {
+            inodes.extend(sockets(&thread.join("fd")));
+        }
     }
     Ok(candidates
         .into_iter()
         .filter(|(inode, _)| inodes.contains(inode))
         .map(|(_, name)| name.to_owned())
         .collect())
+}
+
+/// Inodes of the sockets in a table of descriptors.
+fn sockets(table: &Path) -> Vec<u64> {
+    let links = fs::read_dir(table).into_iter().flatten().flatten();
+    let targets = links.filter_map(|link| fs::read_link(link.path()).ok());
+    targets
+        .filter_map(|target| {
+            let number = target.to_str()?.strip_prefix("socket:[")?;
+            number.strip_suffix(']')?.parse().ok()
+        })
+        .collect()
 }
 
 /// Inode and name of a socket that an agent listens on, from a line of /proc/net/unix: the inode and the name, which begins

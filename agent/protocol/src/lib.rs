@@ -6,6 +6,7 @@ extern crate alloc;
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ffi::CStr;
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ pub const PROTOCOL: u32 = 2;
 /// What the name of an agent's socket begins with, in the abstract namespace, after the NUL: sixteen hexadecimal digits
 /// follow.
 pub const SOCKET_PREFIX: &str = "pystap-agent/";
+
+/// What the agent's threads are called (`comm`). The descriptors of its sockets are in their tables, not in the program's.
+pub const THREAD_NAME: &CStr = c"pystap-agent";
 
 /// Largest packet in bytes.
 pub const LARGEST_PACKET: usize = 64 * 1024;

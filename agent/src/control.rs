@@ -164,8 +164,9 @@ pub(crate) fn is_dormant() -> bool {
     DORMANT.load(Ordering::SeqCst)
 }
 
-/// The socket's name; it only changes while there is no thread.
+/// The socket's name; it only changes while there is no thread. Once it is told, it can be connected to.
 pub(crate) unsafe fn name(control: &Control) -> String {
+    wait_while(&STAGE, BEGINNING, TURN);
     if is_running() {
         control.name.clone()
     } else {

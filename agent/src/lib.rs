@@ -31,6 +31,7 @@ mod filter;
 mod fork;
 mod gil;
 mod glob;
+mod hidden;
 mod libc;
 mod marks;
 mod module;

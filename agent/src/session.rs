@@ -9,6 +9,7 @@ use pystap_agent_protocol::{Kind, Refused, Start, Started, Stopped, Way};
 
 use crate::filter::Filter;
 use crate::gil::Guarded;
+use crate::hidden::Hidden;
 use crate::python::{Owned, api, thread_states, uncollected, version};
 use crate::{capture, codes, collector, contexts, fork, monitoring, presence, profile, stacks};
 
@@ -36,8 +37,9 @@ pub(crate) struct Live {
     pub(crate) filtered: bool,
     /// Whether frames that ran before are announced.
     pub(crate) announces: bool,
-    /// Which values are told.
+    /// Which values are told, and under which names none is.
     pub(crate) capture: Values,
+    pub(crate) hidden: Hidden,
     /// Whether the instructions of generators have to be at hand.
     pub(crate) needs_instructions: bool,
     /// The account.
@@ -61,6 +63,7 @@ pub(crate) static LIVE: Guarded<Live> = Guarded::new(Live {
         returns: false,
         limit: 0,
     },
+    hidden: Hidden::NOTHING,
     needs_instructions: false,
     entries: 0,
     returns: 0,
@@ -108,6 +111,7 @@ pub(crate) unsafe fn start(wanted: &Start) -> Result<Started, Refused> {
         returns: wanted.capture.returns,
         limit: capture::limit(wanted.capture.limit),
     };
+    (*live).hidden = Hidden::new(&wanted.capture.hidden);
     let way = way(version().0);
     (*live).needs_instructions = way == Way::Profile;
     ((*live).entries, (*live).returns, (*live).dropped) = (0, 0, 0);
@@ -162,6 +166,7 @@ pub(crate) unsafe fn stop() -> Stopped {
     stacks::forget();
     codes::forget();
     (*live).filter = Filter::NONE;
+    (*live).hidden = Hidden::NOTHING;
     account
 }
 

@@ -1,6 +1,8 @@
 //! Coming and going: attaching under load, forks, exec, exit, clients that are killed, and what is left behind.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pystap_agent_protocol::{Follow, FromAgent, Kind, ToAgent, encode};
@@ -458,6 +460,109 @@ assert not agent.status()['session']
 ",
         );
         assert_eq!(process.end(), Some(0));
+    }
+}
+
+/// A process that listens and says nothing, stopped or only asleep.
+fn mute(stopped: bool) -> (Child, Follow) {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!(
+        "pystap-test-mute-{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    );
+    let code = "
+import os, signal, socket, sys, time
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+listener.bind('\\0' + sys.argv[1])
+listener.listen(8)
+print('listens', flush=True)
+if sys.argv[2] == 'stopped': os.kill(os.getpid(), signal.SIGSTOP)
+time.sleep(600)";
+    let mut child = Command::new("/usr/bin/python3.11")
+        .args([
+            "-c",
+            code,
+            &name,
+            if stopped { "stopped" } else { "asleep" },
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let state = format!("/proc/{}/stat", child.id());
+    until("it is stopped", || {
+        !stopped || std::fs::read_to_string(&state).unwrap().contains(") T ")
+    });
+    let follow = Follow {
+        socket: name,
+        secret: "secret".to_owned(),
+    };
+    (child, follow)
+}
+
+#[test]
+fn a_pystap_that_is_stopped_is_not_waited_for_and_one_that_sleeps_not_for_long() {
+    // No process can be seen without /proc, as in the trees.
+    let interpreters = interpreters::all().iter();
+    for interpreter in interpreters.filter(|found| !found.is_in_a_tree()) {
+        for stopped in [true, false] {
+            let (mut child, follow) = mute(stopped);
+            let mut process = Program::start(interpreter);
+            let waited = process.run(&format!(
+                "
+import time
+begun = time.monotonic()
+agent.start(False, follow={:?})
+assert not agent.status()['session']
+result = time.monotonic() - begun
+",
+                follow.to_string()
+            ));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            // Half a second when it only sleeps, which other work of the machine can make longer.
+            let waited = waited.as_f64().unwrap();
+            let name = interpreter.name();
+            assert!(!stopped || waited < 0.4, "{name}: {waited} s");
+            assert!(
+                stopped || (0.5..1.9).contains(&waited),
+                "{name}: {waited} s"
+            );
+            assert_eq!(process.end(), Some(0));
+        }
+    }
+}
+
+#[test]
+fn a_pystap_with_a_full_backlog_is_not_waited_for() {
+    for interpreter in interpreters::all() {
+        let (socket, follow) = listening();
+        listen(&socket, 0).unwrap();
+        let mut process = Program::start(interpreter);
+        process.run(&format!(
+            "
+import socket, time
+full = []
+while True:
+    peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    peer.setblocking(False)
+    try: peer.connect('\\0' + {:?})
+    except BlockingIOError: break
+    full.append(peer)
+begun = time.monotonic()
+agent.start(False, follow={:?})
+assert time.monotonic() - begun < 0.4, time.monotonic() - begun
+assert full and not agent.status()['session']
+",
+            follow.socket,
+            follow.to_string()
+        ));
+        assert_eq!(process.end(), Some(0), "{}", interpreter.name());
     }
 }
 

@@ -56,6 +56,42 @@ fn a_second_session_is_refused_with_the_first_ones_process() {
 }
 
 #[test]
+fn a_session_of_another_pid_namespace_has_no_number_there() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start_with(interpreter, |command| {
+            let mut inside = Command::new("unshare");
+            inside.args(["--pid", "--fork", "--kill-child"]);
+            inside.arg(command.get_program()).args(command.get_args());
+            for (name, value) in command.get_envs() {
+                match value {
+                    Some(value) => inside.env(name, value),
+                    None => inside.env_remove(name),
+                };
+            }
+            *command = inside;
+        });
+        let first = process.attach();
+        let second = process.attach();
+        first.start(functions("*"));
+        let FromAgent::Refused(refused) = second.ask(&ToAgent::Start(functions("*"))) else {
+            panic!("a second session was not refused");
+        };
+        let text = format!("{} {}", refused.reason, refused.next_step);
+        assert!(
+            text.contains("outside of this program's container already traces it"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("kill") && !text.contains("process 0"),
+            "{text}"
+        );
+        first.stop();
+        second.start(functions("*"));
+        second.stop();
+    }
+}
+
+#[test]
 fn all_tool_ids_taken_is_one_clear_message() {
     let with_ids: Vec<_> = interpreters::all()
         .iter()

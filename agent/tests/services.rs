@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -114,9 +115,18 @@ fn serves(name: &str, socket: &Path, agent: bool) {
     }
 }
 
+/// Ends a server in good order. It is told again until it does: uwsgi's master loses a signal that comes while it begins,
+/// also by itself, and its workers serve already then.
 fn end(child: &mut Child) -> Option<i32> {
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    kill_process(pid, Signal::TERM).unwrap();
+    let mut told = None::<Instant>;
+    until("the server ends", || {
+        if told.is_none_or(|told| told.elapsed() > Duration::from_secs(3)) {
+            told = Some(Instant::now());
+            kill_process(pid, Signal::TERM).unwrap();
+        }
+        child.try_wait().unwrap().is_some()
+    });
     wait(child)
 }
 

@@ -87,8 +87,9 @@ pub(crate) struct Control {
     inherited: Option<(Start, Started)>,
     /// Where to join.
     join: Option<Follow>,
-    /// Whether the sockets of a thread before this one are to come through the door.
+    /// Whether the sockets of a thread before this one are to come through the door, and until when that is waited for.
     resuming: bool,
+    resumed_until: i64,
     /// When the socket is closed if nobody has come.
     patience: i64,
     /// When to look for threads, where that is necessary.
@@ -109,6 +110,7 @@ impl Control {
         inherited: None,
         join: None,
         resuming: false,
+        resumed_until: 0,
         patience: 0,
         next_look: 0,
         respite: 0,
@@ -407,7 +409,7 @@ unsafe fn end(control: &mut Control) -> *mut c_void {
 unsafe fn open(control: &mut Control) -> Result<(), Errno> {
     control.door = Some(new_listener(&door_name()?)?);
     if control.resuming {
-        control.respite = now().wrapping_add(TURN);
+        control.resumed_until = now().wrapping_add(TURN);
         return Ok(());
     }
     control.listener = Some(listener(control)?);
@@ -428,16 +430,16 @@ enum Turn {
 
 /// Waits for something and sees to it.
 unsafe fn turn(control: &mut Control, buffer: &mut [u8]) -> Turn {
-    // Nobody is let in for a while after the system could not do it; who forks meanwhile is.
     let rests = now() < control.respite;
+    let door = control.door.as_ref().filter(|_| !rests);
     let listener = control.listener.as_ref().filter(|_| !rests);
-    let sockets = control.door.iter().chain(listener);
+    let sockets = door.into_iter().chain(listener);
     let peers = control.peers.iter().filter_map(|peer| peer.socket.as_ref());
     let mut waited: Vec<PollFd<'_>> = sockets
         .chain(peers)
         .map(|socket| PollFd::new(socket, PollFlags::IN))
         .collect();
-    let has_listener = listener.is_some();
+    let (has_door, has_listener) = (door.is_some(), listener.is_some());
     let timeout = next_deadline(control, rests).map(|at| milliseconds(at.wrapping_sub(now())));
     let ready: Vec<bool> = match poll(&mut waited, timeout.as_ref()) {
         Ok(_) => waited.iter().map(|one| !one.revents().is_empty()).collect(),
@@ -450,11 +452,11 @@ unsafe fn turn(control: &mut Control, buffer: &mut [u8]) -> Turn {
     };
     drop(waited);
     let mut ready = ready.into_iter();
-    if ready.next() == Some(true) && answer_the_door(control) == Turn::Parked {
+    if has_door && ready.next() == Some(true) && answer_the_door(control) == Turn::Parked {
         return Turn::Parked;
     }
     if control.resuming {
-        if now() >= control.respite {
+        if now() >= control.resumed_until {
             lose_the_sockets(control);
         }
         return Turn::GoOn;
@@ -511,7 +513,13 @@ unsafe fn next_deadline(control: &Control, rests: bool) -> Option<i64> {
         .map(|_| control.next_look)
         .filter(|_| looks(control));
     let respite = rests.then_some(control.respite);
-    let all = undecided.into_iter().chain(own).chain(look).chain(respite);
+    let resumed = control.resuming.then_some(control.resumed_until);
+    let all = undecided
+        .into_iter()
+        .chain(own)
+        .chain(look)
+        .chain(respite)
+        .chain(resumed);
     all.min()
 }
 
@@ -612,13 +620,11 @@ unsafe fn take_over(control: &mut Control, sockets: Vec<OwnedFd>) {
         peer.socket = Some(socket);
     }
     control.resuming = false;
-    control.respite = 0;
 }
 
 /// The program has closed what they were in.
 unsafe fn lose_the_sockets(control: &mut Control) {
     control.resuming = false;
-    control.respite = 0;
     while !control.peers.is_empty() {
         leave(control, 0);
     }

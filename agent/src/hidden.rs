@@ -24,6 +24,9 @@ impl Hidden {
 
     /// Whether a value of this name is left out.
     pub(crate) fn has(&self, name: &str) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
         let name = name.to_lowercase();
         self.0.iter().any(|glob| glob.matches(name.as_bytes()))
     }

@@ -217,7 +217,10 @@ unsafe fn begin(dormant: bool, follow: Option<Follow>) -> Result<(), String> {
     fork::register();
     fork::settle();
     control::start(dormant, follow).map_err(|reason| {
-        format!("pystap's agent cannot wait for pystap: {reason}; the program goes on untraced")
+        format!(
+            "pystap's agent cannot wait for pystap: {reason}; the program goes on untraced (it needs sockets, two threads, and \
+             close_range(2) of Linux 5.9 or unshare(2): look whether a limit or a seccomp filter forbids one of them)"
+        )
     })
 }
 

@@ -258,3 +258,61 @@ fn a_daemon_with_a_pool_works_as_it_does_without_us() {
         );
     }
 }
+
+#[test]
+fn a_frozen_program_works_as_it_does_without_us() {
+    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/hard");
+    let mut environments = with("pyinstaller");
+    environments.sort_by(|one, other| one.version.cmp(&other.version));
+    // It takes half a minute for each, and the versions differ little.
+    environments.truncate(2);
+    for environment in environments {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path();
+        let mut freeze = environment.command("pyinstaller", place, false);
+        freeze.args(["--noconfirm", "--onefile", "--name", "frozen"]);
+        for module in ["ctypes", "importlib.machinery", "importlib.util", "time"] {
+            freeze.args(["--hidden-import", module]);
+        }
+        let frozen = freeze.arg(programs.join("run.py")).status().unwrap();
+        assert!(
+            frozen.success(),
+            "{}: {}",
+            environment.version,
+            errors(place)
+        );
+        for (program, how, code) in [
+            ("closing.py", "closerange", 7),
+            ("closing.py", "dup2", 7),
+            ("daemon.py", "", 0),
+        ] {
+            let mut left = Vec::new();
+            for mode in ["without", "dormant"] {
+                let output = place.join(format!("{program}-{how}-{mode}"));
+                std::fs::create_dir(&output).unwrap();
+                let mut child = Command::new(place.join("dist/frozen"))
+                    .arg(library())
+                    .args([mode.as_ref(), programs.join(program).as_os_str()])
+                    .args([output.as_os_str(), how.as_ref()])
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::null())
+                    .stderr(std::fs::File::create(output.join("stderr")).unwrap())
+                    .spawn()
+                    .unwrap();
+                let ended = wait(&mut child);
+                assert_eq!(
+                    ended,
+                    Some(code),
+                    "{program} {how}, {mode}: {}",
+                    errors(&output)
+                );
+                let files = std::fs::read_dir(&output).unwrap().flatten();
+                let files =
+                    files.map(|file| (file.file_name(), std::fs::read(file.path()).unwrap()));
+                left.push(files.collect::<std::collections::BTreeMap<_, _>>());
+            }
+            assert!(left[0].len() > 2, "{program} writes files");
+            assert_eq!(left[0], left[1], "{}: {program} {how}", environment.version);
+        }
+    }
+}

@@ -264,8 +264,8 @@ fn a_frozen_program_works_as_it_does_without_us() {
     let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/hard");
     let mut environments = with("pyinstaller");
     environments.sort_by(|one, other| one.version.cmp(&other.version));
-    // It takes half a minute for each, and the versions differ little.
-    environments.truncate(2);
+    // It takes half a minute, and what is frozen differs little by version.
+    environments.truncate(1);
     for environment in environments {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path();

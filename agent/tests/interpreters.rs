@@ -70,7 +70,7 @@ impl Interpreter {
     /// A directory that it sees, and what it is called there.
     pub(crate) fn directory(&self) -> (TempDir, PathBuf) {
         let directory = tempfile::Builder::new()
-            .prefix("pystap-agent-test.")
+            .prefix("test-of-the-agent.")
             .tempdir_in(self.root.join("tmp"))
             .expect("a temporary directory");
         let inside = directory.path().strip_prefix(&self.root).unwrap();

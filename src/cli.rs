@@ -222,7 +222,38 @@ pub struct Trace {
         help_heading = "Agent"
     )]
     pub capture: Vec<Captured>,
+    /// Names whose values --capture leaves out, matched without case: of parameters, of keys in dictionaries, and of functions
+    /// for what they return. Takes the place of the list that holds otherwise; `none` leaves nothing out
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "GLOB,…",
+        requires = "capture",
+        default_values = USUALLY_HIDDEN,
+        value_parser = parse_glob,
+        help_heading = "Agent"
+    )]
+    pub capture_hide: Vec<Glob>,
 }
+
+/// The names that --capture hides unless others are named.
+const USUALLY_HIDDEN: [&str; 15] = [
+    "*password*",
+    "*passwd*",
+    "*passphrase*",
+    "pwd",
+    "*secret*",
+    "*token*",
+    "*credential*",
+    "*authorization*",
+    "auth",
+    "*cookie*",
+    "*private*",
+    "*key",
+    "*apikey*",
+    "*api_key*",
+    "*session_id*",
+];
 
 /// Event kinds and filters.
 #[derive(Debug, Clone, Default, Args)]

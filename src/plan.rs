@@ -66,7 +66,7 @@ pub struct TracePlan {
 }
 
 /// What the user wants of the agent.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct AgentWishes {
     /// Whether it is used.
     pub usage: AgentUsage,
@@ -564,7 +564,7 @@ impl TracePlan {
             later: false,
             wanted: Wanted {
                 filters: self.filters.clone(),
-                capture: self.wishes.capture,
+                capture: self.wishes.capture.clone(),
                 marks: self.function_marks(),
                 follow: self.follow,
                 ..Wanted::default()

@@ -10,6 +10,7 @@ use core::ptr::null_mut;
 
 use crate::codes::Code;
 use crate::python::{Owned, Ptr, api, type_name, type_of};
+use crate::session::LIVE;
 
 /// Longest text in bytes when the session names no limit.
 const USUAL_LIMIT: usize = 512;
@@ -103,9 +104,9 @@ impl Text {
 }
 
 /// The text of one value, with a NUL.
-pub(crate) unsafe fn value(object: Ptr, limit: usize) -> Vec<u8> {
+pub(crate) unsafe fn value(object: Ptr, is_hidden: bool, limit: usize) -> Vec<u8> {
     let mut text = Text::new(limit);
-    write(&mut text, object, DEPTH);
+    write_unless(is_hidden, &mut text, object, DEPTH);
     text.finish()
 }
 
@@ -139,7 +140,7 @@ pub(crate) unsafe fn arguments(code: *mut Code, frame: Ptr, limit: usize) -> Opt
         text.push_literal(&name);
         text.push(":");
         match local(frame, parameter) {
-            Some(object) => write(&mut text, object.as_ptr(), DEPTH),
+            Some(object) => write_unless(parameter.is_hidden, &mut text, object.as_ptr(), DEPTH),
             None => text.push(ELLIPSIS),
         }
     }
@@ -152,6 +153,8 @@ pub(crate) struct Parameter {
     name: Owned,
     /// Its place among the fast locals, up to 3.11: where its cell is, if inner functions use it.
     slot: isize,
+    /// Whether its value is left out.
+    is_hidden: bool,
 }
 
 /// The parameters of a code object, in the order of its locals.
@@ -180,7 +183,12 @@ pub(crate) unsafe fn parameters(code: &Owned, flags: i64, minor: u32) -> Vec<Par
                 }
             }
         }
-        parameters.push(Parameter { name, slot });
+        let is_hidden = (*LIVE.get()).hidden.has_key(name.as_ptr());
+        parameters.push(Parameter {
+            name,
+            slot,
+            is_hidden,
+        });
     }
     parameters
 }
@@ -215,6 +223,20 @@ unsafe fn local(frame: Ptr, parameter: &Parameter) -> Option<Owned> {
         return Owned::take((api().PyCell_Get)(object));
     }
     Owned::borrowed(object)
+}
+
+/// A value, or only its type where its name says that it is nobody's business.
+unsafe fn write_unless(is_hidden: bool, text: &mut Text, object: Ptr, depth: usize) {
+    if !is_hidden {
+        return write(text, object, depth);
+    }
+    write_head(text, &type_name(type_of(object)), None);
+    text.push(",\"hidden\":true}");
+}
+
+/// Whether the value that belongs to a key is left out.
+unsafe fn is_hidden(key: Ptr) -> bool {
+    (*LIVE.get()).hidden.has_key(key)
 }
 
 unsafe fn write(text: &mut Text, object: Ptr, depth: usize) {
@@ -359,7 +381,9 @@ unsafe fn write_items(
                 text.push(ELLIPSIS);
                 break;
             }
-            write(text, item(at), depth - 1);
+            // A pair can be a key and its value, as in a list of headers.
+            let is_hidden = size == 2 && at == 1 && is_hidden(item(0));
+            write_unless(is_hidden, text, item(at), depth - 1);
         }
         text.push("]");
     }
@@ -385,7 +409,7 @@ unsafe fn write_dictionary(text: &mut Text, object: Ptr, depth: usize) {
             text.push("[");
             write(text, key, depth - 1);
             text.push(",");
-            write(text, value, depth - 1);
+            write_unless(is_hidden(key), text, value, depth - 1);
             text.push("]");
             count += 1;
         }

@@ -34,6 +34,8 @@ pub(crate) struct Code {
     pub(crate) line: (i32, i32),
     /// `co_code`, of what can be suspended where the profile function is used.
     pub(crate) instructions: Vec<u8>,
+    /// Whether what it returns is left out of what is told.
+    pub(crate) hides: bool,
     /// Its parameters, when arguments are told.
     pub(crate) parameters: Vec<Parameter>,
     /// Names that are in no string; never read, only kept.
@@ -158,6 +160,9 @@ unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
         } else {
             Vec::new()
         },
+        hides: (*LIVE.get())
+            .hidden
+            .has(&CStr::from_ptr(name).to_string_lossy()),
         parameters: if (*LIVE.get()).capture.arguments {
             capture::parameters(&code, flags, version().0[1])
         } else {

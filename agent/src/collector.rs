@@ -7,6 +7,7 @@ use core::ptr::null_mut;
 use crate::gil::Guarded;
 use crate::marks::{self, GC_DONE, GC_START};
 use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, none, number};
+use crate::session::is_on;
 
 static ON_COLLECTION: Method = Method {
     name: c"on_collection".as_ptr(),
@@ -50,7 +51,7 @@ pub(crate) unsafe fn stop() {
 
 /// Called with `"start"` or `"stop"` and a dictionary of numbers.
 unsafe extern "C" fn on_collection(_: Ptr, arguments: *const Ptr, count: isize) -> Ptr {
-    if count == 2 && (GC_START.is_raised() || GC_DONE.is_raised()) {
+    if count == 2 && (GC_START.is_raised() || GC_DONE.is_raised()) && is_on() {
         let (phase, numbers) = (*arguments, *arguments.add(1));
         let of = |name: &CStr| number((api().PyDict_GetItemString)(numbers, name.as_ptr()), 0);
         let phase = (api().PyUnicode_AsUTF8)(phase);

@@ -261,7 +261,7 @@ pub(crate) unsafe fn number(object: Ptr) -> u64 {
     // This allocates what garbage collection looks after, so until 3.11 it can run finalizers of the program.
     let reference = Owned::take((api().PyWeakref_NewRef)(object, on_death));
     let contexts = CONTEXTS.get();
-    if !(*LIVE.get()).on {
+    if !crate::session::is_on() {
         return 0;
     }
     let Some(reference) = reference else {

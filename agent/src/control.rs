@@ -1,22 +1,24 @@
-//! The native thread's work: a listening socket, connections of pystap, and what they ask for.
+//! The conversation with pystap: a native thread with a listening socket, connections, and what they ask for. Its
+//! descriptors are in a table of its own (`descriptors`), and what needs the interpreter is done by a second thread
+//! (`worker`).
 //!
-//! [`CONTROL`] belongs to the thread while it runs, and to whoever holds the interpreter's lock while it does not. Before
-//! a fork the thread is stopped and after it started again, state and sockets untouched: a child never inherits a half
-//! done step, and a program with one thread is seen to fork with one thread (3.12 warns of others).
+//! [`CONTROL`] belongs to the thread while it runs, and to whoever holds the interpreter's lock while it does not. Whoever
+//! wants something of the thread connects to its *door*, another socket, which listens to this process only, and closes
+//! that connection again: so the agent has no descriptor among the program's.
 
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::ffi::{c_int, c_void};
+use core::ffi::c_void;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use pystap_agent_protocol::{
-    FromAgent, Hello, Joined, LARGEST_PACKET, PROTOCOL, SOCKET_PREFIX, Start, Started, ToAgent,
-    Way, decode, encode,
+    Follow, FromAgent, Hello, Joined, LARGEST_PACKET, PROTOCOL, SOCKET_PREFIX, Start, Started,
+    ToAgent, Way, decode, encode,
 };
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{self, Errno};
 use rustix::net::{
@@ -25,87 +27,122 @@ use rustix::net::{
 };
 use rustix::process::{getpid, getppid};
 
+use crate::descriptors::{self, Kept};
 use crate::gil::{self, Guarded};
 use crate::libc;
-use crate::python::api;
-use crate::session::{self, LIVE, refused};
-use crate::thread;
-use crate::thread::{Native, wait_while, wake};
-use crate::{module, profile, python};
+use crate::patience::{self, Patience};
+use crate::session::{self, refused};
+use crate::thread::{self, Native, until_gone, wait_while, wake};
+use crate::{module, presence, profile, python, worker};
 
+/// The thread's stack in bytes.
+const STACK: usize = 256 << 10;
 /// How long a socket without a session waits when the agent is not to stay, in milliseconds.
 const WITHOUT_VISITORS: i64 = 30_000;
 /// How long a connection may stay without a session.
 const UNDECIDED: i64 = 30_000;
-/// How long a process that follows another waits for its session: a fork's child, and a launched command.
-const UNANSWERED: i64 = 1000;
-const UNANSWERED_LAUNCH: i64 = 2000;
+/// The most that a launched command waits for its session; what `patience` gives up earlier ends it.
+const LAUNCH: i64 = 2500;
+/// How long others wait for the thread to begin, and to end before a fork.
+const TURN: i64 = 1000;
 /// How often threads are looked for.
 const LOOKS: i64 = 100;
+/// How long nobody is let in after the system could not do it (no descriptors, no memory).
+const RESPITE: i64 = 200;
 /// Most connections at a time.
 const MOST_PEERS: usize = 8;
 
+/// What the name of a door begins with.
+const DOOR_PREFIX: &str = "pystap-inside/";
+/// What is said at the door: look for threads; end, and leave your sockets here; take up these sockets.
+const SAY_LOOK: u8 = b'l';
+const SAY_PARK: u8 = b'p';
+const SAY_RESUME: u8 = b'r';
+
 /// A connection.
 struct Peer {
-    socket: OwnedFd,
+    /// Tells it from others that there are or were.
+    number: u64,
+    /// Absent while there is no thread for it.
+    socket: Option<OwnedFd>,
     pid: i32,
     /// When it is closed if it has no session by then.
     patience: i64,
-    /// Whether the agent made it, and everything ends with it.
-    joined: bool,
+    /// With whoever should answer, if the agent made the connection. Everything ends with it.
+    joined: Option<Patience>,
 }
 
 /// What the thread works on.
 pub(crate) struct Control {
     hello: Option<Hello>,
     name: String,
+    door: Option<OwnedFd>,
     listener: Option<OwnedFd>,
-    wakeup: Option<OwnedFd>,
     peers: Vec<Peer>,
+    /// Number of the last peer.
+    last: u64,
     /// Which of the peers has the session, what it asked for and what it was told.
-    session: Option<(i32, Start, Started)>,
+    session: Option<(u64, Start, Started)>,
     /// A session that a fork's child has of its parent, until it is claimed.
     inherited: Option<(Start, Started)>,
-    /// A socket to connect to, and the patience with whoever should answer.
-    join: Option<(String, i64)>,
+    /// Where to join.
+    join: Option<Follow>,
+    /// Whether the sockets of a thread before this one are to come through the door, and until when that is waited for.
+    resuming: bool,
+    resumed_until: i64,
     /// When the socket is closed if nobody has come.
     patience: i64,
-    thread: Option<Native>,
     /// When to look for threads, where that is necessary.
     next_look: i64,
-    /// Forks that are under way.
-    forks: u32,
+    /// Until when nobody is let in.
+    respite: i64,
 }
 
-pub(crate) static CONTROL: Guarded<Control> = Guarded::new(Control {
-    hello: None,
-    name: String::new(),
-    listener: None,
-    wakeup: None,
-    peers: Vec::new(),
-    session: None,
-    inherited: None,
-    join: None,
-    patience: 0,
-    thread: None,
-    next_look: 0,
-    forks: 0,
-});
+impl Control {
+    const NEW: Control = Control {
+        hello: None,
+        name: String::new(),
+        door: None,
+        listener: None,
+        peers: Vec::new(),
+        last: 0,
+        session: None,
+        inherited: None,
+        join: None,
+        resuming: false,
+        resumed_until: 0,
+        patience: 0,
+        next_look: 0,
+        respite: 0,
+    };
+}
+
+pub(crate) static CONTROL: Guarded<Control> = Guarded::new(Control::NEW);
+
+/// Where the thread is: there is none; it begins; it works; it is asked to end for a fork; it sees to that; it has, and its
+/// sockets wait.
+static STAGE: AtomicU32 = AtomicU32::new(NONE);
+const NONE: u32 = 0;
+const BEGINNING: u32 = 1;
+const WORKING: u32 = 2;
+const ASKED: u32 = 3;
+const PARKING: u32 = 4;
+const PARKED: u32 = 5;
 
 /// Whether the thread is to stay when a session ends.
 static DORMANT: AtomicBool = AtomicBool::new(false);
-/// The thread pointer of the thread.
-static NATIVE: AtomicUsize = AtomicUsize::new(0);
+/// Whether it once did not end in time for a fork, and is not asked again.
+static BUSY: AtomicBool = AtomicBool::new(false);
+/// Why it could not begin.
+static FAILURE: AtomicI32 = AtomicI32::new(0);
+/// The kernel's number of it.
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+/// The digits of its door's name.
+static DOOR: AtomicU64 = AtomicU64::new(0);
 /// Whether to look for threads at once.
 static LOOK: AtomicBool = AtomicBool::new(false);
-/// Whether the thread has to return, for a fork.
-static PAUSED: AtomicBool = AtomicBool::new(false);
-/// Whether the thread has done its work and closed everything.
-static ENDED: AtomicBool = AtomicBool::new(true);
 /// 1 while somebody waits for a session that was asked for by joining.
 static JOINING: AtomicU32 = AtomicU32::new(0);
-/// 1 while a forking thread waits for the native one to return.
-static RETURNING: AtomicU32 = AtomicU32::new(0);
 
 /// Milliseconds of a clock that only goes forward.
 fn now() -> i64 {
@@ -120,73 +157,79 @@ fn now() -> i64 {
         .wrapping_add(time.nanoseconds / 1_000_000)
 }
 
+/// Whether there is an agent at work in this process.
 pub(crate) fn is_running() -> bool {
-    !ENDED.load(Ordering::SeqCst)
+    STAGE.load(Ordering::SeqCst) != NONE && presence::is_ours()
 }
 
 pub(crate) fn is_dormant() -> bool {
     DORMANT.load(Ordering::SeqCst)
 }
 
-/// The socket's name; it only changes while there is no thread.
+/// The socket's name; it only changes while there is no thread. Once it is told, it can be connected to.
 pub(crate) unsafe fn name(control: &Control) -> String {
-    control.name.clone()
+    wait_while(&STAGE, BEGINNING, TURN);
+    if is_running() {
+        control.name.clone()
+    } else {
+        String::new()
+    }
 }
 
 /// Has the thread look for threads without a profile function as soon as it can.
 pub(crate) fn look_soon() {
     LOOK.store(true, Ordering::SeqCst);
-    // SAFETY: whoever holds the interpreter's lock finds the thread running, and it closes the descriptor at its end
-    // only, when no session is on.
-    unsafe {
-        if let Some(wakeup) = &(*CONTROL.get()).wakeup {
-            let _ = io::write(wakeup, &1_u64.to_ne_bytes());
-        }
+    if let Ok(visit) = at_the_door() {
+        let _ = descriptors::send(&visit, SAY_LOOK, &[]);
     }
 }
 
-/// Whether the caller is the agent's thread.
-pub(crate) fn is_native_thread() -> bool {
-    NATIVE.load(Ordering::Relaxed) == thread::current()
+/// A connection to the door, in the table of whoever asks.
+fn at_the_door() -> Result<OwnedFd, Errno> {
+    let socket = new_socket()?;
+    connect(&socket, &door_name()?)?;
+    Ok(socket)
+}
+
+fn door_name() -> Result<SocketAddrUnix, Errno> {
+    let name = format!("{DOOR_PREFIX}{:016x}", DOOR.load(Ordering::SeqCst));
+    SocketAddrUnix::new_abstract_name(name.as_bytes())
 }
 
 /// Begins to wait for pystap, unless that is done already. The caller holds the interpreter's lock.
-pub(crate) unsafe fn start(dormant: bool, follow: Option<String>) -> Result<(), Errno> {
+pub(crate) unsafe fn start(dormant: bool, follow: Option<Follow>) -> Result<(), Errno> {
     if dormant {
         DORMANT.store(true, Ordering::SeqCst);
     }
     if is_running() {
         return Ok(());
     }
-    let control = &mut *CONTROL.get();
-    if let Some(thread) = control.thread.take() {
-        // It has said that it is done, and needs no lock for the rest.
-        thread.join();
-    }
     DORMANT.store(dormant, Ordering::SeqCst);
+    let control = &mut *CONTROL.get();
     let waits = follow.is_some();
-    control.join = follow.map(|name| (name, UNANSWERED_LAUNCH));
-    open(control)?;
+    control.join = follow;
     JOINING.store(u32::from(waits), Ordering::SeqCst);
-    begin(control)?;
+    presence::claim();
+    name_it(control)?;
+    begin()?;
+    wait_while(&STAGE, BEGINNING, TURN);
+    if STAGE.load(Ordering::SeqCst) == NONE {
+        let failure = FAILURE.swap(0, Ordering::SeqCst);
+        if failure != 0 {
+            return Err(Errno::from_raw_os_error(failure));
+        }
+    }
     if waits {
-        gil::without(|| wait_while(&JOINING, 1, UNANSWERED_LAUNCH));
+        gil::without(|| wait_while(&JOINING, 1, LAUNCH));
     }
     Ok(())
 }
 
-/// Opens the socket. The caller holds the interpreter's lock, and there is no thread.
-unsafe fn open(control: &mut Control) -> Result<(), Errno> {
-    let mut random = [0_u8; 8];
+/// Says who we are, under new names. The caller holds the interpreter's lock, and there is no thread.
+unsafe fn name_it(control: &mut Control) -> Result<(), Errno> {
+    let mut random = [0_u8; 16];
     rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())?;
-    let name = format!("{SOCKET_PREFIX}{:016x}", u64::from_ne_bytes(random));
-    let listener = new_socket()?;
-    bind(
-        &listener,
-        &SocketAddrUnix::new_abstract_name(name.as_bytes())?,
-    )?;
-    listen(&listener, 8)?;
-    let wakeup = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let random = u128::from_ne_bytes(random);
     let (python, _) = python::version();
     control.hello = Some(Hello {
         protocol: PROTOCOL,
@@ -198,9 +241,8 @@ unsafe fn open(control: &mut Control) -> Result<(), Errno> {
         busy: false,
         dormant: false,
     });
-    control.name = name;
-    control.listener = Some(listener);
-    control.wakeup = Some(wakeup);
+    control.name = format!("{SOCKET_PREFIX}{:016x}", random as u64);
+    DOOR.store((random >> 64) as u64, Ordering::SeqCst);
     control.patience = now().wrapping_add(WITHOUT_VISITORS);
     Ok(())
 }
@@ -210,88 +252,219 @@ fn new_socket() -> Result<OwnedFd, Errno> {
     socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
 }
 
-/// Starts the thread. The caller holds the interpreter's lock.
-unsafe fn begin(control: &mut Control) -> Result<(), Errno> {
-    ENDED.store(false, Ordering::SeqCst);
-    match Native::start(body) {
-        Ok(thread) => {
-            control.thread = Some(thread);
-            Ok(())
+fn new_listener(name: &SocketAddrUnix) -> Result<OwnedFd, Errno> {
+    let socket = new_socket()?;
+    bind(&socket, name)?;
+    listen(&socket, 8)?;
+    Ok(socket)
+}
+
+/// Starts the threads. The caller holds the interpreter's lock.
+unsafe fn begin() -> Result<(), Errno> {
+    FAILURE.store(0, Ordering::SeqCst);
+    STAGE.store(BEGINNING, Ordering::SeqCst);
+    let begun = worker::start().and_then(|()| {
+        Native::start(body, STACK).map_err(|error| {
+            worker::dismiss();
+            Errno::from_raw_os_error(error)
+        })
+    });
+    if begun.is_err() {
+        STAGE.store(NONE, Ordering::SeqCst);
+    }
+    begun
+}
+
+/// Has the threads end for a fork. Their sockets wait in what is returned; nothing, if that was not to be had in time. The
+/// caller holds the interpreter's lock, which is given up while the threads may need it.
+pub(crate) unsafe fn park() -> Option<Kept> {
+    if BUSY.load(Ordering::SeqCst) {
+        return None;
+    }
+    wait_while(&STAGE, BEGINNING, TURN);
+    let kept = Kept::new(at_the_door().ok()?).ok()?;
+    let parked = STAGE
+        .compare_exchange(WORKING, ASKED, Ordering::SeqCst, Ordering::SeqCst)
+        .is_ok()
+        && gil::without(|| {
+            let is_told = kept
+                .get()
+                .is_some_and(|visit| descriptors::send(visit, SAY_PARK, &[]).is_ok());
+            if is_told {
+                wait_while(&STAGE, ASKED, TURN);
+            }
+            let is_late = STAGE
+                .compare_exchange(ASKED, WORKING, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok();
+            BUSY.store(is_late && is_told, Ordering::SeqCst);
+            wait_while(&STAGE, PARKING, TURN);
+            let has_parked = STAGE.load(Ordering::SeqCst) == PARKED;
+            if has_parked {
+                until_gone(worker::number());
+                until_gone(NUMBER.load(Ordering::SeqCst));
+            }
+            has_parked
+        });
+    if parked {
+        return Some(kept);
+    }
+    kept.close();
+    None
+}
+
+/// Starts the threads again, with the sockets of those before. The caller holds the interpreter's lock.
+pub(crate) unsafe fn resume(parked: Kept) {
+    (*CONTROL.get()).resuming = true;
+    if begin().is_ok() {
+        wait_while(&STAGE, BEGINNING, TURN);
+        if let Ok(visit) = at_the_door() {
+            let sockets: Vec<BorrowedFd<'_>> = parked.get().into_iter().collect();
+            let _ = descriptors::send(&visit, SAY_RESUME, &sockets);
         }
-        Err(error) => {
-            ENDED.store(true, Ordering::SeqCst);
-            close(control);
-            Err(Errno::from_raw_os_error(error))
+    } else {
+        session::stop();
+        forget();
+    }
+    parked.close();
+}
+
+/// In a fork's child: nothing of the parent's sockets, and the session only if somebody is to be asked for it. The caller
+/// holds the interpreter's lock.
+pub(crate) unsafe fn begin_in_child() {
+    let was_running = STAGE.swap(NONE, Ordering::SeqCst) != NONE;
+    worker::forget();
+    JOINING.store(0, Ordering::SeqCst);
+    BUSY.store(false, Ordering::SeqCst);
+    forget();
+    let control = &mut *CONTROL.get();
+    let followed =
+        session::asked().and_then(|(start, started)| Some((start.follow.clone()?, start, started)));
+    match followed {
+        Some((follow, start, started)) if was_running => {
+            session::fork();
+            control.inherited = Some((start, started));
+            control.join = Some(follow);
         }
+        _ => {
+            session::stop();
+        }
+    }
+    let stays = control.join.is_some() || is_dormant();
+    if was_running && stays && (name_it(control).is_err() || begin().is_err()) {
+        session::stop();
+        forget();
     }
 }
 
-unsafe fn close(control: &mut Control) {
-    control.peers.clear();
-    control.listener = None;
-    control.wakeup = None;
-    control.name = String::new();
-    control.session = None;
-    control.inherited = None;
-    control.join = None;
+/// Begins anew. What was there is not dropped: its descriptors were those of a table that is gone.
+unsafe fn forget() {
+    core::ptr::write(CONTROL.get(), Control::NEW);
 }
 
 unsafe extern "C" fn body(_: *mut c_void) -> *mut c_void {
-    thread::begin();
+    NUMBER.store(thread::begin(), Ordering::SeqCst);
     let control = &mut *CONTROL.get();
-    if let Some((name, patience)) = control.join.take()
-        && join(control, &name, patience).is_err()
+    let opened = descriptors::leave_the_programs().and_then(|()| open(control));
+    if let Err(error) = opened {
+        FAILURE.store(error.raw_os_error(), Ordering::SeqCst);
+        if control.inherited.take().is_some() || control.session.take().is_some() {
+            switch_off();
+        }
+        return end(control);
+    }
+    STAGE.store(WORKING, Ordering::SeqCst);
+    wake(&STAGE);
+    if let Some(follow) = control.join.take()
+        && join(control, &follow).is_err()
     {
         give_up(control);
     }
-    NATIVE.store(thread::current(), Ordering::Relaxed);
     let mut buffer = alloc::vec![0; LARGEST_PACKET];
-    while !PAUSED.load(Ordering::SeqCst) {
-        if !turn(control, &mut buffer) {
-            close(control);
-            ENDED.store(true, Ordering::SeqCst);
-            return null_mut();
+    loop {
+        match turn(control, &mut buffer) {
+            Turn::GoOn => {}
+            Turn::End => return end(control),
+            Turn::Parked => {
+                worker::dismiss();
+                STAGE.store(PARKED, Ordering::SeqCst);
+                wake(&STAGE);
+                return null_mut();
+            }
         }
     }
+}
+
+/// The work is done.
+unsafe fn end(control: &mut Control) -> *mut c_void {
+    *control = Control::NEW;
+    JOINING.store(0, Ordering::SeqCst);
+    wake(&JOINING);
+    worker::dismiss();
+    STAGE.store(NONE, Ordering::SeqCst);
+    wake(&STAGE);
     null_mut()
 }
 
-/// Waits for something and sees to it. False when the work is done.
-unsafe fn turn(control: &mut Control, buffer: &mut [u8]) -> bool {
-    let (Some(listener), Some(wakeup)) = (&control.listener, &control.wakeup) else {
-        return false;
-    };
-    let peers = &control.peers;
-    let mut waited = Vec::with_capacity(peers.len() + 2);
-    waited.push(PollFd::new(wakeup, PollFlags::IN));
-    waited.push(PollFd::new(listener, PollFlags::IN));
-    waited.extend(
-        peers
-            .iter()
-            .map(|peer| PollFd::new(&peer.socket, PollFlags::IN)),
-    );
-    let timeout = next_deadline(control).map(|at| {
-        let rest = at.wrapping_sub(now()).max(0);
-        Timespec {
-            tv_sec: rest / 1000,
-            tv_nsec: rest % 1000 * 1_000_000,
-        }
-    });
-    match poll(&mut waited, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => {}
-        Err(_) => return false,
+/// Opens the sockets that are to be there, in the thread's own table.
+unsafe fn open(control: &mut Control) -> Result<(), Errno> {
+    control.door = Some(new_listener(&door_name()?)?);
+    if control.resuming {
+        control.resumed_until = now().wrapping_add(TURN);
+        return Ok(());
     }
-    let ready: Vec<bool> = waited.iter().map(|one| !one.revents().is_empty()).collect();
+    control.listener = Some(listener(control)?);
+    Ok(())
+}
+
+fn listener(control: &Control) -> Result<OwnedFd, Errno> {
+    new_listener(&SocketAddrUnix::new_abstract_name(control.name.as_bytes())?)
+}
+
+/// What comes after a turn.
+#[derive(PartialEq, Eq)]
+enum Turn {
+    GoOn,
+    End,
+    Parked,
+}
+
+/// Waits for something and sees to it.
+unsafe fn turn(control: &mut Control, buffer: &mut [u8]) -> Turn {
+    let rests = now() < control.respite;
+    let door = control.door.as_ref().filter(|_| !rests);
+    let listener = control.listener.as_ref().filter(|_| !rests);
+    let sockets = door.into_iter().chain(listener);
+    let peers = control.peers.iter().filter_map(|peer| peer.socket.as_ref());
+    let mut waited: Vec<PollFd<'_>> = sockets
+        .chain(peers)
+        .map(|socket| PollFd::new(socket, PollFlags::IN))
+        .collect();
+    let (has_door, has_listener) = (door.is_some(), listener.is_some());
+    let timeout = next_deadline(control, rests).map(|at| milliseconds(at.wrapping_sub(now())));
+    let ready: Vec<bool> = match poll(&mut waited, timeout.as_ref()) {
+        Ok(_) => waited.iter().map(|one| !one.revents().is_empty()).collect(),
+        Err(Errno::INTR) => Vec::new(),
+        Err(_) => {
+            // More descriptors than the program may have, or no memory.
+            let _ = rustix::thread::nanosleep(&milliseconds(RESPITE));
+            Vec::new()
+        }
+    };
     drop(waited);
     let mut ready = ready.into_iter();
-    if ready.next() == Some(true) {
-        let _ = io::read(wakeup, &mut [0; 8]);
-        if !LOOK.swap(false, Ordering::SeqCst) {
-            return true;
+    if has_door && ready.next() == Some(true) && answer_the_door(control) == Turn::Parked {
+        return Turn::Parked;
+    }
+    if control.resuming {
+        if now() >= control.resumed_until {
+            lose_the_sockets(control);
         }
+        return Turn::GoOn;
+    }
+    if LOOK.swap(false, Ordering::SeqCst) {
         control.next_look = 0;
     }
-    let is_visited = ready.next() == Some(true);
+    let is_visited = has_listener && ready.next() == Some(true);
     // From the last, because handling one can take it out.
     let ready: Vec<bool> = ready.collect();
     for (at, is_ready) in ready.into_iter().enumerate().rev() {
@@ -307,17 +480,31 @@ unsafe fn turn(control: &mut Control, buffer: &mut [u8]) -> bool {
         gil::with(|| profile::look());
         control.next_look = now().wrapping_add(LOOKS);
     }
-    !is_done(control)
+    if is_done(control) {
+        Turn::End
+    } else {
+        Turn::GoOn
+    }
+}
+
+fn milliseconds(number: i64) -> Timespec {
+    let number = number.max(0);
+    Timespec {
+        tv_sec: number / 1000,
+        tv_nsec: number % 1000 * 1_000_000,
+    }
 }
 
 /// When to look again without being called.
-unsafe fn next_deadline(control: &Control) -> Option<i64> {
-    let session = control.session.as_ref().map(|(socket, ..)| *socket);
+unsafe fn next_deadline(control: &Control, rests: bool) -> Option<i64> {
     let undecided = control
         .peers
         .iter()
-        .filter(|peer| Some(peer.socket.as_raw_fd()) != session)
-        .map(|peer| peer.patience)
+        .filter(|peer| !has_session(control, peer))
+        .map(|peer| match peer.joined {
+            Some(_) => peer.patience.min(now().wrapping_add(patience::LOOK)),
+            None => peer.patience,
+        })
         .min();
     let own = (!is_dormant() && control.peers.is_empty()).then_some(control.patience);
     let look = control
@@ -325,7 +512,19 @@ unsafe fn next_deadline(control: &Control) -> Option<i64> {
         .as_ref()
         .map(|_| control.next_look)
         .filter(|_| looks(control));
-    undecided.into_iter().chain(own).chain(look).min()
+    let respite = rests.then_some(control.respite);
+    let resumed = control.resuming.then_some(control.resumed_until);
+    let all = undecided
+        .into_iter()
+        .chain(own)
+        .chain(look)
+        .chain(respite)
+        .chain(resumed);
+    all.min()
+}
+
+fn has_session(control: &Control, peer: &Peer) -> bool {
+    matches!(&control.session, Some((owner, ..)) if *owner == peer.number)
 }
 
 /// Whether threads have to be looked for.
@@ -341,11 +540,17 @@ unsafe fn is_done(control: &Control) -> bool {
 }
 
 unsafe fn drop_the_undecided(control: &mut Control) {
-    let session = control.session.as_ref().map(|(socket, ..)| *socket);
     let now = now();
     let mut at = 0;
     while let Some(peer) = control.peers.get(at) {
-        if Some(peer.socket.as_raw_fd()) != session && now >= peer.patience {
+        let is_over = !has_session(control, peer)
+            && (now >= peer.patience
+                || control
+                    .peers
+                    .get_mut(at)
+                    .and_then(|peer| peer.joined.as_mut())
+                    .is_some_and(|patience| patience.is_over(now)));
+        if is_over {
             leave(control, at);
         } else {
             at += 1;
@@ -353,30 +558,121 @@ unsafe fn drop_the_undecided(control: &mut Control) {
     }
 }
 
+/// Lets in a thread of this process, and does what it says.
+unsafe fn answer_the_door(control: &mut Control) -> Turn {
+    let Some(Ok(visit)) = accept(control, |control| control.door.as_ref()) else {
+        return Turn::GoOn;
+    };
+    if credentials(&visit).is_none_or(|peer| peer.pid != getpid().as_raw_nonzero().get()) {
+        return Turn::GoOn;
+    }
+    // It says something at once.
+    let mut waited = [PollFd::new(&visit, PollFlags::IN)];
+    let _ = poll(&mut waited, Some(&milliseconds(TURN)));
+    match descriptors::receive(&visit) {
+        Ok(Some((SAY_PARK, _))) if hand_over(control, &visit) => Turn::Parked,
+        Ok(Some((SAY_RESUME, sockets))) if control.resuming => {
+            take_over(control, sockets);
+            Turn::GoOn
+        }
+        _ => Turn::GoOn,
+    }
+}
+
+/// Leaves the sockets to whoever holds the other end, for a thread that comes after this one.
+unsafe fn hand_over(control: &mut Control, visit: &OwnedFd) -> bool {
+    let begins = STAGE.compare_exchange(ASKED, PARKING, Ordering::SeqCst, Ordering::SeqCst);
+    if begins.is_err() {
+        return false;
+    }
+    let peers = control.peers.iter().filter_map(|peer| peer.socket.as_ref());
+    let sockets: Vec<BorrowedFd<'_>> = control
+        .listener
+        .iter()
+        .chain(peers)
+        .map(AsFd::as_fd)
+        .collect();
+    if descriptors::send(visit, SAY_PARK, &sockets).is_err() {
+        STAGE.store(WORKING, Ordering::SeqCst);
+        wake(&STAGE);
+        return false;
+    }
+    control.door = None;
+    control.listener = None;
+    for peer in &mut control.peers {
+        peer.socket = None;
+    }
+    true
+}
+
+/// Takes up the sockets of the thread before, which are in one that is handed in.
+unsafe fn take_over(control: &mut Control, sockets: Vec<OwnedFd>) {
+    let parked = sockets.first().and_then(|parked| {
+        let (_, sockets) = descriptors::receive(parked).ok()??;
+        (sockets.len() == control.peers.len().saturating_add(1)).then_some(sockets)
+    });
+    let Some(parked) = parked else {
+        return lose_the_sockets(control);
+    };
+    let mut sockets = parked.into_iter();
+    control.listener = sockets.next();
+    for (peer, socket) in control.peers.iter_mut().zip(sockets) {
+        peer.socket = Some(socket);
+    }
+    control.resuming = false;
+}
+
+/// The program has closed what they were in.
+unsafe fn lose_the_sockets(control: &mut Control) {
+    control.resuming = false;
+    while !control.peers.is_empty() {
+        leave(control, 0);
+    }
+    control.listener = listener(control).ok();
+}
+
+/// Takes a connection of one of our sockets. Where the system cannot, nobody is let in for a while: the connection would
+/// be announced again at once, and so on.
+fn accept(
+    control: &mut Control,
+    which: fn(&Control) -> Option<&OwnedFd>,
+) -> Option<Result<OwnedFd, Errno>> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let accepted = which(control).map(|socket| accept_with(socket, flags))?;
+    if let Err(error) = &accepted
+        && !matches!(*error, Errno::AGAIN | Errno::INTR | Errno::CONNABORTED)
+    {
+        control.respite = now().wrapping_add(RESPITE);
+    }
+    Some(accepted)
+}
+
 /// Takes a connection, if who made it may trace this process.
 unsafe fn receive_visitor(control: &mut Control) {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let accepted = control
-        .listener
-        .as_ref()
-        .map(|listener| accept_with(listener, flags));
-    let Some(Ok(socket)) = accepted else { return };
+    let Some(Ok(socket)) = accept(control, |control| control.listener.as_ref()) else {
+        return;
+    };
     let Some(credentials) = credentials(&socket).filter(may_trace) else {
         return;
     };
     if control.peers.len() >= MOST_PEERS {
         return;
     }
-    let peer = Peer {
-        socket,
-        pid: credentials.pid,
-        patience: now().wrapping_add(UNDECIDED),
-        joined: false,
-    };
     let hello = FromAgent::Hello(hello(control));
-    if tell(&peer.socket, &hello) {
-        control.peers.push(peer);
+    if tell(&socket, &hello) {
+        receive(control, socket, credentials.pid, None);
     }
+}
+
+fn receive(control: &mut Control, socket: OwnedFd, pid: i32, joined: Option<Patience>) {
+    control.last = control.last.wrapping_add(1);
+    control.peers.push(Peer {
+        number: control.last,
+        socket: Some(socket),
+        pid,
+        patience: now().wrapping_add(UNDECIDED),
+        joined,
+    });
 }
 
 unsafe fn hello(control: &Control) -> Hello {
@@ -446,12 +742,12 @@ unsafe fn hear(control: &mut Control, at: usize, buffer: &mut [u8]) {
     let Some(peer) = control.peers.get(at) else {
         return;
     };
-    let number = peer.socket.as_raw_fd();
-    let length = match recv(
-        &peer.socket,
-        &mut *buffer,
-        RecvFlags::DONTWAIT | RecvFlags::TRUNC,
-    ) {
+    let Some(socket) = &peer.socket else {
+        return;
+    };
+    let number = peer.number;
+    let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+    let length = match recv(socket, &mut *buffer, flags) {
         Ok((_, 0)) => return leave(control, at),
         Ok((_, length)) => length,
         Err(Errno::AGAIN | Errno::INTR) => return,
@@ -482,29 +778,38 @@ unsafe fn hear(control: &mut Control, at: usize, buffer: &mut [u8]) {
     let told = control
         .peers
         .get(at)
-        .is_some_and(|peer| tell(&peer.socket, &answer));
+        .and_then(|peer| peer.socket.as_ref())
+        .is_some_and(|socket| tell(socket, &answer));
     if !told {
         leave(control, at);
     }
 }
 
-unsafe fn start_session(control: &mut Control, number: i32, pid: i32, wanted: Start) -> FromAgent {
+unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: Start) -> FromAgent {
     if let Some((owner, ..)) = &control.session {
         let owner = *owner;
         let pid = control
             .peers
             .iter()
-            .find(|peer| peer.socket.as_raw_fd() == owner)
+            .find(|peer| peer.number == owner)
             .map_or(pid, |peer| peer.pid);
-        return FromAgent::Refused(refused(
-            format!(
-                "process {pid} already traces this program with its agent, which serves one at a time"
-            ),
-            format!("end that session (kill -INT {pid}), then start again"),
-        ));
+        return FromAgent::Refused(if pid > 0 {
+            refused(
+                format!(
+                    "process {pid} already traces this program with its agent, which serves one at a time"
+                ),
+                format!("end that session (kill -INT {pid}), then start again"),
+            )
+        } else {
+            // It has no number in this pid namespace.
+            refused(
+                "a pystap that runs outside of this program's container already traces it with the agent, which serves one at a time",
+                "end that session where it runs, then start again",
+            )
+        });
     }
     let started = match control.inherited.take() {
-        Some((ours, started)) if ours == wanted => Some(Ok(started)),
+        Some((ours, started)) if is_same(&ours, &wanted) => Some(Ok(started)),
         _ => gil::with(|| session::start(&wanted)),
     };
     let answer = match started {
@@ -523,11 +828,20 @@ unsafe fn start_session(control: &mut Control, number: i32, pid: i32, wanted: St
     answer
 }
 
+/// Whether a session is what is on already. Where the children of this process join is nothing that was switched on.
+fn is_same(ours: &Start, wanted: &Start) -> bool {
+    let plain = |start: &Start| Start {
+        follow: None,
+        ..start.clone()
+    };
+    plain(ours) == plain(wanted)
+}
+
 unsafe fn stop_session(control: &mut Control) -> pystap_agent_protocol::Stopped {
     if let Some((owner, ..)) = control.session.take() {
         let patience = now().wrapping_add(UNDECIDED);
         for peer in &mut control.peers {
-            if peer.socket.as_raw_fd() == owner {
+            if peer.number == owner {
                 peer.patience = patience;
             }
         }
@@ -549,11 +863,9 @@ unsafe fn leave(control: &mut Control, at: usize) {
         return;
     }
     let peer = control.peers.remove(at);
-    if let Some((owner, ..)) = &control.session
-        && *owner == peer.socket.as_raw_fd()
-    {
+    if has_session(control, &peer) {
         stop_session(control);
-    } else if peer.joined {
+    } else if peer.joined.is_some() {
         give_up(control);
     }
 }
@@ -571,106 +883,31 @@ unsafe fn give_up(control: &mut Control) {
 }
 
 /// Connects to whoever traced the process that this one comes from.
-unsafe fn join(control: &mut Control, name: &str, patience: i64) -> Result<(), Errno> {
+///
+/// # Errors
+/// Nobody listens, or so many wait already that it would block (`EAGAIN`), or who listens is a stranger, or stopped.
+unsafe fn join(control: &mut Control, follow: &Follow) -> Result<(), Errno> {
     let socket = new_socket()?;
     connect(
         &socket,
-        &SocketAddrUnix::new_abstract_name(name.as_bytes())?,
+        &SocketAddrUnix::new_abstract_name(follow.socket.as_bytes())?,
     )?;
     let credentials = credentials(&socket)
         .filter(may_trace)
         .ok_or(Errno::ACCESS)?;
+    let mut patience = Patience::new(credentials.pid, now());
+    if patience.is_over(now()) {
+        return Err(Errno::TIMEDOUT);
+    }
     let parent = getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
     let joined = FromAgent::Joined(Joined {
         parent,
+        secret: follow.secret.clone(),
         hello: hello(control),
     });
     if !tell(&socket, &joined) {
         return Err(Errno::PIPE);
     }
-    control.peers.push(Peer {
-        socket,
-        pid: credentials.pid,
-        patience: now().wrapping_add(patience),
-        joined: true,
-    });
+    receive(control, socket, credentials.pid, Some(patience));
     Ok(())
-}
-
-/// Stops the thread. The caller holds the interpreter's lock, which is given up while the thread needs it.
-pub(crate) unsafe fn before_fork() {
-    let control = &mut *CONTROL.get();
-    control.forks += 1;
-    if let Some(thread) = control.thread.take() {
-        RETURNING.store(1, Ordering::SeqCst);
-        PAUSED.store(true, Ordering::SeqCst);
-        if let Some(wakeup) = &control.wakeup {
-            let _ = io::write(wakeup, &1_u64.to_ne_bytes());
-        }
-        gil::without(|| thread.join());
-        RETURNING.store(0, Ordering::SeqCst);
-        wake(&RETURNING);
-    } else if RETURNING.load(Ordering::SeqCst) == 1 {
-        gil::without(|| wait_while(&RETURNING, 1, 5000));
-    }
-}
-
-/// Starts it again. From 3.13 on the interpreter counts threads only after this, to warn of those that a child would miss;
-/// a main thread that forks starts ours a little later there, when it goes on with its bytecode. (Another thread that
-/// forks is a second one anyway.)
-pub(crate) unsafe fn after_fork_in_parent() {
-    let control = &mut *CONTROL.get();
-    control.forks = control.forks.saturating_sub(1);
-    let ([_, minor, _], _) = python::version();
-    let is_main = rustix::thread::gettid() == getpid();
-    if minor >= 13 && is_main && (api().Py_AddPendingCall)(restart, null_mut()) == 0 {
-        return;
-    }
-    restart(null_mut());
-}
-
-/// Starts the thread if it should run and does not. The caller holds the interpreter's lock.
-unsafe extern "C" fn restart(_: *mut c_void) -> c_int {
-    let control = &mut *CONTROL.get();
-    if control.forks == 0 && control.thread.is_none() && is_running() {
-        PAUSED.store(false, Ordering::SeqCst);
-        if begin(control).is_err() {
-            session::stop();
-        }
-    }
-    0
-}
-
-/// In the child: nothing of the parent's sockets, and the session only if somebody is to be asked for it.
-pub(crate) unsafe fn after_fork_in_child() {
-    let control = &mut *CONTROL.get();
-    gil::forget_the_thread();
-    control.forks = 0;
-    RETURNING.store(0, Ordering::SeqCst);
-    JOINING.store(0, Ordering::SeqCst);
-    PAUSED.store(false, Ordering::SeqCst);
-    // If somebody forked without a word before: the thread is not in this process.
-    control.thread = None;
-    if ENDED.swap(true, Ordering::SeqCst) {
-        return;
-    }
-    let session = control.session.take();
-    close(control);
-    if (*LIVE.get()).on {
-        match session.and_then(|(_, start, started)| Some((start.follow.clone()?, start, started)))
-        {
-            Some((follow, start, started)) => {
-                session::fork();
-                control.inherited = Some((start, started));
-                control.join = Some((follow, UNANSWERED));
-            }
-            None => {
-                session::stop();
-            }
-        }
-    }
-    let stays = control.join.is_some() || is_dormant();
-    if stays && (open(control).is_err() || begin(control).is_err()) {
-        session::stop();
-    }
 }

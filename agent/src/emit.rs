@@ -141,7 +141,7 @@ unsafe fn tell_return(object: Ptr, value: Ptr, details: impl FnOnce(*mut Code) -
     let details = details(code);
     let capture = (*LIVE.get()).capture;
     let text = (capture.returns && details.flags == 0 && !value.is_null())
-        .then(|| capture::value(value, capture.limit));
+        .then(|| capture::value(value, (*code).hides, capture.limit));
     tell(marks::function_return, code, details, context, text);
 }
 

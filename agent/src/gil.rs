@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::python::api;
 use crate::thread::{wait_while, wake};
+use crate::worker;
 
 /// What belongs to who holds the interpreter's lock.
 pub(crate) struct Guarded<T>(UnsafeCell<T>);
@@ -34,9 +35,38 @@ static CLOSED: AtomicBool = AtomicBool::new(false);
 /// 1 while the native thread takes or has the lock.
 static INSIDE: AtomicU32 = AtomicU32::new(0);
 
-/// Runs something on the native thread with the lock, unless the interpreter is ending.
+/// Forks that are under way: nobody of ours goes in.
+static HELD: AtomicU32 = AtomicU32::new(0);
+
+/// How long the native thread waits for a fork to be over, in steps of ten milliseconds. One that never ends was a fork of
+/// which we were told the beginning only.
+const STEPS: u32 = 500;
+
+/// Runs something with the lock, unless the interpreter is ending. Called by the native thread that has the sockets; the
+/// other one does it.
 pub(crate) fn with<R>(work: impl FnOnce() -> R) -> Option<R> {
+    let mut work = Some(work);
+    let mut result = None;
+    worker::run(&mut || {
+        if let Some(work) = work.take() {
+            result = enter(work);
+        }
+    });
+    result
+}
+
+fn enter<R>(work: impl FnOnce() -> R) -> Option<R> {
     INSIDE.store(1, Ordering::SeqCst);
+    for _ in 0..STEPS {
+        let held = HELD.load(Ordering::SeqCst);
+        if held == 0 {
+            break;
+        }
+        INSIDE.store(0, Ordering::SeqCst);
+        wake(&INSIDE);
+        wait_while(&HELD, held, 0);
+        INSIDE.store(1, Ordering::SeqCst);
+    }
     // SAFETY: the interpreter lives as long as the gate is open, and `close` waits for us.
     let result = unsafe {
         if CLOSED.load(Ordering::SeqCst)
@@ -54,6 +84,29 @@ pub(crate) fn with<R>(work: impl FnOnce() -> R) -> Option<R> {
     INSIDE.store(0, Ordering::SeqCst);
     wake(&INSIDE);
     result
+}
+
+/// Keeps the native thread out for the time of a fork: a child in which it had the lock could never run Python again.
+pub(crate) fn keep_out() {
+    HELD.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Whether it takes or has the lock.
+pub(crate) fn is_inside() -> bool {
+    INSIDE.load(Ordering::SeqCst) == 1
+}
+
+/// Waits until it is out, for so many milliseconds at most.
+pub(crate) fn until_out(milliseconds: i64) {
+    wait_while(&INSIDE, 1, milliseconds);
+}
+
+/// Lets it in again.
+pub(crate) fn let_in() {
+    let _ = HELD.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |held| {
+        held.checked_sub(1)
+    });
+    wake(&HELD);
 }
 
 /// Whether the gate is closed.
@@ -78,6 +131,7 @@ pub(crate) unsafe fn close() {
 /// In a fork's child: the native thread is not there any longer, wherever it was.
 pub(crate) fn forget_the_thread() {
     INSIDE.store(0, Ordering::SeqCst);
+    HELD.store(0, Ordering::SeqCst);
 }
 
 /// Runs something without the lock, which the caller holds.

@@ -25,19 +25,25 @@ mod codes;
 mod collector;
 mod contexts;
 mod control;
+mod descriptors;
 mod emit;
 mod filter;
+mod fork;
 mod gil;
 mod glob;
+mod hidden;
 mod libc;
 mod marks;
 mod module;
 mod monitoring;
+mod patience;
+mod presence;
 mod profile;
 mod python;
 mod session;
 mod stacks;
 mod thread;
+mod worker;
 
 #[cfg(panic = "abort")]
 mod alone {

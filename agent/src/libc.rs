@@ -3,7 +3,7 @@
 //! builds. Without versions the dynamic linker takes the oldest one that a name has, which for all of these is the same
 //! function.
 
-use core::ffi::{c_char, c_int, c_ulong, c_void};
+use core::ffi::{c_char, c_int, c_long, c_ulong, c_void};
 
 /// `pthread_t`.
 pub(crate) type Thread = c_ulong;
@@ -42,6 +42,15 @@ pub(crate) struct Credentials {
 /// `SOL_SOCKET` and `SO_PEERCRED`.
 pub(crate) const PEER_CREDENTIALS: (c_int, c_int) = (1, 17);
 
+/// `PTHREAD_CREATE_DETACHED`.
+pub(crate) const DETACHED: c_int = 1;
+
+/// `SYS_tgkill`.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const TGKILL: c_long = 234;
+#[cfg(target_arch = "aarch64")]
+pub(crate) const TGKILL: c_long = 131;
+
 /// `SIG_SETMASK`.
 pub(crate) const SET_MASK: c_int = 2;
 
@@ -52,6 +61,7 @@ unsafe extern "C" {
     pub(crate) fn free(block: *mut c_void);
     pub(crate) fn posix_memalign(block: *mut *mut c_void, align: usize, size: usize) -> c_int;
     pub(crate) fn abort() -> !;
+    pub(crate) fn syscall(number: c_long, ...) -> c_long;
     pub(crate) fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
     pub(crate) fn clock_gettime(clock: c_int, time: *mut Time) -> c_int;
     pub(crate) fn getsockopt(
@@ -67,8 +77,11 @@ unsafe extern "C" {
         start: unsafe extern "C" fn(*mut c_void) -> *mut c_void,
         argument: *mut c_void,
     ) -> c_int;
-    pub(crate) fn pthread_join(thread: Thread, value: *mut *mut c_void) -> c_int;
     pub(crate) fn pthread_attr_init(attributes: *mut ThreadAttributes) -> c_int;
+    pub(crate) fn pthread_attr_setdetachstate(
+        attributes: *mut ThreadAttributes,
+        state: c_int,
+    ) -> c_int;
     pub(crate) fn pthread_attr_setstacksize(
         attributes: *mut ThreadAttributes,
         size: usize,

@@ -8,9 +8,10 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::transmute;
 use core::ptr::{null, null_mut};
 
-use pystap_agent_protocol::PROTOCOL;
+use pystap_agent_protocol::{Follow, PROTOCOL};
 
 use crate::control::{self, CONTROL};
+use crate::fork;
 use crate::gil::{self, Guarded};
 use crate::python::{
     self, METH_KEYWORDS, METH_NOARGS, METH_VARARGS, Method, ModuleDefinition, Owned, Ptr, api,
@@ -189,7 +190,13 @@ unsafe extern "C" fn start(_: Ptr, positional: Ptr, named: Ptr) -> Ptr {
         if text.is_null() {
             return null_mut();
         }
-        Some(CStr::from_ptr(text).to_string_lossy().into_owned())
+        let follow = Follow::parse(&CStr::from_ptr(text).to_string_lossy());
+        if follow.is_none() {
+            let usage = c"follow is SOCKET:SECRET, as pystap puts it into PYSTAP_AGENT";
+            (api().PyErr_SetString)(exception(api().PyExc_ValueError), usage.as_ptr());
+            return null_mut();
+        }
+        follow
     };
     if let Err(problem) = begin(dormant != 0, follow) {
         let problem = CString::new(problem).unwrap_or_default();
@@ -200,15 +207,20 @@ unsafe extern "C" fn start(_: Ptr, positional: Ptr, named: Ptr) -> Ptr {
 }
 
 /// Opens the socket, starts the thread, and registers for forks and exit.
-unsafe fn begin(dormant: bool, follow: Option<String>) -> Result<(), String> {
+unsafe fn begin(dormant: bool, follow: Option<Follow>) -> Result<(), String> {
     if (api().PyInterpreterState_Get)() != (api().PyInterpreterState_Main)() {
         return Err(String::from(
             "pystap's agent was started in a subinterpreter, whose calls it does not see; start it in the main one",
         ));
     }
     register_hooks();
+    fork::register();
+    fork::settle();
     control::start(dormant, follow).map_err(|reason| {
-        format!("pystap's agent cannot wait for pystap: {reason}; the program goes on untraced")
+        format!(
+            "pystap's agent cannot wait for pystap: {reason}; the program goes on untraced (it needs sockets, two threads, and \
+             close_range(2) of Linux 5.9 or unshare(2): look whether a limit or a seccomp filter forbids one of them)"
+        )
     })
 }
 
@@ -281,17 +293,17 @@ unsafe fn register_hooks() -> Option<()> {
 }
 
 unsafe extern "C" fn before_fork(_: Ptr, _: Ptr) -> Ptr {
-    control::before_fork();
+    fork::before();
     none()
 }
 
 unsafe extern "C" fn after_fork_in_parent(_: Ptr, _: Ptr) -> Ptr {
-    control::after_fork_in_parent();
+    fork::after_in_parent();
     none()
 }
 
 unsafe extern "C" fn after_fork_in_child(_: Ptr, _: Ptr) -> Ptr {
-    control::after_fork_in_child();
+    fork::settle();
     none()
 }
 
@@ -301,6 +313,7 @@ unsafe extern "C" fn at_exit(_: Ptr, _: Ptr) -> Ptr {
 }
 
 unsafe extern "C" fn status(_: Ptr, _: Ptr) -> Ptr {
+    fork::settle();
     let Some(dictionary) = Owned::take((api().PyDict_New)()) else {
         return none();
     };
@@ -323,7 +336,7 @@ unsafe extern "C" fn status(_: Ptr, _: Ptr) -> Ptr {
     set(c"socket", Owned::text(&control::name(&*CONTROL.get())));
     set(c"running", flag(control::is_running()));
     set(c"dormant", flag(control::is_dormant()));
-    set(c"session", flag((*session::LIVE.get()).on));
+    set(c"session", flag(session::is_on()));
     set(c"entries", count(account.entries));
     set(c"returns", count(account.returns));
     set(c"dropped", count(account.dropped));

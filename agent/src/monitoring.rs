@@ -15,7 +15,7 @@ use crate::emit::{Details, Outcome, entry, exit, unwind};
 use crate::gil::Guarded;
 use crate::marks::{EXCEPTION, SUSPENSION};
 use crate::python::{Method, Owned, Ptr, api, number};
-use crate::session::{LIVE, failed, refused};
+use crate::session::{failed, is_on, refused};
 
 /// Tool ids in the order in which they are tried: those without a conventional owner first, a debugger's last.
 const TOOL_IDS: [c_long; 6] = [4, 3, 2, 5, 1, 0];
@@ -176,7 +176,7 @@ unsafe fn unregister(monitoring: &Owned, tool: c_long) -> Option<()> {
 macro_rules! callback {
     ($name:ident, $handle:ident, $line:ident, $flags:expr, $unwanted:ident $(, $value:ident)?) => {
         unsafe extern "C" fn $name(_: Ptr, arguments: *const Ptr, count: isize) -> Ptr {
-            if count >= 2 && (*LIVE.get()).on {
+            if count >= 2 && is_on() {
                 let outcome = $handle(*arguments, null_mut(), $($value(arguments, count),)? |code| Details {
                     line: $line(code, arguments),
                     flags: $flags,

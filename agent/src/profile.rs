@@ -18,7 +18,7 @@ use crate::emit::{Details, entry, exit, unwind};
 use crate::gil::Guarded;
 use crate::marks::{EXCEPTION, SUSPENSION};
 use crate::python::{Owned, Ptr, ThreadState, TraceFunction, api, thread_states, version};
-use crate::session::{LIVE, refused};
+use crate::session::{is_on, refused};
 
 /// `PyTrace_CALL`, `PyTrace_RETURN` and `PyTrace_C_CALL`.
 const CALL: c_int = 0;
@@ -151,7 +151,7 @@ pub(crate) unsafe fn look() -> bool {
     let mut is_chained = false;
     for state in states {
         let (function, object) = current(state);
-        let is_native = state == own && crate::control::is_native_thread();
+        let is_native = state == own && crate::worker::is_current();
         if is_native || is_ours(function) {
             continue;
         }
@@ -221,7 +221,7 @@ unsafe extern "C" fn chained(_: Ptr, frame: Ptr, what: c_int, value: Ptr) -> c_i
 #[inline(always)]
 unsafe fn event(frame: Ptr, what: c_int, value: Ptr) {
     let installed = INSTALLED.get();
-    if !(*LIVE.get()).on {
+    if !is_on() {
         return;
     }
     let head = (api().PyInterpreterState_ThreadHead)((api().PyInterpreterState_Get)());

@@ -126,6 +126,7 @@ functions! {
         PyFrame_GetBack: fn(Ptr) -> Ptr;
         PyFrame_GetCode: fn(Ptr) -> Ptr;
         PyFrame_GetLineNumber: fn(Ptr) -> c_int;
+        PyGILState_Check: fn() -> c_int;
         PyGILState_Ensure: fn() -> c_int;
         PyGILState_Release: fn(c_int);
         PyImport_GetModuleDict: fn() -> Ptr;
@@ -184,7 +185,7 @@ functions! {
         PyGC_Enable: fn() -> c_int;
         _PyEval_SetProfile: fn(ThreadState, Option<TraceFunction>, Ptr) -> c_int;
     }
-    data { _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_RuntimeError, PyExc_TypeError, PyBytes_Type, PyCell_Type,
+    data { _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_RuntimeError, PyExc_TypeError, PyExc_ValueError, PyBytes_Type, PyCell_Type,
         PyCoro_Type, PyDict_Type, PyFloat_Type, PyFrozenSet_Type, PyList_Type, PyLong_Type, PySet_Type, PyTuple_Type, PyUnicode_Type }
 }
 

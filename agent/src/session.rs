@@ -3,13 +3,15 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use pystap_agent_protocol::{Kind, Refused, Start, Started, Stopped, Way};
 
 use crate::filter::Filter;
 use crate::gil::Guarded;
+use crate::hidden::Hidden;
 use crate::python::{Owned, api, thread_states, uncollected, version};
-use crate::{capture, codes, collector, contexts, monitoring, profile, stacks};
+use crate::{capture, codes, collector, contexts, fork, monitoring, presence, profile, stacks};
 
 /// Which values are told.
 #[derive(Clone, Copy)]
@@ -24,15 +26,20 @@ pub(crate) struct Values {
 pub(crate) struct Live {
     /// Counts sessions, from 1.
     pub(crate) number: usize,
-    /// Whether a session is on.
-    pub(crate) on: bool,
+    /// Whether a session is on, here or where this process was forked from.
+    on: bool,
+    /// The word that says whether it is on here, see `presence`.
+    here: *const AtomicU32,
+    /// What was asked for and found.
+    asked: Option<(Start, Started)>,
     /// Which functions are told; `filtered` when not all.
     pub(crate) filter: Filter,
     pub(crate) filtered: bool,
     /// Whether frames that ran before are announced.
     pub(crate) announces: bool,
-    /// Which values are told.
+    /// Which values are told, and under which names none is.
     pub(crate) capture: Values,
+    pub(crate) hidden: Hidden,
     /// Whether the instructions of generators have to be at hand.
     pub(crate) needs_instructions: bool,
     /// The account.
@@ -41,9 +48,13 @@ pub(crate) struct Live {
     pub(crate) dropped: u64,
 }
 
+static NOWHERE: AtomicU32 = AtomicU32::new(0);
+
 pub(crate) static LIVE: Guarded<Live> = Guarded::new(Live {
     number: 0,
     on: false,
+    here: &raw const NOWHERE,
+    asked: None,
     filter: Filter::NONE,
     filtered: false,
     announces: false,
@@ -52,6 +63,7 @@ pub(crate) static LIVE: Guarded<Live> = Guarded::new(Live {
         returns: false,
         limit: 0,
     },
+    hidden: Hidden::NOTHING,
     needs_instructions: false,
     entries: 0,
     returns: 0,
@@ -99,6 +111,7 @@ pub(crate) unsafe fn start(wanted: &Start) -> Result<Started, Refused> {
         returns: wanted.capture.returns,
         limit: capture::limit(wanted.capture.limit),
     };
+    (*live).hidden = Hidden::new(&wanted.capture.hidden);
     let way = way(version().0);
     (*live).needs_instructions = way == Way::Profile;
     ((*live).entries, (*live).returns, (*live).dropped) = (0, 0, 0);
@@ -107,6 +120,8 @@ pub(crate) unsafe fn start(wanted: &Start) -> Result<Started, Refused> {
     let (threads, already_running) = uncollected(|| running(functions));
 
     (*live).on = true;
+    (*live).here = presence::session();
+    (*(*live).here).store(1, Ordering::SeqCst);
     let mut warnings = Vec::new();
     if wanted.events.contains(&Kind::Gc) && !collector::start() {
         warnings.push(String::from(
@@ -123,13 +138,15 @@ pub(crate) unsafe fn start(wanted: &Start) -> Result<Started, Refused> {
         stop();
         return Err(refused);
     }
-    Ok(Started {
+    let started = Started {
         tool_id,
         threads,
         chained_profiler,
         already_running,
         warnings,
-    })
+    };
+    (*live).asked = Some((wanted.clone(), started.clone()));
+    Ok(started)
 }
 
 /// Switches everything off and forgets it. The caller holds the lock. Does nothing without a session.
@@ -140,6 +157,8 @@ pub(crate) unsafe fn stop() -> Stopped {
         return account;
     }
     (*live).on = false;
+    (*live).asked = None;
+    presence::end_session();
     monitoring::stop();
     profile::stop();
     collector::stop();
@@ -147,6 +166,7 @@ pub(crate) unsafe fn stop() -> Stopped {
     stacks::forget();
     codes::forget();
     (*live).filter = Filter::NONE;
+    (*live).hidden = Hidden::NOTHING;
     account
 }
 
@@ -156,6 +176,7 @@ pub(crate) fn silence() -> Stopped {
     // SAFETY: a word that callbacks read once each, so it matters little when they see it.
     unsafe {
         core::ptr::addr_of_mut!((*LIVE.get()).on).write_volatile(false);
+        presence::end_session();
         account()
     }
 }
@@ -164,7 +185,28 @@ pub(crate) fn silence() -> Stopped {
 pub(crate) unsafe fn fork() {
     let live = LIVE.get();
     ((*live).entries, (*live).returns, (*live).dropped) = (0, 0, 0);
+    (*(*live).here).store(1, Ordering::SeqCst);
     stacks::forget();
+}
+
+/// Whether a session is on. What callbacks look at first.
+#[inline(always)]
+pub(crate) unsafe fn is_on() -> bool {
+    (*(*LIVE.get()).here).load(Ordering::Relaxed) != 0 || is_on_after_a_fork()
+}
+
+/// The events of the interpreter are on and the session is not: this is the child of a fork that was told to nobody.
+#[cold]
+unsafe fn is_on_after_a_fork() -> bool {
+    if (*LIVE.get()).on {
+        fork::settle();
+    }
+    (*LIVE.get()).on
+}
+
+/// What was asked for and found, while a session is on.
+pub(crate) unsafe fn asked() -> Option<(Start, Started)> {
+    (*LIVE.get()).asked.clone()
 }
 
 /// The account so far.

@@ -1,30 +1,26 @@
-//! The native thread: one, with every signal blocked, and the futexes by which others wait for it.
+//! The native threads, which have every signal blocked, and the futexes by which others wait for them.
 
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_int, c_long, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use alloc::format;
-
-use rustix::fs::Access;
+use pystap_agent_protocol::THREAD_NAME;
 use rustix::thread::futex;
 
 use crate::libc;
 
-/// Its stack in bytes. Hooks of the program (`sys.addaudithook`) can run on it while it switches events on.
-const STACK: usize = 1 << 20;
-
-/// A running thread.
-pub(crate) struct Native(libc::Thread);
+/// A running thread. Nobody joins it: that would be a wait without a limit.
+pub(crate) struct Native;
 
 impl Native {
-    /// Starts it.
+    /// Starts one with a stack of so many bytes.
     ///
     /// # Errors
     /// The error number of `pthread_create`.
     pub(crate) fn start(
         body: unsafe extern "C" fn(*mut c_void) -> *mut c_void,
-    ) -> Result<Native, c_int> {
+        stack: usize,
+    ) -> Result<(), c_int> {
         let mut attributes = libc::ThreadAttributes::NONE;
         let mut thread = 0;
         let all = libc::Signals([0xff; 128]);
@@ -33,7 +29,8 @@ impl Native {
         // before it could block them.
         let error = unsafe {
             libc::pthread_attr_init(&raw mut attributes);
-            libc::pthread_attr_setstacksize(&raw mut attributes, STACK);
+            libc::pthread_attr_setdetachstate(&raw mut attributes, libc::DETACHED);
+            libc::pthread_attr_setstacksize(&raw mut attributes, stack);
             libc::pthread_sigmask(libc::SET_MASK, &raw const all, &raw mut before);
             let error =
                 libc::pthread_create(&raw mut thread, &raw const attributes, body, null_mut());
@@ -41,42 +38,33 @@ impl Native {
             libc::pthread_attr_destroy(&raw mut attributes);
             error
         };
-        if error == 0 {
-            Ok(Native(thread))
-        } else {
-            Err(error)
-        }
+        if error == 0 { Ok(()) } else { Err(error) }
     }
+}
 
-    /// Waits for its end, until the kernel counts it no longer: the C library says a little earlier that a thread is
-    /// over, and who counts threads then (an interpreter that warns of forks with several) would find one too many.
-    pub(crate) fn join(self) {
-        // SAFETY: it was never joined, for that takes it.
-        unsafe { libc::pthread_join(self.0, null_mut()) };
-        let number = NUMBER.swap(0, Ordering::SeqCst);
-        if number == 0 {
-            return;
-        }
-        let place = format!("/proc/self/task/{number}");
-        for _ in 0..MOMENTS {
-            if rustix::fs::access(place.as_str(), Access::EXISTS).is_err() {
-                return;
-            }
-            rustix::thread::sched_yield();
-        }
-    }
+/// Called first in a new thread: gives it the name by which pystap finds it, and its number.
+pub(crate) fn begin() -> u32 {
+    let _ = rustix::thread::set_name(THREAD_NAME);
+    let number = rustix::thread::gettid().as_raw_nonzero().get();
+    number.unsigned_abs()
 }
 
 /// How often a thread that is over is looked for.
 const MOMENTS: usize = 10_000;
 
-/// The thread that runs, by the kernel's number.
-static NUMBER: AtomicU32 = AtomicU32::new(0);
-
-/// Called first in a new thread.
-pub(crate) fn begin() {
-    let number = rustix::thread::gettid().as_raw_nonzero().get();
-    NUMBER.store(number.unsigned_abs(), Ordering::SeqCst);
+/// Waits until the kernel counts a thread no longer that is about to end: who counts threads (an interpreter that warns of
+/// forks with several) would find one too many.
+pub(crate) fn until_gone(number: u32) {
+    let process = rustix::process::getpid().as_raw_nonzero().get();
+    for _ in 0..MOMENTS {
+        // SAFETY: asks whether there is such a thread, and sends nothing.
+        let found =
+            unsafe { libc::syscall(libc::TGKILL, process as c_long, c_long::from(number), 0) };
+        if found != 0 {
+            return;
+        }
+        rustix::thread::sched_yield();
+    }
 }
 
 /// What tells threads apart that exist at the same time: the thread pointer. Half a nanosecond, where a call of

@@ -50,10 +50,27 @@ impl Interpreter {
         command
     }
 
+    /// The same with what a running system has and a tree has not: /proc, by which Python counts threads, and /dev/shm, where
+    /// its semaphores are. Mounted for this command only.
+    pub(crate) fn command_in_a_whole_system(&self) -> Command {
+        if !self.is_in_a_tree() {
+            return self.command();
+        }
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-ec"]);
+        command.arg(
+            "mount -t proc proc \"$1/proc\"; mount -t tmpfs tmpfs \"$1/dev/shm\"; exec chroot \"$@\"",
+        );
+        command.arg("sh").arg(&self.root).arg(&self.path);
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env_remove("PYTHONPATH");
+        command
+    }
+
     /// A directory that it sees, and what it is called there.
     pub(crate) fn directory(&self) -> (TempDir, PathBuf) {
         let directory = tempfile::Builder::new()
-            .prefix("pystap-agent-test.")
+            .prefix("test-of-the-agent.")
             .tempdir_in(self.root.join("tmp"))
             .expect("a temporary directory");
         let inside = directory.path().strip_prefix(&self.root).unwrap();
@@ -132,6 +149,11 @@ fn trees() -> PathBuf {
     named("PYSTAP_TEST_TREES")
         .or_else(|| named("PYSTAP_GUEST_DIR"))
         .unwrap_or_else(|| cache().join("pystap-guest"))
+}
+
+/// Where `tests/services/install` makes its environments.
+pub(crate) fn services() -> PathBuf {
+    std::env::var_os("PYSTAP_TEST_SERVICES").map_or_else(|| trees().join("services"), PathBuf::from)
 }
 
 fn candidates() -> Vec<(PathBuf, PathBuf)> {

@@ -10,9 +10,11 @@
 )]
 
 mod counts;
+mod hard;
 mod interpreters;
 mod lifecycle;
 mod marks;
 mod program;
 mod refusals;
+mod services;
 mod standard;

@@ -275,6 +275,7 @@ fn marks_tell_names_lines_flags_contexts_and_values() {
             arguments: true,
             returns: true,
             limit: 400,
+            ..Capture::default()
         };
         pystap.start(start);
         process.run("program()");
@@ -465,6 +466,85 @@ fn values(events: &[Event], name: &str) {
         [json!({"self": {"type": "Kind"}})],
         "{name}"
     );
+}
+
+#[test]
+fn of_values_with_hidden_names_only_the_type_is_told() {
+    for (at, interpreter) in interpreters::all().iter().enumerate() {
+        let name = interpreter.name();
+        let mut process = Program::start(interpreter);
+        process.run(
+            "
+def login(user, UserPassword, *rest, **options): return {b'Set-Cookie': 'c00kie', 'name': 'ann'}
+def new_token(number): return 't0ken'
+def header(pair): return pair
+def program():
+    login('ann', 'hunter2', 1, API_KEY='k3y', colour='red')
+    new_token(7)
+    header(('authorization', 'B3arer'))
+",
+        );
+        let probes = Probes::at(
+            &process.directory.path().join("agent.so"),
+            &format!("hidden{at}"),
+        );
+        let pystap = process.attach();
+        let mut start = functions("workload.py");
+        start.capture = Capture {
+            arguments: true,
+            returns: true,
+            limit: 509,
+            hidden: [
+                "*Password*",
+                "*token*",
+                "*authorization*",
+                "*cookie*",
+                "*key",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+        };
+        pystap.start(start);
+        process.run("program()");
+        pystap.stop();
+        assert_eq!(process.end(), Some(0), "{name}");
+        let events = probes.events();
+        let text = |mark: &str, function: &str| -> Value {
+            let event = events
+                .iter()
+                .find(|event| event.mark == mark && event.of("name") == function);
+            serde_json::from_str(event.unwrap().of("text")).unwrap()
+        };
+        let hidden = json!({"type": "str", "hidden": true});
+        assert_eq!(
+            text("function__entry", "login"),
+            json!({
+                "user": "ann", "UserPassword": hidden,
+                "rest": {"type": "tuple", "size": 1, "items": [1]},
+                "options": {"type": "dict", "size": 2, "items": [["API_KEY", hidden], ["colour", "red"]]}
+            }),
+            "{name}"
+        );
+        let returned = text("function__return", "login");
+        assert_eq!(returned["items"][0][1], hidden, "{name}: {returned}");
+        assert_eq!(returned["items"][1], json!(["name", "ann"]), "{name}");
+        assert_eq!(
+            text("function__entry", "new_token"),
+            json!({"number": 7}),
+            "{name}"
+        );
+        assert_eq!(text("function__return", "new_token"), hidden, "{name}");
+        let pair = text("function__return", "header");
+        assert_eq!(pair["items"], json!(["authorization", hidden]), "{name}");
+        for secret in ["hunter2", "k3y", "t0ken", "B3arer", "c00kie"] {
+            assert!(
+                events
+                    .iter()
+                    .all(|event| !event.of("text").contains(secret)),
+                "{name}: {secret} is told"
+            );
+        }
+    }
 }
 
 #[test]

@@ -56,6 +56,42 @@ fn a_second_session_is_refused_with_the_first_ones_process() {
 }
 
 #[test]
+fn a_session_of_another_pid_namespace_has_no_number_there() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start_with(interpreter, |command| {
+            let mut inside = Command::new("unshare");
+            inside.args(["--pid", "--fork", "--kill-child"]);
+            inside.arg(command.get_program()).args(command.get_args());
+            for (name, value) in command.get_envs() {
+                match value {
+                    Some(value) => inside.env(name, value),
+                    None => inside.env_remove(name),
+                };
+            }
+            *command = inside;
+        });
+        let first = process.attach();
+        let second = process.attach();
+        first.start(functions("*"));
+        let FromAgent::Refused(refused) = second.ask(&ToAgent::Start(functions("*"))) else {
+            panic!("a second session was not refused");
+        };
+        let text = format!("{} {}", refused.reason, refused.next_step);
+        assert!(
+            text.contains("outside of this program's container already traces it"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("kill") && !text.contains("process 0"),
+            "{text}"
+        );
+        first.stop();
+        second.start(functions("*"));
+        second.stop();
+    }
+}
+
+#[test]
 fn all_tool_ids_taken_is_one_clear_message() {
     let with_ids: Vec<_> = interpreters::all()
         .iter()
@@ -217,4 +253,63 @@ fn a_reader_of_the_status_does_not_stand_in_anyones_way() {
         json!(true)
     );
     pystap.stop();
+}
+
+/// Has the kernel answer some system calls with "not implemented".
+const FORBID: &str = "
+import ctypes, platform, struct
+numbers = {'close_range': 436, 'unshare': {'x86_64': 272, 'aarch64': 97}[platform.machine()]}
+def forbid(*names):
+    code = [(0x20, 0, 0, 0)]
+    for name in names:
+        code += [(0x15, 0, 1, numbers[name]), (0x06, 0, 0, 0x00050000 | 38)]
+    code += [(0x06, 0, 0, 0x7fff0000)]
+    program = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *one) for one in code))
+    header = ctypes.create_string_buffer(struct.pack('HL', len(code), ctypes.addressof(program)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    assert libc.prctl(22, 2, header) == 0, ctypes.get_errno()
+";
+
+#[test]
+fn an_older_kernel_serves_and_one_that_forbids_a_table_of_descriptors_is_told() {
+    // The older way needs /proc, which the trees have not.
+    let interpreters = interpreters::all().iter();
+    for interpreter in interpreters.filter(|found| !found.is_in_a_tree()) {
+        let mut process = Program::start(interpreter);
+        process.run(FORBID);
+        process.run("forbid('close_range')\nimport os\nbefore = os.listdir('/proc/self/fd')");
+        let pystap = process.attach();
+        pystap.start(functions("*"));
+        process.run(
+            "
+assert os.listdir('/proc/self/fd') == before
+pid = os.fork()
+if pid == 0: os._exit(3)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+assert agent.status()['session']
+",
+        );
+        pystap.stop();
+        assert_eq!(process.end(), Some(0), "{}", interpreter.name());
+
+        let mut process = Program::start(interpreter);
+        process.run(FORBID);
+        let refused = process.run(
+            "
+forbid('close_range', 'unshare')
+try: agent.start(True)
+except RuntimeError as error: result = str(error)
+assert not agent.status()['running']
+",
+        );
+        assert!(
+            refused
+                .as_str()
+                .unwrap()
+                .contains("close_range(2) of Linux 5.9 or unshare(2)"),
+            "{refused}"
+        );
+        assert_eq!(process.end(), Some(0), "{}", interpreter.name());
+    }
 }

@@ -36,6 +36,7 @@ pub const KINDS: [&str; 3] = ["call", "return", "gc"];
 
 use crate::python::{self, FileId};
 use crate::script::Filters;
+use crate::script::filter::Glob;
 
 /// The provider of the agent's marks.
 pub const PROVIDER: &str = "pystap";
@@ -52,17 +53,19 @@ pub const COLLECTIONS: [&str; 2] = ["gc__start", "gc__done"];
 const LONGEST_VALUE: u32 = 509;
 
 /// Which values are captured.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capture {
     /// Arguments of calls.
     pub arguments: bool,
     /// What is returned.
     pub returns: bool,
+    /// Names whose values are left out: globs, matched without case.
+    pub hidden: Vec<Glob>,
 }
 
 impl Capture {
     /// Whether there is anything to capture.
-    pub fn any(self) -> bool {
+    pub fn any(&self) -> bool {
         self.arguments || self.returns
     }
 }
@@ -111,19 +114,21 @@ impl Wanted {
                 arguments: self.capture.arguments,
                 returns: self.capture.returns,
                 limit: LONGEST_VALUE,
+                hidden: texts(&self.capture.hidden),
             },
             announce_running: true,
             follow: near
                 .filter(|_| self.follow)
-                .map(|listener| listener.name.clone()),
+                .map(|listener| listener.follow.clone()),
         }
     }
 }
 
+fn texts(globs: &[Glob]) -> Vec<String> {
+    globs.iter().map(|glob| glob.as_str().to_owned()).collect()
+}
+
 fn filters(filters: &Filters) -> protocol::Filters {
-    let texts = |globs: &[crate::script::filter::Glob]| {
-        globs.iter().map(|glob| glob.as_str().to_owned()).collect()
-    };
     protocol::Filters {
         functions: texts(&filters.functions),
         files: texts(&filters.files),

@@ -30,6 +30,25 @@ except Exception:
     # pystap says which processes never joined; their own output stays as it is.
     pass
 
+
+
+def _remove_bytecode():
+    if sys.version_info >= (3, 4):
+        from importlib.util import cache_from_source
+
+        compiled = cache_from_source(os.path.abspath(__file__))
+    else:
+        compiled = os.path.splitext(os.path.abspath(__file__))[0] + ".pyc"
+    os.unlink(compiled)
+    os.rmdir(os.path.dirname(compiled))
+
+
+try:
+    _remove_bytecode()
+except Exception:
+    # There is none, or it is not ours to remove.
+    pass
+
 # As if we had never been here: our directory leaves the path, and whoever comes next on it is sitecustomize.
 _ours = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _ours]

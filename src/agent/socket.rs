@@ -5,8 +5,9 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use pystap_agent_protocol::{LARGEST_PACKET, SOCKET_PREFIX};
+use pystap_agent_protocol::{Follow, LARGEST_PACKET, SOCKET_PREFIX, THREAD_NAME};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
@@ -27,21 +28,31 @@ pub(super) fn of_process(pid: u32) -> io::Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let mut inodes = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let Ok(target) = fs::read_link(entry?.path()) else {
-            continue;
-        };
-        let inode = target.to_str().and_then(|target| {
-            let number = target.strip_prefix("socket:[")?.strip_suffix(']')?;
-            number.parse::<u64>().ok()
-        });
-        inodes.extend(inode);
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // The agent's descriptors are in a table that only a thread of its own has. Threads come and go.
+        let thread = thread?.path();
+        let name = fs::read(thread.join("comm")).unwrap_or_default();
+        if name.trim_ascii_end() == THREAD_NAME.to_bytes() {
+            inodes.extend(sockets(&thread.join("fd")));
+        }
     }
     Ok(candidates
         .into_iter()
         .filter(|(inode, _)| inodes.contains(inode))
         .map(|(_, name)| name.to_owned())
         .collect())
+}
+
+/// Inodes of the sockets in a table of descriptors.
+fn sockets(table: &Path) -> Vec<u64> {
+    let links = fs::read_dir(table).into_iter().flatten().flatten();
+    let targets = links.filter_map(|link| fs::read_link(link.path()).ok());
+    targets
+        .filter_map(|target| {
+            let number = target.to_str()?.strip_prefix("socket:[")?;
+            number.strip_suffix(']')?.parse().ok()
+        })
+        .collect()
 }
 
 /// Inode and name of a socket that an agent listens on, from a line of /proc/net/unix: the inode and the name, which begins
@@ -58,11 +69,15 @@ fn agents(line: &str) -> Option<(u64, &str)> {
     listens.then_some((inode, name))
 }
 
-/// A socket that agents can join, and its name.
-pub(super) fn listener(near: Option<u32>) -> io::Result<(OwnedFd, String)> {
-    let mut digits = [0; 8];
+/// A socket that agents can join, and how.
+pub(super) fn listener(near: Option<u32>) -> io::Result<(OwnedFd, Follow)> {
+    let mut digits = [0; 24];
     io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut digits)?;
-    let name = format!("{OURS}{:016x}", u64::from_ne_bytes(digits));
+    let hexadecimal =
+        |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let (name, secret) = digits.split_at(8);
+    let name = format!("{OURS}{}", hexadecimal(name));
+    let secret = hexadecimal(secret);
     let socket = in_network_of(near, || {
         let socket = open()?;
         bind(
@@ -72,7 +87,11 @@ pub(super) fn listener(near: Option<u32>) -> io::Result<(OwnedFd, String)> {
         listen(&socket, BACKLOG)?;
         Ok(socket)
     })?;
-    Ok((socket, name))
+    let follow = Follow {
+        socket: name,
+        secret,
+    };
+    Ok((socket, follow))
 }
 
 /// A connection to the agent of a process.
@@ -171,8 +190,8 @@ mod tests {
 
     #[test]
     fn a_listener_is_joined_by_its_name_and_knows_who_came() {
-        let (listening, name) = listener(None).expect("a socket");
-        let socket = connection(std::process::id(), &name).expect("it listens");
+        let (listening, follow) = listener(None).expect("a socket");
+        let socket = connection(std::process::id(), &follow.socket).expect("it listens");
         put(&socket, b"here").expect("sent");
         let accepted = rustix::net::accept(&listening).expect("somebody came");
         assert_eq!(get(&accepted).expect("read").expect("a packet"), b"here");

@@ -62,6 +62,14 @@ pub enum WayError {
         /// The interpreter, as the process sees it.
         python: PathBuf,
     },
+    /// The agent is there and nobody answers for it.
+    #[error(
+        "pystap's agent is loaded in it and does not wait (the child of a fork in C does once it has run Python code on its main thread; what an ended trace has left does not); give the process something to do, such as a request, and try again, or run `pystap agent install --python {python}` and restart it once, or start it as `pystap trace -- COMMAND`"
+    )]
+    Silent {
+        /// The interpreter, as the process sees it.
+        python: PathBuf,
+    },
     /// It would have one.
     #[error(
         "{reason}; run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or let gdb bring the agent in with --inject gdb"
@@ -178,6 +186,9 @@ impl Way {
         }
         match Remote::of(pid, interpreter) {
             Ok(_) => Ok(Way::Remote),
+            Err(RemoteError::TooOld) if loaded.is_some() => {
+                Err(WayError::Silent { python: python() })
+            }
             Err(RemoteError::TooOld) => Err(WayError::Closed {
                 version: version.map_or_else(|| "of this version".to_owned(), ToString::to_string),
                 python: python(),

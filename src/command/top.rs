@@ -65,6 +65,7 @@ pub(super) fn as_trace(
         kernel: None,
         exit_with_command: false,
         capture: Vec::new(),
+        capture_hide: Vec::new(),
     }
 }
 

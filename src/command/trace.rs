@@ -93,6 +93,12 @@ fn wishes(arguments: &cli::Trace) -> Result<AgentWishes, Failure> {
         capture: Capture {
             arguments: arguments.capture.contains(&cli::Captured::Args),
             returns: arguments.capture.contains(&cli::Captured::Return),
+            hidden: arguments
+                .capture_hide
+                .iter()
+                .filter(|glob| glob.as_str() != "none")
+                .cloned()
+                .collect(),
         },
     })
 }

@@ -12,8 +12,8 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use pystap_agent_protocol::{
-    FromAgent, Hello, Joined, LARGEST_PACKET, PROTOCOL, SOCKET_PREFIX, Start, Started, ToAgent,
-    Way, decode, encode,
+    Follow, FromAgent, Hello, Joined, LARGEST_PACKET, PROTOCOL, SOCKET_PREFIX, Start, Started,
+    ToAgent, Way, decode, encode,
 };
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -67,7 +67,7 @@ pub(crate) struct Control {
     /// A session that a fork's child has of its parent, until it is claimed.
     inherited: Option<(Start, Started)>,
     /// A socket to connect to, and the patience with whoever should answer.
-    join: Option<(String, i64)>,
+    join: Option<(Follow, i64)>,
     /// When the socket is closed if nobody has come.
     patience: i64,
     thread: Option<Native>,
@@ -151,7 +151,7 @@ pub(crate) fn is_native_thread() -> bool {
 }
 
 /// Begins to wait for pystap, unless that is done already. The caller holds the interpreter's lock.
-pub(crate) unsafe fn start(dormant: bool, follow: Option<String>) -> Result<(), Errno> {
+pub(crate) unsafe fn start(dormant: bool, follow: Option<Follow>) -> Result<(), Errno> {
     if dormant {
         DORMANT.store(true, Ordering::SeqCst);
     }
@@ -165,7 +165,7 @@ pub(crate) unsafe fn start(dormant: bool, follow: Option<String>) -> Result<(), 
     }
     DORMANT.store(dormant, Ordering::SeqCst);
     let waits = follow.is_some();
-    control.join = follow.map(|name| (name, UNANSWERED_LAUNCH));
+    control.join = follow.map(|follow| (follow, UNANSWERED_LAUNCH));
     open(control)?;
     JOINING.store(u32::from(waits), Ordering::SeqCst);
     begin(control)?;
@@ -239,8 +239,8 @@ unsafe fn close(control: &mut Control) {
 unsafe extern "C" fn body(_: *mut c_void) -> *mut c_void {
     thread::begin();
     let control = &mut *CONTROL.get();
-    if let Some((name, patience)) = control.join.take()
-        && join(control, &name, patience).is_err()
+    if let Some((follow, patience)) = control.join.take()
+        && join(control, &follow, patience).is_err()
     {
         give_up(control);
     }
@@ -504,7 +504,7 @@ unsafe fn start_session(control: &mut Control, number: i32, pid: i32, wanted: St
         ));
     }
     let started = match control.inherited.take() {
-        Some((ours, started)) if ours == wanted => Some(Ok(started)),
+        Some((ours, started)) if is_same(&ours, &wanted) => Some(Ok(started)),
         _ => gil::with(|| session::start(&wanted)),
     };
     let answer = match started {
@@ -521,6 +521,15 @@ unsafe fn start_session(control: &mut Control, number: i32, pid: i32, wanted: St
     JOINING.store(0, Ordering::SeqCst);
     wake(&JOINING);
     answer
+}
+
+/// Whether a session is what is on already. Where the children of this process join is nothing that was switched on.
+fn is_same(ours: &Start, wanted: &Start) -> bool {
+    let plain = |start: &Start| Start {
+        follow: None,
+        ..start.clone()
+    };
+    plain(ours) == plain(wanted)
 }
 
 unsafe fn stop_session(control: &mut Control) -> pystap_agent_protocol::Stopped {
@@ -571,11 +580,11 @@ unsafe fn give_up(control: &mut Control) {
 }
 
 /// Connects to whoever traced the process that this one comes from.
-unsafe fn join(control: &mut Control, name: &str, patience: i64) -> Result<(), Errno> {
+unsafe fn join(control: &mut Control, follow: &Follow, patience: i64) -> Result<(), Errno> {
     let socket = new_socket()?;
     connect(
         &socket,
-        &SocketAddrUnix::new_abstract_name(name.as_bytes())?,
+        &SocketAddrUnix::new_abstract_name(follow.socket.as_bytes())?,
     )?;
     let credentials = credentials(&socket)
         .filter(may_trace)
@@ -583,6 +592,7 @@ unsafe fn join(control: &mut Control, name: &str, patience: i64) -> Result<(), E
     let parent = getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
     let joined = FromAgent::Joined(Joined {
         parent,
+        secret: follow.secret.clone(),
         hello: hello(control),
     });
     if !tell(&socket, &joined) {

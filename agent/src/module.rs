@@ -8,7 +8,7 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::transmute;
 use core::ptr::{null, null_mut};
 
-use pystap_agent_protocol::PROTOCOL;
+use pystap_agent_protocol::{Follow, PROTOCOL};
 
 use crate::control::{self, CONTROL};
 use crate::gil::{self, Guarded};
@@ -189,7 +189,13 @@ unsafe extern "C" fn start(_: Ptr, positional: Ptr, named: Ptr) -> Ptr {
         if text.is_null() {
             return null_mut();
         }
-        Some(CStr::from_ptr(text).to_string_lossy().into_owned())
+        let follow = Follow::parse(&CStr::from_ptr(text).to_string_lossy());
+        if follow.is_none() {
+            let usage = c"follow is SOCKET:SECRET, as pystap puts it into PYSTAP_AGENT";
+            (api().PyErr_SetString)(exception(api().PyExc_ValueError), usage.as_ptr());
+            return null_mut();
+        }
+        follow
     };
     if let Err(problem) = begin(dormant != 0, follow) {
         let problem = CString::new(problem).unwrap_or_default();
@@ -200,7 +206,7 @@ unsafe extern "C" fn start(_: Ptr, positional: Ptr, named: Ptr) -> Ptr {
 }
 
 /// Opens the socket, starts the thread, and registers for forks and exit.
-unsafe fn begin(dormant: bool, follow: Option<String>) -> Result<(), String> {
+unsafe fn begin(dormant: bool, follow: Option<Follow>) -> Result<(), String> {
     if (api().PyInterpreterState_Get)() != (api().PyInterpreterState_Main)() {
         return Err(String::from(
             "pystap's agent was started in a subinterpreter, whose calls it does not see; start it in the main one",

@@ -184,7 +184,7 @@ functions! {
         PyGC_Enable: fn() -> c_int;
         _PyEval_SetProfile: fn(ThreadState, Option<TraceFunction>, Ptr) -> c_int;
     }
-    data { _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_RuntimeError, PyExc_TypeError, PyBytes_Type, PyCell_Type,
+    data { _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_RuntimeError, PyExc_TypeError, PyExc_ValueError, PyBytes_Type, PyCell_Type,
         PyCoro_Type, PyDict_Type, PyFloat_Type, PyFrozenSet_Type, PyList_Type, PyLong_Type, PySet_Type, PyTuple_Type, PyUnicode_Type }
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use pystap_agent_protocol::{FromAgent, Kind, ToAgent, encode};
+use pystap_agent_protocol::{Follow, FromAgent, Kind, ToAgent, encode};
 use rustix::net::{SendFlags, SocketAddrUnix, accept, bind, listen, send};
 use serde_json::json;
 
@@ -273,8 +273,8 @@ asyncio.run(serve())
     }
 }
 
-/// A socket that follows are sent to, and its name.
-fn listening() -> (OwnedFd, String) {
+/// A socket that follows are sent to, and how it is joined.
+fn listening() -> (OwnedFd, Follow) {
     use std::sync::atomic::{AtomicU32, Ordering};
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -286,7 +286,11 @@ fn listening() -> (OwnedFd, String) {
     )
     .unwrap();
     listen(&socket, 8).unwrap();
-    (socket, name)
+    let follow = Follow {
+        socket: name,
+        secret: format!("secret of {count}"),
+    };
+    (socket, follow)
 }
 
 const FORK: &str = "
@@ -351,11 +355,11 @@ def joining_fork():
     return pid, writing
 ",
         );
-        let (follows, name) = listening();
+        let (follows, follow) = listening();
         let pystap = process.attach();
         let mut start = functions("workload.py");
         start.filters.functions = vec!["leaf".into()];
-        start.follow = Some(name);
+        start.follow = Some(follow.clone());
         pystap.start(start.clone());
         let pid = process.run("child, writing = joining_fork(); result = child");
         let socket = accept(&follows).unwrap();
@@ -365,6 +369,7 @@ def joining_fork():
         };
         assert_eq!(json!(joined.hello.pid), pid);
         assert_eq!(joined.parent, pystap.hello.pid);
+        assert_eq!(joined.secret, follow.secret);
         let child = Pystap {
             socket,
             hello: joined.hello,
@@ -391,10 +396,10 @@ fn a_forks_child_that_nobody_answers_goes_silent() {
     for interpreter in interpreters::all() {
         let mut process = Program::start(interpreter);
         process.run(FORK);
-        let (_follows, name) = listening();
+        let (_follows, follow) = listening();
         let pystap = process.attach();
         let mut start = functions("workload.py");
-        start.follow = Some(name);
+        start.follow = Some(follow);
         pystap.start(start);
         let code = process.run(
             "
@@ -417,13 +422,17 @@ result = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 fn a_launched_program_waits_for_its_session_and_misses_nothing() {
     for interpreter in interpreters::all() {
         let mut process = Program::start(interpreter);
-        let (follows, name) = listening();
+        let (follows, follow) = listening();
         process.run("def leaf(): pass");
         process.send(&format!(
-            "agent.start(False, follow={name:?})\nfor _ in range(100): leaf()\nresult = agent.status()['entries']"
+            "agent.start(False, follow={:?})\nfor _ in range(100): leaf()\nresult = agent.status()['entries']",
+            follow.to_string()
         ));
         let socket = accept(&follows).unwrap();
-        assert!(matches!(hear(&socket), Some(FromAgent::Joined(_))));
+        match hear(&socket) {
+            Some(FromAgent::Joined(joined)) => assert_eq!(joined.secret, follow.secret),
+            other => panic!("no joined but {other:?}"),
+        }
         let mut start = functions("workload.py");
         start.filters.functions = vec!["leaf".into()];
         let packet = encode(&ToAgent::Start(start)).unwrap();
@@ -443,7 +452,7 @@ fn a_launched_program_that_nobody_waits_for_goes_on_at_once() {
             "
 import time
 begun = time.monotonic()
-agent.start(False, follow='pystap-test-nobody-is-here')
+agent.start(False, follow='pystap-test-nobody-is-here:secret')
 assert time.monotonic() - begun < 1.5
 assert not agent.status()['session']
 ",

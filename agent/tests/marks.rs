@@ -275,6 +275,7 @@ fn marks_tell_names_lines_flags_contexts_and_values() {
             arguments: true,
             returns: true,
             limit: 400,
+            ..Capture::default()
         };
         pystap.start(start);
         process.run("program()");

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pystap_agent_protocol::Follow;
+
 use super::control::{Account, Control, Joined, Listener, Outcome};
 use super::loaded::Loaded;
 use super::placement::Placement;
@@ -69,8 +71,8 @@ pub struct Agents {
     placements: Vec<Placement>,
     /// Libraries that were in processes before.
     loaded: Vec<Loaded>,
-    /// Names of our sockets, by network namespace.
-    listeners: HashMap<u64, String>,
+    /// How our sockets are joined, by network namespace.
+    listeners: HashMap<u64, Follow>,
     wanted: Wanted,
 }
 
@@ -130,25 +132,25 @@ impl Agents {
         self.placements.iter().position(|it| it.is_seen_by(pid))
     }
 
-    /// The name of our socket in the network namespace of a process.
-    fn listener(&mut self, pid: Option<u32>) -> Result<String, AgentError> {
+    /// How our socket in the network namespace of a process is joined.
+    fn listener(&mut self, pid: Option<u32>) -> Result<Follow, AgentError> {
         let failed = |reason| AgentError::System {
             what: "no socket for agents can be had",
             reason,
         };
         let process = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
         let network = socket::network_of(&process).map_err(failed)?;
-        if let Some(name) = self.listeners.get(&network) {
-            return Ok(name.clone());
+        if let Some(follow) = self.listeners.get(&network) {
+            return Ok(follow.clone());
         }
-        let (socket, name) = socket::listener(pid).map_err(failed)?;
+        let (socket, follow) = socket::listener(pid).map_err(failed)?;
         self.control.listen(Listener {
             socket,
-            name: name.clone(),
+            follow: follow.clone(),
             network,
         });
-        self.listeners.insert(network, name.clone());
-        Ok(name)
+        self.listeners.insert(network, follow.clone());
+        Ok(follow)
     }
 
     /// The libraries as images to be probed, with the paths by which targets know them.
@@ -282,7 +284,7 @@ impl Agents {
         let library = placement.library().to_owned();
         let script = SCRIPT
             .replace("@LIBRARY@", &literal(&library.to_string_lossy()))
-            .replace("@FOLLOW@", &literal(&follow))
+            .replace("@FOLLOW@", &literal(&follow.to_string()))
             .replace("@REPORT@", &literal(&seen.to_string_lossy()));
         let path = placement
             .write(&script_name(ours, pid), &script, None)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use pystap_agent_protocol::{
-    FromAgent, Hello, LARGEST_PACKET, PROTOCOL, Started, Stopped, ToAgent, decode, encode,
+    Follow, FromAgent, Hello, LARGEST_PACKET, PROTOCOL, Started, Stopped, ToAgent, decode, encode,
 };
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::net::{SocketFlags, accept_with};
@@ -28,7 +28,7 @@ const MOST_PACKETS: u32 = 16;
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) socket: OwnedFd,
-    pub(super) name: String,
+    pub(super) follow: Follow,
     pub(super) network: u64,
 }
 
@@ -333,7 +333,9 @@ impl Talk {
             std::mem::replace(&mut agent.stage, Stage::Greeting),
         ) {
             (FromAgent::Hello(hello), Stage::Greeting) => self.greeted(agent, hello),
-            (FromAgent::Joined(joined), Stage::Greeting) => self.greeted(agent, joined.hello),
+            (FromAgent::Joined(joined), Stage::Greeting) if self.invited(&joined.secret) => {
+                self.greeted(agent, joined.hello)
+            }
             (FromAgent::Started(started), Stage::Starting(hello)) => {
                 let joined = Joined {
                     hello,
@@ -369,6 +371,13 @@ impl Talk {
                 None
             }
         }
+    }
+
+    /// Whether a process that joins was told to.
+    fn invited(&self, secret: &str) -> bool {
+        self.listeners
+            .iter()
+            .any(|listener| listener.follow.secret == secret)
     }
 
     fn greeted(&mut self, mut agent: Agent, hello: Hello) -> Option<Agent> {

@@ -1,5 +1,5 @@
 //! The way in for a command that pystap launches: its environment. A `sitecustomize` of ours stands first on PYTHONPATH, and
-//! the variable `PYSTAP_AGENT` names the socket that the agent joins; both are inherited by what the command starts.
+//! the variable `PYSTAP_AGENT` names the socket that the agent joins and what it says there; both are inherited by what the command starts.
 //!
 //! CPython's options -E and -I leave the environment out, -S leaves out `sitecustomize`: then there is no such way.
 
@@ -7,11 +7,13 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use pystap_agent_protocol::Follow;
+
 /// Our `sitecustomize`.
 pub(super) const SITECUSTOMIZE: &str = include_str!("sitecustomize.py");
 
 /// The variables that a launched command is given: names and values.
-pub(super) fn variables(site: &Path, follow: &str) -> Vec<(OsString, OsString)> {
+pub(super) fn variables(site: &Path, follow: &Follow) -> Vec<(OsString, OsString)> {
     let mut path = site.as_os_str().to_owned();
     // An empty variable means no entry, as an absent one does; a separator too many would mean the working directory.
     if let Some(present) = std::env::var_os("PYTHONPATH").filter(|present| !present.is_empty()) {
@@ -20,7 +22,7 @@ pub(super) fn variables(site: &Path, follow: &str) -> Vec<(OsString, OsString)> 
     }
     vec![
         ("PYTHONPATH".into(), path),
-        ("PYSTAP_AGENT".into(), follow.into()),
+        ("PYSTAP_AGENT".into(), follow.to_string().into()),
     ]
 }
 

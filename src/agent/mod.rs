@@ -111,11 +111,12 @@ impl Wanted {
                 arguments: self.capture.arguments,
                 returns: self.capture.returns,
                 limit: LONGEST_VALUE,
+                hidden: Vec::new(),
             },
             announce_running: true,
             follow: near
                 .filter(|_| self.follow)
-                .map(|listener| listener.name.clone()),
+                .map(|listener| listener.follow.clone()),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
-use pystap_agent_protocol::{LARGEST_PACKET, SOCKET_PREFIX};
+use pystap_agent_protocol::{Follow, LARGEST_PACKET, SOCKET_PREFIX};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
@@ -58,11 +58,15 @@ fn agents(line: &str) -> Option<(u64, &str)> {
     listens.then_some((inode, name))
 }
 
-/// A socket that agents can join, and its name.
-pub(super) fn listener(near: Option<u32>) -> io::Result<(OwnedFd, String)> {
-    let mut digits = [0; 8];
+/// A socket that agents can join, and how.
+pub(super) fn listener(near: Option<u32>) -> io::Result<(OwnedFd, Follow)> {
+    let mut digits = [0; 24];
     io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut digits)?;
-    let name = format!("{OURS}{:016x}", u64::from_ne_bytes(digits));
+    let hexadecimal =
+        |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let (name, secret) = digits.split_at(8);
+    let name = format!("{OURS}{}", hexadecimal(name));
+    let secret = hexadecimal(secret);
     let socket = in_network_of(near, || {
         let socket = open()?;
         bind(
@@ -72,7 +76,11 @@ pub(super) fn listener(near: Option<u32>) -> io::Result<(OwnedFd, String)> {
         listen(&socket, BACKLOG)?;
         Ok(socket)
     })?;
-    Ok((socket, name))
+    let follow = Follow {
+        socket: name,
+        secret,
+    };
+    Ok((socket, follow))
 }
 
 /// A connection to the agent of a process.
@@ -171,8 +179,8 @@ mod tests {
 
     #[test]
     fn a_listener_is_joined_by_its_name_and_knows_who_came() {
-        let (listening, name) = listener(None).expect("a socket");
-        let socket = connection(std::process::id(), &name).expect("it listens");
+        let (listening, follow) = listener(None).expect("a socket");
+        let socket = connection(std::process::id(), &follow.socket).expect("it listens");
         put(&socket, b"here").expect("sent");
         let accepted = rustix::net::accept(&listening).expect("somebody came");
         assert_eq!(get(&accepted).expect("read").expect("a packet"), b"here");

@@ -6,11 +6,12 @@ extern crate alloc;
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages and of the marks' arguments. Both sides refuse another one.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What the name of an agent's socket begins with, in the abstract namespace, after the NUL: sixteen hexadecimal digits
 /// follow.
@@ -83,6 +84,9 @@ pub enum ToAgent {
 pub struct Joined {
     /// Process id of the parent, as `getppid` gives it.
     pub parent: u32,
+    /// The secret of the [`Follow`] that told it to join: for a fork's child the one in its parent's [`Start`], for a
+    /// launched process the one in its environment.
+    pub secret: String,
     /// Who it is; `pid` is the new process.
     #[serde(flatten)]
     pub hello: Hello,
@@ -115,9 +119,44 @@ pub struct Start {
     /// Whether frames that run already are announced; if not, their returns are kept back.
     #[serde(default)]
     pub announce_running: bool,
-    /// Name of a socket (abstract, without its NUL) that the children of forks connect to.
+    /// Where the children of forks join.
     #[serde(default)]
-    pub follow: Option<String>,
+    pub follow: Option<Follow>,
+}
+
+/// Where a process that follows from a traced one joins, and what it shows there. Equal for all children of one process,
+/// and known to them and that process only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Follow {
+    /// Name of a socket (abstract, without its NUL).
+    pub socket: String,
+    /// What the new process says in [`Joined`].
+    pub secret: String,
+}
+
+impl Follow {
+    /// It as one text, `SOCKET:SECRET`: the value of `PYSTAP_AGENT` and of `start(follow=…)`.
+    pub fn parse(text: &str) -> Option<Follow> {
+        let (socket, secret) = text.rsplit_once(':')?;
+        let is_whole = !socket.is_empty() && !secret.is_empty();
+        is_whole.then(|| Follow {
+            socket: socket.into(),
+            secret: secret.into(),
+        })
+    }
+}
+
+impl fmt::Display for Follow {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.socket, self.secret)
+    }
+}
+
+impl fmt::Debug for Follow {
+    /// Without the secret, which belongs into no log.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Follow({})", self.socket)
+    }
 }
 
 /// Which functions are wanted: those that every list which is not empty accepts, and no `not_` list has. The patterns are
@@ -140,7 +179,7 @@ pub struct Filters {
 }
 
 /// Which values are told. They can be secrets: nothing is, unless it is asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Capture {
     /// Arguments on entry.
@@ -149,6 +188,9 @@ pub struct Capture {
     pub returns: bool,
     /// Longest text of a value in bytes; 0 is the agent's own limit.
     pub limit: u32,
+    /// Names (pystap's globs, matched without case) whose values are left out: of parameters, of keys in dictionaries,
+    /// and of functions for what they return.
+    pub hidden: Vec<String>,
 }
 
 /// Events are on.

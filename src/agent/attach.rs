@@ -8,18 +8,20 @@ use std::time::{Duration, Instant};
 
 use pystap_agent_protocol::Follow;
 
-use super::control::{Account, Control, Joined, Listener, Outcome};
+use super::control::{Account, Control, Joined, Listener, Outcome, no_secret};
+use super::joining::{Invitations, Invited};
 use super::loaded::Loaded;
 use super::placement::Placement;
 use super::remote::Remote;
 use super::way::Way;
 use super::{
-    AgentError, COLLECTIONS, CONTEXT, PROVIDER, Wanted, embedded, environment, gdb, socket,
+    AgentError, COLLECTIONS, CONTEXT, PROVIDER, Wanted, embedded, environment, foreign, gdb, socket,
 };
 use crate::elf::Image;
 use crate::engine::Children;
 use crate::engine::uprobes::Probed;
 use crate::python::Interpreter;
+use crate::target::{Identity, Lineage};
 
 /// How long a process may take to run any Python code.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -71,8 +73,12 @@ pub struct Agents {
     placements: Vec<Placement>,
     /// Libraries that were in processes before.
     loaded: Vec<Loaded>,
-    /// How our sockets are joined, by network namespace.
-    listeners: HashMap<u64, Follow>,
+    /// Names of our sockets, by network namespace.
+    listeners: HashMap<u64, String>,
+    invitations: Arc<Invitations>,
+    lineage: Arc<Lineage>,
+    /// Processes that were asked and did not come.
+    given_up: u64,
     wanted: Wanted,
 }
 
@@ -87,8 +93,18 @@ impl Agents {
         processes: &[u32],
         launched: bool,
     ) -> Result<Agents, AgentError> {
+        let invitations = Arc::new(Invitations::default());
+        let lineage = Arc::new(Lineage::default());
+        let control = Control::new(
+            wanted.clone(),
+            Arc::clone(&invitations),
+            Arc::clone(&lineage),
+        )?;
         let mut agents = Agents {
-            control: Control::new(wanted.clone())?,
+            control,
+            invitations,
+            lineage,
+            given_up: 0,
             wanted,
             placements: Vec::new(),
             loaded: Vec::new(),
@@ -132,25 +148,37 @@ impl Agents {
         self.placements.iter().position(|it| it.is_seen_by(pid))
     }
 
-    /// How our socket in the network namespace of a process is joined.
-    fn listener(&mut self, pid: Option<u32>) -> Result<Follow, AgentError> {
+    /// Which processes are of the session: for whoever hears of them to tell, and what those are measured by who join.
+    pub fn lineage(&self) -> &Arc<Lineage> {
+        &self.lineage
+    }
+
+    /// The name of our socket in the network namespace of a process.
+    fn listener(&mut self, pid: Option<u32>) -> Result<String, AgentError> {
         let failed = |reason| AgentError::System {
             what: "no socket for agents can be had",
             reason,
         };
         let process = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
         let network = socket::network_of(&process).map_err(failed)?;
-        if let Some(follow) = self.listeners.get(&network) {
-            return Ok(follow.clone());
+        if let Some(name) = self.listeners.get(&network) {
+            return Ok(name.clone());
         }
-        let (socket, follow) = socket::listener(pid).map_err(failed)?;
+        let (socket, name) = socket::listener(pid).map_err(failed)?;
         self.control.listen(Listener {
             socket,
-            follow: follow.clone(),
+            name: name.clone(),
             network,
         });
-        self.listeners.insert(network, follow.clone());
-        Ok(follow)
+        self.listeners.insert(network, name.clone());
+        Ok(name)
+    }
+
+    /// Where a process joins, and what it says there.
+    fn invite(&mut self, pid: Option<u32>, invited: Invited) -> Result<Follow, AgentError> {
+        let socket = self.listener(pid)?;
+        let secret = self.invitations.issue(invited).map_err(no_secret)?;
+        Ok(Follow { socket, secret })
     }
 
     /// The libraries as images to be probed, with the paths by which targets know them.
@@ -189,7 +217,7 @@ impl Agents {
     /// # Errors
     /// [`AgentError`].
     pub fn environment(&mut self) -> Result<Vec<(OsString, OsString)>, AgentError> {
-        let follow = self.listener(None)?;
+        let follow = self.invite(None, Invited::Launched)?;
         let system = |reason| AgentError::System {
             what: "the directory for a launched command cannot be made",
             reason,
@@ -264,7 +292,8 @@ impl Agents {
     /// the path of the script, the name of the report.
     fn script(&mut self, pid: u32) -> Result<(usize, PathBuf, String), AgentError> {
         self.make_room(pid)?;
-        let follow = self.listener(Some(pid))?;
+        let process = Identity::of(pid).ok_or(AgentError::Silent { pid })?;
+        let follow = self.invite(Some(pid), Invited::Below(process))?;
         let at = self.placement_of(pid);
         let Some((at, placement)) = at.and_then(|at| Some((at, self.placements.get_mut(at)?)))
         else {
@@ -303,6 +332,9 @@ impl Agents {
                 return Some(outcome);
             }
             if let Some(outcome) = self.given_up() {
+                if !matches!(outcome.result, Err(AgentError::Silent { .. })) {
+                    self.given_up = self.given_up.saturating_add(1);
+                }
                 self.settle(outcome.pid);
                 return Some(outcome);
             }
@@ -329,7 +361,8 @@ impl Agents {
                 .report
                 .as_ref()
                 .and_then(|(at, name)| self.placements.get(*at)?.read(name))
-                .filter(|report| !report.is_empty());
+                .filter(|report| !report.is_empty())
+                .map(|report| foreign::text(&report));
             let error = match report {
                 Some(reason) => AgentError::Load {
                     pid,
@@ -350,9 +383,12 @@ impl Agents {
         })
     }
 
-    /// Switches all off. What they have told.
+    /// Switches all off. What they have told, and who was not traced. Nothing the second time.
     pub fn stop(&mut self) -> Account {
-        self.control.stop()
+        let mut account = self.control.stop().unwrap_or_default();
+        let failed = &mut account.untraced.failed;
+        *failed = failed.saturating_add(std::mem::take(&mut self.given_up));
+        account
     }
 }
 
@@ -400,11 +436,11 @@ pub fn remarks(pid: u32, joined: &Joined) -> Vec<String> {
         .started
         .warnings
         .iter()
-        .map(|warning| format!("process {pid}: {warning}"))
+        .map(|warning| format!("the agent in process {pid} says: \u{201c}{warning}\u{201d}"))
         .collect();
     if joined.started.chained_profiler {
         remarks.push(format!(
-            "process {pid} has a profiler, which goes on getting its events through the agent"
+            "the agent in process {pid} says that there is a profiler, which goes on getting its events through it"
         ));
     }
     remarks

@@ -9,8 +9,10 @@ mod attach;
 mod control;
 mod embedded;
 pub mod environment;
+mod foreign;
 mod gdb;
 pub mod install;
+mod joining;
 mod loaded;
 mod placement;
 mod remote;
@@ -26,6 +28,7 @@ pub use attach::{Agents, remarks};
 pub use control::{Account, Joined, Outcome};
 pub use embedded::image;
 pub use gdb::GdbError;
+pub use joining::Untraced;
 pub use loaded::{Loaded, waiting};
 pub use placement::{PlacementError, remove_stale};
 pub use remote::{Remote, RemoteError};
@@ -85,8 +88,9 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// What the agent of this process is told. Where the interpreter's own marks tell an event, the agent does not.
-    fn for_process(&self, pid: u32, listeners: &[control::Listener]) -> protocol::Start {
+    /// What the agent of this process is told, and where its children join. Where the interpreter's own marks tell an event,
+    /// the agent does not.
+    fn for_process(&self, pid: u32, follow: Option<protocol::Follow>) -> protocol::Start {
         let lacks = |own: &Option<HashSet<FileId>>| {
             own.as_ref().is_some_and(|own| {
                 own.is_empty() || !python::maps_one_of(pid, own).unwrap_or(false)
@@ -99,10 +103,6 @@ impl Wanted {
         if lacks(&self.collections) {
             events.push(protocol::Kind::Gc);
         }
-        let network = socket::network_of(&pid.to_string()).ok();
-        let near = listeners
-            .iter()
-            .find(|listener| Some(listener.network) == network);
         protocol::Start {
             events,
             filters: filters(&self.filters),
@@ -114,9 +114,7 @@ impl Wanted {
                 hidden: Vec::new(),
             },
             announce_running: true,
-            follow: near
-                .filter(|_| self.follow)
-                .map(|listener| listener.follow.clone()),
+            follow,
         }
     }
 }
@@ -186,6 +184,16 @@ pub enum AgentError {
         /// How long it was waited for.
         seconds: u64,
     },
+    /// Its agent came by itself and then said nothing more.
+    #[error(
+        "process {pid} is not traced: the agent in it did not begin within {seconds} s; look whether the process is stopped or busy in C code, and start it again"
+    )]
+    Unresponsive {
+        /// The process.
+        pid: u32,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// Loading failed in the target.
     #[error(
         "process {pid} could not load pystap's agent ({reason}), so its calls cannot be traced; {next}"
@@ -199,9 +207,7 @@ pub enum AgentError {
         next: &'static str,
     },
     /// The agent does not want to.
-    #[error(
-        "pystap's agent in process {pid} refused ({reason}), so its calls are not traced; {next}"
-    )]
+    #[error("process {pid} is not traced; the agent in it says: \u{201c}{reason}; {next}\u{201d}")]
     Refused {
         /// The process.
         pid: u32,

@@ -8,18 +8,21 @@ use std::time::{Duration, Instant};
 
 use pystap_agent_protocol::Follow;
 
-use super::control::{Account, Control, Joined, Listener, Outcome};
+use super::control::{Account, Control, Joined, Listener, Outcome, no_secret};
+use super::injection::Injection;
+use super::joining::{Invitations, Invited};
 use super::loaded::Loaded;
 use super::placement::Placement;
 use super::remote::Remote;
 use super::way::Way;
 use super::{
-    AgentError, COLLECTIONS, CONTEXT, PROVIDER, Wanted, embedded, environment, gdb, socket,
+    AgentError, COLLECTIONS, CONTEXT, PROVIDER, Wanted, embedded, environment, foreign, socket,
 };
 use crate::elf::Image;
 use crate::engine::Children;
 use crate::engine::uprobes::Probed;
 use crate::python::Interpreter;
+use crate::target::{Identity, Lineage};
 
 /// How long a process may take to run any Python code.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,18 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What the script for a process is called, by the process id of a pystap and its own.
-pub(super) fn script_name(ours: u32, pid: u32) -> String {
+fn script_name(ours: u32, pid: u32) -> String {
     format!("attach-{ours}-{pid}.py")
-}
-
-/// The process that a script of this name is for.
-pub(super) fn process_of_script(name: &str) -> Option<u32> {
-    let (ours, pid) = name
-        .strip_prefix("attach-")?
-        .strip_suffix(".py")?
-        .split_once('-')?;
-    ours.parse::<u32>().ok()?;
-    pid.parse().ok()
 }
 
 /// What is run in a process that is attached to.
@@ -51,6 +44,8 @@ struct Asked {
     /// Its placement and the report in it, where something is run there.
     report: Option<(usize, String)>,
     remote: Option<Remote>,
+    /// Where calls are put into it.
+    injection: Option<Injection>,
 }
 
 impl Drop for Asked {
@@ -62,6 +57,15 @@ impl Drop for Asked {
     }
 }
 
+/// How a process was attached to.
+#[derive(Debug, Default)]
+pub struct Attached {
+    /// How long it was stopped for it, where it was.
+    pub stopped: Option<Duration>,
+    /// What the user should know of it.
+    pub remark: Option<String>,
+}
+
 /// The agents of a session. Dropped, they are switched off and their files removed.
 #[derive(Debug)]
 pub struct Agents {
@@ -71,8 +75,12 @@ pub struct Agents {
     placements: Vec<Placement>,
     /// Libraries that were in processes before.
     loaded: Vec<Loaded>,
-    /// How our sockets are joined, by network namespace.
-    listeners: HashMap<u64, Follow>,
+    /// Names of our sockets, by network namespace.
+    listeners: HashMap<u64, String>,
+    invitations: Arc<Invitations>,
+    lineage: Arc<Lineage>,
+    /// Processes that were asked and did not come.
+    given_up: u64,
     wanted: Wanted,
 }
 
@@ -87,8 +95,18 @@ impl Agents {
         processes: &[u32],
         launched: bool,
     ) -> Result<Agents, AgentError> {
+        let invitations = Arc::new(Invitations::default());
+        let lineage = Arc::new(Lineage::default());
+        let control = Control::new(
+            wanted.clone(),
+            Arc::clone(&invitations),
+            Arc::clone(&lineage),
+        )?;
         let mut agents = Agents {
-            control: Control::new(wanted.clone())?,
+            control,
+            invitations,
+            lineage,
+            given_up: 0,
             wanted,
             placements: Vec::new(),
             loaded: Vec::new(),
@@ -132,25 +150,37 @@ impl Agents {
         self.placements.iter().position(|it| it.is_seen_by(pid))
     }
 
-    /// How our socket in the network namespace of a process is joined.
-    fn listener(&mut self, pid: Option<u32>) -> Result<Follow, AgentError> {
+    /// Which processes are of the session: for whoever hears of them to tell, and what those are measured by who join.
+    pub fn lineage(&self) -> &Arc<Lineage> {
+        &self.lineage
+    }
+
+    /// The name of our socket in the network namespace of a process.
+    fn listener(&mut self, pid: Option<u32>) -> Result<String, AgentError> {
         let failed = |reason| AgentError::System {
             what: "no socket for agents can be had",
             reason,
         };
         let process = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
         let network = socket::network_of(&process).map_err(failed)?;
-        if let Some(follow) = self.listeners.get(&network) {
-            return Ok(follow.clone());
+        if let Some(name) = self.listeners.get(&network) {
+            return Ok(name.clone());
         }
-        let (socket, follow) = socket::listener(pid).map_err(failed)?;
+        let (socket, name) = socket::listener(pid).map_err(failed)?;
         self.control.listen(Listener {
             socket,
-            follow: follow.clone(),
+            name: name.clone(),
             network,
         });
-        self.listeners.insert(network, follow.clone());
-        Ok(follow)
+        self.listeners.insert(network, name.clone());
+        Ok(name)
+    }
+
+    /// Where a process joins, and what it says there.
+    fn invite(&mut self, pid: Option<u32>, invited: Invited) -> Result<Follow, AgentError> {
+        let socket = self.listener(pid)?;
+        let secret = self.invitations.issue(invited).map_err(no_secret)?;
+        Ok(Follow { socket, secret })
     }
 
     /// The libraries as images to be probed, with the paths by which targets know them.
@@ -189,7 +219,7 @@ impl Agents {
     /// # Errors
     /// [`AgentError`].
     pub fn environment(&mut self) -> Result<Vec<(OsString, OsString)>, AgentError> {
-        let follow = self.listener(None)?;
+        let follow = self.invite(None, Invited::Launched)?;
         let system = |reason| AgentError::System {
             what: "the directory for a launched command cannot be made",
             reason,
@@ -210,14 +240,16 @@ impl Agents {
         pid: u32,
         interpreter: &Interpreter,
         way: &Way,
-    ) -> Result<(), AgentError> {
+    ) -> Result<Attached, AgentError> {
+        let mut attached = Attached::default();
         let mut asked = Asked {
             since: Instant::now(),
             report: None,
             remote: None,
+            injection: None,
         };
         match way {
-            Way::Environment => return Ok(()),
+            Way::Environment => return Ok(attached),
             Way::Dormant { socket } => {
                 let connection =
                     socket::connection(pid, socket).map_err(|reason| AgentError::System {
@@ -228,43 +260,38 @@ impl Agents {
             }
             Way::Remote => {
                 let refused = |reason| AgentError::Remote { pid, reason };
-                let remote = Remote::of(pid, interpreter).map_err(refused)?;
+                let mut remote = Remote::of(pid, interpreter).map_err(refused)?;
                 let (placement, script, report) = self.script(pid)?;
-                remote.ask(&script).map_err(refused)?;
+                let (stopped, other) = remote.ask(&script).map_err(refused)?;
+                attached.stopped = Some(stopped);
+                attached.remark = other.map(|other| {
+                    format!(
+                        "another debugger has asked threads of process {pid} to run {other}, which has not happened yet; those were left alone, and pystap's agent comes in by the others"
+                    )
+                });
                 asked.remote = Some(remote);
                 asked.report = Some((placement, report));
             }
-            Way::Gdb => {
+            Way::Ptrace => {
                 self.make_room(pid)?;
-                let refused = |reason| AgentError::Gdb { pid, reason };
                 let at = self.placement_of(pid);
-                let library = at
-                    .and_then(|at| self.placements.get(at))
-                    .map(|placement| placement.library().to_owned());
-                // What is loaded already is loaded again by the name that it had.
-                let library = match Loaded::of_process(pid) {
-                    Some(loaded) if !loaded.deleted => Some(loaded.path),
-                    _ => library,
-                };
-                let library = library.ok_or(AgentError::Silent { pid })?;
-                gdb::inject(pid, &library).map_err(refused)?;
-                let socket = socket::of_process(pid)
-                    .unwrap_or_default()
-                    .into_iter()
-                    .next();
-                let socket = socket.ok_or(AgentError::Silent { pid })?;
-                return self.attach(pid, interpreter, &Way::Dormant { socket });
+                let placement = at.and_then(|at| self.placements.get(at));
+                let library = placement.ok_or(AgentError::Silent { pid })?.library();
+                let refused = |reason| AgentError::Injection { pid, reason };
+                let injection = Injection::begin(pid, interpreter, library).map_err(refused)?;
+                asked.injection = Some(injection);
             }
         }
         self.asked.insert(pid, asked);
-        Ok(())
+        Ok(attached)
     }
 
-    /// Writes the script that a process is to run, and an empty report for it to write into. The number of the placement,
+    /// Writes the script that a process is to run, and makes a report for it to write into. The number of the placement,
     /// the path of the script, the name of the report.
     fn script(&mut self, pid: u32) -> Result<(usize, PathBuf, String), AgentError> {
         self.make_room(pid)?;
-        let follow = self.listener(Some(pid))?;
+        let process = Identity::of(pid).ok_or(AgentError::Silent { pid })?;
+        let follow = self.invite(Some(pid), Invited::Below(process))?;
         let at = self.placement_of(pid);
         let Some((at, placement)) = at.and_then(|at| Some((at, self.placements.get_mut(at)?)))
         else {
@@ -280,14 +307,14 @@ impl Agents {
             .map_err(system)?;
         let ours = std::process::id();
         let report = format!("report-{ours}-{pid}");
-        let seen = placement.write(&report, "", Some(user)).map_err(system)?;
+        let seen = placement.report(&report, user).map_err(system)?;
         let library = placement.library().to_owned();
         let script = SCRIPT
             .replace("@LIBRARY@", &literal(&library.to_string_lossy()))
             .replace("@FOLLOW@", &literal(&follow.to_string()))
             .replace("@REPORT@", &literal(&seen.to_string_lossy()));
         let path = placement
-            .write(&script_name(ours, pid), &script, None)
+            .script(pid, &script_name(ours, pid), &script)
             .map_err(system)?;
         Ok((at, path, report))
     }
@@ -302,7 +329,10 @@ impl Agents {
                 self.settle(outcome.pid);
                 return Some(outcome);
             }
-            if let Some(outcome) = self.given_up() {
+            if let Some(outcome) = self.injected().or_else(|| self.given_up()) {
+                if !matches!(outcome.result, Err(AgentError::Silent { .. })) {
+                    self.given_up = self.given_up.saturating_add(1);
+                }
                 self.settle(outcome.pid);
                 return Some(outcome);
             }
@@ -321,6 +351,36 @@ impl Agents {
         self.asked.remove(&pid);
     }
 
+    /// Speaks to the agents that were put in, which wait for that. A process where it failed.
+    fn injected(&mut self) -> Option<Outcome> {
+        for (pid, asked) in &mut self.asked {
+            let Some(result) = asked.injection.as_ref().and_then(Injection::result) else {
+                continue;
+            };
+            asked.injection = None;
+            asked.since = Instant::now();
+            let pid = *pid;
+            let error = match result {
+                Ok(socket) => match socket::connection(pid, &socket) {
+                    Ok(connection) => {
+                        self.control.start(pid, connection);
+                        continue;
+                    }
+                    Err(reason) => AgentError::System {
+                        what: "the agent that was put into the process does not answer",
+                        reason,
+                    },
+                },
+                Err(reason) => AgentError::Injection { pid, reason },
+            };
+            return Some(Outcome {
+                pid,
+                result: Err(error),
+            });
+        }
+        None
+    }
+
     /// A process that reported a failure, has ended, or was waited for long enough.
     fn given_up(&self) -> Option<Outcome> {
         self.asked.iter().find_map(|(pid, asked)| {
@@ -329,19 +389,26 @@ impl Agents {
                 .report
                 .as_ref()
                 .and_then(|(at, name)| self.placements.get(*at)?.read(name))
-                .filter(|report| !report.is_empty());
+                .filter(|report| !report.is_empty())
+                .map(|report| foreign::text(&report));
             let error = match report {
                 Some(reason) => AgentError::Load {
                     pid,
                     next: advice(&reason),
                     reason,
                 },
+                None if asked.injection.is_some() => return None,
                 None if !crate::target::runs(pid) => AgentError::Silent { pid },
-                None if asked.since.elapsed() >= PATIENCE => AgentError::NeverRan {
+                None if asked.since.elapsed() < PATIENCE => return None,
+                None if asked.remote.is_some() => AgentError::NeverRan {
                     pid,
                     seconds: PATIENCE.as_secs(),
                 },
-                None => return None,
+                // It was called, and is there.
+                None => AgentError::Unresponsive {
+                    pid,
+                    seconds: PATIENCE.as_secs(),
+                },
             };
             Some(Outcome {
                 pid,
@@ -350,9 +417,12 @@ impl Agents {
         })
     }
 
-    /// Switches all off. What they have told.
+    /// Switches all off. What they have told, and who was not traced. Nothing the second time.
     pub fn stop(&mut self) -> Account {
-        self.control.stop()
+        let mut account = self.control.stop().unwrap_or_default();
+        let failed = &mut account.untraced.failed;
+        *failed = failed.saturating_add(std::mem::take(&mut self.given_up));
+        account
     }
 }
 
@@ -400,33 +470,12 @@ pub fn remarks(pid: u32, joined: &Joined) -> Vec<String> {
         .started
         .warnings
         .iter()
-        .map(|warning| format!("process {pid}: {warning}"))
+        .map(|warning| format!("the agent in process {pid} says: \u{201c}{warning}\u{201d}"))
         .collect();
     if joined.started.chained_profiler {
         remarks.push(format!(
-            "process {pid} has a profiler, which goes on getting its events through the agent"
+            "the agent in process {pid} says that there is a profiler, which goes on getting its events through it"
         ));
     }
     remarks
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_process_that_a_script_is_for_is_in_its_name() {
-        assert_eq!(process_of_script(&script_name(12, 345)), Some(345));
-        for other in [
-            "attach.py",
-            "attach-1.py",
-            "attach-x-1.py",
-            "attach-1-x.py",
-            "attach-1-2",
-            "attach-1-2.py.77",
-            "report-1-2",
-        ] {
-            assert_eq!(process_of_script(other), None, "{other}");
-        }
-    }
 }

@@ -1,7 +1,11 @@
-//! The conversation with agents while a session runs: a thread that takes in those who join, starts them, and stops them all
-//! at the end. An agent that hears nothing more, because pystap was killed, switches itself off.
+//! The conversation with agents while a session runs: a thread that takes in those who may join ([`super::joining`]), starts
+//! them, and stops them all at the end. An agent that hears nothing more, because pystap was killed, switches itself off.
+//!
+//! Nobody at the other end can hold this thread up: no call here waits for one connection, each stage of a conversation has an
+//! end, and a turn of the loop does a bounded number of things for each of those who want something.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,23 +16,36 @@ use pystap_agent_protocol::{
     Follow, FromAgent, Hello, LARGEST_PACKET, PROTOCOL, Started, Stopped, ToAgent, decode, encode,
 };
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
-use super::loaded::is_loaded;
-use super::socket;
-use super::{AgentError, Wanted};
+use super::joining::{Admitted, Answer, Door, Invitations, Invited, Untraced};
+use super::{AgentError, Wanted, foreign, socket};
 use crate::engine::Children;
+use crate::target::{Identity, Lineage};
+use crate::threads;
 
-/// How long agents may take to give their account at the end.
+/// How long agents may take to give their account at the end, all together, and while none does.
 const FAREWELL: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_millis(400);
+/// How long those who came last are looked through at the end.
+const LAST_LOOK: Duration = Duration::from_millis(100);
+/// How long an agent may take for each stage before it traces. It may have to wait for the interpreter's lock.
+const STAGE: Duration = Duration::from_secs(10);
+/// Connections that are accepted from one socket before others have their turn.
+const ACCEPTS: usize = 64;
+/// How long nothing is accepted when there are no descriptors.
+const SHORTAGE: Duration = Duration::from_millis(100);
 /// Packets that one connection may send: an agent sends three.
 const MOST_PACKETS: u32 = 16;
+/// Outcomes that nobody has asked for yet.
+const MOST_OUTCOMES: usize = 4096;
 
 /// A socket that agents join, in one network namespace.
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) socket: OwnedFd,
-    pub(super) follow: Follow,
+    pub(super) name: String,
     pub(super) network: u64,
 }
 
@@ -52,7 +69,8 @@ pub struct Joined {
     pub by_itself: bool,
 }
 
-/// What all agents together say of a session.
+/// What all agents together say of a session. Sums of what processes say of themselves: each counts for no more than can
+/// have happened in its time, and none can make the sum wrong by more than that.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Account {
     /// Entries and returns that were told.
@@ -61,6 +79,10 @@ pub struct Account {
     pub dropped: u64,
     /// Agents that ended without an account: their processes had ended, mostly.
     pub silent: u64,
+    /// Processes of the session that came and were not traced.
+    pub untraced: Untraced,
+    /// Connections that were nobody's.
+    pub strangers: u64,
 }
 
 enum Order {
@@ -80,11 +102,15 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Begins.
+    /// Begins. Those who join are measured by these secrets and by this lineage.
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn new(wanted: Wanted) -> Result<Control, AgentError> {
+    pub(super) fn new(
+        wanted: Wanted,
+        invitations: Arc<Invitations>,
+        lineage: Arc<Lineage>,
+    ) -> Result<Control, AgentError> {
         let system = |reason: rustix::io::Errno| AgentError::System {
             what: "no event descriptor can be had",
             reason: reason.into(),
@@ -92,23 +118,29 @@ impl Control {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = Arc::new(eventfd(0, flags).map_err(system)?);
         let (orders, receiver) = unbounded();
-        let (sender, outcomes) = unbounded();
+        let (sender, outcomes) = bounded(MOST_OUTCOMES);
         let talk = Talk {
+            door: Door::new(invitations, lineage, wanted.follow),
             wanted,
             orders: receiver,
             wake: Arc::clone(&wake),
             outcomes: sender,
             listeners: Vec::new(),
+            short_until: None,
             children: None,
             agents: HashMap::new(),
             next: 0,
             account: Account::default(),
         };
+        let thread = threads::spawn(move || talk.run()).map_err(|reason| AgentError::System {
+            what: "nobody can speak with agents",
+            reason,
+        })?;
         Ok(Control {
             orders,
             wake,
             outcomes,
-            thread: Some(std::thread::spawn(move || talk.run())),
+            thread: Some(thread),
         })
     }
 
@@ -132,13 +164,14 @@ impl Control {
         &self.outcomes
     }
 
-    /// Switches all agents off and waits a moment for what they have to say.
-    pub(super) fn stop(&self) -> Account {
+    /// Switches all agents off and waits a moment for what they have to say. `None` when the thread does not answer, or has
+    /// done so before.
+    pub(super) fn stop(&self) -> Option<Account> {
         let (answer, answered) = bounded(1);
         self.tell(Order::Stop(answer));
         answered
             .recv_timeout(FAREWELL + Duration::from_secs(1))
-            .unwrap_or_default()
+            .ok()
     }
 
     fn tell(&self, order: Order) {
@@ -149,21 +182,31 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        self.stop();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let has_ended = |thread: &JoinHandle<()>| thread.is_finished();
+        if self.thread.as_ref().is_some_and(has_ended) || self.stop().is_some() {
+            let thread = self.thread.take();
+            let _ = thread.map(JoinHandle::join);
         }
+        // One that hangs in the kernel, at a process that cannot be looked at, is not waited for.
     }
 }
 
-/// One agent.
+/// One agent: a process that we called, or that has shown that it is of the session.
 struct Agent {
     pid: u32,
+    /// The process for good, once it has shown who it is.
+    process: Option<Identity>,
     socket: OwnedFd,
     /// Whether it connected to us.
     by_itself: bool,
     stage: Stage,
+    /// When the stage began.
+    since: Instant,
     packets: u32,
+    /// What its children are to know.
+    secret: Option<String>,
+    /// By what it joined.
+    invited: Option<Invited>,
 }
 
 enum Stage {
@@ -181,10 +224,20 @@ struct Talk {
     wake: Arc<OwnedFd>,
     outcomes: Sender<Outcome>,
     listeners: Vec<Listener>,
+    /// When to accept again, after descriptors had run out.
+    short_until: Option<Instant>,
+    door: Door,
     children: Option<Arc<dyn Children>>,
     agents: HashMap<u64, Agent>,
     next: u64,
     account: Account,
+}
+
+/// Whom something has come from.
+enum Ready {
+    Listener(usize),
+    Agent(u64),
+    Newcomer(u64),
 }
 
 impl Talk {
@@ -192,10 +245,12 @@ impl Talk {
         loop {
             match self.orders.try_recv() {
                 Ok(Order::Listen(listener)) => self.listeners.push(listener),
-                Ok(Order::Agent(pid, socket)) => self.add(pid, socket, false),
+                Ok(Order::Agent(pid, socket)) => self.add(pid, socket),
                 Ok(Order::Children(children)) => self.children = Some(children),
                 Ok(Order::Stop(answer)) => {
                     self.farewell();
+                    self.account.untraced = self.door.untraced;
+                    self.account.strangers = self.door.strangers;
                     let _ = answer.send(self.account);
                     return;
                 }
@@ -205,87 +260,223 @@ impl Talk {
         }
     }
 
-    /// Waits until something happens, and deals with it.
+    /// Waits until something happens, and deals with it: first with those who are known, then with those who wait at the door,
+    /// then with those who come.
     fn turn(&mut self, limit: Option<Duration>) {
-        let ids: Vec<u64> = self.agents.keys().copied().collect();
-        let limit = limit.map(|limit| Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: limit.subsec_nanos().into(),
-        });
+        let limit = [limit, self.next_deadline(), self.door.next_look()];
+        let limit = limit.into_iter().flatten().min().map(timespec);
         let mut files = vec![PollFd::new(&*self.wake, PollFlags::IN)];
-        files.extend(
-            self.listeners
-                .iter()
-                .map(|it| PollFd::new(&it.socket, PollFlags::IN)),
-        );
-        files.extend(
-            ids.iter()
-                .filter_map(|id| self.agents.get(id))
-                .map(|agent| PollFd::new(&agent.socket, PollFlags::IN)),
-        );
+        let mut whose = Vec::new();
+        for (id, agent) in &self.agents {
+            files.push(PollFd::new(&agent.socket, PollFlags::IN));
+            whose.push(Ready::Agent(*id));
+        }
+        for (id, socket, listens) in self.door.waiting() {
+            let events = if listens {
+                PollFlags::IN
+            } else {
+                PollFlags::empty()
+            };
+            files.push(PollFd::from_borrowed_fd(socket, events));
+            whose.push(Ready::Newcomer(id));
+        }
+        if self.short_until.is_none() {
+            for (at, listener) in self.listeners.iter().enumerate() {
+                files.push(PollFd::new(&listener.socket, PollFlags::IN));
+                whose.push(Ready::Listener(at));
+            }
+        }
         let _ = poll(&mut files, limit.as_ref());
-        let ready: Vec<bool> = files
+        let is_ready = |file: &PollFd<'_>| !file.revents().is_empty();
+        let ready: Vec<Ready> = files
             .iter()
-            .map(|file| !file.revents().is_empty())
+            .skip(1)
+            .zip(whose)
+            .filter_map(|(file, whose)| is_ready(file).then_some(whose))
             .collect();
         drop(files);
         let mut count = [0; 8];
         let _ = rustix::io::read(&*self.wake, &mut count);
-        let listeners = self.listeners.len();
-        let is_ready = |at: usize| ready.get(at).copied().unwrap_or(false);
-        for at in (0..listeners).filter(|at| is_ready(1 + at)) {
-            self.accept(at);
-        }
-        for (at, id) in ids.iter().enumerate() {
-            if is_ready(1 + listeners + at) {
-                self.hear(*id);
+        for ready in ready {
+            match ready {
+                Ready::Agent(id) => self.hear(id),
+                Ready::Newcomer(id) => {
+                    let answer = self.door.hear(id);
+                    self.answered(answer);
+                }
+                Ready::Listener(at) => {
+                    self.accept(at);
+                }
             }
         }
+        for answer in self.door.look() {
+            self.answered(Some(answer));
+        }
+        self.expire();
     }
 
-    fn accept(&mut self, listener: usize) {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        while let Some(listener) = self.listeners.get(listener)
-            && let Ok(socket) = accept_with(&listener.socket, flags)
+    fn next_deadline(&self) -> Option<Duration> {
+        let stages = self.agents.values().filter(|agent| agent.is_on_its_way());
+        let stages = stages.map(|agent| STAGE.saturating_sub(agent.since.elapsed()));
+        let shortage = self
+            .short_until
+            .map(|until| until.saturating_duration_since(Instant::now()));
+        stages.chain(shortage).min()
+    }
+
+    /// Lets those go who take too long.
+    fn expire(&mut self) {
+        if self
+            .short_until
+            .is_some_and(|until| until <= Instant::now())
         {
-            // Whoever is not there any more has nothing to say, and to a stranger nothing is said.
-            if let Ok((pid, user)) = socket::peer(&socket)
-                && may_join(pid, user)
-            {
-                self.add(pid, socket, true);
+            self.short_until = None;
+        }
+        let late = self
+            .agents
+            .iter()
+            .filter(|(_, agent)| agent.is_on_its_way() && agent.since.elapsed() >= STAGE)
+            .map(|(id, _)| *id);
+        let late: Vec<u64> = late.collect();
+        for id in late {
+            if let Some(agent) = self.agents.remove(&id) {
+                // Of a process that was asked, whoever asked says so.
+                if agent.by_itself {
+                    let error = AgentError::Unresponsive {
+                        pid: agent.pid,
+                        seconds: STAGE.as_secs(),
+                    };
+                    self.failed(agent, error);
+                }
             }
         }
     }
 
-    fn add(&mut self, pid: u32, socket: OwnedFd, by_itself: bool) {
-        let agent = Agent {
-            pid,
+    /// Accepts some of those who have connected. True when there may be more.
+    fn accept(&mut self, listener: usize) -> bool {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        for _ in 0..ACCEPTS {
+            let Some(listener) = self.listeners.get(listener) else {
+                return false;
+            };
+            match accept_with(&listener.socket, flags) {
+                Ok(socket) => {
+                    let answer = self.door.knock(socket);
+                    self.answered(answer);
+                }
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    // Who is known keeps what there is; those who wait outside are seen to when there is something again.
+                    self.door.clear_out();
+                    self.short_until = Some(Instant::now() + SHORTAGE);
+                    return false;
+                }
+                // That one has gone again.
+                Err(Errno::CONNABORTED | Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn answered(&mut self, answer: Option<Answer>) {
+        match answer {
+            Some(Answer::Admitted(admitted)) => self.admit(*admitted),
+            Some(Answer::Refused(pid, error)) => self.report(pid, Err(error)),
+            None => {}
+        }
+    }
+
+    fn admit(&mut self, admitted: Admitted) {
+        let Admitted {
+            process,
             socket,
-            by_itself,
-            stage: Stage::Greeting,
-            packets: 0,
-        };
+            hello,
+            invited,
+        } = admitted;
+        // A process has one agent: the one before has gone with the program that ran there before, or was none.
+        let before = self
+            .agents
+            .iter()
+            .find(|(_, agent)| agent.process == Some(process))
+            .map(|(id, _)| *id);
+        if let Some(agent) = before.and_then(|id| self.agents.remove(&id)) {
+            self.closed(agent);
+        }
+        let mut agent = Agent::new(process.pid, socket, true);
+        agent.invited = Some(invited);
+        if let Some(agent) = self.greeted(agent, process, hello) {
+            self.insert(agent);
+        }
+    }
+
+    fn insert(&mut self, agent: Agent) {
+        let id = self.next;
+        self.next += 1;
+        self.agents.insert(id, agent);
+        // The next words may be there already.
+        self.hear(id);
+    }
+
+    /// Takes an agent that we have called.
+    fn add(&mut self, pid: u32, socket: OwnedFd) {
+        let agent = Agent::new(pid, socket, false);
         // The name of an agent's socket is no secret: who answers must be the target, or root's or our own process.
         let refused = match socket::peer(&agent.socket) {
             Ok((peer, _)) if peer != pid => Some("another process answers in its place"),
             Ok(_) => None,
             Err(_) => Some("it cannot be told who answers"),
         };
-        if let Some(reason) = refused {
-            return self.tell(&agent, Err(AgentError::Stranger { pid, reason }));
+        match refused {
+            Some(reason) => self.failed(agent, AgentError::Stranger { pid, reason }),
+            None => self.insert(agent),
         }
-        let id = self.next;
-        self.next += 1;
-        self.agents.insert(id, agent);
-        // The first words may be there already.
-        self.hear(id);
     }
 
-    fn tell(&self, agent: &Agent, result: Result<Joined, AgentError>) {
-        let _ = self.outcomes.send(Outcome {
-            pid: agent.pid,
-            result,
-        });
+    fn report(&self, pid: u32, result: Result<Joined, AgentError>) {
+        // Nobody has asked for thousands of them: then these are not missed, and what is counted is counted elsewhere.
+        let _ = self.outcomes.try_send(Outcome { pid, result });
+    }
+
+    /// An agent that will not trace. Its connection ends here.
+    fn failed(&mut self, agent: Agent, error: AgentError) {
+        let counted = &mut self.door.untraced.failed;
+        *counted = counted.saturating_add(1);
+        self.report(agent.pid, Err(error));
+        self.left(agent);
+    }
+
+    /// A connection that has ended without a last word.
+    fn closed(&mut self, agent: Agent) {
+        if matches!(agent.stage, Stage::Tracing) {
+            self.account.silent = self.account.silent.saturating_add(1);
+            self.left(agent);
+        } else {
+            self.ended(agent);
+        }
+    }
+
+    /// A connection that has ended before its agent has begun.
+    fn ended(&mut self, agent: Agent) {
+        // A process that has ended by itself has nothing more to tell, unless it had come to be traced from its beginning.
+        let untraced = &mut self.door.untraced;
+        let was_traced = |invited: Invited| invited.was_traced_to_its_end(agent.pid);
+        let counted = match agent.by_itself {
+            true if !agent.invited.is_some_and(was_traced) => Some(&mut untraced.late),
+            false if crate::target::runs(agent.pid) => Some(&mut untraced.failed),
+            _ => None,
+        };
+        if let Some(counted) = counted {
+            *counted = counted.saturating_add(1);
+        }
+        self.report(agent.pid, Err(AgentError::Silent { pid: agent.pid }));
+        self.left(agent);
+    }
+
+    /// Children of its process may still be on their way.
+    fn left(&mut self, agent: Agent) {
+        if let Some(secret) = agent.secret {
+            self.door.invitations.withdraw(secret);
+        }
     }
 
     /// Takes what an agent has said.
@@ -300,13 +491,7 @@ impl Talk {
                     return;
                 }
                 Ok(Some(packet)) if !packet.is_empty() => packet,
-                Ok(_) | Err(_) => {
-                    match agent.stage {
-                        Stage::Tracing => self.account.silent += 1,
-                        _ => self.tell(&agent, Err(AgentError::Silent { pid: agent.pid })),
-                    }
-                    return;
-                }
+                Ok(_) | Err(_) => return self.closed(agent),
             };
             agent.packets += 1;
             let message = match decode::<FromAgent>(&packet) {
@@ -316,7 +501,7 @@ impl Talk {
                         pid: agent.pid,
                         found: version_of(&packet),
                     };
-                    return self.tell(&agent, Err(error));
+                    return self.failed(agent, error);
                 }
             };
             if let Some(agent) = self.message(agent, message) {
@@ -332,67 +517,79 @@ impl Talk {
             message,
             std::mem::replace(&mut agent.stage, Stage::Greeting),
         ) {
-            (FromAgent::Hello(hello), Stage::Greeting) => self.greeted(agent, hello),
-            (FromAgent::Joined(joined), Stage::Greeting) if self.invited(&joined.secret) => {
-                self.greeted(agent, joined.hello)
+            (FromAgent::Hello(hello), Stage::Greeting) => {
+                match socket::process(&agent.socket, pid) {
+                    Some(process) => self.greeted(agent, process, hello),
+                    None => {
+                        self.ended(agent);
+                        None
+                    }
+                }
             }
             (FromAgent::Started(started), Stage::Starting(hello)) => {
                 let joined = Joined {
                     hello,
-                    started,
+                    started: Started {
+                        warnings: foreign::texts(&started.warnings),
+                        ..started
+                    },
                     by_itself: agent.by_itself,
                 };
-                self.tell(&agent, Ok(joined));
+                self.report(pid, Ok(joined));
                 agent.stage = Stage::Tracing;
+                agent.since = Instant::now();
                 Some(agent)
             }
-            (FromAgent::Refused(refused), _) => {
+            (FromAgent::Refused(refused), Stage::Greeting | Stage::Starting(_)) => {
                 let error = AgentError::Refused {
                     pid,
-                    reason: refused.reason,
-                    next: refused.next_step,
+                    reason: foreign::text(&refused.reason),
+                    next: foreign::text(&refused.next_step),
                 };
-                self.tell(&agent, Err(error));
+                self.failed(agent, error);
                 None
             }
             (FromAgent::Stopped(stopped), Stage::Tracing) => {
-                self.count(stopped);
+                self.count(stopped, agent.since);
+                self.left(agent);
                 None
             }
             // Out of its turn: not ours.
             _ => {
-                self.tell(
-                    &agent,
-                    Err(AgentError::Stranger {
-                        pid,
-                        reason: "its answer makes no sense",
-                    }),
-                );
+                let error = AgentError::Stranger {
+                    pid,
+                    reason: "its answer makes no sense",
+                };
+                self.failed(agent, error);
                 None
             }
         }
     }
 
-    /// Whether a process that joins was told to.
-    fn invited(&self, secret: &str) -> bool {
-        self.listeners
-            .iter()
-            .any(|listener| listener.follow.secret == secret)
-    }
-
-    fn greeted(&mut self, mut agent: Agent, hello: Hello) -> Option<Agent> {
+    /// Starts an agent that has said who it is.
+    fn greeted(&mut self, mut agent: Agent, process: Identity, hello: Hello) -> Option<Agent> {
         let pid = agent.pid;
+        agent.process = Some(process);
         if hello.protocol != PROTOCOL {
             let error = AgentError::OtherVersion {
                 pid,
-                found: hello.version,
+                found: foreign::version(&hello.version),
             };
-            self.tell(&agent, Err(error));
+            self.failed(agent, error);
             return None;
         }
-        let start = self.wanted.for_process(pid, &self.listeners);
+        let follow = match self.follow(process) {
+            Ok(follow) => follow,
+            Err(error) => {
+                self.failed(agent, error);
+                return None;
+            }
+        };
+        agent.secret = follow.as_ref().map(|follow| follow.secret.clone());
+        let start = self.wanted.for_process(pid, follow);
         if start.events.is_empty() {
             // Its own marks do all of it.
+            self.left(agent);
             return None;
         }
         // It waits for us, so now is the time to make sure of it.
@@ -402,42 +599,111 @@ impl Talk {
         match sent(&agent.socket, &ToAgent::Start(start)) {
             Ok(()) => {
                 agent.stage = Stage::Starting(hello);
+                agent.since = Instant::now();
                 Some(agent)
             }
+            Err(AgentError::System { .. }) if socket::has_hung_up(&agent.socket) => {
+                self.ended(agent);
+                None
+            }
             Err(error) => {
-                self.tell(&agent, Err(error));
+                self.failed(agent, error);
                 None
             }
         }
     }
 
-    fn count(&mut self, stopped: Stopped) {
-        self.account.told += stopped.entries + stopped.returns;
-        self.account.dropped += stopped.dropped;
+    /// Where the children of a process join, and what they know; nothing where they are not traced.
+    fn follow(&self, process: Identity) -> Result<Option<Follow>, AgentError> {
+        let network = socket::network_of(&process.pid.to_string()).ok();
+        let near = self
+            .listeners
+            .iter()
+            .find(|listener| Some(listener.network) == network);
+        let Some(near) = near.filter(|_| self.wanted.follow) else {
+            return Ok(None);
+        };
+        let issued = self.door.invitations.issue(Invited::Below(process));
+        let secret = issued.map_err(no_secret)?;
+        Ok(Some(Follow {
+            socket: near.name.clone(),
+            secret,
+        }))
+    }
+
+    /// Adds what an agent says of itself, as far as it can be true: nothing happens more than once in a nanosecond.
+    fn count(&mut self, stopped: Stopped, since: Instant) {
+        let most = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let told = stopped.entries.saturating_add(stopped.returns).min(most);
+        let account = &mut self.account;
+        account.told = account.told.saturating_add(told);
+        account.dropped = account.dropped.saturating_add(stopped.dropped.min(most));
     }
 
     fn farewell(&mut self) {
+        // Those who came and gave up meanwhile are to be counted.
+        let end = Instant::now() + LAST_LOOK;
+        for listener in 0..self.listeners.len() {
+            while Instant::now() < end && self.accept(listener) {}
+        }
         // Nobody joins any more; a fork's child that tries is told so by the absence of the socket.
         self.listeners.clear();
+        self.door.close();
         self.agents.retain(|_, agent| {
             matches!(agent.stage, Stage::Tracing) && sent(&agent.socket, &ToAgent::Stop {}).is_ok()
         });
         let end = Instant::now() + FAREWELL;
+        let mut heard = Instant::now();
+        // Only those who trace are waited for, and not for long where none of them answers.
         while !self.agents.is_empty()
-            && let Some(left) = end.checked_duration_since(Instant::now())
+            && let Some(left) = end
+                .min(heard + QUIET)
+                .checked_duration_since(Instant::now())
         {
+            let before = self.agents.len();
             self.turn(Some(left));
+            if self.agents.len() < before {
+                heard = Instant::now();
+            }
         }
-        self.account.silent += self.agents.len() as u64;
+        let silent = self.agents.len() as u64;
+        self.account.silent = self.account.silent.saturating_add(silent);
         self.agents.clear();
     }
 }
 
-/// Whether a process that came by itself may be told what is traced: it runs the agent, and is of a user whose processes
-/// we may trace.
-fn may_join(pid: u32, user: u32) -> bool {
-    let ours = rustix::process::geteuid();
-    (ours.is_root() || user == ours.as_raw()) && is_loaded(pid)
+impl Agent {
+    fn new(pid: u32, socket: OwnedFd, by_itself: bool) -> Agent {
+        Agent {
+            pid,
+            process: None,
+            socket,
+            by_itself,
+            stage: Stage::Greeting,
+            since: Instant::now(),
+            packets: 0,
+            secret: None,
+            invited: None,
+        }
+    }
+
+    fn is_on_its_way(&self) -> bool {
+        !matches!(self.stage, Stage::Tracing)
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+pub(super) fn no_secret(reason: io::Error) -> AgentError {
+    AgentError::System {
+        what: "the kernel gives no random numbers",
+        reason,
+    }
 }
 
 fn sent(socket: &OwnedFd, message: &ToAgent) -> Result<(), AgentError> {
@@ -455,6 +721,10 @@ fn sent(socket: &OwnedFd, message: &ToAgent) -> Result<(), AgentError> {
 fn version_of(packet: &[u8]) -> String {
     serde_json::from_slice::<serde_json::Value>(packet)
         .ok()
-        .and_then(|value| Some(value.get("version")?.as_str()?.to_owned()))
+        .and_then(|value| Some(foreign::version(value.get("version")?.as_str()?)))
         .unwrap_or_else(|| "unknown".to_owned())
 }
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

@@ -56,11 +56,6 @@ impl Loaded {
     }
 }
 
-/// Whether a process runs an agent, by the names of what it has mapped.
-pub(super) fn is_loaded(pid: u32) -> bool {
-    files(pid).is_some_and(|mut files| files.next().is_some())
-}
-
 /// What a process has mapped that is called as the agent's library is.
 fn files(pid: u32) -> Option<impl Iterator<Item = (MemoryMap, String)>> {
     let maps = Process::new(i32::try_from(pid).ok()?).ok()?.maps().ok()?;

@@ -7,29 +7,43 @@
 
 mod attach;
 mod control;
+mod directory;
 mod embedded;
 pub mod environment;
-mod gdb;
+mod foreign;
+#[doc(hidden)]
+pub mod fuzzing;
+mod injection;
 pub mod install;
+mod joining;
 mod loaded;
+mod numbers;
 mod placement;
+mod registry;
 mod remote;
 mod socket;
+mod symbols;
+mod view;
+mod visit;
 mod way;
+mod window;
 
 use std::collections::HashSet;
 use std::io;
 
 use pystap_agent_protocol as protocol;
 
-pub use attach::{Agents, remarks};
+pub use attach::{Agents, Attached, remarks};
 pub use control::{Account, Joined, Outcome};
 pub use embedded::image;
-pub use gdb::GdbError;
+pub use injection::InjectionError;
+pub use joining::Untraced;
 pub use loaded::{Loaded, waiting};
-pub use placement::{PlacementError, remove_stale};
+pub use placement::{PlacementError, Stale, remove_stale};
 pub use remote::{Remote, RemoteError};
+pub use visit::{serve as visit, visit_through};
 pub use way::{NEWEST, OLDEST, Way, WayError, obstacle_of_build, offer, supported};
+pub use window::{WindowError, serve as serve_window};
 
 /// The kinds of events that the agent gives.
 pub const KINDS: [&str; 3] = ["call", "return", "gc"];
@@ -88,8 +102,9 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// What the agent of this process is told. Where the interpreter's own marks tell an event, the agent does not.
-    fn for_process(&self, pid: u32, listeners: &[control::Listener]) -> protocol::Start {
+    /// What the agent of this process is told, and where its children join. Where the interpreter's own marks tell an event,
+    /// the agent does not.
+    fn for_process(&self, pid: u32, follow: Option<protocol::Follow>) -> protocol::Start {
         let lacks = |own: &Option<HashSet<FileId>>| {
             own.as_ref().is_some_and(|own| {
                 own.is_empty() || !python::maps_one_of(pid, own).unwrap_or(false)
@@ -102,10 +117,6 @@ impl Wanted {
         if lacks(&self.collections) {
             events.push(protocol::Kind::Gc);
         }
-        let network = socket::network_of(&pid.to_string()).ok();
-        let near = listeners
-            .iter()
-            .find(|listener| Some(listener.network) == network);
         protocol::Start {
             events,
             filters: filters(&self.filters),
@@ -117,9 +128,7 @@ impl Wanted {
                 hidden: texts(&self.capture.hidden),
             },
             announce_running: true,
-            follow: near
-                .filter(|_| self.follow)
-                .map(|listener| listener.follow.clone()),
+            follow,
         }
     }
 }
@@ -170,21 +179,31 @@ pub enum AgentError {
         /// Why.
         reason: RemoteError,
     },
-    /// gdb did not do it.
+    /// No call could be put in, or it did not do what it should.
     #[error(
-        "gdb could not bring pystap's agent into process {pid}: {reason}; try again, or `pystap agent install` and restart the process"
+        "pystap's agent could not be put into process {pid}: {reason}; try again, or `pystap agent install` and restart the process"
     )]
-    Gdb {
+    Injection {
         /// The process.
         pid: u32,
         /// Why.
-        reason: GdbError,
+        reason: InjectionError,
     },
     /// It was asked and has run nothing.
     #[error(
         "process {pid} has run no Python code for {seconds} s (all its threads wait in system calls), so pystap's agent was not loaded and the request was withdrawn; give it something to do, such as a request, and try again"
     )]
     NeverRan {
+        /// The process.
+        pid: u32,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// Its agent is there, and said nothing more.
+    #[error(
+        "process {pid} is not traced: the agent in it did not begin within {seconds} s; look whether the process is stopped or busy in C code, and start it again"
+    )]
+    Unresponsive {
         /// The process.
         pid: u32,
         /// How long it was waited for.
@@ -204,7 +223,7 @@ pub enum AgentError {
     },
     /// The agent does not want to.
     #[error(
-        "pystap's agent in process {pid} refused ({reason}), so its calls are not traced; {next}"
+        "process {pid} is not traced; the agent in it says: \u{201c}{}; {}\u{201d}", numbers::ours(*pid, reason), numbers::ours(*pid, next)
     )]
     Refused {
         /// The process.

@@ -7,18 +7,24 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use pystap_agent_protocol::{Follow, LARGEST_PACKET, SOCKET_PREFIX, THREAD_NAME};
+use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
+use pystap_agent_protocol::{LARGEST_PACKET, SOCKET_PREFIX, THREAD_NAME};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
-    listen, recv, send, socket_with, sockopt,
+    listen, recv, send, socket_with,
 };
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::target::Identity;
 
 /// What the names of pystap's own sockets begin with.
 const OURS: &str = "pystap-session/";
-/// Connections that may wait to be accepted: a service may fork all its workers at once.
-const BACKLOG: i32 = 1024;
+/// Connections that may wait to be accepted, as far as `net.core.somaxconn` lets them: a service may fork all its workers at
+/// once, and a pystap that was stopped finds there who came meanwhile.
+const BACKLOG: i32 = 4096;
 
 /// Names of the sockets on which a process waits for pystap.
 pub(super) fn of_process(pid: u32) -> io::Result<Vec<String>> {
@@ -27,7 +33,8 @@ pub(super) fn of_process(pid: u32) -> io::Result<Vec<String>> {
     if candidates.is_empty() {
         return Ok(Vec::new());
     }
-    let mut inodes = Vec::new();
+    // Agents before this one had theirs where the program has its own, and have to be told apart, not overlooked.
+    let mut inodes = sockets(Path::new(&format!("/proc/{pid}/fd")));
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         // The agent's descriptors are in a table that only a thread of its own has. Threads come and go.
         let thread = thread?.path();
@@ -57,7 +64,7 @@ fn sockets(table: &Path) -> Vec<u64> {
 
 /// Inode and name of a socket that an agent listens on, from a line of /proc/net/unix: the inode and the name, which begins
 /// with `@`, come last.
-fn agents(line: &str) -> Option<(u64, &str)> {
+pub(super) fn agents(line: &str) -> Option<(u64, &str)> {
     let (rest, name) = line.split_once(" @")?;
     if !name.starts_with(SOCKET_PREFIX) {
         return None;
@@ -69,15 +76,9 @@ fn agents(line: &str) -> Option<(u64, &str)> {
     listens.then_some((inode, name))
 }
 
-/// A socket that agents can join, and how.
-pub(super) fn listener(near: Option<u32>) -> io::Result<(OwnedFd, Follow)> {
-    let mut digits = [0; 24];
-    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut digits)?;
-    let hexadecimal =
-        |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
-    let (name, secret) = digits.split_at(8);
-    let name = format!("{OURS}{}", hexadecimal(name));
-    let secret = hexadecimal(secret);
+/// A socket that agents can join, and its name.
+pub(super) fn listener(near: Option<u32>) -> io::Result<(OwnedFd, String)> {
+    let name = format!("{OURS}{}", random()?);
     let socket = in_network_of(near, || {
         let socket = open()?;
         bind(
@@ -87,11 +88,15 @@ pub(super) fn listener(near: Option<u32>) -> io::Result<(OwnedFd, Follow)> {
         listen(&socket, BACKLOG)?;
         Ok(socket)
     })?;
-    let follow = Follow {
-        socket: name,
-        secret,
-    };
-    Ok((socket, follow))
+    Ok((socket, name))
+}
+
+/// Sixteen random bytes of the kernel, as hexadecimal digits.
+pub(super) fn random() -> io::Result<String> {
+    let mut bytes = [0_u8; 16];
+    // So few come whole, or not at all.
+    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
 
 /// A connection to the agent of a process.
@@ -140,13 +145,43 @@ fn in_network_of(
     Ok(made?)
 }
 
-/// Process and user at the other end.
+/// Process and user at the other end: who connected, or, of an agent that we have called, who listens. 0 stands for a process
+/// outside of our pid namespace.
 pub(super) fn peer(socket: &OwnedFd) -> io::Result<(u32, u32)> {
-    let peer = sockopt::socket_peercred(socket)?;
-    Ok((
-        peer.pid.as_raw_nonzero().get().unsigned_abs(),
-        peer.uid.as_raw(),
-    ))
+    let peer = nix::sys::socket::getsockopt(socket, PeerCredentials)?;
+    Ok((u32::try_from(peer.pid()).unwrap_or(0), peer.uid()))
+}
+
+/// The process at the other end for good, if it lives; `pid` is what [`peer`] says of it.
+pub(super) fn process(socket: &OwnedFd, pid: u32) -> Option<Identity> {
+    // Before Linux 6.5 nothing is bound to who connected, and a process that ended may have left its id to another one. That
+    // would have to be a process of the session, and whoever holds the connection would have to know a secret that fits it.
+    let handle = match nix::sys::socket::getsockopt(socket, PeerPidfd) {
+        Ok(handle) => handle,
+        Err(nix::Error::ENOPROTOOPT) => {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+            pidfd_open(pid, PidfdFlags::empty()).ok()?
+        }
+        Err(_) => return None,
+    };
+    let identity = Identity::of(pid)?;
+    // It lived when that was read, so it was that.
+    let runs = !is_ready(&handle, PollFlags::IN);
+    runs.then_some(identity)
+}
+
+/// Whether nobody is at the other end any more.
+pub(super) fn has_hung_up(socket: &OwnedFd) -> bool {
+    is_ready(socket, PollFlags::empty())
+}
+
+fn is_ready(file: &OwnedFd, events: PollFlags) -> bool {
+    let mut files = [PollFd::new(file, events)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut files, Some(&at_once)).is_ok_and(|count| count > 0)
 }
 
 /// Sends one packet.
@@ -190,8 +225,8 @@ mod tests {
 
     #[test]
     fn a_listener_is_joined_by_its_name_and_knows_who_came() {
-        let (listening, follow) = listener(None).expect("a socket");
-        let socket = connection(std::process::id(), &follow.socket).expect("it listens");
+        let (listening, name) = listener(None).expect("a socket");
+        let socket = connection(std::process::id(), &name).expect("it listens");
         put(&socket, b"here").expect("sent");
         let accepted = rustix::net::accept(&listening).expect("somebody came");
         assert_eq!(get(&accepted).expect("read").expect("a packet"), b"here");
@@ -200,7 +235,46 @@ mod tests {
             (pid, uid),
             (std::process::id(), rustix::process::geteuid().as_raw())
         );
+        assert_eq!(process(&accepted, pid), Identity::of(pid));
+        assert!(!has_hung_up(&accepted));
         drop(socket);
+        assert!(has_hung_up(&accepted));
         assert_eq!(get(&accepted).expect("read").expect("the end"), b"");
+    }
+
+    #[test]
+    fn who_has_ended_is_nobody_even_while_its_connection_is_held() {
+        let (listening, name) = listener(None).expect("a socket");
+        // The child of the one that connects holds the connection, and waits for its input to end.
+        let program = format!(
+            "import os, socket, sys\n\
+             s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
+             s.connect('\\0{name}')\n\
+             if os.fork() == 0: sys.stdin.read()\n"
+        );
+        let mut child = std::process::Command::new("/usr/bin/python3")
+            .args(["-c", &program])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let input = child.stdin.take();
+        assert!(child.wait().expect("it ends").success());
+        // Anybody on this machine can connect; this one has.
+        let accepted = loop {
+            let accepted = rustix::net::accept(&listening).expect("somebody came");
+            if peer(&accepted).expect("known").0 == child.id() {
+                break accepted;
+            }
+        };
+        assert!(!has_hung_up(&accepted));
+        assert_eq!(process(&accepted, child.id()), None);
+        drop(input);
+    }
+
+    #[test]
+    fn what_is_random_is_as_long_as_it_should_be_and_never_the_same() {
+        let (one, other) = (random().expect("random"), random().expect("random"));
+        assert_eq!((one.len(), other.len()), (32, 32));
+        assert_ne!(one, other);
     }
 }

@@ -2,21 +2,25 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::fmt::Display;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Failure;
 use super::session::Stops;
-use crate::agent::{AgentError, Agents, Way, environment, remarks};
+use crate::agent::{AgentError, Agents, Untraced, Way, environment, remarks};
 use crate::console::Console;
 use crate::engine::Running;
 use crate::export::flow::Printable;
 use crate::plan::TracePlan;
-use crate::target::Process;
+use crate::target::{Identity, Launched, Lineage, Process};
 
 /// How long the answers of agents are waited for at a time.
 const TURN: Duration = Duration::from_millis(50);
 /// How often children are looked at.
 const CHILDREN: Duration = Duration::from_secs(1);
+/// Warnings about processes that are shown; the others are counted.
+const MOST_WARNINGS: u64 = 50;
 
 /// The agents, with what of the plan they need.
 pub(super) struct SessionAgents {
@@ -29,6 +33,10 @@ pub(super) struct SessionAgents {
     /// Children of the launched command that were looked at, and when that was done last.
     seen: HashSet<u32>,
     looked: Instant,
+    /// Those among them that the environment did not reach.
+    unreached: u64,
+    warnings: u64,
+    untraced: Untraced,
     ended: bool,
 }
 
@@ -54,6 +62,9 @@ impl SessionAgents {
             joined: HashSet::new(),
             seen: HashSet::new(),
             looked: Instant::now(),
+            unreached: 0,
+            warnings: 0,
+            untraced: Untraced::default(),
             ended: false,
         }))
     }
@@ -61,6 +72,30 @@ impl SessionAgents {
     /// Has the library's file stay where a process runs it, so that SystemTap finds it there again.
     pub(super) fn keep_where_mapped(&mut self) {
         self.agents.keep_where_mapped();
+    }
+
+    /// Takes note of the processes that the session begins with. Whoever hears of more of them is to tell what this returns.
+    pub(super) fn begin_with(&self, plan: &TracePlan, launched: Option<&Launched>) -> Arc<Lineage> {
+        let lineage = self.agents.lineage();
+        for process in &plan.targets.processes {
+            lineage.root(Identity {
+                pid: process.pid,
+                start_time: process.start_time,
+            });
+        }
+        if let Some(launched) = launched {
+            let root = Identity {
+                pid: launched.pid(),
+                start_time: launched.start_time(),
+            };
+            // Where its interpreters have marks of their own, nobody has to ask for anything.
+            if self.launched {
+                lineage.launched(root);
+            } else {
+                lineage.root(root);
+            }
+        }
+        Arc::clone(lineage)
     }
 
     /// Has the engine, if it wants that, told of every process whose agent comes by itself.
@@ -103,6 +138,7 @@ impl SessionAgents {
                 "calls of process {pid} come from pystap's agent, {way}"
             ));
             if let Err(error) = self.agents.attach(*pid, interpreter, way) {
+                self.untraced.failed += 1;
                 failures.push(error);
             }
         }
@@ -122,7 +158,7 @@ impl SessionAgents {
                     begun += 1;
                     self.joined.insert(outcome.pid);
                     for remark in remarks(outcome.pid, &joined) {
-                        console.warning(remark);
+                        self.warn(console, remark);
                     }
                 }
                 Err(error) => failures.push(error),
@@ -157,7 +193,12 @@ impl SessionAgents {
         let Some(interpreter) = process.interpreters.first() else {
             return;
         };
+        self.agents.lineage().root(Identity {
+            pid,
+            start_time: process.start_time,
+        });
         if !self.agents.reaches(pid) {
+            self.untraced.failed += 1;
             console.warning(format_args!(
                 "process {pid} is not traced: it sees other files than those of this session (a container), where pystap's agent is not; end this session and begin another one"
             ));
@@ -168,6 +209,7 @@ impl SessionAgents {
             Err(reason) => Err(AgentError::Way { pid, reason }),
         };
         if let Err(error) = attached {
+            self.untraced.failed += 1;
             console.warning(error);
         }
     }
@@ -179,15 +221,25 @@ impl SessionAgents {
                 Ok(joined) => {
                     self.joined.insert(outcome.pid);
                     for remark in remarks(outcome.pid, &joined) {
-                        console.warning(remark);
+                        self.warn(console, remark);
                     }
                 }
                 // A process may end before it has said much.
                 Err(AgentError::Silent { pid }) => {
                     console.detail(format_args!("process {pid} ended before its agent began"));
                 }
-                Err(error) => console.warning(error),
+                Err(error) => self.warn(console, error),
             }
+        }
+    }
+
+    /// Warns of a process; a program of thousands of them, or one that means ill, is not to fill a terminal.
+    fn warn(&mut self, console: &Console, warning: impl Display) {
+        self.warnings += 1;
+        if self.warnings <= MOST_WARNINGS {
+            console.warning(warning);
+        } else {
+            console.detail(warning);
         }
     }
 
@@ -205,6 +257,7 @@ impl SessionAgents {
         for (pid, words) in children {
             let command: Vec<OsString> = words.iter().map(OsString::from).collect();
             if let Some(option) = environment::obstacle_of_command(&command) {
+                self.unreached += 1;
                 console.warning(format_args!(
                     "process {pid} is not traced: it was started with {option} ({}), which leaves out the environment that brings pystap's agent in; start it without {option}, or trace it by itself with -p",
                     Printable(&words.join(" "))
@@ -220,15 +273,44 @@ impl SessionAgents {
         }
         self.look(console);
         let account = self.agents.stop();
+        self.look(console);
         console.detail(format_args!(
-            "the agents told {} entries and returns and could not tell {}; {} ended without an account",
-            account.told, account.dropped, account.silent
+            "the agents told {} entries and returns and could not tell {}; {} ended without an account; {} connections of strangers were turned away",
+            account.told, account.dropped, account.silent, account.strangers
         ));
+        let own = self.untraced.failed;
+        self.untraced = account.untraced;
+        self.untraced.failed = self.untraced.failed.saturating_add(own);
+        if self.warnings > MOST_WARNINGS {
+            console.warning(format_args!(
+                "{} more warnings about processes were left out; --verbose shows them",
+                self.warnings - MOST_WARNINGS
+            ));
+        }
         if self.launched && self.joined.is_empty() {
             console.warning(
                 "no Python of the command loaded pystap's agent, so none of its calls were seen; it may have been started with -I, -E or -S, without its environment (sudo, env -i), or be none of CPython 3.9 to 3.15",
             );
         }
         account.dropped
+    }
+
+    /// Processes of the session that ran untraced, which is said. Whole only when the engine has ended, too.
+    pub(super) fn untraced(&self, console: &Console) -> Untraced {
+        let mut untraced = self.untraced;
+        // Those of whose beginning the kernel told; where the engine has no such records, those that lived for a while.
+        match self.agents.lineage().never_joined() {
+            Some(absent) => untraced.absent = absent.max(self.unreached),
+            None => {
+                untraced.absent = self.unreached.max(1);
+                console.warning(
+                    "the command started more processes than can be told apart, so those that ran untraced are more than is said here; trace a smaller part of it",
+                );
+            }
+        }
+        if untraced.total() > 0 {
+            console.warning(format_args!("{untraced}"));
+        }
+        untraced
     }
 }

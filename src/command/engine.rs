@@ -368,6 +368,7 @@ impl Ready {
                     follow: start.follow,
                     filters: plan.filters.clone(),
                     buffer: start.buffer,
+                    lineage: start.lineage,
                 };
                 Box::new(UprobesRunning::start(
                     tracefs,

@@ -199,6 +199,10 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         self_ns: functions.total_self_ns(),
         gc_ns: collections.total_pause_ns(),
         lost: replayed.lost,
+        untraced: replayed
+            .summary
+            .as_ref()
+            .map_or(0, |summary| summary.untraced_processes),
         unpaired: replayed.pairing.unpaired().total(),
         without_row: 0,
     };

@@ -502,6 +502,13 @@ impl Run<'_> {
     }
 
     fn finish(mut self, started: Instant, clean: bool) -> Outcome {
+        if self.live {
+            // The engine may have ended by itself.
+            self.stop_agents();
+        }
+        let console = self.session.console;
+        let agents = self.session.agents.as_ref().filter(|_| self.live);
+        let untraced = agents.map_or(0, |agents| agents.untraced(console).total());
         let mut lost = Vec::new();
         self.losses.report_rest(now(), &mut lost);
         if self.live && self.output_error.is_none() {
@@ -524,6 +531,7 @@ impl Run<'_> {
             ts: now(),
             delivered: self.delivered,
             unordered: self.unordered,
+            untraced_processes: untraced,
             unpaired: self.session.pairing.unpaired().total(),
             wall_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
             ended: stop.word().to_owned(),

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::Failure;
 use super::agents::SessionAgents;
@@ -291,6 +292,7 @@ fn start(arguments: &cli::Trace, plan: &TracePlan, targets: Vec<u32>) -> Start {
             .map(|image| image.path.clone())
             .chain(plan.libraries().map(|(path, _)| path.clone()))
             .collect(),
+        lineage: Arc::default(),
     }
 }
 
@@ -351,11 +353,15 @@ fn trace(
         targets.push(launched.pid());
         watch.add(launched.pid(), launched.start_time())?;
     }
+    let mut start = start(arguments, plan, targets);
+    if let Some(agents) = &agents {
+        start.lineage = agents.begin_with(plan, launched.as_ref());
+    }
     let mut opening = session_line(plan, ready.name(), notes);
     let sink = make_sink(output, plan.habits());
     let starting = console.spinner("arming the probes");
     let measures = ready.measures();
-    let running = ready.start(plan, start(arguments, plan, targets))?;
+    let running = ready.start(plan, start)?;
     if let Some(agents) = &agents {
         agents.tell(running.as_ref());
     }
@@ -523,6 +529,11 @@ fn conclude(arguments: &cli::Trace, outcome: &Outcome, console: &Console) -> u8 
     }
     if summary.uncounted {
         account.push("an unknown number possibly lost".to_owned());
+    }
+    match summary.untraced_processes {
+        0 => {}
+        1 => account.push("one process untraced".to_owned()),
+        count => account.push(format!("{count} processes untraced")),
     }
     let account = if account.is_empty() {
         "nothing lost".to_owned()

@@ -254,6 +254,10 @@ pub fn summary(summary: &Summary, out: &mut Vec<u8>) {
     if summary.uncounted {
         out.extend_from_slice(b",\"uncounted\":true");
     }
+    if summary.untraced_processes > 0 {
+        key("untraced_processes", out);
+        number(summary.untraced_processes, out);
+    }
     member("ended", &summary.ended, out);
     if let Some(status) = summary.command_status {
         key("command_status", out);
@@ -653,6 +657,7 @@ struct Flat {
     unparsed: Option<u64>,
     uncounted: Option<bool>,
     unordered: Option<u64>,
+    untraced_processes: Option<u64>,
     unpaired: Option<u64>,
     wall_ns: Option<u64>,
     ended: Option<String>,
@@ -762,6 +767,7 @@ impl Flat {
             unparsed: self.need(self.unparsed, "unparsed")?,
             uncounted: self.uncounted.unwrap_or(false),
             unordered: self.unordered.unwrap_or(0),
+            untraced_processes: self.untraced_processes.unwrap_or(0),
             unpaired: self.need(self.unpaired, "unpaired")?,
             wall_ns: self.need(self.wall_ns, "wall_ns")?,
             ended: self.need(ended, "ended")?,

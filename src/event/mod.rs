@@ -312,6 +312,8 @@ pub struct Summary {
     pub uncounted: bool,
     /// Events written after a later one, because they came too late to be put in their order.
     pub unordered: u64,
+    /// Processes of the session that ran without being traced, as far as is known.
+    pub untraced_processes: u64,
     /// Returns without a call and calls without a return, as far as pairing saw.
     pub unpaired: u64,
     /// Wall time of the session in nanoseconds.

@@ -14,6 +14,7 @@ use crate::service::{Seen, Service, ServiceError, Why};
 mod command;
 mod error;
 mod launched;
+mod lineage;
 mod namespace;
 mod shim;
 mod table;
@@ -22,6 +23,7 @@ mod watch;
 pub use command::{Expected, interpreters_of_command, interpreters_of_path};
 pub use error::TargetError;
 pub use launched::{Conditions, Launched, Status};
+pub use lineage::{Identity, Lineage};
 pub use namespace::MountNamespace;
 pub use watch::Watch;
 

@@ -49,6 +49,14 @@ impl Entry {
     }
 }
 
+/// Parent and time of start of a process; `None` when there is none. Asks for nothing that a process can hold back, as it can
+/// its arguments by holding a lock on its memory.
+pub(super) fn birth(pid: u32) -> Option<(u32, u64)> {
+    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
+    let stat = process.stat().ok()?;
+    Some((u32::try_from(stat.ppid).ok()?, stat.starttime))
+}
+
 /// The variables that name an application; none when we may not look.
 fn environment(pid: u32) -> Vec<(String, String)> {
     let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();

@@ -72,6 +72,8 @@ pub struct Account {
     pub gc_ns: u64,
     /// Events lost, as far as counted.
     pub lost: u64,
+    /// Processes that ran untraced, where the session is over and that is known.
+    pub untraced: u64,
     /// Calls and returns that found no partner.
     pub unpaired: u64,
     /// Calls that are in no row, because the kernel's table had no room for their functions.
@@ -212,9 +214,11 @@ pub fn line(row: &Function, account: &Account, processes: bool) -> String {
 /// What is said above or below a table: shares and losses.
 pub fn account_line(account: &Account) -> String {
     let share = account.gc_ns as f64 * 100.0 / account.wall_ns.max(1) as f64;
-    let lost = match account.lost {
-        0 => "nothing lost".to_owned(),
-        lost => format!("{lost} events lost"),
+    let lost = match (account.lost, account.untraced) {
+        (0, 0) => "nothing lost".to_owned(),
+        (lost, 0) => format!("{lost} events lost"),
+        (0, untraced) => format!("{untraced} processes untraced"),
+        (lost, untraced) => format!("{lost} events lost, {untraced} processes untraced"),
     };
     let without_row = match account.without_row {
         0 => String::new(),
@@ -255,6 +259,7 @@ pub fn account_json(account: &Account) -> Value {
         "self_ns": account.self_ns,
         "gc_ns": account.gc_ns,
         "lost": account.lost,
+        "untraced_processes": account.untraced,
         "unpaired": account.unpaired,
         "calls_without_row": account.without_row,
     })
@@ -312,6 +317,21 @@ mod tests {
         assert_eq!(left("APP"), 2);
         assert_eq!(left("app low"), 1);
         assert_eq!(left("low quick"), 0);
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_lost_only_where_everything_was_seen() {
+        let said = |lost, untraced| {
+            account_line(&Account {
+                lost,
+                untraced,
+                ..Account::default()
+            })
+        };
+        assert!(said(0, 0).contains("; nothing lost, "));
+        assert!(said(3, 0).contains("; 3 events lost, "));
+        assert!(said(0, 4).contains("; 4 processes untraced, "));
+        assert!(said(3, 4).contains("; 3 events lost, 4 processes untraced, "));
     }
 
     #[test]

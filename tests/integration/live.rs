@@ -11,6 +11,7 @@ mod both;
 mod debian13;
 mod entering;
 mod installed;
+mod joining;
 mod killed;
 mod refusals;
 mod stap;

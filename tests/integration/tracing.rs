@@ -151,6 +151,11 @@ impl Tracing {
         });
     }
 
+    /// The process id of pystap.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal to pystap.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");

@@ -24,7 +24,8 @@ use crate::analysis::totals::{Row, Rows};
 use crate::engine::order::Order;
 use crate::engine::uprobes::LineSemaphores;
 use crate::engine::{Message, Outlet, Running, Wish};
-use crate::event::LossStage;
+use crate::event::{LossStage, ProcessChange, What};
+use crate::target::Lineage;
 
 /// Bytes read from the pipe at once.
 const CHUNK: usize = 128 * 1024;
@@ -63,6 +64,8 @@ pub struct Start {
     /// inode, and on some file systems (9p, some of FUSE) a file that nobody holds gets a new inode when it is next
     /// opened, so that a program started later would go unnoticed.
     pub images: Vec<PathBuf>,
+    /// Told of the children of targets.
+    pub lineage: Arc<Lineage>,
 }
 
 /// Where a process can be seen to be traced: the semaphore of a mark in its memory.
@@ -498,7 +501,19 @@ impl Reader {
         let mut events = Vec::with_capacity(decoded.len());
         for item in decoded.drain(..) {
             match item {
-                Decoded::Event(event) => events.push(event),
+                Decoded::Event(event) => {
+                    if let What::Process { change, parent, .. } = &event.what {
+                        match change {
+                            ProcessChange::Fork => self
+                                .start
+                                .lineage
+                                .descended(parent.unwrap_or_default(), event.pid),
+                            ProcessChange::Exec => self.start.lineage.execed(event.pid),
+                            ProcessChange::Exit => self.start.lineage.ended(event.pid),
+                        }
+                    }
+                    events.push(event);
+                }
                 Decoded::Ready { .. } => {
                     self.live = true;
                     self.arm();

@@ -29,6 +29,7 @@ use super::perf::{self, Counter, Inherit};
 use super::processes::Change;
 use super::{UprobesError, paranoid};
 use crate::engine::Children;
+use crate::target::Lineage;
 
 /// How processes are armed in this session.
 #[derive(Debug)]
@@ -84,13 +85,16 @@ pub(super) struct Descendants {
     /// Number of the tracepoint.
     tracepoint: u64,
     counters: Mutex<HashMap<u32, Vec<OwnedFd>>>,
+    /// Told of everything that the kernel tells.
+    lineage: Arc<Lineage>,
 }
 
 impl Descendants {
-    pub(super) fn new(tracepoint: u64) -> Descendants {
+    pub(super) fn new(tracepoint: u64, lineage: Arc<Lineage>) -> Descendants {
         Descendants {
             tracepoint,
             counters: Mutex::default(),
+            lineage,
         }
     }
 
@@ -103,13 +107,19 @@ impl Descendants {
     pub(super) fn take(&self, pid: u32, change: &Change) {
         match change {
             Change::Forked { parent } => {
+                self.lineage.forked(*parent, pid);
                 let is_ours = self.counters().contains_key(parent);
                 if is_ours {
                     self.keep(pid);
                 }
             }
-            Change::Exited { .. } => self.ended(pid),
-            _ => {}
+            Change::Exited { .. } => {
+                self.lineage.ended(pid);
+                self.ended(pid);
+            }
+            Change::Execed { .. } => self.lineage.execed(pid),
+            Change::Mapped { python: true, .. } => self.lineage.python(pid),
+            Change::Mapped { .. } | Change::Named { .. } => {}
         }
     }
 

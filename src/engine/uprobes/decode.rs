@@ -5,7 +5,10 @@
 //! each field saying where and how long.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::num::NonZeroU64;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -17,6 +20,7 @@ use super::processes::{Change, Life};
 use super::tracefs::Defined;
 use crate::engine::flags;
 use crate::event::{Event, Frame, Place, Text, What};
+use crate::python::name::{is_interpreter_command, may_be_library};
 
 /// Names remembered; all are forgotten when there are more, so that a program that makes names cannot fill our memory.
 const MAX_NAMES: usize = 1 << 18;
@@ -500,12 +504,25 @@ fn change(kind: u32, record: &[u8], body: &[u8]) -> Option<Option<(u32, Change)>
                 Change::Execed { name }
             })
         }
-        // Process, thread, address, length, offset, device, inode.
+        // Process, thread, address, length, offset, device, inode; then generation, protection, flags and the path.
         _ => Some(Change::Mapped {
             inode: u64_at(body, 40)?,
+            python: is_python(body.get(64..).unwrap_or_default()),
         }),
     };
     Some(change.map(|change| (pid, change)))
+}
+
+/// Whether a path, which ends with a NUL, is called as an interpreter of Python or its library is.
+fn is_python(path: &[u8]) -> bool {
+    let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    // Most files are something else, and there are many.
+    if !name.windows(6).any(|word| word == b"python") {
+        return false;
+    }
+    let name = Path::new(OsStr::from_bytes(name));
+    is_interpreter_command(name) || may_be_library(name)
 }
 
 /// The bytes of a string without its end, and whether the end was there.

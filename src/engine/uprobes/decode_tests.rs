@@ -412,9 +412,13 @@ fn a_place_that_only_holds_a_semaphore_is_no_event() {
 #[test]
 fn the_life_of_processes_is_told_and_that_of_threads_is_not() {
     let exec = u16::try_from(bindings::PERF_RECORD_MISC_COMM_EXEC).expect("a flag");
-    let mut mapped = vec![0; 8 * 3 + 8];
-    mapped.extend(77_u64.to_ne_bytes());
-    mapped.extend([0; 24]);
+    let mapped = |path: &[u8]| {
+        let mut mapped = vec![0; 8 * 3 + 8];
+        mapped.extend(77_u64.to_ne_bytes());
+        mapped.extend([0; 16]);
+        mapped.extend(path);
+        mapped
+    };
     let bytes = [
         about_a_task(bindings::PERF_RECORD_FORK, 0, &[20, 10, 20, 10], &[0; 8], 1),
         about_a_task(bindings::PERF_RECORD_FORK, 0, &[10, 10, 21, 10], &[0; 8], 2),
@@ -427,7 +431,27 @@ fn the_life_of_processes_is_told_and_that_of_threads_is_not() {
         ),
         about_a_task(bindings::PERF_RECORD_COMM, 0, &[20, 20], b"worker\0\0", 4),
         about_a_task(bindings::PERF_RECORD_COMM, 0, &[20, 22], b"thread\0\0", 5),
-        about_a_task(bindings::PERF_RECORD_MMAP2, 0, &[20, 20], &mapped, 6),
+        about_a_task(
+            bindings::PERF_RECORD_MMAP2,
+            0,
+            &[20, 20],
+            &mapped(b"/usr/bin/python3.13\0\0\0\0\0"),
+            6,
+        ),
+        about_a_task(
+            bindings::PERF_RECORD_MMAP2,
+            0,
+            &[20, 20],
+            &mapped(b"/usr/lib/python3.13/_x.so\0\0\0\0\0\0\0"),
+            6,
+        ),
+        about_a_task(
+            bindings::PERF_RECORD_MMAP2,
+            0,
+            &[20, 20],
+            &mapped(b"/opt/libpython3.12.so.1.0\0\0\0\0\0\0\0"),
+            6,
+        ),
         about_a_task(bindings::PERF_RECORD_EXIT, 0, &[20, 10, 22, 10], &[0; 8], 7),
         about_a_task(bindings::PERF_RECORD_EXIT, 0, &[20, 10, 20, 10], &[0; 8], 8),
     ]
@@ -440,6 +464,7 @@ fn the_life_of_processes_is_told_and_that_of_threads_is_not() {
         .map(|life| (life.ts - 1000, life.change))
         .collect();
     let name = |name: &str| name.to_owned();
+    let mapped_as = |python| Change::Mapped { inode: 77, python };
     assert_eq!(
         told,
         [
@@ -456,7 +481,9 @@ fn the_life_of_processes_is_told_and_that_of_threads_is_not() {
                     name: name("worker")
                 }
             ),
-            (6, Change::Mapped { inode: 77 }),
+            (6, mapped_as(true)),
+            (6, mapped_as(false)),
+            (6, mapped_as(true)),
             (8, Change::Exited { parent: 10 }),
         ]
     );

@@ -27,7 +27,11 @@ pub(super) enum Change {
     /// It was given another name.
     Named { name: String },
     /// It mapped code of a file.
-    Mapped { inode: u64 },
+    Mapped {
+        inode: u64,
+        /// Whether the file is called as interpreters of Python are.
+        python: bool,
+    },
     /// It ended.
     Exited { parent: u32 },
 }
@@ -141,7 +145,7 @@ impl Processes {
                 self.known.get_mut(&pid)?.name = name;
                 return None;
             }
-            Change::Mapped { inode } => {
+            Change::Mapped { inode, .. } => {
                 let process = self.known.get_mut(&pid)?;
                 if !self.images.contains(&inode) {
                     return None;
@@ -213,7 +217,14 @@ mod tests {
     const TARGET: u32 = 10_000_001;
     const CHILD: u32 = 10_000_002;
     const GRANDCHILD: u32 = 10_000_003;
-    const MAPPED: Change = Change::Mapped { inode: IMAGE };
+    const MAPPED: Change = Change::Mapped {
+        inode: IMAGE,
+        python: true,
+    };
+    const OTHER: Change = Change::Mapped {
+        inode: 1,
+        python: false,
+    };
 
     fn processes(follow: bool, probed: bool) -> Processes {
         let mut processes = Processes::new(HashSet::from([IMAGE]), follow);
@@ -243,7 +254,7 @@ mod tests {
             &[
                 (CHILD, forked),
                 (CHILD, execed()),
-                (CHILD, Change::Mapped { inode: 1 }),
+                (CHILD, OTHER),
                 (CHILD, MAPPED),
             ],
         );

@@ -25,6 +25,7 @@ use crate::engine::order::Order;
 use crate::engine::{Children, Message, Outlet, Running};
 use crate::event::LossStage;
 use crate::script::Filters;
+use crate::target::Lineage;
 
 /// How long records may lie in a ring that is not a quarter full.
 const ROUND: Timespec = Timespec {
@@ -49,6 +50,8 @@ pub struct Start {
     pub filters: Filters,
     /// Megabytes of a ring; as much as is sensible otherwise.
     pub buffer: Option<u32>,
+    /// Told of the children of targets, as far as they are targets.
+    pub lineage: Arc<Lineage>,
 }
 
 /// A running session. Dropped, it takes everything away.
@@ -149,7 +152,9 @@ impl UprobesRunning {
         let (sender, messages) = unbounded();
         let (orders, commands) = unbounded();
         let (ended_sender, ended) = bounded(1);
-        let descendants = start.follow.then(|| Arc::new(Descendants::new(defined.id)));
+        let descendants = start
+            .follow
+            .then(|| Arc::new(Descendants::new(defined.id, Arc::clone(&start.lineage))));
         let births = match &descendants {
             Some(descendants) => Births::watch(&processors, Arc::clone(descendants)),
             None => Ok(None),
@@ -323,7 +328,9 @@ impl Collector {
             self.decoder.decode(buffer, self.offset, &mut events);
         }
         self.order.take(events);
-        let lives = self.decoder.lives();
+        let mut lives = self.decoder.lives();
+        // Each ring has its own order, and a child's may be another one than its parent's.
+        lives.sort_by_key(|life| life.ts);
         self.keep(&lives);
         self.lives.extend(lives);
         let Account {

@@ -71,6 +71,9 @@ fn a_child_that_leaves_out_the_environment_is_named_with_the_option() {
             .iter()
             .filter(|line| line.contains("is not traced"));
         assert_eq!(named.count(), 1, "{:#?}", traced.said);
+        assert_eq!(traced.summary.untraced_processes, 1, "{:#?}", traced.said);
+        let conclusion = traced.said.last().expect("a last line");
+        assert!(conclusion.contains("one process untraced"), "{conclusion}");
     });
 }
 

@@ -1,0 +1,453 @@
+//! Who may join a session. The names of sockets are no secret (they stand in /proc/net/unix), and neither is what a library
+//! is called, so neither counts for anything. A connection is taken in when both of these hold:
+//!
+//! - it *knows a secret* that was issued to this session: the one in the environment of the launched command, for processes
+//!   below that; or the one that was told to an agent when it was started, for the children of its process;
+//! - it *is a process of the session* by what the kernel says ([`Lineage`]): the peer of the socket, alive, with the same time
+//!   of start, and a descendant of whoever the secret was issued to.
+//!
+//! Processes of the same user can read each other's environment and memory, and so the secrets. They gain nothing by it:
+//! the kernel still says that they are not of the session; and what they could learn here (filters) or spoil, they can read
+//! in, and do to, the traced program itself. What they can do is to be counted as a process that could not be traced.
+//!
+//! Whoever shows neither is given nothing: no word, little time, and little room.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pystap_agent_protocol::{FromAgent, Hello, PROTOCOL, decode};
+
+use super::{AgentError, foreign, socket};
+use crate::target::{Identity, Lineage};
+
+/// How long a connection may stay without saying a word: an agent speaks as soon as it is connected.
+const GREETING: Duration = Duration::from_millis(500);
+/// How long the record of a fork may take from the kernel to here.
+const PROOF: Duration = Duration::from_millis(400);
+/// How often it is looked for.
+const AGAIN: Duration = Duration::from_millis(10);
+/// Connections that may wait at the door, in all and for one user. The oldest gives way to the next.
+const MOST_WAITING: usize = 512;
+const MOST_OF_A_USER: usize = 128;
+/// Bytes of the longest greeting.
+const LONGEST_GREETING: usize = 4096;
+/// How long the secret of a process is good after its agent has gone: for children that are on their way.
+const AFTERWARDS: Duration = Duration::from_secs(10);
+/// Secrets of processes whose agents have gone.
+const MOST_WITHDRAWN: usize = 1 << 16;
+
+/// Who was told a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Invited {
+    /// The launched command, and what it becomes and starts.
+    Launched,
+    /// This process, and its children.
+    Below(Identity),
+}
+
+/// The secrets that a session has issued. They are found by a keyed hash, so that how long a guess takes to be refused says
+/// nothing of how good it was.
+#[derive(Debug, Default)]
+pub(super) struct Invitations(Mutex<Issued>);
+
+#[derive(Default)]
+struct Issued {
+    secrets: HashMap<String, Invited>,
+    /// Which go, and when.
+    withdrawn: VecDeque<(Instant, String)>,
+}
+
+impl fmt::Debug for Issued {
+    /// Without the secrets, which belong into no log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Issued({})", self.secrets.len())
+    }
+}
+
+impl Invitations {
+    /// A new secret: 32 hexadecimal digits.
+    ///
+    /// # Errors
+    /// When the kernel has no random numbers.
+    pub(super) fn issue(&self, invited: Invited) -> io::Result<String> {
+        let secret = socket::random()?;
+        self.issued().secrets.insert(secret.clone(), invited);
+        Ok(secret)
+    }
+
+    /// Whom a secret was issued to; `None` when it is none of ours.
+    fn holder(&self, secret: &str) -> Option<Invited> {
+        self.issued().secrets.get(secret).copied()
+    }
+
+    /// Makes a secret invalid in a while.
+    pub(super) fn withdraw(&self, secret: String) {
+        let mut issued = self.issued();
+        let now = Instant::now();
+        issued.withdrawn.push_back((now + AFTERWARDS, secret));
+        while let Some((until, _)) = issued.withdrawn.front()
+            && (*until <= now || issued.withdrawn.len() > MOST_WITHDRAWN)
+        {
+            if let Some((_, secret)) = issued.withdrawn.pop_front() {
+                issued.secrets.remove(&secret);
+            }
+        }
+    }
+
+    fn issued(&self) -> MutexGuard<'_, Issued> {
+        // Whole between two calls, so a panic elsewhere does not spoil it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Processes of a session that ran untraced, by the reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Untraced {
+    /// They asked, and had given up or ended before they were answered.
+    pub late: u64,
+    /// They knew a secret, and the kernel did not confirm in time that they are of the session.
+    pub unconfirmed: u64,
+    /// There was no room for them.
+    pub crowded: u64,
+    /// Their agents refused, or did not start.
+    pub failed: u64,
+    /// Pythons of the launched command that never asked.
+    pub absent: u64,
+}
+
+impl Untraced {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        [
+            self.late,
+            self.unconfirmed,
+            self.crowded,
+            self.failed,
+            self.absent,
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
+    }
+}
+
+impl fmt::Display for Untraced {
+    /// How many and why, as a clause without its end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.total() {
+            1 => f.write_str("one process ran untraced: ")?,
+            total => write!(f, "{total} processes ran untraced: ")?,
+        }
+        let reasons = [
+            (
+                self.late,
+                "gave up or ended before pystap answered (it was stopped, or the host is busy)",
+            ),
+            (
+                self.unconfirmed,
+                "could not be confirmed by the kernel's records as a process of this session",
+            ),
+            (
+                self.crowded,
+                "found no room (descriptors, or too many at once)",
+            ),
+            (self.failed, "could not start the agent"),
+            (
+                self.absent,
+                "never asked (started with -I, -E or -S or without its environment, in another network namespace, no CPython 3.9 to 3.15, or ended before running any code)",
+            ),
+        ];
+        let mut first = true;
+        for (count, reason) in reasons.into_iter().filter(|(count, _)| *count > 0) {
+            if !std::mem::replace(&mut first, false) {
+                f.write_str("; ")?;
+            }
+            write!(f, "{count} {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A connection at the door.
+#[derive(Debug)]
+struct Newcomer {
+    pid: u32,
+    user: u32,
+    socket: OwnedFd,
+    since: Instant,
+    /// What it has said, if that is worth a proof.
+    claim: Option<(Invited, Hello)>,
+}
+
+/// A process that was taken in.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) process: Identity,
+    pub(super) socket: OwnedFd,
+    pub(super) hello: Hello,
+}
+
+/// What came of a connection.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// It is of the session.
+    Admitted(Box<Admitted>),
+    /// It is of the session and cannot be traced.
+    Refused(u32, AgentError),
+}
+
+/// What the kernel says of a newcomer with a secret.
+enum Verdict {
+    Ours(Identity),
+    /// Of the session, which does not trace children.
+    NotWanted,
+    Gone,
+    Unknown,
+}
+
+/// Where connections wait until it is known who they are.
+#[derive(Debug)]
+pub(super) struct Door {
+    pub(super) invitations: Arc<Invitations>,
+    pub(super) lineage: Arc<Lineage>,
+    /// Whether children are traced.
+    follow: bool,
+    waiting: BTreeMap<u64, Newcomer>,
+    next: u64,
+    pub(super) untraced: Untraced,
+    /// Connections that were nobody's.
+    pub(super) strangers: u64,
+}
+
+impl Door {
+    pub(super) fn new(invitations: Arc<Invitations>, lineage: Arc<Lineage>, follow: bool) -> Door {
+        Door {
+            invitations,
+            lineage,
+            follow,
+            waiting: BTreeMap::new(),
+            next: 0,
+            untraced: Untraced::default(),
+            strangers: 0,
+        }
+    }
+
+    /// Somebody has connected.
+    pub(super) fn knock(&mut self, socket: OwnedFd) -> Option<Answer> {
+        let Ok((pid, user)) = socket::peer(&socket) else {
+            self.strangers = self.strangers.saturating_add(1);
+            return None;
+        };
+        let id = self.next;
+        self.next += 1;
+        let newcomer = Newcomer {
+            pid,
+            user,
+            socket,
+            since: Instant::now(),
+            claim: None,
+        };
+        self.waiting.insert(id, newcomer);
+        // The first word is there already, mostly, and whoever has the right one needs no room here.
+        let answer = self.hear(id);
+        self.make_room(user);
+        answer
+    }
+
+    /// Something has come from a connection, or it has ended.
+    pub(super) fn hear(&mut self, id: u64) -> Option<Answer> {
+        let mut newcomer = self.waiting.remove(&id)?;
+        if newcomer.claim.is_some() {
+            // It has said what it had to say: this can only be its end.
+            return self.prove(id, newcomer);
+        }
+        let packet = match socket::get(&newcomer.socket) {
+            Ok(None) => {
+                self.waiting.insert(id, newcomer);
+                return None;
+            }
+            Ok(Some(packet)) if !packet.is_empty() && packet.len() <= LONGEST_GREETING => packet,
+            Ok(_) | Err(_) => return self.turn_away(),
+        };
+        let Ok(FromAgent::Joined(joined)) = decode::<FromAgent>(&packet) else {
+            return self.turn_away();
+        };
+        let Some(invited) = self.invitations.holder(&joined.secret) else {
+            return self.turn_away();
+        };
+        if invited == Invited::Launched {
+            self.lineage.joined(newcomer.pid);
+        }
+        newcomer.since = Instant::now();
+        newcomer.claim = Some((invited, joined.hello));
+        self.prove(id, newcomer)
+    }
+
+    /// Takes a newcomer with a secret in, or lets it wait for the kernel's word.
+    fn prove(&mut self, id: u64, newcomer: Newcomer) -> Option<Answer> {
+        let (invited, hello) = newcomer.claim.as_ref()?;
+        match self.verdict(&newcomer, *invited) {
+            Verdict::Ours(_) if hello.protocol != PROTOCOL => {
+                self.untraced.failed = self.untraced.failed.saturating_add(1);
+                let error = AgentError::OtherVersion {
+                    pid: newcomer.pid,
+                    found: foreign::version(&hello.version),
+                };
+                Some(Answer::Refused(newcomer.pid, error))
+            }
+            Verdict::Ours(process) => Some(Answer::Admitted(Box::new(Admitted {
+                process,
+                hello: newcomer.claim?.1,
+                socket: newcomer.socket,
+            }))),
+            Verdict::NotWanted => None,
+            Verdict::Gone => {
+                self.untraced.late = self.untraced.late.saturating_add(1);
+                None
+            }
+            Verdict::Unknown if newcomer.since.elapsed() < PROOF => {
+                self.waiting.insert(id, newcomer);
+                None
+            }
+            Verdict::Unknown => {
+                self.untraced.unconfirmed = self.untraced.unconfirmed.saturating_add(1);
+                None
+            }
+        }
+    }
+
+    fn verdict(&self, newcomer: &Newcomer, invited: Invited) -> Verdict {
+        // A child may have become another user's (sudo, a service that drops its privileges); that we may not trace.
+        let ours = rustix::process::geteuid();
+        if !ours.is_root() && newcomer.user != ours.as_raw() {
+            return Verdict::Unknown;
+        }
+        if socket::has_hung_up(&newcomer.socket) {
+            return Verdict::Gone;
+        }
+        let Some(process) = socket::process(&newcomer.socket, newcomer.pid) else {
+            return Verdict::Gone;
+        };
+        let Some(line) = self.lineage.of(process) else {
+            return if self.follow {
+                Verdict::Unknown
+            } else {
+                Verdict::NotWanted
+            };
+        };
+        if !self.follow && line.len() > 1 {
+            return Verdict::NotWanted;
+        }
+        let fits = line.iter().any(|ancestor| match invited {
+            Invited::Launched => self.lineage.is_launched(*ancestor),
+            Invited::Below(holder) => *ancestor == holder,
+        });
+        if fits {
+            Verdict::Ours(process)
+        } else {
+            Verdict::Unknown
+        }
+    }
+
+    fn turn_away(&mut self) -> Option<Answer> {
+        self.strangers = self.strangers.saturating_add(1);
+        None
+    }
+
+    /// Lets the oldest go where there are too many, those without a secret first.
+    fn make_room(&mut self, user: u32) {
+        let of_user = self.waiting.values().filter(|it| it.user == user).count();
+        if of_user > MOST_OF_A_USER || self.waiting.len() > MOST_WAITING {
+            let crowded = of_user > MOST_OF_A_USER;
+            let oldest = |with_claim: bool| {
+                let mut fits = self.waiting.iter().filter(|(_, it)| {
+                    it.claim.is_some() == with_claim && (!crowded || it.user == user)
+                });
+                fits.next().map(|(id, _)| *id)
+            };
+            if let Some(id) = oldest(false).or_else(|| oldest(true)) {
+                self.crowd_out(id);
+            }
+        }
+    }
+
+    /// Lets everybody go who has shown nothing, because descriptors have run out.
+    pub(super) fn clear_out(&mut self) {
+        let silent = self.waiting.iter().filter(|(_, it)| it.claim.is_none());
+        let silent: Vec<u64> = silent.map(|(id, _)| *id).collect();
+        for id in silent {
+            self.crowd_out(id);
+        }
+    }
+
+    fn crowd_out(&mut self, id: u64) {
+        let Some(newcomer) = self.waiting.remove(&id) else {
+            return;
+        };
+        if newcomer.claim.is_some() || self.is_ours(&newcomer) {
+            self.untraced.crowded = self.untraced.crowded.saturating_add(1);
+        } else {
+            self.strangers = self.strangers.saturating_add(1);
+        }
+    }
+
+    fn is_ours(&self, newcomer: &Newcomer) -> bool {
+        socket::process(&newcomer.socket, newcomer.pid)
+            .is_some_and(|process| self.follow && self.lineage.of(process).is_some())
+    }
+
+    /// Looks again at those who wait for the kernel's word, and lets those go whose time is over.
+    pub(super) fn look(&mut self) -> Vec<Answer> {
+        let mut answers = Vec::new();
+        let due: Vec<u64> = self
+            .waiting
+            .iter()
+            .filter(|(_, it)| it.claim.is_some() || it.since.elapsed() >= GREETING)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            let Some(newcomer) = self.waiting.remove(&id) else {
+                continue;
+            };
+            if newcomer.claim.is_some() {
+                answers.extend(self.prove(id, newcomer));
+            } else if self.is_ours(&newcomer) {
+                self.untraced.late = self.untraced.late.saturating_add(1);
+            } else {
+                self.strangers = self.strangers.saturating_add(1);
+            }
+        }
+        answers
+    }
+
+    /// When to look again.
+    pub(super) fn next_look(&self) -> Option<Duration> {
+        let left = |it: &Newcomer| match it.claim {
+            Some(_) => AGAIN,
+            None => GREETING.saturating_sub(it.since.elapsed()),
+        };
+        self.waiting.values().map(left).min()
+    }
+
+    /// The connections, for those who wait for them.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (u64, BorrowedFd<'_>, bool)> {
+        // Whoever has spoken is not heard any more, whatever else it says.
+        self.waiting
+            .iter()
+            .map(|(id, it)| (*id, it.socket.as_fd(), it.claim.is_none()))
+    }
+
+    /// Closes the door: whoever still waits has run nothing yet and is not traced any more.
+    pub(super) fn close(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        for newcomer in waiting.into_values() {
+            if newcomer.claim.is_some() && socket::has_hung_up(&newcomer.socket) {
+                self.untraced.late = self.untraced.late.saturating_add(1);
+            }
+        }
+    }
+}

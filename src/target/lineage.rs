@@ -1,0 +1,441 @@
+//! Who descends from the processes of a session, by what the kernel says: its records of forks, execs and ends where an
+//! engine has them, and the parents in /proc where a record is not there yet or the engine has none. What a process says of
+//! itself (its name, its files, its environment) has no part in this.
+//!
+//! # What it holds against
+//!
+//! *Reuse of process ids*: a process is known by its id and the time of its start, as [`Identity`]. *Double forks and daemons*:
+//! a process whose parent has ended is given to init or to a subreaper, and /proc knows nothing of where it came from. The
+//! record of the fork does, and the line of ancestors is kept from then on. *Namespaces*: records and /proc have the ids of our
+//! own pid namespace for every process below it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::table::birth;
+
+/// A process for good: ids are used again, an id and the time of its start are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Process id.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot.
+    pub start_time: u64,
+}
+
+impl Identity {
+    /// The process that has this id now; `None` when there is none.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Identity> {
+        with_parent(pid).map(|(identity, _)| identity)
+    }
+}
+
+fn with_parent(pid: u32) -> Option<(Identity, u32)> {
+    let (parent, start_time) = birth(pid)?;
+    Some((Identity { pid, start_time }, parent))
+}
+
+/// Most ancestors that are kept of a process, the first of the session among them.
+const LONGEST: usize = 32;
+/// Processes that are known before those that have ended are looked for and forgotten.
+const ENOUGH: usize = 4096;
+/// How long a process that has ended is remembered: records of one moment come on several ways.
+const MEMORY: Duration = Duration::from_secs(30);
+/// Most processes of whose Pythons an account is kept.
+const MOST_OPEN: usize = 1 << 16;
+/// How long a Python may take from its beginning until it asks to be traced.
+const START_UP: Duration = Duration::from_secs(2);
+
+/// The processes of a session; shared by the engine that hears of them and by whoever wants to know.
+#[derive(Debug, Default)]
+pub struct Lineage(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    known: HashMap<u32, Known>,
+    /// Processes that the session was begun with, or that were added to it.
+    roots: Vec<Identity>,
+    /// The root that pystap has launched.
+    launched: Option<Identity>,
+    /// When to look for those that have ended, as a number of processes.
+    prune_at: usize,
+    /// Pythons below the launched command without the joins that belong to them, and the other way round.
+    open: HashMap<u32, Open>,
+    /// There was no room in `open`.
+    overflown: bool,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// Nothing where the record came after its end.
+    start_time: Option<u64>,
+    /// Its ancestors up to a root, the nearest first.
+    line: Vec<Identity>,
+    /// Whether it runs Python since its last exec.
+    python: bool,
+    ended: Option<Instant>,
+}
+
+/// What of one process id has no counterpart yet.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    /// Pythons less joins.
+    pythons: i64,
+    /// When the last Python began, as far as we have heard.
+    since: Instant,
+}
+
+impl Lineage {
+    /// A process that the session traces by itself.
+    pub fn root(&self, root: Identity) {
+        let mut state = self.state();
+        if !state.roots.contains(&root) {
+            state.roots.push(root);
+        }
+        state.insert(root.pid, Some(root.start_time), Vec::new());
+    }
+
+    /// The same for the command that pystap has launched.
+    pub fn launched(&self, root: Identity) {
+        self.root(root);
+        self.state().launched = Some(root);
+    }
+
+    /// Whether this is the launched command.
+    #[must_use]
+    pub fn is_launched(&self, process: Identity) -> bool {
+        self.state().launched == Some(process)
+    }
+
+    /// The kernel's record of a fork, whoever forked. True when the parent is of the session.
+    pub fn forked(&self, parent: u32, child: u32) -> bool {
+        let mut state = self.state();
+        let Some(line) = state.line_below(parent) else {
+            return false;
+        };
+        // One that has ended meanwhile is still somebody's ancestor.
+        let start_time = Identity::of(child).map(|child| child.start_time);
+        // The same record may come on two ways, on one of them late.
+        let is_told = state.known.get(&child).is_some_and(|known| {
+            known.line == line && (start_time.is_none() || known.start_time == start_time)
+        });
+        if !is_told {
+            state.insert(child, start_time, line);
+        }
+        true
+    }
+
+    /// A child that an engine has found to be of the session by looking at its ancestors in the kernel, without saying
+    /// which of them is.
+    pub fn descended(&self, parent: u32, child: u32) {
+        if self.forked(parent, child) {
+            return;
+        }
+        let Some(identity) = Identity::of(child) else {
+            return;
+        };
+        if self.of(identity).is_none() {
+            let mut state = self.state();
+            let line = state.roots.clone();
+            state.insert(child, Some(identity.start_time), line);
+        }
+    }
+
+    /// The kernel's record of an exec.
+    pub fn execed(&self, pid: u32) {
+        if let Some(known) = self.state().known.get_mut(&pid) {
+            known.python = false;
+        }
+    }
+
+    /// The kernel's record of an end.
+    pub fn ended(&self, pid: u32) {
+        if let Some(known) = self.state().known.get_mut(&pid) {
+            known.ended = Some(Instant::now());
+        }
+    }
+
+    /// A process and its ancestors up to a root, the nearest first, when it is of the session. It must be known to live:
+    /// then nobody else has its id, and what /proc says of it is true.
+    #[must_use]
+    pub fn of(&self, process: Identity) -> Option<Vec<Identity>> {
+        let mut line = vec![process];
+        let mut state = self.state();
+        loop {
+            let last = *line.last()?;
+            if let Some(known) = state.known.get(&last.pid)
+                && known.start_time == Some(last.start_time)
+            {
+                line.extend_from_slice(&known.line);
+                break;
+            }
+            let (now, parent) = with_parent(last.pid)?;
+            let (parent, _) = with_parent(parent)?;
+            // Whoever is younger than a child of its is another one, who has the id by now.
+            let is_parent = now == last && parent.start_time <= last.start_time;
+            if !is_parent || line.len() >= LONGEST {
+                return None;
+            }
+            line.push(parent);
+        }
+        shorten(&mut line);
+        let is_new = state
+            .known
+            .get(&process.pid)
+            .is_none_or(|known| known.start_time != Some(process.start_time));
+        if is_new {
+            let ancestors = line.get(1..).unwrap_or_default().to_vec();
+            state.insert(process.pid, Some(process.start_time), ancestors);
+        }
+        Some(line)
+    }
+
+    /// A process became a Python: it has mapped an interpreter, which no process does twice without an exec in between
+    /// (a second file of the same interpreter is no second Python).
+    pub fn python(&self, pid: u32) {
+        if !self.state().known.contains_key(&pid)
+            && let Some(identity) = Identity::of(pid)
+        {
+            let _ = self.of(identity);
+        }
+        let mut state = self.state();
+        let launched = state.launched;
+        let Some(known) = state.known.get_mut(&pid) else {
+            return;
+        };
+        let own = launched.is_some_and(|root| {
+            known.line.last() == Some(&root)
+                || (root.pid == pid && known.start_time == Some(root.start_time))
+        });
+        if own && !std::mem::replace(&mut known.python, true) {
+            state.account(pid, 1);
+        }
+    }
+
+    /// A Python of the launched command has asked to be traced, whatever became of it then.
+    pub fn joined(&self, pid: u32) {
+        self.state().account(pid, -1);
+    }
+
+    /// Pythons of the launched command that have not asked, those left out that have only begun. `None` when there were
+    /// too many processes to tell.
+    #[must_use]
+    pub fn never_joined(&self) -> Option<u64> {
+        let state = self.state();
+        let missing = state.open.iter().filter(|(pid, open)| {
+            let is_starting = open.since.elapsed() < START_UP
+                && state
+                    .known
+                    .get(pid)
+                    .is_some_and(|known| known.ended.is_none());
+            open.pythons > 0 && !is_starting
+        });
+        let count = missing
+            .map(|(_, open)| u64::try_from(open.pythons).unwrap_or(0))
+            .sum();
+        (!state.overflown).then_some(count)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A map is whole between two calls, so a panic elsewhere does not spoil it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The line of a child of this process, when that is of the session.
+    fn line_below(&self, parent: u32) -> Option<Vec<Identity>> {
+        let known = self.known.get(&parent)?;
+        let own = known.start_time.map(|start_time| Identity {
+            pid: parent,
+            start_time,
+        });
+        let mut line: Vec<Identity> = own.into_iter().chain(known.line.iter().copied()).collect();
+        shorten(&mut line);
+        Some(line)
+    }
+
+    fn insert(&mut self, pid: u32, start_time: Option<u64>, line: Vec<Identity>) {
+        if self.known.len() >= self.prune_at.max(ENOUGH) {
+            self.prune();
+        }
+        let known = Known {
+            start_time,
+            line,
+            python: false,
+            ended: start_time.is_none().then(Instant::now),
+        };
+        self.known.insert(pid, known);
+    }
+
+    /// Forgets who has ended; also those of whose end no record came.
+    fn prune(&mut self) {
+        let roots: HashSet<u32> = self.roots.iter().map(|root| root.pid).collect();
+        self.known.retain(|pid, known| match known.ended {
+            _ if roots.contains(pid) => true,
+            Some(ended) => ended.elapsed() < MEMORY,
+            None => Identity::of(*pid).map(|now| now.start_time) == known.start_time,
+        });
+        self.prune_at = self.known.len().saturating_mul(2);
+    }
+
+    fn account(&mut self, pid: u32, change: i64) {
+        let is_full = self.open.len() >= MOST_OPEN;
+        let now = Instant::now();
+        let open = match self.open.get_mut(&pid) {
+            Some(open) => open,
+            None if is_full => {
+                self.overflown = true;
+                return;
+            }
+            None => self.open.entry(pid).or_insert(Open {
+                pythons: 0,
+                since: now,
+            }),
+        };
+        open.pythons = open.pythons.saturating_add(change);
+        open.since = now;
+        if open.pythons == 0 {
+            self.open.remove(&pid);
+        }
+    }
+}
+
+/// Leaves out the middle of a line that is too long: its ends are what is asked for.
+fn shorten(line: &mut Vec<Identity>) {
+    if line.len() > LONGEST {
+        line.drain(LONGEST - 1..line.len() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    fn identity(pid: u32) -> Identity {
+        Identity::of(pid).expect("it runs")
+    }
+
+    /// A process that says something once it runs, and stays until its input ends.
+    fn child(command: &[&str]) -> (Child, String) {
+        let (program, arguments) = command.split_first().expect("a command");
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped"))
+            .read_line(&mut line)
+            .expect("a line");
+        (child, line.trim().to_owned())
+    }
+
+    fn end(mut child: Child) {
+        drop(child.stdin.take());
+        child.wait().expect("it ends");
+    }
+
+    #[test]
+    fn grandchildren_are_found_through_their_parents_before_any_record_has_come() {
+        let (child, grandchild) = child(&["sh", "-c", "sh -c 'echo $$; read x'; true"]);
+        let grandchild = identity(grandchild.parse().expect("a pid"));
+        let lineage = Lineage::default();
+        assert_eq!(lineage.of(grandchild), None, "nobody is of this session");
+        let root = identity(child.id());
+        lineage.launched(root);
+        assert_eq!(lineage.of(grandchild), Some(vec![grandchild, root]));
+        assert!(lineage.is_launched(root) && !lineage.is_launched(grandchild));
+        assert_eq!(lineage.of(identity(std::process::id())), None);
+        end(child);
+    }
+
+    #[test]
+    fn a_daemon_is_known_by_the_records_of_its_forks_alone() {
+        let (root, daemon) = child(&["sh", "-c", "(sleep 60 & echo $!); read x"]);
+        let daemon = identity(daemon.parse().expect("a pid"));
+        let with_root = || {
+            let lineage = Lineage::default();
+            lineage.root(identity(root.id()));
+            lineage
+        };
+        eventually("its parent has ended", || with_root().of(daemon).is_none());
+        let lineage = with_root();
+        let middle = u32::MAX - 7;
+        assert!(lineage.forked(root.id(), middle));
+        lineage.ended(middle);
+        assert!(lineage.forked(middle, daemon.pid));
+        assert_eq!(lineage.of(daemon), Some(vec![daemon, identity(root.id())]));
+        assert!(!lineage.forked(std::process::id(), middle), "a stranger's");
+        let pid = rustix::process::Pid::from_raw(i32::try_from(daemon.pid).expect("a pid"));
+        let pid = pid.expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it runs");
+        end(root);
+    }
+
+    #[test]
+    fn who_has_the_id_of_a_child_by_now_is_nobody() {
+        let root = identity(std::process::id());
+        let lineage = Lineage::default();
+        lineage.root(root);
+        assert!(lineage.forked(root.pid, u32::MAX - 7));
+        let other = Identity {
+            pid: root.pid,
+            start_time: root.start_time + 1,
+        };
+        assert_eq!(lineage.of(other), None);
+        assert_eq!(lineage.of(root), Some(vec![root]));
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_keeps_its_ends() {
+        let mut line: Vec<Identity> = (1..100)
+            .map(|pid| Identity { pid, start_time: 7 })
+            .collect();
+        shorten(&mut line);
+        let pids: Vec<u32> = line.iter().map(|it| it.pid).collect();
+        assert_eq!(pids.len(), LONGEST);
+        assert_eq!((pids[0], pids[1], pids[LONGEST - 1]), (1, 2, 99));
+    }
+
+    #[test]
+    fn pythons_that_never_asked_are_counted_and_those_that_have_only_begun_are_not() {
+        let lineage = Lineage::default();
+        let launched = identity(std::process::id());
+        lineage.launched(launched);
+        let (first, second) = (u32::MAX - 7, u32::MAX - 6);
+        for pid in [first, second] {
+            assert!(lineage.forked(launched.pid, pid));
+            lineage.execed(pid);
+            lineage.python(pid);
+            lineage.python(pid);
+        }
+        // The one joined before the record of its image was there, and then became another Python.
+        lineage.joined(first);
+        lineage.execed(first);
+        lineage.joined(first);
+        lineage.python(first);
+        lineage.ended(first);
+        assert_eq!(lineage.never_joined(), Some(1), "the second");
+        // The launched command itself lives and may yet ask.
+        lineage.python(launched.pid);
+        assert_eq!(lineage.never_joined(), Some(1));
+        lineage.joined(launched.pid);
+        lineage.joined(second);
+        assert_eq!(lineage.never_joined(), Some(0));
+    }
+
+    fn eventually(what: &str, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !condition() {
+            assert!(Instant::now() < deadline, "it never came to this: {what}");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+}

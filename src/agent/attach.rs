@@ -25,18 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What the script for a process is called, by the process id of a pystap and its own.
-pub(super) fn script_name(ours: u32, pid: u32) -> String {
+fn script_name(ours: u32, pid: u32) -> String {
     format!("attach-{ours}-{pid}.py")
-}
-
-/// The process that a script of this name is for.
-pub(super) fn process_of_script(name: &str) -> Option<u32> {
-    let (ours, pid) = name
-        .strip_prefix("attach-")?
-        .strip_suffix(".py")?
-        .split_once('-')?;
-    ours.parse::<u32>().ok()?;
-    pid.parse().ok()
 }
 
 /// What is run in a process that is attached to.
@@ -258,7 +248,7 @@ impl Agents {
         Ok(())
     }
 
-    /// Writes the script that a process is to run, and an empty report for it to write into. The number of the placement,
+    /// Writes the script that a process is to run, and makes a report for it to write into. The number of the placement,
     /// the path of the script, the name of the report.
     fn script(&mut self, pid: u32) -> Result<(usize, PathBuf, String), AgentError> {
         self.make_room(pid)?;
@@ -278,14 +268,14 @@ impl Agents {
             .map_err(system)?;
         let ours = std::process::id();
         let report = format!("report-{ours}-{pid}");
-        let seen = placement.write(&report, "", Some(user)).map_err(system)?;
+        let seen = placement.report(&report, user).map_err(system)?;
         let library = placement.library().to_owned();
         let script = SCRIPT
             .replace("@LIBRARY@", &literal(&library.to_string_lossy()))
             .replace("@FOLLOW@", &literal(&follow))
             .replace("@REPORT@", &literal(&seen.to_string_lossy()));
         let path = placement
-            .write(&script_name(ours, pid), &script, None)
+            .script(pid, &script_name(ours, pid), &script)
             .map_err(system)?;
         Ok((at, path, report))
     }
@@ -406,25 +396,4 @@ pub fn remarks(pid: u32, joined: &Joined) -> Vec<String> {
         ));
     }
     remarks
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_process_that_a_script_is_for_is_in_its_name() {
-        assert_eq!(process_of_script(&script_name(12, 345)), Some(345));
-        for other in [
-            "attach.py",
-            "attach-1.py",
-            "attach-x-1.py",
-            "attach-1-x.py",
-            "attach-1-2",
-            "attach-1-2.py.77",
-            "report-1-2",
-        ] {
-            assert_eq!(process_of_script(other), None, "{other}");
-        }
-    }
 }

@@ -7,14 +7,18 @@
 
 mod attach;
 mod control;
+mod directory;
 mod embedded;
 pub mod environment;
 mod gdb;
 pub mod install;
 mod loaded;
 mod placement;
+mod registry;
 mod remote;
 mod socket;
+mod view;
+mod visit;
 mod way;
 
 use std::collections::HashSet;
@@ -27,8 +31,9 @@ pub use control::{Account, Joined, Outcome};
 pub use embedded::image;
 pub use gdb::GdbError;
 pub use loaded::{Loaded, waiting};
-pub use placement::{PlacementError, remove_stale};
+pub use placement::{PlacementError, Stale, remove_stale};
 pub use remote::{Remote, RemoteError};
+pub use visit::{serve as visit, visit_through};
 pub use way::{NEWEST, OLDEST, Way, WayError, obstacle_of_build, offer, supported};
 
 /// The kinds of events that the agent gives.

@@ -361,9 +361,8 @@ fn enter(request: &Request, files: Vec<OwnedFd>) -> Result<(), String> {
     let root = next(true).ok_or("no root was named")?;
     let mounts = next(request.mounts);
     let users = next(request.users);
-    // Whoever sent us may be killed: then nobody waits for us, and nothing is recorded.
-    let die = || set_parent_process_death_signal(Some(Signal::KILL));
-    die().map_err(failed("it cannot be entered"))?;
+    // As long as there is power to be had here, it ends with whoever sent us.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("it cannot be entered"))?;
     let mut theirs = false;
     if let Some(mounts) = &mounts {
         let join = || move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount));
@@ -406,8 +405,8 @@ fn enter(request: &Request, files: Vec<OwnedFd>) -> Result<(), String> {
     let _ = clear_ambient_capability_set();
     set_capabilities(None, none)
         .and_then(|()| set_no_new_privs(true))
-        // A change of user has taken this back.
-        .and_then(|()| die())
+        // From here on the end of the conversation says that nobody waits for us, and what was made goes again.
+        .and_then(|()| set_parent_process_death_signal(None))
         .map_err(failed("capabilities cannot be given up"))?;
     if !theirs && geteuid().as_raw() != ids.user {
         return Err("only root may take the rights of another user".to_owned());
@@ -661,7 +660,7 @@ fn find(pid: u32, start: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
 
@@ -711,6 +710,39 @@ mod tests {
             fs::set_permissions(place.path(), fs::Permissions::from_mode(mode)).expect("set");
             assert_eq!(said(place.path()).is_none(), fine, "{mode:o}");
         }
+    }
+
+    #[test]
+    fn what_nobody_records_goes_again() {
+        let place = tempfile::tempdir_in("/run").expect("run the tests as root");
+        let path = place.path().to_string_lossy();
+        let device = fs::metadata(place.path()).expect("it is there").dev();
+        for (word, stays) in [(Some(b"recorded"), true), (None, false)] {
+            let made = made_in(&path, "ours", device).expect("there is room");
+            let (theirs, socket) = socketpair(
+                AddressFamily::UNIX,
+                SocketType::SEQPACKET,
+                SocketFlags::CLOEXEC,
+                None,
+            )
+            .expect("a pair");
+            let directory = place.path().join("ours");
+            let mode = fs::metadata(&directory).expect("it is there").mode();
+            assert_eq!(mode & 0o777, 0o700, "nobody else sees it yet");
+            match word {
+                Some(word) => put(&theirs, word, &[]).expect("sent"),
+                // As if pystap had been killed.
+                None => drop(theirs),
+            }
+            Visitor { socket }.hand_over(made);
+            assert_eq!(directory.join(LIBRARY).exists(), stays);
+            if stays {
+                let mode = fs::metadata(&directory).expect("it is there").mode();
+                assert_eq!(mode & 0o777, 0o755);
+                fs::remove_dir_all(&directory).expect("removed");
+            }
+        }
+        assert_eq!(fs::read_dir(place.path()).expect("it is there").count(), 0);
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub(super) fn files() -> Vec<PathBuf> {
     let ours = bases.iter().flat_map(|base| entries(base));
     let recorded = registries.iter().flat_map(|registry| entries(registry));
     anywhere
-        .filter(|path| named(path, "pystap-agent-"))
+        .filter(|path| named(path, "pystap-agent-") && !named(path, "pystap-agent-test."))
         .chain(ours.filter(|path| named(path, "agent-")))
         .chain(recorded.filter(|path| !path.ends_with("lock")))
         .collect()

@@ -113,6 +113,9 @@ pub enum Command {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Do something with the rights of a target, where it sees its files (used by pystap itself)
+    #[command(hide = true)]
+    Visit,
 }
 
 /// Commands that have a script.

@@ -17,8 +17,15 @@ def _pystap(library, follow, report):
         agent.start(False, follow)
     except BaseException as error:
         try:
-            with open(report, "w") as file:
-                file.write(type(error).__name__ + ": " + str(error))
+            import os
+
+            # A FIFO: nobody is waited for, neither to read it nor to make room in it.
+            file = os.open(report, os.O_WRONLY | os.O_NONBLOCK)
+            try:
+                text = type(error).__name__ + ": " + str(error)
+                os.write(file, text.encode("utf-8", "replace")[:4000])
+            finally:
+                os.close(file)
         except OSError:
             pass
 

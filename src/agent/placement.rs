@@ -1,12 +1,16 @@
-//! Where the library is put so that a target can load it: in a directory that the target sees, wherever its root and its
-//! mounts are, with nothing of it left afterwards.
+//! Where the library is put so that a target can load it. What a target executes lies where only root (or, without root,
+//! only the same user) can make or replace it, for as long as anything can name it, with nothing of it left afterwards.
 //!
-//! The directory is named after us and the library's build id, so that its path is the same in every session: a script for
-//! stap names it, and a compiled module serves again. Sessions of one user share it. Whoever uses it holds a lock on the
-//! library in it; who can have that lock alone, at the end or in `pystap cleanup`, removes the directory. A session of
-//! SystemTap leaves it where a process has the library mapped: what was removed has no path to be probed by.
+//! Where a target sees what we see, that is a directory in a base of our own ([`registry`]). Its path depends on the build id
+//! only: a script for stap names it, and a compiled module serves again. A target with other mounts or another root may see
+//! that directory as well (a service that systemd has locked in does). If not, it gets one of its own, made with its own
+//! rights by a process that visits it ([`visit`]). Where there is no place at all, the library is in memory only.
+//!
+//! Sessions share directories. Who uses which is in the registry: whoever is the last removes the directory, `pystap cleanup`
+//! what killed sessions left. A session of SystemTap leaves the library where a process has it mapped: what was removed has no
+//! path to be probed by.
 
-use std::ffi::OsStr;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -14,28 +18,20 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use procfs::process::MMapPath;
-use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fchmod, fchown, flock,
-    fstatvfs, mkdirat, openat, openat2, renameat, statat, unlinkat,
-};
-use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::fs::{MemfdFlags, fchown, fstat, memfd_create};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Uid, geteuid};
 
-use super::{attach, embedded, remote};
+use super::directory::{self, Identity, LIBRARY, Removal};
+use super::embedded;
+use super::registry::{self, Base, Entry, Left, Place, Record, Request, Target, boot, reach};
+use super::view::{Door, Ids, View, start_of};
+use super::visit::{self, Answer, Known, Task, Visit, VisitError};
 
-/// Where files can be put, in the order in which it is tried. What is in /run and /dev/shm is memory.
-const DIRECTORIES: [&str; 5] = ["tmp", "var/tmp", "dev/shm", "run", "var/lib"];
-/// What the names of our directories begin with.
-const PREFIX: &str = "pystap-agent-";
-/// The library in it.
-const LIBRARY: &str = "libpystap_agent.so";
-/// The directory for PYTHONPATH in it, and the only file in that.
-const SITE: &str = "site";
-const SITECUSTOMIZE: &str = "sitecustomize.py";
+pub(super) use super::registry::usual;
 
-/// How deep directories are in ours: Python puts a `__pycache__` into the one for PYTHONPATH.
-const DEPTH: u8 = 2;
+/// Most bytes of a report.
+const LONGEST_REPORT: u64 = 1 << 16;
 
 /// Why there is no place.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +46,16 @@ pub enum PlacementError {
         /// Each directory with what was wrong.
         tried: String,
     },
+    /// Nowhere for a command that is launched.
+    #[error(
+        "the agent's library can be put nowhere that nobody else could change ({tried}), so the calls of a launched command cannot be traced; {next}"
+    )]
+    NowhereHere {
+        /// Each directory with what was wrong.
+        tried: String,
+        /// What to do.
+        next: &'static str,
+    },
     /// Its files are closed to us.
     #[error(
         "the files of process {pid} cannot be reached ({reason}), so the agent's library cannot be put where it sees it; run pystap as root (in a container, with CAP_SYS_PTRACE)"
@@ -60,6 +66,14 @@ pub enum PlacementError {
         /// The system's reason.
         reason: io::Error,
     },
+    /// Its files keep everybody waiting.
+    #[error(
+        "the files that process {pid} sees do not answer (a dead network or FUSE file system?), so the agent's library cannot be put there and its calls cannot be traced; look at its mounts in /proc/{pid}/mountinfo, and try again when they answer"
+    )]
+    Late {
+        /// The process.
+        pid: u32,
+    },
 }
 
 /// The library, at a place that some processes see. Dropped, it is removed unless another session uses it.
@@ -67,41 +81,40 @@ pub enum PlacementError {
 pub(super) struct Placement {
     /// The root and the mounts of the processes that see it.
     view: View,
-    /// Its directory as they see it; `None` for a library that is in memory only.
-    seen: Option<PathBuf>,
+    /// Who, besides root, could change it.
+    owner: u32,
     /// The library as they see it.
     library: PathBuf,
     /// A path by which we can open the library as long as this lives.
     reach: PathBuf,
     /// Its inode.
     pub(super) inode: u64,
-    /// The library, open and locked.
-    held: File,
-    /// The directory, and the one that it is in.
-    directory: Option<(OwnedFd, OwnedFd)>,
-    /// Files of this session in it.
-    ours: Vec<String>,
-    /// Other things in memory, kept open.
-    memory: Vec<File>,
+    /// The library, open.
+    _held: File,
+    place: Where,
+    /// Where reports of this session come in.
+    reports: HashMap<String, File>,
     /// Whether the library's file stays as long as a process runs it.
     stays: bool,
 }
 
-/// What a process sees of the file system: two processes with the same one see the same files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct View {
-    mounts: u64,
-    root: (u64, u64),
-}
-
-impl View {
-    fn of(process: &str) -> io::Result<View> {
-        let root = fs::metadata(format!("/proc/{process}/root"))?;
-        Ok(View {
-            mounts: fs::metadata(format!("/proc/{process}/ns/mnt"))?.ino(),
-            root: (root.dev(), root.ino()),
-        })
-    }
+#[derive(Debug)]
+enum Where {
+    /// In a base of our own.
+    Base {
+        base: Base,
+        directory: OwnedFd,
+        entry: Entry,
+    },
+    /// Where only the target sees it.
+    Target {
+        door: Door,
+        at: Known,
+        base: Base,
+        entry: Entry,
+    },
+    /// In memory, with what else is there.
+    Memory(Vec<OwnedFd>),
 }
 
 impl Placement {
@@ -111,13 +124,55 @@ impl Placement {
     /// [`PlacementError`].
     pub(super) fn for_process(pid: u32) -> Result<Placement, PlacementError> {
         let closed = |reason| PlacementError::Closed { pid, reason };
-        let view = View::of(&pid.to_string()).map_err(closed)?;
-        Placement::with_view(
-            view,
-            &format!("/proc/{pid}/root"),
-            &format!("process {pid}"),
-            Some(pid),
-        )
+        let door = Door::of(pid).map_err(closed)?;
+        let ours = View::ours().map_err(closed)?;
+        let (bases, mut tried) = Base::all();
+        let mut placed = None;
+        let mut registry = None;
+        for base in bases {
+            if placed.is_some() {
+                break;
+            }
+            match in_base(base, ours) {
+                Ok(place) => placed = Some(place),
+                Err((base, reason)) => {
+                    tried.push(format!("{}: {reason}", base.path.display()));
+                    // What cannot be executed can still be written.
+                    registry.get_or_insert(base);
+                }
+            }
+        }
+        let view = door.view;
+        if view == ours
+            && let Some(place) = placed
+        {
+            return Ok(place);
+        }
+        if view != ours {
+            let recorded = placed.is_some() || registry.is_some();
+            match for_target(pid, door, placed, registry) {
+                Ok(place) => return Ok(place),
+                Err(VisitError::Late) => return Err(PlacementError::Late { pid }),
+                Err(error) => {
+                    // What is wrong with our own directories matters only where none can hold the registry.
+                    if recorded {
+                        tried.clear();
+                    }
+                    tried.push(error.to_string());
+                }
+            }
+        }
+        // A descriptor of ours is a path to whoever may look into this process, and sees the same /proc.
+        match in_memory(pid, view) {
+            Ok(place) => Ok(place),
+            Err(reason) => {
+                tried.push(format!("memory: {reason}"));
+                Err(PlacementError::Nowhere {
+                    who: format!("process {pid}"),
+                    tried: tried.join("; "),
+                })
+            }
+        }
     }
 
     /// A place that processes with our own root and mounts see.
@@ -129,43 +184,28 @@ impl Placement {
             pid: std::process::id(),
             reason,
         };
-        let view = View::of("self").map_err(closed)?;
-        Placement::with_view(view, "/proc/self/root", "a launched command", None)
-    }
-
-    /// Whether this process sees it.
-    pub(super) fn is_seen_by(&self, pid: u32) -> bool {
-        View::of(&pid.to_string()).is_ok_and(|view| view == self.view)
-    }
-
-    fn with_view(
-        view: View,
-        root: &str,
-        who: &str,
-        pid: Option<u32>,
-    ) -> Result<Placement, PlacementError> {
-        let mut tried = Vec::new();
-        let opened = File::open(root).map_err(|reason| PlacementError::Closed {
-            pid: pid.unwrap_or_else(std::process::id),
-            reason,
-        })?;
-        for directory in DIRECTORIES {
-            match in_directory(&opened, directory, view) {
+        let view = View::ours().map_err(closed)?;
+        let (bases, mut tried) = Base::all();
+        for base in bases {
+            match in_base(base, view) {
                 Ok(place) => return Ok(place),
-                Err(reason) => tried.push(format!("/{directory}: {reason}")),
+                Err((base, reason)) => tried.push(format!("{}: {reason}", base.path.display())),
             }
         }
-        // A descriptor of ours is a path to whoever may look into this process, and sees the same /proc.
-        if let Some(pid) = pid {
-            match in_memory(pid, view) {
-                Ok(place) => return Ok(place),
-                Err(reason) => tried.push(format!("memory: {reason}")),
-            }
-        }
-        Err(PlacementError::Nowhere {
-            who: who.to_owned(),
+        Err(PlacementError::NowhereHere {
             tried: tried.join("; "),
+            next: if geteuid().is_root() {
+                "make room in /run or /var/lib, where only root may write and which is not mounted noexec"
+            } else {
+                "set XDG_RUNTIME_DIR or HOME to a directory that only you can write to and that is not mounted noexec"
+            },
         })
+    }
+
+    /// Whether this process sees it, and nobody can change it who could not change the process.
+    pub(super) fn is_seen_by(&self, pid: u32) -> bool {
+        View::of(pid).is_ok_and(|view| view == self.view)
+            && (self.owner == 0 || Ids::of(pid).is_ok_and(|ids| ids.user == self.owner))
     }
 
     /// Has the library's file stay as long as a process runs it. Whoever uses the directory last when none does removes it.
@@ -200,249 +240,363 @@ impl Placement {
     /// # Errors
     /// The system's reason.
     pub(super) fn site(&mut self) -> io::Result<PathBuf> {
-        let (Some((directory, _)), Some(seen)) = (&self.directory, &self.seen) else {
-            return Err(io::Error::other("there is room in memory only"));
+        let Where::Base {
+            base, directory, ..
+        } = &self.place
+        else {
+            return Err(io::Error::other(
+                "there is no room that launched commands see",
+            ));
         };
-        match mkdirat(directory, SITE, Mode::from(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let site = open_directory(directory, SITE)?;
-        fchmod(&site, Mode::from(0o755))?;
-        write_whole(
-            &site,
-            SITECUSTOMIZE,
-            super::environment::SITECUSTOMIZE.as_bytes(),
-            0o644,
-        )?;
-        Ok(seen.join(SITE))
+        let _locked = base.lock()?;
+        directory::site(directory)?;
+        Ok(self.library.with_file_name(directory::SITE))
     }
 
-    /// Writes a file of this session, for this owner only if one is named. Its path as the processes see it.
+    /// Writes a script that a process is asked to run: its path as the process sees it. That it will be asked is noted first.
     ///
     /// # Errors
     /// The system's reason.
-    pub(super) fn write(
-        &mut self,
-        name: &str,
-        text: &str,
-        owner: Option<u32>,
-    ) -> io::Result<PathBuf> {
-        let (Some((directory, _)), Some(seen)) = (&self.directory, &self.seen) else {
-            let file = File::from(memfd_create("pystap", MemfdFlags::CLOEXEC)?);
-            (&file).write_all(text.as_bytes())?;
-            let path = descriptor(&file);
-            self.memory.push(file);
-            return Ok(path);
-        };
-        let mode = if owner.is_some() { 0o600 } else { 0o644 };
-        write_whole(directory, name, text.as_bytes(), mode)?;
-        self.ours.push(name.to_owned());
-        if let Some(owner) = owner.filter(|owner| *owner != geteuid().as_raw()) {
-            let file = openat(
-                directory,
-                name,
-                OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::empty(),
-            )?;
-            fchown(&file, Some(rustix::process::Uid::from_raw(owner)), None)?;
+    pub(super) fn script(&mut self, pid: u32, name: &str, text: &str) -> io::Result<PathBuf> {
+        if let Where::Base { entry, .. } | Where::Target { entry, .. } = &mut self.place {
+            entry.note_file(name)?;
+            if let Some(request) = Request::new(pid, name) {
+                entry.note_request(request)?;
+            }
         }
-        Ok(seen.join(name))
+        match &mut self.place {
+            Where::Base { directory, .. } => {
+                directory::write(directory, name, text.as_bytes(), 0o644)?;
+            }
+            Where::Target { door, at, .. } => {
+                let task = Task::Script {
+                    at: at.clone(),
+                    name: name.to_owned(),
+                    text: text.to_owned(),
+                };
+                visit::errand(door, task).map_err(io::Error::other)?;
+            }
+            Where::Memory(kept) => {
+                let file = File::from(memfd_create("pystap", MemfdFlags::CLOEXEC)?);
+                (&file).write_all(text.as_bytes())?;
+                let path = descriptor(&file);
+                kept.push(file.into());
+                return Ok(path);
+            }
+        }
+        Ok(self.library.with_file_name(name))
     }
 
-    /// What is in a file of this session by now.
+    /// Makes what this user can write a report into, once: its path as the process sees it. It holds no more than a pipe
+    /// does, and a writer that does not wait is told when nobody reads any more.
+    ///
+    /// # Errors
+    /// The system's reason.
+    pub(super) fn report(&mut self, name: &str, owner: u32) -> io::Result<PathBuf> {
+        if let Where::Base { entry, .. } | Where::Target { entry, .. } = &mut self.place {
+            entry.note_file(name)?;
+        }
+        let mut path = self.library.with_file_name(name);
+        let reader = match &mut self.place {
+            Where::Base { directory, .. } => {
+                let reader = directory::report(directory, name)?;
+                if owner != geteuid().as_raw() {
+                    fchown(&reader, Some(Uid::from_raw(owner)), None)?;
+                }
+                reader
+            }
+            Where::Target { door, at, .. } => {
+                let task = Task::Report {
+                    at: at.clone(),
+                    name: name.to_owned(),
+                };
+                let (_, files) = visit::errand(door, task).map_err(io::Error::other)?;
+                let file = files.into_iter().next();
+                File::from(file.ok_or_else(|| io::Error::other("no FIFO came of it"))?)
+            }
+            Where::Memory(kept) => {
+                let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+                path = descriptor(&writer);
+                kept.push(writer);
+                File::from(reader)
+            }
+        };
+        self.reports.insert(name.to_owned(), reader);
+        Ok(path)
+    }
+
+    /// What has come in of a report since the last time.
     pub(super) fn read(&self, name: &str) -> Option<String> {
-        let (directory, _) = self.directory.as_ref()?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = File::from(openat(directory, name, flags, Mode::empty()).ok()?);
-        let mut text = String::new();
-        // The target writes it, and is not trusted with our memory.
-        file.take(1 << 16).read_to_string(&mut text).ok()?;
-        Some(text)
+        let reader = self.reports.get(name)?;
+        let mut bytes = Vec::new();
+        // It ends where there is nothing more at the moment. The target writes it, and is not trusted with our memory.
+        let _ = reader.take(LONGEST_REPORT).read_to_end(&mut bytes);
+        Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 
 impl Drop for Placement {
     fn drop(&mut self) {
-        let Some((directory, parent)) = &self.directory else {
+        let kept = self.stays && self.is_mapped();
+        let (base, entry) = match &self.place {
+            Where::Base { base, entry, .. } | Where::Target { base, entry, .. } => (base, entry),
+            Where::Memory(_) => return,
+        };
+        // What cannot be done now is done by whoever comes next: the entry is there.
+        let Ok(locked) = base.lock() else {
             return;
         };
-        for name in &self.ours {
-            let _ = unlinkat(directory, name.as_str(), AtFlags::empty());
-        }
-        if self.stays && self.is_mapped() {
-            // What is for starting processes goes all the same, unless another session needs it.
-            if flock(&self.held, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                empty(directory, Some(LIBRARY), DEPTH);
-            }
+        let Ok(others) = locked.others(Some(entry)) else {
             return;
+        };
+        let identity = entry.record.identity;
+        let needed = others.need(identity);
+        let mut files = entry.files.clone();
+        let left: Vec<&Left> = others
+            .left
+            .iter()
+            .filter(|left| !needed && left.record.identity == identity)
+            .collect();
+        for left in &left {
+            left.withdraw();
+            files.extend_from_slice(&left.files);
         }
-        remove(&self.held, directory, parent);
-    }
-}
-
-/// Removes a directory of ours whose library can be had alone. Whether it is gone.
-fn remove(library: &File, directory: &OwnedFd, parent: &OwnedFd) -> bool {
-    if flock(library, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return false;
-    }
-    empty(directory, None, DEPTH);
-    unlinkat(parent, name().as_str(), AtFlags::REMOVEDIR).is_ok()
-}
-
-/// Removes what is in a directory of ours, but for one file, to this depth of directories in it (`site/__pycache__`).
-fn empty(directory: &OwnedFd, but: Option<&str>, depth: u8) {
-    let names: Vec<_> = match rustix::fs::Dir::read_from(directory) {
-        Ok(entries) => entries
-            .filter_map(|entry| Some(entry.ok()?.file_name().to_owned()))
-            .collect(),
-        Err(_) => return,
-    };
-    for name in names.iter().map(|name| name.as_c_str()) {
-        let kept = but.is_some_and(|but| but.as_bytes() == name.to_bytes());
-        if kept || matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        if let Ok(name) = name.to_str()
-            && let Some(pid) = attach::process_of_script(name)
-        {
-            remote::relieve(pid, name);
-        }
-        if unlinkat(directory, name, AtFlags::empty()) == Err(Errno::ISDIR)
-            && let Some(depth) = depth.checked_sub(1)
-        {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            if let Ok(inner) = openat(directory, name, flags, Mode::empty()) {
-                empty(&inner, None, depth);
+        let gone = match &self.place {
+            Where::Base { directory, .. } if needed => {
+                for name in &files {
+                    directory::remove_file(directory, name);
+                }
+                true
             }
-            let _ = unlinkat(directory, name, AtFlags::REMOVEDIR);
+            Where::Base { directory, .. } if kept => {
+                // What is for starting processes goes all the same.
+                directory::empty(directory, &files, true);
+                false
+            }
+            Where::Base { .. } => {
+                let removal = locked.remove(&registry::name(), identity, &files);
+                removal.is_ok_and(|removal| removal != Removal::Occupied)
+            }
+            Where::Target { door, at, .. } => {
+                let stays = needed || kept;
+                match visit::clear(door, at, &files, stays) {
+                    Ok(None) => needed,
+                    Ok(Some(removal)) => removal != Removal::Occupied,
+                    Err(_) => false,
+                }
+            }
+            Where::Memory(_) => true,
+        };
+        if gone {
+            locked.forget(entry);
+            left.into_iter().for_each(|left| locked.forget_left(left));
         }
     }
 }
 
-/// Where the library mostly comes to be.
-pub(super) fn usual() -> PathBuf {
-    let [first, ..] = DIRECTORIES;
-    Path::new("/").join(first).join(name()).join(LIBRARY)
+/// The library in a base of our own; the base again where that cannot be.
+fn in_base(base: Base, view: View) -> Result<Placement, (Base, String)> {
+    match placed(&base) {
+        Ok((directory, held, entry)) => {
+            let library = base.path.join(registry::name()).join(LIBRARY);
+            let inode = held.metadata().map(|it| it.ino());
+            let inode = match inode {
+                Ok(inode) => inode,
+                Err(error) => return Err((base, error.to_string())),
+            };
+            Ok(Placement {
+                view,
+                owner: geteuid().as_raw(),
+                library,
+                reach: reach(&held),
+                inode,
+                _held: held,
+                place: Where::Base {
+                    base,
+                    directory,
+                    entry,
+                },
+                reports: HashMap::new(),
+                stays: false,
+            })
+        }
+        Err(reason) => Err((base, reason)),
+    }
 }
 
-/// The name of our directory.
-fn name() -> String {
-    let build = embedded::build_id();
-    let short = build.get(..12).unwrap_or(build);
-    format!("{PREFIX}{}-{short}", geteuid().as_raw())
-}
-
-fn open_directory(at: impl AsFd, name: impl AsRef<OsStr>) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(at, Path::new(name.as_ref()), flags, Mode::empty())?)
-}
-
-fn in_directory(root: &File, directory: &str, view: View) -> Result<Placement, String> {
+fn placed(base: &Base) -> Result<(OwnedFd, File, Entry), String> {
     let words = |error: io::Error| error.to_string();
-    let parent = open_parent(root, directory).map_err(words)?;
-    let flags = fstatvfs(&parent)
-        .map_err(|error| words(error.into()))?
-        .f_flag;
-    if flags.contains(StatVfsMountFlags::NOEXEC) {
+    if base.is_noexec().map_err(words)? {
         return Err("mounted noexec".to_owned());
     }
-    let name = name();
-    // Another session may remove it between two of these steps; then it is made again.
-    for _ in 0..10 {
-        let own = make_directory(&parent, &name)?;
-        let held = match library_in(&own) {
-            Ok(held) => held,
-            Err(error) => {
-                // Half a place is none.
-                let _ = unlinkat(&own, LIBRARY, AtFlags::empty());
-                let _ = unlinkat(&parent, name.as_str(), AtFlags::REMOVEDIR);
-                return Err(error.to_string());
-            }
-        };
-        if flock(&held, FlockOperation::LockShared).is_err() {
-            return Err("the library cannot be locked".to_owned());
+    let name = registry::name();
+    let locked = base.lock().map_err(words)?;
+    let directory = match directory::create(&base.directory, &name) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            directory::open(&base.directory, &name)
         }
-        let metadata = held.metadata().map_err(words)?;
-        let there = statat(&own, LIBRARY, AtFlags::SYMLINK_NOFOLLOW);
-        if !there.is_ok_and(|there| there.st_ino == metadata.ino()) {
-            continue;
-        }
-        let seen = Path::new("/").join(directory).join(&name);
-        return Ok(Placement {
-            view,
-            library: seen.join(LIBRARY),
-            reach: PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd())),
-            inode: metadata.ino(),
-            held,
-            seen: Some(seen),
-            directory: Some((own, parent)),
-            ours: Vec::new(),
-            memory: Vec::new(),
-            stays: false,
-        });
-    }
-    Err("another pystap keeps removing it".to_owned())
-}
-
-/// Below a foreign root, whose links lead wherever its owner likes: none may lead out of it.
-fn open_parent(root: &File, directory: &str) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    Ok(openat2(root, directory, flags, Mode::empty(), inside)?)
-}
-
-fn make_directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd, String> {
-    let words = |error: io::Error| error.to_string();
-    let made = match mkdirat(parent, name, Mode::from(0o755)) {
-        Ok(()) => true,
-        Err(Errno::EXIST) => false,
-        Err(error) => return Err(words(error.into())),
+        other => other,
     };
-    let own = open_directory(parent, name).map_err(words)?;
-    if made {
-        fchmod(&own, Mode::from(0o755)).map_err(|error| words(error.into()))?;
-    }
-    let stat = rustix::fs::fstat(&own).map_err(|error| words(error.into()))?;
-    if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
+    let directory = directory.map_err(words)?;
+    if !directory::is_ours(&directory).map_err(words)? {
         return Err(format!("somebody else has a {name} there"));
     }
-    Ok(own)
-}
-
-/// The library in our directory, written if it is not there. The directory is ours alone, so what has the size is it: it
-/// comes there by a rename.
-fn library_in(directory: &OwnedFd) -> io::Result<File> {
-    let open = || -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(File::from(openat(
-            directory,
-            LIBRARY,
-            flags,
-            Mode::empty(),
-        )?))
+    let identity = Identity::of(&directory).map_err(words)?;
+    let record = Record {
+        boot: boot().to_owned(),
+        build: embedded::build_id().to_owned(),
+        identity,
+        place: Place::Base(name.clone()),
     };
-    match open() {
-        Ok(file) if file.metadata()?.len() == embedded::LIBRARY.len() as u64 => return Ok(file),
-        _ => write_whole(directory, LIBRARY, embedded::LIBRARY, 0o755)?,
+    let entry = locked.add(record).map_err(words)?;
+    let written = directory::publish(&directory).and_then(|()| directory::library(&directory));
+    match written {
+        Ok(held) => Ok((directory, held, entry)),
+        Err(error) => {
+            // Half a place is none, unless others have made it whole.
+            let needed = locked.others(Some(&entry));
+            if needed.is_ok_and(|others| !others.need(identity)) {
+                let _ = locked.remove(&name, identity, &[]);
+            }
+            locked.forget(&entry);
+            Err(error.to_string())
+        }
     }
-    open()
 }
 
-/// Writes a file that is there whole or not at all.
-fn write_whole(directory: &OwnedFd, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let draft = format!("{name}.{}", std::process::id());
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = File::from(openat(directory, draft.as_str(), flags, Mode::from(mode))?);
-    let written = (&file)
-        .write_all(bytes)
-        .and_then(|()| Ok(fchmod(&file, Mode::from(mode))?))
-        .and_then(|()| Ok(renameat(directory, draft.as_str(), directory, name)?));
-    if written.is_err() {
-        let _ = unlinkat(directory, draft.as_str(), AtFlags::empty());
+/// A place for a process that has another view than we. What was placed in a base of ours serves if the process sees it.
+fn for_target(
+    pid: u32,
+    door: Door,
+    placed: Option<Placement>,
+    registry: Option<Base>,
+) -> Result<Placement, VisitError> {
+    let failed = |error: io::Error| VisitError::Failed(error.to_string());
+    let ours = placed.as_ref().and_then(|placement| {
+        let Where::Base { base, entry, .. } = &placement.place else {
+            return None;
+        };
+        Some(Known {
+            parent: base.path.to_str()?.to_owned(),
+            name: registry::name(),
+            identity: entry.record.identity,
+        })
+    });
+    // The registry that what is there already is in, too.
+    let base = match (&placed, registry) {
+        (_, Some(base)) => base,
+        (Some(_), None) => first_base()?,
+        (None, None) => {
+            return Err(VisitError::Failed(
+                "there is no directory of root's to record it in".to_owned(),
+            ));
+        }
+    };
+    let locked = base.lock().map_err(failed)?;
+    let others = locked.others(None).map_err(failed)?;
+    let records = others
+        .live
+        .iter()
+        .chain(others.left.iter().map(|left| &left.record));
+    let shared = records
+        .filter(|record| record.build == embedded::build_id() && record.boot == boot())
+        .find_map(|record| match &record.place {
+            Place::Target(target)
+                if target.view == door.view && target.ids.user == door.ids.user =>
+            {
+                Some(Known {
+                    parent: target.parent.clone(),
+                    name: target.name.clone(),
+                    identity: record.identity,
+                })
+            }
+            _ => None,
+        });
+    let device = fs::metadata("/").map_err(failed)?.dev();
+    let task = Task::Place {
+        ours,
+        shared,
+        name: fresh_name().map_err(failed)?,
+        device,
+    };
+    let visit = Visit::begin(&door, task)?;
+    let (at, made, held) = match visit.answer()? {
+        (Answer::Ours, _) => {
+            let mut placement =
+                placed.ok_or_else(|| failed(io::Error::other("nothing was asked")))?;
+            placement.view = door.view;
+            return Ok(placement);
+        }
+        (Answer::Placed { at, made }, files) => {
+            let held = files.into_iter().next().map(File::from);
+            let held = held.ok_or_else(|| failed(io::Error::other("no library came of it")))?;
+            (at, made, held)
+        }
+        _ => {
+            return Err(failed(io::Error::other(
+                "whoever entered it makes no sense",
+            )));
+        }
+    };
+    // What comes from there is looked at before it is believed.
+    let stat = fstat(&held).map_err(|errno| failed(errno.into()))?;
+    if stat.st_size != embedded::LIBRARY.len() as i64
+        || !directory::is_regular(&held).map_err(failed)?
+    {
+        return Err(failed(io::Error::other(
+            "what came of it is not the library",
+        )));
     }
-    written
+    let target = Target {
+        view: door.view,
+        ids: door.ids.clone(),
+        process: (pid, start_of(pid).unwrap_or_default()),
+        root: door.path.clone(),
+        parent: at.parent.clone(),
+        name: at.name.clone(),
+    };
+    let library = target.path().join(LIBRARY);
+    let record = Record {
+        boot: boot().to_owned(),
+        build: embedded::build_id().to_owned(),
+        identity: at.identity,
+        place: Place::Target(target),
+    };
+    let entry = locked.add(record).map_err(failed)?;
+    if made && let Err(error) = visit.agree() {
+        // Whoever is gone without an answer has left a directory that only its own user can see into.
+        return Err(error);
+    }
+    drop(locked);
+    Ok(Placement {
+        view: door.view,
+        owner: door.ids.user,
+        library,
+        reach: reach(&held),
+        inode: stat.st_ino,
+        _held: held,
+        place: Where::Target {
+            door,
+            at,
+            base,
+            entry,
+        },
+        reports: HashMap::new(),
+        stays: false,
+    })
+}
+
+fn first_base() -> Result<Base, VisitError> {
+    let (bases, tried) = Base::all();
+    let first = bases.into_iter().next();
+    first.ok_or_else(|| VisitError::Failed(tried.join("; ")))
+}
+
+/// A name that nobody can have made before us.
+fn fresh_name() -> io::Result<String> {
+    let mut random = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(format!("pystap-agent-{:032x}", u128::from_ne_bytes(random)))
 }
 
 /// Where nothing can be written: a file in memory, which the target reaches through our descriptors.
@@ -456,104 +610,194 @@ fn in_memory(pid: u32, view: View) -> Result<Placement, String> {
     if namespace(&pid.to_string()).ok() != namespace("self").ok() {
         return Err("the target is in another pid namespace".to_owned());
     }
+    // A script that cannot be opened is an error in the target's own code.
+    let door = Door::of(pid).map_err(words)?;
+    let powers = |of: &str, name| capabilities(of, name).ok_or("its status makes no sense");
+    if door.users.is_some()
+        || powers("self", "CapPrm:")? & !powers(&pid.to_string(), "CapEff:")? != 0
+    {
+        return Err("the target has fewer capabilities, and may not look into pystap".to_owned());
+    }
+    let ours = std::process::id();
+    let task = Task::Process {
+        pid: ours,
+        start: start_of(ours).unwrap_or_default(),
+    };
+    if visit::errand(&door, task).is_err() {
+        return Err("the target sees no /proc, or another one".to_owned());
+    }
     let held = File::from(
         memfd_create("pystap-agent", MemfdFlags::CLOEXEC).map_err(|error| words(error.into()))?,
     );
     (&held).write_all(embedded::LIBRARY).map_err(words)?;
     let path = descriptor(&held);
     let inode = held.metadata().map_err(words)?.ino();
-    // A script that cannot be opened is an error in the target's own code.
-    let there = format!("/proc/{pid}/root{}", path.display());
-    if !fs::metadata(there).is_ok_and(|it| it.ino() == inode) {
-        return Err("the target sees no /proc, or another one".to_owned());
-    }
     Ok(Placement {
         view,
-        inode,
+        owner: status.uid(),
         library: path.clone(),
         reach: path,
-        held,
-        seen: None,
-        directory: None,
-        ours: Vec::new(),
-        memory: Vec::new(),
+        inode,
+        _held: held,
+        place: Where::Memory(Vec::new()),
+        reports: HashMap::new(),
         stays: false,
     })
 }
 
-fn descriptor(file: &File) -> PathBuf {
+/// A set of capabilities of a process, by its line in the status.
+fn capabilities(process: &str, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn descriptor(file: &(impl AsFd + ?Sized)) -> PathBuf {
     PathBuf::from(format!(
         "/proc/{}/fd/{}",
         std::process::id(),
-        file.as_raw_fd()
+        file.as_fd().as_raw_fd()
     ))
 }
 
-/// Removes what killed sessions left, in every file system that a process sees. A noun phrase for each directory that is
-/// gone.
-pub fn remove_stale() -> Vec<String> {
-    let mut seen = Vec::new();
-    let mut removed = Vec::new();
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    for process in std::iter::once("self".to_owned()).chain(numbers.map(|pid| pid.to_string())) {
-        let Ok(view) = View::of(&process) else {
-            continue;
-        };
-        if seen.contains(&view) {
-            continue;
-        }
-        seen.push(view);
-        let Ok(root) = File::open(format!("/proc/{process}/root")) else {
-            continue;
-        };
-        for directory in DIRECTORIES {
-            let Ok(parent) = open_parent(&root, directory) else {
-                continue;
-            };
-            removed.extend(stale_in(&parent).into_iter().map(|name| {
-                format!("/{directory}/{name}, the agent's files of a pystap that is gone")
-            }));
-        }
-    }
-    removed
+/// What `pystap cleanup` has found of killed sessions, in noun phrases.
+#[derive(Debug, Default)]
+pub struct Stale {
+    /// What it has removed.
+    pub removed: Vec<String>,
+    /// What it could not remove.
+    pub left: Vec<String>,
+    /// What is out of reach, or is not ours any more; nothing can be done about that here.
+    pub beyond: Vec<String>,
 }
 
-fn stale_in(parent: &OwnedFd) -> Vec<String> {
-    let Ok(entries) = rustix::fs::Dir::read_from(parent) else {
-        return Vec::new();
-    };
-    let names = entries.filter_map(|entry| {
-        let entry = entry.ok()?;
-        let name = entry.file_name().to_str().ok()?;
-        name.starts_with(PREFIX).then(|| name.to_owned())
-    });
-    names
-        .filter(|name| {
-            let Ok(own) = open_directory(parent, name) else {
-                return false;
-            };
-            let ours = rustix::fs::fstat(&own)
-                .is_ok_and(|stat| stat.st_uid == geteuid().as_raw() || geteuid().is_root());
-            if !ours {
-                return false;
-            }
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let free = match openat(&own, LIBRARY, flags, Mode::empty()) {
-                Ok(library) => {
-                    let file = File::from(library);
-                    let free = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-                    if free {
-                        empty(&own, None, DEPTH);
+/// Removes what killed sessions left, by the registry.
+pub fn remove_stale() -> Stale {
+    let mut stale = Stale::default();
+    for base in registry::present() {
+        let removed = remove_stale_of(&base, &mut stale);
+        if let Err(error) = removed {
+            let path = base.path.display();
+            stale
+                .left
+                .push(format!("what {path} records of killed sessions ({error})"));
+        }
+    }
+    stale
+}
+
+fn remove_stale_of(base: &Base, stale: &mut Stale) -> io::Result<()> {
+    let locked = base.lock()?;
+    let others = locked.others(None)?;
+    let mut seen: Vec<&Record> = Vec::new();
+    for left in &others.left {
+        left.withdraw();
+        let record = &left.record;
+        if seen.iter().any(|seen| is_same(seen, record)) {
+            continue;
+        }
+        seen.push(record);
+        let same: Vec<&Left> = others
+            .left
+            .iter()
+            .filter(|other| is_same(&other.record, record))
+            .collect();
+        same.iter().for_each(|left| left.withdraw());
+        let files: Vec<String> = same.iter().flat_map(|left| left.files.clone()).collect();
+        let needed = others.need(record.identity);
+        let (path, removal) = match &record.place {
+            Place::Base(name) => {
+                let path = base.path.join(name);
+                let identity = locked.identity_now(record);
+                if needed {
+                    for file in &files {
+                        if let Ok(directory) = directory::open(&base.directory, name) {
+                            directory::remove_file(&directory, file);
+                        }
                     }
-                    free
+                    (path, Ok(None))
+                } else {
+                    let removal = locked.remove(name, identity, &files);
+                    (path, removal.map(Some).map_err(VisitError::Start))
                 }
-                Err(_) => {
-                    empty(&own, None, DEPTH);
-                    true
-                }
-            };
-            free && unlinkat(parent, name.as_str(), AtFlags::REMOVEDIR).is_ok()
-        })
-        .collect()
+            }
+            Place::Target(target) => {
+                let Some(door) = door_to(target).filter(|_| record.boot == boot()) else {
+                    same.into_iter().for_each(|left| locked.forget_left(left));
+                    stale.beyond.push(format!(
+                        "{}, the agent's files where no process is left that sees them (a container that is gone)",
+                        target.path().display()
+                    ));
+                    continue;
+                };
+                let at = Known {
+                    parent: target.parent.clone(),
+                    name: target.name.clone(),
+                    identity: record.identity,
+                };
+                let removal = visit::clear(&door, &at, &files, needed);
+                (target.path(), removal)
+            }
+        };
+        let path = path.display();
+        let forget = match removal {
+            // A session that lives goes on with it.
+            Ok(None) => true,
+            Ok(Some(Removal::Gone)) => {
+                stale.removed.push(format!(
+                    "{path}, the agent's files of a pystap that is gone"
+                ));
+                true
+            }
+            Ok(Some(Removal::Another)) => {
+                stale.beyond.push(format!(
+                    "{path}, where the agent's files were and something else is now"
+                ));
+                true
+            }
+            Ok(Some(Removal::Occupied)) => {
+                stale.beyond.push(format!(
+                    "{path}, the agent's directory, with files in it that are not pystap's"
+                ));
+                true
+            }
+            Err(error) => {
+                stale.left.push(format!(
+                    "{path}, the agent's files of a pystap that is gone ({error})"
+                ));
+                false
+            }
+        };
+        if forget {
+            same.into_iter().for_each(|left| locked.forget_left(left));
+        }
+    }
+    Ok(())
+}
+
+/// Whether both are about one directory.
+fn is_same(one: &Record, other: &Record) -> bool {
+    one.identity == other.identity && one.boot == other.boot
+}
+
+/// A way into the view of a target: through the process for which the directory was made, any other one that has the view, or
+/// its root's path.
+fn door_to(target: &Target) -> Option<Door> {
+    let (pid, start) = target.process;
+    let first = (start_of(pid) == Some(start)).then_some(pid);
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let door = first.into_iter().chain(numbers).find_map(|pid| {
+        // Cheaper than opening every door.
+        View::of(pid).ok().filter(|view| *view == target.view)?;
+        Door::of(pid).ok().filter(|door| door.view == target.view)
+    });
+    let door = door.map(|door| Door {
+        ids: target.ids.clone(),
+        ..door
+    });
+    door.or_else(|| {
+        let root = target.root.as_ref()?;
+        Door::of_root(root, target.view, target.ids.clone()).ok()
+    })
 }

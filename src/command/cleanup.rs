@@ -1,5 +1,5 @@
-//! `pystap cleanup`: removes what a killed session left in the kernel, of either engine, and in the file systems of traced
-//! processes. What belongs to a living one is left alone.
+//! `pystap cleanup`: removes what a killed session left in the kernel, of either engine, and the files of agents, by the
+//! registry that sessions keep of these. What belongs to a living one is left alone.
 
 use std::time::{Duration, Instant};
 
@@ -20,11 +20,16 @@ pub(super) fn run(console: &Console) -> Result<Exit, Failure> {
         Err(UprobesError::NoTracefs { .. } | UprobesError::NoUprobeEvents { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    removed.extend(agent::remove_stale());
+    let agents = agent::remove_stale();
+    removed.extend(agents.removed);
+    left.extend(agents.left);
     for thing in &removed {
         console.note(format_args!("removed {thing}"));
     }
-    if removed.is_empty() && left.is_empty() {
+    for thing in &agents.beyond {
+        console.warning(format_args!("left alone {thing}"));
+    }
+    if removed.is_empty() && left.is_empty() && agents.beyond.is_empty() {
         console.note("nothing was left behind");
     }
     if left.is_empty() {

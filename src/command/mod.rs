@@ -156,6 +156,8 @@ impl From<io::Error> for Failure {
 
 /// Runs what was typed and says how it ended, as a number for the shell.
 pub fn run(cli: Cli) -> u8 {
+    // Before anything begins a thread: only a process of one thread may enter other mounts.
+    let visited = matches!(cli.command, Command::Visit) && crate::agent::visit();
     let verbosity = match (cli.quiet, cli.verbose) {
         (true, _) => Verbosity::Quiet,
         (_, true) => Verbosity::Verbose,
@@ -201,6 +203,11 @@ pub fn run(cli: Cli) -> u8 {
             console.error(error);
             return hold::CANNOT_EXECUTE;
         }
+        Command::Visit if visited => return Exit::Done.code(),
+        Command::Visit => Err(Failure::new(
+            Exit::Usage,
+            "`pystap visit` was not started by pystap, so there is nothing to do: it is how `pystap trace` reaches the files of a process in a container",
+        )),
     };
     match outcome {
         Ok(code) => code,

@@ -427,7 +427,9 @@ pub(crate) fn loaders() -> Vec<u32> {
 pub(crate) fn directories() -> Vec<PathBuf> {
     let entries = fs::read_dir(Path::new("/run/pystap"));
     let entries = entries.into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).collect()
+    let paths = entries.map(|entry| entry.path());
+    // The registry of agents' files stays; what is recorded there is looked at by `live::agent::files`.
+    paths.filter(|path| !path.ends_with("registry")).collect()
 }
 
 /// What the kernel has said of probes that it could not take out of a process as they had been put in: they stay, and so

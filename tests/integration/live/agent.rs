@@ -68,14 +68,26 @@ pub(super) const SCRIPTS: [&Script; 7] = [
 /// Where an agent is installed: a script for stap names the library there, so it is the same place in every run.
 pub(crate) const INSTALLED: &str = "/tmp/pystap-test-installed";
 
-/// Directories of root's agents in all places where they may be.
+/// Directories of root's agents in all places where they may be, and what the registries record of them.
 pub(super) fn files() -> Vec<PathBuf> {
     let places = ["/tmp", "/var/tmp", "/dev/shm", "/run", "/var/lib"];
-    places
-        .iter()
-        .filter_map(|place| fs::read_dir(place).ok())
-        .flat_map(|entries| entries.flatten().map(|entry| entry.path()))
-        .filter(|path| path.to_string_lossy().contains("pystap-agent-0-"))
+    let bases = ["/run/pystap", "/var/lib/pystap"];
+    let registries = bases.map(|base| format!("{base}/registry"));
+    let entries = |place: &str| -> Vec<PathBuf> {
+        let entries = fs::read_dir(place).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    };
+    let named = |path: &PathBuf, beginning: &str| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(beginning))
+    };
+    let anywhere = places.iter().flat_map(|place| entries(place));
+    let ours = bases.iter().flat_map(|base| entries(base));
+    let recorded = registries.iter().flat_map(|registry| entries(registry));
+    anywhere
+        .filter(|path| named(path, "pystap-agent-") && !named(path, "pystap-agent-test."))
+        .chain(ours.filter(|path| named(path, "agent-")))
+        .chain(recorded.filter(|path| !path.ends_with("lock")))
         .collect()
 }
 

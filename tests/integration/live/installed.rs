@@ -2,7 +2,7 @@
 //! Python and with those that `PYSTAP_TEST_PYTHONS` names (paths, separated by colons).
 
 use std::env::consts::ARCH;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -153,6 +153,48 @@ fn where_nothing_can_be_written_or_run_the_library_goes_another_way() {
             "{refused:?}"
         );
         assert_ne!(refused.code, 0);
+        service.end();
+        std::fs::remove_dir_all(&programs).expect("removed");
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_process_of_another_user_with_a_root_and_mounts_of_its_own_is_traced_and_its_files_are_that_users()
+ {
+    leaves_nothing_at_all(|| {
+        let tree = tree("guest");
+        let programs = tree.join("pystap/programs");
+        std::fs::create_dir_all(&programs).expect("made");
+        let program = programs.join("counts.py");
+        std::fs::copy(file("tests/programs/counts.py"), &program).expect("copied");
+        let placed = || -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(tree.join("tmp")).expect("readable");
+            let paths = entries.map(|entry| entry.expect("readable").path());
+            paths
+                .filter(|path| path.to_string_lossy().contains("pystap-agent-"))
+                .collect()
+        };
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "chroot", "--userspec=54321:54321"]);
+        command.arg(&tree);
+        command.args(["/usr/bin/python3.14", "/pystap/programs/counts.py", "0.01"]);
+        let mut service = Service::of(command);
+        for _ in 0..2 {
+            let tracing = Tracing::start(&["-p", &service.pid()]).live();
+            let [place] = &placed()[..] else {
+                panic!("one place: {:?}", placed());
+            };
+            let owner = std::fs::metadata(place).expect("it is there");
+            assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 54321);
+            tracing.wait_for_output(3000);
+            tracing.signal(Signal::INT);
+            let traced = tracing.finish().complete("interrupted");
+            let ticks = traced.counts("/pystap/programs/counts.py", Way::In);
+            let seen = ticks.get("tick").is_some_and(|ticks| *ticks > 2);
+            assert!(seen, "{ticks:?} {:#?}", traced.said);
+            assert_eq!(placed(), Vec::<PathBuf>::new());
+        }
         service.end();
         std::fs::remove_dir_all(&programs).expect("removed");
     });

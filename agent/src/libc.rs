@@ -68,6 +68,7 @@ unsafe extern "C" {
         argument: *mut c_void,
     ) -> c_int;
     pub(crate) fn pthread_join(thread: Thread, value: *mut *mut c_void) -> c_int;
+    pub(crate) fn pthread_detach(thread: Thread) -> c_int;
     pub(crate) fn pthread_attr_init(attributes: *mut ThreadAttributes) -> c_int;
     pub(crate) fn pthread_attr_setstacksize(
         attributes: *mut ThreadAttributes,

@@ -48,6 +48,12 @@ impl Native {
         }
     }
 
+    /// Leaves it to itself.
+    pub(crate) fn forget(self) {
+        // SAFETY: it was never joined, for that takes it.
+        unsafe { libc::pthread_detach(self.0) };
+    }
+
     /// Waits for its end, until the kernel counts it no longer: the C library says a little earlier that a thread is
     /// over, and who counts threads then (an interpreter that warns of forks with several) would find one too many.
     pub(crate) fn join(self) {

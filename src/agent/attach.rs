@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::control::{Account, Control, Joined, Listener, Outcome};
+use super::injection::Injection;
 use super::loaded::Loaded;
 use super::placement::Placement;
 use super::remote::Remote;
 use super::way::Way;
 use super::{
-    AgentError, COLLECTIONS, CONTEXT, PROVIDER, Wanted, embedded, environment, gdb, socket,
+    AgentError, COLLECTIONS, CONTEXT, PROVIDER, Wanted, embedded, environment, socket,
 };
 use crate::elf::Image;
 use crate::engine::Children;
@@ -49,6 +50,8 @@ struct Asked {
     /// Its placement and the report in it, where something is run there.
     report: Option<(usize, String)>,
     remote: Option<Remote>,
+    /// Where calls are put into it.
+    injection: Option<Injection>,
 }
 
 impl Drop for Asked {
@@ -199,7 +202,8 @@ impl Agents {
         Ok(environment::variables(&site, &follow))
     }
 
-    /// Lets the agent into a running process. What comes of it is among the outcomes, see [`Agents::next`].
+    /// Lets the agent into a running process. What comes of it is among the outcomes, see [`Agents::next`]. What the user
+    /// should know of it is returned.
     ///
     /// # Errors
     /// [`AgentError`]; then the process is as it was.
@@ -208,14 +212,16 @@ impl Agents {
         pid: u32,
         interpreter: &Interpreter,
         way: &Way,
-    ) -> Result<(), AgentError> {
+    ) -> Result<Option<String>, AgentError> {
+        let mut remark = None;
         let mut asked = Asked {
             since: Instant::now(),
             report: None,
             remote: None,
+            injection: None,
         };
         match way {
-            Way::Environment => return Ok(()),
+            Way::Environment => return Ok(None),
             Way::Dormant { socket } => {
                 let connection =
                     socket::connection(pid, socket).map_err(|reason| AgentError::System {
@@ -226,36 +232,29 @@ impl Agents {
             }
             Way::Remote => {
                 let refused = |reason| AgentError::Remote { pid, reason };
-                let remote = Remote::of(pid, interpreter).map_err(refused)?;
+                let mut remote = Remote::of(pid, interpreter).map_err(refused)?;
                 let (placement, script, report) = self.script(pid)?;
-                remote.ask(&script).map_err(refused)?;
+                let other = remote.ask(&script).map_err(refused)?;
+                remark = other.map(|other| {
+                    format!(
+                        "another debugger has asked threads of process {pid} to run {other}, which has not happened yet; those were left alone, and pystap's agent comes in by the others"
+                    )
+                });
                 asked.remote = Some(remote);
                 asked.report = Some((placement, report));
             }
-            Way::Gdb => {
+            Way::Ptrace => {
                 self.make_room(pid)?;
-                let refused = |reason| AgentError::Gdb { pid, reason };
                 let at = self.placement_of(pid);
-                let library = at
-                    .and_then(|at| self.placements.get(at))
-                    .map(|placement| placement.library().to_owned());
-                // What is loaded already is loaded again by the name that it had.
-                let library = match Loaded::of_process(pid) {
-                    Some(loaded) if !loaded.deleted => Some(loaded.path),
-                    _ => library,
-                };
-                let library = library.ok_or(AgentError::Silent { pid })?;
-                gdb::inject(pid, &library).map_err(refused)?;
-                let socket = socket::of_process(pid)
-                    .unwrap_or_default()
-                    .into_iter()
-                    .next();
-                let socket = socket.ok_or(AgentError::Silent { pid })?;
-                return self.attach(pid, interpreter, &Way::Dormant { socket });
+                let placement = at.and_then(|at| self.placements.get(at));
+                let library = placement.ok_or(AgentError::Silent { pid })?.library();
+                let refused = |reason| AgentError::Injection { pid, reason };
+                let injection = Injection::begin(pid, interpreter, library).map_err(refused)?;
+                asked.injection = Some(injection);
             }
         }
         self.asked.insert(pid, asked);
-        Ok(())
+        Ok(remark)
     }
 
     /// Writes the script that a process is to run, and an empty report for it to write into. The number of the placement,
@@ -300,7 +299,7 @@ impl Agents {
                 self.settle(outcome.pid);
                 return Some(outcome);
             }
-            if let Some(outcome) = self.given_up() {
+            if let Some(outcome) = self.injected().or_else(|| self.given_up()) {
                 self.settle(outcome.pid);
                 return Some(outcome);
             }
@@ -319,6 +318,36 @@ impl Agents {
         self.asked.remove(&pid);
     }
 
+    /// Speaks to the agents that were put in, which wait for that. A process where it failed.
+    fn injected(&mut self) -> Option<Outcome> {
+        for (pid, asked) in &mut self.asked {
+            let Some(result) = asked.injection.as_ref().and_then(Injection::result) else {
+                continue;
+            };
+            asked.injection = None;
+            asked.since = Instant::now();
+            let pid = *pid;
+            let error = match result {
+                Ok(socket) => match socket::connection(pid, &socket) {
+                    Ok(connection) => {
+                        self.control.start(pid, connection);
+                        continue;
+                    }
+                    Err(reason) => AgentError::System {
+                        what: "the agent that was put into the process does not answer",
+                        reason,
+                    },
+                },
+                Err(reason) => AgentError::Injection { pid, reason },
+            };
+            return Some(Outcome {
+                pid,
+                result: Err(error),
+            });
+        }
+        None
+    }
+
     /// A process that reported a failure, has ended, or was waited for long enough.
     fn given_up(&self) -> Option<Outcome> {
         self.asked.iter().find_map(|(pid, asked)| {
@@ -334,6 +363,7 @@ impl Agents {
                     next: advice(&reason),
                     reason,
                 },
+                None if asked.injection.is_some() => return None,
                 None if !crate::target::runs(pid) => AgentError::Silent { pid },
                 None if asked.since.elapsed() >= PATIENCE => AgentError::NeverRan {
                     pid,

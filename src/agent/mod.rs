@@ -9,13 +9,15 @@ mod attach;
 mod control;
 mod embedded;
 pub mod environment;
-mod gdb;
+mod injection;
 pub mod install;
 mod loaded;
 mod placement;
 mod remote;
 mod socket;
+mod symbols;
 mod way;
+mod window;
 
 use std::collections::HashSet;
 use std::io;
@@ -25,11 +27,12 @@ use pystap_agent_protocol as protocol;
 pub use attach::{Agents, remarks};
 pub use control::{Account, Joined, Outcome};
 pub use embedded::image;
-pub use gdb::GdbError;
+pub use injection::InjectionError;
 pub use loaded::{Loaded, waiting};
 pub use placement::{PlacementError, remove_stale};
 pub use remote::{Remote, RemoteError};
 pub use way::{NEWEST, OLDEST, Way, WayError, obstacle_of_build, offer, supported};
+pub use window::{WindowError, serve as serve_window};
 
 /// The kinds of events that the agent gives.
 pub const KINDS: [&str; 3] = ["call", "return", "gc"];
@@ -165,15 +168,15 @@ pub enum AgentError {
         /// Why.
         reason: RemoteError,
     },
-    /// gdb did not do it.
+    /// No call could be put in, or it did not do what it should.
     #[error(
-        "gdb could not bring pystap's agent into process {pid}: {reason}; try again, or `pystap agent install` and restart the process"
+        "pystap's agent could not be put into process {pid}: {reason}; try again, or `pystap agent install` and restart the process"
     )]
-    Gdb {
+    Injection {
         /// The process.
         pid: u32,
         /// Why.
-        reason: GdbError,
+        reason: InjectionError,
     },
     /// It was asked and has run nothing.
     #[error(

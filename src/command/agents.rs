@@ -23,7 +23,7 @@ pub(super) struct SessionAgents {
     agents: Agents,
     launched: bool,
     later: bool,
-    gdb: bool,
+    inject: bool,
     /// Processes whose agents have begun.
     joined: HashSet<u32>,
     /// Children of the launched command that were looked at, and when that was done last.
@@ -38,7 +38,7 @@ impl SessionAgents {
     /// # Errors
     /// When there is no place for it.
     pub(super) fn prepare(plan: &mut TracePlan) -> Result<Option<SessionAgents>, Failure> {
-        let gdb = plan.may_use_gdb();
+        let inject = plan.may_inject();
         let Some(agent) = &mut plan.agent else {
             return Ok(None);
         };
@@ -50,7 +50,7 @@ impl SessionAgents {
             agents,
             launched: agent.launched,
             later: agent.later,
-            gdb,
+            inject,
             joined: HashSet::new(),
             seen: HashSet::new(),
             looked: Instant::now(),
@@ -102,8 +102,9 @@ impl SessionAgents {
             console.note(format_args!(
                 "calls of process {pid} come from pystap's agent, {way}"
             ));
-            if let Err(error) = self.agents.attach(*pid, interpreter, way) {
-                failures.push(error);
+            match self.agents.attach(*pid, interpreter, way) {
+                Ok(remark) => remark.into_iter().for_each(|remark| console.warning(remark)),
+                Err(error) => failures.push(error),
             }
         }
         if plan.agent.as_ref().is_some_and(|agent| agent.launched) {
@@ -163,12 +164,13 @@ impl SessionAgents {
             ));
             return;
         }
-        let attached = match Way::into_process(pid, interpreter, self.gdb) {
+        let attached = match Way::into_process(pid, interpreter, self.inject) {
             Ok(way) => self.agents.attach(pid, interpreter, &way),
             Err(reason) => Err(AgentError::Way { pid, reason }),
         };
-        if let Err(error) = attached {
-            console.warning(error);
+        match attached {
+            Ok(remark) => remark.into_iter().for_each(|remark| console.warning(remark)),
+            Err(error) => console.warning(error),
         }
     }
 

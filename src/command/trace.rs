@@ -89,7 +89,7 @@ fn wishes(arguments: &cli::Trace) -> Result<AgentWishes, Failure> {
             (_, true) => AgentUsage::Never,
             _ => AgentUsage::Auto,
         },
-        gdb: agent.inject == Some(cli::Injection::Gdb),
+        inject: agent.inject == Some(cli::Injection::Ptrace),
         capture: Capture {
             arguments: arguments.capture.contains(&cli::Captured::Args),
             returns: arguments.capture.contains(&cli::Captured::Return),

@@ -172,6 +172,10 @@ impl UprobesRunning {
             throttled: false,
             lives: Vec::new(),
         };
+        // What is only half there when this fails has no thread whose end could be waited for.
+        for (pid, probed) in &start.targets {
+            collector.add(*pid, *probed)?;
+        }
         let running = UprobesRunning {
             messages,
             orders,
@@ -179,9 +183,6 @@ impl UprobesRunning {
             ended,
             descendants,
         };
-        for (pid, probed) in &start.targets {
-            collector.add(*pid, *probed)?;
-        }
         let _ = sender.send(Message::Live);
         thread::spawn(move || {
             collector.run(&wake, &commands);

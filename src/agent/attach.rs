@@ -63,6 +63,15 @@ impl Drop for Asked {
     }
 }
 
+/// How a process was attached to.
+#[derive(Debug, Default)]
+pub struct Attached {
+    /// How long it was stopped for it, where it was.
+    pub stopped: Option<Duration>,
+    /// What the user should know of it.
+    pub remark: Option<String>,
+}
+
 /// The agents of a session. Dropped, they are switched off and their files removed.
 #[derive(Debug)]
 pub struct Agents {
@@ -202,8 +211,7 @@ impl Agents {
         Ok(environment::variables(&site, &follow))
     }
 
-    /// Lets the agent into a running process. What comes of it is among the outcomes, see [`Agents::next`]. What the user
-    /// should know of it is returned.
+    /// Lets the agent into a running process. What comes of it is among the outcomes, see [`Agents::next`].
     ///
     /// # Errors
     /// [`AgentError`]; then the process is as it was.
@@ -212,8 +220,8 @@ impl Agents {
         pid: u32,
         interpreter: &Interpreter,
         way: &Way,
-    ) -> Result<Option<String>, AgentError> {
-        let mut remark = None;
+    ) -> Result<Attached, AgentError> {
+        let mut attached = Attached::default();
         let mut asked = Asked {
             since: Instant::now(),
             report: None,
@@ -221,7 +229,7 @@ impl Agents {
             injection: None,
         };
         match way {
-            Way::Environment => return Ok(None),
+            Way::Environment => return Ok(attached),
             Way::Dormant { socket } => {
                 let connection =
                     socket::connection(pid, socket).map_err(|reason| AgentError::System {
@@ -234,8 +242,9 @@ impl Agents {
                 let refused = |reason| AgentError::Remote { pid, reason };
                 let mut remote = Remote::of(pid, interpreter).map_err(refused)?;
                 let (placement, script, report) = self.script(pid)?;
-                let other = remote.ask(&script).map_err(refused)?;
-                remark = other.map(|other| {
+                let (stopped, other) = remote.ask(&script).map_err(refused)?;
+                attached.stopped = Some(stopped);
+                attached.remark = other.map(|other| {
                     format!(
                         "another debugger has asked threads of process {pid} to run {other}, which has not happened yet; those were left alone, and pystap's agent comes in by the others"
                     )
@@ -254,7 +263,7 @@ impl Agents {
             }
         }
         self.asked.insert(pid, asked);
-        Ok(remark)
+        Ok(attached)
     }
 
     /// Writes the script that a process is to run, and an empty report for it to write into. The number of the placement,

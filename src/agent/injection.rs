@@ -263,7 +263,7 @@ impl Entrance {
         };
         match window::run(&Job::Call(call), SEARCH, cancelled)? {
             Done::Called(reached) => Ok(reached),
-            Done::Requested { .. } => Err(WindowError::Helper("it did something else".to_owned()).into()),
+            Done::Requested { .. } => Err(window::mistaken().into()),
         }
     }
 

@@ -24,7 +24,7 @@ use std::io;
 
 use pystap_agent_protocol as protocol;
 
-pub use attach::{Agents, remarks};
+pub use attach::{Agents, Attached, remarks};
 pub use control::{Account, Joined, Outcome};
 pub use embedded::image;
 pub use injection::InjectionError;

@@ -182,12 +182,12 @@ impl Remote {
         })
     }
 
-    /// Asks every thread to run this script, a path as the target sees it. The script that another debugger has asked for,
-    /// where there are threads of which it did: those are left alone.
+    /// Asks every thread to run this script, a path as the target sees it. For how long it was stopped, and the script that
+    /// another debugger has asked for, where there are threads of which it did: those are left alone.
     ///
     /// # Errors
     /// [`RemoteError`]; then nothing was asked.
-    pub fn ask(&mut self, script: &Path) -> Result<Option<String>, RemoteError> {
+    pub fn ask(&mut self, script: &Path) -> Result<(Duration, Option<String>), RemoteError> {
         let script = script.as_os_str().as_bytes();
         let mut path = script.to_vec();
         path.push(0);
@@ -199,8 +199,8 @@ impl Remote {
         // Also of an attempt that failed halfway.
         self.asked = Some(script.to_vec());
         match self.request(Wish::Run(path))? {
-            Done::Requested { other } => Ok(other),
-            Done::Called(_) => Ok(None),
+            Done::Requested { other, stopped } => Ok((stopped, other)),
+            Done::Called(_) => Err(window::mistaken().into()),
         }
     }
 

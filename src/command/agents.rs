@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Failure;
 use super::session::Stops;
-use crate::agent::{AgentError, Agents, Way, environment, remarks};
+use crate::agent::{AgentError, Agents, Attached, Way, environment, remarks};
 use crate::console::Console;
 use crate::engine::Running;
 use crate::export::flow::Printable;
@@ -94,6 +94,9 @@ impl SessionAgents {
         let targets = plan.agent.iter().flat_map(|agent| &agent.targets);
         let mut failures: Vec<AgentError> = Vec::new();
         for (pid, way) in targets {
+            if !stops.requests().is_empty() {
+                break;
+            }
             let processes = &plan.targets.processes;
             let process = processes.iter().find(|process| process.pid == *pid);
             let Some(interpreter) = process.and_then(|it| it.interpreters.first()) else {
@@ -103,7 +106,7 @@ impl SessionAgents {
                 "calls of process {pid} come from pystap's agent, {way}"
             ));
             match self.agents.attach(*pid, interpreter, way) {
-                Ok(remark) => remark.into_iter().for_each(|remark| console.warning(remark)),
+                Ok(attached) => tell_of(*pid, attached, console),
                 Err(error) => failures.push(error),
             }
         }
@@ -169,7 +172,7 @@ impl SessionAgents {
             Err(reason) => Err(AgentError::Way { pid, reason }),
         };
         match attached {
-            Ok(remark) => remark.into_iter().for_each(|remark| console.warning(remark)),
+            Ok(attached) => tell_of(pid, attached, console),
             Err(error) => console.warning(error),
         }
     }
@@ -232,5 +235,18 @@ impl SessionAgents {
             );
         }
         account.dropped
+    }
+}
+
+/// Says what should be known of how a process was attached to.
+fn tell_of(pid: u32, attached: Attached, console: &Console) {
+    if let Some(stopped) = attached.stopped {
+        console.detail(format_args!(
+            "process {pid} was stopped for {:.3} ms",
+            stopped.as_secs_f64() * 1000.0
+        ));
+    }
+    if let Some(remark) = attached.remark {
+        console.warning(remark);
     }
 }

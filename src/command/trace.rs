@@ -349,7 +349,7 @@ fn trace(
     let sink = make_sink(output, plan.habits());
     let starting = console.spinner("arming the probes");
     let measures = ready.measures();
-    let running = ready.start(plan, start(arguments, plan, targets))?;
+    let running = ready.start(plan, start(arguments, plan, targets), stops)?;
     if let Some(agents) = &agents {
         agents.tell(running.as_ref());
     }

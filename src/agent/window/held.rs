@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
@@ -82,6 +83,8 @@ pub(super) fn interrupt(thread: Pid) -> Result<bool, WindowError> {
 pub(super) struct Held {
     /// The idlest first.
     threads: Vec<Stopped>,
+    /// When the first was interrupted.
+    since: Instant,
     /// After the threads: it watches until the last goes on.
     _watchdog: Watchdog,
 }
@@ -110,6 +113,7 @@ impl Held {
         }
         let mut held = Held {
             threads: Vec::with_capacity(new.len()),
+            since: Instant::now(),
             _watchdog: watchdog,
         };
         loop {
@@ -141,6 +145,15 @@ impl Held {
             return Err(WindowError::Gone);
         }
         Ok(held)
+    }
+}
+
+impl Held {
+    /// Lets all go on. How long the first was stopped.
+    pub(super) fn release(self) -> Duration {
+        let since = self.since;
+        drop(self);
+        since.elapsed()
     }
 }
 

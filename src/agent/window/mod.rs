@@ -80,6 +80,8 @@ pub(super) enum Done {
     Requested {
         /// The script that another debugger has asked some threads to run, which were left alone.
         other: Option<String>,
+        /// How long the first of its threads was stopped.
+        stopped: Duration,
     },
     /// Of [`Job::Call`].
     Called(Reached),
@@ -140,6 +142,11 @@ impl WindowError {
     fn is_passing(&self) -> bool {
         *self == WindowError::Late
     }
+}
+
+/// A child that answers what it was not asked.
+pub(super) fn mistaken() -> WindowError {
+    WindowError::Helper("it did something else".to_owned())
 }
 
 /// How often a process is stopped anew that did not stop in time.

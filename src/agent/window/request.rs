@@ -65,8 +65,8 @@ impl Request {
             Wish::Run(path) => self.ask(&memory, &threads, path),
             Wish::Withdraw(path) => self.withdraw(&memory, &threads, path),
         };
-        drop(held);
-        done.map(|other| Done::Requested { other })
+        let stopped = held.release();
+        done.map(|other| Done::Requested { other, stopped })
     }
 
     fn ask(

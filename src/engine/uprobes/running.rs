@@ -87,7 +87,8 @@ impl Drop for Group {
 }
 
 impl UprobesRunning {
-    /// Defines the probes and arms the targets. A target that ends meanwhile is none of our failures.
+    /// Defines the probes and arms the targets. A target that ends meanwhile is none of our failures. Arming a process of
+    /// thousands of threads takes seconds: what is left of it when `stopped` says so is not armed.
     ///
     /// # Errors
     /// [`UprobesError`].
@@ -96,6 +97,7 @@ impl UprobesRunning {
         plan: &Plan,
         images: &[Probed],
         start: &Start,
+        stopped: &dyn Fn() -> bool,
     ) -> Result<Self, UprobesError> {
         let failed = |what| move |reason: io::Error| UprobesError::System { what, reason };
         arming::raise_descriptor_limit();
@@ -174,7 +176,7 @@ impl UprobesRunning {
         };
         // What is only half there when this fails has no thread whose end could be waited for.
         for (pid, probed) in &start.targets {
-            collector.add(*pid, *probed)?;
+            collector.add(*pid, *probed, stopped)?;
         }
         let running = UprobesRunning {
             messages,
@@ -258,7 +260,7 @@ impl Collector {
             loop {
                 match commands.try_recv() {
                     Ok(Command::Add(pid, answer)) => {
-                        let _ = answer.send(self.add(pid, true));
+                        let _ = answer.send(self.add(pid, true, &|| false));
                     }
                     Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                         stop = true;
@@ -294,8 +296,13 @@ impl Collector {
         self.outlet.say(Message::LostInKernel(self.lost));
     }
 
-    fn add(&mut self, pid: u32, probed: bool) -> Result<(), UprobesError> {
-        let armed = match self.arming.arm(pid) {
+    fn add(
+        &mut self,
+        pid: u32,
+        probed: bool,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<(), UprobesError> {
+        let armed = match self.arming.arm(pid, stopped) {
             Ok(armed) => armed,
             // That it has ended is for whoever watches it to find out.
             Err(UprobesError::Arm { reason, .. })

@@ -1,8 +1,18 @@
 //! Threads that are stopped.
 //!
-//! Without `PTRACE_O_EXITKILL`: the threads of a tracer that ends go on. First all are seized, which stops none; then each
-//! is interrupted; then their stops are waited for, by when most have come. The busiest are stopped last and let go first:
-//! those that sleep do not notice.
+//! Without `PTRACE_O_EXITKILL`: the threads of a tracer that ends go on.
+//!
+//! # Stopping thousands
+//!
+//! To wait until each of thousands of threads has come to its stop takes long: every one that sleeps has to be given a
+//! processor for it. It is not necessary. `PTRACE_INTERRUPT` sets a flag of the thread (`TIF_SIGPENDING`, with
+//! `JOBCTL_TRAP_STOP`) that the kernel looks at whenever it is about to go back to user space, and then stops it. So a
+//! thread that is in the kernel at that moment, asleep, preempted or on its way, runs no instruction of the program any more
+//! until its tracer is gone. Only one that is on a processor in user mode does, until the kernel has interrupted it there. That
+//! is certain as soon as another thread has run on that processor since: so we run on each of them once ([`visit`]). Where we
+//! may not run on some, each stop is waited for.
+//!
+//! The busiest threads are stopped last: those that sleep do not notice.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,6 +23,7 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 use super::watchdog::Watchdog;
 use super::{Target, WindowError, threads};
@@ -79,24 +90,20 @@ pub(super) fn interrupt(thread: Pid) -> Result<bool, WindowError> {
     }
 }
 
-/// All threads of a process, stopped.
+/// All threads of a process: none runs. They go on when this process ends, which it is to do at once.
 pub(super) struct Held {
-    /// The idlest first.
-    threads: Vec<Stopped>,
     /// When the first was interrupted.
     since: Instant,
-    /// After the threads: it watches until the last goes on.
-    _watchdog: Watchdog,
 }
 
 impl Held {
-    /// Stops a process.
+    /// Stops a process. The watchdog watches from here to the end of this process.
     pub(super) fn all(target: Target) -> Result<Held, WindowError> {
-        let order = by_activity(target.pid)?;
-        let watchdog = Watchdog::start()?;
+        let mut listed = by_activity(target.pid)?;
+        let processors = processors();
+        std::mem::forget(Watchdog::start()?);
         let mut seized = HashSet::new();
         let mut new = Vec::new();
-        let mut listed = order;
         // A thread that begins meanwhile is found in the next round, until there is none.
         loop {
             let before = new.len();
@@ -111,11 +118,7 @@ impl Held {
             }
             listed = threads(target.pid)?;
         }
-        let mut held = Held {
-            threads: Vec::with_capacity(new.len()),
-            since: Instant::now(),
-            _watchdog: watchdog,
-        };
+        let since = Instant::now();
         loop {
             let mut interrupted = Vec::with_capacity(new.len());
             for thread in new.drain(..) {
@@ -123,11 +126,15 @@ impl Held {
                     interrupted.push(thread);
                 }
             }
-            for thread in interrupted {
-                held.threads.extend(stopped(thread)?);
+            if !processors.as_deref().is_some_and(visit) {
+                for thread in interrupted {
+                    // It stays stopped.
+                    std::mem::forget(stopped(thread)?);
+                }
             }
-            // Those of the first list that were running may have started others.
-            if count(target.pid) == Some(held.threads.len()) {
+            // Those of the first list that were running may have started others. One that has ended is counted until we
+            // have reaped it, or end.
+            if count(target.pid).is_some_and(|count| count <= seized.len()) {
                 break;
             }
             for thread in threads(target.pid)? {
@@ -141,28 +148,48 @@ impl Held {
             }
         }
         // Somebody else may have got its number.
-        if held.threads.is_empty() || !target.is_there() {
+        if seized.is_empty() || !target.is_there() {
             return Err(WindowError::Gone);
         }
-        Ok(held)
+        Ok(Held { since })
+    }
+
+    /// For how long the first has been stopped.
+    pub(super) fn so_long(&self) -> Duration {
+        self.since.elapsed()
     }
 }
 
-impl Held {
-    /// Lets all go on. How long the first was stopped.
-    pub(super) fn release(self) -> Duration {
-        let since = self.since;
-        drop(self);
-        since.elapsed()
-    }
+/// The processors that are there; `None` where that is not told.
+fn processors() -> Option<Vec<usize>> {
+    let text = fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
+    numbers(text.trim())
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        while let Some(thread) = self.threads.pop() {
-            drop(thread);
+/// A list as the kernel writes it: `0-3,8`.
+fn numbers(text: &str) -> Option<Vec<usize>> {
+    let mut all = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        if last >= CpuSet::MAX_CPU {
+            return None;
         }
+        all.extend(first..=last);
     }
+    Some(all)
+}
+
+/// Runs on each of these processors once. False where that is not possible.
+fn visit(processors: &[usize]) -> bool {
+    processors.iter().all(|processor| {
+        let mut only = CpuSet::new();
+        if *processor < CpuSet::MAX_CPU {
+            only.set(*processor);
+        }
+        // Returns when we are there.
+        sched_setaffinity(None, &only).is_ok() && sched_getcpu() == *processor
+    })
 }
 
 /// The threads of a process, those first that have run least often.
@@ -203,4 +230,28 @@ fn is_dead(thread: Pid) -> bool {
             .map(|(_, rest)| rest.starts_with(['Z', 'X']));
         state.unwrap_or(true)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_listed_as_the_kernel_does() {
+        assert_eq!(numbers("0"), Some(vec![0]));
+        assert_eq!(numbers("0-2,8,10-11"), Some(vec![0, 1, 2, 8, 10, 11]));
+        assert_eq!(numbers(""), None);
+        assert_eq!(numbers("0-x"), None);
+        assert_eq!(numbers("0-99999"), None);
+    }
+
+    #[test]
+    fn a_processor_is_visited_where_it_is_there() {
+        std::thread::spawn(|| {
+            assert!(visit(&[sched_getcpu()]));
+            assert!(!visit(&[CpuSet::MAX_CPU - 1]));
+        })
+        .join()
+        .expect("no panic");
+    }
 }

@@ -80,7 +80,7 @@ pub(super) enum Done {
     Requested {
         /// The script that another debugger has asked some threads to run, which were left alone.
         other: Option<String>,
-        /// How long the first of its threads was stopped.
+        /// How long the first of its threads was stopped when the answer was written.
         stopped: Duration,
     },
     /// Of [`Job::Call`].
@@ -162,7 +162,11 @@ pub(super) fn run(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Done, WindowError> {
     let mut last = WindowError::Late;
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            // It has something to make up for.
+            std::thread::park_timeout(LONGEST);
+        }
         match once(job, patience, cancelled) {
             Err(error) if error.is_passing() => last = error,
             other => return other,

@@ -65,8 +65,10 @@ impl Request {
             Wish::Run(path) => self.ask(&memory, &threads, path),
             Wish::Withdraw(path) => self.withdraw(&memory, &threads, path),
         };
-        let stopped = held.release();
-        done.map(|other| Done::Requested { other, stopped })
+        done.map(|other| Done::Requested {
+            other,
+            stopped: held.so_long(),
+        })
     }
 
     fn ask(
@@ -100,12 +102,19 @@ impl Request {
             .into_iter()
             .map(|value| (value | PLEASE_STOP).to_ne_bytes())
             .collect();
-        let yes = 1_i32.to_ne_bytes();
+        let mut asked = 1_i32.to_ne_bytes().to_vec();
+        asked.extend(path);
+        let (yes, path) = asked.split_at(4);
         let mut pieces: Vec<(u64, &[u8])> = Vec::with_capacity(3 * free.len());
         for ((thread, breaker), value) in free.iter().zip(&breakers).zip(&values) {
             let support = thread + offsets.support;
-            pieces.push((support + offsets.script_path, path));
-            pieces.push((support + offsets.pending_call, &yes));
+            // In one piece where they are beside each other, as in every version so far.
+            if offsets.script_path == offsets.pending_call + 4 {
+                pieces.push((support + offsets.pending_call, &asked));
+            } else {
+                pieces.push((support + offsets.script_path, path));
+                pieces.push((support + offsets.pending_call, yes));
+            }
             pieces.push((*breaker, value));
         }
         memory.write_all(&pieces)?;

@@ -12,9 +12,7 @@ use super::loaded::Loaded;
 use super::placement::Placement;
 use super::remote::Remote;
 use super::way::Way;
-use super::{
-    AgentError, COLLECTIONS, CONTEXT, PROVIDER, Wanted, embedded, environment, socket,
-};
+use super::{AgentError, COLLECTIONS, CONTEXT, PROVIDER, Wanted, embedded, environment, socket};
 use crate::elf::Image;
 use crate::engine::Children;
 use crate::engine::uprobes::Probed;

@@ -184,7 +184,11 @@ impl Entrance {
     }
 
     /// Brings the agent in. The name of its socket.
-    fn bring(&self, library: &Path, cancelled: &dyn Fn() -> bool) -> Result<String, InjectionError> {
+    fn bring(
+        &self,
+        library: &Path,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<String, InjectionError> {
         if Loaded::of_process(self.target.pid).is_none() {
             self.load(library, cancelled)?;
         }

@@ -42,7 +42,9 @@ impl Symbols<'_> {
         let (mut first, mut dynamic) = (None, None);
         for index in 0..count.min(MOST) {
             let mut header = [0; 56];
-            memory.read(table.checked_add(index * size)?, &mut header).ok()?;
+            memory
+                .read(table.checked_add(index * size)?, &mut header)
+                .ok()?;
             let address = u64::from_ne_bytes(*header.get(16..)?.first_chunk()?);
             match u32::from_ne_bytes(*header.first_chunk()?) {
                 PT_LOAD if first.is_none() => first = Some(address & !0xfff),
@@ -168,7 +170,10 @@ mod tests {
         let base = libc.expect("glibc").address.0;
         let symbols = Symbols::at(&memory, base).expect("a library");
         let (from, to) = symbols.find("getpid").expect("defined");
-        assert!(from > base && to > from && to - from < 4096, "{from:x} {to:x}");
+        assert!(
+            from > base && to > from && to - from < 4096,
+            "{from:x} {to:x}"
+        );
         assert_eq!(symbols.find("no_such_function"), None);
         assert!(Symbols::at(&memory, base + 64).is_none());
     }

@@ -181,7 +181,9 @@ impl Way {
             }),
             Err(RemoteError::Memory(reason)) => Err(WayError::Permission(reason)),
             Err(reason @ RemoteError::FreeThreaded) => Err(WayError::Never(reason)),
-            Err(reason @ RemoteError::Window(WindowError::Traced { .. })) => Err(WayError::Traced(reason)),
+            Err(reason @ RemoteError::Window(WindowError::Traced { .. })) => {
+                Err(WayError::Traced(reason))
+            }
             Err(reason) => Err(WayError::Remote {
                 reason,
                 python: python(),

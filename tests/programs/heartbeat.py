@@ -7,6 +7,7 @@ well.
 """
 
 import json
+import os
 import select
 import sys
 import threading
@@ -36,7 +37,7 @@ def answer():
     global longest
     was, longest = longest, 0
     leaf(beats)
-    print(json.dumps({"longest": was / 1e6, "beats": beats}), flush=True)
+    print(json.dumps({"longest": was / 1e6, "beats": beats, "pid": os.getpid()}), flush=True)
 
 
 def main():

@@ -248,7 +248,11 @@ impl Call {
             return Ok(None);
         };
         let stack = registers.rsp;
-        if !has_room(memory, stack, i64::from(thread.as_raw()) == i64::from(self.target.pid)) {
+        if !has_room(
+            memory,
+            stack,
+            i64::from(thread.as_raw()) == i64::from(self.target.pid),
+        ) {
             return Ok(None);
         }
         let frame = state::frame(&registers, &state, self.restorer, &self.text);
@@ -346,7 +350,12 @@ mod tests {
         );
         assert_eq!(Place::parse("running\n"), Place::Running);
         assert_eq!(Place::parse("-1 0x7ffd10 0x7f10\n"), Place::Elsewhere);
-        for damaged in ["", "232", "232 0x4 0x7ffc", "x 0x0 0x0 0x0 0x0 0x0 0x0 0x0 0x0"] {
+        for damaged in [
+            "",
+            "232",
+            "232 0x4 0x7ffc",
+            "x 0x0 0x0 0x0 0x0 0x0 0x0 0x0 0x0",
+        ] {
             assert_eq!(Place::parse(damaged), Place::Elsewhere, "{damaged}");
         }
     }

@@ -76,7 +76,8 @@ impl Memory {
                 Err(errno) => return Err(WindowError::Memory(errno.desc().to_owned())),
             }
             let words = bytes.chunks_exact(8);
-            numbers.extend(words.map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default())));
+            numbers
+                .extend(words.map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default())));
         }
         Ok(numbers)
     }

@@ -118,13 +118,17 @@ pub enum WindowError {
     #[error("it has no Python thread")]
     NoThread,
     /// Another debugger was first.
-    #[error("another debugger has asked each of its threads to run {script}, which has not happened yet")]
+    #[error(
+        "another debugger has asked each of its threads to run {script}, which has not happened yet"
+    )]
     Occupied {
         /// The script, made printable.
         script: String,
     },
     /// No thread was found where a call may be put in.
-    #[error("none of its threads came to a place where a call does no harm within {seconds} s, so it was not touched")]
+    #[error(
+        "none of its threads came to a place where a call does no harm within {seconds} s, so it was not touched"
+    )]
     NoSafePlace {
         /// How long was looked.
         seconds: u64,
@@ -186,11 +190,7 @@ impl Drop for Helper {
     }
 }
 
-fn once(
-    job: &Job,
-    patience: Duration,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<Done, WindowError> {
+fn once(job: &Job, patience: Duration, cancelled: &dyn Fn() -> bool) -> Result<Done, WindowError> {
     let failed = |reason: std::io::Error| WindowError::Helper(reason.to_string());
     let mut line = serde_json::to_vec(job).map_err(|reason| failed(reason.into()))?;
     line.push(b'\n');

@@ -48,11 +48,7 @@ impl Arming {
     ///
     /// # Errors
     /// [`UprobesError::Arm`]; with the reason `ESRCH` when the process is gone.
-    pub(super) fn arm(
-        &self,
-        pid: u32,
-        stopped: &dyn Fn() -> bool,
-    ) -> Result<Armed, UprobesError> {
+    pub(super) fn arm(&self, pid: u32, stopped: &dyn Fn() -> bool) -> Result<Armed, UprobesError> {
         each_thread(pid, self.inherit, |thread| match stopped() {
             true => Ok(Vec::new()),
             false => self.thread(thread),

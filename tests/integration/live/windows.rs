@@ -10,11 +10,11 @@
 //! it is each.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ const BEATS: u64 = 300;
 /// How often a thing is done again in which a process stood still for too long.
 const REPETITIONS: u32 = 4;
 /// How many system calls of pystap and of its child are taken for each way in and each signal.
-const SAMPLE: usize = 4;
+const SAMPLE: usize = 8;
 
 const PROGRAM: &str = "tests/programs/heartbeat.py";
 
@@ -63,6 +63,23 @@ struct Point {
     /// The how manieth.
     call: usize,
     signal: Signal,
+}
+
+/// Where something is done, of so many system calls.
+fn points(whose: Whose, count: usize) -> impl Iterator<Item = Point> {
+    let step = match std::env::var_os("PYSTAP_TEST_EVERY_CALL") {
+        Some(_) => 1,
+        None => count.div_ceil(SAMPLE),
+    };
+    let signals = [Signal::SIGSTOP, Signal::SIGKILL].into_iter();
+    signals.flat_map(move |signal| {
+        // In the middle of what each stands for.
+        (step / 2..count).step_by(step).map(move |call| Point {
+            whose,
+            call,
+            signal,
+        })
+    })
 }
 
 /// A program that measures how long it stands still.
@@ -112,30 +129,34 @@ impl Entrance {
         Heart::start(command)
     }
 
+    /// What pystap is told to trace a process.
+    fn tracing(&self, pid: u32) -> Vec<String> {
+        let pid = pid.to_string();
+        let mut words = self.options.clone();
+        words.extend(["-p".to_owned(), pid]);
+        words
+    }
+
     /// Everything that is done to it.
     fn is_unharmed(&self, program: &str) {
         let mut beside = self.heart(program);
-        let every = std::env::var_os("PYSTAP_TEST_EVERY_CALL").is_some();
         let kinds = [Whose::Pystap, Whose::Window];
         let (mut done, mut all) = (0, 0);
         for whose in kinds.into_iter().take(1 + usize::from(self.windows)) {
             let mut heart = self.heart(program);
-            let count = Run::of(self, &mut heart, whose, None).calls;
-            assert!(count > 10, "{}: {count} system calls of {whose:?}", self.name);
-            drop(heart);
-            let step = if every { 1 } else { count.div_ceil(SAMPLE) };
+            let pid = heart.pid();
+            let count = Run::of(&self.tracing(pid), &mut beside, whose, None).calls;
+            assert!(
+                count > 10,
+                "{}: {count} system calls of {whose:?}",
+                self.name
+            );
+            // It answers after an ordinary session.
+            heart.ask();
             all += 2 * count;
-            for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-                // In the middle of what each stands for.
-                for call in (step / 2..count).step_by(step) {
-                    let point = Point {
-                        whose,
-                        call,
-                        signal,
-                    };
-                    self.is_unharmed_at(point, program, &mut beside);
-                    done += 1;
-                }
+            for point in points(whose, count) {
+                self.is_unharmed_at(point, program, &mut beside);
+                done += 1;
             }
         }
         println!("{}: {done} of {all} points", self.name);
@@ -147,19 +168,13 @@ impl Entrance {
             let mut heart = self.heart(program);
             heart.ask();
             beside.ask();
-            let run = Run::of(self, &mut heart, point.whose, Some(point));
+            let run = Run::of(&self.tracing(heart.pid()), beside, point.whose, Some(point));
             let (longest, _) = heart.ask();
-            let (noise, _) = beside.ask();
+            let noise = run.noise.max(beside.ask().0);
             let at = format!("{}: {point:?}: {:?} {:#?}", self.name, run.status, run.said);
             is_as_before(heart.pid(), &at);
-            let died = run.status.signal() == Some(libc::SIGKILL);
-            if point.whose == Whose::Pystap && point.signal == Signal::SIGKILL && run.reached {
-                assert!(died, "{at}");
-            } else {
-                assert!(!died, "{at}");
-            }
+            run.ended_as(point, &at);
             assert_eq!(heart.0.end()["unharmed"], true, "{at}");
-            let longest = longest.max(run.longest);
             if longest <= LONGEST + noise {
                 return;
             }
@@ -239,15 +254,17 @@ struct Run {
     calls: usize,
     /// Whether the point was come to.
     reached: bool,
-    /// The longest time that the target stood still while it was asked.
-    longest: f64,
+    /// For how long the program beside stood still at most while it was asked.
+    noise: f64,
+    /// The input and output of a launched command.
+    command: Option<(ChildStdin, ChildStdout)>,
 }
 
 /// How far what is done has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Counting,
-    /// It was stopped when its target had beaten so often.
+    /// It is stopped until the program beside has beaten so often.
     Stopped {
         process: Pid,
         until: u64,
@@ -257,19 +274,31 @@ enum Stage {
 
 impl Run {
     /// Traces a program, interrupts the trace when it is live, and does what is to be done at a point.
-    fn of(entrance: &Entrance, heart: &mut Heart, whose: Whose, point: Option<Point>) -> Run {
-        let pid = heart.pid().to_string();
+    fn of(words: &[String], beside: &mut Heart, whose: Whose, point: Option<Point>) -> Run {
         let mut pystap = command::<&str>([]);
         let directory = tempfile::tempdir().expect("a directory");
         let output = directory.path().join("events");
-        pystap.args(["trace", "--engine", "uprobes", "--agent", "--function", "leaf"]);
-        pystap.args(&entrance.options).args(["-p", &pid, "-o"]).arg(&output);
+        pystap.args([
+            "trace",
+            "--engine",
+            "uprobes",
+            "--agent",
+            "--function",
+            "leaf",
+        ]);
+        pystap.arg("-o").arg(&output).args(words);
         let mut shell = Command::new("sh");
         shell.args(["-c", "kill -STOP $$; exec \"$@\"", "sh"]);
         shell.arg(pystap.get_program()).args(pystap.get_args());
-        let environment = pystap.get_envs().filter_map(|(name, value)| Some((name, value?)));
-        let child = shell.envs(environment).stderr(Stdio::piped()).spawn();
-        let mut child = child.expect("a shell");
+        let environment = pystap
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?)));
+        shell.envs(environment).stderr(Stdio::piped());
+        let launches = words.iter().any(|word| word == "--");
+        if launches {
+            shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+        }
+        let mut child = shell.spawn().expect("a shell");
         let leader = Pid::from_raw(child.id().cast_signed());
         let stopped = waitpid(leader, Some(WaitPidFlag::WUNTRACED)).expect("ours");
         assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
@@ -300,17 +329,30 @@ impl Run {
             stage: Stage::Counting,
             reached: false,
             held: Vec::new(),
-            longest: 0.0,
+            noise: 0.0,
         };
-        let status = seen.follow(heart);
-        let said = reader.join().expect("it read");
+        let status = seen.follow(beside);
+        // What it launched has its output, too, and lives on.
+        let said = match launches {
+            true => Vec::new(),
+            false => reader.join().expect("it read"),
+        };
         Run {
             status,
             said,
             calls: seen.calls,
             reached: seen.reached,
-            longest: seen.longest,
+            noise: seen.noise,
+            command: child.stdin.take().zip(child.stdout.take()),
         }
+    }
+
+    /// pystap was killed where that was done to it, and else ended by itself.
+    fn ended_as(&self, point: Point, at: &str) {
+        let was_killed =
+            point.whose == Whose::Pystap && point.signal == Signal::SIGKILL && self.reached;
+        let died = self.status.signal() == Some(libc::SIGKILL);
+        assert_eq!(died, was_killed, "{at}");
     }
 }
 
@@ -328,25 +370,24 @@ struct Seen {
     reached: bool,
     /// Threads that are stopped with their process.
     held: Vec<Pid>,
-    longest: f64,
+    noise: f64,
 }
 
 impl Seen {
     /// Until pystap ends.
-    fn follow(&mut self, heart: &mut Heart) -> ExitStatus {
+    fn follow(&mut self, beside: &mut Heart) -> ExitStatus {
         let deadline = Instant::now() + BOUND;
-        let mut status = None;
         loop {
             let waits = matches!(self.stage, Stage::Stopped { .. });
             let mut flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
             flags.set(WaitPidFlag::WNOHANG, waits);
             match waitpid(Pid::from_raw(-1), Some(flags)) {
-                Ok(WaitStatus::StillAlive) => self.wait_for_beats(heart),
+                Ok(WaitStatus::StillAlive) => self.wait_for_beats(beside),
                 Ok(WaitStatus::Exited(pid, code)) if pid == self.leader => {
-                    status = Some(ExitStatus::from_raw(code << 8));
+                    return ExitStatus::from_raw(code << 8);
                 }
                 Ok(WaitStatus::Signaled(pid, signal, _)) if pid == self.leader => {
-                    status = Some(ExitStatus::from_raw(signal as i32));
+                    return ExitStatus::from_raw(signal as i32);
                 }
                 Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => {
                     if let Stage::Stopped { process, .. } = self.stage
@@ -355,23 +396,25 @@ impl Seen {
                         self.stage = Stage::Done;
                     }
                 }
-                Ok(event) => self.see(event, heart),
-                Err(Errno::ECHILD) => break,
+                Ok(event) => self.see(event, beside),
                 Err(Errno::EINTR) => {}
                 Err(errno) => panic!("{errno}"),
             }
-            assert!(Instant::now() < deadline, "pystap does not end: {:?}", self.point);
+            assert!(
+                Instant::now() < deadline,
+                "pystap does not end: {:?}",
+                self.point
+            );
         }
-        status.expect("pystap ended")
     }
 
-    /// Lets what is stopped go on when its target has gone on for long enough.
-    fn wait_for_beats(&mut self, heart: &mut Heart) {
+    /// Lets what is stopped go on after a while.
+    fn wait_for_beats(&mut self, beside: &mut Heart) {
         let Stage::Stopped { process, until } = self.stage else {
             return;
         };
-        let (longest, beats) = heart.ask();
-        self.longest = self.longest.max(longest);
+        let (noise, beats) = beside.ask();
+        self.noise = self.noise.max(noise);
         if beats < until {
             thread::park_timeout(Duration::from_millis(5));
             return;
@@ -383,10 +426,10 @@ impl Seen {
         }
     }
 
-    fn see(&mut self, event: WaitStatus, heart: &mut Heart) {
+    fn see(&mut self, event: WaitStatus, beside: &mut Heart) {
         match event {
             WaitStatus::PtraceSyscall(thread) => {
-                self.call(thread, heart);
+                self.call(thread, beside);
                 self.resume(thread, None);
             }
             WaitStatus::PtraceEvent(thread, signal, EVENT_STOP) => {
@@ -397,7 +440,11 @@ impl Seen {
                     self.resume(thread, None);
                 }
             }
-            WaitStatus::PtraceEvent(thread, _, libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_FORK) => {
+            WaitStatus::PtraceEvent(
+                thread,
+                _,
+                libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_FORK,
+            ) => {
                 let child = ptrace::getevent(thread).expect("it is stopped");
                 // The last one, should there be several attempts.
                 self.window = Some(Pid::from_raw(i32::try_from(child).expect("a pid")));
@@ -424,7 +471,7 @@ impl Seen {
     }
 
     /// A thread enters a system call, or comes out of one.
-    fn call(&mut self, thread: Pid, heart: &mut Heart) {
+    fn call(&mut self, thread: Pid, beside: &mut Heart) {
         if self.stage != Stage::Counting {
             return;
         }
@@ -448,7 +495,7 @@ impl Seen {
         self.stage = match point.signal {
             Signal::SIGSTOP => Stage::Stopped {
                 process,
-                until: heart.ask().1 + BEATS,
+                until: beside.ask().1 + BEATS,
             },
             _ => Stage::Done,
         };
@@ -485,10 +532,15 @@ fn a_process_of_3_14_or_3_15_goes_on_whatever_happens_to_who_asks_it() {
 fn a_process_of_3_9_to_3_13_goes_on_whatever_happens_to_who_puts_a_call_into_it() {
     let mut pythons = pythons();
     // One of each end, beside Debian's own: all take the same way.
-    pythons.retain(|python| ["3.9", "3.11", "3.13"].iter().any(|it| python.ends_with(it)));
+    pythons.retain(|python| {
+        ["3.9", "3.11", "3.13"]
+            .iter()
+            .any(|it| python.ends_with(it))
+    });
     pythons.dedup_by_key(|python| python.rsplit('/').next().map(str::to_owned));
     for python in pythons {
-        Entrance::new(&python, &[&python], &["--inject", "ptrace"], true).is_unharmed(&file(PROGRAM));
+        Entrance::new(&python, &[&python], &["--inject", "ptrace"], true)
+            .is_unharmed(&file(PROGRAM));
     }
     is_cleaned_up();
 }
@@ -504,6 +556,137 @@ fn a_process_with_a_dormant_agent_goes_on_whatever_happens_to_who_wakes_it() {
     is_cleaned_up();
 }
 
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_launched_program_goes_on_whatever_happens_to_who_launched_it() {
+    const PYTHON: &str = "/usr/bin/python3.11";
+    let program = file(PROGRAM);
+    let words: Vec<String> = ["--", PYTHON, &program].map(str::to_owned).to_vec();
+    let mut python = Command::new(PYTHON);
+    python.arg(&program);
+    let mut beside = Heart::start(python);
+    let count = Run::of(&words, &mut beside, Whose::Pystap, None).calls;
+    let (mut done, mut started) = (0, 0);
+    for point in points(Whose::Pystap, count) {
+        let mut tried = Vec::new();
+        let harmless = (0..REPETITIONS).any(|_| {
+            beside.ask();
+            let run = Run::of(&words, &mut beside, point.whose, Some(point));
+            let at = format!("{point:?}: {:?}", run.status);
+            run.ended_as(point, &at);
+            let Some((longest, is_there)) = launched(run.command.expect("piped"), &at) else {
+                return point.signal == Signal::SIGKILL;
+            };
+            started += u32::from(is_there);
+            let noise = run.noise.max(beside.ask().0);
+            tried.push((longest, noise, at));
+            longest <= LONGEST + noise
+        });
+        assert!(harmless, "{point:?} {tried:#?}");
+        done += 1;
+    }
+    println!(
+        "launched: {done} of {} points, {started} programs started",
+        2 * count
+    );
+    assert!(started > 0);
+    is_cleaned_up();
+}
+
+/// Asks a launched program that pystap has left for how long it stood still, and ends it; `None` when it never ran.
+fn launched((mut input, output): (ChildStdin, ChildStdout), at: &str) -> Option<(f64, bool)> {
+    let mut output = BufReader::new(output);
+    let mut line = String::new();
+    output.read_line(&mut line).expect("readable");
+    if line.is_empty() {
+        return None;
+    }
+    assert_eq!(line, "ready\n", "{at}");
+    writeln!(input, "beat").expect("it reads");
+    line.clear();
+    output.read_line(&mut line).expect("an answer");
+    let answer: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    let pid = answer["pid"]
+        .as_u64()
+        .and_then(|pid| u32::try_from(pid).ok());
+    is_as_before(pid.expect("a pid"), at);
+    drop(input);
+    line.clear();
+    output.read_to_string(&mut line).expect("its end");
+    assert!(line.contains("\"unharmed\": true"), "{line} {at}");
+    Some((answer["longest"].as_f64().expect("a number"), true))
+}
+
+/// Whoever asked first is first.
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn what_another_debugger_has_asked_of_a_thread_stands() {
+    let tree = tree("guest");
+    let programs = tree.join("pystap/programs");
+    fs::create_dir_all(&programs).expect("made");
+    fs::copy(file("tests/programs/idle.py"), programs.join("idle.py")).expect("copied");
+    fs::write(
+        programs.join("other.py"),
+        "open('/pystap/programs/done', 'w').close()\n",
+    )
+    .expect("written");
+    let inside = |words: &[&str]| {
+        let mut command = Command::new("chroot");
+        command.arg(&tree).arg("/usr/bin/python3.14").args(words);
+        command
+    };
+    let mut service = Service::of(inside(&["/pystap/programs/idle.py", "blocked"]));
+    let pid = service.pid();
+    // As sys.remote_exec does, which needs /proc in the tree.
+    let mounted = Command::new("mount")
+        .args(["-t", "proc", "proc"])
+        .arg(tree.join("proc"))
+        .status();
+    assert!(mounted.expect("it runs").success());
+    let code = format!("import sys; sys.remote_exec({pid}, '/pystap/programs/other.py')");
+    let asked = inside(&["-c", &code]).status();
+    let unmounted = Command::new("umount").arg(tree.join("proc")).status();
+    assert!(unmounted.expect("it runs").success());
+    assert!(asked.expect("it runs").success());
+    let ended = run(&mut command([
+        "trace", "--engine", "uprobes", "--agent", "-p", &pid,
+    ]));
+    assert_eq!(ended.code, 3, "{ended:?}");
+    for words in ["another debugger has asked", "/pystap/programs/other.py"] {
+        assert!(ended.stderr.contains(words), "{ended:?}");
+    }
+    assert_eq!(service.end()["unharmed"], true);
+    assert!(
+        programs.join("done").exists(),
+        "the other's script did not run"
+    );
+    fs::remove_dir_all(&programs).expect("removed");
+    is_cleaned_up();
+}
+
+/// An error while arming has nothing to wait for. The bound is far above what that takes, and below what it took.
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_session_that_cannot_be_armed_ends_at_once() {
+    let mut service = Service::start_with("/usr/bin/python3.11", PROGRAM, &["200"]);
+    let pid = service.pid();
+    let pystap = command(["trace", "--engine", "uprobes", "-p", &pid]);
+    let mut limited = Command::new("prlimit");
+    limited.arg("--nofile=100:100").arg(pystap.get_program());
+    limited.args(pystap.get_args()).env_clear();
+    let begun = Instant::now();
+    let ended = run(&mut limited);
+    assert_eq!(ended.code, 3, "{ended:?}");
+    assert!(ended.stderr.contains("ulimit -n"), "{ended:?}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(service.end()["unharmed"], true);
+    is_cleaned_up();
+}
+
 /// What a call is put in while: the program waits, works, or waits for a lock.
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
@@ -514,7 +697,15 @@ fn calls_are_put_into_programs_that_work_wait_and_have_many_threads() {
             let pid = service.pid();
             // A second time, when the library is there already.
             for _ in 0..2 {
-                let options = ["--agent", "--inject", "ptrace", "--function", "leaf", "-p", &pid];
+                let options = [
+                    "--agent",
+                    "--inject",
+                    "ptrace",
+                    "--function",
+                    "leaf",
+                    "-p",
+                    &pid,
+                ];
                 let tracing = Tracing::start(&options).live();
                 service.request("beat");
                 tracing.wait_for_output(1000);
@@ -548,7 +739,9 @@ fn a_process_that_comes_to_no_place_for_a_call_is_not_touched() {
     python.args(["-c", &program]);
     let mut service = Service::of(python);
     let pid = service.pid();
-    let ended = run(&mut command(["trace", "--engine", "uprobes", "--agent", "--inject", "ptrace", "-p", &pid]));
+    let ended = run(&mut command([
+        "trace", "--engine", "uprobes", "--agent", "--inject", "ptrace", "-p", &pid,
+    ]));
     assert_eq!(ended.code, 3, "{ended:?}");
     assert!(ended.stderr.contains("so it was not touched"), "{ended:?}");
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("readable");

@@ -96,11 +96,11 @@ impl Symbols<'_> {
         let table = self.hash.checked_add(16 + 8 * filter)?;
         let wanted = hash(name);
         let bucket = table.checked_add(4 * u64::from(wanted).checked_rem(buckets)?)?;
-        let mut index = u64::from(word(bucket)?);
-        if index < first {
+        let begin = u64::from(word(bucket)?);
+        if begin < first {
             return None;
         }
-        for _ in 0..LONGEST {
+        for index in begin..begin + LONGEST {
             let at = table.checked_add(4 * (buckets + index - first))?;
             let found = word(at)?;
             if found | 1 == wanted | 1
@@ -111,7 +111,6 @@ impl Symbols<'_> {
             if found & 1 == 1 {
                 return None;
             }
-            index += 1;
         }
         None
     }

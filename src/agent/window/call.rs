@@ -304,10 +304,11 @@ impl Call {
         if bytes != state::SYSCALL {
             return Ok(None);
         }
-        // What the kernel does when it has no signal to deliver, but for the last: by then it would have forgotten how to
-        // go on. Everybody who waits so must expect that.
+        // What the kernel does when it has no signal to deliver (ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS), but for the
+        // last (ERESTART_RESTARTBLOCK): by then it would have forgotten how to go on. Everybody who waits so must expect
+        // that.
         match registers.rax.cast_signed() {
-            -512 | -513 | -514 => {
+            -514..=-512 => {
                 after.rip = instruction;
                 after.rax = registers.orig_rax;
             }

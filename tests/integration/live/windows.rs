@@ -50,10 +50,20 @@ const PROGRAM: &str = "tests/programs/heartbeat.py";
 /// Whose system calls are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
-    /// Those of pystap's own threads.
+    /// Those of pystap's own threads, from where it begins to arm probes.
     Pystap,
     /// Those of the child that opens windows, from where its watchdog begins.
     Window,
+}
+
+impl Whose {
+    /// The number of the call with which they begin.
+    fn first(self) -> libc::c_long {
+        match self {
+            Whose::Pystap => libc::SYS_perf_event_open,
+            Whose::Window => libc::SYS_timer_settime,
+        }
+    }
 }
 
 /// What is done, and where.
@@ -324,7 +334,7 @@ impl Run {
             whose,
             point,
             window: None,
-            watched: false,
+            begun: false,
             calls: 0,
             stage: Stage::Counting,
             reached: false,
@@ -332,6 +342,9 @@ impl Run {
             noise: 0.0,
         };
         let status = seen.follow(beside);
+        let command = child.stdin.take().zip(child.stdout.take());
+        // It has been waited for already.
+        let _ = child.wait();
         // What it launched has its output, too, and lives on.
         let said = match launches {
             true => Vec::new(),
@@ -343,7 +356,7 @@ impl Run {
             calls: seen.calls,
             reached: seen.reached,
             noise: seen.noise,
-            command: child.stdin.take().zip(child.stdout.take()),
+            command,
         }
     }
 
@@ -363,8 +376,8 @@ struct Seen {
     point: Option<Point>,
     /// The child that opens windows.
     window: Option<Pid>,
-    /// Whether its watchdog runs.
-    watched: bool,
+    /// Whether the first call was seen that is of interest.
+    begun: bool,
     calls: usize,
     stage: Stage,
     reached: bool,
@@ -448,7 +461,7 @@ impl Seen {
                 let child = ptrace::getevent(thread).expect("it is stopped");
                 // The last one, should there be several attempts.
                 self.window = Some(Pid::from_raw(i32::try_from(child).expect("a pid")));
-                self.watched = false;
+                self.begun = false;
                 self.resume(thread, None);
             }
             WaitStatus::PtraceEvent(thread, ..) => self.resume(thread, None),
@@ -475,10 +488,10 @@ impl Seen {
         if self.stage != Stage::Counting {
             return;
         }
-        if self.whose == Whose::Window && !self.watched {
+        if !self.begun {
             let number = ptrace::getregs(thread).map_or(0, |registers| registers.orig_rax);
-            self.watched = number == libc::SYS_timer_settime as u64;
-            if !self.watched {
+            self.begun = number == self.whose.first().cast_unsigned();
+            if !self.begun {
                 return;
             }
         }

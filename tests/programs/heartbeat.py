@@ -2,8 +2,8 @@
 
 It answers each line of its input, after a call of leaf(), with the longest time between two looks, in milliseconds, and
 with how often it has looked; the longest time begins anew then. Further threads sleep: as many as the argument says. With
-"busy" as the second one the main thread works while nothing is asked. It ends when its input does, and says that all is
-well.
+"busy" as the second one the main thread works while nothing is asked. It ends when its input does, and says whether all
+that it worked out was right.
 """
 
 import json
@@ -40,9 +40,20 @@ def answer():
     print(json.dumps({"longest": was / 1e6, "beats": beats, "pid": os.getpid()}), flush=True)
 
 
+def work():
+    """What every register of the interpreter has a part in: integers, floating point, hashes, containers."""
+    total, mean, seen = 0, 0.0, {}
+    for number in range(1000):
+        total += leaf(number)
+        mean += (number - mean) / (number + 1)
+        seen[str(number)] = number * 1.5
+    return total, mean, sum(seen.values()), len(seen)
+
+
 def main():
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 0
     busy = sys.argv[2:] == ["busy"]
+    right, expected = True, work()
     threading.stack_size(256 * 1024)
     for _ in range(count):
         threading.Thread(target=ended.wait).start()
@@ -51,14 +62,13 @@ def main():
     print("ready", flush=True)
     while True:
         while busy and not select.select([sys.stdin], [], [], 0)[0]:
-            for number in range(1000):
-                leaf(number)
+            right = right and work() == expected
         if not sys.stdin.buffer.raw.read(100):
             break
         answer()
     ended.set()
     beating.join()
-    print(json.dumps({"unharmed": True}), flush=True)
+    print(json.dumps({"unharmed": right}), flush=True)
 
 
 main()

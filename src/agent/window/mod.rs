@@ -107,7 +107,7 @@ pub enum WindowError {
     Stop(String),
     /// The watchdog had to end the window.
     #[error(
-        "its threads did not all stop within {} ms (one is in a wait that nothing interrupts, or the machine is busy), and the kernel let them go on",
+        "it could not be stopped within {} ms (it is in a wait that nothing interrupts, or the machine is busy), and the kernel let it go on",
         LONGEST.as_millis()
     )]
     Late,
@@ -153,10 +153,11 @@ pub(super) fn mistaken() -> WindowError {
     WindowError::Helper("it did something else".to_owned())
 }
 
-/// How often a process is stopped anew that did not stop in time.
+/// How often a process is stopped anew, at least, that did not stop in time.
 const ATTEMPTS: usize = 3;
 
 /// Has a child do something that takes this long at most, beside what a window takes. `cancelled` is asked now and then.
+/// A window that was too short is opened again, as long as there is time.
 ///
 /// # Errors
 /// [`WindowError`].
@@ -166,7 +167,11 @@ pub(super) fn run(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Done, WindowError> {
     let mut last = WindowError::Late;
-    for attempt in 0..ATTEMPTS {
+    let end = Instant::now() + patience;
+    for attempt in 0.. {
+        if attempt >= ATTEMPTS && Instant::now() >= end {
+            break;
+        }
         if attempt > 0 {
             // It has something to make up for.
             std::thread::park_timeout(LONGEST);

@@ -60,7 +60,8 @@ impl Symbols<'_> {
         let (mut strings, mut symbols, mut hash) = (None, None, None);
         for index in 0..MOST {
             let at = dynamic.checked_add(index * 16)?;
-            let (tag, value) = (memory.number(at).ok()?, memory.number(at + 8).ok()?);
+            let tag = memory.number(at).ok()?;
+            let value = memory.number(at.checked_add(8)?).ok()?;
             // The loader has added where the library is, but not everywhere.
             let address = match value < base {
                 true => bias.wrapping_add(value),
@@ -85,23 +86,24 @@ impl Symbols<'_> {
 
     /// Where a function or variable that is defined here begins and ends.
     pub(super) fn find(&self, name: &str) -> Option<(u64, u64)> {
-        let word = |at: u64| {
+        let word = |offset: u64| {
             let mut bytes = [0; 4];
+            let at = self.hash.checked_add(offset)?;
             self.memory.read(at, &mut bytes).ok()?;
             Some(u32::from_ne_bytes(bytes))
         };
-        let buckets = u64::from(word(self.hash)?);
-        let first = u64::from(word(self.hash + 4)?);
-        let filter = u64::from(word(self.hash + 8)?);
-        let table = self.hash.checked_add(16 + 8 * filter)?;
+        let buckets = u64::from(word(0)?);
+        let first = u64::from(word(4)?);
+        let filter = u64::from(word(8)?);
+        let table = 16 + 8 * filter;
         let wanted = hash(name);
-        let bucket = table.checked_add(4 * u64::from(wanted).checked_rem(buckets)?)?;
+        let bucket = table + 4 * u64::from(wanted).checked_rem(buckets)?;
         let begin = u64::from(word(bucket)?);
         if begin < first {
             return None;
         }
         for index in begin..begin + LONGEST {
-            let at = table.checked_add(4 * (buckets + index - first))?;
+            let at = table + 4 * (buckets + index - first);
             let found = word(at)?;
             if found | 1 == wanted | 1
                 && let Some(place) = self.symbol(index, name)

@@ -43,7 +43,7 @@ const BEATS: u64 = 300;
 /// How often a thing is done again in which a process stood still for too long.
 const REPETITIONS: u32 = 4;
 /// How many system calls of pystap and of its child are taken for each way in and each signal.
-const SAMPLE: usize = 6;
+const SAMPLE: usize = 5;
 
 const PROGRAM: &str = "tests/programs/heartbeat.py";
 
@@ -155,11 +155,12 @@ impl Entrance {
         for whose in kinds.into_iter().take(1 + usize::from(self.windows)) {
             let mut heart = self.heart(program);
             let pid = heart.pid();
-            let count = Run::of(&self.tracing(pid), &mut beside, whose, None).calls;
+            let run = Run::of(&self.tracing(pid), &mut beside, whose, None);
+            let (name, count) = (&self.name, run.calls);
             assert!(
                 count > 10,
-                "{}: {count} system calls of {whose:?}",
-                self.name
+                "{name}: {count} calls of {whose:?}: {:#?}",
+                run.said
             );
             // It answers after an ordinary session.
             heart.ask();

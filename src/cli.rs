@@ -102,6 +102,9 @@ pub enum Command {
         #[arg(long, value_name = "DIRECTORY")]
         directory: Option<PathBuf>,
     },
+    /// Stop a process for a moment, as told on standard input (used by pystap itself)
+    #[command(hide = true)]
+    Window,
     /// Hold a command until pystap's probes are live (used by pystap itself)
     #[command(hide = true)]
     Hold {
@@ -421,7 +424,7 @@ pub struct AgentArgs {
     /// Load nothing into any process: only the interpreters' own marks
     #[arg(long)]
     pub no_agent: bool,
-    /// Bring the agent into running processes in this way, where no other is open
+    /// Bring the agent into running processes in this way, unless it waits in them already
     #[arg(long, value_enum, value_name = "HOW", conflicts_with = "no_agent")]
     pub inject: Option<Injection>,
 }
@@ -429,8 +432,8 @@ pub struct AgentArgs {
 /// Ways that are only taken when they are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Injection {
-    /// gdb stops the process and calls functions in it
-    Gdb,
+    /// One thread is stopped for a moment and made to load it
+    Ptrace,
 }
 
 /// Values that can be captured.

@@ -70,8 +70,8 @@ pub struct TracePlan {
 pub struct AgentWishes {
     /// Whether it is used.
     pub usage: AgentUsage,
-    /// Whether gdb may bring it in.
-    pub gdb: bool,
+    /// Whether it may be put into running processes by ptrace.
+    pub inject: bool,
     /// Which values it captures.
     pub capture: Capture,
 }
@@ -379,9 +379,9 @@ impl TracePlan {
         self.images.iter().map(probed).chain(libraries).collect()
     }
 
-    /// Whether gdb may bring the agent in.
-    pub fn may_use_gdb(&self) -> bool {
-        self.wishes.gdb
+    /// Whether the agent may be put into running processes by ptrace.
+    pub fn may_inject(&self) -> bool {
+        self.wishes.inject
     }
 
     /// The agent's libraries, with the paths by which targets know them.
@@ -593,7 +593,7 @@ impl TracePlan {
             if !lacking.any() {
                 continue;
             }
-            match Way::into_process(process.pid, interpreter, self.wishes.gdb) {
+            match Way::into_process(process.pid, interpreter, self.wishes.inject) {
                 Ok(way) => {
                     plan.targets.push((process.pid, way));
                     needed.add(lacking);
@@ -684,7 +684,7 @@ impl TracePlan {
                 self.warnings.push(format!(
                     "process {} is not traced: {}",
                     process.pid,
-                    Way::into_process(process.pid, interpreter, self.wishes.gdb)
+                    Way::into_process(process.pid, interpreter, self.wishes.inject)
                         .err()
                         .map_or_else(
                             || "its interpreter has none of the marks".to_owned(),

@@ -7,6 +7,7 @@ use alloc::string::String;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::transmute;
 use core::ptr::{null, null_mut};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use pystap_agent_protocol::{Follow, PROTOCOL};
 
@@ -18,6 +19,7 @@ use crate::python::{
     exception, none,
 };
 use crate::session;
+use crate::thread::Native;
 
 /// Version of the package, and of the protocol.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -90,14 +92,57 @@ unsafe extern "C" fn PyInit__pystap_agent() -> Ptr {
     (api().PyModule_Create2)(&raw mut (*DEFINITION.get()).0, API_VERSION)
 }
 
-/// What `start` does, for a debugger that has loaded the library without an import, on a thread that holds the lock.
-/// 0, or -1 when it could not.
+/// For who has loaded the library from outside (`--inject ptrace`): 0 until it is ready to be called, then 1, and after
+/// each call of [`pystap_agent_enter`] another number, whose last four bits say what became of it.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn pystap_agent_start(dormant: c_int) -> c_int {
-    match prepare().and_then(|()| begin(dormant != 0, None)) {
-        Ok(()) => 0,
-        Err(_) => -1,
+#[used]
+static pystap_agent_state: AtomicU32 = AtomicU32::new(0);
+
+/// The last four bits.
+const STARTED: u32 = 2;
+const REFUSED: u32 = 3;
+const NOT_RUNNING: u32 = 4;
+const NO_THREAD: u32 = 5;
+
+/// Called by the dynamic loader when everything is in its place.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static READY: extern "C" fn() = ready;
+
+extern "C" fn ready() {
+    pystap_agent_state.store(1, Ordering::SeqCst);
+}
+
+fn became(outcome: u32) {
+    let before = pystap_agent_state.load(Ordering::SeqCst) >> 4;
+    pystap_agent_state.store(before.wrapping_add(1) << 4 | outcome, Ordering::SeqCst);
+}
+
+/// What `start` does, on a thread of its own: whoever is made to call this may hold the interpreter's lock or not.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pystap_agent_enter() {
+    match Native::start(enter) {
+        Ok(thread) => thread.forget(),
+        Err(_) => became(NO_THREAD),
     }
+}
+
+unsafe extern "C" fn enter(_: *mut c_void) -> *mut c_void {
+    if python::find().is_err() {
+        became(REFUSED);
+        return null_mut();
+    }
+    // Between this look and the next line the interpreter may end as well: then it ends this thread.
+    if (api().Py_IsInitialized)() == 0 || (api().Py_IsFinalizing)() != 0 {
+        became(NOT_RUNNING);
+        return null_mut();
+    }
+    let state = (api().PyGILState_Ensure)();
+    let begun = prepare().and_then(|()| begin(false, None));
+    (api().PyErr_Clear)();
+    (api().PyGILState_Release)(state);
+    became(if begun.is_ok() { STARTED } else { REFUSED });
+    null_mut()
 }
 
 /// Finds the interpreter's functions and looks whether it is one that we know.

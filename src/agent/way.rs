@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::loaded::Loaded;
 use super::remote::{Remote, RemoteError};
 use super::socket;
+use super::window::WindowError;
 use crate::elf::Image;
 use crate::python::{Interpreter, Version};
 
@@ -26,8 +27,8 @@ pub enum Way {
     },
     /// Through Python's remote debugging interface (PEP 768).
     Remote,
-    /// Through gdb.
-    Gdb,
+    /// By calls that are put into it (ptrace).
+    Ptrace,
 }
 
 impl fmt::Display for Way {
@@ -36,7 +37,7 @@ impl fmt::Display for Way {
             Way::Environment => "through the environment of the launched command",
             Way::Dormant { .. } => "which waits in it (pystap agent install)",
             Way::Remote => "through Python's remote debugging interface (PEP 768)",
-            Way::Gdb => "through gdb",
+            Way::Ptrace => "by calls that are put into the process (ptrace)",
         })
     }
 }
@@ -54,7 +55,7 @@ pub enum WayError {
     },
     /// The interpreter has no interface, and nothing waits in it.
     #[error(
-        "Python {version} lets nobody in while it runs (3.14 is the first that does); run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or let gdb bring the agent in with --inject gdb"
+        "Python {version} lets nobody in while it runs (3.14 is the first that does); run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or put the agent in with --inject ptrace"
     )]
     Closed {
         /// The version.
@@ -72,7 +73,7 @@ pub enum WayError {
     },
     /// It would have one.
     #[error(
-        "{reason}; run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or let gdb bring the agent in with --inject gdb"
+        "{reason}; run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or put the agent in with --inject ptrace"
     )]
     Remote {
         /// What is in the way.
@@ -99,11 +100,6 @@ pub enum WayError {
     /// Another tracer.
     #[error("{0}; end that first, or `pystap agent install` and restart the process")]
     Traced(RemoteError),
-    /// gdb was asked for and is not there.
-    #[error(
-        "there is no gdb in PATH, which --inject gdb needs; install it (`apt install gdb`, `dnf install gdb`)"
-    )]
-    NoGdb,
 }
 
 /// What about the build of an interpreter keeps the agent out of it, whatever the way.
@@ -150,15 +146,19 @@ impl Way {
             Way::Environment => "environment",
             Way::Dormant { .. } => "dormant",
             Way::Remote => "remote",
-            Way::Gdb => "gdb",
+            Way::Ptrace => "ptrace",
         }
     }
 
-    /// The way into a running process.
+    /// The way into a running process. With `inject`, calls are put into it unless an agent waits there.
     ///
     /// # Errors
     /// [`WayError`], when there is none.
-    pub fn into_process(pid: u32, interpreter: &Interpreter, gdb: bool) -> Result<Way, WayError> {
+    pub fn into_process(
+        pid: u32,
+        interpreter: &Interpreter,
+        inject: bool,
+    ) -> Result<Way, WayError> {
         let version = interpreter.version.as_ref();
         if let Some(version) = version.filter(|version| !supported(version)) {
             return Err(WayError::Unsupported {
@@ -178,11 +178,8 @@ impl Way {
             return Ok(Way::Dormant { socket });
         }
         let python = || interpreter.as_started(pid);
-        if gdb {
-            return match which::which("gdb") {
-                Ok(_) => Ok(Way::Gdb),
-                Err(_) => Err(WayError::NoGdb),
-            };
+        if inject {
+            return Ok(Way::Ptrace);
         }
         match Remote::of(pid, interpreter) {
             Ok(_) => Ok(Way::Remote),
@@ -195,7 +192,9 @@ impl Way {
             }),
             Err(RemoteError::Memory(reason)) => Err(WayError::Permission(reason)),
             Err(reason @ RemoteError::FreeThreaded) => Err(WayError::Never(reason)),
-            Err(reason @ RemoteError::Traced { .. }) => Err(WayError::Traced(reason)),
+            Err(reason @ RemoteError::Window(WindowError::Traced { .. })) => {
+                Err(WayError::Traced(reason))
+            }
             Err(reason) => Err(WayError::Remote {
                 reason,
                 python: python(),

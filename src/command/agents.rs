@@ -4,21 +4,19 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Failure;
 use super::session::Stops;
-use crate::agent::{AgentError, Agents, Untraced, Way, environment, remarks};
+use crate::agent::{AgentError, Agents, Attached, Untraced, Way, environment, remarks};
 use crate::console::Console;
 use crate::engine::Running;
-use crate::export::flow::Printable;
 use crate::plan::TracePlan;
 use crate::target::{Identity, Launched, Lineage, Process};
+use crate::text::Foreign;
 
 /// How long the answers of agents are waited for at a time.
 const TURN: Duration = Duration::from_millis(50);
-/// How often children are looked at.
-const CHILDREN: Duration = Duration::from_secs(1);
 /// Warnings about processes that are shown; the others are counted.
 const MOST_WARNINGS: u64 = 50;
 
@@ -27,12 +25,11 @@ pub(super) struct SessionAgents {
     agents: Agents,
     launched: bool,
     later: bool,
-    gdb: bool,
+    inject: bool,
     /// Processes whose agents have begun.
     joined: HashSet<u32>,
-    /// Children of the launched command that were looked at, and when that was done last.
+    /// Children of the launched command that were looked at.
     seen: HashSet<u32>,
-    looked: Instant,
     /// Those among them that the environment did not reach.
     unreached: u64,
     warnings: u64,
@@ -46,7 +43,7 @@ impl SessionAgents {
     /// # Errors
     /// When there is no place for it.
     pub(super) fn prepare(plan: &mut TracePlan) -> Result<Option<SessionAgents>, Failure> {
-        let gdb = plan.may_use_gdb();
+        let inject = plan.may_inject();
         let Some(agent) = &mut plan.agent else {
             return Ok(None);
         };
@@ -58,10 +55,9 @@ impl SessionAgents {
             agents,
             launched: agent.launched,
             later: agent.later,
-            gdb,
+            inject,
             joined: HashSet::new(),
             seen: HashSet::new(),
-            looked: Instant::now(),
             unreached: 0,
             warnings: 0,
             untraced: Untraced::default(),
@@ -129,6 +125,9 @@ impl SessionAgents {
         let targets = plan.agent.iter().flat_map(|agent| &agent.targets);
         let mut failures: Vec<AgentError> = Vec::new();
         for (pid, way) in targets {
+            if !stops.requests().is_empty() {
+                break;
+            }
             let processes = &plan.targets.processes;
             let process = processes.iter().find(|process| process.pid == *pid);
             let Some(interpreter) = process.and_then(|it| it.interpreters.first()) else {
@@ -137,9 +136,12 @@ impl SessionAgents {
             console.note(format_args!(
                 "calls of process {pid} come from pystap's agent, {way}"
             ));
-            if let Err(error) = self.agents.attach(*pid, interpreter, way) {
-                self.untraced.failed += 1;
-                failures.push(error);
+            match self.agents.attach(*pid, interpreter, way) {
+                Ok(attached) => tell_of(*pid, attached, console),
+                Err(error) => {
+                    self.untraced.failed += 1;
+                    failures.push(error);
+                }
             }
         }
         if plan.agent.as_ref().is_some_and(|agent| agent.launched) {
@@ -204,13 +206,16 @@ impl SessionAgents {
             ));
             return;
         }
-        let attached = match Way::into_process(pid, interpreter, self.gdb) {
+        let attached = match Way::into_process(pid, interpreter, self.inject) {
             Ok(way) => self.agents.attach(pid, interpreter, &way),
             Err(reason) => Err(AgentError::Way { pid, reason }),
         };
-        if let Err(error) = attached {
-            self.untraced.failed += 1;
-            console.warning(error);
+        match attached {
+            Ok(attached) => tell_of(pid, attached, console),
+            Err(error) => {
+                self.untraced.failed += 1;
+                console.warning(error);
+            }
         }
     }
 
@@ -244,23 +249,23 @@ impl SessionAgents {
     }
 
     /// Says, now and then, which children of the launched command the agent cannot come into, and why.
-    pub(super) fn look_at_children(&mut self, launched: u32, console: &Console) {
-        if !self.launched || self.looked.elapsed() < CHILDREN {
+    pub(super) fn look_at_children(&mut self, children: &[(u32, Vec<String>)], console: &Console) {
+        if !self.launched {
             return;
         }
-        self.looked = Instant::now();
-        let mut children = crate::target::descendants(launched).unwrap_or_default();
         // Another process may get the number of one that has ended.
         self.seen
             .retain(|pid| children.iter().any(|(child, _)| child == pid));
-        children.retain(|(pid, _)| !self.joined.contains(pid) && self.seen.insert(*pid));
         for (pid, words) in children {
+            if self.joined.contains(pid) || !self.seen.insert(*pid) {
+                continue;
+            }
             let command: Vec<OsString> = words.iter().map(OsString::from).collect();
             if let Some(option) = environment::obstacle_of_command(&command) {
                 self.unreached += 1;
                 console.warning(format_args!(
                     "process {pid} is not traced: it was started with {option} ({}), which leaves out the environment that brings pystap's agent in; start it without {option}, or trace it by itself with -p",
-                    Printable(&words.join(" "))
+                    Foreign::new(&words.join(" "))
                 ));
             }
         }
@@ -312,5 +317,18 @@ impl SessionAgents {
             console.warning(format_args!("{untraced}"));
         }
         untraced
+    }
+}
+
+/// Says what should be known of how a process was attached to.
+fn tell_of(pid: u32, attached: Attached, console: &Console) {
+    if let Some(stopped) = attached.stopped {
+        console.detail(format_args!(
+            "process {pid} was stopped for {:.3} ms",
+            stopped.as_secs_f64() * 1000.0
+        ));
+    }
+    if let Some(remark) = attached.remark {
+        console.warning(remark);
     }
 }

@@ -346,7 +346,12 @@ impl Ready {
     }
 
     /// Arms the probes for these processes, of which the last may be a launched command.
-    pub(super) fn start(self, plan: &TracePlan, start: Start) -> Result<Box<dyn Running>, Failure> {
+    pub(super) fn start(
+        self,
+        plan: &TracePlan,
+        start: Start,
+        stops: &Stops,
+    ) -> Result<Box<dyn Running>, Failure> {
         Ok(match self {
             Ready::Stap {
                 engine,
@@ -375,6 +380,7 @@ impl Ready {
                     &uprobes_plan,
                     &images,
                     &start,
+                    &|| !stops.requests().is_empty(),
                 )?)
             }
         })

@@ -194,6 +194,7 @@ pub fn run(cli: Cli) -> u8 {
         Command::Schema => catalogue::schema().map(Into::into),
         Command::Completions { shell } => manual::completions(*shell).map(Into::into),
         Command::Man { directory } => manual::man(directory.as_deref()).map(Into::into),
+        Command::Window => return crate::agent::serve_window(),
         Command::Hold {
             parent,
             program,

@@ -17,6 +17,7 @@ mod refusals;
 mod stap;
 pub(crate) mod totals;
 mod uprobes;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -143,7 +143,13 @@ impl StapRunning {
             reason,
         })?;
         let loader = child.id();
-        workspace.note_loader(loader)?;
+        if let Err(error) = workspace.note_loader(loader) {
+            // It takes its module away by itself, and is waited for where nobody waits for us.
+            let group = rustix::process::Pid::from_child(&child);
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
+            thread::spawn(move || child.wait());
+            return Err(error);
+        }
         let (sender, messages) = unbounded();
         let (stop, stop_requests) = unbounded();
         let (ended_sender, ended) = bounded(1);

@@ -45,13 +45,16 @@ pub(super) struct Arming {
 }
 
 impl Arming {
-    /// Arms every thread of a process.
+    /// Arms every thread of a process, or those that were come to when `stopped` says that it is enough.
     ///
     /// # Errors
     /// [`UprobesError::Arm`]; with the reason `ESRCH` when the process is gone.
-    pub(super) fn arm(&self, pid: u32) -> Result<Armed, UprobesError> {
-        each_thread(pid, self.inherit, |thread| self.thread(thread))
-            .map_err(|reason| explained(pid, reason))
+    pub(super) fn arm(&self, pid: u32, stopped: &dyn Fn() -> bool) -> Result<Armed, UprobesError> {
+        each_thread(pid, self.inherit, |thread| match stopped() {
+            true => Ok(Vec::new()),
+            false => self.thread(thread),
+        })
+        .map_err(|reason| explained(pid, reason))
     }
 
     fn thread(&self, task: u32) -> io::Result<Vec<OwnedFd>> {

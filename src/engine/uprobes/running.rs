@@ -90,7 +90,8 @@ impl Drop for Group {
 }
 
 impl UprobesRunning {
-    /// Defines the probes and arms the targets. A target that ends meanwhile is none of our failures.
+    /// Defines the probes and arms the targets. A target that ends meanwhile is none of our failures. Arming a process of
+    /// thousands of threads takes seconds: what is left of it when `stopped` says so is not armed.
     ///
     /// # Errors
     /// [`UprobesError`].
@@ -99,6 +100,7 @@ impl UprobesRunning {
         plan: &Plan,
         images: &[Probed],
         start: &Start,
+        stopped: &dyn Fn() -> bool,
     ) -> Result<Self, UprobesError> {
         let failed = |what| move |reason: io::Error| UprobesError::System { what, reason };
         arming::raise_descriptor_limit();
@@ -177,6 +179,10 @@ impl UprobesRunning {
             throttled: false,
             lives: Vec::new(),
         };
+        // What is only half there when this fails has no thread whose end could be waited for.
+        for (pid, probed) in &start.targets {
+            collector.add(*pid, *probed, stopped)?;
+        }
         let running = UprobesRunning {
             messages,
             orders,
@@ -184,9 +190,6 @@ impl UprobesRunning {
             ended,
             descendants,
         };
-        for (pid, probed) in &start.targets {
-            collector.add(*pid, *probed)?;
-        }
         let _ = sender.send(Message::Live);
         thread::spawn(move || {
             collector.run(&wake, &commands);
@@ -262,7 +265,7 @@ impl Collector {
             loop {
                 match commands.try_recv() {
                     Ok(Command::Add(pid, answer)) => {
-                        let _ = answer.send(self.add(pid, true));
+                        let _ = answer.send(self.add(pid, true, &|| false));
                     }
                     Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                         stop = true;
@@ -298,8 +301,13 @@ impl Collector {
         self.outlet.say(Message::LostInKernel(self.lost));
     }
 
-    fn add(&mut self, pid: u32, probed: bool) -> Result<(), UprobesError> {
-        let armed = match self.arming.arm(pid) {
+    fn add(
+        &mut self,
+        pid: u32,
+        probed: bool,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<(), UprobesError> {
+        let armed = match self.arming.arm(pid, stopped) {
             Ok(armed) => armed,
             // That it has ended is for whoever watches it to find out.
             Err(UprobesError::Arm { reason, .. })

@@ -57,7 +57,7 @@ fn pypy_is_refused_by_its_name_running_and_launched() {
         for arguments in [
             vec!["trace", "-p", &pid],
             vec!["top", "--json", "-p", &pid],
-            vec!["trace", "--inject", "gdb", "-p", &pid],
+            vec!["trace", "--inject", "ptrace", "-p", &pid],
             vec!["record", "--output", output, "-p", &pid],
             vec!["trace", "--", PYPY, "-c", "print('it ran')"],
             vec!["trace", "--agent", "--", PYPY, "-c", "print('it ran')"],

@@ -138,7 +138,7 @@ fn a_process_that_lets_nobody_in_is_refused_and_what_would_help_is_said() {
             let ended = run(&mut command);
             let message = ended.only_error();
             assert_eq!(ended.code, 3, "{message}");
-            for word in words.iter().chain(&["agent install", "--inject gdb"]) {
+            for word in words.iter().chain(&["agent install", "--inject ptrace"]) {
                 assert!(message.contains(word), "{word}: {message}");
             }
         };

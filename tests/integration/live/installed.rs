@@ -15,7 +15,7 @@ use crate::command::{command, file, run};
 use crate::tracing::{Tracing, Way, trace};
 
 /// The interpreters, Debian 12's own first.
-fn pythons() -> Vec<String> {
+pub(super) fn pythons() -> Vec<String> {
     let named = std::env::var("PYSTAP_TEST_PYTHONS").unwrap_or_default();
     let named = named.split(':').filter(|path| !path.is_empty());
     std::iter::once("/usr/bin/python3.11")
@@ -202,12 +202,12 @@ fn a_process_of_another_user_with_a_root_and_mounts_of_its_own_is_traced_and_its
 
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn gdb_brings_the_agent_in_where_it_is_asked_to() {
+fn calls_bring_the_agent_in_where_that_is_asked_for() {
     leaves_nothing_at_all(|| {
         let program = file("tests/programs/counts.py");
         for python in pythons() {
             let mut service = Service::start_with(&python, "tests/programs/counts.py", &["0.01"]);
-            let options = ["--agent", "--inject", "gdb", "-p", &service.pid()];
+            let options = ["--agent", "--inject", "ptrace", "-p", &service.pid()];
             let tracing = Tracing::start(&options).live();
             tracing.wait_for_output(3000);
             tracing.signal(Signal::INT);
@@ -244,7 +244,7 @@ fn is_refused(mut service: Service, launched: &str, words: &[&str]) {
     let pid = service.pid();
     for arguments in [
         &["trace", "--engine", "uprobes", "-p", &pid][..],
-        &["trace", "--inject", "gdb", "-p", &pid],
+        &["trace", "--inject", "ptrace", "-p", &pid],
         &["trace", "--", launched],
     ] {
         let ended = run(&mut command(arguments));

@@ -171,7 +171,7 @@ fn another_users_process_is_refused_and_root_traces_everybodys() {
         let mut service = Service::start_with(PYTHON_3_14, TICKING, &["0.01"]);
         let ended = as_somebody(&["trace", "--engine", "uprobes", "-p", &service.pid()]);
         is_refused(&ended, &["another user", "run pystap as root"]);
-        let ended = as_somebody(&["trace", "--inject", "gdb", "-p", &service.pid()]);
+        let ended = as_somebody(&["trace", "--inject", "ptrace", "-p", &service.pid()]);
         is_refused(&ended, &["another user", "run pystap as root"]);
         assert!(service.end()["calls"]["tick"].as_u64() > Some(0));
 

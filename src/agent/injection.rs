@@ -1,0 +1,339 @@
+//! The way in that has to be asked for (`--inject ptrace`): two calls in the process. The first loads the library
+//! (`dlopen`), the second has it start a thread of its own, which waits for the interpreter's lock as any thread of a C
+//! extension does, and becomes an agent that waits for us. How a call is made, and where it does no harm, is
+//! [`super::window`]'s.
+//!
+//! All of this is done on a thread: a place for a call may have to be waited for, and the session goes on meanwhile.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
+
+use super::loaded::Loaded;
+use super::socket;
+use super::symbols::Symbols;
+use super::window::{self, Call, Done, Job, Memory, Place, Reached, Target, WindowError};
+use crate::python::Interpreter;
+
+/// How long a place for a call is looked for.
+const SEARCH: Duration = Duration::from_secs(10);
+/// How long a call may take, and the new thread until it gets the interpreter's lock.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked whether something has happened.
+const LOOK: Duration = Duration::from_millis(2);
+/// `RTLD_NOW`, and what its private variant needs beside.
+const NOW: u64 = 2;
+const PRIVATE: u64 = 0x8000_0000;
+/// `mov $15, %rax; syscall`: what a signal's handler returns to.
+const RESTORER: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+/// Most bytes of the C library that are looked through for it.
+const LARGEST: u64 = 16 << 20;
+/// The interpreter's loop, the function that starts the agent, and the variable in which it says what became of that.
+const LOOP: &str = "_PyEval_EvalFrameDefault";
+const START: &str = "pystap_agent_enter";
+const STATE: &str = "pystap_agent_state";
+
+/// Why the agent did not come in.
+#[derive(Debug, thiserror::Error)]
+pub enum InjectionError {
+    /// No thread could be made to call anything.
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    /// Another machine.
+    #[error("calls are put into processes of x86-64 machines only, and this is another one")]
+    Machine,
+    /// Its stack is guarded by the processor.
+    #[error("it has a shadow stack, which a call that is put in would not match")]
+    ShadowStack,
+    /// A function is missing.
+    #[error("{0} is not found in it, so it is no CPython with glibc as usually built")]
+    Missing(&'static str),
+    /// The library was refused.
+    #[error(
+        "its dynamic loader refused the library; its mounts (noexec), a security module (SELinux, AppArmor) or an old C library can be why"
+    )]
+    Load,
+    /// The call did not come back.
+    #[error("the call that loads the library has not ended within {seconds} s; it goes on by itself", seconds = PATIENCE.as_secs())]
+    Slow,
+    /// The library is another one.
+    #[error("it has the library of another pystap loaded; restart it")]
+    Other,
+    /// No lock.
+    #[error("its interpreter did not give its lock within {seconds} s (a long call in C); the agent starts when it does, and goes after 30 s without a visitor", seconds = PATIENCE.as_secs())]
+    Busy,
+    /// It is at its end.
+    #[error("its interpreter is not running any longer, or not yet")]
+    NotRunning,
+    /// The agent did not want to.
+    #[error("the agent did not start in it; it is no CPython 3.9 to 3.15 with its GIL")]
+    Refused,
+    /// No thread.
+    #[error("it could not start a thread for the agent (a limit of its user or control group)")]
+    NoThread,
+}
+
+/// An agent that is on its way in. Dropped, it is no longer; a process that was sent into a call makes it.
+#[derive(Debug)]
+pub(super) struct Injection {
+    cancelled: Arc<AtomicBool>,
+    result: Receiver<Result<String, InjectionError>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Injection {
+    /// Begins.
+    ///
+    /// # Errors
+    /// [`InjectionError`], where it can be known at once.
+    pub(super) fn begin(
+        pid: u32,
+        interpreter: &Interpreter,
+        library: &Path,
+    ) -> Result<Injection, InjectionError> {
+        let entrance = Entrance::new(pid, interpreter)?;
+        let library = library.to_owned();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let (sender, result) = bounded(1);
+        let flag = Arc::clone(&cancelled);
+        let thread = thread::spawn(move || {
+            let _ = sender.send(entrance.bring(&library, &|| flag.load(Ordering::Relaxed)));
+        });
+        Ok(Injection {
+            cancelled,
+            result,
+            thread: Some(thread),
+        })
+    }
+
+    /// What came of it, once: the name of the agent's socket.
+    pub(super) fn result(&self) -> Option<Result<String, InjectionError>> {
+        match self.result.try_recv() {
+            Ok(result) => Some(result),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(InjectionError::Window(
+                WindowError::Helper("its thread broke off".to_owned()),
+            ))),
+        }
+    }
+}
+
+impl Drop for Injection {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A process, and where in it is what a call needs.
+struct Entrance {
+    target: Target,
+    memory: Memory,
+    /// `dlopen`, and how it is to be told to load.
+    open: (u64, u64),
+    restorer: u64,
+    code: Option<(u64, u64)>,
+}
+
+impl Entrance {
+    fn new(pid: u32, interpreter: &Interpreter) -> Result<Entrance, InjectionError> {
+        if !cfg!(target_arch = "x86_64") {
+            return Err(InjectionError::Machine);
+        }
+        let target = Target::now(pid)?;
+        if let Some(tracer) = window::tracer(pid) {
+            return Err(WindowError::Traced { tracer }.into());
+        }
+        if has_shadow_stack(pid) {
+            return Err(InjectionError::ShadowStack);
+        }
+        // Not to be written here, but whoever may not write may not stop either.
+        let closed = |reason: std::io::Error| WindowError::Memory(reason.to_string());
+        let memory = Memory::open(pid, true).map_err(closed)?;
+        let maps = maps(pid)?;
+        let symbols = |base: Option<u64>| base.and_then(|base| Symbols::at(&memory, base));
+        let libc = symbols(base(&maps, |map| is_called(map, "libc")))
+            .ok_or(InjectionError::Missing("the C library"))?;
+        let libdl = symbols(base(&maps, |map| is_called(map, "libdl")));
+        let open = libc.find("dlopen").map(|(at, _)| (at, NOW));
+        let open = open
+            .or_else(|| Some((libdl?.find("dlopen")?.0, NOW)))
+            .or_else(|| Some((libc.find("__libc_dlopen_mode")?.0, NOW | PRIVATE)))
+            .ok_or(InjectionError::Missing("dlopen"))?;
+        let restorer = maps
+            .iter()
+            .filter(|map| is_called(map, "libc") && map.perms.contains(MMPermissions::EXECUTE))
+            .find_map(|map| restorer(&memory, map.address))
+            .ok_or(InjectionError::Missing("the end of signal handlers"))?;
+        let code = symbols(base(&maps, |map| map.inode == interpreter.file.inode));
+        let code = code.and_then(|code| code.find(LOOP));
+        Ok(Entrance {
+            target,
+            open,
+            restorer,
+            code,
+            memory,
+        })
+    }
+
+    /// Brings the agent in. The name of its socket.
+    fn bring(
+        &self,
+        library: &Path,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<String, InjectionError> {
+        if Loaded::of_process(self.target.pid).is_none() {
+            self.load(library, cancelled)?;
+        }
+        let maps = maps(self.target.pid)?;
+        let loaded = Loaded::of_process(self.target.pid).ok_or(InjectionError::Load)?;
+        let library = base(&maps, |map| map.inode == loaded.inode)
+            .and_then(|base| Symbols::at(&self.memory, base))
+            .ok_or(InjectionError::Other)?;
+        let (Some((start, _)), Some((state, _))) = (library.find(START), library.find(STATE))
+        else {
+            return Err(InjectionError::Other);
+        };
+        let state = |memory: &Memory| Ok::<_, WindowError>(memory.number(state)? as u32);
+        // The loader may still be at it, on that thread.
+        self.wait(cancelled, InjectionError::Slow, || {
+            Ok((state(&self.memory)? != 0).then_some(()))
+        })?;
+        let before = state(&self.memory)?;
+        self.call(start, b"", 0, cancelled)?;
+        let after = self.wait(cancelled, InjectionError::Busy, || {
+            let now = state(&self.memory)?;
+            Ok((now != before).then_some(now))
+        })?;
+        match after & 0xf {
+            2 => {}
+            3 => return Err(InjectionError::Refused),
+            4 => return Err(InjectionError::NotRunning),
+            _ => return Err(InjectionError::NoThread),
+        }
+        let sockets = socket::of_process(self.target.pid).unwrap_or_default();
+        sockets.into_iter().next().ok_or(InjectionError::Refused)
+    }
+
+    /// Has the process load the library.
+    fn load(&self, library: &Path, cancelled: &dyn Fn() -> bool) -> Result<(), InjectionError> {
+        use std::os::unix::ffi::OsStrExt;
+        let (open, how) = self.open;
+        let reached = self.call(open, library.as_os_str().as_bytes(), how, cancelled)?;
+        let mut late = false;
+        self.wait(cancelled, InjectionError::Slow, || {
+            if Loaded::of_process(self.target.pid).is_some() {
+                return Ok(Some(()));
+            }
+            // Looked for once more after the call was seen to be over.
+            if std::mem::replace(&mut late, self.is_over(reached)) {
+                return Err(InjectionError::Load);
+            }
+            Ok(None)
+        })
+    }
+
+    /// Whether a call is seen to have returned: its thread waits somewhere above it, or is gone.
+    fn is_over(&self, reached: Reached) -> bool {
+        match Place::of(self.target.pid, reached.thread) {
+            Some(Place::Call { stack, .. }) => stack >= reached.stack,
+            Some(Place::Running | Place::Elsewhere) => false,
+            None => true,
+        }
+    }
+
+    fn call(
+        &self,
+        function: u64,
+        text: &[u8],
+        number: u64,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Reached, InjectionError> {
+        let call = Call {
+            target: self.target,
+            function,
+            text: text.to_vec(),
+            number,
+            restorer: self.restorer,
+            code: self.code,
+            seconds: SEARCH.as_secs(),
+        };
+        match window::run(&Job::Call(call), SEARCH, cancelled)? {
+            Done::Called(reached) => Ok(reached),
+            Done::Requested { .. } => Err(window::mistaken().into()),
+        }
+    }
+
+    /// Waits until something is there.
+    fn wait<T>(
+        &self,
+        cancelled: &dyn Fn() -> bool,
+        late: InjectionError,
+        mut look: impl FnMut() -> Result<Option<T>, InjectionError>,
+    ) -> Result<T, InjectionError> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = look()? {
+                return Ok(found);
+            }
+            if cancelled() {
+                return Err(WindowError::Cancelled.into());
+            }
+            if !self.target.is_there() {
+                return Err(WindowError::Gone.into());
+            }
+            if Instant::now() >= end {
+                return Err(late);
+            }
+            thread::park_timeout(LOOK);
+        }
+    }
+}
+
+fn maps(pid: u32) -> Result<Vec<MemoryMap>, InjectionError> {
+    let process = i32::try_from(pid).ok().and_then(|it| Process::new(it).ok());
+    let maps = process.and_then(|process| process.maps().ok());
+    Ok(maps.ok_or(WindowError::Gone)?.into_iter().collect())
+}
+
+/// Where the first file is mapped that is wanted.
+fn base(maps: &[MemoryMap], wanted: impl Fn(&MemoryMap) -> bool) -> Option<u64> {
+    let first = maps.iter().find(|map| map.offset == 0 && wanted(map))?;
+    Some(first.address.0)
+}
+
+/// Whether a file is a library of glibc's: `libc.so.6`, or `libc-2.31.so`.
+fn is_called(map: &MemoryMap, library: &str) -> bool {
+    let MMapPath::Path(path) = &map.pathname else {
+        return false;
+    };
+    let name = path.file_name().and_then(|name| name.to_str());
+    // Of a library that was replaced.
+    let name = name.map(|name| name.strip_suffix(" (deleted)").unwrap_or(name));
+    name.and_then(|name| name.strip_prefix(library))
+        .is_some_and(|rest| rest.starts_with(".so.") || rest.starts_with("-2."))
+}
+
+/// Where the code between these addresses returns from a signal's handler.
+fn restorer(memory: &Memory, (from, to): (u64, u64)) -> Option<u64> {
+    let mut code = vec![0; usize::try_from(to.checked_sub(from)?.min(LARGEST)).ok()?];
+    let read = memory.read_some(from, &mut code).ok()?;
+    code.truncate(read);
+    let at = code.windows(RESTORER.len()).position(|it| it == RESTORER)?;
+    Some(from + at as u64)
+}
+
+/// Whether the processor checks its returns against a second stack.
+fn has_shadow_stack(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status
+        .lines()
+        .any(|line| line.starts_with("x86_Thread_features:") && line.contains("shstk"))
+}

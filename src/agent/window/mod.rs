@@ -1,0 +1,288 @@
+//! Windows: the moments in which a process, or a thread of it, is stopped by us.
+//!
+//! Whatever stops a process runs in a short-lived child of pystap's (`pystap window`, hidden), which gets what it has to do
+//! as one line of JSON and answers with another. Everything that takes time is found out before, outside. The child is in a
+//! process group of its own, where a SIGSTOP for pystap's job or a Ctrl-C does not reach it, has one thread, and asks the
+//! kernel for its own end: a timer that sends it SIGKILL after [`LONGEST`] ([`watchdog`]). The kernel lets the tracees of a
+//! tracer go that ends, whether that was stopped, frozen or forgotten. So no process is stopped for longer, whatever
+//! becomes of pystap and of the child.
+
+mod call;
+mod held;
+mod memory;
+mod request;
+#[cfg(target_arch = "x86_64")]
+mod state;
+mod watchdog;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+
+pub(super) use call::{Call, Place, Reached};
+pub(super) use held::tracer;
+pub(super) use memory::Memory;
+pub(super) use request::{Offsets, Request, Wish};
+
+/// How long a process may be stopped.
+pub(super) const LONGEST: Duration = Duration::from_millis(100);
+/// How long a child may take before it stops anything, and to end: it waits for a processor, as everybody.
+const OVERHEAD: Duration = Duration::from_secs(5);
+/// How often somebody who waits for a child looks whether that is still wanted.
+const LOOK: Duration = Duration::from_millis(20);
+/// What an answer has at most.
+const LARGEST_ANSWER: u64 = 1 << 16;
+
+/// A process that cannot be taken for another one that has got its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Target {
+    pub(super) pid: u32,
+    /// Clock ticks since boot.
+    pub(super) start_time: u64,
+}
+
+impl Target {
+    /// The process that has this number now.
+    pub(super) fn now(pid: u32) -> Result<Target, WindowError> {
+        let start_time = start_time(pid).ok_or(WindowError::Gone)?;
+        Ok(Target { pid, start_time })
+    }
+
+    /// Whether it is still there.
+    pub(super) fn is_there(self) -> bool {
+        start_time(self.pid) == Some(self.start_time)
+    }
+}
+
+fn start_time(pid: u32) -> Option<u64> {
+    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
+    Some(process.stat().ok()?.starttime)
+}
+
+/// What a child has to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Job {
+    /// PEP 768: stops all threads.
+    Request(Request),
+    /// A call of a function: stops one thread.
+    Call(Call),
+}
+
+/// What came of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Done {
+    /// Of [`Job::Request`].
+    Requested {
+        /// The script that another debugger has asked some threads to run, which were left alone.
+        other: Option<String>,
+        /// How long the first of its threads was stopped when the answer was written.
+        stopped: Duration,
+    },
+    /// Of [`Job::Call`].
+    Called(Reached),
+}
+
+/// Why a window did not do what it was to do. The process goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum WindowError {
+    /// No such process any longer.
+    #[error("it has ended")]
+    Gone,
+    /// Somebody else has it by ptrace.
+    #[error("process {tracer} traces it already (a debugger, strace), and only one can")]
+    Traced {
+        /// The other one.
+        tracer: u32,
+    },
+    /// Its memory is closed to us.
+    #[error("its memory cannot be accessed ({0})")]
+    Memory(String),
+    /// ptrace said no.
+    #[error("it cannot be stopped for a moment ({0})")]
+    Stop(String),
+    /// The watchdog had to end the window.
+    #[error(
+        "it could not be stopped within {} ms (it is in a wait that nothing interrupts, or the machine is busy), and the kernel let it go on",
+        LONGEST.as_millis()
+    )]
+    Late,
+    /// Its memory does not hold what it should.
+    #[error("its list of threads makes no sense")]
+    Damaged,
+    /// It has no thread that could run anything.
+    #[error("it has no Python thread")]
+    NoThread,
+    /// Another debugger was first.
+    #[error(
+        "another debugger has asked each of its threads to run {script}, which has not happened yet"
+    )]
+    Occupied {
+        /// The script, made printable.
+        script: String,
+    },
+    /// No thread was found where a call may be put in.
+    #[error(
+        "none of its threads came to a place where a call does no harm within {seconds} s, so it was not touched"
+    )]
+    NoSafePlace {
+        /// How long was looked.
+        seconds: u64,
+    },
+    /// Nobody wants it any longer.
+    #[error("it is not wanted any longer")]
+    Cancelled,
+    /// The child failed.
+    #[error("the helper process that does it failed ({0})")]
+    Helper(String),
+}
+
+impl WindowError {
+    /// Whether it may be otherwise a moment later.
+    fn is_passing(&self) -> bool {
+        *self == WindowError::Late
+    }
+}
+
+/// A child that answers what it was not asked.
+pub(super) fn mistaken() -> WindowError {
+    WindowError::Helper("it did something else".to_owned())
+}
+
+/// How often a process is stopped anew, at least, that did not stop in time.
+const ATTEMPTS: usize = 3;
+
+/// Has a child do something that takes this long at most, beside what a window takes. `cancelled` is asked now and then.
+/// A window that was too short is opened again, as long as there is time.
+///
+/// # Errors
+/// [`WindowError`].
+pub(super) fn run(
+    job: &Job,
+    patience: Duration,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Done, WindowError> {
+    let mut last = WindowError::Late;
+    let end = Instant::now() + patience;
+    for attempt in 0.. {
+        if attempt >= ATTEMPTS && Instant::now() >= end {
+            break;
+        }
+        if attempt > 0 {
+            // It has something to make up for.
+            std::thread::park_timeout(LONGEST);
+        }
+        match once(job, patience, cancelled) {
+            Err(error) if error.is_passing() => last = error,
+            other => return other,
+        }
+    }
+    Err(last)
+}
+
+/// A child. However its use ends, it does.
+struct Helper(Child);
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // Whatever it has stopped goes on by that. One that has ended is only reaped.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn once(job: &Job, patience: Duration, cancelled: &dyn Fn() -> bool) -> Result<Done, WindowError> {
+    let failed = |reason: std::io::Error| WindowError::Helper(reason.to_string());
+    let mut line = serde_json::to_vec(job).map_err(|reason| failed(reason.into()))?;
+    line.push(b'\n');
+    let child = Command::new("/proc/self/exe")
+        .arg("window")
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(failed)?;
+    let mut helper = Helper(child);
+    let (Some(mut input), Some(mut output)) = (helper.0.stdin.take(), helper.0.stdout.take())
+    else {
+        return Err(WindowError::Helper("it has no pipes".to_owned()));
+    };
+    // What fits into a pipe: this does not wait. One that has ended says so below.
+    let _ = input.write_all(&line);
+    drop(input);
+    let end = Instant::now() + patience + LONGEST + OVERHEAD;
+    let mut answer = Vec::new();
+    loop {
+        let left = end.saturating_duration_since(Instant::now()).min(LOOK);
+        let left = Timespec::try_from(left).unwrap_or_default();
+        let mut waited = [PollFd::new(&output, PollFlags::IN)];
+        let ready = poll(&mut waited, Some(&left)).unwrap_or(0);
+        if ready > 0 {
+            let mut piece = [0; 4096];
+            let read = output.read(&mut piece).map_err(failed)?;
+            answer.extend_from_slice(piece.get(..read).unwrap_or_default());
+            if read == 0 || answer.len() as u64 > LARGEST_ANSWER {
+                break;
+            }
+        } else if cancelled() {
+            return Err(WindowError::Cancelled);
+        } else if Instant::now() >= end {
+            return Err(WindowError::Helper("it does not end".to_owned()));
+        }
+    }
+    // It has closed its output, and so does nothing any longer.
+    if let Ok(done) = serde_json::from_slice::<Result<Done, WindowError>>(&answer) {
+        return done;
+    }
+    let status = helper.0.wait().map_err(failed)?;
+    Err(match status.signal() {
+        Some(signal) if signal == rustix::process::Signal::KILL.as_raw() => WindowError::Late,
+        _ => WindowError::Helper(status.to_string()),
+    })
+}
+
+/// What `pystap window` does: reads a job, does it and answers. The exit status.
+pub fn serve() -> u8 {
+    let mut line = Vec::new();
+    if std::io::stdin()
+        .take(LARGEST_ANSWER)
+        .read_to_end(&mut line)
+        .is_err()
+    {
+        return 1;
+    }
+    let Ok(job) = serde_json::from_slice::<Job>(&line) else {
+        return 1;
+    };
+    // The sooner it gets a processor, the shorter the window. It may not be allowed to.
+    let _ = rustix::process::setpriority_process(None, -20);
+    let done = match &job {
+        Job::Request(request) => request.fulfil(),
+        Job::Call(call) => call.place(),
+    };
+    let Ok(mut answer) = serde_json::to_vec(&done) else {
+        return 1;
+    };
+    answer.push(b'\n');
+    u8::from(std::io::stdout().write_all(&answer).is_err())
+}
+
+/// The threads of a process at this moment.
+fn threads(pid: u32) -> Result<Vec<nix::unistd::Pid>, WindowError> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).map_err(|_| WindowError::Gone)?;
+    let names: std::io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
+    let names = names.map_err(|_| WindowError::Gone)?;
+    let number = |name: &std::ffi::OsString| name.to_str()?.parse().ok();
+    Ok(names
+        .iter()
+        .filter_map(number)
+        .map(nix::unistd::Pid::from_raw)
+        .collect())
+}

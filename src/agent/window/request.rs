@@ -1,0 +1,229 @@
+//! PEP 768's request in a window: all threads of the process are stopped while it is written.
+//!
+//! All, because the word that makes a thread look (`eval_breaker`) is read, changed and written back, and everybody may
+//! change it meanwhile: a thread that waits for the lock sets a bit in the word of the one that has it, a signal's handler
+//! and `Py_AddPendingCall` set bits from whatever thread they run on, and the upper half is the version of the
+//! instrumentation, which code is executed by. A bit that is set again after it was taken back can make a thread wait for
+//! ever (`FORCE_SWITCHING`), a version that is lost makes it instrument anew. And because a thread that ends frees the very
+//! memory that is written to.
+
+use serde::{Deserialize, Serialize};
+
+use super::held::Held;
+use super::memory::Memory;
+use super::{Done, Target, WindowError};
+
+/// `_PY_EVAL_PLEASE_STOP_BIT`: makes a thread look for pending requests.
+const PLEASE_STOP: u64 = 1 << 5;
+/// Most threads that are looked at: the list is in foreign memory.
+const MOST: usize = 1 << 16;
+
+/// What the target's own table says (`_Py_DebugOffsets`).
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(in crate::agent) struct Offsets {
+    pub(in crate::agent) interpreters_head: u64,
+    pub(in crate::agent) interpreter_id: u64,
+    pub(in crate::agent) interpreter_next: u64,
+    pub(in crate::agent) threads_head: u64,
+    pub(in crate::agent) thread_next: u64,
+    pub(in crate::agent) eval_breaker: u64,
+    pub(in crate::agent) support: u64,
+    pub(in crate::agent) enabled: u64,
+    pub(in crate::agent) pending_call: u64,
+    pub(in crate::agent) script_path: u64,
+    pub(in crate::agent) script_path_size: u64,
+}
+
+/// What is wished of the threads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::agent) enum Wish {
+    /// To run the script of this path, which ends with a NUL.
+    Run(Vec<u8>),
+    /// Not to run the script whose path ends so, if they have not come to it.
+    Withdraw(Vec<u8>),
+}
+
+/// A request, and where the process keeps such requests.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::agent) struct Request {
+    pub(in crate::agent) target: Target,
+    /// The main interpreter.
+    pub(in crate::agent) interpreter: u64,
+    pub(in crate::agent) offsets: Offsets,
+    pub(in crate::agent) wish: Wish,
+}
+
+impl Request {
+    /// Writes it. Nothing was written when this fails.
+    pub(super) fn fulfil(&self) -> Result<Done, WindowError> {
+        let memory = Memory::open(self.target.pid, true)
+            .map_err(|reason| WindowError::Memory(reason.to_string()))?;
+        let expected = self.walk(&memory, Vec::new()).unwrap_or_default();
+        let held = Held::all(self.target)?;
+        let threads = self.threads(&memory, expected)?;
+        let done = match &self.wish {
+            Wish::Run(path) => self.ask(&memory, &threads, path),
+            Wish::Withdraw(path) => self.withdraw(&memory, &threads, path),
+        };
+        done.map(|other| Done::Requested {
+            other,
+            stopped: held.so_long(),
+        })
+    }
+
+    fn ask(
+        &self,
+        memory: &Memory,
+        threads: &[u64],
+        path: &[u8],
+    ) -> Result<Option<String>, WindowError> {
+        let offsets = &self.offsets;
+        if threads.is_empty() {
+            return Err(WindowError::NoThread);
+        }
+        let (mut free, mut other) = (Vec::with_capacity(threads.len()), None);
+        for (thread, pending) in threads.iter().zip(self.pending(memory, threads)?) {
+            match pending.then(|| self.script(memory, *thread)).transpose()? {
+                // Ours, from a window that was too late.
+                Some(script) if Some(script.as_slice()) != path.strip_suffix(b"\0") => {
+                    other = Some(String::from_utf8_lossy(&script).into_owned());
+                }
+                _ => free.push(*thread),
+            }
+        }
+        if let (true, Some(script)) = (free.is_empty(), &other) {
+            return Err(WindowError::Occupied {
+                script: script.clone(),
+            });
+        }
+        let breakers: Vec<u64> = free.iter().map(|it| it + offsets.eval_breaker).collect();
+        let values: Vec<[u8; 8]> = memory
+            .numbers(&breakers)?
+            .into_iter()
+            .map(|value| (value | PLEASE_STOP).to_ne_bytes())
+            .collect();
+        let mut asked = 1_i32.to_ne_bytes().to_vec();
+        asked.extend(path);
+        let (yes, path) = asked.split_at(4);
+        let mut pieces: Vec<(u64, &[u8])> = Vec::with_capacity(3 * free.len());
+        for ((thread, breaker), value) in free.iter().zip(&breakers).zip(&values) {
+            let support = thread + offsets.support;
+            // In one piece where they are beside each other, as in every version so far.
+            if offsets.script_path == offsets.pending_call + 4 {
+                pieces.push((support + offsets.pending_call, &asked));
+            } else {
+                pieces.push((support + offsets.script_path, path));
+                pieces.push((support + offsets.pending_call, yes));
+            }
+            pieces.push((*breaker, value));
+        }
+        memory.write_all(&pieces)?;
+        Ok(other)
+    }
+
+    fn withdraw(
+        &self,
+        memory: &Memory,
+        threads: &[u64],
+        path: &[u8],
+    ) -> Result<Option<String>, WindowError> {
+        let asked = self.asked(memory, threads, path)?;
+        let no = 0_i32.to_ne_bytes();
+        let pieces: Vec<(u64, &[u8])> = asked
+            .iter()
+            .map(|thread| {
+                let at = thread + self.offsets.support + self.offsets.pending_call;
+                (at, no.as_slice())
+            })
+            .collect();
+        memory.write_all(&pieces)?;
+        Ok(None)
+    }
+
+    /// Those of the threads that are asked to run the script whose path ends so, and have not come to it.
+    fn asked(
+        &self,
+        memory: &Memory,
+        threads: &[u64],
+        path: &[u8],
+    ) -> Result<Vec<u64>, WindowError> {
+        let mut asked = Vec::new();
+        for (thread, pending) in threads.iter().zip(self.pending(memory, threads)?) {
+            if pending && self.script(memory, *thread)?.ends_with(path) {
+                asked.push(*thread);
+            }
+        }
+        Ok(asked)
+    }
+
+    /// Whether a window is needed to withdraw: some thread is asked. Looks without a stop, and so believes too much rather
+    /// than too little.
+    pub(in crate::agent) fn is_pending(&self, memory: &Memory) -> bool {
+        let (Wish::Run(path) | Wish::Withdraw(path)) = &self.wish;
+        match self.walk(memory, Vec::new()) {
+            Ok(threads) => self
+                .asked(memory, &threads, path)
+                .map_or(true, |asked| !asked.is_empty()),
+            Err(_) => self.target.is_there(),
+        }
+    }
+
+    /// Which threads a request is pending in.
+    fn pending(&self, memory: &Memory, threads: &[u64]) -> Result<Vec<bool>, WindowError> {
+        let at = self.offsets.support + self.offsets.pending_call;
+        let words: Vec<u64> = threads.iter().map(|thread| thread + at).collect();
+        let values = memory.numbers(&words)?.into_iter();
+        // Four bytes of the eight, in the order of little-endian machines and of big-endian ones.
+        let first = |value: u64| value.to_ne_bytes().first_chunk::<4>().copied();
+        Ok(values
+            .map(|value| i32::from_ne_bytes(first(value).unwrap_or_default()) == 1)
+            .collect())
+    }
+
+    /// The script that a thread is asked to run.
+    fn script(&self, memory: &Memory, thread: u64) -> Result<Vec<u8>, WindowError> {
+        let room = usize::try_from(self.offsets.script_path_size).unwrap_or(0);
+        let mut path = vec![0; room];
+        memory.read(
+            thread + self.offsets.support + self.offsets.script_path,
+            &mut path,
+        )?;
+        let end = path.iter().position(|byte| *byte == 0).unwrap_or(room);
+        path.truncate(end);
+        Ok(path)
+    }
+
+    /// Addresses of the thread states of the main interpreter, which is stopped. Mostly they are those that it had just
+    /// before, which is faster to see than to find.
+    fn threads(&self, memory: &Memory, expected: Vec<u64>) -> Result<Vec<u64>, WindowError> {
+        let nexts: Vec<u64> = expected
+            .iter()
+            .map(|thread| thread + self.offsets.thread_next)
+            .collect();
+        let head = memory.number(self.interpreter + self.offsets.threads_head)?;
+        // Those that were freed meanwhile may not even be mapped.
+        let found = memory.numbers(&nexts).unwrap_or_default();
+        let links = std::iter::once(head).chain(found);
+        let same = expected.iter().zip(links).take_while(|(a, b)| **a == *b);
+        let known = same.count();
+        let mut threads = expected;
+        threads.truncate(known);
+        self.walk(memory, threads)
+    }
+
+    /// The list from its head, or from the last of those that are known.
+    fn walk(&self, memory: &Memory, mut threads: Vec<u64>) -> Result<Vec<u64>, WindowError> {
+        let mut next = match threads.last() {
+            Some(last) => memory.number(last + self.offsets.thread_next)?,
+            None => memory.number(self.interpreter + self.offsets.threads_head)?,
+        };
+        while next != 0 {
+            threads.push(next);
+            if threads.len() > MOST {
+                return Err(WindowError::Damaged);
+            }
+            next = memory.number(next + self.offsets.thread_next)?;
+        }
+        Ok(threads)
+    }
+}

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod analysis;
+pub mod authority;
 pub mod cli;
 pub mod command;
 pub mod console;

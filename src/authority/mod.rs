@@ -1,0 +1,7 @@
+//! With whose authority something is done. Root is powerful, and what others can change must not be done with that power:
+//! who holds a path ([`Holder`]), where root's own files are ([`own`]), programs of others ([`foreign`]), and the ids that a
+//! child takes for them ([`Identity`]).
+
+mod identity;
+
+pub use identity::{Identity, IdentityError};

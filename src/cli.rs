@@ -113,6 +113,28 @@ pub enum Command {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Become another user for good, to do what root must not do itself (used by pystap itself)
+    #[command(hide = true)]
+    Lower {
+        /// Id of the user
+        user: u32,
+        /// Id of the group
+        group: u32,
+        /// What to do as this user
+        what: Lowered,
+        /// A program and its arguments, or those of the task
+        #[arg(last = true, required = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+/// What is done as another user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Lowered {
+    /// A program is executed
+    Run,
+    /// The agent is put into an environment, taken out or looked for
+    Place,
 }
 
 /// Commands that have a script.

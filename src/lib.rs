@@ -21,6 +21,7 @@ pub mod python;
 pub mod recording;
 pub mod script;
 pub mod service;
+pub mod shell;
 pub mod target;
 pub mod top;
 pub mod view;

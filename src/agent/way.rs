@@ -8,6 +8,7 @@ use super::remote::{Remote, RemoteError};
 use super::socket;
 use crate::elf::Image;
 use crate::python::{Interpreter, Version};
+use crate::shell;
 
 /// The oldest Python that the agent runs in.
 pub const OLDEST: (u8, u8) = (3, 9);
@@ -54,7 +55,8 @@ pub enum WayError {
     },
     /// The interpreter has no interface, and nothing waits in it.
     #[error(
-        "Python {version} lets nobody in while it runs (3.14 is the first that does); run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or let gdb bring the agent in with --inject gdb"
+        "Python {version} lets nobody in while it runs (3.14 is the first that does); run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or let gdb bring the agent in with --inject gdb",
+        python = shell::path(python)
     )]
     Closed {
         /// The version.
@@ -64,7 +66,8 @@ pub enum WayError {
     },
     /// It would have one.
     #[error(
-        "{reason}; run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or let gdb bring the agent in with --inject gdb"
+        "{reason}; run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or let gdb bring the agent in with --inject gdb",
+        python = shell::path(python)
     )]
     Remote {
         /// What is in the way.

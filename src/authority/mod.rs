@@ -2,6 +2,10 @@
 //! who holds a path ([`Holder`]), where root's own files are ([`own`]), programs of others ([`foreign`]), and the ids that a
 //! child takes for them ([`Identity`]).
 
+pub mod foreign;
+mod holder;
 mod identity;
+pub mod own;
 
-pub use identity::{Identity, IdentityError};
+pub use holder::{Holder, believed, believed_or_absent};
+pub use identity::{Account, Identity, IdentityError};

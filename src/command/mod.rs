@@ -9,6 +9,7 @@ mod engine;
 mod gc;
 pub mod hold;
 mod interval;
+mod lower;
 mod manual;
 mod marks;
 mod ps;
@@ -126,7 +127,10 @@ impl From<InstallError> for Failure {
     fn from(error: InstallError) -> Self {
         let exit = match error {
             InstallError::NotFound { .. } | InstallError::NotPython { .. } => Exit::Usage,
-            InstallError::Unsupported { .. } | InstallError::NoSite { .. } => Exit::Unready,
+            InstallError::Unsupported { .. }
+            | InstallError::NoSite { .. }
+            | InstallError::Held { .. }
+            | InstallError::Elsewhere { .. } => Exit::Unready,
             InstallError::Unwritable { .. } => Exit::Failed,
         };
         Failure::new(exit, error.to_string())
@@ -201,6 +205,12 @@ pub fn run(cli: Cli) -> u8 {
             console.error(error);
             return hold::CANNOT_EXECUTE;
         }
+        Command::Lower {
+            user,
+            group,
+            what,
+            arguments,
+        } => return lower::run(*user, *group, *what, arguments, &console),
     };
     match outcome {
         Ok(code) => code,

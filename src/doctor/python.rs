@@ -5,10 +5,10 @@ use super::debug::contents;
 use super::remedy::{Family, Remedies};
 use super::{Evidence, Finding, Fix, Part, Status};
 use crate::agent;
-use crate::engine::stap::arguments::shell_word;
 use crate::host::{Facts, Python};
 use crate::python::Version;
 use crate::python::marks::{self, behaviour};
+use crate::shell;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     if facts.pythons.is_empty() {
@@ -203,7 +203,7 @@ fn by_agent(python: &Python) -> Option<Fix> {
     let offer = agent::offer(language(python)?)?;
     let first = if offer.contains("agent install") {
         let interpreter = python.started_as.as_ref().unwrap_or(&python.path);
-        format!("pystap agent install --python {}", shell_word(interpreter))
+        format!("pystap agent install --python {}", shell::path(interpreter))
     } else {
         format!("pystap trace {}", target(python))
     };
@@ -220,7 +220,7 @@ fn by_agent(python: &Python) -> Option<Fix> {
 fn target(python: &Python) -> String {
     match python.pids.first() {
         Some(pid) => format!("-p {pid}"),
-        None => format!("--python {}", shell_word(&python.path)),
+        None => format!("--python {}", shell::path(&python.path)),
     }
 }
 

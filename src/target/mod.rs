@@ -23,6 +23,7 @@ pub use command::{Expected, interpreters_of_command, interpreters_of_path};
 pub use error::TargetError;
 pub use launched::{Conditions, Launched, Status};
 pub use namespace::MountNamespace;
+pub(crate) use shim::ask as asked_shim;
 pub use watch::Watch;
 
 use table::{Entry, Table};

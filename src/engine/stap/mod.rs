@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use self::modules::Slot;
 use self::workspace::{Workspace, cache_directory};
 use super::uprobes::LineSemaphores;
+use crate::shell;
 
 pub use self::compiling::{Compiling, Progress};
 pub use self::identity::Identity;
@@ -251,9 +252,13 @@ pub fn command_lines(toolchain: &Toolchain, script: &Script, start: &Start) -> [
     );
     let run: Vec<OsString> = arguments::run(Path::new("MODULE.ko"), start.only, start.buffer);
     [
-        arguments::shell_line(&toolchain.stap, &compile),
-        arguments::shell_line(&toolchain.staprun, &run),
+        command_line(&toolchain.stap, &compile),
+        command_line(&toolchain.staprun, &run),
     ]
+}
+
+fn command_line(program: &Path, arguments: &[OsString]) -> String {
+    format!("{} {}", shell::path(program), shell::line(arguments))
 }
 
 /// Tapsets of the user's own get a directory of their own, so that two sessions do not unpack over each other.

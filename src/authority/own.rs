@@ -1,0 +1,89 @@
+//! Where the files are that this user keeps for pystap. Root's are root's: `HOME` can be another user's (sudo keeps it on
+//! some systems), and what lies there is that user's to write.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::process::geteuid;
+
+use super::Identity;
+use super::holder::{believed, believed_or_absent};
+
+/// A directory that an environment variable names.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+}
+
+/// Root's home by the account, not by the environment.
+fn roots_home() -> Option<PathBuf> {
+    let home = PathBuf::from(Identity::account(0)?.home);
+    (home.is_absolute() && home != Path::new("/")).then_some(home)
+}
+
+/// Where results of pystap's work are kept: `$XDG_CACHE_HOME/pystap`, `~/.cache/pystap`, or `/var/cache/pystap` without a
+/// home. For root only where root alone can write, or else below root's own home.
+pub fn cache() -> PathBuf {
+    let named = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+    let places = match geteuid().is_root() {
+        true => vec![named, roots_home().map(|home| home.join(".cache"))],
+        false => vec![named],
+    };
+    places
+        .into_iter()
+        .flatten()
+        .map(|place| place.join("pystap"))
+        .find(|place| believed_or_absent(place).is_ok())
+        .unwrap_or_else(|| PathBuf::from("/var/cache/pystap"))
+}
+
+/// The root user's or this user's home for programs that pystap starts; `None` when there is none to be believed.
+pub fn home() -> Option<PathBuf> {
+    variable("HOME")
+        .filter(|home| believed(home).is_ok())
+        .or_else(|| roots_home().filter(|_| geteuid().is_root()))
+}
+
+/// Something that this user may have below `~/.config/pystap`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Configured {
+    /// There is no such place.
+    Nothing,
+    /// It is there and this user's, or may be made.
+    Own(PathBuf),
+    /// It is there, and root must not believe it; the clause says why.
+    Foreign(PathBuf, String),
+}
+
+/// A file or directory of the user's configuration: `$XDG_CONFIG_HOME/pystap/NAME` or `~/.config/pystap/NAME`. Root's own
+/// is below root's home where `HOME` is another user's.
+pub fn configured(name: &str) -> Configured {
+    let named = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
+    let Some(place) = named.map(|place| place.join("pystap").join(name)) else {
+        return Configured::Nothing;
+    };
+    // A user's own that cannot be read is for the reader to complain about.
+    if !geteuid().is_root() {
+        return Configured::Own(place);
+    }
+    match believed_or_absent(&place) {
+        Ok(()) => Configured::Own(place),
+        Err(_) if fs::symlink_metadata(&place).is_err() => roots_home()
+            .map(|home| home.join(".config/pystap").join(name))
+            .filter(|place| believed_or_absent(place).is_ok())
+            .map_or(Configured::Nothing, Configured::Own),
+        Err(reason) => Configured::Foreign(place, reason),
+    }
+}
+
+/// The directories of PATH that may be searched for programs: for root those that root alone holds.
+pub fn search_path() -> std::ffi::OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if !geteuid().is_root() {
+        return path;
+    }
+    let directories = std::env::split_paths(&path)
+        .filter(|directory| directory.is_absolute() && believed(directory).is_ok());
+    std::env::join_paths(directories).unwrap_or_default()
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::agent::{self, Capture, Wanted, Way, WayError, environment};
 use crate::analysis::pairing::Habits;
+use crate::authority::own::{self, Configured};
 use crate::cli::{Exclusion, TargetArgs, WhatArgs};
 use crate::engine::stap::Armed;
 use crate::engine::uprobes::Probed;
@@ -1062,14 +1063,11 @@ impl fmt::Display for TracePlan {
 
 /// Directories of templates: the user's own, then the one named on the command line, which wins.
 pub fn template_directories(named: Option<&Path>) -> Vec<PathBuf> {
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
+    let configured = match own::configured("templates") {
+        Configured::Own(place) => Some(place),
+        // Said once, where a command begins.
+        Configured::Foreign(..) | Configured::Nothing => None,
     };
-    let configured = absolute("XDG_CONFIG_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".config")))
-        .map(|config| config.join("pystap").join("templates"));
     // One that may not be read belongs to somebody else: `sudo -u` and the like keep HOME.
     let readable = |directory: &PathBuf| {
         !fs::read_dir(directory)

@@ -8,11 +8,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use serde::Deserialize;
 
@@ -21,6 +21,7 @@ use super::way::{obstacle_of_build, supported};
 use crate::authority::foreign::{self, AskError, Said};
 use crate::authority::{Holder, Identity};
 use crate::elf::Image;
+use crate::files::{self, Look};
 use crate::python::name::may_be_library;
 use crate::python::{Interpreter, PythonError, Version};
 use crate::target;
@@ -495,21 +496,9 @@ impl Installed {
 
 fn look(site: &Path) -> Installed {
     // What is there is opened without waiting for it, and only a file is read.
-    let opened = File::options()
-        .read(true)
-        .custom_flags(
-            (OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY)
-                .bits()
-                .cast_signed(),
-        )
-        .open(site.join(LIBRARY));
-    let library = opened
+    let library = files::look(&site.join(LIBRARY), Look::File)
         .ok()
-        .filter(|file| file.metadata().is_ok_and(|it| it.is_file()))
-        .and_then(|file| {
-            use std::os::fd::AsRawFd;
-            Image::open(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()
-        });
+        .and_then(|file| Image::open(format!("/proc/self/fd/{}", file.as_raw_fd())).ok());
     let present = |name| fs::symlink_metadata(site.join(name)).is_ok();
     match (library, present(LIBRARY), present(PTH)) {
         (None, false, false) => Installed::No,

@@ -69,15 +69,10 @@ pub fn ask(
         match holder {
             Holder::Root => {
                 let mut command = Command::new(program);
-                command.env("PATH", own::search_path());
+                own::tame(&mut command);
                 if std::env::current_dir().map_or(true, |here| believed(&here).is_err()) {
                     command.current_dir("/");
                 }
-                // Set already by what asks, but never for others to choose.
-                match own::home() {
-                    Some(home) => command.env("HOME", home),
-                    None => command.env_remove("HOME"),
-                };
                 command
             }
             Holder::User(user) => lowered(user, "run", [program.as_os_str()]),

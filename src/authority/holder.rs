@@ -8,15 +8,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::statfs;
 
 use super::Identity;
+use crate::files::{Look, look};
 
 /// How many links may lead to one another, as in the kernel.
 const MOST_LINKS: u32 = 40;
@@ -139,14 +140,7 @@ pub fn believed_or_absent(path: &Path) -> Result<(), String> {
 
 /// The words of the first line of a script; none for anything else. Never waits for what is there.
 fn first_line(path: &Path) -> io::Result<Vec<OsString>> {
-    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-    let file = File::options()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no file"));
-    }
+    let file = look(&fs::canonicalize(path)?, Look::File)?;
     let mut head = Vec::new();
     file.take(LONGEST_LINE).read_to_end(&mut head)?;
     let Some(line) = head.strip_prefix(b"#!") else {

@@ -3,11 +3,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::process::geteuid;
 
 use super::Identity;
 use super::holder::{believed, believed_or_absent};
+use crate::shell;
 
 /// A directory that an environment variable names.
 fn variable(name: &str) -> Option<PathBuf> {
@@ -74,6 +76,47 @@ pub fn configured(name: &str) -> Configured {
             .filter(|place| believed_or_absent(place).is_ok())
             .map_or(Configured::Nothing, Configured::Own),
         Err(reason) => Configured::Foreign(place, reason),
+    }
+}
+
+/// Sentences about what is there and is not used, because root must not believe it.
+pub fn disbelieved() -> Vec<String> {
+    ["services.toml", "templates"]
+        .into_iter()
+        .filter_map(|name| match configured(name) {
+            Configured::Foreign(place, reason) => Some(format!(
+                "{} is not used, because {reason}, and root believes only what root alone can change; with `sudo -H`, or with HOME={}, your own is used",
+                place.display(),
+                roots_home().map_or("/root".to_owned(), |home| shell::path(home))
+            )),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Settings of SystemTap's that name places of code.
+const PLACES: [&str; 5] = [
+    "SYSTEMTAP_RUNTIME",
+    "SYSTEMTAP_STAPIO",
+    "SYSTEMTAP_STAPRUN",
+    "SYSTEMTAP_SYSROOT",
+    "SYSTEMTAP_TAPSET",
+];
+
+/// Gives a program that runs with our own power, and starts others itself, an environment in which root's is root's.
+pub fn tame(command: &mut Command) {
+    if !geteuid().is_root() {
+        return;
+    }
+    command.env("PATH", search_path());
+    match home() {
+        Some(home) => command.env("HOME", home),
+        None => command.env_remove("HOME"),
+    };
+    for name in PLACES {
+        if std::env::var_os(name).is_some_and(|place| believed(Path::new(&place)).is_err()) {
+            command.env_remove(name);
+        }
     }
 }
 

@@ -64,6 +64,7 @@ impl From<ScriptError> for Failure {
     fn from(error: ScriptError) -> Self {
         let exit = match error {
             ScriptError::Unknown { .. }
+            | ScriptError::Foreign { .. }
             | ScriptError::Unquotable { .. }
             | ScriptError::Unreadable { .. } => Exit::Usage,
             _ => Exit::Failed,
@@ -90,6 +91,7 @@ impl From<StapError> for Failure {
         let exit = match error {
             StapError::Missing { .. }
             | StapError::Unusable { .. }
+            | StapError::Distrusted { .. }
             | StapError::NoModules
             | StapError::ModulesDisabled
             | StapError::PidNamespace
@@ -171,6 +173,11 @@ pub fn run(cli: Cli) -> u8 {
         Colour::Never => ColorWhen::Never,
     };
     let console = Console::stderr(verbosity, colour);
+    if reads_configuration(&cli.command) {
+        for sentence in crate::authority::own::disbelieved() {
+            console.warning(sentence);
+        }
+    }
     let outcome = match &cli.command {
         Command::Trace(arguments) => trace::run(arguments, cli.color, &console),
         Command::Record(arguments) => trace::record(arguments, cli.color, &console),
@@ -222,6 +229,22 @@ pub fn run(cli: Cli) -> u8 {
             failure.exit.code()
         }
     }
+}
+
+/// Whether a command looks at services or templates of the user's own.
+fn reads_configuration(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Trace(_)
+            | Command::Record(_)
+            | Command::Top(_)
+            | Command::Gc(_)
+            | Command::Stats(_)
+            | Command::Script { .. }
+            | Command::Ps(_)
+            | Command::Doctor(_)
+            | Command::List(_)
+    )
 }
 
 /// Whether standard output takes colour.

@@ -412,6 +412,10 @@ pub struct AgentArgs {
     /// Bring the agent into running processes in this way, where no other is open
     #[arg(long, value_enum, value_name = "HOW", conflicts_with = "no_agent")]
     pub inject: Option<Injection>,
+    /// Arm the interpreter's own function marks even where a path of the program is not UTF-8, which ends programs of
+    /// CPython 3.11 and older
+    #[arg(long)]
+    pub trust_paths: bool,
 }
 
 /// Ways that are only taken when they are asked for.

@@ -12,6 +12,7 @@ pub mod environment;
 mod gdb;
 pub mod install;
 mod loaded;
+mod numbers;
 mod placement;
 mod remote;
 mod socket;
@@ -199,7 +200,7 @@ pub enum AgentError {
     },
     /// The agent does not want to.
     #[error(
-        "pystap's agent in process {pid} refused ({reason}), so its calls are not traced; {next}"
+        "pystap's agent in process {pid} refused ({}), so its calls are not traced; {}", numbers::ours(*pid, reason), numbers::ours(*pid, next)
     )]
     Refused {
         /// The process.

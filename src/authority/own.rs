@@ -24,19 +24,13 @@ fn roots_home() -> Option<PathBuf> {
     (home.is_absolute() && home != Path::new("/")).then_some(home)
 }
 
-/// Where results of pystap's work are kept: `$XDG_CACHE_HOME/pystap`, `~/.cache/pystap`, or `/var/cache/pystap` without a
-/// home. For root only where root alone can write, or else below root's own home.
+/// Where results of pystap's work are kept: `$XDG_CACHE_HOME/pystap` or `~/.cache/pystap`; `/var/cache/pystap` without a
+/// home, and for root where others than root could write there.
 pub fn cache() -> PathBuf {
-    let named = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
-    let places = match geteuid().is_root() {
-        true => vec![named, roots_home().map(|home| home.join(".cache"))],
-        false => vec![named],
-    };
-    places
-        .into_iter()
-        .flatten()
+    variable("XDG_CACHE_HOME")
+        .or_else(|| Some(variable("HOME")?.join(".cache")))
         .map(|place| place.join("pystap"))
-        .find(|place| believed_or_absent(place).is_ok())
+        .filter(|place| believed_or_absent(place).is_ok())
         .unwrap_or_else(|| PathBuf::from("/var/cache/pystap"))
 }
 

@@ -90,6 +90,7 @@ fn wishes(arguments: &cli::Trace) -> Result<AgentWishes, Failure> {
             _ => AgentUsage::Auto,
         },
         gdb: agent.inject == Some(cli::Injection::Gdb),
+        trust_paths: agent.trust_paths,
         capture: Capture {
             arguments: arguments.capture.contains(&cli::Captured::Args),
             returns: arguments.capture.contains(&cli::Captured::Return),
@@ -395,6 +396,7 @@ fn trace(
         programs: processes.map(|it| (it.pid, it.program())).collect(),
         launched,
         newcomers,
+        fails_on_paths: plan.fails_on_paths(),
         agents,
         max_events: arguments.output.max_events,
         released,

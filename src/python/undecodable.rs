@@ -104,6 +104,8 @@ impl Sign {
         fails
             .in_words(&arguments, &environment)
             .or_else(|| fails.on_path("its working directory", &std::env::current_dir().ok()?))
+            // Where PATH leads: a script is named to its interpreter by that.
+            .or_else(|| fails.on_path("its program", &which::which(command.first()?).ok()?))
     }
 }
 

@@ -516,7 +516,10 @@ fn a_command_to_paste_names_a_program_by_exactly_its_bytes_and_nothing_runs() {
         let python = bin.join("python3.11");
         symlink(PYTHON, &python).expect("a link");
         let mut child = Command::new(&python)
-            .args(["-c", "print('ready', flush=True); input()"])
+            .args([
+                "-c",
+                "print('ready', flush=True); __import__('sys').stdin.read()",
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

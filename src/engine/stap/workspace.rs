@@ -54,8 +54,12 @@ impl Workspace {
             .mode(0o700)
             .create(&all)
             .map_err(failed(&all))?;
-        // In /tmp somebody else may have been first.
-        let owner = fs::metadata(&all).map_err(failed(&all))?.uid();
+        // In /tmp somebody else may have been first, also with a link to a directory of ours.
+        let found = fs::symlink_metadata(&all).map_err(failed(&all))?;
+        if !found.is_dir() {
+            return Err(failed(&all)(io::Error::other("it is a link")));
+        }
+        let owner = found.uid();
         if owner != rustix::process::geteuid().as_raw() {
             return Err(failed(&all)(io::Error::other(format!(
                 "it belongs to user {owner}"

@@ -26,7 +26,7 @@ const MOST_SCRIPTS: u32 = 5;
 /// The kernel reads no more of a first line.
 const LONGEST_LINE: u64 = 256;
 /// `FUSE_SUPER_MAGIC`: a file system that says what some program of some user says.
-const FUSE: i64 = 0x6573_5546;
+const FUSE: rustix::fs::FsWord = 0x6573_5546;
 
 /// Who can put something else at the end of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,7 +243,7 @@ impl Walk {
         let new_device = above.is_some_and(|above| above.dev() != metadata.dev());
         if new_device
             && metadata.dev() != self.device
-            && statfs(path).is_ok_and(|it| i64::from(it.f_type) == FUSE)
+            && statfs(path).is_ok_and(|it| it.f_type == FUSE)
         {
             self.add(Holder::Several(format!(
                 "{} is a file system that some program makes up",

@@ -81,7 +81,7 @@ pub fn disbelieved() -> Vec<String> {
             Configured::Foreign(place, reason) => Some(format!(
                 "{} is not used, because {reason}, and root believes only what root alone can change; with `sudo -H`, or with HOME={}, your own is used",
                 place.display(),
-                roots_home().map_or("/root".to_owned(), |home| shell::path(home))
+                roots_home().map_or("/root".to_owned(), shell::path)
             )),
             _ => None,
         })

@@ -3,10 +3,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::command::{PYTHON, command, end, file, run};
@@ -465,6 +466,25 @@ fn a_stap_that_others_can_change_is_not_run_by_root() {
     neighbours.are_unharmed();
 }
 
+/// A Python that waits in a directory until its input ends.
+fn waiting(python: &Path, directory: &Path) -> Child {
+    let mut child = Command::new(python)
+        .args([
+            "-c",
+            "print('ready', flush=True); __import__('sys').stdin.read()",
+        ])
+        .current_dir(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut line = String::new();
+    let output = child.stdout.take().expect("a pipe");
+    BufReader::new(output).read_line(&mut line).expect("a line");
+    assert_eq!(line, "ready\n");
+    child
+}
+
 /// What stands between the backticks of a message that begins with these words, and what a shell makes of it.
 fn pasted(message: &str, begins: &str) -> Vec<Vec<u8>> {
     let at = message
@@ -515,20 +535,7 @@ fn a_command_to_paste_names_a_program_by_exactly_its_bytes_and_nothing_runs() {
         fs::create_dir_all(&bin).expect("made");
         let python = bin.join("python3.11");
         symlink(PYTHON, &python).expect("a link");
-        let mut child = Command::new(&python)
-            .args([
-                "-c",
-                "print('ready', flush=True); __import__('sys').stdin.read()",
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let mut line = String::new();
-        let output = child.stdout.take().expect("a pipe");
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line)
-            .expect("a line");
-        assert_eq!(line, "ready\n");
+        let mut child = waiting(&python, Path::new("/"));
         // Python 3.11 lets no agent in while it runs, so the next step is a command with its path.
         let mut trace = command(["trace", "--agent", "-p", &child.id().to_string()]);
         let ended = run(trace.current_dir(directory.path()));
@@ -554,5 +561,62 @@ fn a_command_to_paste_names_a_program_by_exactly_its_bytes_and_nothing_runs() {
             "{message}"
         );
         assert!(!canary.exists());
+    }
+}
+
+/// SystemTap arms the marks in every process that runs an interpreter.
+#[test]
+fn systemtap_is_refused_where_the_marks_would_end_a_bystander() {
+    let directory = tempfile::tempdir().expect("a directory");
+    // A file of its own, so that nobody else's process is a bystander.
+    let python = directory.path().join("python3.11");
+    fs::copy(PYTHON, &python).expect("copied");
+    let inside = directory.path().join(OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&inside).expect("made");
+    tools(directory.path());
+    let stap = directory.path().join("stap");
+    let mut target = waiting(&python, Path::new("/"));
+    let mut bystander = waiting(&python, &inside);
+    let pid = target.id().to_string();
+    let arguments = [
+        "trace",
+        "--engine",
+        "stap",
+        "--stap",
+        text(&stap),
+        "-p",
+        &pid,
+    ];
+    let ended = run(&mut command(arguments));
+    assert_eq!(ended.code, 3, "{ended:?}");
+    for words in [
+        format!("process {}, in which SystemTap would arm", bystander.id()),
+        r"caf\351".to_owned(),
+        "--engine uprobes".to_owned(),
+        "--agent".to_owned(),
+    ] {
+        assert!(ended.stderr.contains(&words), "{words}: {ended:?}");
+    }
+    // The target itself shows nothing, and for the bystander the agent would be needed, which cannot come in.
+    let planned = run(&mut command(["trace", "--dry-run", "-p", &pid]));
+    assert_eq!(planned.code, 0, "{planned:?}");
+    let named = bystander.id().to_string();
+    let ended = run(&mut command(["trace", "--dry-run", "-p", &named]));
+    assert_eq!(ended.code, 3, "{ended:?}");
+    assert!(
+        ended.only_error().contains("its working directory"),
+        "{ended:?}"
+    );
+    let trusted = run(&mut command([
+        "trace",
+        "--dry-run",
+        "--trust-paths",
+        "-p",
+        &named,
+    ]));
+    assert_eq!(trusted.code, 0, "{trusted:?}");
+    for child in [&mut target, &mut bystander] {
+        drop(child.stdin.take());
+        assert_eq!(end(child, Duration::from_secs(30)), Some(0));
     }
 }

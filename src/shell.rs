@@ -62,11 +62,6 @@ pub fn line<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> String {
     words.into_iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// What stands between backticks in a sentence, to be typed: `pystap` with these arguments.
-pub fn pystap<W: AsRef<OsStr>>(arguments: impl IntoIterator<Item = W>) -> String {
-    format!("pystap {}", line(arguments))
-}
-
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
@@ -172,7 +167,6 @@ mod tests {
             path(OsString::from_vec(b"/srv/\xff".to_vec())),
             r"$'/srv/\377'"
         );
-        assert_eq!(pystap(["report", "it's"]), r"pystap report 'it'\''s'");
     }
 
     proptest! {

@@ -119,6 +119,28 @@ pub enum Command {
     /// Do something with the rights of a target, where it sees its files (used by pystap itself)
     #[command(hide = true)]
     Visit,
+    /// Become another user for good, to do what root must not do itself (used by pystap itself)
+    #[command(hide = true)]
+    Lower {
+        /// Id of the user
+        user: u32,
+        /// Id of the group
+        group: u32,
+        /// What to do as this user
+        what: Lowered,
+        /// A program and its arguments, or those of the task
+        #[arg(last = true, required = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+/// What is done as another user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Lowered {
+    /// A program is executed
+    Run,
+    /// The agent is put into an environment, taken out or looked for
+    Place,
 }
 
 /// Commands that have a script.
@@ -427,6 +449,10 @@ pub struct AgentArgs {
     /// Bring the agent into running processes in this way, unless it waits in them already
     #[arg(long, value_enum, value_name = "HOW", conflicts_with = "no_agent")]
     pub inject: Option<Injection>,
+    /// Arm the interpreter's own function marks even where a path of the program is not UTF-8, which ends programs of
+    /// CPython 3.11 and older
+    #[arg(long)]
+    pub trust_paths: bool,
 }
 
 /// Ways that are only taken when they are asked for.

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod analysis;
+pub mod authority;
 pub mod cli;
 pub mod command;
 pub mod console;
@@ -21,6 +22,7 @@ pub mod python;
 pub mod recording;
 pub mod script;
 pub mod service;
+pub mod shell;
 pub mod target;
 pub mod top;
 pub mod view;

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use crate::agent::{self, Capture, Wanted, Way, WayError, environment};
 use crate::analysis::pairing::Habits;
+use crate::authority::own::{self, Configured};
 use crate::cli::{Exclusion, TargetArgs, WhatArgs};
 use crate::engine::stap::Armed;
 use crate::engine::uprobes::Probed;
 use crate::python::marks::{self, PROVIDER, Status};
-use crate::python::{Interpreter, Kind, PythonError, mapped_at};
+use crate::python::undecodable::{self, Sign};
+use crate::python::{FileId, Interpreter, Kind, PythonError, mapped_at, maps_one_of};
 use crate::script::{Catalogue, Filters, MARKS, ProbedImage, Request, ScriptError, TOTALS};
 use crate::target::{MountNamespace, Process, Selection, TargetError, Targets};
 
@@ -63,6 +65,21 @@ pub struct TracePlan {
     wishes: AgentWishes,
     /// Whether semaphores of other marks may be raised.
     may_raise: bool,
+    /// Whom the interpreters' own function marks would end.
+    endangered: Vec<Endangered>,
+}
+
+/// A target that an interpreter's own function marks would end, because a path of it is not UTF-8.
+#[derive(Debug, Clone)]
+struct Endangered {
+    /// The interpreter.
+    file: FileId,
+    /// `process 12` or `the command`.
+    target: String,
+    /// What shows it.
+    sign: Sign,
+    /// How the interpreter is called.
+    who: String,
 }
 
 /// What the user wants of the agent.
@@ -74,6 +91,8 @@ pub struct AgentWishes {
     pub inject: bool,
     /// Which values it captures.
     pub capture: Capture,
+    /// Whether the interpreters' own function marks are armed although a path shows that this ends the program.
+    pub trust_paths: bool,
 }
 
 /// When the agent is used.
@@ -168,6 +187,20 @@ pub enum PlanError {
         /// Why, with the next step.
         reason: String,
     },
+    /// The marks would end the target.
+    #[error(
+        "{target} has a path that is not UTF-8: {sign}, and the marks of {who}, once they are armed, end a program with SystemError whose code has such a file name, so nothing was armed; {next}"
+    )]
+    Undecodable {
+        /// The process or the command.
+        target: String,
+        /// What shows it.
+        sign: Sign,
+        /// The interpreter.
+        who: String,
+        /// What to do.
+        next: String,
+    },
     /// Values come from the agent.
     #[error("--capture needs pystap's agent, which --no-agent forbids; leave out one of them")]
     CaptureWithoutAgent,
@@ -207,6 +240,7 @@ impl PlanError {
             | PlanError::CaptureWithoutAgent => 2,
             PlanError::NoMarks { .. }
             | PlanError::NoWay { .. }
+            | PlanError::Undecodable { .. }
             | PlanError::Replaced { .. }
             | PlanError::Displaced { .. }
             | PlanError::Container { .. } => 3,
@@ -274,7 +308,10 @@ impl TracePlan {
             wishes,
             own_marks,
             may_raise: !what.no_line_semaphore,
+            endangered: Vec::new(),
         };
+        plan.endangered = plan.look_at_paths();
+        plan.refuse_endangered()?;
         plan.agent = plan.choose_agent(what.events.is_empty())?;
         plan.images = plan.choose_images(what.events.is_empty())?;
         plan.complete_agent();
@@ -341,6 +378,9 @@ impl TracePlan {
                     return Some(PlanError::Container { path, pid });
                 }
             }
+        }
+        if let Some(error) = self.endangered_by_stap() {
+            return Some(error);
         }
         self.images.iter().find_map(|image| {
             let path = image.path.clone();
@@ -533,11 +573,112 @@ impl TracePlan {
         Ok(images)
     }
 
+    /// Whether this plan, left to itself, arms a mark that fails on paths which are not UTF-8.
+    fn arms_what_fails(&self, interpreter: &Interpreter) -> bool {
+        let wanted = self.wanted_marks();
+        !self.wishes.trust_paths
+            && undecodable::is_affected(interpreter.version.as_ref())
+            && undecodable::MARKS.iter().any(|mark| {
+                wanted.contains(mark) && interpreter.image.mark(PROVIDER, mark).is_some()
+            })
+    }
+
+    /// The targets whose paths show that such a mark would end them.
+    fn look_at_paths(&self) -> Vec<Endangered> {
+        let endangered = |interpreter: &Interpreter, target: String, sign: Sign| Endangered {
+            file: interpreter.file,
+            target,
+            sign,
+            who: described(interpreter),
+        };
+        let processes = self.targets.processes.iter().filter_map(|process| {
+            let interpreter = process
+                .interpreters
+                .iter()
+                .find(|it| self.arms_what_fails(it))?;
+            let sign = Sign::of_process(process.pid, interpreter.version.as_ref())?;
+            let target = format!("process {}", process.pid);
+            Some(endangered(interpreter, target, sign))
+        });
+        let expected = self.targets.command.iter();
+        let command = expected
+            .flat_map(|command| &command.interpreters)
+            .filter(|it| self.arms_what_fails(it))
+            .find_map(|interpreter| {
+                let sign = Sign::of_command(&self.command, interpreter.version.as_ref())?;
+                Some(endangered(interpreter, "the command".to_owned(), sign))
+            });
+        processes.chain(command).collect()
+    }
+
+    /// Refuses what the agent cannot do in the marks' stead, and says what it does so.
+    fn refuse_endangered(&mut self) -> Result<(), PlanError> {
+        let Some(first) = self.endangered.first().cloned() else {
+            return Ok(());
+        };
+        let lines = self.wanted_marks().contains("line");
+        let next = match self.wishes.usage {
+            _ if lines => {
+                "leave line events out, which only this mark gives, or use --trust-paths if no code of the program is there"
+            }
+            AgentUsage::Never => {
+                "leave out --no-agent (or use --agent), so that pystap's agent gives calls, which does no harm, or use --trust-paths if no code of the program is there"
+            }
+            AgentUsage::Auto => {
+                self.warnings.push(format!(
+                    "calls of {} come from pystap's agent (--agent), because a path is not UTF-8: {}, and the interpreter's own marks could end the program",
+                    first.target, first.sign
+                ));
+                return Ok(());
+            }
+            AgentUsage::Always => return Ok(()),
+        };
+        Err(first.refused(next.to_owned()))
+    }
+
+    /// The interpreters whose marks are armed and fail on paths that are not UTF-8: what joins later must be looked at.
+    pub fn fails_on_paths(&self) -> HashSet<FileId> {
+        let armed = self.images.iter().filter(|image| {
+            let fails = |mark: &String| undecodable::MARKS.contains(&mark.as_str());
+            image.marks.iter().any(fails) && self.arms_what_fails(&image.interpreter)
+        });
+        armed.map(|image| image.interpreter.file).collect()
+    }
+
+    /// SystemTap arms the marks in every process that runs an image, not only in targets: one of them that this would end.
+    fn endangered_by_stap(&self) -> Option<PlanError> {
+        let files = self.fails_on_paths();
+        if files.is_empty() {
+            return None;
+        }
+        let image = self
+            .images
+            .iter()
+            .find(|image| files.contains(&image.interpreter.file))?;
+        let version = image.interpreter.version.as_ref();
+        let all = procfs::process::all_processes().ok()?;
+        all.flatten().find_map(|process| {
+            let pid = u32::try_from(process.pid).ok()?;
+            if !maps_one_of(pid, &files).unwrap_or(false) {
+                return None;
+            }
+            let sign = Sign::of_process(pid, version)?;
+            let found = Endangered {
+                file: image.interpreter.file,
+                target: format!("process {pid}, in which SystemTap would arm the marks as well,"),
+                sign,
+                who: described(&image.interpreter),
+            };
+            Some(found.refused("use --engine uprobes, which arms the targets only, or --agent, which does no harm".to_owned()))
+        })
+    }
+
     /// What the agent has to tell of an interpreter that its own marks do not.
     fn agent_for(&self, interpreter: &Interpreter) -> Lacking {
         let version = interpreter.version.as_ref();
         let usage = self.wishes.usage;
-        let always = usage == AgentUsage::Always || self.wishes.capture.any();
+        let endangered = self.endangered.iter().any(|it| it.file == interpreter.file);
+        let always = usage == AgentUsage::Always || self.wishes.capture.any() || endangered;
         if usage == AgentUsage::Never
             || (!always && version.is_some_and(|version| !agent::supported(version)))
         {
@@ -574,6 +715,14 @@ impl TracePlan {
         let mut needed = Lacking::default();
         let mut closed: Option<PlanError> = None;
         let mut refuse = |interpreter: &Interpreter, target: String, reason: String| {
+            let endangered = self.endangered.iter().find(|it| it.target == target);
+            if let Some(endangered) = endangered {
+                let next = format!(
+                    "pystap's agent (--agent), which does no harm, cannot get in: {reason}"
+                );
+                closed.get_or_insert(endangered.refused(next));
+                return;
+            }
             closed.get_or_insert(PlanError::NoWay {
                 who: described(interpreter),
                 kinds: if by_default {
@@ -917,6 +1066,17 @@ fn filters(what: &WhatArgs) -> Filters {
     filters
 }
 
+impl Endangered {
+    fn refused(&self, next: String) -> PlanError {
+        PlanError::Undecodable {
+            target: self.target.clone(),
+            sign: self.sign.clone(),
+            who: self.who.clone(),
+            next,
+        }
+    }
+}
+
 /// What the agent has to tell of an interpreter.
 #[derive(Debug, Clone, Copy, Default)]
 struct Lacking {
@@ -1062,14 +1222,11 @@ impl fmt::Display for TracePlan {
 
 /// Directories of templates: the user's own, then the one named on the command line, which wins.
 pub fn template_directories(named: Option<&Path>) -> Vec<PathBuf> {
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
+    let configured = match own::configured("templates") {
+        Configured::Own(place) => Some(place),
+        // Said once, where a command begins.
+        Configured::Foreign(..) | Configured::Nothing => None,
     };
-    let configured = absolute("XDG_CONFIG_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".config")))
-        .map(|config| config.join("pystap").join("templates"));
     // One that may not be read belongs to somebody else: `sudo -u` and the like keep HOME.
     let readable = |directory: &PathBuf| {
         !fs::read_dir(directory)

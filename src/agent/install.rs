@@ -1,21 +1,30 @@
 //! The way in that is prepared before a process starts: the library and one `.pth` file in an environment's site-packages.
 //! Every Python of that environment then starts with a dormant agent, one native thread that waits on a socket until a trace
 //! wakes it.
+//!
+//! Nothing is run where files say what is to be known: of virtual environments, and of interpreters that are whole in a
+//! directory of their own. Others are asked as whoever holds them, and root's hands write only where root alone can: into
+//! the environment of another user the files are put by a process that has this user's ids ([`Task`]).
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rustix::process::geteuid;
 use serde::Deserialize;
 
 use super::embedded;
-use super::way::supported;
+use super::way::{obstacle_of_build, supported};
+use crate::authority::foreign::{self, AskError, Said};
+use crate::authority::{Holder, Identity};
 use crate::elf::Image;
-use crate::python::Version;
+use crate::files::{self, Look};
 use crate::python::name::may_be_library;
+use crate::python::{Interpreter, PythonError, Version};
+use crate::target;
 
 /// The library, under a name that `import _pystap_agent` finds.
 const LIBRARY: &str = "_pystap_agent.abi3.so";
@@ -23,7 +32,7 @@ const LIBRARY: &str = "_pystap_agent.abi3.so";
 const PTH: &str = "pystap_agent.pth";
 /// One line, as the format wants it. What goes wrong in it must not disturb the program.
 const LINE: &str = r#"import sys; exec("try:\n    import _pystap_agent\n    _pystap_agent.start(True)\nexcept Exception:\n    pass")"#;
-/// How long an interpreter may take to say what it is.
+/// How long an interpreter may take to say what it is, and a process of ours to do something in an environment.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What an interpreter is asked.
@@ -65,6 +74,24 @@ pub enum InstallError {
         /// What it is.
         what: String,
     },
+    /// Several users could change it.
+    #[error("{held}, and root does nothing there that one of them could turn against another, so nothing was changed; run this as the owner of {path}, or leave it to one owner (`ls -ld` on each directory shows whose it is)", path = path.display())]
+    Held {
+        /// What is held.
+        path: PathBuf,
+        /// Who holds it, a clause.
+        held: String,
+    },
+    /// What was named leads to what belongs to somebody else.
+    #[error("{path} leads to {site}, which belongs to somebody else ({path}: {held}), so nothing was changed; name the interpreter there itself", path = path.display(), site = site.display())]
+    Elsewhere {
+        /// As it was typed.
+        path: PathBuf,
+        /// Who holds that, a clause.
+        held: String,
+        /// Where it leads.
+        site: PathBuf,
+    },
     /// Its site-packages are not looked at when it starts.
     #[error("{path} does not look for start-up files in {site}, so an agent there would never start and nothing was changed; make a virtual environment with it", path = path.display(), site = site.display())]
     NoSite {
@@ -83,7 +110,7 @@ pub enum InstallError {
     },
 }
 
-/// An environment: what an interpreter says of itself.
+/// An environment: what an interpreter says of itself, or its files of it.
 #[derive(Debug, Clone)]
 pub struct Environment {
     /// The interpreter.
@@ -119,7 +146,7 @@ struct Answer {
 }
 
 impl Environment {
-    /// Asks an interpreter, by running it.
+    /// Looks at an interpreter's files, and asks it where these do not say where its site-packages are.
     ///
     /// # Errors
     /// [`InstallError`], also when the agent does not run in it.
@@ -127,23 +154,117 @@ impl Environment {
         let found = which::which(path).map_err(|_| InstallError::NotFound {
             path: path.to_owned(),
         })?;
-        let not_python = |reason: String| InstallError::NotPython {
-            path: path.to_owned(),
-            reason,
-        };
-        // Some libraries can be started, and do something else than to answer.
-        if may_be_library(&found) {
-            return Err(not_python("it is a library".to_owned()));
+        let environment = Environment::at(path, &found)?;
+        // A link or a shim of one user's that leads elsewhere must not decide where root writes.
+        if geteuid().is_root() {
+            let held = |at: &Path| Holder::of(at).map_err(|error| not_python(path, error));
+            match (held(&found)?, held(&environment.site)?) {
+                (Holder::Root, _) => {}
+                (named, site) if named == site => {}
+                (named, Holder::Root | Holder::User(_)) => {
+                    return Err(InstallError::Elsewhere {
+                        path: found,
+                        held: named.to_string(),
+                        site: environment.site,
+                    });
+                }
+                (_, Holder::Several(_)) => {}
+            }
         }
-        let output = ask(&found).map_err(|error| not_python(error.to_string()))?;
-        let answer: Answer = serde_json::from_slice(&output)
-            .map_err(|_| not_python("its answer makes no sense".to_owned()))?;
+        Ok(environment)
+    }
+
+    fn at(path: &Path, found: &Path) -> Result<Environment, InstallError> {
+        // Some libraries can be started, and do something else than to answer.
+        if may_be_library(found) {
+            return Err(not_python(path, "it is a library"));
+        }
+        let unsupported = |what: String| InstallError::Unsupported {
+            path: path.to_owned(),
+            what,
+        };
+        let interpreter = match Interpreter::of_file(found) {
+            Ok(interpreters) => interpreters.into_iter().next(),
+            Err(PythonError::Script { .. }) => {
+                let behind = target::asked_shim(found).map_err(|error| not_python(path, error))?;
+                return match Interpreter::of_file(&behind) {
+                    Err(PythonError::Script { .. }) => {
+                        Err(not_python(path, "it starts another script"))
+                    }
+                    _ => Environment::at(path, &behind),
+                };
+            }
+            Err(PythonError::OtherPythonFile { implementation, .. }) => {
+                return Err(unsupported(implementation.to_owned()));
+            }
+            Err(error) => return Err(not_python(path, error)),
+        };
+        let Some(interpreter) = interpreter else {
+            return Err(not_python(path, "there is no interpreter in it"));
+        };
+        if let Some(version) = &interpreter.version
+            && !supported(version)
+        {
+            return Err(unsupported(format!("Python {version}")));
+        }
+        if let Some(obstacle) = obstacle_of_build(&interpreter.image) {
+            return Err(unsupported(format!(
+                "a Python of another kind ({obstacle})"
+            )));
+        }
+        match interpreter.version {
+            Some(version) if let Some(site) = site_by_files(found, &version) => match site {
+                Site::Usual(site) => Ok(Environment {
+                    python: found.to_owned(),
+                    version: version.to_string(),
+                    site,
+                }),
+                Site::FreeThreaded => {
+                    Err(unsupported(format!("the free-threaded Python {version}")))
+                }
+            },
+            version => Environment::asked(path, found, version.as_ref()),
+        }
+    }
+
+    fn asked(
+        path: &Path,
+        found: &Path,
+        version: Option<&Version>,
+    ) -> Result<Environment, InstallError> {
+        // Whoever holds the standard library decides what runs as well. No site-packages: -S.
+        let library = version.and_then(|version| {
+            let real = fs::canonicalize(found).ok()?;
+            let library = prefix(&real)?.join(library_of(version));
+            library.is_dir().then_some(library)
+        });
+        let arguments = ["-I", "-S", "-B", "-c", QUESTION];
+        let said = foreign::ask(found, &arguments, library.as_deref(), PATIENCE);
+        let said = match said {
+            Ok(said) => said,
+            Err(AskError::Held(held)) => {
+                return Err(InstallError::Held {
+                    path: found.to_owned(),
+                    held,
+                });
+            }
+            Err(AskError::System(error)) => return Err(not_python(path, error)),
+        };
+        Environment::from_answer(path, &said)
+    }
+
+    fn from_answer(path: &Path, said: &Said) -> Result<Environment, InstallError> {
+        if !said.status.success() {
+            return Err(not_python(path, format!("it ended with {}", said.status)));
+        }
+        let answer: Answer = serde_json::from_slice(&said.output)
+            .map_err(|_| not_python(path, "its answer makes no sense"))?;
         let unsupported = |what: String| InstallError::Unsupported {
             path: path.to_owned(),
             what,
         };
         let [major, minor, micro] = answer.version.as_slice() else {
-            return Err(not_python("its version makes no sense".to_owned()));
+            return Err(not_python(path, "its version makes no sense"));
         };
         let version = format!("{major}.{minor}.{micro}");
         if answer.implementation != "cpython" {
@@ -174,95 +295,238 @@ impl Environment {
     /// Puts the agent of this pystap into it. Each file is there whole or not at all, the library first.
     ///
     /// # Errors
-    /// [`InstallError::Unwritable`].
+    /// [`InstallError::Unwritable`], [`InstallError::Held`].
     pub fn install(&self) -> Result<(), InstallError> {
-        self.write(LIBRARY, embedded::LIBRARY, 0o755)?;
-        self.write(PTH, format!("{LINE}\n").as_bytes(), 0o644)
+        self.have(Task::Install).map(drop)
     }
 
     /// Takes it out. Whether there was anything.
     ///
     /// # Errors
-    /// [`InstallError::Unwritable`].
+    /// As [`Environment::install`].
     pub fn uninstall(&self) -> Result<bool, InstallError> {
-        let mut any = false;
-        for name in [PTH, LIBRARY] {
-            match fs::remove_file(self.site.join(name)) {
-                Ok(()) => any = true,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(reason) => return Err(self.unwritable(reason)),
-            }
-        }
-        Ok(any)
+        Ok(self.have(Task::Uninstall)? != Installed::No)
     }
 
     /// What is in it.
-    pub fn installed(&self) -> Installed {
-        let library = Image::open(self.site.join(LIBRARY)).ok();
-        match (library, self.site.join(PTH).exists()) {
-            (None, false) => Installed::No,
-            (Some(image), true) if image.build_id.as_deref() == Some(embedded::build_id()) => {
-                Installed::Current
-            }
-            (Some(_), true) => Installed::Other,
-            _ => Installed::Half,
-        }
+    ///
+    /// # Errors
+    /// [`InstallError::Held`], and when the process that looks in root's stead fails.
+    pub fn installed(&self) -> Result<Installed, InstallError> {
+        self.have(Task::Look)
     }
 
-    fn unwritable(&self, reason: io::Error) -> InstallError {
-        InstallError::Unwritable {
+    /// Does something in the site-packages, with the power of whoever holds them.
+    fn have(&self, task: Task) -> Result<Installed, InstallError> {
+        let unwritable = |reason: io::Error| InstallError::Unwritable {
             site: self.site.clone(),
             reason,
+        };
+        if !geteuid().is_root() {
+            return task.of(&self.site).map_err(unwritable);
         }
-    }
-
-    fn write(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), InstallError> {
-        let draft = self.site.join(format!(".{name}.{}", std::process::id()));
-        let written = (|| {
-            let mut file = File::create_new(&draft)?;
-            file.write_all(bytes)?;
-            file.set_permissions(fs::Permissions::from_mode(mode))?;
-            // An environment stays its owner's, who may not be root.
-            let site = fs::metadata(&self.site)?;
-            if rustix::process::geteuid().is_root() {
-                fchown(&file, Some(site.uid()), Some(site.gid()))?;
+        match Holder::of(&self.site).map_err(unwritable)? {
+            Holder::Root => task.of(&self.site).map_err(unwritable),
+            Holder::User(user) => {
+                let arguments = [task.word().as_ref(), self.site.as_os_str()];
+                let said = foreign::as_user(user, "place", arguments, PATIENCE);
+                said.and_then(|said| answered(user, &said))
+                    .map_err(unwritable)
             }
-            fs::rename(&draft, self.site.join(name))
-        })();
-        written.map_err(|reason| {
-            let _ = fs::remove_file(&draft);
-            self.unwritable(reason)
-        })
+            Holder::Several(held) => Err(InstallError::Held {
+                path: self.site.clone(),
+                held,
+            }),
+        }
     }
 }
 
-fn ask(python: &Path) -> io::Result<Vec<u8>> {
-    let mut child = Command::new(python)
-        // Isolated: what is in the working directory or in our environment says nothing about it.
-        .args(["-I", "-c", QUESTION])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let end = Instant::now() + PATIENCE;
-    while child.try_wait()?.is_none() {
-        if Instant::now() >= end {
-            child.kill()?;
-            child.wait()?;
-            return Err(io::Error::other("it does not answer"));
+fn not_python(path: &Path, reason: impl ToString) -> InstallError {
+    InstallError::NotPython {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    }
+}
+
+/// Site-packages that are where they are everywhere.
+enum Site {
+    Usual(PathBuf),
+    FreeThreaded,
+}
+
+fn prefix(python: &Path) -> Option<&Path> {
+    python.parent()?.parent()
+}
+
+fn library_of(version: &Version) -> PathBuf {
+    Path::new("lib").join(format!("python{}.{}", version.major, version.minor))
+}
+
+/// Where an interpreter has its site-packages, when its files say so beyond doubt: a virtual environment, whose
+/// `pyvenv.cfg` is where Python looks for it; or an installation of its own that no distribution has rearranged.
+fn site_by_files(found: &Path, version: &Version) -> Option<Site> {
+    let site = |prefix: &Path| {
+        let library = prefix.join(library_of(version));
+        let mut free = library.clone().into_os_string();
+        free.push("t");
+        if Path::new(&free).is_dir() {
+            return Some(Site::FreeThreaded);
         }
-        std::thread::park_timeout(Duration::from_millis(5));
+        let site = library.join("site-packages");
+        site.is_dir().then_some(Site::Usual(site))
+    };
+    let beside = found.parent()?;
+    if beside.join("pyvenv.cfg").is_file() {
+        return site(beside);
     }
-    // The answer is far smaller than a pipe, so that it never had to wait for us.
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        return Err(io::Error::other(format!("it ended with {}", output.status)));
+    let above = prefix(found)?;
+    if above.join("pyvenv.cfg").is_file() {
+        return site(above);
     }
-    Ok(output.stdout)
+    let real = fs::canonicalize(found).ok()?;
+    let prefix = prefix(&real)?;
+    let library = prefix.join(library_of(version));
+    let own = prefix != Path::new("/usr")
+        && prefix != Path::new("/")
+        && library.join("os.py").is_file()
+        && !library.join("dist-packages").exists();
+    if own { site(prefix) } else { None }
+}
+
+/// What is done in site-packages by a process that may have been started for that: `pystap lower USER GROUP place -- TASK
+/// SITE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    Install,
+    Uninstall,
+    Look,
+}
+
+impl Task {
+    const ALL: [Task; 3] = [Task::Install, Task::Uninstall, Task::Look];
+
+    fn word(self) -> &'static str {
+        match self {
+            Task::Install => "install",
+            Task::Uninstall => "uninstall",
+            Task::Look => "look",
+        }
+    }
+
+    /// Does it, with the power that this process has. What is there; of [`Task::Uninstall`], what was.
+    fn of(self, site: &Path) -> io::Result<Installed> {
+        match self {
+            Task::Install => {
+                write(site, LIBRARY, embedded::LIBRARY, 0o755)?;
+                write(site, PTH, format!("{LINE}\n").as_bytes(), 0o644)?;
+                Ok(Installed::Current)
+            }
+            Task::Uninstall => {
+                let mut was = Installed::No;
+                for name in [PTH, LIBRARY] {
+                    match fs::remove_file(site.join(name)) {
+                        Ok(()) => was = Installed::Other,
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(was)
+            }
+            Task::Look => Ok(look(site)),
+        }
+    }
+}
+
+/// The end of `pystap lower … place`, where the ids are taken: does it and says how it went on standard output.
+pub fn place(arguments: &[std::ffi::OsString]) -> u8 {
+    let [task, site] = arguments else {
+        return 1;
+    };
+    let Some(task) = Task::ALL.into_iter().find(|it| task == it.word()) else {
+        return 1;
+    };
+    let said = match task.of(Path::new(site)) {
+        Ok(installed) => installed.word().to_owned(),
+        Err(error) => format!("errno {}", error.raw_os_error().unwrap_or_default()),
+    };
+    match writeln!(io::stdout(), "{said}") {
+        Ok(()) => 0,
+        Err(_) => 1,
+    }
+}
+
+/// What such a process said.
+fn answered(user: u32, said: &Said) -> io::Result<Installed> {
+    let output = String::from_utf8_lossy(&said.output);
+    let word = output.trim();
+    if let Some(installed) = Installed::ALL.into_iter().find(|it| it.word() == word) {
+        return Ok(installed);
+    }
+    let errno = word.strip_prefix("errno ").and_then(|it| it.parse().ok());
+    Err(match errno {
+        Some(errno) if errno != 0 => io::Error::from_raw_os_error(errno),
+        _ => io::Error::other(format!(
+            "what was done in its stead by a process of {} failed: {}",
+            foreign::user(Identity::of_user(user).user),
+            String::from_utf8_lossy(&said.errors)
+                .lines()
+                .next()
+                .unwrap_or("it said nothing")
+        )),
+    })
+}
+
+impl Installed {
+    const ALL: [Installed; 4] = [
+        Installed::No,
+        Installed::Current,
+        Installed::Other,
+        Installed::Half,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Installed::No => "none",
+            Installed::Current => "current",
+            Installed::Other => "other",
+            Installed::Half => "half",
+        }
+    }
+}
+
+fn look(site: &Path) -> Installed {
+    // What is there is opened without waiting for it, and only a file is read.
+    let library = files::look(&site.join(LIBRARY), Look::File)
+        .ok()
+        .and_then(|file| Image::open(format!("/proc/self/fd/{}", file.as_raw_fd())).ok());
+    let present = |name| fs::symlink_metadata(site.join(name)).is_ok();
+    match (library, present(LIBRARY), present(PTH)) {
+        (None, false, false) => Installed::No,
+        (Some(image), _, true) if image.build_id.as_deref() == Some(embedded::build_id()) => {
+            Installed::Current
+        }
+        (Some(_), _, true) => Installed::Other,
+        _ => Installed::Half,
+    }
+}
+
+fn write(site: &Path, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let draft = site.join(format!(".{name}.{}", std::process::id()));
+    let written = (|| {
+        let mut file = File::create_new(&draft)?;
+        file.write_all(bytes)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        fs::rename(&draft, site.join(name))
+    })();
+    written.inspect_err(|_| {
+        let _ = fs::remove_file(&draft);
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     /// A virtual environment of Debian 12's Python, without pip.
@@ -282,13 +546,16 @@ mod tests {
         let (_directory, python) = environment();
         let environment = Environment::of(&python).expect("a supported Python");
         assert!(environment.site.ends_with("site-packages"));
-        assert_eq!(environment.installed(), Installed::No);
+        assert_eq!(environment.installed().expect("looked at"), Installed::No);
         let before = fs::read_dir(&environment.site)
             .expect("a directory")
             .count();
         environment.install().expect("installed");
         environment.install().expect("installed over itself");
-        assert_eq!(environment.installed(), Installed::Current);
+        assert_eq!(
+            environment.installed().expect("looked at"),
+            Installed::Current
+        );
         let status = Command::new(&python)
             .args([
                 "-c",
@@ -306,9 +573,9 @@ mod tests {
             output.status.success() && output.stderr.is_empty(),
             "{output:?}"
         );
-        assert_eq!(environment.installed(), Installed::Half);
+        assert_eq!(environment.installed().expect("looked at"), Installed::Half);
         assert!(environment.uninstall().expect("removed"));
-        assert_eq!(environment.installed(), Installed::No);
+        assert_eq!(environment.installed().expect("looked at"), Installed::No);
         let after = fs::read_dir(&environment.site)
             .expect("a directory")
             .count();
@@ -320,17 +587,20 @@ mod tests {
     fn what_is_no_python_or_an_unsupported_one_is_refused_by_name() {
         for (path, word) in [
             ("/nonexistent/python", "there is no"),
-            ("/bin/false", "ended with"),
+            ("/bin/false", "is not Python"),
         ] {
             let error = Environment::of(Path::new(path)).expect_err(path);
             assert!(error.to_string().contains(word), "{error}");
         }
-        let directory = tempfile::tempdir().expect("a directory");
-        let fake = |answer: &str| {
-            let path = directory.path().join("python");
-            fs::write(&path, format!("#!/bin/sh\necho '{answer}'\n")).expect("written");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
-            let error = Environment::of(&path).expect_err("refused").to_string();
+        let said = |answer: &str| {
+            let said = Said {
+                output: answer.as_bytes().to_vec(),
+                errors: Vec::new(),
+                status: std::process::ExitStatus::default(),
+            };
+            let error = Environment::from_answer(Path::new("/x/python"), &said)
+                .expect_err("refused")
+                .to_string();
             assert!(error.contains("nothing was changed"), "{error}");
             error
         };
@@ -339,15 +609,49 @@ mod tests {
                 r#"{{"version":{version},"implementation":"{implementation}","free_threaded":{free},"executable":"/x","site":"{site}","searched":["/s"],"linker":"{abi}"}}"#
             )
         };
-        assert!(fake(&answer("[3,11,4]", "pypy", false, "", "/s")).contains("pypy 3.11.4"));
-        assert!(fake(&answer("[3,8,1]", "cpython", false, "", "/s")).contains("Python 3.8.1"));
-        assert!(fake(&answer("[3,14,0]", "cpython", true, "", "/s")).contains("free-threaded"));
+        assert!(said(&answer("[3,11,4]", "pypy", false, "", "/s")).contains("pypy 3.11.4"));
+        assert!(said(&answer("[3,8,1]", "cpython", false, "", "/s")).contains("Python 3.8.1"));
+        assert!(said(&answer("[3,14,0]", "cpython", true, "", "/s")).contains("free-threaded"));
         let musl = "cpython-312-x86_64-linux-musl";
-        assert!(fake(&answer("[3,12,0]", "cpython", false, musl, "/s")).contains("musl"));
+        assert!(said(&answer("[3,12,0]", "cpython", false, musl, "/s")).contains("musl"));
         assert!(
-            fake(&answer("[3,12,0]", "cpython", false, "", "/t")).contains("start-up files in /t")
+            said(&answer("[3,12,0]", "cpython", false, "", "/t")).contains("start-up files in /t")
         );
-        assert!(fake("hello").contains("makes no sense"));
+        assert!(said("hello").contains("makes no sense"));
+    }
+
+    #[test]
+    fn the_systems_interpreter_is_asked_and_a_shim_is_looked_behind() {
+        let asked = Environment::of(Path::new("/usr/bin/python3.11")).expect("a supported Python");
+        assert!(asked.site.ends_with("dist-packages"), "{asked:?}");
+        let (directory, python) = environment();
+        let shim = directory.path().join("python");
+        let text = format!("#!/bin/sh\nexec {} \"$@\"\n", python.display());
+        fs::write(&shim, text).expect("written");
+        fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).expect("set");
+        let behind = Environment::of(&shim).expect("a supported Python");
+        let plain = Environment::of(&python).expect("a supported Python");
+        assert_eq!(behind.site, plain.site);
+        fs::write(&shim, "#!/bin/sh\necho \"$0\"\n").expect("written");
+        let error = Environment::of(&shim).expect_err("refused").to_string();
+        assert!(error.contains("another script"), "{error}");
+    }
+
+    #[test]
+    fn a_virtual_environment_is_understood_without_running_anything() {
+        let (_directory, python) = environment();
+        let site = Environment::of(&python).expect("a supported Python").site;
+        // Whatever runs in it would leave this.
+        let canary = site.join("canary");
+        fs::write(
+            site.join("a.pth"),
+            format!("import os; open({:?}, 'w')\n", canary.display().to_string()),
+        )
+        .expect("written");
+        let environment = Environment::of(&python).expect("a supported Python");
+        environment.install().expect("installed");
+        assert!(environment.uninstall().expect("removed"));
+        assert!(!canary.exists());
     }
 
     #[test]

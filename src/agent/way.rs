@@ -9,6 +9,7 @@ use super::socket;
 use super::window::WindowError;
 use crate::elf::Image;
 use crate::python::{Interpreter, Version};
+use crate::shell;
 
 /// The oldest Python that the agent runs in.
 pub const OLDEST: (u8, u8) = (3, 9);
@@ -55,7 +56,8 @@ pub enum WayError {
     },
     /// The interpreter has no interface, and nothing waits in it.
     #[error(
-        "Python {version} lets nobody in while it runs (3.14 is the first that does); run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or put the agent in with --inject ptrace"
+        "Python {version} lets nobody in while it runs (3.14 is the first that does); run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or put the agent in with --inject ptrace",
+        python = shell::path(python)
     )]
     Closed {
         /// The version.
@@ -73,7 +75,8 @@ pub enum WayError {
     },
     /// It would have one.
     #[error(
-        "{reason}; run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or put the agent in with --inject ptrace"
+        "{reason}; run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or put the agent in with --inject ptrace",
+        python = shell::path(python)
     )]
     Remote {
         /// What is in the way.

@@ -85,14 +85,14 @@ fn status(arguments: &AgentStatus, console: &Console) -> Result<Exit, Failure> {
         let environments: Vec<Value> = environments
             .iter()
             .map(|it| {
-                json!({
+                Ok(json!({
                     "python": it.python,
                     "version": it.version,
                     "site": it.site,
-                    "agent": words(it.installed()).0,
-                })
+                    "agent": words(it.installed()?).0,
+                }))
             })
-            .collect();
+            .collect::<Result<_, InstallError>>()?;
         let processes: Vec<Value> = processes
             .iter()
             .map(|(process, loaded, waits)| {
@@ -114,7 +114,7 @@ fn status(arguments: &AgentStatus, console: &Console) -> Result<Exit, Failure> {
             "{}  Python {}  {}",
             environment.site.display(),
             environment.version,
-            words(environment.installed()).1
+            words(environment.installed()?).1
         )?;
     }
     for (process, loaded, waits) in &processes {

@@ -16,6 +16,7 @@ use crate::plan::{KINDS, check_template_directory, template_directories};
 use crate::python::Kind;
 use crate::python::marks::PROVIDER;
 use crate::script::{self, Catalogue, Filters, ProbedImage, Request, Tapsets};
+use crate::shell;
 use crate::target::{self, Selection, Targets};
 
 /// Examines a host.
@@ -37,7 +38,7 @@ pub(super) fn run(
         console.note(format_args!(
             "the facts are in {}; `pystap doctor --facts {}` examines them, here or elsewhere",
             path.display(),
-            path.display()
+            shell::path(path)
         ));
     }
     let engine = match arguments.engine {

@@ -11,6 +11,7 @@ use crate::cli::Marks;
 use crate::console::{Console, Exit};
 use crate::elf::{Image, Mark};
 use crate::python::marks::{self, PROVIDER};
+use crate::python::undecodable;
 use crate::python::{Interpreter, Version};
 use crate::target::{self, TargetError};
 
@@ -106,6 +107,18 @@ fn missing(image: &Listed) -> Vec<&'static str> {
         .collect()
 }
 
+/// What all marks that are passed a file name have in common in some versions.
+const CAUTION: &str = "once armed, they end a program with SystemError that runs code whose file name is not UTF-8; \
+                       pystap looks at the paths of a program first, and --agent does no harm";
+
+fn fails_on_paths(image: &Listed) -> bool {
+    image.version.is_some()
+        && undecodable::is_affected(image.version.as_ref())
+        && undecodable::MARKS
+            .iter()
+            .any(|mark| image.image.mark(PROVIDER, mark).is_some())
+}
+
 fn as_text(image: &Listed) -> String {
     let mut text = String::new();
     let version = image
@@ -148,6 +161,9 @@ fn as_text(image: &Listed) -> String {
                 .collect();
             let _ = writeln!(text, "      {:#x}  {}", site.address, arguments.join(" "));
         }
+    }
+    if fails_on_paths(image) {
+        let _ = writeln!(text, "  {}: {CAUTION}", undecodable::MARKS.join(", "));
     }
     let missing = missing(image);
     if !missing.is_empty() && !image.image.marks.is_empty() {
@@ -215,6 +231,7 @@ fn as_json(image: &Listed) -> Value {
             .version
             .as_ref()
             .and_then(|version| agent::offer((version.major, version.minor))),
+        "caution": fails_on_paths(image).then_some(CAUTION),
         "damaged": image.image.damaged,
     })
 }

@@ -9,10 +9,13 @@ mod engine;
 mod gc;
 pub mod hold;
 mod interval;
+mod lower;
 mod manual;
 mod marks;
+mod print;
 mod ps;
 mod report;
+mod search;
 mod session;
 mod stats;
 mod top;
@@ -63,6 +66,7 @@ impl From<ScriptError> for Failure {
     fn from(error: ScriptError) -> Self {
         let exit = match error {
             ScriptError::Unknown { .. }
+            | ScriptError::Foreign { .. }
             | ScriptError::Unquotable { .. }
             | ScriptError::Unreadable { .. } => Exit::Usage,
             _ => Exit::Failed,
@@ -89,6 +93,7 @@ impl From<StapError> for Failure {
         let exit = match error {
             StapError::Missing { .. }
             | StapError::Unusable { .. }
+            | StapError::Distrusted { .. }
             | StapError::NoModules
             | StapError::ModulesDisabled
             | StapError::PidNamespace
@@ -126,7 +131,10 @@ impl From<InstallError> for Failure {
     fn from(error: InstallError) -> Self {
         let exit = match error {
             InstallError::NotFound { .. } | InstallError::NotPython { .. } => Exit::Usage,
-            InstallError::Unsupported { .. } | InstallError::NoSite { .. } => Exit::Unready,
+            InstallError::Unsupported { .. }
+            | InstallError::NoSite { .. }
+            | InstallError::Held { .. }
+            | InstallError::Elsewhere { .. } => Exit::Unready,
             InstallError::Unwritable { .. } => Exit::Failed,
         };
         Failure::new(exit, error.to_string())
@@ -157,7 +165,12 @@ impl From<io::Error> for Failure {
 /// Runs what was typed and says how it ended, as a number for the shell.
 pub fn run(cli: Cli) -> u8 {
     // Before anything begins a thread: only a process of one thread may enter other mounts.
-    let visited = matches!(cli.command, Command::Visit) && crate::agent::visit();
+    if matches!(cli.command, Command::Visit) && crate::agent::visit() {
+        return Exit::Done.code();
+    }
+    if !matches!(cli.command, Command::Hold { .. }) {
+        survive_limits();
+    }
     let verbosity = match (cli.quiet, cli.verbose) {
         (true, _) => Verbosity::Quiet,
         (_, true) => Verbosity::Verbose,
@@ -169,27 +182,62 @@ pub fn run(cli: Cli) -> u8 {
         Colour::Never => ColorWhen::Never,
     };
     let console = Console::stderr(verbosity, colour);
+    if reads_configuration(&cli.command) {
+        for sentence in crate::authority::own::disbelieved() {
+            console.warning(sentence);
+        }
+    }
+    let code = run_command(&cli, &console);
+    console.finish();
+    code
+}
+
+/// Shows help, or what is wrong with what was typed, as everything else is shown: it need not be read either.
+pub fn explain(error: &clap::Error) -> u8 {
+    let text = error.render().ansi().to_string();
+    let code = u8::try_from(error.exit_code()).unwrap_or(u8::MAX);
+    if error.use_stderr() {
+        let console = Console::stderr(Verbosity::Normal, ColorWhen::Auto);
+        console.usage(&text);
+        console.finish();
+        return code;
+    }
+    match print::coloured(&text, stdout_colour(Colour::Auto)).map_err(Failure::from) {
+        Err(failure) if failure.exit != Exit::Done => failure.exit.code(),
+        _ => code,
+    }
+}
+
+/// A file that may not become larger (`ulimit -f`) is a full disk, and no reason to be killed. Caught and not ignored:
+/// what is launched would go on ignoring it.
+fn survive_limits() {
+    let noticed = std::sync::Arc::default();
+    // Where it cannot be caught it ends us, as it ends others.
+    let _ = signal_hook::flag::register(rustix::process::Signal::XFSZ.as_raw(), noticed);
+}
+
+fn run_command(cli: &Cli, console: &Console) -> u8 {
     let outcome = match &cli.command {
-        Command::Trace(arguments) => trace::run(arguments, cli.color, &console),
-        Command::Record(arguments) => trace::record(arguments, cli.color, &console),
-        Command::Report(arguments) => report::report(arguments, &console).map(Into::into),
-        Command::Export(arguments) => report::export(arguments, &console).map(Into::into),
-        Command::Top(arguments) => top::top(arguments, &console),
-        Command::Gc(arguments) => gc::run(arguments, &console),
-        Command::Stats(arguments) => stats::run(arguments, &console),
-        Command::Ps(arguments) => ps::run(arguments, &console).map(Into::into),
+        Command::Trace(arguments) => trace::run(arguments, cli.color, console),
+        Command::Record(arguments) => trace::record(arguments, cli.color, console),
+        Command::Report(arguments) => report::report(arguments, console).map(Into::into),
+        Command::Export(arguments) => report::export(arguments, console).map(Into::into),
+        Command::Top(arguments) => top::top(arguments, console),
+        Command::Gc(arguments) => gc::run(arguments, console),
+        Command::Stats(arguments) => stats::run(arguments, console),
+        Command::Ps(arguments) => ps::run(arguments, console).map(Into::into),
         Command::Script {
             command: ScriptOf::Trace(arguments),
         } => trace::script(arguments).map(Into::into),
         Command::Script {
             command: ScriptOf::Top(arguments),
         } => top::script(arguments).map(Into::into),
-        Command::Cleanup => cleanup::run(&console).map(Into::into),
-        Command::Marks(arguments) => marks::run(arguments, &console).map(Into::into),
+        Command::Cleanup => cleanup::run(console).map(Into::into),
+        Command::Marks(arguments) => marks::run(arguments, console).map(Into::into),
         Command::Doctor(arguments) => {
-            doctor::run(arguments, stdout_colour(cli.color), &console).map(Into::into)
+            doctor::run(arguments, stdout_colour(cli.color), console).map(Into::into)
         }
-        Command::Agent { command } => agent::run(command, &console).map(Into::into),
+        Command::Agent { command } => agent::run(command, console).map(Into::into),
         Command::List(arguments) => catalogue::list(arguments).map(Into::into),
         Command::Schema => catalogue::schema().map(Into::into),
         Command::Completions { shell } => manual::completions(*shell).map(Into::into),
@@ -204,11 +252,16 @@ pub fn run(cli: Cli) -> u8 {
             console.error(error);
             return hold::CANNOT_EXECUTE;
         }
-        Command::Visit if visited => return Exit::Done.code(),
         Command::Visit => Err(Failure::new(
             Exit::Usage,
             "`pystap visit` was not started by pystap, so there is nothing to do: it is how `pystap trace` reaches the files of a process in a container",
         )),
+        Command::Lower {
+            user,
+            group,
+            what,
+            arguments,
+        } => return lower::run(*user, *group, *what, arguments, console),
     };
     match outcome {
         Ok(code) => code,
@@ -220,6 +273,22 @@ pub fn run(cli: Cli) -> u8 {
             failure.exit.code()
         }
     }
+}
+
+/// Whether a command looks at services or templates of the user's own.
+fn reads_configuration(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Trace(_)
+            | Command::Record(_)
+            | Command::Top(_)
+            | Command::Gc(_)
+            | Command::Stats(_)
+            | Command::Script { .. }
+            | Command::Ps(_)
+            | Command::Doctor(_)
+            | Command::List(_)
+    )
 }
 
 /// Whether standard output takes colour.

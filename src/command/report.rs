@@ -19,6 +19,7 @@ use crate::export::profile::{Chrome, FlameGraph, Folded, Profile, Pstats, Speeds
 use crate::export::{Output, Sink, json::Json};
 use crate::recording::{Reader, RecordingError};
 use crate::script::filter::Glob;
+use crate::shell;
 use crate::view::{hot, latencies, pauses};
 
 /// What a recording said beside its events.
@@ -170,7 +171,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
                     "no call of {} is in {}; `pystap report {}` lists the functions that are",
                     wanted.join(", "),
                     arguments.file.display(),
-                    arguments.file.display()
+                    shell::path(&arguments.file)
                 ),
             ));
         }

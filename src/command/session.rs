@@ -20,6 +20,8 @@ use crate::engine::{Message, Running};
 use crate::event::loss::Losses;
 use crate::event::{Event, LossStage, ProcessChange, Summary, What};
 use crate::export::{Sink, is_closed};
+use crate::python::FileId;
+use crate::python::undecodable::Sign;
 use crate::script::Filters;
 use crate::target::{Launched, Selection, Watch};
 
@@ -152,6 +154,8 @@ pub(super) struct Session<'a> {
     pub(super) launched: Option<Launched>,
     /// To search for processes that start later; `None` when none can be targets.
     pub(super) newcomers: Option<Selection>,
+    /// Interpreters whose armed marks fail on paths that are not UTF-8: who joins is looked at first.
+    pub(super) fails_on_paths: HashSet<FileId>,
     /// The agents, where there are any.
     pub(super) agents: Option<SessionAgents>,
     pub(super) max_events: Option<u64>,
@@ -452,6 +456,18 @@ impl Run<'_> {
                         continue;
                     }
                     let (pid, program) = (process.pid, process.program());
+                    let mut fails = process
+                        .interpreters
+                        .iter()
+                        .filter(|it| self.session.fails_on_paths.contains(&it.file));
+                    if let Some(sign) =
+                        fails.find_map(|it| Sign::of_process(pid, it.version.as_ref()))
+                    {
+                        self.session.console.warning(format_args!(
+                            "{program} {pid} is not traced: it has a path that is not UTF-8: {sign}, and its interpreter's own marks could end it; trace it with --agent, which does no harm"
+                        ));
+                        continue;
+                    }
                     match self.session.engine.add_target(pid) {
                         Ok(()) => {
                             self.session

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::compatibility::true_version;
 use super::remedy::{Family, Remedies};
 use super::{Engine, Evidence, Finding, Fix, Part, Status};
-use crate::engine::stap::arguments::shell_word;
 use crate::host::Facts;
+use crate::shell;
 
 /// The initial namespace of process ids has this name on every Linux.
 const INITIAL_PIDS: &str = "pid:[4026531836]";
@@ -251,7 +251,7 @@ fn privilege(facts: &Facts) -> Finding {
             .fix(Fix::new(
                 "Run pystap with sudo; or put the user into the groups, which gives it the power of root, and log in \
                  again.",
-                [format!("usermod -aG stapusr,stapdev {}", shell_word(name))],
+                [format!("usermod -aG stapusr,stapdev {}", shell::word(name))],
             ).or()),
         },
     };

@@ -5,10 +5,10 @@ use super::debug::contents;
 use super::remedy::{Family, Remedies};
 use super::{Evidence, Finding, Fix, Part, Status};
 use crate::agent;
-use crate::engine::stap::arguments::shell_word;
 use crate::host::{Facts, Python};
 use crate::python::Version;
 use crate::python::marks::{self, behaviour};
+use crate::shell;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     if facts.pythons.is_empty() {
@@ -36,6 +36,7 @@ fn of_one(facts: &Facts, python: &Python) -> Vec<Finding> {
     findings.extend(replaced(python));
     findings.extend(elsewhere(python));
     findings.extend(jit(python));
+    findings.extend(undecodable(python));
     findings.push(debug(facts, python));
     findings
 }
@@ -203,7 +204,7 @@ fn by_agent(python: &Python) -> Option<Fix> {
     let offer = agent::offer(language(python)?)?;
     let first = if offer.contains("agent install") {
         let interpreter = python.started_as.as_ref().unwrap_or(&python.path);
-        format!("pystap agent install --python {}", shell_word(interpreter))
+        format!("pystap agent install --python {}", shell::path(interpreter))
     } else {
         format!("pystap trace {}", target(python))
     };
@@ -220,7 +221,7 @@ fn by_agent(python: &Python) -> Option<Fix> {
 fn target(python: &Python) -> String {
     match python.pids.first() {
         Some(pid) => format!("-p {pid}"),
-        None => format!("--python {}", shell_word(&python.path)),
+        None => format!("--python {}", shell::path(&python.path)),
     }
 }
 
@@ -292,6 +293,33 @@ fn jit(python: &Python) -> Option<Finding> {
             "Start the program without PYTHON_JIT for the time of the trace.",
         ))
     })
+}
+
+fn undecodable(python: &Python) -> Option<Finding> {
+    let found = python.undecodable.as_ref()?;
+    Some(
+        Finding::new(
+            Part::Python,
+            "paths",
+            Status::Warning,
+            format!(
+                "process {} has a path that is not UTF-8, on which {} fails once its function marks are armed",
+                found.pid,
+                name(python)
+            ),
+            "CPython up to 3.11 forgets the exception when such a file name cannot be written as UTF-8 for a mark, and the \
+             program ends with SystemError. pystap looks before it arms them; collections do no harm.",
+        )
+        .about(&python.path)
+        .evidence(Evidence {
+            path: format!("process {}", found.pid),
+            value: found.sign.clone(),
+        })
+        .fix(Fix::new(
+            "Trace calls through pystap's agent, which does no harm.",
+            [format!("pystap trace --agent -p {}", found.pid)],
+        ).or()),
+    )
 }
 
 fn debug(facts: &Facts, python: &Python) -> Finding {

@@ -5,8 +5,8 @@ use super::kernel::is_confined;
 use super::remedy::Remedies;
 use super::{Engine, Evidence, Finding, Fix, Part, Status};
 use crate::engine::stap::Identity;
-use crate::engine::stap::arguments::shell_word;
 use crate::host::Facts;
+use crate::shell;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     // Where no module can be loaded, advice to install SystemTap would lead nowhere.
@@ -208,8 +208,8 @@ fn staprun(facts: &Facts) -> Finding {
                 .fix(Fix::new(
                     "Give it back the rights that its package gives it.",
                     [
-                        format!("chown root:stapusr {}", shell_word(&tool.path)),
-                        format!("chmod 4754 {}", shell_word(&tool.path)),
+                        format!("chown root:stapusr {}", shell::path(&tool.path)),
+                        format!("chmod 4754 {}", shell::path(&tool.path)),
                     ],
                 ))
             } else {
@@ -320,7 +320,7 @@ fn sessions(facts: &Facts) -> Finding {
         .fix(Fix::new(
             "Unload them.",
             left.iter()
-                .map(|module| format!("staprun -d {}", shell_word(module))),
+                .map(|module| format!("staprun -d {}", shell::word(module))),
         ))
     } else if fact.value().is_some() {
         Finding::ok(

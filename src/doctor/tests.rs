@@ -63,6 +63,30 @@ fn each_host_gets_its_report() {
     );
 }
 
+#[test]
+fn a_path_that_is_not_utf8_is_told_with_the_way_that_does_no_harm() {
+    let mut facts = host("debian-12");
+    let found = |facts: &Facts| {
+        let findings = examine(facts, None).findings;
+        findings.into_iter().find(|finding| finding.id == "paths")
+    };
+    assert!(found(&facts).is_none());
+    let python = facts.pythons.first_mut().expect("an interpreter");
+    python.undecodable = Some(crate::host::Undecodable {
+        pid: 4242,
+        sign: r"its working directory ($'/srv/\377')".to_owned(),
+    });
+    let finding = found(&facts).expect("a finding");
+    assert_eq!(finding.status, Status::Warning);
+    assert!(
+        finding.summary.contains("process 4242"),
+        "{}",
+        finding.summary
+    );
+    assert_eq!(finding.fixes[0].commands, ["pystap trace --agent -p 4242"]);
+    assert!(finding.evidence.iter().any(|it| it.value.contains("/srv/")));
+}
+
 /// What each host can do, as a person would say who knows it.
 #[test]
 fn each_host_gets_the_right_verdict() {
@@ -385,7 +409,7 @@ fn text_from_a_host_cannot_become_a_command() {
         assert!(!outside.contains("/owned"), "{line}");
     }
     assert!(script.contains("linux-headers-$(uname -r)"), "{script}");
-    assert!(script.contains("staprun -d 'x; touch"), "{script}");
+    assert!(script.contains(r"staprun -d $'x\073 touch"), "{script}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub use build::{BuildTree, Compiler, Tools};
 pub use confinement::{Confinement, User};
 pub use fact::Fact;
 pub use kernel::{Distribution, Kernel, Loading, Tracing};
-pub use python::Python;
+pub use python::{Python, Undecodable};
 pub use symbols::{KernelSymbols, Vmlinux};
 pub use systemtap::{Group, Session, SystemTap, Tool};
 pub use tree::Tree;

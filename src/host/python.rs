@@ -9,7 +9,8 @@ use super::symbols::{debug_directories, examined};
 use super::{Fact, Gathering, Tree};
 use crate::elf::{DebugInformation, Separation};
 use crate::python::marks::PROVIDER;
-use crate::python::{FileId, Interpreter, Kind};
+use crate::python::undecodable::{self, Sign};
+use crate::python::{FileId, Interpreter, Kind, Version};
 use crate::target::{MountNamespace, Targets};
 
 /// One interpreter file.
@@ -43,6 +44,18 @@ pub struct Python {
     pub jit: Fact<bool>,
     /// Its debug information.
     pub debug: Fact<DebugInformation>,
+    /// What shows that its own marks could end a process, because a path is not UTF-8; nothing where none shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undecodable: Option<Undecodable>,
+}
+
+/// A process that has a path which is not UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undecodable {
+    /// The process.
+    pub pid: u32,
+    /// What shows it, a noun.
+    pub sign: String,
 }
 
 /// Functions of CPython that are in every build, tried in this order.
@@ -93,6 +106,7 @@ pub(super) fn of_targets(gathering: &Gathering, targets: &Targets) -> Vec<Python
     let mut pythons: Vec<Python> = found.into_iter().map(|(_, python)| python).collect();
     for python in &mut pythons {
         python.jit = jit(&gathering.tree, &python.pids);
+        python.undecodable = undecodable(python);
     }
     pythons.sort_by(|one, other| one.path.cmp(&other.path));
     pythons
@@ -147,6 +161,7 @@ fn described(
         configured_with_dtrace: configured(&gathering.tree, interpreter),
         jit: Fact::unknown("/proc/PID/environ", "no process was asked"),
         debug: debug(gathering, interpreter),
+        undecodable: None,
         path,
     }
 }
@@ -201,6 +216,21 @@ fn debug(gathering: &Gathering, interpreter: &Interpreter) -> Fact<DebugInformat
         Some(place) => examined(&gathering.tree, &directories, &place, &KNOWN_FUNCTIONS),
         None => Fact::absent(path),
     }
+}
+
+/// The first process that has a path on which marks of this interpreter fail.
+fn undecodable(python: &Python) -> Option<Undecodable> {
+    let marks = python.marks.value()?;
+    let version: Option<Version> = python.version.value().and_then(|it| it.parse().ok());
+    let fails = undecodable::is_affected(version.as_ref())
+        && marks
+            .iter()
+            .any(|mark| undecodable::MARKS.contains(&mark.as_str()));
+    let mut asked = python.pids.iter().take(ASKED).filter(|_| fails);
+    asked.find_map(|pid| {
+        let sign = Sign::of_process(*pid, version.as_ref())?.to_string();
+        Some(Undecodable { pid: *pid, sign })
+    })
 }
 
 /// Whether any of the processes was started with the JIT on.

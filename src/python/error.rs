@@ -91,7 +91,7 @@ pub enum PythonError {
     /// No such file, or not readable.
     #[error(
         "{} cannot be read ({reason}), so it cannot be used as an interpreter: check the path, for example with `ls \
-         -lL {}`", path.display(), path.display()
+         -lL {}`", path.display(), crate::shell::path(path)
     )]
     Unreadable {
         /// The file.
@@ -112,7 +112,7 @@ pub enum PythonError {
     /// The file is a script: the shim of a version manager, or a program written in Python.
     #[error(
         "{} is a script and not the interpreter itself, so it has no marks to look at: name the interpreter that it \
-         starts, which `{} -c 'import sys; print(sys.executable)'` prints for the shim of a version manager", path.display(), path.display()
+         starts", path.display()
     )]
     Script {
         /// The script.

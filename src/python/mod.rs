@@ -18,6 +18,7 @@ pub mod marks;
 pub(crate) mod name;
 mod process;
 mod started;
+pub mod undecodable;
 pub mod version;
 #[cfg(test)]
 pub(crate) mod waiting;

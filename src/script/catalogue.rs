@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
 use super::ScriptError;
+use crate::authority::believed;
 
 /// Every template of `templates/`, by name.
 const EMBEDDED: [(&str, &str); 8] = [
@@ -171,6 +172,10 @@ pub(super) fn files(
             .to_str()
             .and_then(|name| name.strip_suffix(ending))
         {
+            believed(&entry.path()).map_err(|reason| ScriptError::Foreign {
+                path: entry.path(),
+                reason,
+            })?;
             found.insert(name.to_owned(), entry.path());
         }
     }

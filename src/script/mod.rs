@@ -93,6 +93,14 @@ pub enum ScriptError {
         /// The system's reason.
         reason: std::io::Error,
     },
+    /// Somebody else could change it.
+    #[error("{path} can be changed by others than root ({reason}), and root puts no script of others into the kernel, so nothing was started; make it root's with `chown -R root: {quoted}` and `chmod -R go-w {quoted}`, or move it where only root can write", path = path.display(), quoted = crate::shell::path(path))]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Who, a clause.
+        reason: String,
+    },
     /// The cache directory cannot be written.
     #[error("{path} cannot be written ({reason}), so stap cannot be given its tapsets; make it writable or set XDG_CACHE_HOME", path = path.display())]
     Unwritable {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::{ScriptError, catalogue};
+use crate::authority::believed;
 
 /// Every file of `tapsets/pystap/`.
 const EMBEDDED: [(&str, &str); 6] = [
@@ -78,6 +79,10 @@ impl Tapsets {
         }
         for (name, text) in &self.0 {
             let path = directory.join(format!("{name}{ENDING}"));
+            if believed(&path).is_err() {
+                // Not there, or somebody else's, who could change it while stap reads.
+                let _ = fs::remove_file(&path);
+            }
             if fs::read_to_string(&path).ok().as_ref() != Some(text) {
                 fs::write(&path, text)?;
             }

@@ -15,6 +15,7 @@ use regex::Regex;
 use serde::Deserialize;
 
 use super::Service;
+use crate::authority::own::{self, Configured};
 use crate::script::filter::Glob;
 
 /// Why there is no such service.
@@ -59,17 +60,14 @@ struct Entry {
 
 /// Where a user's services are; `None` when there is no such place.
 pub fn config_file() -> Option<PathBuf> {
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    absolute("XDG_CONFIG_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".config")))
-        .map(|config| config.join("pystap").join("services.toml"))
+    match own::configured("services.toml") {
+        Configured::Own(path) => Some(path),
+        // Said once, where a command begins.
+        Configured::Foreign(..) | Configured::Nothing => None,
+    }
 }
 
-/// The user's services; none when there is no file, or one that belongs to somebody else (`sudo` keeps HOME).
+/// The user's services; none when there is no file, or one that belongs to somebody else (`sudo` can keep HOME).
 pub(super) fn services() -> Result<Vec<Service>, ServiceError> {
     let Some(path) = config_file() else {
         return Ok(Vec::new());

@@ -94,7 +94,7 @@ pub enum TargetError {
     /// The command is there but not executable.
     #[error(
         "{} may not be executed, so nothing was started: make it executable with `chmod +x`, or put the interpreter \
-         before it, as `-- python3 {}`", path.display(), path.display()
+         before it, as `-- python3 {}`", path.display(), crate::shell::path(path)
     )]
     NotExecutable {
         /// The file.

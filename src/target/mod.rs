@@ -25,6 +25,7 @@ pub use error::TargetError;
 pub use launched::{Conditions, Launched, Status};
 pub use lineage::{Identity, Lineage};
 pub use namespace::MountNamespace;
+pub(crate) use shim::ask as asked_shim;
 pub use watch::Watch;
 
 use table::{Entry, Table};

@@ -1,26 +1,17 @@
 //! Shims of version managers: scripts called `python` that choose the interpreter when they are started. The only
-//! way to learn their choice is to start one; this happens here, within a time bound, and nowhere else.
+//! way to learn their choice is to start one, as whoever holds it ([`foreign`]).
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use std::time::Duration;
 
 use super::TargetError;
+use crate::authority::foreign::{self, Said};
 use crate::python::name;
 
 /// A shim answers in a tenth of a second; one that takes this long waits for something.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// More output than this is no path.
-const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// How much of a script is read to see what it starts.
 const LONGEST_HEAD: u64 = 4096;
@@ -58,104 +49,25 @@ pub(super) fn behind(path: &Path, script: &str) -> Option<PathBuf> {
 }
 
 /// Asks a shim which interpreter it starts.
-pub(super) fn ask(shim: &Path) -> Result<PathBuf, TargetError> {
+pub(crate) fn ask(shim: &Path) -> Result<PathBuf, TargetError> {
     ask_within(shim, PATIENCE)
 }
 
 fn ask_within(shim: &Path, patience: Duration) -> Result<PathBuf, TargetError> {
-    let no_answer = |reason: String| TargetError::Shim {
-        shim: shim.to_owned(),
-        reason,
-    };
-    // A group of its own, so that what the shim has started can be ended with it.
-    let mut child = Command::new(shim)
-        .args(["-c", QUESTION])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(|error| no_answer(error.to_string()))?;
-    let said = listen(&mut child, Instant::now() + patience);
-    if said.is_err() {
-        // It is not reaped yet, so its group cannot be somebody else's; it is gone if this fails.
-        let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
-    }
-    let status = child.wait().map_err(|error| no_answer(error.to_string()))?;
-    said.map_err(|error| error.to_string())
-        .and_then(|said| path_in(&said, status))
-        .map_err(no_answer)
-}
-
-/// What a process said until it ended.
-struct Said {
-    output: Vec<u8>,
-    errors: Vec<u8>,
-}
-
-/// Listens until the process has closed its output and ended, but does not reap it.
-fn listen(child: &mut Child, deadline: Instant) -> io::Result<Said> {
-    let mut said = Said {
-        output: Vec::new(),
-        errors: Vec::new(),
-    };
-    let mut output = child.stdout.take().map(OwnedFd::from).map(File::from);
-    let mut errors = child.stderr.take().map(OwnedFd::from).map(File::from);
-    while output.is_some() || errors.is_some() {
-        let open: Vec<&File> = output.iter().chain(&errors).collect();
-        let ready = readable(&open, deadline)?;
-        let mut ready = ready.into_iter();
-        for (stream, text) in [
-            (&mut output, &mut said.output),
-            (&mut errors, &mut said.errors),
-        ] {
-            if let Some(file) = stream
-                && ready.next() == Some(true)
-                && !read_some(file, text)?
-            {
-                *stream = None;
-            }
-        }
-    }
-    let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-    while readable(&[&ended], deadline)? == [false] {}
-    Ok(said)
-}
-
-/// Which of the files have something to read, waiting for it until the deadline.
-fn readable<F: AsFd>(files: &[&F], deadline: Instant) -> io::Result<Vec<bool>> {
-    let mut polled: Vec<PollFd<'_>> = files
-        .iter()
-        .map(|file| PollFd::new(*file, PollFlags::IN))
-        .collect();
-    let left = deadline.saturating_duration_since(Instant::now());
-    let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-    match poll(&mut polled, Some(&timeout)) {
-        Ok(0) => Err(io::Error::other("it did not finish in time")),
-        Ok(_) => Ok(polled
-            .iter()
-            .map(|polled| !polled.revents().is_empty())
-            .collect()),
-        Err(Errno::INTR) => Ok(vec![false; files.len()]),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// Reads what is there; `false` at the end.
-fn read_some(from: &mut File, into: &mut Vec<u8>) -> io::Result<bool> {
-    let mut buffer = [0; 4096];
-    let length = from.read(&mut buffer)?;
-    into.extend(buffer.iter().take(length));
-    if into.len() > LONGEST_ANSWER {
-        return Err(io::Error::other("it says too much"));
-    }
-    Ok(length > 0)
+    foreign::ask(shim, &["-c", QUESTION], None, patience)
+        .map_err(|error| error.to_string())
+        .and_then(|said| path_in(&said))
+        .map_err(|reason| TargetError::Shim {
+            shim: shim.to_owned(),
+            reason,
+        })
 }
 
 /// The interpreter's path in the answer; otherwise the reason why there is none.
-fn path_in(said: &Said, status: ExitStatus) -> Result<PathBuf, String> {
+fn path_in(said: &Said) -> Result<PathBuf, String> {
     let output = String::from_utf8_lossy(&said.output);
     let errors = String::from_utf8_lossy(&said.errors);
+    let status = said.status;
     // The last line: a site customisation may print before it.
     let answer = output.lines().map(str::trim).rfind(|line| !line.is_empty());
     match answer {
@@ -173,6 +85,7 @@ fn path_in(said: &Said, status: ExitStatus) -> Result<PathBuf, String> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
 
     use tempfile::TempDir;
 

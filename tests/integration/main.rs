@@ -1,5 +1,6 @@
 //! The one integration binary.
 
+mod authority;
 mod cli;
 mod command;
 mod doctor;

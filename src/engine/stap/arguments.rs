@@ -70,25 +70,6 @@ pub fn run(module: &Path, only: Option<u32>, buffer: Option<u32>) -> Vec<OsStrin
     arguments
 }
 
-/// A command line as it can be pasted into a shell.
-pub fn shell_line(program: &Path, arguments: &[OsString]) -> String {
-    std::iter::once(program.as_os_str())
-        .chain(arguments.iter().map(OsString::as_os_str))
-        .map(|word| shell_word(&word.to_string_lossy()))
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-/// A word as a shell reads it back.
-pub(crate) fn shell_word(word: &str) -> String {
-    let plain = |sign: char| sign.is_ascii_alphanumeric() || "-_./=:,+@%".contains(sign);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,15 +81,6 @@ mod tests {
         assert_eq!(replacement("-DMAXACTION=5000"), None);
         assert_eq!(replacement("--suppress-time-limits"), None);
         assert_eq!(replacement("-g"), None);
-    }
-
-    #[test]
-    fn a_command_line_survives_a_shell() {
-        let line = shell_line(
-            Path::new("/usr/bin/stap"),
-            &["-e".into(), "it's $x".into(), "".into()],
-        );
-        assert_eq!(line, r"/usr/bin/stap -e 'it'\''s $x' ''");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::diagnostics::{self, Diagnostic, Diagnostics, Severity};
 use super::modules::Slot;
 use super::{Module, StapError, Toolchain};
+use crate::authority::own;
 
 /// What stap says while it compiles.
 #[derive(Debug)]
@@ -45,7 +46,9 @@ impl Compiling {
             program: toolchain.stap.clone(),
             reason,
         };
-        let mut child = Command::new(&toolchain.stap)
+        let mut command = Command::new(&toolchain.stap);
+        own::tame(&mut command);
+        let mut child = command
             .args(arguments)
             .env("LC_ALL", "C")
             .env("SYSTEMTAP_DIR", stap_directory)

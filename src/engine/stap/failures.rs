@@ -5,15 +5,17 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::Toolchain;
-use super::workspace::cache_directory;
+use crate::authority::{believed, own};
 
 fn file() -> PathBuf {
-    cache_directory().join("stap-fails")
+    own::cache().join("stap-fails")
 }
 
 /// Why this stap is known to fail, a clause; `None` when it is not.
 pub fn remembered(toolchain: &Toolchain) -> Option<String> {
-    let text = fs::read_to_string(file()).ok()?;
+    let file = file();
+    believed(&file).ok()?;
+    let text = fs::read_to_string(file).ok()?;
     let reason = text.strip_prefix(&toolchain.fingerprint())?;
     Some(reason.trim().to_owned())
 }
@@ -22,7 +24,7 @@ pub fn remembered(toolchain: &Toolchain) -> Option<String> {
 pub fn remember(toolchain: &Toolchain, reason: &str) {
     let text = format!("{}{reason}\n", toolchain.fingerprint());
     // If it cannot be remembered, it is tried again.
-    let _ = fs::create_dir_all(cache_directory()).and_then(|()| fs::write(file(), text));
+    let _ = fs::create_dir_all(own::cache()).and_then(|()| fs::write(file(), text));
 }
 
 /// Forgets it.

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
+use crate::authority::{believed, own};
+
 /// The words of `stap --version`, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -30,7 +32,10 @@ impl Identity {
     /// # Errors
     /// A reason for people, when it does not start or does not say its version.
     pub fn of(stap: &Path) -> Result<Identity, String> {
-        let output = Command::new(stap)
+        believed(stap).map_err(|reason| format!("root does not run it, because {reason}"))?;
+        let mut command = Command::new(stap);
+        own::tame(&mut command);
+        let output = command
             .arg("--version")
             .env("LC_ALL", "C")
             .stdin(Stdio::null())

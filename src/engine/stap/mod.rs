@@ -20,8 +20,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use self::modules::Slot;
-use self::workspace::{Workspace, cache_directory};
+use self::workspace::Workspace;
 use super::uprobes::LineSemaphores;
+use crate::authority::own;
+use crate::shell;
 
 pub use self::compiling::{Compiling, Progress};
 pub use self::identity::Identity;
@@ -48,6 +50,16 @@ pub enum StapError {
         /// Which.
         stap: PathBuf,
         /// Why.
+        reason: String,
+    },
+    /// Somebody else could change it.
+    #[error(
+        "{program} can be changed by others than root ({reason}), and root runs only what root alone can change, so nothing can be traced through SystemTap; install SystemTap where only root can write, and name it with --stap or put it first in PATH", program = program.display()
+    )]
+    Distrusted {
+        /// Which.
+        program: PathBuf,
+        /// Who, a clause.
         reason: String,
     },
     /// The kernel has no modules.
@@ -150,7 +162,7 @@ impl Stap {
         Ok((
             Stap {
                 toolchain,
-                cache: cache_directory(),
+                cache: own::cache(),
                 workspace,
             },
             removed,
@@ -242,7 +254,7 @@ pub fn remove_stale() -> (Vec<String>, Vec<String>) {
 
 /// The two command lines, as `--dry-run` shows them: what will be compiled and how it will be run.
 pub fn command_lines(toolchain: &Toolchain, script: &Script, start: &Start) -> [String; 2] {
-    let tapsets = tapset_directory(&cache_directory(), script);
+    let tapsets = tapset_directory(&own::cache(), script);
     let compile = arguments::compile(
         &tapsets,
         &toolchain.kernel,
@@ -251,9 +263,13 @@ pub fn command_lines(toolchain: &Toolchain, script: &Script, start: &Start) -> [
     );
     let run: Vec<OsString> = arguments::run(Path::new("MODULE.ko"), start.only, start.buffer);
     [
-        arguments::shell_line(&toolchain.stap, &compile),
-        arguments::shell_line(&toolchain.staprun, &run),
+        command_line(&toolchain.stap, &compile),
+        command_line(&toolchain.staprun, &run),
     ]
+}
+
+fn command_line(program: &Path, arguments: &[OsString]) -> String {
+    format!("{} {}", shell::path(program), shell::line(arguments))
 }
 
 /// Tapsets of the user's own get a directory of their own, so that two sessions do not unpack over each other.

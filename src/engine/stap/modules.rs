@@ -5,8 +5,11 @@
 //! paths: whether an image changed is checked here, by build id.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
+
+use crate::authority::believed;
 
 /// Modules kept at most; the ones used longest ago go first.
 const KEPT: usize = 64;
@@ -30,15 +33,18 @@ impl Slot {
         Slot { directory, key }
     }
 
-    /// The module, if it was compiled before. The whole key is compared, not only its hash.
+    /// The module, if it was compiled before and nobody but this user, or for root nobody but root, could have put it there.
+    /// The whole key is compared, not only its hash.
     pub(super) fn module(&self) -> Option<PathBuf> {
+        // Before anything there is opened: it may lie in somebody else's directory.
+        believed(&self.directory.join("key")).ok()?;
         let same = fs::read_to_string(self.directory.join("key")).is_ok_and(|key| key == self.key);
         let module = fs::read_dir(&self.directory)
             .ok()?
             .flatten()
             .map(|entry| entry.path())
             .find(|path| path.extension().is_some_and(|extension| extension == "ko"))?;
-        same.then_some(module)
+        (same && believed(&module).is_ok()).then_some(module)
     }
 
     /// Keeps a module that stap compiled. Its file name stays, because the module's own name must fit it.
@@ -48,7 +54,10 @@ impl Slot {
     pub(super) fn keep(&self, compiled: &Path) -> io::Result<PathBuf> {
         let name = compiled.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let _ = fs::remove_dir_all(&self.directory);
-        fs::create_dir_all(&self.directory)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)?;
         let module = self.directory.join(name);
         fs::copy(compiled, &module)?;
         // Last: a directory without a key is not used.
@@ -106,6 +115,26 @@ mod tests {
             key: "another script".to_owned(),
         };
         assert_eq!(other.module(), None);
+    }
+
+    #[test]
+    fn a_module_that_somebody_else_can_change_is_not_there_for_root() {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "root gives files away"
+        );
+        let cache = tempfile::tempdir().unwrap();
+        let compiled = cache.path().join("stap_abc_1.ko");
+        fs::write(&compiled, "module").unwrap();
+        let slot = Slot::new(cache.path(), "script".to_owned());
+        let kept = slot.keep(&compiled).unwrap();
+        let key = slot.directory.join("key");
+        for part in [&kept, &key, &slot.directory, &cache.path().to_owned()] {
+            std::os::unix::fs::chown(part, Some(54321), None).unwrap();
+            assert_eq!(slot.module(), None, "{part:?}");
+            std::os::unix::fs::chown(part, Some(0), None).unwrap();
+            assert_eq!(slot.module().as_ref(), Some(&kept));
+        }
     }
 
     #[test]

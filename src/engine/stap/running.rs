@@ -21,6 +21,7 @@ use super::wire::{Acknowledgement, Decoded, Decoder, RowsEnd, Trouble};
 use super::workspace::{self, Workspace};
 use super::{Module, StapError, Toolchain};
 use crate::analysis::totals::{Row, Rows};
+use crate::authority::own;
 use crate::engine::order::Order;
 use crate::engine::uprobes::LineSemaphores;
 use crate::engine::{Message, Outlet, Running, Wish};
@@ -125,6 +126,7 @@ impl StapRunning {
             }
         }
         let mut command = Command::new(&toolchain.staprun);
+        own::tame(&mut command);
         command
             .args(super::arguments::run(
                 &module.path,

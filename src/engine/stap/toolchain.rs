@@ -7,6 +7,8 @@ use std::{fs, io};
 use regex::Regex;
 
 use super::StapError;
+use crate::authority::foreign::{self, ToolError};
+use crate::authority::own;
 
 /// stap and staprun, found and asked for their version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,20 +28,25 @@ impl Toolchain {
     /// build, because the two speak a private protocol.
     ///
     /// # Errors
-    /// [`StapError::Missing`] and [`StapError::Unusable`].
+    /// [`StapError::Missing`], [`StapError::Distrusted`] and [`StapError::Unusable`].
     pub fn find(stap: Option<&Path>, kernel: Option<&str>) -> Result<Self, StapError> {
-        let missing = |tool: &str| StapError::Missing {
-            tool: tool.to_owned(),
+        let tool = |path: &Path| {
+            foreign::tool(path).map_err(|error| match error {
+                ToolError::Missing => StapError::Missing {
+                    tool: path.display().to_string(),
+                },
+                ToolError::Distrusted { path, reason } => StapError::Distrusted {
+                    program: path,
+                    reason,
+                },
+            })
         };
-        let stap = match stap {
-            Some(path) => which::which(path).map_err(|_| missing(&path.display().to_string()))?,
-            None => which::which("stap").map_err(|_| missing("stap"))?,
-        };
+        let stap = tool(stap.unwrap_or(Path::new("stap")))?;
         let beside = stap.with_file_name("staprun");
         let staprun = if beside.is_file() {
-            beside
+            tool(&beside)?
         } else {
-            which::which("staprun").map_err(|_| missing("staprun"))?
+            tool(Path::new("staprun"))?
         };
         let version = version(&stap)?;
         let kernel = kernel.map_or_else(running_kernel, str::to_owned);
@@ -95,7 +102,9 @@ fn version(stap: &Path) -> Result<String, StapError> {
         stap: stap.to_owned(),
         reason,
     };
-    let output = Command::new(stap)
+    let mut command = Command::new(stap);
+    own::tame(&mut command);
+    let output = command
         .arg("--version")
         .env("LC_ALL", "C")
         .output()

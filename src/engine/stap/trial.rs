@@ -11,8 +11,8 @@ use crossbeam_channel::{Receiver, select};
 use serde::{Deserialize, Serialize};
 
 use super::diagnostics::{self, Diagnostic, Severity};
-use super::workspace::cache_directory;
 use super::{Compilation, Module, Progress, Script, Stap, StapError, Start, Toolchain};
+use crate::authority::{believed, own};
 use crate::engine::{Message, Running};
 
 /// Loading a module and taking it away again; an emulated machine takes half a minute.
@@ -52,7 +52,7 @@ fn key(toolchain: &Toolchain, compiler: &str) -> String {
 fn place(key: &str) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
-    cache_directory()
+    own::cache()
         .join("trials")
         .join(format!("{:016x}.json", hasher.finish()))
 }
@@ -66,7 +66,9 @@ impl Trial {
     /// The outcome of an earlier trial with the same tools.
     pub fn remembered(toolchain: &Toolchain, compiler: &str) -> Option<Trial> {
         let key = key(toolchain, compiler);
-        let text = fs::read(place(&key)).ok()?;
+        let place = place(&key);
+        believed(&place).ok()?;
+        let text = fs::read(place).ok()?;
         let remembered: Remembered = serde_json::from_slice(&text).ok()?;
         (remembered.key == key).then_some(remembered.trial)
     }

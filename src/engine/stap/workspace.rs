@@ -10,22 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::StapError;
+use crate::authority::own;
 
 /// Name of the file that says which module a session has loaded: one line with the loader's pid, one with its path.
 const LOADER: &str = "loader";
-
-/// `$XDG_CACHE_HOME/pystap`, `~/.cache/pystap`, or `/var/cache/pystap` without a home.
-pub(super) fn cache_directory() -> PathBuf {
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    absolute("XDG_CACHE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
-        .unwrap_or_else(|| PathBuf::from("/var/cache"))
-        .join("pystap")
-}
 
 /// Where session directories are: `/run/pystap` for root, otherwise a private directory below the user's runtime
 /// directory or `/tmp`. stap refuses a TMPDIR with unusual characters, so only these are used.
@@ -66,8 +54,12 @@ impl Workspace {
             .mode(0o700)
             .create(&all)
             .map_err(failed(&all))?;
-        // In /tmp somebody else may have been first.
-        let owner = fs::metadata(&all).map_err(failed(&all))?.uid();
+        // In /tmp somebody else may have been first, also with a link to a directory of ours.
+        let found = fs::symlink_metadata(&all).map_err(failed(&all))?;
+        if !found.is_dir() {
+            return Err(failed(&all)(io::Error::other("it is a link")));
+        }
+        let owner = found.uid();
         if owner != rustix::process::geteuid().as_raw() {
             return Err(failed(&all)(io::Error::other(format!(
                 "it belongs to user {owner}"
@@ -190,7 +182,9 @@ fn is_of_loader(module: &str, loader: u32) -> bool {
 
 /// Unloads a module that nobody reads any more.
 pub(super) fn unload(staprun: &Path, module: &str) -> bool {
-    Command::new(staprun)
+    let mut command = Command::new(staprun);
+    own::tame(&mut command);
+    command
         .args(["-d", module])
         .env("LC_ALL", "C")
         .stdin(Stdio::null())

@@ -1,0 +1,128 @@
+//! Becoming somebody else for good: a process takes the ids of another user and drops everything that it had beyond them.
+
+use std::fs;
+use std::io;
+
+use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, set_capabilities,
+    set_no_new_privs,
+};
+
+/// A user and a group, as numbers in our user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The user.
+    pub user: u32,
+    /// The group; there are no others beside it.
+    pub group: u32,
+}
+
+/// Why a process could not become somebody else. It must end then: it has a part of its old power.
+#[derive(Debug, thiserror::Error)]
+#[error("the identity of user {user} cannot be taken ({reason})")]
+pub struct IdentityError {
+    /// Who was to be.
+    pub user: u32,
+    /// What the system said.
+    pub reason: io::Error,
+}
+
+impl Identity {
+    /// Becomes this user, irrevocably: all ids, no supplementary groups, no capabilities, no new privileges through
+    /// programs, no core dumps, and the end when the parent's thread ends. Descriptors stay as they are.
+    ///
+    /// For a process that was started for this and has one thread: capabilities belong to threads.
+    ///
+    /// # Errors
+    /// When anything of that fails, or is not so afterwards.
+    pub fn assume(self) -> Result<(), IdentityError> {
+        self.taken().map_err(|reason| IdentityError {
+            user: self.user,
+            reason,
+        })
+    }
+
+    fn taken(self) -> io::Result<()> {
+        let (user, group) = (Uid::from_raw(self.user), Gid::from_raw(self.group));
+        if user.is_root() {
+            return Err(io::Error::other("it would be root"));
+        }
+        let none = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        setrlimit(Resource::Core, none)?;
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+        setgroups(&[])?;
+        setresgid(group, group, group)?;
+        setresuid(user, user, user)?;
+        set_no_new_privs(true)?;
+        // Where the kernel was told not to do this with the ids (secure bits), it is done here.
+        clear_ambient_capability_set()?;
+        let nothing = CapabilitySets {
+            effective: CapabilitySet::empty(),
+            permitted: CapabilitySet::empty(),
+            inheritable: CapabilitySet::empty(),
+        };
+        set_capabilities(None, nothing)?;
+        // Only now: the change of ids takes it back.
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+
+        let users = getresuid()?;
+        let groups = getresgid()?;
+        let left = capabilities(None)?;
+        let is_so = [users.real, users.effective, users.saved] == [user; 3]
+            && [groups.real, groups.effective, groups.saved] == [group; 3]
+            && getgroups()?.iter().all(|it| *it == group)
+            && left.effective.is_empty()
+            && left.permitted.is_empty()
+            && left.inheritable.is_empty();
+        match is_so {
+            true => Ok(()),
+            false => Err(io::Error::other("something of the old one is left")),
+        }
+    }
+
+    /// The user's account, where `/etc/passwd` has one: its primary group, its name and its home.
+    pub fn account(user: u32) -> Option<Account> {
+        let accounts = fs::read_to_string("/etc/passwd").ok()?;
+        accounts.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [name, _, id, group, _, home, ..] = fields.as_slice() else {
+                return None;
+            };
+            (id.parse() == Ok(user)).then(|| {
+                Some(Account {
+                    name: (*name).to_owned(),
+                    group: group.parse().ok()?,
+                    home: (*home).to_owned(),
+                })
+            })?
+        })
+    }
+
+    /// The identity of a user: with the primary group of the account, or with the group of nobody. Never with the group of
+    /// a file, of which the user may be no member.
+    pub fn of_user(user: u32) -> Identity {
+        /// `nogroup`, `nobody`: what the kernel itself calls a group that has no number.
+        const NOGROUP: u32 = 65534;
+        Identity {
+            user,
+            group: Identity::account(user).map_or(NOGROUP, |account| account.group),
+        }
+    }
+}
+
+/// A line of `/etc/passwd`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The name.
+    pub name: String,
+    /// The primary group.
+    pub group: u32,
+    /// The home directory.
+    pub home: String,
+}

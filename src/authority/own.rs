@@ -1,0 +1,126 @@
+//! Where the files are that this user keeps for pystap. Root's are root's: `HOME` can be another user's (sudo keeps it on
+//! some systems), and what lies there is that user's to write.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::geteuid;
+
+use super::Identity;
+use super::holder::{believed, believed_or_absent};
+use crate::shell;
+
+/// A directory that an environment variable names.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+}
+
+/// Root's home by the account, not by the environment.
+fn roots_home() -> Option<PathBuf> {
+    let home = PathBuf::from(Identity::account(0)?.home);
+    (home.is_absolute() && home != Path::new("/")).then_some(home)
+}
+
+/// Where results of pystap's work are kept: `$XDG_CACHE_HOME/pystap` or `~/.cache/pystap`; `/var/cache/pystap` without a
+/// home, and for root where others than root could write there.
+pub fn cache() -> PathBuf {
+    variable("XDG_CACHE_HOME")
+        .or_else(|| Some(variable("HOME")?.join(".cache")))
+        .map(|place| place.join("pystap"))
+        .filter(|place| believed_or_absent(place).is_ok())
+        .unwrap_or_else(|| PathBuf::from("/var/cache/pystap"))
+}
+
+/// The root user's or this user's home for programs that pystap starts; `None` when there is none to be believed.
+pub fn home() -> Option<PathBuf> {
+    variable("HOME")
+        .filter(|home| believed(home).is_ok())
+        .or_else(|| roots_home().filter(|_| geteuid().is_root()))
+}
+
+/// Something that this user may have below `~/.config/pystap`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Configured {
+    /// There is no such place.
+    Nothing,
+    /// It is there and this user's, or may be made.
+    Own(PathBuf),
+    /// It is there, and root must not believe it; the clause says why.
+    Foreign(PathBuf, String),
+}
+
+/// A file or directory of the user's configuration: `$XDG_CONFIG_HOME/pystap/NAME` or `~/.config/pystap/NAME`. Root's own
+/// is below root's home where `HOME` is another user's.
+pub fn configured(name: &str) -> Configured {
+    let named = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
+    let Some(place) = named.map(|place| place.join("pystap").join(name)) else {
+        return Configured::Nothing;
+    };
+    // A user's own that cannot be read is for the reader to complain about.
+    if !geteuid().is_root() {
+        return Configured::Own(place);
+    }
+    match believed_or_absent(&place) {
+        Ok(()) => Configured::Own(place),
+        Err(_) if fs::symlink_metadata(&place).is_err() => roots_home()
+            .map(|home| home.join(".config/pystap").join(name))
+            .filter(|place| believed_or_absent(place).is_ok())
+            .map_or(Configured::Nothing, Configured::Own),
+        Err(reason) => Configured::Foreign(place, reason),
+    }
+}
+
+/// Sentences about what is there and is not used, because root must not believe it.
+pub fn disbelieved() -> Vec<String> {
+    ["services.toml", "templates"]
+        .into_iter()
+        .filter_map(|name| match configured(name) {
+            Configured::Foreign(place, reason) => Some(format!(
+                "{} is not used, because {reason}, and root believes only what root alone can change; with `sudo -H`, or with HOME={}, your own is used",
+                place.display(),
+                roots_home().map_or("/root".to_owned(), shell::path)
+            )),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Settings of SystemTap's that name places of code.
+const PLACES: [&str; 5] = [
+    "SYSTEMTAP_RUNTIME",
+    "SYSTEMTAP_STAPIO",
+    "SYSTEMTAP_STAPRUN",
+    "SYSTEMTAP_SYSROOT",
+    "SYSTEMTAP_TAPSET",
+];
+
+/// Gives a program that runs with our own power, and starts others itself, an environment in which root's is root's.
+pub fn tame(command: &mut Command) {
+    if !geteuid().is_root() {
+        return;
+    }
+    command.env("PATH", search_path());
+    match home() {
+        Some(home) => command.env("HOME", home),
+        None => command.env_remove("HOME"),
+    };
+    for name in PLACES {
+        if std::env::var_os(name).is_some_and(|place| believed(Path::new(&place)).is_err()) {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// The directories of PATH that may be searched for programs: for root those that root alone holds.
+pub fn search_path() -> std::ffi::OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if !geteuid().is_root() {
+        return path;
+    }
+    let directories = std::env::split_paths(&path)
+        .filter(|directory| directory.is_absolute() && believed(directory).is_ok());
+    std::env::join_paths(directories).unwrap_or_default()
+}

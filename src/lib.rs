@@ -14,6 +14,7 @@ pub mod elf;
 pub mod engine;
 pub mod event;
 pub mod export;
+pub mod files;
 pub mod host;
 pub mod plan;
 pub mod python;

@@ -22,5 +22,6 @@ pub mod recording;
 pub mod script;
 pub mod service;
 pub mod target;
+pub mod text;
 pub mod top;
 pub mod view;

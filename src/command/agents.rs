@@ -9,9 +9,9 @@ use super::session::Stops;
 use crate::agent::{AgentError, Agents, Way, environment, remarks};
 use crate::console::Console;
 use crate::engine::Running;
-use crate::export::flow::Printable;
 use crate::plan::TracePlan;
 use crate::target::Process;
+use crate::text::Foreign;
 
 /// How long the answers of agents are waited for at a time.
 const TURN: Duration = Duration::from_millis(50);
@@ -207,7 +207,7 @@ impl SessionAgents {
             if let Some(option) = environment::obstacle_of_command(&command) {
                 console.warning(format_args!(
                     "process {pid} is not traced: it was started with {option} ({}), which leaves out the environment that brings pystap's agent in; start it without {option}, or trace it by itself with -p",
-                    Printable(&words.join(" "))
+                    Foreign::new(&words.join(" "))
                 ));
             }
         }

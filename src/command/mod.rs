@@ -11,6 +11,7 @@ pub mod hold;
 mod interval;
 mod manual;
 mod marks;
+mod print;
 mod ps;
 mod report;
 mod session;
@@ -156,6 +157,9 @@ impl From<io::Error> for Failure {
 
 /// Runs what was typed and says how it ended, as a number for the shell.
 pub fn run(cli: Cli) -> u8 {
+    if !matches!(cli.command, Command::Hold { .. }) {
+        survive_limits();
+    }
     let verbosity = match (cli.quiet, cli.verbose) {
         (true, _) => Verbosity::Quiet,
         (_, true) => Verbosity::Verbose,
@@ -167,27 +171,41 @@ pub fn run(cli: Cli) -> u8 {
         Colour::Never => ColorWhen::Never,
     };
     let console = Console::stderr(verbosity, colour);
+    let code = run_command(&cli, &console);
+    console.finish();
+    code
+}
+
+/// A file that may not become larger (`ulimit -f`) is a full disk, and no reason to be killed. Caught and not ignored:
+/// what is launched would go on ignoring it.
+fn survive_limits() {
+    let noticed = std::sync::Arc::default();
+    // Where it cannot be caught it ends us, as it ends others.
+    let _ = signal_hook::flag::register(rustix::process::Signal::XFSZ.as_raw(), noticed);
+}
+
+fn run_command(cli: &Cli, console: &Console) -> u8 {
     let outcome = match &cli.command {
-        Command::Trace(arguments) => trace::run(arguments, cli.color, &console),
-        Command::Record(arguments) => trace::record(arguments, cli.color, &console),
-        Command::Report(arguments) => report::report(arguments, &console).map(Into::into),
-        Command::Export(arguments) => report::export(arguments, &console).map(Into::into),
-        Command::Top(arguments) => top::top(arguments, &console),
-        Command::Gc(arguments) => gc::run(arguments, &console),
-        Command::Stats(arguments) => stats::run(arguments, &console),
-        Command::Ps(arguments) => ps::run(arguments, &console).map(Into::into),
+        Command::Trace(arguments) => trace::run(arguments, cli.color, console),
+        Command::Record(arguments) => trace::record(arguments, cli.color, console),
+        Command::Report(arguments) => report::report(arguments, console).map(Into::into),
+        Command::Export(arguments) => report::export(arguments, console).map(Into::into),
+        Command::Top(arguments) => top::top(arguments, console),
+        Command::Gc(arguments) => gc::run(arguments, console),
+        Command::Stats(arguments) => stats::run(arguments, console),
+        Command::Ps(arguments) => ps::run(arguments, console).map(Into::into),
         Command::Script {
             command: ScriptOf::Trace(arguments),
         } => trace::script(arguments).map(Into::into),
         Command::Script {
             command: ScriptOf::Top(arguments),
         } => top::script(arguments).map(Into::into),
-        Command::Cleanup => cleanup::run(&console).map(Into::into),
-        Command::Marks(arguments) => marks::run(arguments, &console).map(Into::into),
+        Command::Cleanup => cleanup::run(console).map(Into::into),
+        Command::Marks(arguments) => marks::run(arguments, console).map(Into::into),
         Command::Doctor(arguments) => {
-            doctor::run(arguments, stdout_colour(cli.color), &console).map(Into::into)
+            doctor::run(arguments, stdout_colour(cli.color), console).map(Into::into)
         }
-        Command::Agent { command } => agent::run(command, &console).map(Into::into),
+        Command::Agent { command } => agent::run(command, console).map(Into::into),
         Command::List(arguments) => catalogue::list(arguments).map(Into::into),
         Command::Schema => catalogue::schema().map(Into::into),
         Command::Completions { shell } => manual::completions(*shell).map(Into::into),

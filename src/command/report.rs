@@ -1,13 +1,13 @@
 //! `pystap report` and `pystap export`: any view of a recording, as often as wanted.
 
+use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IntoInnerError, Write};
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Failure, stats, top};
+use super::{Failure, print, session, stats, top};
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
@@ -17,8 +17,10 @@ use crate::console::{Console, Exit};
 use crate::event::{Event, Session, Summary, What};
 use crate::export::profile::{Chrome, FlameGraph, Folded, Profile, Pstats, Speedscope};
 use crate::export::{Output, Sink, json::Json};
+use crate::files::reading;
 use crate::recording::{Reader, RecordingError};
 use crate::script::filter::Glob;
+use crate::text::Foreign;
 use crate::view::{hot, latencies, pauses};
 
 /// What a recording said beside its events.
@@ -51,11 +53,11 @@ fn failure(path: &Path, error: &RecordingError) -> Failure {
         }
         _ => Exit::Usage,
     };
-    Failure::new(exit, format!("{}: {error}", path.display()))
+    Failure::new(exit, format!("{}: {error}", Foreign::path(path)))
 }
 
 fn open(path: &Path) -> Result<Reader<File>, Failure> {
-    File::open(path)
+    reading::open(path)
         .map_err(RecordingError::from)
         .and_then(Reader::new)
         .map_err(|error| failure(path, &error))
@@ -88,7 +90,7 @@ fn replay(
             Err(error) => {
                 console.warning(format_args!(
                     "{}: {error}; shown is what comes before",
-                    path.display()
+                    Foreign::path(path)
                 ));
                 break false;
             }
@@ -105,7 +107,7 @@ fn replay(
     if reader.was_cut() && whole {
         console.warning(format_args!(
             "{} was cut (a crash, a full disk, or it is still being written), so its end is missing; shown is what is there",
-            path.display()
+            Foreign::path(path)
         ));
     }
     let summary = reader.summary().cloned();
@@ -160,7 +162,6 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
     };
     let last = replayed.span.map_or(0, |(_, last)| last);
     let wall_ns = replayed.wall_ns();
-    let mut out = std::io::stdout().lock();
     if by_call {
         if slow.is_empty() {
             let wanted: Vec<&str> = arguments.stats.iter().map(Glob::as_str).collect();
@@ -169,27 +170,23 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
                 format!(
                     "no call of {} is in {}; `pystap report {}` lists the functions that are",
                     wanted.join(", "),
-                    arguments.file.display(),
-                    arguments.file.display()
+                    Foreign::path(&arguments.file),
+                    Foreign::path(&arguments.file)
                 ),
             ));
         }
         if arguments.json {
-            writeln!(out, "{}", latencies::json("summary", last, &slow, wall_ns))?;
+            print::json(&latencies::json("summary", last, &slow, wall_ns))?;
         } else {
-            out.write_all(latencies::text(&slow, start).as_bytes())?;
+            print::page(&latencies::text(&slow, start))?;
         }
         return Ok(exit(&replayed));
     }
     if arguments.gc {
         if arguments.json {
-            writeln!(
-                out,
-                "{}",
-                pauses::json("summary", last, &collections, wall_ns, limit)
-            )?;
+            print::json(&pauses::json("summary", last, &collections, wall_ns, limit))?;
         } else {
-            out.write_all(pauses::text(&collections, wall_ns, start, limit).as_bytes())?;
+            print::page(&pauses::text(&collections, wall_ns, start, limit))?;
         }
         return Ok(exit(&replayed));
     }
@@ -216,21 +213,23 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
     if arguments.json {
         let rows: Vec<Value> = rows.into_iter().map(hot::row_json).collect();
         let table = json!({ "account": hot::account_json(&account), "functions": rows });
-        writeln!(out, "{table}")?;
+        print::json(&table)?;
         return Ok(exit(&replayed));
     }
-    writeln!(out, "{}", hot::heading())?;
+    // Writing to a String cannot fail.
+    let mut out = format!("{}\n", hot::heading());
     for row in &rows {
-        writeln!(out, "{}", hot::line(row, &account, arguments.by_process))?;
+        let _ = writeln!(out, "{}", hot::line(row, &account, arguments.by_process));
     }
     if rows.len() < all {
-        writeln!(
+        let _ = writeln!(
             out,
             "({} of {all} functions; --limit shows more)",
             rows.len()
-        )?;
+        );
     }
-    writeln!(out, "\n{}", hot::account_line(&account))?;
+    let _ = writeln!(out, "\n{}", hot::account_line(&account));
+    print::page(&out)?;
     Ok(exit(&replayed))
 }
 
@@ -243,7 +242,7 @@ fn browse(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
         Ok(())
     })?;
     tally.adopt(replayed.pairing);
-    let title = arguments.file.display().to_string();
+    let title = Foreign::path(&arguments.file).to_string();
     top::browse(&title, arguments.sort, tally)?;
     Ok(match replayed.whole {
         true => Exit::Done,
@@ -264,7 +263,7 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
             Exit::Usage,
             format!(
                 "{} would be overwritten by what is made of it, so nothing was done; choose another --output",
-                arguments.file.display()
+                Foreign::path(&arguments.file)
             ),
         ));
     }
@@ -278,10 +277,12 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
             "--by-context is for the formats folded and flamegraph, so nothing was done; leave it out, or choose one of these",
         ));
     }
-    let output = Output::open(arguments.output.as_deref(), Arc::default())?;
+    let Some(output) = destination(arguments, console)? else {
+        return Ok(Exit::Done);
+    };
     let mut output = BufWriter::with_capacity(1 << 16, output);
     let written = match arguments.format {
-        ExportFormat::Json => as_json(&arguments.file, output, console),
+        ExportFormat::Json => as_json(&arguments.file, &mut output, console),
         format => {
             let mut profile: Box<dyn Profile> = match format {
                 ExportFormat::Folded => Box::new(Folded::new(arguments.by_context)),
@@ -297,20 +298,45 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
             })
             .and_then(|replayed| {
                 profile.finish(&replayed.session, &replayed.pairing, &mut output)?;
-                output.flush()?;
                 Ok(exit(&replayed))
             })
         }
     };
+    let written = written.and_then(|exit| {
+        let output = output.into_inner().map_err(IntoInnerError::into_error)?;
+        output.complete()?;
+        Ok(exit)
+    });
     written.map_err(|failure| match (&arguments.output, failure.exit) {
         (Some(path), Exit::Failed) if failure.message.starts_with("standard output") => Failure {
-            message: failure
-                .message
-                .replacen("standard output", &path.display().to_string(), 1),
+            message: failure.message.replacen(
+                "standard output",
+                &Foreign::path(path).to_string(),
+                1,
+            ),
             ..failure
         },
         _ => failure,
     })
+}
+
+/// Where an export goes: a file is replaced by it when it is whole.
+fn destination(arguments: &Export, console: &Console) -> Result<Option<Output>, Failure> {
+    let path = arguments.output.as_deref();
+    let mut said = false;
+    Ok(Output::whole(path, session::give_up(), |time| {
+        if !std::mem::replace(&mut said, true)
+            && let Some(path) = path
+        {
+            console.note(format_args!(
+                "{} is a pipe that nobody reads; waiting for a reader, Ctrl-C stops",
+                Foreign::path(path)
+            ));
+        }
+        // Signals are not caught here: one ends us.
+        std::thread::park_timeout(time);
+        true
+    })?)
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {

@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::Instant;
 
-use super::Failure;
 use super::agents::SessionAgents;
 use super::engine::{self, Choice, Engine, Ready};
 use super::session::{self, Outcome, Session, Stop, Stops};
+use super::{Failure, print};
 use crate::agent::Capture;
 use crate::analysis::pairing::{Habits, Pairing};
 use crate::cli::{self, Colour, Format};
@@ -24,6 +25,7 @@ use crate::recording;
 use crate::script::{self, Catalogue, Tapsets};
 use crate::service::Service;
 use crate::target::{Conditions, Launched, Selection, Watch};
+use crate::text::Foreign;
 
 /// A plan, and where its templates are.
 struct Prepared {
@@ -122,7 +124,7 @@ impl Prepared {
 /// Prints the script alone.
 pub(super) fn script(arguments: &cli::Trace) -> Result<Exit, Failure> {
     let script = prepare(arguments)?.script(arguments)?;
-    std::io::stdout().lock().write_all(script.text.as_bytes())?;
+    print::source(&script.text)?;
     Ok(Exit::Done)
 }
 
@@ -180,13 +182,12 @@ pub(super) fn run_into(
             format!("signals cannot be caught ({error}), so a trace could not be ended; try again"),
         )
     })?;
-    let output = if arguments.compile_only {
-        None
-    } else {
-        Some(Output::open(
-            arguments.output.output.as_deref(),
-            stops.give_up(),
-        )?)
+    let output = match arguments.compile_only {
+        true => None,
+        false => match output(arguments, &stops, console)? {
+            Some(output) => Some(output),
+            None => return Ok(Exit::Done.into()),
+        },
     };
     // stap reads the marks of the agent's library, so that it has to be there for compiling, too.
     let mut agents = SessionAgents::prepare(&mut prepared.plan)?;
@@ -208,6 +209,57 @@ pub(super) fn run_into(
     };
     let outcome = trace(&surroundings, plan, ready, &notes, output, agents)?;
     Ok(conclude(arguments, &outcome, console))
+}
+
+/// Opens the output. `None` when somebody stopped us while nobody read it.
+fn output(
+    arguments: &cli::Trace,
+    stops: &Stops,
+    console: &Console,
+) -> Result<Option<Output>, Failure> {
+    let path = arguments.output.output.as_deref();
+    let begun = Instant::now();
+    let mut said = false;
+    let mut expired = false;
+    let opened = Output::open(path, session::give_up(), |time| {
+        if !std::mem::replace(&mut said, true)
+            && let Some(path) = path
+        {
+            console.note(format_args!(
+                "{} is a pipe that nobody reads, so tracing begins when somebody opens it for reading; Ctrl-C stops",
+                Foreign::path(path)
+            ));
+        }
+        expired = arguments
+            .output
+            .duration
+            .is_some_and(|longest| begun.elapsed() >= longest);
+        !expired && stops.requests().recv_timeout(time).is_err()
+    })?;
+    let Some(output) = opened else {
+        let whose = path.map_or_else(String::new, |path| Foreign::path(path).to_string());
+        if expired {
+            return Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "nobody opened the pipe {whose} for reading in the time that --duration gives, so nothing was traced; start its reader first"
+                ),
+            ));
+        }
+        console.note(format_args!(
+            "stopped while nobody read {whose}; nothing was traced"
+        ));
+        return Ok(None);
+    };
+    if !arguments.capture.is_empty()
+        && let Some(mode) = output.open_to_others()
+    {
+        console.warning(format_args!(
+            "values of the program are written to {}, which other users may read (its mode is {mode:04o}); make it private, or name a new file with --output",
+            path.map_or("standard output".to_owned(), |path| Foreign::path(path).to_string())
+        ));
+    }
+    Ok(Some(output))
 }
 
 fn dry_run(
@@ -232,7 +284,7 @@ fn dry_run(
             (Engine::Stap(toolchain), None)
         }
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = Vec::new();
     writeln!(out, "{plan}")?;
     if let Some(reason) = reason {
         writeln!(out, "engine     {reason}")?;
@@ -261,6 +313,7 @@ fn dry_run(
             writeln!(out, "compile    {compile}\nrun        {run}")?;
         }
     }
+    print::page(&String::from_utf8_lossy(&out))?;
     Ok(Exit::Done)
 }
 
@@ -518,10 +571,13 @@ fn conclude(arguments: &cli::Trace, outcome: &Outcome, console: &Console) -> u8 
     if summary.uncounted {
         account.push("an unknown number possibly lost".to_owned());
     }
-    let account = if account.is_empty() {
-        "nothing lost".to_owned()
-    } else {
-        account.join(", ")
+    if outcome.unwritten > 0 {
+        account.push(format!("{} not written", outcome.unwritten));
+    }
+    let account = match account.is_empty() {
+        true if outcome.output_error.is_some() => "but not the end of them".to_owned(),
+        true => "nothing lost".to_owned(),
+        false => account.join(", "),
     };
     let why = match outcome.stop {
         Stop::Interrupted | Stop::Terminated => "stopped",
@@ -542,7 +598,7 @@ fn conclude(arguments: &cli::Trace, outcome: &Outcome, console: &Console) -> u8 
             .output
             .as_ref()
             .map_or("standard output".to_owned(), |path| {
-                path.display().to_string()
+                Foreign::path(path).to_string()
             });
         console.error(format_args!(
             "{where_to} could not be written ({error}), so the rest of the events is missing; make room or choose another place"

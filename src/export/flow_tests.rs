@@ -1,6 +1,8 @@
 //! What people see: the tree, the times, and nothing that a terminal would obey.
 
 use super::*;
+use crate::event::Text;
+use crate::text::obeyed;
 use crate::event::{Frame, LossStage, ProcessChange};
 
 fn text(text: &str) -> Text {

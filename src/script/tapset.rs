@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::{ScriptError, catalogue};
+use crate::files::reading;
 
 /// Every file of `tapsets/pystap/`.
 const EMBEDDED: [(&str, &str); 6] = [
@@ -33,9 +34,11 @@ impl Tapsets {
             .collect();
         for directory in directories {
             for (name, path) in catalogue::files(&directory.join("tapsets"), ENDING)? {
-                let text = fs::read_to_string(&path).map_err(|reason| ScriptError::Unreadable {
-                    path: path.clone(),
-                    reason,
+                let text = reading::read_text(&path, catalogue::LARGEST).map_err(|reason| {
+                    ScriptError::Unreadable {
+                        path: path.clone(),
+                        reason,
+                    }
                 })?;
                 files.insert(name, text);
             }

@@ -7,7 +7,6 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 
@@ -15,6 +14,7 @@ use regex::Regex;
 use serde::Deserialize;
 
 use super::Service;
+use crate::files::reading;
 use crate::script::filter::Glob;
 
 /// Why there is no such service.
@@ -40,6 +40,9 @@ pub enum ServiceError {
         reason: String,
     },
 }
+
+/// More bytes than anybody has services.
+const LARGEST: u64 = 1 << 20;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,7 +81,7 @@ pub(super) fn services() -> Result<Vec<Service>, ServiceError> {
         path: path.clone(),
         reason,
     };
-    let text = match fs::read_to_string(&path) {
+    let text = match reading::read_text(&path, LARGEST) {
         Ok(text) => text,
         Err(error)
             if matches!(

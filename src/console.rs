@@ -761,6 +761,47 @@ mod tests {
         }
     }
 
+    /// A console on a pipe.
+    fn piped() -> (Console, io::PipeReader) {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let stream = Stream::shared(writer.as_fd()).expect("a stream");
+        let out = Out::Stream(Arc::new(stream));
+        (Console::new(out, false, false, Verbosity::Normal), reader)
+    }
+
+    #[test]
+    fn a_stderr_that_nobody_reads_holds_up_nobody_and_what_was_left_out_is_counted() {
+        let (console, mut reader) = piped();
+        let said: u64 = 10_000;
+        for number in 0..said {
+            console.note(format_args!("message {number}"));
+        }
+        drop(console.spinner("waiting"));
+        console.finish();
+        assert!(console.state().waiting.len() <= WAITING);
+        let left_out = console.state().left_out;
+        assert!(left_out > 0);
+        let mut text = String::new();
+        let end = format!(
+            "pystap: warning: {left_out} messages were left out, because nobody read standard error\n"
+        );
+        while !text.ends_with(&end) {
+            let mut bytes = [0; 4096];
+            let count = io::Read::read(&mut reader, &mut bytes).expect("read");
+            text.push_str(std::str::from_utf8(&bytes[..count]).expect("ASCII"));
+        }
+        // Whole messages in their order, up to where there was no more room, and the spinner's one.
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len() as u64, said + 2 - left_out);
+        for (number, line) in lines.iter().take(100).enumerate() {
+            assert_eq!(*line, format!("pystap: message {number}"));
+        }
+        console.note("again");
+        let mut bytes = [0; 14];
+        io::Read::read_exact(&mut reader, &mut bytes).expect("read");
+        assert_eq!(&bytes, b"pystap: again\n");
+    }
+
     #[test]
     fn exit_codes_are_those_of_the_manual() {
         let codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();

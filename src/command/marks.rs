@@ -1,6 +1,7 @@
 //! `pystap marks`: the SystemTap marks of an interpreter, with what they are known to do in its version.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ use crate::text::Foreign;
 /// An image to be listed, with the version of Python in it when it is one.
 struct Listed {
     image: Image,
-    path: String,
+    path: PathBuf,
     version: Option<Version>,
 }
 
@@ -34,7 +35,7 @@ pub(super) fn run(arguments: &Marks, console: &Console) -> Result<Exit, Failure>
     };
     for image in &listed {
         for problem in &image.image.damaged {
-            console.warning(format_args!("{}: {problem}", Foreign::new(&image.path)));
+            console.warning(format_args!("{}: {problem}", Foreign::path(&image.path)));
         }
     }
     if arguments.json {
@@ -48,7 +49,7 @@ pub(super) fn run(arguments: &Marks, console: &Console) -> Result<Exit, Failure>
 
 fn of_interpreter(interpreter: Interpreter) -> Listed {
     Listed {
-        path: interpreter.path.display().to_string(),
+        path: interpreter.path,
         image: Image::clone(&interpreter.image),
         version: interpreter.version,
     }
@@ -60,7 +61,7 @@ fn of_file(path: &std::path::Path) -> Result<Vec<Listed>, Failure> {
         Ok(interpreters) => Ok(interpreters.into_iter().map(of_interpreter).collect()),
         Err(not_python) => match Image::open(path) {
             Ok(image) => Ok(vec![Listed {
-                path: path.display().to_string(),
+                path: path.to_owned(),
                 image,
                 version: None,
             }]),
@@ -113,7 +114,7 @@ fn as_text(image: &Listed) -> String {
         .map(|version| format!(", Python {}", Foreign::new(&version.to_string())))
         .unwrap_or_default();
     let build_id = image.image.build_id.as_deref().unwrap_or("none");
-    let path = Foreign::new(&image.path);
+    let path = Foreign::path(&image.path);
     let _ = writeln!(text, "{path}{version}, build id {build_id}");
     if image.image.marks.is_empty() {
         let _ = writeln!(text, "  no SystemTap marks");
@@ -210,7 +211,7 @@ fn as_json(image: &Listed) -> Value {
         })
         .collect();
     json!({
-        "path": image.path,
+        "path": image.path.display().to_string(),
         "version": image.version.as_ref().map(ToString::to_string),
         "build_id": image.image.build_id,
         "marks": marks,

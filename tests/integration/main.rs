@@ -8,6 +8,7 @@ mod kernel_sums;
 mod live;
 mod live_doctor;
 mod nova;
+mod outputs;
 mod prefill;
 mod recordings;
 mod scripts;

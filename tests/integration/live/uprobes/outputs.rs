@@ -1,0 +1,234 @@
+//! Sessions whose output is not read, has no room, is rotated or open to others: they end when they should, say what became
+//! of the events, and leave nothing.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::PYTHON_3_11;
+use crate::command::{command, end, run};
+use crate::live::Service;
+use crate::outputs::{full_pipe, make_pipe};
+use crate::tracing::{eventually, leaves_nothing};
+
+const BOUND: Duration = Duration::from_secs(60);
+
+fn ticking() -> Service {
+    Service::start_with(PYTHON_3_11, "tests/programs/counts.py", &["0.001"])
+}
+
+fn ends(child: &mut Child, what: &str) -> i32 {
+    end(child, BOUND).unwrap_or_else(|| {
+        let _ = child.kill();
+        panic!("{what} did not end")
+    })
+}
+
+/// The whole lines of a file that are events.
+fn events(path: &Path) -> usize {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let lines = text
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'));
+    lines
+        .filter(|line| {
+            !["session", "summary", "lost"]
+                .iter()
+                .any(|it| line.contains(&format!("{{\"event\":\"{it}\"")))
+        })
+        .count()
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_session_that_nobody_reads_on_either_side_ends_by_its_duration_and_by_two_interrupts() {
+    leaves_nothing(|| {
+        let mut service = ticking();
+        for duration in [true, false] {
+            let (out_reader, out) = full_pipe();
+            let (error_reader, error) = full_pipe();
+            let pid = service.pid();
+            let mut arguments = vec!["trace", "-v", "-f", "json", "-p", &pid];
+            if duration {
+                arguments.extend(["--duration", "1s"]);
+            }
+            let mut child = command(&arguments)
+                .stdout(out)
+                .stderr(error)
+                .spawn()
+                .expect("it starts");
+            if !duration {
+                eventually("it is armed", || !crate::tracing::groups().is_empty());
+                for _ in 0..2 {
+                    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+                }
+            }
+            let code = ends(&mut child, "the session");
+            assert!(code == 0 || code == 1, "{code}");
+            drop((out_reader, error_reader));
+        }
+        assert!(service.end()["calls"]["tick"].as_u64() > Some(0));
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_pipe_without_a_reader_is_waited_for_until_there_is_one_or_somebody_stops_us() {
+    leaves_nothing(|| {
+        let mut service = ticking();
+        let directory = tempfile::tempdir().expect("a directory");
+        let pipe = directory.path().join("pipe");
+        make_pipe(&pipe);
+        let pid = service.pid();
+        let named = pipe.to_str().expect("UTF-8");
+        let arguments = ["trace", "-f", "json", "-o", named, "-p", &pid];
+        for read in [false, true] {
+            let mut child = command(arguments)
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("it starts");
+            let mut said = BufReader::new(child.stderr.take().expect("piped"));
+            let mut line = String::new();
+            said.read_line(&mut line).expect("read");
+            assert!(line.contains("nobody reads"), "{line}");
+            if read {
+                let mut reader = BufReader::new(fs::File::open(&pipe).expect("opened"));
+                let mut first = String::new();
+                for _ in 0..3 {
+                    reader.read_line(&mut first).expect("read");
+                }
+                assert!(first.contains("tick"), "{first}");
+                kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+                reader.read_to_string(&mut first).expect("read");
+                assert!(
+                    first
+                        .trim_end()
+                        .lines()
+                        .last()
+                        .is_some_and(|it| it.contains("summary"))
+                );
+            } else {
+                kill_process(Pid::from_child(&child), Signal::INT).expect("it waits");
+            }
+            assert_eq!(ends(&mut child, "the session"), 0);
+        }
+        let mut limited = arguments.to_vec();
+        limited.extend(["--duration", "1s"]);
+        let ended = run(&mut command(limited));
+        assert_eq!(ended.code, 1, "{ended:?}");
+        assert!(ended.stderr.contains("start its reader first"), "{ended:?}");
+        assert!(service.end()["calls"]["tick"].as_u64() > Some(0));
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_file_that_may_not_grow_ends_the_session_which_says_how_many_events_are_not_in_it() {
+    leaves_nothing(|| {
+        let mut service = ticking();
+        let directory = tempfile::tempdir().expect("a directory");
+        let out = directory.path().join("events.json");
+        let mut limited = std::process::Command::new("sh");
+        limited
+            .args(["-c", "ulimit -f 100; exec \"$@\"", "sh"])
+            .arg(crate::command::pystap())
+            .args(["trace", "-f", "json", "-p", &service.pid(), "-o"])
+            .arg(&out)
+            .env_remove("HOME");
+        let ended = run(&mut limited);
+        assert_eq!(ended.code, 1, "{ended:?}");
+        assert!(!ended.stderr.contains("nothing lost"), "{ended:?}");
+        assert!(ended.stderr.contains("File too large"), "{ended:?}");
+        let account = ended
+            .stderr
+            .lines()
+            .find(|line| line.contains("failed after"))
+            .expect("its account");
+        let words: Vec<&str> = account.split_whitespace().collect();
+        let before = |word: &str| -> usize {
+            let at = words
+                .iter()
+                .position(|it| it.trim_end_matches(',') == word)
+                .expect(word);
+            words[at - 1].parse().expect("a number")
+        };
+        assert_eq!(before("events"), events(&out), "{account}");
+        assert!(before("not") > 0, "{account}");
+        assert!(service.end()["calls"]["tick"].as_u64() > Some(0));
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_file_that_is_rotated_by_copy_and_truncate_has_no_holes() {
+    leaves_nothing(|| {
+        let mut service = ticking();
+        let directory = tempfile::tempdir().expect("a directory");
+        let out = directory.path().join("events.json");
+        let pid = service.pid();
+        let named = out.to_str().expect("UTF-8");
+        let mut child = command(["trace", "-f", "json", "-p", &pid, "-o", named])
+            .spawn()
+            .expect("it starts");
+        let long = || fs::metadata(&out).is_ok_and(|it| it.len() > 4096);
+        eventually("something is written", long);
+        fs::File::options()
+            .write(true)
+            .truncate(true)
+            .open(&out)
+            .expect("cut");
+        eventually("more is written", long);
+        kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+        assert_eq!(ends(&mut child, "the session"), 0);
+        let bytes = fs::read(&out).expect("read");
+        assert!(!bytes.contains(&0), "holes of NULs");
+        assert_eq!(
+            fs::metadata(&out)
+                .expect("it is there")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
+        assert!(service.end()["calls"]["tick"].as_u64() > Some(0));
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn captured_values_are_warned_of_where_others_may_read_them_and_not_elsewhere() {
+    leaves_nothing(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let out = directory.path().join("events.json");
+        for mode in [0o644, 0o600] {
+            fs::write(&out, "").expect("written");
+            fs::set_permissions(&out, fs::Permissions::from_mode(mode)).expect("changed");
+            let named = out.to_str().expect("UTF-8");
+            let ended = run(&mut command([
+                "trace",
+                "--capture",
+                "args",
+                "--function",
+                "f",
+                "-o",
+                named,
+                "--",
+                PYTHON_3_11,
+                "-c",
+                "def f(x): pass\nf(1)",
+            ]));
+            assert_eq!(ended.code, 0, "{ended:?}");
+            assert_eq!(
+                ended.stderr.contains("which other users may read"),
+                mode == 0o644,
+                "{ended:?}"
+            );
+        }
+    });
+}

@@ -505,49 +505,4 @@ mod tests {
         fs::hard_link(&path, dir.path().join("other")).expect("a second name");
         assert!(Draft::new(&path, PRIVATE).expect("looked at").is_none());
     }
-
-    /// Root is needed to have files of two users.
-    #[test]
-    fn links_and_files_of_others_where_everybody_may_put_them_are_refused() {
-        if !geteuid().is_root() {
-            eprintln!("not root, so there is no second user");
-            return;
-        }
-        let dir = tempfile::tempdir().expect("a directory");
-        let canary = dir.path().join("canary");
-        fs::write(&canary, "whole").expect("written");
-        let other = 54_321;
-        for (mode, at) in [(0o1777, "tmp"), (0o700, "home")] {
-            let place = dir.path().join(at);
-            fs::create_dir(&place).expect("created");
-            fs::set_permissions(&place, fs::Permissions::from_mode(mode)).expect("changed");
-            for name in ["link", "file", "new", "own"] {
-                let path = place.join(name);
-                match name {
-                    "link" => symlink(&canary, &path).expect("a link"),
-                    "new" => symlink(dir.path().join("made"), &path).expect("a link"),
-                    _ => fs::write(&path, "theirs").expect("written"),
-                }
-                std::os::unix::fs::lchown(&path, Some(other), None).expect("given away");
-            }
-        }
-        for path in ["tmp/link", "tmp/new", "tmp/file", "home/link", "home/new"] {
-            let path = dir.path().join(path);
-            for error in [open(&path).err(), Draft::new(&path, PRIVATE).err()] {
-                let error = error.unwrap_or_else(|| panic!("{}", path.display()));
-                assert!(error.to_string().contains("54321"), "{error}");
-            }
-        }
-        assert_eq!(fs::read(&canary).expect("read"), b"whole");
-        assert!(!dir.path().join("made").exists());
-        // A file that its owner has put where it is alone with root is written to, and stays its owner's.
-        let file = dir.path().join("home/own");
-        let mut draft = Draft::new(&file, PRIVATE)
-            .expect("a draft")
-            .expect("a file");
-        draft.write_all(b"new").expect("written");
-        draft.put().expect("put");
-        let metadata = fs::metadata(&file).expect("a file");
-        assert_eq!((metadata.uid(), metadata.len()), (other, 3));
-    }
 }

@@ -776,7 +776,11 @@ fn what_is_written_is_its_owners_alone_unless_it_was_there_or_is_a_manual() {
     let ended = pystap(&[words.as_slice(), &[facts.as_os_str()]].concat());
     assert!(ended.code == 0 || ended.code == 3, "{ended:?}");
     assert_eq!(mode(&facts), 0o600);
-    let ended = pystap(&["man".as_ref(), directory.path().as_os_str()]);
+    let ended = pystap(&[
+        "man".as_ref(),
+        "--directory".as_ref(),
+        directory.path().as_os_str(),
+    ]);
     assert_eq!(ended.code, 0, "{ended:?}");
     assert_eq!(mode(&at("pystap.1")), 0o644);
     assert!(at("pystap-trace.1").exists() && !at("pystap-hold.1").exists());

@@ -2,12 +2,14 @@
 //! of the events, and leave nothing.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use pystap::files::writing::{self, Draft};
+use rustix::fs::Mode;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::PYTHON_3_11;
@@ -231,4 +233,49 @@ fn captured_values_are_warned_of_where_others_may_read_them_and_not_elsewhere() 
             );
         }
     });
+}
+
+/// Root is needed to have files of two users.
+#[test]
+#[ignore = "needs root: run by tests/uprobes/run"]
+fn links_and_files_of_others_where_everybody_may_put_them_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let canary = dir.path().join("canary");
+    fs::write(&canary, "whole").expect("written");
+    let other = 54_321;
+    for (mode, at) in [(0o1777, "tmp"), (0o700, "home")] {
+        let place = dir.path().join(at);
+        fs::create_dir(&place).expect("created");
+        fs::set_permissions(&place, fs::Permissions::from_mode(mode)).expect("changed");
+        for name in ["link", "file", "new", "own"] {
+            let path = place.join(name);
+            match name {
+                "link" => symlink(&canary, &path).expect("a link"),
+                "new" => symlink(dir.path().join("made"), &path).expect("a link"),
+                _ => fs::write(&path, "theirs").expect("written"),
+            }
+            lchown(&path, Some(other), None).expect("given away");
+        }
+    }
+    for path in ["tmp/link", "tmp/new", "tmp/file", "home/link", "home/new"] {
+        let path = dir.path().join(path);
+        for error in [
+            writing::open(&path).err(),
+            Draft::new(&path, Mode::from_raw_mode(0o600)).err(),
+        ] {
+            let error = error.unwrap_or_else(|| panic!("{}", path.display()));
+            assert!(error.to_string().contains("54321"), "{error}");
+        }
+    }
+    assert_eq!(fs::read(&canary).expect("read"), b"whole");
+    assert!(!dir.path().join("made").exists());
+    // A file that its owner has put where it is alone with root is written to, and stays its owner's.
+    let file = dir.path().join("home/own");
+    let mut draft = Draft::new(&file, Mode::from_raw_mode(0o600))
+        .expect("a draft")
+        .expect("a file");
+    draft.write_all(b"new").expect("written");
+    draft.put().expect("put");
+    let metadata = fs::metadata(&file).expect("a file");
+    assert_eq!((metadata.uid(), metadata.len()), (other, 3));
 }

@@ -79,6 +79,54 @@ fn a_session_that_nobody_reads_on_either_side_ends_by_its_duration_and_by_two_in
     });
 }
 
+/// Runs a command on a terminal that takes nothing more, and prints its process id and its end.
+const STALLED: &str = "
+import fcntl, os, pty, subprocess, sys, tty
+master, slave = pty.openpty()
+tty.setraw(slave)
+flags = fcntl.fcntl(slave, fcntl.F_GETFL)
+fcntl.fcntl(slave, fcntl.F_SETFL, flags | os.O_NONBLOCK)
+for size in (1000, 1):
+    try:
+        while True:
+            os.write(slave, b'.' * size)
+    except BlockingIOError:
+        pass
+fcntl.fcntl(slave, fcntl.F_SETFL, flags)
+child = subprocess.Popen(sys.argv[1:], stdin=slave, stdout=slave, stderr=slave)
+print(child.pid, flush=True)
+print(child.wait(), flush=True)
+";
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_table_on_a_terminal_that_takes_nothing_ends_with_two_interrupts() {
+    leaves_nothing(|| {
+        let mut service = ticking();
+        let mut child = std::process::Command::new(PYTHON_3_11)
+            .args(["-c", STALLED])
+            .arg(crate::command::pystap())
+            .args(["top", "-p", &service.pid()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut said = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        said.read_line(&mut line).expect("its process id");
+        let pid = line.trim().parse().ok().and_then(Pid::from_raw);
+        let pid = pid.expect("a process id");
+        eventually("it is armed", || !crate::tracing::groups().is_empty());
+        for _ in 0..2 {
+            kill_process(pid, Signal::INT).expect("it runs");
+        }
+        assert_eq!(ends(&mut child, "the table"), 0);
+        line.clear();
+        said.read_line(&mut line).expect("its end");
+        assert!(["0", "1"].contains(&line.trim()), "{line}");
+        assert!(service.end()["calls"]["tick"].as_u64() > Some(0));
+    });
+}
+
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn a_pipe_without_a_reader_is_waited_for_until_there_is_one_or_somebody_stops_us() {

@@ -18,7 +18,7 @@ use anstyle::{AnsiColor, Style};
 use rustix::event::Timespec;
 
 use crate::files::Stream;
-use crate::text::harmless;
+use crate::text::{harmless, harmless_but_coloured};
 
 /// How pystap ends, and the number that a shell sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -269,6 +269,11 @@ impl Console {
             }
             self.write(&shown, None);
         }
+    }
+
+    /// What the parser of the command line says, with its own lines and colours.
+    pub fn usage(&self, text: &str) {
+        self.write(&harmless_but_coloured(text), None);
     }
 
     /// Says that something takes a while, for example "compiling the probe script". On a terminal the line shows the

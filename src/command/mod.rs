@@ -176,6 +176,22 @@ pub fn run(cli: Cli) -> u8 {
     code
 }
 
+/// Shows help, or what is wrong with what was typed, as everything else is shown: it need not be read either.
+pub fn explain(error: &clap::Error) -> u8 {
+    let text = error.render().ansi().to_string();
+    let code = u8::try_from(error.exit_code()).unwrap_or(u8::MAX);
+    if error.use_stderr() {
+        let console = Console::stderr(Verbosity::Normal, ColorWhen::Auto);
+        console.usage(&text);
+        console.finish();
+        return code;
+    }
+    match print::coloured(&text, stdout_colour(Colour::Auto)).map_err(Failure::from) {
+        Err(failure) if failure.exit != Exit::Done => failure.exit.code(),
+        _ => code,
+    }
+}
+
 /// A file that may not become larger (`ulimit -f`) is a full disk, and no reason to be killed. Caught and not ignored:
 /// what is launched would go on ignoring it.
 fn survive_limits() {

@@ -609,6 +609,8 @@ fn a_stderr_that_nobody_reads_holds_up_no_command() {
         &["export", "-f", "folded", missing.to_str().expect("UTF-8")],
         &["marks", missing.to_str().expect("UTF-8")],
         &["trace", "-p", "999999999"],
+        &["record", "-p", "1"],
+        &["no-such-command"],
         &["doctor", "--facts", missing.to_str().expect("UTF-8")],
     ] {
         let (reader, writer) = full_pipe();
@@ -659,6 +661,7 @@ fn a_stdout_that_nobody_reads_ends_with_two_interrupts_whatever_prints() {
     let facts = file("tests/data/hosts/debian-12.json");
     for arguments in [
         &["schema"] as &[&str],
+        &["--help"],
         &["list"],
         &["man"],
         &["completions", "bash"],

@@ -24,6 +24,16 @@ fn ticking() -> Service {
     Service::start_with(PYTHON_3_11, "tests/programs/counts.py", &["0.001"])
 }
 
+/// Waits until this pystap has armed its probes, which is after it listens to signals.
+fn is_armed(pystap: u32) {
+    let own = format!("pystap_{pystap}_");
+    eventually("it is armed", || {
+        crate::tracing::groups()
+            .iter()
+            .any(|group| group.starts_with(&own))
+    });
+}
+
 fn ends(child: &mut Child, what: &str) -> i32 {
     end(child, BOUND).unwrap_or_else(|| {
         let _ = child.kill();
@@ -66,7 +76,7 @@ fn a_session_that_nobody_reads_on_either_side_ends_by_its_duration_and_by_two_in
                 .spawn()
                 .expect("it starts");
             if !duration {
-                eventually("it is armed", || !crate::tracing::groups().is_empty());
+                is_armed(child.id());
                 for _ in 0..2 {
                     kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
                 }
@@ -115,7 +125,7 @@ fn a_table_on_a_terminal_that_takes_nothing_ends_with_two_interrupts() {
         said.read_line(&mut line).expect("its process id");
         let pid = line.trim().parse().ok().and_then(Pid::from_raw);
         let pid = pid.expect("a process id");
-        eventually("it is armed", || !crate::tracing::groups().is_empty());
+        is_armed(pid.as_raw_nonzero().get().unsigned_abs());
         for _ in 0..2 {
             kill_process(pid, Signal::INT).expect("it runs");
         }

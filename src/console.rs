@@ -1,17 +1,24 @@
 //! The only writer to stderr: one-line messages with a severity in front, colour where it is wanted, a spinner on terminals;
 //! and the table of exit codes. Data never comes through here, and nothing here decides what is said.
 //!
-//! A stderr that is closed or full is no reason to stop tracing: failed writes are ignored.
+//! A stderr that is closed, full or not read is no reason to stop or to wait. Failed writes are ignored; what does not go in at
+//! the moment is kept, up to a limit, and handed on by a thread as soon as somebody reads; what was left out beyond that is
+//! counted and said then.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
+use rustix::event::Timespec;
+
+use crate::files::Stream;
+use crate::text::{harmless, harmless_but_coloured};
 
 /// How pystap ends, and the number that a shell sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -114,14 +121,36 @@ pub struct Console {
 struct Shared {
     verbosity: Verbosity,
     terminal: bool,
+    colour: bool,
     state: Mutex<State>,
+    /// Told when nothing waits any longer to be written.
+    written: Condvar,
 }
 
 /// How many messages are kept while something covers the terminal; the oldest go first.
 const KEPT: usize = 200;
 
+/// How many bytes are kept while nobody reads them. What is said beyond that is left out.
+const WAITING: usize = 64 * 1024;
+
+/// How long it is waited at most for somebody who reads what is said at the end.
+const AT_THE_END: Duration = Duration::from_millis(500);
+
+/// Where the text goes.
+enum Out {
+    /// Nothing is written that does not go in at once.
+    Stream(Arc<Stream>),
+    /// Takes everything, or fails.
+    Writer(Box<dyn Write + Send>),
+}
+
 struct State {
-    out: Box<dyn Write + Send>,
+    out: Out,
+    /// What did not go in yet, and how many messages there was no more room for.
+    waiting: Vec<u8>,
+    left_out: u64,
+    /// Whether a thread is about to hand on what waits.
+    handing_on: bool,
     /// While something covers the terminal: messages that could not be written there, and the last one that nobody has
     /// asked for yet.
     covered: Option<Covered>,
@@ -149,24 +178,52 @@ impl Console {
         };
         let terminal =
             stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let out = anstream::AutoStream::new(stream, choice);
-        Console::to_writer(Box::new(out), terminal, verbosity)
+        let colour = match choice {
+            anstream::ColorChoice::Auto => terminal,
+            choice => choice != anstream::ColorChoice::Never,
+        };
+        // A stderr that is not even there takes nothing.
+        let out = match Stream::shared(stream.as_fd()) {
+            Ok(stream) => Out::Stream(Arc::new(stream)),
+            Err(_) => Out::Writer(Box::new(io::sink())),
+        };
+        Console::new(out, terminal, colour, verbosity)
     }
 
     /// A console on any writer. Messages are written with colour codes: a writer that wants none strips them (as
     /// `anstream` does). `terminal` says whether a line can be overwritten, which the spinner needs.
     pub fn to_writer(out: Box<dyn Write + Send>, terminal: bool, verbosity: Verbosity) -> Console {
+        Console::new(Out::Writer(out), terminal, true, verbosity)
+    }
+
+    fn new(out: Out, terminal: bool, colour: bool, verbosity: Verbosity) -> Console {
         Console {
             shared: Arc::new(Shared {
                 verbosity,
                 terminal,
+                colour,
                 state: Mutex::new(State {
                     out,
+                    waiting: Vec::new(),
+                    left_out: 0,
+                    handing_on: false,
                     covered: None,
                     spinner: None,
                 }),
+                written: Condvar::new(),
             }),
         }
+    }
+
+    /// The last chance for what nobody has read yet: waits for a reader, but not for long.
+    pub fn finish(&self) {
+        let state = self.state();
+        let waits = |state: &mut State| !state.waiting.is_empty();
+        let waited = self
+            .shared
+            .written
+            .wait_timeout_while(state, AT_THE_END, waits);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// How much is said.
@@ -214,6 +271,11 @@ impl Console {
         }
     }
 
+    /// What the parser of the command line says, with its own lines and colours.
+    pub fn usage(&self, text: &str) {
+        self.write(&harmless_but_coloured(text), None);
+    }
+
     /// Says that something takes a while, for example "compiling the probe script". On a terminal the line shows the
     /// seconds that pass and goes away when the returned value is dropped; elsewhere it is a plain message, once.
     pub fn spinner(&self, activity: &str) -> Spinner {
@@ -256,6 +318,7 @@ impl Console {
             state.hide();
             state.spinner = Some(line);
             state.show();
+            self.hand_on(&mut state);
             drop(state);
             stopped = wake
                 .wait_timeout(stopped, Duration::from_secs(1))
@@ -265,7 +328,7 @@ impl Console {
         let mut state = self.state();
         state.hide();
         state.spinner = None;
-        state.flush();
+        self.hand_on(&mut state);
     }
 
     fn say(&self, severity: &str, style: Style, message: &dyn fmt::Display) {
@@ -291,8 +354,51 @@ impl Console {
             }
         }
         state.hide();
-        state.put(text);
+        match self.shared.colour {
+            true => state.put(text),
+            false => state.put(&anstream::adapter::strip_str(text).to_string()),
+        }
         state.show();
+        self.hand_on(&mut state);
+    }
+
+    /// Starts the thread that hands on what waits, where something does and none runs yet.
+    fn hand_on(&self, state: &mut State) {
+        let Out::Stream(stream) = &state.out else {
+            return;
+        };
+        if state.waiting.is_empty() || state.handing_on {
+            return;
+        }
+        let (console, stream) = (self.clone(), Arc::clone(stream));
+        // Nobody waits for it: at the end of the process it simply ends.
+        let thread = std::thread::Builder::new()
+            .name("messages".to_owned())
+            .spawn(move || console.keep_handing_on(&stream));
+        state.handing_on = thread.is_ok();
+    }
+
+    fn keep_handing_on(&self, stream: &Stream) {
+        const LOOK: Timespec = Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        };
+        loop {
+            let ready = stream.wait(&LOOK).unwrap_or(true);
+            let mut state = self.state();
+            let before = state.waiting.len();
+            state.write_waiting();
+            if state.waiting.is_empty() {
+                state.handing_on = false;
+                self.shared.written.notify_all();
+                return;
+            }
+            let stuck = ready && state.waiting.len() == before;
+            drop(state);
+            if stuck {
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -301,18 +407,62 @@ impl Console {
 }
 
 impl State {
-    /// A failed write has nobody left to be told.
+    /// Writes a message, or keeps what of it does not go in. A failed write has nobody left to be told.
     fn put(&mut self, text: &str) {
-        let _ = self.out.write_all(text.as_bytes());
+        let idle = self.waiting.is_empty();
+        if !idle && self.waiting.len() + text.len() > WAITING {
+            self.left_out += 1;
+            return;
+        }
+        self.waiting.extend_from_slice(text.as_bytes());
+        if idle {
+            self.write_waiting();
+        }
     }
 
-    fn flush(&mut self) {
-        let _ = self.out.flush();
+    /// Writes what goes in.
+    fn write_waiting(&mut self) {
+        loop {
+            let written = match &mut self.out {
+                Out::Stream(stream) => stream.write(&self.waiting),
+                Out::Writer(out) => out
+                    .write_all(&self.waiting)
+                    .and_then(|()| out.flush())
+                    .map(|()| self.waiting.len()),
+            };
+            match written {
+                Ok(written) => drop(self.waiting.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.waiting.clear();
+                    self.left_out = 0;
+                }
+            }
+            if !self.waiting.is_empty() {
+                continue;
+            }
+            let left_out = std::mem::take(&mut self.left_out);
+            if left_out == 0 {
+                return;
+            }
+            let text = format!(
+                "pystap: warning: {} left out, because nobody read standard error\n",
+                match left_out {
+                    1 => "one message was".to_owned(),
+                    many => format!("{many} messages were"),
+                }
+            );
+            self.waiting.extend_from_slice(text.as_bytes());
+        }
     }
 
-    /// Overwrites the spinner with blanks: without colour there are no codes to erase a line either.
+    /// Overwrites the spinner with blanks: without colour there are no codes to erase a line either. A terminal that takes
+    /// nothing does not wait for spinners.
     fn hide(&mut self) {
-        if let Some(line) = &self.spinner {
+        if let Some(line) = &self.spinner
+            && self.waiting.is_empty()
+        {
             let blanks = " ".repeat(line.chars().count());
             self.put(&format!("\r{blanks}\r"));
         }
@@ -320,10 +470,11 @@ impl State {
 
     fn show(&mut self) {
         if let Some(line) = self.spinner.take() {
-            self.put(&line);
+            if self.waiting.is_empty() {
+                self.put(&line);
+            }
             self.spinner = Some(line);
         }
-        self.flush();
     }
 }
 
@@ -350,9 +501,12 @@ impl Drop for Cover {
     fn drop(&mut self) {
         let mut state = self.0.state();
         for text in state.covered.take().unwrap_or_default().kept {
-            state.put(&text);
+            match self.0.shared.colour {
+                true => state.put(&text),
+                false => state.put(&anstream::adapter::strip_str(&text).to_string()),
+            }
         }
-        state.flush();
+        self.0.hand_on(&mut state);
     }
 }
 
@@ -398,13 +552,13 @@ fn one_line(message: &dyn fmt::Display) -> String {
     line
 }
 
+/// Tabs stay: they keep the columns of an excerpt.
 fn push_printable(text: &str, into: &mut String) {
-    for character in text.chars() {
-        if character.is_control() && character != '\t' {
-            into.extend(character.escape_default());
-        } else {
-            into.push(character);
+    for (index, part) in text.split('\t').enumerate() {
+        if index > 0 {
+            into.push('\t');
         }
+        into.push_str(&harmless(part));
     }
 }
 
@@ -610,6 +764,47 @@ mod tests {
                 "{line:?}"
             );
         }
+    }
+
+    /// A console on a pipe.
+    fn piped() -> (Console, io::PipeReader) {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let stream = Stream::shared(writer.as_fd()).expect("a stream");
+        let out = Out::Stream(Arc::new(stream));
+        (Console::new(out, false, false, Verbosity::Normal), reader)
+    }
+
+    #[test]
+    fn a_stderr_that_nobody_reads_holds_up_nobody_and_what_was_left_out_is_counted() {
+        let (console, mut reader) = piped();
+        let said: u64 = 10_000;
+        for number in 0..said {
+            console.note(format_args!("message {number}"));
+        }
+        drop(console.spinner("waiting"));
+        console.finish();
+        assert!(console.state().waiting.len() <= WAITING);
+        let left_out = console.state().left_out;
+        assert!(left_out > 0);
+        let mut text = String::new();
+        let end = format!(
+            "pystap: warning: {left_out} messages were left out, because nobody read standard error\n"
+        );
+        while !text.ends_with(&end) {
+            let mut bytes = [0; 4096];
+            let count = io::Read::read(&mut reader, &mut bytes).expect("read");
+            text.push_str(std::str::from_utf8(&bytes[..count]).expect("ASCII"));
+        }
+        // Whole messages in their order, up to where there was no more room, and the spinner's one.
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len() as u64, said + 2 - left_out);
+        for (number, line) in lines.iter().take(100).enumerate() {
+            assert_eq!(*line, format!("pystap: message {number}"));
+        }
+        console.note("again");
+        let mut bytes = [0; 14];
+        io::Read::read_exact(&mut reader, &mut bytes).expect("read");
+        assert_eq!(&bytes, b"pystap: again\n");
     }
 
     #[test]

@@ -24,5 +24,6 @@ pub mod script;
 pub mod service;
 pub mod shell;
 pub mod target;
+pub mod text;
 pub mod top;
 pub mod view;

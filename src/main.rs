@@ -6,5 +6,8 @@ use clap::Parser;
 use pystap::cli::Cli;
 
 fn main() -> ExitCode {
-    ExitCode::from(pystap::command::run(Cli::parse()))
+    ExitCode::from(match Cli::try_parse() {
+        Ok(cli) => pystap::command::run(cli),
+        Err(error) => pystap::command::explain(&error),
+    })
 }

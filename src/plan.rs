@@ -19,6 +19,7 @@ use crate::python::undecodable::{self, Sign};
 use crate::python::{FileId, Interpreter, Kind, PythonError, mapped_at, maps_one_of};
 use crate::script::{Catalogue, Filters, MARKS, ProbedImage, Request, ScriptError, TOTALS};
 use crate::target::{MountNamespace, Process, Selection, TargetError, Targets};
+use crate::text::Foreign;
 
 /// Kinds of events that are built in, with the marks each needs.
 pub(crate) const KINDS: [(&str, &[&str]); 6] = [
@@ -1098,8 +1099,8 @@ impl Lacking {
 /// An interpreter, for messages.
 fn described(interpreter: &Interpreter) -> String {
     match &interpreter.version {
-        Some(version) => format!("Python {version} ({})", interpreter.path.display()),
-        None => interpreter.path.display().to_string(),
+        Some(version) => format!("Python {version} ({})", Foreign::path(&interpreter.path)),
+        None => Foreign::path(&interpreter.path).to_string(),
     }
 }
 
@@ -1126,14 +1127,14 @@ impl fmt::Display for TracePlan {
                 .iter()
                 .map(|word| word.to_string_lossy())
                 .collect();
-            writeln!(text, "launch     {}", words.join(" "))?;
+            writeln!(text, "launch     {}", Foreign::new(&words.join(" ")))?;
         }
         for process in &self.targets.processes {
             writeln!(
                 text,
                 "process    {} {}",
                 process.pid,
-                process.command_line.join(" ")
+                Foreign::new(&process.command_line.join(" "))
             )?;
         }
         if self.targets.everyone {
@@ -1174,7 +1175,7 @@ impl fmt::Display for TracePlan {
             writeln!(
                 text,
                 "image      {} {version}, build id {build_id}",
-                image.path.display()
+                Foreign::path(&image.path)
             )?;
             for mark in &image.marks {
                 let sites = image
@@ -1210,7 +1211,11 @@ impl fmt::Display for TracePlan {
             }
             for (path, probed) in &agent.libraries {
                 let build_id = probed.image.build_id.as_deref().unwrap_or("none");
-                writeln!(text, "image      {}, build id {build_id}", path.display())?;
+                writeln!(
+                    text,
+                    "image      {}, build id {build_id}",
+                    Foreign::path(path)
+                )?;
                 for mark in &probed.marks {
                     writeln!(text, "  mark     {}:{mark}", probed.provider)?;
                 }

@@ -1,16 +1,17 @@
 //! `pystap agent`: the agent in environments (install, uninstall), and where it is (status).
 
-use std::io::Write;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::Failure;
+use super::{Failure, print};
 use crate::agent::install::{Environment, InstallError, Installed};
 use crate::agent::{Loaded, waiting};
 use crate::cli::{AgentCommand, AgentStatus};
 use crate::console::{Console, Exit};
 use crate::target;
+use crate::text::Foreign;
 
 pub(super) fn run(command: &AgentCommand, console: &Console) -> Result<Exit, Failure> {
     match command {
@@ -80,7 +81,6 @@ fn status(arguments: &AgentStatus, console: &Console) -> Result<Exit, Failure> {
             Some((process, loaded, waiting(process.pid)))
         })
         .collect();
-    let mut out = std::io::stdout().lock();
     if arguments.json {
         let environments: Vec<Value> = environments
             .iter()
@@ -105,30 +105,33 @@ fn status(arguments: &AgentStatus, console: &Console) -> Result<Exit, Failure> {
             })
             .collect();
         let all = json!({ "environments": environments, "processes": processes });
-        writeln!(out, "{all}")?;
+        print::json(&all)?;
         return Ok(Exit::Done);
     }
+    // Writing to a String cannot fail.
+    let mut out = String::new();
     for environment in &environments {
-        writeln!(
+        let _ = writeln!(
             out,
             "{}  Python {}  {}",
-            environment.site.display(),
-            environment.version,
+            Foreign::path(&environment.site),
+            Foreign::new(&environment.version.to_string()),
             words(environment.installed()?).1
-        )?;
+        );
     }
     for (process, loaded, waits) in &processes {
         let how = match waits {
             true => "waits",
             false => "is loaded, and comes to life with the next trace",
         };
-        writeln!(
+        let _ = writeln!(
             out,
             "process {}  {}  the agent {how}",
             process.pid,
-            command(process.command_line.join(" "), &loaded.path)
-        )?;
+            command(&process.command_line.join(" "), &loaded.path)
+        );
     }
+    print::page(&out)?;
     if environments.is_empty() && processes.is_empty() {
         console.note("no process has the agent in it; name an environment with --python to see whether it is installed there");
     }
@@ -136,11 +139,9 @@ fn status(arguments: &AgentStatus, console: &Console) -> Result<Exit, Failure> {
 }
 
 /// A command line for a terminal: nothing in it may reach that as a control sequence.
-fn command(line: String, library: &Path) -> String {
-    let text = if line.is_empty() {
-        library.display().to_string()
-    } else {
-        line
-    };
-    crate::export::flow::Printable(&text).to_string()
+fn command(line: &str, library: &Path) -> String {
+    match line.is_empty() {
+        true => Foreign::path(library).to_string(),
+        false => Foreign::new(line).to_string(),
+    }
 }

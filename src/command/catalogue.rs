@@ -1,21 +1,21 @@
 //! `pystap list` and `pystap schema`: what there is to know without looking at a process.
 
-use std::io::Write;
+use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::Failure;
+use super::{Failure, print};
 use crate::cli::List;
 use crate::console::Exit;
 use crate::event;
 use crate::plan::{check_template_directory, template_directories};
 use crate::script::Catalogue;
+use crate::text::Foreign;
 
 /// Lists the templates.
 pub(super) fn list(arguments: &List) -> Result<Exit, Failure> {
     check_template_directory(arguments.template_dir.as_deref())?;
     let catalogue = Catalogue::load(&template_directories(arguments.template_dir.as_deref()))?;
-    let mut out = std::io::stdout().lock();
     if arguments.json {
         let templates: Vec<_> = catalogue
             .iter()
@@ -30,35 +30,39 @@ pub(super) fn list(arguments: &List) -> Result<Exit, Failure> {
                 })
             })
             .collect();
-        writeln!(out, "{}", serde_json::Value::Array(templates))?;
+        print::json(&templates.into())?;
         return Ok(Exit::Done);
     }
+    // Writing to a String cannot fail.
+    let mut out = String::new();
     for template in catalogue.iter() {
         let question = if template.question.is_empty() {
             "(no question in its header)"
         } else {
-            &template.question
+            template.question.as_str()
         };
-        writeln!(out, "{:<9} {question}", template.name)?;
+        let _ = writeln!(out, "{:<9} {}", template.name, Foreign::new(question));
         for (what, words) in [
             ("emits", &template.emits),
             ("marks", &template.marks),
             ("parameters", &template.parameters),
         ] {
             if !words.is_empty() {
-                writeln!(out, "          {what:<10} {}", words.join(", "))?;
+                let words = words.join(", ");
+                let _ = writeln!(out, "          {what:<10} {}", Foreign::new(&words));
             }
         }
         if template.is_users() {
-            writeln!(out, "          {:<10} {}", "from", template.origin)?;
+            let from = template.origin.to_string();
+            let _ = writeln!(out, "          {:<10} {}", "from", Foreign::new(&from));
         }
     }
+    print::page(&out)?;
     Ok(Exit::Done)
 }
 
 /// Prints the JSON Schema of events.
 pub(super) fn schema() -> Result<Exit, Failure> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", event::json_schema().trim_end())?;
+    print::data(format!("{}\n", event::json_schema().trim_end()).as_bytes())?;
     Ok(Exit::Done)
 }

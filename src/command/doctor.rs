@@ -1,16 +1,17 @@
 //! `pystap doctor`: gathers the facts about this host, or reads saved ones, and prints what they mean. Changes nothing.
 
-use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::Failure;
-use super::session::Stops;
+use super::session::{self, Stops};
+use super::{Failure, print};
 use crate::cli::{Doctor, EngineChoice, Trying};
 use crate::console::{Console, Exit, Verbosity};
 use crate::doctor::{self, Ability, Engine, Examination, Look};
 use crate::elf::Image;
 use crate::engine::stap::{self, Script, StapError, Toolchain, Trial};
+use crate::export::Output;
+use crate::files::reading;
 use crate::host::{FORMAT, Fact, Facts, Gathering};
 use crate::plan::{KINDS, check_template_directory, template_directories};
 use crate::python::Kind;
@@ -18,6 +19,10 @@ use crate::python::marks::PROVIDER;
 use crate::script::{self, Catalogue, Filters, ProbedImage, Request, Tapsets};
 use crate::shell;
 use crate::target::{self, Selection, Targets};
+use crate::text::Foreign;
+
+/// More than any host has to say of itself.
+const LARGEST_FACTS: u64 = 64 << 20;
 
 /// Examines a host.
 pub(super) fn run(
@@ -37,7 +42,7 @@ pub(super) fn run(
         save(path, &facts)?;
         console.note(format_args!(
             "the facts are in {}; `pystap doctor --facts {}` examines them, here or elsewhere",
-            path.display(),
+            Foreign::path(path),
             shell::path(path)
         ));
     }
@@ -48,15 +53,16 @@ pub(super) fn run(
     };
     let examination = doctor::examine(&facts, engine);
     let can = can_run(arguments, &examination, engine);
-    let text = if arguments.json {
-        format!("{:#}\n", doctor::json(&facts, &examination, can))
+    if arguments.json {
+        let json = doctor::json(&facts, &examination, can);
+        print::json_text(&format!("{json:#}\n"))?;
     } else if arguments.fix_script {
-        doctor::fix_script(&examination)
+        print::source(&doctor::fix_script(&examination))?;
     } else {
         let verbose = console.verbosity() == Verbosity::Verbose;
-        doctor::report(&facts, &examination, Look { verbose })
-    };
-    anstream::AutoStream::new(std::io::stdout().lock(), colour).write_all(text.as_bytes())?;
+        let report = doctor::report(&facts, &examination, Look { verbose });
+        print::coloured(&report, colour)?;
+    }
     Ok(if can { Exit::Done } else { Exit::Unready })
 }
 
@@ -123,11 +129,12 @@ fn saved(path: &Path) -> Result<Facts, Failure> {
             format!(
                 "{} cannot be used as facts ({reason}), so nothing was examined; write a new file with `pystap \
                  doctor --save-facts FILE` on the host in question",
-                path.display()
+                Foreign::path(path)
             ),
         )
     };
-    let bytes = fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let bytes =
+        reading::read(path, LARGEST_FACTS).map_err(|error| unreadable(error.to_string()))?;
     let facts: Facts =
         serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
     if facts.format != FORMAT {
@@ -144,7 +151,7 @@ fn save(path: &Path, facts: &Facts) -> Result<(), Failure> {
     let text = serde_json::to_vec_pretty(facts).map_err(|error| error.to_string());
     text.and_then(|mut text| {
         text.push(b'\n');
-        fs::write(path, text).map_err(|error| error.to_string())
+        put(path, &text).map_err(|error| error.to_string())
     })
     .map_err(|reason| {
         Failure::new(
@@ -152,10 +159,24 @@ fn save(path: &Path, facts: &Facts) -> Result<(), Failure> {
             format!(
                 "the facts cannot be written to {} ({reason}), so they were not saved; name a place that can be \
                  written",
-                path.display()
+                Foreign::path(path)
             ),
         )
     })
+}
+
+/// Puts a file where it is to be, whole or not at all; a pipe is written to as soon as somebody reads it.
+fn put(path: &Path, text: &[u8]) -> io::Result<()> {
+    let opened = Output::whole(Some(path), session::give_up(), |time| {
+        std::thread::park_timeout(time);
+        true
+    });
+    // `-` is a name like others here.
+    let Some(mut output) = opened.map_err(|error| error.source)? else {
+        return Ok(());
+    };
+    output.write_all(text)?;
+    output.complete()
 }
 
 /// Looks at this host. `None` when the user stopped it.

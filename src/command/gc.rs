@@ -11,6 +11,7 @@ use crate::cli;
 use crate::console::Console;
 use crate::event::{Event, Session, Summary};
 use crate::export::{Output, Sink};
+use crate::text::{harmless, harmless_json};
 use crate::view::pauses;
 
 /// Between two lines for people.
@@ -69,6 +70,10 @@ impl Pauses {
     }
 
     fn write(&mut self, text: &str) -> io::Result<()> {
+        let text = match self.json {
+            true => harmless_json(text),
+            false => harmless(text),
+        };
         self.output.write_all(text.as_bytes())?;
         self.output.flush()
     }
@@ -135,7 +140,7 @@ mod tests {
     fn written(json: bool) -> String {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("out");
-        let output = Output::open(Some(&path), std::sync::Arc::default()).expect("a file");
+        let output = Output::to_file(&path);
         let mut sink = Box::new(Pauses {
             output,
             pairing: Pairing::new(),

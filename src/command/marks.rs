@@ -1,11 +1,11 @@
 //! `pystap marks`: the SystemTap marks of an interpreter, with what they are known to do in its version.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::Failure;
+use super::{Failure, print};
 use crate::agent;
 use crate::cli::Marks;
 use crate::console::{Console, Exit};
@@ -14,11 +14,12 @@ use crate::python::marks::{self, PROVIDER};
 use crate::python::undecodable;
 use crate::python::{Interpreter, Version};
 use crate::target::{self, TargetError};
+use crate::text::Foreign;
 
 /// An image to be listed, with the version of Python in it when it is one.
 struct Listed {
     image: Image,
-    path: String,
+    path: PathBuf,
     version: Option<Version>,
 }
 
@@ -35,22 +36,21 @@ pub(super) fn run(arguments: &Marks, console: &Console) -> Result<Exit, Failure>
     };
     for image in &listed {
         for problem in &image.image.damaged {
-            console.warning(format_args!("{}: {problem}", image.path));
+            console.warning(format_args!("{}: {problem}", Foreign::path(&image.path)));
         }
     }
-    let text = if arguments.json {
+    if arguments.json {
         let images: Vec<Value> = listed.iter().map(as_json).collect();
-        format!("{}\n", Value::Array(images))
+        print::json(&Value::Array(images))?;
     } else {
-        listed.iter().map(as_text).collect::<Vec<_>>().join("\n")
-    };
-    std::io::stdout().lock().write_all(text.as_bytes())?;
+        print::page(&listed.iter().map(as_text).collect::<Vec<_>>().join("\n"))?;
+    }
     Ok(Exit::Done)
 }
 
 fn of_interpreter(interpreter: Interpreter) -> Listed {
     Listed {
-        path: interpreter.path.display().to_string(),
+        path: interpreter.path,
         image: Image::clone(&interpreter.image),
         version: interpreter.version,
     }
@@ -62,7 +62,7 @@ fn of_file(path: &std::path::Path) -> Result<Vec<Listed>, Failure> {
         Ok(interpreters) => Ok(interpreters.into_iter().map(of_interpreter).collect()),
         Err(not_python) => match Image::open(path) {
             Ok(image) => Ok(vec![Listed {
-                path: path.display().to_string(),
+                path: path.to_owned(),
                 image,
                 version: None,
             }]),
@@ -124,10 +124,11 @@ fn as_text(image: &Listed) -> String {
     let version = image
         .version
         .as_ref()
-        .map(|version| format!(", Python {version}"))
+        .map(|version| format!(", Python {}", Foreign::new(&version.to_string())))
         .unwrap_or_default();
     let build_id = image.image.build_id.as_deref().unwrap_or("none");
-    let _ = writeln!(text, "{}{version}, build id {build_id}", image.path);
+    let path = Foreign::path(&image.path);
+    let _ = writeln!(text, "{path}{version}, build id {build_id}");
     if image.image.marks.is_empty() {
         let _ = writeln!(text, "  no SystemTap marks");
     }
@@ -137,8 +138,8 @@ fn as_text(image: &Listed) -> String {
         let _ = writeln!(
             text,
             "  {}:{}  {sites} {}{}",
-            mark.provider,
-            mark.name,
+            Foreign::new(&mark.provider),
+            Foreign::new(&mark.name),
             if sites == 1 { "site" } else { "sites" },
             if guard { ", with a semaphore" } else { "" },
         );
@@ -156,7 +157,11 @@ fn as_text(image: &Listed) -> String {
                 .zip(&site.arguments)
                 .map(|((meaning, _), argument)| {
                     let sign = if argument.signed { "-" } else { "" };
-                    format!("{meaning}={sign}{}@{}", argument.size, argument.text)
+                    format!(
+                        "{meaning}={sign}{}@{}",
+                        argument.size,
+                        Foreign::new(&argument.text)
+                    )
                 })
                 .collect();
             let _ = writeln!(text, "      {:#x}  {}", site.address, arguments.join(" "));
@@ -222,7 +227,7 @@ fn as_json(image: &Listed) -> Value {
         })
         .collect();
     json!({
-        "path": image.path,
+        "path": image.path.display().to_string(),
         "version": image.version.as_ref().map(ToString::to_string),
         "build_id": image.image.build_id,
         "marks": marks,

@@ -1,16 +1,17 @@
 //! `pystap ps`: which Python processes there are, what service they belong to, and what can be traced of them.
 
-use std::io::Write;
+use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::Failure;
+use super::{Failure, print};
 use crate::agent::{self, Way, WayError};
 use crate::cli::Ps;
 use crate::console::{Console, Exit};
 use crate::python::marks::{self, PROVIDER, Status};
 use crate::service::Service;
 use crate::target::{Found, MountNamespace, TargetError, processes_of, python_processes, service};
+use crate::text::Foreign;
 
 /// What one line says.
 struct Listed {
@@ -42,10 +43,9 @@ pub(super) fn run(arguments: &Ps, console: &Console) -> Result<Exit, Failure> {
         .into_iter()
         .map(|found| describe(found, ours))
         .collect();
-    let mut out = std::io::stdout().lock();
     if arguments.json {
         let all: Vec<Value> = listed.iter().map(as_json).collect();
-        writeln!(out, "{}", Value::Array(all))?;
+        print::json(&Value::Array(all))?;
         return Ok(Exit::Done);
     }
     let rows: Vec<[String; 5]> = listed.iter().map(row).collect();
@@ -59,19 +59,25 @@ pub(super) fn run(arguments: &Ps, console: &Console) -> Result<Exit, Failure> {
                 .unwrap_or(0)
         })
         .collect();
+    let mut out = String::new();
     for [pid, service, python, traceable, why] in std::iter::once(&heading).chain(&rows) {
-        writeln!(
+        // Writing to a String cannot fail.
+        let _ = writeln!(
             out,
             "{pid:>0$}  {service:<1$}  {python:<2$}  {traceable:<3$}  {why}",
             widths[0], widths[1], widths[2], widths[3]
-        )?;
+        );
     }
+    print::page(&out)?;
     Ok(Exit::Done)
 }
 
 /// A line of the table.
 fn row(process: &Listed) -> [String; 5] {
-    let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let known = |text: &Option<String>| match text {
+        Some(text) => Foreign::new(text).to_string(),
+        None => "-".to_owned(),
+    };
     let mut why = match &process.found.why {
         Some(why) => why.to_string(),
         None => process.found.process.command_line.join(" "),
@@ -82,18 +88,13 @@ fn row(process: &Listed) -> [String; 5] {
     [
         process.found.process.pid.to_string(),
         known(&process.found.service),
-        process
-            .version
-            .clone()
-            .unwrap_or_else(|| "unknown".to_owned()),
+        process.version.as_ref().map_or_else(
+            || "unknown".to_owned(),
+            |version| Foreign::new(version).to_string(),
+        ),
         traceable(process),
-        one_line(&why),
+        Foreign::new(&why).to_string(),
     ]
-}
-
-/// Command lines come from other programs: nothing in one may reach the terminal as a control sequence.
-fn one_line(text: &str) -> String {
-    crate::export::flow::Printable(text).to_string()
 }
 
 fn describe(found: Found, ours: Option<MountNamespace>) -> Listed {

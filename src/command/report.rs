@@ -1,25 +1,25 @@
 //! `pystap report` and `pystap export`: any view of a recording, as often as wanted.
 
+use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IntoInnerError, Write};
 use std::path::Path;
-use std::sync::Arc;
 
-use serde_json::{Value, json};
-
-use super::{Failure, stats, top};
+use super::{Failure, print, session, stats, top};
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
-use crate::analysis::pairing::{Pairing, Step};
+use crate::analysis::pairing::{Creations, Pairing, Step};
 use crate::cli::{Export, ExportFormat, Report};
 use crate::console::{Console, Exit};
 use crate::event::{Event, Session, Summary, What};
 use crate::export::profile::{Chrome, FlameGraph, Folded, Profile, Pstats, Speedscope};
 use crate::export::{Output, Sink, json::Json};
+use crate::files::reading;
 use crate::recording::{Reader, RecordingError};
 use crate::script::filter::Glob;
 use crate::shell;
+use crate::text::Foreign;
 use crate::view::{hot, latencies, pauses};
 
 /// What a recording said beside its events.
@@ -52,11 +52,11 @@ fn failure(path: &Path, error: &RecordingError) -> Failure {
         }
         _ => Exit::Usage,
     };
-    Failure::new(exit, format!("{}: {error}", path.display()))
+    Failure::new(exit, format!("{}: {error}", Foreign::path(path)))
 }
 
 fn open(path: &Path) -> Result<Reader<File>, Failure> {
-    File::open(path)
+    reading::open(path)
         .map_err(RecordingError::from)
         .and_then(Reader::new)
         .map_err(|error| failure(path, &error))
@@ -77,7 +77,15 @@ fn replay(
         while let Ok(Some(mut event)) = reader.event() {
             first.feed(&mut event);
         }
-        pairing = Pairing::second_reading(habits, first.into_creations());
+        let creations = first.into_creations();
+        if creations.is_full() {
+            console.warning(format_args!(
+                "{} has more than {} calls: behind these, what makes a generator is counted as a call",
+                path.display(),
+                Creations::MOST
+            ));
+        }
+        pairing = Pairing::second_reading(habits, creations);
         reader = open(path)?;
     }
     let mut span: Option<(u64, u64)> = None;
@@ -89,7 +97,7 @@ fn replay(
             Err(error) => {
                 console.warning(format_args!(
                     "{}: {error}; shown is what comes before",
-                    path.display()
+                    Foreign::path(path)
                 ));
                 break false;
             }
@@ -106,7 +114,7 @@ fn replay(
     if reader.was_cut() && whole {
         console.warning(format_args!(
             "{} was cut (a crash, a full disk, or it is still being written), so its end is missing; shown is what is there",
-            path.display()
+            Foreign::path(path)
         ));
     }
     let summary = reader.summary().cloned();
@@ -161,7 +169,6 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
     };
     let last = replayed.span.map_or(0, |(_, last)| last);
     let wall_ns = replayed.wall_ns();
-    let mut out = std::io::stdout().lock();
     if by_call {
         if slow.is_empty() {
             let wanted: Vec<&str> = arguments.stats.iter().map(Glob::as_str).collect();
@@ -170,27 +177,23 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
                 format!(
                     "no call of {} is in {}; `pystap report {}` lists the functions that are",
                     wanted.join(", "),
-                    arguments.file.display(),
+                    Foreign::path(&arguments.file),
                     shell::path(&arguments.file)
                 ),
             ));
         }
         if arguments.json {
-            writeln!(out, "{}", latencies::json("summary", last, &slow, wall_ns))?;
+            print::json(&latencies::json("summary", last, &slow, wall_ns))?;
         } else {
-            out.write_all(latencies::text(&slow, start).as_bytes())?;
+            print::page(&latencies::text(&slow, start))?;
         }
         return Ok(exit(&replayed));
     }
     if arguments.gc {
         if arguments.json {
-            writeln!(
-                out,
-                "{}",
-                pauses::json("summary", last, &collections, wall_ns, limit)
-            )?;
+            print::json(&pauses::json("summary", last, &collections, wall_ns, limit))?;
         } else {
-            out.write_all(pauses::text(&collections, wall_ns, start, limit).as_bytes())?;
+            print::page(&pauses::text(&collections, wall_ns, start, limit))?;
         }
         return Ok(exit(&replayed));
     }
@@ -205,7 +208,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
             .as_ref()
             .map_or(0, |summary| summary.untraced_processes),
         unpaired: replayed.pairing.unpaired().total(),
-        without_row: 0,
+        ..crate::top::without_row(&functions)
     };
     let rows = match arguments.by_process {
         true => functions.rows().to_vec(),
@@ -219,23 +222,23 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         .filter_map(|at| rows.get(at))
         .collect();
     if arguments.json {
-        let rows: Vec<Value> = rows.into_iter().map(hot::row_json).collect();
-        let table = json!({ "account": hot::account_json(&account), "functions": rows });
-        writeln!(out, "{table}")?;
+        hot::write_json(&account, rows.into_iter(), &mut print::output()?)?;
         return Ok(exit(&replayed));
     }
-    writeln!(out, "{}", hot::heading())?;
+    // Writing to a String cannot fail.
+    let mut out = format!("{}\n", hot::heading());
     for row in &rows {
-        writeln!(out, "{}", hot::line(row, &account, arguments.by_process))?;
+        let _ = writeln!(out, "{}", hot::line(row, &account, arguments.by_process));
     }
     if rows.len() < all {
-        writeln!(
+        let _ = writeln!(
             out,
             "({} of {all} functions; --limit shows more)",
             rows.len()
-        )?;
+        );
     }
-    writeln!(out, "\n{}", hot::account_line(&account))?;
+    let _ = writeln!(out, "\n{}", hot::account_line(&account));
+    print::page(&out)?;
     Ok(exit(&replayed))
 }
 
@@ -248,7 +251,7 @@ fn browse(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
         Ok(())
     })?;
     tally.adopt(replayed.pairing);
-    let title = arguments.file.display().to_string();
+    let title = Foreign::path(&arguments.file).to_string();
     top::browse(&title, arguments.sort, tally)?;
     Ok(match replayed.whole {
         true => Exit::Done,
@@ -269,7 +272,7 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
             Exit::Usage,
             format!(
                 "{} would be overwritten by what is made of it, so nothing was done; choose another --output",
-                arguments.file.display()
+                Foreign::path(&arguments.file)
             ),
         ));
     }
@@ -283,10 +286,12 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
             "--by-context is for the formats folded and flamegraph, so nothing was done; leave it out, or choose one of these",
         ));
     }
-    let output = Output::open(arguments.output.as_deref(), Arc::default())?;
+    let Some(output) = destination(arguments, console)? else {
+        return Ok(Exit::Done);
+    };
     let mut output = BufWriter::with_capacity(1 << 16, output);
     let written = match arguments.format {
-        ExportFormat::Json => as_json(&arguments.file, output, console),
+        ExportFormat::Json => as_json(&arguments.file, &mut output, console),
         format => {
             let mut profile: Box<dyn Profile> = match format {
                 ExportFormat::Folded => Box::new(Folded::new(arguments.by_context)),
@@ -301,21 +306,49 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
                 profile.event(event, step, &mut output)
             })
             .and_then(|replayed| {
-                profile.finish(&replayed.session, &replayed.pairing, &mut output)?;
-                output.flush()?;
+                let said = profile.finish(&replayed.session, &replayed.pairing, &mut output)?;
+                if let Some(said) = said {
+                    console.warning(said);
+                }
                 Ok(exit(&replayed))
             })
         }
     };
+    let written = written.and_then(|exit| {
+        let output = output.into_inner().map_err(IntoInnerError::into_error)?;
+        output.complete()?;
+        Ok(exit)
+    });
     written.map_err(|failure| match (&arguments.output, failure.exit) {
         (Some(path), Exit::Failed) if failure.message.starts_with("standard output") => Failure {
-            message: failure
-                .message
-                .replacen("standard output", &path.display().to_string(), 1),
+            message: failure.message.replacen(
+                "standard output",
+                &Foreign::path(path).to_string(),
+                1,
+            ),
             ..failure
         },
         _ => failure,
     })
+}
+
+/// Where an export goes: a file is replaced by it when it is whole.
+fn destination(arguments: &Export, console: &Console) -> Result<Option<Output>, Failure> {
+    let path = arguments.output.as_deref();
+    let mut said = false;
+    Ok(Output::whole(path, session::give_up(), |time| {
+        if !std::mem::replace(&mut said, true)
+            && let Some(path) = path
+        {
+            console.note(format_args!(
+                "{} is a pipe that nobody reads; waiting for a reader, Ctrl-C stops",
+                Foreign::path(path)
+            ));
+        }
+        // Signals are not caught here: one ends us.
+        std::thread::park_timeout(time);
+        true
+    })?)
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {

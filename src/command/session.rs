@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -79,11 +79,20 @@ pub(super) struct Stops {
     give_up: Arc<AtomicBool>,
 }
 
+/// Becomes true when whoever asked us to stop shall not wait any longer for an output that blocks. Signals are of the
+/// process, and so is this.
+static GIVE_UP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Becomes true when an output that blocks is to be given up.
+pub(super) fn give_up() -> Arc<AtomicBool> {
+    Arc::clone(&GIVE_UP)
+}
+
 impl Stops {
     /// Listens for SIGINT, SIGTERM and SIGHUP from now on.
     pub(super) fn listen() -> io::Result<Self> {
         let (sender, requests) = unbounded();
-        let give_up = Arc::new(AtomicBool::new(false));
+        let give_up = give_up();
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         let stops = Stops {
             requests,
@@ -108,14 +117,9 @@ impl Stops {
         &self.requests
     }
 
-    /// Becomes true when an output that blocks is to be given up.
-    pub(super) fn give_up(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.give_up)
-    }
-
     /// Asks for a stop after this time.
     pub(super) fn after(&self, duration: Duration) {
-        let (sender, give_up) = (self.sender.clone(), self.give_up());
+        let (sender, give_up) = (self.sender.clone(), Arc::clone(&self.give_up));
         thread::spawn(move || {
             let end = Instant::now() + duration;
             while let Some(left) = end.checked_duration_since(Instant::now()) {
@@ -172,6 +176,8 @@ pub(super) struct Outcome {
     pub(super) stop: Stop,
     /// Whether probes were ever live.
     pub(super) live: bool,
+    /// Events that were seen, and that the output did not take.
+    pub(super) unwritten: u64,
     /// Whether writing the output failed, other than by a closed pipe.
     pub(super) output_error: Option<io::Error>,
 }
@@ -181,7 +187,9 @@ struct Run<'a> {
     session: Session<'a>,
     losses: Losses,
     tool_losses: Loss,
+    /// Events that the sink was given, and those that came when its output had failed.
     delivered: u64,
+    too_late: u64,
     unordered: u64,
     live: bool,
     stop: Option<Stop>,
@@ -210,6 +218,7 @@ impl Session<'_> {
             losses: Losses::new(),
             tool_losses: Loss::default(),
             delivered: 0,
+            too_late: 0,
             unordered: 0,
             live: false,
             stop: None,
@@ -332,11 +341,10 @@ impl Run<'_> {
     }
 
     fn event(&mut self, event: &mut Event) {
-        if self.output_error.is_some()
-            || self
-                .session
-                .max_events
-                .is_some_and(|max| self.delivered >= max)
+        if self
+            .session
+            .max_events
+            .is_some_and(|max| self.delivered >= max)
         {
             return;
         }
@@ -363,10 +371,12 @@ impl Run<'_> {
         {
             return;
         }
-        let mut lost = Vec::new();
-        self.losses.report(event.ts, &mut lost);
-        for event in &mut lost {
-            self.write(event);
+        if self.output_error.is_none() {
+            let mut lost = Vec::new();
+            self.losses.report(event.ts, &mut lost);
+            for event in &mut lost {
+                self.write(event);
+            }
         }
         if self.write(event) {
             self.delivered += 1;
@@ -380,7 +390,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether it was something to be written, and was.
+    /// Whether it was something to be written, and was given to the sink.
     fn write(&mut self, event: &mut Event) -> bool {
         let Some(depth) = self.session.pairing.feed(event) else {
             return false;
@@ -394,23 +404,24 @@ impl Run<'_> {
                 _ => {}
             }
         }
+        if self.output_error.is_some() {
+            self.too_late += u64::from(!matches!(event.what, What::Lost { .. }));
+            return false;
+        }
         let written = self.session.sink.event(event, depth);
-        self.written(written)
+        self.written(written);
+        true
     }
 
-    fn written(&mut self, result: io::Result<()>) -> bool {
-        match result {
-            Ok(()) => true,
-            Err(error) => {
-                let stop = if is_closed(&error) {
-                    Stop::OutputClosed
-                } else {
-                    Stop::OutputFailed
-                };
-                self.stop.get_or_insert(stop);
-                self.output_error.get_or_insert(error);
-                false
-            }
+    fn written(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
+            let stop = if is_closed(&error) {
+                Stop::OutputClosed
+            } else {
+                Stop::OutputFailed
+            };
+            self.stop.get_or_insert(stop);
+            self.output_error.get_or_insert(error);
         }
     }
 
@@ -531,7 +542,11 @@ impl Run<'_> {
             for event in &mut lost {
                 self.write(event);
             }
+            // What is written is known before it is summed up.
+            self.idle_flush = true;
+            self.flush();
         }
+        let unwritten = self.session.sink.unwritten();
         let stop = match self.stop {
             Some(stop) => stop,
             // Nobody asked for it.
@@ -545,7 +560,7 @@ impl Run<'_> {
         }
         let mut summary = Summary {
             ts: now(),
-            delivered: self.delivered,
+            delivered: self.delivered.saturating_sub(unwritten),
             unordered: self.unordered,
             untraced_processes: untraced,
             unpaired: self.session.pairing.unpaired().total(),
@@ -568,6 +583,7 @@ impl Run<'_> {
             summary,
             stop,
             live: self.live,
+            unwritten: unwritten + self.too_late,
             output_error: output_error.filter(|error| !is_closed(error)),
         }
     }

@@ -13,6 +13,7 @@ use crate::console::Console;
 use crate::event::{Event, Place, Session, Summary};
 use crate::export::{Output, Sink};
 use crate::script::filter::Glob;
+use crate::text::{harmless, harmless_json};
 use crate::view::latencies;
 
 /// Latencies of single functions, as they are called and in sum.
@@ -103,6 +104,10 @@ impl Slow {
     }
 
     fn write(&mut self, text: &str) -> io::Result<()> {
+        let text = match self.json {
+            true => harmless_json(text),
+            false => harmless(text),
+        };
         self.output.write_all(text.as_bytes())?;
         self.output.flush()
     }
@@ -173,7 +178,7 @@ mod tests {
     fn written(json: bool) -> String {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("out");
-        let output = Output::open(Some(&path), std::sync::Arc::default()).expect("a file");
+        let output = Output::to_file(&path);
         let mut sink = Box::new(Slow {
             output,
             pairing: Pairing::new(),

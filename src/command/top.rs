@@ -2,23 +2,25 @@
 //! terminal or as lines.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use ratatui::crossterm;
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
+use ratatui::crossterm::{self, execute};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
 use serde_json::{Value, json};
 
-use super::{Failure, session, trace};
+use super::{Failure, print, session, trace};
 use crate::analysis::functions::Function;
 use crate::analysis::pairing::Habits;
 use crate::analysis::totals::Rows;
@@ -27,6 +29,8 @@ use crate::console::{Console, Cover, Exit};
 use crate::engine::Wish;
 use crate::event::{Event, Session, Summary};
 use crate::export::{Output, Sink, is_closed};
+use crate::files::writing;
+use crate::text::{Foreign, harmless, harmless_json};
 use crate::top::{Action, Snapshot, State, Tally, input, view};
 use crate::view::hot;
 
@@ -185,7 +189,7 @@ fn aside(console: &Console) -> io::Result<File> {
         Err(error) => {
             console.warning(format_args!(
                 "no file can be made in {} ({error}), so what the command says is not shown",
-                std::env::temp_dir().display()
+                Foreign::path(&std::env::temp_dir())
             ));
             File::options().read(true).write(true).open("/dev/null")
         }
@@ -219,8 +223,14 @@ fn show_end(aside: &File, console: &Console) -> io::Result<()> {
         true => "the command said:",
         false => "the end of what the command said:",
     });
-    let mut out = io::stdout().lock();
-    lines.iter().try_for_each(|line| writeln!(out, "{line}"))
+    // What it would have said to the terminal itself, had that not been covered; but its last lines alone may begin in the
+    // midst of a sequence.
+    print::page(
+        &lines
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect::<String>(),
+    )
 }
 
 /// How tables are written as lines.
@@ -248,10 +258,10 @@ impl Batch {
         if self.json {
             let rows: Vec<Value> = shown.map(hot::row_json).collect();
             let table = json!({ "account": hot::account_json(account), "functions": rows });
-            text = format!("{table}\n");
+            text = format!("{}\n", harmless_json(&table.to_string()));
         } else {
             table(shown, account, self.by_process, &mut text);
-            text.push('\n');
+            text = harmless(&text) + "\n";
         }
         self.output.write_all(text.as_bytes())?;
         self.output.flush()
@@ -470,21 +480,51 @@ fn on_terminal(
     tally: &Mutex<Tally>,
     session: Option<Shown<'_>>,
 ) -> io::Result<()> {
-    // Also restores the terminal when something panics.
-    let mut terminal = ratatui::try_init()?;
+    let mut terminal = cover()?;
     let shown = show(&mut terminal, state, tally, session);
     if hung_up().unwrap_or(true) {
         // A terminal that is gone takes nothing back, and ratatui would panic in its complaint about that.
         std::mem::forget(terminal);
         return Ok(());
     }
-    drop(terminal);
-    ratatui::restore();
-    shown
+    let uncovered = uncover(&mut terminal);
+    // Its own way to show the cursor again would wait for a terminal that takes nothing.
+    std::mem::forget(terminal);
+    shown.and(uncovered)
+}
+
+/// A terminal that is written to without waiting for one that takes nothing.
+type Screen = ratatui::Terminal<CrosstermBackend<BufWriter<Output>>>;
+
+/// Takes the terminal over.
+fn cover() -> io::Result<Screen> {
+    static RESTORED_ON_PANIC: Once = Once::new();
+    RESTORED_ON_PANIC.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            ratatui::restore();
+            before(panic);
+        }));
+    });
+    terminal::enable_raw_mode()?;
+    let mut output = BufWriter::new(Output::stdout(session::give_up())?);
+    let covered = execute!(output, EnterAlternateScreen)
+        .and_then(|()| Screen::new(CrosstermBackend::new(output)));
+    if covered.is_err() {
+        let _ = terminal::disable_raw_mode();
+    }
+    covered
+}
+
+/// Gives it back.
+fn uncover(screen: &mut Screen) -> io::Result<()> {
+    terminal::disable_raw_mode()?;
+    screen.show_cursor()?;
+    execute!(screen.backend_mut(), LeaveAlternateScreen)
 }
 
 fn show(
-    terminal: &mut ratatui::DefaultTerminal,
+    terminal: &mut Screen,
     state: &mut State,
     tally: &Mutex<Tally>,
     session: Option<Shown<'_>>,
@@ -560,7 +600,7 @@ fn show(
             Action::Quit if session.is_some() => end_session(),
             Action::Quit => return Ok(()),
             Action::Export => match export(state) {
-                Ok(path) => state.say(format!("written to {}", path.display())),
+                Ok(path) => state.say(format!("written to {}", Foreign::path(&path))),
                 Err(error) => state.say(format!(
                     "not written ({error}); start pystap in a directory that is writable"
                 )),
@@ -586,8 +626,7 @@ fn export(state: &State) -> io::Result<PathBuf> {
     let path = PathBuf::from(format!("pystap-top-{}.txt", session::now() / 1_000_000_000));
     let mut text = String::new();
     table(state.rows(), state.account(), !state.is_merged(), &mut text);
-    let mut file = File::create_new(&path)?;
-    file.write_all(text.as_bytes())?;
+    writing::create_new(&path)?.write_all(harmless(&text).as_bytes())?;
     Ok(path)
 }
 
@@ -601,7 +640,7 @@ mod tests {
     fn written(sink: impl FnOnce(Output) -> Box<dyn Sink>) -> String {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("out");
-        let output = Output::open(Some(&path), Arc::default()).expect("a file");
+        let output = Output::to_file(&path);
         let mut sink = sink(output);
         sink.session(&Session::default()).expect("a file");
         for event in [call(1_000, "f"), returned(6_000, "f")] {

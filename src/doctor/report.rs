@@ -8,6 +8,7 @@ use serde_json::{Value, json as value};
 
 use super::{Ability, EventVerdict, Examination, Finding, Fix, Part, Status};
 use crate::host::Facts;
+use crate::text::harmless;
 
 /// The version of the JSON report. Fields are added within one version, never renamed or removed.
 const SCHEMA: u32 = 1;
@@ -270,13 +271,7 @@ fn visible(text: &str) -> usize {
 
 /// Text from files and processes, safe for a terminal.
 fn printable(text: &str) -> String {
-    text.chars()
-        .map(|character| match character {
-            '\n' | '\t' => ' '.to_string(),
-            character if character.is_control() => character.escape_default().to_string(),
-            character => character.to_string(),
-        })
-        .collect()
+    harmless(&text.replace(['\n', '\t'], " "))
 }
 
 /// The report for programs; docs/doctor.md describes it. `can` is whether the asked thing can run.

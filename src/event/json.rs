@@ -11,6 +11,7 @@ use super::{
     ArmedMark, Event, Frame, LossStage, Manner, Place, ProcessChange, SCHEMA_VERSION, Session,
     SessionTarget, Summary, Text, What,
 };
+use crate::text::{json_escape, obeyed};
 
 /// Places whose JSON is remembered. A slot is found by the address of the place, so two may compete for one.
 const SLOTS: usize = 4096;
@@ -384,26 +385,31 @@ fn altered(how: &str, fields: &[(&str, &Text)], is: fn(&Text) -> bool, out: &mut
     }
 }
 
-/// A JSON string: quotes, backslashes and control characters escaped, everything else as it is.
+/// A JSON string: quotes, backslashes, control characters and what else a terminal obeys escaped, everything else as it is.
 fn string(value: &str, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
+    if value.is_ascii() {
+        return ascii(value, out);
+    }
+    out.push(b'"');
+    for character in value.chars() {
+        match character {
+            '\x20'..'\x7f' if !escaped(character as u8) => out.push(character as u8),
+            '\0'..='\x7f' => escape(character as u8, out),
+            _ if obeyed(character) => out.extend_from_slice(json_escape(character).as_bytes()),
+            _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    out.push(b'"');
+}
+
+/// What most names are.
+fn ascii(value: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     for run in value.as_bytes().split_inclusive(|&byte| escaped(byte)) {
         match run.split_last() {
             Some((&last, plain)) if escaped(last) => {
                 out.extend_from_slice(plain);
-                match last {
-                    b'"' => out.extend_from_slice(b"\\\""),
-                    b'\\' => out.extend_from_slice(b"\\\\"),
-                    b'\n' => out.extend_from_slice(b"\\n"),
-                    b'\r' => out.extend_from_slice(b"\\r"),
-                    b'\t' => out.extend_from_slice(b"\\t"),
-                    control => {
-                        out.extend_from_slice(b"\\u00");
-                        out.push(HEX[usize::from(control >> 4)]);
-                        out.push(HEX[usize::from(control & 15)]);
-                    }
-                }
+                escape(last, out);
             }
             _ => out.extend_from_slice(run),
         }
@@ -412,7 +418,23 @@ fn string(value: &str, out: &mut Vec<u8>) {
 }
 
 fn escaped(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
+    byte < 0x20 || byte == 0x7f || byte == b'"' || byte == b'\\'
+}
+
+fn escape(byte: u8, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    match byte {
+        b'"' => out.extend_from_slice(b"\\\""),
+        b'\\' => out.extend_from_slice(b"\\\\"),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        control => {
+            out.extend_from_slice(b"\\u00");
+            out.push(HEX[usize::from(control >> 4)]);
+            out.push(HEX[usize::from(control & 15)]);
+        }
+    }
 }
 
 /// One line of a stream.

@@ -8,8 +8,11 @@ pub(crate) mod arbitrary;
 pub mod json;
 pub mod loss;
 
+use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+
+use crate::text::Foreign;
 
 /// The JSON Schema (draft 2020-12) of one line of a stream, in version [`SCHEMA_VERSION`].
 pub fn json_schema() -> &'static str {
@@ -41,6 +44,17 @@ pub struct Place {
     pub function: Text,
     /// Name with classes and outer functions (`co_qualname`); only the agent tells it.
     pub qualname: Option<Text>,
+}
+
+/// As people see it: escaped like everything foreign, with a mark where it was cut. `text` is for programs.
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.unreadable {
+            return f.write_str("[unreadable]");
+        }
+        Foreign::new(&self.text).fmt(f)?;
+        f.write_str(if self.cut { "..." } else { "" })
+    }
 }
 
 impl Place {

@@ -17,9 +17,10 @@ use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
 
-use super::{ENOUGH, Sink, hand_over};
+use super::{ENOUGH, Held, Sink, counted};
 use crate::analysis::contexts::Contexts;
-use crate::event::{Event, Frame, Manner, Place, Session, Summary, Text, What};
+use crate::event::{Event, Frame, Manner, Place, Session, Summary, What};
+use crate::text::Foreign;
 
 /// Deepest indentation, in levels; what is deeper says so by a number.
 const MAX_INDENT: usize = 60;
@@ -40,7 +41,10 @@ pub struct Flow<W> {
     lines: String,
     bytes: Vec<u8>,
     /// A call that may turn out to call nothing.
-    held: Option<Held>,
+    held: Option<HeldCall>,
+    /// What stands in the lines; and events that were shown and do not stand there yet.
+    account: Held,
+    not_yet: u64,
     /// Time of the first event.
     start: Option<u64>,
     /// The thread of the lines so far, as long as there is one only.
@@ -50,7 +54,7 @@ pub struct Flow<W> {
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldCall {
     ts: u64,
     who: (u32, u32),
     depth: usize,
@@ -68,6 +72,8 @@ impl<W: Write> Flow<W> {
             lines: String::new(),
             bytes: Vec::new(),
             held: None,
+            account: Held::default(),
+            not_yet: 0,
             start: None,
             only_thread: None,
             several_threads: false,
@@ -120,23 +126,23 @@ impl<W: Write> Flow<W> {
     fn place(&mut self, pid: u32, place: &Place, line: i32, frame: &Frame) {
         self.name(pid, place, frame.context);
         let dim = self.dim();
-        self.put(dim, format_args!("  {}:{line}", Safe(&place.file)));
+        self.put(dim, format_args!("  {}:{line}", &place.file));
         match frame.manner {
             Manner::Running => self.put(dim, format_args!("  running already")),
             Manner::Suspension => self.put(dim, format_args!("  resumed")),
             Manner::Plain | Manner::Exception => {}
         }
         if let Some(arguments) = &frame.text {
-            self.put(dim, format_args!("  {}", Safe(arguments)));
+            self.put(dim, format_args!("  {}", arguments));
         }
     }
 
     /// A function, and which greenlet or task runs it.
     fn name(&mut self, pid: u32, place: &Place, context: Option<NonZeroU64>) {
-        self.put(Style::new().bold(), format_args!("{}", Safe(place.name())));
+        self.put(Style::new().bold(), format_args!("{}", place.name()));
         let Some(context) = context else { return };
         let name = match self.contexts.name(pid, context) {
-            Some(name) => Safe(name).to_string(),
+            Some(name) => name.to_string(),
             None => format!("{context:#x}"),
         };
         self.put(AnsiColor::Cyan.on_default(), format_args!(" [{name}]"));
@@ -154,7 +160,7 @@ impl<W: Write> Flow<W> {
             Manner::Plain | Manner::Running => {}
         }
         if let Some(value) = &frame.text {
-            self.put(dim, format_args!("  = {}", Safe(value)));
+            self.put(dim, format_args!("  = {}", value));
         }
     }
 
@@ -183,7 +189,7 @@ impl<W: Write> Flow<W> {
         took: Option<u64>,
         frame: &Frame,
     ) -> bool {
-        let same = |held: &Held| {
+        let same = |held: &HeldCall| {
             (held.who, held.depth, held.frame.context) == (who, depth, frame.context)
                 && held.place == *place
         };
@@ -221,7 +227,7 @@ impl<W: Write> Flow<W> {
             return;
         }
         if let What::Call { place, line, frame } = &event.what {
-            self.held = Some(Held {
+            self.held = Some(HeldCall {
                 ts: event.ts,
                 who,
                 depth,
@@ -246,7 +252,7 @@ impl<W: Write> Flow<W> {
                 self.left(*duration_ns, frame);
             }
             What::Line { place, line } => {
-                let (function, file) = (Safe(place.name()), Safe(&place.file));
+                let (function, file) = (place.name(), &place.file);
                 self.put(self.dim(), format_args!(" . {function}  {file}:{line}"));
             }
             What::GcStart { generation } => {
@@ -265,7 +271,7 @@ impl<W: Write> Flow<W> {
                 self.duration(*pause_ns);
             }
             What::ImportStart { module } => {
-                self.put(cyan, format_args!("import {} begins", Safe(module)));
+                self.put(cyan, format_args!("import {} begins", module));
             }
             What::ImportDone {
                 module,
@@ -273,10 +279,10 @@ impl<W: Write> Flow<W> {
                 duration_ns,
             } => {
                 let found = if *found { "" } else { ": not found" };
-                self.put(cyan, format_args!("import {}{found}", Safe(module)));
+                self.put(cyan, format_args!("import {}{found}", module));
                 self.duration(*duration_ns);
             }
-            What::Audit { name } => self.put(cyan, format_args!("audit {}", Safe(name))),
+            What::Audit { name } => self.put(cyan, format_args!("audit {}", name)),
             What::Process {
                 change,
                 parent,
@@ -288,12 +294,12 @@ impl<W: Write> Flow<W> {
                     self.put(cyan, format_args!(", parent {parent}"));
                 }
                 if let Some(command) = command {
-                    self.put(cyan, format_args!(", {}", Safe(command)));
+                    self.put(cyan, format_args!(", {}", command));
                 }
             }
             What::Lost { message, .. } => {
                 let red = AnsiColor::Red.on_default();
-                self.put(red, format_args!("lost: {}", Printable(message)));
+                self.put(red, format_args!("lost: {}", Foreign::new(message)));
             }
         }
         self.lines.push('\n');
@@ -302,7 +308,7 @@ impl<W: Write> Flow<W> {
     fn hand_over(&mut self) -> io::Result<()> {
         self.bytes.extend_from_slice(self.lines.as_bytes());
         self.lines.clear();
-        hand_over(&mut self.bytes, &mut self.output)
+        self.account.hand_over(&mut self.bytes, &mut self.output)
     }
 }
 
@@ -314,6 +320,11 @@ impl<W: Write> Sink for Flow<W> {
 
     fn event(&mut self, event: &Event, depth: usize) -> io::Result<()> {
         self.show(event, depth);
+        self.not_yet += counted(event);
+        let waits = u64::from(self.held.is_some());
+        let stand = self.not_yet.saturating_sub(waits);
+        self.account.add(self.lines.len(), stand);
+        self.not_yet -= stand;
         if self.lines.len() >= ENOUGH {
             self.hand_over()?;
         }
@@ -322,7 +333,13 @@ impl<W: Write> Sink for Flow<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.release();
+        let stand = std::mem::take(&mut self.not_yet);
+        self.account.add(self.lines.len(), stand);
         self.hand_over()
+    }
+
+    fn unwritten(&self) -> u64 {
+        self.account.unwritten
     }
 
     /// Writes what was held back; the totals are said on stderr.
@@ -339,40 +356,6 @@ impl fmt::Display for Milliseconds {
         let micros = self.0 / 1_000;
         write!(f, "{}.{:03}", micros / 1_000, micros % 1_000)
     }
-}
-
-/// A string of the traced program with the marks of what happened to it.
-pub(crate) struct Safe<'a>(pub(crate) &'a Text);
-
-impl fmt::Display for Safe<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.unreadable {
-            return f.write_str("[unreadable]");
-        }
-        Printable(&self.0.text).fmt(f)?;
-        f.write_str(if self.0.cut { "..." } else { "" })
-    }
-}
-
-/// A string without anything that a terminal obeys: control characters, and the marks that turn the direction of
-/// writing and so make one name look like another.
-pub(crate) struct Printable<'a>(pub(crate) &'a str);
-
-impl fmt::Display for Printable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut plain_from = 0;
-        for (at, character) in self.0.char_indices().filter(|&(_, it)| obeyed(it)) {
-            f.write_str(self.0.get(plain_from..at).unwrap_or_default())?;
-            write!(f, "{}", character.escape_default())?;
-            plain_from = at + character.len_utf8();
-        }
-        f.write_str(self.0.get(plain_from..).unwrap_or_default())
-    }
-}
-
-fn obeyed(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

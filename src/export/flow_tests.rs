@@ -1,7 +1,9 @@
 //! What people see: the tree, the times, and nothing that a terminal would obey.
 
 use super::*;
+use crate::event::Text;
 use crate::event::{Frame, LossStage, ProcessChange};
+use crate::text::obeyed;
 
 fn text(text: &str) -> Text {
     Text {
@@ -190,7 +192,7 @@ fn a_hostile_name_reaches_the_terminal_as_text_only() {
             "{stripped:?}"
         );
         assert!(
-            stripped.contains("\\u{1b}]0;owned\\u{7}\\r\\n"),
+            stripped.contains("\\u{1b}]0;owned\\u{7}\\u{d}\\u{a}"),
             "{stripped:?}"
         );
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{ENOUGH, Sink, hand_over};
+use super::{ENOUGH, Held, Sink, counted};
 use crate::event::{Event, Session, Summary, json};
 
 /// Writes events as lines of JSON. Lines are collected: call [`Sink::flush`] when no event is at hand.
@@ -11,6 +11,7 @@ pub struct Json<W> {
     output: W,
     writer: json::Writer,
     lines: Vec<u8>,
+    held: Held,
 }
 
 impl<W: Write> Json<W> {
@@ -20,6 +21,7 @@ impl<W: Write> Json<W> {
             output,
             writer: json::Writer::new(),
             lines: Vec::with_capacity(2 * ENOUGH),
+            held: Held::default(),
         }
     }
 }
@@ -33,6 +35,7 @@ impl<W: Write> Sink for Json<W> {
 
     fn event(&mut self, event: &Event, _depth: usize) -> io::Result<()> {
         self.writer.event(event, &mut self.lines);
+        self.held.add(self.lines.len(), counted(event));
         if self.lines.len() >= ENOUGH {
             self.flush()?;
         }
@@ -40,7 +43,11 @@ impl<W: Write> Sink for Json<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        hand_over(&mut self.lines, &mut self.output)
+        self.held.hand_over(&mut self.lines, &mut self.output)
+    }
+
+    fn unwritten(&self) -> u64 {
+        self.held.unwritten
     }
 
     fn finish(mut self: Box<Self>, summary: &Summary) -> io::Result<()> {

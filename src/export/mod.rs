@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use crate::analysis::totals::Rows;
 use crate::engine::Wish;
-use crate::event::{Event, Session, Summary};
+use crate::event::{Event, Session, Summary, What};
 
 pub use output::{OpenError, Output};
 
@@ -53,6 +53,11 @@ pub trait Sink {
         None
     }
 
+    /// Events that it was given and that its output did not take; known once a call has failed.
+    fn unwritten(&self) -> u64 {
+        0
+    }
+
     /// Hands on what is held back for efficiency: for moments without events.
     ///
     /// # Errors
@@ -73,11 +78,48 @@ pub fn is_closed(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
 }
 
-/// Writes and empties `buffer`. It is emptied even when that fails, so that an output that is gone costs no memory.
-fn hand_over(buffer: &mut Vec<u8>, output: &mut impl Write) -> io::Result<()> {
-    let written = output.write_all(buffer).and_then(|()| output.flush());
-    buffer.clear();
-    written
+/// Which events stand where in what a sink has collected, so that it is known which of them were written.
+#[derive(Debug, Default)]
+struct Held {
+    /// How many events end at a position, ascending.
+    ends: Vec<(usize, u64)>,
+    unwritten: u64,
+}
+
+impl Held {
+    /// So many events end where the collected text ends now.
+    fn add(&mut self, end: usize, events: u64) {
+        if events > 0 {
+            self.ends.push((end, events));
+        }
+    }
+
+    /// Writes and empties `buffer`. It is emptied even when that fails, so that an output that is gone costs no memory.
+    fn hand_over(&mut self, buffer: &mut Vec<u8>, output: &mut impl Write) -> io::Result<()> {
+        let mut rest = buffer.as_slice();
+        let result = loop {
+            if rest.is_empty() {
+                break output.flush();
+            }
+            match output.write(rest) {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        let written = buffer.len() - rest.len();
+        let missing = self.ends.iter().filter(|(end, _)| *end > written);
+        self.unwritten += missing.map(|(_, events)| events).sum::<u64>();
+        self.ends.clear();
+        buffer.clear();
+        result
+    }
+}
+
+/// How many events an account of events counts for this one: the losses that it tells are counted elsewhere.
+fn counted(event: &Event) -> u64 {
+    u64::from(!matches!(event.what, What::Lost { .. }))
 }
 
 /// What sinks collect before they write it, in bytes.

@@ -8,7 +8,7 @@ use miniz_oxide::deflate::compress_to_vec_zlib;
 use super::code::Encoder;
 use super::{Kind, MAGIC, SavedHabits, VERSION};
 use crate::analysis::pairing::Habits;
-use crate::event::{Event, Session, Summary, json};
+use crate::event::{Event, Session, Summary, What, json};
 use crate::export::Sink;
 
 /// Unpacked bytes of a full block: enough for the packing to find repetitions, little enough to lose in a crash.
@@ -23,6 +23,9 @@ pub struct Writer<W> {
     habits: Habits,
     encoder: Encoder,
     events: Vec<u8>,
+    /// How many are in there, and how many were in blocks that could not be written.
+    count: u64,
+    unwritten: u64,
 }
 
 impl<W: Write> Writer<W> {
@@ -33,6 +36,8 @@ impl<W: Write> Writer<W> {
             habits,
             encoder: Encoder::default(),
             events: Vec::with_capacity(FULL + 4096),
+            count: 0,
+            unwritten: 0,
         }
     }
 
@@ -58,6 +63,10 @@ impl<W: Write> Writer<W> {
         // Emptied even when that failed, so that an output that is gone costs no memory.
         events.clear();
         self.events = events;
+        let count = std::mem::take(&mut self.count);
+        if written.is_err() {
+            self.unwritten += count;
+        }
         written
     }
 }
@@ -79,6 +88,7 @@ impl<W: Write> Sink for Writer<W> {
 
     fn event(&mut self, event: &Event, _depth: usize) -> io::Result<()> {
         self.encoder.event(event, &mut self.events);
+        self.count += u64::from(!matches!(event.what, What::Lost { .. }));
         if self.events.len() >= FULL {
             self.write_events()?;
         }
@@ -87,6 +97,10 @@ impl<W: Write> Sink for Writer<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.write_events()
+    }
+
+    fn unwritten(&self) -> u64 {
+        self.unwritten
     }
 
     fn finish(mut self: Box<Self>, summary: &Summary) -> io::Result<()> {

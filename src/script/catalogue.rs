@@ -6,6 +6,11 @@ use std::{fmt, fs, io};
 
 use super::ScriptError;
 use crate::authority::believed;
+use crate::files::reading;
+use crate::text::Foreign;
+
+/// More bytes than any template or tapset has.
+pub(super) const LARGEST: u64 = 1 << 20;
 
 /// Every template of `templates/`, by name.
 const EMBEDDED: [(&str, &str); 8] = [
@@ -34,7 +39,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Embedded => f.write_str("built in"),
-            Origin::File(path) => write!(f, "{}", path.display()),
+            Origin::File(path) => Foreign::path(path).fmt(f),
         }
     }
 }
@@ -129,9 +134,11 @@ impl Catalogue {
             .collect();
         for directory in directories {
             for (name, path) in files(directory, EXTENSION)? {
-                let text = fs::read_to_string(&path).map_err(|reason| ScriptError::Unreadable {
-                    path: path.clone(),
-                    reason,
+                let text = reading::read_text(&path, LARGEST).map_err(|reason| {
+                    ScriptError::Unreadable {
+                        path: path.clone(),
+                        reason,
+                    }
                 })?;
                 templates.insert(name.clone(), Template::new(&name, text, Origin::File(path)));
             }

@@ -5,6 +5,7 @@ use std::{fs, io};
 
 use super::{ScriptError, catalogue};
 use crate::authority::believed;
+use crate::files::reading;
 
 /// Every file of `tapsets/pystap/`.
 const EMBEDDED: [(&str, &str); 6] = [
@@ -34,9 +35,11 @@ impl Tapsets {
             .collect();
         for directory in directories {
             for (name, path) in catalogue::files(&directory.join("tapsets"), ENDING)? {
-                let text = fs::read_to_string(&path).map_err(|reason| ScriptError::Unreadable {
-                    path: path.clone(),
-                    reason,
+                let text = reading::read_text(&path, catalogue::LARGEST).map_err(|reason| {
+                    ScriptError::Unreadable {
+                        path: path.clone(),
+                        reason,
+                    }
                 })?;
                 files.insert(name, text);
             }

@@ -7,7 +7,6 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 
@@ -16,6 +15,7 @@ use serde::Deserialize;
 
 use super::Service;
 use crate::authority::own::{self, Configured};
+use crate::files::reading;
 use crate::script::filter::Glob;
 
 /// Why there is no such service.
@@ -41,6 +41,9 @@ pub enum ServiceError {
         reason: String,
     },
 }
+
+/// More bytes than anybody has services.
+const LARGEST: u64 = 1 << 20;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,7 +79,7 @@ pub(super) fn services() -> Result<Vec<Service>, ServiceError> {
         path: path.clone(),
         reason,
     };
-    let text = match fs::read_to_string(&path) {
+    let text = match reading::read_text(&path, LARGEST) {
         Ok(text) => text,
         Err(error)
             if matches!(

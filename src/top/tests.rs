@@ -337,7 +337,7 @@ fn names_cannot_obey_the_terminal() {
     let mut state = State::new("evil\u{1b}[2J", Column::SelfTime, 1_000);
     state.show(tally(&[call(1, "\u{1b}[31mred\r\n")]).snapshot(10));
     let lines = drawn(&mut state, 120, 5);
-    assert!(lines[2].contains("\\u{1b}[31mred\\r\\n"), "{lines:?}");
+    assert!(lines[2].contains("\\u{1b}[31mred\\u{d}\\u{a}"), "{lines:?}");
     assert!(lines[0].contains("evil\\u{1b}"), "{lines:?}");
 }
 

@@ -8,7 +8,7 @@ use ratatui::widgets::{Clear, Paragraph};
 
 use super::State;
 use crate::analysis::functions::Function;
-use crate::export::flow::Printable;
+use crate::text::{Foreign, harmless};
 use crate::view::hot::{self, Column};
 use crate::view::many;
 
@@ -98,7 +98,7 @@ fn headline(state: &State) -> Line<'static> {
             many(state.processes() as u64, "process", "processes"),
             many(state.rows().len() as u64, "function", "functions"),
         )),
-        Span::raw(Printable(&state.title).to_string()),
+        Span::raw(Foreign::new(&state.title).to_string()),
     ])
 }
 
@@ -200,9 +200,9 @@ fn ending(path: &str, room: usize) -> String {
 
 fn footer(state: &State) -> String {
     if let Some(message) = &state.message {
-        return Printable(message).to_string();
+        return harmless(message).replace('\n', "; ");
     }
-    let filter = Printable(&state.filter);
+    let filter = Foreign::new(&state.filter);
     if state.typing {
         return format!("filter: {filter}_");
     }

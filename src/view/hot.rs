@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{count, histogram_json, time};
 use crate::analysis::functions::Function;
-use crate::export::flow::{Printable, Safe};
+use crate::text::Foreign;
 
 /// The columns, in the order in which they stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -171,11 +171,11 @@ pub fn cells(row: &Function, account: &Account) -> [String; 8] {
 
 /// `function [context]` and `file:line`, and whose it is.
 pub fn name(row: &Function, processes: bool) -> (String, String) {
-    let mut function = Safe(row.place.name()).to_string();
+    let mut function = row.place.name().to_string();
     if let Some(context) = &row.context {
-        function = format!("{function} [{}]", Printable(context));
+        function = format!("{function} [{}]", Foreign::new(&**context));
     }
-    let mut place = Safe(&row.place.file).to_string();
+    let mut place = row.place.file.to_string();
     if row.line > 0 && row.line < i32::MAX {
         place = format!("{place}:{}", row.line);
     }

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::{bars, count, histogram_json, many, moment, since, time};
 use crate::analysis::latency::Latencies;
-use crate::export::flow::Safe;
 
 /// The columns of [`lines`].
 pub const HEADING: &str =
@@ -29,8 +28,8 @@ pub fn lines(latencies: &Latencies, at_ns: u64, length_ns: u64) -> String {
             known(durations.quantile(0.5)),
             known(durations.quantile(0.95)),
             known(durations.max()),
-            Safe(latency.place.name()),
-            Safe(&latency.place.file),
+            latency.place.name(),
+            &latency.place.file,
         ));
     }
     out
@@ -51,8 +50,8 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
         };
         out.push_str(&format!(
             "{}  {}  process {pid}\n",
-            Safe(latency.place.name()),
-            Safe(&latency.place.file)
+            latency.place.name(),
+            &latency.place.file
         ));
         out.push_str(&format!(
             "  {}, mean {}, p50 {}, p90 {}, p95 {}, p99 {}, max {}\n",
@@ -77,7 +76,7 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
         for slow in &latency.slowest {
             let caller = match &slow.caller {
                 Some(place) => {
-                    format!(", called by {}  {}", Safe(place.name()), Safe(&place.file))
+                    format!(", called by {}  {}", place.name(), &place.file)
                 }
                 None => String::new(),
             };

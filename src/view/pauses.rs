@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::{bars, count, histogram_json, moment, since, time};
 use crate::analysis::collections::Collections;
-use crate::export::flow::Safe;
 
 /// The columns of [`line()`].
 pub const HEADING: &str = "      TIME   COUNT   COLLECTED    PAUSE      %  LONGEST\n";
@@ -21,7 +20,7 @@ pub fn line(collections: &Collections, at_ns: u64, length_ns: u64) -> String {
         None => "-".to_owned(),
         Some(pause) => {
             let within = match &pause.within {
-                Some(place) => format!(" in {}  {}", Safe(place.name()), Safe(&place.file)),
+                Some(place) => format!(" in {}  {}", place.name(), &place.file),
                 None => String::new(),
             };
             format!(
@@ -85,7 +84,7 @@ pub fn text(collections: &Collections, wall_ns: u64, start: u64, limit: usize) -
     }
     for pause in collections.longest().iter().take(limit) {
         let within = match &pause.within {
-            Some(place) => format!(", in {}  {}", Safe(place.name()), Safe(&place.file)),
+            Some(place) => format!(", in {}  {}", place.name(), &place.file),
             None => String::new(),
         };
         out.push_str(&format!(

@@ -1,6 +1,7 @@
 //! The one integration binary.
 
 mod authority;
+mod budgets;
 mod cli;
 mod command;
 mod doctor;
@@ -9,6 +10,7 @@ mod kernel_sums;
 mod live;
 mod live_doctor;
 mod nova;
+mod outputs;
 mod placement;
 mod prefill;
 mod recordings;

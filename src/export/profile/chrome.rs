@@ -9,7 +9,7 @@ use super::timeline::{Observer, Timeline};
 use super::{Profile, names};
 use crate::analysis::pairing::{Open, Pairing, Step};
 use crate::event::{Event, Place, Session, What};
-use crate::export::flow::Safe;
+use crate::text::Foreign;
 
 /// Writes trace events.
 #[derive(Debug, Default)]
@@ -87,7 +87,7 @@ fn microseconds(nanoseconds: u64) -> Value {
 }
 
 fn arguments(place: &Place, line: Option<i32>) -> Value {
-    let mut arguments = json!({ "file": Safe(&place.file).to_string() });
+    let mut arguments = json!({ "file": place.file.to_string() });
     if let (Some(line), Value::Object(arguments)) = (line.filter(|&line| line > 0), &mut arguments)
     {
         arguments.insert("line".to_owned(), line.into());
@@ -97,7 +97,7 @@ fn arguments(place: &Place, line: Option<i32>) -> Value {
 
 impl Observer for Lines {
     fn opens(&mut self, open: &Open<'_>, line: Option<i32>, ts: u64, _parent: Option<u32>) -> u32 {
-        let name = Safe(open.place.name()).to_string();
+        let name = open.place.name().to_string();
         let more = json!({ "name": name, "cat": "call", "args": arguments(open.place, line) });
         self.put(ts, open.pid, open.tid, "B", more);
         0
@@ -118,7 +118,7 @@ impl Profile for Chrome {
         match &event.what {
             What::Return { place, line, .. } => {
                 if let Some(left) = step.left.filter(|left| left.measured) {
-                    let name = Safe(place.name()).to_string();
+                    let name = place.name().to_string();
                     let args = arguments(place, Some(*line));
                     lines.complete(event, left.inclusive_ns, &name, &args);
                 }
@@ -136,15 +136,15 @@ impl Profile for Chrome {
                 found,
                 duration_ns,
             } => {
-                let name = format!("import {}", Safe(module));
+                let name = format!("import {}", module);
                 lines.complete(event, *duration_ns, &name, &json!({ "found": found }));
             }
             What::Audit { name } => {
-                lines.instant(event, &Safe(name).to_string(), "t", &json!({}));
+                lines.instant(event, &name.to_string(), "t", &json!({}));
             }
             What::Process { change, .. } => lines.instant(event, change.word(), "p", &json!({})),
             What::Lost { count, message, .. } => {
-                let args = json!({ "count": count, "message": message });
+                let args = json!({ "count": count, "message": Foreign::new(message).to_string() });
                 lines.instant(event, "events lost", "g", &args);
             }
             What::Call { .. }

@@ -13,7 +13,7 @@ use crate::analysis::contexts::Contexts;
 use crate::analysis::keys::KeyBuilder;
 use crate::analysis::pairing::{Open, Pairing, Step};
 use crate::event::{Event, Session, What};
-use crate::export::flow::Printable;
+use crate::text::Foreign;
 
 /// One way to a function.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Paths {
     /// The node below the stacks of a context.
     fn context(&mut self, open: &Open<'_>) -> Option<u32> {
         let label = self.contexts.as_ref()?.label(open.pid, open.context)?;
-        let name = || separable(Printable(&label).to_string());
+        let name = || separable(Foreign::new(&*label).to_string());
         Some(self.node(open.pid, None, KeyBuilder.hash_one(&label), name))
     }
 
@@ -100,9 +100,9 @@ impl Paths {
     }
 }
 
-/// Semicolons separate frames, so that names can have none.
+/// Semicolons separate frames, so that a name shows its own as [`Foreign`] does.
 fn separable(name: String) -> String {
-    name.replace(';', ":")
+    name.replace(';', "\\u{3b}")
 }
 
 impl Observer for Paths {

@@ -1,12 +1,12 @@
 //! How functions and processes are called in formats that have one string for a name.
 
 use crate::event::{Place, Session};
-use crate::export::flow::Safe;
+use crate::text::Foreign;
 
 /// `function (file:line)`, on one line and without anything that a terminal obeys; the line is left out where it is
 /// not known.
 pub(super) fn function(place: &Place, line: i32) -> String {
-    let (name, file) = (Safe(place.name()), Safe(&place.file));
+    let (name, file) = (place.name(), &place.file);
     if line > 0 {
         format!("{name} ({file}:{line})")
     } else {
@@ -19,7 +19,7 @@ pub(super) fn process(session: &Session, pid: u32) -> String {
     let target = session.targets.iter().find(|target| target.pid == pid);
     match target {
         Some(target) if !target.command.is_empty() => {
-            format!("process {pid}: {}", target.command)
+            format!("process {pid}: {}", Foreign::new(&target.command))
         }
         _ => format!("process {pid}"),
     }

@@ -177,14 +177,14 @@ impl Marshal {
     /// The key of a function in pstats: file, line, name.
     fn function(&mut self, function: &Function) {
         self.tuple(3);
-        self.string(&function.place.file.text);
+        self.string(&function.place.file.to_string());
         let line = function.line;
         self.integer(if line == i32::MAX {
             0
         } else {
             line.max(0) as u64
         });
-        self.string(&function.place.name().text);
+        self.string(&function.place.name().to_string());
     }
 
     fn numbers(&mut self, calls: [u64; 2], numbers: &Numbers) {

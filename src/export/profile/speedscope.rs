@@ -10,7 +10,6 @@ use super::{Profile, names};
 use crate::analysis::keys::{FunctionKey, KeyBuilder};
 use crate::analysis::pairing::{Open, Pairing, Step};
 use crate::event::{Event, Place, Session, What};
-use crate::export::flow::Safe;
 
 /// Collects what each thread did. The format has a thread's events in one place, so they wait until the end.
 #[derive(Debug, Default)]
@@ -48,7 +47,7 @@ impl Threads {
         let frame = *self.by_key.entry(key.number()).or_insert(next);
         if frame == next {
             let mut about = json!({
-                "name": Safe(place.name()).to_string(), "file": Safe(&place.file).to_string(),
+                "name": place.name().to_string(), "file": place.file.to_string(),
             });
             if let (Some(line), Value::Object(about)) = (line.filter(|&line| line > 0), &mut about)
             {

@@ -83,7 +83,7 @@ fn folded_stacks_have_the_own_time_of_every_way_through_the_program() {
             "main (app.py:1) 13000",
             "main (app.py:1);f (app.py:1) 5000",
             "main (app.py:1);f (app.py:1);f (app.py:1) 2000",
-            "open: to the end\\n (app.py:1) 1000",
+            "open\\u{3b} to the end\\u{a} (app.py:1) 1000",
         ]
     );
 }
@@ -100,7 +100,7 @@ fn two_processes_are_told_apart_in_folded_stacks() {
         "{folded}"
     );
     assert!(
-        folded.contains("process 2;open: to the end\\n (app.py:1) 1000"),
+        folded.contains("process 2;open\\u{3b} to the end\\u{a} (app.py:1) 1000"),
         "{folded}"
     );
 }

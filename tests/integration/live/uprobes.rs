@@ -1,6 +1,8 @@
 //! What only the uprobes engine does. `tests/uprobes/run` runs these, with Debian 12's own interpreter and those of the
 //! trees that `tests/guest/build` makes.
 
+mod budgets;
+mod outputs;
 mod paths;
 mod services;
 mod views;

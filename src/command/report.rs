@@ -11,7 +11,7 @@ use super::{Failure, stats, top};
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
-use crate::analysis::pairing::{Pairing, Step};
+use crate::analysis::pairing::{Creations, Pairing, Step};
 use crate::cli::{Export, ExportFormat, Report};
 use crate::console::{Console, Exit};
 use crate::event::{Event, Session, Summary, What};
@@ -76,7 +76,15 @@ fn replay(
         while let Ok(Some(mut event)) = reader.event() {
             first.feed(&mut event);
         }
-        pairing = Pairing::second_reading(habits, first.into_creations());
+        let creations = first.into_creations();
+        if creations.is_full() {
+            console.warning(format_args!(
+                "{} has more than {} calls: behind these, what makes a generator is counted as a call",
+                path.display(),
+                Creations::MOST
+            ));
+        }
+        pairing = Pairing::second_reading(habits, creations);
         reader = open(path)?;
     }
     let mut span: Option<(u64, u64)> = None;
@@ -200,7 +208,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         gc_ns: collections.total_pause_ns(),
         lost: replayed.lost,
         unpaired: replayed.pairing.unpaired().total(),
-        without_row: 0,
+        ..crate::top::without_row(&functions)
     };
     let rows = match arguments.by_process {
         true => functions.rows().to_vec(),
@@ -296,7 +304,10 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
                 profile.event(event, step, &mut output)
             })
             .and_then(|replayed| {
-                profile.finish(&replayed.session, &replayed.pairing, &mut output)?;
+                let said = profile.finish(&replayed.session, &replayed.pairing, &mut output)?;
+                if let Some(said) = said {
+                    console.warning(said);
+                }
                 output.flush()?;
                 Ok(exit(&replayed))
             })

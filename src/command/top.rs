@@ -16,7 +16,6 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
-use serde_json::{Value, json};
 
 use super::{Failure, session, trace};
 use crate::analysis::functions::Function;
@@ -245,9 +244,20 @@ impl Batch {
         let account = &snapshot.account;
         let mut text = String::new();
         if self.json {
-            let rows: Vec<Value> = shown.map(hot::row_json).collect();
-            let table = json!({ "account": hot::account_json(account), "functions": rows });
-            text = format!("{table}\n");
+            // A row at a time: all of them as one value would take several times what they say.
+            text.push_str(&format!(
+                "{{\"account\":{},\"functions\":[",
+                hot::account_json(account)
+            ));
+            for (at, row) in shown.enumerate() {
+                text.push_str(if at > 0 { "," } else { "" });
+                text.push_str(&hot::row_json(row).to_string());
+                if text.len() >= 1 << 16 {
+                    self.output.write_all(text.as_bytes())?;
+                    text.clear();
+                }
+            }
+            text.push_str("]}\n");
         } else {
             table(shown, account, self.by_process, &mut text);
             text.push('\n');
@@ -592,6 +602,8 @@ fn export(state: &State) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::analysis::testing::{call, returned};
     use crate::console::{ColorWhen, Verbosity};

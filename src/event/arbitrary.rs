@@ -179,7 +179,7 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
 }
 
 pub(crate) fn summary() -> impl Strategy<Value = Summary> {
-    let numbers = proptest::array::uniform8(any::<u64>());
+    let numbers = proptest::array::uniform9(any::<u64>());
     let rest = (any::<bool>(), any::<String>(), option::of(any::<i32>()));
     (numbers, rest).prop_map(|(numbers, (uncounted, ended, command_status))| {
         let [
@@ -189,6 +189,7 @@ pub(crate) fn summary() -> impl Strategy<Value = Summary> {
             skipped,
             unparsed,
             unordered,
+            nameless,
             unpaired,
             wall_ns,
         ] = numbers;
@@ -200,6 +201,7 @@ pub(crate) fn summary() -> impl Strategy<Value = Summary> {
             unparsed,
             uncounted,
             unordered,
+            nameless,
             unpaired,
             wall_ns,
             ended,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Failure;
 use super::session::Stops;
@@ -15,8 +15,6 @@ use crate::target::Process;
 
 /// How long the answers of agents are waited for at a time.
 const TURN: Duration = Duration::from_millis(50);
-/// How often children are looked at.
-const CHILDREN: Duration = Duration::from_secs(1);
 
 /// The agents, with what of the plan they need.
 pub(super) struct SessionAgents {
@@ -26,9 +24,8 @@ pub(super) struct SessionAgents {
     gdb: bool,
     /// Processes whose agents have begun.
     joined: HashSet<u32>,
-    /// Children of the launched command that were looked at, and when that was done last.
+    /// Children of the launched command that were looked at.
     seen: HashSet<u32>,
-    looked: Instant,
     ended: bool,
 }
 
@@ -53,7 +50,6 @@ impl SessionAgents {
             gdb,
             joined: HashSet::new(),
             seen: HashSet::new(),
-            looked: Instant::now(),
             ended: false,
         }))
     }
@@ -192,17 +188,17 @@ impl SessionAgents {
     }
 
     /// Says, now and then, which children of the launched command the agent cannot come into, and why.
-    pub(super) fn look_at_children(&mut self, launched: u32, console: &Console) {
-        if !self.launched || self.looked.elapsed() < CHILDREN {
+    pub(super) fn look_at_children(&mut self, children: &[(u32, Vec<String>)], console: &Console) {
+        if !self.launched {
             return;
         }
-        self.looked = Instant::now();
-        let mut children = crate::target::descendants(launched).unwrap_or_default();
         // Another process may get the number of one that has ended.
         self.seen
             .retain(|pid| children.iter().any(|(child, _)| child == pid));
-        children.retain(|(pid, _)| !self.joined.contains(pid) && self.seen.insert(*pid));
         for (pid, words) in children {
+            if self.joined.contains(pid) || !self.seen.insert(*pid) {
+                continue;
+            }
             let command: Vec<OsString> = words.iter().map(OsString::from).collect();
             if let Some(option) = environment::obstacle_of_command(&command) {
                 console.warning(format_args!(

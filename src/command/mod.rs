@@ -13,6 +13,7 @@ mod manual;
 mod marks;
 mod ps;
 mod report;
+mod search;
 mod session;
 mod stats;
 mod top;

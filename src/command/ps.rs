@@ -1,6 +1,7 @@
 //! `pystap ps`: which Python processes there are, what service they belong to, and what can be traced of them.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -10,11 +11,13 @@ use crate::cli::Ps;
 use crate::console::{Console, Exit};
 use crate::python::marks::{self, PROVIDER, Status};
 use crate::service::Service;
-use crate::target::{Found, MountNamespace, TargetError, processes_of, python_processes, service};
+use crate::target::{
+    Budget, Found, MountNamespace, TargetError, processes_of, python_processes, service, within,
+};
 
 /// What one line says.
 struct Listed {
-    found: Found,
+    found: Arc<Found>,
     version: Option<String>,
     path: String,
     /// Marks that fire in this version.
@@ -31,17 +34,27 @@ pub(super) fn run(arguments: &Ps, console: &Console) -> Result<Exit, Failure> {
         None => {
             let services = Service::all().map_err(TargetError::from)?;
             let (found, hidden) = python_processes(&services)?;
-            if let Some(hidden) = hidden {
+            for hidden in hidden {
                 console.warning(hidden);
             }
             found
         }
     };
     let ours = MountNamespace::ours().ok();
-    let listed: Vec<Listed> = found
-        .into_iter()
-        .map(|found| describe(found, ours))
-        .collect();
+    let found = found.into_iter().map(Arc::new).collect();
+    let looked = within(
+        Budget::COMMAND,
+        found,
+        (),
+        move |found: &Arc<Found>, (): &mut ()| describe(found, ours),
+    );
+    for found in looked.stuck.iter().chain(&looked.unreached) {
+        console.warning(format_args!(
+            "process {} could not be looked at in time and so was left out",
+            found.process.pid
+        ));
+    }
+    let listed: Vec<Listed> = looked.done;
     let mut out = std::io::stdout().lock();
     if arguments.json {
         let all: Vec<Value> = listed.iter().map(as_json).collect();
@@ -96,7 +109,7 @@ fn one_line(text: &str) -> String {
     crate::export::flow::Printable(text).to_string()
 }
 
-fn describe(found: Found, ours: Option<MountNamespace>) -> Listed {
+fn describe(found: &Arc<Found>, ours: Option<MountNamespace>) -> Listed {
     let interpreter = found.process.interpreters.first();
     let version = interpreter.and_then(|it| it.version.as_ref());
     let numbers = version.map(|version| (version.major, version.minor));
@@ -120,7 +133,7 @@ fn describe(found: Found, ours: Option<MountNamespace>) -> Listed {
         path: interpreter.map_or_else(String::new, |it| it.path.display().to_string()),
         marks,
         container: found.process.mounts.is_some() && found.process.mounts != ours,
-        found,
+        found: Arc::clone(found),
     }
 }
 

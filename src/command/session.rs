@@ -1,6 +1,6 @@
 //! A session while it runs: messages of the engine, signals, time and the end of targets, brought together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,21 +12,23 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::agents::SessionAgents;
+use super::search::Search;
 use crate::analysis::pairing::Pairing;
 use crate::analysis::totals::About;
 use crate::console::Console;
 use crate::engine::stap::diagnostics::{self, Kind, Loss, Severity};
 use crate::engine::{Message, Running};
+use crate::event::allowance::ALL_NAMES;
 use crate::event::loss::Losses;
 use crate::event::{Event, LossStage, ProcessChange, Summary, What};
 use crate::export::{Sink, is_closed};
 use crate::script::Filters;
-use crate::target::{Launched, Selection, Watch};
+use crate::target::{Launched, Newcomers, Selection, Watch};
 
 /// How often targets, time and new processes are looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// How often the system is searched for new processes that are targets.
-const SEARCH: Duration = Duration::from_secs(1);
+/// Children that are remembered before it is looked which of them are still there.
+const MOST_CHILDREN: usize = 1 << 16;
 /// After the last target has ended, how long a fork that it reported may take to arrive here.
 const LINGER: Duration = Duration::from_millis(600);
 /// How long a blocked output may hold up a stop.
@@ -186,9 +188,12 @@ struct Run<'a> {
     output_error: Option<io::Error>,
     /// Whether an error was said that tells why the engine ended.
     explained: bool,
-    children: HashSet<u32>,
+    /// Children that were reported to have begun and not to have ended.
+    children: BTreeSet<u32>,
     last_alive: Instant,
-    last_search: Instant,
+    search: Option<Search>,
+    /// Events in which something has no name because there was no room for it.
+    nameless: u64,
     idle_flush: bool,
 }
 
@@ -212,9 +217,10 @@ impl Session<'_> {
             stopping: false,
             output_error: None,
             explained: false,
-            children: HashSet::new(),
+            children: BTreeSet::new(),
             last_alive: now,
-            last_search: now,
+            search: None,
+            nameless: 0,
             idle_flush: false,
         };
         let mut live = Some(live);
@@ -344,6 +350,9 @@ impl Run<'_> {
             match change {
                 ProcessChange::Fork => {
                     self.children.insert(event.pid);
+                    if self.children.len() > MOST_CHILDREN {
+                        self.children.retain(|pid| crate::target::runs(*pid));
+                    }
                 }
                 ProcessChange::Exit => {
                     self.children.remove(&event.pid);
@@ -390,6 +399,7 @@ impl Run<'_> {
                 _ => {}
             }
         }
+        self.nameless += u64::from(event.is_nameless());
         let written = self.session.sink.event(event, depth);
         self.written(written)
     }
@@ -439,50 +449,21 @@ impl Run<'_> {
         if let Some(wish) = self.session.sink.wish() {
             self.session.engine.wish(wish);
         }
-        if let Some(selection) = &self.session.newcomers
-            && self.last_search.elapsed() >= SEARCH
-        {
-            self.last_search = Instant::now();
-            // That nobody is there at the moment is no reason to end.
-            if let Ok(targets) = selection.resolve() {
-                for process in targets.processes {
-                    let new = !self.session.watch.watches(process.pid)
-                        && self.session.watch.add(process.pid, process.start_time)?;
-                    if !new {
-                        continue;
-                    }
-                    let (pid, program) = (process.pid, process.program());
-                    match self.session.engine.add_target(pid) {
-                        Ok(()) => {
-                            self.session
-                                .console
-                                .note(format_args!("{program} {pid} joined"));
-                            if let Some(agents) = &mut self.session.agents {
-                                agents.newcomer(&process, self.session.console);
-                            }
-                        }
-                        Err(error) => self
-                            .session
-                            .console
-                            .warning(format_args!("{program} {pid} is not traced: {error}")),
-                    }
-                    self.session.programs.insert(pid, program);
-                }
-            }
-        }
-        if let Some(agents) = &mut self.session.agents {
-            agents.look(self.session.console);
-            if let Some(launched) = &self.session.launched {
-                agents.look_at_children(launched.pid(), self.session.console);
-            }
-        }
+        self.look_around()?;
         let ended = self.session.watch.wait(Some(Duration::ZERO))?;
         if let Some(launched) = &mut self.session.launched {
             // Reaped, so that it does not stay a zombie.
             launched.try_wait()?;
         }
-        self.children.retain(|pid| crate::target::runs(*pid));
         let waits_for_more = self.session.newcomers.is_some();
+        // Whether any child is left matters when nobody else is.
+        while !waits_for_more
+            && self.session.watch.remaining() == 0
+            && let Some(child) = self.children.first().copied()
+            && !crate::target::runs(child)
+        {
+            self.children.remove(&child);
+        }
         // Where the session ends with it, the last line says so.
         if waits_for_more || self.session.watch.remaining() > 0 {
             for pid in ended {
@@ -497,6 +478,58 @@ impl Run<'_> {
             self.last_alive = Instant::now();
         } else if self.last_alive.elapsed() >= LINGER {
             self.stop.get_or_insert(Stop::TargetsEnded);
+        }
+        Ok(())
+    }
+
+    /// Takes what the search has found: processes that are targets, and children of the launched command.
+    fn look_around(&mut self) -> Result<(), super::Failure> {
+        let launched = self.session.launched.as_ref().map(Launched::pid);
+        let launched = launched.filter(|_| self.session.agents.is_some());
+        let newcomers = &self.session.newcomers;
+        if self.search.is_none() && (newcomers.is_some() || launched.is_some()) {
+            self.search = Some(Search::begin(newcomers.clone(), launched));
+        }
+        let found = self.search.as_ref().and_then(Search::take);
+        if let Some(agents) = &mut self.session.agents {
+            agents.look(self.session.console);
+            if let Some(found) = &found {
+                agents.look_at_children(&found.children, self.session.console);
+            }
+        }
+        match found.and_then(|found| found.newcomers) {
+            Some(newcomers) => self.welcome(newcomers),
+            None => Ok(()),
+        }
+    }
+
+    /// Traces processes that are targets and have begun since.
+    fn welcome(&mut self, newcomers: Newcomers) -> Result<(), super::Failure> {
+        for note in newcomers.notes {
+            self.session.console.warning(note);
+        }
+        for process in newcomers.processes {
+            let new = !self.session.watch.watches(process.pid)
+                && self.session.watch.add(process.pid, process.start_time)?;
+            if !new {
+                continue;
+            }
+            let (pid, program) = (process.pid, process.program());
+            match self.session.engine.add_target(pid) {
+                Ok(()) => {
+                    self.session
+                        .console
+                        .note(format_args!("{program} {pid} joined"));
+                    if let Some(agents) = &mut self.session.agents {
+                        agents.newcomer(&process, self.session.console);
+                    }
+                }
+                Err(error) => self
+                    .session
+                    .console
+                    .warning(format_args!("{program} {pid} is not traced: {error}")),
+            }
+            self.session.programs.insert(pid, program);
         }
         Ok(())
     }
@@ -524,6 +557,7 @@ impl Run<'_> {
             ts: now(),
             delivered: self.delivered,
             unordered: self.unordered,
+            nameless: self.nameless,
             unpaired: self.session.pairing.unpaired().total(),
             wall_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
             ended: stop.word().to_owned(),
@@ -536,6 +570,13 @@ impl Run<'_> {
             ..Summary::default()
         };
         self.losses.fill(&mut summary);
+        if self.nameless > 0 {
+            self.session.console.warning(format_args!(
+                "{} events are told without a name, because more names were in use at once than are kept ({} MB); trace fewer functions",
+                self.nameless,
+                ALL_NAMES >> 20
+            ));
+        }
         let mut output_error = self.output_error;
         if self.live && output_error.is_none() {
             output_error = self.session.sink.finish(&summary).err();

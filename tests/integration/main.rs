@@ -1,5 +1,6 @@
 //! The one integration binary.
 
+mod budgets;
 mod cli;
 mod command;
 mod doctor;

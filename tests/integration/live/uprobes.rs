@@ -1,6 +1,7 @@
 //! What only the uprobes engine does. `tests/uprobes/run` runs these, with Debian 12's own interpreter and those of the
 //! trees that `tests/guest/build` makes.
 
+mod budgets;
 mod services;
 mod views;
 

@@ -9,6 +9,14 @@ use crate::event::{Event, Place, What};
 
 /// Pauses that are remembered one by one.
 const LONGEST: usize = 100;
+/// Processes and generations that are told apart, some kilobyte each. What is beyond is counted under process 0, which is
+/// none.
+const MOST: usize = 1 << 13;
+/// Generations that there are in any interpreter, and some more; a mark can say any number.
+const GENERATIONS: std::ops::Range<i64> = 0..8;
+
+/// Stands for all processes that are not told apart.
+pub const OTHERS: u32 = 0;
 
 /// The collections of one generation in one process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -65,7 +73,12 @@ impl Collections {
         else {
             return;
         };
-        let counted = self.generations.entry((event.pid, generation)).or_default();
+        let generation = generation.filter(|generation| GENERATIONS.contains(generation));
+        let mut whose = (event.pid, generation);
+        if self.generations.len() >= MOST && !self.generations.contains_key(&whose) {
+            whose.0 = OTHERS;
+        }
+        let counted = self.generations.entry(whose).or_default();
         counted.count += 1;
         counted.collected = counted
             .collected
@@ -95,7 +108,7 @@ impl Collections {
         );
     }
 
-    /// By process and generation, the unknown generation first.
+    /// By process and generation, the unknown generation first. Process [`OTHERS`] is all those that found no room.
     pub fn by_process(&self) -> impl Iterator<Item = (u32, Option<i64>, &Generation)> {
         self.generations
             .iter()
@@ -218,6 +231,31 @@ mod tests {
         let by = collections.by_generation();
         assert_eq!((by[&None].count, by[&None].pauses.count()), (1, 0));
         assert!(collections.longest().is_empty());
+    }
+
+    #[test]
+    fn ever_more_processes_and_generations_are_counted_within_a_bound() {
+        let mut pairing = Pairing::new();
+        let mut collections = Collections::new();
+        let many = 3 * MOST as u32;
+        for number in 1..=many {
+            for mut event in [start(10, i64::from(number)), done(15, 1)] {
+                event.pid = number;
+                if let Some(step) = pairing.follow(&mut event) {
+                    collections.take(&event, &step);
+                }
+            }
+        }
+        let rows: Vec<_> = collections.by_process().collect();
+        assert!(rows.len() <= MOST + 9, "{}", rows.len());
+        let counted: u64 = rows.iter().map(|(_, _, it)| it.count).sum();
+        assert_eq!(counted, u64::from(many), "none is missing");
+        let others: u64 = rows
+            .iter()
+            .filter(|(pid, _, _)| *pid == OTHERS)
+            .map(|(_, _, it)| it.count)
+            .sum();
+        assert_eq!(others, u64::from(many) - MOST as u64);
     }
 
     #[test]

@@ -6,15 +6,24 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::keys::KeyBuilder;
+use crate::event::allowance::{shorten, text_bytes};
 use crate::event::{Event, Text, What};
 
-/// Contexts remembered; the older half is forgotten beyond that. They are mostly long gone by then.
+/// Contexts remembered, and bytes of their names and labels; the older half is forgotten beyond that. They are mostly long
+/// gone by then.
 const MOST: usize = 1 << 16;
+const MOST_BYTES: usize = 8 << 20;
+/// Bytes of a label, of which a table may have as many as rows; a longer one is cut.
+const LONGEST_LABEL: usize = 200;
 
 /// What the contexts of a stream are.
 #[derive(Debug, Clone, Default)]
 pub struct Contexts {
     known: HashMap<(u32, u64), Known, KeyBuilder>,
+    /// Bytes of these.
+    bytes: usize,
+    /// The label that was made last: it is mostly the next one, too.
+    last: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone)]
@@ -29,17 +38,27 @@ impl Contexts {
         let What::Context { context, name } = &event.what else {
             return;
         };
-        if self.known.len() >= MOST {
+        if self.known.len() >= MOST || self.bytes > MOST_BYTES {
             let mut numbers: Vec<u64> = self.known.keys().map(|(_, number)| *number).collect();
             let half = numbers.len() / 2;
             let (_, &mut median, _) = numbers.select_nth_unstable(half);
             self.known.retain(|(_, number), _| *number > median);
+            self.bytes = self.known.values().map(Known::bytes).sum();
         }
+        let label = label(&name.text);
+        let label = match &self.last {
+            Some(last) if **last == *label => Arc::clone(last),
+            _ => label.into(),
+        };
+        self.last = Some(Arc::clone(&label));
         let known = Known {
             name: Arc::clone(name),
-            label: label(&name.text).into(),
+            label,
         };
-        self.known.insert((event.pid, *context), known);
+        self.bytes += known.bytes();
+        if let Some(before) = self.known.insert((event.pid, *context), known) {
+            self.bytes -= before.bytes();
+        }
     }
 
     /// What a context is called, if that is known.
@@ -57,11 +76,17 @@ impl Contexts {
     }
 }
 
+impl Known {
+    fn bytes(&self) -> usize {
+        text_bytes(&self.name) + self.label.len()
+    }
+}
+
 /// A name without its number: `worker-12` is a `worker`, `Task-7 (handle)` a `Task (handle)`.
 fn label(name: &str) -> String {
     let end = name.find(' ').unwrap_or(name.len());
     let (word, rest) = name.split_at(end);
-    match word.rsplit_once('-') {
+    let mut label = match word.rsplit_once('-') {
         Some((kind, number))
             if !kind.is_empty()
                 && !number.is_empty()
@@ -70,7 +95,9 @@ fn label(name: &str) -> String {
             format!("{kind}{rest}")
         }
         _ => name.to_owned(),
-    }
+    };
+    shorten(&mut label, LONGEST_LABEL);
+    label
 }
 
 #[cfg(test)]
@@ -118,6 +145,22 @@ mod tests {
         assert_eq!(label(2, 5).as_deref(), Some("writer"));
         assert_eq!(label(2, 6).as_deref(), Some("(unnamed)"));
         assert_eq!(label(1, 0), None);
+    }
+
+    #[test]
+    fn long_names_of_contexts_are_held_within_a_budget_and_labels_are_cut() {
+        let mut contexts = Contexts::default();
+        for number in 1..=10_000 {
+            contexts.take(&named(1, number, &format!("{number}{}", "x".repeat(4_000))));
+            assert!(contexts.bytes <= MOST_BYTES + 10_000);
+        }
+        assert_eq!(
+            contexts.bytes,
+            contexts.known.values().map(Known::bytes).sum::<usize>()
+        );
+        let newest = contexts.label(1, NonZeroU64::new(10_000)).expect("known");
+        assert_eq!(newest.len(), LONGEST_LABEL + 3);
+        assert!(newest.starts_with("10000xx") && newest.ends_with("x..."));
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! Hot functions: what each function of each process cost so far. Grows with the number of functions, not of events.
+//! Hot functions: what each function of each process cost so far. Grows with the number of functions, not of events, and
+//! only up to a table that is full: a program can make new functions for ever.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -9,7 +11,11 @@ use super::contexts::Contexts;
 use super::histogram::Histogram;
 use super::keys::{FunctionKey, KeyBuilder};
 use super::pairing::{Left, Pairing, Step};
-use crate::event::{Event, Place, What};
+use crate::event::{Event, Place, Text, What};
+
+/// Rows of a table, some 300 bytes each and at most a kilobyte. Functions that find none are counted in one row for all of
+/// them, which is none of [`Functions::rows`]: a row that went for another one would make numbers wrong.
+pub const MOST_ROWS: usize = 1 << 16;
 
 /// What one function of one process cost. Times are in nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +70,16 @@ impl Function {
         }
     }
 
+    /// The row of everybody who found none, of no process.
+    pub(super) fn rest() -> Box<Function> {
+        let nobody = Place {
+            file: Text::default(),
+            function: Text::default(),
+            qualname: None,
+        };
+        Box::new(Function::new(0, &Arc::new(nobody)))
+    }
+
     /// Mean duration of a call; `None` when none has ended.
     pub fn average_ns(&self) -> Option<u64> {
         self.timed_ns.checked_div(self.timed)
@@ -100,6 +116,8 @@ impl Function {
 pub struct Functions {
     rows: Vec<Function>,
     index: HashMap<(u32, u64), usize, KeyBuilder>,
+    /// Everybody who found no row.
+    rest: Option<Box<Function>>,
     /// The contexts, where they have rows of their own.
     contexts: Option<Contexts>,
 }
@@ -226,11 +244,27 @@ impl Functions {
         merged
     }
 
-    /// Own time of all functions together, in nanoseconds: what the shares of single ones are of.
+    /// Own time of all functions together, those without a row among them, in nanoseconds: what the shares of single ones
+    /// are of.
     pub fn total_self_ns(&self) -> u64 {
         self.rows
             .iter()
+            .chain(self.rest.as_deref())
             .fold(0, |sum: u64, row| sum.saturating_add(row.self_ns))
+    }
+
+    /// The sum of all functions that found no row, because the table was full; `None` where each has one.
+    pub fn without_row(&self) -> Option<&Function> {
+        self.rest.as_deref()
+    }
+
+    /// Counts somebody else's sum of functions without a row.
+    pub fn add_without_row(&mut self, row: &Function) {
+        self.rest().merge(row);
+    }
+
+    fn rest(&mut self) -> &mut Function {
+        self.rest.get_or_insert_with(Function::rest)
     }
 
     /// The row of a function that runs in this context.
@@ -249,23 +283,29 @@ impl Functions {
             return self.row(pid, key, place);
         };
         let number = KeyBuilder.hash_one((key.number(), &label));
-        let next = self.rows.len();
-        let at = *self.index.entry((pid, number)).or_insert(next);
-        if at == next {
-            self.rows.push(Function {
-                context: Some(label),
-                ..Function::new(pid, place)
-            });
-        }
-        &mut self.rows[at]
+        self.row_of(pid, number, || Function {
+            context: Some(label),
+            ..Function::new(pid, place)
+        })
     }
 
     fn row(&mut self, pid: u32, key: FunctionKey, place: &Arc<Place>) -> &mut Function {
+        self.row_of(pid, key.number(), || Function::new(pid, place))
+    }
+
+    fn row_of(&mut self, pid: u32, number: u64, new: impl FnOnce() -> Function) -> &mut Function {
         let next = self.rows.len();
-        let at = *self.index.entry((pid, key.number())).or_insert(next);
-        if at == next {
-            self.rows.push(Function::new(pid, place));
-        }
+        let at = match self.index.entry((pid, number)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(_) if next >= MOST_ROWS => {
+                return self.rest.get_or_insert_with(Function::rest);
+            }
+            Entry::Vacant(fresh) => {
+                fresh.insert(next);
+                self.rows.push(new());
+                next
+            }
+        };
         &mut self.rows[at]
     }
 }

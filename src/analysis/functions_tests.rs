@@ -504,3 +504,41 @@ proptest! {
         prop_assert!(functions.total_self_ns() <= last);
     }
 }
+
+#[test]
+fn functions_beyond_a_full_table_are_counted_in_one_row_and_none_is_lost() {
+    let (mut pairing, mut functions) = (Pairing::new(), Functions::new());
+    let mut feed = |functions: &mut Functions, events: [Event; 2]| {
+        for mut event in events {
+            if let Some(step) = pairing.follow(&mut event) {
+                functions.take(&event, &step);
+            }
+        }
+    };
+    let all = MOST_ROWS as u64 + 1_000;
+    for number in 0..all {
+        let (at, name) = (10 * number, format!("generated_{number}"));
+        feed(&mut functions, [call(at, &name), returned(at + 7, &name)]);
+    }
+    // One that has a row still counts there.
+    feed(
+        &mut functions,
+        [
+            call(10 * all, "generated_0"),
+            returned(10 * all + 5, "generated_0"),
+        ],
+    );
+    assert_eq!(functions.rows().len(), MOST_ROWS);
+    assert_eq!(functions.index.len(), MOST_ROWS);
+    let rest = functions.without_row().expect("a full table");
+    assert_eq!(
+        (rest.calls, rest.timed, rest.self_ns),
+        (1_000, 1_000, 7_000)
+    );
+    let first = &functions.rows()[0];
+    assert_eq!((first.calls, first.self_ns), (2, 12));
+    assert_eq!(functions.total_self_ns(), 7 * all + 5, "nothing is missing");
+    let calls: u64 = functions.merged().iter().map(|row| row.calls).sum();
+    assert_eq!(calls + rest.calls, all + 1);
+    assert!(functions.emptied().without_row().is_none());
+}

@@ -9,6 +9,11 @@ use super::keys::{FunctionKey, KeyBuilder};
 use super::pairing::Step;
 use crate::event::{Event, Place, What};
 
+/// Functions of which it is remembered whether they were asked for; all are looked at anew beyond that.
+const MOST_KNOWN: usize = 1 << 16;
+/// Bytes of what is measured, before further functions find no room and are only counted.
+const BUDGET: usize = 32 << 20;
+
 /// One call among the slowest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlowCall {
@@ -43,6 +48,8 @@ pub struct Latencies {
     /// What was found out about functions: whether they were asked for.
     wanted: HashMap<FunctionKey, bool, KeyBuilder>,
     by_process: BTreeMap<(u32, FunctionKey), Latency>,
+    /// Calls of functions that found no room.
+    without_room: u64,
 }
 
 impl Latencies {
@@ -52,7 +59,14 @@ impl Latencies {
             keep,
             wanted: HashMap::default(),
             by_process: BTreeMap::new(),
+            without_room: 0,
         }
+    }
+
+    /// Functions, in all processes, that are measured: each with all its buckets and its slowest calls.
+    fn most(&self) -> usize {
+        let one = size_of::<Latency>() + 65 * 8 + self.keep * size_of::<SlowCall>();
+        BUDGET / one
     }
 
     /// Counts an event with what pairing said of it. `asks` says whether somebody asked for a function; the answer is
@@ -64,7 +78,15 @@ impl Latencies {
         let Some(key) = step.key else {
             return;
         };
+        if self.wanted.len() >= MOST_KNOWN && !self.wanted.contains_key(&key) {
+            self.wanted.clear();
+        }
         if !*self.wanted.entry(key).or_insert_with(|| asks(place)) {
+            return;
+        }
+        if self.by_process.len() >= self.most() && !self.by_process.contains_key(&(event.pid, key))
+        {
+            self.without_room += 1;
             return;
         }
         let latency = self
@@ -106,6 +128,12 @@ impl Latencies {
     /// Begins to measure anew. Which functions were asked for stays known.
     pub fn clear(&mut self) {
         self.by_process.clear();
+        self.without_room = 0;
+    }
+
+    /// Returns of functions that were asked for and are not measured, because too many others are.
+    pub fn without_room(&self) -> u64 {
+        self.without_room
     }
 
     /// What was measured, by process.
@@ -179,6 +207,27 @@ mod tests {
         let latencies = of("f", 2, vec![returned(5, "f")]);
         let (_, f) = latencies.by_process().next().expect("f");
         assert_eq!((f.uncertain, f.durations.count()), (1, 0));
+    }
+
+    #[test]
+    fn ever_more_functions_are_measured_within_a_budget_and_the_others_are_counted() {
+        let mut pairing = Pairing::new();
+        let mut latencies = Latencies::new(1_000);
+        let most = latencies.most();
+        let all = most + 70_000;
+        for number in 0..all {
+            let name = number.to_string();
+            for mut event in [call(0, &name), returned(5, &name)] {
+                if let Some(step) = pairing.follow(&mut event) {
+                    latencies.take(&event, &step, |_| true);
+                }
+            }
+        }
+        assert_eq!(latencies.by_process().count(), most);
+        assert_eq!(latencies.without_room(), (all - most) as u64);
+        assert!(latencies.wanted.len() <= MOST_KNOWN);
+        latencies.clear();
+        assert_eq!(latencies.without_room(), 0);
     }
 
     #[test]

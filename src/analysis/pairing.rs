@@ -52,6 +52,11 @@ const MAX_PASSED_OVER: usize = 512;
 const PASSED_OVER_FOR_NS: u64 = 600_000_000_000;
 /// Threads remembered; those unheard of for longest are forgotten beyond that.
 const MAX_THREADS: usize = 2048;
+/// Bytes of what is open in all threads together; the quieter half of them is forgotten beyond that. Names are shared and
+/// have a bound of their own.
+const MAX_HELD: usize = 64 << 20;
+/// Processes whose habits are known, beyond those that were set.
+const MAX_HABITS: usize = 1 << 16;
 /// Places remembered as generators, and as functions that switch stacks.
 const MAX_GENERATORS: usize = 1 << 16;
 /// Garbage collections and imports that can be under way in one thread.
@@ -135,23 +140,40 @@ fn stack<'a>(of: Option<(u32, u32, &'a Thread)>) -> impl Iterator<Item = Open<'a
 }
 
 /// Calls that turned out to be creations of generators, by their number in the stream: what a first reading of a
-/// recording finds out for a second one. A bit a call.
+/// recording finds out for a second one. A bit a call, for as many calls as there is room.
 #[derive(Debug, Clone, Default)]
-pub struct Creations(Vec<u64>);
+pub struct Creations {
+    bits: Vec<u64>,
+    full: bool,
+}
 
 impl Creations {
+    /// Calls of which this can be known: 64 MB of bits.
+    pub const MOST: u64 = 1 << 29;
+
+    /// Whether there were creations behind the last call of which it can be known.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
     fn set(&mut self, call: u64, is: bool) {
-        let (word, bit) = ((call / 64) as usize, 1 << (call % 64));
-        if is && self.0.len() <= word {
-            self.0.resize(word + 1, 0);
+        if call >= Creations::MOST {
+            self.full |= is;
+            return;
         }
-        if let Some(word) = self.0.get_mut(word) {
+        let (word, bit) = ((call / 64) as usize, 1 << (call % 64));
+        if is && self.bits.len() <= word {
+            self.bits.resize(word + 1, 0);
+        }
+        if let Some(word) = self.bits.get_mut(word) {
             *word = if is { *word | bit } else { *word & !bit };
         }
     }
 
     fn contains(&self, call: u64) -> bool {
-        let word = self.0.get((call / 64) as usize);
+        let word = self
+            .bits
+            .get(usize::try_from(call / 64).unwrap_or(usize::MAX));
         word.is_some_and(|word| word & (1 << (call % 64)) != 0)
     }
 }
@@ -244,6 +266,8 @@ pub struct Pairing {
     threads: HashMap<(u32, u32), Thread, KeyBuilder>,
     habits: HashMap<u32, Habits>,
     default_habits: Habits,
+    /// Bytes of what is open in the threads.
+    held: usize,
     keys: Keys,
     /// Functions that were seen to be called without returning, from 3.15 on: generators and coroutines.
     generators: HashSet<FunctionKey, KeyBuilder>,
@@ -322,6 +346,9 @@ impl Pairing {
     /// that it says is the one that ends, and if that was never seen, the kernel measured it.
     pub fn follow(&mut self, event: &mut Event) -> Option<Step<'_>> {
         self.given_up.clear();
+        if self.given_up.capacity() > 2 * MAX_FRAMES {
+            self.given_up = Vec::new();
+        }
         self.revised.clear();
         match &event.what {
             What::Return { place, line, .. } if is_shim(place, *line) => return None,
@@ -341,10 +368,12 @@ impl Pairing {
             None => self.default_habits,
         };
         let who = (event.pid, event.tid);
-        if self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&who) {
+        let too_many = self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&who);
+        if too_many || self.held > MAX_HELD {
             self.forget_quiet_threads();
         }
         let thread = self.threads.entry(who).or_default();
+        let before = thread.bytes();
         thread.last_seen = self.events;
         let ts = event.ts;
         thread.charge(ts, self.gaps);
@@ -467,6 +496,7 @@ impl Pairing {
             }
             _ => step.depth = thread.depth(),
         }
+        self.held = self.held + thread.bytes() - before;
         let within = caller.unwrap_or(thread.running);
         step.within = thread.frame(within).map(|frame| &frame.place);
         step.given_up = &self.given_up;
@@ -514,6 +544,7 @@ impl Pairing {
     /// Forgets one thread: for engines that see threads end.
     pub fn forget_thread(&mut self, pid: u32, tid: u32) {
         if let Some(thread) = self.threads.remove(&(pid, tid)) {
+            self.held -= thread.bytes();
             for frame in thread.frames {
                 give_up(&mut self.given_up, pid, frame);
             }
@@ -521,9 +552,10 @@ impl Pairing {
     }
 
     fn forget_process(&mut self, pid: u32) {
-        let given_up = &mut self.given_up;
+        let (given_up, held) = (&mut self.given_up, &mut self.held);
         self.threads.retain(|&(owner, _), thread| {
             if owner == pid {
+                *held -= thread.bytes();
                 for frame in thread.frames.drain(..) {
                     give_up(given_up, pid, frame);
                 }
@@ -535,7 +567,9 @@ impl Pairing {
     fn process(&mut self, change: ProcessChange, parent: Option<u32>, pid: u32, tid: u32, ts: u64) {
         match change {
             ProcessChange::Fork => {
-                if let Some(&habits) = parent.and_then(|parent| self.habits.get(&parent)) {
+                if let Some(&habits) = parent.and_then(|parent| self.habits.get(&parent))
+                    && self.habits.len() < MAX_HABITS
+                {
                     self.habits.entry(pid).or_insert(habits);
                 }
                 // The pid may have been another process's before.
@@ -564,10 +598,11 @@ impl Pairing {
         let mut seen: Vec<u64> = self.threads.values().map(|it| it.last_seen).collect();
         let half = seen.len() / 2;
         let (_, &mut median, _) = seen.select_nth_unstable(half);
-        let given_up = &mut self.given_up;
+        let (given_up, held) = (&mut self.given_up, &mut self.held);
         self.threads.retain(|&(pid, _), thread| {
             let keep = thread.last_seen > median;
             if !keep {
+                *held -= thread.bytes();
                 for frame in thread.frames.drain(..) {
                     give_up(given_up, pid, frame);
                 }
@@ -668,6 +703,14 @@ fn give_up(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {
 }
 
 impl Thread {
+    /// Bytes of what grows in it. Room that it keeps for later counts as well.
+    fn bytes(&self) -> usize {
+        self.frames.capacity() * size_of::<Frame>()
+            + self.spans.capacity() * size_of::<(u64, u64)>()
+            + self.collections.capacity() * size_of::<(i64, u64, u32)>()
+            + self.imports.capacity() * size_of::<(Arc<Text>, u64)>()
+    }
+
     fn depth(&self) -> usize {
         if !self.contexts {
             return self.frames.len() - self.passed_over;
@@ -777,8 +820,10 @@ impl Thread {
         let frame = self.frames.remove(index)?;
         self.passed_over -= usize::from(frame.passed_over.is_some());
         self.count(frame.key, false);
-        if self.frames.is_empty() {
-            self.frames.shrink_to(64);
+        // What a deep recursion took is given back when it is over.
+        let room = self.frames.capacity();
+        if room > 64 && self.frames.len() < room / 8 {
+            self.frames.shrink_to(room / 4);
         }
         Some(frame)
     }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::analysis::testing::in_context;
+use crate::analysis::testing::{in_context, returned};
 use crate::event;
 
 const UP_TO_3_11: Habits = Habits {
@@ -810,4 +810,46 @@ proptest! {
             prop_assert_eq!(counted, thread.passed_over);
         }
     }
+}
+
+#[test]
+fn what_is_open_in_many_threads_stays_within_a_budget_of_bytes() {
+    let mut pairing = Pairing::with_habits(Habits {
+        call_on_creation: false,
+        greenlets: false,
+    });
+    for tid in 1..=MAX_THREADS as u32 {
+        for depth in 0..1_000 {
+            let mut event = call(u64::from(tid) * 10_000 + depth, "deep");
+            event.tid = tid;
+            pairing.feed(&mut event);
+        }
+        let held: usize = pairing.threads.values().map(Thread::bytes).sum();
+        assert_eq!(pairing.held, held, "the account is right");
+        assert!(held <= MAX_HELD + (1 << 20), "{held}");
+    }
+    let newest = MAX_THREADS as u32;
+    assert_eq!(pairing.depth(1, newest), 1_000, "who runs now is kept");
+    for depth in 0..1_000 {
+        let mut event = returned(1 << 40 | depth, "deep");
+        event.tid = newest;
+        pairing.feed(&mut event);
+    }
+    let left = pairing.threads.get(&(1, newest)).map(Thread::bytes);
+    assert!(
+        left.is_some_and(|left| left <= 64 * size_of::<Frame>()),
+        "{left:?}"
+    );
+    assert_eq!(pairing.unpaired().returns, 0);
+}
+
+#[test]
+fn creations_behind_the_last_call_that_can_be_known_cost_nothing_and_are_told() {
+    let mut creations = Creations::default();
+    creations.set(70, true);
+    creations.set(Creations::MOST, false);
+    assert!(!creations.is_full());
+    creations.set(u64::MAX, true);
+    assert!(creations.is_full() && creations.contains(70));
+    assert!(!creations.contains(u64::MAX) && creations.bits.len() == 2);
 }

@@ -2,9 +2,10 @@
 //! what was known of its function and process; nothing is paired here.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use super::functions::{Function, Functions};
+use super::functions::{Function, Functions, MOST_ROWS};
 use super::histogram::Histogram;
 use super::keys::KeyBuilder;
 use crate::event::Place;
@@ -70,7 +71,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Takes rows in.
+    /// Takes rows in. The kernel has room for [`MOST_ROWS`] at most; a stream that says more is not believed.
     pub fn take(&mut self, arrived: Rows) {
         if arrived.anew {
             self.rows.clear();
@@ -80,10 +81,17 @@ impl Totals {
         self.unpaired = arrived.unpaired;
         for row in arrived.rows {
             let next = self.rows.len();
-            let at = *self.index.entry((row.pid, row.key)).or_insert(next);
-            match self.rows.get_mut(at) {
-                Some(known) => *known = row,
-                None => self.rows.push(row),
+            match self.index.entry((row.pid, row.key)) {
+                Entry::Occupied(known) => {
+                    if let Some(known) = self.rows.get_mut(*known.get()) {
+                        *known = row;
+                    }
+                }
+                Entry::Vacant(fresh) if next < MOST_ROWS => {
+                    fresh.insert(next);
+                    self.rows.push(row);
+                }
+                Entry::Vacant(_) => {}
             }
         }
     }
@@ -109,7 +117,16 @@ impl Totals {
                 durations: row.durations.clone(),
             })
         });
-        functions.collect()
+        let mut functions: Functions = functions.collect();
+        for row in self.rows.iter().filter(|row| row.about == About::NoRoom) {
+            functions.add_without_row(&Function {
+                calls: row.calls,
+                self_ns: row.self_ns,
+                cumulative_ns: row.cumulative_ns,
+                ..*Function::rest()
+            });
+        }
+        functions
     }
 
     /// Nanoseconds that the sums cover.
@@ -125,11 +142,6 @@ impl Totals {
     /// Nanoseconds in garbage collections.
     pub fn collections_ns(&self) -> u64 {
         self.sum(&About::Collections, |row| row.timed_ns)
-    }
-
-    /// Calls of functions that found no row of their own.
-    pub fn without_row(&self) -> u64 {
-        self.sum(&About::NoRoom, |row| row.calls)
     }
 
     fn sum(&self, about: &About, number: impl Fn(&Row) -> u64) -> u64 {
@@ -197,7 +209,9 @@ mod tests {
         ]));
         assert!(totals.functions().rows().is_empty());
         assert_eq!(totals.collections_ns(), 60);
-        assert_eq!(totals.without_row(), 7);
+        let functions = totals.functions();
+        let rest = functions.without_row().expect("a row without a function");
+        assert_eq!((rest.calls, rest.self_ns), (7, 70));
     }
 
     #[test]

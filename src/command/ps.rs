@@ -1,6 +1,7 @@
 //! `pystap ps`: which Python processes there are, what service they belong to, and what can be traced of them.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -10,12 +11,14 @@ use crate::cli::Ps;
 use crate::console::{Console, Exit};
 use crate::python::marks::{self, PROVIDER, Status};
 use crate::service::Service;
-use crate::target::{Found, MountNamespace, TargetError, processes_of, python_processes, service};
+use crate::target::{
+    Budget, Found, MountNamespace, TargetError, processes_of, python_processes, service, within,
+};
 use crate::text::Foreign;
 
 /// What one line says.
 struct Listed {
-    found: Found,
+    found: Arc<Found>,
     version: Option<String>,
     path: String,
     /// Marks that fire in this version.
@@ -32,17 +35,27 @@ pub(super) fn run(arguments: &Ps, console: &Console) -> Result<Exit, Failure> {
         None => {
             let services = Service::all().map_err(TargetError::from)?;
             let (found, hidden) = python_processes(&services)?;
-            if let Some(hidden) = hidden {
+            for hidden in hidden {
                 console.warning(hidden);
             }
             found
         }
     };
     let ours = MountNamespace::ours().ok();
-    let listed: Vec<Listed> = found
-        .into_iter()
-        .map(|found| describe(found, ours))
-        .collect();
+    let found = found.into_iter().map(Arc::new).collect();
+    let looked = within(
+        Budget::COMMAND,
+        found,
+        (),
+        move |found: &Arc<Found>, (): &mut ()| describe(found, ours),
+    );
+    for found in looked.stuck.iter().chain(&looked.unreached) {
+        console.warning(format_args!(
+            "process {} could not be looked at in time and so was left out",
+            found.process.pid
+        ));
+    }
+    let listed: Vec<Listed> = looked.done;
     if arguments.json {
         let all: Vec<Value> = listed.iter().map(as_json).collect();
         print::json(&Value::Array(all))?;
@@ -97,7 +110,7 @@ fn row(process: &Listed) -> [String; 5] {
     ]
 }
 
-fn describe(found: Found, ours: Option<MountNamespace>) -> Listed {
+fn describe(found: &Arc<Found>, ours: Option<MountNamespace>) -> Listed {
     let interpreter = found.process.interpreters.first();
     let version = interpreter.and_then(|it| it.version.as_ref());
     let numbers = version.map(|version| (version.major, version.minor));
@@ -121,7 +134,7 @@ fn describe(found: Found, ours: Option<MountNamespace>) -> Listed {
         path: interpreter.map_or_else(String::new, |it| it.path.display().to_string()),
         marks,
         container: found.process.mounts.is_some() && found.process.mounts != ours,
-        found,
+        found: Arc::clone(found),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A session while it runs: messages of the engine, signals, time and the end of targets, brought together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -12,23 +12,26 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::agents::SessionAgents;
+use super::search::Search;
 use crate::analysis::pairing::Pairing;
 use crate::analysis::totals::About;
 use crate::console::Console;
 use crate::engine::stap::diagnostics::{self, Kind, Loss, Severity};
 use crate::engine::{Message, Running};
+use crate::event::allowance::ALL_NAMES;
 use crate::event::loss::Losses;
 use crate::event::{Event, LossStage, ProcessChange, Summary, What};
 use crate::export::{Sink, is_closed};
 use crate::python::FileId;
 use crate::python::undecodable::Sign;
 use crate::script::Filters;
-use crate::target::{Launched, Selection, Watch};
+use crate::target::{Launched, Newcomers, Selection, Watch};
+use crate::threads;
 
 /// How often targets, time and new processes are looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// How often the system is searched for new processes that are targets.
-const SEARCH: Duration = Duration::from_secs(1);
+/// Children that are remembered before it is looked which of them are still there.
+const MOST_CHILDREN: usize = 1 << 16;
 /// After the last target has ended, how long a fork that it reported may take to arrive here.
 const LINGER: Duration = Duration::from_millis(600);
 /// How long a blocked output may hold up a stop.
@@ -99,7 +102,7 @@ impl Stops {
             sender: sender.clone(),
             give_up: Arc::clone(&give_up),
         };
-        thread::spawn(move || {
+        threads::spawn(move || {
             for (count, signal) in signals.forever().enumerate() {
                 let stop = if signal == SIGINT {
                     Stop::Interrupted
@@ -108,7 +111,7 @@ impl Stops {
                 };
                 request(&sender, stop, &give_up, count > 0);
             }
-        });
+        })?;
         Ok(stops)
     }
 
@@ -118,15 +121,16 @@ impl Stops {
     }
 
     /// Asks for a stop after this time.
-    pub(super) fn after(&self, duration: Duration) {
+    pub(super) fn after(&self, duration: Duration) -> io::Result<()> {
         let (sender, give_up) = (self.sender.clone(), Arc::clone(&self.give_up));
-        thread::spawn(move || {
+        threads::spawn(move || {
             let end = Instant::now() + duration;
             while let Some(left) = end.checked_duration_since(Instant::now()) {
                 thread::park_timeout(left);
             }
             request(&sender, Stop::Duration, &give_up, false);
-        });
+        })?;
+        Ok(())
     }
 }
 
@@ -137,7 +141,8 @@ fn request(sender: &Sender<Stop>, stop: Stop, give_up: &Arc<AtomicBool>, at_once
         give_up.store(true, Ordering::Relaxed);
         return;
     }
-    thread::spawn(move || {
+    // Without one a second request gives it up.
+    let _ = threads::spawn(move || {
         let end = Instant::now() + GRACE;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             thread::park_timeout(left);
@@ -198,9 +203,12 @@ struct Run<'a> {
     output_error: Option<io::Error>,
     /// Whether an error was said that tells why the engine ended.
     explained: bool,
-    children: HashSet<u32>,
+    /// Children that were reported to have begun and not to have ended.
+    children: BTreeSet<u32>,
     last_alive: Instant,
-    last_search: Instant,
+    search: Option<Search>,
+    /// Events in which something has no name because there was no room for it.
+    nameless: u64,
     idle_flush: bool,
 }
 
@@ -225,9 +233,10 @@ impl Session<'_> {
             stopping: false,
             output_error: None,
             explained: false,
-            children: HashSet::new(),
+            children: BTreeSet::new(),
             last_alive: now,
-            last_search: now,
+            search: None,
+            nameless: 0,
             idle_flush: false,
         };
         let mut live = Some(live);
@@ -356,6 +365,9 @@ impl Run<'_> {
             match change {
                 ProcessChange::Fork => {
                     self.children.insert(event.pid);
+                    if self.children.len() > MOST_CHILDREN {
+                        self.children.retain(|pid| crate::target::runs(*pid));
+                    }
                 }
                 ProcessChange::Exit => {
                     self.children.remove(&event.pid);
@@ -408,6 +420,7 @@ impl Run<'_> {
             self.too_late += u64::from(!matches!(event.what, What::Lost { .. }));
             return false;
         }
+        self.nameless += u64::from(event.is_nameless());
         let written = self.session.sink.event(event, depth);
         self.written(written);
         true
@@ -454,62 +467,21 @@ impl Run<'_> {
         if let Some(wish) = self.session.sink.wish() {
             self.session.engine.wish(wish);
         }
-        if let Some(selection) = &self.session.newcomers
-            && self.last_search.elapsed() >= SEARCH
-        {
-            self.last_search = Instant::now();
-            // That nobody is there at the moment is no reason to end.
-            if let Ok(targets) = selection.resolve() {
-                for process in targets.processes {
-                    let new = !self.session.watch.watches(process.pid)
-                        && self.session.watch.add(process.pid, process.start_time)?;
-                    if !new {
-                        continue;
-                    }
-                    let (pid, program) = (process.pid, process.program());
-                    let mut fails = process
-                        .interpreters
-                        .iter()
-                        .filter(|it| self.session.fails_on_paths.contains(&it.file));
-                    if let Some(sign) =
-                        fails.find_map(|it| Sign::of_process(pid, it.version.as_ref()))
-                    {
-                        self.session.console.warning(format_args!(
-                            "{program} {pid} is not traced: it has a path that is not UTF-8: {sign}, and its interpreter's own marks could end it; trace it with --agent, which does no harm"
-                        ));
-                        continue;
-                    }
-                    match self.session.engine.add_target(pid) {
-                        Ok(()) => {
-                            self.session
-                                .console
-                                .note(format_args!("{program} {pid} joined"));
-                            if let Some(agents) = &mut self.session.agents {
-                                agents.newcomer(&process, self.session.console);
-                            }
-                        }
-                        Err(error) => self
-                            .session
-                            .console
-                            .warning(format_args!("{program} {pid} is not traced: {error}")),
-                    }
-                    self.session.programs.insert(pid, program);
-                }
-            }
-        }
-        if let Some(agents) = &mut self.session.agents {
-            agents.look(self.session.console);
-            if let Some(launched) = &self.session.launched {
-                agents.look_at_children(launched.pid(), self.session.console);
-            }
-        }
+        self.look_around()?;
         let ended = self.session.watch.wait(Some(Duration::ZERO))?;
         if let Some(launched) = &mut self.session.launched {
             // Reaped, so that it does not stay a zombie.
             launched.try_wait()?;
         }
-        self.children.retain(|pid| crate::target::runs(*pid));
         let waits_for_more = self.session.newcomers.is_some();
+        // Whether any child is left matters when nobody else is.
+        while !waits_for_more
+            && self.session.watch.remaining() == 0
+            && let Some(child) = self.children.first().copied()
+            && !crate::target::runs(child)
+        {
+            self.children.remove(&child);
+        }
         // Where the session ends with it, the last line says so.
         if waits_for_more || self.session.watch.remaining() > 0 {
             for pid in ended {
@@ -524,6 +496,69 @@ impl Run<'_> {
             self.last_alive = Instant::now();
         } else if self.last_alive.elapsed() >= LINGER {
             self.stop.get_or_insert(Stop::TargetsEnded);
+        }
+        Ok(())
+    }
+
+    /// Takes what the search has found: processes that are targets, and children of the launched command.
+    fn look_around(&mut self) -> Result<(), super::Failure> {
+        let launched = self.session.launched.as_ref().map(Launched::pid);
+        let launched = launched.filter(|_| self.session.agents.is_some());
+        let newcomers = &self.session.newcomers;
+        if self.search.is_none() && (newcomers.is_some() || launched.is_some()) {
+            // Where there is no thread now, there may be one a second later.
+            self.search = Search::begin(newcomers.clone(), launched).ok();
+        }
+        let found = self.search.as_ref().and_then(Search::take);
+        if let Some(agents) = &mut self.session.agents {
+            agents.look(self.session.console);
+            if let Some(found) = &found {
+                agents.look_at_children(&found.children, self.session.console);
+            }
+        }
+        match found.and_then(|found| found.newcomers) {
+            Some(newcomers) => self.welcome(newcomers),
+            None => Ok(()),
+        }
+    }
+
+    /// Traces processes that are targets and have begun since.
+    fn welcome(&mut self, newcomers: Newcomers) -> Result<(), super::Failure> {
+        for note in newcomers.notes {
+            self.session.console.warning(note);
+        }
+        for process in newcomers.processes {
+            let new = !self.session.watch.watches(process.pid)
+                && self.session.watch.add(process.pid, process.start_time)?;
+            if !new {
+                continue;
+            }
+            let (pid, program) = (process.pid, process.program());
+            let mut fails = process
+                .interpreters
+                .iter()
+                .filter(|it| self.session.fails_on_paths.contains(&it.file));
+            if let Some(sign) = fails.find_map(|it| Sign::of_process(pid, it.version.as_ref())) {
+                self.session.console.warning(format_args!(
+                    "{program} {pid} is not traced: it has a path that is not UTF-8: {sign}, and its interpreter's own marks could end it; trace it with --agent, which does no harm"
+                ));
+                continue;
+            }
+            match self.session.engine.add_target(pid) {
+                Ok(()) => {
+                    self.session
+                        .console
+                        .note(format_args!("{program} {pid} joined"));
+                    if let Some(agents) = &mut self.session.agents {
+                        agents.newcomer(&process, self.session.console);
+                    }
+                }
+                Err(error) => self
+                    .session
+                    .console
+                    .warning(format_args!("{program} {pid} is not traced: {error}")),
+            }
+            self.session.programs.insert(pid, program);
         }
         Ok(())
     }
@@ -563,6 +598,7 @@ impl Run<'_> {
             delivered: self.delivered.saturating_sub(unwritten),
             unordered: self.unordered,
             untraced_processes: untraced,
+            nameless: self.nameless,
             unpaired: self.session.pairing.unpaired().total(),
             wall_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
             ended: stop.word().to_owned(),
@@ -575,6 +611,13 @@ impl Run<'_> {
             ..Summary::default()
         };
         self.losses.fill(&mut summary);
+        if self.nameless > 0 {
+            self.session.console.warning(format_args!(
+                "{} events are told without a name, because more names were in use at once than are kept ({} MB); trace fewer functions",
+                self.nameless,
+                ALL_NAMES >> 20
+            ));
+        }
         let mut output_error = self.output_error;
         if self.live && output_error.is_none() {
             output_error = self.session.sink.finish(&summary).err();

@@ -18,7 +18,6 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
-use serde_json::{Value, json};
 
 use super::{Failure, print, session, trace};
 use crate::analysis::functions::Function;
@@ -30,7 +29,8 @@ use crate::engine::Wish;
 use crate::event::{Event, Session, Summary};
 use crate::export::{Output, Sink, is_closed};
 use crate::files::writing;
-use crate::text::{Foreign, harmless, harmless_json};
+use crate::text::{Foreign, harmless};
+use crate::threads;
 use crate::top::{Action, Snapshot, State, Tally, input, view};
 use crate::view::hot;
 
@@ -254,16 +254,13 @@ impl Batch {
         let order = hot::order(&rows, self.sort, false, |_| true);
         let shown = order.iter().take(self.limit).filter_map(|&at| rows.get(at));
         let account = &snapshot.account;
-        let mut text = String::new();
         if self.json {
-            let rows: Vec<Value> = shown.map(hot::row_json).collect();
-            let table = json!({ "account": hot::account_json(account), "functions": rows });
-            text = format!("{}\n", harmless_json(&table.to_string()));
+            hot::write_json(account, shown, &mut self.output)?;
         } else {
+            let mut text = String::new();
             table(shown, account, self.by_process, &mut text);
-            text = harmless(&text) + "\n";
+            self.output.write_all((harmless(&text) + "\n").as_bytes())?;
         }
-        self.output.write_all(text.as_bytes())?;
         self.output.flush()
     }
 }
@@ -346,17 +343,17 @@ impl Sink for Live {
         let in_kernel = self.in_kernel && session.engine == "stap";
         asking.in_kernel.store(in_kernel, Ordering::Relaxed);
         let worker = match (self.batch.take(), self.state.take()) {
-            (Some(batch), _) => std::thread::spawn(move || lines(batch, &tally, &asking, &ended)),
+            (Some(batch), _) => threads::spawn(move || lines(batch, &tally, &asking, &ended))?,
             (None, Some(state)) => {
                 let cover = self.console.cover();
-                std::thread::spawn(move || {
+                threads::spawn(move || {
                     let session = Shown {
                         ended: &ended,
                         cover: &cover,
                         asking: &asking,
                     };
                     screen(state, &tally, session)
-                })
+                })?
             }
             (None, None) => return Ok(()),
         };
@@ -632,6 +629,8 @@ fn export(state: &State) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::analysis::testing::{call, returned};
     use crate::console::{ColorWhen, Verbosity};

@@ -11,16 +11,22 @@ const BUILD_ID: u32 = 3;
 /// Linkers write 16 or 20 bytes; `--build-id=0x…` allows more, but nothing that long is a fingerprint.
 const MOST_BYTES: usize = 64;
 
+/// A section for a build id has some dozen bytes.
+const LARGEST_SECTION: u64 = 64 << 10;
+
 /// The build id as lower-case hexadecimal. The note segments are asked first, because the kernel and debuggers ask there;
 /// files that hold nothing but debug information have it in the section alone.
 pub(super) fn build_id(layout: &Layout) -> Option<String> {
     let in_segments = layout.note_segments();
-    let in_section = layout
-        .sections(".note.gnu.build-id")
-        .filter_map(|section| Some((section.contents?, section.alignment)));
+    let in_section = layout.sections(".note.gnu.build-id").filter_map(|section| {
+        Some((
+            layout.contents(&section, LARGEST_SECTION)?,
+            section.alignment,
+        ))
+    });
     in_segments
         .chain(in_section)
-        .find_map(|(bytes, alignment)| build_id_in(bytes, alignment, layout.architecture))
+        .find_map(|(bytes, alignment)| build_id_in(&bytes, alignment, layout.architecture))
 }
 
 /// The build id in the records of a note section or segment.

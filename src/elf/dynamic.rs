@@ -8,7 +8,7 @@ use super::reader::Reader;
 /// Real programs need some dozens of libraries.
 const MOST_LIBRARIES: usize = 1024;
 /// Longest string that is taken; longer ones are no paths.
-const LONGEST_STRING: usize = 16 * 1024;
+const LONGEST_STRING: u64 = 16 * 1024;
 
 /// The part of the dynamic table that matters here; empty for a statically linked image.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(super) fn dynamic(layout: &Layout) -> Dynamic {
     let Some(table) = layout.dynamic_segment() else {
         return Dynamic::default();
     };
-    let mut reader = Reader::new(table, layout.architecture);
+    let mut reader = Reader::new(&table, layout.architecture);
     let entries = std::iter::from_fn(|| Some((reader.address()?, reader.address()?)))
         .take_while(|&(tag, _)| tag != DT_NULL);
 
@@ -63,8 +63,7 @@ pub(super) fn dynamic(layout: &Layout) -> Dynamic {
 /// A string of the dynamic string table, whose address is virtual like all addresses in the table.
 fn string_at(layout: &Layout, table: u64, offset: u64) -> Option<String> {
     let start = layout.file_offset(table.checked_add(offset)?, 1)?;
-    let bytes = layout.bytes_from(start)?;
-    let bytes = bytes.get(..LONGEST_STRING).unwrap_or(bytes);
-    let string = Reader::new(bytes, layout.architecture).c_string()?;
+    let bytes = layout.bytes_from(start, LONGEST_STRING)?;
+    let string = Reader::new(&bytes, layout.architecture).c_string()?;
     Some(String::from_utf8_lossy(string).into_owned())
 }

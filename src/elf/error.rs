@@ -31,20 +31,6 @@ pub enum ElfError {
         /// What it is, with its article.
         what: &'static str,
     },
-    /// Larger than what is read into memory.
-    #[error(
-        "{} has {size} bytes, more than the {limit} that pystap reads, so its marks are unknown; \
-         give a build of it without debug information (`strip --strip-debug` makes one)",
-        path.display()
-    )]
-    TooLarge {
-        /// The path that was asked for.
-        path: PathBuf,
-        /// Its size in bytes.
-        size: u64,
-        /// The most that is read, in bytes.
-        limit: u64,
-    },
     /// A text file that begins with `#!`, such as the shims that version managers put on the search path.
     #[error(
         "{} is a script that {} runs, not an ELF file, so it holds no marks; give the interpreter that it leads to \
@@ -114,11 +100,6 @@ mod tests {
             ElfError::NotOrdinary {
                 path: path(),
                 what: "a pipe",
-            },
-            ElfError::TooLarge {
-                path: path(),
-                size: 2,
-                limit: 1,
             },
             ElfError::Script {
                 path: path(),

@@ -2,7 +2,6 @@
 //! process.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -10,28 +9,38 @@ use rustix::fs::OFlags;
 
 use super::build_id::build_id;
 use super::dynamic::dynamic;
-use super::layout::Layout;
+use super::layout::{self, Layout};
+use super::source::Source;
 use super::{ElfError, Image, Mark, stapsdt};
-
-/// Interpreters have some megabytes, with debug information some hundred.
-const LARGEST_FILE: u64 = 1 << 30;
 
 /// No linker puts a program for a fixed address lower than this.
 const LEAST_FIXED_ADDRESS: u64 = 0x10_0000;
 
 impl Image {
     /// Reads the ELF file at `path`, following symbolic links. Only ordinary files are opened, so that neither a pipe can
-    /// hold up the caller nor a device be set in motion.
+    /// hold up the caller nor a device be set in motion; only what is needed of them is read, whatever their size.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ElfError> {
         let path = path.as_ref();
-        let bytes = read(path)?;
-        Self::parse(path, &bytes)
+        Self::of_file(path, &open_ordinary(path)?)
+    }
+
+    /// Examines an open ELF file. `path` is recorded and named in errors; it is not looked at.
+    pub fn of_file(path: impl AsRef<Path>, file: &File) -> Result<Self, ElfError> {
+        let path = path.as_ref();
+        let source = Source::file(file).map_err(|reason| ElfError::Unreadable {
+            path: path.to_path_buf(),
+            reason,
+        })?;
+        Self::examine(path, source)
     }
 
     /// Examines the bytes of an ELF file. `path` is recorded and named in errors; it is not looked at.
     pub fn parse(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self, ElfError> {
-        let path = path.as_ref();
-        let layout = Layout::parse(path, bytes)?;
+        Self::examine(path.as_ref(), Source::memory(bytes))
+    }
+
+    fn examine(path: &Path, source: Source<'_>) -> Result<Self, ElfError> {
+        let layout = Layout::parse(path, source)?;
         let (marks, damaged) = stapsdt::marks(&layout);
         let dynamic = dynamic(&layout);
         let startup = [Some(layout.entry), dynamic.init];
@@ -50,7 +59,7 @@ impl Image {
                 .find_map(|address| layout.code_offset(address)),
             python_runtime: layout
                 .sections(".PyRuntime")
-                .find(|section| section.contents.is_some())
+                .find(|section| section.size.is_some())
                 .map(|section| section.file_offset),
         })
     }
@@ -72,31 +81,26 @@ impl Image {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, ElfError> {
-    let unreadable = |reason| ElfError::Unreadable {
+/// What of an open ELF file is loaded into memory when it runs, most of it and without holes: of the parts that hold code or
+/// of the others, and no more than `most` bytes. What lies apart in the file is kept apart by a NUL. `path` is named in errors.
+///
+/// # Errors
+///
+/// [`ElfError`] when the file has no headers that say what is loaded.
+pub fn loaded(path: &Path, file: &File, code: bool, most: usize) -> Result<Vec<u8>, ElfError> {
+    let source = Source::file(file).map_err(|reason| ElfError::Unreadable {
         path: path.to_path_buf(),
         reason,
-    };
-    let file = open_ordinary(path)?;
-    let size = file.metadata().map_err(unreadable)?.len();
-    if size > LARGEST_FILE {
-        return Err(ElfError::TooLarge {
-            path: path.to_path_buf(),
-            size,
-            limit: LARGEST_FILE,
-        });
-    }
-
-    let mut bytes = Vec::new();
-    // A file that grows while it is read must not get past the limit either.
-    file.take(LARGEST_FILE)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    Ok(bytes)
+    })?;
+    layout::loaded(path, &source, code, most)
 }
 
-/// Opens an ordinary file of any size.
-pub(super) fn open_ordinary(path: &Path) -> Result<File, ElfError> {
+/// Opens an ordinary file of any size, following symbolic links; neither a pipe nor a device.
+///
+/// # Errors
+///
+/// [`ElfError::Unreadable`] and [`ElfError::NotOrdinary`].
+pub fn open_ordinary(path: &Path) -> Result<File, ElfError> {
     let unreadable = |reason| ElfError::Unreadable {
         path: path.to_path_buf(),
         reason,

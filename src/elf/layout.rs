@@ -2,7 +2,7 @@
 //! only for headers: goblin's complete parse reads symbols and relocations that nobody here needs, and
 //! refuses files over damage in them. Must not interpret what is in a section.
 
-use std::ops::Range;
+use std::borrow::Cow;
 use std::path::Path;
 
 use goblin::container::Ctx;
@@ -11,14 +11,23 @@ use goblin::elf::program_header::{PF_X, PT_DYNAMIC, PT_LOAD, PT_NOTE};
 use goblin::elf::section_header::{SHN_UNDEF, SHN_XINDEX, SHT_NOBITS};
 use goblin::elf::{Elf, Header, ProgramHeader, SectionHeader};
 
+use super::source::Source;
 use super::{Architecture, ElfError, Machine};
+
+/// What a 64-bit header has; a 32-bit one is shorter. A script's first line is looked at as far as the kernel does.
+const HEAD: u64 = 512;
+/// Names of sections are some kilobytes.
+const LONGEST_NAMES: u64 = 4 << 20;
+/// A note segment has some hundred bytes, a dynamic table some thousand; further segments of either are not looked at.
+const LARGEST_SEGMENT: u64 = 1 << 20;
+const MOST_NOTE_SEGMENTS: usize = 64;
 
 /// Headers of a file together with its bytes.
 pub(super) struct Layout<'a> {
-    bytes: &'a [u8],
+    source: Source<'a>,
     segments: Vec<ProgramHeader>,
     sections: Vec<SectionHeader>,
-    section_names: &'a [u8],
+    section_names: Cow<'a, [u8]>,
     /// Machine, address size and byte order.
     pub(super) architecture: Architecture,
     /// Address of the entry point; 0 for libraries without one.
@@ -27,7 +36,7 @@ pub(super) struct Layout<'a> {
 
 impl<'a> Layout<'a> {
     /// Reads the headers. The path serves error messages only.
-    pub(super) fn parse(path: &Path, bytes: &'a [u8]) -> Result<Self, ElfError> {
+    pub(super) fn parse(path: &Path, source: Source<'a>) -> Result<Self, ElfError> {
         let malformed = |problem: String| ElfError::Malformed {
             path: path.to_path_buf(),
             problem,
@@ -37,25 +46,12 @@ impl<'a> Layout<'a> {
             missing,
         };
 
-        let header = parse_header(path, bytes)?;
-        let container = header.container().map_err(|e| malformed(e.to_string()))?;
-        let byte_order = header.endianness().map_err(|e| malformed(e.to_string()))?;
-        let context = Ctx::new(container, byte_order);
+        let (header, context, segments) = segments(path, &source)?;
         let architecture = Architecture {
             machine: Machine::of(header.e_machine),
-            address_size: if container.is_big() { 8 } else { 4 },
-            little_endian: byte_order.is_little(),
+            address_size: if context.container.is_big() { 8 } else { 4 },
+            little_endian: context.le.is_little(),
         };
-
-        if header.e_phnum > 0 && usize::from(header.e_phentsize) != ProgramHeader::size(context) {
-            return Err(malformed(format!(
-                "its program headers are said to have {} bytes each",
-                header.e_phentsize
-            )));
-        }
-        let offset = usize::try_from(header.e_phoff).unwrap_or(usize::MAX);
-        let segments = ProgramHeader::parse(bytes, offset, header.e_phnum.into(), context)
-            .map_err(|_| truncated("program headers"))?;
 
         if header.e_shoff == 0 {
             return Err(ElfError::NoSections {
@@ -68,9 +64,16 @@ impl<'a> Layout<'a> {
                 header.e_shentsize
             )));
         }
-        let offset = usize::try_from(header.e_shoff).unwrap_or(usize::MAX);
-        let sections = SectionHeader::parse(bytes, offset, header.e_shnum.into(), context)
-            .map_err(|_| truncated("section table"))?;
+        let sections = source
+            .read(
+                header.e_shoff,
+                table_size(header.e_shnum, header.e_shentsize),
+            )
+            .and_then(|bytes| {
+                SectionHeader::parse(&behind_room(&bytes), ROOM, header.e_shnum.into(), context)
+                    .ok()
+            })
+            .ok_or_else(|| truncated("section table"))?;
 
         // Files with more sections than a 16-bit index can name keep the index in the first, unused section header.
         let names_index = match (u32::from(header.e_shstrndx), sections.first()) {
@@ -83,11 +86,13 @@ impl<'a> Layout<'a> {
             .ok_or_else(|| ElfError::NoSections {
                 path: path.to_path_buf(),
             })?;
-        let section_names =
-            contents(bytes, names_section).ok_or_else(|| truncated("section names"))?;
+        let section_names = stored(&source, names_section)
+            .filter(|(_, size)| *size <= LONGEST_NAMES)
+            .and_then(|(offset, size)| source.read(offset, size))
+            .ok_or_else(|| truncated("section names"))?;
 
         Ok(Self {
-            bytes,
+            source,
             segments,
             sections,
             section_names,
@@ -97,7 +102,7 @@ impl<'a> Layout<'a> {
     }
 
     /// Every section of this name.
-    pub(super) fn sections<'s>(&'s self, name: &'s str) -> impl Iterator<Item = Section<'a>> + 's {
+    pub(super) fn sections<'s>(&'s self, name: &'s str) -> impl Iterator<Item = Section> + 's {
         self.sections
             .iter()
             .filter(move |section| self.is_named(section, name))
@@ -105,27 +110,37 @@ impl<'a> Layout<'a> {
                 address: section.sh_addr,
                 file_offset: section.sh_offset,
                 alignment: section.sh_addralign,
-                contents: contents(self.bytes, section),
+                size: stored(&self.source, section).map(|(_, size)| size),
             })
+    }
+
+    /// The bytes of a section of at most this size.
+    pub(super) fn contents(&self, section: &Section, most: u64) -> Option<Cow<'a, [u8]>> {
+        let size = section.size.filter(|size| *size <= most)?;
+        self.source.read(section.file_offset, size)
     }
 
     /// The file's part of every note segment, with the segment's alignment.
-    pub(super) fn note_segments(&self) -> impl Iterator<Item = (&'a [u8], u64)> + '_ {
+    pub(super) fn note_segments(&self) -> impl Iterator<Item = (Cow<'a, [u8]>, u64)> + '_ {
         self.segments
             .iter()
             .filter(|segment| segment.p_type == PT_NOTE)
-            .filter_map(|segment| {
-                let contents = self.slice(segment.p_offset, segment.p_filesz)?;
-                Some((contents, segment.p_align))
-            })
+            .take(MOST_NOTE_SEGMENTS)
+            .filter_map(|segment| Some((self.segment(segment)?, segment.p_align)))
     }
 
     /// The dynamic linker's table, when the file has one.
-    pub(super) fn dynamic_segment(&self) -> Option<&'a [u8]> {
-        self.segments
-            .iter()
-            .find(|segment| segment.p_type == PT_DYNAMIC)
-            .and_then(|segment| self.slice(segment.p_offset, segment.p_filesz))
+    pub(super) fn dynamic_segment(&self) -> Option<Cow<'a, [u8]>> {
+        let mut segments = self.segments.iter();
+        let dynamic = segments.find(|segment| segment.p_type == PT_DYNAMIC)?;
+        self.segment(dynamic)
+    }
+
+    fn segment(&self, segment: &ProgramHeader) -> Option<Cow<'a, [u8]>> {
+        if segment.p_filesz > LARGEST_SEGMENT {
+            return None;
+        }
+        self.source.read(segment.p_offset, segment.p_filesz)
     }
 
     /// Where in the file `length` bytes at a virtual address come from. `None` when no loaded segment takes all of them from
@@ -153,16 +168,12 @@ impl<'a> Layout<'a> {
             return None;
         }
         let offset = segment.p_offset.checked_add(into)?;
-        (offset.checked_add(length)? <= self.bytes.len() as u64).then_some(offset)
+        self.source.has(offset, length).then_some(offset)
     }
 
-    /// Everything the file holds from an offset on.
-    pub(super) fn bytes_from(&self, offset: u64) -> Option<&'a [u8]> {
-        self.bytes.get(usize::try_from(offset).ok()?..)
-    }
-
-    fn slice(&self, offset: u64, length: u64) -> Option<&'a [u8]> {
-        self.bytes.get(range(offset, length)?)
+    /// What the file holds from an offset on, but no more than this.
+    pub(super) fn bytes_from(&self, offset: u64, most: u64) -> Option<Cow<'a, [u8]>> {
+        self.source.read_up_to(offset, most)
     }
 
     fn is_named(&self, section: &SectionHeader, name: &str) -> bool {
@@ -174,27 +185,93 @@ impl<'a> Layout<'a> {
 }
 
 /// One section.
-pub(super) struct Section<'a> {
+pub(super) struct Section {
     /// Virtual address.
     pub(super) address: u64,
     /// Where its contents begin in the file.
     pub(super) file_offset: u64,
     /// Alignment in bytes.
     pub(super) alignment: u64,
-    /// Its bytes; `None` when the file ends before them or does not store them.
-    pub(super) contents: Option<&'a [u8]>,
+    /// Its bytes in the file; `None` when the file ends before them or does not store them.
+    pub(super) size: Option<u64>,
 }
 
-fn contents<'a>(bytes: &'a [u8], section: &SectionHeader) -> Option<&'a [u8]> {
-    if section.sh_type == SHT_NOBITS {
-        return None;
+/// Where the contents of a section are, and how many bytes.
+fn stored(source: &Source<'_>, section: &SectionHeader) -> Option<(u64, u64)> {
+    let (offset, size) = (section.sh_offset, section.sh_size);
+    (section.sh_type != SHT_NOBITS && source.has(offset, size)).then_some((offset, size))
+}
+
+/// What of a file is loaded into memory, most of it: of segments that can be executed only with `code`, without holes, and
+/// no more than `most` bytes. Needs no section table.
+pub(super) fn loaded(
+    path: &Path,
+    source: &Source<'_>,
+    code: bool,
+    most: usize,
+) -> Result<Vec<u8>, ElfError> {
+    let (_, _, segments) = segments(path, source)?;
+    let mut bytes = Vec::new();
+    let wanted = |it: &&ProgramHeader| it.p_type == PT_LOAD && (it.p_flags & PF_X != 0) == code;
+    for segment in segments.iter().filter(wanted) {
+        source.append_stored(segment.p_offset, segment.p_filesz, &mut bytes, most);
+        if bytes.len() >= most {
+            break;
+        }
     }
-    bytes.get(range(section.sh_offset, section.sh_size)?)
+    Ok(bytes)
 }
 
-fn range(offset: u64, length: u64) -> Option<Range<usize>> {
-    let end = offset.checked_add(length)?;
-    Some(usize::try_from(offset).ok()?..usize::try_from(end).ok()?)
+/// The header and the program headers.
+fn segments(
+    path: &Path,
+    source: &Source<'_>,
+) -> Result<(Header, Ctx, Vec<ProgramHeader>), ElfError> {
+    let malformed = |problem: String| ElfError::Malformed {
+        path: path.to_path_buf(),
+        problem,
+    };
+    let truncated = |missing: &'static str| ElfError::Truncated {
+        path: path.to_path_buf(),
+        missing,
+    };
+    let head = source
+        .read_up_to(0, HEAD)
+        .ok_or_else(|| truncated("header"))?;
+    let header = parse_header(path, &head)?;
+    let container = header.container().map_err(|e| malformed(e.to_string()))?;
+    let byte_order = header.endianness().map_err(|e| malformed(e.to_string()))?;
+    let context = Ctx::new(container, byte_order);
+    if header.e_phnum == 0 {
+        return Ok((header, context, Vec::new()));
+    }
+    if usize::from(header.e_phentsize) != ProgramHeader::size(context) {
+        return Err(malformed(format!(
+            "its program headers are said to have {} bytes each",
+            header.e_phentsize
+        )));
+    }
+    let segments = source
+        .read(
+            header.e_phoff,
+            table_size(header.e_phnum, header.e_phentsize),
+        )
+        .and_then(|bytes| {
+            ProgramHeader::parse(&behind_room(&bytes), ROOM, header.e_phnum.into(), context).ok()
+        })
+        .ok_or_else(|| truncated("program headers"))?;
+    Ok((header, context, segments))
+}
+
+fn table_size(entries: u16, size: u16) -> u64 {
+    u64::from(entries) * u64::from(size)
+}
+
+/// goblin takes a table at offset 0 for none.
+const ROOM: usize = 8;
+
+fn behind_room(bytes: &[u8]) -> Vec<u8> {
+    [[0; ROOM].as_slice(), bytes].concat()
 }
 
 /// The ELF header, or what the file is instead.

@@ -5,8 +5,9 @@
 //! records, `stapsdt` reads SystemTap's own, [`parse_arguments`] understands the operands in them, and [`register`] knows
 //! the register names.
 //!
-//! [`DebugInformation`] is the second door: whether debug information can be used. Its files may be too large to be read
-//! whole, so `container` reads them section by section; `separate` knows where debug information is kept apart.
+//! Files are read by position and never whole (`source`): what somebody calls a program may have any size.
+//!
+//! [`DebugInformation`] is the second door: whether debug information can be used. `container` reads them section by section; `separate` knows where debug information is kept apart.
 
 mod build_id;
 mod container;
@@ -22,6 +23,7 @@ mod operand;
 mod reader;
 mod registers;
 mod separate;
+mod source;
 mod stapsdt;
 #[cfg(test)]
 mod synthetic;
@@ -36,6 +38,7 @@ pub use build_id::kernel_build_id;
 pub use container::Compression;
 pub use debug::{DebugError, DebugInformation, Resolved, Separation, Supplement};
 pub use error::ElfError;
+pub use image::{loaded, open_ordinary};
 pub use operand::parse_arguments;
 pub use registers::{Register, RegisterKind, register};
 pub use separate::DebugDirectories;

@@ -111,7 +111,7 @@ impl DebugDirectories {
 }
 
 fn has_checksum(path: &Path, wanted: u32) -> bool {
-    let Ok(mut file) = crate::files::reading::open(path) else {
+    let Ok(mut file) = super::open_ordinary(path) else {
         return false;
     };
     if file.metadata().map_or(u64::MAX, |metadata| metadata.len()) > LARGEST_CHECKED {

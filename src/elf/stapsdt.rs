@@ -24,17 +24,21 @@ const MOST_ARGUMENTS: usize = 32;
 const LONGEST_NAME: usize = 256;
 const LONGEST_ARGUMENTS: usize = 4096;
 const MOST_DAMAGED: usize = 32;
-const LARGEST_SECTION: usize = 4 << 20;
+const LARGEST_SECTION: u64 = 4 << 20;
 
 /// Every mark with its sites in the order of the notes, and a sentence for each note that could not be read.
 pub(super) fn marks(layout: &Layout) -> (Vec<Mark>, Vec<String>) {
+    // One is what linkers make; a file that names a thousand of them all over itself is read once.
+    let section = layout.sections(".note.stapsdt").next();
+    let bytes = section
+        .as_ref()
+        .and_then(|section| layout.contents(section, LARGEST_SECTION));
     let mut found = Found::default();
     let base = layout.sections(".stapsdt.base").next();
     let base = base.map(|section| section.address);
-    // One is what linkers make; a file that names a thousand of them all over itself is read once.
-    if let Some(section) = layout.sections(".note.stapsdt").next() {
-        match section.contents {
-            Some(bytes) if bytes.len() <= LARGEST_SECTION => {
+    if let Some(section) = &section {
+        match (&bytes, section.size) {
+            (Some(bytes), _) => {
                 let walk = notes(bytes, section.alignment, layout.architecture);
                 for (index, note) in walk.enumerate() {
                     if index == MOST_NOTES {
@@ -57,12 +61,11 @@ pub(super) fn marks(layout: &Layout) -> (Vec<Mark>, Vec<String>) {
                     }
                 }
             }
-            Some(bytes) => found.damage(format!(
-                "the section of SystemTap notes has {} bytes, more than the {LARGEST_SECTION} that are read; \
-                 its marks are left out",
-                bytes.len()
+            (None, Some(size)) if size > LARGEST_SECTION => found.damage(format!(
+                "the section of SystemTap notes has {size} bytes, more than the {LARGEST_SECTION} that are read; \
+                 its marks are left out"
             )),
-            None => found.damage(
+            (None, _) => found.damage(
                 "the section of SystemTap notes is not in the file; its marks are left out".to_string(),
             ),
         }

@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::analysis::totals::Rows;
-use crate::event::{Event, LossStage};
+use crate::event::allowance::text_bytes;
+use crate::event::{Event, LossStage, What};
 
 use self::stap::diagnostics::Diagnostic;
 
@@ -48,8 +49,9 @@ pub enum Message {
     },
 }
 
-/// Events that may wait for a slow reader of ours; more are dropped and counted. Some 20 MB.
-const BACKLOG: usize = 200_000;
+/// Bytes of the events that may wait for a slow reader of ours, their values included; more are dropped and counted. Some
+/// 250 000 events without values.
+const BACKLOG: usize = 20 << 20;
 
 /// Where an engine puts what it has to say. Never waits.
 #[derive(Debug, Clone)]
@@ -86,19 +88,22 @@ impl Outlet {
     }
 }
 
-/// Events on their way to a reader. While a batch lives, its events count as backlog.
+/// Events on their way to a reader. While a batch lives, its bytes count as backlog.
 #[derive(Debug)]
 pub struct Batch {
     events: Vec<Event>,
+    bytes: usize,
     backlog: Arc<AtomicUsize>,
 }
 
 impl Batch {
-    /// A batch whose events count in `backlog` until it is dropped.
+    /// A batch whose bytes count in `backlog` until it is dropped.
     pub fn new(events: Vec<Event>, backlog: &Arc<AtomicUsize>) -> Self {
-        backlog.fetch_add(events.len(), Ordering::Relaxed);
+        let bytes = events.iter().map(bytes_of).sum();
+        backlog.fetch_add(bytes, Ordering::Relaxed);
         Batch {
             events,
+            bytes,
             backlog: Arc::clone(backlog),
         }
     }
@@ -111,8 +116,18 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        self.backlog.fetch_sub(self.events.len(), Ordering::Relaxed);
+        self.backlog.fetch_sub(self.bytes, Ordering::Relaxed);
     }
+}
+
+/// Bytes of an event and what it has for itself: names are shared and have a bound of their own.
+fn bytes_of(event: &Event) -> usize {
+    let value = match &event.what {
+        What::Call { frame, .. } | What::Return { frame, .. } => frame.text.as_deref(),
+        What::Context { name, .. } => Some(&**name),
+        _ => None,
+    };
+    size_of::<Event>() + value.map_or(0, text_bytes)
 }
 
 /// What can be wanted of an engine that adds up in the kernel.
@@ -152,4 +167,66 @@ pub trait Running {
     /// Asks it to end: what was recorded until now still comes, then [`Message::Ended`]. Asked again, it is less
     /// patient.
     fn stop(&mut self);
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+    use crate::event::{Frame, Place, Text};
+
+    /// A call with a value of so many bytes.
+    fn call(value: usize) -> Event {
+        let text = "x".repeat(value);
+        let value = Text {
+            text,
+            ..Text::default()
+        };
+        Event {
+            ts: 1,
+            pid: 1,
+            tid: 1,
+            what: What::Call {
+                place: Arc::new(Place {
+                    file: Text::default(),
+                    function: Text::default(),
+                    qualname: None,
+                }),
+                line: 1,
+                frame: Frame {
+                    text: Some(Arc::new(value)),
+                    ..Frame::default()
+                },
+            },
+        }
+    }
+
+    #[test]
+    fn what_waits_is_counted_in_bytes_so_that_long_values_do_not_fill_memory() {
+        let (sender, messages) = unbounded();
+        let outlet = Outlet::new(sender);
+        let rounds = 2 * BACKLOG / (100 * 4_096);
+        for _ in 0..rounds {
+            outlet.events((0..100).map(|_| call(4_096)).collect());
+        }
+        assert!(outlet.backlog.load(Ordering::Relaxed) <= BACKLOG + 100 * 5_000);
+        let (mut there, mut lost) = (0, 0);
+        let mut waiting: Vec<Message> = messages.try_iter().collect();
+        for message in &mut waiting {
+            match message {
+                Message::Events(batch) => there += batch.events().len(),
+                Message::Lost(LossStage::Output, count) => lost += *count as usize,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(
+            there + lost,
+            100 * rounds,
+            "each is there or counted as lost"
+        );
+        assert!(there * 4_096 <= BACKLOG && lost > 0);
+        drop(waiting);
+        assert_eq!(outlet.backlog.load(Ordering::Relaxed), 0);
+    }
 }

@@ -179,7 +179,7 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
 }
 
 pub(crate) fn summary() -> impl Strategy<Value = Summary> {
-    let numbers = proptest::array::uniform9(any::<u64>());
+    let numbers = proptest::array::uniform10(any::<u64>());
     let rest = (any::<bool>(), any::<String>(), option::of(any::<i32>()));
     (numbers, rest).prop_map(|(numbers, (uncounted, ended, command_status))| {
         let [
@@ -190,6 +190,7 @@ pub(crate) fn summary() -> impl Strategy<Value = Summary> {
             unparsed,
             unordered,
             untraced_processes,
+            nameless,
             unpaired,
             wall_ns,
         ] = numbers;
@@ -202,6 +203,7 @@ pub(crate) fn summary() -> impl Strategy<Value = Summary> {
             uncounted,
             unordered,
             untraced_processes,
+            nameless,
             unpaired,
             wall_ns,
             ended,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::allowance::{Allowance, place_bytes};
 use super::{
     ArmedMark, Event, Frame, LossStage, Manner, Place, ProcessChange, SCHEMA_VERSION, Session,
     SessionTarget, Summary, Text, What,
@@ -17,8 +18,8 @@ use crate::text::{json_escape, obeyed};
 const SLOTS: usize = 4096;
 /// Longest remembered piece of JSON; longer ones are written anew each time, so that memory stays small.
 const MAX_REMEMBERED: usize = 1024;
-/// Places a reader keeps to share between events.
-const MAX_SHARED: usize = 1 << 16;
+/// Bytes of the places that a reader keeps to share between events.
+const MAX_SHARED: usize = 16 << 20;
 
 /// Writes events as lines of JSON. Remembers the JSON of places it has written, which are most of most lines.
 #[derive(Debug)]
@@ -251,6 +252,10 @@ pub fn summary(summary: &Summary, out: &mut Vec<u8>) {
     ] {
         key(name, out);
         number(value, out);
+    }
+    if summary.nameless > 0 {
+        key("nameless", out);
+        number(summary.nameless, out);
     }
     if summary.uncounted {
         out.extend_from_slice(b",\"uncounted\":true");
@@ -492,6 +497,9 @@ pub enum ReadError {
 #[derive(Debug, Default)]
 pub struct Reader {
     places: HashSet<Arc<Place>>,
+    /// Bytes of these.
+    shared: usize,
+    allowance: Allowance,
 }
 
 impl Reader {
@@ -540,19 +548,19 @@ impl Reader {
                 pause_ns: flat.pause_ns,
             },
             "import_start" => What::ImportStart {
-                module: Arc::new(flat.text("module")?),
+                module: self.allowance.text(flat.text("module")?),
             },
             "import_done" => What::ImportDone {
-                module: Arc::new(flat.text("module")?),
+                module: self.allowance.text(flat.text("module")?),
                 found: flat.need(flat.found, "found")?,
                 duration_ns: flat.duration_ns,
             },
             "audit" => What::Audit {
-                name: Arc::new(flat.text("name")?),
+                name: self.allowance.text(flat.text("name")?),
             },
             "context" => What::Context {
                 context: flat.need(flat.context, "context")?,
-                name: Arc::new(flat.text("name")?),
+                name: self.allowance.text(flat.text("name")?),
             },
             "process" => What::Process {
                 change: word(
@@ -567,7 +575,7 @@ impl Reader {
                 )?,
                 parent: flat.parent,
                 command: match flat.command {
-                    Some(_) => Some(Arc::new(flat.text("command")?)),
+                    Some(_) => Some(self.allowance.text(flat.text("command")?)),
                     None => None,
                 },
             },
@@ -608,10 +616,12 @@ impl Reader {
         if let Some(known) = self.places.get(&place) {
             return Ok(Arc::clone(known));
         }
-        if self.places.len() >= MAX_SHARED {
+        self.shared += place_bytes(&place);
+        if self.shared > MAX_SHARED {
             self.places.clear();
+            self.shared = place_bytes(&place);
         }
-        let place = Arc::new(place);
+        let place = self.allowance.place(place);
         self.places.insert(Arc::clone(&place));
         Ok(place)
     }
@@ -680,6 +690,7 @@ struct Flat {
     uncounted: Option<bool>,
     unordered: Option<u64>,
     untraced_processes: Option<u64>,
+    nameless: Option<u64>,
     unpaired: Option<u64>,
     wall_ns: Option<u64>,
     ended: Option<String>,
@@ -790,6 +801,7 @@ impl Flat {
             uncounted: self.uncounted.unwrap_or(false),
             unordered: self.unordered.unwrap_or(0),
             untraced_processes: self.untraced_processes.unwrap_or(0),
+            nameless: self.nameless.unwrap_or(0),
             unpaired: self.need(self.unpaired, "unpaired")?,
             wall_ns: self.need(self.wall_ns, "wall_ns")?,
             ended: self.need(ended, "ended")?,

@@ -1,8 +1,9 @@
 //! The event schema: what a traced program did, as typed values. The crate's public face; does no I/O of its own.
 //!
-//! [`json`] is how events are written and read, [`loss`] keeps account of what did not arrive, [`json_schema`] is the
-//! schema for everybody else.
+//! [`json`] is how events are written and read, [`loss`] keeps account of what did not arrive, [`allowance`] bounds what
+//! names take, [`json_schema`] is the schema for everybody else.
 
+pub mod allowance;
 #[cfg(test)]
 pub(crate) mod arbitrary;
 pub mod json;
@@ -35,6 +36,24 @@ pub struct Text {
     pub unreadable: bool,
 }
 
+/// What a name is told as for which there was no room, see [`allowance`].
+const LEFT_OUT: &str = "[name left out]";
+
+impl Text {
+    /// What stands for every name for which there was no room, see [`allowance`].
+    pub fn left_out() -> Text {
+        Text {
+            text: LEFT_OUT.to_owned(),
+            ..Text::default()
+        }
+    }
+
+    /// Whether it is that.
+    pub fn is_left_out(&self) -> bool {
+        self.text == LEFT_OUT
+    }
+}
+
 /// Where a function is: what a mark's first two arguments say.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
@@ -61,6 +80,11 @@ impl Place {
     /// What to call the function: with its classes where they are known.
     pub fn name(&self) -> &Text {
         self.qualname.as_ref().unwrap_or(&self.function)
+    }
+
+    /// Whether there was no room for its names, see [`allowance`].
+    pub fn is_left_out(&self) -> bool {
+        self.function.is_left_out()
     }
 }
 
@@ -266,6 +290,21 @@ impl LossStage {
     }
 }
 
+impl Event {
+    /// Whether something in it has no name because there was no room for it, see [`allowance`].
+    pub fn is_nameless(&self) -> bool {
+        match &self.what {
+            What::Call { place, .. } | What::Return { place, .. } | What::Line { place, .. } => {
+                place.is_left_out()
+            }
+            What::ImportStart { module } | What::ImportDone { module, .. } => module.is_left_out(),
+            What::Audit { name } | What::Context { name, .. } => name.is_left_out(),
+            What::Process { command, .. } => command.as_ref().is_some_and(|it| it.is_left_out()),
+            What::GcStart { .. } | What::GcDone { .. } | What::Lost { .. } => false,
+        }
+    }
+}
+
 /// What ran and with what: the first line of every stream.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Session {
@@ -324,6 +363,8 @@ pub struct Summary {
     pub unparsed: u64,
     /// Whether more may be lost than these numbers say, because nobody could count it.
     pub uncounted: bool,
+    /// Events whose function, module or command is told as [`Text::left_out`], because too many names were in use.
+    pub nameless: u64,
     /// Events written after a later one, because they came too late to be put in their order.
     pub unordered: u64,
     /// Processes of the session that ran without being traced, as far as is known.

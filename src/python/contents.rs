@@ -37,7 +37,7 @@ fn pattern(text: &str) -> Regex {
 }
 
 impl Contents {
-    /// Examines a whole file. `language` is what its name says about the version: 2.7 does not carry a cache tag.
+    /// Examines what is loaded of a file. `language` is what its name says about the version: 2.7 does not carry a cache tag.
     pub(super) fn of(bytes: &[u8], language: Option<&Version>) -> Contents {
         if !ASKS_FOR_HASH_SEED.is_match(bytes) {
             return Contents::default();

@@ -99,15 +99,14 @@ pub enum PythonError {
         /// What the system said.
         reason: std::io::Error,
     },
-    /// The file is far larger than any interpreter.
+    /// It cannot be told what it runs, because looking at it takes too long.
     #[error(
-        "{} is larger than {limit} bytes, which no interpreter is, so it was not read: name the interpreter itself", path.display()
+        "process {pid} does not let itself be looked at in time, so it is not traced: its program may be on a file system \
+         whose server does not answer; try again when that does"
     )]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// The largest size that is read.
-        limit: u64,
+    Slow {
+        /// The process.
+        pid: u32,
     },
     /// The file is a script: the shim of a version manager, or a program written in Python.
     #[error(
@@ -159,12 +158,13 @@ impl PythonError {
             | PythonError::Permission { .. }
             | PythonError::Proc { .. }
             | PythonError::NoLibrary { .. }
+            | PythonError::Slow { .. }
             | PythonError::Image(_) => 3,
             PythonError::Unreadable { reason, .. } => match reason.kind() {
                 std::io::ErrorKind::PermissionDenied => 3,
                 _ => 2,
             },
-            PythonError::TooLarge { .. } | PythonError::Script { .. } => 2,
+            PythonError::Script { .. } => 2,
         }
     }
 }

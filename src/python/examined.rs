@@ -3,17 +3,18 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::contents::Contents;
 use super::{PythonError, has_marks, name};
-use crate::elf::Image;
+use crate::elf::{self, ElfError, Image};
 
-/// The largest file that is read. Debug builds of CPython with static libraries stay below a tenth of it.
-const LARGEST: u64 = 1 << 30;
+/// Bytes of a file that are searched for Python's strings. What is loaded of a debug build of CPython with static libraries
+/// is half of that.
+const MOST_SEARCHED: usize = 64 << 20;
 
 /// Which file it is, whatever paths lead to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,36 +79,24 @@ impl Examined {
             path: path.to_owned(),
             reason,
         };
-        // Before it is opened: to open a pipe is to wait for whoever writes to it.
-        if !fs::metadata(reach).map_err(unreadable)?.is_file() {
-            return Err(unreadable(io::Error::other("not an ordinary file")));
-        }
-        let mut file = File::open(reach).map_err(unreadable)?;
+        let file = elf::open_ordinary(reach).map_err(|error| match error {
+            ElfError::Unreadable { reason, .. } => unreadable(reason),
+            _ => unreadable(io::Error::other("not an ordinary file")),
+        })?;
         let metadata = file.metadata().map_err(unreadable)?;
         let id = FileId::from(&metadata);
         if let Some(known) = self.0.get(&id) {
             return Ok(known.clone());
         }
-        if metadata.len() > LARGEST {
-            return Err(PythonError::TooLarge {
-                path: path.to_owned(),
-                limit: LARGEST,
-            });
-        }
         let mut head = [0; 2];
-        let script = file.read_exact(&mut head).is_ok() && head == *b"#!";
+        let script = file.read_exact_at(&mut head, 0).is_ok() && head == *b"#!";
         // Other programs are not searched for Python's strings: some are huge, and an editor may well mention them.
         let contents = if name::may_be_interpreter(path) || name::may_be_library(path) {
-            let mut bytes = head.to_vec();
-            (&mut file)
-                .take(LARGEST)
-                .read_to_end(&mut bytes)
-                .map_err(unreadable)?;
-            Contents::of(&bytes, name::language(path).as_ref())
+            contents(path, &file)
         } else {
             Contents::default()
         };
-        let image = match Image::open(reach).map_err(Box::from) {
+        let image = match Image::of_file(reach, &file).map_err(Box::from) {
             Ok(image) => Some(Arc::new(image)),
             Err(reason) if contents.carries_interpreter => {
                 return Err(PythonError::Image(reason));
@@ -123,4 +112,23 @@ impl Examined {
         self.0.insert(id, examination.clone());
         Ok(examination)
     }
+}
+
+/// What is in a file named like Python. Strings are mostly apart from code, which is the larger part of a program.
+fn contents(path: &Path, file: &File) -> Contents {
+    let language = name::language(path);
+    let Ok(mut bytes) = elf::loaded(path, file, false, MOST_SEARCHED) else {
+        return Contents::default();
+    };
+    let found = Contents::of(&bytes, language.as_ref());
+    if found
+        .version
+        .as_ref()
+        .is_some_and(|version| version.micro.is_some())
+    {
+        return found;
+    }
+    let left = MOST_SEARCHED.saturating_sub(bytes.len());
+    bytes.extend(elf::loaded(path, file, true, left).unwrap_or_default());
+    Contents::of(&bytes, language.as_ref())
 }

@@ -12,7 +12,7 @@ impl Interpreter {
     ///
     /// # Errors
     ///
-    /// [`PythonError::Script`] for a script or a shim; otherwise `Unreadable`, `TooLarge`, `NotPythonFile`,
+    /// [`PythonError::Script`] for a script or a shim; otherwise `Unreadable`, `NotPythonFile`,
     /// `NoLibrary` or `Image`.
     pub fn of_file(path: &Path) -> Result<Vec<Interpreter>, PythonError> {
         Interpreter::of_file_among(path, &mut Examined::default())

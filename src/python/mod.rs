@@ -25,7 +25,7 @@ pub(crate) mod waiting;
 
 pub use error::PythonError;
 pub use examined::{Examined, FileId};
-pub(crate) use process::{looks_like_python, mapped_at, maps_one_of};
+pub(crate) use process::{beginning, looks_like_python, mapped_at, maps_one_of};
 pub use version::Version;
 
 /// A file that carries a CPython interpreter, seen from a process that runs it or from the command that will.

@@ -3,6 +3,8 @@
 //! A process may end at any moment; whatever fails because of that is [`PythonError::Ended`].
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use procfs::ProcError;
@@ -24,8 +26,7 @@ impl Interpreter {
     ///
     /// # Errors
     ///
-    /// `NoProcess`, `Ended`, `KernelThread`, `NotPython`, `Permission`, `Proc`; and `Unreadable`, `TooLarge` or
-    /// `Image` when the mapped file itself is the obstacle.
+    /// `NoProcess`, `Ended`, `KernelThread`, `NotPython`, `Permission`, `Proc`; and `Unreadable` or `Image` when the mapped file itself is the obstacle.
     pub fn of_process(pid: u32) -> Result<Vec<Interpreter>, PythonError> {
         Interpreter::of_process_among(pid, &mut Examined::default())
     }
@@ -87,6 +88,19 @@ pub(crate) fn looks_like_python(pid: u32) -> Result<bool, PythonError> {
         MMapPath::Path(path) => name::may_be_library(&without_mark_of_deletion(path).0),
         _ => false,
     }))
+}
+
+/// Bytes of arguments and of variables that are looked at; a process may have megabytes of either.
+const MOST_READ: u64 = 256 << 10;
+
+/// The beginning of a file of a process in /proc that may have any length (`cmdline`, `environ`); nothing when it cannot be
+/// read.
+pub(crate) fn beginning(pid: u32, file: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Ok(file) = File::open(format!("/proc/{pid}/{file}")) {
+        let _ = file.take(MOST_READ).read_to_end(&mut bytes);
+    }
+    bytes
 }
 
 /// Address at which a process has mapped this place of a file.
@@ -253,10 +267,6 @@ impl Inside {
                         reason,
                     },
                 });
-            }
-            // A huge program that embeds nothing is simply not Python.
-            Err(PythonError::TooLarge { .. }) if !name::may_be_interpreter(&mapped.path) => {
-                return Ok(None);
             }
             other => other?,
         };

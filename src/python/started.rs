@@ -14,7 +14,7 @@ impl Interpreter {
     /// The interpreter as this process was started by it, as far as its command line and its environment tell; paths are
     /// as the process sees them.
     pub fn as_started(&self, pid: u32) -> PathBuf {
-        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = super::beginning(pid, "cmdline");
         let first = words.split(|byte| *byte == 0).next().unwrap_or_default();
         let first = Path::new(OsStr::from_bytes(first));
         if is_interpreter_command(first)
@@ -39,7 +39,7 @@ fn located(pid: u32, word: &Path) -> Option<PathBuf> {
         let from = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
         return Some(from.join(word));
     }
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let environment = super::beginning(pid, "environ");
     let mut variables = environment.split(|byte| *byte == 0);
     let path = variables.find_map(|variable| variable.strip_prefix(b"PATH="))?;
     let root = PathBuf::from(format!("/proc/{pid}/root"));

@@ -11,15 +11,26 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::analysis::keys::KeyBuilder;
+use crate::event::allowance::Allowance;
 use crate::event::{Event, Frame, LossStage, Manner, Place, ProcessChange, Text, What};
 
 /// Definitions kept at once; both sides begin anew beyond that.
 const MAX_PLACES: usize = 1 << 20;
 const MAX_TEXTS: usize = 1 << 16;
 const MAX_THREADS: usize = 1 << 12;
+/// The same in bytes, since version 3: those of the strings, and so many for each.
+const PLACE_BYTES: usize = 16 << 20;
+const TEXT_BYTES: usize = 4 << 20;
+const EACH: usize = 128;
+/// Longest string; what the kernel or the agent tell has at most 64 KB.
+const LONGEST: usize = 1 << 20;
 /// Open calls that the model keeps of a thread, and how many of them it looks through.
 const MAX_OPEN: usize = 1024;
 const LOOK: usize = 64;
+/// Open calls that it keeps of all threads, since version 3; all are forgotten beyond that.
+const MAX_ALL_OPEN: usize = 1 << 20;
+/// The version since which bytes are counted, too.
+const COUNTS_BYTES: u32 = 3;
 
 /// Kinds, in the low four bits of the first byte.
 mod kind {
@@ -69,6 +80,10 @@ struct Model {
     threads: Vec<Thread>,
     current: usize,
     lines: Vec<Lines>,
+    /// Open calls of all threads.
+    open: usize,
+    /// As versions before 3 have it: without a bound for all of them together.
+    old: bool,
 }
 
 #[derive(Debug, Default)]
@@ -99,12 +114,27 @@ impl Model {
     }
 
     fn called(&mut self, place: u32, ts: u64) {
+        if self.open >= MAX_ALL_OPEN && !self.old {
+            for thread in &mut self.threads {
+                thread.open = VecDeque::new();
+            }
+            self.open = 0;
+        }
+        let mut open = self.open;
         if let Some(thread) = self.thread() {
             if thread.open.len() >= MAX_OPEN {
                 thread.open.pop_front();
+                open -= 1;
             }
             thread.open.push_back((place, ts));
+            open += 1;
         }
+        self.open = open;
+    }
+
+    fn forget_threads(&mut self) {
+        self.threads.clear();
+        self.open = 0;
     }
 
     fn top(&mut self) -> Option<u32> {
@@ -117,6 +147,11 @@ impl Model {
         let near = open.iter().rev().take(LOOK);
         let above = near.enumerate().find(|(_, call)| call.0 == place)?.0;
         let (_, since) = open.remove(open.len() - 1 - above)?;
+        let room = open.capacity();
+        if room > LOOK && open.len() < room / 8 {
+            open.shrink_to(room / 4);
+        }
+        self.open -= 1;
         Some(since)
     }
 }
@@ -130,6 +165,8 @@ pub(super) struct Encoder {
     addresses: HashMap<u64, (Arc<Place>, u32), KeyBuilder>,
     texts: HashMap<Arc<Text>, u32>,
     threads: HashMap<(u32, u32), usize, KeyBuilder>,
+    place_bytes: usize,
+    text_bytes: usize,
 }
 
 impl Encoder {
@@ -290,7 +327,7 @@ impl Encoder {
             return;
         }
         if self.model.threads.len() >= MAX_THREADS {
-            self.model.threads.clear();
+            self.model.forget_threads();
             self.threads.clear();
         }
         number(0, out);
@@ -348,10 +385,12 @@ impl Encoder {
             number(u64::from(id) + 1, out);
             return id;
         }
-        if self.places.len() >= MAX_PLACES {
+        if self.places.len() >= MAX_PLACES || self.place_bytes > PLACE_BYTES {
             self.places.clear();
             self.addresses.clear();
+            self.place_bytes = 0;
         }
+        self.place_bytes += size_of_place(place);
         let id = self.places.len() as u32;
         self.places.insert(Arc::clone(place), id);
         self.remember(Arc::as_ptr(place) as usize as u64, place, id);
@@ -372,13 +411,21 @@ impl Encoder {
         if let Some(&id) = self.texts.get(text) {
             return number(u64::from(id) + 1, out);
         }
-        if self.texts.len() >= MAX_TEXTS {
+        if self.texts.len() >= MAX_TEXTS || self.text_bytes > TEXT_BYTES {
             self.texts.clear();
+            self.text_bytes = 0;
         }
+        self.text_bytes += EACH + text.text.len();
         self.texts.insert(Arc::clone(text), self.texts.len() as u32);
         number(0, out);
         define(text, 0, out);
     }
+}
+
+/// Bytes of a place as both sides count them.
+fn size_of_place(place: &Place) -> usize {
+    let qualname = place.qualname.as_ref().map_or(0, |name| name.text.len());
+    EACH + place.file.text.len() + place.function.text.len() + qualname
 }
 
 fn same_line(known: bool, line: i32, out: &mut Vec<u8>) -> u8 {
@@ -441,9 +488,23 @@ pub(super) struct Decoder {
     model: Model,
     places: Vec<Arc<Place>>,
     texts: Vec<Arc<Text>>,
+    place_bytes: usize,
+    text_bytes: usize,
+    allowance: Allowance,
 }
 
 impl Decoder {
+    /// A decoder of this version of the format.
+    pub(super) fn of(version: u32) -> Decoder {
+        Decoder {
+            model: Model {
+                old: version < COUNTS_BYTES,
+                ..Model::default()
+            },
+            ..Decoder::default()
+        }
+    }
+
     /// Takes the next event off the bytes. `None` when there are none left.
     pub(super) fn event(&mut self, bytes: &mut &[u8]) -> Result<Option<Event>, Undecodable> {
         let mut first = match bytes.split_first() {
@@ -575,7 +636,7 @@ impl Decoder {
             return Ok(());
         }
         if self.model.threads.len() >= MAX_THREADS {
-            self.model.threads.clear();
+            self.model.forget_threads();
         }
         let (pid, tid) = (read_small(bytes)?, read_small(bytes)?);
         self.model.current = self.model.threads.len();
@@ -594,16 +655,20 @@ impl Decoder {
             let place = place.ok_or(Undecodable::Damaged)?;
             return Ok((id as u32, Arc::clone(place)));
         }
-        if self.places.len() >= MAX_PLACES {
+        let full = self.place_bytes > PLACE_BYTES && !self.model.old;
+        if self.places.len() >= MAX_PLACES || full {
             self.places.clear();
+            self.place_bytes = 0;
         }
         let file = read_text(bytes)?;
         let more = bytes.first().is_some_and(|altered| altered & MORE != 0);
-        let place = Arc::new(Place {
+        let place = Place {
             file,
             function: read_text(bytes)?,
             qualname: when(more, || read_text(bytes))?,
-        });
+        };
+        self.place_bytes += size_of_place(&place);
+        let place = self.allowance.place(place);
         self.places.push(Arc::clone(&place));
         Ok((self.places.len() as u32 - 1, place))
     }
@@ -614,10 +679,14 @@ impl Decoder {
             let text = usize::try_from(id).ok().and_then(|id| self.texts.get(id));
             return text.map(Arc::clone).ok_or(Undecodable::Damaged);
         }
-        if self.texts.len() >= MAX_TEXTS {
+        let full = self.text_bytes > TEXT_BYTES && !self.model.old;
+        if self.texts.len() >= MAX_TEXTS || full {
             self.texts.clear();
+            self.text_bytes = 0;
         }
-        let text = Arc::new(read_text(bytes)?);
+        let text = read_text(bytes)?;
+        self.text_bytes += EACH + text.text.len();
+        let text = self.allowance.text(text);
         self.texts.push(Arc::clone(&text));
         Ok(text)
     }
@@ -681,6 +750,9 @@ fn read_optional(bytes: &mut &[u8]) -> Result<Option<u64>, Undecodable> {
 
 fn read_string(bytes: &mut &[u8]) -> Result<String, Undecodable> {
     let length = usize::try_from(read_number(bytes)?).map_err(|_| Undecodable::Damaged)?;
+    if length > LONGEST {
+        return Err(Undecodable::Damaged);
+    }
     let (text, rest) = bytes.split_at_checked(length).ok_or(Undecodable::Cut)?;
     *bytes = rest;
     String::from_utf8(text.to_vec()).map_err(|_| Undecodable::Damaged)

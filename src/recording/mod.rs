@@ -24,8 +24,8 @@ pub use writer::Writer;
 const MAGIC: [u8; 8] = *b"\x89pystap\n";
 
 /// Version of the format. A reader refuses newer ones. What was written before 2 lacks what only the agent says, and reads as
-/// it did.
-pub const VERSION: u32 = 2;
+/// it did; since 3 both sides forget names when they have too many bytes, and not only when they are too many.
+pub const VERSION: u32 = 3;
 
 /// What a block holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,9 @@ enum Kind {
 
 /// Largest block, unpacked. Writers stay far below; a reader refuses more, so that a damaged size costs no memory.
 const MAX_BLOCK: usize = 16 << 20;
+
+/// Largest block that is JSON: read, it takes several times its size.
+const MAX_JSON: usize = 8 << 20;
 
 /// Bytes before the packed part of a block.
 const BLOCK_HEAD: usize = 9;

@@ -6,7 +6,7 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 
 use super::code::{Decoder, Undecodable};
-use super::{BLOCK_HEAD, Kind, MAGIC, MAX_BLOCK, SavedHabits, VERSION};
+use super::{BLOCK_HEAD, Kind, MAGIC, MAX_BLOCK, MAX_JSON, SavedHabits, VERSION};
 use crate::analysis::pairing::Habits;
 use crate::event::{Event, Session, Summary, json};
 
@@ -122,7 +122,7 @@ impl<R: Read> Reader<R> {
             ended: false,
             cut: false,
             form: Form::Recording {
-                decoder: Box::default(),
+                decoder: Box::new(Decoder::of(found)),
                 block: Vec::new(),
                 done: 0,
                 partial: false,
@@ -287,7 +287,9 @@ impl<R: Read> Reader<R> {
         let [kind, a, b, c, d, e, f, g, h] = head;
         let unpacked = u32::from_le_bytes([a, b, c, d]) as usize;
         let packed = u32::from_le_bytes([e, f, g, h]) as usize;
-        if unpacked > MAX_BLOCK || packed > MAX_BLOCK {
+        let is_json = [Kind::Session as u8, Kind::Summary as u8].contains(&kind);
+        let most = if is_json { MAX_JSON } else { MAX_BLOCK };
+        if unpacked > most || packed > most {
             return Err(self.damaged());
         }
         let mut bytes = Vec::new();

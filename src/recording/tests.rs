@@ -232,3 +232,93 @@ proptest! {
         let _ = read(&bytes);
     }
 }
+
+/// A stream in which every call is of a function of its own, with a name of so many bytes.
+fn long_names(count: u64, length: usize) -> Vec<Event> {
+    (0..count)
+        .flat_map(|number| {
+            let name = format!("{number:0>length$}");
+            [call(10 * number, &name), returned(10 * number + 5, &name)]
+        })
+        .collect()
+}
+
+#[test]
+fn names_beyond_a_budget_of_bytes_are_forgotten_on_both_sides_and_read_back_as_they_were() {
+    // Some 40 MB of names: both sides begin anew twice.
+    let events = long_names(10_000, 4_000);
+    let bytes = recorded(&Session::default(), &events, 100);
+    let mut reader = Reader::new(bytes.as_slice()).expect("a recording");
+    for event in &events {
+        assert_eq!(reader.event().expect("readable").as_ref(), Some(event));
+    }
+    assert_eq!(reader.event().expect("readable"), None);
+    assert!(!reader.was_cut());
+}
+
+#[test]
+fn of_names_that_are_all_in_use_those_beyond_the_allowance_are_marked() {
+    let events = long_names(20_000, 4_000);
+    let bytes = recorded(&Session::default(), &events, 100);
+    let mut reader = Reader::new(bytes.as_slice()).expect("a recording");
+    let mut kept = Vec::new();
+    while let Some(event) = reader.event().expect("readable") {
+        kept.push(event);
+    }
+    assert_eq!(kept.len(), events.len());
+    let marked = kept.iter().filter(|event| event.is_nameless()).count();
+    assert!(marked > 0 && marked < kept.len(), "{marked}");
+    let right = kept.iter().zip(&events);
+    assert!(
+        right
+            .into_iter()
+            .all(|(read, written)| read.is_nameless() || read == written),
+        "a name is the right one or none"
+    );
+    let named: usize = kept
+        .iter()
+        .filter(|event| matches!(event.what, What::Call { .. }) && !event.is_nameless())
+        .count();
+    assert!(named * 4_000 <= crate::event::allowance::ALL_NAMES);
+}
+
+#[test]
+fn deep_stacks_of_many_threads_are_encoded_within_a_bound_and_read_back() {
+    let mut events = Vec::new();
+    for depth in 0..600 {
+        for tid in 1..=2_000 {
+            let mut event = call(depth * 2_000 + u64::from(tid), "deep");
+            event.tid = tid;
+            events.push(event);
+        }
+    }
+    for tid in 1..=2_000 {
+        let mut event = returned(2_000_000 + u64::from(tid), "deep");
+        event.tid = tid;
+        events.push(event);
+    }
+    let bytes = recorded(&Session::default(), &events, 100_000);
+    let (read, cut) = read(&bytes).expect("readable");
+    assert!(!cut);
+    assert!(read == events);
+}
+
+#[test]
+fn a_block_that_claims_to_be_larger_than_any_is_refused_before_it_takes_memory() {
+    let mut bytes = recorded(&Session::default(), &paired(10), 1);
+    let claim = |bytes: &mut Vec<u8>, at: usize, size: u32| {
+        bytes[at..at + 4].copy_from_slice(&size.to_le_bytes());
+    };
+    let session = 12 + 1;
+    claim(&mut bytes, session, MAX_JSON as u32 + 1);
+    assert!(matches!(
+        Reader::new(bytes.as_slice()),
+        Err(RecordingError::Damaged { .. })
+    ));
+    claim(&mut bytes, session, u32::MAX);
+    claim(&mut bytes, session + 4, u32::MAX);
+    assert!(matches!(
+        Reader::new(bytes.as_slice()),
+        Err(RecordingError::Damaged { .. })
+    ));
+}

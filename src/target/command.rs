@@ -85,7 +85,7 @@ fn interpreters_of_program(program: &Path) -> Result<Option<Vec<Interpreter>>, T
         match Interpreter::of_file(&program) {
             Ok(found) => return Ok(Some(found)),
             Err(PythonError::Script { .. }) => {}
-            Err(PythonError::NotPythonFile { .. } | PythonError::TooLarge { .. }) => break,
+            Err(PythonError::NotPythonFile { .. }) => break,
             Err(error) => return Err(error.into()),
         }
         let script = shim::script(&program)

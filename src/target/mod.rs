@@ -19,6 +19,7 @@ mod namespace;
 mod shim;
 mod table;
 mod watch;
+mod within;
 
 pub use command::{Expected, interpreters_of_command, interpreters_of_path};
 pub use error::TargetError;
@@ -27,6 +28,7 @@ pub use lineage::{Identity, Lineage};
 pub use namespace::MountNamespace;
 pub(crate) use shim::ask as asked_shim;
 pub use watch::Watch;
+pub use within::{Budget, Looked, within};
 
 use table::{Entry, Table};
 
@@ -85,18 +87,6 @@ pub struct Process {
     pub interpreters: Vec<Interpreter>,
 }
 
-/// The arguments of everyone who descends from a process, by process id.
-///
-/// # Errors
-/// When /proc cannot be read.
-pub fn descendants(pid: u32) -> Result<Vec<(u32, Vec<String>)>, TargetError> {
-    let table = Table::read()?;
-    let found = table.descendants(&[pid]).into_iter();
-    Ok(found
-        .filter_map(|pid| Some((pid, table.get(pid)?.command_line.clone())))
-        .collect())
-}
-
 /// Whether a process is there and has not ended; one that only waits to be reaped has.
 #[must_use]
 pub fn runs(pid: u32) -> bool {
@@ -151,19 +141,10 @@ impl Process {
 /// [`TargetError::Table`].
 pub fn running() -> Result<Targets, TargetError> {
     let mut scan = Scan::begin()?;
-    let mut refused = 0;
-    let processes = scan.python_among(|entry| match python::looks_like_python(entry.pid) {
-        Ok(looks) => looks,
-        Err(PythonError::Permission { .. }) => {
-            refused += 1;
-            false
-        }
-        Err(_) => false,
-    });
-    scan.unreadable += refused;
+    let processes = scan.python_among(|entry| python::looks_like_python(entry.pid));
     Ok(Targets {
         processes,
-        notes: scan.hidden().into_iter().collect(),
+        notes: scan.left_out(),
         ..Targets::default()
     })
 }
@@ -285,9 +266,87 @@ impl Selection {
             targets.notes.extend(expected.note.clone());
             targets.command = Some(expected);
         }
-        targets.notes.extend(scan.hidden());
+        targets.notes.extend(scan.left_out());
         Ok(targets)
     }
+
+    /// Finds the processes that were asked for and may have started since, in a search that is repeated. That there are
+    /// none is no error.
+    ///
+    /// # Errors
+    ///
+    /// When /proc cannot be read, or the interpreter is no longer there.
+    pub fn search(&self, searched: &mut Searched) -> Result<Newcomers, TargetError> {
+        let mut scan = Scan::again(Budget::SEARCH, &searched.stuck)?;
+        let python = self
+            .python
+            .as_deref()
+            .map(interpreters_of_path)
+            .transpose()?;
+        let python = python.unwrap_or_default();
+        let files: HashSet<FileId> = python.iter().map(|python| python.file).collect();
+        let mut processes = Vec::new();
+        if let Some(pattern) = &self.pattern {
+            processes.extend(scan.matching(pattern));
+        }
+        if let Some(service) = &self.service {
+            processes.extend(scan.of_service(service));
+        }
+        if self.pattern.is_none() && self.service.is_none() && self.python.is_some() {
+            processes.extend(scan.running(&files));
+        }
+        processes.retain(|process: &Process| files.is_empty() || process.runs(&files));
+        if self.subprocesses {
+            let roots: Vec<u32> = processes.iter().map(|process| process.pid).collect();
+            processes.extend(scan.descendants(&roots));
+        }
+        processes.sort_by_key(|process| process.pid);
+        processes.dedup_by_key(|process| process.pid);
+        // Another process may get the number of one that has ended.
+        searched.stuck.retain(|pid| runs(*pid));
+        let unheard = !scan.stuck.is_empty() || !scan.unreached.is_empty() && !searched.short;
+        searched.short |= !scan.unreached.is_empty();
+        searched.stuck.extend(&scan.stuck);
+        Ok(Newcomers {
+            processes,
+            notes: scan.slow().filter(|_| unheard).into_iter().collect(),
+        })
+    }
+}
+
+/// What a repeated search remembers: processes that it got stuck at, which are passed over from then on.
+#[derive(Debug, Default)]
+pub struct Searched {
+    stuck: HashSet<u32>,
+    /// There was once not enough time for all.
+    short: bool,
+}
+
+/// What a repeated search found.
+#[derive(Debug)]
+pub struct Newcomers {
+    /// Python processes, by ascending id; those that were found before among them.
+    pub processes: Vec<Process>,
+    /// What could not be looked at, where that is new.
+    pub notes: Vec<String>,
+}
+
+/// The arguments of everyone who descends from a process, by process id.
+///
+/// # Errors
+///
+/// When /proc cannot be read.
+pub fn descendants(
+    pid: u32,
+    searched: &mut Searched,
+) -> Result<Vec<(u32, Vec<String>)>, TargetError> {
+    searched.stuck.retain(|pid| runs(*pid));
+    let (table, stuck, _) = Table::read(Budget::SEARCH, &searched.stuck)?;
+    searched.stuck.extend(stuck);
+    let found = table.descendants(&[pid]).into_iter();
+    Ok(found
+        .filter_map(|pid| Some((pid, table.get(pid)?.command_line.clone())))
+        .collect())
 }
 
 /// A Python process of a service, and by what it was recognised.
@@ -338,11 +397,11 @@ pub fn processes_of(service: &Service) -> Result<Vec<Found>, TargetError> {
 /// # Errors
 ///
 /// When /proc cannot be read.
-pub fn python_processes(services: &[Service]) -> Result<(Vec<Found>, Option<String>), TargetError> {
+pub fn python_processes(services: &[Service]) -> Result<(Vec<Found>, Vec<String>), TargetError> {
     let mut scan = Scan::begin()?;
-    let processes = scan.python_among(|entry| entry.pid != std::process::id());
+    let processes = scan.python_among(|entry| Ok(entry.pid != std::process::id()));
     let found = processes.into_iter().map(|it| scan.found(it, services));
-    Ok((found.collect(), scan.hidden()))
+    Ok((found.collect(), scan.left_out()))
 }
 
 /// One look at all processes. What ends while we look, or is not Python, is no target; only for a process that was
@@ -352,15 +411,55 @@ struct Scan {
     examined: Examined,
     /// How many processes we had no permission to examine.
     unreadable: usize,
+    budget: Budget,
+    /// Processes that could not be looked at in time: what it got stuck at, and for which no time was left.
+    stuck: Vec<u32>,
+    unreached: Vec<u32>,
 }
 
 impl Scan {
     fn begin() -> Result<Scan, TargetError> {
+        Scan::again(Budget::COMMAND, &HashSet::new())
+    }
+
+    /// A scan that passes over processes that an earlier one got stuck at.
+    fn again(budget: Budget, passed_over: &HashSet<u32>) -> Result<Scan, TargetError> {
+        let (table, stuck, unreached) = Table::read(budget, passed_over)?;
         Ok(Scan {
-            table: Table::read()?,
+            table,
             examined: Examined::default(),
             unreadable: 0,
+            budget,
+            stuck,
+            unreached,
         })
+    }
+
+    /// What is not among the results, and why.
+    fn left_out(&self) -> Vec<String> {
+        self.hidden().into_iter().chain(self.slow()).collect()
+    }
+
+    /// What is not among the results because it could not be looked at in time.
+    fn slow(&self) -> Option<String> {
+        const AT_MOST: usize = 8;
+        let slow: Vec<u32> = self.stuck.iter().chain(&self.unreached).copied().collect();
+        let which = match slow.as_slice() {
+            [] => return None,
+            [one] => format!("process {one}"),
+            several => {
+                let named: Vec<String> = several.iter().take(AT_MOST).map(u32::to_string).collect();
+                let more = match several.len().saturating_sub(AT_MOST) {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                format!("processes {}{more}", named.join(", "))
+            }
+        };
+        Some(format!(
+            "{which} could not be looked at in time and so was left out (files on a server that does not answer, or too many \
+             processes); name one with -p to have it looked at alone"
+        ))
     }
 
     /// What is not among the results because we may not look at it.
@@ -379,21 +478,34 @@ impl Scan {
     }
 
     fn named(&mut self, pid: u32) -> Result<Process, PythonError> {
+        if self.stuck.contains(&pid) {
+            return Err(PythonError::Slow { pid });
+        }
         let entry = self.table.get(pid).ok_or(PythonError::NoProcess { pid })?;
-        described(entry, &mut self.examined)
+        let alone = Budget {
+            each: Budget::COMMAND.all / 6,
+            ..Budget::COMMAND
+        };
+        let examined = std::mem::take(&mut self.examined);
+        let looked = within(alone, vec![entry.clone()], examined, described);
+        self.examined = looked.state;
+        let mut found = looked.done;
+        found.pop().unwrap_or(Err(PythonError::Slow { pid }))
     }
 
     fn matching(&mut self, pattern: &Regex) -> Vec<Process> {
         let ours = self.table.ancestors(std::process::id());
-        self.python_among(|entry| {
-            !ours.contains(&entry.pid) && pattern.is_match(&entry.command_line.join(" "))
+        let pattern = pattern.clone();
+        self.python_among(move |entry| {
+            Ok(!ours.contains(&entry.pid) && pattern.is_match(&entry.command_line.join(" ")))
         })
     }
 
     fn of_service(&mut self, service: &Service) -> Vec<Process> {
         let ours = self.table.ancestors(std::process::id());
-        self.python_among(|entry| {
-            !ours.contains(&entry.pid) && service.recognises(&entry.seen()).is_some()
+        let service = service.clone();
+        self.python_among(move |entry| {
+            Ok(!ours.contains(&entry.pid) && service.recognises(&entry.seen()).is_some())
         })
     }
 
@@ -425,7 +537,7 @@ impl Scan {
         const AT_MOST: usize = 8;
         let ours = self.table.ancestors(std::process::id());
         let mut programs: Vec<String> = self
-            .python_among(|entry| !ours.contains(&entry.pid))
+            .python_among(move |entry| Ok(!ours.contains(&entry.pid)))
             .iter()
             .map(Process::program)
             .collect();
@@ -444,34 +556,50 @@ impl Scan {
     }
 
     fn running(&mut self, files: &HashSet<FileId>) -> Vec<Process> {
-        let mut refused = 0;
-        let found = self.python_among(|entry| match python::maps_one_of(entry.pid, files) {
-            Ok(maps) => maps,
-            Err(PythonError::Permission { .. }) => {
-                refused += 1;
-                false
-            }
-            Err(_) => false,
-        });
-        self.unreadable += refused;
-        found
+        let files = files.clone();
+        self.python_among(move |entry| python::maps_one_of(entry.pid, &files))
     }
 
     fn descendants(&mut self, roots: &[u32]) -> Vec<Process> {
         let pids = self.table.descendants(roots);
-        self.python_among(|entry| pids.contains(&entry.pid))
+        self.python_among(move |entry| Ok(pids.contains(&entry.pid)))
     }
 
-    fn python_among(&mut self, mut wanted: impl FnMut(&Entry) -> bool) -> Vec<Process> {
-        let mut found = Vec::new();
-        for entry in self.table.entries().filter(|entry| wanted(entry)) {
-            match described(entry, &mut self.examined) {
-                Ok(process) => found.push(process),
+    /// The Python processes among those that are wanted. Who cannot be asked whether it is wanted is hidden like one that
+    /// is and cannot be examined.
+    fn python_among(
+        &mut self,
+        wanted: impl Fn(&Entry) -> Result<bool, PythonError> + Send + Sync + 'static,
+    ) -> Vec<Process> {
+        let entries = self.table.entries().cloned().collect();
+        let examined = std::mem::take(&mut self.examined);
+        let looked = within(
+            self.budget,
+            entries,
+            examined,
+            move |entry, examined| match wanted(entry) {
+                Ok(true) => described(entry, examined).map(Some),
+                Ok(false) => Ok(None),
+                Err(error) => Err(error),
+            },
+        );
+        self.examined = looked.state;
+        for entry in looked.stuck {
+            // What it got stuck at is not asked for another time.
+            self.stuck.push(entry.pid);
+            self.table.remove(entry.pid);
+        }
+        self.unreached
+            .extend(looked.unreached.iter().map(|entry| entry.pid));
+        let mut processes = Vec::new();
+        for answer in looked.done {
+            match answer {
+                Ok(process) => processes.extend(process),
                 Err(PythonError::Permission { .. }) => self.unreadable += 1,
                 Err(_) => {}
             }
         }
-        found
+        processes
     }
 }
 

@@ -1,9 +1,10 @@
 //! The process table at one moment: who runs, since when, whose child it is, with which arguments.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 
 use super::TargetError;
+use super::within::{Budget, within};
+use crate::python;
 use crate::service::Seen;
 
 /// One process.
@@ -59,7 +60,7 @@ pub(super) fn birth(pid: u32) -> Option<(u32, u64)> {
 
 /// The variables that name an application; none when we may not look.
 fn environment(pid: u32) -> Vec<(String, String)> {
-    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let bytes = python::beginning(pid, "environ");
     bytes
         .split(|&byte| byte == 0)
         .filter_map(|variable| {
@@ -74,7 +75,7 @@ fn environment(pid: u32) -> Vec<(String, String)> {
 
 /// The arguments, none for kernel threads and zombies. Not through `procfs`, which refuses what is not UTF-8.
 fn command_line(pid: u32) -> Vec<String> {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let bytes = python::beginning(pid, "cmdline");
     arguments(&bytes)
 }
 
@@ -98,14 +99,26 @@ fn arguments(bytes: &[u8]) -> Vec<String> {
 pub(super) struct Table(BTreeMap<u32, Entry>);
 
 impl Table {
-    /// Reads /proc once. Processes that end meanwhile are left out.
-    pub(super) fn read() -> Result<Table, TargetError> {
+    /// Reads /proc once, and answers with it the processes that could not be read in time: those that it got stuck at, and
+    /// those for which no time was left. Processes that end meanwhile are left out, and so are those of `passed_over`.
+    pub(super) fn read(
+        budget: Budget,
+        passed_over: &HashSet<u32>,
+    ) -> Result<(Table, Vec<u32>, Vec<u32>), TargetError> {
         let processes =
             procfs::process::all_processes().map_err(|reason| TargetError::Table { reason })?;
-        Ok(processes
+        let pids: Vec<u32> = processes
             .flatten()
-            .filter_map(|process| Entry::of(u32::try_from(process.pid).ok()?))
-            .collect())
+            .filter_map(|process| u32::try_from(process.pid).ok())
+            .filter(|pid| !passed_over.contains(pid))
+            .collect();
+        let looked = within(budget, pids, (), |pid: &u32, (): &mut ()| Entry::of(*pid));
+        let table = looked.done.into_iter().flatten().collect();
+        Ok((table, looked.stuck, looked.unreached))
+    }
+
+    pub(super) fn remove(&mut self, pid: u32) {
+        self.0.remove(&pid);
     }
 
     pub(super) fn get(&self, pid: u32) -> Option<&Entry> {
@@ -216,7 +229,9 @@ mod tests {
 
     #[test]
     fn this_process_is_in_the_table_with_its_parent() {
-        let table = Table::read().expect("/proc");
+        let (table, stuck, unreached) =
+            Table::read(Budget::COMMAND, &HashSet::new()).expect("/proc");
+        assert_eq!((stuck, unreached), (vec![], vec![]));
         let us = table.get(std::process::id()).expect("we run");
         assert_eq!(us.parent, std::os::unix::process::parent_id());
         assert!(us.start_time > 0);

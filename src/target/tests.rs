@@ -114,12 +114,53 @@ fn a_pattern_that_finds_nobody_is_an_error_with_the_pattern_in_it() {
 }
 
 #[test]
-fn a_pattern_never_finds_an_ancestor_of_pystap() {
-    let scan = Scan {
-        table: Table::read().expect("/proc"),
-        examined: Examined::default(),
-        unreadable: 0,
+fn a_repeated_search_finds_who_came_since_and_does_not_mind_that_nobody_did() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let copy = directory.path().join("python3.11");
+    std::fs::copy(PYTHON, &copy).expect("copied");
+    let selection = Selection {
+        pattern: pattern("who-comes-later-[0-9]"),
+        ..Selection::default()
     };
+    let mut searched = Searched::default();
+    let found = selection.search(&mut searched).expect("/proc");
+    assert_eq!((found.processes.len(), found.notes.len()), (0, 0));
+    let one = Waiting::python(&copy, &["who-comes-later-7"]);
+    let found = selection.search(&mut searched).expect("/proc");
+    let pids: Vec<u32> = found.processes.iter().map(|it| it.pid).collect();
+    assert_eq!(pids, [one.pid()]);
+    // What a search got stuck at is not asked another time, and is told once.
+    searched.stuck.insert(one.pid());
+    let found = selection.search(&mut searched).expect("/proc");
+    assert_eq!((found.processes.len(), found.notes.len()), (0, 0));
+    drop(one);
+    selection.search(&mut searched).expect("/proc");
+    assert!(searched.stuck.is_empty(), "it has ended");
+}
+
+#[test]
+fn a_scan_names_what_it_had_no_time_for() {
+    let mut scan = Scan::begin().expect("/proc");
+    assert_eq!(scan.slow(), None);
+    scan.stuck = vec![7];
+    let said = scan.slow().expect("a sentence");
+    assert!(
+        said.starts_with("process 7 could not be looked at in time"),
+        "{said}"
+    );
+    scan.unreached = (100..120).collect();
+    let said = scan.slow().expect("a sentence");
+    assert!(
+        said.starts_with("processes 7, 100, 101, 102, 103, 104, 105, 106 and 13 more could"),
+        "{said}"
+    );
+    let error = scan.named(7).expect_err("not in time");
+    assert!(matches!(error, PythonError::Slow { pid: 7 }), "{error}");
+}
+
+#[test]
+fn a_pattern_never_finds_an_ancestor_of_pystap() {
+    let scan = Scan::begin().expect("/proc");
     let ours = scan.table.ancestors(std::process::id());
     assert!(ours.contains(&std::process::id()));
     assert!(ours.contains(&std::os::unix::process::parent_id()));

@@ -7,12 +7,17 @@ pub mod view;
 
 pub use state::{Action, Key, State};
 
+use std::collections::HashSet;
+
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::Functions;
 use crate::analysis::pairing::{Habits, Pairing, Step};
 use crate::analysis::totals::{Rows, Totals};
 use crate::event::{Event, ProcessChange, What};
 use crate::view::hot::Account;
+
+/// Processes that are told apart for their number.
+const MOST_PROCESSES: usize = 1 << 16;
 
 /// The table at one moment.
 #[derive(Debug, Clone, Default)]
@@ -38,9 +43,12 @@ pub struct Tally {
 struct Sums {
     functions: Functions,
     collections: Collections,
-    processes: Vec<u32>,
-    /// Processes that have ended: rows of theirs still come.
-    ended: Vec<u32>,
+    /// Processes that are traced; of more than [`MOST_PROCESSES`] the others are not counted.
+    processes: HashSet<u32>,
+    /// Processes that have ended, as many at most: rows of theirs still come.
+    ended: HashSet<u32>,
+    /// The process of the last event.
+    seen: u32,
     /// Times of the first event since the last reset, and of the last.
     since: u64,
     last: u64,
@@ -131,7 +139,7 @@ impl Tally {
                     lost: sums.lost,
                     untraced: 0,
                     unpaired: totals.unpaired(),
-                    without_row: totals.without_row(),
+                    ..without_row(&functions)
                 },
                 functions,
                 processes: sums.processes.len(),
@@ -151,11 +159,21 @@ impl Tally {
                 lost: sums.lost,
                 untraced: 0,
                 unpaired: self.pairing.unpaired().total(),
-                without_row: 0,
+                ..without_row(&functions)
             },
             functions,
             processes: sums.processes.len(),
         }
+    }
+}
+
+/// What of an account is about functions without a row.
+pub(crate) fn without_row(functions: &Functions) -> Account {
+    let rest = functions.without_row();
+    Account {
+        without_row: rest.map_or(0, |rest| rest.calls),
+        without_row_ns: rest.map_or(0, |rest| rest.self_ns),
+        ..Account::default()
     }
 }
 
@@ -173,12 +191,16 @@ impl Sums {
                 change: ProcessChange::Exit,
                 ..
             } if event.tid == event.pid => {
-                self.processes.retain(|&pid| pid != event.pid);
-                self.ended.push(event.pid);
+                self.processes.remove(&event.pid);
+                self.seen = 0;
+                if self.ended.len() >= MOST_PROCESSES {
+                    self.ended.clear();
+                }
+                self.ended.insert(event.pid);
             }
             _ => {
                 if matches!(event.what, What::Process { .. }) {
-                    self.ended.retain(|&pid| pid != event.pid);
+                    self.ended.remove(&event.pid);
                 }
                 if event.pid != 0 {
                     self.see(event.pid);
@@ -188,9 +210,11 @@ impl Sums {
     }
 
     fn see(&mut self, pid: u32) {
-        let known = self.processes.last() == Some(&pid);
-        if !known && !self.processes.contains(&pid) && !self.ended.contains(&pid) {
-            self.processes.push(pid);
+        if std::mem::replace(&mut self.seen, pid) == pid || self.ended.contains(&pid) {
+            return;
+        }
+        if self.processes.len() < MOST_PROCESSES {
+            self.processes.insert(pid);
         }
     }
 }

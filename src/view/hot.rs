@@ -76,8 +76,10 @@ pub struct Account {
     pub untraced: u64,
     /// Calls and returns that found no partner.
     pub unpaired: u64,
-    /// Calls that are in no row, because the kernel's table had no room for their functions.
+    /// Calls that are in no row, because the table had no room for their functions.
     pub without_row: u64,
+    /// Their own time, which is part of `self_ns`.
+    pub without_row_ns: u64,
 }
 
 /// Brings rows into the order of a column, the largest first, names ascending; the other way round when `reversed`.
@@ -222,7 +224,10 @@ pub fn account_line(account: &Account) -> String {
     };
     let without_row = match account.without_row {
         0 => String::new(),
-        calls => format!("; table full, {calls} calls in no row"),
+        calls => format!(
+            "; table full, {calls} calls ({}) in no row",
+            time(account.without_row_ns)
+        ),
     };
     format!(
         "{} on the clock, {} in functions, {} ({share:.1} %) in garbage collections; {lost}, {} unpaired{without_row}",
@@ -262,6 +267,7 @@ pub fn account_json(account: &Account) -> Value {
         "untraced_processes": account.untraced,
         "unpaired": account.unpaired,
         "calls_without_row": account.without_row,
+        "self_ns_without_row": account.without_row_ns,
     })
 }
 

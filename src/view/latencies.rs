@@ -32,7 +32,19 @@ pub fn lines(latencies: &Latencies, at_ns: u64, length_ns: u64) -> String {
             &latency.place.file,
         ));
     }
+    out.push_str(&others(latencies));
     out
+}
+
+/// A line about functions that are not measured.
+fn others(latencies: &Latencies) -> String {
+    match latencies.without_room() {
+        0 => String::new(),
+        calls => format!(
+            "table full: {} of further functions not measured; ask for fewer functions, or keep fewer slow calls (--limit)\n",
+            many(calls, "call", "calls")
+        ),
+    }
 }
 
 /// Percentiles, a histogram and the slowest calls of each function in each process. `start` is when the stream began.
@@ -88,6 +100,7 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
             ));
         }
     }
+    out.push_str(&others(latencies));
     out
 }
 
@@ -120,5 +133,11 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
             })
         })
         .collect();
-    json!({ "kind": kind, "ts": ts, "wall_ns": wall_ns, "functions": functions })
+    json!({
+        "kind": kind,
+        "ts": ts,
+        "wall_ns": wall_ns,
+        "functions": functions,
+        "calls_without_room": latencies.without_room(),
+    })
 }

@@ -88,6 +88,34 @@ pub(crate) fn run(command: &mut Command) -> Ended {
     }
 }
 
+/// Runs pystap with these arguments, and tells with what came of it the most kilobytes of memory that it had at once.
+pub(crate) fn measured(arguments: &[&str]) -> (Ended, u64) {
+    // Python knows what its child used; the standard library does not.
+    const WAIT: &str = "import resource, subprocess, sys\n\
+        code = subprocess.call(sys.argv[2:])\n\
+        print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=open(sys.argv[1], 'w'))\n\
+        sys.exit(code)";
+    let place = tempfile::NamedTempFile::new().expect("a file");
+    let pystap = command(arguments);
+    let mut waiting = Command::new(PYTHON);
+    waiting
+        .args(["-c", WAIT])
+        .arg(place.path())
+        .arg(pystap.get_program())
+        .args(pystap.get_args())
+        .stdin(Stdio::null());
+    for (name, value) in pystap.get_envs() {
+        match value {
+            Some(value) => waiting.env(name, value),
+            None => waiting.env_remove(name),
+        };
+    }
+    let ended = run(&mut waiting);
+    let said = std::fs::read_to_string(place.path()).expect("written");
+    let kilobytes = said.trim().parse().unwrap_or_else(|_| panic!("{ended:?}"));
+    (ended, kilobytes)
+}
+
 /// Runs pystap with these arguments.
 pub(crate) fn pystap_with(arguments: &[&str]) -> Ended {
     run(&mut command(arguments))

@@ -1,5 +1,7 @@
 //! What stap says of itself: its version, the build it belongs to, the kernels it was tested with, its features.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -55,8 +57,12 @@ impl Identity {
     /// # Errors
     /// A reason for people, when it cannot be read.
     pub fn of_companion(program: &Path, stap: &Identity) -> Result<Identity, String> {
-        let bytes =
-            std::fs::read(program).map_err(|error| format!("it cannot be read ({error})"))?;
+        // It has a megabyte.
+        const MOST: u64 = 64 << 20;
+        let mut bytes = Vec::new();
+        File::open(program)
+            .and_then(|file| file.take(MOST).read_to_end(&mut bytes))
+            .map_err(|error| format!("it cannot be read ({error})"))?;
         let words = stap.build.as_bytes();
         // Too short a text would be found anywhere.
         let belongs = (words.len() >= 6)

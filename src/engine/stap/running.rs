@@ -20,6 +20,7 @@ use super::diagnostics::{Diagnostics, Severity};
 use super::wire::{Acknowledgement, Decoded, Decoder, RowsEnd, Trouble};
 use super::workspace::{self, Workspace};
 use super::{Module, StapError, Toolchain};
+use crate::analysis::functions::MOST_ROWS;
 use crate::analysis::totals::{Row, Rows};
 use crate::authority::own;
 use crate::engine::order::Order;
@@ -406,9 +407,12 @@ struct Sums {
 }
 
 impl Sums {
+    /// A row. More than a table has are none of the kernel's: they count as missing.
     fn take(&mut self, row: Row) {
-        self.came += 1;
-        self.rows.push(row);
+        if self.rows.len() < MOST_ROWS {
+            self.came += 1;
+            self.rows.push(row);
+        }
     }
 
     /// What is complete now, if it is the last of what was asked for.

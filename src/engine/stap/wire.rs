@@ -39,6 +39,7 @@ use std::sync::Arc;
 use crate::analysis::histogram::Histogram;
 use crate::analysis::totals::{About, Row};
 use crate::engine::flags;
+use crate::event::allowance::{Allowance, place_bytes, text_bytes};
 use crate::event::{Event, Frame, Place, ProcessChange, Text, What};
 
 /// Version of the wire that this decoder understands, as the `V` record carries it.
@@ -66,8 +67,10 @@ const COLLECTIONS: u64 = 1;
 const MAX_WAITING: usize = 4096;
 /// How much younger than the first waiting record a record may be, in nanoseconds of the records' own time.
 const MAX_WAIT_NS: u64 = 1_000_000_000;
-/// Names remembered, for places and for texts each; the oldest is forgotten beyond that.
-const MAX_NAMES: usize = 1 << 18;
+/// Bytes of the records that may wait: values travel with them.
+const MAX_WAITING_BYTES: usize = 8 << 20;
+/// Bytes of the names remembered, for places and for texts each; the oldest is forgotten beyond that.
+const MAX_NAMES: usize = 16 << 20;
 
 /// One thing the wire said.
 #[derive(Debug, Clone, PartialEq)]
@@ -385,6 +388,11 @@ impl Record {
         true
     }
 
+    /// Bytes of the value.
+    fn value_bytes(&self) -> usize {
+        self.text.as_deref().map_or(0, text_bytes)
+    }
+
     /// What the agent said of a frame.
     fn frame(&self) -> Frame {
         Frame {
@@ -397,8 +405,8 @@ impl Record {
 
 /// Turns the bytes of the wire, in chunks of any size, into events.
 ///
-/// Memory is bounded whatever arrives: one incomplete record, a fixed number of waiting records, a fixed number of
-/// names.
+/// Memory is bounded whatever arrives: one incomplete record, a fixed number of waiting records and of bytes in them, a
+/// fixed number of bytes of names.
 #[derive(Debug)]
 pub struct Decoder {
     /// The beginning of a record whose rest has not arrived.
@@ -407,6 +415,9 @@ pub struct Decoder {
     texts: Names<Text>,
     /// Records behind the first one whose name is unknown, in order.
     waiting: VecDeque<Record>,
+    /// Bytes of the values in these.
+    waiting_bytes: usize,
+    allowance: Allowance,
     /// Bytes skipped since the last record that made sense.
     gap: u64,
     received: u64,
@@ -432,6 +443,8 @@ impl Decoder {
             places: Names::new(max_names),
             texts: Names::new(max_names),
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            allowance: Allowance::default(),
             gap: 0,
             received: 0,
             version_complained: false,
@@ -535,12 +548,12 @@ impl Decoder {
         if self.waiting.is_empty() {
             match self.resolve(&record) {
                 Ok(decoded) => out.extend(decoded),
-                Err(_) => self.waiting.push_back(record),
+                Err(_) => self.wait(record),
             }
             return true;
         }
         let ts = record.ts;
-        self.waiting.push_back(record);
+        self.wait(record);
         while self.waited_too_long(ts) {
             self.give_up_first(out);
         }
@@ -581,7 +594,7 @@ impl Decoder {
             NO_ROOM => About::NoRoom,
             COLLECTIONS => About::Collections,
             key => About::Function(self.place(key).unwrap_or_else(|_| {
-                self.places.give_up(key, nameless_place());
+                self.places.give_up(key, nameless_place(), place_bytes);
                 out.push(Decoded::Trouble(Trouble::UnknownName { key }));
                 Arc::new(nameless_place())
             })),
@@ -628,7 +641,8 @@ impl Decoder {
         self.close_gap(out);
         if record.kind == Kind::Text {
             let text = text(names, record.flags & 1 != 0, record.flags & 2 != 0);
-            self.texts.define(record.key, text);
+            let text = self.allowance.text(text);
+            self.texts.define(record.key, text, text_bytes);
         } else {
             let lengths = [record.value >> 16, record.value & 0xffff].map(|it| it as usize);
             let Some((file, names)) = names.split_at_checked(lengths[0]) else {
@@ -643,15 +657,23 @@ impl Decoder {
                 function: text(function, has(2), has(8)),
                 qualname: named.then(|| text(qualname, has(16), has(32))),
             };
-            self.places.define(record.key, place);
+            let place = self.allowance.place(place);
+            self.places.define(record.key, place, place_bytes);
         }
         self.give_out_known(out);
         true
     }
 
+    fn wait(&mut self, record: Record) {
+        self.waiting_bytes += record.value_bytes();
+        self.waiting.push_back(record);
+    }
+
     fn waited_too_long(&self, now: u64) -> bool {
         self.waiting.front().is_some_and(|first| {
-            self.waiting.len() > self.max_waiting || now.saturating_sub(first.ts) > MAX_WAIT_NS
+            self.waiting.len() > self.max_waiting
+                || self.waiting_bytes > MAX_WAITING_BYTES
+                || now.saturating_sub(first.ts) > MAX_WAIT_NS
         })
     }
 
@@ -661,11 +683,11 @@ impl Decoder {
         {
             let key = match unknown {
                 Unknown::Place(key) => {
-                    self.places.give_up(key, nameless_place());
+                    self.places.give_up(key, nameless_place(), place_bytes);
                     key
                 }
                 Unknown::Text(key) => {
-                    self.texts.give_up(key, nameless_text());
+                    self.texts.give_up(key, nameless_text(), text_bytes);
                     key
                 }
             };
@@ -681,6 +703,7 @@ impl Decoder {
                 Err(_) => return,
             }
             self.waiting.pop_front();
+            self.waiting_bytes -= first.value_bytes();
         }
     }
 
@@ -904,18 +927,20 @@ fn nameless_place() -> Place {
     }
 }
 
-/// Names by key. Knows at most `limit` of them and forgets the oldest first; a forgotten key is an unknown one.
+/// Names by key. Knows at most `limit` bytes of them and forgets the oldest first; a forgotten key is an unknown one.
 #[derive(Debug)]
 struct Names<T> {
     by_key: HashMap<u64, Name<T>, BuildHasherDefault<KeyHasher>>,
     /// Keys in the order of their first definition, each once.
     order: VecDeque<u64>,
+    bytes: usize,
     limit: usize,
 }
 
 #[derive(Debug)]
 struct Name<T> {
     value: Arc<T>,
+    bytes: usize,
     /// It never arrived; `value` is a stand-in until it does.
     missing: bool,
 }
@@ -925,6 +950,7 @@ impl<T: PartialEq> Names<T> {
         Names {
             by_key: HashMap::default(),
             order: VecDeque::new(),
+            bytes: 0,
             limit,
         }
     }
@@ -935,32 +961,42 @@ impl<T: PartialEq> Names<T> {
     }
 
     /// Keeps the value that is known already when it is the same, so that one place stays one `Arc`.
-    fn define(&mut self, key: u64, value: T) {
+    fn define(&mut self, key: u64, value: Arc<T>, bytes: fn(&T) -> usize) {
         match self.by_key.get_mut(&key) {
-            Some(name) if *name.value == value => name.missing = false,
-            _ => self.insert(key, value, false),
+            Some(name) if name.value == value => name.missing = false,
+            _ => self.insert(key, value, false, bytes),
         }
     }
 
-    fn give_up(&mut self, key: u64, stand_in: T) {
-        self.insert(key, stand_in, true);
+    fn give_up(&mut self, key: u64, stand_in: T, bytes: fn(&T) -> usize) {
+        self.insert(key, Arc::new(stand_in), true, bytes);
     }
 
-    fn insert(&mut self, key: u64, value: T, missing: bool) {
-        let value = Arc::new(value);
-        if self.by_key.insert(key, Name { value, missing }).is_none() {
-            self.order.push_back(key);
+    fn insert(&mut self, key: u64, value: Arc<T>, missing: bool, bytes: fn(&T) -> usize) {
+        let bytes = bytes(&value) + size_of::<(u64, Name<T>)>();
+        let name = Name {
+            value,
+            bytes,
+            missing,
+        };
+        self.bytes += bytes;
+        match self.by_key.insert(key, name) {
+            Some(before) => self.bytes -= before.bytes,
+            None => self.order.push_back(key),
         }
-        if self.order.len() > self.limit
+        while self.bytes > self.limit
+            && self.order.len() > 1
             && let Some(oldest) = self.order.pop_front()
         {
-            self.by_key.remove(&oldest);
+            let gone = self.by_key.remove(&oldest);
+            self.bytes -= gone.map_or(0, |gone| gone.bytes);
         }
     }
 
     fn forget_missing(&mut self) {
         if self.by_key.values().any(|name| name.missing) {
             self.by_key.retain(|_, name| !name.missing);
+            self.bytes = self.by_key.values().map(|name| name.bytes).sum();
             self.order.retain(|key| self.by_key.contains_key(key));
         }
     }

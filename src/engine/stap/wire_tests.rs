@@ -597,7 +597,8 @@ fn the_oldest_names_are_forgotten_and_are_unknown_then() {
     for place in &places {
         encoder.event(&call(1, place));
     }
-    let mut decoder = Decoder::with_limits(MAX_WAITING, 3);
+    let one = place_bytes(&places[0]) + size_of::<(u64, Name<Place>)>();
+    let mut decoder = Decoder::with_limits(MAX_WAITING, 3 * one);
     let mut out = Vec::new();
     decoder.push(&encoder.take(), &mut out);
     assert_eq!(events(&out).len(), 5);

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::hash::{BuildHasher, Hasher};
 use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -18,12 +19,15 @@ use super::HOLDS;
 use super::fetch::Kind;
 use super::processes::{Change, Life};
 use super::tracefs::Defined;
+use crate::analysis::keys::KeyBuilder;
 use crate::engine::flags;
+use crate::event::allowance::{Allowance, place_bytes, text_bytes};
 use crate::event::{Event, Frame, Place, Text, What};
 use crate::python::name::{is_interpreter_command, may_be_library};
 
-/// Names remembered; all are forgotten when there are more, so that a program that makes names cannot fill our memory.
-const MAX_NAMES: usize = 1 << 18;
+/// Bytes of the names remembered to be found again by their bytes; all are forgotten when there are more, so that a program
+/// that makes names cannot fill our memory. Who still uses one keeps it, within [`Allowance`].
+const REMEMBERED: usize = 16 << 20;
 /// What the kernel writes in place of a string that it could not read.
 const FAULT: &[u8] = b"(fault)";
 /// Bytes of `struct perf_event_header`.
@@ -168,9 +172,7 @@ pub(super) struct Decoder {
     /// Number of the tracepoint, with which every record's data begins.
     event: u16,
     format: Format,
-    places: HashMap<Box<[u8]>, Arc<Place>, RandomState>,
-    texts: HashMap<Box<[u8]>, Arc<Text>, RandomState>,
-    key: Vec<u8>,
+    names: Names,
     lives: Vec<Life>,
     families: Families,
     account: Account,
@@ -243,9 +245,7 @@ impl Decoder {
                     }),
                 },
             },
-            places: HashMap::default(),
-            texts: HashMap::default(),
-            key: Vec::new(),
+            names: Names::new(REMEMBERED, Allowance::default()),
             lives: Vec::new(),
             families: Families::default(),
             account: Account::default(),
@@ -415,55 +415,116 @@ impl Decoder {
     }
 
     fn place(&mut self, raw: &[u8]) -> Option<Arc<Place>> {
-        let (file, file_whole) = string(raw, self.format.file)?;
-        let (function, function_whole) = string(raw, self.format.function)?;
-        self.key.clear();
-        self.key.extend_from_slice(file);
-        // What is whole ends with a NUL in the key, so that no two places have one key.
-        self.key
-            .extend_from_slice(if file_whole { b"\0" } else { b"\0\0" });
-        self.key.extend_from_slice(function);
-        self.key.push(u8::from(function_whole));
+        let file = string(raw, self.format.file)?;
+        let function = string(raw, self.format.function)?;
         let qualname = match self.format.agent {
             Some(agent) => string(raw, agent.qualname).filter(|(bytes, _)| *bytes != FAULT),
             None => None,
         };
-        if let Some((qualname, whole)) = qualname {
-            self.key.extend_from_slice(qualname);
-            self.key.push(u8::from(whole));
-        }
-        if let Some(place) = self.places.get(self.key.as_slice()) {
-            return Some(Arc::clone(place));
-        }
-        let place = Arc::new(Place {
-            file: text(file, !file_whole),
-            function: text(function, !function_whole),
-            qualname: qualname.map(|(qualname, whole)| text(qualname, !whole)),
-        });
-        if self.places.len() >= MAX_NAMES {
-            self.places.clear();
-        }
-        self.places
-            .insert(self.key.as_slice().into(), Arc::clone(&place));
-        Some(place)
+        Some(self.names.place(file, function, qualname))
     }
 
     fn text(&mut self, raw: &[u8]) -> Option<Arc<Text>> {
-        let (name, whole) = string(raw, self.format.function)?;
-        self.key.clear();
-        self.key.extend_from_slice(name);
-        self.key.push(u8::from(whole));
-        if let Some(known) = self.texts.get(self.key.as_slice()) {
-            return Some(Arc::clone(known));
-        }
-        let new = Arc::new(text(name, !whole));
-        if self.texts.len() >= MAX_NAMES {
-            self.texts.clear();
-        }
-        self.texts
-            .insert(self.key.as_slice().into(), Arc::clone(&new));
-        Some(new)
+        Some(self.names.text(string(raw, self.format.function)?))
     }
+}
+
+/// The bytes of a string without its end, and whether the end was there.
+type Raw<'a> = (&'a [u8], bool);
+
+/// Names that were seen, found again by their bytes.
+#[derive(Debug)]
+struct Names {
+    hashes: RandomState,
+    /// By a hash of their bytes: of two names with one hash the later is remembered.
+    places: HashMap<u64, Arc<Place>, KeyBuilder>,
+    texts: HashMap<u64, Arc<Text>, KeyBuilder>,
+    /// Bytes of these, and how many there may be.
+    bytes: usize,
+    budget: usize,
+    allowance: Allowance,
+}
+
+impl Names {
+    fn new(budget: usize, allowance: Allowance) -> Names {
+        Names {
+            hashes: RandomState::default(),
+            places: HashMap::default(),
+            texts: HashMap::default(),
+            bytes: 0,
+            budget,
+            allowance,
+        }
+    }
+
+    fn place(&mut self, file: Raw<'_>, function: Raw<'_>, qualname: Option<Raw<'_>>) -> Arc<Place> {
+        let mut hasher = self.hashes.build_hasher();
+        for (bytes, whole) in [file, function].into_iter().chain(qualname) {
+            hasher.write(bytes);
+            hasher.write_usize(bytes.len() << 1 | usize::from(whole));
+        }
+        let key = hasher.finish();
+        if let Some(known) = self.places.get(&key)
+            && is_text(&known.file, file)
+            && is_text(&known.function, function)
+            && match (&known.qualname, qualname) {
+                (Some(known), Some(qualname)) => is_text(known, qualname),
+                (known, qualname) => known.is_none() && qualname.is_none(),
+            }
+        {
+            return Arc::clone(known);
+        }
+        let place = self.allowance.place(Place {
+            file: text(file.0, !file.1),
+            function: text(function.0, !function.1),
+            qualname: qualname.map(|(qualname, whole)| text(qualname, !whole)),
+        });
+        if !place.is_left_out() {
+            self.make_room(place_bytes(&place));
+            self.places.insert(key, Arc::clone(&place));
+        }
+        place
+    }
+
+    fn text(&mut self, name: Raw<'_>) -> Arc<Text> {
+        let (bytes, whole) = name;
+        let mut hasher = self.hashes.build_hasher();
+        hasher.write(bytes);
+        hasher.write_u8(u8::from(whole));
+        let key = hasher.finish();
+        if let Some(known) = self.texts.get(&key)
+            && is_text(known, name)
+        {
+            return Arc::clone(known);
+        }
+        let new = self.allowance.text(text(bytes, !whole));
+        if !new.is_left_out() {
+            self.make_room(text_bytes(&new));
+            self.texts.insert(key, Arc::clone(&new));
+        }
+        new
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes > self.budget {
+            self.places = HashMap::default();
+            self.texts = HashMap::default();
+            self.bytes = bytes;
+        }
+    }
+}
+
+/// Whether these bytes are what became this text.
+fn is_text(known: &Text, (bytes, whole): Raw<'_>) -> bool {
+    if known.cut == whole || known.unreadable != (bytes == FAULT && whole) {
+        return false;
+    }
+    known.unreadable
+        || match known.replaced {
+            false => known.text.as_bytes() == bytes,
+            true => String::from_utf8_lossy(bytes) == known.text,
+        }
 }
 
 /// What became of processes, from a ring that has nothing else; threads are left out.
@@ -525,8 +586,8 @@ fn is_python(path: &[u8]) -> bool {
     is_interpreter_command(name) || may_be_library(name)
 }
 
-/// The bytes of a string without its end, and whether the end was there.
-fn string(raw: &[u8], field: usize) -> Option<(&[u8], bool)> {
+/// A string in a record.
+fn string(raw: &[u8], field: usize) -> Option<Raw<'_>> {
     let place = u32_at(raw, field)?;
     let (offset, length) = ((place & 0xffff) as usize, (place >> 16) as usize);
     let bytes = raw.get(offset..)?.get(..length)?;

@@ -548,3 +548,76 @@ proptest! {
         prop_assert!(events.len() as u64 <= 1 + decoder.account().unreadable + decoder.account().lost);
     }
 }
+
+#[test]
+fn names_remembered_never_take_more_than_their_budget_and_all_are_right() {
+    let mut names = Names::new(1 << 20, Allowance::default());
+    for round in 0..3 {
+        for number in 0..5_000 {
+            let (file, function) = (format!("/app/{number:0>4000}.py"), format!("f{number}"));
+            let place = names.place(
+                (file.as_bytes(), true),
+                (function.as_bytes(), round != 1),
+                None,
+            );
+            assert_eq!((&place.file.text, &place.function.text), (&file, &function));
+            assert_eq!(place.function.cut, round == 1);
+            let text = names.text((function.as_bytes(), true));
+            assert_eq!(text.text, function);
+            assert!(names.bytes <= 1 << 20, "{}", names.bytes);
+            let places: usize = names.places.values().map(|it| place_bytes(it)).sum();
+            let texts: usize = names.texts.values().map(|it| text_bytes(it)).sum();
+            assert!(places + texts <= names.bytes);
+        }
+    }
+    let again = names.place((b"/app.py", true), (b"work", true), None);
+    assert!(Arc::ptr_eq(
+        &again,
+        &names.place((b"/app.py", true), (b"work", true), None)
+    ));
+    let method = names.place((b"/app.py", true), (b"work", true), Some((b"A.work", true)));
+    assert_eq!(method.name().text, "A.work");
+    assert!(!Arc::ptr_eq(&again, &method));
+}
+
+#[test]
+fn forty_thousand_long_names_in_use_stay_within_the_allowance_and_none_is_wrong() {
+    let mut names = Names::new(REMEMBERED, Allowance::default());
+    let kept: Vec<Arc<Place>> = (0..40_000)
+        .map(|number| {
+            let (file, function) = (
+                format!("/app/{number:0>4000}.py"),
+                format!("f{number:0>4000}"),
+            );
+            names.place((file.as_bytes(), true), (function.as_bytes(), true), None)
+        })
+        .collect();
+    let mut bytes = 0;
+    for (number, place) in kept.iter().enumerate() {
+        if !place.is_left_out() {
+            assert_eq!(place.function.text, format!("f{number:0>4000}"));
+            bytes += place_bytes(place);
+        }
+    }
+    assert!(
+        bytes <= crate::event::allowance::ALL_NAMES && bytes > 40 << 20,
+        "{bytes}"
+    );
+    drop(kept);
+    // Some are looked at before it is noticed that there is room again.
+    let later = (0..20_000).map(|number| names.text((format!("t{number}").as_bytes(), true)));
+    assert!(later.last().is_some_and(|it| !it.is_left_out()));
+}
+
+#[test]
+fn bytes_that_are_no_text_are_found_again_and_not_taken_for_others() {
+    let mut names = Names::new(REMEMBERED, Allowance::default());
+    let one = names.text((b"caf\xe9", true));
+    assert!(Arc::ptr_eq(&one, &names.text((b"caf\xe9", true))));
+    assert!(one.replaced);
+    let spelt = names.text(("caf\u{fffd}".as_bytes(), true));
+    assert!(!spelt.replaced && !Arc::ptr_eq(&one, &spelt));
+    let unread = names.text((FAULT, true));
+    assert!(unread.unreadable && Arc::ptr_eq(&unread, &names.text((FAULT, true))));
+    assert!(!names.text((FAULT, false)).unreadable);
+}

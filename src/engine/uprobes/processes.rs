@@ -106,6 +106,11 @@ impl Processes {
         self.strange.contains(&pid)
     }
 
+    /// A process has ended and all of its events were given out: another one may get its id.
+    pub(super) fn forget(&mut self, pid: u32) {
+        self.strange.remove(&pid);
+    }
+
     /// Takes note of what happened, in the order in which it did, and says what of it is news.
     pub(super) fn take(&mut self, life: Life) -> Option<Event> {
         let Life { ts, pid, change } = life;
@@ -299,5 +304,7 @@ mod tests {
             []
         );
         assert!(processes.is_strange(CHILD) && !processes.is_strange(TARGET));
+        processes.forget(CHILD);
+        assert!(processes.strange.is_empty(), "no trace of it is left");
     }
 }

@@ -391,6 +391,7 @@ impl Collector {
             // The counters of a task that is gone are descriptors and nothing else, but for those of its children.
             if !self.processes.follows() {
                 self.counters.remove(&pid);
+                self.processes.forget(pid);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Trace events as chrome://tracing and Perfetto read them: one JSON object with a list, written as it is made.
 //! Calls are pairs of begin and end; collections, imports and calls that the kernel measured are complete events.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
@@ -10,6 +11,9 @@ use super::{Profile, names};
 use crate::analysis::pairing::{Open, Pairing, Step};
 use crate::event::{Event, Place, Session, What};
 use crate::text::Foreign;
+
+/// Processes that are named; others have only their numbers.
+const MOST_PROCESSES: usize = 1 << 16;
 
 /// Writes trace events.
 #[derive(Debug, Default)]
@@ -26,7 +30,8 @@ struct Lines {
     start: Option<u64>,
     bytes: Vec<u8>,
     begun: bool,
-    pids: Vec<u32>,
+    /// Processes whose names are written at the end, as many as there is room for.
+    pids: BTreeSet<u32>,
 }
 
 impl Chrome {
@@ -48,8 +53,8 @@ impl Lines {
             line.extend(more);
         }
         self.write(&Value::Object(line));
-        if !self.pids.contains(&pid) {
-            self.pids.push(pid);
+        if self.pids.len() < MOST_PROCESSES {
+            self.pids.insert(pid);
         }
     }
 
@@ -165,7 +170,7 @@ impl Profile for Chrome {
         session: &Session,
         _pairing: &Pairing,
         output: &mut dyn Write,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<String>> {
         let Chrome {
             timeline,
             mut lines,
@@ -184,6 +189,7 @@ impl Profile for Chrome {
             "pystap": session.pystap, "engine": session.engine, "start_ns": lines.start.unwrap_or(0).to_string(),
         });
         output.write_all(&lines.bytes)?;
-        writeln!(output, "],\n\"otherData\":{about}}}")
+        writeln!(output, "],\n\"otherData\":{about}}}")?;
+        Ok(None)
     }
 }

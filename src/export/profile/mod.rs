@@ -4,6 +4,7 @@
 mod chrome;
 mod folded;
 mod names;
+mod paths;
 mod pstats;
 mod speedscope;
 mod timeline;
@@ -27,17 +28,18 @@ pub trait Profile {
     /// What the output answered, for formats that are written as they are made.
     fn event(&mut self, event: &Event, step: &Step<'_>, output: &mut dyn Write) -> io::Result<()>;
 
-    /// Writes the rest. Calls that are still open are ended at the time of the last event.
+    /// Writes the rest. Calls that are still open are ended at the time of the last event. Answers a sentence about what
+    /// there was no room for, if there was something.
     ///
     /// # Errors
     ///
-    /// What the output answered.
+    /// What the output answered; `InvalidData` and `QuotaExceeded` with a sentence where the format cannot be made.
     fn finish(
         self: Box<Self>,
         session: &Session,
         pairing: &Pairing,
         output: &mut dyn Write,
-    ) -> io::Result<()>;
+    ) -> io::Result<Option<String>>;
 }
 
 #[cfg(test)]

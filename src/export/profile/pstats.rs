@@ -7,7 +7,13 @@ use std::sync::Arc;
 use super::Profile;
 use crate::analysis::keys::{FunctionKey, KeyBuilder, Keys};
 use crate::analysis::pairing::{Left, Pairing, Step};
-use crate::event::{Event, Place, Session, What};
+use crate::event::{Event, Place, Session, Text, What};
+
+/// Functions, and pairs of caller and called, that are kept: some 60 MB. Others are counted in one function called
+/// [`OTHER`].
+const MOST_FUNCTIONS: usize = 1 << 17;
+const MOST_EDGES: usize = 1 << 19;
+const OTHER: &str = "[other]";
 
 /// Collects statistics by function and by caller, all processes together: the format has no room for them.
 #[derive(Debug, Default)]
@@ -17,6 +23,10 @@ pub struct Pstats {
     /// By callee and caller.
     edges: HashMap<(u64, u64), Numbers, KeyBuilder>,
     last_ts: u64,
+    /// Everything for which there was no room.
+    other: Option<(FunctionKey, Arc<Place>)>,
+    /// Calls that are there as a whole or without their caller.
+    others: u64,
 }
 
 #[derive(Debug)]
@@ -50,12 +60,34 @@ impl Pstats {
         Pstats::default()
     }
 
-    fn function(&mut self, key: FunctionKey, place: &Arc<Place>) -> &mut Function {
-        self.functions.entry(key).or_insert_with(|| Function {
-            place: Arc::clone(place),
+    /// The function itself, if there is room for it, or else the one that stands for all others.
+    fn function(&mut self, key: FunctionKey, place: &Arc<Place>) -> (FunctionKey, &mut Function) {
+        let (mut key, mut place) = (key, Arc::clone(place));
+        if self.functions.len() >= MOST_FUNCTIONS && !self.functions.contains_key(&key) {
+            (key, place) = self.other();
+        }
+        let function = self.functions.entry(key).or_insert_with(|| Function {
+            place,
             line: i32::MAX,
             numbers: Numbers::default(),
-        })
+        });
+        (key, function)
+    }
+
+    fn other(&mut self) -> (FunctionKey, Arc<Place>) {
+        let (key, place) = self.other.get_or_insert_with(|| {
+            let text = |text: &str| Text {
+                text: text.to_owned(),
+                ..Text::default()
+            };
+            let place = Arc::new(Place {
+                file: text("~"),
+                function: text(OTHER),
+                qualname: None,
+            });
+            (FunctionKey::of(&place), place)
+        });
+        (*key, Arc::clone(place))
     }
 
     fn left(
@@ -66,16 +98,27 @@ impl Pstats {
         left: &Left,
     ) {
         let caller = caller.map(|caller| (self.keys.of(caller), caller));
-        let numbers = &mut self.function(key, place).numbers;
-        numbers.add(left.self_ns, left.cumulative_ns, left.outermost);
+        let (called, function) = self.function(key, place);
+        function
+            .numbers
+            .add(left.self_ns, left.cumulative_ns, left.outermost);
+        let mut found_no_room = called != key;
         if let Some((caller, place)) = caller {
-            self.function(caller, place);
+            let (mut caller, _) = self.function(caller, place);
+            let full = self.edges.len() >= MOST_EDGES;
+            if full && !self.edges.contains_key(&(called.number(), caller.number())) {
+                found_no_room = true;
+                let (other, place) = self.other();
+                (caller, _) = self.function(other, &place);
+            }
+            // One more for each function that is called at most.
             let edge = self
                 .edges
-                .entry((key.number(), caller.number()))
+                .entry((called.number(), caller.number()))
                 .or_default();
             edge.add(left.self_ns, left.cumulative_ns, left.outermost);
         }
+        self.others += u64::from(found_no_room);
     }
 }
 
@@ -83,22 +126,24 @@ impl Profile for Pstats {
     fn event(&mut self, event: &Event, step: &Step<'_>, _output: &mut dyn Write) -> io::Result<()> {
         self.last_ts = self.last_ts.max(event.ts);
         for gone in step.given_up {
-            let numbers = &mut self.function(gone.key, &gone.place).numbers;
-            numbers.add(gone.self_ns, gone.cumulative_ns, false);
+            let (_, function) = self.function(gone.key, &gone.place);
+            function
+                .numbers
+                .add(gone.self_ns, gone.cumulative_ns, false);
         }
         let Some(key) = step.key else {
             return Ok(());
         };
         match &event.what {
             What::Call { place, line, .. } if step.entered.is_some() => {
-                let function = self.function(key, place);
+                let (_, function) = self.function(key, place);
                 function.line = function.line.min(*line);
             }
             What::Return { place, line, .. } => {
                 if let Some(left) = &step.left {
                     self.left(key, place, step.within, left);
                     if left.measured {
-                        let function = self.function(key, place);
+                        let (_, function) = self.function(key, place);
                         function.line = function.line.min(*line);
                     }
                 }
@@ -113,26 +158,23 @@ impl Profile for Pstats {
         _session: &Session,
         pairing: &Pairing,
         output: &mut dyn Write,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<String>> {
         for open in pairing.open() {
             let so_far = match open.outermost {
                 true => self.last_ts.saturating_sub(open.since),
                 false => 0,
             };
-            let numbers = &mut self.function(open.key, open.place).numbers;
-            numbers.add(open.self_ns, so_far, open.outermost);
+            let (_, function) = self.function(open.key, open.place);
+            function.numbers.add(open.self_ns, so_far, open.outermost);
         }
         let names: HashMap<u64, &Function, KeyBuilder> = self
             .functions
             .iter()
             .map(|(key, function)| (key.number(), function))
             .collect();
-        let mut callers: BTreeMap<u64, Vec<(&Function, Numbers)>> = BTreeMap::new();
-        for (&(callee, caller), &numbers) in &self.edges {
-            if let Some(function) = names.get(&caller) {
-                callers.entry(callee).or_default().push((function, numbers));
-            }
-        }
+        let mut edges: Vec<((u64, u64), Numbers)> =
+            std::mem::take(&mut self.edges).into_iter().collect();
+        edges.sort_unstable_by_key(|(between, _)| *between);
         let mut marshal = Marshal(Vec::new());
         marshal.dictionary();
         for (key, function) in &self.functions {
@@ -143,16 +185,34 @@ impl Profile for Pstats {
                 &function.numbers,
             );
             marshal.dictionary();
-            for (caller, numbers) in callers.get(&key.number()).into_iter().flatten() {
-                marshal.function(caller);
-                marshal.tuple(4);
-                // The other way round than above: that is how cProfile has it.
-                marshal.numbers([numbers.calls, numbers.primitive], numbers);
+            let from = edges.partition_point(|((called, _), _)| *called < key.number());
+            let callers = edges.iter().skip(from);
+            for ((_, caller), numbers) in
+                callers.take_while(|((called, _), _)| *called == key.number())
+            {
+                if let Some(caller) = names.get(caller) {
+                    marshal.function(caller);
+                    marshal.tuple(4);
+                    // The other way round than above: that is how cProfile has it.
+                    marshal.numbers([numbers.calls, numbers.primitive], numbers);
+                }
             }
             marshal.end();
+            if marshal.0.len() >= 1 << 16 {
+                output.write_all(&marshal.0)?;
+                marshal.0.clear();
+            }
         }
         marshal.end();
-        output.write_all(&marshal.0)
+        output.write_all(&marshal.0)?;
+        Ok((self.others > 0).then(|| {
+            format!(
+                "there are more than {MOST_FUNCTIONS} functions or {MOST_EDGES} pairs of caller and called: {} calls are \
+                 counted in whole or in part as the function {OTHER}; record a shorter time, or fewer functions \
+                 (--function, --module)",
+                self.others
+            )
+        }))
     }
 }
 

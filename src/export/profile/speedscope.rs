@@ -11,6 +11,11 @@ use crate::analysis::keys::{FunctionKey, KeyBuilder};
 use crate::analysis::pairing::{Open, Pairing, Step};
 use crate::event::{Event, Place, Session, What};
 
+/// Bytes of what is kept until the end, more than the page can show anyway.
+const BUDGET: usize = 128 << 20;
+/// What a function and a thread cost beside what is counted of them.
+const EACH: usize = 160;
+
 /// Collects what each thread did. The format has a thread's events in one place, so they wait until the end.
 #[derive(Debug, Default)]
 pub struct Speedscope {
@@ -20,10 +25,14 @@ pub struct Speedscope {
 
 #[derive(Debug, Default)]
 struct Threads {
-    frames: Vec<Value>,
+    /// Each as it is written.
+    frames: Vec<String>,
     by_key: HashMap<u64, u32, KeyBuilder>,
     profiles: BTreeMap<(u32, u32), Thread>,
     start: Option<u64>,
+    bytes: usize,
+    /// More than there is room for.
+    full: bool,
 }
 
 #[derive(Debug, Default)]
@@ -53,23 +62,49 @@ impl Threads {
             {
                 about.insert("line".to_owned(), line.into());
             }
+            let about = about.to_string();
+            self.bytes += about.len() + EACH;
             self.frames.push(about);
         }
         frame
+    }
+
+    fn thread(&mut self, pid: u32, tid: u32) -> &mut Thread {
+        self.profiles.entry((pid, tid)).or_insert_with(|| {
+            self.bytes += EACH;
+            Thread::default()
+        })
+    }
+
+    /// Whether there is room for so many bytes more. If not, there will be no file, and nothing is kept any longer.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
+        if self.bytes > BUDGET && !self.full {
+            self.full = true;
+            self.profiles = BTreeMap::new();
+            self.frames = Vec::new();
+            self.by_key = HashMap::default();
+        }
+        !self.full
     }
 }
 
 impl Observer for Threads {
     fn opens(&mut self, open: &Open<'_>, line: Option<i32>, ts: u64, _parent: Option<u32>) -> u32 {
+        if !self.has_room(size_of::<(u64, i32)>()) {
+            return 0;
+        }
         let frame = self.frame(open.key, open.place, line);
-        let thread = self.profiles.entry((open.pid, open.tid)).or_default();
-        thread.events.push((ts, frame as i32));
+        self.thread(open.pid, open.tid)
+            .events
+            .push((ts, frame as i32));
         frame
     }
 
     fn closes(&mut self, pid: u32, tid: u32, ts: u64, tag: u32) {
-        let thread = self.profiles.entry((pid, tid)).or_default();
-        thread.events.push((ts, !(tag as i32)));
+        if self.has_room(size_of::<(u64, i32)>()) {
+            self.thread(pid, tid).events.push((ts, !(tag as i32)));
+        }
     }
 
     fn ran(&mut self, _tag: u32, _elapsed_ns: u64) {}
@@ -113,10 +148,14 @@ impl Profile for Speedscope {
             && let Some(took) = left.inclusive_ns
             && left.measured
         {
+            // What is measured is turned into what opens and closes at the end.
+            if !threads.has_room(size_of::<(u64, u64, u32)>() + 2 * size_of::<(u64, i32)>()) {
+                return Ok(());
+            }
             let begin = event.ts.saturating_sub(took);
             threads.start = threads.start.map(|start| start.min(begin));
             let frame = threads.frame(key, place, Some(*line));
-            let thread = threads.profiles.entry((event.pid, event.tid)).or_default();
+            let thread = threads.thread(event.pid, event.tid);
             thread.measured.push((begin, event.ts, frame));
         }
         Ok(())
@@ -127,21 +166,32 @@ impl Profile for Speedscope {
         session: &Session,
         _pairing: &Pairing,
         output: &mut dyn Write,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<String>> {
         let Speedscope {
             timeline,
             mut threads,
         } = *self;
         timeline.finish(&mut threads);
+        if threads.full {
+            return Err(io::Error::new(
+                io::ErrorKind::QuotaExceeded,
+                format!(
+                    "there are more calls in it than speedscope can show ({} MB of them), so nothing was written; use \
+                     `--format chrome` for a timeline of this size, `--format flamegraph` for all stacks in one \
+                     picture, or record a shorter time",
+                    BUDGET >> 20
+                ),
+            ));
+        }
         let start = threads.start.unwrap_or(0);
         let exporter = format!("pystap {}", env!("CARGO_PKG_VERSION"));
         write!(
             output,
             "{{\"$schema\":\"https://www.speedscope.app/file-format-schema.json\",\"exporter\":{},\"name\":{},\
-             \"shared\":{{\"frames\":{}}},\"profiles\":[",
+             \"shared\":{{\"frames\":[{}]}},\"profiles\":[",
             Value::from(exporter),
             Value::from(title(session)),
-            Value::from(threads.frames),
+            threads.frames.join(","),
         )?;
         for (at, ((pid, tid), thread)) in threads.profiles.iter_mut().enumerate() {
             thread.nest();
@@ -176,7 +226,8 @@ impl Profile for Speedscope {
             }
             write!(output, "]}}")?;
         }
-        writeln!(output, "]}}")
+        writeln!(output, "]}}")?;
+        Ok(None)
     }
 }
 

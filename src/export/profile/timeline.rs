@@ -9,6 +9,9 @@ use crate::analysis::keys::KeyBuilder;
 use crate::analysis::pairing::{FrameId, Open, Step};
 use crate::event::{Event, What};
 
+/// Threads whose stacks are shown at once; those that were quiet for longest are closed beyond that.
+const MAX_THREADS: usize = 4096;
+
 /// Who wants to know.
 pub(super) trait Observer {
     /// A frame appears; the answer is its tag. `parent` is the tag of the frame below it.
@@ -51,7 +54,11 @@ impl Timeline {
         if event.tid == 0 {
             return;
         }
-        let shown = self.threads.entry((event.pid, event.tid)).or_default();
+        let who = (event.pid, event.tid);
+        if self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&who) {
+            self.forget_quiet_threads(observer);
+        }
+        let shown = self.threads.entry(who).or_default();
         let elapsed = match shown.ts {
             0 => 0,
             last => event.ts.saturating_sub(last),
@@ -64,6 +71,23 @@ impl Timeline {
             return;
         }
         shown.follow(event, step, observer);
+    }
+
+    /// Closes what is open in the quieter half of the threads; where one of them goes on, its stack opens again.
+    fn forget_quiet_threads(&mut self, observer: &mut impl Observer) {
+        let mut seen: Vec<u64> = self.threads.values().map(|shown| shown.ts).collect();
+        let half = seen.len() / 2;
+        let (_, &mut median, _) = seen.select_nth_unstable(half);
+        let mut most = half + 1;
+        self.threads.retain(|&(pid, tid), shown| {
+            let keep = shown.ts > median || most == 0;
+            if !keep {
+                most -= 1;
+                let ts = shown.ts;
+                shown.close_to(0, pid, tid, ts, observer);
+            }
+            keep
+        });
     }
 
     /// Closes everything, at the last time that was seen in each thread.

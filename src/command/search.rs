@@ -1,0 +1,101 @@
+//! The search for processes that start while a session runs, on a thread of its own: the session's loop looks at no process
+//! of the host but its own targets. What is found is handed over whenever the session asks for it.
+
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::target::{self, Newcomers, Searched, Selection};
+
+/// How often the system is searched.
+const SEARCH: Duration = Duration::from_secs(1);
+
+/// What one search found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Processes that are targets, where such are searched for.
+    pub(super) newcomers: Option<Newcomers>,
+    /// Who descends from the launched command, with their arguments, where that is asked for.
+    pub(super) children: Vec<(u32, Vec<String>)>,
+}
+
+/// A search that is repeated until this is dropped.
+#[derive(Debug)]
+pub(super) struct Search {
+    found: Receiver<Found>,
+    /// Nobody waits for the thread: it may be stuck.
+    _going: Sender<()>,
+}
+
+impl Search {
+    /// Begins to search for targets of this selection and for descendants of this process.
+    pub(super) fn begin(selection: Option<Selection>, launched: Option<u32>) -> Search {
+        // One finding waits at most: whoever does not take it does not make us search on.
+        let (sender, found) = bounded(1);
+        let (going, ended) = bounded::<()>(0);
+        thread::spawn(move || {
+            let mut searched = Searched::default();
+            while ended
+                .recv_timeout(SEARCH)
+                .is_err_and(|error| error.is_timeout())
+            {
+                let found = Found {
+                    newcomers: selection
+                        .as_ref()
+                        .and_then(|selection| selection.search(&mut searched).ok()),
+                    children: launched
+                        .and_then(|pid| target::descendants(pid, &mut searched).ok())
+                        .unwrap_or_default(),
+                };
+                if sender.send(found).is_err() {
+                    return;
+                }
+            }
+        });
+        Search {
+            found,
+            _going: going,
+        }
+    }
+
+    /// What was found since this was last asked.
+    pub(super) fn take(&self) -> Option<Found> {
+        self.found.try_recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::python::waiting::{PYTHON, Waiting};
+
+    #[test]
+    fn who_begins_later_and_descends_from_the_launched_command_is_found_beside_the_session() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let copy = directory.path().join("python3.11");
+        std::fs::copy(PYTHON, &copy).expect("copied");
+        let selection = Selection {
+            pattern: regex::Regex::new("found-by-a-search-[0-9]").ok(),
+            ..Selection::default()
+        };
+        let search = Search::begin(Some(selection), Some(std::process::id()));
+        let later = Waiting::python(&copy, &["found-by-a-search-1"]);
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            assert!(Instant::now() < end, "never found");
+            let Some(found) = search.take() else {
+                thread::park_timeout(Duration::from_millis(10));
+                continue;
+            };
+            let newcomers = found.newcomers.expect("searched for");
+            let is_newcomer = newcomers.processes.iter().any(|it| it.pid == later.pid());
+            let is_child = found.children.iter().any(|(pid, _)| *pid == later.pid());
+            if is_newcomer && is_child {
+                break;
+            }
+        }
+    }
+}

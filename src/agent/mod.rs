@@ -9,6 +9,8 @@ mod attach;
 mod control;
 mod embedded;
 pub mod environment;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gdb;
 pub mod install;
 mod loaded;

@@ -21,7 +21,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::python::Interpreter;
+use crate::python::{Interpreter, Version};
 
 /// What the runtime state begins with.
 const COOKIE: &[u8; 8] = b"xdebugpy";
@@ -165,6 +165,16 @@ impl Remote {
             .write(true)
             .open(format!("/proc/{pid}/mem"))
             .map_err(RemoteError::Memory)?;
+        Remote::in_memory(pid, memory, runtime, version)
+    }
+
+    /// The same, with the process's memory and the address of the runtime state at hand.
+    pub(super) fn in_memory(
+        pid: u32,
+        memory: File,
+        runtime: u64,
+        version: Option<&Version>,
+    ) -> Result<Remote, RemoteError> {
         let mut head = [0; 24];
         read(&memory, runtime, &mut head)?;
         let word = |at: usize| {
@@ -240,6 +250,13 @@ impl Remote {
 
     fn ask_stopped(&self, path: &[u8]) -> Result<(), RemoteError> {
         let stopped = Stopped::all(self.pid)?;
+        self.ask_threads(path)?;
+        drop(stopped);
+        Ok(())
+    }
+
+    /// Writes the request; nothing of the process may run meanwhile.
+    pub(super) fn ask_threads(&self, path: &[u8]) -> Result<(), RemoteError> {
         let threads = self.threads()?;
         if threads.is_empty() {
             return Err(RemoteError::NoThread);
@@ -252,7 +269,6 @@ impl Remote {
             let value = number(&self.memory, breaker)? | PLEASE_STOP;
             self.write(breaker, &value.to_ne_bytes())?;
         }
-        drop(stopped);
         Ok(())
     }
 
@@ -386,7 +402,11 @@ fn switch(pid: u32) -> String {
 }
 
 fn tracer(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    tracer_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// Who traces a process, from its /proc/PID/status.
+pub(super) fn tracer_in(status: &str) -> Option<u32> {
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("TracerPid:"))?;

@@ -46,7 +46,7 @@ pub(super) fn of_process(pid: u32) -> io::Result<Vec<String>> {
 
 /// Inode and name of a socket that an agent listens on, from a line of /proc/net/unix: the inode and the name, which begins
 /// with `@`, come last.
-fn agents(line: &str) -> Option<(u64, &str)> {
+pub(super) fn agents(line: &str) -> Option<(u64, &str)> {
     let (rest, name) = line.split_once(" @")?;
     if !name.starts_with(SOCKET_PREFIX) {
         return None;

@@ -8,6 +8,8 @@ mod arming;
 mod births;
 mod decode;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 mod filter;
 mod line;
 mod perf;

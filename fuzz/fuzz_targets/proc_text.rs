@@ -12,7 +12,10 @@ fuzz_target!(|bytes: &[u8]| {
         let lines = bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
         // Each word can name a program in its own name and in those of a path or of a module.
         let _ = target::fuzzing::command_line(bytes);
-        let _ = target::fuzzing::parent(bytes);
+        // The name of a process is any bytes; who reads the line must not take part of it for a number.
+        if let Some(parent) = target::fuzzing::parent(bytes) {
+            assert_eq!(parent, 5);
+        }
         if let Some((files, interpreters)) = python::fuzzing::mapped(bytes) {
             assert!(interpreters <= files && files <= lines + 1);
         }

@@ -21,9 +21,11 @@ use crate::command::{PYTHON, end, file, pystap};
 use crate::tracing::{Tracing, Way, leaves_nothing, numbers};
 
 /// A user that nobody is. It needs no account.
-const NEIGHBOUR: u32 = 54_321;
+const NEIGHBOUR: u32 = 61_234;
 /// What no command may take longer than, on a busy machine. A session that is asked for a second takes about that.
-const IN_TIME: Duration = Duration::from_secs(20);
+const IN_TIME: Duration = Duration::from_secs(15);
+/// Complaints after which no more are looked for: each can have taken that long.
+const ENOUGH: usize = 12;
 /// Commands that run at a time.
 const AT_A_TIME: usize = 4;
 
@@ -339,7 +341,9 @@ fn a_hostile_neighbour_turns_no_command_of_root_against_the_host() {
         thread::scope(|scope| {
             for _ in 0..AT_A_TIME {
                 scope.spawn(|| {
-                    while let Some((number, arguments)) = next() {
+                    while complaints.lock().expect("no panic").len() < ENOUGH
+                        && let Some((number, arguments)) = next()
+                    {
                         let wrong = complaint(&arguments, &neighbour, number % 2 == 1);
                         complaints.lock().expect("no panic").extend(wrong);
                     }
@@ -348,14 +352,14 @@ fn a_hostile_neighbour_turns_no_command_of_root_against_the_host() {
         });
         let evidence = neighbour.evidence();
         assert!(
-            evidence.iter().any(|line| line.starts_with("54321 script")),
+            evidence.iter().any(|line| line.starts_with("61234 script")),
             "the traps do not work: {evidence:?}"
         );
         let mut complaints = complaints.into_inner().expect("no panic");
         complaints.extend(
             evidence
                 .iter()
-                .filter(|line| !line.starts_with("54321 "))
+                .filter(|line| !line.starts_with("61234 "))
                 .map(|line| format!("ran as another user: {line}")),
         );
         if Path::new(&neighbour.at("pasted")).exists() {
@@ -405,7 +409,8 @@ fn a_hostile_neighbour_takes_nothing_from_a_session_of_root() {
                 "others keep it from ending: {:?}",
                 begun.elapsed()
             );
-            let truth = numbers(&service.end()["calls"]);
+            let mut truth = numbers(&service.end()["calls"]);
+            truth.retain(|_, calls| *calls > 0);
             assert_eq!(calls_of(&traced, &program, Way::In, &truth), truth);
             let foreign: Vec<_> = traced.said.iter().filter(|line| line.contains("all is well")).collect();
             assert!(foreign.is_empty(), "a stranger's words are told as our own: {foreign:?}");

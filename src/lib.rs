@@ -21,5 +21,6 @@ pub mod recording;
 pub mod script;
 pub mod service;
 pub mod target;
+mod threads;
 pub mod top;
 pub mod view;

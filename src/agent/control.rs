@@ -18,6 +18,7 @@ use super::loaded::is_loaded;
 use super::socket;
 use super::{AgentError, Wanted};
 use crate::engine::Children;
+use crate::threads;
 
 /// How long agents may take to give their account at the end.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -104,11 +105,15 @@ impl Control {
             next: 0,
             account: Account::default(),
         };
+        let thread = threads::spawn(move || talk.run()).map_err(|reason| AgentError::System {
+            what: "nobody can speak with agents",
+            reason,
+        })?;
         Ok(Control {
             orders,
             wake,
             outcomes,
-            thread: Some(std::thread::spawn(move || talk.run())),
+            thread: Some(thread),
         })
     }
 

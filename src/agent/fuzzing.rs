@@ -48,7 +48,9 @@ pub fn conversation(packets: &[&[u8]]) -> (Vec<Outcome>, Account) {
 pub fn debug_offsets(memory: &[u8]) -> bool {
     let file = memfd_create("memory", MemfdFlags::CLOEXEC).map(File::from);
     let Ok(file) = file.and_then(|file| {
-        (&file).write_all(memory).map_err(|_| rustix::io::Errno::IO)?;
+        (&file)
+            .write_all(memory)
+            .map_err(|_| rustix::io::Errno::IO)?;
         Ok(file)
     }) else {
         return false;

@@ -22,6 +22,7 @@ use crate::event::{Event, LossStage, ProcessChange, Summary, What};
 use crate::export::{Sink, is_closed};
 use crate::script::Filters;
 use crate::target::{Launched, Selection, Watch};
+use crate::threads;
 
 /// How often targets, time and new processes are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -88,7 +89,7 @@ impl Stops {
             sender: sender.clone(),
             give_up: Arc::clone(&give_up),
         };
-        thread::spawn(move || {
+        threads::spawn(move || {
             for (count, signal) in signals.forever().enumerate() {
                 let stop = if signal == SIGINT {
                     Stop::Interrupted
@@ -97,7 +98,7 @@ impl Stops {
                 };
                 request(&sender, stop, &give_up, count > 0);
             }
-        });
+        })?;
         Ok(stops)
     }
 
@@ -112,15 +113,16 @@ impl Stops {
     }
 
     /// Asks for a stop after this time.
-    pub(super) fn after(&self, duration: Duration) {
+    pub(super) fn after(&self, duration: Duration) -> io::Result<()> {
         let (sender, give_up) = (self.sender.clone(), self.give_up());
-        thread::spawn(move || {
+        threads::spawn(move || {
             let end = Instant::now() + duration;
             while let Some(left) = end.checked_duration_since(Instant::now()) {
                 thread::park_timeout(left);
             }
             request(&sender, Stop::Duration, &give_up, false);
-        });
+        })?;
+        Ok(())
     }
 }
 
@@ -131,7 +133,8 @@ fn request(sender: &Sender<Stop>, stop: Stop, give_up: &Arc<AtomicBool>, at_once
         give_up.store(true, Ordering::Relaxed);
         return;
     }
-    thread::spawn(move || {
+    // Without one a second request gives it up.
+    let _ = threads::spawn(move || {
         let end = Instant::now() + GRACE;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             thread::park_timeout(left);

@@ -27,6 +27,7 @@ use crate::console::{Console, Cover, Exit};
 use crate::engine::Wish;
 use crate::event::{Event, Session, Summary};
 use crate::export::{Output, Sink, is_closed};
+use crate::threads;
 use crate::top::{Action, Snapshot, State, Tally, input, view};
 use crate::view::hot;
 
@@ -335,17 +336,17 @@ impl Sink for Live {
         let in_kernel = self.in_kernel && session.engine == "stap";
         asking.in_kernel.store(in_kernel, Ordering::Relaxed);
         let worker = match (self.batch.take(), self.state.take()) {
-            (Some(batch), _) => std::thread::spawn(move || lines(batch, &tally, &asking, &ended)),
+            (Some(batch), _) => threads::spawn(move || lines(batch, &tally, &asking, &ended))?,
             (None, Some(state)) => {
                 let cover = self.console.cover();
-                std::thread::spawn(move || {
+                threads::spawn(move || {
                     let session = Shown {
                         ended: &ended,
                         cover: &cover,
                         asking: &asking,
                     };
                     screen(state, &tally, session)
-                })
+                })?
             }
             (None, None) => return Ok(()),
         };

@@ -418,7 +418,7 @@ fn trace(
             "probes are live, tracing {what}; Ctrl-C stops"
         ));
         if let Some(duration) = arguments.output.duration {
-            stops.after(duration);
+            stops.after(duration)?;
         }
         opening.ts = session::now();
         let written = session.sink.session(&opening);

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,8 @@ use crate::tracing::{Way, groups, leaves_nothing, numbers};
 
 /// Far more than a session takes on a busy machine, strace beside it.
 const IN_TIME: Duration = Duration::from_secs(30);
+/// How long a session that has written something may take to say so.
+const UNSAID: Duration = Duration::from_secs(2);
 /// Sessions at a time.
 const AT_A_TIME: usize = 4;
 /// Numbers that are tried of a system call that is made often.
@@ -46,6 +48,8 @@ struct Outcome {
     /// The number of calls of each system call, by the thread that made most.
     made: BTreeMap<String, u64>,
     injected: bool,
+    /// Its exit status.
+    code: Option<i32>,
     /// What is wrong.
     complaint: Option<String>,
 }
@@ -60,14 +64,25 @@ impl Case<'_> {
         let names: Vec<&str> = calls.iter().map(|(name, _)| *name).collect();
         let mut strace = Command::new("strace");
         // In the background, so that pystap is our own child.
-        strace.args(["-D", "-f", "-qqq", "-e", "signal=none", "-o"]).arg(&log);
+        strace
+            .args(["-D", "-f", "-q", "-e", "signal=none", "-o"])
+            .arg(&log);
         strace.arg("-e").arg(format!("trace={}", names.join(",")));
         if let Some((name, error, number)) = fault {
-            strace.arg("-e").arg(format!("inject={name}:error={error}:when={number}"));
+            strace
+                .arg("-e")
+                .arg(format!("inject={name}:error={error}:when={number}"));
         }
         strace
             .arg(pystap())
-            .args(["trace", "--engine", "uprobes", "--events", "call,return", "--output"])
+            .args([
+                "trace",
+                "--engine",
+                "uprobes",
+                "--events",
+                "call,return",
+                "--output",
+            ])
             .arg(&events)
             .args(self.options)
             .args(["-p", &service.pid()])
@@ -77,13 +92,16 @@ impl Case<'_> {
             .stderr(Stdio::piped());
         let mut child = strace.spawn().expect("strace is there");
         let said = Said::of(child.stderr.take().expect("piped"));
-        // Whatever is said: a session is live when it has written its first line, and it can fail to say that.
+        // It can fail to say that it is live; then what it writes shows that it has got that far, or nearly.
         let begun = Instant::now();
-        let is_live = || fs::metadata(&events).is_ok_and(|file| file.len() > 0);
-        while begun.elapsed() < IN_TIME
-            && !is_live()
-            && child.try_wait().expect("ours").is_none()
-        {
+        let mut written = None;
+        while begun.elapsed() < IN_TIME && child.try_wait().expect("ours").is_none() {
+            if written.is_none() && fs::metadata(&events).is_ok_and(|file| file.len() > 0) {
+                written = Some(Instant::now());
+            }
+            if said.has("probes are live") || written.is_some_and(|at| at.elapsed() > UNSAID) {
+                break;
+            }
             thread::park_timeout(Duration::from_millis(5));
         }
         for _ in 0..REQUESTS {
@@ -98,7 +116,7 @@ impl Case<'_> {
         let said = said.all();
         let mut truth = numbers(&service.end()["calls"]);
         truth.retain(|_, calls| *calls > 0);
-        let log = whole(&log);
+        let log = whole(&log, child.id());
         let wrong = match code {
             None => Some(format!("did not end within {IN_TIME:?}")),
             Some(code) => wrong(code, &said, &events, self.program, &truth),
@@ -106,6 +124,7 @@ impl Case<'_> {
         Outcome {
             made: made(&log),
             injected: log.contains("(INJECTED)"),
+            code,
             complaint: wrong.map(|wrong| {
                 let fault = fault.map_or_else(
                     || "no fault".to_owned(),
@@ -120,14 +139,17 @@ impl Case<'_> {
     /// Every system call fails in turn, the sessions being some at a time.
     fn endures(&self, calls: &Faults) {
         let undisturbed = self.session(calls, None);
-        assert_eq!(undisturbed.complaint, None);
+        assert_eq!((undisturbed.code, undisturbed.complaint), (Some(0), None));
+        // What is done before pystap's own first step is the dynamic linker's and the runtime's, whose words are their own.
+        let before = starting(calls);
         let mut faults = Vec::new();
         for (name, error) in calls {
             let most = undisturbed.made.get(*name).copied().unwrap_or(0);
             assert!(most > 0, "{name} is never called: {:?}", undisturbed.made);
             let step = most.div_ceil(SAMPLES).max(1);
             // The first, the last, and one of each stretch between them.
-            let between = (1..most).step_by(step as usize);
+            let first = before.get(*name).copied().unwrap_or(0) + 1;
+            let between = (first..most).step_by(step as usize);
             faults.extend(between.chain([most]).map(|number| (*name, *error, number)));
         }
         let count = faults.len();
@@ -148,7 +170,10 @@ impl Case<'_> {
         // Threads do not make the same calls each time, so a few numbers are not reached.
         let injected = outcomes.iter().filter(|outcome| outcome.injected).count();
         println!("{injected} of {count} faults came about");
-        assert!(injected * 4 > count * 3, "{injected} of {count} faults came about");
+        assert!(
+            injected * 4 > count * 3,
+            "{injected} of {count} faults came about"
+        );
         let complaints: Vec<String> = outcomes
             .into_iter()
             .filter_map(|outcome| outcome.complaint)
@@ -157,27 +182,59 @@ impl Case<'_> {
     }
 }
 
+/// The calls that a pystap makes that has nothing to do.
+fn starting(calls: &Faults) -> BTreeMap<String, u64> {
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let names: Vec<&str> = calls.iter().map(|(name, _)| *name).collect();
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-q", "-e", "signal=none", "-o"])
+        .arg(log.path());
+    strace.arg("-e").arg(format!("trace={}", names.join(",")));
+    let ended = strace.arg(pystap()).arg("--version").output();
+    assert!(ended.expect("strace is there").status.success());
+    made(&fs::read_to_string(log.path()).expect("strace has written it"))
+}
+
 /// What pystap says, read on a thread so that it never waits for us.
-struct Said(thread::JoinHandle<Vec<String>>);
+struct Said {
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: thread::JoinHandle<()>,
+}
 
 impl Said {
     fn of(pipe: std::process::ChildStderr) -> Said {
-        Said(thread::spawn(move || {
-            BufReader::new(pipe).lines().map_while(Result::ok).collect()
-        }))
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let said = Arc::clone(&lines);
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                said.lock().expect("no panic").push(line);
+            }
+        });
+        Said { lines, reader }
+    }
+
+    fn has(&self, words: &str) -> bool {
+        let lines = self.lines.lock().expect("no panic");
+        lines.iter().any(|line| line.contains(words))
     }
 
     fn all(self) -> Vec<String> {
-        self.0.join().expect("no panic")
+        self.reader.join().expect("no panic");
+        std::mem::take(&mut self.lines.lock().expect("no panic"))
     }
 }
 
 /// strace's log when strace has written all of it: it ends a moment after what it traced.
-fn whole(log: &Path) -> String {
+fn whole(log: &Path, pystap: u32) -> String {
+    let ended = [
+        format!("\n{pystap} +++ exited"),
+        format!("\n{pystap} +++ killed"),
+    ];
     let read = || fs::read_to_string(log).unwrap_or_default();
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut text = read();
-    while !text.contains("+++ exited") && !text.contains("+++ killed") && Instant::now() < deadline {
+    while !ended.iter().any(|line| text.contains(line)) && Instant::now() < deadline {
         thread::park_timeout(Duration::from_millis(5));
         text = read();
     }
@@ -190,7 +247,9 @@ fn made(log: &str) -> BTreeMap<String, u64> {
     for line in log.lines() {
         if let Some((thread, rest)) = line.split_once(' ')
             && let Some((name, _)) = rest.trim_start().split_once('(')
-            && name.chars().all(|letter| letter.is_alphanumeric() || letter == '_')
+            && name
+                .chars()
+                .all(|letter| letter.is_alphanumeric() || letter == '_')
         {
             *threads.entry((thread, name)).or_default() += 1;
         }
@@ -234,7 +293,9 @@ fn wrong(
         let mut counts = traced.counts(program, way);
         counts.retain(|function, _| truth.contains_key(function));
         if counts != *truth {
-            return Some(format!("{way:?}: told {counts:?} instead of {truth:?} as if nothing were lost"));
+            return Some(format!(
+                "{way:?}: told {counts:?} instead of {truth:?} as if nothing were lost"
+            ));
         }
     }
     None

@@ -100,7 +100,12 @@ fn describe(path: &Path, found: &mut BTreeMap<PathBuf, String>) {
         _ => format!("{:?}", fs::read(path).expect("readable")),
     };
     let numbers = (status.ino(), status.mode(), status.uid(), status.gid());
-    let more = (status.nlink(), status.len(), status.mtime(), status.mtime_nsec());
+    let more = (
+        status.nlink(),
+        status.len(),
+        status.mtime(),
+        status.mtime_nsec(),
+    );
     found.insert(
         path.to_owned(),
         format!("{numbers:?} {more:?} {:?} {content}", status.ctime()),
@@ -118,7 +123,9 @@ struct Neighbour {
 impl Neighbour {
     fn move_in(canaries: &Canaries) -> Neighbour {
         // Not below /root, into which it cannot look, and not below /tmp, over which it mounts.
-        let home = tempfile::Builder::new().prefix("neighbour-").tempdir_in("/srv");
+        let home = tempfile::Builder::new()
+            .prefix("neighbour-")
+            .tempdir_in("/srv");
         let home = home.expect("root may write everywhere");
         let program = home.path().join("neighbour.py");
         fs::copy(file("tests/programs/neighbour.py"), &program).expect("copied");
@@ -127,7 +134,12 @@ impl Neighbour {
         let build = pystap::agent::image().build_id.clone().expect("it has one");
         let mut command = Command::new("setpriv");
         command
-            .args(["--reuid", &NEIGHBOUR.to_string(), "--regid", &NEIGHBOUR.to_string()])
+            .args([
+                "--reuid",
+                &NEIGHBOUR.to_string(),
+                "--regid",
+                &NEIGHBOUR.to_string(),
+            ])
             .args(["--clear-groups", PYTHON])
             .arg(program)
             .arg(home.path())
@@ -236,18 +248,62 @@ fn commands(neighbour: &Neighbour, own: &Path) -> Vec<Vec<String>> {
         add(&["trace", "--dry-run", "-p", &pid]);
         add(&["trace", "--dry-run", "--agent", "-p", &pid]);
         add(&["trace", "--duration", "500ms", "-p", &pid]);
-        add(&["trace", "--format", "json", "--agent", "--duration", "500ms", "-s", "-p", &pid]);
+        add(&[
+            "trace",
+            "--format",
+            "json",
+            "--agent",
+            "--duration",
+            "500ms",
+            "-s",
+            "-p",
+            &pid,
+        ]);
         add(&["gc", "--duration", "500ms", "-p", &pid]);
         add(&["stats", "tick", "--duration", "500ms", "-p", &pid]);
         add(&["top", "--duration", "500ms", "-p", &pid]);
         let recording = own(&format!("recording-{pid}"));
-        add(&["record", "--output", &recording, "--duration", "500ms", "-p", &pid]);
+        add(&[
+            "record",
+            "--output",
+            &recording,
+            "--duration",
+            "500ms",
+            "-p",
+            &pid,
+        ]);
     }
     add(&["trace", "--duration", "500ms", "--match", &neighbour.at("")]);
     add(&["trace", "--duration", "500ms", "--service", "nova"]);
-    add(&["trace", "--duration", "500ms", "--output", &neighbour.at("out/fifo"), "--", PYTHON, "-c", "pass"]);
-    add(&["trace", "--output", &neighbour.at("out/socket"), "--", PYTHON, "-c", "pass"]);
-    add(&["record", "--output", &neighbour.at("out/fifo"), "--", PYTHON, "-c", "pass"]);
+    add(&[
+        "trace",
+        "--duration",
+        "500ms",
+        "--output",
+        &neighbour.at("out/fifo"),
+        "--",
+        PYTHON,
+        "-c",
+        "pass",
+    ]);
+    add(&[
+        "trace",
+        "--output",
+        &neighbour.at("out/socket"),
+        "--",
+        PYTHON,
+        "-c",
+        "pass",
+    ]);
+    add(&[
+        "record",
+        "--output",
+        &neighbour.at("out/fifo"),
+        "--",
+        PYTHON,
+        "-c",
+        "pass",
+    ]);
     for name in ["fifo", "huge", "garbage", "text.json", "zero", "directory"] {
         let path = neighbour.at(&format!("recordings/{name}"));
         add(&["report", &path]);
@@ -301,13 +357,25 @@ fn complaint(arguments: &[String], neighbour: &Neighbour, careless: bool) -> Opt
     };
     let unprintable = [("stdout", &stdout), ("stderr", &stderr)]
         .into_iter()
-        .find_map(|(name, text)| Some((name, text.lines().find(|line| line.contains(is_unprintable))?)))
+        .find_map(|(name, text)| {
+            Some((
+                name,
+                text.lines().find(|line| line.contains(is_unprintable))?,
+            ))
+        })
         .map(|(name, line)| format!("printed {line:?} to {name}"));
     what.or(unprintable).map(|what| {
-        let environment = if careless { " with the neighbour's environment" } else { "" };
+        let environment = if careless {
+            " with the neighbour's environment"
+        } else {
+            ""
+        };
         let said: String = stderr.chars().rev().take(600).collect();
         let said: String = said.chars().rev().collect();
-        format!("{arguments:?}{environment}: {what} after {:?}: {said:?}", begun.elapsed())
+        format!(
+            "{arguments:?}{environment}: {what} after {:?}: {said:?}",
+            begun.elapsed()
+        )
     })
 }
 
@@ -329,7 +397,10 @@ fn read(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
 #[test]
 #[ignore = "needs root and uprobe events: run by tests/uprobes/run"]
 fn a_hostile_neighbour_turns_no_command_of_root_against_the_host() {
-    assert!(geteuid().is_root(), "only root has anything to lose here: run as root");
+    assert!(
+        geteuid().is_root(),
+        "only root has anything to lose here: run as root"
+    );
     leaves_nothing(|| {
         let canaries = Canaries::new();
         let before = canaries.state();
@@ -412,8 +483,15 @@ fn a_hostile_neighbour_takes_nothing_from_a_session_of_root() {
             let mut truth = numbers(&service.end()["calls"]);
             truth.retain(|_, calls| *calls > 0);
             assert_eq!(calls_of(&traced, &program, Way::In, &truth), truth);
-            let foreign: Vec<_> = traced.said.iter().filter(|line| line.contains("all is well")).collect();
-            assert!(foreign.is_empty(), "a stranger's words are told as our own: {foreign:?}");
+            let foreign: Vec<_> = traced
+                .said
+                .iter()
+                .filter(|line| line.contains("all is well"))
+                .collect();
+            assert!(
+                foreign.is_empty(),
+                "a stranger's words are told as our own: {foreign:?}"
+            );
         }
         drop(neighbour);
     });

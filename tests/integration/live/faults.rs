@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -301,6 +301,24 @@ fn wrong(
     None
 }
 
+/// The program in the tree of Debian testing, as its interpreter names it.
+pub(super) const WITHOUT_MARKS: &str = "/pystap/programs/service.py";
+
+/// That program, run by a Python 3.14, which has no marks of its own.
+pub(super) fn service_without_marks() -> Service {
+    let tree = tree("guest");
+    fs::create_dir_all(tree.join("pystap/programs")).expect("made");
+    let there = tree.join(WITHOUT_MARKS.trim_start_matches('/'));
+    if !there.exists() {
+        fs::copy(file("examples/service.py"), there).expect("copied");
+    }
+    let mut chroot = Command::new("chroot");
+    chroot
+        .arg(&tree)
+        .args(["/usr/bin/python3.14", WITHOUT_MARKS]);
+    Service::of(chroot)
+}
+
 /// What is in the kernel and of ours when all sessions have ended; what a killed one left is removed by the next.
 fn leaves_nothing_after_cleanup(test: impl FnOnce()) {
     leaves_nothing(|| {
@@ -336,19 +354,10 @@ fn a_session_of_an_interpreters_own_marks_tells_the_truth_whatever_fails() {
 #[test]
 #[ignore = "needs strace and uprobe events: run by tests/uprobes/run"]
 fn a_session_with_the_agent_tells_the_truth_whatever_fails() {
-    let tree: PathBuf = tree("guest");
-    let program = "/pystap/programs/service.py";
-    fs::create_dir_all(tree.join("pystap/programs")).expect("made");
-    fs::copy(file("examples/service.py"), tree.join(&program[1..])).expect("copied");
-    let start = || {
-        let mut chroot = Command::new("chroot");
-        chroot.arg(&tree).args(["/usr/bin/python3.14", program]);
-        Service::of(chroot)
-    };
     leaves_nothing_after_cleanup(|| {
         let case = Case {
-            start: &start,
-            program,
+            start: &service_without_marks,
+            program: WITHOUT_MARKS,
             options: &["--subprocesses"],
         };
         case.endures(&[

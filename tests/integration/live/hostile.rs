@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process_group};
 
+use super::faults::{WITHOUT_MARKS, service_without_marks};
 use super::{Service, calls_of};
 use crate::command::{PYTHON, end, file, pystap};
 use crate::tracing::{Tracing, Way, leaves_nothing, numbers};
@@ -463,11 +464,16 @@ fn a_hostile_neighbour_takes_nothing_from_a_session_of_root() {
     leaves_nothing(|| {
         let canaries = Canaries::new();
         let neighbour = Neighbour::move_in(&canaries);
+        let own = || Service::start_with(PYTHON, "examples/service.py", &[]);
         let program = file("examples/service.py");
-        for more in [&[][..], &["--agent", "-s"]] {
-            let mut service = Service::start_with(PYTHON, "examples/service.py", &[]);
+        let with_the_agent = (
+            &service_without_marks as &dyn Fn() -> Service,
+            WITHOUT_MARKS,
+        );
+        for (start, program) in [(&own as &dyn Fn() -> Service, &*program), with_the_agent] {
+            let mut service = start();
             let pid = service.pid();
-            let arguments = [more, &["--events", "call,return", "-p", &pid]].concat();
+            let arguments = ["--events", "call,return", "-s", "-p", &pid];
             let tracing = Tracing::start(&arguments).live();
             for _ in 0..20 {
                 assert_eq!(service.request("fail").trim_end(), "failed fail");
@@ -482,7 +488,7 @@ fn a_hostile_neighbour_takes_nothing_from_a_session_of_root() {
             );
             let mut truth = numbers(&service.end()["calls"]);
             truth.retain(|_, calls| *calls > 0);
-            assert_eq!(calls_of(&traced, &program, Way::In, &truth), truth);
+            assert_eq!(calls_of(&traced, program, Way::In, &truth), truth);
             let foreign: Vec<_> = traced
                 .said
                 .iter()

@@ -68,3 +68,38 @@ pub fn proc_text(text: &str) -> usize {
     let sockets = text.lines().filter_map(socket::agents).count();
     sockets + usize::from(remote::tracer_in(text).is_some())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The memory of a 3.14 as the fuzz target's seed has it, with a word changed.
+    fn changed(at: usize, word: u64) -> Vec<u8> {
+        let mut memory = include_bytes!("../../fuzz/seeds/debug_offsets/3.14").to_vec();
+        memory[at..at + 8].copy_from_slice(&word.to_ne_bytes());
+        memory
+    }
+
+    #[test]
+    fn a_memory_that_makes_sense_is_asked_and_one_whose_lists_lead_astray_is_not() {
+        assert!(debug_offsets(&changed(8, 0x030e_00f0)));
+        for (at, word) in [
+            // The head of the interpreters, and of the threads: an address to which nothing can be added.
+            (2048, u64::MAX),
+            (2048, u64::MAX - 7),
+            (3072 + 16, u64::MAX),
+            // An offset, and a list that is its own end.
+            (192, u64::MAX),
+            (4096, 4096),
+        ] {
+            assert!(!debug_offsets(&changed(at, word)), "{at}: {word:x}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_overflow_are_no_account_of_a_session() {
+        let hello = br#"{"type":"hello","protocol":1}"#;
+        let (outcomes, account) = conversation(&[hello, &[0xff; 100], b""]);
+        assert_eq!((outcomes.len(), account), (1, Account::default()));
+    }
+}

@@ -35,6 +35,8 @@ const STOPPING: Duration = Duration::from_secs(2);
 const LARGEST_OFFSET: u64 = 1 << 20;
 /// Most threads, and interpreters, that are looked at: the lists are in foreign memory.
 const MOST: usize = 1 << 16;
+/// No program's memory reaches higher, so that an address and an offset make an address.
+const HIGHEST: u64 = u64::MAX >> 1;
 
 /// Why a process cannot be asked to run a script.
 #[derive(Debug, thiserror::Error)]
@@ -308,6 +310,9 @@ impl Remote {
             if threads.len() > MOST {
                 return Err(RemoteError::Damaged("its list of threads has no end"));
             }
+            if next > HIGHEST {
+                return Err(RemoteError::Damaged("a thread is where no memory is"));
+            }
             next = number(&self.memory, next + self.offsets.thread_next)?;
         }
         Ok(threads)
@@ -368,6 +373,9 @@ fn main_interpreter(memory: &File, runtime: u64, offsets: &Offsets) -> Result<u6
     for _ in 0..MOST {
         if next == 0 {
             break;
+        }
+        if next > HIGHEST {
+            return Err(RemoteError::Damaged("an interpreter is where no memory is"));
         }
         if number(memory, next + offsets.interpreter_id)? == 0 {
             return Ok(next);

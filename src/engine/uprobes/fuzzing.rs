@@ -9,10 +9,11 @@ pub fn records(choice: u8, bytes: &[u8]) -> usize {
     // As the kernel lays them out: the common part of a record, the address, then these.
     let mut fields = vec![("mark", 16), ("width", 17), ("file", 20), ("function", 24)];
     fields.push(("number", 28));
-    if choice % 3 > 0 {
+    let kind = choice % 3;
+    if kind > 0 {
         fields.extend([("qualname", 36), ("context", 40), ("flags", 48)]);
     }
-    if choice % 3 > 1 {
+    if kind > 1 {
         fields.push(("text", 56));
     }
     let defined = Defined {

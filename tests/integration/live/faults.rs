@@ -371,7 +371,7 @@ fn a_session_with_the_agent_tells_the_truth_whatever_fails() {
             ("socket", "EMFILE"),
             ("accept4", "EMFILE"),
             ("eventfd2", "EMFILE"),
-            ("pwrite64", "EIO"),
+            ("process_vm_writev", "ESRCH"),
             ("recvfrom", "ENOMEM"),
             ("sendto", "ENOBUFS"),
         ]);

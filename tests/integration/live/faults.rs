@@ -372,7 +372,6 @@ fn a_session_with_the_agent_tells_the_truth_whatever_fails() {
             ("accept4", "EMFILE"),
             ("eventfd2", "EMFILE"),
             ("process_vm_writev", "ESRCH"),
-            ("recvfrom", "ENOMEM"),
             ("sendto", "ENOBUFS"),
         ]);
     });

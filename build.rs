@@ -22,6 +22,12 @@ fn main() {
         .current_dir(variable("CARGO_MANIFEST_DIR"))
         // The library is made in one way, whatever tool the build goes through.
         .env_remove("RUSTC_WORKSPACE_WRAPPER");
+    // Nor with what the fuzz targets (fuzz/run) watch themselves by: who loads it has no fuzzer.
+    for flags in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+        if env::var(flags).is_ok_and(|flags| flags.contains("sancov")) {
+            command.env_remove(flags);
+        }
+    }
     let (target, host) = (variable("TARGET"), variable("HOST"));
     let mut built = directory.clone();
     if target != host {

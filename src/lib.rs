@@ -25,5 +25,6 @@ pub mod service;
 pub mod shell;
 pub mod target;
 pub mod text;
+mod threads;
 pub mod top;
 pub mod view;

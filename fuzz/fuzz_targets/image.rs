@@ -1,11 +1,16 @@
-//! Any bytes as an ELF file: no panic, no endless loop, and no offset outside the file.
+//! Any bytes as an ELF file: no panic, no endless loop, no offset outside the file, and no more memory than it deserves.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use pystap::elf::Image;
+use pystap_fuzz::{MIB, budget, within};
 
 fuzz_target!(|bytes: &[u8]| {
+    within(budget(4 * MIB, 256, bytes), || deal(bytes));
+});
+
+fn deal(bytes: &[u8]) {
     let Ok(image) = Image::parse("fuzzed", bytes) else {
         return;
     };
@@ -21,4 +26,4 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(semaphore.is_none_or(|offset| offset + 2 <= size));
         }
     }
-});
+}

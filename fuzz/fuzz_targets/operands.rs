@@ -5,8 +5,13 @@
 
 use libfuzzer_sys::fuzz_target;
 use pystap::elf::{Architecture, Machine, Operand, parse_arguments, register};
+use pystap_fuzz::{MIB, budget, within};
 
 fuzz_target!(|bytes: &[u8]| {
+    within(budget(MIB, 512, bytes), || deal(bytes));
+});
+
+fn deal(bytes: &[u8]) {
     let Some((choice, text)) = bytes.split_first() else {
         return;
     };
@@ -42,4 +47,4 @@ fuzz_target!(|bytes: &[u8]| {
             Operand::Constant(_) | Operand::Unknown => {}
         }
     }
-});
+}

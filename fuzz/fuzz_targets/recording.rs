@@ -7,11 +7,16 @@ use libfuzzer_sys::fuzz_target;
 use pystap::event::Summary;
 use pystap::export::Sink;
 use pystap::recording::{Reader, Writer};
+use pystap_fuzz::{MIB, budget, within};
 
 /// Enough to come round every table of the format, little enough to go fast.
 const EVENTS: usize = 10_000;
 
 fuzz_target!(|bytes: &[u8]| {
+    within(budget(32 * MIB, 256, bytes), || deal(bytes));
+});
+
+fn deal(bytes: &[u8]) {
     let Ok(mut reader) = Reader::new(bytes) else {
         return;
     };
@@ -33,4 +38,4 @@ fuzz_target!(|bytes: &[u8]| {
     }
     assert_eq!(second.event().expect("our own"), None);
     assert!(!second.was_cut());
-});
+}

@@ -13,8 +13,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::window::{self, Done, Job, Memory, Offsets, Request, Target, WindowError, Wish, tracer};
-use crate::python::Interpreter;
+use super::window::{
+    self, Done, HIGHEST, Job, Memory, Offsets, Request, Target, WindowError, Wish, tracer,
+};
+use crate::python::{Interpreter, Version};
 
 /// What the runtime state begins with.
 const COOKIE: &[u8; 8] = b"xdebugpy";
@@ -129,6 +131,17 @@ impl Remote {
         let runtime = crate::python::mapped_at(pid, interpreter.file.inode, offset)
             .ok_or(RemoteError::NoRuntime("it is not mapped"))?;
         let memory = Memory::open(pid, true).map_err(RemoteError::Memory)?;
+        Remote::in_memory(target, memory, runtime, version)
+    }
+
+    /// The same, with the process's memory and the address of the runtime state at hand.
+    pub(super) fn in_memory(
+        target: Target,
+        memory: Memory,
+        runtime: u64,
+        version: Option<&Version>,
+    ) -> Result<Remote, RemoteError> {
+        let pid = target.pid;
         let mut head = [0; 24];
         memory.read(runtime, &mut head)?;
         let word = |at: usize| {
@@ -221,7 +234,7 @@ impl Remote {
         }
     }
 
-    fn wishing(&self, wish: Wish) -> Request {
+    pub(super) fn wishing(&self, wish: Wish) -> Request {
         Request {
             target: self.target,
             interpreter: self.interpreter,
@@ -283,6 +296,9 @@ fn main_interpreter(memory: &Memory, runtime: u64, offsets: &Offsets) -> Result<
     for _ in 0..MOST {
         if next == 0 {
             break;
+        }
+        if next > HIGHEST {
+            return Err(RemoteError::Damaged("an interpreter is where no memory is"));
         }
         if memory.number(next + offsets.interpreter_id)? == 0 {
             return Ok(next);

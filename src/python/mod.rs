@@ -13,6 +13,8 @@ mod error;
 mod examined;
 mod file;
 pub(crate) mod foreign;
+#[doc(hidden)]
+pub mod fuzzing;
 mod library;
 pub mod marks;
 pub(crate) mod name;

@@ -185,17 +185,17 @@ fn of_open_process(
 }
 
 /// A file that the process has mapped, and the link in /proc that leads to it whatever became of its path.
-struct MappedFile {
+pub(super) struct MappedFile {
     kind: Kind,
     /// The path as the kernel gives it, without the mark of deletion.
-    path: PathBuf,
+    pub(super) path: PathBuf,
     deleted: bool,
     handle: PathBuf,
     /// As the mapping says it; stands in for the link where we may not follow that.
     inode: Option<u64>,
 }
 
-fn mapped_files(pid: u32, executable: &Path, maps: &MemoryMaps) -> Vec<MappedFile> {
+pub(super) fn mapped_files(pid: u32, executable: &Path, maps: &MemoryMaps) -> Vec<MappedFile> {
     let (path, deleted) = without_mark_of_deletion(executable);
     let mut files = vec![MappedFile {
         kind: Kind::Executable,
@@ -233,7 +233,7 @@ fn without_mark_of_deletion(path: &Path) -> (PathBuf, bool) {
 }
 
 /// The language version that the mapped extension modules imply.
-fn implied_version(maps: &MemoryMaps) -> Option<Version> {
+pub(super) fn implied_version(maps: &MemoryMaps) -> Option<Version> {
     maps.iter().find_map(|map| match &map.pathname {
         MMapPath::Path(path) => name::language_of_installed(path),
         _ => None,

@@ -13,6 +13,8 @@ use crate::service::{Seen, Service, ServiceError, Why};
 
 mod command;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod launched;
 mod lineage;
 mod namespace;

@@ -80,7 +80,7 @@ fn command_line(pid: u32) -> Vec<String> {
 }
 
 /// Splits at NUL. setproctitle leaves its padding behind, so NULs at the end are no empty arguments.
-fn arguments(bytes: &[u8]) -> Vec<String> {
+pub(super) fn arguments(bytes: &[u8]) -> Vec<String> {
     let end = bytes
         .iter()
         .rposition(|&byte| byte != 0)

@@ -10,6 +10,8 @@ mod attached;
 mod both;
 mod debian13;
 mod entering;
+mod faults;
+mod hostile;
 mod installed;
 mod joining;
 mod killed;

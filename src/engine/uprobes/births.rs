@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
@@ -12,6 +12,7 @@ use super::arming::Descendants;
 use super::decode;
 use super::perf::{Purpose, Ring};
 use super::running::is_limit;
+use crate::threads;
 
 /// Bytes of a ring: some 250 births. Those for which there is no room are seen a little later, by the collector.
 const SIZE: usize = 16 << 10;
@@ -43,7 +44,7 @@ impl Births {
         };
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
+        let thread = threads::spawn(move || {
             let mut bytes = Vec::new();
             while wait(&rings, &stopped) {
                 for ring in &mut rings {
@@ -54,7 +55,7 @@ impl Births {
                     }
                 }
             }
-        });
+        })?;
         Ok(Some(Births {
             stop,
             thread: Some(thread),

@@ -9,6 +9,8 @@ mod births;
 mod decode;
 mod fetch;
 mod filter;
+#[doc(hidden)]
+pub mod fuzzing;
 mod line;
 mod perf;
 mod processes;
@@ -35,6 +37,9 @@ pub use self::tracefs::Tracefs;
 /// Why the uprobes engine cannot do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum UprobesError {
+    /// Nobody could collect.
+    #[error(transparent)]
+    Thread(io::Error),
     /// The kernel has no tracefs.
     #[error(
         "tracefs cannot be mounted ({reason}), so uprobe events cannot be defined; run pystap where the kernel is built with CONFIG_TRACING, or on the host instead of in a container"

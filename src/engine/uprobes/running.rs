@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
@@ -26,6 +25,7 @@ use crate::engine::{Children, Message, Outlet, Running};
 use crate::event::LossStage;
 use crate::script::Filters;
 use crate::target::Lineage;
+use crate::threads;
 
 /// How long records may lie in a ring that is not a quarter full.
 const ROUND: Timespec = Timespec {
@@ -191,13 +191,14 @@ impl UprobesRunning {
             descendants,
         };
         let _ = sender.send(Message::Live);
-        thread::spawn(move || {
+        threads::spawn(move || {
             collector.run(&wake, &commands);
             drop(births);
             drop(group);
             let _ = sender.send(Message::Ended { clean: true });
             let _ = ended_sender.send(());
-        });
+        })
+        .map_err(UprobesError::Thread)?;
         Ok(running)
     }
 

@@ -1,0 +1,105 @@
+//! Doors for the fuzz targets `from_agent`, `debug_offsets` and `proc_text`: packets, memory and text of a process that is
+//! not to be believed, without that process.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Write;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+
+use super::Wanted;
+use super::control::{Account, Control, Outcome};
+use super::remote::{self, Remote};
+use super::socket;
+
+/// Has these packets said to a session by an agent that it has called, until they end or nobody listens any longer. What
+/// became of it, and the account.
+pub fn conversation(packets: &[&[u8]]) -> (Vec<Outcome>, Account) {
+    let (ours, theirs) = match socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    ) {
+        Ok(pair) => pair,
+        Err(error) => panic!("no socket can be had ({error})"),
+    };
+    for packet in packets {
+        // One that finds no room is not said.
+        let _ = send(&theirs, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    }
+    let control = match Control::new(Wanted {
+        functions: Some(HashSet::new()),
+        ..Wanted::default()
+    }) {
+        Ok(control) => control,
+        Err(error) => panic!("{error}"),
+    };
+    // We are the process that answers.
+    control.start(std::process::id(), ours);
+    drop(theirs);
+    let account = control.stop();
+    (control.outcomes().try_iter().collect(), account)
+}
+
+/// Asks a process to run a script whose memory is nothing but these bytes, with the runtime state at its beginning, and
+/// takes it back. Whether it could be asked.
+pub fn debug_offsets(memory: &[u8]) -> bool {
+    let file = memfd_create("memory", MemfdFlags::CLOEXEC).map(File::from);
+    let Ok(file) = file.and_then(|file| {
+        (&file)
+            .write_all(memory)
+            .map_err(|_| rustix::io::Errno::IO)?;
+        Ok(file)
+    }) else {
+        return false;
+    };
+    let Ok(remote) = Remote::in_memory(std::process::id(), file, 0, None) else {
+        return false;
+    };
+    let asked = remote.ask_threads(b"/run/pystap/script.py\0").is_ok();
+    remote.withdraw();
+    asked
+}
+
+/// What is read from lines of text in /proc: sockets that agents listen on, and who traces a process. How much was found.
+pub fn proc_text(text: &str) -> usize {
+    let sockets = text.lines().filter_map(socket::agents).count();
+    sockets + usize::from(remote::tracer_in(text).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The memory of a 3.14 as the fuzz target's seed has it, with a word changed.
+    fn changed(at: usize, word: u64) -> Vec<u8> {
+        let mut memory = include_bytes!("../../fuzz/seeds/debug_offsets/3.14").to_vec();
+        memory[at..at + 8].copy_from_slice(&word.to_ne_bytes());
+        memory
+    }
+
+    #[test]
+    fn a_memory_that_makes_sense_is_asked_and_one_whose_lists_lead_astray_is_not() {
+        assert!(debug_offsets(&changed(8, 0x030e_00f0)));
+        for (at, word) in [
+            // The head of the interpreters, and of the threads: an address to which nothing can be added.
+            (2048, u64::MAX),
+            (2048, u64::MAX - 7),
+            (3072 + 16, u64::MAX),
+            // An offset, and a list that is its own end.
+            (192, u64::MAX),
+            (4096, 4096),
+        ] {
+            assert!(!debug_offsets(&changed(at, word)), "{at}: {word:x}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_overflow_are_no_account_of_a_session() {
+        let hello = br#"{"type":"hello","protocol":1}"#;
+        let (outcomes, account) = conversation(&[hello, &[0xff; 100], b""]);
+        assert_eq!((outcomes.len(), account), (1, Account::default()));
+    }
+}

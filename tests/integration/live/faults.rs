@@ -1,0 +1,378 @@
+//! Faults injected: the nth open, read, write, mapping, socket, … of pystap fails, as on a host that is short of everything,
+//! for every n in turn or, where there are many, for some of each stretch. Then the summary equals what the program counted,
+//! or pystap says that it does not; nothing is left; and the traced program is unharmed. `tests/uprobes/run` runs these here.
+//!
+//! The faults are strace's: `-e inject` counts the calls of each thread for itself, so one n can be several faults.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Service;
+use super::uprobes::tree;
+use crate::command::{PYTHON, command, end, file, pystap, run};
+use crate::tracing::{Way, groups, leaves_nothing, numbers};
+
+/// Far more than a session takes on a busy machine, strace beside it.
+const IN_TIME: Duration = Duration::from_secs(30);
+/// How long a session that has written something may take to say so.
+const UNSAID: Duration = Duration::from_secs(2);
+/// Sessions at a time.
+const AT_A_TIME: usize = 4;
+/// Numbers that are tried of a system call that is made often.
+const SAMPLES: u64 = 8;
+/// Requests that the program is given.
+const REQUESTS: usize = 20;
+
+/// System calls with the errors that they are given.
+type Faults = [(&'static str, &'static str)];
+
+/// What a session is tried on.
+#[derive(Clone, Copy)]
+struct Case<'a> {
+    start: &'a (dyn Fn() -> Service + Sync),
+    /// The program as the interpreter names it.
+    program: &'a str,
+    options: &'a [&'a str],
+}
+
+/// A session with a fault in it, or none.
+struct Outcome {
+    /// The number of calls of each system call, by the thread that made most.
+    made: BTreeMap<String, u64>,
+    injected: bool,
+    /// Its exit status.
+    code: Option<i32>,
+    said: Vec<String>,
+    /// What is wrong.
+    complaint: Option<String>,
+}
+
+impl Case<'_> {
+    /// Traces the program while it answers some requests.
+    fn session(&self, calls: &Faults, fault: Option<(&str, &str, u64)>) -> Outcome {
+        let directory = tempfile::tempdir().expect("a directory");
+        let log = directory.path().join("log");
+        let events = directory.path().join("events");
+        let mut service = (self.start)();
+        let names: Vec<&str> = calls.iter().map(|(name, _)| *name).collect();
+        let mut strace = Command::new("strace");
+        // In the background, so that pystap is our own child.
+        strace
+            .args(["-D", "-f", "-q", "-e", "signal=none", "-o"])
+            .arg(&log);
+        strace.arg("-e").arg(format!("trace={}", names.join(",")));
+        if let Some((name, error, number)) = fault {
+            strace
+                .arg("-e")
+                .arg(format!("inject={name}:error={error}:when={number}"));
+        }
+        strace
+            .arg(pystap())
+            .args([
+                "trace",
+                "--engine",
+                "uprobes",
+                "--events",
+                "call,return",
+                "--output",
+            ])
+            .arg(&events)
+            .args(self.options)
+            .args(["-p", &service.pid()])
+            .env_remove("XDG_CONFIG_HOME")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = strace.spawn().expect("strace is there");
+        let said = Said::of(child.stderr.take().expect("piped"));
+        // It can fail to say that it is live; then what it writes shows that it has got that far, or nearly.
+        let begun = Instant::now();
+        let mut written = None;
+        while begun.elapsed() < IN_TIME && child.try_wait().expect("ours").is_none() {
+            if written.is_none() && fs::metadata(&events).is_ok_and(|file| file.len() > 0) {
+                written = Some(Instant::now());
+            }
+            if said.has("probes are live") || written.is_some_and(|at| at.elapsed() > UNSAID) {
+                break;
+            }
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        for _ in 0..REQUESTS {
+            assert_eq!(service.request("fail").trim_end(), "failed fail");
+        }
+        let _ = kill_process(Pid::from_child(&child), Signal::INT);
+        let code = end(&mut child, IN_TIME);
+        if code.is_none() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let said = said.all();
+        let mut truth = numbers(&service.end()["calls"]);
+        truth.retain(|_, calls| *calls > 0);
+        let log = whole(&log, child.id());
+        let wrong = match code {
+            None => Some(format!("did not end within {IN_TIME:?}")),
+            Some(code) => wrong(code, &said, &events, self.program, &truth),
+        };
+        Outcome {
+            made: made(&log),
+            injected: log.contains("(INJECTED)"),
+            code,
+            complaint: wrong.map(|wrong| {
+                let fault = fault.map_or_else(
+                    || "no fault".to_owned(),
+                    |(name, error, number)| format!("{error} from {name} number {number}"),
+                );
+                let line = log.lines().find(|line| line.contains("(INJECTED)"));
+                format!("{fault} ({}): {wrong}: {said:#?}", line.unwrap_or_default())
+            }),
+            said,
+        }
+    }
+
+    /// Every system call fails in turn, the sessions being some at a time.
+    fn endures(&self, calls: &Faults) {
+        let undisturbed = self.session(calls, None);
+        assert_eq!(undisturbed.complaint, None);
+        assert_eq!(undisturbed.code, Some(0), "{:#?}", undisturbed.said);
+        // What is done before pystap's own first step is the dynamic linker's and the runtime's, whose words are their own.
+        let before = starting(calls);
+        let mut faults = Vec::new();
+        for (name, error) in calls {
+            let most = undisturbed.made.get(*name).copied().unwrap_or(0);
+            assert!(most > 0, "{name} is never called: {:?}", undisturbed.made);
+            let step = most.div_ceil(SAMPLES).max(1);
+            // The first, the last, and one of each stretch between them.
+            let first = before.get(*name).copied().unwrap_or(0) + 1;
+            let between = (first..most).step_by(step as usize);
+            faults.extend(between.chain([most]).map(|number| (*name, *error, number)));
+        }
+        let count = faults.len();
+        let waiting = Mutex::new(faults.into_iter());
+        let next = || waiting.lock().expect("no panic").next();
+        let outcomes = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for _ in 0..AT_A_TIME {
+                scope.spawn(|| {
+                    while let Some(fault) = next() {
+                        let outcome = self.session(calls, Some(fault));
+                        outcomes.lock().expect("no panic").push(outcome);
+                    }
+                });
+            }
+        });
+        let outcomes = outcomes.into_inner().expect("no panic");
+        // Threads do not make the same calls each time, so a few numbers are not reached.
+        let injected = outcomes.iter().filter(|outcome| outcome.injected).count();
+        println!("{injected} of {count} faults came about");
+        assert!(
+            injected * 4 > count * 3,
+            "{injected} of {count} faults came about"
+        );
+        let complaints: Vec<String> = outcomes
+            .into_iter()
+            .filter_map(|outcome| outcome.complaint)
+            .collect();
+        assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    }
+}
+
+/// The calls that a pystap makes that has nothing to do.
+fn starting(calls: &Faults) -> BTreeMap<String, u64> {
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let names: Vec<&str> = calls.iter().map(|(name, _)| *name).collect();
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-q", "-e", "signal=none", "-o"])
+        .arg(log.path());
+    strace.arg("-e").arg(format!("trace={}", names.join(",")));
+    let ended = strace.arg(pystap()).arg("--version").output();
+    assert!(ended.expect("strace is there").status.success());
+    made(&fs::read_to_string(log.path()).expect("strace has written it"))
+}
+
+/// What pystap says, read on a thread so that it never waits for us.
+struct Said {
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: thread::JoinHandle<()>,
+}
+
+impl Said {
+    fn of(pipe: std::process::ChildStderr) -> Said {
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let said = Arc::clone(&lines);
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                said.lock().expect("no panic").push(line);
+            }
+        });
+        Said { lines, reader }
+    }
+
+    fn has(&self, words: &str) -> bool {
+        let lines = self.lines.lock().expect("no panic");
+        lines.iter().any(|line| line.contains(words))
+    }
+
+    fn all(self) -> Vec<String> {
+        self.reader.join().expect("no panic");
+        std::mem::take(&mut self.lines.lock().expect("no panic"))
+    }
+}
+
+/// strace's log when strace has written all of it: it ends a moment after what it traced.
+fn whole(log: &Path, pystap: u32) -> String {
+    let ended = [
+        format!("\n{pystap} +++ exited"),
+        format!("\n{pystap} +++ killed"),
+    ];
+    let read = || fs::read_to_string(log).unwrap_or_default();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut text = read();
+    while !ended.iter().any(|line| text.contains(line)) && Instant::now() < deadline {
+        thread::park_timeout(Duration::from_millis(5));
+        text = read();
+    }
+    text
+}
+
+/// How often each system call was made, by the thread that made most of it.
+fn made(log: &str) -> BTreeMap<String, u64> {
+    let mut threads: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for line in log.lines() {
+        if let Some((thread, rest)) = line.split_once(' ')
+            && let Some((name, _)) = rest.trim_start().split_once('(')
+            && name
+                .chars()
+                .all(|letter| letter.is_alphanumeric() || letter == '_')
+        {
+            *threads.entry((thread, name)).or_default() += 1;
+        }
+    }
+    let mut made: BTreeMap<String, u64> = BTreeMap::new();
+    for ((_, name), count) in threads {
+        let most = made.entry(name.to_owned()).or_default();
+        *most = count.max(*most);
+    }
+    made
+}
+
+/// What is wrong with how a session ended; nothing when it told the truth, or that it does not.
+fn wrong(
+    code: i32,
+    said: &[String],
+    events: &Path,
+    program: &str,
+    truth: &BTreeMap<String, u64>,
+) -> Option<String> {
+    let says = |words: &str| said.iter().any(|line| line.contains(words));
+    if says("panicked") {
+        return Some("it panicked".to_owned());
+    }
+    match code {
+        0 => {}
+        1..=4 if says("pystap: error: ") => return None,
+        // It had no place to say anything, or could not even be loaded.
+        1..=4 if said.is_empty() => return None,
+        127 if says("error while loading shared libraries") => return None,
+        134 if says("memory allocation of") => return None,
+        code => return Some(format!("ended with {code} and no error")),
+    }
+    let text = fs::read_to_string(events).unwrap_or_default();
+    let traced = crate::tracing::read(&text, code, said.to_vec(), String::new());
+    let summary = &traced.summary;
+    if summary.lost + summary.skipped + summary.unparsed > 0 || summary.uncounted {
+        return None;
+    }
+    for way in [Way::In, Way::Out] {
+        let mut counts = traced.counts(program, way);
+        counts.retain(|function, _| truth.contains_key(function));
+        if counts != *truth {
+            return Some(format!(
+                "{way:?}: told {counts:?} instead of {truth:?} as if nothing were lost"
+            ));
+        }
+    }
+    None
+}
+
+/// The program in the tree of Debian testing, as its interpreter names it.
+pub(super) const WITHOUT_MARKS: &str = "/pystap/programs/answers.py";
+
+/// That program, run by a Python 3.14, which has no marks of its own.
+pub(super) fn service_without_marks() -> Service {
+    let tree = tree("guest");
+    fs::create_dir_all(tree.join("pystap/programs")).expect("made");
+    let there = tree.join(WITHOUT_MARKS.trim_start_matches('/'));
+    if !there.exists() {
+        fs::copy(file("tests/programs/answers.py"), there).expect("copied");
+    }
+    let mut chroot = Command::new("chroot");
+    chroot
+        .arg(&tree)
+        .args(["/usr/bin/python3.14", WITHOUT_MARKS]);
+    Service::of(chroot)
+}
+
+/// What is in the kernel and of ours when all sessions have ended; what a killed one left is removed by the next.
+fn leaves_nothing_after_cleanup(test: impl FnOnce()) {
+    leaves_nothing(|| {
+        test();
+        let ended = run(&mut command(["cleanup"]));
+        assert_eq!(ended.code, 0, "{ended:?}");
+        assert_eq!(groups(), Vec::<String>::new());
+    });
+}
+
+#[test]
+#[ignore = "needs strace and uprobe events: run by tests/uprobes/run"]
+fn a_session_of_an_interpreters_own_marks_tells_the_truth_whatever_fails() {
+    leaves_nothing_after_cleanup(|| {
+        let case = Case {
+            start: &|| Service::start_with(PYTHON, "examples/service.py", &[]),
+            program: &file("examples/service.py"),
+            options: &[],
+        };
+        case.endures(&[
+            ("openat", "EMFILE"),
+            ("read", "EIO"),
+            ("write", "ENOSPC"),
+            ("mmap", "ENOMEM"),
+            ("perf_event_open", "EMFILE"),
+            ("ioctl", "ENOMEM"),
+            ("clone3", "EAGAIN"),
+            ("eventfd2", "EMFILE"),
+        ]);
+    });
+}
+
+#[test]
+#[ignore = "needs strace and uprobe events: run by tests/uprobes/run"]
+fn a_session_with_the_agent_tells_the_truth_whatever_fails() {
+    leaves_nothing_after_cleanup(|| {
+        let case = Case {
+            start: &service_without_marks,
+            program: WITHOUT_MARKS,
+            options: &["--subprocesses"],
+        };
+        case.endures(&[
+            ("openat", "EMFILE"),
+            ("write", "ENOSPC"),
+            ("mmap", "ENOMEM"),
+            ("perf_event_open", "EMFILE"),
+            ("socket", "EMFILE"),
+            ("accept4", "EMFILE"),
+            ("eventfd2", "EMFILE"),
+            ("process_vm_writev", "ESRCH"),
+            ("sendto", "ENOBUFS"),
+        ]);
+    });
+}

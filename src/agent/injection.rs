@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
@@ -19,6 +19,7 @@ use super::socket;
 use super::symbols::Symbols;
 use super::window::{self, Call, Done, Job, Memory, Place, Reached, Target, WindowError};
 use crate::python::Interpreter;
+use crate::threads;
 
 /// How long a place for a call is looked for.
 const SEARCH: Duration = Duration::from_secs(10);
@@ -101,9 +102,10 @@ impl Injection {
         let cancelled = Arc::new(AtomicBool::new(false));
         let (sender, result) = bounded(1);
         let flag = Arc::clone(&cancelled);
-        let thread = thread::spawn(move || {
+        let thread = threads::spawn(move || {
             let _ = sender.send(entrance.bring(&library, &|| flag.load(Ordering::Relaxed)));
-        });
+        })
+        .map_err(|reason| InjectionError::Window(WindowError::Helper(reason.to_string())))?;
         Ok(Injection {
             cancelled,
             result,
@@ -292,7 +294,7 @@ impl Entrance {
             if Instant::now() >= end {
                 return Err(late);
             }
-            thread::park_timeout(LOOK);
+            std::thread::park_timeout(LOOK);
         }
     }
 }

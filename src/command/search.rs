@@ -1,12 +1,13 @@
 //! The search for processes that start while a session runs, on a thread of its own: the session's loop looks at no process
 //! of the host but its own targets. What is found is handed over whenever the session asks for it.
 
-use std::thread;
+use std::io;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::target::{self, Newcomers, Searched, Selection};
+use crate::threads;
 
 /// How often the system is searched.
 const SEARCH: Duration = Duration::from_secs(1);
@@ -30,11 +31,14 @@ pub(super) struct Search {
 
 impl Search {
     /// Begins to search for targets of this selection and for descendants of this process.
-    pub(super) fn begin(selection: Option<Selection>, launched: Option<u32>) -> Search {
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub(super) fn begin(selection: Option<Selection>, launched: Option<u32>) -> io::Result<Search> {
         // One finding waits at most: whoever does not take it does not make us search on.
         let (sender, found) = bounded(1);
         let (going, ended) = bounded::<()>(0);
-        thread::spawn(move || {
+        threads::spawn(move || {
             let mut searched = Searched::default();
             while ended
                 .recv_timeout(SEARCH)
@@ -52,11 +56,11 @@ impl Search {
                     return;
                 }
             }
-        });
-        Search {
+        })?;
+        Ok(Search {
             found,
             _going: going,
-        }
+        })
     }
 
     /// What was found since this was last asked.
@@ -81,13 +85,13 @@ mod tests {
             pattern: regex::Regex::new("found-by-a-search-[0-9]").ok(),
             ..Selection::default()
         };
-        let search = Search::begin(Some(selection), Some(std::process::id()));
+        let search = Search::begin(Some(selection), Some(std::process::id())).expect("a thread");
         let later = Waiting::python(&copy, &["found-by-a-search-1"]);
         let end = Instant::now() + Duration::from_secs(60);
         loop {
             assert!(Instant::now() < end, "never found");
             let Some(found) = search.take() else {
-                thread::park_timeout(Duration::from_millis(10));
+                std::thread::park_timeout(Duration::from_millis(10));
                 continue;
             };
             let newcomers = found.newcomers.expect("searched for");

@@ -2,12 +2,14 @@
 //! be on a file system whose server does not answer, and nothing ends such a wait. So the looking is done on a thread that
 //! can be left behind, and what it got stuck at is named instead of awaited.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
+
+use crate::threads;
 
 /// How long looking may take.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +66,11 @@ where
     let (mut done, mut stuck) = (Vec::new(), Vec::new());
     let (mut next, mut left_behind, mut state) = (0, 0, Some(state));
     while next < items.len() && left_behind < MOST_STUCK && Instant::now() < end {
-        let worker = Worker::start(&items, next, state.take().unwrap_or_default(), &each);
+        // Without a thread nothing is looked at, which is said of each.
+        let Ok(worker) = Worker::start(&items, next, state.take().unwrap_or_default(), &each)
+        else {
+            break;
+        };
         state = loop {
             let wait = budget
                 .each
@@ -112,7 +118,7 @@ impl<S: Send + 'static, T: Send + 'static> Worker<S, T> {
         from: usize,
         mut state: S,
         each: &Arc<impl Fn(&I, &mut S) -> T + Send + Sync + 'static>,
-    ) -> Worker<S, T> {
+    ) -> io::Result<Worker<S, T>> {
         let (sender, answers): (Sender<Answer<S, T>>, _) = unbounded();
         let cancelled = Arc::new(AtomicBool::new(false));
         let worker = Worker {
@@ -120,7 +126,7 @@ impl<S: Send + 'static, T: Send + 'static> Worker<S, T> {
             cancelled: Arc::clone(&cancelled),
         };
         let (items, each) = (Arc::clone(items), Arc::clone(each));
-        thread::spawn(move || {
+        threads::spawn(move || {
             for item in items.iter().skip(from) {
                 let answer = each(item, &mut state);
                 if cancelled.load(Ordering::Relaxed) || sender.send(Answer::Item(answer)).is_err() {
@@ -128,8 +134,8 @@ impl<S: Send + 'static, T: Send + 'static> Worker<S, T> {
                 }
             }
             let _ = sender.send(Answer::End(state));
-        });
-        worker
+        })?;
+        Ok(worker)
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, unbounded};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -14,6 +14,7 @@ use super::diagnostics::{self, Diagnostic, Diagnostics, Severity};
 use super::modules::Slot;
 use super::{Module, StapError, Toolchain};
 use crate::authority::own;
+use crate::threads;
 
 /// What stap says while it compiles.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub enum Progress {
 pub struct Compiling {
     child: Child,
     progress: Receiver<Progress>,
-    output: Option<thread::JoinHandle<String>>,
+    output: Option<JoinHandle<String>>,
     slot: Slot,
     directory: PathBuf,
 }
@@ -63,17 +64,25 @@ impl Compiling {
             .spawn()
             .map_err(failed)?;
         let (sender, progress) = unbounded();
-        let mut stdout = child.stdout.take();
-        let output = thread::spawn(move || {
+        let (mut stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        // From here on stap ends with this, also when it is not listened to.
+        let mut compiling = Compiling {
+            child,
+            progress,
+            output: None,
+            slot,
+            directory: directory.to_owned(),
+        };
+        let output = threads::spawn(move || {
             let mut text = String::new();
             if let Some(pipe) = stdout.as_mut() {
                 let _ = pipe.read_to_string(&mut text);
             }
             text
         });
-        let stderr = child.stderr.take();
+        compiling.output = Some(output.map_err(failed)?);
         let version = toolchain.version.clone();
-        thread::spawn(move || {
+        threads::spawn(move || {
             let mut diagnostics = Diagnostics::new(Some(&version));
             for line in stderr
                 .into_iter()
@@ -88,14 +97,9 @@ impl Compiling {
                 let _ = sender.send(Progress::Diagnostic(Box::new(diagnostic)));
             }
             let _ = sender.send(Progress::Ended);
-        });
-        Ok(Compiling {
-            child,
-            progress,
-            output: Some(output),
-            slot,
-            directory: directory.to_owned(),
         })
+        .map_err(failed)?;
+        Ok(compiling)
     }
 
     /// What stap says.

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -28,6 +28,7 @@ use crate::engine::uprobes::LineSemaphores;
 use crate::engine::{Message, Outlet, Running, Wish};
 use crate::event::{LossStage, ProcessChange, What};
 use crate::target::Lineage;
+use crate::threads;
 
 /// Bytes read from the pipe at once.
 const CHUNK: usize = 128 * 1024;
@@ -147,12 +148,25 @@ impl StapRunning {
         })?;
         let loader = child.id();
         if let Err(error) = workspace.note_loader(loader) {
-            // It takes its module away by itself, and is waited for where nobody waits for us.
-            let group = rustix::process::Pid::from_child(&child);
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
-            thread::spawn(move || child.wait());
+            dismiss(loader);
+            // It is waited for where nobody waits for us; without a thread, when we end.
+            let _ = threads::spawn(move || child.wait());
             return Err(error);
         }
+        let program = toolchain.staprun.clone();
+        let no_thread = |reason| {
+            dismiss(loader);
+            StapError::Start {
+                program: program.clone(),
+                reason,
+            }
+        };
+        let (stderr, stdout) = (child.stderr.take(), child.stdout.take());
+        let (exited, exit) = bounded(1);
+        let waiting = threads::spawn(move || {
+            let _ = exited.send(child.wait().is_ok_and(|status| status.success()));
+        })
+        .map_err(no_thread)?;
         let (sender, messages) = unbounded();
         let (stop, stop_requests) = unbounded();
         let (ended_sender, ended) = bounded(1);
@@ -162,16 +176,16 @@ impl StapRunning {
         let (silenced, silences) = unbounded();
         let stopping = Stopping {
             module: control.clone(),
+            exit,
             requests: stop_requests,
             silences,
             arrived: Arc::clone(&arrived),
             _open: (stop.clone(), silenced.clone()),
         };
 
-        let stderr = child.stderr.take();
         let to_messages = sender.clone();
         let version = toolchain.version.clone();
-        let errors = thread::spawn(move || {
+        let errors = threads::spawn(move || {
             let mut diagnostics = Diagnostics::new(Some(&version));
             let mut failed = false;
             let mut say = |diagnostic: Option<super::diagnostics::Diagnostic>| {
@@ -189,9 +203,9 @@ impl StapRunning {
             }
             say(diagnostics.finish());
             failed
-        });
+        })
+        .map_err(no_thread)?;
 
-        let stdout = child.stdout.take();
         let reader = Reader {
             decoder: Decoder::new(),
             order: Order::default(),
@@ -208,10 +222,11 @@ impl StapRunning {
             live: false,
             accounted: false,
         };
-        let reading = thread::spawn(move || reader.run(stdout));
+        let reading = threads::spawn(move || reader.run(stdout)).map_err(no_thread)?;
 
-        thread::spawn(move || {
-            let clean = stopping.wait(child);
+        threads::spawn(move || {
+            let clean = stopping.wait();
+            let _ = waiting.join();
             let _ = reading.join();
             let failed = errors.join().unwrap_or(true);
             // A loader that was killed leaves its module behind.
@@ -222,7 +237,8 @@ impl StapRunning {
                 clean: clean && !failed,
             });
             let _ = ended_sender.send(());
-        });
+        })
+        .map_err(no_thread)?;
         Ok(StapRunning {
             messages,
             stop,
@@ -285,9 +301,18 @@ enum Ending {
     Killed,
 }
 
+/// Ends a loader that nobody is going to listen to. It takes its module away by itself.
+fn dismiss(loader: u32) {
+    if let Some(group) = i32::try_from(loader).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(group, Signal::TERM);
+    }
+}
+
 /// What the end of a session takes.
 struct Stopping {
     module: Control,
+    /// The loader has ended, and whether well.
+    exit: Receiver<bool>,
     requests: Receiver<()>,
     /// The module's last word has come.
     silences: Receiver<()>,
@@ -299,23 +324,21 @@ struct Stopping {
 
 impl Stopping {
     /// Waits for the loader, and ends it when asked to. Whether it ended well.
-    fn wait(self, mut child: Child) -> bool {
-        let loader = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let (exited, exit) = bounded(1);
-        let waiting = thread::spawn(move || {
-            let _ = exited.send(child.wait().is_ok_and(|status| status.success()));
-        });
+    fn wait(self) -> bool {
+        let loader = i32::try_from(self.module.loader)
+            .ok()
+            .and_then(Pid::from_raw);
         let mut ending = Ending::Running;
         let mut deadline = Instant::now();
         let mut arrived = 0;
-        let clean = loop {
+        loop {
             let pause = match ending {
                 Ending::Running => Duration::from_secs(3600),
                 Ending::Silencing => REMINDER,
                 _ => deadline.saturating_duration_since(Instant::now()),
             };
             let further = select! {
-                recv(exit) -> clean => break clean.unwrap_or(false),
+                recv(self.exit) -> clean => break clean.unwrap_or(false),
                 recv(self.requests) -> _ => true,
                 recv(self.silences) -> _ => ending == Ending::Silencing,
                 default(pause) => match ending {
@@ -337,9 +360,7 @@ impl Stopping {
                 (ending, patience) = self.end(ending, loader);
                 deadline = Instant::now() + patience;
             }
-        };
-        let _ = waiting.join();
-        clean
+        }
     }
 
     /// Takes the step after this one, and says how long it may take.
@@ -635,7 +656,7 @@ impl Reader {
     fn announce(&self) {
         let outlet = self.outlet.clone();
         let armed = self.start.armed.clone();
-        thread::spawn(move || {
+        let waiting = threads::spawn(move || {
             let deadline = Instant::now() + ARMING;
             let mut waiting = armed;
             while !waiting.is_empty() && Instant::now() < deadline {
@@ -649,6 +670,10 @@ impl Reader {
             }
             outlet.say(Message::Live);
         });
+        // Without a thread to look, nobody knows which marks are switched on late.
+        if waiting.is_err() {
+            self.outlet.say(Message::Live);
+        }
     }
 }
 

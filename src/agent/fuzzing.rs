@@ -4,14 +4,16 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
+use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
 use super::Wanted;
 use super::control::{Account, Control, Outcome};
-use super::remote::{self, Remote};
+use super::remote::Remote;
 use super::socket;
+use super::window::{Memory, Target, Wish, tracer_in};
 
 /// Has these packets said to a session by an agent that it has called, until they end or nobody listens any longer. What
 /// became of it, and the account.
@@ -29,17 +31,21 @@ pub fn conversation(packets: &[&[u8]]) -> (Vec<Outcome>, Account) {
         // One that finds no room is not said.
         let _ = send(&theirs, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     }
-    let control = match Control::new(Wanted {
-        functions: Some(HashSet::new()),
-        ..Wanted::default()
-    }) {
+    let control = match Control::new(
+        Wanted {
+            functions: Some(HashSet::new()),
+            ..Wanted::default()
+        },
+        Arc::default(),
+        Arc::default(),
+    ) {
         Ok(control) => control,
         Err(error) => panic!("{error}"),
     };
     // We are the process that answers.
     control.start(std::process::id(), ours);
     drop(theirs);
-    let account = control.stop();
+    let account = control.stop().unwrap_or_default();
     (control.outcomes().try_iter().collect(), account)
 }
 
@@ -55,18 +61,25 @@ pub fn debug_offsets(memory: &[u8]) -> bool {
     }) else {
         return false;
     };
-    let Ok(remote) = Remote::in_memory(std::process::id(), file, 0, None) else {
+    let (Ok(target), Ok(copy)) = (Target::now(std::process::id()), file.try_clone()) else {
         return false;
     };
-    let asked = remote.ask_threads(b"/run/pystap/script.py\0").is_ok();
-    remote.withdraw();
+    let Ok(remote) = Remote::in_memory(target, Memory::of_file(copy), 0, None) else {
+        return false;
+    };
+    let memory = Memory::of_file(file);
+    let script = b"/run/pystap/script.py";
+    let run = remote.wishing(Wish::Run([script, &b"\0"[..]].concat()));
+    let asked = run.write(&memory, Vec::new()).is_ok();
+    let withdraw = remote.wishing(Wish::Withdraw(script.to_vec()));
+    let _ = withdraw.write(&memory, Vec::new());
     asked
 }
 
 /// What is read from lines of text in /proc: sockets that agents listen on, and who traces a process. How much was found.
 pub fn proc_text(text: &str) -> usize {
     let sockets = text.lines().filter_map(socket::agents).count();
-    sockets + usize::from(remote::tracer_in(text).is_some())
+    sockets + usize::from(tracer_in(text).is_some())
 }
 
 #[cfg(test)]
@@ -100,6 +113,6 @@ mod tests {
     fn numbers_that_overflow_are_no_account_of_a_session() {
         let hello = br#"{"type":"hello","protocol":1}"#;
         let (outcomes, account) = conversation(&[hello, &[0xff; 100], b""]);
-        assert_eq!((outcomes.len(), account), (1, Account::default()));
+        assert_eq!((outcomes.len(), account.told, account.dropped), (1, 0, 0));
     }
 }

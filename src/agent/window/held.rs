@@ -214,11 +214,22 @@ fn count(pid: u32) -> Option<usize> {
 
 /// Who traces a process or thread.
 pub(in crate::agent) fn tracer(pid: u32) -> Option<u32> {
-    field(pid, "TracerPid:").filter(|tracer| *tracer != 0)
+    tracer_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// Who traces a process, from its /proc/PID/status.
+pub(in crate::agent) fn tracer_in(status: &str) -> Option<u32> {
+    field_in(status, "TracerPid:").filter(|tracer| *tracer != 0)
 }
 
 fn field<T: std::str::FromStr>(pid: u32, name: &str) -> Option<T> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    field_in(
+        &fs::read_to_string(format!("/proc/{pid}/status")).ok()?,
+        name,
+    )
+}
+
+fn field_in<T: std::str::FromStr>(status: &str, name: &str) -> Option<T> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().parse().ok()
 }

@@ -16,7 +16,8 @@ const PIECES: usize = 1024;
 /// The memory of a process.
 #[derive(Debug)]
 pub(in crate::agent) struct Memory {
-    pid: Pid,
+    /// `None` where a file stands for a process.
+    pid: Option<Pid>,
     file: File,
 }
 
@@ -29,9 +30,14 @@ impl Memory {
             .open(format!("/proc/{pid}/mem"))?;
         let pid = i32::try_from(pid).map_err(std::io::Error::other)?;
         Ok(Memory {
-            pid: Pid::from_raw(pid),
+            pid: Some(Pid::from_raw(pid)),
             file,
         })
+    }
+
+    /// A file whose bytes are taken for a process's memory.
+    pub(in crate::agent) fn of_file(file: File) -> Memory {
+        Memory { pid: None, file }
     }
 
     pub(in crate::agent) fn read(&self, address: u64, into: &mut [u8]) -> Result<(), WindowError> {
@@ -63,10 +69,12 @@ impl Memory {
         for addresses in addresses.chunks(PIECES) {
             let mut bytes = vec![0; addresses.len() * 8];
             let there: Vec<RemoteIoVec> = addresses.iter().map(|at| piece(*at, 8)).collect();
-            let read = process_vm_readv(self.pid, &mut [IoSliceMut::new(&mut bytes)], &there);
+            let read = self.pid.map_or(Err(Errno::ENOSYS), |pid| {
+                process_vm_readv(pid, &mut [IoSliceMut::new(&mut bytes)], &there)
+            });
             match read {
                 Ok(length) if length == bytes.len() => {}
-                // Not built into this kernel.
+                // Not built into this kernel, or no process.
                 Err(Errno::ENOSYS) => {
                     for (at, into) in addresses.iter().zip(bytes.chunks_mut(8)) {
                         self.read(*at, into)?;
@@ -89,7 +97,10 @@ impl Memory {
             let there: Vec<RemoteIoVec> =
                 pieces.iter().map(|(at, it)| piece(*at, it.len())).collect();
             let length: usize = pieces.iter().map(|(_, it)| it.len()).sum();
-            match process_vm_writev(self.pid, &here, &there) {
+            let written = self.pid.map_or(Err(Errno::ENOSYS), |pid| {
+                process_vm_writev(pid, &here, &there)
+            });
+            match written {
                 Ok(written) if written == length => {}
                 Err(Errno::ENOSYS) => {
                     for (at, bytes) in pieces {

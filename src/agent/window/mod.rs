@@ -25,9 +25,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
 pub(super) use call::{Call, Place, Reached};
-pub(super) use held::tracer;
+pub(super) use held::{tracer, tracer_in};
 pub(super) use memory::Memory;
-pub(super) use request::{Offsets, Request, Wish};
+pub(super) use request::{HIGHEST, Offsets, Request, Wish};
 
 /// How long a process may be stopped.
 pub(super) const LONGEST: Duration = Duration::from_millis(100);

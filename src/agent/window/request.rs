@@ -17,6 +17,8 @@ use super::{Done, Target, WindowError};
 const PLEASE_STOP: u64 = 1 << 5;
 /// Most threads that are looked at: the list is in foreign memory.
 const MOST: usize = 1 << 16;
+/// No program's memory reaches higher, so that an address and an offset make an address.
+pub(in crate::agent) const HIGHEST: u64 = u64::MAX >> 1;
 
 /// What the target's own table says (`_Py_DebugOffsets`).
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -60,15 +62,24 @@ impl Request {
             .map_err(|reason| WindowError::Memory(reason.to_string()))?;
         let expected = self.walk(&memory, Vec::new()).unwrap_or_default();
         let held = Held::all(self.target)?;
-        let threads = self.threads(&memory, expected)?;
-        let done = match &self.wish {
-            Wish::Run(path) => self.ask(&memory, &threads, path),
-            Wish::Withdraw(path) => self.withdraw(&memory, &threads, path),
-        };
-        done.map(|other| Done::Requested {
+        let other = self.write(&memory, expected)?;
+        Ok(Done::Requested {
             other,
             stopped: held.so_long(),
         })
+    }
+
+    /// The same once nothing of the process runs. The script that another debugger has asked for.
+    pub(in crate::agent) fn write(
+        &self,
+        memory: &Memory,
+        expected: Vec<u64>,
+    ) -> Result<Option<String>, WindowError> {
+        let threads = self.threads(memory, expected)?;
+        match &self.wish {
+            Wish::Run(path) => self.ask(memory, &threads, path),
+            Wish::Withdraw(path) => self.withdraw(memory, &threads, path),
+        }
     }
 
     fn ask(
@@ -219,7 +230,7 @@ impl Request {
         };
         while next != 0 {
             threads.push(next);
-            if threads.len() > MOST {
+            if threads.len() > MOST || next > HIGHEST {
                 return Err(WindowError::Damaged);
             }
             next = memory.number(next + self.offsets.thread_next)?;

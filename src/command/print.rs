@@ -44,5 +44,10 @@ pub(super) fn json_text(text: &str) -> io::Result<()> {
 
 /// Prints what is known to be harmless, or is for programs alone.
 pub(super) fn data(bytes: &[u8]) -> io::Result<()> {
-    Output::stdout(session::give_up())?.write_all(bytes)
+    output()?.write_all(bytes)
+}
+
+/// Standard output, for what is printed piece by piece and harmless already.
+pub(super) fn output() -> io::Result<Output> {
+    Output::stdout(session::give_up())
 }

@@ -1,12 +1,13 @@
 //! The table of hot functions: its columns, their order, filters, and the table as text and as JSON.
 
 use std::cmp::Ordering;
+use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
 use super::{count, histogram_json, time};
 use crate::analysis::functions::Function;
-use crate::text::Foreign;
+use crate::text::{Foreign, harmless_json};
 
 /// The columns, in the order in which they stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -255,6 +256,33 @@ pub fn row_json(row: &Function) -> Value {
         "average_ns": row.average_ns(),
         "durations": histogram_json(&row.durations),
     })
+}
+
+/// A table as one line of JSON that is harmless on a terminal, a row at a time: all rows as one value would take several
+/// times what they say.
+///
+/// # Errors
+/// The output's.
+pub fn write_json<'a>(
+    account: &Account,
+    rows: impl Iterator<Item = &'a Function>,
+    output: &mut dyn Write,
+) -> io::Result<()> {
+    let harmless = |value: Value| harmless_json(&value.to_string());
+    let mut text = format!(
+        "{{\"account\":{},\"functions\":[",
+        harmless(account_json(account))
+    );
+    for (at, row) in rows.enumerate() {
+        text.push_str(if at > 0 { "," } else { "" });
+        text.push_str(&harmless(row_json(row)));
+        if text.len() >= 1 << 16 {
+            output.write_all(text.as_bytes())?;
+            text.clear();
+        }
+    }
+    text.push_str("]}\n");
+    output.write_all(text.as_bytes())
 }
 
 /// What a table was measured over, as JSON.

@@ -49,6 +49,14 @@ pub(super) enum Invited {
     Below(Identity),
 }
 
+impl Invited {
+    /// Whether a process whose connection has ended was traced all the same: a fork's child goes on with its parent's session
+    /// until it has an answer, so nothing is missing of one that has ended meanwhile.
+    pub(super) fn was_traced_to_its_end(self, pid: u32) -> bool {
+        matches!(self, Invited::Below(holder) if holder.pid != pid) && !crate::target::goes_on(pid)
+    }
+}
+
 /// The secrets that a session has issued. They are found by a keyed hash, so that how long a guess takes to be refused says
 /// nothing of how good it was.
 #[derive(Debug, Default)]
@@ -189,6 +197,7 @@ pub(super) struct Admitted {
     pub(super) process: Identity,
     pub(super) socket: OwnedFd,
     pub(super) hello: Hello,
+    pub(super) invited: Invited,
 }
 
 /// What came of a connection.
@@ -301,10 +310,12 @@ impl Door {
             }
             Verdict::Ours(process) => Some(Answer::Admitted(Box::new(Admitted {
                 process,
+                invited: *invited,
                 hello: newcomer.claim?.1,
                 socket: newcomer.socket,
             }))),
             Verdict::NotWanted => None,
+            Verdict::Gone if invited.was_traced_to_its_end(newcomer.pid) => None,
             Verdict::Gone => {
                 self.untraced.late = self.untraced.late.saturating_add(1);
                 None

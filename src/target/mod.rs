@@ -92,16 +92,26 @@ pub struct Process {
 /// Whether a process is there and has not ended; one that only waits to be reaped has.
 #[must_use]
 pub fn runs(pid: u32) -> bool {
+    stat(pid).is_some_and(|stat| is_alive(&stat))
+}
+
+/// The same of a process that is not about to end either.
+#[must_use]
+pub fn goes_on(pid: u32) -> bool {
+    /// `PF_EXITING` of linux/sched.h: set before anything of the process is given back.
+    const EXITING: u32 = 0x4;
+    stat(pid).is_some_and(|stat| is_alive(&stat) && stat.flags & EXITING == 0)
+}
+
+fn stat(pid: u32) -> Option<procfs::process::Stat> {
+    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
+    process.stat().ok()
+}
+
+fn is_alive(stat: &procfs::process::Stat) -> bool {
     use procfs::process::ProcState::{Dead, Zombie};
-    let state = i32::try_from(pid).ok().and_then(|pid| {
-        procfs::process::Process::new(pid)
-            .ok()?
-            .stat()
-            .ok()?
-            .state()
-            .ok()
-    });
-    state.is_some_and(|state| !matches!(state, Zombie | Dead))
+    stat.state()
+        .is_ok_and(|state| !matches!(state, Zombie | Dead))
 }
 
 impl Process {

@@ -11,7 +11,7 @@ use std::fmt;
 use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::statfs;
@@ -224,10 +224,6 @@ impl Walk {
         // The rights of a link say nothing; who may replace it, its directory says.
         if metadata.is_symlink() {
             return;
-        }
-        let kind = metadata.file_type();
-        if kind.is_fifo() || kind.is_socket() {
-            self.add(Holder::Several(format!("{} is no file", path.display())));
         }
         // In a directory with the sticky bit others may make what is new, and change nothing of what is there. Whether the
         // thing below belongs to somebody else is looked at when it is passed.

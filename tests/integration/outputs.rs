@@ -297,6 +297,19 @@ fn events_of_evil_names_read_back_equal_from_json_that_a_terminal_does_not_obey(
     }
 }
 
+/// Evil text as a part of a frame.
+fn frame(text: &str) -> String {
+    Foreign::new(text).without(';').to_string()
+}
+
+/// A frame as stacks have it: of a long one the first 500 bytes. Our corpus has no such frame with other than ASCII there.
+fn cut(frame: String) -> String {
+    match frame.get(..500) {
+        Some(begins) if frame.len() > 500 => format!("{begins}..."),
+        _ => frame,
+    }
+}
+
 #[test]
 fn folded_stacks_of_evil_names_are_a_line_a_stack_with_one_number_at_its_end() {
     let text = export("folded");
@@ -309,14 +322,13 @@ fn folded_stacks_of_evil_names_are_a_line_a_stack_with_one_number_at_its_end() {
         assert!((2..=3).contains(&frames.len()), "{line:?}");
         found.insert(stack.to_owned());
     }
-    let frame = |text: &str| Foreign::new(text).without(';').to_string();
     for (at, evil) in evil().0.iter().enumerate() {
         let process = match evil.is_empty() {
             true => format!("process {}", 100 + at),
             false => format!("process {}: {}", 100 + at, frame(evil)),
         };
-        let outer = format!("{process};{0} ({0}:7)", frame(evil));
-        let inner = format!("{outer};inner ({}:7)", frame(evil));
+        let outer = format!("{process};{}", cut(format!("{0} ({0}:7)", frame(evil))));
+        let inner = format!("{outer};{}", cut(format!("inner ({}:7)", frame(evil))));
         assert!(found.contains(&outer), "{outer:?}");
         assert!(found.contains(&inner), "{inner:?}");
     }
@@ -340,11 +352,13 @@ fn a_flame_graph_of_evil_names_is_well_formed_xml_with_a_title_a_frame() {
         .filter_map(|node| node.text())
         .filter_map(|title| title.rsplit_once(" (").map(|(name, _)| name.to_owned()))
         .collect();
-    let frame = |text: &str| Foreign::new(text).without(';').to_string();
     for evil in evil().0 {
-        let name = format!("{0} ({0}:7)", frame(&evil));
-        assert!(titles.contains(&name), "{name:?}");
-        assert!(titles.contains(&format!("inner ({}:7)", frame(&evil))));
+        for name in ["", "inner"] {
+            let frame = frame(&evil);
+            let function = if name.is_empty() { &frame } else { name };
+            let name = cut(format!("{function} ({frame}:7)"));
+            assert!(titles.contains(&name), "{name:?}");
+        }
     }
 }
 

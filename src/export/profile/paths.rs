@@ -334,9 +334,9 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Semicolons separate frames, so that names can have none.
+/// Semicolons separate frames, so that a name shows its own as [`crate::text::Foreign`] does.
 pub(super) fn separable(name: String) -> String {
-    name.replace(';', ":")
+    name.replace(';', "\\u{3b}")
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::python::{
 };
 use crate::session;
 use crate::thread::Native;
+use crate::worker;
 
 /// Version of the package, and of the protocol.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -121,9 +122,8 @@ fn became(outcome: u32) {
 /// What `start` does, on a thread of its own: whoever is made to call this may hold the interpreter's lock or not.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pystap_agent_enter() {
-    match Native::start(enter) {
-        Ok(thread) => thread.forget(),
-        Err(_) => became(NO_THREAD),
+    if Native::start(enter, worker::STACK).is_err() {
+        became(NO_THREAD);
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::thread::futex;
 use crate::thread::{self, Native, wake};
 
 /// Its stack in bytes. Hooks of the program (`sys.addaudithook`) can run on it while it switches events on.
-const STACK: usize = 1 << 20;
+pub(crate) const STACK: usize = 1 << 20;
 
 /// Nothing to do; a job; to leave; no thread.
 const WAITING: u32 = 0;

@@ -1,4 +1,4 @@
-"""Three asyncio tasks that take turns, each calling step() four times, with an argument that may be a secret."""
+"""Three asyncio tasks that take turns, each calling step() four times, with an argument to be captured."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ class Worker:
 
     async def run(self):
         for number in range(4):
-            self.step("secret", number)
+            self.step("plain", number)
             await asyncio.sleep(0)
 
 

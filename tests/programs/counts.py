@@ -18,6 +18,7 @@ def tick():
 
 
 print("ready", flush=True)
+tick()
 while not select.select([sys.stdin], [], [], interval)[0]:
     tick()
 os.read(0, 1)

@@ -6,7 +6,13 @@ import importlib.util
 import itertools
 import json
 import os
+import signal
 import sys
+
+
+# Who starts tests in the background of a shell has them ignore interrupts, and CPython's own tests wait for some.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def load(path):

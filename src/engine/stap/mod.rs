@@ -17,12 +17,13 @@ mod workspace;
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use self::modules::Slot;
 use self::workspace::Workspace;
 use super::uprobes::LineSemaphores;
-use crate::authority::own;
+use crate::authority::{self, own};
 use crate::shell;
 
 pub use self::compiling::{Compiling, Progress};
@@ -196,6 +197,11 @@ impl Stap {
             path: path.clone(),
             reason,
         })?;
+        self.make_stap_directory()
+            .map_err(|reason| StapError::Workspace {
+                path: self.stap_directory(),
+                reason,
+            })?;
         let arguments =
             arguments::compile(&tapsets, &self.toolchain.kernel, &script.arguments, &path);
         Compiling::start(
@@ -238,6 +244,17 @@ impl Stap {
     }
 
     /// stap's own directory: not the user's, whose `rc` file may hold options.
+    /// Makes the directory that stap takes for its own, for us alone: stap would let everybody write there, whatever the umask
+    /// (5.6). What others could have put into one that is there is not kept.
+    fn make_stap_directory(&self) -> io::Result<()> {
+        let directory = self.stap_directory();
+        if directory.exists() && authority::believed(&directory).is_err() {
+            std::fs::remove_dir_all(&directory)?;
+        }
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&directory)
+    }
+
     fn stap_directory(&self) -> PathBuf {
         self.cache.join("stap")
     }

@@ -5,7 +5,7 @@
 //! paths: whether an image changed is checked here, by build id.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -60,6 +60,8 @@ impl Slot {
             .create(&self.directory)?;
         let module = self.directory.join(name);
         fs::copy(compiled, &module)?;
+        // stap lets everybody write what it compiles, whatever the umask (5.6), and a copy has the rights of what was copied.
+        fs::set_permissions(&module, fs::Permissions::from_mode(0o600))?;
         // Last: a directory without a key is not used.
         fs::write(self.directory.join("key"), &self.key)?;
         if let Some(all) = self.directory.parent() {
@@ -101,6 +103,19 @@ mod tests {
             Slot::new(cache.path(), "script two".to_owned()).module(),
             None
         );
+    }
+
+    #[test]
+    fn a_module_that_stap_lets_everybody_write_is_kept_for_us_alone_and_found() {
+        let cache = tempfile::tempdir().unwrap();
+        let compiled = cache.path().join("stap_abc_1.ko");
+        fs::write(&compiled, "module").unwrap();
+        fs::set_permissions(&compiled, fs::Permissions::from_mode(0o666)).unwrap();
+        let slot = Slot::new(cache.path(), "script".to_owned());
+        let kept = slot.keep(&compiled).unwrap();
+        let mode = fs::metadata(&kept).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(slot.module(), Some(kept));
     }
 
     #[test]

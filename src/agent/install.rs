@@ -4,7 +4,7 @@
 //!
 //! Nothing is run where files say what is to be known: of virtual environments, and of interpreters that are whole in a
 //! directory of their own. Others are asked as whoever holds them, and root's hands write only where root alone can: into
-//! the environment of another user the files are put by a process that has this user's ids ([`Task`]).
+//! the environment of another user the files are put by a process that has this user's ids (`Task`).
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -18,7 +18,7 @@ use super::loaded::Loaded;
 use super::socket;
 use super::symbols::Symbols;
 use super::window::{self, Call, Done, Job, Memory, Place, Reached, Target, WindowError};
-use crate::python::Interpreter;
+use crate::python::{Interpreter, maps};
 use crate::threads;
 
 /// How long a place for a call is looked for.
@@ -301,7 +301,7 @@ impl Entrance {
 
 fn maps(pid: u32) -> Result<Vec<MemoryMap>, InjectionError> {
     let process = i32::try_from(pid).ok().and_then(|it| Process::new(it).ok());
-    let maps = process.and_then(|process| process.maps().ok());
+    let maps = process.and_then(|process| maps::of(&process).ok());
     Ok(maps.ok_or(WindowError::Gone)?.into_iter().collect())
 }
 

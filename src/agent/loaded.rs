@@ -8,6 +8,7 @@ use procfs::process::{MMapPath, MemoryMap, Process};
 
 use super::{PROVIDER, socket};
 use crate::elf::Image;
+use crate::python::maps;
 
 /// What the names of files with the agent in them contain: what pystap writes out, and what `pystap agent install` does.
 const NAME: &str = "pystap_agent";
@@ -58,7 +59,7 @@ impl Loaded {
 
 /// What a process has mapped that is called as the agent's library is.
 fn files(pid: u32) -> Option<impl Iterator<Item = (MemoryMap, String)>> {
-    let maps = Process::new(i32::try_from(pid).ok()?).ok()?.maps().ok()?;
+    let maps = maps::of(&Process::new(i32::try_from(pid).ok()?).ok()?).ok()?;
     Some(maps.into_iter().filter_map(|map| {
         let MMapPath::Path(path) = &map.pathname else {
             return None;

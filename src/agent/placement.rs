@@ -27,6 +27,7 @@ use super::embedded;
 use super::registry::{self, Base, Entry, Left, Place, Record, Request, Target, boot, reach};
 use super::view::{Door, Ids, View, start_of};
 use super::visit::{self, Answer, Known, Task, Visit, VisitError};
+use crate::python::maps;
 
 pub(super) use super::registry::usual;
 
@@ -217,7 +218,7 @@ impl Placement {
     fn is_mapped(&self) -> bool {
         let processes = procfs::process::all_processes().into_iter().flatten();
         processes.flatten().any(|process| {
-            let maps = process.maps().into_iter().flatten();
+            let maps = maps::of(&process).into_iter().flatten();
             maps.into_iter().any(|map| {
                 map.inode == self.inode
                     && matches!(map.pathname, MMapPath::Path(path) if path.ends_with(LIBRARY))

@@ -160,7 +160,7 @@ mod tests {
     fn functions_of_the_c_library_are_found_in_memory() {
         let pid = std::process::id();
         let memory = Memory::open(pid, false).expect("our own");
-        let maps = procfs::process::Process::myself().and_then(|it| it.maps());
+        let maps = procfs::process::Process::myself().and_then(|it| crate::python::maps::of(&it));
         let libc = maps.expect("readable").into_iter().find(|map| {
             let path = match &map.pathname {
                 procfs::process::MMapPath::Path(path) => path.clone(),

@@ -2,16 +2,13 @@
 
 use std::path::Path;
 
-use procfs::FromRead;
-use procfs::process::MemoryMaps;
-
 use super::process::{implied_version, mapped_files};
-use super::{foreign, name};
+use super::{foreign, maps, name};
 
 /// How many files a process has mapped of whose /proc/PID/maps this is the text, its executable among them, and how many
 /// of them may carry an interpreter by their names.
 pub fn mapped(text: &[u8]) -> Option<(usize, usize)> {
-    let maps = MemoryMaps::from_read(text).ok()?;
+    let maps = maps::parse(text).ok()?;
     let files = mapped_files(1, Path::new("/usr/bin/python3"), &maps);
     let _ = implied_version(&maps);
     let may = files.iter().filter(|file| {

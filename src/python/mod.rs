@@ -16,6 +16,7 @@ pub(crate) mod foreign;
 #[doc(hidden)]
 pub mod fuzzing;
 mod library;
+pub(crate) mod maps;
 pub mod marks;
 pub(crate) mod name;
 mod process;

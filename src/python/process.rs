@@ -12,7 +12,7 @@ use procfs::process::{MMPermissions, MMapPath, MemoryMaps, Process};
 
 use super::examined::{Examined, FileId};
 use super::version::Version;
-use super::{Interpreter, Kind, PythonError, foreign, has_marks, name};
+use super::{Interpreter, Kind, PythonError, foreign, has_marks, maps, name};
 
 /// `PF_KTHREAD` of linux/sched.h, in the flags of /proc/PID/stat.
 const KERNEL_THREAD: u32 = 0x0020_0000;
@@ -54,7 +54,7 @@ pub(crate) fn maps_one_of(pid: u32, files: &HashSet<FileId>) -> Result<bool, Pyt
     let failed = |error| explained(pid, error);
     let process = open(pid)?;
     let executable = process.exe().map_err(failed)?;
-    let maps = process.maps().map_err(failed)?;
+    let maps = maps::of(&process).map_err(failed)?;
     Ok(mapped_files(pid, &executable, &maps).iter().any(|mapped| {
         let may_be_one = mapped
             .inode
@@ -83,7 +83,7 @@ pub(crate) fn looks_like_python(pid: u32) -> Result<bool, PythonError> {
     if name::may_be_interpreter(&without_mark_of_deletion(&executable).0) {
         return Ok(true);
     }
-    let maps = process.maps().map_err(failed)?;
+    let maps = maps::of(&process).map_err(failed)?;
     Ok(maps.iter().any(|map| match &map.pathname {
         MMapPath::Path(path) => name::may_be_library(&without_mark_of_deletion(path).0),
         _ => false,
@@ -105,7 +105,7 @@ pub(crate) fn beginning(pid: u32, file: &str) -> Vec<u8> {
 
 /// Address at which a process has mapped this place of a file.
 pub(crate) fn mapped_at(pid: u32, inode: u64, file_offset: u64) -> Option<u64> {
-    let maps = Process::new(i32::try_from(pid).ok()?).ok()?.maps().ok()?;
+    let maps = maps::of(&Process::new(i32::try_from(pid).ok()?).ok()?).ok()?;
     // The data segment may be mapped in several pieces; the one that holds the offset and is writable is meant.
     maps.into_iter()
         .filter(|map| map.inode == inode)
@@ -143,7 +143,7 @@ fn of_open_process(
         });
     }
     let executable = process.exe().map_err(failed)?;
-    let maps = process.maps().map_err(failed)?;
+    let maps = maps::of(&process).map_err(failed)?;
     // Without the permission to follow it, the root is taken to be the usual one.
     let root = process.root().unwrap_or_else(|_| PathBuf::from("/"));
     let inside = Inside { pid, root };

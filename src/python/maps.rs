@@ -1,0 +1,62 @@
+//! What a process has mapped, from its /proc/PID/maps.
+//!
+//! Not by procfs's own reader alone: that takes every path that begins with `/SYSV` for shared memory of System V, expects
+//! eight hexadecimal digits behind it, and panics or fails where there are none (procfs 0.18.0). Anybody can map a file of such
+//! a name, so these lines are left out: nothing that we look for is there.
+
+use std::io::Read;
+
+use procfs::process::{MemoryMaps, Process};
+use procfs::{FromRead, ProcResult};
+
+/// The mappings of a process.
+///
+/// # Errors
+/// As procfs has them.
+pub(crate) fn of(process: &Process) -> ProcResult<MemoryMaps> {
+    let mut text = Vec::new();
+    process.open_relative("maps")?.read_to_end(&mut text)?;
+    parse(&text)
+}
+
+/// The mappings of which this is the text.
+///
+/// # Errors
+/// As [`of`].
+pub(crate) fn parse(text: &[u8]) -> ProcResult<MemoryMaps> {
+    let mut kept = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        // No field before the path has a slash.
+        let path = line.iter().position(|byte| *byte == b'/');
+        let path = path.and_then(|at| line.get(at..)).unwrap_or_default();
+        if !path.starts_with(b"/SYSV") {
+            kept.extend_from_slice(line);
+        }
+    }
+    MemoryMaps::from_read(kept.as_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_called_like_shared_memory_hides_nothing_and_ends_nothing() {
+        for name in [
+            "/SYSV",
+            "/SYSVn3.11",
+            "/SYSVnothexad",
+            "/SYSVäöü",
+            "/SYSV0000002a (deleted)",
+        ] {
+            let text = format!(
+                "7f0000000000-7f0000001000 r-xp 00000000 08:01 131 /usr/bin/python3.11\n\
+                 7f0000001000-7f0000002000 r--s 00000000 08:01 132 {name}\n\
+                 7f0000002000-7f0000003000 r-xp 00000000 08:01 133 /usr/lib/libc.so.6\n"
+            );
+            let maps = parse(text.as_bytes()).expect(name);
+            let inodes: Vec<u64> = maps.into_iter().map(|map| map.inode).collect();
+            assert_eq!(inodes, [131, 133], "{name}");
+        }
+    }
+}

@@ -29,7 +29,13 @@ pub(crate) fn parse(text: &[u8]) -> ProcResult<MemoryMaps> {
         // No field before the path has a slash.
         let path = line.iter().position(|byte| *byte == b'/');
         let path = path.and_then(|at| line.get(at..)).unwrap_or_default();
-        if !path.starts_with(b"/SYSV") {
+        // procfs takes any other line for one of `smaps`, which this is not.
+        let range = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+        let is_mapping = range.contains(&b'-')
+            && range
+                .iter()
+                .all(|byte| byte.is_ascii_hexdigit() || *byte == b'-');
+        if is_mapping && !path.starts_with(b"/SYSV") {
             kept.extend_from_slice(line);
         }
     }

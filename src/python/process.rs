@@ -143,7 +143,7 @@ fn of_open_process(
         });
     }
     let executable = process.exe().map_err(failed)?;
-    let maps = maps::of(&process).map_err(failed)?;
+    let maps = maps::of(process).map_err(failed)?;
     // Without the permission to follow it, the root is taken to be the usual one.
     let root = process.root().unwrap_or_else(|_| PathBuf::from("/"));
     let inside = Inside { pid, root };

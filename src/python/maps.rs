@@ -26,20 +26,26 @@ pub(crate) fn of(process: &Process) -> ProcResult<MemoryMaps> {
 pub(crate) fn parse(text: &[u8]) -> ProcResult<MemoryMaps> {
     let mut kept = Vec::with_capacity(text.len());
     for line in text.split_inclusive(|byte| *byte == b'\n') {
-        // No field before the path has a slash.
-        let path = line.iter().position(|byte| *byte == b'/');
-        let path = path.and_then(|at| line.get(at..)).unwrap_or_default();
+        // At the beginning of a field: within a path it is a part of a name like any other.
+        let is_shared_memory = line
+            .windows(6)
+            .any(|six| six.ends_with(b"/SYSV") && !is_text(six));
         // procfs takes any other line for one of `smaps`, which this is not.
         let range = line.split(|byte| *byte == b' ').next().unwrap_or_default();
         let is_mapping = range.contains(&b'-')
             && range
                 .iter()
                 .all(|byte| byte.is_ascii_hexdigit() || *byte == b'-');
-        if is_mapping && !path.starts_with(b"/SYSV") {
+        if is_mapping && !is_shared_memory {
             kept.extend_from_slice(line);
         }
     }
     MemoryMaps::from_read(kept.as_slice())
+}
+
+/// Whether the first of these bytes is a visible character of ASCII.
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(u8::is_ascii_graphic)
 }
 
 #[cfg(test)]

@@ -36,7 +36,9 @@ pub(crate) fn parse(text: &[u8]) -> ProcResult<MemoryMaps> {
             && range
                 .iter()
                 .all(|byte| byte.is_ascii_hexdigit() || *byte == b'-');
-        if is_mapping && !is_shared_memory {
+        // The stack of a thread, as kernels before 4.5 had it: read as text with a character at each end.
+        let is_stack = line.windows(7).any(|seven| seven == b"[stack:");
+        if is_mapping && !is_shared_memory && !is_stack {
             kept.extend_from_slice(line);
         }
     }

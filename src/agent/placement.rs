@@ -25,9 +25,10 @@ use rustix::process::{Uid, geteuid};
 use super::directory::{self, Identity, LIBRARY, Removal};
 use super::embedded;
 use super::registry::{self, Base, Entry, Left, Place, Record, Request, Target, boot, reach};
-use super::view::{Door, Ids, View, start_of};
+use super::view::{Door, Ids, View};
 use super::visit::{self, Answer, Known, Task, Visit, VisitError};
 use crate::python::maps;
+use crate::target::start_time;
 
 pub(super) use super::registry::usual;
 
@@ -551,7 +552,7 @@ fn for_target(
     let target = Target {
         view: door.view,
         ids: door.ids.clone(),
-        process: (pid, start_of(pid).unwrap_or_default()),
+        process: (pid, start_time(pid).ok().flatten().unwrap_or_default()),
         root: door.path.clone(),
         parent: at.parent.clone(),
         name: at.name.clone(),
@@ -622,7 +623,9 @@ fn in_memory(pid: u32, view: View) -> Result<Placement, String> {
     let ours = std::process::id();
     let task = Task::Process {
         pid: ours,
-        start: start_of(ours).unwrap_or_default(),
+        start: start_time(ours)
+            .map_err(|error| error.to_string())?
+            .unwrap_or_default(),
     };
     if visit::errand(&door, task).is_err() {
         return Err("the target sees no /proc, or another one".to_owned());
@@ -785,7 +788,7 @@ fn is_same(one: &Record, other: &Record) -> bool {
 /// its root's path.
 fn door_to(target: &Target) -> Option<Door> {
     let (pid, start) = target.process;
-    let first = (start_of(pid) == Some(start)).then_some(pid);
+    let first = (start_time(pid).ok().flatten() == Some(start)).then_some(pid);
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let door = first.into_iter().chain(numbers).find_map(|pid| {

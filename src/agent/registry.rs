@@ -22,6 +22,7 @@ use super::directory::{self, Identity, Removal};
 use super::view::{Ids, View};
 use super::{embedded, remote};
 use crate::files::{Look, look, look_at, strict};
+use crate::target::start_time;
 
 /// The directory of entries in a base, and the file in it that whoever changes something has locked.
 const ENTRIES: &str = "registry";
@@ -233,14 +234,14 @@ impl Request {
     pub(super) fn new(pid: u32, script: &str) -> Option<Request> {
         Some(Request {
             pid,
-            start: super::view::start_of(pid)?,
+            start: start_time(pid).ok()??,
             script: script.to_owned(),
         })
     }
 
     /// Takes it back, if its process still lives.
     fn withdraw(&self) {
-        if super::view::start_of(self.pid) == Some(self.start) {
+        if start_time(self.pid).ok().flatten() == Some(self.start) {
             remote::relieve(self.pid, &self.script);
         }
     }

@@ -147,12 +147,6 @@ impl Door {
     }
 }
 
-/// When a process was started, in ticks since boot: with its number, what tells it from all others of this boot.
-pub(super) fn start_of(pid: u32) -> Option<u64> {
-    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
-    Some(process.stat().ok()?.starttime)
-}
-
 fn process(name: &str) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(openat(CWD, format!("/proc/{name}"), flags, Mode::empty())?)

@@ -35,8 +35,9 @@ use rustix::thread::{
 use serde::{Deserialize, Serialize};
 
 use super::directory::{self, Identity, LIBRARY, Removal};
-use super::view::{Door, Ids, start_of};
+use super::view::{Door, Ids};
 use crate::files::{Look, look};
+use crate::target::start_time;
 
 /// How long a visit may take: far more than making a file takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -650,7 +651,7 @@ fn find(pid: u32, start: u64) -> io::Result<()> {
     if fstatfs(&proc)?.f_type != PROC {
         return Err(io::Error::other("no /proc is mounted"));
     }
-    if start_of(pid) == Some(start) {
+    if start_time(pid).map_err(io::Error::other)? == Some(start) {
         Ok(())
     } else {
         Err(io::Error::other("it is another /proc"))

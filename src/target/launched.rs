@@ -15,7 +15,6 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpi
 
 use super::TargetError;
 use super::command::executable;
-use super::table::Entry;
 
 /// A launched command. Dropped before [`Launched::release`] it is killed and reaped; afterwards it is left alone.
 #[derive(Debug)]
@@ -149,7 +148,9 @@ impl Launched {
             stage: Stage::Held,
         };
         launched.wait_until_held()?;
-        launched.start_time = Entry::of(launched.pid()).map_or(0, |entry| entry.start_time);
+        let start_time = super::start_time(launched.pid());
+        let start_time = start_time.map_err(|error| failed(io::Error::other(error)))?;
+        launched.start_time = start_time.unwrap_or(0);
         Ok(launched)
     }
 

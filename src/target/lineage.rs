@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::table::birth;
+use super::{is_gone, stat};
 
 /// A process for good: ids are used again, an id and the time of its start are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,8 +33,13 @@ impl Identity {
 }
 
 fn with_parent(pid: u32) -> Option<(Identity, u32)> {
-    let (parent, start_time) = birth(pid)?;
-    Some((Identity { pid, start_time }, parent))
+    // Who cannot be asked is nobody: a stranger is not to be taken for one of the session.
+    let stat = stat(pid).ok()??;
+    let identity = Identity {
+        pid,
+        start_time: stat.starttime,
+    };
+    Some((identity, u32::try_from(stat.ppid).ok()?))
 }
 
 /// Most ancestors that are kept of a process, the first of the session among them.
@@ -276,7 +281,9 @@ impl State {
         self.known.retain(|pid, known| match known.ended {
             _ if roots.contains(pid) => true,
             Some(ended) => ended.elapsed() < MEMORY,
-            None => Identity::of(*pid).map(|now| now.start_time) == known.start_time,
+            None => known
+                .start_time
+                .is_some_and(|start_time| !is_gone(*pid, start_time)),
         });
         self.prune_at = self.known.len().saturating_mul(2);
     }

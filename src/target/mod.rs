@@ -19,6 +19,7 @@ mod launched;
 mod lineage;
 mod namespace;
 mod shim;
+mod stat;
 mod table;
 mod watch;
 mod within;
@@ -29,6 +30,8 @@ pub use launched::{Conditions, Launched, Status};
 pub use lineage::{Identity, Lineage};
 pub use namespace::MountNamespace;
 pub(crate) use shim::ask as asked_shim;
+pub use stat::{goes_on, runs};
+pub(crate) use stat::{is_gone, start_time, stat};
 pub use watch::Watch;
 pub use within::{Budget, Looked, within};
 
@@ -89,31 +92,6 @@ pub struct Process {
     pub interpreters: Vec<Interpreter>,
 }
 
-/// Whether a process is there and has not ended; one that only waits to be reaped has.
-#[must_use]
-pub fn runs(pid: u32) -> bool {
-    stat(pid).is_some_and(|stat| is_alive(&stat))
-}
-
-/// The same of a process that is not about to end either.
-#[must_use]
-pub fn goes_on(pid: u32) -> bool {
-    /// `PF_EXITING` of linux/sched.h: set before anything of the process is given back.
-    const EXITING: u32 = 0x4;
-    stat(pid).is_some_and(|stat| is_alive(&stat) && stat.flags & EXITING == 0)
-}
-
-fn stat(pid: u32) -> Option<procfs::process::Stat> {
-    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
-    process.stat().ok()
-}
-
-fn is_alive(stat: &procfs::process::Stat) -> bool {
-    use procfs::process::ProcState::{Dead, Zombie};
-    stat.state()
-        .is_ok_and(|state| !matches!(state, Zombie | Dead))
-}
-
 impl Process {
     /// Everything about one process.
     ///
@@ -121,7 +99,9 @@ impl Process {
     ///
     /// As [`Interpreter::of_process`].
     pub fn of(pid: u32) -> Result<Process, PythonError> {
-        let entry = Entry::of(pid).ok_or(PythonError::NoProcess { pid })?;
+        let failed = |reason| PythonError::Proc { pid, reason };
+        let entry = Entry::of(pid).map_err(failed)?;
+        let entry = entry.ok_or(PythonError::NoProcess { pid })?;
         described(&entry, &mut Examined::default())
     }
 
@@ -165,7 +145,7 @@ fn described(entry: &Entry, examined: &mut Examined) -> Result<Process, PythonEr
     let pid = entry.pid;
     let interpreters = Interpreter::of_process_among(pid, examined)?;
     // The id may have changed hands since the table was read.
-    if Entry::of(pid).map(|now| now.start_time) != Some(entry.start_time) {
+    if is_gone(pid, entry.start_time) {
         return Err(PythonError::Ended { pid });
     }
     Ok(Process {
@@ -469,8 +449,8 @@ impl Scan {
             }
         };
         Some(format!(
-            "{which} could not be looked at in time and so was left out (files on a server that does not answer, or too many \
-             processes); name one with -p to have it looked at alone"
+            "{which} could not be looked at in time and so was left out (files on a server that does not answer, too many \
+             processes, or no descriptors left); name one with -p to have it looked at alone"
         ))
     }
 
@@ -608,6 +588,7 @@ impl Scan {
             match answer {
                 Ok(process) => processes.extend(process),
                 Err(PythonError::Permission { .. }) => self.unreadable += 1,
+                Err(PythonError::Proc { pid, .. }) => self.unreached.push(pid),
                 Err(_) => {}
             }
         }

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::TargetError;
+use procfs::{ProcError, ProcResult};
+
 use super::within::{Budget, within};
+use super::{TargetError, stat};
 use crate::python;
 use crate::service::Seen;
 
@@ -20,16 +22,19 @@ pub(super) struct Entry {
 
 impl Entry {
     /// The process as it is now; `None` when there is none.
-    pub(super) fn of(pid: u32) -> Option<Entry> {
-        let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
-        let stat = process.stat().ok()?;
-        Some(Entry {
+    ///
+    /// # Errors
+    ///
+    /// As [`stat`].
+    pub(super) fn of(pid: u32) -> ProcResult<Option<Entry>> {
+        Ok(stat(pid)?.map(|stat| Entry {
             pid,
-            parent: u32::try_from(stat.ppid).ok()?,
+            // The kernel has no negative ones.
+            parent: u32::try_from(stat.ppid).unwrap_or(0),
             start_time: stat.starttime,
             comm: stat.comm,
             command_line: command_line(pid),
-        })
+        }))
     }
 }
 
@@ -48,14 +53,6 @@ impl Entry {
             },
         }
     }
-}
-
-/// Parent and time of start of a process; `None` when there is none. Asks for nothing that a process can hold back, as it can
-/// its arguments by holding a lock on its memory.
-pub(super) fn birth(pid: u32) -> Option<(u32, u64)> {
-    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
-    let stat = process.stat().ok()?;
-    Some((u32::try_from(stat.ppid).ok()?, stat.starttime))
 }
 
 /// The variables that name an application; none when we may not look.
@@ -94,6 +91,16 @@ pub(super) fn arguments(bytes: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// What was looked at; `None` when it ended meanwhile or is hidden from us (`hidepid`). A table with any other gap would be
+/// taken for the truth.
+fn seen<T>(looked_at: ProcResult<T>) -> ProcResult<Option<T>> {
+    match looked_at {
+        Ok(seen) => Ok(Some(seen)),
+        Err(ProcError::NotFound(_) | ProcError::PermissionDenied(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// All processes, by id.
 #[derive(Debug, Default)]
 pub(super) struct Table(BTreeMap<u32, Entry>);
@@ -105,16 +112,21 @@ impl Table {
         budget: Budget,
         passed_over: &HashSet<u32>,
     ) -> Result<(Table, Vec<u32>, Vec<u32>), TargetError> {
-        let processes =
-            procfs::process::all_processes().map_err(|reason| TargetError::Table { reason })?;
-        let pids: Vec<u32> = processes
-            .flatten()
-            .filter_map(|process| u32::try_from(process.pid).ok())
-            .filter(|pid| !passed_over.contains(pid))
-            .collect();
+        let failed = |reason| TargetError::Table { reason };
+        let mut pids = Vec::new();
+        for process in procfs::process::all_processes().map_err(failed)? {
+            let Some(process) = seen(process).map_err(failed)? else {
+                continue;
+            };
+            pids.extend(u32::try_from(process.pid).ok());
+        }
+        pids.retain(|pid| !passed_over.contains(pid));
         let looked = within(budget, pids, (), |pid: &u32, (): &mut ()| Entry::of(*pid));
-        let table = looked.done.into_iter().flatten().collect();
-        Ok((table, looked.stuck, looked.unreached))
+        let mut table = Vec::new();
+        for entry in looked.done {
+            table.extend(seen(entry).map_err(failed)?.flatten());
+        }
+        Ok((table.into_iter().collect(), looked.stuck, looked.unreached))
     }
 
     pub(super) fn remove(&mut self, pid: u32) {

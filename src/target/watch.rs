@@ -2,6 +2,7 @@
 //! parent of a process to do.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,6 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::TargetError;
-use super::table::Entry;
 
 /// A set of processes whose end is awaited.
 ///
@@ -60,7 +60,11 @@ impl Watch {
             Err(errno) => return Err(failed(errno)),
         };
         // The handle is bound to whoever has the id now; only after that is it worth asking who that is.
-        if Entry::of(pid).map(|entry| entry.start_time) != Some(start_time) {
+        let now = super::start_time(pid).map_err(|error| TargetError::Watch {
+            pid,
+            reason: io::Error::other(error),
+        })?;
+        if now != Some(start_time) {
             return Ok(false);
         }
         let mut watched = self.watched();
@@ -142,12 +146,13 @@ mod tests {
 
     use super::*;
     use crate::python::waiting::{PYTHON, Waiting};
+    use crate::target::start_time;
 
     const BOUND: Option<Duration> = Some(Duration::from_secs(20));
 
     fn waiting() -> (Waiting, u64) {
         let process = Waiting::python(Path::new(PYTHON), &["x"]);
-        let start_time = Entry::of(process.pid()).expect("it runs").start_time;
+        let start_time = start_time(process.pid()).expect("asked").expect("it runs");
         (process, start_time)
     }
 

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
+use crate::target::start_time;
+
 pub(super) use call::{Call, Place, Reached};
 pub(super) use held::{tracer, tracer_in};
 pub(super) use memory::Memory;
@@ -49,19 +51,15 @@ pub(super) struct Target {
 impl Target {
     /// The process that has this number now.
     pub(super) fn now(pid: u32) -> Result<Target, WindowError> {
-        let start_time = start_time(pid).ok_or(WindowError::Gone)?;
+        let start_time = start_time(pid).map_err(|error| WindowError::Memory(error.to_string()))?;
+        let start_time = start_time.ok_or(WindowError::Gone)?;
         Ok(Target { pid, start_time })
     }
 
     /// Whether it is still there.
     pub(super) fn is_there(self) -> bool {
-        start_time(self.pid) == Some(self.start_time)
+        start_time(self.pid).ok().flatten() == Some(self.start_time)
     }
-}
-
-fn start_time(pid: u32) -> Option<u64> {
-    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
-    Some(process.stat().ok()?.starttime)
 }
 
 /// What a child has to do.

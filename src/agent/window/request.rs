@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::held::Held;
 use super::memory::Memory;
 use super::{Done, Target, WindowError};
+use crate::target::is_gone;
 
 /// `_PY_EVAL_PLEASE_STOP_BIT`: makes a thread look for pending requests.
 const PLEASE_STOP: u64 = 1 << 5;
@@ -175,7 +176,7 @@ impl Request {
             Ok(threads) => self
                 .asked(memory, &threads, path)
                 .map_or(true, |asked| !asked.is_empty()),
-            Err(_) => self.target.is_there(),
+            Err(_) => !is_gone(self.target.pid, self.target.start_time),
         }
     }
 

@@ -286,7 +286,7 @@ impl Decoder {
             bytes = rest;
             match self.record(record) {
                 Some(Some(mut event)) => {
-                    event.ts += offset;
+                    event.ts = event.ts.saturating_add(offset);
                     out.push(event);
                 }
                 Some(None) => {}
@@ -294,7 +294,7 @@ impl Decoder {
             }
         }
         for life in self.lives.iter_mut().skip(lives) {
-            life.ts += offset;
+            life.ts = life.ts.saturating_add(offset);
         }
     }
 
@@ -302,14 +302,15 @@ impl Decoder {
     fn record(&mut self, record: &[u8]) -> Option<Option<Event>> {
         let kind = u32_at(record, 0)?;
         let body = record.get(HEADER..)?;
+        let lost = &mut self.account.lost;
         match kind {
             bindings::PERF_RECORD_SAMPLE => self.sample(body),
             bindings::PERF_RECORD_LOST => {
-                self.account.lost += u64_at(body, 8)?;
+                *lost = lost.saturating_add(u64_at(body, 8)?);
                 Some(None)
             }
             bindings::PERF_RECORD_LOST_SAMPLES => {
-                self.account.lost += u64_at(body, 0)?;
+                *lost = lost.saturating_add(u64_at(body, 0)?);
                 Some(None)
             }
             bindings::PERF_RECORD_THROTTLE => {

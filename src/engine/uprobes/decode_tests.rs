@@ -102,6 +102,20 @@ fn decoded(bytes: &[u8]) -> (Vec<Event>, Decoder) {
 }
 
 #[test]
+fn losses_beyond_all_numbers_are_told_as_the_largest() {
+    let mut decoder = decoder();
+    for _ in 0..2 {
+        let body = [u64::MAX.to_ne_bytes(), u64::MAX.to_ne_bytes()].concat();
+        decoder.decode(
+            &record(bindings::PERF_RECORD_LOST, 0, &body),
+            0,
+            &mut Vec::new(),
+        );
+    }
+    assert_eq!(decoder.account().lost, u64::MAX);
+}
+
+#[test]
 fn a_hit_of_each_mark_becomes_its_event() {
     // What only the agent has is fetched only where it is probed.
     for mark in Mark::ALL.into_iter().filter(|it| *it != Mark::ContextName) {

@@ -3,6 +3,7 @@
 //! Definitions outlive the process that made them. Each session's are one group, whose name says whose it is
 //! (`owner`), so that the next run can remove what a killed one left.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,9 +11,11 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use procfs::process::Process;
+use procfs::{ProcError, ProcResult};
 use rustix::mount::{MountFlags, mount};
 
 use super::UprobesError;
+use crate::target::is_gone;
 
 /// Where it belongs, and where it was before Linux 4.1.
 const USUAL: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -291,13 +294,9 @@ impl Owner {
 
     /// Whether it is certain that the owner is gone. Of a namespace that cannot be seen from here nothing is.
     pub(super) fn is_gone(&self) -> bool {
-        let started = |process: &Process| process.stat().ok().map(|stat| stat.starttime);
         let ours = namespace("self");
         if ours == Some(self.namespace) {
-            let process = i32::try_from(self.pid).ok().map(Process::new);
-            return !process.is_some_and(|process| {
-                process.is_ok_and(|process| started(&process) == Some(self.started))
-            });
+            return is_gone(self.pid, self.started);
         }
         if ours != Some(INITIAL) {
             return false;
@@ -305,14 +304,29 @@ impl Owner {
         let Ok(mut everyone) = procfs::process::all_processes() else {
             return false;
         };
-        !everyone.any(|process| {
-            process.is_ok_and(|process| {
-                let inner = process.status().ok().and_then(|status| status.nspid);
-                namespace(&process.pid.to_string()) == Some(self.namespace)
-                    && inner.and_then(|pids| pids.last().copied()) == i32::try_from(self.pid).ok()
-                    && started(&process) == Some(self.started)
-            })
+        // One that cannot be looked at may be the owner.
+        !everyone.any(|process| match process.and_then(|it| self.is(&it)) {
+            Ok(is_owner) => is_owner,
+            Err(ProcError::NotFound(_)) => false,
+            Err(_) => true,
         })
+    }
+
+    /// Whether a process, as seen from the first namespace, is the owner.
+    fn is(&self, process: &Process) -> ProcResult<bool> {
+        let within = process
+            .namespaces()?
+            .0
+            .get(OsStr::new("pid"))
+            .map(|it| it.identifier);
+        if within != Some(self.namespace) {
+            return Ok(false);
+        }
+        let inner = process.status()?.nspid;
+        Ok(
+            inner.and_then(|pids| pids.last().copied()) == i32::try_from(self.pid).ok()
+                && process.stat()?.starttime == self.started,
+        )
     }
 }
 

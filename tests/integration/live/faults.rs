@@ -4,7 +4,7 @@
 //!
 //! The faults are strace's: `-e inject` counts the calls of each thread for itself, so one n can be several faults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -47,6 +47,8 @@ struct Case<'a> {
 struct Outcome {
     /// The number of calls of each system call, by the thread that made most.
     made: BTreeMap<String, u64>,
+    /// The last call of each system call for each file name, digits aside: a number in its thread.
+    last: BTreeSet<(String, u64)>,
     injected: bool,
     /// Its exit status.
     code: Option<i32>,
@@ -124,6 +126,7 @@ impl Case<'_> {
         };
         Outcome {
             made: made(&log),
+            last: last_of_each_file(&log),
             injected: log.contains("(INJECTED)"),
             code,
             complaint: wrong.map(|wrong| {
@@ -150,10 +153,16 @@ impl Case<'_> {
             let most = undisturbed.made.get(*name).copied().unwrap_or(0);
             assert!(most > 0, "{name} is never called: {:?}", undisturbed.made);
             let step = most.div_ceil(SAMPLES).max(1);
-            // The first, the last, and one of each stretch between them.
+            // The first, the last, one of each stretch between them, and the last for each file.
             let first = before.get(*name).copied().unwrap_or(0) + 1;
             let between = (first..most).step_by(step as usize);
-            faults.extend(between.chain([most]).map(|number| (*name, *error, number)));
+            let of_files = undisturbed.last.iter();
+            let of_files = of_files.filter(|(of, number)| of == name && *number >= first);
+            let numbers: BTreeSet<u64> = between
+                .chain([most])
+                .chain(of_files.map(|(_, number)| *number))
+                .collect();
+            faults.extend(numbers.into_iter().map(|number| (*name, *error, number)));
         }
         let count = faults.len();
         let waiting = Mutex::new(faults.into_iter());
@@ -244,18 +253,43 @@ fn whole(log: &Path, pystap: u32) -> String {
     text
 }
 
+/// The calls of a log: thread, name, arguments.
+fn calls(log: &str) -> impl Iterator<Item = (&str, &str, &str)> {
+    log.lines().filter_map(|line| {
+        let (thread, rest) = line.split_once(' ')?;
+        let (name, arguments) = rest.trim_start().split_once('(')?;
+        let is_name = |letter: char| letter.is_alphanumeric() || letter == '_';
+        name.chars()
+            .all(is_name)
+            .then_some((thread, name, arguments))
+    })
+}
+
+/// See [`Outcome::last`].
+fn last_of_each_file(log: &str) -> BTreeSet<(String, u64)> {
+    let mut threads: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    let mut last: BTreeMap<(&str, String), u64> = BTreeMap::new();
+    for (thread, name, arguments) in calls(log) {
+        let number = threads.entry((thread, name)).or_default();
+        *number += 1;
+        if name == "openat"
+            && let Some(path) = arguments.split('"').nth(1)
+        {
+            let file = path.rsplit('/').next().unwrap_or(path);
+            let file = file.replace(|letter: char| letter.is_ascii_digit(), "");
+            last.insert((name, file), *number);
+        }
+    }
+    let last = last.into_iter();
+    last.map(|((name, _), number)| (name.to_owned(), number))
+        .collect()
+}
+
 /// How often each system call was made, by the thread that made most of it.
 fn made(log: &str) -> BTreeMap<String, u64> {
     let mut threads: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-    for line in log.lines() {
-        if let Some((thread, rest)) = line.split_once(' ')
-            && let Some((name, _)) = rest.trim_start().split_once('(')
-            && name
-                .chars()
-                .all(|letter| letter.is_alphanumeric() || letter == '_')
-        {
-            *threads.entry((thread, name)).or_default() += 1;
-        }
+    for (thread, name, _) in calls(log) {
+        *threads.entry((thread, name)).or_default() += 1;
     }
     let mut made: BTreeMap<String, u64> = BTreeMap::new();
     for ((_, name), count) in threads {

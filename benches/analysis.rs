@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use pystap::analysis::collections::Collections;
 use pystap::analysis::functions::Functions;
-use pystap::analysis::pairing::{Habits, Pairing};
+use pystap::analysis::pairing::{Pairing, PairingRules};
 use pystap::event::{Event, Session, Summary};
 use pystap::export::Sink;
 use pystap::recording::{Reader, Writer};
@@ -24,7 +24,7 @@ use ratatui::backend::TestBackend;
 use rustix::time::{ClockId, clock_gettime};
 
 const BATCH: usize = 4_000;
-const HABITS: Habits = Habits {
+const HABITS: PairingRules = PairingRules {
     call_on_creation: false,
     greenlets: false,
 };
@@ -64,25 +64,25 @@ fn rate(events: usize, time: Duration) -> f64 {
 }
 
 fn adding_up(events: usize) {
-    for (what, habits) in [
+    for (what, rules) in [
         ("plain", HABITS),
         (
             "3.15",
-            Habits {
+            PairingRules {
                 call_on_creation: true,
                 ..HABITS
             },
         ),
         (
             "greenlets",
-            Habits {
+            PairingRules {
                 greenlets: true,
                 ..HABITS
             },
         ),
     ] {
         let mut program = program::Program::new();
-        let mut pairing = Pairing::with_habits(habits);
+        let mut pairing = Pairing::with_rules(rules);
         let (mut functions, mut collections) = (Functions::new(), Collections::new());
         let mut time = Duration::ZERO;
         let mut left = events;
@@ -137,7 +137,7 @@ fn table(functions: usize) {
 
 fn recording(events: usize) -> std::io::Result<()> {
     let mut program = program::Program::new();
-    let mut pairing = Pairing::with_habits(HABITS);
+    let mut pairing = Pairing::with_rules(HABITS);
     let mut bytes = Vec::new();
     let mut writer = Box::new(Writer::new(&mut bytes, HABITS));
     writer.session(&Session::default())?;

@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::agent::{self, Capture, Wanted, Way, WayError, environment};
-use crate::analysis::pairing::Habits;
+use crate::agent::{self, AgentConfig, AttachMethod, AttachMethodError, Capture, environment};
+use crate::analysis::pairing::PairingRules;
 use crate::authority::own::{self, Configured};
 use crate::cli::{Exclusion, TargetArgs, WhatArgs};
 use crate::engine::stap::Armed;
 use crate::engine::uprobes::Probed;
+use crate::process::{MountNamespace, Process, Selection, TargetError, Targets};
 use crate::python::marks::{self, PROVIDER, Status};
 use crate::python::undecodable::{self, Sign};
-use crate::python::{FileId, Interpreter, Kind, PythonError, mapped_at, maps_one_of};
+use crate::python::{FileId, Interpreter, InterpreterKind, PythonError, mapped_at, maps_one_of};
 use crate::script::{Catalogue, Filters, MARKS, ProbedImage, Request, ScriptError, TOTALS};
-use crate::target::{MountNamespace, Process, Selection, TargetError, Targets};
 use crate::text::Foreign;
 
 /// Kinds of events that are built in, with the marks each needs.
@@ -112,13 +112,13 @@ pub enum AgentUsage {
 #[derive(Debug, Clone)]
 pub struct AgentPlan {
     /// The running processes that it is brought into, and how.
-    pub targets: Vec<(u32, Way)>,
+    pub targets: Vec<(u32, AttachMethod)>,
     /// Whether it is in the environment of the launched command.
     pub launched: bool,
     /// Whether processes that start later may need it.
     pub later: bool,
     /// What agents are told.
-    pub wanted: Wanted,
+    pub wanted: AgentConfig,
     /// Its libraries, with the paths by which targets know them. Until they are written out, one stands for all.
     pub libraries: Vec<(PathBuf, Probed)>,
 }
@@ -287,7 +287,7 @@ impl TracePlan {
             service: target
                 .service
                 .as_deref()
-                .map(crate::target::service)
+                .map(crate::process::service)
                 .transpose()?,
             python: target.python.clone(),
             command: target.command.clone(),
@@ -329,7 +329,7 @@ impl TracePlan {
                     path: image.path.to_string_lossy().into_owned(),
                     provider: PROVIDER,
                     marks: image.marks.clone(),
-                    library: image.interpreter.kind == Kind::Library,
+                    library: image.interpreter.kind == InterpreterKind::Library,
                 })
                 .chain(self.libraries().map(|(path, probed)| ProbedImage {
                     path: path.to_string_lossy().into_owned(),
@@ -449,7 +449,7 @@ impl TracePlan {
     }
 
     /// How a process of this plan uses its marks.
-    pub fn habits(&self) -> Habits {
+    pub fn rules(&self) -> PairingRules {
         let versions = self
             .images
             .iter()
@@ -457,10 +457,10 @@ impl TracePlan {
             .filter_map(|image| image.interpreter.version.as_ref());
         // The agent tells no creations.
         let nothing_known = versions.clone().count() == 0 && self.agent.is_none();
-        Habits {
+        PairingRules {
             call_on_creation: nothing_known
                 || versions.into_iter().any(|v| (v.major, v.minor) >= (3, 15)),
-            ..Habits::default()
+            ..PairingRules::default()
         }
     }
 
@@ -675,7 +675,7 @@ impl TracePlan {
     }
 
     /// What the agent has to tell of an interpreter that its own marks do not.
-    fn agent_for(&self, interpreter: &Interpreter) -> Lacking {
+    fn agent_for(&self, interpreter: &Interpreter) -> MissingProbes {
         let version = interpreter.version.as_ref();
         let usage = self.wishes.usage;
         let endangered = self.endangered.iter().any(|it| it.file == interpreter.file);
@@ -683,7 +683,7 @@ impl TracePlan {
         if usage == AgentUsage::Never
             || (!always && version.is_some_and(|version| !agent::supported(version)))
         {
-            return Lacking::default();
+            return MissingProbes::default();
         }
         let wanted = self.wanted_marks();
         let lacks = |marks: &[&str]| {
@@ -692,7 +692,7 @@ impl TracePlan {
             })
         };
         let functions = !self.function_marks().is_empty();
-        Lacking {
+        MissingProbes {
             functions: functions && (always || lacks(&agent::FUNCTIONS)),
             collections: lacks(&agent::COLLECTIONS),
         }
@@ -704,16 +704,16 @@ impl TracePlan {
             targets: Vec::new(),
             launched: false,
             later: false,
-            wanted: Wanted {
+            wanted: AgentConfig {
                 filters: self.filters.clone(),
                 capture: self.wishes.capture.clone(),
                 marks: self.function_marks(),
                 follow: self.follow,
-                ..Wanted::default()
+                ..AgentConfig::default()
             },
             libraries: Vec::new(),
         };
-        let mut needed = Lacking::default();
+        let mut needed = MissingProbes::default();
         let mut closed: Option<PlanError> = None;
         let mut refuse = |interpreter: &Interpreter, target: String, reason: String| {
             let endangered = self.endangered.iter().find(|it| it.target == target);
@@ -743,7 +743,7 @@ impl TracePlan {
             if !lacking.any() {
                 continue;
             }
-            match Way::into_process(process.pid, interpreter, self.wishes.inject) {
+            match AttachMethod::into_process(process.pid, interpreter, self.wishes.inject) {
                 Ok(way) => {
                     plan.targets.push((process.pid, way));
                     needed.add(lacking);
@@ -763,7 +763,7 @@ impl TracePlan {
             let version = interpreter.version.as_ref();
             let unsupported = version
                 .filter(|version| !agent::supported(version))
-                .map(|version| WayError::Unsupported {
+                .map(|version| AttachMethodError::Unsupported {
                     version: version.to_string(),
                 })
                 .or_else(|| agent::obstacle_of_build(&interpreter.image));
@@ -834,7 +834,7 @@ impl TracePlan {
                 self.warnings.push(format!(
                     "process {} is not traced: {}",
                     process.pid,
-                    Way::into_process(process.pid, interpreter, self.wishes.inject)
+                    AttachMethod::into_process(process.pid, interpreter, self.wishes.inject)
                         .err()
                         .map_or_else(
                             || "its interpreter has none of the marks".to_owned(),
@@ -1020,7 +1020,7 @@ fn kinds(what: &WhatArgs, catalogue: &Catalogue) -> Result<(Vec<String>, Vec<Str
     let mut templates: Vec<String> = Vec::new();
     for kind in &events {
         let template = match kind.as_str() {
-            "call" | "return" if what.min_duration.is_some() => "spans",
+            "call" | "return" if what.min_duration.is_some() => "timed_calls",
             "call" | "return" | "gc" if what.totals => TOTALS,
             "call" | "return" => "calls",
             "line" => "lines",
@@ -1080,17 +1080,17 @@ impl Endangered {
 
 /// What the agent has to tell of an interpreter.
 #[derive(Debug, Clone, Copy, Default)]
-struct Lacking {
+struct MissingProbes {
     functions: bool,
     collections: bool,
 }
 
-impl Lacking {
+impl MissingProbes {
     fn any(self) -> bool {
         self.functions || self.collections
     }
 
-    fn add(&mut self, other: Lacking) {
+    fn add(&mut self, other: MissingProbes) {
         self.functions |= other.functions;
         self.collections |= other.collections;
     }
@@ -1201,7 +1201,7 @@ impl fmt::Display for TracePlan {
                 writeln!(text, "agent      into process {pid}, {way}")?;
             }
             if agent.launched {
-                writeln!(text, "agent      {}", Way::Environment)?;
+                writeln!(text, "agent      {}", AttachMethod::Environment)?;
             }
             if agent.later {
                 writeln!(

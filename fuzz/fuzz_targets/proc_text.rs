@@ -4,16 +4,16 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pystap::{agent, python, target};
+use pystap::{agent, python, process};
 use pystap_fuzz::{MIB, budget, within};
 
 fuzz_target!(|bytes: &[u8]| {
     within(budget(MIB, 512, bytes), || {
         let lines = bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
         // Each word can name a program in its own name and in those of a path or of a module.
-        let _ = target::fuzzing::command_line(bytes);
+        let _ = process::fuzzing::command_line(bytes);
         // The name of a process is any bytes; who reads the line must not take part of it for a number.
-        if let Some(parent) = target::fuzzing::parent(bytes) {
+        if let Some(parent) = process::fuzzing::parent(bytes) {
             assert_eq!(parent, 5);
         }
         if let Some((files, interpreters)) = python::fuzzing::mapped(bytes) {

@@ -21,7 +21,7 @@ fn deal(bytes: &[u8]) {
         return;
     };
     let mut again = Vec::new();
-    let mut writer = Box::new(Writer::new(&mut again, reader.habits()));
+    let mut writer = Box::new(Writer::new(&mut again, reader.rules()));
     writer.session(reader.session()).expect("memory");
     let mut events = Vec::new();
     while let Ok(Some(event)) = reader.event() {

@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 
 use pystap_agent_protocol::Follow;
 
-use super::control::{Account, Control, Joined, Listener, Outcome, no_secret};
+use super::attach_method::AttachMethod;
+use super::control::{AgentAccount, Control, Joined, Listener, Outcome, no_secret};
 use super::injection::Injection;
 use super::joining::{Invitations, Invited};
 use super::loaded::Loaded;
 use super::placement::Placement;
 use super::remote::Remote;
-use super::way::Way;
 use super::{
-    AgentError, COLLECTIONS, CONTEXT, PROVIDER, Wanted, embedded, environment, foreign, socket,
+    AgentConfig, AgentError, COLLECTIONS, CONTEXT, PROVIDER, embedded, environment, foreign, socket,
 };
 use crate::elf::Image;
 use crate::engine::Children;
 use crate::engine::uprobes::Probed;
+use crate::process::{Identity, Lineage};
 use crate::python::Interpreter;
-use crate::target::{Identity, Lineage};
 
 /// How long a process may take to run any Python code.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -81,7 +81,7 @@ pub struct Agents {
     lineage: Arc<Lineage>,
     /// Processes that were asked and did not come.
     given_up: u64,
-    wanted: Wanted,
+    wanted: AgentConfig,
 }
 
 impl Agents {
@@ -91,7 +91,7 @@ impl Agents {
     /// # Errors
     /// [`AgentError`].
     pub fn prepare(
-        wanted: Wanted,
+        wanted: AgentConfig,
         processes: &[u32],
         launched: bool,
     ) -> Result<Agents, AgentError> {
@@ -239,7 +239,7 @@ impl Agents {
         &mut self,
         pid: u32,
         interpreter: &Interpreter,
-        way: &Way,
+        way: &AttachMethod,
     ) -> Result<Attached, AgentError> {
         let mut attached = Attached::default();
         let mut asked = Asked {
@@ -249,8 +249,8 @@ impl Agents {
             injection: None,
         };
         match way {
-            Way::Environment => return Ok(attached),
-            Way::Dormant { socket } => {
+            AttachMethod::Environment => return Ok(attached),
+            AttachMethod::Dormant { socket } => {
                 let connection =
                     socket::connection(pid, socket).map_err(|reason| AgentError::System {
                         what: "the agent that waits in the process does not answer",
@@ -258,7 +258,7 @@ impl Agents {
                     })?;
                 self.control.start(pid, connection);
             }
-            Way::Remote => {
+            AttachMethod::Remote => {
                 let refused = |reason| AgentError::Remote { pid, reason };
                 let mut remote = Remote::of(pid, interpreter).map_err(refused)?;
                 let (placement, script, report) = self.script(pid)?;
@@ -272,7 +272,7 @@ impl Agents {
                 asked.remote = Some(remote);
                 asked.report = Some((placement, report));
             }
-            Way::Ptrace => {
+            AttachMethod::Ptrace => {
                 self.make_room(pid)?;
                 let at = self.placement_of(pid);
                 let placement = at.and_then(|at| self.placements.get(at));
@@ -398,7 +398,7 @@ impl Agents {
                     reason,
                 },
                 None if asked.injection.is_some() => return None,
-                None if !crate::target::runs(pid) => AgentError::Silent { pid },
+                None if !crate::process::runs(pid) => AgentError::Silent { pid },
                 None if asked.since.elapsed() < PATIENCE => return None,
                 None if asked.remote.is_some() => AgentError::NeverRan {
                     pid,
@@ -418,7 +418,7 @@ impl Agents {
     }
 
     /// Switches all off. What they have told, and who was not traced. Nothing the second time.
-    pub fn stop(&mut self) -> Account {
+    pub fn stop(&mut self) -> AgentAccount {
         let mut account = self.control.stop().unwrap_or_default();
         let failed = &mut account.untraced.failed;
         *failed = failed.saturating_add(std::mem::take(&mut self.given_up));
@@ -427,7 +427,7 @@ impl Agents {
 }
 
 /// A library of the agent as an image to be probed.
-pub(super) fn probed(reach: &Path, inode: u64, image: Arc<Image>, wanted: &Wanted) -> Probed {
+pub(super) fn probed(reach: &Path, inode: u64, image: Arc<Image>, wanted: &AgentConfig) -> Probed {
     let mut marks: Vec<String> = Vec::new();
     let mut add = |names: &[&str]| marks.extend(names.iter().map(|name| (*name).to_owned()));
     if wanted.functions.is_some() {

@@ -20,9 +20,9 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
 use super::joining::{Admitted, Answer, Door, Invitations, Invited, Untraced};
-use super::{AgentError, Wanted, foreign, socket};
+use super::{AgentConfig, AgentError, foreign, socket};
 use crate::engine::Children;
-use crate::target::{Identity, Lineage};
+use crate::process::{Identity, Lineage};
 use crate::threads;
 
 /// How long agents may take to give their account at the end, all together, and while none does.
@@ -72,7 +72,7 @@ pub struct Joined {
 /// What all agents together say of a session. Sums of what processes say of themselves: each counts for no more than can
 /// have happened in its time, and none can make the sum wrong by more than that.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Account {
+pub struct AgentAccount {
     /// Entries and returns that were told.
     pub told: u64,
     /// Events that were seen and could not be told.
@@ -89,7 +89,7 @@ enum Order {
     Listen(Listener),
     Agent(u32, OwnedFd),
     Children(Arc<dyn Children>),
-    Stop(Sender<Account>),
+    Stop(Sender<AgentAccount>),
 }
 
 /// The thread, as the rest of us sees it.
@@ -107,7 +107,7 @@ impl Control {
     /// # Errors
     /// What the system says.
     pub(super) fn new(
-        wanted: Wanted,
+        wanted: AgentConfig,
         invitations: Arc<Invitations>,
         lineage: Arc<Lineage>,
     ) -> Result<Control, AgentError> {
@@ -130,7 +130,7 @@ impl Control {
             children: None,
             agents: HashMap::new(),
             next: 0,
-            account: Account::default(),
+            account: AgentAccount::default(),
         };
         let thread = threads::spawn(move || talk.run()).map_err(|reason| AgentError::System {
             what: "nobody can speak with agents",
@@ -166,7 +166,7 @@ impl Control {
 
     /// Switches all agents off and waits a moment for what they have to say. `None` when the thread does not answer, or has
     /// done so before.
-    pub(super) fn stop(&self) -> Option<Account> {
+    pub(super) fn stop(&self) -> Option<AgentAccount> {
         let (answer, answered) = bounded(1);
         self.tell(Order::Stop(answer));
         answered
@@ -219,7 +219,7 @@ enum Stage {
 }
 
 struct Talk {
-    wanted: Wanted,
+    wanted: AgentConfig,
     orders: Receiver<Order>,
     wake: Arc<OwnedFd>,
     outcomes: Sender<Outcome>,
@@ -230,7 +230,7 @@ struct Talk {
     children: Option<Arc<dyn Children>>,
     agents: HashMap<u64, Agent>,
     next: u64,
-    account: Account,
+    account: AgentAccount,
 }
 
 /// Whom something has come from.
@@ -462,7 +462,7 @@ impl Talk {
         let was_traced = |invited: Invited| invited.was_traced_to_its_end(agent.pid);
         let counted = match agent.by_itself {
             true if !agent.invited.is_some_and(was_traced) => Some(&mut untraced.late),
-            false if crate::target::runs(agent.pid) => Some(&mut untraced.failed),
+            false if crate::process::runs(agent.pid) => Some(&mut untraced.failed),
             _ => None,
         };
         if let Some(counted) = counted {

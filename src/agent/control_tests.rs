@@ -58,10 +58,10 @@ impl Session {
     fn new() -> Session {
         let invitations = Arc::new(Invitations::default());
         let lineage = Arc::new(Lineage::default());
-        let wanted = Wanted {
+        let wanted = AgentConfig {
             functions: Some(std::collections::HashSet::new()),
             follow: true,
-            ..Wanted::default()
+            ..AgentConfig::default()
         };
         let control = Control::new(wanted, Arc::clone(&invitations), Arc::clone(&lineage));
         let (socket, name) = socket::listener(None).expect("a socket");
@@ -128,7 +128,7 @@ impl Session {
             .expect("something came of it")
     }
 
-    fn stop(&self) -> Account {
+    fn stop(&self) -> AgentAccount {
         self.control.stop().expect("it answers")
     }
 }
@@ -492,9 +492,9 @@ sys.stdin.read()
 #[test]
 fn children_are_sent_away_uncounted_where_they_are_not_wanted() {
     let mut session = Session::new();
-    let wanted = Wanted {
+    let wanted = AgentConfig {
         functions: Some(std::collections::HashSet::new()),
-        ..Wanted::default()
+        ..AgentConfig::default()
     };
     let control = Control::new(
         wanted,

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
-use super::Wanted;
-use super::control::{Account, Control, Outcome};
+use super::AgentConfig;
+use super::control::{AgentAccount, Control, Outcome};
 use super::remote::Remote;
 use super::socket;
 use super::window::{Memory, Target, Wish, tracer_in};
 
 /// Has these packets said to a session by an agent that it has called, until they end or nobody listens any longer. What
 /// became of it, and the account.
-pub fn conversation(packets: &[&[u8]]) -> (Vec<Outcome>, Account) {
+pub fn conversation(packets: &[&[u8]]) -> (Vec<Outcome>, AgentAccount) {
     let (ours, theirs) = match socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -32,9 +32,9 @@ pub fn conversation(packets: &[&[u8]]) -> (Vec<Outcome>, Account) {
         let _ = send(&theirs, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     }
     let control = match Control::new(
-        Wanted {
+        AgentConfig {
             functions: Some(HashSet::new()),
-            ..Wanted::default()
+            ..AgentConfig::default()
         },
         Arc::default(),
         Arc::default(),

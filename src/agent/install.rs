@@ -16,15 +16,15 @@ use std::time::Duration;
 use rustix::process::geteuid;
 use serde::Deserialize;
 
+use super::attach_method::{obstacle_of_build, supported};
 use super::embedded;
-use super::way::{obstacle_of_build, supported};
 use crate::authority::foreign::{self, AskError, Said};
 use crate::authority::{Holder, Identity};
 use crate::elf::Image;
 use crate::files::{self, Look};
+use crate::process;
 use crate::python::name::may_be_library;
 use crate::python::{Interpreter, PythonError, Version};
-use crate::target;
 
 /// The library, under a name that `import _pystap_agent` finds.
 const LIBRARY: &str = "_pystap_agent.abi3.so";
@@ -186,7 +186,7 @@ impl Environment {
         let interpreter = match Interpreter::of_file(found) {
             Ok(interpreters) => interpreters.into_iter().next(),
             Err(PythonError::Script { .. }) => {
-                let behind = target::asked_shim(found).map_err(|error| not_python(path, error))?;
+                let behind = process::asked_shim(found).map_err(|error| not_python(path, error))?;
                 return match Interpreter::of_file(&behind) {
                     Err(PythonError::Script { .. }) => {
                         Err(not_python(path, "it starts another script"))

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use pystap_agent_protocol::{FromAgent, Hello, PROTOCOL, decode};
 
 use super::{AgentError, foreign, socket};
-use crate::target::{Identity, Lineage};
+use crate::process::{Identity, Lineage};
 
 /// How long a connection may stay without saying a word: an agent speaks as soon as it is connected.
 const GREETING: Duration = Duration::from_millis(500);
@@ -53,7 +53,7 @@ impl Invited {
     /// Whether a process whose connection has ended was traced all the same: a fork's child goes on with its parent's session
     /// until it has an answer, so nothing is missing of one that has ended meanwhile.
     pub(super) fn was_traced_to_its_end(self, pid: u32) -> bool {
-        matches!(self, Invited::Below(holder) if holder.pid != pid) && !crate::target::goes_on(pid)
+        matches!(self, Invited::Below(holder) if holder.pid != pid) && !crate::process::goes_on(pid)
     }
 }
 

@@ -2,10 +2,11 @@
 //! room knows the ways into a process, puts the library where the process sees it, and speaks with it. What its marks say is
 //! for the engines: to them its library is one more image.
 //!
-//! [`Way`] is the first door: how a process could be entered, found out without touching it. [`Agents`] is the second: the
+//! [`AttachMethod`] is the first door: how a process could be entered, found out without touching it. [`Agents`] is the second: the
 //! agents of one session, from the first file to the last word.
 
 mod attach;
+mod attach_method;
 mod control;
 mod directory;
 mod embedded;
@@ -25,7 +26,6 @@ mod socket;
 mod symbols;
 mod view;
 mod visit;
-mod way;
 mod window;
 
 use std::collections::HashSet;
@@ -34,7 +34,10 @@ use std::io;
 use pystap_agent_protocol as protocol;
 
 pub use attach::{Agents, Attached, remarks};
-pub use control::{Account, Joined, Outcome};
+pub use attach_method::{
+    AttachMethod, AttachMethodError, NEWEST, OLDEST, obstacle_of_build, offer, supported,
+};
+pub use control::{AgentAccount, Joined, Outcome};
 pub use embedded::image;
 pub use injection::InjectionError;
 pub use joining::Untraced;
@@ -42,7 +45,6 @@ pub use loaded::{Loaded, waiting};
 pub use placement::{PlacementError, Stale, remove_stale};
 pub use remote::{Remote, RemoteError};
 pub use visit::{serve as visit, visit_through};
-pub use way::{NEWEST, OLDEST, Way, WayError, obstacle_of_build, offer, supported};
 pub use window::{WindowError, serve as serve_window};
 
 /// The kinds of events that the agent gives.
@@ -86,7 +88,7 @@ impl Capture {
 
 /// What agents are told to do.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted {
+pub struct AgentConfig {
     /// Whether calls are wanted, and the interpreters whose own marks tell them.
     pub functions: Option<HashSet<FileId>>,
     /// Which of [`FUNCTIONS`] are listened to.
@@ -101,7 +103,7 @@ pub struct Wanted {
     pub follow: bool,
 }
 
-impl Wanted {
+impl AgentConfig {
     /// What the agent of this process is told, and where its children join. Where the interpreter's own marks tell an event,
     /// the agent does not.
     fn for_process(&self, pid: u32, follow: Option<protocol::Follow>) -> protocol::Start {
@@ -149,7 +151,9 @@ fn filters(filters: &Filters) -> protocol::Filters {
 }
 
 /// What stands for the library in a plan, before it is written out.
-pub fn expected_library(wanted: &Wanted) -> (std::path::PathBuf, crate::engine::uprobes::Probed) {
+pub fn expected_library(
+    wanted: &AgentConfig,
+) -> (std::path::PathBuf, crate::engine::uprobes::Probed) {
     let path = placement::usual();
     let probed = attach::probed(&path, 0, image(), wanted);
     (path, probed)
@@ -163,11 +167,11 @@ pub enum AgentError {
     Placement(#[from] PlacementError),
     /// No way in.
     #[error("pystap's agent cannot get into process {pid}: {reason}")]
-    Way {
+    AttachMethod {
         /// The process.
         pid: u32,
         /// Why, with the next step.
-        reason: WayError,
+        reason: AttachMethodError,
     },
     /// The request could not be made.
     #[error(

@@ -27,8 +27,8 @@ use super::embedded;
 use super::registry::{self, Base, Entry, Left, Place, Record, Request, Target, boot, reach};
 use super::view::{Door, Ids, View};
 use super::visit::{self, Answer, Known, Task, Visit, VisitError};
+use crate::process::start_time;
 use crate::python::maps;
-use crate::target::start_time;
 
 pub(super) use super::registry::usual;
 

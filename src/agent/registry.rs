@@ -22,7 +22,7 @@ use super::directory::{self, Identity, Removal};
 use super::view::{Ids, View};
 use super::{embedded, remote};
 use crate::files::{Look, look, look_at, strict};
-use crate::target::start_time;
+use crate::process::start_time;
 
 /// The directory of entries in a base, and the file in it that whoever changes something has locked.
 const ENTRIES: &str = "registry";

@@ -18,7 +18,7 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::target::Identity;
+use crate::process::Identity;
 
 /// What the names of pystap's own sockets begin with.
 const OURS: &str = "pystap-session/";

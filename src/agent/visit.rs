@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::{self, Identity, LIBRARY, Removal};
 use super::view::{Door, Ids};
 use crate::files::{Look, look};
-use crate::target::start_time;
+use crate::process::start_time;
 
 /// How long a visit may take: far more than making a file takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::contexts::Contexts;
 use super::histogram::Histogram;
 use super::keys::{FunctionKey, KeyBuilder};
-use super::pairing::{Left, Pairing, Step};
+use super::pairing::{FinishedCall, Pairing, Step};
 use crate::event::{Event, Place, Text, What};
 
 /// Rows of a table, some 300 bytes each and at most a kilobyte. Functions that find none are counted in one row for all of
@@ -42,7 +42,7 @@ pub struct Function {
     pub timed: u64,
     /// Their time: unlike `cumulative_ns` the inner calls of a recursion count, too.
     pub timed_ns: u64,
-    /// Durations of the calls for which they are likely to be their own ([`Left::likely`]).
+    /// Durations of the calls for which they are likely to be their own ([`FinishedCall::likely`]).
     pub durations: Histogram,
 }
 
@@ -85,7 +85,7 @@ impl Function {
         self.timed_ns.checked_div(self.timed)
     }
 
-    fn left(&mut self, left: &Left) {
+    fn left(&mut self, left: &FinishedCall) {
         self.calls += u64::from(left.measured);
         self.self_ns = self.self_ns.saturating_add(left.self_ns);
         self.cumulative_ns = self.cumulative_ns.saturating_add(left.cumulative_ns);
@@ -176,7 +176,7 @@ impl Functions {
                 place, line, frame, ..
             } => {
                 let row = self.row_in(event.pid, frame.context, key, place);
-                match &step.left {
+                match &step.finished {
                     Some(left) => {
                         row.left(left);
                         if left.measured {

@@ -5,25 +5,25 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::analysis::pairing::Habits;
+use crate::analysis::pairing::PairingRules;
 use crate::analysis::testing::{call, event, in_context, named, returned};
 use crate::event::{LossStage, ProcessChange};
 
-const UP_TO_3_11: Habits = Habits {
+const UP_TO_3_11: PairingRules = PairingRules {
     call_on_creation: false,
     greenlets: false,
 };
-const FROM_3_15: Habits = Habits {
+const FROM_3_15: PairingRules = PairingRules {
     call_on_creation: true,
     greenlets: false,
 };
-const GREENLETS: Habits = Habits {
+const GREENLETS: PairingRules = PairingRules {
     call_on_creation: false,
     greenlets: true,
 };
 
-fn fed(habits: Habits, events: impl IntoIterator<Item = Event>) -> (Functions, Pairing) {
-    let mut pairing = Pairing::with_habits(habits);
+fn fed(rules: PairingRules, events: impl IntoIterator<Item = Event>) -> (Functions, Pairing) {
+    let mut pairing = Pairing::with_rules(rules);
     let mut functions = Functions::new();
     for mut event in events {
         if let Some(step) = pairing.follow(&mut event) {
@@ -297,15 +297,15 @@ fn one_function_of_two_processes_is_two_rows_or_one() {
 fn what_is_fed_again_with_its_durations_gives_the_same_table() {
     let words =
         "0 E hub 10 E a 20 E w 30 E b 40 E w 50 R w 65 R a 70 R w 90 R b 100 R hub 110 E a 130 R a";
-    for habits in [GREENLETS, UP_TO_3_11, FROM_3_15] {
-        let mut pairing = Pairing::with_habits(habits);
+    for rules in [GREENLETS, UP_TO_3_11, FROM_3_15] {
+        let mut pairing = Pairing::with_rules(rules);
         let mut paired = script(words);
         for event in &mut paired {
             pairing.feed(event);
         }
-        let (expected, _) = fed(habits, script(words));
-        let (again, _) = fed(habits, paired);
-        assert_eq!(again.rows(), expected.rows(), "{habits:?}");
+        let (expected, _) = fed(rules, script(words));
+        let (again, _) = fed(rules, paired);
+        assert_eq!(again.rows(), expected.rows(), "{rules:?}");
     }
 }
 

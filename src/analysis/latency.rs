@@ -32,7 +32,7 @@ pub struct SlowCall {
 pub struct Latency {
     /// File and name.
     pub place: Arc<Place>,
-    /// Durations of the calls for which they are likely to be their own (`Left::likely`), in nanoseconds.
+    /// Durations of the calls for which they are likely to be their own (`FinishedCall::likely`), in nanoseconds.
     pub durations: Histogram,
     /// Calls that ended without such a duration.
     pub uncertain: u64,
@@ -99,7 +99,7 @@ impl Latencies {
                 slowest: Vec::new(),
             });
         let Some(duration_ns) = step
-            .left
+            .finished
             .filter(|left| left.likely)
             .and_then(|left| left.inclusive_ns)
         else {

@@ -28,7 +28,7 @@
 //! What no algorithm can see: greenlets that run the same function before anything betrayed them look like recursion,
 //! and so does a `throw()` into a generator while its creation is the nearest open frame of that function.
 //!
-//! Distributions are content with less than that: a recursion under greenlets ([`Left::likely`]). Functions that switch
+//! Distributions are content with less than that: a recursion under greenlets ([`FinishedCall::likely`]). Functions that switch
 //! stacks betray themselves, because something else than what they called returns next. Where all open calls of a function
 //! are callers of the one that returns, and no such function is among those between them, they are taken for one stack.
 //!
@@ -55,8 +55,8 @@ const MAX_THREADS: usize = 2048;
 /// Bytes of what is open in all threads together; the quieter half of them is forgotten beyond that. Names are shared and
 /// have a bound of their own.
 const MAX_HELD: usize = 64 << 20;
-/// Processes whose habits are known, beyond those that were set.
-const MAX_HABITS: usize = 1 << 16;
+/// Processes whose rules are known, beyond those that were set.
+const MAX_RULES: usize = 1 << 16;
 /// Places remembered as generators, and as functions that switch stacks.
 const MAX_GENERATORS: usize = 1 << 16;
 /// Garbage collections and imports that can be under way in one thread.
@@ -68,17 +68,17 @@ const BUCKETS: usize = 256;
 
 /// How an interpreter uses its marks, as far as pairing must know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Habits {
+pub struct PairingRules {
     /// Creating a generator or coroutine is marked as a call that does not return: from 3.15 on.
     pub call_on_creation: bool,
     /// The process has greenlets: several stacks interleave in one thread.
     pub greenlets: bool,
 }
 
-impl Default for Habits {
+impl Default for PairingRules {
     /// For a process of which nothing is known: the reading that gives fewer durations and no wrong ones.
     fn default() -> Self {
-        Habits {
+        PairingRules {
             call_on_creation: true,
             greenlets: false,
         }
@@ -112,7 +112,7 @@ pub struct Step<'a> {
     /// The frame that a call opened.
     pub entered: Option<FrameId>,
     /// The call that ended, for a return that found one and for a call that the kernel measured.
-    pub left: Option<Left>,
+    pub finished: Option<FinishedCall>,
     /// The function in which it happened: of a call or return the caller, of anything else the function that ran.
     pub within: Option<&'a Arc<Place>>,
     /// Frames that were given up without a return.
@@ -184,7 +184,7 @@ pub struct FrameId(u64);
 
 /// A call that ended. Times are in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Left {
+pub struct FinishedCall {
     /// From call to return; `None` where that cannot be told even for a sum.
     pub inclusive_ns: Option<u64>,
     /// Whether `inclusive_ns` is the duration of this very call. If not, it may have been exchanged with that of
@@ -216,9 +216,9 @@ pub struct GivenUp {
     pub place: Arc<Place>,
     /// The greenlet or task that it ran in.
     pub context: Option<NonZeroU64>,
-    /// As in [`Left`]: time of its own that was seen.
+    /// As in [`FinishedCall`]: time of its own that was seen.
     pub self_ns: u64,
-    /// As in [`Left`]: time up to the end of its process, or else of recursive calls that waited for this one to end.
+    /// As in [`FinishedCall`]: time up to the end of its process, or else of recursive calls that waited for this one to end.
     pub cumulative_ns: u64,
 }
 
@@ -264,8 +264,8 @@ pub struct Open<'a> {
 #[derive(Debug, Default)]
 pub struct Pairing {
     threads: HashMap<(u32, u32), Thread, KeyBuilder>,
-    habits: HashMap<u32, Habits>,
-    default_habits: Habits,
+    rules: HashMap<u32, PairingRules>,
+    default_habits: PairingRules,
     /// Bytes of what is open in the threads.
     held: usize,
     keys: Keys,
@@ -292,27 +292,27 @@ impl Pairing {
         Pairing::default()
     }
 
-    /// A pairing for processes that share these habits, unless [`Pairing::set_habits`] says otherwise of one.
-    pub fn with_habits(habits: Habits) -> Pairing {
+    /// A pairing for processes that share these rules, unless [`Pairing::set_rules`] says otherwise of one.
+    pub fn with_rules(rules: PairingRules) -> Pairing {
         Pairing {
-            default_habits: habits,
+            default_habits: rules,
             ..Pairing::default()
         }
     }
 
     /// A pairing for the first of two readings of one stream; see [`Pairing::into_creations`].
-    pub fn first_reading(habits: Habits) -> Pairing {
+    pub fn first_reading(rules: PairingRules) -> Pairing {
         Pairing {
             found: Some(Creations::default()),
-            ..Pairing::with_habits(habits)
+            ..Pairing::with_rules(rules)
         }
     }
 
     /// A pairing for the second of two readings: what the first one found to be creations are no calls.
-    pub fn second_reading(habits: Habits, creations: Creations) -> Pairing {
+    pub fn second_reading(rules: PairingRules, creations: Creations) -> Pairing {
         Pairing {
             known: Some(creations),
-            ..Pairing::with_habits(habits)
+            ..Pairing::with_rules(rules)
         }
     }
 
@@ -322,8 +322,8 @@ impl Pairing {
     }
 
     /// Says how the interpreter of one process behaves. Its children inherit that until they are given their own.
-    pub fn set_habits(&mut self, pid: u32, habits: Habits) {
-        self.habits.insert(pid, habits);
+    pub fn set_rules(&mut self, pid: u32, rules: PairingRules) {
+        self.rules.insert(pid, rules);
     }
 
     /// What found no partner so far.
@@ -363,8 +363,8 @@ impl Pairing {
             _ => {}
         }
         self.events += 1;
-        let habits = match self.habits.get(&event.pid) {
-            Some(&habits) => habits,
+        let rules = match self.rules.get(&event.pid) {
+            Some(&rules) => rules,
             None => self.default_habits,
         };
         let who = (event.pid, event.tid);
@@ -384,7 +384,7 @@ impl Pairing {
             depth: 0,
             key: None,
             entered: None,
-            left: None,
+            finished: None,
             within: None,
             given_up: &[],
             revised: &[],
@@ -437,11 +437,11 @@ impl Pairing {
             } => {
                 let key = self.keys.of(place);
                 step.key = Some(key);
-                step.left = Returning {
+                step.finished = Returning {
                     pid: event.pid,
                     key,
                     ts,
-                    habits,
+                    rules,
                     gap: self.gaps,
                     generators: &mut self.generators,
                     switchers: &mut self.switchers,
@@ -452,7 +452,7 @@ impl Pairing {
                 }
                 .leave(thread, frame.context, *duration_ns);
                 if duration_ns.is_none()
-                    && let Some(left) = &step.left
+                    && let Some(left) = &step.finished
                     && left.exact
                 {
                     *duration_ns = left.inclusive_ns;
@@ -528,7 +528,7 @@ impl Pairing {
             depth: 0,
             key: None,
             entered: None,
-            left: None,
+            finished: None,
             within: None,
             given_up: &self.given_up,
             revised: &[],
@@ -567,10 +567,10 @@ impl Pairing {
     fn process(&mut self, change: ProcessChange, parent: Option<u32>, pid: u32, tid: u32, ts: u64) {
         match change {
             ProcessChange::Fork => {
-                if let Some(&habits) = parent.and_then(|parent| self.habits.get(&parent))
-                    && self.habits.len() < MAX_HABITS
+                if let Some(&rules) = parent.and_then(|parent| self.rules.get(&parent))
+                    && self.rules.len() < MAX_RULES
                 {
-                    self.habits.entry(pid).or_insert(habits);
+                    self.rules.entry(pid).or_insert(rules);
                 }
                 // The pid may have been another process's before.
                 self.forget_process(pid);
@@ -588,7 +588,7 @@ impl Pairing {
                     }
                 }
                 self.forget_process(pid);
-                self.habits.remove(&pid);
+                self.rules.remove(&pid);
             }
         }
     }
@@ -1030,7 +1030,7 @@ impl Thread {
     }
 
     /// A call that the kernel measured, from `begin` for `duration`: calls that it made have been reported before it.
-    fn measured(&mut self, begin: u64, duration: u64) -> Left {
+    fn measured(&mut self, begin: u64, duration: u64) -> FinishedCall {
         let mut inner: u64 = 0;
         while let Some(&(since, took)) = self.spans.last()
             && since >= begin
@@ -1039,7 +1039,7 @@ impl Thread {
             inner = inner.saturating_add(took);
         }
         push_bounded_to(&mut self.spans, (begin, duration), MAX_SPANS);
-        Left {
+        FinishedCall {
             inclusive_ns: Some(duration),
             exact: true,
             likely: true,
@@ -1056,7 +1056,7 @@ struct Returning<'a> {
     pid: u32,
     key: FunctionKey,
     ts: u64,
-    habits: Habits,
+    rules: PairingRules,
     gap: u32,
     generators: &'a mut HashSet<FunctionKey, KeyBuilder>,
     switchers: &'a mut HashSet<FunctionKey, KeyBuilder>,
@@ -1073,7 +1073,7 @@ impl Returning<'_> {
         thread: &mut Thread,
         context: Option<NonZeroU64>,
         known: Option<u64>,
-    ) -> Option<Left> {
+    ) -> Option<FinishedCall> {
         if thread.contexts {
             return self.leave_context(thread, context, known);
         }
@@ -1089,7 +1089,7 @@ impl Returning<'_> {
         let mut corrected = false;
         let index = match known {
             _ if plain => top,
-            None if self.habits.greenlets || thread.interleaved => {
+            None if self.rules.greenlets || thread.interleaved => {
                 let likeliest = thread.likeliest(self.key);
                 corrected = likeliest.is_some_and(|(_, corrected)| corrected);
                 likeliest.map(|(index, _)| index)
@@ -1105,7 +1105,7 @@ impl Returning<'_> {
                     return Some(thread.measured(begin, took));
                 }
                 if let Some(index) = said
-                    && (self.habits.greenlets || thread.interleaved)
+                    && (self.rules.greenlets || thread.interleaved)
                     && !thread.runs(index)
                 {
                     thread.correct(self.key, said);
@@ -1116,7 +1116,7 @@ impl Returning<'_> {
         let Some(index) = index else {
             self.unpaired.returns += 1;
             self.other_stack(thread);
-            if thread.interleaved || self.habits.greenlets {
+            if thread.interleaved || self.rules.greenlets {
                 self.learn_switch(ran, corrected);
             }
             return None;
@@ -1138,7 +1138,7 @@ impl Returning<'_> {
             let (pid, given_up) = (self.pid, &mut *self.given_up);
             thread.forget_passed_over(self.ts, |gone| give_up(given_up, pid, gone));
         }
-        let stacks = thread.interleaved || self.habits.greenlets;
+        let stacks = thread.interleaved || self.rules.greenlets;
         thread.guessed = stacks.then_some((self.key, frame.parent));
         if !plain && stacks {
             self.learn_switch(ran, corrected);
@@ -1160,7 +1160,7 @@ impl Returning<'_> {
             if let Some(found) = &mut self.found {
                 found.set(frame.id, false);
             }
-            summed = self.habits.greenlets || !self.habits.call_on_creation;
+            summed = self.rules.greenlets || !self.rules.call_on_creation;
             trusted &= summed;
         }
         let exact = known.is_some() || (trusted && frame.certain);
@@ -1178,7 +1178,7 @@ impl Returning<'_> {
             cumulative_ns = 0;
         }
         let exact = exact && inclusive_ns.is_some();
-        Some(Left {
+        Some(FinishedCall {
             inclusive_ns,
             exact,
             likely: exact || (in_line && frame.likely && inclusive_ns.is_some()),
@@ -1196,7 +1196,7 @@ impl Returning<'_> {
         thread: &mut Thread,
         context: Option<NonZeroU64>,
         known: Option<u64>,
-    ) -> Option<Left> {
+    ) -> Option<FinishedCall> {
         let found = thread.frames.iter().rposition(|frame| {
             frame.key == self.key
                 && frame.context == context
@@ -1239,7 +1239,7 @@ impl Returning<'_> {
             outer.covered_ns = outer.covered_ns.saturating_add(cumulative_ns);
             cumulative_ns = 0;
         }
-        Some(Left {
+        Some(FinishedCall {
             inclusive_ns,
             exact: inclusive_ns.is_some(),
             likely: inclusive_ns.is_some(),
@@ -1253,9 +1253,9 @@ impl Returning<'_> {
     /// A return whose call was not seen, while calls that were seen have not returned: it is from another stack, which
     /// had begun before tracing did. Where calls may stay open or go missing, it proves nothing.
     fn other_stack(&self, thread: &mut Thread) {
-        let every_call_returns = !self.habits.call_on_creation && self.gap == 0;
+        let every_call_returns = !self.rules.call_on_creation && self.gap == 0;
         thread.interleaved |= every_call_returns && thread.index_of(thread.running).is_some();
-        if thread.interleaved || self.habits.greenlets {
+        if thread.interleaved || self.rules.greenlets {
             thread.running = 0;
             thread.guessed = None;
         }
@@ -1297,7 +1297,7 @@ impl Returning<'_> {
                 continue;
             }
             // Where every call returns, this one will, too: on another stack.
-            thread.interleaved |= !self.habits.call_on_creation;
+            thread.interleaved |= !self.rules.call_on_creation;
             if learn {
                 if self.generators.len() < MAX_GENERATORS {
                     self.generators.insert(frame.key);
@@ -1371,7 +1371,7 @@ impl Returning<'_> {
     /// Whether the frame that returns is beyond doubt, and whether it is so by the lines of callers. What it may have
     /// been exchanged with is in doubt from now on.
     fn settle_ambiguity(&self, thread: &mut Thread, index: usize) -> (bool, bool) {
-        let stacks = thread.interleaved || self.habits.greenlets;
+        let stacks = thread.interleaved || self.rules.greenlets;
         let generator = self.creations_count() && self.generators.contains(&self.key);
         if !stacks && !generator {
             return (true, true);
@@ -1415,7 +1415,7 @@ impl Returning<'_> {
     }
 
     fn creations_count(&self) -> bool {
-        self.habits.call_on_creation && !self.habits.greenlets
+        self.rules.call_on_creation && !self.rules.greenlets
     }
 }
 

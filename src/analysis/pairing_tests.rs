@@ -6,11 +6,11 @@ use super::*;
 use crate::analysis::testing::{in_context, returned};
 use crate::event;
 
-const UP_TO_3_11: Habits = Habits {
+const UP_TO_3_11: PairingRules = PairingRules {
     call_on_creation: false,
     greenlets: false,
 };
-const FROM_3_15: Habits = Habits {
+const FROM_3_15: PairingRules = PairingRules {
     call_on_creation: true,
     greenlets: false,
 };
@@ -92,8 +92,8 @@ fn durations(pairing: &mut Pairing, script: &str) -> Vec<Option<u64>> {
 
 #[test]
 fn calls_and_recursion_pair_and_leave_nothing_open() {
-    for habits in [UP_TO_3_11, FROM_3_15] {
-        let mut pairing = Pairing::with_habits(habits);
+    for rules in [UP_TO_3_11, FROM_3_15] {
+        let mut pairing = Pairing::with_rules(rules);
         let got = durations(&mut pairing, "E a E a E b R b R a R a");
         assert_eq!(got, [Some(1), Some(3), Some(5)]);
         assert_eq!(pairing.unpaired(), Unpaired::default());
@@ -125,7 +125,7 @@ fn returns_of_calls_before_tracing_began_are_counted_and_get_no_duration() {
 
 #[test]
 fn a_generator_created_in_3_15_does_not_disturb_its_creator_or_its_resumptions() {
-    let mut pairing = Pairing::with_habits(FROM_3_15);
+    let mut pairing = Pairing::with_rules(FROM_3_15);
     let got = durations(
         &mut pairing,
         "E f E gen E gen R gen E gen R gen R f E k R k",
@@ -143,7 +143,7 @@ fn a_generator_created_in_3_15_does_not_disturb_its_creator_or_its_resumptions()
 
 #[test]
 fn throw_into_a_generator_of_a_creator_that_returned_gets_no_duration() {
-    let mut pairing = Pairing::with_habits(FROM_3_15);
+    let mut pairing = Pairing::with_rules(FROM_3_15);
     let script = "E helper E gen R helper E enter E gen R gen R enter E exit R gen R exit";
     let got = durations(&mut pairing, script);
     assert_eq!(got, [Some(2), Some(1), Some(3), None, Some(2)]);
@@ -151,7 +151,7 @@ fn throw_into_a_generator_of_a_creator_that_returned_gets_no_duration() {
 
 #[test]
 fn throw_into_a_known_generator_does_not_take_the_frame_that_throws() {
-    let mut pairing = Pairing::with_habits(FROM_3_15);
+    let mut pairing = Pairing::with_rules(FROM_3_15);
     durations(&mut pairing, "E f E gen R f");
     let got = durations(&mut pairing, "E g E gen E thrower R gen R thrower R g");
     assert_eq!(got, [None, Some(2), Some(5)]);
@@ -159,7 +159,7 @@ fn throw_into_a_known_generator_does_not_take_the_frame_that_throws() {
 
 #[test]
 fn a_generator_that_runs_itself_never_gets_the_duration_of_another_run() {
-    let mut pairing = Pairing::with_habits(FROM_3_15);
+    let mut pairing = Pairing::with_rules(FROM_3_15);
     durations(&mut pairing, "E f E walk R f");
     let got = durations(
         &mut pairing,
@@ -170,7 +170,7 @@ fn a_generator_that_runs_itself_never_gets_the_duration_of_another_run() {
 
 #[test]
 fn the_extra_return_of_the_init_shim_is_ignored_and_said_to_be_no_event() {
-    let mut pairing = Pairing::with_habits(FROM_3_15);
+    let mut pairing = Pairing::with_rules(FROM_3_15);
     pairing.feed(&mut call(0, "f"));
     let what = What::Return {
         place: Arc::new(Place {
@@ -191,7 +191,7 @@ fn the_extra_return_of_the_init_shim_is_ignored_and_said_to_be_no_event() {
 
 #[test]
 fn greenlets_that_interleave_keep_their_durations() {
-    let mut pairing = Pairing::with_habits(UP_TO_3_11);
+    let mut pairing = Pairing::with_rules(UP_TO_3_11);
     let script = "E hub E a1 E a2 E b1 E b2 R a2 E a3 R b2 R a3 R b1 R a1 R hub";
     let got = durations(&mut pairing, script);
     assert_eq!(got, [Some(3), Some(3), Some(2), Some(6), Some(9), Some(11)]);
@@ -200,7 +200,7 @@ fn greenlets_that_interleave_keep_their_durations() {
 
 #[test]
 fn greenlets_in_the_same_function_get_no_durations_rather_than_each_others() {
-    let mut pairing = Pairing::with_habits(Habits {
+    let mut pairing = Pairing::with_rules(PairingRules {
         greenlets: true,
         ..UP_TO_3_11
     });
@@ -210,7 +210,7 @@ fn greenlets_in_the_same_function_get_no_durations_rather_than_each_others() {
 
 #[test]
 fn greenlets_betray_themselves_and_are_remembered() {
-    let mut pairing = Pairing::with_habits(UP_TO_3_11);
+    let mut pairing = Pairing::with_rules(UP_TO_3_11);
     durations(&mut pairing, "E a E b R a R b");
     let got = durations(&mut pairing, "E work E work R work R work");
     assert_eq!(got, [None, None]);
@@ -218,7 +218,7 @@ fn greenlets_betray_themselves_and_are_remembered() {
 
 #[test]
 fn frames_that_return_across_a_loss_keep_their_duration_and_the_others_are_counted() {
-    let mut pairing = Pairing::with_habits(UP_TO_3_11);
+    let mut pairing = Pairing::with_rules(UP_TO_3_11);
     let got = durations(&mut pairing, "E a E b E c - - R a R x E d R d");
     assert_eq!(got, [Some(4), None, Some(1)]);
     assert_eq!(
@@ -292,7 +292,7 @@ fn a_process_that_ends_or_becomes_another_program_is_forgotten() {
 #[test]
 fn a_child_inherits_the_habits_of_its_parent() {
     let mut pairing = Pairing::new();
-    pairing.set_habits(7, UP_TO_3_11);
+    pairing.set_rules(7, UP_TO_3_11);
     let what = What::Process {
         change: ProcessChange::Fork,
         parent: Some(7),
@@ -409,7 +409,7 @@ fn endless_recursion_is_bounded_and_its_inner_frames_stay_exact() {
 
 #[test]
 fn creations_are_forgotten_when_there_are_too_many_and_when_they_are_old() {
-    let mut pairing = Pairing::with_habits(FROM_3_15);
+    let mut pairing = Pairing::with_rules(FROM_3_15);
     for round in 0..10 * MAX_PASSED_OVER as u64 {
         pairing.feed(&mut call(3 * round, "f"));
         pairing.feed(&mut call(3 * round + 1, "gen"));
@@ -482,7 +482,7 @@ struct Generator {
 
 /// Python as far as the marks show it: three stacks of frames in one thread, generators that belong to one of them.
 struct Model {
-    habits: Habits,
+    rules: PairingRules,
     /// Whether the stacks have functions in common.
     shared: bool,
     stacks: [Vec<Running>; 3],
@@ -495,9 +495,9 @@ struct Model {
 }
 
 impl Model {
-    fn run(habits: Habits, shared: bool, steps: &[Step]) -> Model {
+    fn run(rules: PairingRules, shared: bool, steps: &[Step]) -> Model {
         let mut model = Model {
-            habits,
+            rules,
             shared,
             stacks: Default::default(),
             current: 0,
@@ -533,7 +533,7 @@ impl Model {
                 if exists || self.stacks[self.current].is_empty() {
                     return;
                 }
-                if self.habits.call_on_creation {
+                if self.rules.call_on_creation {
                     self.mark(call(0, &function), None);
                 }
                 self.generators.push(Generator {
@@ -546,7 +546,7 @@ impl Model {
             Step::Resume(number) => self.enter_generator(number, true),
             Step::Throw(number) => self.enter_generator(number, false),
             Step::Switch(stack) => {
-                if self.habits.greenlets {
+                if self.rules.greenlets {
                     self.current = stack;
                 }
             }
@@ -571,7 +571,7 @@ impl Model {
         self.generators[at].running = true;
         self.generators[at].started = true;
         // Up to 3.11 `throw()` is marked as a call like any resumption.
-        let marked = resume || !self.habits.call_on_creation;
+        let marked = resume || !self.rules.call_on_creation;
         self.threw |= !marked;
         let function = self.generators[at].function.clone();
         self.enter(function, Some(at), marked);
@@ -638,7 +638,7 @@ fn judged(model: Model, pairing: &mut Pairing) -> Vec<Judged> {
 
 #[test]
 fn stacks_of_contexts_that_interleave_are_told_apart_exactly() {
-    let mut pairing = Pairing::with_habits(Habits {
+    let mut pairing = Pairing::with_rules(PairingRules {
         call_on_creation: false,
         greenlets: false,
     });
@@ -705,7 +705,7 @@ fn what_the_kernel_measured_in_a_context_needs_no_call_and_is_not_unpaired() {
             *duration_ns = Some(took);
         }
         let step = pairing.follow(&mut event).expect("it is shown");
-        let left = step.left.expect("it is measured");
+        let left = step.finished.expect("it is measured");
         assert!(left.measured && left.exact, "{left:?}");
         assert_eq!(left.self_ns, if function == "outer" { 25 } else { 10 });
     }
@@ -714,7 +714,7 @@ fn what_the_kernel_measured_in_a_context_needs_no_call_and_is_not_unpaired() {
 
 #[test]
 fn a_frame_that_ran_before_tracing_began_has_no_duration() {
-    let mut pairing = Pairing::with_habits(Habits {
+    let mut pairing = Pairing::with_rules(PairingRules {
         call_on_creation: false,
         greenlets: false,
     });
@@ -740,7 +740,7 @@ proptest! {
 
     #[test]
     fn up_to_3_11_every_return_has_its_exact_duration(steps in steps()) {
-        let mut pairing = Pairing::with_habits(UP_TO_3_11);
+        let mut pairing = Pairing::with_rules(UP_TO_3_11);
         for it in judged(Model::run(UP_TO_3_11, false, &steps), &mut pairing) {
             prop_assert_eq!(it.got, it.right, "{:?}", it.truth);
         }
@@ -751,7 +751,7 @@ proptest! {
     fn from_3_15_plain_frames_are_exact_whatever_generators_do(steps in steps()) {
         let model = Model::run(FROM_3_15, false, &steps);
         let threw = model.threw;
-        for it in judged(model, &mut Pairing::with_habits(FROM_3_15)) {
+        for it in judged(model, &mut Pairing::with_rules(FROM_3_15)) {
             // A throw() takes a creation that may stand below plain frames: these may stay without a duration.
             let plain = it.truth.generator.is_none();
             if plain && !threw {
@@ -768,9 +768,9 @@ proptest! {
     fn greenlets_never_get_a_wrong_duration_and_lone_functions_an_exact_one(
         steps in steps(), shared in any::<bool>(), call_on_creation in any::<bool>(),
     ) {
-        let habits = Habits { call_on_creation, greenlets: true };
-        let model = Model::run(habits, shared, &steps);
-        for it in judged(model, &mut Pairing::with_habits(habits)) {
+        let rules = PairingRules { call_on_creation, greenlets: true };
+        let model = Model::run(rules, shared, &steps);
+        for it in judged(model, &mut Pairing::with_rules(rules)) {
             if it.truth.alone && it.truth.generator.is_none() {
                 prop_assert_eq!(it.got, it.right, "{:?}", it.truth);
             }
@@ -780,9 +780,9 @@ proptest! {
 
     #[test]
     fn greenlets_that_nobody_announced_are_never_wrong_while_their_functions_differ(steps in steps()) {
-        let habits = Habits { call_on_creation: false, greenlets: true };
-        let model = Model::run(habits, false, &steps);
-        for it in judged(model, &mut Pairing::with_habits(UP_TO_3_11)) {
+        let rules = PairingRules { call_on_creation: false, greenlets: true };
+        let model = Model::run(rules, false, &steps);
+        for it in judged(model, &mut Pairing::with_rules(UP_TO_3_11)) {
             if it.truth.alone {
                 prop_assert_eq!(it.got, it.right, "{:?}", it.truth);
             }
@@ -814,7 +814,7 @@ proptest! {
 
 #[test]
 fn what_is_open_in_many_threads_stays_within_a_budget_of_bytes() {
-    let mut pairing = Pairing::with_habits(Habits {
+    let mut pairing = Pairing::with_rules(PairingRules {
         call_on_creation: false,
         greenlets: false,
     });

@@ -87,7 +87,7 @@ impl Identity {
     }
 
     /// The user's account, where `/etc/passwd` has one: its primary group, its name and its home.
-    pub fn account(user: u32) -> Option<Account> {
+    pub fn account(user: u32) -> Option<UserAccount> {
         let accounts = fs::read_to_string("/etc/passwd").ok()?;
         accounts.lines().find_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
@@ -95,7 +95,7 @@ impl Identity {
                 return None;
             };
             (id.parse() == Ok(user)).then(|| {
-                Some(Account {
+                Some(UserAccount {
                     name: (*name).to_owned(),
                     group: group.parse().ok()?,
                     home: (*home).to_owned(),
@@ -118,7 +118,7 @@ impl Identity {
 
 /// A line of `/etc/passwd`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
+pub struct UserAccount {
     /// The name.
     pub name: String,
     /// The primary group.

@@ -8,4 +8,4 @@ mod identity;
 pub mod own;
 
 pub use holder::{Holder, believed, believed_or_absent};
-pub use identity::{Account, Identity, IdentityError};
+pub use identity::{Identity, IdentityError, UserAccount};

@@ -10,7 +10,7 @@ use crate::agent::install::{Environment, InstallError, Installed};
 use crate::agent::{Loaded, waiting};
 use crate::cli::{AgentCommand, AgentStatus};
 use crate::console::{Console, Exit};
-use crate::target;
+use crate::process;
 use crate::text::Foreign;
 
 pub(super) fn run(command: &AgentCommand, console: &Console) -> Result<Exit, Failure> {
@@ -69,7 +69,7 @@ fn words(installed: Installed) -> (&'static str, &'static str) {
 
 fn status(arguments: &AgentStatus, console: &Console) -> Result<Exit, Failure> {
     let environments = asked(arguments.python.iter())?;
-    let running = target::running()?;
+    let running = process::running()?;
     for note in &running.notes {
         console.warning(note);
     }

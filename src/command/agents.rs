@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Failure;
-use super::session::Stops;
-use crate::agent::{AgentError, Agents, Attached, Untraced, Way, environment, remarks};
+use super::session::StopSignals;
+use crate::agent::{AgentError, Agents, AttachMethod, Attached, Untraced, environment, remarks};
 use crate::console::Console;
 use crate::engine::Running;
 use crate::plan::TracePlan;
-use crate::target::{Identity, Launched, Lineage, Process};
+use crate::process::{Identity, Launched, Lineage, Process};
 use crate::text::Foreign;
 
 /// How long the answers of agents are waited for at a time.
@@ -119,7 +119,7 @@ impl SessionAgents {
     pub(super) fn attach(
         &mut self,
         plan: &TracePlan,
-        stops: &Stops,
+        stops: &StopSignals,
         console: &Console,
     ) -> Result<(), Failure> {
         let targets = plan.agent.iter().flat_map(|agent| &agent.targets);
@@ -147,7 +147,7 @@ impl SessionAgents {
         if plan.agent.as_ref().is_some_and(|agent| agent.launched) {
             console.note(format_args!(
                 "calls come from pystap's agent, {}",
-                Way::Environment
+                AttachMethod::Environment
             ));
         }
         let mut begun = 0;
@@ -206,9 +206,9 @@ impl SessionAgents {
             ));
             return;
         }
-        let attached = match Way::into_process(pid, interpreter, self.inject) {
+        let attached = match AttachMethod::into_process(pid, interpreter, self.inject) {
             Ok(way) => self.agents.attach(pid, interpreter, &way),
-            Err(reason) => Err(AgentError::Way { pid, reason }),
+            Err(reason) => Err(AgentError::AttachMethod { pid, reason }),
         };
         match attached {
             Ok(attached) => tell_of(pid, attached, console),

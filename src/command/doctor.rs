@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::session::{self, Stops};
+use super::session::{self, StopSignals};
 use super::{Failure, print};
 use crate::cli::{Doctor, EngineChoice, Trying};
 use crate::console::{Console, Exit, Verbosity};
@@ -14,11 +14,11 @@ use crate::export::Output;
 use crate::files::reading;
 use crate::host::{FORMAT, Fact, Facts, Gathering};
 use crate::plan::{KINDS, check_template_directory, template_directories};
-use crate::python::Kind;
+use crate::process::{self, Selection, Targets};
+use crate::python::InterpreterKind;
 use crate::python::marks::PROVIDER;
 use crate::script::{self, Catalogue, Filters, ProbedImage, Request, Tapsets};
 use crate::shell;
-use crate::target::{self, Selection, Targets};
 use crate::text::Foreign;
 
 /// More than any host has to say of itself.
@@ -207,7 +207,7 @@ fn targets(arguments: &Doctor) -> Result<Targets, Failure> {
         subprocesses: false,
     };
     if selection.pids.is_empty() && selection.pattern.is_none() && selection.python.is_none() {
-        return Ok(target::running()?);
+        return Ok(process::running()?);
     }
     Ok(selection.resolve()?)
 }
@@ -254,7 +254,7 @@ fn trial(
         images,
         arguments: Vec::new(),
     };
-    let stops = Stops::listen().map_err(|error| {
+    let stops = StopSignals::listen().map_err(|error| {
         Failure::new(
             Exit::Failed,
             format!("signals cannot be caught ({error}), so a trial could not be ended; try again"),
@@ -315,7 +315,7 @@ fn request(targets: &Targets) -> (Request, Vec<(PathBuf, Option<String>)>) {
                 path: interpreter.path.display().to_string(),
                 provider: PROVIDER,
                 marks: MARKS.map(str::to_owned).to_vec(),
-                library: interpreter.kind == Kind::Library,
+                library: interpreter.kind == InterpreterKind::Library,
             })
             .collect(),
         templates: kinds.clone(),

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crossbeam_channel::select;
 
 use super::Failure;
-use super::session::Stops;
+use super::session::StopSignals;
 use crate::cli::{self, EngineChoice};
 use crate::console::{Console, Exit};
 use crate::doctor;
@@ -220,7 +220,7 @@ pub(super) fn prepare(
     plan: &TracePlan,
     choice: Choice,
     script: impl FnOnce() -> Result<Script, Failure>,
-    stops: &Stops,
+    stops: &StopSignals,
     console: &Console,
 ) -> Result<Option<(Ready, Vec<String>)>, Failure> {
     let mut notes: Vec<String> = choice.reason.iter().cloned().collect();
@@ -350,7 +350,7 @@ impl Ready {
         self,
         plan: &TracePlan,
         start: Start,
-        stops: &Stops,
+        stops: &StopSignals,
     ) -> Result<Box<dyn Running>, Failure> {
         Ok(match self {
             Ready::Stap {
@@ -390,7 +390,7 @@ impl Ready {
 /// Waits for stap. `None` when the user stopped it.
 fn compile(
     compiling: Compiling,
-    stops: &Stops,
+    stops: &StopSignals,
     console: &Console,
 ) -> Result<Option<Module>, Failure> {
     let spinner = console.spinner("compiling the probe script");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::interval::Intervals;
 use super::{Failure, top, trace};
 use crate::analysis::collections::Collections;
-use crate::analysis::pairing::{Habits, Pairing};
+use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::cli;
 use crate::console::Console;
 use crate::event::{Event, Session, Summary};
@@ -35,8 +35,8 @@ pub(super) fn run(arguments: &cli::Gc, console: &Console) -> Result<u8, Failure>
         arguments.duration,
         arguments.output.as_ref(),
     );
-    let make = |output: Output, habits: Habits| -> Box<dyn Sink> {
-        Box::new(Pauses::new(arguments, output, habits))
+    let make = |output: Output, rules: PairingRules| -> Box<dyn Sink> {
+        Box::new(Pauses::new(arguments, output, rules))
     };
     trace::run_into(&trace_arguments, console, &make, None)
 }
@@ -55,11 +55,11 @@ struct Pauses {
 }
 
 impl Pauses {
-    fn new(arguments: &cli::Gc, output: Output, habits: Habits) -> Pauses {
+    fn new(arguments: &cli::Gc, output: Output, rules: PairingRules) -> Pauses {
         let by_default = (!arguments.json).then_some(INTERVAL);
         Pauses {
             output,
-            pairing: Pairing::with_habits(habits),
+            pairing: Pairing::with_rules(rules),
             all: Collections::new(),
             recent: Collections::new(),
             intervals: Intervals::new(arguments.interval.or(by_default)),

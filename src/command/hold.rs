@@ -1,6 +1,6 @@
 //! `pystap hold`, hidden: becomes the command that pystap was asked to launch, but not before it is told to.
 //!
-//! [`crate::target::Launched`] starts it and is its only user. Holding and executing in one process keeps the process
+//! [`crate::process::Launched`] starts it and is its only user. Holding and executing in one process keeps the process
 //! id: probes are armed for it while the command has not run an instruction. Writes nothing, catches nothing.
 
 use std::convert::Infallible;
@@ -52,7 +52,7 @@ pub enum HoldError {
     },
 }
 
-/// Stops this process; when it is continued, executes `program` in its place with `command` as its arguments, the
+/// StopSignals this process; when it is continued, executes `program` in its place with `command` as its arguments, the
 /// first of which is the name it is called by. `parent` is the pystap that waits for the stop.
 ///
 /// # Errors

@@ -10,10 +10,10 @@ use crate::agent;
 use crate::cli::Marks;
 use crate::console::{Console, Exit};
 use crate::elf::{Image, Mark};
+use crate::process::{self, TargetError};
 use crate::python::marks::{self, PROVIDER};
 use crate::python::undecodable;
 use crate::python::{Interpreter, Version};
-use crate::target::{self, TargetError};
 use crate::text::Foreign;
 
 /// An image to be listed, with the version of Python in it when it is one.
@@ -58,7 +58,7 @@ fn of_interpreter(interpreter: Interpreter) -> Listed {
 
 /// An interpreter, or any other ELF file.
 fn of_file(path: &std::path::Path) -> Result<Vec<Listed>, Failure> {
-    match target::interpreters_of_path(path) {
+    match process::interpreters_of_path(path) {
         Ok(interpreters) => Ok(interpreters.into_iter().map(of_interpreter).collect()),
         Err(not_python) => match Image::open(path) {
             Ok(image) => Ok(vec![Listed {

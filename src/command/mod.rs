@@ -31,8 +31,8 @@ use crate::engine::stap::StapError;
 use crate::engine::uprobes::UprobesError;
 use crate::export::OpenError;
 use crate::plan::PlanError;
+use crate::process::TargetError;
 use crate::script::ScriptError;
-use crate::target::TargetError;
 
 /// Why a command ended early: what to say, and the exit code.
 #[derive(Debug)]

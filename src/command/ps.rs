@@ -6,14 +6,14 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{Failure, print};
-use crate::agent::{self, Way, WayError};
+use crate::agent::{self, AttachMethod, AttachMethodError};
 use crate::cli::Ps;
 use crate::console::{Console, Exit};
-use crate::python::marks::{self, PROVIDER, Status};
-use crate::service::Service;
-use crate::target::{
+use crate::process::{
     Budget, Found, MountNamespace, TargetError, processes_of, python_processes, service, within,
 };
+use crate::python::marks::{self, PROVIDER, Status};
+use crate::service::Service;
 use crate::text::Foreign;
 
 /// What one line says.
@@ -25,7 +25,7 @@ struct Listed {
     marks: Vec<String>,
     container: bool,
     /// How the agent would come in, where the interpreter has no function marks; or why it would not.
-    agent: Option<Result<Way, WayError>>,
+    agent: Option<Result<AttachMethod, AttachMethodError>>,
 }
 
 /// Lists processes.
@@ -127,7 +127,7 @@ fn describe(found: &Arc<Found>, ours: Option<MountNamespace>) -> Listed {
     let lacks = !marks.iter().any(|mark| mark == "function__entry");
     let agent = interpreter
         .filter(|_| lacks)
-        .map(|it| Way::into_process(found.process.pid, it, false));
+        .map(|it| AttachMethod::into_process(found.process.pid, it, false));
     Listed {
         agent,
         version: version.map(ToString::to_string),
@@ -166,7 +166,9 @@ fn traceable(process: &Listed) -> String {
     let kinds = kinds(process);
     let installable = matches!(
         process.agent,
-        Some(Err(WayError::Closed { .. } | WayError::Remote { .. }))
+        Some(Err(
+            AttachMethodError::Closed { .. } | AttachMethodError::Remote { .. }
+        ))
     );
     match kinds.is_empty() {
         _ if by_agent(process) => format!("{} (agent)", kinds.join(",")),

@@ -69,11 +69,11 @@ fn replay(
     mut each: impl FnMut(&Event, &Step<'_>) -> std::io::Result<()>,
 ) -> Result<Replayed, Failure> {
     let mut reader = open(path)?;
-    let habits = reader.habits();
-    let mut pairing = Pairing::with_habits(habits);
-    if habits.call_on_creation {
+    let rules = reader.rules();
+    let mut pairing = Pairing::with_rules(rules);
+    if rules.call_on_creation {
         // What follows a creation tells that it was one, so the creations are found in a reading of their own.
-        let mut first = Pairing::first_reading(habits);
+        let mut first = Pairing::first_reading(rules);
         while let Ok(Some(mut event)) = reader.event() {
             first.feed(&mut event);
         }
@@ -85,7 +85,7 @@ fn replay(
                 Creations::MOST
             ));
         }
-        pairing = Pairing::second_reading(habits, creations);
+        pairing = Pairing::second_reading(rules, creations);
         reader = open(path)?;
     }
     let mut span: Option<(u64, u64)> = None;
@@ -198,7 +198,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         return Ok(exit(&replayed));
     }
     functions.take_open(&replayed.pairing, last);
-    let account = hot::Account {
+    let account = hot::TableAccount {
         wall_ns,
         self_ns: functions.total_self_ns(),
         gc_ns: collections.total_pause_ns(),
@@ -244,8 +244,8 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
 
 /// Shows the table of hot functions to sort and filter.
 fn browse(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
-    let habits = open(&arguments.file)?.habits();
-    let mut tally = top::tally(habits, arguments.by_context);
+    let rules = open(&arguments.file)?.rules();
+    let mut tally = top::tally(rules, arguments.by_context);
     let replayed = replay(&arguments.file, console, |event, step| {
         tally.add(event, step);
         Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::target::{self, Newcomers, Searched, Selection};
+use crate::process::{self, Newcomers, Searched, Selection};
 use crate::threads;
 
 /// How often the system is searched.
@@ -49,7 +49,7 @@ impl Search {
                         .as_ref()
                         .and_then(|selection| selection.search(&mut searched).ok()),
                     children: launched
-                        .and_then(|pid| target::descendants(pid, &mut searched).ok())
+                        .and_then(|pid| process::descendants(pid, &mut searched).ok())
                         .unwrap_or_default(),
                 };
                 if sender.send(found).is_err() {

@@ -16,16 +16,16 @@ use super::search::Search;
 use crate::analysis::pairing::Pairing;
 use crate::analysis::totals::About;
 use crate::console::Console;
-use crate::engine::stap::diagnostics::{self, Kind, Loss, Severity};
+use crate::engine::stap::diagnostics::{self, DiagnosticKind, Loss, Severity};
 use crate::engine::{Message, Running};
 use crate::event::allowance::ALL_NAMES;
 use crate::event::loss::Losses;
 use crate::event::{Event, LossStage, ProcessChange, Summary, What};
 use crate::export::{Sink, is_closed};
+use crate::process::{Launched, Newcomers, Selection, Watch};
 use crate::python::FileId;
 use crate::python::undecodable::Sign;
 use crate::script::Filters;
-use crate::target::{Launched, Newcomers, Selection, Watch};
 use crate::threads;
 
 /// How often targets, time and new processes are looked at.
@@ -76,7 +76,7 @@ impl Stop {
 
 /// Requests to stop from outside, and what to do about an output that blocks meanwhile.
 #[derive(Debug)]
-pub(super) struct Stops {
+pub(super) struct StopSignals {
     requests: Receiver<Stop>,
     sender: Sender<Stop>,
     give_up: Arc<AtomicBool>,
@@ -91,13 +91,13 @@ pub(super) fn give_up() -> Arc<AtomicBool> {
     Arc::clone(&GIVE_UP)
 }
 
-impl Stops {
+impl StopSignals {
     /// Listens for SIGINT, SIGTERM and SIGHUP from now on.
     pub(super) fn listen() -> io::Result<Self> {
         let (sender, requests) = unbounded();
         let give_up = give_up();
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-        let stops = Stops {
+        let stops = StopSignals {
             requests,
             sender: sender.clone(),
             give_up: Arc::clone(&give_up),
@@ -216,7 +216,7 @@ impl Session<'_> {
     /// Runs until something ends it. `live` is called once, when the probes are; it answers how writing went.
     pub(super) fn run(
         self,
-        stops: &Stops,
+        stops: &StopSignals,
         live: impl FnOnce(&mut Self) -> Result<io::Result<()>, super::Failure>,
     ) -> Result<Outcome, super::Failure> {
         let started = Instant::now();
@@ -338,7 +338,7 @@ impl Run<'_> {
         let console = self.session.console;
         // What was lost is in the summary, in events rather than in stap's own units.
         let known = diagnostic.loss.is_some()
-            || matches!(diagnostic.kind, Kind::Unrecognised) && self.stopping;
+            || matches!(diagnostic.kind, DiagnosticKind::Unrecognised) && self.stopping;
         match diagnostic.severity {
             Severity::Error => {
                 console.error(diagnostics::explain(diagnostic));
@@ -366,7 +366,7 @@ impl Run<'_> {
                 ProcessChange::Fork => {
                     self.children.insert(event.pid);
                     if self.children.len() > MOST_CHILDREN {
-                        self.children.retain(|pid| crate::target::runs(*pid));
+                        self.children.retain(|pid| crate::process::runs(*pid));
                     }
                 }
                 ProcessChange::Exit => {
@@ -478,7 +478,7 @@ impl Run<'_> {
         while !waits_for_more
             && self.session.watch.remaining() == 0
             && let Some(child) = self.children.first().copied()
-            && !crate::target::runs(child)
+            && !crate::process::runs(child)
         {
             self.children.remove(&child);
         }

@@ -7,7 +7,7 @@ use super::gc::INTERVAL;
 use super::interval::Intervals;
 use super::{Failure, top, trace};
 use crate::analysis::latency::Latencies;
-use crate::analysis::pairing::{Habits, Pairing};
+use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::cli;
 use crate::console::Console;
 use crate::event::{Event, Place, Session, Summary};
@@ -37,8 +37,8 @@ pub(super) fn run(arguments: &cli::Stats, console: &Console) -> Result<u8, Failu
         arguments.duration,
         arguments.output.as_ref(),
     );
-    let make = |output: Output, habits: Habits| -> Box<dyn Sink> {
-        Box::new(Slow::new(arguments, output, habits))
+    let make = |output: Output, rules: PairingRules| -> Box<dyn Sink> {
+        Box::new(Slow::new(arguments, output, rules))
     };
     trace::run_into(&trace_arguments, console, &make, None)
 }
@@ -89,11 +89,11 @@ struct Slow {
 }
 
 impl Slow {
-    fn new(arguments: &cli::Stats, output: Output, habits: Habits) -> Slow {
+    fn new(arguments: &cli::Stats, output: Output, rules: PairingRules) -> Slow {
         let by_default = (!arguments.json).then_some(INTERVAL);
         Slow {
             output,
-            pairing: Pairing::with_habits(habits),
+            pairing: Pairing::with_rules(rules),
             all: Latencies::new(arguments.limit),
             recent: Latencies::new(0),
             intervals: Intervals::new(arguments.interval.or(by_default)),

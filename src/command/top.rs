@@ -21,7 +21,7 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use super::{Failure, print, session, trace};
 use crate::analysis::functions::Function;
-use crate::analysis::pairing::Habits;
+use crate::analysis::pairing::PairingRules;
 use crate::analysis::totals::Rows;
 use crate::cli;
 use crate::console::{Console, Cover, Exit};
@@ -131,7 +131,7 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
         ));
     }
     let trace_arguments = table_trace(arguments);
-    let make = |output: Output, habits: Habits| -> Box<dyn Sink> {
+    let make = |output: Output, rules: PairingRules| -> Box<dyn Sink> {
         let interval = arguments
             .interval
             .as_millis()
@@ -140,7 +140,7 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
         let title = title(&arguments.targets, arguments.of.as_ref());
         let state = State::new(title, arguments.sort, interval);
         Box::new(Live {
-            tally: Arc::new(Mutex::new(tally(habits, arguments.by_context))),
+            tally: Arc::new(Mutex::new(tally(rules, arguments.by_context))),
             in_kernel: trace_arguments.what.totals,
             asking: Arc::default(),
             batch: (!on_screen).then(|| Batch {
@@ -173,8 +173,8 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
 }
 
 /// Sums of nothing yet.
-pub(super) fn tally(habits: Habits, by_context: bool) -> Tally {
-    let tally = Tally::new(habits);
+pub(super) fn tally(rules: PairingRules, by_context: bool) -> Tally {
+    let tally = Tally::new(rules);
     match by_context {
         true => tally.by_context(),
         false => tally,
@@ -267,7 +267,7 @@ impl Batch {
 
 fn table<'a>(
     rows: impl Iterator<Item = &'a Function>,
-    account: &hot::Account,
+    account: &hot::TableAccount,
     by_process: bool,
     text: &mut String,
 ) {
@@ -673,7 +673,7 @@ mod tests {
     fn a_batch_ends_with_the_table_of_the_whole() {
         let text = written(|output| {
             Box::new(Live {
-                tally: Arc::new(Mutex::new(Tally::new(Habits::default()))),
+                tally: Arc::new(Mutex::new(Tally::new(PairingRules::default()))),
                 in_kernel: false,
                 asking: Arc::default(),
                 batch: Some(Batch {

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use super::agents::SessionAgents;
 use super::engine::{self, Choice, Engine, Ready};
-use super::session::{self, Outcome, Session, Stop, Stops};
+use super::session::{self, Outcome, Session, Stop, StopSignals};
 use super::{Failure, print};
 use crate::agent::Capture;
-use crate::analysis::pairing::{Habits, Pairing};
+use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::cli::{self, Colour, Format};
 use crate::console::{Console, Exit};
 use crate::engine::stap::{self, Script, Start, Toolchain};
@@ -21,11 +21,11 @@ use crate::export::{Output, Sink, flow, json};
 use crate::plan::{
     AgentUsage, AgentWishes, TracePlan, check_template_directory, template_directories,
 };
+use crate::process::{Conditions, Launched, Selection, Watch};
 use crate::python::marks::PROVIDER;
 use crate::recording;
 use crate::script::{self, Catalogue, Tapsets};
 use crate::service::Service;
-use crate::target::{Conditions, Launched, Selection, Watch};
 use crate::text::Foreign;
 
 /// A plan, and where its templates are.
@@ -160,12 +160,12 @@ pub(super) fn run(
             "a recording is nothing to read on a terminal, so nothing was traced; name a file with --output",
         ));
     }
-    let make = |output: Output, habits: Habits| sink(arguments, colour, output, habits);
+    let make = |output: Output, rules: PairingRules| sink(arguments, colour, output, rules);
     run_into(arguments, console, &make, None)
 }
 
-/// Makes the sink of a trace from its output and the habits of the interpreters that it traces.
-pub(super) type MakeSink<'a> = dyn Fn(Output, Habits) -> Box<dyn Sink> + 'a;
+/// Makes the sink of a trace from its output and the rules of the interpreters that it traces.
+pub(super) type MakeSink<'a> = dyn Fn(Output, PairingRules) -> Box<dyn Sink> + 'a;
 
 /// Traces into any sink. What a launched command writes goes to the file `aside`, if there is one.
 pub(super) fn run_into(
@@ -184,7 +184,7 @@ pub(super) fn run_into(
         return dry_run(arguments, &prepared, choice, console).map(Into::into);
     }
     let choice = choice?;
-    let stops = Stops::listen().map_err(|error| {
+    let stops = StopSignals::listen().map_err(|error| {
         Failure::new(
             Exit::Failed,
             format!("signals cannot be caught ({error}), so a trace could not be ended; try again"),
@@ -208,7 +208,7 @@ pub(super) fn run_into(
     if let (Some(agents), Ready::Stap { .. }) = (&mut agents, &ready) {
         agents.keep_where_mapped();
     }
-    let surroundings = Surroundings {
+    let surroundings = TraceContext {
         arguments,
         make_sink,
         aside,
@@ -222,7 +222,7 @@ pub(super) fn run_into(
 /// Opens the output. `None` when somebody stopped us while nobody read it.
 fn output(
     arguments: &cli::Trace,
-    stops: &Stops,
+    stops: &StopSignals,
     console: &Console,
 ) -> Result<Option<Output>, Failure> {
     let path = arguments.output.output.as_deref();
@@ -337,7 +337,7 @@ fn start(arguments: &cli::Trace, plan: &TracePlan, targets: Vec<u32>) -> Start {
         targets,
         follow: plan.follow,
         min_duration: plan.minimum_ns().unwrap_or(0),
-        creations: plan.totals().then(|| plan.habits().call_on_creation),
+        creations: plan.totals().then(|| plan.rules().call_on_creation),
         buffer: arguments.engine.buffer,
         armed: plan.semaphores(),
         images: plan
@@ -360,23 +360,23 @@ fn searches(arguments: &cli::Trace) -> bool {
 }
 
 /// What a trace is run with.
-struct Surroundings<'a> {
+struct TraceContext<'a> {
     arguments: &'a cli::Trace,
     make_sink: &'a MakeSink<'a>,
     aside: Option<&'a File>,
-    stops: &'a Stops,
+    stops: &'a StopSignals,
     console: &'a Console,
 }
 
 fn trace(
-    surroundings: &Surroundings<'_>,
+    surroundings: &TraceContext<'_>,
     plan: &TracePlan,
     ready: Ready,
     notes: &[String],
     output: Output,
     mut agents: Option<SessionAgents>,
 ) -> Result<Outcome, Failure> {
-    let Surroundings {
+    let TraceContext {
         arguments,
         make_sink,
         aside,
@@ -412,7 +412,7 @@ fn trace(
         start.lineage = agents.begin_with(plan, launched.as_ref());
     }
     let mut opening = session_line(plan, ready.name(), notes);
-    let sink = make_sink(output, plan.habits());
+    let sink = make_sink(output, plan.rules());
     let starting = console.spinner("arming the probes");
     let measures = ready.measures();
     let running = ready.start(plan, start, stops)?;
@@ -455,7 +455,7 @@ fn trace(
     let running_session = Session {
         engine: running,
         sink,
-        pairing: Pairing::with_habits(plan.habits()),
+        pairing: Pairing::with_rules(plan.rules()),
         filters: plan.filters.clone(),
         watch,
         programs: processes.map(|it| (it.pid, it.program())).collect(),
@@ -496,7 +496,12 @@ fn trace(
     })
 }
 
-fn sink(arguments: &cli::Trace, colour: Colour, output: Output, habits: Habits) -> Box<dyn Sink> {
+fn sink(
+    arguments: &cli::Trace,
+    colour: Colour,
+    output: Output,
+    rules: PairingRules,
+) -> Box<dyn Sink> {
     let terminal = arguments.output.output.is_none() && std::io::stdout().is_terminal();
     let format =
         arguments
@@ -513,7 +518,7 @@ fn sink(arguments: &cli::Trace, colour: Colour, output: Output, habits: Habits) 
     };
     match format {
         Format::Json => Box::new(json::Json::new(output)),
-        Format::Recording => Box::new(recording::Writer::new(output, habits)),
+        Format::Recording => Box::new(recording::Writer::new(output, rules)),
         Format::Flow => Box::new(flow::Flow::new(output, flow::Options { colour })),
     }
 }

@@ -4,7 +4,7 @@
 //! waits for the reader of that channel, and what does not fit is counted as lost.
 
 mod flags;
-pub mod order;
+pub mod reorder;
 pub mod stap;
 pub mod uprobes;
 
@@ -55,15 +55,15 @@ const BACKLOG: usize = 20 << 20;
 
 /// Where an engine puts what it has to say. Never waits.
 #[derive(Debug, Clone)]
-pub struct Outlet {
+pub struct EventSender {
     messages: Sender<Message>,
     backlog: Arc<AtomicUsize>,
 }
 
-impl Outlet {
-    /// An outlet into this channel.
-    pub fn new(messages: Sender<Message>) -> Outlet {
-        Outlet {
+impl EventSender {
+    /// An sender into this channel.
+    pub fn new(messages: Sender<Message>) -> EventSender {
+        EventSender {
             messages,
             backlog: Arc::new(AtomicUsize::new(0)),
         }
@@ -205,12 +205,12 @@ mod tests {
     #[test]
     fn what_waits_is_counted_in_bytes_so_that_long_values_do_not_fill_memory() {
         let (sender, messages) = unbounded();
-        let outlet = Outlet::new(sender);
+        let sender = EventSender::new(sender);
         let rounds = 2 * BACKLOG / (100 * 4_096);
         for _ in 0..rounds {
-            outlet.events((0..100).map(|_| call(4_096)).collect());
+            sender.events((0..100).map(|_| call(4_096)).collect());
         }
-        assert!(outlet.backlog.load(Ordering::Relaxed) <= BACKLOG + 100 * 5_000);
+        assert!(sender.backlog.load(Ordering::Relaxed) <= BACKLOG + 100 * 5_000);
         let (mut there, mut lost) = (0, 0);
         let mut waiting: Vec<Message> = messages.try_iter().collect();
         for message in &mut waiting {
@@ -227,6 +227,6 @@ mod tests {
         );
         assert!(there * 4_096 <= BACKLOG && lost > 0);
         drop(waiting);
-        assert_eq!(outlet.backlog.load(Ordering::Relaxed), 0);
+        assert_eq!(sender.backlog.load(Ordering::Relaxed), 0);
     }
 }

@@ -10,10 +10,10 @@ const REPORT_EVERY_NS: u64 = 1_000_000_000;
 /// event time, and the rest at the end.
 #[derive(Debug, Default)]
 pub struct Losses {
-    probe: Account,
-    kernel: Account,
-    decoder: Account,
-    output: Account,
+    probe: LossAccount,
+    kernel: LossAccount,
+    decoder: LossAccount,
+    output: LossAccount,
     /// More was lost than was counted.
     uncounted: bool,
     /// Something waits to be reported; kept apart so that the common question is one comparison.
@@ -22,7 +22,7 @@ pub struct Losses {
 }
 
 #[derive(Debug, Default)]
-struct Account {
+struct LossAccount {
     total: u64,
     reported: u64,
     /// Something was lost since the last report, possibly an unknown number.
@@ -110,7 +110,7 @@ impl Losses {
         summary.uncounted = self.uncounted;
     }
 
-    fn account(&mut self, stage: LossStage) -> &mut Account {
+    fn account(&mut self, stage: LossStage) -> &mut LossAccount {
         match stage {
             LossStage::Probe => &mut self.probe,
             LossStage::Kernel => &mut self.kernel,

@@ -21,8 +21,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::stap::Trial;
+use crate::process::Targets;
 use crate::script::Catalogue;
-use crate::target::Targets;
 
 pub use build::{BuildTree, Compiler, Tools};
 pub use confinement::{Confinement, User};

@@ -1,5 +1,5 @@
 //! The interpreters that matter, as plain data. How they are found and what is in them is [`crate::python`]'s and
-//! [`crate::target`]'s knowledge; here it is only put together.
+//! [`crate::process`]'s knowledge; here it is only put together.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::symbols::{debug_directories, examined};
 use super::{Fact, Gathering, Tree};
 use crate::elf::{DebugInformation, Separation};
+use crate::process::{MountNamespace, Targets};
 use crate::python::marks::PROVIDER;
 use crate::python::undecodable::{self, Sign};
-use crate::python::{FileId, Interpreter, Kind, Version};
-use crate::target::{MountNamespace, Targets};
+use crate::python::{FileId, Interpreter, InterpreterKind, Version};
 
 /// One interpreter file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -135,8 +135,8 @@ fn described(
             .map(|started| started.display().to_string()),
         pids: pid.into_iter().collect(),
         kind: match interpreter.kind {
-            Kind::Executable => "executable",
-            Kind::Library => "library",
+            InterpreterKind::Executable => "executable",
+            InterpreterKind::Library => "library",
         }
         .to_owned(),
         version: match &interpreter.version {

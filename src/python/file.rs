@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::examined::{Examination, Examined};
-use super::{Interpreter, Kind, PythonError, foreign, library, name};
+use super::{Interpreter, InterpreterKind, PythonError, foreign, library, name};
 
 impl Interpreter {
     /// The interpreter that starting `path` runs: the file itself, or the libpython it needs. Symbolic links are
@@ -40,9 +40,9 @@ impl Interpreter {
         let mut found = Vec::new();
         if program.is_interpreter() {
             let kind = if name::may_be_library(&real) {
-                Kind::Library
+                InterpreterKind::Library
             } else {
-                Kind::Executable
+                InterpreterKind::Executable
             };
             found.extend(described(&real, kind, &program));
         }
@@ -99,7 +99,7 @@ fn libraries(
                     library: library.clone(),
                 })?;
         if examination.is_interpreter() {
-            found.extend(described(&path, Kind::Library, &examination));
+            found.extend(described(&path, InterpreterKind::Library, &examination));
         } else {
             found.extend(libraries(program, &path, &examination, examined, rest)?);
         }
@@ -107,7 +107,7 @@ fn libraries(
     Ok(found)
 }
 
-fn described(path: &Path, kind: Kind, examination: &Examination) -> Option<Interpreter> {
+fn described(path: &Path, kind: InterpreterKind, examination: &Examination) -> Option<Interpreter> {
     Some(Interpreter {
         path: path.to_owned(),
         reach: path.to_owned(),
@@ -140,7 +140,7 @@ mod tests {
         let python = &found[0];
         assert_eq!(python.path, Path::new("/usr/bin/python3.11"));
         assert_eq!(python.reach, python.path);
-        assert_eq!(python.kind, Kind::Executable);
+        assert_eq!(python.kind, InterpreterKind::Executable);
         assert!(!python.replaced);
         let version = python.version.as_ref().expect("a version");
         assert_eq!(

@@ -43,7 +43,7 @@ pub struct Interpreter {
     /// Device and inode of the file: two processes with the same one run the same interpreter.
     pub file: FileId,
     /// Whether the interpreter is the program or a library in it.
-    pub kind: Kind,
+    pub kind: InterpreterKind,
     /// Its version, found without running it; `None` when nothing tells.
     pub version: Option<Version>,
     /// What the file says about probing it.
@@ -55,18 +55,18 @@ pub struct Interpreter {
 
 /// How a process comes by its interpreter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum InterpreterKind {
     /// The executable is the interpreter (Debian's `python3.11`).
     Executable,
     /// A shared library is, loaded by a small `python3` (Fedora) or by a program that embeds Python (uwsgi).
     Library,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for InterpreterKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Kind::Executable => "executable",
-            Kind::Library => "library",
+            InterpreterKind::Executable => "executable",
+            InterpreterKind::Library => "library",
         })
     }
 }

@@ -12,7 +12,7 @@ use procfs::process::{MMPermissions, MMapPath, MemoryMaps, Process};
 
 use super::examined::{Examined, FileId};
 use super::version::Version;
-use super::{Interpreter, Kind, PythonError, foreign, has_marks, maps, name};
+use super::{Interpreter, InterpreterKind, PythonError, foreign, has_marks, maps, name};
 
 /// `PF_KTHREAD` of linux/sched.h, in the flags of /proc/PID/stat.
 const KERNEL_THREAD: u32 = 0x0020_0000;
@@ -152,8 +152,8 @@ fn of_open_process(
     let mut found = Vec::new();
     for mapped in mapped_files(pid, &executable, &maps) {
         let may_be_python = match mapped.kind {
-            Kind::Executable => true,
-            Kind::Library => name::may_be_library(&mapped.path),
+            InterpreterKind::Executable => true,
+            InterpreterKind::Library => name::may_be_library(&mapped.path),
         };
         if may_be_python {
             found.extend(inside.interpreter(&mapped, implied.as_ref(), examined)?);
@@ -179,14 +179,14 @@ fn of_open_process(
     }
     // A stable sort: among equals the executable, then the libraries in the order of their addresses.
     found.sort_by_key(|interpreter| {
-        interpreter.kind == Kind::Library && !has_marks(&interpreter.image)
+        interpreter.kind == InterpreterKind::Library && !has_marks(&interpreter.image)
     });
     Ok(found)
 }
 
 /// A file that the process has mapped, and the link in /proc that leads to it whatever became of its path.
 pub(super) struct MappedFile {
-    kind: Kind,
+    kind: InterpreterKind,
     /// The path as the kernel gives it, without the mark of deletion.
     pub(super) path: PathBuf,
     deleted: bool,
@@ -198,7 +198,7 @@ pub(super) struct MappedFile {
 pub(super) fn mapped_files(pid: u32, executable: &Path, maps: &MemoryMaps) -> Vec<MappedFile> {
     let (path, deleted) = without_mark_of_deletion(executable);
     let mut files = vec![MappedFile {
-        kind: Kind::Executable,
+        kind: InterpreterKind::Executable,
         path,
         deleted,
         handle: PathBuf::from(format!("/proc/{pid}/exe")),
@@ -215,7 +215,7 @@ pub(super) fn mapped_files(pid: u32, executable: &Path, maps: &MemoryMaps) -> Ve
         let (path, deleted) = without_mark_of_deletion(path);
         let (start, end) = map.address;
         files.push(MappedFile {
-            kind: Kind::Library,
+            kind: InterpreterKind::Library,
             path,
             deleted,
             handle: PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}")),

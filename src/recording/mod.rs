@@ -30,7 +30,7 @@ pub const VERSION: u32 = 3;
 /// What a block holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Kind {
+enum RecordKind {
     Session = 1,
     Events = 2,
     Summary = 3,

@@ -6,8 +6,8 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 
 use super::code::{Decoder, Undecodable};
-use super::{BLOCK_HEAD, Kind, MAGIC, MAX_BLOCK, MAX_JSON, SavedHabits, VERSION};
-use crate::analysis::pairing::Habits;
+use super::{BLOCK_HEAD, MAGIC, MAX_BLOCK, MAX_JSON, RecordKind, SavedHabits, VERSION};
+use crate::analysis::pairing::PairingRules;
 use crate::event::{Event, Session, Summary, json};
 
 /// Longest line of a JSON trace.
@@ -63,7 +63,7 @@ pub struct Reader<R> {
     input: BufReader<R>,
     /// The first line or block.
     session: Session,
-    habits: Habits,
+    rules: PairingRules,
     summary: Option<Summary>,
     at: u64,
     ended: bool,
@@ -116,7 +116,7 @@ impl<R: Read> Reader<R> {
         let mut reader = Reader {
             input,
             session: Session::default(),
-            habits: Habits::default(),
+            rules: PairingRules::default(),
             summary: None,
             at: head.len() as u64,
             ended: false,
@@ -132,7 +132,7 @@ impl<R: Read> Reader<R> {
             // Cut within its first block, it holds nothing that could be shown.
             _ if reader.cut => return Err(RecordingError::Empty),
             None => return Err(RecordingError::Empty),
-            Some((kind, content)) if kind == Kind::Session as u8 => reader.open(&content)?,
+            Some((kind, content)) if kind == RecordKind::Session as u8 => reader.open(&content)?,
             Some(_) => return Err(reader.damaged()),
         }
         Ok(reader)
@@ -149,7 +149,7 @@ impl<R: Read> Reader<R> {
             Ok(json::Line::Session(session)) => Ok(Reader {
                 input,
                 session,
-                habits: Habits::default(),
+                rules: PairingRules::default(),
                 summary: None,
                 at: line.len() as u64,
                 ended: false,
@@ -174,10 +174,10 @@ impl<R: Read> Reader<R> {
             }
             _ => return Err(self.damaged()),
         }
-        let habits: SavedHabits = serde_json::from_str(next()).map_err(|_| self.damaged())?;
-        self.habits = Habits {
-            call_on_creation: habits.call_on_creation,
-            greenlets: habits.greenlets,
+        let rules: SavedHabits = serde_json::from_str(next()).map_err(|_| self.damaged())?;
+        self.rules = PairingRules {
+            call_on_creation: rules.call_on_creation,
+            greenlets: rules.greenlets,
         };
         Ok(())
     }
@@ -189,8 +189,8 @@ impl<R: Read> Reader<R> {
 
     /// How the interpreters that were recorded use their marks; for a JSON trace, which does not say, the reading that
     /// gives no wrong durations.
-    pub fn habits(&self) -> Habits {
-        self.habits
+    pub fn rules(&self) -> PairingRules {
+        self.rules
     }
 
     /// What came of it, once the end has been reached; `None` of a recording that was cut.
@@ -253,7 +253,7 @@ impl<R: Read> Reader<R> {
         };
         let cut = self.cut;
         match kind {
-            kind if kind == Kind::Events as u8 => {
+            kind if kind == RecordKind::Events as u8 => {
                 if let Form::Recording {
                     block,
                     done,
@@ -264,7 +264,7 @@ impl<R: Read> Reader<R> {
                     (*block, *done, *partial) = (content, 0, cut);
                 }
             }
-            kind if kind == Kind::Summary as u8 && !cut => {
+            kind if kind == RecordKind::Summary as u8 && !cut => {
                 self.ended = true;
                 let text = str::from_utf8(&content).map_err(|_| self.damaged())?;
                 match json::Reader::new().read(text) {
@@ -287,7 +287,7 @@ impl<R: Read> Reader<R> {
         let [kind, a, b, c, d, e, f, g, h] = head;
         let unpacked = u32::from_le_bytes([a, b, c, d]) as usize;
         let packed = u32::from_le_bytes([e, f, g, h]) as usize;
-        let is_json = [Kind::Session as u8, Kind::Summary as u8].contains(&kind);
+        let is_json = [RecordKind::Session as u8, RecordKind::Summary as u8].contains(&kind);
         let most = if is_json { MAX_JSON } else { MAX_BLOCK };
         if unpacked > most || packed > most {
             return Err(self.damaged());

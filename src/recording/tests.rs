@@ -3,13 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::analysis::pairing::{Habits, Pairing};
+use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::analysis::testing::{call, event, returned};
 use crate::event::arbitrary;
 use crate::event::{Event, Session, Summary, What};
 use crate::export::Sink;
 
-const HABITS: Habits = Habits {
+const HABITS: PairingRules = PairingRules {
     call_on_creation: false,
     greenlets: true,
 };
@@ -40,7 +40,7 @@ fn read(bytes: &[u8]) -> Result<(Vec<Event>, bool), RecordingError> {
 
 /// A program whose calls nest, with durations filled in, as a session hands it to a sink.
 fn paired(count: u64) -> Vec<Event> {
-    let mut pairing = Pairing::with_habits(HABITS);
+    let mut pairing = Pairing::with_rules(HABITS);
     let mut events = Vec::new();
     let mut random: u64 = 0x2545_f491_4f6c_dd1d;
     for n in 0..count {
@@ -75,7 +75,7 @@ fn a_recording_keeps_session_habits_events_and_summary() {
     let bytes = recorded(&session, &events, 50);
     let mut reader = Reader::new(&bytes[..]).expect("our own");
     assert_eq!(reader.session(), &session);
-    assert_eq!(reader.habits(), HABITS);
+    assert_eq!(reader.rules(), HABITS);
     let mut back = Vec::new();
     while let Some(event) = reader.event().expect("our own") {
         back.push(event);
@@ -225,7 +225,7 @@ proptest! {
         let packed = miniz_oxide::deflate::compress_to_vec_zlib(&content, 1);
         let session = 12 + BLOCK_HEAD + u32::from_le_bytes(bytes[17..21].try_into().expect("4")) as usize;
         bytes.truncate(session);
-        bytes.push(Kind::Events as u8);
+        bytes.push(RecordKind::Events as u8);
         bytes.extend_from_slice(&(content.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&(packed.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&packed);

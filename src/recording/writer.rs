@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use miniz_oxide::deflate::compress_to_vec_zlib;
 
 use super::code::Encoder;
-use super::{Kind, MAGIC, SavedHabits, VERSION};
-use crate::analysis::pairing::Habits;
+use super::{MAGIC, RecordKind, SavedHabits, VERSION};
+use crate::analysis::pairing::PairingRules;
 use crate::event::{Event, Session, Summary, What, json};
 use crate::export::Sink;
 
@@ -20,7 +20,7 @@ const LEVEL: u8 = 3;
 #[derive(Debug)]
 pub struct Writer<W> {
     output: W,
-    habits: Habits,
+    rules: PairingRules,
     encoder: Encoder,
     events: Vec<u8>,
     /// How many are in there, and how many were in blocks that could not be written.
@@ -29,11 +29,11 @@ pub struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// A recording to `output`, of interpreters with these habits.
-    pub fn new(output: W, habits: Habits) -> Writer<W> {
+    /// A recording to `output`, of interpreters with these rules.
+    pub fn new(output: W, rules: PairingRules) -> Writer<W> {
         Writer {
             output,
-            habits,
+            rules,
             encoder: Encoder::default(),
             events: Vec::with_capacity(FULL + 4096),
             count: 0,
@@ -41,7 +41,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    fn block(&mut self, kind: Kind, content: &[u8]) -> io::Result<()> {
+    fn block(&mut self, kind: RecordKind, content: &[u8]) -> io::Result<()> {
         let packed = compress_to_vec_zlib(content, LEVEL);
         let mut block = Vec::with_capacity(packed.len() + super::BLOCK_HEAD);
         block.push(kind as u8);
@@ -59,7 +59,7 @@ impl<W: Write> Writer<W> {
             return Ok(());
         }
         let mut events = std::mem::take(&mut self.events);
-        let written = self.block(Kind::Events, &events);
+        let written = self.block(RecordKind::Events, &events);
         // Emptied even when that failed, so that an output that is gone costs no memory.
         events.clear();
         self.events = events;
@@ -77,13 +77,13 @@ impl<W: Write> Sink for Writer<W> {
         self.output.write_all(&VERSION.to_le_bytes())?;
         let mut content = Vec::new();
         json::session(session, &mut content);
-        let habits = SavedHabits {
-            call_on_creation: self.habits.call_on_creation,
-            greenlets: self.habits.greenlets,
+        let rules = SavedHabits {
+            call_on_creation: self.rules.call_on_creation,
+            greenlets: self.rules.greenlets,
         };
-        serde_json::to_writer(&mut content, &habits)?;
+        serde_json::to_writer(&mut content, &rules)?;
         content.push(b'\n');
-        self.block(Kind::Session, &content)
+        self.block(RecordKind::Session, &content)
     }
 
     fn event(&mut self, event: &Event, _depth: usize) -> io::Result<()> {
@@ -107,6 +107,6 @@ impl<W: Write> Sink for Writer<W> {
         self.write_events()?;
         let mut content = Vec::new();
         json::summary(summary, &mut content);
-        self.block(Kind::Summary, &content)
+        self.block(RecordKind::Summary, &content)
     }
 }

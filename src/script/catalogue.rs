@@ -20,7 +20,10 @@ const EMBEDDED: [(&str, &str); 8] = [
     ("imports", include_str!("../../templates/imports.stp.tera")),
     ("lines", include_str!("../../templates/lines.stp.tera")),
     ("session", include_str!("../../templates/session.stp.tera")),
-    ("spans", include_str!("../../templates/spans.stp.tera")),
+    (
+        "timed_calls",
+        include_str!("../../templates/timed_calls.stp.tera"),
+    ),
     ("top", include_str!("../../templates/top.stp.tera")),
 ];
 

@@ -10,7 +10,10 @@ use crate::files::reading;
 /// Every file of `tapsets/pystap/`.
 const EMBEDDED: [(&str, &str); 6] = [
     ("names", include_str!("../../tapsets/pystap/names.stp")),
-    ("spans", include_str!("../../tapsets/pystap/spans.stp")),
+    (
+        "timed_calls",
+        include_str!("../../tapsets/pystap/timed_calls.stp"),
+    ),
     ("targets", include_str!("../../tapsets/pystap/targets.stp")),
     ("told", include_str!("../../tapsets/pystap/told.stp")),
     ("totals", include_str!("../../tapsets/pystap/totals.stp")),

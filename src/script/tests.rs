@@ -95,7 +95,11 @@ fn what_the_agent_tells_beyond_others_is_read_from_its_own_marks_only() {
     let python = r#"process("/usr/bin/python3.15").provider("python")"#;
     for (template, of_python, of_agent) in [
         ("calls", "pystap_place($arg1, $arg2)", "$arg7"),
-        ("spans", "pystap_span($arg3, key)", "pystap_span_told("),
+        (
+            "timed_calls",
+            "pystap_span($arg3, key)",
+            "pystap_span_told(",
+        ),
         ("top", "pystap_leave(", "pystap_leave_told("),
     ] {
         let script = rendered(&with_agent(&[template]));
@@ -110,7 +114,7 @@ fn what_the_agent_tells_beyond_others_is_read_from_its_own_marks_only() {
         assert!(agent.contains(of_agent), "{template}: {agent}");
         assert!(agent.contains("$arg5"), "{template}: {agent}");
     }
-    for template in ["calls", "spans"] {
+    for template in ["calls", "timed_calls"] {
         let script = rendered(&with_agent(&[template]));
         let names = format!("probe {agent}.mark(\"context__name\") {{");
         assert!(script.contains(&names), "{script}");
@@ -119,7 +123,7 @@ fn what_the_agent_tells_beyond_others_is_read_from_its_own_marks_only() {
 
 #[test]
 fn without_the_agent_a_script_has_nothing_of_it() {
-    for template in ["calls", "spans", "top"] {
+    for template in ["calls", "timed_calls", "top"] {
         let script = rendered(&request(&[template]));
         assert!(!script.contains("_told"), "{script}");
         assert!(!script.contains("context"), "{script}");
@@ -128,7 +132,7 @@ fn without_the_agent_a_script_has_nothing_of_it() {
 
 #[test]
 fn where_the_agent_alone_has_marks_it_alone_is_probed() {
-    for template in ["calls", "spans", "top"] {
+    for template in ["calls", "timed_calls", "top"] {
         let mut request = with_agent(&[template]);
         request.images.remove(0);
         let script = rendered(&request);

@@ -1,7 +1,7 @@
 //! Services by name: which processes belong to nova, however they are run. A service is recognised by what a process
 //! shows of itself: the script it runs, the title it gave itself, what its application server was told to load.
 //!
-//! Pure functions of that; reading /proc is [`crate::target`]'s business.
+//! Pure functions of that; reading /proc is [`crate::process`]'s business.
 
 mod config;
 mod programs;

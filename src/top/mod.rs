@@ -11,10 +11,10 @@ use std::collections::HashSet;
 
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::Functions;
-use crate::analysis::pairing::{Habits, Pairing, Step};
+use crate::analysis::pairing::{Pairing, PairingRules, Step};
 use crate::analysis::totals::{Rows, Totals};
 use crate::event::{Event, ProcessChange, What};
-use crate::view::hot::Account;
+use crate::view::hot::TableAccount;
 
 /// Processes that are told apart for their number.
 const MOST_PROCESSES: usize = 1 << 16;
@@ -25,7 +25,7 @@ pub struct Snapshot {
     /// What each function of each process has cost.
     pub functions: Functions,
     /// What it was measured over.
-    pub account: Account,
+    pub account: TableAccount,
     /// Processes that are traced.
     pub processes: usize,
 }
@@ -56,10 +56,10 @@ struct Sums {
 }
 
 impl Tally {
-    /// Nothing yet, of interpreters with these habits.
-    pub fn new(habits: Habits) -> Tally {
+    /// Nothing yet, of interpreters with these rules.
+    pub fn new(rules: PairingRules) -> Tally {
         Tally {
-            pairing: Pairing::with_habits(habits),
+            pairing: Pairing::with_rules(rules),
             sums: Sums::default(),
             totals: None,
         }
@@ -132,7 +132,7 @@ impl Tally {
         if let Some(totals) = &self.totals {
             let functions = totals.functions();
             return Snapshot {
-                account: Account {
+                account: TableAccount {
                     wall_ns: totals.age_ns(),
                     self_ns: functions.total_self_ns(),
                     gc_ns: totals.collections_ns(),
@@ -149,7 +149,7 @@ impl Tally {
         let mut functions = sums.functions.clone();
         functions.take_open(&self.pairing, now);
         Snapshot {
-            account: Account {
+            account: TableAccount {
                 wall_ns: match sums.since {
                     0 => 0,
                     since => now.saturating_sub(since),
@@ -168,12 +168,12 @@ impl Tally {
 }
 
 /// What of an account is about functions without a row.
-pub(crate) fn without_row(functions: &Functions) -> Account {
+pub(crate) fn without_row(functions: &Functions) -> TableAccount {
     let rest = functions.without_row();
-    Account {
+    TableAccount {
         without_row: rest.map_or(0, |rest| rest.calls),
         without_row_ns: rest.map_or(0, |rest| rest.self_ns),
-        ..Account::default()
+        ..TableAccount::default()
     }
 }
 

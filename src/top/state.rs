@@ -2,7 +2,7 @@
 
 use super::Snapshot;
 use crate::analysis::functions::Function;
-use crate::view::hot::{self, Account, Column};
+use crate::view::hot::{self, Column, TableAccount};
 
 /// A key, whatever terminal it came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl State {
     }
 
     /// What the table was measured over.
-    pub fn account(&self) -> &Account {
+    pub fn account(&self) -> &TableAccount {
         &self.snapshot.account
     }
 

@@ -13,7 +13,7 @@ use crate::analysis::totals::{About, Row};
 use crate::event::{Frame, LossStage, Place};
 use crate::view::hot::Column;
 
-const HABITS: Habits = Habits {
+const HABITS: PairingRules = PairingRules {
     call_on_creation: false,
     greenlets: false,
 };

@@ -64,7 +64,7 @@ impl Column {
 
 /// What a table was measured over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Account {
+pub struct TableAccount {
     /// Nanoseconds on the clock.
     pub wall_ns: u64,
     /// Own time of all functions together.
@@ -146,7 +146,7 @@ pub fn matches(row: &Function, typed: &str) -> bool {
 
 /// The numbers of a row as they are shown, in the order of [`Column::ALL`] without the function, own time followed by
 /// its share.
-pub fn cells(row: &Function, account: &Account) -> [String; 8] {
+pub fn cells(row: &Function, account: &TableAccount) -> [String; 8] {
     let known = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), time);
     let seconds = account.wall_ns as f64 / 1e9;
     let rate = if seconds > 0.0 {
@@ -205,7 +205,7 @@ pub fn heading() -> String {
 }
 
 /// One line.
-pub fn line(row: &Function, account: &Account, processes: bool) -> String {
+pub fn line(row: &Function, account: &TableAccount, processes: bool) -> String {
     let mut line = String::new();
     for (cell, width) in cells(row, account).iter().zip(WIDTHS) {
         line.push_str(&format!("{cell:>width$} "));
@@ -215,7 +215,7 @@ pub fn line(row: &Function, account: &Account, processes: bool) -> String {
 }
 
 /// What is said above or below a table: shares and losses.
-pub fn account_line(account: &Account) -> String {
+pub fn account_line(account: &TableAccount) -> String {
     let share = account.gc_ns as f64 * 100.0 / account.wall_ns.max(1) as f64;
     let lost = match (account.lost, account.untraced) {
         (0, 0) => "nothing lost".to_owned(),
@@ -264,7 +264,7 @@ pub fn row_json(row: &Function) -> Value {
 /// # Errors
 /// The output's.
 pub fn write_json<'a>(
-    account: &Account,
+    account: &TableAccount,
     rows: impl Iterator<Item = &'a Function>,
     output: &mut dyn Write,
 ) -> io::Result<()> {
@@ -286,7 +286,7 @@ pub fn write_json<'a>(
 }
 
 /// What a table was measured over, as JSON.
-pub fn account_json(account: &Account) -> Value {
+pub fn account_json(account: &TableAccount) -> Value {
     json!({
         "wall_ns": account.wall_ns,
         "self_ns": account.self_ns,
@@ -356,10 +356,10 @@ mod tests {
     #[test]
     fn nothing_is_said_to_be_lost_only_where_everything_was_seen() {
         let said = |lost, untraced| {
-            account_line(&Account {
+            account_line(&TableAccount {
                 lost,
                 untraced,
-                ..Account::default()
+                ..TableAccount::default()
             })
         };
         assert!(said(0, 0).contains("; nothing lost, "));
@@ -370,10 +370,10 @@ mod tests {
 
     #[test]
     fn a_line_stands_under_its_heading() {
-        let account = Account {
+        let account = TableAccount {
             wall_ns: 1_000,
             self_ns: 1_000,
-            ..Account::default()
+            ..TableAccount::default()
         };
         let rows = rows();
         let line = line(&rows[0], &account, true);

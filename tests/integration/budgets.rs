@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use pystap::analysis::pairing::Habits;
+use pystap::analysis::pairing::PairingRules;
 use pystap::event::{Event, Frame, Place, Session, Summary, Text, What};
 use pystap::export::Sink;
 use pystap::recording::Writer;
@@ -46,12 +46,12 @@ impl Made {
     fn begin() -> Made {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("run.pystap");
-        let habits = Habits {
+        let rules = PairingRules {
             call_on_creation: false,
             greenlets: false,
         };
         let file = fs::File::create(&path).expect("a file");
-        let mut writer = Box::new(Writer::new(file, habits));
+        let mut writer = Box::new(Writer::new(file, rules));
         writer.session(&Session::default()).expect("written");
         Made {
             _dir: dir,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
 use pystap::analysis::functions::{Function, Functions};
-use pystap::analysis::pairing::{Habits, Pairing};
+use pystap::analysis::pairing::{Pairing, PairingRules};
 use pystap::event::json::{Line, Reader};
 use serde::Deserialize;
 
@@ -28,7 +28,7 @@ struct Recorded {
 
 impl Recorded {
     /// Runs a program that records itself.
-    fn of(program: &str, habits: Habits, site: Option<&str>) -> Recorded {
+    fn of(program: &str, rules: PairingRules, site: Option<&str>) -> Recorded {
         let program = match program.strip_prefix(':') {
             Some(_) => program.to_owned(),
             None => file(program),
@@ -47,7 +47,7 @@ impl Recorded {
         let text = String::from_utf8(output.stdout).expect("UTF-8");
         let (events, truth) = text.trim_end().rsplit_once('\n').expect("lines");
 
-        let (mut reader, mut pairing) = (Reader::new(), Pairing::with_habits(habits));
+        let (mut reader, mut pairing) = (Reader::new(), Pairing::with_rules(rules));
         let mut functions = Functions::new();
         for line in events.lines() {
             if let Line::Event(mut event) = reader.read(line).expect("an event")
@@ -78,7 +78,7 @@ impl Recorded {
 }
 
 /// Every return of such a stream has its call, but those of the frames that were there before recording began.
-const BALANCED: Habits = Habits {
+const BALANCED: PairingRules = PairingRules {
     call_on_creation: false,
     greenlets: false,
 };
@@ -116,11 +116,11 @@ fn eventlet_gives_the_recorded_calls_and_times_within_five_percent() {
     let site = std::env::var("PYSTAP_TEST_EVENTLET").expect("a directory with eventlet");
     // Announced, or found out from the stream.
     for greenlets in [true, false] {
-        let habits = Habits {
+        let rules = PairingRules {
             greenlets,
             ..BALANCED
         };
-        let recorded = Recorded::of(":eventlet", habits, Some(&site));
+        let recorded = Recorded::of(":eventlet", rules, Some(&site));
         let total = recorded.functions.total_self_ns();
         let (mut wrong_own, mut wrong_inclusive) = (0, 0);
         for (name, (calls, own, inclusive, all), row) in recorded.compared() {

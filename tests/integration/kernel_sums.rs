@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, LazyLock};
 
 use pystap::analysis::functions::Functions;
-use pystap::analysis::pairing::{Habits, Pairing};
+use pystap::analysis::pairing::{Pairing, PairingRules};
 use pystap::event::{Event, Frame, Manner, Place, Text, What};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -207,7 +207,7 @@ fn trimmed(mut buckets: Vec<u64>) -> Vec<u64> {
 }
 
 fn in_pystap(marks: &[Mark], creations: bool) -> Table {
-    let mut pairing = Pairing::with_habits(Habits {
+    let mut pairing = Pairing::with_rules(PairingRules {
         call_on_creation: creations,
         greenlets: false,
     });

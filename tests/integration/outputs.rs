@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pystap::analysis::pairing::{Habits, Pairing};
+use pystap::analysis::pairing::{Pairing, PairingRules};
 use pystap::event::json::{Line, Reader};
 use pystap::event::{
     Event, Frame, LossStage, Place, ProcessChange, Session, SessionTarget, Summary, Text, What,
@@ -127,7 +127,7 @@ fn stream() -> (Session, Vec<Event>) {
 
 fn write(mut sink: Box<dyn Sink + '_>) {
     let (session, events) = stream();
-    let mut pairing = Pairing::with_habits(HABITS);
+    let mut pairing = Pairing::with_rules(HABITS);
     sink.session(&session).expect("written");
     for mut event in events {
         if let Some(depth) = pairing.feed(&mut event) {
@@ -137,7 +137,7 @@ fn write(mut sink: Box<dyn Sink + '_>) {
     sink.finish(&Summary::default()).expect("written");
 }
 
-const HABITS: Habits = Habits {
+const HABITS: PairingRules = PairingRules {
     call_on_creation: false,
     greenlets: false,
 };

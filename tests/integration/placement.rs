@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pystap::agent::{Agents, Wanted, visit_through};
+use pystap::agent::{AgentConfig, Agents, visit_through};
 use pystap::files::strict;
 
 use crate::command::{PYTHON, command, pystap, run};
@@ -181,7 +181,7 @@ fn all(directory: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
 /// The agents of a session that traces these, as far as files go; and where the library is as the last one sees it.
 fn placed(processes: &[u32], launched: bool) -> Result<(Agents, PathBuf), String> {
     visit_through(&pystap());
-    let agents = Agents::prepare(Wanted::default(), processes, launched);
+    let agents = Agents::prepare(AgentConfig::default(), processes, launched);
     let agents = agents.map_err(|error| error.to_string())?;
     let (path, probed) = agents.probed().pop().expect("a library");
     let reached = fs::read(&probed.path).expect("it can be probed");

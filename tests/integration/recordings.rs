@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use pystap::analysis::pairing::{Habits, Pairing};
+use pystap::analysis::pairing::{Pairing, PairingRules};
 use pystap::event::json::{Line, Reader};
 use pystap::event::{Session, Summary};
 use pystap::export::Sink;
@@ -42,16 +42,13 @@ impl Recording {
 
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("run.pystap");
-        let habits = Habits {
+        let rules = PairingRules {
             call_on_creation: false,
             greenlets: false,
         };
-        let mut pairing = Pairing::with_habits(habits);
+        let mut pairing = Pairing::with_rules(rules);
         let mut reader = Reader::new();
-        let mut sink = Box::new(Writer::new(
-            fs::File::create(&path).expect("a file"),
-            habits,
-        ));
+        let mut sink = Box::new(Writer::new(fs::File::create(&path).expect("a file"), rules));
         let mut events = 0;
         // The last line is the truth, which is no event.
         for line in text
@@ -318,7 +315,7 @@ fn an_empty_session_is_reported_as_what_it_is() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("empty.pystap");
     let file = fs::File::create(&path).expect("a file");
-    let mut sink = Box::new(Writer::new(file, Habits::default()));
+    let mut sink = Box::new(Writer::new(file, PairingRules::default()));
     sink.session(&Session::default()).expect("a file");
     sink.finish(&Summary::default()).expect("a file");
     let ended = done(&["report", text(&path)]);

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use pystap::command::hold::CANNOT_EXECUTE;
-use pystap::target::{Conditions, Launched, Status, Watch};
+use pystap::process::{Conditions, Launched, Status, Watch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 

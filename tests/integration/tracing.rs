@@ -418,7 +418,7 @@ pub(crate) fn loaders() -> Vec<u32> {
         .filter(|pid: &u32| {
             fs::read_to_string(format!("/proc/{pid}/comm"))
                 .is_ok_and(|comm| matches!(comm.trim_end(), "staprun" | "stapio" | "stap"))
-                && pystap::target::runs(*pid)
+                && pystap::process::runs(*pid)
         })
         .collect()
 }

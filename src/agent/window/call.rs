@@ -214,7 +214,7 @@ impl Call {
         Ok(None)
     }
 
-    /// Stops a thread, and puts the call in if it is at a place for it.
+    /// StopSignals a thread, and puts the call in if it is at a place for it.
     fn try_in(&self, thread: nix::unistd::Pid) -> Result<Option<Reached>, WindowError> {
         let memory = Memory::open(self.target.pid, true)
             .map_err(|reason| WindowError::Memory(reason.to_string()))?;

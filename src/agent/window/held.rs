@@ -97,7 +97,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Stops a process. The watchdog watches from here to the end of this process.
+    /// StopSignals a process. The watchdog watches from here to the end of this process.
     pub(super) fn all(target: Target) -> Result<Held, WindowError> {
         let mut listed = by_activity(target.pid)?;
         let processors = processors();

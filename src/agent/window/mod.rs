@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
-use crate::target::start_time;
+use crate::process::start_time;
 
 pub(super) use call::{Call, Place, Reached};
 pub(super) use held::{tracer, tracer_in};

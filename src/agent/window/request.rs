@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::held::Held;
 use super::memory::Memory;
 use super::{Done, Target, WindowError};
-use crate::target::is_gone;
+use crate::process::is_gone;
 
 /// `_PY_EVAL_PLEASE_STOP_BIT`: makes a thread look for pending requests.
 const PLEASE_STOP: u64 = 1 << 5;

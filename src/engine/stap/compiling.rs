@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::diagnostics::{self, Diagnostic, Diagnostics, Severity};
-use super::modules::Slot;
+use super::modules::CacheEntry;
 use super::{Module, StapError, Toolchain};
 use crate::authority::own;
 use crate::threads;
@@ -31,7 +31,7 @@ pub struct Compiling {
     child: Child,
     progress: Receiver<Progress>,
     output: Option<JoinHandle<String>>,
-    slot: Slot,
+    slot: CacheEntry,
     directory: PathBuf,
 }
 
@@ -41,7 +41,7 @@ impl Compiling {
         arguments: Vec<OsString>,
         directory: &Path,
         stap_directory: &Path,
-        slot: Slot,
+        slot: CacheEntry,
     ) -> Result<Self, StapError> {
         let failed = |reason| StapError::Start {
             program: toolchain.stap.clone(),

@@ -3,7 +3,7 @@
 //!
 //! stap itself ends with 0 or 1 only, so its words are all there is to tell one failure from another. They are recognised
 //! by a table (`table.rs`, one row a class); nothing that is not in the table is dropped: it comes out as
-//! [`Kind::Unrecognised`] with the severity that stap gave it. Run stap with `LC_ALL=C`: its messages are translated.
+//! [`DiagnosticKind::Unrecognised`] with the severity that stap gave it. Run stap with `LC_ALL=C`: its messages are translated.
 
 mod compiler;
 mod table;
@@ -52,7 +52,7 @@ pub enum Severity {
 
 /// What a message is about, for programs. Several classes of message can be of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+pub enum DiagnosticKind {
     /// The user may not do this.
     Privilege,
     /// An option, a variable or a directory of stap's own is not as it should be.
@@ -187,7 +187,7 @@ pub struct Diagnostic {
     /// Stable name of the message's class: the table row's, `compiler`, `stap-too-old` or `unrecognised`.
     pub class: &'static str,
     /// What it is about.
-    pub kind: Kind,
+    pub kind: DiagnosticKind,
     /// When it was printed.
     pub phase: Phase,
     /// How much it matters.
@@ -205,7 +205,7 @@ pub struct Diagnostic {
     pub place: Option<ScriptPlace>,
     /// What was lost, when the message says so.
     pub loss: Option<Loss>,
-    /// The entries of a [`Kind::Catalogue`], each once; empty for other kinds.
+    /// The entries of a [`DiagnosticKind::Catalogue`], each once; empty for other kinds.
     pub catalogue: Vec<SemanticError>,
 }
 
@@ -394,10 +394,11 @@ impl Diagnostics {
         }
         let next = Open::new(line);
         let joined = if next.diagnostic.class == "type-origin"
-            && open.diagnostic.kind == Kind::ScriptTypes
+            && open.diagnostic.kind == DiagnosticKind::ScriptTypes
         {
             open.followed_by(next)
-        } else if open.diagnostic.kind == Kind::ProbeContext && line.starts_with("semantic error: ")
+        } else if open.diagnostic.kind == DiagnosticKind::ProbeContext
+            && line.starts_with("semantic error: ")
         {
             next.preceded_by(open)
         } else {
@@ -562,7 +563,7 @@ fn from_row(row: &Row, captures: &Captures<'_>, line: &str) -> Diagnostic {
         next: expand(row.next),
         excerpt: String::new(),
         place,
-        loss: (row.kind == Kind::Loss).then_some(loss),
+        loss: (row.kind == DiagnosticKind::Loss).then_some(loss),
         catalogue: Vec::new(),
     }
 }
@@ -576,7 +577,7 @@ fn unrecognised(line: &str) -> Diagnostic {
     let (message, place) = message_and_place(line);
     Diagnostic {
         class: "unrecognised",
-        kind: Kind::Unrecognised,
+        kind: DiagnosticKind::Unrecognised,
         phase,
         severity,
         message,

@@ -20,7 +20,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use self::modules::Slot;
+use self::modules::CacheEntry;
 use self::workspace::Workspace;
 use super::uprobes::LineSemaphores;
 use crate::authority::{self, own};
@@ -228,7 +228,7 @@ impl Stap {
         StapRunning::start(self.toolchain, self.workspace, module, start, line)
     }
 
-    fn slot(&self, script: &Script) -> Slot {
+    fn slot(&self, script: &Script) -> CacheEntry {
         let mut key = self.toolchain.fingerprint();
         for (path, build_id) in &script.images {
             key.push_str(&format!(
@@ -240,7 +240,7 @@ impl Stap {
         key.push_str(&format!("arguments {:?}\n", script.arguments));
         key.push_str(&script.tapsets.text());
         key.push_str(&script.text);
-        Slot::new(&self.cache, key)
+        CacheEntry::new(&self.cache, key)
     }
 
     /// stap's own directory: not the user's, whose `rc` file may hold options.

@@ -16,13 +16,13 @@ const KEPT: usize = 64;
 
 /// A place in the cache of compiled modules.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Slot {
+pub(super) struct CacheEntry {
     directory: PathBuf,
     /// Everything that the module depends on, as text.
     key: String,
 }
 
-impl Slot {
+impl CacheEntry {
     /// The place for a module that depends on exactly `key`, below the cache directory.
     pub(super) fn new(cache: &Path, key: String) -> Self {
         let mut hasher = DefaultHasher::new();
@@ -30,7 +30,7 @@ impl Slot {
         let directory = cache
             .join("modules")
             .join(format!("{:016x}", hasher.finish()));
-        Slot { directory, key }
+        CacheEntry { directory, key }
     }
 
     /// The module, if it was compiled before and nobody but this user, or for root nobody but root, could have put it there.
@@ -94,13 +94,13 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let compiled = cache.path().join("stap_abc_1.ko");
         fs::write(&compiled, "module").unwrap();
-        let slot = Slot::new(cache.path(), "script one".to_owned());
+        let slot = CacheEntry::new(cache.path(), "script one".to_owned());
         assert_eq!(slot.module(), None);
         let kept = slot.keep(&compiled).unwrap();
         assert_eq!(kept.file_name(), compiled.file_name());
         assert_eq!(slot.module(), Some(kept));
         assert_eq!(
-            Slot::new(cache.path(), "script two".to_owned()).module(),
+            CacheEntry::new(cache.path(), "script two".to_owned()).module(),
             None
         );
     }
@@ -111,7 +111,7 @@ mod tests {
         let compiled = cache.path().join("stap_abc_1.ko");
         fs::write(&compiled, "module").unwrap();
         fs::set_permissions(&compiled, fs::Permissions::from_mode(0o666)).unwrap();
-        let slot = Slot::new(cache.path(), "script".to_owned());
+        let slot = CacheEntry::new(cache.path(), "script".to_owned());
         let kept = slot.keep(&compiled).unwrap();
         let mode = fs::metadata(&kept).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -123,9 +123,9 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let compiled = cache.path().join("stap_abc_1.ko");
         fs::write(&compiled, "module").unwrap();
-        let slot = Slot::new(cache.path(), "script".to_owned());
+        let slot = CacheEntry::new(cache.path(), "script".to_owned());
         slot.keep(&compiled).unwrap();
-        let other = Slot {
+        let other = CacheEntry {
             directory: slot.directory.clone(),
             key: "another script".to_owned(),
         };
@@ -141,7 +141,7 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let compiled = cache.path().join("stap_abc_1.ko");
         fs::write(&compiled, "module").unwrap();
-        let slot = Slot::new(cache.path(), "script".to_owned());
+        let slot = CacheEntry::new(cache.path(), "script".to_owned());
         let kept = slot.keep(&compiled).unwrap();
         let key = slot.directory.join("key");
         for part in [&kept, &key, &slot.directory, &cache.path().to_owned()] {
@@ -158,7 +158,7 @@ mod tests {
         let compiled = cache.path().join("stap_abc_1.ko");
         fs::write(&compiled, "module").unwrap();
         for script in 0..KEPT + 5 {
-            Slot::new(cache.path(), format!("script {script}"))
+            CacheEntry::new(cache.path(), format!("script {script}"))
                 .keep(&compiled)
                 .unwrap();
         }

@@ -23,11 +23,11 @@ use super::{Module, StapError, Toolchain};
 use crate::analysis::functions::MOST_ROWS;
 use crate::analysis::totals::{Row, Rows};
 use crate::authority::own;
-use crate::engine::order::Order;
+use crate::engine::reorder::ReorderBuffer;
 use crate::engine::uprobes::LineSemaphores;
-use crate::engine::{Message, Outlet, Running, Wish};
+use crate::engine::{EventSender, Message, Running, Wish};
 use crate::event::{LossStage, ProcessChange, What};
-use crate::target::Lineage;
+use crate::process::Lineage;
 use crate::threads;
 
 /// Bytes read from the pipe at once.
@@ -208,8 +208,8 @@ impl StapRunning {
 
         let reader = Reader {
             decoder: Decoder::new(),
-            order: Order::default(),
-            outlet: Outlet::new(sender.clone()),
+            order: ReorderBuffer::default(),
+            sender: EventSender::new(sender.clone()),
             control: control.clone(),
             start,
             unacknowledged: HashSet::new(),
@@ -465,8 +465,8 @@ struct Reader {
     decoder: Decoder,
     /// A thread that moves to another processor can overtake its own last record: stapio merges the processors' buffers
     /// in the order in which they are flushed.
-    order: Order,
-    outlet: Outlet,
+    order: ReorderBuffer,
+    sender: EventSender,
     control: Control,
     start: Start,
     /// Targets that the module has not confirmed yet.
@@ -615,7 +615,7 @@ impl Reader {
     /// Passes on what happened until this time.
     fn give(&mut self, until: u64) {
         let events = self.order.give(until);
-        self.outlet.events(events);
+        self.sender.events(events);
         let late = self.order.take_late();
         if late > 0 {
             self.say(Message::Late(late));
@@ -623,7 +623,7 @@ impl Reader {
     }
 
     fn say(&self, message: Message) {
-        self.outlet.say(message);
+        self.sender.say(message);
     }
 
     /// Tells the module, whose probes are live now, what to do.
@@ -654,7 +654,7 @@ impl Reader {
     /// Says that probes are live once the marks of the running targets are seen to be switched on, which the kernel
     /// does when a process next passes through it.
     fn announce(&self) {
-        let outlet = self.outlet.clone();
+        let sender = self.sender.clone();
         let armed = self.start.armed.clone();
         let waiting = threads::spawn(move || {
             let deadline = Instant::now() + ARMING;
@@ -666,13 +666,13 @@ impl Reader {
                 }
             }
             for place in waiting {
-                outlet.say(Message::NotArmed(place.pid));
+                sender.say(Message::NotArmed(place.pid));
             }
-            outlet.say(Message::Live);
+            sender.say(Message::Live);
         });
         // Without a thread to look, nobody knows which marks are switched on late.
         if waiting.is_err() {
-            self.outlet.say(Message::Live);
+            self.sender.say(Message::Live);
         }
     }
 }

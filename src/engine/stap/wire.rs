@@ -93,7 +93,7 @@ pub enum Decoded {
     Totals {
         /// Records sent of the kinds that [`Decoder::received`] counts.
         sent: u64,
-        /// Calls that found no room to be measured in (`spans` only).
+        /// Calls that found no room to be measured in (`timed_calls` only).
         unmeasured: u64,
         /// Whether nothing is sent after it.
         last: bool,
@@ -171,7 +171,7 @@ pub enum Trouble {
 /// The kinds of records, by their letter on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Kind {
+enum LineKind {
     Version = b'V',
     Place = b'P',
     NamedPlace = b'Q',
@@ -199,34 +199,34 @@ enum Kind {
     RowsEnd = b'S',
 }
 
-impl Kind {
-    fn from_letter(letter: u8) -> Option<Kind> {
+impl LineKind {
+    fn from_letter(letter: u8) -> Option<LineKind> {
         Some(match letter {
-            b'V' => Kind::Version,
-            b'P' => Kind::Place,
-            b'Q' => Kind::NamedPlace,
-            b'T' => Kind::Text,
-            b'C' => Kind::Call,
-            b'R' => Kind::Return,
-            b'L' => Kind::Line,
-            b'D' => Kind::Finished,
-            b'c' => Kind::ToldCall,
-            b'r' => Kind::ToldReturn,
-            b'd' => Kind::ToldFinished,
-            b'N' => Kind::ContextName,
-            b'G' => Kind::GcStart,
-            b'g' => Kind::GcDone,
-            b'I' => Kind::ImportStart,
-            b'i' => Kind::ImportDone,
-            b'A' => Kind::Audit,
-            b'F' => Kind::Fork,
-            b'X' => Kind::Exec,
-            b'E' => Kind::Exit,
-            b'Y' => Kind::Ready,
-            b'K' => Kind::Acknowledged,
-            b'Z' => Kind::Totals,
-            b'H' => Kind::Row,
-            b'S' => Kind::RowsEnd,
+            b'V' => LineKind::Version,
+            b'P' => LineKind::Place,
+            b'Q' => LineKind::NamedPlace,
+            b'T' => LineKind::Text,
+            b'C' => LineKind::Call,
+            b'R' => LineKind::Return,
+            b'L' => LineKind::Line,
+            b'D' => LineKind::Finished,
+            b'c' => LineKind::ToldCall,
+            b'r' => LineKind::ToldReturn,
+            b'd' => LineKind::ToldFinished,
+            b'N' => LineKind::ContextName,
+            b'G' => LineKind::GcStart,
+            b'g' => LineKind::GcDone,
+            b'I' => LineKind::ImportStart,
+            b'i' => LineKind::ImportDone,
+            b'A' => LineKind::Audit,
+            b'F' => LineKind::Fork,
+            b'X' => LineKind::Exec,
+            b'E' => LineKind::Exit,
+            b'Y' => LineKind::Ready,
+            b'K' => LineKind::Acknowledged,
+            b'Z' => LineKind::Totals,
+            b'H' => LineKind::Row,
+            b'S' => LineKind::RowsEnd,
             _ => return None,
         })
     }
@@ -234,16 +234,16 @@ impl Kind {
     /// Flags that may be set in a record of this kind; any other one is a sign of damage.
     fn flags(self) -> u8 {
         match self {
-            Kind::Place => 0b1111,
-            Kind::NamedPlace => 0b11_1111,
-            Kind::Text | Kind::ContextName => 0b11,
-            Kind::ToldCall | Kind::ToldReturn | Kind::ToldFinished => {
+            LineKind::Place => 0b1111,
+            LineKind::NamedPlace => 0b11_1111,
+            LineKind::Text | LineKind::ContextName => 0b11,
+            LineKind::ToldCall | LineKind::ToldReturn | LineKind::ToldFinished => {
                 flags::ALL as u8 | HAS_TEXT | TEXT_CUT | TEXT_UNREADABLE
             }
-            Kind::Acknowledged => 0b111,
-            Kind::Totals => 0b1,
-            Kind::RowsEnd => 0b111,
-            Kind::Row => 0x7f,
+            LineKind::Acknowledged => 0b111,
+            LineKind::Totals => 0b1,
+            LineKind::RowsEnd => 0b111,
+            LineKind::Row => 0x7f,
             _ => 0,
         }
     }
@@ -252,22 +252,22 @@ impl Kind {
     fn counted(self) -> bool {
         matches!(
             self,
-            Kind::Call
-                | Kind::Return
-                | Kind::Line
-                | Kind::Finished
-                | Kind::ToldCall
-                | Kind::ToldReturn
-                | Kind::ToldFinished
-                | Kind::ContextName
-                | Kind::GcStart
-                | Kind::GcDone
-                | Kind::ImportStart
-                | Kind::ImportDone
-                | Kind::Audit
-                | Kind::Fork
-                | Kind::Exec
-                | Kind::Exit
+            LineKind::Call
+                | LineKind::Return
+                | LineKind::Line
+                | LineKind::Finished
+                | LineKind::ToldCall
+                | LineKind::ToldReturn
+                | LineKind::ToldFinished
+                | LineKind::ContextName
+                | LineKind::GcStart
+                | LineKind::GcDone
+                | LineKind::ImportStart
+                | LineKind::ImportDone
+                | LineKind::Audit
+                | LineKind::Fork
+                | LineKind::Exec
+                | LineKind::Exit
         )
     }
 }
@@ -275,7 +275,7 @@ impl Kind {
 /// A record of fixed size, taken apart but with its names still keys. Small, because thousands may wait.
 #[derive(Debug, Clone)]
 struct Record {
-    kind: Kind,
+    kind: LineKind,
     flags: u8,
     value: u32,
     ts: u64,
@@ -299,7 +299,7 @@ impl Record {
         if word0 >> 48 != MAGIC {
             return None;
         }
-        let kind = Kind::from_letter((word0 >> 40) as u8)?;
+        let kind = LineKind::from_letter((word0 >> 40) as u8)?;
         let record = Record {
             kind,
             flags: (word0 >> 32) as u8,
@@ -312,9 +312,9 @@ impl Record {
             text: None,
         };
         let sound = record.flags & !kind.flags() == 0
-            && (!matches!(kind, Kind::Text | Kind::ContextName)
+            && (!matches!(kind, LineKind::Text | LineKind::ContextName)
                 || record.value as usize <= MAX_TEXT)
-            && (kind != Kind::Row || record.flags <= MAX_BUCKETS);
+            && (kind != LineKind::Row || record.flags <= MAX_BUCKETS);
         sound.then_some(record)
     }
 
@@ -324,14 +324,14 @@ impl Record {
     fn size(&self, bytes: &[u8]) -> usize {
         let names = || (self.value >> 16) as usize + (self.value & 0xffff) as usize;
         match self.kind {
-            Kind::Finished | Kind::RowsEnd => HEADER + 8,
-            Kind::Row => HEADER + 8 * (ROW_WORDS + usize::from(self.flags) + 1),
-            Kind::Place => HEADER + names() + 1,
-            Kind::NamedPlace => {
+            LineKind::Finished | LineKind::RowsEnd => HEADER + 8,
+            LineKind::Row => HEADER + 8 * (ROW_WORDS + usize::from(self.flags) + 1),
+            LineKind::Place => HEADER + names() + 1,
+            LineKind::NamedPlace => {
                 HEADER + 8 + length_at(bytes, HEADER).map_or(0, |qualname| names() + qualname + 1)
             }
-            Kind::Text | Kind::ContextName => HEADER + self.value as usize + 1,
-            Kind::ToldCall | Kind::ToldReturn | Kind::ToldFinished => {
+            LineKind::Text | LineKind::ContextName => HEADER + self.value as usize + 1,
+            LineKind::ToldCall | LineKind::ToldReturn | LineKind::ToldFinished => {
                 let words = HEADER + 8 * self.told_words();
                 if self.flags & HAS_TEXT == 0 {
                     return words;
@@ -344,7 +344,7 @@ impl Record {
 
     /// Words between the header of a record of the agent and its value.
     fn told_words(&self) -> usize {
-        1 + usize::from(self.kind == Kind::ToldFinished)
+        1 + usize::from(self.kind == LineKind::ToldFinished)
     }
 
     /// Reads what a record of the agent has behind its header. False when that cannot be right.
@@ -354,7 +354,7 @@ impl Record {
             return false;
         };
         self.context = context;
-        if self.kind == Kind::ToldFinished {
+        if self.kind == LineKind::ToldFinished {
             let Some(duration) = word(1) else {
                 return false;
             };
@@ -524,13 +524,17 @@ impl Decoder {
     fn accept(&mut self, mut record: Record, bytes: &[u8], out: &mut Vec<Decoded>) -> bool {
         let kind = record.kind;
         match kind {
-            Kind::Place | Kind::NamedPlace | Kind::Text => return self.define(&record, bytes, out),
-            Kind::ToldCall | Kind::ToldReturn | Kind::ToldFinished if !record.read_told(bytes) => {
+            LineKind::Place | LineKind::NamedPlace | LineKind::Text => {
+                return self.define(&record, bytes, out);
+            }
+            LineKind::ToldCall | LineKind::ToldReturn | LineKind::ToldFinished
+                if !record.read_told(bytes) =>
+            {
                 return false;
             }
-            Kind::ContextName if !record.read_name(bytes) => return false,
-            Kind::Row | Kind::RowsEnd => return self.sums(&record, bytes, out),
-            Kind::Finished => {
+            LineKind::ContextName if !record.read_name(bytes) => return false,
+            LineKind::Row | LineKind::RowsEnd => return self.sums(&record, bytes, out),
+            LineKind::Finished => {
                 let Some(duration) = word_at(bytes, HEADER) else {
                     return false;
                 };
@@ -540,7 +544,7 @@ impl Decoder {
         }
         self.close_gap(out);
         self.received += u64::from(record.kind.counted());
-        if record.kind == Kind::Acknowledged && record.flags == 3 {
+        if record.kind == LineKind::Acknowledged && record.flags == 3 {
             // The names given up on will be sent again: wait for them instead of showing none.
             self.places.forget_missing();
             self.texts.forget_missing();
@@ -568,7 +572,7 @@ impl Decoder {
         let Some((&last, before)) = words.split_last() else {
             return false;
         };
-        if record.kind == Kind::RowsEnd {
+        if record.kind == LineKind::RowsEnd {
             self.close_gap(out);
             out.push(Decoded::RowsEnd(RowsEnd {
                 count: record.value,
@@ -630,7 +634,7 @@ impl Decoder {
     }
 
     fn define(&mut self, record: &Record, bytes: &[u8], out: &mut Vec<Decoded>) -> bool {
-        let named = record.kind == Kind::NamedPlace;
+        let named = record.kind == LineKind::NamedPlace;
         if named && length_at(bytes, HEADER).is_none() {
             return false;
         }
@@ -639,7 +643,7 @@ impl Decoder {
             return false;
         };
         self.close_gap(out);
-        if record.kind == Kind::Text {
+        if record.kind == LineKind::Text {
             let text = text(names, record.flags & 1 != 0, record.flags & 2 != 0);
             let text = self.allowance.text(text);
             self.texts.define(record.key, text, text_bytes);
@@ -719,79 +723,79 @@ impl Decoder {
     fn resolve(&mut self, record: &Record) -> Result<Option<Decoded>, Unknown> {
         let line = record.value as i32;
         let what = match record.kind {
-            Kind::Call => What::Call {
+            LineKind::Call => What::Call {
                 place: self.place(record.key)?,
                 line,
                 frame: Frame::default(),
             },
-            Kind::Return => What::Return {
+            LineKind::Return => What::Return {
                 place: self.place(record.key)?,
                 line,
                 duration_ns: None,
                 frame: Frame::default(),
             },
-            Kind::Finished => What::Return {
+            LineKind::Finished => What::Return {
                 place: self.place(record.key)?,
                 line,
                 duration_ns: Some(record.duration),
                 frame: Frame::default(),
             },
-            Kind::ToldCall => What::Call {
+            LineKind::ToldCall => What::Call {
                 place: self.place(record.key)?,
                 line,
                 frame: record.frame(),
             },
-            Kind::ToldReturn => What::Return {
+            LineKind::ToldReturn => What::Return {
                 place: self.place(record.key)?,
                 line,
                 duration_ns: None,
                 frame: record.frame(),
             },
-            Kind::ToldFinished => What::Return {
+            LineKind::ToldFinished => What::Return {
                 place: self.place(record.key)?,
                 line,
                 duration_ns: Some(record.duration),
                 frame: record.frame(),
             },
-            Kind::ContextName => What::Context {
+            LineKind::ContextName => What::Context {
                 context: record.key,
                 name: record.text.clone().unwrap_or_default(),
             },
-            Kind::Line => What::Line {
+            LineKind::Line => What::Line {
                 place: self.place(record.key)?,
                 line,
             },
-            Kind::GcStart => What::GcStart {
+            LineKind::GcStart => What::GcStart {
                 generation: i64::from(record.value as i32),
             },
-            Kind::GcDone => What::GcDone {
+            LineKind::GcDone => What::GcDone {
                 generation: None,
                 collected: record.key as i64,
                 pause_ns: None,
             },
-            Kind::ImportStart => What::ImportStart {
+            LineKind::ImportStart => What::ImportStart {
                 module: self.text(record.key)?,
             },
-            Kind::ImportDone => What::ImportDone {
+            LineKind::ImportDone => What::ImportDone {
                 module: self.text(record.key)?,
                 found: record.value != 0,
                 duration_ns: None,
             },
-            Kind::Audit => What::Audit {
+            LineKind::Audit => What::Audit {
                 name: self.text(record.key)?,
             },
-            Kind::Fork => self.process(record, ProcessChange::Fork)?,
-            Kind::Exec => self.process(record, ProcessChange::Exec)?,
-            Kind::Exit => self.process(record, ProcessChange::Exit)?,
-            Kind::Version => {
+            LineKind::Fork => self.process(record, ProcessChange::Fork)?,
+            LineKind::Exec => self.process(record, ProcessChange::Exec)?,
+            LineKind::Exit => self.process(record, ProcessChange::Exit)?,
+            LineKind::Version => {
                 let wrong = record.value != WIRE_VERSION && !self.version_complained;
                 self.version_complained |= wrong;
                 return Ok(wrong.then_some(Decoded::Trouble(Trouble::WrongVersion {
                     found: record.value,
                 })));
             }
-            Kind::Ready => return Ok(Some(Decoded::Ready { ts: record.ts })),
-            Kind::Acknowledged => {
+            LineKind::Ready => return Ok(Some(Decoded::Ready { ts: record.ts })),
+            LineKind::Acknowledged => {
                 let done = match record.flags {
                     1 => Acknowledgement::Added,
                     2 => Acknowledgement::Removed,
@@ -803,21 +807,25 @@ impl Decoder {
                 let pid = record.value;
                 return Ok(Some(Decoded::Acknowledged { pid, done }));
             }
-            Kind::Totals => {
+            LineKind::Totals => {
                 return Ok(Some(Decoded::Totals {
                     sent: record.key,
                     unmeasured: u64::from(record.value),
                     last: record.flags & 1 != 0,
                 }));
             }
-            Kind::Place | Kind::NamedPlace | Kind::Text | Kind::Row | Kind::RowsEnd => {
+            LineKind::Place
+            | LineKind::NamedPlace
+            | LineKind::Text
+            | LineKind::Row
+            | LineKind::RowsEnd => {
                 return Ok(None);
             }
         };
         let pid = record.who as u32;
         // The end of a process is told by the last of its threads, which may be any: that of the agent, for one.
         let tid = match record.kind {
-            Kind::Exit => pid,
+            LineKind::Exit => pid,
             _ => (record.who >> 32) as u32,
         };
         Ok(Some(Decoded::Event(Event {
@@ -1063,12 +1071,12 @@ impl Encoder {
 
     /// `V`: announces a version of the wire.
     pub fn version(&mut self, version: u32) {
-        self.record(Kind::Version, 0, version, 0, 0, 0);
+        self.record(LineKind::Version, 0, version, 0, 0, 0);
     }
 
     /// `Y`: the probes are live.
     pub fn ready(&mut self, ts: u64) {
-        self.record(Kind::Ready, 0, 0, ts, 0, 0);
+        self.record(LineKind::Ready, 0, 0, ts, 0, 0);
     }
 
     /// `K`: a control command was obeyed.
@@ -1079,13 +1087,13 @@ impl Encoder {
             Acknowledgement::NamesForgotten => 3,
             Acknowledgement::Silenced => 7,
         };
-        self.record(Kind::Acknowledged, flags, pid, 0, 0, 0);
+        self.record(LineKind::Acknowledged, flags, pid, 0, 0, 0);
     }
 
     /// `Z`: the totals, which count every event written so far; `last` when none follows.
     pub fn totals(&mut self, last: bool) {
         let sent = self.sent;
-        self.record(Kind::Totals, u8::from(last), 0, 0, 0, sent);
+        self.record(LineKind::Totals, u8::from(last), 0, 0, 0, sent);
     }
 
     /// `H`: a row of sums.
@@ -1103,7 +1111,14 @@ impl Encoder {
             .collect();
         let begin = self.bytes.len();
         let who = u64::from(row.pid);
-        self.record(Kind::Row, buckets.len() as u8, row.line as u32, 0, who, key);
+        self.record(
+            LineKind::Row,
+            buckets.len() as u8,
+            row.line as u32,
+            0,
+            who,
+            key,
+        );
         let numbers = [
             row.calls,
             row.unmatched,
@@ -1127,7 +1142,7 @@ impl Encoder {
     /// `S`: ends rows of sums.
     pub fn rows_end(&mut self, end: &RowsEnd) {
         let flags = u8::from(end.more) | u8::from(end.anew) << 1 | u8::from(end.all) << 2;
-        self.record(Kind::RowsEnd, flags, end.count, 0, 0, end.age_ns);
+        self.record(LineKind::RowsEnd, flags, end.count, 0, 0, end.age_ns);
         self.bytes.extend_from_slice(&end.unpaired.to_ne_bytes());
     }
 
@@ -1143,7 +1158,7 @@ impl Encoder {
         let who = u64::from(event.tid) << 32 | u64::from(event.pid);
         let (kind, value, key) = match &event.what {
             What::Call { place, line, frame } if is_told(place, frame) => {
-                return self.told(Kind::ToldCall, event, place, *line, frame);
+                return self.told(LineKind::ToldCall, event, place, *line, frame);
             }
             What::Return {
                 place,
@@ -1152,8 +1167,8 @@ impl Encoder {
                 duration_ns,
             } if is_told(place, frame) => {
                 let kind = match duration_ns {
-                    Some(_) => Kind::ToldFinished,
-                    None => Kind::ToldReturn,
+                    Some(_) => LineKind::ToldFinished,
+                    None => LineKind::ToldReturn,
                 };
                 return self.told(kind, event, place, *line, frame);
             }
@@ -1162,12 +1177,12 @@ impl Encoder {
                 let flags = u8::from(cut) | u8::from(name.unreadable) << 1;
                 self.sent += 1;
                 let length = bytes.len() as u32;
-                self.record(Kind::ContextName, flags, length, ts, who, *context);
+                self.record(LineKind::ContextName, flags, length, ts, who, *context);
                 self.bytes.extend_from_slice(&bytes);
                 self.bytes.push(b'\n');
                 return;
             }
-            What::Call { place, line, .. } => (Kind::Call, *line as u32, self.place(place)),
+            What::Call { place, line, .. } => (LineKind::Call, *line as u32, self.place(place)),
             What::Return {
                 place,
                 line,
@@ -1175,28 +1190,28 @@ impl Encoder {
                 ..
             } => {
                 let kind = match duration_ns {
-                    Some(_) => Kind::Finished,
-                    None => Kind::Return,
+                    Some(_) => LineKind::Finished,
+                    None => LineKind::Return,
                 };
                 (kind, *line as u32, self.place(place))
             }
-            What::Line { place, line } => (Kind::Line, *line as u32, self.place(place)),
-            What::GcStart { generation } => (Kind::GcStart, *generation as u32, 0),
-            What::GcDone { collected, .. } => (Kind::GcDone, 0, *collected as u64),
-            What::ImportStart { module } => (Kind::ImportStart, 0, self.text(module)),
+            What::Line { place, line } => (LineKind::Line, *line as u32, self.place(place)),
+            What::GcStart { generation } => (LineKind::GcStart, *generation as u32, 0),
+            What::GcDone { collected, .. } => (LineKind::GcDone, 0, *collected as u64),
+            What::ImportStart { module } => (LineKind::ImportStart, 0, self.text(module)),
             What::ImportDone { module, found, .. } => {
-                (Kind::ImportDone, u32::from(*found), self.text(module))
+                (LineKind::ImportDone, u32::from(*found), self.text(module))
             }
-            What::Audit { name } => (Kind::Audit, 0, self.text(name)),
+            What::Audit { name } => (LineKind::Audit, 0, self.text(name)),
             What::Process {
                 change,
                 parent,
                 command,
             } => {
                 let kind = match change {
-                    ProcessChange::Fork => Kind::Fork,
-                    ProcessChange::Exec => Kind::Exec,
-                    ProcessChange::Exit => Kind::Exit,
+                    ProcessChange::Fork => LineKind::Fork,
+                    ProcessChange::Exec => LineKind::Exec,
+                    ProcessChange::Exit => LineKind::Exit,
                 };
                 let key = command.as_ref().map_or(0, |command| self.text(command));
                 (kind, parent.unwrap_or(0), key)
@@ -1215,7 +1230,14 @@ impl Encoder {
     }
 
     /// A call or return as the agent tells it.
-    fn told(&mut self, kind: Kind, event: &Event, place: &Arc<Place>, line: i32, frame: &Frame) {
+    fn told(
+        &mut self,
+        kind: LineKind,
+        event: &Event,
+        place: &Arc<Place>,
+        line: i32,
+        frame: &Frame,
+    ) {
         let key = self.place(place);
         let value = frame.text.as_ref().map(|value| (wire_bytes(value), value));
         let mut flags = flags::of(frame.manner) as u8;
@@ -1246,7 +1268,7 @@ impl Encoder {
         self.bytes.extend_from_slice(&word.to_ne_bytes());
     }
 
-    fn record(&mut self, kind: Kind, flags: u8, value: u32, ts: u64, who: u64, key: u64) {
+    fn record(&mut self, kind: LineKind, flags: u8, value: u32, ts: u64, who: u64, key: u64) {
         let word0 =
             MAGIC << 48 | u64::from(kind as u8) << 40 | u64::from(flags) << 32 | u64::from(value);
         for word in [word0, ts, who, key] {
@@ -1294,11 +1316,11 @@ impl Encoder {
         let lengths = (file.len() << 16 | function.len()) as u32;
         let mut names = [file, function].concat();
         match &place.qualname {
-            None => self.record(Kind::Place, flags, lengths, 0, 0, key),
+            None => self.record(LineKind::Place, flags, lengths, 0, 0, key),
             Some(qualname) => {
                 let (bytes, cut) = wire_bytes(qualname);
                 let flags = flags | u8::from(cut) << 4 | u8::from(qualname.unreadable) << 5;
-                self.record(Kind::NamedPlace, flags, lengths, 0, 0, key);
+                self.record(LineKind::NamedPlace, flags, lengths, 0, 0, key);
                 self.word(bytes.len() as u64);
                 names.extend(bytes);
             }
@@ -1310,7 +1332,7 @@ impl Encoder {
     fn define_text(&mut self, key: u64, text: &Text) {
         let (bytes, cut) = wire_bytes(text);
         let flags = u8::from(cut) | u8::from(text.unreadable) << 1;
-        self.record(Kind::Text, flags, bytes.len() as u32, 0, 0, key);
+        self.record(LineKind::Text, flags, bytes.len() as u32, 0, 0, key);
         self.bytes.extend_from_slice(&bytes);
         self.bytes.push(b'\n');
     }

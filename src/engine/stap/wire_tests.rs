@@ -484,7 +484,7 @@ fn a_definition_that_swallowed_a_record_is_damage_and_the_record_is_found() {
 #[test]
 fn an_incomplete_definition_at_the_end_does_not_hide_records_behind_it() {
     let mut encoder = Encoder::new();
-    encoder.record(Kind::Text, 0, 5000, 0, 0, 1);
+    encoder.record(LineKind::Text, 0, 5000, 0, 0, 1);
     encoder.ready(9);
     let out = decode(encoder.bytes());
     let damaged = Decoded::Trouble(Trouble::Damaged { bytes: 32 });

@@ -153,7 +153,7 @@ pub(super) fn remove_stale(staprun: &Path) -> (Vec<String>, Vec<String>) {
     let names = modules.lines().filter_map(|line| line.split(' ').next());
     for name in names.filter(|name| name.starts_with("stap_")) {
         let loader = name.rsplit('_').next().and_then(|pid| pid.parse().ok());
-        if loader.is_none_or(crate::target::runs) {
+        if loader.is_none_or(crate::process::runs) {
             continue;
         }
         if unload(staprun, name) {

@@ -13,7 +13,7 @@
 //! and each child gets one that was made for it, which is never enabled ([`Descendants`]). Between brothers, and with the
 //! parent, nothing is exchanged from the start: a task with a counter that a child does not inherit has more than the child
 //! has ([`perf::keep_apart`]). With its own threads a child can exchange until its counter is there, so births are watched
-//! for ([`super::births`]), and an agent waits for it.
+//! for ([`super::fork_watcher`]), and an agent waits for it.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
@@ -29,7 +29,7 @@ use super::perf::{self, Counter, Inherit};
 use super::processes::Change;
 use super::{UprobesError, paranoid};
 use crate::engine::Children;
-use crate::target::Lineage;
+use crate::process::Lineage;
 
 /// How processes are armed in this session.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use foldhash::fast::RandomState;
 use perf_event_open_sys::bindings;
 
 use super::HOLDS;
-use super::fetch::Kind;
+use super::fetch::ArgumentKind;
 use super::processes::{Change, Life};
 use super::tracefs::Defined;
 use crate::analysis::keys::KeyBuilder;
@@ -125,10 +125,10 @@ pub(super) enum Field {
 
 impl Field {
     /// What it is read as.
-    pub(super) fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> ArgumentKind {
         match self {
-            Field::File | Field::Function | Field::Qualname | Field::Text => Kind::Text,
-            Field::Number | Field::Context | Field::Flags => Kind::Number,
+            Field::File | Field::Function | Field::Qualname | Field::Text => ArgumentKind::Text,
+            Field::Number | Field::Context | Field::Flags => ArgumentKind::Number,
         }
     }
 }
@@ -157,7 +157,7 @@ struct AgentFormat {
 
 /// What decoding has to say beside events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Account {
+pub(super) struct DecodeAccount {
     /// Records that the kernel had no room for.
     pub(super) lost: u64,
     /// Records that make no sense.
@@ -174,8 +174,8 @@ pub(super) struct Decoder {
     format: Format,
     names: Names,
     lives: Vec<Life>,
-    families: Families,
-    account: Account,
+    owners: CounterOwners,
+    account: DecodeAccount,
 }
 
 /// Counters and the tasks that inherited them, where a task has two of each.
@@ -183,14 +183,14 @@ pub(super) struct Decoder {
 /// A thread that begins while its process is being armed may inherit counters, all or some of them, or none, and
 /// nothing tells. So it is given its own, and what comes through others is passed over; for its children likewise.
 #[derive(Debug, Default)]
-pub(super) struct Families {
+pub(super) struct CounterOwners {
     /// Counters by number, with the late thread that each was made for.
     made_for: HashMap<u64, u32, RandomState>,
     /// The late thread whose counters speak for a thread.
     speaks: HashMap<u32, u32, RandomState>,
 }
 
-impl Families {
+impl CounterOwners {
     /// A thread that began while its process was armed, with the counters that were made for it.
     pub(super) fn add(&mut self, thread: u32, counters: &[u64]) {
         self.speaks.insert(thread, thread);
@@ -247,8 +247,8 @@ impl Decoder {
             },
             names: Names::new(REMEMBERED, Allowance::default()),
             lives: Vec::new(),
-            families: Families::default(),
-            account: Account::default(),
+            owners: CounterOwners::default(),
+            account: DecodeAccount::default(),
         })
     }
 
@@ -258,13 +258,13 @@ impl Decoder {
     }
 
     /// What there was to say since this was last asked.
-    pub(super) fn account(&mut self) -> Account {
+    pub(super) fn account(&mut self) -> DecodeAccount {
         std::mem::take(&mut self.account)
     }
 
     /// Where it is told which threads have counters of their own.
-    pub(super) fn families(&mut self) -> &mut Families {
-        &mut self.families
+    pub(super) fn owners(&mut self) -> &mut CounterOwners {
+        &mut self.owners
     }
 
     /// What became of processes since this was last asked.
@@ -322,7 +322,7 @@ impl Decoder {
             | bindings::PERF_RECORD_COMM
             | bindings::PERF_RECORD_MMAP2 => {
                 if kind == bindings::PERF_RECORD_EXIT {
-                    self.families.ended(u32_at(body, 8)?);
+                    self.owners.ended(u32_at(body, 8)?);
                 }
                 let change = change(kind, record, body)?;
                 if let Some((pid, change)) = change {
@@ -339,7 +339,7 @@ impl Decoder {
     fn sample(&mut self, body: &[u8]) -> Option<Option<Event>> {
         let (pid, tid) = (u32_at(body, 0)?, u32_at(body, 4)?);
         let ts = u64_at(body, 8)?;
-        if self.families.foreign(tid, u64_at(body, 16)?) {
+        if self.owners.foreign(tid, u64_at(body, 16)?) {
             return Some(None);
         }
         let length = u32_at(body, 24)? as usize;

@@ -162,7 +162,7 @@ fn a_hit_of_each_mark_becomes_its_event() {
             _ => false,
         };
         assert!(right, "{mark:?}: {what:?}");
-        assert_eq!(decoder.account(), Account::default());
+        assert_eq!(decoder.account(), DecodeAccount::default());
     }
 }
 
@@ -408,19 +408,22 @@ fn what_was_lost_or_throttled_is_accounted_for() {
     bytes.extend([1, 2, 3]);
     let (events, mut decoder) = decoded(&bytes);
     assert_eq!(events.len(), 1);
-    let expected = Account {
+    let expected = DecodeAccount {
         lost: 8,
         unreadable: 3,
         throttled: 1,
     };
     assert_eq!(decoder.account(), expected);
-    assert_eq!(decoder.account(), Account::default());
+    assert_eq!(decoder.account(), DecodeAccount::default());
 }
 
 #[test]
 fn a_place_that_only_holds_a_semaphore_is_no_event() {
     let (events, mut decoder) = decoded(&sample(&Hit { mark: HOLDS, ..HIT }));
-    assert_eq!((events, decoder.account()), (vec![], Account::default()));
+    assert_eq!(
+        (events, decoder.account()),
+        (vec![], DecodeAccount::default())
+    );
 }
 
 #[test]
@@ -515,7 +518,7 @@ fn the_life_of_processes_is_told_and_that_of_threads_is_not() {
 fn a_thread_that_has_counters_twice_is_heard_once() {
     let mut decoder = decoder();
     // Thread 12 began while its process was armed: counter 1 may be its parent's, 5 is its own. 13 is a child of it.
-    decoder.families().add(12, &[5]);
+    decoder.owners().add(12, &[5]);
     let hit = |tid, counter| {
         sample(&Hit {
             tid,

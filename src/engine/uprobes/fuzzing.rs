@@ -27,7 +27,7 @@ pub fn records(choice: u8, bytes: &[u8]) -> usize {
         return 0;
     };
     if choice & 0x80 != 0 {
-        decoder.families().add(12, &[1, 2, 3]);
+        decoder.owners().add(12, &[1, 2, 3]);
     }
     let mut events = Vec::new();
     decoder.decode(bytes, 0, &mut events);

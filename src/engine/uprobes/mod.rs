@@ -5,10 +5,10 @@
 //! The doors are [`Plan::new`], which says what will be defined and what cannot be, and [`UprobesRunning`], which does it.
 
 mod arming;
-mod births;
 mod decode;
 mod fetch;
 mod filter;
+mod fork_watcher;
 #[doc(hidden)]
 pub mod fuzzing;
 mod line;
@@ -27,7 +27,7 @@ use crate::elf::Image;
 use crate::agent;
 
 use self::decode::Mark;
-use self::fetch::Kind;
+use self::fetch::ArgumentKind;
 use self::tracefs::{Definition, Owner};
 
 pub use self::line::LineSemaphores;
@@ -284,10 +284,10 @@ impl Fetched {
 /// The fields, the same for every place, because they all belong to one event.
 fn fetches(mark: u8, fetched: &Fetched, fields: Fields) -> Vec<String> {
     let text = |place: &Option<String>| {
-        let (nothing, _) = fetch::nothing(Kind::Text);
+        let (nothing, _) = fetch::nothing(ArgumentKind::Text);
         place.clone().unwrap_or_else(|| nothing.to_owned())
     };
-    let (nothing, nowhere) = fetch::nothing(Kind::Number);
+    let (nothing, nowhere) = fetch::nothing(ArgumentKind::Number);
     let (number, width) = match &fetched.number {
         Some((place, width)) => (place.as_str(), *width),
         None => (nothing, nowhere),

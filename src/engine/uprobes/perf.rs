@@ -207,7 +207,7 @@ pub(super) enum Purpose {
     /// Records of counters that are redirected to it. Whoever waits for it is woken when a quarter of it is full.
     Records,
     /// Forks and exits of all tasks on its processor. Whoever waits for it is woken by each.
-    Births,
+    ForkWatcher,
 }
 
 /// The ring of one processor.
@@ -237,9 +237,9 @@ impl Ring {
         );
         attributes.wakeup_watermark = match purpose {
             Purpose::Records => u32::try_from(size / 4).unwrap_or(u32::MAX),
-            Purpose::Births => 1,
+            Purpose::ForkWatcher => 1,
         };
-        attributes.set_task((purpose == Purpose::Births).into());
+        attributes.set_task((purpose == Purpose::ForkWatcher).into());
         let processor =
             i32::try_from(processor).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         let owner = open(&mut attributes, -1, processor)?;

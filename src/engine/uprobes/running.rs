@@ -14,17 +14,17 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::arming::{self, Arming, Descendants};
-use super::births::Births;
-use super::decode::{Account, Decoder};
+use super::decode::{DecodeAccount, Decoder};
+use super::fork_watcher::ForkWatcher;
 use super::perf::{self, Inherit, Purpose, Ring};
 use super::processes::{Change, Life, Processes};
 use super::tracefs::{Owner, Tracefs};
 use super::{EVENT, Plan, Probed, UprobesError, filter};
-use crate::engine::order::Order;
-use crate::engine::{Children, Message, Outlet, Running};
+use crate::engine::reorder::ReorderBuffer;
+use crate::engine::{Children, EventSender, Message, Running};
 use crate::event::LossStage;
+use crate::process::Lineage;
 use crate::script::Filters;
-use crate::target::Lineage;
 use crate::threads;
 
 /// How long records may lie in a ring that is not a quarter full.
@@ -158,7 +158,7 @@ impl UprobesRunning {
             .follow
             .then(|| Arc::new(Descendants::new(defined.id, Arc::clone(&start.lineage))));
         let births = match &descendants {
-            Some(descendants) => Births::watch(&processors, Arc::clone(descendants)),
+            Some(descendants) => ForkWatcher::watch(&processors, Arc::clone(descendants)),
             None => Ok(None),
         };
         let births = births.map_err(failed("births of processes cannot be watched for"))?;
@@ -167,14 +167,14 @@ impl UprobesRunning {
             offset: epoch_offset(),
             rings: rings.into_iter().map(|(_, ring)| ring).collect(),
             decoder,
-            order: Order::default(),
+            order: ReorderBuffer::default(),
             processes: Processes::new(
                 images.iter().map(|probed| probed.inode).collect(),
                 start.follow,
             ),
             counters: HashMap::new(),
             descendants: descendants.clone(),
-            outlet: Outlet::new(sender.clone()),
+            sender: EventSender::new(sender.clone()),
             lost: 0,
             throttled: false,
             lives: Vec::new(),
@@ -244,13 +244,13 @@ struct Collector {
     offset: u64,
     rings: Vec<Ring>,
     decoder: Decoder,
-    order: Order,
+    order: ReorderBuffer,
     processes: Processes,
     /// The counters of each target.
     counters: HashMap<u32, Vec<OwnedFd>>,
     /// Children, where they are traced.
     descendants: Option<Arc<Descendants>>,
-    outlet: Outlet,
+    sender: EventSender,
     lost: u64,
     throttled: bool,
     /// What happened to processes later than what was given out.
@@ -299,7 +299,7 @@ impl Collector {
         self.collect(&mut buffer);
         self.give(u64::MAX);
         self.lost = self.lost.max(counted.iter().sum());
-        self.outlet.say(Message::LostInKernel(self.lost));
+        self.sender.say(Message::LostInKernel(self.lost));
     }
 
     fn add(
@@ -323,7 +323,7 @@ impl Collector {
             descendants.armed(pid);
         }
         for (thread, counters) in &armed.late {
-            self.decoder.families().add(*thread, counters);
+            self.decoder.owners().add(*thread, counters);
         }
         self.counters.insert(pid, armed.counters);
         Ok(())
@@ -342,20 +342,20 @@ impl Collector {
         lives.sort_by_key(|life| life.ts);
         self.keep(&lives);
         self.lives.extend(lives);
-        let Account {
+        let DecodeAccount {
             lost,
             unreadable,
             throttled,
         } = self.decoder.account();
         if lost > 0 {
             self.lost += lost;
-            self.outlet.say(Message::LostInKernel(self.lost));
+            self.sender.say(Message::LostInKernel(self.lost));
         }
         if unreadable > 0 {
-            self.outlet.say(Message::Unparsed(unreadable));
+            self.sender.say(Message::Unparsed(unreadable));
         }
         if throttled > 0 && !std::mem::replace(&mut self.throttled, true) {
-            self.outlet.say(Message::Lost(LossStage::Kernel, 0));
+            self.sender.say(Message::Lost(LossStage::Kernel, 0));
         }
     }
 
@@ -385,9 +385,9 @@ impl Collector {
         }
         let late = self.order.take_late();
         if late > 0 {
-            self.outlet.say(Message::Late(late));
+            self.sender.say(Message::Late(late));
         }
-        self.outlet.events(events);
+        self.sender.events(events);
         for pid in ended {
             // The counters of a task that is gone are descriptors and nothing else, but for those of its children.
             if !self.processes.follows() {

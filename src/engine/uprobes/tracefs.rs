@@ -15,7 +15,7 @@ use procfs::{ProcError, ProcResult};
 use rustix::mount::{MountFlags, mount};
 
 use super::UprobesError;
-use crate::target::is_gone;
+use crate::process::is_gone;
 
 /// Where it belongs, and where it was before Linux 4.1.
 const USUAL: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];

@@ -122,7 +122,7 @@ impl Profile for Chrome {
         self.timeline.take(event, step, lines);
         match &event.what {
             What::Return { place, line, .. } => {
-                if let Some(left) = step.left.filter(|left| left.measured) {
+                if let Some(left) = step.finished.filter(|left| left.measured) {
                     let name = place.name().to_string();
                     let args = arguments(place, Some(*line));
                     lines.complete(event, left.inclusive_ns, &name, &args);

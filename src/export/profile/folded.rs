@@ -75,7 +75,7 @@ impl Profile for Folded {
         self.timeline.take(event, step, &mut self.seen);
         // Of a call that the kernel measured nobody knows from where it was called.
         if let What::Return { place, line, .. } = &event.what
-            && let (Some(left), Some(key)) = (step.left, step.key)
+            && let (Some(left), Some(key)) = (step.finished, step.key)
             && left.measured
         {
             let name = || separable(names::function(place, *line));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Profile;
 use crate::analysis::keys::{FunctionKey, KeyBuilder, Keys};
-use crate::analysis::pairing::{Left, Pairing, Step};
+use crate::analysis::pairing::{FinishedCall, Pairing, Step};
 use crate::event::{Event, Place, Session, Text, What};
 
 /// Functions, and pairs of caller and called, that are kept: some 60 MB. Others are counted in one function called
@@ -95,7 +95,7 @@ impl Pstats {
         key: FunctionKey,
         place: &Arc<Place>,
         caller: Option<&Arc<Place>>,
-        left: &Left,
+        left: &FinishedCall,
     ) {
         let caller = caller.map(|caller| (self.keys.of(caller), caller));
         let (called, function) = self.function(key, place);
@@ -140,7 +140,7 @@ impl Profile for Pstats {
                 function.line = function.line.min(*line);
             }
             What::Return { place, line, .. } => {
-                if let Some(left) = &step.left {
+                if let Some(left) = &step.finished {
                     self.left(key, place, step.within, left);
                     if left.measured {
                         let (_, function) = self.function(key, place);

@@ -144,7 +144,7 @@ impl Profile for Speedscope {
         threads.start.get_or_insert(event.ts);
         self.timeline.take(event, step, threads);
         if let What::Return { place, line, .. } = &event.what
-            && let (Some(left), Some(key)) = (step.left, step.key)
+            && let (Some(left), Some(key)) = (step.finished, step.key)
             && let Some(took) = left.inclusive_ns
             && left.measured
         {

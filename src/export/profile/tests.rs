@@ -7,14 +7,14 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use super::*;
-use crate::analysis::pairing::Habits;
+use crate::analysis::pairing::PairingRules;
 use crate::analysis::testing::{call, event, in_context, named, returned, text};
 use crate::event::{SessionTarget, What};
 
 const PYTHON: &str = "/usr/bin/python3.11";
 
-fn habits(greenlets: bool) -> Habits {
-    Habits {
+fn rules(greenlets: bool) -> PairingRules {
+    PairingRules {
         call_on_creation: false,
         greenlets,
     }
@@ -55,7 +55,7 @@ fn made(mut profile: Box<dyn Profile>, greenlets: bool, events: Vec<Event>) -> V
         }],
         ..Session::default()
     };
-    let mut pairing = Pairing::with_habits(habits(greenlets));
+    let mut pairing = Pairing::with_rules(rules(greenlets));
     let mut bytes = Vec::new();
     for mut event in events {
         if let Some(step) = pairing.follow(&mut event) {

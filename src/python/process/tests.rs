@@ -24,7 +24,7 @@ fn a_running_interpreter_is_found_by_its_own_path() {
     let found = only(Interpreter::of_process(python.pid()).expect("it is Python"));
     assert_eq!(found.path, Path::new(PYTHON));
     assert_eq!(found.reach, Path::new(PYTHON));
-    assert_eq!(found.kind, Kind::Executable);
+    assert_eq!(found.kind, InterpreterKind::Executable);
     assert_eq!(found.file, FileId::at(Path::new(PYTHON)).expect("a file"));
     assert!(!found.replaced);
     let version = found.version.expect("a version");
@@ -155,15 +155,15 @@ fn a_mapped_libpython_comes_after_the_executable_and_is_reached_even_when_delete
     fs::copy(PYTHON, &library).expect("copied");
     let program = include_str!("../../../tests/programs/maps_file.py");
     let python = Waiting::start(Command::new(PYTHON).args(["-c", program]).arg(&library));
-    let kinds_and_paths = |found: &[Interpreter]| -> Vec<(Kind, PathBuf)> {
+    let kinds_and_paths = |found: &[Interpreter]| -> Vec<(InterpreterKind, PathBuf)> {
         found
             .iter()
             .map(|found| (found.kind, found.path.clone()))
             .collect()
     };
     let expected = [
-        (Kind::Executable, PathBuf::from(PYTHON)),
-        (Kind::Library, library.clone()),
+        (InterpreterKind::Executable, PathBuf::from(PYTHON)),
+        (InterpreterKind::Library, library.clone()),
     ];
 
     let before = Interpreter::of_process(python.pid()).expect("Python");

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::{Diagnostic, Kind, Phase, Severity, fixed};
+use super::{Diagnostic, DiagnosticKind, Phase, Severity, fixed};
 
 /// A kernel change that older staps do not compile with.
 struct Change {
@@ -137,7 +137,7 @@ pub(super) fn is_closing(line: &str) -> bool {
 pub(super) fn diagnostic(line: &str) -> Diagnostic {
     Diagnostic {
         class: "compiler",
-        kind: Kind::Compiler,
+        kind: DiagnosticKind::Compiler,
         phase: Phase::Compile,
         severity: Severity::Error,
         message: line.trim().to_owned(),
@@ -170,24 +170,24 @@ pub(super) fn judge(diagnostic: &mut Diagnostic, lines: &[String], stap_version:
         .find_map(|line| MISSING_TOOL.captures(line))
         .and_then(|captures| captures.name("tool").map(|tool| tool.as_str().to_owned()))
     {
-        diagnostic.kind = Kind::KernelHeaders;
+        diagnostic.kind = DiagnosticKind::KernelHeaders;
         diagnostic.meaning =
             format!("the build needs {tool}, which is not installed, so no module was made");
         diagnostic.next = format!(
             "install {tool} (kernels name the compiler they were built with), then try again"
         );
     } else if text.contains("No rule to make target") {
-        diagnostic.kind = Kind::KernelHeaders;
+        diagnostic.kind = DiagnosticKind::KernelHeaders;
         diagnostic.meaning =
             "the kernel's build tree is not complete, so no module was made".to_owned();
         diagnostic.next = "reinstall the headers of the running kernel, then try again".to_owned();
     } else if text.contains("No space left on device") {
-        diagnostic.kind = Kind::Setting;
+        diagnostic.kind = DiagnosticKind::Setting;
         diagnostic.meaning = "the disk is full, so no module was made".to_owned();
         diagnostic.next = "make room in $TMPDIR (or /tmp) and in ~/.systemtap".to_owned();
     } else if let Some(change) = known_change(&text) {
         diagnostic.class = "stap-too-old";
-        diagnostic.kind = Kind::StapTooOld;
+        diagnostic.kind = DiagnosticKind::StapTooOld;
         let stap = match stap_version {
             Some(version) => format!("stap {version}"),
             None => "this stap".to_owned(),

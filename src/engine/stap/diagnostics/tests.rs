@@ -473,7 +473,8 @@ fn every_explanation_is_one_line_with_a_consequence_and_a_next_step_where_one_is
             line.contains(diagnostic.message.as_str()),
             "{class}: {line}"
         );
-        if diagnostic.severity == Severity::Error && diagnostic.kind != Kind::OutputClosed {
+        if diagnostic.severity == Severity::Error && diagnostic.kind != DiagnosticKind::OutputClosed
+        {
             assert!(!diagnostic.next.is_empty(), "{class}");
         }
     }
@@ -517,7 +518,7 @@ fn a_probe_that_matches_nothing_is_one_diagnostic_with_both_of_staps_errors() {
         let found = recorded(&format!("no-match.{version}.txt"));
         assert_eq!(classes(&found), ["no-match-similar"]);
         let error = &found[1];
-        assert_eq!(error.kind, Kind::NoMatch);
+        assert_eq!(error.kind, DiagnosticKind::NoMatch);
         assert!(
             error
                 .excerpt
@@ -641,7 +642,7 @@ fn the_catalogue_of_semantic_errors_has_each_entry_once() {
     let found = recorded("semantic-keep-going.5.6.txt");
     let catalogue = found
         .iter()
-        .find(|d| d.kind == Kind::Catalogue)
+        .find(|d| d.kind == DiagnosticKind::Catalogue)
         .expect("it");
     assert_eq!(catalogue.catalogue.len(), 3);
     let first = &catalogue.catalogue[0];
@@ -665,7 +666,7 @@ fn the_catalogue_of_semantic_errors_has_each_entry_once() {
     let two = recorded("semantic-keep-going-two.5.6.txt");
     let entries = two
         .iter()
-        .find(|d| d.kind == Kind::Catalogue)
+        .find(|d| d.kind == DiagnosticKind::Catalogue)
         .map(|d| d.catalogue.len());
     assert_eq!(entries, Some(2));
 }
@@ -697,7 +698,7 @@ fn a_stap_that_is_too_old_is_named_with_the_version_that_is_needed() {
     let found = recorded("stap-too-old.4.8.txt");
     let error = found
         .iter()
-        .find(|d| d.kind == Kind::StapTooOld)
+        .find(|d| d.kind == DiagnosticKind::StapTooOld)
         .expect("it");
     assert!(
         error
@@ -797,12 +798,12 @@ fn a_name_in_a_quoted_source_line_is_not_taken_for_a_kernel_change() {
 #[test]
 fn a_missing_compiler_is_told_from_a_failing_one() {
     let found = one("/bin/sh: 1: gcc-14: not found\nWARNING: kbuild exited with status: 2");
-    assert_eq!(found.kind, Kind::KernelHeaders);
+    assert_eq!(found.kind, DiagnosticKind::KernelHeaders);
     assert!(found.next.starts_with("install gcc-14"), "{}", found.next);
     let found = one(
         "make: *** No rule to make target 'modules'.  Stop.\nWARNING: kbuild exited with status: 2",
     );
-    assert_eq!(found.kind, Kind::KernelHeaders);
+    assert_eq!(found.kind, DiagnosticKind::KernelHeaders);
 }
 
 #[test]
@@ -868,7 +869,7 @@ fn losses_carry_their_numbers_and_skips_are_not_counted_twice() {
     assert!(
         found
             .iter()
-            .all(|d| d.kind == Kind::Loss && d.loss.is_some_and(|l| !l.is_empty()))
+            .all(|d| d.kind == DiagnosticKind::Loss && d.loss.is_some_and(|l| !l.is_empty()))
     );
     assert_eq!(
         total,
@@ -910,7 +911,10 @@ fn what_is_not_in_the_table_keeps_its_severity() {
         ("the moon", Severity::Note),
     ] {
         let found = one(line);
-        assert_eq!((found.kind, found.severity), (Kind::Unrecognised, severity));
+        assert_eq!(
+            (found.kind, found.severity),
+            (DiagnosticKind::Unrecognised, severity)
+        );
         assert!(explain(&found).starts_with("stap says: the moon"));
     }
 }

@@ -145,8 +145,8 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::process::start_time;
     use crate::python::waiting::{PYTHON, Waiting};
-    use crate::target::start_time;
 
     const BOUND: Option<Duration> = Some(Duration::from_secs(20));
 

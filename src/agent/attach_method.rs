@@ -18,7 +18,7 @@ pub const NEWEST: (u8, u8) = (3, 15);
 
 /// How an agent comes into a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Way {
+pub enum AttachMethod {
     /// Through the environment of a command that is launched.
     Environment,
     /// It waits there already (`pystap agent install`); the name of its socket.
@@ -32,20 +32,20 @@ pub enum Way {
     Ptrace,
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for AttachMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Way::Environment => "through the environment of the launched command",
-            Way::Dormant { .. } => "which waits in it (pystap agent install)",
-            Way::Remote => "through Python's remote debugging interface (PEP 768)",
-            Way::Ptrace => "by calls that are put into the process (ptrace)",
+            AttachMethod::Environment => "through the environment of the launched command",
+            AttachMethod::Dormant { .. } => "which waits in it (pystap agent install)",
+            AttachMethod::Remote => "through Python's remote debugging interface (PEP 768)",
+            AttachMethod::Ptrace => "by calls that are put into the process (ptrace)",
         })
     }
 }
 
 /// Why no way is open, with what would open one.
 #[derive(Debug, thiserror::Error)]
-pub enum WayError {
+pub enum AttachMethodError {
     /// Too old or too new.
     #[error(
         "it runs in CPython 3.9 to 3.15, and this is {version}; run the program with one of these"
@@ -106,17 +106,17 @@ pub enum WayError {
 }
 
 /// What about the build of an interpreter keeps the agent out of it, whatever the way.
-pub fn obstacle_of_build(image: &Image) -> Option<WayError> {
+pub fn obstacle_of_build(image: &Image) -> Option<AttachMethodError> {
     let needs = |wanted: fn(&str) -> bool| image.needed.iter().any(|library| wanted(library));
     // What links against musl in Alpine names it with the architecture; what musl's own compiler wrapper links, does not.
     if needs(|library| library.starts_with("libc.musl-") || library == "libc.so") {
         let what =
             "its Python is built for musl (as on Alpine), and the agent runs with glibc only";
-        return Some(WayError::Build { what });
+        return Some(AttachMethodError::Build { what });
     }
     if image.needed.is_empty() {
         let what = "its Python is linked statically, so that it cannot load a library";
-        return Some(WayError::Build { what });
+        return Some(AttachMethodError::Build { what });
     }
     None
 }
@@ -142,29 +142,29 @@ pub fn offer(version: (u8, u8)) -> Option<&'static str> {
 /// The first version that lets a debugger in while it runs.
 const REMOTE: (u8, u8) = (3, 14);
 
-impl Way {
+impl AttachMethod {
     /// One word for it.
     pub fn word(&self) -> &'static str {
         match self {
-            Way::Environment => "environment",
-            Way::Dormant { .. } => "dormant",
-            Way::Remote => "remote",
-            Way::Ptrace => "ptrace",
+            AttachMethod::Environment => "environment",
+            AttachMethod::Dormant { .. } => "dormant",
+            AttachMethod::Remote => "remote",
+            AttachMethod::Ptrace => "ptrace",
         }
     }
 
     /// The way into a running process. With `inject`, calls are put into it unless an agent waits there.
     ///
     /// # Errors
-    /// [`WayError`], when there is none.
+    /// [`AttachMethodError`], when there is none.
     pub fn into_process(
         pid: u32,
         interpreter: &Interpreter,
         inject: bool,
-    ) -> Result<Way, WayError> {
+    ) -> Result<AttachMethod, AttachMethodError> {
         let version = interpreter.version.as_ref();
         if let Some(version) = version.filter(|version| !supported(version)) {
-            return Err(WayError::Unsupported {
+            return Err(AttachMethodError::Unsupported {
                 version: version.to_string(),
             });
         }
@@ -178,27 +178,27 @@ impl Way {
                 .into_iter()
                 .next()
         {
-            return Ok(Way::Dormant { socket });
+            return Ok(AttachMethod::Dormant { socket });
         }
         let python = || interpreter.as_started(pid);
         if inject {
-            return Ok(Way::Ptrace);
+            return Ok(AttachMethod::Ptrace);
         }
         match Remote::of(pid, interpreter) {
-            Ok(_) => Ok(Way::Remote),
+            Ok(_) => Ok(AttachMethod::Remote),
             Err(RemoteError::TooOld) if loaded.is_some() => {
-                Err(WayError::Silent { python: python() })
+                Err(AttachMethodError::Silent { python: python() })
             }
-            Err(RemoteError::TooOld) => Err(WayError::Closed {
+            Err(RemoteError::TooOld) => Err(AttachMethodError::Closed {
                 version: version.map_or_else(|| "of this version".to_owned(), ToString::to_string),
                 python: python(),
             }),
-            Err(RemoteError::Memory(reason)) => Err(WayError::Permission(reason)),
-            Err(reason @ RemoteError::FreeThreaded) => Err(WayError::Never(reason)),
+            Err(RemoteError::Memory(reason)) => Err(AttachMethodError::Permission(reason)),
+            Err(reason @ RemoteError::FreeThreaded) => Err(AttachMethodError::Never(reason)),
             Err(reason @ RemoteError::Window(WindowError::Traced { .. })) => {
-                Err(WayError::Traced(reason))
+                Err(AttachMethodError::Traced(reason))
             }
-            Err(reason) => Err(WayError::Remote {
+            Err(reason) => Err(AttachMethodError::Remote {
                 reason,
                 python: python(),
             }),

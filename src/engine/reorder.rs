@@ -4,14 +4,14 @@ use crate::event::Event;
 
 /// Holds events back until no earlier one can come, and gives them out in the order of their times.
 #[derive(Debug, Default)]
-pub struct Order {
+pub struct ReorderBuffer {
     held: Vec<Event>,
     /// Time of the last event that was given out.
     given: u64,
     late: u64,
 }
 
-impl Order {
+impl ReorderBuffer {
     /// Takes events as they came, each source's in its order.
     pub fn take(&mut self, events: impl IntoIterator<Item = Event>) {
         self.held.extend(events);
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn events_wait_until_no_earlier_one_can_come() {
-        let mut order = Order::default();
+        let mut order = ReorderBuffer::default();
         order.take([5, 9, 12].map(at));
         order.take([3, 10].map(at));
         assert_eq!(times(&order.give(9)), [3, 5, 9]);
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn what_comes_too_late_is_counted_and_not_lost() {
-        let mut order = Order::default();
+        let mut order = ReorderBuffer::default();
         order.take([5, 9].map(at));
         order.give(9);
         order.take([7, 9, 11].map(at));
@@ -91,7 +91,7 @@ mod tests {
             // Each event comes up to three rounds after its time.
             delays in proptest::collection::vec(0..3_u64, 1..200),
         ) {
-            let mut order = Order::default();
+            let mut order = ReorderBuffer::default();
             let mut out = Vec::new();
             let last = delays.len() as u64;
             for now in 0..last + 3 {

@@ -19,12 +19,12 @@ const SIZE: usize = 16 << 10;
 
 /// The thread, which ends with this.
 #[derive(Debug)]
-pub(super) struct Births {
+pub(super) struct ForkWatcher {
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Births {
+impl ForkWatcher {
     /// Begins to watch on these processors. `None` when no more memory may be locked for rings.
     ///
     /// # Errors
@@ -32,10 +32,10 @@ impl Births {
     pub(super) fn watch(
         processors: &[u32],
         descendants: Arc<Descendants>,
-    ) -> io::Result<Option<Births>> {
+    ) -> io::Result<Option<ForkWatcher>> {
         let rings: io::Result<Vec<Ring>> = processors
             .iter()
-            .map(|processor| Ring::new(*processor, SIZE, Purpose::Births))
+            .map(|processor| Ring::new(*processor, SIZE, Purpose::ForkWatcher))
             .collect();
         let mut rings = match rings {
             Ok(rings) => rings,
@@ -56,7 +56,7 @@ impl Births {
                 }
             }
         })?;
-        Ok(Some(Births {
+        Ok(Some(ForkWatcher {
             stop,
             thread: Some(thread),
         }))
@@ -75,7 +75,7 @@ fn wait(rings: &[Ring], stop: &OwnedFd) -> bool {
     files.first().is_some_and(|stop| stop.revents().is_empty())
 }
 
-impl Drop for Births {
+impl Drop for ForkWatcher {
     fn drop(&mut self) {
         let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {

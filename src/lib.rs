@@ -1,13 +1,14 @@
 //! pystap traces Python programs from the outside, live, without changing or restarting them.
 //!
 //! The binary is a thin user of this library. ARCHITECTURE.md at the top of the repository walks through the rooms;
-//! in the order in which data flows: [`cli`] (what was typed), [`plan`] (typed arguments and host, decided),
+//! in the order in which data flows: [`cli`] (what was typed), [`session`] (what was asked for, decided on this host),
 //! [`engine`] (arms probes and yields [`event`]s), [`analysis`] (pairing), [`export`] (one sink a format).
 
 pub mod agent;
 pub mod analysis;
 pub mod authority;
 pub mod cli;
+mod clock;
 pub mod command;
 pub mod console;
 pub mod doctor;
@@ -15,14 +16,16 @@ pub mod elf;
 pub mod engine;
 pub mod event;
 pub mod export;
+mod failure;
 pub mod files;
 pub mod host;
-pub mod plan;
+pub mod probe;
 pub mod process;
 pub mod python;
 pub mod recording;
 pub mod script;
 pub mod service;
+pub mod session;
 pub mod shell;
 pub mod text;
 mod threads;

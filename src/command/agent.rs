@@ -5,11 +5,12 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Failure, print};
+use super::print;
 use crate::agent::install::{Environment, InstallError, Installed};
 use crate::agent::{Loaded, waiting};
 use crate::cli::{AgentCommand, AgentStatus};
 use crate::console::{Console, Exit};
+use crate::failure::Failure;
 use crate::process;
 use crate::text::Foreign;
 

@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::{Failure, print};
+use super::print;
 use crate::cli::List;
 use crate::console::Exit;
 use crate::event;
-use crate::plan::{check_template_directory, template_directories};
+use crate::failure::Failure;
 use crate::script::Catalogue;
+use crate::session::plan::{check_template_directory, template_directories};
 use crate::text::Foreign;
 
 /// Lists the templates.

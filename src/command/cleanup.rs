@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::Failure;
 use crate::agent;
 use crate::console::{Console, Exit};
 use crate::engine::stap;
 use crate::engine::uprobes::{self, Tracefs, UprobesError};
+use crate::failure::Failure;
 
 /// How long the kernel may take to let go of the probes of a process that was killed just now.
 const LETTING_GO: Duration = Duration::from_secs(3);

@@ -3,21 +3,22 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::session::{self, StopSignals};
-use super::{Failure, print};
+use super::print;
 use crate::cli::{Doctor, EngineChoice, Trying};
 use crate::console::{Console, Exit, Verbosity};
 use crate::doctor::{self, Ability, Engine, Examination, Look};
 use crate::elf::Image;
 use crate::engine::stap::{self, Script, StapError, Toolchain, Trial};
 use crate::export::Output;
+use crate::failure::Failure;
 use crate::files::reading;
 use crate::host::{FORMAT, Fact, Facts, Gathering};
-use crate::plan::{KINDS, check_template_directory, template_directories};
 use crate::process::{self, Selection, Targets};
 use crate::python::InterpreterKind;
 use crate::python::marks::PROVIDER;
 use crate::script::{self, Catalogue, Filters, ProbedImage, Request, Tapsets};
+use crate::session::plan::{KINDS, check_template_directory, template_directories};
+use crate::session::stop::{self, StopSignals};
 use crate::shell;
 use crate::text::Foreign;
 
@@ -167,7 +168,7 @@ fn save(path: &Path, facts: &Facts) -> Result<(), Failure> {
 
 /// Puts a file where it is to be, whole or not at all; a pipe is written to as soon as somebody reads it.
 fn put(path: &Path, text: &[u8]) -> io::Result<()> {
-    let opened = Output::whole(Some(path), session::give_up(), |time| {
+    let opened = Output::whole(Some(path), stop::give_up(), |time| {
         std::thread::park_timeout(time);
         true
     });
@@ -335,7 +336,7 @@ mod tests {
 
     use super::*;
     use crate::cli::{Cli, Command};
-    use crate::plan::{AgentWishes, TracePlan};
+    use crate::session::plan::{AgentWishes, Plan};
 
     /// Otherwise a trial would compile a module that nobody uses again.
     #[test]
@@ -346,7 +347,7 @@ mod tests {
             panic!("a trace was typed");
         };
         let catalogue = Catalogue::load(&[]).expect("built-in templates");
-        let plan = TracePlan::new(
+        let plan = Plan::new(
             &trace.targets,
             &trace.what,
             AgentWishes::default(),

@@ -4,8 +4,6 @@ use std::collections::HashSet;
 
 use crossbeam_channel::select;
 
-use super::Failure;
-use super::session::StopSignals;
 use crate::cli::{self, EngineChoice};
 use crate::console::{Console, Exit};
 use crate::doctor;
@@ -18,9 +16,11 @@ use crate::engine::stap::{
 use crate::engine::uprobes::{
     self, LineSemaphores, Plan as UprobesPlan, Probed, Tracefs, UprobesRunning,
 };
+use crate::failure::Failure;
 use crate::host::Gathering;
-use crate::plan::TracePlan;
 use crate::script::Catalogue;
+use crate::session::plan::Plan;
+use crate::session::stop::StopSignals;
 
 /// An engine that nothing known stands in the way of.
 pub(super) struct Choice {
@@ -41,7 +41,7 @@ pub(super) enum Engine {
 /// What stands in the way of the one that was asked for, or of both.
 pub(super) fn choose(
     arguments: &cli::Trace,
-    plan: &TracePlan,
+    plan: &Plan,
     catalogue: &Catalogue,
 ) -> Result<Choice, Failure> {
     let own = plan.own_templates(catalogue).next();
@@ -179,7 +179,7 @@ fn forbidden(arguments: &cli::Trace) -> Option<StapError> {
 }
 
 /// Whether stap can be used, by checks that cost nothing.
-fn stap(arguments: &cli::Trace, plan: &TracePlan) -> Result<Toolchain, Failure> {
+fn stap(arguments: &cli::Trace, plan: &Plan) -> Result<Toolchain, Failure> {
     if let Some(obstacle) = forbidden(arguments) {
         return Err(obstacle.into());
     }
@@ -194,7 +194,7 @@ fn stap(arguments: &cli::Trace, plan: &TracePlan) -> Result<Toolchain, Failure> 
     )?)
 }
 
-fn uprobes(plan: &TracePlan) -> Result<Tracefs, Failure> {
+fn uprobes(plan: &Plan) -> Result<Tracefs, Failure> {
     let tracefs = Tracefs::find()?;
     UprobesPlan::new(&plan.probed())?;
     Ok(tracefs)
@@ -217,7 +217,7 @@ pub(super) enum Ready {
 /// Does what takes time: compiles a script. `None` when the user stopped it, or wanted nothing else.
 pub(super) fn prepare(
     arguments: &cli::Trace,
-    plan: &TracePlan,
+    plan: &Plan,
     choice: Choice,
     script: impl FnOnce() -> Result<Script, Failure>,
     stops: &StopSignals,
@@ -301,7 +301,7 @@ pub(super) fn prepare(
 }
 
 fn with_uprobes(
-    plan: &TracePlan,
+    plan: &Plan,
     tracefs: Tracefs,
     mut notes: Vec<String>,
     console: &Console,
@@ -324,7 +324,7 @@ fn with_uprobes(
     Ok((ready, notes))
 }
 
-fn announce_line_semaphore(plan: &TracePlan, notes: &mut Vec<String>, console: &Console) {
+fn announce_line_semaphore(plan: &Plan, notes: &mut Vec<String>, console: &Console) {
     if let Some(note) = plan.line_semaphore_note() {
         console.note(&note);
         notes.push(note);
@@ -348,7 +348,7 @@ impl Ready {
     /// Arms the probes for these processes, of which the last may be a launched command.
     pub(super) fn start(
         self,
-        plan: &TracePlan,
+        plan: &Plan,
         start: Start,
         stops: &StopSignals,
     ) -> Result<Box<dyn Running>, Failure> {

@@ -4,13 +4,14 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::interval::Intervals;
-use super::{Failure, top, trace};
+use super::{top, trace};
 use crate::analysis::collections::Collections;
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::cli;
 use crate::console::Console;
 use crate::event::{Event, Session, Summary};
 use crate::export::{Output, Sink};
+use crate::failure::Failure;
 use crate::text::{harmless, harmless_json};
 use crate::view::pauses;
 

@@ -8,9 +8,10 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use rustix::fs::Mode;
 
-use super::{Failure, print};
+use super::print;
 use crate::cli::Cli;
 use crate::console::Exit;
+use crate::failure::Failure;
 use crate::files::writing::Draft;
 use crate::text::Foreign;
 

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::{Failure, print};
+use super::print;
 use crate::agent;
 use crate::cli::Marks;
 use crate::console::{Console, Exit};
 use crate::elf::{Image, Mark};
+use crate::failure::Failure;
 use crate::process::{self, TargetError};
 use crate::python::marks::{self, PROVIDER};
 use crate::python::undecodable;

@@ -1,7 +1,6 @@
 //! The subcommands, one file each. What is typed arrives here parsed; ELF and /proc are other rooms' business.
 
 mod agent;
-mod agents;
 mod catalogue;
 mod cleanup;
 mod doctor;
@@ -15,152 +14,15 @@ mod marks;
 mod print;
 mod ps;
 mod report;
-mod search;
-mod session;
 mod stats;
 mod top;
 mod trace;
 
 use std::io;
 
-use crate::agent::AgentError;
-use crate::agent::install::InstallError;
 use crate::cli::{Cli, Colour, Command, ScriptOf};
 use crate::console::{ColorWhen, Console, Exit, Verbosity};
-use crate::engine::stap::StapError;
-use crate::engine::uprobes::UprobesError;
-use crate::export::OpenError;
-use crate::plan::PlanError;
-use crate::process::TargetError;
-use crate::script::ScriptError;
-
-/// Why a command ended early: what to say, and the exit code.
-#[derive(Debug)]
-struct Failure {
-    exit: Exit,
-    message: String,
-    /// Further lines that belong to it, shown as they are.
-    excerpt: String,
-}
-
-impl Failure {
-    fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Failure {
-            exit,
-            message: message.into(),
-            excerpt: String::new(),
-        }
-    }
-}
-
-impl From<PlanError> for Failure {
-    fn from(error: PlanError) -> Self {
-        match error {
-            PlanError::Script(error) => error.into(),
-            error => Failure::new(Exit::of(error.exit_code()), error.to_string()),
-        }
-    }
-}
-
-impl From<ScriptError> for Failure {
-    fn from(error: ScriptError) -> Self {
-        let exit = match error {
-            ScriptError::Unknown { .. }
-            | ScriptError::Foreign { .. }
-            | ScriptError::Unquotable { .. }
-            | ScriptError::Unreadable { .. } => Exit::Usage,
-            _ => Exit::Failed,
-        };
-        let text = error.to_string();
-        // A template's report with its caret has lines of its own.
-        let (message, excerpt) = text.split_once('\n').unwrap_or((&text, ""));
-        Failure {
-            exit,
-            message: message.trim_end_matches(':').to_owned(),
-            excerpt: excerpt.to_owned(),
-        }
-    }
-}
-
-impl From<TargetError> for Failure {
-    fn from(error: TargetError) -> Self {
-        Failure::new(Exit::of(error.exit_code()), error.to_string())
-    }
-}
-
-impl From<StapError> for Failure {
-    fn from(error: StapError) -> Self {
-        let exit = match error {
-            StapError::Missing { .. }
-            | StapError::Unusable { .. }
-            | StapError::Distrusted { .. }
-            | StapError::NoModules
-            | StapError::ModulesDisabled
-            | StapError::PidNamespace
-            | StapError::NotPermitted
-            | StapError::NotCompiled { .. } => Exit::Unready,
-            StapError::Workspace { .. } | StapError::Start { .. } | StapError::Control { .. } => {
-                Exit::Failed
-            }
-        };
-        Failure::new(exit, error.to_string())
-    }
-}
-
-impl From<UprobesError> for Failure {
-    fn from(error: UprobesError) -> Self {
-        let exit = match error {
-            UprobesError::System { .. } => Exit::Failed,
-            _ => Exit::Unready,
-        };
-        Failure::new(exit, error.to_string())
-    }
-}
-
-impl From<AgentError> for Failure {
-    fn from(error: AgentError) -> Self {
-        let exit = match error {
-            AgentError::System { .. } | AgentError::Silent { .. } => Exit::Failed,
-            _ => Exit::Unready,
-        };
-        Failure::new(exit, error.to_string())
-    }
-}
-
-impl From<InstallError> for Failure {
-    fn from(error: InstallError) -> Self {
-        let exit = match error {
-            InstallError::NotFound { .. } | InstallError::NotPython { .. } => Exit::Usage,
-            InstallError::Unsupported { .. }
-            | InstallError::NoSite { .. }
-            | InstallError::Held { .. }
-            | InstallError::Elsewhere { .. } => Exit::Unready,
-            InstallError::Unwritable { .. } => Exit::Failed,
-        };
-        Failure::new(exit, error.to_string())
-    }
-}
-
-impl From<OpenError> for Failure {
-    fn from(error: OpenError) -> Self {
-        Failure::new(Exit::Failed, error.to_string())
-    }
-}
-
-/// Writing to standard output failed. A closed pipe is no failure.
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        if crate::export::is_closed(&error) {
-            return Failure::new(Exit::Done, String::new());
-        }
-        Failure::new(
-            Exit::Failed,
-            format!(
-                "standard output cannot be written ({error}), so the rest is missing; check where it goes"
-            ),
-        )
-    }
-}
+use crate::failure::Failure;
 
 /// Runs what was typed and says how it ended, as a number for the shell.
 pub fn run(cli: Cli) -> u8 {

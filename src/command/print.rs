@@ -6,8 +6,8 @@ use std::io::{self, IsTerminal, Write};
 use anstream::ColorChoice;
 use serde_json::Value;
 
-use super::session;
 use crate::export::Output;
+use crate::session::stop;
 use crate::text;
 
 /// Prints text for people.
@@ -49,5 +49,5 @@ pub(super) fn data(bytes: &[u8]) -> io::Result<()> {
 
 /// Standard output, for what is printed piece by piece and harmless already.
 pub(super) fn output() -> io::Result<Output> {
-    Output::stdout(session::give_up())
+    Output::stdout(stop::give_up())
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Failure, print};
+use super::print;
 use crate::agent::{self, AttachMethod, AttachMethodError};
 use crate::cli::Ps;
 use crate::console::{Console, Exit};
+use crate::failure::Failure;
 use crate::process::{
     Budget, Found, MountNamespace, TargetError, processes_of, python_processes, service, within,
 };

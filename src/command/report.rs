@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, IntoInnerError, Write};
 use std::path::Path;
 
-use super::{Failure, print, session, stats, top};
+use super::{print, stats, top};
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
@@ -15,9 +15,11 @@ use crate::console::{Console, Exit};
 use crate::event::{Event, Session, Summary, What};
 use crate::export::profile::{Chrome, FlameGraph, Folded, Profile, Pstats, Speedscope};
 use crate::export::{Output, Sink, json::Json};
+use crate::failure::Failure;
 use crate::files::reading;
 use crate::recording::{Reader, RecordingError};
 use crate::script::filter::Glob;
+use crate::session::stop;
 use crate::shell;
 use crate::text::Foreign;
 use crate::view::{hot, latencies, pauses};
@@ -336,7 +338,7 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
 fn destination(arguments: &Export, console: &Console) -> Result<Option<Output>, Failure> {
     let path = arguments.output.as_deref();
     let mut said = false;
-    Ok(Output::whole(path, session::give_up(), |time| {
+    Ok(Output::whole(path, stop::give_up(), |time| {
         if !std::mem::replace(&mut said, true)
             && let Some(path) = path
         {

@@ -5,13 +5,14 @@ use std::io::{self, Write};
 
 use super::gc::INTERVAL;
 use super::interval::Intervals;
-use super::{Failure, top, trace};
+use super::{top, trace};
 use crate::analysis::latency::Latencies;
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::cli;
 use crate::console::Console;
 use crate::event::{Event, Place, Session, Summary};
 use crate::export::{Output, Sink};
+use crate::failure::Failure;
 use crate::script::filter::Glob;
 use crate::text::{harmless, harmless_json};
 use crate::view::latencies;

@@ -19,16 +19,19 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
 
-use super::{Failure, print, session, trace};
+use super::{print, trace};
 use crate::analysis::functions::Function;
 use crate::analysis::pairing::PairingRules;
 use crate::analysis::totals::Rows;
 use crate::cli;
+use crate::clock;
 use crate::console::{Console, Cover, Exit};
 use crate::engine::Wish;
 use crate::event::{Event, Session, Summary};
 use crate::export::{Output, Sink, is_closed};
+use crate::failure::Failure;
 use crate::files::writing;
+use crate::session::stop;
 use crate::text::{Foreign, harmless};
 use crate::threads;
 use crate::top::{Action, Snapshot, State, Tally, input, view};
@@ -420,7 +423,7 @@ fn lines(
         if running {
             asking.fetch(ended);
         }
-        let snapshot = locked(tally).snapshot(session::now());
+        let snapshot = locked(tally).snapshot(clock::now());
         if let Err(error) = batch.write(&snapshot) {
             end_session();
             return if is_closed(&error) {
@@ -504,7 +507,7 @@ fn cover() -> io::Result<Screen> {
         }));
     });
     terminal::enable_raw_mode()?;
-    let mut output = BufWriter::new(Output::stdout(session::give_up())?);
+    let mut output = BufWriter::new(Output::stdout(stop::give_up())?);
     let covered = execute!(output, EnterAlternateScreen)
         .and_then(|()| Screen::new(CrosstermBackend::new(output)));
     if covered.is_err() {
@@ -527,7 +530,7 @@ fn show(
     session: Option<Shown<'_>>,
 ) -> io::Result<()> {
     // What is over has no present: its last event is where its clock stands.
-    let now = || session.map_or(0, |_| session::now());
+    let now = || session.map_or(0, |_| clock::now());
     let mut due = Instant::now();
     let mut changed = true;
     let mut painted = Instant::now();
@@ -620,7 +623,7 @@ fn hung_up() -> io::Result<bool> {
 
 /// Writes the table as it is shown to a new file in the working directory.
 fn export(state: &State) -> io::Result<PathBuf> {
-    let path = PathBuf::from(format!("pystap-top-{}.txt", session::now() / 1_000_000_000));
+    let path = PathBuf::from(format!("pystap-top-{}.txt", clock::now() / 1_000_000_000));
     let mut text = String::new();
     table(state.rows(), state.account(), !state.is_merged(), &mut text);
     writing::create_new(&path)?.write_all(harmless(&text).as_bytes())?;

@@ -6,31 +6,34 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::agents::SessionAgents;
 use super::engine::{self, Choice, Engine, Ready};
-use super::session::{self, Outcome, Session, Stop, StopSignals};
-use super::{Failure, print};
+use super::print;
 use crate::agent::Capture;
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::cli::{self, Colour, Format};
+use crate::clock;
 use crate::console::{Console, Exit};
 use crate::engine::stap::{self, Script, Start, Toolchain};
 use crate::engine::uprobes::Plan as UprobesPlan;
 use crate::event::{self, ArmedMark, SessionTarget};
 use crate::export::{Output, Sink, flow, json};
-use crate::plan::{
-    AgentUsage, AgentWishes, TracePlan, check_template_directory, template_directories,
-};
+use crate::failure::Failure;
 use crate::process::{Conditions, Launched, Selection, Watch};
 use crate::python::marks::PROVIDER;
 use crate::recording;
 use crate::script::{self, Catalogue, Tapsets};
 use crate::service::Service;
+use crate::session::agents::SessionAgents;
+use crate::session::plan::{
+    AgentUsage, AgentWishes, Plan, check_template_directory, template_directories,
+};
+use crate::session::running::{Outcome, Session};
+use crate::session::stop::{self, Stop, StopSignals};
 use crate::text::Foreign;
 
 /// A plan, and where its templates are.
 struct Prepared {
-    plan: TracePlan,
+    plan: Plan,
     catalogue: Catalogue,
     directories: Vec<PathBuf>,
 }
@@ -52,7 +55,7 @@ fn prepare(arguments: &cli::Trace) -> Result<Prepared, Failure> {
     check_template_directory(arguments.engine.template_dir.as_deref())?;
     let directories = template_directories(arguments.engine.template_dir.as_deref());
     let catalogue = Catalogue::load(&directories)?;
-    let plan = TracePlan::new(
+    let plan = Plan::new(
         &arguments.targets,
         &arguments.what,
         wishes(arguments)?,
@@ -229,7 +232,7 @@ fn output(
     let begun = Instant::now();
     let mut said = false;
     let mut expired = false;
-    let opened = Output::open(path, session::give_up(), |time| {
+    let opened = Output::open(path, stop::give_up(), |time| {
         if !std::mem::replace(&mut said, true)
             && let Some(path) = path
         {
@@ -326,7 +329,7 @@ fn dry_run(
 }
 
 /// How to run the module for these processes.
-fn start(arguments: &cli::Trace, plan: &TracePlan, targets: Vec<u32>) -> Start {
+fn start(arguments: &cli::Trace, plan: &Plan, targets: Vec<u32>) -> Start {
     // The kernel can confine the probes to one process and the children it will have; not to several.
     let alone = match (targets.as_slice(), searches(arguments)) {
         ([pid], false) => Some(*pid),
@@ -370,7 +373,7 @@ struct TraceContext<'a> {
 
 fn trace(
     surroundings: &TraceContext<'_>,
-    plan: &TracePlan,
+    plan: &Plan,
     ready: Ready,
     notes: &[String],
     output: Output,
@@ -487,7 +490,7 @@ fn trace(
         if let Some(duration) = arguments.output.duration {
             stops.after(duration)?;
         }
-        opening.ts = session::now();
+        opening.ts = clock::now();
         let written = session.sink.session(&opening);
         if let Some(launched) = &mut session.launched {
             launched.release()?;
@@ -523,7 +526,7 @@ fn sink(
     }
 }
 
-fn session_line(plan: &TracePlan, engine: &str, notes: &[String]) -> event::Session {
+fn session_line(plan: &Plan, engine: &str, notes: &[String]) -> event::Session {
     event::Session {
         ts: 0,
         pystap: env!("CARGO_PKG_VERSION").to_owned(),

@@ -7,8 +7,8 @@ use super::systemtap::proved;
 use super::{Engine, Finding, Status};
 use crate::agent;
 use crate::host::{Facts, Python};
-use crate::plan::KINDS;
 use crate::python::marks::{self, behaviour};
+use crate::session::plan::KINDS;
 
 /// Whether something can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]

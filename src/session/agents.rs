@@ -6,12 +6,12 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Failure;
-use super::session::StopSignals;
+use super::plan::Plan;
+use super::stop::StopSignals;
 use crate::agent::{AgentError, Agents, AttachMethod, Attached, Untraced, environment, remarks};
 use crate::console::Console;
 use crate::engine::Running;
-use crate::plan::TracePlan;
+use crate::failure::Failure;
 use crate::process::{Identity, Launched, Lineage, Process};
 use crate::text::Foreign;
 
@@ -21,7 +21,7 @@ const TURN: Duration = Duration::from_millis(50);
 const MOST_WARNINGS: u64 = 50;
 
 /// The agents, with what of the plan they need.
-pub(super) struct SessionAgents {
+pub(crate) struct SessionAgents {
     agents: Agents,
     launched: bool,
     later: bool,
@@ -42,7 +42,7 @@ impl SessionAgents {
     ///
     /// # Errors
     /// When there is no place for it.
-    pub(super) fn prepare(plan: &mut TracePlan) -> Result<Option<SessionAgents>, Failure> {
+    pub(crate) fn prepare(plan: &mut Plan) -> Result<Option<SessionAgents>, Failure> {
         let inject = plan.may_inject();
         let Some(agent) = &mut plan.agent else {
             return Ok(None);
@@ -66,12 +66,12 @@ impl SessionAgents {
     }
 
     /// Has the library's file stay where a process runs it, so that SystemTap finds it there again.
-    pub(super) fn keep_where_mapped(&mut self) {
+    pub(crate) fn keep_where_mapped(&mut self) {
         self.agents.keep_where_mapped();
     }
 
     /// Takes note of the processes that the session begins with. Whoever hears of more of them is to tell what this returns.
-    pub(super) fn begin_with(&self, plan: &TracePlan, launched: Option<&Launched>) -> Arc<Lineage> {
+    pub(crate) fn begin_with(&self, plan: &Plan, launched: Option<&Launched>) -> Arc<Lineage> {
         let lineage = self.agents.lineage();
         for process in &plan.targets.processes {
             lineage.root(Identity {
@@ -95,7 +95,7 @@ impl SessionAgents {
     }
 
     /// Has the engine, if it wants that, told of every process whose agent comes by itself.
-    pub(super) fn tell(&self, engine: &dyn Running) {
+    pub(crate) fn tell(&self, engine: &dyn Running) {
         if let Some(children) = engine.children() {
             self.agents.tell_of_children(children);
         }
@@ -105,7 +105,7 @@ impl SessionAgents {
     ///
     /// # Errors
     /// When the files that they name cannot be written.
-    pub(super) fn environment(&mut self) -> Result<Vec<(OsString, OsString)>, Failure> {
+    pub(crate) fn environment(&mut self) -> Result<Vec<(OsString, OsString)>, Failure> {
         if !self.launched {
             return Ok(Vec::new());
         }
@@ -116,9 +116,9 @@ impl SessionAgents {
     ///
     /// # Errors
     /// When there were some, and it came into none.
-    pub(super) fn attach(
+    pub(crate) fn attach(
         &mut self,
-        plan: &TracePlan,
+        plan: &Plan,
         stops: &StopSignals,
         console: &Console,
     ) -> Result<(), Failure> {
@@ -190,7 +190,7 @@ impl SessionAgents {
     }
 
     /// Brings the agent into a process that was found while the session runs.
-    pub(super) fn newcomer(&mut self, process: &Process, console: &Console) {
+    pub(crate) fn newcomer(&mut self, process: &Process, console: &Console) {
         let pid = process.pid;
         let Some(interpreter) = process.interpreters.first() else {
             return;
@@ -220,7 +220,7 @@ impl SessionAgents {
     }
 
     /// Says what became of processes since the last look.
-    pub(super) fn look(&mut self, console: &Console) {
+    pub(crate) fn look(&mut self, console: &Console) {
         while let Some(outcome) = self.agents.next(Duration::ZERO) {
             match outcome.result {
                 Ok(joined) => {
@@ -249,7 +249,7 @@ impl SessionAgents {
     }
 
     /// Says, now and then, which children of the launched command the agent cannot come into, and why.
-    pub(super) fn look_at_children(&mut self, children: &[(u32, Vec<String>)], console: &Console) {
+    pub(crate) fn look_at_children(&mut self, children: &[(u32, Vec<String>)], console: &Console) {
         if !self.launched {
             return;
         }
@@ -272,7 +272,7 @@ impl SessionAgents {
     }
 
     /// Switches the agents off. The number of events that they could not tell.
-    pub(super) fn stop(&mut self, console: &Console) -> u64 {
+    pub(crate) fn stop(&mut self, console: &Console) -> u64 {
         if std::mem::replace(&mut self.ended, true) {
             return 0;
         }
@@ -301,7 +301,7 @@ impl SessionAgents {
     }
 
     /// Processes of the session that ran untraced, which is said. Whole only when the engine has ended, too.
-    pub(super) fn untraced(&self, console: &Console) -> Untraced {
+    pub(crate) fn untraced(&self, console: &Console) -> Untraced {
         let mut untraced = self.untraced;
         // Those of whose beginning the kernel told; where the engine has no such records, those that lived for a while.
         match self.agents.lineage().never_joined() {

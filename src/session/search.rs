@@ -14,16 +14,16 @@ const SEARCH: Duration = Duration::from_secs(1);
 
 /// What one search found.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Processes that are targets, where such are searched for.
-    pub(super) newcomers: Option<Newcomers>,
+    pub(crate) newcomers: Option<Newcomers>,
     /// Who descends from the launched command, with their arguments, where that is asked for.
-    pub(super) children: Vec<(u32, Vec<String>)>,
+    pub(crate) children: Vec<(u32, Vec<String>)>,
 }
 
 /// A search that is repeated until this is dropped.
 #[derive(Debug)]
-pub(super) struct Search {
+pub(crate) struct Search {
     found: Receiver<Found>,
     /// Nobody waits for the thread: it may be stuck.
     _going: Sender<()>,
@@ -34,7 +34,7 @@ impl Search {
     ///
     /// # Errors
     /// When no thread can be had.
-    pub(super) fn begin(selection: Option<Selection>, launched: Option<u32>) -> io::Result<Search> {
+    pub(crate) fn begin(selection: Option<Selection>, launched: Option<u32>) -> io::Result<Search> {
         // One finding waits at most: whoever does not take it does not make us search on.
         let (sender, found) = bounded(1);
         let (going, ended) = bounded::<()>(0);
@@ -64,7 +64,7 @@ impl Search {
     }
 
     /// What was found since this was last asked.
-    pub(super) fn take(&self) -> Option<Found> {
+    pub(crate) fn take(&self) -> Option<Found> {
         self.found.try_recv().ok()
     }
 }

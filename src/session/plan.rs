@@ -39,7 +39,7 @@ const DEFAULT: [&str; 3] = ["call", "return", "gc"];
 
 /// Everything decided before anything is started.
 #[derive(Debug)]
-pub struct TracePlan {
+pub struct Plan {
     /// The processes, now and to come.
     pub targets: Targets,
     /// The command to launch; empty when there is none.
@@ -255,7 +255,7 @@ impl From<PythonError> for PlanError {
     }
 }
 
-impl TracePlan {
+impl Plan {
     /// Resolves what was typed.
     ///
     /// # Errors
@@ -295,7 +295,7 @@ impl TracePlan {
         };
         let targets = selection.resolve()?;
         let warnings = targets.notes.clone();
-        let mut plan = TracePlan {
+        let mut plan = Plan {
             images: Vec::new(),
             targets,
             command: target.command.clone(),
@@ -1118,7 +1118,7 @@ fn elsewhere(pid: u32) -> bool {
     }
 }
 
-impl fmt::Display for TracePlan {
+impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
         if !self.command.is_empty() {

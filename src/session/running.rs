@@ -2,19 +2,16 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, never, select, tick, unbounded};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use crossbeam_channel::{never, select, tick};
 
 use super::agents::SessionAgents;
 use super::search::Search;
+use super::stop::{Stop, StopSignals};
 use crate::analysis::pairing::Pairing;
 use crate::analysis::totals::About;
+use crate::clock::now;
 use crate::console::Console;
 use crate::engine::stap::diagnostics::{self, DiagnosticKind, Loss, Severity};
 use crate::engine::{Message, Running};
@@ -22,11 +19,11 @@ use crate::event::allowance::ALL_NAMES;
 use crate::event::loss::Losses;
 use crate::event::{Event, LossStage, ProcessChange, Summary, What};
 use crate::export::{Sink, is_closed};
+use crate::failure::Failure;
 use crate::process::{Launched, Newcomers, Selection, Watch};
 use crate::python::FileId;
 use crate::python::undecodable::Sign;
 use crate::script::Filters;
-use crate::threads;
 
 /// How often targets, time and new processes are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -34,157 +31,41 @@ const TICK: Duration = Duration::from_millis(100);
 const MOST_CHILDREN: usize = 1 << 16;
 /// After the last target has ended, how long a fork that it reported may take to arrive here.
 const LINGER: Duration = Duration::from_millis(600);
-/// How long a blocked output may hold up a stop.
-const GRACE: Duration = Duration::from_secs(3);
-
-/// Why a session ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
-    /// Ctrl-C.
-    Interrupted,
-    /// SIGTERM or SIGHUP.
-    Terminated,
-    /// `--duration` has passed.
-    Duration,
-    /// `--max-events` were written.
-    MaxEvents,
-    /// The last target has ended.
-    TargetsEnded,
-    /// Nobody reads our output any longer.
-    OutputClosed,
-    /// Our output cannot be written.
-    OutputFailed,
-    /// The engine failed.
-    EngineFailed,
-}
-
-impl Stop {
-    /// The word in the summary.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Stop::Interrupted => "interrupted",
-            Stop::Terminated => "terminated",
-            Stop::Duration => "duration",
-            Stop::MaxEvents => "max_events",
-            Stop::TargetsEnded => "targets_ended",
-            Stop::OutputClosed => "output_closed",
-            Stop::OutputFailed => "output_failed",
-            Stop::EngineFailed => "engine_failed",
-        }
-    }
-}
-
-/// Requests to stop from outside, and what to do about an output that blocks meanwhile.
-#[derive(Debug)]
-pub(super) struct StopSignals {
-    requests: Receiver<Stop>,
-    sender: Sender<Stop>,
-    give_up: Arc<AtomicBool>,
-}
-
-/// Becomes true when whoever asked us to stop shall not wait any longer for an output that blocks. Signals are of the
-/// process, and so is this.
-static GIVE_UP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
-
-/// Becomes true when an output that blocks is to be given up.
-pub(super) fn give_up() -> Arc<AtomicBool> {
-    Arc::clone(&GIVE_UP)
-}
-
-impl StopSignals {
-    /// Listens for SIGINT, SIGTERM and SIGHUP from now on.
-    pub(super) fn listen() -> io::Result<Self> {
-        let (sender, requests) = unbounded();
-        let give_up = give_up();
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-        let stops = StopSignals {
-            requests,
-            sender: sender.clone(),
-            give_up: Arc::clone(&give_up),
-        };
-        threads::spawn(move || {
-            for (count, signal) in signals.forever().enumerate() {
-                let stop = if signal == SIGINT {
-                    Stop::Interrupted
-                } else {
-                    Stop::Terminated
-                };
-                request(&sender, stop, &give_up, count > 0);
-            }
-        })?;
-        Ok(stops)
-    }
-
-    /// Requests to stop.
-    pub(super) fn requests(&self) -> &Receiver<Stop> {
-        &self.requests
-    }
-
-    /// Asks for a stop after this time.
-    pub(super) fn after(&self, duration: Duration) -> io::Result<()> {
-        let (sender, give_up) = (self.sender.clone(), Arc::clone(&self.give_up));
-        threads::spawn(move || {
-            let end = Instant::now() + duration;
-            while let Some(left) = end.checked_duration_since(Instant::now()) {
-                thread::park_timeout(left);
-            }
-            request(&sender, Stop::Duration, &give_up, false);
-        })?;
-        Ok(())
-    }
-}
-
-fn request(sender: &Sender<Stop>, stop: Stop, give_up: &Arc<AtomicBool>, at_once: bool) {
-    let _ = sender.send(stop);
-    let give_up = Arc::clone(give_up);
-    if at_once {
-        give_up.store(true, Ordering::Relaxed);
-        return;
-    }
-    // Without one a second request gives it up.
-    let _ = threads::spawn(move || {
-        let end = Instant::now() + GRACE;
-        while let Some(left) = end.checked_duration_since(Instant::now()) {
-            thread::park_timeout(left);
-        }
-        give_up.store(true, Ordering::Relaxed);
-    });
-}
 
 /// Everything a session needs while it runs.
-pub(super) struct Session<'a> {
-    pub(super) engine: Box<dyn Running>,
-    pub(super) sink: Box<dyn Sink>,
-    pub(super) pairing: Pairing,
-    pub(super) filters: Filters,
-    pub(super) watch: Watch,
+pub(crate) struct Session<'a> {
+    pub(crate) engine: Box<dyn Running>,
+    pub(crate) sink: Box<dyn Sink>,
+    pub(crate) pairing: Pairing,
+    pub(crate) filters: Filters,
+    pub(crate) watch: Watch,
     /// What the watched processes are called.
-    pub(super) programs: HashMap<u32, String>,
-    pub(super) launched: Option<Launched>,
+    pub(crate) programs: HashMap<u32, String>,
+    pub(crate) launched: Option<Launched>,
     /// To search for processes that start later; `None` when none can be targets.
-    pub(super) newcomers: Option<Selection>,
+    pub(crate) newcomers: Option<Selection>,
     /// Interpreters whose armed marks fail on paths that are not UTF-8: who joins is looked at first.
-    pub(super) fails_on_paths: HashSet<FileId>,
+    pub(crate) fails_on_paths: HashSet<FileId>,
     /// The agents, where there are any.
-    pub(super) agents: Option<SessionAgents>,
-    pub(super) max_events: Option<u64>,
+    pub(crate) agents: Option<SessionAgents>,
+    pub(crate) max_events: Option<u64>,
     /// A held command whose release the engine tells as its becoming another program, which it is not.
-    pub(super) released: Option<u32>,
+    pub(crate) released: Option<u32>,
     /// Only calls of at least so many nanoseconds, where the engine does not measure them itself.
-    pub(super) minimum: Option<u64>,
-    pub(super) console: &'a Console,
+    pub(crate) minimum: Option<u64>,
+    pub(crate) console: &'a Console,
 }
 
 /// What came of a session.
-pub(super) struct Outcome {
-    pub(super) summary: Summary,
-    pub(super) stop: Stop,
+pub(crate) struct Outcome {
+    pub(crate) summary: Summary,
+    pub(crate) stop: Stop,
     /// Whether probes were ever live.
-    pub(super) live: bool,
+    pub(crate) live: bool,
     /// Events that were seen, and that the output did not take.
-    pub(super) unwritten: u64,
+    pub(crate) unwritten: u64,
     /// Whether writing the output failed, other than by a closed pipe.
-    pub(super) output_error: Option<io::Error>,
+    pub(crate) output_error: Option<io::Error>,
 }
 
 /// State that changes while a session runs.
@@ -214,13 +95,13 @@ struct Run<'a> {
 
 impl Session<'_> {
     /// Runs until something ends it. `live` is called once, when the probes are; it answers how writing went.
-    pub(super) fn run(
+    pub(crate) fn run(
         self,
         stops: &StopSignals,
-        live: impl FnOnce(&mut Self) -> Result<io::Result<()>, super::Failure>,
-    ) -> Result<Outcome, super::Failure> {
+        live: impl FnOnce(&mut Self) -> Result<io::Result<()>, Failure>,
+    ) -> Result<Outcome, Failure> {
         let started = Instant::now();
-        let now = Instant::now();
+        let begun = Instant::now();
         let mut run = Run {
             session: self,
             losses: Losses::new(),
@@ -234,7 +115,7 @@ impl Session<'_> {
             output_error: None,
             explained: false,
             children: BTreeSet::new(),
-            last_alive: now,
+            last_alive: begun,
             search: None,
             nameless: 0,
             idle_flush: false,
@@ -457,7 +338,7 @@ impl Run<'_> {
         }
     }
 
-    fn tick(&mut self) -> Result<(), super::Failure> {
+    fn tick(&mut self) -> Result<(), Failure> {
         self.flush();
         if !self.live || self.stop.is_some() {
             return Ok(());
@@ -501,7 +382,7 @@ impl Run<'_> {
     }
 
     /// Takes what the search has found: processes that are targets, and children of the launched command.
-    fn look_around(&mut self) -> Result<(), super::Failure> {
+    fn look_around(&mut self) -> Result<(), Failure> {
         let launched = self.session.launched.as_ref().map(Launched::pid);
         let launched = launched.filter(|_| self.session.agents.is_some());
         let newcomers = &self.session.newcomers;
@@ -523,7 +404,7 @@ impl Run<'_> {
     }
 
     /// Traces processes that are targets and have begun since.
-    fn welcome(&mut self, newcomers: Newcomers) -> Result<(), super::Failure> {
+    fn welcome(&mut self, newcomers: Newcomers) -> Result<(), Failure> {
         for note in newcomers.notes {
             self.session.console.warning(note);
         }
@@ -630,12 +511,4 @@ impl Run<'_> {
             output_error: output_error.filter(|error| !is_closed(error)),
         }
     }
-}
-
-/// Nanoseconds since the Unix epoch.
-pub(super) fn now() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,0 +1,130 @@
+//! Why a session ends, and the requests that it end: signals, and the time that it was given.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::threads;
+
+/// How long a blocked output may hold up a stop.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Why a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Ctrl-C.
+    Interrupted,
+    /// SIGTERM or SIGHUP.
+    Terminated,
+    /// `--duration` has passed.
+    Duration,
+    /// `--max-events` were written.
+    MaxEvents,
+    /// The last target has ended.
+    TargetsEnded,
+    /// Nobody reads our output any longer.
+    OutputClosed,
+    /// Our output cannot be written.
+    OutputFailed,
+    /// The engine failed.
+    EngineFailed,
+}
+
+impl Stop {
+    /// The word in the summary.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Stop::Interrupted => "interrupted",
+            Stop::Terminated => "terminated",
+            Stop::Duration => "duration",
+            Stop::MaxEvents => "max_events",
+            Stop::TargetsEnded => "targets_ended",
+            Stop::OutputClosed => "output_closed",
+            Stop::OutputFailed => "output_failed",
+            Stop::EngineFailed => "engine_failed",
+        }
+    }
+}
+
+/// Requests to stop from outside, and what to do about an output that blocks meanwhile.
+#[derive(Debug)]
+pub(crate) struct StopSignals {
+    requests: Receiver<Stop>,
+    sender: Sender<Stop>,
+    give_up: Arc<AtomicBool>,
+}
+
+/// Becomes true when whoever asked us to stop shall not wait any longer for an output that blocks. Signals are of the
+/// process, and so is this.
+static GIVE_UP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Becomes true when an output that blocks is to be given up.
+pub(crate) fn give_up() -> Arc<AtomicBool> {
+    Arc::clone(&GIVE_UP)
+}
+
+impl StopSignals {
+    /// Listens for SIGINT, SIGTERM and SIGHUP from now on.
+    pub(crate) fn listen() -> io::Result<Self> {
+        let (sender, requests) = unbounded();
+        let give_up = give_up();
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let stops = StopSignals {
+            requests,
+            sender: sender.clone(),
+            give_up: Arc::clone(&give_up),
+        };
+        threads::spawn(move || {
+            for (count, signal) in signals.forever().enumerate() {
+                let stop = if signal == SIGINT {
+                    Stop::Interrupted
+                } else {
+                    Stop::Terminated
+                };
+                request(&sender, stop, &give_up, count > 0);
+            }
+        })?;
+        Ok(stops)
+    }
+
+    /// Requests to stop.
+    pub(crate) fn requests(&self) -> &Receiver<Stop> {
+        &self.requests
+    }
+
+    /// Asks for a stop after this time.
+    pub(crate) fn after(&self, duration: Duration) -> io::Result<()> {
+        let (sender, give_up) = (self.sender.clone(), Arc::clone(&self.give_up));
+        threads::spawn(move || {
+            let end = Instant::now() + duration;
+            while let Some(left) = end.checked_duration_since(Instant::now()) {
+                thread::park_timeout(left);
+            }
+            request(&sender, Stop::Duration, &give_up, false);
+        })?;
+        Ok(())
+    }
+}
+
+fn request(sender: &Sender<Stop>, stop: Stop, give_up: &Arc<AtomicBool>, at_once: bool) {
+    let _ = sender.send(stop);
+    let give_up = Arc::clone(give_up);
+    if at_once {
+        give_up.store(true, Ordering::Relaxed);
+        return;
+    }
+    // Without one a second request gives it up.
+    let _ = threads::spawn(move || {
+        let end = Instant::now() + GRACE;
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            thread::park_timeout(left);
+        }
+        give_up.store(true, Ordering::Relaxed);
+    });
+}

@@ -1,4 +1,4 @@
-//! Which interpreters a command will use that has not been started yet. This is a forecast: a program may start
+//! Which interpreters a command that has not been started yet will use. This is a forecast: a program may start
 //! whatever it likes, so every assumption is reported in a note.
 
 use std::ffi::{OsStr, OsString};

@@ -154,8 +154,8 @@ pub(super) fn mistaken() -> WindowError {
 /// Least number of attempts for a process that did not stop in time.
 const ATTEMPTS: usize = 3;
 
-/// Has a child do a job that takes `long` at most, in addition to what a window takes. `cancelled` is polled now and
-/// then. A window that was too short is opened again, as long as there is time.
+/// Has a child do a job that takes at most `patience`, in addition to what a window takes. `cancelled` is polled now
+/// and then. A window that was too short is opened again, as long as there is time.
 ///
 /// # Errors
 /// [`WindowError`].

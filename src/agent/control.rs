@@ -594,7 +594,7 @@ impl Talk {
             self.left(agent);
             return None;
         }
-        // It waits for us, so now is the time to make sure of it.
+        // It waits for us, so its probes can be made sure of before it starts.
         if let Some(children) = self.children.as_ref().filter(|_| agent.by_itself) {
             children.keep(pid);
         }

@@ -68,7 +68,7 @@ pub enum InjectionError {
     /// It did not get the interpreter's lock.
     #[error("its interpreter did not give its lock within {seconds} s (a long call in C); the agent starts when it does, and goes after 30 s without a visitor", seconds = PATIENCE.as_secs())]
     Busy,
-    /// The interpreter is shutting down.
+    /// The interpreter is not running yet, or is shutting down.
     #[error("its interpreter is not running any longer, or not yet")]
     NotRunning,
     /// The agent refused.

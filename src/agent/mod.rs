@@ -265,7 +265,7 @@ pub enum AgentError {
         /// Why.
         reason: &'static str,
     },
-    /// The configuration does not fit into a packet.
+    /// The filters do not fit into a packet.
     #[error(
         "the filters are longer than the 64 KB that pystap's agent can be told, so nothing is traced; use fewer or shorter ones"
     )]

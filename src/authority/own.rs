@@ -1,5 +1,5 @@
-//! Where this user's pystap files are. Root's are root's: `HOME` can be another user's (sudo keeps it on some systems),
-//! and that user can write whatever is there.
+//! Where this user's pystap files are. Root uses only its own: `HOME` can be another user's (sudo keeps it on some
+//! systems), and that user can write whatever is there.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -35,7 +35,7 @@ pub struct Examination {
     pub events: Vec<EventVerdict>,
 }
 
-/// A way to trace.
+/// A tracing engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
@@ -73,7 +73,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// As the report writes it.
+    /// The name in the report.
     pub fn name(self) -> &'static str {
         match self {
             Status::Ok => "ok",
@@ -281,7 +281,7 @@ pub fn obstacles(facts: &Facts, engine: Engine) -> Vec<Finding> {
 }
 
 impl Finding {
-    /// One line for an error message: what, its consequence, and the next command to type.
+    /// One line for an error message: the problem, its consequence, and the next command to type.
     pub fn sentence(&self, engine: Engine) -> String {
         let next = self
             .fixes

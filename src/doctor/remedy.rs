@@ -435,7 +435,7 @@ impl Remedies {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shows {
     Calls,
-    /// Python 3.11: SystemTap sees hardly any.
+    /// Python 3.11: SystemTap sees hardly any calls.
     CallsByUprobes,
     NoCalls,
 }

@@ -260,7 +260,7 @@ impl Place {
             let mut stat = fstat(&found)?;
             if kind(&stat) == FileType::Symlink {
                 if fstatfs(&directory)?.f_type as i64 == PROC {
-                    // /proc/self/fd/1, where /dev/stdout leads to.
+                    // /proc/self/fd/1, which /dev/stdout leads to.
                     let flags = OFlags::PATH | OFlags::CLOEXEC;
                     found = openat(&directory, &name, flags, Mode::empty())?;
                     stat = fstat(&found)?;

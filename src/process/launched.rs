@@ -173,7 +173,7 @@ impl Launched {
         }
     }
 
-    /// The process id: the holder's now, the command's after the release.
+    /// The process ID: the holder's now, the command's after the release.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()

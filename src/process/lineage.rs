@@ -18,7 +18,7 @@ use super::{is_gone, stat};
 /// Identifies a process for good: an ID is reused, an ID together with a start time is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
-    /// Process id.
+    /// Process ID.
     pub pid: u32,
     /// Start time, in clock ticks since boot.
     pub start_time: u64,

@@ -25,7 +25,7 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// As [`stat`].
+    /// As [`stat()`].
     pub(super) fn of(pid: u32) -> ProcResult<Option<Entry>> {
         Ok(stat(pid)?.map(|stat| Entry {
             pid,
@@ -101,7 +101,7 @@ fn seen<T>(looked_at: ProcResult<T>) -> ProcResult<Option<T>> {
     }
 }
 
-/// All processes, by id.
+/// All processes, by ID.
 #[derive(Debug, Default)]
 pub(super) struct Table(BTreeMap<u32, Entry>);
 

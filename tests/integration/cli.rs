@@ -44,7 +44,7 @@ fn is_refused(arguments: &[&str], says: &[&str]) {
 
 #[test]
 fn a_process_that_does_not_exist_is_named() {
-    // Above the largest pid_max there is.
+    // Above the largest possible pid_max.
     fails(
         &["trace", "-p", "4194399"],
         4,

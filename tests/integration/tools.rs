@@ -424,7 +424,7 @@ fn a_session_that_fails_leaves_no_directory() {
     assert_eq!(ended.code, 3, "{ended:?}");
     let sessions = Path::new("/run/pystap");
     for entry in fs::read_dir(sessions).into_iter().flatten().flatten() {
-        // Others may run at the moment; a dead one has no process. The registry of agents' files stays.
+        // Other sessions may be running; a dead one has no process. The registry of agents' files stays.
         let name = entry.file_name();
         if name == "registry" || name.to_string_lossy().starts_with("agent-") {
             continue;

@@ -1,5 +1,5 @@
-//! Foreign text is one harmless line, can be told from every other and turned back; and the corpus of evil text that the
-//! tests of every output share.
+//! Foreign text is one harmless line, distinct for every text, and can be decoded again; and the corpus of hostile text
+//! that the tests of all outputs share.
 
 use super::*;
 
@@ -15,7 +15,7 @@ pub(crate) fn evil() -> Evil {
     serde_json::from_str(include_str!("../tests/data/evil.json")).expect("the corpus is JSON")
 }
 
-/// What was meant by text that was shown.
+/// Decodes text that was shown.
 fn turned_back(shown: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = shown;

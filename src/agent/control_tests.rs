@@ -1,12 +1,12 @@
-//! Conversations with processes that say what they want, over real sockets: who is taken in, who is told nothing, and who is
-//! counted.
+//! Conversations with processes that say whatever they want, over real sockets: which ones are admitted, told nothing,
+//! or counted.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::*;
 
-/// What stands for an agent: connects, speaks, and does what the test says.
+/// A stand-in for an agent: connects, speaks, and does what the test says.
 const AGENT: &str = r#"
 import json, os, socket, sys, time
 name, secret = sys.argv[1:3]
@@ -92,7 +92,7 @@ impl Session {
         self.invitations.issue(Invited::Launched).expect("random")
     }
 
-    /// Starts what stands for an agent, which waits for a line before it does anything.
+    /// Starts a stand-in for an agent, which waits for a line before it does anything.
     fn agent(&self, secret: &str, program: &str) -> Agent {
         self.agent_through(&[], secret, program)
     }
@@ -114,7 +114,7 @@ impl Session {
         }
     }
 
-    /// The command that this session has launched.
+    /// The command that this session launched.
     fn launched(&self, program: &str) -> Agent {
         let agent = self.agent(&self.secret(), program);
         self.lineage.launched(agent.identity());
@@ -218,12 +218,12 @@ tell(hear(connection))
     for _ in 0..4 {
         assert_eq!(launched.hears(), "None");
     }
-    // A process of the same user that has read the secret: it is not below the command.
+    // A process of the same user that has read the secret, but is not below the command.
     let secret = session.secret();
     let mut thief = session.agent(&secret, "tell(hear(join(secret)))");
     thief.go();
     assert_eq!(thief.hears(), "None");
-    // Somebody else's secret does not fit, even within the session.
+    // Another process's secret does not fit, even within the session.
     let other = session
         .invitations
         .issue(Invited::Below(thief.identity()))
@@ -233,7 +233,7 @@ tell(hear(connection))
     misled.go();
     assert_eq!(misled.hears(), "None");
     let account = session.stop();
-    // Anybody on this machine may be among them.
+    // Any process on this machine may be among them.
     assert!(account.strangers >= 4, "{account:?}");
     let expected = Untraced {
         unconfirmed: 2,
@@ -256,7 +256,7 @@ fn another_user_is_told_nothing() {
         "--regid=54321",
         "--clear-groups",
     ];
-    // It has mapped a file that is called as the agent's library is.
+    // It has mapped a file with the name of the agent's library.
     let mut neighbour = session.agent_through(
         &another,
         "",
@@ -306,7 +306,7 @@ sys.stdin.read()
     assert_eq!(begun(session.outcome()), launched.child.id());
     let asked = Instant::now();
     let account = session.stop();
-    // What is promised: Ctrl-C ends it within a second.
+    // The promise is that Ctrl-C ends it within a second.
     assert!(asked.elapsed() < Duration::from_secs(1));
     assert_eq!((account.told, account.silent), (7, 0));
     assert_eq!(account.untraced.total(), 0);
@@ -444,7 +444,7 @@ fn who_came_before_the_end_and_has_given_up_is_counted_at_the_end() {
     launched.go();
     assert_eq!(launched.hears(), "here");
     assert_eq!(launched.hears(), "there");
-    // The order to stop is behind the one to listen, and nothing is heard in between.
+    // The order to stop is queued behind the one to listen, and nothing is received in between.
     session.listen();
     let account = session.stop();
     assert_eq!(account.untraced.total(), account.untraced.late);
@@ -480,7 +480,7 @@ sys.stdin.read()
     assert!(session.lineage.forked(launched.child.id(), middle));
     assert!(session.lineage.forked(middle, pid));
     assert_eq!(begun(session.outcome()), pid);
-    // Without a record nobody knows where it comes from.
+    // Without a record no one knows where it comes from.
     let mut launched = session.launched(daemon);
     launched.go();
     launched.hears();

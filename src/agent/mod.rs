@@ -1,9 +1,9 @@
-//! The agent from our side: a library (the crate `pystap-agent`) that gives an interpreter the marks that it lacks. This
-//! room knows the ways into a process, puts the library where the process sees it, and speaks with it. What its marks say is
-//! for the engines: to them its library is one more image.
+//! The agent from our side: a library (the crate `pystap-agent`) that adds to an interpreter the marks that it lacks.
+//! This module knows the ways into a process, puts the library where the process sees it, and talks to it. What its
+//! marks say is for the engines: to them its library is one more image.
 //!
-//! [`AttachMethod`] is the first door: how a process could be entered, found out without touching it. [`Agents`] is the second: the
-//! agents of one session, from the first file to the last word.
+//! [`AttachMethod`] is the first entry point: how a process could be entered, determined without touching it.
+//! [`Agents`] is the second: the agents of one session, from the first file to the last message.
 
 mod attach;
 mod attach_method;
@@ -47,7 +47,7 @@ pub use remote::{Remote, RemoteError};
 pub use visit::{serve as visit, visit_through};
 pub use window::{WindowError, serve as serve_window};
 
-/// The kinds of events that the agent gives.
+/// The kinds of events that the agent provides.
 pub const KINDS: [&str; 3] = ["call", "return", "gc"];
 
 use crate::python::{self, FileId};
@@ -57,15 +57,15 @@ use crate::script::filter::Glob;
 /// The provider of the agent's marks.
 pub const PROVIDER: &str = "pystap";
 
-/// Names of its marks about functions.
+/// Names of its marks for functions.
 pub const FUNCTIONS: [&str; 2] = ["function__entry", "function__return"];
-/// The mark that goes with them: what the context is called in which a function runs.
+/// The mark that accompanies them: the name of the context in which a function runs.
 pub const CONTEXT: &str = "context__name";
-/// The marks that stand for CPython's own about collections.
+/// The marks that replace CPython's own for collections.
 pub const COLLECTIONS: [&str; 2] = ["gc__start", "gc__done"];
 
-/// Most bytes of a value as text: one less than a probe of SystemTap copies, where strings have their usual length, because
-/// what fills all the room is taken for cut.
+/// Most bytes of a value as text: one less than SystemTap copies with its default string length, because a string that
+/// fills the buffer counts as truncated.
 const LONGEST_VALUE: u32 = 509;
 
 /// Which values are captured.
@@ -73,9 +73,9 @@ const LONGEST_VALUE: u32 = 509;
 pub struct Capture {
     /// Arguments of calls.
     pub arguments: bool,
-    /// What is returned.
+    /// Return values.
     pub returns: bool,
-    /// Names whose values are left out: globs, matched without case.
+    /// Names whose values are omitted: globs, matched case-insensitively.
     pub hidden: Vec<Glob>,
 }
 
@@ -89,11 +89,11 @@ impl Capture {
 /// What agents are told to do.
 #[derive(Debug, Clone, Default)]
 pub struct AgentConfig {
-    /// Whether calls are wanted, and the interpreters whose own marks tell them.
+    /// Whether calls are wanted, and the interpreters whose own marks provide them.
     pub functions: Option<HashSet<FileId>>,
     /// Which of [`FUNCTIONS`] are listened to.
     pub marks: Vec<&'static str>,
-    /// Whether collections are wanted, and the interpreters whose own marks tell them.
+    /// Whether collections are wanted, and the interpreters whose own marks provide them.
     pub collections: Option<HashSet<FileId>>,
     /// Which functions.
     pub filters: Filters,
@@ -104,8 +104,8 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
-    /// What the agent of this process is told, and where its children join. Where the interpreter's own marks tell an event,
-    /// the agent does not.
+    /// What the agent of this process is told, and where its children join. Events that the interpreter's own marks
+    /// provide are left to them.
     fn for_process(&self, pid: u32, follow: Option<protocol::Follow>) -> protocol::Start {
         let lacks = |own: &Option<HashSet<FileId>>| {
             own.as_ref().is_some_and(|own| {
@@ -150,7 +150,7 @@ fn filters(filters: &Filters) -> protocol::Filters {
     }
 }
 
-/// What stands for the library in a plan, before it is written out.
+/// Stands in for the library in a plan, before it is written out.
 pub fn expected_library(
     wanted: &AgentConfig,
 ) -> (std::path::PathBuf, crate::engine::uprobes::Probed) {
@@ -162,10 +162,10 @@ pub fn expected_library(
 /// Why an agent does not trace a process.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// No file.
+    /// The library could not be placed.
     #[error(transparent)]
     Placement(#[from] PlacementError),
-    /// No way in.
+    /// There is no way in.
     #[error("pystap's agent cannot get into process {pid}: {reason}")]
     AttachMethod {
         /// The process.
@@ -183,7 +183,7 @@ pub enum AgentError {
         /// Why.
         reason: RemoteError,
     },
-    /// No call could be put in, or it did not do what it should.
+    /// No call could be inserted, or it did not do what it should.
     #[error(
         "pystap's agent could not be put into process {pid}: {reason}; try again, or `pystap agent install` and restart the process"
     )]
@@ -193,24 +193,24 @@ pub enum AgentError {
         /// Why.
         reason: InjectionError,
     },
-    /// It was asked and has run nothing.
+    /// It was asked but has run no Python code.
     #[error(
         "process {pid} has run no Python code for {seconds} s (all its threads wait in system calls), so pystap's agent was not loaded and the request was withdrawn; give it something to do, such as a request, and try again"
     )]
     NeverRan {
         /// The process.
         pid: u32,
-        /// How long it was waited for.
+        /// How long we waited.
         seconds: u64,
     },
-    /// Its agent is there, and said nothing more.
+    /// Its agent is there, but did not answer.
     #[error(
         "process {pid} is not traced: the agent in it did not begin within {seconds} s; look whether the process is stopped or busy in C code, and start it again"
     )]
     Unresponsive {
         /// The process.
         pid: u32,
-        /// How long it was waited for.
+        /// How long we waited.
         seconds: u64,
     },
     /// Loading failed in the target.
@@ -225,7 +225,7 @@ pub enum AgentError {
         /// What to do.
         next: &'static str,
     },
-    /// The agent does not want to.
+    /// The agent refused.
     #[error(
         "process {pid} is not traced; the agent in it says: \u{201c}{}; {}\u{201d}", numbers::ours(*pid, reason), numbers::ours(*pid, next)
     )]
@@ -237,7 +237,7 @@ pub enum AgentError {
         /// The agent's advice.
         next: String,
     },
-    /// A version that we do not speak with.
+    /// The agent has an incompatible version.
     #[error(
         "process {pid} has pystap's agent of version {found} loaded, which this pystap ({ours}) cannot speak with, so its calls are not traced; restart the process (after `pystap agent install`, where it was installed)", ours = env!("CARGO_PKG_VERSION")
     )]
@@ -255,7 +255,7 @@ pub enum AgentError {
         /// The process.
         pid: u32,
     },
-    /// Somebody else answers.
+    /// The peer is not trusted.
     #[error(
         "what answers for pystap's agent of process {pid} is not trusted ({reason}), so its calls are not traced; look who it is with `ss -xlp`"
     )]
@@ -265,12 +265,12 @@ pub enum AgentError {
         /// Why.
         reason: &'static str,
     },
-    /// More than a packet holds.
+    /// The filters do not fit into a packet.
     #[error(
         "the filters are longer than the 64 KB that pystap's agent can be told, so nothing is traced; use fewer or shorter ones"
     )]
     TooManyFilters,
-    /// Anything else that the system refuses.
+    /// Any other system error.
     #[error(
         "{what} ({reason}), so pystap's agent cannot be used; try again, and report this if it stays"
     )]

@@ -1,6 +1,6 @@
-//! With whose authority something is done. Root is powerful, and what others can change must not be done with that power:
-//! who holds a path ([`Holder`]), where root's own files are ([`own`]), programs of others ([`foreign`]), and the ids that a
-//! child takes for them ([`Identity`]).
+//! With whose authority something is done. Root is powerful, and that power must not be used for what others can
+//! change: who holds a path ([`Holder`]), where root's own files are ([`own`]), programs of others ([`foreign`]), and
+//! the IDs that a child takes for them ([`Identity`]).
 
 pub mod foreign;
 mod holder;

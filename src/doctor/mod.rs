@@ -1,8 +1,8 @@
-//! What the facts about a host mean for tracing on it: findings, each with its evidence and the commands that mend it, and
-//! a verdict for each engine and each kind of event. Pure functions of [`Facts`]; nothing here looks at a host, and
+//! What the facts about a host mean for tracing on it: findings, each with its evidence and the commands that fix it,
+//! and a verdict for each engine and each kind of event. Pure functions of [`Facts`]; nothing here looks at a host, and
 //! nothing is ever run.
 //!
-//! [`examine`] is the door for `pystap doctor`, [`obstacles`] the one for a command whose engine cannot run.
+//! [`examine`] is the entry point for `pystap doctor`, [`obstacles`] the one for a command whose engine cannot run.
 
 mod building;
 mod compatibility;
@@ -29,13 +29,13 @@ pub use verdict::{Ability, EventVerdict, Verdict};
 pub struct Examination {
     /// In the order of the report.
     pub findings: Vec<Finding>,
-    /// One for each engine.
+    /// One per engine.
     pub engines: Vec<Verdict>,
-    /// One for each interpreter and kind of event.
+    /// One per interpreter and kind of event.
     pub events: Vec<EventVerdict>,
 }
 
-/// A way to trace.
+/// A tracing engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
@@ -49,7 +49,7 @@ impl Engine {
     /// Both, in the order of the report.
     pub const ALL: [Engine; 2] = [Engine::Stap, Engine::Uprobes];
 
-    /// As it is typed.
+    /// As users type it.
     pub fn name(self) -> &'static str {
         match self {
             Engine::Stap => "stap",
@@ -58,7 +58,7 @@ impl Engine {
     }
 }
 
-/// How it is with one thing.
+/// The state of one thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -66,14 +66,14 @@ pub enum Status {
     Ok,
     /// Tracing may work, with a drawback or a doubt.
     Warning,
-    /// Something needed is not there or forbids tracing.
+    /// Something needed is missing or forbids tracing.
     Missing,
-    /// It could not be found out.
+    /// It could not be determined.
     Unknown,
 }
 
 impl Status {
-    /// As the report writes it.
+    /// The name in the report.
     pub fn name(self) -> &'static str {
         match self {
             Status::Ok => "ok",
@@ -88,9 +88,9 @@ impl Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
-    /// The host and who asks.
+    /// The host and who is asking.
     Host,
-    /// The running kernel and what it lets be loaded.
+    /// The running kernel and what it allows to be loaded.
     Kernel,
     /// Headers and compiler.
     Building,
@@ -122,14 +122,14 @@ impl Part {
 /// Something that was read, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Evidence {
-    /// The path, or what else was asked.
+    /// The path, or whatever else was asked.
     pub path: String,
     /// What it says.
     pub value: String,
 }
 
 impl Evidence {
-    /// What a fact says, in words that `show` finds for its value.
+    /// Evidence from a fact, whose value `show` puts into words.
     fn of<T>(fact: &Fact<T>, show: impl FnOnce(&T) -> String) -> Evidence {
         Evidence {
             path: fact.from().to_owned(),
@@ -141,20 +141,20 @@ impl Evidence {
         }
     }
 
-    /// The same for what prints itself.
+    /// The same for a value that prints itself.
     fn plain<T: std::fmt::Display>(fact: &Fact<T>) -> Evidence {
         Evidence::of(fact, ToString::to_string)
     }
 }
 
-/// A step that mends something.
+/// A step that fixes something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fix {
     /// What it does, or what has to be done by hand: a sentence.
     pub what: String,
-    /// Commands, for a root shell; none when only a person can do it.
+    /// Commands for a root shell; none when only a person can do it.
     pub commands: Vec<String>,
-    /// One way among several, or a matter of judgement: never run by the fix script.
+    /// Whether it is one way among several, or a matter of judgement: never run by the fix script.
     pub choice: bool,
 }
 
@@ -186,20 +186,20 @@ impl Fix {
 pub struct Finding {
     /// Stable name, for programs; docs/doctor.md lists them.
     pub id: &'static str,
-    /// What it is about where there can be several: the path of an interpreter, say.
+    /// What it is about if there can be several: the path of an interpreter, say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// Part of the report.
     pub part: Part,
-    /// How it is.
+    /// The status.
     pub status: Status,
-    /// The same in words, without a full stop.
+    /// The status in words, without a full stop.
     pub summary: String,
     /// Why it matters, one sentence.
     pub why: String,
     /// What was read.
     pub evidence: Vec<Evidence>,
-    /// What mends it, in order.
+    /// What fixes it, in order.
     pub fixes: Vec<Fix>,
     /// Engines that cannot run because of it.
     pub stops: Vec<Engine>,
@@ -256,7 +256,7 @@ impl Finding {
     }
 }
 
-/// Examines a host. With `only`, events count as possible when this engine can give them.
+/// Examines a host. With `only`, events count as possible when this engine can provide them.
 pub fn examine(facts: &Facts, only: Option<Engine>) -> Examination {
     let findings = findings(facts);
     let engines: Vec<Verdict> = Engine::ALL
@@ -271,8 +271,8 @@ pub fn examine(facts: &Facts, only: Option<Engine>) -> Examination {
     }
 }
 
-/// What stands in the way of an engine on this host, in the order in which it is best mended. Empty when nothing is known
-/// to. For a command whose engine cannot run: the first one belongs into its error, `pystap doctor` shows the rest.
+/// What stands in the way of an engine on this host, in the order in which it is best fixed. Empty when nothing is
+/// known to. For a command whose engine cannot run: the first one belongs in its error, `pystap doctor` shows the rest.
 pub fn obstacles(facts: &Facts, engine: Engine) -> Vec<Finding> {
     findings(facts)
         .into_iter()
@@ -281,7 +281,7 @@ pub fn obstacles(facts: &Facts, engine: Engine) -> Vec<Finding> {
 }
 
 impl Finding {
-    /// One line for an error message: what, its consequence, and the next command to type.
+    /// One line for an error message: the problem, its consequence, and the next command to type.
     pub fn sentence(&self, engine: Engine) -> String {
         let next = self
             .fixes

@@ -1,4 +1,4 @@
-//! Why an ELF image could not be examined. Words only: nothing here reads files or decides what happens next.
+//! Why an ELF image could not be examined. Messages only: nothing here reads files or decides what happens next.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ pub enum ElfError {
     Unreadable {
         /// The path that was asked for.
         path: PathBuf,
-        /// What the system said.
+        /// The error from the system.
         reason: io::Error,
     },
     /// A directory, a device, a pipe or a socket.
@@ -45,7 +45,7 @@ pub enum ElfError {
         /// The rest of that line (`python3` in `#!/usr/bin/env python3`), handed over as one argument.
         argument: Option<String>,
     },
-    /// Some other kind of file.
+    /// Some other file type.
     #[error("{} is not an ELF file, so it holds no marks; give the path of a Python executable or of libpython", path.display())]
     NotElf {
         /// The path that was asked for.
@@ -62,7 +62,7 @@ pub enum ElfError {
         /// What is cut off.
         missing: &'static str,
     },
-    /// No section table, or one without names. Notes of marks are in no segment, so nothing else leads to them.
+    /// No section table, or one without names. The notes of marks are in no segment, so nothing else leads to them.
     #[error(
         "{} has no table of named sections, so its marks cannot be found; use a build that `strip` has left it in, \
          such as your distribution's package",

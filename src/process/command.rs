@@ -1,5 +1,5 @@
-//! Which interpreters a command will use that is not running yet. A forecast: a program may start whatever it likes,
-//! so whatever is assumed is said in a note.
+//! Which interpreters a command that has not been started yet will use. This is a forecast: a program may start
+//! whatever it likes, so every assumption is reported in a note.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
@@ -16,12 +16,12 @@ const DEEPEST: usize = 5;
 pub struct Expected {
     /// Its interpreters, the main one first; never empty.
     pub interpreters: Vec<Interpreter>,
-    /// A sentence for the user when they are no more than likely.
+    /// A sentence for the user when the interpreters are only likely.
     pub note: Option<String>,
 }
 
-/// The interpreters that a command will use: it may be one, be a script for one, be the shim of a version manager, or
-/// embed one as a library. For anything else (a shell, sudo) `python3` in PATH is assumed and noted.
+/// The interpreters that a command will use: it may be one, be a script for one, be a version manager's shim, or embed
+/// one as a library. For anything else (a shell, sudo) `python3` in PATH is assumed and noted.
 ///
 /// # Errors
 ///
@@ -77,7 +77,7 @@ pub fn interpreters_of_path(path: &Path) -> Result<Vec<Interpreter>, TargetError
     }
 }
 
-/// `None` when the program is something else than Python.
+/// `None` when the program is something other than Python.
 fn interpreters_of_program(program: &Path) -> Result<Option<Vec<Interpreter>>, TargetError> {
     let mut program = program.to_owned();
     let mut shim = None;
@@ -100,14 +100,14 @@ fn interpreters_of_program(program: &Path) -> Result<Option<Vec<Interpreter>>, T
             None => break,
         }
     }
-    // Only now: a script that is called `python` but runs in Python needs no asking.
+    // Only now: a script that is called `python` but runs in Python need not be asked.
     match shim {
         Some(shim) => Ok(Some(Interpreter::of_file(&shim::ask(&shim)?)?)),
         None => Ok(None),
     }
 }
 
-/// The program that the first line of a script names, through `env` if that is what it names.
+/// The program that a script's first line names, through `env` if that is what it names.
 fn interpreter_line(script: &str) -> Option<OsString> {
     let line = script.strip_prefix("#!")?.lines().next()?;
     let mut words = line.split_whitespace();
@@ -115,7 +115,7 @@ fn interpreter_line(script: &str) -> Option<OsString> {
     if Path::new(program).file_name() != Some(OsStr::new("env")) {
         return Some(program.into());
     }
-    // Options (-S splits the line, as has been done here already) and assignments stand before the command.
+    // Options (-S splits the line, which has already been done here) and assignments precede the command.
     words
         .find(|word| !word.starts_with('-') && !word.contains('='))
         .map(Into::into)

@@ -22,7 +22,7 @@ fn pattern(text: &str) -> Option<Regex> {
     Some(Regex::new(text).expect("a pattern"))
 }
 
-/// A shell that starts a Python program and waits for it, so that the program is a grandchild's generation away.
+/// A shell that starts a Python program and waits for it, so that the program is our grandchild.
 fn shell_with_python(mark: &str) -> Waiting {
     Waiting::start(Command::new("sh").args([
         "-c",
@@ -129,7 +129,7 @@ fn a_repeated_search_finds_who_came_since_and_does_not_mind_that_nobody_did() {
     let found = selection.search(&mut searched).expect("/proc");
     let pids: Vec<u32> = found.processes.iter().map(|it| it.pid).collect();
     assert_eq!(pids, [one.pid()]);
-    // What a search got stuck at is not asked another time, and is told once.
+    // A process that a search got stuck on is not tried again, and is reported once.
     searched.stuck.insert(one.pid());
     let found = selection.search(&mut searched).expect("/proc");
     assert_eq!((found.processes.len(), found.notes.len()), (0, 0));

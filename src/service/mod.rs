@@ -1,7 +1,7 @@
 //! Services by name: which processes belong to nova, however they are run. A service is recognised by what a process
-//! shows of itself: the script it runs, the title it gave itself, what its application server was told to load.
+//! reveals about itself: the script it runs, the title it sets, what its application server was told to load.
 //!
-//! Pure functions of that; reading /proc is [`crate::process`]'s business.
+//! Pure functions of that information; reading /proc is [`crate::process`]'s business.
 
 mod config;
 mod programs;
@@ -16,8 +16,8 @@ pub use config::{ServiceError, config_file};
 pub(crate) use programs::VARIABLES;
 pub use programs::{Seen, Why};
 
-/// OpenStack's services by the names of their projects: what belongs to one begins with that name (`nova-compute`,
-/// `nova.cmd.compute`).
+/// OpenStack's services by the names of their projects: a program belongs to the project whose name it begins with
+/// (`nova-compute`, `nova.cmd.compute`).
 const OPENSTACK: [&str; 27] = [
     "adjutant",
     "aodh",
@@ -51,18 +51,18 @@ const OPENSTACK: [&str; 27] = [
 /// A named set of processes.
 #[derive(Debug, Clone)]
 pub struct Service {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// Names of programs.
     programs: Vec<Glob>,
-    /// Or command lines, arguments joined by blanks.
+    /// Alternatively, command lines with the arguments joined by blanks.
     pattern: Option<Regex>,
-    /// Whether it is a whole project, whose helpers count, too.
+    /// Whether it is a whole project, whose helpers count too.
     project: bool,
 }
 
 impl Service {
-    /// A service of OpenStack: a project (`nova`), or one program of it (`nova-compute`).
+    /// An OpenStack service: a project (`nova`), or one of its programs (`nova-compute`).
     fn openstack(name: &str) -> Option<Service> {
         let (project, program) = match name.split_once('-') {
             Some((project, _)) => (project, true),
@@ -87,11 +87,11 @@ impl Service {
         })
     }
 
-    /// The service of that name: of the user's own file, else one of OpenStack's.
+    /// The service of that name: from the user's own file, otherwise one of OpenStack's.
     ///
     /// # Errors
     ///
-    /// When there is none, or the user's file cannot be understood.
+    /// When there is none, or the user's file cannot be parsed.
     pub fn named(name: &str) -> Result<Service, ServiceError> {
         let own = config::services()?;
         let known = || {
@@ -110,11 +110,11 @@ impl Service {
             })
     }
 
-    /// All that there are, the user's own first.
+    /// All services, the user's own first.
     ///
     /// # Errors
     ///
-    /// When the user's file cannot be understood.
+    /// When the user's file cannot be parsed.
     pub fn all() -> Result<Vec<Service>, ServiceError> {
         let mut all = config::services()?;
         for name in OPENSTACK {
@@ -125,7 +125,7 @@ impl Service {
         Ok(all)
     }
 
-    /// Whether a process belongs to it, and by what that was seen.
+    /// Whether a process belongs to it, and how that was recognised.
     pub fn recognises(&self, seen: &Seen) -> Option<Why> {
         let program = seen.programs().into_iter().find(|(name, _)| {
             self.programs

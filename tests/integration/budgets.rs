@@ -1,6 +1,6 @@
-//! What pystap takes of a machine, whatever it is given: recordings that are small and unpack to much, programs that make
-//! names for ever, files of a gigabyte that are called Python. Measured is the peak of the real program's memory; the bounds
-//! are those that docs/recordings.md states, with what the program has anyway.
+//! What pystap uses of a machine's resources, whatever it is given: small recordings that unpack to a lot, programs
+//! that create names forever, files of a gigabyte that are called Python. The peak memory of the real program is
+//! measured; the bounds are those that docs/recordings.md states, plus what the program needs anyway.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::command::{Ended, PYTHON, measured};
 
-/// Kilobytes that no export and no report takes more of.
+/// Most kilobytes that any export or report uses.
 const MOST: u64 = 256 << 10;
 
 fn text(text: String) -> Text {
@@ -33,7 +33,7 @@ fn place(function: String) -> Arc<Place> {
     })
 }
 
-/// A recording that is made event by event.
+/// A recording that is built event by event.
 struct Made {
     _dir: tempfile::TempDir,
     path: PathBuf,
@@ -90,7 +90,7 @@ impl Made {
         });
     }
 
-    /// Ends it. The recording is there as long as the first part of the answer.
+    /// Finishes it. The recording exists as long as the first part of the returned value.
     fn end(self) -> (tempfile::TempDir, PathBuf) {
         self.writer.finish(&Summary::default()).expect("written");
         (self._dir, self.path)
@@ -109,7 +109,7 @@ fn a_small_recording_of_deep_stacks_is_exported_within_the_bound_and_no_time_is_
     let functions: Vec<_> = (0..1_500)
         .map(|depth| place(format!("{depth:_>400}")))
         .collect();
-    // As text, with a line a stack, this is half a gigabyte.
+    // As text, with one line per stack, this is half a gigabyte.
     for _ in 0..10 {
         functions.iter().for_each(|place| made.call(place));
         functions.iter().rev().for_each(|place| made.leave(place));

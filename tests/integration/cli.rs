@@ -1,5 +1,5 @@
-//! What a person meets who types something: every kind of wrong input, each answered by one line, an exit code and
-//! nothing else; and the commands that need no tracing.
+//! What users get for what they type: every kind of wrong input, each answered by one line, an exit code and nothing
+//! else; and the commands that need no tracing.
 
 use std::fs;
 use std::io::Read;
@@ -12,7 +12,7 @@ use rustix::process::geteuid;
 
 use crate::command::{Ended, PYTHON, Waiting, command, end, file, pystap, pystap_with, run};
 
-/// An error of one line that says these things, with this exit code.
+/// Fails with a one-line error that contains these words, and with this exit code.
 fn fails(arguments: &[&str], code: i32, says: &[&str]) {
     let ended = pystap_with(arguments);
     error(&ended, code, says);
@@ -23,12 +23,12 @@ fn error(ended: &Ended, code: i32, says: &[&str]) {
     for words in says {
         assert!(message.contains(words), "{words:?} is missing: {message}");
     }
-    // What, consequence, next step: a fragment has none of these.
+    // Problem, consequence, next step: a fragment has none of these.
     assert!(message.split_whitespace().count() > 8, "{message}");
     assert_eq!(ended.code, code, "{message}");
 }
 
-/// A usage error as clap words it: its lines, the exit code 2, nothing on stdout.
+/// A usage error in clap's words: its lines, the exit code 2, nothing on stdout.
 fn is_refused(arguments: &[&str], says: &[&str]) {
     let ended = pystap_with(arguments);
     assert_eq!(ended.code, 2, "{arguments:?}: {ended:?}");
@@ -44,7 +44,7 @@ fn is_refused(arguments: &[&str], says: &[&str]) {
 
 #[test]
 fn a_process_that_does_not_exist_is_named() {
-    // Above the largest pid_max there is.
+    // Above the largest possible pid_max.
     fails(
         &["trace", "-p", "4194399"],
         4,
@@ -79,7 +79,7 @@ fn a_process_that_is_not_python_is_named_with_what_it_runs() {
         .spawn()
         .expect("cat starts");
     let pid = cat.id().to_string();
-    // The fork is ours until it has become cat.
+    // The forked process is still our program until it has become cat.
     let executable = format!("/proc/{pid}/exe");
     while !fs::read_link(&executable).is_ok_and(|path| path.ends_with("cat")) {
         std::thread::yield_now();
@@ -151,7 +151,7 @@ fn a_program_that_is_not_python_is_no_interpreter() {
 
 #[test]
 fn an_interpreter_without_the_marks_says_which_are_missing_and_what_it_has() {
-    // A copy of Python whose notes are there, but of another provider's marks.
+    // A copy of Python whose notes are present, but name another provider's marks.
     let directory = tempfile::tempdir().expect("a directory");
     let without = directory.path().join("python3.11");
     let mut bytes = fs::read(PYTHON).expect("read");
@@ -598,7 +598,7 @@ fn a_closed_pipe_ends_every_printing_command_without_a_word() {
         &["man"],
     ] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        // Closed before anything is written, so that no buffer can swallow the output.
+        // Closed before anything is written, so that no buffer can absorb the output.
         drop(reader);
         let mut child = command(arguments)
             .stdout(writer)
@@ -634,8 +634,8 @@ fn a_full_disk_is_told_from_a_closed_pipe() {
     );
 }
 
-/// On a kernel without modules nothing can be traced, and a person should not wait for a compiler to learn it. (With PATH
-/// empty no session begins on any kernel.)
+/// On a kernel without modules nothing can be traced, and a user should not have to wait for a compiler to learn that.
+/// (With an empty PATH no session starts on any kernel.)
 #[test]
 fn a_kernel_that_cannot_load_modules_is_found_out_before_stap_is_looked_for() {
     let fib = file("examples/fib.py");
@@ -650,7 +650,7 @@ fn a_kernel_that_cannot_load_modules_is_found_out_before_stap_is_looked_for() {
 
 #[test]
 fn where_no_engine_can_run_the_doctors_findings_are_shown_with_their_fixes() {
-    // As somebody who may do nothing; a copy, because that one may not come here either.
+    // As a user without rights; a copy, because that user may not search our directories either.
     let place = tempfile::tempdir().expect("a directory");
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("ours");
     let copy = place.path().join("pystap");

@@ -1,4 +1,4 @@
-//! `pystap doctor` as a person types it: on this host, whatever it is, and on saved facts.
+//! `pystap doctor` as users run it: on this host, whatever it is, and on saved facts.
 
 use std::fs;
 use std::io::Write;
@@ -68,7 +68,7 @@ fn the_interpreter_of_a_process_is_examined_with_everything_it_can_give() {
     for event in events {
         assert_eq!(event["pids"], serde_json::json!([python.pid()]));
     }
-    // Among all that run, it is found as well.
+    // It is also found among all running processes.
     let (_, all) = examined(&[]);
     let pids: Vec<u64> = all["events"]
         .as_array()
@@ -162,7 +162,7 @@ fn evidence_of_what_is_fine_is_shown_when_asked_for() {
     let long = pystap_with(&["doctor", "--verbose", "--facts", &facts]).stdout;
     let evidence = "/proc/sys/kernel/modules_disabled: 0";
     assert!(!short.contains(evidence) && long.contains(evidence));
-    // In a pipe there is no colour unless it is asked for.
+    // In a pipe there is no colour unless it is requested.
     assert!(!short.contains('\x1b'));
     let coloured = pystap_with(&["--color", "always", "doctor", "--facts", &facts]).stdout;
     assert!(coloured.contains("\x1b[32mok"), "{coloured}");
@@ -217,7 +217,7 @@ fn a_stap_that_does_not_work_is_named_and_nothing_fails() {
             format!("stap 5.6 at {}", stap.display())
         );
     } else {
-        // Where no module can be loaded, no stap would help, and none is spoken of.
+        // Where no module can be loaded, no stap would help, and none is mentioned.
         let findings = report["findings"].as_array().expect("a list");
         assert!(
             findings

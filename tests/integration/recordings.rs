@@ -1,4 +1,4 @@
-//! What a person does with recordings: reports, exports, and what is said of files that are damaged or none.
+//! What users do with recordings: reports, exports, and the messages for files that are damaged or not recordings.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::command::{Ended, PYTHON, file, pystap_with};
 
-/// A recording of an example that ran, and what that says about its calls.
+/// A recording of an example that ran, and what the example says about its calls.
 pub(crate) struct Recording {
     dir: tempfile::TempDir,
     path: PathBuf,
@@ -50,7 +50,7 @@ impl Recording {
         let mut reader = Reader::new();
         let mut sink = Box::new(Writer::new(fs::File::create(&path).expect("a file"), rules));
         let mut events = 0;
-        // The last line is the truth, which is no event.
+        // The last line is the truth, which is not an event.
         for line in text
             .lines()
             .take_while(|line| !line.starts_with("{\"truth\""))
@@ -100,7 +100,7 @@ fn the_numbers_of_a_report_are_those_that_the_examples_state() {
         let report = done(&["report", recording.path(), "--json", "--limit", "100000"]);
         let table: Value = serde_json::from_str(&report.stdout).expect("JSON");
         let rows = table["functions"].as_array().expect("rows");
-        // Resumptions count as calls, so for generators the example has numbers of its own.
+        // Resumptions count as calls, so the example has separate numbers for generators.
         let stated = match &recording.calls["entries"] {
             Value::Null => &recording.calls["calls"],
             entries => entries,

@@ -1,7 +1,7 @@
-//! Every script that pystap can render passes the first passes of the host's own stap: parsing, resolving every mark in
-//! a real interpreter, types, and (once) the translation to C. A stub stands in for the kernel's build tree, so neither
-//! headers nor root are needed; what only the C compiler sees is tested in the guest, where the same templates are
-//! compiled to modules.
+//! Every script that pystap can render gets through the first passes of the host's own stap: parsing, resolving every
+//! mark in a real interpreter, types, and (once) the translation to C. A stub stands in for the kernel's build tree, so
+//! neither headers nor root are needed; what only the C compiler sees is tested in the guest, where the same templates
+//! are compiled to modules.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,8 +14,8 @@ use pystap::script::Tapsets;
 
 use crate::command::{Ended, PYTHON, Waiting, command, file, kinds, run};
 
-/// Names that a user may give to filters, and what breaks a naive script: quotes, escapes, wildcards, format
-/// directives, comment and macro signs, bytes that stap's regular expressions cannot hold.
+/// Names that a user may give to filters, and that break a naive script: quotes, escapes, wildcards, format directives,
+/// comment and macro characters, bytes that stap's regular expressions cannot hold.
 const HOSTILE: [&str; 16] = [
     "plain",
     "*",
@@ -44,8 +44,8 @@ static TAPSETS: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     directory
 });
 
-/// Interpreters to render for: the one that is always there, others that this host happens to have, and those that
-/// PYSTAP_TEST_INTERPRETERS names, separated by colons. Only such with marks.
+/// Interpreters to render for: the one that is always there, others that this host happens to have, and those named in
+/// PYSTAP_TEST_INTERPRETERS, separated by colons. Only those with marks.
 fn interpreters() -> Vec<String> {
     let named = std::env::var("PYSTAP_TEST_INTERPRETERS").unwrap_or_default();
     let mut candidates: Vec<String> = named.split(':').map(str::to_owned).collect();
@@ -159,7 +159,7 @@ fn what_the_agent_tells_passes_stap_up_to_its_translation() {
         ("top", &[]),
     ] {
         let text = script_of(of, [of_python.as_slice(), options].concat());
-        // It is written out when a session begins; here stap may read it where it was built.
+        // It is written out when a session starts; here stap may read it where it was built.
         let (before, after) = text.split_once("libpystap_agent.so").expect("it is probed");
         let (_, directory) = before.rsplit_once("process(\"").expect("a path");
         assert!(after.contains("provider(\"pystap\")"), "{text}");
@@ -172,7 +172,7 @@ fn what_the_agent_tells_passes_stap_up_to_its_translation() {
 fn hostile_patterns_pass_stap_as_every_kind_of_filter() {
     for option in ["--function", "--file", "--exclude", "--module"] {
         let mut arguments = vec!["--python", PYTHON];
-        // A module pattern has no slashes and no empty names; that is refused before, and tested there.
+        // A module pattern has no slashes and no empty names; that is refused earlier, and tested there.
         let patterns = HOSTILE
             .iter()
             .filter(|pattern| option != "--module" || !pattern.contains(['/', '.']));

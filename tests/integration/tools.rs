@@ -1,5 +1,5 @@
-//! What becomes of a trace when stap or staprun fails: their words, recorded from the real ones, come from stand-ins
-//! (tests/fake/tool). Each failure must be told in our words, keep stap's own caret, and leave nothing behind.
+//! What happens to a trace when stap or staprun fails: stand-ins (tests/fake/tool) print their messages, as recorded
+//! from the real ones. Each failure must be told in our words, keep stap's own caret, and leave nothing behind.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -42,7 +42,7 @@ impl Tools {
         fs::write(self.path(name), bytes).expect("written");
     }
 
-    /// stap fails and says what was recorded in tests/data/stap.
+    /// stap fails and prints what was recorded in tests/data/stap.
     fn recorded(recording: &str) -> Tools {
         let tools = Tools::new();
         let said = fs::read(file(&format!("tests/data/stap/{recording}.txt"))).expect("recorded");
@@ -52,7 +52,7 @@ impl Tools {
         tools
     }
 
-    /// staprun fails and says this.
+    /// staprun fails and prints this.
     fn staprun_says(stdout: &[u8], stderr: &str) -> Tools {
         let tools = Tools::new();
         tools.write("staprun.stdout", stdout);
@@ -79,7 +79,7 @@ impl Tools {
         ])
     }
 
-    /// What the engine says of a module that this staprun loads: probes are never live, as far as it goes.
+    /// What the engine says about a module that this staprun loads, as far as it goes: its probes are never live.
     fn messages(&self) -> Said {
         // A process has one session, and the tests of this file share a process.
         static ONE: Mutex<()> = Mutex::new(());
@@ -117,7 +117,7 @@ impl Tools {
     }
 }
 
-/// What an engine said until its end.
+/// What an engine said until it ended.
 #[derive(Debug, Default)]
 struct Said {
     events: usize,
@@ -175,7 +175,7 @@ fn an_error_in_a_script_is_told_in_a_sentence_with_staps_own_caret_below() {
             lines.clone().all(|line| line.starts_with("    ")),
             "{recording}: {ended:?}"
         );
-        // The excerpt is for people who asked for messages at all.
+        // The excerpt is for users who asked for messages at all.
         assert_eq!(lines.count(), 0, "{recording}: quiet means one line");
 
         let tools = Tools::recorded(recording);
@@ -424,7 +424,7 @@ fn a_session_that_fails_leaves_no_directory() {
     assert_eq!(ended.code, 3, "{ended:?}");
     let sessions = Path::new("/run/pystap");
     for entry in fs::read_dir(sessions).into_iter().flatten().flatten() {
-        // Others may run at the moment; a dead one has no process. The registry of agents' files stays.
+        // Other sessions may be running; a dead one has no process. The registry of agents' files stays.
         let name = entry.file_name();
         if name == "registry" || name.to_string_lossy().starts_with("agent-") {
             continue;

@@ -1,11 +1,11 @@
-//! Windows: the moments in which a process, or a thread of it, is stopped by us.
+//! Windows: the moments in which we have a process, or one of its threads, stopped.
 //!
-//! Whatever stops a process runs in a short-lived child of pystap's (`pystap window`, hidden), which gets what it has to do
-//! as one line of JSON and answers with another. Everything that takes time is found out before, outside. The child is in a
-//! process group of its own, where a SIGSTOP for pystap's job or a Ctrl-C does not reach it, has one thread, and asks the
-//! kernel for its own end: a timer that sends it SIGKILL after [`LONGEST`] ([`watchdog`]). The kernel lets the tracees of a
-//! tracer go that ends, whether that was stopped, frozen or forgotten. So no process is stopped for longer, whatever
-//! becomes of pystap and of the child.
+//! Whatever stops a process runs in a short-lived child of pystap's (`pystap window`, hidden), which receives its job
+//! as one line of JSON and answers with another. Everything that takes time is determined beforehand, outside. The
+//! child is in its own process group, where a SIGSTOP for pystap's job or a Ctrl-C does not reach it, has one thread,
+//! and asks the kernel to end it: a timer sends it SIGKILL after [`LONGEST`] ([`watchdog`]). The kernel releases the
+//! tracees of a tracer that ends, even if that was stopped, frozen or forgotten. So no process is stopped for longer,
+//! whatever happens to pystap and the child.
 
 mod call;
 mod held;
@@ -31,16 +31,16 @@ pub(super) use held::{tracer, tracer_in};
 pub(super) use memory::Memory;
 pub(super) use request::{HIGHEST, Offsets, Request, Wish};
 
-/// How long a process may be stopped.
+/// Longest time for which a process may be stopped.
 pub(super) const LONGEST: Duration = Duration::from_millis(100);
-/// How long a child may take before it stops anything, and to end: it waits for a processor, as everybody.
+/// How long a child may take before it stops anything, and to end: it has to wait for a CPU like any process.
 const OVERHEAD: Duration = Duration::from_secs(5);
-/// How often somebody who waits for a child looks whether that is still wanted.
+/// How often a caller that waits for a child checks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(20);
-/// What an answer has at most.
+/// Most bytes of an answer.
 const LARGEST_ANSWER: u64 = 1 << 16;
 
-/// A process that cannot be taken for another one that has got its number.
+/// A process, safe against reuse of its ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Target {
     pub(super) pid: u32,
@@ -49,14 +49,14 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The process that has this number now.
+    /// The process that has this ID now.
     pub(super) fn now(pid: u32) -> Result<Target, WindowError> {
         let start_time = start_time(pid).map_err(|error| WindowError::Memory(error.to_string()))?;
         let start_time = start_time.ok_or(WindowError::Gone)?;
         Ok(Target { pid, start_time })
     }
 
-    /// Whether it is still there.
+    /// Whether it still exists.
     pub(super) fn is_there(self) -> bool {
         start_time(self.pid).ok().flatten() == Some(self.start_time)
     }
@@ -71,36 +71,36 @@ pub(super) enum Job {
     Call(Call),
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Done {
-    /// Of [`Job::Request`].
+    /// For [`Job::Request`].
     Requested {
-        /// The script that another debugger has asked some threads to run, which were left alone.
+        /// The script that another debugger has asked some threads to run; those were left alone.
         other: Option<String>,
-        /// How long the first of its threads was stopped when the answer was written.
+        /// How long the first of its threads had been stopped when the answer was written.
         stopped: Duration,
     },
-    /// Of [`Job::Call`].
+    /// For [`Job::Call`].
     Called(Reached),
 }
 
-/// Why a window did not do what it was to do. The process goes on.
+/// Why a window did not do its job. The process continues.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum WindowError {
-    /// No such process any longer.
+    /// The process no longer exists.
     #[error("it has ended")]
     Gone,
-    /// Somebody else has it by ptrace.
+    /// Another tracer is attached to it.
     #[error("process {tracer} traces it already (a debugger, strace), and only one can")]
     Traced {
-        /// The other one.
+        /// The process ID of that tracer.
         tracer: u32,
     },
-    /// Its memory is closed to us.
+    /// We may not access its memory.
     #[error("its memory cannot be accessed ({0})")]
     Memory(String),
-    /// ptrace said no.
+    /// ptrace failed.
     #[error("it cannot be stopped for a moment ({0})")]
     Stop(String),
     /// The watchdog had to end the window.
@@ -109,7 +109,7 @@ pub enum WindowError {
         LONGEST.as_millis()
     )]
     Late,
-    /// Its memory does not hold what it should.
+    /// Its memory does not contain what it should.
     #[error("its list of threads makes no sense")]
     Damaged,
     /// It has no thread that could run anything.
@@ -123,15 +123,15 @@ pub enum WindowError {
         /// The script, made printable.
         script: String,
     },
-    /// No thread was found where a call may be put in.
+    /// No thread reached a point where a call may be inserted.
     #[error(
         "none of its threads came to a place where a call does no harm within {seconds} s, so it was not touched"
     )]
     NoSafePlace {
-        /// How long was looked.
+        /// How long we looked.
         seconds: u64,
     },
-    /// Nobody wants it any longer.
+    /// It is no longer wanted.
     #[error("it is not wanted any longer")]
     Cancelled,
     /// The child failed.
@@ -140,22 +140,22 @@ pub enum WindowError {
 }
 
 impl WindowError {
-    /// Whether it may be otherwise a moment later.
+    /// Whether a retry a moment later may succeed.
     fn is_passing(&self) -> bool {
         *self == WindowError::Late
     }
 }
 
-/// A child that answers what it was not asked.
+/// The error for a child whose answer does not match the question.
 pub(super) fn mistaken() -> WindowError {
     WindowError::Helper("it did something else".to_owned())
 }
 
-/// How often a process is stopped anew, at least, that did not stop in time.
+/// Least number of attempts for a process that did not stop in time.
 const ATTEMPTS: usize = 3;
 
-/// Has a child do something that takes this long at most, beside what a window takes. `cancelled` is asked now and then.
-/// A window that was too short is opened again, as long as there is time.
+/// Has a child do a job that takes at most `patience`, in addition to what a window takes. `cancelled` is polled now
+/// and then. A window that was too short is opened again, as long as there is time.
 ///
 /// # Errors
 /// [`WindowError`].
@@ -171,7 +171,7 @@ pub(super) fn run(
             break;
         }
         if attempt > 0 {
-            // It has something to make up for.
+            // Lets the process catch up before it is stopped again.
             std::thread::park_timeout(LONGEST);
         }
         match once(job, patience, cancelled) {
@@ -182,12 +182,12 @@ pub(super) fn run(
     Err(last)
 }
 
-/// A child. However its use ends, it does.
+/// A child process. It ends when this is dropped.
 struct Helper(Child);
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // Whatever it has stopped goes on by that. One that has ended is only reaped.
+        // That releases whatever it has stopped. If it has already ended, it is only reaped.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -212,7 +212,7 @@ fn once(job: &Job, patience: Duration, cancelled: &dyn Fn() -> bool) -> Result<D
     else {
         return Err(WindowError::Helper("it has no pipes".to_owned()));
     };
-    // What fits into a pipe: this does not wait. One that has ended says so below.
+    // Fits into a pipe, so this does not block. A child that has ended shows below.
     let _ = input.write_all(&line);
     drop(input);
     let end = Instant::now() + patience + LONGEST + OVERHEAD;
@@ -235,7 +235,7 @@ fn once(job: &Job, patience: Duration, cancelled: &dyn Fn() -> bool) -> Result<D
             return Err(WindowError::Helper("it does not end".to_owned()));
         }
     }
-    // It has closed its output, and so does nothing any longer.
+    // It has closed its output, so it does nothing more.
     if let Ok(done) = serde_json::from_slice::<Result<Done, WindowError>>(&answer) {
         return done;
     }
@@ -246,7 +246,7 @@ fn once(job: &Job, patience: Duration, cancelled: &dyn Fn() -> bool) -> Result<D
     })
 }
 
-/// What `pystap window` does: reads a job, does it and answers. The exit status.
+/// Runs `pystap window`: reads a job, does it and answers. Returns the exit status.
 pub fn serve() -> u8 {
     let mut line = Vec::new();
     if std::io::stdin()
@@ -259,7 +259,7 @@ pub fn serve() -> u8 {
     let Ok(job) = serde_json::from_slice::<Job>(&line) else {
         return 1;
     };
-    // The sooner it gets a processor, the shorter the window. It may not be allowed to.
+    // The sooner it gets a CPU, the shorter the window. This may not be permitted.
     let _ = rustix::process::setpriority_process(None, -20);
     let done = match &job {
         Job::Request(request) => request.fulfil(),

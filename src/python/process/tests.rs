@@ -1,4 +1,4 @@
-//! Interpreters of real processes: children of the test, and what is not Python.
+//! Interpreters of real processes: children of the test, and processes that are not Python.
 
 use std::fs;
 use std::process::Command;
@@ -54,7 +54,7 @@ fn an_interpreter_that_was_replaced_under_its_process_is_noticed_and_still_reach
     assert!(!before.replaced);
     assert_eq!(before.reach, installed);
 
-    // What an upgrade does: a new file under a temporary name takes the place of the old one.
+    // What an upgrade does: a new file under a temporary name replaces the old one.
     let upgrade = directory.path().join("python3.11.new");
     fs::copy(PYTHON, &upgrade).expect("copied");
     fs::rename(&upgrade, &installed).expect("renamed");
@@ -212,7 +212,7 @@ fn a_program_that_is_not_python_is_named_in_the_error() {
     assert_eq!(error.exit_code(), 4);
 }
 
-/// Everything that is looked at of GraalPy, which cannot be had here: a program of its name, and the library in it.
+/// Everything that is checked of GraalPy, which is not available here: a program of its name, and the library in it.
 #[test]
 fn a_python_of_somebody_elses_is_named_in_the_error() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -239,7 +239,7 @@ fn the_test_program_itself_is_not_python() {
 
 #[test]
 fn a_process_that_does_not_exist_is_an_error_of_its_own() {
-    // The largest process id that Linux hands out is 2^22.
+    // The largest process ID that Linux assigns is 2^22.
     for pid in [4_194_305, u32::MAX] {
         let error = Interpreter::of_process(pid).expect_err("no such process");
         assert!(matches!(error, PythonError::NoProcess { .. }), "{error}");
@@ -273,7 +273,7 @@ fn a_kernel_thread_is_called_by_its_name() {
         .flatten()
         .filter_map(|process| process.stat().ok())
         .find(|stat| stat.flags & KERNEL_THREAD != 0);
-    // A container shows none; there the kernel has none to confuse with a target either.
+    // A container shows none; then there is no kernel thread to confuse with a target either.
     let Some(stat) = kernel_thread else { return };
     let pid = u32::try_from(stat.pid).expect("a pid");
     let error = Interpreter::of_process(pid).expect_err("a kernel thread");

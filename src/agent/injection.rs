@@ -4,6 +4,9 @@
 //! [`super::window`]'s.
 //!
 //! All of this is done on a thread: a place for a call may have to be waited for, and the session goes on meanwhile.
+//!
+//! The second call is the library's own `pystap_agent_enter`. Addresses come from the memory of the process
+//! ([`super::symbols`]), not from files.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -9,6 +9,14 @@
 //! Sessions share directories. Who uses which is in the registry: whoever is the last removes the directory, `pystap cleanup`
 //! what killed sessions left. A session of SystemTap leaves the library where a process has it mapped: what was removed has no
 //! path to be probed by.
+//!
+//! In our own view, a base is what `files::strict` has found to be out of the reach of others.
+//!
+//! A process that has an agent already ([`loaded`](super::loaded)) is probed in the file that is mapped. SystemTap
+//! needs a path for that, hence the exception above. SystemTap also takes for granted that code is as far from the
+//! beginning of a file in memory as in the file. Where lld has moved it, SystemTap puts its breakpoints into the midst
+//! of instructions. So `agent/build.rs` asks for the plain layout, and a displaced image is an obstacle for that
+//! engine.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

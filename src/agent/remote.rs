@@ -6,6 +6,9 @@
 //! comes to run bytecode does it, so that a main thread asleep in a system call delays nothing; the others are relieved of
 //! it by [`Remote::withdraw`]. A stop also ends the waits that a stop ends by Linux's own rules (`epoll_wait`: signal(7)),
 //! whereupon CPython looks: so an idle event loop answers at once.
+//!
+//! What another debugger has asked for is left alone. What was asked of threads that do not come to it is taken back in
+//! another window, if there is any such thread.
 
 use std::fs;
 use std::io;

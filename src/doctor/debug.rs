@@ -1,5 +1,5 @@
 //! Findings about the kernel's debug information: whether there is any, whether it is this kernel's, and whether it can
-//! be used. Marks do not need it, and the findings say so.
+//! be used. USDT probes do not need it, and the findings say so.
 
 use super::kernel::is_confined;
 use super::remedy::Remedies;

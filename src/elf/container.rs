@@ -2,6 +2,9 @@
 //! inflated on the way. Debug information of a kernel has hundreds of megabytes; a proof needs a few of them.
 //!
 //! Knows containers and compression. What is in a section is for others to read.
+//!
+//! Of any ELF file only parts are read, by position (`source`). `debug` walks the headers of units and keeps only the
+//! unit that the index of addresses names; gimli resolves one function in it.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};

@@ -1,8 +1,7 @@
 //! Paths that others have a hand in. [`strict()`] says whether anybody but root (or, without root, this user) could ever
 //! put something else where a path leads; [`look()`] opens what may be anything and anybody's, without being kept waiting.
 //!
-//! Of the paths that our user names, [`reading`] opens those to be read and [`writing`] those to be written; [`Stream`] is how
-//! anything is written that somebody may not read.
+//! [`reading`] and [`writing`] open the paths that our user names; [`Stream`] writes to what nobody may be reading.
 
 mod look;
 pub mod reading;

@@ -1,4 +1,4 @@
-//! Which interpreters a command will use that is not running yet. A forecast: a program may start whatever it likes,
+//! Which interpreters a command that is not running yet will use. A forecast: a program may start whatever it likes,
 //! so whatever is assumed is said in a note.
 
 use std::ffi::{OsStr, OsString};

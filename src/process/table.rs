@@ -25,7 +25,7 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// As [`stat`].
+    /// As [`stat()`].
     pub(super) fn of(pid: u32) -> ProcResult<Option<Entry>> {
         Ok(stat(pid)?.map(|stat| Entry {
             pid,

@@ -1,5 +1,5 @@
-//! Pythons that are not CPython, by the names of their files. They have none of CPython's structures, so that neither marks
-//! nor the agent can be had in them; all there is to do is to say so.
+//! Pythons that are not CPython, by the names of their files. They have none of CPython's structures, so that they can have neither
+//! probes nor the agent; all there is to do is to say so.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! What pystap takes of a machine, whatever it is given: recordings that are small and unpack to much, programs that make
 //! names for ever, files of a gigabyte that are called Python. Measured is the peak of the real program's memory; the bounds
-//! are those that docs/recordings.md states, with what the program has anyway.
+//! are those that docs/limits.md states, with what the program has anyway.
 
 use std::fs;
 use std::path::PathBuf;

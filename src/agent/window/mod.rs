@@ -6,6 +6,12 @@
 //! kernel for its own end: a timer that sends it SIGKILL after [`LONGEST`] ([`watchdog`]). The kernel lets the tracees of a
 //! tracer go that ends, whether that was stopped, frozen or forgotten. So no process is stopped for longer, whatever
 //! becomes of pystap and of the child.
+//!
+//! That works because nothing here asks for `PTRACE_O_EXITKILL`, so it does not matter who is stopped, frozen or
+//! killed, pystap or its child.
+//!
+//! What must be fresh is read again inside, in few system calls. All threads are interrupted, and none that is in the
+//! kernel is waited for: it comes back to user space only through its stop (`held` says why that is certain).
 
 mod call;
 mod held;

@@ -1,8 +1,8 @@
 //! pystap traces Python programs from the outside, live, without changing or restarting them.
 //!
-//! The binary is a thin user of this library. ARCHITECTURE.md at the top of the repository walks through the rooms;
+//! The binary is a thin user of this library. ARCHITECTURE.md at the top of the repository is a map of the rooms;
 //! in the order in which data flows: [`cli`] (what was typed), [`session`] (what was asked for, decided on this host),
-//! [`engine`] (arms probes and yields [`event`]s), [`analysis`] (pairing), [`export`] (one sink a format).
+//! [`engine`] (arms probes and yields [`event`]s), [`analysis`] (pairing), [`export`] (one sink per format).
 
 pub mod agent;
 pub mod analysis;

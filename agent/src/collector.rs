@@ -1,4 +1,4 @@
-//! Garbage collections, for interpreters without marks of their own: a C function in `gc.callbacks`, which is the only
+//! Garbage collections, for interpreters without probes of their own: a C function in `gc.callbacks`, which is the only
 //! place where the interpreter says that it collects. It is taken out by identity, whatever else has come into the list.
 
 use core::ffi::{CStr, c_void};

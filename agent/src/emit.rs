@@ -1,4 +1,4 @@
-//! From an event of the interpreter to a mark: whether it is wanted, the account, and what the mark says.
+//! From an event of the interpreter to a probe: whether it is wanted, the account, and what the probe says.
 
 use alloc::vec::Vec;
 use core::ptr::{null, null_mut};

@@ -1,5 +1,5 @@
-//! The stacks that frames are on: one for each thread, and one for each greenlet besides. Knows of each which told
-//! frames are on it, so that no return is told whose entry was not, and announces the frames that are already there when a
+//! The stacks that frames are on: one for each thread, and one for each greenlet besides. Knows which reported
+//! frames are on each, so that no return is reported whose entry was not, and announces the frames that are already there when a
 //! stack is first seen.
 //!
 //! The first event of a session on a stack is the moment to announce: it is on that thread, which is whose frames these

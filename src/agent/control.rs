@@ -2,8 +2,13 @@
 //! starts them, and stops them all at the end. An agent that loses its connection, because pystap was killed, switches
 //! itself off.
 //!
-//! No peer can hold this thread up: no call here blocks on one connection, each stage of a conversation has a time
-//! limit, and one turn of the loop does a bounded amount of work per peer.
+//! Nobody at the other end can hold this thread up: no call here waits for one connection, each stage of a conversation has an
+//! end, and a turn of the loop does a bounded number of things for each of those who want something.
+//!
+//! From one socket, 64 connections are accepted in a turn. Each stage of a conversation ends after ten seconds. At the
+//! end, only agents that trace are asked for their account, and only as long as some answer. What an agent says in its
+//! own words is cut and shown as its words ([`super::foreign`]); its account counts for no more than one event per
+//! nanosecond.
 
 use std::collections::HashMap;
 use std::io;

@@ -3,7 +3,10 @@
 //! extension does, and becomes an agent that waits for us. How a call is made, and where it does no harm, is the
 //! business of [`super::window`].
 //!
-//! All of this happens on a thread: a suitable point for a call may have to be waited for, while the session goes on.
+//! All of this is done on a thread: a place for a call may have to be waited for, and the session goes on meanwhile.
+//!
+//! The second call is the library's own `pystap_agent_enter`. Addresses come from the memory of the process
+//! ([`super::symbols`]), not from files.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -11,7 +11,20 @@
 //! or spoil, they can also read in, and do to, the traced program itself. All they can do is to be counted as a process
 //! that could not be traced.
 //!
-//! A connection that shows neither gets nothing: no reply, little time, and little room.
+//! Whoever shows neither is given nothing: no word, little time, and little room.
+//!
+//! # Lines of descent
+//!
+//! [`Lineage`] has the processes of the session by id and time of start, each with its line of ancestors: from the
+//! records of forks that the engines pass on, and from the parents in /proc where a record is still on its way (it is
+//! waited for 0.4 seconds). That holds for daemons that fork twice, for other users below the command, and for pid
+//! namespaces below ours. Whoever joins is bound to its connection by a pidfd (`SO_PEERPIDFD`). Before Linux 6.5 there
+//! is none, and then the secret alone tells an id that was used again.
+//!
+//! # Strangers
+//!
+//! A connection that has shown nothing waits at the door for half a second: 128 of one user, 512 in all; the oldest
+//! gives way.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;

@@ -8,9 +8,17 @@
 //! own, created with its own rights by a process that visits it ([`visit`]). If no place works at all, the library is
 //! in memory only.
 //!
-//! Sessions share directories. The registry records which session uses which: the last user removes the directory,
-//! `pystap cleanup` removes what killed sessions left. A SystemTap session leaves the library in place while a process
-//! has it mapped: a removed file has no path to be probed by.
+//! Sessions share directories. Who uses which is in the registry: whoever is the last removes the directory, `pystap cleanup`
+//! what killed sessions left. A session of SystemTap leaves the library where a process has it mapped: what was removed has no
+//! path to be probed by.
+//!
+//! In our own view, a base is what `files::strict` has found to be out of the reach of others.
+//!
+//! A process that has an agent already ([`loaded`](super::loaded)) is probed in the file that is mapped. SystemTap
+//! needs a path for that, hence the exception above. SystemTap also takes for granted that code is as far from the
+//! beginning of a file in memory as in the file. Where lld has moved it, SystemTap puts its breakpoints into the midst
+//! of instructions. So `agent/build.rs` asks for the plain layout, and a displaced image is an obstacle for that
+//! engine.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

@@ -1,7 +1,20 @@
-//! What sessions have put where, so that later ones can remove it: nothing is ever deleted on any other basis. It is in
-//! a directory of pystap's that no one else can create or change: `/run/pystap` or `/var/lib/pystap` for root,
-//! `$XDG_RUNTIME_DIR/pystap` or `~/.cache/pystap` for a user. There is one file per item and session, written before
-//! others can see the item, and locked while the session lives.
+//! What sessions have put where, so that it can be removed again by whoever comes later: the only thing that anything is
+//! deleted by. It lies in a directory of pystap's that nobody else can make or change: `/run/pystap` or `/var/lib/pystap`
+//! for root, `$XDG_RUNTIME_DIR/pystap` or `~/.cache/pystap` for a user. One file for each thing and session, written before
+//! the thing is there for others, locked as long as the session lives.
+//!
+//! # What a file says
+//!
+//! In lines: what the directory is (device, inode, boot, view), which files are in it, and which processes were asked
+//! to run something. The lock says whether the session lives, so nothing that a target can touch decides about life and
+//! death.
+//!
+//! # How things go
+//!
+//! By the registry alone. The name has to lead to the recorded inode, by `openat2` without links and without crossing a
+//! mount, and only known names are unlinked. A file stands where Python would make `__pycache__`, so that nothing has
+//! to be removed recursively. The report of what went wrong in a target is a FIFO: it holds no more than a pipe does,
+//! whoever owns it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -2,10 +2,13 @@
 //! request is read from the target itself (`_Py_DebugOffsets`, at the beginning of its runtime state); the position of
 //! each field in that table depends on the minor version (Include/internal/pycore_debug_offsets.h).
 //!
-//! The target is stopped for the moment of writing, in a window ([`super::window`]). Every thread is asked, and the
-//! first that gets to run bytecode does it, so that a main thread asleep in a system call delays nothing;
-//! [`Remote::withdraw`] relieves the others of it. A stop also interrupts those waits that Linux says a stop interrupts
-//! (`epoll_wait`: signal(7)), whereupon CPython checks for requests: so an idle event loop answers at once.
+//! The target is stopped for the moment of writing, in a window ([`super::window`]). Every thread is asked, and the first that
+//! comes to run bytecode does it, so that a main thread asleep in a system call delays nothing; the others are relieved of
+//! it by [`Remote::withdraw`]. A stop also ends the waits that a stop ends by Linux's own rules (`epoll_wait`: signal(7)),
+//! whereupon CPython looks: so an idle event loop answers at once.
+//!
+//! What another debugger has asked for is left alone. What was asked of threads that do not come to it is taken back in
+//! another window, if there is any such thread.
 
 use std::fs;
 use std::io;

@@ -1,8 +1,12 @@
-//! Where a target has another root or other mounts than we have, its owner may have arranged what is behind every name
-//! that we know. So nothing is touched there with our own rights: a short-lived process, pystap itself as `pystap
-//! visit`, enters the target's mounts and root, takes the target's user and groups, gives up every capability, and only
-//! then touches a path. It can do only what the target could do by itself. It sends back what it has opened; a visitor
-//! that does not answer is killed.
+//! Where a target has another root or other mounts than we have, its owner may have arranged what lies under every name that
+//! we know. So nothing is touched there with our own rights: a short-lived process, pystap itself as `pystap visit`, enters
+//! the target's mounts and root, takes the target's user and groups, gives up every capability, and only then touches a path.
+//! It can do what the target could do by itself. What it has opened it sends back; one that does not answer is killed.
+//!
+//! The child is hidden like `pystap hold`. It enters by descriptors, becomes the target's user before it looks up a
+//! name, does one task, and passes what it opened back over a socket. It has a deadline, because a file system may be
+//! served by an enemy. What it makes is visible to its own user only until the parent says that it is recorded; if the
+//! parent is killed before that, the child takes it back.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};

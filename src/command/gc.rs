@@ -1,4 +1,4 @@
-//! `pystap gc`: garbage collections, a line an interval while they happen and a summary at the end.
+//! `pystap gc`: garbage collections, one line per interval while they happen, and a summary at the end.
 
 use std::io::{self, Write};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `pystap stats`: how long single functions take, a line an interval while they are called and the distribution at the
+//! `pystap stats`: how long single functions take, one line per interval while they are called, and the distribution at the
 //! end.
 
 use std::io::{self, Write};

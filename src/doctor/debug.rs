@@ -1,5 +1,5 @@
-//! Findings about the kernel's debug information: whether it exists, whether it is this kernel's, and whether it is
-//! usable. Marks do not need it, and the findings say so.
+//! Findings about the kernel's debug information: whether there is any, whether it is this kernel's, and whether it can
+//! be used. USDT probes do not need it, and the findings say so.
 
 use super::kernel::is_confined;
 use super::remedy::Remedies;

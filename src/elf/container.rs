@@ -1,7 +1,10 @@
 //! An ELF file that is too large to be read whole: headers first, sections on demand, compressed sections inflated
 //! while reading. A kernel's debug information takes hundreds of megabytes; checking it takes a few of them.
 //!
-//! Knows containers and compression only; others interpret what a section contains.
+//! Knows containers and compression. What is in a section is for others to read.
+//!
+//! Of any ELF file only parts are read, by position (`source`). `debug` walks the headers of units and keeps only the
+//! unit that the index of addresses names; gimli resolves one function in it.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};

@@ -1,7 +1,6 @@
-//! The operands of a mark: the note's argument string, parsed. `8@%rbp -4@112(%rsp)` says that the first argument is
-//! eight unsigned bytes in a register and the second is four signed bytes in memory. What follows the `@` is whatever
-//! the compiler would have written into an assembler instruction, so each machine has its own grammar. Fetches no
-//! values.
+//! The operands of a probe: the note's argument string, taken apart. `8@%rbp -4@112(%rsp)` says that the first argument is
+//! eight unsigned bytes in a register and the second four signed bytes in memory. What stands after the `@` is whatever the
+//! compiler would have written into an assembler instruction, so each machine has a grammar of its own. Fetches nothing.
 
 use super::registers::{Register, RegisterKind, register};
 use super::{Architecture, Argument, Machine, Operand};

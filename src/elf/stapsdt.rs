@@ -1,7 +1,7 @@
-//! SystemTap's notes (`.note.stapsdt`, format 3), one per probe site. The section is in no segment, so it is found by
-//! name or not at all.
+//! SystemTap's notes (`.note.stapsdt`, format 3): one note per site. The section is in no segment, so it is found by name or
+//! not at all.
 //!
-//! A description holds three addresses in the size and byte order of the file - of the mark, of `.stapsdt.base` as the
+//! A description holds three addresses in the size and byte order of the file - of the probe, of `.stapsdt.base` as the
 //! linker knew it, of the semaphore or 0 - and then three NUL-terminated strings: provider, name, arguments.
 
 use std::collections::HashMap;

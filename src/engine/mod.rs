@@ -2,6 +2,8 @@
 //!
 //! An engine runs on threads of its own. What it has to say comes as [`Message`]s over a bounded channel; it never
 //! waits for the reader of that channel, and what does not fit is counted as lost.
+//!
+//! Events of several processors go through `reorder` first, which holds them back for some milliseconds.
 
 mod flags;
 pub mod reorder;

@@ -1,8 +1,7 @@
 //! Paths that others can influence. [`strict()`] says whether anyone but root (or, without root, this user) could ever
 //! make a path lead elsewhere; [`look()`] opens what may be anything and belong to anyone, without being made to wait.
 //!
-//! Of the paths that our user names, [`reading`] opens those to be read and [`writing`] those to be written; [`Stream`]
-//! writes anything whose reader may not be reading.
+//! [`reading`] and [`writing`] open the paths that our user names; [`Stream`] writes to what nobody may be reading.
 
 mod look;
 pub mod reading;

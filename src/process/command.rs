@@ -1,5 +1,5 @@
-//! Which interpreters a command that has not been started yet will use. This is a forecast: a program may start
-//! whatever it likes, so every assumption is reported in a note.
+//! Which interpreters a command that is not running yet will use. A forecast: a program may start whatever it likes,
+//! so whatever is assumed is said in a note.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;

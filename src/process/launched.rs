@@ -1,7 +1,7 @@
 //! A command that pystap launches: held before its first instruction, released once probes are armed, waited for.
 //!
-//! The holder is pystap itself (see [`crate::command::hold`]), which stops and later becomes the command under the same
-//! process ID. Standard input, output and error are the user's own, unless a file is given for its output.
+//! The holder is pystap itself (see [`crate::command::hold`]), which stops and later becomes the command under the
+//! same process id. Standard input, output and error are the user's own, unless a file is named for its output.
 
 use std::ffi::OsString;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! Pythons that are not CPython, recognised by their file names. They have none of CPython's structures, so neither
-//! marks nor the agent work with them; all we can do is to say so.
+//! Pythons that are not CPython, by the names of their files. They have none of CPython's structures, so that they can have neither
+//! probes nor the agent; all there is to do is to say so.
 
 use std::path::Path;
 

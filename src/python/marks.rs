@@ -1,5 +1,5 @@
-//! What is known about CPython's own marks: what they pass, in which versions they exist, and what they really do there.
-//! A table and its look-ups; looks at no file and no process. Whether a given build has marks at all (`--with-dtrace`) is
+//! What is known about CPython's own USDT probes, which SystemTap calls marks: what they pass, in which versions they exist, and what they really do there.
+//! A table and its look-ups; looks at no file and no process. Whether a given build has probes at all (`--with-dtrace`) is
 //! in its ELF notes, not here.
 //!
 //! What the rows say was read in CPython's sources (`Include/pydtrace.d`, `Python/ceval.c`, the historical patches) and in

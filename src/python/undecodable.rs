@@ -1,11 +1,16 @@
-//! Paths on which CPython's own function and line marks fail. While these are armed, CPython up to 3.11 asks each
-//! running code object for its file name as UTF-8, and does not clear the exception when there is none: the program
-//! ends with SystemError, whatever filters are set. (Seen with 3.9.2 and 3.11.2; 3.15 clears it. Collections and audit
-//! events are harmless.)
+//! Paths on which CPython's own function and line probes fail. Once these are armed, CPython up to 3.11 asks each code object
+//! that runs for its file name as UTF-8, and forgets the exception when there is none: the program ends with SystemError,
+//! whatever anybody filters. (Seen with 3.9.2 and 3.11.2; 3.15 clears it. Collections and audit events are harmless.)
 //!
-//! So pystap looks for such paths first, as far as /proc shows them: the command line, the working directory, the
-//! variables that Python takes paths from, mapped code, and open files of Python's. What a program does later cannot be
-//! seen: a file name that it passes to `compile()` itself, a directory that it changes to, or those of a child.
+//! So pystap looks first, as far as /proc tells: the command line, the working directory, the variables that Python takes
+//! paths from, what is mapped as code, and open files of Python's. What a program puts together later cannot be seen: a file
+//! name that it gives to `compile()` itself, a directory that it comes to later, or a child's.
+//!
+//! What the plan does with it: it takes the agent for that interpreter, or refuses. What joins later is looked at when
+//! the session finds it. SystemTap raises semaphores in every process that runs an image, so with that engine all of
+//! these are looked at.
+//!
+//! What a launched command will inherit is looked at in the same way, with the encoding that Python will have there.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

@@ -1,4 +1,11 @@
 //! The plan of a session: what was typed, resolved against this host. Starts nothing; `--dry-run` prints it.
+//!
+//! How the targets become images: [`crate::process`] finds them, [`crate::python`] the files that carry their
+//! interpreters (through `/proc/PID/root` where a process has other mounts) and, once per session, what is in each
+//! file, and [`crate::elf`] their probes with sites, semaphores and arguments. A command that is to be launched is
+//! resolved without running it; only the shim of a version manager has to be asked. The plan then picks the probes that
+//! the kinds in question need, refuses what cannot work, and warns of what a version is known to do
+//! ([`crate::python::marks`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;

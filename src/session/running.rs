@@ -1,4 +1,7 @@
 //! A session while it runs: messages of the engine, signals, time and the end of targets, brought together.
+//!
+//! It ends when no watched process and no reported child is left for 0.6 seconds: the record of a fork may still be on
+//! its way here.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;

@@ -1,5 +1,9 @@
-//! The search for processes that start while a session runs, on a thread of its own: the session's loop looks at no process
-//! of the host but its own targets. What is found is handed over whenever the session asks for it.
+//! The search for processes that start while a session runs, on a thread of its own. The session's loop looks only at
+//! its own targets. What is found is handed over whenever the session asks for it.
+//!
+//! The whole host is looked at once per second, for `--match`, `--python` and `--service`. Who joins and who leaves is
+//! named. A table that covers the terminal takes such messages from the console and shows the last one; afterwards all
+//! of them are written.
 
 use std::io;
 use std::time::Duration;

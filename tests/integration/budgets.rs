@@ -1,6 +1,6 @@
-//! What pystap uses of a machine's resources, whatever it is given: small recordings that unpack to a lot, programs
-//! that create names forever, files of a gigabyte that are called Python. The peak memory of the real program is
-//! measured; the bounds are those that docs/recordings.md states, plus what the program needs anyway.
+//! What pystap takes of a machine, whatever it is given: recordings that are small and unpack to much, programs that make
+//! names for ever, files of a gigabyte that are called Python. Measured is the peak of the real program's memory; the bounds
+//! are those that docs/limits.md states, with what the program has anyway.
 
 use std::fs;
 use std::path::PathBuf;

@@ -64,7 +64,7 @@ fn tree() -> std::path::PathBuf {
 }
 
 #[test]
-#[ignore = "takes minutes and a gigabyte: run by hand, see ARCHITECTURE.md"]
+#[ignore = "takes minutes and a gigabyte: run by hand, see CONTRIBUTING.md"]
 fn a_real_nova_is_seen_to_the_last_call_and_taken_down_again() {
     leaves_nothing(|| {
         let tree = tree();
@@ -155,7 +155,7 @@ fn a_real_nova_is_seen_to_the_last_call_and_taken_down_again() {
 }
 
 #[test]
-#[ignore = "takes minutes and a gigabyte: run by hand, see ARCHITECTURE.md"]
+#[ignore = "takes minutes and a gigabyte: run by hand, see CONTRIBUTING.md"]
 fn an_interrupted_run_takes_nova_down_as_well() {
     let tree = tree();
     let results = tempfile::tempdir().expect("a directory");

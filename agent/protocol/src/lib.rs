@@ -1,4 +1,4 @@
-//! What pystap and its agent say to each other: JSON objects over a `SOCK_SEQPACKET` socket, one a packet, told apart by
+//! What pystap and its agent say to each other: JSON objects over a `SOCK_SEQPACKET` socket, one per packet, told apart by
 //! their `type`. Neither side knows more of the other than this. Works without std, because the agent has none.
 #![no_std]
 

@@ -1,11 +1,17 @@
 //! Windows: the moments in which we have a process, or one of its threads, stopped.
 //!
-//! Whatever stops a process runs in a short-lived child of pystap's (`pystap window`, hidden), which receives its job
-//! as one line of JSON and answers with another. Everything that takes time is determined beforehand, outside. The
-//! child is in its own process group, where a SIGSTOP for pystap's job or a Ctrl-C does not reach it, has one thread,
-//! and asks the kernel to end it: a timer sends it SIGKILL after [`LONGEST`] ([`watchdog`]). The kernel releases the
-//! tracees of a tracer that ends, even if that was stopped, frozen or forgotten. So no process is stopped for longer,
-//! whatever happens to pystap and the child.
+//! Whatever stops a process runs in a short-lived child of pystap's (`pystap window`, hidden), which gets what it has to do
+//! as one line of JSON and answers with another. Everything that takes time is found out before, outside. The child is in a
+//! process group of its own, where a SIGSTOP for pystap's job or a Ctrl-C does not reach it, has one thread, and asks the
+//! kernel for its own end: a timer that sends it SIGKILL after [`LONGEST`] ([`watchdog`]). The kernel lets the tracees of a
+//! tracer go that ends, whether that was stopped, frozen or forgotten. So no process is stopped for longer, whatever
+//! becomes of pystap and of the child.
+//!
+//! That works because nothing here asks for `PTRACE_O_EXITKILL`, so it does not matter who is stopped, frozen or
+//! killed, pystap or its child.
+//!
+//! What must be fresh is read again inside, in few system calls. All threads are interrupted, and none that is in the
+//! kernel is waited for: it comes back to user space only through its stop (`held` says why that is certain).
 
 mod call;
 mod held;

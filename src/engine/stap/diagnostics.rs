@@ -2,7 +2,7 @@
 //! what to do next, what was lost. Reads lines; never starts, stops or retries anything.
 //!
 //! stap itself ends with 0 or 1 only, so its words are all there is to tell one failure from another. They are recognised
-//! by a table (`table.rs`, one row a class); nothing that is not in the table is dropped: it comes out as
+//! by a table (`table.rs`, one row per class); nothing that is not in the table is dropped: it comes out as
 //! [`DiagnosticKind::Unrecognised`] with the severity that stap gave it. Run stap with `LC_ALL=C`: its messages are translated.
 
 mod compiler;

@@ -2,6 +2,26 @@
 //!
 //! Compiling and running are two steps, so that a script that was compiled before starts without stap at all
 //! (`modules`), and so that what the two have to say can be told apart.
+//!
+//! Cheap obstacles are looked for first (no modules, no tools), so that nobody waits for a compiler in vain. What stap
+//! says becomes `Diagnostic`s, and an error is shown with stap's own caret.
+//!
+//! # Following processes
+//!
+//! A target is a process id in the module's table (`tapsets/pystap/targets.stp`). With one target and no search,
+//! `staprun -x` lets the kernel take the breakpoints out of every other process. Otherwise every process of that
+//! interpreter runs into them and is sent on by `pystap_wanted`.
+//!
+//! Where children are followed, a process is looked at once, when it begins. If any of its ancestors is a target, it
+//! becomes one and a `fork` event says so. The whole ancestry counts, because a shell between two Pythons is no target
+//! itself. The probes on beginning and end name the probed programs: a probe on every process of the system makes
+//! stap's task finder miss the probes of a program that a process becomes by exec. stap reports an exec as an end and a
+//! beginning; `pystap_set_execing` and `pystap_take_execing` make one `exec` event of the two.
+//!
+//! A script that probes a library, as every script for the agent does, has to follow the processes of every program.
+//! The release of a held command is then reported as an `exec`, too, and the session passes over it.
+//!
+//! For processes that start later without being a child of a target, see the search of the session.
 
 pub mod arguments;
 mod compiling;

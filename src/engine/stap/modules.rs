@@ -1,8 +1,22 @@
-//! Compiled scripts that are kept: a script compiled once starts at once, without stap, as long as the script, the
-//! tapsets, stap, the kernel and the probed images are what they were.
+//! The cache of compiled scripts. A script that was compiled once starts at once, without stap, as long as the script,
+//! the tapsets, stap, the kernel and the probed images are what they were.
 //!
-//! stap has a cache of its own, but even a hit there costs its first two passes, a second or more. And it looks only at
-//! paths: whether an image changed is checked here, by build id.
+//! # Compile once and keep
+//!
+//! `stap` can compile and run in one step. We do it in two, `stap -p4` and `staprun`:
+//!
+//! - A module that was compiled before starts at once. stap has a cache of its own, but even a hit there costs its
+//!   first two passes: a second or more, in which calls of a running program are missed.
+//! - The key is ours: script, tapsets, arguments, stap, the kernel's build tree, and the build id of every image.
+//!   stap's own key looks at paths only, and an upgraded interpreter has the same path.
+//! - What the compiler says and what the running module says can be told apart without guessing.
+//! - A module can be compiled where the tools are fast and run elsewhere: `--compile-only --kernel RELEASE`. The tests
+//!   in the guest rely on that.
+//!
+//! A script depends on neither a process id nor a duration; otherwise no module would ever serve again.
+//!
+//! At most 64 modules are kept, in `~/.cache/pystap/modules`. Root's are kept where only root can write
+//! ([`crate::authority::own`]), and a module that somebody else could have put there is not used.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};

@@ -1,4 +1,23 @@
 //! A loaded module: staprun as a child, its output decoded on a thread of its own, commands to the module, and the end.
+//!
+//! The probed images are held open while staprun starts, because the kernel knows the file of a probe by its inode.
+//!
+//! # Going live
+//!
+//! The module sends `V` when it begins and `Y` when its probes are armed. The reader answers with commands: who owns
+//! the session, whether children are followed, the least duration, and one `+PID` per target. When the last target is
+//! acknowledged, the reader waits until the semaphore of each running target is seen raised in `/proc/PID/mem`, and
+//! only then says [`Message::Live`].
+//!
+//! # The end
+//!
+//! On a signal, stapio throws away what it has not read from the kernel yet, and says nothing about it: of a storm of
+//! calls a third was missing in that way, and the totals with it. So the module is silenced first (`q`) and answers
+//! with its last totals. When that answer has come through the same stream as the events, all of them have come. Then
+//! staprun is interrupted and unloads the module.
+//!
+//! stap and staprun run in process groups of their own: Ctrl-C goes to the whole foreground group, and when they stop
+//! is for pystap to say.
 
 use std::collections::HashSet;
 use std::fs::{self, File};

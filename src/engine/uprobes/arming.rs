@@ -14,6 +14,13 @@
 //! parent, nothing is exchanged from the start: a task with a counter that a child does not inherit has more than the child
 //! has ([`perf::keep_apart`]). With its own threads a child can exchange until its counter is there, so births are watched
 //! for ([`super::fork_watcher`]), and an agent waits for it.
+//!
+//! # Order
+//!
+//! One counter for each thread of a target and each processor is opened disabled, gets its filter and its ring, and is
+//! then enabled. Children inherit it. *Threads that begin meanwhile* may inherit a counter or not, and nothing tells
+//! which. They get counters of their own, and `CounterOwners` (`decode.rs`) passes over what comes through inherited
+//! ones.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;

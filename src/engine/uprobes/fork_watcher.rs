@@ -1,5 +1,8 @@
-//! A thread that waits for the children of targets and sees to each as soon as the kernel tells of it, whatever the thread
-//! that collects records has to do. Why there is need of it is said in `arming.rs`.
+//! A thread that waits for the children of targets and takes care of each as soon as the kernel reports it, however busy the
+//! thread that collects records is. `arming.rs` says why it is needed.
+//!
+//! It has small rings of its own that wake it for each fork. A child with our agent in it joins first, and is told to
+//! begin when it has its counter ([`Children`](crate::engine::Children)).
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

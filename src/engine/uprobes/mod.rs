@@ -1,8 +1,32 @@
-//! The uprobes engine: nothing but the kernel's own uprobe events. For each site of each mark one probe is defined in
-//! tracefs, the targets' tasks are made to run into them by `perf_event_open`, and the records come through one ring a
-//! processor. Only the targets pay: the kernel puts breakpoints into no other process.
+//! The uprobes engine: nothing but the kernel's own uprobe events. One probe is defined in tracefs for each site of
+//! each USDT probe, the tasks of the targets are made to run into them by `perf_event_open`, and the records come
+//! through one ring per processor. Only the targets pay: the kernel puts breakpoints into no other process.
 //!
-//! The doors are [`Plan::new`], which says what will be defined and what cannot be, and [`UprobesRunning`], which does it.
+//! The doors are [`Plan::new`], which says what will be defined and what cannot be, and [`UprobesRunning`], which does
+//! it.
+//!
+//! # One event
+//!
+//! Every site of every USDT probe of every image becomes a definition: file offset, semaphore, and fetch arguments made
+//! of the operands in the note (`fetch`). All of them are places of *one* event with the same five fields: which probe,
+//! how wide the number is, two strings, one number. What a probe has no use for is fetched from address 0, which costs
+//! little and gives nothing. An argument that the grammar of the kernel cannot express is named, and its event comes
+//! without it.
+//!
+//! The first design had one event per probe. But the kernel takes some 70 ms to disarm an event, because it waits for a
+//! grace period, one event after the other; so ending a session took 300 ms. And a task needs a counter per processor
+//! for each event.
+//!
+//! # A session
+//!
+//! `arming` makes tasks run into the probes, `running` collects, `decode` makes events of records, and
+//! `engine::reorder` puts them in the order of their times. `processes` follows what becomes of tasks: a process counts once
+//! it has mapped a probed image. `filter` says of globs what the kernel's grammar can say and always lets through at
+//! least what is wanted; what is not about functions passes by the number of its probe. `--min-duration` is applied by
+//! the session, to the durations that pairing finds.
+//!
+//! What was lost is told with the next record (`PERF_RECORD_LOST`); what was lost last is read from the counters at the
+//! end (`PERF_FORMAT_LOST`, Linux 6.0).
 
 mod arming;
 mod decode;

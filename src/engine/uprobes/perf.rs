@@ -1,9 +1,14 @@
 //! `perf_event_open`: counters that make a task run into tracepoints, and the rings that their records come through.
-//! The only file with `unsafe` in this crate: a system call without a safe binding, its ioctls, and memory that the
+//! One of the two files with `unsafe` in this crate: a system call without a safe binding, its ioctls, and memory that the
 //! kernel writes to.
 //!
 //! A ring belongs to one processor. The counter that owns it counts nothing (`PERF_COUNT_SW_DUMMY`); the counters of
 //! tasks are redirected to it, as many as there are.
+//!
+//! # Why our own ring
+//!
+//! `perf-event-open-sys` has the structures, constants and ioctls. The safe crates on top of it hand out one record at
+//! a time, move the position for each, and cannot send many counters through the ring of another.
 
 #![allow(unsafe_code)]
 

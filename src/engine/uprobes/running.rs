@@ -1,4 +1,11 @@
 //! A session of the uprobes engine: probes defined, tasks armed, one thread that collects from the rings, and the end.
+//!
+//! The thread empties one ring per processor every 20 ms, or as soon as one is a quarter full. It gives the room back
+//! once per batch, because the kernel reads our position for every record that it writes. Names are made once and found
+//! again by their bytes.
+//!
+//! Records have the monotonic clock. The distance to the Unix epoch is taken once, so that time does not jump within a
+//! session.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -2,6 +2,10 @@
 //!
 //! Definitions outlive the process that made them. Each session's are one group, whose name says whose it is
 //! (`owner`), so that the next run can remove what a killed one left.
+//!
+//! The name is made of the owner's process id, start time and pid namespace. The next session and `pystap cleanup`
+//! remove groups whose owner is certainly gone. Of a namespace that cannot be seen from here nothing is certain, and
+//! the kernel refuses to remove what is in use.
 
 use std::ffi::OsStr;
 use std::fmt;

@@ -30,7 +30,6 @@ mod emit;
 mod filter;
 mod fork;
 mod gil;
-mod glob;
 mod hidden;
 mod libc;
 mod marks;

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use pystap_agent_protocol::{Kind, Refused, Start, Started, Stopped, Way};
+use pystap_glob::GlobError;
 
 use crate::filter::Filter;
 use crate::gil::Guarded;
@@ -88,6 +89,17 @@ pub(crate) fn refused(reason: impl Into<String>, next_step: impl Into<String>) -
     }
 }
 
+/// pystap has checked its patterns before, by the same grammar; whoever sends others does not need the reason spelled out.
+fn misunderstood(error: GlobError) -> Refused {
+    refused(
+        format!(
+            "{} is no pattern that the agent understands, so nothing was switched on",
+            error.pattern()
+        ),
+        "use the pystap that the agent came with",
+    )
+}
+
 /// Switches on what is asked for. The caller holds the lock.
 ///
 /// # Errors
@@ -102,8 +114,10 @@ pub(crate) unsafe fn start(wanted: &Start) -> Result<Started, Refused> {
         ));
     }
     let functions = wanted.events.contains(&Kind::Function);
+    let filter = Filter::new(&wanted.filters).map_err(misunderstood)?;
+    let hidden = Hidden::new(&wanted.capture.hidden).map_err(misunderstood)?;
     (*live).number += 1;
-    (*live).filter = Filter::new(&wanted.filters);
+    (*live).filter = filter;
     (*live).filtered = !(*live).filter.is_empty();
     (*live).announces = wanted.announce_running;
     (*live).capture = Values {
@@ -111,7 +125,7 @@ pub(crate) unsafe fn start(wanted: &Start) -> Result<Started, Refused> {
         returns: wanted.capture.returns,
         limit: capture::limit(wanted.capture.limit),
     };
-    (*live).hidden = Hidden::new(&wanted.capture.hidden);
+    (*live).hidden = hidden;
     let way = way(version().0);
     (*live).needs_instructions = way == Way::Profile;
     ((*live).entries, (*live).returns, (*live).dropped) = (0, 0, 0);

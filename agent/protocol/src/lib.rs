@@ -164,7 +164,7 @@ impl fmt::Debug for Follow {
 }
 
 /// Which functions are wanted: those that every list which is not empty accepts, and no `not_` list has. The patterns are
-/// pystap's globs. The agent may let through more than they say, never less.
+/// pystap's globs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Filters {

@@ -20,6 +20,7 @@
 
 extern crate alloc;
 
+mod calls;
 mod capture;
 mod codes;
 mod collector;
@@ -32,6 +33,7 @@ mod fork;
 mod gil;
 mod hidden;
 mod libc;
+mod live;
 mod marks;
 mod module;
 mod monitoring;

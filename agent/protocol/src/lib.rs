@@ -221,6 +221,16 @@ pub struct Refused {
     pub next_step: String,
 }
 
+impl Refused {
+    /// A refusal in two sentences.
+    pub fn new(reason: impl Into<String>, next_step: impl Into<String>) -> Refused {
+        Refused {
+            reason: reason.into(),
+            next_step: next_step.into(),
+        }
+    }
+}
+
 /// Events are off. The account covers the time since [`Started`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopped {

@@ -8,6 +8,7 @@ fn main() {
     println!("cargo::rerun-if-changed=agent/Cargo.toml");
     println!("cargo::rerun-if-changed=agent/build.rs");
     println!("cargo::rerun-if-changed=agent/src");
+    println!("cargo::rerun-if-changed=agent/glob");
     println!("cargo::rerun-if-changed=agent/protocol");
     println!("cargo::rerun-if-changed=Cargo.lock");
     let variable = |name| env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"));

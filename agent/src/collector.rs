@@ -5,9 +5,9 @@ use core::ffi::{CStr, c_void};
 use core::ptr::null_mut;
 
 use crate::gil::Guarded;
+use crate::live::is_on;
 use crate::marks::{self, GC_DONE, GC_START};
 use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, none, number};
-use crate::session::is_on;
 
 static ON_COLLECTION: Method = Method {
     name: c"on_collection".as_ptr(),

@@ -58,6 +58,7 @@
 
 extern crate alloc;
 
+mod calls;
 mod capture;
 mod codes;
 mod collector;
@@ -68,9 +69,9 @@ mod emit;
 mod filter;
 mod fork;
 mod gil;
-mod glob;
 mod hidden;
 mod libc;
+mod live;
 mod marks;
 mod module;
 mod monitoring;

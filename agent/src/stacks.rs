@@ -15,8 +15,8 @@ use alloc::vec::Vec;
 use core::ptr::null_mut;
 
 use crate::gil::Guarded;
+use crate::live::LIVE;
 use crate::python::{Owned, Ptr, api, uncollected};
-use crate::session::LIVE;
 use crate::{contexts, emit, thread};
 
 /// A stack.
@@ -151,7 +151,7 @@ unsafe fn switch(greenlet: Ptr, frame: Ptr, entering: Ptr) -> *mut Stack {
     (*stacks).thread = thread;
     (*stacks).greenlet = greenlet;
     (*stacks).current = stack;
-    if known.is_none() && (*LIVE.get()).announces {
+    if known.is_none() && (*LIVE.get()).settings.announces {
         uncollected(|| announce(stack, frame, entering));
     }
     stack

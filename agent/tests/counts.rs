@@ -217,7 +217,7 @@ fn what_no_filter_wants_is_not_counted() {
         let pystap = process.attach();
         let mut start = functions("*");
         start.filters.functions = vec!["wanted*".into()];
-        start.filters.not_functions = vec!["wanted_not".into()];
+        start.filters.not_functions = vec!["wanted[_]not".into()];
         start.filters.not_files = vec!["*other*".into()];
         pystap.start(start);
         process.run(

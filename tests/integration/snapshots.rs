@@ -40,7 +40,7 @@ fn the_help_of_every_command() {
     }
 }
 
-/// A dry run, without what another machine, another day or another build of the interpreter has differently.
+/// A dry run of a command, which finds no process that is there already, without what another machine, another day or another build of the interpreter has differently.
 fn dry_run(arguments: &[&str]) -> String {
     let home = tempfile::tempdir().expect("a directory");
     let ended = run(command(arguments)
@@ -72,7 +72,16 @@ fn dry_run(arguments: &[&str]) -> String {
 #[test]
 #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn the_dry_run_of_a_trace_with_stap() {
-    let text = dry_run(&["trace", "--engine", "stap", "--dry-run", "--python", PYTHON]);
+    let text = dry_run(&[
+        "trace",
+        "--engine",
+        "stap",
+        "--dry-run",
+        "--",
+        PYTHON,
+        "-c",
+        "pass",
+    ]);
     insta::assert_snapshot!("dry-run-stap", text);
 }
 
@@ -101,7 +110,16 @@ fn the_dry_run_of_long_calls_of_some_functions_with_stap() {
 #[test]
 #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn the_dry_run_of_a_table_with_stap() {
-    let text = dry_run(&["top", "--engine", "stap", "--dry-run", "--python", PYTHON]);
+    let text = dry_run(&[
+        "top",
+        "--engine",
+        "stap",
+        "--dry-run",
+        "--",
+        PYTHON,
+        "-c",
+        "pass",
+    ]);
     insta::assert_snapshot!("dry-run-stap-top", text);
 }
 

@@ -172,6 +172,7 @@ fn begun(outcome: Outcome) -> u32 {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_launched_process_and_its_fork_join_each_with_the_secret_that_it_was_told() {
     let session = Session::listening();
     let mut launched = session.launched(
@@ -199,6 +200,7 @@ os.wait()
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn strangers_are_told_nothing_whatever_they_know() {
     let session = Session::listening();
     let mut launched = session.launched(
@@ -279,6 +281,7 @@ with tempfile.TemporaryDirectory() as directory:
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn connections_that_say_nothing_neither_keep_others_out_nor_delay_the_end() {
     let session = Session::listening();
     let silent = "
@@ -313,6 +316,7 @@ sys.stdin.read()
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn an_agent_that_does_not_answer_the_last_word_is_not_waited_for_long() {
     let session = Session::listening();
     let mut launched = session.launched("begin(join(secret)); sys.stdin.read()");
@@ -328,6 +332,7 @@ fn an_agent_that_does_not_answer_the_last_word_is_not_waited_for_long() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn what_an_agent_says_of_itself_is_short_and_cannot_be_more_than_can_be() {
     let session = Session::listening();
     let mut launched = session.launched(
@@ -356,6 +361,7 @@ end(connection, 2**64 - 1, 2**64 - 1, 2**64 - 1)
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_process_has_one_agent_however_often_it_asks() {
     let session = Session::listening();
     let mut launched = session.launched(
@@ -382,6 +388,7 @@ end(connections[-1], 1)
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_refusal_is_the_agents_own_word() {
     let session = Session::listening();
     let mut launched = session.launched(
@@ -401,6 +408,7 @@ say(connection, 'refused', reason='no tool id is free', next_step='end the debug
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn who_gave_up_while_nobody_listened_is_counted_and_who_still_waits_is_traced() {
     let mut session = Session::new();
     let mut launched = session.launched(
@@ -436,6 +444,7 @@ end(connection, 1)
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn who_came_before_the_end_and_has_given_up_is_counted_at_the_end() {
     let mut session = Session::new();
     let mut launched = session.launched(
@@ -452,6 +461,7 @@ fn who_came_before_the_end_and_has_given_up_is_counted_at_the_end() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_daemon_is_taken_in_when_the_record_of_its_fork_has_come() {
     let session = Session::listening();
     let daemon = "
@@ -490,6 +500,7 @@ sys.stdin.read()
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn children_are_sent_away_uncounted_where_they_are_not_wanted() {
     let mut session = Session::new();
     let wanted = AgentConfig {

@@ -607,6 +607,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn a_base_is_made_only_where_nobody_else_could_make_it() {
         let outer = tempfile::tempdir_in("/var/lib").expect("run the tests as root");
         let path = strict(outer.path()).expect("only root's");

@@ -245,6 +245,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
     fn who_has_ended_is_nobody_even_while_its_connection_is_held() {
         let (listening, name) = listener(None).expect("a socket");
         // The child of the process that connects holds the connection, and waits for its input to end.

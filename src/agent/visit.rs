@@ -697,6 +697,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn a_directory_in_which_others_could_replace_ours_is_no_place_for_it() {
         let outer = tempfile::tempdir().expect("a directory");
         // The directory for temporary files is sticky, which only the last component may be.
@@ -722,6 +723,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn what_nobody_records_goes_again() {
         let place = tempfile::tempdir_in("/run").expect("run the tests as root");
         let path = place.path().to_string_lossy();

@@ -302,6 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn what_several_hold_is_not_run_by_root() {
         let directory = tempfile::tempdir().expect("a directory");
         let (script, canary) = (

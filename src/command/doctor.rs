@@ -340,6 +340,7 @@ mod tests {
 
     /// Otherwise a trial would compile a module that nobody uses again.
     #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
     fn a_trial_compiles_what_a_trace_of_collections_uses() {
         const PYTHON: &str = "/usr/bin/python3.11";
         let typed = ["pystap", "trace", "--events", "gc", "--python", PYTHON];

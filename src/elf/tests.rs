@@ -51,6 +51,7 @@ fn shapes() -> Vec<Synthetic> {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn debians_python_has_all_eight_marks_with_semaphores_in_the_file() {
     let image = &*PYTHON_IMAGE;
     let mut names: Vec<&str> = image.marks.iter().map(|mark| mark.name.as_str()).collect();
@@ -80,6 +81,7 @@ fn debians_python_has_all_eight_marks_with_semaphores_in_the_file() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn debians_python_passes_two_strings_and_a_signed_line_number() {
     for name in ["function__entry", "function__return", "line"] {
         let mark = PYTHON_IMAGE.mark("python", name).expect(name);
@@ -102,6 +104,7 @@ fn debians_python_passes_two_strings_and_a_signed_line_number() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn the_bytes_at_a_mark_of_debians_python_are_a_nop() {
     let bytes = std::fs::read(PYTHON).expect("python3.11 is installed");
     for mark in &PYTHON_IMAGE.marks {
@@ -113,6 +116,7 @@ fn the_bytes_at_a_mark_of_debians_python_are_a_nop() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn debians_python_needs_libc_and_starts_at_its_entry_point() {
     let needed = &PYTHON_IMAGE.needed;
     assert!(needed.iter().any(|name| name == "libc.so.6"), "{needed:?}");
@@ -157,6 +161,7 @@ fn readelf(path: &str) -> (Listing, Option<String>) {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11 and readelf: run by scripts/test-here"]
 fn debians_python_reads_as_readelf_reads_it() {
     let (expected, build_id) = readelf(PYTHON);
     let mut found = Listing::new();
@@ -528,6 +533,7 @@ fn only_ordinary_files_are_opened() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_huge_file_is_read_by_position_and_says_what_its_beginning_says() {
     let small = Image::open("/usr/bin/python3.11").expect("an interpreter");
     let file = tempfile::NamedTempFile::new().expect("a temporary file");

@@ -147,6 +147,18 @@ pub trait Children: std::fmt::Debug + Send + Sync {
     fn keep(&self, pid: u32);
 }
 
+/// Why an engine does not trace one more process, as the engine says it.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct AddTargetError(Box<dyn std::error::Error + Send + Sync>);
+
+impl AddTargetError {
+    /// What an engine ran into.
+    pub fn new(reason: impl std::error::Error + Send + Sync + 'static) -> AddTargetError {
+        AddTargetError(Box::new(reason))
+    }
+}
+
 /// A running engine.
 pub trait Running {
     /// Where its messages come from.
@@ -156,7 +168,7 @@ pub trait Running {
     ///
     /// # Errors
     /// When the engine does not take it.
-    fn add_target(&mut self, pid: u32) -> anyhow::Result<()>;
+    fn add_target(&mut self, pid: u32) -> Result<(), AddTargetError>;
 
     /// Where it wants to be told of children. Engines that see to them by themselves have nothing here.
     fn children(&self) -> Option<Arc<dyn Children>> {

@@ -225,6 +225,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn what_only_root_can_change_is_strict_and_links_are_resolved() {
         let directory = private();
         let root = strict(directory.path()).expect("strict");
@@ -243,6 +244,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn what_others_can_make_again_or_change_is_not_strict() {
         let directory = private();
         let root = strict(directory.path()).expect("strict");
@@ -274,6 +276,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn what_is_not_there_says_so_and_what_is_relative_is_refused() {
         let directory = private();
         let missing = strict(&directory.path().join("missing")).expect_err("nothing is there");
@@ -285,6 +288,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn a_part_that_belongs_to_somebody_else_is_named() {
         assert!(
             geteuid().is_root(),

@@ -40,6 +40,7 @@ mod tests {
     use crate::python::waiting::Waiting;
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn a_process_with_its_own_mounts_is_told_from_one_with_ours() {
         assert!(
             rustix::process::geteuid().is_root(),

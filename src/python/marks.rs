@@ -444,6 +444,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
     fn an_installed_python_has_what_its_version_should_have_with_the_arguments_named_here() {
         let image = Image::open("/usr/bin/python3.11").expect("python3.11 is installed");
         let mut found: Vec<&str> = image.marks.iter().map(|mark| mark.name.as_str()).collect();

@@ -117,6 +117,7 @@ fn environment(neighbours: &Neighbours) -> (PathBuf, PathBuf) {
 }
 
 #[test]
+#[ignore = "needs root: run by scripts/test-here"]
 fn every_subcommand_asks_a_users_interpreter_as_this_user() {
     let neighbours = Neighbours::new();
     let shim = neighbours.script("python3", "exec /usr/bin/python3.11 \"$@\"");
@@ -163,6 +164,7 @@ fn every_subcommand_asks_a_users_interpreter_as_this_user() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn descriptors_that_root_has_open_are_not_for_the_users_program() {
     let neighbours = Neighbours::new();
     let shim = neighbours.script("python3", "exec /usr/bin/python3.11 \"$@\"");
@@ -183,6 +185,7 @@ fn descriptors_that_root_has_open_are_not_for_the_users_program() {
 }
 
 #[test]
+#[ignore = "needs root: run by scripts/test-here"]
 fn what_several_users_can_change_is_run_as_nobody() {
     let neighbours = Neighbours::new();
     let shim = neighbours.script("python3", "exec /usr/bin/python3.11 \"$@\"");
@@ -201,6 +204,7 @@ fn what_several_users_can_change_is_run_as_nobody() {
 }
 
 #[test]
+#[ignore = "needs root: run by scripts/test-here"]
 fn a_users_program_that_hangs_or_talks_for_ever_is_ended() {
     let neighbours = Neighbours::new();
     for then in [
@@ -220,6 +224,7 @@ fn a_users_program_that_hangs_or_talks_for_ever_is_ended() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn the_agent_comes_into_a_users_environment_with_the_users_hands() {
     let neighbours = Neighbours::new();
     let (python, site) = environment(&neighbours);
@@ -251,6 +256,7 @@ fn the_agent_comes_into_a_users_environment_with_the_users_hands() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_users_site_packages_that_lead_elsewhere_are_not_followed_with_roots_power() {
     let neighbours = Neighbours::new();
     let (python, site) = environment(&neighbours);
@@ -314,6 +320,7 @@ fn a_users_site_packages_that_lead_elsewhere_are_not_followed_with_roots_power()
 }
 
 #[test]
+#[ignore = "needs root: run by scripts/test-here"]
 fn templates_and_services_in_another_users_home_are_not_roots() {
     let neighbours = Neighbours::new();
     let config = neighbours.user(".config/pystap");
@@ -385,6 +392,7 @@ const COMPILE: [&str; 8] = [
 ];
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_compiled_module_below_another_users_home_is_not_roots() {
     let bin = tempfile::tempdir().expect("a directory");
     tools(bin.path());
@@ -438,6 +446,7 @@ fn walk(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_stap_that_others_can_change_is_not_run_by_root() {
     let neighbours = Neighbours::new();
     tools(neighbours.users.path());
@@ -514,6 +523,7 @@ fn pasted(message: &str, begins: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_command_to_paste_names_a_program_by_exactly_its_bytes_and_nothing_runs() {
     let directory = tempfile::tempdir().expect("a directory");
     let canary = directory.path().join("canary");
@@ -566,6 +576,7 @@ fn a_command_to_paste_names_a_program_by_exactly_its_bytes_and_nothing_runs() {
 
 /// SystemTap arms the marks in every process that runs an interpreter.
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn systemtap_is_refused_where_the_marks_would_end_a_bystander() {
     let directory = tempfile::tempdir().expect("a directory");
     // A file of its own, so that no other process is a bystander.

@@ -104,6 +104,7 @@ fn export(path: &std::path::Path, format: &str) -> (Ended, u64) {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_small_recording_of_deep_stacks_is_exported_within_the_bound_and_no_time_is_missing() {
     let mut made = Made::begin();
     let functions: Vec<_> = (0..1_500)
@@ -139,6 +140,7 @@ fn a_small_recording_of_deep_stacks_is_exported_within_the_bound_and_no_time_is_
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_recording_with_more_threads_than_there_are_is_exported_within_the_bound() {
     let mut made = Made::begin();
     let work = place("work".to_owned());
@@ -162,6 +164,7 @@ fn a_recording_with_more_threads_than_there_are_is_exported_within_the_bound() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_program_that_makes_functions_for_ever_fills_the_table_and_what_is_in_no_row_is_told() {
     let mut made = Made::begin();
     for number in 0..200_000 {
@@ -194,6 +197,7 @@ fn a_program_that_makes_functions_for_ever_fills_the_table_and_what_is_in_no_row
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn forty_thousand_long_names_are_held_within_the_bound_and_none_is_another() {
     let mut made = Made::begin();
     for number in 0..40_000 {
@@ -226,6 +230,7 @@ fn forty_thousand_long_names_are_held_within_the_bound_and_none_is_another() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn more_calls_than_speedscope_shows_are_refused_with_what_to_do_instead() {
     let mut made = Made::begin();
     let work = place("work".to_owned());
@@ -251,6 +256,7 @@ impl Drop for Waiting {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn files_of_a_gigabyte_that_are_called_python_cost_no_more_than_others() {
     let dir = tempfile::tempdir().expect("a directory");
     let running: Vec<Waiting> = (0..10)

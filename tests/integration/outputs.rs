@@ -386,6 +386,7 @@ fn timelines_of_evil_names_are_json_that_has_every_name() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn pythons_own_pstats_loads_evil_names_and_prints_them_harmless() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = recording(directory.path());
@@ -524,6 +525,7 @@ impl Drop for Evil {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_process_of_an_evil_command_line_is_a_line_of_ps_and_of_a_dry_run() {
     let process = Evil::start();
     let pid = process.0.id().to_string();
@@ -772,6 +774,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn what_is_written_is_its_owners_alone_unless_it_was_there_or_is_a_manual() {
     let directory = tempfile::tempdir().expect("a directory");
     let recording = recording(directory.path());

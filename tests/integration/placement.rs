@@ -204,6 +204,7 @@ fn cleanup() -> String {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn what_a_launched_command_names_cannot_be_made_again_by_somebody_else() {
     let (mut agents, library) = placed(&[], true).expect("there is a place");
     let variables = agents.environment().expect("written");
@@ -260,6 +261,7 @@ fn what_a_launched_command_names_cannot_be_made_again_by_somebody_else() {
 }
 
 #[test]
+#[ignore = "needs root: run by scripts/test-here"]
 fn a_process_with_other_mounts_that_sees_our_directory_is_given_that() {
     // A service with a private /tmp, as systemd makes it.
     let mut service = Shell::behind(&[
@@ -280,6 +282,7 @@ fn a_process_with_other_mounts_that_sees_our_directory_is_given_that() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_process_of_somebody_with_users_and_mounts_of_their_own_is_given_a_place_with_its_own_rights() {
     let mut somebody = Shell::of_somebody();
     somebody.does("mount -t tmpfs tmpfs /run");
@@ -314,6 +317,7 @@ fn a_process_of_somebody_with_users_and_mounts_of_their_own_is_given_a_place_wit
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_process_in_a_root_of_its_own_is_given_a_place_there_also_when_it_has_ended() {
     let root = tempfile::tempdir().expect("a directory");
     fs::create_dir(root.path().join("tmp")).expect("made");
@@ -348,6 +352,7 @@ fn a_process_in_a_root_of_its_own_is_given_a_place_there_also_when_it_has_ended(
 }
 
 #[test]
+#[ignore = "needs root: run by scripts/test-here"]
 fn the_hosts_own_directories_under_every_name_stay_as_they_are() {
     let _alone = alone();
     let canaries = Canaries::new();
@@ -366,6 +371,7 @@ fn the_hosts_own_directories_under_every_name_stay_as_they_are() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn what_comes_under_the_name_of_a_place_afterwards_is_not_touched() {
     let _alone = alone();
     let canaries = Canaries::new();
@@ -402,6 +408,7 @@ fn what_comes_under_the_name_of_a_place_afterwards_is_not_touched() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_file_system_whose_server_does_not_answer_ends_in_one_sentence_and_in_time() {
     // The server is this process, which never reads a request.
     let program = "import ctypes, os, sys\n\
@@ -463,6 +470,7 @@ fn killed_session(pid: u32) -> PathBuf {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn what_a_killed_session_left_is_removed_and_nothing_else() {
     let _alone = alone();
     let canaries = Canaries::new();

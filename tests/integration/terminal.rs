@@ -102,6 +102,7 @@ pub(crate) fn quoted(path: &Path) -> String {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11 and tmux: run by scripts/test-here"]
 fn the_table_starts_sorts_filters_survives_resizes_and_gives_the_terminal_back() {
     let recording = Recording::of("examples/nested.py");
     let terminal = Terminal::open(100, 24);

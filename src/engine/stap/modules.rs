@@ -147,6 +147,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn a_module_that_somebody_else_can_change_is_not_there_for_root() {
         assert!(
             rustix::process::geteuid().is_root(),

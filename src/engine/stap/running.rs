@@ -44,7 +44,7 @@ use crate::analysis::totals::{Row, Rows};
 use crate::authority::own;
 use crate::engine::reorder::ReorderBuffer;
 use crate::engine::uprobes::LineSemaphores;
-use crate::engine::{EventSender, Message, Running, Wish};
+use crate::engine::{AddTargetError, EventSender, Message, Running, Wish};
 use crate::event::{LossStage, ProcessChange, What};
 use crate::process::Lineage;
 use crate::threads;
@@ -276,11 +276,13 @@ impl Running for StapRunning {
         &self.messages
     }
 
-    fn add_target(&mut self, pid: u32) -> anyhow::Result<()> {
+    fn add_target(&mut self, pid: u32) -> Result<(), AddTargetError> {
         if let Some(line) = &mut self.line {
-            line.raise(pid)?;
+            line.raise(pid).map_err(AddTargetError::new)?;
         }
-        Ok(self.control.send(&format!("+{pid}"))?)
+        self.control
+            .send(&format!("+{pid}"))
+            .map_err(AddTargetError::new)
     }
 
     fn wish(&mut self, wish: Wish) {

@@ -28,7 +28,7 @@ use super::processes::{Change, Life, Processes};
 use super::tracefs::{Owner, Tracefs};
 use super::{EVENT, Plan, Probed, UprobesError, filter};
 use crate::engine::reorder::ReorderBuffer;
-use crate::engine::{Children, EventSender, Message, Running};
+use crate::engine::{AddTargetError, Children, EventSender, Message, Running};
 use crate::event::LossStage;
 use crate::process::Lineage;
 use crate::script::Filters;
@@ -220,11 +220,14 @@ impl Running for UprobesRunning {
         &self.messages
     }
 
-    fn add_target(&mut self, pid: u32) -> anyhow::Result<()> {
+    fn add_target(&mut self, pid: u32) -> Result<(), AddTargetError> {
         let (answer, answered) = bounded(1);
         self.tell(Command::Add(pid, answer));
         // Without an answer the session is at its end.
-        Ok(answered.recv().unwrap_or(Ok(()))?)
+        answered
+            .recv()
+            .unwrap_or(Ok(()))
+            .map_err(AddTargetError::new)
     }
 
     fn children(&self) -> Option<Arc<dyn Children>> {

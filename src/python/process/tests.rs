@@ -19,6 +19,7 @@ fn must_be_root() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_running_interpreter_is_found_by_its_own_path() {
     let python = Waiting::python(Path::new("/bin/python3.11"), &["x"]);
     let found = only(Interpreter::of_process(python.pid()).expect("it is Python"));
@@ -32,6 +33,7 @@ fn a_running_interpreter_is_found_by_its_own_path() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn the_same_interpreter_of_two_processes_is_examined_once() {
     let (one, two) = (
         Waiting::python(Path::new(PYTHON), &["1"]),
@@ -45,6 +47,7 @@ fn the_same_interpreter_of_two_processes_is_examined_once() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn an_interpreter_that_was_replaced_under_its_process_is_noticed_and_still_reached() {
     let directory = tempfile::tempdir().expect("a directory");
     let installed = directory.path().join("python3.11");
@@ -71,6 +74,7 @@ fn an_interpreter_that_was_replaced_under_its_process_is_noticed_and_still_reach
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn an_interpreter_that_was_deleted_is_still_reached() {
     let directory = tempfile::tempdir().expect("a directory");
     let installed = directory.path().join("python3.11");
@@ -84,6 +88,7 @@ fn an_interpreter_that_was_deleted_is_still_reached() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn an_interpreter_in_another_mount_namespace_is_reached_through_the_process() {
     must_be_root();
     let directory = tempfile::tempdir().expect("a directory");
@@ -117,6 +122,7 @@ fn an_interpreter_in_another_mount_namespace_is_reached_through_the_process() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn another_interpreter_of_the_same_path_in_another_mount_namespace_is_not_ours() {
     must_be_root();
     let directory = tempfile::tempdir().expect("a directory");
@@ -148,6 +154,7 @@ fn another_interpreter_of_the_same_path_in_another_mount_namespace_is_not_ours()
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_mapped_libpython_comes_after_the_executable_and_is_reached_even_when_deleted() {
     must_be_root();
     let directory = tempfile::tempdir().expect("a directory");
@@ -248,6 +255,7 @@ fn a_process_that_does_not_exist_is_an_error_of_its_own() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_process_that_ends_while_it_is_looked_at_is_told_from_one_that_never_was() {
     let mut python = Waiting::python(Path::new(PYTHON), &["x"]);
     let pid = python.pid();
@@ -259,6 +267,7 @@ fn a_process_that_ends_while_it_is_looked_at_is_told_from_one_that_never_was() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_zombie_has_ended() {
     let mut python = Waiting::python(Path::new(PYTHON), &["x"]);
     python.leave_zombie();

@@ -392,8 +392,8 @@ fn a_session_of_an_interpreters_own_marks_tells_the_truth_whatever_fails() {
 }
 
 #[test]
-#[ignore = "needs strace and uprobe events: run by tests/uprobes/run"]
-fn a_session_with_the_agent_tells_the_truth_whatever_fails() {
+#[ignore = "needs strace and uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn a_session_with_the_agent_tells_the_truth_whatever_fails_in_a_tree() {
     leaves_nothing_after_cleanup(|| {
         let case = Case {
             start: &service_without_marks,

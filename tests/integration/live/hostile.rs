@@ -467,8 +467,8 @@ fn a_hostile_neighbour_turns_no_command_of_root_against_the_host() {
 
 /// Root's own service is traced completely whatever others say to the session.
 #[test]
-#[ignore = "needs root and uprobe events: run by tests/uprobes/run"]
-fn a_hostile_neighbour_takes_nothing_from_a_session_of_root() {
+#[ignore = "needs root and uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn a_hostile_neighbour_takes_nothing_from_a_session_of_root_in_a_tree() {
     leaves_nothing(|| {
         let canaries = Canaries::new();
         let neighbour = Neighbour::move_in(&canaries);

@@ -115,8 +115,8 @@ fn an_agent_is_installed_woken_and_removed_with_every_interpreter() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn where_nothing_can_be_written_or_run_the_library_goes_another_way() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn where_nothing_can_be_written_or_run_the_library_goes_another_way_in_a_tree() {
     leaves_nothing_at_all(|| {
         let tree = tree("guest");
         let programs = tree.join("pystap/programs");
@@ -159,8 +159,8 @@ fn where_nothing_can_be_written_or_run_the_library_goes_another_way() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn a_process_of_another_user_with_a_root_and_mounts_of_its_own_is_traced_and_its_files_are_that_users()
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn a_process_of_another_user_with_a_root_and_mounts_of_its_own_is_traced_and_its_files_are_that_users_in_a_tree()
  {
     leaves_nothing_at_all(|| {
         let tree = tree("guest");
@@ -258,8 +258,8 @@ fn is_refused(mut service: Service, launched: &str, words: &[&str]) {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn pythons_for_musl_and_static_ones_are_refused_with_the_reason() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn pythons_for_musl_and_static_ones_are_refused_with_the_reason_in_a_tree() {
     leaves_nothing_at_all(|| {
         let next = "run the program with a Python that";
         let tree = tree("trixie");

@@ -126,8 +126,8 @@ fn the_examples_are_exact_with_python_3_11() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn the_examples_are_exact_with_python_3_9_in_a_tree_of_its_own() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn the_examples_are_exact_with_python_3_9_in_a_tree() {
     leaves_nothing(|| {
         for name in ["nested", "fib", "threads"] {
             let program = file(&format!("examples/{name}.py"));
@@ -297,8 +297,8 @@ fn an_interpreter_that_was_replaced_under_a_running_process_is_still_traced() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn a_process_in_another_mount_namespace_is_traced_through_its_own_files() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn a_process_in_another_mount_namespace_is_traced_through_its_own_files_in_a_tree() {
     leaves_nothing(|| {
         let tree = tree("bullseye");
         let place = tree.join("pystap/programs");
@@ -523,8 +523,8 @@ fn a_name_longer_than_the_kernel_copies_is_called_unreadable() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn asyncio_and_generators_of_python_3_11_and_3_9_are_exact() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn asyncio_and_generators_of_python_3_11_and_3_9_are_exact_in_a_tree() {
     leaves_nothing(|| {
         for program in ["examples/generators.py", "tests/programs/tasks.py"] {
             let path = file(program);
@@ -685,8 +685,8 @@ fn a_kernel_without_tracefs_or_uprobe_events_is_told_from_a_user_without_the_rig
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn processes_of_two_versions_are_traced_in_one_session() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn processes_of_two_versions_are_traced_in_one_session_in_a_tree() {
     leaves_nothing(|| {
         let mut one = service_3_11();
         let tree = tree("bullseye");
@@ -713,8 +713,8 @@ fn processes_of_two_versions_are_traced_in_one_session() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn a_process_whose_files_are_on_an_overlay_as_in_containers_is_traced() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn a_process_whose_files_are_on_an_overlay_as_in_containers_is_traced_in_a_tree() {
     leaves_nothing(|| {
         let layers = tempfile::tempdir().expect("a directory");
         let script = "mount -t tmpfs tmpfs \"$1\" && cd \"$1\" && mkdir upper work merged \

@@ -532,8 +532,8 @@ fn is_cleaned_up() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn a_process_of_3_14_or_3_15_goes_on_whatever_happens_to_who_asks_it() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn a_process_of_3_14_or_3_15_goes_on_whatever_happens_to_who_asks_it_in_a_tree() {
     let tree = tree("guest");
     let programs = tree.join("pystap/programs");
     fs::create_dir_all(&programs).expect("made");
@@ -639,8 +639,8 @@ fn launched((mut input, output): (ChildStdin, ChildStdout), at: &str) -> Option<
 
 /// The debugger that asked first comes first.
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn what_another_debugger_has_asked_of_a_thread_stands() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn what_another_debugger_has_asked_of_a_thread_stands_in_a_tree() {
     let tree = tree("guest");
     let programs = tree.join("pystap/programs");
     fs::create_dir_all(&programs).expect("made");

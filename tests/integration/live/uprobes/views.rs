@@ -80,8 +80,8 @@ fn the_last_table_of_top_has_the_numbers_that_the_examples_state() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn resumptions_of_generators_are_counted_and_their_creations_are_not() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn resumptions_of_generators_are_counted_and_their_creations_are_not_in_a_tree() {
     leaves_nothing(|| {
         let (tree, python) = (tree("guest"), "/usr/bin/python3.15");
         let place = tree.join("pystap/programs");

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::elf::Image;
 use crate::engine::Children;
-use crate::engine::uprobes::Probed;
+use crate::probe::Probed;
 use crate::process::{Identity, Lineage};
 use crate::python::Interpreter;
 

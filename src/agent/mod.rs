@@ -50,12 +50,13 @@ pub use window::{WindowError, serve as serve_window};
 /// The kinds of events that the agent gives.
 pub const KINDS: [&str; 3] = ["call", "return", "gc"];
 
+use crate::probe::{AGENT_PROVIDER, Probed};
 use crate::python::{self, FileId};
 use crate::script::Filters;
 use crate::script::filter::Glob;
 
 /// The provider of the agent's marks.
-pub const PROVIDER: &str = "pystap";
+pub const PROVIDER: &str = AGENT_PROVIDER;
 
 /// Names of its marks about functions.
 pub const FUNCTIONS: [&str; 2] = ["function__entry", "function__return"];
@@ -151,9 +152,7 @@ fn filters(filters: &Filters) -> protocol::Filters {
 }
 
 /// What stands for the library in a plan, before it is written out.
-pub fn expected_library(
-    wanted: &AgentConfig,
-) -> (std::path::PathBuf, crate::engine::uprobes::Probed) {
+pub fn expected_library(wanted: &AgentConfig) -> (std::path::PathBuf, Probed) {
     let path = placement::usual();
     let probed = attach::probed(&path, 0, image(), wanted);
     (path, probed)

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use tera::{Context, Delimiters, Tera};
 
-use crate::agent::{CONTEXT, PROVIDER};
+use crate::probe::{AGENT_PROVIDER, Probe};
 
 pub use catalogue::{Catalogue, Origin, Template};
 pub use filters::Filters;
@@ -170,7 +170,7 @@ fn environment() -> Result<Tera, tera::Error> {
 }
 
 fn context(request: &Request) -> Result<Context, ScriptError> {
-    let told = |image: &&ProbedImage| image.provider == PROVIDER;
+    let told = |image: &&ProbedImage| image.provider == AGENT_PROVIDER;
     let mut points = mark_points(request.images.iter())?;
     // The agent's marks have more arguments than those of the same name in interpreters.
     let agent = mark_points(request.images.iter().filter(told))?;
@@ -197,7 +197,7 @@ fn context(request: &Request) -> Result<Context, ScriptError> {
 fn mark_points<'a>(
     images: impl Iterator<Item = &'a ProbedImage>,
 ) -> Result<BTreeMap<&'static str, String>, ScriptError> {
-    let marks = MARKS.into_iter().chain([CONTEXT]);
+    let marks = MARKS.into_iter().chain([Probe::ContextName.name()]);
     let mut points: BTreeMap<&str, String> = marks.map(|mark| (mark, String::new())).collect();
     for image in images {
         let path = quoted_path(&image.path)?;

@@ -9,7 +9,8 @@ use std::os::fd::OwnedFd;
 
 use super::perf::{self, Counter, Inherit};
 use super::tracefs::{Definition, Owner, Tracefs};
-use super::{Probed, UprobesError, arming};
+use super::{UprobesError, arming};
+use crate::probe::Probed;
 use crate::python::marks::PROVIDER;
 use std::os::fd::AsFd;
 

@@ -20,15 +20,11 @@ mod tracefs;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-
-use crate::elf::Image;
-
-use crate::agent;
 
 use self::decode::Mark;
 use self::fetch::ArgumentKind;
 use self::tracefs::{Definition, Owner};
+use crate::probe::{AGENT_PROVIDER, Probed};
 
 pub use self::line::LineSemaphores;
 pub use self::running::{Start, UprobesRunning};
@@ -122,25 +118,6 @@ pub enum UprobesError {
     },
 }
 
-/// An image to be probed.
-#[derive(Debug, Clone)]
-pub struct Probed {
-    /// A path by which it can be opened now.
-    pub path: PathBuf,
-    /// Inode of the file.
-    pub inode: u64,
-    /// What is in it.
-    pub image: Arc<Image>,
-    /// Whose marks: CPython's own or the agent's.
-    pub provider: &'static str,
-    /// Names of the marks to arm.
-    pub marks: Vec<String>,
-    /// Whether the agent's values are fetched.
-    pub values: bool,
-    /// Whether the semaphore of the line mark is raised, so that calls of Python 3.11 are complete.
-    pub line_semaphore: bool,
-}
-
 /// The event that all definitions of a session are places of. One event for all: the kernel takes its time for each that
 /// is armed and disarmed, and a task needs one counter a processor for each.
 const EVENT: &str = "marks";
@@ -176,7 +153,7 @@ impl Plan {
             definitions: Vec::new(),
             missing: Vec::new(),
             fields: Fields {
-                agent: images.iter().any(|image| image.provider == agent::PROVIDER),
+                agent: images.iter().any(|image| image.provider == AGENT_PROVIDER),
                 values: images.iter().any(|image| image.values),
             },
         };
@@ -223,7 +200,7 @@ impl Plan {
             };
             let mut fetched = Fetched::default();
             let further = match probed.provider {
-                agent::PROVIDER => mark.further_arguments(),
+                AGENT_PROVIDER => mark.further_arguments(),
                 _ => &[],
             };
             for (at, field) in mark.arguments().iter().chain(further).enumerate() {

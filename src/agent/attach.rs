@@ -13,7 +13,7 @@ use super::control::{AgentAccount, Control, Joined, Listener, Outcome, no_secret
 use super::injection::Injection;
 use super::joining::{Invitations, Invited};
 use super::loaded::Loaded;
-use super::placement::Placement;
+use super::placement::{self, Placement};
 use super::remote::Remote;
 use super::{
     AgentConfig, AgentError, COLLECTIONS, CONTEXT, PROVIDER, embedded, environment, foreign, socket,
@@ -424,6 +424,13 @@ impl Agents {
         *failed = failed.saturating_add(std::mem::take(&mut self.given_up));
         account
     }
+}
+
+/// What stands for the library in a plan, before it is written out.
+pub fn expected_library(wanted: &AgentConfig) -> (PathBuf, Probed) {
+    let path = placement::usual();
+    let probed = probed(&path, 0, embedded::image(), wanted);
+    (path, probed)
 }
 
 /// A library of the agent as an image to be probed.

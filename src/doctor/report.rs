@@ -6,6 +6,7 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json as value};
 
+use super::remedy::PROOF;
 use super::{Ability, EventVerdict, Examination, Finding, Fix, Part, Status};
 use crate::host::Facts;
 use crate::text::harmless;
@@ -288,9 +289,6 @@ pub fn json(facts: &Facts, examination: &Examination, can: bool) -> Value {
         "overlooked": facts.overlooked,
     })
 }
-
-/// The command that proves that everything works.
-pub(super) const PROOF: &str = "pystap doctor --trial";
 
 /// Lines that every fix script begins with.
 const HEAD: usize = 4;

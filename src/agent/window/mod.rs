@@ -8,14 +8,15 @@
 //! becomes of pystap and of the child.
 
 mod call;
+mod error;
 mod held;
 mod memory;
 mod request;
 #[cfg(target_arch = "x86_64")]
 mod state;
+mod target;
 mod watchdog;
 
-use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
@@ -24,43 +25,20 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
-use crate::process::start_time;
-
 pub(super) use call::{Call, Place, Reached};
+pub(super) use error::LONGEST;
+pub use error::WindowError;
 pub(super) use held::{tracer, tracer_in};
 pub(super) use memory::Memory;
 pub(super) use request::{HIGHEST, Offsets, Request, Wish};
+pub(super) use target::Target;
 
-/// How long a process may be stopped.
-pub(super) const LONGEST: Duration = Duration::from_millis(100);
 /// How long a child may take before it stops anything, and to end: it waits for a processor, as everybody.
 const OVERHEAD: Duration = Duration::from_secs(5);
 /// How often somebody who waits for a child looks whether that is still wanted.
 const LOOK: Duration = Duration::from_millis(20);
 /// What an answer has at most.
 const LARGEST_ANSWER: u64 = 1 << 16;
-
-/// A process that cannot be taken for another one that has got its number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Target {
-    pub(super) pid: u32,
-    /// Clock ticks since boot.
-    pub(super) start_time: u64,
-}
-
-impl Target {
-    /// The process that has this number now.
-    pub(super) fn now(pid: u32) -> Result<Target, WindowError> {
-        let start_time = start_time(pid).map_err(|error| WindowError::Memory(error.to_string()))?;
-        let start_time = start_time.ok_or(WindowError::Gone)?;
-        Ok(Target { pid, start_time })
-    }
-
-    /// Whether it is still there.
-    pub(super) fn is_there(self) -> bool {
-        start_time(self.pid).ok().flatten() == Some(self.start_time)
-    }
-}
 
 /// What a child has to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,67 +61,6 @@ pub(super) enum Done {
     },
     /// Of [`Job::Call`].
     Called(Reached),
-}
-
-/// Why a window did not do what it was to do. The process goes on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-pub enum WindowError {
-    /// No such process any longer.
-    #[error("it has ended")]
-    Gone,
-    /// Somebody else has it by ptrace.
-    #[error("process {tracer} traces it already (a debugger, strace), and only one can")]
-    Traced {
-        /// The other one.
-        tracer: u32,
-    },
-    /// Its memory is closed to us.
-    #[error("its memory cannot be accessed ({0})")]
-    Memory(String),
-    /// ptrace said no.
-    #[error("it cannot be stopped for a moment ({0})")]
-    Stop(String),
-    /// The watchdog had to end the window.
-    #[error(
-        "it could not be stopped within {} ms (it is in a wait that nothing interrupts, or the machine is busy), and the kernel let it go on",
-        LONGEST.as_millis()
-    )]
-    Late,
-    /// Its memory does not hold what it should.
-    #[error("its list of threads makes no sense")]
-    Damaged,
-    /// It has no thread that could run anything.
-    #[error("it has no Python thread")]
-    NoThread,
-    /// Another debugger was first.
-    #[error(
-        "another debugger has asked each of its threads to run {script}, which has not happened yet"
-    )]
-    Occupied {
-        /// The script, made printable.
-        script: String,
-    },
-    /// No thread was found where a call may be put in.
-    #[error(
-        "none of its threads came to a place where a call does no harm within {seconds} s, so it was not touched"
-    )]
-    NoSafePlace {
-        /// How long was looked.
-        seconds: u64,
-    },
-    /// Nobody wants it any longer.
-    #[error("it is not wanted any longer")]
-    Cancelled,
-    /// The child failed.
-    #[error("the helper process that does it failed ({0})")]
-    Helper(String),
-}
-
-impl WindowError {
-    /// Whether it may be otherwise a moment later.
-    fn is_passing(&self) -> bool {
-        *self == WindowError::Late
-    }
 }
 
 /// A child that answers what it was not asked.
@@ -262,25 +179,14 @@ pub fn serve() -> u8 {
     // The sooner it gets a processor, the shorter the window. It may not be allowed to.
     let _ = rustix::process::setpriority_process(None, -20);
     let done = match &job {
-        Job::Request(request) => request.fulfil(),
-        Job::Call(call) => call.place(),
+        Job::Request(request) => request
+            .fulfil()
+            .map(|(other, stopped)| Done::Requested { other, stopped }),
+        Job::Call(call) => call.place().map(Done::Called),
     };
     let Ok(mut answer) = serde_json::to_vec(&done) else {
         return 1;
     };
     answer.push(b'\n');
     u8::from(std::io::stdout().write_all(&answer).is_err())
-}
-
-/// The threads of a process at this moment.
-fn threads(pid: u32) -> Result<Vec<nix::unistd::Pid>, WindowError> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).map_err(|_| WindowError::Gone)?;
-    let names: std::io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
-    let names = names.map_err(|_| WindowError::Gone)?;
-    let number = |name: &std::ffi::OsString| name.to_str()?.parse().ok();
-    Ok(names
-        .iter()
-        .filter_map(number)
-        .map(nix::unistd::Pid::from_raw)
-        .collect())
 }

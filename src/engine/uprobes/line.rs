@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::perf::{self, Counter, Inherit};
-use super::tracefs::{Definition, Owner, Tracefs};
+use super::tracefs::{self, Definition, Owner, Tracefs};
 use super::{UprobesError, arming};
 use crate::probe::Probed;
 use crate::python::marks::PROVIDER;
@@ -65,7 +65,7 @@ impl LineSemaphores {
             return Ok(None);
         }
         let tracefs = Tracefs::find()?;
-        super::remove_stale(&tracefs);
+        tracefs::remove_stale(&tracefs);
         let group = Owner::ourselves()
             .map_err(|reason| UprobesError::System {
                 what: "/proc cannot be read",

@@ -208,6 +208,12 @@ pub(super) fn is_limit(reason: &io::Error) -> bool {
     matches!(errno, Some(Errno::PERM | Errno::NOMEM))
 }
 
+/// The kernel's setting, for messages.
+pub(super) fn paranoid() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid")
+        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
 /// What a ring is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {

@@ -445,7 +445,7 @@ fn rings(buffer: Option<u32>) -> Result<Vec<(u32, Ring)>, UprobesError> {
 fn refused(size: usize, reason: io::Error) -> UprobesError {
     match reason.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::ACCESS) => UprobesError::Paranoid {
-            paranoid: super::paranoid(),
+            paranoid: perf::paranoid(),
         },
         _ if perf::is_limit(&reason) => UprobesError::Buffer {
             kilobytes: size >> 10,

@@ -388,7 +388,7 @@ impl Picture {
         }
         while let Some((first, further)) = rest.split_first() {
             let here = &self.files[at];
-            let child = [here.module.as_slice(), &[first.clone()]].concat();
+            let child = [here.module.as_slice(), std::slice::from_ref(first)].concat();
             let import = here.uses.get(first);
             // One name can be a module's and a function's; the last is the function then.
             let import = import.filter(|_| !seen.contains(&(at, first.clone())));

@@ -4,6 +4,7 @@
 //! waits for the reader of that channel, and what does not fit is counted as lost.
 
 mod flags;
+pub mod merged;
 pub mod reorder;
 pub mod stap;
 pub mod uprobes;
@@ -49,7 +50,7 @@ pub enum Message {
     },
 }
 
-/// Bytes of the events that may wait for a slow reader of ours, their values included; more are dropped and counted. Some
+/// Most bytes of events that wait for a slow reader of ours, their values included; more are dropped and counted. Some
 /// 250 000 events without values.
 const BACKLOG: usize = 20 << 20;
 
@@ -61,7 +62,7 @@ pub struct EventSender {
 }
 
 impl EventSender {
-    /// An sender into this channel.
+    /// A sender into this channel.
     pub fn new(messages: Sender<Message>) -> EventSender {
         EventSender {
             messages,
@@ -111,6 +112,11 @@ impl Batch {
     /// The events.
     pub fn events(&mut self) -> &mut [Event] {
         &mut self.events
+    }
+
+    /// The events, which are no backlog any longer.
+    fn into_events(mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
     }
 }
 

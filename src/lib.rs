@@ -19,6 +19,8 @@ pub mod export;
 mod failure;
 pub mod files;
 pub mod host;
+#[cfg(test)]
+mod imports;
 pub mod probe;
 pub mod process;
 pub mod python;

@@ -4,6 +4,10 @@
 //! it can be traced there. SystemTap calls it a *mark*, and so do its scripts. An event kind is what a user asks for; it needs
 //! all of its probes.
 
+mod image;
+
+pub use self::image::{AGENT_PROVIDER, Probed};
+
 /// A USDT probe that events are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Probe {

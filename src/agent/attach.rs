@@ -13,14 +13,14 @@ use super::control::{AgentAccount, Control, Joined, Listener, Outcome, no_secret
 use super::injection::Injection;
 use super::joining::{Invitations, Invited};
 use super::loaded::Loaded;
-use super::placement::Placement;
+use super::placement::{self, Placement};
 use super::remote::Remote;
 use super::{
     AgentConfig, AgentError, COLLECTIONS, CONTEXT, PROVIDER, embedded, environment, foreign, socket,
 };
 use crate::elf::Image;
 use crate::engine::Children;
-use crate::engine::uprobes::Probed;
+use crate::probe::Probed;
 use crate::process::{Identity, Lineage};
 use crate::python::Interpreter;
 
@@ -426,7 +426,14 @@ impl Agents {
     }
 }
 
-/// A library of the agent, as an image to be probed.
+/// What stands for the library in a plan, before it is written out.
+pub fn expected_library(wanted: &AgentConfig) -> (PathBuf, Probed) {
+    let path = placement::usual();
+    let probed = probed(&path, 0, embedded::image(), wanted);
+    (path, probed)
+}
+
+/// A library of the agent as an image to be probed.
 pub(super) fn probed(reach: &Path, inode: u64, image: Arc<Image>, wanted: &AgentConfig) -> Probed {
     let mut marks: Vec<String> = Vec::new();
     let mut add = |names: &[&str]| marks.extend(names.iter().map(|name| (*name).to_owned()));

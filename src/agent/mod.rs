@@ -40,10 +40,12 @@
 
 mod attach;
 mod attach_method;
+mod config;
 mod control;
 mod directory;
 mod embedded;
 pub mod environment;
+mod error;
 mod foreign;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -61,17 +63,14 @@ mod view;
 mod visit;
 mod window;
 
-use std::collections::HashSet;
-use std::io;
-
-use pystap_agent_protocol as protocol;
-
-pub use attach::{Agents, Attached, remarks};
+pub use attach::{Agents, Attached, expected_library, remarks};
 pub use attach_method::{
     AttachMethod, AttachMethodError, NEWEST, OLDEST, obstacle_of_build, offer, supported,
 };
+pub use config::{AgentConfig, COLLECTIONS, CONTEXT, Capture, FUNCTIONS, KINDS, PROVIDER};
 pub use control::{AgentAccount, Joined, Outcome};
 pub use embedded::image;
+pub use error::AgentError;
 pub use injection::InjectionError;
 pub use joining::Untraced;
 pub use loaded::{Loaded, waiting};
@@ -79,238 +78,3 @@ pub use placement::{PlacementError, Stale, remove_stale};
 pub use remote::{Remote, RemoteError};
 pub use visit::{serve as visit, visit_through};
 pub use window::{WindowError, serve as serve_window};
-
-/// The kinds of events that the agent provides.
-pub const KINDS: [&str; 3] = ["call", "return", "gc"];
-
-use crate::python::{self, FileId};
-use crate::script::Filters;
-use crate::script::filter::Glob;
-
-/// The provider of the agent's marks.
-pub const PROVIDER: &str = "pystap";
-
-/// Names of its marks for functions.
-pub const FUNCTIONS: [&str; 2] = ["function__entry", "function__return"];
-/// The mark that accompanies them: the name of the context in which a function runs.
-pub const CONTEXT: &str = "context__name";
-/// The marks that replace CPython's own for collections.
-pub const COLLECTIONS: [&str; 2] = ["gc__start", "gc__done"];
-
-/// Most bytes of a value as text: one less than SystemTap copies with its default string length, because a string that
-/// fills the buffer counts as truncated.
-const LONGEST_VALUE: u32 = 509;
-
-/// Which values are captured.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Capture {
-    /// Arguments of calls.
-    pub arguments: bool,
-    /// Return values.
-    pub returns: bool,
-    /// Names whose values are omitted: globs, matched case-insensitively.
-    pub hidden: Vec<Glob>,
-}
-
-impl Capture {
-    /// Whether there is anything to capture.
-    pub fn any(&self) -> bool {
-        self.arguments || self.returns
-    }
-}
-
-/// What agents are told to do.
-#[derive(Debug, Clone, Default)]
-pub struct AgentConfig {
-    /// Whether calls are wanted, and the interpreters whose own marks provide them.
-    pub functions: Option<HashSet<FileId>>,
-    /// Which of [`FUNCTIONS`] are listened to.
-    pub marks: Vec<&'static str>,
-    /// Whether collections are wanted, and the interpreters whose own marks provide them.
-    pub collections: Option<HashSet<FileId>>,
-    /// Which functions.
-    pub filters: Filters,
-    /// Which values.
-    pub capture: Capture,
-    /// Whether children are traced.
-    pub follow: bool,
-}
-
-impl AgentConfig {
-    /// What the agent of this process is told, and where its children join. Events that the interpreter's own marks
-    /// provide are left to them.
-    fn for_process(&self, pid: u32, follow: Option<protocol::Follow>) -> protocol::Start {
-        let lacks = |own: &Option<HashSet<FileId>>| {
-            own.as_ref().is_some_and(|own| {
-                own.is_empty() || !python::maps_one_of(pid, own).unwrap_or(false)
-            })
-        };
-        let mut events = Vec::new();
-        if lacks(&self.functions) {
-            events.push(protocol::Kind::Function);
-        }
-        if lacks(&self.collections) {
-            events.push(protocol::Kind::Gc);
-        }
-        protocol::Start {
-            events,
-            filters: filters(&self.filters),
-            contexts: true,
-            capture: protocol::Capture {
-                arguments: self.capture.arguments,
-                returns: self.capture.returns,
-                limit: LONGEST_VALUE,
-                hidden: texts(&self.capture.hidden),
-            },
-            announce_running: true,
-            follow,
-        }
-    }
-}
-
-fn texts(globs: &[Glob]) -> Vec<String> {
-    globs.iter().map(|glob| glob.as_str().to_owned()).collect()
-}
-
-fn filters(filters: &Filters) -> protocol::Filters {
-    protocol::Filters {
-        functions: texts(&filters.functions),
-        files: texts(&filters.files),
-        modules: texts(&filters.modules),
-        not_functions: texts(&filters.not_functions),
-        not_files: texts(&filters.not_files),
-        not_modules: texts(&filters.not_modules),
-    }
-}
-
-/// Stands in for the library in a plan, before it is written out.
-pub fn expected_library(
-    wanted: &AgentConfig,
-) -> (std::path::PathBuf, crate::engine::uprobes::Probed) {
-    let path = placement::usual();
-    let probed = attach::probed(&path, 0, image(), wanted);
-    (path, probed)
-}
-
-/// Why an agent does not trace a process.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The library could not be placed.
-    #[error(transparent)]
-    Placement(#[from] PlacementError),
-    /// There is no way in.
-    #[error("pystap's agent cannot get into process {pid}: {reason}")]
-    AttachMethod {
-        /// The process.
-        pid: u32,
-        /// Why, with the next step.
-        reason: AttachMethodError,
-    },
-    /// The request could not be made.
-    #[error(
-        "process {pid} could not be asked to load pystap's agent: {reason}; nothing was changed in it, so try again, or restart it under pystap as `-- COMMAND`"
-    )]
-    Remote {
-        /// The process.
-        pid: u32,
-        /// Why.
-        reason: RemoteError,
-    },
-    /// No call could be inserted, or it did not do what it should.
-    #[error(
-        "pystap's agent could not be put into process {pid}: {reason}; try again, or `pystap agent install` and restart the process"
-    )]
-    Injection {
-        /// The process.
-        pid: u32,
-        /// Why.
-        reason: InjectionError,
-    },
-    /// It was asked but has run no Python code.
-    #[error(
-        "process {pid} has run no Python code for {seconds} s (all its threads wait in system calls), so pystap's agent was not loaded and the request was withdrawn; give it something to do, such as a request, and try again"
-    )]
-    NeverRan {
-        /// The process.
-        pid: u32,
-        /// How long we waited.
-        seconds: u64,
-    },
-    /// Its agent is there, but did not answer.
-    #[error(
-        "process {pid} is not traced: the agent in it did not begin within {seconds} s; look whether the process is stopped or busy in C code, and start it again"
-    )]
-    Unresponsive {
-        /// The process.
-        pid: u32,
-        /// How long we waited.
-        seconds: u64,
-    },
-    /// Loading failed in the target.
-    #[error(
-        "process {pid} could not load pystap's agent ({reason}), so its calls cannot be traced; {next}"
-    )]
-    Load {
-        /// The process.
-        pid: u32,
-        /// The exception there.
-        reason: String,
-        /// What to do.
-        next: &'static str,
-    },
-    /// The agent refused.
-    #[error(
-        "process {pid} is not traced; the agent in it says: \u{201c}{}; {}\u{201d}", numbers::ours(*pid, reason), numbers::ours(*pid, next)
-    )]
-    Refused {
-        /// The process.
-        pid: u32,
-        /// The agent's reason.
-        reason: String,
-        /// The agent's advice.
-        next: String,
-    },
-    /// The agent has an incompatible version.
-    #[error(
-        "process {pid} has pystap's agent of version {found} loaded, which this pystap ({ours}) cannot speak with, so its calls are not traced; restart the process (after `pystap agent install`, where it was installed)", ours = env!("CARGO_PKG_VERSION")
-    )]
-    OtherVersion {
-        /// The process.
-        pid: u32,
-        /// The version there.
-        found: String,
-    },
-    /// The connection ended.
-    #[error(
-        "pystap's agent in process {pid} closed the connection without an answer, so its calls are not traced; look whether the process still runs, and try again"
-    )]
-    Silent {
-        /// The process.
-        pid: u32,
-    },
-    /// The peer is not trusted.
-    #[error(
-        "what answers for pystap's agent of process {pid} is not trusted ({reason}), so its calls are not traced; look who it is with `ss -xlp`"
-    )]
-    Stranger {
-        /// The process.
-        pid: u32,
-        /// Why.
-        reason: &'static str,
-    },
-    /// The filters do not fit into a packet.
-    #[error(
-        "the filters are longer than the 64 KB that pystap's agent can be told, so nothing is traced; use fewer or shorter ones"
-    )]
-    TooManyFilters,
-    /// Any other system error.
-    #[error(
-        "{what} ({reason}), so pystap's agent cannot be used; try again, and report this if it stays"
-    )]
-    System {
-        /// What failed, a clause.
-        what: &'static str,
-        /// The reason.
-        reason: io::Error,
-    },
-}

@@ -71,9 +71,6 @@ pub enum RemoteError {
         /// Bytes, the final NUL included.
         limit: u64,
     },
-    /// It has no thread that could run anything.
-    #[error("it has no Python thread")]
-    NoThread,
 }
 
 /// Byte positions of fields in `_Py_DebugOffsets`.

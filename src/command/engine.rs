@@ -13,11 +13,10 @@ use crate::engine::stap::{
     self, Compilation, Compiling, Module, Progress, Script, Stap, StapError, Start, Toolchain,
     failures,
 };
-use crate::engine::uprobes::{
-    self, LineSemaphores, Plan as UprobesPlan, Probed, Tracefs, UprobesRunning,
-};
+use crate::engine::uprobes::{self, LineSemaphores, Plan as UprobesPlan, Tracefs, UprobesRunning};
 use crate::failure::Failure;
 use crate::host::Gathering;
+use crate::probe::Probed;
 use crate::script::Catalogue;
 use crate::session::plan::Plan;
 use crate::session::stop::StopSignals;

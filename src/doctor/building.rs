@@ -1,6 +1,7 @@
 //! Findings about what a module is built with: the kernel's build tree and the compiler.
 
-use super::kernel::{is_confined, not_set};
+use super::compatibility::not_set;
+use super::host::is_confined;
 use super::remedy::Remedies;
 use super::{Engine, Evidence, Finding, Fix, Part, Status};
 use crate::host::Facts;

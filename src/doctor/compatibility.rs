@@ -5,6 +5,7 @@
 //! very changes that break it.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -185,6 +186,19 @@ pub(super) fn is_tested(range: &(String, String), kernel: &str) -> bool {
     };
     plain(&kernel).cmp(&plain(&oldest)) != Ordering::Less
         && plain(&kernel).cmp(&plain(&newest)) != Ordering::Greater
+}
+
+/// Those of `wanted` that a configuration does not have.
+pub(super) fn not_set(config: &BTreeMap<String, String>, wanted: &[&str]) -> Vec<String> {
+    wanted
+        .iter()
+        .filter(|option| {
+            !config
+                .get(**option)
+                .is_some_and(|value| value == "y" || value == "m")
+        })
+        .map(|option| (*option).to_owned())
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Findings about the kernel's debug information: whether there is any, whether it is this kernel's, and whether it can
 //! be used. USDT probes do not need it, and the findings say so.
 
-use super::kernel::is_confined;
+use super::host::is_confined;
 use super::remedy::Remedies;
 use super::{Evidence, Finding, Fix, Part, Status};
 use crate::elf::{Compression, DebugInformation};

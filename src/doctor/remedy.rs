@@ -30,6 +30,9 @@ pub(super) struct Remedies {
     build_id: String,
 }
 
+/// The command that proves that everything works.
+pub(super) const PROOF: &str = "pystap doctor --trial";
+
 const NEWER_STAP: &str = "docs/systemtap-builds.md";
 const BUILD_PYTHON: &str = "docs/python-builds.md";
 

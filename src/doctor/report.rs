@@ -6,6 +6,7 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json as value};
 
+use super::remedy::PROOF;
 use super::{Ability, EventVerdict, Examination, Finding, Fix, Part, Status};
 use crate::host::Facts;
 use crate::text::harmless;
@@ -289,10 +290,7 @@ pub fn json(facts: &Facts, examination: &Examination, can: bool) -> Value {
     })
 }
 
-/// The command that proves that everything works.
-pub(super) const PROOF: &str = "pystap doctor --trial";
-
-/// Number of lines that every fix script begins with.
+/// Lines that every fix script begins with.
 const HEAD: usize = 4;
 
 /// All fixes in order, as one shell script with comments. Choices and manual steps are comments.

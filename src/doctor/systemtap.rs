@@ -1,8 +1,9 @@
 //! Findings about the installed SystemTap, and about the trial, which is the only proof that counts.
 
 use super::compatibility::{is_tested, too_old, true_version};
-use super::kernel::is_confined;
-use super::remedy::Remedies;
+use super::host::is_confined;
+use super::kernel::{elsewhere, uprobes_are_ready};
+use super::remedy::{PROOF, Remedies};
 use super::{Engine, Evidence, Finding, Fix, Part, Status};
 use crate::engine::stap::Identity;
 use crate::host::Facts;
@@ -152,8 +153,8 @@ fn kernel(facts: &Facts) -> Finding {
 /// another stap.
 fn instead(facts: &Facts, needed: Option<&str>) -> Vec<Fix> {
     let build = Remedies::for_host(facts).newer_systemtap(needed);
-    let other = super::kernel::elsewhere(facts);
-    if super::kernel::uprobes_are_ready(facts) {
+    let other = elsewhere(facts);
+    if uprobes_are_ready(facts) {
         vec![other, build.or()]
     } else {
         vec![build, other]
@@ -163,7 +164,7 @@ fn instead(facts: &Facts, needed: Option<&str>) -> Vec<Fix> {
 fn try_it() -> Fix {
     Fix::new(
         "Only a trial can tell; it compiles a small script and remembers the outcome.",
-        [super::report::PROOF],
+        [PROOF],
     )
 }
 

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use gimli::{EndianSlice, RunTimeEndian};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-use super::ElfError;
+use super::DebugError;
 use super::build_id::build_id_in;
 use super::container::{Compression, Container};
 use super::reader::Reader;
@@ -26,60 +25,7 @@ const MOST_UNITS: u64 = 10_000_000;
 
 type Bytes<'a> = EndianSlice<'a, RunTimeEndian>;
 
-/// Why debug information cannot be used: a clause that fits after "because" or in parentheses. The finding that quotes
-/// it says what follows from it and what to do.
-#[derive(Debug, Error)]
-pub enum DebugError {
-    /// The file cannot be opened or is not ELF.
-    #[error("{}", reason_alone(.0))]
-    Elf(ElfError),
-    /// The file has no section table.
-    #[error("it has no table of named sections")]
-    NoSections,
-    /// Neither this file nor the separate debug file has any.
-    #[error("it has no debug information (no .debug_info section)")]
-    NoDebugInformation,
-    /// The file is truncated.
-    #[error("it ends before its {0}, so it is incomplete")]
-    Truncated(&'static str),
-    /// The file contradicts the format.
-    #[error("it is damaged: {0}")]
-    Damaged(String),
-    /// A part of the file is larger than is sensible.
-    #[error("its {section} has {size} bytes, more than is read")]
-    TooLarge {
-        /// The section.
-        section: &'static str,
-        /// Its inflated size in bytes.
-        size: u64,
-    },
-    /// Reading or inflating failed.
-    #[error("its {what} cannot be read: {reason}")]
-    Read {
-        /// Which part of the file.
-        what: &'static str,
-        /// The error from the system or the decompressor.
-        reason: std::io::Error,
-    },
-    /// gimli could not parse it.
-    #[error("its DWARF cannot be read: {0}")]
-    Dwarf(#[from] gimli::Error),
-}
-
-/// The reason alone, because the message of an [`ElfError`] speaks of marks.
-fn reason_alone(error: &ElfError) -> String {
-    match error {
-        ElfError::Unreadable { reason, .. } => format!("it cannot be read: {reason}"),
-        ElfError::NotOrdinary { what, .. } => format!("it is {what}, not an ordinary file"),
-        ElfError::Truncated { missing, .. } => {
-            format!("it ends before its {missing}, so it is incomplete")
-        }
-        ElfError::Malformed { problem, .. } => format!("it is a damaged ELF file: {problem}"),
-        _ => "it is not an ELF file".to_owned(),
-    }
-}
-
-/// What a file says about its own and separate debug information, without reading any of it.
+/// What a file says about debug information, its own and that of others, without looking into it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Separation {
     /// GNU build ID in lower-case hexadecimal.

@@ -10,6 +10,7 @@
 //! [`DebugInformation`] is the second entry point: whether debug information can be used. `container` reads it section
 //! by section; `separate` knows where debug information is kept apart from the program.
 
+mod architecture;
 mod build_id;
 mod container;
 mod debug;
@@ -35,10 +36,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
+pub use architecture::{Architecture, Machine};
 pub use build_id::kernel_build_id;
 pub use container::Compression;
-pub use debug::{DebugError, DebugInformation, Resolved, Separation, Supplement};
-pub use error::ElfError;
+pub use debug::{DebugInformation, Resolved, Separation, Supplement};
+pub use error::{DebugError, ElfError};
 pub use image::{loaded, open_ordinary};
 pub use operand::parse_arguments;
 pub use registers::{Register, RegisterKind, register};
@@ -75,42 +77,7 @@ fn path_as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::E
     serializer.collect_str(&path.display())
 }
 
-/// The machine of an image, as far as operands need it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Architecture {
-    /// `e_machine` of the ELF header.
-    pub machine: Machine,
-    /// Address size in bytes: 4 or 8.
-    pub address_size: u8,
-    /// Byte order of the file.
-    pub little_endian: bool,
-}
-
-/// Instruction sets whose register names the operand parser knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Machine {
-    /// x86-64, and i386 for 32-bit files.
-    X86,
-    /// aarch64.
-    Aarch64,
-    /// Anything else: operands are kept as text.
-    Other(u16),
-}
-
-impl Machine {
-    /// The machine with this `e_machine`.
-    fn of(number: u16) -> Machine {
-        use goblin::elf::header::{EM_386, EM_AARCH64, EM_X86_64};
-        match number {
-            EM_386 | EM_X86_64 => Machine::X86,
-            EM_AARCH64 => Machine::Aarch64,
-            other => Machine::Other(other),
-        }
-    }
-}
-
-/// One mark (a USDT probe, `provider:name`) with all its sites.
+/// One mark (`provider:name`) with all its sites.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mark {
     /// SDT provider, `python` for CPython's own marks.

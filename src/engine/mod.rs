@@ -6,6 +6,7 @@
 //! Events of several processors go through `reorder` first, which holds them back for some milliseconds.
 
 mod flags;
+pub mod merged;
 pub mod reorder;
 pub mod stap;
 pub mod uprobes;
@@ -51,7 +52,7 @@ pub enum Message {
     },
 }
 
-/// Bytes of the events that may wait for a slow reader of ours, their values included; more are dropped and counted. Some
+/// Most bytes of events that wait for a slow reader of ours, their values included; more are dropped and counted. Some
 /// 250 000 events without values.
 const BACKLOG: usize = 20 << 20;
 
@@ -63,7 +64,7 @@ pub struct EventSender {
 }
 
 impl EventSender {
-    /// An sender into this channel.
+    /// A sender into this channel.
     pub fn new(messages: Sender<Message>) -> EventSender {
         EventSender {
             messages,
@@ -113,6 +114,11 @@ impl Batch {
     /// The events.
     pub fn events(&mut self) -> &mut [Event] {
         &mut self.events
+    }
+
+    /// The events, which are no backlog any longer.
+    fn into_events(mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
     }
 }
 

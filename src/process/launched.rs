@@ -4,7 +4,6 @@
 //! same process id. Standard input, output and error are the user's own, unless a file is named for its output.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,8 +12,8 @@ use std::process::{Command, Stdio};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
-use super::TargetError;
 use super::command::executable;
+use super::{Status, TargetError};
 
 /// A launched command. Dropping it before [`Launched::release`] kills and reaps it; afterwards it is left alone.
 #[derive(Debug)]
@@ -40,51 +39,6 @@ pub struct Conditions<'a> {
     /// Where its standard output and error go, with an empty standard input: for views that need the terminal for
     /// themselves. `None` leaves it all three.
     pub aside: Option<&'a File>,
-}
-
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Status {
-    /// It exited with this status.
-    Exited(u8),
-    /// It was killed by this signal.
-    Killed(u8),
-}
-
-impl Status {
-    /// The status as a shell would report it: 128 plus the signal number for a signal.
-    #[must_use]
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Status::Exited(code) => code,
-            Status::Killed(signal) => signal.saturating_add(128),
-        }
-    }
-
-    fn of(status: WaitStatus) -> Option<Status> {
-        let byte = |number: i32| u8::try_from(number & 0xff).unwrap_or(u8::MAX);
-        status
-            .exit_status()
-            .map(|code| Status::Exited(byte(code)))
-            .or_else(|| {
-                status
-                    .terminating_signal()
-                    .map(|signal| Status::Killed(byte(signal)))
-            })
-    }
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Status::Exited(code) => write!(f, "exit status {code}"),
-            Status::Killed(signal) => match signal_hook::low_level::signal_name(i32::from(*signal))
-            {
-                Some(name) => write!(f, "killed by {name}"),
-                None => write!(f, "killed by signal {signal}"),
-            },
-        }
-    }
 }
 
 impl Launched {

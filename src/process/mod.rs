@@ -20,18 +20,20 @@ mod lineage;
 mod namespace;
 mod shim;
 mod stat;
+mod status;
 mod table;
 mod watch;
 mod within;
 
 pub use command::{Expected, interpreters_of_command, interpreters_of_path};
 pub use error::TargetError;
-pub use launched::{Conditions, Launched, Status};
+pub use launched::{Conditions, Launched};
 pub use lineage::{Identity, Lineage};
 pub use namespace::MountNamespace;
 pub(crate) use shim::ask as asked_shim;
 pub use stat::{goes_on, runs};
 pub(crate) use stat::{is_gone, start_time, stat};
+pub use status::Status;
 pub use watch::Watch;
 pub use within::{Budget, Looked, within};
 

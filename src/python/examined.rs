@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::contents::Contents;
-use super::{PythonError, has_marks, name};
+use super::{PythonError, name};
 use crate::elf::{self, ElfError, Image};
 
 /// How many bytes of a file are searched for Python's strings. A debug build of CPython with static libraries loads
@@ -131,4 +131,12 @@ fn contents(path: &Path, file: &File) -> Contents {
     let left = MOST_SEARCHED.saturating_sub(bytes.len());
     bytes.extend(elf::loaded(path, file, true, left).unwrap_or_default());
     Contents::of(&bytes, language.as_ref())
+}
+
+/// The SDT provider of CPython's own marks.
+const PROVIDER: &str = "python";
+
+/// Whether the image has marks of CPython.
+pub(super) fn has_marks(image: &Image) -> bool {
+    image.marks.iter().any(|mark| mark.provider == PROVIDER)
 }

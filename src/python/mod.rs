@@ -70,11 +70,3 @@ impl fmt::Display for InterpreterKind {
         })
     }
 }
-
-/// The SDT provider of CPython's own marks.
-const PROVIDER: &str = "python";
-
-/// Whether the image has CPython's marks.
-fn has_marks(image: &Image) -> bool {
-    image.marks.iter().any(|mark| mark.provider == PROVIDER)
-}

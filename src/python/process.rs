@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use procfs::ProcError;
 use procfs::process::{MMPermissions, MMapPath, MemoryMaps, Process};
 
-use super::examined::{Examined, FileId};
+use super::examined::{Examined, FileId, has_marks};
 use super::version::Version;
-use super::{Interpreter, InterpreterKind, PythonError, foreign, has_marks, maps, name};
+use super::{Interpreter, InterpreterKind, PythonError, foreign, maps, name};
 
 /// `PF_KTHREAD` of linux/sched.h, in the flags of /proc/PID/stat.
 const KERNEL_THREAD: u32 = 0x0020_0000;

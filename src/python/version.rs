@@ -52,12 +52,6 @@ impl Version {
         })
     }
 
-    /// Whether both have the same language version, whatever is known of the rest.
-    #[must_use]
-    pub fn same_language(&self, other: &Version) -> bool {
-        (self.major, self.minor) == (other.major, other.minor)
-    }
-
     fn rank(&self) -> (u8, u8, Option<u8>, u8, u32) {
         let (level, serial) = match self.pre.as_deref() {
             None => (u8::MAX, 0),

@@ -20,7 +20,7 @@ use crate::analysis::pairing::PairingRules;
 use crate::authority::own::{self, Configured};
 use crate::cli::{Exclusion, TargetArgs, WhatArgs};
 use crate::engine::stap::Armed;
-use crate::engine::uprobes::Probed;
+use crate::probe::Probed;
 use crate::process::{MountNamespace, Process, Selection, TargetError, Targets};
 use crate::python::marks::{self, PROVIDER, Status};
 use crate::python::undecodable::{self, Sign};

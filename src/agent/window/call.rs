@@ -24,9 +24,10 @@ use super::held::{Stopped, interrupt, seize, stopped};
 use super::memory::Memory;
 #[cfg(target_arch = "x86_64")]
 use super::state;
+use super::target::threads;
 #[cfg(target_arch = "x86_64")]
 use super::watchdog::Watchdog;
-use super::{Done, Target, WindowError, threads};
+use super::{Target, WindowError};
 
 /// A function and its arguments.
 #[derive(Debug, Serialize, Deserialize)]
@@ -161,13 +162,13 @@ const LATER: Duration = Duration::from_millis(10);
 const RUNNING: usize = 4;
 
 impl Call {
-    /// Looks for a point and inserts the call there.
-    pub(super) fn place(&self) -> Result<Done, WindowError> {
+    /// Looks for a place and puts the call in there.
+    pub(super) fn place(&self) -> Result<Reached, WindowError> {
         let end = Instant::now() + Duration::from_secs(self.seconds);
         let mut pause = FIRST;
         loop {
             if let Some(reached) = self.round()? {
-                return Ok(Done::Called(reached));
+                return Ok(reached);
             }
             if Instant::now() >= end {
                 return Err(WindowError::NoSafePlace {

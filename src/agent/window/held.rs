@@ -25,8 +25,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
+use super::target::threads;
 use super::watchdog::Watchdog;
-use super::{Target, WindowError, threads};
+use super::{Target, WindowError};
 
 /// `PTRACE_EVENT_STOP` of linux/ptrace.h.
 const EVENT_STOP: i32 = 128;

@@ -14,14 +14,15 @@
 //! kernel is waited for: it comes back to user space only through its stop (`held` says why that is certain).
 
 mod call;
+mod error;
 mod held;
 mod memory;
 mod request;
 #[cfg(target_arch = "x86_64")]
 mod state;
+mod target;
 mod watchdog;
 
-use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
@@ -30,43 +31,20 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
-use crate::process::start_time;
-
 pub(super) use call::{Call, Place, Reached};
+pub(super) use error::LONGEST;
+pub use error::WindowError;
 pub(super) use held::{tracer, tracer_in};
 pub(super) use memory::Memory;
 pub(super) use request::{HIGHEST, Offsets, Request, Wish};
+pub(super) use target::Target;
 
-/// Longest time for which a process may be stopped.
-pub(super) const LONGEST: Duration = Duration::from_millis(100);
-/// How long a child may take before it stops anything, and to end: it has to wait for a CPU like any process.
+/// How long a child may take before it stops anything, and to end: it waits for a processor, as everybody.
 const OVERHEAD: Duration = Duration::from_secs(5);
 /// How often a caller that waits for a child checks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(20);
 /// Most bytes of an answer.
 const LARGEST_ANSWER: u64 = 1 << 16;
-
-/// A process, safe against reuse of its ID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Target {
-    pub(super) pid: u32,
-    /// Clock ticks since boot.
-    pub(super) start_time: u64,
-}
-
-impl Target {
-    /// The process that has this ID now.
-    pub(super) fn now(pid: u32) -> Result<Target, WindowError> {
-        let start_time = start_time(pid).map_err(|error| WindowError::Memory(error.to_string()))?;
-        let start_time = start_time.ok_or(WindowError::Gone)?;
-        Ok(Target { pid, start_time })
-    }
-
-    /// Whether it still exists.
-    pub(super) fn is_there(self) -> bool {
-        start_time(self.pid).ok().flatten() == Some(self.start_time)
-    }
-}
 
 /// What a child has to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -91,68 +69,7 @@ pub(super) enum Done {
     Called(Reached),
 }
 
-/// Why a window did not do its job. The process continues.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-pub enum WindowError {
-    /// The process no longer exists.
-    #[error("it has ended")]
-    Gone,
-    /// Another tracer is attached to it.
-    #[error("process {tracer} traces it already (a debugger, strace), and only one can")]
-    Traced {
-        /// The process ID of that tracer.
-        tracer: u32,
-    },
-    /// We may not access its memory.
-    #[error("its memory cannot be accessed ({0})")]
-    Memory(String),
-    /// ptrace failed.
-    #[error("it cannot be stopped for a moment ({0})")]
-    Stop(String),
-    /// The watchdog had to end the window.
-    #[error(
-        "it could not be stopped within {} ms (it is in a wait that nothing interrupts, or the machine is busy), and the kernel let it go on",
-        LONGEST.as_millis()
-    )]
-    Late,
-    /// Its memory does not contain what it should.
-    #[error("its list of threads makes no sense")]
-    Damaged,
-    /// It has no thread that could run anything.
-    #[error("it has no Python thread")]
-    NoThread,
-    /// Another debugger was first.
-    #[error(
-        "another debugger has asked each of its threads to run {script}, which has not happened yet"
-    )]
-    Occupied {
-        /// The script, made printable.
-        script: String,
-    },
-    /// No thread reached a point where a call may be inserted.
-    #[error(
-        "none of its threads came to a place where a call does no harm within {seconds} s, so it was not touched"
-    )]
-    NoSafePlace {
-        /// How long we looked.
-        seconds: u64,
-    },
-    /// It is no longer wanted.
-    #[error("it is not wanted any longer")]
-    Cancelled,
-    /// The child failed.
-    #[error("the helper process that does it failed ({0})")]
-    Helper(String),
-}
-
-impl WindowError {
-    /// Whether a retry a moment later may succeed.
-    fn is_passing(&self) -> bool {
-        *self == WindowError::Late
-    }
-}
-
-/// The error for a child whose answer does not match the question.
+/// A child that answers what it was not asked.
 pub(super) fn mistaken() -> WindowError {
     WindowError::Helper("it did something else".to_owned())
 }
@@ -268,25 +185,14 @@ pub fn serve() -> u8 {
     // The sooner it gets a CPU, the shorter the window. This may not be permitted.
     let _ = rustix::process::setpriority_process(None, -20);
     let done = match &job {
-        Job::Request(request) => request.fulfil(),
-        Job::Call(call) => call.place(),
+        Job::Request(request) => request
+            .fulfil()
+            .map(|(other, stopped)| Done::Requested { other, stopped }),
+        Job::Call(call) => call.place().map(Done::Called),
     };
     let Ok(mut answer) = serde_json::to_vec(&done) else {
         return 1;
     };
     answer.push(b'\n');
     u8::from(std::io::stdout().write_all(&answer).is_err())
-}
-
-/// The threads of a process at this moment.
-fn threads(pid: u32) -> Result<Vec<nix::unistd::Pid>, WindowError> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).map_err(|_| WindowError::Gone)?;
-    let names: std::io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
-    let names = names.map_err(|_| WindowError::Gone)?;
-    let number = |name: &std::ffi::OsString| name.to_str()?.parse().ok();
-    Ok(names
-        .iter()
-        .filter_map(number)
-        .map(nix::unistd::Pid::from_raw)
-        .collect())
 }

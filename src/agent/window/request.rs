@@ -7,11 +7,13 @@
 //! thread wait forever (`FORCE_SWITCHING`), a lost version makes it instrument again. And because a thread that ends
 //! frees the very memory that is written to.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::held::Held;
 use super::memory::Memory;
-use super::{Done, Target, WindowError};
+use super::{Target, WindowError};
 use crate::process::is_gone;
 
 /// `_PY_EVAL_PLEASE_STOP_BIT`: makes a thread check for pending requests.
@@ -57,17 +59,15 @@ pub(in crate::agent) struct Request {
 }
 
 impl Request {
-    /// Writes the request. Nothing was written when this fails.
-    pub(super) fn fulfil(&self) -> Result<Done, WindowError> {
+    /// Writes it: the script that another debugger has asked some threads to run, which were left alone, and how long the
+    /// first thread has been stopped. Nothing was written when this fails.
+    pub(super) fn fulfil(&self) -> Result<(Option<String>, Duration), WindowError> {
         let memory = Memory::open(self.target.pid, true)
             .map_err(|reason| WindowError::Memory(reason.to_string()))?;
         let expected = self.walk(&memory, Vec::new()).unwrap_or_default();
         let held = Held::all(self.target)?;
         let other = self.write(&memory, expected)?;
-        Ok(Done::Requested {
-            other,
-            stopped: held.so_long(),
-        })
+        Ok((other, held.so_long()))
     }
 
     /// The same when no thread of the process runs. Returns the script that another debugger has asked for.

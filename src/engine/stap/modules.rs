@@ -25,6 +25,13 @@ use std::{fs, io};
 
 use crate::authority::believed;
 
+/// A script that can be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Module {
+    /// The compiled module.
+    pub path: PathBuf,
+}
+
 /// Modules kept at most; the ones used longest ago go first.
 const KEPT: usize = 64;
 

@@ -32,9 +32,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use super::UprobesError;
 use super::perf::{self, Counter, Inherit};
 use super::processes::Change;
-use super::{UprobesError, paranoid};
 use crate::engine::Children;
 use crate::process::Lineage;
 
@@ -241,7 +241,7 @@ pub(super) fn explained(pid: u32, reason: io::Error) -> UprobesError {
     let next = match reason.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::PERM | Errno::ACCESS) => {
             return UprobesError::Paranoid {
-                paranoid: paranoid(),
+                paranoid: perf::paranoid(),
             };
         }
         Some(Errno::SRCH) => "it has ended; start it again, or trace another one",

@@ -13,8 +13,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::arming::Descendants;
 use super::decode;
-use super::perf::{Purpose, Ring};
-use super::running::is_limit;
+use super::perf::{self, Purpose, Ring};
 use crate::threads;
 
 /// Bytes of a ring: some 250 births. Those for which there is no room are seen a little later, by the collector.
@@ -42,7 +41,7 @@ impl ForkWatcher {
             .collect();
         let mut rings = match rings {
             Ok(rings) => rings,
-            Err(error) if is_limit(&error) => return Ok(None),
+            Err(error) if perf::is_limit(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);

@@ -11,8 +11,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::perf::{self, Counter, Inherit};
-use super::tracefs::{Definition, Owner, Tracefs};
-use super::{Probed, UprobesError, arming};
+use super::tracefs::{self, Definition, Owner, Tracefs};
+use super::{UprobesError, arming};
+use crate::probe::Probed;
 use crate::python::marks::PROVIDER;
 use std::os::fd::AsFd;
 
@@ -67,7 +68,7 @@ impl LineSemaphores {
             return Ok(None);
         }
         let tracefs = Tracefs::find()?;
-        super::remove_stale(&tracefs);
+        tracefs::remove_stale(&tracefs);
         let group = Owner::ourselves()
             .map_err(|reason| UprobesError::System {
                 what: "/proc cannot be read",

@@ -26,10 +26,11 @@ use super::fork_watcher::ForkWatcher;
 use super::perf::{self, Inherit, Purpose, Ring};
 use super::processes::{Change, Life, Processes};
 use super::tracefs::{Owner, Tracefs};
-use super::{EVENT, Plan, Probed, UprobesError, filter};
+use super::{EVENT, Plan, UprobesError, filter};
 use crate::engine::reorder::ReorderBuffer;
 use crate::engine::{AddTargetError, Children, EventSender, Message, Running};
 use crate::event::LossStage;
+use crate::probe::Probed;
 use crate::process::Lineage;
 use crate::script::Filters;
 use crate::threads;
@@ -442,25 +443,21 @@ fn rings(buffer: Option<u32>) -> Result<Vec<(u32, Ring)>, UprobesError> {
             .collect();
         match rings {
             Ok(rings) => return Ok(rings),
-            Err(reason) if buffer.is_none() && size > SMALLEST && is_limit(&reason) => size /= 2,
+            Err(reason) if buffer.is_none() && size > SMALLEST && perf::is_limit(&reason) => {
+                size /= 2
+            }
             Err(reason) => return Err(refused(size, reason)),
         }
     }
-}
-
-/// Whether a ring was refused for its size.
-pub(super) fn is_limit(reason: &io::Error) -> bool {
-    let errno = reason.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::PERM | Errno::NOMEM))
 }
 
 /// Why a ring was refused: the mapping is limited, opening is a privilege.
 fn refused(size: usize, reason: io::Error) -> UprobesError {
     match reason.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::ACCESS) => UprobesError::Paranoid {
-            paranoid: super::paranoid(),
+            paranoid: perf::paranoid(),
         },
-        _ if is_limit(&reason) => UprobesError::Buffer {
+        _ if perf::is_limit(&reason) => UprobesError::Buffer {
             kilobytes: size >> 10,
             limit: getrlimit(Resource::Memlock).current.map_or_else(
                 || "any number of".to_owned(),

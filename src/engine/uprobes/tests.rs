@@ -1,4 +1,7 @@
+use std::sync::Arc;
+
 use super::*;
+use crate::elf::Image;
 
 const PYTHON: &str = "/usr/bin/python3.11";
 

@@ -341,6 +341,25 @@ fn namespace(process: &str) -> Option<u64> {
     text.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 }
 
+/// Removes what killed sessions left in tracefs. A noun phrase for each group that is gone.
+pub fn remove_stale(tracefs: &Tracefs) -> Vec<String> {
+    let groups = tracefs.groups().into_iter();
+    groups
+        .filter(|group| Owner::of(group).is_some_and(|owner| owner.is_gone()))
+        .filter(|group| tracefs.remove(group) == 0)
+        .map(|group| format!("the probes {group} of a pystap that is gone"))
+        .collect()
+}
+
+/// The groups of killed sessions that are still there, each a noun phrase.
+pub fn stale(tracefs: &Tracefs) -> Vec<String> {
+    let groups = tracefs.groups().into_iter();
+    groups
+        .filter(|group| Owner::of(group).is_some_and(|owner| owner.is_gone()))
+        .map(|group| format!("the probes {group} of a pystap that is gone"))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,5 @@
 //! What the facts about a host mean for tracing on it: findings, each with its evidence and the commands that fix it,
-//! and a verdict for each engine and each kind of event. Pure functions of [`Facts`]; nothing here looks at a host, and
+//! and a verdict for each engine and each kind of event. Pure functions of [`Facts`](crate::host::Facts); nothing here looks at a host, and
 //! nothing is ever run.
 //!
 //! [`examine`] is the door for `pystap doctor`, [`obstacles`] the one for a command whose engine cannot run.

@@ -2,7 +2,7 @@
 //!
 //! Each source's own events are in order when they come, so what all sources have got past is in order altogether and
 //! passed on at once. A source that says nothing must not hold the others up, so nothing waits for it longer than
-//! [`HOLD`]; what it says later all the same is passed on when it comes, and counted as late. A source that knew itself
+//! `HOLD`; what it says later all the same is passed on when it comes, and counted as late. A source that knew itself
 //! that events were late is not believed: here they may have come in time, and if not, they are counted here.
 //!
 //! What else a source says comes after the events that it has said before.

@@ -198,18 +198,22 @@ impl Entrance {
         if Loaded::of_process(self.target.pid).is_none() {
             self.load(library, cancelled)?;
         }
-        let maps = maps(self.target.pid)?;
+        let found = maps(self.target.pid)?;
         let loaded = Loaded::of_process(self.target.pid).ok_or(InjectionError::Load)?;
-        let library = base(&maps, |map| map.inode == loaded.inode)
+        let library = base(&found, |map| map.inode == loaded.inode)
             .and_then(|base| Symbols::at(&self.memory, base))
             .ok_or(InjectionError::Other)?;
-        let (Some((start, _)), Some((state, _))) = (library.find(START), library.find(STATE))
+        let (Some((start, _)), Some((state_at, _))) = (library.find(START), library.find(STATE))
         else {
             return Err(InjectionError::Other);
         };
-        let state = |memory: &Memory| Ok::<_, WindowError>(memory.number(state)? as u32);
-        // The loader may still be busy on that thread.
+        let state = |memory: &Memory| Ok::<_, WindowError>(memory.number(state_at)? as u32);
+        // The loader may still be busy on that thread. It first maps the whole file, so until it has mapped the data in
+        // its place, the address leads to other bytes of the file, or behind its end.
         self.wait(cancelled, InjectionError::Slow, || {
+            if !is_writable(&maps(self.target.pid)?, state_at) {
+                return Ok(None);
+            }
             Ok((state(&self.memory)? != 0).then_some(()))
         })?;
         let before = state(&self.memory)?;
@@ -307,6 +311,14 @@ fn maps(pid: u32) -> Result<Vec<MemoryMap>, InjectionError> {
     let process = i32::try_from(pid).ok().and_then(|it| Process::new(it).ok());
     let maps = process.and_then(|process| maps::of(&process).ok());
     Ok(maps.ok_or(WindowError::Gone)?.into_iter().collect())
+}
+
+/// Whether an address lies in memory that the process may write.
+fn is_writable(maps: &[MemoryMap], address: u64) -> bool {
+    let there = maps
+        .iter()
+        .find(|map| (map.address.0..map.address.1).contains(&address));
+    there.is_some_and(|map| map.perms.contains(MMPermissions::WRITE))
 }
 
 /// The address at which the first wanted file is mapped.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use pystap_agent_protocol as protocol;
 
-use crate::probe::AGENT_PROVIDER;
+use crate::probe::{AGENT_PROVIDER, Probe};
 use crate::python::{self, FileId};
 use crate::script::Filters;
 use crate::script::filter::Glob;
@@ -13,16 +13,13 @@ use crate::script::filter::Glob;
 pub const PROVIDER: &str = AGENT_PROVIDER;
 
 /// Names of its marks about functions.
-pub const FUNCTIONS: [&str; 2] = ["function__entry", "function__return"];
+pub const FUNCTIONS: [&str; 2] = Probe::names(Probe::FUNCTIONS);
 
 /// The mark that goes with them: what the context is called in which a function runs.
-pub const CONTEXT: &str = "context__name";
+pub const CONTEXT: &str = Probe::ContextName.name();
 
 /// The marks that stand for CPython's own about collections.
-pub const COLLECTIONS: [&str; 2] = ["gc__start", "gc__done"];
-
-/// The kinds of events that the agent gives.
-pub const KINDS: [&str; 3] = ["call", "return", "gc"];
+pub const COLLECTIONS: [&str; 2] = Probe::names(Probe::COLLECTIONS);
 
 /// Most bytes of a value as text: one less than a probe of SystemTap copies, where strings have their usual length, because
 /// what fills all the room is taken for cut.

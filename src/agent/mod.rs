@@ -67,7 +67,7 @@ pub use attach::{Agents, Attached, expected_library, remarks};
 pub use attach_method::{
     AttachMethod, AttachMethodError, NEWEST, OLDEST, obstacle_of_build, offer, supported,
 };
-pub use config::{AgentConfig, COLLECTIONS, CONTEXT, Capture, FUNCTIONS, KINDS, PROVIDER};
+pub use config::{AgentConfig, COLLECTIONS, CONTEXT, Capture, FUNCTIONS, PROVIDER};
 pub use control::{AgentAccount, Joined, Outcome};
 pub use embedded::image;
 pub use error::AgentError;

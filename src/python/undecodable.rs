@@ -20,10 +20,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::version::Version;
+use crate::probe::Probe;
 use crate::shell;
 
-/// The marks that fail.
-pub const MARKS: [&str; 3] = ["function__entry", "function__return", "line"];
+/// The marks that fail: those that are passed the file name of a code object.
+pub const MARKS: [&str; 3] =
+    Probe::names([Probe::FunctionEntry, Probe::FunctionReturn, Probe::Line]);
 
 /// The variables that module paths come from.
 const VARIABLES: [&str; 7] = [

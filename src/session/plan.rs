@@ -21,28 +21,13 @@ use crate::authority::own::{self, Configured};
 use crate::cli::{Exclusion, TargetArgs, WhatArgs};
 use crate::engine::stap::Armed;
 use crate::probe::Probed;
+use crate::probe::{EventKind, Probe};
 use crate::process::{MountNamespace, Process, Selection, TargetError, Targets};
 use crate::python::marks::{self, PROVIDER, Status};
 use crate::python::undecodable::{self, Sign};
 use crate::python::{FileId, Interpreter, InterpreterKind, PythonError, mapped_at, maps_one_of};
 use crate::script::{Catalogue, Filters, MARKS, ProbedImage, Request, ScriptError, TOTALS};
 use crate::text::Foreign;
-
-/// Kinds of events that are built in, with the marks each needs.
-pub(crate) const KINDS: [(&str, &[&str]); 6] = [
-    ("call", &["function__entry"]),
-    ("return", &["function__return"]),
-    ("line", &["line"]),
-    ("gc", &["gc__start", "gc__done"]),
-    (
-        "import",
-        &["import__find__load__start", "import__find__load__done"],
-    ),
-    ("audit", &["audit"]),
-];
-
-/// What is traced when nothing is said.
-const DEFAULT: [&str; 3] = ["call", "return", "gc"];
 
 /// Everything decided before anything is started.
 #[derive(Debug)]
@@ -460,7 +445,12 @@ impl Plan {
         let versions = self
             .images
             .iter()
-            .filter(|image| image.marks.iter().any(|mark| mark == "function__entry"))
+            .filter(|image| {
+                image
+                    .marks
+                    .iter()
+                    .any(|mark| mark == Probe::FunctionEntry.name())
+            })
             .filter_map(|image| image.interpreter.version.as_ref());
         // The agent tells no creations.
         let nothing_known = versions.clone().count() == 0 && self.agent.is_none();
@@ -861,13 +851,13 @@ impl Plan {
 
     fn wanted_marks(&self) -> BTreeSet<&'static str> {
         let asked = |kind: &str| self.events.iter().any(|event| event == kind);
-        let mut wanted: BTreeSet<&'static str> = KINDS
-            .iter()
-            .filter(|(kind, _)| asked(kind))
-            .flat_map(|(_, marks)| marks.iter().copied())
+        let mut wanted: BTreeSet<&'static str> = EventKind::ALL
+            .into_iter()
+            .filter(|kind| asked(kind.name()))
+            .flat_map(|kind| kind.probes().iter().map(|probe| probe.name()))
             .collect();
         if self.min_duration.is_some() {
-            wanted.extend(["function__entry", "function__return"]);
+            wanted.extend(agent::FUNCTIONS);
         }
         wanted.extend(self.own_marks.iter().copied());
         wanted
@@ -880,44 +870,32 @@ impl Plan {
         all: &[&Interpreter],
         by_default: bool,
     ) -> Result<(), PlanError> {
-        let possible = |kind: &str, images: &[PlannedImage]| {
+        let possible = |kind: EventKind| {
             let told = self.agent.as_ref().map(|agent| &agent.wanted);
             let by_agent = told.is_some_and(|told| match kind {
-                "call" | "return" => told.functions.is_some(),
-                "gc" => told.collections.is_some(),
+                EventKind::Call | EventKind::Return => told.functions.is_some(),
+                EventKind::Gc => told.collections.is_some(),
                 _ => false,
             });
-            if by_agent {
-                return true;
-            }
-            let needs = KINDS
-                .iter()
-                .find(|(name, _)| *name == kind)
-                .map_or(&[][..], |(_, marks)| *marks);
-            images.iter().any(|image| {
-                needs
+            let has = |image: &PlannedImage, probe: Probe| {
+                image.marks.iter().any(|mark| mark == probe.name())
+            };
+            by_agent
+                || images
                     .iter()
-                    .all(|mark| image.marks.iter().any(|have| have == mark))
-            })
+                    .any(|image| kind.is_possible(|probe| has(image, probe)))
         };
-        let built_in = self
-            .events
-            .iter()
-            .filter(|event| KINDS.iter().any(|(kind, _)| kind == event));
-        let missing: Vec<&str> = built_in
-            .filter(|kind| !possible(kind, images))
-            .map(String::as_str)
+        let built_in = self.events.iter();
+        let missing: Vec<EventKind> = built_in
+            .filter_map(|event| EventKind::of_name(event))
+            .filter(|kind| !possible(*kind))
             .collect();
         let (Some(first), Some(interpreter)) = (missing.first(), all.first()) else {
             return Ok(());
         };
         let version = interpreter.version.as_ref();
         let who = described(interpreter);
-        let mark = KINDS
-            .iter()
-            .find(|(kind, _)| kind == first)
-            .and_then(|(_, marks)| marks.first())
-            .copied();
+        let mark = first.probes().first().map(|probe| probe.name());
         let has_any = interpreter
             .image
             .marks
@@ -936,14 +914,11 @@ impl Plan {
             }
             _ => (format!("it has no mark {}.", mark.unwrap_or_default()), "see `pystap marks` for what it has"),
         };
-        let left: Vec<&str> = KINDS
-            .iter()
-            .filter(|(_, marks)| {
-                marks
-                    .iter()
-                    .all(|mark| interpreter.image.mark(PROVIDER, mark).is_some())
-            })
-            .map(|(kind, _)| *kind)
+        let has = |probe: Probe| interpreter.image.mark(PROVIDER, probe.name()).is_some();
+        let left: Vec<&str> = EventKind::ALL
+            .into_iter()
+            .filter(|kind| kind.is_possible(has))
+            .map(EventKind::name)
             .collect();
         let next = if left.is_empty() {
             elsewhere.to_owned()
@@ -955,13 +930,14 @@ impl Plan {
         };
         let forbidden = self.wishes.usage == AgentUsage::Never
             && version.is_some_and(agent::supported)
-            && missing.iter().all(|kind| agent::KINDS.contains(kind));
+            && missing.iter().all(|kind| kind.is_agents());
         let next = if forbidden {
             format!("leave out --no-agent, so that pystap's agent gives them, or {next}")
         } else {
             next
         };
-        let kinds = missing.join(" and ");
+        let names: Vec<&str> = missing.iter().map(|kind| kind.name()).collect();
+        let kinds = names.join(" and ");
         let kinds = if by_default {
             format!("{kinds} (the default)")
         } else {
@@ -1012,38 +988,31 @@ fn kinds(what: &WhatArgs, catalogue: &Catalogue) -> Result<(Vec<String>, Vec<Str
         .filter(|kind| !kind.is_empty())
         .collect();
     if events.is_empty() {
-        events = DEFAULT.map(str::to_owned).to_vec();
+        events = EventKind::DEFAULT
+            .map(|kind| kind.name().to_owned())
+            .to_vec();
         if what.min_duration.is_some() {
-            events.retain(|kind| kind != "call");
+            events.retain(|kind| kind != EventKind::Call.name());
         }
     }
-    let known = || {
-        KINDS
-            .iter()
-            .map(|(kind, _)| *kind)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
     let mut templates: Vec<String> = Vec::new();
     for kind in &events {
-        let template = match kind.as_str() {
-            "call" | "return" if what.min_duration.is_some() => "timed_calls",
-            "call" | "return" | "gc" if what.totals => TOTALS,
-            "call" | "return" => "calls",
-            "line" => "lines",
-            "gc" => "gc",
-            "import" => "imports",
-            "audit" => "audit",
-            own if catalogue
-                .get(own)
+        let template = match EventKind::of_name(kind) {
+            Some(EventKind::Call | EventKind::Return) if what.min_duration.is_some() => {
+                "timed_calls"
+            }
+            Some(built_in) if what.totals && built_in.is_agents() => TOTALS,
+            Some(built_in) => built_in.template(),
+            None if catalogue
+                .get(kind)
                 .is_some_and(|template| template.is_users()) =>
             {
-                own
+                kind
             }
-            _ => {
+            None => {
                 return Err(PlanError::UnknownEvent {
                     kind: kind.clone(),
-                    known: known(),
+                    known: EventKind::names(),
                 });
             }
         };

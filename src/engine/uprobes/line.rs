@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use super::perf::{self, Counter, Inherit};
 use super::tracefs::{self, Definition, Owner, Tracefs};
 use super::{UprobesError, arming};
-use crate::probe::Probed;
+use crate::probe::{Probe, Probed};
 use crate::python::marks::PROVIDER;
 use std::os::fd::AsFd;
 
@@ -22,7 +22,11 @@ const EVENT: &str = "line_semaphore";
 
 /// The definition for an image; `None` when it has no such semaphore, or no such place.
 pub(super) fn definition(probed: &Probed) -> Option<Definition> {
-    let site = probed.image.mark(PROVIDER, "line")?.sites.first()?;
+    let site = probed
+        .image
+        .mark(PROVIDER, Probe::Line.name())?
+        .sites
+        .first()?;
     Some(Definition {
         event: EVENT.to_owned(),
         path: probed.path.clone(),

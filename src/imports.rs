@@ -529,6 +529,13 @@ fn no_files_of_pystap_use_each_other_in_circles() {
     picture.check();
 }
 
+#[test]
+fn no_files_of_the_agent_use_each_other_in_circles() {
+    let picture = picture("agent", "agent/src");
+    assert!(picture.files.len() > 20, "all files are looked at");
+    picture.check();
+}
+
 /// A crate of these files, and the circles in it that nobody has given a reason for.
 fn circles_in(files: &[(&str, &str)]) -> Vec<String> {
     let root = tempfile::tempdir().expect("a directory");

@@ -121,6 +121,13 @@ mod tests {
         assert_eq!(error.exit_code(), 3);
     }
 
+    /// A FIFO that nobody writes to: opening it for reading blocks for good.
+    fn make_fifo(directory: &TempDir) {
+        let fifo = directory.path().join("fifo");
+        let made = Command::new("mkfifo").arg(&fifo).status();
+        assert!(made.expect("mkfifo runs").success());
+    }
+
     #[test]
     fn a_shim_that_answers_nonsense_is_no_interpreter() {
         let (_directory, path) = shim("echo hello");
@@ -130,14 +137,9 @@ mod tests {
 
     #[test]
     fn a_shim_that_hangs_is_ended_with_everything_it_has_started() {
-        // A grandchild holds the pipe open; opening the FIFO without a writer blocks for good.
+        // A grandchild holds the pipe open.
         let (directory, path) = shim(r#"(read line < "${0%/*}/fifo") & wait"#);
-        let fifo = directory.path().join("fifo");
-        let made = Command::new("mkfifo")
-            .arg(&fifo)
-            .status()
-            .expect("mkfifo runs");
-        assert!(made.success());
+        make_fifo(&directory);
         let error = ask_within(&path, Duration::from_millis(200)).expect_err("it hangs");
         assert!(error.to_string().contains("not finish in time"), "{error}");
     }
@@ -145,12 +147,7 @@ mod tests {
     #[test]
     fn a_shim_that_closes_its_output_and_stays_is_ended() {
         let (directory, path) = shim(r#"exec >&- 2>&-; read line < "${0%/*}/fifo""#);
-        let fifo = directory.path().join("fifo");
-        let made = Command::new("mkfifo")
-            .arg(&fifo)
-            .status()
-            .expect("mkfifo runs");
-        assert!(made.success());
+        make_fifo(&directory);
         assert!(ask_within(&path, Duration::from_millis(200)).is_err());
     }
 

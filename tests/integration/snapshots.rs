@@ -40,10 +40,13 @@ fn the_help_of_every_command() {
     }
 }
 
-/// A dry run of a command, which finds no process that is there already, without what another machine, another day or another build of the interpreter has differently.
-fn dry_run(arguments: &[&str]) -> String {
+/// A dry run that launches a program, so that it depends on no process which is there already; without what another machine,
+/// another day or another build of the interpreter has differently.
+fn dry_run(subcommand: &str, engine: &str, options: &[&str]) -> String {
     let home = tempfile::tempdir().expect("a directory");
-    let ended = run(command(arguments)
+    let ended = run(command([subcommand, "--dry-run", "--engine", engine])
+        .args(options)
+        .args(["--", PYTHON, "-c", "pass"])
         // Neither this machine's stap nor its caches.
         .env("PATH", "/nonexistent")
         .env("XDG_CACHE_HOME", home.path()));
@@ -72,69 +75,38 @@ fn dry_run(arguments: &[&str]) -> String {
 #[test]
 #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn the_dry_run_of_a_trace_with_stap() {
-    let text = dry_run(&[
-        "trace",
-        "--engine",
-        "stap",
-        "--dry-run",
-        "--",
-        PYTHON,
-        "-c",
-        "pass",
-    ]);
+    let text = dry_run("trace", "stap", &[]);
     insta::assert_snapshot!("dry-run-stap", text);
 }
 
 #[test]
 #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn the_dry_run_of_long_calls_of_some_functions_with_stap() {
-    let text = dry_run(&[
+    let text = dry_run(
         "trace",
-        "--engine",
         "stap",
-        "--dry-run",
-        "--function",
-        "h*",
-        "--min-duration",
-        "5ms",
-        "--events",
-        "return,import",
-        "--",
-        PYTHON,
-        "-c",
-        "pass",
-    ]);
+        &[
+            "--function",
+            "h*",
+            "--min-duration",
+            "5ms",
+            "--events",
+            "return,import",
+        ],
+    );
     insta::assert_snapshot!("dry-run-stap-filters", text);
 }
 
 #[test]
 #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn the_dry_run_of_a_table_with_stap() {
-    let text = dry_run(&[
-        "top",
-        "--engine",
-        "stap",
-        "--dry-run",
-        "--",
-        PYTHON,
-        "-c",
-        "pass",
-    ]);
+    let text = dry_run("top", "stap", &[]);
     insta::assert_snapshot!("dry-run-stap-top", text);
 }
 
 #[test]
 #[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn the_dry_run_of_a_trace_with_uprobes() {
-    let text = dry_run(&[
-        "trace",
-        "--engine",
-        "uprobes",
-        "--dry-run",
-        "--",
-        PYTHON,
-        "-c",
-        "pass",
-    ]);
+    let text = dry_run("trace", "uprobes", &[]);
     insta::assert_snapshot!("dry-run-uprobes", text);
 }

@@ -18,7 +18,7 @@ use anstyle::{AnsiColor, Style};
 use rustix::event::Timespec;
 
 use crate::files::Stream;
-use crate::text::{harmless, harmless_but_coloured};
+use crate::text::{harmless_but_coloured, harmless_code};
 
 /// How pystap ends, and the exit code that a shell sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -265,7 +265,7 @@ impl Console {
             let mut shown = String::with_capacity(text.len() + 1);
             for line in text.lines() {
                 shown.push_str("    ");
-                push_printable(line, &mut shown);
+                shown.push_str(&harmless_code(line));
                 shown.push('\n');
             }
             self.write(&shown, None);
@@ -548,19 +548,9 @@ fn one_line(message: &dyn fmt::Display) -> String {
         if index > 0 {
             line.push_str("; ");
         }
-        push_printable(part.trim(), &mut line);
+        line.push_str(&harmless_code(part.trim()));
     }
     line
-}
-
-/// Keeps tabs, for the columns of an excerpt.
-fn push_printable(text: &str, into: &mut String) {
-    for (index, part) in text.split('\t').enumerate() {
-        if index > 0 {
-            into.push('\t');
-        }
-        into.push_str(&harmless(part));
-    }
 }
 
 #[cfg(test)]

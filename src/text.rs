@@ -92,6 +92,12 @@ pub fn harmless(text: &str) -> String {
     shown
 }
 
+/// The same for source code, whose tabs stay as well.
+pub fn harmless_code(text: &str) -> String {
+    let parts: Vec<String> = text.split('\t').map(harmless).collect();
+    parts.join("\t")
+}
+
 /// The same for text that we have coloured: colour codes stay as well.
 pub fn harmless_but_coloured(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());

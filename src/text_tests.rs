@@ -73,6 +73,19 @@ fn evil_text_is_shown_harmless_and_can_be_turned_back() {
 }
 
 #[test]
+fn code_keeps_its_tabs_and_nothing_else_that_is_obeyed() {
+    assert_eq!(
+        harmless_code("\tif (x)\t\x1b[2J\n"),
+        "\tif (x)\t\\u{1b}[2J\n"
+    );
+    for text in &evil().text {
+        let shown = harmless_code(text);
+        let stays = |it: char| matches!(it, '\n' | '\t') || !obeyed(it);
+        assert!(shown.chars().all(stays), "{shown:?}");
+    }
+}
+
+#[test]
 fn plain_text_stays_as_it_is() {
     for text in [
         "plain",

@@ -324,7 +324,7 @@ fn dry_run(
             writeln!(out, "compile    {compile}\nrun        {run}")?;
         }
     }
-    print::page(&String::from_utf8_lossy(&out))?;
+    print::listing(&String::from_utf8_lossy(&out))?;
     Ok(Exit::Done)
 }
 

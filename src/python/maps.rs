@@ -30,12 +30,13 @@ pub(crate) fn parse(text: &[u8]) -> ProcResult<MemoryMaps> {
         let is_shared_memory = line
             .windows(6)
             .any(|six| six.ends_with(b"/SYSV") && !is_text(six));
-        // procfs takes any other line to be from `smaps`, which this is not.
+        // The kernel writes addresses in small letters. What begins with a capital one procfs takes to be from `smaps`, which
+        // this is not, and multiplies what it says.
         let range = line.split(|byte| *byte == b' ').next().unwrap_or_default();
         let is_mapping = range.contains(&b'-')
             && range
                 .iter()
-                .all(|byte| byte.is_ascii_hexdigit() || *byte == b'-');
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'));
         // A thread's stack, in the form of kernels before 4.5: read as text with one character at each end.
         let is_stack = line.windows(7).any(|seven| seven == b"[stack:");
         if is_mapping && !is_shared_memory && !is_stack {
@@ -72,5 +73,16 @@ mod tests {
             let inodes: Vec<u64> = maps.into_iter().map(|map| map.inode).collect();
             assert_eq!(inodes, [131, 133], "{name}");
         }
+    }
+
+    #[test]
+    fn lines_that_the_kernel_does_not_write_in_maps_are_left_out() {
+        let text = "1000-2000 r-xp 00000000 08:01 131 /usr/bin/python3.11\n\
+                    A-B 18446744073709551615 kB\n\
+                    Rss: 18446744073709551615 kB\n\
+                    3000-4000 r-xp 00000000 08:01 133 /usr/lib/libc.so.6\n";
+        let inodes = parse(text.as_bytes()).expect("mappings").into_iter();
+        let inodes: Vec<u64> = inodes.map(|map| map.inode).collect();
+        assert_eq!(inodes, [131, 133]);
     }
 }

@@ -32,7 +32,7 @@ pub use lineage::{Identity, Lineage};
 pub use namespace::MountNamespace;
 pub(crate) use shim::ask as asked_shim;
 pub use stat::{goes_on, runs};
-pub(crate) use stat::{is_gone, start_time, stat};
+pub(crate) use stat::{is_gone, start_time, stat, threads};
 pub use status::Status;
 pub use watch::Watch;
 pub use within::{Budget, Looked, within};

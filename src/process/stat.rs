@@ -1,9 +1,13 @@
-//! The kernel's line about a process, `/proc/PID/stat`, and what follows from it. A failure to read it (no descriptors
-//! left, no memory) does not mean that the process is gone: confusing the two would end a session whose program still
-//! runs, and report it as complete.
+//! The kernel's line about a process, `/proc/PID/stat`, what follows from it, and its threads. A failure to read these (no
+//! descriptors left, no memory) does not mean that the process is gone: confusing the two would end a session whose
+//! program still runs, and report it as complete.
+
+use std::ffi::OsString;
+use std::{fs, io};
 
 use procfs::process::{ProcState, Process, Stat};
 use procfs::{ProcError, ProcResult};
+use rustix::io::Errno;
 
 /// What the kernel says of a process now; `None` when there is none. Reads nothing that a process can withhold, as it
 /// can its arguments by holding its memory lock.
@@ -30,6 +34,28 @@ pub(crate) fn stat(pid: u32) -> ProcResult<Option<Stat>> {
 /// As [`stat`].
 pub(crate) fn start_time(pid: u32) -> ProcResult<Option<u64>> {
     Ok(stat(pid)?.map(|stat| stat.starttime))
+}
+
+/// The threads of a process at this moment; none when it has ended. The whole list is read before anybody looks at one of
+/// them: a thread that begins later may be in a list that is read in pieces.
+///
+/// # Errors
+///
+/// As [`stat()`].
+pub(crate) fn threads(pid: u32) -> io::Result<Vec<u32>> {
+    let read = || -> io::Result<Vec<OsString>> {
+        let entries = fs::read_dir(format!("/proc/{pid}/task"))?;
+        entries.map(|entry| Ok(entry?.file_name())).collect()
+    };
+    match read() {
+        Ok(names) => Ok(names
+            .into_iter()
+            .filter_map(|name| name.to_str()?.parse().ok())
+            .collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the process with this ID and start time has certainly ended.

@@ -1,11 +1,9 @@
 //! The process that a window is opened for.
 
-use std::fs;
-
 use serde::{Deserialize, Serialize};
 
 use super::WindowError;
-use crate::process::start_time;
+use crate::process::{self, start_time};
 
 /// A process that cannot be taken for another one that has got its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,13 +29,12 @@ impl Target {
 
 /// The threads of a process at this moment.
 pub(super) fn threads(pid: u32) -> Result<Vec<nix::unistd::Pid>, WindowError> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).map_err(|_| WindowError::Gone)?;
-    let names: std::io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
-    let names = names.map_err(|_| WindowError::Gone)?;
-    let number = |name: &std::ffi::OsString| name.to_str()?.parse().ok();
-    Ok(names
-        .iter()
-        .filter_map(number)
-        .map(nix::unistd::Pid::from_raw)
-        .collect())
+    let threads = process::threads(pid).map_err(|error| WindowError::Stop(error.to_string()))?;
+    if threads.is_empty() {
+        return Err(WindowError::Gone);
+    }
+    let numbers = threads
+        .into_iter()
+        .filter_map(|thread| i32::try_from(thread).ok());
+    Ok(numbers.map(nix::unistd::Pid::from_raw).collect())
 }

@@ -24,7 +24,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,7 +35,7 @@ use super::UprobesError;
 use super::perf::{self, Counter, Inherit};
 use super::processes::Change;
 use crate::engine::Children;
-use crate::process::Lineage;
+use crate::process::{self, Lineage};
 
 /// How processes are armed in this session.
 #[derive(Debug)]
@@ -190,7 +189,7 @@ pub(super) fn each_thread(
     let mut seen = HashSet::new();
     for round in 0.. {
         let before = seen.len();
-        for thread in threads(pid).map_err(|_| gone())? {
+        for thread in process::threads(pid)? {
             if !seen.insert(thread) {
                 continue;
             }
@@ -222,18 +221,6 @@ pub(super) fn each_thread(
         return Err(gone());
     }
     Ok(armed)
-}
-
-/// The threads of a process at this moment. The whole list is read before any of them is armed: one that begins later
-/// may be in a list that is read in pieces.
-fn threads(pid: u32) -> io::Result<Vec<u32>> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task"))?;
-    let names: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
-    let threads = names?
-        .into_iter()
-        .filter_map(|name| name.to_str()?.parse().ok())
-        .collect();
-    Ok(threads)
 }
 
 /// Why a process could not be armed, with what to do about it.

@@ -35,6 +35,17 @@ const REQUESTS: usize = 20;
 /// System calls with the errors that are injected.
 type Faults = [(&'static str, &'static str)];
 
+/// A call of a session that fails.
+#[derive(Debug, Clone, Copy)]
+struct Fault<'a> {
+    /// The system call and its error.
+    call: (&'static str, &'static str),
+    /// Which of the calls, counted in each thread.
+    number: u64,
+    /// Only calls for this file of the target in /proc count.
+    file: Option<&'a str>,
+}
+
 /// What a session is run on.
 #[derive(Clone, Copy)]
 struct Case<'a> {
@@ -60,7 +71,7 @@ struct Outcome {
 
 impl Case<'_> {
     /// Traces the program while it answers some requests.
-    fn session(&self, calls: &Faults, fault: Option<(&str, &str, u64)>) -> Outcome {
+    fn session(&self, calls: &Faults, fault: Option<Fault<'_>>) -> Outcome {
         let directory = tempfile::tempdir().expect("a directory");
         let log = directory.path().join("log");
         let events = directory.path().join("events");
@@ -72,7 +83,15 @@ impl Case<'_> {
             .args(["-D", "-f", "-q", "-e", "signal=none", "-o"])
             .arg(&log);
         strace.arg("-e").arg(format!("trace={}", names.join(",")));
-        if let Some((name, error, number)) = fault {
+        if let Some(Fault {
+            call: (name, error),
+            number,
+            file,
+        }) = fault
+        {
+            if let Some(file) = file {
+                strace.arg(format!("--trace-path=/proc/{}/{file}", service.pid()));
+            }
             strace
                 .arg("-e")
                 .arg(format!("inject={name}:error={error}:when={number}"));
@@ -133,10 +152,15 @@ impl Case<'_> {
             complaint: wrong.map(|wrong| {
                 let fault = fault.map_or_else(
                     || "no fault".to_owned(),
-                    |(name, error, number)| format!("{error} from {name} number {number}"),
+                    |Fault { call, number, .. }| {
+                        format!("{} from {} number {number}", call.1, call.0)
+                    },
                 );
-                let line = log.lines().find(|line| line.contains("(INJECTED)"));
-                format!("{fault} ({}): {wrong}: {said:#?}", line.unwrap_or_default())
+                let lines: Vec<&str> = log
+                    .lines()
+                    .filter(|line| line.contains("(INJECTED)"))
+                    .collect();
+                format!("{fault} ({lines:#?}): {wrong}: {said:#?}")
             }),
             said,
         }
@@ -164,7 +188,11 @@ impl Case<'_> {
                 .chain([most])
                 .chain(of_files.map(|(_, number)| *number))
                 .collect();
-            faults.extend(numbers.into_iter().map(|number| (*name, *error, number)));
+            faults.extend(numbers.into_iter().map(|number| Fault {
+                call: (*name, *error),
+                number,
+                file: None,
+            }));
         }
         let count = faults.len();
         let waiting = Mutex::new(faults.into_iter());
@@ -388,6 +416,31 @@ fn a_session_of_an_interpreters_own_marks_tells_the_truth_whatever_fails() {
             ("clone3", "EAGAIN"),
             ("eventfd2", "EMFILE"),
         ]);
+    });
+}
+
+#[test]
+#[ignore = "needs strace and uprobe events: run by tests/uprobes/run"]
+fn a_process_whose_threads_cannot_be_listed_is_not_taken_for_one_that_has_ended() {
+    leaves_nothing_after_cleanup(|| {
+        let case = Case {
+            start: &|| Service::start_with(PYTHON, "examples/service.py", &[]),
+            program: &file("examples/service.py"),
+            options: &[],
+        };
+        let fault = Fault {
+            call: ("openat", "EMFILE"),
+            number: 1,
+            file: Some("task"),
+        };
+        let outcome = case.session(&[fault.call], Some(fault));
+        assert!(outcome.injected);
+        assert_eq!((outcome.code, outcome.complaint), (Some(3), None));
+        let said = outcome.said.join("\n");
+        assert!(
+            said.contains("cannot be traced (Too many open files"),
+            "{said}"
+        );
     });
 }
 

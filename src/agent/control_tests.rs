@@ -448,12 +448,18 @@ end(connection, 1)
 fn who_came_before_the_end_and_has_given_up_is_counted_at_the_end() {
     let mut session = Session::new();
     let mut launched = session.launched(
-        "join(secret).close(); tell('here'); waits = join(secret); tell('there'); hear(waits)",
+        "
+join(secret).close()
+tell('here')
+waits = join(secret)
+tell('there')
+# Whether it is told to start depends on when the session's end reaches the thread; it waits on either way.
+while hear(waits): pass
+",
     );
     launched.go();
     assert_eq!(launched.hears(), "here");
     assert_eq!(launched.hears(), "there");
-    // The order to stop is queued behind the one to listen, and nothing is received in between.
     session.listen();
     let account = session.stop();
     assert_eq!(account.untraced.total(), account.untraced.late);

@@ -150,11 +150,16 @@ fn filters(filters: &Filters) -> protocol::Filters {
     }
 }
 
-/// What stands for the library in a plan, before it is written out.
+/// Where the library is written as a rule.
+pub fn usual_library() -> std::path::PathBuf {
+    placement::usual()
+}
+
+/// What stands for the library in a plan, before it is written out to this path.
 pub fn expected_library(
+    path: std::path::PathBuf,
     wanted: &AgentConfig,
 ) -> (std::path::PathBuf, crate::engine::uprobes::Probed) {
-    let path = placement::usual();
     let probed = attach::probed(&path, 0, image(), wanted);
     (path, probed)
 }

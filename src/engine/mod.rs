@@ -3,7 +3,10 @@
 //! An engine runs on threads of its own. What it has to say comes as [`Message`]s over a bounded channel; it never
 //! waits for the reader of that channel, and what does not fit is counted as lost.
 
+pub(crate) mod abilities;
+pub(crate) mod all;
 mod flags;
+pub(crate) mod lifecycle;
 pub mod reorder;
 pub mod stap;
 pub mod uprobes;
@@ -163,6 +166,11 @@ pub trait Running {
 
     /// Wants something of the sums in the kernel. Engines that hold none have nothing to do.
     fn wish(&mut self, _wish: Wish) {}
+
+    /// What to say when it has ended although nobody asked, and has not said why: a sentence with the next step.
+    fn silent_end(&self) -> &'static str {
+        "the engine ended without saying why, so tracing ended; try again, and report this if it stays"
+    }
 
     /// Asks it to end: what was recorded until now still comes, then [`Message::Ended`]. Asked again, it is less
     /// patient.

@@ -6,6 +6,7 @@
 pub mod arguments;
 mod compiling;
 pub mod diagnostics;
+pub(crate) mod engine;
 pub mod failures;
 mod identity;
 mod modules;

@@ -6,6 +6,7 @@
 
 mod arming;
 mod decode;
+pub(crate) mod engine;
 mod fetch;
 mod filter;
 mod fork_watcher;

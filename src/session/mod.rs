@@ -3,6 +3,8 @@
 
 pub(crate) mod agents;
 pub(crate) mod decide;
+#[cfg(test)]
+mod decide_tests;
 pub(crate) mod describe;
 pub(crate) mod opening;
 pub(crate) mod plan;

@@ -58,22 +58,30 @@ impl StapEngine {
         ))
     }
 
-    /// Looks for the tools, unless no module can be loaded anyway. A stap that was named may be a wrapper that does its work
-    /// elsewhere; what it can do is for it to say.
+    /// Looks for the tools, unless no module can be loaded anyway.
     pub(crate) fn look(&mut self) {
-        let asked = self.purpose.is_compile() || self.options.stap.is_some();
-        self.forbidden = if asked { None } else { forbidden() }.map(|error| Obstacle {
+        let forbidden = forbidden().map(|error| Obstacle {
             forbidden: true,
             ..obstacle(error)
         });
+        self.forbidden = forbidden.filter(|_| self.loads());
         if self.forbidden.is_none() {
             let toolchain = self.find();
-            // Where it was asked for, it is tried again.
-            let tries = self.options.named.is_none();
-            let toolchains = toolchain.iter().filter(|_| tries);
+            let toolchains = toolchain.iter().filter(|_| self.may_give_way());
             self.failed = toolchains.into_iter().find_map(failures::remembered);
             self.toolchain = Some(toolchain.map_err(obstacle));
         }
+    }
+
+    /// Whether it matters that a module can be loaded here. A stap that was named may be a wrapper that does its work
+    /// elsewhere; what it can do is for it to say.
+    fn loads(&self) -> bool {
+        !self.purpose.is_compile() && self.options.stap.is_none()
+    }
+
+    /// Whether another engine may take its place, so that it need not be tried again.
+    fn may_give_way(&self) -> bool {
+        self.options.named.is_none()
     }
 
     /// An engine that was found like this.
@@ -81,14 +89,19 @@ impl StapEngine {
     pub(crate) fn found(
         request: &SessionRequest,
         forbidden: Option<Obstacle>,
-        toolchain: Result<Toolchain, Obstacle>,
+        missing: Option<Obstacle>,
         failed: Option<String>,
     ) -> StapEngine {
+        let engine = StapEngine::new(request);
+        let toolchain = Toolchain {
+            version: "5.2".to_owned(),
+            ..Toolchain::assumed()
+        };
         StapEngine {
-            forbidden,
-            toolchain: Some(toolchain),
-            failed,
-            ..StapEngine::new(request)
+            forbidden: forbidden.filter(|_| engine.loads()),
+            toolchain: Some(missing.map_or(Ok(toolchain), Err)),
+            failed: failed.filter(|_| engine.may_give_way()),
+            ..engine
         }
     }
 

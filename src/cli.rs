@@ -319,9 +319,6 @@ pub struct WhatArgs {
     /// Leave the semaphore of Python 3.11's line mark alone, although calls are incomplete then
     #[arg(long)]
     pub no_line_semaphore: bool,
-    /// Add up in the kernel where the engine can, instead of sending calls, returns and collections.
-    #[arg(skip)]
-    pub totals: bool,
 }
 
 /// Limits and output.
@@ -491,6 +488,16 @@ pub enum EngineChoice {
     Stap,
     /// The kernel's own uprobe events
     Uprobes,
+}
+
+impl EngineChoice {
+    /// The name of the engine that was asked for; `None` when the choice is left to us.
+    pub fn name(self) -> Option<String> {
+        let value = self
+            .to_possible_value()
+            .filter(|_| self != EngineChoice::Auto);
+        value.map(|value| value.get_name().to_owned())
+    }
 }
 
 /// `pystap top`.

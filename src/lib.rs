@@ -4,6 +4,9 @@
 //! in the order in which data flows: [`cli`] (what was typed), [`session`] (what was asked for, decided on this host),
 //! [`engine`] (arms probes and yields [`event`]s), [`analysis`] (pairing), [`export`] (one sink per format).
 
+// Written for those who work on pystap, who read it with what is private.
+#![allow(rustdoc::private_intra_doc_links)]
+
 pub mod agent;
 pub mod analysis;
 pub mod authority;

@@ -426,9 +426,13 @@ impl Agents {
     }
 }
 
-/// What stands for the library in a plan, before it is written out.
-pub fn expected_library(wanted: &AgentConfig) -> (PathBuf, Probed) {
-    let path = placement::usual();
+/// Where the library is written as a rule.
+pub fn usual_library() -> PathBuf {
+    placement::usual()
+}
+
+/// What stands for the library in a plan, before it is written out to this path.
+pub fn expected_library(path: PathBuf, wanted: &AgentConfig) -> (PathBuf, Probed) {
     let probed = probed(&path, 0, embedded::image(), wanted);
     (path, probed)
 }

@@ -94,6 +94,10 @@ impl Running for Merged {
         }
     }
 
+    fn silent_end(&self) -> &'static str {
+        "all engines of this session ended without saying why, so tracing ended; try again, and report this if it stays"
+    }
+
     fn stop(&mut self) {
         self.stopping.store(true, Ordering::Relaxed);
         for source in &mut self.sources {

@@ -5,7 +5,10 @@
 //!
 //! Events of several processors go through `reorder` first, which holds them back for some milliseconds.
 
+pub(crate) mod abilities;
+pub(crate) mod all;
 mod flags;
+pub(crate) mod lifecycle;
 pub mod merged;
 pub mod reorder;
 pub mod stap;
@@ -183,6 +186,11 @@ pub trait Running {
 
     /// Wants something of the sums in the kernel. Engines that hold none have nothing to do.
     fn wish(&mut self, _wish: Wish) {}
+
+    /// What to say when it has ended although nobody asked, and has not said why: a sentence with the next step.
+    fn silent_end(&self) -> &'static str {
+        "the engine ended without saying why, so tracing ended; try again, and report this if it stays"
+    }
 
     /// Asks it to end: what was recorded until now still comes, then [`Message::Ended`]. Asked again, it is less
     /// patient.

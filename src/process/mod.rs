@@ -60,7 +60,7 @@ pub struct Selection {
 }
 
 /// The selection, resolved on this host at one moment.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Targets {
     /// Python processes that run now, by ascending process ID, without duplicates.
     pub processes: Vec<Process>,

@@ -27,6 +27,11 @@ use crate::shell;
 pub const MARKS: [&str; 3] =
     Probe::names([Probe::FunctionEntry, Probe::FunctionReturn, Probe::Line]);
 
+/// Whether a probe, armed, fails on paths that are not UTF-8, in versions where any does.
+pub(crate) fn fails(probe: Probe) -> bool {
+    MARKS.contains(&probe.name())
+}
+
 /// The variables that module paths come from.
 const VARIABLES: [&str; 7] = [
     "HOME",

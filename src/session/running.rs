@@ -473,9 +473,8 @@ impl Run<'_> {
             None => Stop::EngineFailed,
         };
         if stop == Stop::EngineFailed && !self.explained {
-            self.session.console.error(
-                "staprun ended without saying why (somebody may have killed it), so tracing ended; see the kernel's log (`dmesg | tail`), then try again",
-            );
+            let sentence = self.session.engine.silent_end();
+            self.session.console.error(sentence);
         }
         let mut summary = Summary {
             ts: now(),

@@ -26,6 +26,7 @@
 pub mod arguments;
 mod compiling;
 pub mod diagnostics;
+pub(crate) mod engine;
 mod error;
 pub mod failures;
 mod identity;

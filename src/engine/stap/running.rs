@@ -272,6 +272,10 @@ impl StapRunning {
 }
 
 impl Running for StapRunning {
+    fn silent_end(&self) -> &'static str {
+        "staprun ended without saying why (somebody may have killed it), so tracing ended; see the kernel's log (`dmesg | tail`), then try again"
+    }
+
     fn messages(&self) -> &Receiver<Message> {
         &self.messages
     }

@@ -30,6 +30,7 @@
 
 mod arming;
 mod decode;
+pub(crate) mod engine;
 mod error;
 mod fetch;
 mod filter;

@@ -217,6 +217,10 @@ impl UprobesRunning {
 }
 
 impl Running for UprobesRunning {
+    fn silent_end(&self) -> &'static str {
+        "the collector of uprobe events ended without saying why, so tracing ended; try again, and report this if it stays"
+    }
+
     fn messages(&self) -> &Receiver<Message> {
         &self.messages
     }

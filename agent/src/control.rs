@@ -397,8 +397,7 @@ unsafe extern "C" fn body(_: *mut c_void) -> *mut c_void {
 /// The work is done.
 unsafe fn end(control: &mut Control) -> *mut c_void {
     *control = Control::NEW;
-    JOINING.store(0, Ordering::SeqCst);
-    wake(&JOINING);
+    let_go();
     worker::dismiss();
     STAGE.store(NONE, Ordering::SeqCst);
     wake(&STAGE);
@@ -754,6 +753,7 @@ unsafe fn hear(control: &mut Control, at: usize, buffer: &mut [u8]) {
         Err(_) => return leave(control, at),
     };
     let message = buffer.get(..length).map(decode::<ToAgent>);
+    let is_start = matches!(message, Some(Ok(ToAgent::Start(_))));
     let answer = match message {
         Some(Ok(ToAgent::Start(wanted))) => start_session(control, number, peer.pid, wanted),
         Some(Ok(ToAgent::Stop {})) => {
@@ -783,6 +783,16 @@ unsafe fn hear(control: &mut Control, at: usize, buffer: &mut [u8]) {
     if !told {
         leave(control, at);
     }
+    // Not before: a program that ends as soon as it is let go would be taken for one that ran untraced.
+    if is_start {
+        let_go();
+    }
+}
+
+/// Lets the program go on that has waited for its session.
+fn let_go() {
+    JOINING.store(0, Ordering::SeqCst);
+    wake(&JOINING);
 }
 
 unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: Start) -> FromAgent {
@@ -812,7 +822,7 @@ unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: St
         Some((ours, started)) if is_same(&ours, &wanted) => Some(Ok(started)),
         _ => gil::with(|| session::start(&wanted, look_soon)),
     };
-    let answer = match started {
+    match started {
         Some(Ok(started)) => {
             control.session = Some((number, wanted, started.clone()));
             FromAgent::Started(started)
@@ -822,10 +832,7 @@ unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: St
             "the interpreter is ending, so nothing was switched on",
             "trace the program from its start, or the next one",
         )),
-    };
-    JOINING.store(0, Ordering::SeqCst);
-    wake(&JOINING);
-    answer
+    }
 }
 
 /// Whether a session is what is on already. Where the children of this process join is nothing that was switched on.
@@ -878,8 +885,7 @@ unsafe fn give_up(control: &mut Control) {
     if !is_dormant() {
         control.patience = now();
     }
-    JOINING.store(0, Ordering::SeqCst);
-    wake(&JOINING);
+    let_go();
 }
 
 /// Connects to whoever traced the process that this one comes from.

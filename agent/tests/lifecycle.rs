@@ -447,6 +447,35 @@ fn a_launched_program_waits_for_its_session_and_misses_nothing() {
 }
 
 #[test]
+fn a_launched_program_that_ends_at_once_has_said_before_that_it_was_traced() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        let (follows, follow) = listening();
+        // On one processor, its main thread runs the moment that it is let go, before the agent's goes on.
+        process.send(&format!(
+            "
+import os
+os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+agent.start(False, follow={:?})
+os._exit(0)",
+            follow.to_string()
+        ));
+        let socket = accept(&follows).unwrap();
+        assert!(matches!(hear(&socket), Some(FromAgent::Joined(_))));
+        let packet = encode(&ToAgent::Start(functions("workload.py"))).unwrap();
+        send(&socket, &packet, SendFlags::NOSIGNAL).unwrap();
+        let answer = hear(&socket);
+        assert!(
+            matches!(answer, Some(FromAgent::Started(_))),
+            "{}: {answer:?}",
+            interpreter.name()
+        );
+        assert_eq!(process.end(), Some(0));
+    }
+}
+
+#[test]
 fn a_launched_program_that_nobody_waits_for_goes_on_at_once() {
     for interpreter in interpreters::all() {
         let mut process = Program::start(interpreter);

@@ -7,7 +7,6 @@ mod doctor;
 mod engine;
 mod gc;
 pub mod hold;
-mod interval;
 mod lower;
 mod manual;
 mod marks;

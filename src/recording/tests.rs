@@ -3,11 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::analysis::pairing::{Pairing, PairingRules};
+use crate::analysis::pairing::{Pairing, PairingRules, Step};
 use crate::analysis::testing::{call, event, returned};
 use crate::event::arbitrary;
 use crate::event::{Event, Session, Summary, What};
-use crate::export::Sink;
+use crate::export::{End, Sink};
 
 const HABITS: PairingRules = PairingRules {
     call_on_creation: false,
@@ -19,12 +19,14 @@ fn recorded(session: &Session, events: &[Event], flush_every: usize) -> Vec<u8> 
     let mut writer = Box::new(Writer::new(&mut bytes, HABITS));
     writer.session(session).expect("memory");
     for (at, event) in events.iter().enumerate() {
-        writer.event(event, 0).expect("memory");
+        writer.step(&Step::new(event, 0)).expect("memory");
         if at % flush_every == 0 {
             writer.flush().expect("memory");
         }
     }
-    writer.finish(&Summary::default()).expect("memory");
+    writer
+        .finish(&End::new(&Summary::default(), &Pairing::new()))
+        .expect("memory");
     bytes
 }
 
@@ -167,9 +169,10 @@ fn a_json_trace_is_read_like_a_recording_also_when_its_last_line_is_half() {
     let mut sink = Box::new(crate::export::json::Json::new(&mut bytes));
     sink.session(&Session::default()).expect("memory");
     for event in &events {
-        sink.event(event, 0).expect("memory");
+        sink.step(&Step::new(event, 0)).expect("memory");
     }
-    sink.finish(&Summary::default()).expect("memory");
+    sink.finish(&End::new(&Summary::default(), &Pairing::new()))
+        .expect("memory");
     assert_eq!(read(&bytes).expect("our own"), (events.clone(), false));
     let text = String::from_utf8(bytes).expect("UTF-8");
     let cut = text.rfind("\"tid\"").expect("an event");

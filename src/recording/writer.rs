@@ -7,9 +7,9 @@ use miniz_oxide::deflate::compress_to_vec_zlib;
 
 use super::code::Encoder;
 use super::{MAGIC, RecordKind, SavedHabits, VERSION};
-use crate::analysis::pairing::PairingRules;
-use crate::event::{Event, Session, Summary, What, json};
-use crate::export::Sink;
+use crate::analysis::pairing::{PairingRules, Step};
+use crate::event::{Session, What, json};
+use crate::export::{End, Sink};
 
 /// Unpacked bytes of a full block: enough for the packing to find repetitions, little enough to lose in a crash.
 const FULL: usize = 256 * 1024;
@@ -86,9 +86,9 @@ impl<W: Write> Sink for Writer<W> {
         self.block(RecordKind::Session, &content)
     }
 
-    fn event(&mut self, event: &Event, _depth: usize) -> io::Result<()> {
-        self.encoder.event(event, &mut self.events);
-        self.count += u64::from(!matches!(event.what, What::Lost { .. }));
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        self.encoder.event(step.event, &mut self.events);
+        self.count += u64::from(!matches!(step.event.what, What::Lost { .. }));
         if self.events.len() >= FULL {
             self.write_events()?;
         }
@@ -103,10 +103,13 @@ impl<W: Write> Sink for Writer<W> {
         self.unwritten
     }
 
-    fn finish(mut self: Box<Self>, summary: &Summary) -> io::Result<()> {
+    fn finish(mut self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>> {
         self.write_events()?;
-        let mut content = Vec::new();
-        json::summary(summary, &mut content);
-        self.block(RecordKind::Summary, &content)
+        if let Some(summary) = end.summary {
+            let mut content = Vec::new();
+            json::summary(summary, &mut content);
+            self.block(RecordKind::Summary, &content)?;
+        }
+        Ok(None)
     }
 }

@@ -18,7 +18,7 @@ use crate::engine::{Message, Running};
 use crate::event::allowance::ALL_NAMES;
 use crate::event::loss::Losses;
 use crate::event::{Event, LossStage, ProcessChange, Summary, What};
-use crate::export::{Sink, is_closed};
+use crate::export::{End, Sink, is_closed};
 use crate::failure::Failure;
 use crate::process::{Launched, Newcomers, Selection, Watch};
 use crate::python::FileId;
@@ -285,11 +285,11 @@ impl Run<'_> {
 
     /// Whether it was something to be written, and was given to the sink.
     fn write(&mut self, event: &mut Event) -> bool {
-        let Some(depth) = self.session.pairing.feed(event) else {
+        let Some(step) = self.session.pairing.follow(event) else {
             return false;
         };
         if let Some(minimum) = self.session.minimum {
-            match &event.what {
+            match &step.event.what {
                 What::Call { .. } => return false,
                 What::Return { duration_ns, .. } if duration_ns.is_none_or(|ns| ns < minimum) => {
                     return false;
@@ -298,11 +298,11 @@ impl Run<'_> {
             }
         }
         if self.output_error.is_some() {
-            self.too_late += u64::from(!matches!(event.what, What::Lost { .. }));
+            self.too_late += u64::from(!matches!(step.event.what, What::Lost { .. }));
             return false;
         }
-        self.nameless += u64::from(event.is_nameless());
-        let written = self.session.sink.event(event, depth);
+        self.nameless += u64::from(step.event.is_nameless());
+        let written = self.session.sink.step(&step);
         self.written(written);
         true
     }
@@ -343,7 +343,7 @@ impl Run<'_> {
         if !self.live || self.stop.is_some() {
             return Ok(());
         }
-        let ticked = self.session.sink.tick(now());
+        let ticked = self.session.sink.tick(now(), &self.session.pairing);
         self.written(ticked);
         if let Some(wish) = self.session.sink.wish() {
             self.session.engine.wish(wish);
@@ -501,7 +501,12 @@ impl Run<'_> {
         }
         let mut output_error = self.output_error;
         if self.live && output_error.is_none() {
-            output_error = self.session.sink.finish(&summary).err();
+            let end = End::new(&summary, &self.session.pairing);
+            match self.session.sink.finish(&end) {
+                Ok(Some(said)) => self.session.console.warning(said),
+                Ok(None) => {}
+                Err(error) => output_error = Some(error),
+            }
         }
         Outcome {
             summary,

@@ -75,6 +75,9 @@ fn replay(path: &Path, console: &Console, sink: &mut dyn Sink) -> Result<Replaye
         // What follows a creation tells that it was one, so the creations are found in a reading of their own.
         let mut first = Pairing::first_reading(rules);
         while let Ok(Some(mut event)) = reader.event() {
+            for (pid, rules) in reader.process_rules() {
+                first.set_rules(pid, rules);
+            }
             first.feed(&mut event);
         }
         let creations = first.into_creations();
@@ -103,6 +106,10 @@ fn replay(path: &Path, console: &Console, sink: &mut dyn Sink) -> Result<Replaye
                 break false;
             }
         };
+        for (pid, rules) in reader.process_rules() {
+            pairing.set_rules(pid, rules);
+            sink.rules(pid, rules)?;
+        }
         let (first, last) = span.unwrap_or((event.ts, event.ts));
         span = Some((first.min(event.ts), last.max(event.ts)));
         if let What::Lost { count, .. } = event.what {

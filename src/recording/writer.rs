@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use miniz_oxide::deflate::compress_to_vec_zlib;
 
 use super::code::Encoder;
-use super::{MAGIC, RecordKind, SavedHabits, VERSION};
+use super::{MAGIC, ProcessRules, RecordKind, SavedRules, VERSION};
 use crate::analysis::pairing::{PairingRules, Step};
 use crate::event::{Session, What, json};
 use crate::export::{End, Sink};
@@ -77,13 +77,20 @@ impl<W: Write> Sink for Writer<W> {
         self.output.write_all(&VERSION.to_le_bytes())?;
         let mut content = Vec::new();
         json::session(session, &mut content);
-        let rules = SavedHabits {
-            call_on_creation: self.rules.call_on_creation,
-            greenlets: self.rules.greenlets,
-        };
-        serde_json::to_writer(&mut content, &rules)?;
+        serde_json::to_writer(&mut content, &SavedRules::from(self.rules))?;
         content.push(b'\n');
         self.block(RecordKind::Session, &content)
+    }
+
+    fn rules(&mut self, pid: u32, rules: PairingRules) -> io::Result<()> {
+        // It holds for what comes behind it.
+        self.write_events()?;
+        let rules = ProcessRules {
+            pid,
+            rules: rules.into(),
+        };
+        let content = serde_json::to_vec(&rules)?;
+        self.block(RecordKind::Rules, &content)
     }
 
     fn step(&mut self, step: &Step<'_>) -> io::Result<()> {

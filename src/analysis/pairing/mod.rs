@@ -59,7 +59,7 @@ const MAX_THREADS: usize = 2048;
 /// Bytes of what is open in all threads together; the quieter half of them is forgotten beyond that. Names are shared and
 /// have a bound of their own.
 const MAX_HELD: usize = 64 << 20;
-/// Processes whose rules are known, beyond those that were set.
+/// Processes that have rules of their own; further ones have those of all others.
 const MAX_RULES: usize = 1 << 16;
 
 /// How an interpreter uses its marks, as far as pairing must know it.
@@ -160,7 +160,14 @@ impl Pairing {
 
     /// Says how the interpreter of one process behaves. Its children inherit that until they are given their own.
     pub fn set_rules(&mut self, pid: u32, rules: PairingRules) {
-        self.rules.insert(pid, rules);
+        if self.rules.len() < MAX_RULES || self.rules.contains_key(&pid) {
+            self.rules.insert(pid, rules);
+        }
+    }
+
+    /// The rules of processes of which nothing else was said.
+    pub fn default_rules(&self) -> PairingRules {
+        self.default_rules
     }
 
     /// What found no partner so far.

@@ -1,36 +1,19 @@
-//! `pystap stats`: how long single functions take, a line an interval while they are called and the distribution at the
+//! `pystap stats`: how long single functions take, one line per interval while they are called, and the distribution at the
 //! end.
 
-use super::{top, trace};
+use super::trace;
 use crate::analysis::pairing::PairingRules;
 use crate::cli;
 use crate::console::Console;
 use crate::export::latencies::Slow;
 use crate::export::{Output, Sink};
 use crate::failure::Failure;
+use crate::script::Filters;
 use crate::script::filter::Glob;
+use crate::session::request::{Limits, SessionRequest};
 
 /// Latencies of single functions, as they are called and in sum.
 pub(super) fn run(arguments: &cli::Stats, console: &Console) -> Result<u8, Failure> {
-    // Who calls is seen only where everything is.
-    let (functions, files) = match arguments.callers {
-        true => (Vec::new(), Vec::new()),
-        false => narrowed(&arguments.functions),
-    };
-    let what = cli::WhatArgs {
-        events: vec!["call".to_owned(), "return".to_owned()],
-        functions,
-        files,
-        ..cli::WhatArgs::default()
-    };
-    let trace_arguments = top::as_trace(
-        &arguments.targets,
-        None,
-        what,
-        &arguments.engine,
-        arguments.duration,
-        arguments.output.as_ref(),
-    );
     let make = |output: Output, _: PairingRules| -> Box<dyn Sink> {
         let wanted = arguments.functions.clone();
         Box::new(Slow::new(
@@ -41,7 +24,30 @@ pub(super) fn run(arguments: &cli::Stats, console: &Console) -> Result<u8, Failu
             arguments.json,
         ))
     };
-    trace::run_into(&trace_arguments, console, &make, None)
+    trace::run_into(&request(arguments), console, &make, None)
+}
+
+/// The session behind it.
+fn request(arguments: &cli::Stats) -> SessionRequest {
+    // Who calls is seen only where everything is.
+    let (functions, files) = match arguments.callers {
+        true => (Vec::new(), Vec::new()),
+        false => narrowed(&arguments.functions),
+    };
+    SessionRequest {
+        events: ["call", "return"].map(str::to_owned).to_vec(),
+        filters: Filters {
+            functions,
+            files,
+            ..Filters::default()
+        },
+        limits: Limits {
+            duration: arguments.duration,
+            max_events: None,
+        },
+        output: arguments.output.clone(),
+        ..trace::common(&arguments.targets, &arguments.engine)
+    }
 }
 
 /// What the kernel may leave out when these are wanted: a filter on names, and one on files when each names its files.

@@ -2,23 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::{fmt, fs, io};
+use std::{fs, io};
 
-use super::ScriptError;
+use super::{Origin, ScriptError};
 use crate::authority::believed;
 use crate::files::reading;
-use crate::text::Foreign;
+use crate::probe::EventKind;
 
 /// More bytes than any template or tapset has.
 pub(super) const LARGEST: u64 = 1 << 20;
 
-/// Every template of `templates/`, by name.
-const EMBEDDED: [(&str, &str); 8] = [
-    ("audit", include_str!("../../templates/audit.stp.tera")),
-    ("calls", include_str!("../../templates/calls.stp.tera")),
-    ("gc", include_str!("../../templates/gc.stp.tera")),
-    ("imports", include_str!("../../templates/imports.stp.tera")),
-    ("lines", include_str!("../../templates/lines.stp.tera")),
+/// The templates that are not those of event kinds, which the table of kinds has.
+const OTHERS: [(&str, &str); 3] = [
     ("session", include_str!("../../templates/session.stp.tera")),
     (
         "timed_calls",
@@ -28,24 +23,6 @@ const EMBEDDED: [(&str, &str); 8] = [
 ];
 
 const EXTENSION: &str = ".stp.tera";
-
-/// Where a template comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// Part of the binary.
-    Embedded,
-    /// A file of the user's.
-    File(PathBuf),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Embedded => f.write_str("built in"),
-            Origin::File(path) => Foreign::path(path).fmt(f),
-        }
-    }
-}
 
 /// One template with what its header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,13 +103,13 @@ impl Catalogue {
     /// # Errors
     /// [`ScriptError::Unreadable`].
     pub fn load(directories: &[PathBuf]) -> Result<Self, ScriptError> {
-        let mut templates: BTreeMap<String, Template> = EMBEDDED
-            .iter()
+        let of_kinds = EventKind::ALL.map(|kind| (kind.template(), kind.template_text()));
+        let mut templates: BTreeMap<String, Template> = OTHERS
+            .into_iter()
+            .chain(of_kinds)
             .map(|(name, text)| {
-                (
-                    (*name).to_owned(),
-                    Template::new(name, (*text).to_owned(), Origin::Embedded),
-                )
+                let template = Template::new(name, text.to_owned(), Origin::Embedded);
+                (name.to_owned(), template)
             })
             .collect();
         for directory in directories {

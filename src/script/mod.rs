@@ -4,34 +4,27 @@
 //! Nothing here runs anything. Text from outside reaches a script only through [`filter::stap_str`].
 
 mod catalogue;
+mod error;
 pub mod filter;
 mod filters;
+mod origin;
 mod tapset;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use serde::Serialize;
 use tera::{Context, Delimiters, Tera};
 
-use crate::agent::{CONTEXT, PROVIDER};
+use crate::probe::{AGENT_PROVIDER, EventKind, Probe};
 
-pub use catalogue::{Catalogue, Origin, Template};
+pub use catalogue::{Catalogue, Template};
+pub use error::ScriptError;
 pub use filters::Filters;
+pub use origin::Origin;
 pub use tapset::Tapsets;
 
-/// Marks of CPython that templates may name; a template sees every one, empty where no image has it. The agent has one
-/// beside these, `context__name`.
-pub const MARKS: [&str; 8] = [
-    "function__entry",
-    "function__return",
-    "line",
-    "gc__start",
-    "gc__done",
-    "import__find__load__start",
-    "import__find__load__done",
-    "audit",
-];
+/// Names of the probes of CPython that templates may name; beside these they may name those that only the agent has.
+pub const MARKS: [&str; Probe::CPYTHONS.len()] = Probe::names(Probe::CPYTHONS);
 
 /// The template that adds up in the kernel instead of sending events.
 pub const TOTALS: &str = "top";
@@ -39,7 +32,7 @@ pub const TOTALS: &str = "top";
 /// What a script is made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The images to probe: path as the kernel will see it, and which marks of [`MARKS`] it has.
+    /// The images to probe: path as the kernel will see it, and which marks it has.
     pub images: Vec<ProbedImage>,
     /// Templates by name, in the order of the script; `session` goes first by itself.
     pub templates: Vec<String>,
@@ -60,63 +53,6 @@ pub struct ProbedImage {
     pub marks: Vec<String>,
     /// Whether it is a library of programs and not a program itself.
     pub library: bool,
-}
-
-/// Why there is no script.
-#[derive(Debug, thiserror::Error)]
-pub enum ScriptError {
-    /// A template does not parse or render.
-    #[error(
-        "the template {name} ({origin}) has an error, so no script can be rendered; correct it or run without it:\n{report}"
-    )]
-    Template {
-        /// Template name.
-        name: String,
-        /// Where it comes from.
-        origin: Origin,
-        /// Tera's report with its caret.
-        report: String,
-    },
-    /// No template of that name.
-    #[error(
-        "there is no template called {name:?}, so it cannot be traced; `pystap list` shows the templates"
-    )]
-    Unknown {
-        /// What was asked for.
-        name: String,
-    },
-    /// A directory or file cannot be read.
-    #[error("{path} cannot be read ({reason}), so its templates are missing; name a readable directory with --template-dir", path = path.display())]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// The system's reason.
-        reason: std::io::Error,
-    },
-    /// Somebody else could change it.
-    #[error("{path} can be changed by others than root ({reason}), and root puts no script of others into the kernel, so nothing was started; make it root's with `chown -R root: {quoted}` and `chmod -R go-w {quoted}`, or move it where only root can write", path = path.display(), quoted = crate::shell::path(path))]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// Who, a clause.
-        reason: String,
-    },
-    /// The cache directory cannot be written.
-    #[error("{path} cannot be written ({reason}), so stap cannot be given its tapsets; make it writable or set XDG_CACHE_HOME", path = path.display())]
-    Unwritable {
-        /// Which.
-        path: PathBuf,
-        /// The system's reason.
-        reason: std::io::Error,
-    },
-    /// A string cannot stand in a script.
-    #[error("{what} cannot be written into a SystemTap script: {reason}; trace another one")]
-    Unquotable {
-        /// What it is.
-        what: String,
-        /// Why.
-        reason: String,
-    },
 }
 
 /// Renders the script of a request.
@@ -170,15 +106,16 @@ fn environment() -> Result<Tera, tera::Error> {
 }
 
 fn context(request: &Request) -> Result<Context, ScriptError> {
-    let told = |image: &&ProbedImage| image.provider == PROVIDER;
+    let told = |image: &&ProbedImage| image.provider == AGENT_PROVIDER;
     let mut points = mark_points(request.images.iter())?;
     // The agent's marks have more arguments than those of the same name in interpreters.
     let agent = mark_points(request.images.iter().filter(told))?;
     let python = mark_points(request.images.iter().filter(|image| !told(image)))?;
     points.extend(process_points(&request.images)?);
-    let events: BTreeMap<&str, bool> = ["call", "return", "line", "gc", "import", "audit"]
-        .iter()
-        .map(|kind| (*kind, request.events.iter().any(|asked| asked == kind)))
+    let asked = |name: &str| request.events.iter().any(|asked| asked == name);
+    let events: BTreeMap<&str, bool> = EventKind::ALL
+        .into_iter()
+        .map(|kind| (kind.name(), asked(kind.name())))
         .collect();
     let mut context = Context::new();
     context.insert("images", &request.images);
@@ -193,12 +130,13 @@ fn context(request: &Request) -> Result<Context, ScriptError> {
     Ok(context)
 }
 
-/// The probe points of each mark over these images, ready to stand after `probe`; empty where none has it.
+/// The points of each probe over these images, ready to stand after `probe`; a template sees every one, empty where no image
+/// has it.
 fn mark_points<'a>(
     images: impl Iterator<Item = &'a ProbedImage>,
 ) -> Result<BTreeMap<&'static str, String>, ScriptError> {
-    let marks = MARKS.into_iter().chain([CONTEXT]);
-    let mut points: BTreeMap<&str, String> = marks.map(|mark| (mark, String::new())).collect();
+    let names = Probe::ALL.into_iter().map(Probe::name);
+    let mut points: BTreeMap<&str, String> = names.map(|name| (name, String::new())).collect();
     for image in images {
         let path = quoted_path(&image.path)?;
         for mark in &image.marks {

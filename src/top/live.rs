@@ -3,13 +3,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use rustix::process::{Signal, getpid, kill_process};
 
+use super::requests::{Requests, Table, end_session};
 use super::{Batch, Snapshot, State, Tally, terminal};
 use crate::analysis::pairing::{Pairing, Step};
 use crate::analysis::totals::Rows;
@@ -47,38 +46,6 @@ pub struct Live {
     shown: Option<Shown>,
     console: Console,
     worker: Option<(Sender<Table>, JoinHandle<io::Result<()>>)>,
-}
-
-/// What the thread that shows asks for.
-#[derive(Debug, Default)]
-pub(super) struct Requests {
-    table: AtomicBool,
-    anew: AtomicBool,
-}
-
-impl Requests {
-    /// Asks for a table.
-    pub(super) fn table(&self) {
-        self.table.store(true, Ordering::Relaxed);
-    }
-
-    /// Asks to count anew.
-    pub(super) fn anew(&self) {
-        self.anew.store(true, Ordering::Relaxed);
-    }
-}
-
-/// What the thread that shows is given.
-#[derive(Debug)]
-pub(super) struct Table {
-    pub(super) snapshot: Snapshot,
-    /// Whether the session is over.
-    pub(super) last: bool,
-}
-
-/// Ends the session as Ctrl-C would.
-pub(super) fn end_session() {
-    let _ = kill_process(getpid(), Signal::INT);
 }
 
 impl Live {
@@ -150,11 +117,11 @@ impl Sink for Live {
     }
 
     fn tick(&mut self, now: u64, pairing: &Pairing) -> io::Result<()> {
-        if self.requests.anew.swap(false, Ordering::Relaxed) {
+        if self.requests.take_anew() {
             self.tally.reset(now);
             self.wants_anew = self.in_kernel;
         }
-        if self.requests.table.swap(false, Ordering::Relaxed) {
+        if self.requests.take_table() {
             self.asked.get_or_insert_with(Instant::now);
             self.wants_sums = self.in_kernel;
         }

@@ -4,6 +4,7 @@
 mod batch;
 pub mod input;
 mod live;
+mod requests;
 mod state;
 pub(crate) mod terminal;
 pub mod view;

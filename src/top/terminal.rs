@@ -12,7 +12,7 @@ use ratatui::crossterm::{self, execute};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
-use super::live::{Requests, Table, end_session};
+use super::requests::{Requests, Table, end_session};
 use super::{Action, Snapshot, State, batch, input, view};
 use crate::clock;
 use crate::console::Cover;

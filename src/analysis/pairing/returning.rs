@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use super::calls::{FinishedCall, GivenUp, Revised, Unpaired};
 use super::creations::Creations;
-use super::step::{FinishedCall, GivenUp, Revised};
+use super::rules::PairingRules;
 use super::thread::{BUCKETS, Frame, Thread, give_up};
-use super::{PairingRules, Unpaired};
 use crate::analysis::keys::{FunctionKey, KeyBuilder};
 
 /// Places remembered as generators, and as functions that switch stacks.

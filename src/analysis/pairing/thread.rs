@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::step::{FinishedCall, FrameId, GivenUp, Open};
+use super::calls::{FinishedCall, FrameId, GivenUp, Open};
 use crate::analysis::keys::{FunctionKey, KeyBuilder};
 use crate::event::{Place, Text};
 

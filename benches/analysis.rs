@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use pystap::analysis::collections::Collections;
 use pystap::analysis::functions::Functions;
-use pystap::analysis::pairing::{Pairing, PairingRules};
+use pystap::analysis::pairing::{Pairing, PairingRules, Step};
 use pystap::event::{Event, Session, Summary};
-use pystap::export::Sink;
+use pystap::export::{End, Sink};
 use pystap::recording::{Reader, Writer};
 use pystap::top::{State, Tally, view};
 use pystap::view::hot::Column;
@@ -93,8 +93,8 @@ fn adding_up(events: usize) {
             let start = Stopwatch::start();
             for event in &mut made {
                 if let Some(step) = pairing.follow(event) {
-                    functions.take(event, &step);
-                    collections.take(event, &step);
+                    functions.take(&step);
+                    collections.take(&step);
                 }
             }
             time += start.elapsed();
@@ -108,9 +108,12 @@ fn adding_up(events: usize) {
 
 fn table(functions: usize) {
     let mut program = program::Program::with_functions(functions);
-    let mut tally = Tally::new(HABITS);
+    let mut pairing = Pairing::with_rules(HABITS);
+    let mut tally = Tally::new();
     for _ in 0..functions * 20 {
-        tally.take(&program.next_event());
+        if let Some(step) = pairing.follow(&mut program.next_event()) {
+            tally.take(&step);
+        }
     }
     let mut state = State::new("bench", Column::P95, 1_000);
     let mut terminal = Terminal::new(TestBackend::new(80, 24)).expect("memory");
@@ -119,7 +122,7 @@ fn table(functions: usize) {
     const TIMES: u32 = 10;
     for _ in 0..TIMES {
         let start = Stopwatch::start();
-        state.show(tally.snapshot(0));
+        state.show(tally.snapshot(&pairing, 0));
         terminal
             .draw(|frame| view::draw(frame, &mut state))
             .expect("memory");
@@ -152,11 +155,11 @@ fn recording(events: usize) -> std::io::Result<()> {
         }
         let start = Stopwatch::start();
         for event in &made {
-            writer.event(event, 0)?;
+            writer.step(&Step::new(event, 0))?;
         }
         time += start.elapsed();
     }
-    writer.finish(&Summary::default())?;
+    writer.finish(&End::new(&Summary::default(), &pairing))?;
     println!(
         "| recorded, million events/s | {:.1} | |",
         rate(events, time)

@@ -5,7 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use pystap::event::Summary;
-use pystap::export::Sink;
+use pystap::analysis::pairing::{Pairing, Step};
+use pystap::export::{End, Sink};
 use pystap::recording::{Reader, Writer};
 use pystap_fuzz::{MIB, budget, within};
 
@@ -25,13 +26,13 @@ fn deal(bytes: &[u8]) {
     writer.session(reader.session()).expect("memory");
     let mut events = Vec::new();
     while let Ok(Some(event)) = reader.event() {
-        writer.event(&event, 0).expect("memory");
+        writer.step(&Step::new(&event, 0)).expect("memory");
         events.push(event);
         if events.len() >= EVENTS {
             break;
         }
     }
-    writer.finish(&Summary::default()).expect("memory");
+    writer.finish(&End::new(&Summary::default(), &Pairing::new())).expect("memory");
     let mut second = Reader::new(&again[..]).expect("our own");
     for event in events {
         assert_eq!(second.event().expect("our own"), Some(event));

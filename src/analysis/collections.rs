@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::histogram::Histogram;
 use super::pairing::Step;
-use crate::event::{Event, Place, What};
+use crate::event::{Place, What};
 
 /// Pauses that are remembered one by one.
 const LONGEST: usize = 100;
@@ -64,7 +64,8 @@ impl Collections {
     }
 
     /// Counts an event with what pairing said of it. Anything but the end of a collection is no matter.
-    pub fn take(&mut self, event: &Event, step: &Step<'_>) {
+    pub fn take(&mut self, step: &Step<'_>) {
+        let event = step.event;
         let What::GcDone {
             generation,
             collected,
@@ -103,7 +104,7 @@ impl Collections {
                 tid: event.tid,
                 generation,
                 collected,
-                within: step.within.cloned(),
+                within: step.caller.cloned(),
             },
         );
     }
@@ -145,13 +146,14 @@ mod tests {
     use super::*;
     use crate::analysis::pairing::Pairing;
     use crate::analysis::testing::{call, event, returned};
+    use crate::event::Event;
 
     fn feed(events: Vec<Event>) -> Collections {
         let mut pairing = Pairing::new();
         let mut collections = Collections::new();
         for mut event in events {
             let step = pairing.follow(&mut event).map(|step| {
-                collections.take(&event, &step);
+                collections.take(&step);
             });
             assert_eq!(step, Some(()));
         }
@@ -242,7 +244,7 @@ mod tests {
             for mut event in [start(10, i64::from(number)), done(15, 1)] {
                 event.pid = number;
                 if let Some(step) = pairing.follow(&mut event) {
-                    collections.take(&event, &step);
+                    collections.take(&step);
                 }
             }
         }

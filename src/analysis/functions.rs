@@ -11,7 +11,7 @@ use super::contexts::Contexts;
 use super::histogram::Histogram;
 use super::keys::{FunctionKey, KeyBuilder};
 use super::pairing::{FinishedCall, Pairing, Step};
-use crate::event::{Event, Place, Text, What};
+use crate::event::{Place, Text, What};
 
 /// Rows of a table, some 300 bytes each and at most a kilobyte. Functions that find none are counted in one row for all of
 /// them, which is none of [`Functions::rows`]: a row that went for another one would make numbers wrong.
@@ -146,7 +146,8 @@ impl Functions {
     }
 
     /// Counts an event with what pairing said of it.
-    pub fn take(&mut self, event: &Event, step: &Step<'_>) {
+    pub fn take(&mut self, step: &Step<'_>) {
+        let event = step.event;
         if let Some(contexts) = &mut self.contexts {
             contexts.take(event);
         }

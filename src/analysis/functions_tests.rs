@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::analysis::pairing::PairingRules;
 use crate::analysis::testing::{call, event, in_context, named, returned};
+use crate::event::Event;
 use crate::event::{LossStage, ProcessChange};
 
 const UP_TO_3_11: PairingRules = PairingRules {
@@ -27,7 +28,7 @@ fn fed(rules: PairingRules, events: impl IntoIterator<Item = Event>) -> (Functio
     let mut functions = Functions::new();
     for mut event in events {
         if let Some(step) = pairing.follow(&mut event) {
-            functions.take(&event, &step);
+            functions.take(&step);
         }
     }
     (functions, pairing)
@@ -130,8 +131,8 @@ fn a_second_reading_knows_creations_from_the_start() {
     let mut callers = Vec::new();
     for mut event in script(words) {
         if let Some(step) = second.follow(&mut event) {
-            functions.take(&event, &step);
-            callers.push(step.within.map(|place| place.function.text.clone()));
+            functions.take(&step);
+            callers.push(step.caller.map(|place| place.function.text.clone()));
         }
     }
     let times = times(&functions);
@@ -435,7 +436,7 @@ fn kinds_of_tasks_have_rows_of_their_own_where_that_is_wanted() {
         let mut pairing = Pairing::new();
         for mut event in events() {
             if let Some(step) = pairing.follow(&mut event) {
-                functions.take(&event, &step);
+                functions.take(&step);
             }
         }
         // The second reader is still at it.
@@ -511,7 +512,7 @@ fn functions_beyond_a_full_table_are_counted_in_one_row_and_none_is_lost() {
     let mut feed = |functions: &mut Functions, events: [Event; 2]| {
         for mut event in events {
             if let Some(step) = pairing.follow(&mut event) {
-                functions.take(&event, &step);
+                functions.take(&step);
             }
         }
     };

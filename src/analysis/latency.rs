@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::histogram::Histogram;
 use super::keys::{FunctionKey, KeyBuilder};
 use super::pairing::Step;
-use crate::event::{Event, Place, What};
+use crate::event::{Place, What};
 
 /// Functions of which it is remembered whether they were asked for; all are looked at anew beyond that.
 const MOST_KNOWN: usize = 1 << 16;
@@ -71,7 +71,8 @@ impl Latencies {
 
     /// Counts an event with what pairing said of it. `asks` says whether somebody asked for a function; the answer is
     /// remembered.
-    pub fn take(&mut self, event: &Event, step: &Step<'_>, asks: impl FnOnce(&Place) -> bool) {
+    pub fn take(&mut self, step: &Step<'_>, asks: impl FnOnce(&Place) -> bool) {
+        let event = step.event;
         let What::Return { place, .. } = &event.what else {
             return;
         };
@@ -120,7 +121,7 @@ impl Latencies {
                 ts: event.ts.saturating_sub(duration_ns),
                 duration_ns,
                 tid: event.tid,
-                caller: step.within.cloned(),
+                caller: step.caller.cloned(),
             },
         );
     }
@@ -154,13 +155,14 @@ mod tests {
     use super::*;
     use crate::analysis::pairing::Pairing;
     use crate::analysis::testing::{call, returned};
+    use crate::event::Event;
 
     fn of(function: &str, keep: usize, events: Vec<Event>) -> Latencies {
         let mut pairing = Pairing::new();
         let mut latencies = Latencies::new(keep);
         for mut event in events {
             if let Some(step) = pairing.follow(&mut event) {
-                latencies.take(&event, &step, |place| place.function.text == function);
+                latencies.take(&step, |place| place.function.text == function);
             }
         }
         latencies
@@ -219,7 +221,7 @@ mod tests {
             let name = number.to_string();
             for mut event in [call(0, &name), returned(5, &name)] {
                 if let Some(step) = pairing.follow(&mut event) {
-                    latencies.take(&event, &step, |_| true);
+                    latencies.take(&step, |_| true);
                 }
             }
         }

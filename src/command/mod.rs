@@ -6,7 +6,6 @@ mod cleanup;
 mod doctor;
 mod gc;
 pub mod hold;
-mod interval;
 mod lower;
 mod manual;
 mod marks;

@@ -2,19 +2,21 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{BufWriter, IntoInnerError, Write};
+use std::io::{self, BufWriter, IntoInnerError};
 use std::path::Path;
 
-use super::{print, stats, top};
+use super::{print, top};
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
 use crate::analysis::pairing::{Creations, Pairing, Step};
 use crate::cli::{Export, ExportFormat, Report};
 use crate::console::{Console, Exit};
-use crate::event::{Event, Session, Summary, What};
-use crate::export::profile::{Chrome, FlameGraph, Folded, Profile, Pstats, Speedscope};
-use crate::export::{Output, Sink, json::Json};
+use crate::event::{Session, Summary, What};
+use crate::export::json::Json;
+use crate::export::latencies::asked_for;
+use crate::export::profile::{Chrome, FlameGraph, Folded, Pstats, Speedscope};
+use crate::export::{End, Output, Sink};
 use crate::failure::Failure;
 use crate::files::reading;
 use crate::recording::{Reader, RecordingError};
@@ -64,12 +66,8 @@ fn open(path: &Path) -> Result<Reader<File>, Failure> {
         .map_err(|error| failure(path, &error))
 }
 
-/// Reads a recording and hands every event on, with its durations, and what pairing says of it.
-fn replay(
-    path: &Path,
-    console: &Console,
-    mut each: impl FnMut(&Event, &Step<'_>) -> std::io::Result<()>,
-) -> Result<Replayed, Failure> {
+/// Reads a recording into a sink, as a session would have fed it.
+fn replay(path: &Path, console: &Console, sink: &mut dyn Sink) -> Result<Replayed, Failure> {
     let mut reader = open(path)?;
     let rules = reader.rules();
     let mut pairing = Pairing::with_rules(rules);
@@ -77,6 +75,9 @@ fn replay(
         // What follows a creation tells that it was one, so the creations are found in a reading of their own.
         let mut first = Pairing::first_reading(rules);
         while let Ok(Some(mut event)) = reader.event() {
+            for (pid, rules) in reader.process_rules() {
+                first.set_rules(pid, rules);
+            }
             first.feed(&mut event);
         }
         let creations = first.into_creations();
@@ -90,6 +91,7 @@ fn replay(
         pairing = Pairing::second_reading(rules, creations);
         reader = open(path)?;
     }
+    sink.session(reader.session())?;
     let mut span: Option<(u64, u64)> = None;
     let mut lost: u64 = 0;
     let whole = loop {
@@ -104,13 +106,17 @@ fn replay(
                 break false;
             }
         };
+        for (pid, rules) in reader.process_rules() {
+            pairing.set_rules(pid, rules);
+            sink.rules(pid, rules)?;
+        }
         let (first, last) = span.unwrap_or((event.ts, event.ts));
         span = Some((first.min(event.ts), last.max(event.ts)));
         if let What::Lost { count, .. } = event.what {
             lost = lost.saturating_add(count);
         }
         if let Some(step) = pairing.follow(&mut event) {
-            each(&event, &step)?;
+            sink.step(&step)?;
         }
     };
     if reader.was_cut() && whole {
@@ -141,37 +147,61 @@ fn exit(replayed: &Replayed) -> Exit {
     }
 }
 
+/// What the views of a recording are made of, as far as they are asked for.
+struct Views<'a> {
+    functions: Functions,
+    collections: Collections,
+    slow: Latencies,
+    stats: &'a [Glob],
+    gc: bool,
+}
+
+impl Sink for Views<'_> {
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        if !self.stats.is_empty() {
+            self.slow.take(step, |place| asked_for(self.stats, place));
+        } else if !self.gc {
+            self.functions.take(step);
+        }
+        self.collections.take(step);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {
+        Ok(None)
+    }
+}
+
 /// Shows a view of a recording.
 pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
     if arguments.browse {
         return browse(arguments, console);
     }
     let limit = arguments.limit;
-    let mut functions = match arguments.by_context {
-        true => Functions::by_context(),
-        false => Functions::new(),
+    let mut views = Views {
+        functions: match arguments.by_context {
+            true => Functions::by_context(),
+            false => Functions::new(),
+        },
+        collections: Collections::new(),
+        slow: Latencies::new(limit.min(1000)),
+        stats: &arguments.stats,
+        gc: arguments.gc,
     };
-    let mut collections = Collections::new();
-    let mut slow = Latencies::new(limit.min(1000));
-    let by_call = !arguments.stats.is_empty();
-    let replayed = replay(&arguments.file, console, |event, step| {
-        if by_call {
-            slow.take(event, step, |place| {
-                stats::asked_for(&arguments.stats, place)
-            });
-        } else if !arguments.gc {
-            functions.take(event, step);
-        }
-        collections.take(event, step);
-        Ok(())
-    })?;
+    let replayed = replay(&arguments.file, console, &mut views)?;
+    let Views {
+        mut functions,
+        collections,
+        slow,
+        ..
+    } = views;
     let start = match replayed.span {
         Some((first, _)) if replayed.session.ts == 0 => first,
         _ => replayed.session.ts,
     };
     let last = replayed.span.map_or(0, |(_, last)| last);
     let wall_ns = replayed.wall_ns();
-    if by_call {
+    if !arguments.stats.is_empty() {
         if slow.is_empty() {
             let wanted: Vec<&str> = arguments.stats.iter().map(Glob::as_str).collect();
             return Err(Failure::new(
@@ -246,15 +276,12 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
 
 /// Shows the table of hot functions to sort and filter.
 fn browse(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
-    let rules = open(&arguments.file)?.rules();
-    let mut tally = top::tally(rules, arguments.by_context);
-    let replayed = replay(&arguments.file, console, |event, step| {
-        tally.add(event, step);
-        Ok(())
-    })?;
-    tally.adopt(replayed.pairing);
+    let mut tally = top::tally(arguments.by_context);
+    let replayed = replay(&arguments.file, console, &mut tally)?;
+    // What is over has no present: its last event is where its clock stands.
+    let table = tally.snapshot(&replayed.pairing, 0);
     let title = Foreign::path(&arguments.file).to_string();
-    top::browse(&title, arguments.sort, tally)?;
+    top::browse(&title, arguments.sort, table)?;
     Ok(match replayed.whole {
         true => Exit::Done,
         false => Exit::Failed,
@@ -292,30 +319,17 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
         return Ok(Exit::Done);
     };
     let mut output = BufWriter::with_capacity(1 << 16, output);
-    let written = match arguments.format {
-        ExportFormat::Json => as_json(&arguments.file, &mut output, console),
-        format => {
-            let mut profile: Box<dyn Profile> = match format {
-                ExportFormat::Folded => Box::new(Folded::new(arguments.by_context)),
-                ExportFormat::Flamegraph => {
-                    Box::new(FlameGraph::new(arguments.min_width, arguments.by_context))
-                }
-                ExportFormat::Chrome => Box::new(Chrome::new()),
-                ExportFormat::Speedscope => Box::new(Speedscope::new()),
-                ExportFormat::Pstats | ExportFormat::Json => Box::new(Pstats::new()),
-            };
-            replay(&arguments.file, console, |event, step| {
-                profile.event(event, step, &mut output)
-            })
-            .and_then(|replayed| {
-                let said = profile.finish(&replayed.session, &replayed.pairing, &mut output)?;
-                if let Some(said) = said {
-                    console.warning(said);
-                }
-                Ok(exit(&replayed))
-            })
-        }
+    let by_context = arguments.by_context;
+    let to = &mut output;
+    let sink: Box<dyn Sink> = match arguments.format {
+        ExportFormat::Json => Box::new(Json::new(to)),
+        ExportFormat::Folded => Box::new(Folded::new(to, by_context)),
+        ExportFormat::Flamegraph => Box::new(FlameGraph::new(to, arguments.min_width, by_context)),
+        ExportFormat::Chrome => Box::new(Chrome::new(to)),
+        ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
+        ExportFormat::Pstats => Box::new(Pstats::new(to)),
     };
+    let written = convert(&arguments.file, console, sink);
     let written = written.and_then(|exit| {
         let output = output.into_inner().map_err(IntoInnerError::into_error)?;
         output.complete()?;
@@ -360,15 +374,15 @@ fn same_file(one: &Path, other: &Path) -> bool {
     }
 }
 
-/// The stream as `pystap trace -f json` would have written it.
-fn as_json(path: &Path, output: impl Write, console: &Console) -> Result<Exit, Failure> {
-    let mut sink = Box::new(Json::new(output));
-    sink.session(open(path)?.session())?;
-    let replayed = replay(path, console, |event, step| sink.event(event, step.depth))?;
-    match &replayed.summary {
-        Some(summary) => sink.finish(summary)?,
-        // What was cut stays cut: an invented summary would say that nothing is missing.
-        None => sink.flush()?,
+/// Reads a recording into a sink, to its end.
+fn convert(path: &Path, console: &Console, mut sink: Box<dyn Sink + '_>) -> Result<Exit, Failure> {
+    let replayed = replay(path, console, sink.as_mut())?;
+    let said = sink.finish(&End {
+        summary: replayed.summary.as_ref(),
+        pairing: &replayed.pairing,
+    })?;
+    if let Some(said) = said {
+        console.warning(said);
     }
     Ok(exit(&replayed))
 }

@@ -17,9 +17,10 @@ use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
 
-use super::{ENOUGH, Held, Sink, counted};
+use super::{ENOUGH, End, Held, Sink, counted};
 use crate::analysis::contexts::Contexts;
-use crate::event::{Event, Frame, Manner, Place, Session, Summary, What};
+use crate::analysis::pairing::Step;
+use crate::event::{Event, Frame, Manner, Place, What};
 use crate::text::Foreign;
 
 /// Deepest indentation, in levels; what is deeper says so by a number.
@@ -313,14 +314,10 @@ impl<W: Write> Flow<W> {
 }
 
 impl<W: Write> Sink for Flow<W> {
-    /// The flow begins with the first event: what is traced was said on stderr.
-    fn session(&mut self, _session: &Session) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn event(&mut self, event: &Event, depth: usize) -> io::Result<()> {
-        self.show(event, depth);
-        self.not_yet += counted(event);
+    // The flow begins with the first event: what is traced was said on stderr.
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        self.show(step.event, step.depth);
+        self.not_yet += counted(step.event);
         let waits = u64::from(self.held.is_some());
         let stand = self.not_yet.saturating_sub(waits);
         self.account.add(self.lines.len(), stand);
@@ -343,8 +340,9 @@ impl<W: Write> Sink for Flow<W> {
     }
 
     /// Writes what was held back; the totals are said on stderr.
-    fn finish(mut self: Box<Self>, _summary: &Summary) -> io::Result<()> {
-        self.flush()
+    fn finish(mut self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {
+        self.flush()?;
+        Ok(None)
     }
 }
 

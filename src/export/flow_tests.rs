@@ -1,8 +1,9 @@
 //! What people see: the tree, the times, and nothing that a terminal would obey.
 
 use super::*;
-use crate::event::Text;
+use crate::analysis::pairing::Pairing;
 use crate::event::{Frame, LossStage, ProcessChange};
+use crate::event::{Session, Summary, Text};
 use crate::text::obeyed;
 
 fn text(text: &str) -> Text {
@@ -58,9 +59,10 @@ fn shown(options: Options, events: &[(Event, usize)]) -> String {
     let mut sink = Box::new(Flow::new(&mut bytes, options));
     sink.session(&Session::default()).expect("memory");
     for (event, depth) in events {
-        sink.event(event, *depth).expect("memory");
+        sink.step(&Step::new(event, *depth)).expect("memory");
     }
-    sink.finish(&Summary::default()).expect("memory");
+    sink.finish(&End::new(&Summary::default(), &Pairing::new()))
+        .expect("memory");
     String::from_utf8(bytes).expect("UTF-8")
 }
 
@@ -240,7 +242,7 @@ fn what_was_cut_or_unreadable_is_said_to_be() {
 #[test]
 fn a_flush_shows_the_call_that_is_still_running() {
     let mut sink = Flow::new(Vec::new(), Options::default());
-    sink.event(&call(0, "main"), 0).expect("memory");
+    sink.step(&Step::new(&call(0, "main"), 0)).expect("memory");
     assert!(sink.output.is_empty());
     sink.flush().expect("memory");
     assert!(String::from_utf8_lossy(&sink.output).contains("-> main"));

@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 
-use super::{ENOUGH, Held, Sink, counted};
-use crate::event::{Event, Session, Summary, json};
+use super::{ENOUGH, End, Held, Sink, counted};
+use crate::analysis::pairing::Step;
+use crate::event::{Session, json};
 
 /// Writes events as lines of JSON. Lines are collected: call [`Sink::flush`] when no event is at hand.
 #[derive(Debug)]
@@ -33,9 +34,9 @@ impl<W: Write> Sink for Json<W> {
         self.flush()
     }
 
-    fn event(&mut self, event: &Event, _depth: usize) -> io::Result<()> {
-        self.writer.event(event, &mut self.lines);
-        self.held.add(self.lines.len(), counted(event));
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        self.writer.event(step.event, &mut self.lines);
+        self.held.add(self.lines.len(), counted(step.event));
         if self.lines.len() >= ENOUGH {
             self.flush()?;
         }
@@ -50,17 +51,22 @@ impl<W: Write> Sink for Json<W> {
         self.held.unwritten
     }
 
-    fn finish(mut self: Box<Self>, summary: &Summary) -> io::Result<()> {
-        json::summary(summary, &mut self.lines);
-        self.flush()
+    fn finish(mut self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>> {
+        // What was cut stays cut: an invented summary would say that nothing is missing.
+        if let Some(summary) = end.summary {
+            json::summary(summary, &mut self.lines);
+        }
+        self.flush()?;
+        Ok(None)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::What;
+    use crate::analysis::pairing::Pairing;
     use crate::event::json::{Line, Reader};
+    use crate::event::{Event, Summary, What};
 
     #[test]
     fn a_stream_reads_back_as_session_events_and_summary() {
@@ -73,8 +79,9 @@ mod tests {
             what: What::GcStart { generation: 2 },
         };
         sink.session(&Session::default()).expect("memory");
-        sink.event(&event, 0).expect("memory");
-        sink.finish(&Summary::default()).expect("memory");
+        sink.step(&Step::new(&event, 0)).expect("memory");
+        sink.finish(&End::new(&Summary::default(), &Pairing::new()))
+            .expect("memory");
         let mut reader = Reader::new();
         let text = String::from_utf8(bytes).expect("UTF-8");
         let lines: Vec<Line> = text
@@ -111,13 +118,13 @@ mod tests {
             what: What::GcStart { generation: 2 },
         };
         for _ in 0..100 {
-            sink.event(&event, 0).expect("a counter");
+            sink.step(&Step::new(&event, 0)).expect("a counter");
         }
         assert_eq!(sink.output.0, 0);
         sink.flush().expect("a counter");
         assert_eq!(sink.output.0, 1);
         for _ in 0..100_000 {
-            sink.event(&event, 0).expect("a counter");
+            sink.step(&Step::new(&event, 0)).expect("a counter");
         }
         assert!((2..200).contains(&sink.output.0), "{}", sink.output.0);
     }

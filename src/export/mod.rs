@@ -1,20 +1,26 @@
-//! Where events go: one sink per format behind one trait, and the output that they write to. Changes no event and
-//! counts nothing; outputs are opened before probes are armed, so that a bad path costs no trace.
+//! Where events go: one sink per format behind one trait, live and for recordings, and the output that they write to.
+//! Pairs nothing: every event comes with what pairing says of it. Outputs are opened before probes are armed, so that a bad
+//! path costs no trace.
 
 pub mod flow;
+mod intervals;
 pub mod json;
+pub mod latencies;
 mod output;
+pub mod pauses;
 pub mod profile;
 
 use std::io::{self, Write};
 
+use crate::analysis::pairing::{Pairing, PairingRules, Step};
 use crate::analysis::totals::Rows;
 use crate::engine::Wish;
 use crate::event::{Event, Session, Summary, What};
 
 pub use output::{OpenError, Output};
 
-/// A format. Calls come in this order: `session` once, `event` any number of times, `finish` once.
+/// A format, or a view: whatever is made of a stream, live or from a recording. Calls come in this order: `session` once,
+/// then `step` any number of times, `finish` once.
 ///
 /// Every method fails with the error of the output. [`is_closed`] tells the one that is no failure: the reader of a
 /// pipe went away, which ends a session cleanly.
@@ -24,24 +30,33 @@ pub trait Sink {
     /// # Errors
     ///
     /// What the output answered.
-    fn session(&mut self, session: &Session) -> io::Result<()>;
+    fn session(&mut self, _session: &Session) -> io::Result<()> {
+        Ok(())
+    }
 
-    /// Writes one event. `depth` is the number of frames open below it in its thread, from
-    /// [`crate::analysis::pairing::Pairing::feed`].
+    /// Takes note that one process is paired by rules of its own from now on.
     ///
     /// # Errors
     ///
     /// What the output answered.
-    fn event(&mut self, event: &Event, depth: usize) -> io::Result<()>;
+    fn rules(&mut self, _pid: u32, _rules: PairingRules) -> io::Result<()> {
+        Ok(())
+    }
 
-    /// Says that it is `now`, in nanoseconds since the Unix epoch: about ten times a second while probes are live, with
-    /// events or without. For what is shown at intervals.
+    /// Takes one event with what pairing says of it.
     ///
     /// # Errors
     ///
     /// What the output answered.
-    fn tick(&mut self, now: u64) -> io::Result<()> {
-        let _ = now;
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()>;
+
+    /// Says that it is `now`, in nanoseconds since the Unix epoch, and what is open: about ten times a second while probes
+    /// are live, with events or without. For what is shown at intervals.
+    ///
+    /// # Errors
+    ///
+    /// What the output answered.
+    fn tick(&mut self, _now: u64, _pairing: &Pairing) -> io::Result<()> {
         Ok(())
     }
 
@@ -63,14 +78,36 @@ pub trait Sink {
     /// # Errors
     ///
     /// What the output answered.
-    fn flush(&mut self) -> io::Result<()>;
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 
-    /// Writes what came of it, and everything that was held back.
+    /// Writes what came of it, and everything that was held back. Answers a sentence about what there was no room for, if
+    /// there was something.
     ///
     /// # Errors
     ///
-    /// What the output answered.
-    fn finish(self: Box<Self>, summary: &Summary) -> io::Result<()>;
+    /// What the output answered; `InvalidData` and `QuotaExceeded` with a sentence where the format cannot be made.
+    fn finish(self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>>;
+}
+
+/// What a stream ended with.
+#[derive(Debug, Clone, Copy)]
+pub struct End<'a> {
+    /// What came of it; `None` of a recording that was cut.
+    pub summary: Option<&'a Summary>,
+    /// The calls that are still open.
+    pub pairing: &'a Pairing,
+}
+
+impl<'a> End<'a> {
+    /// The end of a stream that was not cut.
+    pub fn new(summary: &'a Summary, pairing: &'a Pairing) -> End<'a> {
+        End {
+            summary: Some(summary),
+            pairing,
+        }
+    }
 }
 
 /// Whether a sink failed only because nobody reads its output any longer.

@@ -15,6 +15,7 @@ mod file;
 pub(crate) mod foreign;
 #[doc(hidden)]
 pub mod fuzzing;
+pub(crate) mod greenlets;
 mod library;
 pub(crate) mod maps;
 pub mod marks;

@@ -7,15 +7,17 @@
 //! ```
 //!
 //! The first block is the session: its JSON line, and a second JSON object with what pairing must know of the
-//! interpreters. Then come blocks of events (`code.rs`), and the summary as JSON is the last block. A recording without
-//! a summary was truncated: by a crash, a full disk, or because it is still being written. Blocks of other kinds are
-//! skipped, so that later versions can add some.
+//! interpreters. Then come blocks of events (`code.rs`), between them what is different for a process from there on (JSON),
+//! and the summary as JSON is the last block. A recording without a summary was truncated: by a crash, a full disk, or
+//! because it is still being written. Blocks of other kinds are skipped, so that later versions can add some.
 //!
 //! A view can be recomputed at any time: durations that were certain are kept, and the rest is paired again.
 
 mod code;
 mod reader;
 mod writer;
+
+use crate::analysis::pairing::PairingRules;
 
 pub use reader::{Reader, RecordingError};
 pub use writer::Writer;
@@ -35,6 +37,8 @@ enum RecordKind {
     Session = 1,
     Events = 2,
     Summary = 3,
+    /// Rules of one process.
+    Rules = 4,
 }
 
 /// Largest block, unpacked. Writers stay far below; a reader refuses more, so that a damaged size costs no memory.
@@ -48,9 +52,35 @@ const BLOCK_HEAD: usize = 9;
 
 /// What pairing must know of the traced interpreters, as stored in the session block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-struct SavedHabits {
+struct SavedRules {
     call_on_creation: bool,
     greenlets: bool,
+}
+
+/// The same of one process, from where it stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct ProcessRules {
+    pid: u32,
+    #[serde(flatten)]
+    rules: SavedRules,
+}
+
+impl From<PairingRules> for SavedRules {
+    fn from(rules: PairingRules) -> SavedRules {
+        SavedRules {
+            call_on_creation: rules.call_on_creation,
+            greenlets: rules.greenlets,
+        }
+    }
+}
+
+impl From<SavedRules> for PairingRules {
+    fn from(saved: SavedRules) -> PairingRules {
+        PairingRules {
+            call_on_creation: saved.call_on_creation,
+            greenlets: saved.greenlets,
+        }
+    }
 }
 
 #[cfg(test)]

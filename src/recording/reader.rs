@@ -6,9 +6,14 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 
 use super::code::{Decoder, Undecodable};
-use super::{BLOCK_HEAD, MAGIC, MAX_BLOCK, MAX_JSON, RecordKind, SavedHabits, VERSION};
+use super::{
+    BLOCK_HEAD, MAGIC, MAX_BLOCK, MAX_JSON, ProcessRules, RecordKind, SavedRules, VERSION,
+};
 use crate::analysis::pairing::PairingRules;
 use crate::event::{Event, Session, Summary, json};
+
+/// Processes whose rules may stand between two events; there are no more processes than that.
+const MOST_RULES: usize = 1 << 16;
 
 /// Longest line of a JSON trace.
 const MAX_LINE: u64 = 1 << 20;
@@ -64,6 +69,8 @@ pub struct Reader<R> {
     /// The first line or block.
     session: Session,
     rules: PairingRules,
+    /// Of single processes, read and not taken yet.
+    process_rules: Vec<(u32, PairingRules)>,
     summary: Option<Summary>,
     at: u64,
     ended: bool,
@@ -117,6 +124,7 @@ impl<R: Read> Reader<R> {
             input,
             session: Session::default(),
             rules: PairingRules::default(),
+            process_rules: Vec::new(),
             summary: None,
             at: head.len() as u64,
             ended: false,
@@ -150,6 +158,7 @@ impl<R: Read> Reader<R> {
                 input,
                 session,
                 rules: PairingRules::default(),
+                process_rules: Vec::new(),
                 summary: None,
                 at: line.len() as u64,
                 ended: false,
@@ -174,11 +183,8 @@ impl<R: Read> Reader<R> {
             }
             _ => return Err(self.damaged()),
         }
-        let rules: SavedHabits = serde_json::from_str(next()).map_err(|_| self.damaged())?;
-        self.rules = PairingRules {
-            call_on_creation: rules.call_on_creation,
-            greenlets: rules.greenlets,
-        };
+        let rules: SavedRules = serde_json::from_str(next()).map_err(|_| self.damaged())?;
+        self.rules = rules.into();
         Ok(())
     }
 
@@ -191,6 +197,11 @@ impl<R: Read> Reader<R> {
     /// gives no wrong durations.
     pub fn rules(&self) -> PairingRules {
         self.rules
+    }
+
+    /// Processes with rules of their own, from the event that was read last on; each is told once.
+    pub fn process_rules(&mut self) -> Vec<(u32, PairingRules)> {
+        std::mem::take(&mut self.process_rules)
     }
 
     /// The summary, once the end has been reached; `None` for a recording that was truncated.
@@ -272,6 +283,15 @@ impl<R: Read> Reader<R> {
                     _ => return Err(self.damaged()),
                 }
             }
+            kind if kind == RecordKind::Rules as u8 && !cut => {
+                let Ok(of) = serde_json::from_slice::<ProcessRules>(&content) else {
+                    self.ended = true;
+                    return Err(self.damaged());
+                };
+                if self.process_rules.len() < MOST_RULES {
+                    self.process_rules.push((of.pid, of.rules.into()));
+                }
+            }
             _ => self.ended |= cut,
         }
         Ok(())
@@ -287,7 +307,7 @@ impl<R: Read> Reader<R> {
         let [kind, a, b, c, d, e, f, g, h] = head;
         let unpacked = u32::from_le_bytes([a, b, c, d]) as usize;
         let packed = u32::from_le_bytes([e, f, g, h]) as usize;
-        let is_json = [RecordKind::Session as u8, RecordKind::Summary as u8].contains(&kind);
+        let is_json = kind != RecordKind::Events as u8;
         let most = if is_json { MAX_JSON } else { MAX_BLOCK };
         if unpacked > most || packed > most {
             return Err(self.damaged());

@@ -3,11 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::analysis::pairing::{Pairing, PairingRules};
+use crate::analysis::pairing::{Pairing, PairingRules, Step};
 use crate::analysis::testing::{call, event, returned};
 use crate::event::arbitrary;
 use crate::event::{Event, Session, Summary, What};
-use crate::export::Sink;
+use crate::export::{End, Sink};
 
 const HABITS: PairingRules = PairingRules {
     call_on_creation: false,
@@ -19,12 +19,14 @@ fn recorded(session: &Session, events: &[Event], flush_every: usize) -> Vec<u8> 
     let mut writer = Box::new(Writer::new(&mut bytes, HABITS));
     writer.session(session).expect("memory");
     for (at, event) in events.iter().enumerate() {
-        writer.event(event, 0).expect("memory");
+        writer.step(&Step::new(event, 0)).expect("memory");
         if at % flush_every == 0 {
             writer.flush().expect("memory");
         }
     }
-    writer.finish(&Summary::default()).expect("memory");
+    writer
+        .finish(&End::new(&Summary::default(), &Pairing::new()))
+        .expect("memory");
     bytes
 }
 
@@ -167,9 +169,10 @@ fn a_json_trace_is_read_like_a_recording_also_when_its_last_line_is_half() {
     let mut sink = Box::new(crate::export::json::Json::new(&mut bytes));
     sink.session(&Session::default()).expect("memory");
     for event in &events {
-        sink.event(event, 0).expect("memory");
+        sink.step(&Step::new(event, 0)).expect("memory");
     }
-    sink.finish(&Summary::default()).expect("memory");
+    sink.finish(&End::new(&Summary::default(), &Pairing::new()))
+        .expect("memory");
     assert_eq!(read(&bytes).expect("our own"), (events.clone(), false));
     let text = String::from_utf8(bytes).expect("UTF-8");
     let cut = text.rfind("\"tid\"").expect("an event");
@@ -321,4 +324,45 @@ fn a_block_that_claims_to_be_larger_than_any_is_refused_before_it_takes_memory()
         Reader::new(bytes.as_slice()),
         Err(RecordingError::Damaged { .. })
     ));
+}
+
+#[test]
+fn rules_of_a_process_hold_from_where_they_stand_and_an_earlier_reader_passes_them_over() {
+    let events = paired(4);
+    let rules = PairingRules {
+        call_on_creation: true,
+        greenlets: true,
+    };
+    let mut bytes = Vec::new();
+    let mut writer = Box::new(Writer::new(&mut bytes, PairingRules::default()));
+    writer.session(&Session::default()).expect("memory");
+    for (at, event) in events.iter().enumerate() {
+        if at == 7 {
+            writer.rules(42, rules).expect("memory");
+        }
+        writer.step(&Step::new(event, 0)).expect("memory");
+    }
+    writer
+        .finish(&End::new(&Summary::default(), &Pairing::new()))
+        .expect("memory");
+    let mut reader = Reader::new(&bytes[..]).expect("our own");
+    let mut found = Vec::new();
+    for at in 0..events.len() {
+        assert_eq!(reader.event().expect("our own").as_ref(), events.get(at));
+        found.extend(reader.process_rules().into_iter().map(|it| (at, it)));
+    }
+    assert_eq!(found, [(7, (42, rules))]);
+    assert!(reader.event().expect("the end").is_none() && !reader.was_cut());
+    // Earlier versions do not know the kind of the block, as this one does not know that of a later version.
+    let (mut at, mut changed) = (12, 0);
+    while at < bytes.len() {
+        let packed = u32::from_le_bytes(bytes[at + 5..at + 9].try_into().expect("four"));
+        if bytes[at] == RecordKind::Rules as u8 {
+            bytes[at] = 99;
+            changed += 1;
+        }
+        at += BLOCK_HEAD + packed as usize;
+    }
+    assert_eq!(changed, 1);
+    assert_eq!(read(&bytes).expect("our own"), (events, false));
 }

@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use miniz_oxide::deflate::compress_to_vec_zlib;
 
 use super::code::Encoder;
-use super::{MAGIC, RecordKind, SavedHabits, VERSION};
-use crate::analysis::pairing::PairingRules;
-use crate::event::{Event, Session, Summary, What, json};
-use crate::export::Sink;
+use super::{MAGIC, ProcessRules, RecordKind, SavedRules, VERSION};
+use crate::analysis::pairing::{PairingRules, Step};
+use crate::event::{Session, What, json};
+use crate::export::{End, Sink};
 
 /// Unpacked bytes of a full block: enough for the packing to find repetitions, little enough to lose in a crash.
 const FULL: usize = 256 * 1024;
@@ -77,18 +77,25 @@ impl<W: Write> Sink for Writer<W> {
         self.output.write_all(&VERSION.to_le_bytes())?;
         let mut content = Vec::new();
         json::session(session, &mut content);
-        let rules = SavedHabits {
-            call_on_creation: self.rules.call_on_creation,
-            greenlets: self.rules.greenlets,
-        };
-        serde_json::to_writer(&mut content, &rules)?;
+        serde_json::to_writer(&mut content, &SavedRules::from(self.rules))?;
         content.push(b'\n');
         self.block(RecordKind::Session, &content)
     }
 
-    fn event(&mut self, event: &Event, _depth: usize) -> io::Result<()> {
-        self.encoder.event(event, &mut self.events);
-        self.count += u64::from(!matches!(event.what, What::Lost { .. }));
+    fn rules(&mut self, pid: u32, rules: PairingRules) -> io::Result<()> {
+        // It holds for what comes behind it.
+        self.write_events()?;
+        let rules = ProcessRules {
+            pid,
+            rules: rules.into(),
+        };
+        let content = serde_json::to_vec(&rules)?;
+        self.block(RecordKind::Rules, &content)
+    }
+
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        self.encoder.event(step.event, &mut self.events);
+        self.count += u64::from(!matches!(step.event.what, What::Lost { .. }));
         if self.events.len() >= FULL {
             self.write_events()?;
         }
@@ -103,10 +110,13 @@ impl<W: Write> Sink for Writer<W> {
         self.unwritten
     }
 
-    fn finish(mut self: Box<Self>, summary: &Summary) -> io::Result<()> {
+    fn finish(mut self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>> {
         self.write_events()?;
-        let mut content = Vec::new();
-        json::summary(summary, &mut content);
-        self.block(RecordKind::Summary, &content)
+        if let Some(summary) = end.summary {
+            let mut content = Vec::new();
+            json::summary(summary, &mut content);
+            self.block(RecordKind::Summary, &content)?;
+        }
+        Ok(None)
     }
 }

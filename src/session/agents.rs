@@ -189,6 +189,11 @@ impl SessionAgents {
         }
     }
 
+    /// Whether the agent of a process has begun.
+    pub(crate) fn traces(&self, pid: u32) -> bool {
+        self.joined.contains(&pid)
+    }
+
     /// Brings the agent into a process that was found while the session runs.
     pub(crate) fn newcomer(&mut self, process: &Process, console: &Console) {
         let pid = process.pid;

@@ -7,6 +7,7 @@ pub(crate) mod decide;
 mod decide_tests;
 pub(crate) mod describe;
 pub(crate) mod opening;
+pub mod pipe;
 pub(crate) mod plan;
 pub(crate) mod refusal;
 pub(crate) mod request;

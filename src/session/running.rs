@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{never, select, tick};
 
 use super::agents::SessionAgents;
+use super::pipe::{Pipe, PipeSettings};
 use super::search::Search;
 use super::stop::{Stop, StopSignals};
 use crate::analysis::pairing::Pairing;
@@ -19,13 +20,12 @@ use crate::console::Console;
 use crate::engine::stap::diagnostics::{self, DiagnosticKind, Loss, Severity};
 use crate::engine::{Message, Running};
 use crate::event::allowance::ALL_NAMES;
-use crate::event::loss::Losses;
 use crate::event::{Event, LossStage, ProcessChange, Summary, What};
-use crate::export::{Sink, is_closed};
+use crate::export::{End, Sink, is_closed};
 use crate::failure::Failure;
 use crate::process::{Launched, Newcomers, Selection, Watch};
-use crate::python::FileId;
 use crate::python::undecodable::Sign;
+use crate::python::{FileId, greenlets};
 use crate::script::Filters;
 
 /// How often targets, time and new processes are looked at.
@@ -74,53 +74,50 @@ pub(crate) struct Outcome {
 /// State that changes while a session runs.
 struct Run<'a> {
     session: Session<'a>,
-    losses: Losses,
+    pipe: Pipe,
     tool_losses: Loss,
-    /// Events that the sink was given, and those that came when its output had failed.
-    delivered: u64,
-    too_late: u64,
     unordered: u64,
     live: bool,
     stop: Option<Stop>,
     /// The engine has been asked to stop.
     stopping: bool,
-    output_error: Option<io::Error>,
     /// Whether an error was said that tells why the engine ended.
     explained: bool,
     /// Children that were reported to have begun and not to have ended.
     children: BTreeSet<u32>,
     last_alive: Instant,
     search: Option<Search>,
-    /// Events in which something has no name because there was no room for it.
-    nameless: u64,
     idle_flush: bool,
 }
 
 impl Session<'_> {
     /// Runs until something ends it. `live` is called once, when the probes are; it answers how writing went.
     pub(crate) fn run(
-        self,
+        mut self,
         stops: &StopSignals,
         live: impl FnOnce(&mut Self) -> Result<io::Result<()>, Failure>,
     ) -> Result<Outcome, Failure> {
         let started = Instant::now();
         let begun = Instant::now();
+        let settings = PipeSettings {
+            pairing: std::mem::take(&mut self.pairing),
+            filters: self.filters.clone(),
+            max_events: self.max_events,
+            released: self.released,
+            minimum_ns: self.minimum,
+        };
         let mut run = Run {
             session: self,
-            losses: Losses::new(),
+            pipe: Pipe::new(settings),
             tool_losses: Loss::default(),
-            delivered: 0,
-            too_late: 0,
             unordered: 0,
             live: false,
             stop: None,
             stopping: false,
-            output_error: None,
             explained: false,
             children: BTreeSet::new(),
             last_alive: begun,
             search: None,
-            nameless: 0,
             idle_flush: false,
         };
         let mut live = Some(live);
@@ -138,19 +135,15 @@ impl Session<'_> {
                 recv(messages) -> message => match message {
                     Ok(Message::Ended { clean }) => break clean,
                     Ok(Message::Live) => if let Some(live) = live.take() {
-                        run.live = true;
                         let written = live(&mut run.session)?;
-                        run.written(written);
-                        run.last_alive = Instant::now();
+                        run.begin(written);
                     },
                     Ok(message) => {
                         // An event is as good a sign of life as the word itself, and must not come before the session.
                         let alive = matches!(message, Message::Live | Message::Events(_));
                         if alive && let Some(live) = live.take() {
-                            run.live = true;
                             let written = live(&mut run.session)?;
-                            run.written(written);
-                            run.last_alive = Instant::now();
+                            run.begin(written);
                         }
                         run.message(message);
                         // Nothing more is there at the moment: what is there shall be seen.
@@ -179,12 +172,54 @@ impl Session<'_> {
 }
 
 impl Run<'_> {
+    /// The probes are live, and the session was written so.
+    fn begin(&mut self, written: io::Result<()>) {
+        self.live = true;
+        self.written(written);
+        self.last_alive = Instant::now();
+        let pids: Vec<u32> = self.session.programs.keys().copied().collect();
+        for pid in pids {
+            self.look_for_greenlets(pid);
+        }
+    }
+
+    /// Has a process with greenlets paired as one. Where the agent traces it, it tells which of them runs.
+    fn look_for_greenlets(&mut self, pid: u32) {
+        let agents = self.session.agents.as_ref();
+        if agents.is_none_or(|agents| !agents.traces(pid)) && greenlets::are_in(pid) {
+            self.pipe.has_greenlets(pid, self.session.sink.as_mut());
+            self.heed();
+        }
+    }
+
+    /// Ends the session where the pipe takes nothing more.
+    fn heed(&mut self) {
+        if let Some(error) = self.pipe.output_error() {
+            let stop = if is_closed(error) {
+                Stop::OutputClosed
+            } else {
+                Stop::OutputFailed
+            };
+            self.stop.get_or_insert(stop);
+        }
+        if self.pipe.is_full() {
+            self.stop.get_or_insert(Stop::MaxEvents);
+        }
+    }
+
+    fn written(&mut self, result: io::Result<()>) {
+        self.pipe.written(result);
+        self.heed();
+    }
+
     fn message(&mut self, message: Message) {
         match message {
             Message::Events(mut batch) => {
                 for event in batch.events() {
-                    self.event(event);
+                    self.note_child(event);
+                    self.pipe.event(event, self.session.sink.as_mut());
                 }
+                self.heed();
                 self.idle_flush = true;
             }
             Message::Rows(mut rows) => {
@@ -195,10 +230,10 @@ impl Run<'_> {
                 });
                 self.session.sink.rows(*rows);
             }
-            Message::Lost(stage, count) => self.losses.add(stage, count),
-            Message::LostInKernel(total) => self.losses.raise(LossStage::Kernel, total),
+            Message::Lost(stage, count) => self.pipe.losses.add(stage, count),
+            Message::LostInKernel(total) => self.pipe.losses.raise(LossStage::Kernel, total),
             Message::Late(count) => self.unordered += count,
-            Message::Unparsed(count) => self.losses.add(LossStage::Decoder, count),
+            Message::Unparsed(count) => self.pipe.losses.add(LossStage::Decoder, count),
             Message::NotArmed(pid) => self.session.console.warning(format_args!(
                 "process {pid} has not switched its marks on yet, so its events may begin late; it does so when it next runs"
             )),
@@ -217,7 +252,7 @@ impl Run<'_> {
             self.tool_losses.skipped = self.tool_losses.skipped.max(loss.skipped);
             self.tool_losses.errors = self.tool_losses.errors.max(loss.errors);
             let skipped = self.tool_losses.skipped + self.tool_losses.errors;
-            self.losses.raise(LossStage::Probe, skipped);
+            self.pipe.losses.raise(LossStage::Probe, skipped);
         }
         let console = self.session.console;
         // What was lost is in the summary, in events rather than in stap's own units.
@@ -233,92 +268,22 @@ impl Run<'_> {
         }
     }
 
-    fn event(&mut self, event: &mut Event) {
-        if self
-            .session
-            .max_events
-            .is_some_and(|max| self.delivered >= max)
-        {
+    /// Remembers children that begin, until they end.
+    fn note_child(&mut self, event: &Event) {
+        let What::Process { change, .. } = event.what else {
             return;
-        }
-        if let What::Process { change, .. } = event.what {
-            let of_release = |pid: &mut u32| *pid == event.pid && change == ProcessChange::Exec;
-            if self.session.released.take_if(of_release).is_some() {
-                return;
-            }
-            match change {
-                ProcessChange::Fork => {
-                    self.children.insert(event.pid);
-                    if self.children.len() > MOST_CHILDREN {
-                        self.children.retain(|pid| crate::process::runs(*pid));
-                    }
-                }
-                ProcessChange::Exit => {
-                    self.children.remove(&event.pid);
-                }
-                ProcessChange::Exec => {}
-            }
-        }
-        // Where the kernel's filter is wider than what was asked for, the last word is here.
-        if let What::Call { place, .. } | What::Return { place, .. } | What::Line { place, .. } =
-            &event.what
-            && !self.session.filters.is_empty()
-            && !self.session.filters.accept(place)
-        {
-            return;
-        }
-        if self.output_error.is_none() {
-            let mut lost = Vec::new();
-            self.losses.report(event.ts, &mut lost);
-            for event in &mut lost {
-                self.write(event);
-            }
-        }
-        if self.write(event) {
-            self.delivered += 1;
-            if self
-                .session
-                .max_events
-                .is_some_and(|max| self.delivered >= max)
-            {
-                self.stop.get_or_insert(Stop::MaxEvents);
-            }
-        }
-    }
-
-    /// Whether it was something to be written, and was given to the sink.
-    fn write(&mut self, event: &mut Event) -> bool {
-        let Some(depth) = self.session.pairing.feed(event) else {
-            return false;
         };
-        if let Some(minimum) = self.session.minimum {
-            match &event.what {
-                What::Call { .. } => return false,
-                What::Return { duration_ns, .. } if duration_ns.is_none_or(|ns| ns < minimum) => {
-                    return false;
+        match change {
+            ProcessChange::Fork => {
+                self.children.insert(event.pid);
+                if self.children.len() > MOST_CHILDREN {
+                    self.children.retain(|pid| crate::process::runs(*pid));
                 }
-                _ => {}
             }
-        }
-        if self.output_error.is_some() {
-            self.too_late += u64::from(!matches!(event.what, What::Lost { .. }));
-            return false;
-        }
-        self.nameless += u64::from(event.is_nameless());
-        let written = self.session.sink.event(event, depth);
-        self.written(written);
-        true
-    }
-
-    fn written(&mut self, result: io::Result<()>) {
-        if let Err(error) = result {
-            let stop = if is_closed(&error) {
-                Stop::OutputClosed
-            } else {
-                Stop::OutputFailed
-            };
-            self.stop.get_or_insert(stop);
-            self.output_error.get_or_insert(error);
+            ProcessChange::Exit => {
+                self.children.remove(&event.pid);
+            }
+            ProcessChange::Exec => {}
         }
     }
 
@@ -327,14 +292,14 @@ impl Run<'_> {
         if let Some(agents) = &mut self.session.agents {
             let dropped = agents.stop(self.session.console);
             if dropped > 0 {
-                self.losses.add(LossStage::Probe, dropped);
+                self.pipe.losses.add(LossStage::Probe, dropped);
             }
         }
     }
 
     /// Writes out what the sink has collected.
     fn flush(&mut self) {
-        if self.idle_flush && self.output_error.is_none() {
+        if self.idle_flush && self.pipe.output_error().is_none() {
             self.idle_flush = false;
             let flushed = self.session.sink.flush();
             self.written(flushed);
@@ -346,7 +311,7 @@ impl Run<'_> {
         if !self.live || self.stop.is_some() {
             return Ok(());
         }
-        let ticked = self.session.sink.tick(now());
+        let ticked = self.session.sink.tick(now(), self.pipe.pairing());
         self.written(ticked);
         if let Some(wish) = self.session.sink.wish() {
             self.session.engine.wish(wish);
@@ -433,8 +398,9 @@ impl Run<'_> {
                     self.session
                         .console
                         .note(format_args!("{program} {pid} joined"));
-                    if let Some(agents) = &mut self.session.agents {
-                        agents.newcomer(&process, self.session.console);
+                    match &mut self.session.agents {
+                        Some(agents) => agents.newcomer(&process, self.session.console),
+                        None => self.look_for_greenlets(pid),
                     }
                 }
                 Err(error) => self
@@ -455,12 +421,9 @@ impl Run<'_> {
         let console = self.session.console;
         let agents = self.session.agents.as_ref().filter(|_| self.live);
         let untraced = agents.map_or(0, |agents| agents.untraced(console).total());
-        let mut lost = Vec::new();
-        self.losses.report_rest(now(), &mut lost);
-        if self.live && self.output_error.is_none() {
-            for event in &mut lost {
-                self.write(event);
-            }
+        if self.live && self.pipe.output_error().is_none() {
+            self.pipe.report_losses(now(), self.session.sink.as_mut());
+            self.heed();
             // What is written is known before it is summed up.
             self.idle_flush = true;
             self.flush();
@@ -478,11 +441,11 @@ impl Run<'_> {
         }
         let mut summary = Summary {
             ts: now(),
-            delivered: self.delivered.saturating_sub(unwritten),
+            delivered: self.pipe.delivered().saturating_sub(unwritten),
             unordered: self.unordered,
             untraced_processes: untraced,
-            nameless: self.nameless,
-            unpaired: self.session.pairing.unpaired().total(),
+            nameless: self.pipe.nameless(),
+            unpaired: self.pipe.pairing().unpaired().total(),
             wall_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
             ended: stop.word().to_owned(),
             command_status: self
@@ -493,23 +456,28 @@ impl Run<'_> {
                 .map(|status| i32::from(status.exit_code())),
             ..Summary::default()
         };
-        self.losses.fill(&mut summary);
-        if self.nameless > 0 {
+        self.pipe.losses.fill(&mut summary);
+        if self.pipe.nameless() > 0 {
             self.session.console.warning(format_args!(
                 "{} events are told without a name, because more names were in use at once than are kept ({} MB); trace fewer functions",
-                self.nameless,
+                self.pipe.nameless(),
                 ALL_NAMES >> 20
             ));
         }
-        let mut output_error = self.output_error;
+        let (pairing, too_late, mut output_error) = self.pipe.end();
         if self.live && output_error.is_none() {
-            output_error = self.session.sink.finish(&summary).err();
+            let end = End::new(&summary, &pairing);
+            match self.session.sink.finish(&end) {
+                Ok(Some(said)) => self.session.console.warning(said),
+                Ok(None) => {}
+                Err(error) => output_error = Some(error),
+            }
         }
         Outcome {
             summary,
             stop,
             live: self.live,
-            unwritten: unwritten + self.too_late,
+            unwritten: unwritten + too_late,
             output_error: output_error.filter(|error| !is_closed(error)),
         }
     }

@@ -1,19 +1,27 @@
 //! The live table of hot functions: what is shown ([`State`], a function of snapshots and keys), how ([`view`]), and the
-//! keys ([`input`]). Probes nothing: snapshots come from whoever has events.
+//! keys ([`input`]); and how it comes from a session to a terminal or into a file ([`Live`]). Probes and pairs nothing.
 
+mod batch;
 pub mod input;
+mod live;
+mod requests;
 mod state;
+pub(crate) mod terminal;
 pub mod view;
 
+pub use batch::Batch;
+pub use live::{Live, Shown};
 pub use state::{Action, Key, State};
 
 use std::collections::HashSet;
+use std::io;
 
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::Functions;
-use crate::analysis::pairing::{Pairing, PairingRules, Step};
+use crate::analysis::pairing::{Pairing, Step};
 use crate::analysis::totals::{Rows, Totals};
-use crate::event::{Event, ProcessChange, What};
+use crate::event::{ProcessChange, What};
+use crate::export::{End, Sink};
 use crate::view::hot::TableAccount;
 
 /// Processes that are told apart for their number.
@@ -30,10 +38,9 @@ pub struct Snapshot {
     pub processes: usize,
 }
 
-/// Adds up a stream as it comes, for tables in its midst. Events may have their durations already.
+/// Adds up a stream as it comes, for tables in its midst.
 #[derive(Debug, Default)]
 pub struct Tally {
-    pairing: Pairing,
     sums: Sums,
     /// What the engine has added up itself.
     totals: Option<Totals>,
@@ -56,32 +63,25 @@ struct Sums {
 }
 
 impl Tally {
-    /// Nothing yet, of interpreters with these rules.
-    pub fn new(rules: PairingRules) -> Tally {
+    /// Nothing yet.
+    pub fn new() -> Tally {
+        Tally::default()
+    }
+
+    /// The same with rows of their own for the kinds of greenlets and tasks.
+    pub fn by_context() -> Tally {
         Tally {
-            pairing: Pairing::with_rules(rules),
-            sums: Sums::default(),
+            sums: Sums {
+                functions: Functions::by_context(),
+                ..Sums::default()
+            },
             totals: None,
         }
     }
 
-    /// The same with rows of their own for the kinds of greenlets and tasks.
-    pub fn by_context(self) -> Tally {
-        Tally {
-            sums: Sums {
-                functions: Functions::by_context(),
-                ..self.sums
-            },
-            ..self
-        }
-    }
-
-    /// Counts an event.
-    pub fn take(&mut self, event: &Event) {
-        let mut event = event.clone();
-        if let Some(step) = self.pairing.follow(&mut event) {
-            self.sums.add(&event, &step);
-        }
+    /// Counts an event with what pairing said of it.
+    pub fn take(&mut self, step: &Step<'_>) {
+        self.sums.add(step);
     }
 
     /// Takes what the engine has added up itself; from then on that is the table.
@@ -90,16 +90,6 @@ impl Tally {
             self.sums.see(row.pid);
         }
         self.totals.get_or_insert_default().take(rows);
-    }
-
-    /// Counts an event that somebody else has paired.
-    pub fn add(&mut self, event: &Event, step: &Step<'_>) {
-        self.sums.add(event, step);
-    }
-
-    /// What somebody else has paired goes on from where that pairing stands.
-    pub fn adopt(&mut self, pairing: Pairing) {
-        self.pairing = pairing;
     }
 
     /// The garbage collections so far.
@@ -126,28 +116,35 @@ impl Tally {
         };
     }
 
-    /// The table so far, where `now` is the time of the clock that events have, in nanoseconds since the Unix epoch.
-    pub fn snapshot(&self, now: u64) -> Snapshot {
-        let sums = &self.sums;
-        if let Some(totals) = &self.totals {
-            let functions = totals.functions();
-            return Snapshot {
-                account: TableAccount {
-                    wall_ns: totals.age_ns(),
-                    self_ns: functions.total_self_ns(),
-                    gc_ns: totals.collections_ns(),
-                    lost: sums.lost,
-                    untraced: 0,
-                    unpaired: totals.unpaired(),
-                    ..without_row(&functions)
-                },
-                functions,
-                processes: sums.processes.len(),
-            };
+    /// The table of what the engine has added up itself, where it does.
+    pub fn snapshot_of_rows(&self) -> Option<Snapshot> {
+        let totals = self.totals.as_ref()?;
+        let functions = totals.functions();
+        Some(Snapshot {
+            account: TableAccount {
+                wall_ns: totals.age_ns(),
+                self_ns: functions.total_self_ns(),
+                gc_ns: totals.collections_ns(),
+                lost: self.sums.lost,
+                untraced: 0,
+                unpaired: totals.unpaired(),
+                ..without_row(&functions)
+            },
+            functions,
+            processes: self.sums.processes.len(),
+        })
+    }
+
+    /// The table so far with the calls that are open, where `now` is the time of the clock that events have, in nanoseconds
+    /// since the Unix epoch.
+    pub fn snapshot(&self, pairing: &Pairing, now: u64) -> Snapshot {
+        if let Some(snapshot) = self.snapshot_of_rows() {
+            return snapshot;
         }
+        let sums = &self.sums;
         let now = now.max(sums.last);
         let mut functions = sums.functions.clone();
-        functions.take_open(&self.pairing, now);
+        functions.take_open(pairing, now);
         Snapshot {
             account: TableAccount {
                 wall_ns: match sums.since {
@@ -158,12 +155,23 @@ impl Tally {
                 gc_ns: sums.collections.total_pause_ns(),
                 lost: sums.lost,
                 untraced: 0,
-                unpaired: self.pairing.unpaired().total(),
+                unpaired: pairing.unpaired().total(),
                 ..without_row(&functions)
             },
             functions,
             processes: sums.processes.len(),
         }
+    }
+}
+
+impl Sink for Tally {
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        self.take(step);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {
+        Ok(None)
     }
 }
 
@@ -178,13 +186,14 @@ pub(crate) fn without_row(functions: &Functions) -> TableAccount {
 }
 
 impl Sums {
-    fn add(&mut self, event: &Event, step: &Step<'_>) {
+    fn add(&mut self, step: &Step<'_>) {
+        let event = step.event;
         if self.since == 0 {
             self.since = event.ts;
         }
         self.last = self.last.max(event.ts);
-        self.functions.take(event, step);
-        self.collections.take(event, step);
+        self.functions.take(step);
+        self.collections.take(step);
         match event.what {
             What::Lost { count, .. } => self.lost = self.lost.saturating_add(count),
             What::Process {

@@ -8,9 +8,10 @@ use ratatui::backend::TestBackend;
 
 use super::*;
 use crate::analysis::histogram::Histogram;
+use crate::analysis::pairing::PairingRules;
 use crate::analysis::testing::{call, event, place, returned, text};
 use crate::analysis::totals::{About, Row};
-use crate::event::{Frame, LossStage, Place};
+use crate::event::{Event, Frame, LossStage, Place};
 use crate::view::hot::Column;
 
 const HABITS: PairingRules = PairingRules {
@@ -45,8 +46,34 @@ fn events() -> Vec<Event> {
     events
 }
 
-fn tally(events: &[Event]) -> Tally {
-    let mut tally = Tally::new(HABITS);
+/// A table with the pairing of its stream.
+struct Fed {
+    pairing: Pairing,
+    tally: Tally,
+}
+
+impl Fed {
+    fn new() -> Fed {
+        Fed {
+            pairing: Pairing::with_rules(HABITS),
+            tally: Tally::new(),
+        }
+    }
+
+    fn take(&mut self, event: &Event) {
+        let mut event = event.clone();
+        if let Some(step) = self.pairing.follow(&mut event) {
+            self.tally.take(&step);
+        }
+    }
+
+    fn snapshot(&self, now: u64) -> Snapshot {
+        self.tally.snapshot(&self.pairing, now)
+    }
+}
+
+fn tally(events: &[Event]) -> Fed {
+    let mut tally = Fed::new();
     for event in events {
         tally.take(event);
     }
@@ -258,7 +285,7 @@ fn losses_are_shown_where_nobody_can_miss_them() {
 
 fn from_the_kernel(rows: Vec<Row>) -> Snapshot {
     let mut tally = tally(&[]);
-    tally.take_rows(Rows {
+    tally.tally.take_rows(Rows {
         age_ns: 2_000_000_000,
         unpaired: 3,
         rows,
@@ -318,7 +345,7 @@ fn rows_of_a_process_that_has_ended_do_not_bring_it_back() {
         rows: vec![summed(7, About::Function(place("f")), 1)],
         ..Rows::default()
     };
-    tally.take_rows(rows());
+    tally.tally.take_rows(rows());
     assert_eq!(tally.snapshot(0).processes, 1);
     let what = What::Process {
         change: ProcessChange::Exit,
@@ -328,7 +355,7 @@ fn rows_of_a_process_that_has_ended_do_not_bring_it_back() {
     let mut exit = event(9, what);
     (exit.pid, exit.tid) = (7, 7);
     tally.take(&exit);
-    tally.take_rows(rows());
+    tally.tally.take_rows(rows());
     assert_eq!(tally.snapshot(0).processes, 0);
 }
 
@@ -344,7 +371,7 @@ fn names_cannot_obey_the_terminal() {
 #[test]
 fn a_reset_forgets_the_numbers_and_not_what_is_open() {
     let mut tally = tally(&events());
-    tally.reset(1_700_000_000);
+    tally.tally.reset(1_700_000_000);
     tally.take(&returned(2_000_000_000, "main"));
     let snapshot = tally.snapshot(2_000_000_000);
     assert_eq!(snapshot.functions.rows().len(), 1);
@@ -373,7 +400,7 @@ fn processes_that_end_are_no_longer_counted_among_the_traced() {
 /// Printed rather than asserted tightly: the bound is for optimised builds on a quiet machine.
 #[test]
 fn fifty_thousand_functions_are_refreshed_in_a_moment() {
-    let mut tally = Tally::new(HABITS);
+    let mut tally = Fed::new();
     for number in 0..50_000u64 {
         let place = place(&format!("function_{number}"));
         let line = 1;

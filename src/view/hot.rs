@@ -317,7 +317,7 @@ mod tests {
             returned(1_000, "slow"),
         ] {
             if let Some(step) = pairing.follow(&mut event) {
-                functions.take(&event, &step);
+                functions.take(&step);
             }
         }
         functions.rows().to_vec()

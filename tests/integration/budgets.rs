@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use pystap::analysis::pairing::PairingRules;
+use pystap::analysis::pairing::{Pairing, PairingRules, Step};
 use pystap::event::{Event, Frame, Place, Session, Summary, Text, What};
-use pystap::export::Sink;
+use pystap::export::{End, Sink};
 use pystap::recording::Writer;
 use serde_json::Value;
 
@@ -70,7 +70,7 @@ impl Made {
             tid: self.tid,
             what,
         };
-        self.writer.event(&event, 0).expect("written");
+        self.writer.step(&Step::new(&event, 0)).expect("written");
     }
 
     fn call(&mut self, place: &Arc<Place>) {
@@ -92,7 +92,9 @@ impl Made {
 
     /// Finishes it. The recording exists as long as the first part of the returned value.
     fn end(self) -> (tempfile::TempDir, PathBuf) {
-        self.writer.finish(&Summary::default()).expect("written");
+        self.writer
+            .finish(&End::new(&Summary::default(), &Pairing::new()))
+            .expect("written");
         (self._dir, self.path)
     }
 }

@@ -57,7 +57,7 @@ impl Recorded {
             if let Line::Event(mut event) = reader.read(line).expect("an event")
                 && let Some(step) = pairing.follow(&mut event)
             {
-                functions.take(&event, &step);
+                functions.take(&step);
             }
         }
         Recorded {

@@ -258,7 +258,7 @@ fn in_pystap(marks: &[Mark], creations: bool) -> Table {
             what,
         };
         if let Some(step) = pairing.follow(&mut event) {
-            functions.take(&event, &step);
+            functions.take(&step);
         }
     }
     functions.take_open(&pairing, last);

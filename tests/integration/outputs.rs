@@ -13,13 +13,13 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pystap::analysis::pairing::{Pairing, PairingRules};
+use pystap::analysis::pairing::{Pairing, PairingRules, Step};
 use pystap::event::json::{Line, Reader};
 use pystap::event::{
     Event, Frame, LossStage, Place, ProcessChange, Session, SessionTarget, Summary, Text, What,
 };
 use pystap::export::flow::{Flow, Options};
-use pystap::export::{Sink, json::Json};
+use pystap::export::{End, Sink, json::Json};
 use pystap::recording::Writer;
 use pystap::text::{Foreign, obeyed};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -130,11 +130,12 @@ fn write(mut sink: Box<dyn Sink + '_>) {
     let mut pairing = Pairing::with_rules(HABITS);
     sink.session(&session).expect("written");
     for mut event in events {
-        if let Some(depth) = pairing.feed(&mut event) {
-            sink.event(&event, depth).expect("written");
+        if let Some(step) = pairing.follow(&mut event) {
+            sink.step(&step).expect("written");
         }
     }
-    sink.finish(&Summary::default()).expect("written");
+    sink.finish(&End::new(&Summary::default(), &pairing))
+        .expect("written");
 }
 
 const HABITS: PairingRules = PairingRules {
@@ -887,7 +888,9 @@ fn every_sink_knows_which_events_a_full_disk_did_not_take() {
             let mut given = 0;
             for event in &events {
                 given += 1;
-                if sink.event(event, 0).is_err() || (given % 50 == 0 && sink.flush().is_err()) {
+                if sink.step(&Step::new(event, 0)).is_err()
+                    || (given % 50 == 0 && sink.flush().is_err())
+                {
                     break;
                 }
             }

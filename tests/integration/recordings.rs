@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use pystap::analysis::pairing::{Pairing, PairingRules};
+use pystap::analysis::pairing::{Pairing, PairingRules, Step};
 use pystap::event::json::{Line, Reader};
 use pystap::event::{Session, Summary};
-use pystap::export::Sink;
+use pystap::export::{End, Sink};
 use pystap::recording::Writer;
 use serde_json::Value;
 
@@ -59,13 +59,14 @@ impl Recording {
                 Line::Session(session) => sink.session(&session).expect("a file"),
                 Line::Event(mut event) => {
                     let depth = pairing.feed(&mut event).unwrap_or(0);
-                    sink.event(&event, depth).expect("a file");
+                    sink.step(&Step::new(&event, depth)).expect("a file");
                     events += 1;
                 }
                 Line::Summary(_) => {}
             }
         }
-        sink.finish(&Summary::default()).expect("a file");
+        sink.finish(&End::new(&Summary::default(), &pairing))
+            .expect("a file");
         Recording {
             dir,
             path,
@@ -327,7 +328,8 @@ fn an_empty_session_is_reported_as_what_it_is() {
     let file = fs::File::create(&path).expect("a file");
     let mut sink = Box::new(Writer::new(file, PairingRules::default()));
     sink.session(&Session::default()).expect("a file");
-    sink.finish(&Summary::default()).expect("a file");
+    sink.finish(&End::new(&Summary::default(), &Pairing::new()))
+        .expect("a file");
     let ended = done(&["report", text(&path)]);
     assert!(ended.stdout.contains("nothing lost"), "{ended:?}");
     let ended = pystap_with(&["export", text(&path), "-f", "flamegraph"]);

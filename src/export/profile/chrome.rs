@@ -6,18 +6,21 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 
+use super::names;
 use super::timeline::{Observer, Timeline};
-use super::{Profile, names};
-use crate::analysis::pairing::{Open, Pairing, Step};
+use crate::analysis::pairing::{Open, Step};
 use crate::event::{Event, Place, Session, What};
+use crate::export::{End, Sink};
 use crate::text::Foreign;
 
 /// Processes that are named; others have only their numbers.
 const MOST_PROCESSES: usize = 1 << 16;
 
 /// Writes trace events.
-#[derive(Debug, Default)]
-pub struct Chrome {
+#[derive(Debug)]
+pub struct Chrome<W> {
+    output: W,
+    session: Session,
     timeline: Timeline,
     lines: Lines,
 }
@@ -34,10 +37,15 @@ struct Lines {
     pids: BTreeSet<u32>,
 }
 
-impl Chrome {
-    /// Nothing yet.
-    pub fn new() -> Chrome {
-        Chrome::default()
+impl<W: Write> Chrome<W> {
+    /// Nothing yet, to be written to `output`.
+    pub fn new(output: W) -> Chrome<W> {
+        Chrome {
+            output,
+            session: Session::default(),
+            timeline: Timeline::default(),
+            lines: Lines::default(),
+        }
     }
 }
 
@@ -115,11 +123,17 @@ impl Observer for Lines {
     fn ran(&mut self, _tag: u32, _elapsed_ns: u64) {}
 }
 
-impl Profile for Chrome {
-    fn event(&mut self, event: &Event, step: &Step<'_>, output: &mut dyn Write) -> io::Result<()> {
+impl<W: Write> Sink for Chrome<W> {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
+        self.session = session.clone();
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        let event = step.event;
         let lines = &mut self.lines;
         lines.start.get_or_insert(event.ts);
-        self.timeline.take(event, step, lines);
+        self.timeline.take(step, lines);
         match &event.what {
             What::Return { place, line, .. } => {
                 if let Some(left) = step.finished.filter(|left| left.measured) {
@@ -159,25 +173,22 @@ impl Profile for Chrome {
             | What::ImportStart { .. } => {}
         }
         if lines.bytes.len() >= 1 << 16 {
-            output.write_all(&lines.bytes)?;
+            self.output.write_all(&lines.bytes)?;
             lines.bytes.clear();
         }
         Ok(())
     }
 
-    fn finish(
-        self: Box<Self>,
-        session: &Session,
-        _pairing: &Pairing,
-        output: &mut dyn Write,
-    ) -> io::Result<Option<String>> {
+    fn finish(self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {
         let Chrome {
+            mut output,
+            session,
             timeline,
             mut lines,
         } = *self;
         timeline.finish(&mut lines);
         for pid in std::mem::take(&mut lines.pids) {
-            let name = names::process(session, pid);
+            let name = names::process(&session, pid);
             lines.write(
                 &json!({ "ph": "M", "pid": pid, "name": "process_name", "args": { "name": name } }),
             );

@@ -6,24 +6,32 @@ use std::io::{self, Write};
 
 use inferno::flamegraph::{self, Options};
 
+use super::names;
 use super::paths::{Paths, separable};
 use super::timeline::{Observer, Timeline};
-use super::{Profile, names};
 use crate::analysis::contexts::Contexts;
 use crate::analysis::keys::KeyBuilder;
-use crate::analysis::pairing::{Open, Pairing, Step};
-use crate::event::{Event, Session, What};
+use crate::analysis::pairing::{Open, Step};
+use crate::event::{Session, What};
+use crate::export::{End, Sink};
 use crate::text::Foreign;
 
 /// The ways through the program that a stream shows.
 #[derive(Debug, Default)]
 struct Seen {
+    session: Session,
+    timeline: Timeline,
+    ways: Ways,
+}
+
+#[derive(Debug, Default)]
+struct Ways {
     paths: Paths,
     /// What contexts are, where that is to be below their stacks.
     contexts: Option<Contexts>,
 }
 
-impl Seen {
+impl Ways {
     /// The frame below the stacks of a context.
     fn context(&mut self, open: &Open<'_>) -> Option<u32> {
         let label = self.contexts.as_ref()?.label(open.pid, open.context)?;
@@ -33,7 +41,7 @@ impl Seen {
     }
 }
 
-impl Observer for Seen {
+impl Observer for Ways {
     fn opens(&mut self, open: &Open<'_>, line: Option<i32>, _ts: u64, parent: Option<u32>) -> u32 {
         let name = || separable(names::function(open.place, line.unwrap_or(0)));
         let parent = parent.or_else(|| self.context(open));
@@ -48,52 +56,66 @@ impl Observer for Seen {
 }
 
 /// `frame;frame;frame NANOSECONDS`, outermost first: what flame graph tools read.
-#[derive(Debug, Default)]
-pub struct Folded {
-    timeline: Timeline,
+#[derive(Debug)]
+pub struct Folded<W> {
+    output: W,
     seen: Seen,
 }
 
-impl Folded {
-    /// Nothing yet. Where it is `by_context`, the kind of greenlet or task is below its stacks.
-    pub fn new(by_context: bool) -> Folded {
-        Folded {
-            seen: Seen {
+impl Seen {
+    fn new(by_context: bool) -> Seen {
+        Seen {
+            ways: Ways {
                 contexts: by_context.then(Contexts::default),
-                ..Seen::default()
+                ..Ways::default()
             },
-            ..Folded::default()
+            ..Seen::default()
         }
     }
-}
 
-impl Profile for Folded {
-    fn event(&mut self, event: &Event, step: &Step<'_>, _output: &mut dyn Write) -> io::Result<()> {
-        if let Some(contexts) = &mut self.seen.contexts {
+    fn take(&mut self, step: &Step<'_>) {
+        let (event, ways) = (step.event, &mut self.ways);
+        if let Some(contexts) = &mut ways.contexts {
             contexts.take(event);
         }
-        self.timeline.take(event, step, &mut self.seen);
+        self.timeline.take(step, ways);
         // Of a call that the kernel measured nobody knows from where it was called.
         if let What::Return { place, line, .. } = &event.what
             && let (Some(left), Some(key)) = (step.finished, step.key)
             && left.measured
         {
             let name = || separable(names::function(place, *line));
-            let paths = &mut self.seen.paths;
-            let node = paths.node(event.pid, None, key.number(), name);
-            paths.ran(node, left.self_ns);
+            let node = ways.paths.node(event.pid, None, key.number(), name);
+            ways.paths.ran(node, left.self_ns);
         }
+    }
+}
+
+impl<W: Write> Folded<W> {
+    /// Nothing yet, to be written to `output`. Where it is `by_context`, the kind of greenlet or task is below its stacks.
+    pub fn new(output: W, by_context: bool) -> Folded<W> {
+        Folded {
+            output,
+            seen: Seen::new(by_context),
+        }
+    }
+}
+
+impl<W: Write> Sink for Folded<W> {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
+        self.seen.session = session.clone();
         Ok(())
     }
 
-    fn finish(
-        self: Box<Self>,
-        session: &Session,
-        _pairing: &Pairing,
-        output: &mut dyn Write,
-    ) -> io::Result<Option<String>> {
-        self.seen.paths.write(session, output)?;
-        Ok(self.seen.paths.left_out())
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        self.seen.take(step);
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {
+        let Seen { session, ways, .. } = &self.seen;
+        ways.paths.write(session, &mut self.output)?;
+        Ok(ways.paths.left_out())
     }
 }
 
@@ -102,32 +124,37 @@ const WIDTH: usize = 1200;
 
 /// An SVG to look at in a browser, where it can be zoomed and searched.
 #[derive(Debug)]
-pub struct FlameGraph {
-    folded: Folded,
+pub struct FlameGraph<W> {
+    output: W,
+    seen: Seen,
     min_width: f64,
 }
 
-impl FlameGraph {
-    /// Nothing yet. What takes less than `min_width` percent of the time will not be drawn; `by_context` as in [`Folded`].
-    pub fn new(min_width: f64, by_context: bool) -> FlameGraph {
+impl<W: Write> FlameGraph<W> {
+    /// Nothing yet, to be written to `output`. What takes less than `min_width` percent of the time will not be drawn;
+    /// `by_context` as in [`Folded`].
+    pub fn new(output: W, min_width: f64, by_context: bool) -> FlameGraph<W> {
         FlameGraph {
-            folded: Folded::new(by_context),
+            output,
+            seen: Seen::new(by_context),
             min_width,
         }
     }
 }
 
-impl Profile for FlameGraph {
-    fn event(&mut self, event: &Event, step: &Step<'_>, output: &mut dyn Write) -> io::Result<()> {
-        self.folded.event(event, step, output)
+impl<W: Write> Sink for FlameGraph<W> {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
+        self.seen.session = session.clone();
+        Ok(())
     }
 
-    fn finish(
-        self: Box<Self>,
-        session: &Session,
-        _pairing: &Pairing,
-        output: &mut dyn Write,
-    ) -> io::Result<Option<String>> {
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        self.seen.take(step);
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {
+        let Seen { session, ways, .. } = &self.seen;
         let mut options = Options::default();
         options.title = "Time by stack".to_owned();
         options.subtitle = session
@@ -140,7 +167,7 @@ impl Profile for FlameGraph {
         options.deterministic = true;
         // Drawn to be read without scripts, too: in a page, in a mail.
         options.image_width = Some(WIDTH);
-        let paths = &self.folded.seen.paths;
+        let paths = &ways.paths;
         let (lines, percent) = paths.drawn(session, self.min_width);
         options.min_width = percent;
         if lines.is_empty() {
@@ -149,7 +176,11 @@ impl Profile for FlameGraph {
                 "there are no calls in it that took time, so there is nothing to draw; record with `--events call,return`",
             ));
         }
-        flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), output)?;
+        flamegraph::from_lines(
+            &mut options,
+            lines.iter().map(String::as_str),
+            &mut self.output,
+        )?;
         let coarser = (percent > self.min_width).then(|| {
             format!(
                 "there are too many deep stacks for one picture, so it is drawn with --min-width {percent}; \

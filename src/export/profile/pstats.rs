@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use super::Profile;
 use crate::analysis::keys::{FunctionKey, KeyBuilder, Keys};
-use crate::analysis::pairing::{FinishedCall, Pairing, Step};
-use crate::event::{Event, Place, Session, Text, What};
+use crate::analysis::pairing::{FinishedCall, Step};
+use crate::event::{Place, Text, What};
+use crate::export::{End, Sink};
 
 /// Functions, and pairs of caller and called, that are kept: some 60 MB. Others are counted in one function called
 /// [`OTHER`].
@@ -16,8 +16,9 @@ const MOST_EDGES: usize = 1 << 19;
 const OTHER: &str = "[other]";
 
 /// Collects statistics by function and by caller, all processes together: the format has no room for them.
-#[derive(Debug, Default)]
-pub struct Pstats {
+#[derive(Debug)]
+pub struct Pstats<W> {
+    output: W,
     keys: Keys,
     functions: BTreeMap<FunctionKey, Function>,
     /// By callee and caller.
@@ -54,10 +55,18 @@ impl Numbers {
     }
 }
 
-impl Pstats {
-    /// Nothing yet.
-    pub fn new() -> Pstats {
-        Pstats::default()
+impl<W: Write> Pstats<W> {
+    /// Nothing yet, to be written to `output`.
+    pub fn new(output: W) -> Pstats<W> {
+        Pstats {
+            output,
+            keys: Keys::default(),
+            functions: BTreeMap::new(),
+            edges: HashMap::default(),
+            last_ts: 0,
+            other: None,
+            others: 0,
+        }
     }
 
     /// The function itself, if there is room for it, or else the one that stands for all others.
@@ -122,8 +131,9 @@ impl Pstats {
     }
 }
 
-impl Profile for Pstats {
-    fn event(&mut self, event: &Event, step: &Step<'_>, _output: &mut dyn Write) -> io::Result<()> {
+impl<W: Write> Sink for Pstats<W> {
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        let event = step.event;
         self.last_ts = self.last_ts.max(event.ts);
         for gone in step.given_up {
             let (_, function) = self.function(gone.key, &gone.place);
@@ -141,7 +151,7 @@ impl Profile for Pstats {
             }
             What::Return { place, line, .. } => {
                 if let Some(left) = &step.finished {
-                    self.left(key, place, step.within, left);
+                    self.left(key, place, step.caller, left);
                     if left.measured {
                         let (_, function) = self.function(key, place);
                         function.line = function.line.min(*line);
@@ -153,13 +163,8 @@ impl Profile for Pstats {
         Ok(())
     }
 
-    fn finish(
-        mut self: Box<Self>,
-        _session: &Session,
-        pairing: &Pairing,
-        output: &mut dyn Write,
-    ) -> io::Result<Option<String>> {
-        for open in pairing.open() {
+    fn finish(mut self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>> {
+        for open in end.pairing.open() {
             let so_far = match open.outermost {
                 true => self.last_ts.saturating_sub(open.since),
                 false => 0,
@@ -199,12 +204,12 @@ impl Profile for Pstats {
             }
             marshal.end();
             if marshal.0.len() >= 1 << 16 {
-                output.write_all(&marshal.0)?;
+                self.output.write_all(&marshal.0)?;
                 marshal.0.clear();
             }
         }
         marshal.end();
-        output.write_all(&marshal.0)?;
+        self.output.write_all(&marshal.0)?;
         Ok((self.others > 0).then(|| {
             format!(
                 "there are more than {MOST_FUNCTIONS} functions or {MOST_EDGES} pairs of caller and called: {} calls are \

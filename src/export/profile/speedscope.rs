@@ -5,11 +5,12 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
+use super::names;
 use super::timeline::{Observer, Timeline};
-use super::{Profile, names};
 use crate::analysis::keys::{FunctionKey, KeyBuilder};
-use crate::analysis::pairing::{Open, Pairing, Step};
-use crate::event::{Event, Place, Session, What};
+use crate::analysis::pairing::{Open, Step};
+use crate::event::{Place, Session, What};
+use crate::export::{End, Sink};
 
 /// Bytes of what is kept until the end, more than the page can show anyway.
 const BUDGET: usize = 128 << 20;
@@ -17,8 +18,10 @@ const BUDGET: usize = 128 << 20;
 const EACH: usize = 160;
 
 /// Collects what each thread did. The format has a thread's events in one place, so they wait until the end.
-#[derive(Debug, Default)]
-pub struct Speedscope {
+#[derive(Debug)]
+pub struct Speedscope<W> {
+    output: W,
+    session: Session,
     timeline: Timeline,
     threads: Threads,
 }
@@ -43,10 +46,15 @@ struct Thread {
     measured: Vec<(u64, u64, u32)>,
 }
 
-impl Speedscope {
-    /// Nothing yet.
-    pub fn new() -> Speedscope {
-        Speedscope::default()
+impl<W: Write> Speedscope<W> {
+    /// Nothing yet, to be written to `output`.
+    pub fn new(output: W) -> Speedscope<W> {
+        Speedscope {
+            output,
+            session: Session::default(),
+            timeline: Timeline::default(),
+            threads: Threads::default(),
+        }
     }
 }
 
@@ -138,11 +146,17 @@ impl Thread {
     }
 }
 
-impl Profile for Speedscope {
-    fn event(&mut self, event: &Event, step: &Step<'_>, _output: &mut dyn Write) -> io::Result<()> {
+impl<W: Write> Sink for Speedscope<W> {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
+        self.session = session.clone();
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        let event = step.event;
         let threads = &mut self.threads;
         threads.start.get_or_insert(event.ts);
-        self.timeline.take(event, step, threads);
+        self.timeline.take(step, threads);
         if let What::Return { place, line, .. } = &event.what
             && let (Some(left), Some(key)) = (step.finished, step.key)
             && let Some(took) = left.inclusive_ns
@@ -161,13 +175,10 @@ impl Profile for Speedscope {
         Ok(())
     }
 
-    fn finish(
-        self: Box<Self>,
-        session: &Session,
-        _pairing: &Pairing,
-        output: &mut dyn Write,
-    ) -> io::Result<Option<String>> {
+    fn finish(self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {
         let Speedscope {
+            mut output,
+            session,
             timeline,
             mut threads,
         } = *self;
@@ -190,7 +201,7 @@ impl Profile for Speedscope {
             "{{\"$schema\":\"https://www.speedscope.app/file-format-schema.json\",\"exporter\":{},\"name\":{},\
              \"shared\":{{\"frames\":[{}]}},\"profiles\":[",
             Value::from(exporter),
-            Value::from(title(session)),
+            Value::from(title(&session)),
             threads.frames.join(","),
         )?;
         for (at, ((pid, tid), thread)) in threads.profiles.iter_mut().enumerate() {
@@ -203,7 +214,7 @@ impl Profile for Speedscope {
                 .events
                 .first()
                 .map_or(0, |&(ts, _)| ts.saturating_sub(start));
-            let name = format!("{}, thread {tid}", names::process(session, *pid));
+            let name = format!("{}, thread {tid}", names::process(&session, *pid));
             write!(
                 output,
                 "{}\n{{\"type\":\"evented\",\"name\":{},\"unit\":\"nanoseconds\",\"startValue\":{first},\

@@ -1,15 +1,18 @@
 //! Every format in the hands of a program that reads it, as far as there is one without a network.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{self, Write};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 
 use serde_json::Value;
 
 use super::*;
-use crate::analysis::pairing::PairingRules;
+use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::analysis::testing::{call, event, in_context, named, returned, text};
-use crate::event::{SessionTarget, What};
+use crate::event::{Event, Session, SessionTarget, Summary, What};
+use crate::export::{End, Sink};
 
 const PYTHON: &str = "/usr/bin/python3.11";
 
@@ -46,7 +49,11 @@ fn program() -> Vec<Event> {
     events
 }
 
-fn made(mut profile: Box<dyn Profile>, greenlets: bool, events: Vec<Event>) -> Vec<u8> {
+fn made(
+    sink: impl FnOnce(Shared) -> Box<dyn Sink>,
+    greenlets: bool,
+    events: Vec<Event>,
+) -> Vec<u8> {
     let session = Session {
         targets: vec![SessionTarget {
             pid: 1,
@@ -56,16 +63,31 @@ fn made(mut profile: Box<dyn Profile>, greenlets: bool, events: Vec<Event>) -> V
         ..Session::default()
     };
     let mut pairing = Pairing::with_rules(rules(greenlets));
-    let mut bytes = Vec::new();
+    let output = Shared::default();
+    let mut sink = sink(output.clone());
+    sink.session(&session).expect("memory");
     for mut event in events {
         if let Some(step) = pairing.follow(&mut event) {
-            profile.event(&event, &step, &mut bytes).expect("memory");
+            sink.step(&step).expect("memory");
         }
     }
-    profile
-        .finish(&session, &pairing, &mut bytes)
+    sink.finish(&End::new(&Summary::default(), &pairing))
         .expect("memory");
-    bytes
+    output.0.take()
+}
+
+/// Memory that is written to by who has given it away.
+#[derive(Clone, Default)]
+struct Shared(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn as_text(bytes: Vec<u8>) -> String {
@@ -74,7 +96,11 @@ fn as_text(bytes: Vec<u8>) -> String {
 
 #[test]
 fn folded_stacks_have_the_own_time_of_every_way_through_the_program() {
-    let folded = as_text(made(Box::new(Folded::new(false)), false, program()));
+    let folded = as_text(made(
+        |output| Box::new(Folded::new(output, false)),
+        false,
+        program(),
+    ));
     let mut lines: Vec<&str> = folded.lines().collect();
     lines.sort_unstable();
     assert_eq!(
@@ -94,7 +120,11 @@ fn two_processes_are_told_apart_in_folded_stacks() {
     for event in events.iter_mut().skip(10) {
         event.pid = 2;
     }
-    let folded = as_text(made(Box::new(Folded::new(false)), false, events));
+    let folded = as_text(made(
+        |output| Box::new(Folded::new(output, false)),
+        false,
+        events,
+    ));
     assert!(
         folded.contains("process 1: python3 app.py;main (app.py:1) 13000"),
         "{folded}"
@@ -116,7 +146,7 @@ fn kinds_of_tasks_stand_below_their_stacks_where_that_is_wanted() {
     ];
     let folded = |by_context| {
         as_text(made(
-            Box::new(Folded::new(by_context)),
+            |output| Box::new(Folded::new(output, by_context)),
             false,
             events.clone(),
         ))
@@ -135,7 +165,7 @@ fn kinds_of_tasks_stand_below_their_stacks_where_that_is_wanted() {
 #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_flame_graph_is_an_svg_with_every_function() {
     let svg = as_text(made(
-        Box::new(FlameGraph::new(0.01, false)),
+        |output| Box::new(FlameGraph::new(output, 0.01, false)),
         false,
         program(),
     ));
@@ -155,7 +185,7 @@ fn a_flame_graph_is_an_svg_with_every_function() {
 fn what_takes_less_than_the_least_share_is_not_drawn() {
     let graph = |least| {
         as_text(made(
-            Box::new(FlameGraph::new(least, false)),
+            |output| Box::new(FlameGraph::new(output, least, false)),
             false,
             program(),
         ))
@@ -168,8 +198,8 @@ fn what_takes_less_than_the_least_share_is_not_drawn() {
 #[test]
 fn a_flame_graph_of_nothing_says_what_to_record() {
     let pairing = Pairing::new();
-    let error = Box::new(FlameGraph::new(0.01, false))
-        .finish(&Session::default(), &pairing, &mut Vec::new())
+    let error = Box::new(FlameGraph::new(Vec::new(), 0.01, false))
+        .finish(&End::new(&Summary::default(), &pairing))
         .expect_err("nothing to draw");
     assert!(error.to_string().contains("call,return"), "{error}");
 }
@@ -208,7 +238,11 @@ fn checked_trace(bytes: &[u8]) -> Vec<Value> {
 
 #[test]
 fn chrome_traces_nest_and_keep_collections() {
-    let events = checked_trace(&made(Box::new(Chrome::new()), false, program()));
+    let events = checked_trace(&made(
+        |output| Box::new(Chrome::new(output)),
+        false,
+        program(),
+    ));
     let named = |name: &str| events.iter().filter(|it| it["name"] == name).count();
     assert_eq!((named("main"), named("f")), (1, 3));
     let pause = events
@@ -221,7 +255,14 @@ fn chrome_traces_nest_and_keep_collections() {
 
 #[test]
 fn an_empty_chrome_trace_is_one_still() {
-    assert!(checked_trace(&made(Box::new(Chrome::new()), false, Vec::new())).is_empty());
+    assert!(
+        checked_trace(&made(
+            |output| Box::new(Chrome::new(output)),
+            false,
+            Vec::new()
+        ))
+        .is_empty()
+    );
 }
 
 /// Two greenlets that take turns.
@@ -244,9 +285,9 @@ fn turns() -> Vec<Event> {
 
 #[test]
 fn greenlets_become_stacks_that_close_and_open_again() {
-    let events = checked_trace(&made(Box::new(Chrome::new()), true, turns()));
+    let events = checked_trace(&made(|output| Box::new(Chrome::new(output)), true, turns()));
     assert!(events.iter().filter(|it| it["name"] == "hub").count() >= 1);
-    let speedscope = made(Box::new(Speedscope::new()), true, turns());
+    let speedscope = made(|output| Box::new(Speedscope::new(output)), true, turns());
     checked_speedscope(&speedscope);
 }
 
@@ -293,7 +334,11 @@ fn speedscope_files_have_a_profile_a_thread() {
     for event in events.iter_mut().skip(10) {
         event.tid = 2;
     }
-    let file = checked_speedscope(&made(Box::new(Speedscope::new()), false, events));
+    let file = checked_speedscope(&made(
+        |output| Box::new(Speedscope::new(output)),
+        false,
+        events,
+    ));
     assert_eq!(file["profiles"].as_array().map(Vec::len), Some(2));
     assert_eq!(
         file["profiles"][0]["events"].as_array().map(Vec::len),
@@ -317,7 +362,11 @@ fn calls_that_the_kernel_measured_nest_in_speedscope() {
         span(50, 45, "out"),
         span(60, 10, "next"),
     ];
-    let file = checked_speedscope(&made(Box::new(Speedscope::new()), false, events.clone()));
+    let file = checked_speedscope(&made(
+        |output| Box::new(Speedscope::new(output)),
+        false,
+        events.clone(),
+    ));
     let kinds: Vec<(u64, u64)> = file["profiles"][0]["events"]
         .as_array()
         .expect("events")
@@ -342,9 +391,13 @@ fn calls_that_the_kernel_measured_nest_in_speedscope() {
             (55, 2)
         ]
     );
-    let folded = as_text(made(Box::new(Folded::new(false)), false, events.clone()));
+    let folded = as_text(made(
+        |output| Box::new(Folded::new(output, false)),
+        false,
+        events.clone(),
+    ));
     assert_eq!(folded.lines().next(), Some("in (app.py:2) 15"));
-    checked_trace(&made(Box::new(Chrome::new()), false, events));
+    checked_trace(&made(|output| Box::new(Chrome::new(output)), false, events));
 }
 
 /// Runs Python with something on its standard input and answers what it prints.
@@ -389,7 +442,11 @@ fn python_s_own_pstats_loads_the_numbers_and_the_callers() {
             });
         }
     }
-    std::fs::write(&path, made(Box::new(Pstats::new()), false, events)).expect("written");
+    std::fs::write(
+        &path,
+        made(|output| Box::new(Pstats::new(output)), false, events),
+    )
+    .expect("written");
     let script = format!(
         "import pstats, io, json
 stats = pstats.Stats({path:?}, stream=io.StringIO())

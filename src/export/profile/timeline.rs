@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use crate::analysis::keys::KeyBuilder;
 use crate::analysis::pairing::{FrameId, Open, Step};
-use crate::event::{Event, What};
+use crate::event::What;
 
 /// Threads whose stacks are shown at once; those that were quiet for longest are closed beyond that.
 const MAX_THREADS: usize = 4096;
@@ -40,7 +40,8 @@ struct Shown {
 
 impl Timeline {
     /// Brings the stack of the event's thread up to date.
-    pub(super) fn take(&mut self, event: &Event, step: &Step<'_>, observer: &mut impl Observer) {
+    pub(super) fn take(&mut self, step: &Step<'_>, observer: &mut impl Observer) {
+        let event = step.event;
         if let What::Process { .. } = event.what {
             let (ts, pid) = (event.ts, event.pid);
             self.threads.retain(|&(owner, tid), shown| {
@@ -70,7 +71,7 @@ impl Timeline {
         if !matches!(event.what, What::Call { .. } | What::Return { .. }) {
             return;
         }
-        shown.follow(event, step, observer);
+        shown.follow(step, observer);
     }
 
     /// Closes what is open in the quieter half of the threads; where one of them goes on, its stack opens again.
@@ -100,7 +101,8 @@ impl Timeline {
 }
 
 impl Shown {
-    fn follow(&mut self, event: &Event, step: &Step<'_>, observer: &mut impl Observer) {
+    fn follow(&mut self, step: &Step<'_>, observer: &mut impl Observer) {
+        let event = step.event;
         let line = match &event.what {
             What::Call { line, .. } => Some(*line),
             _ => None,

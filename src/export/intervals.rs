@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// Between two lines for people.
+const FOR_PEOPLE: Duration = Duration::from_secs(2);
 /// Rows between two headings.
 const ROWS: u32 = 20;
 
@@ -31,6 +33,12 @@ impl Intervals {
             began: 0,
             rows: 0,
         }
+    }
+
+    /// Intervals of this length; where none is given, those that people want, and none for programs.
+    pub(super) fn of(length: Option<Duration>, json: bool) -> Intervals {
+        let by_default = (!json).then_some(FOR_PEOPLE);
+        Intervals::new(length.or(by_default))
     }
 
     /// The first one begins.

@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::thread::{MAX_PASSED_OVER, PASSED_OVER_FOR_NS};
 use super::*;
 use crate::analysis::testing::{in_context, returned};
-use crate::event;
+use crate::event::{self, Text};
 
 const UP_TO_3_11: PairingRules = PairingRules {
     call_on_creation: false,

@@ -1,0 +1,439 @@
+//! Which return belongs to which call: the one pairing algorithm. Fills durations into the events of a stream and
+//! says how deep each is; shows nothing and keeps no statistics but its own unpaired counts.
+//!
+//! The events of a thread do not form a stack:
+//!
+//! - tracing begins in mid-flight, so there are returns whose call was never seen;
+//! - in 3.15 the creation of a generator or coroutine is a call without a return, `throw()` and `close()` make a
+//!   return without a call, and a hot class call adds a return of a shim that is no function at all;
+//! - greenlets run several stacks in one thread, and no event says when they switch;
+//! - events get lost.
+//!
+//! So every thread has one list of open frames, oldest first, and a return takes the nearest open frame of its place
+//! from wherever it is. Frames above it, *passed over*, stay where they are: a greenlet's frame returns later, a
+//! generator's creation never does and is forgotten when too many younger ones were passed over, or with age.
+//!
+//! A duration is given only where the match is beyond doubt as far as events can tell:
+//!
+//! - Up to 3.11 every call returns, so a frame that was passed over proves that stacks interleave. From then on a
+//!   return whose place is open more than once gets no duration, because nothing tells whose it is, and neither do
+//!   the others that were open with it.
+//! - From 3.15 on a frame that was passed over is taken for a creation, unless the process is known to have
+//!   greenlets, and the return that takes it gets no duration: it is most likely a `throw()`.
+//!
+//! Where pystap's agent makes the events, none of this is needed: it reports no creations, every return has its call, and it
+//! says which greenlet or task runs (`context`). Each context then has a stack of its own, and the match is exact. A task's
+//! first frame is called by the frame that runs outside of any task, which is its loop's.
+//!
+//! What no algorithm can see: greenlets that run the same function before anything betrayed them look like recursion,
+//! and so does a `throw()` into a generator while its creation is the nearest open frame of that function.
+//!
+//! Distributions are content with less than that: a recursion under greenlets ([`FinishedCall::likely`]). Functions that switch
+//! stacks betray themselves, because something else than what they called returns next. Where all open calls of a function
+//! are callers of the one that returns, and no such function is among those between them, they are taken for one stack.
+//!
+//! Beside durations there are times that views add up, and these ask for less. The time between two events of a thread
+//! is the own time of the frame that runs in between, whatever stack that is on. When stacks interleave, it does not
+//! matter for a sum which of two calls of one function a return is given to: the total stays the same. And who calls
+//! whom is followed by links between frames and not by their order, so each greenlet keeps its own line of callers.
+//!
+//! # Steps
+//!
+//! Each event is answered with a [`Step`]: the call that ended, what it took itself, what it adds to the inclusive time
+//! of its function, who called. Whoever adds up steps needs no stacks of its own.
+//!
+//! *Own time* is given out in slices: the time between two events of a thread belongs to the frame that runs in
+//! between. No moment is counted twice, whatever stacks interleave, and a frame that turns out to be the creation of a
+//! generator hands its slices to its creator. *Inclusive time* counts recursion once: an inner call hands its duration
+//! to the outer one, which discards it when it ends and passes it on when it never does. *Callers* are links between
+//! frames. When greenlets interleave, a return is given to the frame that runs, or else to the one that waits longest;
+//! a return that does not fit shows that the guess before it was wrong, and the two frames change places. Totals do not
+//! depend on these guesses.
+//!
+//! A recording in which creations look like calls is read twice: the first reading finds them, the second leaves them
+//! out ([`Creations`], one bit per call).
+
+mod calls;
+mod creations;
+mod returning;
+mod rules;
+mod step;
+mod thread;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use self::returning::Returning;
+use self::step::stack;
+use self::thread::{Frame, MAX_FRAMES, Thread, give_up, push_bounded};
+use super::keys::{FunctionKey, KeyBuilder, Keys};
+use crate::event::{Event, Manner, Place, ProcessChange, What};
+
+pub use calls::{FinishedCall, FrameId, GivenUp, Open, Revised, Unpaired};
+pub use creations::Creations;
+pub use rules::PairingRules;
+pub use step::Step;
+
+/// Threads remembered; those unheard of for longest are forgotten beyond that.
+const MAX_THREADS: usize = 2048;
+/// Bytes of what is open in all threads together; the quieter half of them is forgotten beyond that. Names are shared and
+/// have a bound of their own.
+const MAX_HELD: usize = 64 << 20;
+/// Processes that have rules of their own; further ones have those of all others.
+const MAX_RULES: usize = 1 << 16;
+
+/// Pairs the events of any number of processes. Memory is bounded, whatever is fed.
+#[derive(Debug, Default)]
+pub struct Pairing {
+    threads: HashMap<(u32, u32), Thread, KeyBuilder>,
+    rules: HashMap<u32, PairingRules>,
+    default_rules: PairingRules,
+    /// Bytes of what is open in the threads.
+    held: usize,
+    keys: Keys,
+    /// Functions that were seen to be called without returning, from 3.15 on: generators and coroutines.
+    generators: HashSet<FunctionKey, KeyBuilder>,
+    /// Functions that were seen to switch to another stack: something else than what they called returned next.
+    switchers: HashSet<FunctionKey, KeyBuilder>,
+    /// Number of losses so far: what was opened before a loss may have been closed by what was lost.
+    gaps: u32,
+    events: u64,
+    calls: u64,
+    unpaired: Unpaired,
+    given_up: Vec<GivenUp>,
+    revised: Vec<Revised>,
+    /// What a first reading has found out.
+    known: Option<Creations>,
+    /// What this reading finds out.
+    found: Option<Creations>,
+}
+
+impl Pairing {
+    /// A pairing that has seen nothing and knows no process.
+    pub fn new() -> Pairing {
+        Pairing::default()
+    }
+
+    /// A pairing for processes that share these rules, unless [`Pairing::set_rules`] says otherwise of one.
+    pub fn with_rules(rules: PairingRules) -> Pairing {
+        Pairing {
+            default_rules: rules,
+            ..Pairing::default()
+        }
+    }
+
+    /// A pairing for the first of two readings of one stream; see [`Pairing::into_creations`].
+    pub fn first_reading(rules: PairingRules) -> Pairing {
+        Pairing {
+            found: Some(Creations::default()),
+            ..Pairing::with_rules(rules)
+        }
+    }
+
+    /// A pairing for the second of two readings: what the first one found to be creations are no calls.
+    pub fn second_reading(rules: PairingRules, creations: Creations) -> Pairing {
+        Pairing {
+            known: Some(creations),
+            ..Pairing::with_rules(rules)
+        }
+    }
+
+    /// What a first reading found out.
+    pub fn into_creations(self) -> Creations {
+        self.found.unwrap_or_default()
+    }
+
+    /// Says how the interpreter of one process behaves. Its children inherit that until they are given their own.
+    pub fn set_rules(&mut self, pid: u32, rules: PairingRules) {
+        if self.rules.len() < MAX_RULES || self.rules.contains_key(&pid) {
+            self.rules.insert(pid, rules);
+        }
+    }
+
+    /// The rules of processes of which nothing else was said.
+    pub fn default_rules(&self) -> PairingRules {
+        self.default_rules
+    }
+
+    /// What found no partner so far.
+    pub fn unpaired(&self) -> Unpaired {
+        self.unpaired
+    }
+
+    /// Takes the next event, fills in its duration where the matching start is known, and answers how many frames
+    /// are open below it: a return is as deep as its call, anything else as deep as a call would be in its place.
+    ///
+    /// `None` for what is an artefact of the interpreter and not something the program did (the return of the shim
+    /// behind a class call): it can be left out of whatever is shown.
+    pub fn feed(&mut self, event: &mut Event) -> Option<usize> {
+        self.follow(event).map(|step| step.depth)
+    }
+
+    /// As [`Pairing::feed`], with everything that views want to know.
+    ///
+    /// A return that has its duration already (from a recording, or from a kernel that paired it) keeps it: the call
+    /// that it says is the one that ends, and if that was never seen, the kernel measured it.
+    pub fn follow<'a>(&'a mut self, event: &'a mut Event) -> Option<Step<'a>> {
+        self.given_up.clear();
+        if self.given_up.capacity() > 2 * MAX_FRAMES {
+            self.given_up = Vec::new();
+        }
+        self.revised.clear();
+        match &event.what {
+            What::Return { place, line, .. } if is_shim(place, *line) => return None,
+            What::Lost { .. } => {
+                self.gaps = self.gaps.wrapping_add(1);
+                return Some(Step::new(event, 0));
+            }
+            What::Process { change, parent, .. } => {
+                self.process(*change, *parent, event.pid, event.tid, event.ts);
+                return Some(Step {
+                    given_up: &self.given_up,
+                    ..Step::new(event, 0)
+                });
+            }
+            _ => {}
+        }
+        self.events += 1;
+        let rules = match self.rules.get(&event.pid) {
+            Some(&rules) => rules,
+            None => self.default_rules,
+        };
+        let who = (event.pid, event.tid);
+        let too_many = self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&who);
+        if too_many || self.held > MAX_HELD {
+            self.forget_quiet_threads();
+        }
+        let thread = self.threads.entry(who).or_default();
+        let before = thread.bytes();
+        thread.last_seen = self.events;
+        let ts = event.ts;
+        thread.charge(ts, self.gaps);
+        if let What::Call { frame, .. } | What::Return { frame, .. } = &event.what {
+            thread.switch(frame.context);
+        }
+        let (mut entered, mut finished) = (None, None);
+        let depth;
+        let mut function = None;
+        let mut caller = None;
+        match &mut event.what {
+            What::Call { place, .. }
+                if self
+                    .known
+                    .as_ref()
+                    .is_some_and(|it| it.contains(self.calls + 1)) =>
+            {
+                self.calls += 1;
+                depth = thread.depth();
+                function = Some(self.keys.of(place));
+            }
+            What::Call { place, frame, .. } => {
+                self.calls += 1;
+                thread.begin(frame.context);
+                depth = thread.depth();
+                let key = self.keys.of(place);
+                caller = Some(thread.running);
+                let frame = Frame {
+                    id: self.calls,
+                    key,
+                    parent: thread.running,
+                    place: Arc::clone(place),
+                    ts,
+                    gap: self.gaps,
+                    passed_over: None,
+                    context: frame.context,
+                    certain: frame.manner != Manner::Running,
+                    likely: true,
+                    self_ns: 0,
+                    covered_ns: 0,
+                    called: 0,
+                };
+                if let Some(oldest) = thread.call(frame) {
+                    give_up(&mut self.given_up, event.pid, oldest);
+                }
+                function = Some(key);
+                entered = Some(FrameId(self.calls));
+            }
+            What::Return {
+                place,
+                duration_ns,
+                frame,
+                ..
+            } => {
+                let key = self.keys.of(place);
+                function = Some(key);
+                finished = Returning {
+                    pid: event.pid,
+                    key,
+                    ts,
+                    rules,
+                    gap: self.gaps,
+                    generators: &mut self.generators,
+                    switchers: &mut self.switchers,
+                    unpaired: &mut self.unpaired,
+                    given_up: &mut self.given_up,
+                    revised: &mut self.revised,
+                    found: self.found.as_mut(),
+                }
+                .leave(thread, frame.context, *duration_ns);
+                if duration_ns.is_none()
+                    && let Some(left) = &finished
+                    && left.exact
+                {
+                    *duration_ns = left.inclusive_ns;
+                }
+                depth = thread.depth();
+            }
+            What::GcStart { generation } => {
+                push_bounded(&mut thread.collections, (*generation, ts, self.gaps));
+                depth = thread.depth();
+            }
+            What::GcDone {
+                generation,
+                pause_ns,
+                ..
+            } => {
+                // Collections have no name to match by, so a start from before a loss proves nothing.
+                if let Some((started, at, gap)) = thread.collections.pop()
+                    && gap == self.gaps
+                {
+                    *generation = Some(started);
+                    *pause_ns = ts.checked_sub(at);
+                }
+                depth = thread.depth();
+            }
+            What::ImportStart { module } => {
+                push_bounded(&mut thread.imports, (Arc::clone(module), ts));
+                depth = thread.depth();
+            }
+            What::ImportDone {
+                module,
+                duration_ns,
+                ..
+            } => {
+                let started = thread.imports.iter().rposition(|(name, _)| name == module);
+                if let Some(index) = started {
+                    // Imports nest strictly: what began later and has not ended was lost.
+                    let mut ended = thread.imports.drain(index..);
+                    *duration_ns = ended.next().and_then(|(_, at)| ts.checked_sub(at));
+                }
+                depth = thread.depth();
+            }
+            _ => depth = thread.depth(),
+        }
+        self.held = self.held + thread.bytes() - before;
+        let caller = caller.unwrap_or(thread.running);
+        Some(Step {
+            event,
+            depth,
+            key: function,
+            entered,
+            finished,
+            caller: thread.frame(caller).map(|frame| &frame.place),
+            given_up: &self.given_up,
+            revised: &self.revised,
+            thread: Some((who.0, who.1, thread)),
+        })
+    }
+
+    /// The calls of a thread that lead to what runs in it now, innermost first.
+    pub fn stack(&self, pid: u32, tid: u32) -> impl Iterator<Item = Open<'_>> {
+        let thread = self.threads.get(&(pid, tid));
+        stack(thread.map(|thread| (pid, tid, thread)))
+    }
+
+    /// Every call that has not returned yet and is not taken for the creation of a generator.
+    pub fn open(&self) -> impl Iterator<Item = Open<'_>> {
+        self.threads.iter().flat_map(|(&(pid, tid), thread)| {
+            (0..thread.frames.len())
+                .filter(|&index| {
+                    let frame = thread.frames.get(index);
+                    frame.is_some_and(|frame| frame.passed_over.is_none() || thread.interleaved)
+                })
+                .filter_map(move |index| thread.open(pid, tid, index))
+        })
+    }
+
+    /// How many frames are open in a thread now, as far as was seen.
+    pub fn depth(&self, pid: u32, tid: u32) -> usize {
+        self.threads.get(&(pid, tid)).map_or(0, Thread::depth)
+    }
+
+    /// Forgets one thread: for engines that see threads end.
+    pub fn forget_thread(&mut self, pid: u32, tid: u32) {
+        if let Some(thread) = self.threads.remove(&(pid, tid)) {
+            self.held -= thread.bytes();
+            for frame in thread.frames {
+                give_up(&mut self.given_up, pid, frame);
+            }
+        }
+    }
+
+    fn forget_process(&mut self, pid: u32) {
+        let (given_up, held) = (&mut self.given_up, &mut self.held);
+        self.threads.retain(|&(owner, _), thread| {
+            if owner == pid {
+                *held -= thread.bytes();
+                for frame in thread.frames.drain(..) {
+                    give_up(given_up, pid, frame);
+                }
+            }
+            owner != pid
+        });
+    }
+
+    fn process(&mut self, change: ProcessChange, parent: Option<u32>, pid: u32, tid: u32, ts: u64) {
+        match change {
+            ProcessChange::Fork => {
+                if let Some(&rules) = parent.and_then(|parent| self.rules.get(&parent))
+                    && self.rules.len() < MAX_RULES
+                {
+                    self.rules.entry(pid).or_insert(rules);
+                }
+                // The pid may have been another process's before.
+                self.forget_process(pid);
+            }
+            ProcessChange::Exit if tid != 0 && tid != pid => {
+                if let Some(thread) = self.threads.get_mut(&(pid, tid)) {
+                    thread.end(ts, self.gaps);
+                }
+                self.forget_thread(pid, tid);
+            }
+            ProcessChange::Exec | ProcessChange::Exit => {
+                for ((owner, _), thread) in &mut self.threads {
+                    if *owner == pid {
+                        thread.end(ts, self.gaps);
+                    }
+                }
+                self.forget_process(pid);
+                self.rules.remove(&pid);
+            }
+        }
+    }
+
+    /// Forgets the quieter half, so that the work is spread over many new threads.
+    fn forget_quiet_threads(&mut self) {
+        let mut seen: Vec<u64> = self.threads.values().map(|it| it.last_seen).collect();
+        let half = seen.len() / 2;
+        let (_, &mut median, _) = seen.select_nth_unstable(half);
+        let (given_up, held) = (&mut self.given_up, &mut self.held);
+        self.threads.retain(|&(pid, _), thread| {
+            let keep = thread.last_seen > median;
+            if !keep {
+                *held -= thread.bytes();
+                for frame in thread.frames.drain(..) {
+                    give_up(given_up, pid, frame);
+                }
+            }
+            keep
+        });
+    }
+}
+
+/// CPython 3.15 runs a hot `C()` through a piece of code of its own and marks that one's return.
+fn is_shim(place: &Place, line: i32) -> bool {
+    line == -1 && place.function.text == "__init__" && place.file.text == "__init__"
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,382 @@
+//! One return on its way to its call.
+
+use std::collections::HashSet;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use super::calls::{FinishedCall, GivenUp, Revised, Unpaired};
+use super::creations::Creations;
+use super::rules::PairingRules;
+use super::thread::{BUCKETS, Frame, Thread, give_up};
+use crate::analysis::keys::{FunctionKey, KeyBuilder};
+
+/// Places remembered as generators, and as functions that switch stacks.
+const MAX_GENERATORS: usize = 1 << 16;
+
+/// One return on its way to its call.
+pub(super) struct Returning<'a> {
+    pub(super) pid: u32,
+    pub(super) key: FunctionKey,
+    pub(super) ts: u64,
+    pub(super) rules: PairingRules,
+    pub(super) gap: u32,
+    pub(super) generators: &'a mut HashSet<FunctionKey, KeyBuilder>,
+    pub(super) switchers: &'a mut HashSet<FunctionKey, KeyBuilder>,
+    pub(super) unpaired: &'a mut Unpaired,
+    pub(super) given_up: &'a mut Vec<GivenUp>,
+    pub(super) revised: &'a mut Vec<Revised>,
+    pub(super) found: Option<&'a mut Creations>,
+}
+
+impl Returning<'_> {
+    /// Closes the frame that returns. `known` is its duration where somebody has paired it before.
+    pub(super) fn leave(
+        mut self,
+        thread: &mut Thread,
+        context: Option<NonZeroU64>,
+        known: Option<u64>,
+    ) -> Option<FinishedCall> {
+        if thread.contexts {
+            return self.leave_context(thread, context, known);
+        }
+        // Nearly always the frame on top returns, and nothing needs to be looked for.
+        let top = thread.frames.len().checked_sub(1);
+        let plain = thread.frames.back().is_some_and(|frame| {
+            frame.passed_over.is_none()
+                && frame.id == thread.running
+                && frame.key == self.key
+                && known.is_none_or(|took| self.took(frame) == Some(took))
+        });
+        let ran = thread.frame(thread.running).map(|it| (it.key, it.gap));
+        let mut corrected = false;
+        let index = match known {
+            _ if plain => top,
+            None if self.rules.greenlets || thread.interleaved => {
+                let likeliest = thread.likeliest(self.key);
+                corrected = likeliest.is_some_and(|(_, corrected)| corrected);
+                likeliest.map(|(index, _)| index)
+            }
+            None => thread.nearest(self.key),
+            Some(took) => {
+                let said = thread
+                    .frames
+                    .iter()
+                    .rposition(|frame| frame.key == self.key && self.took(frame) == Some(took));
+                if said.is_none() {
+                    let begin = self.ts.saturating_sub(took);
+                    return Some(thread.measured(begin, took));
+                }
+                if let Some(index) = said
+                    && (self.rules.greenlets || thread.interleaved)
+                    && !thread.runs(index)
+                {
+                    thread.correct(self.key, said);
+                }
+                said
+            }
+        };
+        let Some(index) = index else {
+            self.unpaired.returns += 1;
+            self.other_stack(thread);
+            if thread.interleaved || self.rules.greenlets {
+                self.learn_switch(ran, corrected);
+            }
+            return None;
+        };
+        let was_passed_over = thread.frames.get(index)?.passed_over.is_some();
+        if !plain && !was_passed_over {
+            if known.is_none() && self.must_wait(thread, index) {
+                self.unpaired.returns += 1;
+                return None;
+            }
+            self.pass_over(thread, index);
+        }
+        // What was lost may have gone from above the frame, never from below it.
+        let (alone, in_line) = self.settle_ambiguity(thread, index);
+        let outer = thread.outer(index);
+        let frame = thread.take(index)?;
+        thread.running = thread.resumed_after(&frame, index);
+        if !plain {
+            let (pid, given_up) = (self.pid, &mut *self.given_up);
+            thread.forget_passed_over(self.ts, |gone| give_up(given_up, pid, gone));
+        }
+        let stacks = thread.interleaved || self.rules.greenlets;
+        thread.guessed = stacks.then_some((self.key, frame.parent));
+        if !plain && stacks {
+            self.learn_switch(ran, corrected);
+        }
+        let mut summed = true;
+        let mut trusted = alone;
+        if was_passed_over {
+            self.unpaired.calls = self.unpaired.calls.saturating_sub(1);
+            // It returned after all, so it need not have been a creation.
+            self.generators.remove(&self.key);
+            if self.creations_count() {
+                self.revised.push(Revised {
+                    pid: self.pid,
+                    key: self.key,
+                    place: Arc::clone(&frame.place),
+                    call: true,
+                });
+            }
+            if let Some(found) = &mut self.found {
+                found.set(frame.id, false);
+            }
+            summed = self.rules.greenlets || !self.rules.call_on_creation;
+            trusted &= summed;
+        }
+        let exact = known.is_some() || (trusted && frame.certain);
+        let inclusive_ns = if exact || (summed && stacks) {
+            known.or_else(|| self.took(&frame))
+        } else {
+            None
+        };
+        let mut cumulative_ns = inclusive_ns.unwrap_or(frame.covered_ns);
+        let outermost = outer.is_none();
+        if let Some(outer) = outer
+            && let Some(outer) = thread.frames.get_mut(outer)
+        {
+            outer.covered_ns = outer.covered_ns.saturating_add(cumulative_ns);
+            cumulative_ns = 0;
+        }
+        let exact = exact && inclusive_ns.is_some();
+        Some(FinishedCall {
+            inclusive_ns,
+            exact,
+            likely: exact || (in_line && frame.likely && inclusive_ns.is_some()),
+            self_ns: frame.self_ns,
+            cumulative_ns,
+            outermost,
+            measured: false,
+        })
+    }
+
+    /// The same where contexts are told: the nearest frame of the function in its context returns, the one that its duration
+    /// says where that is known. When there is none of that duration, the kernel measured the call.
+    fn leave_context(
+        self,
+        thread: &mut Thread,
+        context: Option<NonZeroU64>,
+        known: Option<u64>,
+    ) -> Option<FinishedCall> {
+        let found = thread.frames.iter().rposition(|frame| {
+            frame.key == self.key
+                && frame.context == context
+                && known.is_none_or(|took| self.took(frame) == Some(took))
+        });
+        let Some(index) = found else {
+            if let Some(took) = known {
+                return Some(thread.measured(self.ts.saturating_sub(took), took));
+            }
+            self.unpaired.returns += 1;
+            return None;
+        };
+        // What is above it in its context has returned unseen: events were lost.
+        let above = |at: usize, frame: &Frame| at > index && frame.context == context;
+        let mut frames = thread.frames.iter().enumerate();
+        if frames.any(|(at, frame)| above(at, frame)) {
+            let (pid, given_up, unpaired) = (self.pid, self.given_up, self.unpaired);
+            thread.forget(
+                |at, frame| !above(at, frame),
+                |gone| {
+                    unpaired.calls += 1;
+                    give_up(given_up, pid, gone);
+                },
+            );
+        }
+        let outer = thread.outer(index);
+        let frame = thread.take(index)?;
+        thread.running = match thread.index_of(frame.parent) {
+            Some(_) => frame.parent,
+            None => 0,
+        };
+        let took = self.ts.checked_sub(frame.ts);
+        let exact = known.is_some() || (frame.certain && frame.gap == self.gap);
+        let inclusive_ns = if exact { known.or(took) } else { None };
+        let mut cumulative_ns = inclusive_ns.unwrap_or(frame.covered_ns);
+        let outermost = outer.is_none();
+        if let Some(outer) = outer
+            && let Some(outer) = thread.frames.get_mut(outer)
+        {
+            outer.covered_ns = outer.covered_ns.saturating_add(cumulative_ns);
+            cumulative_ns = 0;
+        }
+        Some(FinishedCall {
+            inclusive_ns,
+            exact: inclusive_ns.is_some(),
+            likely: inclusive_ns.is_some(),
+            self_ns: frame.self_ns,
+            cumulative_ns,
+            outermost,
+            measured: false,
+        })
+    }
+
+    /// A return whose call was not seen, while calls that were seen have not returned: it is from another stack, which
+    /// had begun before tracing did. Where calls may stay open or go missing, it proves nothing.
+    fn other_stack(&self, thread: &mut Thread) {
+        let every_call_returns = !self.rules.call_on_creation && self.gap == 0;
+        thread.interleaved |= every_call_returns && thread.index_of(thread.running).is_some();
+        if thread.interleaved || self.rules.greenlets {
+            thread.running = 0;
+            thread.guessed = None;
+        }
+    }
+
+    fn took(&self, frame: &Frame) -> Option<u64> {
+        self.ts.checked_sub(frame.ts)
+    }
+
+    /// Whether this is a generator's return without a call: a plain function that was called later is still open,
+    /// and would have to return first.
+    fn must_wait(&self, thread: &Thread, index: usize) -> bool {
+        self.creations_count()
+            && self.generators.contains(&self.key)
+            && thread.frames.iter().skip(index + 1).any(|above| {
+                above.passed_over.is_none()
+                    && above.gap == self.gap
+                    && !self.generators.contains(&above.key)
+            })
+    }
+
+    /// Marks what is above the frame that returns. What was called before a loss is not kept: its return was lost.
+    fn pass_over(&mut self, thread: &mut Thread, index: usize) {
+        let learn = self.creations_count();
+        let mut lost = false;
+        // From the top, so that what is taken for a creation hands its time down as often as needed.
+        for at in (index + 1..thread.frames.len()).rev() {
+            let Some(frame) = thread.frames.get_mut(at) else {
+                continue;
+            };
+            if frame.passed_over.is_some() {
+                continue;
+            }
+            self.unpaired.calls += 1;
+            frame.passed_over = Some(self.ts);
+            thread.passed_over += 1;
+            if frame.gap != self.gap {
+                lost = true;
+                continue;
+            }
+            // Where every call returns, this one will, too: on another stack.
+            thread.interleaved |= !self.rules.call_on_creation;
+            if learn {
+                if self.generators.len() < MAX_GENERATORS {
+                    self.generators.insert(frame.key);
+                }
+                if let Some(found) = &mut self.found {
+                    found.set(frame.id, true);
+                }
+                self.undo_creation(thread, at);
+            }
+        }
+        if lost {
+            let (gap, pid, given_up) = (self.gap, self.pid, &mut *self.given_up);
+            thread.forget(
+                |at, frame| at <= index || frame.passed_over.is_none() || frame.gap == gap,
+                |gone| give_up(given_up, pid, gone),
+            );
+        }
+    }
+
+    /// The creation of a generator ran no code: what passed since then was its creator's time, and what the
+    /// generator's function spent in calls since then is covered by no outer call.
+    fn undo_creation(&mut self, thread: &mut Thread, at: usize) {
+        let (outer, parent) = (thread.outer(at), thread.parent_of(at));
+        let Some(frame) = thread.frames.get_mut(at) else {
+            return;
+        };
+        let (self_ns, covered_ns) = (
+            std::mem::take(&mut frame.self_ns),
+            std::mem::take(&mut frame.covered_ns),
+        );
+        self.revised.push(Revised {
+            pid: self.pid,
+            key: frame.key,
+            place: Arc::clone(&frame.place),
+            call: false,
+        });
+        let mut left_over = GivenUp {
+            pid: self.pid,
+            key: frame.key,
+            place: Arc::clone(&frame.place),
+            context: frame.context,
+            self_ns,
+            cumulative_ns: covered_ns,
+        };
+        if let Some(creator) = parent.and_then(|parent| thread.frames.get_mut(parent)) {
+            creator.self_ns = creator.self_ns.saturating_add(self_ns);
+            left_over.self_ns = 0;
+        }
+        if let Some(outer) = outer.and_then(|outer| thread.frames.get_mut(outer)) {
+            outer.covered_ns = outer.covered_ns.saturating_add(covered_ns);
+            left_over.cumulative_ns = 0;
+        }
+        if left_over.self_ns > 0 || left_over.cumulative_ns > 0 {
+            self.given_up.push(left_over);
+        }
+    }
+
+    /// Something else than the function that ran returns: it has switched to another stack. Not where it turned out
+    /// that another frame ran, and not across a loss.
+    fn learn_switch(&mut self, ran: Option<(FunctionKey, u32)>, corrected: bool) {
+        if let Some((key, gap)) = ran
+            && key != self.key
+            && gap == self.gap
+            && !corrected
+            && self.switchers.len() < MAX_GENERATORS
+        {
+            self.switchers.insert(key);
+        }
+    }
+
+    /// Whether the frame that returns is beyond doubt, and whether it is so by the lines of callers. What it may have
+    /// been exchanged with is in doubt from now on.
+    fn settle_ambiguity(&self, thread: &mut Thread, index: usize) -> (bool, bool) {
+        let stacks = thread.interleaved || self.rules.greenlets;
+        let generator = self.creations_count() && self.generators.contains(&self.key);
+        if !stacks && !generator {
+            return (true, true);
+        }
+        if thread.buckets.get(self.key.bucket(BUCKETS)) == Some(&1) {
+            return (true, true);
+        }
+        let in_line = stacks && !generator && self.all_are_callers(thread, index);
+        let mut alone = true;
+        for (at, frame) in thread.frames.iter_mut().enumerate() {
+            if at != index && frame.key == self.key {
+                frame.certain = false;
+                frame.likely &= in_line;
+                alone = false;
+            }
+        }
+        // The nearest call of a generator is the resumption that now ends; only its other calls are in doubt.
+        (alone || !stacks, alone || in_line)
+    }
+
+    /// Whether all other open frames of the function that returns are among its callers, with nothing between them that
+    /// switches stacks: a recursion. Until switches were seen, every line of callers is in doubt.
+    fn all_are_callers(&self, thread: &Thread, index: usize) -> bool {
+        if self.switchers.is_empty() || self.switchers.contains(&self.key) {
+            return false;
+        }
+        let open = thread.frames.iter().filter(|it| it.key == self.key).count();
+        let (mut met, mut at) = (1, index);
+        while met < open {
+            let Some(caller) = thread.parent_of(at) else {
+                return false;
+            };
+            at = caller;
+            match thread.frames.get(at).map(|it| it.key) {
+                Some(key) if key == self.key => met += 1,
+                Some(key) if self.switchers.contains(&key) => return false,
+                _ => {}
+            }
+        }
+        true
+    }
+
+    fn creations_count(&self) -> bool {
+        self.rules.call_on_creation && !self.rules.greenlets
+    }
+}

@@ -1,0 +1,66 @@
+//! What pairing says of one event.
+
+use std::sync::Arc;
+
+use super::calls::{FinishedCall, FrameId, GivenUp, Open, Revised};
+use super::thread::Thread;
+use crate::analysis::keys::FunctionKey;
+use crate::event::{Event, Place};
+
+/// An event with what it meant for the calls of its thread.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// What happened, with the duration where its beginning is known.
+    pub event: &'a Event,
+    /// Frames that are open below the event: a return is as deep as its call, anything else as deep as a call would
+    /// be in its place.
+    pub depth: usize,
+    /// The function of a call or return.
+    pub key: Option<FunctionKey>,
+    /// The frame that a call opened.
+    pub entered: Option<FrameId>,
+    /// The call that ended, for a return that found one and for a call that the kernel measured.
+    pub finished: Option<FinishedCall>,
+    /// The function in which it happened: of a call or return its caller, of anything else the function that ran.
+    pub caller: Option<&'a Arc<Place>>,
+    /// Frames that were given up without a return.
+    pub given_up: &'a [GivenUp],
+    /// Calls that turned out to be creations of generators, or not to be.
+    pub revised: &'a [Revised],
+    /// Whose stack it changed, if any.
+    pub(super) thread: Option<(u32, u32, &'a Thread)>,
+}
+
+impl<'a> Step<'a> {
+    /// An event of which nothing is known but how many frames are open below it.
+    pub fn new(event: &'a Event, depth: usize) -> Step<'a> {
+        Step {
+            event,
+            depth,
+            key: None,
+            entered: None,
+            finished: None,
+            caller: None,
+            given_up: &[],
+            revised: &[],
+            thread: None,
+        }
+    }
+
+    /// The calls that lead to what runs in the thread after the event, innermost first.
+    pub fn stack(&self) -> impl Iterator<Item = Open<'a>> + use<'a> {
+        stack(self.thread)
+    }
+}
+
+/// The calls that lead to what runs in a thread, innermost first.
+pub(super) fn stack<'a>(
+    of: Option<(u32, u32, &'a Thread)>,
+) -> impl Iterator<Item = Open<'a>> + use<'a> {
+    let mut next = of.and_then(|(_, _, thread)| thread.index_of(thread.running));
+    std::iter::from_fn(move || {
+        let ((pid, tid, thread), index) = (of?, next?);
+        next = thread.parent_of(index);
+        thread.open(pid, tid, index)
+    })
+}

@@ -1,0 +1,478 @@
+//! What is open in one thread: its frames, which of them runs, and who called whom.
+
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use super::calls::{FinishedCall, FrameId, GivenUp, Open};
+use crate::analysis::keys::{FunctionKey, KeyBuilder};
+use crate::event::{Place, Text};
+
+/// Open frames kept of one thread; the outermost are forgotten beyond that.
+pub(super) const MAX_FRAMES: usize = 4096;
+/// Of these, frames that were passed over; the oldest are forgotten beyond that.
+pub(super) const MAX_PASSED_OVER: usize = 512;
+/// How long a frame that was passed over is kept, in nanoseconds of event time.
+pub(super) const PASSED_OVER_FOR_NS: u64 = 600_000_000_000;
+/// Garbage collections and imports that can be under way in one thread.
+pub(super) const MAX_NESTED: usize = 256;
+/// Finished calls that the kernel measured and whose callers may still finish.
+const MAX_SPANS: usize = 4096;
+/// Buckets in which open frames are counted by function, to see at a glance that nothing recurs.
+pub(super) const BUCKETS: usize = 256;
+
+/// What is open in one thread.
+#[derive(Debug)]
+pub(super) struct Thread {
+    /// Open frames, oldest first and so by ascending id, those that were passed over among them.
+    pub(super) frames: VecDeque<Frame>,
+    pub(super) passed_over: usize,
+    /// Contexts were told: each has a stack of its own.
+    pub(super) contexts: bool,
+    /// Frames that were passed over have returned later: several stacks run in this thread.
+    pub(super) interleaved: bool,
+    /// The frame that runs since the last call or return; 0 when that is not known.
+    pub(super) running: u64,
+    /// Time of the last event, up to which own times are accounted for, and number of losses before it.
+    pub(super) accounted: u64,
+    pub(super) accounted_gap: u32,
+    /// What the last event added to the own time of the frame that ran.
+    pub(super) charged: u64,
+    /// The last event was a return that was given to one of several frames: their function, and the caller of the
+    /// chosen one.
+    pub(super) guessed: Option<(FunctionKey, u64)>,
+    /// Open frames by the low bits of their function's key.
+    pub(super) buckets: Box<[u16; BUCKETS]>,
+    /// Calls that the kernel measured: begin and duration, of those whose caller has not ended.
+    pub(super) spans: Vec<(u64, u64)>,
+    /// Generation, start and number of losses before it.
+    pub(super) collections: Vec<(i64, u64, u32)>,
+    pub(super) imports: Vec<(Arc<Text>, u64)>,
+    /// Number of the last event, to find threads that ended unseen.
+    pub(super) last_seen: u64,
+}
+
+impl Default for Thread {
+    fn default() -> Self {
+        Thread {
+            frames: VecDeque::new(),
+            passed_over: 0,
+            contexts: false,
+            interleaved: false,
+            running: 0,
+            accounted: 0,
+            accounted_gap: 0,
+            charged: 0,
+            guessed: None,
+            buckets: Box::new([0; BUCKETS]),
+            spans: Vec::new(),
+            collections: Vec::new(),
+            imports: Vec::new(),
+            last_seen: 0,
+        }
+    }
+}
+
+/// One call that is open.
+#[derive(Debug)]
+pub(super) struct Frame {
+    /// Number of the call. No two frames have the same.
+    pub(super) id: u64,
+    pub(super) key: FunctionKey,
+    /// Id of the frame that ran when this one was called; that may have ended since.
+    pub(super) parent: u64,
+    pub(super) place: Arc<Place>,
+    pub(super) ts: u64,
+    /// Number of losses before the call.
+    pub(super) gap: u32,
+    /// When a frame below returned first.
+    pub(super) passed_over: Option<u64>,
+    /// The greenlet or task that it runs in.
+    pub(super) context: Option<NonZeroU64>,
+    /// False when it began before tracing, and when this may be another frame of the same place than the one whose call has this time.
+    pub(super) certain: bool,
+    /// False when it may have changed places with one that is not among its callers.
+    pub(super) likely: bool,
+    /// Time of its own so far.
+    pub(super) self_ns: u64,
+    /// Inclusive time of ended calls of the same function that this one had (indirectly) called.
+    pub(super) covered_ns: u64,
+    /// Open frames that it called. One without runs, or waits for its turn.
+    pub(super) called: u32,
+}
+
+pub(super) fn give_up(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {
+    given_up.push(GivenUp {
+        pid,
+        key: frame.key,
+        place: frame.place,
+        context: frame.context,
+        self_ns: frame.self_ns,
+        cumulative_ns: frame.covered_ns,
+    });
+}
+
+impl Thread {
+    /// Bytes of what grows in it. Room that it keeps for later counts as well.
+    pub(super) fn bytes(&self) -> usize {
+        self.frames.capacity() * size_of::<Frame>()
+            + self.spans.capacity() * size_of::<(u64, u64)>()
+            + self.collections.capacity() * size_of::<(i64, u64, u32)>()
+            + self.imports.capacity() * size_of::<(Arc<Text>, u64)>()
+    }
+
+    pub(super) fn depth(&self) -> usize {
+        if !self.contexts {
+            return self.frames.len() - self.passed_over;
+        }
+        let mut next = self.index_of(self.running);
+        let mut depth = 0;
+        while let Some(index) = next {
+            depth += 1;
+            next = self.parent_of(index);
+        }
+        depth
+    }
+
+    /// What runs is in this context from now on.
+    pub(super) fn switch(&mut self, context: Option<NonZeroU64>) {
+        self.contexts |= context.is_some();
+        if !self.contexts
+            || self
+                .frame(self.running)
+                .is_some_and(|it| it.context == context)
+        {
+            return;
+        }
+        let last = self.frames.iter().rev().find(|it| it.context == context);
+        if let Some(last) = last {
+            self.running = last.id;
+        }
+    }
+
+    /// A call is made in this context. Its first frame was called by none of another context: that one waits, and did not
+    /// call it. Outside of all contexts runs the loop that calls tasks.
+    pub(super) fn begin(&mut self, context: Option<NonZeroU64>) {
+        if self.contexts
+            && let Some(frame) = self.frame(self.running)
+            && frame.context.is_some()
+            && frame.context != context
+        {
+            self.running = 0;
+        }
+    }
+
+    /// Gives the time since the last event to the frame that ran.
+    pub(super) fn charge(&mut self, ts: u64, gap: u32) {
+        let since = std::mem::replace(&mut self.accounted, ts);
+        let known = std::mem::replace(&mut self.accounted_gap, gap) == gap;
+        // Who ran while events were lost is anybody's guess, and a clock that steps back measures nothing.
+        let elapsed = ts.saturating_sub(since);
+        self.charged = 0;
+        if known
+            && elapsed > 0
+            && let Some(index) = self.index_of(self.running)
+            && let Some(frame) = self.frames.get_mut(index)
+        {
+            frame.self_ns = frame.self_ns.saturating_add(elapsed);
+            self.charged = elapsed;
+        }
+    }
+
+    /// It ends here, and with it what was called and never returned.
+    pub(super) fn end(&mut self, ts: u64, gap: u32) {
+        self.charge(ts, gap);
+        for index in 0..self.frames.len() {
+            let covered = self.outer(index).is_some();
+            if let Some(frame) = self.frames.get_mut(index)
+                && frame.passed_over.is_none()
+                && frame.gap == gap
+            {
+                // What an outer call of the same function lasts covers this one.
+                frame.covered_ns = match covered {
+                    true => 0,
+                    false => ts.saturating_sub(frame.ts),
+                };
+            }
+        }
+    }
+
+    /// Opens a frame, and answers the one that had to go for it.
+    pub(super) fn call(&mut self, frame: Frame) -> Option<Frame> {
+        if let Some(caller) = self.index_of(self.running)
+            && let Some(caller) = self.frames.get_mut(caller)
+        {
+            caller.called += 1;
+        }
+        self.running = frame.id;
+        self.guessed = None;
+        // Forgetting the innermost instead would make deep recursion match the wrong frames.
+        let forgotten = if self.frames.len() >= MAX_FRAMES {
+            self.frames.pop_front()
+        } else {
+            None
+        };
+        if let Some(oldest) = &forgotten {
+            self.passed_over -= usize::from(oldest.passed_over.is_some());
+            self.count(oldest.key, false);
+        }
+        self.count(frame.key, true);
+        self.frames.push_back(frame);
+        forgotten
+    }
+
+    pub(super) fn take(&mut self, index: usize) -> Option<Frame> {
+        if let Some(caller) = self.parent_of(index)
+            && let Some(caller) = self.frames.get_mut(caller)
+        {
+            caller.called = caller.called.saturating_sub(1);
+        }
+        let frame = self.frames.remove(index)?;
+        self.passed_over -= usize::from(frame.passed_over.is_some());
+        self.count(frame.key, false);
+        // What a deep recursion took is given back when it is over.
+        let room = self.frames.capacity();
+        if room > 64 && self.frames.len() < room / 8 {
+            self.frames.shrink_to(room / 4);
+        }
+        Some(frame)
+    }
+
+    pub(super) fn count(&mut self, key: FunctionKey, opened: bool) {
+        if let Some(bucket) = self.buckets.get_mut(key.bucket(BUCKETS)) {
+            *bucket = if opened {
+                bucket.wrapping_add(1)
+            } else {
+                bucket.wrapping_sub(1)
+            };
+        }
+    }
+
+    /// The position of a frame by its id, mostly the last.
+    pub(super) fn index_of(&self, id: u64) -> Option<usize> {
+        if id == 0 {
+            return None;
+        }
+        let last = self.frames.len().checked_sub(1)?;
+        if self.frames.get(last)?.id == id {
+            return Some(last);
+        }
+        self.frames.binary_search_by_key(&id, |frame| frame.id).ok()
+    }
+
+    pub(super) fn frame(&self, id: u64) -> Option<&Frame> {
+        self.frames.get(self.index_of(id)?)
+    }
+
+    /// The position of a frame's caller, mostly the one before.
+    pub(super) fn parent_of(&self, index: usize) -> Option<usize> {
+        let parent = self.frames.get(index)?.parent;
+        let before = index.checked_sub(1)?;
+        if self.frames.get(before)?.id == parent {
+            return Some(before);
+        }
+        self.index_of(parent)
+    }
+
+    /// What runs when a frame, taken from a position, has ended: its caller. When that has ended before it, which
+    /// only another stack can do, the next frame that waits there.
+    pub(super) fn resumed_after(&self, ended: &Frame, index: usize) -> u64 {
+        if ended.parent == 0 || self.index_of(ended.parent).is_some() {
+            return ended.parent;
+        }
+        let below = self.frames.iter().take(index).rev();
+        below
+            .filter(|frame| frame.passed_over.is_none())
+            .map(|frame| frame.id)
+            .next()
+            .unwrap_or(0)
+    }
+
+    /// The nearest frame of the same function among the callers of a frame.
+    pub(super) fn outer(&self, index: usize) -> Option<usize> {
+        let key = self.frames.get(index)?.key;
+        if self.buckets.get(key.bucket(BUCKETS)) == Some(&1) {
+            return None;
+        }
+        let mut at = index;
+        while let Some(parent) = self.parent_of(at) {
+            if self.frames.get(parent)?.key == key {
+                return Some(parent);
+            }
+            at = parent;
+        }
+        None
+    }
+
+    pub(super) fn open(&self, pid: u32, tid: u32, index: usize) -> Option<Open<'_>> {
+        let frame = self.frames.get(index)?;
+        Some(Open {
+            pid,
+            tid,
+            frame: FrameId(frame.id),
+            key: frame.key,
+            place: &frame.place,
+            context: frame.context,
+            since: frame.ts,
+            self_ns: frame.self_ns,
+            outermost: self.outer(index).is_none(),
+            runs_since: (frame.id == self.running).then_some(self.accounted),
+        })
+    }
+
+    /// The nearest open frame of a function, passed over or not: to prefer one that was not would make a frame that
+    /// was passed over by mistake end an older call of the same function.
+    pub(super) fn nearest(&self, key: FunctionKey) -> Option<usize> {
+        if self.buckets.get(key.bucket(BUCKETS)) == Some(&0) {
+            return None;
+        }
+        self.frames.iter().rposition(|frame| frame.key == key)
+    }
+
+    /// A return that does not fit what runs shows that the guess before it was wrong. If a caller of the function that
+    /// returns now has an open call of the function that was guessed about, that is the one that ended: the two change
+    /// places. `known` is the frame that returns where that is known.
+    pub(super) fn correct(&mut self, key: FunctionKey, known: Option<usize>) -> Option<usize> {
+        let (guessed, chosen) = self.guessed?;
+        let (called, caller) = (0..self.frames.len()).find_map(|called| {
+            let caller = self.parent_of(called)?;
+            // Callers are older than what they call: else lines of callers could run in circles.
+            let fits = self.frames.get(called)?.key == guessed
+                && self.frames.get(called)?.id > chosen
+                && self.frames.get(caller)?.key == key
+                && known.is_none_or(|known| known == caller);
+            fits.then_some((called, caller))
+        })?;
+        self.frames.get_mut(called)?.parent = chosen;
+        let charged = self.charged;
+        if let Some(chosen) = self.index_of(chosen).and_then(|at| self.frames.get_mut(at)) {
+            chosen.called += 1;
+            chosen.self_ns = chosen.self_ns.saturating_sub(charged);
+        }
+        let ended = self.frames.get_mut(caller)?;
+        ended.called = ended.called.saturating_sub(1);
+        ended.self_ns = ended.self_ns.saturating_add(charged);
+        Some(caller)
+    }
+
+    pub(super) fn runs(&self, index: usize) -> bool {
+        self.frames
+            .get(index)
+            .is_some_and(|frame| frame.id == self.running)
+    }
+
+    /// The frame that most likely returns where several stacks interleave: the one that runs, else of those that wait
+    /// for their turn the one that waits longest, as schedulers have it. And whether that corrected an earlier guess.
+    pub(super) fn likeliest(&mut self, key: FunctionKey) -> Option<(usize, bool)> {
+        let running = self.index_of(self.running);
+        if let Some(index) = running
+            && self.frames.get(index)?.key == key
+        {
+            return Some((index, false));
+        }
+        if self.buckets.get(key.bucket(BUCKETS)) == Some(&0) {
+            return None;
+        }
+        if let Some(index) = self.correct(key, None) {
+            return Some((index, true));
+        }
+        let waits = |frame: &Frame| frame.key == key && frame.called == 0;
+        let waiting = self.frames.iter().position(waits);
+        Some((waiting.or_else(|| self.nearest(key))?, false))
+    }
+
+    /// Removes frames for which `keep` says so; who was called by one of them is from then on called by its caller.
+    pub(super) fn forget(
+        &mut self,
+        mut keep: impl FnMut(usize, &Frame) -> bool,
+        mut gone: impl FnMut(Frame),
+    ) {
+        let mut moved: HashMap<u64, u64, KeyBuilder> = HashMap::default();
+        let frames = std::mem::take(&mut self.frames);
+        for (index, mut frame) in frames.into_iter().enumerate() {
+            if let Some(&grandparent) = moved.get(&frame.parent) {
+                frame.parent = grandparent;
+            }
+            if keep(index, &frame) {
+                self.frames.push_back(frame);
+            } else {
+                moved.insert(frame.id, frame.parent);
+                self.count(frame.key, false);
+                gone(frame);
+            }
+        }
+        if let Some(&parent) = moved.get(&self.running) {
+            self.running = parent;
+        }
+        let mut called: HashMap<u64, u32, KeyBuilder> = HashMap::default();
+        for frame in &self.frames {
+            *called.entry(frame.parent).or_default() += 1;
+        }
+        for frame in &mut self.frames {
+            frame.called = called.get(&frame.id).copied().unwrap_or(0);
+        }
+        self.passed_over = self
+            .frames
+            .iter()
+            .filter(|frame| frame.passed_over.is_some())
+            .count();
+    }
+
+    pub(super) fn forget_passed_over(&mut self, now: u64, gone: impl FnMut(Frame)) {
+        let too_old = |frame: &Frame| {
+            frame
+                .passed_over
+                .is_some_and(|since| now.saturating_sub(since) > PASSED_OVER_FOR_NS)
+        };
+        let oldest = self.frames.iter().find(|it| it.passed_over.is_some());
+        let too_many = self.passed_over > MAX_PASSED_OVER;
+        if !too_many && !oldest.is_some_and(too_old) {
+            return;
+        }
+        // A quarter at a time, so that a program that creates generators all day pays for this rarely.
+        let mut forget = if too_many { MAX_PASSED_OVER / 4 } else { 0 };
+        self.forget(
+            |_, frame| {
+                let keep = frame.passed_over.is_none() || (forget == 0 && !too_old(frame));
+                if !keep {
+                    forget = forget.saturating_sub(1);
+                }
+                keep
+            },
+            gone,
+        );
+    }
+
+    /// A call that the kernel measured, from `begin` for `duration`: calls that it made have been reported before it.
+    pub(super) fn measured(&mut self, begin: u64, duration: u64) -> FinishedCall {
+        let mut inner: u64 = 0;
+        while let Some(&(since, took)) = self.spans.last()
+            && since >= begin
+        {
+            self.spans.pop();
+            inner = inner.saturating_add(took);
+        }
+        push_bounded_to(&mut self.spans, (begin, duration), MAX_SPANS);
+        FinishedCall {
+            inclusive_ns: Some(duration),
+            exact: true,
+            likely: true,
+            self_ns: duration.saturating_sub(inner),
+            cumulative_ns: duration,
+            outermost: true,
+            measured: true,
+        }
+    }
+}
+
+pub(super) fn push_bounded<T>(open: &mut Vec<T>, item: T) {
+    push_bounded_to(open, item, MAX_NESTED);
+}
+
+fn push_bounded_to<T>(open: &mut Vec<T>, item: T, most: usize) {
+    if open.len() >= most {
+        // Half at a time: whoever has as much open will go on.
+        open.drain(..most / 2);
+    }
+    open.push(item);
+}

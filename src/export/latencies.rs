@@ -1,0 +1,184 @@
+//! Latencies of single functions as text and JSON: a line per interval while they are called, and the distribution at the
+//! end.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::intervals::Intervals;
+use super::{End, Sink};
+use crate::analysis::latency::Latencies;
+use crate::analysis::pairing::{Pairing, Step};
+use crate::event::{Place, Session};
+use crate::script::filter::Glob;
+use crate::text::{harmless, harmless_json};
+use crate::view::latencies;
+
+/// Whether a function was asked for: by its name, by `file:name`, or by a glob of either.
+pub(crate) fn asked_for(wanted: &[Glob], place: &Place) -> bool {
+    let named = |name: &str| {
+        let full = format!("{}:{name}", place.file.text);
+        let mut wanted = wanted.iter();
+        wanted.any(|glob| glob.matches(name.as_bytes()) || glob.matches(full.as_bytes()))
+    };
+    named(&place.function.text) || named(&place.name().text)
+}
+
+/// See the head of the module.
+#[derive(Debug)]
+pub struct Slow<W> {
+    output: W,
+    /// Since the beginning, and since the last line.
+    all: Latencies,
+    recent: Latencies,
+    intervals: Intervals,
+    wanted: Vec<Glob>,
+    start: u64,
+    json: bool,
+}
+
+impl<W: Write> Slow<W> {
+    /// Nothing yet of the functions that are `wanted`. Lines come as in [`Pauses`](super::pauses::Pauses); `limit` is how
+    /// many of the slowest calls of a function are told.
+    pub fn new(
+        output: W,
+        wanted: Vec<Glob>,
+        interval: Option<Duration>,
+        limit: usize,
+        json: bool,
+    ) -> Slow<W> {
+        Slow {
+            output,
+            all: Latencies::new(limit),
+            recent: Latencies::new(0),
+            intervals: Intervals::of(interval, json),
+            wanted,
+            start: 0,
+            json,
+        }
+    }
+
+    fn write(&mut self, text: &str) -> io::Result<()> {
+        let text = match self.json {
+            true => harmless_json(text),
+            false => harmless(text),
+        };
+        self.output.write_all(text.as_bytes())?;
+        self.output.flush()
+    }
+}
+
+impl<W: Write> Sink for Slow<W> {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
+        self.start = session.ts;
+        self.intervals.begin(session.ts);
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        let asks = |place: &Place| asked_for(&self.wanted, place);
+        self.all.take(step, asks);
+        self.recent.take(step, asks);
+        Ok(())
+    }
+
+    fn tick(&mut self, now: u64, _pairing: &Pairing) -> io::Result<()> {
+        let Some(passed) = self.intervals.passed(now) else {
+            return Ok(());
+        };
+        let length = passed.nanoseconds;
+        let text = if self.json {
+            format!(
+                "{}\n",
+                latencies::json("interval", now, &self.recent, length)
+            )
+        } else {
+            let heading = if passed.heading {
+                latencies::HEADING
+            } else {
+                ""
+            };
+            let lines = latencies::lines(&self.recent, now.saturating_sub(self.start), length);
+            format!("{heading}{lines}")
+        };
+        self.recent.clear();
+        self.write(&text)
+    }
+
+    fn finish(mut self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>> {
+        let Some(summary) = end.summary else {
+            return Ok(None);
+        };
+        let text = match (self.json, self.all.is_empty()) {
+            (true, _) => {
+                let json = latencies::json("summary", summary.ts, &self.all, summary.wall_ns);
+                format!("{json}\n")
+            }
+            (false, true) => "none of these functions returned\n".to_owned(),
+            (false, false) => latencies::text(&self.all, self.start),
+        };
+        self.write(&text)?;
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::testing::{call, returned};
+    use crate::event::Summary;
+
+    fn written(json: bool) -> String {
+        let mut written = Vec::new();
+        let mut pairing = Pairing::new();
+        let wanted = vec![Glob::new("f*").expect("a glob")];
+        let interval = Some(Duration::from_secs(1));
+        let mut sink = Box::new(Slow::new(&mut written, wanted, interval, 3, json));
+        let second = 1_000_000_000;
+        sink.session(&Session::default()).expect("memory");
+        for mut event in [call(1_000, "f"), returned(6_000, "f")] {
+            let step = pairing.follow(&mut event).expect("an event");
+            sink.step(&step).expect("memory");
+        }
+        sink.tick(second, &pairing).expect("memory");
+        sink.tick(2 * second, &pairing).expect("memory");
+        sink.finish(&End::new(&Summary::default(), &pairing))
+            .expect("memory");
+        String::from_utf8(written).expect("UTF-8")
+    }
+
+    #[test]
+    fn a_line_comes_for_every_function_of_an_interval_and_the_distribution_at_the_end() {
+        let text = written(false);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].contains("CALLS/s"), "{text}");
+        let words: Vec<&str> = lines[1].split_whitespace().collect();
+        assert_eq!(words[..4], ["+1.0s", "1", "1.0", "5.00us"], "{text}");
+        assert_eq!(lines[2].trim(), "+2.0s  no calls");
+        assert!(
+            text.contains("f  app.py  process 1\n  1 call, mean 5.00us"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn json_is_an_object_for_each_interval_and_one_for_the_whole() {
+        let text = written(true);
+        let counts: Vec<_> = text
+            .lines()
+            .map(|line| {
+                let object: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                let calls = object["functions"][0]["durations"]["count"].as_u64();
+                (object["kind"].as_str().map(str::to_owned), calls)
+            })
+            .collect();
+        let kind = |kind: &str| Some(kind.to_owned());
+        assert_eq!(
+            counts,
+            [
+                (kind("interval"), Some(1)),
+                (kind("interval"), None),
+                (kind("summary"), Some(1))
+            ]
+        );
+    }
+}

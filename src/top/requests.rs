@@ -1,0 +1,49 @@
+//! What the thread that shows tables and the session's thread tell each other.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::{Signal, getpid, kill_process};
+
+use super::Snapshot;
+
+/// What the thread that shows asks for.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    table: AtomicBool,
+    anew: AtomicBool,
+}
+
+impl Requests {
+    /// Asks for a table.
+    pub(super) fn table(&self) {
+        self.table.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks to count anew.
+    pub(super) fn anew(&self) {
+        self.anew.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a table was asked for since this was asked last.
+    pub(super) fn take_table(&self) -> bool {
+        self.table.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether counting anew was asked for since this was asked last.
+    pub(super) fn take_anew(&self) -> bool {
+        self.anew.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// What the thread that shows is given.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) snapshot: Snapshot,
+    /// Whether the session is over.
+    pub(super) last: bool,
+}
+
+/// Ends the session as Ctrl-C would.
+pub(super) fn end_session() {
+    let _ = kill_process(getpid(), Signal::INT);
+}

@@ -1,0 +1,186 @@
+//! The table on a terminal: covers it, draws what comes, obeys keys, and gives it back.
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, TryRecvError};
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
+use ratatui::crossterm::{self, execute};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+
+use super::requests::{Requests, Table, end_session};
+use super::{Action, Snapshot, State, batch, input, view};
+use crate::clock;
+use crate::console::Cover;
+use crate::export::Output;
+use crate::files::writing;
+use crate::session::stop;
+use crate::text::{Foreign, harmless};
+
+/// How often keys and tables are looked for.
+const LOOK: Duration = Duration::from_millis(50);
+/// How often everything is painted anew: what others write to the terminal goes across the table.
+const REPAINT: Duration = Duration::from_secs(5);
+
+/// The session that a table on the screen belongs to.
+#[derive(Clone, Copy)]
+pub(super) struct Session<'a> {
+    /// Its tables; disconnected when it ends.
+    pub(super) tables: &'a Receiver<Table>,
+    /// What it says meanwhile.
+    pub(super) cover: &'a Cover,
+    /// What is asked of it.
+    pub(super) requests: &'a Requests,
+}
+
+/// Shows a table of what is over, until somebody has seen enough.
+///
+/// # Errors
+/// The terminal's.
+pub(crate) fn browse(mut state: State, table: Snapshot) -> io::Result<()> {
+    state.show(table);
+    show(state, None)
+}
+
+/// Shows the table until the session ends, or somebody has seen enough.
+pub(super) fn show(mut state: State, session: Option<Session<'_>>) -> io::Result<()> {
+    let mut terminal = cover()?;
+    let shown = follow(&mut terminal, &mut state, session);
+    if hung_up().unwrap_or(true) {
+        // A terminal that is gone takes nothing back, and ratatui would panic in its complaint about that.
+        std::mem::forget(terminal);
+        return Ok(());
+    }
+    let uncovered = uncover(&mut terminal);
+    // Its own way to show the cursor again would wait for a terminal that takes nothing.
+    std::mem::forget(terminal);
+    shown.and(uncovered)
+}
+
+/// A terminal that is written to without waiting for one that takes nothing.
+type Screen = ratatui::Terminal<CrosstermBackend<BufWriter<Output>>>;
+
+/// Takes the terminal over.
+fn cover() -> io::Result<Screen> {
+    static RESTORED_ON_PANIC: Once = Once::new();
+    RESTORED_ON_PANIC.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            ratatui::restore();
+            before(panic);
+        }));
+    });
+    terminal::enable_raw_mode()?;
+    let mut output = BufWriter::new(Output::stdout(stop::give_up())?);
+    let covered = execute!(output, EnterAlternateScreen)
+        .and_then(|()| Screen::new(CrosstermBackend::new(output)));
+    if covered.is_err() {
+        let _ = terminal::disable_raw_mode();
+    }
+    covered
+}
+
+/// Gives it back.
+fn uncover(screen: &mut Screen) -> io::Result<()> {
+    terminal::disable_raw_mode()?;
+    screen.show_cursor()?;
+    execute!(screen.backend_mut(), LeaveAlternateScreen)
+}
+
+/// Draws what comes and does what keys ask for.
+fn follow(
+    terminal: &mut Screen,
+    state: &mut State,
+    session: Option<Session<'_>>,
+) -> io::Result<()> {
+    let mut due = Instant::now();
+    let mut changed = true;
+    let mut painted = Instant::now();
+    loop {
+        if let Some(session) = session {
+            if Instant::now() >= due {
+                due = Instant::now() + Duration::from_millis(state.interval_ms());
+                session.requests.table();
+            }
+            match session.tables.try_recv() {
+                Ok(table) if table.last => return Ok(()),
+                Ok(table) => {
+                    state.show(table.snapshot);
+                    changed = true;
+                }
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Ok(()),
+            }
+        }
+        // What is said meanwhile: who joined, who left.
+        if let Some(message) = session.and_then(|it| it.cover.latest()) {
+            state.say(message);
+            changed = true;
+        }
+        if changed {
+            if painted.elapsed() >= REPAINT {
+                painted = Instant::now();
+                terminal.clear()?;
+            }
+            terminal.draw(|frame| view::draw(frame, state))?;
+            changed = false;
+        }
+        if hung_up()? {
+            // Nobody is there to see the table.
+            end_session();
+            return Ok(());
+        }
+        if !crossterm::event::poll(LOOK)? {
+            continue;
+        }
+        changed = true;
+        let Some(key) = input::key(&crossterm::event::read()?) else {
+            continue;
+        };
+        match state.key(key) {
+            Action::Draw => {}
+            Action::Pace => due = Instant::now(),
+            Action::Reset => match session {
+                None => state.say("a recording is over, so there is nothing to count anew"),
+                Some(session) => {
+                    session.requests.anew();
+                    due = Instant::now();
+                }
+            },
+            // The table stays until the session has ended in good order.
+            Action::Quit if session.is_some() => end_session(),
+            Action::Quit => return Ok(()),
+            Action::Export => match export(state) {
+                Ok(path) => state.say(format!("written to {}", Foreign::path(&path))),
+                Err(error) => state.say(format!(
+                    "not written ({error}); start pystap in a directory that is writable"
+                )),
+            },
+        }
+    }
+}
+
+/// Whether the terminal is gone.
+fn hung_up() -> io::Result<bool> {
+    let stdin = io::stdin();
+    let mut watched = [PollFd::new(&stdin, PollFlags::empty())];
+    match rustix::event::poll(&mut watched, Some(&Timespec::default())) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    Ok(watched.iter().any(|it| it.revents().intersects(gone)))
+}
+
+/// Writes the table as it is shown to a new file in the working directory.
+fn export(state: &State) -> io::Result<PathBuf> {
+    let path = PathBuf::from(format!("pystap-top-{}.txt", clock::now() / 1_000_000_000));
+    let mut text = String::new();
+    batch::table(state.rows(), state.account(), !state.is_merged(), &mut text);
+    writing::create_new(&path)?.write_all(harmless(&text).as_bytes())?;
+    Ok(path)
+}

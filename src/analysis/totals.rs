@@ -10,7 +10,7 @@
 //!
 //! | | user space | kernel |
 //! |---|---|---|
-//! | who pairs | `analysis/pairing.rs` | `totals.stp`, by the same rules; a wrong guess between greenlets is not corrected later |
+//! | who pairs | `analysis/pairing/` | `totals.stp`, by the same rules; a wrong guess between greenlets is not corrected later |
 //! | what travels | two records per call | rows that changed, when a table is due |
 //! | who adds up | `analysis/functions.rs` | `totals.stp`; this module keeps the newest row of each function |
 //! | bounds | 65 536 rows, 64 MB of open calls, 2 048 threads | 16 384 rows, 32 768 open calls, 2 048 threads: some 12 MB while it runs |

@@ -8,6 +8,7 @@ use procfs::process::{MMapPath, MemoryMap, Process};
 
 use super::{PROVIDER, socket};
 use crate::elf::Image;
+use crate::probe::Probe;
 use crate::python::maps;
 
 /// What the names of files with the agent in them contain: what pystap writes out, and what `pystap agent install` does.
@@ -45,7 +46,7 @@ impl Loaded {
             let (start, end) = map.address;
             let reach = PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}"));
             let image = Image::open(&reach).ok()?;
-            image.mark(PROVIDER, "function__entry")?;
+            image.mark(PROVIDER, Probe::FunctionEntry.name())?;
             Some(Loaded {
                 path: PathBuf::from(path),
                 reach,

@@ -47,9 +47,7 @@ pub use remote::{Remote, RemoteError};
 pub use visit::{serve as visit, visit_through};
 pub use window::{WindowError, serve as serve_window};
 
-/// The kinds of events that the agent gives.
-pub const KINDS: [&str; 3] = ["call", "return", "gc"];
-
+use crate::probe::{EventKind, Probe};
 use crate::python::{self, FileId};
 use crate::script::Filters;
 use crate::script::filter::Glob;
@@ -57,12 +55,18 @@ use crate::script::filter::Glob;
 /// The provider of the agent's marks.
 pub const PROVIDER: &str = "pystap";
 
+/// The kinds of events that the agent gives.
+pub const KINDS: [&str; 3] = [
+    EventKind::Call.name(),
+    EventKind::Return.name(),
+    EventKind::Gc.name(),
+];
 /// Names of its marks about functions.
-pub const FUNCTIONS: [&str; 2] = ["function__entry", "function__return"];
+pub const FUNCTIONS: [&str; 2] = Probe::names(Probe::FUNCTIONS);
 /// The mark that goes with them: what the context is called in which a function runs.
-pub const CONTEXT: &str = "context__name";
+pub const CONTEXT: &str = Probe::ContextName.name();
 /// The marks that stand for CPython's own about collections.
-pub const COLLECTIONS: [&str; 2] = ["gc__start", "gc__done"];
+pub const COLLECTIONS: [&str; 2] = Probe::names(Probe::COLLECTIONS);
 
 /// Most bytes of a value as text: one less than a probe of SystemTap copies, where strings have their usual length, because
 /// what fills all the room is taken for cut.

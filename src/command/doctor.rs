@@ -13,11 +13,12 @@ use crate::export::Output;
 use crate::failure::Failure;
 use crate::files::reading;
 use crate::host::{FORMAT, Fact, Facts, Gathering};
+use crate::probe::EventKind;
 use crate::process::{self, Selection, Targets};
 use crate::python::InterpreterKind;
 use crate::python::marks::PROVIDER;
 use crate::script::{self, Catalogue, Filters, ProbedImage, Request, Tapsets};
-use crate::session::plan::{KINDS, check_template_directory, template_directories};
+use crate::session::plan::{check_template_directory, template_directories};
 use crate::session::stop::{self, StopSignals};
 use crate::shell;
 use crate::text::Foreign;
@@ -70,19 +71,16 @@ pub(super) fn run(
 fn check_kinds(events: &[String]) -> Result<(), Failure> {
     match events
         .iter()
-        .find(|event| !KINDS.iter().any(|(kind, _)| kind == event))
+        .find(|event| EventKind::of_name(event).is_none())
     {
         None => Ok(()),
-        Some(unknown) => {
-            let known: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
-            Err(Failure::new(
-                Exit::Usage,
-                format!(
-                    "there is no event kind {unknown:?}, so nothing can be said about it; the kinds are {}",
-                    known.join(", ")
-                ),
-            ))
-        }
+        Some(unknown) => Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "there is no event kind {unknown:?}, so nothing can be said about it; the kinds are {}",
+                EventKind::names()
+            ),
+        )),
     }
 }
 
@@ -116,7 +114,7 @@ fn can_run(arguments: &Doctor, examination: &Examination, engine: Option<Engine>
     !pythons.is_empty()
         && pythons.iter().all(|python| {
             if arguments.events.is_empty() {
-                KINDS.iter().any(|(kind, _)| has(python, kind))
+                EventKind::ALL.iter().any(|kind| has(python, kind.name()))
             } else {
                 arguments.events.iter().all(|kind| has(python, kind))
             }
@@ -294,32 +292,33 @@ fn compiler(facts: &Facts) -> String {
 /// The script to try: the one that `pystap trace --events gc` uses with an interpreter that has the marks, so that the
 /// module serves again; without such an interpreter, what every script begins with. With the images that it depends on.
 fn request(targets: &Targets) -> (Request, Vec<(PathBuf, Option<String>)>) {
-    const MARKS: [&str; 2] = ["gc__start", "gc__done"];
+    const KIND: EventKind = EventKind::Gc;
     let interpreters = targets
         .processes
         .iter()
         .flat_map(|process| &process.interpreters)
         .chain(&targets.python);
-    let has = |image: &Image| {
-        MARKS
-            .iter()
-            .all(|mark| image.mark(PROVIDER, mark).is_some())
-    };
+    let has =
+        |image: &Image| KIND.is_possible(|probe| image.mark(PROVIDER, probe.name()).is_some());
     let found = interpreters
         .filter(|interpreter| !interpreter.replaced && interpreter.reach == interpreter.path)
         .find(|interpreter| has(&interpreter.image));
-    let kinds: Vec<String> = found.iter().map(|_| "gc".to_owned()).collect();
+    let kinds: Vec<String> = found.iter().map(|_| KIND.name().to_owned()).collect();
     let request = Request {
         images: found
             .iter()
             .map(|interpreter| ProbedImage {
                 path: interpreter.path.display().to_string(),
                 provider: PROVIDER,
-                marks: MARKS.map(str::to_owned).to_vec(),
+                marks: KIND
+                    .probes()
+                    .iter()
+                    .map(|probe| probe.name().to_owned())
+                    .collect(),
                 library: interpreter.kind == InterpreterKind::Library,
             })
             .collect(),
-        templates: kinds.clone(),
+        templates: found.iter().map(|_| KIND.template().to_owned()).collect(),
         events: kinds,
         filters: Filters::default(),
     };

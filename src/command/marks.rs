@@ -11,6 +11,7 @@ use crate::cli::Marks;
 use crate::console::{Console, Exit};
 use crate::elf::{Image, Mark};
 use crate::failure::Failure;
+use crate::probe::Probe;
 use crate::process::{self, TargetError};
 use crate::python::marks::{self, PROVIDER};
 use crate::python::undecodable;
@@ -78,7 +79,7 @@ fn meanings(mark: &Mark, count: usize) -> Vec<String> {
     let known = if mark.provider == PROVIDER {
         marks::arguments(&mark.name)
     } else {
-        &[]
+        Vec::new()
     };
     (0..count)
         .map(|index| {
@@ -180,14 +181,15 @@ fn as_text(image: &Listed) -> String {
         );
     }
     if let Some(version) = &image.version
-        && image.image.mark(PROVIDER, "function__entry").is_none()
+        && image
+            .image
+            .mark(PROVIDER, Probe::FunctionEntry.name())
+            .is_none()
     {
-        let known = marks::behaviour((version.major, version.minor), "function__entry");
-        let _ = writeln!(
-            text,
-            "  function__entry, function__return: {}",
-            known.sentence
-        );
+        let numbers = (version.major, version.minor);
+        let known = marks::behaviour(numbers, Probe::FunctionEntry.name());
+        let names = Probe::names(Probe::FUNCTIONS).join(", ");
+        let _ = writeln!(text, "  {names}: {}", known.sentence);
         if let Some(offer) = agent::offer((version.major, version.minor)) {
             let _ = writeln!(text, "  calls, returns and collections come {offer}");
         }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::print;
-use crate::agent::{self, AttachMethod, AttachMethodError};
+use crate::agent::{AttachMethod, AttachMethodError};
 use crate::cli::Ps;
 use crate::console::{Console, Exit};
 use crate::failure::Failure;
+use crate::probe::{EventKind, Probe};
 use crate::process::{
     Budget, Found, MountNamespace, TargetError, processes_of, python_processes, service, within,
 };
@@ -22,7 +23,7 @@ struct Listed {
     found: Arc<Found>,
     version: Option<String>,
     path: String,
-    /// Marks that fire in this version.
+    /// Marks that fire in this version, as the file has them.
     marks: Vec<String>,
     container: bool,
     /// How the agent would come in, where the interpreter has no function marks; or why it would not.
@@ -125,7 +126,7 @@ fn describe(found: &Arc<Found>, ours: Option<MountNamespace>) -> Listed {
             .map(|mark| mark.name.clone())
             .collect()
     });
-    let lacks = !marks.iter().any(|mark| mark == "function__entry");
+    let lacks = !marks.iter().any(|mark| mark == Probe::FunctionEntry.name());
     let agent = interpreter
         .filter(|_| lacks)
         .map(|it| AttachMethod::into_process(found.process.pid, it, false));
@@ -141,21 +142,17 @@ fn describe(found: &Arc<Found>, ours: Option<MountNamespace>) -> Listed {
 
 /// The kinds of events that it can give, in the words of `--events`.
 fn kinds(process: &Listed) -> Vec<&'static str> {
-    [
-        ("function__entry", "call"),
-        ("function__return", "return"),
-        ("line", "line"),
-        ("gc__start", "gc"),
-        ("import__find__load__start", "import"),
-        ("audit", "audit"),
-    ]
-    .into_iter()
-    .filter(|(mark, kind)| {
-        process.marks.iter().any(|has| has == mark)
-            || (by_agent(process) && agent::KINDS.contains(kind))
-    })
-    .map(|(_, kind)| kind)
-    .collect()
+    possible(&process.marks, by_agent(process))
+}
+
+/// Those of an interpreter with these marks, with or without the agent.
+fn possible(marks: &[String], agent: bool) -> Vec<&'static str> {
+    let has = |probe: Probe| marks.iter().any(|mark| mark == probe.name());
+    EventKind::ALL
+        .into_iter()
+        .filter(|kind| kind.is_possible(has) || (agent && kind.is_agents()))
+        .map(EventKind::name)
+        .collect()
 }
 
 /// Whether the agent would come in by itself.
@@ -195,4 +192,21 @@ fn as_json(process: &Listed) -> Value {
             Err(reason) => json!({ "way": null, "reason": reason.to_string() }),
         }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_listed_where_a_trace_of_it_would_begin() {
+        let marks = |probes: &[Probe]| -> Vec<String> {
+            probes.iter().map(|probe| probe.name().to_owned()).collect()
+        };
+        let half = [Probe::FunctionReturn, Probe::GcStart, Probe::ImportDone];
+        assert_eq!(possible(&marks(&half), false), ["return"]);
+        assert_eq!(possible(&marks(&half), true), ["call", "return", "gc"]);
+        assert_eq!(possible(&marks(&Probe::COLLECTIONS), false), ["gc"]);
+        assert!(possible(&[], false).is_empty());
+    }
 }

@@ -6,9 +6,13 @@ use super::remedy::{Family, Remedies};
 use super::{Evidence, Finding, Fix, Part, Status};
 use crate::agent;
 use crate::host::{Facts, Python};
+use crate::probe::Probe;
 use crate::python::Version;
 use crate::python::marks::{self, behaviour};
 use crate::shell;
+
+const ENTRY: &str = Probe::FunctionEntry.name();
+const RETURN: &str = Probe::FunctionReturn.name();
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     if facts.pythons.is_empty() {
@@ -124,15 +128,15 @@ fn has_marks(facts: &Facts, python: &Python) -> Finding {
 fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
     let marks = python.marks.value().filter(|marks| !marks.is_empty())?;
     let version = language(python)?;
-    let entry = behaviour(version, "function__entry");
+    let entry = behaviour(version, ENTRY);
     let why = "Calls and returns are what pystap traces unless it is told otherwise.";
     let new = |status, summary: String| {
         Finding::new(Part::Python, "calls", status, summary, why)
             .about(&python.path)
             .evidence(Evidence::plain(&python.version))
     };
-    if !marks.iter().any(|mark| mark == "function__entry") {
-        let expected = marks::expected(version).contains(&"function__entry");
+    if !marks.iter().any(|mark| mark == ENTRY) {
+        let expected = marks::expected(version).contains(&ENTRY);
         let reason = if expected {
             "its function marks are not there, although this version has them".to_owned()
         } else {
@@ -188,12 +192,12 @@ fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
                 format!("{} reports calls with quirks", name(python)),
             )
             .evidence(Evidence {
-                path: "function__entry".to_owned(),
+                path: ENTRY.to_owned(),
                 value: entry.sentence.to_owned(),
             })
             .evidence(Evidence {
-                path: "function__return".to_owned(),
-                value: behaviour(version, "function__return").sentence.to_owned(),
+                path: RETURN.to_owned(),
+                value: behaviour(version, RETURN).sentence.to_owned(),
             }),
         ),
     }

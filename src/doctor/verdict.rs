@@ -7,8 +7,8 @@ use super::systemtap::proved;
 use super::{Engine, Finding, Status};
 use crate::agent;
 use crate::host::{Facts, Python};
+use crate::probe::{EventKind, Probe};
 use crate::python::marks::{self, behaviour};
-use crate::session::plan::KINDS;
 
 /// Whether something can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -140,13 +140,13 @@ pub(super) fn of_events(
         .pythons
         .iter()
         .flat_map(|python| {
-            KINDS.iter().map(move |(kind, marks)| {
-                let (ability, sentence) = of_kind(python, kind, marks, engines, only);
+            EventKind::ALL.into_iter().map(move |kind| {
+                let (ability, sentence) = of_kind(python, kind, engines, only);
                 EventVerdict {
                     python: python.path.clone(),
                     name: name(python),
                     pids: python.pids.clone(),
-                    kind,
+                    kind: kind.name(),
                     ability,
                     sentence,
                 }
@@ -158,8 +158,7 @@ pub(super) fn of_events(
 /// The best that an engine of this host can do for a kind of event.
 fn of_kind(
     python: &Python,
-    kind: &str,
-    needed: &[&str],
+    kind: EventKind,
     engines: &[Verdict],
     only: Option<Engine>,
 ) -> (Ability, String) {
@@ -170,11 +169,12 @@ fn of_kind(
         );
     };
     let version = language(python);
-    let lacks = |mark: &&&str| !have.iter().any(|name| name == **mark);
+    let needed = kind.probes();
+    let lacks = |probe: &&Probe| !have.iter().any(|name| name == probe.name());
     // What the interpreter lacks, pystap's agent may have.
     let offer = version
         .and_then(agent::offer)
-        .filter(|_| agent::KINDS.contains(&kind) && needed.iter().any(|mark| lacks(&mark)));
+        .filter(|_| kind.is_agents() && needed.iter().any(|probe| lacks(&probe)));
     if have.is_empty() && offer.is_none() {
         return (
             Ability::Cannot,
@@ -185,13 +185,15 @@ fn of_kind(
         && let Some(lacking) = needed.iter().find(lacks)
     {
         let reason = version.map_or("The mark is not there", |version| {
-            behaviour(version, lacking).sentence.trim_end_matches('.')
+            behaviour(version, lacking.name())
+                .sentence
+                .trim_end_matches('.')
         });
         return (Ability::Cannot, format!("no. {reason}"));
     }
     let known: Vec<marks::Behaviour> = needed
         .iter()
-        .filter_map(|mark| Some(behaviour(version?, mark)))
+        .filter_map(|probe| Some(behaviour(version?, probe.name())))
         .collect();
     let raised = known.iter().any(|known| known.raise.is_some());
     let can = |engine: Engine| {

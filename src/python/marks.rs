@@ -8,6 +8,8 @@
 
 use serde::Serialize;
 
+use crate::probe::Probe;
+
 /// Major and minor version of a Python.
 pub type Version = (u8, u8);
 
@@ -68,31 +70,19 @@ const fn known(status: Status, sentence: &'static str) -> Behaviour {
     }
 }
 
-const ENTRY: &str = "function__entry";
-const RETURN: &str = "function__return";
-const LINE: &str = "line";
-const GC_START: &str = "gc__start";
-const GC_DONE: &str = "gc__done";
-const IMPORT_START: &str = "import__find__load__start";
-const IMPORT_DONE: &str = "import__find__load__done";
-const AUDIT: &str = "audit";
+const ENTRY: &str = Probe::FunctionEntry.name();
+const RETURN: &str = Probe::FunctionReturn.name();
+const LINE: &str = Probe::Line.name();
+const GC_START: &str = Probe::GcStart.name();
+const GC_DONE: &str = Probe::GcDone.name();
+const IMPORT_START: &str = Probe::ImportStart.name();
+const IMPORT_DONE: &str = Probe::ImportDone.name();
+const AUDIT: &str = Probe::Audit.name();
 const INSTANCE: &[&str] = &[
     "instance__new__start",
     "instance__new__done",
     "instance__delete__start",
     "instance__delete__done",
-];
-
-/// Arguments of each mark, in order.
-const ARGUMENTS: &[(&str, &[&str])] = &[
-    (ENTRY, &["filename", "function", "line"]),
-    (RETURN, &["filename", "function", "line"]),
-    (LINE, &["filename", "function", "line"]),
-    (GC_START, &["generation"]),
-    (GC_DONE, &["collected"]),
-    (IMPORT_START, &["module"]),
-    (IMPORT_DONE, &["module", "found"]),
-    (AUDIT, &["event", "arguments"]),
 ];
 
 const TABLE: &[Row] = &[
@@ -314,11 +304,13 @@ const TABLE: &[Row] = &[
 /// `filename`, `function`, `module` and `event` are pointers to NUL-terminated strings; `line`, `generation` and `found`
 /// (0 or 1) are C ints, `collected` is a long; `arguments` is a `PyObject *` to a tuple. `function` is the bare name,
 /// without class or module (`co_name`).
-pub fn arguments(mark: &str) -> &'static [&'static str] {
-    ARGUMENTS
+pub fn arguments(mark: &str) -> Vec<&'static str> {
+    Probe::of_name(mark)
+        .filter(|probe| probe.is_cpythons())
+        .map_or(&[][..], Probe::arguments)
         .iter()
-        .find(|(name, _)| *name == mark)
-        .map_or(&[], |(_, arguments)| arguments)
+        .map(|argument| argument.name)
+        .collect()
 }
 
 /// What a mark of provider [`PROVIDER`] is known to do in this version, provided that the build has marks at all.
@@ -343,9 +335,9 @@ pub fn behaviour(version: Version, mark: &str) -> Behaviour {
 /// The marks that a `--with-dtrace` build of this version has, in the order in which CPython declares them. Empty before
 /// 3.6, where marks came with patches only, and each patch had its own.
 pub fn expected(version: Version) -> Vec<&'static str> {
-    ARGUMENTS
-        .iter()
-        .map(|(name, _)| *name)
+    Probe::CPYTHONS
+        .into_iter()
+        .map(Probe::name)
         .filter(|mark| {
             row(version, mark)
                 .is_some_and(|row| row.upstream && row.behaviour.status != Status::Absent)
@@ -564,9 +556,9 @@ mod tests {
     fn no_two_rows_speak_of_one_mark_in_one_version() {
         for minor in 0..=u8::MAX {
             for major in 2..=4 {
-                for (mark, _) in ARGUMENTS {
+                for mark in Probe::names(Probe::CPYTHONS) {
                     let rows = TABLE.iter().filter(|row| {
-                        (row.from..=row.to).contains(&(major, minor)) && row.marks.contains(mark)
+                        (row.from..=row.to).contains(&(major, minor)) && row.marks.contains(&mark)
                     });
                     assert!(rows.count() <= 1, "{major}.{minor} {mark}");
                 }

@@ -14,10 +14,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::version::Version;
+use crate::probe::Probe;
 use crate::shell;
 
-/// Marks that fail.
-pub const MARKS: [&str; 3] = ["function__entry", "function__return", "line"];
+/// Marks that fail: those that are passed the file name of a code object.
+pub const MARKS: [&str; 3] =
+    Probe::names([Probe::FunctionEntry, Probe::FunctionReturn, Probe::Line]);
 
 /// The variables that paths of modules come from.
 const VARIABLES: [&str; 7] = [

@@ -7,18 +7,14 @@ use std::{fmt, fs, io};
 use super::ScriptError;
 use crate::authority::believed;
 use crate::files::reading;
+use crate::probe::EventKind;
 use crate::text::Foreign;
 
 /// More bytes than any template or tapset has.
 pub(super) const LARGEST: u64 = 1 << 20;
 
-/// Every template of `templates/`, by name.
-const EMBEDDED: [(&str, &str); 8] = [
-    ("audit", include_str!("../../templates/audit.stp.tera")),
-    ("calls", include_str!("../../templates/calls.stp.tera")),
-    ("gc", include_str!("../../templates/gc.stp.tera")),
-    ("imports", include_str!("../../templates/imports.stp.tera")),
-    ("lines", include_str!("../../templates/lines.stp.tera")),
+/// The templates that are not those of event kinds, which the table of kinds has.
+const OTHERS: [(&str, &str); 3] = [
     ("session", include_str!("../../templates/session.stp.tera")),
     (
         "timed_calls",
@@ -126,13 +122,13 @@ impl Catalogue {
     /// # Errors
     /// [`ScriptError::Unreadable`].
     pub fn load(directories: &[PathBuf]) -> Result<Self, ScriptError> {
-        let mut templates: BTreeMap<String, Template> = EMBEDDED
-            .iter()
+        let of_kinds = EventKind::ALL.map(|kind| (kind.template(), kind.template_text()));
+        let mut templates: BTreeMap<String, Template> = OTHERS
+            .into_iter()
+            .chain(of_kinds)
             .map(|(name, text)| {
-                (
-                    (*name).to_owned(),
-                    Template::new(name, (*text).to_owned(), Origin::Embedded),
-                )
+                let template = Template::new(name, text.to_owned(), Origin::Embedded);
+                (name.to_owned(), template)
             })
             .collect();
         for directory in directories {

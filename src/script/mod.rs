@@ -14,24 +14,15 @@ use std::path::PathBuf;
 use serde::Serialize;
 use tera::{Context, Delimiters, Tera};
 
-use crate::agent::{CONTEXT, PROVIDER};
+use crate::agent::PROVIDER;
+use crate::probe::{EventKind, Probe};
 
 pub use catalogue::{Catalogue, Origin, Template};
 pub use filters::Filters;
 pub use tapset::Tapsets;
 
-/// Marks of CPython that templates may name; a template sees every one, empty where no image has it. The agent has one
-/// beside these, `context__name`.
-pub const MARKS: [&str; 8] = [
-    "function__entry",
-    "function__return",
-    "line",
-    "gc__start",
-    "gc__done",
-    "import__find__load__start",
-    "import__find__load__done",
-    "audit",
-];
+/// Names of the probes of CPython that templates may name; beside these they may name those that only the agent has.
+pub const MARKS: [&str; Probe::CPYTHONS.len()] = Probe::names(Probe::CPYTHONS);
 
 /// The template that adds up in the kernel instead of sending events.
 pub const TOTALS: &str = "top";
@@ -39,7 +30,7 @@ pub const TOTALS: &str = "top";
 /// What a script is made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The images to probe: path as the kernel will see it, and which marks of [`MARKS`] it has.
+    /// The images to probe: path as the kernel will see it, and which marks it has.
     pub images: Vec<ProbedImage>,
     /// Templates by name, in the order of the script; `session` goes first by itself.
     pub templates: Vec<String>,
@@ -176,9 +167,10 @@ fn context(request: &Request) -> Result<Context, ScriptError> {
     let agent = mark_points(request.images.iter().filter(told))?;
     let python = mark_points(request.images.iter().filter(|image| !told(image)))?;
     points.extend(process_points(&request.images)?);
-    let events: BTreeMap<&str, bool> = ["call", "return", "line", "gc", "import", "audit"]
-        .iter()
-        .map(|kind| (*kind, request.events.iter().any(|asked| asked == kind)))
+    let asked = |name: &str| request.events.iter().any(|asked| asked == name);
+    let events: BTreeMap<&str, bool> = EventKind::ALL
+        .into_iter()
+        .map(|kind| (kind.name(), asked(kind.name())))
         .collect();
     let mut context = Context::new();
     context.insert("images", &request.images);
@@ -193,12 +185,13 @@ fn context(request: &Request) -> Result<Context, ScriptError> {
     Ok(context)
 }
 
-/// The probe points of each mark over these images, ready to stand after `probe`; empty where none has it.
+/// The points of each probe over these images, ready to stand after `probe`; a template sees every one, empty where no image
+/// has it.
 fn mark_points<'a>(
     images: impl Iterator<Item = &'a ProbedImage>,
 ) -> Result<BTreeMap<&'static str, String>, ScriptError> {
-    let marks = MARKS.into_iter().chain([CONTEXT]);
-    let mut points: BTreeMap<&str, String> = marks.map(|mark| (mark, String::new())).collect();
+    let names = Probe::ALL.into_iter().map(Probe::name);
+    let mut points: BTreeMap<&str, String> = names.map(|name| (name, String::new())).collect();
     for image in images {
         let path = quoted_path(&image.path)?;
         for mark in &image.marks {

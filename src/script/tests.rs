@@ -22,9 +22,7 @@ fn request(templates: &[&str]) -> Request {
             library: false,
         }],
         templates: templates.iter().map(|name| (*name).to_owned()).collect(),
-        events: ["call", "return", "line", "gc", "import", "audit"]
-            .map(str::to_owned)
-            .to_vec(),
+        events: EventKind::ALL.map(|kind| kind.name().to_owned()).to_vec(),
         filters: Filters::default(),
     }
 }
@@ -176,7 +174,7 @@ fn the_header_of_every_template_says_what_it_asks_emits_and_needs() {
         // The frame of every script needs no mark of its own.
         assert_eq!(template.marks.is_empty(), template.name == "session");
         for mark in &template.marks {
-            assert!(MARKS.contains(&mark.as_str()), "{mark}");
+            assert!(Probe::of_name(mark).is_some(), "{mark}");
             assert!(
                 ["points", "python"]
                     .iter()

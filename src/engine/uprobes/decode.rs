@@ -16,13 +16,14 @@ use foldhash::fast::RandomState;
 use perf_event_open_sys::bindings;
 
 use super::HOLDS;
-use super::fetch::ArgumentKind;
+use super::fetch::FetchKind;
 use super::processes::{Change, Life};
 use super::tracefs::Defined;
 use crate::analysis::keys::KeyBuilder;
 use crate::engine::flags;
 use crate::event::allowance::{Allowance, place_bytes, text_bytes};
 use crate::event::{Event, Frame, Place, Text, What};
+use crate::probe::{ArgumentKind, Probe};
 use crate::python::name::{is_interpreter_command, may_be_library};
 
 /// Bytes of the names remembered to be found again by their bytes; all are forgotten when there are more, so that a program
@@ -32,84 +33,6 @@ const REMEMBERED: usize = 16 << 20;
 const FAULT: &[u8] = b"(fault)";
 /// Bytes of `struct perf_event_header`.
 const HEADER: usize = 8;
-
-/// The marks that events are made of. A record says by a number which it is of: its place in [`Mark::ALL`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
-    FunctionEntry,
-    FunctionReturn,
-    Line,
-    GcStart,
-    GcDone,
-    ImportStart,
-    ImportDone,
-    Audit,
-    ContextName,
-}
-
-impl Mark {
-    pub(super) const ALL: [Mark; 9] = [
-        Mark::FunctionEntry,
-        Mark::FunctionReturn,
-        Mark::Line,
-        Mark::GcStart,
-        Mark::GcDone,
-        Mark::ImportStart,
-        Mark::ImportDone,
-        Mark::Audit,
-        Mark::ContextName,
-    ];
-
-    /// As CPython and the agent call it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Mark::FunctionEntry => "function__entry",
-            Mark::FunctionReturn => "function__return",
-            Mark::Line => "line",
-            Mark::GcStart => "gc__start",
-            Mark::GcDone => "gc__done",
-            Mark::ImportStart => "import__find__load__start",
-            Mark::ImportDone => "import__find__load__done",
-            Mark::Audit => "audit",
-            Mark::ContextName => "context__name",
-        }
-    }
-
-    /// The number that stands for it in records.
-    pub(super) fn number(self) -> u8 {
-        self as u8
-    }
-
-    /// Its arguments in their order, as far as they are wanted.
-    pub(super) fn arguments(self) -> &'static [Field] {
-        use Field::{Context, File, Function, Number};
-        match self {
-            Mark::FunctionEntry | Mark::FunctionReturn | Mark::Line => &[File, Function, Number],
-            Mark::GcStart | Mark::GcDone => &[Number],
-            Mark::ImportStart | Mark::Audit => &[Function],
-            Mark::ImportDone => &[Function, Number],
-            Mark::ContextName => &[Context, Function],
-        }
-    }
-
-    /// What the agent's marks of this name have behind these.
-    pub(super) fn further_arguments(self) -> &'static [Field] {
-        match self {
-            Mark::FunctionEntry | Mark::FunctionReturn => {
-                &[Field::Qualname, Field::Context, Field::Flags, Field::Text]
-            }
-            _ => &[],
-        }
-    }
-
-    /// Whether filters on functions and files are about it. These come first.
-    pub(super) fn is_filtered(self) -> bool {
-        matches!(
-            self,
-            Mark::FunctionEntry | Mark::FunctionReturn | Mark::Line
-        )
-    }
-}
 
 /// The fields that an argument can come in; a name of something else comes as a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,13 +47,49 @@ pub(super) enum Field {
 }
 
 impl Field {
+    /// The field of such an argument, given how many texts stand before it; `None` for what nobody reads.
+    fn of(kind: ArgumentKind, texts_before: usize) -> Option<Field> {
+        Some(match kind {
+            ArgumentKind::File => Field::File,
+            ArgumentKind::Function => Field::Function,
+            ArgumentKind::Text | ArgumentKind::OptionalText => match texts_before {
+                0 => Field::Function,
+                _ => Field::File,
+            },
+            ArgumentKind::Number | ArgumentKind::Flag { .. } => Field::Number,
+            ArgumentKind::Qualname => Field::Qualname,
+            ArgumentKind::Context => Field::Context,
+            ArgumentKind::Flags => Field::Flags,
+            ArgumentKind::Value => Field::Text,
+            ArgumentKind::Object => return None,
+        })
+    }
+
     /// What it is read as.
-    pub(super) fn kind(self) -> ArgumentKind {
+    pub(super) fn kind(self) -> FetchKind {
         match self {
-            Field::File | Field::Function | Field::Qualname | Field::Text => ArgumentKind::Text,
-            Field::Number | Field::Context | Field::Flags => ArgumentKind::Number,
+            Field::File | Field::Function | Field::Qualname | Field::Text => FetchKind::Text,
+            Field::Number | Field::Context | Field::Flags => FetchKind::Number,
         }
     }
+}
+
+/// The fields that a probe's arguments come in, each with the place of its argument: the agent's probes pass more.
+pub(super) fn fields(probe: Probe, agent: bool) -> impl Iterator<Item = (usize, Field)> {
+    let further = match agent {
+        true => probe.further_arguments(),
+        false => &[],
+    };
+    let mut texts = 0;
+    let arguments = probe.arguments().iter().chain(further).enumerate();
+    arguments.filter_map(move |(place, argument)| {
+        let field = Field::of(argument.kind, texts)?;
+        texts += usize::from(matches!(
+            argument.kind,
+            ArgumentKind::Text | ArgumentKind::OptionalText
+        ));
+        Some((place, field))
+    })
 }
 
 /// Offsets of the fields in the raw data of a record.
@@ -354,42 +313,42 @@ impl Decoder {
         }
         let number = || number(raw, format);
         let line = || number().and_then(|line| i32::try_from(line).ok());
-        let what = match *Mark::ALL.get(usize::from(mark))? {
-            Mark::FunctionEntry => What::Call {
+        let what = match Probe::of_number(mark)? {
+            Probe::FunctionEntry => What::Call {
                 place: self.place(raw)?,
                 line: line()?,
                 frame: self.frame(raw)?,
             },
-            Mark::FunctionReturn => What::Return {
+            Probe::FunctionReturn => What::Return {
                 place: self.place(raw)?,
                 line: line()?,
                 duration_ns: None,
                 frame: self.frame(raw)?,
             },
-            Mark::Line => What::Line {
+            Probe::Line => What::Line {
                 place: self.place(raw)?,
                 line: line()?,
             },
-            Mark::GcStart => What::GcStart {
+            Probe::GcStart => What::GcStart {
                 generation: number()?,
             },
-            Mark::GcDone => What::GcDone {
+            Probe::GcDone => What::GcDone {
                 generation: None,
                 collected: number()?,
                 pause_ns: None,
             },
-            Mark::ImportStart => What::ImportStart {
+            Probe::ImportStart => What::ImportStart {
                 module: self.text(raw)?,
             },
-            Mark::ImportDone => What::ImportDone {
+            Probe::ImportDone => What::ImportDone {
                 module: self.text(raw)?,
                 found: number()? != 0,
                 duration_ns: None,
             },
-            Mark::Audit => What::Audit {
+            Probe::Audit => What::Audit {
                 name: self.text(raw)?,
             },
-            Mark::ContextName => What::Context {
+            Probe::ContextName => What::Context {
                 context: u64_at(raw, format.agent?.context)?,
                 name: self.text(raw)?,
             },

@@ -118,7 +118,10 @@ fn losses_beyond_all_numbers_are_told_as_the_largest() {
 #[test]
 fn a_hit_of_each_mark_becomes_its_event() {
     // What only the agent has is fetched only where it is probed.
-    for mark in Mark::ALL.into_iter().filter(|it| *it != Mark::ContextName) {
+    for mark in Probe::ALL
+        .into_iter()
+        .filter(|it| *it != Probe::ContextName)
+    {
         let (events, mut decoder) = decoded(&sample(&Hit {
             mark: mark.number(),
             ..HIT
@@ -135,9 +138,9 @@ fn a_hit_of_each_mark_becomes_its_event() {
             panic!("{mark:?}: {events:?}");
         };
         let right = match (mark, what) {
-            (Mark::FunctionEntry, What::Call { place, line, .. })
+            (Probe::FunctionEntry, What::Call { place, line, .. })
             | (
-                Mark::FunctionReturn,
+                Probe::FunctionReturn,
                 What::Return {
                     place,
                     line,
@@ -145,20 +148,20 @@ fn a_hit_of_each_mark_becomes_its_event() {
                     ..
                 },
             )
-            | (Mark::Line, What::Line { place, line }) => {
+            | (Probe::Line, What::Line { place, line }) => {
                 (
                     place.file.text.as_str(),
                     place.function.text.as_str(),
                     *line,
                 ) == ("/app.py", "work", 7)
             }
-            (Mark::GcStart, What::GcStart { generation }) => *generation == 7,
-            (Mark::GcDone, What::GcDone { collected, .. }) => *collected == 7,
-            (Mark::ImportStart, What::ImportStart { module }) => module.text == "work",
-            (Mark::ImportDone, What::ImportDone { module, found, .. }) => {
+            (Probe::GcStart, What::GcStart { generation }) => *generation == 7,
+            (Probe::GcDone, What::GcDone { collected, .. }) => *collected == 7,
+            (Probe::ImportStart, What::ImportStart { module }) => module.text == "work",
+            (Probe::ImportDone, What::ImportDone { module, found, .. }) => {
                 module.text == "work" && *found
             }
-            (Mark::Audit, What::Audit { name }) => name.text == "work",
+            (Probe::Audit, What::Audit { name }) => name.text == "work",
             _ => false,
         };
         assert!(right, "{mark:?}: {what:?}");
@@ -167,7 +170,7 @@ fn a_hit_of_each_mark_becomes_its_event() {
 }
 
 /// A decoder for the agent's fields, and a hit of one of its marks.
-fn from_the_agent(mark: Mark, context: u64, flags: u64, text: &[u8]) -> Vec<Event> {
+fn from_the_agent(mark: Probe, context: u64, flags: u64, text: &[u8]) -> Vec<Event> {
     let fields = [
         ("mark", 16),
         ("width", 17),
@@ -250,7 +253,7 @@ fn what_the_agent_tells_stands_beside_what_every_mark_tells() {
         }
         other => panic!("{other:?}"),
     };
-    use Mark::{FunctionEntry, FunctionReturn};
+    use Probe::{FunctionEntry, FunctionReturn};
     let plain = (0, Manner::Plain, None);
     assert_eq!(told(FunctionEntry, 0, 0, b"(fault)\0"), plain);
     assert_eq!(
@@ -266,7 +269,7 @@ fn what_the_agent_tells_stands_beside_what_every_mark_tells() {
     assert_eq!(values, Some(("[1, \"x\"]".to_owned(), false)));
     let cut = told(FunctionReturn, 0, 0, b"[1, 2").2;
     assert_eq!(cut, Some(("[1, 2".to_owned(), true)));
-    match from_the_agent(Mark::ContextName, 9, 0, b"\0").as_slice() {
+    match from_the_agent(Probe::ContextName, 9, 0, b"\0").as_slice() {
         [
             Event {
                 what: What::Context { context: 9, name },

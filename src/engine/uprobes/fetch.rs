@@ -5,7 +5,7 @@ use crate::elf::{Argument, Machine, Operand, Register, RegisterKind, register};
 
 /// What an argument is read as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum ArgumentKind {
+pub(super) enum FetchKind {
     /// The string that it points to.
     Text,
     /// A number.
@@ -17,10 +17,10 @@ pub(super) enum ArgumentKind {
 pub(super) type Width = i8;
 
 /// An argument that cannot be fetched: a pointer that cannot be read, or −1.
-pub(super) fn nothing(kind: ArgumentKind) -> (&'static str, Width) {
+pub(super) fn nothing(kind: FetchKind) -> (&'static str, Width) {
     match kind {
-        ArgumentKind::Text => ("@0x0", 0),
-        ArgumentKind::Number => ("\\-1", -8),
+        FetchKind::Text => ("@0x0", 0),
+        FetchKind::Number => ("\\-1", -8),
     }
 }
 
@@ -31,7 +31,7 @@ pub(super) fn nothing(kind: ArgumentKind) -> (&'static str, Width) {
 pub(super) fn fetch(
     argument: &Argument,
     machine: Machine,
-    kind: ArgumentKind,
+    kind: FetchKind,
 ) -> Result<(String, Width), String> {
     if argument.float {
         return Err("it is a floating point number".to_owned());
@@ -40,26 +40,26 @@ pub(super) fn fetch(
     let width = i8::try_from(argument.size).map_err(|_| "it is too wide".to_owned())?;
     Ok(match kind {
         // A pointer is fetched where it is, and what it points to is copied.
-        ArgumentKind::Text => (
+        FetchKind::Text => (
             match &argument.operand {
                 Operand::Constant(address) => format!("@{address:#x}"),
                 _ => format!("+0({place})"),
             },
             0,
         ),
-        ArgumentKind::Number if argument.signed => (place, -width),
-        ArgumentKind::Number => (place, width),
+        FetchKind::Number if argument.signed => (place, -width),
+        FetchKind::Number => (place, width),
     })
 }
 
-fn place(operand: &Operand, machine: Machine, kind: ArgumentKind) -> Result<String, String> {
+fn place(operand: &Operand, machine: Machine, kind: FetchKind) -> Result<String, String> {
     match operand {
         Operand::Register(name) => {
             let found = general(name, machine)?;
             if found.first_byte != 0 {
                 return Err(format!("%{name} is the second byte of a register"));
             }
-            if kind == ArgumentKind::Text && found.size < 8 && machine == Machine::Aarch64 {
+            if kind == FetchKind::Text && found.size < 8 && machine == Machine::Aarch64 {
                 return Err(format!("%{name} is half a pointer"));
             }
             Ok(kernel_name(found))
@@ -110,11 +110,7 @@ mod tests {
     use super::*;
     use crate::elf::{Architecture, parse_arguments};
 
-    fn fetched(
-        text: &str,
-        machine: Machine,
-        kind: ArgumentKind,
-    ) -> Result<(String, Width), String> {
+    fn fetched(text: &str, machine: Machine, kind: FetchKind) -> Result<(String, Width), String> {
         let architecture = Architecture {
             machine,
             address_size: 8,
@@ -127,26 +123,26 @@ mod tests {
     #[test]
     fn the_operands_of_real_interpreters_become_fetch_arguments() {
         for (text, kind, place, width) in [
-            ("8@%rbp", ArgumentKind::Text, "+0(%bp)", 0),
-            ("8@%r12", ArgumentKind::Text, "+0(%r12)", 0),
-            ("-4@%eax", ArgumentKind::Number, "%ax", -4),
-            ("-4@%r14d", ArgumentKind::Number, "%r14", -4),
-            ("-4@112(%rsp)", ArgumentKind::Number, "+112(%sp)", -4),
-            ("-4@-292(%rbp)", ArgumentKind::Number, "-292(%bp)", -4),
-            ("8@-8(%rbp)", ArgumentKind::Text, "+0(-8(%bp))", 0),
-            ("-8@%r12", ArgumentKind::Number, "%r12", -8),
-            ("4@$5", ArgumentKind::Number, "\\5", 4),
-            ("-4@$-1", ArgumentKind::Number, "\\-1", -4),
-            ("8@(%rax)", ArgumentKind::Text, "+0(+0(%ax))", 0),
-            ("1@%al", ArgumentKind::Number, "%ax", 1),
+            ("8@%rbp", FetchKind::Text, "+0(%bp)", 0),
+            ("8@%r12", FetchKind::Text, "+0(%r12)", 0),
+            ("-4@%eax", FetchKind::Number, "%ax", -4),
+            ("-4@%r14d", FetchKind::Number, "%r14", -4),
+            ("-4@112(%rsp)", FetchKind::Number, "+112(%sp)", -4),
+            ("-4@-292(%rbp)", FetchKind::Number, "-292(%bp)", -4),
+            ("8@-8(%rbp)", FetchKind::Text, "+0(-8(%bp))", 0),
+            ("-8@%r12", FetchKind::Number, "%r12", -8),
+            ("4@$5", FetchKind::Number, "\\5", 4),
+            ("-4@$-1", FetchKind::Number, "\\-1", -4),
+            ("8@(%rax)", FetchKind::Text, "+0(+0(%ax))", 0),
+            ("1@%al", FetchKind::Number, "%ax", 1),
         ] {
             let got = fetched(text, Machine::X86, kind);
             assert_eq!(got, Ok((place.to_owned(), width)), "{text}");
         }
         for (text, kind, place, width) in [
-            ("8@x20", ArgumentKind::Text, "+0(%x20)", 0),
-            ("-4@w3", ArgumentKind::Number, "%x3", -4),
-            ("-4@[sp, 108]", ArgumentKind::Number, "+108(%sp)", -4),
+            ("8@x20", FetchKind::Text, "+0(%x20)", 0),
+            ("-4@w3", FetchKind::Number, "%x3", -4),
+            ("-4@[sp, 108]", FetchKind::Number, "+108(%sp)", -4),
         ] {
             let got = fetched(text, Machine::Aarch64, kind);
             assert_eq!(got, Ok((place.to_owned(), width)), "{text}");
@@ -163,7 +159,7 @@ mod tests {
             ("1@%ah", "second byte"),
             ("8@nonsense!", "not understood"),
         ] {
-            let got = fetched(text, Machine::X86, ArgumentKind::Number);
+            let got = fetched(text, Machine::X86, FetchKind::Number);
             assert!(
                 got.as_ref().is_err_and(|reason| reason.contains(why)),
                 "{text}: {got:?}"

@@ -4,7 +4,7 @@
 
 use std::ffi::CString;
 
-use super::decode::Mark;
+use crate::probe::Probe;
 use crate::script::Filters;
 use crate::script::filter::Glob;
 
@@ -50,7 +50,7 @@ pub(super) fn expression(filters: &Filters, qualname: bool) -> Option<CString> {
         return None;
     }
     // What is not about functions is none of the filters' business.
-    let others = Mark::ALL.iter().position(|mark| !mark.is_filtered())?;
+    let others = Probe::ALL.iter().position(|mark| !mark.is_filtered())?;
     CString::new([format!("mark >= {others} || (").as_bytes(), &text, b")"].concat()).ok()
 }
 

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use super::perf::{self, Counter, Inherit};
 use super::tracefs::{Definition, Owner, Tracefs};
 use super::{Probed, UprobesError, arming};
+use crate::probe::Probe;
 use crate::python::marks::PROVIDER;
 use std::os::fd::AsFd;
 
@@ -18,7 +19,11 @@ const EVENT: &str = "line_semaphore";
 
 /// The definition for an image; `None` when it has no such semaphore, or no such place.
 pub(super) fn definition(probed: &Probed) -> Option<Definition> {
-    let site = probed.image.mark(PROVIDER, "line")?.sites.first()?;
+    let site = probed
+        .image
+        .mark(PROVIDER, Probe::Line.name())?
+        .sites
+        .first()?;
     Some(Definition {
         event: EVENT.to_owned(),
         path: probed.path.clone(),

@@ -25,9 +25,9 @@ use std::sync::Arc;
 use crate::elf::Image;
 
 use crate::agent;
+use crate::probe::Probe;
 
-use self::decode::Mark;
-use self::fetch::ArgumentKind;
+use self::fetch::FetchKind;
 use self::tracefs::{Definition, Owner};
 
 pub use self::line::LineSemaphores;
@@ -182,7 +182,7 @@ impl Plan {
         };
         for probed in images {
             let before = plan.definitions.len();
-            for mark in Mark::ALL {
+            for mark in Probe::ALL {
                 if probed.marks.iter().any(|name| name == mark.name()) {
                     plan.define(probed, mark);
                 }
@@ -209,7 +209,7 @@ impl Plan {
         Ok(plan)
     }
 
-    fn define(&mut self, probed: &Probed, mark: Mark) {
+    fn define(&mut self, probed: &Probed, mark: Probe) {
         let machine = probed.image.architecture.machine;
         let sites = probed.image.mark(probed.provider, mark.name());
         for site in sites.iter().flat_map(|mark| &mark.sites) {
@@ -222,11 +222,7 @@ impl Plan {
                 continue;
             };
             let mut fetched = Fetched::default();
-            let further = match probed.provider {
-                agent::PROVIDER => mark.further_arguments(),
-                _ => &[],
-            };
-            for (at, field) in mark.arguments().iter().chain(further).enumerate() {
+            for (at, field) in decode::fields(mark, probed.provider == agent::PROVIDER) {
                 let kind = field.kind();
                 let place = match site.arguments.get(at) {
                     Some(argument) => fetch::fetch(argument, machine, kind)
@@ -242,7 +238,7 @@ impl Plan {
                     let (place, width) = fetch::nothing(kind);
                     (place.to_owned(), width)
                 });
-                fetched.set(*field, place);
+                fetched.set(field, place);
             }
             self.definitions.push(Definition {
                 event: EVENT.to_owned(),
@@ -284,10 +280,10 @@ impl Fetched {
 /// The fields, the same for every place, because they all belong to one event.
 fn fetches(mark: u8, fetched: &Fetched, fields: Fields) -> Vec<String> {
     let text = |place: &Option<String>| {
-        let (nothing, _) = fetch::nothing(ArgumentKind::Text);
+        let (nothing, _) = fetch::nothing(FetchKind::Text);
         place.clone().unwrap_or_else(|| nothing.to_owned())
     };
-    let (nothing, nowhere) = fetch::nothing(ArgumentKind::Number);
+    let (nothing, nowhere) = fetch::nothing(FetchKind::Number);
     let (number, width) = match &fetched.number {
         Some((place, width)) => (place.as_str(), *width),
         None => (nothing, nowhere),

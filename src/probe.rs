@@ -63,6 +63,18 @@ pub enum ArgumentKind {
     Object,
 }
 
+impl ArgumentKind {
+    /// Whether a plain event has it as a text.
+    pub const fn is_text(self) -> bool {
+        matches!(self, ArgumentKind::Text | ArgumentKind::OptionalText)
+    }
+
+    /// Whether a plain event has it as its number.
+    pub const fn is_number(self) -> bool {
+        matches!(self, ArgumentKind::Number | ArgumentKind::Flag { .. })
+    }
+}
+
 /// An argument of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Argument {
@@ -106,7 +118,7 @@ pub struct PlainEvent {
     pub phase: Phase,
     /// The letter of its records on the wire from stap, which no other kind of record has.
     pub letter: u8,
-    /// Its number in recordings, which no other event has and which never changes. Numbers below 16 are taken.
+    /// Its number in recordings, which no other event has and which never changes. New ones begin at 16.
     pub code: u8,
 }
 
@@ -312,6 +324,37 @@ impl Probe {
     /// The plain event that each hit becomes; `None` where events of other kinds are made of it.
     pub const fn plain(self) -> Option<&'static PlainEvent> {
         self.row().plain.as_ref()
+    }
+
+    /// The probe whose hits are plain events of this name in JSON.
+    pub fn of_event(name: &str) -> Option<Probe> {
+        Probe::of_plain(|plain| plain.name == name)
+    }
+
+    /// The probe whose hits are plain events with this letter on the wire from stap.
+    pub fn of_letter(letter: u8) -> Option<Probe> {
+        Probe::of_plain(|plain| plain.letter == letter)
+    }
+
+    /// The probe whose hits are plain events with this number in recordings.
+    pub fn of_code(code: u8) -> Option<Probe> {
+        Probe::of_plain(|plain| plain.code == code)
+    }
+
+    fn of_plain(is: impl Fn(&PlainEvent) -> bool) -> Option<Probe> {
+        Probe::ALL
+            .into_iter()
+            .find(|probe| probe.plain().is_some_and(&is))
+    }
+
+    /// The arguments that a plain event has as texts, in order.
+    pub fn texts(self) -> impl Iterator<Item = &'static Argument> {
+        self.arguments().iter().filter(|it| it.kind.is_text())
+    }
+
+    /// The argument that a plain event has as its number.
+    pub fn number_argument(self) -> Option<&'static Argument> {
+        self.arguments().iter().find(|it| it.kind.is_number())
     }
 
     /// Whether interpreters have it, and not only the agent.

@@ -42,7 +42,8 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::keys::{FunctionKey, KeyBuilder, Keys};
-use crate::event::{Event, Manner, Place, ProcessChange, Text, What};
+use crate::event::{Event, Manner, Place, Plain, ProcessChange, Text, What};
+use crate::probe::{Phase, Probe};
 
 /// Open frames kept of one thread; the outermost are forgotten beyond that.
 const MAX_FRAMES: usize = 4096;
@@ -59,7 +60,7 @@ const MAX_HELD: usize = 64 << 20;
 const MAX_RULES: usize = 1 << 16;
 /// Places remembered as generators, and as functions that switch stacks.
 const MAX_GENERATORS: usize = 1 << 16;
-/// Garbage collections and imports that can be under way in one thread.
+/// Garbage collections, and imports and the like, that can be under way in one thread.
 const MAX_NESTED: usize = 256;
 /// Finished calls that the kernel measured and whose callers may still finish.
 const MAX_SPANS: usize = 4096;
@@ -477,21 +478,8 @@ impl Pairing {
                 }
                 step.depth = thread.depth();
             }
-            What::ImportStart { module } => {
-                push_bounded(&mut thread.imports, (Arc::clone(module), ts));
-                step.depth = thread.depth();
-            }
-            What::ImportDone {
-                module,
-                duration_ns,
-                ..
-            } => {
-                let started = thread.imports.iter().rposition(|(name, _)| name == module);
-                if let Some(index) = started {
-                    // Imports nest strictly: what began later and has not ended was lost.
-                    let mut ended = thread.imports.drain(index..);
-                    *duration_ns = ended.next().and_then(|(_, at)| ts.checked_sub(at));
-                }
+            What::Plain(plain) => {
+                thread.plain(plain, ts);
                 step.depth = thread.depth();
             }
             _ => step.depth = thread.depth(),
@@ -638,7 +626,8 @@ struct Thread {
     spans: Vec<(u64, u64)>,
     /// Generation, start and number of losses before it.
     collections: Vec<(i64, u64, u32)>,
-    imports: Vec<(Arc<Text>, u64)>,
+    /// What plain events said to begin and not yet to end.
+    begun: Vec<Begun>,
     /// Number of the last event, to find threads that ended unseen.
     last_seen: u64,
 }
@@ -658,7 +647,7 @@ impl Default for Thread {
             buckets: Box::new([0; BUCKETS]),
             spans: Vec::new(),
             collections: Vec::new(),
-            imports: Vec::new(),
+            begun: Vec::new(),
             last_seen: 0,
         }
     }
@@ -702,13 +691,47 @@ fn give_up(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {
     });
 }
 
+/// Something that a plain event said to begin.
+#[derive(Debug)]
+struct Begun {
+    probe: Probe,
+    subject: Option<Arc<Text>>,
+    ts: u64,
+}
+
 impl Thread {
+    /// Notes what begins, and gives what ends its duration.
+    fn plain(&mut self, plain: &mut Plain, ts: u64) {
+        match plain.phase() {
+            Phase::Single => {}
+            Phase::Start => {
+                let subject = plain.subject().map(Arc::clone);
+                let probe = plain.probe;
+                push_bounded(&mut self.begun, Begun { probe, subject, ts });
+            }
+            Phase::Done(start) => {
+                let same = |it: &Begun| it.probe == start && it.subject.as_ref() == plain.subject();
+                let Some(index) = self.begun.iter().rposition(same) else {
+                    return;
+                };
+                let began = self.begun.get(index).map(|it| it.ts);
+                plain.duration_ns = began.and_then(|began| ts.checked_sub(began));
+                // These nest strictly: what began later and has not ended was lost.
+                let mut place = 0;
+                self.begun.retain(|it| {
+                    place += 1;
+                    place <= index || it.probe != start
+                });
+            }
+        }
+    }
+
     /// Bytes of what grows in it. Room that it keeps for later counts as well.
     fn bytes(&self) -> usize {
         self.frames.capacity() * size_of::<Frame>()
             + self.spans.capacity() * size_of::<(u64, u64)>()
             + self.collections.capacity() * size_of::<(i64, u64, u32)>()
-            + self.imports.capacity() * size_of::<(Arc<Text>, u64)>()
+            + self.begun.capacity() * size_of::<Begun>()
     }
 
     fn depth(&self) -> usize {

@@ -346,21 +346,18 @@ fn imports_nest_and_one_whose_end_was_lost_does_not_disturb_the_outer_one() {
     let begin = |ts, name| {
         event(
             ts,
-            What::ImportStart {
-                module: module(name),
-            },
+            What::Plain(Plain::new(Probe::ImportStart, module(name))),
         )
     };
     let end = |pairing: &mut Pairing, ts, name| {
-        let what = What::ImportDone {
-            module: module(name),
-            found: true,
-            duration_ns: None,
-        };
+        let what = What::Plain(Plain {
+            number: 1,
+            ..Plain::new(Probe::ImportDone, module(name))
+        });
         let mut event = event(ts, what);
         pairing.feed(&mut event);
         match event.what {
-            What::ImportDone { duration_ns, .. } => duration_ns,
+            What::Plain(plain) => plain.duration_ns,
             other => panic!("{other:?}"),
         }
     };

@@ -8,12 +8,15 @@ pub mod allowance;
 pub(crate) mod arbitrary;
 pub mod json;
 pub mod loss;
+mod plain;
 
 use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::text::Foreign;
+
+pub use plain::Plain;
 
 /// The JSON Schema (draft 2020-12) of one line of a stream, in version [`SCHEMA_VERSION`].
 pub fn json_schema() -> &'static str {
@@ -170,25 +173,8 @@ pub enum What {
         /// Time since the matching start.
         pause_ns: Option<u64>,
     },
-    /// The import system began to look for a module.
-    ImportStart {
-        /// Module name.
-        module: Arc<Text>,
-    },
-    /// The import system ended looking for a module.
-    ImportDone {
-        /// Module name.
-        module: Arc<Text>,
-        /// Whether it was found.
-        found: bool,
-        /// Time since the matching start.
-        duration_ns: Option<u64>,
-    },
-    /// An audit event (PEP 578) was raised.
-    Audit {
-        /// Its name, for example `open`.
-        name: Arc<Text>,
-    },
+    /// What the table of probes describes: imports, audit events (PEP 578).
+    Plain(Plain),
     /// A greenlet or asyncio task is about to be named in calls for the first time.
     Context {
         /// Its id, as in [`Frame::context`].
@@ -225,9 +211,7 @@ impl What {
             What::Line { .. } => "line",
             What::GcStart { .. } => "gc_start",
             What::GcDone { .. } => "gc_done",
-            What::ImportStart { .. } => "import_start",
-            What::ImportDone { .. } => "import_done",
-            What::Audit { .. } => "audit",
+            What::Plain(plain) => plain.name(),
             What::Context { .. } => "context",
             What::Process { .. } => "process",
             What::Lost { .. } => "lost",
@@ -297,8 +281,8 @@ impl Event {
             What::Call { place, .. } | What::Return { place, .. } | What::Line { place, .. } => {
                 place.is_left_out()
             }
-            What::ImportStart { module } | What::ImportDone { module, .. } => module.is_left_out(),
-            What::Audit { name } | What::Context { name, .. } => name.is_left_out(),
+            What::Plain(plain) => plain.fields().any(|(_, text)| text.is_left_out()),
+            What::Context { name, .. } => name.is_left_out(),
             What::Process { command, .. } => command.as_ref().is_some_and(|it| it.is_left_out()),
             What::GcStart { .. } | What::GcDone { .. } | What::Lost { .. } => false,
         }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::event::Text;
 use crate::event::{Frame, LossStage, ProcessChange};
+use crate::probe::Probe;
 use crate::text::obeyed;
 
 fn text(text: &str) -> Text {
@@ -107,17 +108,7 @@ fn everything_else_stands_in_the_same_stream() {
             ),
             1,
         ),
-        (
-            at(
-                3,
-                What::ImportDone {
-                    module,
-                    found: false,
-                    duration_ns: None,
-                },
-            ),
-            1,
-        ),
+        (at(3, What::Plain(Plain::new(Probe::ImportDone, module))), 1),
         (
             at(
                 4,
@@ -180,9 +171,7 @@ fn a_hostile_name_reaches_the_terminal_as_text_only() {
             stage: LossStage::Output,
             message,
         };
-        let audit = What::Audit {
-            name: Arc::new(text(hostile)),
-        };
+        let audit = What::Plain(Plain::new(Probe::Audit, Arc::new(text(hostile))));
         let events = [(call(0, hostile), 0), (at(1, what), 0), (at(2, audit), 0)];
         let lines = shown(options, &events);
         assert_eq!(lines.lines().count(), 3, "{lines:?}");

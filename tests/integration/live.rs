@@ -28,6 +28,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use pystap::event::{LossStage, ProcessChange, What};
+use pystap::probe::Probe;
 use rustix::process::Signal;
 
 use crate::command::{command, end, file, run};
@@ -395,11 +396,18 @@ fn runtime_is_exact(script: &Script) {
         let mut collected = Vec::new();
         for event in &traced.events {
             match &event.what {
-                What::ImportStart { module } => imports.entry(&module.text).or_default().push(None),
-                What::ImportDone { module, found, .. } => {
-                    imports.entry(&module.text).or_default().push(Some(*found));
+                What::Plain(plain) => {
+                    let subject = &plain.subject().expect("it has one").text;
+                    match plain.probe {
+                        Probe::ImportStart => imports.entry(subject).or_default().push(None),
+                        Probe::ImportDone => {
+                            let found = Some(plain.number != 0);
+                            imports.entry(subject).or_default().push(found);
+                        }
+                        Probe::Audit if subject == "pystap.test" => audited += 1,
+                        _ => {}
+                    }
                 }
-                What::Audit { name } if name.text == "pystap.test" => audited += 1,
                 What::GcDone {
                     collected: count, ..
                 } => collected.push(*count),
@@ -460,7 +468,11 @@ fn modules_that_an_import_brings_along_are_all_seen() {
         let truth = traced.truth();
         let of = |wanted: bool| -> Vec<&str> {
             let done = traced.events.iter().filter_map(|event| match &event.what {
-                What::ImportDone { module, found, .. } if *found == wanted => Some(&*module.text),
+                What::Plain(plain)
+                    if plain.probe == Probe::ImportDone && (plain.number != 0) == wanted =>
+                {
+                    Some(&*plain.subject()?.text)
+                }
                 _ => None,
             });
             done.collect()
@@ -478,7 +490,7 @@ fn modules_that_an_import_brings_along_are_all_seen() {
             let events = traced.events.iter();
             events
                 .filter(
-                    |event| matches!(&event.what, What::Audit { name: seen } if seen.text == name),
+                    |event| matches!(&event.what, What::Plain(plain) if plain.probe == Probe::Audit && plain.subject().is_some_and(|seen| seen.text == name)),
                 )
                 .count()
         };

@@ -10,7 +10,8 @@
 //! | 2 | thread id (63..32), process id (31..0) |
 //! | 3 | key of a name, or a payload |
 //!
-//! Finished calls (`D`) carry a fifth word, the duration. What the agent tells has records of its own: calls (`c`), returns
+//! Finished calls (`D`) carry a fifth word, the duration; plain events (`src/probe.rs` has their letters) with two texts the
+//! key of the second, and their number as their value. What the agent tells has records of its own: calls (`c`), returns
 //! (`r`) and finished calls (`d`) carry the context as their fifth word, `d` the duration as its sixth; their flags say how
 //! the frame came to run or to stop (1, 2, 4: `src/engine/flags.rs`) and whether a value is behind all that (8), which is
 //! a word with its length, its bytes and one newline, cut (16) or unreadable (32). The name of a context (`N`) has the
@@ -40,7 +41,8 @@ use crate::analysis::histogram::Histogram;
 use crate::analysis::totals::{About, Row};
 use crate::engine::flags;
 use crate::event::allowance::{Allowance, place_bytes, text_bytes};
-use crate::event::{Event, Frame, Place, ProcessChange, Text, What};
+use crate::event::{Event, Frame, Place, Plain, ProcessChange, Text, What};
+use crate::probe::{ArgumentKind, Probe};
 
 /// Version of the wire that this decoder understands, as the `V` record carries it.
 pub const WIRE_VERSION: u32 = 1;
@@ -168,38 +170,37 @@ pub enum Trouble {
     },
 }
 
-/// The kinds of records, by their letter on the wire.
+/// The kinds of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 enum LineKind {
-    Version = b'V',
-    Place = b'P',
-    NamedPlace = b'Q',
-    Text = b'T',
-    Call = b'C',
-    Return = b'R',
-    Line = b'L',
-    Finished = b'D',
-    ToldCall = b'c',
-    ToldReturn = b'r',
-    ToldFinished = b'd',
-    ContextName = b'N',
-    GcStart = b'G',
-    GcDone = b'g',
-    ImportStart = b'I',
-    ImportDone = b'i',
-    Audit = b'A',
-    Fork = b'F',
-    Exec = b'X',
-    Exit = b'E',
-    Ready = b'Y',
-    Acknowledged = b'K',
-    Totals = b'Z',
-    Row = b'H',
-    RowsEnd = b'S',
+    Version,
+    Place,
+    NamedPlace,
+    Text,
+    Call,
+    Return,
+    Line,
+    Finished,
+    ToldCall,
+    ToldReturn,
+    ToldFinished,
+    ContextName,
+    GcStart,
+    GcDone,
+    Fork,
+    Exec,
+    Exit,
+    Ready,
+    Acknowledged,
+    Totals,
+    Row,
+    RowsEnd,
+    /// What the table of probes describes.
+    Plain(Probe),
 }
 
 impl LineKind {
+    #[inline]
     fn from_letter(letter: u8) -> Option<LineKind> {
         Some(match letter {
             b'V' => LineKind::Version,
@@ -216,9 +217,6 @@ impl LineKind {
             b'N' => LineKind::ContextName,
             b'G' => LineKind::GcStart,
             b'g' => LineKind::GcDone,
-            b'I' => LineKind::ImportStart,
-            b'i' => LineKind::ImportDone,
-            b'A' => LineKind::Audit,
             b'F' => LineKind::Fork,
             b'X' => LineKind::Exec,
             b'E' => LineKind::Exit,
@@ -227,8 +225,36 @@ impl LineKind {
             b'Z' => LineKind::Totals,
             b'H' => LineKind::Row,
             b'S' => LineKind::RowsEnd,
-            _ => return None,
+            letter => LineKind::Plain(Probe::of_letter(letter)?),
         })
+    }
+
+    fn letter(self) -> u8 {
+        match self {
+            LineKind::Version => b'V',
+            LineKind::Place => b'P',
+            LineKind::NamedPlace => b'Q',
+            LineKind::Text => b'T',
+            LineKind::Call => b'C',
+            LineKind::Return => b'R',
+            LineKind::Line => b'L',
+            LineKind::Finished => b'D',
+            LineKind::ToldCall => b'c',
+            LineKind::ToldReturn => b'r',
+            LineKind::ToldFinished => b'd',
+            LineKind::ContextName => b'N',
+            LineKind::GcStart => b'G',
+            LineKind::GcDone => b'g',
+            LineKind::Fork => b'F',
+            LineKind::Exec => b'X',
+            LineKind::Exit => b'E',
+            LineKind::Ready => b'Y',
+            LineKind::Acknowledged => b'K',
+            LineKind::Totals => b'Z',
+            LineKind::Row => b'H',
+            LineKind::RowsEnd => b'S',
+            LineKind::Plain(probe) => probe.plain().map_or(0, |plain| plain.letter),
+        }
     }
 
     /// Flags that may be set in a record of this kind; any other one is a sign of damage.
@@ -262,9 +288,7 @@ impl LineKind {
                 | LineKind::ContextName
                 | LineKind::GcStart
                 | LineKind::GcDone
-                | LineKind::ImportStart
-                | LineKind::ImportDone
-                | LineKind::Audit
+                | LineKind::Plain(_)
                 | LineKind::Fork
                 | LineKind::Exec
                 | LineKind::Exit
@@ -281,7 +305,8 @@ struct Record {
     ts: u64,
     who: u64,
     key: u64,
-    duration: u64,
+    /// The word behind these: a duration, or the key of a second text.
+    fifth: u64,
     context: u64,
     /// The value of a call or return, or the name of a context.
     text: Option<Arc<Text>>,
@@ -307,7 +332,7 @@ impl Record {
             ts: u64::from_ne_bytes(word1),
             who: u64::from_ne_bytes(word2),
             key: u64::from_ne_bytes(word3),
-            duration: 0,
+            fifth: 0,
             context: 0,
             text: None,
         };
@@ -325,6 +350,7 @@ impl Record {
         let names = || (self.value >> 16) as usize + (self.value & 0xffff) as usize;
         match self.kind {
             LineKind::Finished | LineKind::RowsEnd => HEADER + 8,
+            LineKind::Plain(probe) => HEADER + 8 * usize::from(has_two_texts(probe)),
             LineKind::Row => HEADER + 8 * (ROW_WORDS + usize::from(self.flags) + 1),
             LineKind::Place => HEADER + names() + 1,
             LineKind::NamedPlace => {
@@ -358,7 +384,7 @@ impl Record {
             let Some(duration) = word(1) else {
                 return false;
             };
-            self.duration = duration;
+            self.fifth = duration;
         }
         if self.flags & HAS_TEXT == 0 {
             return self.flags & (TEXT_CUT | TEXT_UNREADABLE) == 0;
@@ -538,7 +564,13 @@ impl Decoder {
                 let Some(duration) = word_at(bytes, HEADER) else {
                     return false;
                 };
-                record.duration = duration;
+                record.fifth = duration;
+            }
+            LineKind::Plain(probe) if has_two_texts(probe) => {
+                let Some(key) = word_at(bytes, HEADER) else {
+                    return false;
+                };
+                record.fifth = key;
             }
             _ => {}
         }
@@ -737,7 +769,7 @@ impl Decoder {
             LineKind::Finished => What::Return {
                 place: self.place(record.key)?,
                 line,
-                duration_ns: Some(record.duration),
+                duration_ns: Some(record.fifth),
                 frame: Frame::default(),
             },
             LineKind::ToldCall => What::Call {
@@ -754,7 +786,7 @@ impl Decoder {
             LineKind::ToldFinished => What::Return {
                 place: self.place(record.key)?,
                 line,
-                duration_ns: Some(record.duration),
+                duration_ns: Some(record.fifth),
                 frame: record.frame(),
             },
             LineKind::ContextName => What::Context {
@@ -773,17 +805,7 @@ impl Decoder {
                 collected: record.key as i64,
                 pause_ns: None,
             },
-            LineKind::ImportStart => What::ImportStart {
-                module: self.text(record.key)?,
-            },
-            LineKind::ImportDone => What::ImportDone {
-                module: self.text(record.key)?,
-                found: record.value != 0,
-                duration_ns: None,
-            },
-            LineKind::Audit => What::Audit {
-                name: self.text(record.key)?,
-            },
+            LineKind::Plain(probe) => What::Plain(self.plain(probe, record)?),
             LineKind::Fork => self.process(record, ProcessChange::Fork)?,
             LineKind::Exec => self.process(record, ProcessChange::Exec)?,
             LineKind::Exit => self.process(record, ProcessChange::Exit)?,
@@ -836,6 +858,28 @@ impl Decoder {
         })))
     }
 
+    /// What the table of probes says that such an event has.
+    fn plain(&self, probe: Probe, record: &Record) -> Result<Plain, Unknown> {
+        let mut texts = [None, None];
+        let keys = [record.key, record.fifth];
+        for ((argument, text), key) in probe.texts().zip(&mut texts).zip(keys) {
+            if key != 0 || argument.kind != ArgumentKind::OptionalText {
+                *text = Some(self.text(key)?);
+            }
+        }
+        let value = record.value as i32;
+        Ok(Plain {
+            probe,
+            texts,
+            number: match probe.number_argument().map(|it| it.kind) {
+                None => 0,
+                Some(ArgumentKind::Flag { .. }) => i32::from(value != 0),
+                Some(_) => value,
+            },
+            duration_ns: None,
+        })
+    }
+
     fn process(&mut self, record: &Record, change: ProcessChange) -> Result<What, Unknown> {
         Ok(What::Process {
             change,
@@ -862,6 +906,11 @@ impl Decoder {
 enum Unknown {
     Place(u64),
     Text(u64),
+}
+
+/// Whether a record has the key of a second text as its fifth word.
+fn has_two_texts(probe: Probe) -> bool {
+    probe.texts().nth(1).is_some()
 }
 
 /// The hash that ends a row, over the words before it.
@@ -1198,11 +1247,19 @@ impl Encoder {
             What::Line { place, line } => (LineKind::Line, *line as u32, self.place(place)),
             What::GcStart { generation } => (LineKind::GcStart, *generation as u32, 0),
             What::GcDone { collected, .. } => (LineKind::GcDone, 0, *collected as u64),
-            What::ImportStart { module } => (LineKind::ImportStart, 0, self.text(module)),
-            What::ImportDone { module, found, .. } => {
-                (LineKind::ImportDone, u32::from(*found), self.text(module))
+            What::Plain(plain) => {
+                let [key, second] = plain
+                    .texts
+                    .each_ref()
+                    .map(|text| text.as_ref().map_or(0, |text| self.text(text)));
+                let kind = LineKind::Plain(plain.probe);
+                self.sent += 1;
+                self.record(kind, 0, plain.number as u32, ts, who, key);
+                if has_two_texts(plain.probe) {
+                    self.word(second);
+                }
+                return;
             }
-            What::Audit { name } => (LineKind::Audit, 0, self.text(name)),
             What::Process {
                 change,
                 parent,
@@ -1269,8 +1326,10 @@ impl Encoder {
     }
 
     fn record(&mut self, kind: LineKind, flags: u8, value: u32, ts: u64, who: u64, key: u64) {
-        let word0 =
-            MAGIC << 48 | u64::from(kind as u8) << 40 | u64::from(flags) << 32 | u64::from(value);
+        let word0 = MAGIC << 48
+            | u64::from(kind.letter()) << 40
+            | u64::from(flags) << 32
+            | u64::from(value);
         for word in [word0, ts, who, key] {
             self.bytes.extend_from_slice(&word.to_ne_bytes());
         }

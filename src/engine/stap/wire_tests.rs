@@ -208,7 +208,7 @@ fn on_the_wire(mut event: Event) -> Option<Event> {
             *generation = None;
             *pause_ns = None;
         }
-        What::ImportDone { duration_ns, .. } => *duration_ns = None,
+        What::Plain(plain) => plain.duration_ns = None,
         _ => {}
     }
     Some(event)

@@ -22,7 +22,7 @@ use super::tracefs::Defined;
 use crate::analysis::keys::KeyBuilder;
 use crate::engine::flags;
 use crate::event::allowance::{Allowance, place_bytes, text_bytes};
-use crate::event::{Event, Frame, Place, Text, What};
+use crate::event::{Event, Frame, Place, Plain, Text, What};
 use crate::probe::{ArgumentKind, Probe};
 use crate::python::name::{is_interpreter_command, may_be_library};
 
@@ -84,10 +84,7 @@ pub(super) fn fields(probe: Probe, agent: bool) -> impl Iterator<Item = (usize, 
     let arguments = probe.arguments().iter().chain(further).enumerate();
     arguments.filter_map(move |(place, argument)| {
         let field = Field::of(argument.kind, texts)?;
-        texts += usize::from(matches!(
-            argument.kind,
-            ArgumentKind::Text | ArgumentKind::OptionalText
-        ));
+        texts += usize::from(argument.kind.is_text());
         Some((place, field))
     })
 }
@@ -337,23 +334,37 @@ impl Decoder {
                 collected: number()?,
                 pause_ns: None,
             },
-            Probe::ImportStart => What::ImportStart {
-                module: self.text(raw)?,
-            },
-            Probe::ImportDone => What::ImportDone {
-                module: self.text(raw)?,
-                found: number()? != 0,
-                duration_ns: None,
-            },
-            Probe::Audit => What::Audit {
-                name: self.text(raw)?,
-            },
             Probe::ContextName => What::Context {
                 context: u64_at(raw, format.agent?.context)?,
                 name: self.text(raw)?,
             },
+            probe => What::Plain(self.plain(probe, raw)?),
         };
         Some(Some(Event { ts, pid, tid, what }))
+    }
+
+    /// What the table of probes says that such an event has.
+    fn plain(&mut self, probe: Probe, raw: &[u8]) -> Option<Plain> {
+        let mut plain = Plain {
+            probe,
+            texts: [None, None],
+            number: 0,
+            duration_ns: None,
+        };
+        let fields = [self.format.function, self.format.file];
+        for ((argument, text), field) in probe.texts().zip(&mut plain.texts).zip(fields) {
+            let found = string(raw, field)?;
+            let is_there = argument.kind != ArgumentKind::OptionalText || found != (FAULT, true);
+            *text = is_there.then(|| self.names.text(found));
+        }
+        if let Some(argument) = probe.number_argument() {
+            let number = number(raw, self.format)?;
+            plain.number = match argument.kind {
+                ArgumentKind::Flag { .. } => i32::from(number != 0),
+                _ => i32::try_from(number).ok()?,
+            };
+        }
+        Some(plain)
     }
 
     /// What the agent says of a frame; nothing where another's mark was hit.

@@ -157,11 +157,12 @@ fn a_hit_of_each_mark_becomes_its_event() {
             }
             (Probe::GcStart, What::GcStart { generation }) => *generation == 7,
             (Probe::GcDone, What::GcDone { collected, .. }) => *collected == 7,
-            (Probe::ImportStart, What::ImportStart { module }) => module.text == "work",
-            (Probe::ImportDone, What::ImportDone { module, found, .. }) => {
-                module.text == "work" && *found
+            (Probe::ImportStart | Probe::Audit, What::Plain(plain)) => {
+                plain.probe == mark && plain.subject().is_some_and(|it| it.text == "work")
             }
-            (Probe::Audit, What::Audit { name }) => name.text == "work",
+            (Probe::ImportDone, What::Plain(plain)) => {
+                plain.subject().is_some_and(|it| it.text == "work") && plain.number == 1
+            }
             _ => false,
         };
         assert!(right, "{mark:?}: {what:?}");

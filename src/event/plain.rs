@@ -1,0 +1,79 @@
+//! Plain events: what a probe passes, as its row in the table of probes describes it.
+
+use std::sync::Arc;
+
+use super::Text;
+use crate::probe::{Argument, ArgumentKind, Phase, Probe};
+
+/// An event that consists of what its probe passes, see [`crate::probe::PlainEvent`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plain {
+    /// The probe that was hit: says what the rest means.
+    pub probe: Probe,
+    /// The probe's texts, in order; one that is optional may be missing.
+    pub texts: [Option<Arc<Text>>; 2],
+    /// Its number, 0 or 1 for a flag; 0 where it has none.
+    pub number: i32,
+    /// Nanoseconds since the matching start, where this ends something.
+    pub duration_ns: Option<u64>,
+}
+
+impl Plain {
+    /// An event with one text.
+    pub fn new(probe: Probe, text: Arc<Text>) -> Plain {
+        Plain {
+            probe,
+            texts: [Some(text), None],
+            number: 0,
+            duration_ns: None,
+        }
+    }
+
+    /// Its name: the `event` field in JSON.
+    pub fn name(&self) -> &'static str {
+        self.probe
+            .plain()
+            .map_or(self.probe.name(), |plain| plain.name)
+    }
+
+    /// What people are told that it is.
+    pub fn label(&self) -> &'static str {
+        self.probe
+            .plain()
+            .map_or(self.probe.name(), |plain| plain.label)
+    }
+
+    /// Where it stands in what it is about.
+    pub fn phase(&self) -> Phase {
+        self.probe
+            .plain()
+            .map_or(Phase::Single, |plain| plain.phase)
+    }
+
+    /// What it is about.
+    pub fn subject(&self) -> Option<&Arc<Text>> {
+        self.texts.first().and_then(Option::as_ref)
+    }
+
+    /// Its texts with the names of their fields.
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, &Arc<Text>)> {
+        let fields = self.probe.texts().zip(&self.texts);
+        fields.filter_map(|(argument, text)| Some((argument.field, text.as_ref()?)))
+    }
+
+    /// Its number with the argument that it was.
+    pub fn number(&self) -> Option<(&'static Argument, i32)> {
+        Some((self.probe.number_argument()?, self.number))
+    }
+
+    /// What people are told because its flag is not set.
+    pub fn unset(&self) -> Option<&'static str> {
+        match self.number() {
+            Some((argument, 0)) => match argument.kind {
+                ArgumentKind::Flag { unset } => Some(unset),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}

@@ -77,3 +77,17 @@ impl Plain {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::event::{Event, Frame, Place};
+    use std::sync::Arc;
+
+    /// Events are moved by the million: what a plain one has may not make calls and returns larger.
+    #[test]
+    fn a_plain_event_makes_no_other_larger() {
+        // What a return has beside its time and its process.
+        type Return = (Arc<Place>, i32, Option<u64>, Frame);
+        assert!(size_of::<Event>() <= size_of::<Return>() + 2 * size_of::<u64>());
+    }
+}

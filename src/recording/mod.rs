@@ -24,8 +24,9 @@ pub use writer::Writer;
 const MAGIC: [u8; 8] = *b"\x89pystap\n";
 
 /// Version of the format. A reader refuses newer ones. What was written before 2 lacks what only the agent says, and reads as
-/// it did; since 3 both sides forget names when they have too many bytes, and not only when they are too many.
-pub const VERSION: u32 = 3;
+/// it did; since 3 both sides forget names when they have too many bytes, and not only when they are too many; since 4 there
+/// are events whose number does not fit in the first byte.
+pub const VERSION: u32 = 4;
 
 /// What a block holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use crate::analysis::keys::KeyBuilder;
 use crate::engine::flags;
 use crate::event::allowance::{Allowance, place_bytes, text_bytes};
 use crate::event::{Event, Frame, Place, Plain, Text, What};
-use crate::probe::{ArgumentKind, Probe};
+use crate::probe::{Argument, ArgumentKind, Probe};
 use crate::python::name::{is_interpreter_command, may_be_library};
 
 /// Bytes of the names remembered to be found again by their bytes; all are forgotten when there are more, so that a program
@@ -74,8 +74,11 @@ impl Field {
     }
 }
 
-/// The fields that a probe's arguments come in, each with the place of its argument: the agent's probes pass more.
-pub(super) fn fields(probe: Probe, agent: bool) -> impl Iterator<Item = (usize, Field)> {
+/// The arguments of a probe that are read, each with its place and the field that it comes in; the agent's probes have more.
+pub(super) fn fields(
+    probe: Probe,
+    agent: bool,
+) -> impl Iterator<Item = (usize, &'static Argument, Field)> {
     let further = match agent {
         true => probe.further_arguments(),
         false => &[],
@@ -85,7 +88,7 @@ pub(super) fn fields(probe: Probe, agent: bool) -> impl Iterator<Item = (usize, 
     arguments.filter_map(move |(place, argument)| {
         let field = Field::of(argument.kind, texts)?;
         texts += usize::from(argument.kind.is_text());
-        Some((place, field))
+        Some((place, argument, field))
     })
 }
 

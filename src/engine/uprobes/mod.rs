@@ -25,7 +25,7 @@ use std::sync::Arc;
 use crate::elf::Image;
 
 use crate::agent;
-use crate::probe::Probe;
+use crate::probe::{ArgumentKind, Probe};
 
 use self::fetch::FetchKind;
 use self::tracefs::{Definition, Owner};
@@ -222,9 +222,13 @@ impl Plan {
                 continue;
             };
             let mut fetched = Fetched::default();
-            for (at, field) in decode::fields(mark, probed.provider == agent::PROVIDER) {
+            for (at, argument, field) in decode::fields(mark, probed.provider == agent::PROVIDER) {
+                let there = site.arguments.get(at);
+                if there.is_none() && argument.kind == ArgumentKind::OptionalText {
+                    continue;
+                }
                 let kind = field.kind();
-                let place = match site.arguments.get(at) {
+                let place = match there {
                     Some(argument) => fetch::fetch(argument, machine, kind)
                         .map_err(|reason| format!("{} ({reason})", argument.text)),
                     None => Err("which is not there".to_owned()),

@@ -170,33 +170,36 @@ pub enum Trouble {
     },
 }
 
-/// The kinds of records.
+/// The kinds of records, by their letter on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 enum LineKind {
-    Version,
-    Place,
-    NamedPlace,
-    Text,
-    Call,
-    Return,
-    Line,
-    Finished,
-    ToldCall,
-    ToldReturn,
-    ToldFinished,
-    ContextName,
-    GcStart,
-    GcDone,
-    Fork,
-    Exec,
-    Exit,
-    Ready,
-    Acknowledged,
-    Totals,
-    Row,
-    RowsEnd,
-    /// What the table of probes describes.
-    Plain(Probe),
+    Version = b'V',
+    Place = b'P',
+    NamedPlace = b'Q',
+    Text = b'T',
+    Call = b'C',
+    Return = b'R',
+    Line = b'L',
+    Finished = b'D',
+    ToldCall = b'c',
+    ToldReturn = b'r',
+    ToldFinished = b'd',
+    ContextName = b'N',
+    GcStart = b'G',
+    GcDone = b'g',
+    Fork = b'F',
+    Exec = b'X',
+    Exit = b'E',
+    Ready = b'Y',
+    Acknowledged = b'K',
+    Totals = b'Z',
+    Row = b'H',
+    RowsEnd = b'S',
+    /// What the table of probes describes, which has its letter.
+    Plain = 0,
+    /// The same with two texts.
+    PlainOfTwo = 1,
 }
 
 impl LineKind {
@@ -225,36 +228,11 @@ impl LineKind {
             b'Z' => LineKind::Totals,
             b'H' => LineKind::Row,
             b'S' => LineKind::RowsEnd,
-            letter => LineKind::Plain(Probe::of_letter(letter)?),
+            letter => match Probe::of_letter(letter)?.texts().count() {
+                2 => LineKind::PlainOfTwo,
+                _ => LineKind::Plain,
+            },
         })
-    }
-
-    fn letter(self) -> u8 {
-        match self {
-            LineKind::Version => b'V',
-            LineKind::Place => b'P',
-            LineKind::NamedPlace => b'Q',
-            LineKind::Text => b'T',
-            LineKind::Call => b'C',
-            LineKind::Return => b'R',
-            LineKind::Line => b'L',
-            LineKind::Finished => b'D',
-            LineKind::ToldCall => b'c',
-            LineKind::ToldReturn => b'r',
-            LineKind::ToldFinished => b'd',
-            LineKind::ContextName => b'N',
-            LineKind::GcStart => b'G',
-            LineKind::GcDone => b'g',
-            LineKind::Fork => b'F',
-            LineKind::Exec => b'X',
-            LineKind::Exit => b'E',
-            LineKind::Ready => b'Y',
-            LineKind::Acknowledged => b'K',
-            LineKind::Totals => b'Z',
-            LineKind::Row => b'H',
-            LineKind::RowsEnd => b'S',
-            LineKind::Plain(probe) => probe.plain().map_or(0, |plain| plain.letter),
-        }
     }
 
     /// Flags that may be set in a record of this kind; any other one is a sign of damage.
@@ -288,7 +266,8 @@ impl LineKind {
                 | LineKind::ContextName
                 | LineKind::GcStart
                 | LineKind::GcDone
-                | LineKind::Plain(_)
+                | LineKind::Plain
+                | LineKind::PlainOfTwo
                 | LineKind::Fork
                 | LineKind::Exec
                 | LineKind::Exit
@@ -300,6 +279,7 @@ impl LineKind {
 #[derive(Debug, Clone)]
 struct Record {
     kind: LineKind,
+    letter: u8,
     flags: u8,
     value: u32,
     ts: u64,
@@ -324,9 +304,11 @@ impl Record {
         if word0 >> 48 != MAGIC {
             return None;
         }
-        let kind = LineKind::from_letter((word0 >> 40) as u8)?;
+        let letter = (word0 >> 40) as u8;
+        let kind = LineKind::from_letter(letter)?;
         let record = Record {
             kind,
+            letter,
             flags: (word0 >> 32) as u8,
             value: word0 as u32,
             ts: u64::from_ne_bytes(word1),
@@ -349,8 +331,7 @@ impl Record {
     fn size(&self, bytes: &[u8]) -> usize {
         let names = || (self.value >> 16) as usize + (self.value & 0xffff) as usize;
         match self.kind {
-            LineKind::Finished | LineKind::RowsEnd => HEADER + 8,
-            LineKind::Plain(probe) => HEADER + 8 * usize::from(has_two_texts(probe)),
+            LineKind::Finished | LineKind::PlainOfTwo | LineKind::RowsEnd => HEADER + 8,
             LineKind::Row => HEADER + 8 * (ROW_WORDS + usize::from(self.flags) + 1),
             LineKind::Place => HEADER + names() + 1,
             LineKind::NamedPlace => {
@@ -560,17 +541,11 @@ impl Decoder {
             }
             LineKind::ContextName if !record.read_name(bytes) => return false,
             LineKind::Row | LineKind::RowsEnd => return self.sums(&record, bytes, out),
-            LineKind::Finished => {
-                let Some(duration) = word_at(bytes, HEADER) else {
+            LineKind::Finished | LineKind::PlainOfTwo => {
+                let Some(fifth) = word_at(bytes, HEADER) else {
                     return false;
                 };
-                record.fifth = duration;
-            }
-            LineKind::Plain(probe) if has_two_texts(probe) => {
-                let Some(key) = word_at(bytes, HEADER) else {
-                    return false;
-                };
-                record.fifth = key;
+                record.fifth = fifth;
             }
             _ => {}
         }
@@ -805,7 +780,10 @@ impl Decoder {
                 collected: record.key as i64,
                 pause_ns: None,
             },
-            LineKind::Plain(probe) => What::Plain(self.plain(probe, record)?),
+            LineKind::Plain | LineKind::PlainOfTwo => match Probe::of_letter(record.letter) {
+                Some(probe) => What::Plain(self.plain(probe, record)?),
+                None => return Ok(None),
+            },
             LineKind::Fork => self.process(record, ProcessChange::Fork)?,
             LineKind::Exec => self.process(record, ProcessChange::Exec)?,
             LineKind::Exit => self.process(record, ProcessChange::Exit)?,
@@ -906,11 +884,6 @@ impl Decoder {
 enum Unknown {
     Place(u64),
     Text(u64),
-}
-
-/// Whether a record has the key of a second text as its fifth word.
-fn has_two_texts(probe: Probe) -> bool {
-    probe.texts().nth(1).is_some()
 }
 
 /// The hash that ends a row, over the words before it.
@@ -1247,19 +1220,7 @@ impl Encoder {
             What::Line { place, line } => (LineKind::Line, *line as u32, self.place(place)),
             What::GcStart { generation } => (LineKind::GcStart, *generation as u32, 0),
             What::GcDone { collected, .. } => (LineKind::GcDone, 0, *collected as u64),
-            What::Plain(plain) => {
-                let [key, second] = plain
-                    .texts
-                    .each_ref()
-                    .map(|text| text.as_ref().map_or(0, |text| self.text(text)));
-                let kind = LineKind::Plain(plain.probe);
-                self.sent += 1;
-                self.record(kind, 0, plain.number as u32, ts, who, key);
-                if has_two_texts(plain.probe) {
-                    self.word(second);
-                }
-                return;
-            }
+            What::Plain(plain) => return self.plain(plain, ts, who),
             What::Process {
                 change,
                 parent,
@@ -1283,6 +1244,19 @@ impl Encoder {
         } = event.what
         {
             self.bytes.extend_from_slice(&duration.to_ne_bytes());
+        }
+    }
+
+    fn plain(&mut self, plain: &Plain, ts: u64, who: u64) {
+        let Some(event) = plain.probe.plain() else {
+            return;
+        };
+        let texts = plain.texts.each_ref();
+        let [key, second] = texts.map(|text| text.as_ref().map_or(0, |text| self.text(text)));
+        self.sent += 1;
+        self.lettered(event.letter, 0, plain.number as u32, ts, who, key);
+        if plain.probe.texts().count() == 2 {
+            self.word(second);
         }
     }
 
@@ -1326,10 +1300,12 @@ impl Encoder {
     }
 
     fn record(&mut self, kind: LineKind, flags: u8, value: u32, ts: u64, who: u64, key: u64) {
-        let word0 = MAGIC << 48
-            | u64::from(kind.letter()) << 40
-            | u64::from(flags) << 32
-            | u64::from(value);
+        self.lettered(kind as u8, flags, value, ts, who, key);
+    }
+
+    fn lettered(&mut self, letter: u8, flags: u8, value: u32, ts: u64, who: u64, key: u64) {
+        let word0 =
+            MAGIC << 48 | u64::from(letter) << 40 | u64::from(flags) << 32 | u64::from(value);
         for word in [word0, ts, who, key] {
             self.bytes.extend_from_slice(&word.to_ne_bytes());
         }

@@ -20,7 +20,7 @@ demo-stap:
 test:
 	scripts/test
 
-# The tables that README.md and ARCHITECTURE.md may quote.
+# The tables that README.md and docs/ may quote.
 bench:
 	$(CARGO) bench --locked --bench replay
 	$(CARGO) bench --locked --bench decode

@@ -10,6 +10,9 @@ use regex::Regex;
 use crate::script::filter::Glob;
 use crate::view::hot::Column;
 
+/// Heading of the options that every command has: without one of their own they stand between those of the command.
+const EVERYWHERE: &str = "Global options";
+
 /// pystap: trace Python programs from the outside, live, without changing or restarting them.
 #[derive(Debug, Parser)]
 #[command(
@@ -25,13 +28,20 @@ use crate::view::hot::Column;
 )]
 pub struct Cli {
     /// Colours in messages and in the flow format
-    #[arg(long, value_enum, default_value_t = Colour::Auto, global = true, value_name = "WHEN")]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = Colour::Auto,
+        global = true,
+        value_name = "WHEN",
+        help_heading = EVERYWHERE
+    )]
     pub color: Colour,
     /// Only errors on standard error
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = EVERYWHERE)]
     pub quiet: bool,
     /// More on standard error: every message of stap, everything that was found out
-    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    #[arg(short, long, global = true, conflicts_with = "quiet", help_heading = EVERYWHERE)]
     pub verbose: bool,
     /// What to do
     #[command(subcommand)]
@@ -96,9 +106,9 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, or write one a command into a directory
+    /// Print the manual page, or write one per command into a directory
     Man {
-        /// Write pystap.1 and one page a command there
+        /// Write pystap.1 and one page per command there
         #[arg(long, value_name = "DIRECTORY")]
         directory: Option<PathBuf>,
     },
@@ -212,6 +222,16 @@ pub struct TargetArgs {
 /// `pystap trace`.
 #[derive(Debug, Clone, Args)]
 pub struct Trace {
+    // What is flattened into this leaves its last heading behind, so options without a heading stand before it.
+    /// Print the plan, and the script and command lines of stap or the uprobe events, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Compile the script, keep the module for later traces, and do nothing else
+    #[arg(long, conflicts_with = "dry_run")]
+    pub compile_only: bool,
+    /// End with the exit status of the launched command
+    #[arg(long, requires = "command")]
+    pub exit_with_command: bool,
     /// Which processes.
     #[command(flatten)]
     pub targets: TargetArgs,
@@ -224,12 +244,6 @@ pub struct Trace {
     /// What to trace with.
     #[command(flatten)]
     pub engine: EngineArgs,
-    /// Print the plan, and the script and command lines of stap or the uprobe events, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Compile the script, keep the module for later traces, and do nothing else
-    #[arg(long, conflicts_with = "dry_run")]
-    pub compile_only: bool,
     /// Compile for this kernel release instead of the running one
     #[arg(
         long,
@@ -238,9 +252,6 @@ pub struct Trace {
         help_heading = "SystemTap"
     )]
     pub kernel: Option<String>,
-    /// End with the exit status of the launched command
-    #[arg(long, requires = "command")]
-    pub exit_with_command: bool,
     /// Values of functions that --function, --file or --module names, as far as their types are plain. They may be secrets
     #[arg(
         long,
@@ -302,15 +313,12 @@ pub struct WhatArgs {
     /// Not these: GLOB (a function, or a file when it has a slash), or function:GLOB, file:GLOB, module:GLOB
     #[arg(long, value_name = "[KIND:]GLOB", value_parser = parse_exclusion)]
     pub exclude: Vec<Exclusion>,
-    /// Only calls that take at least so long, for example 5ms: one event a finished call
+    /// Only calls that take at least so long, for example 5ms: one event per finished call
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub min_duration: Option<Duration>,
     /// Leave the semaphore of Python 3.11's line mark alone, although calls are incomplete then
     #[arg(long)]
     pub no_line_semaphore: bool,
-    /// Add up in the kernel where the engine can, instead of sending calls, returns and collections.
-    #[arg(skip)]
-    pub totals: bool,
 }
 
 /// Limits and output.
@@ -323,7 +331,7 @@ pub struct OutputArgs {
     /// Stop after so many events
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_events: Option<u64>,
-    /// json: one object a line; flow: an indented call tree [default: flow on a terminal, json otherwise]
+    /// json: one object per line; flow: an indented call tree [default: flow on a terminal, json otherwise]
     #[arg(short, long, value_enum)]
     pub format: Option<Format>,
     /// Write to this file instead of standard output
@@ -334,7 +342,7 @@ pub struct OutputArgs {
 /// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
     /// An indented call tree with times
     Flow,
@@ -362,7 +370,7 @@ pub struct Report {
     /// How many functions, pauses or slow calls
     #[arg(short, long, value_name = "N", default_value_t = 30)]
     pub limit: usize,
-    /// One row a function and process
+    /// One row per function and process
     #[arg(long)]
     pub by_process: bool,
     /// Rows of their own for the kinds of greenlets and asyncio tasks (with the agent)
@@ -398,7 +406,7 @@ pub struct Export {
 /// What a recording can be made into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
-    /// Stacks with their time, a line each, for flame graph tools
+    /// Stacks with their time, one per line, for flame graph tools
     Folded,
     /// A flame graph, as SVG
     Flamegraph,
@@ -425,7 +433,7 @@ pub struct EngineArgs {
     /// One more argument for stap when it compiles the script; may be repeated
     #[arg(long = "stap-arg", value_name = "ARG", allow_hyphen_values = true)]
     pub stap_args: Vec<String>,
-    /// Buffer a processor in megabytes [default: 16 at most]
+    /// Buffer per processor in megabytes [default: 16 at most]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..=4095))]
     pub buffer: Option<u32>,
     /// Templates and tapsets here add to the built-in ones or override them
@@ -482,6 +490,16 @@ pub enum EngineChoice {
     Uprobes,
 }
 
+impl EngineChoice {
+    /// The name of the engine that was asked for; `None` when the choice is left to us.
+    pub fn name(self) -> Option<String> {
+        let value = self
+            .to_possible_value()
+            .filter(|_| self != EngineChoice::Auto);
+        value.map(|value| value.get_name().to_owned())
+    }
+}
+
 /// `pystap top`.
 #[derive(Debug, Clone, Args)]
 pub struct Top {
@@ -503,13 +521,13 @@ pub struct Top {
     /// How many functions (with --batch or --json)
     #[arg(short, long, value_name = "N", default_value_t = 30)]
     pub limit: usize,
-    /// One row a function and process (with --batch or --json)
+    /// One row per function and process (with --batch or --json)
     #[arg(long)]
     pub by_process: bool,
     /// Rows of their own for the kinds of greenlets and asyncio tasks (with the agent); adds up in pystap and not in the kernel
     #[arg(long)]
     pub by_context: bool,
-    /// A table is one line of JSON
+    /// As JSON, one line per table
     #[arg(long)]
     pub json: bool,
     /// Write to this file instead of standard output (with --batch or --json)
@@ -518,6 +536,13 @@ pub struct Top {
     /// Stop after this time
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
+    // What is flattened into this leaves its last heading behind, so options without a heading stand before it.
+    /// Print the plan, and the script and command lines of stap or the uprobe events, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Compile the script, keep the module for later, and do nothing else
+    #[arg(long, conflicts_with = "dry_run")]
+    pub compile_only: bool,
     /// Which processes.
     #[command(flatten)]
     pub targets: TargetArgs,
@@ -531,12 +556,6 @@ pub struct Top {
     /// greenlets better
     #[arg(long, help_heading = "SystemTap")]
     pub no_kernel_totals: bool,
-    /// Print the plan, and the script and command lines of stap or the uprobe events, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Compile the script, keep the module for later, and do nothing else
-    #[arg(long, conflicts_with = "dry_run")]
-    pub compile_only: bool,
     /// Compile for this kernel release instead of the running one
     #[arg(
         long,
@@ -559,7 +578,7 @@ pub struct Gc {
     /// How many of the longest pauses
     #[arg(short, long, value_name = "N", default_value_t = 10)]
     pub limit: usize,
-    /// A line each TIME, the summary at the end [default: 2s; with --json only the summary]
+    /// One line per TIME, the summary at the end [default: 2s; with --json only the summary]
     #[arg(short, long, value_name = "TIME", value_parser = parse_interval)]
     pub interval: Option<Duration>,
     /// As JSON
@@ -591,7 +610,7 @@ pub struct Stats {
     /// How many of the slowest calls
     #[arg(short, long, value_name = "N", default_value_t = 10)]
     pub limit: usize,
-    /// A line a function each TIME, the summary at the end [default: 2s; with --json only the summary]
+    /// One line per function and TIME, the summary at the end [default: 2s; with --json only the summary]
     #[arg(short, long, value_name = "TIME", value_parser = parse_interval)]
     pub interval: Option<Duration>,
     /// As JSON
@@ -752,7 +771,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
-/// A time such as `5ms`, `200us`, `1.5s`, `2m`; a bare number means seconds.
+/// A share of a whole.
 fn parse_percent(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
@@ -760,37 +779,21 @@ fn parse_percent(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "it is not a number from 0 to 100".to_owned())
 }
 
+/// A time such as `5ms`, `200us`, `1.5s`, `2m` or `1h 30m`; a bare number means seconds.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    const UNITS: [(&str, f64); 7] = [
-        ("ns", 1e-9),
-        ("us", 1e-6),
-        ("µs", 1e-6),
-        ("ms", 1e-3),
-        ("s", 1.0),
-        ("m", 60.0),
-        ("h", 3600.0),
-    ];
-    let number_ends = text
-        .find(|sign: char| !sign.is_ascii_digit() && sign != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(number_ends);
-    let factor = match unit.trim() {
-        "" => Some(1.0),
-        unit => UNITS
-            .iter()
-            .find(|(name, _)| *name == unit)
-            .map(|(_, factor)| *factor),
-    };
-    let wrong = || {
+    let mut time = text.to_owned();
+    if time.starts_with('.') {
+        time.insert(0, '0');
+    }
+    if time
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    {
+        time.push('s');
+    }
+    let duration = humantime::parse_duration(&time).map_err(|_| {
         "it is not a time; write a number and a unit, for example 200us, 5ms, 30s or 2m".to_owned()
-    };
-    let seconds = number
-        .parse::<f64>()
-        .ok()
-        .zip(factor)
-        .map(|(number, factor)| number * factor)
-        .ok_or_else(wrong)?;
-    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
+    })?;
     if duration.is_zero() {
         return Err("it is no time at all; leave the option out instead".to_owned());
     }
@@ -814,6 +817,18 @@ mod tests {
         assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(parse_duration("30"), Ok(Duration::from_secs(30)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("0.1h"), Ok(Duration::from_secs(360)));
+        assert_eq!(parse_duration("0.75"), Ok(Duration::from_millis(750)));
+        assert_eq!(parse_duration(".5s"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration(".5"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("7µs"), Ok(Duration::from_micros(7)));
+        assert_eq!(parse_duration("9ns"), Ok(Duration::from_nanos(9)));
+        assert_eq!(parse_duration("5 ms"), Ok(Duration::from_millis(5)));
+        assert_eq!(
+            parse_duration("0.3333m"),
+            Ok(Duration::from_micros(19_998_000))
+        );
+        assert_eq!(parse_duration("1h 30m"), Ok(Duration::from_secs(5400)));
         for wrong in [
             "",
             "ms",

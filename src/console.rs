@@ -1,9 +1,9 @@
-//! The only writer to stderr: one-line messages with a severity in front, colour where it is wanted, a spinner on terminals;
-//! and the table of exit codes. Data never comes through here, and nothing here decides what is said.
+//! The only writer to stderr: one-line messages prefixed by a severity, coloured if wanted, a spinner on terminals; and
+//! the table of exit codes. Data never goes through here, and nothing here decides what is said.
 //!
-//! A stderr that is closed, full or not read is no reason to stop or to wait. Failed writes are ignored; what does not go in at
-//! the moment is kept, up to a limit, and handed on by a thread as soon as somebody reads; what was left out beyond that is
-//! counted and said then.
+//! A stderr that is closed, full or unread is no reason to stop or to wait. Failed writes are ignored; what cannot be
+//! written at the moment is kept, up to a limit, and passed on by a thread as soon as someone reads; messages dropped
+//! beyond the limit are counted, and the count is reported then.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,16 +18,16 @@ use anstyle::{AnsiColor, Style};
 use rustix::event::Timespec;
 
 use crate::files::Stream;
-use crate::text::{harmless, harmless_but_coloured};
+use crate::text::{harmless_but_coloured, harmless_code};
 
-/// How pystap ends, and the number that a shell sees.
+/// How pystap ends, and the exit code that a shell sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Exit {
     /// Everything that was asked for was done.
     Done,
-    /// Something failed while it ran.
+    /// Something failed while running.
     Failed,
-    /// The command line cannot be understood or contradicts itself.
+    /// The command line cannot be parsed or contradicts itself.
     Usage,
     /// The host or the interpreter lacks something.
     Unready,
@@ -45,7 +45,7 @@ impl Exit {
         Exit::NoTarget,
     ];
 
-    /// The exit of that number, as the errors of other rooms have it; [`Exit::Failed`] for any other.
+    /// The exit with that code, as errors of other modules have it; [`Exit::Failed`] for any other.
     pub fn of(code: u8) -> Exit {
         Exit::ALL
             .into_iter()
@@ -53,7 +53,7 @@ impl Exit {
             .unwrap_or(Exit::Failed)
     }
 
-    /// The number.
+    /// The exit code.
     pub fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
@@ -88,7 +88,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// How much is said.
+/// How much is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Verbosity {
     /// Errors only (`--quiet`).
@@ -123,38 +123,38 @@ struct Shared {
     terminal: bool,
     colour: bool,
     state: Mutex<State>,
-    /// Told when nothing waits any longer to be written.
+    /// Signalled when no text is waiting to be written any more.
     written: Condvar,
 }
 
-/// How many messages are kept while something covers the terminal; the oldest go first.
+/// How many messages are kept while something covers the terminal; the oldest are dropped first.
 const KEPT: usize = 200;
 
-/// How many bytes are kept while nobody reads them. What is said beyond that is left out.
+/// How many unread bytes are kept. Messages beyond that are dropped.
 const WAITING: usize = 64 * 1024;
 
-/// How long it is waited at most for somebody who reads what is said at the end.
+/// How long to wait at exit for someone to read the last messages.
 const AT_THE_END: Duration = Duration::from_millis(500);
 
 /// Where the text goes.
 enum Out {
-    /// Nothing is written that does not go in at once.
+    /// Nothing is written that cannot be written at once.
     Stream(Arc<Stream>),
-    /// Takes everything, or fails.
+    /// Accepts everything, or fails.
     Writer(Box<dyn Write + Send>),
 }
 
 struct State {
     out: Out,
-    /// What did not go in yet, and how many messages there was no more room for.
+    /// Text that has not been written yet; how many messages were dropped for lack of room follows.
     waiting: Vec<u8>,
     left_out: u64,
-    /// Whether a thread is about to hand on what waits.
+    /// Whether a thread is about to write the waiting text.
     handing_on: bool,
-    /// While something covers the terminal: messages that could not be written there, and the last one that nobody has
-    /// asked for yet.
+    /// While something covers the terminal: messages that could not be written there, and the last one that has not
+    /// been asked for yet.
     covered: Option<Covered>,
-    /// What the spinner shows now; it is taken off before a message and put back after it.
+    /// What the spinner shows now; it is erased before a message and restored after it.
     spinner: Option<String>,
 }
 
@@ -168,7 +168,8 @@ impl fmt::Debug for Console {
 }
 
 impl Console {
-    /// A console on stderr. Reads the environment variables that concern colour, and whether stderr is a terminal.
+    /// A console on stderr. Reads the environment variables that concern colour, and checks whether stderr is a
+    /// terminal.
     pub fn stderr(verbosity: Verbosity, color: ColorWhen) -> Console {
         let stream = io::stderr();
         let choice = match color {
@@ -182,7 +183,7 @@ impl Console {
             anstream::ColorChoice::Auto => terminal,
             choice => choice != anstream::ColorChoice::Never,
         };
-        // A stderr that is not even there takes nothing.
+        // A stderr that does not even exist accepts nothing.
         let out = match Stream::shared(stream.as_fd()) {
             Ok(stream) => Out::Stream(Arc::new(stream)),
             Err(_) => Out::Writer(Box::new(io::sink())),
@@ -215,7 +216,7 @@ impl Console {
         }
     }
 
-    /// The last chance for what nobody has read yet: waits for a reader, but not for long.
+    /// The last chance for unread messages: waits for a reader, but not for long.
     pub fn finish(&self) {
         let state = self.state();
         let waits = |state: &mut State| !state.waiting.is_empty();
@@ -226,58 +227,58 @@ impl Console {
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// How much is said.
+    /// How much is reported.
     pub fn verbosity(&self) -> Verbosity {
         self.shared.verbosity
     }
 
-    /// Something failed. Always shown.
+    /// Reports that something failed. Always shown.
     pub fn error(&self, message: impl fmt::Display) {
         self.say("error: ", AnsiColor::Red.on_default().bold(), &message);
     }
 
-    /// Something is missing or was lost. Not shown when quiet.
+    /// Reports that something is missing or was lost. Not shown when quiet.
     pub fn warning(&self, message: impl fmt::Display) {
         if self.shared.verbosity >= Verbosity::Normal {
             self.say("warning: ", AnsiColor::Yellow.on_default().bold(), &message);
         }
     }
 
-    /// Something a user should know. Not shown when quiet.
+    /// Reports something a user should know. Not shown when quiet.
     pub fn note(&self, message: impl fmt::Display) {
         if self.shared.verbosity >= Verbosity::Normal {
             self.say("", Style::new(), &message);
         }
     }
 
-    /// What was decided and why. Shown when verbose.
+    /// Reports what was decided and why. Shown when verbose.
     pub fn detail(&self, message: impl fmt::Display) {
         if self.shared.verbosity >= Verbosity::Verbose {
             self.say("", Style::new().dimmed(), &message);
         }
     }
 
-    /// Text of several lines as it is, without a prefix: an excerpt that belongs to the message before. Control characters
-    /// other than newlines and tabs are shown escaped. Not shown when quiet.
+    /// Writes several lines of text without a prefix: an excerpt that belongs to the preceding message. Control
+    /// characters other than newlines and tabs are escaped. Not shown when quiet.
     pub fn excerpt(&self, text: &str) {
         if self.shared.verbosity >= Verbosity::Normal {
             let mut shown = String::with_capacity(text.len() + 1);
             for line in text.lines() {
                 shown.push_str("    ");
-                push_printable(line, &mut shown);
+                shown.push_str(&harmless_code(line));
                 shown.push('\n');
             }
             self.write(&shown, None);
         }
     }
 
-    /// What the parser of the command line says, with its own lines and colours.
+    /// Writes a message of the command-line parser, with its own lines and colours.
     pub fn usage(&self, text: &str) {
         self.write(&harmless_but_coloured(text), None);
     }
 
-    /// Says that something takes a while, for example "compiling the probe script". On a terminal the line shows the
-    /// seconds that pass and goes away when the returned value is dropped; elsewhere it is a plain message, once.
+    /// Reports that something takes a while, for example "compiling the probe script". On a terminal the line shows the
+    /// elapsed seconds and disappears when the returned value is dropped; elsewhere it is a plain message, once.
     pub fn spinner(&self, activity: &str) -> Spinner {
         if self.shared.verbosity == Verbosity::Quiet {
             return Spinner(None);
@@ -294,14 +295,14 @@ impl Console {
             .spawn(move || console.spin(&activity, &stopped));
         match thread {
             Ok(thread) => Spinner(Some(Turning { stop, thread })),
-            // No thread to be had: say it once instead.
+            // No thread is available: say it once instead.
             Err(_) => Spinner(None),
         }
     }
 
-    /// Says that the terminal is covered from now on, so that a message would be written across a table: messages are
-    /// given to whatever covers it, and are written when the returned value is dropped. A stderr that is no terminal
-    /// gets them at once all the same.
+    /// Declares the terminal covered from now on, because a message would be written across a table: messages are
+    /// passed to whatever covers it, and are written when the returned value is dropped. A stderr that is not a
+    /// terminal still gets them at once.
     pub fn cover(&self) -> Cover {
         self.state().covered = Some(Covered::default());
         Cover(self.clone())
@@ -340,7 +341,7 @@ impl Console {
         self.write(&line, Some(format!("{severity}{text}")));
     }
 
-    /// Writes text, and hands out what it says to whatever covers the terminal.
+    /// Writes text, and passes the message to whatever covers the terminal.
     fn write(&self, text: &str, says: Option<String>) {
         let mut state = self.state();
         if let Some(covered) = &mut state.covered {
@@ -362,7 +363,7 @@ impl Console {
         self.hand_on(&mut state);
     }
 
-    /// Starts the thread that hands on what waits, where something does and none runs yet.
+    /// Starts the thread that writes the waiting text, if there is any and no such thread runs yet.
     fn hand_on(&self, state: &mut State) {
         let Out::Stream(stream) = &state.out else {
             return;
@@ -371,7 +372,7 @@ impl Console {
             return;
         }
         let (console, stream) = (self.clone(), Arc::clone(stream));
-        // Nobody waits for it: at the end of the process it simply ends.
+        // The thread is never joined: at the end of the process it simply ends.
         let thread = std::thread::Builder::new()
             .name("messages".to_owned())
             .spawn(move || console.keep_handing_on(&stream));
@@ -407,7 +408,7 @@ impl Console {
 }
 
 impl State {
-    /// Writes a message, or keeps what of it does not go in. A failed write has nobody left to be told.
+    /// Writes a message, or keeps the part that cannot be written yet. There is no one to tell about a failed write.
     fn put(&mut self, text: &str) {
         let idle = self.waiting.is_empty();
         if !idle && self.waiting.len() + text.len() > WAITING {
@@ -420,7 +421,7 @@ impl State {
         }
     }
 
-    /// Writes what goes in.
+    /// Writes as much of the waiting text as possible.
     fn write_waiting(&mut self) {
         loop {
             let written = match &mut self.out {
@@ -457,8 +458,8 @@ impl State {
         }
     }
 
-    /// Overwrites the spinner with blanks: without colour there are no codes to erase a line either. A terminal that takes
-    /// nothing does not wait for spinners.
+    /// Overwrites the spinner with blanks, because without colour there are no codes to erase a line either. On a
+    /// terminal that accepts nothing, spinners are not queued.
     fn hide(&mut self) {
         if let Some(line) = &self.spinner
             && self.waiting.is_empty()
@@ -484,20 +485,20 @@ struct Covered {
     latest: Option<String>,
 }
 
-/// The terminal is covered by something that paints all of it; see [`Console::cover`]. Ends when dropped.
+/// Something that paints the whole terminal covers it; see [`Console::cover`]. Ends when dropped.
 #[derive(Debug)]
 #[must_use = "messages are written across what covers the terminal when this is dropped"]
 pub struct Cover(Console);
 
 impl Cover {
-    /// The last message since the previous question, for whatever covers the terminal to show.
+    /// The last message since the previous call, for whatever covers the terminal to show.
     pub fn latest(&self) -> Option<String> {
         self.0.state().covered.as_mut()?.latest.take()
     }
 }
 
 impl Drop for Cover {
-    /// What could not be written meanwhile is written now.
+    /// Writes the messages that could not be written in the meantime.
     fn drop(&mut self) {
         let mut state = self.0.state();
         for text in state.covered.take().unwrap_or_default().kept {
@@ -529,12 +530,12 @@ impl Drop for Spinner {
         let (flag, wake) = &*stop;
         *lock(flag) = true;
         wake.notify_all();
-        // The thread ends by itself; if it panicked, its panic was already shown.
+        // The thread ends by itself; if it panicked, that has already been shown.
         let _ = thread.join();
     }
 }
 
-/// A lock that a panic elsewhere does not poison: a message must still come out then.
+/// Takes a lock even if a panic elsewhere poisoned it: a message must still come out then.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -547,19 +548,9 @@ fn one_line(message: &dyn fmt::Display) -> String {
         if index > 0 {
             line.push_str("; ");
         }
-        push_printable(part.trim(), &mut line);
+        line.push_str(&harmless_code(part.trim()));
     }
     line
-}
-
-/// Tabs stay: they keep the columns of an excerpt.
-fn push_printable(text: &str, into: &mut String) {
-    for (index, part) in text.split('\t').enumerate() {
-        if index > 0 {
-            into.push('\t');
-        }
-        into.push_str(&harmless(part));
-    }
 }
 
 #[cfg(test)]
@@ -575,7 +566,7 @@ mod tests {
             String::from_utf8_lossy(&lock(&self.0.0)).into_owned()
         }
 
-        /// Waits until `wanted` was written; bounded.
+        /// Waits, up to a limit, until `wanted` was written.
         fn wait_for(&self, wanted: &str) -> bool {
             let (bytes, written) = &*self.0;
             let (bytes, _) = written
@@ -599,7 +590,7 @@ mod tests {
         }
     }
 
-    /// A stderr whose other end is gone.
+    /// A stderr whose other end is closed.
     struct Broken;
 
     impl Write for Broken {
@@ -795,7 +786,7 @@ mod tests {
             let count = io::Read::read(&mut reader, &mut bytes).expect("read");
             text.push_str(std::str::from_utf8(&bytes[..count]).expect("ASCII"));
         }
-        // Whole messages in their order, up to where there was no more room, and the spinner's one.
+        // Whole messages in order, up to where room ran out, and the spinner's.
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len() as u64, said + 2 - left_out);
         for (number, line) in lines.iter().take(100).enumerate() {

@@ -1,8 +1,11 @@
 //! pystap traces Python programs from the outside, live, without changing or restarting them.
 //!
-//! The binary is a thin user of this library. ARCHITECTURE.md at the top of the repository walks through the rooms;
+//! The binary is a thin user of this library. ARCHITECTURE.md at the top of the repository is a map of the rooms;
 //! in the order in which data flows: [`cli`] (what was typed), [`session`] (what was asked for, decided on this host),
-//! [`engine`] (arms probes and yields [`event`]s), [`analysis`] (pairing), [`export`] (one sink a format).
+//! [`engine`] (arms probes and yields [`event`]s), [`analysis`] (pairing), [`export`] (one sink per format).
+
+// Written for those who work on pystap, who read it with what is private.
+#![allow(rustdoc::private_intra_doc_links)]
 
 pub mod agent;
 pub mod analysis;
@@ -19,6 +22,8 @@ pub mod export;
 mod failure;
 pub mod files;
 pub mod host;
+#[cfg(test)]
+mod imports;
 pub mod probe;
 pub mod process;
 pub mod python;

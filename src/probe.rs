@@ -9,6 +9,10 @@
 //! JSON, recordings, the flow and profiles follow the description. Calls, returns, lines, collections and contexts are told
 //! in ways of their own, because pairing, filters and views know them.
 
+mod image;
+
+pub use self::image::{AGENT_PROVIDER, Probed};
+
 /// A USDT probe that events are made of. Those that filters on functions and files are about come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]

@@ -1,26 +1,26 @@
-//! Commands for people to paste: one function quotes every word that comes from somewhere else, for POSIX shells.
+//! Commands for users to paste: every word that comes from outside is quoted, for POSIX shells.
 //!
-//! What a shell would not take as it is stands between single quotes. Where there is something that a terminal or a reader
-//! would not take as it is (control characters, bytes that are no UTF-8, signs that are invisible or turn the direction),
-//! the word is written as `$'…'` with octal numbers, which bash, zsh, ksh, busybox and POSIX.1-2024 read. A word comes out
-//! of a shell with exactly the bytes that went in.
+//! What a shell would not take literally is put in single quotes. If a word contains anything that a terminal or a
+//! reader would not take literally (control characters, bytes that are not UTF-8, characters that are invisible or
+//! reverse the text), it is written as `$'…'` with octal numbers, which bash, zsh, ksh, busybox and POSIX.1-2024
+//! understand. A shell turns the word back into exactly the original bytes.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Characters that mean nothing to any shell, wherever in a word they stand.
+/// Characters that mean nothing to any shell, wherever they are in a word.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_./:,+@%".contains(&byte)
 }
 
-/// Characters that are seen as what they are.
+/// Characters that look like what they are.
 fn is_visible(sign: char) -> bool {
     sign == ' ' || sign.is_ascii_graphic() || (!sign.is_ascii() && sign.is_alphanumeric())
 }
 
-/// A word as a shell reads it back.
+/// A word, quoted so that a shell reads it back unchanged.
 pub fn word(word: impl AsRef<OsStr>) -> String {
     let bytes = word.as_ref().as_bytes();
     let text = std::str::from_utf8(bytes);
@@ -31,14 +31,14 @@ pub fn word(word: impl AsRef<OsStr>) -> String {
     }
 }
 
-/// A word of which nothing but plain signs is left as it is.
+/// A word in which everything but plain characters is written as a number.
 fn numbered(bytes: &[u8]) -> String {
     let mut quoted = String::from("$'");
     for byte in bytes {
         match byte {
             b' ' => quoted.push(' '),
             byte if is_plain(*byte) => quoted.push(char::from(*byte)),
-            // Always three digits, so that what follows is never taken for one.
+            // Always three digits, so that the next character is never taken for one.
             byte => {
                 let _ = write!(quoted, "\\{byte:03o}");
             }
@@ -72,7 +72,7 @@ mod tests {
 
     use super::*;
 
-    /// What a shell makes of words: each as it comes, with an end that no word has.
+    /// What a shell makes of words: each as it arrives, with an end marker that no word contains.
     fn read_back(shell: &[&str], text: &str) -> Vec<Vec<u8>> {
         let (program, options) = shell.split_first().expect("a shell");
         let output = Command::new(program)

@@ -1,22 +1,22 @@
-//! Text from outside: names, paths, command lines and messages that a traced program, another user or another tool chose.
-//! Nothing here prints it raw. What a terminal obeys, what turns or hides writing, and what a format for programs cannot
-//! carry is shown escaped instead, in one way everywhere:
+//! Text from outside: names, paths, command lines and messages chosen by a traced program, another user or another
+//! tool. Nothing here prints it raw. What a terminal interprets, what reverses or hides text, and what a
+//! machine-readable format cannot represent is escaped, in the same way everywhere:
 //!
-//! - a character stands as `\u{1b}`, a byte that is not UTF-8 as `\xff`;
-//! - a backslash that would read like one of these stands as `\u{5c}`, every other backslash as itself.
+//! - a character becomes `\u{1b}`, a byte that is not UTF-8 `\xff`;
+//! - a backslash that would read like one of these becomes `\u{5c}`, every other backslash stays itself.
 //!
-//! So whatever is shown is one line, can be told from every other text, and can be turned back.
+//! So whatever is shown is one line, is distinct for every text, and can be decoded again.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Text that somebody else chose. Its only way out is [`fmt::Display`], which escapes it.
+/// Text from outside. Its only way out is [`fmt::Display`], which escapes it.
 #[derive(Clone, Copy)]
 pub struct Foreign<'a> {
     bytes: &'a [u8],
-    /// A character of the format around it, which text must not contain either.
+    /// A character of the surrounding format, which the text must not contain either.
     separator: Option<char>,
 }
 
@@ -34,12 +34,12 @@ impl<'a> Foreign<'a> {
         Foreign::os(path.as_os_str())
     }
 
-    /// A word of a command line, or a file name.
+    /// A command-line word or a file name.
     pub fn os(text: &'a OsStr) -> Foreign<'a> {
         Foreign::new(text.as_bytes())
     }
 
-    /// The same for a format in which this character has a meaning of its own: it is escaped, too.
+    /// The same for a format in which this character has a meaning: it is escaped too.
     pub fn without(self, separator: char) -> Foreign<'a> {
         Foreign {
             separator: Some(separator),
@@ -78,8 +78,8 @@ impl fmt::Debug for Foreign<'_> {
     }
 }
 
-/// Text of ours into which foreign text may have come unseen, for the last step before a terminal: the lines stay, and
-/// everything in them that a terminal obeys is escaped. Text that is known to be foreign is [`Foreign`] before it gets here.
+/// Text of ours that may contain foreign text, for the last step before a terminal: newlines stay, and everything else
+/// that a terminal interprets is escaped. Text that is known to be foreign is [`Foreign`] before it gets here.
 pub fn harmless(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -92,7 +92,13 @@ pub fn harmless(text: &str) -> String {
     shown
 }
 
-/// The same for text that we have coloured: codes for colours stay as well.
+/// The same for source code, whose tabs stay as well.
+pub fn harmless_code(text: &str) -> String {
+    let parts: Vec<String> = text.split('\t').map(harmless).collect();
+    parts.join("\t")
+}
+
+/// The same for text that we have coloured: colour codes stay as well.
 pub fn harmless_but_coloured(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -114,9 +120,9 @@ pub fn harmless_but_coloured(text: &str) -> String {
     shown
 }
 
-/// Whether a character does something else than to be seen: control characters; what joins, turns, hides or separates
-/// (Unicode's default-ignorable characters and format characters, line and paragraph separators); and code points that are
-/// no characters, which XML has no way to say.
+/// Whether a character does anything but show itself: control characters; those that join, reverse, hide or separate
+/// text (Unicode's default-ignorable and format characters, line and paragraph separators); and noncharacters, which
+/// XML cannot represent.
 pub fn obeyed(character: char) -> bool {
     character.is_control()
         || matches!(character,
@@ -130,12 +136,12 @@ pub fn obeyed(character: char) -> bool {
         || u32::from(character) & 0xfffe == 0xfffe
 }
 
-/// JSON of ours into which foreign text may have come, with everything in it that a terminal obeys escaped as JSON does that:
-/// a reader gets back the same.
+/// JSON of ours that may contain foreign text, with everything that a terminal interprets escaped as JSON does it: a
+/// reader gets the same values back.
 pub fn harmless_json(json: &str) -> String {
     let mut shown = String::with_capacity(json.len());
     for character in json.chars() {
-        // Outside of strings JSON has no other.
+        // Outside of strings, JSON has no other such character.
         if obeyed(character) && character != '\n' {
             shown.push_str(&json_escape(character));
         } else {
@@ -145,7 +151,7 @@ pub fn harmless_json(json: &str) -> String {
     shown
 }
 
-/// A character as JSON escapes it: one or two UTF-16 units.
+/// A character's JSON escape: one or two UTF-16 units.
 pub(crate) fn json_escape(character: char) -> String {
     let mut escaped = String::new();
     for unit in character.encode_utf16(&mut [0; 2]) {

@@ -1,5 +1,5 @@
-//! Foreign text is one harmless line, can be told from every other and turned back; and the corpus of evil text that the
-//! tests of every output share.
+//! Foreign text is one harmless line, distinct for every text, and can be decoded again; and the corpus of hostile text
+//! that the tests of all outputs share.
 
 use super::*;
 
@@ -15,7 +15,7 @@ pub(crate) fn evil() -> Evil {
     serde_json::from_str(include_str!("../tests/data/evil.json")).expect("the corpus is JSON")
 }
 
-/// What was meant by text that was shown.
+/// Decodes text that was shown.
 fn turned_back(shown: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = shown;
@@ -69,6 +69,19 @@ fn evil_text_is_shown_harmless_and_can_be_turned_back() {
     }
     for bytes in &evil.bytes {
         check(bytes);
+    }
+}
+
+#[test]
+fn code_keeps_its_tabs_and_nothing_else_that_is_obeyed() {
+    assert_eq!(
+        harmless_code("\tif (x)\t\x1b[2J\n"),
+        "\tif (x)\t\\u{1b}[2J\n"
+    );
+    for text in &evil().text {
+        let shown = harmless_code(text);
+        let stays = |it: char| matches!(it, '\n' | '\t') || !obeyed(it);
+        assert!(shown.chars().all(stays), "{shown:?}");
     }
 }
 

@@ -1,13 +1,13 @@
-//! Threads, where there are some to be had. `std::thread::spawn` panics where there are none, which would leave a session half
-//! begun; at the limit of a user or of a container that is no fault of ours, and has its message.
+//! Threads, if they can be had. `std::thread::spawn` panics when they cannot, which would leave a session half started;
+//! at the limit of a user or of a container that is no fault of ours, and gets a message.
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
-/// Starts a thread that does this.
+/// Starts a thread that runs this function.
 ///
 /// # Errors
-/// The system's, in a sentence with the next step.
+/// The system's, in a sentence that says what to do next.
 pub(crate) fn spawn<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {

@@ -8,9 +8,8 @@ use alloc::vec::Vec;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::null_mut;
 
-use crate::codes::Code;
+use crate::live::LIVE;
 use crate::python::{Owned, Ptr, api, type_name, type_of};
-use crate::session::LIVE;
 
 /// Longest text in bytes when the session names no limit.
 const USUAL_LIMIT: usize = 512;
@@ -111,7 +110,11 @@ pub(crate) unsafe fn value(object: Ptr, is_hidden: bool, limit: usize) -> Vec<u8
 }
 
 /// The arguments of a frame that is just entered, as an object by name in their order, with a NUL.
-pub(crate) unsafe fn arguments(code: *mut Code, frame: Ptr, limit: usize) -> Option<Vec<u8>> {
+pub(crate) unsafe fn arguments(
+    parameters: &[Parameter],
+    frame: Ptr,
+    limit: usize,
+) -> Option<Vec<u8>> {
     let frame = if frame.is_null() {
         (api().PyEval_GetFrame)()
     } else {
@@ -122,7 +125,6 @@ pub(crate) unsafe fn arguments(code: *mut Code, frame: Ptr, limit: usize) -> Opt
     }
     let mut text = Text::new(limit);
     text.push("{");
-    let parameters = &(*code).parameters;
     for (at, parameter) in parameters.iter().enumerate() {
         if at > 0 {
             text.push(",");
@@ -183,7 +185,7 @@ pub(crate) unsafe fn parameters(code: &Owned, flags: i64, minor: u32) -> Vec<Par
                 }
             }
         }
-        let is_hidden = (*LIVE.get()).hidden.has_key(name.as_ptr());
+        let is_hidden = (*LIVE.get()).settings.hidden.has_key(name.as_ptr());
         parameters.push(Parameter {
             name,
             slot,
@@ -236,7 +238,7 @@ unsafe fn write_unless(is_hidden: bool, text: &mut Text, object: Ptr, depth: usi
 
 /// Whether the value that belongs to a key is left out.
 unsafe fn is_hidden(key: Ptr) -> bool {
-    (*LIVE.get()).hidden.has_key(key)
+    (*LIVE.get()).settings.hidden.has_key(key)
 }
 
 unsafe fn write(text: &mut Text, object: Ptr, depth: usize) {

@@ -12,8 +12,8 @@ use core::ptr::null_mut;
 use crate::capture::{self, Parameter};
 use crate::contexts;
 use crate::gil::Guarded;
+use crate::live::LIVE;
 use crate::python::{Owned, Ptr, api, version};
-use crate::session::LIVE;
 
 /// A code object that a session wants.
 pub(crate) struct Code {
@@ -98,12 +98,12 @@ unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> 
     contexts::look();
     let live = LIVE.get();
     let Some(code) = read(object, session) else {
-        (*live).dropped += 1;
+        (*live).counts.dropped += 1;
         return None;
     };
     let bytes = |text| CStr::from_ptr(text).to_bytes();
     let names = [bytes(code.name), bytes(code.qualname)];
-    let accepted = (*live).filter.accepts(bytes(code.filename), names);
+    let accepted = (*live).settings.filter.accepts(bytes(code.filename), names);
     let code = if accepted {
         Box::into_raw(code)
     } else {
@@ -120,7 +120,7 @@ unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> 
         if accepted {
             drop(Box::from_raw(code));
         }
-        (*live).dropped += 1;
+        (*live).counts.dropped += 1;
         return None;
     }
     if !accepted {
@@ -155,15 +155,16 @@ unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
         first_line: i32::try_from(code.integer_attribute(c"co_firstlineno", 0)).unwrap_or(0),
         flags,
         line: (0, -1),
-        instructions: if (*LIVE.get()).needs_instructions && flags & RESUMABLE != 0 {
+        instructions: if (*LIVE.get()).settings.needs_instructions && flags & RESUMABLE != 0 {
             instructions(&code)
         } else {
             Vec::new()
         },
         hides: (*LIVE.get())
+            .settings
             .hidden
             .has(&CStr::from_ptr(name).to_string_lossy()),
-        parameters: if (*LIVE.get()).capture.arguments {
+        parameters: if (*LIVE.get()).settings.capture.arguments {
             capture::parameters(&code, flags, version().0[1])
         } else {
             Vec::new()

@@ -1,13 +1,13 @@
-//! Garbage collections, for interpreters without marks of their own: a C function in `gc.callbacks`, which is the only
+//! Garbage collections, for interpreters without probes of their own: a C function in `gc.callbacks`, which is the only
 //! place where the interpreter says that it collects. It is taken out by identity, whatever else has come into the list.
 
 use core::ffi::{CStr, c_void};
 use core::ptr::null_mut;
 
 use crate::gil::Guarded;
+use crate::live::is_on;
 use crate::marks::{self, GC_DONE, GC_START};
 use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, none, number};
-use crate::session::is_on;
 
 static ON_COLLECTION: Method = Method {
     name: c"on_collection".as_ptr(),

@@ -12,10 +12,9 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr::null_mut;
 
 use crate::gil::Guarded;
+use crate::live::{LIVE, is_on};
 use crate::marks::{self, CONTEXT_NAME};
 use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, type_name, type_of, version};
-use crate::session::LIVE;
-use crate::stacks;
 
 /// Positions in the table of greenlet's C API (greenlet.h). Up to 1.1 the table has eight entries and ends before the
 /// second one, for which greenlet.h has a macro there.
@@ -73,6 +72,8 @@ struct Contexts {
     /// From a weak reference to its object.
     referents: BTreeMap<usize, usize>,
     on_death: Option<Owned>,
+    /// Told of every one that is no more, by its address.
+    forget: unsafe fn(usize),
 }
 
 static CONTEXTS: Guarded<Contexts> = Guarded::new(Contexts {
@@ -83,7 +84,10 @@ static CONTEXTS: Guarded<Contexts> = Guarded::new(Contexts {
     known: BTreeMap::new(),
     referents: BTreeMap::new(),
     on_death: None,
+    forget: nobody,
 });
+
+fn nobody(_: usize) {}
 
 static ON_DEATH: Method = Method {
     name: c"on_death".as_ptr(),
@@ -92,11 +96,12 @@ static ON_DEATH: Method = Method {
     doc: core::ptr::null(),
 };
 
-/// Begins a session.
-pub(crate) unsafe fn start(on: bool) {
+/// Begins a session. `forget` is called with the address of every greenlet and task that was seen and is no more.
+pub(crate) unsafe fn start(on: bool, forget: unsafe fn(usize)) {
     let contexts = CONTEXTS.get();
     (*contexts).on = on;
     (*contexts).last = 0;
+    (*contexts).forget = forget;
     (*contexts).on_death = Owned::take((api().PyCFunction_NewEx)(
         &raw const ON_DEATH,
         null_mut(),
@@ -261,11 +266,11 @@ pub(crate) unsafe fn number(object: Ptr) -> u64 {
     // This allocates what garbage collection looks after, so until 3.11 it can run finalizers of the program.
     let reference = Owned::take((api().PyWeakref_NewRef)(object, on_death));
     let contexts = CONTEXTS.get();
-    if !crate::session::is_on() {
+    if !is_on() {
         return 0;
     }
     let Some(reference) = reference else {
-        (*LIVE.get()).dropped += 1;
+        (*LIVE.get()).counts.dropped += 1;
         return 0;
     };
     (*contexts).last += 1;
@@ -294,7 +299,7 @@ unsafe extern "C" fn on_death(_: Ptr, arguments: *const Ptr, count: isize) -> Pt
                 .is_some_and(|known| known.reference.as_ptr() as usize == reference);
             if is_same {
                 let known = (*contexts).known.remove(&object);
-                stacks::forget_greenlet(object);
+                ((*contexts).forget)(object);
                 drop(known);
             }
         }

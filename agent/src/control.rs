@@ -14,8 +14,8 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use pystap_agent_protocol::{
-    Follow, FromAgent, Hello, Joined, LARGEST_PACKET, PROTOCOL, SOCKET_PREFIX, Start, Started,
-    ToAgent, Way, decode, encode,
+    Follow, FromAgent, Hello, Joined, LARGEST_PACKET, PROTOCOL, Refused, SOCKET_PREFIX, Start,
+    Started, ToAgent, Way, decode, encode,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -31,9 +31,9 @@ use crate::descriptors::{self, Kept};
 use crate::gil::{self, Guarded};
 use crate::libc;
 use crate::patience::{self, Patience};
-use crate::session::{self, refused};
+use crate::session;
 use crate::thread::{self, Native, until_gone, wait_while, wake};
-use crate::{module, presence, profile, python, worker};
+use crate::{live, presence, profile, python, worker};
 
 /// The thread's stack in bytes.
 const STACK: usize = 256 << 10;
@@ -235,7 +235,7 @@ unsafe fn name_it(control: &mut Control) -> Result<(), Errno> {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_string(),
         python,
-        implementation: module::implementation(),
+        implementation: python::implementation(),
         pid: getpid().as_raw_nonzero().get().unsigned_abs(),
         way: session::way(python),
         busy: false,
@@ -764,13 +764,13 @@ unsafe fn hear(control: &mut Control, at: usize, buffer: &mut [u8]) {
             {
                 FromAgent::Stopped(stop_session(control))
             } else {
-                FromAgent::Refused(refused(
+                FromAgent::Refused(Refused::new(
                     "there is no session of this connection, so nothing was stopped",
                     "send start first",
                 ))
             }
         }
-        Some(Err(_)) | None => FromAgent::Refused(refused(
+        Some(Err(_)) | None => FromAgent::Refused(Refused::new(
             "the agent does not understand this message, so nothing was changed",
             "use the pystap that the agent came with",
         )),
@@ -794,7 +794,7 @@ unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: St
             .find(|peer| peer.number == owner)
             .map_or(pid, |peer| peer.pid);
         return FromAgent::Refused(if pid > 0 {
-            refused(
+            Refused::new(
                 format!(
                     "process {pid} already traces this program with its agent, which serves one at a time"
                 ),
@@ -802,7 +802,7 @@ unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: St
             )
         } else {
             // It has no number in this pid namespace.
-            refused(
+            Refused::new(
                 "a pystap that runs outside of this program's container already traces it with the agent, which serves one at a time",
                 "end that session where it runs, then start again",
             )
@@ -810,7 +810,7 @@ unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: St
     }
     let started = match control.inherited.take() {
         Some((ours, started)) if is_same(&ours, &wanted) => Some(Ok(started)),
-        _ => gil::with(|| session::start(&wanted)),
+        _ => gil::with(|| session::start(&wanted, look_soon)),
     };
     let answer = match started {
         Some(Ok(started)) => {
@@ -818,7 +818,7 @@ unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: St
             FromAgent::Started(started)
         }
         Some(Err(refused)) => FromAgent::Refused(refused),
-        None => FromAgent::Refused(refused(
+        None => FromAgent::Refused(Refused::new(
             "the interpreter is ending, so nothing was switched on",
             "trace the program from its start, or the next one",
         )),
@@ -854,7 +854,7 @@ unsafe fn stop_session(control: &mut Control) -> pystap_agent_protocol::Stopped 
 
 fn switch_off() -> pystap_agent_protocol::Stopped {
     // SAFETY: `with` gives the lock that `stop` asks for.
-    gil::with(|| unsafe { session::stop() }).unwrap_or_else(session::silence)
+    gil::with(|| unsafe { session::stop() }).unwrap_or_else(live::silence)
 }
 
 /// Closes a connection, and with it what it has switched on.

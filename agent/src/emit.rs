@@ -1,22 +1,13 @@
-//! From an event of the interpreter to a mark: whether it is wanted, the account, and what the mark says.
+//! What a mark of functions says.
 
 use alloc::vec::Vec;
-use core::ptr::{null, null_mut};
+use core::ptr::null;
 
 use crate::codes::{self, Code};
-use crate::marks::{self, ANNOUNCED, FUNCTION_ENTRY, FUNCTION_RETURN};
+use crate::live::LIVE;
+use crate::marks::{self, ANNOUNCED, FUNCTION_ENTRY};
 use crate::python::Ptr;
-use crate::session::LIVE;
-use crate::{capture, contexts, stacks};
-
-/// What became of an event.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// It was told, or counted where nobody listens.
-    Told,
-    /// No filter wants this code.
-    Unwanted,
-}
+use crate::{capture, contexts};
 
 /// What takes time to find out, and is asked for only where somebody listens.
 pub(crate) struct Details {
@@ -24,72 +15,6 @@ pub(crate) struct Details {
     pub(crate) line: i32,
     /// Flags of the mark.
     pub(crate) flags: u64,
-}
-
-/// A frame is entered. `frame` is it where that is at hand, else null.
-#[inline(always)]
-pub(crate) unsafe fn entry(
-    object: Ptr,
-    frame: Ptr,
-    details: impl FnOnce(*mut Code) -> Details,
-) -> Outcome {
-    let live = LIVE.get();
-    if (*live).filtered && codes::wanted(object).is_none() {
-        return Outcome::Unwanted;
-    }
-    let stack = stacks::current(frame, object);
-    (*stack).enter(object);
-    (*live).entries += 1;
-    if FUNCTION_ENTRY.is_raised() {
-        tell_entry(object, frame, details);
-    }
-    Outcome::Told
-}
-
-/// A frame is left with a value.
-#[inline(always)]
-pub(crate) unsafe fn exit(
-    object: Ptr,
-    frame: Ptr,
-    value: Ptr,
-    details: impl FnOnce(*mut Code) -> Details,
-) -> Outcome {
-    leave(object, frame, value, || false, details)
-}
-
-/// A frame is left by an exception. `offset` is where in its code, in bytes.
-#[inline(always)]
-pub(crate) unsafe fn unwind(
-    object: Ptr,
-    frame: Ptr,
-    offset: i64,
-    details: impl FnOnce(*mut Code) -> Details,
-) -> Outcome {
-    let was_never_entered = || codes::was_never_entered(object, offset);
-    leave(object, frame, null_mut(), was_never_entered, details)
-}
-
-#[inline(always)]
-unsafe fn leave(
-    object: Ptr,
-    frame: Ptr,
-    value: Ptr,
-    was_never_entered: impl FnOnce() -> bool,
-    details: impl FnOnce(*mut Code) -> Details,
-) -> Outcome {
-    let live = LIVE.get();
-    if (*live).filtered && codes::wanted(object).is_none() {
-        return Outcome::Unwanted;
-    }
-    let stack = stacks::current(frame, null_mut());
-    if !(*stack).leave(object, was_never_entered, &mut (*live).dropped) {
-        return Outcome::Told;
-    }
-    (*live).returns += 1;
-    if FUNCTION_RETURN.is_raised() {
-        tell_return(object, value, details);
-    }
-    Outcome::Told
 }
 
 /// A frame that was running before the session. Says whether it is wanted.
@@ -102,7 +27,7 @@ pub(crate) unsafe fn announced(object: Ptr, line: i32) -> bool {
     let Some(code) = codes::wanted(object) else {
         return false;
     };
-    (*LIVE.get()).entries += 1;
+    (*LIVE.get()).counts.entries += 1;
     if FUNCTION_ENTRY.is_raised() {
         let flags = ANNOUNCED;
         tell(
@@ -116,30 +41,39 @@ pub(crate) unsafe fn announced(object: Ptr, line: i32) -> bool {
     true
 }
 
-/// The context comes before the code's record, because a new one can run finalizers of the program (up to 3.11), and
+/// An entry, for whoever listens. The context comes before the code's record, because a new one can run finalizers of the program (up to 3.11), and
 /// these can end the session, which frees the records.
-unsafe fn tell_entry(object: Ptr, frame: Ptr, details: impl FnOnce(*mut Code) -> Details) {
+pub(crate) unsafe fn tell_entry(
+    object: Ptr,
+    frame: Ptr,
+    details: impl FnOnce(*mut Code) -> Details,
+) {
     let context = contexts::current();
     let Some(code) = codes::wanted(object) else {
         return;
     };
     let details = details(code);
-    let capture = (*LIVE.get()).capture;
+    let capture = (*LIVE.get()).settings.capture;
     let text = if capture.arguments && details.flags == 0 {
-        capture::arguments(code, frame, capture.limit)
+        capture::arguments(&(&(*code)).parameters, frame, capture.limit)
     } else {
         None
     };
     tell(marks::function_entry, code, details, context, text);
 }
 
-unsafe fn tell_return(object: Ptr, value: Ptr, details: impl FnOnce(*mut Code) -> Details) {
+/// A return, for whoever listens. `value` is null where an exception leaves the frame.
+pub(crate) unsafe fn tell_return(
+    object: Ptr,
+    value: Ptr,
+    details: impl FnOnce(*mut Code) -> Details,
+) {
     let context = contexts::current();
     let Some(code) = codes::wanted(object) else {
         return;
     };
     let details = details(code);
-    let capture = (*LIVE.get()).capture;
+    let capture = (*LIVE.get()).settings.capture;
     let text = (capture.returns && details.flags == 0 && !value.is_null())
         .then(|| capture::value(value, (*code).hides, capture.limit));
     tell(marks::function_return, code, details, context, text);

@@ -1,11 +1,11 @@
 //! Which functions a session wants. A function is wanted when each kind of filter that is given accepts it, and nothing
 //! excludes it.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use pystap_agent_protocol::Filters;
-
-use crate::glob::Glob;
+use pystap_glob::{Glob, GlobError};
 
 /// The filters of a session, ready for use.
 pub(crate) struct Filter {
@@ -14,6 +14,7 @@ pub(crate) struct Filter {
     modules: Vec<Glob>,
     not_functions: Vec<Glob>,
     not_files: Vec<Glob>,
+    not_modules: Vec<Glob>,
 }
 
 impl Filter {
@@ -24,43 +25,38 @@ impl Filter {
         modules: Vec::new(),
         not_functions: Vec::new(),
         not_files: Vec::new(),
+        not_modules: Vec::new(),
     };
 
-    pub(crate) fn new(filters: &Filters) -> Filter {
-        let plain = |patterns: &[alloc::string::String]| -> Vec<Glob> {
-            patterns.iter().map(|pattern| Glob::new(pattern)).collect()
+    /// # Errors
+    /// A pattern that is none.
+    pub(crate) fn new(filters: &Filters) -> Result<Filter, GlobError> {
+        type Read = fn(&str) -> Result<Glob, GlobError>;
+        let all = |patterns: &[String], read: Read| -> Result<Vec<Glob>, GlobError> {
+            patterns.iter().map(|pattern| read(pattern)).collect()
         };
-        let mut not_functions = plain(&filters.not_functions);
-        let mut not_files = plain(&filters.not_files);
-        not_files.extend(
-            filters
-                .not_modules
-                .iter()
-                .map(|pattern| Glob::module(pattern)),
-        );
-        // One that matches more than it says would keep out what is wanted.
-        not_functions.retain(Glob::is_exact);
-        not_files.retain(Glob::is_exact);
-        Filter {
-            functions: plain(&filters.functions),
-            files: plain(&filters.files),
-            modules: filters
-                .modules
-                .iter()
-                .map(|pattern| Glob::module(pattern))
-                .collect(),
-            not_functions,
-            not_files,
-        }
+        Ok(Filter {
+            functions: all(&filters.functions, Glob::new)?,
+            files: all(&filters.files, Glob::new)?,
+            modules: all(&filters.modules, Glob::module)?,
+            not_functions: all(&filters.not_functions, Glob::new)?,
+            not_files: all(&filters.not_files, Glob::new)?,
+            not_modules: all(&filters.not_modules, Glob::module)?,
+        })
     }
 
     /// Whether everything is wanted.
     pub(crate) fn is_empty(&self) -> bool {
-        self.functions.is_empty()
-            && self.files.is_empty()
-            && self.modules.is_empty()
-            && self.not_functions.is_empty()
-            && self.not_files.is_empty()
+        [
+            &self.functions,
+            &self.files,
+            &self.modules,
+            &self.not_functions,
+            &self.not_files,
+            &self.not_modules,
+        ]
+        .iter()
+        .all(|globs| globs.is_empty())
     }
 
     /// Whether a function is wanted, by its file, and its name without its classes and with them.
@@ -75,5 +71,6 @@ impl Filter {
             && wanted(&self.modules, &[file])
             && !any(&self.not_functions, &names)
             && !any(&self.not_files, &[file])
+            && !any(&self.not_modules, &[file])
     }
 }

@@ -21,7 +21,7 @@ use rustix::io;
 use crate::descriptors::Kept;
 use crate::gil::{self, Guarded};
 use crate::python::{self, api};
-use crate::{control, presence};
+use crate::{control, live, presence};
 
 /// How long a fork waits for our threads to be out of the interpreter, in milliseconds: one of Python, and one of C.
 const PYTHON: i64 = 1000;
@@ -48,6 +48,7 @@ pub(crate) unsafe fn register() {
     if REGISTERED.swap(true, Ordering::SeqCst) {
         return;
     }
+    live::when_forked(settle);
     let name: &CStr = c"__register_atfork";
     let found = python::symbol(name);
     if !found.is_null() {

@@ -4,7 +4,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::glob::Glob;
+use pystap_glob::{Glob, GlobError, lower};
+
 use crate::python::{Ptr, api, type_of};
 
 /// Most characters of a key that are looked at; a longer one is hidden.
@@ -17,9 +18,11 @@ impl Hidden {
     /// No names: every value is told.
     pub(crate) const NOTHING: Hidden = Hidden(Vec::new());
 
-    pub(crate) fn new(patterns: &[String]) -> Hidden {
-        let lower = |pattern: &String| Glob::new(&pattern.to_lowercase());
-        Hidden(patterns.iter().map(lower).collect())
+    /// # Errors
+    /// A pattern that is none.
+    pub(crate) fn new(patterns: &[String]) -> Result<Hidden, GlobError> {
+        let globs = patterns.iter().map(|pattern| Glob::caseless(pattern));
+        Ok(Hidden(globs.collect::<Result<_, _>>()?))
     }
 
     /// Whether a value of this name is left out.
@@ -27,7 +30,7 @@ impl Hidden {
         if self.0.is_empty() {
             return false;
         }
-        let name = name.to_lowercase();
+        let name = lower(name);
         self.0.iter().any(|glob| glob.matches(name.as_bytes()))
     }
 

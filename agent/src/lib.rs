@@ -1,4 +1,4 @@
-//! pystap's agent: a Python extension module that gives an interpreter without function marks the same marks, fired from
+//! pystap's agent: a Python extension module that gives an interpreter without function probes the same probes, fired from
 //! inside the process. It is loaded into programs of other people, so it takes as little as it can: no Python code runs on
 //! its behalf, no thread of the program ever waits for it, and what it has switched on is switched off when the
 //! connection to pystap ends.
@@ -16,10 +16,49 @@
 //! What the native thread needs without that lock is in `control` and belongs to that thread while it runs. Functions
 //! that touch either are unsafe, and their callers are callbacks of the interpreter, which hold the lock, or
 //! `gil::with`.
+//!
+//! A panic in a target would end it, so whatever can panic is denied by clippy. The functions of CPython are found by
+//! name (`python`), so that another interpreter is refused in words.
+//!
+//! # Who may touch what
+//!
+//! Callbacks hold the interpreter's lock, and that guards all state (`gil`); hence free-threaded builds are refused.
+//! One native thread (`control`) has the sockets to itself. A second one (`worker`) takes the lock for it, to switch
+//! events on and off, through a gate that is closed before the interpreter ends and during a fork.
+//!
+//! # Nothing by number
+//!
+//! The thread with the sockets leaves the program's table of descriptors for one of its own (`descriptors`). Hence the
+//! second thread: code of the program can run wherever the interpreter does (an audit hook, a finalizer) and has to
+//! find the program's files. Whoever wants something of the first thread connects to its *door*, an abstract socket
+//! that listens to its own process only, and closes that connection again. Where the threads have to end for a fork
+//! (3.12 warns of others), the sockets are sent into such a connection, and the thread that comes after receives them.
+//!
+//! # Forks
+//!
+//! `presence` has a word that the kernel wipes in every child that has its own memory (`MADV_WIPEONFORK`). Callbacks
+//! look at it first, so a child tells nothing before it is settled. `fork::settle` does that with the interpreter's
+//! lock, at the first of several occasions. State of a thread that is not there any more is not dropped: its
+//! descriptors meant something in a table that is gone.
+//!
+//! # Calls
+//!
+//! They come from `sys.monitoring` (`monitoring`) or from the profile functions of threads (`profile`) and go through
+//! `emit`: is the code wanted (`codes`, kept in the code object's own slot, so that it cannot be stale), on which stack
+//! is it (`stacks`, one per thread and one per greenlet, which announces its frames when it is first seen and reports
+//! no return without its entry), who runs (`contexts`), which values (`capture`, less what `hidden` leaves out), and
+//! last the probe (`marks`). Without a raised semaphore, only the first two and the account are left.
+//!
+//! # Finalizers
+//!
+//! Up to 3.11 the interpreter may collect garbage when an object is made, and so run code of the program in the middle
+//! of a callback, which may even end the session. Nothing that a session frees is held across such a call, and stacks
+//! are used again instead of freed.
 #![cfg_attr(panic = "abort", no_std)]
 
 extern crate alloc;
 
+mod calls;
 mod capture;
 mod codes;
 mod collector;
@@ -30,9 +69,9 @@ mod emit;
 mod filter;
 mod fork;
 mod gil;
-mod glob;
 mod hidden;
 mod libc;
+mod live;
 mod marks;
 mod module;
 mod monitoring;

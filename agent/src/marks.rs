@@ -1,7 +1,7 @@
-//! The marks: one function each, whose only instruction is the place for a breakpoint, and the note that describes it.
+//! The probes: one function each, whose only instruction is the place for a breakpoint, and the note that describes it.
 //!
 //! The functions are naked, so the arguments stand where the calling convention puts them, there is exactly one site for
-//! each mark, and a note can say so without asking the compiler. The semaphore (16 bits, raised by whoever attaches) is
+//! each probe, and a note can say so without asking the compiler. The semaphore (16 bits, raised by whoever attaches) is
 //! looked at by the callers, before they gather anything.
 
 use core::arch::naked_asm;

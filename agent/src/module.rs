@@ -14,11 +14,11 @@ use pystap_agent_protocol::{Follow, PROTOCOL};
 use crate::control::{self, CONTROL};
 use crate::fork;
 use crate::gil::{self, Guarded};
+use crate::live;
 use crate::python::{
     self, METH_KEYWORDS, METH_NOARGS, METH_VARARGS, Method, ModuleDefinition, Owned, Ptr, api,
     exception, none,
 };
-use crate::session;
 use crate::thread::Native;
 use crate::worker;
 
@@ -157,7 +157,7 @@ unsafe fn prepare() -> Result<(), String> {
     })?;
     let ([major, minor, _], text) = python::version();
     let text = String::from_utf8_lossy(text);
-    let implementation = implementation();
+    let implementation = python::implementation();
     let first_words = text.split(" (").next().unwrap_or_default();
     if implementation != "cpython" || major != 3 || !(9..=15).contains(&minor) {
         return Err(format!(
@@ -170,21 +170,6 @@ unsafe fn prepare() -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-/// `sys.implementation.name`.
-pub(crate) unsafe fn implementation() -> String {
-    let name = Owned::borrowed((api().PySys_GetObject)(c"implementation".as_ptr()))
-        .and_then(|implementation| implementation.attribute(c"name"));
-    let Some(name) = name else {
-        return String::from("unknown");
-    };
-    let text = (api().PyUnicode_AsUTF8)(name.as_ptr());
-    if text.is_null() {
-        (api().PyErr_Clear)();
-        return String::from("unknown");
-    }
-    CStr::from_ptr(text).to_string_lossy().into_owned()
 }
 
 /// Raises `ImportError` in whatever interpreter this is: PyPy has the function under another name, and not the rest of
@@ -374,16 +359,16 @@ unsafe extern "C" fn status(_: Ptr, _: Ptr) -> Ptr {
             api()._Py_FalseStruct
         })
     };
-    let account = session::account();
+    let counts = live::counts();
     let count = |value: u64| Owned::integer(i64::try_from(value).unwrap_or(i64::MAX));
     set(c"version", Owned::text(VERSION));
     set(c"protocol", Owned::integer(i64::from(PROTOCOL)));
     set(c"socket", Owned::text(&control::name(&*CONTROL.get())));
     set(c"running", flag(control::is_running()));
     set(c"dormant", flag(control::is_dormant()));
-    set(c"session", flag(session::is_on()));
-    set(c"entries", count(account.entries));
-    set(c"returns", count(account.returns));
-    set(c"dropped", count(account.dropped));
+    set(c"session", flag(live::is_on()));
+    set(c"entries", count(counts.entries));
+    set(c"returns", count(counts.returns));
+    set(c"dropped", count(counts.dropped));
     dictionary.into_ptr()
 }

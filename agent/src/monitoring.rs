@@ -10,12 +10,13 @@ use core::ptr::null_mut;
 
 use pystap_agent_protocol::Refused;
 
+use crate::calls::{Outcome, entry, exit, unwind};
 use crate::codes::Code;
-use crate::emit::{Details, Outcome, entry, exit, unwind};
+use crate::emit::Details;
 use crate::gil::Guarded;
+use crate::live::is_on;
 use crate::marks::{EXCEPTION, SUSPENSION};
 use crate::python::{Method, Owned, Ptr, api, number};
-use crate::session::{failed, is_on, refused};
 
 /// Tool ids in the order in which they are tried: those without a conventional owner first, a debugger's last.
 const TOOL_IDS: [c_long; 6] = [4, 3, 2, 5, 1, 0];
@@ -80,6 +81,14 @@ pub(crate) unsafe fn start() -> Result<u32, Refused> {
     }
 }
 
+/// What a failed call of the interpreter comes to.
+fn failed(what: &str) -> Refused {
+    Refused::new(
+        alloc::format!("the interpreter refused {what}, so its calls cannot be traced"),
+        "look for an audit hook or another tool in the program that forbids it, and trace without that",
+    )
+}
+
 unsafe fn take_tool(monitoring: &Owned) -> Result<c_long, Refused> {
     let use_tool_id = monitoring.attribute(c"use_tool_id");
     let get_tool = monitoring.attribute(c"get_tool");
@@ -108,7 +117,7 @@ unsafe fn take_tool(monitoring: &Owned) -> Result<c_long, Refused> {
         owners.extend(owner);
     }
     owners.sort();
-    Err(refused(
+    Err(Refused::new(
         alloc::format!(
             "all tool ids of sys.monitoring are taken ({}), so the agent cannot register for calls",
             owners.join(", ")

@@ -1,5 +1,5 @@
-//! How long a program waits for a pystap that does not answer: as short as it can be without losing one that only has much
-//! to do. One that is stopped answers nobody; one that works shows it in the processor time that it has used.
+//! How long a program waits for a pystap that does not answer: as short as possible without losing one that is merely
+//! busy. One that is stopped answers nobody; one that works shows it in the processor time that it has used.
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io;

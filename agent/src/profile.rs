@@ -13,12 +13,14 @@ use core::ptr::null_mut;
 
 use pystap_agent_protocol::Refused;
 
+use crate::calls::{entry, exit, unwind};
 use crate::codes::{Code, RESUMABLE};
-use crate::emit::{Details, entry, exit, unwind};
+use crate::emit::Details;
 use crate::gil::Guarded;
+use crate::live::is_on;
 use crate::marks::{EXCEPTION, SUSPENSION};
 use crate::python::{Owned, Ptr, ThreadState, TraceFunction, api, thread_states, version};
-use crate::session::{is_on, refused};
+use crate::worker;
 
 /// `PyTrace_CALL`, `PyTrace_RETURN` and `PyTrace_C_CALL`.
 const CALL: c_int = 0;
@@ -48,6 +50,8 @@ struct Installed {
     minor: u32,
     /// `sys.setprofile`, after which a thread's function is another one.
     set_profile: Option<Owned>,
+    /// What is called then: it has [`look`] called as soon as that can be.
+    look_soon: fn(),
     /// The id of the newest thread state that is known.
     newest: u64,
     /// By address of the thread state.
@@ -59,25 +63,29 @@ static INSTALLED: Guarded<Installed> = Guarded::new(Installed {
     offsets: (0, 0),
     minor: 0,
     set_profile: None,
+    look_soon: nothing,
     newest: 0,
     chained: BTreeMap::new(),
 });
 
+fn nothing() {}
+
 /// Sets our function on all threads. Says whether one had a profiler.
-pub(crate) unsafe fn start() -> Result<bool, Refused> {
+pub(crate) unsafe fn start(look_soon: fn()) -> Result<bool, Refused> {
     let installed = INSTALLED.get();
     let ([_, minor, _], _) = version();
     (*installed).minor = minor;
     (*installed).offsets = offsets(minor);
     let ready = api()._PyEval_SetProfile.is_some() && check();
     if !ready {
-        return Err(refused(
+        return Err(Refused::new(
             "this build of the interpreter keeps the profile functions of its threads elsewhere than the releases do, so the agent cannot set its own",
             "trace with a usual build of the same version",
         ));
     }
     (*installed).on = true;
     (*installed).newest = 0;
+    (*installed).look_soon = look_soon;
     (*installed).set_profile = Owned::borrowed((api().PySys_GetObject)(c"setprofile".as_ptr()));
     Ok(look())
 }
@@ -151,7 +159,7 @@ pub(crate) unsafe fn look() -> bool {
     let mut is_chained = false;
     for state in states {
         let (function, object) = current(state);
-        let is_native = state == own && crate::worker::is_current();
+        let is_native = state == own && worker::is_current();
         if is_native || is_ours(function) {
             continue;
         }
@@ -231,7 +239,7 @@ unsafe fn event(frame: Ptr, what: c_int, value: Ptr) {
     if what != CALL && what != RETURN {
         let set_profile = (*installed).set_profile.as_ref().map(Owned::as_ptr);
         if what == C_CALL && Some(value) == set_profile {
-            crate::control::look_soon();
+            ((*installed).look_soon)();
         }
         return;
     }

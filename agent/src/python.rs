@@ -353,6 +353,21 @@ pub(crate) unsafe fn version() -> ([u32; 3], &'static [u8]) {
     (numbers, text)
 }
 
+/// `sys.implementation.name`.
+pub(crate) unsafe fn implementation() -> alloc::string::String {
+    let name = Owned::borrowed((api().PySys_GetObject)(c"implementation".as_ptr()))
+        .and_then(|implementation| implementation.attribute(c"name"));
+    let Some(name) = name else {
+        return alloc::string::String::from("unknown");
+    };
+    let text = (api().PyUnicode_AsUTF8)(name.as_ptr());
+    if text.is_null() {
+        (api().PyErr_Clear)();
+        return alloc::string::String::from("unknown");
+    }
+    CStr::from_ptr(text).to_string_lossy().into_owned()
+}
+
 /// How far `_initialized` is into a `PyThreadState` of 3.11, by its headers.
 const INITIALIZED_3_11: usize = 24;
 

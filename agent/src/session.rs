@@ -3,72 +3,19 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, Ordering};
 
 use pystap_agent_protocol::{Kind, Refused, Start, Started, Stopped, Way};
+use pystap_glob::GlobError;
 
 use crate::filter::Filter;
 use crate::gil::Guarded;
 use crate::hidden::Hidden;
+use crate::live::{self, Settings, Values};
 use crate::python::{Owned, api, thread_states, uncollected, version};
-use crate::{capture, codes, collector, contexts, fork, monitoring, presence, profile, stacks};
+use crate::{capture, codes, collector, contexts, monitoring, profile, stacks};
 
-/// Which values are told.
-#[derive(Clone, Copy)]
-pub(crate) struct Values {
-    pub(crate) arguments: bool,
-    pub(crate) returns: bool,
-    /// Longest text in bytes.
-    pub(crate) limit: usize,
-}
-
-/// What the callbacks look at.
-pub(crate) struct Live {
-    /// Counts sessions, from 1.
-    pub(crate) number: usize,
-    /// Whether a session is on, here or where this process was forked from.
-    on: bool,
-    /// The word that says whether it is on here, see `presence`.
-    here: *const AtomicU32,
-    /// What was asked for and found.
-    asked: Option<(Start, Started)>,
-    /// Which functions are told; `filtered` when not all.
-    pub(crate) filter: Filter,
-    pub(crate) filtered: bool,
-    /// Whether frames that ran before are announced.
-    pub(crate) announces: bool,
-    /// Which values are told, and under which names none is.
-    pub(crate) capture: Values,
-    pub(crate) hidden: Hidden,
-    /// Whether the instructions of generators have to be at hand.
-    pub(crate) needs_instructions: bool,
-    /// The account.
-    pub(crate) entries: u64,
-    pub(crate) returns: u64,
-    pub(crate) dropped: u64,
-}
-
-static NOWHERE: AtomicU32 = AtomicU32::new(0);
-
-pub(crate) static LIVE: Guarded<Live> = Guarded::new(Live {
-    number: 0,
-    on: false,
-    here: &raw const NOWHERE,
-    asked: None,
-    filter: Filter::NONE,
-    filtered: false,
-    announces: false,
-    capture: Values {
-        arguments: false,
-        returns: false,
-        limit: 0,
-    },
-    hidden: Hidden::NOTHING,
-    needs_instructions: false,
-    entries: 0,
-    returns: 0,
-    dropped: 0,
-});
+/// What was asked for and found, while a session is on.
+static ASKED: Guarded<Option<(Start, Started)>> = Guarded::new(None);
 
 /// How calls are seen in this interpreter.
 pub(crate) fn way(python: [u32; 3]) -> Way {
@@ -80,48 +27,51 @@ pub(crate) fn way(python: [u32; 3]) -> Way {
     }
 }
 
-/// A refusal in two sentences.
-pub(crate) fn refused(reason: impl Into<String>, next_step: impl Into<String>) -> Refused {
-    Refused {
-        reason: reason.into(),
-        next_step: next_step.into(),
-    }
+/// pystap has checked its patterns before, by the same grammar; whoever sends others does not need the reason spelled out.
+fn misunderstood(error: GlobError) -> Refused {
+    Refused::new(
+        format!(
+            "{} is no pattern that the agent understands, so nothing was switched on",
+            error.pattern()
+        ),
+        "use the pystap that the agent came with",
+    )
 }
 
-/// Switches on what is asked for. The caller holds the lock.
+/// Switches on what is asked for. `look_soon` is called when the program may have taken our profile function away. The
+/// caller holds the lock.
 ///
 /// # Errors
 /// Why nothing was switched on.
-pub(crate) unsafe fn start(wanted: &Start) -> Result<Started, Refused> {
-    let live = LIVE.get();
+pub(crate) unsafe fn start(wanted: &Start, look_soon: fn()) -> Result<Started, Refused> {
     stop();
     if !codes::prepare() {
-        return Err(refused(
+        return Err(Refused::new(
             "the interpreter has no free slot for data about code objects, so the agent cannot remember which functions are wanted",
             "stop another tool that uses code extras in this process (a debugger or a JIT), or restart the program",
         ));
     }
     let functions = wanted.events.contains(&Kind::Function);
-    (*live).number += 1;
-    (*live).filter = Filter::new(&wanted.filters);
-    (*live).filtered = !(*live).filter.is_empty();
-    (*live).announces = wanted.announce_running;
-    (*live).capture = Values {
-        arguments: wanted.capture.arguments,
-        returns: wanted.capture.returns,
-        limit: capture::limit(wanted.capture.limit),
-    };
-    (*live).hidden = Hidden::new(&wanted.capture.hidden);
+    let filter = Filter::new(&wanted.filters).map_err(misunderstood)?;
+    let hidden = Hidden::new(&wanted.capture.hidden).map_err(misunderstood)?;
     let way = way(version().0);
-    (*live).needs_instructions = way == Way::Profile;
-    ((*live).entries, (*live).returns, (*live).dropped) = (0, 0, 0);
+    live::prepare(Settings {
+        filtered: !filter.is_empty(),
+        filter,
+        announces: wanted.announce_running,
+        capture: Values {
+            arguments: wanted.capture.arguments,
+            returns: wanted.capture.returns,
+            limit: capture::limit(wanted.capture.limit),
+        },
+        hidden,
+        needs_instructions: way == Way::Profile,
+    });
     stacks::forget();
-    contexts::start(wanted.contexts);
+    contexts::start(wanted.contexts, stacks::forget_greenlet);
     let (threads, already_running) = uncollected(|| running(functions));
 
-    (*live).on = true;
-    (*live).here = presence::session();
-    (*(*live).here).store(1, Ordering::SeqCst);
+    live::switch_on();
     let mut warnings = Vec::new();
     if wanted.events.contains(&Kind::Gc) && !collector::start() {
         warnings.push(String::from(
@@ -132,7 +82,7 @@ pub(crate) unsafe fn start(wanted: &Start) -> Result<Started, Refused> {
     let switched_on = match way {
         _ if !functions => Ok(()),
         Way::Monitoring => monitoring::start().map(|id| tool_id = Some(id)),
-        Way::Profile => profile::start().map(|chained| chained_profiler = chained),
+        Way::Profile => profile::start(look_soon).map(|chained| chained_profiler = chained),
     };
     if let Err(refused) = switched_on {
         stop();
@@ -145,78 +95,36 @@ pub(crate) unsafe fn start(wanted: &Start) -> Result<Started, Refused> {
         already_running,
         warnings,
     };
-    (*live).asked = Some((wanted.clone(), started.clone()));
+    *ASKED.get() = Some((wanted.clone(), started.clone()));
     Ok(started)
 }
 
 /// Switches everything off and forgets it. The caller holds the lock. Does nothing without a session.
 pub(crate) unsafe fn stop() -> Stopped {
-    let live = LIVE.get();
-    let account = account();
-    if !(*live).on {
-        return account;
+    let counts = live::counts();
+    if !live::switch_off() {
+        return counts;
     }
-    (*live).on = false;
-    (*live).asked = None;
-    presence::end_session();
+    *ASKED.get() = None;
     monitoring::stop();
     profile::stop();
     collector::stop();
     contexts::stop();
     stacks::forget();
     codes::forget();
-    (*live).filter = Filter::NONE;
-    (*live).hidden = Hidden::NOTHING;
-    account
+    live::forget();
+    counts
 }
 
-/// Without the lock, when the interpreter is ending and nothing in it may be called any longer: the callbacks do nothing
-/// from now on.
-pub(crate) fn silence() -> Stopped {
-    // SAFETY: a word that callbacks read once each, so it matters little when they see it.
-    unsafe {
-        core::ptr::addr_of_mut!((*LIVE.get()).on).write_volatile(false);
-        presence::end_session();
-        account()
-    }
-}
-
-/// In a fork's child, where the session goes on: a new account, and the stacks are those of a new process.
+/// In a fork's child, where the session goes on: it counts anew, and the stacks are those of a new process.
 pub(crate) unsafe fn fork() {
-    let live = LIVE.get();
-    ((*live).entries, (*live).returns, (*live).dropped) = (0, 0, 0);
-    (*(*live).here).store(1, Ordering::SeqCst);
+    live::go_on();
     stacks::forget();
-}
-
-/// Whether a session is on. What callbacks look at first.
-#[inline(always)]
-pub(crate) unsafe fn is_on() -> bool {
-    (*(*LIVE.get()).here).load(Ordering::Relaxed) != 0 || is_on_after_a_fork()
-}
-
-/// The events of the interpreter are on and the session is not: this is the child of a fork that was told to nobody.
-#[cold]
-unsafe fn is_on_after_a_fork() -> bool {
-    if (*LIVE.get()).on {
-        fork::settle();
-    }
-    (*LIVE.get()).on
 }
 
 /// What was asked for and found, while a session is on.
 pub(crate) unsafe fn asked() -> Option<(Start, Started)> {
-    (*LIVE.get()).asked.clone()
-}
-
-/// The account so far.
-pub(crate) unsafe fn account() -> Stopped {
-    let live = LIVE.get();
-    Stopped {
-        entries: (*live).entries,
-        returns: (*live).returns,
-        dropped: (*live).dropped,
-    }
+    (*ASKED.get()).clone()
 }
 
 /// Python threads but the one that asks, and the wanted frames on their stacks.
@@ -236,12 +144,4 @@ unsafe fn running(functions: bool) -> (u32, u64) {
         }
     }
     (threads, frames)
-}
-
-/// What a failed call of the interpreter comes to.
-pub(crate) fn failed(what: &str) -> Refused {
-    refused(
-        format!("the interpreter refused {what}, so its calls cannot be traced"),
-        "look for an audit hook or another tool in the program that forbids it, and trace without that",
-    )
 }

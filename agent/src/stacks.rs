@@ -1,5 +1,5 @@
-//! The stacks that frames are on: one for each thread, and one for each greenlet besides. Knows of each which told
-//! frames are on it, so that no return is told whose entry was not, and announces the frames that are already there when a
+//! The stacks that frames are on: one for each thread, and one for each greenlet besides. Knows which reported
+//! frames are on each, so that no return is reported whose entry was not, and announces the frames that are already there when a
 //! stack is first seen.
 //!
 //! The first event of a session on a stack is the moment to announce: it is on that thread, which is whose frames these
@@ -15,8 +15,8 @@ use alloc::vec::Vec;
 use core::ptr::null_mut;
 
 use crate::gil::Guarded;
+use crate::live::LIVE;
 use crate::python::{Owned, Ptr, api, uncollected};
-use crate::session::LIVE;
 use crate::{contexts, emit, thread};
 
 /// A stack.
@@ -151,7 +151,7 @@ unsafe fn switch(greenlet: Ptr, frame: Ptr, entering: Ptr) -> *mut Stack {
     (*stacks).thread = thread;
     (*stacks).greenlet = greenlet;
     (*stacks).current = stack;
-    if known.is_none() && (*LIVE.get()).announces {
+    if known.is_none() && (*LIVE.get()).settings.announces {
         uncollected(|| announce(stack, frame, entering));
     }
     stack

@@ -1,4 +1,4 @@
-//! What is counted against what the interpreter's own hooks count in another run of the same program.
+//! The agent's counts against those of the interpreter's own hooks in another run of the same program.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::interpreters::{self, Interpreter};
 use crate::program::{Program, functions, repository};
 
 /// Runs a program twice, once with the interpreter's own hooks and once with a session, and compares. `truth` says what
-/// else the program itself knows of its entries.
+/// else the program itself knows about its entries.
 fn compare(interpreter: &Interpreter, program: &Path) {
     let name = program.file_name().unwrap().to_str().unwrap();
     let mut process = Program::start(interpreter);
@@ -28,7 +28,7 @@ def once():
 "
     );
     process.run(&run);
-    // What is imported by the program is imported before anything is counted.
+    // Everything that the program imports is imported before counting starts.
     process.run("once()");
     let truth = process.run(&format!(
         "with Truth({name:?}) as truth:\n    once()\nresult = [truth.entries, truth.returns]"
@@ -41,7 +41,7 @@ def once():
     if truth[0] == truth[1] {
         assert_eq!(told, truth, "{name} in {}", interpreter.name());
     } else {
-        // Before greenlet 2.0 a profiler written in Python misses the returns of greenlets that are dropped.
+        // Before greenlet 2.0, a profiler written in Python misses the returns of dropped greenlets.
         assert!(
             name == "greens.py" && !interpreter.monitors(),
             "{name} in {} ends with everything returned, and the hooks say {truth}",
@@ -65,7 +65,7 @@ def once():
     assert_eq!(process.end(), Some(0), "{name} in {}", interpreter.name());
 }
 
-/// The examples that end by themselves and need nothing.
+/// The examples that end by themselves and have no dependencies.
 const EXAMPLES: [&str; 8] = [
     "collect.py",
     "fib.py",
@@ -122,9 +122,9 @@ fn greenlets_are_balanced() {
     assert!(!tried.is_empty(), "no interpreter has greenlet");
 }
 
-/// Runs a server under load while both the interpreter's own hooks and a session count: how often a coroutine is resumed
-/// is another number in every run. The program knows itself how many requests it has served, in its variable `served`, with
-/// a call of parse() each.
+/// Runs a server under load while both the interpreter's own hooks and a session count: how often a coroutine is
+/// resumed differs from run to run. The program counts the requests it has served in its variable `served`, with one
+/// call of parse() per request.
 fn serves(interpreter: &Interpreter, program: &str) {
     let name = interpreter.name();
     let mut process = Program::start(interpreter);
@@ -171,7 +171,7 @@ truth.__enter__()
     assert_eq!(process.end(), Some(0), "{program} in {name}");
 }
 
-/// The same in every interpreter that has a module, of which there must be some of both ways.
+/// The same in every interpreter that has a module; both kinds of interpreters must be among them.
 fn serves_wherever_there_is(module: &str, program: &str) {
     let mut tried = Vec::new();
     for interpreter in interpreters::all() {
@@ -217,7 +217,7 @@ fn what_no_filter_wants_is_not_counted() {
         let pystap = process.attach();
         let mut start = functions("*");
         start.filters.functions = vec!["wanted*".into()];
-        start.filters.not_functions = vec!["wanted_not".into()];
+        start.filters.not_functions = vec!["wanted[_]not".into()];
         start.filters.not_files = vec!["*other*".into()];
         pystap.start(start);
         process.run(
@@ -321,7 +321,7 @@ fn a_second_look_at_the_same_functions_counts_anew() {
     }
 }
 
-/// The interpreter's own hooks are for threads of the threading module only up to 3.11, so this is counted by hand.
+/// Up to 3.11 the interpreter's own hooks only cover threads of the threading module, so this is counted by hand.
 #[test]
 fn threads_that_the_threading_module_does_not_know_are_seen() {
     for interpreter in interpreters::all() {
@@ -356,7 +356,7 @@ def run():
     }
 }
 
-/// A profiler written in Python meets the limit of recursion itself, so it is no measure here.
+/// A profiler written in Python hits the recursion limit itself, so it cannot serve as a reference here.
 #[test]
 fn frames_that_the_limit_of_recursion_ends_are_balanced() {
     for interpreter in interpreters::all() {

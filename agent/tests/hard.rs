@@ -1,5 +1,6 @@
-//! Programs that are hard on guests: they close what is not theirs, use all that there is, and fork in every way. The truth
-//! is the same program without the agent: its files are the same, byte for byte, and so is what it ends with.
+//! Programs that are hard on guests: they close descriptors that are not theirs, use up all resources, and fork in
+//! every way. The reference is the same program without the agent: its files must be identical, byte for byte, and so
+//! must its exit status.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,10 +13,10 @@ use serde_json::json;
 use crate::interpreters::{self, Interpreter};
 use crate::program::{PATIENCE, Program, Pystap, functions, library, until, wait};
 
-/// How the agent is there.
+/// The states of the agent.
 const MODES: [&str; 3] = ["without", "dormant", "live"];
 
-/// Files of the programs, copied to where an interpreter sees them.
+/// The files of the programs, copied to where an interpreter sees them.
 fn programs(interpreter: &Interpreter) -> (tempfile::TempDir, PathBuf) {
     let (directory, inside) = interpreter.directory();
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/hard");
@@ -26,7 +27,7 @@ fn programs(interpreter: &Interpreter) -> (tempfile::TempDir, PathBuf) {
     (directory, inside)
 }
 
-/// What a program has written, by name, and what it ended with.
+/// What a program has written, by file name, and its exit code.
 type Left = (BTreeMap<String, String>, Option<i32>);
 
 fn run(interpreter: &Interpreter, program: &str, arguments: &[&str], mode: &str) -> Left {
@@ -69,7 +70,7 @@ fn run(interpreter: &Interpreter, program: &str, arguments: &[&str], mode: &str)
     (files.collect(), code)
 }
 
-/// In every interpreter, the program leaves the same with the agent as without.
+/// In every interpreter, the program leaves the same results with the agent as without.
 fn is_unharmed(program: &str, arguments: &[&str], expected: Option<i32>) {
     for interpreter in interpreters::all() {
         let name = interpreter.name();
@@ -122,7 +123,7 @@ fn a_program_that_executes_itself_anew_works_as_it_does_without_us() {
     is_unharmed("again.py", &[], Some(6));
 }
 
-/// What the agent in a child says of itself, through a child that waits.
+/// The agent's status in a child, read through a child that waits.
 const CHILD: &str = "
 import ctypes, json, os, signal, sys, time
 libc = ctypes.PyDLL(None)
@@ -227,7 +228,7 @@ result = [pid, socket]
     }
 }
 
-/// Processor time of the agent's threads in clock ticks.
+/// CPU time of the agent's threads in clock ticks.
 fn ticks(pid: u32) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))
         .unwrap()
@@ -256,7 +257,7 @@ fn an_agent_that_may_have_no_descriptor_waits_for_one() {
         let mut process = Program::start(interpreter);
         process.run("agent.start(True); import resource");
         let limits = process.run("result = resource.getrlimit(resource.RLIMIT_NOFILE)");
-        // Its own two are there; a third is not to be had.
+        // Its own two exist; a third cannot be had.
         process.run(&format!(
             "resource.setrlimit(resource.RLIMIT_NOFILE, (2, {}))",
             limits[1]

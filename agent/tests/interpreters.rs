@@ -1,4 +1,4 @@
-//! The interpreters within reach: this system's own, those of pyenv, and those of the trees that `tests/guest/build` makes
+//! The available interpreters: this system's own, those of pyenv, and those in the trees that `tests/guest/build` makes
 //! (entered with chroot, so as root). `PYSTAP_TEST_PYTHONS` (a list of paths like PATH) names others instead.
 
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// An interpreter, and how it is entered.
+/// An interpreter, and how to run it.
 #[derive(Debug, Clone)]
 pub(crate) struct Interpreter {
     /// The tree that it is in, or `/`.
@@ -50,8 +50,8 @@ impl Interpreter {
         command
     }
 
-    /// The same with what a running system has and a tree has not: /proc, by which Python counts threads, and /dev/shm, where
-    /// its semaphores are. Mounted for this command only.
+    /// The same with what a running system has but a tree lacks: /proc, by which Python counts threads, and /dev/shm,
+    /// for its semaphores. Mounted for this command only.
     pub(crate) fn command_in_a_whole_system(&self) -> Command {
         if !self.is_in_a_tree() {
             return self.command();
@@ -67,7 +67,7 @@ impl Interpreter {
         command
     }
 
-    /// A directory that it sees, and what it is called there.
+    /// A directory that it sees, and the path of that directory there.
     pub(crate) fn directory(&self) -> (TempDir, PathBuf) {
         let directory = tempfile::Builder::new()
             .prefix("test-of-the-agent.")
@@ -78,7 +78,7 @@ impl Interpreter {
         (directory, inside)
     }
 
-    /// What to call it in messages.
+    /// Its name for messages.
     pub(crate) fn name(&self) -> String {
         format!("{} {:?}", self.path.display(), self.version)
     }
@@ -101,7 +101,8 @@ impl Interpreter {
     }
 }
 
-/// All of 3.9 to 3.15. At least one has sys.monitoring and one has not, or the tests fail: they would prove nothing.
+/// All of 3.9 to 3.15. The tests fail unless at least one has sys.monitoring and one lacks it: they would prove
+/// nothing.
 pub(crate) fn all() -> &'static [Interpreter] {
     static ALL: OnceLock<Vec<Interpreter>> = OnceLock::new();
     ALL.get_or_init(|| {
@@ -126,7 +127,7 @@ pub(crate) fn all() -> &'static [Interpreter] {
     })
 }
 
-/// Some that do not have what the agent needs: PyPy, and those from 3.6 to 3.8 that are within reach.
+/// Interpreters that lack what the agent needs: PyPy, and those of 3.6 to 3.8 that are available.
 pub(crate) fn unfit() -> Vec<Interpreter> {
     let pypy = Interpreter::at(&trees().join("trixie"), Path::new("/usr/bin/pypy3"));
     let mut unfit = vec![pypy.expect("the tree of Debian 13 has PyPy")];

@@ -1,4 +1,4 @@
-//! Coming and going: attaching under load, forks, exec, exit, clients that are killed, and what is left behind.
+//! Coming and going: attaching under load, forks, exec, exit, killed clients, and what is left behind.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::OwnedFd;
@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::interpreters::{self, Interpreter};
 use crate::program::{PATIENCE, Program, Pystap, functions, hear, new_socket, until, wait};
 
-/// What of Python's a session may change, as text.
+/// The Python state that a session may change, as text.
 const FOOTPRINT: &str = "
 def footprint():
     import gc, sys, threading
@@ -55,7 +55,7 @@ fn nothing_of_pythons_is_left_changed_by_a_session() {
     }
 }
 
-/// How large a process is, looked at from outside: in a tree it sees no /proc.
+/// The size of a process, measured from outside: in a tree it sees no /proc.
 #[derive(Debug)]
 struct Size {
     resident_kib: u64,
@@ -77,7 +77,7 @@ impl Size {
     }
 }
 
-/// Threads that call, and an asyncio server with its clients in two more.
+/// Threads that make calls, and an asyncio server with its clients in two more.
 const LOAD: &str = "
 import asyncio, gc, sys, threading, time
 def leaf(number): return number
@@ -150,7 +150,7 @@ fn two_hundred_sessions_under_load_leave_no_trace() {
             start.contexts = round % 2 == 0;
             start.announce_running = round % 5 != 0;
             if round % 4 == 3 {
-                // As when pystap is killed: the connection is gone without a word.
+                // As when pystap is killed: the connection is gone without a message.
                 let socket = process.run("result = agent.status()['socket']");
                 let other = Pystap::connect(socket.as_str().unwrap());
                 other.start(start);
@@ -189,7 +189,7 @@ fn two_hundred_sessions_under_load_leave_no_trace() {
             let now = Size::of(&process);
             (now.descriptors, now.threads) == (quiet.descriptors, quiet.threads)
         });
-        // Other programs slow it down at times; what the agent had left on would for good.
+        // Other programs slow it down at times; anything that the agent had left on would do so for good.
         until("it is as fast as before", || {
             process.run("result = speed() / before").as_f64().unwrap() < 1.2
         });
@@ -249,7 +249,7 @@ async def serve():
 asyncio.run(serve())
 ",
         );
-        // Once it serves, it waits in the kernel for ever.
+        // Once it serves, it waits in the kernel forever.
         until("the server sleeps", || {
             let wchan = format!("/proc/{}/syscall", process.child.id());
             // epoll_wait or epoll_pwait, x86-64 and aarch64.
@@ -275,7 +275,7 @@ asyncio.run(serve())
     }
 }
 
-/// A socket that follows are sent to, and how it is joined.
+/// A socket for following children, and the invitation to it.
 fn listening() -> (OwnedFd, Follow) {
     use std::sync::atomic::{AtomicU32, Ordering};
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -325,7 +325,7 @@ fn a_forks_child_is_silent_unless_it_is_asked_for() {
             json!(true)
         );
         let stopped = pystap.stop();
-        // The announced step, and per step its module: two, and fork itself.
+        // The announced step, and two per step for its module, and fork itself.
         assert_eq!(
             stopped.entries - stopped.returns,
             0,
@@ -463,7 +463,7 @@ assert not agent.status()['session']
     }
 }
 
-/// A process that listens and says nothing, stopped or only asleep.
+/// A process that listens and says nothing, stopped or merely asleep.
 fn mute(stopped: bool) -> (Child, Follow) {
     use std::sync::atomic::{AtomicU32, Ordering};
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -507,7 +507,7 @@ time.sleep(600)";
 
 #[test]
 fn a_pystap_that_is_stopped_is_not_waited_for_and_one_that_sleeps_not_for_long() {
-    // No process can be seen without /proc, as in the trees.
+    // No process is visible without /proc, as in the trees.
     let interpreters = interpreters::all().iter();
     for interpreter in interpreters.filter(|found| !found.is_in_a_tree()) {
         for stopped in [true, false] {
@@ -525,7 +525,7 @@ result = time.monotonic() - begun
             ));
             child.kill().unwrap();
             child.wait().unwrap();
-            // Half a second when it only sleeps, which other work of the machine can make longer.
+            // Half a second when it only sleeps; other load on the machine can make it longer.
             let waited = waited.as_f64().unwrap();
             let name = interpreter.name();
             assert!(!stopped || waited < 0.4, "{name}: {waited} s");
@@ -654,7 +654,7 @@ fn connections_and_the_end_of_the_interpreter_can_meet() {
                         let packet = encode(&message).unwrap();
                         let _ = send(&peer, &packet, SendFlags::NOSIGNAL);
                     }
-                    // Hello and two answers, or an end.
+                    // A greeting and two answers, or the end.
                     for _ in 0..3 {
                         let mut buffer = [0; 4096];
                         let flags = rustix::net::RecvFlags::empty();
@@ -754,7 +754,7 @@ fn the_native_threads_take_no_signals() {
         3,
         "one thread of Python's and two of the agent's"
     );
-    // All but those that cannot be blocked (9 and 19) and those of the C library (32 and 33).
+    // All except those that cannot be blocked (9 and 19) and those of the C library (32 and 33).
     let blocked = masks.iter().filter(|mask| *mask == "fffffffe7ffbfeff");
     assert_eq!(blocked.count(), 2, "{masks:?}");
     assert!(
@@ -834,7 +834,7 @@ assert calls == [10], calls
     }
 }
 
-/// Up to 3.11 a program's own profile function takes the place of the agent's, until the agent has noticed.
+/// Up to 3.11 a program's own profile function replaces the agent's, until the agent has noticed.
 #[test]
 fn threads_with_a_profiler_of_their_own_are_seen_soon() {
     for interpreter in interpreters::all() {
@@ -882,8 +882,8 @@ assert seen == ['call', 'return'] * 100, len(seen)
     }
 }
 
-/// The native thread makes a thread state without the interpreter's lock each time; 3.11 shows such a one to others before
-/// it is filled.
+/// The native thread creates a thread state without the interpreter's lock each time; 3.11 exposes it to others before
+/// it is filled in.
 #[test]
 fn sessions_in_quick_succession_do_not_meet_half_made_threads() {
     for interpreter in interpreters::all() {

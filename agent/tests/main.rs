@@ -1,5 +1,5 @@
-//! The agent in real interpreters: what it tells against what the interpreter itself says, and what it leaves behind.
-//! Needs root and a kernel with uprobe events for `marks`, and cargo for the library that is shipped.
+//! The agent in real interpreters: what it reports against what the interpreter itself says, and what it leaves behind.
+//! Needs root and a kernel with uprobe events for `marks`, and cargo for the library as shipped.
 
 // Tests may panic.
 #![allow(

@@ -1,5 +1,5 @@
-//! The marks as the kernel sees them: uprobe events at their sites, with their semaphores, read by this repository's own
-//! notes. Needs root and a tracefs at /sys/kernel/tracing, and fails without.
+//! The marks as the kernel sees them: uprobe events at their sites, with their semaphores, located by pystap's own
+//! reading of the notes. Needs root and a tracefs at /sys/kernel/tracing, and fails without.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -15,7 +15,7 @@ use crate::program::{Program, functions, library, repository};
 
 const TRACEFS: &str = "/sys/kernel/tracing";
 
-/// What `pystap marks --json` reads in the library.
+/// What `pystap marks --json` finds in the library.
 fn marks() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
         .args([
@@ -52,7 +52,7 @@ impl Event {
     }
 }
 
-/// Probes at all marks of a copy of the library, in an instance of our own.
+/// Probes at all marks of a copy of the library, in a tracefs instance of our own.
 struct Probes {
     group: String,
     instance: PathBuf,
@@ -145,7 +145,7 @@ fn define(line: &str) {
 fn event(line: &str) -> Event {
     let (head, rest) = line.split_once(": (0x").unwrap_or_else(|| panic!("{line}"));
     let mark = head.rsplit(' ').next().unwrap().to_owned();
-    // A thread's name can have blanks and dashes.
+    // A thread's name can contain blanks and dashes.
     let task = head.rsplit_once(" [").unwrap().0.trim();
     let thread = task.rsplit('-').next().unwrap().parse().unwrap();
     let mut rest = rest.split_once(')').unwrap().1.trim();
@@ -292,7 +292,7 @@ fn marks_tell_names_lines_flags_contexts_and_values() {
         );
         balanced(&events, &name);
 
-        // A generator's stays: a first start, two resumptions; two yields, a return.
+        // The events of generator stays: a first start, two resumptions; two yields, a return.
         let stays: Vec<(&str, i64, i64)> = events
             .iter()
             .filter(|event| event.of("name") == "suspended")
@@ -343,7 +343,7 @@ fn marks_tell_names_lines_flags_contexts_and_values() {
     }
 }
 
-/// One return for each entry of the same function, in each context of each thread, in order.
+/// One return per entry of the same function, in each context of each thread, in order.
 fn balanced(events: &[Event], name: &str) {
     let mut stacks: BTreeMap<(u32, i64), Vec<&str>> = BTreeMap::new();
     for event in events
@@ -374,7 +374,7 @@ fn contexts(events: &[Event], name: &str) {
         .map(|event| (event.number("context"), event.of("text")))
         .collect();
     assert_eq!(names.len(), 3, "{name}: {names:?}");
-    // A name that only counts has the coroutine's with it.
+    // A default task name, which only counts, comes with the coroutine's.
     let mut kinds: Vec<String> = names
         .values()
         .map(|task| task.replace(|it: char| it.is_ascii_digit(), ""))
@@ -385,7 +385,7 @@ fn contexts(events: &[Event], name: &str) {
         ["Task- (several)", "Task- (worker)", "Task-two"],
         "{name}: {names:?}"
     );
-    // Each worker has its own, and leaf runs in that of its worker.
+    // Each worker has its own, and leaf runs in its worker's.
     let of = |function: &str| -> Vec<i64> {
         let mut found: Vec<i64> = events
             .iter()
@@ -429,7 +429,7 @@ fn values(events: &[Event], name: &str) {
         }),
         "{name}"
     );
-    // No code of these classes may run, and what is deep in containers is told by type.
+    // No code of these classes may run, and deeply nested containers are described by type.
     let hostile = &arguments[1];
     assert_eq!(hostile["number"], json!({"type": "Secret"}), "{name}");
     assert_eq!(hostile["text"], json!({"type": "Dictionary"}), "{name}");

@@ -1,4 +1,4 @@
-//! A program with the agent in it, and pystap's end of the agent's socket.
+//! A program that contains the agent, and pystap's end of the agent's socket.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
@@ -30,7 +30,7 @@ pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// The library as it is shipped, built once.
+/// The library as shipped, built once.
 pub(crate) fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -64,7 +64,7 @@ pub(crate) struct Program {
     pub(crate) child: Child,
     input: Option<ChildStdin>,
     output: Receiver<String>,
-    /// Where its files are, as it sees it.
+    /// The directory with its files, as the program sees it.
     pub(crate) inside: PathBuf,
     pub(crate) directory: TempDir,
     name: String,
@@ -76,7 +76,7 @@ impl Program {
         Program::start_with(interpreter, |_| {})
     }
 
-    /// Starts the driver, with something changed about the command.
+    /// Starts the driver, with a change to the command.
     pub(crate) fn start_with(
         interpreter: &Interpreter,
         change: impl FnOnce(&mut Command),
@@ -118,7 +118,7 @@ impl Program {
         }
     }
 
-    /// Has code run, without waiting.
+    /// Sends code to run, without waiting.
     pub(crate) fn send(&mut self, code: &str) {
         let mut line = serde_json::to_string(code).unwrap();
         line.push('\n');
@@ -147,13 +147,13 @@ impl Program {
         answer["result"].clone()
     }
 
-    /// Runs code and gives what it has put into `result`.
+    /// Runs code and returns what it has put into `result`.
     pub(crate) fn run(&mut self, code: &str) -> Value {
         self.send(code);
         self.receive()
     }
 
-    /// The same for code that takes its time.
+    /// The same for code that takes a while.
     pub(crate) fn run_for(&mut self, code: &str, patience: Duration) -> Value {
         self.send(code);
         self.receive_within(patience)
@@ -165,14 +165,14 @@ impl Program {
         Pystap::connect(socket.as_str().unwrap())
     }
 
-    /// Ends the input, waits for the end, and gives the exit code.
+    /// Ends the input, waits for the exit, and returns the exit code.
     pub(crate) fn end(mut self) -> Option<i32> {
         self.input = None;
         wait(&mut self.child)
     }
 }
 
-/// Waits for the end of a process, which must come.
+/// Waits for a process to end, which it must.
 pub(crate) fn wait(child: &mut Child) -> Option<i32> {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -200,7 +200,7 @@ pub(crate) struct Pystap {
     pub(crate) hello: Hello,
 }
 
-/// A socket that gives up.
+/// A socket with a timeout.
 pub(crate) fn new_socket() -> OwnedFd {
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
@@ -243,14 +243,14 @@ impl Pystap {
     }
 }
 
-/// The next message, nothing at the end of the connection.
+/// The next message; `None` at the end of the connection.
 pub(crate) fn hear(socket: &OwnedFd) -> Option<FromAgent> {
     let mut buffer = vec![0; LARGEST_PACKET];
     let (_, length) = recv(socket, &mut buffer[..], RecvFlags::empty()).expect("a packet in time");
     (length > 0).then(|| decode(&buffer[..length]).unwrap())
 }
 
-/// Functions, of files that match a pattern.
+/// Requests functions in files that match a pattern.
 pub(crate) fn functions(files: &str) -> Start {
     Start {
         events: vec![Kind::Function],
@@ -265,7 +265,7 @@ pub(crate) fn functions(files: &str) -> Start {
     }
 }
 
-/// Looks until something is so.
+/// Polls until a condition holds.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {

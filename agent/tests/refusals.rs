@@ -1,4 +1,4 @@
-//! What the agent does not do, and says so.
+//! What the agent refuses to do, and how it says so.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
@@ -148,7 +148,7 @@ fn what_is_no_message_is_refused_and_changes_nothing() {
     assert!(matches!(answer, FromAgent::Refused(_)), "{answer:?}");
 }
 
-/// A user of no rights here.
+/// A user without any rights here.
 const NOBODY: u32 = 65_534;
 const SOMEBODY: u32 = 12_345;
 
@@ -175,7 +175,7 @@ print(len(peer.recv(1000)))";
         (SOMEBODY, SOMEBODY, true),
         (SOMEBODY, 0, true),
         (SOMEBODY, 12_346, false),
-        // The id for users without a meaning here stands for anybody.
+        // The ID that means "unmapped user" here could be anyone's.
         (NOBODY, NOBODY, false),
     ] {
         let mut process = Program::start(interpreter);
@@ -273,7 +273,7 @@ def forbid(*names):
 
 #[test]
 fn an_older_kernel_serves_and_one_that_forbids_a_table_of_descriptors_is_told() {
-    // The older way needs /proc, which the trees have not.
+    // The older way needs /proc, which the trees lack.
     let interpreters = interpreters::all().iter();
     for interpreter in interpreters.filter(|found| !found.is_in_a_tree()) {
         let mut process = Program::start(interpreter);

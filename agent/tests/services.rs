@@ -1,6 +1,6 @@
-//! Servers and tools that fork in every way, with a dormant agent in each of their processes and without: what they answer
-//! and write is the same, they end in the same way, and each process answers for itself. `tests/services/install` has
-//! installed them; what is not there is not run, and said to be so.
+//! Servers and tools that fork in every way, with and without a dormant agent in each of their processes: their answers
+//! and output are the same, they end in the same way, and each process reports for itself. `tests/services/install` has
+//! installed them; missing ones are not run, and reported so.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -18,7 +18,7 @@ struct Environment {
     version: String,
 }
 
-/// Those that have it. Others are named.
+/// The environments that have it. The others are reported.
 fn with(package: &str) -> Vec<Environment> {
     let all = std::fs::read_dir(services())
         .into_iter()
@@ -41,7 +41,7 @@ fn with(package: &str) -> Vec<Environment> {
 }
 
 impl Environment {
-    /// A command of the environment in a directory, with a dormant agent or without.
+    /// A command of the environment in a directory, with or without a dormant agent.
     fn command(&self, program: &str, directory: &Path, agent: bool) -> Command {
         let mut command = Command::new(self.root.join("bin").join(program));
         let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services");
@@ -77,7 +77,7 @@ fn get(socket: &Path, path: &str) -> Option<String> {
     Some(text.split_once("\r\n\r\n")?.1.to_owned())
 }
 
-/// Asks a server until both its workers have answered, and has each of them traced for a moment.
+/// Sends requests until both workers of a server have answered, and traces each of them for a moment.
 fn serves(name: &str, socket: &Path, agent: bool) {
     let mut answer = None;
     until(&format!("{name} answers"), || {
@@ -86,7 +86,7 @@ fn serves(name: &str, socket: &Path, agent: bool) {
     });
     assert_eq!(answer.as_deref(), Some("328350"), "{name}");
     let mut workers = std::collections::BTreeSet::new();
-    // Before all have begun, uwsgi does not end well, by itself either.
+    // Before all have started, uwsgi does not end cleanly, even without us.
     until(&format!("both workers of {name} answer"), || {
         std::thread::scope(|scope| {
             let asked = [(); 2].map(|()| scope.spawn(|| get(socket, "/who")));
@@ -105,7 +105,7 @@ fn serves(name: &str, socket: &Path, agent: bool) {
         pystap.start(functions("*served.py"));
         until("a call is seen", || {
             get(socket, "/work");
-            // The other worker may have answered; the account says who did.
+            // The other worker may have answered; the account says which one did.
             let seen = pystap.stop().entries > 0;
             if !seen {
                 pystap.start(functions("*served.py"));
@@ -115,7 +115,7 @@ fn serves(name: &str, socket: &Path, agent: bool) {
     }
 }
 
-/// Ends a server in good order.
+/// Ends a server cleanly.
 fn end(child: &mut Child) -> Option<i32> {
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
@@ -264,7 +264,7 @@ fn a_frozen_program_works_as_it_does_without_us() {
     let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/hard");
     let mut environments = with("pyinstaller");
     environments.sort_by(|one, other| one.version.cmp(&other.version));
-    // It takes half a minute, and what is frozen differs little by version.
+    // It takes half a minute, and what is frozen differs little between versions.
     environments.truncate(1);
     for environment in environments {
         let directory = tempfile::tempdir().unwrap();

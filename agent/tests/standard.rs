@@ -1,7 +1,7 @@
-//! CPython's own tests under the agent: what its authors hold true of generators, coroutines, threads and garbage
-//! collection stays true. Needs interpreters that come with their tests, as those of the trees do.
+//! CPython's own tests under the agent: what its authors assert about generators, coroutines, threads and garbage
+//! collection stays true. Needs interpreters that come with their tests, as those in the trees do.
 //!
-//! `make test` runs them in one interpreter of each series that a tree has; with `--ignored`, in all that are within reach.
+//! `make test` runs them in one interpreter of each series that a tree has; with `--ignored`, in all available ones.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const SUITES: [&str; 4] = [
 /// Long enough for test_threading on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(400);
 
-/// Runs a suite of unittest in the program's own process, and says how it ended.
+/// Runs a unittest suite in the program's own process; returns its outcome.
 fn suite(name: &str) -> String {
     format!(
         "
@@ -36,7 +36,7 @@ result = [outcome.testsRun, failed, output.getvalue()[-3000:] if failed else '']
     )
 }
 
-/// Whether it comes with its tests. Says so where it does not.
+/// Whether it comes with its tests. Says so if it does not.
 fn has_tests(interpreter: &Interpreter) -> bool {
     let has = interpreter.has("test.test_generators");
     if !has {
@@ -45,7 +45,7 @@ fn has_tests(interpreter: &Interpreter) -> bool {
     has
 }
 
-/// Runs the suites with a session on that wants everything; the same tests fail as without one.
+/// Runs the suites with a session that requests everything; the same tests fail as without one.
 fn passes(interpreter: &Interpreter) {
     for name in SUITES {
         let mut process = Program::start(interpreter);
@@ -90,7 +90,7 @@ fn passes(interpreter: &Interpreter) {
     }
 }
 
-/// Those of the trees with their tests, of one of the two ways.
+/// Those in the trees that come with their tests and do, or do not, have sys.monitoring.
 fn in_trees(monitors: bool) {
     let mut tried = Vec::new();
     for interpreter in interpreters::all() {

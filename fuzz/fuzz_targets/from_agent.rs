@@ -1,4 +1,4 @@
-//! Any packets as what an agent says to a session: no panic, no wait, no outcome more than there are packets, and no more
+//! Any packets as what an agent says to a session: no panic, no wait, no more outcomes than packets, and no more
 //! memory than they deserve. A packet begins with its length in two bytes; what is left over is one, too.
 
 #![no_main]

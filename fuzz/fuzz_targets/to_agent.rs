@@ -7,8 +7,6 @@
 #[allow(dead_code)]
 #[path = "../../agent/src/filter.rs"]
 mod filter;
-#[path = "../../agent/src/glob.rs"]
-mod glob;
 
 extern crate alloc;
 
@@ -42,7 +40,9 @@ fuzz_target!(|bytes: &[u8]| {
         let ToAgent::Start(start) = message else {
             return;
         };
-        let filter = Filter::new(&start.filters);
+        let Ok(filter) = Filter::new(&start.filters) else {
+            return;
+        };
         let own = own(&start.filters);
         for (file, names) in PLACES {
             let names = names.map(str::as_bytes);

@@ -1,4 +1,4 @@
-//! The agents of one session: their files, their sockets, and how each comes into its process.
+//! The agents of one session: their files, their sockets, and how each gets into its process.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -13,43 +13,43 @@ use super::control::{AgentAccount, Control, Joined, Listener, Outcome, no_secret
 use super::injection::Injection;
 use super::joining::{Invitations, Invited};
 use super::loaded::Loaded;
-use super::placement::Placement;
+use super::placement::{self, Placement};
 use super::remote::Remote;
 use super::{
     AgentConfig, AgentError, COLLECTIONS, CONTEXT, PROVIDER, embedded, environment, foreign, socket,
 };
 use crate::elf::Image;
 use crate::engine::Children;
-use crate::engine::uprobes::Probed;
+use crate::probe::Probed;
 use crate::process::{Identity, Lineage};
 use crate::python::Interpreter;
 
-/// How long a process may take to run any Python code.
+/// How long a process may take before it runs any Python code.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a report of what went wrong is looked for.
+/// How often to check for a report of what went wrong.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What the script for a process is called, by the process id of a pystap and its own.
+/// The name of the script for a process, from the process IDs of this pystap and of the process.
 fn script_name(ours: u32, pid: u32) -> String {
     format!("attach-{ours}-{pid}.py")
 }
 
-/// What is run in a process that is attached to.
+/// The script that is run in a process that is attached to.
 const SCRIPT: &str = include_str!("attach.py");
 
-/// A process that was asked to load the agent and has not answered.
+/// A process that was asked to load the agent and has not answered yet.
 #[derive(Debug)]
 struct Asked {
     since: Instant,
-    /// Its placement and the report in it, where something is run there.
+    /// Its placement and the name of the report in it, if it runs a script.
     report: Option<(usize, String)>,
     remote: Option<Remote>,
-    /// Where calls are put into it.
+    /// Inserts calls into it.
     injection: Option<Injection>,
 }
 
 impl Drop for Asked {
-    /// However the wait ended, nobody is asked any longer.
+    /// However the wait ended, the request is withdrawn.
     fn drop(&mut self) {
         if let Some(remote) = &self.remote {
             remote.withdraw();
@@ -60,33 +60,33 @@ impl Drop for Asked {
 /// How a process was attached to.
 #[derive(Debug, Default)]
 pub struct Attached {
-    /// How long it was stopped for it, where it was.
+    /// How long it was stopped for that, if it was.
     pub stopped: Option<Duration>,
-    /// What the user should know of it.
+    /// A remark for the user.
     pub remark: Option<String>,
 }
 
-/// The agents of a session. Dropped, they are switched off and their files removed.
+/// The agents of a session. Dropping this switches them off and removes their files.
 #[derive(Debug)]
 pub struct Agents {
     control: Control,
     /// Dropped before the files that they name.
     asked: BTreeMap<u32, Asked>,
     placements: Vec<Placement>,
-    /// Libraries that were in processes before.
+    /// Libraries that were already in processes.
     loaded: Vec<Loaded>,
     /// Names of our sockets, by network namespace.
     listeners: HashMap<u64, String>,
     invitations: Arc<Invitations>,
     lineage: Arc<Lineage>,
-    /// Processes that were asked and did not come.
+    /// Number of processes that were asked and did not answer.
     given_up: u64,
     wanted: AgentConfig,
 }
 
 impl Agents {
-    /// Prepares what the agents of these processes, and of a launched command if there is one, need. Nothing enters any
-    /// process yet.
+    /// Prepares what the agents of these processes, and of the launched command if there is one, need. Nothing enters
+    /// any process yet.
     ///
     /// # Errors
     /// [`AgentError`].
@@ -123,8 +123,8 @@ impl Agents {
         Ok(agents)
     }
 
-    /// The files that are probed for processes that come to be traced later and run none of those that are known: none, as
-    /// probes are made once. Whether a process can be traced in this session.
+    /// Whether a process can be traced in this session: whether it runs, or sees, one of the libraries that are probed.
+    /// Probes are fixed at the start, so libraries that turn up later are not probed.
     pub fn reaches(&self, pid: u32) -> bool {
         match Loaded::of_process(pid) {
             Some(loaded) => self.loaded.iter().any(|known| known.inode == loaded.inode),
@@ -132,7 +132,7 @@ impl Agents {
         }
     }
 
-    /// Puts the library where a process sees it, unless it has one.
+    /// Puts the library where a process sees it, unless there is one already.
     fn make_room(&mut self, pid: u32) -> Result<(), AgentError> {
         if let Some(loaded) = Loaded::of_process(pid)
             && !self.loaded.iter().any(|known| known.inode == loaded.inode)
@@ -150,7 +150,7 @@ impl Agents {
         self.placements.iter().position(|it| it.is_seen_by(pid))
     }
 
-    /// Which processes are of the session: for whoever hears of them to tell, and what those are measured by who join.
+    /// The processes of the session: engines report to it, and processes that join are checked against it.
     pub fn lineage(&self) -> &Arc<Lineage> {
         &self.lineage
     }
@@ -183,7 +183,7 @@ impl Agents {
         Ok(Follow { socket, secret })
     }
 
-    /// The libraries as images to be probed, with the paths by which targets know them.
+    /// The libraries as images to be probed, with the paths at which targets see them.
     pub fn probed(&self) -> Vec<(PathBuf, Probed)> {
         let probed = |reach: &Path, inode, image| probed(reach, inode, image, &self.wanted);
         let placed = self.placements.iter().map(|placement| {
@@ -201,20 +201,20 @@ impl Agents {
         placed.chain(loaded).collect()
     }
 
-    /// Has files stay where a process runs the library when the session ends: SystemTap finds a library by its path, and
-    /// could not trace that process again.
+    /// Makes files stay, when the session ends, where a process runs the library: SystemTap finds a library by its
+    /// path, and could not trace that process again.
     pub fn keep_where_mapped(&mut self) {
         for placement in &mut self.placements {
             placement.keep_where_mapped();
         }
     }
 
-    /// Has this told of every process whose agent comes by itself, before its first call.
+    /// Has `children` told of every process whose agent comes by itself, before its first call.
     pub fn tell_of_children(&self, children: Arc<dyn Children>) {
         self.control.tell_of_children(children);
     }
 
-    /// The variables that a launched command needs.
+    /// The environment variables that a launched command needs.
     ///
     /// # Errors
     /// [`AgentError`].
@@ -231,10 +231,10 @@ impl Agents {
         Ok(environment::variables(&site, &follow))
     }
 
-    /// Lets the agent into a running process. What comes of it is among the outcomes, see [`Agents::next`].
+    /// Gets the agent into a running process. The result is one of the outcomes, see [`Agents::next`].
     ///
     /// # Errors
-    /// [`AgentError`]; then the process is as it was.
+    /// [`AgentError`]; the process is then as it was.
     pub fn attach(
         &mut self,
         pid: u32,
@@ -286,8 +286,8 @@ impl Agents {
         Ok(attached)
     }
 
-    /// Writes the script that a process is to run, and makes a report for it to write into. The number of the placement,
-    /// the path of the script, the name of the report.
+    /// Writes the script that a process is to run, and creates a report for it to write into. Returns the number of the
+    /// placement, the path of the script and the name of the report.
     fn script(&mut self, pid: u32) -> Result<(usize, PathBuf, String), AgentError> {
         self.make_room(pid)?;
         let process = Identity::of(pid).ok_or(AgentError::Silent { pid })?;
@@ -295,7 +295,7 @@ impl Agents {
         let at = self.placement_of(pid);
         let Some((at, placement)) = at.and_then(|at| Some((at, self.placements.get_mut(at)?)))
         else {
-            // It has changed its root since it was looked at.
+            // It has changed its root since it was examined.
             return Err(AgentError::Silent { pid });
         };
         let system = |reason| AgentError::System {
@@ -319,7 +319,7 @@ impl Agents {
         Ok((at, path, report))
     }
 
-    /// What became of the next process, those that joined by themselves among them; `None` when nothing is known within
+    /// The outcome for the next process, including those that joined by themselves; `None` when nothing is known within
     /// this time.
     pub fn next(&mut self, within: Duration) -> Option<Outcome> {
         let end = Instant::now() + within;
@@ -342,7 +342,7 @@ impl Agents {
         }
     }
 
-    /// Whether processes have not answered yet.
+    /// Whether some processes have not answered yet.
     pub fn waits(&self) -> bool {
         !self.asked.is_empty()
     }
@@ -351,7 +351,7 @@ impl Agents {
         self.asked.remove(&pid);
     }
 
-    /// Speaks to the agents that were put in, which wait for that. A process where it failed.
+    /// Talks to agents that were injected, which wait for that. Returns a process for which that failed.
     fn injected(&mut self) -> Option<Outcome> {
         for (pid, asked) in &mut self.asked {
             let Some(result) = asked.injection.as_ref().and_then(Injection::result) else {
@@ -381,7 +381,7 @@ impl Agents {
         None
     }
 
-    /// A process that reported a failure, has ended, or was waited for long enough.
+    /// A process that reported a failure, has ended, or did not answer in time.
     fn given_up(&self) -> Option<Outcome> {
         self.asked.iter().find_map(|(pid, asked)| {
             let pid = *pid;
@@ -404,7 +404,7 @@ impl Agents {
                     pid,
                     seconds: PATIENCE.as_secs(),
                 },
-                // It was called, and is there.
+                // It was called, and exists.
                 None => AgentError::Unresponsive {
                     pid,
                     seconds: PATIENCE.as_secs(),
@@ -417,13 +417,24 @@ impl Agents {
         })
     }
 
-    /// Switches all off. What they have told, and who was not traced. Nothing the second time.
+    /// Switches all agents off. Returns their totals, and which processes were not traced; empty the second time.
     pub fn stop(&mut self) -> AgentAccount {
         let mut account = self.control.stop().unwrap_or_default();
         let failed = &mut account.untraced.failed;
         *failed = failed.saturating_add(std::mem::take(&mut self.given_up));
         account
     }
+}
+
+/// Where the library is written as a rule.
+pub fn usual_library() -> PathBuf {
+    placement::usual()
+}
+
+/// What stands for the library in a plan, before it is written out to this path.
+pub fn expected_library(path: PathBuf, wanted: &AgentConfig) -> (PathBuf, Probed) {
+    let probed = probed(&path, 0, embedded::image(), wanted);
+    (path, probed)
 }
 
 /// A library of the agent as an image to be probed.
@@ -448,7 +459,7 @@ pub(super) fn probed(reach: &Path, inode: u64, image: Arc<Image>, wanted: &Agent
     }
 }
 
-/// What helps against a failure to load, as its message has it.
+/// The remedy for a load failure with this message.
 fn advice(reason: &str) -> &'static str {
     if reason.contains("Operation not permitted") || reason.contains("Permission denied") {
         "its mounts or a security module (SELinux, AppArmor) forbid it to map the library; allow that, or start the program as `pystap trace -- COMMAND`"
@@ -459,12 +470,12 @@ fn advice(reason: &str) -> &'static str {
     }
 }
 
-/// A Python string: JSON's escapes are Python's, too.
+/// A Python string literal: JSON's escapes are valid in Python.
 fn literal(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// What an agent has found, a sentence for each thing that the user should know.
+/// What an agent reported, one sentence for each thing that the user should know.
 pub fn remarks(pid: u32, joined: &Joined) -> Vec<String> {
     let mut remarks: Vec<String> = joined
         .started

@@ -1,4 +1,4 @@
-//! The ways into a process, and which of them is open. Finds out, changes nothing.
+//! The ways into a process, and which of them is open. Examines, changes nothing.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,22 +13,22 @@ use crate::shell;
 
 /// The oldest Python that the agent runs in.
 pub const OLDEST: (u8, u8) = (3, 9);
-/// The newest that it was tried in.
+/// The newest that it was tested in.
 pub const NEWEST: (u8, u8) = (3, 15);
 
-/// How an agent comes into a process.
+/// How an agent gets into a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttachMethod {
     /// Through the environment of a command that is launched.
     Environment,
-    /// It waits there already (`pystap agent install`); the name of its socket.
+    /// It already waits there (`pystap agent install`).
     Dormant {
-        /// The socket.
+        /// The name of its socket.
         socket: String,
     },
     /// Through Python's remote debugging interface (PEP 768).
     Remote,
-    /// By calls that are put into it (ptrace).
+    /// By inserting calls into it (ptrace).
     Ptrace,
 }
 
@@ -43,10 +43,10 @@ impl fmt::Display for AttachMethod {
     }
 }
 
-/// Why no way is open, with what would open one.
+/// Why no way is open, and what would open one.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachMethodError {
-    /// Too old or too new.
+    /// The version is too old or too new.
     #[error(
         "it runs in CPython 3.9 to 3.15, and this is {version}; run the program with one of these"
     )]
@@ -54,7 +54,7 @@ pub enum AttachMethodError {
         /// The version.
         version: String,
     },
-    /// The interpreter has no interface, and nothing waits in it.
+    /// The interpreter has no such interface, and no agent waits in it.
     #[error(
         "Python {version} lets nobody in while it runs (3.14 is the first that does); run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or put the agent in with --inject ptrace",
         python = shell::path(python)
@@ -65,7 +65,7 @@ pub enum AttachMethodError {
         /// The interpreter, as the process sees it.
         python: PathBuf,
     },
-    /// The agent is there and nobody answers for it.
+    /// The agent is loaded but does not answer.
     #[error(
         "pystap's agent is loaded in it and does not wait (the child of a fork in C does once it has run Python code on its main thread; what an ended trace has left does not); give the process something to do, such as a request, and try again, or run `pystap agent install --python {python}` and restart it once, or start it as `pystap trace -- COMMAND`"
     )]
@@ -73,7 +73,7 @@ pub enum AttachMethodError {
         /// The interpreter, as the process sees it.
         python: PathBuf,
     },
-    /// It would have one.
+    /// Remote debugging exists but is not available.
     #[error(
         "{reason}; run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or put the agent in with --inject ptrace",
         python = shell::path(python)
@@ -84,10 +84,10 @@ pub enum AttachMethodError {
         /// The interpreter, as the process sees it.
         python: PathBuf,
     },
-    /// Not for any agent.
+    /// No agent can get in.
     #[error("{0}; run the program with an ordinary CPython")]
     Never(RemoteError),
-    /// Not for this user.
+    /// This user may not.
     #[error(
         "its memory is closed to this user ({0}); run pystap as root, or as the user of the process where kernel.yama.ptrace_scope allows it"
     )]
@@ -100,15 +100,16 @@ pub enum AttachMethodError {
         /// What is special about the build, a clause.
         what: &'static str,
     },
-    /// Another tracer.
+    /// Another tracer is attached.
     #[error("{0}; end that first, or `pystap agent install` and restart the process")]
     Traced(RemoteError),
 }
 
-/// What about the build of an interpreter keeps the agent out of it, whatever the way.
+/// What about an interpreter's build keeps the agent out, whichever way it takes.
 pub fn obstacle_of_build(image: &Image) -> Option<AttachMethodError> {
     let needs = |wanted: fn(&str) -> bool| image.needed.iter().any(|library| wanted(library));
-    // What links against musl in Alpine names it with the architecture; what musl's own compiler wrapper links, does not.
+    // Programs linked against musl in Alpine name it with the architecture; those linked by musl's own compiler wrapper
+    // do not.
     if needs(|library| library.starts_with("libc.musl-") || library == "libc.so") {
         let what =
             "its Python is built for musl (as on Alpine), and the agent runs with glibc only";
@@ -126,8 +127,8 @@ pub fn supported(version: &Version) -> bool {
     (OLDEST..=NEWEST).contains(&(version.major, version.minor))
 }
 
-/// What the agent can give of an interpreter of this version: a clause that says what it takes; `None` for versions that it
-/// does not run in.
+/// What the agent can provide in an interpreter of this version, as a clause that says what it takes; `None` for
+/// versions that it does not run in.
 pub fn offer(version: (u8, u8)) -> Option<&'static str> {
     if !(OLDEST..=NEWEST).contains(&version) {
         return None;
@@ -143,7 +144,7 @@ pub fn offer(version: (u8, u8)) -> Option<&'static str> {
 const REMOTE: (u8, u8) = (3, 14);
 
 impl AttachMethod {
-    /// One word for it.
+    /// The way in one word.
     pub fn word(&self) -> &'static str {
         match self {
             AttachMethod::Environment => "environment",
@@ -153,7 +154,7 @@ impl AttachMethod {
         }
     }
 
-    /// The way into a running process. With `inject`, calls are put into it unless an agent waits there.
+    /// The way into a running process. With `inject`, calls are inserted into it unless an agent waits there.
     ///
     /// # Errors
     /// [`AttachMethodError`], when there is none.

@@ -1,8 +1,14 @@
-//! The conversation with agents while a session runs: a thread that takes in those who may join ([`super::joining`]), starts
-//! them, and stops them all at the end. An agent that hears nothing more, because pystap was killed, switches itself off.
+//! The conversation with agents while a session runs: a thread that admits those who may join ([`super::joining`]),
+//! starts them, and stops them all at the end. An agent that loses its connection, because pystap was killed, switches
+//! itself off.
 //!
 //! Nobody at the other end can hold this thread up: no call here waits for one connection, each stage of a conversation has an
 //! end, and a turn of the loop does a bounded number of things for each of those who want something.
+//!
+//! From one socket, 64 connections are accepted in a turn. Each stage of a conversation ends after ten seconds. At the
+//! end, only agents that trace are asked for their account, and only as long as some answer. What an agent says in its
+//! own words is cut and shown as its words ([`super::foreign`]); its account counts for no more than one event per
+//! nanosecond.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,20 +31,20 @@ use crate::engine::Children;
 use crate::process::{Identity, Lineage};
 use crate::threads;
 
-/// How long agents may take to give their account at the end, all together, and while none does.
+/// How long agents may take to report their totals at the end, all together, and while none does.
 const FAREWELL: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_millis(400);
-/// How long those who came last are looked through at the end.
+/// How long to look through the latest arrivals at the end.
 const LAST_LOOK: Duration = Duration::from_millis(100);
-/// How long an agent may take for each stage before it traces. It may have to wait for the interpreter's lock.
+/// How long an agent may take per stage before it traces. It may have to wait for the interpreter's lock.
 const STAGE: Duration = Duration::from_secs(10);
-/// Connections that are accepted from one socket before others have their turn.
+/// Connections accepted from one socket before others get their turn.
 const ACCEPTS: usize = 64;
-/// How long nothing is accepted when there are no descriptors.
+/// How long to stop accepting when descriptors have run out.
 const SHORTAGE: Duration = Duration::from_millis(100);
-/// Packets that one connection may send: an agent sends three.
+/// Most packets from one connection: an agent sends three.
 const MOST_PACKETS: u32 = 16;
-/// Outcomes that nobody has asked for yet.
+/// Most outcomes that have not been asked for yet.
 const MOST_OUTCOMES: usize = 4096;
 
 /// A socket that agents join, in one network namespace.
@@ -49,19 +55,19 @@ pub(super) struct Listener {
     pub(super) network: u64,
 }
 
-/// What became of a process that was to be traced.
+/// The outcome for a process that was to be traced.
 #[derive(Debug)]
 pub struct Outcome {
     /// The process.
     pub pid: u32,
-    /// What its agent answered.
+    /// Its agent's answer.
     pub result: Result<Joined, AgentError>,
 }
 
-/// An agent that has begun.
+/// An agent that has started.
 #[derive(Debug, Clone)]
 pub struct Joined {
-    /// Who it is.
+    /// What it said about itself.
     pub hello: Hello,
     /// What it found.
     pub started: Started,
@@ -69,19 +75,19 @@ pub struct Joined {
     pub by_itself: bool,
 }
 
-/// What all agents together say of a session. Sums of what processes say of themselves: each counts for no more than can
-/// have happened in its time, and none can make the sum wrong by more than that.
+/// What all agents together report about a session: sums of what processes say about themselves. Each counts for no
+/// more than can have happened in its time, so none can distort the sum by more than that.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AgentAccount {
-    /// Entries and returns that were told.
+    /// Entries and returns that were reported.
     pub told: u64,
-    /// Events that were seen and could not be told.
+    /// Events that were seen but could not be reported.
     pub dropped: u64,
-    /// Agents that ended without an account: their processes had ended, mostly.
+    /// Agents that ended without reporting totals, mostly because their processes had ended.
     pub silent: u64,
-    /// Processes of the session that came and were not traced.
+    /// Processes of the session that asked to join and were not traced.
     pub untraced: Untraced,
-    /// Connections that were nobody's.
+    /// Connections from processes outside the session.
     pub strangers: u64,
 }
 
@@ -92,7 +98,7 @@ enum Order {
     Stop(Sender<AgentAccount>),
 }
 
-/// The thread, as the rest of us sees it.
+/// The thread, as the rest of the program sees it.
 #[derive(Debug)]
 pub(super) struct Control {
     orders: Sender<Order>,
@@ -102,10 +108,10 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Begins. Those who join are measured by these secrets and by this lineage.
+    /// Starts the thread. Processes that join are checked against these secrets and this lineage.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error from the system.
     pub(super) fn new(
         wanted: AgentConfig,
         invitations: Arc<Invitations>,
@@ -154,18 +160,18 @@ impl Control {
         self.tell(Order::Agent(pid, connection));
     }
 
-    /// Has this told of every process that joins, before that is told to begin.
+    /// Has `children` told of every process that joins, before that is told to start.
     pub(super) fn tell_of_children(&self, children: Arc<dyn Children>) {
         self.tell(Order::Children(children));
     }
 
-    /// What became of processes, in the order in which it is known.
+    /// The outcomes for processes, in the order in which they become known.
     pub(super) fn outcomes(&self) -> &Receiver<Outcome> {
         &self.outcomes
     }
 
-    /// Switches all agents off and waits a moment for what they have to say. `None` when the thread does not answer, or has
-    /// done so before.
+    /// Switches all agents off and waits briefly for their totals. `None` when the thread does not answer, or has
+    /// already been stopped.
     pub(super) fn stop(&self) -> Option<AgentAccount> {
         let (answer, answered) = bounded(1);
         self.tell(Order::Stop(answer));
@@ -187,34 +193,34 @@ impl Drop for Control {
             let thread = self.thread.take();
             let _ = thread.map(JoinHandle::join);
         }
-        // One that hangs in the kernel, at a process that cannot be looked at, is not waited for.
+        // A thread that hangs in the kernel, on a process that cannot be examined, is not waited for.
     }
 }
 
-/// One agent: a process that we called, or that has shown that it is of the session.
+/// One agent: in a process that we connected to, or that has proved to belong to the session.
 struct Agent {
     pid: u32,
-    /// The process for good, once it has shown who it is.
+    /// The process's identity, once it is known.
     process: Option<Identity>,
     socket: OwnedFd,
     /// Whether it connected to us.
     by_itself: bool,
     stage: Stage,
-    /// When the stage began.
+    /// When the current stage began.
     since: Instant,
     packets: u32,
-    /// What its children are to know.
+    /// The secret for its children.
     secret: Option<String>,
-    /// By what it joined.
+    /// The invitation by which it joined.
     invited: Option<Invited>,
 }
 
 enum Stage {
-    /// It has not said who it is.
+    /// It has not said what it is yet.
     Greeting,
     /// It was told to start.
     Starting(Hello),
-    /// It traces.
+    /// It is tracing.
     Tracing,
 }
 
@@ -224,7 +230,7 @@ struct Talk {
     wake: Arc<OwnedFd>,
     outcomes: Sender<Outcome>,
     listeners: Vec<Listener>,
-    /// When to accept again, after descriptors had run out.
+    /// When to accept again, after descriptors ran out.
     short_until: Option<Instant>,
     door: Door,
     children: Option<Arc<dyn Children>>,
@@ -233,7 +239,7 @@ struct Talk {
     account: AgentAccount,
 }
 
-/// Whom something has come from.
+/// What a ready descriptor belongs to.
 enum Ready {
     Listener(usize),
     Agent(u64),
@@ -260,8 +266,8 @@ impl Talk {
         }
     }
 
-    /// Waits until something happens, and deals with it: first with those who are known, then with those who wait at the door,
-    /// then with those who come.
+    /// Waits until something happens, and handles it: known agents first, then newcomers at the door, then new
+    /// connections.
     fn turn(&mut self, limit: Option<Duration>) {
         let limit = [limit, self.next_deadline(), self.door.next_look()];
         let limit = limit.into_iter().flatten().min().map(timespec);
@@ -324,7 +330,7 @@ impl Talk {
         stages.chain(shortage).min()
     }
 
-    /// Lets those go who take too long.
+    /// Drops agents that take too long.
     fn expire(&mut self) {
         if self
             .short_until
@@ -340,7 +346,7 @@ impl Talk {
         let late: Vec<u64> = late.collect();
         for id in late {
             if let Some(agent) = self.agents.remove(&id) {
-                // Of a process that was asked, whoever asked says so.
+                // For a process that was asked to join, whoever asked reports this.
                 if agent.by_itself {
                     let error = AgentError::Unresponsive {
                         pid: agent.pid,
@@ -352,7 +358,7 @@ impl Talk {
         }
     }
 
-    /// Accepts some of those who have connected. True when there may be more.
+    /// Accepts some of the pending connections. True when there may be more.
     fn accept(&mut self, listener: usize) -> bool {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         for _ in 0..ACCEPTS {
@@ -365,12 +371,13 @@ impl Talk {
                     self.answered(answer);
                 }
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                    // Who is known keeps what there is; those who wait outside are seen to when there is something again.
+                    // Known agents keep their descriptors; those at the door are served when there are descriptors
+                    // again.
                     self.door.clear_out();
                     self.short_until = Some(Instant::now() + SHORTAGE);
                     return false;
                 }
-                // That one has gone again.
+                // That connection is already gone.
                 Err(Errno::CONNABORTED | Errno::INTR) => {}
                 Err(_) => return false,
             }
@@ -393,7 +400,7 @@ impl Talk {
             hello,
             invited,
         } = admitted;
-        // A process has one agent: the one before has gone with the program that ran there before, or was none.
+        // A process has one agent: the previous one left with the program that ran there before, or was none.
         let before = self
             .agents
             .iter()
@@ -413,14 +420,14 @@ impl Talk {
         let id = self.next;
         self.next += 1;
         self.agents.insert(id, agent);
-        // The next words may be there already.
+        // The next message may already be there.
         self.hear(id);
     }
 
-    /// Takes an agent that we have called.
+    /// Adds an agent that we have connected to.
     fn add(&mut self, pid: u32, socket: OwnedFd) {
         let agent = Agent::new(pid, socket, false);
-        // The name of an agent's socket is no secret: who answers must be the target, or root's or our own process.
+        // The name of an agent's socket is not secret: the peer must be the target, or root's process or our own.
         let refused = match socket::peer(&agent.socket) {
             Ok((peer, _)) if peer != pid => Some("another process answers in its place"),
             Ok(_) => None,
@@ -433,11 +440,11 @@ impl Talk {
     }
 
     fn report(&self, pid: u32, result: Result<Joined, AgentError>) {
-        // Nobody has asked for thousands of them: then these are not missed, and what is counted is counted elsewhere.
+        // Thousands of outcomes that no one asks for are dropped; what is counted is counted elsewhere.
         let _ = self.outcomes.try_send(Outcome { pid, result });
     }
 
-    /// An agent that will not trace. Its connection ends here.
+    /// Handles an agent that will not trace. Its connection ends here.
     fn failed(&mut self, agent: Agent, error: AgentError) {
         let counted = &mut self.door.untraced.failed;
         *counted = counted.saturating_add(1);
@@ -445,7 +452,7 @@ impl Talk {
         self.left(agent);
     }
 
-    /// A connection that has ended without a last word.
+    /// Handles a connection that ended without a last message.
     fn closed(&mut self, agent: Agent) {
         if matches!(agent.stage, Stage::Tracing) {
             self.account.silent = self.account.silent.saturating_add(1);
@@ -455,9 +462,9 @@ impl Talk {
         }
     }
 
-    /// A connection that has ended before its agent has begun.
+    /// Handles a connection that ended before its agent started.
     fn ended(&mut self, agent: Agent) {
-        // A process that has ended by itself has nothing more to tell, unless it had come to be traced from its beginning.
+        // A process that ended by itself has nothing more to report, unless it was to be traced from its beginning.
         let untraced = &mut self.door.untraced;
         let was_traced = |invited: Invited| invited.was_traced_to_its_end(agent.pid);
         let counted = match agent.by_itself {
@@ -472,14 +479,14 @@ impl Talk {
         self.left(agent);
     }
 
-    /// Children of its process may still be on their way.
+    /// Handles an agent that has left, whose process may still have children on their way.
     fn left(&mut self, agent: Agent) {
         if let Some(secret) = agent.secret {
             self.door.invitations.withdraw(secret);
         }
     }
 
-    /// Takes what an agent has said.
+    /// Receives what an agent has sent.
     fn hear(&mut self, id: u64) {
         loop {
             let Some(mut agent) = self.agents.remove(&id) else {
@@ -510,7 +517,7 @@ impl Talk {
         }
     }
 
-    /// The agent, unless the conversation is at its end.
+    /// Handles a message. Returns the agent, unless the conversation is over.
     fn message(&mut self, mut agent: Agent, message: FromAgent) -> Option<Agent> {
         let pid = agent.pid;
         match (
@@ -554,7 +561,7 @@ impl Talk {
                 self.left(agent);
                 None
             }
-            // Out of its turn: not ours.
+            // Out of turn: not our agent.
             _ => {
                 let error = AgentError::Stranger {
                     pid,
@@ -566,7 +573,7 @@ impl Talk {
         }
     }
 
-    /// Starts an agent that has said who it is.
+    /// Starts an agent that has said what it is.
     fn greeted(&mut self, mut agent: Agent, process: Identity, hello: Hello) -> Option<Agent> {
         let pid = agent.pid;
         agent.process = Some(process);
@@ -588,11 +595,11 @@ impl Talk {
         agent.secret = follow.as_ref().map(|follow| follow.secret.clone());
         let start = self.wanted.for_process(pid, follow);
         if start.events.is_empty() {
-            // Its own marks do all of it.
+            // The interpreter's own marks provide everything.
             self.left(agent);
             return None;
         }
-        // It waits for us, so now is the time to make sure of it.
+        // It waits for us, so its probes can be made sure of before it starts.
         if let Some(children) = self.children.as_ref().filter(|_| agent.by_itself) {
             children.keep(pid);
         }
@@ -613,7 +620,7 @@ impl Talk {
         }
     }
 
-    /// Where the children of a process join, and what they know; nothing where they are not traced.
+    /// Where the children of a process join, and their secret; `None` if children are not traced.
     fn follow(&self, process: Identity) -> Result<Option<Follow>, AgentError> {
         let network = socket::network_of(&process.pid.to_string()).ok();
         let near = self
@@ -631,7 +638,7 @@ impl Talk {
         }))
     }
 
-    /// Adds what an agent says of itself, as far as it can be true: nothing happens more than once in a nanosecond.
+    /// Adds an agent's own totals, as far as they can be true: nothing happens more than once per nanosecond.
     fn count(&mut self, stopped: Stopped, since: Instant) {
         let most = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let told = stopped.entries.saturating_add(stopped.returns).min(most);
@@ -641,12 +648,12 @@ impl Talk {
     }
 
     fn farewell(&mut self) {
-        // Those who came and gave up meanwhile are to be counted.
+        // Count those that came and gave up in the meantime.
         let end = Instant::now() + LAST_LOOK;
         for listener in 0..self.listeners.len() {
             while Instant::now() < end && self.accept(listener) {}
         }
-        // Nobody joins any more; a fork's child that tries is told so by the absence of the socket.
+        // No one joins any more; the absence of the socket tells a forked child that tries.
         self.listeners.clear();
         self.door.close();
         self.agents.retain(|_, agent| {
@@ -654,7 +661,7 @@ impl Talk {
         });
         let end = Instant::now() + FAREWELL;
         let mut heard = Instant::now();
-        // Only those who trace are waited for, and not for long where none of them answers.
+        // Only tracing agents are waited for, and not for long if none of them answers.
         while !self.agents.is_empty()
             && let Some(left) = end
                 .min(heard + QUIET)
@@ -717,7 +724,7 @@ fn sent(socket: &OwnedFd, message: &ToAgent) -> Result<(), AgentError> {
     })
 }
 
-/// The version that a message of another protocol names, if it does so where ours does.
+/// The version that a message of another protocol names, if it does so in the same place as ours.
 fn version_of(packet: &[u8]) -> String {
     serde_json::from_slice::<serde_json::Value>(packet)
         .ok()

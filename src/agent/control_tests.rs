@@ -1,12 +1,12 @@
-//! Conversations with processes that say what they want, over real sockets: who is taken in, who is told nothing, and who is
-//! counted.
+//! Conversations with processes that say whatever they want, over real sockets: which ones are admitted, told nothing,
+//! or counted.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::*;
 
-/// What stands for an agent: connects, speaks, and does what the test says.
+/// A stand-in for an agent: connects, speaks, and does what the test says.
 const AGENT: &str = r#"
 import json, os, socket, sys, time
 name, secret = sys.argv[1:3]
@@ -92,7 +92,7 @@ impl Session {
         self.invitations.issue(Invited::Launched).expect("random")
     }
 
-    /// Starts what stands for an agent, which waits for a line before it does anything.
+    /// Starts a stand-in for an agent, which waits for a line before it does anything.
     fn agent(&self, secret: &str, program: &str) -> Agent {
         self.agent_through(&[], secret, program)
     }
@@ -114,7 +114,7 @@ impl Session {
         }
     }
 
-    /// The command that this session has launched.
+    /// The command that this session launched.
     fn launched(&self, program: &str) -> Agent {
         let agent = self.agent(&self.secret(), program);
         self.lineage.launched(agent.identity());
@@ -172,6 +172,7 @@ fn begun(outcome: Outcome) -> u32 {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_launched_process_and_its_fork_join_each_with_the_secret_that_it_was_told() {
     let session = Session::listening();
     let mut launched = session.launched(
@@ -199,6 +200,7 @@ os.wait()
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn strangers_are_told_nothing_whatever_they_know() {
     let session = Session::listening();
     let mut launched = session.launched(
@@ -218,12 +220,12 @@ tell(hear(connection))
     for _ in 0..4 {
         assert_eq!(launched.hears(), "None");
     }
-    // A process of the same user that has read the secret: it is not below the command.
+    // A process of the same user that has read the secret, but is not below the command.
     let secret = session.secret();
     let mut thief = session.agent(&secret, "tell(hear(join(secret)))");
     thief.go();
     assert_eq!(thief.hears(), "None");
-    // Somebody else's secret does not fit, even within the session.
+    // Another process's secret does not fit, even within the session.
     let other = session
         .invitations
         .issue(Invited::Below(thief.identity()))
@@ -233,7 +235,7 @@ tell(hear(connection))
     misled.go();
     assert_eq!(misled.hears(), "None");
     let account = session.stop();
-    // Anybody on this machine may be among them.
+    // Any process on this machine may be among them.
     assert!(account.strangers >= 4, "{account:?}");
     let expected = Untraced {
         unconfirmed: 2,
@@ -256,7 +258,7 @@ fn another_user_is_told_nothing() {
         "--regid=54321",
         "--clear-groups",
     ];
-    // It has mapped a file that is called as the agent's library is.
+    // It has mapped a file with the name of the agent's library.
     let mut neighbour = session.agent_through(
         &another,
         "",
@@ -279,6 +281,7 @@ with tempfile.TemporaryDirectory() as directory:
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn connections_that_say_nothing_neither_keep_others_out_nor_delay_the_end() {
     let session = Session::listening();
     let silent = "
@@ -306,13 +309,14 @@ sys.stdin.read()
     assert_eq!(begun(session.outcome()), launched.child.id());
     let asked = Instant::now();
     let account = session.stop();
-    // What is promised: Ctrl-C ends it within a second.
+    // The promise is that Ctrl-C ends it within a second.
     assert!(asked.elapsed() < Duration::from_secs(1));
     assert_eq!((account.told, account.silent), (7, 0));
     assert_eq!(account.untraced.total(), 0);
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn an_agent_that_does_not_answer_the_last_word_is_not_waited_for_long() {
     let session = Session::listening();
     let mut launched = session.launched("begin(join(secret)); sys.stdin.read()");
@@ -328,6 +332,7 @@ fn an_agent_that_does_not_answer_the_last_word_is_not_waited_for_long() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn what_an_agent_says_of_itself_is_short_and_cannot_be_more_than_can_be() {
     let session = Session::listening();
     let mut launched = session.launched(
@@ -356,6 +361,7 @@ end(connection, 2**64 - 1, 2**64 - 1, 2**64 - 1)
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_process_has_one_agent_however_often_it_asks() {
     let session = Session::listening();
     let mut launched = session.launched(
@@ -382,6 +388,7 @@ end(connections[-1], 1)
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_refusal_is_the_agents_own_word() {
     let session = Session::listening();
     let mut launched = session.launched(
@@ -401,6 +408,7 @@ say(connection, 'refused', reason='no tool id is free', next_step='end the debug
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn who_gave_up_while_nobody_listened_is_counted_and_who_still_waits_is_traced() {
     let mut session = Session::new();
     let mut launched = session.launched(
@@ -436,15 +444,22 @@ end(connection, 1)
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn who_came_before_the_end_and_has_given_up_is_counted_at_the_end() {
     let mut session = Session::new();
     let mut launched = session.launched(
-        "join(secret).close(); tell('here'); waits = join(secret); tell('there'); hear(waits)",
+        "
+join(secret).close()
+tell('here')
+waits = join(secret)
+tell('there')
+# Whether it is told to start depends on when the session's end reaches the thread; it waits on either way.
+while hear(waits): pass
+",
     );
     launched.go();
     assert_eq!(launched.hears(), "here");
     assert_eq!(launched.hears(), "there");
-    // The order to stop is behind the one to listen, and nothing is heard in between.
     session.listen();
     let account = session.stop();
     assert_eq!(account.untraced.total(), account.untraced.late);
@@ -452,6 +467,7 @@ fn who_came_before_the_end_and_has_given_up_is_counted_at_the_end() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_daemon_is_taken_in_when_the_record_of_its_fork_has_come() {
     let session = Session::listening();
     let daemon = "
@@ -480,7 +496,7 @@ sys.stdin.read()
     assert!(session.lineage.forked(launched.child.id(), middle));
     assert!(session.lineage.forked(middle, pid));
     assert_eq!(begun(session.outcome()), pid);
-    // Without a record nobody knows where it comes from.
+    // Without a record no one knows where it comes from.
     let mut launched = session.launched(daemon);
     launched.go();
     launched.hears();
@@ -490,6 +506,7 @@ sys.stdin.read()
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn children_are_sent_away_uncounted_where_they_are_not_wanted() {
     let mut session = Session::new();
     let wanted = AgentConfig {

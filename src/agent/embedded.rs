@@ -7,7 +7,7 @@ use crate::elf::Image;
 /// The bytes of the library.
 pub(super) static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libpystap_agent.so"));
 
-/// What the library is called where it is in no file yet.
+/// The name of the library while it is not in any file.
 pub(super) const NAME: &str = "libpystap_agent.so";
 
 /// What the library says about probing it.
@@ -17,7 +17,7 @@ pub fn image() -> Arc<Image> {
     Arc::clone(IMAGE.get_or_init(|| Arc::new(parsed())))
 }
 
-/// Its build id.
+/// Its build ID.
 pub(super) fn build_id() -> &'static str {
     static BUILD_ID: OnceLock<String> = OnceLock::new();
     BUILD_ID.get_or_init(|| {
@@ -36,6 +36,7 @@ mod tests {
     use crate::agent::{COLLECTIONS, CONTEXT, FUNCTIONS, PROVIDER};
 
     #[test]
+    #[ignore = "needs readelf: run by scripts/test-here"]
     fn every_mark_has_one_site_and_a_semaphore_that_only_one_writable_mapping_holds() {
         let image = image();
         for mark in FUNCTIONS.iter().chain(&COLLECTIONS).chain([&CONTEXT]) {
@@ -48,7 +49,8 @@ mod tests {
             );
         }
         assert!(image.build_id.is_some());
-        // The kernel knows a semaphore by its place in the file and raises it in the first writable mapping of that page.
+        // The kernel identifies a semaphore by its file offset and increments it in the first writable mapping of that
+        // page.
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join(NAME);
         std::fs::write(&path, LIBRARY).expect("written");

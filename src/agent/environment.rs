@@ -1,7 +1,8 @@
-//! The way in for a command that pystap launches: its environment. A `sitecustomize` of ours stands first on PYTHONPATH, and
-//! the variable `PYSTAP_AGENT` names the socket that the agent joins and what it says there; both are inherited by what the command starts.
+//! The way into a command that pystap launches: its environment. Our own `sitecustomize` comes first on PYTHONPATH, and
+//! the variable `PYSTAP_AGENT` names the socket that the agent joins and what it says there; processes that the command
+//! starts inherit both.
 //!
-//! CPython's options -E and -I leave the environment out, -S leaves out `sitecustomize`: then there is no such way.
+//! CPython's options -E and -I ignore the environment, -S ignores `sitecustomize`: then this way is closed.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -12,10 +13,10 @@ use pystap_agent_protocol::Follow;
 /// Our `sitecustomize`.
 pub(super) const SITECUSTOMIZE: &str = include_str!("sitecustomize.py");
 
-/// The variables that a launched command is given: names and values.
+/// The variables for a launched command: names and values.
 pub(super) fn variables(site: &Path, follow: &Follow) -> Vec<(OsString, OsString)> {
     let mut path = site.as_os_str().to_owned();
-    // An empty variable means no entry, as an absent one does; a separator too many would mean the working directory.
+    // An empty variable means no entry, as an absent one does; an extra separator would mean the working directory.
     if let Some(present) = std::env::var_os("PYTHONPATH").filter(|present| !present.is_empty()) {
         path.push(":");
         path.push(present);
@@ -48,7 +49,7 @@ pub fn obstacle_of_command(command: &[OsString]) -> Option<String> {
     obstacle(&options)
 }
 
-/// The option among the arguments of an interpreter that keeps our `sitecustomize` out, as it was typed.
+/// The interpreter option that keeps our `sitecustomize` out, as the user typed it.
 pub fn obstacle(arguments: &[OsString]) -> Option<String> {
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
@@ -57,7 +58,7 @@ pub fn obstacle(arguments: &[OsString]) -> Option<String> {
             .strip_prefix(b"-")
             .filter(|letters| !letters.is_empty())
         else {
-            // The script; what follows is its own.
+            // The script; what follows belongs to it.
             return None;
         };
         if letters.starts_with(b"-") {
@@ -70,7 +71,7 @@ pub fn obstacle(arguments: &[OsString]) -> Option<String> {
         for (at, letter) in letters.iter().enumerate() {
             match letter {
                 b'I' | b'E' | b'S' => return Some(format!("-{}", char::from(*letter))),
-                // What is to be run; the rest is its own.
+                // What is to be run; the rest belongs to it.
                 b'c' | b'm' => return None,
                 // The rest of the word, or the next one, belongs to the option.
                 b'W' | b'X' => {

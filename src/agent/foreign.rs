@@ -1,24 +1,24 @@
-//! What agents say in words of their own. It comes out of the traced process, which may say anything: so it is kept short
-//! here, and whoever shows it says who said it.
+//! What agents say in their own words. It comes from the traced process, which may say anything: so it is shortened
+//! here, and whoever shows it says where it comes from.
 
-/// Bytes of the longest text that is kept.
+/// Most bytes of a text that are kept.
 const LONGEST: usize = 400;
-/// Most texts of one agent that are kept.
+/// Most texts kept per agent.
 const MOST: usize = 8;
-/// Bytes of the longest version.
+/// Most bytes of a version.
 const LONGEST_VERSION: usize = 40;
 
-/// A text, cut where it is too long.
+/// A text, cut if it is too long.
 pub(super) fn text(text: &str) -> String {
     cut(text, LONGEST)
 }
 
-/// Several.
+/// Several texts.
 pub(super) fn texts(texts: &[String]) -> Vec<String> {
     texts.iter().take(MOST).map(|it| text(it)).collect()
 }
 
-/// What is said to be a version, if it looks like one.
+/// A version, if the text looks like one.
 pub(super) fn version(text: &str) -> String {
     let looks_so = |byte: u8| byte.is_ascii_alphanumeric() || b".+-".contains(&byte);
     if text.is_empty() || text.len() > LONGEST_VERSION || !text.bytes().all(looks_so) {

@@ -1,5 +1,5 @@
-//! Doors for the fuzz targets `from_agent`, `debug_offsets` and `proc_text`: packets, memory and text of a process that is
-//! not to be believed, without that process.
+//! Entry points for the fuzz targets `from_agent`, `debug_offsets` and `proc_text`: packets, memory and text of an
+//! untrusted process, without that process.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -15,8 +15,8 @@ use super::remote::Remote;
 use super::socket;
 use super::window::{Memory, Target, Wish, tracer_in};
 
-/// Has these packets said to a session by an agent that it has called, until they end or nobody listens any longer. What
-/// became of it, and the account.
+/// Sends a session these packets from an agent that it has connected to, until they end or the session stops listening.
+/// Returns the outcomes and the account.
 pub fn conversation(packets: &[&[u8]]) -> (Vec<Outcome>, AgentAccount) {
     let (ours, theirs) = match socketpair(
         AddressFamily::UNIX,
@@ -28,7 +28,7 @@ pub fn conversation(packets: &[&[u8]]) -> (Vec<Outcome>, AgentAccount) {
         Err(error) => panic!("no socket can be had ({error})"),
     };
     for packet in packets {
-        // One that finds no room is not said.
+        // A packet that does not fit is not sent.
         let _ = send(&theirs, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     }
     let control = match Control::new(
@@ -49,8 +49,8 @@ pub fn conversation(packets: &[&[u8]]) -> (Vec<Outcome>, AgentAccount) {
     (control.outcomes().try_iter().collect(), account)
 }
 
-/// Asks a process to run a script whose memory is nothing but these bytes, with the runtime state at its beginning, and
-/// takes it back. Whether it could be asked.
+/// Asks a process to run a script, and withdraws the request. Its memory consists of these bytes, with the runtime
+/// state at the beginning. Whether it could be asked.
 pub fn debug_offsets(memory: &[u8]) -> bool {
     let file = memfd_create("memory", MemfdFlags::CLOEXEC).map(File::from);
     let Ok(file) = file.and_then(|file| {
@@ -76,7 +76,8 @@ pub fn debug_offsets(memory: &[u8]) -> bool {
     asked
 }
 
-/// What is read from lines of text in /proc: sockets that agents listen on, and who traces a process. How much was found.
+/// What is parsed from lines of text in /proc: sockets that agents listen on, and the tracer of a process. Returns how
+/// much was found.
 pub fn proc_text(text: &str) -> usize {
     let sockets = text.lines().filter_map(socket::agents).count();
     sockets + usize::from(tracer_in(text).is_some())
@@ -86,7 +87,7 @@ pub fn proc_text(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// The memory of a 3.14 as the fuzz target's seed has it, with a word changed.
+    /// The memory of a 3.14 as in the fuzz target's seed, with one word changed.
     fn changed(at: usize, word: u64) -> Vec<u8> {
         let mut memory = include_bytes!("../../fuzz/seeds/debug_offsets/3.14").to_vec();
         memory[at..at + 8].copy_from_slice(&word.to_ne_bytes());

@@ -1,9 +1,12 @@
 //! The way in that has to be asked for (`--inject ptrace`): two calls in the process. The first loads the library
-//! (`dlopen`), the second has it start a thread of its own, which waits for the interpreter's lock as any thread of a C
-//! extension does, and becomes an agent that waits for us. How a call is made, and where it does no harm, is
-//! [`super::window`]'s.
+//! (`dlopen`); the second makes it start its own thread, which waits for the interpreter's lock as any thread of a C
+//! extension does, and becomes an agent that waits for us. How a call is made, and where it does no harm, is the
+//! business of [`super::window`].
 //!
 //! All of this is done on a thread: a place for a call may have to be waited for, and the session goes on meanwhile.
+//!
+//! The second call is the library's own `pystap_agent_enter`. Addresses come from the memory of the process
+//! ([`super::symbols`]), not from files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,65 +24,66 @@ use super::window::{self, Call, Done, Job, Memory, Place, Reached, Target, Windo
 use crate::python::{Interpreter, maps};
 use crate::threads;
 
-/// How long a place for a call is looked for.
+/// How long to look for a point for a call.
 const SEARCH: Duration = Duration::from_secs(10);
-/// How long a call may take, and the new thread until it gets the interpreter's lock.
+/// How long a call may take, and how long the new thread may take to get the interpreter's lock.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it is looked whether something has happened.
+/// How often to check whether something has happened.
 const LOOK: Duration = Duration::from_millis(2);
-/// `RTLD_NOW`, and what its private variant needs beside.
+/// `RTLD_NOW`, and what glibc's private variant needs in addition.
 const NOW: u64 = 2;
 const PRIVATE: u64 = 0x8000_0000;
-/// `mov $15, %rax; syscall`: what a signal's handler returns to.
+/// `mov $15, %rax; syscall`: what a signal handler returns to.
 const RESTORER: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
-/// Most bytes of the C library that are looked through for it.
+/// Most bytes of the C library that are searched for it.
 const LARGEST: u64 = 16 << 20;
-/// The interpreter's loop, the function that starts the agent, and the variable in which it says what became of that.
+/// The interpreter's loop, the function that starts the agent, and the variable that holds its result.
 const LOOP: &str = "_PyEval_EvalFrameDefault";
 const START: &str = "pystap_agent_enter";
 const STATE: &str = "pystap_agent_state";
 
-/// Why the agent did not come in.
+/// Why the agent did not get in.
 #[derive(Debug, thiserror::Error)]
 pub enum InjectionError {
     /// No thread could be made to call anything.
     #[error(transparent)]
     Window(#[from] WindowError),
-    /// Another machine.
+    /// The machine is not x86-64.
     #[error("calls are put into processes of x86-64 machines only, and this is another one")]
     Machine,
-    /// Its stack is guarded by the processor.
+    /// The CPU guards its stack.
     #[error("it has a shadow stack, which a call that is put in would not match")]
     ShadowStack,
     /// A function is missing.
     #[error("{0} is not found in it, so it is no CPython with glibc as usually built")]
     Missing(&'static str),
-    /// The library was refused.
+    /// The dynamic loader refused the library.
     #[error(
         "its dynamic loader refused the library; its mounts (noexec), a security module (SELinux, AppArmor) or an old C library can be why"
     )]
     Load,
-    /// The call did not come back.
+    /// The call did not return.
     #[error("the call that loads the library has not ended within {seconds} s; it goes on by itself", seconds = PATIENCE.as_secs())]
     Slow,
-    /// The library is another one.
+    /// It is a different library.
     #[error("it has the library of another pystap loaded; restart it")]
     Other,
-    /// No lock.
+    /// It did not get the interpreter's lock.
     #[error("its interpreter did not give its lock within {seconds} s (a long call in C); the agent starts when it does, and goes after 30 s without a visitor", seconds = PATIENCE.as_secs())]
     Busy,
-    /// It is at its end.
+    /// The interpreter is not running yet, or is shutting down.
     #[error("its interpreter is not running any longer, or not yet")]
     NotRunning,
-    /// The agent did not want to.
+    /// The agent refused.
     #[error("the agent did not start in it; it is no CPython 3.9 to 3.15 with its GIL")]
     Refused,
-    /// No thread.
+    /// No thread could be started.
     #[error("it could not start a thread for the agent (a limit of its user or control group)")]
     NoThread,
 }
 
-/// An agent that is on its way in. Dropped, it is no longer; a process that was sent into a call makes it.
+/// An agent that is being injected. Dropping this cancels it; a process that was already sent into a call makes that
+/// call.
 #[derive(Debug)]
 pub(super) struct Injection {
     cancelled: Arc<AtomicBool>,
@@ -88,10 +92,10 @@ pub(super) struct Injection {
 }
 
 impl Injection {
-    /// Begins.
+    /// Starts the injection.
     ///
     /// # Errors
-    /// [`InjectionError`], where it can be known at once.
+    /// [`InjectionError`], as far as it can be known at once.
     pub(super) fn begin(
         pid: u32,
         interpreter: &Interpreter,
@@ -113,7 +117,7 @@ impl Injection {
         })
     }
 
-    /// What came of it, once: the name of the agent's socket.
+    /// The result, once: the name of the agent's socket.
     pub(super) fn result(&self) -> Option<Result<String, InjectionError>> {
         match self.result.try_recv() {
             Ok(result) => Some(result),
@@ -134,11 +138,11 @@ impl Drop for Injection {
     }
 }
 
-/// A process, and where in it is what a call needs.
+/// A process, and the addresses in it that a call needs.
 struct Entrance {
     target: Target,
     memory: Memory,
-    /// `dlopen`, and how it is to be told to load.
+    /// `dlopen`, and the flags for it.
     open: (u64, u64),
     restorer: u64,
     code: Option<(u64, u64)>,
@@ -156,7 +160,7 @@ impl Entrance {
         if has_shadow_stack(pid) {
             return Err(InjectionError::ShadowStack);
         }
-        // Not to be written here, but whoever may not write may not stop either.
+        // Nothing is written here, but a user who may not write may not stop it either.
         let closed = |reason: std::io::Error| WindowError::Memory(reason.to_string());
         let memory = Memory::open(pid, true).map_err(closed)?;
         let maps = maps(pid)?;
@@ -185,7 +189,7 @@ impl Entrance {
         })
     }
 
-    /// Brings the agent in. The name of its socket.
+    /// Injects the agent. Returns the name of its socket.
     fn bring(
         &self,
         library: &Path,
@@ -194,18 +198,22 @@ impl Entrance {
         if Loaded::of_process(self.target.pid).is_none() {
             self.load(library, cancelled)?;
         }
-        let maps = maps(self.target.pid)?;
+        let found = maps(self.target.pid)?;
         let loaded = Loaded::of_process(self.target.pid).ok_or(InjectionError::Load)?;
-        let library = base(&maps, |map| map.inode == loaded.inode)
+        let library = base(&found, |map| map.inode == loaded.inode)
             .and_then(|base| Symbols::at(&self.memory, base))
             .ok_or(InjectionError::Other)?;
-        let (Some((start, _)), Some((state, _))) = (library.find(START), library.find(STATE))
+        let (Some((start, _)), Some((state_at, _))) = (library.find(START), library.find(STATE))
         else {
             return Err(InjectionError::Other);
         };
-        let state = |memory: &Memory| Ok::<_, WindowError>(memory.number(state)? as u32);
-        // The loader may still be at it, on that thread.
+        let state = |memory: &Memory| Ok::<_, WindowError>(memory.number(state_at)? as u32);
+        // The loader may still be busy on that thread. It first maps the whole file, so until it has mapped the data in
+        // its place, the address leads to other bytes of the file, or behind its end.
         self.wait(cancelled, InjectionError::Slow, || {
+            if !is_writable(&maps(self.target.pid)?, state_at) {
+                return Ok(None);
+            }
             Ok((state(&self.memory)? != 0).then_some(()))
         })?;
         let before = state(&self.memory)?;
@@ -224,7 +232,7 @@ impl Entrance {
         sockets.into_iter().next().ok_or(InjectionError::Refused)
     }
 
-    /// Has the process load the library.
+    /// Makes the process load the library.
     fn load(&self, library: &Path, cancelled: &dyn Fn() -> bool) -> Result<(), InjectionError> {
         use std::os::unix::ffi::OsStrExt;
         let (open, how) = self.open;
@@ -234,7 +242,7 @@ impl Entrance {
             if Loaded::of_process(self.target.pid).is_some() {
                 return Ok(Some(()));
             }
-            // Looked for once more after the call was seen to be over.
+            // Checked once more after the call was seen to be over.
             if std::mem::replace(&mut late, self.is_over(reached)) {
                 return Err(InjectionError::Load);
             }
@@ -242,7 +250,7 @@ impl Entrance {
         })
     }
 
-    /// Whether a call is seen to have returned: its thread waits somewhere above it, or is gone.
+    /// Whether a call has been seen to return: its thread waits somewhere above it, or is gone.
     fn is_over(&self, reached: Reached) -> bool {
         match Place::of(self.target.pid, reached.thread) {
             Some(Place::Call { stack, .. }) => stack >= reached.stack,
@@ -273,7 +281,7 @@ impl Entrance {
         }
     }
 
-    /// Waits until something is there.
+    /// Calls `look` until it returns something.
     fn wait<T>(
         &self,
         cancelled: &dyn Fn() -> bool,
@@ -305,25 +313,33 @@ fn maps(pid: u32) -> Result<Vec<MemoryMap>, InjectionError> {
     Ok(maps.ok_or(WindowError::Gone)?.into_iter().collect())
 }
 
-/// Where the first file is mapped that is wanted.
+/// Whether an address lies in memory that the process may write.
+fn is_writable(maps: &[MemoryMap], address: u64) -> bool {
+    let there = maps
+        .iter()
+        .find(|map| (map.address.0..map.address.1).contains(&address));
+    there.is_some_and(|map| map.perms.contains(MMPermissions::WRITE))
+}
+
+/// The address at which the first wanted file is mapped.
 fn base(maps: &[MemoryMap], wanted: impl Fn(&MemoryMap) -> bool) -> Option<u64> {
     let first = maps.iter().find(|map| map.offset == 0 && wanted(map))?;
     Some(first.address.0)
 }
 
-/// Whether a file is a library of glibc's: `libc.so.6`, or `libc-2.31.so`.
+/// Whether a file is one of glibc's libraries: `libc.so.6`, or `libc-2.31.so`.
 fn is_called(map: &MemoryMap, library: &str) -> bool {
     let MMapPath::Path(path) = &map.pathname else {
         return false;
     };
     let name = path.file_name().and_then(|name| name.to_str());
-    // Of a library that was replaced.
+    // For a library that was replaced.
     let name = name.map(|name| name.strip_suffix(" (deleted)").unwrap_or(name));
     name.and_then(|name| name.strip_prefix(library))
         .is_some_and(|rest| rest.starts_with(".so.") || rest.starts_with("-2."))
 }
 
-/// Where the code between these addresses returns from a signal's handler.
+/// The address in this code range where a signal handler returns.
 fn restorer(memory: &Memory, (from, to): (u64, u64)) -> Option<u64> {
     let mut code = vec![0; usize::try_from(to.checked_sub(from)?.min(LARGEST)).ok()?];
     let read = memory.read_some(from, &mut code).ok()?;
@@ -332,7 +348,7 @@ fn restorer(memory: &Memory, (from, to): (u64, u64)) -> Option<u64> {
     Some(from + at as u64)
 }
 
-/// Whether the processor checks its returns against a second stack.
+/// Whether the CPU checks returns against a shadow stack.
 fn has_shadow_stack(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     status

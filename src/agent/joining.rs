@@ -1,16 +1,30 @@
-//! Who may join a session. The names of sockets are no secret (they stand in /proc/net/unix), and neither is what a library
-//! is called, so neither counts for anything. A connection is taken in when both of these hold:
+//! Which processes may join a session. Socket names are not secret (they are in /proc/net/unix), and neither is the
+//! library's name, so neither counts for anything. A connection is admitted when both of these hold:
 //!
-//! - it *knows a secret* that was issued to this session: the one in the environment of the launched command, for processes
-//!   below that; or the one that was told to an agent when it was started, for the children of its process;
-//! - it *is a process of the session* by what the kernel says ([`Lineage`]): the peer of the socket, alive, with the same time
-//!   of start, and a descendant of whoever the secret was issued to.
+//! - it *knows a secret* issued for this session: the one in the environment of the launched command, for processes
+//!   below it; or the one given to an agent when it was started, for the children of its process;
+//! - it *is a process of the session* according to the kernel ([`Lineage`]): the socket's peer, alive, with the same
+//!   start time, and a descendant of the process that the secret was issued to.
 //!
-//! Processes of the same user can read each other's environment and memory, and so the secrets. They gain nothing by it:
-//! the kernel still says that they are not of the session; and what they could learn here (filters) or spoil, they can read
-//! in, and do to, the traced program itself. What they can do is to be counted as a process that could not be traced.
+//! Processes of the same user can read each other's environment and memory, and so the secrets. That gains them
+//! nothing: the kernel still says that they do not belong to the session; and whatever they could learn here (filters)
+//! or spoil, they can also read in, and do to, the traced program itself. All they can do is to be counted as a process
+//! that could not be traced.
 //!
 //! Whoever shows neither is given nothing: no word, little time, and little room.
+//!
+//! # Lines of descent
+//!
+//! [`Lineage`] has the processes of the session by id and time of start, each with its line of ancestors: from the
+//! records of forks that the engines pass on, and from the parents in /proc where a record is still on its way (it is
+//! waited for 0.4 seconds). That holds for daemons that fork twice, for other users below the command, and for pid
+//! namespaces below ours. Whoever joins is bound to its connection by a pidfd (`SO_PEERPIDFD`). Before Linux 6.5 there
+//! is none, and then the secret alone tells an id that was used again.
+//!
+//! # Strangers
+//!
+//! A connection that has shown nothing waits at the door for half a second: 128 of one user, 512 in all; the oldest
+//! gives way.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -24,53 +38,53 @@ use pystap_agent_protocol::{FromAgent, Hello, PROTOCOL, decode};
 use super::{AgentError, foreign, socket};
 use crate::process::{Identity, Lineage};
 
-/// How long a connection may stay without saying a word: an agent speaks as soon as it is connected.
+/// How long a connection may stay silent: an agent speaks as soon as it is connected.
 const GREETING: Duration = Duration::from_millis(500);
 /// How long the record of a fork may take from the kernel to here.
 const PROOF: Duration = Duration::from_millis(400);
-/// How often it is looked for.
+/// How often to check for it.
 const AGAIN: Duration = Duration::from_millis(10);
-/// Connections that may wait at the door, in all and for one user. The oldest gives way to the next.
+/// Most connections that wait at the door, in total and per user. The oldest makes room for the next.
 const MOST_WAITING: usize = 512;
 const MOST_OF_A_USER: usize = 128;
-/// Bytes of the longest greeting.
+/// Most bytes of a greeting.
 const LONGEST_GREETING: usize = 4096;
-/// How long the secret of a process is good after its agent has gone: for children that are on their way.
+/// How long the secret of a process stays valid after its agent has left: for children that are on their way.
 const AFTERWARDS: Duration = Duration::from_secs(10);
-/// Secrets of processes whose agents have gone.
+/// Most secrets kept of processes whose agents have left.
 const MOST_WITHDRAWN: usize = 1 << 16;
 
-/// Who was told a secret.
+/// Whom a secret was issued to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Invited {
-    /// The launched command, and what it becomes and starts.
+    /// The launched command, and whatever it becomes and starts.
     Launched,
-    /// This process, and its children.
+    /// This process and its children.
     Below(Identity),
 }
 
 impl Invited {
-    /// Whether a process whose connection has ended was traced all the same: a fork's child goes on with its parent's session
-    /// until it has an answer, so nothing is missing of one that has ended meanwhile.
+    /// Whether a process whose connection has ended was traced nevertheless: a forked child continues in its parent's
+    /// session until it has an answer, so nothing is missing if it has ended in the meantime.
     pub(super) fn was_traced_to_its_end(self, pid: u32) -> bool {
         matches!(self, Invited::Below(holder) if holder.pid != pid) && !crate::process::goes_on(pid)
     }
 }
 
-/// The secrets that a session has issued. They are found by a keyed hash, so that how long a guess takes to be refused says
-/// nothing of how good it was.
+/// The secrets that a session has issued. They are looked up by a keyed hash, so that the time it takes to refuse a
+/// guess does not reveal how close it was.
 #[derive(Debug, Default)]
 pub(super) struct Invitations(Mutex<Issued>);
 
 #[derive(Default)]
 struct Issued {
     secrets: HashMap<String, Invited>,
-    /// Which go, and when.
+    /// Which secrets to drop, and when.
     withdrawn: VecDeque<(Instant, String)>,
 }
 
 impl fmt::Debug for Issued {
-    /// Without the secrets, which belong into no log.
+    /// Without the secrets, which do not belong in any log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Issued({})", self.secrets.len())
     }
@@ -87,12 +101,12 @@ impl Invitations {
         Ok(secret)
     }
 
-    /// Whom a secret was issued to; `None` when it is none of ours.
+    /// Whom a secret was issued to; `None` when it is not ours.
     fn holder(&self, secret: &str) -> Option<Invited> {
         self.issued().secrets.get(secret).copied()
     }
 
-    /// Makes a secret invalid in a while.
+    /// Invalidates a secret after a while.
     pub(super) fn withdraw(&self, secret: String) {
         let mut issued = self.issued();
         let now = Instant::now();
@@ -107,17 +121,17 @@ impl Invitations {
     }
 
     fn issued(&self) -> MutexGuard<'_, Issued> {
-        // Whole between two calls, so a panic elsewhere does not spoil it.
+        // The map is consistent between calls, so a panic elsewhere does not corrupt it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Processes of a session that ran untraced, by the reason.
+/// Processes of a session that ran untraced, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Untraced {
-    /// They asked, and had given up or ended before they were answered.
+    /// They asked, but gave up or ended before they were answered.
     pub late: u64,
-    /// They knew a secret, and the kernel did not confirm in time that they are of the session.
+    /// They knew a secret, but the kernel did not confirm in time that they belong to the session.
     pub unconfirmed: u64,
     /// There was no room for them.
     pub crowded: u64,
@@ -128,7 +142,7 @@ pub struct Untraced {
 }
 
 impl Untraced {
-    /// All of them.
+    /// The total.
     #[must_use]
     pub fn total(&self) -> u64 {
         [
@@ -187,11 +201,11 @@ struct Newcomer {
     user: u32,
     socket: OwnedFd,
     since: Instant,
-    /// What it has said, if that is worth a proof.
+    /// What it claims to be, if that is worth checking.
     claim: Option<(Invited, Hello)>,
 }
 
-/// A process that was taken in.
+/// A process that was admitted.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) process: Identity,
@@ -200,25 +214,25 @@ pub(super) struct Admitted {
     pub(super) invited: Invited,
 }
 
-/// What came of a connection.
+/// The result for a connection.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// It is of the session.
+    /// It belongs to the session.
     Admitted(Box<Admitted>),
-    /// It is of the session and cannot be traced.
+    /// It belongs to the session but cannot be traced.
     Refused(u32, AgentError),
 }
 
-/// What the kernel says of a newcomer with a secret.
+/// What the kernel says about a newcomer with a secret.
 enum Verdict {
     Ours(Identity),
-    /// Of the session, which does not trace children.
+    /// It belongs to the session, which does not trace children.
     NotWanted,
     Gone,
     Unknown,
 }
 
-/// Where connections wait until it is known who they are.
+/// Where connections wait until it is known what they are.
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) invitations: Arc<Invitations>,
@@ -228,7 +242,7 @@ pub(super) struct Door {
     waiting: BTreeMap<u64, Newcomer>,
     next: u64,
     pub(super) untraced: Untraced,
-    /// Connections that were nobody's.
+    /// Connections from outside the session.
     pub(super) strangers: u64,
 }
 
@@ -245,7 +259,7 @@ impl Door {
         }
     }
 
-    /// Somebody has connected.
+    /// Takes a new connection.
     pub(super) fn knock(&mut self, socket: OwnedFd) -> Option<Answer> {
         let Ok((pid, user)) = socket::peer(&socket) else {
             self.strangers = self.strangers.saturating_add(1);
@@ -261,17 +275,17 @@ impl Door {
             claim: None,
         };
         self.waiting.insert(id, newcomer);
-        // The first word is there already, mostly, and whoever has the right one needs no room here.
+        // Mostly the first message is already there, and a connection with a valid secret needs no room here.
         let answer = self.hear(id);
         self.make_room(user);
         answer
     }
 
-    /// Something has come from a connection, or it has ended.
+    /// Handles a connection that has sent something, or has ended.
     pub(super) fn hear(&mut self, id: u64) -> Option<Answer> {
         let mut newcomer = self.waiting.remove(&id)?;
         if newcomer.claim.is_some() {
-            // It has said what it had to say: this can only be its end.
+            // It has said everything it had to say: this can only be its end.
             return self.prove(id, newcomer);
         }
         let packet = match socket::get(&newcomer.socket) {
@@ -296,7 +310,7 @@ impl Door {
         self.prove(id, newcomer)
     }
 
-    /// Takes a newcomer with a secret in, or lets it wait for the kernel's word.
+    /// Admits a newcomer with a secret, or lets it wait for confirmation by the kernel.
     fn prove(&mut self, id: u64, newcomer: Newcomer) -> Option<Answer> {
         let (invited, hello) = newcomer.claim.as_ref()?;
         match self.verdict(&newcomer, *invited) {
@@ -332,7 +346,7 @@ impl Door {
     }
 
     fn verdict(&self, newcomer: &Newcomer, invited: Invited) -> Verdict {
-        // A child may have become another user's (sudo, a service that drops its privileges); that we may not trace.
+        // A child may have changed its user (sudo, a service that drops its privileges); we may not trace that one.
         let ours = rustix::process::geteuid();
         if !ours.is_root() && newcomer.user != ours.as_raw() {
             return Verdict::Unknown;
@@ -369,7 +383,7 @@ impl Door {
         None
     }
 
-    /// Lets the oldest go where there are too many, those without a secret first.
+    /// Drops the oldest if there are too many, those without a secret first.
     fn make_room(&mut self, user: u32) {
         let of_user = self.waiting.values().filter(|it| it.user == user).count();
         if of_user > MOST_OF_A_USER || self.waiting.len() > MOST_WAITING {
@@ -386,7 +400,7 @@ impl Door {
         }
     }
 
-    /// Lets everybody go who has shown nothing, because descriptors have run out.
+    /// Drops every connection that has shown no secret, because descriptors have run out.
     pub(super) fn clear_out(&mut self) {
         let silent = self.waiting.iter().filter(|(_, it)| it.claim.is_none());
         let silent: Vec<u64> = silent.map(|(id, _)| *id).collect();
@@ -411,7 +425,7 @@ impl Door {
             .is_some_and(|process| self.follow && self.lineage.of(process).is_some())
     }
 
-    /// Looks again at those who wait for the kernel's word, and lets those go whose time is over.
+    /// Checks again those that wait for confirmation by the kernel, and drops those whose time is up.
     pub(super) fn look(&mut self) -> Vec<Answer> {
         let mut answers = Vec::new();
         let due: Vec<u64> = self
@@ -435,7 +449,7 @@ impl Door {
         answers
     }
 
-    /// When to look again.
+    /// When to check again.
     pub(super) fn next_look(&self) -> Option<Duration> {
         let left = |it: &Newcomer| match it.claim {
             Some(_) => AGAIN,
@@ -444,15 +458,15 @@ impl Door {
         self.waiting.values().map(left).min()
     }
 
-    /// The connections, for those who wait for them.
+    /// The connections to poll.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (u64, BorrowedFd<'_>, bool)> {
-        // Whoever has spoken is not heard any more, whatever else it says.
+        // A connection that has spoken is not read any more, whatever else it says.
         self.waiting
             .iter()
             .map(|(id, it)| (*id, it.socket.as_fd(), it.claim.is_none()))
     }
 
-    /// Closes the door: whoever still waits has run nothing yet and is not traced any more.
+    /// Closes the door: processes that still wait have run nothing yet and are no longer traced.
     pub(super) fn close(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         for newcomer in waiting.into_values() {

@@ -1,5 +1,5 @@
-//! Whether a process has an agent in it already: one that was installed and waits, or one that an earlier session left
-//! behind when it was done. What is probed is then the file that is mapped, whatever became of its path.
+//! Whether a process already has an agent: an installed one that waits, or one left behind by an earlier session. The
+//! mapped file is then what is probed, whatever happened to its path.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use crate::elf::Image;
 use crate::probe::Probe;
 use crate::python::maps;
 
-/// What the names of files with the agent in them contain: what pystap writes out, and what `pystap agent install` does.
+/// Part of the name of every file that contains the agent: those that pystap writes out, and those of `pystap agent
+/// install`.
 const NAME: &str = "pystap_agent";
 
-/// Whether an agent waits in a process for a session.
+/// Whether an agent in a process waits for a session.
 pub fn waiting(pid: u32) -> bool {
     socket::of_process(pid).is_ok_and(|sockets| !sockets.is_empty())
 }
@@ -28,14 +29,14 @@ pub struct Loaded {
     pub reach: PathBuf,
     /// Its inode.
     pub inode: u64,
-    /// Whether the path is gone.
+    /// Whether that path is gone.
     pub deleted: bool,
-    /// What is in it.
+    /// Its ELF image.
     pub image: Arc<Image>,
 }
 
 impl Loaded {
-    /// The agent in a process; `None` when there is none, or none that can be looked at.
+    /// The agent in a process; `None` when there is none, or none that can be examined.
     pub fn of_process(pid: u32) -> Option<Loaded> {
         files(pid)?.find_map(|(map, path)| {
             // A library in memory is called `/memfd:pystap-agent`.
@@ -58,7 +59,7 @@ impl Loaded {
     }
 }
 
-/// What a process has mapped that is called as the agent's library is.
+/// The mapped files of a process that have the name of the agent's library.
 fn files(pid: u32) -> Option<impl Iterator<Item = (MemoryMap, String)>> {
     let maps = maps::of(&Process::new(i32::try_from(pid).ok()?).ok()?).ok()?;
     Some(maps.into_iter().filter_map(|map| {

@@ -1,4 +1,4 @@
-//! Process ids that an agent names are those of its own pid namespace. A reader of ours gets ours, or none.
+//! Process IDs that an agent names are those of its own pid namespace. Our users get ours, or none.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ static NAMED: LazyLock<Regex> = LazyLock::new(|| {
         .expect("a constant pattern")
 });
 
-/// What an agent of a process says, with our ids.
+/// An agent's text, with its IDs replaced by ours.
 pub(super) fn ours(pid: u32, text: &str) -> String {
     let there = namespace(&pid.to_string());
     if there.is_some() && there == namespace("self") {
@@ -33,12 +33,12 @@ pub(super) fn ours(pid: u32, text: &str) -> String {
     translated.into_owned()
 }
 
-/// Which pid namespace a process is in; `None` when that may not be seen, or the process is gone.
+/// The pid namespace of a process; `None` when we may not see it, or the process is gone.
 fn namespace(process: &str) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{process}/ns/pid")).ok()
 }
 
-/// Our id of the process that has this one in a namespace.
+/// Our ID of the process that has this ID in a namespace.
 fn outer(namespace: &PathBuf, number: u32) -> Option<u32> {
     let processes = fs::read_dir("/proc").ok()?;
     processes.flatten().find_map(|entry| {
@@ -70,6 +70,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn ids_of_a_container_become_ours_and_unknown_ones_no_number() {
         let unshare = Waiting::start(Command::new("unshare").args([
             "--pid",

@@ -1,14 +1,24 @@
-//! Where the library is put so that a target can load it. What a target executes lies where only root (or, without root,
-//! only the same user) can make or replace it, for as long as anything can name it, with nothing of it left afterwards.
+//! Where the library is put so that a target can load it. For as long as anything can refer to it, only root (or,
+//! without root, only the same user) can create or replace what a target executes, and nothing of it is left
+//! afterwards.
 //!
-//! Where a target sees what we see, that is a directory in a base of our own ([`registry`]). Its path depends on the build id
-//! only: a script for stap names it, and a compiled module serves again. A target with other mounts or another root may see
-//! that directory as well (a service that systemd has locked in does). If not, it gets one of its own, made with its own
-//! rights by a process that visits it ([`visit`]). Where there is no place at all, the library is in memory only.
+//! Where a target sees what we see, that is a directory in a base of our own ([`registry`]). Its path depends only on
+//! the build ID: a script for stap names it, so that a compiled module can be reused. A target with other mounts or
+//! another root may see that directory as well (a service confined by systemd does). If not, it gets a directory of its
+//! own, created with its own rights by a process that visits it ([`visit`]). If no place works at all, the library is
+//! in memory only.
 //!
 //! Sessions share directories. Who uses which is in the registry: whoever is the last removes the directory, `pystap cleanup`
 //! what killed sessions left. A session of SystemTap leaves the library where a process has it mapped: what was removed has no
 //! path to be probed by.
+//!
+//! In our own view, a base is what `files::strict` has found to be out of the reach of others.
+//!
+//! A process that has an agent already ([`loaded`](super::loaded)) is probed in the file that is mapped. SystemTap
+//! needs a path for that, hence the exception above. SystemTap also takes for granted that code is as far from the
+//! beginning of a file in memory as in the file. Where lld has moved it, SystemTap puts its breakpoints into the midst
+//! of instructions. So `agent/build.rs` asks for the plain layout, and a displaced image is an obstacle for that
+//! engine.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -38,7 +48,7 @@ const LONGEST_REPORT: u64 = 1 << 16;
 /// Why there is no place.
 #[derive(Debug, thiserror::Error)]
 pub enum PlacementError {
-    /// Nowhere.
+    /// There is no place that the target could load it from.
     #[error(
         "the agent's library can be put nowhere that {who} could load it from ({tried}), so its calls cannot be traced; make room in its /tmp, or mount a tmpfs without noexec there"
     )]
@@ -48,7 +58,7 @@ pub enum PlacementError {
         /// Each directory with what was wrong.
         tried: String,
     },
-    /// Nowhere for a command that is launched.
+    /// There is no place for a command that is launched.
     #[error(
         "the agent's library can be put nowhere that nobody else could change ({tried}), so the calls of a launched command cannot be traced; {next}"
     )]
@@ -58,7 +68,7 @@ pub enum PlacementError {
         /// What to do.
         next: &'static str,
     },
-    /// Its files are closed to us.
+    /// We may not access its files.
     #[error(
         "the files of process {pid} cannot be reached ({reason}), so the agent's library cannot be put where it sees it; run pystap as root (in a container, with CAP_SYS_PTRACE)"
     )]
@@ -68,7 +78,7 @@ pub enum PlacementError {
         /// The system's reason.
         reason: io::Error,
     },
-    /// Its files keep everybody waiting.
+    /// Its files do not respond.
     #[error(
         "the files that process {pid} sees do not answer (a dead network or FUSE file system?), so the agent's library cannot be put there and its calls cannot be traced; look at its mounts in /proc/{pid}/mountinfo, and try again when they answer"
     )]
@@ -78,25 +88,25 @@ pub enum PlacementError {
     },
 }
 
-/// The library, at a place that some processes see. Dropped, it is removed unless another session uses it.
+/// The library in a place that some processes see. Dropping this removes it, unless another session uses it.
 #[derive(Debug)]
 pub(super) struct Placement {
     /// The root and the mounts of the processes that see it.
     view: View,
     /// Who, besides root, could change it.
     owner: u32,
-    /// The library as they see it.
+    /// The library's path as they see it.
     library: PathBuf,
-    /// A path by which we can open the library as long as this lives.
+    /// A path by which we can open the library while this lives.
     reach: PathBuf,
     /// Its inode.
     pub(super) inode: u64,
     /// The library, open.
     _held: File,
     place: Where,
-    /// Where reports of this session come in.
+    /// Reports of this session, by name.
     reports: HashMap<String, File>,
-    /// Whether the library's file stays as long as a process runs it.
+    /// Whether the library's file stays while a process runs it.
     stays: bool,
 }
 
@@ -115,7 +125,7 @@ enum Where {
         base: Base,
         entry: Entry,
     },
-    /// In memory, with what else is there.
+    /// In memory, with the other files.
     Memory(Vec<OwnedFd>),
 }
 
@@ -139,7 +149,7 @@ impl Placement {
                 Ok(place) => placed = Some(place),
                 Err((base, reason)) => {
                     tried.push(format!("{}: {reason}", base.path.display()));
-                    // What cannot be executed can still be written.
+                    // A directory from which nothing can be executed can still hold the registry.
                     registry.get_or_insert(base);
                 }
             }
@@ -156,7 +166,7 @@ impl Placement {
                 Ok(place) => return Ok(place),
                 Err(VisitError::Late) => return Err(PlacementError::Late { pid }),
                 Err(error) => {
-                    // What is wrong with our own directories matters only where none can hold the registry.
+                    // Errors with our own directories matter only if none of them can hold the registry.
                     if recorded {
                         tried.clear();
                     }
@@ -164,7 +174,7 @@ impl Placement {
                 }
             }
         }
-        // A descriptor of ours is a path to whoever may look into this process, and sees the same /proc.
+        // A descriptor of ours works as a path for any process that may look into this one, and sees the same /proc.
         match in_memory(pid, view) {
             Ok(place) => Ok(place),
             Err(reason) => {
@@ -204,13 +214,13 @@ impl Placement {
         })
     }
 
-    /// Whether this process sees it, and nobody can change it who could not change the process.
+    /// Whether this process sees it, and no one can change it who could not change the process.
     pub(super) fn is_seen_by(&self, pid: u32) -> bool {
         View::of(pid).is_ok_and(|view| view == self.view)
             && (self.owner == 0 || Ids::of(pid).is_ok_and(|ids| ids.user == self.owner))
     }
 
-    /// Has the library's file stay as long as a process runs it. Whoever uses the directory last when none does removes it.
+    /// Makes the library's file stay while a process runs it. The last user of the directory removes it once none does.
     pub(super) fn keep_where_mapped(&mut self) {
         self.stays = true;
     }
@@ -255,7 +265,8 @@ impl Placement {
         Ok(self.library.with_file_name(directory::SITE))
     }
 
-    /// Writes a script that a process is asked to run: its path as the process sees it. That it will be asked is noted first.
+    /// Writes a script that a process is asked to run, and returns its path as the process sees it. The request is
+    /// recorded first.
     ///
     /// # Errors
     /// The system's reason.
@@ -289,8 +300,8 @@ impl Placement {
         Ok(self.library.with_file_name(name))
     }
 
-    /// Makes what this user can write a report into, once: its path as the process sees it. It holds no more than a pipe
-    /// does, and a writer that does not wait is told when nobody reads any more.
+    /// Creates a FIFO that this user can write a report into, once, and returns its path as the process sees it. It
+    /// holds no more than a pipe does, and a non-blocking writer gets an error when no one reads any more.
     ///
     /// # Errors
     /// The system's reason.
@@ -327,11 +338,12 @@ impl Placement {
         Ok(path)
     }
 
-    /// What has come in of a report since the last time.
+    /// What has arrived of a report since the last time.
     pub(super) fn read(&self, name: &str) -> Option<String> {
         let reader = self.reports.get(name)?;
         let mut bytes = Vec::new();
-        // It ends where there is nothing more at the moment. The target writes it, and is not trusted with our memory.
+        // Reading stops when nothing more is available at the moment. The target writes it, and is not trusted with our
+        // memory.
         let _ = reader.take(LONGEST_REPORT).read_to_end(&mut bytes);
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
@@ -344,7 +356,7 @@ impl Drop for Placement {
             Where::Base { base, entry, .. } | Where::Target { base, entry, .. } => (base, entry),
             Where::Memory(_) => return,
         };
-        // What cannot be done now is done by whoever comes next: the entry is there.
+        // What cannot be done now is left to the next session: the entry is there.
         let Ok(locked) = base.lock() else {
             return;
         };
@@ -371,7 +383,7 @@ impl Drop for Placement {
                 true
             }
             Where::Base { directory, .. } if kept => {
-                // What is for starting processes goes all the same.
+                // Files that are only for starting processes are removed nevertheless.
                 directory::empty(directory, &files, true);
                 false
             }
@@ -396,7 +408,7 @@ impl Drop for Placement {
     }
 }
 
-/// The library in a base of our own; the base again where that cannot be.
+/// Puts the library in a base of our own; returns the base if that fails.
 fn in_base(base: Base, view: View) -> Result<Placement, (Base, String)> {
     match placed(&base) {
         Ok((directory, held, entry)) => {
@@ -455,7 +467,7 @@ fn placed(base: &Base) -> Result<(OwnedFd, File, Entry), String> {
     match written {
         Ok(held) => Ok((directory, held, entry)),
         Err(error) => {
-            // Half a place is none, unless others have made it whole.
+            // An incomplete place does not count, unless others have completed it.
             let needed = locked.others(Some(&entry));
             if needed.is_ok_and(|others| !others.need(identity)) {
                 let _ = locked.remove(&name, identity, &[]);
@@ -466,7 +478,7 @@ fn placed(base: &Base) -> Result<(OwnedFd, File, Entry), String> {
     }
 }
 
-/// A place for a process that has another view than we. What was placed in a base of ours serves if the process sees it.
+/// A place for a process whose view differs from ours. A directory in our own base serves if the process sees it.
 fn for_target(
     pid: u32,
     door: Door,
@@ -484,7 +496,7 @@ fn for_target(
             identity: entry.record.identity,
         })
     });
-    // The registry that what is there already is in, too.
+    // The registry that already records the existing place, if there is one.
     let base = match (&placed, registry) {
         (_, Some(base)) => base,
         (Some(_), None) => first_base()?,
@@ -540,7 +552,7 @@ fn for_target(
             )));
         }
     };
-    // What comes from there is looked at before it is believed.
+    // What comes from there is checked before it is trusted.
     let stat = fstat(&held).map_err(|errno| failed(errno.into()))?;
     if stat.st_size != embedded::LIBRARY.len() as i64
         || !directory::is_regular(&held).map_err(failed)?
@@ -566,7 +578,7 @@ fn for_target(
     };
     let entry = locked.add(record).map_err(failed)?;
     if made && let Err(error) = visit.agree() {
-        // Whoever is gone without an answer has left a directory that only its own user can see into.
+        // A visitor that left without an answer has left a directory that only its own user can access.
         return Err(error);
     }
     drop(locked);
@@ -594,7 +606,7 @@ fn first_base() -> Result<Base, VisitError> {
     first.ok_or_else(|| VisitError::Failed(tried.join("; ")))
 }
 
-/// A name that nobody can have made before us.
+/// A name that no one can have created before us.
 fn fresh_name() -> io::Result<String> {
     let mut random = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut random)?;
@@ -649,7 +661,7 @@ fn in_memory(pid: u32, view: View) -> Result<Placement, String> {
     })
 }
 
-/// A set of capabilities of a process, by its line in the status.
+/// A capability set of a process, from the line of this name in its status.
 fn capabilities(process: &str, name: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -664,18 +676,18 @@ fn descriptor(file: &(impl AsFd + ?Sized)) -> PathBuf {
     ))
 }
 
-/// What `pystap cleanup` has found of killed sessions, in noun phrases.
+/// What `pystap cleanup` found of killed sessions, as noun phrases.
 #[derive(Debug, Default)]
 pub struct Stale {
     /// What it has removed.
     pub removed: Vec<String>,
     /// What it could not remove.
     pub left: Vec<String>,
-    /// What is out of reach, or is not ours any more; nothing can be done about that here.
+    /// What is out of reach, or no longer ours; nothing can be done about that here.
     pub beyond: Vec<String>,
 }
 
-/// Removes what killed sessions left, by the registry.
+/// Removes what killed sessions left, according to the registry.
 pub fn remove_stale() -> Stale {
     let mut stale = Stale::default();
     for base in registry::present() {
@@ -745,7 +757,7 @@ fn remove_stale_of(base: &Base, stale: &mut Stale) -> io::Result<()> {
         };
         let path = path.display();
         let forget = match removal {
-            // A session that lives goes on with it.
+            // A live session continues to use it.
             Ok(None) => true,
             Ok(Some(Removal::Gone)) => {
                 stale.removed.push(format!(
@@ -779,13 +791,13 @@ fn remove_stale_of(base: &Base, stale: &mut Stale) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether both are about one directory.
+/// Whether both refer to the same directory.
 fn is_same(one: &Record, other: &Record) -> bool {
     one.identity == other.identity && one.boot == other.boot
 }
 
-/// A way into the view of a target: through the process for which the directory was made, any other one that has the view, or
-/// its root's path.
+/// A way into a target's view: through the process for which the directory was created, any other process with that
+/// view, or the path of its root.
 fn door_to(target: &Target) -> Option<Door> {
     let (pid, start) = target.process;
     let first = (start_time(pid).ok().flatten() == Some(start)).then_some(pid);

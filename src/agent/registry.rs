@@ -2,6 +2,19 @@
 //! deleted by. It lies in a directory of pystap's that nobody else can make or change: `/run/pystap` or `/var/lib/pystap`
 //! for root, `$XDG_RUNTIME_DIR/pystap` or `~/.cache/pystap` for a user. One file for each thing and session, written before
 //! the thing is there for others, locked as long as the session lives.
+//!
+//! # What a file says
+//!
+//! In lines: what the directory is (device, inode, boot, view), which files are in it, and which processes were asked
+//! to run something. The lock says whether the session lives, so nothing that a target can touch decides about life and
+//! death.
+//!
+//! # How things go
+//!
+//! By the registry alone. The name has to lead to the recorded inode, by `openat2` without links and without crossing a
+//! mount, and only known names are unlinked. A file stands where Python would make `__pycache__`, so that nothing has
+//! to be removed recursively. The report of what went wrong in a target is a FIFO: it holds no more than a pipe does,
+//! whoever owns it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -24,15 +37,15 @@ use super::{embedded, remote};
 use crate::files::{Look, look, look_at, strict};
 use crate::process::start_time;
 
-/// The directory of entries in a base, and the file in it that whoever changes something has locked.
+/// The directory of entries in a base, and the lock file in it that is locked for every change.
 const ENTRIES: &str = "registry";
 const LOCK: &str = "lock";
-/// Far more than anybody needs who holds the lock: one visit to a target whose files do not answer.
+/// Far longer than any holder of the lock needs: one visit to a target whose files do not respond.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Most bytes of an entry: one for a session with fifty thousand processes has less.
+/// Most bytes of an entry: one for a session with fifty thousand processes has fewer.
 const LARGEST: u64 = 1 << 24;
 
-/// A directory of pystap's that nobody else can make or change, with a registry.
+/// A directory of pystap's that no one else can create or change, with a registry.
 #[derive(Debug)]
 pub(super) struct Base {
     pub(super) path: PathBuf,
@@ -55,7 +68,7 @@ fn places() -> Vec<PathBuf> {
     runtime.into_iter().chain(cache).collect()
 }
 
-/// Where the library of this user mostly comes to be.
+/// Where this user's library usually is.
 pub(super) fn usual() -> PathBuf {
     let base = places().into_iter().next();
     base.unwrap_or_else(|| "/run/pystap".into())
@@ -63,14 +76,15 @@ pub(super) fn usual() -> PathBuf {
         .join(directory::LIBRARY)
 }
 
-/// What the directory with the library is called in a base: a script for stap names it, so it is the same in every session.
+/// The name of the directory with the library in a base: a script for stap contains it, so it is the same in every
+/// session.
 pub(super) fn name() -> String {
     let build = embedded::build_id();
     format!("agent-{}", build.get(..12).unwrap_or(build))
 }
 
 impl Base {
-    /// All that can be used, the best first, and what is wrong with the others. They are made where they are missing.
+    /// All usable bases, the best first, and what is wrong with the others. Missing ones are created.
     pub(super) fn all() -> (Vec<Base>, Vec<String>) {
         let mut bases = Vec::new();
         let mut others = Vec::new();
@@ -91,7 +105,7 @@ impl Base {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err("it has no parent".to_owned());
         };
-        // `~/.cache` may be missing, and nothing above it.
+        // `~/.cache` may be missing, but nothing above it.
         let parent = match strict(parent) {
             Err(lax) if lax.is_absence() => match (parent.parent(), parent.file_name()) {
                 (Some(above), Some(name)) => make_directory(above, Path::new(name), 0o700)?.0,
@@ -100,7 +114,7 @@ impl Base {
             other => other.map_err(|lax| lax.to_string())?,
         };
         let (path, directory) = make_directory(&parent, Path::new(name), 0o755)?;
-        // Targets of other users have to come through; another part of pystap may have made it for itself alone.
+        // Other users' targets have to pass through; another part of pystap may have created it for itself alone.
         if geteuid().is_root() {
             directory::publish(&directory).map_err(words)?;
         }
@@ -125,7 +139,7 @@ impl Base {
         })
     }
 
-    /// Those that are there already.
+    /// Those that already exist.
     fn present() -> Vec<Base> {
         let open = |path: PathBuf| {
             let path = strict(&path).ok()?;
@@ -141,7 +155,7 @@ impl Base {
         Ok(flags.contains(StatVfsMountFlags::NOEXEC))
     }
 
-    /// The right to change what is in it, for as long as the answer lives.
+    /// The right to change its contents, held while the returned value lives.
     pub(super) fn lock(&self) -> io::Result<Locked<'_>> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(openat(&self.entries, LOCK, flags, Mode::from(0o600))?);
@@ -162,7 +176,7 @@ impl Base {
     }
 }
 
-/// Opens a directory below a strict one, made if it is missing. Its path and itself.
+/// Opens a directory below a strict one, creating it if it is missing. Returns its path and a descriptor.
 fn make_directory(parent: &Path, name: &Path, mode: u32) -> Result<(PathBuf, OwnedFd), String> {
     let words = |error: io::Error| error.to_string();
     let parent = strict(parent).map_err(|lax| lax.to_string())?;
@@ -182,9 +196,9 @@ fn make_directory(parent: &Path, name: &Path, mode: u32) -> Result<(PathBuf, Own
 /// What is recorded of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// Of which boot this is.
+    /// The boot in which it was created.
     pub(super) boot: String,
-    /// Of which library.
+    /// The build ID of its library.
     pub(super) build: String,
     pub(super) identity: Identity,
     pub(super) place: Place,
@@ -199,23 +213,23 @@ pub(super) enum Place {
     Target(Target),
 }
 
-/// A directory in the view of a target.
+/// A directory in a target's view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Target {
     pub(super) view: View,
-    /// With whose rights it was made.
+    /// The IDs with which it was created.
     pub(super) ids: Ids,
-    /// A process that has the view, and when that began.
+    /// A process with that view, and its start time.
     pub(super) process: (u32, u64),
-    /// The path of the root of the view among our own mounts, if it has them.
+    /// The path of the view's root among our own mounts, if it has one.
     pub(super) root: Option<PathBuf>,
-    /// Where the directory is as the target sees it.
+    /// The parent directory as the target sees it.
     pub(super) parent: String,
     pub(super) name: String,
 }
 
 impl Target {
-    /// The directory as the target sees it.
+    /// The directory's path as the target sees it.
     pub(super) fn path(&self) -> PathBuf {
         Path::new(&self.parent).join(&self.name)
     }
@@ -230,7 +244,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// To a process that runs now.
+    /// A request to a process that runs now.
     pub(super) fn new(pid: u32, script: &str) -> Option<Request> {
         Some(Request {
             pid,
@@ -239,7 +253,7 @@ impl Request {
         })
     }
 
-    /// Takes it back, if its process still lives.
+    /// Withdraws it, if its process still lives.
     fn withdraw(&self) {
         if start_time(self.pid).ok().flatten() == Some(self.start) {
             remote::relieve(self.pid, &self.script);
@@ -255,7 +269,7 @@ enum Line {
     Request(Request),
 }
 
-/// An entry of this session. It is locked, which says that the session lives.
+/// An entry of this session. Its lock shows that the session is alive.
 #[derive(Debug)]
 pub(super) struct Entry {
     name: String,
@@ -265,14 +279,14 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Notes a file in the directory, before it is there.
+    /// Records a file in the directory, before it exists.
     pub(super) fn note_file(&mut self, name: &str) -> io::Result<()> {
         self.append(&Line::File(name.to_owned()))?;
         self.files.push(name.to_owned());
         Ok(())
     }
 
-    /// Notes a request, before it is made.
+    /// Records a request, before it is made.
     pub(super) fn note_request(&mut self, request: Request) -> io::Result<()> {
         self.append(&Line::Request(request))
     }
@@ -317,8 +331,8 @@ impl Left {
         Some(left)
     }
 
-    /// Takes back what its session asked of processes, before the scripts go: a thread that sleeps for days would complain of
-    /// the missing file when it wakes.
+    /// Withdraws its session's requests to processes, before the scripts are removed: a thread that sleeps for days
+    /// would complain about the missing file when it wakes.
     pub(super) fn withdraw(&self) {
         if self.record.boot == boot() {
             self.requests.iter().for_each(Request::withdraw);
@@ -326,12 +340,12 @@ impl Left {
     }
 }
 
-/// Whether this can only be the name of something in the very directory.
+/// Whether this can only name an entry of the directory itself.
 fn is_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
 }
 
-/// The registry of a base, while nobody else changes it.
+/// The registry of a base, while no one else changes it.
 #[derive(Debug)]
 pub(super) struct Locked<'a> {
     base: &'a Base,
@@ -339,7 +353,7 @@ pub(super) struct Locked<'a> {
 }
 
 impl Locked<'_> {
-    /// Notes a directory of this session.
+    /// Records a directory of this session.
     pub(super) fn add(&self, record: Record) -> io::Result<Entry> {
         let flags = OFlags::RDWR
             | OFlags::APPEND
@@ -348,7 +362,7 @@ impl Locked<'_> {
             | OFlags::NOFOLLOW
             | OFlags::CLOEXEC;
         let pid = std::process::id();
-        // A number may come again in a boot, and one process may have many places.
+        // A process ID may recur within a boot, and one process may have many places.
         let mut count = 0_u32;
         let (name, file) = loop {
             let name = format!("{pid}-{count}");
@@ -376,22 +390,22 @@ impl Locked<'_> {
         }
     }
 
-    /// Forgets what an entry is about.
+    /// Removes an entry.
     fn strike(&self, entry: &str) {
         let _ = unlinkat(&self.base.entries, entry, AtFlags::empty());
     }
 
-    /// Forgets this entry of ours.
+    /// Removes this entry of ours.
     pub(super) fn forget(&self, entry: &Entry) {
         self.strike(&entry.name);
     }
 
-    /// Forgets what a session that is gone has left.
+    /// Removes an entry of a session that is gone.
     pub(super) fn forget_left(&self, left: &Left) {
         self.strike(&left.name);
     }
 
-    /// The entries of others: whether sessions that live use this directory, and what is left of those that do not.
+    /// The entries of other sessions: whether live sessions use a directory, and what is left of those that are gone.
     pub(super) fn others(&self, but: Option<&Entry>) -> io::Result<Others> {
         let mut others = Others {
             live: Vec::new(),
@@ -418,7 +432,7 @@ impl Locked<'_> {
             match (parsed, dead) {
                 (Some(left), true) => others.left.push(left),
                 (Some(live), false) => others.live.push(live.record),
-                // A session that was killed before it had noted anything.
+                // A session that was killed before it had recorded anything.
                 (None, true) => self.strike(&name),
                 (None, false) => {}
             }
@@ -436,7 +450,7 @@ impl Locked<'_> {
         directory::remove(&self.base.directory, name, identity, files)
     }
 
-    /// What stands for this directory of the base after a boot, when devices may have other numbers.
+    /// The identity of a recorded directory in the base, allowing for device numbers that changed with a reboot.
     pub(super) fn identity_now(&self, record: &Record) -> Identity {
         let device = Identity::of(&self.base.directory).map(|base| base.device);
         match (&record.place, device) {
@@ -452,25 +466,25 @@ impl Locked<'_> {
 /// Entries of other sessions.
 #[derive(Debug)]
 pub(super) struct Others {
-    /// Of those that live.
+    /// Of live sessions.
     pub(super) live: Vec<Record>,
-    /// Of those that are gone.
+    /// Of sessions that are gone.
     pub(super) left: Vec<Left>,
 }
 
 impl Others {
-    /// Whether a session that lives uses a directory.
+    /// Whether a live session uses a directory.
     pub(super) fn need(&self, identity: Identity) -> bool {
         self.live.iter().any(|record| record.identity == identity)
     }
 }
 
-/// The registries that are there, for what is left by sessions that are gone.
+/// The registries that exist, for cleaning up after sessions that are gone.
 pub(super) fn present() -> Vec<Base> {
     Base::present()
 }
 
-/// The number of this boot.
+/// The ID of this boot.
 pub(super) fn boot() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();
     BOOT.get_or_init(|| {
@@ -480,7 +494,7 @@ pub(super) fn boot() -> &'static str {
     })
 }
 
-/// A path to a file that is open, for us.
+/// A path by which we can open an open file again.
 pub(super) fn reach(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
@@ -531,7 +545,7 @@ mod tests {
                 .live
                 .is_empty()
         );
-        // As if it was killed.
+        // As if it had been killed.
         drop(entry);
         let others = other();
         assert!(!others.need(record.identity));
@@ -593,12 +607,13 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn a_base_is_made_only_where_nobody_else_could_make_it() {
         let outer = tempfile::tempdir_in("/var/lib").expect("run the tests as root");
         let path = strict(outer.path()).expect("only root's");
         let base = Base::make(&path.join("cache/pystap")).expect("made, with its parent");
         assert!(base.lock().is_ok() && strict(&base.path).is_ok());
-        // Below what everybody may write to, what somebody else owns, and through a link to it.
+        // Below a world-writable directory, one that another user owns, and through a link to it.
         let refused = |path: &Path| Base::make(&path.join("pystap")).expect_err("refused");
         let temporary = tempfile::tempdir().expect("a directory");
         assert!(refused(temporary.path()).contains("written by others"));
@@ -608,7 +623,7 @@ mod tests {
         fs::create_dir(&theirs).expect("made");
         std::os::unix::fs::chown(&theirs, Some(54321), None).expect("given away");
         assert!(refused(&theirs).contains("belongs to user 54321"));
-        // What is in the way of a registry is not taken for one.
+        // A file in the place of a registry is not taken for one.
         fs::create_dir_all(path.join("other/pystap")).expect("made");
         std::os::unix::fs::symlink("/etc", path.join("other/pystap/registry")).expect("made");
         assert!(refused(&path.join("other")).contains("Not a directory"));

@@ -1,11 +1,14 @@
-//! PEP 768 from outside: asks a running CPython 3.14 or later to run a Python script of ours. Where the request is
-//! written is read from the target itself (`_Py_DebugOffsets`, at the beginning of its runtime state); which field of that
-//! table stands where depends on the minor version (Include/internal/pycore_debug_offsets.h).
+//! PEP 768 from outside: asks a running CPython 3.14 or later to run a Python script of ours. Where to write the
+//! request is read from the target itself (`_Py_DebugOffsets`, at the beginning of its runtime state); the position of
+//! each field in that table depends on the minor version (Include/internal/pycore_debug_offsets.h).
 //!
 //! The target is stopped for the moment of writing, in a window ([`super::window`]). Every thread is asked, and the first that
 //! comes to run bytecode does it, so that a main thread asleep in a system call delays nothing; the others are relieved of
 //! it by [`Remote::withdraw`]. A stop also ends the waits that a stop ends by Linux's own rules (`epoll_wait`: signal(7)),
 //! whereupon CPython looks: so an idle event loop answers at once.
+//!
+//! What another debugger has asked for is left alone. What was asked of threads that do not come to it is taken back in
+//! another window, if there is any such thread.
 
 use std::fs;
 use std::io;
@@ -18,11 +21,11 @@ use super::window::{
 };
 use crate::python::{Interpreter, Version};
 
-/// What the runtime state begins with.
+/// The cookie at the start of the runtime state.
 const COOKIE: &[u8; 8] = b"xdebugpy";
 /// No structure of CPython is larger.
 const LARGEST_OFFSET: u64 = 1 << 20;
-/// Most interpreters that are looked at: the list is in foreign memory.
+/// Most interpreters that are visited: the list is in foreign memory.
 const MOST: usize = 1 << 16;
 
 /// Why a process cannot be asked to run a script.
@@ -31,15 +34,15 @@ pub enum RemoteError {
     /// The interpreter is older than the interface.
     #[error("its Python has no remote debugging interface, which begins with 3.14")]
     TooOld,
-    /// A version whose table is not known.
+    /// The table of this version is not known.
     #[error(
         "the layout of Python {version} is not known to this pystap, which knows 3.14 and 3.15 and no alpha or beta releases"
     )]
     UnknownLayout {
-        /// As the target has it.
+        /// As the target states it.
         version: String,
     },
-    /// Neither section nor cookie.
+    /// There is neither section nor cookie.
     #[error(
         "its runtime state cannot be found ({0}), as with an interpreter that was stripped of its sections"
     )]
@@ -47,30 +50,27 @@ pub enum RemoteError {
     /// The table makes no sense.
     #[error("its table of offsets makes no sense ({0})")]
     Damaged(&'static str),
-    /// Switched off.
+    /// Remote debugging is switched off.
     #[error("remote debugging is switched off in it by {by}")]
     Disabled {
         /// The switch, a noun phrase.
         by: String,
     },
-    /// Threads without the GIL.
+    /// It is a free-threaded build.
     #[error("it is a free-threaded build, which the agent does not support")]
     FreeThreaded,
-    /// Its memory is closed to us.
+    /// We may not access its memory.
     #[error("its memory cannot be accessed ({0})")]
     Memory(io::Error),
-    /// It was not stopped, or not asked.
+    /// It could not be stopped, or not asked.
     #[error(transparent)]
     Window(#[from] WindowError),
-    /// The path of the script has no room.
+    /// The path of the script is too long.
     #[error("the path of the script is longer than the {limit} bytes that the target has room for")]
     PathTooLong {
         /// Bytes, the final NUL included.
         limit: u64,
     },
-    /// It has no thread that could run anything.
-    #[error("it has no Python thread")]
-    NoThread,
 }
 
 /// Byte positions of fields in `_Py_DebugOffsets`.
@@ -80,12 +80,12 @@ struct Positions {
     interpreter_next: u64,
     threads_head: u64,
     thread_next: u64,
-    /// Where the part about remote debugging begins: `eval_breaker`, `remote_debugger_support`, `remote_debugging_enabled`,
+    /// Where the remote-debugging part begins: `eval_breaker`, `remote_debugger_support`, `remote_debugging_enabled`,
     /// `debugger_pending_call`, `debugger_script_path`, `debugger_script_path_size`, eight bytes each.
     support: u64,
 }
 
-/// The positions of a minor version, as they were measured in binaries of 3.14.10 and 3.15.2.
+/// The positions of a minor version, as measured in binaries of 3.14.10 and 3.15.2.
 fn positions(minor: u8) -> Option<Positions> {
     let support = match minor {
         14 => 712,
@@ -109,12 +109,12 @@ pub struct Remote {
     memory: Memory,
     offsets: Offsets,
     interpreter: u64,
-    /// What was asked for.
+    /// The script that was asked for.
     asked: Option<Vec<u8>>,
 }
 
 impl Remote {
-    /// Finds out whether a process can be asked, without touching it.
+    /// Determines whether a process can be asked, without touching it.
     ///
     /// # Errors
     /// [`RemoteError`]; for what is wrong with each.
@@ -134,7 +134,7 @@ impl Remote {
         Remote::in_memory(target, memory, runtime, version)
     }
 
-    /// The same, with the process's memory and the address of the runtime state at hand.
+    /// The same, with the process's memory and the address of the runtime state given.
     pub(super) fn in_memory(
         target: Target,
         memory: Memory,
@@ -195,8 +195,8 @@ impl Remote {
         })
     }
 
-    /// Asks every thread to run this script, a path as the target sees it. For how long it was stopped, and the script that
-    /// another debugger has asked for, where there are threads of which it did: those are left alone.
+    /// Asks every thread to run this script, a path as the target sees it. Returns how long the target was stopped, and
+    /// the script that another debugger has asked for, if it has asked some threads: those are left alone.
     ///
     /// # Errors
     /// [`RemoteError`]; then nothing was asked.
@@ -209,7 +209,7 @@ impl Remote {
                 limit: self.offsets.script_path_size,
             });
         }
-        // Also of an attempt that failed halfway.
+        // Also after an attempt that failed halfway.
         self.asked = Some(script.to_vec());
         match self.request(Wish::Run(path))? {
             Done::Requested { other, stopped } => Ok((stopped, other)),
@@ -217,15 +217,16 @@ impl Remote {
         }
     }
 
-    /// Takes back what was asked of threads that have not come to it.
+    /// Withdraws the request from threads that have not run it yet.
     pub fn withdraw(&self) {
         if let Some(script) = &self.asked {
             self.relieve(script);
         }
     }
 
-    /// Takes back what was asked of threads that have not come to it: to run the script whose path ends so. Whatever else
-    /// was asked of them stands. Stopped for it is who needs it: a thread that ends frees the memory that is written to.
+    /// Withdraws from threads that have not run it yet the request to run the script whose path has this suffix. Other
+    /// requests stand. The process is stopped for it only if needed: a thread that ends frees the memory that is
+    /// written to.
     fn relieve(&self, script: &[u8]) {
         let wish = Wish::Withdraw(script.to_vec());
         // A process that has ended needs no relief.
@@ -249,8 +250,8 @@ impl Remote {
     }
 }
 
-/// Takes back the request to run a script of a pystap that is gone, before its file goes: a thread that sleeps for days
-/// would complain of the missing file when it wakes. Does nothing where the process has ended.
+/// Withdraws a request to run a script of a pystap that is gone, before its file is removed: a thread that sleeps for
+/// days would complain about the missing file when it wakes. Does nothing if the process has ended.
 pub(super) fn relieve(pid: u32, script: &str) {
     let interpreters = Interpreter::of_process(pid).unwrap_or_default();
     if let Some(remote) = interpreters
@@ -290,7 +291,7 @@ fn check(offsets: &Offsets) -> Result<(), RemoteError> {
     Ok(())
 }
 
-/// The interpreter with the id 0. New ones come at the head of the list.
+/// The interpreter with ID 0. New ones are added at the head of the list.
 fn main_interpreter(memory: &Memory, runtime: u64, offsets: &Offsets) -> Result<u64, RemoteError> {
     let mut next = memory.number(runtime + offsets.interpreters_head)?;
     for _ in 0..MOST {
@@ -308,7 +309,7 @@ fn main_interpreter(memory: &Memory, runtime: u64, offsets: &Offsets) -> Result<
     Err(WindowError::NoThread.into())
 }
 
-/// Which switch it was, as far as the process still says.
+/// Which switch it was, as far as the process still shows it.
 fn switch(pid: u32) -> String {
     const VARIABLE: &[u8] = b"PYTHON_DISABLE_REMOTE_DEBUG=";
     let words = |file: &str| -> Vec<Vec<u8>> {

@@ -1,5 +1,5 @@
-//! Sockets between pystap and its agents: abstract Unix sockets that keep packets apart. Abstract names belong to a network
-//! namespace, so whatever concerns a process is made in the namespace of that process.
+//! Sockets between pystap and its agents: abstract Unix sockets that preserve packet boundaries. Abstract names belong
+//! to a network namespace, so every socket for a process is created in the namespace of that process.
 
 use std::fs;
 use std::io;
@@ -20,10 +20,10 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process::Identity;
 
-/// What the names of pystap's own sockets begin with.
+/// Prefix of the names of pystap's own sockets.
 const OURS: &str = "pystap-session/";
-/// Connections that may wait to be accepted, as far as `net.core.somaxconn` lets them: a service may fork all its workers at
-/// once, and a pystap that was stopped finds there who came meanwhile.
+/// Connections that may wait to be accepted, as far as `net.core.somaxconn` permits: a service may fork all its workers
+/// at once, and a pystap that was stopped finds those that came meanwhile.
 const BACKLOG: i32 = 4096;
 
 /// Names of the sockets on which a process waits for pystap.
@@ -33,10 +33,10 @@ pub(super) fn of_process(pid: u32) -> io::Result<Vec<String>> {
     if candidates.is_empty() {
         return Ok(Vec::new());
     }
-    // Agents before this one had theirs where the program has its own, and have to be told apart, not overlooked.
+    // Older agents kept theirs in the program's own descriptor table, and must be told apart, not overlooked.
     let mut inodes = sockets(Path::new(&format!("/proc/{pid}/fd")));
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // The agent's descriptors are in a table that only a thread of its own has. Threads come and go.
+        // The agent's descriptors are in a table that only its own thread has. Threads come and go.
         let thread = thread?.path();
         let name = fs::read(thread.join("comm")).unwrap_or_default();
         if name.trim_ascii_end() == THREAD_NAME.to_bytes() {
@@ -50,7 +50,7 @@ pub(super) fn of_process(pid: u32) -> io::Result<Vec<String>> {
         .collect())
 }
 
-/// Inodes of the sockets in a table of descriptors.
+/// Inodes of the sockets in a descriptor table.
 fn sockets(table: &Path) -> Vec<u64> {
     let links = fs::read_dir(table).into_iter().flatten().flatten();
     let targets = links.filter_map(|link| fs::read_link(link.path()).ok());
@@ -62,15 +62,15 @@ fn sockets(table: &Path) -> Vec<u64> {
         .collect()
 }
 
-/// Inode and name of a socket that an agent listens on, from a line of /proc/net/unix: the inode and the name, which begins
-/// with `@`, come last.
+/// Inode and name of a socket that an agent listens on, from a line of /proc/net/unix: they come last, and the name
+/// begins with `@`.
 pub(super) fn agents(line: &str) -> Option<(u64, &str)> {
     let (rest, name) = line.split_once(" @")?;
     if !name.starts_with(SOCKET_PREFIX) {
         return None;
     }
     let mut fields = rest.split_whitespace();
-    // The flag of a socket that listens (`__SO_ACCEPTCON`); connections have the name of their listener, too.
+    // The flag of a listening socket (`__SO_ACCEPTCON`); connections have the name of their listener too.
     let listens = fields.nth(3) == Some("00010000");
     let inode = fields.next_back()?.parse().ok()?;
     listens.then_some((inode, name))
@@ -91,10 +91,10 @@ pub(super) fn listener(near: Option<u32>) -> io::Result<(OwnedFd, String)> {
     Ok((socket, name))
 }
 
-/// Sixteen random bytes of the kernel, as hexadecimal digits.
+/// Sixteen random bytes from the kernel, as hexadecimal digits.
 pub(super) fn random() -> io::Result<String> {
     let mut bytes = [0_u8; 16];
-    // So few come whole, or not at all.
+    // So few bytes come complete, or not at all.
     rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
     Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
@@ -116,12 +116,13 @@ fn open() -> rustix::io::Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
 }
 
-/// Which network namespace a process is in; equal numbers are the same.
+/// The network namespace of a process; equal numbers are the same namespace.
 pub(super) fn network_of(process: &str) -> io::Result<u64> {
     fs::metadata(format!("/proc/{process}/ns/net")).map(|metadata| metadata.ino())
 }
 
-/// Does something in the network namespace of a process. On a thread of its own, because a namespace is entered by a thread.
+/// Does something in the network namespace of a process. On a thread of its own, because a namespace is entered per
+/// thread.
 fn in_network_of(
     pid: Option<u32>,
     make: impl FnOnce() -> rustix::io::Result<OwnedFd> + Send,
@@ -145,17 +146,18 @@ fn in_network_of(
     Ok(made?)
 }
 
-/// Process and user at the other end: who connected, or, of an agent that we have called, who listens. 0 stands for a process
-/// outside of our pid namespace.
+/// Process and user at the other end: the one that connected or, for an agent that we connected to, the one that
+/// listens. 0 means a process outside our pid namespace.
 pub(super) fn peer(socket: &OwnedFd) -> io::Result<(u32, u32)> {
     let peer = nix::sys::socket::getsockopt(socket, PeerCredentials)?;
     Ok((u32::try_from(peer.pid()).unwrap_or(0), peer.uid()))
 }
 
-/// The process at the other end for good, if it lives; `pid` is what [`peer`] says of it.
+/// The identity of the process at the other end, if it is alive; `pid` is what [`peer`] says.
 pub(super) fn process(socket: &OwnedFd, pid: u32) -> Option<Identity> {
-    // Before Linux 6.5 nothing is bound to who connected, and a process that ended may have left its id to another one. That
-    // would have to be a process of the session, and whoever holds the connection would have to know a secret that fits it.
+    // Before Linux 6.5 the socket is not bound to the process that connected, which may have ended and had its ID
+    // reused. But the new process would have to belong to the session, and whoever holds the connection would have to
+    // know a secret that fits it.
     let handle = match nix::sys::socket::getsockopt(socket, PeerPidfd) {
         Ok(handle) => handle,
         Err(nix::Error::ENOPROTOOPT) => {
@@ -165,12 +167,12 @@ pub(super) fn process(socket: &OwnedFd, pid: u32) -> Option<Identity> {
         Err(_) => return None,
     };
     let identity = Identity::of(pid)?;
-    // It lived when that was read, so it was that.
+    // It was alive when that was read, so it was that process.
     let runs = !is_ready(&handle, PollFlags::IN);
     runs.then_some(identity)
 }
 
-/// Whether nobody is at the other end any more.
+/// Whether the peer is gone.
 pub(super) fn has_hung_up(socket: &OwnedFd) -> bool {
     is_ready(socket, PollFlags::empty())
 }
@@ -190,7 +192,7 @@ pub(super) fn put(socket: &OwnedFd, packet: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// One packet; empty at the end of the connection, `None` when there is none at the moment.
+/// Receives one packet; empty at the end of the connection, `None` when there is none at the moment.
 pub(super) fn get(socket: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
     let mut packet = vec![0; LARGEST_PACKET];
     match recv(socket, packet.as_mut_slice(), RecvFlags::DONTWAIT) {
@@ -243,9 +245,10 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
     fn who_has_ended_is_nobody_even_while_its_connection_is_held() {
         let (listening, name) = listener(None).expect("a socket");
-        // The child of the one that connects holds the connection, and waits for its input to end.
+        // The child of the process that connects holds the connection, and waits for its input to end.
         let program = format!(
             "import os, socket, sys\n\
              s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
@@ -259,7 +262,7 @@ mod tests {
             .expect("it starts");
         let input = child.stdin.take();
         assert!(child.wait().expect("it ends").success());
-        // Anybody on this machine can connect; this one has.
+        // Any process on this machine can connect; this one has.
         let accepted = loop {
             let accepted = rustix::net::accept(&listening).expect("somebody came");
             if peer(&accepted).expect("known").0 == child.id() {

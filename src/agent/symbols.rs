@@ -1,13 +1,13 @@
-//! Addresses of functions in a process, from what the dynamic loader has there for itself (`PT_DYNAMIC`): true whatever
-//! became of the files, in whatever mount namespace. Foreign memory: every number may be anything.
+//! Addresses of functions in a process, from the dynamic loader's own data there (`PT_DYNAMIC`): correct whatever
+//! happened to the files, in any mount namespace. Foreign memory: every number may be anything.
 
 use super::window::Memory;
 
-/// Most program headers, and entries of a dynamic section, that are looked at.
+/// Most program headers, and entries of a dynamic section, that are read.
 const MOST: u64 = 512;
 /// Longest chain of a hash table that is followed.
 const LONGEST: u64 = 1 << 16;
-/// Of elf.h: types of program headers, tags of dynamic entries, a type of files and one of symbols.
+/// From elf.h: types of program headers, tags of dynamic entries, a file type and a symbol type.
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
 const DT_STRTAB: u64 = 5;
@@ -17,7 +17,7 @@ const ET_EXEC: u16 = 2;
 const STT_OBJECT: u8 = 1;
 const STT_FUNC: u8 = 2;
 
-/// The symbols of a library or program of 64 bits that is mapped.
+/// The symbols of a mapped 64-bit library or program.
 pub(super) struct Symbols<'a> {
     memory: &'a Memory,
     bias: u64,
@@ -27,11 +27,11 @@ pub(super) struct Symbols<'a> {
 }
 
 impl Symbols<'_> {
-    /// Of what is mapped with its beginning at this address.
+    /// For the image whose beginning is mapped at this address.
     pub(super) fn at(memory: &Memory, base: u64) -> Option<Symbols<'_>> {
         let mut head = [0; 64];
         memory.read(base, &mut head).ok()?;
-        // 64 bits.
+        // 64-bit.
         if !head.starts_with(b"\x7fELF\x02") {
             return None;
         }
@@ -62,7 +62,7 @@ impl Symbols<'_> {
             let at = dynamic.checked_add(index * 16)?;
             let tag = memory.number(at).ok()?;
             let value = memory.number(at.checked_add(8)?).ok()?;
-            // The loader has added where the library is, but not everywhere.
+            // The loader has added the base address, but not everywhere.
             let address = match value < base {
                 true => bias.wrapping_add(value),
                 false => value,
@@ -84,7 +84,7 @@ impl Symbols<'_> {
         })
     }
 
-    /// Where a function or variable that is defined here begins and ends.
+    /// Start and end of a function or variable that is defined here.
     pub(super) fn find(&self, name: &str) -> Option<(u64, u64)> {
         let word = |offset: u64| {
             let mut bytes = [0; 4];
@@ -117,7 +117,7 @@ impl Symbols<'_> {
         None
     }
 
-    /// The place of a symbol, if it has this name and a place.
+    /// The address range of a symbol, if it has this name and is defined.
     fn symbol(&self, index: u64, name: &str) -> Option<(u64, u64)> {
         let mut symbol = [0; 24];
         let at = self.symbols.checked_add(24 * index)?;
@@ -139,7 +139,7 @@ impl Symbols<'_> {
     }
 }
 
-/// The hash of a name in `DT_GNU_HASH`.
+/// The hash of a name for `DT_GNU_HASH`.
 fn hash(name: &str) -> u32 {
     name.bytes().fold(5381, |hash: u32, byte| {
         hash.wrapping_mul(33).wrapping_add(u32::from(byte))

@@ -1,5 +1,5 @@
-//! What a process sees of the file system, and with whose rights: two processes with the same view find the same files under
-//! the same paths. Nothing here asks a file system that somebody else may serve.
+//! What a process sees of the file system, and with whose rights: two processes with the same view find the same files
+//! under the same paths. Nothing here asks a file system that someone else may serve.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, readlinkat, statx};
 use serde::{Deserialize, Serialize};
 
-/// Supplementary groups that are taken over. Fewer mean less power, never more.
+/// Most supplementary groups that are adopted. Fewer mean fewer rights, never more.
 const MOST_GROUPS: usize = 1000;
 
 /// The mounts and the root of a process.
@@ -18,17 +18,17 @@ const MOST_GROUPS: usize = 1000;
 pub(super) struct View {
     /// The mount namespace, by its inode.
     pub(super) mounts: u64,
-    /// Device and inode of the root, and the mount that it is on (0 before Linux 5.8).
+    /// Device and inode of the root, and the ID of its mount (0 before Linux 5.8).
     pub(super) root: (u32, u32, u64, u64),
 }
 
 impl View {
-    /// Our own.
+    /// Our own view.
     pub(super) fn ours() -> io::Result<View> {
         View::in_directory(&process("self")?)
     }
 
-    /// That of a process.
+    /// The view of a process.
     pub(super) fn of(pid: u32) -> io::Result<View> {
         View::in_directory(&process(&pid.to_string())?)
     }
@@ -41,19 +41,19 @@ impl View {
     }
 }
 
-/// Whose rights a process has over files.
+/// The IDs that determine a process's rights to files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ids {
     /// The effective user.
     pub(super) user: u32,
     /// The effective group.
     pub(super) group: u32,
-    /// The others.
+    /// The supplementary groups.
     pub(super) groups: Vec<u32>,
 }
 
 impl Ids {
-    /// Those of a process.
+    /// The IDs of a process.
     pub(super) fn of(pid: u32) -> io::Result<Ids> {
         Ids::in_directory(&process(&pid.to_string())?)
     }
@@ -63,10 +63,10 @@ impl Ids {
         Ids::parse(&status).ok_or_else(|| io::Error::other("its status makes no sense"))
     }
 
-    /// From the lines of /proc/PID/status.
+    /// Parses the lines of /proc/PID/status.
     fn parse(status: &str) -> Option<Ids> {
         let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-        // Real, effective, saved, and the one for files.
+        // Real, effective, saved, and file system ID.
         let effective = |name: &str| line(name)?.split_whitespace().nth(1)?.parse().ok();
         let groups = line("Groups:")?.split_whitespace();
         Some(Ids {
@@ -77,25 +77,25 @@ impl Ids {
     }
 }
 
-/// The view of a process, held open, so that it can be entered also when the process has ended.
+/// The view of a process, held open, so that it can be entered even after the process has ended.
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) view: View,
     pub(super) ids: Ids,
-    /// The mount namespace, if it is another than ours.
+    /// The mount namespace, if it differs from ours.
     pub(super) mounts: Option<File>,
-    /// The user namespace, if it is another than ours.
+    /// The user namespace, if it differs from ours.
     pub(super) users: Option<File>,
-    /// The root, as a place only.
+    /// The root, as a location only (`O_PATH`).
     pub(super) root: OwnedFd,
-    /// The path of the root, where we have the same mounts.
+    /// The path of the root, if we have the same mounts.
     pub(super) path: Option<PathBuf>,
 }
 
 impl Door {
-    /// That of a process.
+    /// The door of a process.
     pub(super) fn of(pid: u32) -> io::Result<Door> {
-        // Everything by this one descriptor: it stays with the process, whoever gets the number later.
+        // Everything through this one descriptor: it stays with the process even if its ID is reused.
         let theirs = process(&pid.to_string())?;
         let ours = process("self")?;
         let other = |name: &str| -> io::Result<Option<File>> {
@@ -157,7 +157,7 @@ fn open_root(process: &OwnedFd) -> io::Result<OwnedFd> {
     Ok(openat(process, "root", flags, Mode::empty())?)
 }
 
-/// Device, inode and mount of a root, as far as that is known without asking its server.
+/// Device, inode and mount of a root, as far as known without asking its server.
 fn root(root: &OwnedFd) -> io::Result<(u32, u32, u64, u64)> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     let stat = statx(root, "", flags, StatxFlags::INO | StatxFlags::MNT_ID)?;

@@ -2,6 +2,11 @@
 //! we know. So nothing is touched there with our own rights: a short-lived process, pystap itself as `pystap visit`, enters
 //! the target's mounts and root, takes the target's user and groups, gives up every capability, and only then touches a path.
 //! It can do what the target could do by itself. What it has opened it sends back; one that does not answer is killed.
+//!
+//! The child is hidden like `pystap hold`. It enters by descriptors, becomes the target's user before it looks up a
+//! name, does one task, and passes what it opened back over a socket. It has a deadline, because a file system may be
+//! served by an enemy. What it makes is visible to its own user only until the parent says that it is recorded; if the
+//! parent is killed before that, the child takes it back.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -39,19 +44,19 @@ use super::view::{Door, Ids};
 use crate::files::{Look, look};
 use crate::process::start_time;
 
-/// How long a visit may take: far more than making a file takes on a busy machine.
+/// How long a visit may take: far longer than it takes to create a file on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long one that was killed may take to end. One that waits for a server that never answers does not.
+/// How long a killed visitor may take to end. One that waits for a server that never answers does not end.
 const ENDING: Duration = Duration::from_millis(500);
-/// Most bytes of a packet: a script has two kilobytes, a list of files some more.
+/// Most bytes of a packet: a script has two kilobytes, a list of files somewhat more.
 const LARGEST: usize = 1 << 17;
-/// Most names of files in a packet; each is far shorter than a hundred bytes.
+/// Most file names in a packet; each is far shorter than a hundred bytes.
 const MOST_FILES: usize = 1000;
 /// Most descriptors in a packet.
 const MOST: usize = 3;
 
-/// Kinds of file systems that need nobody else to answer (linux/magic.h and the modules' own): ext2 to ext4, XFS, Btrfs,
-/// tmpfs, ramfs, overlayfs, F2FS, ZFS, bcachefs.
+/// Types of file systems that need no server (linux/magic.h and the modules' own): ext2 to ext4, XFS, Btrfs, tmpfs,
+/// ramfs, overlayfs, F2FS, ZFS, bcachefs.
 const LOCAL: [FsWord; 9] = [
     0xef53,
     0x5846_5342,
@@ -64,59 +69,59 @@ const LOCAL: [FsWord; 9] = [
     0xca45_1a4e,
 ];
 
-/// The kind of /proc.
+/// The type of /proc.
 const PROC: FsWord = 0x9fa0;
 
-/// Why a visit came to nothing.
+/// Why a visit failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum VisitError {
-    /// It did not begin.
+    /// It did not start.
     #[error("no process that enters it can be started ({0})")]
     Start(io::Error),
     /// It did not answer.
     #[error("its file system does not answer within {} s", PATIENCE.as_secs())]
     Late,
-    /// It said why.
+    /// It reported a reason.
     #[error("{0}")]
     Failed(String),
 }
 
 static OTHER: OnceLock<PathBuf> = OnceLock::new();
 
-/// Has this pystap visit targets, for programs that use this library but are not pystap.
+/// Sets the pystap that visits targets, for programs that use this library but are not pystap.
 pub fn visit_through(pystap: &Path) {
     let _ = OTHER.set(pystap.to_owned());
 }
 
-/// This very pystap, also after an upgrade.
+/// This very pystap, even after an upgrade.
 fn visitor() -> &'static Path {
     OTHER.get().map_or(Path::new("/proc/self/exe"), |path| path)
 }
 
-/// What is to be done there.
+/// What to do there.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Task {
-    /// To find this directory of ours, or else to share this directory, or else to make one with this name.
+    /// Find this directory of ours, or else share this directory, or else create one with this name.
     Place {
         ours: Option<Known>,
         shared: Option<Known>,
         name: String,
-        /// The device of our own root, which nobody else has mounted.
+        /// The device of our own root, which no one else has mounted.
         device: u64,
     },
-    /// To write a script into a directory.
+    /// Write a script into a directory.
     Script {
         at: Known,
         name: String,
         text: String,
     },
-    /// To make a FIFO for a report in it.
+    /// Create a FIFO for a report in it.
     Report { at: Known, name: String },
-    /// To remove these files from it.
+    /// Remove these files from it.
     Empty { at: Known, files: Vec<String> },
-    /// To find this process, which began at this time, in /proc.
+    /// Find in /proc this process, which started at this time.
     Process { pid: u32, start: u64 },
-    /// To remove it with these files.
+    /// Remove it along with these files.
     Remove { at: Known, files: Vec<String> },
 }
 
@@ -128,16 +133,17 @@ pub(super) struct Known {
     pub(super) identity: Identity,
 }
 
-/// What came of a task.
+/// The result of a task.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     /// The target sees our own directory.
     Ours,
-    /// The library is in this directory; it comes as a descriptor. One that was made waits to be told that it is recorded.
+    /// The library is in this directory; it comes as a descriptor. A directory that was just created waits to be told
+    /// that it is recorded.
     Placed { at: Known, made: bool },
-    /// That was it. The FIFO of a report comes as a descriptor.
+    /// The task is done. The FIFO of a report comes as a descriptor.
     Done,
-    /// What became of the directory.
+    /// The result of removing the directory.
     Removed(Removal),
     /// It could not be done.
     Failed(String),
@@ -151,7 +157,7 @@ struct Request {
     task: Task,
 }
 
-/// A visit, as whoever sent it sees it. Dropped before its end, it is killed, and undoes nothing.
+/// A visit, seen from the side that sent it. Dropped before its end, the visitor is killed, and undoes nothing.
 #[derive(Debug)]
 pub(super) struct Visit {
     child: Child,
@@ -160,7 +166,7 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    /// Sends somebody through this door.
+    /// Sends a visitor through this door.
     pub(super) fn begin(door: &Door, task: Task) -> Result<Visit, VisitError> {
         let pair = || {
             socketpair(
@@ -171,7 +177,7 @@ impl Visit {
             )
         };
         let (ours, theirs) = pair().map_err(|errno| VisitError::Start(errno.into()))?;
-        // In a group of its own, so that a Ctrl-C at the terminal lets it finish.
+        // In its own process group, so that it can finish despite a Ctrl-C at the terminal.
         let child = Command::new(visitor())
             .arg("visit")
             .env_clear()
@@ -203,7 +209,7 @@ impl Visit {
         Ok(visit)
     }
 
-    /// The next answer, with what was opened.
+    /// The next answer, with the descriptors of what was opened.
     pub(super) fn answer(&self) -> Result<(Answer, Vec<OwnedFd>), VisitError> {
         let failed = |reason: &str| VisitError::Failed(reason.to_owned());
         loop {
@@ -228,7 +234,7 @@ impl Visit {
         }
     }
 
-    /// Says that what was made is recorded, and may be there for others.
+    /// Confirms that what was created is recorded, and may become visible to others.
     pub(super) fn agree(&self) -> Result<(), VisitError> {
         put(&self.socket, b"recorded", &[]).map_err(VisitError::Start)?;
         match self.answer()?.0 {
@@ -242,7 +248,7 @@ impl Visit {
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        // Who has answered ends by itself, at the end of the conversation; who has not is in the way.
+        // A visitor that has answered ends by itself, at the end of the conversation; one that has not is in the way.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         let mut killed = false;
         let end = Instant::now() + ENDING;
@@ -260,20 +266,20 @@ impl Drop for Visit {
     }
 }
 
-/// Does a task through a door that ends with one answer.
+/// Does a task with a single answer through a door.
 pub(super) fn errand(door: &Door, task: Task) -> Result<(Answer, Vec<OwnedFd>), VisitError> {
     Visit::begin(door, task)?.answer()
 }
 
-/// Removes files of ours from a directory that a target sees, and then the directory, unless the library is to stay. What
-/// became of it.
+/// Removes files of ours from a directory that a target sees, and then the directory, unless the library is to stay.
+/// Returns what became of it.
 pub(super) fn clear(
     door: &Door,
     at: &Known,
     files: &[String],
     but_library: bool,
 ) -> Result<Option<Removal>, VisitError> {
-    // As many as a packet certainly holds.
+    // As many as certainly fit into a packet.
     let mut rest = files;
     while rest.len() > MOST_FILES || (but_library && !rest.is_empty()) {
         let (some, others) = rest.split_at(rest.len().min(MOST_FILES));
@@ -310,7 +316,7 @@ fn put(socket: &OwnedFd, bytes: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<(
     Ok(())
 }
 
-/// One packet; empty at the end of the conversation.
+/// Receives one packet; empty at the end of the conversation.
 fn get(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = vec![0; LARGEST];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
@@ -334,7 +340,7 @@ fn get(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     Ok((bytes, files))
 }
 
-/// The visitor: does what it is told by the other end of its standard input. Whether that was said.
+/// The visitor: does what the other end of its standard input tells it. Returns whether it could answer.
 pub fn serve() -> bool {
     let socket = io::stdin();
     let Ok((bytes, files)) = get(&socket) else {
@@ -354,7 +360,7 @@ pub fn serve() -> bool {
     visitor.say(&answer, file.as_ref())
 }
 
-/// Enters, and becomes who the target is. After this no path is touched with other rights.
+/// Enters, and takes the target's IDs. After this no path is touched with other rights.
 fn enter(request: &Request, files: Vec<OwnedFd>) -> Result<(), String> {
     let failed = |what: &'static str| move |errno: Errno| format!("{what} ({errno})");
     let mut files = files.into_iter();
@@ -362,14 +368,14 @@ fn enter(request: &Request, files: Vec<OwnedFd>) -> Result<(), String> {
     let root = next(true).ok_or("no root was named")?;
     let mounts = next(request.mounts);
     let users = next(request.users);
-    // As long as there is power to be had here, it ends with whoever sent us.
+    // As long as there is power to be had here, this process dies with the one that sent it.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("it cannot be entered"))?;
     let mut theirs = false;
     if let Some(mounts) = &mounts {
         let join = || move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount));
         match (join(), &users) {
             (Ok(()), _) => {}
-            // A user may enter what that user has made, by way of the user namespace.
+            // A user may enter what that user has created, by way of the user namespace.
             (Err(Errno::PERM), Some(users)) => {
                 let user = Some(LinkNameSpaceType::User);
                 move_into_link_name_space(users.as_fd(), user)
@@ -406,7 +412,8 @@ fn enter(request: &Request, files: Vec<OwnedFd>) -> Result<(), String> {
     let _ = clear_ambient_capability_set();
     set_capabilities(None, none)
         .and_then(|()| set_no_new_privs(true))
-        // From here on the end of the conversation says that nobody waits for us, and what was made goes again.
+        // From here on, the end of the conversation means that no one waits for us, and what was created is removed
+        // again.
         .and_then(|()| set_parent_process_death_signal(None))
         .map_err(failed("capabilities cannot be given up"))?;
     if !theirs && geteuid().as_raw() != ids.user {
@@ -416,7 +423,7 @@ fn enter(request: &Request, files: Vec<OwnedFd>) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether these are our own users and groups: in a user namespace even root may be forbidden to change them.
+/// Whether we already have this user and these groups: in a user namespace even root may be forbidden to change them.
 fn is_already(ids: &Ids) -> bool {
     let groups = getgroups().unwrap_or_default();
     geteuid().as_raw() == ids.user
@@ -466,7 +473,7 @@ impl Visitor {
             Task::Remove { at, files } => {
                 let removed = match parent(&at.parent) {
                     Ok(parent) => directory::remove(&parent, &at.name, at.identity, &files),
-                    // With the directory that it was in.
+                    // Gone along with its parent directory.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Removal::Gone),
                     Err(error) => Err(error),
                 };
@@ -503,7 +510,8 @@ impl Visitor {
         (Answer::Failed(tried.join("; ")), None)
     }
 
-    /// Gives away what was made, and lets others see it once it is recorded. What nobody records goes again.
+    /// Hands over what was created, and makes it visible to others once it is recorded. What is never recorded is
+    /// removed again.
     fn hand_over(&self, made: Made) -> (Answer, Option<File>) {
         let answer = Answer::Placed {
             at: made.at.clone(),
@@ -526,7 +534,7 @@ impl Visitor {
     }
 }
 
-/// What was made for a target.
+/// What was created for a target.
 struct Made {
     at: Known,
     parent: OwnedFd,
@@ -570,7 +578,7 @@ fn made_in(path: &str, name: &str, device: u64) -> Result<Made, String> {
             library,
         }),
         Err(error) => {
-            // Half a place is none.
+            // An incomplete place does not count.
             directory::empty(&directory, &[], false);
             let _ = unlinkat(&parent, name, AtFlags::REMOVEDIR);
             Err(error.to_string())
@@ -583,7 +591,7 @@ fn is_noexec(file: impl AsFd) -> io::Result<bool> {
     Ok(flags.contains(StatVfsMountFlags::NOEXEC))
 }
 
-/// Whether what is on a file system can be read without a server, which could keep the kernel's own probes waiting.
+/// Whether files on a file system can be read without a server, which could block the kernel's own probes.
 fn is_local(directory: &OwnedFd, device: u64) -> Result<(), String> {
     let kind = fstatfs(directory)
         .map_err(|errno| errno.to_string())?
@@ -598,9 +606,9 @@ fn is_local(directory: &OwnedFd, device: u64) -> Result<(), String> {
     }
 }
 
-/// Opens a directory that is named by its whole path, if nobody but root, the owner of the root and this user can replace
-/// what this user puts there: each part of the path belongs to one of them, and is nobody else's to write, but for the last
-/// one, which may be sticky.
+/// Opens a directory given by its full path, if only root, the owner of the root and this user can replace what this
+/// user puts there: each component of the path belongs to one of them and is not writable by others, except for the
+/// last one, which may be sticky.
 fn parent(path: &str) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut directory = openat(CWD, "/", flags, Mode::empty())?;
@@ -622,7 +630,7 @@ fn parent(path: &str) -> io::Result<OwnedFd> {
     Ok(directory)
 }
 
-/// A directory that is known, and the one that it is in.
+/// Opens a known directory, and its parent.
 fn open(at: &Known) -> io::Result<(OwnedFd, OwnedFd)> {
     let parent = parent(&at.parent)?;
     let directory = directory::open(&parent, &at.name)?;
@@ -645,7 +653,7 @@ fn sees(ours: &Known) -> bool {
         && library.is_ok_and(|library| is_noexec(&library).is_ok_and(|noexec| !noexec))
 }
 
-/// Whether there is a /proc, and in it this process.
+/// Whether there is a /proc that contains this process.
 fn find(pid: u32, start: u64) -> io::Result<()> {
     let proc = look(Path::new("/proc"), Look::Directory)?;
     if fstatfs(&proc)?.f_type != PROC {
@@ -689,9 +697,10 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn a_directory_in_which_others_could_replace_ours_is_no_place_for_it() {
         let outer = tempfile::tempdir().expect("a directory");
-        // The directory for temporary files is sticky, which only the last part may be.
+        // The directory for temporary files is sticky, which only the last component may be.
         let path = outer.path().join("x");
         fs::create_dir(&path).expect("made");
         let said = |path: &Path| {
@@ -714,6 +723,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn what_nobody_records_goes_again() {
         let place = tempfile::tempdir_in("/run").expect("run the tests as root");
         let path = place.path().to_string_lossy();

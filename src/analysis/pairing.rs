@@ -1,19 +1,19 @@
 //! Which return belongs to which call: the one pairing algorithm. Fills durations into the events of a stream and
 //! says how deep each is; shows nothing and keeps no statistics but its own unpaired counts.
 //!
-//! The marks of a thread do not form a stack:
+//! The events of a thread do not form a stack:
 //!
 //! - tracing begins in mid-flight, so there are returns whose call was never seen;
 //! - in 3.15 the creation of a generator or coroutine is a call without a return, `throw()` and `close()` make a
 //!   return without a call, and a hot class call adds a return of a shim that is no function at all;
-//! - greenlets run several stacks in one thread, and no mark says when they switch;
+//! - greenlets run several stacks in one thread, and no event says when they switch;
 //! - events get lost.
 //!
 //! So every thread has one list of open frames, oldest first, and a return takes the nearest open frame of its place
 //! from wherever it is. Frames above it, *passed over*, stay where they are: a greenlet's frame returns later, a
 //! generator's creation never does and is forgotten when too many younger ones were passed over, or with age.
 //!
-//! A duration is given only where the match is beyond doubt as far as the marks can tell:
+//! A duration is given only where the match is beyond doubt as far as events can tell:
 //!
 //! - Up to 3.11 every call returns, so a frame that was passed over proves that stacks interleave. From then on a
 //!   return whose place is open more than once gets no duration, because nothing tells whose it is, and neither do
@@ -21,7 +21,7 @@
 //! - From 3.15 on a frame that was passed over is taken for a creation, unless the process is known to have
 //!   greenlets, and the return that takes it gets no duration: it is most likely a `throw()`.
 //!
-//! Where pystap's agent makes the marks, none of this is needed: it marks no creations, every return has its call, and it
+//! Where pystap's agent makes the events, none of this is needed: it reports no creations, every return has its call, and it
 //! says which greenlet or task runs (`context`). Each context then has a stack of its own, and the match is exact. A task's
 //! first frame is called by the frame that runs outside of any task, which is its loop's.
 //!
@@ -32,10 +32,26 @@
 //! stacks betray themselves, because something else than what they called returns next. Where all open calls of a function
 //! are callers of the one that returns, and no such function is among those between them, they are taken for one stack.
 //!
-//! Beside durations there are times that views add up, and these ask for less. The time between two marks of a thread
+//! Beside durations there are times that views add up, and these ask for less. The time between two events of a thread
 //! is the own time of the frame that runs in between, whatever stack that is on. When stacks interleave, it does not
 //! matter for a sum which of two calls of one function a return is given to: the total stays the same. And who calls
 //! whom is followed by links between frames and not by their order, so each greenlet keeps its own line of callers.
+//!
+//! # Steps
+//!
+//! Each event is answered with a [`Step`]: the call that ended, what it took itself, what it adds to the inclusive time
+//! of its function, who called. Whoever adds up steps needs no stacks of its own.
+//!
+//! *Own time* is given out in slices: the time between two events of a thread belongs to the frame that runs in
+//! between. No moment is counted twice, whatever stacks interleave, and a frame that turns out to be the creation of a
+//! generator hands its slices to its creator. *Inclusive time* counts recursion once: an inner call hands its duration
+//! to the outer one, which discards it when it ends and passes it on when it never does. *Callers* are links between
+//! frames. When greenlets interleave, a return is given to the frame that runs, or else to the one that waits longest;
+//! a return that does not fit shows that the guess before it was wrong, and the two frames change places. Totals do not
+//! depend on these guesses.
+//!
+//! A recording in which creations look like calls is read twice: the first reading finds them, the second leaves them
+//! out ([`Creations`], one bit per call).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroU64;

@@ -1,5 +1,48 @@
-//! Sums that an engine has made itself, in the kernel: rows as they arrive, and the table that they make. A row replaces
-//! what was known of its function and process; nothing is paired here.
+//! Sums that an engine has made itself, in the kernel: rows as they arrive, and the table that they make. A row
+//! replaces what was known of its function and process; nothing is paired here.
+//!
+//! # Sums in the kernel
+//!
+//! With stap, `pystap top` moves no events. The plan puts the template `top` in the place of `calls` and `gc`, and
+//! `tapsets/pystap/totals.stp` does in the kernel what [`super::pairing`] and [`super::functions`] do here: it keeps a
+//! list of open calls per thread, and a row of sums with a log2 histogram per function and process. With uprobe events,
+//! with `--no-kernel-totals` and for recordings, the sums are made in user space.
+//!
+//! | | user space | kernel |
+//! |---|---|---|
+//! | who pairs | `analysis/pairing.rs` | `totals.stp`, by the same rules; a wrong guess between greenlets is not corrected later |
+//! | what travels | two records per call | rows that changed, when a table is due |
+//! | who adds up | `analysis/functions.rs` | `totals.stp`; this module keeps the newest row of each function |
+//! | bounds | 65 536 rows, 64 MB of open calls, 2 048 threads | 16 384 rows, 32 768 open calls, 2 048 threads: some 12 MB while it runs |
+//!
+//! *Contexts.* Where the agent tells them, nothing is guessed. A thread's list of open calls is several stacks, told
+//! apart by the context in each frame, as in the pairing. `pystap_switch` makes the last frame of a context the one
+//! that runs, and a return closes the nearest call of its function in its context. The agent's functions are told apart
+//! by their qualified names, so the address of that name stands for the name of a frame. `--min-duration`
+//! (`timed_calls.stp`) does the same with a shorter list: at most 512 open calls of all contexts per thread; more are
+//! counted as skipped.
+//!
+//! *Asking.* The table wishes for sums when one is due. The session hands the wish to the engine
+//! ([`Running::wish`](crate::engine::Running::wish)), which writes `s1` to the module's control file. The module first
+//! counts every open call up to now, then sends the rows that changed (`H`) and a record that ends them (`S`) with
+//! their number. If some are missing, the next question is for all rows (`s0`). Rows are whole sums and not
+//! differences, so a lost one costs freshness and no numbers. Too many rows for one handler are sent in parts (`s2`
+//! goes on). At the end of a session (`q`) all rows come once more; what is missing then is reported as lost. A reset
+//! (`z0`) begins anew in the kernel.
+//!
+//! *Names and addresses.* An entry hashes both of its names, whole, every time: an address that was freed and used
+//! again for the name of another code object is simply another name. A return needs no names as long as it belongs to
+//! the call that runs: that call keeps its code object alive, so equal addresses are equal names. Two functions of one
+//! name in one file share a row, as everywhere in pystap.
+//!
+//! *Full.* A function that finds no row is counted in the one row that is for all others, in the kernel as in user
+//! space. The table says "table full", how many calls are in no row, and their own time. Such calls are paired all the
+//! same, by addresses, so that their time is not taken for their caller's. Threads and calls for which there is no room
+//! are counted as lost. Rows of processes that have ended stay.
+//!
+//! *The same numbers.* `tests/integration/kernel_sums.rs` compiles the C code of the tapset as a program, under gcc's
+//! sanitizers, and feeds it and [`super::pairing`] the same events. For programs with recursion, generators,
+//! exceptions, threads and contexts that take turns, every sum must be equal to the nanosecond.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

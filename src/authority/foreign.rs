@@ -1,10 +1,10 @@
-//! Programs of others: the one place that starts what is not pystap's, SystemTap's or the user's own command. Such a
-//! program is asked a question, and has little time and little room to answer.
+//! Programs of others: the only place that starts anything other than pystap, SystemTap or the user's own command. Such
+//! a program is asked a question, and has little time and little room to answer.
 //!
-//! As root pystap runs with root's power only what root alone holds ([`Holder`]), without the directories of PATH and the
-//! working directory that others can change. A program that one user holds is run as that user: through `pystap lower`,
-//! which takes the ids and drops the rest before it executes the program. What several users hold is not run at all,
-//! because each of them could use the others' power through it.
+//! With root's power, pystap runs only what root alone controls ([`Holder`]), without the directories of PATH and the
+//! working directory that others can change. A program that one user controls is run as that user: through `pystap
+//! lower`, which takes the user's IDs and drops everything else before it executes the program. A program that several
+//! users control is not run at all, because each of them could use the others' power through it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -25,21 +25,21 @@ use rustix::process::{
 use super::holder::{Holder, believed, named};
 use super::{Identity, IdentityError, own};
 
-/// More than this is no answer.
+/// A longer answer is not an answer.
 const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// Why a program of others gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// Not for root to run.
+    /// Root must not run it.
     #[error("{0}, so root does not run it")]
     Held(String),
-    /// It was started, or should have been.
+    /// Starting or running it failed.
     #[error(transparent)]
     System(#[from] io::Error),
 }
 
-/// What a program said until it ended.
+/// What a program wrote until it ended.
 #[derive(Debug)]
 pub struct Said {
     /// On standard output.
@@ -50,11 +50,12 @@ pub struct Said {
     pub status: ExitStatus,
 }
 
-/// Runs a program with these arguments, as whoever holds it, and listens until it has ended. Whoever holds `with` as well
-/// has a part in what it does. What it has started is ended with it, as far as it stayed in its process group.
+/// Runs a program with these arguments, as the user who controls it, and reads its output until it has ended. The
+/// holder of `with` counts too. Everything it started is killed along with it, as far as it stayed in its process
+/// group.
 ///
 /// # Errors
-/// [`AskError`]; also when it takes longer than `patience` or says too much.
+/// [`AskError`]; also when it takes longer than `patience` or writes too much.
 pub fn ask(
     program: &Path,
     arguments: &[&str],
@@ -85,7 +86,8 @@ pub fn ask(
     Ok(listen_to(command, patience)?)
 }
 
-/// Has pystap itself do something as another user, in a process of its own: `pystap lower USER GROUP WHAT -- ARGUMENTS`.
+/// Has pystap itself do something as another user, in a process of its own: `pystap lower USER GROUP WHAT --
+/// ARGUMENTS`.
 ///
 /// # Errors
 /// As [`ask`].
@@ -98,7 +100,7 @@ pub fn as_user<W: AsRef<OsStr>>(
     listen_to(lowered(user, what, arguments), patience)
 }
 
-/// The command that does it. Nothing of root's environment goes along.
+/// The command for that. Nothing of root's environment is passed on.
 fn lowered<W: AsRef<OsStr>>(
     user: u32,
     what: &str,
@@ -130,23 +132,23 @@ fn lowered<W: AsRef<OsStr>>(
     command
 }
 
-/// The part of `pystap lower` that comes first: descriptors that root had are closed, the ids are taken, and what is started
-/// from here on is in a session of its own.
+/// The first part of `pystap lower`: closes descriptors that root had, takes the IDs, and puts everything started from
+/// here on into a session of its own.
 ///
 /// # Errors
-/// [`IdentityError`]: the process must end then.
+/// [`IdentityError`]: the process must then end.
 pub fn lower(identity: Identity) -> Result<(), IdentityError> {
     let failed = |reason| IdentityError {
         user: identity.user,
         reason,
     };
     close_all_but_standard().map_err(failed)?;
-    // A session of its own has no terminal, whose input could be faked.
+    // A session of its own has no terminal whose input could be faked.
     setsid().map_err(|errno| failed(errno.into()))?;
     identity.assume()
 }
 
-/// Becomes a program, within bounds. Returns only on failure.
+/// Executes a program, within resource limits. Returns only on failure.
 pub fn become_program(program: &OsStr, arguments: &[OsString]) -> io::Error {
     let most = |resource, most| {
         let limit = Rlimit {
@@ -165,14 +167,14 @@ pub fn become_program(program: &OsStr, arguments: &[OsString]) -> io::Error {
     }
 }
 
-/// Whatever the shell that started pystap had open is not for a program of another user.
+/// A program of another user must not see what the shell that started pystap had open.
 fn close_all_but_standard() -> io::Result<()> {
     let entries: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|number| *number > 2)
         .collect();
     for number in entries {
-        // The one of the directory that was read is closed already.
+        // The descriptor of the directory that was being read is already closed.
         let _ = nix::unistd::close(number);
     }
     Ok(())
@@ -183,17 +185,17 @@ fn listen_to(mut command: Command, patience: Duration) -> io::Result<Said> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // A group of its own, so that what it has started can be ended with it; one that is lowered makes a whole session.
+    // Its own group, so that what it started can be killed with it; a lowered one makes a session of its own.
     if command_is_direct(child) {
         child = child.process_group(0);
     }
     let mut child = child.spawn()?;
     let said = listen(&mut child, Instant::now() + patience);
     if said.is_err() {
-        // It is not reaped yet, so its group cannot be somebody else's; it is gone if this fails.
+        // It has not been reaped yet, so its group cannot be another's; if this fails, it is gone.
         let _ = kill_process(Pid::from_child(&child), Signal::KILL);
     }
-    // Also after an answer: what it has left behind in its group has no more business with us.
+    // Also after an answer: whatever it left behind in its group has no further business with us.
     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     let status = child.wait()?;
     let (output, errors) = said?;
@@ -208,7 +210,7 @@ fn command_is_direct(command: &Command) -> bool {
     command.get_program() != OsStr::new("/proc/self/exe")
 }
 
-/// Listens until the process has closed its output and ended, but does not reap it.
+/// Reads until the process has closed its output and ended, but does not reap it.
 fn listen(child: &mut Child, deadline: Instant) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let (mut said, mut complained) = (Vec::new(), Vec::new());
     let mut output = child.stdout.take().map(OwnedFd::from).map(File::from);
@@ -231,7 +233,7 @@ fn listen(child: &mut Child, deadline: Instant) -> io::Result<(Vec<u8>, Vec<u8>)
     Ok((said, complained))
 }
 
-/// Which of the files have something to read, waiting for it until the deadline.
+/// Which of the files are readable, waiting until the deadline.
 fn readable<F: AsFd>(files: &[&F], deadline: Instant) -> io::Result<Vec<bool>> {
     let mut polled: Vec<PollFd<'_>> = files
         .iter()
@@ -250,7 +252,7 @@ fn readable<F: AsFd>(files: &[&F], deadline: Instant) -> io::Result<Vec<bool>> {
     }
 }
 
-/// Reads what is there; `false` at the end.
+/// Reads what is available; `false` at end of file.
 fn read_some(from: &mut File, into: &mut Vec<u8>) -> io::Result<bool> {
     let mut buffer = [0; 4096];
     let length = from.read(&mut buffer)?;
@@ -261,7 +263,7 @@ fn read_some(from: &mut File, into: &mut Vec<u8>) -> io::Result<bool> {
     Ok(length > 0)
 }
 
-/// Finds a program that pystap is to run with its own power: one that is named, or one in PATH.
+/// Finds a program that pystap is to run with its own power: one given by path, or one in PATH.
 ///
 /// # Errors
 /// [`ToolError`].
@@ -276,18 +278,18 @@ pub fn tool(name: &Path) -> Result<PathBuf, ToolError> {
 /// Why a program cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ToolError {
-    /// There is none.
+    /// It does not exist.
     Missing,
-    /// It is there, and others can change it.
+    /// It exists, but others can change it.
     Distrusted {
-        /// Where.
+        /// Its path.
         path: PathBuf,
-        /// Who, a clause.
+        /// A clause saying who can change it.
         reason: String,
     },
 }
 
-/// How a user is spoken of.
+/// A user, as messages name it.
 pub fn user(user: u32) -> String {
     named(user)
 }
@@ -300,6 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn what_several_hold_is_not_run_by_root() {
         let directory = tempfile::tempdir().expect("a directory");
         let (script, canary) = (
@@ -329,7 +332,7 @@ mod tests {
         let said = ask(&script, &[], None, Duration::from_secs(30)).expect("an answer");
         let left = String::from_utf8_lossy(&said.output).trim().to_owned();
         let end = Instant::now() + Duration::from_secs(10);
-        // It is reaped by whoever inherits it; until then it is a zombie, which has no command line.
+        // It is reaped by whichever process inherits it; until then it is a zombie, which has no command line.
         while fs::read(format!("/proc/{left}/cmdline")).is_ok_and(|line| !line.is_empty()) {
             assert!(Instant::now() < end, "it goes on");
             std::thread::park_timeout(Duration::from_millis(5));

@@ -1,4 +1,4 @@
-//! Becoming somebody else for good: a process takes the ids of another user and drops everything that it had beyond them.
+//! Becoming another user for good: a process takes that user's IDs and drops every privilege it had beyond them.
 
 use std::fs;
 use std::io;
@@ -11,33 +11,33 @@ use rustix::thread::{
     set_no_new_privs,
 };
 
-/// A user and a group, as numbers in our user namespace.
+/// A user and a group, as IDs in our user namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// The user.
     pub user: u32,
-    /// The group; there are no others beside it.
+    /// The only group; there are no supplementary ones.
     pub group: u32,
 }
 
-/// Why a process could not become somebody else. It must end then: it has a part of its old power.
+/// Why a process could not become another user. It must then end: it still has part of its old power.
 #[derive(Debug, thiserror::Error)]
 #[error("the identity of user {user} cannot be taken ({reason})")]
 pub struct IdentityError {
-    /// Who was to be.
+    /// The intended user.
     pub user: u32,
-    /// What the system said.
+    /// The error from the system.
     pub reason: io::Error,
 }
 
 impl Identity {
-    /// Becomes this user, irrevocably: all ids, no supplementary groups, no capabilities, no new privileges through
-    /// programs, no core dumps, and the end when the parent's thread ends. Descriptors stay as they are.
+    /// Becomes this user, irrevocably: all IDs, no supplementary groups, no capabilities, no new privileges through
+    /// programs, no core dumps, and death when the parent's thread ends. Descriptors stay as they are.
     ///
     /// For a process that was started for this and has one thread: capabilities belong to threads.
     ///
     /// # Errors
-    /// When anything of that fails, or is not so afterwards.
+    /// When any of this fails, or does not hold afterwards.
     pub fn assume(self) -> Result<(), IdentityError> {
         self.taken().map_err(|reason| IdentityError {
             user: self.user,
@@ -60,7 +60,7 @@ impl Identity {
         setresgid(group, group, group)?;
         setresuid(user, user, user)?;
         set_no_new_privs(true)?;
-        // Where the kernel was told not to do this with the ids (secure bits), it is done here.
+        // If secure bits kept the kernel from doing this along with the IDs, it is done here.
         clear_ambient_capability_set()?;
         let nothing = CapabilitySets {
             effective: CapabilitySet::empty(),
@@ -68,7 +68,7 @@ impl Identity {
             inheritable: CapabilitySet::empty(),
         };
         set_capabilities(None, nothing)?;
-        // Only now: the change of ids takes it back.
+        // Only now, because changing the IDs clears it.
         set_parent_process_death_signal(Some(Signal::KILL))?;
 
         let users = getresuid()?;
@@ -86,7 +86,7 @@ impl Identity {
         }
     }
 
-    /// The user's account, where `/etc/passwd` has one: its primary group, its name and its home.
+    /// The user's account, if `/etc/passwd` has one: its primary group, its name and its home.
     pub fn account(user: u32) -> Option<UserAccount> {
         let accounts = fs::read_to_string("/etc/passwd").ok()?;
         accounts.lines().find_map(|line| {
@@ -104,10 +104,10 @@ impl Identity {
         })
     }
 
-    /// The identity of a user: with the primary group of the account, or with the group of nobody. Never with the group of
-    /// a file, of which the user may be no member.
+    /// The identity of a user, with the primary group of the account, or with the group of nobody. Never with the group
+    /// of a file, which the user may not belong to.
     pub fn of_user(user: u32) -> Identity {
-        /// `nogroup`, `nobody`: what the kernel itself calls a group that has no number.
+        /// `nogroup`, `nobody`: what the kernel itself uses for a group without an ID.
         const NOGROUP: u32 = 65534;
         Identity {
             user,

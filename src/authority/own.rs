@@ -1,5 +1,5 @@
-//! Where the files are that this user keeps for pystap. Root's are root's: `HOME` can be another user's (sudo keeps it on
-//! some systems), and what lies there is that user's to write.
+//! Where this user's pystap files are. Root uses only its own: `HOME` can be another user's (sudo keeps it on some
+//! systems), and that user can write whatever is there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,21 +11,21 @@ use super::Identity;
 use super::holder::{believed, believed_or_absent};
 use crate::shell;
 
-/// A directory that an environment variable names.
+/// The directory named by an environment variable.
 fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name)
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
 }
 
-/// Root's home by the account, not by the environment.
+/// Root's home according to the account, not the environment.
 fn roots_home() -> Option<PathBuf> {
     let home = PathBuf::from(Identity::account(0)?.home);
     (home.is_absolute() && home != Path::new("/")).then_some(home)
 }
 
-/// Where results of pystap's work are kept: `$XDG_CACHE_HOME/pystap` or `~/.cache/pystap`; `/var/cache/pystap` without a
-/// home, and for root where others than root could write there.
+/// Where results of pystap's work are cached: `$XDG_CACHE_HOME/pystap` or `~/.cache/pystap`; `/var/cache/pystap`
+/// without a home, and for root where others than root could write there.
 pub fn cache() -> PathBuf {
     variable("XDG_CACHE_HOME")
         .or_else(|| Some(variable("HOME")?.join(".cache")))
@@ -34,7 +34,7 @@ pub fn cache() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("/var/cache/pystap"))
 }
 
-/// The root user's or this user's home for programs that pystap starts; `None` when there is none to be believed.
+/// Root's or this user's home for programs that pystap starts; `None` when no home can be trusted.
 pub fn home() -> Option<PathBuf> {
     variable("HOME")
         .filter(|home| believed(home).is_ok())
@@ -46,20 +46,20 @@ pub fn home() -> Option<PathBuf> {
 pub enum Configured {
     /// There is no such place.
     Nothing,
-    /// It is there and this user's, or may be made.
+    /// It exists and is this user's, or may be created.
     Own(PathBuf),
-    /// It is there, and root must not believe it; the clause says why.
+    /// It exists, and root must not trust it; the clause says why.
     Foreign(PathBuf, String),
 }
 
-/// A file or directory of the user's configuration: `$XDG_CONFIG_HOME/pystap/NAME` or `~/.config/pystap/NAME`. Root's own
-/// is below root's home where `HOME` is another user's.
+/// A file or directory of the user's configuration: `$XDG_CONFIG_HOME/pystap/NAME` or `~/.config/pystap/NAME`. For root
+/// it is below root's home where `HOME` is another user's.
 pub fn configured(name: &str) -> Configured {
     let named = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
     let Some(place) = named.map(|place| place.join("pystap").join(name)) else {
         return Configured::Nothing;
     };
-    // A user's own that cannot be read is for the reader to complain about.
+    // If a user's own file cannot be read, it is up to the reader to complain.
     if !geteuid().is_root() {
         return Configured::Own(place);
     }
@@ -73,7 +73,7 @@ pub fn configured(name: &str) -> Configured {
     }
 }
 
-/// Sentences about what is there and is not used, because root must not believe it.
+/// Sentences about files that exist and are not used, because root must not trust them.
 pub fn disbelieved() -> Vec<String> {
     ["services.toml", "templates"]
         .into_iter()
@@ -88,7 +88,7 @@ pub fn disbelieved() -> Vec<String> {
         .collect()
 }
 
-/// Settings of SystemTap's that name places of code.
+/// SystemTap settings that name locations of code.
 const PLACES: [&str; 5] = [
     "SYSTEMTAP_RUNTIME",
     "SYSTEMTAP_STAPIO",
@@ -97,7 +97,7 @@ const PLACES: [&str; 5] = [
     "SYSTEMTAP_TAPSET",
 ];
 
-/// Gives a program that runs with our own power, and starts others itself, an environment in which root's is root's.
+/// Sets root's own directories in the environment of a program that runs with our power and starts others itself.
 pub fn tame(command: &mut Command) {
     if !geteuid().is_root() {
         return;
@@ -114,7 +114,7 @@ pub fn tame(command: &mut Command) {
     }
 }
 
-/// The directories of PATH that may be searched for programs: for root those that root alone holds.
+/// The directories of PATH that may be searched for programs: for root, those that root alone holds.
 pub fn search_path() -> std::ffi::OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
     if !geteuid().is_root() {

@@ -10,7 +10,7 @@ use crate::console::Exit;
 use crate::event;
 use crate::failure::Failure;
 use crate::script::Catalogue;
-use crate::session::plan::{check_template_directory, template_directories};
+use crate::session::templates::{check_template_directory, template_directories};
 use crate::text::Foreign;
 
 /// Lists the templates.

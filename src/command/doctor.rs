@@ -18,8 +18,8 @@ use crate::process::{self, Selection, Targets};
 use crate::python::InterpreterKind;
 use crate::python::marks::PROVIDER;
 use crate::script::{self, Catalogue, Filters, ProbedImage, Request, Tapsets};
-use crate::session::plan::{check_template_directory, template_directories};
 use crate::session::stop::{self, StopSignals};
+use crate::session::templates::{check_template_directory, template_directories};
 use crate::shell;
 use crate::text::Foreign;
 
@@ -335,10 +335,14 @@ mod tests {
 
     use super::*;
     use crate::cli::{Cli, Command};
-    use crate::session::plan::{AgentWishes, Plan};
+    use crate::command::trace;
+    use crate::session::decide::decide;
+    use crate::session::request::{Purpose, SessionRequest};
+    use crate::session::snapshot::HostSnapshot;
 
     /// Otherwise a trial would compile a module that nobody uses again.
     #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
     fn a_trial_compiles_what_a_trace_of_collections_uses() {
         const PYTHON: &str = "/usr/bin/python3.11";
         let typed = ["pystap", "trace", "--events", "gc", "--python", PYTHON];
@@ -346,13 +350,12 @@ mod tests {
             panic!("a trace was typed");
         };
         let catalogue = Catalogue::load(&[]).expect("built-in templates");
-        let plan = Plan::new(
-            &trace.targets,
-            &trace.what,
-            AgentWishes::default(),
-            &catalogue,
-        )
-        .expect("a plan");
+        let request_of_trace = SessionRequest {
+            purpose: Purpose::Script,
+            ..trace::request(&trace)
+        };
+        let host = HostSnapshot::gather(&request_of_trace, &catalogue).expect("a host");
+        let plan = decide(&request_of_trace, &host).expect("a plan");
         let traced = script::render(&catalogue, &plan.request()).expect("a script");
 
         let selection = Selection {

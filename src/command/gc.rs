@@ -1,10 +1,10 @@
-//! `pystap gc`: garbage collections, a line an interval while they happen and a summary at the end.
+//! `pystap gc`: garbage collections, one line per interval while they happen, and a summary at the end.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
 use super::interval::Intervals;
-use super::{top, trace};
+use super::trace;
 use crate::analysis::collections::Collections;
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::cli;
@@ -12,6 +12,7 @@ use crate::console::Console;
 use crate::event::{Event, Session, Summary};
 use crate::export::{Output, Sink};
 use crate::failure::Failure;
+use crate::session::request::{Limits, SessionRequest};
 use crate::text::{harmless, harmless_json};
 use crate::view::pauses;
 
@@ -20,26 +21,31 @@ pub(super) const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Garbage collections, as they happen and in sum.
 pub(super) fn run(arguments: &cli::Gc, console: &Console) -> Result<u8, Failure> {
+    let make = |output: Output, rules: PairingRules| -> Box<dyn Sink> {
+        Box::new(Pauses::new(arguments, output, rules))
+    };
+    trace::run_into(&request(arguments), console, &make, None)
+}
+
+/// The session behind it.
+fn request(arguments: &cli::Gc) -> SessionRequest {
     let kinds: &[&str] = match arguments.functions {
         true => &["gc", "call", "return"],
         false => &["gc"],
     };
-    let what = cli::WhatArgs {
+    let mut request = SessionRequest {
         events: kinds.iter().map(ToString::to_string).collect(),
-        ..cli::WhatArgs::default()
+        limits: Limits {
+            duration: arguments.duration,
+            max_events: None,
+        },
+        output: arguments.output.clone(),
+        ..trace::common(&arguments.targets, &arguments.engine)
     };
-    let trace_arguments = top::as_trace(
-        &arguments.targets,
-        arguments.of.as_ref(),
-        what,
-        &arguments.engine,
-        arguments.duration,
-        arguments.output.as_ref(),
-    );
-    let make = |output: Output, rules: PairingRules| -> Box<dyn Sink> {
-        Box::new(Pauses::new(arguments, output, rules))
-    };
-    trace::run_into(&trace_arguments, console, &make, None)
+    if let Some(of) = &arguments.of {
+        request.targets.service = Some(of.clone());
+    }
+    request
 }
 
 /// The sink.

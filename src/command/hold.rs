@@ -52,7 +52,7 @@ pub enum HoldError {
     },
 }
 
-/// StopSignals this process; when it is continued, executes `program` in its place with `command` as its arguments, the
+/// Stops this process; when it is continued, executes `program` in its place with `command` as its arguments, the
 /// first of which is the name it is called by. `parent` is the pystap that waits for the stop.
 ///
 /// # Errors

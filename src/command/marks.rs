@@ -1,4 +1,4 @@
-//! `pystap marks`: the SystemTap marks of an interpreter, with what they are known to do in its version.
+//! `pystap marks`: the USDT probes of an interpreter, which SystemTap calls marks, with what they are known to do in its version.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

@@ -4,7 +4,6 @@ mod agent;
 mod catalogue;
 mod cleanup;
 mod doctor;
-mod engine;
 mod gc;
 pub mod hold;
 mod interval;
@@ -90,7 +89,7 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Ps(arguments) => ps::run(arguments, console).map(Into::into),
         Command::Script {
             command: ScriptOf::Trace(arguments),
-        } => trace::script(arguments).map(Into::into),
+        } => trace::script(trace::request(arguments)).map(Into::into),
         Command::Script {
             command: ScriptOf::Top(arguments),
         } => top::script(arguments).map(Into::into),

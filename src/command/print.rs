@@ -24,10 +24,15 @@ pub(super) fn coloured(page: &str, choice: ColorChoice) -> io::Result<()> {
     }
 }
 
-/// Prints text for programs that people look at, too: as it is, but harmless on a terminal.
+/// Prints text for people with source code in it, which they may want to copy.
+pub(super) fn listing(text: &str) -> io::Result<()> {
+    data(text::harmless_code(text).as_bytes())
+}
+
+/// Prints source code for programs that people look at, too: as it is, but harmless on a terminal.
 pub(super) fn source(text: &str) -> io::Result<()> {
     match io::stdout().is_terminal() {
-        true => page(text),
+        true => listing(text),
         false => data(text.as_bytes()),
     }
 }

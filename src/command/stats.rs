@@ -1,11 +1,11 @@
-//! `pystap stats`: how long single functions take, a line an interval while they are called and the distribution at the
+//! `pystap stats`: how long single functions take, one line per interval while they are called, and the distribution at the
 //! end.
 
 use std::io::{self, Write};
 
 use super::gc::INTERVAL;
 use super::interval::Intervals;
-use super::{top, trace};
+use super::trace;
 use crate::analysis::latency::Latencies;
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::cli;
@@ -13,35 +13,41 @@ use crate::console::Console;
 use crate::event::{Event, Place, Session, Summary};
 use crate::export::{Output, Sink};
 use crate::failure::Failure;
+use crate::script::Filters;
 use crate::script::filter::Glob;
+use crate::session::request::{Limits, SessionRequest};
 use crate::text::{harmless, harmless_json};
 use crate::view::latencies;
 
 /// Latencies of single functions, as they are called and in sum.
 pub(super) fn run(arguments: &cli::Stats, console: &Console) -> Result<u8, Failure> {
+    let make = |output: Output, rules: PairingRules| -> Box<dyn Sink> {
+        Box::new(Slow::new(arguments, output, rules))
+    };
+    trace::run_into(&request(arguments), console, &make, None)
+}
+
+/// The session behind it.
+fn request(arguments: &cli::Stats) -> SessionRequest {
     // Who calls is seen only where everything is.
     let (functions, files) = match arguments.callers {
         true => (Vec::new(), Vec::new()),
         false => narrowed(&arguments.functions),
     };
-    let what = cli::WhatArgs {
-        events: vec!["call".to_owned(), "return".to_owned()],
-        functions,
-        files,
-        ..cli::WhatArgs::default()
-    };
-    let trace_arguments = top::as_trace(
-        &arguments.targets,
-        None,
-        what,
-        &arguments.engine,
-        arguments.duration,
-        arguments.output.as_ref(),
-    );
-    let make = |output: Output, rules: PairingRules| -> Box<dyn Sink> {
-        Box::new(Slow::new(arguments, output, rules))
-    };
-    trace::run_into(&trace_arguments, console, &make, None)
+    SessionRequest {
+        events: ["call", "return"].map(str::to_owned).to_vec(),
+        filters: Filters {
+            functions,
+            files,
+            ..Filters::default()
+        },
+        limits: Limits {
+            duration: arguments.duration,
+            max_events: None,
+        },
+        output: arguments.output.clone(),
+        ..trace::common(&arguments.targets, &arguments.engine)
+    }
 }
 
 /// Whether a function was asked for: by its name, by `file:name`, or by a glob of either.

@@ -31,6 +31,7 @@ use crate::event::{Event, Session, Summary};
 use crate::export::{Output, Sink, is_closed};
 use crate::failure::Failure;
 use crate::files::writing;
+use crate::session::request::{Limits, SessionRequest};
 use crate::session::stop;
 use crate::text::{Foreign, harmless};
 use crate::threads;
@@ -43,38 +44,6 @@ const LOOK: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often everything is painted anew: what others write to the terminal goes across the table.
 const REPAINT: Duration = Duration::from_secs(5);
-
-/// A trace of these targets whose output is ours.
-pub(super) fn as_trace(
-    targets: &cli::TargetArgs,
-    of: Option<&String>,
-    what: cli::WhatArgs,
-    engine: &cli::EngineArgs,
-    duration: Option<Duration>,
-    output: Option<&PathBuf>,
-) -> cli::Trace {
-    let mut targets = targets.clone();
-    if let Some(of) = of {
-        targets.service = Some(of.clone());
-    }
-    cli::Trace {
-        targets,
-        what,
-        output: cli::OutputArgs {
-            duration,
-            max_events: None,
-            format: None,
-            output: output.cloned(),
-        },
-        engine: engine.clone(),
-        dry_run: false,
-        compile_only: false,
-        kernel: None,
-        exit_with_command: false,
-        capture: Vec::new(),
-        capture_hide: Vec::new(),
-    }
-}
 
 /// What is traced, in a few words.
 fn title(targets: &cli::TargetArgs, of: Option<&String>) -> String {
@@ -96,31 +65,32 @@ fn title(targets: &cli::TargetArgs, of: Option<&String>) -> String {
     pids.join(", ")
 }
 
-/// The trace behind a live table.
-fn table_trace(arguments: &cli::Top) -> cli::Trace {
-    let mut what = arguments.what.clone();
+/// The session behind a live table.
+fn request(arguments: &cli::Top) -> SessionRequest {
+    let kernel = arguments.kernel.as_deref();
+    let mut request = SessionRequest {
+        limits: Limits {
+            duration: arguments.duration,
+            max_events: None,
+        },
+        purpose: trace::purpose(arguments.dry_run, arguments.compile_only, kernel),
+        output: arguments.output.clone(),
+        ..trace::common(&arguments.targets, &arguments.engine)
+    };
+    trace::ask(&mut request, &arguments.what);
+    if let Some(of) = &arguments.of {
+        request.targets.service = Some(of.clone());
+    }
     // Single calls that are long enough are measured by another template.
     // The kernel keeps a stack for each context, and one row for all.
-    what.totals =
-        !(arguments.no_kernel_totals || arguments.by_context) && what.min_duration.is_none();
-    cli::Trace {
-        dry_run: arguments.dry_run,
-        compile_only: arguments.compile_only,
-        kernel: arguments.kernel.clone(),
-        ..as_trace(
-            &arguments.targets,
-            arguments.of.as_ref(),
-            what,
-            &arguments.engine,
-            arguments.duration,
-            arguments.output.as_ref(),
-        )
-    }
+    request.totals =
+        !(arguments.no_kernel_totals || arguments.by_context) && request.min_duration.is_none();
+    request
 }
 
 /// The script of the live table.
 pub(super) fn script(arguments: &cli::Top) -> Result<Exit, Failure> {
-    trace::script(&table_trace(arguments))
+    trace::script(request(arguments))
 }
 
 /// The live table.
@@ -133,7 +103,7 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
             "standard input or output is not a terminal, so the live table cannot be shown; use --batch for lines or --json for programs",
         ));
     }
-    let trace_arguments = table_trace(arguments);
+    let request = request(arguments);
     let make = |output: Output, rules: PairingRules| -> Box<dyn Sink> {
         let interval = arguments
             .interval
@@ -144,7 +114,7 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
         let state = State::new(title, arguments.sort, interval);
         Box::new(Live {
             tally: Arc::new(Mutex::new(tally(rules, arguments.by_context))),
-            in_kernel: trace_arguments.what.totals,
+            in_kernel: request.totals,
             asking: Arc::default(),
             batch: (!on_screen).then(|| Batch {
                 output,
@@ -161,14 +131,14 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
         })
     };
     if !on_screen {
-        return trace::run_into(&trace_arguments, console, &make, None);
+        return trace::run_into(&request, console, &make, None);
     }
     // The screen is the table's; what the command says is shown when the screen is its own again.
     let aside = match arguments.targets.command.is_empty() {
         true => None,
         false => Some(aside(console)?),
     };
-    let ended = trace::run_into(&trace_arguments, console, &make, aside.as_ref());
+    let ended = trace::run_into(&request, console, &make, aside.as_ref());
     if let Some(aside) = aside {
         show_end(&aside, console)?;
     }

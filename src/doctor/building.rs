@@ -1,6 +1,7 @@
 //! Findings about what a module is built with: the kernel's build tree and the compiler.
 
-use super::kernel::{is_confined, not_set};
+use super::compatibility::not_set;
+use super::host::is_confined;
 use super::remedy::Remedies;
 use super::{Engine, Evidence, Finding, Fix, Part, Status};
 use crate::host::Facts;
@@ -76,7 +77,7 @@ fn headers(facts: &Facts) -> Finding {
     finding.evidence(Evidence::plain(fact))
 }
 
-/// What `UTS_VERSION` of the tree and `/proc/version` have in common: everything from the `#` on.
+/// The common part of the tree's `UTS_VERSION` and `/proc/version`: everything from the `#` on.
 fn build_number(text: &str) -> Option<&str> {
     text.find('#').and_then(|at| text.get(at..)).map(str::trim)
 }
@@ -194,7 +195,7 @@ fn complete(facts: &Facts) -> Finding {
         }))
 }
 
-/// Options whose difference between the running kernel and the tree shows that the two do not belong together.
+/// Options that show, if they differ between the running kernel and the tree, that the two do not belong together.
 const COMPARED: [&str; 5] = [
     "CONFIG_MODULE_SIG",
     "CONFIG_MODULE_UNLOAD",

@@ -1,17 +1,18 @@
-//! Which stap can build modules for which kernel, and what version a kernel really is. Tables and comparisons.
+//! Which stap can build modules for which kernel, and what a kernel's real version is. Tables and comparisons.
 //!
-//! The rows were collected from SystemTap's own history; two of them were seen happening (Debian 12 and 13). stap itself
-//! only knows a range of versions that it was tested with, which stable kernels leave behind while they take over the
+//! The rows were collected from SystemTap's own history; two of the failures were observed (Debian 12 and 13). stap
+//! itself only knows a range of versions that it was tested with, which stable kernels outrun while they backport the
 //! very changes that break it.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use regex::Regex;
 
 use crate::host::Facts;
 
-/// A version such as `6.1.170`: as many numbers as there are.
+/// A version such as `6.1.170`: as many numbers as it has.
 pub(super) type Numbers = Vec<u32>;
 
 /// The numbers at the beginning of a version: `6.12.107+deb13` is 6, 12, 107.
@@ -30,8 +31,8 @@ pub(super) fn numbers(text: &str) -> Numbers {
         .unwrap_or_default()
 }
 
-/// What the running kernel really is, and where that was read. `uname -r` of Debian and Ubuntu names the interface and
-/// keeps the stable release to itself.
+/// The running kernel's real version, and where that was read. `uname -r` of Debian and Ubuntu names the interface and
+/// withholds the stable release.
 pub(super) fn true_version(facts: &Facts) -> Option<(String, String)> {
     static DEBIAN: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"Debian ([0-9]+\.[0-9]+(?:\.[0-9]+)?)").expect("a constant pattern")
@@ -46,7 +47,7 @@ pub(super) fn true_version(facts: &Facts) -> Option<(String, String)> {
     {
         return Some((last.to_owned(), kernel.signature.from().to_owned()));
     }
-    // Before the build number stands the compiler, which names Debian too.
+    // The compiler, whose version names Debian too, precedes the build number.
     if let Some(found) = kernel
         .version
         .value()
@@ -65,11 +66,11 @@ pub(super) fn true_version(facts: &Facts) -> Option<(String, String)> {
     })
 }
 
-/// A change of the kernel that a stap has to know.
+/// A kernel change that a stap has to know.
 pub(super) struct Change {
-    /// Stable series and the first release in it that has the change; the last one goes on for all that follow.
+    /// Each stable series' first release with the change; the last entry also covers all later series.
     since: &'static [&'static [u32]],
-    /// The first stap that knows it.
+    /// The first stap that knows the change.
     known_since: &'static [u32],
     /// What changed, for people.
     pub(super) what: &'static str,
@@ -92,7 +93,7 @@ const CHANGES: &[Change] = &[
         what: "strlcpy was removed in 6.8",
     },
     Change {
-        // 6.1 and 6.6 took it over as stable updates.
+        // Backported to 6.1 and 6.6 as stable updates.
         since: &[&[6, 1, 103], &[6, 6, 44], &[6, 10, 3], &[6, 11]],
         known_since: &[5, 2],
         what: "task_work_cancel changed in 6.11 and in updates of 6.1 and 6.6",
@@ -151,7 +152,7 @@ impl Change {
                 .any(|since| kernel.get(..2) == since.get(..2) && kernel >= since)
     }
 
-    /// The first stap that knows it, as text.
+    /// The first stap that knows the change, as text.
     pub(super) fn needs(&self) -> String {
         let parts: Vec<String> = self.known_since.iter().map(ToString::to_string).collect();
         parts.join(".")
@@ -170,13 +171,13 @@ pub(super) fn too_old(stap: &str, kernel: &str) -> Option<&'static Change> {
         .max_by_key(|change| change.known_since)
 }
 
-/// Whether a kernel lies in the range that a stap was tested with. The upper end is often a candidate (`6.12-rc`), by
-/// which that whole version is meant; its stable updates are not.
+/// Whether a kernel is in the range that a stap was tested with. The upper end is often a release candidate
+/// (`6.12-rc`), which stands for that whole version but not for its stable updates.
 pub(super) fn is_tested(range: &(String, String), kernel: &str) -> bool {
     let (oldest, newest) = (numbers(&range.0), numbers(&range.1));
     let kernel = numbers(kernel);
     let plain = |numbers: &[u32]| -> Numbers {
-        // 6.1.0 and 6.1 are one version.
+        // 6.1.0 and 6.1 are the same version.
         let mut numbers = numbers.to_vec();
         while numbers.len() > 2 && numbers.last() == Some(&0) {
             numbers.pop();
@@ -185,6 +186,19 @@ pub(super) fn is_tested(range: &(String, String), kernel: &str) -> bool {
     };
     plain(&kernel).cmp(&plain(&oldest)) != Ordering::Less
         && plain(&kernel).cmp(&plain(&newest)) != Ordering::Greater
+}
+
+/// Those of `wanted` that a configuration does not have.
+pub(super) fn not_set(config: &BTreeMap<String, String>, wanted: &[&str]) -> Vec<String> {
+    wanted
+        .iter()
+        .filter(|option| {
+            !config
+                .get(**option)
+                .is_some_and(|value| value == "y" || value == "m")
+        })
+        .map(|option| (*option).to_owned())
+        .collect()
 }
 
 #[cfg(test)]

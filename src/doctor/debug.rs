@@ -1,7 +1,7 @@
 //! Findings about the kernel's debug information: whether there is any, whether it is this kernel's, and whether it can
-//! be used. Marks do not need it, and the findings say so.
+//! be used. USDT probes do not need it, and the findings say so.
 
-use super::kernel::is_confined;
+use super::host::is_confined;
 use super::remedy::Remedies;
 use super::{Evidence, Finding, Fix, Part, Status};
 use crate::elf::{Compression, DebugInformation};
@@ -15,7 +15,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     vec![vmlinux(facts), system_map(facts)]
 }
 
-/// What the finding depends on: who would need it.
+/// The status when debug information is missing, and a sentence saying who would need it.
 fn need(facts: &Facts) -> (Status, String) {
     if facts.kernel_templates.is_empty() {
         (
@@ -128,7 +128,7 @@ fn of_file(file: &Vmlinux) -> Evidence {
     }
 }
 
-/// What is in debug information, and the proof that it works.
+/// What debug information contains, and the proof that it works.
 pub(super) fn contents(debug: &DebugInformation) -> String {
     let versions: Vec<String> = debug.versions.iter().map(ToString::to_string).collect();
     let compression = match debug.compression {

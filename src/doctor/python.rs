@@ -1,5 +1,5 @@
-//! Findings about interpreters: whether they have marks, what these do in that version, how they were built, and the ways
-//! forward. What a mark does in a version is [`crate::python::marks`]'s knowledge.
+//! Findings about interpreters: whether they have probes, what these do in that version, how they were built, and the ways
+//! forward. What a probe does in a version is [`crate::python::marks`]'s knowledge.
 
 use super::debug::contents;
 use super::remedy::{Family, Remedies};

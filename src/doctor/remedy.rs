@@ -1,4 +1,4 @@
-//! Packages and commands, distribution by distribution. Data and the release of the kernel filled in; nothing is run.
+//! Packages and commands for each distribution: data, with the kernel's release filled in; nothing is run.
 
 use crate::host::Facts;
 
@@ -29,6 +29,9 @@ pub(super) struct Remedies {
     release: String,
     build_id: String,
 }
+
+/// The command that proves that everything works.
+pub(super) const PROOF: &str = "pystap doctor --trial";
 
 const NEWER_STAP: &str = "docs/systemtap-builds.md";
 const BUILD_PYTHON: &str = "docs/python-builds.md";
@@ -63,7 +66,7 @@ impl Remedies {
         }
     }
 
-    /// The command that installs packages; `None` where the package manager is not known.
+    /// The command that installs packages; `None` for an unknown package manager.
     fn install(&self, packages: &str) -> Option<String> {
         Some(match self.family {
             Family::Debian | Family::Ubuntu => format!("apt-get install -y {packages}"),
@@ -126,7 +129,7 @@ impl Remedies {
         }
     }
 
-    /// A stap of a later version than the distribution has.
+    /// A later stap than the distribution has.
     pub(super) fn newer_systemtap(&self, needed: Option<&str>) -> Fix {
         let which = needed.map_or("a current SystemTap".to_owned(), |version| {
             format!("SystemTap {version} or later")
@@ -164,13 +167,13 @@ impl Remedies {
         )
     }
 
-    /// The compiler that the kernel asks for, make included.
+    /// The compiler that the kernel asks for, and make.
     pub(super) fn compiler(&self, wanted: Option<&str>) -> Fix {
         let compiler = wanted.filter(|name| is_plain(name)).unwrap_or("gcc");
         let packages = match (self.family, compiler.starts_with("clang")) {
             (_, true) => "clang lld llvm make".to_owned(),
             (Family::Debian | Family::Ubuntu, false) => format!("{compiler} make"),
-            // Only Debian's packages carry the version in their names.
+            // Only Debian's packages have the version in their names.
             _ => "gcc make".to_owned(),
         };
         self.installing("Install the compiler.", &packages)
@@ -242,7 +245,7 @@ impl Remedies {
         }
     }
 
-    /// Ubuntu's archive of debug symbols, which is separate and has a key of its own.
+    /// Ubuntu's archive of debug symbols, which is separate and has its own key.
     fn debug_archive(&self) -> Fix {
         let codename = if self.codename.is_empty() {
             "$(lsb_release -cs)"
@@ -334,7 +337,7 @@ impl Remedies {
         }
     }
 
-    /// Ways to an interpreter with marks, in order of effort; with function marks where `calls` are what is missing.
+    /// Ways to get an interpreter with marks, in order of effort; with function marks if `calls` are what is missing.
     /// `version` is that of the interpreter in use.
     pub(super) fn python_with_marks(&self, version: Option<(u8, u8)>, calls: bool) -> Vec<Fix> {
         let packaged = self
@@ -360,7 +363,7 @@ impl Remedies {
         ways.into_iter().map(Fix::or).collect()
     }
 
-    /// CPython from source with marks.
+    /// CPython built from source with marks.
     fn build_python(&self, version: Option<(u8, u8)>, only_way: bool) -> Fix {
         let packages = match self.family {
             Family::Debian | Family::Ubuntu => {
@@ -405,8 +408,8 @@ impl Remedies {
         Fix::new(what, commands)
     }
 
-    /// What can be done where the kernel wants signatures. Signing is no way: staprun loads each module under a name of
-    /// its own, which changes the module and breaks its signature.
+    /// What can be done where the kernel requires signatures. Signing is not an option: staprun loads each module under
+    /// a name of its own, which changes the module and breaks its signature.
     pub(super) fn unsigned_modules(&self, mokutil: bool) -> Vec<Fix> {
         let mut fixes = Vec::new();
         if !mokutil {
@@ -435,12 +438,12 @@ impl Remedies {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shows {
     Calls,
-    /// Python 3.11: SystemTap sees hardly any.
+    /// Python 3.11: SystemTap sees hardly any calls.
     CallsByUprobes,
     NoCalls,
 }
 
-/// Whether a name may stand in a command: facts can come from another host, and their commands are run by root.
+/// Whether a name may be part of a command: facts can come from another host, and root runs their commands.
 fn is_plain(text: &str) -> bool {
     !text.is_empty()
         && text
@@ -448,7 +451,7 @@ fn is_plain(text: &str) -> bool {
             .all(|sign| sign.is_ascii_alphanumeric() || "-._+~".contains(sign))
 }
 
-/// Arch's kernel packages, by how their releases end.
+/// Arch's kernel packages, by the suffix of their releases.
 fn arch_kernel(release: &str) -> &'static str {
     [
         ("-lts", "linux-lts"),

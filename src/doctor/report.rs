@@ -6,6 +6,7 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json as value};
 
+use super::remedy::PROOF;
 use super::{Ability, EventVerdict, Examination, Finding, Fix, Part, Status};
 use crate::host::Facts;
 use crate::text::harmless;
@@ -13,15 +14,15 @@ use crate::text::harmless;
 /// The version of the JSON report. Fields are added within one version, never renamed or removed.
 const SCHEMA: u32 = 1;
 
-/// Lines of prose are broken here.
+/// The column at which prose is wrapped.
 const WIDTH: usize = 100;
-/// Where the text of a finding begins.
+/// The column at which the text of a finding begins.
 const INDENT: usize = 11;
 
-/// How a report is to look.
+/// How a report looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Look {
-    /// Show the evidence also of what is fine.
+    /// Show the evidence for what is fine as well.
     pub verbose: bool,
 }
 
@@ -53,7 +54,7 @@ fn style_of(ability: Ability) -> Style {
     })
 }
 
-/// The report. It holds colour codes; a stream that wants none strips them, as `anstream` does.
+/// The report. It contains colour codes; a stream that wants none strips them, as `anstream` does.
 pub fn report(facts: &Facts, examination: &Examination, look: Look) -> String {
     let mut text = String::new();
     for part in PARTS {
@@ -163,7 +164,7 @@ fn verdict(text: &mut String, examination: &Examination) {
     }
 }
 
-/// Kinds of events that give the same share a line.
+/// Events of an interpreter: kinds with the same verdict share a line.
 fn of_interpreter(text: &mut String, events: &[&EventVerdict]) {
     const MOST_PIDS: usize = 6;
     let Some(first) = events.first() else { return };
@@ -211,8 +212,8 @@ fn of_interpreter(text: &mut String, events: &[&EventVerdict]) {
     }
 }
 
-/// Writes `start` and `prose`, breaking lines between words; further lines are indented. Commands inside backquotes are
-/// not broken, so that they can be copied.
+/// Writes `start` and `prose`, wrapping between words; further lines are indented. Commands in backquotes are not
+/// broken, so that they can be copied.
 fn wrapped(text: &mut String, indent: usize, start: &str, prose: &str) {
     let mut column = visible(start);
     let mut out = start.to_owned();
@@ -235,7 +236,7 @@ fn wrapped(text: &mut String, indent: usize, start: &str, prose: &str) {
     line(text, &out);
 }
 
-/// Words, where what stands between backquotes is one.
+/// Words, counting anything in backquotes as one.
 fn words(prose: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut open = false;
@@ -254,7 +255,7 @@ fn words(prose: &str) -> Vec<String> {
     words
 }
 
-/// Characters that take up room: all but colour codes.
+/// Number of visible characters: all but colour codes.
 fn visible(text: &str) -> usize {
     let mut count = 0;
     let mut code = false;
@@ -274,7 +275,7 @@ fn printable(text: &str) -> String {
     harmless(&text.replace(['\n', '\t'], " "))
 }
 
-/// The report for programs; docs/doctor.md describes it. `can` is whether the asked thing can run.
+/// The report for programs; docs/doctor.md describes it. `can` is whether what was asked about can run.
 pub fn json(facts: &Facts, examination: &Examination, can: bool) -> Value {
     value!({
         "schema": SCHEMA,
@@ -289,13 +290,10 @@ pub fn json(facts: &Facts, examination: &Examination, can: bool) -> Value {
     })
 }
 
-/// The command that proves that everything works.
-pub(super) const PROOF: &str = "pystap doctor --trial";
-
 /// Lines that every fix script begins with.
 const HEAD: usize = 4;
 
-/// All fixes in order, as one shell script with comments. What is a choice, or is for a person to do, is a comment.
+/// All fixes in order, as one shell script with comments. Choices and manual steps are comments.
 pub fn fix_script(examination: &Examination) -> String {
     let mut script = String::from(
         "#!/bin/sh\n\
@@ -304,7 +302,7 @@ pub fn fix_script(examination: &Examination) -> String {
          set -eu\n",
     );
     let mut done = HashSet::new();
-    // The proof comes when everything else was mended.
+    // The proof comes after everything else is fixed.
     let mut proof: Option<String> = None;
     let wrong = examination
         .findings
@@ -340,7 +338,7 @@ pub fn fix_script(examination: &Examination) -> String {
             };
             let _ = writeln!(script, "# {choice}{}", printable(&fix.what));
             for command in &fix.commands {
-                // A newline from somewhere would end a comment.
+                // A newline from outside would end a comment.
                 let command = printable(command);
                 match command {
                     command if fix.choice => {

@@ -1,8 +1,9 @@
-//! Findings about SystemTap as it is installed, and about the trial, which is the only proof that counts.
+//! Findings about the installed SystemTap, and about the trial, which is the only proof that counts.
 
 use super::compatibility::{is_tested, too_old, true_version};
-use super::kernel::is_confined;
-use super::remedy::Remedies;
+use super::host::is_confined;
+use super::kernel::{elsewhere, uprobes_are_ready};
+use super::remedy::{PROOF, Remedies};
 use super::{Engine, Evidence, Finding, Fix, Part, Status};
 use crate::engine::stap::Identity;
 use crate::host::Facts;
@@ -148,12 +149,12 @@ fn kernel(facts: &Facts) -> Finding {
         })
 }
 
-/// What to do where this stap cannot serve this kernel: another engine where one is ready, which takes no effort, or
+/// What to do where this stap cannot serve this kernel: use another engine that is ready, which takes no effort, or
 /// another stap.
 fn instead(facts: &Facts, needed: Option<&str>) -> Vec<Fix> {
     let build = Remedies::for_host(facts).newer_systemtap(needed);
-    let other = super::kernel::elsewhere(facts);
-    if super::kernel::uprobes_are_ready(facts) {
+    let other = elsewhere(facts);
+    if uprobes_are_ready(facts) {
         vec![other, build.or()]
     } else {
         vec![build, other]
@@ -163,7 +164,7 @@ fn instead(facts: &Facts, needed: Option<&str>) -> Vec<Fix> {
 fn try_it() -> Fix {
     Fix::new(
         "Only a trial can tell; it compiles a small script and remembers the outcome.",
-        [super::report::PROOF],
+        [PROOF],
     )
 }
 
@@ -355,8 +356,8 @@ fn sessions(facts: &Facts) -> Finding {
     }))
 }
 
-/// Settings that change what stap does. pystap uses a stap directory and a TMPDIR of its own, so these matter for stap by
-/// hand; the variables it cannot take away matter for both.
+/// Settings that change what stap does. pystap uses its own stap directory and TMPDIR, so these matter for stap run by
+/// hand; the variables that it cannot clear matter for both.
 fn settings(facts: &Facts) -> Option<Finding> {
     let systemtap = &facts.systemtap;
     let why = "stap takes options from its environment and from an rc file that nobody sees on the command line.";
@@ -460,7 +461,7 @@ fn trial(facts: &Facts) -> Finding {
             why,
         )
         .evidence(Evidence::of(fact, |_| String::new()))
-        // One that is known to fail need not be tried.
+        // A trial that is known to fail need not be run.
         .fixes((kernel(facts).status != Status::Missing).then(try_it)),
     };
     match fact.value().map(|trial| trial.excerpt.trim()) {

@@ -1,13 +1,14 @@
-//! Findings about whole hosts: saved facts of invented ones, each with the report, the script and the outcome that a
-//! person there would see, and what must hold of every finding.
+//! Findings about whole hosts: saved facts of invented hosts, each with the report, the script and the outcome that a
+//! person there would see, and what must hold for every finding.
 //!
-//! `PYSTAP_RENEW=1 cargo test doctor` writes the expected files anew; look at the difference before it is committed.
+//! `PYSTAP_RENEW=1 cargo test doctor` rewrites the expected files; review the difference before committing it.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::host::{Fact, Facts};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hosts")
@@ -87,7 +88,7 @@ fn a_path_that_is_not_utf8_is_told_with_the_way_that_does_no_harm() {
     assert!(finding.evidence.iter().any(|it| it.value.contains("/srv/")));
 }
 
-/// What each host can do, as a person would say who knows it.
+/// What each host can do, in the words of a person who knows it.
 #[test]
 fn each_host_gets_the_right_verdict() {
     for (name, stap, uprobes) in [
@@ -173,7 +174,7 @@ fn every_finding_says_why_it_matters_and_what_is_wrong_has_evidence_and_a_way_ou
     }
 }
 
-/// Each obstacle is taken away in turn, as the fixes say; then the engine can run.
+/// Each obstacle is removed in turn, as the fixes say; then the engine can run.
 #[test]
 fn a_host_whose_findings_are_mended_can_trace() {
     let mut facts = host("debian-12");
@@ -323,7 +324,7 @@ fn a_user_needs_both_groups_and_a_new_login() {
     assert!(summary(&facts).is_some_and(|text| text.contains("this session began before")));
     facts.user.groups = Fact::found("/proc/self/status", vec![1000, 120, 122]);
     assert_eq!(summary(&facts), None);
-    // SystemTap serves members of its groups; uprobe events are root's.
+    // SystemTap serves members of its groups; uprobe events are for root only.
     assert_eq!(ids(&facts, Engine::Uprobes), ["privilege"]);
 }
 
@@ -380,7 +381,7 @@ fn with_one_engine_only_its_events_count() {
     assert_eq!(call(Some(Engine::Stap)), Some(Ability::Cannot));
 }
 
-/// Facts may come from somebody else, and the script is run by root.
+/// Facts may come from someone else, and root runs the script.
 #[test]
 fn text_from_a_host_cannot_become_a_command() {
     const EVIL: &str = "x; touch /owned\ntouch /owned $(touch /owned)";

@@ -1,7 +1,7 @@
 //! Findings about the engine that needs nothing but the kernel: uprobe events in tracefs, read through perf.
 
-use super::compatibility::{numbers, true_version};
-use super::kernel::{may_not_mount, not_set};
+use super::compatibility::{not_set, numbers, true_version};
+use super::host::may_not_mount;
 use super::{Engine, Evidence, Finding, Fix, Part, Status};
 use crate::host::Facts;
 

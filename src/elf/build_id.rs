@@ -1,4 +1,4 @@
-//! The GNU build id of an image: the linker's fingerprint, by which debug information and probes find their build.
+//! The GNU build ID of an image: the linker's fingerprint, which ties debug information and probes to one exact build.
 
 use std::fmt::Write;
 
@@ -11,11 +11,11 @@ const BUILD_ID: u32 = 3;
 /// Linkers write 16 or 20 bytes; `--build-id=0x…` allows more, but nothing that long is a fingerprint.
 const MOST_BYTES: usize = 64;
 
-/// A section for a build id has some dozen bytes.
+/// A build ID section has a few dozen bytes.
 const LARGEST_SECTION: u64 = 64 << 10;
 
-/// The build id as lower-case hexadecimal. The note segments are asked first, because the kernel and debuggers ask there;
-/// files that hold nothing but debug information have it in the section alone.
+/// The build ID as lower-case hexadecimal. Note segments are searched first, as the kernel and debuggers do; a file
+/// with nothing but debug information has it only in the section.
 pub(super) fn build_id(layout: &Layout) -> Option<String> {
     let in_segments = layout.note_segments();
     let in_section = layout.sections(".note.gnu.build-id").filter_map(|section| {
@@ -29,7 +29,7 @@ pub(super) fn build_id(layout: &Layout) -> Option<String> {
         .find_map(|(bytes, alignment)| build_id_in(&bytes, alignment, layout.architecture))
 }
 
-/// The build id in the records of a note section or segment.
+/// The build ID among the records of a note section or segment.
 pub(super) fn build_id_in(
     bytes: &[u8],
     alignment: u64,
@@ -42,7 +42,7 @@ pub(super) fn build_id_in(
         .map(|note| hexadecimal(note.description))
 }
 
-/// The build id in what `/sys/kernel/notes` holds: the notes of the running kernel, in this machine's byte order.
+/// The running kernel's build ID, from the notes in `/sys/kernel/notes`, which are in this machine's byte order.
 pub fn kernel_build_id(notes: &[u8]) -> Option<String> {
     let ours = Architecture {
         machine: Machine::Other(0),

@@ -1,7 +1,10 @@
-//! An ELF file that is too large to be read as a whole: headers first, sections when they are asked for, compressed ones
-//! inflated on the way. Debug information of a kernel has hundreds of megabytes; a proof needs a few of them.
+//! An ELF file that is too large to be read whole: headers first, sections on demand, compressed sections inflated
+//! while reading. A kernel's debug information takes hundreds of megabytes; checking it takes a few of them.
 //!
 //! Knows containers and compression. What is in a section is for others to read.
+//!
+//! Of any ELF file only parts are read, by position (`source`). `debug` walks the headers of units and keeps only the
+//! unit that the index of addresses names; gimli resolves one function in it.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -19,23 +22,23 @@ use super::layout::parse_header;
 use super::reader::Reader;
 use super::{Architecture, DebugError, Machine};
 
-/// What a 64-bit header has; a 32-bit one is shorter.
+/// Size of a 64-bit ELF header; a 32-bit one is shorter.
 const HEADER_SIZE: usize = 64;
-/// Kernels have some hundred sections; a file with many more is damaged.
+/// Kernels have a few hundred sections; a file with far more is damaged.
 const MOST_SECTIONS: usize = 100_000;
-/// Names of sections are some kilobytes.
+/// Section names take a few kilobytes.
 const LONGEST_NAMES: u64 = 16 << 20;
 /// `ELFCOMPRESS_ZLIB` and `ELFCOMPRESS_ZSTD`.
 const ZLIB: u32 = 1;
 const ZSTD: u32 = 2;
-/// What the older form of a compressed section begins with: this, then the size as a big-endian 64-bit number.
+/// Magic of the older compressed form; the size follows as a big-endian 64-bit number.
 const GNU_ZLIB: &[u8; 4] = b"ZLIB";
 
 /// How a section is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Compression {
-    /// As it is.
+    /// Uncompressed.
     None,
     /// `SHF_COMPRESSED` with zlib.
     Zlib,
@@ -53,19 +56,19 @@ pub(super) struct Container {
     pub(super) architecture: Architecture,
 }
 
-/// A section and how to get at its contents.
+/// A section and how to read its contents.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stored {
     offset: u64,
-    /// Bytes in the file.
+    /// Size in the file, in bytes.
     stored: u64,
-    /// Bytes once inflated.
+    /// Size after decompression, in bytes.
     pub(super) size: u64,
     pub(super) compression: Compression,
 }
 
 impl Container {
-    /// Opens an ordinary file and reads its headers.
+    /// Opens a regular file and reads its headers.
     pub(super) fn open(path: &Path) -> Result<Container, DebugError> {
         let file = super::image::open_ordinary(path).map_err(DebugError::Elf)?;
         let unreadable = |reason: io::Error| DebugError::Read {
@@ -103,12 +106,12 @@ impl Container {
         }
         let table = |count: usize| -> Result<Vec<SectionHeader>, DebugError> {
             let bytes = opened.bytes(header.e_shoff, (count * entry) as u64, "section table")?;
-            // goblin takes a table at offset 0 for none.
+            // goblin takes a table at offset 0 to mean that there is none.
             let moved = [[0; 8].as_slice(), &bytes].concat();
             SectionHeader::parse(&moved, 8, count, context)
                 .map_err(|_| DebugError::Truncated("section table"))
         };
-        // A file with more sections than 16 bits can count keeps the number in the first, unused header.
+        // A file with more sections than fit in 16 bits keeps their number in the first, unused header.
         let first = table(1)?.into_iter().next().unwrap_or_default();
         let count = match usize::from(header.e_shnum) {
             0 => usize::try_from(first.sh_size).unwrap_or(usize::MAX),
@@ -144,7 +147,7 @@ impl Container {
         Ok(opened)
     }
 
-    /// Whether the file has the section with something in it, in either form.
+    /// Whether the file has this section, in either form, and it is not empty.
     pub(super) fn has(&self, name: &str) -> bool {
         self.header(name).is_some()
     }
@@ -165,7 +168,7 @@ impl Container {
             })
     }
 
-    /// The section, unless it is absent. Reads no more of it than its compression header.
+    /// The section, unless it is absent. Reads only its compression header.
     pub(super) fn section(&self, name: &str) -> Result<Option<Stored>, DebugError> {
         let Some((header, older)) = self.header(name) else {
             return Ok(None);
@@ -230,8 +233,8 @@ impl Container {
         Ok(Some(inflated(length, size, compression)))
     }
 
-    /// The contents of every note section of a sensible size, with its alignment, whatever it is called: `.notes` in a
-    /// kernel, `.note.gnu.build-id` in programs.
+    /// The contents and alignment of every note section of a sensible size, whatever its name: `.notes` in a kernel,
+    /// `.note.gnu.build-id` in programs.
     pub(super) fn notes(&self) -> Result<Vec<(Vec<u8>, u64)>, DebugError> {
         const LARGEST: u64 = 64 << 10;
         self.sections
@@ -245,7 +248,7 @@ impl Container {
             .collect()
     }
 
-    /// A whole section, inflated; empty when there is none. Refuses what is larger than `limit`.
+    /// A whole section, inflated; empty when the file has none. Refuses one larger than `limit`.
     pub(super) fn contents(&self, name: &str, limit: u64) -> Result<Vec<u8>, DebugError> {
         let Some(section) = self.section(name)? else {
             return Ok(Vec::new());
@@ -262,7 +265,7 @@ impl Container {
         Ok(bytes)
     }
 
-    /// A section from its beginning.
+    /// A stream over a section, from its beginning.
     pub(super) fn stream(&self, section: &Stored, name: &str) -> Result<SectionStream, DebugError> {
         let name = known_name(name);
         let stored = Span {
@@ -307,7 +310,7 @@ impl Container {
     }
 }
 
-/// Names of sections that errors can point at.
+/// The section names that errors can refer to.
 fn known_name(name: &str) -> &'static str {
     const NAMES: [&str; 11] = [
         ".debug_info",
@@ -328,7 +331,7 @@ fn known_name(name: &str) -> &'static str {
         .unwrap_or("sections")
 }
 
-/// A stretch of a file, read without moving anybody's position in it.
+/// A range of a file, read without moving anyone's file position.
 struct Span {
     file: File,
     at: u64,
@@ -352,7 +355,7 @@ enum Source {
     Inflated(Box<dyn Read>),
 }
 
-/// The contents of a section on their way.
+/// The contents of a section, read piece by piece.
 pub(super) struct SectionStream {
     name: &'static str,
     position: u64,
@@ -360,14 +363,14 @@ pub(super) struct SectionStream {
 }
 
 impl SectionStream {
-    /// How far it was read, in bytes of the inflated section.
+    /// How far the section has been read, in inflated bytes.
     pub(super) fn position(&self) -> u64 {
         self.position
     }
 
     /// Appends the next `length` bytes.
     pub(super) fn take(&mut self, length: u64, into: &mut Vec<u8>) -> Result<(), DebugError> {
-        // The size that a file claims is not believed in advance: a vector grows by what really comes.
+        // Do not trust the size that the file claims: the vector grows only by what is really read.
         let read = match &mut self.source {
             Source::Plain(span) => span.take(length).read_to_end(into),
             Source::Inflated(source) => source.take(length).read_to_end(into),
@@ -384,7 +387,7 @@ impl SectionStream {
         }
     }
 
-    /// Passes over the next `length` bytes.
+    /// Skips the next `length` bytes.
     pub(super) fn skip(&mut self, length: u64) -> Result<(), DebugError> {
         match &mut self.source {
             Source::Plain(span) => {

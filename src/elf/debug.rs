@@ -1,94 +1,40 @@
-//! Whether debug information is there and can be used: how many units, which DWARF, and one function whose file and line
-//! are found in it. Reads with gimli; the container and its compression are `container`'s business.
+//! Whether debug information is present and usable: how many units, which DWARF versions, and one function whose file
+//! and line can be resolved. Reads with gimli; the container and its compression are `container`'s business.
 //!
-//! "The package is installed" proves little: the file may be of another build, cut short, or lean on a second file that
-//! is not there. What can resolve a function is usable.
+//! "The package is installed" proves little: the file may belong to another build, be truncated, or depend on a second
+//! file that is missing. Debug information is usable if it can resolve a function.
 
 use std::path::{Path, PathBuf};
 
 use gimli::{EndianSlice, RunTimeEndian};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-use super::ElfError;
+use super::DebugError;
 use super::build_id::build_id_in;
 use super::container::{Compression, Container};
 use super::reader::Reader;
 
-/// Sections that are read as a whole are no larger than this in any kernel.
+/// No kernel has a larger section among those that are read whole.
 const LARGEST_SECTION: u64 = 512 << 20;
-/// A single unit has some megabytes at most.
+/// A single unit has a few megabytes at most.
 const LARGEST_UNIT: u64 = 64 << 20;
-/// Without an index (`.debug_aranges`) every unit would have to be read; in a kernel that takes too long.
+/// Without an index (`.debug_aranges`) every unit has to be read; in a kernel that takes too long.
 const LARGEST_UNINDEXED: u64 = 64 << 20;
 /// More units than any program has.
 const MOST_UNITS: u64 = 10_000_000;
 
 type Bytes<'a> = EndianSlice<'a, RunTimeEndian>;
 
-/// Why debug information cannot be used. A clause that fits after "because" or in brackets; the finding that quotes it
-/// says what follows from it and what to do.
-#[derive(Debug, Error)]
-pub enum DebugError {
-    /// The file cannot be opened or is not ELF.
-    #[error("{}", reason_alone(.0))]
-    Elf(ElfError),
-    /// It has no section table.
-    #[error("it has no table of named sections")]
-    NoSections,
-    /// Neither here nor in the file that belongs to it.
-    #[error("it has no debug information (no .debug_info section)")]
-    NoDebugInformation,
-    /// It ends early.
-    #[error("it ends before its {0}, so it is incomplete")]
-    Truncated(&'static str),
-    /// It contradicts the format.
-    #[error("it is damaged: {0}")]
-    Damaged(String),
-    /// A part of it is larger than is sensible.
-    #[error("its {section} has {size} bytes, more than is read")]
-    TooLarge {
-        /// The section.
-        section: &'static str,
-        /// Its size, inflated.
-        size: u64,
-    },
-    /// Reading or inflating failed.
-    #[error("its {what} cannot be read: {reason}")]
-    Read {
-        /// Which part.
-        what: &'static str,
-        /// What the system or the decompressor said.
-        reason: std::io::Error,
-    },
-    /// gimli could not make sense of it.
-    #[error("its DWARF cannot be read: {0}")]
-    Dwarf(#[from] gimli::Error),
-}
-
-/// An [`ElfError`] speaks of marks; here only the reason is wanted.
-fn reason_alone(error: &ElfError) -> String {
-    match error {
-        ElfError::Unreadable { reason, .. } => format!("it cannot be read: {reason}"),
-        ElfError::NotOrdinary { what, .. } => format!("it is {what}, not an ordinary file"),
-        ElfError::Truncated { missing, .. } => {
-            format!("it ends before its {missing}, so it is incomplete")
-        }
-        ElfError::Malformed { problem, .. } => format!("it is a damaged ELF file: {problem}"),
-        _ => "it is not an ELF file".to_owned(),
-    }
-}
-
 /// What a file says about debug information, its own and that of others, without looking into it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Separation {
-    /// GNU build id in lower-case hexadecimal.
+    /// GNU build ID in lower-case hexadecimal.
     pub build_id: Option<String>,
-    /// Whether it has debug information itself.
+    /// Whether the file itself contains debug information.
     pub has_debug_information: bool,
-    /// `.gnu_debuglink`: file name and CRC-32 of the file that has it.
+    /// `.gnu_debuglink`: name and CRC-32 of the file that contains it.
     pub link: Option<(String, u32)>,
-    /// `.gnu_debugaltlink`: path and build id of a file with what several debug files share (made by `dwz`).
+    /// `.gnu_debugaltlink`: path and build ID of a file with what several debug files share (made by `dwz`).
     pub supplement: Option<(String, String)>,
 }
 
@@ -96,7 +42,7 @@ impl Separation {
     /// Reads the headers and notes of a file.
     ///
     /// # Errors
-    /// [`DebugError`], when it is not a whole ELF file.
+    /// [`DebugError`] when it is not a complete ELF file.
     pub fn of(path: &Path) -> Result<Separation, DebugError> {
         Separation::in_container(&Container::open(path)?)
     }
@@ -119,7 +65,7 @@ impl Separation {
     }
 }
 
-/// A name, padding to four bytes, and a checksum in the file's byte order.
+/// Parses a `.gnu_debuglink`: a name, padding to four bytes, and a checksum in the file's byte order.
 fn debug_link(bytes: &[u8], container: &Container) -> Option<(String, u32)> {
     let (name, rest) = split_at_nul(bytes)?;
     let padding = (name.len() + 1).next_multiple_of(4) - (name.len() + 1);
@@ -138,19 +84,19 @@ fn split_at_nul(bytes: &[u8]) -> Option<(String, &[u8])> {
 pub struct DebugInformation {
     /// The file.
     pub path: PathBuf,
-    /// Its GNU build id.
+    /// Its GNU build ID.
     pub build_id: Option<String>,
     /// How `.debug_info` is stored.
     pub compression: Compression,
     /// Number of compilation units.
     pub units: u64,
-    /// Versions of DWARF that occur, ascending.
+    /// DWARF versions that occur, ascending.
     pub versions: Vec<u16>,
-    /// A function that was found in it.
+    /// A function that was resolved with it.
     pub resolved: Option<Resolved>,
-    /// Why none was, when none was.
+    /// Why no function could be resolved, if none could.
     pub unresolved: Option<String>,
-    /// The supplementary file that it needs.
+    /// The supplementary file that it depends on.
     pub supplement: Option<Supplement>,
 }
 
@@ -159,7 +105,7 @@ pub struct DebugInformation {
 pub struct Resolved {
     /// Its name.
     pub function: String,
-    /// Source file, as the compiler was given it.
+    /// Source file, as it was passed to the compiler.
     pub file: String,
     /// Line, from 1.
     pub line: u64,
@@ -170,15 +116,15 @@ pub struct Resolved {
 pub struct Supplement {
     /// As the link names it.
     pub name: String,
-    /// The build id that it must have.
+    /// The build ID that it must have.
     pub build_id: String,
-    /// Where it was found; `None` when it was not, and then names are missing.
+    /// Where it was found; without it (`None`) names are missing.
     pub found: Option<PathBuf>,
 }
 
 impl DebugInformation {
     /// Opens the debug information in `path` and tries to resolve one of `functions`, in this order. `supplement` finds
-    /// the file of a `.gnu_debugaltlink` by its name and build id.
+    /// the file of a `.gnu_debugaltlink` by name and build ID.
     ///
     /// # Errors
     /// [`DebugError`]. That no function can be resolved is not an error but [`DebugInformation::unresolved`].
@@ -228,7 +174,7 @@ impl DebugInformation {
     }
 }
 
-/// A function of the symbol table.
+/// A function from the symbol table.
 struct Symbol {
     name: String,
     address: u64,
@@ -290,7 +236,7 @@ fn endian(container: &Container) -> RunTimeEndian {
     }
 }
 
-/// Offset in `.debug_info` of the unit that has the code at an address, by the index of addresses.
+/// Offset in `.debug_info` of the unit that covers an address, according to the address index.
 fn unit_in_index(container: &Container, address: u64) -> Result<Option<u64>, DebugError> {
     let bytes = container.contents(".debug_aranges", LARGEST_SECTION)?;
     let index = gimli::DebugAranges::new(&bytes, endian(container));
@@ -306,13 +252,13 @@ fn unit_in_index(container: &Container, address: u64) -> Result<Option<u64>, Deb
     Ok(None)
 }
 
-/// One pass through the headers of all units, keeping those that matter.
+/// One pass over the headers of all units, keeping the units that matter.
 struct Walk {
     units: u64,
     versions: Vec<u16>,
-    /// The bytes of the unit that the index points at, or of all where there is no index.
+    /// The bytes of the unit that the index points to, or of all units when there is no index.
     kept: Vec<Vec<u8>>,
-    /// Why nothing was kept.
+    /// Why no unit was kept.
     unkept: Option<String>,
 }
 
@@ -400,7 +346,7 @@ fn u64_of(bytes: &[u8], container: &Container) -> u64 {
     }
 }
 
-/// Finds the symbol's function in the units that were kept. The inner error is a reason for people.
+/// Finds the symbol's function in the units that were kept. The inner error is a human-readable reason.
 fn resolve(
     container: &Container,
     walk: &Walk,
@@ -409,7 +355,7 @@ fn resolve(
 ) -> Result<Result<Resolved, String>, DebugError> {
     let endian = endian(container);
     let mut sections = gimli::DwarfSections::<Vec<u8>>::load(|id| match id {
-        // Names of sections that are not needed are not looked up; units come one by one below.
+        // Unneeded section names are not looked up; units are added one at a time below.
         gimli::SectionId::DebugAbbrev
         | gimli::SectionId::DebugAddr
         | gimli::SectionId::DebugLine
@@ -444,7 +390,7 @@ fn resolve(
     })))
 }
 
-/// The entry of the function that begins at the symbol's address, in the only unit of `dwarf`.
+/// The entry of the function that begins at the symbol's address, in the single unit of `dwarf`.
 fn definition(
     dwarf: &gimli::Dwarf<Bytes<'_>>,
     symbol: &Symbol,
@@ -475,7 +421,7 @@ fn definition(
             Some(name) => Some(dwarf.attr_string(&unit, name)),
             None => None,
         };
-        // A name in a supplementary file that is not there makes the proof fail, as it would make a tracer fail.
+        // A name in a missing supplementary file makes the check fail, as it would make a tracer fail.
         let name = match name {
             Some(Ok(name)) if !name.is_empty() => String::from_utf8_lossy(&name).into_owned(),
             Some(_) => return Ok(None),
@@ -497,7 +443,7 @@ fn definition(
     Ok(None)
 }
 
-/// The row of the line table at the symbol's address.
+/// The line-table row for the symbol's address.
 fn in_line_table(
     dwarf: &gimli::Dwarf<Bytes<'_>>,
     unit: &gimli::Unit<Bytes<'_>>,

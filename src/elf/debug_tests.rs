@@ -1,5 +1,5 @@
-//! Debug information in every form that distributions ship: small files, put together here, with one function whose file
-//! and line are known; the same damaged in every place; and a real compiler's.
+//! Debug information in every form that distributions ship: small files built here, with one function whose file and
+//! line are known; the same files damaged everywhere; and a real compiler's output.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,13 +28,13 @@ struct Form {
     version: u16,
     format: Format,
     compression: Compression,
-    /// Whether there is an index of addresses.
+    /// Whether there is an address index.
     index: bool,
-    /// The name of the function is in the supplementary file.
+    /// Whether the function's name is in the supplementary file.
     shared_name: bool,
-    /// The entry says where the function was declared; otherwise only the line table does.
+    /// Whether the entry says where the function was declared; otherwise only the line table does.
     declared: bool,
-    /// Units besides that of the function.
+    /// Number of units besides the function's.
     others: usize,
 }
 
@@ -107,7 +107,7 @@ fn dwarf(form: &Form) -> Vec<(String, Vec<u8>)> {
     function.set(
         gimli::DW_AT_name,
         if form.shared_name {
-            // After the NUL that the shared strings begin with.
+            // After the NUL that begins the shared strings.
             AttributeValue::DebugStrRefSup(gimli::DebugStrOffset(1))
         } else {
             AttributeValue::StringRef(name)
@@ -146,7 +146,7 @@ fn dwarf(form: &Form) -> Vec<(String, Vec<u8>)> {
     named
 }
 
-/// An index that says that the last unit has the function.
+/// An address index saying that the last unit has the function.
 fn index(info: &[u8], form: &Form) -> Vec<u8> {
     let mut offset = 0;
     let mut last = 0;
@@ -175,7 +175,7 @@ fn index(info: &[u8], form: &Form) -> Vec<u8> {
         Format::Dwarf32 => 4,
         Format::Dwarf64 => 12,
     };
-    // Pairs begin at a multiple of their size.
+    // Pairs are aligned to their size.
     let padding = (head + body.len()).next_multiple_of(16) - (head + body.len());
     body.extend(std::iter::repeat_n(0, padding));
     for number in [ADDRESS, 0x20, 0, 0] {
@@ -193,7 +193,7 @@ fn index(info: &[u8], form: &Form) -> Vec<u8> {
     section
 }
 
-/// A section as the file has it.
+/// A section as it is stored in the file.
 struct Section {
     name: String,
     kind: u32,
@@ -267,7 +267,7 @@ fn build_id_note(id: &str) -> Vec<u8> {
     note
 }
 
-/// A symbol table with the function, and its names.
+/// A symbol table with the function, and its string table.
 fn symbols() -> [Section; 2] {
     let mut table = vec![0; 24];
     table.extend(1_u32.to_le_bytes());
@@ -326,7 +326,7 @@ fn elf(mut sections: Vec<Section>) -> Vec<u8> {
     file
 }
 
-/// A file in this form, with the build id and whatever else is wanted.
+/// A file of this form, with the build ID and any further sections.
 fn file(form: &Form, more: Vec<Section>) -> Vec<u8> {
     let mut sections = vec![plain(".note.gnu.build-id", 7, build_id_note(BUILD_ID))];
     sections.extend(symbols());
@@ -431,7 +431,7 @@ fn a_name_in_a_supplementary_file_is_found_there_and_missed_where_it_is_not() {
         (OTHER_ID, None)
     );
 
-    // One of another build does not count.
+    // A file of another build does not count.
     let wrong = elf(vec![plain(
         ".note.gnu.build-id",
         7,
@@ -443,7 +443,7 @@ fn a_name_in_a_supplementary_file_is_found_there_and_missed_where_it_is_not() {
     fs::write(&place, &shared).expect("written");
     assert_eq!(examine().resolved, known());
 
-    // Elsewhere it is found by its build id.
+    // Elsewhere, it is found by its build ID.
     fs::remove_file(&place).expect("removed");
     write(
         directory.path(),
@@ -490,7 +490,7 @@ fn split_debug_information_is_found_by_build_id_in_a_cache_and_by_link() {
     // The link names a file of another build.
     fs::write(&program, stripped(Some(OTHER_ID))).expect("written");
     assert_eq!(find(), None);
-    // Without a build id the checksum decides.
+    // Without a build ID the checksum decides.
     let anonymous = elf(vec![plain(".debug_info", 1, vec![0; 16])]);
     fs::write(&program, stripped(None)).expect("written");
     assert_eq!(find(), Some(by_link.clone()));
@@ -552,7 +552,7 @@ fn sections_that_reach_beyond_the_file_or_lie_about_their_size_are_refused() {
         compressed(".debug_info", vec![0; 64], Compression::Zstd),
     ];
     for mut section in claims {
-        // The size once inflated.
+        // The inflated size.
         section.bytes[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
         let error = examine(&elf(vec![section])).expect_err("nothing is that large");
         assert!(!error.to_string().is_empty());
@@ -626,7 +626,7 @@ fn what_a_real_compiler_writes_is_understood() {
     }
 }
 
-/// The real thing, hundreds of megabytes: `PYSTAP_TEST_VMLINUX=/usr/lib/debug/boot/vmlinux-…` names it.
+/// A real one, hundreds of megabytes, named by `PYSTAP_TEST_VMLINUX=/usr/lib/debug/boot/vmlinux-…`.
 #[test]
 #[ignore = "needs the debug package of a kernel: name its vmlinux in PYSTAP_TEST_VMLINUX"]
 fn a_distributions_kernel_is_understood() {
@@ -657,7 +657,7 @@ proptest! {
         for (place, byte) in damaged[start..].iter_mut().zip(bytes) {
             *place = byte;
         }
-        // Whether it is still understood depends on where it was hit; that it ends is what is asked for.
+        // Whether it can still be parsed depends on where it was hit; the test only asks that parsing ends.
         let outcome = examine(&damaged);
         prop_assert!(outcome.is_ok() || !outcome.unwrap_err().to_string().is_empty());
     }

@@ -1,13 +1,13 @@
-//! What an image tells the dynamic linker: which libraries it needs and where to look for them. Looks nowhere itself.
+//! What an image tells the dynamic linker: which libraries it needs and where to find them. Performs no lookup itself.
 
 use goblin::elf::dynamic::{DT_INIT, DT_NEEDED, DT_NULL, DT_RPATH, DT_RUNPATH, DT_STRTAB};
 
 use super::layout::Layout;
 use super::reader::Reader;
 
-/// Real programs need some dozens of libraries.
+/// Real programs need a few dozen libraries.
 const MOST_LIBRARIES: usize = 1024;
-/// Longest string that is taken; longer ones are no paths.
+/// Longest string that is accepted; longer ones are not paths.
 const LONGEST_STRING: u64 = 16 * 1024;
 
 /// The part of the dynamic table that matters here; empty for a statically linked image.
@@ -21,7 +21,7 @@ pub(super) struct Dynamic {
     pub(super) init: Option<u64>,
 }
 
-/// Reads the dynamic table. What is damaged in it is left out.
+/// Reads the dynamic table, skipping whatever is damaged.
 pub(super) fn dynamic(layout: &Layout) -> Dynamic {
     let Some(table) = layout.dynamic_segment() else {
         return Dynamic::default();
@@ -44,7 +44,7 @@ pub(super) fn dynamic(layout: &Layout) -> Dynamic {
     }
 
     let text = |offset: u64| string_at(layout, strings?, offset);
-    // The dynamic linker ignores the older of the two wherever the newer is present.
+    // The dynamic linker ignores the older tag when the newer one is present.
     let run_paths = run_path
         .or(old_path)
         .and_then(text)
@@ -60,7 +60,7 @@ pub(super) fn dynamic(layout: &Layout) -> Dynamic {
     }
 }
 
-/// A string of the dynamic string table, whose address is virtual like all addresses in the table.
+/// A string of the dynamic string table, whose address is virtual like all addresses in the dynamic table.
 fn string_at(layout: &Layout, table: u64, offset: u64) -> Option<String> {
     let start = layout.file_offset(table.checked_add(offset)?, 1)?;
     let bytes = layout.bytes_from(start, LONGEST_STRING)?;

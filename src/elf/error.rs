@@ -1,4 +1,4 @@
-//! Why an ELF image could not be examined. Words only: nothing here reads files or decides what happens next.
+//! Why an ELF image could not be examined. Messages only: nothing here reads files or decides what happens next.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ pub enum ElfError {
     Unreadable {
         /// The path that was asked for.
         path: PathBuf,
-        /// What the system said.
+        /// The error from the system.
         reason: io::Error,
     },
     /// A directory, a device, a pipe or a socket.
@@ -45,7 +45,7 @@ pub enum ElfError {
         /// The rest of that line (`python3` in `#!/usr/bin/env python3`), handed over as one argument.
         argument: Option<String>,
     },
-    /// Some other kind of file.
+    /// Some other file type.
     #[error("{} is not an ELF file, so it holds no marks; give the path of a Python executable or of libpython", path.display())]
     NotElf {
         /// The path that was asked for.
@@ -62,7 +62,7 @@ pub enum ElfError {
         /// What is cut off.
         missing: &'static str,
     },
-    /// No section table, or one without names. Notes of marks are in no segment, so nothing else leads to them.
+    /// No section table, or one without names. The notes of marks are in no segment, so nothing else leads to them.
     #[error(
         "{} has no table of named sections, so its marks cannot be found; use a build that `strip` has left it in, \
          such as your distribution's package",
@@ -126,5 +126,58 @@ mod tests {
             assert!(happened.contains("marks"), "{message}");
             assert!(!remedy.is_empty() && !message.contains('\n'), "{message}");
         }
+    }
+}
+
+/// Why debug information cannot be used. A clause that fits after "because" or in brackets; the finding that quotes it
+/// says what follows from it and what to do.
+#[derive(Debug, Error)]
+pub enum DebugError {
+    /// The file cannot be opened or is not ELF.
+    #[error("{}", reason_alone(.0))]
+    Elf(ElfError),
+    /// It has no section table.
+    #[error("it has no table of named sections")]
+    NoSections,
+    /// Neither here nor in the file that belongs to it.
+    #[error("it has no debug information (no .debug_info section)")]
+    NoDebugInformation,
+    /// It ends early.
+    #[error("it ends before its {0}, so it is incomplete")]
+    Truncated(&'static str),
+    /// It contradicts the format.
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+    /// A part of it is larger than is sensible.
+    #[error("its {section} has {size} bytes, more than is read")]
+    TooLarge {
+        /// The section.
+        section: &'static str,
+        /// Its size, inflated.
+        size: u64,
+    },
+    /// Reading or inflating failed.
+    #[error("its {what} cannot be read: {reason}")]
+    Read {
+        /// Which part.
+        what: &'static str,
+        /// What the system or the decompressor said.
+        reason: std::io::Error,
+    },
+    /// gimli could not make sense of it.
+    #[error("its DWARF cannot be read: {0}")]
+    Dwarf(#[from] gimli::Error),
+}
+
+/// An [`ElfError`] speaks of marks; here only the reason is wanted.
+fn reason_alone(error: &ElfError) -> String {
+    match error {
+        ElfError::Unreadable { reason, .. } => format!("it cannot be read: {reason}"),
+        ElfError::NotOrdinary { what, .. } => format!("it is {what}, not an ordinary file"),
+        ElfError::Truncated { missing, .. } => {
+            format!("it ends before its {missing}, so it is incomplete")
+        }
+        ElfError::Malformed { problem, .. } => format!("it is a damaged ELF file: {problem}"),
+        _ => "it is not an ELF file".to_owned(),
     }
 }

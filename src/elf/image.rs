@@ -1,4 +1,4 @@
-//! Opening an image and gathering what the rest of this room finds in it. Reads one file; starts nothing, looks at no
+//! Opens an image and gathers what the rest of this module finds in it. Reads one file; starts nothing, looks at no
 //! process.
 
 use std::fs::{File, Metadata, OpenOptions};
@@ -13,12 +13,12 @@ use super::layout::{self, Layout};
 use super::source::Source;
 use super::{ElfError, Image, Mark, stapsdt};
 
-/// No linker puts a program for a fixed address lower than this.
+/// No linker places a fixed-address program below this.
 const LEAST_FIXED_ADDRESS: u64 = 0x10_0000;
 
 impl Image {
-    /// Reads the ELF file at `path`, following symbolic links. Only ordinary files are opened, so that neither a pipe can
-    /// hold up the caller nor a device be set in motion; only what is needed of them is read, whatever their size.
+    /// Reads the ELF file at `path`, following symbolic links. Only regular files are opened, so that no pipe can block
+    /// the caller and no device is triggered; only the parts that are needed are read, whatever the size.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ElfError> {
         let path = path.as_ref();
         Self::of_file(path, &open_ordinary(path)?)
@@ -64,15 +64,16 @@ impl Image {
         })
     }
 
-    /// The mark `provider:name`, when the image has it.
+    /// The mark `provider:name`, if the image has it.
     pub fn mark(&self, provider: &str, name: &str) -> Option<&Mark> {
         self.marks
             .iter()
             .find(|mark| mark.name == name && mark.provider == provider)
     }
 
-    /// Whether the code at its marks is mapped apart from the beginning of the file, as lld lays files out: at another distance
-    /// from it in memory than in the file. A program for a fixed address is far from it as a whole, which is nothing like that.
+    /// Whether the code at the marks is mapped separately from the beginning of the file, at a different distance in
+    /// memory than in the file, as lld lays files out. A fixed-address program, which is far from it as a whole, does
+    /// not count.
     pub fn is_displaced(&self) -> bool {
         let sites = self.marks.iter().flat_map(|mark| &mark.sites);
         sites
@@ -81,12 +82,12 @@ impl Image {
     }
 }
 
-/// What of an open ELF file is loaded into memory when it runs, most of it and without holes: of the parts that hold code or
-/// of the others, and no more than `most` bytes. What lies apart in the file is kept apart by a NUL. `path` is named in errors.
+/// The parts of an open ELF file that are loaded when it runs, mostly and without holes: those with code or the others,
+/// at most `most` bytes. A NUL separates parts that are apart in the file. `path` is named in errors.
 ///
 /// # Errors
 ///
-/// [`ElfError`] when the file has no headers that say what is loaded.
+/// [`ElfError`] when no header of the file says what is loaded.
 pub fn loaded(path: &Path, file: &File, code: bool, most: usize) -> Result<Vec<u8>, ElfError> {
     let source = Source::file(file).map_err(|reason| ElfError::Unreadable {
         path: path.to_path_buf(),
@@ -95,7 +96,7 @@ pub fn loaded(path: &Path, file: &File, code: bool, most: usize) -> Result<Vec<u
     layout::loaded(path, &source, code, most)
 }
 
-/// Opens an ordinary file of any size, following symbolic links; neither a pipe nor a device.
+/// Opens a regular file of any size, following symbolic links; never a pipe or a device.
 ///
 /// # Errors
 ///
@@ -105,7 +106,7 @@ pub fn open_ordinary(path: &Path) -> Result<File, ElfError> {
         path: path.to_path_buf(),
         reason,
     };
-    // Asked before opening, because opening a device can act on it; and again of what was really opened.
+    // Checked before opening, because opening a device can act on it; and again on what was really opened.
     check(path, &std::fs::metadata(path).map_err(unreadable)?)?;
     let file = open_without_waiting(path).map_err(unreadable)?;
     check(path, &file.metadata().map_err(unreadable)?)?;

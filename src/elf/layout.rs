@@ -1,6 +1,6 @@
-//! The frame of an ELF file: header, sections by name, and which address stands at which file offset. Calls goblin
-//! only for headers: goblin's complete parse reads symbols and relocations that nobody here needs, and
-//! refuses files over damage in them. Must not interpret what is in a section.
+//! The frame of an ELF file: header, sections by name, and which address is at which file offset. Uses goblin only for
+//! headers: its complete parse reads symbols and relocations that nobody here needs, and refuses files that have damage
+//! in them. Must not interpret the contents of a section.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -14,15 +14,15 @@ use goblin::elf::{Elf, Header, ProgramHeader, SectionHeader};
 use super::source::Source;
 use super::{Architecture, ElfError, Machine};
 
-/// What a 64-bit header has; a 32-bit one is shorter. A script's first line is looked at as far as the kernel does.
+/// A 64-bit header fits; a 32-bit one is shorter. A script's first line is read no further than the kernel reads it.
 const HEAD: u64 = 512;
-/// Names of sections are some kilobytes.
+/// Section names take a few kilobytes.
 const LONGEST_NAMES: u64 = 4 << 20;
-/// A note segment has some hundred bytes, a dynamic table some thousand; further segments of either are not looked at.
+/// A note segment has a few hundred bytes, a dynamic table a few thousand; larger segments of either are ignored.
 const LARGEST_SEGMENT: u64 = 1 << 20;
 const MOST_NOTE_SEGMENTS: usize = 64;
 
-/// Headers of a file together with its bytes.
+/// The headers of a file together with its bytes.
 pub(super) struct Layout<'a> {
     source: Source<'a>,
     segments: Vec<ProgramHeader>,
@@ -35,7 +35,7 @@ pub(super) struct Layout<'a> {
 }
 
 impl<'a> Layout<'a> {
-    /// Reads the headers. The path serves error messages only.
+    /// Reads the headers. The path is for error messages only.
     pub(super) fn parse(path: &Path, source: Source<'a>) -> Result<Self, ElfError> {
         let malformed = |problem: String| ElfError::Malformed {
             path: path.to_path_buf(),
@@ -101,7 +101,7 @@ impl<'a> Layout<'a> {
         })
     }
 
-    /// Every section of this name.
+    /// Every section with this name.
     pub(super) fn sections<'s>(&'s self, name: &'s str) -> impl Iterator<Item = Section> + 's {
         self.sections
             .iter()
@@ -114,13 +114,13 @@ impl<'a> Layout<'a> {
             })
     }
 
-    /// The bytes of a section of at most this size.
+    /// The bytes of a section, if it has at most `most`.
     pub(super) fn contents(&self, section: &Section, most: u64) -> Option<Cow<'a, [u8]>> {
         let size = section.size.filter(|size| *size <= most)?;
         self.source.read(section.file_offset, size)
     }
 
-    /// The file's part of every note segment, with the segment's alignment.
+    /// The file contents of every note segment, with the segment's alignment.
     pub(super) fn note_segments(&self) -> impl Iterator<Item = (Cow<'a, [u8]>, u64)> + '_ {
         self.segments
             .iter()
@@ -129,7 +129,7 @@ impl<'a> Layout<'a> {
             .filter_map(|segment| Some((self.segment(segment)?, segment.p_align)))
     }
 
-    /// The dynamic linker's table, when the file has one.
+    /// The dynamic table, if the file has one.
     pub(super) fn dynamic_segment(&self) -> Option<Cow<'a, [u8]>> {
         let mut segments = self.segments.iter();
         let dynamic = segments.find(|segment| segment.p_type == PT_DYNAMIC)?;
@@ -143,15 +143,15 @@ impl<'a> Layout<'a> {
         self.source.read(segment.p_offset, segment.p_filesz)
     }
 
-    /// Where in the file `length` bytes at a virtual address come from. `None` when no loaded segment takes all of them from
-    /// the file, as for `.bss`.
+    /// File offset of the `length` bytes at a virtual address. `None` when no loaded segment takes all of them from the
+    /// file, as for `.bss`.
     pub(super) fn file_offset(&self, address: u64, length: u64) -> Option<u64> {
         self.segments
             .iter()
             .find_map(|segment| self.offset_within(segment, address, length))
     }
 
-    /// The same for code: only segments that can be executed count.
+    /// The same for code: only executable segments count.
     pub(super) fn code_offset(&self, address: u64) -> Option<u64> {
         self.segments
             .iter()
@@ -171,7 +171,7 @@ impl<'a> Layout<'a> {
         self.source.has(offset, length).then_some(offset)
     }
 
-    /// What the file holds from an offset on, but no more than this.
+    /// The file's contents from an offset on, at most `most` bytes.
     pub(super) fn bytes_from(&self, offset: u64, most: u64) -> Option<Cow<'a, [u8]>> {
         self.source.read_up_to(offset, most)
     }
@@ -196,14 +196,14 @@ pub(super) struct Section {
     pub(super) size: Option<u64>,
 }
 
-/// Where the contents of a section are, and how many bytes.
+/// Offset and size of a section's contents in the file.
 fn stored(source: &Source<'_>, section: &SectionHeader) -> Option<(u64, u64)> {
     let (offset, size) = (section.sh_offset, section.sh_size);
     (section.sh_type != SHT_NOBITS && source.has(offset, size)).then_some((offset, size))
 }
 
-/// What of a file is loaded into memory, most of it: of segments that can be executed only with `code`, without holes, and
-/// no more than `most` bytes. Needs no section table.
+/// Most of what is loaded into memory from a file, without holes and at most `most` bytes: executable segments with
+/// `code`, the others without. Needs no section table.
 pub(super) fn loaded(
     path: &Path,
     source: &Source<'_>,
@@ -267,14 +267,14 @@ fn table_size(entries: u16, size: u16) -> u64 {
     u64::from(entries) * u64::from(size)
 }
 
-/// goblin takes a table at offset 0 for none.
+/// Bytes put before a table, because goblin takes one at offset 0 to be absent.
 const ROOM: usize = 8;
 
 fn behind_room(bytes: &[u8]) -> Vec<u8> {
     [[0; ROOM].as_slice(), bytes].concat()
 }
 
-/// The ELF header, or what the file is instead.
+/// The ELF header, or an error saying what the file is instead.
 pub(super) fn parse_header(path: &Path, bytes: &[u8]) -> Result<Header, ElfError> {
     if let Some(line) = bytes.strip_prefix(b"#!") {
         return Err(script(path, line));
@@ -296,9 +296,9 @@ pub(super) fn parse_header(path: &Path, bytes: &[u8]) -> Result<Header, ElfError
     })
 }
 
-/// Takes apart the line after `#!` as the kernel does: a program, then everything else as one argument.
+/// Splits the line after `#!` as the kernel does: a program, then everything else as one argument.
 fn script(path: &Path, after_marker: &[u8]) -> ElfError {
-    /// What the kernel reads of it (`BINPRM_BUF_SIZE`).
+    /// How much of the line the kernel reads (`BINPRM_BUF_SIZE`).
     const LINE_LIMIT: usize = 256;
     let line = after_marker
         .split(|&byte| byte == b'\n')

@@ -1,14 +1,16 @@
-//! What an ELF file says about probing it: its SystemTap notes, its build id, the libraries it needs. The only room that
-//! knows goblin and gimli; it reads files and byte strings and never looks at processes or runs anything.
+//! What an ELF file says about probing it: its SystemTap notes, its build ID, the libraries it needs. The only module
+//! that knows goblin and gimli; it reads files and byte strings, never looks at processes and never runs anything.
 //!
-//! [`Image::open`] is the door. Below it, `layout` holds the headers and maps addresses to file offsets, `notes` walks note
-//! records, `stapsdt` reads SystemTap's own, [`parse_arguments`] understands the operands in them, and [`register`] knows
-//! the register names.
+//! [`Image::open`] is the entry point. Below it, `layout` holds the headers and maps addresses to file offsets, `notes`
+//! walks note records, `stapsdt` reads SystemTap's own, [`parse_arguments`] parses the operands in them, and
+//! [`register`] knows the register names.
 //!
-//! Files are read by position and never whole (`source`): what somebody calls a program may have any size.
+//! Files are read by position and never whole (`source`): what a user calls a program may have any size.
 //!
-//! [`DebugInformation`] is the second door: whether debug information can be used. `container` reads them section by section; `separate` knows where debug information is kept apart.
+//! [`DebugInformation`] is the second entry point: whether debug information can be used. `container` reads it section
+//! by section; `separate` knows where debug information is kept apart from the program.
 
+mod architecture;
 mod build_id;
 mod container;
 mod debug;
@@ -34,36 +36,37 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
+pub use architecture::{Architecture, Machine};
 pub use build_id::kernel_build_id;
 pub use container::Compression;
-pub use debug::{DebugError, DebugInformation, Resolved, Separation, Supplement};
-pub use error::ElfError;
+pub use debug::{DebugInformation, Resolved, Separation, Supplement};
+pub use error::{DebugError, ElfError};
 pub use image::{loaded, open_ordinary};
 pub use operand::parse_arguments;
 pub use registers::{Register, RegisterKind, register};
 pub use separate::DebugDirectories;
 
-/// An ELF file that was examined: an interpreter, a shared library.
+/// An ELF file that was examined: an interpreter or a shared library.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Image {
-    /// The path it was opened by.
+    /// The path by which it was opened.
     #[serde(serialize_with = "path_as_text")]
     pub path: PathBuf,
-    /// GNU build id as lower-case hexadecimal; `None` when the file has none.
+    /// GNU build ID as lower-case hexadecimal; `None` when the file has none.
     pub build_id: Option<String>,
     /// Machine, address size and byte order, from the ELF header.
     pub architecture: Architecture,
-    /// Every SystemTap mark of every provider, in the order of the notes, sites of one mark together.
+    /// Every SystemTap mark of every provider, in the order of the notes, the sites of one mark together.
     pub marks: Vec<Mark>,
-    /// Notes that were there but could not be read; each a sentence. Never fatal.
+    /// Notes that could not be read, one sentence for each. Never fatal.
     pub damaged: Vec<String>,
-    /// Libraries it asks the dynamic linker for (`DT_NEEDED`), in order; names, seldom paths.
+    /// Libraries it needs (`DT_NEEDED`), in order; names, seldom paths.
     pub needed: Vec<String>,
-    /// Directories that are searched for them before the usual ones: `DT_RUNPATH`, or `DT_RPATH` where there is no
-    /// run path, split at colons. `$ORIGIN` is kept as it stands.
+    /// Directories searched for them before the usual ones: `DT_RUNPATH`, or `DT_RPATH` where there is no run path,
+    /// split at colons. `$ORIGIN` is kept as it is.
     pub run_paths: Vec<String>,
-    /// File offset of code that runs once, while the program starts: the entry point, or the `DT_INIT` function of a
-    /// library without one. An event that is armed only to hold up a semaphore can stand here without being hit.
+    /// File offset of code that runs once, at program start: the entry point, or the `DT_INIT` function of a library
+    /// without one. An event that is armed only to keep a semaphore raised can be placed here without being hit.
     pub startup_offset: Option<u64>,
     /// File offset of CPython's runtime state, which begins with `_Py_DebugOffsets` from 3.13 on (section `.PyRuntime`).
     pub python_runtime: Option<u64>,
@@ -74,41 +77,6 @@ fn path_as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::E
     serializer.collect_str(&path.display())
 }
 
-/// Machine of an image, as far as operands need it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Architecture {
-    /// `e_machine` of the ELF header.
-    pub machine: Machine,
-    /// Address size in bytes: 4 or 8.
-    pub address_size: u8,
-    /// Byte order of the file.
-    pub little_endian: bool,
-}
-
-/// Instruction sets whose register names the operand parser knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Machine {
-    /// x86-64, and i386 for 32-bit files.
-    X86,
-    /// aarch64.
-    Aarch64,
-    /// Anything else: operands are kept as text.
-    Other(u16),
-}
-
-impl Machine {
-    /// The machine with this `e_machine`.
-    fn of(number: u16) -> Machine {
-        use goblin::elf::header::{EM_386, EM_AARCH64, EM_X86_64};
-        match number {
-            EM_386 | EM_X86_64 => Machine::X86,
-            EM_AARCH64 => Machine::Aarch64,
-            other => Machine::Other(other),
-        }
-    }
-}
-
 /// One mark (`provider:name`) with all its sites.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mark {
@@ -116,18 +84,18 @@ pub struct Mark {
     pub provider: String,
     /// Mark name as in the note, for example `function__entry`.
     pub name: String,
-    /// Where it stands; inlining makes several. Arguments may differ from site to site.
+    /// Where the mark is in the code; inlining makes several sites. Arguments may differ from site to site.
     pub sites: Vec<Site>,
 }
 
-/// One place in the code that a mark stands at.
+/// One place in the code where a mark is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Site {
     /// Virtual address in the file's own address space, prelink-corrected.
     pub address: u64,
-    /// The same place as an offset into the file; `None` when no PT_LOAD segment covers it.
+    /// The same place as a file offset; `None` when no PT_LOAD segment covers it.
     pub file_offset: Option<u64>,
-    /// The 16-bit counter that guards the mark, when it has one.
+    /// The 16-bit counter that guards the mark, if it has one.
     pub semaphore: Option<Semaphore>,
     /// Parsed arguments, in order.
     pub arguments: Vec<Argument>,
@@ -135,7 +103,7 @@ pub struct Site {
     pub argument_text: String,
 }
 
-/// The counter that a tracer raises to switch a guarded mark on.
+/// The counter that a tracer increments to enable a guarded mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Semaphore {
     /// Virtual address, prelink-corrected.
@@ -147,7 +115,7 @@ pub struct Semaphore {
 /// One argument of a mark: `-4@112(%rsp)`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Argument {
-    /// Size in bytes: 1, 2, 4 or 8. The image's address size when the note does not say.
+    /// Size in bytes: 1, 2, 4 or 8. The image's address size when the note states none.
     pub size: u8,
     /// Whether the value is signed.
     pub signed: bool,
@@ -155,7 +123,7 @@ pub struct Argument {
     pub float: bool,
     /// Where the value is.
     pub operand: Operand,
-    /// The operand as it stands in the note, without the size before its `@`; with it when the size is not understood.
+    /// The operand as written in the note, without the size before its `@`; with it when the size is not understood.
     pub text: String,
 }
 
@@ -167,10 +135,10 @@ pub struct Argument {
 pub enum Operand {
     /// In a register, by its assembler name without sigil (`rbx`, `ax`, `x19`, `w3`).
     Register(String),
-    /// A constant of the instruction stream. Values from 2^63 upwards keep their bits and so are negative here. The zero
-    /// registers of aarch64 are constants too.
+    /// A constant of the instruction stream. Values from 2^63 upwards keep their bits and so are negative here.
+    /// aarch64's zero registers are constants too.
     Constant(i64),
-    /// In memory at `displacement + base + index * scale`, plus `symbol` when named. Without a base and an index, at an
+    /// In memory at `displacement + base + index * scale`, plus `symbol` if there is one. Without base and index, at an
     /// absolute address.
     Memory {
         /// Base register; `rip` for pc-relative forms, in which a symbol stands for its distance from there.

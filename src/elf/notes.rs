@@ -1,27 +1,28 @@
-//! Walking the records of an ELF note section or segment: owner, type, description, each padded. Knows no particular owner.
+//! Walks the records of an ELF note section or segment: owner, type, description, each padded. Knows no particular
+//! owner.
 
 use super::Architecture;
 use super::reader::Reader;
 
-/// One record.
+/// One note record.
 pub(super) struct Note<'a> {
-    /// Who defined it, without the closing NUL.
+    /// The owner's name, without the closing NUL.
     pub(super) owner: &'a [u8],
-    /// Its type, which means something only together with the owner.
+    /// Its type, which means something only in combination with the owner.
     pub(super) kind: u32,
-    /// What it says.
+    /// Its contents.
     pub(super) description: &'a [u8],
-    /// Where the record begins, in bytes from the beginning of the section.
+    /// Offset of the record from the beginning of the section, in bytes.
     pub(super) position: usize,
 }
 
-/// A record that reaches beyond its section. Nothing after it can be found, since its length led nowhere.
+/// A record that extends past its section. Nothing after it can be found, since its length is wrong.
 pub(super) struct CutOff {
-    /// Where the record begins, in bytes from the beginning of the section.
+    /// Offset of the record from the beginning of the section, in bytes.
     pub(super) position: usize,
 }
 
-/// The records in `bytes`, ending after the first that is cut off. `alignment` is the section's; as the format has it, 8
+/// The records in `bytes`, ending after the first truncated one. `alignment` is the section's; as the format has it, 8
 /// pads to 8 bytes and everything else to 4.
 pub(super) fn notes(
     bytes: &[u8],
@@ -60,7 +61,7 @@ fn read<'a>(reader: &mut Reader<'a>, padding: usize, position: usize) -> Option<
     })
 }
 
-/// How many bytes are missing from `length` to a multiple of `padding`.
+/// Number of bytes that pad `length` to a multiple of `padding`.
 fn pad(length: usize, padding: usize) -> usize {
     length.next_multiple_of(padding) - length
 }

@@ -1,19 +1,19 @@
-//! The operands of a mark: the note's argument string, taken apart. `8@%rbp -4@112(%rsp)` says that the first argument is
+//! The operands of a probe: the note's argument string, taken apart. `8@%rbp -4@112(%rsp)` says that the first argument is
 //! eight unsigned bytes in a register and the second four signed bytes in memory. What stands after the `@` is whatever the
 //! compiler would have written into an assembler instruction, so each machine has a grammar of its own. Fetches nothing.
 
 use super::registers::{Register, RegisterKind, register};
 use super::{Architecture, Argument, Machine, Operand};
 
-/// The arguments in a note's argument string, in order. Whatever the string is, no argument is dropped: one that is not
-/// understood becomes [`Operand::Unknown`] with its text, so that the others keep their numbers.
+/// The arguments in a note's argument string, in order. No argument is ever dropped: one that is not understood becomes
+/// [`Operand::Unknown`] with its text, so that the others keep their positions.
 pub fn parse_arguments(text: &str, architecture: Architecture) -> Vec<Argument> {
     split(text)
         .map(|argument| parse_argument(argument, architecture))
         .collect()
 }
 
-/// Splits at blanks that are not inside brackets: `8@[sp, 60] 8@x0` are two arguments.
+/// Splits at blanks outside brackets: `8@[sp, 60] 8@x0` is two arguments.
 fn split(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -30,7 +30,7 @@ fn split(text: &str) -> impl Iterator<Item = &str> {
             }
             open == 0 && byte.is_ascii_whitespace()
         });
-        // Blanks are ASCII, so the place cannot be within a character.
+        // Blanks are ASCII, so the split cannot fall inside a character.
         let (argument, after) = rest.split_at_checked(end.unwrap_or(rest.len()))?;
         rest = after;
         Some(argument)
@@ -63,7 +63,7 @@ fn parse_argument(text: &str, architecture: Architecture) -> Argument {
     }
 }
 
-/// What stands before the `@`: `-4`, `8`, `8f`.
+/// The part before the `@`: `-4`, `8`, `8f`.
 struct Size {
     bytes: u8,
     signed: bool,
@@ -164,7 +164,7 @@ fn x86_address_register(text: &str) -> Option<(String, Register)> {
     addresses.then(|| (name.to_string(), found))
 }
 
-/// `x19`, `5`, `[x29]`, `[sp, 60]`, `[x0, x1, lsl 3]`; a `#` may stand before numbers.
+/// `x19`, `5`, `[x29]`, `[sp, 60]`, `[x0, x1, lsl 3]`; numbers may be preceded by `#`.
 fn parse_aarch64(text: &str) -> Option<Operand> {
     let Some(address) = text.strip_prefix('[') else {
         return match register(Machine::Aarch64, text) {
@@ -213,7 +213,7 @@ fn aarch64_address_register(name: &str) -> Option<String> {
     (found.kind == RegisterKind::General && found.size == 8).then(|| name.to_string())
 }
 
-/// What stands before the parenthesis of an x86 address.
+/// The part of an x86 address before the parenthesis.
 struct Offset {
     displacement: i64,
     symbol: Option<String>,
@@ -248,8 +248,8 @@ fn parse_offset(text: &str) -> Option<Offset> {
     Some(offset)
 }
 
-/// A plain assembler symbol. One with a relocation after an `@` (`sym@GOTPCREL`) is not: there, the memory holds the
-/// symbol's address and not its value.
+/// A plain assembler symbol. One with a relocation after an `@` (`sym@GOTPCREL`) does not count: there, the memory
+/// holds the symbol's address and not its value.
 fn is_symbol(name: &str) -> bool {
     let in_symbol = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$');
     name.starts_with(|c: char| in_symbol(c) && c != '$' && !c.is_ascii_digit())
@@ -264,8 +264,8 @@ fn parse_constant(text: &str) -> Option<Operand> {
     Some(Operand::Constant(bits))
 }
 
-/// A number with an optional sign, as assemblers write them: decimal, `0x` hexadecimal, octal after a zero. Wider than any
-/// operand, so that each caller states its own range.
+/// A number with an optional sign, as assemblers write them: decimal, `0x` hexadecimal, octal after a zero. Wider than
+/// any operand, so that each caller checks its own range.
 fn parse_number(text: &str) -> Option<i128> {
     let (magnitude, negative) = match text.strip_prefix('-') {
         Some(rest) => (rest, true),
@@ -281,7 +281,7 @@ fn parse_number(text: &str) -> Option<i128> {
     } else {
         (magnitude, 10)
     };
-    // The parser below would take a second sign.
+    // The parser below would accept a second sign.
     if !digits.starts_with(|c: char| c.is_digit(radix)) {
         return None;
     }
@@ -509,7 +509,7 @@ mod tests {
         assert_eq!(texts("8@) 8@%rbx", X86_64), [")", "%rbx"]);
     }
 
-    /// Writes an x86 operand the way compilers do.
+    /// Writes an x86 operand as compilers do.
     fn print_x86(operand: &Operand) -> String {
         match operand {
             Operand::Register(name) => format!("%{name}"),
@@ -536,7 +536,7 @@ mod tests {
         }
     }
 
-    /// Writes an aarch64 operand the way compilers do.
+    /// Writes an aarch64 operand as compilers do.
     fn print_aarch64(operand: &Operand) -> String {
         match operand {
             Operand::Register(name) => name.clone(),

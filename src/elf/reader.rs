@@ -1,9 +1,9 @@
-//! Reading numbers and strings off a byte string in the byte order of its file. Every read is bounded by what is there and
-//! says so with `None`; nothing here knows what the bytes mean.
+//! Reads numbers and strings from a byte string in the file's byte order. Every read is bounds-checked and returns
+//! `None` past the end; nothing here knows what the bytes mean.
 
 use super::Architecture;
 
-/// A place in a byte string.
+/// A position in a byte string.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
@@ -19,7 +19,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Bytes that were not read yet.
+    /// Number of bytes that have not been read yet.
     pub(super) fn remaining(&self) -> usize {
         self.rest.len()
     }
@@ -31,7 +31,7 @@ impl<'a> Reader<'a> {
         Some(taken)
     }
 
-    /// Goes forward by `length` bytes, at most to the end.
+    /// Advances by `length` bytes, at most to the end.
     pub(super) fn skip(&mut self, length: usize) {
         self.rest = self.rest.get(length..).unwrap_or_default();
     }
@@ -59,7 +59,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The bytes up to the next NUL, which is read too. `None` when there is no NUL.
+    /// The bytes up to the next NUL, which is consumed too. `None` when there is no NUL.
     pub(super) fn c_string(&mut self) -> Option<&'a [u8]> {
         let length = self.rest.iter().position(|&byte| byte == 0)?;
         let string = self.take(length)?;

@@ -1,5 +1,5 @@
-//! Register names of the machines whose operands are understood, and how the parts of a register relate: `%ah` is the second
-//! byte of `rax`. Knows names only; where a tracer finds a register's value is the tracer's business.
+//! Register names of the machines whose operands are understood, and how the parts of a register relate: `%ah` is the
+//! second byte of `rax`. Knows names only; where a tracer finds a register's value is the tracer's business.
 
 use super::Machine;
 
@@ -8,7 +8,7 @@ use super::Machine;
 pub struct Register {
     /// Name of the whole register: `rax` for `ah`, `x3` for `w3`, `v0` for `d0`. 64-bit names for i386 too.
     pub whole: &'static str,
-    /// Bytes that the name covers.
+    /// Number of bytes that the name covers.
     pub size: u8,
     /// First byte of the whole register that it covers, counted from the least significant: 1 for `ah`, else 0.
     pub first_byte: u8,
@@ -16,7 +16,7 @@ pub struct Register {
     pub kind: RegisterKind,
 }
 
-/// What a register is for, as far as operands need it.
+/// The kind of a register, as far as operands need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RegisterKind {
     /// Integers and addresses; the stack pointer is one of them.
@@ -29,7 +29,7 @@ pub enum RegisterKind {
     Zero,
 }
 
-/// The register that an assembler calls `name` (without `%`) on this machine; `None` when there is none.
+/// The register that assemblers for this machine call `name` (without `%`); `None` when there is none.
 pub fn register(machine: Machine, name: &str) -> Option<Register> {
     match machine {
         Machine::X86 => x86(name),
@@ -38,7 +38,7 @@ pub fn register(machine: Machine, name: &str) -> Option<Register> {
     }
 }
 
-/// Whole register, its lower 4, 2 and 1 bytes, and the second byte where it has a name.
+/// Whole register, its lower 4, 2 and 1 bytes, and the second byte where that has a name.
 const X86_GENERAL: [[&str; 5]; 16] = [
     ["rax", "eax", "ax", "al", "ah"],
     ["rbx", "ebx", "bx", "bl", "bh"],
@@ -146,7 +146,7 @@ fn aarch64(name: &str) -> Option<Register> {
     })
 }
 
-/// The name with this number, written as assemblers write it: without sign or leading zero.
+/// The entry of `names` with this number, spelled as assemblers do: without sign or leading zero.
 fn numbered(names: &[&'static str], number: &str) -> Option<&'static str> {
     if !number.bytes().all(|byte| byte.is_ascii_digit())
         || (number.starts_with('0') && number.len() > 1)

@@ -1,5 +1,5 @@
-//! Where debug information that was split off a file is kept: by build id, by `.gnu_debuglink`, in the cache of a
-//! debuginfod client. Looks whether files are there and are the right ones.
+//! Where debug information that was split off a file is kept: by build ID, by `.gnu_debuglink`, in the cache of a
+//! debuginfod client. Checks whether the files exist and are the right ones.
 
 use std::fs;
 use std::io::Read;
@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 
 use super::Separation;
 
-/// A larger file is not read only to compute a checksum; those have build ids anyway.
+/// A larger file is not read just to compute a checksum; those have build IDs anyway.
 const LARGEST_CHECKED: u64 = 256 << 20;
 
-/// Directories in which debug information is looked for.
+/// Directories that are searched for debug information.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DebugDirectories {
     /// Usually `/usr/lib/debug`; below another root when a directory tree is examined.
     pub system: PathBuf,
-    /// Caches of debuginfod clients, with a directory a build id.
+    /// Caches of debuginfod clients, with one directory per build ID.
     pub caches: Vec<PathBuf>,
 }
 
 impl DebugDirectories {
-    /// Files that would hold the debug information of this build id, existing or not.
+    /// Files that would hold the debug information of this build ID, whether they exist or not.
     pub fn by_build_id(&self, build_id: &str) -> Vec<PathBuf> {
         let Some((first, rest)) = build_id.split_at_checked(2) else {
             return Vec::new();
@@ -39,8 +39,8 @@ impl DebugDirectories {
         found
     }
 
-    /// The file with the debug information of `path`: itself, by build id, or by its debug link. `None` when there is
-    /// none; a file of another build does not count.
+    /// The file with the debug information of `path`: `path` itself, or one found by build ID or debug link. `None`
+    /// when there is none; a file of another build does not count.
     pub fn of(&self, path: &Path, separation: &Separation) -> Option<PathBuf> {
         if separation.has_debug_information {
             return Some(path.to_owned());
@@ -58,7 +58,7 @@ impl DebugDirectories {
 
     fn by_link(&self, path: &Path, separation: &Separation) -> Option<PathBuf> {
         let (name, checksum) = separation.link.as_ref()?;
-        // A name with a slash would lead out of the places below.
+        // A name with a slash would lead out of the directories below.
         if name.contains('/') {
             return None;
         }
@@ -81,8 +81,8 @@ impl DebugDirectories {
         })
     }
 
-    /// The file that a `.gnu_debugaltlink` of `path` names: the path itself (relative ones are relative to the real
-    /// place of the debug file), or by build id. Only with the right build id.
+    /// The file that a `.gnu_debugaltlink` of `path` names: the path itself (relative to the debug file's real
+    /// location), or by build ID. It must have the right build ID.
     pub fn supplement(&self, path: &Path, name: &str, build_id: &str) -> Option<PathBuf> {
         let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let named = if name.starts_with('/') {
@@ -98,7 +98,7 @@ impl DebugDirectories {
         })
     }
 
-    /// An absolute path, seen from the root that `system` is below.
+    /// An absolute path, below the root that contains `system`.
     fn below_root(&self, path: &Path) -> PathBuf {
         let text = self.system.to_string_lossy();
         match text.strip_suffix("/usr/lib/debug") {

@@ -1,6 +1,6 @@
-//! The bytes of an ELF file, wherever they are: in memory, or in a file of which only the parts are read that are asked for.
-//! A file may be huge, and its headers may name the same gigabyte a thousand times, so that what is read of one file
-//! altogether has a bound. Files of others are read and never mapped: they may shrink meanwhile.
+//! The bytes of an ELF file, in memory or in a file of which only the requested parts are read. A file may be huge, and
+//! its headers may refer to the same gigabyte a thousand times, so the total read from one file is bounded. Files that
+//! belong to others are read and never mapped: they may shrink in the meantime.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -11,12 +11,12 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-/// Bytes that are read of one file, all its parts together. Of an interpreter these are some hundred kilobytes.
+/// Most bytes read from one file, all parts together. An interpreter needs a few hundred kilobytes.
 const MOST_READ: u64 = 64 << 20;
-/// Bytes that are read at once where holes may follow.
+/// Bytes read at a time where holes may follow.
 const PIECE: u64 = 1 << 20;
 
-/// See the head of the module.
+/// See the module documentation.
 pub(super) struct Source<'a> {
     place: Place<'a>,
     size: u64,
@@ -38,7 +38,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// An open, ordinary file.
+    /// An open regular file.
     pub(super) fn file(file: &'a File) -> io::Result<Source<'a>> {
         Ok(Source {
             size: file.metadata()?.len(),
@@ -47,14 +47,15 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// Whether there are so many bytes at an offset.
+    /// Whether there are `length` bytes at `offset`.
     pub(super) fn has(&self, offset: u64, length: u64) -> bool {
         offset
             .checked_add(length)
             .is_some_and(|end| end <= self.size)
     }
 
-    /// So many bytes at an offset; `None` when they are not there, cannot be read, or more than the bound of all was read.
+    /// The `length` bytes at `offset`; `None` when the file ends before, they cannot be read, or the total bound is
+    /// exceeded.
     pub(super) fn read(&self, offset: u64, length: u64) -> Option<Cow<'a, [u8]>> {
         if !self.has(offset, length) {
             return None;
@@ -74,13 +75,13 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// As much as there is of so many bytes at an offset.
+    /// The bytes at `offset`, as many of `most` as there are.
     pub(super) fn read_up_to(&self, offset: u64, most: u64) -> Option<Cow<'a, [u8]>> {
         self.read(offset, most.min(self.size.checked_sub(offset)?))
     }
 
-    /// Appends what is stored of a stretch, but for holes, until there are so many bytes. What lies apart in the file is
-    /// kept apart by a NUL.
+    /// Appends what is stored of a range, without holes, until there are `most` bytes. A NUL separates parts that are
+    /// apart in the file.
     pub(super) fn append_stored(&self, offset: u64, length: u64, into: &mut Vec<u8>, most: usize) {
         let end = offset.saturating_add(length).min(self.size);
         let mut at = offset;
@@ -110,14 +111,14 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The next stretch that is stored, from this offset on. Where a file system does not tell, everything is.
+/// The next stored range at or after `at`. Where a file system does not tell, everything counts as stored.
 fn data_from(file: &File, at: u64) -> Option<(u64, u64)> {
     match seek(file, SeekFrom::Data(at)) {
         Ok(data) => {
             let hole = seek(file, SeekFrom::Hole(data)).unwrap_or(u64::MAX);
             Some((data, hole.max(data.saturating_add(1))))
         }
-        // There is nothing but a hole up to the end.
+        // Only a hole is left up to the end.
         Err(Errno::NXIO) => None,
         Err(_) => Some((at, u64::MAX)),
     }

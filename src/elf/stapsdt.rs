@@ -1,7 +1,7 @@
-//! SystemTap's notes (`.note.stapsdt`, format 3): one note a site. The section is in no segment, so it is found by name or
+//! SystemTap's notes (`.note.stapsdt`, format 3): one note per site. The section is in no segment, so it is found by name or
 //! not at all.
 //!
-//! A description holds three addresses in the size and byte order of the file - of the mark, of `.stapsdt.base` as the
+//! A description holds three addresses in the size and byte order of the file - of the probe, of `.stapsdt.base` as the
 //! linker knew it, of the semaphore or 0 - and then three NUL-terminated strings: provider, name, arguments.
 
 use std::collections::HashMap;
@@ -12,13 +12,13 @@ use super::operand::parse_arguments;
 use super::reader::Reader;
 use super::{Mark, Semaphore, Site};
 
-/// Type of a note in format 3, the only one in use since 2010.
+/// Note type of format 3, the only one in use since 2010.
 const FORMAT_3: u32 = 3;
 /// A semaphore is an unsigned short.
 const SEMAPHORE_SIZE: u64 = 2;
 
-// Bounds on what a file can make us keep. CPython has some ten sites, the richest libraries some thousand; `sys/sdt.h`
-// writes at most twelve arguments.
+// Bounds on what a file can make us store. CPython has about ten sites, the richest libraries a few thousand;
+// `sys/sdt.h` writes at most twelve arguments.
 const MOST_NOTES: usize = 1 << 14;
 const MOST_ARGUMENTS: usize = 32;
 const LONGEST_NAME: usize = 256;
@@ -26,9 +26,9 @@ const LONGEST_ARGUMENTS: usize = 4096;
 const MOST_DAMAGED: usize = 32;
 const LARGEST_SECTION: u64 = 4 << 20;
 
-/// Every mark with its sites in the order of the notes, and a sentence for each note that could not be read.
+/// Every mark with its sites in the order of the notes, and one sentence for each note that could not be read.
 pub(super) fn marks(layout: &Layout) -> (Vec<Mark>, Vec<String>) {
-    // One is what linkers make; a file that names a thousand of them all over itself is read once.
+    // Only the first: linkers make one, and a file may list itself a thousand times under that name.
     let section = layout.sections(".note.stapsdt").next();
     let bytes = section
         .as_ref()
@@ -106,8 +106,8 @@ fn site<'a>(
         return Err("has more than 32 arguments");
     }
 
-    // prelink moves a file's addresses but cannot find those in a section that is not loaded; how far it went shows in
-    // the section that was made to be moved along.
+    // prelink moves a file's addresses but cannot find those in an unloaded section; the shift shows in
+    // `.stapsdt.base`, which exists to be moved along.
     let correct = |address: u64| match base {
         Some(base) => {
             let moved = address.wrapping_add(base.wrapping_sub(linked_base));

@@ -1,15 +1,16 @@
-//! Small ELF images for the tests, put together field by field from the ELF specification: either class, either byte order,
-//! with as much or as little as a test needs. Uses neither goblin nor the code under test, so that it can contradict them.
+//! Small ELF images for the tests, built field by field from the ELF specification: either class, either byte order,
+//! with as much or as little as a test needs. Uses neither goblin nor the code under test, so that it can contradict
+//! them.
 
 use super::{Architecture, Machine};
 
-/// What an image is to hold. [`Default`] is a 64-bit little-endian x86 library with one code and one data segment.
+/// What an image contains. [`Default`] is a 64-bit little-endian x86 library with one code and one data segment.
 #[derive(Debug, Clone)]
 pub(super) struct Synthetic {
     pub(super) machine: u16,
     pub(super) wide: bool,
     pub(super) little_endian: bool,
-    /// Where `.stapsdt.base` is; `None` leaves the section out.
+    /// Address of `.stapsdt.base`; `None` leaves the section out.
     pub(super) base: Option<u64>,
     /// The whole contents of `.note.stapsdt`.
     pub(super) notes: Vec<u8>,
@@ -21,16 +22,16 @@ pub(super) struct Synthetic {
     pub(super) with_sections: bool,
 }
 
-/// Address of the code segment and its bytes in the file.
+/// Address of the code segment and its size in the file, in bytes.
 pub(super) const CODE: u64 = 0x1_0000;
 pub(super) const CODE_SIZE: u64 = 0x100;
-/// Address of the data segment; its bytes in the file, and in memory where `.bss` follows.
+/// Address of the data segment, its size in the file, and its size in memory where `.bss` follows.
 pub(super) const DATA: u64 = 0x2_0000;
 pub(super) const DATA_SIZE: u64 = 0x20;
 const DATA_MEMORY: u64 = 0x80;
 /// Address of the dynamic string table.
 const STRINGS: u64 = 0x3_0000;
-/// Where `.stapsdt.base` says it is unless a test moves it.
+/// Address of `.stapsdt.base` unless a test moves it.
 pub(super) const BASE: u64 = 0x1_00f0;
 
 impl Default for Synthetic {
@@ -50,7 +51,7 @@ impl Default for Synthetic {
     }
 }
 
-/// What one SystemTap note says.
+/// The contents of one SystemTap note.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sdt<'a> {
     pub(super) address: u64,
@@ -74,7 +75,7 @@ impl Default for Sdt<'_> {
     }
 }
 
-/// File offsets of what the tests look for.
+/// A finished image, with the file offsets of what the tests look for.
 pub(super) struct Built {
     pub(super) bytes: Vec<u8>,
     pub(super) code_offset: u64,
@@ -161,7 +162,7 @@ impl Synthetic {
         self.bytes(out, value, if self.wide { 8 } else { 4 });
     }
 
-    /// Lays the file out: header, program headers, contents, section names, section table.
+    /// Lays out the file: header, program headers, contents, section names, section table.
     pub(super) fn build(&self) -> Built {
         let mut build_id = Vec::new();
         if !self.build_id.is_empty() {
@@ -295,7 +296,7 @@ impl Synthetic {
         }
     }
 
-    /// Adds dynamic entries for the string table, libraries and one other string entry.
+    /// Adds dynamic entries for the string table, the needed libraries and `paths`.
     pub(super) fn linked_to(mut self, needed: &[&str], paths: &[(u64, &str)]) -> Self {
         let (dt_needed, dt_strtab) = (1, 5);
         self.strings = vec![0];

@@ -1,4 +1,4 @@
-//! The flags of the agent's marks about calls (`agent/src/marks.rs`), which both engines pass on.
+//! The flags of the agent's probes about calls (`agent/src/marks.rs`), which both engines pass on.
 
 use crate::event::Manner;
 

@@ -2,8 +2,14 @@
 //!
 //! An engine runs on threads of its own. What it has to say comes as [`Message`]s over a bounded channel; it never
 //! waits for the reader of that channel, and what does not fit is counted as lost.
+//!
+//! Events of several processors go through `reorder` first, which holds them back for some milliseconds.
 
+pub(crate) mod abilities;
+pub(crate) mod all;
 mod flags;
+pub(crate) mod lifecycle;
+pub mod merged;
 pub mod reorder;
 pub mod stap;
 pub mod uprobes;
@@ -49,7 +55,7 @@ pub enum Message {
     },
 }
 
-/// Bytes of the events that may wait for a slow reader of ours, their values included; more are dropped and counted. Some
+/// Most bytes of events that wait for a slow reader of ours, their values included; more are dropped and counted. Some
 /// 250 000 events without values.
 const BACKLOG: usize = 20 << 20;
 
@@ -61,7 +67,7 @@ pub struct EventSender {
 }
 
 impl EventSender {
-    /// An sender into this channel.
+    /// A sender into this channel.
     pub fn new(messages: Sender<Message>) -> EventSender {
         EventSender {
             messages,
@@ -112,6 +118,11 @@ impl Batch {
     pub fn events(&mut self) -> &mut [Event] {
         &mut self.events
     }
+
+    /// The events, which are no backlog any longer.
+    fn into_events(mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
 }
 
 impl Drop for Batch {
@@ -145,6 +156,18 @@ pub trait Children: std::fmt::Debug + Send + Sync {
     fn keep(&self, pid: u32);
 }
 
+/// Why an engine does not trace one more process, as the engine says it.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct AddTargetError(Box<dyn std::error::Error + Send + Sync>);
+
+impl AddTargetError {
+    /// What an engine ran into.
+    pub fn new(reason: impl std::error::Error + Send + Sync + 'static) -> AddTargetError {
+        AddTargetError(Box::new(reason))
+    }
+}
+
 /// A running engine.
 pub trait Running {
     /// Where its messages come from.
@@ -154,7 +177,7 @@ pub trait Running {
     ///
     /// # Errors
     /// When the engine does not take it.
-    fn add_target(&mut self, pid: u32) -> anyhow::Result<()>;
+    fn add_target(&mut self, pid: u32) -> Result<(), AddTargetError>;
 
     /// Where it wants to be told of children. Engines that see to them by themselves have nothing here.
     fn children(&self) -> Option<Arc<dyn Children>> {
@@ -163,6 +186,11 @@ pub trait Running {
 
     /// Wants something of the sums in the kernel. Engines that hold none have nothing to do.
     fn wish(&mut self, _wish: Wish) {}
+
+    /// What to say when it has ended although nobody asked, and has not said why: a sentence with the next step.
+    fn silent_end(&self) -> &'static str {
+        "the engine ended without saying why, so tracing ended; try again, and report this if it stays"
+    }
 
     /// Asks it to end: what was recorded until now still comes, then [`Message::Ended`]. Asked again, it is less
     /// patient.

@@ -1,4 +1,4 @@
-//! Events as JSON, one object a line: written by hand for speed, read with serde. The shape is the one that
+//! Events as JSON, one object per line: written by hand for speed, read with serde. The shape is the one that
 //! `schema.json` describes; tests hold the two together. No I/O: bytes in, bytes out.
 
 use std::collections::HashSet;

@@ -281,3 +281,27 @@ fn who_runs_how_and_with_which_values_is_shown_where_it_is_told() {
 "
     );
 }
+
+/// See `tests/integration/snapshots.rs` for how a snapshot is changed.
+#[test]
+fn a_small_trace_as_it_is_seen() {
+    let gc = What::GcDone {
+        generation: Some(2),
+        collected: 17,
+        pause_ns: Some(40_000),
+    };
+    insta::assert_snapshot!(plain(&[
+        (call(0, "main"), 0),
+        (call(4, "load"), 1),
+        (ret(1_238, "load", Some(1_234_000)), 1),
+        (call(1_300, "store"), 1),
+        (at(1_350, What::GcStart { generation: 2 }), 2),
+        (at(1_390, gc), 2),
+        (call(1_400, "write\u{1b}[31m"), 2),
+        (ret(1_500, "write\u{1b}[31m", None), 2),
+        (ret(1_600, "store", Some(300_000)), 1),
+        (call(2_000_000, "wait"), 1),
+        (ret(4_500_000, "wait", Some(2_500_000_000)), 1),
+        (ret(4_500_010, "main", Some(4_500_010_000)), 0),
+    ]));
+}

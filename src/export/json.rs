@@ -1,4 +1,4 @@
-//! The sink for programs: one JSON object a line, as `pystap schema` describes it.
+//! The sink for programs: one JSON object per line, as `pystap schema` describes it.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,4 @@
-//! Where events go: one sink a format behind one trait, and the output that they write to. Changes no event and
+//! Where events go: one sink per format behind one trait, and the output that they write to. Changes no event and
 //! counts nothing; outputs are opened before probes are armed, so that a bad path costs no trace.
 
 pub mod flow;

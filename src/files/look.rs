@@ -1,5 +1,5 @@
-//! The one way to open a path that others control: whatever lies there (a FIFO without a writer, a terminal, a link), the
-//! open returns at once, and what came of it is looked at before a byte is read.
+//! The only way to open a path that others control: whatever is there (a FIFO without a writer, a terminal, a link),
+//! the open returns at once, and what was opened is checked before a byte is read.
 
 use std::fs::File;
 use std::io;
@@ -18,17 +18,17 @@ pub enum Look {
     Directory,
 }
 
-/// Opens a path for reading, if it is what is expected. The last part of it may not be a symbolic link; those before it may.
-/// Never waits for a FIFO or a device, never makes a terminal ours. What is on a file system whose server does not answer can
-/// still hold this up: where others may have mounted one, do it in a process that may be left behind.
+/// Opens a path for reading, if it is what is expected. Its last component must not be a symbolic link; earlier ones
+/// may be. Never waits for a FIFO or a device, never acquires a controlling terminal. A file system whose server does
+/// not answer can still block this: where others may have mounted one, call it in a process that may be left behind.
 ///
 /// # Errors
-/// The system's reason, or `InvalidInput` that says what it is instead.
+/// The error from the system, or `InvalidInput` that says what it is instead.
 pub fn look(path: &Path, expected: Look) -> io::Result<File> {
     look_at(CWD, path, expected)
 }
 
-/// The same below a directory.
+/// The same, relative to a directory.
 ///
 /// # Errors
 /// As [`look`].
@@ -40,9 +40,9 @@ pub fn look_at(directory: impl AsFd, path: &Path, expected: Look) -> io::Result<
     }
     let file = match openat(directory, path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
-        // What O_NOFOLLOW says of a link.
+        // O_NOFOLLOW's error for a link.
         Err(Errno::LOOP) => return Err(unexpected(FileType::Symlink)),
-        // What a socket says.
+        // The error for a socket.
         Err(Errno::NXIO) => return Err(unexpected(FileType::Socket)),
         Err(error) => return Err(error.into()),
     };

@@ -1,8 +1,7 @@
-//! Paths that others have a hand in. [`strict()`] says whether anybody but root (or, without root, this user) could ever
-//! put something else where a path leads; [`look()`] opens what may be anything and anybody's, without being kept waiting.
+//! Paths that others can influence. [`strict()`] says whether anyone but root (or, without root, this user) could ever
+//! make a path lead elsewhere; [`look()`] opens what may be anything and belong to anyone, without being made to wait.
 //!
-//! Of the paths that our user names, [`reading`] opens those to be read and [`writing`] those to be written; [`Stream`] is how
-//! anything is written that somebody may not read.
+//! [`reading`] and [`writing`] open the paths that our user names; [`Stream`] writes to what nobody may be reading.
 
 mod look;
 pub mod reading;
@@ -20,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::{FileType, Mode, OFlags};
 
-/// What a file is, in words, where it is no ordinary one.
+/// What a file is, in words, if it is not a regular one.
 fn special(kind: FileType) -> Option<&'static str> {
     Some(match kind {
         FileType::RegularFile => return None,
@@ -33,8 +32,8 @@ fn special(kind: FileType) -> Option<&'static str> {
     })
 }
 
-/// Opens what a descriptor stands for once more, for us alone. Of a descriptor of `O_PATH` that is the very file that was
-/// looked at, whatever its name leads to by now.
+/// Reopens what a descriptor refers to, for us alone. For an `O_PATH` descriptor that is the very file that was
+/// checked, whatever its name leads to by now.
 fn reopen(found: impl AsFd, flags: OFlags) -> io::Result<File> {
     let name = format!("/proc/self/fd/{}", found.as_fd().as_raw_fd());
     let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;

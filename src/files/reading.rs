@@ -1,5 +1,5 @@
-//! The one way to read a file of somebody else: what it is is known before it is opened, it is no pipe or device that could
-//! make us wait or do something, and no more of it is read than was bargained for.
+//! The only way to read a file of someone else: its type is known before it is opened, it is no pipe or device that
+//! could make us wait or do something, and no more than the agreed amount of it is read.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,11 +9,11 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 
 use super::{reopen, special};
 
-/// Opens an ordinary file.
+/// Opens a regular file.
 ///
 /// # Errors
 ///
-/// What the system answered; [`io::ErrorKind::InvalidInput`] with a reason in words where it is no ordinary file.
+/// The error from the system; [`io::ErrorKind::InvalidInput`] with a reason in words if it is not a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
     let found = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let kind = FileType::from_raw_mode(fstat(&found)?.st_mode);
@@ -26,11 +26,11 @@ pub fn open(path: &Path) -> io::Result<File> {
     reopen(found, OFlags::RDONLY)
 }
 
-/// Reads an ordinary file of at most `limit` bytes.
+/// Reads a regular file of at most `limit` bytes.
 ///
 /// # Errors
 ///
-/// Those of [`open`]; [`io::ErrorKind::FileTooLarge`] where there is more.
+/// Those of [`open`]; [`io::ErrorKind::FileTooLarge`] if there is more.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?
@@ -45,11 +45,11 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads an ordinary file of at most `limit` bytes of UTF-8.
+/// Reads a regular file of at most `limit` bytes of UTF-8.
 ///
 /// # Errors
 ///
-/// Those of [`read`]; [`io::ErrorKind::InvalidData`] where it is no UTF-8.
+/// Those of [`read`]; [`io::ErrorKind::InvalidData`] if it is not UTF-8.
 pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     String::from_utf8(read(path, limit)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8"))

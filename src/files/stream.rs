@@ -1,9 +1,10 @@
-//! A descriptor that can be written to without waiting in the kernel: a pipe that nobody reads, a terminal that is stopped
-//! and a socket whose other end sleeps take nothing, and that is all.
+//! A descriptor that can be written to without blocking in the kernel: an unread pipe, a stopped terminal or a socket
+//! with a sleeping peer accepts nothing, and that is all.
 //!
-//! Standard output and error belong to others as well: the user's shell, a launched command. Non-blocking mode is a property
-//! of what they share, so it is never set there. A pipe or a terminal is opened a second time instead, by its descriptor, which
-//! makes it our own; where that is not allowed it is asked first, and gets little at once.
+//! Standard output and error also belong to others: the user's shell, a launched command. Non-blocking mode is a
+//! property of the open file description that they share, so it is never set there. A pipe or a terminal is instead
+//! opened a second time, through its descriptor, which makes it our own; where that is not permitted, it is polled
+//! first and given little at a time.
 
 use std::fs::File;
 use std::io;
@@ -15,9 +16,10 @@ use rustix::net::{SendFlags, send};
 
 use super::reopen;
 
-/// What a pipe that polls as writable takes without blocking, on Linux: `PIPE_BUF`.
+/// What a pipe that polls as writable accepts without blocking, on Linux: `PIPE_BUF`.
 const PIPE_BUF: usize = 4096;
-/// What a terminal that polls as writable takes without blocking: no number is promised, this has room in every driver.
+/// What a terminal that polls as writable accepts without blocking: no number is guaranteed, but every driver has this
+/// much room.
 const TERMINAL_ROOM: usize = 128;
 
 /// A descriptor to write to.
@@ -29,21 +31,21 @@ pub struct Stream {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
-    /// A file: nobody has to read it.
+    /// A file, which needs no reader.
     File,
-    /// In non-blocking mode, and nobody else's.
+    /// In non-blocking mode, and not shared.
     Own,
-    /// Shared with others, whose mode it has; takes so much when it polls as writable.
+    /// Shared with others, with their mode; accepts this many bytes when it polls as writable.
     Shared(usize),
     Socket,
 }
 
 impl Stream {
-    /// A stream to where this descriptor leads, which stays as it is.
+    /// A stream to the file behind this descriptor, which stays as it is.
     ///
     /// # Errors
     ///
-    /// What the system answered.
+    /// The error from the system.
     pub fn shared(descriptor: BorrowedFd<'_>) -> io::Result<Stream> {
         let manner = match kind(&fstat(descriptor)?) {
             FileType::Fifo => Manner::Shared(PIPE_BUF),
@@ -70,20 +72,20 @@ impl Stream {
         }
     }
 
-    /// What the descriptor leads to.
+    /// The status of the file behind the descriptor.
     ///
     /// # Errors
     ///
-    /// What the system answered.
+    /// The error from the system.
     pub fn stat(&self) -> io::Result<Stat> {
         Ok(fstat(&self.file)?)
     }
 
-    /// Writes as much as goes in at once.
+    /// Writes as much as can be written at once.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] when nothing goes in at the moment, otherwise what the system answered.
+    /// [`io::ErrorKind::WouldBlock`] when nothing can be written at the moment, otherwise the error from the system.
     pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self.manner {
             Manner::File | Manner::Own => Ok(rustix::io::write(&self.file, bytes)?),
@@ -102,11 +104,11 @@ impl Stream {
         }
     }
 
-    /// Waits, at most so long, until something may go in. An error condition shows in the next write.
+    /// Waits at most `longest` until something may be written. An error condition shows in the next write.
     ///
     /// # Errors
     ///
-    /// What the system answered.
+    /// The error from the system.
     pub fn wait(&self, longest: &Timespec) -> io::Result<bool> {
         let mut watched = [PollFd::new(&self.file, PollFlags::OUT)];
         match poll(&mut watched, Some(longest)) {
@@ -123,7 +125,7 @@ impl AsFd for Stream {
     }
 }
 
-/// What a file is.
+/// The type of a file.
 pub(super) fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
@@ -137,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// Fills a stream until it takes nothing more; the number of bytes that it took.
+    /// Fills a stream until it accepts nothing more; returns the number of bytes that it accepted.
     fn fill(stream: &Stream) -> usize {
         let mut taken = 0;
         loop {
@@ -151,7 +153,7 @@ mod tests {
         }
     }
 
-    /// Every manner in which a pipe can be written to takes what fits, refuses the rest, and goes on when it is read.
+    /// A pipe, however it is opened, accepts what fits, refuses the rest, and continues once it is read.
     fn check(stream: &Stream, mut reader: impl Read) {
         let taken = fill(stream);
         assert!(taken > 0);

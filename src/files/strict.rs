@@ -1,6 +1,7 @@
-//! Whether a path is beyond the reach of others, as OpenSSH's StrictModes asks of a user's files: the thing itself, every
-//! directory and every link on the way to it belong to root (or, without root, to root or this user), and nobody else may
-//! write there. A sticky directory that is everybody's does not count: what was removed from it anybody can make again.
+//! Whether a path is beyond the reach of others, as OpenSSH's StrictModes requires of a user's files: the file itself,
+//! every directory and every link on the way to it belong to root (or, without root, to root or this user), and no one
+//! else may write there. A world-writable directory is not made safe by the sticky bit: anyone can recreate what was
+//! removed from it.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -11,24 +12,24 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, openat, rea
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-/// Symbolic links that are followed, as the kernel does.
+/// How many symbolic links are followed, as in the kernel.
 const MOST_LINKS: u32 = 40;
 
 /// Why a path is not beyond the reach of others.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Lax {
-    /// It belongs to somebody else.
+    /// It belongs to another user.
     #[error("{} belongs to user {owner}", at.display())]
     Owner {
-        /// The first part of the path of which this is so.
+        /// The first component of the path for which this is so.
         at: PathBuf,
-        /// The user's number.
+        /// The user's ID.
         owner: u32,
     },
     /// Others may write there.
     #[error("{} can be written by others (mode {mode:o})", at.display())]
     Writable {
-        /// The first part of the path of which this is so.
+        /// The first component of the path for which this is so.
         at: PathBuf,
         /// Its permissions.
         mode: u32,
@@ -36,15 +37,15 @@ pub enum Lax {
     /// A user may have mounted it.
     #[error("{} is on a FUSE file system", at.display())]
     Fuse {
-        /// The first part of the path of which this is so.
+        /// The first component of the path for which this is so.
         at: PathBuf,
     },
-    /// It is not absolute, it is not there, or it cannot be looked at.
+    /// It is not absolute, does not exist, or cannot be examined.
     #[error("{} cannot be looked at ({reason})", at.display())]
     Unseen {
-        /// The part of the path.
+        /// The component of the path.
         at: PathBuf,
-        /// The system's reason.
+        /// The error from the system.
         reason: std::io::ErrorKind,
     },
 }
@@ -57,17 +58,17 @@ impl Lax {
     }
 }
 
-/// The path without symbolic links, if nobody but root, or without root nobody but root and this user, can make it lead
-/// elsewhere or change what is there. Use the path that this returns. What is not checked yet is never followed, so that no
-/// path of others is touched.
+/// The path without symbolic links, if no one but root, or without root no one but root and this user, can make it lead
+/// elsewhere or change what is there. Use the path that this returns. Nothing is followed before it has been checked,
+/// so that no path of others is touched.
 ///
 /// # Errors
-/// [`Lax`], with the first part of the path that others have a hand in.
+/// [`Lax`], with the first component of the path that others can influence.
 pub fn strict(path: &Path) -> Result<PathBuf, Lax> {
     strict_for(path, geteuid().as_raw())
 }
 
-/// The same from the side of a certain user: trusted are root and that user.
+/// The same from the point of view of a given user: root and that user are trusted.
 ///
 /// # Errors
 /// As [`strict`].
@@ -79,7 +80,7 @@ pub fn strict_for(path: &Path, user: u32) -> Result<PathBuf, Lax> {
     if !path.is_absolute() {
         return Err(unseen(path, Errno::INVAL));
     }
-    // What is left to go, the next part last.
+    // Components still to be walked, the next one last.
     let mut left: Vec<OsString> = parts(path);
     let mut done: Vec<(OwnedFd, PathBuf)> = vec![(root, PathBuf::from("/"))];
     let mut links = 0;
@@ -113,7 +114,7 @@ pub fn strict_for(path: &Path, user: u32) -> Result<PathBuf, Lax> {
     Ok(done.pop().map(|(_, at)| at).unwrap_or_default())
 }
 
-/// The parts of a path, the first one last.
+/// The components of a path, the first one last.
 fn parts(path: &Path) -> Vec<OsString> {
     let mut parts: Vec<OsString> = path
         .components()
@@ -127,7 +128,7 @@ fn parts(path: &Path) -> Vec<OsString> {
     parts
 }
 
-/// Opens a part of a path as a place only: nothing is asked of a device, a FIFO or a link.
+/// Opens a component of a path as a location only (`O_PATH`): no device, FIFO or link is touched.
 fn open(directory: impl std::os::fd::AsFd, name: &Path, at: &Path) -> Result<OwnedFd, Lax> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(directory, name, flags, Mode::empty()).map_err(|error| unseen(at, error))
@@ -140,7 +141,7 @@ fn unseen(at: &Path, error: Errno) -> Lax {
     }
 }
 
-/// What is known of a place without asking whoever serves its file system, who may not answer.
+/// What is known of a location without asking the server of its file system, which may not answer.
 fn stat(place: &OwnedFd, at: &Path) -> Result<Statx, Lax> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     statx(place, "", flags, StatxFlags::BASIC_STATS).map_err(|error| unseen(at, error))
@@ -150,7 +151,7 @@ fn device(stat: &Statx) -> (u32, u32) {
     (stat.stx_dev_major, stat.stx_dev_minor)
 }
 
-/// Whether the file system with this device is FUSE's: then its owners and permissions are what its server says.
+/// Whether the file system on this device is FUSE: then its owners and permissions are what its server says.
 fn is_fuse((major, minor): (u32, u32)) -> std::io::Result<bool> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let device = format!("{major}:{minor}");
@@ -168,7 +169,7 @@ struct Walk {
 }
 
 impl Walk {
-    /// Checks one part of a path. What it is.
+    /// Checks one component of a path and returns its type.
     fn check(&self, place: &OwnedFd, at: &Path) -> Result<FileType, Lax> {
         let stat = stat(place, at)?;
         let device = device(&stat);
@@ -206,7 +207,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory that is strict for whoever runs the tests.
+    /// A directory that is strict for the user who runs the tests.
     fn private() -> tempfile::TempDir {
         for place in ["/run", "/var/lib", "/root"] {
             if strict(Path::new(place)).is_ok()
@@ -224,6 +225,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn what_only_root_can_change_is_strict_and_links_are_resolved() {
         let directory = private();
         let root = strict(directory.path()).expect("strict");
@@ -242,6 +244,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn what_others_can_make_again_or_change_is_not_strict() {
         let directory = private();
         let root = strict(directory.path()).expect("strict");
@@ -260,7 +263,7 @@ mod tests {
                 );
             }
         }
-        // On the way, also where a link of ours leads there.
+        // On the way too, even where a link of ours leads there.
         symlink("open/inner", root.join("link")).expect("made");
         assert!(matches!(
             strict(&root.join("link")),
@@ -273,6 +276,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn what_is_not_there_says_so_and_what_is_relative_is_refused() {
         let directory = private();
         let missing = strict(&directory.path().join("missing")).expect_err("nothing is there");
@@ -284,6 +288,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn a_part_that_belongs_to_somebody_else_is_named() {
         assert!(
             geteuid().is_root(),

@@ -1,8 +1,8 @@
-//! Places to write to. What is created can be read by its owner alone; a file that is there already keeps its mode and its
-//! owner. Links of other users are not followed where anybody can put one, nor to where their owner could not write.
+//! Places to write to. What is created is readable by its owner alone; an existing file keeps its mode and its owner.
+//! Other users' links are not followed where anyone can create one, nor to places that their owner could not write to.
 //!
-//! A stream is appended to ([`open`]), so that it goes on where its file ends, even when somebody else cuts that. A whole is
-//! put in its place when it is whole ([`Draft`]), so that nobody ever finds half of it.
+//! A stream is appended to ([`open`]), so that it continues at the end of its file, even if someone truncates that. A
+//! complete file is put in place once it is complete ([`Draft`]), so that no one ever finds half of it.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -22,29 +22,29 @@ use rustix::process::geteuid;
 use super::stream::kind;
 use super::{Stream, reopen, special};
 
-/// For whom a file is that is created: its owner.
+/// Mode of a created file: for its owner alone.
 const PRIVATE: Mode = Mode::from_raw_mode(0o600);
-/// As many links as the kernel follows.
+/// How many links are followed, as in the kernel.
 const MOST_LINKS: usize = 40;
-/// What `fstatfs` says of a file below `/proc`, where links lead to things rather than to names.
+/// What `fstatfs` says of a file below `/proc`, where links lead to objects rather than to names.
 const PROC: i64 = 0x9fa0;
-/// How often something may come or go between a look and an open.
+/// How often something may appear or vanish between a check and an open.
 const ATTEMPTS: usize = 16;
 
-/// What came of opening a place.
+/// The result of opening a place.
 #[derive(Debug)]
 pub enum Opened {
     /// It can be written to.
     Stream(Stream),
-    /// It is a pipe, and nobody has opened it for reading yet.
+    /// It is a pipe that has not been opened for reading yet.
     NobodyReads,
 }
 
-/// Opens a place to write a stream to: a new file, a file that is there and is emptied, a pipe, a device.
+/// Opens a place to write a stream to: a new file, an existing file, which is truncated, a pipe, a device.
 ///
 /// # Errors
 ///
-/// What the system answered, or a reason in words.
+/// The error from the system, or a reason in words.
 pub fn open(path: &Path) -> io::Result<Opened> {
     for _ in 0..ATTEMPTS {
         let place = Place::find(path)?;
@@ -82,34 +82,34 @@ pub fn open(path: &Path) -> io::Result<Opened> {
     Err(refused("it comes and goes"))
 }
 
-/// Creates a file in the working directory or elsewhere that must not be there yet, for its owner alone.
+/// Creates a file that must not exist yet, for its owner alone.
 ///
 /// # Errors
 ///
-/// What the system answered.
+/// The error from the system.
 pub fn create_new(path: &Path) -> io::Result<File> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     Ok(openat(CWD, path, flags, PRIVATE)?.into())
 }
 
-/// A file in the making, which takes its place when it is whole.
+/// A file in the making, which is put in place when it is complete.
 #[derive(Debug)]
 pub struct Draft {
     file: File,
     place: Place,
-    /// What it is called meanwhile, where it has to have a name.
+    /// Its temporary name, where it has to have one.
     name: Option<OsString>,
 }
 
 impl Draft {
-    /// Begins a file that is to stand at `path`, with this mode where there is none yet.
+    /// Begins a file for `path`, with this mode if none exists there yet.
     ///
-    /// `None` where the place is no file that could be replaced, and must be written to as it is: a pipe, a device, a file of
-    /// several names, or one whose owner would change.
+    /// `None` where the place is not a file that could be replaced, and must be written to as it is: a pipe, a device,
+    /// a file with several names, or one whose owner would change.
     ///
     /// # Errors
     ///
-    /// What the system answered, or a reason in words.
+    /// The error from the system, or a reason in words.
     pub fn new(path: &Path, mode: Mode) -> io::Result<Option<Draft>> {
         let place = Place::find(path)?;
         if let Some((_, stat)) = &place.found
@@ -117,7 +117,7 @@ impl Draft {
         {
             return Ok(None);
         }
-        // Whoever may not write to the file may not replace it either, even where its directory lets them.
+        // A user who may not write to the file may not replace it either, even where its directory permits that.
         if let Some((found, _)) = &place.found {
             drop(reopen(found, OFlags::WRONLY)?);
         }
@@ -125,7 +125,7 @@ impl Draft {
         let nameless = openat(&place.directory, ".", flags | OFlags::TMPFILE, PRIVATE);
         let (file, name) = match nameless {
             Ok(file) => (file, None),
-            // Not every file system has files without names.
+            // Not every file system supports unnamed files.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
                 let name = place.free_name(|name| {
                     openat(
@@ -161,13 +161,13 @@ impl Draft {
         Ok(Some(draft))
     }
 
-    /// Puts it in its place, where it stands in the stead of what was there.
+    /// Puts the file in place, replacing what was there.
     ///
     /// # Errors
     ///
-    /// What the system answered. Then the place is as it was before.
+    /// The error from the system. The place is then as it was before.
     pub fn put(mut self) -> io::Result<()> {
-        // What the disk has no room for is known by now, and not when another file has been replaced by it.
+        // Find out now that the disk has no room, not after another file has been replaced.
         self.file.sync_data()?;
         if self.name.is_none() {
             let nameless = format!("/proc/self/fd/{}", self.file.as_raw_fd());
@@ -213,17 +213,17 @@ fn refused(reason: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, reason.into())
 }
 
-/// Where a path leads: a name in a directory that is held open, and what has that name.
+/// Where a path leads: a name in a directory that is held open, and the file that has that name.
 #[derive(Debug)]
 struct Place {
     directory: OwnedFd,
     name: OsString,
-    /// By `O_PATH`.
+    /// Opened with `O_PATH`.
     found: Option<(OwnedFd, Stat)>,
 }
 
 impl Place {
-    /// Follows a path, a component after the other, so that every link on it is seen.
+    /// Follows a path component by component, so that every link on it is seen.
     fn find(path: &Path) -> io::Result<Place> {
         let us = geteuid().as_raw();
         let mut ahead: VecDeque<OsString> = VecDeque::new();
@@ -231,7 +231,7 @@ impl Place {
         let ends_in_slash = path.as_os_str().as_bytes().ends_with(b"/");
         let mut directory = open_directory(CWD, OsStr::new("."))?;
         let mut links = 0;
-        // Other users on whose word we have gone somewhere.
+        // Other users whose links we have followed.
         let mut guides: Vec<u32> = Vec::new();
         loop {
             let Some(name) = ahead.pop_front() else {
@@ -260,7 +260,7 @@ impl Place {
             let mut stat = fstat(&found)?;
             if kind(&stat) == FileType::Symlink {
                 if fstatfs(&directory)?.f_type as i64 == PROC {
-                    // /proc/self/fd/1, where /dev/stdout leads to.
+                    // /proc/self/fd/1, which /dev/stdout leads to.
                     let flags = OFlags::PATH | OFlags::CLOEXEC;
                     found = openat(&directory, &name, flags, Mode::empty())?;
                     stat = fstat(&found)?;
@@ -314,7 +314,7 @@ impl Place {
         }
     }
 
-    /// Makes something beside the place under a name that nobody has yet.
+    /// Creates something beside the place under a name that is not in use.
     fn free_name<T>(
         &self,
         make: impl Fn(&OsStr) -> rustix::io::Result<T>,
@@ -338,7 +338,7 @@ impl Place {
     }
 }
 
-/// The components of a path, in their order.
+/// Appends the components of a path, in order.
 fn push(ahead: &mut VecDeque<OsString>, path: &Path) {
     for component in path.components() {
         match component {
@@ -350,7 +350,7 @@ fn push(ahead: &mut VecDeque<OsString>, path: &Path) {
     }
 }
 
-/// The same before what is still ahead.
+/// The same, in front of the components that are still ahead.
 fn push_front(ahead: &mut VecDeque<OsString>, path: &Path) {
     let mut first = VecDeque::new();
     push(&mut first, path);
@@ -363,12 +363,12 @@ fn open_directory(from: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
     Ok(openat(from, name, flags, Mode::empty())?)
 }
 
-/// Whether everybody may put things into a directory: `/tmp`.
+/// Whether anyone may create files in a directory: `/tmp`.
 fn anybodys(directory: &Stat) -> bool {
     directory.st_mode & 0o002 != 0
 }
 
-/// Root goes where another user's link leads only if that user could have written there without us.
+/// Root follows another user's link only to where that user could have written without us.
 fn led_by_its_owner(guides: &[u32], owner: u32) -> io::Result<()> {
     match guides.iter().find(|&&guide| guide != owner) {
         None => Ok(()),

@@ -7,6 +7,7 @@
 mod build;
 mod confinement;
 mod fact;
+mod gathering;
 mod kernel;
 mod python;
 mod symbols;
@@ -14,9 +15,6 @@ mod systemtap;
 #[cfg(test)]
 mod tests;
 mod tree;
-
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +25,7 @@ use crate::script::Catalogue;
 pub use build::{BuildTree, Compiler, Tools};
 pub use confinement::{Confinement, User};
 pub use fact::Fact;
+pub use gathering::{ENVIRONMENT, Gathering};
 pub use kernel::{Distribution, Kernel, Loading, Tracing};
 pub use python::{Python, Undecodable};
 pub use symbols::{KernelSymbols, Vmlinux};
@@ -75,54 +74,7 @@ pub struct Facts {
     pub trial: Fact<Trial>,
 }
 
-/// Where and with what the facts are gathered.
-#[derive(Debug, Clone)]
-pub struct Gathering {
-    /// The directory tree.
-    pub tree: Tree,
-    /// Environment variables that matter: those of [`ENVIRONMENT`].
-    pub environment: BTreeMap<String, String>,
-    /// The stap to look at instead of that in PATH.
-    pub stap: Option<PathBuf>,
-}
-
-/// Environment variables that change what SystemTap or pystap do.
-pub const ENVIRONMENT: [&str; 16] = [
-    "DEBUGINFOD_CACHE_PATH",
-    "DEBUGINFOD_URLS",
-    "HOME",
-    "PATH",
-    "SYSTEMTAP_DEBUGINFO_PATH",
-    "SYSTEMTAP_DIR",
-    "SYSTEMTAP_NOSIGN",
-    "SYSTEMTAP_RELEASE",
-    "SYSTEMTAP_RUNTIME",
-    "SYSTEMTAP_SIGN",
-    "SYSTEMTAP_STAPIO",
-    "SYSTEMTAP_STAPRUN",
-    "SYSTEMTAP_TAPSET",
-    "SYSTEMTAP_UNPRIVILEGED",
-    "TMPDIR",
-    "XDG_CACHE_HOME",
-];
-
 impl Gathering {
-    /// This host with this process's environment.
-    pub fn here() -> Gathering {
-        Gathering {
-            tree: Tree::host(),
-            environment: ENVIRONMENT
-                .into_iter()
-                .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
-                .collect(),
-            stap: None,
-        }
-    }
-
-    fn variable(&self, name: &str) -> Option<&str> {
-        self.environment.get(name).map(String::as_str)
-    }
-
     /// Gathers everything but the interpreters and the trial, which [`Facts::add_pythons`] and the caller add.
     pub fn facts(&self, catalogue: &Catalogue) -> Facts {
         let tree = &self.tree;

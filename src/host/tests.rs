@@ -1,6 +1,7 @@
 //! Facts from directory trees: whole hosts in miniature, and every file damaged in turn. Nothing may fail; what cannot be
 //! understood is unknown, with a reason.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -1,4 +1,4 @@
-//! What can go wrong while targets are chosen or a command is launched, each with what to do about it.
+//! What can go wrong while targets are selected or a command is launched, each with what to do about it.
 
 use std::ffi::OsString;
 use std::io;
@@ -13,7 +13,7 @@ use crate::service::ServiceError;
 /// Why there is no target.
 #[derive(Debug, Error)]
 pub enum TargetError {
-    /// The interpreter of a target is the obstacle.
+    /// The target's interpreter cannot be used.
     #[error(transparent)]
     Python(#[from] PythonError),
     /// Nothing was selected.
@@ -21,7 +21,7 @@ pub enum TargetError {
         "no target was named, so there is nothing to trace: use -p PID, --service NAME, --match REGEX, --python PATH or -- COMMAND"
     )]
     Nothing,
-    /// A pattern that finds no Python process.
+    /// The pattern matches no Python process.
     #[error(
         "no Python process has {pattern:?} in its command line, so there is nothing to trace; {runs}; `pystap ps` lists \
          all of them"
@@ -29,10 +29,10 @@ pub enum TargetError {
     NoMatch {
         /// The regular expression.
         pattern: String,
-        /// What was found instead.
+        /// The Python programs that run instead.
         runs: String,
     },
-    /// A pattern that finds only processes we may not look into.
+    /// The pattern matches only processes that we may not examine.
     #[error(
         "{processes} processes have {pattern:?} in their command lines but are not open to this user, so nothing is \
          traced: run pystap as root (in a container, with CAP_SYS_PTRACE)"
@@ -40,21 +40,21 @@ pub enum TargetError {
     MatchesHidden {
         /// The regular expression.
         pattern: String,
-        /// How many processes it finds.
+        /// How many processes it matches.
         processes: usize,
     },
-    /// The user's services cannot be understood.
+    /// The user's service configuration cannot be parsed.
     #[error(transparent)]
     Service(#[from] ServiceError),
     /// There is no such service.
     #[error("{error}; {runs}")]
     UnknownService {
-        /// What is known instead.
+        /// The services that are known instead.
         error: ServiceError,
-        /// What was found instead.
+        /// The Python programs that run instead.
         runs: String,
     },
-    /// A service without processes.
+    /// The service has no processes.
     #[error(
         "no Python process of service {service:?} runs, so there is nothing to look at; {runs}; `pystap ps` lists all of \
          them"
@@ -62,7 +62,7 @@ pub enum TargetError {
     NoService {
         /// Its name.
         service: String,
-        /// What was found instead.
+        /// The Python programs that run instead.
         runs: String,
     },
     /// `-p` and `--python` contradict each other.
@@ -76,22 +76,22 @@ pub enum TargetError {
         /// Its interpreter.
         runs: PathBuf,
     },
-    /// /proc as a whole.
+    /// /proc as a whole cannot be read.
     #[error(
         "the list of processes cannot be read from /proc ({reason}), so no target can be found: check that /proc is \
          mounted, then try again"
     )]
     Table {
-        /// What was wrong.
+        /// The reason.
         reason: procfs::ProcError,
     },
-    /// The command is nowhere.
+    /// The command was not found.
     #[error("there is no command {}, so nothing was started: check its spelling and PATH", command.display())]
     CommandNotFound {
-        /// As it was typed.
+        /// As the user typed it.
         command: OsString,
     },
-    /// The command is there but not executable.
+    /// The command exists but is not executable.
     #[error(
         "{} may not be executed, so nothing was started: make it executable with `chmod +x`, or put the interpreter \
          before it, as `-- python3 {}`", path.display(), crate::shell::path(path)
@@ -106,10 +106,10 @@ pub enum TargetError {
          that with --python PATH", command.display()
     )]
     NoInterpreter {
-        /// As it was typed.
+        /// As the user typed it.
         command: OsString,
     },
-    /// A shim gave no answer.
+    /// A shim did not answer.
     #[error(
         "the shim {} does not say which interpreter it starts ({reason}), so that cannot be traced: name the \
          interpreter itself with --python PATH", shim.display()
@@ -117,7 +117,7 @@ pub enum TargetError {
     Shim {
         /// The shim.
         shim: PathBuf,
-        /// What happened instead of an answer.
+        /// What happened instead.
         reason: String,
     },
     /// The holder could not be started or waited for.
@@ -125,15 +125,15 @@ pub enum TargetError {
         "{} cannot be launched ({reason}), so nothing is traced: start it by hand and name it with -p PID", command.display()
     )]
     Launch {
-        /// As it was typed.
+        /// As the user typed it.
         command: OsString,
-        /// What the system said.
+        /// The error from the system.
         reason: io::Error,
     },
     /// The holder ended instead of waiting.
     #[error("{} ended before tracing was ready ({status}), so nothing was traced: start it again", command.display())]
     NotHeld {
-        /// As it was typed.
+        /// As the user typed it.
         command: OsString,
         /// How the holder ended.
         status: Status,
@@ -146,16 +146,16 @@ pub enum TargetError {
     Watch {
         /// The process.
         pid: u32,
-        /// What the system said.
+        /// The error from the system.
         reason: io::Error,
     },
-    /// The watch itself.
+    /// The watch itself failed.
     #[error(
         "the end of the traced processes cannot be awaited ({reason}), so tracing would not stop with them: raise the \
          limit on open files (`ulimit -n`), then try again"
     )]
     Watching {
-        /// What the system said.
+        /// The error from the system.
         reason: io::Error,
     },
 }

@@ -1,4 +1,4 @@
-//! A door for the fuzz target `proc_text`: what /proc says of a process, without that process.
+//! Entry points for the fuzz target `proc_text`: what /proc says of a process, without that process.
 
 use procfs::FromRead;
 use procfs::process::Stat;
@@ -6,7 +6,7 @@ use procfs::process::Stat;
 use super::table::arguments;
 use crate::service::Seen;
 
-/// What a process is taken for that has this command line, `comm` and all; as many programs as its words can name.
+/// Classifies a process with this command line, `comm` and all; returns how many programs its words can name.
 pub fn command_line(bytes: &[u8]) -> usize {
     let arguments = arguments(bytes);
     let seen = Seen {
@@ -21,7 +21,7 @@ pub fn command_line(bytes: &[u8]) -> usize {
     seen.programs().len()
 }
 
-/// The parent of a process that calls itself so, from its /proc/PID/stat: all in that is the kernel's but the name.
+/// The parent of a process with this `comm`, from its /proc/PID/stat, in which only the name is not the kernel's.
 pub fn parent(comm: &[u8]) -> Option<i32> {
     let name = comm.get(..15).unwrap_or(comm);
     let rest = [" 0"; 49].concat();

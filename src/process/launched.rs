@@ -1,10 +1,9 @@
-//! A command that pystap launches: held before its first instruction, released when probes are armed, waited for.
+//! A command that pystap launches: held before its first instruction, released once probes are armed, waited for.
 //!
 //! The holder is pystap itself (see [`crate::command::hold`]), which stops and later becomes the command under the
-//! same process id. Standard input, output and error are the user's own, unless a file is named for what it says.
+//! same process id. Standard input, output and error are the user's own, unless a file is named for its output.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,10 +12,10 @@ use std::process::{Command, Stdio};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
-use super::TargetError;
 use super::command::executable;
+use super::{Status, TargetError};
 
-/// A launched command. Dropped before [`Launched::release`] it is killed and reaped; afterwards it is left alone.
+/// A launched command. Dropping it before [`Launched::release`] kills and reaps it; afterwards it is left alone.
 #[derive(Debug)]
 pub struct Launched {
     command: OsString,
@@ -32,7 +31,7 @@ enum Stage {
     Ended(Status),
 }
 
-/// What a command is started with, besides its words.
+/// How a command is started, apart from its words.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Conditions<'a> {
     /// Variables that are set in its environment.
@@ -42,62 +41,17 @@ pub struct Conditions<'a> {
     pub aside: Option<&'a File>,
 }
 
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Status {
-    /// It exited with this status.
-    Exited(u8),
-    /// It was killed by this signal.
-    Killed(u8),
-}
-
-impl Status {
-    /// The status as a shell would report it: 128 and the number for a signal.
-    #[must_use]
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Status::Exited(code) => code,
-            Status::Killed(signal) => signal.saturating_add(128),
-        }
-    }
-
-    fn of(status: WaitStatus) -> Option<Status> {
-        let byte = |number: i32| u8::try_from(number & 0xff).unwrap_or(u8::MAX);
-        status
-            .exit_status()
-            .map(|code| Status::Exited(byte(code)))
-            .or_else(|| {
-                status
-                    .terminating_signal()
-                    .map(|signal| Status::Killed(byte(signal)))
-            })
-    }
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Status::Exited(code) => write!(f, "exit status {code}"),
-            Status::Killed(signal) => match signal_hook::low_level::signal_name(i32::from(*signal))
-            {
-                Some(name) => write!(f, "killed by {name}"),
-                None => write!(f, "killed by signal {signal}"),
-            },
-        }
-    }
-}
-
 impl Launched {
-    /// Starts a command and holds it. It is looked for in PATH; its first word stays its argument 0.
+    /// Starts a command and holds it. The command is looked up in PATH; its first word stays argument 0.
     ///
     /// Call this on a thread that lives until [`Launched::release`]: the kernel kills the held process when the thread
-    /// that started it ends, not when the whole of pystap does.
+    /// that started it ends, not when pystap as a whole does.
     ///
     /// # Errors
     ///
-    /// `Nothing`, `CommandNotFound` and `NotExecutable` before anything is started; `Launch` and `NotHeld`
-    /// afterwards, with nothing left behind. A command that passes all of this and still cannot be executed (a
-    /// damaged file) says so itself on standard error and ends with [`crate::command::hold::CANNOT_EXECUTE`].
+    /// `Nothing`, `CommandNotFound` and `NotExecutable` before anything is started; `Launch` and `NotHeld` afterwards,
+    /// with nothing left behind. A command that gets past all of these and still cannot be executed (a damaged file)
+    /// says so itself on standard error and ends with [`crate::command::hold::CANNOT_EXECUTE`].
     pub fn start(
         command: &[OsString],
         conditions: Conditions<'_>,
@@ -159,7 +113,7 @@ impl Launched {
             let Some(status) = self.wait_status(WaitOptions::UNTRACED)? else {
                 continue;
             };
-            // A terminal's Ctrl-Z may stop the holder before it stops itself; that is not the stop we wait for.
+            // Ctrl-Z in a terminal may stop the holder before it stops itself; that is not the stop we wait for.
             if status.stopping_signal() == Some(Signal::STOP.as_raw()) {
                 return Ok(());
             }
@@ -173,23 +127,23 @@ impl Launched {
         }
     }
 
-    /// The process id: the holder's now, the command's after the release.
+    /// The process ID: the holder's now, the command's after the release.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// When it was started, in clock ticks since boot; for [`super::Watch::add`].
+    /// Its start time, in clock ticks since boot; for [`super::Watch::add`].
     #[must_use]
     pub fn start_time(&self) -> u64 {
         self.start_time
     }
 
-    /// Lets the command run. Does nothing when that was done before.
+    /// Lets the command run. Does nothing if it has already been released.
     ///
     /// # Errors
     ///
-    /// `Launch` when the held process is gone: somebody has killed it.
+    /// `Launch` when the held process is gone: it was killed from outside.
     pub fn release(&mut self) -> Result<(), TargetError> {
         if self.stage == Stage::Held {
             kill_process(self.pid, Signal::CONT).map_err(|errno| self.failed(errno))?;
@@ -198,11 +152,11 @@ impl Launched {
         Ok(())
     }
 
-    /// Waits until the command has ended. One that was not released never does, unless somebody kills it.
+    /// Waits until the command has ended. A command that was not released never ends, unless it is killed.
     ///
     /// # Errors
     ///
-    /// `Launch` when somebody else has reaped the process.
+    /// `Launch` when another part of the process has reaped it.
     pub fn wait(&mut self) -> Result<Status, TargetError> {
         loop {
             if let Some(status) = self.ended(WaitOptions::empty())? {
@@ -211,7 +165,7 @@ impl Launched {
         }
     }
 
-    /// How the command has ended; `None` as long as it runs.
+    /// How the command ended; `None` while it runs.
     ///
     /// # Errors
     ///
@@ -231,7 +185,7 @@ impl Launched {
         Ok(status)
     }
 
-    /// `None` when there is nothing to report, or a signal of our own came in between.
+    /// `None` when there is nothing to report, or a signal to ourselves interrupted the wait.
     fn wait_status(&self, options: WaitOptions) -> Result<Option<WaitStatus>, TargetError> {
         match waitpid(Some(self.pid), options) {
             Ok(change) => Ok(change.map(|(_, status)| status)),
@@ -251,7 +205,7 @@ impl Launched {
 impl Drop for Launched {
     fn drop(&mut self) {
         if self.stage == Stage::Held && kill_process(self.pid, Signal::KILL).is_ok() {
-            // An error means that somebody else has reaped it, which is as good.
+            // An error means that it has been reaped elsewhere, which is just as good.
             let _ = self.wait();
         }
     }

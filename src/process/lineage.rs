@@ -1,13 +1,13 @@
-//! Who descends from the processes of a session, by what the kernel says: its records of forks, execs and ends where an
-//! engine has them, and the parents in /proc where a record is not there yet or the engine has none. What a process says of
-//! itself (its name, its files, its environment) has no part in this.
+//! Which processes descend from those of a session, according to the kernel: its records of forks, execs and exits
+//! where an engine has them, and the parents in /proc where a record has not arrived yet or the engine has none. What a
+//! process says about itself (its name, its files, its environment) plays no part in this.
 //!
-//! # What it holds against
+//! # What it withstands
 //!
-//! *Reuse of process ids*: a process is known by its id and the time of its start, as [`Identity`]. *Double forks and daemons*:
-//! a process whose parent has ended is given to init or to a subreaper, and /proc knows nothing of where it came from. The
-//! record of the fork does, and the line of ancestors is kept from then on. *Namespaces*: records and /proc have the ids of our
-//! own pid namespace for every process below it.
+//! *Reuse of process IDs*: a process is identified by its ID and start time, as [`Identity`]. *Double forks and
+//! daemons*: a process whose parent has ended is reparented to init or to a subreaper, and /proc no longer knows where
+//! it came from. The record of the fork does, and the line of ancestors is kept from then on. *Namespaces*: records and
+//! /proc use the IDs of our own pid namespace for every process below it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,17 +15,17 @@ use std::time::{Duration, Instant};
 
 use super::{is_gone, stat};
 
-/// A process for good: ids are used again, an id and the time of its start are not.
+/// Identifies a process for good: an ID is reused, an ID together with a start time is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
-    /// Process id.
+    /// Process ID.
     pub pid: u32,
-    /// When it started, in clock ticks since boot.
+    /// Start time, in clock ticks since boot.
     pub start_time: u64,
 }
 
 impl Identity {
-    /// The process that has this id now; `None` when there is none.
+    /// The process that has this ID now; `None` when there is none.
     #[must_use]
     pub fn of(pid: u32) -> Option<Identity> {
         with_parent(pid).map(|(identity, _)| identity)
@@ -33,7 +33,7 @@ impl Identity {
 }
 
 fn with_parent(pid: u32) -> Option<(Identity, u32)> {
-    // Who cannot be asked is nobody: a stranger is not to be taken for one of the session.
+    // A process that cannot be read counts as absent: a stranger must not be taken for one of the session.
     let stat = stat(pid).ok()??;
     let identity = Identity {
         pid,
@@ -42,58 +42,58 @@ fn with_parent(pid: u32) -> Option<(Identity, u32)> {
     Some((identity, u32::try_from(stat.ppid).ok()?))
 }
 
-/// Most ancestors that are kept of a process, the first of the session among them.
+/// Most ancestors kept per process, including the session's own process at the top.
 const LONGEST: usize = 32;
-/// Processes that are known before those that have ended are looked for and forgotten.
+/// Number of known processes at which those that have ended are looked for and forgotten.
 const ENOUGH: usize = 4096;
-/// How long a process that has ended is remembered: records of one moment come on several ways.
+/// How long a process that has ended is remembered: records of one moment arrive by several routes.
 const MEMORY: Duration = Duration::from_secs(30);
-/// Most processes of whose Pythons an account is kept.
+/// Most processes whose Pythons are counted.
 const MOST_OPEN: usize = 1 << 16;
-/// How long a Python may take from its beginning until it asks to be traced.
+/// How long a Python may take from its start until it asks to be traced.
 const START_UP: Duration = Duration::from_secs(2);
 
-/// The processes of a session; shared by the engine that hears of them and by whoever wants to know.
+/// The processes of a session; shared by the engine that hears of them and by everyone who asks.
 #[derive(Debug, Default)]
 pub struct Lineage(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     known: HashMap<u32, Known>,
-    /// Processes that the session was begun with, or that were added to it.
+    /// Processes that the session started with, or that were added to it.
     roots: Vec<Identity>,
-    /// The root that pystap has launched.
+    /// The root that pystap launched.
     launched: Option<Identity>,
-    /// When to look for those that have ended, as a number of processes.
+    /// Number of processes at which to look for those that have ended.
     prune_at: usize,
-    /// Pythons below the launched command without the joins that belong to them, and the other way round.
+    /// Pythons below the launched command without their joins, and joins without their Pythons.
     open: HashMap<u32, Open>,
-    /// There was no room in `open`.
+    /// Whether `open` ran out of room.
     overflown: bool,
 }
 
 #[derive(Debug)]
 struct Known {
-    /// Nothing where the record came after its end.
+    /// `None` when the record arrived after the process had ended.
     start_time: Option<u64>,
-    /// Its ancestors up to a root, the nearest first.
+    /// Its ancestors up to a root, nearest first.
     line: Vec<Identity>,
-    /// Whether it runs Python since its last exec.
+    /// Whether it has run Python since its last exec.
     python: bool,
     ended: Option<Instant>,
 }
 
-/// What of one process id has no counterpart yet.
+/// What has no counterpart yet for one process ID.
 #[derive(Debug, Clone, Copy)]
 struct Open {
-    /// Pythons less joins.
+    /// Number of Pythons minus number of joins.
     pythons: i64,
-    /// When the last Python began, as far as we have heard.
+    /// When the last Python began, as far as we know.
     since: Instant,
 }
 
 impl Lineage {
-    /// A process that the session traces by itself.
+    /// Adds a process that the session traces in its own right.
     pub fn root(&self, root: Identity) {
         let mut state = self.state();
         if !state.roots.contains(&root) {
@@ -102,7 +102,7 @@ impl Lineage {
         state.insert(root.pid, Some(root.start_time), Vec::new());
     }
 
-    /// The same for the command that pystap has launched.
+    /// The same for the command that pystap launched.
     pub fn launched(&self, root: Identity) {
         self.root(root);
         self.state().launched = Some(root);
@@ -114,15 +114,15 @@ impl Lineage {
         self.state().launched == Some(process)
     }
 
-    /// The kernel's record of a fork, whoever forked. True when the parent is of the session.
+    /// Takes the kernel's record of a fork, whoever forked. True when the parent belongs to the session.
     pub fn forked(&self, parent: u32, child: u32) -> bool {
         let mut state = self.state();
         let Some(line) = state.line_below(parent) else {
             return false;
         };
-        // One that has ended meanwhile is still somebody's ancestor.
+        // A child that has already ended is still the ancestor of others.
         let start_time = Identity::of(child).map(|child| child.start_time);
-        // The same record may come on two ways, on one of them late.
+        // The same record may arrive by two routes, late on one of them.
         let is_told = state.known.get(&child).is_some_and(|known| {
             known.line == line && (start_time.is_none() || known.start_time == start_time)
         });
@@ -132,8 +132,8 @@ impl Lineage {
         true
     }
 
-    /// A child that an engine has found to be of the session by looking at its ancestors in the kernel, without saying
-    /// which of them is.
+    /// Adds a child that an engine has found to belong to the session from its ancestors in the kernel, without saying
+    /// which of them does.
     pub fn descended(&self, parent: u32, child: u32) {
         if self.forked(parent, child) {
             return;
@@ -148,22 +148,22 @@ impl Lineage {
         }
     }
 
-    /// The kernel's record of an exec.
+    /// Takes the kernel's record of an exec.
     pub fn execed(&self, pid: u32) {
         if let Some(known) = self.state().known.get_mut(&pid) {
             known.python = false;
         }
     }
 
-    /// The kernel's record of an end.
+    /// Takes the kernel's record of an exit.
     pub fn ended(&self, pid: u32) {
         if let Some(known) = self.state().known.get_mut(&pid) {
             known.ended = Some(Instant::now());
         }
     }
 
-    /// A process and its ancestors up to a root, the nearest first, when it is of the session. It must be known to live:
-    /// then nobody else has its id, and what /proc says of it is true.
+    /// A process and its ancestors up to a root, nearest first, if it belongs to the session. It must be known to be
+    /// alive: then no other process has its ID, and what /proc says of it is true.
     #[must_use]
     pub fn of(&self, process: Identity) -> Option<Vec<Identity>> {
         let mut line = vec![process];
@@ -178,7 +178,7 @@ impl Lineage {
             }
             let (now, parent) = with_parent(last.pid)?;
             let (parent, _) = with_parent(parent)?;
-            // Whoever is younger than a child of its is another one, who has the id by now.
+            // A parent younger than its child is a different process, which has reused the ID.
             let is_parent = now == last && parent.start_time <= last.start_time;
             if !is_parent || line.len() >= LONGEST {
                 return None;
@@ -197,8 +197,8 @@ impl Lineage {
         Some(line)
     }
 
-    /// A process became a Python: it has mapped an interpreter, which no process does twice without an exec in between
-    /// (a second file of the same interpreter is no second Python).
+    /// Notes that a process became a Python: it has mapped an interpreter, which no process does twice without an exec
+    /// in between (a second file of the same interpreter is not a second Python).
     pub fn python(&self, pid: u32) {
         if !self.state().known.contains_key(&pid)
             && let Some(identity) = Identity::of(pid)
@@ -219,13 +219,13 @@ impl Lineage {
         }
     }
 
-    /// A Python of the launched command has asked to be traced, whatever became of it then.
+    /// Notes that a Python of the launched command has asked to be traced, whatever came of it.
     pub fn joined(&self, pid: u32) {
         self.state().account(pid, -1);
     }
 
-    /// Pythons of the launched command that have not asked, those left out that have only begun. `None` when there were
-    /// too many processes to tell.
+    /// How many Pythons of the launched command have not asked to be traced, not counting those that have only just
+    /// started. `None` when there were too many processes to tell.
     #[must_use]
     pub fn never_joined(&self) -> Option<u64> {
         let state = self.state();
@@ -244,13 +244,13 @@ impl Lineage {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A map is whole between two calls, so a panic elsewhere does not spoil it.
+        // The map is consistent between calls, so a panic elsewhere does not corrupt it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// The line of a child of this process, when that is of the session.
+    /// The line of ancestors for a child of this process, if that belongs to the session.
     fn line_below(&self, parent: u32) -> Option<Vec<Identity>> {
         let known = self.known.get(&parent)?;
         let own = known.start_time.map(|start_time| Identity {
@@ -275,7 +275,7 @@ impl State {
         self.known.insert(pid, known);
     }
 
-    /// Forgets who has ended; also those of whose end no record came.
+    /// Forgets processes that have ended, including those for which no exit record arrived.
     fn prune(&mut self) {
         let roots: HashSet<u32> = self.roots.iter().map(|root| root.pid).collect();
         self.known.retain(|pid, known| match known.ended {
@@ -310,7 +310,7 @@ impl State {
     }
 }
 
-/// Leaves out the middle of a line that is too long: its ends are what is asked for.
+/// Drops the middle of a line that is too long: only its ends are asked for.
 fn shorten(line: &mut Vec<Identity>) {
     if line.len() > LONGEST {
         line.drain(LONGEST - 1..line.len() - 1);
@@ -423,14 +423,14 @@ mod tests {
             lineage.python(pid);
             lineage.python(pid);
         }
-        // The one joined before the record of its image was there, and then became another Python.
+        // One that joined before the record of its image arrived, and then became another Python.
         lineage.joined(first);
         lineage.execed(first);
         lineage.joined(first);
         lineage.python(first);
         lineage.ended(first);
         assert_eq!(lineage.never_joined(), Some(1), "the second");
-        // The launched command itself lives and may yet ask.
+        // The launched command itself is alive and may yet ask.
         lineage.python(launched.pid);
         assert_eq!(lineage.never_joined(), Some(1));
         lineage.joined(launched.pid);

@@ -1,6 +1,6 @@
-//! Which processes are traced: those named by id, found by a pattern or by their interpreter, their descendants, and
-//! a command that is launched for the purpose. Knows processes; what is Python about them is told by
-//! [`crate::python`]. Arms nothing.
+//! Which processes are traced: those named by ID, found by a pattern or by their interpreter, their descendants, and a
+//! command that is launched for the purpose. Knows processes; [`crate::python`] knows what is Python about them. Arms
+//! nothing.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -20,73 +20,75 @@ mod lineage;
 mod namespace;
 mod shim;
 mod stat;
+mod status;
 mod table;
 mod watch;
 mod within;
 
 pub use command::{Expected, interpreters_of_command, interpreters_of_path};
 pub use error::TargetError;
-pub use launched::{Conditions, Launched, Status};
+pub use launched::{Conditions, Launched};
 pub use lineage::{Identity, Lineage};
 pub use namespace::MountNamespace;
 pub(crate) use shim::ask as asked_shim;
 pub use stat::{goes_on, runs};
-pub(crate) use stat::{is_gone, start_time, stat};
+pub(crate) use stat::{is_gone, start_time, stat, threads};
+pub use status::Status;
 pub use watch::Watch;
 pub use within::{Budget, Looked, within};
 
 use table::{Entry, Table};
 
-/// What the user asked for, checked for form only.
+/// What the user asked for, with only its form checked.
 ///
-/// `pids` and `pattern` add up. `python` narrows both, and alone selects every process that runs that interpreter.
+/// `pids` and `pattern` add up. `python` narrows both; alone, it selects every process that runs that interpreter.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Process ids, as given with `-p`. One that cannot be traced is an error.
+    /// Process IDs, as given with `-p`. A process that cannot be traced is an error.
     pub pids: Vec<u32>,
-    /// `--match`: searched for in the arguments of a process, joined by blanks. Only Python processes are found, and
-    /// never pystap itself or a process it descends from (a shell or sudo that has the pattern in its own arguments).
+    /// `--match`: searched for in the arguments of a process, joined by blanks. Only Python processes match, and never
+    /// pystap itself or one of its ancestors (a shell or sudo that has the pattern in its own arguments).
     pub pattern: Option<Regex>,
-    /// `--service`: the Python processes of a service. Never pystap itself or a process it descends from.
+    /// `--service`: the Python processes of a service. Never pystap itself or one of its ancestors.
     pub service: Option<Service>,
-    /// `--python`: an interpreter, a link to one, or the shim of a version manager.
+    /// `--python`: an interpreter, a link to one, or a version manager's shim.
     pub python: Option<PathBuf>,
-    /// The command after `--`, with its arguments; empty when there is none.
+    /// The command after `--`, with its arguments; empty when none was given.
     pub command: Vec<OsString>,
-    /// `--subprocesses`: all descendants, too.
+    /// `--subprocesses`: include all descendants.
     pub subprocesses: bool,
 }
 
 /// The selection, resolved on this host at one moment.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Targets {
-    /// Python processes that run now, by ascending process id. Never twice the same.
+    /// Python processes that run now, by ascending process ID, without duplicates.
     pub processes: Vec<Process>,
-    /// What the command to launch will run; `None` when there is none.
+    /// What the command to launch will run; `None` when there is no command.
     pub command: Option<Expected>,
-    /// The interpreter that `--python` named. Without pids and pattern, every process that maps one of these files is
-    /// a target, including those that start later; see [`Targets::everyone`].
+    /// The interpreter that `--python` named. Without pids and pattern, every process that maps one of these files is a
+    /// target, including those that start later; see [`Targets::everyone`].
     pub python: Vec<Interpreter>,
-    /// Whether processes that start later and run an interpreter of `python` are targets, too.
+    /// Whether processes that start later and run an interpreter in `python` are targets too.
     pub everyone: bool,
-    /// Whether children that the targets start later are targets, too. Those that exist are in `processes`.
+    /// Whether children that the targets start later are targets too. Those that already exist are in `processes`.
     pub descendants: bool,
-    /// Sentences the user should see: what was assumed and what could not be looked at.
+    /// Sentences for the user: what was assumed and what could not be examined.
     pub notes: Vec<String>,
 }
 
 /// A Python process that was found.
 #[derive(Debug, Clone)]
 pub struct Process {
-    /// Process id, in the pid namespace that /proc was mounted for.
+    /// Process ID, in the pid namespace that /proc was mounted for.
     pub pid: u32,
-    /// When it started, in clock ticks since boot; together with `pid` this names the process for good.
+    /// Start time, in clock ticks since boot; together with `pid` it identifies the process for good.
     pub start_time: u64,
     /// The kernel's name of its main thread, at most 15 bytes.
     pub comm: String,
-    /// Its arguments; a process that rewrote them (setproctitle) has one. Bytes that are not UTF-8 stand as U+FFFD.
+    /// Its arguments; a process that rewrote them (setproctitle) has one. Bytes that are not UTF-8 become U+FFFD.
     pub command_line: Vec<String>,
-    /// The mounts it sees; `None` when we may not know.
+    /// Its mount namespace; `None` when we may not know.
     pub mounts: Option<MountNamespace>,
     /// Its interpreters, the main one first; never empty.
     pub interpreters: Vec<Interpreter>,
@@ -105,7 +107,7 @@ impl Process {
         described(&entry, &mut Examined::default())
     }
 
-    /// What a person would call it: the script, the module or the title that it shows of itself, else the kernel's name.
+    /// What a person would call it: its script, module or the title it sets, otherwise the kernel's name.
     pub fn program(&self) -> String {
         let seen = Seen {
             comm: self.comm.clone(),
@@ -124,9 +126,9 @@ impl Process {
     }
 }
 
-/// Every process that runs Python, by the name of its program or by a libpython in it; a program of another name with an
-/// interpreter linked into it is not found. For a look at a host, not for tracing: what cannot be looked at is left out,
-/// and said in the notes.
+/// Every process that runs Python, recognised by its program's name or a mapped libpython; a program of another name
+/// with an interpreter linked into it is not found. For an overview of a host, not for tracing: what cannot be examined
+/// is left out, and reported in the notes.
 ///
 /// # Errors
 ///
@@ -144,7 +146,7 @@ pub fn running() -> Result<Targets, TargetError> {
 fn described(entry: &Entry, examined: &mut Examined) -> Result<Process, PythonError> {
     let pid = entry.pid;
     let interpreters = Interpreter::of_process_among(pid, examined)?;
-    // The id may have changed hands since the table was read.
+    // The ID may have been reused since the table was read.
     if is_gone(pid, entry.start_time) {
         return Err(PythonError::Ended { pid });
     }
@@ -163,7 +165,7 @@ impl Selection {
     ///
     /// # Errors
     ///
-    /// When a process named by id, the interpreter or the command cannot be traced, when a pattern finds nothing, and
+    /// When a process named by ID, the interpreter or the command cannot be traced, when a pattern matches nothing, and
     /// when nothing was asked for.
     pub fn resolve(&self) -> Result<Targets, TargetError> {
         if self.pids.is_empty()
@@ -262,8 +264,7 @@ impl Selection {
         Ok(targets)
     }
 
-    /// Finds the processes that were asked for and may have started since, in a search that is repeated. That there are
-    /// none is no error.
+    /// Finds requested processes that may have started since; called repeatedly. Finding none is not an error.
     ///
     /// # Errors
     ///
@@ -294,7 +295,7 @@ impl Selection {
         }
         processes.sort_by_key(|process| process.pid);
         processes.dedup_by_key(|process| process.pid);
-        // Another process may get the number of one that has ended.
+        // Another process may reuse the ID of one that has ended.
         searched.stuck.retain(|pid| runs(*pid));
         let unheard = !scan.stuck.is_empty() || !scan.unreached.is_empty() && !searched.short;
         searched.short |= !scan.unreached.is_empty();
@@ -306,24 +307,24 @@ impl Selection {
     }
 }
 
-/// What a repeated search remembers: processes that it got stuck at, which are passed over from then on.
+/// What a repeated search remembers: processes that it got stuck on, which are skipped from then on.
 #[derive(Debug, Default)]
 pub struct Searched {
     stuck: HashSet<u32>,
-    /// There was once not enough time for all.
+    /// Whether there was ever not enough time for all.
     short: bool,
 }
 
 /// What a repeated search found.
 #[derive(Debug)]
 pub struct Newcomers {
-    /// Python processes, by ascending id; those that were found before among them.
+    /// Python processes, by ascending ID, including those that were found before.
     pub processes: Vec<Process>,
-    /// What could not be looked at, where that is new.
+    /// What could not be examined, where that is new.
     pub notes: Vec<String>,
 }
 
-/// The arguments of everyone who descends from a process, by process id.
+/// The arguments of every descendant of a process, by process ID.
 ///
 /// # Errors
 ///
@@ -341,14 +342,14 @@ pub fn descendants(
         .collect())
 }
 
-/// A Python process of a service, and by what it was recognised.
+/// A Python process of a service, and how it was recognised.
 #[derive(Debug)]
 pub struct Found {
     /// The process.
     pub process: Process,
     /// The service.
     pub service: Option<String>,
-    /// By what it was recognised.
+    /// How it was recognised.
     pub why: Option<Why>,
 }
 
@@ -356,7 +357,7 @@ pub struct Found {
 ///
 /// # Errors
 ///
-/// When there is none, or the user's file of services cannot be understood.
+/// When there is none, or the user's service file cannot be parsed.
 pub fn service(name: &str) -> Result<Service, TargetError> {
     Service::named(name).map_err(|error| match error {
         ServiceError::Unknown { .. } => TargetError::UnknownService {
@@ -371,7 +372,7 @@ pub fn service(name: &str) -> Result<Service, TargetError> {
 ///
 /// # Errors
 ///
-/// When /proc cannot be read, and when nothing of the service runs.
+/// When /proc cannot be read, and when no process of the service runs.
 pub fn processes_of(service: &Service) -> Result<Vec<Found>, TargetError> {
     let mut scan = Scan::begin()?;
     let processes = scan.of_service(service);
@@ -383,8 +384,8 @@ pub fn processes_of(service: &Service) -> Result<Vec<Found>, TargetError> {
     Ok(found.collect())
 }
 
-/// Every Python process that we may look into, with the first of these services that it belongs to, and a sentence about
-/// those that we may not look into.
+/// Every Python process that we may examine, with the first of these services that it belongs to, and a sentence about
+/// those that we may not examine.
 ///
 /// # Errors
 ///
@@ -396,15 +397,16 @@ pub fn python_processes(services: &[Service]) -> Result<(Vec<Found>, Vec<String>
     Ok((found.collect(), scan.left_out()))
 }
 
-/// One look at all processes. What ends while we look, or is not Python, is no target; only for a process that was
-/// named is that worth an error.
+/// One pass over all processes. A process that ends meanwhile, or is not Python, is not a target; that is an error only
+/// for a process that was named.
 struct Scan {
     table: Table,
     examined: Examined,
-    /// How many processes we had no permission to examine.
+    /// How many processes we lacked permission to examine.
     unreadable: usize,
     budget: Budget,
-    /// Processes that could not be looked at in time: what it got stuck at, and for which no time was left.
+    /// Processes that could not be examined in time: those that the scan got stuck on, and those for which no time was
+    /// left.
     stuck: Vec<u32>,
     unreached: Vec<u32>,
 }
@@ -414,7 +416,7 @@ impl Scan {
         Scan::again(Budget::COMMAND, &HashSet::new())
     }
 
-    /// A scan that passes over processes that an earlier one got stuck at.
+    /// A scan that skips processes that an earlier one got stuck on.
     fn again(budget: Budget, passed_over: &HashSet<u32>) -> Result<Scan, TargetError> {
         let (table, stuck, unreached) = Table::read(budget, passed_over)?;
         Ok(Scan {
@@ -427,12 +429,12 @@ impl Scan {
         })
     }
 
-    /// What is not among the results, and why.
+    /// What is missing from the results, and why.
     fn left_out(&self) -> Vec<String> {
         self.hidden().into_iter().chain(self.slow()).collect()
     }
 
-    /// What is not among the results because it could not be looked at in time.
+    /// What is missing from the results because it could not be examined in time.
     fn slow(&self) -> Option<String> {
         const AT_MOST: usize = 8;
         let slow: Vec<u32> = self.stuck.iter().chain(&self.unreached).copied().collect();
@@ -454,7 +456,7 @@ impl Scan {
         ))
     }
 
-    /// What is not among the results because we may not look at it.
+    /// What is missing from the results because we may not examine it.
     fn hidden(&self) -> Option<String> {
         let which = match self.unreadable {
             0 => return None,
@@ -501,7 +503,7 @@ impl Scan {
         })
     }
 
-    /// With the first of these services that it belongs to.
+    /// Adds the first of these services that the process belongs to.
     fn found(&self, process: Process, services: &[Service]) -> Found {
         let seen = self.table.get(process.pid).map(Entry::seen);
         let recognised = seen.and_then(|seen| {
@@ -524,7 +526,7 @@ impl Scan {
         }
     }
 
-    /// What runs, for those who asked for something that does not: the names of Python programs.
+    /// The names of the Python programs that run, for users who asked for something that does not.
     fn runs(&mut self) -> String {
         const AT_MOST: usize = 8;
         let ours = self.table.ancestors(std::process::id());
@@ -557,8 +559,8 @@ impl Scan {
         self.python_among(move |entry| Ok(pids.contains(&entry.pid)))
     }
 
-    /// The Python processes among those that are wanted. Who cannot be asked whether it is wanted is hidden like one that
-    /// is and cannot be examined.
+    /// The Python processes among those that are wanted. A process for which we cannot tell whether it is wanted counts
+    /// as hidden, like a wanted one that cannot be examined.
     fn python_among(
         &mut self,
         wanted: impl Fn(&Entry) -> Result<bool, PythonError> + Send + Sync + 'static,
@@ -577,7 +579,7 @@ impl Scan {
         );
         self.examined = looked.state;
         for entry in looked.stuck {
-            // What it got stuck at is not asked for another time.
+            // A process that the scan got stuck on is not tried again.
             self.stuck.push(entry.pid);
             self.table.remove(entry.pid);
         }

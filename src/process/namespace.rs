@@ -1,4 +1,4 @@
-//! Mount namespaces: whether a process sees the files that we see. Enters none.
+//! Mount namespaces: whether a process sees the same files as we do. Enters none.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ impl MountNamespace {
     ///
     /// # Errors
     ///
-    /// What the system says: permission denied for other users' processes, not found for those that ended.
+    /// The error from the system: permission denied for other users' processes, not found for ended ones.
     pub fn of_process(pid: u32) -> io::Result<MountNamespace> {
         at(&format!("/proc/{pid}/ns/mnt"))
     }
@@ -22,7 +22,7 @@ impl MountNamespace {
     ///
     /// # Errors
     ///
-    /// What the system says, when /proc is not mounted.
+    /// The error from the system, when /proc is not mounted.
     pub fn ours() -> io::Result<MountNamespace> {
         at("/proc/self/ns/mnt")
     }
@@ -40,6 +40,7 @@ mod tests {
     use crate::python::waiting::Waiting;
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn a_process_with_its_own_mounts_is_told_from_one_with_ours() {
         assert!(
             rustix::process::geteuid().is_root(),

@@ -1,5 +1,5 @@
-//! Shims of version managers: scripts called `python` that choose the interpreter when they are started. The only
-//! way to learn their choice is to start one, as whoever holds it ([`foreign`]).
+//! Shims of version managers: scripts called `python` that choose the interpreter when they are started. The only way
+//! to learn their choice is to start one, as the user who controls it ([`foreign`]).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,13 +10,13 @@ use super::TargetError;
 use crate::authority::foreign::{self, Said};
 use crate::python::name;
 
-/// A shim answers in a tenth of a second; one that takes this long waits for something.
+/// A shim answers in a tenth of a second; one that takes this long is waiting for something.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How much of a script is read to see what it starts.
+/// How many bytes of a script are read to see what it starts.
 const LONGEST_HEAD: u64 = 4096;
 
-/// What a shim is asked, in words that Python 2 understands as well.
+/// The question for a shim, in words that Python 2 understands as well.
 const QUESTION: &str = "import sys; print(sys.executable)";
 
 /// The beginning of a file that starts with `#!`; `None` for any other.
@@ -30,8 +30,8 @@ pub(super) fn script(path: &Path) -> io::Result<Option<String>> {
         .then(|| String::from_utf8_lossy(&head).into_owned()))
 }
 
-/// The shim to ask when a script does not run Python itself: the script, when it is called like an interpreter; its
-/// neighbour `python3` or `python`, when it is another command of pyenv, since asking `pip -c …` would run pip.
+/// The shim to ask when a script does not run Python itself: the script, if it is called like an interpreter; its
+/// neighbour `python3` or `python`, if it is another pyenv command, since asking `pip -c …` would run pip.
 pub(super) fn behind(path: &Path, script: &str) -> Option<PathBuf> {
     if name::is_interpreter_command(path) {
         return Some(path.to_owned());
@@ -63,12 +63,12 @@ fn ask_within(shim: &Path, patience: Duration) -> Result<PathBuf, TargetError> {
         })
 }
 
-/// The interpreter's path in the answer; otherwise the reason why there is none.
+/// The interpreter's path in the answer, or the reason why there is none.
 fn path_in(said: &Said) -> Result<PathBuf, String> {
     let output = String::from_utf8_lossy(&said.output);
     let errors = String::from_utf8_lossy(&said.errors);
     let status = said.status;
-    // The last line: a site customisation may print before it.
+    // The last line, because a site customisation may print something before it.
     let answer = output.lines().map(str::trim).rfind(|line| !line.is_empty());
     match answer {
         Some(answer) if status.success() && answer.starts_with('/') => Ok(PathBuf::from(answer)),
@@ -101,6 +101,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
     fn a_shim_says_which_interpreter_it_starts() {
         let (_directory, path) = shim(r#"echo a greeting; exec /usr/bin/python3.11 "$@""#);
         assert_eq!(
@@ -120,6 +121,13 @@ mod tests {
         assert_eq!(error.exit_code(), 3);
     }
 
+    /// A FIFO that nobody writes to: opening it for reading blocks for good.
+    fn make_fifo(directory: &TempDir) {
+        let fifo = directory.path().join("fifo");
+        let made = Command::new("mkfifo").arg(&fifo).status();
+        assert!(made.expect("mkfifo runs").success());
+    }
+
     #[test]
     fn a_shim_that_answers_nonsense_is_no_interpreter() {
         let (_directory, path) = shim("echo hello");
@@ -129,14 +137,9 @@ mod tests {
 
     #[test]
     fn a_shim_that_hangs_is_ended_with_everything_it_has_started() {
-        // The pipe is held open by a grandchild; opening the FIFO without a writer blocks for good.
+        // A grandchild holds the pipe open.
         let (directory, path) = shim(r#"(read line < "${0%/*}/fifo") & wait"#);
-        let fifo = directory.path().join("fifo");
-        let made = Command::new("mkfifo")
-            .arg(&fifo)
-            .status()
-            .expect("mkfifo runs");
-        assert!(made.success());
+        make_fifo(&directory);
         let error = ask_within(&path, Duration::from_millis(200)).expect_err("it hangs");
         assert!(error.to_string().contains("not finish in time"), "{error}");
     }
@@ -144,12 +147,7 @@ mod tests {
     #[test]
     fn a_shim_that_closes_its_output_and_stays_is_ended() {
         let (directory, path) = shim(r#"exec >&- 2>&-; read line < "${0%/*}/fifo""#);
-        let fifo = directory.path().join("fifo");
-        let made = Command::new("mkfifo")
-            .arg(&fifo)
-            .status()
-            .expect("mkfifo runs");
-        assert!(made.success());
+        make_fifo(&directory);
         assert!(ask_within(&path, Duration::from_millis(200)).is_err());
     }
 

@@ -1,4 +1,4 @@
-//! The process table at one moment: who runs, since when, whose child it is, with which arguments.
+//! The process table at one moment: which processes run, since when, their parents and their arguments.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -25,11 +25,11 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// As [`stat`].
+    /// As [`stat()`].
     pub(super) fn of(pid: u32) -> ProcResult<Option<Entry>> {
         Ok(stat(pid)?.map(|stat| Entry {
             pid,
-            // The kernel has no negative ones.
+            // The kernel has no negative IDs.
             parent: u32::try_from(stat.ppid).unwrap_or(0),
             start_time: stat.starttime,
             comm: stat.comm,
@@ -39,7 +39,7 @@ impl Entry {
 }
 
 impl Entry {
-    /// What it shows of itself to those who look for services.
+    /// What it reveals to those who look for services.
     pub(super) fn seen(&self) -> Seen {
         let first = self.command_line.first().map_or("", String::as_str);
         let server = first.rsplit('/').next().unwrap_or(first);
@@ -55,7 +55,7 @@ impl Entry {
     }
 }
 
-/// The variables that name an application; none when we may not look.
+/// The variables that name an application; empty when we may not look.
 fn environment(pid: u32) -> Vec<(String, String)> {
     let bytes = python::beginning(pid, "environ");
     bytes
@@ -70,13 +70,13 @@ fn environment(pid: u32) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The arguments, none for kernel threads and zombies. Not through `procfs`, which refuses what is not UTF-8.
+/// The arguments; empty for kernel threads and zombies. Not through `procfs`, which refuses what is not UTF-8.
 fn command_line(pid: u32) -> Vec<String> {
     let bytes = python::beginning(pid, "cmdline");
     arguments(&bytes)
 }
 
-/// Splits at NUL. setproctitle leaves its padding behind, so NULs at the end are no empty arguments.
+/// Splits at NUL. setproctitle leaves padding behind, so trailing NULs are not empty arguments.
 pub(super) fn arguments(bytes: &[u8]) -> Vec<String> {
     let end = bytes
         .iter()
@@ -91,8 +91,8 @@ pub(super) fn arguments(bytes: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// What was looked at; `None` when it ended meanwhile or is hidden from us (`hidepid`). A table with any other gap would be
-/// taken for the truth.
+/// The value that was read; `None` when the process has ended or is hidden from us (`hidepid`). Any other failure is an
+/// error, because a table with such a gap would be taken for complete.
 fn seen<T>(looked_at: ProcResult<T>) -> ProcResult<Option<T>> {
     match looked_at {
         Ok(seen) => Ok(Some(seen)),
@@ -101,13 +101,13 @@ fn seen<T>(looked_at: ProcResult<T>) -> ProcResult<Option<T>> {
     }
 }
 
-/// All processes, by id.
+/// All processes, by ID.
 #[derive(Debug, Default)]
 pub(super) struct Table(BTreeMap<u32, Entry>);
 
 impl Table {
-    /// Reads /proc once, and answers with it the processes that could not be read in time: those that it got stuck at, and
-    /// those for which no time was left. Processes that end meanwhile are left out, and so are those of `passed_over`.
+    /// Reads /proc once, and also returns the processes that could not be read in time: those that it got stuck on, and
+    /// those for which no time was left. Processes that end meanwhile are left out, and so are those in `passed_over`.
     pub(super) fn read(
         budget: Budget,
         passed_over: &HashSet<u32>,
@@ -141,12 +141,12 @@ impl Table {
         self.0.values()
     }
 
-    /// The process and everyone it descends from.
+    /// The process and all its ancestors.
     pub(super) fn ancestors(&self, pid: u32) -> HashSet<u32> {
         let mut line = HashSet::new();
         let mut next = Some(pid);
         while let Some(pid) = next {
-            // A table that was read while processes came and went may hold a circle.
+            // A table that was read while processes came and went may contain a cycle.
             if !line.insert(pid) {
                 break;
             }

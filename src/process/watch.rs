@@ -1,4 +1,4 @@
-//! Tells when processes end, by pidfd: no polling, no confusion by reused process ids. Reaps nothing; that is for the
+//! Reports when processes end, by pidfd: no polling, no confusion by reused process IDs. Reaps nothing; that is for the
 //! parent of a process to do.
 
 use std::collections::HashMap;
@@ -23,11 +23,11 @@ pub struct Watch {
     watched: Mutex<HashMap<u32, OwnedFd>>,
 }
 
-/// How many ends are fetched with one system call. More wait in the kernel.
+/// How many exits are fetched with one system call. More wait in the kernel.
 const AT_ONCE: usize = 64;
 
 impl Watch {
-    /// Watches nobody yet.
+    /// Starts with no process.
     ///
     /// # Errors
     ///
@@ -40,8 +40,8 @@ impl Watch {
         })
     }
 
-    /// Adds the process that has this id and started at this time (clock ticks since boot, as in
-    /// [`super::Process::start_time`]). `false` when it has ended already, whoever has its id now.
+    /// Adds the process with this ID and start time (clock ticks since boot, as in [`super::Process::start_time`]).
+    /// `false` when it has already ended, even if its ID has been reused.
     ///
     /// # Errors
     ///
@@ -59,7 +59,7 @@ impl Watch {
             Err(Errno::SRCH) => return Ok(false),
             Err(errno) => return Err(failed(errno)),
         };
-        // The handle is bound to whoever has the id now; only after that is it worth asking who that is.
+        // The handle is bound to whichever process has the ID now; only then is it worth asking which one that is.
         let now = super::start_time(pid).map_err(|error| TargetError::Watch {
             pid,
             reason: io::Error::other(error),
@@ -89,9 +89,9 @@ impl Watch {
         self.watched().len()
     }
 
-    /// Waits until at least one process has ended, and removes and returns all that have. Empty when `timeout`
-    /// passed, when a signal was caught (so that the caller can look at what its handler noted), and at once when
-    /// nobody is watched. `None` waits without bound.
+    /// Waits until at least one process has ended, and removes and returns all that have. Empty after `timeout`, after
+    /// a signal was caught (so that the caller can check what its handler noted), and at once when no process is
+    /// watched. `None` waits without limit.
     ///
     /// # Errors
     ///
@@ -115,13 +115,13 @@ impl Watch {
         Ok(events
             .into_iter()
             .filter_map(|event| u32::try_from({ event.data }.u64()).ok())
-            // Closing the handle takes it out of the epoll set.
+            // Closing the handle removes it from the epoll set.
             .filter(|pid| watched.remove(pid).is_some())
             .collect())
     }
 
     fn watched(&self) -> MutexGuard<'_, HashMap<u32, OwnedFd>> {
-        // A map is whole between two calls, so a panic elsewhere does not spoil it.
+        // The map is consistent between calls, so a panic elsewhere does not corrupt it.
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -157,6 +157,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
     fn the_end_of_each_process_is_reported_once() {
         let ((mut one, since_one), (mut two, since_two)) = (waiting(), waiting());
         let watch = Watch::new().expect("a watch");
@@ -173,6 +174,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
     fn a_timeout_reports_nobody() {
         let (process, since) = waiting();
         let watch = Watch::new().expect("a watch");
@@ -185,6 +187,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
     fn a_process_that_has_the_id_of_an_ended_one_is_not_watched() {
         let (mut process, since) = waiting();
         let watch = Watch::new().expect("a watch");
@@ -201,6 +204,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
     fn adding_a_process_twice_watches_it_once() {
         let (process, since) = waiting();
         let watch = Watch::new().expect("a watch");
@@ -210,6 +214,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
     fn a_process_that_is_added_while_another_thread_waits_is_reported_there() {
         let ((keeps_running, since), (mut added, since_added)) = (waiting(), waiting());
         let watch = Watch::new().expect("a watch");

@@ -1,6 +1,6 @@
-//! Looking at many processes within a budget of time. To look at a process can take for ever: its memory and its files may
-//! be on a file system whose server does not answer, and nothing ends such a wait. So the looking is done on a thread that
-//! can be left behind, and what it got stuck at is named instead of awaited.
+//! Examines many processes within a time budget. Examining a process can take forever: its memory and its files may be
+//! on a file system whose server does not answer, and nothing interrupts such a wait. So it is done on a thread that
+//! can be left behind, and what it got stuck on is named instead of awaited.
 
 use std::io;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 
 use crate::threads;
 
-/// How long looking may take.
+/// How long examining may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
-    /// At one process.
+    /// Per process.
     pub each: Duration,
-    /// At all of them together.
+    /// For all of them together.
     pub all: Duration,
 }
 
 impl Budget {
-    /// For a command that somebody waits for.
+    /// For a command that a user waits for.
     pub const COMMAND: Budget = Budget {
         each: Duration::from_secs(1),
         all: Duration::from_secs(30),
@@ -33,23 +33,23 @@ impl Budget {
     };
 }
 
-/// Threads that are left behind in one go: each has some kilobytes, and waits in the kernel.
+/// Most threads left behind per call: each has a few kilobytes, and waits in the kernel.
 const MOST_STUCK: usize = 4;
 
-/// What came of looking.
+/// The result of examining.
 #[derive(Debug)]
 pub struct Looked<I, S, T> {
     /// The answers, in order.
     pub done: Vec<T>,
-    /// Items that nothing came of in time.
+    /// Items that did not finish in time.
     pub stuck: Vec<I>,
     /// Items for which no time was left.
     pub unreached: Vec<I>,
-    /// The state in the end.
+    /// The final state.
     pub state: S,
 }
 
-/// Does something for each item, in order, with a state that starts as `state` and begins anew when something gets stuck.
+/// Does something for each item, in order, with a state that starts as `state` and is reset when an item gets stuck.
 pub fn within<I, S, T>(
     budget: Budget,
     items: Vec<I>,
@@ -66,7 +66,7 @@ where
     let (mut done, mut stuck) = (Vec::new(), Vec::new());
     let (mut next, mut left_behind, mut state) = (0, 0, Some(state));
     while next < items.len() && left_behind < MOST_STUCK && Instant::now() < end {
-        // Without a thread nothing is looked at, which is said of each.
+        // Without a thread nothing is examined, and every item is reported so.
         let Ok(worker) = Worker::start(&items, next, state.take().unwrap_or_default(), &each)
         else {
             break;

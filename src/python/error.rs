@@ -1,91 +1,91 @@
-//! What can go wrong while an interpreter is looked for, each with what to do about it.
+//! What can go wrong while looking for an interpreter, each with what to do about it.
 
 use std::error::Error;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why there is no interpreter to work with.
+/// Why there is no usable interpreter.
 #[derive(Debug, Error)]
 pub enum PythonError {
     /// No such process.
     #[error("there is no process {pid}, so it cannot be traced: look for its id with `pystap ps`")]
     NoProcess {
-        /// The process id that was asked for.
+        /// The process ID that was asked for.
         pid: u32,
     },
-    /// The process went away between two looks at it, or is a zombie.
+    /// The process ended while it was being examined, or is a zombie.
     #[error(
         "process {pid} ended while it was being looked at, so there is nothing left to trace: name one that still \
          runs, or start it under pystap as `-- COMMAND`"
     )]
     Ended {
-        /// Its process id.
+        /// Its process ID.
         pid: u32,
     },
-    /// A thread of the kernel, which has no executable.
+    /// A kernel thread, which has no executable.
     #[error(
         "process {pid} is the kernel thread {name}, which runs no Python: name a Python process, for example one that \
          `pystap ps` lists"
     )]
     KernelThread {
-        /// Its process id.
+        /// Its process ID.
         pid: u32,
-        /// What the kernel calls it.
+        /// The kernel's name for it.
         name: String,
     },
-    /// The process runs something else.
+    /// The process does not run Python.
     #[error(
         "process {pid} runs {}, which is not Python and has loaded no libpython, so there is nothing to trace in it: \
          name a Python process, for example one that `pystap ps` lists", executable.display()
     )]
     NotPython {
-        /// Its process id.
+        /// Its process ID.
         pid: u32,
-        /// What it runs, as it sees it.
+        /// Its executable, as the process sees it.
         executable: PathBuf,
     },
-    /// The process runs a Python of somebody else's.
+    /// The process runs a Python other than CPython.
     #[error(
         "process {pid} runs {implementation} ({}), and only CPython can be traced, so there is nothing to trace in it: \
          run the program with CPython", executable.display()
     )]
     OtherPython {
-        /// Its process id.
+        /// Its process ID.
         pid: u32,
-        /// What the Python is called.
+        /// The name of that implementation.
         implementation: &'static str,
-        /// What it runs, as it sees it.
+        /// Its executable, as the process sees it.
         executable: PathBuf,
     },
-    /// The file is a Python of somebody else's.
+    /// The file is a Python other than CPython.
     #[error(
         "{} is {implementation}, and only CPython can be traced, so nothing was started: run the program with CPython", path.display()
     )]
     OtherPythonFile {
         /// The file.
         path: PathBuf,
-        /// What the Python is called.
+        /// The name of that implementation.
         implementation: &'static str,
     },
-    /// /proc does not show us the process's files.
+    /// /proc does not let us see the process's files.
     #[error(
         "process {pid} belongs to another user or is protected, so its interpreter cannot be found: run pystap as \
          root (in a container, with CAP_SYS_PTRACE)"
     )]
     Permission {
-        /// Its process id.
+        /// Its process ID.
         pid: u32,
     },
-    /// /proc gave something else than expected.
+    /// /proc contained something unexpected.
     #[error(
         "what /proc says about process {pid} cannot be read ({reason}), so its interpreter cannot be found: check \
          that /proc is mounted, then try again"
     )]
     Proc {
-        /// Its process id.
+        /// Its process ID.
         pid: u32,
-        /// What was wrong.
+        /// The reason.
         reason: procfs::ProcError,
     },
     /// No such file, or not readable.
@@ -96,10 +96,10 @@ pub enum PythonError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error from the system.
         reason: std::io::Error,
     },
-    /// It cannot be told what it runs, because looking at it takes too long.
+    /// Examining the process takes too long to find out what it runs.
     #[error(
         "process {pid} does not let itself be looked at in time, so it is not traced: its program may be on a file system \
          whose server does not answer; try again when that does"
@@ -108,7 +108,7 @@ pub enum PythonError {
         /// The process.
         pid: u32,
     },
-    /// The file is a script: the shim of a version manager, or a program written in Python.
+    /// The file is a script: a version manager's shim, or a program written in Python.
     #[error(
         "{} is a script and not the interpreter itself, so it has no marks to look at: name the interpreter that it \
          starts", path.display()
@@ -117,7 +117,7 @@ pub enum PythonError {
         /// The script.
         path: PathBuf,
     },
-    /// The file is a program or a library, but there is no Python in it.
+    /// The file is a program or a library, but contains no Python.
     #[error(
         "{} is not Python and needs no libpython, so there is nothing to trace in it: name an interpreter, for \
          example /usr/bin/python3", path.display()
@@ -126,7 +126,7 @@ pub enum PythonError {
         /// The file.
         path: PathBuf,
     },
-    /// The program needs a libpython that is nowhere to be found.
+    /// The program needs a libpython that cannot be found.
     #[error(
         "{} needs {library}, which is in none of the directories the dynamic linker searches, so its interpreter \
          cannot be examined: install that library, or set LD_LIBRARY_PATH as the program will have it", path.display()
@@ -137,7 +137,7 @@ pub enum PythonError {
         /// The library it needs.
         library: String,
     },
-    /// The file holds Python by its contents, but its ELF structure cannot be read.
+    /// The file contains Python, but its ELF structure cannot be read.
     #[error(transparent)]
     Image(Box<dyn Error + Send + Sync>),
 }

@@ -1,5 +1,5 @@
-//! Examining one file: is an interpreter in it, which version, which image. Remembers what it has seen, because two
-//! hundred workers of one service share one interpreter. Does not care how the file was found.
+//! Examines one file: whether it contains an interpreter, which version, which image. Remembers the results, because
+//! two hundred workers of one service share one interpreter. Does not care how the file was found.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -9,14 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::contents::Contents;
-use super::{PythonError, has_marks, name};
+use super::{PythonError, name};
 use crate::elf::{self, ElfError, Image};
 
-/// Bytes of a file that are searched for Python's strings. What is loaded of a debug build of CPython with static libraries
-/// is half of that.
+/// How many bytes of a file are searched for Python's strings. A debug build of CPython with static libraries loads
+/// half of that.
 const MOST_SEARCHED: usize = 64 << 20;
 
-/// Which file it is, whatever paths lead to it.
+/// The identity of a file, whichever paths lead to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId {
     /// `st_dev` of stat(2).
@@ -26,11 +26,11 @@ pub struct FileId {
 }
 
 impl FileId {
-    /// The file that a path leads to, symbolic links followed (those of /proc lead to deleted files as well).
+    /// The file that a path leads to, following symbolic links (those in /proc also lead to deleted files).
     ///
     /// # Errors
     ///
-    /// What stat(2) says.
+    /// The error from stat(2).
     pub fn at(path: &Path) -> io::Result<FileId> {
         fs::metadata(path).map(|metadata| FileId::from(&metadata))
     }
@@ -45,31 +45,31 @@ impl From<&Metadata> for FileId {
     }
 }
 
-/// The files that were examined so far. Keep one for the length of a scan, not longer: files change.
+/// The files examined so far. Keep one for the length of a scan, not longer: files change.
 #[derive(Debug, Default)]
 pub struct Examined(HashMap<FileId, Examination>);
 
-/// What one file turned out to be.
+/// What a file turned out to be.
 #[derive(Debug, Clone)]
 pub(super) struct Examination {
     pub file: FileId,
     pub contents: Contents,
-    /// `None` for what is not ELF and for ELF that cannot be read and carries no interpreter.
+    /// `None` for what is not ELF, and for ELF that cannot be read and contains no interpreter.
     pub image: Option<Arc<Image>>,
-    /// The file begins with `#!`.
+    /// Whether the file begins with `#!`.
     pub script: bool,
 }
 
 impl Examination {
-    /// Whether the interpreter is in this file: known by its strings in a file named like Python, and by CPython's
-    /// marks in any other, since a program with an interpreter linked in is of use to us only when it has marks.
+    /// Whether the interpreter is in this file: recognised by its strings in a file named like Python, and by CPython's
+    /// marks in any other, since a program with a linked-in interpreter is only of use to us if it has marks.
     pub(super) fn is_interpreter(&self) -> bool {
         self.contents.carries_interpreter || self.image.as_deref().is_some_and(has_marks)
     }
 }
 
 impl Examined {
-    /// Examines the file at `reach`. `path` is what it is called, which says which contents to expect.
+    /// Examines the file at `reach`. `path` is its name, which says which contents to expect.
     pub(super) fn examine(
         &mut self,
         path: &Path,
@@ -90,7 +90,7 @@ impl Examined {
         }
         let mut head = [0; 2];
         let script = file.read_exact_at(&mut head, 0).is_ok() && head == *b"#!";
-        // Other programs are not searched for Python's strings: some are huge, and an editor may well mention them.
+        // Other programs are not searched for Python's strings: some are huge, and an editor may well contain them.
         let contents = if name::may_be_interpreter(path) || name::may_be_library(path) {
             contents(path, &file)
         } else {
@@ -114,7 +114,7 @@ impl Examined {
     }
 }
 
-/// What is in a file named like Python. Strings are mostly apart from code, which is the larger part of a program.
+/// The contents of a file named like Python. Strings are mostly apart from code, which is the larger part of a program.
 fn contents(path: &Path, file: &File) -> Contents {
     let language = name::language(path);
     let Ok(mut bytes) = elf::loaded(path, file, false, MOST_SEARCHED) else {
@@ -131,4 +131,12 @@ fn contents(path: &Path, file: &File) -> Contents {
     let left = MOST_SEARCHED.saturating_sub(bytes.len());
     bytes.extend(elf::loaded(path, file, true, left).unwrap_or_default());
     Contents::of(&bytes, language.as_ref())
+}
+
+/// The SDT provider of CPython's own marks.
+const PROVIDER: &str = "python";
+
+/// Whether the image has marks of CPython.
+pub(super) fn has_marks(image: &Image) -> bool {
+    image.marks.iter().any(|mark| mark.provider == PROVIDER)
 }

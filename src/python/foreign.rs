@@ -1,9 +1,9 @@
-//! Pythons that are not CPython, by the names of their files. They have none of CPython's structures, so that neither marks
-//! nor the agent can be had in them; all there is to do is to say so.
+//! Pythons that are not CPython, by the names of their files. They have none of CPython's structures, so that they can have neither
+//! probes nor the agent; all there is to do is to say so.
 
 use std::path::Path;
 
-/// Which other Python a program or a library of this name is.
+/// The implementation other than CPython that a program or a library of this name belongs to.
 pub(crate) fn implementation(path: &Path) -> Option<&'static str> {
     let name = path.file_name()?.to_str()?;
     // A small program (`pypy3.11`) with everything in a library (`libpypy3.11-c.so`, `libpythonvm.so`).
@@ -20,7 +20,7 @@ pub(crate) fn implementation(path: &Path) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// GraalPy cannot be had where these tests run; the names are those of its native and its Java distributions.
+    /// GraalPy is not available where these tests run; the names are those of its native and its Java distributions.
     #[test]
     fn other_pythons_are_known_by_their_programs_and_libraries() {
         for (path, expected) in [

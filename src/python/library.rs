@@ -1,4 +1,4 @@
-//! Where the dynamic linker would find a library of a program that is not running yet, after ld.so(8).
+//! Where the dynamic linker would find a library for a program that is not running yet, after ld.so(8).
 //!
 //! Reads the linker's configuration instead of its binary cache: the directories are the same, and the order only
 //! matters where two copies of one library name are installed. Loads nothing.
@@ -13,10 +13,10 @@ use crate::elf::{Architecture, Machine};
 /// The linker's configuration, which names directories and includes more files.
 const CONFIGURATION: &str = "/etc/ld.so.conf";
 
-/// How deep configuration files may include one another; one that includes itself must not hold us up.
+/// How deeply configuration files may include one another; one that includes itself must not block us.
 const DEEPEST_INCLUDE: usize = 8;
 
-/// The paths at which the linker looks for `library` on behalf of `program`, in its order, existing or not.
+/// The paths at which the linker looks for `library` on behalf of `program`, in its order, whether they exist or not.
 /// `run_paths` are the program's own, unexpanded.
 pub(super) fn candidates(
     library: &str,
@@ -96,7 +96,7 @@ fn multiarch(architecture: Architecture) -> Option<&'static str> {
     }
 }
 
-/// Adds the directories that a configuration file names. A file that cannot be read names none, as for the linker.
+/// Adds the directories that a configuration file names. An unreadable file names none, as for the linker.
 fn configured(file: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     let Some(depth) = depth.checked_sub(1) else {
         return;
@@ -119,7 +119,7 @@ fn configured(file: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The files that a pattern with at most one `*`, in its last component, stands for; in alphabetical order.
+/// The files that match a pattern with at most one `*`, in its last component; in alphabetical order.
 fn matching_files(pattern: &Path) -> Vec<PathBuf> {
     let (Some(directory), Some(name)) = (pattern.parent(), pattern.file_name()) else {
         return Vec::new();

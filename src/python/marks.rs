@@ -1,5 +1,5 @@
-//! What is known about CPython's own marks: what they pass, in which versions they exist, and what they really do there.
-//! A table and its look-ups; looks at no file and no process. Whether a given build has marks at all (`--with-dtrace`) is
+//! What is known about CPython's own USDT probes, which SystemTap calls marks: what they pass, in which versions they exist, and what they really do there.
+//! A table and its look-ups; looks at no file and no process. Whether a given build has probes at all (`--with-dtrace`) is
 //! in its ELF notes, not here.
 //!
 //! What the rows say was read in CPython's sources (`Include/pydtrace.d`, `Python/ceval.c`, the historical patches) and in
@@ -436,6 +436,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
     fn an_installed_python_has_what_its_version_should_have_with_the_arguments_named_here() {
         let image = Image::open("/usr/bin/python3.11").expect("python3.11 is installed");
         let mut found: Vec<&str> = image.marks.iter().map(|mark| mark.name.as_str()).collect();

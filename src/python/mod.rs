@@ -1,6 +1,6 @@
-//! The interpreter of a process or of a command: which file carries it, how to open that very file, its version.
+//! The interpreter of a process or of a command: which file contains it, how to open that very file, its version.
 //!
-//! Looks at files and at /proc. Starts nothing, chooses no targets, and leaves ELF to [`crate::elf`].
+//! Looks at files and at /proc. Starts nothing, selects no targets, and leaves ELF to [`crate::elf`].
 
 use std::fmt;
 use std::path::PathBuf;
@@ -31,29 +31,29 @@ pub use examined::{Examined, FileId};
 pub(crate) use process::{beginning, looks_like_python, mapped_at, maps_one_of};
 pub use version::Version;
 
-/// A file that carries a CPython interpreter, seen from a process that runs it or from the command that will.
+/// A file that contains a CPython interpreter, seen from a process that runs it or from the command that will.
 #[derive(Debug, Clone)]
 pub struct Interpreter {
     /// The path as the process itself sees it, in its own mount namespace and below its own root.
     pub path: PathBuf,
-    /// A path by which we can open the very file that is mapped: `path` itself where possible, below
-    /// `/proc/PID/root` when the process sees other mounts, `/proc/PID/exe` or `/proc/PID/map_files/…` when no path
-    /// leads to the file any more. Except for the first form it is good only as long as the process lives.
+    /// A path by which we can open the very file that is mapped: `path` itself where possible, below `/proc/PID/root`
+    /// when the process has other mounts, `/proc/PID/exe` or `/proc/PID/map_files/…` when no path leads to the file any
+    /// more. All but the first are valid only while the process lives.
     pub reach: PathBuf,
-    /// Device and inode of the file: two processes with the same one run the same interpreter.
+    /// Device and inode of the file: processes with the same one run the same interpreter.
     pub file: FileId,
-    /// Whether the interpreter is the program or a library in it.
+    /// Whether the interpreter is the program itself or a library.
     pub kind: InterpreterKind,
-    /// Its version, found without running it; `None` when nothing tells.
+    /// Its version, found without running it; `None` when unknown.
     pub version: Option<Version>,
     /// What the file says about probing it.
     pub image: Arc<Image>,
-    /// The file at `path` is gone or is another one by now (an upgrade under a running process). What is installed
-    /// says nothing about this process; `reach` leads to the old file.
+    /// Whether the file at `path` is gone or has been replaced (an upgrade under a running process). What is installed
+    /// then says nothing about this process; `reach` leads to the old file.
     pub replaced: bool,
 }
 
-/// How a process comes by its interpreter.
+/// Where a process has its interpreter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InterpreterKind {
     /// The executable is the interpreter (Debian's `python3.11`).
@@ -69,12 +69,4 @@ impl fmt::Display for InterpreterKind {
             InterpreterKind::Library => "library",
         })
     }
-}
-
-/// The SDT provider of CPython's own marks.
-const PROVIDER: &str = "python";
-
-/// Whether the image has marks of CPython.
-fn has_marks(image: &Image) -> bool {
-    image.marks.iter().any(|mark| mark.provider == PROVIDER)
 }

@@ -16,8 +16,8 @@ static EXTENSION_TAG: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"\.cpython-([23])([0-9]{1,2})[a-z]*-").expect("a constant pattern")
 });
 
-/// Names that commands of interpreters have, with every suffix that builds add: `python`, `python3.11`,
-/// `python3.13t`, `python3.6m`, `python3.11-dbg`, and Red Hat's `platform-python`.
+/// Names of interpreter commands, with every suffix that builds add: `python`, `python3.11`, `python3.13t`,
+/// `python3.6m`, `python3.11-dbg`, and Red Hat's `platform-python`.
 static COMMAND: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^(?:platform-)?python(?:[23](?:\.[0-9]{1,2})?)?[dmtu]*(?:-dbg)?$")
         .expect("a constant pattern")
@@ -29,7 +29,7 @@ pub(super) fn may_be_interpreter(path: &Path) -> bool {
         .is_some_and(|name| name.starts_with("python") || name.starts_with("platform-python"))
 }
 
-/// Whether this is exactly what an interpreter's command is called, so that starting it starts Python.
+/// Whether this is exactly the name of an interpreter's command, so that starting it starts Python.
 pub(crate) fn is_interpreter_command(path: &Path) -> bool {
     file_name(path).is_some_and(|name| COMMAND.is_match(name))
 }
@@ -44,7 +44,7 @@ pub(super) fn language(path: &Path) -> Option<Version> {
     captured(&DOTTED, file_name(path)?)
 }
 
-/// The language version that a file of an installation implies by where it is or by its extension tag.
+/// The language version that an installed file implies by its location or its extension tag.
 pub(super) fn language_of_installed(path: &Path) -> Option<Version> {
     let text = path.to_str()?;
     captured(&EXTENSION_TAG, text).or_else(|| {

@@ -1,6 +1,6 @@
 //! The interpreters of a running process, from /proc: its executable and every libpython it has mapped.
 //!
-//! A process may end at any moment; whatever fails because of that is [`PythonError::Ended`].
+//! A process may end at any moment; every failure caused by that is [`PythonError::Ended`].
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -10,28 +10,29 @@ use std::path::{Path, PathBuf};
 use procfs::ProcError;
 use procfs::process::{MMPermissions, MMapPath, MemoryMaps, Process};
 
-use super::examined::{Examined, FileId};
+use super::examined::{Examined, FileId, has_marks};
 use super::version::Version;
-use super::{Interpreter, InterpreterKind, PythonError, foreign, has_marks, maps, name};
+use super::{Interpreter, InterpreterKind, PythonError, foreign, maps, name};
 
 /// `PF_KTHREAD` of linux/sched.h, in the flags of /proc/PID/stat.
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
-/// What the kernel appends to the path of a file that was unlinked.
+/// What the kernel appends to the path of an unlinked file.
 const DELETED: &str = " (deleted)";
 
 impl Interpreter {
     /// The interpreters of a process, the one that runs its code first. More than one when an extension module has
-    /// pulled a libpython into an interpreter that is complete without it; either may be hit by a probe.
+    /// pulled a libpython into an interpreter that is complete without it; a probe may hit either.
     ///
     /// # Errors
     ///
-    /// `NoProcess`, `Ended`, `KernelThread`, `NotPython`, `Permission`, `Proc`; and `Unreadable` or `Image` when the mapped file itself is the obstacle.
+    /// `NoProcess`, `Ended`, `KernelThread`, `NotPython`, `Permission`, `Proc`; and `Unreadable` or `Image` when the
+    /// mapped file itself is the problem.
     pub fn of_process(pid: u32) -> Result<Vec<Interpreter>, PythonError> {
         Interpreter::of_process_among(pid, &mut Examined::default())
     }
 
-    /// The same, with what was examined before: for scans.
+    /// The same, using what has already been examined: for scans.
     ///
     /// # Errors
     ///
@@ -44,12 +45,12 @@ impl Interpreter {
     }
 }
 
-/// Whether a process has mapped one of these files, without a look into any file: a scan of all processes must not
-/// read all programs of the host.
+/// Whether a process has mapped one of these files, without reading any file: a scan of all processes must not read all
+/// programs on the host.
 ///
 /// # Errors
 ///
-/// As [`Interpreter::of_process`], as far as they concern /proc.
+/// Those of [`Interpreter::of_process`] that concern /proc.
 pub(crate) fn maps_one_of(pid: u32, files: &HashSet<FileId>) -> Result<bool, PythonError> {
     let failed = |error| explained(pid, error);
     let process = open(pid)?;
@@ -67,12 +68,12 @@ pub(crate) fn maps_one_of(pid: u32, files: &HashSet<FileId>) -> Result<bool, Pyt
     }))
 }
 
-/// Whether a process runs an interpreter as far as names tell: its program is called Python, or it has mapped a libpython.
+/// Whether a process runs an interpreter, judging by names: its program is called Python, or it has mapped a libpython.
 /// No file is read, for the same reason.
 ///
 /// # Errors
 ///
-/// As [`Interpreter::of_process`], as far as they concern /proc.
+/// Those of [`Interpreter::of_process`] that concern /proc.
 pub(crate) fn looks_like_python(pid: u32) -> Result<bool, PythonError> {
     let failed = |error| explained(pid, error);
     let process = open(pid)?;
@@ -90,10 +91,10 @@ pub(crate) fn looks_like_python(pid: u32) -> Result<bool, PythonError> {
     }))
 }
 
-/// Bytes of arguments and of variables that are looked at; a process may have megabytes of either.
+/// How many bytes of arguments or of the environment are read; a process may have megabytes of either.
 const MOST_READ: u64 = 256 << 10;
 
-/// The beginning of a file of a process in /proc that may have any length (`cmdline`, `environ`); nothing when it cannot be
+/// The beginning of a process's /proc file that may have any length (`cmdline`, `environ`); empty when it cannot be
 /// read.
 pub(crate) fn beginning(pid: u32, file: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -103,10 +104,10 @@ pub(crate) fn beginning(pid: u32, file: &str) -> Vec<u8> {
     bytes
 }
 
-/// Address at which a process has mapped this place of a file.
+/// The address at which a process has mapped this offset of a file.
 pub(crate) fn mapped_at(pid: u32, inode: u64, file_offset: u64) -> Option<u64> {
     let maps = maps::of(&Process::new(i32::try_from(pid).ok()?).ok()?).ok()?;
-    // The data segment may be mapped in several pieces; the one that holds the offset and is writable is meant.
+    // The data segment may be mapped in several pieces; the writable one that contains the offset is meant.
     maps.into_iter()
         .filter(|map| map.inode == inode)
         .find(|map| {
@@ -128,7 +129,7 @@ fn open(pid: u32) -> Result<Process, PythonError> {
     })
 }
 
-/// The process directory is held open, so that a reused process id cannot mix two processes up.
+/// The process directory is held open, so that a reused process ID cannot mix up two processes.
 fn of_open_process(
     process: &Process,
     pid: u32,
@@ -144,7 +145,7 @@ fn of_open_process(
     }
     let executable = process.exe().map_err(failed)?;
     let maps = maps::of(process).map_err(failed)?;
-    // Without the permission to follow it, the root is taken to be the usual one.
+    // Without permission to follow it, the root is assumed to be the usual one.
     let root = process.root().unwrap_or_else(|_| PathBuf::from("/"));
     let inside = Inside { pid, root };
 
@@ -160,7 +161,7 @@ fn of_open_process(
         }
     }
     if found.is_empty() {
-        // An exit between two of the looks above shows as a process that has nothing mapped.
+        // A process that exits between two of the reads above seems to have nothing mapped.
         if process.exe().is_err() {
             return Err(PythonError::Ended { pid });
         }
@@ -177,21 +178,21 @@ fn of_open_process(
             None => PythonError::NotPython { pid, executable },
         });
     }
-    // A stable sort: among equals the executable, then the libraries in the order of their addresses.
+    // A stable sort: among equals the executable, then the libraries by ascending address.
     found.sort_by_key(|interpreter| {
         interpreter.kind == InterpreterKind::Library && !has_marks(&interpreter.image)
     });
     Ok(found)
 }
 
-/// A file that the process has mapped, and the link in /proc that leads to it whatever became of its path.
+/// A file that the process has mapped, and the link in /proc that leads to it whatever happened to its path.
 pub(super) struct MappedFile {
     kind: InterpreterKind,
-    /// The path as the kernel gives it, without the mark of deletion.
+    /// The path as the kernel gives it, without the ` (deleted)` suffix.
     pub(super) path: PathBuf,
     deleted: bool,
     handle: PathBuf,
-    /// As the mapping says it; stands in for the link where we may not follow that.
+    /// As the mapping states it; used where we may not follow the link.
     inode: Option<u64>,
 }
 
@@ -232,7 +233,7 @@ fn without_mark_of_deletion(path: &Path) -> (PathBuf, bool) {
     }
 }
 
-/// The language version that the mapped extension modules imply.
+/// The language version implied by the mapped extension modules.
 pub(super) fn implied_version(maps: &MemoryMaps) -> Option<Version> {
     maps.iter().find_map(|map| match &map.pathname {
         MMapPath::Path(path) => name::language_of_installed(path),
@@ -240,14 +241,14 @@ pub(super) fn implied_version(maps: &MemoryMaps) -> Option<Version> {
     })
 }
 
-/// The view of the file system that a process has.
+/// A process's view of the file system.
 struct Inside {
     pid: u32,
     root: PathBuf,
 }
 
 impl Inside {
-    /// The interpreter in a mapped file; `None` when there is none in it.
+    /// The interpreter in a mapped file; `None` when it contains none.
     fn interpreter(
         &self,
         mapped: &MappedFile,
@@ -293,8 +294,8 @@ impl Inside {
 
     /// A path that leads to the very file that is mapped, and whether the file's own path no longer does.
     ///
-    /// Files are compared through the links of /proc and not by the numbers of /proc/PID/maps, because btrfs and
-    /// overlayfs report another device there than stat(2) does.
+    /// Files are compared through the links in /proc and not by the numbers in /proc/PID/maps, because btrfs and
+    /// overlayfs report a different device there than stat(2) does.
     fn reach(&self, mapped: &MappedFile) -> (PathBuf, bool) {
         let below_root = self.below_root(&mapped.path);
         let is_mapped_file = |path: &Path| match (FileId::at(&mapped.handle), FileId::at(path)) {

@@ -1,4 +1,4 @@
-//! A Python version: how it is written, read and ordered. Knows nothing of where it was found.
+//! A Python version: how it is written, parsed and ordered. Does not know where it was found.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -13,7 +13,7 @@ pub struct Version {
     pub major: u8,
     /// The language version within `major`.
     pub minor: u8,
-    /// The bug-fix release; `None` when only a file name was there to tell.
+    /// The bug-fix release; `None` when only a file name was available.
     pub micro: Option<u8>,
     /// `a1`, `b3`, `rc2`; `None` for a release, and wherever `micro` is `None`.
     pub pre: Option<String>,
@@ -31,8 +31,8 @@ impl Version {
         }
     }
 
-    /// Decodes `PY_VERSION_HEX`: a byte each of major, minor and micro, then a digit of release level and one of
-    /// serial. `None` when this is no version that CPython ever had.
+    /// Decodes `PY_VERSION_HEX`: one byte each for major, minor and micro, then one digit for the release level and one
+    /// for the serial. `None` when CPython never had such a version.
     #[must_use]
     pub fn from_hex(hex: u32) -> Option<Version> {
         let [major, minor, micro, release] = hex.to_be_bytes();
@@ -50,12 +50,6 @@ impl Version {
             micro: Some(micro),
             pre,
         })
-    }
-
-    /// Whether both speak the same language version, whatever is known of the rest.
-    #[must_use]
-    pub fn same_language(&self, other: &Version) -> bool {
-        (self.major, self.minor) == (other.major, other.minor)
     }
 
     fn rank(&self) -> (u8, u8, Option<u8>, u8, u32) {
@@ -77,7 +71,7 @@ impl Version {
 
 impl Ord for Version {
     fn cmp(&self, other: &Version) -> Ordering {
-        // The text breaks ties so that order and equality never disagree, even for a release level unknown here.
+        // The text breaks ties, so that order and equality never disagree, even for a release level unknown here.
         self.rank()
             .cmp(&other.rank())
             .then_with(|| self.pre.cmp(&other.pre))
@@ -110,7 +104,7 @@ pub struct NotAVersion(String);
 impl FromStr for Version {
     type Err = NotAVersion;
 
-    /// Reads what [`fmt::Display`] writes. The `+` that marks a build from a working tree is accepted and dropped.
+    /// Parses what [`fmt::Display`] writes. The `+` that marks a build from a working tree is accepted and dropped.
     fn from_str(text: &str) -> Result<Version, NotAVersion> {
         read(text.strip_suffix('+').unwrap_or(text)).ok_or_else(|| NotAVersion(text.to_owned()))
     }
@@ -146,7 +140,7 @@ fn is_release_level(pre: &str) -> bool {
 }
 
 fn number(digits: &str) -> Option<u8> {
-    // `parse` alone would take a leading plus sign.
+    // `parse` alone would accept a leading plus sign.
     digits
         .bytes()
         .all(|byte| byte.is_ascii_digit())

@@ -1,4 +1,4 @@
-//! For tests: a program that certainly runs when [`Waiting::start`] returns and stays alive until it is dropped.
+//! For tests: a program that is certainly running when [`Waiting::start`] returns and stays alive until it is dropped.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -52,7 +52,7 @@ impl Waiting {
         self.child.wait().expect("it can be reaped");
     }
 
-    /// Ends the program but leaves its zombie.
+    /// Ends the program but leaves it as a zombie.
     pub(crate) fn leave_zombie(&mut self) {
         use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
         self.child.kill().expect("it can be killed");
@@ -67,7 +67,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        // Fails only when the test has ended it already.
+        // Fails only when the test has already ended it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

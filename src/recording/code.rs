@@ -1,8 +1,8 @@
 //! How events become bytes. Every event is a byte of kind and flags, the time since the event before, and what cannot be
-//! foretold. Names and threads are defined once and referred to by number.
+//! predicted. Names and threads are defined once and referred to by number.
 //!
 //! Both sides keep the same small model of the program: the open calls of each thread, and the line at which each
-//! function was last entered and left. What the model foretells is a flag and no bytes: a return mostly belongs to the
+//! function was last entered and left. What the model predicts is a flag and no bytes: a return mostly belongs to the
 //! call on top, its duration is the time since then, and lines repeat. The model is allowed to be wrong, it only costs
 //! bytes then: nothing that is decoded depends on how good it is.
 

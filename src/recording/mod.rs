@@ -1,4 +1,4 @@
-//! Recordings: a stream of events in a file, small, complete and readable up to wherever it was cut.
+//! Recordings: a stream of events in a file, small, complete and readable up to wherever it was truncated.
 //!
 //! ```text
 //! magic  8 bytes  89 'p' 'y' 's' 't' 'a' 'p' 0a
@@ -7,11 +7,11 @@
 //! ```
 //!
 //! The first block is the session: its JSON line, and a second JSON object with what pairing must know of the
-//! interpreters. Then come blocks of events (`code.rs`), and as the last one the summary as JSON. A recording without a
-//! summary was cut: by a crash, a full disk, or because it is still being written. Blocks of other kinds are passed
-//! over, so that later versions can add some.
+//! interpreters. Then come blocks of events (`code.rs`), and the summary as JSON is the last block. A recording without
+//! a summary was truncated: by a crash, a full disk, or because it is still being written. Blocks of other kinds are
+//! skipped, so that later versions can add some.
 //!
-//! A view can be made anew at any time: durations that were certain are kept, and the rest is paired again.
+//! A view can be recomputed at any time: durations that were certain are kept, and the rest is paired again.
 
 mod code;
 mod reader;
@@ -20,15 +20,15 @@ mod writer;
 pub use reader::{Reader, RecordingError};
 pub use writer::Writer;
 
-/// How a file of ours begins; the first byte makes it no text, the last shows when line ends were converted.
+/// The magic at the start of our files; the first byte makes it binary, the last reveals converted line ends.
 const MAGIC: [u8; 8] = *b"\x89pystap\n";
 
-/// Version of the format. A reader refuses newer ones. What was written before 2 lacks what only the agent says, and reads as
-/// it did; since 3 both sides forget names when they have too many bytes, and not only when they are too many; since 4 there
-/// are events whose number does not fit in the first byte.
+/// Version of the format. A reader refuses newer ones. Before 2, recordings lack what only the agent reports, and read
+/// as they always did; since 3 both sides forget names when they take too many bytes, and not only when there are too
+/// many; since 4 there are events whose number does not fit in the first byte.
 pub const VERSION: u32 = 4;
 
-/// What a block holds.
+/// The contents of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum RecordKind {
@@ -40,13 +40,13 @@ enum RecordKind {
 /// Largest block, unpacked. Writers stay far below; a reader refuses more, so that a damaged size costs no memory.
 const MAX_BLOCK: usize = 16 << 20;
 
-/// Largest block that is JSON: read, it takes several times its size.
+/// Largest block of JSON: parsed, it takes several times its size.
 const MAX_JSON: usize = 8 << 20;
 
 /// Bytes before the packed part of a block.
 const BLOCK_HEAD: usize = 9;
 
-/// What pairing must know of the traced interpreters, as it stands in the session block.
+/// What pairing must know of the traced interpreters, as stored in the session block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct SavedHabits {
     call_on_creation: bool,

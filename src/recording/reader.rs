@@ -1,4 +1,4 @@
-//! Reading a recording, or a trace that was written as JSON. Whatever the file holds: a clear answer, bounded memory.
+//! Reads a recording, or a trace that was written as JSON. Whatever the file contains: a clear answer, bounded memory.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -13,24 +13,24 @@ use crate::event::{Event, Session, Summary, json};
 /// Longest line of a JSON trace.
 const MAX_LINE: u64 = 1 << 20;
 
-/// Why a file cannot be read, or not further.
+/// Why a file cannot be read, or not any further.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
-    /// The system says so.
+    /// The system reported an error.
     #[error("it cannot be read ({0}); check the path and its permissions")]
     Io(#[from] io::Error),
-    /// It is empty.
+    /// The file is empty.
     #[error(
         "it is empty: nothing was recorded, or the trace ended before its probes were live; record again with \
          `pystap record -o FILE`"
     )]
     Empty,
-    /// It is something else.
+    /// The file is something else.
     #[error(
         "it is not a pystap recording; make one with `pystap record -o FILE` or `pystap trace -f json -o FILE`"
     )]
     Foreign,
-    /// It is from a later pystap.
+    /// The file is from a later pystap.
     #[error(
         "it is a recording of format {found} and this pystap reads up to {VERSION}, so it cannot be shown; read it \
          with the pystap that wrote it, or a newer one"
@@ -39,15 +39,15 @@ pub enum RecordingError {
         /// Version in the file.
         found: u32,
     },
-    /// It begins like a recording and goes on otherwise.
+    /// The file begins like a recording but is damaged.
     #[error(
         "it is damaged at byte {at} and cannot be shown further; copy it once more from where it was recorded"
     )]
     Damaged {
-        /// Where.
+        /// Offset in bytes.
         at: u64,
     },
-    /// A line of a JSON trace.
+    /// A line of a JSON trace is wrong.
     #[error("line {line}: {source}")]
     Line {
         /// Its number, from 1.
@@ -57,7 +57,7 @@ pub enum RecordingError {
     },
 }
 
-/// A recording that is read from its beginning to its end.
+/// A recording that is read from beginning to end.
 #[derive(Debug)]
 pub struct Reader<R> {
     input: BufReader<R>,
@@ -78,7 +78,7 @@ enum Form {
         block: Vec<u8>,
         /// How much of the block has been decoded.
         done: usize,
-        /// The block itself was cut.
+        /// Whether the block itself was truncated.
         partial: bool,
     },
     Json {
@@ -88,11 +88,11 @@ enum Form {
 }
 
 impl<R: Read> Reader<R> {
-    /// Begins to read.
+    /// Starts reading.
     ///
     /// # Errors
     ///
-    /// [`RecordingError`] when this is no recording, or one whose session cannot be read.
+    /// [`RecordingError`] when this is not a recording, or its session cannot be read.
     pub fn new(input: R) -> Result<Reader<R>, RecordingError> {
         let mut input = BufReader::with_capacity(1 << 16, input);
         match input.fill_buf()?.first() {
@@ -129,7 +129,7 @@ impl<R: Read> Reader<R> {
             },
         };
         match reader.block()? {
-            // Cut within its first block, it holds nothing that could be shown.
+            // Truncated within its first block, it contains nothing that could be shown.
             _ if reader.cut => return Err(RecordingError::Empty),
             None => return Err(RecordingError::Empty),
             Some((kind, content)) if kind == RecordKind::Session as u8 => reader.open(&content)?,
@@ -187,18 +187,18 @@ impl<R: Read> Reader<R> {
         &self.session
     }
 
-    /// How the interpreters that were recorded use their marks; for a JSON trace, which does not say, the reading that
+    /// How the recorded interpreters use their marks; for a JSON trace, which does not say, the interpretation that
     /// gives no wrong durations.
     pub fn rules(&self) -> PairingRules {
         self.rules
     }
 
-    /// What came of it, once the end has been reached; `None` of a recording that was cut.
+    /// The summary, once the end has been reached; `None` for a recording that was truncated.
     pub fn summary(&self) -> Option<&Summary> {
         self.summary.as_ref()
     }
 
-    /// Whether the end was reached and was not where it should be: the recording was cut, or is still written.
+    /// Whether the end was reached too early: the recording was truncated, or is still being written.
     pub fn was_cut(&self) -> bool {
         self.ended && self.summary.is_none()
     }
@@ -207,7 +207,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     ///
-    /// [`RecordingError`] when what comes next makes no sense. What came before is good.
+    /// [`RecordingError`] when the next bytes make no sense. What came before is valid.
     pub fn event(&mut self) -> Result<Option<Event>, RecordingError> {
         loop {
             if self.ended {
@@ -277,7 +277,7 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// The next block: its kind and what it holds. A block that is cut gives what can be unpacked of it.
+    /// The next block: its kind and contents. A truncated block yields what can be unpacked of it.
     fn block(&mut self) -> Result<Option<(u8, Vec<u8>)>, RecordingError> {
         let mut head = [0; BLOCK_HEAD];
         let got = read_up_to(&mut self.input, &mut head)?;
@@ -313,7 +313,7 @@ impl<R: Read> Reader<R> {
             .read_line(&mut text)
             .map_err(not_text)?;
         if !text.ends_with('\n') {
-            // The last line of a trace that was cut may be half a line, and is no event.
+            // The last line of a truncated trace may be incomplete, and is not an event.
             self.ended = true;
             if !matches!(reader.read(&text), Ok(json::Line::Summary(_))) {
                 return Ok(None);
@@ -352,7 +352,7 @@ fn not_text(error: io::Error) -> RecordingError {
     }
 }
 
-/// Unpacks to exactly this size, or of what was cut as much as can be had.
+/// Unpacks to exactly this size, or as much as possible if the block was truncated.
 fn unpack(packed: &[u8], size: usize, cut: bool) -> Option<Vec<u8>> {
     let mut flags = inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER
         | inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF
@@ -373,7 +373,7 @@ fn unpack(packed: &[u8], size: usize, cut: bool) -> Option<Vec<u8>> {
     }
 }
 
-/// Fills the buffer as far as the input goes, and says how far.
+/// Fills the buffer as far as the input goes; returns the number of bytes.
 fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..)

@@ -1,4 +1,4 @@
-//! What is recorded is read back, and what was cut, damaged or never ours is answered clearly.
+//! What is recorded is read back, and files that are truncated, damaged or not ours get a clear answer.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ fn read(bytes: &[u8]) -> Result<(Vec<Event>, bool), RecordingError> {
     Ok((events, reader.was_cut()))
 }
 
-/// A program whose calls nest, with durations filled in, as a session hands it to a sink.
+/// A program whose calls nest, with durations filled in, as a session passes it to a sink.
 fn paired(count: u64) -> Vec<Event> {
     let mut pairing = Pairing::with_rules(HABITS);
     let mut events = Vec::new();
@@ -236,7 +236,7 @@ proptest! {
     }
 }
 
-/// A stream in which every call is of a function of its own, with a name of so many bytes.
+/// A stream in which every call is of a different function, with a name of `length` bytes.
 fn long_names(count: u64, length: usize) -> Vec<Event> {
     (0..count)
         .flat_map(|number| {
@@ -248,7 +248,7 @@ fn long_names(count: u64, length: usize) -> Vec<Event> {
 
 #[test]
 fn names_beyond_a_budget_of_bytes_are_forgotten_on_both_sides_and_read_back_as_they_were() {
-    // Some 40 MB of names: both sides begin anew twice.
+    // Some 40 MB of names: both sides start over twice.
     let events = long_names(10_000, 4_000);
     let bytes = recorded(&Session::default(), &events, 100);
     let mut reader = Reader::new(bytes.as_slice()).expect("a recording");

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::{fmt, fs, io};
+use std::{fs, io};
 
-use super::ScriptError;
+use super::{Origin, ScriptError};
 use crate::authority::believed;
 use crate::files::reading;
 use crate::probe::EventKind;
-use crate::text::Foreign;
 
 /// More bytes than any template or tapset has.
 pub(super) const LARGEST: u64 = 1 << 20;
@@ -24,24 +23,6 @@ const OTHERS: [(&str, &str); 3] = [
 ];
 
 const EXTENSION: &str = ".stp.tera";
-
-/// Where a template comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// Part of the binary.
-    Embedded,
-    /// A file of the user's.
-    File(PathBuf),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Embedded => f.write_str("built in"),
-            Origin::File(path) => Foreign::path(path).fmt(f),
-        }
-    }
-}
 
 /// One template with what its header says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Which functions are wanted: globs over function, file and module names, applied in the kernel.
 
 use super::ScriptError;
-use super::filter::{Glob, stap_bytes, stap_str};
+use super::filter::{Glob, is_exact_in_stap, stap_bytes, stap_regex, stap_str};
 use crate::event::Place;
 
 /// Filters of a session. A function is wanted when each kind that is given accepts it, and nothing excludes it.
@@ -75,7 +75,7 @@ impl Filters {
         ] {
             for glob in globs
                 .iter()
-                .filter(|glob| glob.literal().is_some() || glob.is_exact_in_stap())
+                .filter(|glob| glob.literal().is_some() || is_exact_in_stap(glob))
             {
                 for variable in variables {
                     terms.push(format!("!({})", comparison(variable, glob)?));
@@ -93,7 +93,7 @@ impl Filters {
 fn comparison(variable: &str, glob: &Glob) -> Result<String, ScriptError> {
     let quoted = match glob.literal() {
         Some(literal) => stap_bytes(&literal).map(|literal| format!("{variable} == {literal}")),
-        None => stap_str(&glob.to_stap_regex()).map(|regex| format!("{variable} =~ {regex}")),
+        None => stap_str(&stap_regex(glob)).map(|regex| format!("{variable} =~ {regex}")),
     };
     quoted.map_err(|error| ScriptError::Unquotable {
         what: format!("the pattern {}", glob.as_str()),

@@ -1,4 +1,4 @@
-//! Services that a user defines, in `pystap/services.toml` below the user's configuration directory:
+//! Services that a user defines, in `pystap/services.toml` in the user's configuration directory:
 //!
 //! ```toml
 //! [services.billing]
@@ -21,18 +21,18 @@ use crate::script::filter::Glob;
 /// Why there is no such service.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// Nobody has defined it.
+    /// It is not defined anywhere.
     #[error(
         "there is no service {name:?}, so there is nothing to look for; known are {known}; define your own in {} or \
          use --match REGEX", config_file().map_or("pystap/services.toml".into(), |path| path.display().to_string())
     )]
     Unknown {
-        /// As it was typed.
+        /// As the user typed it.
         name: String,
-        /// Names of those that exist.
+        /// Names of the services that exist.
         known: String,
     },
-    /// The user's file.
+    /// The user's file cannot be used.
     #[error("{} cannot be used: {reason}; correct it, or move it away", path.display())]
     Config {
         /// The file.
@@ -42,7 +42,7 @@ pub enum ServiceError {
     },
 }
 
-/// More bytes than anybody has services.
+/// Larger than any real list of services.
 const LARGEST: u64 = 1 << 20;
 
 #[derive(Debug, Deserialize)]
@@ -61,16 +61,16 @@ struct Entry {
     pattern: Option<String>,
 }
 
-/// Where a user's services are; `None` when there is no such place.
+/// The path of a user's service file; `None` when there is no such place.
 pub fn config_file() -> Option<PathBuf> {
     match own::configured("services.toml") {
         Configured::Own(path) => Some(path),
-        // Said once, where a command begins.
+        // Reported once, at the start of a command.
         Configured::Foreign(..) | Configured::Nothing => None,
     }
 }
 
-/// The user's services; none when there is no file, or one that belongs to somebody else (`sudo` can keep HOME).
+/// The user's services; none when there is no file, or when it belongs to someone else (`sudo` can keep HOME).
 pub(super) fn services() -> Result<Vec<Service>, ServiceError> {
     let Some(path) = config_file() else {
         return Ok(Vec::new());

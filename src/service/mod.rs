@@ -1,97 +1,25 @@
 //! Services by name: which processes belong to nova, however they are run. A service is recognised by what a process
-//! shows of itself: the script it runs, the title it gave itself, what its application server was told to load.
+//! reveals about itself: the script it runs, the title it sets, what its application server was told to load.
 //!
-//! Pure functions of that; reading /proc is [`crate::process`]'s business.
+//! Pure functions of that information; reading /proc is [`crate::process`]'s business.
 
 mod config;
+mod definition;
 mod programs;
 
-use std::fmt;
-
-use regex::Regex;
-
-use crate::script::filter::Glob;
+use self::definition::OPENSTACK;
 
 pub use config::{ServiceError, config_file};
+pub use definition::Service;
 pub(crate) use programs::VARIABLES;
 pub use programs::{Seen, Why};
 
-/// OpenStack's services by the names of their projects: what belongs to one begins with that name (`nova-compute`,
-/// `nova.cmd.compute`).
-const OPENSTACK: [&str; 27] = [
-    "adjutant",
-    "aodh",
-    "barbican",
-    "blazar",
-    "ceilometer",
-    "cinder",
-    "cloudkitty",
-    "cyborg",
-    "designate",
-    "freezer",
-    "glance",
-    "gnocchi",
-    "heat",
-    "ironic",
-    "keystone",
-    "magnum",
-    "manila",
-    "masakari",
-    "mistral",
-    "neutron",
-    "nova",
-    "octavia",
-    "placement",
-    "swift",
-    "tacker",
-    "trove",
-    "watcher",
-];
-
-/// A named set of processes.
-#[derive(Debug, Clone)]
-pub struct Service {
-    /// What it is called.
-    pub name: String,
-    /// Names of programs.
-    programs: Vec<Glob>,
-    /// Or command lines, arguments joined by blanks.
-    pattern: Option<Regex>,
-    /// Whether it is a whole project, whose helpers count, too.
-    project: bool,
-}
-
 impl Service {
-    /// A service of OpenStack: a project (`nova`), or one program of it (`nova-compute`).
-    fn openstack(name: &str) -> Option<Service> {
-        let (project, program) = match name.split_once('-') {
-            Some((project, _)) => (project, true),
-            None => (name, false),
-        };
-        if !OPENSTACK.contains(&project) {
-            return None;
-        }
-        let globs = if program {
-            vec![name.to_owned()]
-        } else {
-            vec![name.to_owned(), format!("{name}-*"), format!("{name}_*")]
-        };
-        Some(Service {
-            name: name.to_owned(),
-            programs: globs
-                .iter()
-                .filter_map(|glob| Glob::new(glob).ok())
-                .collect(),
-            pattern: None,
-            project: !program,
-        })
-    }
-
     /// The service of that name: of the user's own file, else one of OpenStack's.
     ///
     /// # Errors
     ///
-    /// When there is none, or the user's file cannot be understood.
+    /// When there is none, or the user's file cannot be parsed.
     pub fn named(name: &str) -> Result<Service, ServiceError> {
         let own = config::services()?;
         let known = || {
@@ -110,11 +38,11 @@ impl Service {
             })
     }
 
-    /// All that there are, the user's own first.
+    /// All services, the user's own first.
     ///
     /// # Errors
     ///
-    /// When the user's file cannot be understood.
+    /// When the user's file cannot be parsed.
     pub fn all() -> Result<Vec<Service>, ServiceError> {
         let mut all = config::services()?;
         for name in OPENSTACK {
@@ -123,33 +51,6 @@ impl Service {
             }
         }
         Ok(all)
-    }
-
-    /// Whether a process belongs to it, and by what that was seen.
-    pub fn recognises(&self, seen: &Seen) -> Option<Why> {
-        let program = seen.programs().into_iter().find(|(name, _)| {
-            self.programs
-                .iter()
-                .any(|glob| glob.matches(name.as_bytes()))
-        });
-        if let Some((_, why)) = program {
-            return Some(why);
-        }
-        if self.project
-            && let Some(path) = seen.helper_of(&self.name)
-        {
-            return Some(Why::Helper(path));
-        }
-        let pattern = self.pattern.as_ref()?;
-        pattern
-            .is_match(&seen.arguments.join(" "))
-            .then(|| Why::Pattern(pattern.to_string()))
-    }
-}
-
-impl fmt::Display for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
     }
 }
 

@@ -1,20 +1,20 @@
-//! What programs a process runs, as far as it shows: a console script, a module, a title of its own making, the
-//! application in an application server.
+//! Which programs a process runs, as far as it shows: a console script, a module, a title that it sets, the application
+//! in an application server.
 
 use std::fmt;
 
-/// What a process shows of itself.
+/// What a process reveals about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Seen {
     /// The kernel's name of its main thread, at most 15 bytes.
     pub comm: String,
     /// Its arguments; a process that rewrote them has one.
     pub arguments: Vec<String>,
-    /// Variables of its environment that name an application, where they may be read.
+    /// Variables of its environment that name an application, if they may be read.
     pub environment: Vec<(String, String)>,
 }
 
-/// Variables worth reading: with them uwsgi is told what its options would say.
+/// Variables worth reading: they can tell uwsgi what its options would.
 pub(crate) const VARIABLES: [&str; 6] = [
     "UWSGI_INI_APP",
     "UWSGI_INI",
@@ -24,24 +24,24 @@ pub(crate) const VARIABLES: [&str; 6] = [
     "UWSGI_PROCNAME",
 ];
 
-/// By what a process was recognised.
+/// How a process was recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
     /// The script that Python runs.
     Script(String),
     /// The module that Python runs.
     Module(String),
-    /// The title that it gave itself.
+    /// The title that it set.
     Title(String),
     /// The name of its main thread.
     Comm(String),
-    /// What uwsgi was told.
+    /// What uwsgi was told to load.
     Uwsgi(String),
     /// The process group of mod_wsgi.
     ModWsgi(String),
     /// A helper that works with files of the service.
     Helper(String),
-    /// The pattern of a service that a user defined.
+    /// The pattern of a user-defined service.
     Pattern(String),
 }
 
@@ -60,7 +60,7 @@ impl fmt::Display for Why {
     }
 }
 
-/// The last part of a path.
+/// The last component of a path.
 fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
@@ -75,7 +75,7 @@ fn is_python(path: &str) -> bool {
         })
 }
 
-/// `nova-api` of `/etc/nova/nova-api-uwsgi.ini` or `nova-api-wsgi`, beside the stem as it is.
+/// `nova-api` for `/etc/nova/nova-api-uwsgi.ini` or `nova-api-wsgi`, in addition to the unchanged stem.
 fn stems(path: &str) -> Vec<String> {
     let file = base(path);
     let stem = file
@@ -90,7 +90,7 @@ fn stems(path: &str) -> Vec<String> {
     stems
 }
 
-/// Names for a dotted module: `nova.cmd.compute:main` is nova-compute, and of nova in any case.
+/// Names for a dotted module: `nova.cmd.compute:main` is nova-compute, and nova in any case.
 fn of_module(module: &str) -> Vec<String> {
     let module = module.split(':').next().unwrap_or(module);
     let parts: Vec<&str> = module.split('.').collect();
@@ -105,7 +105,7 @@ fn of_module(module: &str) -> Vec<String> {
 }
 
 impl Seen {
-    /// Names of programs, the surest first.
+    /// Names of programs, the most reliable first.
     pub fn programs(&self) -> Vec<(String, Why)> {
         let mut found = Vec::new();
         let Some(first) = self.arguments.first() else {
@@ -121,7 +121,8 @@ impl Seen {
         } else {
             self.title(first, &mut found);
         }
-        // A script that was started by its first line has its name in comm, whatever it made of its arguments since.
+        // A script that was started through its first line has its name in comm, whatever it did to its arguments
+        // since.
         let comm = self.comm.trim_end_matches(':');
         if !is_python(comm) && !comm.starts_with("uwsgi") {
             found.push((comm.to_owned(), Why::Comm(comm.to_owned())));
@@ -214,7 +215,8 @@ impl Seen {
         }
     }
 
-    /// `nova-conductor: ServiceWrapper worker(0)`, `nova-apiuWSGI worker 1`, or the path of a program that carries Python.
+    /// `nova-conductor: ServiceWrapper worker(0)`, `nova-apiuWSGI worker 1`, or the path of a program that contains
+    /// Python.
     fn title(&self, first: &str, found: &mut Vec<(String, Why)>) {
         let word = first.split([' ', ':']).next().unwrap_or(first);
         let name = base(word);
@@ -222,7 +224,7 @@ impl Seen {
         found.push((name.to_owned(), Why::Title(first.to_owned())));
     }
 
-    /// The argument by which a privileged helper shows for whom it works: a path with the project's name in it.
+    /// The argument that shows for whom a privileged helper works: a path that contains the project's name.
     pub(super) fn helper_of(&self, project: &str) -> Option<String> {
         let helper = self.arguments.iter().take(2).any(|argument| {
             let name = base(argument);

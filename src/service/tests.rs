@@ -1,4 +1,4 @@
-//! Processes as /proc shows them, recorded from real services or put down from their start scripts.
+//! Processes as /proc shows them, recorded from real services or derived from their start scripts.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn service(name: &str) -> Service {
     Service::openstack(name).expect("one of OpenStack's")
 }
 
-/// What belongs to nova, with the program that it is.
+/// Processes of nova, each with the program that it is.
 fn nova() -> Vec<(Seen, &'static str)> {
     let mut by_environment = seen("uwsgi-core", &["uwsgi", "--http-socket", "[::]:8774"]);
     by_environment.environment = vec![(

@@ -1,7 +1,18 @@
-//! A session: what was asked for, what is decided on this host, and the trace while it runs.
+//! A session: what is asked for ([`request`]), what is known of the host ([`snapshot`]), what is decided of both ([`decide`],
+//! [`plan`]), how it begins ([`opening`]) and how it runs ([`running`]).
 
 pub(crate) mod agents;
-pub mod plan;
+pub(crate) mod decide;
+#[cfg(test)]
+mod decide_tests;
+pub(crate) mod describe;
+pub(crate) mod opening;
+pub(crate) mod plan;
+pub(crate) mod refusal;
+pub(crate) mod request;
 pub(crate) mod running;
 pub(crate) mod search;
+pub(crate) mod snapshot;
 pub(crate) mod stop;
+pub(crate) mod templates;
+pub(crate) mod wanted;

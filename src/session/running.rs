@@ -1,4 +1,7 @@
 //! A session while it runs: messages of the engine, signals, time and the end of targets, brought together.
+//!
+//! It ends when no watched process and no reported child is left for 0.6 seconds: the record of a fork may still be on
+//! its way here.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
@@ -470,9 +473,8 @@ impl Run<'_> {
             None => Stop::EngineFailed,
         };
         if stop == Stop::EngineFailed && !self.explained {
-            self.session.console.error(
-                "staprun ended without saying why (somebody may have killed it), so tracing ended; see the kernel's log (`dmesg | tail`), then try again",
-            );
+            let sentence = self.session.engine.silent_end();
+            self.session.console.error(sentence);
         }
         let mut summary = Summary {
             ts: now(),

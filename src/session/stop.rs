@@ -1,4 +1,18 @@
 //! Why a session ends, and the requests that it end: signals, and the time that it was given.
+//!
+//! # What ends a session, and what follows
+//!
+//! | what happens | what follows |
+//! |---|---|
+//! | Ctrl-C, SIGTERM, SIGHUP, `--duration`, `--max-events`, end of the targets | the engine disarms and hands on what is still on its way; then the summary |
+//! | the same, with stap | the module is silenced and its buffers are read empty; SIGINT to staprun, which unloads the module |
+//! | the same, with uprobes | the counters are closed, the rings read empty, the definitions removed |
+//! | the module does not answer: nothing came for five seconds | SIGINT to staprun all the same; what was on its way may be lost, and the summary says so |
+//! | the output is closed or full | the same end without a summary; closed is no failure, full is |
+//! | another Ctrl-C, or a minute without an end | the next step at once: SIGINT, SIGTERM, SIGKILL to staprun's process group, then `staprun -d` for the module |
+//! | a reader that stalls while we stop | the output is given up after three seconds |
+//! | pystap is killed | the kernel disarms uprobe events at once; a module sees within half a second that its owner is gone and ends the session; a held command dies with its parent; the next pystap removes directory and module by what the workspace noted (a lock tells a dead session from a living one) |
+//! | a launched command while it is held | killed with us; after its release it is left alone |
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! Root beside a user whom it does not trust: what that user owns is not run, written or believed with root's power,
-//! whatever subcommand comes to it. Needs root, as `make test` has it; the other user is an id without an account.
+//! Root beside a user whom it does not trust: what that user owns is not run, written or trusted with root's power,
+//! whichever subcommand comes across it. Needs root, as `make test` has it; the other user is an ID without an account.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -14,7 +14,7 @@ use crate::command::{PYTHON, command, end, file, run};
 
 /// The other user.
 const USER: u32 = 54321;
-/// Far less than anything here may take, far more than it does.
+/// Far longer than anything here takes.
 const SOON: Duration = Duration::from_secs(40);
 
 /// Two directories below /tmp: one of the user's, and one of root's with a file that must stay as it is.
@@ -47,7 +47,7 @@ impl Neighbours {
         self.roots.path().join(name)
     }
 
-    /// A script of the user's. It says who runs it, and does damage where root would run it.
+    /// A script of the user's. It reports who runs it, and does damage if root runs it.
     fn script(&self, name: &str, then: &str) -> PathBuf {
         let path = self.user(name);
         let text = format!(
@@ -64,7 +64,7 @@ impl Neighbours {
         path
     }
 
-    /// Who ran the user's scripts since the last time.
+    /// Who ran the user's scripts since the last call.
     fn ran(&self) -> Vec<String> {
         let text = fs::read_to_string(self.user("ran")).unwrap_or_default();
         let _ = fs::remove_file(self.user("ran"));
@@ -117,6 +117,7 @@ fn environment(neighbours: &Neighbours) -> (PathBuf, PathBuf) {
 }
 
 #[test]
+#[ignore = "needs root: run by scripts/test-here"]
 fn every_subcommand_asks_a_users_interpreter_as_this_user() {
     let neighbours = Neighbours::new();
     let shim = neighbours.script("python3", "exec /usr/bin/python3.11 \"$@\"");
@@ -143,7 +144,7 @@ fn every_subcommand_asks_a_users_interpreter_as_this_user() {
         );
         neighbours.are_unharmed();
     }
-    // No power was left, and nothing of ours was open: standard input, output and error, and what ls opens.
+    // No privileges were left, and no descriptor of ours: standard input, output and error, and the one that ls opens.
     let power = fs::read_to_string(neighbours.user("power")).expect("it ran");
     for line in power.lines() {
         let (name, value) = line.split_once(':').expect("a field");
@@ -163,6 +164,7 @@ fn every_subcommand_asks_a_users_interpreter_as_this_user() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn descriptors_that_root_has_open_are_not_for_the_users_program() {
     let neighbours = Neighbours::new();
     let shim = neighbours.script("python3", "exec /usr/bin/python3.11 \"$@\"");
@@ -183,6 +185,7 @@ fn descriptors_that_root_has_open_are_not_for_the_users_program() {
 }
 
 #[test]
+#[ignore = "needs root: run by scripts/test-here"]
 fn what_several_users_can_change_is_run_as_nobody() {
     let neighbours = Neighbours::new();
     let shim = neighbours.script("python3", "exec /usr/bin/python3.11 \"$@\"");
@@ -201,6 +204,7 @@ fn what_several_users_can_change_is_run_as_nobody() {
 }
 
 #[test]
+#[ignore = "needs root: run by scripts/test-here"]
 fn a_users_program_that_hangs_or_talks_for_ever_is_ended() {
     let neighbours = Neighbours::new();
     for then in [
@@ -220,10 +224,11 @@ fn a_users_program_that_hangs_or_talks_for_ever_is_ended() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn the_agent_comes_into_a_users_environment_with_the_users_hands() {
     let neighbours = Neighbours::new();
     let (python, site) = environment(&neighbours);
-    // Whatever starts this environment's Python runs this.
+    // Anything that starts this environment's Python runs this.
     let pth = format!(
         "import os; open({:?}, 'a').write(str(os.getuid()))\n",
         text(&neighbours.user("ran"))
@@ -251,6 +256,7 @@ fn the_agent_comes_into_a_users_environment_with_the_users_hands() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_users_site_packages_that_lead_elsewhere_are_not_followed_with_roots_power() {
     let neighbours = Neighbours::new();
     let (python, site) = environment(&neighbours);
@@ -314,6 +320,7 @@ fn a_users_site_packages_that_lead_elsewhere_are_not_followed_with_roots_power()
 }
 
 #[test]
+#[ignore = "needs root: run by scripts/test-here"]
 fn templates_and_services_in_another_users_home_are_not_roots() {
     let neighbours = Neighbours::new();
     let config = neighbours.user(".config/pystap");
@@ -347,12 +354,12 @@ fn templates_and_services_in_another_users_home_are_not_roots() {
         ended.stderr.contains("there is no service \"evil\""),
         "{ended:?}"
     );
-    // Named on purpose, they are refused.
+    // If named explicitly, they are refused.
     let named = text(&config.join("templates")).to_owned();
     let ended = run(&mut command(["list", "--template-dir", &named]));
     assert_eq!(ended.code, 2, "{ended:?}");
     assert!(ended.stderr.contains("chown -R root:"), "{ended:?}");
-    // The same files are root's own when root alone can change them.
+    // The same files are accepted as root's own when root alone can change them.
     let roots = neighbours.root("templates");
     fs::create_dir(&roots).expect("made");
     fs::write(roots.join("mine.stp.tera"), template).expect("written");
@@ -385,6 +392,7 @@ const COMPILE: [&str; 8] = [
 ];
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_compiled_module_below_another_users_home_is_not_roots() {
     let bin = tempfile::tempdir().expect("a directory");
     tools(bin.path());
@@ -399,7 +407,7 @@ fn a_compiled_module_below_another_users_home_is_not_roots() {
         ended.stderr
     };
     let kept = |said: &str| said.contains("was compiled before");
-    // Made while it was root's, and then given away: as if the user had prepared it.
+    // Created while it was root's, and then given away: as if the user had prepared it.
     let own = tempfile::tempdir().expect("a directory");
     assert!(!kept(&compile(own.path())));
     assert!(kept(&compile(own.path())), "root's own is used again");
@@ -438,6 +446,7 @@ fn walk(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_stap_that_others_can_change_is_not_run_by_root() {
     let neighbours = Neighbours::new();
     tools(neighbours.users.path());
@@ -485,12 +494,12 @@ fn waiting(python: &Path, directory: &Path) -> Child {
     child
 }
 
-/// What stands between the backticks of a message that begins with these words, and what a shell makes of it.
+/// The text between the backticks of a message that begins with these words, as a shell splits it.
 fn pasted(message: &str, begins: &str) -> Vec<Vec<u8>> {
     let at = message
         .find(&format!("`{begins}"))
         .expect("the command is in the message");
-    // Backticks of a name are inside quotes: the command ends where the sentence goes on.
+    // Backticks in a name are inside quotes: the command ends where the sentence continues.
     let rest = &message[at + 1..];
     let command = rest.split("` and restart").next().expect("a command");
     let output = Command::new("bash")
@@ -514,6 +523,7 @@ fn pasted(message: &str, begins: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_command_to_paste_names_a_program_by_exactly_its_bytes_and_nothing_runs() {
     let directory = tempfile::tempdir().expect("a directory");
     let canary = directory.path().join("canary");
@@ -566,9 +576,10 @@ fn a_command_to_paste_names_a_program_by_exactly_its_bytes_and_nothing_runs() {
 
 /// SystemTap arms the marks in every process that runs an interpreter.
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn systemtap_is_refused_where_the_marks_would_end_a_bystander() {
     let directory = tempfile::tempdir().expect("a directory");
-    // A file of its own, so that nobody else's process is a bystander.
+    // A file of its own, so that no other process is a bystander.
     let python = directory.path().join("python3.11");
     fs::copy(PYTHON, &python).expect("copied");
     let inside = directory.path().join(OsStr::from_bytes(b"caf\xe9"));
@@ -597,7 +608,7 @@ fn systemtap_is_refused_where_the_marks_would_end_a_bystander() {
     ] {
         assert!(ended.stderr.contains(&words), "{words}: {ended:?}");
     }
-    // The target itself shows nothing, and for the bystander the agent would be needed, which cannot come in.
+    // The target itself shows nothing, and the bystander would need the agent, which cannot get in.
     let planned = run(&mut command(["trace", "--dry-run", "-p", &pid]));
     assert_eq!(planned.code, 0, "{planned:?}");
     let named = bystander.id().to_string();

@@ -1,5 +1,5 @@
-//! What a person meets who types something: every kind of wrong input, each answered by one line, an exit code and
-//! nothing else; and the commands that need no tracing.
+//! What users get for what they type: every kind of wrong input, each answered by one line, an exit code and nothing
+//! else; and the commands that need no tracing.
 
 use std::fs;
 use std::io::Read;
@@ -12,7 +12,7 @@ use rustix::process::geteuid;
 
 use crate::command::{Ended, PYTHON, Waiting, command, end, file, pystap, pystap_with, run};
 
-/// An error of one line that says these things, with this exit code.
+/// Fails with a one-line error that contains these words, and with this exit code.
 fn fails(arguments: &[&str], code: i32, says: &[&str]) {
     let ended = pystap_with(arguments);
     error(&ended, code, says);
@@ -23,12 +23,12 @@ fn error(ended: &Ended, code: i32, says: &[&str]) {
     for words in says {
         assert!(message.contains(words), "{words:?} is missing: {message}");
     }
-    // What, consequence, next step: a fragment has none of these.
+    // Problem, consequence, next step: a fragment has none of these.
     assert!(message.split_whitespace().count() > 8, "{message}");
     assert_eq!(ended.code, code, "{message}");
 }
 
-/// A usage error as clap words it: its lines, the exit code 2, nothing on stdout.
+/// A usage error in clap's words: its lines, the exit code 2, nothing on stdout.
 fn is_refused(arguments: &[&str], says: &[&str]) {
     let ended = pystap_with(arguments);
     assert_eq!(ended.code, 2, "{arguments:?}: {ended:?}");
@@ -44,7 +44,7 @@ fn is_refused(arguments: &[&str], says: &[&str]) {
 
 #[test]
 fn a_process_that_does_not_exist_is_named() {
-    // Above the largest pid_max there is.
+    // Above the largest possible pid_max.
     fails(
         &["trace", "-p", "4194399"],
         4,
@@ -54,6 +54,7 @@ fn a_process_that_does_not_exist_is_named() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_process_that_has_ended_but_is_not_reaped_has_ended() {
     let mut child = Command::new(PYTHON)
         .args(["-c", ""])
@@ -79,7 +80,7 @@ fn a_process_that_is_not_python_is_named_with_what_it_runs() {
         .spawn()
         .expect("cat starts");
     let pid = cat.id().to_string();
-    // The fork is ours until it has become cat.
+    // The forked process is still our program until it has become cat.
     let executable = format!("/proc/{pid}/exe");
     while !fs::read_link(&executable).is_ok_and(|path| path.ends_with("cat")) {
         std::thread::yield_now();
@@ -90,6 +91,7 @@ fn a_process_that_is_not_python_is_named_with_what_it_runs() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_process_of_another_user_cannot_be_looked_into_and_root_is_advised() {
     assert!(
         geteuid().is_root(),
@@ -150,8 +152,9 @@ fn a_program_that_is_not_python_is_no_interpreter() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn an_interpreter_without_the_marks_says_which_are_missing_and_what_it_has() {
-    // A copy of Python whose notes are there, but of another provider's marks.
+    // A copy of Python whose notes are present, but name another provider's marks.
     let directory = tempfile::tempdir().expect("a directory");
     let without = directory.path().join("python3.11");
     let mut bytes = fs::read(PYTHON).expect("read");
@@ -213,6 +216,7 @@ fn a_least_duration_needs_returns() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_template_with_an_error_in_it_is_shown_with_its_caret() {
     let directory = tempfile::tempdir().expect("a directory");
     let template = directory.path().join("gc.stp.tera");
@@ -264,6 +268,7 @@ fn an_option_of_stap_that_concerns_running_is_answered_with_ours() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn without_stap_the_package_to_install_is_named() {
     let mut command = command([
         "trace",
@@ -282,6 +287,7 @@ fn without_stap_the_package_to_install_is_named() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_stap_that_is_not_where_it_was_said_to_be_is_named() {
     let arguments = [
         "trace",
@@ -298,6 +304,7 @@ fn a_stap_that_is_not_where_it_was_said_to_be_is_named() {
 }
 
 #[test]
+#[ignore = "needs root, Debian 12's Python 3.11 and stap: run by scripts/test-here"]
 fn a_program_that_is_not_stap_is_not_used_as_stap() {
     let arguments = [
         "trace",
@@ -352,6 +359,7 @@ fn contradictions_are_refused() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn quiet_leaves_only_the_error() {
     let fib = file("examples/fib.py");
     let script = pystap_with(&["script", "trace", "-q", "--", PYTHON, &fib]);
@@ -370,6 +378,7 @@ fn colour_is_for_terminals_unless_asked_for() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_dry_run_shows_plan_script_and_command_lines_and_starts_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let ran = directory.path().join("ran");
@@ -410,6 +419,7 @@ fn a_dry_run_shows_plan_script_and_command_lines_and_starts_nothing() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_dry_run_without_stap_still_shows_everything_and_says_what_is_missing() {
     let arguments = ["trace", "--engine", "stap", "--dry-run", "--python", PYTHON];
     let ended = run(command(arguments).env("PATH", "/nonexistent"));
@@ -460,6 +470,7 @@ fn a_template_of_the_users_configuration_is_listed_with_its_file() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn the_marks_of_an_interpreter_are_listed_with_arguments_and_behaviour() {
     let text = pystap_with(&["marks", PYTHON]);
     assert_eq!((text.code, text.stderr.as_str()), (0, ""));
@@ -492,6 +503,7 @@ fn the_marks_of_an_interpreter_are_listed_with_arguments_and_behaviour() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn the_marks_of_a_process_are_those_of_its_interpreter() {
     let python = Waiting::start(PYTHON);
     let of_process = pystap_with(&["marks", "--json", "-p", &python.pid().to_string()]);
@@ -586,6 +598,7 @@ fn help_fits_into_a_hundred_columns_and_names_the_exit_codes() {
 
 /// `pystap … | head -c 1`: the reader goes away while there is more to come.
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_closed_pipe_ends_every_printing_command_without_a_word() {
     for arguments in [
         ["list"].as_slice(),
@@ -598,7 +611,7 @@ fn a_closed_pipe_ends_every_printing_command_without_a_word() {
         &["man"],
     ] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        // Closed before anything is written, so that no buffer can swallow the output.
+        // Closed before anything is written, so that no buffer can absorb the output.
         drop(reader);
         let mut child = command(arguments)
             .stdout(writer)
@@ -634,9 +647,10 @@ fn a_full_disk_is_told_from_a_closed_pipe() {
     );
 }
 
-/// On a kernel without modules nothing can be traced, and a person should not wait for a compiler to learn it. (With PATH
-/// empty no session begins on any kernel.)
+/// On a kernel without modules nothing can be traced, and a user should not have to wait for a compiler to learn that.
+/// (With an empty PATH no session starts on any kernel.)
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_kernel_that_cannot_load_modules_is_found_out_before_stap_is_looked_for() {
     let fib = file("examples/fib.py");
     let mut command = command(["trace", "--engine", "stap", "--quiet", "--", PYTHON, &fib]);
@@ -649,8 +663,9 @@ fn a_kernel_that_cannot_load_modules_is_found_out_before_stap_is_looked_for() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn where_no_engine_can_run_the_doctors_findings_are_shown_with_their_fixes() {
-    // As somebody who may do nothing; a copy, because that one may not come here either.
+    // As a user without rights; a copy, because that user may not search our directories either.
     let place = tempfile::tempdir().expect("a directory");
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("ours");
     let copy = place.path().join("pystap");

@@ -1,4 +1,4 @@
-//! Running the built pystap to its end. For commands that end by themselves; sessions are in `live`.
+//! Runs the built pystap to its end. For commands that end by themselves; sessions are in `live`.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 /// The interpreter that every host of these tests has: Debian's, with all eight marks.
 pub(crate) const PYTHON: &str = "/usr/bin/python3.11";
 
-/// Far more than anything here takes on a busy machine.
+/// Far longer than anything here takes on a busy machine.
 const BOUND: Duration = Duration::from_secs(60);
 
 /// What a command printed and how it ended.
@@ -25,7 +25,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// The one line that an error is: without its prefix. Panics when there is more, or anything on stdout.
+    /// The single line of an error, without its prefix. Panics when there is more, or anything on stdout.
     pub(crate) fn only_error(&self) -> &str {
         assert_eq!(self.stdout, "", "{self:?}");
         let message = self
@@ -38,7 +38,7 @@ impl Ended {
     }
 }
 
-/// The pystap to test: beside the programs, where `tests/guest/run` puts it, or what cargo has built.
+/// The pystap to test: beside the programs, where `tests/guest/run` puts it, or the one that cargo has built.
 pub(crate) fn pystap() -> PathBuf {
     match std::env::var_os("PYSTAP_TEST_ROOT") {
         Some(root) => PathBuf::from(root).join("pystap"),
@@ -88,9 +88,9 @@ pub(crate) fn run(command: &mut Command) -> Ended {
     }
 }
 
-/// Runs pystap with these arguments, and tells with what came of it the most kilobytes of memory that it had at once.
+/// Runs pystap with these arguments; returns the outcome and its peak memory in kilobytes.
 pub(crate) fn measured(arguments: &[&str]) -> (Ended, u64) {
-    // Python knows what its child used; the standard library does not.
+    // Python knows what its child used; Rust's standard library does not.
     const WAIT: &str = "import resource, subprocess, sys\n\
         code = subprocess.call(sys.argv[2:])\n\
         print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=open(sys.argv[1], 'w'))\n\
@@ -121,7 +121,7 @@ pub(crate) fn pystap_with(arguments: &[&str]) -> Ended {
     run(&mut command(arguments))
 }
 
-/// Kinds of events that an interpreter can give, after the marks it has.
+/// Kinds of events that an interpreter can provide, judging by its marks.
 pub(crate) fn kinds(interpreter: &str) -> Vec<&'static str> {
     let listed = pystap_with(&["marks", "--json", interpreter]);
     assert_eq!(listed.code, 0, "{listed:?}");
@@ -146,7 +146,7 @@ pub(crate) fn kinds(interpreter: &str) -> Vec<&'static str> {
     .collect()
 }
 
-/// The exit code of a child, 128 and more for a signal, if it ends within the bound.
+/// The exit code of a child, 128 plus the number for a signal, if it ends within the bound.
 pub(crate) fn end(child: &mut Child, bound: Duration) -> Option<i32> {
     use std::os::unix::process::ExitStatusExt;
     if let Ok(None) = child.try_wait() {
@@ -183,7 +183,7 @@ impl Waiting {
         Waiting(child)
     }
 
-    /// Its process id.
+    /// Its process ID.
     pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }

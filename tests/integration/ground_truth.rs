@@ -1,5 +1,9 @@
 //! Tables of functions against what a program recorded about itself while it ran: every frame told apart by itself, not
 //! by its name. The events have the same time stamps as the truth, so only pairing can make a difference.
+//!
+//! `tests/programs/ground_truth.py` records a program from the inside, by frame object and greenlet. Plain programs,
+//! threads, generators, exceptions and asyncio must agree to the nanosecond. eventlet (opt-in: `PYSTAP_TEST_EVENTLET`
+//! names a directory that has it) must agree in every count, and in times within 5 %.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -77,13 +81,14 @@ impl Recorded {
     }
 }
 
-/// Every return of such a stream has its call, but those of the frames that were there before recording began.
+/// Every return in such a stream has its call, except for the frames that existed before recording began.
 const BALANCED: PairingRules = PairingRules {
     call_on_creation: false,
     greenlets: false,
 };
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn plain_programs_threads_generators_and_asyncio_give_the_recorded_numbers_exactly() {
     for program in [
         "examples/fib.py",
@@ -114,7 +119,7 @@ fn plain_programs_threads_generators_and_asyncio_give_the_recorded_numbers_exact
 #[ignore = "needs eventlet for Python 3.11 in the directory that PYSTAP_TEST_EVENTLET names"]
 fn eventlet_gives_the_recorded_calls_and_times_within_five_percent() {
     let site = std::env::var("PYSTAP_TEST_EVENTLET").expect("a directory with eventlet");
-    // Announced, or found out from the stream.
+    // Announced, or detected from the stream.
     for greenlets in [true, false] {
         let rules = PairingRules {
             greenlets,

@@ -1,6 +1,6 @@
-//! The C code that adds up in the kernel (tapsets/pystap/totals.stp), compiled as a program and fed the marks that pystap's
-//! own analysis is fed: both must say the same. Under the sanitizers of gcc, so that a wrong link is noticed here and not
-//! in a kernel.
+//! The C code that sums in the kernel (tapsets/pystap/totals.stp), compiled as a program and fed the same marks as
+//! pystap's own analysis: the results must be equal. Compiled with gcc's sanitizers, so that a wrong link shows up here
+//! and not in a kernel.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ use pystap::event::{Event, Frame, Manner, Place, Text, What};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The tapset as C: its code blocks as they are, its functions in C as functions that return through a variable.
+/// The tapset as C: its code blocks unchanged, its C functions as functions that return through a variable.
 fn as_c(tapset: &str) -> String {
     let mut c = String::new();
     let mut rest = tapset;
@@ -89,8 +89,8 @@ static PROGRAM: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     (directory, program)
 });
 
-/// A mark: its kind as main.c reads it, its thread, its function. Small letters are the agent's, with a context, and whether
-/// the frame ran before anybody looked.
+/// A mark: its kind as main.c reads it, its thread, its function. Lower-case letters are the agent's, with a context,
+/// and whether the frame was already running when tracing began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Mark {
     kind: char,
@@ -101,8 +101,8 @@ struct Mark {
     running: bool,
 }
 
-/// What a function of the process cost: calls, returns without a call, own and inclusive time, calls of known duration and
-/// their time, and the distribution of the certain ones.
+/// What a function of the process cost: calls, returns without a call, own and inclusive time, calls of known duration
+/// and their time, and the distribution of the certain ones.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Sums {
     calls: u64,
@@ -287,7 +287,7 @@ fn in_pystap(marks: &[Mark], creations: bool) -> Table {
     (table.collect(), pairing.unpaired().total())
 }
 
-/// Numbers that look random and are the same every time.
+/// Pseudo-random numbers that are the same every time.
 struct Dice(u64);
 
 impl Dice {
@@ -299,7 +299,7 @@ impl Dice {
     }
 }
 
-/// What threads do, of which some functions are generators.
+/// What threads do; some of the functions are generators.
 fn program(seed: u64, creations: bool, generators: bool) -> Vec<Mark> {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut marks = Vec::new();
@@ -321,9 +321,9 @@ fn program(seed: u64, creations: bool, generators: bool) -> Vec<Mark> {
             });
         };
         match dice.roll(20) {
-            // Sums are asked for at any time and change nothing.
+            // Sums may be requested at any time, which changes nothing.
             0 => mark('S', 0),
-            // Begun before anybody looked.
+            // Started before tracing began.
             1 if depth == 0 => mark('R', 10 + dice.roll(3)),
             2 if generators && creations && depth > 0 => mark('C', 5 + dice.roll(3)),
             // throw() and close() end a generator without having entered it.
@@ -376,7 +376,7 @@ fn generators_are_summed_up_alike() {
     }
 }
 
-/// Greenlets: a return that fits nothing on top. Guesses may differ, what is counted may not.
+/// Greenlets: a return that does not match the top of the stack. Guesses may differ, counts may not.
 #[test]
 fn stacks_that_interleave_are_counted_alike_and_no_time_is_counted_twice() {
     for seed in 0..150u64 {
@@ -426,15 +426,16 @@ fn stacks_that_interleave_are_counted_alike_and_no_time_is_counted_twice() {
     }
 }
 
-/// What threads do as the agent tells it: contexts take turns at any moment, and what is outside of them is a context, too.
+/// What threads do as the agent reports it: contexts alternate at any moment, and what is outside them is a context
+/// too.
 struct Told {
-    /// Contexts in a thread.
+    /// Contexts per thread.
     contexts: u64,
-    /// Whether the first of them is what is outside of all.
+    /// Whether the first of them is what is outside all others.
     outside: bool,
-    /// Calls whose frames ran before anybody looked.
+    /// Number of calls whose frames were running before tracing began.
     running: u64,
-    /// One of so many returns is not seen.
+    /// One in this many returns is not seen.
     unseen: u64,
 }
 
@@ -443,7 +444,7 @@ impl Told {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let mut marks = Vec::new();
         let mut ts = 1_000_000;
-        // Contexts of a process are told apart by their numbers, whatever their thread.
+        // Contexts of a process are identified by their numbers, whichever their thread.
         let mut stacks = vec![Vec::new(); 3 * self.contexts as usize];
         let mut now = [0; 3];
         for _ in 0..self.running {
@@ -463,7 +464,7 @@ impl Told {
             let stack = &mut stacks[at as usize];
             match dice.roll(20) {
                 0 => marks.push(self.mark('S', ts, at, 0, false)),
-                // Begun before anybody looked, and not announced.
+                // Started before tracing began, and not announced.
                 1 if stack.is_empty() => marks.push(self.mark('r', ts, at, 8, false)),
                 2..=10 if stack.len() < 12 => {
                     let function = 2 + dice.roll(5);
@@ -534,7 +535,7 @@ fn contexts_of_which_returns_were_not_seen_are_summed_up_alike() {
     for seed in 0..150 {
         let told = Told {
             contexts: 3,
-            // There the marks of plain threads are guessed about.
+            // Outside contexts, pairing has to guess about the marks of plain threads.
             outside: false,
             running: seed % 3,
             unseen: 12,
@@ -546,7 +547,7 @@ fn contexts_of_which_returns_were_not_seen_are_summed_up_alike() {
 #[test]
 fn what_a_thread_or_process_leaves_open_is_kept_and_its_frames_are_given_back() {
     let mut marks = Vec::new();
-    // Many more calls than there are frames, if none were given back.
+    // Many more calls than there are frames, if none were freed.
     for round in 0..2_000u64 {
         let tid = 100 + round as u32;
         let ts = 10_000 * (round + 1);
@@ -589,7 +590,7 @@ fn after_a_new_beginning_only_what_follows_counts_and_what_is_open() {
     let (table, unpaired) = in_the_kernel(&marks, true);
     assert_eq!(unpaired, 0);
     assert_eq!((table[&3].calls, table[&3].self_ns), (1, 100));
-    // As in user space: the call was open, and counts as a whole when it ends.
+    // As in user space: the call was open, and counts in full when it ends.
     let outer = &table[&2];
     assert_eq!(
         (outer.calls, outer.cumulative_ns, outer.exact.0),

@@ -1,9 +1,9 @@
-//! Sessions with real probes in a real kernel, the same for both engines: `tests/guest/run` runs these with stap, in the
-//! guest, and `tests/uprobes/run` with uprobe events, here. They are ignored elsewhere. What an example program says of
-//! itself in its last line is what the events must say.
+//! Sessions with real probes in a real kernel, the same for both engines: `tests/guest/run` runs these with stap, in
+//! the guest, and `tests/uprobes/run` with uprobe events, here. They are ignored elsewhere. The events must agree with
+//! what an example program says about itself in its last line.
 //!
-//! A session takes ten seconds in the emulated machine and compiling a script there takes minutes, so every script that
-//! is used here stands in [`scripts`] and is compiled before, natively, by [`super::prefill`].
+//! A session takes ten seconds in the emulated machine and compiling a script there takes minutes, so every script used
+//! here is listed in [`scripts`] and compiled beforehand, natively, by [`super::prefill`].
 
 pub(crate) mod agent;
 mod attached;
@@ -39,7 +39,8 @@ use crate::tracing::{
 /// The interpreter with every mark that calls need.
 pub(crate) const PYTHON: &str = "/usr/bin/python3.15";
 
-/// A script by what it is rendered from: an interpreter, and those options of `pystap trace` that the script depends on.
+/// A script, by what it is rendered from: an interpreter, and those options of `pystap trace` that the script depends
+/// on.
 #[derive(Debug)]
 pub(crate) struct Script {
     pub(crate) python: &'static str,
@@ -110,7 +111,7 @@ pub(crate) fn scripts() -> impl Iterator<Item = &'static Script> {
 }
 
 impl Script {
-    /// The options of this script and these.
+    /// The options of this script plus these.
     fn and<'a>(&self, more: &[&'a str]) -> Vec<&'a str> {
         [self.options, more].concat()
     }
@@ -122,7 +123,7 @@ impl Script {
     }
 }
 
-/// A Python program that runs before it is traced, and ends when its input does.
+/// A Python program that is running before it is traced, and ends when its input does.
 struct Service {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -168,7 +169,7 @@ impl Service {
         self.line()
     }
 
-    /// Closes its input. What it says of itself last.
+    /// Closes its input. Returns the last thing it says about itself.
     fn end(&mut self) -> serde_json::Value {
         drop(self.child.stdin.take());
         let mut rest = String::new();
@@ -185,12 +186,12 @@ impl Drop for Service {
     }
 }
 
-/// A program that ticks all the time.
+/// A program that ticks continuously.
 fn ticking() -> Service {
     Service::start("tests/programs/counts.py", &["0.02"])
 }
 
-/// Calls by function, of those functions that `truth` counts.
+/// Number of calls by function, for the functions that `truth` counts.
 fn calls_of(
     traced: &Traced,
     program: &str,
@@ -207,7 +208,7 @@ fn calls_and_returns_are_exact(traced: &Traced, program: &str) {
     let truth = numbers(&traced.truth()["calls"]);
     assert_eq!(calls_of(traced, program, Way::In, &truth), truth);
     assert_eq!(calls_of(traced, program, Way::Out, &truth), truth);
-    // What came too late to be put in its order may have lost its match.
+    // An event that came too late to be put in order may have lost its match.
     let without_duration = traced.events.iter().filter(|event| {
         matches!(&event.what, What::Return { place, duration_ns: None, .. } if place.file.text == program)
     });
@@ -368,7 +369,7 @@ fn garbage_collections_come_with_generation_count_and_pause() {
                 _ => {}
             }
         }
-        // Start-up may have collected, too.
+        // Start-up may have collected too.
         let own = done
             .len()
             .checked_sub(expected.len())
@@ -379,7 +380,7 @@ fn garbage_collections_come_with_generation_count_and_pause() {
     });
 }
 
-/// Found and missing modules, audit events, collections, as tests/programs/runtime.py does them.
+/// Found and missing modules, audit events, collections, as in tests/programs/runtime.py.
 fn runtime_is_exact(script: &Script) {
     leaves_nothing(|| {
         let traced = script.trace(&file("tests/programs/runtime.py"), &[]);
@@ -436,7 +437,7 @@ fn runtime_is_exact(script: &Script) {
             .iter()
             .filter_map(serde_json::Value::as_i64)
             .collect();
-        // The interpreter collects on its own account before the program and when it ends.
+        // The interpreter also collects on its own before the program starts and when it ends.
         let among = collected.windows(expected.len()).any(|run| run == expected);
         assert!(among, "{collected:?} {expected:?}");
     });
@@ -477,7 +478,7 @@ fn modules_that_an_import_brings_along_are_all_seen() {
             });
             done.collect()
         };
-        // collections puts this one into sys.modules itself; it is never looked for.
+        // collections puts this one into sys.modules itself; it is never looked up.
         let put_there = serde_json::json!("collections.abc");
         let imported = truth["imported"].as_array().expect("a list");
         for module in imported.iter().filter(|module| **module != put_there) {
@@ -577,7 +578,7 @@ fn only_long_calls_are_reported(script: &Script) {
             durations["step"].iter().any(|taken| *taken >= 20_000_000),
             "{durations:?}"
         );
-        // The machine may have been busy elsewhere in some of the 200 others, but not in most.
+        // The machine may have been busy elsewhere during some of the 200 others, but not most.
         assert!(durations["step"].len() < 20, "{durations:?}");
     });
 }
@@ -627,7 +628,8 @@ fn names_that_nobody_writes_arrive_whole_or_marked() {
             });
             assert_eq!(found, Some(*calls), "{name:?} in {seen:?}");
         }
-        // The two names of 600 bytes, each called twice: whole, or cut, in the middle of a character where it has two bytes.
+        // The two names of 600 bytes, each called twice: whole, or cut, in the middle of a two-byte character if need
+        // be.
         let whole = seen.contains_key(&"x".repeat(600));
         assert_eq!(altered.len(), if whole { 0 } else { 4 }, "{altered:?}");
         assert_eq!(seen.len(), truth.len());
@@ -783,8 +785,8 @@ fn sessions_do_not_disturb_each_other_on_two_processes_or_on_one() {
     });
 }
 
-/// A storm whose events nobody reads: its own output goes to a file, pystap's to a pipe. pystap has taken all of them out
-/// of the kernel, which are more than it has room for.
+/// A storm whose events no one reads: its own output goes to a file, pystap's to a pipe. pystap has taken all of them
+/// out of the kernel, more than it has room for.
 fn storm_into_a_pipe_that_nobody_reads(
     directory: &tempfile::TempDir,
 ) -> (Tracing, std::io::PipeReader) {

@@ -1,5 +1,5 @@
 //! `pystap doctor` in the guest, where everything works, and with one thing broken at a time. Run by `tests/guest/run`;
-//! each test puts back what it broke, also when it fails.
+//! each test restores what it broke, even when it fails.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -39,7 +39,7 @@ fn release() -> String {
     release.trim().to_owned()
 }
 
-/// Something that is put back when this is dropped.
+/// Something that is restored when this is dropped.
 struct Broken<'a>(Box<dyn Fn() + 'a>);
 
 impl Drop for Broken<'_> {
@@ -48,7 +48,7 @@ impl Drop for Broken<'_> {
     }
 }
 
-/// Moves a file away for as long as the value lives.
+/// Moves a file away while the value lives.
 fn without(path: &Path) -> Broken<'_> {
     let aside = PathBuf::from(format!("{}.aside", path.display()));
     fs::rename(path, &aside).expect("moved away");
@@ -58,7 +58,7 @@ fn without(path: &Path) -> Broken<'_> {
     }))
 }
 
-/// The engine stap cannot run, and this finding is among the reasons.
+/// The stap engine cannot run, and this finding is among the reasons.
 fn says(report: &Value, id: &str) {
     let because = &report["engines"][0]["because"];
     let named = because
@@ -84,7 +84,7 @@ fn everything_is_fine_and_a_trial_loads_a_module() {
             .find(|finding| finding["status"] == "missing");
         assert_eq!(missing, None);
     });
-    // The next one knows it without trying.
+    // The next run knows it without trying.
     let (_, report) = doctor(&[]);
     assert_eq!(report["engines"][0]["ability"], "ready");
 }
@@ -128,7 +128,7 @@ fn a_user_without_the_groups_is_told_so() {
 #[test]
 #[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
 fn debugfs_that_is_not_mounted_is_a_warning() {
-    // With tracefs, which the kernel may have mounted inside.
+    // Along with tracefs, which the kernel may have mounted inside.
     let unmounted = Command::new("umount")
         .args(["-R", "/sys/kernel/debug"])
         .status();
@@ -165,11 +165,11 @@ fn an_old_stap_is_known_to_fail_before_it_is_tried() {
     let (ended, report) = doctor(&["--stap", stap.to_str().expect("UTF-8")]);
     assert_eq!(ended.code, 3);
     says(&report, "stap-kernel");
-    // And its staprun is another build's.
+    // And its staprun is from another build.
     says(&report, "staprun");
 }
 
-/// A kernel's debug information that is of another build, and the same cut short: any file with debug information does.
+/// Kernel debug information of another build, and the same truncated: any file with debug information will do.
 #[test]
 #[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
 fn debug_information_of_another_build_or_cut_short_is_told_apart() {
@@ -208,8 +208,8 @@ fn debug_information_of_another_build_or_cut_short_is_told_apart() {
     assert!(finding.to_string().contains("incomplete"), "{finding}");
 }
 
-/// The last of all: once it is switched off, it stays so until the next boot. Named to be run last, because the tests
-/// are run in the order of their names.
+/// The very last test: once loading is switched off, it stays off until the next boot. Its name puts it last, because
+/// the tests run in alphabetical order.
 #[test]
 #[ignore = "needs a kernel that loads modules: run by tests/guest/run, which boots once more for it"]
 fn zz_loading_that_was_switched_off_is_found_out() {

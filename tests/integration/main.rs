@@ -15,6 +15,7 @@ mod placement;
 mod prefill;
 mod recordings;
 mod scripts;
+mod snapshots;
 mod target;
 mod terminal;
 mod tools;

@@ -1,5 +1,5 @@
-//! The example with a real nova. It takes minutes and a gigabyte, so it is run by hand:
-//! `cargo test --test integration -- --ignored nova::`, as root where uprobe events work.
+//! The example with a real nova. It takes minutes and a gigabyte, so it is run by hand: `cargo test --test integration
+//! -- --ignored nova::`, as root where uprobe events work.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ fn read(results: &Path, name: &str) -> String {
     fs::read_to_string(results.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// How many calls of each kind were answered while a view was taken, and by which function of nova.
+/// How many calls of each kind were answered while a view was recorded, and by which function of nova.
 fn answered(results: &Path, view: &str) -> Vec<(&'static str, &'static str, u64)> {
     let load: Value = serde_json::from_str(&read(results, &format!("{view}.load"))).expect("JSON");
     let answered = numbers(&load["answered"]);
@@ -29,7 +29,7 @@ fn answered(results: &Path, view: &str) -> Vec<(&'static str, &'static str, u64)
     .to_vec()
 }
 
-/// The first number of the lines of a table or a list that begin so.
+/// The first number on each line of a table or a list that begins with these words.
 fn numbers_before(text: &str, words: &str) -> u64 {
     let lines = text.lines().filter_map(|line| line.split_once(words));
     lines
@@ -53,7 +53,7 @@ fn mounts_below(tree: &Path) -> Vec<String> {
     below.map(str::to_owned).collect()
 }
 
-/// Builds the system where it is missing, and answers where it is.
+/// Builds the system if it is missing, and returns its path.
 fn tree() -> std::path::PathBuf {
     let output = Command::new(file("examples/nova/tree"))
         .stderr(Stdio::inherit())
@@ -64,7 +64,7 @@ fn tree() -> std::path::PathBuf {
 }
 
 #[test]
-#[ignore = "takes minutes and a gigabyte: run by hand, see ARCHITECTURE.md"]
+#[ignore = "takes minutes and a gigabyte: run by hand, see CONTRIBUTING.md"]
 fn a_real_nova_is_seen_to_the_last_call_and_taken_down_again() {
     leaves_nothing(|| {
         let tree = tree();
@@ -85,7 +85,7 @@ fn a_real_nova_is_seen_to_the_last_call_and_taken_down_again() {
         let conductors = read(results, "conductors");
         let conductors: BTreeSet<&str> = conductors.lines().collect();
         assert_eq!(conductors.len(), 3, "the parent and two workers");
-        // Others may run a nova here, too.
+        // A nova of someone else's may run here too.
         let listed: BTreeSet<&str> = ps
             .lines()
             .filter(|line| line.contains("runs /usr/bin/nova-conductor"))
@@ -101,7 +101,7 @@ fn a_real_nova_is_seen_to_the_last_call_and_taken_down_again() {
         let handlers = read(results, "handlers.txt");
         for (function, place, answers) in answered(results, "stats") {
             assert_eq!(answers, 50);
-            // One paragraph a process: a line with the function, then one that begins with the number of its calls.
+            // One paragraph per process: a line with the function, then one that begins with the number of its calls.
             let counted: u64 = stats
                 .split("\n\n")
                 .filter(|part| part.starts_with(&format!("{function}  ")) && part.contains(place))
@@ -110,7 +110,7 @@ fn a_real_nova_is_seen_to_the_last_call_and_taken_down_again() {
                 .sum();
             assert_eq!(counted, answers, "{function}: {stats}");
         }
-        // The last table is of the whole.
+        // The last table covers the whole run.
         let last = handlers.rsplit("on the clock").next().expect("a table");
         for (function, place, answers) in answered(results, "handlers") {
             let row = last
@@ -155,7 +155,7 @@ fn a_real_nova_is_seen_to_the_last_call_and_taken_down_again() {
 }
 
 #[test]
-#[ignore = "takes minutes and a gigabyte: run by hand, see ARCHITECTURE.md"]
+#[ignore = "takes minutes and a gigabyte: run by hand, see CONTRIBUTING.md"]
 fn an_interrupted_run_takes_nova_down_as_well() {
     let tree = tree();
     let results = tempfile::tempdir().expect("a directory");

@@ -1,5 +1,6 @@
-//! Where the agent's library is put, and what becomes of it, beside neighbours who mean harm: processes with users, mounts and
-//! roots of their own, whose owners put links, FIFOs and mounts of the host's directories where pystap looks. As root.
+//! Where the agent's library is put, and what happens to it, beside malicious neighbours: processes with their own
+//! users, mounts and roots, whose owners put links, FIFOs and mounts of the host's directories where pystap looks. As
+//! root.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -14,18 +15,18 @@ use pystap::files::strict;
 
 use crate::command::{PYTHON, command, pystap, run};
 
-/// Somebody without any right on this host.
+/// A user without any rights on this host.
 const SOMEBODY: &str = "54321";
-/// What one visit to files that do not answer may take altogether: five seconds, and what a busy machine adds.
+/// Longest time for one visit to files that do not answer: five seconds, plus what a busy machine adds.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Held by tests that leave something behind for a while, or have it removed.
+/// Held by tests that temporarily leave something behind, or have it removed.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A shell somewhere, which does what it is told.
+/// A shell in some environment, which does what it is told.
 struct Shell {
     child: Child,
     input: ChildStdin,
@@ -33,7 +34,7 @@ struct Shell {
 }
 
 impl Shell {
-    /// Behind these words.
+    /// A shell started through these words.
     fn behind(words: &[&str]) -> Shell {
         let (program, arguments) = words.split_first().expect("a program");
         let mut child = Command::new(program)
@@ -54,7 +55,7 @@ impl Shell {
         shell
     }
 
-    /// One of somebody who has mounts of their own, with a directory for temporary files that is theirs.
+    /// A shell of a user with mounts of their own, including a private directory for temporary files.
     fn of_somebody() -> Shell {
         let mut shell = Shell::behind(&[
             "setpriv",
@@ -73,7 +74,7 @@ impl Shell {
         shell
     }
 
-    /// What it prints.
+    /// What this command line prints.
     fn says(&mut self, line: &str) -> String {
         writeln!(self.input, "{{ {line}\n}} && echo '=yes' || echo '=no'").expect("it listens");
         let mut said = String::new();
@@ -94,11 +95,11 @@ impl Shell {
     }
 
     fn pid(&mut self) -> u32 {
-        // Whatever stands before it has become it.
+        // The prefix commands have become the shell.
         self.child.id()
     }
 
-    /// A path that it sees, as we reach it: only for looking.
+    /// A path that the shell sees, as we reach it: only for looking.
     fn sees(&self, path: &Path) -> PathBuf {
         let inside = path.strip_prefix("/").expect("absolute");
         Path::new(&format!("/proc/{}/root", self.child.id())).join(inside)
@@ -112,7 +113,7 @@ impl Drop for Shell {
     }
 }
 
-/// Files of root's that nobody may touch, named as what pystap puts somewhere.
+/// Root's files that no one may touch, with the names that pystap gives to its own.
 struct Canaries {
     directory: tempfile::TempDir,
     before: Vec<(PathBuf, u32, Vec<u8>)>,
@@ -178,7 +179,8 @@ fn all(directory: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
     found
 }
 
-/// The agents of a session that traces these, as far as files go; and where the library is as the last one sees it.
+/// The agents of a session that traces these processes, as far as files go; and the library's path as the last one sees
+/// it.
 fn placed(processes: &[u32], launched: bool) -> Result<(Agents, PathBuf), String> {
     visit_through(&pystap());
     let agents = Agents::prepare(AgentConfig::default(), processes, launched);
@@ -193,7 +195,7 @@ fn in_time(begun: Instant) {
     assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
 }
 
-/// Runs `pystap cleanup`, which may have more to say of others.
+/// Runs `pystap cleanup`, which may have more to say about others.
 fn cleanup() -> String {
     let begun = Instant::now();
     let ended = run(&mut command(["cleanup"]));
@@ -202,6 +204,7 @@ fn cleanup() -> String {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn what_a_launched_command_names_cannot_be_made_again_by_somebody_else() {
     let (mut agents, library) = placed(&[], true).expect("there is a place");
     let variables = agents.environment().expect("written");
@@ -217,7 +220,7 @@ fn what_a_launched_command_names_cannot_be_made_again_by_somebody_else() {
         "only root's from the root on"
     );
     assert_eq!(site.parent(), library.parent());
-    // Python of another user finds it, and leaves nothing there.
+    // A Python of another user finds it, and leaves nothing there.
     let somebody = |words: &[&str]| {
         let setpriv = ["--reuid", SOMEBODY, "--regid", SOMEBODY, "--clear-groups"];
         run(Command::new("setpriv")
@@ -237,7 +240,7 @@ fn what_a_launched_command_names_cannot_be_made_again_by_somebody_else() {
     }
     assert_eq!(fs::read_dir(&site).expect("it is there").count(), 2);
     drop(agents);
-    // Whatever of it is left when pystap has ended: nobody else can make what is missing.
+    // Whatever of it remains once pystap has ended, no one else can create what is missing.
     let made = somebody(&["mkdir", "-p", &site.to_string_lossy()]);
     if !site.exists() {
         assert_ne!(made.code, 0, "{made:?}");
@@ -258,8 +261,9 @@ fn what_a_launched_command_names_cannot_be_made_again_by_somebody_else() {
 }
 
 #[test]
+#[ignore = "needs root: run by scripts/test-here"]
 fn a_process_with_other_mounts_that_sees_our_directory_is_given_that() {
-    // A service whose /tmp is its own, as systemd makes it.
+    // A service with a private /tmp, as systemd makes it.
     let mut service = Shell::behind(&[
         "unshare",
         "--mount",
@@ -278,6 +282,7 @@ fn a_process_with_other_mounts_that_sees_our_directory_is_given_that() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_process_of_somebody_with_users_and_mounts_of_their_own_is_given_a_place_with_its_own_rights() {
     let mut somebody = Shell::of_somebody();
     somebody.does("mount -t tmpfs tmpfs /run");
@@ -312,6 +317,7 @@ fn a_process_of_somebody_with_users_and_mounts_of_their_own_is_given_a_place_wit
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_process_in_a_root_of_its_own_is_given_a_place_there_also_when_it_has_ended() {
     let root = tempfile::tempdir().expect("a directory");
     fs::create_dir(root.path().join("tmp")).expect("made");
@@ -346,6 +352,7 @@ fn a_process_in_a_root_of_its_own_is_given_a_place_there_also_when_it_has_ended(
 }
 
 #[test]
+#[ignore = "needs root: run by scripts/test-here"]
 fn the_hosts_own_directories_under_every_name_stay_as_they_are() {
     let _alone = alone();
     let canaries = Canaries::new();
@@ -364,18 +371,19 @@ fn the_hosts_own_directories_under_every_name_stay_as_they_are() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn what_comes_under_the_name_of_a_place_afterwards_is_not_touched() {
     let _alone = alone();
     let canaries = Canaries::new();
     for trick in [
-        // The host's directory over ours, beside ours, and in it.
+        // The host's directory mounted over ours, beside ours, and in it.
         "mount --bind CANARIES PLACE",
         "mv PLACE /run/moved && mkdir PLACE && mount --bind CANARIES PLACE",
         "mv PLACE /run/moved && ln -s CANARIES PLACE",
         "mkdir PLACE/site && mount --bind CANARIES PLACE/site",
         "rm -f PLACE/libpystap_agent.so && touch PLACE/libpystap_agent.so && mount --bind CANARIES/passwd PLACE/libpystap_agent.so",
         "rm -f PLACE/libpystap_agent.so && ln -s CANARIES/passwd PLACE/libpystap_agent.so",
-        // What keeps whoever opens it waiting, and what has no end.
+        // A file that blocks whoever opens it, and one that has no end.
         "rm -f PLACE/libpystap_agent.so && mkfifo PLACE/libpystap_agent.so PLACE/site",
         "truncate -s 1T PLACE/libpystap_agent.so && truncate -s 1T PLACE/site",
         "umount -l /run && mount --bind CANARIES /run",
@@ -400,6 +408,7 @@ fn what_comes_under_the_name_of_a_place_afterwards_is_not_touched() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_file_system_whose_server_does_not_answer_ends_in_one_sentence_and_in_time() {
     // The server is this process, which never reads a request.
     let program = "import ctypes, os, sys\n\
@@ -440,7 +449,7 @@ fn a_session_that_is_killed() {
     std::io::stdin().read_line(&mut line).expect("readable");
 }
 
-/// Has a session place the library for a process, and be killed. Where it is as the process sees it.
+/// Has a session place the library for a process, and be killed. Returns the library's path as the process sees it.
 fn killed_session(pid: u32) -> PathBuf {
     let mut session = Command::new(std::env::current_exe().expect("this test"))
         .args(["--ignored", "--exact", "--nocapture"])
@@ -461,6 +470,7 @@ fn killed_session(pid: u32) -> PathBuf {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn what_a_killed_session_left_is_removed_and_nothing_else() {
     let _alone = alone();
     let canaries = Canaries::new();
@@ -476,7 +486,7 @@ fn what_a_killed_session_left_is_removed_and_nothing_else() {
     );
     assert!(said.contains(&removed), "{said}");
     assert!(!somebody.sees(&place).exists());
-    // What has a name like ours and was never recorded is somebody's.
+    // A directory that has a name like ours but was never recorded belongs to someone else.
     somebody.does("test -f /tmp/pystap-agent-0-0123456789ab/libpystap_agent.so");
     assert!(!cleanup().contains(&place.display().to_string()));
 
@@ -488,7 +498,7 @@ fn what_a_killed_session_left_is_removed_and_nothing_else() {
     assert!(said.contains(&format!("left alone {place}")), "{said}");
     canaries.are_unharmed();
 
-    // And with nobody left who sees it.
+    // And with no process left that sees it.
     somebody.does(&format!("umount {place}"));
     let library = killed_session(somebody.pid());
     drop(somebody);

@@ -1,5 +1,5 @@
-//! Compiles scripts where compiling is quick, for the live tests: in a chroot of the machine that will run them, on the
-//! host's own processor. What is compiled is kept by pystap itself and found again inside.
+//! Compiles scripts where compiling is fast, for the live tests: in a chroot of the machine that will run them, on the
+//! host's own CPU. pystap itself caches the results, and finds them again inside.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::command::{Ended, command, kinds, run};
 use crate::{live, live_doctor};
 
-/// The release of the one kernel of this tree.
+/// The release of this tree's only kernel.
 fn kernel() -> String {
     let mut releases: Vec<String> = fs::read_dir("/lib/modules")
         .expect("a kernel is installed")
@@ -37,7 +37,7 @@ fn every_script_of_the_live_tests_becomes_a_module() {
     for script in live::scripts().chain(live_doctor::SCRIPTS) {
         let compiled = compile(script.python, script.options);
         assert_eq!(compiled.code, 0, "{script:?}: {}", compiled.stderr);
-        // Nothing may go wrong twice: the second time it is found.
+        // The second time it must come from the cache.
         let again = compile(script.python, script.options);
         assert_eq!(again.code, 0, "{script:?}: {}", again.stderr);
         assert!(
@@ -57,7 +57,7 @@ fn every_script_of_the_live_tables_becomes_a_module() {
     }
 }
 
-/// Its library has another path than that of an agent that pystap brings.
+/// The path of its library differs from that of an agent that pystap brings along.
 #[test]
 #[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]
 fn the_script_for_an_installed_agent_becomes_a_module() {

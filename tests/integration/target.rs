@@ -1,4 +1,4 @@
-//! Launching commands with the real pystap as the holder.
+//! Launches commands with the real pystap as the holder.
 
 use std::ffi::OsString;
 use std::fs;
@@ -199,7 +199,7 @@ fn a_holder_whose_pystap_is_gone_already_does_not_wait() {
     assert!(said.contains("pystap ended"), "{said}");
 }
 
-/// A stand-in for pystap that can be killed, with a command it has launched.
+/// A stand-in for pystap that can be killed, with a command that it has launched.
 fn launcher(stage: &str, command: &[&str]) -> (Child, u32) {
     let mut launcher = Command::new(PYTHON)
         .args(["-c", LAUNCHES, PYSTAP, stage, command[0]])
@@ -215,7 +215,7 @@ fn launcher(stage: &str, command: &[&str]) -> (Child, u32) {
     (launcher, pid)
 }
 
-/// Kills the launcher and says whether the command ends within `bound`. (It is not our child, so it is not reaped.)
+/// Kills the launcher and returns whether the command ends within `bound`. (It is not our child, so it is not reaped.)
 fn ends_with_its_launcher(launcher: &mut Child, pid: u32, bound: Duration) -> bool {
     let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
     let command = pidfd_open(pid, PidfdFlags::empty()).expect("it is there");
@@ -226,6 +226,7 @@ fn ends_with_its_launcher(launcher: &mut Child, pid: u32, bound: Duration) -> bo
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_held_command_dies_with_its_pystap() {
     let directory = tempfile::tempdir().expect("a directory");
     let trace = directory.path().join("ran");
@@ -236,6 +237,7 @@ fn a_held_command_dies_with_its_pystap() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_released_command_outlives_its_pystap() {
     // It ends when its standard input does, which this test holds, and then says so on its standard output.
     let command = ["/bin/sh", "-c", "echo $$; read line; echo survived"];

@@ -1,4 +1,4 @@
-//! The table on a real terminal, driven by keys as a person does. tmux is the terminal; every wait has a bound and a
+//! The table on a real terminal, driven by keys as a user would. tmux is the terminal; every wait has a bound and a
 //! condition.
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::recordings::Recording;
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// A terminal of its own, with a shell in it. Dropped, it is closed.
+/// A terminal of its own, with a shell in it. Closed when dropped.
 pub(crate) struct Terminal {
     dir: tempfile::TempDir,
 }
@@ -51,7 +51,7 @@ impl Terminal {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// A directory that goes with the terminal.
+    /// A directory that is removed with the terminal.
     pub(crate) fn place(&self) -> &Path {
         self.dir.path()
     }
@@ -73,7 +73,7 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p", "-t", "t"])
     }
 
-    /// Waits until what is shown is as wanted, and answers it.
+    /// Waits until the screen is as wanted, and returns its text.
     pub(crate) fn wait(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let begun = Instant::now();
         loop {
@@ -102,6 +102,7 @@ pub(crate) fn quoted(path: &Path) -> String {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11 and tmux: run by scripts/test-here"]
 fn the_table_starts_sorts_filters_survives_resizes_and_gives_the_terminal_back() {
     let recording = Recording::of("examples/nested.py");
     let terminal = Terminal::open(100, 24);
@@ -111,7 +112,7 @@ fn the_table_starts_sorts_filters_survives_resizes_and_gives_the_terminal_back()
         recording.path()
     ));
     terminal.key("Enter");
-    // A screen can be caught half drawn, so everything that belongs to it is waited for.
+    // A screen can be captured half drawn, so wait for everything that belongs to it.
     terminal.wait("the table", |shown| {
         ["CALLS/s", "lost 0", "q end"]
             .iter()
@@ -144,7 +145,7 @@ fn the_table_starts_sorts_filters_survives_resizes_and_gives_the_terminal_back()
     terminal.wait("the shell", |shown| {
         !shown.contains("CALLS/s") && shown.lines().any(|line| line.trim() == "$")
     });
-    // Echo and line mode are back: what is typed is shown and done.
+    // Echo and line mode are back: what is typed is shown and executed.
     terminal.keys("echo $?-$((6*7))");
     terminal.key("Enter");
     terminal.wait("an answer", |shown| {

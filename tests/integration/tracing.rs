@@ -1,5 +1,5 @@
-//! A session of `pystap trace` in a test: started, waited for within bounds, its events read back with pystap's own reader
-//! and checked against the schema. Every wait has a bound and a condition.
+//! A session of `pystap trace` in a test: started, waited for within bounds, its events read back with pystap's own
+//! reader and checked against the schema. Every wait has a bound and a condition.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{command, end};
 
-/// For anything at all in an emulated machine.
+/// Long enough for anything at all in an emulated machine.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
@@ -29,7 +29,7 @@ static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
     jsonschema::validator_for(&schema).expect("a schema")
 });
 
-/// A running `pystap trace`. Dropped, it is stopped, so that a test that fails does not disturb the next one.
+/// A running `pystap trace`. Dropping it stops it, so that a failing test does not disturb the next one.
 #[derive(Debug)]
 pub(crate) struct Tracing {
     child: Child,
@@ -39,7 +39,7 @@ pub(crate) struct Tracing {
     _directory: tempfile::TempDir,
 }
 
-/// What a session was.
+/// A finished session.
 #[derive(Debug)]
 pub(crate) struct Traced {
     pub(crate) code: i32,
@@ -48,12 +48,12 @@ pub(crate) struct Traced {
     pub(crate) summary: Summary,
     /// What the launched command printed.
     pub(crate) stdout: String,
-    /// What pystap said, line by line.
+    /// What pystap printed, line by line.
     pub(crate) said: Vec<String>,
 }
 
 impl Tracing {
-    /// Starts `pystap trace` with these arguments, its events going to a file of its own.
+    /// Starts `pystap trace` with these arguments, writing events to a file of its own.
     pub(crate) fn start(arguments: &[&str]) -> Tracing {
         let directory = tempfile::tempdir().expect("a directory");
         let output = directory.path().join("events.json");
@@ -67,7 +67,7 @@ impl Tracing {
         Tracing::of(child, output, directory)
     }
 
-    /// Starts `pystap trace` with these arguments, its events going to a pipe.
+    /// Starts `pystap trace` with these arguments, writing events to a pipe.
     pub(crate) fn to_pipe(arguments: &[&str]) -> (Tracing, std::io::PipeReader) {
         let directory = tempfile::tempdir().expect("a directory");
         let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -98,7 +98,7 @@ impl Tracing {
         }
     }
 
-    /// Waits until pystap says a line with these words.
+    /// Waits until pystap prints a line with these words.
     pub(crate) fn wait_for(&mut self, words: &str) {
         let deadline = Instant::now() + BOUND;
         while !self.said.iter().any(|line| line.contains(words)) {
@@ -120,19 +120,19 @@ impl Tracing {
         self
     }
 
-    /// Waits until so many bytes of events were written.
+    /// Waits until this many bytes of events were written.
     pub(crate) fn wait_for_output(&self, bytes: u64) {
         eventually("events are written", || {
             fs::metadata(&self.output).is_ok_and(|file| file.len() >= bytes)
         });
     }
 
-    /// Whether this is in the events that were written so far.
+    /// Whether this text is in the events written so far.
     pub(crate) fn has_written(&self, text: &str) -> bool {
         fs::read_to_string(&self.output).is_ok_and(|written| written.contains(text))
     }
 
-    /// Waits until pystap has nothing to do: for a second it takes hardly any time of a processor.
+    /// Waits until pystap has nothing to do: for a second it uses hardly any CPU time.
     pub(crate) fn wait_until_idle(&self) {
         let pid = i32::try_from(self.child.id()).expect("a pid");
         let ticks = || {
@@ -151,7 +151,7 @@ impl Tracing {
         });
     }
 
-    /// The process id of pystap.
+    /// pystap's process ID.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -161,7 +161,7 @@ impl Tracing {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
-    /// Waits for its end. The exit code and what was said.
+    /// Waits for its end. Returns the exit code and what was printed.
     pub(crate) fn end(mut self) -> (i32, Vec<String>) {
         let Some(code) = end(&mut self.child, BOUND) else {
             panic!("pystap does not end; it said {:#?}", self.rest());
@@ -203,7 +203,7 @@ impl Drop for Tracing {
 
 fn session(arguments: &[OsString]) -> std::process::Command {
     let mut command = command(arguments.first());
-    // A test can name it, too.
+    // A test can name the engine too.
     if let Some(engine) = engine().filter(|_| !arguments.iter().any(|word| word == "--engine")) {
         command.args(["--engine", &engine]);
     }
@@ -231,7 +231,7 @@ pub(crate) fn trace(arguments: &[&str]) -> Traced {
     traced
 }
 
-/// Reads a whole stream. Long ones are checked against the schema in samples: validation is what takes longest.
+/// Reads a whole stream. Long ones are only sampled against the schema: validation is what takes longest.
 pub(crate) fn read(text: &str, code: i32, said: Vec<String>, stdout: String) -> Traced {
     let mut reader = Reader::new();
     let (mut session, mut summary, mut events) = (None, None, Vec::new());
@@ -272,7 +272,7 @@ pub(crate) fn read(text: &str, code: i32, said: Vec<String>, stdout: String) -> 
     traced
 }
 
-/// Which events of functions are meant.
+/// Which function events are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Way {
     In,
@@ -280,7 +280,7 @@ pub(crate) enum Way {
 }
 
 impl Traced {
-    /// Nothing was lost on any way, and the session ended for this reason.
+    /// Nothing was lost at any stage, and the session ended for this reason.
     pub(crate) fn complete(self, ended: &str) -> Traced {
         let summary = &self.summary;
         let lost = (summary.lost, summary.skipped, summary.unparsed);
@@ -290,14 +290,14 @@ impl Traced {
         self
     }
 
-    /// What the traced program said of itself: its last line.
+    /// What the traced program says about itself: its last line.
     pub(crate) fn truth(&self) -> serde_json::Value {
         let last = self.stdout.lines().last().unwrap_or_default();
         serde_json::from_str(last)
             .unwrap_or_else(|error| panic!("{error}: {:?} {:#?}", self.stdout, self.said))
     }
 
-    /// Calls and returns in this file, in their order: which, of what function, by which thread of which process.
+    /// Calls and returns in this file, in order: which, of what function, by which thread of which process.
     pub(crate) fn frames<'a>(
         &'a self,
         file: &'a str,
@@ -328,7 +328,7 @@ impl Traced {
         counts
     }
 
-    /// Processes that were reported to have changed so, in order.
+    /// Processes that were reported to have changed in this way, in order.
     pub(crate) fn processes(&self, which: ProcessChange) -> Vec<u32> {
         self.events
             .iter()
@@ -372,19 +372,19 @@ pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// The engine that the tests are run with; the one that pystap chooses unless it is said.
+/// The engine that the tests are run with; `None` leaves the choice to pystap.
 pub(crate) fn engine() -> Option<String> {
     std::env::var("PYSTAP_TEST_ENGINE").ok()
 }
 
-/// What sessions have in the kernel: modules of stap, groups of uprobe events.
+/// What sessions have in the kernel: stap's modules, groups of uprobe events.
 pub(crate) fn armed() -> Vec<String> {
     let mut armed = modules();
     armed.extend(groups());
     armed
 }
 
-/// Groups of uprobe events that pystap made.
+/// Groups of uprobe events that pystap created.
 pub(crate) fn groups() -> Vec<String> {
     let definitions = fs::read_to_string("/sys/kernel/tracing/uprobe_events").unwrap_or_default();
     let mut groups: Vec<String> = definitions
@@ -398,7 +398,7 @@ pub(crate) fn groups() -> Vec<String> {
     groups
 }
 
-/// Names of the modules that stap made and that are loaded; none where the kernel has no modules.
+/// Names of the loaded modules that stap made; empty if the kernel has no modules.
 pub(crate) fn modules() -> Vec<String> {
     let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
     modules
@@ -409,7 +409,7 @@ pub(crate) fn modules() -> Vec<String> {
         .collect()
 }
 
-/// Process ids of staprun and stapio, as far as they run; one that nobody reaps yet does not.
+/// Process IDs of the running staprun and stapio; zombies do not count.
 pub(crate) fn loaders() -> Vec<u32> {
     let entries = fs::read_dir("/proc").expect("processes");
     entries
@@ -428,12 +428,12 @@ pub(crate) fn directories() -> Vec<PathBuf> {
     let entries = fs::read_dir(Path::new("/run/pystap"));
     let entries = entries.into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
-    // The registry of agents' files stays; what is recorded there is looked at by `live::agent::files`.
+    // The registry of agents' files stays; `live::agent::files` checks what is recorded there.
     paths.filter(|path| !path.ends_with("registry")).collect()
 }
 
-/// What the kernel has said of probes that it could not take out of a process as they had been put in: they stay, and so
-/// does what they cost. Empty where the kernel's log cannot be read.
+/// What the kernel reported of probes that it could not remove from a process as they had been inserted: they stay, and
+/// so does their cost. Empty if the kernel's log cannot be read.
 fn complaints() -> Vec<String> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let Ok(log) = rustix::fs::open("/dev/kmsg", flags, Mode::empty()) else {
@@ -441,7 +441,7 @@ fn complaints() -> Vec<String> {
     };
     let mut found = Vec::new();
     let mut record = [0; 8192];
-    // A record a read; one that was overwritten meanwhile is an error of its own.
+    // One record per read; a record that was overwritten meanwhile is an error of its own.
     loop {
         match rustix::io::read(&log, &mut record) {
             Ok(length) => {
@@ -456,8 +456,8 @@ fn complaints() -> Vec<String> {
     }
 }
 
-/// Runs a test, after which everything that a session needs must be gone: module or probes, loader, directory. What was there
-/// before, because an earlier test failed, is not held against it.
+/// Runs a test, after which everything that a session needs must be gone: module or probes, loader, directory. What was
+/// there before, because an earlier test failed, is not held against it.
 pub(crate) fn leaves_nothing(test: impl FnOnce()) {
     let before = (armed(), loaders(), directories());
     let heard = complaints();

@@ -1,4 +1,4 @@
-//! What pystap and its agent say to each other: JSON objects over a `SOCK_SEQPACKET` socket, one a packet, told apart by
+//! What pystap and its agent say to each other: JSON objects over a `SOCK_SEQPACKET` socket, one per packet, told apart by
 //! their `type`. Neither side knows more of the other than this. Works without std, because the agent has none.
 #![no_std]
 
@@ -164,7 +164,7 @@ impl fmt::Debug for Follow {
 }
 
 /// Which functions are wanted: those that every list which is not empty accepts, and no `not_` list has. The patterns are
-/// pystap's globs. The agent may let through more than they say, never less.
+/// pystap's globs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Filters {
@@ -219,6 +219,16 @@ pub struct Refused {
     pub reason: String,
     /// What to do about it.
     pub next_step: String,
+}
+
+impl Refused {
+    /// A refusal in two sentences.
+    pub fn new(reason: impl Into<String>, next_step: impl Into<String>) -> Refused {
+        Refused {
+            reason: reason.into(),
+            next_step: next_step.into(),
+        }
+    }
 }
 
 /// Events are off. The account covers the time since [`Started`].

@@ -1,17 +1,17 @@
-//! A call of a function in another process, put in at a place where it does no harm, that the process makes and ends by
-//! itself.
+//! A function call inserted into another process at a point where it does no harm, which the process makes and finishes
+//! by itself.
 //!
-//! One thread is stopped, for less than a millisecond. Below its stack (and below the 128 bytes that the ABI lets a function
-//! use there) is written what the kernel writes when it delivers a signal: all registers, the floating-point and vector
-//! state, the signal mask. The thread is sent into the function as into a signal's handler: returning from it, it comes to
-//! the C library's own `rt_sigreturn`, and the kernel puts everything back. No byte of code is changed, and from the moment
-//! that the registers are set nobody is needed any longer: they are set by one system call, so a tracer that dies leaves
-//! the thread either as it was or with the whole call.
+//! One thread is stopped, for less than a millisecond. Below its stack (and below the 128 bytes that the ABI lets a
+//! function use there) we write what the kernel writes when it delivers a signal: all registers, the floating-point and
+//! vector state, the signal mask. The thread enters the function as it would a signal handler: on return it reaches the
+//! C library's own `rt_sigreturn`, and the kernel restores everything. No byte of code is changed, and once the
+//! registers are set we are no longer needed: one system call sets them, so a tracer that dies leaves the thread either
+//! as it was or with the complete call.
 //!
-//! A place does no harm where the thread can hold no lock that the function (`dlopen`, `pthread_create`) takes, and has
-//! nothing half done that it changes (the allocator, the list of libraries): where it waits in a system call that is made
-//! by none of these, or runs in the interpreter's own loop, not in what that calls. It is looked for without stopping
-//! anything, and looked at again when the thread is stopped.
+//! A point is harmless if the thread can hold no lock that the function (`dlopen`, `pthread_create`) takes, and is not
+//! in the middle of changing anything that the function changes (the allocator, the list of libraries): if it waits in
+//! a system call that neither of these makes, or runs in the interpreter's own loop and not in anything called from it.
+//! Such a point is looked for without stopping anything, and checked again once the thread is stopped.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -24,51 +24,52 @@ use super::held::{Stopped, interrupt, seize, stopped};
 use super::memory::Memory;
 #[cfg(target_arch = "x86_64")]
 use super::state;
+use super::target::threads;
 #[cfg(target_arch = "x86_64")]
 use super::watchdog::Watchdog;
-use super::{Done, Target, WindowError, threads};
+use super::{Target, WindowError};
 
 /// A function and its arguments.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::agent) struct Call {
     pub(in crate::agent) target: Target,
-    /// Its address.
+    /// Address of the function.
     pub(in crate::agent) function: u64,
-    /// A string that is the first argument, without its NUL.
+    /// A string passed as the first argument, without its NUL.
     pub(in crate::agent) text: Vec<u8>,
     /// The second argument.
     pub(in crate::agent) number: u64,
-    /// Where the instructions are that make the system call `rt_sigreturn`.
+    /// Address of the instructions that make the system call `rt_sigreturn`.
     pub(in crate::agent) restorer: u64,
-    /// The code in which a running thread can be diverted, from and to.
+    /// The code range in which a running thread can be diverted, as start and end.
     pub(in crate::agent) code: Option<(u64, u64)>,
-    /// How long to look for a place.
+    /// How many seconds to look for a point.
     pub(in crate::agent) seconds: u64,
 }
 
-/// Where a call was put in.
+/// Where a call was inserted.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(in crate::agent) struct Reached {
     pub(in crate::agent) thread: i32,
-    /// Its stack pointer: as long as that is smaller, the call goes on.
+    /// Its stack pointer: while that is smaller, the call is in progress.
     pub(in crate::agent) stack: u64,
 }
 
-/// What a thread does, by `/proc/PID/task/TID/syscall`.
+/// What a thread is doing, according to `/proc/PID/task/TID/syscall`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::agent) enum Place {
-    /// It runs, or is about to.
+    /// It is running, or about to.
     Running,
     /// It waits in a system call.
     Call {
-        /// Which one.
+        /// The system call number.
         number: u64,
         /// Its first three arguments.
         arguments: [u64; 3],
         /// The stack pointer.
         stack: u64,
     },
-    /// Elsewhere: in the kernel, but not in a system call.
+    /// In the kernel, but not in a system call.
     Elsewhere,
 }
 
@@ -98,7 +99,7 @@ impl Place {
         }
     }
 
-    /// Whether a call can be put in here.
+    /// Whether a call can be inserted here.
     fn is_safe(&self, pid: u32) -> bool {
         match self {
             Place::Call {
@@ -138,35 +139,36 @@ const WAIT_BITSET: u64 = 9;
 
 fn is_safe(pid: u32, number: u64, [first, second, third]: &[u64; 3]) -> bool {
     match number {
-        // The loader reads libraries. Nothing else that a thread waits for is a file.
+        // The loader reads libraries. Nothing else that a thread waits on with `read` is a file.
         READ => fs::read_link(format!("/proc/{pid}/fd/{first}")).is_ok_and(|what| {
             let what = what.to_string_lossy();
             ["pipe:", "socket:", "anon_inode:", "/dev/pts/", "/dev/tty"]
                 .iter()
                 .any(|kind| what.starts_with(kind))
         }),
-        // A semaphore or a condition of the C library's is waited for so, with 0 expected there: so threads wait for
-        // Python's locks. The locks of the allocator and of the loader are waited for by FUTEX_WAIT, and with 2.
+        // Waits for a semaphore or a condition variable of the C library look like this, with 0 as the expected value:
+        // so threads wait for Python's locks. The locks of the allocator and of the loader use FUTEX_WAIT, and expect
+        // 2.
         FUTEX => second & COMMAND == WAIT_BITSET && third & 0xffff_ffff == 0,
         number => WAITS.contains(&number),
     }
 }
 
-/// How often a place is looked for: at first, and later.
+/// How long to wait between two searches for a point: at first, and later.
 const FIRST: Duration = Duration::from_millis(1);
 const LATER: Duration = Duration::from_millis(10);
-/// How many running threads are looked at in a round: each is stopped for that.
+/// How many running threads are tried per round: each is stopped for that.
 #[cfg(target_arch = "x86_64")]
 const RUNNING: usize = 4;
 
 impl Call {
     /// Looks for a place and puts the call in there.
-    pub(super) fn place(&self) -> Result<Done, WindowError> {
+    pub(super) fn place(&self) -> Result<Reached, WindowError> {
         let end = Instant::now() + Duration::from_secs(self.seconds);
         let mut pause = FIRST;
         loop {
             if let Some(reached) = self.round()? {
-                return Ok(Done::Called(reached));
+                return Ok(reached);
             }
             if Instant::now() >= end {
                 return Err(WindowError::NoSafePlace {
@@ -186,7 +188,7 @@ impl Call {
 
 #[cfg(target_arch = "x86_64")]
 impl Call {
-    /// One look at all threads, the main thread first.
+    /// Tries all threads once, the main thread first.
     fn round(&self) -> Result<Option<Reached>, WindowError> {
         let pid = self.target.pid;
         if !self.target.is_there() {
@@ -214,11 +216,11 @@ impl Call {
         Ok(None)
     }
 
-    /// StopSignals a thread, and puts the call in if it is at a place for it.
+    /// Stops a thread, and inserts the call if the thread is at a suitable point.
     fn try_in(&self, thread: nix::unistd::Pid) -> Result<Option<Reached>, WindowError> {
         let memory = Memory::open(self.target.pid, true)
             .map_err(|reason| WindowError::Memory(reason.to_string()))?;
-        // The last to be dropped: it watches until the thread goes on.
+        // Dropped last, so that it watches until the thread continues.
         let watchdog = Watchdog::start()?;
         if !seize(thread)? || !interrupt(thread)? {
             return Ok(None);
@@ -257,7 +259,7 @@ impl Call {
         }
         let frame = state::frame(&registers, &state, self.restorer, &self.text);
         if memory.write(frame.at, &frame.bytes).is_err() {
-            // The main thread's stack ends there as yet.
+            // The main thread's stack does not extend that far yet.
             return Ok(None);
         }
         let mut called = registers;
@@ -266,7 +268,7 @@ impl Call {
         called.rdi = frame.text;
         called.rsi = self.number;
         called.rax = 0;
-        // No system call is to be begun again.
+        // No system call is to be restarted.
         called.orig_rax = u64::MAX;
         called.eflags &= !state::DIRECTION_AND_TRAP;
         nix::sys::ptrace::setregs(thread, called)
@@ -277,7 +279,7 @@ impl Call {
         }))
     }
 
-    /// With which registers the thread is to go on after the call; `None` where it is at no place for one.
+    /// The registers with which the thread continues after the call; `None` when it is not at a suitable point.
     fn resumption(
         &self,
         memory: &Memory,
@@ -304,9 +306,9 @@ impl Call {
         if bytes != state::SYSCALL {
             return Ok(None);
         }
-        // What the kernel does when it has no signal to deliver (ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS), but for the
-        // last (ERESTART_RESTARTBLOCK): by then it would have forgotten how to go on. Everybody who waits so must expect
-        // that.
+        // What the kernel does when it has no signal to deliver (ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS), except
+        // for the last (ERESTART_RESTARTBLOCK): by then it would have forgotten how to continue. Every such caller must
+        // expect EINTR.
         match registers.rax.cast_signed() {
             -514..=-512 => {
                 after.rip = instruction;
@@ -319,13 +321,13 @@ impl Call {
     }
 }
 
-/// What a call may take of a stack: `dlopen` needs less than half of it.
+/// How much stack a call may use: `dlopen` needs less than half of it.
 #[cfg(target_arch = "x86_64")]
 const ROOM: u64 = 48 << 10;
 #[cfg(target_arch = "x86_64")]
 const PAGE: u64 = 4096;
 
-/// Whether there is so much below the stack pointer. The main thread's stack grows by itself.
+/// Whether there is that much room below the stack pointer. The main thread's stack grows by itself.
 #[cfg(target_arch = "x86_64")]
 fn has_room(memory: &Memory, stack: u64, is_main: bool) -> bool {
     let pages: Vec<u64> = (1..=ROOM / PAGE)
@@ -365,10 +367,10 @@ mod tests {
     fn a_thread_that_waits_for_the_lock_of_an_allocator_is_at_no_safe_place() {
         let here = std::process::id();
         let waits = |operation, expected| is_safe(here, FUTEX, &[0x7f00, operation, expected]);
-        // FUTEX_WAIT_BITSET, private, and with the real-time clock: a semaphore, a condition.
+        // FUTEX_WAIT_BITSET, private, with the real-time clock: a semaphore, a condition variable.
         assert!(waits(0x89, 0));
         assert!(waits(0x189, 0));
-        // FUTEX_WAIT, private, for a lock that others wait for, too; the same by other libraries' locks.
+        // FUTEX_WAIT, private, for a contended lock; and the same from other libraries' locks.
         assert!(!waits(0x80, 2));
         assert!(!waits(0x89, 2));
     }

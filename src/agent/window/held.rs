@@ -1,18 +1,18 @@
-//! Threads that are stopped.
+//! Stopped threads.
 //!
-//! Without `PTRACE_O_EXITKILL`: the threads of a tracer that ends go on.
+//! Without `PTRACE_O_EXITKILL`: when a tracer ends, its threads continue.
 //!
 //! # Stopping thousands
 //!
-//! To wait until each of thousands of threads has come to its stop takes long: every one that sleeps has to be given a
-//! processor for it. It is not necessary. `PTRACE_INTERRUPT` sets a flag of the thread (`TIF_SIGPENDING`, with
-//! `JOBCTL_TRAP_STOP`) that the kernel looks at whenever it is about to go back to user space, and then stops it. So a
-//! thread that is in the kernel at that moment, asleep, preempted or on its way, runs no instruction of the program any more
-//! until its tracer is gone. Only one that is on a processor in user mode does, until the kernel has interrupted it there. That
-//! is certain as soon as another thread has run on that processor since: so we run on each of them once ([`visit`]). Where we
-//! may not run on some, each stop is waited for.
+//! Waiting until each of thousands of threads has reached its stop takes long: every sleeping one has to be scheduled
+//! for it. It is not necessary. `PTRACE_INTERRUPT` sets a flag of the thread (`TIF_SIGPENDING`, with
+//! `JOBCTL_TRAP_STOP`) that the kernel checks whenever it is about to return to user space, and then stops the thread.
+//! So a thread that is in the kernel at that moment, asleep, preempted or on its way, runs no further instruction of
+//! the program until its tracer is gone. Only a thread that is on a CPU in user mode does, until the kernel has
+//! interrupted it there. That is certain once another thread has run on that CPU: so we run on each of them once
+//! ([`visit`]). If we may not run on some of them, we wait for each stop.
 //!
-//! The busiest threads are stopped last: those that sleep do not notice.
+//! The busiest threads are stopped last, because sleeping ones do not notice.
 
 use std::collections::HashSet;
 use std::fs;
@@ -25,29 +25,30 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
+use super::target::threads;
 use super::watchdog::Watchdog;
-use super::{Target, WindowError, threads};
+use super::{Target, WindowError};
 
 /// `PTRACE_EVENT_STOP` of linux/ptrace.h.
 const EVENT_STOP: i32 = 128;
 
-/// A thread that is stopped, goes on when this is dropped or when we end.
+/// A stopped thread, which continues when this is dropped or when we end.
 pub(super) struct Stopped {
     pub(super) thread: Pid,
-    /// The signal that it was about to be given.
+    /// The signal that it was about to receive.
     pub(super) signal: Option<Signal>,
-    /// Whether it had been stopped by a signal before, with all its process.
+    /// Whether a signal had already stopped it along with its whole process.
     pub(super) before: bool,
 }
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        // One that was killed meanwhile is gone.
+        // A thread that was killed in the meantime is gone.
         let _ = ptrace::detach(self.thread, self.signal);
     }
 }
 
-/// Makes us the tracer of a thread, which goes on. False when it has ended.
+/// Makes us the tracer of a thread, which keeps running. False when it has ended.
 pub(super) fn seize(thread: Pid) -> Result<bool, WindowError> {
     match ptrace::seize(thread, Options::empty()) {
         Ok(()) => Ok(true),
@@ -60,7 +61,7 @@ pub(super) fn seize(thread: Pid) -> Result<bool, WindowError> {
     }
 }
 
-/// Waits for the stop of a thread that was interrupted. `None` when it has ended.
+/// Waits for an interrupted thread to stop. `None` when it has ended.
 pub(super) fn stopped(thread: Pid) -> Result<Option<Stopped>, WindowError> {
     loop {
         let (signal, before) = match waitpid(thread, Some(WaitPidFlag::__WALL)) {
@@ -81,7 +82,7 @@ pub(super) fn stopped(thread: Pid) -> Result<Option<Stopped>, WindowError> {
     }
 }
 
-/// Interrupts a thread that is seized. False when it has ended.
+/// Interrupts a seized thread. False when it has ended.
 pub(super) fn interrupt(thread: Pid) -> Result<bool, WindowError> {
     match ptrace::interrupt(thread) {
         Ok(()) => Ok(true),
@@ -90,21 +91,21 @@ pub(super) fn interrupt(thread: Pid) -> Result<bool, WindowError> {
     }
 }
 
-/// All threads of a process: none runs. They go on when this process ends, which it is to do at once.
+/// All threads of a process, none of which runs. They continue when this process ends, which it should do at once.
 pub(super) struct Held {
-    /// When the first was interrupted.
+    /// When the first thread was interrupted.
     since: Instant,
 }
 
 impl Held {
-    /// StopSignals a process. The watchdog watches from here to the end of this process.
+    /// Stops a process. The watchdog watches from here to the end of this process.
     pub(super) fn all(target: Target) -> Result<Held, WindowError> {
         let mut listed = by_activity(target.pid)?;
         let processors = processors();
         std::mem::forget(Watchdog::start()?);
         let mut seized = HashSet::new();
         let mut new = Vec::new();
-        // A thread that begins meanwhile is found in the next round, until there is none.
+        // Threads that start meanwhile are found in the next round, until there are none.
         loop {
             let before = new.len();
             for thread in listed {
@@ -132,7 +133,7 @@ impl Held {
                     std::mem::forget(stopped(thread)?);
                 }
             }
-            // Those of the first list that were running may have started others. One that has ended is counted until we
+            // Threads of the first list that were running may have started others. An ended thread is counted until we
             // have reaped it, or end.
             if count(target.pid).is_some_and(|count| count <= seized.len()) {
                 break;
@@ -147,26 +148,26 @@ impl Held {
                 break;
             }
         }
-        // Somebody else may have got its number.
+        // Its ID may have been reused.
         if seized.is_empty() || !target.is_there() {
             return Err(WindowError::Gone);
         }
         Ok(Held { since })
     }
 
-    /// For how long the first has been stopped.
+    /// How long the first thread has been stopped.
     pub(super) fn so_long(&self) -> Duration {
         self.since.elapsed()
     }
 }
 
-/// The processors that are there; `None` where that is not told.
+/// The CPUs that are online; `None` where the kernel does not say.
 fn processors() -> Option<Vec<usize>> {
     let text = fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
     numbers(text.trim())
 }
 
-/// A list as the kernel writes it: `0-3,8`.
+/// Parses a list in the kernel's format: `0-3,8`.
 fn numbers(text: &str) -> Option<Vec<usize>> {
     let mut all = Vec::new();
     for part in text.split(',') {
@@ -180,19 +181,19 @@ fn numbers(text: &str) -> Option<Vec<usize>> {
     Some(all)
 }
 
-/// Runs on each of these processors once. False where that is not possible.
+/// Runs on each of these CPUs once. False where that is not possible.
 fn visit(processors: &[usize]) -> bool {
     processors.iter().all(|processor| {
         let mut only = CpuSet::new();
         if *processor < CpuSet::MAX_CPU {
             only.set(*processor);
         }
-        // Returns when we are there.
+        // Returns once we are there.
         sched_setaffinity(None, &only).is_ok() && sched_getcpu() == *processor
     })
 }
 
-/// The threads of a process, those first that have run least often.
+/// The threads of a process, the least active first.
 fn by_activity(pid: u32) -> Result<Vec<Pid>, WindowError> {
     let mut threads: Vec<(u64, Pid)> = threads(pid)?
         .into_iter()
@@ -212,12 +213,12 @@ fn count(pid: u32) -> Option<usize> {
     field(pid, "Threads:")
 }
 
-/// Who traces a process or thread.
+/// The tracer of a process or thread.
 pub(in crate::agent) fn tracer(pid: u32) -> Option<u32> {
     tracer_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
 }
 
-/// Who traces a process, from its /proc/PID/status.
+/// The tracer of a process, from its /proc/PID/status.
 pub(in crate::agent) fn tracer_in(status: &str) -> Option<u32> {
     field_in(status, "TracerPid:").filter(|tracer| *tracer != 0)
 }

@@ -1,4 +1,5 @@
-//! The memory of another process. Many small pieces at once: a system call for each would take most of a window.
+//! The memory of another process. Accesses many small pieces at once: one system call per piece would take most of a
+//! window.
 
 use std::fs::{File, OpenOptions};
 use std::io::{IoSlice, IoSliceMut};
@@ -10,19 +11,19 @@ use nix::unistd::Pid;
 
 use super::WindowError;
 
-/// What one system call takes (`IOV_MAX`).
+/// Most pieces per system call (`IOV_MAX`).
 const PIECES: usize = 1024;
 
 /// The memory of a process.
 #[derive(Debug)]
 pub(in crate::agent) struct Memory {
-    /// `None` where a file stands for a process.
+    /// `None` where a file stands in for a process.
     pid: Option<Pid>,
     file: File,
 }
 
 impl Memory {
-    /// Opens it, to be read and, if so wished, written.
+    /// Opens the memory for reading and, if requested, writing.
     pub(in crate::agent) fn open(pid: u32, writable: bool) -> std::io::Result<Memory> {
         let file = OpenOptions::new()
             .read(true)
@@ -35,7 +36,7 @@ impl Memory {
         })
     }
 
-    /// A file whose bytes are taken for a process's memory.
+    /// A file whose bytes stand in for the memory of a process.
     pub(in crate::agent) fn of_file(file: File) -> Memory {
         Memory { pid: None, file }
     }
@@ -44,7 +45,7 @@ impl Memory {
         self.file.read_exact_at(into, address).map_err(closed)
     }
 
-    /// As much as there is, from one read.
+    /// As much as one read returns.
     pub(in crate::agent) fn read_some(
         &self,
         address: u64,
@@ -63,7 +64,7 @@ impl Memory {
         self.file.write_all_at(bytes, address).map_err(closed)
     }
 
-    /// Eight bytes at each of these addresses.
+    /// The eight bytes at each of these addresses.
     pub(super) fn numbers(&self, addresses: &[u64]) -> Result<Vec<u64>, WindowError> {
         let mut numbers = Vec::with_capacity(addresses.len());
         for addresses in addresses.chunks(PIECES) {
@@ -74,7 +75,7 @@ impl Memory {
             });
             match read {
                 Ok(length) if length == bytes.len() => {}
-                // Not built into this kernel, or no process.
+                // Not built into this kernel, or not a process.
                 Err(Errno::ENOSYS) => {
                     for (at, into) in addresses.iter().zip(bytes.chunks_mut(8)) {
                         self.read(*at, into)?;
@@ -90,7 +91,7 @@ impl Memory {
         Ok(numbers)
     }
 
-    /// Writes all these pieces, in their order.
+    /// Writes all these pieces, in order.
     pub(super) fn write_all(&self, pieces: &[(u64, &[u8])]) -> Result<(), WindowError> {
         for pieces in pieces.chunks(PIECES) {
             let here: Vec<IoSlice<'_>> = pieces.iter().map(|(_, it)| IoSlice::new(it)).collect();

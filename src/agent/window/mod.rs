@@ -1,4 +1,4 @@
-//! Windows: the moments in which a process, or a thread of it, is stopped by us.
+//! Windows: the moments in which we have a process, or one of its threads, stopped.
 //!
 //! Whatever stops a process runs in a short-lived child of pystap's (`pystap window`, hidden), which gets what it has to do
 //! as one line of JSON and answers with another. Everything that takes time is found out before, outside. The child is in a
@@ -6,16 +6,23 @@
 //! kernel for its own end: a timer that sends it SIGKILL after [`LONGEST`] ([`watchdog`]). The kernel lets the tracees of a
 //! tracer go that ends, whether that was stopped, frozen or forgotten. So no process is stopped for longer, whatever
 //! becomes of pystap and of the child.
+//!
+//! That works because nothing here asks for `PTRACE_O_EXITKILL`, so it does not matter who is stopped, frozen or
+//! killed, pystap or its child.
+//!
+//! What must be fresh is read again inside, in few system calls. All threads are interrupted, and none that is in the
+//! kernel is waited for: it comes back to user space only through its stop (`held` says why that is certain).
 
 mod call;
+mod error;
 mod held;
 mod memory;
 mod request;
 #[cfg(target_arch = "x86_64")]
 mod state;
+mod target;
 mod watchdog;
 
-use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
@@ -24,43 +31,20 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
-use crate::process::start_time;
-
 pub(super) use call::{Call, Place, Reached};
+pub(super) use error::LONGEST;
+pub use error::WindowError;
 pub(super) use held::{tracer, tracer_in};
 pub(super) use memory::Memory;
 pub(super) use request::{HIGHEST, Offsets, Request, Wish};
+pub(super) use target::Target;
 
-/// How long a process may be stopped.
-pub(super) const LONGEST: Duration = Duration::from_millis(100);
 /// How long a child may take before it stops anything, and to end: it waits for a processor, as everybody.
 const OVERHEAD: Duration = Duration::from_secs(5);
-/// How often somebody who waits for a child looks whether that is still wanted.
+/// How often a caller that waits for a child checks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(20);
-/// What an answer has at most.
+/// Most bytes of an answer.
 const LARGEST_ANSWER: u64 = 1 << 16;
-
-/// A process that cannot be taken for another one that has got its number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Target {
-    pub(super) pid: u32,
-    /// Clock ticks since boot.
-    pub(super) start_time: u64,
-}
-
-impl Target {
-    /// The process that has this number now.
-    pub(super) fn now(pid: u32) -> Result<Target, WindowError> {
-        let start_time = start_time(pid).map_err(|error| WindowError::Memory(error.to_string()))?;
-        let start_time = start_time.ok_or(WindowError::Gone)?;
-        Ok(Target { pid, start_time })
-    }
-
-    /// Whether it is still there.
-    pub(super) fn is_there(self) -> bool {
-        start_time(self.pid).ok().flatten() == Some(self.start_time)
-    }
-}
 
 /// What a child has to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -71,79 +55,18 @@ pub(super) enum Job {
     Call(Call),
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Done {
-    /// Of [`Job::Request`].
+    /// For [`Job::Request`].
     Requested {
-        /// The script that another debugger has asked some threads to run, which were left alone.
+        /// The script that another debugger has asked some threads to run; those were left alone.
         other: Option<String>,
-        /// How long the first of its threads was stopped when the answer was written.
+        /// How long the first of its threads had been stopped when the answer was written.
         stopped: Duration,
     },
-    /// Of [`Job::Call`].
+    /// For [`Job::Call`].
     Called(Reached),
-}
-
-/// Why a window did not do what it was to do. The process goes on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-pub enum WindowError {
-    /// No such process any longer.
-    #[error("it has ended")]
-    Gone,
-    /// Somebody else has it by ptrace.
-    #[error("process {tracer} traces it already (a debugger, strace), and only one can")]
-    Traced {
-        /// The other one.
-        tracer: u32,
-    },
-    /// Its memory is closed to us.
-    #[error("its memory cannot be accessed ({0})")]
-    Memory(String),
-    /// ptrace said no.
-    #[error("it cannot be stopped for a moment ({0})")]
-    Stop(String),
-    /// The watchdog had to end the window.
-    #[error(
-        "it could not be stopped within {} ms (it is in a wait that nothing interrupts, or the machine is busy), and the kernel let it go on",
-        LONGEST.as_millis()
-    )]
-    Late,
-    /// Its memory does not hold what it should.
-    #[error("its list of threads makes no sense")]
-    Damaged,
-    /// It has no thread that could run anything.
-    #[error("it has no Python thread")]
-    NoThread,
-    /// Another debugger was first.
-    #[error(
-        "another debugger has asked each of its threads to run {script}, which has not happened yet"
-    )]
-    Occupied {
-        /// The script, made printable.
-        script: String,
-    },
-    /// No thread was found where a call may be put in.
-    #[error(
-        "none of its threads came to a place where a call does no harm within {seconds} s, so it was not touched"
-    )]
-    NoSafePlace {
-        /// How long was looked.
-        seconds: u64,
-    },
-    /// Nobody wants it any longer.
-    #[error("it is not wanted any longer")]
-    Cancelled,
-    /// The child failed.
-    #[error("the helper process that does it failed ({0})")]
-    Helper(String),
-}
-
-impl WindowError {
-    /// Whether it may be otherwise a moment later.
-    fn is_passing(&self) -> bool {
-        *self == WindowError::Late
-    }
 }
 
 /// A child that answers what it was not asked.
@@ -151,11 +74,11 @@ pub(super) fn mistaken() -> WindowError {
     WindowError::Helper("it did something else".to_owned())
 }
 
-/// How often a process is stopped anew, at least, that did not stop in time.
+/// Least number of attempts for a process that did not stop in time.
 const ATTEMPTS: usize = 3;
 
-/// Has a child do something that takes this long at most, beside what a window takes. `cancelled` is asked now and then.
-/// A window that was too short is opened again, as long as there is time.
+/// Has a child do a job that takes at most `patience`, in addition to what a window takes. `cancelled` is polled now
+/// and then. A window that was too short is opened again, as long as there is time.
 ///
 /// # Errors
 /// [`WindowError`].
@@ -171,7 +94,7 @@ pub(super) fn run(
             break;
         }
         if attempt > 0 {
-            // It has something to make up for.
+            // Lets the process catch up before it is stopped again.
             std::thread::park_timeout(LONGEST);
         }
         match once(job, patience, cancelled) {
@@ -182,12 +105,12 @@ pub(super) fn run(
     Err(last)
 }
 
-/// A child. However its use ends, it does.
+/// A child process. It ends when this is dropped.
 struct Helper(Child);
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // Whatever it has stopped goes on by that. One that has ended is only reaped.
+        // That releases whatever it has stopped. If it has already ended, it is only reaped.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -212,7 +135,7 @@ fn once(job: &Job, patience: Duration, cancelled: &dyn Fn() -> bool) -> Result<D
     else {
         return Err(WindowError::Helper("it has no pipes".to_owned()));
     };
-    // What fits into a pipe: this does not wait. One that has ended says so below.
+    // Fits into a pipe, so this does not block. A child that has ended shows below.
     let _ = input.write_all(&line);
     drop(input);
     let end = Instant::now() + patience + LONGEST + OVERHEAD;
@@ -235,7 +158,7 @@ fn once(job: &Job, patience: Duration, cancelled: &dyn Fn() -> bool) -> Result<D
             return Err(WindowError::Helper("it does not end".to_owned()));
         }
     }
-    // It has closed its output, and so does nothing any longer.
+    // It has closed its output, so it does nothing more.
     if let Ok(done) = serde_json::from_slice::<Result<Done, WindowError>>(&answer) {
         return done;
     }
@@ -246,7 +169,7 @@ fn once(job: &Job, patience: Duration, cancelled: &dyn Fn() -> bool) -> Result<D
     })
 }
 
-/// What `pystap window` does: reads a job, does it and answers. The exit status.
+/// Runs `pystap window`: reads a job, does it and answers. Returns the exit status.
 pub fn serve() -> u8 {
     let mut line = Vec::new();
     if std::io::stdin()
@@ -259,28 +182,17 @@ pub fn serve() -> u8 {
     let Ok(job) = serde_json::from_slice::<Job>(&line) else {
         return 1;
     };
-    // The sooner it gets a processor, the shorter the window. It may not be allowed to.
+    // The sooner it gets a CPU, the shorter the window. This may not be permitted.
     let _ = rustix::process::setpriority_process(None, -20);
     let done = match &job {
-        Job::Request(request) => request.fulfil(),
-        Job::Call(call) => call.place(),
+        Job::Request(request) => request
+            .fulfil()
+            .map(|(other, stopped)| Done::Requested { other, stopped }),
+        Job::Call(call) => call.place().map(Done::Called),
     };
     let Ok(mut answer) = serde_json::to_vec(&done) else {
         return 1;
     };
     answer.push(b'\n');
     u8::from(std::io::stdout().write_all(&answer).is_err())
-}
-
-/// The threads of a process at this moment.
-fn threads(pid: u32) -> Result<Vec<nix::unistd::Pid>, WindowError> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).map_err(|_| WindowError::Gone)?;
-    let names: std::io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
-    let names = names.map_err(|_| WindowError::Gone)?;
-    let number = |name: &std::ffi::OsString| name.to_str()?.parse().ok();
-    Ok(names
-        .iter()
-        .filter_map(number)
-        .map(nix::unistd::Pid::from_raw)
-        .collect())
 }

@@ -1,27 +1,29 @@
-//! PEP 768's request in a window: all threads of the process are stopped while it is written.
+//! PEP 768's request, written in a window: all threads of the process are stopped meanwhile.
 //!
-//! All, because the word that makes a thread look (`eval_breaker`) is read, changed and written back, and everybody may
-//! change it meanwhile: a thread that waits for the lock sets a bit in the word of the one that has it, a signal's handler
-//! and `Py_AddPendingCall` set bits from whatever thread they run on, and the upper half is the version of the
-//! instrumentation, which code is executed by. A bit that is set again after it was taken back can make a thread wait for
-//! ever (`FORCE_SWITCHING`), a version that is lost makes it instrument anew. And because a thread that ends frees the very
-//! memory that is written to.
+//! All, because the word that makes a thread check for requests (`eval_breaker`) is read, modified and written back,
+//! and others may change it in between: a thread that waits for the GIL sets a bit in the word of the thread that has
+//! it, signal handlers and `Py_AddPendingCall` set bits from whatever thread they run on, and the upper half is the
+//! version of the instrumentation with which code is executed. A bit that is set again after it was cleared can make a
+//! thread wait forever (`FORCE_SWITCHING`), a lost version makes it instrument again. And because a thread that ends
+//! frees the very memory that is written to.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::held::Held;
 use super::memory::Memory;
-use super::{Done, Target, WindowError};
+use super::{Target, WindowError};
 use crate::process::is_gone;
 
-/// `_PY_EVAL_PLEASE_STOP_BIT`: makes a thread look for pending requests.
+/// `_PY_EVAL_PLEASE_STOP_BIT`: makes a thread check for pending requests.
 const PLEASE_STOP: u64 = 1 << 5;
-/// Most threads that are looked at: the list is in foreign memory.
+/// Most threads that are visited: the list is in foreign memory.
 const MOST: usize = 1 << 16;
-/// No program's memory reaches higher, so that an address and an offset make an address.
+/// No program's memory extends higher, so adding an offset to an address cannot overflow.
 pub(in crate::agent) const HIGHEST: u64 = u64::MAX >> 1;
 
-/// What the target's own table says (`_Py_DebugOffsets`).
+/// Offsets from the target's own table (`_Py_DebugOffsets`).
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(in crate::agent) struct Offsets {
     pub(in crate::agent) interpreters_head: u64,
@@ -37,12 +39,12 @@ pub(in crate::agent) struct Offsets {
     pub(in crate::agent) script_path_size: u64,
 }
 
-/// What is wished of the threads.
+/// What is requested of the threads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::agent) enum Wish {
-    /// To run the script of this path, which ends with a NUL.
+    /// To run the script at this path, which ends with a NUL.
     Run(Vec<u8>),
-    /// Not to run the script whose path ends so, if they have not come to it.
+    /// Not to run the script whose path has this suffix, unless they have already run it.
     Withdraw(Vec<u8>),
 }
 
@@ -57,20 +59,18 @@ pub(in crate::agent) struct Request {
 }
 
 impl Request {
-    /// Writes it. Nothing was written when this fails.
-    pub(super) fn fulfil(&self) -> Result<Done, WindowError> {
+    /// Writes it: the script that another debugger has asked some threads to run, which were left alone, and how long the
+    /// first thread has been stopped. Nothing was written when this fails.
+    pub(super) fn fulfil(&self) -> Result<(Option<String>, Duration), WindowError> {
         let memory = Memory::open(self.target.pid, true)
             .map_err(|reason| WindowError::Memory(reason.to_string()))?;
         let expected = self.walk(&memory, Vec::new()).unwrap_or_default();
         let held = Held::all(self.target)?;
         let other = self.write(&memory, expected)?;
-        Ok(Done::Requested {
-            other,
-            stopped: held.so_long(),
-        })
+        Ok((other, held.so_long()))
     }
 
-    /// The same once nothing of the process runs. The script that another debugger has asked for.
+    /// The same when no thread of the process runs. Returns the script that another debugger has asked for.
     pub(in crate::agent) fn write(
         &self,
         memory: &Memory,
@@ -96,7 +96,7 @@ impl Request {
         let (mut free, mut other) = (Vec::with_capacity(threads.len()), None);
         for (thread, pending) in threads.iter().zip(self.pending(memory, threads)?) {
             match pending.then(|| self.script(memory, *thread)).transpose()? {
-                // Ours, from a window that was too late.
+                // Ours, from a window that came too late.
                 Some(script) if Some(script.as_slice()) != path.strip_suffix(b"\0") => {
                     other = Some(String::from_utf8_lossy(&script).into_owned());
                 }
@@ -120,7 +120,7 @@ impl Request {
         let mut pieces: Vec<(u64, &[u8])> = Vec::with_capacity(3 * free.len());
         for ((thread, breaker), value) in free.iter().zip(&breakers).zip(&values) {
             let support = thread + offsets.support;
-            // In one piece where they are beside each other, as in every version so far.
+            // In one piece where they are adjacent, as in every version so far.
             if offsets.script_path == offsets.pending_call + 4 {
                 pieces.push((support + offsets.pending_call, &asked));
             } else {
@@ -152,7 +152,7 @@ impl Request {
         Ok(None)
     }
 
-    /// Those of the threads that are asked to run the script whose path ends so, and have not come to it.
+    /// Those of the threads that are asked to run the script whose path has this suffix, and have not run it yet.
     fn asked(
         &self,
         memory: &Memory,
@@ -168,8 +168,8 @@ impl Request {
         Ok(asked)
     }
 
-    /// Whether a window is needed to withdraw: some thread is asked. Looks without a stop, and so believes too much rather
-    /// than too little.
+    /// Whether a window is needed to withdraw: some thread is asked. Checks without stopping the process, so it errs on
+    /// the side of yes.
     pub(in crate::agent) fn is_pending(&self, memory: &Memory) -> bool {
         let (Wish::Run(path) | Wish::Withdraw(path)) = &self.wish;
         match self.walk(memory, Vec::new()) {
@@ -180,12 +180,12 @@ impl Request {
         }
     }
 
-    /// Which threads a request is pending in.
+    /// Which threads have a request pending.
     fn pending(&self, memory: &Memory, threads: &[u64]) -> Result<Vec<bool>, WindowError> {
         let at = self.offsets.support + self.offsets.pending_call;
         let words: Vec<u64> = threads.iter().map(|thread| thread + at).collect();
         let values = memory.numbers(&words)?.into_iter();
-        // Four bytes of the eight, in the order of little-endian machines and of big-endian ones.
+        // The first four of the eight bytes in memory, on little-endian and big-endian machines alike.
         let first = |value: u64| value.to_ne_bytes().first_chunk::<4>().copied();
         Ok(values
             .map(|value| i32::from_ne_bytes(first(value).unwrap_or_default()) == 1)
@@ -205,15 +205,15 @@ impl Request {
         Ok(path)
     }
 
-    /// Addresses of the thread states of the main interpreter, which is stopped. Mostly they are those that it had just
-    /// before, which is faster to see than to find.
+    /// Addresses of the thread states of the main interpreter, which is stopped. Usually they are the same as just
+    /// before, which is faster to verify than to find.
     fn threads(&self, memory: &Memory, expected: Vec<u64>) -> Result<Vec<u64>, WindowError> {
         let nexts: Vec<u64> = expected
             .iter()
             .map(|thread| thread + self.offsets.thread_next)
             .collect();
         let head = memory.number(self.interpreter + self.offsets.threads_head)?;
-        // Those that were freed meanwhile may not even be mapped.
+        // States that were freed meanwhile may not even be mapped.
         let found = memory.numbers(&nexts).unwrap_or_default();
         let links = std::iter::once(head).chain(found);
         let same = expected.iter().zip(links).take_while(|(a, b)| **a == *b);
@@ -223,7 +223,7 @@ impl Request {
         self.walk(memory, threads)
     }
 
-    /// The list from its head, or from the last of those that are known.
+    /// Walks the list from its head, or from the last known state.
     fn walk(&self, memory: &Memory, mut threads: Vec<u64>) -> Result<Vec<u64>, WindowError> {
         let mut next = match threads.last() {
             Some(last) => memory.number(last + self.offsets.thread_next)?,

@@ -1,8 +1,8 @@
-//! What a stopped thread of an x86-64 machine has in its registers, and the frame of a signal that puts it back:
-//! `struct rt_sigframe` of the kernel (arch/x86/include/asm/sigframe.h), which is part of its ABI.
+//! What a stopped thread of an x86-64 machine has in its registers, and the signal frame that restores it: the kernel's
+//! `struct rt_sigframe` (arch/x86/include/asm/sigframe.h), which is part of its ABI.
 //!
-//! With `unsafe`, as nobody has a safe binding for these: two requests of ptrace that fill memory of ours, and the processor's
-//! account of how it lays its state out.
+//! Uses `unsafe`, as there is no safe binding for these: two ptrace requests that fill our memory, and the CPU's
+//! description of how it lays out its state.
 
 #![allow(unsafe_code)]
 
@@ -21,43 +21,43 @@ pub(super) type Registers = libc::user_regs_struct;
 pub(super) const CODE_64: u64 = 0x33;
 /// The instruction.
 pub(super) const SYSCALL: [u8; 2] = [0x0f, 0x05];
-/// Flags that a function is not entered with.
+/// Flags that must be clear on entry to a function.
 pub(super) const DIRECTION_AND_TRAP: u64 = 0x400 | 0x100;
 
 /// `NT_X86_XSTATE` of linux/elf.h, and `PTRACE_GETSIGMASK` of linux/ptrace.h.
 const XSTATE: usize = 0x202;
 const GET_SIGNAL_MASK: u32 = 0x420a;
-/// Largest state that a processor has by now is 11 KB (with AMX).
+/// The largest state of any current CPU is 11 KB (with AMX).
 const LARGEST: usize = 16 << 10;
-/// The part that every processor has, and the header after it.
+/// The part that every CPU has, and the header after it.
 const LEGACY: usize = 512 + 64;
-/// `offsetof(struct _fpx_sw_bytes)` in the legacy part, where ptrace has the features that the kernel knows.
+/// `offsetof(struct _fpx_sw_bytes)` in the legacy part, where ptrace stores the features that the kernel knows.
 const SOFTWARE: usize = 464;
-/// Tiles of AMX (features 17 and 18), for which a thread has room only once it has used them.
+/// AMX tiles (features 17 and 18), for which a thread has room only once it has used them.
 const TILES: u64 = 3 << 17;
 /// `FP_XSTATE_MAGIC1`, `FP_XSTATE_MAGIC2`.
 const MAGIC: [u32; 2] = [0x4650_5853, 0x4650_5845];
 /// `UC_FP_XSTATE`, `UC_SIGCONTEXT_SS`, `UC_STRICT_RESTORE_SS`.
 const FLAGS: u64 = 1 | 2 | 4;
-/// No value of `ss_flags`: the kernel leaves the alternative stack as it is.
+/// Not a valid `ss_flags`: the kernel leaves the alternate stack as it is.
 const NO_STACK: u64 = 0x10;
-/// What a function may use below the stack pointer.
+/// How much a function may use below the stack pointer.
 const RED_ZONE: u64 = 128;
-/// `struct rt_sigframe`: where to return to, `struct ucontext`, and `siginfo_t`, which stays empty.
+/// `struct rt_sigframe`: return address, `struct ucontext`, and `siginfo_t`, which stays empty.
 const FRAME: usize = 8 + 304 + 128;
 
-/// All that a thread has in registers, and the signals that are blocked for it.
+/// Everything that a thread has in registers, and the signals that it blocks.
 pub(super) struct State {
     pub(super) registers: Registers,
-    /// As `XSAVE` writes it.
+    /// In the format of `XSAVE`.
     extended: Vec<u8>,
-    /// The features in it.
+    /// The features contained in it.
     features: u64,
     mask: u64,
 }
 
 impl State {
-    /// Of a thread that we have stopped.
+    /// The state of a thread that we have stopped.
     pub(super) fn of(thread: Pid) -> Result<State, WindowError> {
         let failed = |errno: Errno| WindowError::Stop(errno.desc().to_owned());
         let registers = ptrace::getregs(thread).map_err(failed)?;
@@ -77,7 +77,7 @@ impl State {
         };
         Errno::result(got).map_err(failed)?;
         let mut mask = 0_u64;
-        // SAFETY: the kernel writes eight bytes, which the variable has.
+        // SAFETY: the kernel writes eight bytes, which is the size of the variable.
         let got = unsafe {
             libc::ptrace(
                 GET_SIGNAL_MASK,
@@ -112,12 +112,12 @@ impl State {
     }
 }
 
-/// How many bytes this processor needs for the state of these features.
+/// How many bytes this CPU needs for the state of these features.
 fn size_of_features(features: u64) -> usize {
     (2..63)
         .filter(|feature| features & (1 << feature) != 0)
         .map(|feature| {
-            // SAFETY: every processor with XSAVE, of which the kernel has just told the state, has this leaf.
+            // SAFETY: every CPU with XSAVE, whose state the kernel has just given us, has this leaf.
             #[allow(unused_unsafe)]
             let it = unsafe { __cpuid_count(0xd, feature) };
             (it.eax + it.ebx) as usize
@@ -125,22 +125,22 @@ fn size_of_features(features: u64) -> usize {
         .fold(LEGACY, usize::max)
 }
 
-/// A frame, to be written where it belongs.
+/// A signal frame, and where to write it.
 pub(super) struct Frame {
-    /// The stack pointer with which a function begins that returns into it.
+    /// The stack pointer for entering a function that returns into it.
     pub(super) at: u64,
-    /// Where the text is.
+    /// Address of the text.
     pub(super) text: u64,
     pub(super) bytes: Vec<u8>,
 }
 
-/// The frame below the stack of these registers from which `rt_sigreturn` restores them, with a text in it that a NUL
-/// follows.
+/// The frame below the stack of these registers from which `rt_sigreturn` restores them, containing a NUL-terminated
+/// text.
 pub(super) fn frame(registers: &Registers, state: &State, restorer: u64, text: &[u8]) -> Frame {
     let top = registers.rsp - RED_ZONE;
     let text_at = (top - text.len() as u64 - 1) & !15;
     let size = state.extended.len();
-    // Its second magic number comes after it.
+    // The second magic number follows it.
     let extended_at = (text_at - size as u64 - 4) & !63;
     // As after a call.
     let at = ((extended_at - FRAME as u64) & !15) - 8;
@@ -152,7 +152,7 @@ pub(super) fn frame(registers: &Registers, state: &State, restorer: u64, text: &
     words.extend([it.rdi, it.rsi, it.rbp, it.rbx, it.rdx, it.rax, it.rcx]);
     words.extend([it.rsp, it.rip, it.eflags]);
     words.push((it.cs & 0xffff) | (it.ss & 0xffff) << 48);
-    // Error, trap, old mask and the address of a fault say why a signal came, and nothing came.
+    // Error, trap, old mask and fault address say why a signal came; none did.
     words.extend([0, 0, 0, 0, extended_at]);
     words.extend([0; 8]);
     words.push(state.mask);

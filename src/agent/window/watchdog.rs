@@ -1,4 +1,4 @@
-//! The kernel ends this process after a time, unless it says before that it is done.
+//! Has the kernel end this process after a time, unless it reports before that it is done.
 
 use nix::sys::signal::{SigEvent, SigevNotify, Signal};
 use nix::sys::time::TimeSpec;
@@ -7,8 +7,8 @@ use nix::time::ClockId;
 
 use super::{LONGEST, WindowError};
 
-/// Runs from its making. SIGKILL needs nothing of who gets it: one that is stopped, or frozen by its control group, ends as
-/// well. Dropped, it is over.
+/// Runs from its creation; dropping it stops it. SIGKILL needs no cooperation: a process that is stopped, or frozen by
+/// its control group, ends too.
 pub(super) struct Watchdog {
     _timer: Timer,
 }

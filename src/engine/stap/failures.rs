@@ -1,5 +1,8 @@
 //! What is known of a stap that cannot compile for this kernel, so that nobody waits for it twice. Known for one stap and
 //! one kernel build, and forgotten when either changes or a script compiles after all.
+//!
+//! A trial is kept with the compiler as part of its key, and to identify the compiler at every start would take the
+//! doctor's third of a second. So `trace --engine auto` has this smaller memory of its own.
 
 use std::fs;
 use std::path::PathBuf;

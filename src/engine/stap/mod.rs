@@ -2,10 +2,32 @@
 //!
 //! Compiling and running are two steps, so that a script that was compiled before starts without stap at all
 //! (`modules`), and so that what the two have to say can be told apart.
+//!
+//! Cheap obstacles are looked for first (no modules, no tools), so that nobody waits for a compiler in vain. What stap
+//! says becomes `Diagnostic`s, and an error is shown with stap's own caret.
+//!
+//! # Following processes
+//!
+//! A target is a process id in the module's table (`tapsets/pystap/targets.stp`). With one target and no search,
+//! `staprun -x` lets the kernel take the breakpoints out of every other process. Otherwise every process of that
+//! interpreter runs into them and is sent on by `pystap_wanted`.
+//!
+//! Where children are followed, a process is looked at once, when it begins. If any of its ancestors is a target, it
+//! becomes one and a `fork` event says so. The whole ancestry counts, because a shell between two Pythons is no target
+//! itself. The probes on beginning and end name the probed programs: a probe on every process of the system makes
+//! stap's task finder miss the probes of a program that a process becomes by exec. stap reports an exec as an end and a
+//! beginning; `pystap_set_execing` and `pystap_take_execing` make one `exec` event of the two.
+//!
+//! A script that probes a library, as every script for the agent does, has to follow the processes of every program.
+//! The release of a held command is then reported as an `exec`, too, and the session passes over it.
+//!
+//! For processes that start later without being a child of a target, see the search of the session.
 
 pub mod arguments;
 mod compiling;
 pub mod diagnostics;
+pub(crate) mod engine;
+mod error;
 pub mod failures;
 mod identity;
 mod modules;
@@ -27,93 +49,12 @@ use crate::authority::{self, own};
 use crate::shell;
 
 pub use self::compiling::{Compiling, Progress};
+pub use self::error::StapError;
 pub use self::identity::Identity;
+pub use self::modules::Module;
 pub use self::running::{Armed, StapRunning, Start};
 pub use self::toolchain::{Toolchain, forbidden};
 pub use self::trial::Trial;
-
-/// Why the stap engine cannot do what it was asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum StapError {
-    /// A tool is not installed.
-    #[error(
-        "{tool} was not found, so nothing can be traced through SystemTap; install it (Debian and Ubuntu: `apt-get install systemtap`; `pystap doctor` knows other systems) or name it with --stap"
-    )]
-    Missing {
-        /// Which.
-        tool: String,
-    },
-    /// stap is there but does not work.
-    #[error(
-        "{stap} does not work ({reason}), so nothing can be traced through SystemTap; reinstall it or name another one with --stap", stap = stap.display()
-    )]
-    Unusable {
-        /// Which.
-        stap: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// Somebody else could change it.
-    #[error(
-        "{program} can be changed by others than root ({reason}), and root runs only what root alone can change, so nothing can be traced through SystemTap; install SystemTap where only root can write, and name it with --stap or put it first in PATH", program = program.display()
-    )]
-    Distrusted {
-        /// Which.
-        program: PathBuf,
-        /// Who, a clause.
-        reason: String,
-    },
-    /// The kernel has no modules.
-    #[error(
-        "this kernel cannot load modules (there is no /proc/modules), so SystemTap cannot run here; run pystap on a host whose kernel is built with CONFIG_MODULES, or in a virtual machine (see README, \"Where it runs\")"
-    )]
-    NoModules,
-    /// Loading was switched off.
-    #[error(
-        "loading modules was switched off until the next boot (kernel.modules_disabled is 1), so SystemTap cannot run; reboot without that setting"
-    )]
-    ModulesDisabled,
-    /// We are in a container with process ids of its own.
-    #[error(
-        "pystap runs in a container with process ids of its own (another pid namespace), which SystemTap's module does not know, so nothing can be traced from here; run pystap on the host"
-    )]
-    PidNamespace,
-    /// Neither root nor in the groups.
-    #[error(
-        "you are neither root nor in the groups stapdev and stapusr, so no SystemTap module can be loaded; run `sudo pystap …`, or `usermod -aG stapdev,stapusr USER` and log in again"
-    )]
-    NotPermitted,
-    /// A directory that we need.
-    #[error("{path} cannot be used ({reason}), so no session can be started; make it writable for this user", path = path.display())]
-    Workspace {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        reason: io::Error,
-    },
-    /// A program cannot be started.
-    #[error("{program} cannot be started ({reason}), so nothing is traced; check that it can be executed", program = program.display())]
-    Start {
-        /// Which.
-        program: PathBuf,
-        /// Why.
-        reason: io::Error,
-    },
-    /// stap did not compile the script.
-    #[error("the probe script could not be compiled, so nothing is traced; {advice}")]
-    NotCompiled {
-        /// What to do.
-        advice: String,
-    },
-    /// The module was loaded, but does not take commands.
-    #[error(
-        "the loaded module does not take commands ({reason}), so nothing is traced; try again, and report this if it stays"
-    )]
-    Control {
-        /// Why.
-        reason: String,
-    },
-}
 
 /// What to compile.
 #[derive(Debug, Clone)]
@@ -134,13 +75,6 @@ pub struct Stap {
     toolchain: Toolchain,
     cache: PathBuf,
     workspace: Workspace,
-}
-
-/// A script that can be run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Module {
-    /// The compiled module.
-    pub path: PathBuf,
 }
 
 /// A script on its way to being a module.
@@ -243,7 +177,6 @@ impl Stap {
         CacheEntry::new(&self.cache, key)
     }
 
-    /// stap's own directory: not the user's, whose `rc` file may hold options.
     /// Makes the directory that stap takes for its own, for us alone: stap would let everybody write there, whatever the umask
     /// (5.6). What others could have put into one that is there is not kept.
     fn make_stap_directory(&self) -> io::Result<()> {
@@ -255,6 +188,7 @@ impl Stap {
         builder.recursive(true).mode(0o700).create(&directory)
     }
 
+    /// stap's own directory: not the user's, whose `rc` file may hold options.
     fn stap_directory(&self) -> PathBuf {
         self.cache.join("stap")
     }

@@ -1,8 +1,22 @@
-//! Compiled scripts that are kept: a script compiled once starts at once, without stap, as long as the script, the
-//! tapsets, stap, the kernel and the probed images are what they were.
+//! The cache of compiled scripts. A script that was compiled once starts at once, without stap, as long as the script,
+//! the tapsets, stap, the kernel and the probed images are what they were.
 //!
-//! stap has a cache of its own, but even a hit there costs its first two passes, a second or more. And it looks only at
-//! paths: whether an image changed is checked here, by build id.
+//! # Compile once and keep
+//!
+//! `stap` can compile and run in one step. We do it in two, `stap -p4` and `staprun`:
+//!
+//! - A module that was compiled before starts at once. stap has a cache of its own, but even a hit there costs its
+//!   first two passes: a second or more, in which calls of a running program are missed.
+//! - The key is ours: script, tapsets, arguments, stap, the kernel's build tree, and the build id of every image.
+//!   stap's own key looks at paths only, and an upgraded interpreter has the same path.
+//! - What the compiler says and what the running module says can be told apart without guessing.
+//! - A module can be compiled where the tools are fast and run elsewhere: `--compile-only --kernel RELEASE`. The tests
+//!   in the guest rely on that.
+//!
+//! A script depends on neither a process id nor a duration; otherwise no module would ever serve again.
+//!
+//! At most 64 modules are kept, in `~/.cache/pystap/modules`. Root's are kept where only root can write
+//! ([`crate::authority::own`]), and a module that somebody else could have put there is not used.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -10,6 +24,13 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use crate::authority::believed;
+
+/// A script that can be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Module {
+    /// The compiled module.
+    pub path: PathBuf,
+}
 
 /// Modules kept at most; the ones used longest ago go first.
 const KEPT: usize = 64;
@@ -133,6 +154,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root: run by scripts/test-here"]
     fn a_module_that_somebody_else_can_change_is_not_there_for_root() {
         assert!(
             rustix::process::geteuid().is_root(),

@@ -1,4 +1,23 @@
 //! A loaded module: staprun as a child, its output decoded on a thread of its own, commands to the module, and the end.
+//!
+//! The probed images are held open while staprun starts, because the kernel knows the file of a probe by its inode.
+//!
+//! # Going live
+//!
+//! The module sends `V` when it begins and `Y` when its probes are armed. The reader answers with commands: who owns
+//! the session, whether children are followed, the least duration, and one `+PID` per target. When the last target is
+//! acknowledged, the reader waits until the semaphore of each running target is seen raised in `/proc/PID/mem`, and
+//! only then says [`Message::Live`].
+//!
+//! # The end
+//!
+//! On a signal, stapio throws away what it has not read from the kernel yet, and says nothing about it: of a storm of
+//! calls a third was missing in that way, and the totals with it. So the module is silenced first (`q`) and answers
+//! with its last totals. When that answer has come through the same stream as the events, all of them have come. Then
+//! staprun is interrupted and unloads the module.
+//!
+//! stap and staprun run in process groups of their own: Ctrl-C goes to the whole foreground group, and when they stop
+//! is for pystap to say.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -25,7 +44,7 @@ use crate::analysis::totals::{Row, Rows};
 use crate::authority::own;
 use crate::engine::reorder::ReorderBuffer;
 use crate::engine::uprobes::LineSemaphores;
-use crate::engine::{EventSender, Message, Running, Wish};
+use crate::engine::{AddTargetError, EventSender, Message, Running, Wish};
 use crate::event::{LossStage, ProcessChange, What};
 use crate::process::Lineage;
 use crate::threads;
@@ -253,15 +272,21 @@ impl StapRunning {
 }
 
 impl Running for StapRunning {
+    fn silent_end(&self) -> &'static str {
+        "staprun ended without saying why (somebody may have killed it), so tracing ended; see the kernel's log (`dmesg | tail`), then try again"
+    }
+
     fn messages(&self) -> &Receiver<Message> {
         &self.messages
     }
 
-    fn add_target(&mut self, pid: u32) -> anyhow::Result<()> {
+    fn add_target(&mut self, pid: u32) -> Result<(), AddTargetError> {
         if let Some(line) = &mut self.line {
-            line.raise(pid)?;
+            line.raise(pid).map_err(AddTargetError::new)?;
         }
-        Ok(self.control.send(&format!("+{pid}"))?)
+        self.control
+            .send(&format!("+{pid}"))
+            .map_err(AddTargetError::new)
     }
 
     fn wish(&mut self, wish: Wish) {

@@ -1,5 +1,9 @@
 //! A trial: whether stap can really build a module for this kernel, and whether the kernel takes it. The outcome is
 //! remembered for as long as stap, the kernel's build tree and the compiler are what they were.
+//!
+//! It compiles the script of `pystap trace --events gc` and, if asked to, runs the module without a target until that
+//! says that its probes are armed. The outcome is kept by the fingerprint that compiled modules have, and by the
+//! compiler.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};

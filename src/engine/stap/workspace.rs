@@ -1,4 +1,4 @@
-//! Directories of the stap engine: a cache that outlives sessions, and one directory a session that does not.
+//! Directories of the stap engine: a cache that outlives sessions, and one directory per session that does not.
 //!
 //! The session directory holds whatever stap and we leave on disk while we run, and says which module is loaded. What a
 //! killed pystap left is found there by the next one, which removes directory and module.

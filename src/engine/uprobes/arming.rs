@@ -14,10 +14,16 @@
 //! parent, nothing is exchanged from the start: a task with a counter that a child does not inherit has more than the child
 //! has ([`perf::keep_apart`]). With its own threads a child can exchange until its counter is there, so births are watched
 //! for ([`super::fork_watcher`]), and an agent waits for it.
+//!
+//! # Order
+//!
+//! One counter for each thread of a target and each processor is opened disabled, gets its filter and its ring, and is
+//! then enabled. Children inherit it. *Threads that begin meanwhile* may inherit a counter or not, and nothing tells
+//! which. They get counters of their own, and `CounterOwners` (`decode.rs`) passes over what comes through inherited
+//! ones.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,11 +31,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use super::UprobesError;
 use super::perf::{self, Counter, Inherit};
 use super::processes::Change;
-use super::{UprobesError, paranoid};
 use crate::engine::Children;
-use crate::process::Lineage;
+use crate::process::{self, Lineage};
 
 /// How processes are armed in this session.
 #[derive(Debug)]
@@ -183,7 +189,7 @@ pub(super) fn each_thread(
     let mut seen = HashSet::new();
     for round in 0.. {
         let before = seen.len();
-        for thread in threads(pid).map_err(|_| gone())? {
+        for thread in process::threads(pid)? {
             if !seen.insert(thread) {
                 continue;
             }
@@ -217,24 +223,12 @@ pub(super) fn each_thread(
     Ok(armed)
 }
 
-/// The threads of a process at this moment. The whole list is read before any of them is armed: one that begins later
-/// may be in a list that is read in pieces.
-fn threads(pid: u32) -> io::Result<Vec<u32>> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task"))?;
-    let names: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
-    let threads = names?
-        .into_iter()
-        .filter_map(|name| name.to_str()?.parse().ok())
-        .collect();
-    Ok(threads)
-}
-
 /// Why a process could not be armed, with what to do about it.
 pub(super) fn explained(pid: u32, reason: io::Error) -> UprobesError {
     let next = match reason.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::PERM | Errno::ACCESS) => {
             return UprobesError::Paranoid {
-                paranoid: paranoid(),
+                paranoid: perf::paranoid(),
             };
         }
         Some(Errno::SRCH) => "it has ended; start it again, or trace another one",

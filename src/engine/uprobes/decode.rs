@@ -15,7 +15,6 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use perf_event_open_sys::bindings;
 
-use super::HOLDS;
 use super::fetch::FetchKind;
 use super::processes::{Change, Life};
 use super::tracefs::Defined;
@@ -25,6 +24,9 @@ use crate::event::allowance::{Allowance, place_bytes, text_bytes};
 use crate::event::{Event, Frame, Place, Plain, Text, What};
 use crate::probe::{Argument, ArgumentKind, Probe};
 use crate::python::name::{is_interpreter_command, may_be_library};
+
+/// The number in the field `mark` of a place that only holds up a semaphore.
+pub(super) const HOLDS: u8 = u8::MAX;
 
 /// Bytes of the names remembered to be found again by their bytes; all are forgotten when there are more, so that a program
 /// that makes names cannot fill our memory. Who still uses one keeps it, within [`Allowance`].

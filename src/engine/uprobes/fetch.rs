@@ -1,4 +1,4 @@
-//! How the kernel is told to fetch a mark's argument: the operand of an ELF note in the grammar of uprobe events
+//! How the kernel is told to fetch a probe's argument: the operand of an ELF note in the grammar of uprobe events
 //! (Documentation/trace/uprobetracer.rst).
 
 use crate::elf::{Argument, Machine, Operand, Register, RegisterKind, register};

@@ -6,7 +6,7 @@ use std::ffi::CString;
 
 use crate::probe::Probe;
 use crate::script::Filters;
-use crate::script::filter::Glob;
+use crate::script::filter::{Glob, ftrace_glob};
 
 /// Longest filter that the kernel takes: a page, with some room.
 const LONGEST: usize = 4000;
@@ -35,7 +35,7 @@ pub(super) fn expression(filters: &Filters, qualname: bool) -> Option<CString> {
         (&filters.not_modules, "file"),
     ] {
         for glob in globs {
-            let exact = glob.to_ftrace().is_some_and(|glob| glob.exact);
+            let exact = ftrace_glob(glob).is_some_and(|glob| glob.exact);
             if let Some(term) = any_of(std::slice::from_ref(glob), &[field]).filter(|_| exact) {
                 terms.push([b"!", term.as_slice()].concat());
             }
@@ -58,7 +58,7 @@ pub(super) fn expression(filters: &Filters, qualname: bool) -> Option<CString> {
 fn any_of(globs: &[Glob], fields: &[&str]) -> Option<Vec<u8>> {
     let mut comparisons: Vec<Vec<u8>> = Vec::new();
     for glob in globs {
-        for value in glob.to_ftrace()?.values {
+        for value in ftrace_glob(glob)?.values {
             for field in fields {
                 comparisons.push([format!("{field} ~ ").as_bytes(), &value].concat());
             }

@@ -1,5 +1,8 @@
-//! A thread that waits for the children of targets and sees to each as soon as the kernel tells of it, whatever the thread
-//! that collects records has to do. Why there is need of it is said in `arming.rs`.
+//! A thread that waits for the children of targets and takes care of each as soon as the kernel reports it, however busy the
+//! thread that collects records is. `arming.rs` says why it is needed.
+//!
+//! It has small rings of its own that wake it for each fork. A child with our agent in it joins first, and is told to
+//! begin when it has its counter ([`Children`](crate::engine::Children)).
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,8 +13,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::arming::Descendants;
 use super::decode;
-use super::perf::{Purpose, Ring};
-use super::running::is_limit;
+use super::perf::{self, Purpose, Ring};
 use crate::threads;
 
 /// Bytes of a ring: some 250 births. Those for which there is no room are seen a little later, by the collector.
@@ -39,7 +41,7 @@ impl ForkWatcher {
             .collect();
         let mut rings = match rings {
             Ok(rings) => rings,
-            Err(error) if is_limit(&error) => return Ok(None),
+            Err(error) if perf::is_limit(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);

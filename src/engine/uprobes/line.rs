@@ -1,16 +1,19 @@
-//! The semaphore of Python 3.11's line mark. `function__entry` of 3.11 reports every call only while that semaphore is
-//! raised; the line mark itself has been reported to crash 3.11.0 and is never armed. A probe at another place of the
+//! The semaphore of Python 3.11's line probe. `function__entry` of 3.11 reports every call only while that semaphore is
+//! raised; the line probe itself has been reported to crash 3.11.0 and is never armed. A probe at another place of the
 //! same image can carry the semaphore: the kernel raises it with the probe and lowers it when the probe goes.
 //!
 //! The place is where the program starts, which a running program does not come to again.
+//!
+//! For this engine, the definition at the program's entry point carries the semaphore. For stap, `LineSemaphores`
+//! defines an event of its own.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
 use super::perf::{self, Counter, Inherit};
-use super::tracefs::{Definition, Owner, Tracefs};
-use super::{Probed, UprobesError, arming};
-use crate::probe::Probe;
+use super::tracefs::{self, Definition, Owner, Tracefs};
+use super::{UprobesError, arming};
+use crate::probe::{Probe, Probed};
 use crate::python::marks::PROVIDER;
 use std::os::fd::AsFd;
 
@@ -69,7 +72,7 @@ impl LineSemaphores {
             return Ok(None);
         }
         let tracefs = Tracefs::find()?;
-        super::remove_stale(&tracefs);
+        tracefs::remove_stale(&tracefs);
         let group = Owner::ourselves()
             .map_err(|reason| UprobesError::System {
                 what: "/proc cannot be read",

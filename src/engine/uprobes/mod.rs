@@ -1,11 +1,37 @@
-//! The uprobes engine: nothing but the kernel's own uprobe events. For each site of each mark one probe is defined in
-//! tracefs, the targets' tasks are made to run into them by `perf_event_open`, and the records come through one ring a
-//! processor. Only the targets pay: the kernel puts breakpoints into no other process.
+//! The uprobes engine: nothing but the kernel's own uprobe events. One probe is defined in tracefs for each site of
+//! each USDT probe, the tasks of the targets are made to run into them by `perf_event_open`, and the records come
+//! through one ring per processor. Only the targets pay: the kernel puts breakpoints into no other process.
 //!
-//! The doors are [`Plan::new`], which says what will be defined and what cannot be, and [`UprobesRunning`], which does it.
+//! The doors are [`Plan::new`], which says what will be defined and what cannot be, and [`UprobesRunning`], which does
+//! it.
+//!
+//! # One event
+//!
+//! Every site of every USDT probe of every image becomes a definition: file offset, semaphore, and fetch arguments made
+//! of the operands in the note (`fetch`). All of them are places of *one* event with the same five fields: which probe,
+//! how wide the number is, two strings, one number. What a probe has no use for is fetched from address 0, which costs
+//! little and gives nothing. An argument that the grammar of the kernel cannot express is named, and its event comes
+//! without it.
+//!
+//! The first design had one event per probe. But the kernel takes some 70 ms to disarm an event, because it waits for a
+//! grace period, one event after the other; so ending a session took 300 ms. And a task needs a counter per processor
+//! for each event.
+//!
+//! # A session
+//!
+//! `arming` makes tasks run into the probes, `running` collects, `decode` makes events of records, and
+//! `engine::reorder` puts them in the order of their times. `processes` follows what becomes of tasks: a process counts once
+//! it has mapped a probed image. `filter` says of globs what the kernel's grammar can say and always lets through at
+//! least what is wanted; what is not about functions passes by the number of its probe. `--min-duration` is applied by
+//! the session, to the durations that pairing finds.
+//!
+//! What was lost is told with the next record (`PERF_RECORD_LOST`); what was lost last is read from the counters at the
+//! end (`PERF_FORMAT_LOST`, Linux 6.0).
 
 mod arming;
 mod decode;
+pub(crate) mod engine;
+mod error;
 mod fetch;
 mod filter;
 mod fork_watcher;
@@ -18,135 +44,20 @@ mod running;
 mod tracefs;
 
 use std::fmt;
-use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
 
-use crate::elf::Image;
-
-use crate::agent;
-use crate::probe::{ArgumentKind, Probe};
-
+use self::decode::HOLDS;
 use self::fetch::FetchKind;
-use self::tracefs::{Definition, Owner};
+use self::tracefs::Definition;
+use crate::probe::{AGENT_PROVIDER, ArgumentKind, Probe, Probed};
 
+pub use self::error::UprobesError;
 pub use self::line::LineSemaphores;
 pub use self::running::{Start, UprobesRunning};
-pub use self::tracefs::Tracefs;
-
-/// Why the uprobes engine cannot do what it was asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum UprobesError {
-    /// Nobody could collect.
-    #[error(transparent)]
-    Thread(io::Error),
-    /// The kernel has no tracefs.
-    #[error(
-        "tracefs cannot be mounted ({reason}), so uprobe events cannot be defined; run pystap where the kernel is built with CONFIG_TRACING, or on the host instead of in a container"
-    )]
-    NoTracefs {
-        /// The system's reason.
-        reason: String,
-    },
-    /// The kernel has tracefs, but no uprobe events.
-    #[error(
-        "{root} has no uprobe_events, so this kernel is built without CONFIG_UPROBE_EVENTS and cannot probe programs by itself; use another kernel, or --engine stap where modules can be loaded", root = root.display()
-    )]
-    NoUprobeEvents {
-        /// Where tracefs is.
-        root: PathBuf,
-    },
-    /// Not permitted.
-    #[error(
-        "{what}, so uprobe events cannot be used; run `sudo pystap …` (in a container: with the capabilities CAP_SYS_ADMIN and CAP_PERFMON, and /sys/kernel/tracing)"
-    )]
-    NotPermitted {
-        /// What is not.
-        what: String,
-    },
-    /// perf_event_open is denied.
-    #[error(
-        "the kernel does not let this user trace others (kernel.perf_event_paranoid is {paranoid}), so nothing is traced; run `sudo pystap …`, give the capability CAP_PERFMON, or `sysctl kernel.perf_event_paranoid=-1`"
-    )]
-    Paranoid {
-        /// The setting.
-        paranoid: String,
-    },
-    /// A probe cannot be defined.
-    #[error(
-        "a probe on {path} cannot be defined ({reason}), so nothing is traced; check that the file is there and is no network file, and that nobody else probes the same place with another semaphore", path = path.display()
-    )]
-    Define {
-        /// The image.
-        path: PathBuf,
-        /// The kernel's reason.
-        reason: io::Error,
-    },
-    /// A process cannot be traced.
-    #[error("process {pid} cannot be traced ({reason}), so nothing of it is seen; {next}")]
-    Arm {
-        /// The process.
-        pid: u32,
-        /// The kernel's reason.
-        reason: io::Error,
-        /// What to do.
-        next: &'static str,
-    },
-    /// A ring cannot be made.
-    #[error(
-        "a buffer of {kilobytes} KB a processor cannot be had ({reason}; this user may lock {limit} KB altogether), so nothing is traced; use a smaller one with --buffer, or raise the limit with `ulimit -l unlimited`"
-    )]
-    Buffer {
-        /// Size of a ring.
-        kilobytes: usize,
-        /// The memory lock limit.
-        limit: String,
-        /// The kernel's reason.
-        reason: io::Error,
-    },
-    /// Anything else that the system refuses.
-    #[error("{what} ({reason}), so nothing is traced; try again, and report this if it stays")]
-    System {
-        /// What failed, a clause.
-        what: &'static str,
-        /// The reason.
-        reason: io::Error,
-    },
-    /// Every mark asked for has a site that the kernel cannot probe.
-    #[error(
-        "{path} has no site that uprobe events can stand at, so nothing is traced; use --engine stap", path = path.display()
-    )]
-    NoSite {
-        /// The image.
-        path: PathBuf,
-    },
-}
-
-/// An image to be probed.
-#[derive(Debug, Clone)]
-pub struct Probed {
-    /// A path by which it can be opened now.
-    pub path: PathBuf,
-    /// Inode of the file.
-    pub inode: u64,
-    /// What is in it.
-    pub image: Arc<Image>,
-    /// Whose marks: CPython's own or the agent's.
-    pub provider: &'static str,
-    /// Names of the marks to arm.
-    pub marks: Vec<String>,
-    /// Whether the agent's values are fetched.
-    pub values: bool,
-    /// Whether the semaphore of the line mark is raised, so that calls of Python 3.11 are complete.
-    pub line_semaphore: bool,
-}
+pub use self::tracefs::{Tracefs, remove_stale, stale};
 
 /// The event that all definitions of a session are places of. One event for all: the kernel takes its time for each that
 /// is armed and disarmed, and a task needs one counter a processor for each.
 const EVENT: &str = "marks";
-
-/// The number in the field `mark` of a place that only holds up a semaphore.
-const HOLDS: u8 = u8::MAX;
 
 /// What will be defined.
 #[derive(Debug, Clone)]
@@ -176,7 +87,7 @@ impl Plan {
             definitions: Vec::new(),
             missing: Vec::new(),
             fields: Fields {
-                agent: images.iter().any(|image| image.provider == agent::PROVIDER),
+                agent: images.iter().any(|image| image.provider == AGENT_PROVIDER),
                 values: images.iter().any(|image| image.values),
             },
         };
@@ -222,7 +133,7 @@ impl Plan {
                 continue;
             };
             let mut fetched = Fetched::default();
-            for (at, argument, field) in decode::fields(mark, probed.provider == agent::PROVIDER) {
+            for (at, argument, field) in decode::fields(mark, probed.provider == AGENT_PROVIDER) {
                 let there = site.arguments.get(at);
                 if there.is_none() && argument.kind == ArgumentKind::OptionalText {
                     continue;
@@ -319,31 +230,6 @@ impl fmt::Display for Plan {
         }
         Ok(())
     }
-}
-
-/// Removes what killed sessions left in tracefs. A noun phrase for each group that is gone.
-pub fn remove_stale(tracefs: &Tracefs) -> Vec<String> {
-    let groups = tracefs.groups().into_iter();
-    groups
-        .filter(|group| Owner::of(group).is_some_and(|owner| owner.is_gone()))
-        .filter(|group| tracefs.remove(group) == 0)
-        .map(|group| format!("the probes {group} of a pystap that is gone"))
-        .collect()
-}
-
-/// The groups of killed sessions that are still there, each a noun phrase.
-pub fn stale(tracefs: &Tracefs) -> Vec<String> {
-    let groups = tracefs.groups().into_iter();
-    groups
-        .filter(|group| Owner::of(group).is_some_and(|owner| owner.is_gone()))
-        .map(|group| format!("the probes {group} of a pystap that is gone"))
-        .collect()
-}
-
-/// The kernel's setting, for messages.
-fn paranoid() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid")
-        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 #[cfg(test)]

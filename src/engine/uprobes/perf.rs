@@ -1,9 +1,14 @@
 //! `perf_event_open`: counters that make a task run into tracepoints, and the rings that their records come through.
-//! The only file with `unsafe` in this crate: a system call without a safe binding, its ioctls, and memory that the
+//! One of the two files with `unsafe` in this crate: a system call without a safe binding, its ioctls, and memory that the
 //! kernel writes to.
 //!
 //! A ring belongs to one processor. The counter that owns it counts nothing (`PERF_COUNT_SW_DUMMY`); the counters of
 //! tasks are redirected to it, as many as there are.
+//!
+//! # Why our own ring
+//!
+//! `perf-event-open-sys` has the structures, constants and ioctls. The safe crates on top of it hand out one record at
+//! a time, move the position for each, and cannot send many counters through the ring of another.
 
 #![allow(unsafe_code)]
 
@@ -16,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use perf_event_open_sys::bindings::{self, perf_event_attr, perf_event_mmap_page};
 use perf_event_open_sys::{ioctls, perf_event_open};
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::time::ClockId;
 
@@ -24,7 +30,7 @@ pub(super) const CLOCK: ClockId = ClockId::Monotonic;
 
 /// As in `linux/perf_event.h`.
 const PERF_FORMAT_LOST: u64 = 1 << 4;
-const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
+const EINVAL: i32 = Errno::INVAL.raw_os_error();
 
 /// Which children of a task are counted with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,6 +205,18 @@ fn checked(result: i32) -> io::Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// Whether a ring was refused for its size.
+pub(super) fn is_limit(reason: &io::Error) -> bool {
+    let errno = reason.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::PERM | Errno::NOMEM))
+}
+
+/// The kernel's setting, for messages.
+pub(super) fn paranoid() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid")
+        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 /// What a ring is for.

@@ -1,5 +1,5 @@
 //! What became of the traced processes, from the kernel's records about tasks: which of them run a probed image, and the
-//! `process` events that say so. The same events come of it as of the stap engine.
+//! `process` events that say so. They are the same events as the stap engine's.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

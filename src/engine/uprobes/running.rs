@@ -1,4 +1,11 @@
 //! A session of the uprobes engine: probes defined, tasks armed, one thread that collects from the rings, and the end.
+//!
+//! The thread empties one ring per processor every 20 ms, or as soon as one is a quarter full. It gives the room back
+//! once per batch, because the kernel reads our position for every record that it writes. Names are made once and found
+//! again by their bytes.
+//!
+//! Records have the monotonic clock. The distance to the Unix epoch is taken once, so that time does not jump within a
+//! session.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,10 +26,11 @@ use super::fork_watcher::ForkWatcher;
 use super::perf::{self, Inherit, Purpose, Ring};
 use super::processes::{Change, Life, Processes};
 use super::tracefs::{Owner, Tracefs};
-use super::{EVENT, Plan, Probed, UprobesError, filter};
+use super::{EVENT, Plan, UprobesError, filter};
 use crate::engine::reorder::ReorderBuffer;
-use crate::engine::{Children, EventSender, Message, Running};
+use crate::engine::{AddTargetError, Children, EventSender, Message, Running};
 use crate::event::LossStage;
+use crate::probe::Probed;
 use crate::process::Lineage;
 use crate::script::Filters;
 use crate::threads;
@@ -209,15 +217,22 @@ impl UprobesRunning {
 }
 
 impl Running for UprobesRunning {
+    fn silent_end(&self) -> &'static str {
+        "the collector of uprobe events ended without saying why, so tracing ended; try again, and report this if it stays"
+    }
+
     fn messages(&self) -> &Receiver<Message> {
         &self.messages
     }
 
-    fn add_target(&mut self, pid: u32) -> anyhow::Result<()> {
+    fn add_target(&mut self, pid: u32) -> Result<(), AddTargetError> {
         let (answer, answered) = bounded(1);
         self.tell(Command::Add(pid, answer));
         // Without an answer the session is at its end.
-        Ok(answered.recv().unwrap_or(Ok(()))?)
+        answered
+            .recv()
+            .unwrap_or(Ok(()))
+            .map_err(AddTargetError::new)
     }
 
     fn children(&self) -> Option<Arc<dyn Children>> {
@@ -432,25 +447,21 @@ fn rings(buffer: Option<u32>) -> Result<Vec<(u32, Ring)>, UprobesError> {
             .collect();
         match rings {
             Ok(rings) => return Ok(rings),
-            Err(reason) if buffer.is_none() && size > SMALLEST && is_limit(&reason) => size /= 2,
+            Err(reason) if buffer.is_none() && size > SMALLEST && perf::is_limit(&reason) => {
+                size /= 2
+            }
             Err(reason) => return Err(refused(size, reason)),
         }
     }
-}
-
-/// Whether a ring was refused for its size.
-pub(super) fn is_limit(reason: &io::Error) -> bool {
-    let errno = reason.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::PERM | Errno::NOMEM))
 }
 
 /// Why a ring was refused: the mapping is limited, opening is a privilege.
 fn refused(size: usize, reason: io::Error) -> UprobesError {
     match reason.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::ACCESS) => UprobesError::Paranoid {
-            paranoid: super::paranoid(),
+            paranoid: perf::paranoid(),
         },
-        _ if is_limit(&reason) => UprobesError::Buffer {
+        _ if perf::is_limit(&reason) => UprobesError::Buffer {
             kilobytes: size >> 10,
             limit: getrlimit(Resource::Memlock).current.map_or_else(
                 || "any number of".to_owned(),

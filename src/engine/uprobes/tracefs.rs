@@ -2,6 +2,10 @@
 //!
 //! Definitions outlive the process that made them. Each session's are one group, whose name says whose it is
 //! (`owner`), so that the next run can remove what a killed one left.
+//!
+//! The name is made of the owner's process id, start time and pid namespace. The next session and `pystap cleanup`
+//! remove groups whose owner is certainly gone. Of a namespace that cannot be seen from here nothing is certain, and
+//! the kernel refuses to remove what is in use.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -100,6 +104,14 @@ impl Tracefs {
                 })
             }
             Err(_) => Err(UprobesError::NoUprobeEvents { root }),
+        }
+    }
+
+    /// One that nobody has looked for, for tests that define nothing.
+    #[cfg(test)]
+    pub(super) fn assumed() -> Tracefs {
+        Tracefs {
+            root: "/sys/kernel/tracing".into(),
         }
     }
 
@@ -335,6 +347,25 @@ fn namespace(process: &str) -> Option<u64> {
     let link = fs::read_link(format!("/proc/{process}/ns/pid")).ok()?;
     let text = link.to_str()?;
     text.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Removes what killed sessions left in tracefs. A noun phrase for each group that is gone.
+pub fn remove_stale(tracefs: &Tracefs) -> Vec<String> {
+    let groups = tracefs.groups().into_iter();
+    groups
+        .filter(|group| Owner::of(group).is_some_and(|owner| owner.is_gone()))
+        .filter(|group| tracefs.remove(group) == 0)
+        .map(|group| format!("the probes {group} of a pystap that is gone"))
+        .collect()
+}
+
+/// The groups of killed sessions that are still there, each a noun phrase.
+pub fn stale(tracefs: &Tracefs) -> Vec<String> {
+    let groups = tracefs.groups().into_iter();
+    groups
+        .filter(|group| Owner::of(group).is_some_and(|owner| owner.is_gone()))
+        .map(|group| format!("the probes {group} of a pystap that is gone"))
+        .collect()
 }
 
 #[cfg(test)]

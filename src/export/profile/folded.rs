@@ -1,4 +1,4 @@
-//! Stacks with the time that was spent in each: as text, a line a stack, and as a flame graph. Time is own time on the
+//! Stacks with the time that was spent in each: as text, one line per stack, and as a flame graph. Time is own time on the
 //! clock, waiting included; a flame's width is the time that a function and what it called took.
 
 use std::hash::BuildHasher;

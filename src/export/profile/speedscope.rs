@@ -1,4 +1,4 @@
-//! The file format of speedscope: one evented profile a thread.
+//! The file format of speedscope: one evented profile per thread.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};

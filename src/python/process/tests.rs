@@ -1,4 +1,4 @@
-//! Interpreters of real processes: children of the test, and what is not Python.
+//! Interpreters of real processes: children of the test, and processes that are not Python.
 
 use std::fs;
 use std::process::Command;
@@ -19,6 +19,7 @@ fn must_be_root() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_running_interpreter_is_found_by_its_own_path() {
     let python = Waiting::python(Path::new("/bin/python3.11"), &["x"]);
     let found = only(Interpreter::of_process(python.pid()).expect("it is Python"));
@@ -32,6 +33,7 @@ fn a_running_interpreter_is_found_by_its_own_path() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn the_same_interpreter_of_two_processes_is_examined_once() {
     let (one, two) = (
         Waiting::python(Path::new(PYTHON), &["1"]),
@@ -45,6 +47,7 @@ fn the_same_interpreter_of_two_processes_is_examined_once() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn an_interpreter_that_was_replaced_under_its_process_is_noticed_and_still_reached() {
     let directory = tempfile::tempdir().expect("a directory");
     let installed = directory.path().join("python3.11");
@@ -54,7 +57,7 @@ fn an_interpreter_that_was_replaced_under_its_process_is_noticed_and_still_reach
     assert!(!before.replaced);
     assert_eq!(before.reach, installed);
 
-    // What an upgrade does: a new file under a temporary name takes the place of the old one.
+    // What an upgrade does: a new file under a temporary name replaces the old one.
     let upgrade = directory.path().join("python3.11.new");
     fs::copy(PYTHON, &upgrade).expect("copied");
     fs::rename(&upgrade, &installed).expect("renamed");
@@ -71,6 +74,7 @@ fn an_interpreter_that_was_replaced_under_its_process_is_noticed_and_still_reach
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn an_interpreter_that_was_deleted_is_still_reached() {
     let directory = tempfile::tempdir().expect("a directory");
     let installed = directory.path().join("python3.11");
@@ -84,6 +88,7 @@ fn an_interpreter_that_was_deleted_is_still_reached() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn an_interpreter_in_another_mount_namespace_is_reached_through_the_process() {
     must_be_root();
     let directory = tempfile::tempdir().expect("a directory");
@@ -117,6 +122,7 @@ fn an_interpreter_in_another_mount_namespace_is_reached_through_the_process() {
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn another_interpreter_of_the_same_path_in_another_mount_namespace_is_not_ours() {
     must_be_root();
     let directory = tempfile::tempdir().expect("a directory");
@@ -148,6 +154,7 @@ fn another_interpreter_of_the_same_path_in_another_mount_namespace_is_not_ours()
 }
 
 #[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_mapped_libpython_comes_after_the_executable_and_is_reached_even_when_deleted() {
     must_be_root();
     let directory = tempfile::tempdir().expect("a directory");
@@ -212,7 +219,7 @@ fn a_program_that_is_not_python_is_named_in_the_error() {
     assert_eq!(error.exit_code(), 4);
 }
 
-/// Everything that is looked at of GraalPy, which cannot be had here: a program of its name, and the library in it.
+/// Everything that is checked of GraalPy, which is not available here: a program of its name, and the library in it.
 #[test]
 fn a_python_of_somebody_elses_is_named_in_the_error() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -239,7 +246,7 @@ fn the_test_program_itself_is_not_python() {
 
 #[test]
 fn a_process_that_does_not_exist_is_an_error_of_its_own() {
-    // The largest process id that Linux hands out is 2^22.
+    // The largest process ID that Linux assigns is 2^22.
     for pid in [4_194_305, u32::MAX] {
         let error = Interpreter::of_process(pid).expect_err("no such process");
         assert!(matches!(error, PythonError::NoProcess { .. }), "{error}");
@@ -248,6 +255,7 @@ fn a_process_that_does_not_exist_is_an_error_of_its_own() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_process_that_ends_while_it_is_looked_at_is_told_from_one_that_never_was() {
     let mut python = Waiting::python(Path::new(PYTHON), &["x"]);
     let pid = python.pid();
@@ -259,6 +267,7 @@ fn a_process_that_ends_while_it_is_looked_at_is_told_from_one_that_never_was() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_zombie_has_ended() {
     let mut python = Waiting::python(Path::new(PYTHON), &["x"]);
     python.leave_zombie();
@@ -273,7 +282,7 @@ fn a_kernel_thread_is_called_by_its_name() {
         .flatten()
         .filter_map(|process| process.stat().ok())
         .find(|stat| stat.flags & KERNEL_THREAD != 0);
-    // A container shows none; there the kernel has none to confuse with a target either.
+    // A container shows none; then there is no kernel thread to confuse with a target either.
     let Some(stat) = kernel_thread else { return };
     let pid = u32::try_from(stat.pid).expect("a pid");
     let error = Interpreter::of_process(pid).expect_err("a kernel thread");

@@ -1,6 +1,6 @@
 //! Globs in the grammar of the kernel's event filters (`~`, lib/glob.c): `*`, `?`, brackets and backslashes, over bytes.
 
-use super::{ByteSet, Glob, Token};
+use pystap_glob::{ByteSet, Glob, Token};
 
 /// Longest value in a filter, its end included (`MAX_FILTER_STR_VAL`).
 const LONGEST: usize = 256;
@@ -8,26 +8,23 @@ const LONGEST: usize = 256;
 /// A glob for the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FtraceGlob {
-    /// One value a pattern, quotes included; a name matches when one of them does.
+    /// One value per alternative of the pattern, quotes included; a name matches when one of them does.
     pub values: Vec<Vec<u8>>,
     /// Whether they match nothing else than what the glob matches. If not, they match more.
     pub exact: bool,
 }
 
-impl Glob {
-    /// The pattern as values for the `~` of an event filter; `None` when it is too long for one.
-    pub fn to_ftrace(&self) -> Option<FtraceGlob> {
-        let mut exact = true;
-        let values = self
-            .alternatives
-            .iter()
-            .map(|tokens| {
-                let value = value(tokens, &mut exact);
-                (value.len() < LONGEST).then_some(value)
-            })
-            .collect::<Option<Vec<_>>>()?;
-        Some(FtraceGlob { values, exact })
-    }
+/// The pattern as values for the `~` of an event filter; `None` if it is too long for one.
+pub fn ftrace_glob(glob: &Glob) -> Option<FtraceGlob> {
+    let mut exact = true;
+    let values = glob
+        .alternatives()
+        .map(|tokens| {
+            let value = value(tokens, &mut exact);
+            (value.len() < LONGEST).then_some(value)
+        })
+        .collect::<Option<Vec<_>>>()?;
+    Some(FtraceGlob { values, exact })
 }
 
 fn value(tokens: &[Token], exact: &mut bool) -> Vec<u8> {
@@ -42,6 +39,7 @@ fn value(tokens: &[Token], exact: &mut bool) -> Vec<u8> {
     for (at, token) in tokens.iter().enumerate() {
         match token {
             Token::Many => text.push(b'*'),
+            Token::Any => text.push(b'?'),
             Token::Byte(byte) if *byte == quote => {
                 *exact = false;
                 text.push(b'?');
@@ -53,10 +51,10 @@ fn value(tokens: &[Token], exact: &mut bool) -> Vec<u8> {
                 }
                 text.push(*byte);
             }
-            Token::One(set) => match class(*set, quote) {
+            Token::One(set) => match class(**set, quote) {
                 Some(class) => text.extend(class),
                 None => {
-                    *exact &= *set == ByteSet::ALL;
+                    *exact = false;
                     text.push(b'?');
                 }
             },
@@ -66,7 +64,7 @@ fn value(tokens: &[Token], exact: &mut bool) -> Vec<u8> {
     text
 }
 
-/// A set in brackets; `None` for all bytes, and where one of the ends of its ranges means something else there.
+/// A set in brackets; `None` where it has no byte or all that a name can have, and where one of the ends of its ranges means something else there.
 fn class(set: ByteSet, quote: u8) -> Option<Vec<u8>> {
     let mut ranges: Vec<(u8, u8)> = Vec::new();
     // A name has no NUL.

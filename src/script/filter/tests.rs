@@ -1,4 +1,4 @@
-//! Globs against an independent equivalent, against stap's own compiled regular expressions, and what is refused.
+//! Globs against stap's own compiled regular expressions, and text against its literals.
 //!
 //! The tests that ask stap need `stap` (the `systemtap` package) and `cc`; neither root nor kernel headers.
 
@@ -19,140 +19,6 @@ fn module(pattern: &str) -> Glob {
 }
 
 #[test]
-fn a_glob_covers_the_whole_name() {
-    for (pattern, name, expected) in [
-        ("work", "work", true),
-        ("work", "worker", false),
-        ("work", "a work", false),
-        ("*", "", true),
-        ("*", "any/thing.py", true),
-        ("?", "", false),
-        ("wor?", "work", true),
-        ("/srv/*/api.py", "/srv/a/b/api.py", true),
-        ("*_handler", "on_handler_handler", true),
-        ("a*b*c", "abcbc", true),
-        ("a*b*c", "abcb", false),
-        ("[abc]x", "bx", true),
-        ("[!a-c]x", "bx", false),
-        ("[^a-c]x", "dx", true),
-        ("[]a]", "]", true),
-        ("[!]a]", "]", false),
-        ("[a-]", "-", true),
-        ("[a\\-c]", "b", false),
-        ("[\\]]", "]", true),
-        ("\\*", "*", true),
-        ("\\*", "a", false),
-        ("\\[a\\]", "[a]", true),
-        ("<lambda>", "<lambda>", true),
-        ("grüß*", "grüßen", true),
-        ("gr?ß", "grüß", false),
-        ("gr??ß", "grüß", true),
-        ("a.b", "axb", false),
-    ] {
-        assert_eq!(
-            glob(pattern).matches(name.as_bytes()),
-            expected,
-            "{pattern} {name}"
-        );
-    }
-    assert!(
-        glob("a*z").matches(b"a\xff\n\x01z"),
-        "bytes that are not UTF-8"
-    );
-}
-
-#[test]
-fn a_module_pattern_matches_the_files_that_the_module_can_have() {
-    for (pattern, name, expected) in [
-        ("os.path", "/usr/lib/os/path.py", true),
-        ("os.path", "os/path.py", true),
-        ("os.path", "os/path/__init__.py", true),
-        ("os.path", "/x/os/path/__init__.py", true),
-        ("os.path", "/x/os/path/y.py", false),
-        ("os.path", "/x/dos/path.py", false),
-        ("os.path", "/x/os.path.py", false),
-        ("os.path", "<frozen os.path>", true),
-        ("json", "/usr/lib/python3.11/json/__init__.py", true),
-        ("json", "/usr/lib/python3.11/json/decoder.py", false),
-        (
-            "nova.compute.*",
-            "/usr/lib/python3/dist-packages/nova/compute/manager.py",
-            true,
-        ),
-        (
-            "nova.compute.*",
-            "/srv/nova/compute/monitors/cpu/base.py",
-            true,
-        ),
-        ("nova.compute.*", "/srv/nova/compute/__init__.py", true),
-        ("nova.compute.*", "/srv/nova/compute.py", false),
-        ("nova.compute.*", "/srv/nova/computer/x.py", false),
-        ("nova.compute.*", "nova/compute/x.py", true),
-        ("importlib.*", "<frozen importlib._bootstrap>", true),
-        ("importlib.*", "<frozen importlib>", true),
-        ("importlib.*", "<frozen importlibx>", false),
-        (
-            "importlib._bootstrap",
-            "<frozen importlib._bootstrap>",
-            true,
-        ),
-        ("*.tests", "/srv/nova/tests.py", true),
-        ("*.tests", "/srv/nova/tests/__init__.py", true),
-        ("*.tests", "nova/tests.py", true),
-        ("*.tests", "tests.py", false),
-        ("*.tests", "/srv/nova/tests/unit.py", false),
-        ("nova.*.api", "/srv/nova/a/b/api.py", true),
-        ("nova.v[12]", "/srv/nova/v2.py", true),
-        ("nova[.]v2", "/srv/nova/v2.py", true),
-        ("nova[!a]v2", "/srv/nova/v2.py", true),
-        ("nova[!.]v2", "/srv/nova/v2.py", false),
-        ("nova?v2", "/srv/nova/v2.py", true),
-        ("a\\.b", "/srv/a.b.py", true),
-        ("a\\.b", "/srv/a/b.py", false),
-        ("[a.]\\.b.c", "/srv/a.b/c.py", true),
-        ("*", "/srv/x.py", true),
-        ("*", "<string>", false),
-        ("*", "<frozen zipimport>", true),
-    ] {
-        assert_eq!(
-            module(pattern).matches(name.as_bytes()),
-            expected,
-            "{pattern} {name}"
-        );
-    }
-}
-
-#[test]
-fn a_wrong_pattern_is_refused_with_the_place_and_the_reason() {
-    for (result, expected) in [
-        (Glob::new(""), "is empty"),
-        (Glob::new("ab[c"), "opens a bracket at column 3"),
-        (Glob::new("é[]"), "opens a bracket at column 2"),
-        (Glob::new("[a\\"), "opens a bracket at column 1"),
-        (Glob::new("x[z-a]"), "backward range `z-a` at column 3"),
-        (Glob::new("[aé]"), "'é' in brackets at column 3"),
-        (Glob::new("a\\"), "ends with a backslash"),
-        (Glob::new("a\0"), "NUL at column 2"),
-        (Glob::new(&"x".repeat(511)), "511 bytes"),
-        (Glob::module("a/b"), "slash at column 2"),
-        (Glob::module("a..b"), "empty name at column 3"),
-        (Glob::module(".a"), "empty name at column 1"),
-        (Glob::module("a."), "empty name at column 2"),
-    ] {
-        let message = result.expect_err(expected).to_string();
-        assert!(message.contains(expected), "{message}");
-        assert!(!message.contains('\n'), "{message}");
-    }
-}
-
-#[test]
-fn only_a_pattern_without_wildcards_is_a_literal() {
-    assert_eq!(glob("a\\*é").literal(), Some("a*é".as_bytes().to_vec()));
-    assert_eq!(glob("a?").literal(), None);
-    assert_eq!(module("a").literal(), None);
-}
-
-#[test]
 fn regular_expressions_read_as_expected() {
     for (pattern, expected) in [
         ("work", "^work$"),
@@ -168,21 +34,21 @@ fn regular_expressions_read_as_expected() {
             "^[^\u{1}-,\\-.-Z\\[\\\\\\]\\^_-\u{7f}][^\u{1}-,\\-.-Z\\[\\\\\\]\\^_-\u{7f}]$",
         ),
     ] {
-        assert_eq!(glob(pattern).to_stap_regex(), expected, "{pattern}");
+        assert_eq!(stap_regex(&glob(pattern)), expected, "{pattern}");
     }
     assert_eq!(
-        module("a.*").to_stap_regex(),
+        stap_regex(&module("a.*")),
         "^(a/.*\\.py|.*/a/.*\\.py|<frozen a\\..*>|<frozen a>)$"
     );
 }
 
 #[test]
 fn an_expression_that_is_wider_than_the_pattern_is_known_to_be() {
-    assert!(glob("a*[!b]?").is_exact_in_stap());
-    assert!(!glob("é").is_exact_in_stap());
-    assert!(glob("????????????").is_exact_in_stap());
-    assert!(!glob("*????????????").is_exact_in_stap());
-    assert!(module("a.b.*").is_exact_in_stap());
+    assert!(is_exact_in_stap(&glob("a*[!b]?")));
+    assert!(!is_exact_in_stap(&glob("é")));
+    assert!(is_exact_in_stap(&glob("????????????")));
+    assert!(!is_exact_in_stap(&glob("*????????????")));
+    assert!(is_exact_in_stap(&module("a.b.*")));
 }
 
 #[test]
@@ -199,7 +65,6 @@ fn literals_are_escaped_byte_by_byte() {
         assert_eq!(stap_str(text).as_deref(), Ok(expected));
     }
     assert_eq!(stap_bytes(b"\xff").as_deref(), Ok("\"\\377\""));
-    assert_eq!(stap_format("100 %d\n").as_deref(), Ok("\"100 %%d\\012\""));
     let message = stap_str("a\0b").expect_err("NUL").to_string();
     assert!(message.contains("NUL"), "{message}");
 }
@@ -215,51 +80,11 @@ fn a_path_is_written_as_probe_points_read_it() {
     }
 }
 
-/// One piece of a pattern: as a glob, and as a byte-wise regular expression made without the code under test.
-fn piece() -> impl Strategy<Value = (String, String)> {
-    let character = prop_oneof![
-        proptest::char::range('a', 'd'),
-        proptest::sample::select(vec![
-            '.', '/', '*', '?', '[', ']', '\\', '^', '$', '(', '|', '-', '!', '"', '\n', '\u{7f}'
-        ]),
-        proptest::sample::select(vec!['é', '→', '😀']),
-    ];
-    let single = proptest::char::range('a', 'z');
-    prop_oneof![
-        4 => character.prop_map(|c| {
-            let glob = if c.is_ascii_alphabetic() || !c.is_ascii() { c.to_string() } else { format!("\\{c}") };
-            (glob, regex::escape(&c.to_string()))
-        }),
-        2 => Just(("*".to_owned(), "(?s-u:.*)".to_owned())),
-        1 => Just(("?".to_owned(), "(?s-u:.)".to_owned())),
-        1 => (single.clone(), single, any::<bool>()).prop_map(|(a, b, negated)| {
-            let (low, high) = (a.min(b), a.max(b));
-            let glob = if negated { "!" } else { "" };
-            let regex = if negated { "^" } else { "" };
-            (format!("[{glob}{low}-{high}_\\]]"), format!("(?-u:[{regex}{low}-{high}_\\]])"))
-        }),
-    ]
-}
-
 proptest! {
     #[test]
-    fn a_glob_matches_what_an_independent_regular_expression_matches(
-        pieces in proptest::collection::vec(piece(), 1..8),
-        name in proptest::collection::vec(
-            prop_oneof![proptest::sample::select(b"abcd./*?[]\\^$(|-!\"\n_".to_vec()), any::<u8>()], 0..12),
-    ) {
-        let pattern: String = pieces.iter().map(|(glob, _)| glob.as_str()).collect();
-        let equivalent: String = pieces.iter().map(|(_, regex)| regex.as_str()).collect();
-        let equivalent = regex::bytes::Regex::new(&format!("\\A(?:{equivalent})\\z")).expect("valid");
-        prop_assert_eq!(glob(&pattern).matches(&name), equivalent.is_match(&name), "{} {:?}", pattern, name);
-    }
-
-    #[test]
-    fn no_pattern_makes_the_parser_panic(pattern in "\\PC{0,20}|[\\[\\]a\\-!^*?.\\\\]{0,12}", name in "[a-z./]{0,10}") {
+    fn every_expression_is_ascii(pattern in "\\PC{0,20}|[\\[\\]a\\-!^*?.\\\\]{0,12}") {
         for parsed in [Glob::new(&pattern), Glob::module(&pattern)].into_iter().flatten() {
-            let _ = parsed.matches(name.as_bytes());
-            let expression = parsed.to_stap_regex();
-            prop_assert!(expression.is_ascii());
+            prop_assert!(stap_regex(&parsed).is_ascii());
         }
     }
 }
@@ -341,14 +166,14 @@ fn hostile_globs() -> Vec<Glob> {
 }
 
 #[test]
+#[ignore = "needs stap: run by scripts/test-here"]
 fn stap_passes_every_literal_on_to_the_compiler_as_it_stands() {
     let mut script = String::from("probe begin {\n");
     let mut literals = Vec::new();
     for text in HOSTILE {
         let plain = stap_str(text).expect("no NUL");
-        let format = stap_format(&format!("{text}%d")).expect("no NUL");
-        let _ = writeln!(script, "if (pp() == {plain}) printf({format})");
-        literals.extend([plain, format]);
+        let _ = writeln!(script, "if (pp() == {plain}) println(1)");
+        literals.push(plain);
     }
     script.push_str("}\n");
     let directory = tempfile::tempdir().expect("a directory");
@@ -360,16 +185,12 @@ fn stap_passes_every_literal_on_to_the_compiler_as_it_stands() {
     );
     let generated = String::from_utf8_lossy(&output.stdout);
     for literal in literals {
-        // stap turns a printf of constants into a copy of the text, with each `%%` undone.
-        let undone = literal.replace("%%", "%");
-        assert!(
-            generated.contains(&literal) || generated.contains(&undone),
-            "{literal}"
-        );
+        assert!(generated.contains(&literal), "{literal}");
     }
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11 and stap: run by scripts/test-here"]
 fn stap_finds_the_marks_of_a_file_with_a_strange_name() {
     let directory = tempfile::tempdir().expect("a directory");
     let python = directory.path().join("py \"thon\" \\é%s'3");
@@ -387,11 +208,12 @@ fn stap_finds_the_marks_of_a_file_with_a_strange_name() {
 /// stap writes a matcher in C for every expression. It is compiled here and run in user space, so this is what the kernel
 /// would do.
 #[test]
+#[ignore = "needs stap: run by scripts/test-here"]
 fn the_matchers_that_stap_generates_agree_with_the_globs() {
     let globs = hostile_globs();
     let mut script = String::from("probe begin {\n");
     for (index, glob) in globs.iter().enumerate() {
-        let expression = stap_str(&glob.to_stap_regex()).expect("no NUL");
+        let expression = stap_str(&stap_regex(glob)).expect("no NUL");
         let _ = writeln!(
             script,
             "if (@1 . sprint({index}) =~ {expression}) println({index})"
@@ -414,7 +236,7 @@ fn the_matchers_that_stap_generates_agree_with_the_globs() {
         for (name, row) in names.iter().zip(&answers) {
             let kernel = row.as_bytes().get(index) == Some(&b'1');
             let ours = glob.matches(name);
-            if glob.is_exact_in_stap() {
+            if is_exact_in_stap(glob) {
                 assert_eq!(kernel, ours, "{} {name:?}", glob.as_str());
             } else {
                 assert!(kernel || !ours, "{} {name:?}", glob.as_str());

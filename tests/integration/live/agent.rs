@@ -1,5 +1,5 @@
-//! Interpreters without function marks, through the agent: exact counts, what it tells beyond other marks, and what is left
-//! afterwards, the same for both engines.
+//! Interpreters without function marks, through the agent: exact counts, what it reports beyond other marks, and what
+//! is left afterwards, the same for both engines.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,7 +29,7 @@ const CALLS_3_15: Script = Script {
     python: PYTHON,
     options: &["--agent"],
 };
-/// Values are for functions that a filter names.
+/// Values are captured for functions that a filter names.
 pub(super) const VALUES: Script = Script {
     python: PYTHON_3_13,
     options: &["--file", "*/contexts.py", "--capture", "args,return"],
@@ -54,7 +54,7 @@ const LONG_VALUES: Script = Script {
     ],
 };
 
-/// Every script of this file but that of [`INSTALLED`].
+/// Every script of this file except [`INSTALLED`]'s.
 pub(super) const SCRIPTS: [&Script; 7] = [
     &CALLS_3_13,
     &CALLS_3_14,
@@ -68,7 +68,7 @@ pub(super) const SCRIPTS: [&Script; 7] = [
 /// Where an agent is installed: a script for stap names the library there, so it is the same place in every run.
 pub(crate) const INSTALLED: &str = "/tmp/pystap-test-installed";
 
-/// Directories of root's agents in all places where they may be, and what the registries record of them.
+/// Directories of root's agents in all possible places, and what the registries record of them.
 pub(super) fn files() -> Vec<PathBuf> {
     let places = ["/tmp", "/var/tmp", "/dev/shm", "/run", "/var/lib"];
     let bases = ["/run/pystap", "/var/lib/pystap"];
@@ -91,7 +91,7 @@ pub(super) fn files() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Nothing is left, neither in the kernel nor in a file system.
+/// Checks that nothing is left, neither in the kernel nor in a file system.
 pub(super) fn leaves_nothing_at_all(test: impl FnOnce()) {
     leaves_nothing(test);
     assert_eq!(
@@ -101,18 +101,18 @@ pub(super) fn leaves_nothing_at_all(test: impl FnOnce()) {
     );
 }
 
-/// What the agent tells of a value of step() in tests/programs/contexts.py.
+/// What the agent reports of a value of step() in tests/programs/contexts.py.
 fn a_step_returns(number: u64) -> String {
     format!(r#"{{"type":"list","size":2,"items":["plain",{number}]}}"#)
 }
 
-/// The engine was the one that these tests are run with: pystap would choose another one where that cannot trace.
+/// The engine was the one that these tests are run with: pystap would choose another one if that could not trace.
 pub(super) fn engine_is_as_wanted(traced: &Traced) {
     let wanted = engine().unwrap_or_else(|| "stap".to_owned());
     assert_eq!(traced.session.engine, wanted, "{:#?}", traced.said);
 }
 
-/// Calls and returns are as the program counts them, and every return found its call.
+/// Calls and returns match what the program counts, and every return was paired with its call.
 pub(super) fn is_exact(traced: &Traced, program: &str, name: &str) {
     engine_is_as_wanted(traced);
     let truth = numbers(&traced.truth()[name]);
@@ -293,7 +293,7 @@ fn tasks_are_told_apart_and_values_come_when_they_are_asked_for() {
             _ => None,
         });
         assert!(named.filter(|name| name.starts_with("worker-")).count() == 3);
-        // Steps of the three take turns, so that only their contexts tell which return is whose.
+        // Steps of the three alternate, so that only their contexts tell which return belongs to which.
         let without = traced.events.iter().filter(|event| {
             matches!(&event.what, What::Return { place, duration_ns: None, .. } if place.file.text == program)
         });
@@ -333,7 +333,7 @@ fn calls_that_are_measured_have_their_task_and_their_value() {
         }
         let all: Vec<String> = (0..4).map(a_step_returns).collect();
         assert_eq!(steps.into_values().collect::<Vec<_>>(), vec![all; 3]);
-        // Each of three tasks gives way four times and returns once.
+        // Each of three tasks yields four times and returns once.
         let gave_way = runs
             .iter()
             .filter(|(manner, _)| *manner == Manner::Suspension);

@@ -1,5 +1,6 @@
-//! What the agent is for: a service that runs already, on a distribution's own Python, is traced and shown by `top` with every
-//! one of its calls. `tests/uprobes/run` runs this on Debian 12 (`installed.rs`), 13 (`debian13.rs`) and testing (here).
+//! What the agent is for: a service that is already running, on a distribution's own Python, is traced and shown by
+//! `top` with every single call. `tests/uprobes/run` runs this on Debian 12 (`installed.rs`), 13 (`debian13.rs`) and
+//! testing (here).
 
 use std::process::Stdio;
 
@@ -35,7 +36,7 @@ pub(super) fn is_complete(python: &str, options: &[&str]) {
     }
     let armed = &traced.session.armed;
     if armed.iter().any(|mark| mark.mark.starts_with("pystap:")) {
-        // The agent announces what was running; CPython's own marks tell its return only.
+        // The agent announces what was running; CPython's own marks only report its return.
         assert_eq!(traced.summary.unpaired, 0, "{:?}", traced.summary);
     }
 

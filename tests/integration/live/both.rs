@@ -1,6 +1,6 @@
-//! Both engines on the same programs, one after the other: what they say must be the same but for times and process ids.
-//! Without children, whose threads begin in an order that differs from run to run.
-//! Not at once on one process: the kernel takes no second probe at a place of which only one raises the semaphore.
+//! Both engines on the same programs, one after the other: their output must be identical except for times and process
+//! IDs. Without children, whose threads start in an order that differs from run to run. Not simultaneously on one
+//! process: the kernel accepts no second probe at a site if only one of the two raises the semaphore.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use super::{CALLS, Script, agent};
 use crate::command::file;
 use crate::tracing::{Traced, leaves_nothing, trace};
 
-/// A stream without what differs from run to run: times, and the ids of threads, which are put in the order of their ids,
-/// as they were made. Each thread's own order counts; how threads take turns does not.
+/// A stream without what differs from run to run: times, and thread IDs, which are replaced by their rank, as the
+/// threads were created. Each thread's own order counts; how threads alternate does not.
 fn normalised(traced: &Traced) -> Vec<Vec<String>> {
     let mut threads: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-    // An engine may give an event out late, and says how many; when it happened is right all the same.
+    // An engine may deliver an event late, and says how many; its time stamp is right all the same.
     let mut events = traced.events.clone();
     events.sort_by_key(|event| event.ts);
     for event in &events {

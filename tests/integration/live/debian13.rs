@@ -1,4 +1,4 @@
-//! On Debian 13, with its own Python 3.13 and with PyPy: `tests/uprobes/run` runs these in a tree of it.
+//! On Debian 13, with its own Python 3.13 and with PyPy: `tests/uprobes/run` runs these in a Debian 13 tree.
 
 use std::process::Command;
 

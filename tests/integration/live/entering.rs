@@ -1,5 +1,5 @@
-//! The ways of the agent into processes: what is refused and why, what is waited for, what becomes of children, and what a
-//! pystap that was killed leaves. `tests/uprobes/run` runs these in the tree, with Python 3.13 to 3.15.
+//! The agent's ways into processes: what is refused and why, what is waited for, what happens to children, and what a
+//! killed pystap leaves. `tests/uprobes/run` runs these in the tree, with Python 3.13 to 3.15.
 
 use std::fs;
 use std::path::PathBuf;
@@ -225,7 +225,7 @@ fn nothing_is_loaded_where_that_is_forbidden() {
     assert!(message.contains("leave out --no-agent"), "{message}");
 }
 
-/// Children that had threads, and brothers that had ended, were lost: the kernel exchanges counters between tasks.
+/// Children that had threads, and siblings that had ended, were once lost: the kernel exchanges counters between tasks.
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn children_with_threads_of_their_own_are_kept_whatever_they_become() {

@@ -1,8 +1,9 @@
-//! Faults injected: the nth open, read, write, mapping, socket, … of pystap fails, as on a host that is short of everything,
-//! for every n in turn or, where there are many, for some of each stretch. Then the summary equals what the program counted,
-//! or pystap says that it does not; nothing is left; and the traced program is unharmed. `tests/uprobes/run` runs these here.
+//! Fault injection: the nth open, read, write, mapping, socket, … of pystap fails, as on a host that is short of
+//! everything, for every n in turn or, where there are many, for a sample of each range. Then the summary equals what
+//! the program counted, or pystap says that it does not; nothing is left; and the traced program is unharmed.
+//! `tests/uprobes/run` runs these here.
 //!
-//! The faults are strace's: `-e inject` counts the calls of each thread for itself, so one n can be several faults.
+//! strace injects the faults: `-e inject` counts the calls of each thread separately, so one n can be several faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,34 +21,45 @@ use super::uprobes::tree;
 use crate::command::{PYTHON, command, end, file, pystap, run};
 use crate::tracing::{Way, groups, leaves_nothing, numbers};
 
-/// Far more than a session takes on a busy machine, strace beside it.
+/// Far longer than a session takes on a busy machine, including strace.
 const IN_TIME: Duration = Duration::from_secs(30);
 /// How long a session that has written something may take to say so.
 const UNSAID: Duration = Duration::from_secs(2);
-/// Sessions at a time.
+/// Sessions that run in parallel.
 const AT_A_TIME: usize = 4;
-/// Numbers that are tried of a system call that is made often.
+/// How many values of n are tried for a system call that is made often.
 const SAMPLES: u64 = 8;
-/// Requests that the program is given.
+/// Number of requests that the program is given.
 const REQUESTS: usize = 20;
 
-/// System calls with the errors that they are given.
+/// System calls with the errors that are injected.
 type Faults = [(&'static str, &'static str)];
 
-/// What a session is tried on.
+/// A call of a session that fails.
+#[derive(Debug, Clone, Copy)]
+struct Fault<'a> {
+    /// The system call and its error.
+    call: (&'static str, &'static str),
+    /// Which of the calls, counted in each thread.
+    number: u64,
+    /// Only calls for this file of the target in /proc count.
+    file: Option<&'a str>,
+}
+
+/// What a session is run on.
 #[derive(Clone, Copy)]
 struct Case<'a> {
     start: &'a (dyn Fn() -> Service + Sync),
-    /// The program as the interpreter names it.
+    /// The program's path as the interpreter reports it.
     program: &'a str,
     options: &'a [&'a str],
 }
 
-/// A session with a fault in it, or none.
+/// The outcome of a session with or without a fault.
 struct Outcome {
-    /// The number of calls of each system call, by the thread that made most.
+    /// The number of calls per system call, by the thread that made most.
     made: BTreeMap<String, u64>,
-    /// The last call of each system call for each file name, digits aside: a number in its thread.
+    /// The last call of each system call for each file name, ignoring digits: its index within its thread.
     last: BTreeSet<(String, u64)>,
     injected: bool,
     /// Its exit status.
@@ -59,7 +71,7 @@ struct Outcome {
 
 impl Case<'_> {
     /// Traces the program while it answers some requests.
-    fn session(&self, calls: &Faults, fault: Option<(&str, &str, u64)>) -> Outcome {
+    fn session(&self, calls: &Faults, fault: Option<Fault<'_>>) -> Outcome {
         let directory = tempfile::tempdir().expect("a directory");
         let log = directory.path().join("log");
         let events = directory.path().join("events");
@@ -71,7 +83,15 @@ impl Case<'_> {
             .args(["-D", "-f", "-q", "-e", "signal=none", "-o"])
             .arg(&log);
         strace.arg("-e").arg(format!("trace={}", names.join(",")));
-        if let Some((name, error, number)) = fault {
+        if let Some(Fault {
+            call: (name, error),
+            number,
+            file,
+        }) = fault
+        {
+            if let Some(file) = file {
+                strace.arg(format!("--trace-path=/proc/{}/{file}", service.pid()));
+            }
             strace
                 .arg("-e")
                 .arg(format!("inject={name}:error={error}:when={number}"));
@@ -95,7 +115,7 @@ impl Case<'_> {
             .stderr(Stdio::piped());
         let mut child = strace.spawn().expect("strace is there");
         let said = Said::of(child.stderr.take().expect("piped"));
-        // It can fail to say that it is live; then what it writes shows that it has got that far, or nearly.
+        // It may fail to report that it is live; then its output shows that it has got that far, or nearly.
         let begun = Instant::now();
         let mut written = None;
         while begun.elapsed() < IN_TIME && child.try_wait().expect("ours").is_none() {
@@ -132,28 +152,34 @@ impl Case<'_> {
             complaint: wrong.map(|wrong| {
                 let fault = fault.map_or_else(
                     || "no fault".to_owned(),
-                    |(name, error, number)| format!("{error} from {name} number {number}"),
+                    |Fault { call, number, .. }| {
+                        format!("{} from {} number {number}", call.1, call.0)
+                    },
                 );
-                let line = log.lines().find(|line| line.contains("(INJECTED)"));
-                format!("{fault} ({}): {wrong}: {said:#?}", line.unwrap_or_default())
+                let lines: Vec<&str> = log
+                    .lines()
+                    .filter(|line| line.contains("(INJECTED)"))
+                    .collect();
+                format!("{fault} ({lines:#?}): {wrong}: {said:#?}")
             }),
             said,
         }
     }
 
-    /// Every system call fails in turn, the sessions being some at a time.
+    /// Makes every system call fail in turn, in several sessions at a time.
     fn endures(&self, calls: &Faults) {
         let undisturbed = self.session(calls, None);
         assert_eq!(undisturbed.complaint, None);
         assert_eq!(undisturbed.code, Some(0), "{:#?}", undisturbed.said);
-        // What is done before pystap's own first step is the dynamic linker's and the runtime's, whose words are their own.
+        // What precedes pystap's own first step belongs to the dynamic linker and the runtime, which have their own
+        // messages.
         let before = starting(calls);
         let mut faults = Vec::new();
         for (name, error) in calls {
             let most = undisturbed.made.get(*name).copied().unwrap_or(0);
             assert!(most > 0, "{name} is never called: {:?}", undisturbed.made);
             let step = most.div_ceil(SAMPLES).max(1);
-            // The first, the last, one of each stretch between them, and the last for each file.
+            // The first, the last, one of each range in between, and the last for each file.
             let first = before.get(*name).copied().unwrap_or(0) + 1;
             let between = (first..most).step_by(step as usize);
             let of_files = undisturbed.last.iter();
@@ -162,7 +188,11 @@ impl Case<'_> {
                 .chain([most])
                 .chain(of_files.map(|(_, number)| *number))
                 .collect();
-            faults.extend(numbers.into_iter().map(|number| (*name, *error, number)));
+            faults.extend(numbers.into_iter().map(|number| Fault {
+                call: (*name, *error),
+                number,
+                file: None,
+            }));
         }
         let count = faults.len();
         let waiting = Mutex::new(faults.into_iter());
@@ -179,7 +209,7 @@ impl Case<'_> {
             }
         });
         let outcomes = outcomes.into_inner().expect("no panic");
-        // Threads do not make the same calls each time, so a few numbers are not reached.
+        // Threads do not make the same calls each time, so a few values are not reached.
         let injected = outcomes.iter().filter(|outcome| outcome.injected).count();
         println!("{injected} of {count} faults came about");
         assert!(
@@ -194,7 +224,7 @@ impl Case<'_> {
     }
 }
 
-/// The calls that a pystap makes that has nothing to do.
+/// The calls made by a pystap that has nothing to do.
 fn starting(calls: &Faults) -> BTreeMap<String, u64> {
     let log = tempfile::NamedTempFile::new().expect("a file");
     let names: Vec<&str> = calls.iter().map(|(name, _)| *name).collect();
@@ -208,7 +238,7 @@ fn starting(calls: &Faults) -> BTreeMap<String, u64> {
     made(&fs::read_to_string(log.path()).expect("strace has written it"))
 }
 
-/// What pystap says, read on a thread so that it never waits for us.
+/// What pystap prints, read on a thread so that it never waits for us.
 struct Said {
     lines: Arc<Mutex<Vec<String>>>,
     reader: thread::JoinHandle<()>,
@@ -237,7 +267,7 @@ impl Said {
     }
 }
 
-/// strace's log when strace has written all of it: it ends a moment after what it traced.
+/// strace's log once it is complete: strace ends a moment after the traced process.
 fn whole(log: &Path, pystap: u32) -> String {
     let ended = [
         format!("\n{pystap} +++ exited"),
@@ -285,7 +315,7 @@ fn last_of_each_file(log: &str) -> BTreeSet<(String, u64)> {
         .collect()
 }
 
-/// How often each system call was made, by the thread that made most of it.
+/// The number of calls per system call, by the thread that made most.
 fn made(log: &str) -> BTreeMap<String, u64> {
     let mut threads: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for (thread, name, _) in calls(log) {
@@ -299,7 +329,7 @@ fn made(log: &str) -> BTreeMap<String, u64> {
     made
 }
 
-/// What is wrong with how a session ended; nothing when it told the truth, or that it does not.
+/// What is wrong with how a session ended; `None` if it told the truth, or said that it could not.
 fn wrong(
     code: i32,
     said: &[String],
@@ -314,7 +344,7 @@ fn wrong(
     match code {
         0 => {}
         1..=4 if says("pystap: error: ") => return None,
-        // It had no place to say anything, or could not even be loaded.
+        // It had no place to report anything, or could not even be loaded.
         1..=4 if said.is_empty() => return None,
         127 if says("error while loading shared libraries") => return None,
         134 if says("memory allocation of") => return None,
@@ -338,10 +368,10 @@ fn wrong(
     None
 }
 
-/// The program in the tree of Debian testing, as its interpreter names it.
+/// The program in the tree of Debian testing, as its interpreter reports it.
 pub(super) const WITHOUT_MARKS: &str = "/pystap/programs/answers.py";
 
-/// That program, run by a Python 3.14, which has no marks of its own.
+/// That program, run by a Python 3.14 without marks.
 pub(super) fn service_without_marks() -> Service {
     let tree = tree("guest");
     fs::create_dir_all(tree.join("pystap/programs")).expect("made");
@@ -356,7 +386,8 @@ pub(super) fn service_without_marks() -> Service {
     Service::of(chroot)
 }
 
-/// What is in the kernel and of ours when all sessions have ended; what a killed one left is removed by the next.
+/// Checks that nothing of ours is left in the kernel and on disk once all sessions have ended; the next session removes
+/// what a killed one left.
 fn leaves_nothing_after_cleanup(test: impl FnOnce()) {
     leaves_nothing(|| {
         test();
@@ -390,7 +421,32 @@ fn a_session_of_an_interpreters_own_marks_tells_the_truth_whatever_fails() {
 
 #[test]
 #[ignore = "needs strace and uprobe events: run by tests/uprobes/run"]
-fn a_session_with_the_agent_tells_the_truth_whatever_fails() {
+fn a_process_whose_threads_cannot_be_listed_is_not_taken_for_one_that_has_ended() {
+    leaves_nothing_after_cleanup(|| {
+        let case = Case {
+            start: &|| Service::start_with(PYTHON, "examples/service.py", &[]),
+            program: &file("examples/service.py"),
+            options: &[],
+        };
+        let fault = Fault {
+            call: ("openat", "EMFILE"),
+            number: 1,
+            file: Some("task"),
+        };
+        let outcome = case.session(&[fault.call], Some(fault));
+        assert!(outcome.injected);
+        assert_eq!((outcome.code, outcome.complaint), (Some(3), None));
+        let said = outcome.said.join("\n");
+        assert!(
+            said.contains("cannot be traced (Too many open files"),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+#[ignore = "needs strace and uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn a_session_with_the_agent_tells_the_truth_whatever_fails_in_a_tree() {
     leaves_nothing_after_cleanup(|| {
         let case = Case {
             start: &service_without_marks,

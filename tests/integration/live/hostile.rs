@@ -1,7 +1,7 @@
-//! A hostile neighbour: another user of the host (tests/programs/neighbour.py), with and without namespaces of its own, who
-//! lays traps at every name that pystap knows, while every subcommand runs as root. Afterwards what is root's is byte for byte
-//! as it was, nothing of the neighbour's ran as root, every command ended in time, and nothing unprintable was printed.
-//! `tests/uprobes/run` runs it here.
+//! A hostile neighbour: another user of the host (tests/programs/neighbour.py), with and without namespaces of its own,
+//! who sets traps at every name that pystap knows, while every subcommand runs as root. Afterwards root's files are
+//! byte for byte as before, nothing of the neighbour's ran as root, every command ended in time, and nothing
+//! unprintable was printed. `tests/uprobes/run` runs it here.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,16 +21,16 @@ use super::{Service, calls_of};
 use crate::command::{PYTHON, end, file, pystap};
 use crate::tracing::{Tracing, Way, leaves_nothing, numbers};
 
-/// A user that nobody is. It needs no account.
+/// An unused user ID. It needs no account.
 const NEIGHBOUR: u32 = 61_234;
-/// What no command may take longer than, on a busy machine. A session that is asked for a second takes about that.
+/// Longest time for any command, on a busy machine. A session limited to one second takes about that.
 const IN_TIME: Duration = Duration::from_secs(15);
-/// Complaints after which no more are looked for: each can have taken that long.
+/// Number of complaints after which the test stops looking: each can have taken that long.
 const ENOUGH: usize = 12;
-/// Commands that run at a time.
+/// Commands that run in parallel.
 const AT_A_TIME: usize = 4;
 
-/// Directories of root's that the neighbour would like to see damaged.
+/// Directories of root's that the neighbour would like to damage.
 struct Canaries {
     directories: Vec<tempfile::TempDir>,
 }
@@ -45,7 +45,7 @@ impl Canaries {
                 let directory = directory.expect("root may write everywhere");
                 let at = directory.path();
                 fs::set_permissions(at, fs::Permissions::from_mode(0o755)).expect("ours");
-                // Those that pystap would remove or write, were they its own, and others.
+                // Those that pystap would remove or write if they were its own, and others.
                 for name in [
                     "file",
                     "libpystap_agent.so",
@@ -78,7 +78,7 @@ impl Canaries {
         self.directories.iter().map(tempfile::TempDir::path)
     }
 
-    /// All there is to know of them, by path.
+    /// Everything about them, by path.
     fn state(&self) -> BTreeMap<PathBuf, String> {
         let mut found = BTreeMap::new();
         for path in self.paths() {
@@ -113,17 +113,17 @@ fn describe(path: &Path, found: &mut BTreeMap<PathBuf, String>) {
     );
 }
 
-/// The neighbour. Its processes and everything of its own end with this.
+/// The neighbour. Dropping this ends its processes and removes everything it made.
 struct Neighbour {
     child: Child,
     home: tempfile::TempDir,
-    /// Its processes, by what is wrong with them.
+    /// Its processes, by the trap that each is.
     processes: BTreeMap<String, u32>,
 }
 
 impl Neighbour {
     fn move_in(canaries: &Canaries) -> Neighbour {
-        // Not below /root, into which it cannot look, and not below /tmp, over which it mounts.
+        // Not below /root, which it cannot search, and not below /tmp, over which it mounts.
         let home = tempfile::Builder::new()
             .prefix("neighbour-")
             .tempdir_in("/srv");
@@ -150,7 +150,7 @@ impl Neighbour {
             .env("PATH", "/usr/bin:/bin")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A group of its own, by which all of it is ended.
+            // In its own process group, so that all of it can be ended.
             .process_group(0);
         let mut child = command.spawn().expect("setpriv is there");
         let mut line = String::new();
@@ -176,7 +176,7 @@ impl Neighbour {
         self.home.path().join(name).display().to_string()
     }
 
-    /// Who ran what it had laid out: user ids, each with what it was.
+    /// Who ran its bait: user IDs, each with what was run.
     fn evidence(&self) -> Vec<String> {
         let lines = fs::read_to_string(self.at("evidence")).expect("it is there");
         lines.lines().map(str::to_owned).collect()
@@ -202,7 +202,7 @@ impl Drop for Neighbour {
     }
 }
 
-/// What root types. Words of the neighbour's files stand for themselves; `@kind` is a process.
+/// The commands that root types. Names of the neighbour's files stand for themselves; `@kind` is a process.
 fn commands(neighbour: &Neighbour, own: &Path) -> Vec<Vec<String>> {
     let mut all: Vec<Vec<String>> = Vec::new();
     let mut add = |line: &[&str]| all.push(line.iter().map(ToString::to_string).collect());
@@ -313,17 +313,17 @@ fn commands(neighbour: &Neighbour, own: &Path) -> Vec<Vec<String>> {
             add(&["export", "--format", format, &path]);
         }
     }
-    // What the others have left lying about, once more.
+    // Once more, for what the others left behind.
     add(&["cleanup"]);
     all
 }
 
-/// How a command ended that was not as it should be; nothing when it was.
+/// What was wrong with how a command ended; `None` if nothing was.
 fn complaint(arguments: &[String], neighbour: &Neighbour, careless: bool) -> Option<String> {
     let mut command = Command::new(pystap());
     command
         .args(arguments)
-        // Where everything lies about that a search from here could find.
+        // Where everything that a search from here could find is lying about.
         .current_dir(neighbour.at("here"))
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -345,7 +345,7 @@ fn complaint(arguments: &[String], neighbour: &Neighbour, careless: bool) -> Opt
         read(child.stdout.take().expect("piped")),
         read(child.stderr.take().expect("piped")),
     ];
-    // A pipe that nobody reads may be waited for, as root has named it; Ctrl-C ends that, the second time at the latest.
+    // pystap may wait for an unread pipe, since root named it; Ctrl-C ends that, the second time at the latest.
     if arguments.iter().any(|word| word.ends_with("out/fifo")) {
         for _ in 0..2 {
             if end(&mut child, Duration::from_secs(2)).is_none() {
@@ -388,7 +388,7 @@ fn complaint(arguments: &[String], neighbour: &Neighbour, careless: bool) -> Opt
     })
 }
 
-/// What may do something to a terminal but put a character there, or hide what is there.
+/// Whether a character may do anything to a terminal except print itself, or hide what is there.
 fn is_unprintable(character: char) -> bool {
     let bidi = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     bidi || (character.is_control() && character != '\t')
@@ -397,7 +397,7 @@ fn is_unprintable(character: char) -> bool {
 fn read(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        // A billion bytes of /dev/zero are no text.
+        // A billion bytes of /dev/zero are not text.
         let _ = (&mut pipe).take(1 << 24).read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     })
@@ -465,10 +465,10 @@ fn a_hostile_neighbour_turns_no_command_of_root_against_the_host() {
     });
 }
 
-/// Root's own service is seen whole whatever others say to the session.
+/// Root's own service is traced completely whatever others say to the session.
 #[test]
-#[ignore = "needs root and uprobe events: run by tests/uprobes/run"]
-fn a_hostile_neighbour_takes_nothing_from_a_session_of_root() {
+#[ignore = "needs root and uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn a_hostile_neighbour_takes_nothing_from_a_session_of_root_in_a_tree() {
     leaves_nothing(|| {
         let canaries = Canaries::new();
         let neighbour = Neighbour::move_in(&canaries);

@@ -1,5 +1,5 @@
-//! The agent with interpreters that a distribution does not bring: `tests/uprobes/run` runs these here, with Debian 12's own
-//! Python and with those that `PYSTAP_TEST_PYTHONS` names (paths, separated by colons).
+//! The agent with interpreters that do not come from a distribution: `tests/uprobes/run` runs these here, with Debian
+//! 12's own Python and with those that `PYSTAP_TEST_PYTHONS` names (paths, separated by colons).
 
 use std::env::consts::ARCH;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub(super) fn pythons() -> Vec<String> {
         .collect()
 }
 
-/// Makes a virtual environment in a directory. Its interpreter.
+/// Creates a virtual environment in a directory. Returns its interpreter.
 pub(super) fn environment(python: &str, directory: &Path) -> String {
     let environment = directory.join("venv");
     let made = Command::new(python)
@@ -35,7 +35,7 @@ pub(super) fn environment(python: &str, directory: &Path) -> String {
     environment.join("bin/python").display().to_string()
 }
 
-/// Makes a virtual environment, installs the agent, wakes it twice in a running process, and takes it out again.
+/// Creates a virtual environment, installs the agent, wakes it twice in a running process, and uninstalls it.
 pub(super) fn is_woken(python: &str, directory: &Path) {
     let inside = environment(python, directory);
     let inside = inside.as_str();
@@ -115,8 +115,8 @@ fn an_agent_is_installed_woken_and_removed_with_every_interpreter() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn where_nothing_can_be_written_or_run_the_library_goes_another_way() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn where_nothing_can_be_written_or_run_the_library_goes_another_way_in_a_tree() {
     leaves_nothing_at_all(|| {
         let tree = tree("guest");
         let programs = tree.join("pystap/programs");
@@ -145,7 +145,7 @@ fn where_nothing_can_be_written_or_run_the_library_goes_another_way() {
             assert!(seen, "{options}: {ticks:?} {:#?}", traced.said);
             service.end();
         }
-        // A process that cannot reach our memory either is left as it is.
+        // A process that cannot reach our memory file either is left as it is.
         let mut service = started("ro", &format!("umount {tree}/proc 2>/dev/null;"));
         let refused = run(&mut command(["trace", "-p", &service.pid()]));
         assert!(
@@ -159,8 +159,8 @@ fn where_nothing_can_be_written_or_run_the_library_goes_another_way() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn a_process_of_another_user_with_a_root_and_mounts_of_its_own_is_traced_and_its_files_are_that_users()
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn a_process_of_another_user_with_a_root_and_mounts_of_its_own_is_traced_and_its_files_are_that_users_in_a_tree()
  {
     leaves_nothing_at_all(|| {
         let tree = tree("guest");
@@ -229,7 +229,7 @@ fn a_running_service_of_debian_12_is_complete_after_one_step_and_by_its_own_mark
     });
 }
 
-/// A program that looks like Python 3.14, linked as these arguments of the compiler say.
+/// A program that looks like Python 3.14, linked with these compiler arguments.
 fn fake_python(directory: &Path, arguments: &[&str]) -> String {
     let python = directory.join("python3.14");
     let mut cc = Command::new("cc");
@@ -239,7 +239,7 @@ fn fake_python(directory: &Path, arguments: &[&str]) -> String {
     python.display().to_string()
 }
 
-/// Refused while it runs and as a command that is to be launched, with these words in both messages.
+/// Refused while running and as a command to be launched, with these words in both messages.
 fn is_refused(mut service: Service, launched: &str, words: &[&str]) {
     let pid = service.pid();
     for arguments in [
@@ -258,8 +258,8 @@ fn is_refused(mut service: Service, launched: &str, words: &[&str]) {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn pythons_for_musl_and_static_ones_are_refused_with_the_reason() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn pythons_for_musl_and_static_ones_are_refused_with_the_reason_in_a_tree() {
     leaves_nothing_at_all(|| {
         let next = "run the program with a Python that";
         let tree = tree("trixie");

@@ -1,5 +1,5 @@
-//! Who may join a session: neighbours that try to, and processes of the session that cannot, with the kernel's own records.
-//! `tests/uprobes/run` runs these in the tree of Debian testing, as root.
+//! Which processes may join a session: neighbours that try to, and processes of the session that cannot, with the
+//! kernel's own records. `tests/uprobes/run` runs these in the tree of Debian testing, as root.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -28,7 +28,8 @@ fn seen(traced: &Traced) -> u64 {
     calls.count() as u64
 }
 
-/// A shell that waits for a file and then starts so many Pythons, one after the other, each with a line in another file.
+/// A shell that waits for a file and then starts this many Pythons, one after the other, each with a line in another
+/// file.
 fn shell(directory: &Path, count: u32) -> String {
     let (go, done) = (directory.join("go"), directory.join("done"));
     format!(
@@ -86,8 +87,8 @@ fn pythons_that_start_while_pystap_is_stopped_are_traced_or_counted() {
     });
 }
 
-/// Somebody else on this machine, who maps a file that is called as the agent's library is, and connects to the socket of a
-/// session: once with a story, and many times without a word. Its first line is what the first connection is told.
+/// Another user on this machine, who maps a file with the name of the agent's library, and connects to a session's
+/// socket: once with a made-up story, and many times silently. Its first line is what the first connection receives.
 struct Neighbour {
     child: Child,
     said: BufReader<ChildStdout>,
@@ -120,7 +121,7 @@ print("connected", flush=True)
 sys.stdin.read()
 "#;
 
-/// The name of the socket on which a pystap waits for agents, which everybody can read in the table of sockets.
+/// The name of the socket on which a pystap waits for agents, which anyone can read in the table of sockets.
 fn socket_of(pystap: u32) -> String {
     let files = fs::read_dir(format!("/proc/{pystap}/fd")).expect("it runs");
     let files: Vec<String> = files
@@ -171,7 +172,7 @@ impl Drop for Neighbour {
 fn a_neighbour_is_told_nothing_and_its_silent_connections_change_nothing() {
     leaves_nothing_at_all(|| {
         let directory = tempfile::tempdir().expect("a directory");
-        // It stays until the directory goes, and holds nothing that anybody waits for.
+        // It stays until the directory is removed, and holds nothing that anyone waits for.
         let command = format!(
             "{}; exec 2>/dev/null; while [ -d {} ]; do sleep 0.05; done",
             shell(directory.path(), 30),
@@ -188,7 +189,7 @@ fn a_neighbour_is_told_nothing_and_its_silent_connections_change_nothing() {
         let asked = Instant::now();
         tracing.signal(Signal::INT);
         let traced = tracing.finish().complete("interrupted");
-        // It was nine seconds once. What is promised is one; a machine that is busy with other tests gets more.
+        // It was once nine seconds. The promise is one; a machine that is busy with other tests gets more.
         assert!(
             asked.elapsed() < Duration::from_secs(3),
             "{:?}",

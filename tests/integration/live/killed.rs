@@ -1,5 +1,5 @@
-//! pystap killed at any moment, as by the kernel when memory is short: what it traced goes on unharmed and as fast as before,
-//! and `pystap cleanup` removes what is left. `tests/uprobes/run` runs these in the tree.
+//! pystap killed at any moment, as the kernel does when memory is short: the traced process continues unharmed and as
+//! fast as before, and `pystap cleanup` removes what is left. `tests/uprobes/run` runs these in the tree.
 //!
 //! The moments are random; `PYSTAP_TEST_SEED` repeats those of an earlier run, which printed its seed.
 
@@ -19,7 +19,7 @@ use crate::tracing::{Tracing, Way, eventually, groups};
 /// How often it is killed.
 const ROUNDS: u32 = 30;
 
-/// xorshift64*: small, and the same for the same seed everywhere.
+/// xorshift64*: small, and reproducible everywhere from the same seed.
 struct Random(u64);
 
 impl Random {
@@ -50,7 +50,7 @@ impl Random {
 struct Target {
     service: Service,
     complaints: tempfile::NamedTempFile,
-    /// Threads that it has while nobody traces it.
+    /// Number of its threads while it is not traced.
     threads: usize,
 }
 
@@ -75,7 +75,7 @@ impl Target {
         tasks.expect("it runs").count()
     }
 
-    /// Nanoseconds a call.
+    /// Nanoseconds per call.
     fn speed(&mut self) -> f64 {
         let answer = self.service.request("speed");
         answer.trim().parse().expect("a number")
@@ -88,7 +88,7 @@ impl Target {
     }
 }
 
-/// How long a session takes to begin and to end that nobody disturbs. It sees the calls.
+/// How long an undisturbed session takes to start and to end. It sees the calls.
 fn undisturbed(pid: &str) -> (Duration, Duration) {
     let begun = Instant::now();
     let tracing = Tracing::start(&["--function", "leaf", "-p", pid]).live();
@@ -117,7 +117,7 @@ fn is_unharmed(python: &str) {
     let mut random = Random::new();
     for round in 0..ROUNDS {
         let mut tracing = Tracing::start(&["--function", "leaf", "-p", &pid]);
-        // To wait for a moment is what this test is about.
+        // Waiting for a random moment is what this test is about.
         match round % 3 {
             0 => thread::park_timeout(random.below(beginning)),
             1 => {
@@ -142,7 +142,7 @@ fn is_unharmed(python: &str) {
     assert_eq!(ended.code, 0, "{ended:?}");
     assert_eq!(files(), Vec::<std::path::PathBuf>::new(), "{ended:?}");
     assert_eq!(groups(), Vec::<String>::new(), "{ended:?}");
-    // Other programs slow it down at times; what was left on would for good.
+    // Other programs slow it down at times; anything left on would do so for good.
     let deadline = Instant::now() + crate::tracing::BOUND;
     let mut best = f64::MAX;
     while best > before * 1.2 {
@@ -186,7 +186,7 @@ fn what_a_killed_pystap_asked_of_a_sleeping_thread_is_taken_back_by_cleanup() {
     let mut service = Service::of(command);
     let tracing = Tracing::start(&["-p", &service.pid()]);
     eventually("the thread is asked", asked);
-    // The request is written a moment after its script; then there is nothing to do but to wait for an answer.
+    // The request is written a moment after its script; then all that is left is to wait for an answer.
     tracing.wait_until_idle();
     tracing.signal(Signal::KILL);
     tracing.end();

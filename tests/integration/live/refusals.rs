@@ -1,6 +1,6 @@
-//! Processes that the agent cannot or must not enter, with the real pystap: one clear message with the next step, an exit
-//! status, and a process that is as it was. `tests/uprobes/run` runs these in the tree. Beside them: `debian13.rs` for PyPy,
-//! `installed.rs` for musl and for file systems that take nothing.
+//! Processes that the agent cannot or must not enter, with the real pystap: one clear message with the next step, an
+//! exit status, and an unchanged process. `tests/uprobes/run` runs these in the tree. In addition: `debian13.rs` for
+//! PyPy, `installed.rs` for musl and for file systems that accept nothing.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +21,7 @@ const PYTHON_3_13: &str = "/usr/bin/python3.13";
 const PYTHON_3_14: &str = "/usr/bin/python3.14";
 const TICKING: &str = "tests/programs/counts.py";
 
-/// A copy of 3.14 that was changed by a command of binutils.
+/// A copy of 3.14 that was modified by a binutils command.
 fn changed(directory: &Path, arguments: &[&str]) -> String {
     let python = directory.join("python3.14");
     let mut objcopy = Command::new("objcopy");
@@ -30,7 +30,7 @@ fn changed(directory: &Path, arguments: &[&str]) -> String {
     python.display().to_string()
 }
 
-/// Calls of a program that ticks come, and it goes on when they have been seen.
+/// The calls of a ticking program arrive, and it continues once they have been seen.
 fn is_traced(service: &Service) {
     let tracing = Tracing::start(&["-p", &service.pid()]).live();
     tracing.wait_for_output(4000);
@@ -45,7 +45,7 @@ fn refuses(arguments: &[&str], words: &[&str]) {
     is_refused(&ended, words);
 }
 
-/// With the words of one message, whatever notes come before it.
+/// Refused with the words of one message, whatever notes precede it.
 fn is_refused(ended: &Ended, words: &[&str]) {
     assert_eq!(ended.code, 3, "{ended:?}");
     let errors: Vec<&str> = ended
@@ -141,7 +141,7 @@ fn an_agent_of_another_version_is_left_alone() {
             .path()
             .join("venv/lib/python3.13/site-packages/_pystap_agent.abi3.so");
         let library = library.to_str().expect("UTF-8");
-        // One that still says hello in our way, and one whose words are all others.
+        // One that still greets in our format, and one whose messages are all different.
         for protocol in ["1", "3"] {
             let program = "tests/programs/other_agent.py";
             let mut service = Service::start_with(PYTHON_3_13, program, &[library, protocol]);
@@ -156,7 +156,7 @@ fn an_agent_of_another_version_is_left_alone() {
     });
 }
 
-/// pystap of another user, who may run it and read nothing of root's.
+/// pystap run by another user, who may execute it and read nothing of root's.
 fn as_somebody(arguments: &[&str]) -> Ended {
     let mut setpriv = Command::new("setpriv");
     setpriv.args(["--reuid=12345", "--regid=12345", "--clear-groups", "--"]);
@@ -175,7 +175,7 @@ fn another_users_process_is_refused_and_root_traces_everybodys() {
         is_refused(&ended, &["another user", "run pystap as root"]);
         assert!(service.end()["calls"]["tick"].as_u64() > Some(0));
 
-        // The other way round: somebody's process, in whose environment the agent is installed, and root's pystap.
+        // The other way round: another user's process, in whose environment the agent is installed, and root's pystap.
         let directory = tempfile::tempdir().expect("a directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("set");
         let python = environment(PYTHON_3_13, directory.path());
@@ -192,7 +192,7 @@ fn another_users_process_is_refused_and_root_traces_everybodys() {
     });
 }
 
-/// The name of a session's socket is no secret; what is traced may be one.
+/// The name of a session's socket is not secret; what is traced may be.
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn who_does_not_run_the_agent_is_told_nothing() {
@@ -214,7 +214,7 @@ fn who_does_not_run_the_agent_is_told_nothing() {
         .expect("a socket");
         let address = net::SocketAddrUnix::new_abstract_name(name.as_bytes()).expect("a name");
         net::connect(&socket, &address).expect("anybody can");
-        // The connection ends, whether or not we had the time to say who we are.
+        // The connection ends, whether or not we had time to send a greeting.
         let hello = format!(
             r#"{{"type":"joined","parent":1,"protocol":1,"version":"","python":[3,14,0],"implementation":"cpython","pid":{},"way":"monitoring","busy":false,"dormant":false}}"#,
             std::process::id()

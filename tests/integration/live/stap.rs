@@ -5,7 +5,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{CALLS, Service, ticking};
 use crate::tracing::{Tracing, eventually, leaves_nothing, loaders, modules};
 
-/// Ends processes that nobody here is the parent of.
+/// Kills processes that are not children of this test.
 fn kill(pids: &[u32]) {
     for pid in pids {
         let pid = Pid::from_raw(i32::try_from(*pid).expect("a pid")).expect("a pid");
@@ -13,7 +13,7 @@ fn kill(pids: &[u32]) {
     }
 }
 
-/// A session that is only there to tidy up. What it said.
+/// Runs a session only so that it cleans up. Returns what it printed.
 fn next_session(service: &Service) -> Vec<String> {
     let tracing = Tracing::start(&CALLS.and(&["-n", "1", "-p", &service.pid()]));
     let traced = tracing.finish().complete("max_events");
@@ -45,7 +45,7 @@ fn a_module_that_nobody_is_left_for_is_removed_by_the_next_session() {
     leaves_nothing(|| {
         let mut service = ticking();
         let tracing = Tracing::start(&CALLS.and(&["-p", &service.pid()])).live();
-        // Stopped, so that it cannot tidy up after its loader.
+        // Stopped, so that it cannot clean up after its loader.
         tracing.signal(Signal::STOP);
         kill(&loaders());
         eventually("the loader is gone", || loaders().is_empty());

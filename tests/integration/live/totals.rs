@@ -1,5 +1,5 @@
-//! `pystap top` with sums that are made in the kernel: what it says must be what programs say of themselves, and what
-//! pystap makes of single events.
+//! `pystap top` with sums computed in the kernel: they must equal what programs count themselves, and what pystap
+//! computes from single events.
 
 use std::fs;
 use std::path::Path;
@@ -31,7 +31,7 @@ pub(crate) const SCRIPTS: [Script; 4] = [
     agent::CALLS_3_14,
 ];
 
-/// What a session showed last, and what the program said of itself.
+/// The last table of a session, and what the program said of itself.
 #[derive(Debug)]
 struct Topped {
     account: Value,
@@ -54,7 +54,7 @@ fn topped(options: &[&str], program: &str) -> Topped {
 }
 
 fn topped_with(python: &str, options: &[&str], program: &str) -> Topped {
-    // Only the last table counts here; those before would take the emulated machine longer than the program.
+    // Only the last table counts here; earlier ones would take the emulated machine longer than the program.
     let mut command = top(&["--json", "--by-process", "-i", "20", "--limit", "100000"]);
     command.args(options).args(["--", python, &file(program)]);
     read(run(&mut command))
@@ -97,7 +97,7 @@ impl Topped {
         number.as_u64().unwrap_or_else(|| panic!("{key}: {number}"))
     }
 
-    /// Calls are as often as the program says, all returned, and every duration is certain.
+    /// There are as many calls as the program says, all returned, and every duration is certain.
     fn calls_are(&self, program: &str, calls: &Value) {
         for (function, calls) in numbers(calls) {
             let row = self.row(program, &function);
@@ -116,12 +116,12 @@ impl Topped {
         assert_eq!(self.account["calls_without_row"], 0);
     }
 
-    /// What must be the same however it was added up.
+    /// What must be the same however it was summed.
     fn counts(&self) -> Vec<(String, String, u64, u64, u64, i64)> {
         self.counts_in("")
     }
 
-    /// Of functions in files that end like this.
+    /// The same for functions in files with this suffix.
     fn counts_in(&self, program: &str) -> Vec<(String, String, u64, u64, u64, i64)> {
         let mut counts: Vec<_> = self
             .functions
@@ -158,10 +158,10 @@ fn sums_of_a_recursion_count_its_time_once() {
             0 < fib && fib <= main && main <= whole,
             "{fib} {main} {whole}"
         );
-        // The outermost call is the longest one, and all of the time.
+        // The outermost call is the longest, and takes all of the time.
         let longest = &traced.row("/fib.py", "fib")["durations"]["max_ns"];
         assert_eq!(longest.as_u64(), Some(fib));
-        // Its own time is all of it, because it calls nothing but itself.
+        // Its own time is all of it, because it calls only itself.
         assert_eq!(of("fib", "self_ns"), fib);
         let sum = traced.row("/fib.py", "fib")["durations"]["sum_ns"].as_u64();
         assert!(sum > Some(fib), "the inner calls are in the distribution");
@@ -186,7 +186,7 @@ fn sums_of_generators_and_exceptions_are_those_of_single_events() {
     leaves_nothing(|| {
         let (program, name) = ("examples/generators.py", "/generators.py");
         let kernel = topped(ALL, program);
-        // What only creates a generator is no call, though it is marked like one.
+        // Creating a generator is not a call, though it has the same mark.
         let mut calls = numbers(&kernel.truth["calls"]);
         calls.extend(numbers(&kernel.truth["resumed"]));
         for (function, calls) in calls {
@@ -221,7 +221,7 @@ fn sums_of_tasks_that_the_agent_tells_apart_are_those_of_single_events() {
         assert_eq!(kernel.counts_in(name), user.counts_in(name));
         for topped in [&kernel, &user] {
             assert_eq!(topped.account["unpaired"], 0);
-            // Each of three tasks is resumed four times after its beginning.
+            // Each of three tasks is resumed four times after its start.
             assert_eq!(topped.number(name, "run", "calls"), 15);
             assert_eq!(topped.row(name, "run")["durations"]["count"], 15);
             let (run, step) = ("run", "step");
@@ -255,7 +255,7 @@ fn children_have_rows_of_their_own() {
             .filter(|row| row["function"] == "work");
         let mut calls: Vec<_> = rows.map(|row| row["calls"].as_u64()).collect();
         calls.sort();
-        // The second child becomes another program, and stays the same process.
+        // The second child executes another program, and stays the same process.
         assert_eq!(calls, [Some(10), Some(15)]);
     });
 }
@@ -330,7 +330,7 @@ fn a_service_is_attached_to_in_its_midst() {
             truth,
         };
         traced.calls_are("/service.py", &traced.truth["calls"]);
-        // What was open when the session began returns, and nobody saw it begin.
+        // What was open when the session started returns, without its call having been seen.
         assert_eq!(traced.row("/service.py", "main")["unmatched_returns"], 1);
     });
 }
@@ -356,7 +356,7 @@ fn a_reset_counts_anew() {
 struct Session(Child);
 
 impl Session {
-    /// Reads what it says until it says these words.
+    /// Reads its output until these words appear.
     fn until(&mut self, words: &str, said: &mut String) {
         use std::io::BufRead;
         let stderr = self.0.stderr.take().expect("piped");
@@ -365,7 +365,7 @@ impl Session {
             let read = lines.read_line(said).expect("read");
             assert!(read > 0, "{words:?} was not said: {said}");
         }
-        // It may say more, and must not find its pipe closed.
+        // It may print more, and must not find its pipe closed.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
     }
 }
@@ -382,7 +382,7 @@ impl Drop for Session {
     }
 }
 
-/// The live table on a terminal that `script` makes.
+/// The live table on a terminal made by `script`.
 struct Screen {
     session: Session,
     keys: ChildStdin,

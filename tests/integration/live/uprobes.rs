@@ -1,4 +1,4 @@
-//! What only the uprobes engine does. `tests/uprobes/run` runs these, with Debian 12's own interpreter and those of the
+//! What only the uprobes engine does. `tests/uprobes/run` runs these, with Debian 12's own interpreter and those in the
 //! trees that `tests/guest/build` makes.
 
 mod budgets;
@@ -32,7 +32,7 @@ pub(super) fn tree(name: &str) -> PathBuf {
     PathBuf::from(trees).join(name)
 }
 
-/// Traces a program with an interpreter in a tree, which the program does not know that it is in.
+/// Traces a program with an interpreter in a tree; the program does not know that it is in one.
 fn trace_in(tree: &Path, python: &str, program: &str, options: &[&str]) -> Traced {
     let place = tree.join("pystap/programs");
     fs::create_dir_all(&place).expect("made");
@@ -59,7 +59,7 @@ fn trace_3_11(program: &str, options: &[&str]) -> Traced {
     trace(&[options, &command].concat()).complete("targets_ended")
 }
 
-/// Every call and return of the program is there, as often as it says under this name: `calls`, or `entries` where frames
+/// Every call and return of the program is there, as often as it says under this name: `calls`, or `entries` if frames
 /// are left and entered again.
 fn counts_are_exact(traced: &Traced, program: &str, name: &str) {
     let truth = numbers(&traced.truth()[name]);
@@ -126,8 +126,8 @@ fn the_examples_are_exact_with_python_3_11() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn the_examples_are_exact_with_python_3_9_in_a_tree_of_its_own() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn the_examples_are_exact_with_python_3_9_in_a_tree() {
     leaves_nothing(|| {
         for name in ["nested", "fib", "threads"] {
             let program = file(&format!("examples/{name}.py"));
@@ -160,7 +160,7 @@ fn python_3_11_without_the_line_semaphore_reports_few_calls_and_that_is_said() {
     });
 }
 
-/// The counter of a mark's semaphore in a running process, by its address: Debian's 3.11 is not relocated.
+/// The semaphore counter of a mark in a running process, by its address: Debian's 3.11 is not relocated.
 fn semaphore(pid: &str, mark: &str) -> u16 {
     use std::os::unix::fs::FileExt;
     let image = pystap::elf::Image::open(PYTHON_3_11).expect("readable");
@@ -199,7 +199,7 @@ fn a_session_begins_and_ends_within_half_a_second_on_a_busy_machine() {
     leaves_nothing(|| {
         let mut service = service_3_11();
         let mut best = (f64::MAX, f64::MAX);
-        // The best of some: the machine may be busy.
+        // The best of several: the machine may be busy.
         for _ in 0..5 {
             let begun = Instant::now();
             let tracing = Tracing::start(&["--events", "call,return", "-p", &service.pid()]);
@@ -228,7 +228,7 @@ fn threads_that_come_and_go_while_the_probes_are_armed_are_seen_once() {
             tracing.wait_for_output(1_000_000);
             tracing.signal(Signal::INT);
             let traced = tracing.finish().complete("interrupted");
-            // Each thread calls work(0), work(1), … once each and in this order, and says the number by its line.
+            // Each thread calls work(0), work(1), … once each and in this order, and encodes the number in the line.
             let mut calls: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
             for (way, function, _, tid) in traced.frames(&program) {
                 if function == "work" {
@@ -237,7 +237,7 @@ fn threads_that_come_and_go_while_the_probes_are_armed_are_seen_once() {
                         Way::In => of.0 += 1,
                         Way::Out => of.1 += 1,
                     }
-                    // Twice the same is an entry while one is open.
+                    // The same number twice is an entry while one is open.
                     assert!(of.0 <= of.1 + 1, "thread {tid}: {of:?}");
                     assert!(of.1 <= of.0 + 1, "thread {tid}: {of:?}");
                 }
@@ -297,8 +297,8 @@ fn an_interpreter_that_was_replaced_under_a_running_process_is_still_traced() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn a_process_in_another_mount_namespace_is_traced_through_its_own_files() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn a_process_in_another_mount_namespace_is_traced_through_its_own_files_in_a_tree() {
     leaves_nothing(|| {
         let tree = tree("bullseye");
         let place = tree.join("pystap/programs");
@@ -377,7 +377,7 @@ fn a_target_that_dies_while_it_is_armed_ends_the_session_and_leaves_nothing() {
             let service = service_3_11();
             let pid = Pid::from_raw(service.pid().parse().expect("a pid")).expect("a pid");
             let tracing = Tracing::start(&["--events", "call,return", "-p", &service.pid()]);
-            // Some at once, some later: whatever it is at then.
+            // Some at once, some later: whatever it is doing then.
             let begun = Instant::now();
             while begun.elapsed().as_millis() < delay * 5 {
                 std::hint::spin_loop();
@@ -419,7 +419,7 @@ fn two_sessions_on_one_process_see_the_same() {
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn the_kernels_filters_give_what_user_space_would_let_through() {
     leaves_nothing(|| {
-        // The same names that the property test makes up, here in real code objects.
+        // The same names that the property test generates, here in real code objects.
         let program = file("tests/programs/names.py");
         let everything =
             trace(&["--events", "call", "--", PYTHON_3_11, &program]).complete("targets_ended");
@@ -523,8 +523,8 @@ fn a_name_longer_than_the_kernel_copies_is_called_unreadable() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn asyncio_and_generators_of_python_3_11_and_3_9_are_exact() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn asyncio_and_generators_of_python_3_11_and_3_9_are_exact_in_a_tree() {
     leaves_nothing(|| {
         for program in ["examples/generators.py", "tests/programs/tasks.py"] {
             let path = file(program);
@@ -591,7 +591,7 @@ fn as_nobody(arguments: &[&str]) -> crate::command::Ended {
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn without_the_privilege_it_is_said_what_is_missing() {
-    // Where nobody may not look, pystap is not found; a copy is.
+    // pystap cannot be found where this user may not search; a copy can.
     let directory = tempfile::tempdir().expect("a directory");
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("opened");
     let ended = as_nobody(&[
@@ -608,7 +608,7 @@ fn without_the_privilege_it_is_said_what_is_missing() {
     assert!(ended.stderr.contains("CAP_"), "{ended:?}");
 }
 
-/// pystap as root who may not lock more memory than others.
+/// pystap as root with the memory-locking limit of other users.
 fn limited(arguments: &[&str]) -> crate::command::Ended {
     let mut setpriv = Command::new("setpriv");
     setpriv.args([
@@ -639,7 +639,7 @@ fn buffers_stay_within_the_memory_lock_limit_and_larger_ones_are_refused_with_th
     });
 }
 
-/// pystap in a mount namespace of its own, after this command of a shell.
+/// pystap in its own mount namespace, after this shell command.
 fn after(preparation: &str, arguments: &[&str]) -> crate::command::Ended {
     let mut unshare = Command::new("unshare");
     let script = format!("{preparation} && exec \"$0\" \"$@\"");
@@ -663,7 +663,7 @@ fn a_kernel_without_tracefs_or_uprobe_events_is_told_from_a_user_without_the_rig
     let directory = tempfile::tempdir().expect("a directory");
     let empty = directory.path().to_str().expect("UTF-8");
     fs::create_dir(directory.path().join("events")).expect("made");
-    // As the kernel without uprobe events looks.
+    // As on a kernel without uprobe events.
     let ended = after(
         &format!("mount --bind {empty} /sys/kernel/tracing"),
         &arguments,
@@ -675,7 +675,7 @@ fn a_kernel_without_tracefs_or_uprobe_events_is_told_from_a_user_without_the_rig
     let unmount = "{ umount -R /sys/kernel/debug 2>/dev/null; umount /sys/kernel/tracing; }";
     let ended = after(unmount, &arguments);
     assert_eq!(ended.code, 0, "{ended:?}");
-    // Not mounted, and not to be mounted by this user.
+    // Not mounted, and this user may not mount it.
     let unprivileged = format!(
         "{unmount} && exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin -- \"$0\" \"$@\""
     );
@@ -685,8 +685,8 @@ fn a_kernel_without_tracefs_or_uprobe_events_is_told_from_a_user_without_the_rig
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn processes_of_two_versions_are_traced_in_one_session() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn processes_of_two_versions_are_traced_in_one_session_in_a_tree() {
     leaves_nothing(|| {
         let mut one = service_3_11();
         let tree = tree("bullseye");
@@ -713,8 +713,8 @@ fn processes_of_two_versions_are_traced_in_one_session() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn a_process_whose_files_are_on_an_overlay_as_in_containers_is_traced() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn a_process_whose_files_are_on_an_overlay_as_in_containers_is_traced_in_a_tree() {
     leaves_nothing(|| {
         let layers = tempfile::tempdir().expect("a directory");
         let script = "mount -t tmpfs tmpfs \"$1\" && cd \"$1\" && mkdir upper work merged \

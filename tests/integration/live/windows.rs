@@ -1,13 +1,13 @@
-//! pystap, and the child of it that stops processes, stopped, killed and continued at their system calls, of which ptrace
-//! tells: whatever happens to them, the process that they trace does not stand still for longer than it may, is not traced
-//! by anybody afterwards, has the code that its files have, and answers. `tests/uprobes/run` runs these here.
+//! pystap, and its child that stops processes, are stopped, killed and continued at their system calls, which ptrace
+//! reports: whatever happens to them, the traced process does not stand still for longer than it may, is not traced by
+//! anyone afterwards, has the same code as its files, and answers. `tests/uprobes/run` runs these here.
 //!
-//! How long it stood still it finds out by itself (tests/programs/heartbeat.py); the same program beside it, which nobody
-//! touches, finds out how long the machine makes programs stand still. What is only the machine's does not happen again when
-//! the same is done again, what is ours does.
+//! The process measures itself how long it stood still (tests/programs/heartbeat.py); the same program beside it, which
+//! is left alone, measures how long the machine makes programs stand still. A delay that is only the machine's does not
+//! recur when the same step is repeated, one of ours does.
 //!
-//! There are thousands of system calls, so a sample of them is taken, the same each time; with `PYSTAP_TEST_EVERY_CALL` set
-//! it is each.
+//! There are thousands of system calls, so a sample of them is used, the same each time; with `PYSTAP_TEST_EVERY_CALL`
+//! set, all of them.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -34,15 +34,15 @@ use super::uprobes::tree;
 use crate::command::{command, file, run};
 use crate::tracing::{BOUND, Tracing, Way, eventually, groups};
 
-/// How long a process may stand still, in milliseconds, beside what the machine does to all.
+/// How long a process may stand still, in milliseconds, in addition to what the machine does to all.
 const LONGEST: f64 = 150.0;
 /// `PTRACE_EVENT_STOP` of linux/ptrace.h.
 const EVENT_STOP: i32 = 128;
-/// For how many beats of its target something stays stopped: more than a third of a second.
+/// Number of beats of its target for which something stays stopped: more than a third of a second.
 const BEATS: u64 = 300;
-/// How often a thing is done again in which a process stood still for too long.
+/// How often a step in which a process stood still for too long is repeated.
 const REPETITIONS: u32 = 4;
-/// How many system calls of pystap and of its child are taken for each way in and each signal.
+/// How many system calls of pystap and of its child are used per way in and signal.
 const SAMPLE: usize = 5;
 
 const PROGRAM: &str = "tests/programs/heartbeat.py";
@@ -50,14 +50,14 @@ const PROGRAM: &str = "tests/programs/heartbeat.py";
 /// Whose system calls are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
-    /// Those of pystap's own threads, from where it begins to arm probes.
+    /// Those of pystap's own threads, from the point where it begins to arm probes.
     Pystap,
-    /// Those of the child that opens windows, from where its watchdog begins.
+    /// Those of the child that opens windows, from the point where its watchdog starts.
     Window,
 }
 
 impl Whose {
-    /// The number of the call with which they begin.
+    /// The number of the system call with which they begin.
     fn first(self) -> libc::c_long {
         match self {
             Whose::Pystap => libc::SYS_perf_event_open,
@@ -70,12 +70,12 @@ impl Whose {
 #[derive(Debug, Clone, Copy)]
 struct Point {
     whose: Whose,
-    /// The how manieth.
+    /// The index of the call.
     call: usize,
     signal: Signal,
 }
 
-/// Where something is done, of so many system calls.
+/// The points to use, out of this many system calls.
 fn points(whose: Whose, count: usize) -> impl Iterator<Item = Point> {
     let step = match std::env::var_os("PYSTAP_TEST_EVERY_CALL") {
         Some(_) => 1,
@@ -83,7 +83,7 @@ fn points(whose: Whose, count: usize) -> impl Iterator<Item = Point> {
     };
     let signals = [Signal::SIGSTOP, Signal::SIGKILL].into_iter();
     signals.flat_map(move |signal| {
-        // In the middle of what each stands for.
+        // In the middle of the range that each represents.
         (step / 2..count).step_by(step).map(move |call| Point {
             whose,
             call,
@@ -105,7 +105,7 @@ impl Heart {
         self.0.child.id()
     }
 
-    /// Asks it: the longest time that it stood still since it was asked last, and how often it has beaten.
+    /// Asks it for the longest time that it stood still since it was last asked, and how often it has beaten.
     fn ask(&mut self) -> (f64, u64) {
         let answer: serde_json::Value =
             serde_json::from_str(&self.0.request("beat")).expect("JSON");
@@ -114,7 +114,7 @@ impl Heart {
     }
 }
 
-/// A way in: what runs the program, and with what it is traced.
+/// A way in: what runs the program, and the options with which it is traced.
 struct Entrance {
     name: String,
     python: Vec<String>,
@@ -139,7 +139,7 @@ impl Entrance {
         Heart::start(command)
     }
 
-    /// What pystap is told to trace a process.
+    /// The arguments for pystap to trace a process.
     fn tracing(&self, pid: u32) -> Vec<String> {
         let pid = pid.to_string();
         let mut words = self.options.clone();
@@ -147,7 +147,7 @@ impl Entrance {
         words
     }
 
-    /// Everything that is done to it.
+    /// Runs every step against it.
     fn is_unharmed(&self, program: &str) {
         let mut beside = self.heart(program);
         let kinds = [Whose::Pystap, Whose::Window];
@@ -195,7 +195,7 @@ impl Entrance {
     }
 }
 
-/// Nobody traces a process, its code is that of its files, and no semaphore of the agent's is raised.
+/// No one traces the process, its code matches its files, and no semaphore of the agent's is raised.
 fn is_as_before(pid: u32, at: &str) {
     eventually("the probes are gone, and nobody traces it", || {
         differences(pid).is_empty()
@@ -229,7 +229,7 @@ fn differences(pid: u32) -> Vec<String> {
                 continue;
             };
             let mut here = vec![0; length];
-            // The end of the file may come before that of the page.
+            // The file may end before the page does.
             let read = file.read_at(&mut here, map.offset).expect("read");
             if there[..read] != here[..read] {
                 found.push(format!("the code of {}", path.display()));
@@ -257,25 +257,25 @@ fn differences(pid: u32) -> Vec<String> {
     found
 }
 
-/// One session of pystap under our eyes.
+/// One session of pystap under observation.
 struct Run {
     status: ExitStatus,
     said: Vec<String>,
     /// System calls that were seen.
     calls: usize,
-    /// Whether the point was come to.
+    /// Whether the point was reached.
     reached: bool,
-    /// For how long the program beside stood still at most while it was asked.
+    /// The longest time that the program beside stood still meanwhile.
     noise: f64,
     /// The input and output of a launched command.
     command: Option<(ChildStdin, ChildStdout)>,
 }
 
-/// How far what is done has come.
+/// How far the step has progressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Counting,
-    /// It is stopped until the program beside has beaten so often.
+    /// It is stopped until the program beside has beaten this often.
     Stopped {
         process: Pid,
         until: u64,
@@ -284,7 +284,7 @@ enum Stage {
 }
 
 impl Run {
-    /// Traces a program, interrupts the trace when it is live, and does what is to be done at a point.
+    /// Traces a program, interrupts the trace when it is live, and performs the step at a point.
     fn of(words: &[String], beside: &mut Heart, whose: Whose, point: Option<Point>) -> Run {
         let mut pystap = command::<&str>([]);
         let directory = tempfile::tempdir().expect("a directory");
@@ -344,9 +344,9 @@ impl Run {
         };
         let status = seen.follow(beside);
         let command = child.stdin.take().zip(child.stdout.take());
-        // It has been waited for already.
+        // It has already been waited for.
         let _ = child.wait();
-        // What it launched has its output, too, and lives on.
+        // What it launched has its output too, and lives on.
         let said = match launches {
             true => Vec::new(),
             false => reader.join().expect("it read"),
@@ -361,7 +361,7 @@ impl Run {
         }
     }
 
-    /// pystap was killed where that was done to it, and else ended by itself.
+    /// pystap was killed if the step killed it, and otherwise ended by itself.
     fn ended_as(&self, point: Point, at: &str) {
         let was_killed =
             point.whose == Whose::Pystap && point.signal == Signal::SIGKILL && self.reached;
@@ -370,14 +370,14 @@ impl Run {
     }
 }
 
-/// What is known of the processes that we follow.
+/// What is known about the processes that we follow.
 struct Seen {
     leader: Pid,
     whose: Whose,
     point: Option<Point>,
     /// The child that opens windows.
     window: Option<Pid>,
-    /// Whether the first call was seen that is of interest.
+    /// Whether the first call of interest was seen.
     begun: bool,
     calls: usize,
     stage: Stage,
@@ -388,7 +388,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Until pystap ends.
+    /// Follows them until pystap ends.
     fn follow(&mut self, beside: &mut Heart) -> ExitStatus {
         let deadline = Instant::now() + BOUND;
         loop {
@@ -422,7 +422,7 @@ impl Seen {
         }
     }
 
-    /// Lets what is stopped go on after a while.
+    /// Continues whatever is stopped after a while.
     fn wait_for_beats(&mut self, beside: &mut Heart) {
         let Stage::Stopped { process, until } = self.stage else {
             return;
@@ -471,20 +471,20 @@ impl Seen {
         }
     }
 
-    /// A thread goes on, to its next system call if that is still of interest.
+    /// Continues a thread, to its next system call if that is still of interest.
     fn resume(&self, thread: Pid, signal: Option<Signal>) {
         let counts = match self.whose {
             Whose::Pystap => true,
             Whose::Window => Some(thread) == self.window,
         };
-        // One that was killed is gone.
+        // A killed thread is gone.
         let _ = match counts && self.stage == Stage::Counting {
             true => ptrace::syscall(thread, signal),
             false => ptrace::cont(thread, signal),
         };
     }
 
-    /// A thread enters a system call, or comes out of one.
+    /// Handles a thread that enters or leaves a system call.
     fn call(&mut self, thread: Pid, beside: &mut Heart) {
         if self.stage != Stage::Counting {
             return;
@@ -517,12 +517,12 @@ impl Seen {
     }
 }
 
-/// Everything that pystap has left is taken away by its own command.
+/// pystap's own command removes everything that pystap has left.
 fn is_cleaned_up() {
     let ended = run(&mut command(["cleanup"]));
     assert_eq!(ended.code, 0, "{ended:?}");
     assert_eq!(files(), Vec::<PathBuf>::new(), "{ended:?}");
-    // What belongs to a session that lives is none of ours: all of these tests' have ended.
+    // What belongs to a live session is not ours: all sessions of these tests have ended.
     let lives = |group: &String| {
         let pid = group.split('_').nth(1).unwrap_or_default();
         Path::new("/proc").join(pid).exists()
@@ -532,8 +532,8 @@ fn is_cleaned_up() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn a_process_of_3_14_or_3_15_goes_on_whatever_happens_to_who_asks_it() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn a_process_of_3_14_or_3_15_goes_on_whatever_happens_to_who_asks_it_in_a_tree() {
     let tree = tree("guest");
     let programs = tree.join("pystap/programs");
     fs::create_dir_all(&programs).expect("made");
@@ -551,7 +551,7 @@ fn a_process_of_3_14_or_3_15_goes_on_whatever_happens_to_who_asks_it() {
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn a_process_of_3_9_to_3_13_goes_on_whatever_happens_to_who_puts_a_call_into_it() {
     let mut pythons = pythons();
-    // One of each end, beside Debian's own: all take the same way.
+    // One from each end, besides Debian's own: all take the same way.
     pythons.retain(|python| {
         ["3.9", "3.11", "3.13"]
             .iter()
@@ -613,7 +613,7 @@ fn a_launched_program_goes_on_whatever_happens_to_who_launched_it() {
     is_cleaned_up();
 }
 
-/// Asks a launched program that pystap has left for how long it stood still, and ends it; `None` when it never ran.
+/// Asks a launched program that pystap has left how long it stood still, and ends it; `None` when it never ran.
 fn launched((mut input, output): (ChildStdin, ChildStdout), at: &str) -> Option<(f64, bool)> {
     let mut output = BufReader::new(output);
     let mut line = String::new();
@@ -637,10 +637,10 @@ fn launched((mut input, output): (ChildStdin, ChildStdout), at: &str) -> Option<
     Some((answer["longest"].as_f64().expect("a number"), true))
 }
 
-/// Whoever asked first is first.
+/// The debugger that asked first comes first.
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn what_another_debugger_has_asked_of_a_thread_stands() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn what_another_debugger_has_asked_of_a_thread_stands_in_a_tree() {
     let tree = tree("guest");
     let programs = tree.join("pystap/programs");
     fs::create_dir_all(&programs).expect("made");
@@ -684,7 +684,7 @@ fn what_another_debugger_has_asked_of_a_thread_stands() {
     is_cleaned_up();
 }
 
-/// An error while arming has nothing to wait for. The bound is far above what that takes, and below what it took.
+/// An error while arming has nothing to wait for. The bound is far above what that takes, and below what it once took.
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn a_session_that_cannot_be_armed_ends_at_once() {
@@ -707,7 +707,7 @@ fn a_session_that_cannot_be_armed_ends_at_once() {
     is_cleaned_up();
 }
 
-/// What a call is put in while: the program waits, works, or waits for a lock.
+/// What the program does when a call is inserted: it waits, works, or waits for a lock.
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn calls_are_put_into_programs_that_work_wait_and_have_many_threads() {
@@ -715,7 +715,7 @@ fn calls_are_put_into_programs_that_work_wait_and_have_many_threads() {
         for arguments in [&["0"][..], &["100", "busy"]] {
             let mut service = Service::start_with(&python, PROGRAM, arguments);
             let pid = service.pid();
-            // A second time, when the library is there already.
+            // A second time, when the library is already there.
             for _ in 0..2 {
                 let options = [
                     "--agent",
@@ -742,7 +742,8 @@ fn calls_are_put_into_programs_that_work_wait_and_have_many_threads() {
     is_cleaned_up();
 }
 
-/// A process whose only thread can never be at a place for a call: it waits in a read from a file, as the loader does.
+/// A process whose only thread is never at a suitable point for a call: it waits in a read from a file, as the loader
+/// does.
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn a_process_that_comes_to_no_place_for_a_call_is_not_touched() {

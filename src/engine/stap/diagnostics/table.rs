@@ -1,4 +1,4 @@
-//! The table of messages that stap, staprun and stapio are known to print. Data only: one row a class of message.
+//! The table of messages that stap, staprun and stapio are known to print. Data only: one row per class of message.
 //!
 //! Wording was taken from recorded output of stap 4.8 and 5.6 (`tests/data/stap/`) and, for what needs a kernel module to
 //! happen, from the format strings in stap's own runtime and binaries. Messages are matched as they read under

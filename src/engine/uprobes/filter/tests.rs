@@ -180,7 +180,7 @@ proptest! {
             &not.iter().map(String::as_str).collect::<Vec<_>>(),
         );
         let all = [&filters.functions, &filters.files, &filters.not_functions];
-        let exact = all.into_iter().flatten().all(|glob| glob.to_ftrace().is_some_and(|glob| glob.exact));
+        let exact = all.into_iter().flatten().all(|glob| ftrace_glob(glob).is_some_and(|glob| glob.exact));
         let Some(expression) = expression(&filters, false) else { return Ok(()) };
         for (file, function) in &names {
             let user = filters.accepts(file, [function; 2]);

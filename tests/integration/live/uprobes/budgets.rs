@@ -1,4 +1,4 @@
-//! What a session takes of a machine when its target makes names for ever, or cannot be looked at.
+//! What a session uses of a machine's resources when its target creates names forever, or cannot be examined.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -21,7 +21,7 @@ fn a_live_table_of_a_program_that_makes_functions_for_ever_stays_small_and_says_
         assert!(kilobytes < 150 << 10, "{kilobytes} kB");
         let last = ended.stdout.lines().last().expect("a table");
         let table: Value = serde_json::from_str(last).expect("JSON");
-        // Two functions a piece, and there are some of Python's own.
+        // Two functions each, plus some of Python's own.
         let without = table["account"]["calls_without_row"].as_u64();
         assert!(
             without.is_some_and(|calls| calls >= 120_000 - 65_536),
@@ -94,7 +94,7 @@ impl Unanswering {
 
 impl Drop for Unanswering {
     fn drop(&mut self) {
-        // Its end ends what it serves.
+        // When it ends, so does what it serves.
         drop(self.server.stdin.take());
         let _ = self.server.wait();
     }

@@ -1,5 +1,5 @@
-//! Sessions whose output is not read, has no room, is rotated or open to others: they end when they should, say what became
-//! of the events, and leave nothing.
+//! Sessions whose output is unread, out of space, rotated or open to others: they end when they should, say what
+//! happened to the events, and leave nothing.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -24,7 +24,7 @@ fn ticking() -> Service {
     Service::start_with(PYTHON_3_11, "tests/programs/counts.py", &["0.001"])
 }
 
-/// Waits until this pystap has armed its probes, which is after it listens to signals.
+/// Waits until this pystap has armed its probes, which happens after it starts listening for signals.
 fn is_armed(pystap: u32) {
     let own = format!("pystap_{pystap}_");
     eventually("it is armed", || {
@@ -41,7 +41,7 @@ fn ends(child: &mut Child, what: &str) -> i32 {
     })
 }
 
-/// The whole lines of a file that are events.
+/// The number of complete lines of a file that are events.
 fn events(path: &Path) -> usize {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();
@@ -89,7 +89,7 @@ fn a_session_that_nobody_reads_on_either_side_ends_by_its_duration_and_by_two_in
     });
 }
 
-/// Runs a command on a terminal that takes nothing more, and prints its process id and its end.
+/// Runs a command on a terminal that accepts nothing more, and prints its process ID and its exit.
 const STALLED: &str = "
 import fcntl, os, pty, subprocess, sys, tty
 master, slave = pty.openpty()
@@ -293,7 +293,7 @@ fn captured_values_are_warned_of_where_others_may_read_them_and_not_elsewhere() 
     });
 }
 
-/// Root is needed to have files of two users.
+/// Needs root to have files of two users.
 #[test]
 #[ignore = "needs root: run by tests/uprobes/run"]
 fn links_and_files_of_others_where_everybody_may_put_them_are_refused() {
@@ -327,7 +327,7 @@ fn links_and_files_of_others_where_everybody_may_put_them_are_refused() {
     }
     assert_eq!(fs::read(&canary).expect("read"), b"whole");
     assert!(!dir.path().join("made").exists());
-    // A file that its owner has put where it is alone with root is written to, and stays its owner's.
+    // A file where only its owner and root can put one is written to, and keeps its owner.
     let file = dir.path().join("home/own");
     let mut draft = Draft::new(&file, Mode::from_raw_mode(0o600))
         .expect("a draft")

@@ -1,5 +1,5 @@
-//! Paths that are not UTF-8, with Debian 12's own interpreter: its function marks, once armed, end a program whose code has
-//! such a file name. pystap looks first, and brings in its agent or refuses; the program goes on.
+//! Paths that are not UTF-8, with Debian 12's own interpreter: its function marks, once armed, end a program whose code
+//! has such a file name. pystap checks first, and uses its agent or refuses; the program continues.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,7 +14,7 @@ use super::PYTHON_3_11;
 use crate::command::{command, file, run};
 use crate::tracing::{Tracing, leaves_nothing, trace};
 
-/// A directory whose name is not UTF-8, with a copy of a program of these tests.
+/// A directory whose name is not UTF-8, with a copy of one of the test programs.
 fn program(directory: &tempfile::TempDir, name: &str) -> PathBuf {
     let inside = directory.path().join(OsStr::from_bytes(b"caf\xe9"));
     fs::create_dir_all(&inside).expect("made");
@@ -58,7 +58,7 @@ fn a_command_in_such_a_directory_is_traced_through_the_agent() {
     leaves_nothing(|| {
         let directory = tempfile::tempdir().expect("a directory");
         let program = program(&directory, "examples/nested.py");
-        // From inside: the path that Python is given is plain, and where it is is not.
+        // From inside: the path that Python is given is plain, but the directory's is not.
         let here = program.parent().expect("a directory").to_owned();
         let mut shell = command(["trace", "-f", "json", "--", PYTHON_3_11, "program.py"]);
         let ended = run(shell.current_dir(&here));
@@ -68,7 +68,7 @@ fn a_command_in_such_a_directory_is_traced_through_the_agent() {
     });
 }
 
-/// What the caution is for. When this fails, Debian has mended it, and the versions in `python/undecodable.rs` are wrong.
+/// What the caution is for. If this fails, Debian has fixed it, and the versions in `python/undecodable.rs` are wrong.
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn with_trust_paths_the_program_is_ended_by_its_own_marks() {

@@ -1,4 +1,5 @@
-//! Services as they are run in production, by stand-ins that look like them in /proc: found, joined, left, and traced.
+//! Services as they run in production, represented by stand-ins that look like them in /proc: found, joined, left, and
+//! traced.
 
 use std::fs;
 use std::process::Command;
@@ -12,13 +13,13 @@ use crate::command::{command, file, run};
 use crate::terminal::Terminal;
 use crate::tracing::{Tracing, eventually, leaves_nothing};
 
-/// A worker whose name and command line are these.
+/// A worker with this name and command line.
 fn posing(comm: &str, arguments: &[&str]) -> Service {
     let arguments = [&[comm], arguments].concat();
     Service::start_with(PYTHON_3_11, "tests/programs/posing.py", &arguments)
 }
 
-/// A worker as setproctitle names it.
+/// A worker with a title like those of setproctitle.
 fn titled(program: &str, number: u32) -> Service {
     posing(
         &format!("{program}:"),
@@ -26,7 +27,7 @@ fn titled(program: &str, number: u32) -> Service {
     )
 }
 
-/// What `pystap ps SERVICE --json` says.
+/// What `pystap ps SERVICE --json` prints.
 fn listed(service: &str) -> Vec<Value> {
     let ended = run(&mut command(["ps", service, "--json"]));
     assert_eq!(ended.code, 0, "{ended:?}");
@@ -48,7 +49,7 @@ fn workers_that_appear_join_those_that_end_leave_and_both_is_said_with_their_nam
         let gone = first.pid();
         drop(first);
         tracing.wait_for(&format!("masakari-engine {gone} left"));
-        // All of them may go: a service is restarted.
+        // All of them may end: a service is restarted.
         let gone = [second.pid(), third.pid()];
         drop((second, third));
         for pid in gone {
@@ -88,11 +89,11 @@ fn the_table_on_a_terminal_says_who_joins_and_who_leaves_in_its_last_line() {
         drop(second);
         let left = format!("vitrage-graph {pid} left");
         terminal.wait("who leaves", |shown| last_line(shown) == left);
-        // A key brings the line of keys back.
+        // A key brings back the line of keys.
         terminal.keys("R");
         terminal.wait("the keys", |shown| last_line(shown).starts_with("q end"));
         terminal.keys("q");
-        // What could not be written across the table is written now.
+        // Messages that could not be written across the table are written now.
         terminal.wait("the end", |shown| {
             shown.contains(&format!("pystap: {joined}"))
                 && shown.contains(&format!("pystap: {left}"))
@@ -219,7 +220,7 @@ fn a_worker_in_a_container_is_found_and_traced_from_outside() {
         let mut work = work.filter(|row| row["function"] == "work");
         let work = work.next().expect("it works all the time");
         assert!(work["calls"].as_u64() > Some(10), "{work}");
-        // Under the id that it has here, not the one that it knows.
+        // Under the ID that it has here, not the one that it knows itself.
         assert_eq!(work["pid"], process["pid"]);
     });
 }

@@ -1,5 +1,5 @@
-//! What is added up while it happens: `top`, `gc`, `stats` and recordings of real programs, against what the programs say
-//! of themselves.
+//! Live aggregation: `top`, `gc`, `stats` and recordings of real programs, against what the programs say about
+//! themselves.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::live::Service;
 use crate::terminal::{Terminal, quoted};
 use crate::tracing::{eventually, leaves_nothing, numbers};
 
-/// Runs a view over a launched command. What the view wrote, line by line as JSON, and what the command said last.
+/// Runs a view over a launched command. Returns the view's output, line by line as JSON, and the command's last line.
 fn view(view: &[&str], command: &[&str]) -> (Vec<Value>, Value) {
     let dir = tempfile::tempdir().expect("a directory");
     let output = dir.path().join("view.json");
@@ -32,7 +32,7 @@ fn done(arguments: &[&str]) -> Ended {
     ended
 }
 
-/// A number of each function of a program, by name.
+/// A column of the table for a program's functions, by name.
 fn column(table: &Value, program: &str, column: &str) -> BTreeMap<String, u64> {
     let rows = table["functions"].as_array().expect("rows");
     rows.iter()
@@ -80,8 +80,8 @@ fn the_last_table_of_top_has_the_numbers_that_the_examples_state() {
 }
 
 #[test]
-#[ignore = "needs uprobe events: run by tests/uprobes/run"]
-fn resumptions_of_generators_are_counted_and_their_creations_are_not() {
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn resumptions_of_generators_are_counted_and_their_creations_are_not_in_a_tree() {
     leaves_nothing(|| {
         let (tree, python) = (tree("guest"), "/usr/bin/python3.15");
         let place = tree.join("pystap/programs");
@@ -126,7 +126,7 @@ fn gc_counts_the_collections_that_the_program_counted() {
             let generation: u64 = generation.parse().expect("a number");
             let seen = all.iter().find(|it| it["generation"] == generation);
             let seen = seen.unwrap_or_else(|| panic!("{generation}: {summary}"));
-            // Starting up collects, too.
+            // Starting up collects too.
             assert!(seen["count"].as_u64() >= Some(sizes.len() as u64), "{seen}");
             assert!(seen["collected"].as_u64() >= Some(size), "{seen}");
         }
@@ -222,7 +222,7 @@ fn top_runs_on_a_terminal_sorts_filters_resizes_and_ends_cleanly() {
                 .all(|line| line.chars().count() <= 80)
         );
 
-        // Paused, the table stays; reset, it begins anew.
+        // Paused, the table stays; reset, it starts over.
         terminal.keys("p");
         terminal.wait("a pause", |shown| shown.contains("PAUSED"));
         terminal.keys("p");

@@ -1,0 +1,86 @@
+//! From an event of the interpreter to a call that begins or ends: whether it is wanted, the stack that it is on, and the
+//! counts. `emit` says the rest where somebody listens.
+
+use core::ptr::null_mut;
+
+use crate::codes::{self, Code};
+use crate::emit::{Details, tell_entry, tell_return};
+use crate::live::LIVE;
+use crate::marks::{FUNCTION_ENTRY, FUNCTION_RETURN};
+use crate::python::Ptr;
+use crate::stacks;
+
+/// What became of an event.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was told, or counted where nobody listens.
+    Told,
+    /// No filter wants this code.
+    Unwanted,
+}
+
+/// A frame is entered. `frame` is it where that is at hand, else null.
+#[inline(always)]
+pub(crate) unsafe fn entry(
+    object: Ptr,
+    frame: Ptr,
+    details: impl FnOnce(*mut Code) -> Details,
+) -> Outcome {
+    let live = LIVE.get();
+    if (*live).settings.filtered && codes::wanted(object).is_none() {
+        return Outcome::Unwanted;
+    }
+    let stack = stacks::current(frame, object);
+    (*stack).enter(object);
+    (*live).counts.entries += 1;
+    if FUNCTION_ENTRY.is_raised() {
+        tell_entry(object, frame, details);
+    }
+    Outcome::Told
+}
+
+/// A frame is left with a value.
+#[inline(always)]
+pub(crate) unsafe fn exit(
+    object: Ptr,
+    frame: Ptr,
+    value: Ptr,
+    details: impl FnOnce(*mut Code) -> Details,
+) -> Outcome {
+    leave(object, frame, value, || false, details)
+}
+
+/// A frame is left by an exception. `offset` is where in its code, in bytes.
+#[inline(always)]
+pub(crate) unsafe fn unwind(
+    object: Ptr,
+    frame: Ptr,
+    offset: i64,
+    details: impl FnOnce(*mut Code) -> Details,
+) -> Outcome {
+    let was_never_entered = || codes::was_never_entered(object, offset);
+    leave(object, frame, null_mut(), was_never_entered, details)
+}
+
+#[inline(always)]
+unsafe fn leave(
+    object: Ptr,
+    frame: Ptr,
+    value: Ptr,
+    was_never_entered: impl FnOnce() -> bool,
+    details: impl FnOnce(*mut Code) -> Details,
+) -> Outcome {
+    let live = LIVE.get();
+    if (*live).settings.filtered && codes::wanted(object).is_none() {
+        return Outcome::Unwanted;
+    }
+    let stack = stacks::current(frame, null_mut());
+    if !(*stack).leave(object, was_never_entered, &mut (*live).counts.dropped) {
+        return Outcome::Told;
+    }
+    (*live).counts.returns += 1;
+    if FUNCTION_RETURN.is_raised() {
+        tell_return(object, value, details);
+    }
+    Outcome::Told
+}

@@ -1,0 +1,112 @@
+//! What agents are told to do.
+
+use std::collections::HashSet;
+
+use pystap_agent_protocol as protocol;
+
+use crate::probe::{AGENT_PROVIDER, Probe};
+use crate::python::{self, FileId};
+use crate::script::Filters;
+use crate::script::filter::Glob;
+
+/// The provider of the agent's marks.
+pub const PROVIDER: &str = AGENT_PROVIDER;
+
+/// Names of its marks about functions.
+pub const FUNCTIONS: [&str; 2] = Probe::names(Probe::FUNCTIONS);
+
+/// The mark that goes with them: what the context is called in which a function runs.
+pub const CONTEXT: &str = Probe::ContextName.name();
+
+/// The marks that stand for CPython's own about collections.
+pub const COLLECTIONS: [&str; 2] = Probe::names(Probe::COLLECTIONS);
+
+/// Most bytes of a value as text: one less than a probe of SystemTap copies, where strings have their usual length, because
+/// what fills all the room is taken for cut.
+const LONGEST_VALUE: u32 = 509;
+
+/// Which values are captured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Capture {
+    /// Arguments of calls.
+    pub arguments: bool,
+    /// What is returned.
+    pub returns: bool,
+    /// Names whose values are left out: globs, matched without case.
+    pub hidden: Vec<Glob>,
+}
+
+impl Capture {
+    /// Whether there is anything to capture.
+    pub fn any(&self) -> bool {
+        self.arguments || self.returns
+    }
+}
+
+/// What agents are told to do.
+#[derive(Debug, Clone, Default)]
+pub struct AgentConfig {
+    /// Whether calls are wanted, and the interpreters whose own marks tell them.
+    pub functions: Option<HashSet<FileId>>,
+    /// Which of [`FUNCTIONS`] are listened to.
+    pub marks: Vec<&'static str>,
+    /// Whether collections are wanted, and the interpreters whose own marks tell them.
+    pub collections: Option<HashSet<FileId>>,
+    /// Which functions.
+    pub filters: Filters,
+    /// Which values.
+    pub capture: Capture,
+    /// Whether children are traced.
+    pub follow: bool,
+}
+
+impl AgentConfig {
+    /// What the agent of this process is told, and where its children join. Where the interpreter's own marks tell an event,
+    /// the agent does not.
+    pub(super) fn for_process(
+        &self,
+        pid: u32,
+        follow: Option<protocol::Follow>,
+    ) -> protocol::Start {
+        let lacks = |own: &Option<HashSet<FileId>>| {
+            own.as_ref().is_some_and(|own| {
+                own.is_empty() || !python::maps_one_of(pid, own).unwrap_or(false)
+            })
+        };
+        let mut events = Vec::new();
+        if lacks(&self.functions) {
+            events.push(protocol::Kind::Function);
+        }
+        if lacks(&self.collections) {
+            events.push(protocol::Kind::Gc);
+        }
+        protocol::Start {
+            events,
+            filters: filters(&self.filters),
+            contexts: true,
+            capture: protocol::Capture {
+                arguments: self.capture.arguments,
+                returns: self.capture.returns,
+                limit: LONGEST_VALUE,
+                hidden: texts(&self.capture.hidden),
+            },
+            announce_running: true,
+            follow,
+        }
+    }
+}
+
+fn texts(globs: &[Glob]) -> Vec<String> {
+    globs.iter().map(|glob| glob.as_str().to_owned()).collect()
+}
+
+fn filters(filters: &Filters) -> protocol::Filters {
+    protocol::Filters {
+        functions: texts(&filters.functions),
+        files: texts(&filters.files),
+        modules: texts(&filters.modules),
+        not_functions: texts(&filters.not_functions),
+        not_files: texts(&filters.not_files),
+        not_modules: texts(&filters.not_modules),
+    }
+}

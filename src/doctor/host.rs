@@ -1,0 +1,287 @@
+//! Findings about the host and the user who asks.
+
+use super::remedy::{Family, Remedies};
+use super::{Engine, Evidence, Finding, Fix, Part, Status};
+use crate::host::Facts;
+use crate::shell;
+
+/// The initial namespace of process ids has this name on every Linux.
+const INITIAL_PIDS: &str = "pid:[4026531836]";
+
+/// Bits of capabilities, after linux/capability.h.
+const CAP_SYS_MODULE: u64 = 1 << 16;
+
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
+    let mut findings = vec![
+        distribution(facts),
+        architecture(facts),
+        container(facts),
+        privilege(facts),
+    ];
+    findings.extend(rights(facts));
+    findings
+}
+
+/// Whether nothing that is installed in this place could make SystemTap run, because it is a container without a way out.
+pub(super) fn is_confined(facts: &Facts) -> bool {
+    container(facts).status == Status::Missing
+}
+
+/// Whether this user lacks the right to mount anything.
+pub(super) fn may_not_mount(facts: &Facts) -> bool {
+    capabilities(facts).is_some_and(|held| held & CAP_SYS_ADMIN == 0)
+}
+
+/// A root that is none: uprobe events need the right to administer the system.
+fn rights(facts: &Facts) -> Option<Finding> {
+    let root = facts.user.id.value() == Some(&0);
+    let lacks = capabilities(facts).is_some_and(|held| held & CAP_SYS_ADMIN == 0);
+    (root && lacks).then(|| {
+        Finding::new(
+            Part::Host,
+            "rights",
+            Status::Missing,
+            "this root may not define uprobe events (it lacks CAP_SYS_ADMIN)",
+            "Files of tracefs and perf events of the whole system are open to those who administer it.",
+        )
+        .stops(Engine::Uprobes)
+        .evidence(Evidence::of(&facts.user.capabilities, |mask| {
+            format!("effective capabilities {mask}")
+        }))
+        .fix(Fix::by_hand(
+            "Run pystap on the host, or start the container with `--privileged --pid=host` and /sys/kernel/tracing of \
+             the host mounted into it.",
+        ))
+    })
+}
+
+fn distribution(facts: &Facts) -> Finding {
+    let fact = &facts.distribution;
+    let why = "Names of packages depend on the distribution.";
+    let finding = match fact.value() {
+        Some(distribution) if Remedies::for_host(facts).family == Family::Other => Finding::new(
+            Part::Host,
+            "distribution",
+            Status::Warning,
+            format!(
+                "{} is not a distribution whose packages pystap knows",
+                distribution.name
+            ),
+            why,
+        ),
+        Some(distribution) => {
+            Finding::ok(Part::Host, "distribution", distribution.name.clone(), why)
+        }
+        None => Finding::new(
+            Part::Host,
+            "distribution",
+            Status::Unknown,
+            "it is not known which distribution this is",
+            why,
+        ),
+    };
+    finding.evidence(Evidence::of(fact, |distribution| {
+        format!("ID={} VERSION_ID={}", distribution.id, distribution.version)
+    }))
+}
+
+fn architecture(facts: &Facts) -> Finding {
+    let fact = &facts.kernel.architecture;
+    let why = "Where a mark keeps its arguments depends on the processor.";
+    let finding = match fact.value().map(String::as_str) {
+        Some(machine @ "x86_64") => Finding::ok(Part::Host, "architecture", machine, why),
+        Some(machine) => Finding::new(
+            Part::Host,
+            "architecture",
+            Status::Warning,
+            format!("pystap was not tried on {machine}"),
+            why,
+        ),
+        None => Finding::new(
+            Part::Host,
+            "architecture",
+            Status::Unknown,
+            "the kind of processor is not known",
+            why,
+        ),
+    };
+    finding.evidence(Evidence::plain(fact))
+}
+
+fn container(facts: &Facts) -> Finding {
+    let confinement = &facts.confinement;
+    let why = "A kernel module belongs to the whole machine and knows processes by the host's ids, not by a container's.";
+    let manager = confinement.manager.value();
+    let other_ids = confinement
+        .pid_namespace
+        .value()
+        .is_some_and(|namespace| namespace != INITIAL_PIDS);
+    let mapped = confinement.mapped_users.value() == Some(&true);
+    let finding = match (manager, other_ids, mapped) {
+        (None, false, false) if confinement.pid_namespace.reason().is_some() => Finding::new(
+            Part::Host,
+            "container",
+            Status::Unknown,
+            "it is not known whether this is a container",
+            why,
+        ),
+        (None, false, false) => Finding::ok(Part::Host, "container", "not in a container", why),
+        (Some(manager), false, false) => Finding::new(
+            Part::Host,
+            "container",
+            Status::Warning,
+            format!("this is a container ({manager}) that shares the host's process ids"),
+            why,
+        ),
+        (manager, _, _) => {
+            let kind = manager.map_or(String::new(), |manager| format!(" ({manager})"));
+            let what = if other_ids { "process ids" } else { "user ids" };
+            Finding::new(
+                Part::Host,
+                "container",
+                Status::Missing,
+                format!("this is a container{kind} with {what} of its own"),
+                why,
+            )
+            .stops(Engine::Stap)
+            .fix(Fix::by_hand(
+                "Run pystap on the host: there it sees the processes of containers, too.",
+            ))
+        }
+    };
+    finding
+        .evidence(Evidence::plain(&confinement.manager))
+        .evidence(Evidence::plain(&confinement.pid_namespace))
+        .evidence(Evidence::of(&confinement.mapped_users, |mapped| {
+            if *mapped {
+                "user ids are mapped".to_owned()
+            } else {
+                "user ids are the host's".to_owned()
+            }
+        }))
+}
+
+fn capabilities(facts: &Facts) -> Option<u64> {
+    facts
+        .user
+        .capabilities
+        .value()
+        .and_then(|mask| u64::from_str_radix(mask, 16).ok())
+}
+
+fn privilege(facts: &Facts) -> Finding {
+    let user = &facts.user;
+    let why = "Loading modules and defining uprobe events is for root; the groups stapusr and stapdev together may load \
+               modules through SystemTap.";
+    let name = user.name.value().map_or("this user", String::as_str);
+    let root = user.id.value().map(|id| *id == 0);
+    let held = capabilities(facts);
+    let lacks = |bit: u64| held.is_some_and(|held| held & bit == 0);
+    let members = in_groups(facts, &["stapusr", "stapdev"]);
+    let finding = match root {
+        None => Finding::new(
+            Part::Host,
+            "privilege",
+            Status::Unknown,
+            "it is not known which user this is",
+            why,
+        ),
+        Some(true) if lacks(CAP_SYS_MODULE) => Finding::new(
+            Part::Host,
+            "privilege",
+            Status::Missing,
+            "this root may not load modules (it lacks CAP_SYS_MODULE)",
+            why,
+        )
+        .stops(Engine::Stap)
+        .fix(Fix::by_hand(
+            "Run pystap on the host, or start the container with `--privileged --pid=host` and /lib/modules, \
+             /usr/src and /sys/kernel/debug of the host mounted into it.",
+        )),
+        Some(true) => Finding::ok(Part::Host, "privilege", "root", why),
+        Some(false) => match members {
+            Membership::Now => Finding::new(
+                Part::Host,
+                "privilege",
+                Status::Warning,
+                format!("{name} may load modules through SystemTap, but not define uprobe events"),
+                why,
+            )
+            .stops(Engine::Uprobes),
+            Membership::AfterLogin => Finding::new(
+                Part::Host,
+                "privilege",
+                Status::Missing,
+                format!("{name} is in the groups of SystemTap, but this session began before that"),
+                why,
+            )
+            .stops(Engine::Stap)
+            .stops(Engine::Uprobes)
+            .fix(Fix::by_hand("Log out and in again, so that the groups count.")),
+            Membership::No => Finding::new(
+                Part::Host,
+                "privilege",
+                Status::Missing,
+                format!("{name} is neither root nor in the groups stapusr and stapdev"),
+                why,
+            )
+            .stops(Engine::Stap)
+            .stops(Engine::Uprobes)
+            .fix(Fix::new(
+                "Run pystap with sudo; or put the user into the groups, which gives it the power of root, and log in \
+                 again.",
+                [format!("usermod -aG stapusr,stapdev {}", shell::word(name))],
+            ).or()),
+        },
+    };
+    finding
+        .evidence(Evidence::of(&user.id, |id| format!("user {id} ({name})")))
+        .evidence(Evidence::of(&user.groups, |groups| {
+            let ids: Vec<String> = groups.iter().map(ToString::to_string).collect();
+            format!("groups {}", ids.join(" "))
+        }))
+        .evidence(Evidence::of(&user.capabilities, |mask| {
+            format!("effective capabilities {mask}")
+        }))
+}
+
+/// Whether this user is in groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Membership {
+    /// In all of them.
+    Now,
+    /// Entered in all of them, but not in this session.
+    AfterLogin,
+    No,
+}
+
+fn in_groups(facts: &Facts, names: &[&str]) -> Membership {
+    let user = facts.user.name.value().map_or("", String::as_str);
+    let held: &[u32] = facts.user.groups.value().map_or(&[], Vec::as_slice);
+    let group = |name: &&str| {
+        facts
+            .systemtap
+            .groups
+            .iter()
+            .filter_map(|fact| fact.value())
+            .find(|group| group.name == **name)
+    };
+    if names
+        .iter()
+        .all(|name| group(name).is_some_and(|group| held.contains(&group.id)))
+    {
+        return Membership::Now;
+    }
+    let entered = names.iter().all(|name| {
+        group(name).is_some_and(|group| {
+            held.contains(&group.id) || group.members.iter().any(|member| member == user)
+        })
+    });
+    if entered {
+        Membership::AfterLogin
+    } else {
+        Membership::No
+    }
+}

@@ -1,0 +1,28 @@
+//! The engines there are, in the order in which they are preferred.
+
+use super::lifecycle::Engine;
+use super::stap::engine::StapEngine;
+use super::uprobes::engine::UprobesEngine;
+use crate::failure::Failure;
+use crate::session::request::{EngineOptions, SessionRequest};
+
+/// Finds out about the engines: about those that `in_question` names, which may cost a little. Of the others nothing is known.
+pub(crate) fn survey(
+    request: &SessionRequest,
+    in_question: impl Fn(&dyn Engine) -> bool,
+) -> Vec<Box<dyn Engine>> {
+    let mut stap = StapEngine::new(request);
+    if in_question(&stap) {
+        stap.look();
+    }
+    let mut uprobes = UprobesEngine::new(request);
+    if in_question(&uprobes) {
+        uprobes.look();
+    }
+    vec![Box::new(stap), Box::new(uprobes)]
+}
+
+/// What is wrong with these options, whichever engine runs.
+pub(crate) fn misuse(options: &EngineOptions) -> Option<Failure> {
+    StapEngine::misuse(options)
+}

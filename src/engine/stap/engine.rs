@@ -1,0 +1,375 @@
+//! The stap engine from what stands in its way to its start: which tools there are, whether a script can be compiled with them,
+//! and what a loaded module is told.
+
+use crossbeam_channel::select;
+
+use super::diagnostics::Severity;
+use super::{
+    Armed, Compilation, Compiling, Module, Progress, Script, Stap, StapError, Start, Toolchain,
+    arguments, command_lines, failures, forbidden,
+};
+use crate::agent;
+use crate::console::Exit;
+use crate::engine::Running;
+use crate::engine::abilities::{Abilities, Obstacle};
+use crate::engine::lifecycle::{Audience, Beginning, Description, Engine, Ready};
+use crate::engine::uprobes::LineSemaphores;
+use crate::failure::Failure;
+use crate::python::mapped_at;
+use crate::python::marks::PROVIDER;
+use crate::session::plan::Plan;
+use crate::session::request::{EngineOptions, Purpose, SessionRequest};
+use crate::session::templates::Templates;
+
+/// The engine on this host.
+#[derive(Debug)]
+pub(crate) struct StapEngine {
+    options: EngineOptions,
+    purpose: Purpose,
+    /// Why no module can be loaded here, whatever is installed.
+    forbidden: Option<Obstacle>,
+    /// The tools; `None` where nobody has looked.
+    toolchain: Option<Result<Toolchain, Obstacle>>,
+    /// Why this stap is known to fail here, a clause.
+    failed: Option<String>,
+}
+
+impl StapEngine {
+    /// Nothing is known of the host yet.
+    pub(crate) fn new(request: &SessionRequest) -> StapEngine {
+        StapEngine {
+            options: request.engine.clone(),
+            purpose: request.purpose.clone(),
+            forbidden: None,
+            toolchain: None,
+            failed: None,
+        }
+    }
+
+    /// What is wrong with options for stap.
+    pub(crate) fn misuse(options: &EngineOptions) -> Option<Failure> {
+        let mut given = options.stap_arguments.iter();
+        let (argument, instead) = given.find_map(|it| Some((it, arguments::replacement(it)?)))?;
+        Some(Failure::new(
+            Exit::Usage,
+            format!(
+                "stap's {argument} concerns running, which pystap does itself, so it would have no effect; use {instead}"
+            ),
+        ))
+    }
+
+    /// Looks for the tools, unless no module can be loaded anyway.
+    pub(crate) fn look(&mut self) {
+        let forbidden = forbidden().map(|error| Obstacle {
+            forbidden: true,
+            ..obstacle(error)
+        });
+        self.forbidden = forbidden.filter(|_| self.loads());
+        if self.forbidden.is_none() {
+            let toolchain = self.find();
+            let toolchains = toolchain.iter().filter(|_| self.may_give_way());
+            self.failed = toolchains.into_iter().find_map(failures::remembered);
+            self.toolchain = Some(toolchain.map_err(obstacle));
+        }
+    }
+
+    /// Whether it matters that a module can be loaded here. A stap that was named may be a wrapper that does its work
+    /// elsewhere; what it can do is for it to say.
+    fn loads(&self) -> bool {
+        !self.purpose.is_compile() && self.options.stap.is_none()
+    }
+
+    /// Whether another engine may take its place, so that it need not be tried again.
+    fn may_give_way(&self) -> bool {
+        self.options.named.is_none()
+    }
+
+    /// An engine that was found like this.
+    #[cfg(test)]
+    pub(crate) fn found(
+        request: &SessionRequest,
+        forbidden: Option<Obstacle>,
+        missing: Option<Obstacle>,
+        failed: Option<String>,
+    ) -> StapEngine {
+        let engine = StapEngine::new(request);
+        let toolchain = Toolchain {
+            version: "5.2".to_owned(),
+            ..Toolchain::assumed()
+        };
+        StapEngine {
+            forbidden: forbidden.filter(|_| engine.loads()),
+            toolchain: Some(missing.map_or(Ok(toolchain), Err)),
+            failed: failed.filter(|_| engine.may_give_way()),
+            ..engine
+        }
+    }
+
+    fn find(&self) -> Result<Toolchain, StapError> {
+        let kernel = match &self.purpose {
+            Purpose::Compile { kernel } => kernel.as_deref(),
+            _ => None,
+        };
+        Toolchain::find(self.options.stap.as_deref(), kernel)
+    }
+
+    /// The tools that were found, or are now.
+    fn toolchain(&self) -> Result<Toolchain, Failure> {
+        match &self.toolchain {
+            Some(Ok(toolchain)) => Ok(toolchain.clone()),
+            Some(Err(obstacle)) => Err(Failure::new(obstacle.exit, obstacle.message.clone())),
+            None => Ok(self.find()?),
+        }
+    }
+
+    fn script(&self, plan: &Plan, templates: &Templates) -> Result<Script, Failure> {
+        Ok(Script {
+            text: templates.script(plan)?,
+            tapsets: templates.tapsets()?,
+            images: plan.builds(),
+            arguments: self.options.stap_arguments.clone(),
+        })
+    }
+}
+
+fn obstacle(error: StapError) -> Obstacle {
+    let failure = Failure::from(error);
+    Obstacle {
+        exit: failure.exit,
+        message: failure.message,
+        forbidden: false,
+    }
+}
+
+impl Engine for StapEngine {
+    fn name(&self) -> &'static str {
+        "stap"
+    }
+
+    fn title(&self) -> String {
+        match &self.toolchain {
+            Some(Ok(toolchain)) => format!("SystemTap {}", toolchain.version),
+            _ => "SystemTap".to_owned(),
+        }
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            scripts: true,
+            by_path: true,
+            arms_everyone: true,
+            measures: true,
+        }
+    }
+
+    fn forbidden(&self) -> Option<Obstacle> {
+        self.forbidden.clone()
+    }
+
+    fn obstacle(&self, _: &Plan) -> Option<Obstacle> {
+        self.toolchain.as_ref()?.as_ref().err().cloned()
+    }
+
+    fn failed_before(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    fn remember_failure(&self, reason: &str) {
+        if let Some(Ok(toolchain)) = &self.toolchain {
+            failures::remember(toolchain, reason);
+        }
+    }
+
+    fn describe(&self, plan: &Plan, templates: &Templates) -> Result<Description, Failure> {
+        let mut warnings = Vec::new();
+        let toolchain = self.toolchain().unwrap_or_else(|failure| {
+            warnings.push(failure.message);
+            Toolchain::assumed()
+        });
+        let script = self.script(plan, templates)?;
+        let beginning = Beginning {
+            targets: plan.pids(),
+            ..Beginning::default()
+        };
+        let [compile, run] =
+            command_lines(&toolchain, &script, &start(plan, &self.options, &beginning));
+        let mut text = "script.stp\n\n".to_owned();
+        for line in script.text.lines() {
+            if !line.is_empty() {
+                text.push_str("    ");
+                text.push_str(line);
+            }
+            text.push('\n');
+        }
+        text.push_str(&format!("compile    {compile}\nrun        {run}\n"));
+        Ok(Description { text, warnings })
+    }
+
+    fn prepare(
+        &self,
+        plan: &Plan,
+        templates: &Templates,
+        audience: &dyn Audience,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<Box<dyn Ready>>, Failure> {
+        let (stap, removed) = Stap::new(self.toolchain()?)?;
+        for thing in removed {
+            audience.note(&format_args!("removed {thing}"));
+        }
+        let module = match stap.compile(&self.script(plan, templates)?)? {
+            Compilation::Kept(module) => {
+                audience.detail(&format_args!(
+                    "the probe script was compiled before: {}",
+                    module.path.display()
+                ));
+                module
+            }
+            Compilation::Running(compiling) => match compile(compiling, audience)? {
+                Some(module) => {
+                    failures::forget();
+                    module
+                }
+                None => return Ok(None),
+            },
+        };
+        if self.purpose.is_compile() {
+            audience.note(&format_args!(
+                "compiled; traces with the same options start at once now ({})",
+                module.path.display()
+            ));
+            return Ok(None);
+        }
+        let line = LineSemaphores::new(&plan.probed(), plan.follow).unwrap_or_else(|error| {
+            audience.warning(&format_args!(
+                "only the calls that come from C are seen: {error}"
+            ));
+            None
+        });
+        if line.is_some()
+            && let Some(note) = plan.line_semaphore_note()
+        {
+            audience.note(&note);
+            notes.push(note);
+        }
+        let version = &stap.toolchain().version;
+        notes.insert(0, format!("SystemTap {version}, kernel module"));
+        Ok(Some(Box::new(Compiled {
+            stap,
+            module,
+            line,
+            options: self.options.clone(),
+        })))
+    }
+}
+
+/// A module that can be loaded.
+struct Compiled {
+    stap: Stap,
+    module: Module,
+    line: Option<LineSemaphores>,
+    options: EngineOptions,
+}
+
+impl Ready for Compiled {
+    fn start(
+        self: Box<Self>,
+        plan: &Plan,
+        beginning: &Beginning,
+        _: &dyn Fn() -> bool,
+    ) -> Result<Box<dyn Running>, Failure> {
+        let start = start(plan, &self.options, beginning);
+        Ok(Box::new(self.stap.run(&self.module, start, self.line)?))
+    }
+}
+
+/// How to run the module of a plan.
+fn start(plan: &Plan, options: &EngineOptions, beginning: &Beginning) -> Start {
+    // The kernel can confine the probes to one process and the children it will have; not to several.
+    let alone = match (beginning.targets.as_slice(), &plan.newcomers) {
+        ([pid], None) => Some(*pid),
+        _ => None,
+    };
+    Start {
+        only: alone,
+        targets: beginning.targets.clone(),
+        follow: plan.follow,
+        min_duration: plan.minimum_ns().unwrap_or(0),
+        creations: plan.totals().then(|| plan.rules().call_on_creation),
+        buffer: options.buffer,
+        armed: armed(plan),
+        images: plan.builds().into_iter().map(|(path, _)| path).collect(),
+        lineage: beginning.lineage.clone(),
+    }
+}
+
+/// Semaphores by which it can be seen that the running targets are traced: one a process, where it is known.
+fn armed(plan: &Plan) -> Vec<Armed> {
+    let of_interpreters = plan.targets.processes.iter().filter_map(|process| {
+        process.interpreters.iter().find_map(|interpreter| {
+            let mut images = plan.images.iter();
+            let image = images.find(|image| image.interpreter.file == interpreter.file)?;
+            let mark = (interpreter.image).mark(PROVIDER, image.probes.first()?.name())?;
+            let offset = mark.sites.first()?.semaphore?.file_offset?;
+            let address = mapped_at(process.pid, interpreter.file.inode, offset)?;
+            let pid = process.pid;
+            Some(Armed { pid, address })
+        })
+    });
+    // The same of agents that are in their processes already.
+    let of_agents = plan.agent.iter().flat_map(|agent| {
+        let first = match agent.wanted.functions {
+            Some(_) => agent::FUNCTIONS[0],
+            None => agent::COLLECTIONS[0],
+        };
+        agent.targets.iter().filter_map(move |(pid, _)| {
+            let loaded = agent::Loaded::of_process(*pid)?;
+            let mark = loaded.image.mark(agent::PROVIDER, first)?;
+            let offset = mark.sites.first()?.semaphore?.file_offset?;
+            let address = mapped_at(*pid, loaded.inode, offset)?;
+            Some(Armed { pid: *pid, address })
+        })
+    });
+    of_interpreters.chain(of_agents).collect()
+}
+
+/// Waits for stap. `None` when the user stopped it.
+fn compile(compiling: Compiling, audience: &dyn Audience) -> Result<Option<Module>, Failure> {
+    let busy = audience.busy("compiling the probe script");
+    let mut said = Vec::new();
+    let ended = loop {
+        select! {
+            recv(compiling.progress()) -> progress => match progress {
+                Ok(Progress::Diagnostic(diagnostic)) => said.push(*diagnostic),
+                Ok(Progress::Ended) | Err(_) => break true,
+            },
+            recv(audience.stops()) -> _ => break false,
+        }
+    };
+    if !ended {
+        drop(compiling);
+        drop(busy);
+        audience.note(&"stopped while the probe script was compiled; nothing was traced");
+        return Ok(None);
+    }
+    let module = compiling.finish(&said);
+    drop(busy);
+    for diagnostic in &said {
+        audience.detail(&format_args!("stap: {}", diagnostic.message));
+    }
+    module.map(Some).map_err(|error| {
+        // stap's own words with its caret belong to the sentence.
+        let excerpt = match &error {
+            StapError::NotCompiled { .. } => said
+                .iter()
+                .filter(|diagnostic| diagnostic.severity == Severity::Error)
+                .map(|diagnostic| diagnostic.excerpt.as_str())
+                .collect::<Vec<_>>()
+                .join("\n"),
+            _ => String::new(),
+        };
+        Failure {
+            excerpt,
+            ..Failure::from(error)
+        }
+    })
+}

@@ -1,0 +1,657 @@
+//! The decision: what a request comes to on a host. A pure function of the two; nothing here looks at anything, so that every
+//! branch is a row of a table (`decide_tests.rs`).
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::plan::{AgentPlan, NoSource, Plan, PlanError, PlannedImage, Source};
+use super::request::{AgentUsage, Purpose, SessionRequest};
+use super::snapshot::HostSnapshot;
+use super::wanted::{MissingProbes, Wanted, has};
+use crate::agent::{self, AgentConfig, AttachMethod, AttachMethodError};
+use crate::console::Exit;
+use crate::engine::abilities::{Obstacle, clause};
+use crate::engine::lifecycle::Engine;
+use crate::probe::{EventKind, Probe};
+use crate::python::marks::{self, PROVIDER, Status};
+use crate::python::undecodable::Sign;
+use crate::python::{FileId, Interpreter};
+use crate::text::Foreign;
+
+/// Decides what is traced, and with what.
+///
+/// # Errors
+/// Whatever stands in the way of tracing at all. What stands in the way of engines is in the plan, which can be shown
+/// without one.
+pub(crate) fn decide(request: &SessionRequest, host: &HostSnapshot) -> Result<Plan, PlanError> {
+    let wanted = Wanted::of(request, &host.own_templates)?;
+    let mut decision = Decision {
+        endangered: endangered(&wanted, host),
+        warnings: host.targets.notes.clone(),
+        wanted,
+        request,
+        host,
+    };
+    decision.refuse_endangered()?;
+    let mut agent = decision.agent()?;
+    let images = decision.images(agent.as_ref())?;
+    decision.warn_of_quirks(&images);
+    if let Some(agent) = &mut agent {
+        decision.complete(agent, &images);
+    }
+    let fails_on_paths = images
+        .iter()
+        .filter(|image| {
+            image.has_what_fails() && decision.wanted.fails_on_paths(&image.interpreter)
+        })
+        .map(|image| image.interpreter.file)
+        .collect();
+    let Decision {
+        wanted, warnings, ..
+    } = decision;
+    let mut plan = Plan {
+        targets: host.targets.clone(),
+        command: request.targets.command.clone(),
+        newcomers: request.targets.newcomers(host.service.clone()),
+        events: wanted.events.clone(),
+        templates: wanted.templates.clone(),
+        own_template: wanted.own_template.clone(),
+        filters: request.filters.clone(),
+        min_duration: request.min_duration,
+        images,
+        follow: request.targets.subprocesses,
+        warnings,
+        agent,
+        inject: request.agent.inject,
+        fails_on_paths,
+        sources: Ok(Vec::new()),
+    };
+    plan.sources = Engines {
+        request,
+        host,
+        wanted: &wanted,
+        plan: &plan,
+    }
+    .choose();
+    Ok(plan)
+}
+
+/// A target that an interpreter's own function probes would end, because a path of it is not UTF-8.
+#[derive(Debug, Clone)]
+struct Endangered {
+    /// The interpreter.
+    file: FileId,
+    /// `process 12` or `the command`.
+    target: String,
+    /// What shows it.
+    sign: Sign,
+    /// How the interpreter is called.
+    who: String,
+}
+
+impl Endangered {
+    fn refused(&self, next: String) -> PlanError {
+        PlanError::Undecodable {
+            target: self.target.clone(),
+            sign: self.sign.clone(),
+            who: self.who.clone(),
+            next,
+        }
+    }
+}
+
+/// The targets whose paths show that armed probes would end them.
+fn endangered(wanted: &Wanted, host: &HostSnapshot) -> Vec<Endangered> {
+    let processes = host.targets.processes.iter().filter_map(|process| {
+        let sign = host.processes.get(&process.pid)?.sign.as_ref()?;
+        let interpreter = HostSnapshot::failing(wanted, process)?;
+        Some((interpreter, format!("process {}", process.pid), sign))
+    });
+    let command = host.command.sign.as_ref().and_then(|sign| {
+        let interpreter = host.failing_command(wanted)?;
+        Some((interpreter, "the command".to_owned(), sign))
+    });
+    processes
+        .chain(command)
+        .map(|(interpreter, target, sign)| Endangered {
+            file: interpreter.file,
+            target,
+            sign: sign.clone(),
+            who: described(interpreter),
+        })
+        .collect()
+}
+
+/// What is decided about targets, probes and the agent.
+struct Decision<'a> {
+    request: &'a SessionRequest,
+    host: &'a HostSnapshot,
+    wanted: Wanted,
+    endangered: Vec<Endangered>,
+    warnings: Vec<String>,
+}
+
+impl Decision<'_> {
+    /// Refuses what the agent cannot do in the probes' stead, and says what it does so.
+    fn refuse_endangered(&mut self) -> Result<(), PlanError> {
+        let Some(first) = self.endangered.first() else {
+            return Ok(());
+        };
+        let lines = self.wanted.probes.contains(&Probe::Line);
+        let next = match self.request.agent.usage {
+            _ if lines => {
+                "leave line events out, which only this mark gives, or use --trust-paths if no code of the program is there"
+            }
+            AgentUsage::Never => {
+                "leave out --no-agent (or use --agent), so that pystap's agent gives calls, which does no harm, or use --trust-paths if no code of the program is there"
+            }
+            AgentUsage::Auto => {
+                self.warnings.push(format!(
+                    "calls of {} come from pystap's agent (--agent), because a path is not UTF-8: {}, and the interpreter's own marks could end the program",
+                    first.target, first.sign
+                ));
+                return Ok(());
+            }
+            AgentUsage::Always => return Ok(()),
+        };
+        Err(first.refused(next.to_owned()))
+    }
+
+    /// What the agent has to tell of an interpreter.
+    fn missing(&self, interpreter: &Interpreter) -> MissingProbes {
+        let endangered = self.endangered.iter().any(|it| it.file == interpreter.file);
+        self.wanted.missing(interpreter, endangered)
+    }
+
+    /// How the agent can get into a process, or why not.
+    fn way_into(&self, pid: u32) -> Option<&Result<AttachMethod, String>> {
+        self.host.processes.get(&pid)?.attach.as_ref()
+    }
+
+    /// The refusal of a target that only the agent could trace, and that it cannot get into.
+    fn closed(&self, interpreter: &Interpreter, target: String, reason: String) -> PlanError {
+        if let Some(endangered) = self.endangered.iter().find(|it| it.target == target) {
+            return endangered.refused(format!(
+                "pystap's agent (--agent), which does no harm, cannot get in: {reason}"
+            ));
+        }
+        PlanError::NoWay {
+            who: described(interpreter),
+            kinds: match self.request.events.is_empty() {
+                true => "call and return (the default)".to_owned(),
+                false => self.wanted.events.join(" and "),
+            },
+            target,
+            reason,
+        }
+    }
+
+    /// What the agent does, where there is need of it and a way for it.
+    fn agent(&self) -> Result<Option<AgentPlan>, PlanError> {
+        let targets = &self.host.targets;
+        let mut plan = AgentPlan {
+            targets: Vec::new(),
+            launched: false,
+            later: false,
+            wanted: AgentConfig {
+                filters: self.request.filters.clone(),
+                capture: self.request.agent.capture.clone(),
+                marks: self.wanted.functions().map(Probe::name).collect(),
+                follow: self.request.targets.subprocesses,
+                ..AgentConfig::default()
+            },
+            libraries: Vec::new(),
+        };
+        let mut needed = MissingProbes::default();
+        // The first that it cannot get into.
+        let mut closed: Option<PlanError> = None;
+        for process in &targets.processes {
+            let Some(interpreter) = process.interpreters.first() else {
+                continue;
+            };
+            let missing = self.missing(interpreter);
+            if !missing.any() {
+                continue;
+            }
+            match self.way_into(process.pid) {
+                Some(Ok(way)) => {
+                    plan.targets.push((process.pid, way.clone()));
+                    needed.add(missing);
+                }
+                // What it has itself is worth a trace without the agent, when that is all that was left to us.
+                _ if !missing.functions => {}
+                way => {
+                    let reason = match way {
+                        Some(Err(reason)) => reason.clone(),
+                        _ => "nobody has looked for a way".to_owned(),
+                    };
+                    let target = format!("process {}", process.pid);
+                    closed.get_or_insert_with(|| self.closed(interpreter, target, reason));
+                }
+            }
+        }
+        let expected = targets.command.iter();
+        if let Some(interpreter) = expected.flat_map(|command| &command.interpreters).next() {
+            let missing = self.missing(interpreter);
+            if missing.any() {
+                match self.obstacle_of_command(interpreter) {
+                    Some(reason) => {
+                        let target = "the command".to_owned();
+                        closed.get_or_insert_with(|| self.closed(interpreter, target, reason));
+                    }
+                    None => {
+                        plan.launched = true;
+                        needed.add(missing);
+                    }
+                }
+            }
+        }
+        for interpreter in &targets.python {
+            let missing = self.missing(interpreter);
+            if targets.everyone && missing.any() {
+                plan.later = true;
+                needed.add(missing);
+            }
+        }
+        if !needed.any() {
+            return closed.map_or(Ok(None), Err);
+        }
+        plan.wanted.functions = needed.functions.then(HashSet::new);
+        plan.wanted.collections = needed.collections.then(HashSet::new);
+        Ok(Some(plan))
+    }
+
+    /// Why the agent cannot get into the command that is launched.
+    fn obstacle_of_command(&self, interpreter: &Interpreter) -> Option<String> {
+        let version = interpreter.version.as_ref();
+        let unsupported = version
+            .filter(|version| !agent::supported(version))
+            .map(|version| AttachMethodError::Unsupported {
+                version: version.to_string(),
+            });
+        let isolated = self.host.command.isolated.as_ref();
+        unsupported
+            .or_else(|| agent::obstacle_of_build(&interpreter.image))
+            .map(|reason| reason.to_string())
+            .or_else(|| {
+                isolated.map(|option| {
+                    format!(
+                        "its interpreter is started with {option}, which leaves out the environment that brings the agent in; leave out {option}, or start it yourself and trace it with -p"
+                    )
+                })
+            })
+    }
+
+    /// The interpreters, each file once, with the processes that run it.
+    fn interpreters(&self) -> BTreeMap<FileId, (&Interpreter, Vec<u32>)> {
+        let targets = &self.host.targets;
+        let running = targets.processes.iter().flat_map(|process| {
+            let interpreters = process.interpreters.iter();
+            interpreters.map(|interpreter| (interpreter, Some(process.pid)))
+        });
+        let expected = targets.command.iter().flat_map(|it| &it.interpreters);
+        let others = expected.chain(&targets.python).map(|it| (it, None));
+        let mut found: BTreeMap<FileId, (&Interpreter, Vec<u32>)> = BTreeMap::new();
+        for (interpreter, pid) in running.chain(others) {
+            let entry = found.entry(interpreter.file);
+            let (_, pids) = entry.or_insert_with(|| (interpreter, Vec::new()));
+            pids.extend(pid);
+        }
+        found
+    }
+
+    /// What is probed of the interpreters.
+    fn images(&self, agent: Option<&AgentPlan>) -> Result<Vec<PlannedImage>, PlanError> {
+        let interpreters = self.interpreters();
+        let mut images = Vec::new();
+        for (interpreter, pids) in interpreters.values() {
+            let missing = self.missing(interpreter);
+            let probes: Vec<Probe> = self.wanted.of_interpreter(interpreter, missing).collect();
+            if probes.is_empty() {
+                continue;
+            }
+            let raises = probes.iter().any(|probe| {
+                behaviour(interpreter, *probe).is_some_and(|known| known.raise.is_some())
+            });
+            images.push(PlannedImage {
+                path: interpreter.path.clone(),
+                pids: pids.clone(),
+                line_semaphore: raises && !self.request.spare_line_semaphore,
+                interpreter: (*interpreter).clone(),
+                probes,
+            });
+        }
+        let missing: Vec<EventKind> = self
+            .wanted
+            .events
+            .iter()
+            .filter_map(|event| EventKind::of_name(event))
+            .filter(|kind| !is_possible(*kind, &images, agent))
+            .collect();
+        match (missing.first(), interpreters.values().next()) {
+            (Some(first), Some((interpreter, _))) => {
+                Err(self.without_probes(*first, &missing, interpreter))
+            }
+            _ => Ok(images),
+        }
+    }
+
+    /// The refusal of kinds that no interpreter has the probes for.
+    fn without_probes(
+        &self,
+        first: EventKind,
+        missing: &[EventKind],
+        interpreter: &Interpreter,
+    ) -> PlanError {
+        let probe = first.probes().first().copied();
+        let image = &interpreter.image;
+        let has_any = image.marks.iter().any(|mark| mark.provider == PROVIDER);
+        let known = probe.and_then(|probe| behaviour(interpreter, probe));
+        let (reason, elsewhere) = match known {
+            _ if !has_any => (
+                "it was built without SystemTap marks (configure --with-dtrace), so it has none at all.".to_owned(),
+                "run the program with an interpreter that has marks: Debian's and Fedora's /usr/bin/python3 do, those of python.org images, pyenv, uv and conda do not",
+            ),
+            Some(known) if known.status == Status::Absent => (
+                known.sentence.to_owned(),
+                "run the program with Python 3.15 or with 3.10 and older",
+            ),
+            _ => (
+                format!("it has no mark {}.", probe.map_or("", Probe::name)),
+                "see `pystap marks` for what it has",
+            ),
+        };
+        let left: Vec<&str> = EventKind::ALL
+            .into_iter()
+            .filter(|kind| kind.is_possible(|probe| has(interpreter, probe)))
+            .map(EventKind::name)
+            .collect();
+        let mut next = match left.is_empty() {
+            true => elsewhere.to_owned(),
+            false => format!(
+                "trace what it has with `--events {}`, or {elsewhere}",
+                left.join(",")
+            ),
+        };
+        let version = interpreter.version.as_ref();
+        let forbidden = self.request.agent.usage == AgentUsage::Never
+            && version.is_some_and(agent::supported)
+            && missing.iter().all(|kind| kind.is_agents());
+        if forbidden {
+            next = format!("leave out --no-agent, so that pystap's agent gives them, or {next}");
+        }
+        let names: Vec<&str> = missing.iter().map(|kind| kind.name()).collect();
+        let mut kinds = names.join(" and ");
+        if self.request.events.is_empty() {
+            kinds.push_str(" (the default)");
+        }
+        PlanError::NoMarks {
+            who: described(interpreter),
+            kinds,
+            reason,
+            next,
+        }
+    }
+
+    fn warn_of_quirks(&mut self, images: &[PlannedImage]) {
+        for image in images {
+            let Some(version) = &image.interpreter.version else {
+                continue;
+            };
+            let path = image.path.display();
+            for probe in &image.probes {
+                let known = marks::behaviour((version.major, version.minor), probe.name());
+                match known.raise {
+                    // Then it is complete.
+                    Some(_) if image.line_semaphore => {}
+                    Some(_) => self.warnings.push(format!(
+                        "few calls of Python {version} ({path}) will be seen, and returns have no duration, because the semaphore of the line mark is left alone; leave out --no-line-semaphore to see all"
+                    )),
+                    None if matches!(known.status, Status::Useless | Status::Dangerous) => {
+                        self.warnings.push(format!(
+                            "{} of Python {version} ({path}): {}",
+                            probe.name(),
+                            known.sentence
+                        ));
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// What the agent must know of the images, what stands for its library until that is written out, and who is left out.
+    fn complete(&mut self, agent: &mut AgentPlan, images: &[PlannedImage]) {
+        let with = |probes: &[Probe]| {
+            let has_all = |image: &&PlannedImage| probes.iter().all(|it| image.probes.contains(it));
+            let files = images.iter().filter(has_all);
+            files.map(|image| image.interpreter.file).collect()
+        };
+        let functions: Vec<Probe> = self.wanted.functions().collect();
+        let told = &mut agent.wanted;
+        told.functions = told.functions.take().map(|_| with(&functions));
+        told.collections = told.collections.take().map(|_| with(&Probe::COLLECTIONS));
+        let path = self.host.agent_library.clone();
+        agent.libraries = vec![agent::expected_library(path, &agent.wanted)];
+        for process in &self.host.targets.processes {
+            let Some(interpreter) = process.interpreters.first() else {
+                continue;
+            };
+            let reached = agent.targets.iter().any(|(pid, _)| *pid == process.pid);
+            let probed = images
+                .iter()
+                .any(|image| image.interpreter.file == interpreter.file);
+            if !reached && !probed {
+                let reason = match self.way_into(process.pid) {
+                    Some(Err(reason)) => reason,
+                    _ => "its interpreter has none of the marks",
+                };
+                let warning = format!("process {} is not traced: {reason}", process.pid);
+                self.warnings.push(warning);
+            }
+        }
+    }
+}
+
+/// Whether a kind can be had of at least one image, or of the agent.
+fn is_possible(kind: EventKind, images: &[PlannedImage], agent: Option<&AgentPlan>) -> bool {
+    let told = agent.map(|agent| &agent.wanted);
+    let by_agent = told.is_some_and(|told| match kind {
+        EventKind::Call | EventKind::Return => told.functions.is_some(),
+        EventKind::Gc => told.collections.is_some(),
+        _ => false,
+    });
+    by_agent
+        || images
+            .iter()
+            .any(|image| kind.is_possible(|probe| image.probes.contains(&probe)))
+}
+
+/// What is decided about engines for a plan.
+struct Engines<'a> {
+    request: &'a SessionRequest,
+    host: &'a HostSnapshot,
+    wanted: &'a Wanted,
+    plan: &'a Plan,
+}
+
+impl Engines<'_> {
+    /// Chooses the engines of the plan: one, as all probes can be armed by one.
+    fn choose(&self) -> Result<Vec<Source>, NoSource> {
+        if self.request.purpose == Purpose::Script {
+            return Ok(Vec::new());
+        }
+        self.contradiction()?;
+        let engines = self.host.engines.iter().map(Box::as_ref);
+        let in_question: Vec<&dyn Engine> = engines
+            .filter(|engine| {
+                let (name, abilities) = (engine.name(), engine.abilities());
+                self.wanted.in_question(self.request, name, abilities)
+            })
+            .collect();
+        let left_to_us = in_question.len() > 1;
+        let mut obstacles = Vec::new();
+        let mut usable = Vec::new();
+        for engine in in_question {
+            match self.obstacle(engine) {
+                Some(obstacle) => obstacles.push((engine.name(), obstacle)),
+                None => usable.push(engine),
+            }
+        }
+        let not_failed = usable.iter().position(|it| it.failed_before().is_none());
+        let at = not_failed.unwrap_or(0);
+        let Some(engine) = usable.get(at) else {
+            return Err(match obstacles.pop() {
+                Some((engine, obstacle)) if !left_to_us => NoSource::Obstacle { engine, obstacle },
+                last => NoSource::All(obstacles.into_iter().chain(last).collect()),
+            });
+        };
+        let passed_over = usable.iter().take(at).find_map(|failed| {
+            let known = failed.failed_before()?;
+            Some(format!(
+                "{} has failed here before: {known}",
+                failed.title()
+            ))
+        });
+        let because = obstacles
+            .first()
+            .map(|(_, obstacle)| clause(&obstacle.message).to_owned())
+            .or(passed_over);
+        let is_first = self
+            .host
+            .engines
+            .first()
+            .is_some_and(|it| it.name() == engine.name());
+        let reason = match because {
+            Some(because) if !is_first => format!("{}, because {because}", engine.title()),
+            _ => format!("{}, which is installed", engine.title()),
+        };
+        Ok(vec![Source {
+            engine: engine.name(),
+            abilities: engine.abilities(),
+            reason: left_to_us.then_some(reason),
+            instead: usable
+                .get(at + 1)
+                .map(|it| it.name())
+                .filter(|_| left_to_us),
+        }])
+    }
+
+    /// An engine that was named, and something else that it has no use for.
+    fn contradiction(&self) -> Result<(), NoSource> {
+        let named = self.request.engine.named.as_deref();
+        let engines = &mut self.host.engines.iter();
+        let Some(engine) = engines.find(|it| Some(it.name()) == named) else {
+            return Ok(());
+        };
+        if engine.abilities().scripts || !self.wanted.needs_scripts(self.request) {
+            return Ok(());
+        }
+        let what = match &self.wanted.own_template {
+            Some(template) => format!("the template {template} is a SystemTap script"),
+            None => "options for stap were given".to_owned(),
+        };
+        Err(NoSource::Conflict {
+            engine: engine.name(),
+            what,
+        })
+    }
+
+    /// What stands in the way of an engine.
+    fn obstacle(&self, engine: &dyn Engine) -> Option<Obstacle> {
+        let compiles = self.request.purpose.is_compile();
+        let of_targets = || {
+            let error = self.obstacle_of_targets(engine)?;
+            Some(Obstacle {
+                exit: Exit::of(error.exit_code()),
+                message: error.to_string(),
+                forbidden: false,
+            })
+        };
+        engine
+            .forbidden()
+            .or_else(|| if compiles { None } else { of_targets() })
+            .or_else(|| engine.obstacle(self.plan))
+    }
+
+    /// What about the targets an engine cannot do, or must not.
+    fn obstacle_of_targets(&self, engine: &dyn Engine) -> Option<PlanError> {
+        let abilities = engine.abilities();
+        let by_path = |found: Option<PlanError>| found.filter(|_| abilities.by_path);
+        by_path(self.agent_out_of_reach())
+            .or_else(|| {
+                self.endangered_bystander()
+                    .filter(|_| abilities.arms_everyone)
+            })
+            .or_else(|| by_path(self.image_out_of_reach()))
+    }
+
+    /// An agent that is not to be found by its path.
+    fn agent_out_of_reach(&self) -> Option<PlanError> {
+        let targets = self.plan.agent.iter().flat_map(|agent| &agent.targets);
+        targets.map(|(pid, _)| *pid).find_map(|pid| {
+            let survey = self.host.processes.get(&pid)?;
+            let loaded = survey.loaded.as_ref();
+            let path = loaded.map_or_else(|| self.host.agent_library.clone(), |it| it.path.clone());
+            match loaded {
+                Some(loaded) if loaded.displaced => Some(PlanError::Displaced { path }),
+                Some(loaded) if loaded.deleted => Some(PlanError::Replaced { path, pid }),
+                _ if survey.elsewhere => Some(PlanError::Container { path, pid }),
+                _ => None,
+            }
+        })
+    }
+
+    /// An interpreter that is not to be found by its path.
+    fn image_out_of_reach(&self) -> Option<PlanError> {
+        let elsewhere =
+            |pid: &u32| (self.host.processes.get(pid)).is_some_and(|survey| survey.elsewhere);
+        self.plan.images.iter().find_map(|image| {
+            let path = image.path.clone();
+            if image.interpreter.image.is_displaced() {
+                return Some(PlanError::Displaced { path });
+            }
+            if let (true, Some(pid)) = (image.interpreter.replaced, image.pids.first()) {
+                return Some(PlanError::Replaced { path, pid: *pid });
+            }
+            let pid = image.pids.iter().copied().find(elsewhere)?;
+            Some(PlanError::Container { path, pid })
+        })
+    }
+
+    /// A process beside the targets that armed probes would end.
+    fn endangered_bystander(&self) -> Option<PlanError> {
+        let mut bystanders = self.host.bystanders.iter();
+        let bystander = bystanders.find(|it| self.plan.fails_on_paths.contains(&it.file))?;
+        let mut images = self.plan.images.iter();
+        let image = images.find(|image| image.interpreter.file == bystander.file)?;
+        let found = Endangered {
+            file: bystander.file,
+            target: format!(
+                "process {}, in which SystemTap would arm the marks as well,",
+                bystander.pid
+            ),
+            sign: bystander.sign.clone(),
+            who: described(&image.interpreter),
+        };
+        let next =
+            "use --engine uprobes, which arms the targets only, or --agent, which does no harm";
+        Some(found.refused(next.to_owned()))
+    }
+}
+
+/// An interpreter, for messages.
+fn described(interpreter: &Interpreter) -> String {
+    match &interpreter.version {
+        Some(version) => format!("Python {version} ({})", Foreign::path(&interpreter.path)),
+        None => Foreign::path(&interpreter.path).to_string(),
+    }
+}
+
+/// What a probe is known to do in this interpreter.
+fn behaviour(interpreter: &Interpreter, probe: Probe) -> Option<marks::Behaviour> {
+    let version = interpreter.version.as_ref()?;
+    Some(marks::behaviour(
+        (version.major, version.minor),
+        probe.name(),
+    ))
+}

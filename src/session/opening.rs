@@ -1,0 +1,597 @@
+//! How a session begins: from a request to a plan, from the plan to a prepared engine, from there to probes that are live. Then
+//! it runs (`running`), and at last what came of it is said.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::time::Instant;
+
+use crossbeam_channel::Receiver;
+
+use super::agents::SessionAgents;
+use super::decide::decide;
+use super::describe::describe;
+use super::plan::{Plan, Source};
+use super::refusal;
+use super::request::{Purpose, SessionRequest};
+use super::running::{Outcome, Session};
+use super::snapshot::HostSnapshot;
+use super::stop::{self, Stop, StopSignals};
+use super::templates::Templates;
+use crate::analysis::pairing::{Pairing, PairingRules};
+use crate::clock;
+use crate::console::{Console, Exit, Spinner};
+use crate::engine::Running;
+use crate::engine::abilities::clause;
+use crate::engine::all;
+use crate::engine::lifecycle::{Audience, Beginning, Busy, Engine, Ready};
+use crate::engine::merged::Merged;
+use crate::event::{self, ArmedMark, SessionTarget};
+use crate::export::{Output, Sink};
+use crate::failure::Failure;
+use crate::process::{Conditions, Launched, Watch};
+use crate::python::marks::PROVIDER;
+use crate::text::Foreign;
+
+/// Makes the sink of a session from its output and the rules of the interpreters that it traces.
+pub(crate) type MakeSink<'a> = dyn Fn(Output, PairingRules) -> Box<dyn Sink> + 'a;
+
+/// A session that is decided and not begun.
+pub(crate) struct Decided<'a> {
+    request: &'a SessionRequest,
+    templates: Templates,
+    host: HostSnapshot,
+    plan: Plan,
+}
+
+impl<'a> Decided<'a> {
+    /// Looks at the host and decides. Starts nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the request, and what stands in the way of tracing at all.
+    pub(crate) fn new(request: &'a SessionRequest) -> Result<Decided<'a>, Failure> {
+        if let Some(misuse) = all::misuse(&request.engine) {
+            return Err(misuse);
+        }
+        let templates = Templates::load(request.template_directory.as_deref())?;
+        let host = HostSnapshot::gather(request, &templates.catalogue)?;
+        let plan = decide(request, &host)?;
+        // The user's own mistakes come before what the host lacks.
+        if plan.own_template.is_some() {
+            templates.script(&plan)?;
+            templates.tapsets()?;
+        }
+        Ok(Decided {
+            request,
+            templates,
+            host,
+            plan,
+        })
+    }
+
+    /// The text of its script.
+    ///
+    /// # Errors
+    /// When a template or tapset is wrong.
+    pub(crate) fn script(&self) -> Result<String, Failure> {
+        let text = self.templates.script(&self.plan)?;
+        self.templates.tapsets()?;
+        Ok(text)
+    }
+
+    /// Runs it to its end, or as far as was asked for. The exit code of pystap. What a dry run shows goes to `show`; what a
+    /// launched command writes goes to the file `aside`, if there is one.
+    ///
+    /// # Errors
+    /// What stands in the way, and what fails before probes are live.
+    pub(crate) fn run(
+        mut self,
+        make_sink: &MakeSink<'_>,
+        show: impl FnOnce(&str) -> std::io::Result<()>,
+        aside: Option<&File>,
+        console: &Console,
+    ) -> Result<u8, Failure> {
+        for warning in &self.plan.warnings {
+            console.warning(warning);
+        }
+        if self.request.purpose == Purpose::DryRun {
+            show(&self.described(console)?)?;
+            return Ok(Exit::Done.into());
+        }
+        let sources = self.sources()?;
+        let stops = StopSignals::listen().map_err(|error| {
+            Failure::new(
+                Exit::Failed,
+                format!(
+                    "signals cannot be caught ({error}), so a trace could not be ended; try again"
+                ),
+            )
+        })?;
+        let output = match self.request.purpose.is_compile() {
+            true => None,
+            false => match output(self.request, &stops, console)? {
+                Some(output) => Some(output),
+                None => return Ok(Exit::Done.into()),
+            },
+        };
+        // Some engines read the probes of the agent's library, so that it has to be there before they are prepared.
+        let agents = SessionAgents::prepare(&mut self.plan)?;
+        let audience = Waiting {
+            console,
+            stops: &stops,
+        };
+        let mut prepared = Vec::new();
+        for source in sources {
+            match self.prepare(&source, &audience)? {
+                Some(engine) => prepared.push(engine),
+                None => return Ok(Exit::Done.into()),
+            }
+        }
+        let Some(output) = output else {
+            return Ok(Exit::Done.into());
+        };
+        let surroundings = TraceContext {
+            request: self.request,
+            make_sink,
+            aside,
+            stops: &stops,
+            console,
+        };
+        let outcome = surroundings.trace(&self.plan, prepared, output, agents)?;
+        Ok(conclude(self.request, &outcome, console))
+    }
+
+    fn sources(&self) -> Result<Vec<Source>, Failure> {
+        let sources = self.plan.sources.clone();
+        sources
+            .map_err(|refused| refusal::failure(&refused, self.request, &self.templates.catalogue))
+    }
+
+    fn engine(&self, name: &str) -> Result<&dyn Engine, Failure> {
+        let mut engines = self.host.engines.iter().map(Box::as_ref);
+        engines
+            .find(|engine| engine.name() == name)
+            .ok_or_else(|| Failure::new(Exit::Failed, format!("there is no engine {name}")))
+    }
+
+    /// What a dry run shows. Where no engine can run the plan, the one that would be preferred.
+    fn described(&self, console: &Console) -> Result<String, Failure> {
+        let (sources, obstacle) = match self.sources() {
+            Ok(sources) => (sources, None),
+            Err(obstacle) => {
+                console.warning(&obstacle.message);
+                let engine = self.host.engines.first();
+                let assumed = engine.map(|engine| Source {
+                    engine: engine.name(),
+                    abilities: engine.abilities(),
+                    reason: None,
+                    instead: None,
+                });
+                (assumed.into_iter().collect(), Some(obstacle.message))
+            }
+        };
+        let mut text = String::new();
+        for source in sources {
+            let description = self
+                .engine(source.engine)?
+                .describe(&self.plan, &self.templates)?;
+            for warning in description.warnings {
+                if obstacle.as_ref() != Some(&warning) {
+                    console.warning(warning);
+                }
+            }
+            text.push_str(&describe(&self.plan, source.abilities));
+            text.push('\n');
+            if let Some(reason) = source.reason {
+                text.push_str(&format!("engine     {reason}\n"));
+            }
+            text.push_str(&description.text);
+        }
+        Ok(text)
+    }
+
+    /// Does what takes time. Where that fails and the choice was left to us, the next engine takes its place. `None` when the
+    /// user stopped it, or wanted nothing else.
+    fn prepare(
+        &self,
+        source: &Source,
+        audience: &Waiting<'_>,
+    ) -> Result<Option<PreparedSource>, Failure> {
+        let console = audience.console;
+        let mut notes: Vec<String> = source.reason.iter().cloned().collect();
+        if let Some(reason) = &source.reason {
+            console.note(format_args!("tracing with {reason}"));
+        }
+        let prepare = |engine: &dyn Engine, notes: &mut Vec<String>| {
+            engine.prepare(&self.plan, &self.templates, audience, notes)
+        };
+        let mut engine = self.engine(source.engine)?;
+        let ready = match prepare(engine, &mut notes) {
+            Err(failure) if failure.exit == Exit::Unready => {
+                let Some(instead) = source.instead else {
+                    return Err(failure);
+                };
+                let failed = std::mem::replace(&mut engine, self.engine(instead)?);
+                let because = clause(&failure.message);
+                failed.remember_failure(because);
+                console.warning(format_args!(
+                    "{because}; tracing with {} instead (--engine {} insists)",
+                    engine.title(),
+                    failed.name()
+                ));
+                notes = vec![format!("{}, because {because}", engine.title())];
+                prepare(engine, &mut notes)?
+            }
+            other => other?,
+        };
+        Ok(ready.map(|ready| PreparedSource {
+            name: engine.name(),
+            measures: engine.abilities().measures,
+            arms_everyone: engine.abilities().arms_everyone,
+            keeps_files: engine.abilities().by_path,
+            ready,
+            notes,
+        }))
+    }
+}
+
+/// An engine that can be started at once.
+struct PreparedSource {
+    name: &'static str,
+    measures: bool,
+    arms_everyone: bool,
+    keeps_files: bool,
+    ready: Box<dyn Ready>,
+    /// What the first line of a trace says of it.
+    notes: Vec<String>,
+}
+
+/// The user, who waits for an engine.
+struct Waiting<'a> {
+    console: &'a Console,
+    stops: &'a StopSignals,
+}
+
+impl Audience for Waiting<'_> {
+    fn warning(&self, message: &dyn Display) {
+        self.console.warning(message);
+    }
+
+    fn note(&self, message: &dyn Display) {
+        self.console.note(message);
+    }
+
+    fn detail(&self, message: &dyn Display) {
+        self.console.detail(message);
+    }
+
+    fn busy(&self, activity: &str) -> Box<dyn Busy> {
+        Box::new(self.console.spinner(activity))
+    }
+
+    fn stops(&self) -> &Receiver<Stop> {
+        self.stops.requests()
+    }
+}
+
+impl Busy for Spinner {}
+
+/// Opens the output. `None` when somebody stopped us while nobody read it.
+fn output(
+    request: &SessionRequest,
+    stops: &StopSignals,
+    console: &Console,
+) -> Result<Option<Output>, Failure> {
+    let path = request.output.as_deref();
+    let begun = Instant::now();
+    let mut said = false;
+    let mut expired = false;
+    let opened = Output::open(path, stop::give_up(), |time| {
+        if !std::mem::replace(&mut said, true)
+            && let Some(path) = path
+        {
+            console.note(format_args!(
+                "{} is a pipe that nobody reads, so tracing begins when somebody opens it for reading; Ctrl-C stops",
+                Foreign::path(path)
+            ));
+        }
+        let longest = request.limits.duration;
+        expired = longest.is_some_and(|longest| begun.elapsed() >= longest);
+        !expired && stops.requests().recv_timeout(time).is_err()
+    })?;
+    let Some(output) = opened else {
+        let whose = path.map_or_else(String::new, |path| Foreign::path(path).to_string());
+        if expired {
+            return Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "nobody opened the pipe {whose} for reading in the time that --duration gives, so nothing was traced; start its reader first"
+                ),
+            ));
+        }
+        console.note(format_args!(
+            "stopped while nobody read {whose}; nothing was traced"
+        ));
+        return Ok(None);
+    };
+    if request.agent.capture.any()
+        && let Some(mode) = output.open_to_others()
+    {
+        console.warning(format_args!(
+            "values of the program are written to {}, which other users may read (its mode is {mode:04o}); make it private, or name a new file with --output",
+            path.map_or("standard output".to_owned(), |path| Foreign::path(path).to_string())
+        ));
+    }
+    Ok(Some(output))
+}
+
+/// What a trace is run with.
+struct TraceContext<'a> {
+    request: &'a SessionRequest,
+    make_sink: &'a MakeSink<'a>,
+    aside: Option<&'a File>,
+    stops: &'a StopSignals,
+    console: &'a Console,
+}
+
+impl TraceContext<'_> {
+    fn trace(
+        &self,
+        plan: &Plan,
+        prepared: Vec<PreparedSource>,
+        output: Output,
+        mut agents: Option<SessionAgents>,
+    ) -> Result<Outcome, Failure> {
+        let (stops, console, limits) = (self.stops, self.console, self.request.limits);
+        if let Some(agents) = &mut agents
+            && prepared.iter().any(|source| source.keeps_files)
+        {
+            agents.keep_where_mapped();
+        }
+        let watch = Watch::new()?;
+        let mut targets = plan.pids();
+        for process in &plan.targets.processes {
+            watch.add(process.pid, process.start_time)?;
+        }
+        let launched = self.launch(plan, agents.as_mut())?;
+        if let Some(launched) = &launched {
+            targets.push(launched.pid());
+            watch.add(launched.pid(), launched.start_time())?;
+        }
+        let mut beginning = Beginning {
+            targets,
+            ..Beginning::default()
+        };
+        if let Some(agents) = &agents {
+            beginning.lineage = agents.begin_with(plan, launched.as_ref());
+        }
+        let mut opening = session_line(plan, &prepared);
+        let sink = (self.make_sink)(output, plan.rules());
+        let starting = console.spinner("arming the probes");
+        let measures = prepared.iter().all(|source| source.measures);
+        let hears_of_release = prepared.iter().any(|source| source.arms_everyone);
+        let stopped = || !stops.requests().is_empty();
+        let mut engines = Vec::new();
+        for source in prepared {
+            engines.push(source.ready.start(plan, &beginning, &stopped)?);
+        }
+        let engine = together(engines)?;
+        if let Some(agents) = &agents {
+            agents.tell(engine.as_ref());
+        }
+        if let Some(launched) = &launched {
+            opening.targets.push(of_command(plan, launched));
+        }
+        let processes = plan.targets.processes.iter();
+        let released = launched.as_ref().map(Launched::pid);
+        let session = Session {
+            engine,
+            sink,
+            pairing: Pairing::with_rules(plan.rules()),
+            filters: plan.filters.clone(),
+            watch,
+            programs: processes.map(|it| (it.pid, it.program())).collect(),
+            released: released.filter(|_| hears_of_release && plan.follows_every_program()),
+            launched,
+            newcomers: plan.newcomers.clone(),
+            fails_on_paths: plan.fails_on_paths.clone(),
+            agents,
+            max_events: limits.max_events,
+            minimum: plan.minimum_ns().filter(|_| !measures),
+            console,
+        };
+        let mut starting = Some(starting);
+        session.run(stops, |session| {
+            if let Some(agents) = &mut session.agents {
+                agents.attach(plan, stops, console)?;
+            }
+            drop(starting.take());
+            let what = match &session.launched {
+                Some(launched) => format!("process {}", launched.pid()),
+                None => match session.watch.remaining() {
+                    1 => "one process".to_owned(),
+                    count => format!("{count} processes"),
+                },
+            };
+            console.note(format_args!(
+                "probes are live, tracing {what}; Ctrl-C stops"
+            ));
+            if let Some(duration) = limits.duration {
+                stops.after(duration)?;
+            }
+            opening.ts = clock::now();
+            let written = session.sink.session(&opening);
+            if let Some(launched) = &mut session.launched {
+                launched.release()?;
+            }
+            Ok(written)
+        })
+    }
+
+    /// Launches the command, held until it is released; `None` when there is none.
+    fn launch(
+        &self,
+        plan: &Plan,
+        agents: Option<&mut SessionAgents>,
+    ) -> Result<Option<Launched>, Failure> {
+        if plan.command.is_empty() {
+            return Ok(None);
+        }
+        let variables = match agents {
+            Some(agents) => agents.environment()?,
+            None => Vec::new(),
+        };
+        let conditions = Conditions {
+            variables: &variables,
+            aside: self.aside,
+        };
+        Ok(Some(Launched::start(&plan.command, conditions)?))
+    }
+}
+
+/// What they say as one. A single engine needs no thread that merges.
+fn together(mut engines: Vec<Box<dyn Running>>) -> Result<Box<dyn Running>, Failure> {
+    match engines.pop() {
+        Some(only) if engines.is_empty() => Ok(only),
+        last => {
+            engines.extend(last);
+            Ok(Box::new(Merged::new(engines)?))
+        }
+    }
+}
+
+/// The command among the targets of the first line.
+fn of_command(plan: &Plan, launched: &Launched) -> SessionTarget {
+    let words = plan.command.iter().map(|word| word.to_string_lossy());
+    let expected = plan.targets.command.iter();
+    let mut interpreters = expected.flat_map(|expected| &expected.interpreters);
+    SessionTarget {
+        pid: launched.pid(),
+        command: words.collect::<Vec<_>>().join(" "),
+        python: interpreters
+            .find_map(|interpreter| interpreter.version.as_ref())
+            .map(ToString::to_string),
+    }
+}
+
+/// The first line of a trace.
+fn session_line(plan: &Plan, sources: &[PreparedSource]) -> event::Session {
+    let engines: Vec<&str> = sources.iter().map(|source| source.name).collect();
+    let notes = sources.iter().flat_map(|source| &source.notes);
+    event::Session {
+        ts: 0,
+        pystap: env!("CARGO_PKG_VERSION").to_owned(),
+        engine: engines.join("+"),
+        notes: notes.chain(&plan.warnings).cloned().collect(),
+        targets: plan
+            .targets
+            .processes
+            .iter()
+            .map(|process| SessionTarget {
+                pid: process.pid,
+                command: process.command_line.join(" "),
+                python: process
+                    .interpreters
+                    .iter()
+                    .find_map(|found| found.version.as_ref())
+                    .map(ToString::to_string),
+            })
+            .collect(),
+        armed: plan
+            .images
+            .iter()
+            .flat_map(|image| {
+                image.probes.iter().map(|probe| ArmedMark {
+                    image: image.path.display().to_string(),
+                    build_id: image.interpreter.image.build_id.clone(),
+                    mark: format!("{PROVIDER}:{}", probe.name()),
+                    sites: image
+                        .interpreter
+                        .image
+                        .mark(PROVIDER, probe.name())
+                        .map_or(0, |mark| mark.sites.len()),
+                })
+            })
+            .chain(plan.libraries().flat_map(|(path, probed)| {
+                probed.marks.iter().map(|mark| ArmedMark {
+                    image: path.display().to_string(),
+                    build_id: probed.image.build_id.clone(),
+                    mark: format!("{}:{mark}", probed.provider),
+                    sites: probed
+                        .image
+                        .mark(probed.provider, mark)
+                        .map_or(0, |mark| mark.sites.len()),
+                })
+            }))
+            .collect(),
+        events: plan.events.clone(),
+    }
+}
+
+/// The last words, and the exit code.
+fn conclude(request: &SessionRequest, outcome: &Outcome, console: &Console) -> u8 {
+    let summary = &outcome.summary;
+    let mut account = Vec::new();
+    for (count, what) in [
+        (summary.lost, "lost"),
+        (summary.skipped, "skipped"),
+        (summary.unparsed, "unreadable"),
+    ] {
+        if count > 0 {
+            account.push(format!("{count} {what}"));
+        }
+    }
+    if summary.uncounted {
+        account.push("an unknown number possibly lost".to_owned());
+    }
+    match summary.untraced_processes {
+        0 => {}
+        1 => account.push("one process untraced".to_owned()),
+        count => account.push(format!("{count} processes untraced")),
+    }
+    if outcome.unwritten > 0 {
+        account.push(format!("{} not written", outcome.unwritten));
+    }
+    let account = match account.is_empty() {
+        true if outcome.output_error.is_some() => "but not the end of them".to_owned(),
+        true => "nothing lost".to_owned(),
+        false => account.join(", "),
+    };
+    let why = match outcome.stop {
+        Stop::Interrupted | Stop::Terminated => "stopped",
+        Stop::Duration => "time is up",
+        Stop::MaxEvents => "event limit reached",
+        Stop::TargetsEnded => "the target ended",
+        Stop::OutputClosed => "output closed",
+        Stop::OutputFailed | Stop::EngineFailed => "failed",
+    };
+    let seconds = summary.wall_ns as f64 / 1e9;
+    console.note(format_args!(
+        "{why} after {seconds:.1} s: {} events, {account}",
+        summary.delivered
+    ));
+    if let Some(error) = &outcome.output_error {
+        let where_to = request
+            .output
+            .as_ref()
+            .map_or("standard output".to_owned(), |path| {
+                Foreign::path(path).to_string()
+            });
+        console.error(format_args!(
+            "{where_to} could not be written ({error}), so the rest of the events is missing; make room or choose another place"
+        ));
+        return Exit::Failed.code();
+    }
+    if outcome.stop == Stop::EngineFailed {
+        // What could not even begin is for want of something on this host.
+        return if outcome.live {
+            Exit::Failed
+        } else {
+            Exit::Unready
+        }
+        .code();
+    }
+    match summary.command_status {
+        Some(status) if request.exit_with_command => u8::try_from(status).unwrap_or(u8::MAX),
+        _ => Exit::Done.code(),
+    }
+}

@@ -1,0 +1,158 @@
+//! What a session is asked to do: everything that a command line says about it, in the terms of tracing. Knows neither how it
+//! was typed nor what this host has.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use regex::Regex;
+
+use crate::agent::Capture;
+use crate::process::Selection;
+use crate::script::Filters;
+use crate::service::Service;
+
+/// A session that somebody wants.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SessionRequest {
+    /// Which processes.
+    pub(crate) targets: TargetRequest,
+    /// Event kinds, as they were typed; none for those that are usual.
+    pub(crate) events: Vec<String>,
+    /// Which functions.
+    pub(crate) filters: Filters,
+    /// Only finished calls of at least this length.
+    pub(crate) min_duration: Option<Duration>,
+    /// Whether an engine that can is to add up calls, returns and collections instead of sending them.
+    pub(crate) totals: bool,
+    /// Whether the semaphore of Python 3.11's line probe is left alone, although calls are incomplete then.
+    pub(crate) spare_line_semaphore: bool,
+    /// What is wanted of the agent.
+    pub(crate) agent: AgentWishes,
+    /// What is wanted of the engine.
+    pub(crate) engine: EngineOptions,
+    /// A directory of templates and tapsets beside the user's own.
+    pub(crate) template_directory: Option<PathBuf>,
+    /// When it ends at the latest.
+    pub(crate) limits: Limits,
+    /// How far it goes.
+    pub(crate) purpose: Purpose,
+    /// The file that is written; standard output without one.
+    pub(crate) output: Option<PathBuf>,
+    /// Whether pystap ends with the exit status of the launched command.
+    pub(crate) exit_with_command: bool,
+}
+
+/// Which processes are wanted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TargetRequest {
+    /// By their ids.
+    pub(crate) pids: Vec<u32>,
+    /// By what their command lines have in them.
+    pub(crate) pattern: Option<Regex>,
+    /// By the name of their service.
+    pub(crate) service: Option<String>,
+    /// By their interpreter.
+    pub(crate) python: Option<PathBuf>,
+    /// A command that is launched, with its arguments; empty when there is none.
+    pub(crate) command: Vec<OsString>,
+    /// Whether children are traced too, those that exist and those to come.
+    pub(crate) subprocesses: bool,
+}
+
+impl TargetRequest {
+    /// The selection that finds the processes that run now. `service` is the one that was named.
+    pub(crate) fn selection(&self, service: Option<Service>) -> Selection {
+        Selection {
+            pids: self.pids.clone(),
+            pattern: self.pattern.clone(),
+            service,
+            python: self.python.clone(),
+            command: self.command.clone(),
+            subprocesses: self.subprocesses,
+        }
+    }
+
+    /// The selection that finds those which start later; `None` when only children of a target can be.
+    pub(crate) fn newcomers(&self, service: Option<Service>) -> Option<Selection> {
+        let searches = self.command.is_empty()
+            && (self.pattern.is_some()
+                || self.service.is_some()
+                || (self.python.is_some() && self.pids.is_empty()));
+        searches.then(|| Selection {
+            pids: Vec::new(),
+            ..self.selection(service)
+        })
+    }
+}
+
+/// What the user wants of the agent.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AgentWishes {
+    /// Whether it is used.
+    pub(crate) usage: AgentUsage,
+    /// Whether it may be put into running processes by ptrace.
+    pub(crate) inject: bool,
+    /// Which values it captures.
+    pub(crate) capture: Capture,
+    /// Whether the interpreters' own function probes are armed although a path shows that this ends the program.
+    pub(crate) trust_paths: bool,
+}
+
+/// When the agent is used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum AgentUsage {
+    /// Where an interpreter has no function probes.
+    #[default]
+    Auto,
+    /// Nowhere.
+    Never,
+    /// For all functions.
+    Always,
+}
+
+/// What is wanted of the engine.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EngineOptions {
+    /// The name of the one that was asked for; `None` leaves it to us.
+    pub(crate) named: Option<String>,
+    /// The stap to use instead of that in PATH.
+    pub(crate) stap: Option<PathBuf>,
+    /// Further arguments for stap when it compiles.
+    pub(crate) stap_arguments: Vec<String>,
+    /// Buffer per processor in megabytes.
+    pub(crate) buffer: Option<u32>,
+}
+
+/// When a session ends at the latest.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limits {
+    /// After this time.
+    pub(crate) duration: Option<Duration>,
+    /// After so many events.
+    pub(crate) max_events: Option<u64>,
+}
+
+/// How far a session goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It traces.
+    #[default]
+    Trace,
+    /// It shows what it would do.
+    DryRun,
+    /// It compiles what is to be compiled, for later.
+    Compile {
+        /// For this kernel release instead of the running one.
+        kernel: Option<String>,
+    },
+    /// It shows the script alone, which asks no engine.
+    Script,
+}
+
+impl Purpose {
+    /// Whether nothing more than compiling is wanted.
+    pub(crate) fn is_compile(&self) -> bool {
+        matches!(self, Purpose::Compile { .. })
+    }
+}

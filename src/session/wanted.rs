@@ -1,0 +1,238 @@
+//! What a request comes to before anybody looks at a process: the event kinds, the templates and probes that they need, and
+//! what of these an interpreter lacks. Shared by the look at the host, which looks at nothing else, and by the decision.
+
+use std::collections::BTreeSet;
+
+use super::plan::PlanError;
+use super::request::{AgentUsage, Purpose, SessionRequest};
+use crate::agent;
+use crate::engine::abilities::Abilities;
+use crate::probe::{EventKind, Probe};
+use crate::python::Interpreter;
+use crate::python::marks::PROVIDER;
+use crate::python::undecodable;
+use crate::script::{Catalogue, TOTALS};
+
+/// A template of the user's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OwnTemplate {
+    /// Its name, which may be that of a built-in one, whose place it takes.
+    pub(crate) name: String,
+    /// The probes of interpreters that its header names.
+    pub(crate) probes: Vec<Probe>,
+}
+
+impl OwnTemplate {
+    /// Those of a catalogue.
+    pub(crate) fn all(catalogue: &Catalogue) -> Vec<OwnTemplate> {
+        let users = catalogue.iter().filter(|template| template.is_users());
+        users
+            .map(|template| OwnTemplate {
+                name: template.name.clone(),
+                probes: template
+                    .marks
+                    .iter()
+                    .filter_map(|name| Probe::of_name(name))
+                    .filter(|probe| probe.is_cpythons())
+                    .collect(),
+            })
+            .collect()
+    }
+}
+
+/// What is wanted of every interpreter.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// Event kinds by name, in the order in which they were asked for.
+    pub(crate) events: Vec<String>,
+    /// Templates that make them.
+    pub(crate) templates: Vec<String>,
+    /// The first of these that is the user's own.
+    pub(crate) own_template: Option<String>,
+    /// The probes that all of that needs.
+    pub(crate) probes: BTreeSet<Probe>,
+    usage: AgentUsage,
+    capture: bool,
+    trust_paths: bool,
+}
+
+impl Wanted {
+    /// Resolves the kinds of a request.
+    ///
+    /// # Errors
+    /// What contradicts itself, and kinds that are none.
+    pub(crate) fn of(request: &SessionRequest, own: &[OwnTemplate]) -> Result<Wanted, PlanError> {
+        let capture = request.agent.capture.any();
+        let filters = &request.filters;
+        let named = [&filters.functions, &filters.files, &filters.modules];
+        if capture && named.iter().all(|globs| globs.is_empty()) {
+            return Err(PlanError::CaptureWithoutFilter);
+        }
+        if capture && request.agent.usage == AgentUsage::Never {
+            return Err(PlanError::CaptureWithoutAgent);
+        }
+        let (events, templates) = kinds(request, own)?;
+        let mut probes: BTreeSet<Probe> = events
+            .iter()
+            .filter_map(|event| EventKind::of_name(event))
+            .flat_map(|kind| kind.probes().iter().copied())
+            .collect();
+        if request.min_duration.is_some() {
+            probes.extend(Probe::FUNCTIONS);
+        }
+        let mut own_template = None;
+        for template in &templates {
+            if let Some(own) = own.iter().find(|own| own.name == *template) {
+                own_template.get_or_insert_with(|| own.name.clone());
+                probes.extend(own.probes.iter().copied());
+            }
+        }
+        Ok(Wanted {
+            events,
+            templates,
+            own_template,
+            probes,
+            usage: request.agent.usage,
+            capture,
+            trust_paths: request.agent.trust_paths,
+        })
+    }
+
+    /// Whether something is asked for that only an engine for SystemTap scripts can do.
+    pub(crate) fn needs_scripts(&self, request: &SessionRequest) -> bool {
+        request.engine.stap.is_some()
+            || !request.engine.stap_arguments.is_empty()
+            || request.purpose.is_compile()
+            || self.own_template.is_some()
+    }
+
+    /// Whether this engine comes into question at all.
+    pub(crate) fn in_question(
+        &self,
+        request: &SessionRequest,
+        name: &str,
+        abilities: Abilities,
+    ) -> bool {
+        request.purpose != Purpose::Script
+            && (abilities.scripts || !self.needs_scripts(request))
+            && request.engine.named.as_deref().is_none_or(|it| it == name)
+    }
+
+    /// Which probes about functions are wanted.
+    pub(crate) fn functions(&self) -> impl Iterator<Item = Probe> {
+        let functions = Probe::FUNCTIONS.into_iter();
+        functions.filter(|probe| self.probes.contains(probe))
+    }
+
+    /// Whether an interpreter, left to itself, has a probe armed that fails on paths which are not UTF-8.
+    pub(crate) fn fails_on_paths(&self, interpreter: &Interpreter) -> bool {
+        !self.trust_paths
+            && undecodable::is_affected(interpreter.version.as_ref())
+            && self
+                .probes
+                .iter()
+                .any(|probe| undecodable::fails(*probe) && has(interpreter, *probe))
+    }
+
+    /// What the agent has to tell of an interpreter that its own probes do not. `endangered` when they would end a program.
+    pub(crate) fn missing(&self, interpreter: &Interpreter, endangered: bool) -> MissingProbes {
+        let version = interpreter.version.as_ref();
+        let always = self.usage == AgentUsage::Always || self.capture || endangered;
+        if self.usage == AgentUsage::Never
+            || (!always && version.is_some_and(|version| !agent::supported(version)))
+        {
+            return MissingProbes::default();
+        }
+        let lacks = |probes: &[Probe]| {
+            probes
+                .iter()
+                .any(|probe| self.probes.contains(probe) && !has(interpreter, *probe))
+        };
+        MissingProbes {
+            functions: self.functions().next().is_some() && (always || lacks(&Probe::FUNCTIONS)),
+            collections: lacks(&Probe::COLLECTIONS),
+        }
+    }
+
+    /// The probes of an interpreter that are to be armed when the agent tells what is missing.
+    pub(crate) fn of_interpreter(
+        &self,
+        interpreter: &Interpreter,
+        missing: MissingProbes,
+    ) -> impl Iterator<Item = Probe> {
+        let wanted = self.probes.iter().copied();
+        wanted.filter(move |probe| {
+            has(interpreter, *probe) && !(missing.functions && Probe::FUNCTIONS.contains(probe))
+        })
+    }
+}
+
+/// Whether an interpreter has a probe of its own.
+pub(crate) fn has(interpreter: &Interpreter, probe: Probe) -> bool {
+    interpreter.image.mark(PROVIDER, probe.name()).is_some()
+}
+
+/// What the agent has to tell of an interpreter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct MissingProbes {
+    /// Calls and returns.
+    pub(crate) functions: bool,
+    /// Garbage collections.
+    pub(crate) collections: bool,
+}
+
+impl MissingProbes {
+    /// Whether there is anything.
+    pub(crate) fn any(self) -> bool {
+        self.functions || self.collections
+    }
+
+    /// What either of two has.
+    pub(crate) fn add(&mut self, other: MissingProbes) {
+        self.functions |= other.functions;
+        self.collections |= other.collections;
+    }
+}
+
+/// Event kinds and the templates that make them.
+fn kinds(
+    request: &SessionRequest,
+    own: &[OwnTemplate],
+) -> Result<(Vec<String>, Vec<String>), PlanError> {
+    let typed = request.events.iter().map(|kind| kind.trim());
+    let mut events: Vec<String> = typed
+        .filter(|kind| !kind.is_empty())
+        .map(str::to_owned)
+        .collect();
+    if events.is_empty() {
+        let usual = EventKind::DEFAULT.into_iter();
+        // Calls are told by their returns then.
+        let usual = usual.filter(|kind| request.min_duration.is_none() || *kind != EventKind::Call);
+        events = usual.map(|kind| kind.name().to_owned()).collect();
+    }
+    let mut templates: Vec<String> = Vec::new();
+    for event in &events {
+        let template = match EventKind::of_name(event) {
+            Some(EventKind::Call | EventKind::Return) if request.min_duration.is_some() => {
+                "timed_calls"
+            }
+            Some(kind) if request.totals && kind.is_agents() => TOTALS,
+            Some(kind) => kind.template(),
+            None if own.iter().any(|own| own.name == *event) => event,
+            None => {
+                return Err(PlanError::UnknownEvent {
+                    kind: event.clone(),
+                    known: EventKind::names(),
+                });
+            }
+        };
+        if !templates.iter().any(|known| known == template) {
+            templates.push(template.to_owned());
+        }
+    }
+    if request.min_duration.is_some() && !events.iter().any(|kind| kind == EventKind::Return.name())
+    {
+        return Err(PlanError::DurationWithoutReturn);
+    }
+    Ok((events, templates))
+}

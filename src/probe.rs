@@ -13,28 +13,31 @@ mod image;
 
 pub use self::image::{AGENT_PROVIDER, Probed};
 
-/// A USDT probe that events are made of. Those that filters on functions and files are about come first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Probe {
-    /// A function begins.
-    FunctionEntry,
-    /// A function returns.
-    FunctionReturn,
-    /// A line begins.
-    Line,
-    /// A garbage collection begins.
-    GcStart,
-    /// It ends.
-    GcDone,
-    /// A module is looked for.
-    ImportStart,
-    /// It was found and loaded, or not.
-    ImportDone,
-    /// An audit event.
-    Audit,
-    /// What the context is called in which functions run: told by the agent alone.
-    ContextName,
+/// An enumeration and its table: each variant stands beside its row.
+macro_rules! table {
+    (
+        $(#[$about:meta])*
+        enum $name:ident: $row:ident {
+            $($(#[$doc:meta])* $variant:ident => $entry:expr,)+
+        }
+    ) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum $name {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl $name {
+            /// All, in the order of the table.
+            pub const ALL: [$name; [$($name::$variant),+].len()] = [$($name::$variant),+];
+
+            const fn row(self) -> &'static $row {
+                const ROWS: &[$row; $name::ALL.len()] = &[$($entry),+];
+                &ROWS[self as usize]
+            }
+        }
+    };
 }
 
 /// What an argument of a probe is.
@@ -128,13 +131,21 @@ pub struct PlainEvent {
 
 /// All about a probe.
 struct Row {
-    probe: Probe,
+    /// As CPython and the agent spell it.
     name: &'static str,
     arguments: &'static [Argument],
     /// What the agent's probe of this name passes behind these.
     further: &'static [Argument],
     plain: Option<PlainEvent>,
 }
+
+/// What most rows have in common.
+const USUAL: Row = Row {
+    name: "",
+    arguments: &[],
+    further: &[],
+    plain: None,
+};
 
 const PLACE: &[Argument] = &[
     argument("filename", ArgumentKind::File),
@@ -149,47 +160,45 @@ const FRAME: &[Argument] = &[
 ];
 const MODULE: Argument = argument("module", ArgumentKind::Text);
 
-const PROBES: [Row; Probe::ALL.len()] = [
-    Row {
-        probe: Probe::FunctionEntry,
+table! {
+/// A USDT probe that events are made of. Those that filters on functions and files are about come first, the agent's own last.
+enum Probe: Row {
+    /// A function begins.
+    FunctionEntry => Row {
         name: "function__entry",
         arguments: PLACE,
         further: FRAME,
-        plain: None,
+        ..USUAL
     },
-    Row {
-        probe: Probe::FunctionReturn,
+    /// A function returns.
+    FunctionReturn => Row {
         name: "function__return",
         arguments: PLACE,
         further: FRAME,
-        plain: None,
+        ..USUAL
     },
-    Row {
-        probe: Probe::Line,
+    /// A line begins.
+    Line => Row {
         name: "line",
         arguments: PLACE,
-        further: &[],
-        plain: None,
+        ..USUAL
     },
-    Row {
-        probe: Probe::GcStart,
+    /// A garbage collection begins.
+    GcStart => Row {
         name: "gc__start",
         arguments: &[argument("generation", ArgumentKind::Number)],
-        further: &[],
-        plain: None,
+        ..USUAL
     },
-    Row {
-        probe: Probe::GcDone,
+    /// It ends.
+    GcDone => Row {
         name: "gc__done",
         arguments: &[argument("collected", ArgumentKind::Number)],
-        further: &[],
-        plain: None,
+        ..USUAL
     },
-    Row {
-        probe: Probe::ImportStart,
+    /// A module is looked for.
+    ImportStart => Row {
         name: "import__find__load__start",
         arguments: &[MODULE],
-        further: &[],
         plain: Some(PlainEvent {
             name: "import_start",
             label: "import",
@@ -197,15 +206,12 @@ const PROBES: [Row; Probe::ALL.len()] = [
             letter: b'I',
             code: 5,
         }),
+        ..USUAL
     },
-    Row {
-        probe: Probe::ImportDone,
+    /// It was found and loaded, or not.
+    ImportDone => Row {
         name: "import__find__load__done",
-        arguments: &[
-            MODULE,
-            argument("found", ArgumentKind::Flag { unset: "not found" }),
-        ],
-        further: &[],
+        arguments: &[MODULE, argument("found", ArgumentKind::Flag { unset: "not found" })],
         plain: Some(PlainEvent {
             name: "import_done",
             label: "import",
@@ -213,19 +219,18 @@ const PROBES: [Row; Probe::ALL.len()] = [
             letter: b'i',
             code: 6,
         }),
+        ..USUAL
     },
-    Row {
-        probe: Probe::Audit,
+    /// An audit event.
+    Audit => Row {
         name: "audit",
         arguments: &[
             Argument {
-                name: "event",
                 field: "name",
-                kind: ArgumentKind::Text,
+                ..argument("event", ArgumentKind::Text)
             },
             argument("arguments", ArgumentKind::Object),
         ],
-        further: &[],
         plain: Some(PlainEvent {
             name: "audit",
             label: "audit",
@@ -233,40 +238,21 @@ const PROBES: [Row; Probe::ALL.len()] = [
             letter: b'A',
             code: 7,
         }),
+        ..USUAL
     },
-    Row {
-        probe: Probe::ContextName,
+    /// What the context is called in which functions run: told by the agent alone.
+    ContextName => Row {
         name: "context__name",
         arguments: &[
             argument("context", ArgumentKind::Context),
             argument("name", ArgumentKind::Text),
         ],
-        further: &[],
-        plain: None,
+        ..USUAL
     },
-];
-
-const _: () = {
-    let mut at = 0;
-    while at < PROBES.len() {
-        assert!(PROBES[at].probe as usize == at, "a row for each, in order");
-        at += 1;
-    }
-};
+}
+}
 
 impl Probe {
-    /// Every probe.
-    pub const ALL: [Probe; 9] = [
-        Probe::FunctionEntry,
-        Probe::FunctionReturn,
-        Probe::Line,
-        Probe::GcStart,
-        Probe::GcDone,
-        Probe::ImportStart,
-        Probe::ImportDone,
-        Probe::Audit,
-        Probe::ContextName,
-    ];
     /// Those that interpreters have, and not only the agent.
     pub const CPYTHONS: [Probe; Probe::ALL.len() - 1] = {
         let [of_cpython @ .., Probe::ContextName] = Probe::ALL else {
@@ -278,11 +264,6 @@ impl Probe {
     pub const FUNCTIONS: [Probe; 2] = [Probe::FunctionEntry, Probe::FunctionReturn];
     /// Those about garbage collections.
     pub const COLLECTIONS: [Probe; 2] = [Probe::GcStart, Probe::GcDone];
-
-    const fn row(self) -> &'static Row {
-        const ROWS: &[Row; Probe::ALL.len()] = &PROBES;
-        &ROWS[self as usize]
-    }
 
     /// Its name in the notes of an ELF file, as CPython and the agent spell it.
     pub const fn name(self) -> &'static str {
@@ -375,30 +356,14 @@ impl Probe {
     }
 }
 
-/// What a user asks for with `--events`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum EventKind {
-    /// A function is called.
-    Call,
-    /// It returns.
-    Return,
-    /// A line runs.
-    Line,
-    /// A garbage collection.
-    Gc,
-    /// An import.
-    Import,
-    /// An audit event.
-    Audit,
-}
-
 /// A template of a script: its name, and its text.
 type Template = (&'static str, &'static str);
 
 /// All about a kind.
 struct KindRow {
-    kind: EventKind,
+    /// As it is typed and written.
     name: &'static str,
+    /// The probes that it needs, all of them.
     probes: &'static [Probe],
     template: Template,
     /// Whether the agent gives it.
@@ -407,76 +372,57 @@ struct KindRow {
 
 const CALLS: Template = ("calls", include_str!("../templates/calls.stp.tera"));
 
-const KINDS: [KindRow; EventKind::ALL.len()] = [
-    KindRow {
-        kind: EventKind::Call,
+table! {
+/// What a user asks for with `--events`, in the order in which the kinds are listed.
+enum EventKind: KindRow {
+    /// A function is called.
+    Call => KindRow {
         name: "call",
         probes: &[Probe::FunctionEntry],
         template: CALLS,
         agent: true,
     },
-    KindRow {
-        kind: EventKind::Return,
+    /// It returns.
+    Return => KindRow {
         name: "return",
         probes: &[Probe::FunctionReturn],
         template: CALLS,
         agent: true,
     },
-    KindRow {
-        kind: EventKind::Line,
+    /// A line runs.
+    Line => KindRow {
         name: "line",
         probes: &[Probe::Line],
         template: ("lines", include_str!("../templates/lines.stp.tera")),
         agent: false,
     },
-    KindRow {
-        kind: EventKind::Gc,
+    /// A garbage collection.
+    Gc => KindRow {
         name: "gc",
         probes: &Probe::COLLECTIONS,
         template: ("gc", include_str!("../templates/gc.stp.tera")),
         agent: true,
     },
-    KindRow {
-        kind: EventKind::Import,
+    /// An import.
+    Import => KindRow {
         name: "import",
         probes: &[Probe::ImportStart, Probe::ImportDone],
         template: ("imports", include_str!("../templates/imports.stp.tera")),
         agent: false,
     },
-    KindRow {
-        kind: EventKind::Audit,
+    /// An audit event.
+    Audit => KindRow {
         name: "audit",
         probes: &[Probe::Audit],
         template: ("audit", include_str!("../templates/audit.stp.tera")),
         agent: false,
     },
-];
-
-const _: () = {
-    let mut at = 0;
-    while at < KINDS.len() {
-        assert!(KINDS[at].kind as usize == at, "a row for each, in order");
-        at += 1;
-    }
-};
+}
+}
 
 impl EventKind {
-    /// Every kind, in the order in which they are listed.
-    pub const ALL: [EventKind; 6] = [
-        EventKind::Call,
-        EventKind::Return,
-        EventKind::Line,
-        EventKind::Gc,
-        EventKind::Import,
-        EventKind::Audit,
-    ];
     /// What is traced when nothing is said.
     pub const DEFAULT: [EventKind; 3] = [EventKind::Call, EventKind::Return, EventKind::Gc];
-
-    const fn row(self) -> &'static KindRow {
-        const ROWS: &[KindRow; EventKind::ALL.len()] = &KINDS;
-        &ROWS[self as usize]
-    }
 
     /// As it is typed and written.
     pub const fn name(self) -> &'static str {

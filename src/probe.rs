@@ -51,8 +51,6 @@ pub enum ArgumentKind {
     Qualname,
     /// Any other text.
     Text,
-    /// One that may be missing: the pointer is none, or older builds do not pass it.
-    OptionalText,
     /// A number, of as many bytes and with the sign that the probe's note says.
     Number,
     /// A number that is 0 or 1, with what people are told when it is 0.
@@ -73,7 +71,7 @@ pub enum ArgumentKind {
 impl ArgumentKind {
     /// Whether a plain event has it as a text.
     pub const fn is_text(self) -> bool {
-        matches!(self, ArgumentKind::Text | ArgumentKind::OptionalText)
+        matches!(self, ArgumentKind::Text)
     }
 
     /// Whether a plain event has it as its number.
@@ -113,8 +111,8 @@ pub enum Phase {
     Done(Probe),
 }
 
-/// An event that consists of what its probe passes. It has one text or two, of which the first is always there, and at most
-/// one number or flag, which fits in 32 bits.
+/// An event that consists of what its probe passes. It has one text or two, and at most one number or flag, which fits
+/// in 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlainEvent {
     /// Its name in JSON (the field `event`).

@@ -81,18 +81,12 @@ pub(crate) fn plain() -> impl Strategy<Value = Plain> {
         .into_iter()
         .filter(|probe| probe.plain().is_some())
         .collect();
-    let texts = (text(), option::of(text()));
+    let texts = (text(), text());
     let rest = (any::<i32>(), option::of(any::<u64>()));
     (proptest::sample::select(probes), texts, rest).prop_map(
         |(probe, (first, second), (number, duration_ns))| {
-            let optional = probe.texts().nth(1).map(|it| it.kind);
-            let second = match optional {
-                None => None,
-                Some(ArgumentKind::OptionalText) => second,
-                Some(_) => second.or_else(|| Some(Text::default())),
-            };
             let mut plain = Plain::new(probe, Arc::new(first));
-            plain.texts[1] = second.map(Arc::new);
+            plain.texts[1] = probe.texts().nth(1).map(|_| Arc::new(second));
             plain.number = match probe.number_argument().map(|it| it.kind) {
                 None => 0,
                 Some(ArgumentKind::Flag { .. }) => number & 1,

@@ -609,11 +609,9 @@ impl Reader {
             duration_ns: None,
         };
         for (argument, text) in probe.texts().zip(&mut plain.texts) {
-            let value = match take(argument.field) {
-                None if argument.kind == ArgumentKind::OptionalText => continue,
-                value => serde_json::from_value(flat.need(value, argument.field)?)?,
-            };
-            *text = Some(self.allowance.text(flat.told(argument.field, value)));
+            let value = flat.need(take(argument.field), argument.field)?;
+            let told = flat.told(argument.field, serde_json::from_value(value)?);
+            *text = Some(self.allowance.text(told));
         }
         if let Some(argument) = probe.number_argument() {
             let value = flat.need(take(argument.field), argument.field)?;

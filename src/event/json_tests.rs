@@ -5,7 +5,6 @@ use serde_json::Value;
 
 use super::*;
 use crate::event::{arbitrary, json_schema};
-use crate::probe::Argument;
 
 fn schema() -> jsonschema::Validator {
     let schema: Value = serde_json::from_str(json_schema()).expect("the schema is JSON");
@@ -151,8 +150,7 @@ fn the_schema_says_of_plain_events_what_the_table_of_probes_does() {
         fields.sort_unstable();
         listed.sort_unstable();
         assert_eq!(listed, fields, "{}", plain.name);
-        let optional = |it: &&Argument| it.kind != ArgumentKind::OptionalText;
-        let needed = probe.texts().chain(number).filter(optional);
+        let needed = probe.texts().chain(number);
         let needed: Vec<&str> = ["event", "ts"]
             .into_iter()
             .chain(needed.map(|it| it.field))

@@ -10,7 +10,7 @@ use crate::probe::{Argument, ArgumentKind, Phase, Probe};
 pub struct Plain {
     /// The probe that was hit: says what the rest means.
     pub probe: Probe,
-    /// The probe's texts, in order; one that is optional may be missing.
+    /// As many texts as the probe has, in order.
     pub texts: [Option<Arc<Text>>; 2],
     /// Its number, 0 or 1 for a flag; 0 where it has none.
     pub number: i32,

@@ -307,18 +307,10 @@ impl Encoder {
             out.push(code);
             first = kind::FURTHER;
         }
-        for (argument, text) in plain.probe.texts().zip(&plain.texts) {
-            match (text, argument.kind) {
-                (Some(text), kind) => {
-                    self.text(text, out);
-                    first |= if kind == ArgumentKind::OptionalText {
-                        SECOND
-                    } else {
-                        0
-                    };
-                }
-                (None, ArgumentKind::OptionalText) => {}
-                (None, _) => self.text(&Arc::default(), out),
+        for (_, text) in plain.probe.texts().zip(&plain.texts) {
+            match text {
+                Some(text) => self.text(text, out),
+                None => self.text(&Arc::default(), out),
             }
         }
         match plain.number() {
@@ -632,10 +624,8 @@ impl Decoder {
     fn plain(&mut self, code: u8, first: u8, bytes: &mut &[u8]) -> Result<What, Undecodable> {
         let probe = Probe::of_code(code).ok_or(Undecodable::Damaged)?;
         let mut texts = [None, None];
-        for (argument, text) in probe.texts().zip(&mut texts) {
-            if argument.kind != ArgumentKind::OptionalText || first & SECOND != 0 {
-                *text = Some(self.text(bytes)?);
-            }
+        for (_, text) in probe.texts().zip(&mut texts) {
+            *text = Some(self.text(bytes)?);
         }
         let mut plain = Plain {
             probe,

@@ -886,10 +886,8 @@ impl Decoder {
     fn plain(&self, probe: Probe, record: &Record) -> Result<Plain, Unknown> {
         let mut texts = [None, None];
         let keys = [record.key, record.fifth];
-        for ((argument, text), key) in probe.texts().zip(&mut texts).zip(keys) {
-            if key != 0 || argument.kind != ArgumentKind::OptionalText {
-                *text = Some(self.text(key)?);
-            }
+        for ((_, text), key) in probe.texts().zip(&mut texts).zip(keys) {
+            *text = Some(self.text(key)?);
         }
         let value = record.value as i32;
         Ok(Plain {

@@ -22,7 +22,7 @@ use crate::analysis::keys::KeyBuilder;
 use crate::engine::flags;
 use crate::event::allowance::{Allowance, place_bytes, text_bytes};
 use crate::event::{Event, Frame, Place, Plain, Text, What};
-use crate::probe::{Argument, ArgumentKind, Probe};
+use crate::probe::{ArgumentKind, Probe};
 use crate::python::name::{is_interpreter_command, may_be_library};
 
 /// The number in the field `mark` of a place that only holds up a semaphore.
@@ -54,7 +54,7 @@ impl Field {
         Some(match kind {
             ArgumentKind::File => Field::File,
             ArgumentKind::Function => Field::Function,
-            ArgumentKind::Text | ArgumentKind::OptionalText => match texts_before {
+            ArgumentKind::Text => match texts_before {
                 0 => Field::Function,
                 _ => Field::File,
             },
@@ -76,11 +76,8 @@ impl Field {
     }
 }
 
-/// The arguments of a probe that are read, each with its place and the field that it comes in; the agent's probes have more.
-pub(super) fn fields(
-    probe: Probe,
-    agent: bool,
-) -> impl Iterator<Item = (usize, &'static Argument, Field)> {
+/// The fields that a probe's arguments come in, each with the place of its argument: the agent's probes pass more.
+pub(super) fn fields(probe: Probe, agent: bool) -> impl Iterator<Item = (usize, Field)> {
     let further = match agent {
         true => probe.further_arguments(),
         false => &[],
@@ -90,7 +87,7 @@ pub(super) fn fields(
     arguments.filter_map(move |(place, argument)| {
         let field = Field::of(argument.kind, texts)?;
         texts += usize::from(argument.kind.is_text());
-        Some((place, argument, field))
+        Some((place, field))
     })
 }
 
@@ -357,10 +354,8 @@ impl Decoder {
             duration_ns: None,
         };
         let fields = [self.format.function, self.format.file];
-        for ((argument, text), field) in probe.texts().zip(&mut plain.texts).zip(fields) {
-            let found = string(raw, field)?;
-            let is_there = argument.kind != ArgumentKind::OptionalText || found != (FAULT, true);
-            *text = is_there.then(|| self.names.text(found));
+        for ((_, text), field) in probe.texts().zip(&mut plain.texts).zip(fields) {
+            *text = Some(self.names.text(string(raw, field)?));
         }
         if let Some(argument) = probe.number_argument() {
             let number = number(raw, self.format)?;

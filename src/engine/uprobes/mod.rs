@@ -48,7 +48,7 @@ use std::fmt;
 use self::decode::HOLDS;
 use self::fetch::FetchKind;
 use self::tracefs::Definition;
-use crate::probe::{AGENT_PROVIDER, ArgumentKind, Probe, Probed};
+use crate::probe::{AGENT_PROVIDER, Probe, Probed};
 
 pub use self::error::UprobesError;
 pub use self::line::LineSemaphores;
@@ -133,13 +133,9 @@ impl Plan {
                 continue;
             };
             let mut fetched = Fetched::default();
-            for (at, argument, field) in decode::fields(mark, probed.provider == AGENT_PROVIDER) {
-                let there = site.arguments.get(at);
-                if there.is_none() && argument.kind == ArgumentKind::OptionalText {
-                    continue;
-                }
+            for (at, field) in decode::fields(mark, probed.provider == AGENT_PROVIDER) {
                 let kind = field.kind();
-                let place = match there {
+                let place = match site.arguments.get(at) {
                     Some(argument) => fetch::fetch(argument, machine, kind)
                         .map_err(|reason| format!("{} ({reason})", argument.text)),
                     None => Err("which is not there".to_owned()),

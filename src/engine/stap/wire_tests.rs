@@ -669,3 +669,16 @@ fn every_trouble_is_one_line_with_a_remedy() {
         );
     }
 }
+
+#[test]
+fn no_letter_of_a_plain_event_is_another_records() {
+    for probe in Probe::ALL {
+        if let Some(plain) = probe.plain() {
+            let expected = match probe.texts().count() {
+                2 => LineKind::PlainOfTwo,
+                _ => LineKind::Plain,
+            };
+            assert_eq!(LineKind::from_letter(plain.letter), Some(expected));
+        }
+    }
+}

@@ -9,14 +9,13 @@ pub(crate) mod arbitrary;
 pub mod json;
 pub mod loss;
 mod plain;
+mod text;
 
-use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::text::Foreign;
-
 pub use plain::Plain;
+pub use text::Text;
 
 /// The JSON Schema (draft 2020-12) of one line of a stream, in version [`SCHEMA_VERSION`].
 pub fn json_schema() -> &'static str {
@@ -25,37 +24,6 @@ pub fn json_schema() -> &'static str {
 
 /// Version of the schema. Fields are added within a version, never renamed.
 pub const SCHEMA_VERSION: u32 = 1;
-
-/// A string that came out of the traced process, with what happened to it on the way.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Text {
-    /// The text; invalid UTF-8 stands as U+FFFD.
-    pub text: String,
-    /// The string was longer than what the probe could copy; `text` is its beginning.
-    pub cut: bool,
-    /// Some bytes were not UTF-8 and were replaced.
-    pub replaced: bool,
-    /// The pointer could not be read; `text` is empty.
-    pub unreadable: bool,
-}
-
-/// What a name is told as for which there was no room, see [`allowance`].
-const LEFT_OUT: &str = "[name left out]";
-
-impl Text {
-    /// What stands for every name for which there was no room, see [`allowance`].
-    pub fn left_out() -> Text {
-        Text {
-            text: LEFT_OUT.to_owned(),
-            ..Text::default()
-        }
-    }
-
-    /// Whether it is that.
-    pub fn is_left_out(&self) -> bool {
-        self.text == LEFT_OUT
-    }
-}
 
 /// Where a function is: what a mark's first two arguments say.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -66,17 +34,6 @@ pub struct Place {
     pub function: Text,
     /// Name with classes and outer functions (`co_qualname`); only the agent tells it.
     pub qualname: Option<Text>,
-}
-
-/// As people see it: escaped like everything foreign, with a mark where it was cut. `text` is for programs.
-impl fmt::Display for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.unreadable {
-            return f.write_str("[unreadable]");
-        }
-        Foreign::new(&self.text).fmt(f)?;
-        f.write_str(if self.cut { "..." } else { "" })
-    }
 }
 
 impl Place {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Text;
+use super::text::Text;
 use crate::probe::{Argument, ArgumentKind, Phase, Probe};
 
 /// An event that consists of what its probe passes, see [`crate::probe::PlainEvent`].

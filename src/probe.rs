@@ -157,6 +157,8 @@ const FRAME: &[Argument] = &[
     argument("value", ArgumentKind::Value),
 ];
 const MODULE: Argument = argument("module", ArgumentKind::Text);
+/// A class, and the module that it belongs to.
+const CLASS: &[Argument] = &[argument("class", ArgumentKind::Text), MODULE];
 
 table! {
 /// A USDT probe that events are made of. Those that filters on functions and files are about come first, the agent's own last.
@@ -238,6 +240,58 @@ enum Probe: Row {
         }),
         ..USUAL
     },
+    /// An object is made: with those below, only in builds of Python with a patch.
+    InstanceNewStart => Row {
+        name: "instance__new__start",
+        arguments: CLASS,
+        plain: Some(PlainEvent {
+            name: "instance_new_start",
+            label: "new",
+            phase: Phase::Start,
+            letter: b'B',
+            code: 16,
+        }),
+        ..USUAL
+    },
+    /// It was made.
+    InstanceNewDone => Row {
+        name: "instance__new__done",
+        arguments: CLASS,
+        plain: Some(PlainEvent {
+            name: "instance_new_done",
+            label: "new",
+            phase: Phase::Done(Probe::InstanceNewStart),
+            letter: b'b',
+            code: 17,
+        }),
+        ..USUAL
+    },
+    /// An object is unmade.
+    InstanceDeleteStart => Row {
+        name: "instance__delete__start",
+        arguments: CLASS,
+        plain: Some(PlainEvent {
+            name: "instance_delete_start",
+            label: "delete",
+            phase: Phase::Start,
+            letter: b'U',
+            code: 18,
+        }),
+        ..USUAL
+    },
+    /// It was unmade.
+    InstanceDeleteDone => Row {
+        name: "instance__delete__done",
+        arguments: CLASS,
+        plain: Some(PlainEvent {
+            name: "instance_delete_done",
+            label: "delete",
+            phase: Phase::Done(Probe::InstanceDeleteStart),
+            letter: b'u',
+            code: 19,
+        }),
+        ..USUAL
+    },
     /// What the context is called in which functions run: told by the agent alone.
     ContextName => Row {
         name: "context__name",
@@ -260,6 +314,13 @@ impl Probe {
     };
     /// Those about functions that the agent has, too.
     pub const FUNCTIONS: [Probe; 2] = [Probe::FunctionEntry, Probe::FunctionReturn];
+    /// Those about objects that are made and unmade, which only patches give.
+    pub const INSTANCES: [Probe; 4] = [
+        Probe::InstanceNewStart,
+        Probe::InstanceNewDone,
+        Probe::InstanceDeleteStart,
+        Probe::InstanceDeleteDone,
+    ];
     /// Those about garbage collections.
     pub const COLLECTIONS: [Probe; 2] = [Probe::GcStart, Probe::GcDone];
 
@@ -413,6 +474,13 @@ enum EventKind: KindRow {
         name: "audit",
         probes: &[Probe::Audit],
         template: ("audit", include_str!("../templates/audit.stp.tera")),
+        agent: false,
+    },
+    /// An object that is made or unmade.
+    Instance => KindRow {
+        name: "instance",
+        probes: &Probe::INSTANCES,
+        template: ("instances", include_str!("../templates/instances.stp.tera")),
         agent: false,
     },
 }

@@ -850,3 +850,28 @@ fn creations_behind_the_last_call_that_can_be_known_cost_nothing_and_are_told() 
     assert!(creations.is_full() && creations.contains(70));
     assert!(!creations.contains(u64::MAX) && creations.bits.len() == 2);
 }
+
+#[test]
+fn objects_are_paired_by_class_and_apart_from_imports_and_from_their_end() {
+    let plain = |ts, probe, subject: &str| {
+        let subject = Arc::new(text(subject));
+        event(ts, What::Plain(Plain::new(probe, subject)))
+    };
+    let mut pairing = Pairing::new();
+    let mut took = |ts, probe, subject| {
+        let mut event = plain(ts, probe, subject);
+        pairing.feed(&mut event);
+        match event.what {
+            What::Plain(plain) => plain.duration_ns,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(took(0, Probe::InstanceNewStart, "A"), None);
+    assert_eq!(took(1, Probe::ImportStart, "A"), None);
+    assert_eq!(took(2, Probe::InstanceNewStart, "B"), None);
+    assert_eq!(took(3, Probe::InstanceDeleteDone, "B"), None);
+    // The end of B was lost.
+    assert_eq!(took(5, Probe::InstanceNewDone, "A"), Some(5));
+    assert_eq!(took(6, Probe::ImportDone, "A"), Some(5));
+    assert_eq!(took(7, Probe::InstanceNewDone, "B"), None);
+}

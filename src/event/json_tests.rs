@@ -297,3 +297,48 @@ fn events_of_one_place_share_it_when_they_are_read() {
     };
     assert!(Arc::ptr_eq(&place(), &place()));
 }
+
+#[test]
+fn an_object_that_is_made_has_its_class_and_its_module() {
+    let text = |text: &str| {
+        Arc::new(Text {
+            text: text.to_owned(),
+            ..Text::default()
+        })
+    };
+    let mut plain = Plain::new(Probe::InstanceNewDone, text("Server"));
+    plain.texts[1] = Some(text("app.servers"));
+    plain.duration_ns = Some(9);
+    let event = Event {
+        ts: 5,
+        pid: 6,
+        tid: 7,
+        what: What::Plain(plain),
+    };
+    let line = written(|out| Writer::new().event(&event, out));
+    assert_eq!(
+        line,
+        concat!(
+            r#"{"event":"instance_new_done","ts":5,"pid":6,"tid":7,"class":"Server","#,
+            r#""module":"app.servers","duration_ns":9}"#,
+            "\n"
+        )
+    );
+    assert_eq!(
+        Reader::new().read(&line).expect("our own"),
+        Line::Event(event)
+    );
+    let missing = line.replace(r#""module":"app.servers","#, "");
+    assert!(matches!(
+        Reader::new().read(&missing),
+        Err(ReadError::Missing {
+            field: "module",
+            ..
+        })
+    ));
+    let wrong = line.replace(r#""Server""#, "6");
+    assert!(matches!(
+        Reader::new().read(&wrong),
+        Err(ReadError::Malformed(_))
+    ));
+}

@@ -305,3 +305,25 @@ fn a_small_trace_as_it_is_seen() {
         (ret(4_500_010, "main", Some(4_500_010_000)), 0),
     ]));
 }
+
+#[test]
+fn an_object_is_made_and_unmade_with_its_class_and_its_module() {
+    let instance = |probe, duration_ns| {
+        let mut plain = Plain::new(probe, Arc::new(text("Server")));
+        plain.texts[1] = Some(Arc::new(text("app.servers")));
+        plain.duration_ns = duration_ns;
+        What::Plain(plain)
+    };
+    let lines = plain(&[
+        (at(0, instance(Probe::InstanceNewStart, None)), 0),
+        (at(2, instance(Probe::InstanceNewDone, Some(2_000))), 0),
+        (at(3, instance(Probe::InstanceDeleteStart, None)), 0),
+        (at(4, instance(Probe::InstanceDeleteDone, None)), 0),
+    ]);
+    let expected = "       0.000 ms  new Server  app.servers begins
+       0.002 ms  new Server  app.servers  0.002 ms
+       0.003 ms  delete Server  app.servers begins
+       0.004 ms  delete Server  app.servers
+";
+    assert_eq!(lines, expected);
+}

@@ -28,7 +28,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use pystap::event::{LossStage, ProcessChange, What};
-use pystap::probe::Probe;
+use pystap::probe::{Phase, Probe};
 use rustix::process::Signal;
 
 use crate::command::{command, end, file, run};
@@ -93,6 +93,9 @@ const LONG_CALLS: Script = Script {
     python: PYTHON,
     options: &["--min-duration", "5ms"],
 };
+
+/// What [`instances_are_exact`] depends on; its interpreter is a program of ours.
+pub(crate) const INSTANCES: &[&str] = &["--events", "instance"];
 
 /// The scripts of this file.
 const OWN_SCRIPTS: [&Script; 7] = [
@@ -378,6 +381,48 @@ fn garbage_collections_come_with_generation_count_and_pause() {
         let generations: Vec<i64> = expected.iter().map(|(generation, _)| *generation).collect();
         assert_eq!(started[started.len() - generations.len()..], generations);
     });
+}
+
+/// Objects that are made and unmade by a program that has the probes of patched Pythons, tests/programs/instances.c.
+fn instances_are_exact() {
+    leaves_nothing(|| {
+        let program = file("tests/programs/instances");
+        let traced = trace(&[INSTANCES, &["--", &program, "1000"]].concat());
+        let traced = traced.complete("targets_ended");
+        assert_eq!(traced.truth()["objects"], 1000);
+        let seen: Vec<(Probe, &str, &str)> = traced
+            .events
+            .iter()
+            .filter_map(|event| match &event.what {
+                What::Plain(plain) => {
+                    let ends = matches!(plain.phase(), Phase::Done(_));
+                    assert_eq!(plain.duration_ns.is_some(), ends, "{event:?}");
+                    let mut texts = plain.fields().map(|(_, text)| text.text.as_str());
+                    Some((plain.probe, texts.next()?, texts.next()?))
+                }
+                _ => None,
+            })
+            .collect();
+        let server = |probe| (probe, "Server", "app.servers");
+        let connection = |probe| (probe, "Connection", "?");
+        let once = [
+            server(Probe::InstanceNewStart),
+            server(Probe::InstanceNewDone),
+            connection(Probe::InstanceNewStart),
+            connection(Probe::InstanceNewDone),
+            server(Probe::InstanceDeleteStart),
+            connection(Probe::InstanceDeleteStart),
+            connection(Probe::InstanceDeleteDone),
+            server(Probe::InstanceDeleteDone),
+        ];
+        assert_eq!(seen, once.repeat(1000));
+    });
+}
+
+#[test]
+#[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
+fn objects_that_are_made_and_unmade_are_all_seen() {
+    instances_are_exact();
 }
 
 /// Found and missing modules, audit events, collections, as in tests/programs/runtime.py.

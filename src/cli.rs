@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use regex::Regex;
 
+use crate::probe::EventKind;
 use crate::script::filter::Glob;
 use crate::view::hot::Column;
 
@@ -294,12 +295,19 @@ const USUALLY_HIDDEN: [&str; 15] = [
     "*session_id*",
 ];
 
+/// The help of `--events`, with every kind that there is.
+fn event_kinds() -> String {
+    let kinds = EventKind::names();
+    let default = EventKind::DEFAULT.map(EventKind::name).join(",");
+    format!("Event kinds: {kinds}, or a template of your own [default: {default}]")
+}
+
 /// Event kinds and filters.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "What to trace")]
 pub struct WhatArgs {
-    /// Event kinds: call, return, line, gc, import, audit, or a template of your own [default: call,return,gc]
-    #[arg(short, long, value_delimiter = ',', value_name = "KIND,…")]
+    /// Event kinds.
+    #[arg(short, long, value_delimiter = ',', value_name = "KIND,…", help = event_kinds())]
     pub events: Vec<String>,
     /// Only functions with such a name, for example `handle` or (with the agent) `Server.*`; may be repeated
     #[arg(long = "function", value_name = "GLOB", value_parser = parse_glob)]

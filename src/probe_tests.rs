@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,42 @@ fn probes_and_kinds_are_found_by_name_and_number() {
         filtered.is_sorted_by(|one, next| one >= next),
         "they come first"
     );
+}
+
+#[test]
+fn no_two_rows_have_the_same_names_letters_or_codes() {
+    fn distinct<T: std::hash::Hash + Eq>(all: impl Iterator<Item = T> + Clone) -> bool {
+        all.clone().collect::<HashSet<T>>().len() == all.count()
+    }
+    let plain = Probe::ALL.iter().filter_map(|probe| probe.plain());
+    assert!(distinct(Probe::ALL.iter().map(|probe| probe.name())));
+    assert!(distinct(EventKind::ALL.iter().map(|kind| kind.name())));
+    assert!(distinct(plain.clone().map(|plain| plain.name)));
+    assert!(distinct(plain.clone().map(|plain| plain.letter)));
+    assert!(distinct(plain.map(|plain| plain.code)));
+}
+
+#[test]
+fn a_plain_event_has_one_text_or_two_and_at_most_one_number() {
+    for probe in Probe::ALL {
+        let Some(plain) = probe.plain() else { continue };
+        let kinds: Vec<ArgumentKind> = probe.arguments().iter().map(|it| it.kind).collect();
+        assert_eq!(kinds.first(), Some(&ArgumentKind::Text), "{probe:?}");
+        let [texts, numbers, objects] = [
+            kinds.iter().filter(|kind| kind.is_text()).count(),
+            kinds.iter().filter(|kind| kind.is_number()).count(),
+            kinds
+                .iter()
+                .filter(|it| **it == ArgumentKind::Object)
+                .count(),
+        ];
+        assert!(texts <= 2 && numbers <= 1, "{probe:?}");
+        assert_eq!(texts + numbers + objects, kinds.len(), "{probe:?}");
+        if let Phase::Done(start) = plain.phase {
+            let begins = start.plain().map(|plain| plain.phase);
+            assert_eq!(begins, Some(Phase::Start), "{probe:?}");
+        }
+    }
 }
 
 #[test]

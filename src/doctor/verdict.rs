@@ -140,19 +140,32 @@ pub(super) fn of_events(
         .pythons
         .iter()
         .flat_map(|python| {
-            EventKind::ALL.into_iter().map(move |kind| {
-                let (ability, sentence) = of_kind(python, kind, engines, only);
-                EventVerdict {
-                    python: python.path.clone(),
-                    name: name(python),
-                    pids: python.pids.clone(),
-                    kind: kind.name(),
-                    ability,
-                    sentence,
-                }
-            })
+            let kinds = EventKind::ALL.into_iter();
+            kinds
+                .filter(|kind| is_of_use(python, *kind))
+                .map(move |kind| {
+                    let (ability, sentence) = of_kind(python, kind, engines, only);
+                    EventVerdict {
+                        python: python.path.clone(),
+                        name: name(python),
+                        pids: python.pids.clone(),
+                        kind: kind.name(),
+                        ability,
+                        sentence,
+                    }
+                })
         })
         .collect()
+}
+
+/// Whether a kind is worth a word: what only private patches of CPython give is, where there is any of it.
+fn is_of_use(python: &Python, kind: EventKind) -> bool {
+    let has = |probe: &Probe| {
+        let marks = python.marks.value();
+        marks.is_some_and(|marks| marks.iter().any(|mark| mark == probe.name()))
+    };
+    let mut probes = kind.probes().iter();
+    probes.any(|probe| has(probe) || !marks::spans(probe.name()).is_empty())
 }
 
 /// The best that an engine of this host can do for a kind of event.

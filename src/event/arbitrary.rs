@@ -7,9 +7,10 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::{
-    ArmedMark, Event, Frame, LossStage, Manner, Place, ProcessChange, Session, SessionTarget,
-    Summary, Text, What,
+    ArmedMark, Event, Frame, LossStage, Manner, Place, Plain, ProcessChange, Session,
+    SessionTarget, Summary, Text, What,
 };
+use crate::probe::{ArgumentKind, Phase, Probe};
 
 /// Texts as they can come from a process: any characters but NUL, with every kind of damage.
 pub(crate) fn text() -> impl Strategy<Value = Text> {
@@ -74,6 +75,29 @@ fn frame(manners: [Manner; 3]) -> impl Strategy<Value = Frame> {
 const CALLS: [Manner; 3] = [Manner::Plain, Manner::Suspension, Manner::Running];
 const RETURNS: [Manner; 3] = [Manner::Plain, Manner::Suspension, Manner::Exception];
 
+/// What any plain event can hold that its probe has.
+pub(crate) fn plain() -> impl Strategy<Value = Plain> {
+    let probes: Vec<Probe> = Probe::ALL
+        .into_iter()
+        .filter(|probe| probe.plain().is_some())
+        .collect();
+    let texts = (text(), text());
+    let rest = (any::<i32>(), option::of(any::<u64>()));
+    (proptest::sample::select(probes), texts, rest).prop_map(
+        |(probe, (first, second), (number, duration_ns))| {
+            let mut plain = Plain::new(probe, Arc::new(first));
+            plain.texts[1] = probe.texts().nth(1).map(|_| Arc::new(second));
+            plain.number = match probe.number_argument().map(|it| it.kind) {
+                None => 0,
+                Some(ArgumentKind::Flag { .. }) => number & 1,
+                Some(_) => number,
+            };
+            plain.duration_ns = duration_ns.filter(|_| matches!(plain.phase(), Phase::Done(_)));
+            plain
+        },
+    )
+}
+
 pub(crate) fn what() -> impl Strategy<Value = What> {
     let nanoseconds = || option::of(any::<u64>());
     let module = || text().prop_map(Arc::new);
@@ -108,15 +132,7 @@ pub(crate) fn what() -> impl Strategy<Value = What> {
                 pause_ns
             }
         ),
-        module().prop_map(|module| What::ImportStart { module }),
-        (module(), any::<bool>(), nanoseconds()).prop_map(|(module, found, duration_ns)| {
-            What::ImportDone {
-                module,
-                found,
-                duration_ns,
-            }
-        }),
-        module().prop_map(|name| What::Audit { name }),
+        plain().prop_map(What::Plain),
         (any::<u64>(), module()).prop_map(|(context, name)| What::Context { context, name }),
         (change, option::of(1..u32::MAX), option::of(module())).prop_map(
             |(change, parent, command)| What::Process {

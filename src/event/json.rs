@@ -6,12 +6,14 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::allowance::{Allowance, place_bytes};
 use super::{
-    ArmedMark, Event, Frame, LossStage, Manner, Place, ProcessChange, SCHEMA_VERSION, Session,
-    SessionTarget, Summary, Text, What,
+    ArmedMark, Event, Frame, LossStage, Manner, Place, Plain, ProcessChange, SCHEMA_VERSION,
+    Session, SessionTarget, Summary, Text, What,
 };
+use crate::probe::{ArgumentKind, Phase, Probe};
 use crate::text::{json_escape, obeyed};
 
 /// Places whose JSON is remembered. A slot is found by the address of the place, so two may compete for one.
@@ -109,24 +111,7 @@ impl Writer {
                     number(*pause, out);
                 }
             }
-            What::ImportStart { module } => texts(&[("module", module)], out),
-            What::ImportDone {
-                module,
-                found,
-                duration_ns,
-            } => {
-                texts(&[("module", module)], out);
-                out.extend_from_slice(if *found {
-                    b",\"found\":true"
-                } else {
-                    b",\"found\":false"
-                });
-                if let Some(duration) = duration_ns {
-                    out.extend_from_slice(b",\"duration_ns\":");
-                    number(*duration, out);
-                }
-            }
-            What::Audit { name } => texts(&[("name", name)], out),
+            What::Plain(plain) => plain_json(plain, out),
             What::Context { context, name } => {
                 out.extend_from_slice(b",\"context\":");
                 number(*context, out);
@@ -363,6 +348,23 @@ fn frame_json(frame: &Frame, words: &Words, out: &mut Vec<u8>) {
     }
 }
 
+fn plain_json(plain: &Plain, out: &mut Vec<u8>) {
+    let fields: Vec<(&str, &Text)> = plain.fields().map(|(name, text)| (name, &**text)).collect();
+    texts(&fields, out);
+    if let Some((argument, value)) = plain.number() {
+        key(argument.field, out);
+        match argument.kind {
+            ArgumentKind::Flag { .. } if value == 0 => out.extend_from_slice(b"false"),
+            ArgumentKind::Flag { .. } => out.extend_from_slice(b"true"),
+            _ => number(value, out),
+        }
+    }
+    if let Some(duration) = plain.duration_ns {
+        out.extend_from_slice(b",\"duration_ns\":");
+        number(duration, out);
+    }
+}
+
 /// Strings from the traced process, with the arrays that say which of them were altered.
 fn texts(fields: &[(&str, &Text)], out: &mut Vec<u8>) {
     for (name, text) in fields {
@@ -518,11 +520,11 @@ impl Reader {
         match flat.event.as_str() {
             "session" => flat.session().map(Line::Session),
             "summary" => flat.summary().map(Line::Summary),
-            _ => self.event(flat).map(Line::Event),
+            _ => self.event(flat, line).map(Line::Event),
         }
     }
 
-    fn event(&mut self, mut flat: Flat) -> Result<Event, ReadError> {
+    fn event(&mut self, mut flat: Flat, line: &str) -> Result<Event, ReadError> {
         let what = match flat.event.as_str() {
             "call" => What::Call {
                 place: self.place(&mut flat)?,
@@ -546,17 +548,6 @@ impl Reader {
                 generation: flat.generation,
                 collected: flat.need(flat.collected, "collected")?,
                 pause_ns: flat.pause_ns,
-            },
-            "import_start" => What::ImportStart {
-                module: self.allowance.text(flat.text("module")?),
-            },
-            "import_done" => What::ImportDone {
-                module: self.allowance.text(flat.text("module")?),
-                found: flat.need(flat.found, "found")?,
-                duration_ns: flat.duration_ns,
-            },
-            "audit" => What::Audit {
-                name: self.allowance.text(flat.text("name")?),
             },
             "context" => What::Context {
                 context: flat.need(flat.context, "context")?,
@@ -589,12 +580,15 @@ impl Reader {
                 )?,
                 message: flat.need(flat.message.clone(), "message")?,
             },
-            _ => {
-                return Err(ReadError::UnknownWord {
-                    field: "event",
-                    word: flat.event,
-                });
-            }
+            name => match Probe::of_event(name) {
+                Some(probe) => What::Plain(self.plain(probe, &flat, line)?),
+                None => {
+                    return Err(ReadError::UnknownWord {
+                        field: "event",
+                        word: flat.event,
+                    });
+                }
+            },
         };
         Ok(Event {
             ts: flat.ts,
@@ -602,6 +596,34 @@ impl Reader {
             tid: flat.tid,
             what,
         })
+    }
+
+    /// What the table says of the probe is read once more, by name: such events are few.
+    fn plain(&mut self, probe: Probe, flat: &Flat, line: &str) -> Result<Plain, ReadError> {
+        let mut fields: serde_json::Map<String, Value> = serde_json::from_str(line)?;
+        let mut take = |field| fields.remove(field).filter(|value| !value.is_null());
+        let mut plain = Plain {
+            probe,
+            texts: [None, None],
+            number: 0,
+            duration_ns: None,
+        };
+        for (argument, text) in probe.texts().zip(&mut plain.texts) {
+            let value = flat.need(take(argument.field), argument.field)?;
+            let told = flat.told(argument.field, serde_json::from_value(value)?);
+            *text = Some(self.allowance.text(told));
+        }
+        if let Some(argument) = probe.number_argument() {
+            let value = flat.need(take(argument.field), argument.field)?;
+            plain.number = match argument.kind {
+                ArgumentKind::Flag { .. } => i32::from(serde_json::from_value::<bool>(value)?),
+                _ => serde_json::from_value(value)?,
+            };
+        }
+        if let Phase::Done(_) = plain.phase() {
+            plain.duration_ns = flat.duration_ns;
+        }
+        Ok(plain)
     }
 
     fn place(&mut self, flat: &mut Flat) -> Result<Arc<Place>, ReadError> {
@@ -660,8 +682,6 @@ struct Flat {
     generation: Option<i64>,
     collected: Option<i64>,
     pause_ns: Option<u64>,
-    module: Option<String>,
-    found: Option<bool>,
     name: Option<String>,
     change: Option<String>,
     parent: Option<u32>,
@@ -725,19 +745,24 @@ impl Flat {
             "file" => self.file.take(),
             "function" => self.function.take(),
             "qualname" => self.qualname.take(),
-            "module" => self.module.take(),
             "name" => self.name.take(),
             "arguments" => self.arguments.take(),
             "value" => self.value.take(),
             _ => self.command.take(),
         };
+        let text = self.need(value, field)?;
+        Ok(self.told(field, text))
+    }
+
+    /// A text with what happened to it on the way.
+    fn told(&self, field: &str, text: String) -> Text {
         let named = |list: &[String]| list.iter().any(|name| name == field);
-        Ok(Text {
-            text: self.need(value, field)?,
+        Text {
+            text,
             cut: named(&self.cut),
             replaced: named(&self.replaced),
             unreadable: named(&self.unreadable),
-        })
+        }
     }
 
     fn frame(&mut self, words: &Words) -> Result<Frame, ReadError> {

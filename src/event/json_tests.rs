@@ -115,26 +115,57 @@ fn every_kind_that_can_be_written_has_its_part_of_the_schema() {
     let schema: Value = serde_json::from_str(json_schema()).expect("the schema is JSON");
     let listed = schema["oneOf"].as_array().expect("kinds").len();
     let kinds = ["session", "summary"].into_iter().chain(Vec::from([
-        "call",
-        "return",
-        "line",
-        "gc_start",
-        "gc_done",
-        "import_start",
-        "import_done",
-        "audit",
-        "context",
-        "process",
-        "lost",
+        "call", "return", "line", "gc_start", "gc_done", "context", "process", "lost",
     ]));
     let mut count = 0;
-    for kind in kinds {
+    let plain = Probe::ALL.into_iter().filter_map(Probe::plain);
+    for kind in kinds.chain(plain.map(|plain| plain.name)) {
         let part = &schema["$defs"][format!("kind_{kind}")];
         assert_eq!(part["properties"]["event"]["const"], kind);
         assert_eq!(part["additionalProperties"], false);
         count += 1;
     }
     assert_eq!(count, listed);
+}
+
+#[test]
+fn the_schema_says_of_plain_events_what_the_table_of_probes_does() {
+    let schema: Value = serde_json::from_str(json_schema()).expect("the schema is JSON");
+    for probe in Probe::ALL {
+        let Some(plain) = probe.plain() else { continue };
+        let part = &schema["$defs"][format!("kind_{}", plain.name)];
+        let texts: Vec<&str> = probe.texts().map(|it| it.field).collect();
+        let number = probe.number_argument();
+        let mut fields = vec!["event", "ts", "pid", "tid", "cut", "replaced", "unreadable"];
+        fields.extend(&texts);
+        fields.extend(number.map(|it| it.field));
+        if let Phase::Done(_) = plain.phase {
+            fields.push("duration_ns");
+        }
+        let mut listed: Vec<&String> = part["properties"]
+            .as_object()
+            .expect("properties")
+            .keys()
+            .collect();
+        fields.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(listed, fields, "{}", plain.name);
+        let needed = probe.texts().chain(number);
+        let needed: Vec<&str> = ["event", "ts"]
+            .into_iter()
+            .chain(needed.map(|it| it.field))
+            .collect();
+        assert_eq!(
+            part["required"],
+            serde_json::json!(needed),
+            "{}",
+            plain.name
+        );
+        for altered in ["cut", "replaced", "unreadable"] {
+            let named = &part["properties"][altered]["items"]["enum"];
+            assert_eq!(*named, serde_json::json!(texts), "{}", plain.name);
+        }
+    }
 }
 
 #[test]
@@ -265,4 +296,49 @@ fn events_of_one_place_share_it_when_they_are_read() {
         other => panic!("{other:?}"),
     };
     assert!(Arc::ptr_eq(&place(), &place()));
+}
+
+#[test]
+fn an_object_that_is_made_has_its_class_and_its_module() {
+    let text = |text: &str| {
+        Arc::new(Text {
+            text: text.to_owned(),
+            ..Text::default()
+        })
+    };
+    let mut plain = Plain::new(Probe::InstanceNewDone, text("Server"));
+    plain.texts[1] = Some(text("app.servers"));
+    plain.duration_ns = Some(9);
+    let event = Event {
+        ts: 5,
+        pid: 6,
+        tid: 7,
+        what: What::Plain(plain),
+    };
+    let line = written(|out| Writer::new().event(&event, out));
+    assert_eq!(
+        line,
+        concat!(
+            r#"{"event":"instance_new_done","ts":5,"pid":6,"tid":7,"class":"Server","#,
+            r#""module":"app.servers","duration_ns":9}"#,
+            "\n"
+        )
+    );
+    assert_eq!(
+        Reader::new().read(&line).expect("our own"),
+        Line::Event(event)
+    );
+    let missing = line.replace(r#""module":"app.servers","#, "");
+    assert!(matches!(
+        Reader::new().read(&missing),
+        Err(ReadError::Missing {
+            field: "module",
+            ..
+        })
+    ));
+    let wrong = line.replace(r#""Server""#, "6");
+    assert!(matches!(
+        Reader::new().read(&wrong),
+        Err(ReadError::Malformed(_))
+    ));
 }

@@ -8,12 +8,14 @@ pub mod allowance;
 pub(crate) mod arbitrary;
 pub mod json;
 pub mod loss;
+mod plain;
+mod text;
 
-use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::text::Foreign;
+pub use plain::Plain;
+pub use text::Text;
 
 /// The JSON Schema (draft 2020-12) of one line of a stream, in version [`SCHEMA_VERSION`].
 pub fn json_schema() -> &'static str {
@@ -22,37 +24,6 @@ pub fn json_schema() -> &'static str {
 
 /// Version of the schema. Fields are added within a version, never renamed.
 pub const SCHEMA_VERSION: u32 = 1;
-
-/// A string that came out of the traced process, with what happened to it on the way.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Text {
-    /// The text; invalid UTF-8 stands as U+FFFD.
-    pub text: String,
-    /// The string was longer than what the probe could copy; `text` is its beginning.
-    pub cut: bool,
-    /// Some bytes were not UTF-8 and were replaced.
-    pub replaced: bool,
-    /// The pointer could not be read; `text` is empty.
-    pub unreadable: bool,
-}
-
-/// What a name is told as for which there was no room, see [`allowance`].
-const LEFT_OUT: &str = "[name left out]";
-
-impl Text {
-    /// What stands for every name for which there was no room, see [`allowance`].
-    pub fn left_out() -> Text {
-        Text {
-            text: LEFT_OUT.to_owned(),
-            ..Text::default()
-        }
-    }
-
-    /// Whether it is that.
-    pub fn is_left_out(&self) -> bool {
-        self.text == LEFT_OUT
-    }
-}
 
 /// Where a function is: what a mark's first two arguments say.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -63,17 +34,6 @@ pub struct Place {
     pub function: Text,
     /// Name with classes and outer functions (`co_qualname`); only the agent tells it.
     pub qualname: Option<Text>,
-}
-
-/// As people see it: escaped like everything foreign, with a mark where it was cut. `text` is for programs.
-impl fmt::Display for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.unreadable {
-            return f.write_str("[unreadable]");
-        }
-        Foreign::new(&self.text).fmt(f)?;
-        f.write_str(if self.cut { "..." } else { "" })
-    }
 }
 
 impl Place {
@@ -170,25 +130,8 @@ pub enum What {
         /// Time since the matching start.
         pause_ns: Option<u64>,
     },
-    /// The import system began to look for a module.
-    ImportStart {
-        /// Module name.
-        module: Arc<Text>,
-    },
-    /// The import system ended looking for a module.
-    ImportDone {
-        /// Module name.
-        module: Arc<Text>,
-        /// Whether it was found.
-        found: bool,
-        /// Time since the matching start.
-        duration_ns: Option<u64>,
-    },
-    /// An audit event (PEP 578) was raised.
-    Audit {
-        /// Its name, for example `open`.
-        name: Arc<Text>,
-    },
+    /// What the table of probes describes: imports, audit events (PEP 578).
+    Plain(Plain),
     /// A greenlet or asyncio task is about to be named in calls for the first time.
     Context {
         /// Its id, as in [`Frame::context`].
@@ -225,9 +168,7 @@ impl What {
             What::Line { .. } => "line",
             What::GcStart { .. } => "gc_start",
             What::GcDone { .. } => "gc_done",
-            What::ImportStart { .. } => "import_start",
-            What::ImportDone { .. } => "import_done",
-            What::Audit { .. } => "audit",
+            What::Plain(plain) => plain.name(),
             What::Context { .. } => "context",
             What::Process { .. } => "process",
             What::Lost { .. } => "lost",
@@ -297,8 +238,8 @@ impl Event {
             What::Call { place, .. } | What::Return { place, .. } | What::Line { place, .. } => {
                 place.is_left_out()
             }
-            What::ImportStart { module } | What::ImportDone { module, .. } => module.is_left_out(),
-            What::Audit { name } | What::Context { name, .. } => name.is_left_out(),
+            What::Plain(plain) => plain.fields().any(|(_, text)| text.is_left_out()),
+            What::Context { name, .. } => name.is_left_out(),
             What::Process { command, .. } => command.as_ref().is_some_and(|it| it.is_left_out()),
             What::GcStart { .. } | What::GcDone { .. } | What::Lost { .. } => false,
         }

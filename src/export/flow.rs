@@ -20,7 +20,8 @@ use anstyle::{AnsiColor, Style};
 use super::{ENOUGH, End, Held, Sink, counted};
 use crate::analysis::contexts::Contexts;
 use crate::analysis::pairing::Step;
-use crate::event::{Event, Frame, Manner, Place, What};
+use crate::event::{Event, Frame, Manner, Place, Plain, What};
+use crate::probe::{ArgumentKind, Phase};
 use crate::text::Foreign;
 
 /// Deepest indentation, in levels; what is deeper says so by a number.
@@ -271,19 +272,7 @@ impl<W: Write> Flow<W> {
                 self.put(cyan, format_args!("{collected} unreachable"));
                 self.duration(*pause_ns);
             }
-            What::ImportStart { module } => {
-                self.put(cyan, format_args!("import {} begins", module));
-            }
-            What::ImportDone {
-                module,
-                found,
-                duration_ns,
-            } => {
-                let found = if *found { "" } else { ": not found" };
-                self.put(cyan, format_args!("import {}{found}", module));
-                self.duration(*duration_ns);
-            }
-            What::Audit { name } => self.put(cyan, format_args!("audit {}", name)),
+            What::Plain(plain) => self.plain(plain),
             What::Process {
                 change,
                 parent,
@@ -304,6 +293,29 @@ impl<W: Write> Flow<W> {
             }
         }
         self.lines.push('\n');
+    }
+
+    /// What it is, about what, and how it went, as the table of probes says it.
+    fn plain(&mut self, plain: &Plain) {
+        let mut words = plain.label().to_owned();
+        for (place, (_, text)) in plain.fields().enumerate() {
+            let gap = if place == 0 { " " } else { "  " };
+            // Writing to a String cannot fail.
+            let _ = write!(words, "{gap}{text}");
+        }
+        if let Some((argument, number)) = plain.number()
+            && argument.kind == ArgumentKind::Number
+        {
+            let _ = write!(words, "  {} {number}", argument.field);
+        }
+        if let Some(unset) = plain.unset() {
+            let _ = write!(words, ": {unset}");
+        }
+        if plain.phase() == Phase::Start {
+            words.push_str(" begins");
+        }
+        self.put(AnsiColor::Cyan.on_default(), format_args!("{words}"));
+        self.duration(plain.duration_ns);
     }
 
     fn hand_over(&mut self) -> io::Result<()> {

@@ -4,6 +4,7 @@ use super::*;
 use crate::analysis::pairing::Pairing;
 use crate::event::{Frame, LossStage, ProcessChange};
 use crate::event::{Session, Summary, Text};
+use crate::probe::Probe;
 use crate::text::obeyed;
 
 fn text(text: &str) -> Text {
@@ -109,17 +110,7 @@ fn everything_else_stands_in_the_same_stream() {
             ),
             1,
         ),
-        (
-            at(
-                3,
-                What::ImportDone {
-                    module,
-                    found: false,
-                    duration_ns: None,
-                },
-            ),
-            1,
-        ),
+        (at(3, What::Plain(Plain::new(Probe::ImportDone, module))), 1),
         (
             at(
                 4,
@@ -182,9 +173,7 @@ fn a_hostile_name_reaches_the_terminal_as_text_only() {
             stage: LossStage::Output,
             message,
         };
-        let audit = What::Audit {
-            name: Arc::new(text(hostile)),
-        };
+        let audit = What::Plain(Plain::new(Probe::Audit, Arc::new(text(hostile))));
         let events = [(call(0, hostile), 0), (at(1, what), 0), (at(2, audit), 0)];
         let lines = shown(options, &events);
         assert_eq!(lines.lines().count(), 3, "{lines:?}");
@@ -317,4 +306,26 @@ fn a_small_trace_as_it_is_seen() {
         (ret(4_500_000, "wait", Some(2_500_000_000)), 1),
         (ret(4_500_010, "main", Some(4_500_010_000)), 0),
     ]));
+}
+
+#[test]
+fn an_object_is_made_and_unmade_with_its_class_and_its_module() {
+    let instance = |probe, duration_ns| {
+        let mut plain = Plain::new(probe, Arc::new(text("Server")));
+        plain.texts[1] = Some(Arc::new(text("app.servers")));
+        plain.duration_ns = duration_ns;
+        What::Plain(plain)
+    };
+    let lines = plain(&[
+        (at(0, instance(Probe::InstanceNewStart, None)), 0),
+        (at(2, instance(Probe::InstanceNewDone, Some(2_000))), 0),
+        (at(3, instance(Probe::InstanceDeleteStart, None)), 0),
+        (at(4, instance(Probe::InstanceDeleteDone, None)), 0),
+    ]);
+    let expected = "       0.000 ms  new Server  app.servers begins
+       0.002 ms  new Server  app.servers  0.002 ms
+       0.003 ms  delete Server  app.servers begins
+       0.004 ms  delete Server  app.servers
+";
+    assert_eq!(lines, expected);
 }

@@ -78,12 +78,7 @@ const GC_DONE: &str = Probe::GcDone.name();
 const IMPORT_START: &str = Probe::ImportStart.name();
 const IMPORT_DONE: &str = Probe::ImportDone.name();
 const AUDIT: &str = Probe::Audit.name();
-const INSTANCE: &[&str] = &[
-    "instance__new__start",
-    "instance__new__done",
-    "instance__delete__start",
-    "instance__delete__done",
-];
+const INSTANCE: &[&str] = &Probe::names(Probe::INSTANCES);
 
 const TABLE: &[Row] = &[
     Row {
@@ -301,9 +296,9 @@ const TABLE: &[Row] = &[
 
 /// Names of a mark's arguments, in order; empty for a mark that is not CPython's.
 ///
-/// `filename`, `function`, `module` and `event` are pointers to NUL-terminated strings; `line`, `generation` and `found`
-/// (0 or 1) are C ints, `collected` is a long; `arguments` is a `PyObject *` to a tuple. `function` is the bare name,
-/// without class or module (`co_name`).
+/// `filename`, `function`, `module`, `event` and `class` are pointers to NUL-terminated strings; `line`, `generation` and
+/// `found` (0 or 1) are C ints, `collected` is a long; `arguments` is a `PyObject *` to a tuple. `function` is the bare
+/// name, without class or module (`co_name`).
 pub fn arguments(mark: &str) -> Vec<&'static str> {
     Probe::of_name(mark)
         .filter(|probe| probe.is_cpythons())
@@ -501,7 +496,7 @@ mod tests {
                 LINE,
                 GC_START,
                 GC_DONE,
-                "instance__new__done",
+                Probe::InstanceNewDone.name(),
             ] {
                 let behaviour = behaviour(version, mark);
                 assert_eq!(behaviour.status, Status::Quirk, "{version:?} {mark}");
@@ -525,7 +520,8 @@ mod tests {
         for mark in INSTANCE {
             assert_eq!(status((3, 6), mark), Status::Absent);
             assert_eq!(status((3, 15), mark), Status::Absent);
-            assert!(arguments(mark).is_empty());
+            assert_eq!(arguments(mark), ["class", "module"]);
+            assert!(spans(mark).is_empty());
         }
     }
 

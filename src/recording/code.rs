@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use crate::analysis::keys::KeyBuilder;
 use crate::event::allowance::Allowance;
-use crate::event::{Event, Frame, LossStage, Manner, Place, ProcessChange, Text, What};
+use crate::event::{Event, Frame, LossStage, Manner, Place, Plain, ProcessChange, Text, What};
+use crate::probe::{ArgumentKind, Phase, Probe};
 
 /// Definitions kept at once; both sides begin anew beyond that.
 const MAX_PLACES: usize = 1 << 20;
@@ -39,12 +40,12 @@ mod kind {
     pub(super) const LINE: u8 = 2;
     pub(super) const GC_START: u8 = 3;
     pub(super) const GC_DONE: u8 = 4;
-    pub(super) const IMPORT_START: u8 = 5;
-    pub(super) const IMPORT_DONE: u8 = 6;
-    pub(super) const AUDIT: u8 = 7;
+    // Plain events have those numbers that the table of probes gives them: 5 to 7, and from 16 on.
     pub(super) const PROCESS: u8 = 8;
     pub(super) const LOST: u8 = 9;
     pub(super) const CONTEXT: u8 = 10;
+    /// A plain event whose number does not fit: it is in a byte of its own.
+    pub(super) const FURTHER: u8 = 13;
     /// Not an event: what the agent says of the next one.
     pub(super) const FRAME: u8 = 14;
     /// Not an event: the next ones are of another thread.
@@ -250,23 +251,7 @@ impl Encoder {
                 }
                 kind::GC_DONE | flags
             }
-            What::ImportStart { module } => {
-                self.text(module, out);
-                kind::IMPORT_START
-            }
-            What::ImportDone {
-                module,
-                found,
-                duration_ns,
-            } => {
-                self.text(module, out);
-                optional(*duration_ns, out);
-                kind::IMPORT_DONE | if *found { FIRST } else { 0 }
-            }
-            What::Audit { name } => {
-                self.text(name, out);
-                kind::AUDIT
-            }
+            What::Plain(plain) => self.plain(plain, out),
             What::Context { context, name } => {
                 number(*context, out);
                 self.text(name, out);
@@ -312,6 +297,33 @@ impl Encoder {
         if let Some(byte) = out.get_mut(head) {
             *byte = first;
         }
+    }
+
+    /// What its probe's row in the table says, and its first byte.
+    fn plain(&mut self, plain: &Plain, out: &mut Vec<u8>) -> u8 {
+        let code = plain.probe.plain().map_or(kind::FURTHER, |it| it.code);
+        let mut first = code;
+        if code > kind::CONTEXT {
+            out.push(code);
+            first = kind::FURTHER;
+        }
+        for (_, text) in plain.probe.texts().zip(&plain.texts) {
+            match text {
+                Some(text) => self.text(text, out),
+                None => self.text(&Arc::default(), out),
+            }
+        }
+        match plain.number() {
+            Some((argument, value)) if matches!(argument.kind, ArgumentKind::Flag { .. }) => {
+                first |= if value == 0 { 0 } else { FIRST };
+            }
+            Some((_, value)) => signed(i64::from(value), out),
+            None => {}
+        }
+        if let Phase::Done(_) = plain.phase() {
+            optional(plain.duration_ns, out);
+        }
+        first
     }
 
     fn thread(&mut self, event: &Event, out: &mut Vec<u8>) {
@@ -573,17 +585,6 @@ impl Decoder {
                 collected: read_signed(bytes)?,
                 pause_ns: when(flag(SECOND), || read_number(bytes))?,
             },
-            kind::IMPORT_START => What::ImportStart {
-                module: self.text(bytes)?,
-            },
-            kind::IMPORT_DONE => What::ImportDone {
-                module: self.text(bytes)?,
-                found: flag(FIRST),
-                duration_ns: read_optional(bytes)?,
-            },
-            kind::AUDIT => What::Audit {
-                name: self.text(bytes)?,
-            },
             kind::CONTEXT => What::Context {
                 context: read_number(bytes)?,
                 name: self.text(bytes)?,
@@ -605,7 +606,11 @@ impl Decoder {
                     .ok_or(Undecodable::Damaged)?,
                 message: read_string(bytes)?,
             },
-            _ => return Err(Undecodable::Damaged),
+            kind::FURTHER => {
+                let code = byte(bytes)?;
+                self.plain(code, first, bytes)?
+            }
+            code => self.plain(code, first, bytes)?,
         };
         let thread = self.model.thread().ok_or(Undecodable::Damaged)?;
         Ok(Some(Event {
@@ -614,6 +619,28 @@ impl Decoder {
             tid: thread.tid,
             what,
         }))
+    }
+
+    fn plain(&mut self, code: u8, first: u8, bytes: &mut &[u8]) -> Result<What, Undecodable> {
+        let probe = Probe::of_code(code).ok_or(Undecodable::Damaged)?;
+        let mut texts = [None, None];
+        for (_, text) in probe.texts().zip(&mut texts) {
+            *text = Some(self.text(bytes)?);
+        }
+        let mut plain = Plain {
+            probe,
+            texts,
+            number: match probe.number_argument().map(|it| it.kind) {
+                None => 0,
+                Some(ArgumentKind::Flag { .. }) => i32::from(first & FIRST != 0),
+                Some(_) => i32::try_from(read_signed(bytes)?).map_err(|_| Undecodable::Damaged)?,
+            },
+            duration_ns: None,
+        };
+        if let Phase::Done(_) = plain.phase() {
+            plain.duration_ns = read_optional(bytes)?;
+        }
+        Ok(What::Plain(plain))
     }
 
     fn frame(&mut self, first: u8, bytes: &mut &[u8]) -> Result<Frame, Undecodable> {

@@ -1,13 +1,16 @@
 //! What is recorded is read back, and files that are truncated, damaged or not ours get a clear answer.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::analysis::pairing::{Pairing, PairingRules, Step};
 use crate::analysis::testing::{call, event, returned};
 use crate::event::arbitrary;
-use crate::event::{Event, Session, Summary, What};
+use crate::event::{Event, Plain, Session, Summary, Text, What};
 use crate::export::{End, Sink};
+use crate::probe::Probe;
 
 const HABITS: PairingRules = PairingRules {
     call_on_creation: false,
@@ -365,4 +368,52 @@ fn rules_of_a_process_hold_from_where_they_stand_and_an_earlier_reader_passes_th
     }
     assert_eq!(changed, 1);
     assert_eq!(read(&bytes).expect("our own"), (events, false));
+}
+
+/// As formats 1 to 3 have it: what is written today must not shift what was written then.
+#[test]
+fn imports_and_audit_events_have_the_bytes_that_they_always_had() {
+    let module = Arc::new(Text {
+        text: "json".to_owned(),
+        ..Text::default()
+    });
+    let at = |ts, what| Event {
+        ts,
+        pid: 1,
+        tid: 2,
+        what,
+    };
+    let events = [
+        at(
+            5,
+            What::Plain(Plain::new(Probe::ImportStart, Arc::clone(&module))),
+        ),
+        at(
+            7,
+            What::Plain(Plain {
+                number: 1,
+                duration_ns: Some(2),
+                ..Plain::new(Probe::ImportDone, Arc::clone(&module))
+            }),
+        ),
+        at(8, What::Plain(Plain::new(Probe::Audit, module))),
+    ];
+    let mut encoder = super::code::Encoder::default();
+    let mut bytes = Vec::new();
+    for event in &events {
+        encoder.event(event, &mut bytes);
+    }
+    let thread = [0x0f, 0, 1, 2];
+    let started = [0x05, 5, 0, 0, 4, b'j', b's', b'o', b'n'];
+    let found = [0x16, 2, 1, 1, 2];
+    let audited = [0x07, 1, 1];
+    let expected = [&thread[..], &started, &found, &audited].concat();
+    assert_eq!(bytes, expected);
+    let mut decoder = super::code::Decoder::of(3);
+    let mut rest = bytes.as_slice();
+    for event in &events {
+        let read = decoder.event(&mut rest).expect("readable");
+        assert_eq!(read.as_ref(), Some(event));
+    }
+    assert!(rest.is_empty());
 }

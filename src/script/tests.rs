@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::filter::Glob;
 use super::*;
+use crate::probe::ArgumentKind;
 
 fn catalogue(directories: &[&Path]) -> Catalogue {
     let directories: Vec<PathBuf> = directories.iter().map(|path| path.to_path_buf()).collect();
@@ -402,4 +403,27 @@ fn filters_become_one_expression_of_the_script() {
         "{text}"
     );
     assert!(expression.contains("&& !(file =~ "), "{text}");
+}
+
+#[test]
+fn each_plain_event_is_a_record_with_its_letter_of_what_its_probe_passes() {
+    for kind in EventKind::ALL {
+        let script = rendered(&request(&[kind.template()]));
+        for probe in kind.probes() {
+            let Some(plain) = probe.plain() else { continue };
+            let point = format!("mark(\"{}\") {{\n", probe.name());
+            let (_, body) = script.split_once(&point).expect("it is probed");
+            let body = body.split("\n}").next().expect("it ends");
+            let sends = match probe.texts().count() {
+                1 => "pystap_event",
+                _ => "pystap_event_two",
+            };
+            let letter = format!("{:#x} /* {} */", plain.letter, char::from(plain.letter));
+            assert!(body.contains(&format!("{sends}({letter}, ")), "{body}");
+            for (place, argument) in (1..).zip(probe.arguments()) {
+                let read = argument.kind != ArgumentKind::Object;
+                assert_eq!(body.contains(&format!("$arg{place}")), read, "{body}");
+            }
+        }
+    }
 }

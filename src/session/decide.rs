@@ -353,7 +353,12 @@ impl Decision<'_> {
             ),
             Some(known) if known.status == Status::Absent => (
                 known.sentence.to_owned(),
-                "run the program with Python 3.15 or with 3.10 and older",
+                match probe.map(|probe| marks::spans(probe.name())) {
+                    Some(spans) if spans.is_empty() => {
+                        "run the program with a Python that has one of the patches in docs/python-builds.md"
+                    }
+                    _ => "run the program with Python 3.15 or with 3.10 and older",
+                },
             ),
             _ => (
                 format!("it has no mark {}.", probe.map_or("", Probe::name)),

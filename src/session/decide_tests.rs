@@ -506,7 +506,7 @@ fn kinds_decide_which_templates_and_probes_there_are() {
                 2,
                 &[
                     "no event kind \"calls\"",
-                    "call, return, line, gc, import, audit",
+                    "call, return, line, gc, import, audit, instance",
                 ],
             ),
         ),
@@ -688,6 +688,25 @@ fn versions_decide_what_an_interpreter_gives_by_itself() {
                 3,
                 &["cannot give audit events", "does not have the mark yet"],
             ),
+        ),
+        row(
+            "instances need a patch, which no newer version has",
+            15,
+            "instance",
+            Refusal(
+                3,
+                &[
+                    "cannot give instance events",
+                    "CPython declares this mark and never fires it",
+                    "one of the patches in docs/python-builds.md",
+                ],
+            ),
+        ),
+        (
+            "instances of a patched one",
+            asked_for("instance").engine("stap"),
+            runs(plain(5).with(|it| it.probes = EventKind::Instance.probes().to_vec())),
+            Planned("by instances; 3.5 gives instance; stap", &[]),
         ),
         (
             "3.11 with its semaphore left alone",

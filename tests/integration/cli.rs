@@ -193,7 +193,10 @@ fn an_interpreter_without_the_marks_says_which_are_missing_and_what_it_has() {
 
 #[test]
 fn a_kind_of_event_that_does_not_exist_is_answered_with_the_kinds() {
-    let says = ["\"calls\"", "call, return, line, gc, import, audit"];
+    let says = [
+        "\"calls\"",
+        "call, return, line, gc, import, audit, instance",
+    ];
     fails(
         &["trace", "--python", PYTHON, "--events", "gc,calls"],
         2,

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use pystap::probe::EventKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -132,18 +133,11 @@ pub(crate) fn kinds(interpreter: &str) -> Vec<&'static str> {
         .flat_map(|image| image["marks"].as_array().expect("marks"))
         .filter_map(|mark| mark["name"].as_str())
         .collect();
-    [
-        ("call", "function__entry"),
-        ("return", "function__return"),
-        ("line", "line"),
-        ("gc", "gc__done"),
-        ("import", "import__find__load__done"),
-        ("audit", "audit"),
-    ]
-    .into_iter()
-    .filter(|(_, mark)| marks.contains(mark))
-    .map(|(kind, _)| kind)
-    .collect()
+    let kinds = EventKind::ALL.into_iter();
+    kinds
+        .filter(|kind| kind.is_possible(|probe| marks.contains(&probe.name())))
+        .map(EventKind::name)
+        .collect()
 }
 
 /// The exit code of a child, 128 plus the number for a signal, if it ends within the bound.

@@ -28,6 +28,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use pystap::event::{LossStage, ProcessChange, What};
+use pystap::probe::{Phase, Probe};
 use rustix::process::Signal;
 
 use crate::command::{command, end, file, run};
@@ -92,6 +93,9 @@ const LONG_CALLS: Script = Script {
     python: PYTHON,
     options: &["--min-duration", "5ms"],
 };
+
+/// What [`instances_are_exact`] depends on; its interpreter is a program of ours.
+pub(crate) const INSTANCES: &[&str] = &["--events", "instance"];
 
 /// The scripts of this file.
 const OWN_SCRIPTS: [&Script; 7] = [
@@ -379,6 +383,48 @@ fn garbage_collections_come_with_generation_count_and_pause() {
     });
 }
 
+/// Objects that are made and unmade by a program that has the probes of patched Pythons, tests/programs/instances.c.
+fn instances_are_exact() {
+    leaves_nothing(|| {
+        let program = file("tests/programs/instances");
+        let traced = trace(&[INSTANCES, &["--", &program, "1000"]].concat());
+        let traced = traced.complete("targets_ended");
+        assert_eq!(traced.truth()["objects"], 1000);
+        let seen: Vec<(Probe, &str, &str)> = traced
+            .events
+            .iter()
+            .filter_map(|event| match &event.what {
+                What::Plain(plain) => {
+                    let ends = matches!(plain.phase(), Phase::Done(_));
+                    assert_eq!(plain.duration_ns.is_some(), ends, "{event:?}");
+                    let mut texts = plain.fields().map(|(_, text)| text.text.as_str());
+                    Some((plain.probe, texts.next()?, texts.next()?))
+                }
+                _ => None,
+            })
+            .collect();
+        let server = |probe| (probe, "Server", "app.servers");
+        let connection = |probe| (probe, "Connection", "?");
+        let once = [
+            server(Probe::InstanceNewStart),
+            server(Probe::InstanceNewDone),
+            connection(Probe::InstanceNewStart),
+            connection(Probe::InstanceNewDone),
+            server(Probe::InstanceDeleteStart),
+            connection(Probe::InstanceDeleteStart),
+            connection(Probe::InstanceDeleteDone),
+            server(Probe::InstanceDeleteDone),
+        ];
+        assert_eq!(seen, once.repeat(1000));
+    });
+}
+
+#[test]
+#[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
+fn objects_that_are_made_and_unmade_are_all_seen() {
+    instances_are_exact();
+}
+
 /// Found and missing modules, audit events, collections, as in tests/programs/runtime.py.
 fn runtime_is_exact(script: &Script) {
     leaves_nothing(|| {
@@ -396,11 +442,18 @@ fn runtime_is_exact(script: &Script) {
         let mut collected = Vec::new();
         for event in &traced.events {
             match &event.what {
-                What::ImportStart { module } => imports.entry(&module.text).or_default().push(None),
-                What::ImportDone { module, found, .. } => {
-                    imports.entry(&module.text).or_default().push(Some(*found));
+                What::Plain(plain) => {
+                    let subject = &plain.subject().expect("it has one").text;
+                    match plain.probe {
+                        Probe::ImportStart => imports.entry(subject).or_default().push(None),
+                        Probe::ImportDone => {
+                            let found = Some(plain.number != 0);
+                            imports.entry(subject).or_default().push(found);
+                        }
+                        Probe::Audit if subject == "pystap.test" => audited += 1,
+                        _ => {}
+                    }
                 }
-                What::Audit { name } if name.text == "pystap.test" => audited += 1,
                 What::GcDone {
                     collected: count, ..
                 } => collected.push(*count),
@@ -461,7 +514,11 @@ fn modules_that_an_import_brings_along_are_all_seen() {
         let truth = traced.truth();
         let of = |wanted: bool| -> Vec<&str> {
             let done = traced.events.iter().filter_map(|event| match &event.what {
-                What::ImportDone { module, found, .. } if *found == wanted => Some(&*module.text),
+                What::Plain(plain)
+                    if plain.probe == Probe::ImportDone && (plain.number != 0) == wanted =>
+                {
+                    Some(&*plain.subject()?.text)
+                }
                 _ => None,
             });
             done.collect()
@@ -479,7 +536,7 @@ fn modules_that_an_import_brings_along_are_all_seen() {
             let events = traced.events.iter();
             events
                 .filter(
-                    |event| matches!(&event.what, What::Audit { name: seen } if seen.text == name),
+                    |event| matches!(&event.what, What::Plain(plain) if plain.probe == Probe::Audit && plain.subject().is_some_and(|seen| seen.text == name)),
                 )
                 .count()
         };

@@ -16,10 +16,12 @@ use std::time::Duration;
 use pystap::analysis::pairing::{Pairing, PairingRules, Step};
 use pystap::event::json::{Line, Reader};
 use pystap::event::{
-    Event, Frame, LossStage, Place, ProcessChange, Session, SessionTarget, Summary, Text, What,
+    Event, Frame, LossStage, Place, Plain, ProcessChange, Session, SessionTarget, Summary, Text,
+    What,
 };
 use pystap::export::flow::{Flow, Options};
 use pystap::export::{End, Sink, json::Json};
+use pystap::probe::Probe;
 use pystap::recording::Writer;
 use pystap::text::{Foreign, obeyed};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -92,17 +94,12 @@ fn stream() -> (Session, Vec<Event>) {
         let kinds = [
             call(&outer),
             call(&inner),
-            What::ImportStart {
-                module: foreign(text),
-            },
-            What::ImportDone {
-                module: foreign(text),
-                found: true,
-                duration_ns: None,
-            },
-            What::Audit {
-                name: foreign(text),
-            },
+            What::Plain(Plain::new(Probe::ImportStart, foreign(text))),
+            What::Plain(Plain {
+                number: 1,
+                ..Plain::new(Probe::ImportDone, foreign(text))
+            }),
+            What::Plain(Plain::new(Probe::Audit, foreign(text))),
             What::Lost {
                 count: 0,
                 stage: LossStage::Output,
@@ -284,9 +281,8 @@ fn events_of_evil_names_read_back_equal_from_json_that_a_terminal_does_not_obey(
                 Line::Event(mut event) => {
                     // Pairing has filled them in.
                     match &mut event.what {
-                        What::Return { duration_ns, .. } | What::ImportDone { duration_ns, .. } => {
-                            *duration_ns = None;
-                        }
+                        What::Return { duration_ns, .. } => *duration_ns = None,
+                        What::Plain(plain) => plain.duration_ns = None,
                         _ => {}
                     }
                     read.push(event);

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::command::{Ended, command, kinds, run};
+use crate::command::{Ended, command, file, kinds, run};
 use crate::{live, live_doctor};
 
 /// The release of this tree's only kernel.
@@ -55,6 +55,14 @@ fn every_script_of_the_live_tables_becomes_a_module() {
         let compiled = compile_for("top", script.python, script.options);
         assert_eq!(compiled.code, 0, "{script:?}: {}", compiled.stderr);
     }
+}
+
+#[test]
+#[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]
+fn the_script_for_instances_becomes_a_module() {
+    let program = file("tests/programs/instances");
+    let compiled = compile(&program, live::INSTANCES);
+    assert_eq!(compiled.code, 0, "{}", compiled.stderr);
 }
 
 /// The path of its library differs from that of an agent that pystap brings along.

@@ -286,6 +286,23 @@ fn the_script_depends_on_neither_the_process_nor_the_length_of_calls() {
     assert_eq!(at_least("5ms"), at_least("200us"));
 }
 
+/// No interpreter with these probes is at hand, but a program that has them.
+#[test]
+#[ignore = "needs a C compiler and stap: run by scripts/test-here"]
+fn instances_pass_stap_up_to_its_translation() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = directory.path().join("instances");
+    let compiled = run(Command::new("cc")
+        .arg("-o")
+        .arg(&program)
+        .arg(file("tests/programs/instances.c")));
+    assert_eq!(compiled.code, 0, "{compiled:?}");
+    let program = program.to_str().expect("UTF-8");
+    assert_eq!(kinds(program), ["instance"]);
+    let text = script(["--python", program, "--events", "instance"]);
+    must_pass("-p3", &text, "instances");
+}
+
 /// Without this, a stap that accepts anything would make every test above pass.
 #[test]
 #[ignore = "needs Debian 12's Python 3.11 and stap: run by scripts/test-here"]

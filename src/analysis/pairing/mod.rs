@@ -53,8 +53,10 @@
 //! A recording in which creations look like calls is read twice: the first reading finds them, the second leaves them
 //! out ([`Creations`], one bit per call).
 
+mod bounded;
 mod calls;
 mod creations;
+mod plain;
 mod returning;
 mod rules;
 mod step;
@@ -63,9 +65,10 @@ mod thread;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use self::bounded::MAX_NESTED;
 use self::returning::Returning;
 use self::step::stack;
-use self::thread::{Frame, MAX_FRAMES, Thread, give_up, push_bounded};
+use self::thread::{Frame, MAX_FRAMES, Thread, give_up};
 use super::keys::{FunctionKey, KeyBuilder, Keys};
 use crate::event::{Event, Manner, Place, ProcessChange, What};
 
@@ -285,7 +288,8 @@ impl Pairing {
                 depth = thread.depth();
             }
             What::GcStart { generation } => {
-                push_bounded(&mut thread.collections, (*generation, ts, self.gaps));
+                let began = (*generation, ts, self.gaps);
+                bounded::push(&mut thread.collections, began, MAX_NESTED);
                 depth = thread.depth();
             }
             What::GcDone {
@@ -302,21 +306,8 @@ impl Pairing {
                 }
                 depth = thread.depth();
             }
-            What::ImportStart { module } => {
-                push_bounded(&mut thread.imports, (Arc::clone(module), ts));
-                depth = thread.depth();
-            }
-            What::ImportDone {
-                module,
-                duration_ns,
-                ..
-            } => {
-                let started = thread.imports.iter().rposition(|(name, _)| name == module);
-                if let Some(index) = started {
-                    // Imports nest strictly: what began later and has not ended was lost.
-                    let mut ended = thread.imports.drain(index..);
-                    *duration_ns = ended.next().and_then(|(_, at)| ts.checked_sub(at));
-                }
+            What::Plain(plain) => {
+                plain::pair(&mut thread.begun, plain, ts);
                 depth = thread.depth();
             }
             _ => depth = thread.depth(),

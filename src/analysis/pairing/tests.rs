@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use super::thread::{MAX_PASSED_OVER, PASSED_OVER_FOR_NS};
 use super::*;
 use crate::analysis::testing::{in_context, returned};
+use crate::event::Plain;
 use crate::event::{self, Text};
+use crate::probe::Probe;
 
 const UP_TO_3_11: PairingRules = PairingRules {
     call_on_creation: false,
@@ -347,21 +349,18 @@ fn imports_nest_and_one_whose_end_was_lost_does_not_disturb_the_outer_one() {
     let begin = |ts, name| {
         event(
             ts,
-            What::ImportStart {
-                module: module(name),
-            },
+            What::Plain(Plain::new(Probe::ImportStart, module(name))),
         )
     };
     let end = |pairing: &mut Pairing, ts, name| {
-        let what = What::ImportDone {
-            module: module(name),
-            found: true,
-            duration_ns: None,
-        };
+        let what = What::Plain(Plain {
+            number: 1,
+            ..Plain::new(Probe::ImportDone, module(name))
+        });
         let mut event = event(ts, what);
         pairing.feed(&mut event);
         match event.what {
-            What::ImportDone { duration_ns, .. } => duration_ns,
+            What::Plain(plain) => plain.duration_ns,
             other => panic!("{other:?}"),
         }
     };
@@ -853,4 +852,29 @@ fn creations_behind_the_last_call_that_can_be_known_cost_nothing_and_are_told() 
     creations.set(u64::MAX, true);
     assert!(creations.is_full() && creations.contains(70));
     assert!(!creations.contains(u64::MAX) && creations.bits.len() == 2);
+}
+
+#[test]
+fn objects_are_paired_by_class_and_apart_from_imports_and_from_their_end() {
+    let plain = |ts, probe, subject: &str| {
+        let subject = Arc::new(text(subject));
+        event(ts, What::Plain(Plain::new(probe, subject)))
+    };
+    let mut pairing = Pairing::new();
+    let mut took = |ts, probe, subject| {
+        let mut event = plain(ts, probe, subject);
+        pairing.feed(&mut event);
+        match event.what {
+            What::Plain(plain) => plain.duration_ns,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(took(0, Probe::InstanceNewStart, "A"), None);
+    assert_eq!(took(1, Probe::ImportStart, "A"), None);
+    assert_eq!(took(2, Probe::InstanceNewStart, "B"), None);
+    assert_eq!(took(3, Probe::InstanceDeleteDone, "B"), None);
+    // The end of B was lost.
+    assert_eq!(took(5, Probe::InstanceNewDone, "A"), Some(5));
+    assert_eq!(took(6, Probe::ImportDone, "A"), Some(5));
+    assert_eq!(took(7, Probe::InstanceNewDone, "B"), None);
 }

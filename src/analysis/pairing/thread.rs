@@ -4,9 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use super::bounded;
 use super::calls::{FinishedCall, FrameId, GivenUp, Open};
+use super::plain::Begun;
 use crate::analysis::keys::{FunctionKey, KeyBuilder};
-use crate::event::{Place, Text};
+use crate::event::Place;
 
 /// Open frames kept of one thread; the outermost are forgotten beyond that.
 pub(super) const MAX_FRAMES: usize = 4096;
@@ -14,8 +16,6 @@ pub(super) const MAX_FRAMES: usize = 4096;
 pub(super) const MAX_PASSED_OVER: usize = 512;
 /// How long a frame that was passed over is kept, in nanoseconds of event time.
 pub(super) const PASSED_OVER_FOR_NS: u64 = 600_000_000_000;
-/// Garbage collections and imports that can be under way in one thread.
-pub(super) const MAX_NESTED: usize = 256;
 /// Finished calls that the kernel measured and whose callers may still finish.
 const MAX_SPANS: usize = 4096;
 /// Buckets in which open frames are counted by function, to see at a glance that nothing recurs.
@@ -47,7 +47,8 @@ pub(super) struct Thread {
     pub(super) spans: Vec<(u64, u64)>,
     /// Generation, start and number of losses before it.
     pub(super) collections: Vec<(i64, u64, u32)>,
-    pub(super) imports: Vec<(Arc<Text>, u64)>,
+    /// What plain events said to begin and not yet to end.
+    pub(super) begun: Vec<Begun>,
     /// Number of the last event, to find threads that ended unseen.
     pub(super) last_seen: u64,
 }
@@ -67,7 +68,7 @@ impl Default for Thread {
             buckets: Box::new([0; BUCKETS]),
             spans: Vec::new(),
             collections: Vec::new(),
-            imports: Vec::new(),
+            begun: Vec::new(),
             last_seen: 0,
         }
     }
@@ -118,7 +119,7 @@ impl Thread {
         self.frames.capacity() * size_of::<Frame>()
             + self.spans.capacity() * size_of::<(u64, u64)>()
             + self.collections.capacity() * size_of::<(i64, u64, u32)>()
-            + self.imports.capacity() * size_of::<(Arc<Text>, u64)>()
+            + self.begun.capacity() * size_of::<Begun>()
     }
 
     pub(super) fn depth(&self) -> usize {
@@ -452,7 +453,7 @@ impl Thread {
             self.spans.pop();
             inner = inner.saturating_add(took);
         }
-        push_bounded_to(&mut self.spans, (begin, duration), MAX_SPANS);
+        bounded::push(&mut self.spans, (begin, duration), MAX_SPANS);
         FinishedCall {
             inclusive_ns: Some(duration),
             exact: true,
@@ -463,16 +464,4 @@ impl Thread {
             measured: true,
         }
     }
-}
-
-pub(super) fn push_bounded<T>(open: &mut Vec<T>, item: T) {
-    push_bounded_to(open, item, MAX_NESTED);
-}
-
-fn push_bounded_to<T>(open: &mut Vec<T>, item: T, most: usize) {
-    if open.len() >= most {
-        // Half at a time: whoever has as much open will go on.
-        open.drain(..most / 2);
-    }
-    open.push(item);
 }

@@ -10,7 +10,8 @@
 //! | 2 | thread id (63..32), process id (31..0) |
 //! | 3 | key of a name, or a payload |
 //!
-//! Finished calls (`D`) carry a fifth word, the duration. What the agent tells has records of its own: calls (`c`), returns
+//! Finished calls (`D`) carry a fifth word, the duration; plain events (`src/probe.rs` has their letters) with two texts the
+//! key of the second, and their number as their value. What the agent tells has records of its own: calls (`c`), returns
 //! (`r`) and finished calls (`d`) carry the context as their fifth word, `d` the duration as its sixth; their flags say how
 //! the frame came to run or to stop (1, 2, 4: `src/engine/flags.rs`) and whether a value is behind all that (8), which is
 //! a word with its length, its bytes and one newline, cut (16) or unreadable (32). The name of a context (`N`) has the
@@ -81,7 +82,8 @@ use crate::analysis::histogram::Histogram;
 use crate::analysis::totals::{About, Row};
 use crate::engine::flags;
 use crate::event::allowance::{Allowance, place_bytes, text_bytes};
-use crate::event::{Event, Frame, Place, ProcessChange, Text, What};
+use crate::event::{Event, Frame, Place, Plain, ProcessChange, Text, What};
+use crate::probe::{ArgumentKind, Probe};
 
 mod encoder;
 
@@ -232,9 +234,6 @@ enum LineKind {
     ContextName = b'N',
     GcStart = b'G',
     GcDone = b'g',
-    ImportStart = b'I',
-    ImportDone = b'i',
-    Audit = b'A',
     Fork = b'F',
     Exec = b'X',
     Exit = b'E',
@@ -243,9 +242,14 @@ enum LineKind {
     Totals = b'Z',
     Row = b'H',
     RowsEnd = b'S',
+    /// What the table of probes describes, which has its letter.
+    Plain = 0,
+    /// The same with two texts.
+    PlainOfTwo = 1,
 }
 
 impl LineKind {
+    #[inline]
     fn from_letter(letter: u8) -> Option<LineKind> {
         Some(match letter {
             b'V' => LineKind::Version,
@@ -262,9 +266,6 @@ impl LineKind {
             b'N' => LineKind::ContextName,
             b'G' => LineKind::GcStart,
             b'g' => LineKind::GcDone,
-            b'I' => LineKind::ImportStart,
-            b'i' => LineKind::ImportDone,
-            b'A' => LineKind::Audit,
             b'F' => LineKind::Fork,
             b'X' => LineKind::Exec,
             b'E' => LineKind::Exit,
@@ -273,7 +274,10 @@ impl LineKind {
             b'Z' => LineKind::Totals,
             b'H' => LineKind::Row,
             b'S' => LineKind::RowsEnd,
-            _ => return None,
+            letter => match Probe::of_letter(letter)?.texts().count() {
+                2 => LineKind::PlainOfTwo,
+                _ => LineKind::Plain,
+            },
         })
     }
 
@@ -308,9 +312,8 @@ impl LineKind {
                 | LineKind::ContextName
                 | LineKind::GcStart
                 | LineKind::GcDone
-                | LineKind::ImportStart
-                | LineKind::ImportDone
-                | LineKind::Audit
+                | LineKind::Plain
+                | LineKind::PlainOfTwo
                 | LineKind::Fork
                 | LineKind::Exec
                 | LineKind::Exit
@@ -322,12 +325,14 @@ impl LineKind {
 #[derive(Debug, Clone)]
 struct Record {
     kind: LineKind,
+    letter: u8,
     flags: u8,
     value: u32,
     ts: u64,
     who: u64,
     key: u64,
-    duration: u64,
+    /// The word behind these: a duration, or the key of a second text.
+    fifth: u64,
     context: u64,
     /// The value of a call or return, or the name of a context.
     text: Option<Arc<Text>>,
@@ -345,15 +350,17 @@ impl Record {
         if word0 >> 48 != MAGIC {
             return None;
         }
-        let kind = LineKind::from_letter((word0 >> 40) as u8)?;
+        let letter = (word0 >> 40) as u8;
+        let kind = LineKind::from_letter(letter)?;
         let record = Record {
             kind,
+            letter,
             flags: (word0 >> 32) as u8,
             value: word0 as u32,
             ts: u64::from_ne_bytes(word1),
             who: u64::from_ne_bytes(word2),
             key: u64::from_ne_bytes(word3),
-            duration: 0,
+            fifth: 0,
             context: 0,
             text: None,
         };
@@ -370,7 +377,7 @@ impl Record {
     fn size(&self, bytes: &[u8]) -> usize {
         let names = || (self.value >> 16) as usize + (self.value & 0xffff) as usize;
         match self.kind {
-            LineKind::Finished | LineKind::RowsEnd => HEADER + 8,
+            LineKind::Finished | LineKind::PlainOfTwo | LineKind::RowsEnd => HEADER + 8,
             LineKind::Row => HEADER + 8 * (ROW_WORDS + usize::from(self.flags) + 1),
             LineKind::Place => HEADER + names() + 1,
             LineKind::NamedPlace => {
@@ -404,7 +411,7 @@ impl Record {
             let Some(duration) = word(1) else {
                 return false;
             };
-            self.duration = duration;
+            self.fifth = duration;
         }
         if self.flags & HAS_TEXT == 0 {
             return self.flags & (TEXT_CUT | TEXT_UNREADABLE) == 0;
@@ -580,11 +587,11 @@ impl Decoder {
             }
             LineKind::ContextName if !record.read_name(bytes) => return false,
             LineKind::Row | LineKind::RowsEnd => return self.sums(&record, bytes, out),
-            LineKind::Finished => {
-                let Some(duration) = word_at(bytes, HEADER) else {
+            LineKind::Finished | LineKind::PlainOfTwo => {
+                let Some(fifth) = word_at(bytes, HEADER) else {
                     return false;
                 };
-                record.duration = duration;
+                record.fifth = fifth;
             }
             _ => {}
         }
@@ -783,7 +790,7 @@ impl Decoder {
             LineKind::Finished => What::Return {
                 place: self.place(record.key)?,
                 line,
-                duration_ns: Some(record.duration),
+                duration_ns: Some(record.fifth),
                 frame: Frame::default(),
             },
             LineKind::ToldCall => What::Call {
@@ -800,7 +807,7 @@ impl Decoder {
             LineKind::ToldFinished => What::Return {
                 place: self.place(record.key)?,
                 line,
-                duration_ns: Some(record.duration),
+                duration_ns: Some(record.fifth),
                 frame: record.frame(),
             },
             LineKind::ContextName => What::Context {
@@ -819,16 +826,9 @@ impl Decoder {
                 collected: record.key as i64,
                 pause_ns: None,
             },
-            LineKind::ImportStart => What::ImportStart {
-                module: self.text(record.key)?,
-            },
-            LineKind::ImportDone => What::ImportDone {
-                module: self.text(record.key)?,
-                found: record.value != 0,
-                duration_ns: None,
-            },
-            LineKind::Audit => What::Audit {
-                name: self.text(record.key)?,
+            LineKind::Plain | LineKind::PlainOfTwo => match Probe::of_letter(record.letter) {
+                Some(probe) => What::Plain(self.plain(probe, record)?),
+                None => return Ok(None),
             },
             LineKind::Fork => self.process(record, ProcessChange::Fork)?,
             LineKind::Exec => self.process(record, ProcessChange::Exec)?,
@@ -880,6 +880,26 @@ impl Decoder {
             tid,
             what,
         })))
+    }
+
+    /// What the table of probes says that such an event has.
+    fn plain(&self, probe: Probe, record: &Record) -> Result<Plain, Unknown> {
+        let mut texts = [None, None];
+        let keys = [record.key, record.fifth];
+        for ((_, text), key) in probe.texts().zip(&mut texts).zip(keys) {
+            *text = Some(self.text(key)?);
+        }
+        let value = record.value as i32;
+        Ok(Plain {
+            probe,
+            texts,
+            number: match probe.number_argument().map(|it| it.kind) {
+                None => 0,
+                Some(ArgumentKind::Flag { .. }) => i32::from(value != 0),
+                Some(_) => value,
+            },
+            duration_ns: None,
+        })
     }
 
     fn process(&mut self, record: &Record, change: ProcessChange) -> Result<What, Unknown> {

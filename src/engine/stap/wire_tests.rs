@@ -208,7 +208,7 @@ fn on_the_wire(mut event: Event) -> Option<Event> {
             *generation = None;
             *pause_ns = None;
         }
-        What::ImportDone { duration_ns, .. } => *duration_ns = None,
+        What::Plain(plain) => plain.duration_ns = None,
         _ => {}
     }
     Some(event)
@@ -668,4 +668,42 @@ fn every_trouble_is_one_line_with_a_remedy() {
             "{message}"
         );
     }
+}
+
+#[test]
+fn no_letter_of_a_plain_event_is_another_records() {
+    for probe in Probe::ALL {
+        if let Some(plain) = probe.plain() {
+            let expected = match probe.texts().count() {
+                2 => LineKind::PlainOfTwo,
+                _ => LineKind::Plain,
+            };
+            assert_eq!(LineKind::from_letter(plain.letter), Some(expected));
+        }
+    }
+}
+
+#[test]
+fn an_object_that_is_made_is_laid_out_as_the_script_writes_it() {
+    let name = |text: &str| {
+        Arc::new(Text {
+            text: text.to_owned(),
+            ..Text::default()
+        })
+    };
+    let mut plain = Plain::new(Probe::InstanceNewStart, name("Server"));
+    plain.texts[1] = Some(name("app.servers"));
+    let event = Event {
+        ts: 5,
+        pid: 10,
+        tid: 11,
+        what: What::Plain(plain),
+    };
+    let mut encoder = Encoder::new();
+    encoder.event(&event);
+    let (words, _) = rest(encoder.bytes(), encoder.bytes().len() - 40).as_chunks::<8>();
+    let words: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+    assert_eq!(words[..3], [0x7A57_4200_0000_0000, 5, 11 << 32 | 10]);
+    assert_ne!(words[3], words[4], "the keys of two names");
+    assert_eq!(events(&decode(encoder.bytes())), [event]);
 }

@@ -21,7 +21,7 @@ use super::tracefs::Defined;
 use crate::analysis::keys::KeyBuilder;
 use crate::engine::flags;
 use crate::event::allowance::{Allowance, place_bytes, text_bytes};
-use crate::event::{Event, Frame, Place, Text, What};
+use crate::event::{Event, Frame, Place, Plain, Text, What};
 use crate::probe::{ArgumentKind, Probe};
 use crate::python::name::{is_interpreter_command, may_be_library};
 
@@ -49,12 +49,16 @@ pub(super) enum Field {
 }
 
 impl Field {
-    /// The field of such an argument; `None` for what nobody reads.
-    fn of(kind: ArgumentKind) -> Option<Field> {
+    /// The field of such an argument, given how many texts stand before it; `None` for what nobody reads.
+    fn of(kind: ArgumentKind, texts_before: usize) -> Option<Field> {
         Some(match kind {
             ArgumentKind::File => Field::File,
-            ArgumentKind::Function | ArgumentKind::Text => Field::Function,
-            ArgumentKind::Number => Field::Number,
+            ArgumentKind::Function => Field::Function,
+            ArgumentKind::Text => match texts_before {
+                0 => Field::Function,
+                _ => Field::File,
+            },
+            ArgumentKind::Number | ArgumentKind::Flag { .. } => Field::Number,
             ArgumentKind::Qualname => Field::Qualname,
             ArgumentKind::Context => Field::Context,
             ArgumentKind::Flags => Field::Flags,
@@ -78,8 +82,13 @@ pub(super) fn fields(probe: Probe, agent: bool) -> impl Iterator<Item = (usize, 
         true => probe.further_arguments(),
         false => &[],
     };
+    let mut texts = 0;
     let arguments = probe.arguments().iter().chain(further).enumerate();
-    arguments.filter_map(|(place, argument)| Some((place, Field::of(argument.kind)?)))
+    arguments.filter_map(move |(place, argument)| {
+        let field = Field::of(argument.kind, texts)?;
+        texts += usize::from(argument.kind.is_text());
+        Some((place, field))
+    })
 }
 
 /// Offsets of the fields in the raw data of a record.
@@ -327,23 +336,35 @@ impl Decoder {
                 collected: number()?,
                 pause_ns: None,
             },
-            Probe::ImportStart => What::ImportStart {
-                module: self.text(raw)?,
-            },
-            Probe::ImportDone => What::ImportDone {
-                module: self.text(raw)?,
-                found: number()? != 0,
-                duration_ns: None,
-            },
-            Probe::Audit => What::Audit {
-                name: self.text(raw)?,
-            },
             Probe::ContextName => What::Context {
                 context: u64_at(raw, format.agent?.context)?,
                 name: self.text(raw)?,
             },
+            probe => What::Plain(self.plain(probe, raw)?),
         };
         Some(Some(Event { ts, pid, tid, what }))
+    }
+
+    /// What the table of probes says that such an event has.
+    fn plain(&mut self, probe: Probe, raw: &[u8]) -> Option<Plain> {
+        let mut plain = Plain {
+            probe,
+            texts: [None, None],
+            number: 0,
+            duration_ns: None,
+        };
+        let fields = [self.format.function, self.format.file];
+        for ((_, text), field) in probe.texts().zip(&mut plain.texts).zip(fields) {
+            *text = Some(self.names.text(string(raw, field)?));
+        }
+        if let Some(argument) = probe.number_argument() {
+            let number = number(raw, self.format)?;
+            plain.number = match argument.kind {
+                ArgumentKind::Flag { .. } => i32::from(number != 0),
+                _ => i32::try_from(number).ok()?,
+            };
+        }
+        Some(plain)
     }
 
     /// What the agent says of a frame; nothing where another's mark was hit.

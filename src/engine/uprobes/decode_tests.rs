@@ -157,11 +157,17 @@ fn a_hit_of_each_mark_becomes_its_event() {
             }
             (Probe::GcStart, What::GcStart { generation }) => *generation == 7,
             (Probe::GcDone, What::GcDone { collected, .. }) => *collected == 7,
-            (Probe::ImportStart, What::ImportStart { module }) => module.text == "work",
-            (Probe::ImportDone, What::ImportDone { module, found, .. }) => {
-                module.text == "work" && *found
+            (mark, What::Plain(plain)) => {
+                let texts = plain.fields().map(|(_, text)| text.text.as_str());
+                let expected = ["work", "/app.py"].into_iter().take(mark.texts().count());
+                let number = plain
+                    .number()
+                    .map(|(argument, number)| match argument.kind {
+                        ArgumentKind::Flag { .. } => number == 1,
+                        _ => number == 7,
+                    });
+                plain.probe == mark && texts.eq(expected) && number != Some(false)
             }
-            (Probe::Audit, What::Audit { name }) => name.text == "work",
             _ => false,
         };
         assert!(right, "{mark:?}: {what:?}");

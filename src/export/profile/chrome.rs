@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use super::names;
 use super::timeline::{Observer, Timeline};
 use crate::analysis::pairing::{Open, Step};
-use crate::event::{Event, Place, Session, What};
+use crate::event::{Event, Place, Plain, Session, What};
 use crate::export::{End, Sink};
+use crate::probe::{ArgumentKind, Phase};
 use crate::text::Foreign;
 
 /// Processes that are named; others have only their numbers.
@@ -89,6 +90,32 @@ impl Lines {
         );
     }
 
+    /// What ended with the time that it took, what is single as an instant.
+    fn plain(&mut self, event: &Event, plain: &Plain) {
+        let subject = plain
+            .subject()
+            .map_or_else(String::new, |it| it.to_string());
+        let mut args = Map::new();
+        for (field, text) in plain.fields().skip(1) {
+            args.insert(field.to_owned(), text.to_string().into());
+        }
+        if let Some((argument, number)) = plain.number() {
+            let value = match argument.kind {
+                ArgumentKind::Flag { .. } => Value::from(number != 0),
+                _ => Value::from(number),
+            };
+            args.insert(argument.field.to_owned(), value);
+        }
+        match plain.phase() {
+            Phase::Start => {}
+            Phase::Done(_) => {
+                let name = format!("{} {subject}", plain.label());
+                self.complete(event, plain.duration_ns, &name, &Value::Object(args));
+            }
+            Phase::Single => self.instant(event, &subject, "t", &Value::Object(args)),
+        }
+    }
+
     fn instant(&mut self, event: &Event, name: &str, scope: &str, args: &Value) {
         let more = json!({ "name": name, "cat": event.what.kind(), "s": scope, "args": args });
         self.put(event.ts, event.pid, event.tid, "i", more);
@@ -150,27 +177,14 @@ impl<W: Write> Sink for Chrome<W> {
                 let args = json!({ "generation": generation, "collected": collected });
                 lines.complete(event, *pause_ns, "garbage collection", &args);
             }
-            What::ImportDone {
-                module,
-                found,
-                duration_ns,
-            } => {
-                let name = format!("import {}", module);
-                lines.complete(event, *duration_ns, &name, &json!({ "found": found }));
-            }
-            What::Audit { name } => {
-                lines.instant(event, &name.to_string(), "t", &json!({}));
-            }
+            What::Plain(plain) => lines.plain(event, plain),
             What::Process { change, .. } => lines.instant(event, change.word(), "p", &json!({})),
             What::Lost { count, message, .. } => {
                 let args = json!({ "count": count, "message": Foreign::new(message).to_string() });
                 lines.instant(event, "events lost", "g", &args);
             }
-            What::Call { .. }
-            | What::Context { .. }
-            | What::Line { .. }
-            | What::GcStart { .. }
-            | What::ImportStart { .. } => {}
+            What::Call { .. } | What::Context { .. } | What::Line { .. } | What::GcStart { .. } => {
+            }
         }
         if lines.bytes.len() >= 1 << 16 {
             self.output.write_all(&lines.bytes)?;

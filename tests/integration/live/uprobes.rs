@@ -18,7 +18,7 @@ use std::time::Instant;
 use pystap::event::{ProcessChange, What};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Service, calls_and_returns_are_exact, calls_of};
+use super::{Service, calls_and_returns_are_exact, calls_of, instances_are_exact};
 use crate::command::{command, file, run};
 use crate::tracing::{Traced, Tracing, Way, eventually, groups, leaves_nothing, numbers, trace};
 
@@ -102,6 +102,12 @@ fn a_million_calls_of_python_3_11_are_all_seen_with_their_names() {
         let in_order = traced.events.is_sorted_by_key(|event| event.ts);
         assert!(in_order, "events are not in the order of their times");
     });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn objects_that_are_made_and_unmade_are_all_seen_here() {
+    instances_are_exact();
 }
 
 #[test]

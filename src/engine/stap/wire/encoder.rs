@@ -11,7 +11,7 @@ use super::{
 };
 use crate::analysis::totals::{About, Row};
 use crate::engine::flags;
-use crate::event::{Event, Frame, Place, ProcessChange, Text, What};
+use crate::event::{Event, Frame, Place, Plain, ProcessChange, Text, What};
 
 /// Writes the records that the script in the kernel writes.
 ///
@@ -178,11 +178,7 @@ impl Encoder {
             What::Line { place, line } => (LineKind::Line, *line as u32, self.place(place)),
             What::GcStart { generation } => (LineKind::GcStart, *generation as u32, 0),
             What::GcDone { collected, .. } => (LineKind::GcDone, 0, *collected as u64),
-            What::ImportStart { module } => (LineKind::ImportStart, 0, self.text(module)),
-            What::ImportDone { module, found, .. } => {
-                (LineKind::ImportDone, u32::from(*found), self.text(module))
-            }
-            What::Audit { name } => (LineKind::Audit, 0, self.text(name)),
+            What::Plain(plain) => return self.plain(plain, ts, who),
             What::Process {
                 change,
                 parent,
@@ -206,6 +202,19 @@ impl Encoder {
         } = event.what
         {
             self.bytes.extend_from_slice(&duration.to_ne_bytes());
+        }
+    }
+
+    fn plain(&mut self, plain: &Plain, ts: u64, who: u64) {
+        let Some(event) = plain.probe.plain() else {
+            return;
+        };
+        let texts = plain.texts.each_ref();
+        let [key, second] = texts.map(|text| text.as_ref().map_or(0, |text| self.text(text)));
+        self.sent += 1;
+        self.lettered(event.letter, 0, plain.number as u32, ts, who, key);
+        if plain.probe.texts().count() == 2 {
+            self.word(second);
         }
     }
 
@@ -257,8 +266,12 @@ impl Encoder {
         who: u64,
         key: u64,
     ) {
+        self.lettered(kind as u8, flags, value, ts, who, key);
+    }
+
+    fn lettered(&mut self, letter: u8, flags: u8, value: u32, ts: u64, who: u64, key: u64) {
         let word0 =
-            MAGIC << 48 | u64::from(kind as u8) << 40 | u64::from(flags) << 32 | u64::from(value);
+            MAGIC << 48 | u64::from(letter) << 40 | u64::from(flags) << 32 | u64::from(value);
         for word in [word0, ts, who, key] {
             self.bytes.extend_from_slice(&word.to_ne_bytes());
         }

@@ -1,0 +1,74 @@
+/* A program that looks like an interpreter of Python 3.5 with one of the patches that have the probes about instances, and
+   hits them as such an interpreter does: the class, the module that it belongs to, and only while somebody traces.
+
+     instances COUNT      makes and unmakes as many objects, and says so */
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* What every CPython carries: the name of a variable, the tag of its caches, its version. */
+__attribute__((used)) static const char looks[] = "PYTHONHASHSEED\0\0cpython-35\0\0" "3.5.10\0";
+
+/* A probe's semaphore, and the probe with its two operands. */
+#define SEMAPHORE(name) __attribute__((used, section(".probes"))) volatile unsigned short name##_semaphore
+#define PROBE(name, class, module)                                               \
+	__asm__ volatile("990: nop\n"                                            \
+			 ".pushsection .note.stapsdt,\"\",@note\n"               \
+			 ".balign 4\n"                                           \
+			 ".4byte 992f-991f, 994f-993f, 3\n"                      \
+			 "991: .asciz \"stapsdt\"\n"                             \
+			 "992: .balign 4\n"                                      \
+			 "993: .8byte 990b, 0, " #name "_semaphore\n"            \
+			 ".asciz \"python\"\n"                                   \
+			 ".asciz \"" #name "\"\n"                                \
+			 ".asciz \"8@%0 8@%1\"\n"                                \
+			 "994: .balign 4\n"                                      \
+			 ".popsection\n"                                         \
+			 :                                                       \
+			 : "r"(class), "r"(module))
+#define HIT(name, class, module)                                                 \
+	do {                                                                     \
+		if (name##_semaphore)                                            \
+			PROBE(name, class, module);                              \
+	} while (0)
+
+SEMAPHORE(instance__new__start);
+SEMAPHORE(instance__new__done);
+SEMAPHORE(instance__delete__start);
+SEMAPHORE(instance__delete__done);
+
+struct object {
+	const char *class, *module;
+	struct object *owned;
+};
+
+static void make(const struct object *it)
+{
+	HIT(instance__new__start, it->class, it->module);
+	HIT(instance__new__done, it->class, it->module);
+}
+
+/* With what it owns: others are unmade between the beginning and the end. */
+static void unmake(const struct object *it)
+{
+	HIT(instance__delete__start, it->class, it->module);
+	if (it->owned)
+		unmake(it->owned);
+	HIT(instance__delete__done, it->class, it->module);
+}
+
+int main(int count, char **arguments)
+{
+	int objects = count > 1 ? atoi(arguments[1]) : 1;
+	/* An interpreter passes a question mark for a module that it does not know. */
+	struct object connection = {"Connection", "?", NULL};
+	struct object server = {"Server", "app.servers", &connection};
+
+	for (int i = 0; i < objects; i++) {
+		make(&server);
+		make(&connection);
+		unmake(&server);
+	}
+	printf("{\"objects\":%d}\n", objects);
+	return 0;
+}

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use crate::event::Place;
 
-/// Places whose keys are remembered. A slot is found by the address of the place, so two may compete for one.
-const SLOTS: usize = 1 << 13;
+/// Sets of places whose keys are remembered. A place's set is found by its address.
+const SETS: usize = 1 << 12;
+/// Places of one set, in one line of the processor's cache. A table with one place per set forgets the keys of a third of a
+/// large program's functions again and again, because two of them share a set.
+const WAYS: usize = 4;
 
 /// A function, by a hash of its file and name (with its classes where they are known): equal for equal places, in every stream and every process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,27 +38,37 @@ impl FunctionKey {
 /// Remembers the keys of places by their addresses: names are long, and nearly every event repeats one.
 #[derive(Debug, Default)]
 pub struct Keys {
-    slots: Vec<Option<(Arc<Place>, FunctionKey)>>,
+    sets: Vec<Set>,
 }
+
+/// Places whose addresses compete, the one that came last first.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Set([Option<(Arc<Place>, FunctionKey)>; WAYS]);
 
 impl Keys {
     /// The key of a place.
     pub fn of(&mut self, place: &Arc<Place>) -> FunctionKey {
-        if self.slots.is_empty() {
-            self.slots.resize_with(SLOTS, || None);
+        if self.sets.is_empty() {
+            self.sets.resize_with(SETS, Set::default);
         }
         let address = Arc::as_ptr(place) as usize as u64;
         // The low bits of an address are all alike; the top bits of a product depend on every bit.
-        let slot = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 51) as usize;
-        match self.slots.get_mut(slot) {
-            Some(Some((known, key))) if Arc::ptr_eq(known, place) => *key,
-            Some(slot) => {
+        let at = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize;
+        let Some(Set(known)) = self.sets.get_mut(at) else {
+            return FunctionKey::of(place);
+        };
+        let mut remembered = known.iter().flatten();
+        match remembered.find(|(known, _)| Arc::ptr_eq(known, place)) {
+            Some((_, key)) => *key,
+            None => {
                 let key = FunctionKey::of(place);
+                known.rotate_right(1);
+                let [first, ..] = known;
                 // The place is kept so that its address cannot come to mean another.
-                *slot = Some((Arc::clone(place), key));
+                *first = Some((Arc::clone(place), key));
                 key
             }
-            None => FunctionKey::of(place),
         }
     }
 }
@@ -130,9 +143,9 @@ mod tests {
     }
 
     #[test]
-    fn a_remembered_key_is_that_of_the_place_whatever_else_used_its_slot() {
+    fn a_remembered_key_is_that_of_the_place_whatever_else_used_its_set() {
         let mut keys = Keys::default();
-        let places: Vec<_> = (0..3 * SLOTS)
+        let places: Vec<_> = (0..3 * SETS * WAYS)
             .map(|number| place("a.py", &number.to_string()))
             .collect();
         for _ in 0..2 {

@@ -1,7 +1,8 @@
 //! How long single functions take: distribution, and the slowest calls with when and from where. For the few functions
 //! that somebody asks about, by process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::histogram::Histogram;
@@ -47,7 +48,9 @@ pub struct Latencies {
     keep: usize,
     /// What was found out about functions: whether they were asked for.
     wanted: HashMap<FunctionKey, bool, KeyBuilder>,
-    by_process: BTreeMap<(u32, FunctionKey), Latency>,
+    /// In the order in which they were first seen.
+    rows: Vec<(u32, FunctionKey, Latency)>,
+    index: HashMap<(u32, FunctionKey), usize, KeyBuilder>,
     /// Calls of functions that found no room.
     without_room: u64,
 }
@@ -58,47 +61,62 @@ impl Latencies {
         Latencies {
             keep,
             wanted: HashMap::default(),
-            by_process: BTreeMap::new(),
+            rows: Vec::new(),
+            index: HashMap::default(),
             without_room: 0,
         }
     }
 
     /// Functions, in all processes, that are measured: each with all its buckets and its slowest calls.
-    fn most(&self) -> usize {
-        let one = size_of::<Latency>() + 65 * 8 + self.keep * size_of::<SlowCall>();
+    fn most(keep: usize) -> usize {
+        let one = size_of::<Latency>() + 65 * 8 + keep * size_of::<SlowCall>();
         BUDGET / one
     }
 
     /// Counts an event with what pairing said of it. `asks` says whether somebody asked for a function; the answer is
-    /// remembered.
-    pub fn take(&mut self, step: &Step<'_>, asks: impl FnOnce(&Place) -> bool) {
-        let event = step.event;
-        let What::Return { place, .. } = &event.what else {
-            return;
+    /// remembered. Returns whether it is the return of one that was asked for.
+    pub fn take(&mut self, step: &Step<'_>, asks: impl FnOnce(&Place) -> bool) -> bool {
+        let What::Return { place, .. } = &step.event.what else {
+            return false;
         };
         let Some(key) = step.key else {
-            return;
+            return false;
         };
         if self.wanted.len() >= MOST_KNOWN && !self.wanted.contains_key(&key) {
             self.wanted.clear();
         }
-        if !*self.wanted.entry(key).or_insert_with(|| asks(place)) {
-            return;
+        let wanted = *self.wanted.entry(key).or_insert_with(|| asks(place));
+        if wanted {
+            self.measure(step, key, place);
         }
-        if self.by_process.len() >= self.most() && !self.by_process.contains_key(&(event.pid, key))
-        {
-            self.without_room += 1;
+        wanted
+    }
+
+    fn measure(&mut self, step: &Step<'_>, key: FunctionKey, place: &Arc<Place>) {
+        let event = step.event;
+        let keep = self.keep;
+        let next = self.rows.len();
+        let at = match self.index.entry((event.pid, key)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(_) if next >= Latencies::most(keep) => {
+                self.without_room += 1;
+                return;
+            }
+            Entry::Vacant(fresh) => {
+                fresh.insert(next);
+                let latency = Latency {
+                    place: Arc::clone(place),
+                    durations: Histogram::new(),
+                    uncertain: 0,
+                    slowest: Vec::new(),
+                };
+                self.rows.push((event.pid, key, latency));
+                next
+            }
+        };
+        let Some((_, _, latency)) = self.rows.get_mut(at) else {
             return;
-        }
-        let latency = self
-            .by_process
-            .entry((event.pid, key))
-            .or_insert_with(|| Latency {
-                place: Arc::clone(place),
-                durations: Histogram::new(),
-                uncertain: 0,
-                slowest: Vec::new(),
-            });
+        };
         let Some(duration_ns) = step
             .finished
             .filter(|left| left.likely)
@@ -128,7 +146,8 @@ impl Latencies {
 
     /// Begins to measure anew. Which functions were asked for stays known.
     pub fn clear(&mut self) {
-        self.by_process.clear();
+        self.rows.clear();
+        self.index.clear();
         self.without_room = 0;
     }
 
@@ -137,16 +156,16 @@ impl Latencies {
         self.without_room
     }
 
-    /// What was measured, by process.
+    /// What was measured, by process, and of each in an order that is always the same.
     pub fn by_process(&self) -> impl Iterator<Item = (u32, &Latency)> {
-        self.by_process
-            .iter()
-            .map(|(&(pid, _), latency)| (pid, latency))
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        rows.sort_unstable_by_key(|(pid, key, _)| (*pid, *key));
+        rows.into_iter().map(|(pid, _, latency)| (*pid, latency))
     }
 
     /// Whether anything was measured.
     pub fn is_empty(&self) -> bool {
-        self.by_process.is_empty()
+        self.rows.is_empty()
     }
 }
 
@@ -215,7 +234,7 @@ mod tests {
     fn ever_more_functions_are_measured_within_a_budget_and_the_others_are_counted() {
         let mut pairing = Pairing::new();
         let mut latencies = Latencies::new(1_000);
-        let most = latencies.most();
+        let most = Latencies::most(1_000);
         let all = most + 70_000;
         for number in 0..all {
             let name = number.to_string();

@@ -75,9 +75,9 @@ impl<W: Write> Sink for Slow<W> {
     }
 
     fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
-        let asks = |place: &Place| asked_for(&self.wanted, place);
-        self.all.take(step, asks);
-        self.recent.take(step, asks);
+        if self.all.take(step, |place| asked_for(&self.wanted, place)) {
+            self.recent.take(step, |_| true);
+        }
         Ok(())
     }
 

@@ -28,6 +28,8 @@ pub struct PipeSettings {
 #[derive(Debug)]
 pub struct Pipe {
     settings: PipeSettings,
+    /// Whether functions are filtered at all, found out once and not per event.
+    filters: bool,
     /// What did not arrive.
     pub losses: Losses,
     delivered: u64,
@@ -40,6 +42,7 @@ impl Pipe {
     /// A pipe through which nothing has gone.
     pub fn new(settings: PipeSettings) -> Pipe {
         Pipe {
+            filters: !settings.filters.is_empty(),
             settings,
             losses: Losses::new(),
             delivered: 0,
@@ -143,8 +146,7 @@ impl Pipe {
     fn is_asked_for(&self, event: &Event) -> bool {
         match &event.what {
             What::Call { place, .. } | What::Return { place, .. } | What::Line { place, .. } => {
-                let filters = &self.settings.filters;
-                filters.is_empty() || filters.accept(place)
+                !self.filters || self.settings.filters.accept(place)
             }
             _ => true,
         }

@@ -89,7 +89,7 @@ const MAX_RULES: usize = 1 << 16;
 #[derive(Debug, Default)]
 pub struct Pairing {
     threads: HashMap<(u32, u32), Thread, KeyBuilder>,
-    rules: HashMap<u32, PairingRules>,
+    rules: HashMap<u32, PairingRules, KeyBuilder>,
     default_rules: PairingRules,
     /// Bytes of what is open in the threads.
     held: usize,

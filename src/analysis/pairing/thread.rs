@@ -19,7 +19,7 @@ pub(super) const PASSED_OVER_FOR_NS: u64 = 600_000_000_000;
 /// Finished calls that the kernel measured and whose callers may still finish.
 const MAX_SPANS: usize = 4096;
 /// Buckets in which open frames are counted by function, to see at a glance that nothing recurs.
-pub(super) const BUCKETS: usize = 256;
+pub(super) const BUCKETS: usize = 1024;
 
 /// What is open in one thread.
 #[derive(Debug)]

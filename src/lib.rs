@@ -9,19 +9,19 @@
 
 pub mod agent;
 pub mod analysis;
-pub mod authority;
+mod authority;
 pub mod cli;
 mod clock;
 pub mod command;
 pub mod console;
-pub mod doctor;
+mod doctor;
 pub mod elf;
 pub mod engine;
 pub mod event;
 pub mod export;
 mod failure;
 pub mod files;
-pub mod host;
+mod host;
 #[cfg(test)]
 mod imports;
 pub mod probe;
@@ -29,9 +29,9 @@ pub mod process;
 pub mod python;
 pub mod recording;
 pub mod script;
-pub mod service;
+mod service;
 pub mod session;
-pub mod shell;
+mod shell;
 pub mod text;
 mod threads;
 pub mod top;

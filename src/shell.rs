@@ -21,7 +21,7 @@ fn is_visible(sign: char) -> bool {
 }
 
 /// A word, quoted so that a shell reads it back unchanged.
-pub fn word(word: impl AsRef<OsStr>) -> String {
+pub(crate) fn word(word: impl AsRef<OsStr>) -> String {
     let bytes = word.as_ref().as_bytes();
     let text = std::str::from_utf8(bytes);
     match text {
@@ -49,7 +49,7 @@ fn numbered(bytes: &[u8]) -> String {
 }
 
 /// A path as a word that no program takes for an option.
-pub fn path(path: impl AsRef<Path>) -> String {
+pub(crate) fn path(path: impl AsRef<Path>) -> String {
     let path = path.as_ref();
     match path.as_os_str().as_bytes().first() {
         Some(b'-') => word(Path::new(".").join(path)),
@@ -58,7 +58,7 @@ pub fn path(path: impl AsRef<Path>) -> String {
 }
 
 /// A command line.
-pub fn line<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> String {
+pub(crate) fn line<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> String {
     words.into_iter().map(word).collect::<Vec<_>>().join(" ")
 }
 

@@ -30,7 +30,7 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// Why a program of others gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub(crate) enum AskError {
     /// Root must not run it.
     #[error("{0}, so root does not run it")]
     Held(String),
@@ -41,7 +41,7 @@ pub enum AskError {
 
 /// What a program wrote until it ended.
 #[derive(Debug)]
-pub struct Said {
+pub(crate) struct Said {
     /// On standard output.
     pub output: Vec<u8>,
     /// On standard error.
@@ -56,7 +56,7 @@ pub struct Said {
 ///
 /// # Errors
 /// [`AskError`]; also when it takes longer than `patience` or writes too much.
-pub fn ask(
+pub(crate) fn ask(
     program: &Path,
     arguments: &[&str],
     with: Option<&Path>,
@@ -91,7 +91,7 @@ pub fn ask(
 ///
 /// # Errors
 /// As [`ask`].
-pub fn as_user<W: AsRef<OsStr>>(
+pub(crate) fn as_user<W: AsRef<OsStr>>(
     user: u32,
     what: &str,
     arguments: impl IntoIterator<Item = W>,
@@ -137,7 +137,7 @@ fn lowered<W: AsRef<OsStr>>(
 ///
 /// # Errors
 /// [`IdentityError`]: the process must then end.
-pub fn lower(identity: Identity) -> Result<(), IdentityError> {
+pub(crate) fn lower(identity: Identity) -> Result<(), IdentityError> {
     let failed = |reason| IdentityError {
         user: identity.user,
         reason,
@@ -149,7 +149,7 @@ pub fn lower(identity: Identity) -> Result<(), IdentityError> {
 }
 
 /// Executes a program, within resource limits. Returns only on failure.
-pub fn become_program(program: &OsStr, arguments: &[OsString]) -> io::Error {
+pub(crate) fn become_program(program: &OsStr, arguments: &[OsString]) -> io::Error {
     let most = |resource, most| {
         let limit = Rlimit {
             current: Some(most),
@@ -267,7 +267,7 @@ fn read_some(from: &mut File, into: &mut Vec<u8>) -> io::Result<bool> {
 ///
 /// # Errors
 /// [`ToolError`].
-pub fn tool(name: &Path) -> Result<PathBuf, ToolError> {
+pub(crate) fn tool(name: &Path) -> Result<PathBuf, ToolError> {
     let path = which::which(name).map_err(|_| ToolError::Missing)?;
     match believed(&path) {
         Ok(()) => Ok(path),
@@ -277,7 +277,7 @@ pub fn tool(name: &Path) -> Result<PathBuf, ToolError> {
 
 /// Why a program cannot be used.
 #[derive(Debug, PartialEq, Eq)]
-pub enum ToolError {
+pub(crate) enum ToolError {
     /// It does not exist.
     Missing,
     /// It exists, but others can change it.
@@ -290,7 +290,7 @@ pub enum ToolError {
 }
 
 /// A user, as messages name it.
-pub fn user(user: u32) -> String {
+pub(crate) fn user(user: u32) -> String {
     named(user)
 }
 

@@ -31,7 +31,7 @@ const FUSE: rustix::fs::FsWord = 0x6573_5546;
 
 /// Who can put something else at the end of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holder {
+pub(crate) enum Holder {
     /// Root and no one else.
     Root,
     /// One user besides root.
@@ -65,7 +65,7 @@ impl Holder {
     ///
     /// # Errors
     /// When the path does not exist, or its links form a cycle.
-    pub fn of(path: &Path) -> io::Result<Holder> {
+    pub(crate) fn of(path: &Path) -> io::Result<Holder> {
         let mut walk = Walk::new()?;
         walk.to(path)?;
         Ok(walk.holder)
@@ -75,7 +75,7 @@ impl Holder {
     ///
     /// # Errors
     /// As [`Holder::of`]; also when a first line names something that does not exist.
-    pub fn of_program(path: &Path) -> io::Result<Holder> {
+    pub(crate) fn of_program(path: &Path) -> io::Result<Holder> {
         let mut holder = Holder::of(path)?;
         let mut program = path.to_owned();
         for _ in 0..MOST_SCRIPTS {
@@ -103,7 +103,7 @@ impl Holder {
 
     /// The holder of both paths together.
     #[must_use]
-    pub fn and(self, other: Holder) -> Holder {
+    pub(crate) fn and(self, other: Holder) -> Holder {
         match (self, other) {
             (Holder::Root, other) | (other, Holder::Root) => other,
             (Holder::User(one), Holder::User(two)) if one != two => {
@@ -119,7 +119,7 @@ impl Holder {
 ///
 /// # Errors
 /// The clause, or why the path cannot be examined.
-pub fn believed(path: &Path) -> Result<(), String> {
+pub(crate) fn believed(path: &Path) -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
@@ -134,7 +134,7 @@ pub fn believed(path: &Path) -> Result<(), String> {
 ///
 /// # Errors
 /// As [`believed`].
-pub fn believed_or_absent(path: &Path) -> Result<(), String> {
+pub(crate) fn believed_or_absent(path: &Path) -> Result<(), String> {
     let nearest = path.ancestors().find(|it| fs::symlink_metadata(it).is_ok());
     believed(nearest.unwrap_or(Path::new("/")))
 }

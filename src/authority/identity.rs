@@ -13,7 +13,7 @@ use rustix::thread::{
 
 /// A user and a group, as IDs in our user namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The user.
     pub user: u32,
     /// The only group; there are no supplementary ones.
@@ -23,7 +23,7 @@ pub struct Identity {
 /// Why a process could not become another user. It must then end: it still has part of its old power.
 #[derive(Debug, thiserror::Error)]
 #[error("the identity of user {user} cannot be taken ({reason})")]
-pub struct IdentityError {
+pub(crate) struct IdentityError {
     /// The intended user.
     pub user: u32,
     /// The error from the system.
@@ -38,7 +38,7 @@ impl Identity {
     ///
     /// # Errors
     /// When any of this fails, or does not hold afterwards.
-    pub fn assume(self) -> Result<(), IdentityError> {
+    pub(crate) fn assume(self) -> Result<(), IdentityError> {
         self.taken().map_err(|reason| IdentityError {
             user: self.user,
             reason,
@@ -87,7 +87,7 @@ impl Identity {
     }
 
     /// The user's account, if `/etc/passwd` has one: its primary group, its name and its home.
-    pub fn account(user: u32) -> Option<UserAccount> {
+    pub(crate) fn account(user: u32) -> Option<UserAccount> {
         let accounts = fs::read_to_string("/etc/passwd").ok()?;
         accounts.lines().find_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
@@ -106,7 +106,7 @@ impl Identity {
 
     /// The identity of a user, with the primary group of the account, or with the group of nobody. Never with the group
     /// of a file, which the user may not belong to.
-    pub fn of_user(user: u32) -> Identity {
+    pub(crate) fn of_user(user: u32) -> Identity {
         /// `nogroup`, `nobody`: what the kernel itself uses for a group without an ID.
         const NOGROUP: u32 = 65534;
         Identity {
@@ -118,7 +118,7 @@ impl Identity {
 
 /// A line of `/etc/passwd`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UserAccount {
+pub(crate) struct UserAccount {
     /// The name.
     pub name: String,
     /// The primary group.

@@ -30,10 +30,10 @@
 //!
 //! Without root, none of this changes who runs what.
 
-pub mod foreign;
+pub(crate) mod foreign;
 mod holder;
 mod identity;
-pub mod own;
+pub(crate) mod own;
 
-pub use holder::{Holder, believed, believed_or_absent};
-pub use identity::{Identity, IdentityError, UserAccount};
+pub(crate) use holder::{Holder, believed};
+pub(crate) use identity::{Identity, IdentityError};

@@ -26,7 +26,7 @@ fn roots_home() -> Option<PathBuf> {
 
 /// Where results of pystap's work are cached: `$XDG_CACHE_HOME/pystap` or `~/.cache/pystap`; `/var/cache/pystap`
 /// without a home, and for root where others than root could write there.
-pub fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     variable("XDG_CACHE_HOME")
         .or_else(|| Some(variable("HOME")?.join(".cache")))
         .map(|place| place.join("pystap"))
@@ -35,7 +35,7 @@ pub fn cache() -> PathBuf {
 }
 
 /// Root's or this user's home for programs that pystap starts; `None` when no home can be trusted.
-pub fn home() -> Option<PathBuf> {
+pub(crate) fn home() -> Option<PathBuf> {
     variable("HOME")
         .filter(|home| believed(home).is_ok())
         .or_else(|| roots_home().filter(|_| geteuid().is_root()))
@@ -43,7 +43,7 @@ pub fn home() -> Option<PathBuf> {
 
 /// Something that this user may have below `~/.config/pystap`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Configured {
+pub(crate) enum Configured {
     /// There is no such place.
     Nothing,
     /// It exists and is this user's, or may be created.
@@ -54,7 +54,7 @@ pub enum Configured {
 
 /// A file or directory of the user's configuration: `$XDG_CONFIG_HOME/pystap/NAME` or `~/.config/pystap/NAME`. For root
 /// it is below root's home where `HOME` is another user's.
-pub fn configured(name: &str) -> Configured {
+pub(crate) fn configured(name: &str) -> Configured {
     let named = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
     let Some(place) = named.map(|place| place.join("pystap").join(name)) else {
         return Configured::Nothing;
@@ -74,7 +74,7 @@ pub fn configured(name: &str) -> Configured {
 }
 
 /// Sentences about files that exist and are not used, because root must not trust them.
-pub fn disbelieved() -> Vec<String> {
+pub(crate) fn disbelieved() -> Vec<String> {
     ["services.toml", "templates"]
         .into_iter()
         .filter_map(|name| match configured(name) {
@@ -98,7 +98,7 @@ const PLACES: [&str; 5] = [
 ];
 
 /// Sets root's own directories in the environment of a program that runs with our power and starts others itself.
-pub fn tame(command: &mut Command) {
+pub(crate) fn tame(command: &mut Command) {
     if !geteuid().is_root() {
         return;
     }
@@ -115,7 +115,7 @@ pub fn tame(command: &mut Command) {
 }
 
 /// The directories of PATH that may be searched for programs: for root, those that root alone holds.
-pub fn search_path() -> std::ffi::OsString {
+pub(crate) fn search_path() -> std::ffi::OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
     if !geteuid().is_root() {
         return path;

@@ -8,7 +8,7 @@ use crate::host::Facts;
 
 /// Everything that can be said about a host.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Examination {
+pub(crate) struct Examination {
     /// In the order of the report.
     pub findings: Vec<Finding>,
     /// One for each engine.
@@ -18,7 +18,7 @@ pub struct Examination {
 }
 
 /// Examines a host. With `only`, events count as possible when this engine can give them.
-pub fn examine(facts: &Facts, only: Option<Engine>) -> Examination {
+pub(crate) fn examine(facts: &Facts, only: Option<Engine>) -> Examination {
     let findings = findings(facts);
     let engines: Vec<Verdict> = Engine::ALL
         .into_iter()
@@ -34,7 +34,7 @@ pub fn examine(facts: &Facts, only: Option<Engine>) -> Examination {
 
 /// What stands in the way of an engine on this host, in the order in which it is best mended. Empty when nothing is known
 /// to. For a command whose engine cannot run: the first one belongs into its error, `pystap doctor` shows the rest.
-pub fn obstacles(facts: &Facts, engine: Engine) -> Vec<Finding> {
+pub(crate) fn obstacles(facts: &Facts, engine: Engine) -> Vec<Finding> {
     findings(facts)
         .into_iter()
         .filter(|finding| finding.stops.contains(&engine))

@@ -7,7 +7,7 @@ use crate::host::Fact;
 /// A way to trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Engine {
+pub(crate) enum Engine {
     /// SystemTap's kernel module.
     Stap,
     /// The kernel's own uprobe events.
@@ -16,10 +16,10 @@ pub enum Engine {
 
 impl Engine {
     /// Both, in the order of the report.
-    pub const ALL: [Engine; 2] = [Engine::Stap, Engine::Uprobes];
+    pub(crate) const ALL: [Engine; 2] = [Engine::Stap, Engine::Uprobes];
 
     /// As it is typed.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Engine::Stap => "stap",
             Engine::Uprobes => "uprobes",
@@ -30,7 +30,7 @@ impl Engine {
 /// How it is with one thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
+pub(crate) enum Status {
     /// As it should be.
     Ok,
     /// Tracing may work, with a drawback or a doubt.
@@ -43,7 +43,7 @@ pub enum Status {
 
 impl Status {
     /// As the report writes it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Status::Ok => "ok",
             Status::Warning => "warning",
@@ -56,7 +56,7 @@ impl Status {
 /// Parts of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
+pub(crate) enum Part {
     /// The host and who asks.
     Host,
     /// The running kernel and what it lets be loaded.
@@ -75,7 +75,7 @@ pub enum Part {
 
 impl Part {
     /// The heading.
-    pub fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         match self {
             Part::Host => "Host",
             Part::Kernel => "Kernel",
@@ -90,7 +90,7 @@ impl Part {
 
 /// Something that was read, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Evidence {
+pub(crate) struct Evidence {
     /// The path, or what else was asked.
     pub path: String,
     /// What it says.
@@ -118,7 +118,7 @@ impl Evidence {
 
 /// A step that mends something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Fix {
+pub(crate) struct Fix {
     /// What it does, or what has to be done by hand: a sentence.
     pub what: String,
     /// Commands, for a root shell; none when only a person can do it.
@@ -155,7 +155,7 @@ impl Fix {
 
 /// One thing that was examined.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// Stable name, for programs; docs/doctor.md lists them.
     pub id: &'static str,
     /// What it is about where there can be several: the path of an interpreter, say.
@@ -233,7 +233,7 @@ impl Finding {
     }
 
     /// One line for an error message: what, its consequence, and the next command to type.
-    pub fn sentence(&self, engine: Engine) -> String {
+    pub(crate) fn sentence(&self, engine: Engine) -> String {
         let next = self
             .fixes
             .iter()

@@ -32,7 +32,7 @@ mod tests;
 mod uprobes;
 mod verdict;
 
-pub use examination::{Examination, examine, obstacles};
-pub use finding::{Engine, Evidence, Finding, Fix, Part, Status};
-pub use report::{Look, fix_script, json, report};
-pub use verdict::{Ability, EventVerdict, Verdict};
+pub(crate) use examination::{Examination, examine, obstacles};
+pub(crate) use finding::{Engine, Evidence, Finding, Fix, Part, Status};
+pub(crate) use report::{Look, fix_script, json, report};
+pub(crate) use verdict::{Ability, EventVerdict};

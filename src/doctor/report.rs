@@ -21,7 +21,7 @@ const INDENT: usize = 11;
 
 /// How a report looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Look {
+pub(crate) struct Look {
     /// Show the evidence for what is fine as well.
     pub verbose: bool,
 }
@@ -55,7 +55,7 @@ fn style_of(ability: Ability) -> Style {
 }
 
 /// The report. It contains colour codes; a stream that wants none strips them, as `anstream` does.
-pub fn report(facts: &Facts, examination: &Examination, look: Look) -> String {
+pub(crate) fn report(facts: &Facts, examination: &Examination, look: Look) -> String {
     let mut text = String::new();
     for part in PARTS {
         let findings: Vec<&Finding> = examination
@@ -276,7 +276,7 @@ fn printable(text: &str) -> String {
 }
 
 /// The report for programs; docs/doctor.md describes it. `can` is whether what was asked about can run.
-pub fn json(facts: &Facts, examination: &Examination, can: bool) -> Value {
+pub(crate) fn json(facts: &Facts, examination: &Examination, can: bool) -> Value {
     value!({
         "schema": SCHEMA,
         "pystap": facts.pystap,
@@ -294,7 +294,7 @@ pub fn json(facts: &Facts, examination: &Examination, can: bool) -> Value {
 const HEAD: usize = 4;
 
 /// All fixes in order, as one shell script with comments. Choices and manual steps are comments.
-pub fn fix_script(examination: &Examination) -> String {
+pub(crate) fn fix_script(examination: &Examination) -> String {
     let mut script = String::from(
         "#!/bin/sh\n\
          # How to mend what `pystap doctor` found on this host, in order. Read it, then run it as root.\n\

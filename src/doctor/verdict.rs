@@ -13,7 +13,7 @@ use crate::python::marks::{self, behaviour};
 /// Whether something can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ability {
+pub(crate) enum Ability {
     /// It was shown to, or everything it needs is there.
     Ready,
     /// Nothing is known to be in the way, and the proof is still to come.
@@ -26,7 +26,7 @@ pub enum Ability {
 
 /// About an engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// Which.
     pub engine: Engine,
     /// Can it run?
@@ -39,7 +39,7 @@ pub struct Verdict {
 
 /// About a kind of event of one interpreter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct EventVerdict {
+pub(crate) struct EventVerdict {
     /// Path of the interpreter.
     pub python: String,
     /// Its name for people.

@@ -12,7 +12,7 @@ use super::{Fact, Gathering, Tree};
 
 /// `/lib/modules/RELEASE/build` and what stap and kbuild need in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BuildTree {
+pub(crate) struct BuildTree {
     /// Where the link leads; absent without headers.
     pub directory: Fact<String>,
     /// `include/config/kernel.release`.
@@ -117,7 +117,7 @@ fn compiler_of(text: &str) -> Result<String, String> {
 
 /// Programs that compile a module.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Tools {
+pub(crate) struct Tools {
     /// make, by its path.
     pub make: Fact<String>,
     /// gcc in PATH.
@@ -132,7 +132,7 @@ pub struct Tools {
 
 /// A compiler, as it can be told apart without running it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Compiler {
+pub(crate) struct Compiler {
     /// Where it is.
     pub path: String,
     /// What that leads to in the end: on Debian the name says the version.

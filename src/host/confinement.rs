@@ -6,7 +6,7 @@ use super::{Fact, Tree};
 
 /// The user and the rights of the process that asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct User {
+pub(crate) struct User {
     /// Effective user id.
     pub id: Fact<u32>,
     /// Name of that user.
@@ -90,7 +90,7 @@ fn memory_lock(limits: &str) -> Result<String, String> {
 
 /// Signs of a container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Confinement {
+pub(crate) struct Confinement {
     /// The kind of container, from a file that its manager leaves: `docker`, `podman` and so on.
     pub manager: Fact<String>,
     /// The namespace of process ids, as /proc names it.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Three outcomes: a value; nothing there, which is knowledge too; unknown, with the reason. As JSON: `from` with
 /// `value`, `from` alone, or `from` with `unknown`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Fact<T> {
+pub(crate) struct Fact<T> {
     /// The path it was read from, or what else was asked.
     from: String,
     #[serde(skip_serializing_if = "Option::is_none", default = "Option::default")]
@@ -18,7 +18,7 @@ pub struct Fact<T> {
 
 impl<T> Fact<T> {
     /// It was found.
-    pub fn found(from: impl Into<String>, value: T) -> Fact<T> {
+    pub(crate) fn found(from: impl Into<String>, value: T) -> Fact<T> {
         Fact {
             from: from.into(),
             value: Some(value),
@@ -27,7 +27,7 @@ impl<T> Fact<T> {
     }
 
     /// There is no such thing.
-    pub fn absent(from: impl Into<String>) -> Fact<T> {
+    pub(crate) fn absent(from: impl Into<String>) -> Fact<T> {
         Fact {
             from: from.into(),
             value: None,
@@ -36,7 +36,7 @@ impl<T> Fact<T> {
     }
 
     /// It could not be found out. The reason is a clause without a full stop.
-    pub fn unknown(from: impl Into<String>, reason: impl Into<String>) -> Fact<T> {
+    pub(crate) fn unknown(from: impl Into<String>, reason: impl Into<String>) -> Fact<T> {
         Fact {
             from: from.into(),
             value: None,
@@ -45,27 +45,27 @@ impl<T> Fact<T> {
     }
 
     /// Where it was looked for.
-    pub fn from(&self) -> &str {
+    pub(crate) fn from(&self) -> &str {
         &self.from
     }
 
     /// What was found.
-    pub fn value(&self) -> Option<&T> {
+    pub(crate) fn value(&self) -> Option<&T> {
         self.value.as_ref()
     }
 
     /// Whether it is known not to be there.
-    pub fn is_absent(&self) -> bool {
+    pub(crate) fn is_absent(&self) -> bool {
         self.value.is_none() && self.unknown.is_none()
     }
 
     /// Why it is not known.
-    pub fn reason(&self) -> Option<&str> {
+    pub(crate) fn reason(&self) -> Option<&str> {
         self.unknown.as_deref()
     }
 
     /// The same place, with the value turned into something else. An error becomes the reason.
-    pub fn and_then<U>(self, read: impl FnOnce(T) -> Result<U, String>) -> Fact<U> {
+    pub(crate) fn and_then<U>(self, read: impl FnOnce(T) -> Result<U, String>) -> Fact<U> {
         let Fact {
             from,
             value,
@@ -83,12 +83,12 @@ impl<T> Fact<T> {
     }
 
     /// The same place, with the value turned into something else.
-    pub fn map<U>(self, turn: impl FnOnce(T) -> U) -> Fact<U> {
+    pub(crate) fn map<U>(self, turn: impl FnOnce(T) -> U) -> Fact<U> {
         self.and_then(|value| Ok(turn(value)))
     }
 
     /// This fact, unless it is absent; then the other.
-    pub fn or_else(self, other: impl FnOnce() -> Fact<T>) -> Fact<T> {
+    pub(crate) fn or_else(self, other: impl FnOnce() -> Fact<T>) -> Fact<T> {
         if self.is_absent() { other() } else { self }
     }
 }

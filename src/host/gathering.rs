@@ -7,7 +7,7 @@ use super::Tree;
 
 /// Where and with what the facts are gathered.
 #[derive(Debug, Clone)]
-pub struct Gathering {
+pub(crate) struct Gathering {
     /// The directory tree.
     pub tree: Tree,
     /// Environment variables that matter: those of [`ENVIRONMENT`].
@@ -17,7 +17,7 @@ pub struct Gathering {
 }
 
 /// Environment variables that change what SystemTap or pystap do.
-pub const ENVIRONMENT: [&str; 16] = [
+pub(crate) const ENVIRONMENT: [&str; 16] = [
     "DEBUGINFOD_CACHE_PATH",
     "DEBUGINFOD_URLS",
     "HOME",
@@ -38,7 +38,7 @@ pub const ENVIRONMENT: [&str; 16] = [
 
 impl Gathering {
     /// This host with this process's environment.
-    pub fn here() -> Gathering {
+    pub(crate) fn here() -> Gathering {
         Gathering {
             tree: Tree::host(),
             environment: ENVIRONMENT

@@ -10,7 +10,7 @@ use super::{Fact, Tree};
 
 /// What os-release says, as far as packages depend on it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Distribution {
+pub(crate) struct Distribution {
     /// `ID`, for example `debian`.
     pub id: String,
     /// `ID_LIKE`, split at blanks.
@@ -77,7 +77,7 @@ fn unquoted(value: &str) -> String {
 
 /// Which kernel runs and how it was configured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Kernel {
+pub(crate) struct Kernel {
     /// What `uname -r` prints.
     pub release: Fact<String>,
     /// `/proc/version`: compiler and, on Debian, the true version.
@@ -221,7 +221,7 @@ pub(super) fn options(text: &str) -> Result<BTreeMap<String, String>, String> {
 
 /// What decides whether a module may be loaded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Loading {
+pub(crate) struct Loading {
     /// Whether there is a list of modules; without one the kernel has no modules at all.
     pub modules: Fact<bool>,
     /// `kernel.modules_disabled`: 1 until the next boot once it was set.
@@ -289,7 +289,7 @@ fn lockdown(text: &str) -> Result<String, String> {
 
 /// What the kernel offers to tracers besides modules.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Tracing {
+pub(crate) struct Tracing {
     /// Where debugfs is mounted.
     pub debugfs: Fact<String>,
     /// Where tracefs is mounted.

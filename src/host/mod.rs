@@ -22,22 +22,26 @@ use crate::engine::stap::Trial;
 use crate::process::Targets;
 use crate::script::Catalogue;
 
-pub use build::{BuildTree, Compiler, Tools};
-pub use confinement::{Confinement, User};
-pub use fact::Fact;
-pub use gathering::{ENVIRONMENT, Gathering};
-pub use kernel::{Distribution, Kernel, Loading, Tracing};
-pub use python::{Python, Undecodable};
-pub use symbols::{KernelSymbols, Vmlinux};
-pub use systemtap::{Group, Session, SystemTap, Tool};
-pub use tree::Tree;
+pub(crate) use build::{BuildTree, Tools};
+pub(crate) use confinement::{Confinement, User};
+pub(crate) use fact::Fact;
+pub(crate) use gathering::Gathering;
+pub(crate) use kernel::{Distribution, Kernel, Loading, Tracing};
+pub(crate) use python::Python;
+#[cfg(test)]
+pub(crate) use python::Undecodable;
+pub(crate) use symbols::{KernelSymbols, Vmlinux};
+#[cfg(test)]
+pub(crate) use systemtap::Session;
+pub(crate) use systemtap::SystemTap;
+pub(crate) use tree::Tree;
 
 /// The format of saved facts. Fields are added within one number, never renamed or removed.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 
 /// Everything that was found out. As JSON it is what `--save-facts` writes and `--facts` reads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// [`FORMAT`].
     pub format: u32,
     /// Version of the pystap that gathered them.
@@ -76,7 +80,7 @@ pub struct Facts {
 
 impl Gathering {
     /// Gathers everything but the interpreters and the trial, which [`Facts::add_pythons`] and the caller add.
-    pub fn facts(&self, catalogue: &Catalogue) -> Facts {
+    pub(crate) fn facts(&self, catalogue: &Catalogue) -> Facts {
         let tree = &self.tree;
         let kernel = Kernel::read(tree);
         let release = kernel.release.value().cloned().unwrap_or_default();
@@ -114,7 +118,7 @@ fn probes_kernel(text: &str) -> bool {
 
 impl Facts {
     /// Adds the interpreters of these targets.
-    pub fn add_pythons(&mut self, gathering: &Gathering, targets: &Targets) {
+    pub(crate) fn add_pythons(&mut self, gathering: &Gathering, targets: &Targets) {
         self.pythons = python::of_targets(gathering, targets);
         self.overlooked.extend(targets.notes.iter().cloned());
     }

@@ -15,7 +15,7 @@ use crate::python::{FileId, Interpreter, InterpreterKind, Version};
 
 /// One interpreter file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Python {
+pub(crate) struct Python {
     /// Its path, as the processes see it.
     pub path: String,
     /// The interpreter by which the first of its processes was started, where there is one and it is not `path` itself: a
@@ -51,7 +51,7 @@ pub struct Python {
 
 /// A process that has a path which is not UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Undecodable {
+pub(crate) struct Undecodable {
     /// The process.
     pub pid: u32,
     /// What shows it, a noun.

@@ -10,7 +10,7 @@ use crate::elf::{DebugDirectories, DebugInformation, Separation};
 
 /// What is known of the kernel's symbols.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct KernelSymbols {
+pub(crate) struct KernelSymbols {
     /// Functions that stap's module looks up when it is loaded and that /proc/kallsyms does not have.
     pub missing: Fact<Vec<String>>,
     /// Functions in System.map, which stap reads; Debian installs a stub without any.
@@ -23,7 +23,7 @@ pub struct KernelSymbols {
 
 /// A file that might be the kernel with debug information.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Vmlinux {
+pub(crate) struct Vmlinux {
     /// Where it is.
     pub path: String,
     /// Its build id, which says whether it belongs to the running kernel.

@@ -13,7 +13,7 @@ use crate::engine::stap::Identity;
 
 /// The installation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SystemTap {
+pub(crate) struct SystemTap {
     /// The compiler.
     pub stap: Fact<Tool>,
     /// The loader.
@@ -30,7 +30,7 @@ pub struct SystemTap {
 
 /// A program of SystemTap.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Tool {
+pub(crate) struct Tool {
     /// Where it is.
     pub path: String,
     /// Permission bits, in octal as chmod takes them.
@@ -45,7 +45,7 @@ pub struct Tool {
 
 /// A group of the system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
+pub(crate) struct Group {
     /// Its name.
     pub name: String,
     /// Its id.
@@ -56,7 +56,7 @@ pub struct Group {
 
 /// A loaded module of SystemTap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
+pub(crate) struct Session {
     /// The module.
     pub module: String,
     /// Whether the process that loaded it is still there.

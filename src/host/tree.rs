@@ -15,34 +15,34 @@ const MOST_BYTES: u64 = 64 << 20;
 
 /// The tree. Paths that go in and come out are those of the examined host, without the root in front.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tree {
+pub(crate) struct Tree {
     root: PathBuf,
 }
 
 impl Tree {
     /// This host.
-    pub fn host() -> Tree {
+    pub(crate) fn host() -> Tree {
         Tree::below("/")
     }
 
     /// A directory that holds `etc`, `proc`, `sys` and so on of a host.
-    pub fn below(root: impl Into<PathBuf>) -> Tree {
+    pub(crate) fn below(root: impl Into<PathBuf>) -> Tree {
         Tree { root: root.into() }
     }
 
     /// Whether it is the host itself, whose programs can be asked.
-    pub fn is_host(&self) -> bool {
+    pub(crate) fn is_host(&self) -> bool {
         self.root == Path::new("/")
     }
 
     /// The place of a path of the host.
-    pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// The path of the host for a place in the tree.
-    pub fn path_of(&self, place: &Path) -> String {
+    pub(crate) fn path_of(&self, place: &Path) -> String {
         match place.strip_prefix(&self.root) {
             Ok(relative) => Path::new("/").join(relative).display().to_string(),
             Err(_) => place.display().to_string(),
@@ -50,7 +50,7 @@ impl Tree {
     }
 
     /// The bytes of a file.
-    pub fn bytes(&self, path: &str) -> Fact<Vec<u8>> {
+    pub(crate) fn bytes(&self, path: &str) -> Fact<Vec<u8>> {
         let opened = fs::OpenOptions::new()
             .read(true)
             // A pipe in the place of a file must not hold us up.
@@ -68,18 +68,18 @@ impl Tree {
     }
 
     /// The text of a file; bytes that are not UTF-8 become U+FFFD.
-    pub fn text(&self, path: &str) -> Fact<String> {
+    pub(crate) fn text(&self, path: &str) -> Fact<String> {
         self.bytes(path)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// The text of a file of one line.
-    pub fn line(&self, path: &str) -> Fact<String> {
+    pub(crate) fn line(&self, path: &str) -> Fact<String> {
         self.text(path).map(|text| text.trim().to_owned())
     }
 
     /// A file that holds one number.
-    pub fn number(&self, path: &str) -> Fact<i64> {
+    pub(crate) fn number(&self, path: &str) -> Fact<i64> {
         self.line(path).and_then(|text| {
             text.parse()
                 .map_err(|_| format!("it holds {text:?}, which is not a number"))
@@ -87,7 +87,7 @@ impl Tree {
     }
 
     /// What is known of a file without opening it, symbolic links followed.
-    pub fn metadata(&self, path: &str) -> Fact<Metadata> {
+    pub(crate) fn metadata(&self, path: &str) -> Fact<Metadata> {
         match fs::metadata(self.at(path)) {
             Ok(metadata) => Fact::found(path, metadata),
             Err(error) => failed(path, &error),
@@ -95,12 +95,12 @@ impl Tree {
     }
 
     /// Whether something is there.
-    pub fn exists(&self, path: &str) -> Fact<bool> {
+    pub(crate) fn exists(&self, path: &str) -> Fact<bool> {
         self.metadata(path).map(|_| true)
     }
 
     /// Where a symbolic link leads.
-    pub fn link(&self, path: &str) -> Fact<String> {
+    pub(crate) fn link(&self, path: &str) -> Fact<String> {
         match fs::read_link(self.at(path)) {
             Ok(target) => Fact::found(path, target.display().to_string()),
             Err(error) => failed(path, &error),
@@ -108,7 +108,7 @@ impl Tree {
     }
 
     /// Names in a directory, sorted.
-    pub fn names(&self, path: &str) -> Fact<Vec<String>> {
+    pub(crate) fn names(&self, path: &str) -> Fact<Vec<String>> {
         match fs::read_dir(self.at(path)) {
             Ok(entries) => {
                 let mut names: Vec<String> = entries

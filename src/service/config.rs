@@ -62,7 +62,7 @@ struct Entry {
 }
 
 /// The path of a user's service file; `None` when there is no such place.
-pub fn config_file() -> Option<PathBuf> {
+pub(crate) fn config_file() -> Option<PathBuf> {
     match own::configured("services.toml") {
         Configured::Own(path) => Some(path),
         // Reported once, at the start of a command.

@@ -9,10 +9,10 @@ mod programs;
 
 use self::definition::OPENSTACK;
 
-pub use config::{ServiceError, config_file};
-pub use definition::Service;
+pub(crate) use config::ServiceError;
+pub(crate) use definition::Service;
 pub(crate) use programs::VARIABLES;
-pub use programs::{Seen, Why};
+pub(crate) use programs::{Seen, Why};
 
 impl Service {
     /// The service of that name: of the user's own file, else one of OpenStack's.

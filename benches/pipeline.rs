@@ -5,13 +5,17 @@
 //! of this thread, so that a busy machine counts less. One event in 250 belongs to a garbage collection.
 //!
 //! Nanoseconds per event beside the build that paired in the session and once more in the sink (7694aa9, driven by the same
-//! stream: fed for its depth, then to the sink, which clones and pairs again), better of two runs on one machine in turn:
+//! stream through what its session did per event: filters, losses, pairing for the depth, then the sink, which clones and
+//! pairs again), best of three runs on one machine in turn:
 //!
 //! | | paired twice | paired once | share |
 //! |---|---|---|---|
-//! | gc | 152.6 | 105.6 | 0.69 |
-//! | stats | 185.8 | 136.5 | 0.73 |
-//! | top | 223.4 | 160.7 | 0.72 |
+//! | gc | 187.1 | 95.8 | 0.51 |
+//! | stats | 244.8 | 118.9 | 0.49 |
+//! | top | 359.1 | 156.7 | 0.44 |
+//!
+//! The machine had other work, which costs more where more memory is touched: pair by pair the shares were 0.51 to 0.55, 0.44
+//! to 0.56 and 0.44 to 0.53.
 
 // The other benches use parts of this that we do not.
 #[allow(dead_code)]

@@ -54,8 +54,10 @@ const MOST_PEERS: usize = 8;
 
 /// What the name of a door begins with.
 const DOOR_PREFIX: &str = "pystap-inside/";
-/// What is said at the door: look for threads; end, and leave your sockets here; take up these sockets.
+/// What is said at the door: look for threads; join, where the next packet says; end, and leave your sockets here; take up
+/// these sockets.
 const SAY_LOOK: u8 = b'l';
+const SAY_JOIN: u8 = b'j';
 const SAY_PARK: u8 = b'p';
 const SAY_RESUME: u8 = b'r';
 
@@ -196,13 +198,14 @@ fn door_name() -> Result<SocketAddrUnix, Errno> {
     SocketAddrUnix::new_abstract_name(name.as_bytes())
 }
 
-/// Begins to wait for pystap, unless that is done already. The caller holds the interpreter's lock.
+/// Begins to wait for pystap, unless that is done already, and joins where it is told to. The caller holds the
+/// interpreter's lock.
 pub(crate) unsafe fn start(dormant: bool, follow: Option<Follow>) -> Result<(), Errno> {
     if dormant {
         DORMANT.store(true, Ordering::SeqCst);
     }
     if is_running() {
-        return Ok(());
+        return follow.map_or(Ok(()), |follow| send_to_join(&follow));
     }
     DORMANT.store(dormant, Ordering::SeqCst);
     let control = &mut *CONTROL.get();
@@ -222,6 +225,23 @@ pub(crate) unsafe fn start(dormant: bool, follow: Option<Follow>) -> Result<(), 
     if waits {
         gil::without(|| wait_while(&JOINING, 1, LAUNCH));
     }
+    Ok(())
+}
+
+/// Has a thread that runs already join. The caller holds the interpreter's lock, which is given up for the time.
+unsafe fn send_to_join(follow: &Follow) -> Result<(), Errno> {
+    wait_while(&STAGE, BEGINNING, TURN);
+    let visit = at_the_door()?;
+    JOINING.store(1, Ordering::SeqCst);
+    let sent = descriptors::send(&visit, SAY_JOIN, &[]).and_then(|()| {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        send(&visit, follow.to_string().as_bytes(), flags)
+    });
+    if let Err(error) = sent {
+        JOINING.store(0, Ordering::SeqCst);
+        return Err(error);
+    }
+    gil::without(|| wait_while(&JOINING, 1, LAUNCH));
     Ok(())
 }
 
@@ -374,10 +394,8 @@ unsafe extern "C" fn body(_: *mut c_void) -> *mut c_void {
     }
     STAGE.store(WORKING, Ordering::SeqCst);
     wake(&STAGE);
-    if let Some(follow) = control.join.take()
-        && join(control, &follow).is_err()
-    {
-        give_up(control);
+    if let Some(follow) = control.join.take() {
+        join_or_give_up(control, &follow);
     }
     let mut buffer = alloc::vec![0; LARGEST_PACKET];
     loop {
@@ -397,8 +415,7 @@ unsafe extern "C" fn body(_: *mut c_void) -> *mut c_void {
 /// The work is done.
 unsafe fn end(control: &mut Control) -> *mut c_void {
     *control = Control::NEW;
-    JOINING.store(0, Ordering::SeqCst);
-    wake(&JOINING);
+    nobody_waits();
     worker::dismiss();
     STAGE.store(NONE, Ordering::SeqCst);
     wake(&STAGE);
@@ -575,7 +592,25 @@ unsafe fn answer_the_door(control: &mut Control) -> Turn {
             take_over(control, sockets);
             Turn::GoOn
         }
+        Ok(Some((SAY_JOIN, _))) => {
+            hear_where_to_join(control, &visit);
+            Turn::GoOn
+        }
         _ => Turn::GoOn,
+    }
+}
+
+/// Joins where the next packet says.
+unsafe fn hear_where_to_join(control: &mut Control, visit: &OwnedFd) {
+    let mut waited = [PollFd::new(visit, PollFlags::IN)];
+    let _ = poll(&mut waited, Some(&milliseconds(TURN)));
+    let mut buffer = alloc::vec![0; LARGEST_PACKET];
+    let text = recv(visit, &mut buffer[..], RecvFlags::DONTWAIT)
+        .ok()
+        .and_then(|(_, length)| core::str::from_utf8(buffer.get(..length)?).ok());
+    match text.and_then(Follow::parse) {
+        Some(follow) => join_or_give_up(control, &follow),
+        None => nobody_waits(),
     }
 }
 
@@ -787,6 +822,7 @@ unsafe fn hear(control: &mut Control, at: usize, buffer: &mut [u8]) {
 
 unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: Start) -> FromAgent {
     if let Some((owner, ..)) = &control.session {
+        nobody_waits();
         let owner = *owner;
         let pid = control
             .peers
@@ -823,8 +859,7 @@ unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: St
             "trace the program from its start, or the next one",
         )),
     };
-    JOINING.store(0, Ordering::SeqCst);
-    wake(&JOINING);
+    nobody_waits();
     answer
 }
 
@@ -878,8 +913,19 @@ unsafe fn give_up(control: &mut Control) {
     if !is_dormant() {
         control.patience = now();
     }
+    nobody_waits();
+}
+
+/// Whoever waits for the session goes on.
+fn nobody_waits() {
     JOINING.store(0, Ordering::SeqCst);
     wake(&JOINING);
+}
+
+unsafe fn join_or_give_up(control: &mut Control, follow: &Follow) {
+    if join(control, follow).is_err() {
+        give_up(control);
+    }
 }
 
 /// Connects to whoever traced the process that this one comes from.

@@ -244,6 +244,7 @@ unsafe fn begin(dormant: bool, follow: Option<Follow>) -> Result<(), String> {
         ));
     }
     register_hooks();
+    gil::is_entered();
     fork::register();
     fork::settle();
     control::start(dormant, follow).map_err(|reason| {

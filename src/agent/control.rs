@@ -83,6 +83,11 @@ pub struct AgentAccount {
     pub told: u64,
     /// Events that were seen but could not be reported.
     pub dropped: u64,
+    /// Threads of C code whose calls were not seen, or not from the first.
+    pub unseen_threads: u64,
+    /// How often programs took the agent's place on a thread with a profile function of their own, and it was not back
+    /// before the next call.
+    pub replaced: u64,
     /// Agents that ended without reporting totals, mostly because their processes had ended.
     pub silent: u64,
     /// Processes of the session that asked to join and were not traced.
@@ -644,7 +649,10 @@ impl Talk {
         let told = stopped.entries.saturating_add(stopped.returns).min(most);
         let account = &mut self.account;
         account.told = account.told.saturating_add(told);
-        account.dropped = account.dropped.saturating_add(stopped.dropped.min(most));
+        let add = |sum: &mut u64, count: u64| *sum = sum.saturating_add(count.min(most));
+        add(&mut account.dropped, stopped.dropped);
+        add(&mut account.unseen_threads, stopped.unseen_threads);
+        add(&mut account.replaced, stopped.replaced);
     }
 
     fn farewell(&mut self) {

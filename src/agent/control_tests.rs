@@ -35,9 +35,10 @@ def begin(connection, warnings=()):
         warnings=list(warnings))
     return start["follow"]
 
-def end(connection, entries, returns=0, dropped=0):
+def end(connection, entries, returns=0, dropped=0, unseen=0):
     assert hear(connection)["type"] == "stop"
-    say(connection, "stopped", entries=entries, returns=returns, dropped=dropped)
+    say(connection, "stopped", entries=entries, returns=returns, dropped=dropped,
+        unseen_threads=unseen, replaced=unseen)
 
 def tell(word):
     print(word, flush=True)
@@ -339,7 +340,7 @@ fn what_an_agent_says_of_itself_is_short_and_cannot_be_more_than_can_be() {
         "
 connection = join(secret)
 begin(connection, ['warning: all is lost ' + 'x' * 700] * 80)
-end(connection, 2**64 - 1, 2**64 - 1, 2**64 - 1)
+end(connection, 2**64 - 1, 2**64 - 1, 2**64 - 1, 2**64 - 1)
 ",
     );
     launched.go();
@@ -358,6 +359,14 @@ end(connection, 2**64 - 1, 2**64 - 1, 2**64 - 1)
     let most = Duration::from_secs(60).as_nanos() as u64;
     assert!(account.told > 0 && account.told < most, "{account:?}");
     assert!(account.dropped > 0 && account.dropped < most, "{account:?}");
+    assert!(
+        account.replaced > 0 && account.replaced < most,
+        "{account:?}"
+    );
+    assert!(
+        account.unseen_threads > 0 && account.unseen_threads < most,
+        "{account:?}"
+    );
 }
 
 #[test]

@@ -240,6 +240,13 @@ pub struct Stopped {
     pub returns: u64,
     /// Events that were seen and not told, because what they need could not be had.
     pub dropped: u64,
+    /// Threads whose calls were not seen, or not from the first: C code made them, and they came, and perhaps went, when
+    /// nobody could look. (3.9 to 3.11.)
+    #[serde(default)]
+    pub unseen_threads: u64,
+    /// How often a thread was found without the agent's profile function: the program had set its own. (3.9 to 3.11.)
+    #[serde(default)]
+    pub replaced: u64,
 }
 
 /// A message as a packet.

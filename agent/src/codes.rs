@@ -13,6 +13,8 @@ use crate::capture::{self, Parameter};
 use crate::contexts;
 use crate::gil::Guarded;
 use crate::live::LIVE;
+use crate::marks::{CUT_FILE, CUT_NAME, CUT_QUALNAME};
+use crate::names;
 use crate::python::{Owned, Ptr, api, version};
 
 /// A code object that a session wants.
@@ -26,6 +28,10 @@ pub(crate) struct Code {
     pub(crate) name: *const c_char,
     /// The name itself before 3.11, where code objects have no other.
     pub(crate) qualname: *const c_char,
+    /// Which of them were cut: flags of the mark.
+    pub(crate) cut: u64,
+    /// Bytes that a value may have beside them.
+    pub(crate) room: usize,
     /// `co_firstlineno`.
     pub(crate) first_line: i32,
     /// `co_flags`.
@@ -97,7 +103,7 @@ unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> 
     // The first call of a function is also when a module may just have been imported.
     contexts::look();
     let live = LIVE.get();
-    let Some(code) = read(object, session) else {
+    let Some(mut code) = read(object, session) else {
         (*live).counts.dropped += 1;
         return None;
     };
@@ -105,6 +111,7 @@ unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> 
     let names = [bytes(code.name), bytes(code.qualname)];
     let accepted = (*live).settings.filter.accepts(bytes(code.filename), names);
     let code = if accepted {
+        shorten(&mut code);
         Box::into_raw(code)
     } else {
         null_mut()
@@ -142,9 +149,14 @@ fn without_provenance(value: usize) -> *mut c_void {
 unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
     let code = Owned::borrowed(object)?;
     let mut own = Vec::new();
-    let filename = utf8(&code, c"co_filename", &mut own)?;
-    let name = utf8(&code, c"co_name", &mut own)?;
-    let qualname = utf8(&code, c"co_qualname", &mut own).unwrap_or(name);
+    let filename = names::utf8(&code, c"co_filename", &mut own)?;
+    let name = names::utf8(&code, c"co_name", &mut own)?;
+    let qualname = names::utf8(&code, c"co_qualname", &mut own).unwrap_or(name);
+    let length = |text| CStr::from_ptr(text).count_bytes();
+    let lengths = [filename, name, qualname].map(length);
+    let together = lengths
+        .into_iter()
+        .fold(lengths.len(), usize::saturating_add);
     let flags = code.integer_attribute(c"co_flags", 0);
     Some(Box::new(Code {
         session,
@@ -152,6 +164,8 @@ unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
         filename,
         name,
         qualname,
+        cut: 0,
+        room: ROOM.saturating_sub(together).max(VALUE),
         first_line: i32::try_from(code.integer_attribute(c"co_firstlineno", 0)).unwrap_or(0),
         flags,
         line: (0, -1),
@@ -189,21 +203,38 @@ unsafe fn instructions(code: &Owned) -> Vec<u8> {
     }
 }
 
-/// A string attribute as UTF-8. A string with lone surrogates (a file name that is not UTF-8) has no such form; its bytes
-/// are then those of the file system, kept in `own`.
-unsafe fn utf8(code: &Owned, name: &CStr, own: &mut Vec<Box<[u8]>>) -> Option<*const c_char> {
-    let text = code.attribute(name)?;
-    let kept = (api().PyUnicode_AsUTF8)(text.as_ptr());
-    if !kept.is_null() {
-        return Some(kept);
+/// Bytes that the strings of one event may have together, with their ends: the kernel gives a uprobe's record a page, and
+/// shortens without a word what does not fit. What is kept of them for a value.
+const ROOM: usize = 4000;
+const VALUE: usize = 256;
+
+/// Shortens the names of a wanted code object until they fit into one event. Filters have seen them whole.
+unsafe fn shorten(code: &mut Code) {
+    let all = [code.filename, code.name, code.qualname].map(|text| CStr::from_ptr(text).to_bytes());
+    let Some(longest) = names::longest(all.map(<[u8]>::len), ROOM - VALUE - all.len()) else {
+        return;
+    };
+    let Code {
+        filename,
+        name,
+        qualname,
+        ..
+    } = code;
+    let fields = [
+        (filename, CUT_FILE),
+        (name, CUT_NAME),
+        (qualname, CUT_QUALNAME),
+    ];
+    for ((field, flag), whole) in fields.into_iter().zip(all) {
+        if whole.len() > longest {
+            let mut bytes = names::beginning(whole, longest).to_vec();
+            bytes.push(0);
+            let bytes = bytes.into_boxed_slice();
+            *field = bytes.as_ptr().cast();
+            code._own.push(bytes);
+            code.cut |= flag;
+        }
     }
-    (api().PyErr_Clear)();
-    let encoded = Owned::take((api().PyUnicode_EncodeFSDefault)(text.as_ptr()))?;
-    let bytes = CStr::from_ptr((api().PyBytes_AsString)(encoded.as_ptr()));
-    let bytes: Box<[u8]> = bytes.to_bytes_with_nul().into();
-    let kept = bytes.as_ptr().cast();
-    own.push(bytes);
-    Some(kept)
 }
 
 impl Code {

@@ -159,6 +159,7 @@ functions! {
         PyTuple_Size: fn(Ptr) -> isize;
         PyTuple_SetItem: fn(Ptr, isize, Ptr) -> c_int;
         PyUnicode_AsUTF8: fn(Ptr) -> *const c_char;
+        PyUnicode_AsUTF8AndSize: fn(Ptr, *mut isize) -> *const c_char;
         PyUnicode_EncodeFSDefault: fn(Ptr) -> Ptr;
         PyUnicode_FromStringAndSize: fn(*const c_char, isize) -> Ptr;
         PyUnicode_GetLength: fn(Ptr) -> isize;

@@ -2,7 +2,7 @@
 //! slot that CPython has for such things (`co_extra`), so that it goes when the code object goes and a new one at the same
 //! address knows nothing of it.
 //!
-//! A slot holds null, or an odd number (a session that does not want the code), or the address of a [`Code`].
+//! A slot holds null, or an odd number (a session that does not want the code, or [`OWN`]), or the address of a [`Code`].
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -15,7 +15,7 @@ use crate::gil::Guarded;
 use crate::live::LIVE;
 use crate::marks::{CUT_FILE, CUT_NAME, CUT_QUALNAME};
 use crate::names;
-use crate::python::{Owned, Ptr, api, version};
+use crate::python::{Owned, Ptr, api, type_of, version};
 
 /// A code object that a session wants.
 pub(crate) struct Code {
@@ -53,16 +53,22 @@ pub(crate) struct Code {
 /// A generator, a coroutine or an asynchronous generator, by `co_flags`.
 pub(crate) const RESUMABLE: i64 = 0x20 | 0x80 | 0x200;
 
+/// What the slots of pystap's own code hold, which no session wants. Sessions count from 1.
+const OWN: usize = 1;
+
 struct Known {
     /// Our slot's number, once it was asked for.
     slot: Option<isize>,
     /// The first of all records.
     first: *mut Code,
+    /// Whether some slot may hold [`OWN`].
+    has_own: bool,
 }
 
 static KNOWN: Guarded<Known> = Guarded::new(Known {
     slot: None,
     first: null_mut(),
+    has_own: false,
 });
 
 /// Makes sure of the slot. False when the interpreter has none left (there are 255).
@@ -73,6 +79,46 @@ pub(crate) unsafe fn prepare() -> bool {
         (*known).slot = (slot >= 0).then_some(slot);
     }
     (*known).slot.is_some()
+}
+
+/// Has sessions leave out the code that starts us, if it is pystap's own (`attach.py`, `sitecustomize.py`): a function
+/// `_pystap`, called by the module that it is in, and what else is defined there.
+pub(crate) unsafe fn leave_out_own() -> Option<()> {
+    let starts = Owned::borrowed((api().PyEval_GetFrame)())?;
+    let calls = Owned::take((api().PyFrame_GetBack)(starts.as_ptr()))?;
+    let starts = Owned::take((api().PyFrame_GetCode)(starts.as_ptr()))?;
+    let module = Owned::take((api().PyFrame_GetCode)(calls.as_ptr()))?;
+    let name = starts.attribute(c"co_name")?;
+    let name = (api().PyUnicode_AsUTF8)(name.as_ptr());
+    if name.is_null() {
+        (api().PyErr_Clear)();
+        return None;
+    }
+    let constants = module.attribute(c"co_consts")?;
+    let constants: Vec<Ptr> = (0..(api().PyTuple_Size)(constants.as_ptr()))
+        .map(|at| (api().PyTuple_GetItem)(constants.as_ptr(), at))
+        .collect();
+    if CStr::from_ptr(name) != c"_pystap" || !constants.contains(&starts.as_ptr()) || !prepare() {
+        return None;
+    }
+    let known = KNOWN.get();
+    let slot = (*known).slot?;
+    (*known).has_own = true;
+    let kind = type_of(starts.as_ptr());
+    let functions = constants
+        .into_iter()
+        .filter(|constant| type_of(*constant) == kind);
+    for code in functions.chain([module.as_ptr()]) {
+        if (api().PyUnstable_Code_SetExtra)(code, slot, without_provenance(OWN)) != 0 {
+            (api().PyErr_Clear)();
+        }
+    }
+    Some(())
+}
+
+/// Whether there is code that no session wants.
+pub(crate) unsafe fn has_own() -> bool {
+    (*KNOWN.get()).has_own
 }
 
 /// The record of a code object, or nothing when the session does not want it.
@@ -86,7 +132,7 @@ pub(crate) unsafe fn wanted(object: Ptr) -> Option<*mut Code> {
         return None;
     }
     if kept as usize & 1 == 1 {
-        if kept as usize >> 1 == session {
+        if kept as usize >> 1 == session || kept as usize == OWN {
             return None;
         }
     } else if !kept.is_null() {

@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use pystap_agent_protocol::{Follow, PROTOCOL};
 
+use crate::codes;
 use crate::control::{self, CONTROL};
 use crate::fork;
 use crate::gil::{self, Guarded};
@@ -228,6 +229,7 @@ unsafe extern "C" fn start(_: Ptr, positional: Ptr, named: Ptr) -> Ptr {
         }
         follow
     };
+    codes::leave_out_own();
     if let Err(problem) = begin(dormant != 0, follow) {
         let problem = CString::new(problem).unwrap_or_default();
         (api().PyErr_SetString)(exception(api().PyExc_RuntimeError), problem.as_ptr());

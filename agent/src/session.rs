@@ -56,7 +56,7 @@ pub(crate) unsafe fn start(wanted: &Start, look_soon: fn()) -> Result<Started, R
     let hidden = Hidden::new(&wanted.capture.hidden).map_err(misunderstood)?;
     let way = way(version().0);
     live::prepare(Settings {
-        filtered: !filter.is_empty(),
+        filtered: !filter.is_empty() || codes::has_own(),
         filter,
         announces: wanted.announce_running,
         capture: Values {

@@ -463,6 +463,54 @@ fn a_launched_program_whose_agent_sleeps_already_joins_and_misses_nothing() {
     }
 }
 
+/// Nothing else called `<string>` is.
+#[test]
+fn pystaps_own_code_is_left_out() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        let (follows, follow) = listening();
+        process.run(
+            "
+ours = compile('''
+def _pystap(follow):
+    agent.start(False, follow)
+def _remove_bytecode(): pass
+_pystap(follow)
+before = agent.status()['entries']
+_remove_bytecode()
+result = agent.status()['entries'] - before
+''', '<string>', 'exec')
+theirs = compile('''
+def _pystap(): pass
+for _ in range(10): _pystap()
+''', '<string>', 'exec')
+",
+        );
+        process.send(&format!(
+            "
+space = {{'agent': agent, 'follow': {:?}}}
+exec(ours, space)
+(lambda: 'the first event, with which what runs is announced')()
+before = agent.status()['entries']
+exec(theirs, {{}})
+result = space['result'], agent.status()['entries'] - before
+",
+            follow.to_string()
+        ));
+        let socket = accept(&follows).unwrap();
+        assert!(matches!(hear(&socket), Some(FromAgent::Joined(_))));
+        let mut start = functions("*");
+        start.filters.files.clear();
+        let packet = encode(&ToAgent::Start(start)).unwrap();
+        send(&socket, &packet, SendFlags::NOSIGNAL).unwrap();
+        assert!(matches!(hear(&socket), Some(FromAgent::Started(_))));
+        // A module and its ten calls.
+        assert_eq!(process.receive(), json!([0, 11]), "{}", interpreter.name());
+        drop(socket);
+        assert_eq!(process.end(), Some(0));
+    }
+}
+
 /// 3.15 says that it is initialized only after `site`.
 #[test]
 fn a_program_whose_agent_starts_while_its_interpreter_does_is_traced_from_its_first_call() {

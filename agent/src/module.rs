@@ -341,6 +341,7 @@ unsafe extern "C" fn after_fork_in_child(_: Ptr, _: Ptr) -> Ptr {
 }
 
 unsafe extern "C" fn at_exit(_: Ptr, _: Ptr) -> Ptr {
+    control::tell_what_is_unseen();
     gil::close();
     none()
 }

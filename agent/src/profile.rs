@@ -139,7 +139,13 @@ pub(crate) unsafe fn fork() {
     }
 }
 
-/// Adds what is not known to the counts: how many threads came and went unseen.
+/// Whether profile functions are set.
+pub(crate) unsafe fn is_installed() -> bool {
+    (*INSTALLED.get()).on
+}
+
+/// Adds what is not known to the counts: how many threads came and went unseen. For the worker, whose new thread state has
+/// the newest id.
 pub(crate) unsafe fn account() {
     let installed = INSTALLED.get();
     if !(*installed).on {

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use pystap_agent_protocol::Stopped;
+use pystap_agent_protocol::{FromAgent, Stopped};
 use serde_json::Value;
 
 use crate::interpreters::{self, Interpreter};
-use crate::program::{Program, functions, repository};
+use crate::program::{Program, functions, hear, repository};
 
 /// Runs a program twice, once with the interpreter's own hooks and once with a session, and compares. `truth` says what
 /// else the program itself knows about its entries.
@@ -478,7 +478,15 @@ def run():
                 assert!(known >= 1000 && unseen <= 1000, "{name}: {stopped:?}");
             }
         }
+        // Nobody may be there to answer when the program has ended.
+        pystap.start(start);
+        process.run("run()");
         assert_eq!(process.end(), Some(0));
+        let mut told = 0;
+        while let Some(FromAgent::Unseen { threads, .. }) = hear(&pystap.socket) {
+            told = threads;
+        }
+        assert_eq!(told > 0, !interpreter.monitors(), "{}", interpreter.name());
     }
 }
 

@@ -214,6 +214,8 @@ struct Agent {
     /// When the current stage began.
     since: Instant,
     packets: u32,
+    /// What is in the account of calls that it could not see.
+    unseen: [u64; 2],
     /// The secret for its children.
     secret: Option<String>,
     /// The invitation by which it joined.
@@ -561,7 +563,13 @@ impl Talk {
                 self.failed(agent, error);
                 None
             }
+            (FromAgent::Unseen { threads, replaced }, Stage::Tracing) => {
+                self.count_unseen(&mut agent, [threads, replaced]);
+                agent.stage = Stage::Tracing;
+                Some(agent)
+            }
             (FromAgent::Stopped(stopped), Stage::Tracing) => {
+                self.count_unseen(&mut agent, [stopped.unseen_threads, stopped.replaced]);
                 self.count(stopped, agent.since);
                 self.left(agent);
                 None
@@ -649,10 +657,18 @@ impl Talk {
         let told = stopped.entries.saturating_add(stopped.returns).min(most);
         let account = &mut self.account;
         account.told = account.told.saturating_add(told);
-        let add = |sum: &mut u64, count: u64| *sum = sum.saturating_add(count.min(most));
-        add(&mut account.dropped, stopped.dropped);
-        add(&mut account.unseen_threads, stopped.unseen_threads);
-        add(&mut account.replaced, stopped.replaced);
+        account.dropped = account.dropped.saturating_add(stopped.dropped.min(most));
+    }
+
+    /// Adds by how much an agent's totals have grown of what it could not see, within the same bound.
+    fn count_unseen(&mut self, agent: &mut Agent, totals: [u64; 2]) {
+        let most = u64::try_from(agent.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let sums = [&mut self.account.unseen_threads, &mut self.account.replaced];
+        for ((sum, known), total) in sums.into_iter().zip(&mut agent.unseen).zip(totals) {
+            let total = total.min(most);
+            *sum = sum.saturating_add(total.saturating_sub(*known));
+            *known = total.max(*known);
+        }
     }
 
     fn farewell(&mut self) {
@@ -697,6 +713,7 @@ impl Agent {
             stage: Stage::Greeting,
             since: Instant::now(),
             packets: 0,
+            unseen: [0; 2],
             secret: None,
             invited: None,
         }

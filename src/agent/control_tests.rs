@@ -371,6 +371,32 @@ end(connection, 2**64 - 1, 2**64 - 1, 2**64 - 1, 2**64 - 1)
 
 #[test]
 #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+fn what_an_agent_could_not_see_is_counted_once_however_often_it_says_so() {
+    for (last, expected) in [
+        ("end(connection, 3, 3, 0, 9)", [9, 9]),
+        ("hear(connection)", [7, 1]),
+    ] {
+        let session = Session::listening();
+        let mut launched = session.launched(&format!(
+            "
+connection = join(secret)
+begin(connection)
+say(connection, 'unseen', threads=5, replaced=0)
+say(connection, 'unseen', threads=7, replaced=1)
+{last}
+"
+        ));
+        launched.go();
+        session.outcome().result.expect("it began");
+        let account = session.stop();
+        let unseen = [account.unseen_threads, account.replaced];
+        assert_eq!(unseen, expected, "{account:?}");
+        launched.ends();
+    }
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_process_has_one_agent_however_often_it_asks() {
     let session = Session::listening();
     let mut launched = session.launched(

@@ -67,6 +67,14 @@ pub enum FromAgent {
     Started(Started),
     /// Nothing was switched on, or the connection is not wanted.
     Refused(Refused),
+    /// While a session is on: what of [`Stopped`] is not known has grown to this. Told when there is some, and before the
+    /// interpreter ends, because nobody may be there to answer [`ToAgent::Stop`].
+    Unseen {
+        /// [`Stopped::unseen_threads`].
+        threads: u64,
+        /// [`Stopped::replaced`].
+        replaced: u64,
+    },
     /// The answer to [`ToAgent::Stop`]: events are off.
     Stopped(Stopped),
 }

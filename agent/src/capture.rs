@@ -129,17 +129,18 @@ pub(crate) unsafe fn arguments(
         if at > 0 {
             text.push(",");
         }
-        let name = (api().PyUnicode_AsUTF8)(parameter.name.as_ptr());
-        if name.is_null() {
+        let mut length = 0;
+        if (api().PyUnicode_AsUTF8AndSize)(parameter.name.as_ptr(), &raw mut length).is_null() {
             (api().PyErr_Clear)();
-            return None;
+            // It stands there with a character for what is none, of at most four bytes.
+            length = (api().PyUnicode_GetLength)(parameter.name.as_ptr()).saturating_mul(4);
         }
-        let name = CStr::from_ptr(name).to_string_lossy();
-        if !text.has_room(name.len() + 16) {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if !text.has_room(length.saturating_add(16)) {
             text.push("\"\u{2026}\":null");
             break;
         }
-        text.push_literal(&name);
+        write_string(&mut text, parameter.name.as_ptr());
         text.push(":");
         match local(frame, parameter) {
             Some(object) => write_unless(parameter.is_hidden, &mut text, object.as_ptr(), DEPTH),

@@ -2,7 +2,7 @@
 //! slot that CPython has for such things (`co_extra`), so that it goes when the code object goes and a new one at the same
 //! address knows nothing of it.
 //!
-//! A slot holds null, or an odd number (a session that does not want the code), or the address of a [`Code`].
+//! A slot holds null, or an odd number (a session that does not want the code, or [`OWN`]), or the address of a [`Code`].
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -13,7 +13,9 @@ use crate::capture::{self, Parameter};
 use crate::contexts;
 use crate::gil::Guarded;
 use crate::live::LIVE;
-use crate::python::{Owned, Ptr, api, version};
+use crate::marks::{CUT_FILE, CUT_NAME, CUT_QUALNAME};
+use crate::names;
+use crate::python::{Owned, Ptr, api, type_of, version};
 
 /// A code object that a session wants.
 pub(crate) struct Code {
@@ -26,6 +28,10 @@ pub(crate) struct Code {
     pub(crate) name: *const c_char,
     /// The name itself before 3.11, where code objects have no other.
     pub(crate) qualname: *const c_char,
+    /// Which of them were cut: flags of the mark.
+    pub(crate) cut: u64,
+    /// Bytes that a value may have beside them.
+    pub(crate) room: usize,
     /// `co_firstlineno`.
     pub(crate) first_line: i32,
     /// `co_flags`.
@@ -47,16 +53,22 @@ pub(crate) struct Code {
 /// A generator, a coroutine or an asynchronous generator, by `co_flags`.
 pub(crate) const RESUMABLE: i64 = 0x20 | 0x80 | 0x200;
 
+/// What the slots of pystap's own code hold, which no session wants. Sessions count from 1.
+const OWN: usize = 1;
+
 struct Known {
     /// Our slot's number, once it was asked for.
     slot: Option<isize>,
     /// The first of all records.
     first: *mut Code,
+    /// Whether some slot may hold [`OWN`].
+    has_own: bool,
 }
 
 static KNOWN: Guarded<Known> = Guarded::new(Known {
     slot: None,
     first: null_mut(),
+    has_own: false,
 });
 
 /// Makes sure of the slot. False when the interpreter has none left (there are 255).
@@ -67,6 +79,46 @@ pub(crate) unsafe fn prepare() -> bool {
         (*known).slot = (slot >= 0).then_some(slot);
     }
     (*known).slot.is_some()
+}
+
+/// Has sessions leave out the code that starts us, if it is pystap's own (`attach.py`, `sitecustomize.py`): a function
+/// `_pystap`, called by the module that it is in, and what else is defined there.
+pub(crate) unsafe fn leave_out_own() -> Option<()> {
+    let starts = Owned::borrowed((api().PyEval_GetFrame)())?;
+    let calls = Owned::take((api().PyFrame_GetBack)(starts.as_ptr()))?;
+    let starts = Owned::take((api().PyFrame_GetCode)(starts.as_ptr()))?;
+    let module = Owned::take((api().PyFrame_GetCode)(calls.as_ptr()))?;
+    let name = starts.attribute(c"co_name")?;
+    let name = (api().PyUnicode_AsUTF8)(name.as_ptr());
+    if name.is_null() {
+        (api().PyErr_Clear)();
+        return None;
+    }
+    let constants = module.attribute(c"co_consts")?;
+    let constants: Vec<Ptr> = (0..(api().PyTuple_Size)(constants.as_ptr()))
+        .map(|at| (api().PyTuple_GetItem)(constants.as_ptr(), at))
+        .collect();
+    if CStr::from_ptr(name) != c"_pystap" || !constants.contains(&starts.as_ptr()) || !prepare() {
+        return None;
+    }
+    let known = KNOWN.get();
+    let slot = (*known).slot?;
+    (*known).has_own = true;
+    let kind = type_of(starts.as_ptr());
+    let functions = constants
+        .into_iter()
+        .filter(|constant| type_of(*constant) == kind);
+    for code in functions.chain([module.as_ptr()]) {
+        if (api().PyUnstable_Code_SetExtra)(code, slot, without_provenance(OWN)) != 0 {
+            (api().PyErr_Clear)();
+        }
+    }
+    Some(())
+}
+
+/// Whether there is code that no session wants.
+pub(crate) unsafe fn has_own() -> bool {
+    (*KNOWN.get()).has_own
 }
 
 /// The record of a code object, or nothing when the session does not want it.
@@ -80,7 +132,7 @@ pub(crate) unsafe fn wanted(object: Ptr) -> Option<*mut Code> {
         return None;
     }
     if kept as usize & 1 == 1 {
-        if kept as usize >> 1 == session {
+        if kept as usize >> 1 == session || kept as usize == OWN {
             return None;
         }
     } else if !kept.is_null() {
@@ -97,7 +149,7 @@ unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> 
     // The first call of a function is also when a module may just have been imported.
     contexts::look();
     let live = LIVE.get();
-    let Some(code) = read(object, session) else {
+    let Some(mut code) = read(object, session) else {
         (*live).counts.dropped += 1;
         return None;
     };
@@ -105,6 +157,7 @@ unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> 
     let names = [bytes(code.name), bytes(code.qualname)];
     let accepted = (*live).settings.filter.accepts(bytes(code.filename), names);
     let code = if accepted {
+        shorten(&mut code);
         Box::into_raw(code)
     } else {
         null_mut()
@@ -142,9 +195,14 @@ fn without_provenance(value: usize) -> *mut c_void {
 unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
     let code = Owned::borrowed(object)?;
     let mut own = Vec::new();
-    let filename = utf8(&code, c"co_filename", &mut own)?;
-    let name = utf8(&code, c"co_name", &mut own)?;
-    let qualname = utf8(&code, c"co_qualname", &mut own).unwrap_or(name);
+    let filename = names::utf8(&code, c"co_filename", &mut own)?;
+    let name = names::utf8(&code, c"co_name", &mut own)?;
+    let qualname = names::utf8(&code, c"co_qualname", &mut own).unwrap_or(name);
+    let length = |text| CStr::from_ptr(text).count_bytes();
+    let lengths = [filename, name, qualname].map(length);
+    let together = lengths
+        .into_iter()
+        .fold(lengths.len(), usize::saturating_add);
     let flags = code.integer_attribute(c"co_flags", 0);
     Some(Box::new(Code {
         session,
@@ -152,6 +210,8 @@ unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
         filename,
         name,
         qualname,
+        cut: 0,
+        room: ROOM.saturating_sub(together).max(VALUE),
         first_line: i32::try_from(code.integer_attribute(c"co_firstlineno", 0)).unwrap_or(0),
         flags,
         line: (0, -1),
@@ -189,21 +249,38 @@ unsafe fn instructions(code: &Owned) -> Vec<u8> {
     }
 }
 
-/// A string attribute as UTF-8. A string with lone surrogates (a file name that is not UTF-8) has no such form; its bytes
-/// are then those of the file system, kept in `own`.
-unsafe fn utf8(code: &Owned, name: &CStr, own: &mut Vec<Box<[u8]>>) -> Option<*const c_char> {
-    let text = code.attribute(name)?;
-    let kept = (api().PyUnicode_AsUTF8)(text.as_ptr());
-    if !kept.is_null() {
-        return Some(kept);
+/// Bytes that the strings of one event may have together, with their ends: the kernel gives a uprobe's record a page, and
+/// shortens without a word what does not fit. What is kept of them for a value.
+const ROOM: usize = 4000;
+const VALUE: usize = 256;
+
+/// Shortens the names of a wanted code object until they fit into one event. Filters have seen them whole.
+unsafe fn shorten(code: &mut Code) {
+    let all = [code.filename, code.name, code.qualname].map(|text| CStr::from_ptr(text).to_bytes());
+    let Some(longest) = names::longest(all.map(<[u8]>::len), ROOM - VALUE - all.len()) else {
+        return;
+    };
+    let Code {
+        filename,
+        name,
+        qualname,
+        ..
+    } = code;
+    let fields = [
+        (filename, CUT_FILE),
+        (name, CUT_NAME),
+        (qualname, CUT_QUALNAME),
+    ];
+    for ((field, flag), whole) in fields.into_iter().zip(all) {
+        if whole.len() > longest {
+            let mut bytes = names::beginning(whole, longest).to_vec();
+            bytes.push(0);
+            let bytes = bytes.into_boxed_slice();
+            *field = bytes.as_ptr().cast();
+            code._own.push(bytes);
+            code.cut |= flag;
+        }
     }
-    (api().PyErr_Clear)();
-    let encoded = Owned::take((api().PyUnicode_EncodeFSDefault)(text.as_ptr()))?;
-    let bytes = CStr::from_ptr((api().PyBytes_AsString)(encoded.as_ptr()));
-    let bytes: Box<[u8]> = bytes.to_bytes_with_nul().into();
-    let kept = bytes.as_ptr().cast();
-    own.push(bytes);
-    Some(kept)
 }
 
 impl Code {

@@ -14,6 +14,7 @@ use core::ptr::null_mut;
 use crate::gil::Guarded;
 use crate::live::{LIVE, is_on};
 use crate::marks::{self, CONTEXT_NAME};
+use crate::names;
 use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, type_name, type_of, version};
 
 /// Positions in the table of greenlet's C API (greenlet.h). Up to 1.1 the table has eight entries and ends before the
@@ -25,6 +26,9 @@ const LONG_TABLE: u32 = 2;
 
 /// How far `stack_stop` is into a greenlet up to 1.1, in words; it is -1 in main ones (`PyGreenlet_MAIN`).
 const STACK_STOP: usize = 3;
+
+/// Most bytes of a context's name.
+const LONGEST_NAME: usize = 1000;
 
 /// What greenlet offers.
 #[derive(Clone, Copy)]
@@ -320,7 +324,14 @@ unsafe fn tell_name(object: Ptr, number: u64) {
         let name = name.rsplit('.').next().unwrap_or(&name);
         format!("{name}-{number}")
     });
-    let name = CString::new(name).unwrap_or_default();
+    // The kernel shortens what is longer than a page.
+    let told = names::beginning(name.as_bytes(), LONGEST_NAME);
+    let end = if told.len() < name.len() {
+        "\u{2026}"
+    } else {
+        ""
+    };
+    let name = CString::new([told, end.as_bytes()].concat()).unwrap_or_default();
     marks::context_name(number, name.as_ptr());
 }
 

@@ -45,6 +45,8 @@ const UNDECIDED: i64 = 30_000;
 const LAUNCH: i64 = 2500;
 /// How long others wait for the thread to begin, and to end before a fork.
 const TURN: i64 = 1000;
+/// How long the end of the interpreter waits for what is still to be told.
+const LAST_WORDS: i64 = 200;
 /// How often threads are looked for.
 const LOOKS: i64 = 100;
 /// How long nobody is let in after the system could not do it (no descriptors, no memory).
@@ -54,8 +56,11 @@ const MOST_PEERS: usize = 8;
 
 /// What the name of a door begins with.
 const DOOR_PREFIX: &str = "pystap-inside/";
-/// What is said at the door: look for threads; end, and leave your sockets here; take up these sockets.
+/// What is said at the door: look for threads; join, where the next packet says; tell what was not seen; end, and leave
+/// your sockets here; take up these sockets.
 const SAY_LOOK: u8 = b'l';
+const SAY_UNSEEN: u8 = b'u';
+const SAY_JOIN: u8 = b'j';
 const SAY_PARK: u8 = b'p';
 const SAY_RESUME: u8 = b'r';
 
@@ -96,6 +101,8 @@ pub(crate) struct Control {
     next_look: i64,
     /// Until when nobody is let in.
     respite: i64,
+    /// Whether pystap knows that some of this session is not seen.
+    told_unseen: bool,
 }
 
 impl Control {
@@ -114,6 +121,7 @@ impl Control {
         patience: 0,
         next_look: 0,
         respite: 0,
+        told_unseen: false,
     };
 }
 
@@ -143,6 +151,9 @@ static DOOR: AtomicU64 = AtomicU64::new(0);
 static LOOK: AtomicBool = AtomicBool::new(false);
 /// 1 while somebody waits for a session that was asked for by joining.
 static JOINING: AtomicU32 = AtomicU32::new(0);
+/// 1 while somebody waits until it is told what was not seen: so many threads, so often a profiler of the program.
+static TELLING: AtomicU32 = AtomicU32::new(0);
+static UNSEEN: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 
 /// Milliseconds of a clock that only goes forward.
 fn now() -> i64 {
@@ -184,6 +195,30 @@ pub(crate) fn look_soon() {
     }
 }
 
+/// Before the interpreter ends: has told what was not seen. The caller holds the lock, which is given up for the time.
+pub(crate) unsafe fn tell_what_is_unseen() {
+    if !is_running() || !live::is_on() || !profile::is_installed() {
+        return;
+    }
+    let Ok(visit) = at_the_door() else { return };
+    TELLING.store(1, Ordering::SeqCst);
+    if descriptors::send(&visit, SAY_UNSEEN, &[]).is_ok() {
+        gil::without(|| wait_while(&TELLING, 1, LAST_WORDS));
+    }
+}
+
+/// Puts down what was not seen so far, and says whether there is anything. Called with the lock by the worker, whose thread
+/// state is the newest and so tells how many there were.
+unsafe fn note_what_is_unseen() -> bool {
+    profile::account();
+    let counts = live::counts();
+    let numbers = [counts.unseen_threads, counts.replaced];
+    for (word, number) in UNSEEN.iter().zip(numbers) {
+        word.store(number, Ordering::SeqCst);
+    }
+    numbers != [0, 0]
+}
+
 /// A connection to the door, in the table of whoever asks.
 fn at_the_door() -> Result<OwnedFd, Errno> {
     let socket = new_socket()?;
@@ -196,13 +231,14 @@ fn door_name() -> Result<SocketAddrUnix, Errno> {
     SocketAddrUnix::new_abstract_name(name.as_bytes())
 }
 
-/// Begins to wait for pystap, unless that is done already. The caller holds the interpreter's lock.
+/// Begins to wait for pystap, unless that is done already, and joins where it is told to. The caller holds the
+/// interpreter's lock.
 pub(crate) unsafe fn start(dormant: bool, follow: Option<Follow>) -> Result<(), Errno> {
     if dormant {
         DORMANT.store(true, Ordering::SeqCst);
     }
     if is_running() {
-        return Ok(());
+        return follow.map_or(Ok(()), |follow| send_to_join(&follow));
     }
     DORMANT.store(dormant, Ordering::SeqCst);
     let control = &mut *CONTROL.get();
@@ -222,6 +258,23 @@ pub(crate) unsafe fn start(dormant: bool, follow: Option<Follow>) -> Result<(), 
     if waits {
         gil::without(|| wait_while(&JOINING, 1, LAUNCH));
     }
+    Ok(())
+}
+
+/// Has a thread that runs already join. The caller holds the interpreter's lock, which is given up for the time.
+unsafe fn send_to_join(follow: &Follow) -> Result<(), Errno> {
+    wait_while(&STAGE, BEGINNING, TURN);
+    let visit = at_the_door()?;
+    JOINING.store(1, Ordering::SeqCst);
+    let sent = descriptors::send(&visit, SAY_JOIN, &[]).and_then(|()| {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        send(&visit, follow.to_string().as_bytes(), flags)
+    });
+    if let Err(error) = sent {
+        JOINING.store(0, Ordering::SeqCst);
+        return Err(error);
+    }
+    gil::without(|| wait_while(&JOINING, 1, LAUNCH));
     Ok(())
 }
 
@@ -374,10 +427,8 @@ unsafe extern "C" fn body(_: *mut c_void) -> *mut c_void {
     }
     STAGE.store(WORKING, Ordering::SeqCst);
     wake(&STAGE);
-    if let Some(follow) = control.join.take()
-        && join(control, &follow).is_err()
-    {
-        give_up(control);
+    if let Some(follow) = control.join.take() {
+        join_or_give_up(control, &follow);
     }
     let mut buffer = alloc::vec![0; LARGEST_PACKET];
     loop {
@@ -476,7 +527,13 @@ unsafe fn turn(control: &mut Control, buffer: &mut [u8]) -> Turn {
     }
     drop_the_undecided(control);
     if control.session.is_some() && looks(control) && now() >= control.next_look {
-        gil::with(|| profile::look());
+        let is_new = gil::with(|| {
+            profile::look();
+            note_what_is_unseen()
+        });
+        if is_new == Some(true) && !core::mem::replace(&mut control.told_unseen, true) {
+            tell_unseen(control);
+        }
         control.next_look = now().wrapping_add(LOOKS);
     }
     if is_done(control) {
@@ -574,7 +631,46 @@ unsafe fn answer_the_door(control: &mut Control) -> Turn {
             take_over(control, sockets);
             Turn::GoOn
         }
+        Ok(Some((SAY_UNSEEN, _))) => {
+            if gil::with(|| note_what_is_unseen()) == Some(true) {
+                tell_unseen(control);
+            }
+            TELLING.store(0, Ordering::SeqCst);
+            wake(&TELLING);
+            Turn::GoOn
+        }
+        Ok(Some((SAY_JOIN, _))) => {
+            hear_where_to_join(control, &visit);
+            Turn::GoOn
+        }
         _ => Turn::GoOn,
+    }
+}
+
+/// Tells who has the session what was not seen of it.
+fn tell_unseen(control: &Control) {
+    let owner = control.peers.iter().find(|peer| has_session(control, peer));
+    let [threads, replaced] = &UNSEEN;
+    let unseen = FromAgent::Unseen {
+        threads: threads.load(Ordering::SeqCst),
+        replaced: replaced.load(Ordering::SeqCst),
+    };
+    if let Some(socket) = owner.and_then(|peer| peer.socket.as_ref()) {
+        tell(socket, &unseen);
+    }
+}
+
+/// Joins where the next packet says.
+unsafe fn hear_where_to_join(control: &mut Control, visit: &OwnedFd) {
+    let mut waited = [PollFd::new(visit, PollFlags::IN)];
+    let _ = poll(&mut waited, Some(&milliseconds(TURN)));
+    let mut buffer = alloc::vec![0; LARGEST_PACKET];
+    let text = recv(visit, &mut buffer[..], RecvFlags::DONTWAIT)
+        .ok()
+        .and_then(|(_, length)| core::str::from_utf8(buffer.get(..length)?).ok());
+    match text.and_then(Follow::parse) {
+        Some(follow) => join_or_give_up(control, &follow),
+        None => let_go(),
     }
 }
 
@@ -824,6 +920,7 @@ unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: St
     };
     match started {
         Some(Ok(started)) => {
+            control.told_unseen = false;
             control.session = Some((number, wanted, started.clone()));
             FromAgent::Started(started)
         }
@@ -886,6 +983,12 @@ unsafe fn give_up(control: &mut Control) {
         control.patience = now();
     }
     let_go();
+}
+
+unsafe fn join_or_give_up(control: &mut Control, follow: &Follow) {
+    if join(control, follow).is_err() {
+        give_up(control);
+    }
 }
 
 /// Connects to whoever traced the process that this one comes from.

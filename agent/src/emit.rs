@@ -55,7 +55,11 @@ pub(crate) unsafe fn tell_entry(
     let details = details(code);
     let capture = (*LIVE.get()).settings.capture;
     let text = if capture.arguments && details.flags == 0 {
-        capture::arguments(&(&(*code)).parameters, frame, capture.limit)
+        capture::arguments(
+            &(&(*code)).parameters,
+            frame,
+            capture.limit.min((*code).room),
+        )
     } else {
         None
     };
@@ -75,7 +79,7 @@ pub(crate) unsafe fn tell_return(
     let details = details(code);
     let capture = (*LIVE.get()).settings.capture;
     let text = (capture.returns && details.flags == 0 && !value.is_null())
-        .then(|| capture::value(value, (*code).hides, capture.limit));
+        .then(|| capture::value(value, (*code).hides, capture.limit.min((*code).room)));
     tell(marks::function_return, code, details, context, text);
 }
 
@@ -91,8 +95,9 @@ unsafe fn tell(
         filename,
         name,
         qualname,
+        cut,
         ..
     } = *code;
     let text = text.as_ref().map_or(null(), |text| text.as_ptr().cast());
-    mark(filename, name, line, qualname, context, flags, text);
+    mark(filename, name, line, qualname, context, flags | cut, text);
 }

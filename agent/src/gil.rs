@@ -32,6 +32,9 @@ impl<T> Guarded<T> {
 }
 
 static CLOSED: AtomicBool = AtomicBool::new(false);
+/// Whether Python code called us before its interpreter said that it is initialized, as 3.15 does only after it has
+/// imported `site`; until it has said so.
+static BEGINS: AtomicBool = AtomicBool::new(false);
 /// 1 while the native thread takes or has the lock.
 static INSIDE: AtomicU32 = AtomicU32::new(0);
 
@@ -69,10 +72,7 @@ fn enter<R>(work: impl FnOnce() -> R) -> Option<R> {
     }
     // SAFETY: the interpreter lives as long as the gate is open, and `close` waits for us.
     let result = unsafe {
-        if CLOSED.load(Ordering::SeqCst)
-            || (api().Py_IsInitialized)() == 0
-            || (api().Py_IsFinalizing)() != 0
-        {
+        if CLOSED.load(Ordering::SeqCst) || !is_alive() || (api().Py_IsFinalizing)() != 0 {
             None
         } else {
             let state = (api().PyGILState_Ensure)();
@@ -84,6 +84,22 @@ fn enter<R>(work: impl FnOnce() -> R) -> Option<R> {
     INSIDE.store(0, Ordering::SeqCst);
     wake(&INSIDE);
     result
+}
+
+/// Whether there is an interpreter. One that is not initialized has ended, unless it has not been so far.
+unsafe fn is_alive() -> bool {
+    if (api().Py_IsInitialized)() != 0 {
+        BEGINS.store(false, Ordering::SeqCst);
+        return true;
+    }
+    BEGINS.load(Ordering::SeqCst)
+}
+
+/// An interpreter lives, for the caller runs in it.
+pub(crate) unsafe fn is_entered() {
+    if (api().Py_IsInitialized)() == 0 && (api().Py_IsFinalizing)() == 0 {
+        BEGINS.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Keeps the native thread out for the time of a fork: a child in which it had the lock could never run Python again.

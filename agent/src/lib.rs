@@ -75,6 +75,7 @@ mod live;
 mod marks;
 mod module;
 mod monitoring;
+mod names;
 mod patience;
 mod presence;
 mod profile;

@@ -57,6 +57,8 @@ const NO_COUNTS: Stopped = Stopped {
     entries: 0,
     returns: 0,
     dropped: 0,
+    unseen_threads: 0,
+    replaced: 0,
 };
 
 pub(crate) static LIVE: Guarded<Live> = Guarded::new(Live {

@@ -14,6 +14,10 @@ pub(crate) const SUSPENSION: u64 = 1;
 pub(crate) const ANNOUNCED: u64 = 2;
 /// Flag of a return: an exception leaves the frame.
 pub(crate) const EXCEPTION: u64 = 4;
+/// Flags of an entry or return: file name, name or qualified name is a beginning only.
+pub(crate) const CUT_FILE: u64 = 8;
+pub(crate) const CUT_NAME: u64 = 16;
+pub(crate) const CUT_QUALNAME: u64 = 32;
 
 /// A mark's semaphore.
 #[repr(transparent)]

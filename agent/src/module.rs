@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use pystap_agent_protocol::{Follow, PROTOCOL};
 
+use crate::codes;
 use crate::control::{self, CONTROL};
 use crate::fork;
 use crate::gil::{self, Guarded};
@@ -228,6 +229,7 @@ unsafe extern "C" fn start(_: Ptr, positional: Ptr, named: Ptr) -> Ptr {
         }
         follow
     };
+    codes::leave_out_own();
     if let Err(problem) = begin(dormant != 0, follow) {
         let problem = CString::new(problem).unwrap_or_default();
         (api().PyErr_SetString)(exception(api().PyExc_RuntimeError), problem.as_ptr());
@@ -244,6 +246,7 @@ unsafe fn begin(dormant: bool, follow: Option<Follow>) -> Result<(), String> {
         ));
     }
     register_hooks();
+    gil::is_entered();
     fork::register();
     fork::settle();
     control::start(dormant, follow).map_err(|reason| {
@@ -338,6 +341,7 @@ unsafe extern "C" fn after_fork_in_child(_: Ptr, _: Ptr) -> Ptr {
 }
 
 unsafe extern "C" fn at_exit(_: Ptr, _: Ptr) -> Ptr {
+    control::tell_what_is_unseen();
     gil::close();
     none()
 }

@@ -3,8 +3,12 @@
 //! `_PyEval_SetProfile` sets it for any thread, without Python noticing: the object that `sys.getprofile` shows stays what
 //! it was. A profiler that was there goes on getting its events, from us. New threads are found by the ids of thread
 //! states, which only grow: when the newest one is not known, at any event, and ten times a second for those that appear
-//! while nothing else runs. The same look finds threads whose profiler the program has set anew; a call of
-//! `sys.setprofile` has the native thread look at once, which takes it some milliseconds to get the lock.
+//! while nothing else runs. The same look finds threads whose profiler the program has set anew.
+//!
+//! Where a C function is called that may set one, a trace function keeps the place for what comes next: it is called
+//! before the profile function at every call and return, puts ours back, and goes. So no call is missed when a program's
+//! own profiler comes or goes. What that does not catch is counted: threads that had lost our function when a look found
+//! them, or ran before one did, and threads of C code that came and went between two looks, which the ids tell.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -17,9 +21,12 @@ use crate::calls::{entry, exit, unwind};
 use crate::codes::{Code, RESUMABLE};
 use crate::emit::Details;
 use crate::gil::Guarded;
-use crate::live::is_on;
+use crate::live::{LIVE, is_on};
 use crate::marks::{EXCEPTION, SUSPENSION};
-use crate::python::{Owned, Ptr, ThreadState, TraceFunction, api, thread_states, version};
+use crate::python::{
+    Owned, Ptr, ThreadState, TraceFunction, api, c_function, thread_states, type_name, type_of,
+    uncollected, version,
+};
 use crate::worker;
 
 /// `PyTrace_CALL`, `PyTrace_RETURN` and `PyTrace_C_CALL`.
@@ -38,6 +45,22 @@ const fn offsets(minor: u32) -> (usize, usize) {
     if minor < 11 { (56, 72) } else { (64, 80) }
 }
 
+/// How far `c_tracefunc` and `c_traceobj` are behind these two.
+const TRACE: usize = 8;
+
+/// Names of C functions that set a profile function: `sys.setprofile`, and those of cProfile, yappi, pyinstrument and
+/// VizTracer.
+const SETTERS: [&[u8]; 8] = [
+    b"setprofile",
+    b"enable",
+    b"disable",
+    b"setstatprofile",
+    b"start",
+    b"stop",
+    b"pause",
+    b"resume",
+];
+
 /// A profiler that was there before.
 struct Chained {
     function: TraceFunction,
@@ -48,24 +71,29 @@ struct Installed {
     on: bool,
     offsets: (usize, usize),
     minor: u32,
-    /// `sys.setprofile`, after which a thread's function is another one.
-    set_profile: Option<Owned>,
-    /// What is called then: it has [`look`] called as soon as that can be.
+    /// Has [`look`] called as soon as that can be.
     look_soon: fn(),
-    /// The id of the newest thread state that is known.
+    /// The ids of the newest thread state that is known, and of the one that was when the session began.
     newest: u64,
+    first: u64,
+    /// How many were met since.
+    met: u64,
     /// By address of the thread state.
     chained: BTreeMap<usize, Chained>,
+    /// The trace functions of threads that have ours in its place.
+    displaced: BTreeMap<usize, Option<TraceFunction>>,
 }
 
 static INSTALLED: Guarded<Installed> = Guarded::new(Installed {
     on: false,
     offsets: (0, 0),
     minor: 0,
-    set_profile: None,
     look_soon: nothing,
     newest: 0,
+    first: 0,
+    met: 0,
     chained: BTreeMap::new(),
+    displaced: BTreeMap::new(),
 });
 
 fn nothing() {}
@@ -84,10 +112,50 @@ pub(crate) unsafe fn start(look_soon: fn()) -> Result<bool, Refused> {
         ));
     }
     (*installed).on = true;
-    (*installed).newest = 0;
+    (*installed).newest = u64::MAX;
     (*installed).look_soon = look_soon;
-    (*installed).set_profile = Owned::borrowed((api().PySys_GetObject)(c"setprofile".as_ptr()));
-    Ok(look())
+    let is_chained = look();
+    begin_to_count();
+    Ok(is_chained)
+}
+
+/// From now on, new thread states are counted.
+unsafe fn begin_to_count() {
+    let installed = INSTALLED.get();
+    let states = thread_states().unwrap_or_default();
+    let newest = states
+        .iter()
+        .map(|state| (api().PyThreadState_GetID)(*state))
+        .max();
+    (*installed).newest = newest.unwrap_or(0);
+    (*installed).first = (*installed).newest;
+    (*installed).met = 0;
+}
+
+/// In a fork's child, where the session goes on and counts anew.
+pub(crate) unsafe fn fork() {
+    if (*INSTALLED.get()).on {
+        begin_to_count();
+    }
+}
+
+/// Whether profile functions are set.
+pub(crate) unsafe fn is_installed() -> bool {
+    (*INSTALLED.get()).on
+}
+
+/// Adds what is not known to the counts: how many threads came and went unseen. For the worker, whose new thread state has
+/// the newest id.
+pub(crate) unsafe fn account() {
+    let installed = INSTALLED.get();
+    if !(*installed).on {
+        return;
+    }
+    look();
+    let made = (*installed).newest.saturating_sub((*installed).first);
+    (*LIVE.get()).counts.unseen_threads += made.saturating_sub((*installed).met);
+    // Counted once.
+    (*installed).met = made;
 }
 
 /// Whether the offsets are right: a function that is set can be read there. On the thread that asks, which has no frames.
@@ -124,6 +192,87 @@ unsafe fn current(state: ThreadState) -> (Option<TraceFunction>, Ptr) {
     )
 }
 
+unsafe fn set_trace(state: ThreadState, function: Option<TraceFunction>, object: Ptr) {
+    // Our reference: the interpreter gives up its own before it takes a new one.
+    let _object = Owned::borrowed(object);
+    if let Some(set_trace) = api()._PyEval_SetTrace
+        && set_trace(state, function, object) < 0
+    {
+        (api().PyErr_Clear)();
+    }
+}
+
+/// Trace function and object of a thread.
+unsafe fn current_trace(state: ThreadState) -> (Option<TraceFunction>, Ptr) {
+    let (function, object) = (*INSTALLED.get()).offsets;
+    let state: *const u8 = state.cast();
+    (
+        state
+            .add(function + TRACE)
+            .cast::<Option<TraceFunction>>()
+            .read(),
+        state.add(object + TRACE).cast::<Ptr>().read(),
+    )
+}
+
+unsafe fn is_lookout(function: Option<TraceFunction>) -> bool {
+    function.is_some_and(|function| function as usize == lookout as *const () as usize)
+}
+
+/// The profile function of this thread may be another one in a moment: has it put back before the next call or return.
+#[cold]
+unsafe fn keep_a_lookout() {
+    let state = (api().PyThreadState_Get)();
+    let (function, object) = current_trace(state);
+    if !is_lookout(function) && api()._PyEval_SetTrace.is_some() {
+        (*INSTALLED.get())
+            .displaced
+            .insert(state as usize, function);
+        set_trace(state, Some(lookout), object);
+    }
+}
+
+/// The trace function of a thread whose profile function may have been replaced.
+unsafe extern "C" fn lookout(object: Ptr, frame: Ptr, what: c_int, value: Ptr) -> c_int {
+    let state = (api().PyThreadState_Get)();
+    let before = give_back_the_trace(state);
+    let gone = if (*INSTALLED.get()).on {
+        put_on(state).1
+    } else {
+        None
+    };
+    let result = match before {
+        Some(function) => function(object, frame, what, value),
+        None => 0,
+    };
+    drop(gone);
+    result
+}
+
+unsafe fn give_back_the_trace(state: ThreadState) -> Option<TraceFunction> {
+    let before = (*INSTALLED.get())
+        .displaced
+        .remove(&(state as usize))
+        .flatten();
+    let (function, object) = current_trace(state);
+    if is_lookout(function) {
+        set_trace(state, before, object);
+    }
+    before
+}
+
+/// Whether a C function may set a profile function.
+unsafe fn may_set_a_profile(function: Ptr) -> bool {
+    let Some((name, owner)) = c_function(function) else {
+        return false;
+    };
+    if !matches!(name.first(), Some(b's' | b'e' | b'd' | b'p' | b'r')) {
+        return false;
+    }
+    // Those of regular expressions' matches are called often.
+    SETTERS.contains(&name) && (owner.is_null() || !type_name(type_of(owner)).starts_with("re."))
+}
+
 unsafe fn is_ours(function: Option<TraceFunction>) -> bool {
     function.is_some_and(|function| {
         let function = function as usize;
@@ -141,43 +290,63 @@ pub(crate) unsafe fn look() -> bool {
     let Some(states) = thread_states() else {
         return false;
     };
+    let known = (*installed).newest;
+    let counts = &raw mut (*LIVE.get()).counts;
     for state in &states {
-        (*installed).newest = (*installed).newest.max((api().PyThreadState_GetID)(*state));
+        let id = (api().PyThreadState_GetID)(*state);
+        if id > known {
+            (*installed).newest = (*installed).newest.max(id);
+            (*installed).met += 1;
+        }
     }
     // An object that goes with a thread can have a finalizer, so it goes last.
     let mut gone = Vec::new();
-    let alive = |state: &usize| states.iter().any(|other| *other as usize == *state);
-    let dead: Vec<usize> = (*installed)
-        .chained
-        .keys()
-        .copied()
-        .filter(|state| !alive(state))
-        .collect();
-    for state in dead {
+    let is_dead = |state: &usize| !states.iter().any(|other| *other as usize == *state);
+    let dead = (*installed).chained.keys().copied().filter(is_dead);
+    for state in dead.collect::<Vec<usize>>() {
         gone.extend((*installed).chained.remove(&state));
     }
+    (*installed).displaced.retain(|state, _| !is_dead(state));
     let mut is_chained = false;
     for state in states {
-        let (function, object) = current(state);
         let is_native = state == own && worker::is_current();
-        if is_native || is_ours(function) {
+        if is_native || is_ours(current(state).0) {
             continue;
         }
-        gone.extend((*installed).chained.remove(&(state as usize)));
-        match function {
-            None => set(state, Some(alone), null_mut()),
-            Some(function) => {
-                is_chained = true;
-                let object = Owned::borrowed(object);
-                let pointer = object.as_ref().map_or(null_mut(), Owned::as_ptr);
-                (*installed)
-                    .chained
-                    .insert(state as usize, Chained { function, object });
-                set(state, Some(chained), pointer);
-            }
+        if is_lookout(current_trace(state).0) {
+            // It has not run since.
+        } else if (api().PyThreadState_GetID)(state) > known {
+            let frame = || Owned::take((api().PyThreadState_GetFrame)(state));
+            let runs = uncollected(frame).is_some();
+            (*counts).unseen_threads += u64::from(runs);
+        } else if known != u64::MAX {
+            (*counts).replaced += 1;
         }
+        let (chained, before) = put_on(state);
+        is_chained |= chained;
+        gone.extend(before);
     }
     is_chained
+}
+
+/// Sets our function on a thread unless it is there, in front of another if there is one, and says whether there is. What
+/// was chained before is for the caller to drop.
+unsafe fn put_on(state: ThreadState) -> (bool, Option<Chained>) {
+    let (function, object) = current(state);
+    if is_ours(function) {
+        return (false, None);
+    }
+    let all = &raw mut (*INSTALLED.get()).chained;
+    let before = (&mut (*all)).remove(&(state as usize));
+    let Some(function) = function else {
+        set(state, Some(alone), null_mut());
+        return (false, before);
+    };
+    let object = Owned::borrowed(object);
+    let pointer = object.as_ref().map_or(null_mut(), Owned::as_ptr);
+    (&mut (*all)).insert(state as usize, Chained { function, object });
+    set(state, Some(chained), pointer);
+    (true, before)
 }
 
 /// Gives every thread the profiler back that it had.
@@ -187,11 +356,11 @@ pub(crate) unsafe fn stop() {
         return;
     }
     (*installed).on = false;
-    (*installed).set_profile = None;
     let mut before = core::mem::take(&mut (*installed).chained);
     // Whoever is in the way for so long is only waiting for a processor.
     let states = (0..100).find_map(|_| thread_states()).unwrap_or_default();
     for state in states {
+        give_back_the_trace(state);
         if !is_ours(current(state).0) {
             continue;
         }
@@ -223,7 +392,13 @@ unsafe extern "C" fn chained(_: Ptr, frame: Ptr, what: c_int, value: Ptr) -> c_i
     }) else {
         return 0;
     };
-    function(object, frame, what, value)
+    let result = function(object, frame, what, value);
+    // It can have set another one itself, where nobody is told.
+    let state = (api().PyThreadState_Get)();
+    if result == 0 && (*installed).on && !is_ours(current(state).0) {
+        drop(put_on(state));
+    }
+    result
 }
 
 #[inline(always)]
@@ -237,9 +412,11 @@ unsafe fn event(frame: Ptr, what: c_int, value: Ptr) {
         look();
     }
     if what != CALL && what != RETURN {
-        let set_profile = (*installed).set_profile.as_ref().map(Owned::as_ptr);
-        if what == C_CALL && Some(value) == set_profile {
-            ((*installed).look_soon)();
+        if what == C_CALL && may_set_a_profile(value) {
+            keep_a_lookout();
+            if api()._PyEval_SetTrace.is_none() {
+                ((*installed).look_soon)();
+            }
         }
         return;
     }

@@ -159,6 +159,7 @@ functions! {
         PyTuple_Size: fn(Ptr) -> isize;
         PyTuple_SetItem: fn(Ptr, isize, Ptr) -> c_int;
         PyUnicode_AsUTF8: fn(Ptr) -> *const c_char;
+        PyUnicode_AsUTF8AndSize: fn(Ptr, *mut isize) -> *const c_char;
         PyUnicode_EncodeFSDefault: fn(Ptr) -> Ptr;
         PyUnicode_FromStringAndSize: fn(*const c_char, isize) -> Ptr;
         PyUnicode_GetLength: fn(Ptr) -> isize;
@@ -184,8 +185,9 @@ functions! {
         PyGC_Disable: fn() -> c_int;
         PyGC_Enable: fn() -> c_int;
         _PyEval_SetProfile: fn(ThreadState, Option<TraceFunction>, Ptr) -> c_int;
+        _PyEval_SetTrace: fn(ThreadState, Option<TraceFunction>, Ptr) -> c_int;
     }
-    data { _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_RuntimeError, PyExc_TypeError, PyExc_ValueError, PyBytes_Type, PyCell_Type,
+    data { _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_RuntimeError, PyExc_TypeError, PyExc_ValueError, PyBytes_Type, PyCFunction_Type, PyCell_Type,
         PyCoro_Type, PyDict_Type, PyFloat_Type, PyFrozenSet_Type, PyList_Type, PyLong_Type, PySet_Type, PyTuple_Type, PyUnicode_Type }
 }
 
@@ -328,6 +330,18 @@ pub(crate) unsafe fn type_name(kind: Ptr) -> alloc::string::String {
         return alloc::string::String::from("?");
     }
     CStr::from_ptr(name).to_string_lossy().into_owned()
+}
+
+/// Name and `__self__` of a built-in function: of a `PyCFunctionObject`, which begins alike in every version.
+#[inline(always)]
+pub(crate) unsafe fn c_function(object: Ptr) -> Option<(&'static [u8], Ptr)> {
+    if object.is_null() || type_of(object) != api().PyCFunction_Type {
+        return None;
+    }
+    let fields: *const *const Method = object.cast::<*const Method>().add(2);
+    let name = (*fields.read()).name;
+    let owner: Ptr = fields.add(1).cast::<Ptr>().read();
+    (!name.is_null()).then(|| (CStr::from_ptr(name).to_bytes(), owner))
 }
 
 /// The type of an object.

@@ -56,7 +56,7 @@ pub(crate) unsafe fn start(wanted: &Start, look_soon: fn()) -> Result<Started, R
     let hidden = Hidden::new(&wanted.capture.hidden).map_err(misunderstood)?;
     let way = way(version().0);
     live::prepare(Settings {
-        filtered: !filter.is_empty(),
+        filtered: !filter.is_empty() || codes::has_own(),
         filter,
         announces: wanted.announce_running,
         capture: Values {
@@ -101,6 +101,7 @@ pub(crate) unsafe fn start(wanted: &Start, look_soon: fn()) -> Result<Started, R
 
 /// Switches everything off and forgets it. The caller holds the lock. Does nothing without a session.
 pub(crate) unsafe fn stop() -> Stopped {
+    profile::account();
     let counts = live::counts();
     if !live::switch_off() {
         return counts;
@@ -119,6 +120,7 @@ pub(crate) unsafe fn stop() -> Stopped {
 /// In a fork's child, where the session goes on: it counts anew, and the stacks are those of a new process.
 pub(crate) unsafe fn fork() {
     live::go_on();
+    profile::fork();
     stacks::forget();
 }
 

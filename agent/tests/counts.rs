@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use pystap_agent_protocol::{FromAgent, Stopped};
 use serde_json::Value;
 
 use crate::interpreters::{self, Interpreter};
-use crate::program::{Program, functions, repository};
+use crate::program::{Program, functions, hear, repository};
 
 /// Runs a program twice, once with the interpreter's own hooks and once with a session, and compares. `truth` says what
 /// else the program itself knows about its entries.
@@ -353,6 +354,139 @@ def run():
             "{}",
             interpreter.name()
         );
+    }
+}
+
+/// Up to 3.11 each of these takes the agent's profile function away, on and off.
+#[test]
+fn calls_are_seen_whole_while_a_programs_own_profilers_come_and_go() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        process.run(
+            "
+import cProfile, sys, threading
+def leaf(): pass
+def batch():
+    for _ in range(100): leaf()
+def own(frame, event, argument):
+    if event == 'call' and frame.f_code is leaf.__code__: seen.append(event)
+def one_shot(frame, event, argument):
+    sys.setprofile(None)
+def own_trace(frame, event, argument):
+    traced.append(event)
+    return own_trace
+def with_cprofile():
+    profile = cProfile.Profile()
+    profile.enable(); batch(); profile.disable()
+    batch()
+    profile.create_stats()
+    counts = [calls for (_, _, name), (_, calls, *_) in profile.stats.items() if name == 'leaf']
+    assert counts == [100], counts
+def with_setprofile():
+    seen.clear()
+    sys.setprofile(own); batch(); sys.setprofile(None)
+    batch()
+    assert len(seen) == 100, len(seen)
+def with_one_shot():
+    sys.setprofile(one_shot)
+    batch(); batch()
+def with_trace():
+    traced.clear()
+    sys.settrace(own_trace)
+    with_setprofile()
+    assert sys.gettrace() is own_trace
+    sys.settrace(None)
+    assert len(traced) > 400, len(traced)
+seen, traced, failed = [], [], []
+def all_kinds():
+    try:
+        for kind in [with_cprofile, with_setprofile, with_one_shot, with_trace]:
+            for _ in range(5): kind()
+        assert sys.gettrace() is None and sys.getprofile() is None
+    except BaseException as error:
+        failed.append(repr(error))
+def run():
+    all_kinds()
+    thread = threading.Thread(target=all_kinds)
+    thread.start(); thread.join()
+    threading.setprofile(own)
+    thread = threading.Thread(target=batch)
+    thread.start(); thread.join()
+    threading.setprofile(None)
+    return failed
+",
+        );
+        let pystap = process.attach();
+        let mut start = functions("workload.py");
+        start.filters.functions = vec!["leaf".into()];
+        pystap.start(start);
+        let failed = process.run("result = run()");
+        let stopped = pystap.stop();
+        assert_eq!(failed, serde_json::json!([]), "{}", interpreter.name());
+        let calls = 2 * 4 * 5 * 200 + 100;
+        assert_eq!(
+            stopped,
+            Stopped {
+                entries: calls,
+                returns: calls,
+                ..Stopped::default()
+            },
+            "{}",
+            interpreter.name()
+        );
+        process.run("assert sys.getprofile() is None and sys.gettrace() is None");
+        assert_eq!(process.end(), Some(0));
+    }
+}
+
+/// Up to 3.11 such a thread runs before anybody can give it a profile function.
+#[test]
+fn threads_of_c_that_come_and_go_are_seen_or_counted() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        process.run(
+            "
+import ctypes
+def leaf(): pass
+def body(_):
+    leaf()
+    return None
+callback = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(body)
+libc = ctypes.CDLL(None)
+if not hasattr(libc, 'pthread_create'): libc = ctypes.CDLL('libpthread.so.0')
+def run():
+    for _ in range(1000):
+        thread = ctypes.c_ulong()
+        assert libc.pthread_create(ctypes.byref(thread), None, callback, None) == 0
+        assert libc.pthread_join(thread, None) == 0
+",
+        );
+        let pystap = process.attach();
+        let mut start = functions("workload.py");
+        start.filters.functions = vec!["leaf".into()];
+        for _ in 0..2 {
+            pystap.start(start.clone());
+            process.run("run()");
+            let stopped = pystap.stop();
+            let name = interpreter.name();
+            let unseen = stopped.unseen_threads;
+            assert_eq!(stopped.entries, stopped.returns, "{name}");
+            if interpreter.monitors() {
+                assert_eq!((stopped.entries, unseen), (1000, 0), "{name}");
+            } else {
+                let known = stopped.entries + unseen;
+                assert!(known >= 1000 && unseen <= 1000, "{name}: {stopped:?}");
+            }
+        }
+        // Nobody may be there to answer when the program has ended.
+        pystap.start(start);
+        process.run("run()");
+        assert_eq!(process.end(), Some(0));
+        let mut told = 0;
+        while let Some(FromAgent::Unseen { threads, .. }) = hear(&pystap.socket) {
+            told = threads;
+        }
+        assert_eq!(told > 0, !interpreter.monitors(), "{}", interpreter.name());
     }
 }
 

@@ -10,7 +10,9 @@ use rustix::net::{SendFlags, SocketAddrUnix, accept, bind, listen, send};
 use serde_json::json;
 
 use crate::interpreters::{self, Interpreter};
-use crate::program::{PATIENCE, Program, Pystap, functions, hear, new_socket, until, wait};
+use crate::program::{
+    PATIENCE, Program, Pystap, functions, hear, library, new_socket, until, wait,
+};
 
 /// The Python state that a session may change, as text.
 const FOOTPRINT: &str = "
@@ -385,9 +387,11 @@ def joining_fork():
             "{}: the session is on in the child",
             interpreter.name()
         );
+        let heard = hear(&child.socket);
         assert!(
-            hear(&child.socket).is_none(),
-            "the connection ends with the child"
+            heard.is_none(),
+            "{}: the connection ends with the child, and not with {heard:?}",
+            interpreter.name()
         );
         pystap.stop();
     }
@@ -420,29 +424,143 @@ result = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     }
 }
 
+/// Runs this before a program is told to join, which then has a hundred calls to make.
+fn joins_and_misses_nothing(interpreter: &Interpreter, before: &str) {
+    let mut process = Program::start(interpreter);
+    let (follows, follow) = listening();
+    process.run("def leaf(): pass");
+    process.run(before);
+    process.send(&format!(
+        "agent.start(False, follow={:?})\nfor _ in range(100): leaf()\nresult = agent.status()['entries']",
+        follow.to_string()
+    ));
+    let socket = accept(&follows).unwrap();
+    match hear(&socket) {
+        Some(FromAgent::Joined(joined)) => assert_eq!(joined.secret, follow.secret),
+        other => panic!("no joined but {other:?}"),
+    }
+    let mut start = functions("workload.py");
+    start.filters.functions = vec!["leaf".into()];
+    let packet = encode(&ToAgent::Start(start)).unwrap();
+    send(&socket, &packet, SendFlags::NOSIGNAL).unwrap();
+    assert!(matches!(hear(&socket), Some(FromAgent::Started(_))));
+    assert_eq!(process.receive(), json!(100), "{}", interpreter.name());
+    drop(socket);
+    let stays = process.run("result = agent.status()['dormant']");
+    assert_eq!(stays, json!(!before.is_empty()), "{}", interpreter.name());
+    assert_eq!(process.end(), Some(0));
+}
+
 #[test]
 fn a_launched_program_waits_for_its_session_and_misses_nothing() {
     for interpreter in interpreters::all() {
+        joins_and_misses_nothing(interpreter, "");
+    }
+}
+
+#[test]
+fn a_launched_program_whose_agent_sleeps_already_joins_and_misses_nothing() {
+    for interpreter in interpreters::all() {
+        joins_and_misses_nothing(interpreter, "agent.start(True)");
+    }
+}
+
+/// Nothing else called `<string>` is.
+#[test]
+fn pystaps_own_code_is_left_out() {
+    for interpreter in interpreters::all() {
         let mut process = Program::start(interpreter);
         let (follows, follow) = listening();
-        process.run("def leaf(): pass");
+        process.run(
+            "
+ours = compile('''
+def _pystap(follow):
+    agent.start(False, follow)
+def _remove_bytecode(): pass
+_pystap(follow)
+before = agent.status()['entries']
+_remove_bytecode()
+result = agent.status()['entries'] - before
+''', '<string>', 'exec')
+theirs = compile('''
+def _pystap(): pass
+for _ in range(10): _pystap()
+''', '<string>', 'exec')
+",
+        );
         process.send(&format!(
-            "agent.start(False, follow={:?})\nfor _ in range(100): leaf()\nresult = agent.status()['entries']",
+            "
+space = {{'agent': agent, 'follow': {:?}}}
+exec(ours, space)
+(lambda: 'the first event, with which what runs is announced')()
+before = agent.status()['entries']
+exec(theirs, {{}})
+result = space['result'], agent.status()['entries'] - before
+",
             follow.to_string()
         ));
         let socket = accept(&follows).unwrap();
-        match hear(&socket) {
-            Some(FromAgent::Joined(joined)) => assert_eq!(joined.secret, follow.secret),
-            other => panic!("no joined but {other:?}"),
-        }
-        let mut start = functions("workload.py");
-        start.filters.functions = vec!["leaf".into()];
+        assert!(matches!(hear(&socket), Some(FromAgent::Joined(_))));
+        let mut start = functions("*");
+        start.filters.files.clear();
         let packet = encode(&ToAgent::Start(start)).unwrap();
         send(&socket, &packet, SendFlags::NOSIGNAL).unwrap();
         assert!(matches!(hear(&socket), Some(FromAgent::Started(_))));
-        assert_eq!(process.receive(), json!(100), "{}", interpreter.name());
+        // A module and its ten calls.
+        assert_eq!(process.receive(), json!([0, 11]), "{}", interpreter.name());
         drop(socket);
         assert_eq!(process.end(), Some(0));
+    }
+}
+
+/// 3.15 says that it is initialized only after `site`.
+#[test]
+fn a_program_whose_agent_starts_while_its_interpreter_does_is_traced_from_its_first_call() {
+    for interpreter in interpreters::all() {
+        let (directory, inside) = interpreter.directory();
+        let copy = |name: &str, text: &[u8]| {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        };
+        copy("agent.so", &std::fs::read(library()).unwrap());
+        copy(
+            "sitecustomize.py",
+            b"
+import importlib.machinery, importlib.util, os, sys
+place = os.path.join(os.path.dirname(__file__), 'agent.so')
+loader = importlib.machinery.ExtensionFileLoader('_pystap_agent', place)
+agent = importlib.util.module_from_spec(importlib.util.spec_from_loader('_pystap_agent', loader))
+loader.exec_module(agent)
+sys.agent = agent
+agent.start(False, os.environ['PYSTAP_AGENT'])
+",
+        );
+        copy(
+            "workload.py",
+            b"
+import sys
+def leaf(): pass
+for _ in range(100): leaf()
+sys.exit(0 if sys.agent.status()['entries'] == 100 else 9)
+",
+        );
+        let (follows, follow) = listening();
+        let mut command = interpreter.command_in_a_whole_system();
+        command
+            .arg(inside.join("workload.py"))
+            .env("PYTHONPATH", &inside)
+            .env("PYSTAP_AGENT", follow.to_string());
+        let mut child = command.spawn().unwrap();
+        let socket = accept(&follows).unwrap();
+        assert!(matches!(hear(&socket), Some(FromAgent::Joined(_))));
+        let mut start = functions("*workload.py");
+        start.filters.functions = vec!["leaf".into()];
+        let packet = encode(&ToAgent::Start(start)).unwrap();
+        send(&socket, &packet, SendFlags::NOSIGNAL).unwrap();
+        match hear(&socket) {
+            Some(FromAgent::Started(_)) => {}
+            other => panic!("{}: not started but {other:?}", interpreter.name()),
+        }
+        assert_eq!(wait(&mut child), Some(0), "{}", interpreter.name());
     }
 }
 

@@ -645,3 +645,78 @@ def outer():
         assert_eq!(process.end(), Some(0), "{name}");
     }
 }
+
+/// Names that have no UTF-8, and strings that together are longer than what the kernel copies of one event.
+#[test]
+fn names_that_are_no_text_or_too_long_are_told() {
+    for (at, interpreter) in interpreters::all().iter().enumerate() {
+        let name = interpreter.name();
+        let mut process = Program::start(interpreter);
+        process.run(
+            "
+import sys, types
+def leaf(number): return 'y' * 5000
+def called(name, qualname):
+    names = {'co_name': name, 'co_filename': 'workload.py'}
+    if sys.version_info >= (3, 11): names['co_qualname'] = qualname
+    return types.FunctionType(leaf.__code__.replace(**names), {})
+alone, null = called('lone\\ud800', 'lone\\ud800'), called('nu\\0ll', 'nu\\0ll')
+long, wide = called('n' * 1000, 'q' * 1000), called('W' + '\\u00e9' * 2000, 'q' * 3000)
+def program():
+    for _ in range(100): alone(1); null(1)
+    long('x' * 5000); wide('x' * 5000)
+",
+        );
+        let probes = Probes::at(
+            &process.directory.path().join("agent.so"),
+            &format!("names{at}"),
+        );
+        let pystap = process.attach();
+        let mut start = functions("workload.py");
+        start.capture = Capture {
+            arguments: true,
+            returns: true,
+            limit: 4096,
+            ..Capture::default()
+        };
+        pystap.start(start);
+        process.run("program()");
+        let stopped = pystap.stop();
+        assert_eq!(process.end(), Some(0), "{name}");
+        assert_eq!(stopped.dropped, 0, "{name}");
+        let events = probes.events();
+        balanced(&events, &name);
+        let called = |beginning: &str| -> Vec<&Event> {
+            let is_entry = |event: &&Event| event.mark == "function__entry";
+            let entries = events.iter().filter(is_entry);
+            entries
+                .filter(|event| event.of("name").starts_with(beginning))
+                .collect()
+        };
+        assert_eq!(called("lone\\u{d800}").len(), 100, "{name}");
+        assert_eq!(called("nu\\u{0}ll").len(), 100, "{name}");
+        let has_qualname = interpreter.version >= [3, 11, 0];
+        let [long] = called("nnn")[..] else {
+            panic!("{name}: {}", called("nnn").len());
+        };
+        let qualname = if has_qualname { "q" } else { "n" };
+        assert_eq!(long.of("name"), "n".repeat(1000), "{name}");
+        assert_eq!(long.of("qualname"), qualname.repeat(1000), "{name}");
+        assert_eq!(long.number("flags"), 0, "{name}");
+        let [wide] = called("W")[..] else {
+            panic!("{name}: {}", called("W").len());
+        };
+        assert!(wide.of("name").ends_with('\u{e9}'), "{name}: {wide:?}");
+        assert!(wide.of("name").len() > 1800, "{name}: {wide:?}");
+        assert!(wide.of("qualname").len() > 1800, "{name}: {wide:?}");
+        assert_eq!(wide.number("flags"), 16 | 32, "{name}: {wide:?}");
+        for event in [long, wide] {
+            let text: Value = serde_json::from_str(event.of("text"))
+                .unwrap_or_else(|error| panic!("{name}: {event:?}: {error}"));
+            assert!(
+                text["number"].as_str().unwrap().ends_with('\u{2026}'),
+                "{name}"
+            );
+        }
+    }
+}

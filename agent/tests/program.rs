@@ -236,9 +236,14 @@ impl Pystap {
     }
 
     pub(crate) fn stop(&self) -> Stopped {
-        match self.ask(&ToAgent::Stop {}) {
-            FromAgent::Stopped(stopped) => stopped,
-            other => panic!("not stopped but {other:?}"),
+        let mut answer = self.ask(&ToAgent::Stop {});
+        loop {
+            match answer {
+                FromAgent::Stopped(stopped) => return stopped,
+                // It crossed the question.
+                FromAgent::Unseen { .. } => answer = hear(&self.socket).expect("an answer"),
+                other => panic!("not stopped but {other:?}"),
+            }
         }
     }
 }

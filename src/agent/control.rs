@@ -83,6 +83,11 @@ pub struct AgentAccount {
     pub told: u64,
     /// Events that were seen but could not be reported.
     pub dropped: u64,
+    /// Threads of C code whose calls were not seen, or not from the first.
+    pub unseen_threads: u64,
+    /// How often programs took the agent's place on a thread with a profile function of their own, and it was not back
+    /// before the next call.
+    pub replaced: u64,
     /// Agents that ended without reporting totals, mostly because their processes had ended.
     pub silent: u64,
     /// Processes of the session that asked to join and were not traced.
@@ -209,6 +214,8 @@ struct Agent {
     /// When the current stage began.
     since: Instant,
     packets: u32,
+    /// What is in the account of calls that it could not see.
+    unseen: [u64; 2],
     /// The secret for its children.
     secret: Option<String>,
     /// The invitation by which it joined.
@@ -556,7 +563,13 @@ impl Talk {
                 self.failed(agent, error);
                 None
             }
+            (FromAgent::Unseen { threads, replaced }, Stage::Tracing) => {
+                self.count_unseen(&mut agent, [threads, replaced]);
+                agent.stage = Stage::Tracing;
+                Some(agent)
+            }
             (FromAgent::Stopped(stopped), Stage::Tracing) => {
+                self.count_unseen(&mut agent, [stopped.unseen_threads, stopped.replaced]);
                 self.count(stopped, agent.since);
                 self.left(agent);
                 None
@@ -647,6 +660,17 @@ impl Talk {
         account.dropped = account.dropped.saturating_add(stopped.dropped.min(most));
     }
 
+    /// Adds by how much an agent's totals have grown of what it could not see, within the same bound.
+    fn count_unseen(&mut self, agent: &mut Agent, totals: [u64; 2]) {
+        let most = u64::try_from(agent.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let sums = [&mut self.account.unseen_threads, &mut self.account.replaced];
+        for ((sum, known), total) in sums.into_iter().zip(&mut agent.unseen).zip(totals) {
+            let total = total.min(most);
+            *sum = sum.saturating_add(total.saturating_sub(*known));
+            *known = total.max(*known);
+        }
+    }
+
     fn farewell(&mut self) {
         // Count those that came and gave up in the meantime.
         let end = Instant::now() + LAST_LOOK;
@@ -689,6 +713,7 @@ impl Agent {
             stage: Stage::Greeting,
             since: Instant::now(),
             packets: 0,
+            unseen: [0; 2],
             secret: None,
             invited: None,
         }

@@ -35,9 +35,10 @@ def begin(connection, warnings=()):
         warnings=list(warnings))
     return start["follow"]
 
-def end(connection, entries, returns=0, dropped=0):
+def end(connection, entries, returns=0, dropped=0, unseen=0):
     assert hear(connection)["type"] == "stop"
-    say(connection, "stopped", entries=entries, returns=returns, dropped=dropped)
+    say(connection, "stopped", entries=entries, returns=returns, dropped=dropped,
+        unseen_threads=unseen, replaced=unseen)
 
 def tell(word):
     print(word, flush=True)
@@ -339,7 +340,7 @@ fn what_an_agent_says_of_itself_is_short_and_cannot_be_more_than_can_be() {
         "
 connection = join(secret)
 begin(connection, ['warning: all is lost ' + 'x' * 700] * 80)
-end(connection, 2**64 - 1, 2**64 - 1, 2**64 - 1)
+end(connection, 2**64 - 1, 2**64 - 1, 2**64 - 1, 2**64 - 1)
 ",
     );
     launched.go();
@@ -358,6 +359,40 @@ end(connection, 2**64 - 1, 2**64 - 1, 2**64 - 1)
     let most = Duration::from_secs(60).as_nanos() as u64;
     assert!(account.told > 0 && account.told < most, "{account:?}");
     assert!(account.dropped > 0 && account.dropped < most, "{account:?}");
+    assert!(
+        account.replaced > 0 && account.replaced < most,
+        "{account:?}"
+    );
+    assert!(
+        account.unseen_threads > 0 && account.unseen_threads < most,
+        "{account:?}"
+    );
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+fn what_an_agent_could_not_see_is_counted_once_however_often_it_says_so() {
+    for (last, expected) in [
+        ("end(connection, 3, 3, 0, 9)", [9, 9]),
+        ("hear(connection)", [7, 1]),
+    ] {
+        let session = Session::listening();
+        let mut launched = session.launched(&format!(
+            "
+connection = join(secret)
+begin(connection)
+say(connection, 'unseen', threads=5, replaced=0)
+say(connection, 'unseen', threads=7, replaced=1)
+{last}
+"
+        ));
+        launched.go();
+        session.outcome().result.expect("it began");
+        let account = session.stop();
+        let unseen = [account.unseen_threads, account.replaced];
+        assert_eq!(unseen, expected, "{account:?}");
+        launched.ends();
+    }
 }
 
 #[test]

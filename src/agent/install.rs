@@ -30,8 +30,9 @@ use crate::python::{Interpreter, PythonError, Version};
 const LIBRARY: &str = "_pystap_agent.abi3.so";
 /// The file that imports it.
 const PTH: &str = "pystap_agent.pth";
-/// One line, as the format requires. Errors in it must not disturb the program.
-const LINE: &str = r#"import sys; exec("try:\n    import _pystap_agent\n    _pystap_agent.start(True)\nexcept Exception:\n    pass")"#;
+/// One line, as the format requires. Errors in it must not disturb the program. Where pystap launches the program, its
+/// `sitecustomize` is on the path and brings the agent of that session, whose library is the one that is probed.
+const LINE: &str = r#"import os, sys; exec("try:\n    if not any(os.path.isfile(os.path.join(entry, '..', 'libpystap_agent.so')) for entry in sys.path) or 'PYSTAP_AGENT' not in os.environ:\n        import _pystap_agent\n        _pystap_agent.start(True)\nexcept Exception:\n    pass")"#;
 /// How long an interpreter may take to say what it is, and a process of ours to do something in an environment.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -655,6 +656,11 @@ mod tests {
         environment.install().expect("installed");
         assert!(environment.uninstall().expect("removed"));
         assert!(!canary.exists());
+    }
+
+    #[test]
+    fn the_line_looks_for_the_library_of_a_session_by_its_name() {
+        assert!(LINE.contains(&format!("'{}'", embedded::NAME)), "{LINE}");
     }
 
     #[test]

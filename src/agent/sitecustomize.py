@@ -21,7 +21,9 @@ def _pystap():
         agent = module_from_spec(spec_from_loader(name, loader))
         loader.exec_module(agent)
         sys.modules[name] = agent
-    agent.start(False, follow)
+    # Where an agent was installed, ours sleeps in its place when the session has ended.
+    installed = any(os.path.isfile(os.path.join(entry, "pystap_agent.pth")) for entry in sys.path)
+    agent.start(installed, follow)
 
 
 try:

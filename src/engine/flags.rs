@@ -9,7 +9,10 @@ const RUNNING: u64 = 2;
 /// An exception leaves the frame.
 const EXCEPTION: u64 = 4;
 
-/// All that mean something.
+/// The beginning of a name that is too long to be told: of the file, the function and the qualified name.
+pub(crate) const CUT_NAMES: [u64; 3] = [8, 16, 32];
+
+/// All that say how a frame is entered or left.
 pub(crate) const ALL: u64 = SUSPENSION | RUNNING | EXCEPTION;
 
 /// What they say.

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::plan::Plan;
 use super::stop::StopSignals;
-use crate::agent::{AgentError, Agents, AttachMethod, Attached, Untraced, environment, remarks};
+use crate::agent::{
+    AgentAccount, AgentError, Agents, AttachMethod, Attached, Untraced, environment, remarks,
+};
 use crate::console::Console;
 use crate::engine::Running;
 use crate::failure::Failure;
@@ -276,10 +278,11 @@ impl SessionAgents {
         }
     }
 
-    /// Switches the agents off. The number of events that they could not tell.
-    pub(crate) fn stop(&mut self, console: &Console) -> u64 {
+    /// Switches the agents off. The number of events that they could not tell, 0 where nobody counted them; nothing if
+    /// they told everything.
+    pub(crate) fn stop(&mut self, console: &Console) -> Vec<u64> {
         if std::mem::replace(&mut self.ended, true) {
-            return 0;
+            return Vec::new();
         }
         self.look(console);
         let account = self.agents.stop();
@@ -302,7 +305,15 @@ impl SessionAgents {
                 "no Python of the command loaded pystap's agent, so none of its calls were seen; it may have been started with -I, -E or -S, without its environment (sudo, env -i), or be none of CPython 3.9 to 3.15",
             );
         }
-        account.dropped
+        let mut missing = Vec::new();
+        if account.dropped > 0 {
+            missing.push(account.dropped);
+        }
+        if let Some(unseen) = unseen(&account) {
+            console.warning(unseen);
+            missing.push(0);
+        }
+        missing
     }
 
     /// Processes of the session that ran untraced, which is said. Whole only when the engine has ended, too.
@@ -325,6 +336,34 @@ impl SessionAgents {
     }
 }
 
+/// Calls that no agent saw, and that nobody could count: how they came about, and what to do.
+fn unseen(account: &AgentAccount) -> Option<String> {
+    let mut reasons = Vec::new();
+    match account.unseen_threads {
+        0 => {}
+        1 => reasons
+            .push("a thread that C code started ran before the agent could see it".to_owned()),
+        threads => reasons.push(format!(
+            "{threads} threads that C code started ran before the agent could see them"
+        )),
+    }
+    match account.replaced {
+        0 => {}
+        1 => {
+            reasons.push("a profiler of the program displaced the agent for up to 0.1 s".to_owned())
+        }
+        times => reasons.push(format!(
+            "profilers of the program displaced the agent {times} times, each for up to 0.1 s"
+        )),
+    }
+    (!reasons.is_empty()).then(|| {
+        format!(
+            "some calls are missing, and nobody could count them: {}; Python 3.12 and later have no such gaps",
+            reasons.join(", and ")
+        )
+    })
+}
+
 /// Says what should be known of how a process was attached to.
 fn tell_of(pid: u32, attached: Attached, console: &Console) {
     if let Some(stopped) = attached.stopped {
@@ -335,5 +374,32 @@ fn tell_of(pid: u32, attached: Attached, console: &Console) {
     }
     if let Some(remark) = attached.remark {
         console.warning(remark);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_that_nobody_could_count_are_told_with_their_reasons() {
+        let account = |unseen_threads, replaced| AgentAccount {
+            unseen_threads,
+            replaced,
+            ..AgentAccount::default()
+        };
+        assert_eq!(unseen(&account(0, 0)), None);
+        assert_eq!(
+            unseen(&account(1, 0)).as_deref(),
+            Some(
+                "some calls are missing, and nobody could count them: a thread that C code started ran before the agent could see it; Python 3.12 and later have no such gaps"
+            )
+        );
+        assert_eq!(
+            unseen(&account(1000, 2)).as_deref(),
+            Some(
+                "some calls are missing, and nobody could count them: 1000 threads that C code started ran before the agent could see them, and profilers of the program displaced the agent 2 times, each for up to 0.1 s; Python 3.12 and later have no such gaps"
+            )
+        );
     }
 }

@@ -290,9 +290,8 @@ impl Run<'_> {
     /// Switches the agents off: what they have told until then is on its way to the engine.
     fn stop_agents(&mut self) {
         if let Some(agents) = &mut self.session.agents {
-            let dropped = agents.stop(self.session.console);
-            if dropped > 0 {
-                self.pipe.losses.add(LossStage::Probe, dropped);
+            for missing in agents.stop(self.session.console) {
+                self.pipe.losses.add(LossStage::Probe, missing);
             }
         }
     }

@@ -67,6 +67,14 @@ pub enum FromAgent {
     Started(Started),
     /// Nothing was switched on, or the connection is not wanted.
     Refused(Refused),
+    /// While a session is on: what of [`Stopped`] is not known has grown to this. Told when there is some, and before the
+    /// interpreter ends, because nobody may be there to answer [`ToAgent::Stop`].
+    Unseen {
+        /// [`Stopped::unseen_threads`].
+        threads: u64,
+        /// [`Stopped::replaced`].
+        replaced: u64,
+    },
     /// The answer to [`ToAgent::Stop`]: events are off.
     Stopped(Stopped),
 }
@@ -240,6 +248,13 @@ pub struct Stopped {
     pub returns: u64,
     /// Events that were seen and not told, because what they need could not be had.
     pub dropped: u64,
+    /// Threads whose calls were not seen, or not from the first: C code made them, and they came, and perhaps went, when
+    /// nobody could look. (3.9 to 3.11.)
+    #[serde(default)]
+    pub unseen_threads: u64,
+    /// How often a thread was found without the agent's profile function: the program had set its own. (3.9 to 3.11.)
+    #[serde(default)]
+    pub replaced: u64,
 }
 
 /// A message as a packet.

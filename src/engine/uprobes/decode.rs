@@ -386,12 +386,19 @@ impl Decoder {
     }
 
     fn place(&mut self, raw: &[u8]) -> Option<Arc<Place>> {
-        let file = string(raw, self.format.file)?;
-        let function = string(raw, self.format.function)?;
-        let qualname = match self.format.agent {
-            Some(agent) => string(raw, agent.qualname).filter(|(bytes, _)| *bytes != FAULT),
-            None => None,
+        let mut file = string(raw, self.format.file)?;
+        let mut function = string(raw, self.format.function)?;
+        let Some(agent) = self.format.agent else {
+            return Some(self.names.place(file, function, None));
         };
+        let mut qualname = string(raw, agent.qualname).filter(|(bytes, _)| *bytes != FAULT);
+        let flags = u64_at(raw, agent.flags)?;
+        let names = [Some(&mut file), Some(&mut function), qualname.as_mut()];
+        for (name, cut) in names.into_iter().zip(flags::CUT_NAMES) {
+            if let Some((_, whole)) = name {
+                *whole &= flags & cut == 0;
+            }
+        }
         Some(self.names.place(file, function, qualname))
     }
 

@@ -275,6 +275,26 @@ fn what_the_agent_tells_stands_beside_what_every_mark_tells() {
     assert_eq!(values, Some(("[1, \"x\"]".to_owned(), false)));
     let cut = told(FunctionReturn, 0, 0, b"[1, 2").2;
     assert_eq!(cut, Some(("[1, 2".to_owned(), true)));
+    // Names that the agent has cut.
+    for (flags, names) in [
+        (0, [false; 3]),
+        (8 | 32, [true, false, true]),
+        (16, [false, true, false]),
+    ] {
+        let events = from_the_agent(FunctionEntry, 0, flags, b"(fault)\0");
+        let [
+            Event {
+                what: What::Call { place, frame, .. },
+                ..
+            },
+        ] = events.as_slice()
+        else {
+            panic!("{events:?}");
+        };
+        let qualname = place.qualname.as_ref().expect("there is one");
+        assert_eq!([place.file.cut, place.function.cut, qualname.cut], names);
+        assert_eq!(frame.manner, Manner::Plain);
+    }
     match from_the_agent(Probe::ContextName, 9, 0, b"\0").as_slice() {
         [
             Event {

@@ -105,6 +105,25 @@ fn the_examples_are_exact_with_every_interpreter_that_is_launched() {
 
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn the_examples_are_exact_where_the_agent_is_installed_and_the_command_is_launched() {
+    leaves_nothing_at_all(|| {
+        for python in pythons() {
+            let directory = tempfile::tempdir().expect("a directory");
+            let inside = environment(&python, directory.path());
+            let ended = run(&mut command(["agent", "install", "--python", &inside]));
+            assert_eq!(ended.code, 0, "{ended:?}");
+            for name in ["nested", "threads"] {
+                let program = file(&format!("examples/{name}.py"));
+                let arguments = ["--agent", "--", &inside, &program];
+                let traced = trace(&arguments).complete("targets_ended");
+                is_exact(&traced, &program, "calls");
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn an_agent_is_installed_woken_and_removed_with_every_interpreter() {
     leaves_nothing_at_all(|| {
         for python in pythons() {

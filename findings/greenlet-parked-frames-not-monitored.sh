@@ -11,7 +11,7 @@
 # instrumentation into their code; and when the greenlet is switched to, it goes on behind the instruction that would look for
 # changes. Its function returns unseen, with and without a loop around the switch. Code that is called anew is seen again.
 #
-# For users of pystap: calls that were parked when the agent came in may end unseen on Python 3.12 and later; docs/limits.md.
+# For users of pystap: its agent looks for parked greenlets when a session begins and has their code watched; docs/agent.md.
 set -euo pipefail
 
 place=$(mktemp -d)

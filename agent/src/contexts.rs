@@ -17,7 +17,7 @@ use crate::marks::{self, CONTEXT_NAME};
 use crate::names;
 use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, type_name, type_of, version};
 
-/// Positions in the table of greenlet's C API (greenlet.h). Up to 1.1 the table has eight entries and ends before the
+/// Positions in the table of greenlet's C API (greenlet.h), the first of which is the type. Up to 1.1 the table has eight entries and ends before the
 /// second one, for which greenlet.h has a macro there.
 const GET_CURRENT: usize = 4;
 const IS_MAIN: usize = 8;
@@ -33,6 +33,7 @@ const LONGEST_NAME: usize = 1000;
 /// What greenlet offers.
 #[derive(Clone, Copy)]
 pub(crate) struct Greenlets {
+    kind: Ptr,
     get_current: unsafe extern "C" fn() -> Ptr,
     /// From 2.0 on.
     is_main: Option<unsafe extern "C" fn(Ptr) -> c_int>,
@@ -164,6 +165,7 @@ unsafe fn find_greenlets() -> Option<Greenlets> {
         >(is_main)?)
     };
     Some(Greenlets {
+        kind: table.read().cast(),
         get_current: core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> Ptr>>(
             get_current,
         )?,
@@ -206,6 +208,11 @@ unsafe fn find_tasks() -> Option<Tasks> {
         current_task,
         task: asyncio.attribute(c"Task")?,
     })
+}
+
+/// The type of greenlets, where the program has any.
+pub(crate) unsafe fn greenlet_type() -> Option<Ptr> {
+    (*CONTEXTS.get()).greenlets.map(|greenlets| greenlets.kind)
 }
 
 /// The greenlet that runs, if it is not its thread's main one: its address, which is valid while it runs.

@@ -76,6 +76,7 @@ mod marks;
 mod module;
 mod monitoring;
 mod names;
+mod parked;
 mod patience;
 mod presence;
 mod profile;

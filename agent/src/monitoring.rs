@@ -145,6 +145,22 @@ unsafe fn register(monitoring: &Owned, tool: c_long) -> Option<()> {
     Some(())
 }
 
+/// Has code instrumented at once, although none of its frames is on the stack of a thread. The interpreter does that where
+/// the events of a single code object change, with all that are on.
+pub(crate) unsafe fn instrument(codes: impl Iterator<Item = Owned>) -> Option<()> {
+    let registered = REGISTERED.get();
+    let monitoring = (*registered).monitoring.as_ref()?;
+    let tool = Owned::integer((*registered).tool?)?;
+    let event = monitoring.attribute(c"events")?.attribute(c"LINE")?;
+    let nothing = Owned::integer(0)?;
+    let set_local_events = monitoring.attribute(c"set_local_events")?;
+    for code in codes {
+        set_local_events.call(&[&tool, &code, &event]);
+        set_local_events.call(&[&tool, &code, &nothing]);
+    }
+    Some(())
+}
+
 /// Gives everything back.
 pub(crate) unsafe fn stop() {
     let registered = REGISTERED.get();

@@ -61,6 +61,9 @@ const SETTERS: [&[u8]; 8] = [
     b"resume",
 ];
 
+/// The first id of a fork's child, before the worker has one there: the states of its parent's other threads are gone.
+const UNKNOWN: u64 = u64::MAX;
+
 /// A profiler that was there before.
 struct Chained {
     function: TraceFunction,
@@ -134,8 +137,10 @@ unsafe fn begin_to_count() {
 
 /// In a fork's child, where the session goes on and counts anew.
 pub(crate) unsafe fn fork() {
-    if (*INSTALLED.get()).on {
+    let installed = INSTALLED.get();
+    if (*installed).on {
         begin_to_count();
+        (*installed).first = UNKNOWN;
     }
 }
 
@@ -152,6 +157,9 @@ pub(crate) unsafe fn account() {
         return;
     }
     look();
+    if (*installed).first == UNKNOWN {
+        return begin_to_count();
+    }
     let made = (*installed).newest.saturating_sub((*installed).first);
     (*LIVE.get()).counts.unseen_threads += made.saturating_sub((*installed).met);
     // Counted once.

@@ -158,6 +158,7 @@ functions! {
         PyTuple_New: fn(isize) -> Ptr;
         PyTuple_Size: fn(Ptr) -> isize;
         PyTuple_SetItem: fn(Ptr, isize, Ptr) -> c_int;
+        PyType_IsSubtype: fn(Ptr, Ptr) -> c_int;
         PyUnicode_AsUTF8: fn(Ptr) -> *const c_char;
         PyUnicode_AsUTF8AndSize: fn(Ptr, *mut isize) -> *const c_char;
         PyUnicode_EncodeFSDefault: fn(Ptr) -> Ptr;
@@ -184,6 +185,7 @@ functions! {
         PyFrame_GetVar: fn(Ptr, Ptr) -> Ptr;
         PyGC_Disable: fn() -> c_int;
         PyGC_Enable: fn() -> c_int;
+        PyUnstable_GC_VisitObjects: fn(unsafe extern "C" fn(Ptr, *mut c_void) -> c_int, *mut c_void);
         _PyEval_SetProfile: fn(ThreadState, Option<TraceFunction>, Ptr) -> c_int;
         _PyEval_SetTrace: fn(ThreadState, Option<TraceFunction>, Ptr) -> c_int;
     }

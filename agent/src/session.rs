@@ -12,7 +12,7 @@ use crate::gil::Guarded;
 use crate::hidden::Hidden;
 use crate::live::{self, Settings, Values};
 use crate::python::{Owned, api, thread_states, uncollected, version};
-use crate::{capture, codes, collector, contexts, monitoring, profile, stacks};
+use crate::{capture, codes, collector, contexts, monitoring, parked, profile, stacks};
 
 /// What was asked for and found, while a session is on.
 static ASKED: Guarded<Option<(Start, Started)>> = Guarded::new(None);
@@ -88,6 +88,9 @@ pub(crate) unsafe fn start(wanted: &Start, look_soon: fn()) -> Result<Started, R
         stop();
         return Err(refused);
     }
+    if tool_id.is_some() {
+        warnings.extend(see_parked_greenlets());
+    }
     let started = Started {
         tool_id,
         threads,
@@ -97,6 +100,19 @@ pub(crate) unsafe fn start(wanted: &Start, look_soon: fn()) -> Result<Started, R
     };
     *ASKED.get() = Some((wanted.clone(), started.clone()));
     Ok(started)
+}
+
+/// Has the wanted functions in which greenlets are parked told of, and says for how many there was no time.
+unsafe fn see_parked_greenlets() -> Option<String> {
+    let parked = parked::greenlets(contexts::greenlet_type()?);
+    let codes = parked.codes.into_iter();
+    monitoring::instrument(codes.filter(|code| codes::wanted(code.as_ptr()).is_some()));
+    (parked.unexamined > 0).then(|| {
+        format!(
+            "{} greenlets waited that there was no time to look into; returns of functions that only they were in are told from their next call on",
+            parked.unexamined
+        )
+    })
 }
 
 /// Switches everything off and forgets it. The caller holds the lock. Does nothing without a session.

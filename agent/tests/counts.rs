@@ -1,6 +1,7 @@
 //! The agent's counts against those of the interpreter's own hooks in another run of the same program.
 
 use std::path::Path;
+use std::time::Instant;
 
 use pystap_agent_protocol::{FromAgent, Stopped};
 use serde_json::Value;
@@ -488,6 +489,54 @@ def run():
         }
         assert_eq!(told > 0, !interpreter.monitors(), "{}", interpreter.name());
     }
+}
+
+/// From 3.12 on the interpreter puts its hooks into frames that are on the stack of a thread, and theirs are not.
+#[test]
+fn greenlets_that_were_parked_before_the_session_are_seen_to_return() {
+    let mut seen = 0;
+    for interpreter in interpreters::all() {
+        if !interpreter.monitors() || !interpreter.has("greenlet") {
+            continue;
+        }
+        for number in [10_u64, 10_000] {
+            let name = format!("{}, {number}", interpreter.name());
+            let mut process = Program::start(interpreter);
+            process.run(&format!(
+                "
+import greenlet
+class Hostile(greenlet.greenlet):
+    def __getattribute__(self, name):
+        if name != 'run': raise SystemExit('user code ran')
+        return super().__getattribute__(name)
+def inner(parent):
+    parent.switch()
+    return 1
+def outer(parent):
+    return inner(parent)
+main = greenlet.getcurrent()
+parked = [Hostile(outer) for _ in range({number})]
+for one in parked: greenlet.greenlet.switch(one, main)
+"
+            ));
+            let pystap = process.attach();
+            let mut start = functions("workload.py");
+            start.filters.functions = vec!["inner".into(), "outer".into()];
+            let begun = Instant::now();
+            let started = pystap.start(start);
+            println!("{name}: {:?}", begun.elapsed());
+            process.run("for one in parked: greenlet.greenlet.switch(one)");
+            let stopped = pystap.stop();
+            assert!(number > 10 || started.warnings.is_empty(), "{started:?}");
+            if started.warnings.is_empty() {
+                let both = (stopped.entries, stopped.returns);
+                assert_eq!(both, (2 * number, 2 * number), "{name}");
+                seen += 1;
+            }
+            assert_eq!(process.end(), Some(0), "{name}");
+        }
+    }
+    assert!(seen > 0, "no interpreter has greenlets");
 }
 
 /// A profiler written in Python hits the recursion limit itself, so it cannot serve as a reference here.

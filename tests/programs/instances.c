@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* What every CPython carries: the name of a variable, the tag of its caches, its version. */
 __attribute__((used)) static const char looks[] = "PYTHONHASHSEED\0\0cpython-35\0\0" "3.5.10\0";
@@ -60,9 +61,10 @@ static void unmake(const struct object *it)
 int main(int count, char **arguments)
 {
 	int objects = count > 1 ? atoi(arguments[1]) : 1;
-	/* An interpreter passes a question mark for a module that it does not know. */
-	struct object connection = {"Connection", "?", NULL};
-	struct object server = {"Server", "app.servers", &connection};
+	/* An interpreter passes a question mark for a module that it does not know. Its names are in memory that it has written
+	   to: SystemTap's probes cannot wait for a page of the file that nobody has read yet. */
+	struct object connection = {strdup("Connection"), strdup("?"), NULL};
+	struct object server = {strdup("Server"), strdup("app.servers"), &connection};
 
 	for (int i = 0; i < objects; i++) {
 		make(&server);

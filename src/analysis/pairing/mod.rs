@@ -232,7 +232,7 @@ impl Pairing {
             }
             What::Call { place, frame, .. } => {
                 self.calls += 1;
-                thread.begin(frame.context);
+                let interrupted = thread.begin(frame.context);
                 depth = thread.depth();
                 let key = self.keys.of(place);
                 caller = Some(thread.running);
@@ -250,6 +250,7 @@ impl Pairing {
                     self_ns: 0,
                     covered_ns: 0,
                     called: 0,
+                    interrupted,
                 };
                 if let Some(oldest) = thread.call(frame) {
                     give_up(&mut self.given_up, event.pid, oldest);

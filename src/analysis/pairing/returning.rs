@@ -186,10 +186,9 @@ impl Returning<'_> {
         }
         let outer = thread.outer(index);
         let frame = thread.take(index)?;
-        thread.running = match thread.index_of(frame.parent) {
-            Some(_) => frame.parent,
-            None => 0,
-        };
+        let next = [frame.parent, frame.interrupted].into_iter();
+        let mut open = next.filter(|id| thread.index_of(*id).is_some());
+        thread.running = open.next().unwrap_or(0);
         let took = self.ts.checked_sub(frame.ts);
         let exact = known.is_some() || (frame.certain && frame.gap == self.gap);
         let inclusive_ns = if exact { known.or(took) } else { None };

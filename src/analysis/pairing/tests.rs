@@ -697,6 +697,42 @@ fn a_task_is_called_by_its_loop_and_not_by_the_task_before() {
 }
 
 #[test]
+fn a_task_that_runs_a_greenlet_goes_on_when_that_has_ended() {
+    let mut pairing = Pairing::new();
+    let mut own = Vec::new();
+    for (context, ts, enters, function) in [
+        (0, 0, true, "run"),
+        (7, 10, true, "handler"),
+        (8, 20, true, "first"),
+        (9, 30, true, "second"),
+        (9, 35, false, "second"),
+        (8, 45, false, "first"),
+        (7, 245, false, "handler"),
+        (0, 250, false, "run"),
+    ] {
+        let plain = if enters {
+            call(ts, function)
+        } else {
+            ret(ts, function)
+        };
+        let mut event = in_context(context, ts, plain);
+        let step = pairing.follow(&mut event).expect("it is shown");
+        if let Some(ended) = step.finished {
+            own.push((function, ended.self_ns, ended.inclusive_ns));
+        }
+    }
+    let expected = [
+        ("second", 5, Some(5)),
+        ("first", 10 + 10, Some(25)),
+        ("handler", 10 + 200, Some(235)),
+        ("run", 10 + 5, Some(250)),
+    ];
+    assert_eq!(own, expected);
+    let all: u64 = own.iter().map(|(_, own, _)| own).sum();
+    assert_eq!(all, 250, "no time is nobody's");
+}
+
+#[test]
 fn what_the_kernel_measured_in_a_context_needs_no_call_and_is_not_unpaired() {
     let mut pairing = Pairing::new();
     for (context, ts, function, took) in [(7, 30, "inner", 10), (7, 40, "outer", 35)] {

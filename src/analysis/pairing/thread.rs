@@ -100,6 +100,8 @@ pub(super) struct Frame {
     pub(super) covered_ns: u64,
     /// Open frames that it called. One without runs, or waits for its turn.
     pub(super) called: u32,
+    /// What runs when it has ended and nobody called it: the frame that ran when its context began.
+    pub(super) interrupted: u64,
 }
 
 pub(super) fn give_up(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {
@@ -152,15 +154,18 @@ impl Thread {
     }
 
     /// A call is made in this context. Its first frame was called by none of another context: that one waits, and did not
-    /// call it. Outside of all contexts runs the loop that calls tasks.
-    pub(super) fn begin(&mut self, context: Option<NonZeroU64>) {
+    /// call it. Answers the frame of that one which ran until now: most likely it goes on when the new context ends, as a
+    /// task does that runs a greenlet, or a greenlet that begins another. Outside of all contexts runs the loop that calls
+    /// tasks.
+    pub(super) fn begin(&mut self, context: Option<NonZeroU64>) -> u64 {
         if self.contexts
             && let Some(frame) = self.frame(self.running)
             && frame.context.is_some()
             && frame.context != context
         {
-            self.running = 0;
+            return std::mem::replace(&mut self.running, 0);
         }
+        0
     }
 
     /// Gives the time since the last event to the frame that ran.

@@ -849,6 +849,7 @@ unsafe fn hear(control: &mut Control, at: usize, buffer: &mut [u8]) {
         Err(_) => return leave(control, at),
     };
     let message = buffer.get(..length).map(decode::<ToAgent>);
+    let is_start = matches!(message, Some(Ok(ToAgent::Start(_))));
     let answer = match message {
         Some(Ok(ToAgent::Start(wanted))) => start_session(control, number, peer.pid, wanted),
         Some(Ok(ToAgent::Stop {})) => {
@@ -875,6 +876,10 @@ unsafe fn hear(control: &mut Control, at: usize, buffer: &mut [u8]) {
         .get(at)
         .and_then(|peer| peer.socket.as_ref())
         .is_some_and(|socket| tell(socket, &answer));
+    if is_start {
+        // Not before: a short program could have ended by the time of the answer.
+        nobody_waits();
+    }
     if !told {
         leave(control, at);
     }
@@ -882,7 +887,6 @@ unsafe fn hear(control: &mut Control, at: usize, buffer: &mut [u8]) {
 
 unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: Start) -> FromAgent {
     if let Some((owner, ..)) = &control.session {
-        nobody_waits();
         let owner = *owner;
         let pid = control
             .peers
@@ -920,7 +924,6 @@ unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: St
             "trace the program from its start, or the next one",
         )),
     };
-    nobody_waits();
     answer
 }
 

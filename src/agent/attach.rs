@@ -14,7 +14,7 @@ use super::injection::Injection;
 use super::joining::{Invitations, Invited};
 use super::loaded::Loaded;
 use super::placement::{self, Placement};
-use super::remote::Remote;
+use super::remote::{self, Remote};
 use super::{
     AgentConfig, AgentError, COLLECTIONS, CONTEXT, PROVIDER, embedded, environment, foreign, socket,
 };
@@ -269,6 +269,7 @@ impl Agents {
                         "another debugger has asked threads of process {pid} to run {other}, which has not happened yet; those were left alone, and pystap's agent comes in by the others"
                     )
                 });
+                attached.remark = attached.remark.or_else(|| remote::ignored(pid));
                 asked.remote = Some(remote);
                 asked.report = Some((placement, report));
             }
@@ -400,6 +401,10 @@ impl Agents {
                 None if asked.injection.is_some() => return None,
                 None if !crate::process::runs(pid) => AgentError::Silent { pid },
                 None if asked.since.elapsed() < PATIENCE => return None,
+                None if crate::process::is_stopped(pid) => AgentError::Stopped { pid },
+                None if asked.remote.as_ref().is_some_and(Remote::was_taken) => {
+                    AgentError::Vetoed { pid }
+                }
                 None if asked.remote.is_some() => AgentError::NeverRan {
                     pid,
                     seconds: PATIENCE.as_secs(),

@@ -1,13 +1,14 @@
 //! The ways into a process, and which of them is open. Examines, changes nothing.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::loaded::Loaded;
 use super::remote::{Remote, RemoteError};
 use super::socket;
 use super::window::WindowError;
 use crate::elf::Image;
+use crate::python::name::is_interpreter_command;
 use crate::python::{Interpreter, Version};
 use crate::shell;
 
@@ -56,8 +57,8 @@ pub enum AttachMethodError {
     },
     /// The interpreter has no such interface, and no agent waits in it.
     #[error(
-        "Python {version} lets nobody in while it runs (3.14 is the first that does); run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or put the agent in with --inject ptrace",
-        python = shell::path(python)
+        "Python {version} lets nobody in while it runs (3.14 is the first that does); {next}",
+        next = ways(python)
     )]
     Closed {
         /// The version.
@@ -75,8 +76,8 @@ pub enum AttachMethodError {
     },
     /// Remote debugging exists but is not available.
     #[error(
-        "{reason}; run `pystap agent install --python {python}` and restart the process once, or start it as `pystap trace -- COMMAND`, or put the agent in with --inject ptrace",
-        python = shell::path(python)
+        "{reason}; {next}",
+        next = ways(python)
     )]
     Remote {
         /// What is in the way.
@@ -103,6 +104,18 @@ pub enum AttachMethodError {
     /// Another tracer is attached.
     #[error("{0}; end that first, or `pystap agent install` and restart the process")]
     Traced(RemoteError),
+}
+
+/// What opens a way into a process that lets nobody in: an agent that waits in it, where one can be installed at all.
+fn ways(python: &Path) -> String {
+    if is_interpreter_command(python) {
+        return format!(
+            "run `pystap agent install --python {}` and restart the process once, or start it as `pystap trace -- COMMAND`, or put the agent in with --inject ptrace",
+            shell::path(python)
+        );
+    }
+    "put the agent in with --inject ptrace, since this program brings its own Python (PyInstaller, an embedding program), which reads no start-up files that an agent could be installed in"
+        .to_owned()
 }
 
 /// What about an interpreter's build keeps the agent out, whichever way it takes.
@@ -204,5 +217,24 @@ impl AttachMethod {
                 python: python(),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_advised_to_install_the_agent_into_a_library_or_a_packed_program() {
+        for python in ["/tmp/_MEI1/libpython3.11.so.1.0", "/usr/sbin/uwsgi"] {
+            let said = ways(Path::new(python));
+            assert!(!said.contains("agent install"), "{python}: {said}");
+            assert!(said.contains("--inject ptrace"), "{python}: {said}");
+        }
+        let said = ways(Path::new("/srv/venv/bin/python"));
+        assert!(
+            said.contains("agent install --python /srv/venv/bin/python"),
+            "{said}"
+        );
     }
 }

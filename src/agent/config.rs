@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use pystap_agent_protocol as protocol;
 
 use crate::probe::{AGENT_PROVIDER, Probe};
-use crate::python::{self, FileId};
+use crate::python::{self, FileId, PythonError};
 use crate::script::Filters;
 use crate::script::filter::Glob;
 
@@ -63,24 +63,27 @@ pub struct AgentConfig {
 impl AgentConfig {
     /// What the agent of this process is told, and where its children join. Where the interpreter's own marks tell an event,
     /// the agent does not.
+    ///
+    /// # Errors
+    /// When it cannot be told whose marks those are: a process that cannot be asked may well have them.
     pub(super) fn for_process(
         &self,
         pid: u32,
         follow: Option<protocol::Follow>,
-    ) -> protocol::Start {
-        let lacks = |own: &Option<HashSet<FileId>>| {
-            own.as_ref().is_some_and(|own| {
-                own.is_empty() || !python::maps_one_of(pid, own).unwrap_or(false)
-            })
+    ) -> Result<protocol::Start, PythonError> {
+        let lacks = |own: &Option<HashSet<FileId>>| match own {
+            None => Ok(false),
+            Some(own) if own.is_empty() => Ok(true),
+            Some(own) => python::maps_one_of(pid, own).map(|has| !has),
         };
         let mut events = Vec::new();
-        if lacks(&self.functions) {
+        if lacks(&self.functions)? {
             events.push(protocol::Kind::Function);
         }
-        if lacks(&self.collections) {
+        if lacks(&self.collections)? {
             events.push(protocol::Kind::Gc);
         }
-        protocol::Start {
+        Ok(protocol::Start {
             events,
             filters: filters(&self.filters),
             contexts: true,
@@ -92,7 +95,7 @@ impl AgentConfig {
             },
             announce_running: true,
             follow,
-        }
+        })
     }
 }
 

@@ -29,6 +29,7 @@ use super::joining::{Admitted, Answer, Door, Invitations, Invited, Untraced};
 use super::{AgentConfig, AgentError, foreign, socket};
 use crate::engine::Children;
 use crate::process::{Identity, Lineage};
+use crate::python::PythonError;
 use crate::threads;
 
 /// How long agents may take to report their totals at the end, all together, and while none does.
@@ -434,13 +435,19 @@ impl Talk {
     /// Adds an agent that we have connected to.
     fn add(&mut self, pid: u32, socket: OwnedFd) {
         let agent = Agent::new(pid, socket, false);
-        // The name of an agent's socket is not secret: the peer must be the target, or root's process or our own.
+        // The name of an agent's socket is not secret, so the peer must be the target. A child of a fork in C holds its
+        // parent's socket until its own agent begins, and a socket is answered by whoever made it.
         let refused = match socket::peer(&agent.socket) {
             Ok((peer, _)) if peer != pid => Some("another process answers in its place"),
             Ok(_) => None,
             Err(_) => Some("it cannot be told who answers"),
         };
+        let peer = socket::peer(&agent.socket).ok().map(|(peer, _)| peer);
         match refused {
+            Some(_) if peer.is_some_and(|peer| crate::process::is_ancestor(peer, pid)) => {
+                let parent = peer.unwrap_or(0);
+                self.failed(agent, AgentError::ForkedInC { pid, parent });
+            }
             Some(reason) => self.failed(agent, AgentError::Stranger { pid, reason }),
             None => self.insert(agent),
         }
@@ -606,7 +613,17 @@ impl Talk {
             }
         };
         agent.secret = follow.as_ref().map(|follow| follow.secret.clone());
-        let start = self.wanted.for_process(pid, follow);
+        let start = match self.wanted.for_process(pid, follow) {
+            Ok(start) => start,
+            Err(PythonError::Ended { .. } | PythonError::NoProcess { .. }) => {
+                self.ended(agent);
+                return None;
+            }
+            Err(reason) => {
+                self.failed(agent, AgentError::Unclear { pid, reason });
+                return None;
+            }
+        };
         if start.events.is_empty() {
             // The interpreter's own marks provide everything.
             self.left(agent);

@@ -42,6 +42,22 @@ pub enum AgentError {
         /// Why.
         reason: InjectionError,
     },
+    /// It is stopped, so that it runs nothing.
+    #[error(
+        "process {pid} is stopped (by SIGSTOP, Ctrl-Z or a debugger), so pystap's agent did not begin in it; let it go on (`kill -CONT {pid}`, or end the debugger) and try again"
+    )]
+    Stopped {
+        /// The process.
+        pid: u32,
+    },
+    /// It took the request, and did not run the script.
+    #[error(
+        "process {pid} took the request to load pystap's agent and did not run it: an audit hook of the program forbids it (event cpython.remote_debugger_script; the program's standard error says so); allow it there, or start the program as `pystap trace -- COMMAND`"
+    )]
+    Vetoed {
+        /// The process.
+        pid: u32,
+    },
     /// It was asked and has run nothing.
     #[error(
         "process {pid} has run no Python code for {seconds} s (all its threads wait in system calls), so pystap's agent was not loaded and the request was withdrawn; give it something to do, such as a request, and try again"
@@ -113,6 +129,26 @@ pub enum AgentError {
         pid: u32,
         /// Why.
         reason: &'static str,
+    },
+    /// It was forked by other code than Python's, and its parent's agent answers.
+    #[error(
+        "process {pid} is not traced: process {parent} forked it in C (as uwsgi does), and the agent in it, a copy of that of {parent}, has not begun anew; it does when the main thread of {pid} runs Python code, so give it something to do, such as a request, and try again, or let the workers load the program themselves (uwsgi: lazy-apps = true)"
+    )]
+    ForkedInC {
+        /// The process.
+        pid: u32,
+        /// The one whose agent answers.
+        parent: u32,
+    },
+    /// Whether its interpreter's own marks are armed cannot be told.
+    #[error(
+        "process {pid} is not traced by pystap's agent, because it cannot be told whether the marks of its interpreter are armed, and its calls would be told twice: {reason}; try again"
+    )]
+    Unclear {
+        /// The process.
+        pid: u32,
+        /// Why.
+        reason: crate::python::PythonError,
     },
     /// More than a packet holds.
     #[error(

@@ -59,6 +59,12 @@ pub enum InstallError {
         /// As the user typed it.
         path: PathBuf,
     },
+    /// A directory, as of a virtual environment.
+    #[error("{path} is a directory, so nothing was changed; name the interpreter in it, as {inside}", path = path.display(), inside = crate::shell::path(path.join("bin/python")))]
+    Directory {
+        /// As the user typed it.
+        path: PathBuf,
+    },
     /// It does not answer as a Python does.
     #[error("{path} did not say which Python it is ({reason}), so nothing was changed; name an interpreter, for example .venv/bin/python", path = path.display())]
     NotPython {
@@ -152,6 +158,11 @@ impl Environment {
     /// # Errors
     /// [`InstallError`], also when the agent does not run in this interpreter.
     pub fn of(path: &Path) -> Result<Environment, InstallError> {
+        if path.is_dir() {
+            return Err(InstallError::Directory {
+                path: path.to_owned(),
+            });
+        }
         let found = which::which(path).map_err(|_| InstallError::NotFound {
             path: path.to_owned(),
         })?;
@@ -540,6 +551,16 @@ mod tests {
         assert!(made.expect("it runs").success());
         let python = directory.path().join("venv/bin/python");
         (directory, python)
+    }
+
+    #[test]
+    fn a_directory_is_called_one_and_the_interpreter_in_it_is_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let error = Environment::of(directory.path()).expect_err("no interpreter");
+        let said = error.to_string();
+        assert!(said.contains("is a directory"), "{said}");
+        let inside = directory.path().join("bin/python");
+        assert!(said.contains(&inside.display().to_string()), "{said}");
     }
 
     #[test]

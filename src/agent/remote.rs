@@ -10,7 +10,6 @@
 //! What another debugger has asked for is left alone. What was asked of threads that do not come to it is taken back in
 //! another window, if there is any such thread.
 
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -217,6 +216,13 @@ impl Remote {
         }
     }
 
+    /// Whether a thread has taken the request: it ran the script, or something kept it from that.
+    pub fn was_taken(&self) -> bool {
+        let wish = |script: &Vec<u8>| self.wishing(Wish::Withdraw(script.clone()));
+        let request = self.asked.as_ref().map(wish);
+        request.is_some_and(|request| request.was_taken(&self.memory))
+    }
+
     /// Withdraws the request from threads that have not run it yet.
     pub fn withdraw(&self) {
         if let Some(script) = &self.asked {
@@ -309,26 +315,90 @@ fn main_interpreter(memory: &Memory, runtime: u64, offsets: &Offsets) -> Result<
     Err(WindowError::NoThread.into())
 }
 
+/// The option, and how CPython's own guide to remote debugging spells it, which 3.14.8 and 3.15.0 take for an option that
+/// they do not know, and ignore.
+const OPTION: &str = "disable-remote-debug";
+const MISSPELT: &str = "disable_remote_debug";
+
+/// The words of a process's /proc file.
+fn words(pid: u32, file: &str) -> Vec<Vec<u8>> {
+    let bytes = crate::python::beginning(pid, file);
+    bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
+}
+
+/// What is to be said of a process that lets us in although its command line says that it should not.
+pub(super) fn ignored(pid: u32) -> Option<String> {
+    is_misspelt(&words(pid, "cmdline")).then(|| {
+        format!(
+            "process {pid} was started with -X {MISSPELT}, which its Python ignores, so remote debugging is not switched off in it; -X {OPTION} does that"
+        )
+    })
+}
+
+/// Whether a command line has the option as CPython's guide spells it.
+fn is_misspelt(words: &[Vec<u8>]) -> bool {
+    let attached = format!("-X{MISSPELT}");
+    let pairs = words.windows(2);
+    words.iter().any(|word| word == attached.as_bytes())
+        || pairs
+            .filter_map(|pair| pair.first().zip(pair.last()))
+            .any(|(x, option)| x == b"-X" && option == MISSPELT.as_bytes())
+}
+
 /// Which switch it was, as far as the process still shows it.
 fn switch(pid: u32) -> String {
+    switched(&words(pid, "cmdline"), &words(pid, "environ"))
+}
+
+fn switched(command: &[Vec<u8>], environment: &[Vec<u8>]) -> String {
     const VARIABLE: &[u8] = b"PYTHON_DISABLE_REMOTE_DEBUG=";
-    let words = |file: &str| -> Vec<Vec<u8>> {
-        let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
-    };
-    let option = words("cmdline")
-        .iter()
-        .any(|word| word.ends_with(b"disable-remote-debug"));
-    if option {
-        return "its option -X disable-remote-debug".to_owned();
+    if command.iter().any(|word| word.ends_with(OPTION.as_bytes())) {
+        return format!("its option -X {OPTION}");
     }
-    if words("environ")
-        .iter()
-        .any(|word| word.starts_with(VARIABLE))
-    {
+    if environment.iter().any(|word| word.starts_with(VARIABLE)) {
         return "PYTHON_DISABLE_REMOTE_DEBUG in its environment (any value does that, 0 as well)"
             .to_owned();
     }
+    if is_misspelt(command) {
+        return format!("its option -X {MISSPELT}");
+    }
     "-X disable-remote-debug, PYTHON_DISABLE_REMOTE_DEBUG, or its build (configure --without-remote-debug)"
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<Vec<u8>> {
+        text.split(' ')
+            .map(|word| word.as_bytes().to_vec())
+            .collect()
+    }
+
+    #[test]
+    fn the_option_is_known_as_python_spells_it_and_as_its_guide_does() {
+        let said =
+            |command: &str, environment: &str| switched(&words(command), &words(environment));
+        assert_eq!(
+            said("python -X disable-remote-debug x.py", ""),
+            "its option -X disable-remote-debug"
+        );
+        assert_eq!(
+            said("python -Xdisable_remote_debug x.py", ""),
+            "its option -X disable_remote_debug"
+        );
+        let both = said(
+            "python -X disable_remote_debug x.py",
+            "PYTHON_DISABLE_REMOTE_DEBUG=0",
+        );
+        assert!(both.starts_with("PYTHON_DISABLE_REMOTE_DEBUG"), "{both}");
+        assert!(said("python x.py", "").ends_with("--without-remote-debug)"));
+    }
+
+    #[test]
+    fn an_argument_of_the_program_is_not_taken_for_the_option() {
+        assert!(!is_misspelt(&words("python x.py disable_remote_debug")));
+        assert!(is_misspelt(&words("python -X disable_remote_debug x.py")));
+    }
 }

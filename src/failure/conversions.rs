@@ -90,7 +90,9 @@ impl From<AgentError> for Failure {
 impl From<InstallError> for Failure {
     fn from(error: InstallError) -> Self {
         let exit = match error {
-            InstallError::NotFound { .. } | InstallError::NotPython { .. } => Exit::Usage,
+            InstallError::NotFound { .. }
+            | InstallError::Directory { .. }
+            | InstallError::NotPython { .. } => Exit::Usage,
             InstallError::Unsupported { .. }
             | InstallError::NoSite { .. }
             | InstallError::Held { .. }

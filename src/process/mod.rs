@@ -2,7 +2,7 @@
 //! command that is launched for the purpose. Knows processes; [`crate::python`] knows what is Python about them. Arms
 //! nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -32,7 +32,7 @@ pub use lineage::{Identity, Lineage};
 pub use namespace::MountNamespace;
 pub(crate) use shim::ask as asked_shim;
 pub use stat::{goes_on, runs};
-pub(crate) use stat::{is_gone, start_time, stat, threads};
+pub(crate) use stat::{has_ended, is_ancestor, is_gone, is_stopped, start_time, stat, threads};
 pub use status::Status;
 pub use watch::Watch;
 pub use within::{Budget, Looked, within};
@@ -119,7 +119,8 @@ impl Process {
     }
 
     /// Whether it runs one of these interpreter files.
-    fn runs(&self, files: &HashSet<FileId>) -> bool {
+    #[must_use]
+    pub fn runs(&self, files: &HashSet<FileId>) -> bool {
         self.interpreters
             .iter()
             .any(|interpreter| files.contains(&interpreter.file))
@@ -187,8 +188,16 @@ impl Selection {
         let files: HashSet<FileId> = targets.python.iter().map(|python| python.file).collect();
         let wanted = |process: &Process| files.is_empty() || process.runs(&files);
 
+        // Programs that are not Python and start some, with why they cannot be traced themselves.
+        let mut parents = Vec::new();
         for &pid in &self.pids {
-            let process = scan.named(pid)?;
+            let process = match scan.named(pid) {
+                Err(error @ PythonError::NotPython { .. }) if self.subprocesses => {
+                    parents.push((pid, error));
+                    continue;
+                }
+                named => named?,
+            };
             if !wanted(&process) {
                 return Err(TargetError::OtherInterpreter {
                     pid,
@@ -244,6 +253,16 @@ impl Selection {
                 .map(|process| process.pid)
                 .collect();
             targets.processes.extend(scan.descendants(&roots));
+        }
+        for (parent, error) in parents {
+            let children = scan.descendants(&[parent]);
+            if children.is_empty() {
+                return Err(error.into());
+            }
+            targets.processes.extend(children);
+            targets.notes.push(format!(
+                "process {parent} is not Python, so its Python children that run now are traced, with what they start; a child that it starts later is not: begin another session for that"
+            ));
         }
         targets.processes.sort_by_key(|process| process.pid);
         targets.processes.dedup_by_key(|process| process.pid);
@@ -307,10 +326,13 @@ impl Selection {
     }
 }
 
-/// What a repeated search remembers: processes that it got stuck on, which are skipped from then on.
+/// What a repeated search remembers: processes that it got stuck on, which are skipped from then on, and those that it has
+/// told of.
 #[derive(Debug, Default)]
 pub struct Searched {
     stuck: HashSet<u32>,
+    /// By process ID: when it began, and the program that it ran then.
+    told: HashMap<u32, (u64, FileId)>,
     /// Whether there was ever not enough time for all.
     short: bool,
 }
@@ -340,6 +362,62 @@ pub fn descendants(
     Ok(found
         .filter_map(|pid| Some((pid, table.get(pid)?.command_line.clone())))
         .collect())
+}
+
+/// A family of processes, and the interpreter files among which each Python of it should be.
+#[derive(Debug, Clone)]
+pub struct Family {
+    /// Those that it descends from. Others that get their process IDs later do not count.
+    pub roots: Vec<Identity>,
+    /// Whether descendants belong to it.
+    pub descendants: bool,
+    /// The files.
+    pub files: HashSet<FileId>,
+}
+
+impl Family {
+    /// The Pythons of the family that run none of the files: called repeatedly, each is told once per program that it runs.
+    ///
+    /// # Errors
+    ///
+    /// When /proc cannot be read.
+    pub fn strangers(&self, searched: &mut Searched) -> Result<Vec<Process>, TargetError> {
+        let mut scan = Scan::again(Budget::SEARCH, &searched.stuck)?;
+        let is_there = |root: &Identity| {
+            let entry = scan.table.get(root.pid);
+            entry.is_some_and(|entry| entry.start_time == root.start_time)
+        };
+        let roots = self.roots.iter().filter(|root| is_there(root));
+        let roots: Vec<u32> = roots.map(|root| root.pid).collect();
+        let mut pids: HashSet<u32> = roots.iter().copied().collect();
+        if self.descendants {
+            pids.extend(scan.table.descendants(&roots));
+        }
+        searched.told.retain(|pid, _| pids.contains(pid));
+        let (files, told) = (self.files.clone(), searched.told.clone());
+        let found = scan.python_among(move |entry| {
+            let pid = entry.pid;
+            Ok(pids.contains(&pid)
+                && program(entry).is_none_or(|now| told.get(&pid) != Some(&now))
+                && python::looks_like_python(pid)?
+                && !python::maps_one_of(pid, &files)?)
+        });
+        for process in &found {
+            let now = scan.table.get(process.pid).and_then(program);
+            searched
+                .told
+                .extend(now.map(|program| (process.pid, program)));
+        }
+        searched.stuck.retain(|pid| runs(*pid));
+        searched.stuck.extend(&scan.stuck);
+        Ok(found)
+    }
+}
+
+/// When a process began, and the program that it runs.
+fn program(entry: &Entry) -> Option<(u64, FileId)> {
+    let file = FileId::at(&PathBuf::from(format!("/proc/{}/exe", entry.pid))).ok()?;
+    Some((entry.start_time, file))
 }
 
 /// A Python process of a service, and how it was recognised.

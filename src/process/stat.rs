@@ -63,6 +63,26 @@ pub(crate) fn is_gone(pid: u32, started: u64) -> bool {
     start_time(pid).is_ok_and(|now| now != Some(started))
 }
 
+/// The same, and a zombie has ended, too: it only waits for its parent.
+pub(crate) fn has_ended(pid: u32, started: u64) -> bool {
+    stat(pid).is_ok_and(|now| !now.is_some_and(|now| now.starttime == started && is_alive(&now)))
+}
+
+/// Whether the first process is an ancestor of the second one.
+pub(crate) fn is_ancestor(ancestor: u32, pid: u32) -> bool {
+    /// No family is deeper, and a process that changes its parent meanwhile makes no circle of it.
+    const DEEPEST: usize = 1 << 10;
+    let parent = |pid: &u32| u32::try_from(stat(*pid).ok()??.ppid).ok();
+    let line = std::iter::successors(parent(&pid), parent).take(DEEPEST);
+    line.take_while(|pid| *pid > 0).any(|pid| pid == ancestor)
+}
+
+/// Whether a process is stopped, by a signal or by a debugger.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    let state = stat(pid).ok().flatten().and_then(|stat| stat.state().ok());
+    matches!(state, Some(ProcState::Stopped | ProcState::Tracing))
+}
+
 /// Whether a process exists and has not ended; a zombie has ended. A process that cannot be read counts as existing.
 #[must_use]
 pub fn runs(pid: u32) -> bool {
@@ -82,4 +102,51 @@ pub fn goes_on(pid: u32) -> bool {
 fn is_alive(stat: &Stat) -> bool {
     stat.state()
         .is_ok_and(|state| !matches!(state, ProcState::Zombie | ProcState::Dead))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::{Duration, Instant};
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use super::*;
+    use crate::python::waiting::{PYTHON, Waiting};
+
+    #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+    fn a_zombie_has_ended_although_its_entry_is_there() {
+        let mut process = Waiting::python(Path::new(PYTHON), &["x"]);
+        let started = start_time(process.pid()).expect("asked").expect("it runs");
+        assert!(!has_ended(process.pid(), started));
+        assert!(has_ended(process.pid(), started + 1), "another process");
+        process.leave_zombie();
+        assert!(!is_gone(process.pid(), started), "its entry is there");
+        assert!(has_ended(process.pid(), started));
+    }
+
+    #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+    fn a_stopped_process_is_told_from_one_that_waits() {
+        let process = Waiting::python(Path::new(PYTHON), &["x"]);
+        assert!(!is_stopped(process.pid()));
+        let pid = i32::try_from(process.pid()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("an id"), Signal::STOP).expect("it can be stopped");
+        let end = Instant::now() + Duration::from_secs(20);
+        while !is_stopped(process.pid()) {
+            assert!(Instant::now() < end, "never stopped");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+    fn parents_of_parents_are_ancestors_and_children_are_none() {
+        let process = Waiting::python(Path::new(PYTHON), &["x"]);
+        let ours = std::process::id();
+        assert!(is_ancestor(ours, process.pid()));
+        assert!(!is_ancestor(process.pid(), ours));
+        assert!(!is_ancestor(ours, ours));
+    }
 }

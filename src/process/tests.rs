@@ -257,23 +257,6 @@ child.wait()
 
 #[test]
 #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
-fn what_is_not_python_is_no_target_even_when_its_child_is() {
-    let shell = shell_with_python("child-of-a-shell");
-    let error = Selection {
-        pids: vec![shell.pid()],
-        subprocesses: true,
-        ..Selection::default()
-    }
-    .resolve()
-    .expect_err("a shell");
-    assert!(
-        matches!(error, TargetError::Python(PythonError::NotPython { .. })),
-        "{error}"
-    );
-}
-
-#[test]
-#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_command_is_resolved_with_the_interpreter_that_was_named_for_it() {
     let targets = resolve(Selection {
         command: vec!["sh".into(), "-c".into(), "python3.11 -V".into()],
@@ -291,4 +274,37 @@ fn an_empty_selection_is_wrong_usage() {
     let error = Selection::default().resolve().expect_err("nothing");
     assert!(matches!(error, TargetError::Nothing));
     assert_eq!(error.exit_code(), 2);
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+fn a_parent_that_is_not_python_stands_for_its_python_children() {
+    let shell = shell_with_python("of-a-shell");
+    let alone = Selection {
+        pids: vec![shell.pid()],
+        ..Selection::default()
+    };
+    let refused = alone.resolve().expect_err("a shell is not Python");
+    assert!(
+        matches!(refused, TargetError::Python(PythonError::NotPython { .. })),
+        "{refused}"
+    );
+    let targets = resolve(Selection {
+        subprocesses: true,
+        ..alone
+    });
+    let [child] = targets.processes.as_slice() else {
+        panic!("{targets:?}");
+    };
+    assert_eq!(
+        child.command_line.last().map(String::as_str),
+        Some("of-a-shell")
+    );
+    assert!(
+        targets
+            .notes
+            .iter()
+            .any(|note| note.contains("is not Python")),
+        "{targets:?}"
+    );
 }

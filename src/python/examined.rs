@@ -90,13 +90,18 @@ impl Examined {
         }
         let mut head = [0; 2];
         let script = file.read_exact_at(&mut head, 0).is_ok() && head == *b"#!";
-        // Other programs are not searched for Python's strings: some are huge, and an editor may well contain them.
-        let contents = if name::may_be_interpreter(path) || name::may_be_library(path) {
+        let image = Image::of_file(reach, &file).map_err(Box::from);
+        // What is called otherwise and has none of CPython's marks is not searched for Python's strings: some programs are
+        // huge, and an editor may well contain them.
+        let contents = if name::may_be_interpreter(path)
+            || name::may_be_library(path)
+            || image.as_ref().is_ok_and(has_marks)
+        {
             contents(path, &file)
         } else {
             Contents::default()
         };
-        let image = match Image::of_file(reach, &file).map_err(Box::from) {
+        let image = match image {
             Ok(image) => Some(Arc::new(image)),
             Err(reason) if contents.carries_interpreter => {
                 return Err(PythonError::Image(reason));
@@ -114,7 +119,7 @@ impl Examined {
     }
 }
 
-/// The contents of a file named like Python. Strings are mostly apart from code, which is the larger part of a program.
+/// The contents of a file that is named like Python or has its marks. Strings are mostly apart from code, which is the larger part of a program.
 fn contents(path: &Path, file: &File) -> Contents {
     let language = name::language(path);
     let Ok(mut bytes) = elf::loaded(path, file, false, MOST_SEARCHED) else {

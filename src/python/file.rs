@@ -151,6 +151,24 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+    fn the_version_of_an_interpreter_by_any_other_name_is_the_one_that_it_states_itself() {
+        let said = std::process::Command::new("/usr/bin/python3.11")
+            .args(["-c", "import platform; print(platform.python_version())"])
+            .output()
+            .expect("python3.11 runs");
+        let said = String::from_utf8(said.stdout).expect("text");
+        let directory = tempfile::tempdir().expect("a directory");
+        for name in ["py311", "uwsgi", "server.bin"] {
+            let copy = directory.path().join(name);
+            fs::copy("/usr/bin/python3.11", &copy).expect("copied");
+            let found = Interpreter::of_file(&copy).expect(name);
+            let version = found[0].version.as_ref().expect(name).to_string();
+            assert_eq!(version, said.trim(), "{name}");
+        }
+    }
+
+    #[test]
     fn a_program_that_is_not_python_is_refused_by_name() {
         let error = Interpreter::of_file(Path::new("/bin/sh")).expect_err("a shell is not Python");
         assert!(

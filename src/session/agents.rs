@@ -226,6 +226,11 @@ impl SessionAgents {
         }
     }
 
+    /// Whether the agent of this process has begun.
+    pub(crate) fn has_joined(&self, pid: u32) -> bool {
+        self.joined.contains(&pid)
+    }
+
     /// Says what became of processes since the last look.
     pub(crate) fn look(&mut self, console: &Console) {
         while let Some(outcome) = self.agents.next(Duration::ZERO) {

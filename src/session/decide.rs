@@ -38,6 +38,7 @@ pub(crate) fn decide(request: &SessionRequest, host: &HostSnapshot) -> Result<Pl
     if let Some(agent) = &mut agent {
         decision.complete(agent, &images);
     }
+    let left_out = decision.leave_out(agent.as_ref(), &images);
     let fails_on_paths = images
         .iter()
         .filter(|image| {
@@ -63,6 +64,7 @@ pub(crate) fn decide(request: &SessionRequest, host: &HostSnapshot) -> Result<Pl
         agent,
         inject: request.agent.inject,
         fails_on_paths,
+        left_out,
         sources: Ok(Vec::new()),
     };
     plan.sources = Engines {
@@ -309,9 +311,7 @@ impl Decision<'_> {
             if probes.is_empty() {
                 continue;
             }
-            let raises = probes.iter().any(|probe| {
-                behaviour(interpreter, *probe).is_some_and(|known| known.raise.is_some())
-            });
+            let raises = probes.iter().any(|probe| raises(interpreter, *probe));
             images.push(PlannedImage {
                 path: interpreter.path.clone(),
                 pids: pids.clone(),
@@ -348,7 +348,7 @@ impl Decision<'_> {
         let known = probe.and_then(|probe| behaviour(interpreter, probe));
         let (reason, elsewhere) = match known {
             _ if !has_any => (
-                "it was built without SystemTap marks (configure --with-dtrace), so it has none at all.".to_owned(),
+                "it was built without SystemTap marks (configure --with-dtrace), or they were taken away (by llvm-strip, which GNU strip does not do, or --strip-section-headers), so it has none at all.".to_owned(),
                 "run the program with an interpreter that has marks: Debian's and Fedora's /usr/bin/python3 do, those of python.org images, pyenv, uv and conda do not",
             ),
             Some(known) if known.status == Status::Absent => (
@@ -399,10 +399,15 @@ impl Decision<'_> {
 
     fn warn_of_quirks(&mut self, images: &[PlannedImage]) {
         for image in images {
+            let path = image.path.display();
             let Some(version) = &image.interpreter.version else {
+                if Probe::FUNCTIONS.iter().any(|it| image.probes.contains(it)) {
+                    self.warnings.push(format!(
+                        "calls of {path} are uncertain, because neither the file nor its name tells which Python it is, and what its marks report depends on that; use --agent for calls that do not depend on it"
+                    ));
+                }
                 continue;
             };
-            let path = image.path.display();
             for probe in &image.probes {
                 let known = marks::behaviour((version.major, version.minor), probe.name());
                 match known.raise {
@@ -424,7 +429,7 @@ impl Decision<'_> {
         }
     }
 
-    /// What the agent must know of the images, what stands for its library until that is written out, and who is left out.
+    /// What the agent must know of the images, and what stands for its library until that is written out.
     fn complete(&mut self, agent: &mut AgentPlan, images: &[PlannedImage]) {
         let with = |probes: &[Probe]| {
             let has_all = |image: &&PlannedImage| probes.iter().all(|it| image.probes.contains(it));
@@ -437,23 +442,27 @@ impl Decision<'_> {
         told.collections = told.collections.take().map(|_| with(&Probe::COLLECTIONS));
         let path = self.host.agent_library.clone();
         agent.libraries = vec![agent::expected_library(path, &agent.wanted)];
+    }
+
+    /// The targets that neither probes nor the agent reach, which is said of each.
+    fn leave_out(&mut self, agent: Option<&AgentPlan>, images: &[PlannedImage]) -> Vec<u32> {
+        let mut left_out = Vec::new();
         for process in &self.host.targets.processes {
-            let Some(interpreter) = process.interpreters.first() else {
+            let pid = process.pid;
+            let reached = agent.is_some_and(|agent| agent.targets.iter().any(|(it, _)| *it == pid));
+            let probed = images.iter().any(|image| image.pids.contains(&pid));
+            if reached || probed {
                 continue;
-            };
-            let reached = agent.targets.iter().any(|(pid, _)| *pid == process.pid);
-            let probed = images
-                .iter()
-                .any(|image| image.interpreter.file == interpreter.file);
-            if !reached && !probed {
-                let reason = match self.way_into(process.pid) {
-                    Some(Err(reason)) => reason,
-                    _ => "its interpreter has none of the marks",
-                };
-                let warning = format!("process {} is not traced: {reason}", process.pid);
-                self.warnings.push(warning);
             }
+            let reason = match self.way_into(pid) {
+                Some(Err(reason)) if self.request.agent.usage != AgentUsage::Never => reason,
+                _ => "its interpreter has none of the marks",
+            };
+            let warning = format!("process {pid} is not traced: {reason}");
+            self.warnings.push(warning);
+            left_out.push(pid);
         }
+        left_out
     }
 }
 
@@ -649,6 +658,15 @@ fn described(interpreter: &Interpreter) -> String {
     match &interpreter.version {
         Some(version) => format!("Python {version} ({})", Foreign::path(&interpreter.path)),
         None => Foreign::path(&interpreter.path).to_string(),
+    }
+}
+
+/// Whether a probe fires completely only while the semaphore of the line probe is raised. An interpreter of unknown version
+/// may be of the one that needs it; the others are only slower by it.
+fn raises(interpreter: &Interpreter, probe: Probe) -> bool {
+    match behaviour(interpreter, probe) {
+        Some(known) => known.raise.is_some(),
+        None => probe == Probe::FunctionEntry && has(interpreter, Probe::Line),
     }
 }
 

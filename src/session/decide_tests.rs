@@ -720,10 +720,13 @@ fn versions_decide_what_an_interpreter_gives_by_itself() {
             ),
         ),
         (
-            "a version that nothing tells",
+            "a version that nothing tells may be the one that needs the semaphore",
             asked().engine("stap"),
             runs(debian(10).with(|it| it.versioned = false)),
-            Planned("by calls,gc; ? gives call,return,gc; stap", &[]),
+            Planned(
+                "by calls,gc; ? gives call,return,gc with the line semaphore; stap",
+                &["calls of /usr/bin/python3.10 are uncertain"],
+            ),
         ),
         (
             "what no version of it could have been built without",
@@ -913,6 +916,15 @@ fn the_agent_gives_what_interpreters_lack_where_it_can_get_in() {
             Planned(
                 "by calls,gc; 3.12 gives gc; 3.13 gives gc; the agent gives functions, dormant in 7; stap",
                 &[],
+            ),
+        ),
+        (
+            "without the agent nobody is passed over in silence either",
+            asked().agent(AgentUsage::Never).engine("stap"),
+            runs(debian(11)).process(9, plain(13)),
+            Planned(
+                "by calls,gc; 3.11 gives call,return,gc with the line semaphore; stap",
+                &["process 9 is not traced: its interpreter has none of the marks"],
             ),
         ),
         (

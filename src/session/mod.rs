@@ -15,5 +15,6 @@ pub(crate) mod running;
 pub(crate) mod search;
 pub(crate) mod snapshot;
 pub(crate) mod stop;
+pub(crate) mod strangers;
 pub(crate) mod templates;
 pub(crate) mod wanted;

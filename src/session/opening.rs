@@ -28,7 +28,7 @@ use crate::engine::merged::Merged;
 use crate::event::{self, ArmedMark, SessionTarget};
 use crate::export::{Output, Sink};
 use crate::failure::Failure;
-use crate::process::{Conditions, Launched, Watch};
+use crate::process::{Conditions, Family, Identity, Launched, Watch};
 use crate::python::marks::PROVIDER;
 use crate::text::Foreign;
 
@@ -381,6 +381,10 @@ impl TraceContext<'_> {
         if let Some(launched) = &launched {
             opening.targets.push(of_command(plan, launched));
         }
+        let family = match &agents {
+            Some(_) => None,
+            None => family(plan, launched.as_ref()),
+        };
         let processes = plan.targets.processes.iter();
         let released = launched.as_ref().map(Launched::pid);
         let session = Session {
@@ -394,6 +398,9 @@ impl TraceContext<'_> {
             launched,
             newcomers: plan.newcomers.clone(),
             fails_on_paths: plan.fails_on_paths.clone(),
+            probed: plan.probed_files(),
+            family,
+            left_out: plan.left_out.len() as u64,
             agents,
             max_events: limits.max_events,
             minimum: plan.minimum_ns().filter(|_| !measures),
@@ -407,7 +414,7 @@ impl TraceContext<'_> {
             drop(starting.take());
             let what = match &session.launched {
                 Some(launched) => format!("process {}", launched.pid()),
-                None => match session.watch.remaining() {
+                None => match session.traced(plan) {
                     1 => "one process".to_owned(),
                     count => format!("{count} processes"),
                 },
@@ -457,6 +464,23 @@ fn together(mut engines: Vec<Box<dyn Running>>) -> Result<Box<dyn Running>, Fail
             Ok(Box::new(Merged::new(engines)?))
         }
     }
+}
+
+/// The processes in which other interpreters than those that are probed are to be noticed. `None` where nothing is probed.
+fn family(plan: &Plan, launched: Option<&Launched>) -> Option<Family> {
+    let files = plan.probed_files();
+    let processes = plan.targets.processes.iter();
+    let targets = processes
+        .filter(|process| !plan.left_out.contains(&process.pid))
+        .map(|process| (process.pid, process.start_time));
+    let launched = launched.map(|launched| (launched.pid(), launched.start_time()));
+    let roots = targets.chain(launched);
+    let roots = roots.map(|(pid, start_time)| Identity { pid, start_time });
+    (!files.is_empty()).then(|| Family {
+        roots: roots.collect(),
+        descendants: plan.follow,
+        files,
+    })
 }
 
 /// The command among the targets of the first line.

@@ -48,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) inject: bool,
     /// The interpreters whose probes are armed and fail on paths that are not UTF-8: what joins later must be looked at.
     pub(crate) fails_on_paths: HashSet<FileId>,
+    /// Targets that neither probes nor the agent reach.
+    pub(crate) left_out: Vec<u32>,
     /// The engines that run it, at once; none where no engine is asked for.
     pub(crate) sources: Result<Vec<Source>, NoSource>,
 }
@@ -347,18 +349,26 @@ impl Plan {
             .collect()
     }
 
+    /// The interpreter files that are probed.
+    pub(crate) fn probed_files(&self) -> HashSet<FileId> {
+        let files = self.images.iter().map(|image| image.interpreter.file);
+        files.collect()
+    }
+
     /// How a process of this plan uses its probes.
     pub(crate) fn rules(&self) -> PairingRules {
-        let versions = self
+        let mut versions = self
             .images
             .iter()
             .filter(|image| image.probes.contains(&Probe::FunctionEntry))
-            .filter_map(|image| image.interpreter.version.as_ref());
+            .map(|image| image.interpreter.version.as_ref())
+            .peekable();
         // The agent tells no creations.
-        let nothing_known = versions.clone().count() == 0 && self.agent.is_none();
+        let nothing_known = versions.peek().is_none() && self.agent.is_none();
         PairingRules {
+            // An unknown version may be any.
             call_on_creation: nothing_known
-                || versions.into_iter().any(|v| (v.major, v.minor) >= (3, 15)),
+                || versions.any(|it| it.is_none_or(|it| (it.major, it.minor) >= (3, 15))),
             ..PairingRules::default()
         }
     }

@@ -11,8 +11,10 @@ use crossbeam_channel::{never, select, tick};
 
 use super::agents::SessionAgents;
 use super::pipe::{Pipe, PipeSettings};
+use super::plan::Plan;
 use super::search::Search;
 use super::stop::{Stop, StopSignals};
+use super::strangers::Strangers;
 use crate::analysis::pairing::Pairing;
 use crate::analysis::totals::About;
 use crate::clock::now;
@@ -23,7 +25,7 @@ use crate::event::allowance::ALL_NAMES;
 use crate::event::{Event, LossStage, ProcessChange, Summary, What};
 use crate::export::{End, Sink, is_closed};
 use crate::failure::Failure;
-use crate::process::{Launched, Newcomers, Selection, Watch};
+use crate::process::{Family, Launched, Newcomers, Selection, Watch};
 use crate::python::undecodable::Sign;
 use crate::python::{FileId, greenlets};
 use crate::script::Filters;
@@ -49,6 +51,12 @@ pub(crate) struct Session<'a> {
     pub(crate) newcomers: Option<Selection>,
     /// Interpreters whose armed marks fail on paths that are not UTF-8: who joins is looked at first.
     pub(crate) fails_on_paths: HashSet<FileId>,
+    /// The interpreter files that are probed.
+    pub(crate) probed: HashSet<FileId>,
+    /// The targets and what descends from them, where only probes tell of these; `None` where agents do, or nobody does.
+    pub(crate) family: Option<Family>,
+    /// Targets that are known not to be traced from the beginning.
+    pub(crate) left_out: u64,
     /// The agents, where there are any.
     pub(crate) agents: Option<SessionAgents>,
     pub(crate) max_events: Option<u64>,
@@ -88,9 +96,22 @@ struct Run<'a> {
     last_alive: Instant,
     search: Option<Search>,
     idle_flush: bool,
+    /// Processes that run interpreters which are not probed.
+    strangers: Strangers,
 }
 
 impl Session<'_> {
+    /// How many of the targets that a plan names are traced now.
+    pub(crate) fn traced(&self, plan: &Plan) -> usize {
+        let traced = |pid: u32| {
+            let probed = plan.images.iter().any(|image| image.pids.contains(&pid));
+            let agents = self.agents.as_ref();
+            self.watch.watches(pid) && (probed || agents.is_some_and(|it| it.has_joined(pid)))
+        };
+        let pids = plan.pids().into_iter();
+        pids.filter(|pid| traced(*pid)).count()
+    }
+
     /// Runs until something ends it. `live` is called once, when the probes are; it answers how writing went.
     pub(crate) fn run(
         mut self,
@@ -119,6 +140,7 @@ impl Session<'_> {
             last_alive: begun,
             search: None,
             idle_flush: false,
+            strangers: Strangers::default(),
         };
         let mut live = Some(live);
         let ticks = tick(TICK);
@@ -333,6 +355,9 @@ impl Run<'_> {
         // Where the session ends with it, the last line says so.
         if waits_for_more || self.session.watch.remaining() > 0 {
             for pid in ended {
+                if self.strangers.forget(pid) {
+                    continue;
+                }
                 let program = self.session.programs.remove(&pid);
                 let program = program.as_deref().unwrap_or("process");
                 self.session
@@ -353,9 +378,11 @@ impl Run<'_> {
         let launched = self.session.launched.as_ref().map(Launched::pid);
         let launched = launched.filter(|_| self.session.agents.is_some());
         let newcomers = &self.session.newcomers;
-        if self.search.is_none() && (newcomers.is_some() || launched.is_some()) {
+        let family = &self.session.family;
+        if self.search.is_none() && (newcomers.is_some() || launched.is_some() || family.is_some())
+        {
             // Where there is no thread now, there may be one a second later.
-            self.search = Search::begin(newcomers.clone(), launched).ok();
+            self.search = Search::begin(newcomers.clone(), launched, family.clone()).ok();
         }
         let found = self.search.as_ref().and_then(Search::take);
         if let Some(agents) = &mut self.session.agents {
@@ -363,6 +390,9 @@ impl Run<'_> {
             if let Some(found) = &found {
                 agents.look_at_children(&found.children, self.session.console);
             }
+        }
+        for process in found.iter().flat_map(|found| &found.strangers) {
+            self.strangers.add(process, self.session.console);
         }
         match found.and_then(|found| found.newcomers) {
             Some(newcomers) => self.welcome(newcomers),
@@ -392,6 +422,11 @@ impl Run<'_> {
                 ));
                 continue;
             }
+            // An agent does without probes of the interpreter's own.
+            if self.session.agents.is_none() && !process.runs(&self.session.probed) {
+                self.strangers.add(&process, self.session.console);
+                continue;
+            }
             match self.session.engine.add_target(pid) {
                 Ok(()) => {
                     self.session
@@ -419,7 +454,9 @@ impl Run<'_> {
         }
         let console = self.session.console;
         let agents = self.session.agents.as_ref().filter(|_| self.live);
-        let untraced = agents.map_or(0, |agents| agents.untraced(console).total());
+        let untraced = agents.map_or(0, |agents| agents.untraced(console).total())
+            + self.session.left_out
+            + self.strangers.conclude(console);
         if self.live && self.pipe.output_error().is_none() {
             self.pipe.report_losses(now(), self.session.sink.as_mut());
             self.heed();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::process::{self, Newcomers, Searched, Selection};
+use crate::process::{self, Family, Newcomers, Process, Searched, Selection};
 use crate::threads;
 
 /// How often the system is searched.
@@ -23,6 +23,8 @@ pub(crate) struct Found {
     pub(crate) newcomers: Option<Newcomers>,
     /// Who descends from the launched command, with their arguments, where that is asked for.
     pub(crate) children: Vec<(u32, Vec<String>)>,
+    /// Pythons of the family that run files which are not probed, each once.
+    pub(crate) strangers: Vec<Process>,
 }
 
 /// A search that is repeated until this is dropped.
@@ -34,11 +36,15 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    /// Begins to search for targets of this selection and for descendants of this process.
+    /// Begins to search for targets of this selection, for descendants of this process, and for strangers in this family.
     ///
     /// # Errors
     /// When no thread can be had.
-    pub(crate) fn begin(selection: Option<Selection>, launched: Option<u32>) -> io::Result<Search> {
+    pub(crate) fn begin(
+        selection: Option<Selection>,
+        launched: Option<u32>,
+        family: Option<Family>,
+    ) -> io::Result<Search> {
         // One finding waits at most: whoever does not take it does not make us search on.
         let (sender, found) = bounded(1);
         let (going, ended) = bounded::<()>(0);
@@ -54,6 +60,10 @@ impl Search {
                         .and_then(|selection| selection.search(&mut searched).ok()),
                     children: launched
                         .and_then(|pid| process::descendants(pid, &mut searched).ok())
+                        .unwrap_or_default(),
+                    strangers: family
+                        .as_ref()
+                        .and_then(|family| family.strangers(&mut searched).ok())
                         .unwrap_or_default(),
                 };
                 if sender.send(found).is_err() {
@@ -90,7 +100,8 @@ mod tests {
             pattern: regex::Regex::new("found-by-a-search-[0-9]").ok(),
             ..Selection::default()
         };
-        let search = Search::begin(Some(selection), Some(std::process::id())).expect("a thread");
+        let search =
+            Search::begin(Some(selection), Some(std::process::id()), None).expect("a thread");
         let later = Waiting::python(&copy, &["found-by-a-search-1"]);
         let end = Instant::now() + Duration::from_secs(60);
         loop {

@@ -12,7 +12,7 @@ use crate::engine::all;
 use crate::engine::lifecycle::Engine;
 use crate::process::{self, MountNamespace, Process, Targets};
 use crate::python::undecodable::Sign;
-use crate::python::{FileId, Interpreter, maps_one_of};
+use crate::python::{FileId, Interpreter, PythonError, maps_one_of};
 use crate::script::Catalogue;
 use crate::service::Service;
 
@@ -222,12 +222,21 @@ impl HostSnapshot {
             true => None,
             false => procfs::process::all_processes().ok(),
         };
+        let mut unclear = Vec::new();
         for process in all.into_iter().flatten().flatten() {
             let Ok(pid) = u32::try_from(process.pid) else {
                 continue;
             };
-            if !maps_one_of(pid, &files).unwrap_or(false) {
-                continue;
+            match maps_one_of(pid, &files) {
+                Ok(true) => {}
+                Ok(false) | Err(PythonError::Ended { .. } | PythonError::NoProcess { .. }) => {
+                    continue;
+                }
+                // It may well run one of them.
+                Err(_) => {
+                    unclear.push(pid);
+                    continue;
+                }
             }
             let mapped = |file: &FileId| maps_one_of(pid, &HashSet::from([*file])).unwrap_or(false);
             let Some(file) = files.iter().copied().find(mapped) else {
@@ -241,6 +250,15 @@ impl HostSnapshot {
                     break;
                 }
             }
+        }
+        if let Some(first) = unclear.first() {
+            self.targets.notes.push(format!(
+                "{} beside the targets could not be looked at (process {first} first), so it is not known whether armed marks could end one because of a path that is not UTF-8; use --agent to be sure",
+                match unclear.len() {
+                    1 => "one process".to_owned(),
+                    count => format!("{count} processes"),
+                }
+            ));
         }
     }
 }

@@ -180,6 +180,23 @@ impl Request {
         }
     }
 
+    /// Whether some thread was asked to run the script whose path has this suffix, and has taken the request: the path stays
+    /// where it was written. Does not stop the process, so it errs on the side of no.
+    pub(in crate::agent) fn was_taken(&self, memory: &Memory) -> bool {
+        let (Wish::Run(path) | Wish::Withdraw(path)) = &self.wish;
+        let Ok(threads) = self.walk(memory, Vec::new()) else {
+            return false;
+        };
+        let Ok(pending) = self.pending(memory, &threads) else {
+            return false;
+        };
+        let mut threads = threads.iter().zip(pending);
+        threads.any(|(thread, pending)| {
+            let script = || self.script(memory, *thread);
+            !pending && script().is_ok_and(|script| script.ends_with(path))
+        })
+    }
+
     /// Which threads have a request pending.
     fn pending(&self, memory: &Memory, threads: &[u64]) -> Result<Vec<bool>, WindowError> {
         let at = self.offsets.support + self.offsets.pending_call;

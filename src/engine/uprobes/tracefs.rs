@@ -19,7 +19,7 @@ use procfs::{ProcError, ProcResult};
 use rustix::mount::{MountFlags, mount};
 
 use super::UprobesError;
-use crate::process::is_gone;
+use crate::process::has_ended;
 
 /// Where it belongs, and where it was before Linux 4.1.
 const USUAL: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -84,10 +84,9 @@ impl Tracefs {
     /// [`UprobesError::NotPermitted`], [`UprobesError::NoTracefs`], [`UprobesError::NoUprobeEvents`].
     pub fn find() -> Result<Tracefs, UprobesError> {
         let mounted = mounted();
-        let root = match mounted
-            .into_iter()
-            .find(|root| root.join("events").exists())
-        {
+        // One that is closed to us is mounted nevertheless.
+        let is_one = |root: &PathBuf| root.join("events").try_exists().unwrap_or(true);
+        let root = match mounted.into_iter().find(is_one) {
             Some(root) => root,
             None => mount_it()?,
         };
@@ -308,7 +307,7 @@ impl Owner {
     pub(super) fn is_gone(&self) -> bool {
         let ours = namespace("self");
         if ours == Some(self.namespace) {
-            return is_gone(self.pid, self.started);
+            return has_ended(self.pid, self.started);
         }
         if ours != Some(INITIAL) {
             return false;
@@ -337,7 +336,8 @@ impl Owner {
         let inner = process.status()?.nspid;
         Ok(
             inner.and_then(|pids| pids.last().copied()) == i32::try_from(self.pid).ok()
-                && process.stat()?.starttime == self.started,
+                && process.stat()?.starttime == self.started
+                && crate::process::runs(u32::try_from(process.pid).unwrap_or(0)),
         )
     }
 }

@@ -104,7 +104,7 @@ impl Collections {
                 tid: event.tid,
                 generation,
                 collected,
-                within: step.caller.cloned(),
+                within: step.caller.map(|(_, place)| Arc::clone(place)),
             },
         );
     }

@@ -28,7 +28,7 @@ pub struct Function {
     pub context: Option<Arc<str>>,
     /// File and name.
     pub place: Arc<Place>,
-    /// The first line at which it was entered: where it begins, for all but resumed generators.
+    /// The first line at which it was entered: where it begins, for all but resumed generators. `i32::MAX` where none is known.
     pub line: i32,
     /// Calls and resumptions.
     pub calls: u64,
@@ -47,6 +47,13 @@ pub struct Function {
 }
 
 impl Function {
+    /// It was entered at this line, or at one that is not known (-1).
+    fn is_at(&mut self, line: i32) {
+        if line > 0 {
+            self.line = self.line.min(line);
+        }
+    }
+
     /// Whether nothing was seen of it but calls that were taken back: it made a generator that nobody ran.
     pub fn never_ran(&self) -> bool {
         let counted = self.calls | self.unmatched | self.timed;
@@ -100,7 +107,7 @@ impl Function {
 
     fn merge(&mut self, other: &Function) {
         self.processes += other.processes;
-        self.line = self.line.min(other.line);
+        self.is_at(other.line);
         self.calls += other.calls;
         self.unmatched += other.unmatched;
         self.self_ns = self.self_ns.saturating_add(other.self_ns);
@@ -171,7 +178,7 @@ impl Functions {
             What::Call { place, line, frame } if step.entered.is_some() => {
                 let row = self.row_in(event.pid, frame.context, key, place);
                 row.calls += 1;
-                row.line = row.line.min(*line);
+                row.is_at(*line);
             }
             What::Return {
                 place, line, frame, ..
@@ -181,7 +188,7 @@ impl Functions {
                     Some(left) => {
                         row.left(left);
                         if left.measured {
-                            row.line = row.line.min(*line);
+                            row.is_at(*line);
                         }
                     }
                     None => row.unmatched += 1,

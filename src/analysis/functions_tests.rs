@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::analysis::pairing::PairingRules;
-use crate::analysis::testing::{call, event, in_context, named, returned};
+use crate::analysis::testing::{call, event, in_context, named, returned, told};
 use crate::event::Event;
-use crate::event::{LossStage, ProcessChange};
+use crate::event::{LossStage, Manner, ProcessChange};
 
 const UP_TO_3_11: PairingRules = PairingRules {
     call_on_creation: false,
@@ -132,7 +132,7 @@ fn a_second_reading_knows_creations_from_the_start() {
     for mut event in script(words) {
         if let Some(step) = second.follow(&mut event) {
             functions.take(&step);
-            callers.push(step.caller.map(|place| place.function.text.clone()));
+            callers.push(step.caller.map(|(_, place)| place.function.text.clone()));
         }
     }
     let times = times(&functions);
@@ -542,4 +542,77 @@ fn functions_beyond_a_full_table_are_counted_in_one_row_and_none_is_lost() {
     let calls: u64 = functions.merged().iter().map(|row| row.calls).sum();
     assert_eq!(calls + rest.calls, all + 1);
     assert!(functions.emptied().without_row().is_none());
+}
+
+/// The getter and setter of a property, as the agent tells them: the setter calls the getter, and is a hundred times as slow.
+fn properties() -> Vec<Event> {
+    let value = |line, event| told("Thing.value", line, Manner::Plain, event);
+    let mut events = Vec::new();
+    for ts in [0, 1_000, 2_000] {
+        events.push(value(10, call(ts, "value")));
+        events.push(value(11, returned(ts + 5, "value")));
+        events.push(value(20, call(ts + 10, "value")));
+        events.push(value(10, call(ts + 20, "value")));
+        events.push(value(12, returned(ts + 25, "value")));
+        events.push(value(21, returned(ts + 510, "value")));
+    }
+    events
+}
+
+#[test]
+fn the_getter_and_the_setter_of_a_property_have_rows_of_their_own() {
+    let (functions, pairing) = fed(UP_TO_3_11, properties());
+    let mut rows: Vec<_> = functions
+        .rows()
+        .iter()
+        .map(|row| (row.line, row.calls, row.self_ns, row.cumulative_ns))
+        .collect();
+    rows.sort_unstable();
+    assert_eq!(rows, [(10, 6, 30, 30), (20, 3, 3 * 495, 3 * 500)]);
+    assert_eq!(pairing.unpaired().total(), 0);
+}
+
+#[test]
+fn a_generator_that_is_resumed_stays_one_function_and_so_does_one_without_a_line() {
+    use Manner::{Plain, Suspension};
+    let steps = |line, manner, event| told("steps", line, manner, event);
+    let (functions, _) = fed(
+        UP_TO_3_11,
+        [
+            steps(10, Plain, call(0, "steps")),
+            steps(12, Suspension, returned(10, "steps")),
+            steps(12, Suspension, call(20, "steps")),
+            steps(14, Plain, returned(30, "steps")),
+            // Another one of its name, further down.
+            steps(40, Plain, call(40, "steps")),
+            steps(41, Suspension, returned(45, "steps")),
+            steps(12, Suspension, call(50, "steps")),
+            steps(14, Plain, returned(51, "steps")),
+            steps(41, Suspension, call(60, "steps")),
+            steps(42, Plain, returned(66, "steps")),
+            // Its call was not seen.
+            steps(42, Plain, returned(70, "steps")),
+        ],
+    );
+    let rows: Vec<_> = functions
+        .rows()
+        .iter()
+        .map(|row| (row.line, row.calls, row.self_ns, row.unmatched))
+        .collect();
+    assert_eq!(rows, [(10, 3, 21, 0), (40, 2, 11, 1)]);
+    // The interpreter's own probes do not say which calls resume a frame.
+    let (functions, _) = fed(UP_TO_3_11, script("0 E g 5 R g 10 E g 15 R g"));
+    assert_eq!(times(&functions)["g"], (2, 10, 10));
+}
+
+#[test]
+fn a_line_that_is_not_known_is_none() {
+    let mut events = script("0 E closure 5 R closure 10 E closure 15 R closure");
+    for (event, at) in events.iter_mut().zip([-1, 12, -1, 12]) {
+        if let What::Call { line, .. } | What::Return { line, .. } = &mut event.what {
+            *line = at;
+        }
+    }
+    let (functions, _) = fed(FROM_3_15, events);
+    assert_eq!(functions.rows()[0].line, i32::MAX);
 }

@@ -1,5 +1,6 @@
 //! Functions told apart by a number, so that stacks and tables compare and look up numbers instead of names.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -11,22 +12,23 @@ const SETS: usize = 1 << 12;
 /// large program's functions again and again, because two of them share a set.
 const WAYS: usize = 4;
 
-/// A function, by a hash of its file and name (with its classes where they are known): equal for equal places, in every stream and every process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FunctionKey(u64);
+/// Names whose functions are told apart by their first lines; those of others are one.
+const MOST_NAMES: usize = 1 << 16;
+/// Functions of one name in one file that are told apart; further ones are the last of these.
+const MOST_NAMESAKES: usize = 64;
 
-impl FunctionKey {
+/// A name in a file, by a hash of both (with its classes where they are known): equal for equal places, in every stream and
+/// every process. What a return is matched by: it does not say where its function begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NameKey(u64);
+
+impl NameKey {
     /// The key of a place, computed anew.
-    pub fn of(place: &Place) -> FunctionKey {
+    pub fn of(place: &Place) -> NameKey {
         let mut hasher = DefaultHasher::new();
         place.name().text.hash(&mut hasher);
         place.file.text.hash(&mut hasher);
-        FunctionKey(hasher.finish())
-    }
-
-    /// The number itself, for tables.
-    pub fn number(self) -> u64 {
-        self.0
+        NameKey(hasher.finish())
     }
 
     /// One of `count` buckets, the same for the same key.
@@ -35,41 +37,143 @@ impl FunctionKey {
     }
 }
 
-/// Remembers the keys of places by their addresses: names are long, and nearly every event repeats one.
+/// A function: a name in a file, and where several functions have the same (the getter and setter of a property, lambdas,
+/// wrappers of decorators), the line where it begins. The number is that of the name for the first of them that a stream
+/// has, which is mostly the only one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FunctionKey(u64);
+
+impl FunctionKey {
+    /// The key of a place whose name nothing else has.
+    pub fn of(place: &Place) -> FunctionKey {
+        NameKey::of(place).into()
+    }
+
+    /// The number itself, for tables.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl From<NameKey> for FunctionKey {
+    fn from(name: NameKey) -> FunctionKey {
+        FunctionKey(name.0)
+    }
+}
+
+/// Remembers the keys of places by their addresses, because names are long and nearly every event repeats one; and where
+/// functions of one name begin.
 #[derive(Debug, Default)]
 pub struct Keys {
     sets: Vec<Set>,
+    /// First lines of functions by their name, in the order of the lines.
+    namesakes: HashMap<NameKey, Vec<(i32, FunctionKey)>, KeyBuilder>,
 }
 
 /// Places whose addresses compete, the one that came last first.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Set([Option<(Arc<Place>, FunctionKey)>; WAYS]);
+struct Set([Option<Remembered>; WAYS]);
+
+/// A place with its keys: that of the function is the one for its last call, at this line.
+#[derive(Debug)]
+struct Remembered {
+    place: Arc<Place>,
+    name: NameKey,
+    line: i32,
+    function: FunctionKey,
+}
 
 impl Keys {
-    /// The key of a place.
-    pub fn of(&mut self, place: &Arc<Place>) -> FunctionKey {
+    /// The key of a place's name.
+    pub fn name(&mut self, place: &Arc<Place>) -> NameKey {
+        match self.remembered(place) {
+            Some(known) => known.name,
+            None => NameKey::of(place),
+        }
+    }
+
+    /// The keys of a function that is called, and begins at this line. `None` where the line may be another one: that of a
+    /// resumed generator, for those who do not say which calls these are.
+    pub fn called(&mut self, place: &Arc<Place>, line: Option<i32>) -> (NameKey, FunctionKey) {
+        let Some(known) = self.remembered(place) else {
+            let name = NameKey::of(place);
+            return (name, name.into());
+        };
+        let name = known.name;
+        match line {
+            None => (name, name.into()),
+            Some(line) if known.line == line => (name, known.function),
+            Some(line) => {
+                let function = self.begins(name, line);
+                if let Some(known) = self.remembered(place) {
+                    (known.line, known.function) = (line, function);
+                }
+                (name, function)
+            }
+        }
+    }
+
+    /// The keys of a function of which this is some line: of those of its name that begin at or before it, the last.
+    pub fn around(&mut self, place: &Arc<Place>, line: i32) -> (NameKey, FunctionKey) {
+        let name = self.name(place);
+        let functions = self.namesakes.get(&name).map_or(&[][..], Vec::as_slice);
+        let behind = functions.partition_point(|(first, _)| *first <= line);
+        let around = behind.checked_sub(1).and_then(|at| functions.get(at));
+        (name, around.map_or(name.into(), |(_, function)| *function))
+    }
+
+    fn begins(&mut self, name: NameKey, line: i32) -> FunctionKey {
+        if self.namesakes.len() >= MOST_NAMES && !self.namesakes.contains_key(&name) {
+            return name.into();
+        }
+        let functions = self.namesakes.entry(name).or_default();
+        let at = functions.partition_point(|(first, _)| *first < line);
+        match functions.get(at) {
+            Some((first, function)) if *first == line => *function,
+            _ if functions.len() >= MOST_NAMESAKES => {
+                let last = functions.last();
+                last.map_or(name.into(), |(_, function)| *function)
+            }
+            _ => {
+                let function = match functions.is_empty() {
+                    true => name.into(),
+                    false => FunctionKey(KeyBuilder.hash_one((name.0, line as u32))),
+                };
+                functions.insert(at, (line, function));
+                function
+            }
+        }
+    }
+
+    fn remembered(&mut self, place: &Arc<Place>) -> Option<&mut Remembered> {
         if self.sets.is_empty() {
             self.sets.resize_with(SETS, Set::default);
         }
         let address = Arc::as_ptr(place) as usize as u64;
         // The low bits of an address are all alike; the top bits of a product depend on every bit.
         let at = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize;
-        let Some(Set(known)) = self.sets.get_mut(at) else {
-            return FunctionKey::of(place);
+        let Set(known) = self.sets.get_mut(at)?;
+        let is_it = |known: &Option<Remembered>| {
+            (known.as_ref()).is_some_and(|known| Arc::ptr_eq(&known.place, place))
         };
-        let mut remembered = known.iter().flatten();
-        match remembered.find(|(known, _)| Arc::ptr_eq(known, place)) {
-            Some((_, key)) => *key,
+        let at = match known.iter().position(is_it) {
+            Some(at) => at,
             None => {
-                let key = FunctionKey::of(place);
+                let name = NameKey::of(place);
                 known.rotate_right(1);
                 let [first, ..] = known;
                 // The place is kept so that its address cannot come to mean another.
-                *first = Some((Arc::clone(place), key));
-                key
+                *first = Some(Remembered {
+                    place: Arc::clone(place),
+                    name,
+                    line: i32::MIN,
+                    function: name.into(),
+                });
+                0
             }
-        }
+        };
+        known.get_mut(at)?.as_mut()
     }
 }
 
@@ -131,27 +235,63 @@ mod tests {
     #[test]
     fn equal_places_have_one_key_and_others_their_own() {
         let mut keys = Keys::default();
-        let key = keys.of(&place("a.py", "f"));
-        assert_eq!(key, keys.of(&place("a.py", "f")));
-        assert_ne!(key, keys.of(&place("a.py", "g")));
-        assert_ne!(key, keys.of(&place("a.pyf", "")));
+        let key = keys.name(&place("a.py", "f"));
+        assert_eq!(key, keys.name(&place("a.py", "f")));
+        assert_ne!(key, keys.name(&place("a.py", "g")));
+        assert_ne!(key, keys.name(&place("a.pyf", "")));
         assert_ne!(
-            keys.of(&place("ab", "c")),
-            keys.of(&place("bc", "a")),
+            keys.name(&place("ab", "c")),
+            keys.name(&place("bc", "a")),
             "the border counts"
         );
     }
 
     #[test]
-    fn a_remembered_key_is_that_of_the_place_whatever_else_used_its_set() {
+    fn a_remembered_key_is_that_of_the_place_whatever_else_used_its_slot() {
         let mut keys = Keys::default();
         let places: Vec<_> = (0..3 * SETS * WAYS)
             .map(|number| place("a.py", &number.to_string()))
             .collect();
         for _ in 0..2 {
             for place in &places {
-                assert_eq!(keys.of(place), FunctionKey::of(place));
+                assert_eq!(keys.name(place), NameKey::of(place));
             }
         }
+    }
+
+    #[test]
+    fn functions_of_one_name_are_told_apart_by_their_first_lines() {
+        let mut keys = Keys::default();
+        let value = place("a.py", "Thing.value");
+        let (name, getter) = keys.called(&value, Some(20));
+        let (_, setter) = keys.called(&value, Some(10));
+        assert_eq!(getter, FunctionKey::of(&value), "the first that was seen");
+        assert_ne!(setter, getter);
+        for (line, expected) in [(10, setter), (20, getter), (10, setter)] {
+            // Equal places need not be the same.
+            let again = place("a.py", "Thing.value");
+            assert_eq!(keys.called(&again, Some(line)), (name, expected));
+            assert_eq!(keys.called(&value, Some(line)), (name, expected));
+        }
+        for (line, expected) in [(12, setter), (19, setter), (20, getter), (99, getter)] {
+            assert_eq!(keys.around(&value, line), (name, expected));
+        }
+        assert_eq!(keys.around(&value, 3), (name, getter), "nothing tells");
+        assert_eq!(keys.called(&value, None), (name, getter), "nothing tells");
+    }
+
+    #[test]
+    fn endless_functions_of_one_name_and_endless_names_are_bounded() {
+        let mut keys = Keys::default();
+        let one = place("a.py", "<lambda>");
+        for line in 0..10 * MOST_NAMESAKES as i32 {
+            keys.called(&one, Some(line));
+        }
+        let functions = keys.namesakes.values().map(Vec::len);
+        assert_eq!(functions.max(), Some(MOST_NAMESAKES));
+        for number in 0..MOST_NAMES + 10 {
+            keys.called(&place("a.py", &number.to_string()), Some(1));
+        }
+        assert_eq!(keys.namesakes.len(), MOST_NAMES);
     }
 }

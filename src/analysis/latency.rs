@@ -139,7 +139,7 @@ impl Latencies {
                 ts: event.ts.saturating_sub(duration_ns),
                 duration_ns,
                 tid: event.tid,
-                caller: step.caller.cloned(),
+                caller: step.caller.map(|(_, place)| Arc::clone(place)),
             },
         );
     }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::event::{Event, Frame, Place, Text, What};
+use crate::event::{Event, Frame, Manner, Place, Text, What};
 
 pub(crate) fn text(text: &str) -> Text {
     Text {
@@ -65,4 +65,25 @@ pub(crate) fn in_context(context: u64, ts: u64, mut event: Event) -> Event {
 pub(crate) fn named(ts: u64, context: u64, name: &str) -> Event {
     let name = Arc::new(text(name));
     event(ts, What::Context { context, name })
+}
+
+/// A call or return as the agent tells it: with its whole name, its line, and how it came about.
+pub(crate) fn told(name: &str, line: i32, manner: Manner, mut event: Event) -> Event {
+    if let What::Call {
+        place,
+        line: at,
+        frame,
+    }
+    | What::Return {
+        place,
+        line: at,
+        frame,
+        ..
+    } = &mut event.what
+    {
+        let mut named = Place::clone(place);
+        named.qualname = Some(text(name));
+        (*place, *at, frame.manner) = (Arc::new(named), line, manner);
+    }
+    event
 }

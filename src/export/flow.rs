@@ -128,7 +128,11 @@ impl<W: Write> Flow<W> {
     fn place(&mut self, pid: u32, place: &Place, line: i32, frame: &Frame) {
         self.name(pid, place, frame.context);
         let dim = self.dim();
-        self.put(dim, format_args!("  {}:{line}", &place.file));
+        match line > 0 {
+            true => self.put(dim, format_args!("  {}:{line}", &place.file)),
+            // Python 3.15's own probe has none for a closure.
+            false => self.put(dim, format_args!("  {}", &place.file)),
+        }
         match frame.manner {
             Manner::Running => self.put(dim, format_args!("  running already")),
             Manner::Suspension => self.put(dim, format_args!("  resumed")),

@@ -145,6 +145,17 @@ fn everything_else_stands_in_the_same_stream() {
 }
 
 #[test]
+fn a_line_that_nobody_knows_is_left_out() {
+    let mut closure = call(0, "uses");
+    if let What::Call { line, .. } = &mut closure.what {
+        *line = -1;
+    }
+    let shown = plain(&[(closure, 0), (call(1, "known"), 1)]);
+    assert!(shown.contains("/srv/app.py\n"), "{shown}");
+    assert!(!shown.contains("-1"), "{shown}");
+}
+
+#[test]
 fn threads_are_named_from_the_moment_there_are_several() {
     let mut other = call(2, "other");
     other.tid = 8;

@@ -246,7 +246,7 @@ pub fn row_json(row: &Function) -> Value {
         "qualname": row.place.qualname.as_ref().map(|name| &name.text),
         "context": row.context.as_deref(),
         "file": row.place.file.text,
-        "line": (row.line < i32::MAX).then_some(row.line),
+        "line": (row.line > 0 && row.line < i32::MAX).then_some(row.line),
         "pid": (row.processes == 1).then_some(row.pid),
         "processes": row.processes,
         "calls": row.calls,

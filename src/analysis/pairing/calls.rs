@@ -13,6 +13,8 @@ pub struct FrameId(pub(super) u64);
 /// A call that ended. Times are in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FinishedCall {
+    /// Its function; `None` where no call was seen, because the kernel measured it.
+    pub key: Option<FunctionKey>,
     /// From call to return; `None` where that cannot be told even for a sum.
     pub inclusive_ns: Option<u64>,
     /// Whether `inclusive_ns` is the duration of this very call. If not, it may have been exchanged with that of

@@ -69,8 +69,8 @@ use self::bounded::MAX_NESTED;
 use self::returning::Returning;
 use self::step::stack;
 use self::thread::{Frame, MAX_FRAMES, Thread, give_up};
-use super::keys::{FunctionKey, KeyBuilder, Keys};
-use crate::event::{Event, Manner, Place, ProcessChange, What};
+use super::keys::{FunctionKey, KeyBuilder, Keys, NameKey};
+use crate::event::{self, Event, Manner, Place, ProcessChange, What};
 
 pub use calls::{FinishedCall, FrameId, GivenUp, Open, Revised, Unpaired};
 pub use creations::Creations;
@@ -95,9 +95,9 @@ pub struct Pairing {
     held: usize,
     keys: Keys,
     /// Functions that were seen to be called without returning, from 3.15 on: generators and coroutines.
-    generators: HashSet<FunctionKey, KeyBuilder>,
+    generators: HashSet<NameKey, KeyBuilder>,
     /// Functions that were seen to switch to another stack: something else than what they called returned next.
-    switchers: HashSet<FunctionKey, KeyBuilder>,
+    switchers: HashSet<NameKey, KeyBuilder>,
     /// Number of losses so far: what was opened before a loss may have been closed by what was lost.
     gaps: u32,
     events: u64,
@@ -220,7 +220,7 @@ impl Pairing {
         let mut function = None;
         let mut caller = None;
         match &mut event.what {
-            What::Call { place, .. }
+            What::Call { place, line, frame }
                 if self
                     .known
                     .as_ref()
@@ -228,16 +228,17 @@ impl Pairing {
             {
                 self.calls += 1;
                 depth = thread.depth();
-                function = Some(self.keys.of(place));
+                function = Some(called(&mut self.keys, place, *line, frame).1);
             }
-            What::Call { place, frame, .. } => {
+            What::Call { place, line, frame } => {
                 self.calls += 1;
                 let interrupted = thread.begin(frame.context);
                 depth = thread.depth();
-                let key = self.keys.of(place);
+                let (name, key) = called(&mut self.keys, place, *line, frame);
                 caller = Some(thread.running);
                 let frame = Frame {
                     id: self.calls,
+                    name,
                     key,
                     parent: thread.running,
                     place: Arc::clone(place),
@@ -260,15 +261,14 @@ impl Pairing {
             }
             What::Return {
                 place,
+                line,
                 duration_ns,
                 frame,
-                ..
             } => {
-                let key = self.keys.of(place);
-                function = Some(key);
+                let name = self.keys.name(place);
                 finished = Returning {
                     pid: event.pid,
-                    key,
+                    name,
                     ts,
                     rules,
                     gap: self.gaps,
@@ -280,6 +280,9 @@ impl Pairing {
                     found: self.found.as_mut(),
                 }
                 .leave(thread, frame.context, *duration_ns);
+                // Which frame it is tells more than the line, which may be in a function within it.
+                function = finished.as_ref().and_then(|it| it.key);
+                function = function.or_else(|| Some(self.keys.around(place, *line).1));
                 if duration_ns.is_none()
                     && let Some(left) = &finished
                     && left.exact
@@ -321,7 +324,7 @@ impl Pairing {
             key: function,
             entered,
             finished,
-            caller: thread.frame(caller).map(|frame| &frame.place),
+            caller: thread.frame(caller).map(|frame| (frame.key, &frame.place)),
             given_up: &self.given_up,
             revised: &self.revised,
             thread: Some((who.0, who.1, thread)),
@@ -425,6 +428,20 @@ impl Pairing {
 /// CPython 3.15 runs a hot `C()` through a piece of code of its own and marks that one's return.
 fn is_shim(place: &Place, line: i32) -> bool {
     line == -1 && place.function.text == "__init__" && place.file.text == "__init__"
+}
+
+/// The keys of a call. Only the agent says which calls resume a frame, and so which lines are first ones.
+fn called(
+    keys: &mut Keys,
+    place: &Arc<Place>,
+    line: i32,
+    frame: &event::Frame,
+) -> (NameKey, FunctionKey) {
+    match (frame.manner, &place.qualname) {
+        (Manner::Plain, Some(_)) => keys.called(place, Some(line)),
+        (_, Some(_)) => keys.around(place, line),
+        (_, None) => keys.called(place, None),
+    }
 }
 
 #[cfg(test)]

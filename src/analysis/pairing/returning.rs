@@ -8,7 +8,7 @@ use super::calls::{FinishedCall, GivenUp, Revised, Unpaired};
 use super::creations::Creations;
 use super::rules::PairingRules;
 use super::thread::{BUCKETS, Frame, Thread, give_up};
-use crate::analysis::keys::{FunctionKey, KeyBuilder};
+use crate::analysis::keys::{KeyBuilder, NameKey};
 
 /// Places remembered as generators, and as functions that switch stacks.
 const MAX_GENERATORS: usize = 1 << 16;
@@ -16,12 +16,12 @@ const MAX_GENERATORS: usize = 1 << 16;
 /// One return on its way to its call.
 pub(super) struct Returning<'a> {
     pub(super) pid: u32,
-    pub(super) key: FunctionKey,
+    pub(super) name: NameKey,
     pub(super) ts: u64,
     pub(super) rules: PairingRules,
     pub(super) gap: u32,
-    pub(super) generators: &'a mut HashSet<FunctionKey, KeyBuilder>,
-    pub(super) switchers: &'a mut HashSet<FunctionKey, KeyBuilder>,
+    pub(super) generators: &'a mut HashSet<NameKey, KeyBuilder>,
+    pub(super) switchers: &'a mut HashSet<NameKey, KeyBuilder>,
     pub(super) unpaired: &'a mut Unpaired,
     pub(super) given_up: &'a mut Vec<GivenUp>,
     pub(super) revised: &'a mut Vec<Revised>,
@@ -44,24 +44,24 @@ impl Returning<'_> {
         let plain = thread.frames.back().is_some_and(|frame| {
             frame.passed_over.is_none()
                 && frame.id == thread.running
-                && frame.key == self.key
+                && frame.name == self.name
                 && known.is_none_or(|took| self.took(frame) == Some(took))
         });
-        let ran = thread.frame(thread.running).map(|it| (it.key, it.gap));
+        let ran = thread.frame(thread.running).map(|it| (it.name, it.gap));
         let mut corrected = false;
         let index = match known {
             _ if plain => top,
             None if self.rules.greenlets || thread.interleaved => {
-                let likeliest = thread.likeliest(self.key);
+                let likeliest = thread.likeliest(self.name);
                 corrected = likeliest.is_some_and(|(_, corrected)| corrected);
                 likeliest.map(|(index, _)| index)
             }
-            None => thread.nearest(self.key),
+            None => thread.nearest(self.name),
             Some(took) => {
                 let said = thread
                     .frames
                     .iter()
-                    .rposition(|frame| frame.key == self.key && self.took(frame) == Some(took));
+                    .rposition(|frame| frame.name == self.name && self.took(frame) == Some(took));
                 if said.is_none() {
                     let begin = self.ts.saturating_sub(took);
                     return Some(thread.measured(begin, took));
@@ -70,7 +70,7 @@ impl Returning<'_> {
                     && (self.rules.greenlets || thread.interleaved)
                     && !thread.runs(index)
                 {
-                    thread.correct(self.key, said);
+                    thread.correct(self.name, said);
                 }
                 said
             }
@@ -101,7 +101,7 @@ impl Returning<'_> {
             thread.forget_passed_over(self.ts, |gone| give_up(given_up, pid, gone));
         }
         let stacks = thread.interleaved || self.rules.greenlets;
-        thread.guessed = stacks.then_some((self.key, frame.parent));
+        thread.guessed = stacks.then_some((self.name, frame.parent));
         if !plain && stacks {
             self.learn_switch(ran, corrected);
         }
@@ -110,11 +110,11 @@ impl Returning<'_> {
         if was_passed_over {
             self.unpaired.calls = self.unpaired.calls.saturating_sub(1);
             // It returned after all, so it need not have been a creation.
-            self.generators.remove(&self.key);
+            self.generators.remove(&self.name);
             if self.creations_count() {
                 self.revised.push(Revised {
                     pid: self.pid,
-                    key: self.key,
+                    key: frame.key,
                     place: Arc::clone(&frame.place),
                     call: true,
                 });
@@ -141,6 +141,7 @@ impl Returning<'_> {
         }
         let exact = exact && inclusive_ns.is_some();
         Some(FinishedCall {
+            key: Some(frame.key),
             inclusive_ns,
             exact,
             likely: exact || (in_line && frame.likely && inclusive_ns.is_some()),
@@ -160,7 +161,7 @@ impl Returning<'_> {
         known: Option<u64>,
     ) -> Option<FinishedCall> {
         let found = thread.frames.iter().rposition(|frame| {
-            frame.key == self.key
+            frame.name == self.name
                 && frame.context == context
                 && known.is_none_or(|took| self.took(frame) == Some(took))
         });
@@ -201,6 +202,7 @@ impl Returning<'_> {
             cumulative_ns = 0;
         }
         Some(FinishedCall {
+            key: Some(frame.key),
             inclusive_ns,
             exact: inclusive_ns.is_some(),
             likely: inclusive_ns.is_some(),
@@ -230,11 +232,11 @@ impl Returning<'_> {
     /// and would have to return first.
     fn must_wait(&self, thread: &Thread, index: usize) -> bool {
         self.creations_count()
-            && self.generators.contains(&self.key)
+            && self.generators.contains(&self.name)
             && thread.frames.iter().skip(index + 1).any(|above| {
                 above.passed_over.is_none()
                     && above.gap == self.gap
-                    && !self.generators.contains(&above.key)
+                    && !self.generators.contains(&above.name)
             })
     }
 
@@ -261,7 +263,7 @@ impl Returning<'_> {
             thread.interleaved |= !self.rules.call_on_creation;
             if learn {
                 if self.generators.len() < MAX_GENERATORS {
-                    self.generators.insert(frame.key);
+                    self.generators.insert(frame.name);
                 }
                 if let Some(found) = &mut self.found {
                     found.set(frame.id, true);
@@ -318,9 +320,9 @@ impl Returning<'_> {
 
     /// Something else than the function that ran returns: it has switched to another stack. Not where it turned out
     /// that another frame ran, and not across a loss.
-    fn learn_switch(&mut self, ran: Option<(FunctionKey, u32)>, corrected: bool) {
+    fn learn_switch(&mut self, ran: Option<(NameKey, u32)>, corrected: bool) {
         if let Some((key, gap)) = ran
-            && key != self.key
+            && key != self.name
             && gap == self.gap
             && !corrected
             && self.switchers.len() < MAX_GENERATORS
@@ -333,17 +335,17 @@ impl Returning<'_> {
     /// been exchanged with is in doubt from now on.
     fn settle_ambiguity(&self, thread: &mut Thread, index: usize) -> (bool, bool) {
         let stacks = thread.interleaved || self.rules.greenlets;
-        let generator = self.creations_count() && self.generators.contains(&self.key);
+        let generator = self.creations_count() && self.generators.contains(&self.name);
         if !stacks && !generator {
             return (true, true);
         }
-        if thread.buckets.get(self.key.bucket(BUCKETS)) == Some(&1) {
+        if thread.buckets.get(self.name.bucket(BUCKETS)) == Some(&1) {
             return (true, true);
         }
         let in_line = stacks && !generator && self.all_are_callers(thread, index);
         let mut alone = true;
         for (at, frame) in thread.frames.iter_mut().enumerate() {
-            if at != index && frame.key == self.key {
+            if at != index && frame.name == self.name {
                 frame.certain = false;
                 frame.likely &= in_line;
                 alone = false;
@@ -356,18 +358,22 @@ impl Returning<'_> {
     /// Whether all other open frames of the function that returns are among its callers, with nothing between them that
     /// switches stacks: a recursion. Until switches were seen, every line of callers is in doubt.
     fn all_are_callers(&self, thread: &Thread, index: usize) -> bool {
-        if self.switchers.is_empty() || self.switchers.contains(&self.key) {
+        if self.switchers.is_empty() || self.switchers.contains(&self.name) {
             return false;
         }
-        let open = thread.frames.iter().filter(|it| it.key == self.key).count();
+        let open = thread
+            .frames
+            .iter()
+            .filter(|it| it.name == self.name)
+            .count();
         let (mut met, mut at) = (1, index);
         while met < open {
             let Some(caller) = thread.parent_of(at) else {
                 return false;
             };
             at = caller;
-            match thread.frames.get(at).map(|it| it.key) {
-                Some(key) if key == self.key => met += 1,
+            match thread.frames.get(at).map(|it| it.name) {
+                Some(key) if key == self.name => met += 1,
                 Some(key) if self.switchers.contains(&key) => return false,
                 _ => {}
             }

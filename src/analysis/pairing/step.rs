@@ -22,7 +22,7 @@ pub struct Step<'a> {
     /// The call that ended, for a return that found one and for a call that the kernel measured.
     pub finished: Option<FinishedCall>,
     /// The function in which it happened: of a call or return its caller, of anything else the function that ran.
-    pub caller: Option<&'a Arc<Place>>,
+    pub caller: Option<(FunctionKey, &'a Arc<Place>)>,
     /// Frames that were given up without a return.
     pub given_up: &'a [GivenUp],
     /// Calls that turned out to be creations of generators, or not to be.

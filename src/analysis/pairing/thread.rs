@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::bounded;
 use super::calls::{FinishedCall, FrameId, GivenUp, Open};
 use super::plain::Begun;
-use crate::analysis::keys::{FunctionKey, KeyBuilder};
+use crate::analysis::keys::{FunctionKey, KeyBuilder, NameKey};
 use crate::event::Place;
 
 /// Open frames kept of one thread; the outermost are forgotten beyond that.
@@ -40,8 +40,8 @@ pub(super) struct Thread {
     pub(super) charged: u64,
     /// The last event was a return that was given to one of several frames: their function, and the caller of the
     /// chosen one.
-    pub(super) guessed: Option<(FunctionKey, u64)>,
-    /// Open frames by the low bits of their function's key.
+    pub(super) guessed: Option<(NameKey, u64)>,
+    /// Open frames by the low bits of the keys of their names.
     pub(super) buckets: Box<[u16; BUCKETS]>,
     /// Calls that the kernel measured: begin and duration, of those whose caller has not ended.
     pub(super) spans: Vec<(u64, u64)>,
@@ -79,6 +79,7 @@ impl Default for Thread {
 pub(super) struct Frame {
     /// Number of the call. No two frames have the same.
     pub(super) id: u64,
+    pub(super) name: NameKey,
     pub(super) key: FunctionKey,
     /// Id of the frame that ran when this one was called; that may have ended since.
     pub(super) parent: u64,
@@ -220,9 +221,9 @@ impl Thread {
         };
         if let Some(oldest) = &forgotten {
             self.passed_over -= usize::from(oldest.passed_over.is_some());
-            self.count(oldest.key, false);
+            self.count(oldest.name, false);
         }
-        self.count(frame.key, true);
+        self.count(frame.name, true);
         self.frames.push_back(frame);
         forgotten
     }
@@ -235,7 +236,7 @@ impl Thread {
         }
         let frame = self.frames.remove(index)?;
         self.passed_over -= usize::from(frame.passed_over.is_some());
-        self.count(frame.key, false);
+        self.count(frame.name, false);
         // What a deep recursion took is given back when it is over.
         let room = self.frames.capacity();
         if room > 64 && self.frames.len() < room / 8 {
@@ -244,8 +245,8 @@ impl Thread {
         Some(frame)
     }
 
-    pub(super) fn count(&mut self, key: FunctionKey, opened: bool) {
-        if let Some(bucket) = self.buckets.get_mut(key.bucket(BUCKETS)) {
+    pub(super) fn count(&mut self, name: NameKey, opened: bool) {
+        if let Some(bucket) = self.buckets.get_mut(name.bucket(BUCKETS)) {
             *bucket = if opened {
                 bucket.wrapping_add(1)
             } else {
@@ -296,8 +297,9 @@ impl Thread {
 
     /// The nearest frame of the same function among the callers of a frame.
     pub(super) fn outer(&self, index: usize) -> Option<usize> {
-        let key = self.frames.get(index)?.key;
-        if self.buckets.get(key.bucket(BUCKETS)) == Some(&1) {
+        let frame = self.frames.get(index)?;
+        let key = frame.key;
+        if self.buckets.get(frame.name.bucket(BUCKETS)) == Some(&1) {
             return None;
         }
         let mut at = index;
@@ -328,24 +330,24 @@ impl Thread {
 
     /// The nearest open frame of a function, passed over or not: to prefer one that was not would make a frame that
     /// was passed over by mistake end an older call of the same function.
-    pub(super) fn nearest(&self, key: FunctionKey) -> Option<usize> {
-        if self.buckets.get(key.bucket(BUCKETS)) == Some(&0) {
+    pub(super) fn nearest(&self, name: NameKey) -> Option<usize> {
+        if self.buckets.get(name.bucket(BUCKETS)) == Some(&0) {
             return None;
         }
-        self.frames.iter().rposition(|frame| frame.key == key)
+        self.frames.iter().rposition(|frame| frame.name == name)
     }
 
     /// A return that does not fit what runs shows that the guess before it was wrong. If a caller of the function that
     /// returns now has an open call of the function that was guessed about, that is the one that ended: the two change
     /// places. `known` is the frame that returns where that is known.
-    pub(super) fn correct(&mut self, key: FunctionKey, known: Option<usize>) -> Option<usize> {
+    pub(super) fn correct(&mut self, name: NameKey, known: Option<usize>) -> Option<usize> {
         let (guessed, chosen) = self.guessed?;
         let (called, caller) = (0..self.frames.len()).find_map(|called| {
             let caller = self.parent_of(called)?;
             // Callers are older than what they call: else lines of callers could run in circles.
-            let fits = self.frames.get(called)?.key == guessed
+            let fits = self.frames.get(called)?.name == guessed
                 && self.frames.get(called)?.id > chosen
-                && self.frames.get(caller)?.key == key
+                && self.frames.get(caller)?.name == name
                 && known.is_none_or(|known| known == caller);
             fits.then_some((called, caller))
         })?;
@@ -369,22 +371,22 @@ impl Thread {
 
     /// The frame that most likely returns where several stacks interleave: the one that runs, else of those that wait
     /// for their turn the one that waits longest, as schedulers have it. And whether that corrected an earlier guess.
-    pub(super) fn likeliest(&mut self, key: FunctionKey) -> Option<(usize, bool)> {
+    pub(super) fn likeliest(&mut self, name: NameKey) -> Option<(usize, bool)> {
         let running = self.index_of(self.running);
         if let Some(index) = running
-            && self.frames.get(index)?.key == key
+            && self.frames.get(index)?.name == name
         {
             return Some((index, false));
         }
-        if self.buckets.get(key.bucket(BUCKETS)) == Some(&0) {
+        if self.buckets.get(name.bucket(BUCKETS)) == Some(&0) {
             return None;
         }
-        if let Some(index) = self.correct(key, None) {
+        if let Some(index) = self.correct(name, None) {
             return Some((index, true));
         }
-        let waits = |frame: &Frame| frame.key == key && frame.called == 0;
+        let waits = |frame: &Frame| frame.name == name && frame.called == 0;
         let waiting = self.frames.iter().position(waits);
-        Some((waiting.or_else(|| self.nearest(key))?, false))
+        Some((waiting.or_else(|| self.nearest(name))?, false))
     }
 
     /// Removes frames for which `keep` says so; who was called by one of them is from then on called by its caller.
@@ -403,7 +405,7 @@ impl Thread {
                 self.frames.push_back(frame);
             } else {
                 moved.insert(frame.id, frame.parent);
-                self.count(frame.key, false);
+                self.count(frame.name, false);
                 gone(frame);
             }
         }
@@ -460,6 +462,7 @@ impl Thread {
         }
         bounded::push(&mut self.spans, (begin, duration), MAX_SPANS);
         FinishedCall {
+            key: None,
             inclusive_ns: Some(duration),
             exact: true,
             likely: true,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use crate::analysis::keys::{FunctionKey, KeyBuilder, Keys};
+use crate::analysis::keys::{FunctionKey, KeyBuilder};
 use crate::analysis::pairing::{FinishedCall, Step};
 use crate::event::{Place, Text, What};
 use crate::export::{End, Sink};
@@ -19,7 +19,6 @@ const OTHER: &str = "[other]";
 #[derive(Debug)]
 pub struct Pstats<W> {
     output: W,
-    keys: Keys,
     functions: BTreeMap<FunctionKey, Function>,
     /// By callee and caller.
     edges: HashMap<(u64, u64), Numbers, KeyBuilder>,
@@ -60,7 +59,6 @@ impl<W: Write> Pstats<W> {
     pub fn new(output: W) -> Pstats<W> {
         Pstats {
             output,
-            keys: Keys::default(),
             functions: BTreeMap::new(),
             edges: HashMap::default(),
             last_ts: 0,
@@ -103,10 +101,9 @@ impl<W: Write> Pstats<W> {
         &mut self,
         key: FunctionKey,
         place: &Arc<Place>,
-        caller: Option<&Arc<Place>>,
+        caller: Option<(FunctionKey, &Arc<Place>)>,
         left: &FinishedCall,
     ) {
-        let caller = caller.map(|caller| (self.keys.of(caller), caller));
         let (called, function) = self.function(key, place);
         function
             .numbers
@@ -145,7 +142,7 @@ impl<W: Write> Sink for Pstats<W> {
             return Ok(());
         };
         match &event.what {
-            What::Call { place, line, .. } if step.entered.is_some() => {
+            What::Call { place, line, .. } if step.entered.is_some() && *line > 0 => {
                 let (_, function) = self.function(key, place);
                 function.line = function.line.min(*line);
             }

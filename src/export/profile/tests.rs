@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::analysis::pairing::{Pairing, PairingRules};
-use crate::analysis::testing::{call, event, in_context, named, returned, text};
-use crate::event::{Event, Session, SessionTarget, Summary, What};
+use crate::analysis::testing::{call, event, in_context, named, returned, text, told};
+use crate::event::{Event, Manner, Session, SessionTarget, Summary, What};
 use crate::export::{End, Sink};
 
 const PYTHON: &str = "/usr/bin/python3.11";
@@ -112,6 +112,46 @@ fn folded_stacks_have_the_own_time_of_every_way_through_the_program() {
             "open\\u{3b} to the end\\u{a} (app.py:1) 1000",
         ]
     );
+}
+
+#[test]
+fn functions_of_one_name_are_told_apart_by_where_they_begin() {
+    let value = |line, event| told("Thing.value", line, Manner::Plain, event);
+    let events = || {
+        vec![
+            value(20, call(100, "value")),
+            value(10, call(1_100, "value")),
+            value(12, returned(1_600, "value")),
+            value(22, returned(9_100, "value")),
+            value(10, call(9_100, "value")),
+            value(12, returned(9_350, "value")),
+        ]
+    };
+    let folded = as_text(made(
+        |output| Box::new(Folded::new(output, false)),
+        false,
+        events(),
+    ));
+    let mut lines: Vec<&str> = folded.lines().collect();
+    lines.sort_unstable();
+    let (getter, setter) = ("Thing.value (app.py:10)", "Thing.value (app.py:20)");
+    assert_eq!(
+        lines,
+        [
+            format!("{getter} 250"),
+            format!("{setter} 8500"),
+            format!("{setter};{getter} 500"),
+        ]
+    );
+    let speedscope: Value = serde_json::from_slice(&made(
+        |output| Box::new(Speedscope::new(output)),
+        false,
+        events(),
+    ))
+    .expect("JSON");
+    let frames = speedscope["shared"]["frames"].as_array().expect("frames");
+    let lines: Vec<&Value> = frames.iter().map(|frame| &frame["line"]).collect();
+    assert_eq!(lines, [20, 10], "{frames:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ pub(crate) mod decide;
 #[cfg(test)]
 mod decide_tests;
 pub(crate) mod describe;
+mod greenlets;
 pub(crate) mod opening;
 pub mod pipe;
 pub(crate) mod plan;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{never, select, tick};
 
 use super::agents::SessionAgents;
+use super::greenlets::Greenlets;
 use super::pipe::{Pipe, PipeSettings};
 use super::plan::Plan;
 use super::search::Search;
@@ -95,6 +96,7 @@ struct Run<'a> {
     children: BTreeSet<u32>,
     last_alive: Instant,
     search: Option<Search>,
+    greenlets: Greenlets,
     idle_flush: bool,
     /// Processes that run interpreters which are not probed.
     strangers: Strangers,
@@ -139,6 +141,7 @@ impl Session<'_> {
             children: BTreeSet::new(),
             last_alive: begun,
             search: None,
+            greenlets: Greenlets::default(),
             idle_flush: false,
             strangers: Strangers::default(),
         };
@@ -199,16 +202,26 @@ impl Run<'_> {
         self.live = true;
         self.written(written);
         self.last_alive = Instant::now();
-        let pids: Vec<u32> = self.session.programs.keys().copied().collect();
-        for pid in pids {
-            self.look_for_greenlets(pid);
-        }
+        self.look_for_greenlets();
     }
 
-    /// Has a process with greenlets paired as one. Where the agent traces it, it tells which of them runs.
-    fn look_for_greenlets(&mut self, pid: u32) {
+    /// Has processes with greenlets paired as such. Where the agent traces one, it tells which of them runs.
+    fn look_for_greenlets(&mut self) {
+        let programs = self.session.programs.keys().copied();
+        let launched = self.session.launched.as_ref().map(Launched::pid);
+        let others = self.children.iter().copied().chain(launched);
+        let all: BTreeSet<u32> = programs.chain(others).collect();
         let agents = self.session.agents.as_ref();
-        if agents.is_none_or(|agents| !agents.traces(pid)) && greenlets::are_in(pid) {
+        let traces = |pid: u32| agents.is_some_and(|agents| agents.traces(pid));
+        for pid in self
+            .greenlets
+            .look(&all, |pid| !traces(pid) && greenlets::are_in(pid))
+        {
+            if self.greenlets.is_first() {
+                self.session.console.note(format_args!(
+                    "process {pid} runs greenlets, and the interpreter's own probes do not tell when they switch: durations that are in doubt are left out; --agent tells all of them"
+                ));
+            }
             self.pipe.has_greenlets(pid, self.session.sink.as_mut());
             self.heed();
         }
@@ -338,6 +351,9 @@ impl Run<'_> {
             self.session.engine.wish(wish);
         }
         self.look_around()?;
+        if self.greenlets.are_due() {
+            self.look_for_greenlets();
+        }
         let ended = self.session.watch.wait(Some(Duration::ZERO))?;
         if let Some(launched) = &mut self.session.launched {
             // Reaped, so that it does not stay a zombie.
@@ -432,9 +448,8 @@ impl Run<'_> {
                     self.session
                         .console
                         .note(format_args!("{program} {pid} joined"));
-                    match &mut self.session.agents {
-                        Some(agents) => agents.newcomer(&process, self.session.console),
-                        None => self.look_for_greenlets(pid),
+                    if let Some(agents) = &mut self.session.agents {
+                        agents.newcomer(&process, self.session.console);
                     }
                 }
                 Err(error) => self

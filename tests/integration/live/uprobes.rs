@@ -69,6 +69,32 @@ fn counts_are_exact(traced: &Traced, program: &str, name: &str) {
     }
 }
 
+/// What has mapped a file of that name; the library itself need not be here.
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_launched_program_that_imports_greenlet_later_is_known_to_run_greenlets() {
+    leaves_nothing(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let library = directory
+            .path()
+            .join("_greenlet.cpython-311-x86_64-linux-gnu.so");
+        let path = library.to_str().expect("text");
+        let program = "import mmap, os, sys, time
+while not os.path.exists(sys.argv[1]): time.sleep(0.01)
+file = open(sys.argv[1], 'rb')
+mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+while os.path.exists(sys.argv[1]): time.sleep(0.01)";
+        let launched = ["--no-agent", "--", PYTHON_3_11, "-c", program, path];
+        let mut tracing = Tracing::start(&launched).live();
+        fs::write(&library, [0; 4096]).expect("written");
+        tracing.wait_for("runs greenlets, and the interpreter's own probes do not tell");
+        fs::remove_file(&library).expect("removed");
+        let traced = tracing.finish().complete("targets_ended");
+        let about = traced.said.iter().filter(|line| line.contains("greenlets"));
+        assert_eq!(about.count(), 1, "{:#?}", traced.said);
+    });
+}
+
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn a_million_calls_of_python_3_11_are_all_seen_with_their_names() {

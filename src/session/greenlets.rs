@@ -1,0 +1,79 @@
+//! Which processes of a session run greenlets. Libraries are imported at any time, so it is looked again and again.
+
+use std::collections::{BTreeSet, HashSet};
+use std::time::{Duration, Instant};
+
+/// How often to look, and at how many processes each time: one look reads what a process has mapped.
+const OFTEN: Duration = Duration::from_secs(1);
+const AT_A_TIME: usize = 32;
+
+/// Those that are known, and who comes next.
+#[derive(Debug, Default)]
+pub(crate) struct Greenlets {
+    known: HashSet<u32>,
+    /// The last process that was looked at.
+    last: u32,
+    looked: Option<Instant>,
+    said: bool,
+}
+
+impl Greenlets {
+    /// Whether it is time to look.
+    pub(crate) fn are_due(&self) -> bool {
+        self.looked.is_none_or(|at| at.elapsed() >= OFTEN)
+    }
+
+    /// Which of some processes have greenlets, of those that were not known to: of many, each has its turn.
+    pub(crate) fn look(&mut self, all: &BTreeSet<u32>, has: impl Fn(u32) -> bool) -> Vec<u32> {
+        self.looked = Some(Instant::now());
+        self.known.retain(|pid| all.contains(pid));
+        let behind = all.range(self.last.saturating_add(1)..);
+        let before = all.range(..=self.last);
+        let next = behind.chain(before).filter(|pid| !self.known.contains(pid));
+        let turn: Vec<u32> = next.copied().take(AT_A_TIME).collect();
+        self.last = turn.last().copied().unwrap_or(self.last);
+        let found: Vec<u32> = turn.into_iter().filter(|pid| has(*pid)).collect();
+        self.known.extend(&found);
+        found
+    }
+
+    /// True when this is asked for the first time.
+    pub(crate) fn is_first(&mut self) -> bool {
+        !std::mem::replace(&mut self.said, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_once_and_looked_at_until_it_has_greenlets() {
+        let mut greenlets = Greenlets::default();
+        assert!(greenlets.are_due());
+        let all = BTreeSet::from([3, 7]);
+        assert!(greenlets.look(&all, |_| false).is_empty());
+        assert!(!greenlets.are_due());
+        assert_eq!(greenlets.look(&all, |pid| pid == 7), [7]);
+        assert_eq!(greenlets.look(&all, |pid| pid >= 3), [3]);
+        assert!(greenlets.look(&all, |_| true).is_empty());
+        // Another process got the number of one that has ended.
+        greenlets.look(&BTreeSet::from([3]), |_| false);
+        assert_eq!(greenlets.look(&all, |_| true), [7]);
+        assert!(greenlets.is_first() && !greenlets.is_first());
+    }
+
+    #[test]
+    fn of_many_processes_each_has_its_turn() {
+        let mut greenlets = Greenlets::default();
+        let all: BTreeSet<u32> = (1..=3 * AT_A_TIME as u32 + 5).collect();
+        let mut found = BTreeSet::new();
+        for _ in 0..4 {
+            let looked = greenlets.look(&all, |pid| pid % 2 == 0);
+            assert!(looked.len() <= AT_A_TIME);
+            found.extend(looked);
+        }
+        let even: BTreeSet<u32> = all.iter().copied().filter(|pid| pid % 2 == 0).collect();
+        assert_eq!(found, even);
+    }
+}

@@ -92,6 +92,8 @@ pub(crate) struct Control {
     inherited: Option<(Start, Started)>,
     /// Where to join.
     join: Option<Follow>,
+    /// Where it has joined last.
+    joined: Option<Follow>,
     /// Whether the sockets of a thread before this one are to come through the door, and until when that is waited for.
     resuming: bool,
     resumed_until: i64,
@@ -116,6 +118,7 @@ impl Control {
         session: None,
         inherited: None,
         join: None,
+        joined: None,
         resuming: false,
         resumed_until: 0,
         patience: 0,
@@ -669,9 +672,15 @@ unsafe fn hear_where_to_join(control: &mut Control, visit: &OwnedFd) {
         .ok()
         .and_then(|(_, length)| core::str::from_utf8(buffer.get(..length)?).ok());
     match text.and_then(Follow::parse) {
-        Some(follow) => join_or_give_up(control, &follow),
-        None => let_go(),
+        Some(follow) if !is_joined(control, &follow) => join_or_give_up(control, &follow),
+        _ => let_go(),
     }
+}
+
+/// Whether it has joined there and is still connected. Who asks by a debugger's request asks several threads, and two of them
+/// may come to it.
+fn is_joined(control: &Control, follow: &Follow) -> bool {
+    control.joined.as_ref() == Some(follow) && control.peers.iter().any(|it| it.joined.is_some())
 }
 
 /// Leaves the sockets to whoever holds the other end, for a thread that comes after this one.
@@ -1018,5 +1027,6 @@ unsafe fn join(control: &mut Control, follow: &Follow) -> Result<(), Errno> {
         return Err(Errno::PIPE);
     }
     receive(control, socket, credentials.pid, Some(patience));
+    control.joined = Some(follow.clone());
     Ok(())
 }

@@ -564,6 +564,35 @@ sys.exit(0 if sys.agent.status()['entries'] == 100 else 9)
     }
 }
 
+/// A debugger's request to load the agent is made of several threads, and two of them may come to it.
+#[test]
+fn who_is_told_twice_to_join_one_session_joins_it_once() {
+    for interpreter in interpreters::all() {
+        let mut process = Program::start(interpreter);
+        let (follows, follow) = listening();
+        process.run("def leaf(): pass");
+        let joins = format!("agent.start(False, follow={:?})", follow.to_string());
+        process.send(&joins);
+        let socket = accept(&follows).unwrap();
+        let Some(FromAgent::Joined(joined)) = hear(&socket) else {
+            panic!("{}: not joined", interpreter.name());
+        };
+        let pystap = Pystap {
+            socket,
+            hello: joined.hello,
+        };
+        let mut start = functions("workload.py");
+        start.filters.functions = vec!["leaf".into()];
+        pystap.start(start);
+        process.receive();
+        process.run(&format!("{joins}\nfor _ in range(100): leaf()"));
+        let flags = rustix::fs::fcntl_getfl(&follows).unwrap() | rustix::fs::OFlags::NONBLOCK;
+        rustix::fs::fcntl_setfl(&follows, flags).unwrap();
+        assert!(accept(&follows).is_err(), "{}", interpreter.name());
+        assert_eq!(pystap.stop().entries, 100, "{}", interpreter.name());
+    }
+}
+
 #[test]
 fn a_launched_program_that_ends_at_once_has_said_before_that_it_was_traced() {
     for interpreter in interpreters::all() {

@@ -616,3 +616,69 @@ fn a_line_that_is_not_known_is_none() {
     let (functions, _) = fed(FROM_3_15, events);
     assert_eq!(functions.rows()[0].line, i32::MAX);
 }
+
+/// Greenlets that a hub switches to: each waits at the end of a dozen calls, and goes on later. What their handlers took.
+fn waiting(greenlets: u64, contexts: bool) -> (Vec<Event>, u64) {
+    const DEPTH: u64 = 12;
+    let mut ts = 1_000;
+    let mut events = Vec::new();
+    let mut tell = |greenlet: u64, event: Event| {
+        ts += 10;
+        events.push(match contexts {
+            true => in_context(greenlet, ts, event),
+            false => Event { ts, ..event },
+        });
+        ts
+    };
+    let name = |depth: u64| format!("f{depth}");
+    let mut took = 0_u64;
+    tell(0, call(0, "run"));
+    for greenlet in 1..=greenlets {
+        tell(0, call(0, "switch"));
+        for depth in 0..DEPTH {
+            let at = tell(greenlet, call(0, &name(depth)));
+            if depth == 0 {
+                took = took.wrapping_sub(at);
+            }
+        }
+        tell(0, returned(0, "switch"));
+    }
+    for greenlet in 1..=greenlets {
+        tell(0, call(0, "switch"));
+        for depth in (0..DEPTH).rev() {
+            let at = tell(greenlet, returned(0, &name(depth)));
+            if depth == 0 {
+                took = took.wrapping_add(at);
+            }
+        }
+        tell(0, returned(0, "switch"));
+    }
+    tell(0, returned(0, "run"));
+    (events, took)
+}
+
+#[test]
+fn two_thousand_greenlets_that_wait_lose_nothing_of_their_sums() {
+    let (events, took) = waiting(2_000, true);
+    let all = events.last().expect("some").ts - events[0].ts;
+    let (functions, pairing) = fed(UP_TO_3_11, events);
+    let times = times(&functions);
+    let (calls, _, cumulative) = times["f0"];
+    assert_eq!((calls, cumulative), (2_000, took));
+    assert_eq!(times["run"].2, all);
+    let own: u64 = times.values().map(|(_, own, _)| own).sum();
+    // What called a handler has returned before it: who runs next, the hub's next event tells.
+    assert_eq!(own + 2_000 * 10, all);
+    assert_eq!(pairing.unpaired().total(), 0);
+}
+
+#[test]
+fn two_thousand_greenlets_keep_their_sums_where_nobody_tells_them_apart() {
+    let (events, took) = waiting(2_000, false);
+    let all = events.last().expect("some").ts - events[0].ts;
+    let (functions, _) = fed(GREENLETS, events);
+    let times = times(&functions);
+    let (calls, _, cumulative) = times["f0"];
+    assert_eq!((calls, cumulative), (2_000, took));
+    assert_eq!(times["run"].2, all);
+}

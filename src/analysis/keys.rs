@@ -66,61 +66,49 @@ impl From<NameKey> for FunctionKey {
 #[derive(Debug, Default)]
 pub struct Keys {
     sets: Vec<Set>,
+    /// For the places in them: the line of the last call that said where its function begins, and that function.
+    last: Vec<[(i32, FunctionKey); WAYS]>,
     /// First lines of functions by their name, in the order of the lines.
     namesakes: HashMap<NameKey, Vec<(i32, FunctionKey)>, KeyBuilder>,
 }
 
-/// Places whose addresses compete, the one that came last first.
+/// Places whose addresses compete, with their names: the one that came last first.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Set([Option<Remembered>; WAYS]);
-
-/// A place with its keys: that of the function is the one for its last call, at this line.
-#[derive(Debug)]
-struct Remembered {
-    place: Arc<Place>,
-    name: NameKey,
-    line: i32,
-    function: FunctionKey,
-}
+struct Set([Option<(Arc<Place>, NameKey)>; WAYS]);
 
 impl Keys {
     /// The key of a place's name.
     pub fn name(&mut self, place: &Arc<Place>) -> NameKey {
-        match self.remembered(place) {
-            Some(known) => known.name,
-            None => NameKey::of(place),
-        }
+        let (_, name) = self.find(place);
+        name
     }
 
-    /// The keys of a function that is called, and begins at this line. `None` where the line may be another one: that of a
-    /// resumed generator, for those who do not say which calls these are.
-    pub fn called(&mut self, place: &Arc<Place>, line: Option<i32>) -> (NameKey, FunctionKey) {
-        let Some(known) = self.remembered(place) else {
-            let name = NameKey::of(place);
-            return (name, name.into());
-        };
-        let name = known.name;
-        match line {
-            None => (name, name.into()),
-            Some(line) if known.line == line => (name, known.function),
-            Some(line) => {
-                let function = self.begins(name, line);
-                if let Some(known) = self.remembered(place) {
-                    (known.line, known.function) = (line, function);
-                }
-                (name, function)
-            }
+    /// The keys of a function that is called, and begins at this line.
+    pub fn called(&mut self, place: &Arc<Place>, line: i32) -> (NameKey, FunctionKey) {
+        let ((set, way), name) = self.find(place);
+        if self.last.is_empty() {
+            self.last.resize(SETS, [(i32::MIN, FunctionKey(0)); WAYS]);
         }
+        let last = self.last.get_mut(set).and_then(|set| set.get_mut(way));
+        if let Some((known, function)) = last
+            && *known == line
+        {
+            return (name, *function);
+        }
+        let function = self.begins(name, line);
+        if let Some(last) = self.last.get_mut(set).and_then(|set| set.get_mut(way)) {
+            *last = (line, function);
+        }
+        (name, function)
     }
 
-    /// The keys of a function of which this is some line: of those of its name that begin at or before it, the last.
-    pub fn around(&mut self, place: &Arc<Place>, line: i32) -> (NameKey, FunctionKey) {
-        let name = self.name(place);
+    /// The function of a name of which this is some line: of those that begin at or before it, the last.
+    pub fn around(&self, name: NameKey, line: i32) -> FunctionKey {
         let functions = self.namesakes.get(&name).map_or(&[][..], Vec::as_slice);
         let behind = functions.partition_point(|(first, _)| *first <= line);
         let around = behind.checked_sub(1).and_then(|at| functions.get(at));
-        (name, around.map_or(name.into(), |(_, function)| *function))
+        around.map_or(name.into(), |(_, function)| *function)
     }
 
     fn begins(&mut self, name: NameKey, line: i32) -> FunctionKey {
@@ -146,34 +134,36 @@ impl Keys {
         }
     }
 
-    fn remembered(&mut self, place: &Arc<Place>) -> Option<&mut Remembered> {
+    /// Where a place is remembered, and its name.
+    fn find(&mut self, place: &Arc<Place>) -> ((usize, usize), NameKey) {
         if self.sets.is_empty() {
             self.sets.resize_with(SETS, Set::default);
         }
         let address = Arc::as_ptr(place) as usize as u64;
         // The low bits of an address are all alike; the top bits of a product depend on every bit.
         let at = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize;
-        let Set(known) = self.sets.get_mut(at)?;
-        let is_it = |known: &Option<Remembered>| {
-            (known.as_ref()).is_some_and(|known| Arc::ptr_eq(&known.place, place))
+        let Some(Set(known)) = self.sets.get_mut(at) else {
+            return ((at, WAYS), NameKey::of(place));
         };
-        let at = match known.iter().position(is_it) {
-            Some(at) => at,
-            None => {
-                let name = NameKey::of(place);
-                known.rotate_right(1);
-                let [first, ..] = known;
-                // The place is kept so that its address cannot come to mean another.
-                *first = Some(Remembered {
-                    place: Arc::clone(place),
-                    name,
-                    line: i32::MIN,
-                    function: name.into(),
-                });
-                0
-            }
-        };
-        known.get_mut(at)?.as_mut()
+        let mut remembered = known.iter().enumerate();
+        let found = remembered.find_map(|(way, known)| {
+            let (known, name) = known.as_ref()?;
+            Arc::ptr_eq(known, place).then_some((way, *name))
+        });
+        if let Some((way, name)) = found {
+            return ((at, way), name);
+        }
+        let name = NameKey::of(place);
+        known.rotate_right(1);
+        let [first, ..] = known;
+        // The place is kept so that its address cannot come to mean another.
+        *first = Some((Arc::clone(place), name));
+        if let Some(last) = self.last.get_mut(at) {
+            last.rotate_right(1);
+            let [first, ..] = last;
+            *first = (i32::MIN, name.into());
+        }
+        ((at, 0), name)
     }
 }
 
@@ -263,21 +253,20 @@ mod tests {
     fn functions_of_one_name_are_told_apart_by_their_first_lines() {
         let mut keys = Keys::default();
         let value = place("a.py", "Thing.value");
-        let (name, getter) = keys.called(&value, Some(20));
-        let (_, setter) = keys.called(&value, Some(10));
+        let (name, getter) = keys.called(&value, 20);
+        let (_, setter) = keys.called(&value, 10);
         assert_eq!(getter, FunctionKey::of(&value), "the first that was seen");
         assert_ne!(setter, getter);
         for (line, expected) in [(10, setter), (20, getter), (10, setter)] {
             // Equal places need not be the same.
             let again = place("a.py", "Thing.value");
-            assert_eq!(keys.called(&again, Some(line)), (name, expected));
-            assert_eq!(keys.called(&value, Some(line)), (name, expected));
+            assert_eq!(keys.called(&again, line), (name, expected));
+            assert_eq!(keys.called(&value, line), (name, expected));
         }
         for (line, expected) in [(12, setter), (19, setter), (20, getter), (99, getter)] {
-            assert_eq!(keys.around(&value, line), (name, expected));
+            assert_eq!(keys.around(name, line), expected);
         }
-        assert_eq!(keys.around(&value, 3), (name, getter), "nothing tells");
-        assert_eq!(keys.called(&value, None), (name, getter), "nothing tells");
+        assert_eq!(keys.around(name, 3), getter, "nothing tells");
     }
 
     #[test]
@@ -285,12 +274,12 @@ mod tests {
         let mut keys = Keys::default();
         let one = place("a.py", "<lambda>");
         for line in 0..10 * MOST_NAMESAKES as i32 {
-            keys.called(&one, Some(line));
+            keys.called(&one, line);
         }
         let functions = keys.namesakes.values().map(Vec::len);
         assert_eq!(functions.max(), Some(MOST_NAMESAKES));
         for number in 0..MOST_NAMES + 10 {
-            keys.called(&place("a.py", &number.to_string()), Some(1));
+            keys.called(&place("a.py", &number.to_string()), 1);
         }
         assert_eq!(keys.namesakes.len(), MOST_NAMES);
     }

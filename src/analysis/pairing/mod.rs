@@ -251,7 +251,7 @@ impl Pairing {
                     self_ns: 0,
                     covered_ns: 0,
                     called: 0,
-                    interrupted,
+                    before: interrupted,
                 };
                 if let Some(oldest) = thread.call(frame) {
                     give_up(&mut self.given_up, event.pid, oldest);
@@ -282,7 +282,7 @@ impl Pairing {
                 .leave(thread, frame.context, *duration_ns);
                 // Which frame it is tells more than the line, which may be in a function within it.
                 function = finished.as_ref().and_then(|it| it.key);
-                function = function.or_else(|| Some(self.keys.around(place, *line).1));
+                function = function.or_else(|| Some(self.keys.around(name, *line)));
                 if duration_ns.is_none()
                     && let Some(left) = &finished
                     && left.exact
@@ -438,9 +438,15 @@ fn called(
     frame: &event::Frame,
 ) -> (NameKey, FunctionKey) {
     match (frame.manner, &place.qualname) {
-        (Manner::Plain, Some(_)) => keys.called(place, Some(line)),
-        (_, Some(_)) => keys.around(place, line),
-        (_, None) => keys.called(place, None),
+        (Manner::Plain, Some(_)) => keys.called(place, line),
+        (_, Some(_)) => {
+            let name = keys.name(place);
+            (name, keys.around(name, line))
+        }
+        (_, None) => {
+            let name = keys.name(place);
+            (name, name.into())
+        }
     }
 }
 

@@ -96,11 +96,11 @@ impl Returning<'_> {
         let outer = thread.outer(index);
         let frame = thread.take(index)?;
         thread.running = thread.resumed_after(&frame, index);
+        let stacks = thread.interleaved || self.rules.greenlets;
         if !plain {
             let (pid, given_up) = (self.pid, &mut *self.given_up);
-            thread.forget_passed_over(self.ts, |gone| give_up(given_up, pid, gone));
+            thread.forget_passed_over(self.ts, stacks, |gone| give_up(given_up, pid, gone));
         }
-        let stacks = thread.interleaved || self.rules.greenlets;
         thread.guessed = stacks.then_some((self.name, frame.parent));
         if !plain && stacks {
             self.learn_switch(ran, corrected);
@@ -160,11 +160,12 @@ impl Returning<'_> {
         context: Option<NonZeroU64>,
         known: Option<u64>,
     ) -> Option<FinishedCall> {
-        let found = thread.frames.iter().rposition(|frame| {
-            frame.name == self.name
-                && frame.context == context
-                && known.is_none_or(|took| self.took(frame) == Some(took))
-        });
+        let found = match known {
+            None => thread.returning(self.name, context),
+            Some(_) => thread.frames.iter().rposition(|frame| {
+                frame.name == self.name && frame.context == context && self.took(frame) == known
+            }),
+        };
         let Some(index) = found else {
             if let Some(took) = known {
                 return Some(thread.measured(self.ts.saturating_sub(took), took));
@@ -174,8 +175,7 @@ impl Returning<'_> {
         };
         // What is above it in its context has returned unseen: events were lost.
         let above = |at: usize, frame: &Frame| at > index && frame.context == context;
-        let mut frames = thread.frames.iter().enumerate();
-        if frames.any(|(at, frame)| above(at, frame)) {
+        if thread.last_of(context) != thread.frames.get(index).map(|frame| frame.id) {
             let (pid, given_up, unpaired) = (self.pid, self.given_up, self.unpaired);
             thread.forget(
                 |at, frame| !above(at, frame),
@@ -187,7 +187,7 @@ impl Returning<'_> {
         }
         let outer = thread.outer(index);
         let frame = thread.take(index)?;
-        let next = [frame.parent, frame.interrupted].into_iter();
+        let next = [frame.parent, frame.before].into_iter();
         let mut open = next.filter(|id| thread.index_of(*id).is_some());
         thread.running = open.next().unwrap_or(0);
         let took = self.ts.checked_sub(frame.ts);

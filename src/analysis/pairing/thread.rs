@@ -10,9 +10,10 @@ use super::plain::Begun;
 use crate::analysis::keys::{FunctionKey, KeyBuilder, NameKey};
 use crate::event::Place;
 
-/// Open frames kept of one thread; the outermost are forgotten beyond that.
-pub(super) const MAX_FRAMES: usize = 4096;
-/// Of these, frames that were passed over; the oldest are forgotten beyond that.
+/// Open frames kept of one thread; the outermost are forgotten beyond that. Thousands of greenlets that wait have a dozen
+/// each. All threads together have a bound of their own.
+pub(super) const MAX_FRAMES: usize = 1 << 15;
+/// Of these, frames that were passed over and are taken for creations of generators; the oldest are forgotten beyond that.
 pub(super) const MAX_PASSED_OVER: usize = 512;
 /// How long a frame that was passed over is kept, in nanoseconds of event time.
 pub(super) const PASSED_OVER_FOR_NS: u64 = 600_000_000_000;
@@ -31,6 +32,8 @@ pub(super) struct Thread {
     pub(super) contexts: bool,
     /// Frames that were passed over have returned later: several stacks run in this thread.
     pub(super) interleaved: bool,
+    /// The last frames of contexts, as far as they are known without looking.
+    last: HashMap<Option<NonZeroU64>, u64, KeyBuilder>,
     /// The frame that runs since the last call or return; 0 when that is not known.
     pub(super) running: u64,
     /// Time of the last event, up to which own times are accounted for, and number of losses before it.
@@ -60,6 +63,7 @@ impl Default for Thread {
             passed_over: 0,
             contexts: false,
             interleaved: false,
+            last: HashMap::default(),
             running: 0,
             accounted: 0,
             accounted_gap: 0,
@@ -101,8 +105,9 @@ pub(super) struct Frame {
     pub(super) covered_ns: u64,
     /// Open frames that it called. One without runs, or waits for its turn.
     pub(super) called: u32,
-    /// What runs when it has ended and nobody called it: the frame that ran when its context began.
-    pub(super) interrupted: u64,
+    /// Where contexts are told: the last frame of its context before it, or for the first one, what ran when its context
+    /// began. That runs again when it has ended and nobody called it.
+    pub(super) before: u64,
 }
 
 pub(super) fn give_up(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {
@@ -123,6 +128,7 @@ impl Thread {
             + self.spans.capacity() * size_of::<(u64, u64)>()
             + self.collections.capacity() * size_of::<(i64, u64, u32)>()
             + self.begun.capacity() * size_of::<Begun>()
+            + self.last.capacity() * size_of::<(Option<NonZeroU64>, u64)>()
     }
 
     pub(super) fn depth(&self) -> usize {
@@ -148,9 +154,33 @@ impl Thread {
         {
             return;
         }
+        if let Some(last) = self.last_of(context) {
+            self.running = last;
+        }
+    }
+
+    /// The last frame of a context.
+    pub(super) fn last_of(&mut self, context: Option<NonZeroU64>) -> Option<u64> {
+        if let Some(last) = self.last.get(&context) {
+            return Some(*last);
+        }
         let last = self.frames.iter().rev().find(|it| it.context == context);
-        if let Some(last) = last {
-            self.running = last.id;
+        let last = last?.id;
+        self.last.insert(context, last);
+        Some(last)
+    }
+
+    /// The frame of a function that returns in a context: its last one as a rule.
+    pub(super) fn returning(
+        &mut self,
+        name: NameKey,
+        context: Option<NonZeroU64>,
+    ) -> Option<usize> {
+        let last = self.last_of(context).and_then(|id| self.index_of(id))?;
+        let fits = |frame: &Frame| frame.name == name && frame.context == context;
+        match self.frames.get(last).is_some_and(fits) {
+            true => Some(last),
+            false => self.frames.iter().take(last).rposition(fits),
         }
     }
 
@@ -205,7 +235,7 @@ impl Thread {
     }
 
     /// Opens a frame, and answers the one that had to go for it.
-    pub(super) fn call(&mut self, frame: Frame) -> Option<Frame> {
+    pub(super) fn call(&mut self, mut frame: Frame) -> Option<Frame> {
         if let Some(caller) = self.index_of(self.running)
             && let Some(caller) = self.frames.get_mut(caller)
         {
@@ -224,6 +254,16 @@ impl Thread {
             self.count(oldest.name, false);
         }
         self.count(frame.name, true);
+        if self.contexts {
+            frame.before = self.last_of(frame.context).unwrap_or(frame.before);
+            self.last.insert(frame.context, frame.id);
+            // Of one that is forgotten nothing may be left.
+            if let Some(oldest) = &forgotten
+                && self.last.get(&oldest.context) == Some(&oldest.id)
+            {
+                self.last.remove(&oldest.context);
+            }
+        }
         self.frames.push_back(frame);
         forgotten
     }
@@ -235,6 +275,13 @@ impl Thread {
             caller.called = caller.called.saturating_sub(1);
         }
         let frame = self.frames.remove(index)?;
+        if self.contexts && self.last.get(&frame.context) == Some(&frame.id) {
+            let before = self.frame(frame.before);
+            match before.is_some_and(|it| it.context == frame.context) {
+                true => self.last.insert(frame.context, frame.before),
+                false => self.last.remove(&frame.context),
+            };
+        }
         self.passed_over -= usize::from(frame.passed_over.is_some());
         self.count(frame.name, false);
         // What a deep recursion took is given back when it is over.
@@ -395,6 +442,7 @@ impl Thread {
         mut keep: impl FnMut(usize, &Frame) -> bool,
         mut gone: impl FnMut(Frame),
     ) {
+        self.last.clear();
         let mut moved: HashMap<u64, u64, KeyBuilder> = HashMap::default();
         let frames = std::mem::take(&mut self.frames);
         for (index, mut frame) in frames.into_iter().enumerate() {
@@ -426,14 +474,17 @@ impl Thread {
             .count();
     }
 
-    pub(super) fn forget_passed_over(&mut self, now: u64, gone: impl FnMut(Frame)) {
+    /// Forgets frames that were passed over long ago, and where they are taken for creations, too many of them. `stacks` where
+    /// they are of other stacks of the thread instead.
+    pub(super) fn forget_passed_over(&mut self, now: u64, stacks: bool, gone: impl FnMut(Frame)) {
         let too_old = |frame: &Frame| {
             frame
                 .passed_over
                 .is_some_and(|since| now.saturating_sub(since) > PASSED_OVER_FOR_NS)
         };
         let oldest = self.frames.iter().find(|it| it.passed_over.is_some());
-        let too_many = self.passed_over > MAX_PASSED_OVER;
+        // Frames of other stacks wait for their turn, and will return.
+        let too_many = self.passed_over > MAX_PASSED_OVER && !stacks;
         if !too_many && !oldest.is_some_and(too_old) {
             return;
         }

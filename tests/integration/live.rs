@@ -708,7 +708,12 @@ fn children_are_followed_through_fork_and_exec() {
         assert_eq!(work(children[0]), 10);
         assert_eq!(work(children[1]), 15);
         assert_eq!(work(traced.target()), 0);
-        assert_eq!(traced.processes(ProcessChange::Fork), children);
+        let mut begun = traced.processes(ProcessChange::Fork);
+        // On a busy machine an event may come too late for its place, and the summary counts it.
+        if traced.summary.unordered > 0 {
+            begun.sort_unstable();
+        }
+        assert_eq!(begun, children, "{:?}", traced.summary);
         assert_eq!(traced.processes(ProcessChange::Exec), children[1..]);
         let mut ended = traced.processes(ProcessChange::Exit);
         ended.sort_unstable();

@@ -10,12 +10,11 @@
 //!
 //! | | paired twice | paired once | share |
 //! |---|---|---|---|
-//! | gc | 187.1 | 95.8 | 0.51 |
-//! | stats | 244.8 | 118.9 | 0.49 |
-//! | top | 359.1 | 156.7 | 0.44 |
+//! | gc | 171.3 | 100.3 | 0.59 |
+//! | stats | 209.5 | 116.7 | 0.56 |
+//! | top | 243.9 | 144.6 | 0.59 |
 //!
-//! The machine had other work, which costs more where more memory is touched: pair by pair the shares were 0.51 to 0.55, 0.44
-//! to 0.56 and 0.44 to 0.53.
+//! A machine with other work costs more where more memory is touched: there the shares were 0.44 to 0.56.
 
 // The other benches use parts of this that we do not.
 #[allow(dead_code)]

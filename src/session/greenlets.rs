@@ -1,16 +1,28 @@
-//! Which processes of a session run greenlets. Libraries are imported at any time, so it is looked again and again.
+//! Which processes of a session run greenlets. Libraries are imported at any time, so it is looked again and again. To read
+//! what a process has mapped can take for ever, and a target may see to that: the session waits a moment only, and does not
+//! ask that process again.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
+use crate::process::{Budget, within};
+
 /// How often to look, and at how many processes each time: one look reads what a process has mapped.
 const OFTEN: Duration = Duration::from_secs(1);
 const AT_A_TIME: usize = 32;
+/// How long a look may hold the session up. One process that does not answer costs this once.
+const BUDGET: Budget = Budget {
+    each: Duration::from_millis(500),
+    all: Duration::from_secs(1),
+};
+/// Processes that do not answer, after which nobody is asked any more: each costs a thread, which waits for it.
+const MOST_STUCK: usize = 16;
 
 /// Those that are known, and who comes next.
 #[derive(Debug, Default)]
 pub(crate) struct Greenlets {
     known: HashSet<u32>,
+    stuck: HashSet<u32>,
     /// The last process that was looked at.
     last: u32,
     looked: Option<Instant>,
@@ -24,15 +36,27 @@ impl Greenlets {
     }
 
     /// Which of some processes have greenlets, of those that were not known to: of many, each has its turn.
-    pub(crate) fn look(&mut self, all: &BTreeSet<u32>, has: impl Fn(u32) -> bool) -> Vec<u32> {
+    pub(crate) fn look(
+        &mut self,
+        all: &BTreeSet<u32>,
+        has: impl Fn(u32) -> bool + Send + Sync + 'static,
+    ) -> Vec<u32> {
         self.looked = Some(Instant::now());
         self.known.retain(|pid| all.contains(pid));
+        self.stuck.retain(|pid| all.contains(pid));
+        if self.stuck.len() >= MOST_STUCK {
+            return Vec::new();
+        }
         let behind = all.range(self.last.saturating_add(1)..);
         let before = all.range(..=self.last);
-        let next = behind.chain(before).filter(|pid| !self.known.contains(pid));
+        let (known, stuck) = (&self.known, &self.stuck);
+        let next = behind.chain(before);
+        let next = next.filter(|pid| !known.contains(pid) && !stuck.contains(pid));
         let turn: Vec<u32> = next.copied().take(AT_A_TIME).collect();
         self.last = turn.last().copied().unwrap_or(self.last);
-        let found: Vec<u32> = turn.into_iter().filter(|pid| has(*pid)).collect();
+        let looked = within(BUDGET, turn, (), move |pid, ()| has(*pid).then_some(*pid));
+        self.stuck.extend(looked.stuck);
+        let found: Vec<u32> = looked.done.into_iter().flatten().collect();
         self.known.extend(&found);
         found
     }
@@ -75,5 +99,23 @@ mod tests {
         }
         let even: BTreeSet<u32> = all.iter().copied().filter(|pid| pid % 2 == 0).collect();
         assert_eq!(found, even);
+    }
+
+    #[test]
+    fn a_process_that_does_not_answer_holds_nobody_up_for_long_and_is_not_asked_again() {
+        let (answer, never) = crossbeam_channel::bounded::<()>(0);
+        let has = move |pid: u32| match pid {
+            5 => never.recv().is_ok(),
+            _ => true,
+        };
+        let mut greenlets = Greenlets::default();
+        let all = BTreeSet::from([3, 5, 7]);
+        let begun = Instant::now();
+        let mut found: BTreeSet<u32> = greenlets.look(&all, has.clone()).into_iter().collect();
+        found.extend(greenlets.look(&all, has));
+        assert!(begun.elapsed() < Duration::from_secs(20), "it waits");
+        assert_eq!(found, BTreeSet::from([3, 7]));
+        assert_eq!(greenlets.stuck, HashSet::from([5]));
+        drop(answer);
     }
 }

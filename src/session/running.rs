@@ -210,13 +210,10 @@ impl Run<'_> {
         let programs = self.session.programs.keys().copied();
         let launched = self.session.launched.as_ref().map(Launched::pid);
         let others = self.children.iter().copied().chain(launched);
-        let all: BTreeSet<u32> = programs.chain(others).collect();
         let agents = self.session.agents.as_ref();
-        let traces = |pid: u32| agents.is_some_and(|agents| agents.traces(pid));
-        for pid in self
-            .greenlets
-            .look(&all, |pid| !traces(pid) && greenlets::are_in(pid))
-        {
+        let by_probes = |pid: &u32| agents.is_none_or(|agents| !agents.traces(*pid));
+        let all = programs.chain(others).filter(by_probes).collect();
+        for pid in self.greenlets.look(&all, greenlets::are_in) {
             if self.greenlets.is_first() {
                 self.session.console.note(format_args!(
                     "process {pid} runs greenlets, and the interpreter's own probes do not tell when they switch: durations that are in doubt are left out; --agent tells all of them"

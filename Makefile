@@ -2,6 +2,8 @@
 
 PREFIX ?= /usr/local
 CARGO ?= cargo
+# Where cargo puts what it builds.
+BUILT = $(or $(CARGO_TARGET_DIR),target)/release/pystap
 
 .PHONY: build demo demo-stap test bench overhead cost install uninstall clean
 
@@ -25,6 +27,7 @@ bench:
 	$(CARGO) bench --locked --bench replay
 	$(CARGO) bench --locked --bench decode
 	$(CARGO) bench --locked --bench analysis
+	$(CARGO) bench --locked --bench pipeline
 
 # What tracing costs the traced program here, compared with other tools; needs root.
 overhead:
@@ -35,15 +38,15 @@ cost:
 	benches/guest/cost
 
 install: build
-	install -D -m 755 target/release/pystap $(DESTDIR)$(PREFIX)/bin/pystap
+	install -D -m 755 $(BUILT) $(DESTDIR)$(PREFIX)/bin/pystap
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1
-	target/release/pystap man --directory $(DESTDIR)$(PREFIX)/share/man/man1
+	$(BUILT) man --directory $(DESTDIR)$(PREFIX)/share/man/man1
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	target/release/pystap completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/pystap
+	$(BUILT) completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/pystap
 	install -d $(DESTDIR)$(PREFIX)/share/zsh/site-functions
-	target/release/pystap completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pystap
+	$(BUILT) completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pystap
 	install -d $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
-	target/release/pystap completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pystap.fish
+	$(BUILT) completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pystap.fish
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/pystap

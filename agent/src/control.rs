@@ -160,15 +160,7 @@ static UNSEEN: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 
 /// Milliseconds of a clock that only goes forward.
 fn now() -> i64 {
-    let mut time = libc::Time {
-        seconds: 0,
-        nanoseconds: 0,
-    };
-    // SAFETY: writes to a local.
-    unsafe { libc::clock_gettime(libc::MONOTONIC, &raw mut time) };
-    time.seconds
-        .wrapping_mul(1000)
-        .wrapping_add(time.nanoseconds / 1_000_000)
+    libc::monotonic() / 1_000_000
 }
 
 /// Whether there is an agent at work in this process.

@@ -89,3 +89,16 @@ unsafe extern "C" {
     pub(crate) fn pthread_attr_destroy(attributes: *mut ThreadAttributes) -> c_int;
     pub(crate) fn pthread_sigmask(how: c_int, set: *const Signals, before: *mut Signals) -> c_int;
 }
+
+/// Nanoseconds of a clock that only goes forward.
+pub(crate) fn monotonic() -> i64 {
+    let mut time = Time {
+        seconds: 0,
+        nanoseconds: 0,
+    };
+    // SAFETY: writes to a local.
+    unsafe { clock_gettime(MONOTONIC, &raw mut time) };
+    time.seconds
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(time.nanoseconds)
+}

@@ -53,9 +53,9 @@ pub(crate) unsafe fn greenlets(kind: Ptr) -> Parked {
     };
     visit(note, (&raw mut search).cast());
     let mut codes: BTreeMap<usize, Owned> = BTreeMap::new();
-    let until = now().wrapping_add(PATIENCE);
+    let until = libc::monotonic().wrapping_add(PATIENCE);
     for (at, greenlet) in search.found.iter().enumerate() {
-        if at % STEP == STEP - 1 && now() > until {
+        if at % STEP == STEP - 1 && libc::monotonic() > until {
             parked.unexamined = search.found.len() - at;
             break;
         }
@@ -91,16 +91,4 @@ unsafe extern "C" fn note(object: Ptr, search: *mut c_void) -> c_int {
         }
     }
     1
-}
-
-fn now() -> i64 {
-    let mut time = libc::Time {
-        seconds: 0,
-        nanoseconds: 0,
-    };
-    // SAFETY: writes to a local.
-    unsafe { libc::clock_gettime(libc::MONOTONIC, &raw mut time) };
-    time.seconds
-        .wrapping_mul(1_000_000_000)
-        .wrapping_add(time.nanoseconds)
 }

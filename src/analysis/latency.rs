@@ -33,6 +33,8 @@ pub struct SlowCall {
 pub struct Latency {
     /// File and name.
     pub place: Arc<Place>,
+    /// The first line at which a call that ended was entered; `i32::MAX` where none is known.
+    pub line: i32,
     /// Durations of the calls for which they are likely to be their own (`FinishedCall::likely`), in nanoseconds.
     pub durations: Histogram,
     /// Calls that ended without such a duration.
@@ -106,6 +108,7 @@ impl Latencies {
                 fresh.insert(next);
                 let latency = Latency {
                     place: Arc::clone(place),
+                    line: i32::MAX,
                     durations: Histogram::new(),
                     uncertain: 0,
                     slowest: Vec::new(),
@@ -117,6 +120,9 @@ impl Latencies {
         let Some((_, _, latency)) = self.rows.get_mut(at) else {
             return;
         };
+        if let Some(line) = step.finished.map(|it| it.line).filter(|line| *line > 0) {
+            latency.line = latency.line.min(line);
+        }
         let Some(duration_ns) = step
             .finished
             .filter(|left| left.likely)

@@ -1,11 +1,24 @@
-//! Intervals between the lines of a summary that is still growing.
+//! Intervals between the lines of a summary that is still growing, and how these are written.
 
+use std::io::{self, Write};
 use std::time::Duration;
+
+use crate::text::{harmless, harmless_json};
 
 /// Between two lines for people.
 const FOR_PEOPLE: Duration = Duration::from_secs(2);
 /// Rows between two headings.
 const ROWS: u32 = 20;
+
+/// Writes lines at once, with nothing in them that a terminal obeys.
+pub(super) fn write(output: &mut impl Write, text: &str, json: bool) -> io::Result<()> {
+    let text = match json {
+        true => harmless_json(text),
+        false => harmless(text),
+    };
+    output.write_all(text.as_bytes())?;
+    output.flush()
+}
 
 /// Says when a line is due. All times are nanoseconds since the Unix epoch.
 #[derive(Debug)]

@@ -4,13 +4,12 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::intervals::Intervals;
+use super::intervals::{self, Intervals};
 use super::{End, Sink};
 use crate::analysis::latency::Latencies;
 use crate::analysis::pairing::{Pairing, Step};
 use crate::event::{Place, Session};
 use crate::script::filter::Glob;
-use crate::text::{harmless, harmless_json};
 use crate::view::latencies;
 
 /// Whether a function was asked for: by its name, by `file:name`, or by a glob of either.
@@ -56,15 +55,6 @@ impl<W: Write> Slow<W> {
             json,
         }
     }
-
-    fn write(&mut self, text: &str) -> io::Result<()> {
-        let text = match self.json {
-            true => harmless_json(text),
-            false => harmless(text),
-        };
-        self.output.write_all(text.as_bytes())?;
-        self.output.flush()
-    }
 }
 
 impl<W: Write> Sink for Slow<W> {
@@ -101,7 +91,7 @@ impl<W: Write> Sink for Slow<W> {
             format!("{heading}{lines}")
         };
         self.recent.clear();
-        self.write(&text)
+        intervals::write(&mut self.output, &text, self.json)
     }
 
     fn finish(mut self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>> {
@@ -116,7 +106,7 @@ impl<W: Write> Sink for Slow<W> {
             (false, true) => "none of these functions returned\n".to_owned(),
             (false, false) => latencies::text(&self.all, self.start),
         };
-        self.write(&text)?;
+        intervals::write(&mut self.output, &text, self.json)?;
         Ok(None)
     }
 }
@@ -124,8 +114,8 @@ impl<W: Write> Sink for Slow<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::testing::{call, returned};
-    use crate::event::Summary;
+    use crate::analysis::testing::{call, returned, told};
+    use crate::event::{Manner, Summary};
 
     fn written(json: bool) -> String {
         let mut written = Vec::new();
@@ -155,9 +145,34 @@ mod tests {
         assert_eq!(words[..4], ["+1.0s", "1", "1.0", "5.00us"], "{text}");
         assert_eq!(lines[2].trim(), "+2.0s  no calls");
         assert!(
-            text.contains("f  app.py  process 1\n  1 call, mean 5.00us"),
+            text.contains("f  app.py:1  process 1\n  1 call, mean 5.00us"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn functions_of_one_name_are_told_apart_by_their_lines() {
+        let value = |line, event| told("Thing.value", line, Manner::Plain, event);
+        let mut written = Vec::new();
+        let mut pairing = Pairing::new();
+        let wanted = vec![Glob::new("*value").expect("a glob")];
+        let mut sink = Box::new(Slow::new(&mut written, wanted, None, 3, false));
+        for mut event in [
+            value(10, call(1_000, "value")),
+            value(11, returned(6_000, "value")),
+            value(20, call(7_000, "value")),
+            value(21, returned(97_000, "value")),
+        ] {
+            let step = pairing.follow(&mut event).expect("an event");
+            sink.step(&step).expect("memory");
+        }
+        sink.finish(&End::new(&Summary::default(), &pairing))
+            .expect("memory");
+        let text = String::from_utf8(written).expect("UTF-8");
+        for (at, took) in [("app.py:10", "5.00us"), ("app.py:20", "90.0us")] {
+            let heading = format!("Thing.value  {at}  process 1\n  1 call, mean {took},");
+            assert!(text.contains(&heading), "{text}");
+        }
     }
 
     #[test]

@@ -3,12 +3,11 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::intervals::Intervals;
+use super::intervals::{self, Intervals};
 use super::{End, Sink};
 use crate::analysis::collections::Collections;
 use crate::analysis::pairing::{Pairing, Step};
 use crate::event::Session;
-use crate::text::{harmless, harmless_json};
 use crate::view::pauses;
 
 /// See the head of the module.
@@ -37,15 +36,6 @@ impl<W: Write> Pauses<W> {
             limit,
             json,
         }
-    }
-
-    fn write(&mut self, text: &str) -> io::Result<()> {
-        let text = match self.json {
-            true => harmless_json(text),
-            false => harmless(text),
-        };
-        self.output.write_all(text.as_bytes())?;
-        self.output.flush()
     }
 }
 
@@ -78,7 +68,7 @@ impl<W: Write> Sink for Pauses<W> {
             let line = pauses::line(&recent, now.saturating_sub(self.start), length);
             format!("{heading}{line}")
         };
-        self.write(&text)
+        intervals::write(&mut self.output, &text, self.json)
     }
 
     fn finish(mut self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>> {
@@ -92,7 +82,7 @@ impl<W: Write> Sink for Pauses<W> {
         } else {
             pauses::text(&self.all, wall, self.start, self.limit)
         };
-        self.write(&text)?;
+        intervals::write(&mut self.output, &text, self.json)?;
         Ok(None)
     }
 }

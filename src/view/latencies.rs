@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{bars, count, histogram_json, many, moment, since, time};
-use crate::analysis::latency::Latencies;
+use crate::analysis::latency::{Latencies, Latency};
 
 /// The columns of [`lines`].
 pub const HEADING: &str =
@@ -29,11 +29,19 @@ pub fn lines(latencies: &Latencies, at_ns: u64, length_ns: u64) -> String {
             known(durations.quantile(0.95)),
             known(durations.max()),
             latency.place.name(),
-            &latency.place.file,
+            whereabouts(latency),
         ));
     }
     out.push_str(&others(latencies));
     out
+}
+
+/// The file, with the line where that is known: several functions may have one name.
+fn whereabouts(latency: &Latency) -> String {
+    match latency.line {
+        i32::MAX => latency.place.file.to_string(),
+        line => format!("{}:{line}", latency.place.file),
+    }
 }
 
 /// A line about functions that are not measured.
@@ -63,7 +71,7 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
         out.push_str(&format!(
             "{}  {}  process {pid}\n",
             latency.place.name(),
-            &latency.place.file
+            whereabouts(latency)
         ));
         out.push_str(&format!(
             "  {}, mean {}, p50 {}, p90 {}, p95 {}, p99 {}, max {}\n",
@@ -127,6 +135,7 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
                 "function": latency.place.function.text,
                 "qualname": latency.place.qualname.as_ref().map(|name| &name.text),
                 "file": latency.place.file.text,
+                "line": (latency.line < i32::MAX).then_some(latency.line),
                 "durations": histogram_json(&latency.durations),
                 "uncertain": latency.uncertain,
                 "slowest": slowest,

@@ -15,6 +15,8 @@ pub struct FrameId(pub(super) u64);
 pub struct FinishedCall {
     /// Its function; `None` where no call was seen, because the kernel measured it.
     pub key: Option<FunctionKey>,
+    /// Where it was entered: where its function begins, for all but resumed generators. 0 or less where that is not known.
+    pub line: i32,
     /// From call to return; `None` where that cannot be told even for a sum.
     pub inclusive_ns: Option<u64>,
     /// Whether `inclusive_ns` is the duration of this very call. If not, it may have been exchanged with that of

@@ -240,6 +240,7 @@ impl Pairing {
                     id: self.calls,
                     name,
                     key,
+                    line: *line,
                     parent: thread.running,
                     place: Arc::clone(place),
                     ts,

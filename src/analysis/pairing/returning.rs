@@ -131,25 +131,9 @@ impl Returning<'_> {
         } else {
             None
         };
-        let mut cumulative_ns = inclusive_ns.unwrap_or(frame.covered_ns);
-        let outermost = outer.is_none();
-        if let Some(outer) = outer
-            && let Some(outer) = thread.frames.get_mut(outer)
-        {
-            outer.covered_ns = outer.covered_ns.saturating_add(cumulative_ns);
-            cumulative_ns = 0;
-        }
         let exact = exact && inclusive_ns.is_some();
-        Some(FinishedCall {
-            key: Some(frame.key),
-            inclusive_ns,
-            exact,
-            likely: exact || (in_line && frame.likely && inclusive_ns.is_some()),
-            self_ns: frame.self_ns,
-            cumulative_ns,
-            outermost,
-            measured: false,
-        })
+        let likely = exact || (in_line && frame.likely && inclusive_ns.is_some());
+        Some(finished(thread, &frame, outer, inclusive_ns, exact, likely))
     }
 
     /// The same where contexts are told: the nearest frame of the function in its context returns, the one that its duration
@@ -193,24 +177,15 @@ impl Returning<'_> {
         let took = self.ts.checked_sub(frame.ts);
         let exact = known.is_some() || (frame.certain && frame.gap == self.gap);
         let inclusive_ns = if exact { known.or(took) } else { None };
-        let mut cumulative_ns = inclusive_ns.unwrap_or(frame.covered_ns);
-        let outermost = outer.is_none();
-        if let Some(outer) = outer
-            && let Some(outer) = thread.frames.get_mut(outer)
-        {
-            outer.covered_ns = outer.covered_ns.saturating_add(cumulative_ns);
-            cumulative_ns = 0;
-        }
-        Some(FinishedCall {
-            key: Some(frame.key),
+        let is_known = inclusive_ns.is_some();
+        Some(finished(
+            thread,
+            &frame,
+            outer,
             inclusive_ns,
-            exact: inclusive_ns.is_some(),
-            likely: inclusive_ns.is_some(),
-            self_ns: frame.self_ns,
-            cumulative_ns,
-            outermost,
-            measured: false,
-        })
+            is_known,
+            is_known,
+        ))
     }
 
     /// A return whose call was not seen, while calls that were seen have not returned: it is from another stack, which
@@ -383,5 +358,32 @@ impl Returning<'_> {
 
     fn creations_count(&self) -> bool {
         self.rules.call_on_creation && !self.rules.greenlets
+    }
+}
+
+/// A frame that has ended. What it lasted is covered by the `outer` call of its function, if there is one.
+fn finished(
+    thread: &mut Thread,
+    frame: &Frame,
+    outer: Option<usize>,
+    inclusive_ns: Option<u64>,
+    exact: bool,
+    likely: bool,
+) -> FinishedCall {
+    let mut cumulative_ns = inclusive_ns.unwrap_or(frame.covered_ns);
+    if let Some(outer) = outer.and_then(|outer| thread.frames.get_mut(outer)) {
+        outer.covered_ns = outer.covered_ns.saturating_add(cumulative_ns);
+        cumulative_ns = 0;
+    }
+    FinishedCall {
+        key: Some(frame.key),
+        line: frame.line,
+        inclusive_ns,
+        exact,
+        likely,
+        self_ns: frame.self_ns,
+        cumulative_ns,
+        outermost: outer.is_none(),
+        measured: false,
     }
 }

@@ -85,6 +85,8 @@ pub(super) struct Frame {
     pub(super) id: u64,
     pub(super) name: NameKey,
     pub(super) key: FunctionKey,
+    /// The line that its call was told with.
+    pub(super) line: i32,
     /// Id of the frame that ran when this one was called; that may have ended since.
     pub(super) parent: u64,
     pub(super) place: Arc<Place>,
@@ -514,6 +516,7 @@ impl Thread {
         bounded::push(&mut self.spans, (begin, duration), MAX_SPANS);
         FinishedCall {
             key: None,
+            line: 0,
             inclusive_ns: Some(duration),
             exact: true,
             likely: true,

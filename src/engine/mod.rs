@@ -23,8 +23,6 @@ use crate::analysis::totals::Rows;
 use crate::event::allowance::text_bytes;
 use crate::event::{Event, LossStage, What};
 
-use self::stap::diagnostics::Diagnostic;
-
 /// What an engine says while it runs, in order.
 #[derive(Debug)]
 pub enum Message {
@@ -46,13 +44,28 @@ pub enum Message {
     NotArmed(u32),
     /// The engine cannot go on; the sentence says why. It should be stopped.
     Failed(String),
-    /// The engine's tool said something.
-    Diagnostic(Box<Diagnostic>),
+    /// So many events are known to have been skipped by probes over the whole session, so far.
+    Skipped(u64),
+    /// The engine's tool said something: how much that matters, and what, in a sentence for people.
+    Said(Weight, String),
     /// The engine has ended; the last message. `clean` is false when it failed.
     Ended {
         /// Whether it ended as it should.
         clean: bool,
     },
+}
+
+/// How much it matters what an engine's tool says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// It cannot go on.
+    Error,
+    /// People should know.
+    Warning,
+    /// The same, but nobody knows the words: once the engine was asked to end, they are of no interest.
+    Unknown,
+    /// For those who look for it.
+    Detail,
 }
 
 /// Most bytes of events that wait for a slow reader of ours, their values included; more are dropped and counted. Some

@@ -20,8 +20,7 @@ use crate::analysis::pairing::Pairing;
 use crate::analysis::totals::About;
 use crate::clock::now;
 use crate::console::Console;
-use crate::engine::stap::diagnostics::{self, DiagnosticKind, Loss, Severity};
-use crate::engine::{Message, Running};
+use crate::engine::{Message, Running, Weight};
 use crate::event::allowance::ALL_NAMES;
 use crate::event::{Event, LossStage, ProcessChange, Summary, What};
 use crate::export::{End, Sink, is_closed};
@@ -84,7 +83,6 @@ pub(crate) struct Outcome {
 struct Run<'a> {
     session: Session<'a>,
     pipe: Pipe,
-    tool_losses: Loss,
     unordered: u64,
     live: bool,
     stop: Option<Stop>,
@@ -132,7 +130,6 @@ impl Session<'_> {
         let mut run = Run {
             session: self,
             pipe: Pipe::new(settings),
-            tool_losses: Loss::default(),
             unordered: 0,
             live: false,
             stop: None,
@@ -274,29 +271,23 @@ impl Run<'_> {
                 self.explained = true;
                 self.stop.get_or_insert(Stop::EngineFailed);
             }
-            Message::Diagnostic(diagnostic) => self.diagnostic(&diagnostic),
+            Message::Skipped(total) => self.pipe.losses.raise(LossStage::Probe, total),
+            Message::Said(weight, text) => self.said(weight, &text),
             Message::Live | Message::Ended { .. } => {}
         }
     }
 
-    fn diagnostic(&mut self, diagnostic: &diagnostics::Diagnostic) {
-        if let Some(loss) = &diagnostic.loss {
-            self.tool_losses.skipped = self.tool_losses.skipped.max(loss.skipped);
-            self.tool_losses.errors = self.tool_losses.errors.max(loss.errors);
-            let skipped = self.tool_losses.skipped + self.tool_losses.errors;
-            self.pipe.losses.raise(LossStage::Probe, skipped);
-        }
+    /// What the engine's tool said.
+    fn said(&mut self, weight: Weight, text: &str) {
         let console = self.session.console;
-        // What was lost is in the summary, in events rather than in stap's own units.
-        let known = diagnostic.loss.is_some()
-            || matches!(diagnostic.kind, DiagnosticKind::Unrecognised) && self.stopping;
-        match diagnostic.severity {
-            Severity::Error => {
-                console.error(diagnostics::explain(diagnostic));
+        match weight {
+            Weight::Error => {
+                console.error(text);
                 self.explained = true;
             }
-            Severity::Warning if !known => console.warning(diagnostics::explain(diagnostic)),
-            _ => console.detail(format_args!("stap: {}", diagnostic.message)),
+            Weight::Warning => console.warning(text),
+            Weight::Unknown if !self.stopping => console.warning(text),
+            Weight::Unknown | Weight::Detail => console.detail(text),
         }
     }
 

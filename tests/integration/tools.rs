@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use pystap::engine::stap::diagnostics::Loss;
 use pystap::engine::stap::wire::{Encoder, WIRE_VERSION};
 use pystap::engine::stap::{Module, Stap, Start, Toolchain};
-use pystap::engine::{Message, Running};
+use pystap::engine::{Message, Running, Weight};
 use pystap::event::{Event, LossStage, What};
 
 use crate::command::{Ended, PYTHON, command, file, run};
@@ -106,7 +105,8 @@ impl Tools {
                 Message::Lost(LossStage::Kernel, 0) => said.uncounted = true,
                 Message::LostInKernel(total) => said.lost = total,
                 Message::Failed(reason) => said.failed.push(reason),
-                Message::Diagnostic(diagnostic) => said.losses.extend(diagnostic.loss),
+                Message::Skipped(total) => said.skipped = total,
+                Message::Said(weight, text) => said.words.push((weight, text)),
                 Message::Ended { clean } => {
                     said.clean = clean;
                     return said;
@@ -125,7 +125,8 @@ struct Said {
     lost: u64,
     uncounted: bool,
     failed: Vec<String>,
-    losses: Vec<Loss>,
+    skipped: u64,
+    words: Vec<(Weight, String)>,
     clean: bool,
 }
 
@@ -418,11 +419,26 @@ fn what_stap_says_was_lost_comes_as_numbers_beside_the_events() {
         WARNING: There were 7 lost messages, 224 lost bytes, and 0 unexpected sequences.\n";
     let said = Tools::staprun_says(&wire(10), stderr).messages();
     assert_eq!(said.events, 10);
-    let total = |field: fn(&Loss) -> u64| said.losses.iter().map(field).sum::<u64>();
-    assert_eq!(total(|loss| loss.errors), 3, "{said:?}");
-    assert_eq!(total(|loss| loss.skipped), 12, "{said:?}");
-    assert_eq!(total(|loss| loss.transport_failures), 5, "{said:?}");
-    assert_eq!(total(|loss| loss.lost_messages), 7, "{said:?}");
+    assert_eq!(said.skipped, 15, "{said:?}");
+    let details = said
+        .words
+        .iter()
+        .filter(|(weight, _)| *weight == Weight::Detail);
+    let details: Vec<&str> = details.map(|(_, text)| text.as_str()).collect();
+    for (words, told) in [
+        "skipped probes: 12",
+        "5 transport failures",
+        "7 lost messages",
+    ]
+    .into_iter()
+    .zip(&details)
+    {
+        assert!(
+            told.starts_with("stap: ") && told.contains(words),
+            "{said:?}"
+        );
+    }
+    assert_eq!(details.len(), 3, "{said:?}");
 }
 
 /// The directory of a session is removed however the session ends.

@@ -35,7 +35,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use super::diagnostics::{Diagnostics, Severity};
+use super::diagnostics::{Diagnostic, DiagnosticKind, Diagnostics, Loss, Severity, explain};
 use super::wire::{Acknowledgement, Decoded, Decoder, RowsEnd, Trouble};
 use super::workspace::{self, Workspace};
 use super::{Module, StapError, Toolchain};
@@ -44,7 +44,7 @@ use crate::analysis::totals::{Row, Rows};
 use crate::authority::own;
 use crate::engine::reorder::ReorderBuffer;
 use crate::engine::uprobes::LineSemaphores;
-use crate::engine::{AddTargetError, EventSender, Message, Running, Wish};
+use crate::engine::{AddTargetError, EventSender, Message, Running, Weight, Wish};
 use crate::event::{LossStage, ProcessChange, What};
 use crate::process::Lineage;
 use crate::threads;
@@ -207,10 +207,12 @@ impl StapRunning {
         let errors = threads::spawn(move || {
             let mut diagnostics = Diagnostics::new(Some(&version));
             let mut failed = false;
-            let mut say = |diagnostic: Option<super::diagnostics::Diagnostic>| {
-                if let Some(diagnostic) = diagnostic {
-                    failed |= diagnostic.severity == Severity::Error;
-                    let _ = to_messages.send(Message::Diagnostic(Box::new(diagnostic)));
+            let mut losses = Loss::default();
+            let mut say = |diagnostic: Option<Diagnostic>| {
+                let Some(diagnostic) = diagnostic else { return };
+                for message in said(&diagnostic, &mut losses) {
+                    failed |= matches!(message, Message::Said(Weight::Error, _));
+                    let _ = to_messages.send(message);
                 }
             };
             for line in stderr
@@ -269,6 +271,31 @@ impl StapRunning {
             ended,
         })
     }
+}
+
+/// What stap said, as engines say it. What was lost is told in events rather than in stap's own units.
+fn said(diagnostic: &Diagnostic, losses: &mut Loss) -> Vec<Message> {
+    let skipped = diagnostic.loss.as_ref().map(|loss| {
+        losses.skipped = losses.skipped.max(loss.skipped);
+        losses.errors = losses.errors.max(loss.errors);
+        Message::Skipped(losses.skipped + losses.errors)
+    });
+    let weight = match diagnostic.severity {
+        Severity::Error => Weight::Error,
+        Severity::Warning if diagnostic.loss.is_some() => Weight::Detail,
+        Severity::Warning if matches!(diagnostic.kind, DiagnosticKind::Unrecognised) => {
+            Weight::Unknown
+        }
+        Severity::Warning => Weight::Warning,
+        _ => Weight::Detail,
+    };
+    let text = match weight {
+        Weight::Detail => format!("stap: {}", diagnostic.message),
+        _ => explain(diagnostic),
+    };
+    let mut messages: Vec<Message> = skipped.into_iter().collect();
+    messages.push(Message::Said(weight, text));
+    messages
 }
 
 impl Running for StapRunning {
@@ -707,6 +734,41 @@ mod tests {
     use super::*;
     use crate::analysis::histogram::Histogram;
     use crate::analysis::totals::About;
+
+    #[test]
+    fn what_stap_says_is_weighed_and_its_losses_are_told_as_they_grow() {
+        let mut diagnostics = Diagnostics::new(None);
+        let mut losses = Loss::default();
+        let mut heard = Vec::new();
+        for line in [
+            "WARNING: Number of errors: 3, skipped probes: 1841",
+            "WARNING: Number of errors: 2",
+            "WARNING: nobody has heard of this",
+            "ERROR: Couldn't insert module '/tmp/x.ko': Operation not permitted",
+        ] {
+            let found = diagnostics.push_line(line).into_iter();
+            for diagnostic in found.chain(diagnostics.finish()) {
+                heard.extend(said(&diagnostic, &mut losses));
+            }
+        }
+        let told: Vec<_> = heard
+            .iter()
+            .map(|message| match message {
+                Message::Skipped(total) => Err(*total),
+                Message::Said(weight, _) => Ok(*weight),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let expected = [
+            Err(1844),
+            Ok(Weight::Detail),
+            Err(1844),
+            Ok(Weight::Detail),
+            Ok(Weight::Unknown),
+            Ok(Weight::Error),
+        ];
+        assert_eq!(told, expected, "{heard:?}");
+    }
 
     fn end(count: u32) -> RowsEnd {
         RowsEnd {

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, select};
 use serde::{Deserialize, Serialize};
 
-use super::diagnostics::{self, Diagnostic, Severity};
+use super::diagnostics::{Diagnostic, Severity};
 use super::{Compilation, Module, Progress, Script, Stap, StapError, Start, Toolchain};
 use crate::authority::{believed, own};
-use crate::engine::{Message, Running};
+use crate::engine::{Message, Running, Weight};
 
 /// Loading a module and taking it away again; an emulated machine takes half a minute.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -185,9 +185,7 @@ fn loads<T>(
                 live = true;
                 running.stop();
             }
-            Ok(Message::Diagnostic(diagnostic)) if diagnostic.severity == Severity::Error => {
-                said.push(diagnostics::explain(&diagnostic));
-            }
+            Ok(Message::Said(Weight::Error, trouble)) => said.push(trouble),
             Ok(Message::Failed(reason)) => said.push(reason),
             Ok(Message::Ended { clean }) => {
                 return Ok(Some(match (live && clean, said.into_iter().next()) {

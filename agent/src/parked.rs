@@ -9,10 +9,11 @@ use core::ffi::{c_int, c_void};
 use crate::libc;
 use crate::python::{Owned, Ptr, api, type_of};
 
-/// The most that the program is held up for the frames, in nanoseconds, and how many greenlets are looked at before the
-/// clock is.
+/// The most that the program is held up, in nanoseconds, and how many greenlets, and how many objects, are looked at before
+/// the clock is.
 const PATIENCE: i64 = 15_000_000;
 const STEP: usize = 64;
+const OBJECTS: usize = 4096;
 /// Types that are known not to be those of greenlets.
 const TYPES: usize = 64;
 
@@ -22,12 +23,17 @@ pub(crate) struct Parked {
     pub(crate) codes: Vec<Owned>,
     /// Greenlets for which there was no time.
     pub(crate) unexamined: usize,
+    /// Whether there are more objects than there was time for, and so perhaps more greenlets.
+    pub(crate) is_cut: bool,
 }
 
 struct Search {
     kind: Ptr,
     others: [usize; TYPES],
     found: Vec<Owned>,
+    seen: usize,
+    until: i64,
+    is_cut: bool,
 }
 
 /// Looks at every greenlet; `kind` is their type.
@@ -35,6 +41,7 @@ pub(crate) unsafe fn greenlets(kind: Ptr) -> Parked {
     let mut parked = Parked {
         codes: Vec::new(),
         unexamined: 0,
+        is_cut: false,
     };
     let getter = Owned::borrowed(kind)
         .and_then(|kind| kind.attribute(c"gr_frame"))
@@ -50,12 +57,15 @@ pub(crate) unsafe fn greenlets(kind: Ptr) -> Parked {
         kind: kind.as_ptr(),
         others: [0; TYPES],
         found: Vec::new(),
+        seen: 0,
+        until: libc::monotonic().wrapping_add(PATIENCE),
+        is_cut: false,
     };
     visit(note, (&raw mut search).cast());
     let mut codes: BTreeMap<usize, Owned> = BTreeMap::new();
-    let until = libc::monotonic().wrapping_add(PATIENCE);
+    parked.is_cut = search.is_cut;
     for (at, greenlet) in search.found.iter().enumerate() {
-        if at % STEP == STEP - 1 && libc::monotonic() > until {
+        if at % STEP == STEP - 1 && libc::monotonic() > search.until {
             parked.unexamined = search.found.len() - at;
             break;
         }
@@ -77,6 +87,11 @@ pub(crate) unsafe fn greenlets(kind: Ptr) -> Parked {
 /// Called for every object that the garbage collector knows, which rests meanwhile.
 unsafe extern "C" fn note(object: Ptr, search: *mut c_void) -> c_int {
     let search: *mut Search = search.cast();
+    (*search).seen += 1;
+    if (*search).seen.is_multiple_of(OBJECTS) && libc::monotonic() > (*search).until {
+        (*search).is_cut = true;
+        return 0;
+    }
     let kind = type_of(object);
     let place = kind as usize / 16 % TYPES;
     let others = &mut (*search).others;

@@ -107,12 +107,14 @@ unsafe fn see_parked_greenlets() -> Option<String> {
     let parked = parked::greenlets(contexts::greenlet_type()?);
     let codes = parked.codes.into_iter();
     monitoring::instrument(codes.filter(|code| codes::wanted(code.as_ptr()).is_some()));
-    (parked.unexamined > 0).then(|| {
-        format!(
-            "{} greenlets waited that there was no time to look into; returns of functions that only they were in are told from their next call on",
-            parked.unexamined
-        )
-    })
+    let which = match (parked.is_cut, parked.unexamined) {
+        (true, _) => "the program has so many objects that there was no time to look for all greenlets that wait".into(),
+        (false, 0) => return None,
+        (false, count) => format!("{count} greenlets waited that there was no time to look into"),
+    };
+    Some(format!(
+        "{which}; returns of functions that only they were in are told from their next call on"
+    ))
 }
 
 /// Switches everything off and forgets it. The caller holds the lock. Does nothing without a session.

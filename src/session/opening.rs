@@ -21,7 +21,7 @@ use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::clock;
 use crate::console::{Console, Exit, Spinner};
 use crate::engine::Running;
-use crate::engine::abilities::clause;
+use crate::engine::abilities::{Abilities, clause};
 use crate::engine::all;
 use crate::engine::lifecycle::{Audience, Beginning, Busy, Engine, Ready};
 use crate::engine::merged::Merged;
@@ -225,9 +225,7 @@ impl<'a> Decided<'a> {
         };
         Ok(ready.map(|ready| PreparedSource {
             name: engine.name(),
-            measures: engine.abilities().measures,
-            arms_everyone: engine.abilities().arms_everyone,
-            keeps_files: engine.abilities().by_path,
+            abilities: engine.abilities(),
             ready,
             notes,
         }))
@@ -237,9 +235,7 @@ impl<'a> Decided<'a> {
 /// An engine that can be started at once.
 struct PreparedSource {
     name: &'static str,
-    measures: bool,
-    arms_everyone: bool,
-    keeps_files: bool,
+    abilities: Abilities,
     ready: Box<dyn Ready>,
     /// What the first line of a trace says of it.
     notes: Vec<String>,
@@ -343,7 +339,7 @@ impl TraceContext<'_> {
     ) -> Result<Outcome, Failure> {
         let (stops, console, limits) = (self.stops, self.console, self.request.limits);
         if let Some(agents) = &mut agents
-            && prepared.iter().any(|source| source.keeps_files)
+            && prepared.iter().any(|source| source.abilities.by_path)
         {
             agents.keep_where_mapped();
         }
@@ -367,8 +363,8 @@ impl TraceContext<'_> {
         let mut opening = session_line(plan, &prepared);
         let sink = (self.make_sink)(output, plan.rules());
         let starting = console.spinner("arming the probes");
-        let measures = prepared.iter().all(|source| source.measures);
-        let hears_of_release = prepared.iter().any(|source| source.arms_everyone);
+        let measures = prepared.iter().all(|source| source.abilities.measures);
+        let hears_of_release = prepared.iter().any(|source| source.abilities.arms_everyone);
         let stopped = || !stops.requests().is_empty();
         let mut engines = Vec::new();
         for source in prepared {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::window::{
     self, Done, HIGHEST, Job, Memory, Offsets, Request, Target, WindowError, Wish, tracer,
 };
-use crate::python::{Interpreter, Version};
+use crate::python::{Interpreter, RemoteDebugSwitch, Version};
 
 /// The cookie at the start of the runtime state.
 const COOKIE: &[u8; 8] = b"xdebugpy";
@@ -315,90 +315,28 @@ fn main_interpreter(memory: &Memory, runtime: u64, offsets: &Offsets) -> Result<
     Err(WindowError::NoThread.into())
 }
 
-/// The option, and how CPython's own guide to remote debugging spells it, which 3.14.8 and 3.15.0 take for an option that
-/// they do not know, and ignore.
-const OPTION: &str = "disable-remote-debug";
-const MISSPELT: &str = "disable_remote_debug";
-
-/// The words of a process's /proc file.
-fn words(pid: u32, file: &str) -> Vec<Vec<u8>> {
-    let bytes = crate::python::beginning(pid, file);
-    bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
-}
-
 /// What is to be said of a process that lets us in although its command line says that it should not.
 pub(super) fn ignored(pid: u32) -> Option<String> {
-    is_misspelt(&words(pid, "cmdline")).then(|| {
+    let switch = RemoteDebugSwitch::of_process(pid)?;
+    (switch == RemoteDebugSwitch::Misspelt).then(|| {
         format!(
-            "process {pid} was started with -X {MISSPELT}, which its Python ignores, so remote debugging is not switched off in it; -X {OPTION} does that"
+            "process {pid} was started with {switch}, which its Python ignores, so that debuggers and pystap's agent can come in; to keep them out, start it with {}",
+            RemoteDebugSwitch::Option
         )
     })
 }
 
-/// Whether a command line has the option as CPython's guide spells it.
-fn is_misspelt(words: &[Vec<u8>]) -> bool {
-    let attached = format!("-X{MISSPELT}");
-    let pairs = words.windows(2);
-    words.iter().any(|word| word == attached.as_bytes())
-        || pairs
-            .filter_map(|pair| pair.first().zip(pair.last()))
-            .any(|(x, option)| x == b"-X" && option == MISSPELT.as_bytes())
-}
-
 /// Which switch it was, as far as the process still shows it.
 fn switch(pid: u32) -> String {
-    switched(&words(pid, "cmdline"), &words(pid, "environ"))
-}
-
-fn switched(command: &[Vec<u8>], environment: &[Vec<u8>]) -> String {
-    const VARIABLE: &[u8] = b"PYTHON_DISABLE_REMOTE_DEBUG=";
-    if command.iter().any(|word| word.ends_with(OPTION.as_bytes())) {
-        return format!("its option -X {OPTION}");
-    }
-    if environment.iter().any(|word| word.starts_with(VARIABLE)) {
-        return "PYTHON_DISABLE_REMOTE_DEBUG in its environment (any value does that, 0 as well)"
-            .to_owned();
-    }
-    if is_misspelt(command) {
-        return format!("its option -X {MISSPELT}");
-    }
-    "-X disable-remote-debug, PYTHON_DISABLE_REMOTE_DEBUG, or its build (configure --without-remote-debug)"
-        .to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn words(text: &str) -> Vec<Vec<u8>> {
-        text.split(' ')
-            .map(|word| word.as_bytes().to_vec())
-            .collect()
-    }
-
-    #[test]
-    fn the_option_is_known_as_python_spells_it_and_as_its_guide_does() {
-        let said =
-            |command: &str, environment: &str| switched(&words(command), &words(environment));
-        assert_eq!(
-            said("python -X disable-remote-debug x.py", ""),
-            "its option -X disable-remote-debug"
-        );
-        assert_eq!(
-            said("python -Xdisable_remote_debug x.py", ""),
-            "its option -X disable_remote_debug"
-        );
-        let both = said(
-            "python -X disable_remote_debug x.py",
-            "PYTHON_DISABLE_REMOTE_DEBUG=0",
-        );
-        assert!(both.starts_with("PYTHON_DISABLE_REMOTE_DEBUG"), "{both}");
-        assert!(said("python x.py", "").ends_with("--without-remote-debug)"));
-    }
-
-    #[test]
-    fn an_argument_of_the_program_is_not_taken_for_the_option() {
-        assert!(!is_misspelt(&words("python x.py disable_remote_debug")));
-        assert!(is_misspelt(&words("python -X disable_remote_debug x.py")));
+    match RemoteDebugSwitch::of_process(pid) {
+        Some(RemoteDebugSwitch::Variable) => {
+            "PYTHON_DISABLE_REMOTE_DEBUG in its environment (any value does that, 0 as well)"
+                .to_owned()
+        }
+        Some(option) => format!("its option {option}"),
+        None => {
+            "-X disable-remote-debug, PYTHON_DISABLE_REMOTE_DEBUG, or its build (configure --without-remote-debug)"
+                .to_owned()
+        }
     }
 }

@@ -143,6 +143,13 @@ impl<'a> Layout<'a> {
         self.source.read(segment.p_offset, segment.p_filesz)
     }
 
+    /// File offset and address of the first segment that is loaded.
+    pub(super) fn first_segment(&self) -> Option<(u64, u64)> {
+        let mut segments = self.segments.iter();
+        let first = segments.find(|segment| segment.p_type == PT_LOAD)?;
+        Some((first.p_offset, first.p_vaddr))
+    }
+
     /// File offset of the `length` bytes at a virtual address. `None` when no loaded segment takes all of them from the
     /// file, as for `.bss`.
     pub(super) fn file_offset(&self, address: u64, length: u64) -> Option<u64> {

@@ -31,6 +31,7 @@ mod stapsdt;
 mod synthetic;
 #[cfg(test)]
 mod tests;
+mod variable;
 
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,7 @@ pub use image::{loaded, open_ordinary};
 pub use operand::parse_arguments;
 pub use registers::{Register, RegisterKind, register};
 pub use separate::DebugDirectories;
+pub use variable::{Variable, variable};
 
 /// An ELF file that was examined: an interpreter or a shared library.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

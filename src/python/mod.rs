@@ -13,6 +13,7 @@ mod error;
 mod examined;
 mod file;
 pub(crate) mod foreign;
+pub(crate) mod frames;
 #[doc(hidden)]
 pub mod fuzzing;
 pub(crate) mod greenlets;
@@ -21,6 +22,7 @@ pub(crate) mod maps;
 pub mod marks;
 pub(crate) mod name;
 mod process;
+mod remote_debug;
 mod started;
 pub mod undecodable;
 pub mod version;
@@ -30,6 +32,7 @@ pub(crate) mod waiting;
 pub use error::PythonError;
 pub use examined::{Examined, FileId};
 pub(crate) use process::{beginning, looks_like_python, mapped_at, maps_one_of};
+pub(crate) use remote_debug::RemoteDebugSwitch;
 pub use version::Version;
 
 /// A file that contains a CPython interpreter, seen from a process that runs it or from the command that will.

@@ -118,6 +118,17 @@ pub(crate) fn mapped_at(pid: u32, inode: u64, file_offset: u64) -> Option<u64> {
         .map(|map| map.address.0 + (file_offset - map.offset))
 }
 
+/// The address at which a process has mapped the page of a file that contains this offset, for the first time.
+pub(crate) fn loaded_at(pid: u32, inode: u64, file_offset: u64) -> Option<u64> {
+    let maps = maps::of(&Process::new(i32::try_from(pid).ok()?).ok()?).ok()?;
+    let pages = maps.into_iter().filter(|map| map.inode == inode);
+    pages
+        .filter(|map| map.offset <= file_offset)
+        .filter(|map| file_offset - map.offset < map.address.1 - map.address.0)
+        .map(|map| map.address.0 + (file_offset - map.offset))
+        .min()
+}
+
 fn open(pid: u32) -> Result<Process, PythonError> {
     let no_process = PythonError::NoProcess { pid };
     let Ok(id) = i32::try_from(pid) else {

@@ -34,6 +34,26 @@ fn a_running_interpreter_is_found_by_its_own_path() {
 
 #[test]
 #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+fn an_interpreter_by_any_name_says_which_version_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let renamed = directory.path().join("py");
+    fs::copy(PYTHON, &renamed).expect("copied");
+    let said = Command::new(&renamed)
+        .args(["-c", "import platform; print(platform.python_version())"])
+        .output()
+        .expect("it runs");
+    let truth = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+    // Nothing but the file: no extension module that would imply a version is loaded.
+    let python = Waiting::python(&renamed, &["x"]);
+    let running = only(Interpreter::of_process(python.pid()).expect("it is Python"));
+    let named = only(Interpreter::of_file(&renamed).expect("it is Python"));
+    for found in [running, named] {
+        assert_eq!(found.version.expect("a version").to_string(), truth);
+    }
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn the_same_interpreter_of_two_processes_is_examined_once() {
     let (one, two) = (
         Waiting::python(Path::new(PYTHON), &["1"]),

@@ -1,0 +1,502 @@
+//! Where the structures of CPython have the fields that lead to stacks.
+//!
+//! From 3.13 on the interpreter says that itself, in a table at the beginning of its runtime state (`_Py_DebugOffsets`,
+//! Include/internal/pycore_runtime.h in 3.13, pycore_debug_offsets.h later); only the order of that table is known here. For
+//! 3.8 to 3.12 the positions are those that a C compiler gives the structures of the version's own headers, which
+//! `tests/builds/structures` prints for every interpreter whose headers are here: the same for all releases of a minor
+//! version that were looked at, 64-bit, with the GIL, and without Py_DEBUG or Py_TRACE_REFS.
+//!
+//! Nothing here is taken for granted: what is read by these positions must have the types that it should have
+//! ([`super::objects`]), or it is refused.
+
+use super::lines::LineTable;
+use super::memory::{Memory, Unread};
+use crate::python::Version;
+
+/// No structure of CPython is larger.
+const LARGEST: u64 = 1 << 20;
+/// Those that are read as a whole.
+const LARGEST_READ: u64 = 1 << 10;
+/// The cookie at the beginning of the table.
+const COOKIE: &[u8; 8] = b"xdebugpy";
+
+/// Why the layout of an interpreter is not known.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// None that this pystap knows has this version.
+    Version(String),
+    /// It has no GIL, which changes everything else, too.
+    FreeThreaded,
+    /// Its table makes no sense.
+    Table,
+}
+
+/// Positions of fields, in bytes from the beginning of their structure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Whether the interpreter states it.
+    pub(super) stated: bool,
+    pub(super) interpreters_head: u64,
+    pub(super) interpreter_next: u64,
+    pub(super) interpreter_id: u64,
+    pub(super) threads_head: u64,
+    pub(super) gil: Gil,
+    /// Within the GIL: who holds it, or held it last, and whether somebody does.
+    pub(super) gil_holder: u64,
+    pub(super) gil_locked: u64,
+    pub(super) thread_next: u64,
+    pub(super) thread_interpreter: u64,
+    pub(super) thread_id: u64,
+    pub(super) native_thread_id: Option<u64>,
+    pub(super) frames: Frames,
+    pub(super) code: Code,
+    pub(super) objects: Objects,
+}
+
+/// Where the GIL is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gil {
+    /// In the runtime state.
+    InRuntime(u64),
+    /// Where a field of the interpreter points.
+    OfInterpreter(u64),
+}
+
+/// How frames are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Frames {
+    /// Objects, up to 3.10.
+    Objects {
+        thread_frame: u64,
+        back: u64,
+        code: u64,
+        last_instruction: u64,
+        /// Bytes of that which the instruction is counted in.
+        unit: i64,
+        line: u64,
+        trace: u64,
+    },
+    /// Structures of the interpreter, from 3.11 on.
+    Structures {
+        /// In the thread state: the frame, or what points to it, with the position of the frame there.
+        thread_frame: u64,
+        through: Option<u64>,
+        code: u64,
+        previous: u64,
+        instruction: u64,
+        owner: u64,
+    },
+}
+
+/// A code object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Code {
+    pub(super) filename: u64,
+    pub(super) name: u64,
+    pub(super) qualname: Option<u64>,
+    pub(super) first_line: u64,
+    pub(super) lines: u64,
+    pub(super) table: LineTable,
+    /// Its instructions, where they are in it, and the first of them that counts (in units of two bytes): a frame that has
+    /// not come so far is not complete.
+    pub(super) instructions: Option<u64>,
+    pub(super) first_traceable: Option<u64>,
+}
+
+/// Objects of other types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Objects {
+    pub(super) object_type: u64,
+    pub(super) type_name: u64,
+    pub(super) bytes_size: u64,
+    pub(super) bytes_value: u64,
+    pub(super) str_length: u64,
+    pub(super) str_state: u64,
+    /// Where the characters of a `str` are, if they are ASCII; otherwise 16 bytes later, and up to 3.11 24.
+    pub(super) str_ascii: u64,
+    pub(super) str_other: u64,
+}
+
+const OBJECTS: Objects = Objects {
+    object_type: 8,
+    type_name: 24,
+    bytes_size: 16,
+    bytes_value: 32,
+    str_length: 16,
+    str_state: 32,
+    str_ascii: 48,
+    str_other: 72,
+};
+
+/// 3.9 and 3.8, which differ in the runtime state and the interpreter alone.
+const OLD: Layout = Layout {
+    stated: false,
+    interpreters_head: 32,
+    interpreter_next: 0,
+    interpreter_id: 24,
+    threads_head: 8,
+    gil: Gil::InRuntime(352),
+    gil_holder: 8,
+    gil_locked: 16,
+    thread_next: 8,
+    thread_interpreter: 16,
+    thread_id: 176,
+    native_thread_id: None,
+    frames: Frames::Objects {
+        thread_frame: 24,
+        back: 24,
+        code: 32,
+        last_instruction: 104,
+        unit: 1,
+        line: 108,
+        trace: 80,
+    },
+    code: Code {
+        filename: 104,
+        name: 112,
+        qualname: None,
+        first_line: 40,
+        lines: 120,
+        table: LineTable::Lnotab,
+        instructions: None,
+        first_traceable: None,
+    },
+    objects: OBJECTS,
+};
+
+/// The positions of 3.8 to 3.12.
+fn table(minor: u8) -> Option<Layout> {
+    Some(match minor {
+        8 => Layout {
+            interpreter_id: 16,
+            gil: Gil::InRuntime(1152),
+            ..OLD
+        },
+        9 => OLD,
+        10 => Layout {
+            frames: Frames::Objects {
+                thread_frame: 24,
+                back: 24,
+                code: 32,
+                last_instruction: 96,
+                unit: 2,
+                line: 100,
+                trace: 72,
+            },
+            code: Code {
+                table: LineTable::Ranges,
+                ..OLD.code
+            },
+            ..OLD
+        },
+        11 => Layout {
+            interpreters_head: 40,
+            interpreter_id: 48,
+            threads_head: 16,
+            gil: Gil::InRuntime(360),
+            thread_id: 152,
+            native_thread_id: Some(160),
+            frames: Frames::Structures {
+                thread_frame: 56,
+                through: Some(8),
+                code: 32,
+                previous: 48,
+                instruction: 56,
+                owner: 69,
+            },
+            code: Code {
+                filename: 112,
+                name: 120,
+                qualname: Some(128),
+                first_line: 72,
+                lines: 136,
+                table: LineTable::Locations,
+                instructions: Some(184),
+                first_traceable: Some(168),
+            },
+            ..OLD
+        },
+        12 => Layout {
+            interpreters_head: 40,
+            interpreter_id: 8,
+            threads_head: 72,
+            gil: Gil::OfInterpreter(384),
+            thread_id: 136,
+            native_thread_id: Some(144),
+            frames: Frames::Structures {
+                thread_frame: 56,
+                through: Some(0),
+                code: 0,
+                previous: 8,
+                instruction: 56,
+                owner: 70,
+            },
+            code: Code {
+                filename: 112,
+                name: 120,
+                qualname: Some(128),
+                first_line: 68,
+                lines: 136,
+                table: LineTable::Locations,
+                instructions: Some(192),
+                first_traceable: Some(176),
+            },
+            objects: Objects {
+                str_ascii: 40,
+                str_other: 56,
+                ..OBJECTS
+            },
+            ..OLD
+        },
+        _ => return None,
+    })
+}
+
+/// Byte positions in `_Py_DebugOffsets` that differ between versions: where its parts begin.
+struct Parts {
+    thread_next: u64,
+    thread_id: u64,
+    frame: u64,
+    code: u64,
+    object: u64,
+    type_name: u64,
+    bytes: u64,
+    string: u64,
+    /// Of the interpreter's part: where the fields about its GIL begin.
+    gil: u64,
+}
+
+fn parts(minor: u8) -> Option<Parts> {
+    Some(match minor {
+        13 => Parts {
+            gil: 112,
+            thread_next: 168,
+            thread_id: 192,
+            frame: 224,
+            code: 272,
+            object: 352,
+            type_name: 376,
+            bytes: 512,
+            string: 536,
+        },
+        14 => Parts {
+            gil: 120,
+            thread_next: 192,
+            thread_id: 216,
+            frame: 248,
+            code: 312,
+            object: 400,
+            type_name: 424,
+            bytes: 592,
+            string: 616,
+        },
+        15 => Parts {
+            gil: 120,
+            thread_next: 192,
+            thread_id: 240,
+            frame: 312,
+            code: 376,
+            object: 464,
+            type_name: 488,
+            bytes: 688,
+            string: 712,
+        },
+        _ => return None,
+    })
+}
+
+impl Layout {
+    /// The layout of the interpreter of this version, whose runtime state is at this address.
+    pub(super) fn of(
+        memory: &impl Memory,
+        runtime: u64,
+        version: Option<&Version>,
+    ) -> Result<Result<Layout, Unknown>, Unread> {
+        let mut head = [0; 24];
+        memory.read(runtime, &mut head)?;
+        if head.first_chunk() == Some(COOKIE) {
+            return Layout::told(memory, runtime);
+        }
+        let unknown = || {
+            let version = version.map_or_else(|| "unknown".to_owned(), ToString::to_string);
+            Unknown::Version(version)
+        };
+        let known = version.filter(|version| version.major == 3 && version.pre.is_none());
+        let known = known.and_then(|version| table(version.minor));
+        Ok(known.ok_or_else(unknown))
+    }
+
+    /// The layout that the interpreter states itself.
+    fn told(memory: &impl Memory, runtime: u64) -> Result<Result<Layout, Unknown>, Unread> {
+        let version = memory.number(runtime + 8)? as u32;
+        let [major, minor, micro, release] = version.to_be_bytes();
+        // The table may still change in an alpha or a beta.
+        let finished = major == 3 && matches!(release >> 4, 0xc | 0xf);
+        let Some(parts) = parts(minor).filter(|_| finished) else {
+            let version = Version::from_hex(version)
+                .map_or_else(|| format!("{major}.{minor}.{micro}"), |it| it.to_string());
+            return Ok(Err(Unknown::Version(version)));
+        };
+        if memory.number(runtime + 16)? != 0 {
+            return Ok(Err(Unknown::FreeThreaded));
+        }
+        let field = |position: u64| memory.number(runtime + position);
+        // `_gil` itself, `enabled`, `locked` and the holder, all from the beginning of the interpreter.
+        let gil = field(parts.gil + 8)?;
+        let within = |position: u64| Ok(field(position)?.wrapping_sub(gil));
+        let layout = Layout {
+            stated: true,
+            interpreters_head: field(40)?,
+            interpreter_id: field(56)?,
+            interpreter_next: field(64)?,
+            threads_head: field(72)?,
+            gil: Gil::OfInterpreter(field(parts.gil)?),
+            gil_locked: within(parts.gil + 24)?,
+            gil_holder: within(parts.gil + 32)?,
+            thread_next: field(parts.thread_next)?,
+            thread_interpreter: field(parts.thread_next + 8)?,
+            thread_id: field(parts.thread_id)?,
+            native_thread_id: Some(field(parts.thread_id + 8)?),
+            frames: Frames::Structures {
+                thread_frame: field(parts.thread_next + 16)?,
+                through: None,
+                previous: field(parts.frame + 8)?,
+                code: field(parts.frame + 16)?,
+                instruction: field(parts.frame + 24)?,
+                owner: field(parts.frame + 40)?,
+            },
+            code: Code {
+                filename: field(parts.code + 8)?,
+                name: field(parts.code + 16)?,
+                qualname: Some(field(parts.code + 24)?),
+                lines: field(parts.code + 32)?,
+                first_line: field(parts.code + 40)?,
+                table: LineTable::Locations,
+                instructions: Some(field(parts.code + 72)?),
+                first_traceable: None,
+            },
+            objects: Objects {
+                object_type: field(parts.object + 8)?,
+                type_name: field(parts.type_name)?,
+                bytes_size: field(parts.bytes + 8)?,
+                bytes_value: field(parts.bytes + 16)?,
+                str_state: field(parts.string + 8)?,
+                str_length: field(parts.string + 16)?,
+                str_ascii: field(parts.string + 24)?,
+                str_other: field(parts.string + 24)?.saturating_add(16),
+            },
+        };
+        Ok(match layout.makes_sense() {
+            true => Ok(layout),
+            false => Err(Unknown::Table),
+        })
+    }
+
+    /// Whether no structure is larger than those of CPython are.
+    fn makes_sense(&self) -> bool {
+        let (Gil::InRuntime(gil) | Gil::OfInterpreter(gil)) = self.gil;
+        let large = [
+            self.interpreters_head,
+            self.interpreter_next,
+            self.interpreter_id,
+            self.threads_head,
+            gil,
+            self.gil_holder,
+            self.gil_locked,
+        ];
+        let thread = [
+            self.thread_next,
+            self.thread_interpreter,
+            self.thread_id,
+            self.native_thread_id.unwrap_or_default(),
+        ];
+        let frame = match self.frames {
+            Frames::Objects { .. } => [0; 5],
+            Frames::Structures {
+                thread_frame,
+                code,
+                previous,
+                instruction,
+                owner,
+                ..
+            } => [thread_frame, code, previous, instruction, owner],
+        };
+        let objects = [
+            self.code.filename,
+            self.code.name,
+            self.code.qualname.unwrap_or_default(),
+            self.code.first_line,
+            self.code.lines,
+            self.code.instructions.unwrap_or_default(),
+            self.objects.object_type,
+            self.objects.type_name,
+            self.objects.bytes_size,
+            self.objects.bytes_value,
+            self.objects.str_length,
+            self.objects.str_state,
+            self.objects.str_ascii,
+        ];
+        large.iter().all(|at| *at < LARGEST)
+            && frame
+                .iter()
+                .chain(&objects)
+                .chain(&thread)
+                .all(|at| *at < LARGEST_READ)
+    }
+
+    /// Bytes of a thread state that have all that is read of it when threads are listed.
+    pub(super) fn thread_size(&self) -> u64 {
+        let native = self.native_thread_id.unwrap_or_default();
+        let last = self.thread_next.max(self.thread_interpreter);
+        last.max(self.thread_id).max(native) + 8
+    }
+
+    /// Bytes of a frame that have all that is read of it.
+    pub(super) fn frame_size(&self) -> u64 {
+        match self.frames {
+            Frames::Objects {
+                back,
+                code,
+                last_instruction,
+                line,
+                trace,
+                ..
+            } => [back, code, trace, last_instruction, line],
+            Frames::Structures {
+                code,
+                previous,
+                instruction,
+                owner,
+                ..
+            } => [code, previous, instruction, owner, 0],
+        }
+        .into_iter()
+        .max()
+        .unwrap_or_default()
+            + 8
+    }
+
+    /// Bytes of a code object that have all that is read of it.
+    pub(super) fn code_size(&self) -> u64 {
+        let code = &self.code;
+        [
+            code.filename,
+            code.name,
+            code.qualname.unwrap_or_default(),
+            code.first_line,
+            code.lines,
+            code.first_traceable.unwrap_or_default(),
+            self.objects.object_type,
+        ]
+        .into_iter()
+        .max()
+        .unwrap_or_default()
+            + 8
+    }
+}
+
+/// The layouts of 3.8 to 3.12, for tests of other files.
+#[cfg(test)]
+pub(super) fn known() -> Vec<Layout> {
+    (8..=12).filter_map(table).collect()
+}

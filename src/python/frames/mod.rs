@@ -1,0 +1,243 @@
+//! The Python stack of every thread of a process, read from its memory while it runs: nothing stops it, nothing is put into
+//! it. CPython 3.8 to 3.15, with the GIL.
+//!
+//! [`Stacks::of`] finds the runtime state and learns its layout; [`Stacks::threads`] lists the threads that have a thread state;
+//! [`Stacks::stack`] reads one stack. Whoever runs while it is read may change it, so a stack is read twice and says whether
+//! it was the same ([`Stack::same`]); the caller knows whether the thread ran meanwhile.
+//!
+//! The memory is foreign: every number in it may be anything at any moment. Each list, stack, text and table has a bound, and
+//! what is followed must be what it should be.
+
+mod layout;
+mod lines;
+mod memory;
+mod objects;
+mod runtime;
+mod stack;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+
+use self::layout::{Layout, Unknown};
+use self::memory::{Memory, ProcessMemory, Unread};
+use self::objects::Reader;
+use self::runtime::{Runtime, ThreadState};
+use super::Interpreter;
+use crate::elf::Machine;
+
+/// Why there are no stacks.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StacksError {
+    /// We may not read the memory.
+    #[error("its memory may not be read ({0})")]
+    Denied(io::Error),
+    /// The process has ended.
+    #[error("it has ended")]
+    Ended,
+    /// There is no runtime state.
+    #[error(
+        "the runtime state of its Python cannot be found, as with an interpreter that was stripped of its symbols"
+    )]
+    NoRuntime,
+    /// The interpreter has not begun, or has finished.
+    #[error("its Python is just starting or ending, and has no threads")]
+    NoThreads,
+    /// Nobody knows the layout.
+    #[error(
+        "where Python {version} keeps its stacks is not known to this pystap, which knows 3.8 to 3.15 without alpha and beta \
+         releases"
+    )]
+    Version {
+        /// As far as it is known.
+        version: String,
+    },
+    /// The machine is not one for which positions are known.
+    #[error("where Python before 3.13 keeps its stacks is known to this pystap on x86-64 only")]
+    Machine,
+    /// A free-threaded build.
+    #[error("it is a free-threaded build of Python, whose stacks this pystap does not read")]
+    FreeThreaded,
+    /// It is not laid out as its version says.
+    #[error(
+        "its memory is not laid out as that of Python {version} is, as with a debug build (Py_DEBUG) or a patched one"
+    )]
+    Unfamiliar {
+        /// What it should be.
+        version: String,
+    },
+}
+
+impl From<Unread> for StacksError {
+    fn from(unread: Unread) -> StacksError {
+        match unread {
+            Unread::Denied(error) => StacksError::Denied(error),
+            Unread::Ended => StacksError::Ended,
+            // Whoever calls knows what was expected.
+            Unread::Senseless => StacksError::NoRuntime,
+        }
+    }
+}
+
+/// A thread that has Python to run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PythonThread {
+    /// The kernel's ID of it, as we see it; `None` where none of the process's threads is it: it has just ended.
+    pub(crate) task: Option<u32>,
+    /// The ID of its interpreter, 0 for the main one.
+    pub(crate) interpreter: u64,
+    state: ThreadState,
+}
+
+/// The threads, and the GILs that they share.
+#[derive(Debug)]
+pub(crate) struct PythonThreads {
+    /// In the order of the interpreter's list.
+    pub(crate) threads: Vec<PythonThread>,
+    /// One, and one more for each interpreter with a GIL of its own.
+    pub(crate) gils: Vec<Range<u64>>,
+}
+
+/// A frame, as people see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// Qualified where code objects have such a name: from 3.11 on.
+    pub(crate) function: String,
+    /// As the code object has it.
+    pub(crate) file: String,
+    /// `None` for an instruction without a line.
+    pub(crate) line: Option<u32>,
+}
+
+/// A stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stack {
+    /// The innermost first.
+    pub(crate) frames: Vec<Frame>,
+    /// Whether there are more.
+    pub(crate) cut: bool,
+    /// Whether reading it twice gave the same.
+    pub(crate) same: bool,
+}
+
+/// Reads the stacks of a process.
+pub(crate) struct Stacks<M = ProcessMemory> {
+    reader: Reader<M>,
+    runtime: u64,
+    version: String,
+}
+
+impl Stacks {
+    /// For an interpreter of a process.
+    ///
+    /// # Errors
+    ///
+    /// [`StacksError`].
+    pub(crate) fn of(pid: u32, interpreter: &Interpreter) -> Result<Stacks, StacksError> {
+        let runtime = Runtime::of(pid, interpreter).ok_or(StacksError::NoRuntime)?;
+        let memory = ProcessMemory::open(pid).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => StacksError::Ended,
+            _ => StacksError::Denied(error),
+        })?;
+        let version = interpreter.version.as_ref();
+        let layout = Layout::of(&memory, runtime.address, version)?;
+        let version = version.map_or_else(|| "unknown".to_owned(), ToString::to_string);
+        let layout = match layout {
+            Ok(layout) => layout,
+            Err(Unknown::Version(version)) => return Err(StacksError::Version { version }),
+            Err(Unknown::FreeThreaded) => return Err(StacksError::FreeThreaded),
+            Err(Unknown::Table) => return Err(StacksError::Unfamiliar { version }),
+        };
+        if !layout.stated && runtime.machine != Machine::X86 {
+            return Err(StacksError::Machine);
+        }
+        Ok(Stacks {
+            reader: Reader::new(memory, layout),
+            runtime: runtime.address,
+            version,
+        })
+    }
+}
+
+impl<M: Memory> Stacks<M> {
+    /// The threads that have Python to run. `tasks` has the process's threads: the kernel's ID of each in the process's own
+    /// namespace, and as we see it.
+    ///
+    /// # Errors
+    ///
+    /// [`StacksError`].
+    pub(crate) fn threads(&self, tasks: &HashMap<u32, u32>) -> Result<PythonThreads, StacksError> {
+        let found =
+            runtime::threads(&self.reader, self.runtime).map_err(|unread| match unread {
+                Unread::Senseless => self.unfamiliar(),
+                other => other.into(),
+            })?;
+        if found.threads.is_empty() {
+            return Err(StacksError::NoThreads);
+        }
+        let owners = runtime::tasks(&self.reader.memory, &found.threads, tasks);
+        if owners.iter().all(Option::is_none) {
+            return Err(self.unfamiliar());
+        }
+        let threads = found.threads.into_iter().zip(owners);
+        Ok(PythonThreads {
+            threads: threads
+                .map(|(state, task)| PythonThread {
+                    task,
+                    interpreter: state.interpreter,
+                    state,
+                })
+                .collect(),
+            gils: found.gils,
+        })
+    }
+
+    /// The stack of a thread; `None` when it could not be read, because it changed meanwhile or the thread ended.
+    pub(crate) fn stack(&self, thread: &PythonThread) -> Option<Stack> {
+        let read = stack::read(&self.reader, thread.state.address).ok()?;
+        let frames = read.frames.into_iter().map(|frame| Frame {
+            function: frame.function.name.clone(),
+            file: frame.function.file.clone(),
+            line: frame.line,
+        });
+        Some(Stack {
+            frames: frames.collect(),
+            cut: read.cut,
+            same: read.same,
+        })
+    }
+
+    /// Which of these threads holds a GIL now.
+    pub(crate) fn holder<'a>(
+        &self,
+        gil: &Range<u64>,
+        threads: &'a [PythonThread],
+    ) -> Option<&'a PythonThread> {
+        let holder = runtime::holder(&self.reader, gil.start)?;
+        threads.iter().find(|thread| thread.state.address == holder)
+    }
+
+    /// Whether a thread holds a GIL now.
+    pub(crate) fn is_holder(&self, gil: &Range<u64>, thread: &PythonThread) -> bool {
+        runtime::is_holder(&self.reader, gil.start, thread.state.address)
+    }
+
+    /// What else a system call of the process points to, such as what it polls.
+    pub(crate) fn bytes(&self, address: u64, length: usize) -> Option<Vec<u8>> {
+        self.reader.memory.bytes(address, length).ok()
+    }
+
+    /// Whether any stack had the code objects that it should have. Without any the layout is another one.
+    pub(crate) fn has_recognised(&self) -> bool {
+        self.reader.has_recognised()
+    }
+
+    /// The error for a process whose layout is another one.
+    pub(crate) fn unfamiliar(&self) -> StacksError {
+        StacksError::Unfamiliar {
+            version: self.version.clone(),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The stack of a thread: its frames, from the innermost on, read and read again until both say the same.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use super::layout::Frames;
+use super::memory::{Memory, Unread, half, word};
+use super::objects::{Function, Instructions, Reader};
+
+/// Most frames of a stack that are read: a deeper one is cut.
+const DEEPEST: usize = 1 << 10;
+/// Frames that belong to a generator or coroutine.
+const OF_A_GENERATOR: u8 = 1;
+/// From here on frames are not of Python functions, but of the interpreter and of C (Include/internal/pycore_frame.h,
+/// pycore_interpframe_structs.h).
+const OF_THE_INTERPRETER: u8 = 3;
+
+/// A frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) function: Rc<Function>,
+    pub(super) line: Option<u32>,
+}
+
+/// A stack at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stack {
+    /// The innermost first.
+    pub(super) frames: Vec<Frame>,
+    /// Whether there are more.
+    pub(super) cut: bool,
+    /// Whether reading it twice gave the same.
+    pub(super) same: bool,
+}
+
+/// A frame as it is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Raw {
+    address: u64,
+    next: u64,
+    code: u64,
+    /// The address of the instruction, or its position.
+    instruction: u64,
+    /// The line, where a debugger keeps it.
+    line: u32,
+    owner: u8,
+}
+
+/// Reads the stack of a thread once, and what it is made of once more.
+pub(super) fn read<M: Memory>(reader: &Reader<M>, thread: u64) -> Result<Stack, Unread> {
+    let (chain, cut) = chain(reader, thread)?;
+    let of_python: Vec<&Raw> = chain
+        .iter()
+        .filter(|raw| raw.owner < OF_THE_INTERPRETER)
+        .collect();
+    let codes: Vec<u64> = of_python.iter().map(|raw| raw.code).collect();
+    let mut frames = Vec::with_capacity(chain.len());
+    for (raw, (function, instructions)) in of_python.iter().zip(reader.functions(&codes)?) {
+        frames.extend(frame(reader, raw, function, instructions)?);
+    }
+    Ok(Stack {
+        frames,
+        cut,
+        same: again(reader, thread, &chain),
+    })
+}
+
+/// The frames of a thread.
+fn chain<M: Memory>(reader: &Reader<M>, thread: u64) -> Result<(Vec<Raw>, bool), Unread> {
+    let (mut chain, mut seen) = (Vec::new(), HashSet::new());
+    let mut window = Window::default();
+    let mut next = innermost(reader, thread)?;
+    while next != 0 {
+        if chain.len() == DEEPEST {
+            return Ok((chain, true));
+        }
+        // No stack goes in circles, except one that changes.
+        if !seen.insert(next) {
+            return Err(Unread::Senseless);
+        }
+        let raw = window.raw(reader, next)?;
+        next = raw.next;
+        chain.push(raw);
+    }
+    Ok((chain, false))
+}
+
+/// Whether the frames are still the same. The innermost may have come to another instruction: what was read was true then.
+fn again<M: Memory>(reader: &Reader<M>, thread: u64, chain: &[Raw]) -> bool {
+    let addresses: Vec<u64> = chain.iter().map(|raw| raw.address).collect();
+    let first = addresses.first().copied().unwrap_or_default();
+    if innermost(reader, thread).ok() != Some(first) {
+        return false;
+    }
+    let size = reader.layout.frame_size() as usize;
+    let Ok(bytes) = reader.memory.pieces(&addresses, size) else {
+        return false;
+    };
+    let now = bytes.chunks_exact(size).zip(chain).enumerate();
+    now.map(|(depth, (bytes, was))| (depth, parsed(reader, was.address, bytes), was))
+        .all(|(depth, now, was)| match (depth, now) {
+            (_, Err(_)) => false,
+            (0, Ok(now)) => {
+                let instruction = was.instruction;
+                let line = was.line;
+                Raw {
+                    instruction,
+                    line,
+                    ..now
+                } == *was
+            }
+            (_, Ok(now)) => now == *was,
+        })
+}
+
+fn innermost<M: Memory>(reader: &Reader<M>, thread: u64) -> Result<u64, Unread> {
+    let (at, through) = match reader.layout.frames {
+        Frames::Objects { thread_frame, .. } => (thread_frame, None),
+        Frames::Structures {
+            thread_frame,
+            through,
+            ..
+        } => (thread_frame, through),
+    };
+    let first = reader.memory.number(added(thread, at)?)?;
+    match through {
+        Some(at) if first != 0 => reader.memory.number(added(first, at)?),
+        _ => Ok(first),
+    }
+}
+
+/// What was read of a page last: callers are often right below their callee, and a read costs more than what it copies.
+#[derive(Default)]
+struct Window {
+    begin: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    /// The frame at this address.
+    fn raw<M: Memory>(&mut self, reader: &Reader<M>, address: u64) -> Result<Raw, Unread> {
+        const PAGE: u64 = 4096;
+        // At most a kilobyte: the layout was checked.
+        let size = reader.layout.frame_size();
+        let inside = |window: &Window| {
+            let at = usize::try_from(address.checked_sub(window.begin)?).ok()?;
+            let bytes = window.bytes.get(at..at.checked_add(size as usize)?)?;
+            Some(parsed(reader, address, bytes))
+        };
+        if let Some(raw) = inside(self) {
+            return raw;
+        }
+        let page = address & !(PAGE - 1);
+        let end = added(address, size)?;
+        self.begin = match end - page <= PAGE {
+            true => page,
+            // The page after it may be another one next time.
+            false => address,
+        };
+        self.bytes = reader
+            .memory
+            .bytes(self.begin, (end - self.begin) as usize)?;
+        inside(self).unwrap_or(Err(Unread::Senseless))
+    }
+}
+
+fn parsed<M: Memory>(reader: &Reader<M>, address: u64, bytes: &[u8]) -> Result<Raw, Unread> {
+    match reader.layout.frames {
+        Frames::Objects {
+            back,
+            code,
+            last_instruction,
+            line,
+            trace,
+            ..
+        } => Ok(Raw {
+            address,
+            next: word(bytes, back)?,
+            code: word(bytes, code)?,
+            // Sign and all.
+            instruction: i64::from(half(bytes, last_instruction)?.cast_signed()).cast_unsigned(),
+            line: match word(bytes, trace)? {
+                0 => 0,
+                _ => half(bytes, line)?,
+            },
+            owner: 0,
+        }),
+        Frames::Structures {
+            code,
+            previous,
+            instruction,
+            owner,
+            ..
+        } => Ok(Raw {
+            address,
+            next: word(bytes, previous)?,
+            // The lowest bits of such a reference say how it is counted.
+            code: word(bytes, code)? & !7,
+            instruction: word(bytes, instruction)?,
+            line: 0,
+            owner: bytes
+                .get(owner as usize)
+                .copied()
+                .ok_or(Unread::Senseless)?,
+        }),
+    }
+}
+
+/// A frame for people; `None` for one that is not complete.
+fn frame<M: Memory>(
+    reader: &Reader<M>,
+    raw: &Raw,
+    function: Rc<Function>,
+    instructions: Instructions,
+) -> Result<Option<Frame>, Unread> {
+    let position = match (instructions.begin, reader.layout.frames) {
+        (Some(begin), _) => raw.instruction.wrapping_sub(begin).cast_signed(),
+        (None, Frames::Objects { unit, .. }) => raw.instruction.cast_signed().wrapping_mul(unit),
+        (None, Frames::Structures { .. }) => return Err(Unread::Senseless),
+    };
+    if raw.owner != OF_A_GENERATOR
+        && instructions.begin.is_some()
+        && position < instructions.complete
+    {
+        return Ok(None);
+    }
+    let line = match raw.line {
+        0 => reader.line(&function, position),
+        line => Some(line),
+    };
+    Ok(Some(Frame { function, line }))
+}
+
+/// An address in a structure.
+pub(super) fn added(address: u64, at: u64) -> Result<u64, Unread> {
+    address.checked_add(at).ok_or(Unread::Senseless)
+}

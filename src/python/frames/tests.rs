@@ -1,0 +1,430 @@
+//! An interpreter that was made up, in each layout, whole and damaged.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
+
+use proptest::prelude::*;
+
+use super::layout::{self, Frames, Gil, Layout, Unknown};
+use super::memory::{Memory, Unread};
+use super::objects::Reader;
+use super::{Stacks, runtime, stack};
+
+/// Where the made-up interpreter begins; every structure has a page of its own from there on.
+const BEGIN: u64 = 0x7000_0000_0000;
+const PAGE: u64 = 0x1000;
+/// Reads that any look at a damaged memory may take.
+const MOST_READS: usize = 2_000_000;
+
+/// A memory that was made up.
+#[derive(Default)]
+struct MadeUp {
+    bytes: Vec<u8>,
+    reads: Cell<usize>,
+    /// What changes at the read of this number.
+    change: Option<(usize, usize, u64)>,
+}
+
+impl MadeUp {
+    fn put(&mut self, address: u64, bytes: &[u8]) {
+        let at = (address - BEGIN) as usize;
+        let end = at + bytes.len();
+        if self.bytes.len() < end {
+            self.bytes.resize(end.next_multiple_of(PAGE as usize), 0);
+        }
+        self.bytes[at..end].copy_from_slice(bytes);
+    }
+
+    fn point(&mut self, address: u64, number: u64) {
+        self.put(address, &number.to_ne_bytes());
+    }
+}
+
+impl Memory for MadeUp {
+    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Unread> {
+        self.reads.set(self.reads.get() + 1);
+        assert!(self.reads.get() < MOST_READS, "it reads on and on");
+        let at = address.checked_sub(BEGIN).ok_or(Unread::Senseless)? as usize;
+        let end = at.checked_add(into.len()).ok_or(Unread::Senseless)?;
+        into.copy_from_slice(self.bytes.get(at..end).ok_or(Unread::Senseless)?);
+        if let Some((read, place, number)) = self.change
+            && self.reads.get() >= read
+        {
+            let change = number.to_ne_bytes();
+            for (offset, byte) in into.iter_mut().enumerate() {
+                if let Some(changed) = (at + offset)
+                    .checked_sub(place)
+                    .and_then(|offset| change.get(offset))
+                {
+                    *byte = *changed;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Addresses of the made-up interpreter's structures.
+const fn page(number: u64) -> u64 {
+    BEGIN + number * PAGE
+}
+const RUNTIME: u64 = page(0);
+const INTERPRETER: u64 = page(2);
+const THREAD: u64 = page(4);
+const STRUCTURE: u64 = page(6);
+const FRAME: u64 = page(8);
+const CALLER: u64 = page(9);
+const CODE: u64 = page(10);
+const CODE_TYPE: u64 = page(12);
+const STR_TYPE: u64 = page(13);
+const BYTES_TYPE: u64 = page(14);
+const NAME: u64 = page(15);
+const FILE: u64 = page(16);
+const LINES: u64 = page(17);
+const CFRAME: u64 = page(18);
+const TYPE_NAMES: u64 = page(19);
+const GIL: u64 = page(20);
+const ID: u32 = 4711;
+
+/// An interpreter with one thread, in which `näme` has called itself.
+fn interpreter(layout: &Layout) -> MadeUp {
+    let mut made_up = MadeUp::default();
+    made_up.put(page(21), &[0; PAGE as usize]);
+    made_up.point(RUNTIME + layout.interpreters_head, INTERPRETER);
+    made_up.point(INTERPRETER + layout.threads_head, THREAD);
+    let gil = match layout.gil {
+        Gil::InRuntime(at) => RUNTIME + at,
+        Gil::OfInterpreter(at) => {
+            made_up.point(INTERPRETER + at, GIL);
+            GIL
+        }
+    };
+    made_up.put(gil + layout.gil_locked, &1_u32.to_ne_bytes());
+    made_up.point(gil + layout.gil_holder, THREAD);
+    made_up.point(THREAD + layout.thread_interpreter, INTERPRETER);
+    made_up.point(THREAD + layout.thread_id, STRUCTURE);
+    if let Some(at) = layout.native_thread_id {
+        made_up.point(THREAD + at, u64::from(ID));
+    }
+    made_up.put(STRUCTURE + 720, &ID.to_ne_bytes());
+
+    for (its_type, name, at) in [
+        (CODE_TYPE, "code\0", 0),
+        (STR_TYPE, "str\0", 16),
+        (BYTES_TYPE, "bytes\0", 32),
+    ] {
+        made_up.put(TYPE_NAMES + at, name.as_bytes());
+        made_up.point(its_type + layout.objects.type_name, TYPE_NAMES + at);
+    }
+    let objects = layout.objects;
+    let mut text = |address: u64, text: &str| {
+        made_up.point(address + objects.object_type, STR_TYPE);
+        made_up.point(address + objects.str_length, text.chars().count() as u64);
+        let (state, begin) = match text.is_ascii() {
+            true => (0x64_u32, objects.str_ascii),
+            false => (0x24, objects.str_other),
+        };
+        made_up.put(address + objects.str_state, &state.to_ne_bytes());
+        let bytes: Vec<u8> = text.chars().map(|it| it as u8).collect();
+        made_up.put(address + begin, &bytes);
+    };
+    text(NAME, "näme");
+    text(FILE, "/file.py");
+    // One line for every two bytes, in each of the three forms.
+    let (table, count): (&[u8], u64) = match layout.code.table {
+        super::lines::LineTable::Locations => (&[0x80, 0, 0, 0xd8, 0, 0, 0xd8, 0, 0], 9),
+        super::lines::LineTable::Ranges => (&[2, 0, 2, 1, 2, 1], 6),
+        super::lines::LineTable::Lnotab => (&[2, 1, 2, 1], 4),
+    };
+    made_up.point(LINES + objects.object_type, BYTES_TYPE);
+    made_up.point(LINES + objects.bytes_size, count);
+    made_up.put(LINES + objects.bytes_value, table);
+    made_up.point(CODE + objects.object_type, CODE_TYPE);
+    made_up.point(CODE + layout.code.filename, FILE);
+    let name = layout.code.qualname.unwrap_or(layout.code.name);
+    made_up.point(CODE + name, NAME);
+    made_up.point(CODE + layout.code.lines, LINES);
+    made_up.put(CODE + layout.code.first_line, &40_u32.to_ne_bytes());
+
+    match layout.frames {
+        Frames::Objects {
+            thread_frame,
+            back,
+            code,
+            last_instruction,
+            unit,
+            ..
+        } => {
+            made_up.point(THREAD + thread_frame, FRAME);
+            made_up.point(FRAME + back, CALLER);
+            for (frame, at) in [(FRAME, 2), (CALLER, 4)] {
+                made_up.point(frame + code, CODE);
+                let position = (at / unit) as i32;
+                made_up.put(frame + last_instruction, &position.to_ne_bytes());
+            }
+        }
+        Frames::Structures {
+            thread_frame,
+            through,
+            code,
+            previous,
+            instruction,
+            ..
+        } => {
+            match through {
+                Some(at) => {
+                    made_up.point(THREAD + thread_frame, CFRAME);
+                    made_up.point(CFRAME + at, FRAME);
+                }
+                None => made_up.point(THREAD + thread_frame, FRAME),
+            }
+            made_up.point(FRAME + previous, CALLER);
+            let begin = CODE + layout.code.instructions.expect("they have addresses");
+            for (frame, at) in [(FRAME, 2), (CALLER, 4)] {
+                made_up.point(frame + code, CODE);
+                made_up.point(frame + instruction, begin + at);
+            }
+        }
+    }
+    made_up
+}
+
+fn stacks(memory: MadeUp, layout: Layout) -> Stacks<MadeUp> {
+    Stacks {
+        reader: Reader::new(memory, layout),
+        runtime: RUNTIME,
+        version: "3.99".to_owned(),
+    }
+}
+
+fn tasks() -> HashMap<u32, u32> {
+    HashMap::from([(ID, ID + 1)])
+}
+
+#[test]
+fn a_stack_is_read_in_every_layout() {
+    for layout in layout::known() {
+        let stacks = stacks(interpreter(&layout), layout);
+        let found = stacks.threads(&tasks()).expect("it has a thread");
+        assert_eq!(found.threads.len(), 1, "{layout:?}");
+        let thread = found.threads[0];
+        assert_eq!((thread.task, thread.interpreter), (Some(ID + 1), 0));
+        assert!(stacks.is_holder(&found.gils[0], &thread), "{layout:?}");
+        let stack = stacks.stack(&thread).expect("it has a stack");
+        let lines: Vec<_> = stack.frames.iter().map(|frame| frame.line).collect();
+        assert_eq!(lines, [Some(41), Some(42)], "{layout:?}");
+        for frame in &stack.frames {
+            assert_eq!((&*frame.function, &*frame.file), ("näme", "/file.py"));
+        }
+        assert!(stack.same && !stack.cut);
+    }
+}
+
+#[test]
+fn a_gil_that_nobody_holds_has_no_holder() {
+    for layout in layout::known() {
+        let mut made_up = interpreter(&layout);
+        let gil = match layout.gil {
+            Gil::InRuntime(at) => RUNTIME + at,
+            Gil::OfInterpreter(_) => GIL,
+        };
+        made_up.put(gil + layout.gil_locked, &0_u32.to_ne_bytes());
+        let stacks = stacks(made_up, layout);
+        let found = stacks.threads(&tasks()).expect("it has a thread");
+        assert!(!stacks.is_holder(&found.gils[0], &found.threads[0]));
+    }
+}
+
+#[test]
+fn what_is_no_code_object_is_no_frame_and_no_known_build() {
+    for layout in layout::known() {
+        let mut made_up = interpreter(&layout);
+        made_up.put(TYPE_NAMES, b"cell\0");
+        let stacks = stacks(made_up, layout);
+        let found = stacks.threads(&tasks()).expect("it has a thread");
+        assert!(stacks.stack(&found.threads[0]).is_none());
+        assert!(!stacks.has_recognised());
+    }
+}
+
+#[test]
+fn threads_that_are_none_of_the_process_mean_another_layout() {
+    for layout in layout::known() {
+        let stacks = stacks(interpreter(&layout), layout);
+        let others = HashMap::from([(1, 1), (2, 2)]);
+        let said = stacks.threads(&others).expect_err("it is not").to_string();
+        assert!(
+            said.contains("not laid out as that of Python 3.99"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_stack_that_goes_in_circles_is_not_read() {
+    for layout in layout::known() {
+        let mut made_up = interpreter(&layout);
+        let (Frames::Objects { back: at, .. } | Frames::Structures { previous: at, .. }) =
+            layout.frames;
+        made_up.point(CALLER + at, FRAME);
+        let reader = Reader::new(made_up, layout);
+        assert!(matches!(
+            stack::read(&reader, THREAD),
+            Err(Unread::Senseless)
+        ));
+    }
+}
+
+#[test]
+fn a_list_of_threads_that_goes_in_circles_is_not_read() {
+    for layout in layout::known() {
+        let mut made_up = interpreter(&layout);
+        made_up.point(THREAD + layout.thread_next, THREAD);
+        let reader = Reader::new(made_up, layout);
+        assert!(runtime::threads(&reader, RUNTIME).is_err());
+    }
+}
+
+#[test]
+fn a_stack_that_changes_between_two_looks_says_so() {
+    for layout in layout::known() {
+        let whole = Reader::new(interpreter(&layout), layout);
+        let first = stack::read(&whole, THREAD).expect("a stack");
+        assert!(first.same);
+        let reads = whole.memory.reads.get();
+        let mut made_up = interpreter(&layout);
+        let (Frames::Objects { back: at, .. } | Frames::Structures { previous: at, .. }) =
+            layout.frames;
+        // The caller of the innermost frame is another one from the last reads on.
+        made_up.change = Some((reads - 1, (FRAME + at - BEGIN) as usize, 0));
+        let reader = Reader::new(made_up, layout);
+        let read = stack::read(&reader, THREAD).expect("a stack");
+        assert_eq!(read.frames, first.frames);
+        assert!(!read.same, "{layout:?}");
+    }
+}
+
+#[test]
+fn an_interpreter_that_states_its_layout_is_believed_within_reason() {
+    let mut made_up = MadeUp::default();
+    made_up.put(RUNTIME, &[0; PAGE as usize]);
+    made_up.put(RUNTIME, b"xdebugpy");
+    let of = |made_up: &MadeUp| Layout::of(made_up, RUNTIME, None).map_err(|_| "unread");
+    let version = |made_up: &mut MadeUp, hex: u32| made_up.point(RUNTIME + 8, u64::from(hex));
+    version(&mut made_up, 0x030e_00f0);
+    assert!(of(&made_up).expect("read").is_ok());
+    made_up.point(RUNTIME + 40, 1 << 40);
+    assert_eq!(of(&made_up).expect("read"), Err(Unknown::Table));
+    made_up.point(RUNTIME + 16, 1);
+    assert_eq!(of(&made_up).expect("read"), Err(Unknown::FreeThreaded));
+    let unknown = |text: &str| Err(Unknown::Version(text.to_owned()));
+    version(&mut made_up, 0x030e_00a7);
+    assert_eq!(of(&made_up).expect("read"), unknown("3.14.0a7"));
+    version(&mut made_up, 0x0310_00f0);
+    assert_eq!(of(&made_up).expect("read"), unknown("3.16.0"));
+}
+
+#[test]
+fn a_version_without_a_table_is_named() {
+    let mut made_up = MadeUp::default();
+    made_up.put(RUNTIME, &[0; PAGE as usize]);
+    for (text, is_known) in [
+        ("3.7.16", false),
+        ("3.8.18", true),
+        ("3.12.1", true),
+        ("3.12.0rc1", false),
+        ("3.13.0", false),
+    ] {
+        let version = text.parse().expect("a version");
+        let layout = Layout::of(&made_up, RUNTIME, Some(&version)).map_err(|_| "unread");
+        match layout.expect("read") {
+            Ok(_) => assert!(is_known, "{text}"),
+            Err(unknown) => {
+                assert!(!is_known, "{text}");
+                assert_eq!(unknown, Unknown::Version(text.to_owned()));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_c_librarys_thread_ids_are_found_where_all_of_them_are() {
+    // As another C library has them: at 48.
+    let layout = layout::known()[0];
+    let mut made_up = interpreter(&layout);
+    made_up.put(STRUCTURE + 720, &0_u32.to_ne_bytes());
+    made_up.put(STRUCTURE + 48, &ID.to_ne_bytes());
+    let stacks = stacks(made_up, layout);
+    let found = stacks.threads(&tasks()).expect("it has a thread");
+    assert_eq!(found.threads[0].task, Some(ID + 1));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever a hostile or a changing process has in its memory: no panic, no loop, no more memory than the bounds.
+    #[test]
+    fn no_memory_is_too_strange(which in 0..5_usize,
+                                scribbles in proptest::collection::vec((0..22 * PAGE / 8, any::<u64>(), 0..4_u8), 1..40)) {
+        let layout = layout::known()[which];
+        let mut made_up = interpreter(&layout);
+        for (place, number, kind) in scribbles {
+            let number = match kind {
+                0 => number,
+                // Into the made-up memory, so that structures are taken for others.
+                1 => BEGIN + number % (22 * PAGE),
+                2 => number % 1000,
+                _ => u64::MAX,
+            };
+            made_up.point(BEGIN + place * 8, number);
+        }
+        look_at(made_up, layout);
+    }
+
+    /// The same for the fields that are really followed.
+    #[test]
+    fn no_field_is_too_strange(which in 0..5_usize,
+                               fields in proptest::collection::vec((0..16_usize, 0..32_u64, any::<u64>(), 0..3_u8), 1..12)) {
+        const STRUCTURES: [u64; 16] = [RUNTIME, INTERPRETER, THREAD, STRUCTURE, FRAME, CALLER, CODE, CODE_TYPE, STR_TYPE,
+            BYTES_TYPE, NAME, FILE, LINES, CFRAME, TYPE_NAMES, GIL];
+        let layout = layout::known()[which];
+        let mut made_up = interpreter(&layout);
+        for (structure, field, number, kind) in fields {
+            let number = match kind {
+                0 => number,
+                1 => STRUCTURES[(number % 16) as usize],
+                _ => u64::MAX >> (number % 64),
+            };
+            made_up.point(STRUCTURES[structure] + field * 8, number);
+        }
+        look_at(made_up, layout);
+    }
+
+    #[test]
+    fn no_stated_layout_is_too_strange(words in proptest::collection::btree_map(3..115_u64, any::<u64>(), 0..30),
+                                       minor in 13..16_u32) {
+        let mut made_up = MadeUp::default();
+        made_up.put(page(21), &[0; PAGE as usize]);
+        made_up.put(RUNTIME, b"xdebugpy");
+        made_up.point(RUNTIME + 8, u64::from(0x0300_00f0 | (minor << 16)));
+        let words: BTreeMap<u64, u64> = words;
+        for (place, number) in words {
+            made_up.point(RUNTIME + place * 8, number % 5000);
+        }
+        if let Ok(Ok(layout)) = Layout::of(&made_up, RUNTIME, None) {
+            look_at(made_up, layout);
+        }
+    }
+}
+
+fn look_at(made_up: MadeUp, layout: Layout) {
+    let stacks = stacks(made_up, layout);
+    if let Ok(found) = stacks.threads(&tasks()) {
+        for gil in &found.gils {
+            let _ = stacks.holder(gil, &found.threads);
+        }
+        for thread in found.threads.iter().take(8) {
+            let _ = stacks.stack(thread);
+        }
+    }
+}

@@ -32,6 +32,12 @@ impl Identity {
     }
 }
 
+/// The parent that a process has now; `None` when there is no such process.
+#[must_use]
+pub fn parent_of(pid: u32) -> Option<u32> {
+    with_parent(pid).map(|(_, parent)| parent)
+}
+
 fn with_parent(pid: u32) -> Option<(Identity, u32)> {
     // A process that cannot be read counts as absent: a stranger must not be taken for one of the session.
     let stat = stat(pid).ok()??;
@@ -70,6 +76,8 @@ struct State {
     open: HashMap<u32, Open>,
     /// Whether `open` ran out of room.
     overflown: bool,
+    /// Whether a process of the session became a Python since this was last asked.
+    news: bool,
 }
 
 #[derive(Debug)]
@@ -207,6 +215,7 @@ impl Lineage {
         }
         let mut state = self.state();
         let launched = state.launched;
+        state.news |= state.known.contains_key(&pid);
         let Some(known) = state.known.get_mut(&pid) else {
             return;
         };
@@ -217,6 +226,11 @@ impl Lineage {
         if own && !std::mem::replace(&mut known.python, true) {
             state.account(pid, 1);
         }
+    }
+
+    /// Whether a process of the session became a Python since this was last asked, as far as the engine has records of that.
+    pub fn has_news(&self) -> bool {
+        std::mem::take(&mut self.state().news)
     }
 
     /// Notes that a Python of the launched command has asked to be traced, whatever came of it.

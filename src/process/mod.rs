@@ -11,6 +11,7 @@ use regex::Regex;
 use crate::python::{self, Examined, FileId, Interpreter, PythonError};
 use crate::service::{Seen, Service, ServiceError, Why};
 
+pub(crate) mod activity;
 mod command;
 mod error;
 #[doc(hidden)]
@@ -28,11 +29,13 @@ mod within;
 pub use command::{Expected, interpreters_of_command, interpreters_of_path};
 pub use error::TargetError;
 pub use launched::{Conditions, Launched};
-pub use lineage::{Identity, Lineage};
+pub use lineage::{Identity, Lineage, parent_of};
 pub use namespace::MountNamespace;
 pub(crate) use shim::ask as asked_shim;
+pub(crate) use stat::{
+    age, has_ended, is_ancestor, is_gone, is_stopped, start_time, stat, threads,
+};
 pub use stat::{goes_on, runs};
-pub(crate) use stat::{has_ended, is_ancestor, is_gone, is_stopped, start_time, stat, threads};
 pub use status::Status;
 pub use watch::Watch;
 pub use within::{Budget, Looked, within};
@@ -57,6 +60,8 @@ pub struct Selection {
     pub command: Vec<OsString>,
     /// `--subprocesses`: include all descendants.
     pub subprocesses: bool,
+    /// For a repeated search: programs other than Python whose descendants are wanted.
+    pub parents: Vec<Identity>,
 }
 
 /// The selection, resolved on this host at one moment.
@@ -73,6 +78,8 @@ pub struct Targets {
     pub everyone: bool,
     /// Whether children that the targets start later are targets too. Those that already exist are in `processes`.
     pub descendants: bool,
+    /// Processes that were named, and are not Python, but have descendants that are. Those that exist are in `processes`.
+    pub parents: Vec<Identity>,
     /// Sentences for the user: what was assumed and what could not be examined.
     pub notes: Vec<String>,
 }
@@ -259,9 +266,12 @@ impl Selection {
             if children.is_empty() {
                 return Err(error.into());
             }
-            targets.processes.extend(children);
+            targets
+                .processes
+                .extend(children.into_iter().filter(&wanted));
+            targets.parents.extend(Identity::of(parent));
             targets.notes.push(format!(
-                "process {parent} is not Python, so its Python children that run now are traced, with what they start; a child that it starts later is not: begin another session for that"
+                "process {parent} is not Python, so its descendants that are Python are traced, those to come from within a second after they begin"
             ));
         }
         targets.processes.sort_by_key(|process| process.pid);
@@ -281,6 +291,13 @@ impl Selection {
         }
         targets.notes.extend(scan.left_out());
         Ok(targets)
+    }
+
+    /// Whether processes can be found that have nothing to do with any that runs now.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        let any = self.python.is_some() && self.parents.is_empty();
+        self.pattern.is_some() || self.service.is_some() || any
     }
 
     /// Finds requested processes that may have started since; called repeatedly. Finding none is not an error.
@@ -304,8 +321,14 @@ impl Selection {
         if let Some(service) = &self.service {
             processes.extend(scan.of_service(service));
         }
-        if self.pattern.is_none() && self.service.is_none() && self.python.is_some() {
+        if self.is_open() && self.pattern.is_none() && self.service.is_none() {
             processes.extend(scan.running(&files));
+        }
+        let parents = self.parents.iter();
+        let parents = parents.filter(|parent| !has_ended(parent.pid, parent.start_time));
+        let parents: Vec<u32> = parents.map(|parent| parent.pid).collect();
+        if !parents.is_empty() {
+            processes.extend(scan.descendants(&parents));
         }
         processes.retain(|process: &Process| files.is_empty() || process.runs(&files));
         if self.subprocesses {
@@ -331,8 +354,8 @@ impl Selection {
 #[derive(Debug, Default)]
 pub struct Searched {
     stuck: HashSet<u32>,
-    /// By process ID: when it began, and the program that it ran then.
-    told: HashMap<u32, (u64, FileId)>,
+    /// By process ID: the program that it ran then.
+    told: HashMap<u32, Program>,
     /// Whether there was ever not enough time for all.
     short: bool,
 }
@@ -344,24 +367,6 @@ pub struct Newcomers {
     pub processes: Vec<Process>,
     /// What could not be examined, where that is new.
     pub notes: Vec<String>,
-}
-
-/// The arguments of every descendant of a process, by process ID.
-///
-/// # Errors
-///
-/// When /proc cannot be read.
-pub fn descendants(
-    pid: u32,
-    searched: &mut Searched,
-) -> Result<Vec<(u32, Vec<String>)>, TargetError> {
-    searched.stuck.retain(|pid| runs(*pid));
-    let (table, stuck, _) = Table::read(Budget::SEARCH, &searched.stuck)?;
-    searched.stuck.extend(stuck);
-    let found = table.descendants(&[pid]).into_iter();
-    Ok(found
-        .filter_map(|pid| Some((pid, table.get(pid)?.command_line.clone())))
-        .collect())
 }
 
 /// A family of processes, and the interpreter files among which each Python of it should be.
@@ -398,12 +403,12 @@ impl Family {
         let found = scan.python_among(move |entry| {
             let pid = entry.pid;
             Ok(pids.contains(&pid)
-                && program(entry).is_none_or(|now| told.get(&pid) != Some(&now))
+                && Program::of(pid).is_none_or(|now| told.get(&pid) != Some(&now))
                 && python::looks_like_python(pid)?
                 && !python::maps_one_of(pid, &files)?)
         });
         for process in &found {
-            let now = scan.table.get(process.pid).and_then(program);
+            let now = Program::of(process.pid);
             searched
                 .told
                 .extend(now.map(|program| (process.pid, program)));
@@ -414,10 +419,27 @@ impl Family {
     }
 }
 
-/// When a process began, and the program that it runs.
-fn program(entry: &Entry) -> Option<(u64, FileId)> {
-    let file = FileId::at(&PathBuf::from(format!("/proc/{}/exe", entry.pid))).ok()?;
-    Some((entry.start_time, file))
+/// A program while a process runs it: another one after each exec, also of the same file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// When the process began.
+    start_time: u64,
+    file: FileId,
+    /// Where its stack begins, which the kernel draws anew for each exec.
+    stack: u64,
+}
+
+impl Program {
+    /// The program that a process runs now. Where the stack may not be known, two of the same file look alike.
+    pub(crate) fn of(pid: u32) -> Option<Program> {
+        let file = FileId::at(&PathBuf::from(format!("/proc/{pid}/exe"))).ok()?;
+        let stat = stat(pid).ok().flatten()?;
+        Some(Program {
+            start_time: stat.starttime,
+            file,
+            stack: stat.startstack,
+        })
+    }
 }
 
 /// A Python process of a service, and how it was recognised.

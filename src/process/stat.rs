@@ -3,11 +3,13 @@
 //! program still runs, and report it as complete.
 
 use std::ffi::OsString;
+use std::time::Duration;
 use std::{fs, io};
 
 use procfs::process::{ProcState, Process, Stat};
 use procfs::{ProcError, ProcResult};
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 
 /// What the kernel says of a process now; `None` when there is none. Reads nothing that a process can withhold, as it
 /// can its arguments by holding its memory lock.
@@ -34,6 +36,18 @@ pub(crate) fn stat(pid: u32) -> ProcResult<Option<Stat>> {
 /// As [`stat`].
 pub(crate) fn start_time(pid: u32) -> ProcResult<Option<u64>> {
     Ok(stat(pid)?.map(|stat| stat.starttime))
+}
+
+/// How long ago a process began that has this start time; nothing for one that lies ahead.
+pub(crate) fn age(start_time: u64) -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    let now = Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or(0),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    );
+    let ticks = procfs::ticks_per_second().max(1);
+    let began = Duration::from_millis(start_time.saturating_mul(1000) / ticks);
+    now.saturating_sub(began)
 }
 
 /// The threads of a process at this moment; none when it has ended. The whole list is read before anybody looks at one of
@@ -100,14 +114,17 @@ pub fn goes_on(pid: u32) -> bool {
 }
 
 fn is_alive(stat: &Stat) -> bool {
-    stat.state()
-        .is_ok_and(|state| !matches!(state, ProcState::Zombie | ProcState::Dead))
+    // A main thread that has ended before the others is called a zombie, too.
+    stat.num_threads > 1
+        || stat
+            .state()
+            .is_ok_and(|state| !matches!(state, ProcState::Zombie | ProcState::Dead))
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use rustix::process::{Pid, Signal, kill_process};
 

@@ -1,0 +1,326 @@
+//! What a thread does right now, as the kernel shows it: its state, the system call that it is in, and what it waits for
+//! there. Looks only; whether the thread has moved on meanwhile, its number of switches says ([`switches`]).
+
+mod descriptors;
+mod since;
+mod sockets;
+mod syscalls;
+
+use std::fs::File;
+use std::io::Read;
+use std::time::Instant;
+
+pub(crate) use descriptors::{Descriptor, Watched};
+pub(crate) use since::Clocks;
+pub(crate) use sockets::{End, Socket};
+
+use descriptors::Descriptors;
+
+/// Most descriptors of a `poll` or `select` that are read.
+const MOST_POLLED: u64 = 1 << 16;
+
+/// A short file of a thread in /proc, in one read: a thousand threads are looked at several times each. A name in it may be any
+/// bytes.
+fn glance(pid: u32, thread: u32, file: &str) -> Option<String> {
+    /// Of what is longer the beginning is enough.
+    const LONGEST: usize = 4096;
+    let mut bytes = [0; LONGEST];
+    let mut file = File::open(format!("/proc/{pid}/task/{thread}/{file}")).ok()?;
+    let length = file.read(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(bytes.get(..length)?).into_owned())
+}
+
+/// What a thread does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It runs, or waits for a processor: the kernel does not tell these apart.
+    Running,
+    /// It waits and can be interrupted.
+    Sleeping,
+    /// It waits and cannot be interrupted, mostly for a disk.
+    Disk,
+    /// It is stopped, by a signal or a debugger.
+    Stopped,
+    /// It has ended, or is idle.
+    Other(char),
+}
+
+impl State {
+    fn of(letter: char) -> State {
+        match letter {
+            'R' => State::Running,
+            'S' => State::Sleeping,
+            'D' => State::Disk,
+            'T' | 't' => State::Stopped,
+            other => State::Other(other),
+        }
+    }
+
+    /// In a word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            State::Running => "running",
+            State::Sleeping => "sleeping",
+            State::Disk => "disk",
+            State::Stopped => "stopped",
+            State::Other('Z' | 'X' | 'x') => "ended",
+            State::Other(_) => "other",
+        }
+    }
+}
+
+/// What the kernel says of a thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Status {
+    /// Its name, at most 15 bytes; what of them is not UTF-8 becomes U+FFFD.
+    pub(crate) name: String,
+    /// Its state.
+    pub(crate) state: State,
+    /// The processor that it ran on last.
+    pub(crate) processor: u32,
+    /// When it was started, in clock ticks since boot.
+    pub(crate) started: u64,
+}
+
+impl Status {
+    /// That of a thread; `None` when there is none.
+    pub(crate) fn of(pid: u32, thread: u32) -> Option<Status> {
+        Status::parse(&glance(pid, thread, "stat")?)
+    }
+
+    fn parse(text: &str) -> Option<Status> {
+        // A name may have anything in it, parentheses, too.
+        let (name, rest) = text.split_once('(')?.1.rsplit_once(')')?;
+        let mut fields = rest.split_ascii_whitespace();
+        Some(Status {
+            name: name.to_owned(),
+            state: State::of(fields.next()?.chars().next()?),
+            // Fields 22 and 39, of which the state is the third.
+            started: fields.nth(18)?.parse().ok()?,
+            processor: fields.nth(16)?.parse().ok()?,
+        })
+    }
+}
+
+/// How often a thread has begun to run, or how often it was switched where the kernel does not count that: as long as it stays
+/// the same, a thread that sleeps has not moved.
+pub(crate) fn switches(pid: u32, thread: u32) -> Option<u64> {
+    let by_runs = || {
+        let text = glance(pid, thread, "schedstat")?;
+        let runs = text.split_ascii_whitespace().nth(2)?.parse().ok();
+        runs.filter(|runs| *runs > 0)
+    };
+    by_runs().or_else(|| {
+        let text = glance(pid, thread, "status")?;
+        let counts = text.lines().filter_map(|line| {
+            line.split_once("voluntary_ctxt_switches:")?
+                .1
+                .trim()
+                .parse::<u64>()
+                .ok()
+        });
+        counts.reduce(|all, count| all.wrapping_add(count))
+    })
+}
+
+/// When a thread ran last, by the clock of its processor, in milliseconds, and when that was read: for [`Clocks::asleep`].
+pub(crate) fn last_run(pid: u32, thread: u32) -> Option<(f64, Instant)> {
+    let text = glance(pid, thread, "sched")?;
+    Some((since::last_run(&text)?, Instant::now()))
+}
+
+/// Where a thread is, as far as system calls go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// It runs: nobody can say.
+    Running,
+    /// It waits, but in no system call: for a page of memory.
+    Outside,
+    /// In this system call, with these arguments.
+    In(u64, [u64; 6]),
+    /// The kernel does not say: it was built without that, or we may not know.
+    Unknown,
+}
+
+impl Call {
+    /// That of a thread.
+    pub(crate) fn of(pid: u32, thread: u32) -> Call {
+        glance(pid, thread, "syscall")
+            .and_then(|text| Call::parse(&text))
+            .unwrap_or(Call::Unknown)
+    }
+
+    fn parse(text: &str) -> Option<Call> {
+        let mut fields = text.split_ascii_whitespace();
+        let number = match fields.next()? {
+            "running" => return Some(Call::Running),
+            "-1" => return Some(Call::Outside),
+            number => number.parse().ok()?,
+        };
+        let mut arguments = [0; 6];
+        for argument in &mut arguments {
+            let text = fields.next()?;
+            *argument = u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()?;
+        }
+        Some(Call::In(number, arguments))
+    }
+
+    /// Its name, or its number for one that is too new.
+    pub(crate) fn name(&self) -> Option<String> {
+        match self {
+            Call::In(number, _) => Some(
+                syscalls::name(*number).map_or_else(|| format!("syscall {number}"), str::to_owned),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// What a system call waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// A time.
+    Sleep,
+    /// A word in memory: a lock, a condition, a semaphore.
+    Futex(u64),
+    /// This descriptor.
+    One(u32, Descriptor),
+    /// Any of these descriptors.
+    Any(Watched),
+    /// A child.
+    Child,
+    /// A signal.
+    Signal,
+    /// A page of memory.
+    Page,
+    /// Something else.
+    Other,
+}
+
+/// Looks up what the threads of a process wait for.
+pub(crate) struct Waits {
+    descriptors: Descriptors,
+}
+
+impl Waits {
+    /// Of this process.
+    pub(crate) fn of(pid: u32) -> Waits {
+        Waits {
+            descriptors: Descriptors::of(pid),
+        }
+    }
+
+    /// What a thread waits for in this call. `memory` reads the memory of the process.
+    pub(crate) fn explain(
+        &self,
+        thread: u32,
+        call: &Call,
+        memory: &dyn Fn(u64, usize) -> Option<Vec<u8>>,
+    ) -> Option<Wait> {
+        let Call::In(number, [first, second, third, fourth, ..]) = *call else {
+            return matches!(call, Call::Outside).then_some(Wait::Page);
+        };
+        let one = |descriptor: u64| match u32::try_from(descriptor & 0xffff_ffff) {
+            Ok(descriptor) if descriptor < 1 << 31 => {
+                Wait::One(descriptor, self.descriptors.describe(thread, descriptor))
+            }
+            _ => Wait::Other,
+        };
+        let any = |descriptors: Vec<u32>| match descriptors.as_slice() {
+            [] => Wait::Sleep,
+            [descriptor] => one(u64::from(*descriptor)),
+            _ => Wait::Any(self.descriptors.several(thread, descriptors.into_iter())),
+        };
+        Some(match syscalls::name(number).unwrap_or_default() {
+            "futex" | "futex_wait" => Wait::Futex(first),
+            "nanosleep" | "clock_nanosleep" => Wait::Sleep,
+            "wait4" | "waitid" | "vfork" => Wait::Child,
+            "pause" | "rt_sigsuspend" | "rt_sigtimedwait" => Wait::Signal,
+            "poll" | "ppoll" => any(polled(memory, first, second)),
+            "select" | "pselect6" => any(selected(memory, first, [second, third, fourth])),
+            "read" | "pread64" | "readv" | "preadv" | "preadv2" | "write" | "pwrite64"
+            | "writev" | "pwritev" | "pwritev2" | "recvfrom" | "recvmsg" | "recvmmsg"
+            | "sendto" | "sendmsg" | "sendmmsg" | "accept" | "accept4" | "connect" | "fsync"
+            | "fdatasync" | "syncfs" | "sync_file_range" | "flock" | "fcntl" | "ioctl"
+            | "getdents" | "getdents64" | "fallocate" | "ftruncate" | "sendfile" | "splice"
+            | "tee" | "close" | "fstat" | "epoll_wait" | "epoll_pwait" | "epoll_pwait2"
+            | "io_uring_enter" => one(first),
+            _ => Wait::Other,
+        })
+    }
+}
+
+/// The descriptors in an array of `struct pollfd`; those that are negative do not count.
+fn polled(memory: &dyn Fn(u64, usize) -> Option<Vec<u8>>, array: u64, length: u64) -> Vec<u32> {
+    /// Bytes of a `struct pollfd`, which begins with the descriptor.
+    const ENTRY: usize = 8;
+    let length = length.min(MOST_POLLED) as usize;
+    if length == 0 {
+        return Vec::new();
+    }
+    let bytes = memory(array, length * ENTRY).unwrap_or_default();
+    bytes
+        .chunks_exact(ENTRY)
+        .filter_map(|entry| u32::try_from(i32::from_ne_bytes(*entry.first_chunk()?)).ok())
+        .collect()
+}
+
+/// The descriptors whose bits are set in any of these sets.
+fn selected(
+    memory: &dyn Fn(u64, usize) -> Option<Vec<u8>>,
+    highest: u64,
+    sets: [u64; 3],
+) -> Vec<u32> {
+    let length = (highest.min(MOST_POLLED) as usize).div_ceil(64) * 8;
+    let mut descriptors = Vec::new();
+    for set in sets.into_iter().filter(|set| *set != 0 && length > 0) {
+        for (at, byte) in (0..).zip(memory(set, length).unwrap_or_default()) {
+            let bits = (0..8).filter(|bit| byte & (1 << bit) != 0);
+            descriptors.extend(bits.map(|bit| at * 8 + bit));
+        }
+    }
+    descriptors.sort_unstable();
+    descriptors.dedup();
+    descriptors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_what_follows() {
+        let mut fields: Vec<String> = (3..=52).map(|number| number.to_string()).collect();
+        fields[0] = "D".to_owned();
+        let text = format!("17 (a) S (b) {}", fields.join(" "));
+        let status = Status::parse(&text).expect("parsed");
+        assert_eq!(status.name, "a) S (b");
+        assert_eq!(status.state, State::Disk);
+        assert_eq!((status.started, status.processor), (22, 39));
+        assert_eq!(Status::parse("17 (a"), None);
+    }
+
+    #[test]
+    fn a_system_call_is_read_with_its_arguments() {
+        let text = "202 0x7f01 0x80 0x0 0x0 0x0 0xffffffff 0x7ffe 0x7f22\n";
+        let call = Call::parse(text).expect("parsed");
+        assert_eq!(call, Call::In(202, [0x7f01, 0x80, 0, 0, 0, 0xffff_ffff]));
+        assert_eq!(Call::parse("running\n"), Some(Call::Running));
+        assert_eq!(Call::parse("-1 0x7ffe 0x7f22\n"), Some(Call::Outside));
+        for text in ["", "x", "1 0x1", "1 2 3 4 5 6 7"] {
+            assert_eq!(Call::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn descriptors_of_poll_and_select_are_those_in_memory() {
+        let array = [5_i32, 1, -1, 1, 9, 1].map(i32::to_ne_bytes).concat();
+        let memory = |_: u64, length: usize| array.get(..length).map(<[u8]>::to_vec);
+        assert_eq!(polled(&memory, 64, 3), [5, 9]);
+        assert!(polled(&memory, 64, u64::MAX).is_empty());
+        let set = [0b1000_1000_u64, 1].map(u64::to_le_bytes).concat();
+        let memory = |_: u64, length: usize| set.get(..length).map(<[u8]>::to_vec);
+        assert_eq!(selected(&memory, 65, [64, 0, 64]), [3, 7, 64]);
+        assert!(selected(&memory, 0, [64, 0, 0]).is_empty());
+    }
+}

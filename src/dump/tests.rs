@@ -1,0 +1,189 @@
+use std::time::Duration;
+
+use super::*;
+use crate::process::activity::{Descriptor, End, Socket, Watched};
+
+fn thread(tid: u32, state: State, wait: Option<WaitsFor>, python: Option<Python>) -> Thread {
+    Thread {
+        tid,
+        name: "worker".to_owned(),
+        state,
+        call: match wait {
+            Some(_) => Call::In(7, [0; 6]),
+            None => Call::Running,
+        },
+        wait,
+        asleep: None,
+        python,
+    }
+}
+
+fn python(reading: Reading, frames: &[(&str, &str, Option<u32>)]) -> Python {
+    let frames = frames.iter().map(|(function, file, line)| Frame {
+        function: (*function).to_owned(),
+        file: (*file).to_owned(),
+        line: *line,
+    });
+    Python {
+        interpreter: 0,
+        holds_gil: false,
+        frames: frames.collect(),
+        cut: false,
+        reading,
+    }
+}
+
+fn dump(threads: Vec<Thread>) -> Dump {
+    Dump {
+        pid: 4242,
+        program: "api.py".to_owned(),
+        command: vec!["python3".to_owned(), "api.py".to_owned()],
+        version: "3.11.2".parse().ok(),
+        threads,
+        more_threads: 0,
+        took: Duration::from_millis(2),
+    }
+}
+
+fn connection() -> Descriptor {
+    let end = |text: &str| Some(End::Internet(text.parse().expect("an address")));
+    Descriptor::Socket(Some(Socket {
+        protocol: "tcp",
+        state: Some("ESTABLISHED"),
+        local: end("10.0.0.1:40000"),
+        remote: end("10.0.0.2:3306"),
+    }))
+}
+
+/// The threads of a process that does a bit of everything.
+fn all() -> Dump {
+    let holder = Python {
+        holds_gil: true,
+        ..python(
+            Reading::Running,
+            &[("Report.sum_up", "/srv/report.py", Some(118))],
+        )
+    };
+    let of_a_lock = || Some(WaitsFor::Lock { address: 0x17bf });
+    let mut idle = thread(
+        4242,
+        State::Sleeping,
+        Some(WaitsFor::Kernel(Wait::One(
+            5,
+            Descriptor::Epoll(Watched {
+                named: vec![(3, connection()), (6, Descriptor::Pipe(80869))],
+                count: 70,
+            }),
+        ))),
+        Some(python(
+            Reading::Exact,
+            &[
+                ("EpollSelector.select", "/usr/lib/selectors.py", Some(468)),
+                ("<module>", "/srv/api.py", None),
+            ],
+        )),
+    );
+    idle.asleep = Some(Duration::from_millis(12_400));
+    dump(vec![
+        idle,
+        thread(
+            4250,
+            State::Sleeping,
+            of_a_lock(),
+            Some(python(Reading::Changed, &[])),
+        ),
+        thread(4251, State::Running, None, Some(holder)),
+        thread(
+            4252,
+            State::Sleeping,
+            Some(WaitsFor::Gil {
+                held_by: Some(4251),
+            }),
+            Some(python(
+                Reading::Changed,
+                &[("Cache.put", "/srv/cache.py", Some(57))],
+            )),
+        ),
+        thread(4253, State::Sleeping, of_a_lock(), None),
+    ])
+}
+
+#[test]
+fn people_read_what_each_thread_does() {
+    let call = Call::In(7, [0; 6]).name().expect("a name");
+    let expected = format!(
+        "process 4242  api.py  Python 3.11.2  5 threads  GIL held by 4251\n\
+         \n\
+         thread 4242  worker  waiting 12.4s  for an epoll (fd 5) that watches tcp socket 10.0.0.1:40000 to 10.0.0.2:3306 (fd 3); \
+         pipe 80869 (fd 6); and 68 more  [{call}]\n\
+         \x20   EpollSelector.select  /usr/lib/selectors.py:468\n\
+         \x20   <module>              /srv/api.py\n\
+         \n\
+         thread 4250~  worker  waiting  for a lock (0x17bf, for which 2 threads wait)  [{call}]\n\
+         \x20   (its stack never held still)\n\
+         \n\
+         thread 4251  worker  running, holds the GIL\n\
+         \x20   Report.sum_up  /srv/report.py:118\n\
+         \n\
+         thread 4252~  worker  waiting  for the GIL, which 4251 holds  [{call}]\n\
+         \x20   Cache.put  /srv/cache.py:57\n\
+         \x20   (it changed while it was read: stack and wait may be of different moments)\n\
+         \n\
+         thread 4253  worker  waiting  for a lock (0x17bf, for which 2 threads wait)  [{call}]\n\
+         \x20   (no Python)\n"
+    );
+    assert_eq!(page(&all()), expected);
+}
+
+#[test]
+fn programs_read_the_same() {
+    let failed = [(7, DumpError::Ended { pid: 7 })];
+    let document = document(&[all()], &failed);
+    let threads = &document["processes"][0]["threads"];
+    let epoll = &threads[0]["wait"]["descriptor"];
+    assert_eq!(
+        (&epoll["kind"], &epoll["count"]),
+        (&"epoll".into(), &70.into())
+    );
+    assert_eq!(epoll["watches"][0]["remote"], "10.0.0.2:3306");
+    assert_eq!(threads[0]["asleep_ms"], 12_400.0);
+    assert_eq!(threads[0]["stack"][1]["line"], serde_json::Value::Null);
+    assert_eq!(threads[1]["reading"], "changed");
+    assert_eq!(threads[2]["holds_gil"], true);
+    assert_eq!(threads[3]["wait"]["held_by"], 4251);
+    assert_eq!(threads[4]["python"], false);
+    assert_eq!(threads[4]["stack"], serde_json::Value::Null);
+    assert_eq!(document["failed"][0]["pid"], 7);
+}
+
+#[test]
+fn nothing_that_a_terminal_obeys_comes_through() {
+    let evil = "\x1b[2J\n\u{202e}x";
+    let mut one = thread(
+        1,
+        State::Sleeping,
+        Some(WaitsFor::Kernel(Wait::Any(Watched {
+            named: vec![
+                (3, Descriptor::File(evil.as_bytes().to_vec())),
+                (4, Descriptor::Kernel(evil.to_owned())),
+                (
+                    5,
+                    Descriptor::Socket(Some(Socket {
+                        protocol: "unix",
+                        state: None,
+                        local: Some(End::Path(evil.as_bytes().to_vec())),
+                        remote: None,
+                    })),
+                ),
+            ],
+            count: 3,
+        }))),
+        Some(python(Reading::Exact, &[(evil, evil, Some(1))])),
+    );
+    one.name = evil.to_owned();
+    let mut dump = dump(vec![one]);
+    dump.program = evil.to_owned();
+    let page = page(&dump);
+    assert!(!page.contains(['\x1b', '\u{202e}']), "{page:?}");
+    assert_eq!(page.lines().count(), 4, "{page:?}");
+}

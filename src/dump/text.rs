@@ -1,0 +1,217 @@
+//! A dump for people.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::{Dump, Python, Reading, Thread, WaitsFor};
+use crate::process::activity::{Call, Descriptor, End, Socket, State, Wait, Watched};
+use crate::text::Foreign;
+
+/// Columns that the names of functions may take before their places.
+const WIDEST: usize = 48;
+/// Most descriptors that are named in a line; the JSON has more.
+const MOST_IN_A_LINE: usize = 4;
+
+/// The page of a process.
+pub(crate) fn page(dump: &Dump) -> String {
+    let mut page = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(page, "{}", heading(dump));
+    let waiting = waiting_for_same(dump);
+    for thread in &dump.threads {
+        let _ = writeln!(page, "\n{}", line(thread, &waiting));
+        match &thread.python {
+            Some(python) => stack(&mut page, python),
+            None => page.push_str("    (no Python)\n"),
+        }
+    }
+    if dump.more_threads > 0 {
+        let _ = writeln!(page, "\nand {} more threads, not shown", dump.more_threads);
+    }
+    page
+}
+
+fn heading(dump: &Dump) -> String {
+    let mut heading = format!("process {}  {}", dump.pid, Foreign::new(&dump.program));
+    if let Some(version) = &dump.version {
+        let version = version.to_string();
+        let _ = write!(heading, "  Python {}", Foreign::new(&version));
+    }
+    let count = dump.threads.len() + dump.more_threads;
+    let _ = match count {
+        1 => write!(heading, "  1 thread"),
+        count => write!(heading, "  {count} threads"),
+    };
+    let holders = dump.threads.iter().filter(|thread| holds_gil(thread));
+    for holder in holders {
+        let _ = write!(heading, "  GIL held by {}", holder.tid);
+    }
+    heading
+}
+
+fn holds_gil(thread: &Thread) -> bool {
+    thread.python.as_ref().is_some_and(|it| it.holds_gil)
+}
+
+/// How many threads wait for each lock.
+fn waiting_for_same(dump: &Dump) -> HashMap<u64, usize> {
+    let mut waiting = HashMap::new();
+    for thread in &dump.threads {
+        if let Some(WaitsFor::Lock { address }) = thread.wait {
+            *waiting.entry(address).or_default() += 1;
+        }
+    }
+    waiting
+}
+
+/// The line of a thread.
+fn line(thread: &Thread, waiting: &HashMap<u64, usize>) -> String {
+    let mark = match &thread.python {
+        Some(python) if python.reading == Reading::Changed => "~",
+        _ => "",
+    };
+    let mut line = format!(
+        "thread {}{mark}  {}",
+        thread.tid,
+        Foreign::new(&thread.name)
+    );
+    let state = match (thread.state, holds_gil(thread)) {
+        (State::Running, true) => "running, holds the GIL".to_owned(),
+        (State::Running, false) => "running".to_owned(),
+        (State::Disk, _) => "waiting, cannot be interrupted".to_owned(),
+        (State::Sleeping, holds) => match holds {
+            true => "waiting with the GIL held".to_owned(),
+            false => "waiting".to_owned(),
+        },
+        (state, _) => state.word().to_owned(),
+    };
+    let _ = write!(line, "  {state}");
+    if let Some(asleep) = thread.asleep {
+        let _ = write!(line, " {}", time(asleep));
+    }
+    if let Some(wait) = &thread.wait {
+        let _ = write!(line, "  {}", reason(wait, waiting));
+    }
+    if let (Some(name), Some(_)) = (thread.call.name(), &thread.wait) {
+        let _ = write!(line, "  [{name}]");
+    } else if thread.state != State::Running && thread.call == Call::Unknown {
+        line.push_str("  (the kernel does not say for what)");
+    }
+    line
+}
+
+fn stack(page: &mut String, python: &Python) {
+    if python.frames.is_empty() {
+        page.push_str(match python.reading {
+            Reading::Changed => "    (its stack never held still)\n",
+            _ => "    (no Python function)\n",
+        });
+    }
+    let names: Vec<String> = python
+        .frames
+        .iter()
+        .map(|frame| Foreign::new(&frame.function).to_string())
+        .collect();
+    let widths = names.iter().map(|name| name.chars().count());
+    let width = widths.filter(|width| *width <= WIDEST).max().unwrap_or(0);
+    for (name, frame) in names.iter().zip(&python.frames) {
+        let file = Foreign::new(&frame.file);
+        let _ = match frame.line {
+            Some(line) => writeln!(page, "    {name:<width$}  {file}:{line}"),
+            None => writeln!(page, "    {name:<width$}  {file}"),
+        };
+    }
+    if python.cut {
+        page.push_str("    … and more, not shown\n");
+    }
+    if python.reading == Reading::Changed && !python.frames.is_empty() {
+        page.push_str(
+            "    (it changed while it was read: stack and wait may be of different moments)\n",
+        );
+    }
+}
+
+/// What a thread waits for, in words.
+fn reason(wait: &WaitsFor, waiting: &HashMap<u64, usize>) -> String {
+    match wait {
+        WaitsFor::Gil { held_by: Some(tid) } => format!("for the GIL, which {tid} holds"),
+        WaitsFor::Gil { held_by: None } => "for the GIL".to_owned(),
+        WaitsFor::Lock { address } => match waiting.get(address) {
+            Some(count @ 2..) => {
+                format!("for a lock ({address:#x}, for which {count} threads wait)")
+            }
+            _ => format!("for a lock ({address:#x})"),
+        },
+        WaitsFor::Kernel(wait) => match wait {
+            Wait::Sleep => "in a sleep".to_owned(),
+            Wait::Futex(address) => format!("for a lock ({address:#x})"),
+            Wait::One(number, descriptor) => format!("for {}", named(*number, descriptor)),
+            Wait::Any(watched) => format!("for any of {}", several(watched)),
+            Wait::Child => "for a child".to_owned(),
+            Wait::Signal => "for a signal".to_owned(),
+            Wait::Page => "for a page of memory".to_owned(),
+            Wait::Other => "for something else".to_owned(),
+        },
+    }
+}
+
+fn several(watched: &Watched) -> String {
+    let shown = watched.named.iter().take(MOST_IN_A_LINE);
+    let shown: Vec<String> = shown
+        .map(|(number, descriptor)| named(*number, descriptor))
+        .collect();
+    match watched.count.saturating_sub(shown.len()) {
+        0 => shown.join("; "),
+        more => format!("{}; and {more} more", shown.join("; ")),
+    }
+}
+
+/// A descriptor in words.
+fn named(number: u32, descriptor: &Descriptor) -> String {
+    match descriptor {
+        Descriptor::File(path) => format!("{} (fd {number})", Foreign::new(path)),
+        Descriptor::Pipe(inode) => format!("pipe {inode} (fd {number})"),
+        Descriptor::Socket(None) => format!("a socket (fd {number})"),
+        Descriptor::Socket(Some(socket)) => format!("{} (fd {number})", in_words(socket)),
+        Descriptor::Epoll(watched) if watched.count == 0 => {
+            format!("an epoll that watches nothing (fd {number})")
+        }
+        Descriptor::Epoll(watched) => {
+            format!("an epoll (fd {number}) that watches {}", several(watched))
+        }
+        Descriptor::Kernel(kind) => format!("{} (fd {number})", Foreign::new(kind)),
+        Descriptor::Unknown => format!("fd {number}"),
+    }
+}
+
+fn in_words(socket: &Socket) -> String {
+    let end = |end: &Option<End>| match end {
+        Some(End::Internet(address)) => address.to_string(),
+        Some(End::Path(path)) => Foreign::new(path).to_string(),
+        None => "without a name".to_owned(),
+    };
+    let mut words = format!("{} socket {}", socket.protocol, end(&socket.local));
+    if socket.remote.is_some() {
+        let _ = write!(words, " to {}", end(&socket.remote));
+    }
+    match socket.state {
+        Some("ESTABLISHED") | None => {}
+        Some(state) => {
+            let _ = write!(words, " {state}");
+        }
+    }
+    words
+}
+
+/// A time with as many digits as mean something.
+fn time(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 1.0 {
+        format!("{:.0}ms", seconds * 1e3)
+    } else if seconds < 120.0 {
+        format!("{seconds:.1}s")
+    } else {
+        humantime::format_duration(Duration::from_secs(time.as_secs())).to_string()
+    }
+}

@@ -41,6 +41,14 @@ fn script(words: &str) -> Vec<Event> {
         .chunks(3)
         .map(|word| match word {
             [ts, "E", function] => call(ts.parse().expect("a time"), function),
+            // A generator goes on where returns leave it.
+            [ts, "G", function] => {
+                let mut event = call(ts.parse().expect("a time"), function);
+                if let What::Call { line, .. } = &mut event.what {
+                    *line = 2;
+                }
+                event
+            }
             [ts, "R", function] => returned(ts.parse().expect("a time"), function),
             _ => panic!("{word:?}"),
         })
@@ -89,7 +97,7 @@ fn recursion_counts_inclusive_time_once_and_every_call_in_the_average() {
 fn a_generator_s_creation_takes_none_of_its_creator_s_time() {
     let (functions, _) = fed(
         FROM_3_15,
-        script("0 E f  1 E gen  10 E gen  15 R gen  20 E g  30 R g  40 E gen  45 R gen  90 R f"),
+        script("0 E f  1 E gen  10 E gen  15 R gen  20 E g  30 R g  40 G gen  45 R gen  90 R f"),
     );
     let times = times(&functions);
     assert_eq!(times["f"], (1, 90 - 5 - 10 - 5, 90));
@@ -100,7 +108,7 @@ fn a_generator_s_creation_takes_none_of_its_creator_s_time() {
 
 #[test]
 fn a_live_table_takes_back_the_calls_that_turn_out_to_be_creations() {
-    let words = "0 E a  10 E gen  20 E gen  30 R gen  40 E gen  50 R gen  60 R a";
+    let words = "0 E a  10 E gen  20 E gen  30 R gen  40 G gen  50 R gen  60 R a";
     let calls = |words| {
         let (functions, _) = fed(FROM_3_15, script(words));
         times(&functions)["gen"].0
@@ -121,7 +129,7 @@ fn a_function_of_which_only_creations_were_seen_never_ran() {
 fn a_second_reading_knows_creations_from_the_start() {
     // The creator never returns while its generator runs, so that only the end tells what the first call was.
     let words =
-        "0 E main  1 E gen  2 E gen  9 R gen  10 E g  20 R g  21 E gen  25 R gen  90 R main";
+        "0 E main  1 E gen  2 E gen  9 R gen  10 E g  20 R g  21 G gen  25 R gen  90 R main";
     let mut first = Pairing::first_reading(FROM_3_15);
     for mut event in script(words) {
         first.feed(&mut event);
@@ -681,4 +689,105 @@ fn two_thousand_greenlets_keep_their_sums_where_nobody_tells_them_apart() {
     let (calls, _, cumulative) = times["f0"];
     assert_eq!((calls, cumulative), (2_000, took));
     assert_eq!(times["run"].2, all);
+}
+
+/// A call or return at a line, as the interpreter's own probes tell it.
+fn at(line: i32, mut event: Event) -> Event {
+    if let What::Call { line: at, .. } | What::Return { line: at, .. } = &mut event.what {
+        *at = line;
+    }
+    event
+}
+
+/// Line, calls, own time of the rows, by line, and whether they go on and whether they may be several.
+fn by_line(functions: &Functions) -> Vec<(i32, u64, u64, bool, bool)> {
+    let mut rows: Vec<_> = functions
+        .rows()
+        .iter()
+        .map(|row| {
+            (
+                row.line,
+                row.calls,
+                row.self_ns,
+                row.goes_on,
+                row.maybe_several,
+            )
+        })
+        .collect();
+    rows.sort_unstable();
+    rows
+}
+
+#[test]
+fn functions_of_one_name_are_told_apart_without_an_agent_and_generators_stay_one() {
+    let (functions, _) = fed(
+        UP_TO_3_11,
+        [
+            at(10, call(0, "value")),
+            at(12, returned(5, "value")),
+            at(20, call(10, "value")),
+            at(10, call(20, "value")),
+            at(12, returned(23, "value")),
+            at(22, returned(110, "value")),
+            // A generator of the same name.
+            at(30, call(200, "value")),
+            at(32, returned(201, "value")),
+            at(32, call(210, "value")),
+            at(34, returned(211, "value")),
+            at(34, call(220, "value")),
+            at(35, returned(221, "value")),
+            at(30, call(230, "value")),
+            at(32, returned(231, "value")),
+        ],
+    );
+    assert_eq!(
+        by_line(&functions),
+        [
+            (10, 2, 8, false, false),
+            (20, 1, 97, false, false),
+            (30, 4, 4, true, false),
+        ]
+    );
+}
+
+#[test]
+fn functions_whose_lines_the_interpreter_does_not_know_are_one_row_that_says_so() {
+    let (functions, _) = fed(
+        FROM_3_15,
+        [
+            at(-1, call(0, "wrapper")),
+            at(12, returned(5, "wrapper")),
+            at(-1, call(10, "wrapper")),
+            at(22, returned(17, "wrapper")),
+            at(30, call(20, "wrapper")),
+            at(32, returned(21, "wrapper")),
+        ],
+    );
+    assert_eq!(
+        by_line(&functions),
+        [(30, 1, 1, false, false), (i32::MAX, 2, 12, false, true)]
+    );
+}
+
+#[test]
+fn a_recursion_deeper_than_the_bound_leaves_cumulative_times_unknown_and_no_wrong_ones() {
+    let deep = 40_000;
+    let mut events = vec![call(0, "main")];
+    events.extend((1..=deep).map(|at| call(at, "f")));
+    events.extend((1..=deep).map(|at| returned(deep + at, "f")));
+    events.extend([call(90_000, "g"), returned(90_010, "g")]);
+    events.push(returned(100_000, "main"));
+    let (functions, pairing) = fed(UP_TO_3_11, events);
+    let row = |name: &str| {
+        let mut rows = functions.rows().iter();
+        rows.find(|row| row.place.function.text == name)
+            .expect(name)
+    };
+    let given_up = row("f").given_up + row("main").given_up;
+    assert_eq!(given_up, deep + 1 - (1 << 15));
+    assert_eq!(row("f").calls, deep);
+    assert_eq!(row("f").whole_cumulative_ns(), None);
+    assert_eq!(row("main").whole_cumulative_ns(), None);
+    assert_eq!(row("g").whole_cumulative_ns(), Some(10));
+    assert!(pairing.unpaired().total() > 0);
 }

@@ -5,9 +5,11 @@
 /// interpolated within a bucket, so they are off by less than a factor of two.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Histogram {
-    /// `counts[0]` counts zeros, `counts[n]` what has `n` significant bits: 2^(n-1) to 2^n - 1.
-    counts: Vec<u64>,
-    count: u64,
+    /// How many numbers have so many significant bits, from `fewest_bits` on: zero has none, 2^(n-1) to 2^n - 1 have n.
+    /// Neither end is empty: tables have a histogram in each of many thousand rows, and most of what a program does takes
+    /// about as long each time.
+    counts: Box<[u64]>,
+    fewest_bits: u8,
     sum: u64,
     min: u64,
     max: u64,
@@ -44,61 +46,75 @@ impl Histogram {
             ..Histogram::default()
         };
         for (bits, count) in buckets {
-            let bits = bits.min(u64::BITS as usize);
-            if histogram.counts.len() <= bits {
-                histogram.counts.resize(bits + 1, 0);
-            }
-            if let Some(known) = histogram.counts.get_mut(bits) {
-                *known = known.saturating_add(count);
-            }
-            histogram.count = histogram.count.saturating_add(count);
+            histogram.count_bits(bits.min(u64::BITS as usize) as u8, count);
         }
         histogram
     }
 
     /// Adds one number.
+    #[inline]
     pub fn add(&mut self, number: u64) {
-        let bucket = (u64::BITS - number.leading_zeros()) as usize;
-        if self.counts.len() <= bucket {
-            self.counts.resize(bucket + 1, 0);
-        }
-        if let Some(count) = self.counts.get_mut(bucket) {
-            *count += 1;
-        }
-        self.min = if self.count == 0 {
+        self.min = if self.counts.is_empty() {
             number
         } else {
             self.min.min(number)
         };
         self.max = self.max.max(number);
-        self.count += 1;
         self.sum = self.sum.saturating_add(number);
+        self.count_bits((u64::BITS - number.leading_zeros()) as u8, 1);
     }
 
     /// Adds everything that another one has counted.
     pub fn merge(&mut self, other: &Histogram) {
-        if other.count == 0 {
+        if other.counts.is_empty() {
             return;
         }
-        if self.counts.len() < other.counts.len() {
-            self.counts.resize(other.counts.len(), 0);
-        }
-        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
-            *count += more;
-        }
-        self.min = if self.count == 0 {
+        self.min = if self.counts.is_empty() {
             other.min
         } else {
             self.min.min(other.min)
         };
         self.max = self.max.max(other.max);
-        self.count += other.count;
         self.sum = self.sum.saturating_add(other.sum);
+        for (bits, &count) in (other.fewest_bits..).zip(&other.counts) {
+            self.count_bits(bits, count);
+        }
+    }
+
+    /// Counts numbers that have so many bits.
+    #[inline]
+    fn count_bits(&mut self, bits: u8, more: u64) {
+        let at = usize::from(bits.wrapping_sub(self.fewest_bits));
+        match self.counts.get_mut(at) {
+            Some(count) => *count = count.saturating_add(more),
+            None if more > 0 => self.widen(bits, more),
+            None => {}
+        }
+    }
+
+    /// Counts the first numbers that have fewer or more bits than all before.
+    #[cold]
+    fn widen(&mut self, bits: u8, count: u64) {
+        let mut counts = std::mem::take(&mut self.counts).into_vec();
+        if counts.is_empty() {
+            self.fewest_bits = bits;
+        }
+        let fewer = self.fewest_bits.saturating_sub(bits);
+        counts.splice(..0, std::iter::repeat_n(0, usize::from(fewer)));
+        self.fewest_bits -= fewer;
+        let at = usize::from(bits - self.fewest_bits);
+        counts.resize(counts.len().max(at + 1), 0);
+        if let Some(fresh) = counts.get_mut(at) {
+            *fresh = count;
+        }
+        self.counts = counts.into();
     }
 
     /// How many numbers were added.
     pub fn count(&self) -> u64 {
-        self.count
+        self.counts
+            .iter()
+            .fold(0, |sum, &it| sum.saturating_add(it))
     }
 
     /// Their sum.
@@ -108,26 +124,28 @@ impl Histogram {
 
     /// The smallest; `None` of none.
     pub fn min(&self) -> Option<u64> {
-        (self.count > 0).then_some(self.min)
+        (!self.counts.is_empty()).then_some(self.min)
     }
 
     /// The largest; `None` of none.
     pub fn max(&self) -> Option<u64> {
-        (self.count > 0).then_some(self.max)
+        (!self.counts.is_empty()).then_some(self.max)
     }
 
     /// Their mean, rounded down; `None` of none.
     pub fn mean(&self) -> Option<u64> {
-        self.sum.checked_div(self.count)
+        self.sum.checked_div(self.count())
     }
 
     /// The number below or at which this share of all numbers lies, for shares from 0 to 1; `None` of none.
     pub fn quantile(&self, share: f64) -> Option<u64> {
-        if self.count == 0 {
+        if self.counts.is_empty() {
             return None;
         }
         // The rank as people count: the 95th of 100, at least the first.
-        let rank = (share.clamp(0.0, 1.0) * self.count as f64).ceil().max(1.0);
+        let rank = (share.clamp(0.0, 1.0) * self.count() as f64)
+            .ceil()
+            .max(1.0);
         let mut below = 0.0;
         for bucket in self.buckets() {
             let count = bucket.count as f64;
@@ -145,12 +163,8 @@ impl Histogram {
 
     /// Buckets from the first to the last that is not empty, empty ones in between included.
     pub fn buckets(&self) -> impl Iterator<Item = Bucket> {
-        let first = self.counts.iter().position(|&count| count > 0);
-        let skipped = first.unwrap_or(self.counts.len());
-        self.counts
-            .iter()
-            .enumerate()
-            .skip(skipped)
+        (self.fewest_bits..)
+            .zip(&self.counts)
             .map(|(bits, &count)| Bucket {
                 from: match bits {
                     0 => 0,
@@ -204,6 +218,15 @@ mod tests {
             of(&[0]).buckets().next().map(|it| (it.from, it.to)),
             Some((0, 0))
         );
+    }
+
+    #[test]
+    fn a_histogram_has_room_for_what_lies_between_its_ends_whatever_came_first() {
+        for numbers in [[1 << 20, 1 << 22, 1 << 21], [1 << 22, 1 << 20, 1 << 20]] {
+            assert_eq!(of(&numbers).counts.len(), 3);
+        }
+        let made = Histogram::of_buckets([(0, 0), (21, 1), (64, 0)], 1 << 20, 1 << 20, 1 << 20);
+        assert_eq!(made, of(&[1 << 20]));
     }
 
     #[test]

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::histogram::Histogram;
 use super::keys::{FunctionKey, KeyBuilder};
+use super::lifetimes::{Lifetimes, Whose};
 use super::pairing::Step;
-use crate::event::{Place, What};
+use crate::event::{Frame, Manner, Place, ProcessChange, What};
 
 /// Functions of which it is remembered whether they were asked for; all are looked at anew beyond that.
 const MOST_KNOWN: usize = 1 << 16;
@@ -39,6 +40,16 @@ pub struct Latency {
     pub durations: Histogram,
     /// Calls that ended without such a duration.
     pub uncertain: u64,
+    /// Open calls that were given up because a bound was reached, and which will never be known to have ended.
+    pub given_up: u64,
+    /// Whether it gives way and goes on, as generators and coroutines do: `durations` are the times on the stack.
+    pub goes_on: bool,
+    /// Whether functions that share name and file may be in this, because nothing told their lines.
+    pub maybe_several: bool,
+    /// Nanoseconds from the first call to the end, across the times that it gave way.
+    pub lifetimes: Histogram,
+    /// Ends of which the first call is not known.
+    pub endings_only: u64,
     /// Slowest first.
     pub slowest: Vec<SlowCall>,
 }
@@ -55,6 +66,7 @@ pub struct Latencies {
     index: HashMap<(u32, FunctionKey), usize, KeyBuilder>,
     /// Calls of functions that found no room.
     without_room: u64,
+    lifetimes: Lifetimes,
 }
 
 impl Latencies {
@@ -66,19 +78,35 @@ impl Latencies {
             rows: Vec::new(),
             index: HashMap::default(),
             without_room: 0,
+            lifetimes: Lifetimes::default(),
         }
     }
 
     /// Functions, in all processes, that are measured: each with all its buckets and its slowest calls.
     fn most(keep: usize) -> usize {
-        let one = size_of::<Latency>() + 65 * 8 + keep * size_of::<SlowCall>();
+        let one = size_of::<Latency>() + 2 * 65 * 8 + keep * size_of::<SlowCall>();
         BUDGET / one
     }
 
     /// Counts an event with what pairing said of it. `asks` says whether somebody asked for a function; the answer is
-    /// remembered. Returns whether it is the return of one that was asked for.
-    pub fn take(&mut self, step: &Step<'_>, asks: impl FnOnce(&Place) -> bool) -> bool {
-        let What::Return { place, .. } = &step.event.what else {
+    /// remembered. Returns whether it is about one that was asked for.
+    pub fn take(&mut self, step: &Step<'_>, asks: impl Fn(&Place) -> bool) -> bool {
+        for gone in step.given_up.iter().filter(|gone| gone.by_bound) {
+            if asks(&gone.place)
+                && let Some(latency) = self.row(gone.pid, gone.key, &gone.place)
+            {
+                latency.given_up += 1;
+            }
+        }
+        let (What::Call { place, .. } | What::Return { place, .. }) = &step.event.what else {
+            if let What::Process {
+                change: ProcessChange::Exec | ProcessChange::Exit,
+                ..
+            } = step.event.what
+                && [0, step.event.pid].contains(&step.event.tid)
+            {
+                self.lifetimes.forget_process(step.event.pid);
+            }
             return false;
         };
         let Some(key) = step.key else {
@@ -88,21 +116,71 @@ impl Latencies {
             self.wanted.clear();
         }
         let wanted = *self.wanted.entry(key).or_insert_with(|| asks(place));
-        if wanted {
-            self.measure(step, key, place);
+        if !wanted {
+            return false;
         }
-        wanted
+        let event = step.event;
+        match &event.what {
+            What::Call { line, frame, .. } => self.entered(step, key, *line, frame),
+            What::Return { frame, .. } => {
+                let manner = frame.manner;
+                let whole = self.left(step, key, frame);
+                self.measure(step, key, place, manner, whole);
+            }
+            _ => {}
+        }
+        true
     }
 
-    fn measure(&mut self, step: &Step<'_>, key: FunctionKey, place: &Arc<Place>) {
-        let event = step.event;
-        let keep = self.keep;
+    fn whose(step: &Step<'_>, key: FunctionKey, frame: &Frame) -> Whose {
+        Whose {
+            pid: step.event.pid,
+            tid: step.event.tid,
+            context: frame.context,
+            key,
+        }
+    }
+
+    fn entered(&mut self, step: &Step<'_>, key: FunctionKey, line: i32, frame: &Frame) {
+        let at = self.index.get(&(step.event.pid, key));
+        if let Some((_, _, latency)) = at.and_then(|at| self.rows.get_mut(*at)) {
+            latency.goes_on |= step.goes_on;
+            latency.maybe_several |= line < 0;
+        }
+        let Some(entered) = step.entered else {
+            return;
+        };
+        match frame.manner {
+            Manner::Suspension => {
+                let whose = Latencies::whose(step, key, frame);
+                self.lifetimes.goes_on(whose, entered);
+            }
+            Manner::Running => {}
+            _ => self.lifetimes.begins(entered, step.event.ts),
+        }
+    }
+
+    /// Of what ends, the time since its first call.
+    fn left(&mut self, step: &Step<'_>, key: FunctionKey, frame: &Frame) -> Option<u64> {
+        let finished = step.finished.as_ref()?;
+        let id = finished.frame?;
+        if frame.manner == Manner::Suspension {
+            let whose = Latencies::whose(step, key, frame);
+            self.lifetimes.gives_way(whose, id);
+            return None;
+        }
+        let since = self.lifetimes.ends(id).filter(|_| finished.likely)?;
+        step.event.ts.checked_sub(since)
+    }
+
+    /// The row of a function, if there is room for one.
+    fn row(&mut self, pid: u32, key: FunctionKey, place: &Arc<Place>) -> Option<&mut Latency> {
         let next = self.rows.len();
-        let at = match self.index.entry((event.pid, key)) {
+        let at = match self.index.entry((pid, key)) {
             Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(_) if next >= Latencies::most(keep) => {
+            Entry::Vacant(_) if next >= Latencies::most(self.keep) => {
                 self.without_room += 1;
-                return;
+                return None;
             }
             Entry::Vacant(fresh) => {
                 fresh.insert(next);
@@ -111,15 +189,40 @@ impl Latencies {
                     line: i32::MAX,
                     durations: Histogram::new(),
                     uncertain: 0,
+                    given_up: 0,
+                    goes_on: false,
+                    maybe_several: place.file.text == "<string>",
+                    lifetimes: Histogram::new(),
+                    endings_only: 0,
                     slowest: Vec::new(),
                 };
-                self.rows.push((event.pid, key, latency));
+                self.rows.push((pid, key, latency));
                 next
             }
         };
-        let Some((_, _, latency)) = self.rows.get_mut(at) else {
+        self.rows.get_mut(at).map(|(_, _, latency)| latency)
+    }
+
+    fn measure(
+        &mut self,
+        step: &Step<'_>,
+        key: FunctionKey,
+        place: &Arc<Place>,
+        manner: Manner,
+        whole: Option<u64>,
+    ) {
+        let (event, keep) = (step.event, self.keep);
+        let Some(latency) = self.row(event.pid, key, place) else {
             return;
         };
+        match (manner, whole) {
+            (Manner::Suspension, _) => latency.goes_on = true,
+            (_, Some(whole)) => latency.lifetimes.add(whole),
+            (_, None) => latency.endings_only += 1,
+        }
+        if let Some(finished) = &step.finished {
+            latency.maybe_several |= !finished.measured && finished.line < 0;
+        }
         if let Some(line) = step.finished.map(|it| it.line).filter(|line| *line > 0) {
             latency.line = latency.line.min(line);
         }
@@ -135,10 +238,10 @@ impl Latencies {
         let at = latency
             .slowest
             .partition_point(|known| known.duration_ns >= duration_ns);
-        if at >= self.keep {
+        if at >= keep {
             return;
         }
-        latency.slowest.truncate(self.keep.saturating_sub(1));
+        latency.slowest.truncate(keep.saturating_sub(1));
         latency.slowest.insert(
             at,
             SlowCall {
@@ -179,7 +282,7 @@ impl Latencies {
 mod tests {
     use super::*;
     use crate::analysis::pairing::Pairing;
-    use crate::analysis::testing::{call, returned};
+    use crate::analysis::testing::{call, in_context, named, returned, told};
     use crate::event::Event;
 
     fn of(function: &str, keep: usize, events: Vec<Event>) -> Latencies {
@@ -255,6 +358,129 @@ mod tests {
         assert!(latencies.wanted.len() <= MOST_KNOWN);
         latencies.clear();
         assert_eq!(latencies.without_room(), 0);
+    }
+
+    /// A coroutine or generator is called, gives way, goes on and ends in a context.
+    fn begins(context: u64, ts: u64, name: &str) -> Event {
+        in_context(context, ts, told(name, 10, Manner::Plain, call(ts, name)))
+    }
+
+    fn gives_way(context: u64, ts: u64, name: &str) -> Event {
+        let event = told(name, 12, Manner::Suspension, returned(ts, name));
+        in_context(context, ts, event)
+    }
+
+    fn goes_on(context: u64, ts: u64, name: &str) -> Event {
+        let event = told(name, 12, Manner::Suspension, call(ts, name));
+        in_context(context, ts, event)
+    }
+
+    fn ends(context: u64, ts: u64, name: &str) -> Event {
+        let event = told(name, 14, Manner::Plain, returned(ts, name));
+        in_context(context, ts, event)
+    }
+
+    /// Calls and their sum on the stack, the same from first call to end, and ends without a beginning.
+    fn both(name: &str, events: Vec<Event>) -> ((u64, u64), (u64, u64), u64) {
+        let latencies = of(name, 0, events);
+        let (_, found) = latencies.by_process().next().expect("it was called");
+        let sums = |it: &Histogram| (it.count(), it.sum());
+        let (each, whole) = (sums(&found.durations), sums(&found.lifetimes));
+        (each, whole, found.endings_only)
+    }
+
+    #[test]
+    fn coroutines_of_many_tasks_are_measured_from_their_first_call_to_their_end() {
+        let mut events = vec![named(0, 1, "Task-1"), named(0, 2, "Task-2")];
+        events.extend([
+            begins(1, 100, "handle"),
+            gives_way(1, 110, "handle"),
+            begins(2, 120, "handle"),
+            gives_way(2, 125, "handle"),
+            goes_on(1, 300, "handle"),
+            gives_way(1, 301, "handle"),
+            goes_on(2, 400, "handle"),
+            ends(2, 420, "handle"),
+            goes_on(1, 900, "handle"),
+            ends(1, 903, "handle"),
+        ]);
+        let on_stack = 10 + 5 + 1 + 20 + 3;
+        assert_eq!(both("handle", events), ((5, on_stack), (2, 803 + 300), 0));
+    }
+
+    #[test]
+    fn coroutines_that_await_others_of_their_function_go_on_in_the_opposite_order() {
+        let events = vec![
+            begins(1, 100, "walk"),
+            begins(1, 200, "walk"),
+            gives_way(1, 210, "walk"),
+            gives_way(1, 220, "walk"),
+            goes_on(1, 500, "walk"),
+            goes_on(1, 510, "walk"),
+            ends(1, 520, "walk"),
+            ends(1, 530, "walk"),
+        ];
+        let (_, whole, unknown) = both("walk", events);
+        assert_eq!((whole, unknown), ((2, 430 + 320), 0));
+    }
+
+    #[test]
+    fn generators_of_one_function_that_take_turns_are_not_guessed_about() {
+        let events = vec![
+            begins(1, 100, "items"),
+            gives_way(1, 110, "items"),
+            begins(1, 120, "items"),
+            gives_way(1, 130, "items"),
+            goes_on(1, 140, "items"),
+            ends(1, 150, "items"),
+            goes_on(1, 900, "items"),
+            ends(1, 990, "items"),
+            // Both are gone.
+            begins(1, 1_000, "items"),
+            gives_way(1, 1_010, "items"),
+            goes_on(1, 1_100, "items"),
+            ends(1, 1_200, "items"),
+        ];
+        let (_, whole, unknown) = both("items", events);
+        assert_eq!((whole, unknown), ((1, 200), 2));
+    }
+
+    #[test]
+    fn what_goes_on_elsewhere_than_where_it_gave_way_puts_others_into_doubt() {
+        let events = vec![
+            begins(1, 100, "items"),
+            gives_way(1, 110, "items"),
+            // It is the one from before, in another task.
+            goes_on(2, 200, "items"),
+            ends(2, 210, "items"),
+            // What goes on in the first task is another one.
+            goes_on(1, 300, "items"),
+            ends(1, 310, "items"),
+        ];
+        let (_, whole, unknown) = both("items", events);
+        assert_eq!((whole.0, unknown), (0, 2));
+    }
+
+    #[test]
+    fn ever_more_that_gives_way_and_never_goes_on_is_held_within_a_bound() {
+        let mut lifetimes = Lifetimes::default();
+        let (mut pairing, mut key) = (Pairing::new(), None);
+        let mut event = call(0, "f");
+        if let Some(step) = pairing.follow(&mut event) {
+            key = step.key.zip(step.entered);
+        }
+        let (key, frame) = key.expect("a call");
+        for number in 0..600_000 {
+            let whose = Whose {
+                pid: 1,
+                tid: 1,
+                context: std::num::NonZeroU64::new(1 + number),
+                key,
+            };
+            lifetimes.begins(frame, number);
+            lifetimes.gives_way(whose, frame);
+        }
+        assert!(lifetimes.len() <= 1 << 18);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod functions;
 pub mod histogram;
 pub mod keys;
 pub mod latency;
+pub mod lifetimes;
 pub mod pairing;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -75,6 +75,9 @@ pub struct Row {
     pub about: About,
     /// See [`Function::line`].
     pub line: i32,
+    /// Whether it was entered at several lines, or at one that nobody knows: functions of one name are one row, and so is a
+    /// generator that goes on.
+    pub several_lines: bool,
     /// See [`Function::calls`].
     pub calls: u64,
     /// See [`Function::unmatched`].
@@ -151,6 +154,9 @@ impl Totals {
                 processes: 1,
                 place: Arc::clone(place),
                 line: row.line,
+                goes_on: false,
+                maybe_several: row.several_lines,
+                given_up: 0,
                 calls: row.calls,
                 unmatched: row.unmatched,
                 self_ns: row.self_ns,
@@ -204,6 +210,7 @@ mod tests {
             key,
             about,
             line: 3,
+            several_lines: false,
             calls,
             unmatched: 0,
             self_ns: 10 * calls,

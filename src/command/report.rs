@@ -270,6 +270,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         );
     }
     let _ = writeln!(out, "\n{}", hot::account_line(&account));
+    out.push_str(&hot::notes(rows.into_iter()));
     print::page(&out)?;
     Ok(exit(&replayed))
 }

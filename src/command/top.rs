@@ -76,14 +76,14 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
         ));
     }
     let request = request(arguments);
-    let make = |output: Output, _: PairingRules| -> Box<dyn Sink> {
+    let make = |output: Output, rules: PairingRules| -> Box<dyn Sink> {
         let interval = arguments
             .interval
             .as_millis()
             .try_into()
             .unwrap_or(u64::MAX);
         let tally = tally(arguments.by_context);
-        let in_kernel = request.totals;
+        let in_kernel = request.totals && !rules.call_on_creation;
         let shown = match on_screen {
             true => {
                 let title = title(&arguments.targets, arguments.of.as_ref());

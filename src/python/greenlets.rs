@@ -20,7 +20,7 @@ pub(crate) fn are_in(pid: u32) -> bool {
 
 /// Whether this is greenlet's extension module: `_greenlet.cpython-311-x86_64-linux-gnu.so`, and without the underscore
 /// before greenlet 1.
-fn is_library(path: &Path) -> bool {
+pub(crate) fn is_library(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let module = name.strip_prefix('_').unwrap_or(&name);
     // Of a file that was removed since, as by an upgrade, the kernel says so behind its name.

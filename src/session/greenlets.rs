@@ -1,4 +1,5 @@
-//! Which processes of a session run greenlets. Libraries are imported at any time, so it is looked again and again. To read
+//! Which processes of a session run greenlets. Libraries are imported at any time: an engine that sees that says so with the
+//! events, and because not each can, it is looked again and again. To read
 //! what a process has mapped can take for ever, and a target may see to that: the session waits a moment only, and does not
 //! ask that process again.
 
@@ -61,6 +62,11 @@ impl Greenlets {
         found
     }
 
+    /// Takes note of what an engine says of a process. False where it was known.
+    pub(crate) fn take(&mut self, pid: u32) -> bool {
+        self.known.insert(pid)
+    }
+
     /// True when this is asked for the first time.
     pub(crate) fn is_first(&mut self) -> bool {
         !std::mem::replace(&mut self.said, true)
@@ -81,9 +87,12 @@ mod tests {
         assert_eq!(greenlets.look(&all, |pid| pid == 7), [7]);
         assert_eq!(greenlets.look(&all, |pid| pid >= 3), [3]);
         assert!(greenlets.look(&all, |_| true).is_empty());
+        assert!(!greenlets.take(7), "it is known");
         // Another process got the number of one that has ended.
         greenlets.look(&BTreeSet::from([3]), |_| false);
         assert_eq!(greenlets.look(&all, |_| true), [7]);
+        assert!(greenlets.take(9), "an engine saw it first");
+        assert!(greenlets.look(&BTreeSet::from([9]), |_| true).is_empty());
         assert!(greenlets.is_first() && !greenlets.is_first());
     }
 

@@ -62,8 +62,10 @@ pub(super) fn table<'a>(
         hot::account_line(account),
         hot::heading()
     ));
-    for row in rows {
+    let rows: Vec<&Function> = rows.collect();
+    for row in &rows {
         text.push_str(&hot::line(row, account, by_process));
         text.push('\n');
     }
+    text.push_str(&hot::notes(rows.into_iter()));
 }

@@ -300,6 +300,7 @@ fn summed(pid: u32, about: About, calls: u64) -> Row {
         key: pid.into(),
         about,
         line: 5,
+        several_lines: false,
         calls,
         unmatched: 0,
         self_ns: 100 * calls,

@@ -12,19 +12,22 @@ use crate::text::{Foreign, harmless};
 use crate::view::hot::{self, Column};
 use crate::view::many;
 
-const HELP: [&str; 13] = [
+const HELP: [&str; 16] = [
     "1 to 8       sort by that column",
     "s, arrows    sort by the next or the previous column",
     "R            the other way round",
     "/            filter: every word must be in the function or its file",
     "Esc          no filter",
-    "m            one row a function, or one a function and process",
+    "m            one row per function, or per function and process",
     "p, space     pause",
     "r            count anew",
     "+ -          faster, slower",
     "w            write the table as it is to a file",
     "up, down     scroll (also pages, home, end)",
     "q, Ctrl-C    end",
+    "(resumed)    its durations are times on the stack, without waiting",
+    "(maybe several) functions of one name that nothing tells apart",
+    "-            not known, because a return is in doubt or too many calls are open",
     "any key      close this help",
 ];
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::{count, histogram_json, time};
+use super::{count, histogram_json, many, time};
 use crate::analysis::functions::Function;
 use crate::text::{Foreign, harmless_json};
 
@@ -98,19 +98,21 @@ pub fn order(
         // Of one table, the rate is the number of calls over one and the same time.
         Column::Calls | Column::Rate => Some(row.calls),
         Column::SelfTime => Some(row.self_ns),
-        Column::Cumulative => Some(row.cumulative_ns),
+        Column::Cumulative => row.whole_cumulative_ns(),
         Column::Average => row.average_ns(),
         Column::P95 => row.durations.quantile(0.95),
         Column::Max => row.durations.max(),
         Column::Function => None,
     };
-    let mut order: Vec<(Option<u64>, usize, &Function)> = rows
+    // One number, because to compare two halves of each takes twice as long: 0 is what is not known.
+    let rank = |row: &Function| number(row).map_or(0, |it| it.saturating_add(1));
+    let mut order: Vec<(u64, usize, &Function)> = rows
         .iter()
         .enumerate()
         .filter(|(_, row)| !row.never_ran() && keep(row))
-        .map(|(index, row)| (number(row), index, row))
+        .map(|(index, row)| (rank(row), index, row))
         .collect();
-    order.sort_by(|(a_number, _, a), (b_number, _, b)| {
+    order.sort_unstable_by(|(a_number, a_index, a), (b_number, b_index, b)| {
         let first = match column {
             Column::Function => a.place.name().text.cmp(&b.place.name().text),
             _ => b_number.cmp(a_number),
@@ -119,6 +121,7 @@ pub fn order(
         first
             .then_with(|| b.self_ns.cmp(&a.self_ns))
             .then_with(|| by_name(a, b))
+            .then_with(|| a_index.cmp(b_index))
     });
     order.into_iter().map(|(_, index, _)| index).collect()
 }
@@ -165,7 +168,7 @@ pub fn cells(row: &Function, account: &TableAccount) -> [String; 8] {
         rate,
         time(row.self_ns),
         format!("{share:.1}"),
-        time(row.cumulative_ns),
+        known(row.whole_cumulative_ns()),
         known(row.average_ns()),
         known(row.durations.quantile(0.95)),
         known(row.durations.max()),
@@ -177,6 +180,12 @@ pub fn name(row: &Function, processes: bool) -> (String, String) {
     let mut function = row.place.name().to_string();
     if let Some(context) = &row.context {
         function = format!("{function} [{}]", Foreign::new(&**context));
+    }
+    if row.goes_on {
+        function.push_str(" (resumed)");
+    }
+    if row.maybe_several {
+        function.push_str(" (maybe several)");
     }
     let mut place = row.place.file.to_string();
     if row.line > 0 && row.line < i32::MAX {
@@ -239,6 +248,36 @@ pub fn account_line(account: &TableAccount) -> String {
     )
 }
 
+/// What the words beside functions mean, a line for each that stands in these rows.
+pub fn notes<'a>(rows: impl Iterator<Item = &'a Function>) -> String {
+    let (mut goes_on, mut several, mut given_up) = (false, false, 0);
+    for row in rows {
+        goes_on |= row.goes_on;
+        several |= row.maybe_several;
+        given_up += row.given_up;
+    }
+    let mut notes = String::new();
+    if goes_on {
+        notes.push_str(
+            "(resumed): AVG, P95 and MAX are the time on the stack each time that it goes on, without waiting; `stats --agent` \
+             has the time from the first call to the end\n",
+        );
+    }
+    if several {
+        notes.push_str(
+            "(maybe several): functions of this name in this file are one row, because nothing tells them apart; \
+             --agent --engine uprobes does where they begin at different lines\n",
+        );
+    }
+    if given_up > 0 {
+        notes.push_str(&format!(
+            "{} given up while more were open than there is room for (docs/limits.md), so CUM is not known where - is\n",
+            many(given_up, "call was", "calls were")
+        ));
+    }
+    notes
+}
+
 /// A row as JSON.
 pub fn row_json(row: &Function) -> Value {
     json!({
@@ -250,9 +289,12 @@ pub fn row_json(row: &Function) -> Value {
         "pid": (row.processes == 1).then_some(row.pid),
         "processes": row.processes,
         "calls": row.calls,
+        "resumed": row.goes_on,
+        "maybe_several": row.maybe_several,
+        "calls_given_up": row.given_up,
         "unmatched_returns": row.unmatched,
         "self_ns": row.self_ns,
-        "cumulative_ns": row.cumulative_ns,
+        "cumulative_ns": row.whole_cumulative_ns(),
         "average_ns": row.average_ns(),
         "durations": histogram_json(&row.durations),
     })
@@ -383,5 +425,37 @@ mod tests {
         );
         let at = heading().find("FUNCTION").expect("a column");
         assert_eq!(line.find("slow"), Some(at));
+    }
+
+    #[test]
+    fn what_was_given_up_has_no_cumulative_time_and_the_reason_is_said() {
+        let mut row = rows().remove(0);
+        row.given_up = 7;
+        let line = line(&row, &TableAccount::default(), false);
+        assert_eq!(line.split_whitespace().nth(4), Some("-"), "{line}");
+        let notes = notes([&row].into_iter());
+        assert!(
+            notes.starts_with("7 calls were given up while more were open than there is room for"),
+            "{notes}"
+        );
+        let json = row_json(&row);
+        assert!(json["cumulative_ns"].is_null(), "{json}");
+        assert_eq!(json["calls_given_up"], 7);
+        assert!(super::notes(rows().iter()).is_empty());
+    }
+
+    #[test]
+    fn words_behind_a_function_say_what_its_numbers_are_and_a_line_explains_them() {
+        let mut row = rows().remove(0);
+        (row.goes_on, row.maybe_several) = (true, true);
+        let (function, _) = name(&row, false);
+        assert_eq!(function, "slow (resumed) (maybe several)");
+        let notes = notes([&row].into_iter());
+        let lines: Vec<&str> = notes.lines().collect();
+        assert!(
+            lines[0].starts_with("(resumed): AVG, P95 and MAX"),
+            "{notes}"
+        );
+        assert!(lines[1].starts_with("(maybe several): "), "{notes}");
     }
 }

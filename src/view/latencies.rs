@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{bars, count, histogram_json, many, moment, since, time};
+use crate::analysis::histogram::Histogram;
 use crate::analysis::latency::{Latencies, Latency};
 
 /// The columns of [`lines`].
@@ -55,6 +56,41 @@ fn others(latencies: &Latencies) -> String {
     }
 }
 
+/// Mean, percentiles and maximum.
+fn spread(durations: &Histogram) -> String {
+    let known = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), time);
+    let quantile = |share| known(durations.quantile(share));
+    format!(
+        "mean {}, p50 {}, p90 {}, p95 {}, p99 {}, max {}",
+        known(durations.mean()),
+        quantile(0.5),
+        quantile(0.9),
+        quantile(0.95),
+        quantile(0.99),
+        known(durations.max()),
+    )
+}
+
+/// How long a coroutine or generator took altogether.
+fn first_to_last(latency: &Latency) -> String {
+    let unknown = match latency.endings_only {
+        0 => String::new(),
+        ends => format!(
+            "; {} more, of which the first call is not known",
+            count(ends)
+        ),
+    };
+    // The interpreter's own probes do not tell an end from a pause.
+    if latency.place.qualname.is_none() {
+        return "  from first call to end: not known; --agent tells it\n".to_owned();
+    }
+    format!(
+        "  from first call to end: {}, {}{unknown}\n",
+        many(latency.lifetimes.count(), "call", "calls"),
+        spread(&latency.lifetimes)
+    )
+}
+
 /// Percentiles, a histogram and the slowest calls of each function in each process. `start` is when the stream began.
 pub fn text(latencies: &Latencies, start: u64) -> String {
     let mut out = String::new();
@@ -63,26 +99,38 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
             out.push('\n');
         }
         let durations = &latency.durations;
-        let quantile = |share| {
-            durations
-                .quantile(share)
-                .map_or_else(|| "-".to_owned(), time)
-        };
         out.push_str(&format!(
             "{}  {}  process {pid}\n",
             latency.place.name(),
             whereabouts(latency)
         ));
-        out.push_str(&format!(
-            "  {}, mean {}, p50 {}, p90 {}, p95 {}, p99 {}, max {}\n",
-            many(durations.count(), "call", "calls"),
-            durations.mean().map_or_else(|| "-".to_owned(), time),
-            quantile(0.5),
-            quantile(0.9),
-            quantile(0.95),
-            quantile(0.99),
-            durations.max().map_or_else(|| "-".to_owned(), time),
-        ));
+        let calls = match latency.goes_on {
+            true => many(
+                durations.count(),
+                "call or resumption",
+                "calls and resumptions",
+            ),
+            false => many(durations.count(), "call", "calls"),
+        };
+        out.push_str(&format!("  {calls}, {}", spread(durations)));
+        if latency.goes_on {
+            out.push_str(" (time on the stack, without waiting)\n");
+            out.push_str(&first_to_last(latency));
+        } else {
+            out.push('\n');
+        }
+        if latency.maybe_several {
+            out.push_str(
+                "  maybe of several functions of this name in this file, because nothing tells them apart; --agent does where they \
+                 begin at different lines\n",
+            );
+        }
+        if latency.given_up > 0 {
+            out.push_str(&format!(
+                "  {} more, given up while more calls were open than there is room for (docs/limits.md)\n",
+                many(latency.given_up, "call", "calls")
+            ));
+        }
         if latency.uncertain > 0 {
             out.push_str(&format!(
                 "  {} more, of unknown duration\n",
@@ -117,6 +165,7 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
     let functions: Value = latencies
         .by_process()
         .map(|(pid, latency)| {
+            let told = latency.goes_on && latency.place.qualname.is_some();
             let slowest: Vec<Value> = latency
                 .slowest
                 .iter()
@@ -138,6 +187,11 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
                 "line": (latency.line < i32::MAX).then_some(latency.line),
                 "durations": histogram_json(&latency.durations),
                 "uncertain": latency.uncertain,
+                "resumed": latency.goes_on,
+                "first_call_to_end": told.then(|| histogram_json(&latency.lifetimes)),
+                "first_call_unknown": told.then_some(latency.endings_only),
+                "maybe_several": latency.maybe_several,
+                "calls_given_up": latency.given_up,
                 "slowest": slowest,
             })
         })

@@ -13,6 +13,8 @@ pub struct FrameId(pub(super) u64);
 /// A call that ended. Times are in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FinishedCall {
+    /// Its name while it was open; `None` where the kernel measured it.
+    pub frame: Option<FrameId>,
     /// Its function; `None` where no call was seen, because the kernel measured it.
     pub key: Option<FunctionKey>,
     /// Where it was entered: where its function begins, for all but resumed generators. 0 or less where that is not known.
@@ -52,6 +54,8 @@ pub struct GivenUp {
     pub self_ns: u64,
     /// As in [`FinishedCall`]: time up to the end of its process, or else of recursive calls that waited for this one to end.
     pub cumulative_ns: u64,
+    /// Whether it had to go because a bound was reached (docs/limits.md), so that what it took will never be known.
+    pub by_bound: bool,
 }
 
 /// An earlier call that is seen in another light now.

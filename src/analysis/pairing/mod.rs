@@ -19,14 +19,15 @@
 //!   return whose place is open more than once gets no duration, because nothing tells whose it is, and neither do
 //!   the others that were open with it.
 //! - From 3.15 on a frame that was passed over is taken for a creation, unless the process is known to have
-//!   greenlets, and the return that takes it gets no duration: it is most likely a `throw()`.
+//!   greenlets, and the return that takes it gets no duration: it is most likely a `throw()`. What is thrown into a
+//!   generator never takes its creation for its call, and a function that calls itself is in doubt until it is known to be
+//!   no generator ([`kinds`]).
 //!
 //! Where pystap's agent makes the events, none of this is needed: it reports no creations, every return has its call, and it
 //! says which greenlet or task runs (`context`). Each context then has a stack of its own, and the match is exact. A task's
 //! first frame is called by the frame that runs outside of any task, which is its loop's.
 //!
-//! What no algorithm can see: greenlets that run the same function before anything betrayed them look like recursion,
-//! and so does a `throw()` into a generator while its creation is the nearest open frame of that function.
+//! What no algorithm can see: greenlets that run the same function before anything betrayed them look like recursion.
 //!
 //! Distributions are content with less than that: a recursion under greenlets ([`FinishedCall::likely`]). Functions that switch
 //! stacks betray themselves, because something else than what they called returns next. Where all open calls of a function
@@ -56,6 +57,7 @@
 mod bounded;
 mod calls;
 mod creations;
+mod kinds;
 mod plain;
 mod returning;
 mod rules;
@@ -66,11 +68,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use self::bounded::MAX_NESTED;
+use self::kinds::{Entered, Entry, Kinds, Within};
 use self::returning::Returning;
 use self::step::stack;
-use self::thread::{Frame, MAX_FRAMES, Thread, give_up};
-use super::keys::{FunctionKey, KeyBuilder, Keys, NameKey};
-use crate::event::{self, Event, Manner, Place, ProcessChange, What};
+use self::thread::{Frame, MAX_FRAMES, Thread, give_up, give_up_by_bound};
+use super::keys::{KeyBuilder, Keys, NameKey};
+use crate::event::{Event, Manner, Place, ProcessChange, What};
 
 pub use calls::{FinishedCall, FrameId, GivenUp, Open, Revised, Unpaired};
 pub use creations::Creations;
@@ -96,6 +99,8 @@ pub struct Pairing {
     keys: Keys,
     /// Functions that were seen to be called without returning, from 3.15 on: generators and coroutines.
     generators: HashSet<NameKey, KeyBuilder>,
+    /// What is known of functions where creations look like calls.
+    kinds: Kinds,
     /// Functions that were seen to switch to another stack: something else than what they called returned next.
     switchers: HashSet<NameKey, KeyBuilder>,
     /// Number of losses so far: what was opened before a loss may have been closed by what was lost.
@@ -208,7 +213,6 @@ impl Pairing {
             self.forget_quiet_threads();
         }
         let thread = self.threads.entry(who).or_default();
-        let before = thread.bytes();
         thread.last_seen = self.events;
         let ts = event.ts;
         thread.charge(ts, self.gaps);
@@ -218,6 +222,7 @@ impl Pairing {
         let (mut entered, mut finished) = (None, None);
         let depth;
         let mut function = None;
+        let mut goes_on = false;
         let mut caller = None;
         match &mut event.what {
             What::Call { place, line, frame }
@@ -228,18 +233,42 @@ impl Pairing {
             {
                 self.calls += 1;
                 depth = thread.depth();
-                function = Some(called(&mut self.keys, place, *line, frame).1);
+                let called = self.keys.called(place, *line, frame.manner);
+                if rules.call_on_creation {
+                    let entered = Entered {
+                        place,
+                        name: called.name,
+                        key: called.function,
+                        line: *line,
+                    };
+                    self.kinds.entered(entered, false);
+                    self.kinds.passed_over(entered);
+                }
+                function = Some(called.function);
             }
             What::Call { place, line, frame } => {
                 self.calls += 1;
                 let interrupted = thread.begin(frame.context);
                 depth = thread.depth();
-                let (name, key) = called(&mut self.keys, place, *line, frame);
+                let called = self.keys.called(place, *line, frame.manner);
+                goes_on = called.goes_on;
                 caller = Some(thread.running);
+                let entry = match rules.call_on_creation && frame.context.is_none() {
+                    true => {
+                        let entered = Entered {
+                            place,
+                            name: called.name,
+                            key: called.function,
+                            line: *line,
+                        };
+                        self.kinds.entered(entered, goes_on)
+                    }
+                    false => Entry::Call,
+                };
                 let frame = Frame {
                     id: self.calls,
-                    name,
-                    key,
+                    name: called.name,
+                    key: called.function,
                     line: *line,
                     parent: thread.running,
                     place: Arc::clone(place),
@@ -249,15 +278,17 @@ impl Pairing {
                     context: frame.context,
                     certain: frame.manner != Manner::Running,
                     likely: true,
+                    entry,
+                    within: Within::default(),
                     self_ns: 0,
                     covered_ns: 0,
                     called: 0,
                     before: interrupted,
                 };
                 if let Some(oldest) = thread.call(frame) {
-                    give_up(&mut self.given_up, event.pid, oldest);
+                    give_up_by_bound(&mut self.given_up, event.pid, oldest);
                 }
-                function = Some(key);
+                function = Some(called.function);
                 entered = Some(FrameId(self.calls));
             }
             What::Return {
@@ -266,14 +297,17 @@ impl Pairing {
                 duration_ns,
                 frame,
             } => {
-                let name = self.keys.name(place);
+                let at = self.keys.named(place);
+                let (_, name) = at;
                 finished = Returning {
                     pid: event.pid,
                     name,
+                    line: *line,
                     ts,
                     rules,
                     gap: self.gaps,
                     generators: &mut self.generators,
+                    kinds: &mut self.kinds,
                     switchers: &mut self.switchers,
                     unpaired: &mut self.unpaired,
                     given_up: &mut self.given_up,
@@ -283,7 +317,13 @@ impl Pairing {
                 .leave(thread, frame.context, *duration_ns);
                 // Which frame it is tells more than the line, which may be in a function within it.
                 function = finished.as_ref().and_then(|it| it.key);
-                function = function.or_else(|| Some(self.keys.around(name, *line)));
+                match function {
+                    Some(key) => {
+                        let exact = finished.is_some_and(|it| it.exact);
+                        self.keys.left(at, key, *line, exact);
+                    }
+                    None => function = Some(self.keys.around(name, *line)),
+                }
                 if duration_ns.is_none()
                     && let Some(left) = &finished
                     && left.exact
@@ -317,12 +357,14 @@ impl Pairing {
             }
             _ => depth = thread.depth(),
         }
-        self.held = self.held + thread.bytes() - before;
+        let bytes = thread.bytes();
+        self.held = self.held + bytes - std::mem::replace(&mut thread.counted, bytes);
         let caller = caller.unwrap_or(thread.running);
         Some(Step {
             event,
             depth,
             key: function,
+            goes_on,
             entered,
             finished,
             caller: thread.frame(caller).map(|frame| (frame.key, &frame.place)),
@@ -358,7 +400,7 @@ impl Pairing {
     /// Forgets one thread: for engines that see threads end.
     pub fn forget_thread(&mut self, pid: u32, tid: u32) {
         if let Some(thread) = self.threads.remove(&(pid, tid)) {
-            self.held -= thread.bytes();
+            self.held -= thread.counted;
             for frame in thread.frames {
                 give_up(&mut self.given_up, pid, frame);
             }
@@ -369,7 +411,7 @@ impl Pairing {
         let (given_up, held) = (&mut self.given_up, &mut self.held);
         self.threads.retain(|&(owner, _), thread| {
             if owner == pid {
-                *held -= thread.bytes();
+                *held -= thread.counted;
                 for frame in thread.frames.drain(..) {
                     give_up(given_up, pid, frame);
                 }
@@ -416,9 +458,9 @@ impl Pairing {
         self.threads.retain(|&(pid, _), thread| {
             let keep = thread.last_seen > median;
             if !keep {
-                *held -= thread.bytes();
+                *held -= thread.counted;
                 for frame in thread.frames.drain(..) {
-                    give_up(given_up, pid, frame);
+                    give_up_by_bound(given_up, pid, frame);
                 }
             }
             keep
@@ -431,25 +473,7 @@ fn is_shim(place: &Place, line: i32) -> bool {
     line == -1 && place.function.text == "__init__" && place.file.text == "__init__"
 }
 
-/// The keys of a call. Only the agent says which calls resume a frame, and so which lines are first ones.
-fn called(
-    keys: &mut Keys,
-    place: &Arc<Place>,
-    line: i32,
-    frame: &event::Frame,
-) -> (NameKey, FunctionKey) {
-    match (frame.manner, &place.qualname) {
-        (Manner::Plain, Some(_)) => keys.called(place, line),
-        (_, Some(_)) => {
-            let name = keys.name(place);
-            (name, keys.around(name, line))
-        }
-        (_, None) => {
-            let name = keys.name(place);
-            (name, name.into())
-        }
-    }
-}
-
+#[cfg(test)]
+mod generators_tests;
 #[cfg(test)]
 mod tests;

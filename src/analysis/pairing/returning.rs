@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::calls::{FinishedCall, GivenUp, Revised, Unpaired};
+use super::calls::{FinishedCall, FrameId, GivenUp, Revised, Unpaired};
 use super::creations::Creations;
+use super::kinds::{Around, Entry, Kinds, Returned, Verdict};
 use super::rules::PairingRules;
-use super::thread::{BUCKETS, Frame, Thread, give_up};
+use super::thread::{BUCKETS, Frame, Thread, give_up, give_up_by_bound};
 use crate::analysis::keys::{KeyBuilder, NameKey};
 
 /// Places remembered as generators, and as functions that switch stacks.
@@ -17,10 +18,12 @@ const MAX_GENERATORS: usize = 1 << 16;
 pub(super) struct Returning<'a> {
     pub(super) pid: u32,
     pub(super) name: NameKey,
+    pub(super) line: i32,
     pub(super) ts: u64,
     pub(super) rules: PairingRules,
     pub(super) gap: u32,
     pub(super) generators: &'a mut HashSet<NameKey, KeyBuilder>,
+    pub(super) kinds: &'a mut Kinds,
     pub(super) switchers: &'a mut HashSet<NameKey, KeyBuilder>,
     pub(super) unpaired: &'a mut Unpaired,
     pub(super) given_up: &'a mut Vec<GivenUp>,
@@ -41,7 +44,7 @@ impl Returning<'_> {
         }
         // Nearly always the frame on top returns, and nothing needs to be looked for.
         let top = thread.frames.len().checked_sub(1);
-        let plain = thread.frames.back().is_some_and(|frame| {
+        let mut plain = thread.frames.back().is_some_and(|frame| {
             frame.passed_over.is_none()
                 && frame.id == thread.running
                 && frame.name == self.name
@@ -75,7 +78,7 @@ impl Returning<'_> {
                 said
             }
         };
-        let Some(index) = index else {
+        let Some(mut index) = index else {
             self.unpaired.returns += 1;
             self.other_stack(thread);
             if thread.interleaved || self.rules.greenlets {
@@ -91,26 +94,58 @@ impl Returning<'_> {
             }
             self.pass_over(thread, index);
         }
+        let mut verdict = match was_passed_over {
+            true => Verdict::Doubtful,
+            false => self.verdict(thread, index),
+        };
+        match verdict {
+            Verdict::Another if known.is_none() => {
+                self.thrown(thread, index);
+                return None;
+            }
+            Verdict::Maker if known.is_none() && self.creations_count() => {
+                if let Some(maker) = thread.outer(index) {
+                    self.pass_over(thread, maker);
+                    (index, plain, verdict) = (maker, false, Verdict::Sure);
+                }
+            }
+            _ => {}
+        }
         // What was lost may have gone from above the frame, never from below it.
         let (alone, in_line) = self.settle_ambiguity(thread, index);
         let outer = thread.outer(index);
         let frame = thread.take(index)?;
+        if frame.entry == Entry::Any
+            && let Some(outer) = outer.and_then(|outer| thread.frames.get_mut(outer))
+        {
+            outer.within.add(frame.within);
+        }
         thread.running = thread.resumed_after(&frame, index);
         let stacks = thread.interleaved || self.rules.greenlets;
         if !plain {
             let (pid, given_up) = (self.pid, &mut *self.given_up);
-            thread.forget_passed_over(self.ts, stacks, |gone| give_up(given_up, pid, gone));
+            thread.forget_passed_over(self.ts, stacks, |gone| match stacks {
+                true => give_up_by_bound(given_up, pid, gone),
+                // Creations of generators, which took no time.
+                false => give_up(given_up, pid, gone),
+            });
         }
         thread.guessed = stacks.then_some((self.name, frame.parent));
         if !plain && stacks {
             self.learn_switch(ran, corrected);
         }
         let mut summed = true;
-        let mut trusted = alone;
+        let mut trusted = alone && (verdict == Verdict::Sure || was_passed_over);
+        if verdict != Verdict::Sure && !was_passed_over {
+            // Of stacks that interleave no sum depends on who has which return.
+            summed = stacks;
+        }
         if was_passed_over {
             self.unpaired.calls = self.unpaired.calls.saturating_sub(1);
             // It returned after all, so it need not have been a creation.
-            self.generators.remove(&self.name);
+            if !self.kinds.is_generator(frame.entered()) {
+                self.generators.remove(&self.name);
+            }
             if self.creations_count() {
                 self.revised.push(Revised {
                     pid: self.pid,
@@ -134,6 +169,50 @@ impl Returning<'_> {
         let exact = exact && inclusive_ns.is_some();
         let likely = exact || (in_line && frame.likely && inclusive_ns.is_some());
         Some(finished(thread, &frame, outer, inclusive_ns, exact, likely))
+    }
+
+    /// Whether the frame that seems to return is the one that does.
+    fn verdict(&mut self, thread: &Thread, index: usize) -> Verdict {
+        let Some(frame) = thread.frames.get(index) else {
+            return Verdict::Doubtful;
+        };
+        if frame.entry != Entry::Any {
+            return Verdict::Sure;
+        }
+        if frame.gap != self.gap {
+            // Its first run may have been lost, and all else that tells.
+            return Verdict::Doubtful;
+        }
+        let only = thread.buckets.get(self.name.bucket(BUCKETS)) == Some(&1);
+        let mut same = thread.frames.iter().filter(|it| it.key == frame.key);
+        let alone = only || same.nth(1).is_none();
+        let returned = Returned {
+            within: frame.within,
+            lone: alone && frame.certain,
+            around: match only {
+                true => Around::Nothing,
+                false => thread.around(index),
+            },
+            line: self.line,
+        };
+        self.kinds.returned(frame.entered(), returned)
+    }
+
+    /// Something was thrown into a generator, and that is what returns: the frame that seemed to was a creation.
+    fn thrown(&mut self, thread: &mut Thread, index: usize) {
+        self.unpaired.returns += 1;
+        if !self.creations_count() {
+            return;
+        }
+        let Some(creator) = index.checked_sub(1) else {
+            return;
+        };
+        if thread.runs(index)
+            && let Some(frame) = thread.frames.get(index)
+        {
+            thread.running = frame.parent;
+        }
+        self.pass_over(thread, creator);
     }
 
     /// The same where contexts are told: the nearest frame of the function in its context returns, the one that its duration
@@ -237,6 +316,7 @@ impl Returning<'_> {
             // Where every call returns, this one will, too: on another stack.
             thread.interleaved |= !self.rules.call_on_creation;
             if learn {
+                self.kinds.passed_over(frame.entered());
                 if self.generators.len() < MAX_GENERATORS {
                     self.generators.insert(frame.name);
                 }
@@ -279,6 +359,7 @@ impl Returning<'_> {
             context: frame.context,
             self_ns,
             cumulative_ns: covered_ns,
+            by_bound: false,
         };
         if let Some(creator) = parent.and_then(|parent| thread.frames.get_mut(parent)) {
             creator.self_ns = creator.self_ns.saturating_add(self_ns);
@@ -317,7 +398,11 @@ impl Returning<'_> {
         if thread.buckets.get(self.name.bucket(BUCKETS)) == Some(&1) {
             return (true, true);
         }
-        let in_line = stacks && !generator && self.all_are_callers(thread, index);
+        // Creations of generators look like switches, and their runs like calls within them.
+        let in_line = stacks
+            && !generator
+            && !self.rules.call_on_creation
+            && self.all_are_callers(thread, index);
         let mut alone = true;
         for (at, frame) in thread.frames.iter_mut().enumerate() {
             if at != index && frame.name == self.name {
@@ -376,6 +461,7 @@ fn finished(
         cumulative_ns = 0;
     }
     FinishedCall {
+        frame: Some(FrameId(frame.id)),
         key: Some(frame.key),
         line: frame.line,
         inclusive_ns,

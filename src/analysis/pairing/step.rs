@@ -17,6 +17,9 @@ pub struct Step<'a> {
     pub depth: usize,
     /// The function of a call or return.
     pub key: Option<FunctionKey>,
+    /// Whether a call is no first one: a generator or coroutine goes on. Without an agent that is found out, and not said of
+    /// the first times.
+    pub goes_on: bool,
     /// The frame that a call opened.
     pub entered: Option<FrameId>,
     /// The call that ended, for a return that found one and for a call that the kernel measured.
@@ -38,6 +41,7 @@ impl<'a> Step<'a> {
             event,
             depth,
             key: None,
+            goes_on: false,
             entered: None,
             finished: None,
             caller: None,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::bounded;
 use super::calls::{FinishedCall, FrameId, GivenUp, Open};
+use super::kinds::{Around, Entered, Entry, Within};
 use super::plain::Begun;
 use crate::analysis::keys::{FunctionKey, KeyBuilder, NameKey};
 use crate::event::Place;
@@ -52,6 +53,8 @@ pub(super) struct Thread {
     pub(super) collections: Vec<(i64, u64, u32)>,
     /// What plain events said to begin and not yet to end.
     pub(super) begun: Vec<Begun>,
+    /// Its bytes when they were last counted among those of all threads.
+    pub(super) counted: usize,
     /// Number of the last event, to find threads that ended unseen.
     pub(super) last_seen: u64,
 }
@@ -73,6 +76,7 @@ impl Default for Thread {
             spans: Vec::new(),
             collections: Vec::new(),
             begun: Vec::new(),
+            counted: 0,
             last_seen: 0,
         }
     }
@@ -101,6 +105,9 @@ pub(super) struct Frame {
     pub(super) certain: bool,
     /// False when it may have changed places with one that is not among its callers.
     pub(super) likely: bool,
+    /// What it was, where creations of generators look like calls; and what of its function has returned within it.
+    pub(super) entry: Entry,
+    pub(super) within: Within,
     /// Time of its own so far.
     pub(super) self_ns: u64,
     /// Inclusive time of ended calls of the same function that this one had (indirectly) called.
@@ -120,11 +127,32 @@ pub(super) fn give_up(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {
         context: frame.context,
         self_ns: frame.self_ns,
         cumulative_ns: frame.covered_ns,
+        by_bound: false,
     });
+}
+
+/// The same because of a bound.
+pub(super) fn give_up_by_bound(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {
+    give_up(given_up, pid, frame);
+    if let Some(last) = given_up.last_mut() {
+        last.by_bound = true;
+    }
+}
+
+impl Frame {
+    pub(super) fn entered(&self) -> Entered<'_> {
+        Entered {
+            place: &self.place,
+            name: self.name,
+            key: self.key,
+            line: self.line,
+        }
+    }
 }
 
 impl Thread {
     /// Bytes of what grows in it. Room that it keeps for later counts as well.
+    #[inline]
     pub(super) fn bytes(&self) -> usize {
         self.frames.capacity() * size_of::<Frame>()
             + self.spans.capacity() * size_of::<(u64, u64)>()
@@ -133,6 +161,7 @@ impl Thread {
             + self.last.capacity() * size_of::<(Option<NonZeroU64>, u64)>()
     }
 
+    #[inline]
     pub(super) fn depth(&self) -> usize {
         if !self.contexts {
             return self.frames.len() - self.passed_over;
@@ -147,6 +176,7 @@ impl Thread {
     }
 
     /// What runs is in this context from now on.
+    #[inline]
     pub(super) fn switch(&mut self, context: Option<NonZeroU64>) {
         self.contexts |= context.is_some();
         if !self.contexts
@@ -190,6 +220,7 @@ impl Thread {
     /// call it. Answers the frame of that one which ran until now: most likely it goes on when the new context ends, as a
     /// task does that runs a greenlet, or a greenlet that begins another. Outside of all contexts runs the loop that calls
     /// tasks.
+    #[inline]
     pub(super) fn begin(&mut self, context: Option<NonZeroU64>) -> u64 {
         if self.contexts
             && let Some(frame) = self.frame(self.running)
@@ -202,6 +233,7 @@ impl Thread {
     }
 
     /// Gives the time since the last event to the frame that ran.
+    #[inline]
     pub(super) fn charge(&mut self, ts: u64, gap: u32) {
         let since = std::mem::replace(&mut self.accounted, ts);
         let known = std::mem::replace(&mut self.accounted_gap, gap) == gap;
@@ -276,7 +308,10 @@ impl Thread {
         {
             caller.called = caller.called.saturating_sub(1);
         }
-        let frame = self.frames.remove(index)?;
+        let frame = match index + 1 == self.frames.len() {
+            true => self.frames.pop_back()?,
+            false => self.frames.remove(index)?,
+        };
         if self.contexts && self.last.get(&frame.context) == Some(&frame.id) {
             let before = self.frame(frame.before);
             match before.is_some_and(|it| it.context == frame.context) {
@@ -304,23 +339,46 @@ impl Thread {
         }
     }
 
-    /// The position of a frame by its id, mostly the last.
+    /// What of its function a frame was called in. A frame without a line may be of another function of its name: then those
+    /// count that have one.
+    pub(super) fn around(&self, index: usize) -> Around {
+        let outer = match self.frames.get(index) {
+            Some(frame) if frame.line <= 0 => {
+                let named = |it: &&Frame| it.name == frame.name && it.line > 0;
+                let mut below = self.frames.iter().take(index).rev().filter(named);
+                below.find(|it| it.entry != Entry::Call)
+            }
+            _ => self.outer(index).and_then(|outer| self.frames.get(outer)),
+        };
+        match outer.map(|it| it.entry) {
+            Some(Entry::Resumption) => Around::Resumption,
+            Some(Entry::Any) => Around::Any,
+            Some(Entry::Call) | None => Around::Nothing,
+        }
+    }
+
+    /// The position of a frame by its id: mostly the last, or its caller.
+    #[inline]
     pub(super) fn index_of(&self, id: u64) -> Option<usize> {
         if id == 0 {
             return None;
         }
-        let last = self.frames.len().checked_sub(1)?;
-        if self.frames.get(last)?.id == id {
-            return Some(last);
+        for from_last in 1..=2 {
+            let index = self.frames.len().checked_sub(from_last)?;
+            if self.frames.get(index)?.id == id {
+                return Some(index);
+            }
         }
         self.frames.binary_search_by_key(&id, |frame| frame.id).ok()
     }
 
+    #[inline]
     pub(super) fn frame(&self, id: u64) -> Option<&Frame> {
         self.frames.get(self.index_of(id)?)
     }
 
     /// The position of a frame's caller, mostly the one before.
+    #[inline]
     pub(super) fn parent_of(&self, index: usize) -> Option<usize> {
         let parent = self.frames.get(index)?.parent;
         let before = index.checked_sub(1)?;
@@ -332,6 +390,7 @@ impl Thread {
 
     /// What runs when a frame, taken from a position, has ended: its caller. When that has ended before it, which
     /// only another stack can do, the next frame that waits there.
+    #[inline]
     pub(super) fn resumed_after(&self, ended: &Frame, index: usize) -> u64 {
         if ended.parent == 0 || self.index_of(ended.parent).is_some() {
             return ended.parent;
@@ -345,6 +404,7 @@ impl Thread {
     }
 
     /// The nearest frame of the same function among the callers of a frame.
+    #[inline]
     pub(super) fn outer(&self, index: usize) -> Option<usize> {
         let frame = self.frames.get(index)?;
         let key = frame.key;
@@ -515,6 +575,7 @@ impl Thread {
         }
         bounded::push(&mut self.spans, (begin, duration), MAX_SPANS);
         FinishedCall {
+            frame: None,
             key: None,
             line: 0,
             inclusive_ns: Some(duration),

@@ -1,13 +1,19 @@
 //! Trace events as chrome://tracing and Perfetto read them: one JSON object with a list, written as it is made.
-//! Calls are pairs of begin and end; collections, imports and calls that the kernel measured are complete events.
+//!
+//! Everything that takes time is a complete event, written when it ends: consumers that are told ends by themselves do not
+//! know what ends, and below the depth that Perfetto shows they end something else. Each thread, greenlet and task has a
+//! track of its own (`tracks.rs`).
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::names;
-use super::timeline::{Observer, Timeline};
+use super::timeline::{Ending, Observer, Timeline, Track};
+use super::tracks::Tracks;
 use crate::analysis::pairing::{Open, Step};
 use crate::event::{Event, Place, Plain, Session, What};
 use crate::export::{End, Sink};
@@ -36,6 +42,18 @@ struct Lines {
     begun: bool,
     /// Processes whose names are written at the end, as many as there is room for.
     pids: BTreeSet<u32>,
+    tracks: Tracks,
+    /// Calls that are open, by their tags. The timeline bounds how many.
+    open: Vec<Option<Slice>>,
+    free: Vec<u32>,
+}
+
+/// A call that is open.
+#[derive(Debug)]
+struct Slice {
+    place: Arc<Place>,
+    line: Option<i32>,
+    since: u64,
 }
 
 impl<W: Write> Chrome<W> {
@@ -44,20 +62,25 @@ impl<W: Write> Chrome<W> {
         Chrome {
             output,
             session: Session::default(),
-            timeline: Timeline::default(),
+            timeline: Timeline::by_context(),
             lines: Lines::default(),
         }
     }
 }
 
 impl Lines {
-    fn put(&mut self, ts: u64, pid: u32, tid: u32, phase: &str, more: Value) {
+    fn put(&mut self, ts: u64, pid: u32, tid: u64, phase: &str, more: Value) {
         let start = *self.start.get_or_insert(ts);
         let mut line = Map::new();
         line.insert("ph".to_owned(), phase.into());
         line.insert("pid".to_owned(), pid.into());
         line.insert("tid".to_owned(), tid.into());
-        line.insert("ts".to_owned(), microseconds(ts.saturating_sub(start)));
+        // What began before the first event has a time before zero.
+        let since = match ts.checked_sub(start) {
+            Some(since) => microseconds(since),
+            None => (-((start - ts) as f64) / 1e3).into(),
+        };
+        line.insert("ts".to_owned(), since);
         if let Value::Object(more) = more {
             line.extend(more);
         }
@@ -78,20 +101,49 @@ impl Lines {
         let _ = serde_json::to_writer(&mut self.bytes, line);
     }
 
-    fn complete(&mut self, event: &Event, took: Option<u64>, name: &str, args: &Value) {
+    fn name_track(&mut self, pid: u32, tid: u64, name: &str) {
+        self.write(&json!({
+            "ph": "M", "pid": pid, "tid": tid, "name": "thread_name", "args": { "name": name },
+        }));
+    }
+
+    /// The number of a track, whose name is written when it is new.
+    fn tid(&mut self, track: Track) -> u64 {
+        let (tid, new) = self.tracks.tid(track);
+        if new && let Some(context) = track.2 {
+            let name = format!("context {context} of thread {}", track.1);
+            self.name_track(track.0, tid, &name);
+        }
+        tid
+    }
+
+    /// Something that took time, other than the timeline's calls. Where it would cross what its track shows, it has one beside.
+    fn complete(
+        &mut self,
+        (event, took): (&Event, Option<u64>),
+        track: Track,
+        shown: Option<u32>,
+        name: &str,
+        args: &Value,
+    ) {
         let took = took.unwrap_or(0);
+        let begin = event.ts.saturating_sub(took);
+        self.tid(track);
+        let slice = shown.and_then(|tag| self.open.get(tag as usize)?.as_ref());
+        let inside = slice.is_none_or(|it| it.since <= begin);
+        let Some((tid, new)) = self.tracks.beside(track, (begin, event.ts), inside) else {
+            return;
+        };
+        if new {
+            let name = format!("thread {}, at the same time", track.1);
+            self.name_track(track.0, tid, &name);
+        }
         let more = json!({ "name": name, "cat": event.what.kind(), "dur": microseconds(took), "args": args });
-        self.put(
-            event.ts.saturating_sub(took),
-            event.pid,
-            event.tid,
-            "X",
-            more,
-        );
+        self.put(begin, event.pid, tid, "X", more);
     }
 
     /// What ended with the time that it took, what is single as an instant.
-    fn plain(&mut self, event: &Event, plain: &Plain) {
+    fn plain(&mut self, event: &Event, plain: &Plain, shown: Option<u32>) {
         let subject = plain
             .subject()
             .map_or_else(String::new, |it| it.to_string());
@@ -110,7 +162,9 @@ impl Lines {
             Phase::Start => {}
             Phase::Done(_) => {
                 let name = format!("{} {subject}", plain.label());
-                self.complete(event, plain.duration_ns, &name, &Value::Object(args));
+                let track = (event.pid, event.tid, None);
+                let args = Value::Object(args);
+                self.complete((event, plain.duration_ns), track, shown, &name, &args);
             }
             Phase::Single => self.instant(event, &subject, "t", &Value::Object(args)),
         }
@@ -118,7 +172,7 @@ impl Lines {
 
     fn instant(&mut self, event: &Event, name: &str, scope: &str, args: &Value) {
         let more = json!({ "name": name, "cat": event.what.kind(), "s": scope, "args": args });
-        self.put(event.ts, event.pid, event.tid, "i", more);
+        self.put(event.ts, event.pid, u64::from(event.tid), "i", more);
     }
 }
 
@@ -137,14 +191,42 @@ fn arguments(place: &Place, line: Option<i32>) -> Value {
 
 impl Observer for Lines {
     fn opens(&mut self, open: &Open<'_>, line: Option<i32>, ts: u64, _parent: Option<u32>) -> u32 {
-        let name = open.place.name().to_string();
-        let more = json!({ "name": name, "cat": "call", "args": arguments(open.place, line) });
-        self.put(ts, open.pid, open.tid, "B", more);
-        0
+        let slice = Slice {
+            place: Arc::clone(open.place),
+            line,
+            since: ts,
+        };
+        if let Some(tag) = self.free.pop()
+            && let Some(free) = self.open.get_mut(tag as usize)
+        {
+            *free = Some(slice);
+            return tag;
+        }
+        self.open.push(Some(slice));
+        self.open.len() as u32 - 1
     }
 
-    fn closes(&mut self, pid: u32, tid: u32, ts: u64, _tag: u32) {
-        self.put(ts, pid, tid, "E", Value::Null);
+    fn closes(&mut self, track: Track, ts: u64, tag: u32, ending: Ending) {
+        let Some(slice) = self.open.get_mut(tag as usize).and_then(Option::take) else {
+            return;
+        };
+        self.free.push(tag);
+        let tid = self.tid(track);
+        self.tracks.shown(track, (slice.since, ts));
+        let mut args = arguments(&slice.place, slice.line);
+        let ends = match ending {
+            Ending::Returned => None,
+            Ending::Suspended => Some("suspended"),
+            Ending::Switched => Some("another stack goes on, or the return was not seen"),
+            Ending::Open => Some("not returned"),
+        };
+        if let (Some(ends), Value::Object(args)) = (ends, &mut args) {
+            args.insert("ends".to_owned(), ends.into());
+        }
+        let took = microseconds(ts.saturating_sub(slice.since));
+        let name = slice.place.name().to_string();
+        let more = json!({ "name": name, "cat": "call", "dur": took, "args": args });
+        self.put(slice.since, track.0, tid, "X", more);
     }
 
     fn ran(&mut self, _tag: u32, _elapsed_ns: u64) {}
@@ -161,12 +243,18 @@ impl<W: Write> Sink for Chrome<W> {
         let lines = &mut self.lines;
         lines.start.get_or_insert(event.ts);
         self.timeline.take(step, lines);
+        let track = (event.pid, event.tid, None);
+        let shown = self.timeline.innermost(track);
         match &event.what {
-            What::Return { place, line, .. } => {
+            What::Return {
+                place, line, frame, ..
+            } => {
                 if let Some(left) = step.finished.filter(|left| left.measured) {
                     let name = place.name().to_string();
                     let args = arguments(place, Some(*line));
-                    lines.complete(event, left.inclusive_ns, &name, &args);
+                    let track = (event.pid, event.tid, frame.context);
+                    let shown = self.timeline.innermost(track);
+                    lines.complete((event, left.inclusive_ns), track, shown, &name, &args);
                 }
             }
             What::GcDone {
@@ -175,16 +263,27 @@ impl<W: Write> Sink for Chrome<W> {
                 pause_ns,
             } => {
                 let args = json!({ "generation": generation, "collected": collected });
-                lines.complete(event, *pause_ns, "garbage collection", &args);
+                lines.complete(
+                    (event, *pause_ns),
+                    track,
+                    shown,
+                    "garbage collection",
+                    &args,
+                );
             }
-            What::Plain(plain) => lines.plain(event, plain),
+            What::Plain(plain) => lines.plain(event, plain, shown),
             What::Process { change, .. } => lines.instant(event, change.word(), "p", &json!({})),
             What::Lost { count, message, .. } => {
                 let args = json!({ "count": count, "message": Foreign::new(message).to_string() });
                 lines.instant(event, "events lost", "g", &args);
             }
-            What::Call { .. } | What::Context { .. } | What::Line { .. } | What::GcStart { .. } => {
+            What::Context { context, name } => {
+                let track = (event.pid, event.tid, NonZeroU64::new(*context));
+                let (tid, _) = lines.tracks.tid(track);
+                let name = format!("{name} of thread {}", event.tid);
+                lines.name_track(event.pid, tid, &name);
             }
+            What::Call { .. } | What::Line { .. } | What::GcStart { .. } => {}
         }
         if lines.bytes.len() >= 1 << 16 {
             self.output.write_all(&lines.bytes)?;
@@ -215,6 +314,12 @@ impl<W: Write> Sink for Chrome<W> {
         });
         output.write_all(&lines.bytes)?;
         writeln!(output, "],\n\"otherData\":{about}}}")?;
-        Ok(None)
+        Ok(match lines.tracks.left_out() {
+            0 => None,
+            calls => Some(format!(
+                "{calls} calls that ran at the same time as others of their thread are left out: there are too many tracks; \
+                 a longer --min-duration leaves fewer"
+            )),
+        })
     }
 }

@@ -8,7 +8,7 @@ use inferno::flamegraph::{self, Options};
 
 use super::names;
 use super::paths::{Paths, separable};
-use super::timeline::{Observer, Timeline};
+use super::timeline::{Ending, Observer, Timeline, Track};
 use crate::analysis::contexts::Contexts;
 use crate::analysis::keys::KeyBuilder;
 use crate::analysis::pairing::{Open, Step};
@@ -48,7 +48,7 @@ impl Observer for Ways {
         self.paths.node(open.pid, parent, open.key.number(), name)
     }
 
-    fn closes(&mut self, _pid: u32, _tid: u32, _ts: u64, _tag: u32) {}
+    fn closes(&mut self, _track: Track, _ts: u64, _tag: u32, _ending: Ending) {}
 
     fn ran(&mut self, tag: u32, elapsed_ns: u64) {
         self.paths.ran(tag, elapsed_ns);

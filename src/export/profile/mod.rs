@@ -9,6 +9,7 @@ mod paths;
 mod pstats;
 mod speedscope;
 mod timeline;
+mod tracks;
 
 pub use chrome::Chrome;
 pub use folded::{FlameGraph, Folded};

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::names;
-use super::timeline::{Observer, Timeline};
+use super::timeline::{Ending, Observer, Timeline, Track};
 use crate::analysis::keys::{FunctionKey, KeyBuilder};
 use crate::analysis::pairing::{Open, Step};
 use crate::event::{Place, Session, What};
@@ -109,7 +109,7 @@ impl Observer for Threads {
         frame
     }
 
-    fn closes(&mut self, pid: u32, tid: u32, ts: u64, tag: u32) {
+    fn closes(&mut self, (pid, tid, _): Track, ts: u64, tag: u32, _ending: Ending) {
         if self.has_room(size_of::<(u64, i32)>()) {
             self.thread(pid, tid).events.push((ts, !(tag as i32)));
         }

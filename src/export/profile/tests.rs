@@ -248,49 +248,174 @@ fn a_flame_graph_of_nothing_says_what_to_record() {
 fn checked_trace(bytes: &[u8]) -> Vec<Value> {
     let trace: Value = serde_json::from_slice(bytes).expect("JSON");
     let events = trace["traceEvents"].as_array().expect("a list").clone();
-    let mut open: BTreeMap<(u64, u64), Vec<String>> = BTreeMap::new();
-    let mut last: BTreeMap<(u64, u64), f64> = BTreeMap::new();
+    let mut tracks: BTreeMap<(u64, u64), Vec<(i64, i64)>> = BTreeMap::new();
     for event in &events {
         let phase = event["ph"].as_str().expect("a phase");
         let number = |name: &str| event[name].as_u64().expect("a number");
-        if phase == "M" {
-            assert_eq!(event["name"], "process_name");
-            continue;
-        }
-        let who = (number("pid"), number("tid"));
-        let ts = event["ts"].as_f64().expect("a time");
         match phase {
-            "B" => open.entry(who).or_default().push(event["name"].to_string()),
-            "E" => assert!(open.entry(who).or_default().pop().is_some(), "{event}"),
-            "X" => assert!(event["dur"].as_f64().is_some_and(|it| it >= 0.0), "{event}"),
+            "M" => {
+                let name = event["name"].as_str().expect("a name");
+                assert!(["process_name", "thread_name"].contains(&name), "{event}");
+                assert!(event["args"]["name"].is_string(), "{event}");
+                continue;
+            }
+            "X" => {
+                assert!(event["name"].is_string(), "{event}");
+                let (begin, took) = (ns(&event["ts"]), ns(&event["dur"]));
+                assert!(took >= 0, "{event}");
+                let track = tracks.entry((number("pid"), number("tid")));
+                track.or_default().push((begin, begin + took));
+            }
             "i" => assert!(event["s"].is_string(), "{event}"),
             other => panic!("{other}"),
         }
-        if phase == "B" || phase == "E" {
-            let last = last.entry(who).or_insert(0.0);
-            assert!(ts >= *last, "{event}");
-            *last = ts;
+    }
+    for ((pid, tid), mut slices) in tracks {
+        slices.sort_unstable_by_key(|&(begin, end)| (begin, std::cmp::Reverse(end)));
+        let mut open: Vec<(i64, i64)> = Vec::new();
+        for (begin, end) in slices {
+            open.retain(|(_, ends)| *ends > begin);
+            let around = open.last().copied().unwrap_or((i64::MIN, i64::MAX));
+            assert!(
+                end <= around.1,
+                "{pid} {tid}: {begin} to {end} crosses {around:?}"
+            );
+            open.push((begin, end));
         }
     }
-    assert!(open.values().all(Vec::is_empty), "{open:?}");
     events
 }
 
-#[test]
-fn chrome_traces_nest_and_keep_collections() {
-    let events = checked_trace(&made(
+/// A time of a trace in nanoseconds.
+fn ns(microseconds: &Value) -> i64 {
+    (microseconds.as_f64().expect("a time") * 1e3).round() as i64
+}
+
+/// Name, begin, duration in nanoseconds, and how they ended, of all calls of a trace by their begin.
+fn slices(events: &[Value]) -> Vec<(&str, i64, i64, Option<&str>)> {
+    let calls = events
+        .iter()
+        .filter(|it| it["ph"] == "X" && it["cat"] != "gc_done");
+    let mut slices: Vec<_> = calls
+        .map(|it| {
+            let name = it["name"].as_str().expect("a name");
+            (
+                name,
+                ns(&it["ts"]),
+                ns(&it["dur"]),
+                it["args"]["ends"].as_str(),
+            )
+        })
+        .collect();
+    slices.sort_by_key(|&(_, begin, took, _)| (begin, -took));
+    slices
+}
+
+fn chrome(greenlets: bool, events: Vec<Event>) -> Vec<Value> {
+    checked_trace(&made(
         |output| Box::new(Chrome::new(output)),
-        false,
-        program(),
-    ));
-    let named = |name: &str| events.iter().filter(|it| it["name"] == name).count();
-    assert_eq!((named("main"), named("f")), (1, 3));
+        greenlets,
+        events,
+    ))
+}
+
+#[test]
+fn chrome_traces_have_each_call_with_its_name_and_duration_and_keep_collections() {
+    let events = chrome(false, program());
+    assert_eq!(
+        slices(&events),
+        [
+            ("main", 0, 20_000, None),
+            ("f", 1_000, 3_000, None),
+            ("f", 5_000, 4_000, None),
+            ("f", 6_000, 2_000, None),
+            (
+                "open; to the end\\u{a}",
+                21_000,
+                1_000,
+                Some("not returned")
+            ),
+        ]
+    );
     let pause = events
         .iter()
-        .find(|it| it["ph"] == "X")
+        .find(|it| it["cat"] == "gc_done")
         .expect("a collection");
     assert_eq!((&pause["ts"], &pause["dur"]), (&6.5.into(), &1.0.into()));
     assert_eq!(pause["args"]["collected"], 3);
+}
+
+#[test]
+fn calls_below_any_depth_end_when_they_returned() {
+    let mut events = Vec::new();
+    let deep = 3_000;
+    events.extend((0..deep).map(|at| call(1_000 + at, "f")));
+    events.extend((0..deep).map(|at| returned(511_000_000 - (deep - at) * 10, "f")));
+    events.extend([call(512_000_000, "g"), returned(512_000_100, "g")]);
+    let events = chrome(false, events);
+    let found = slices(&events);
+    assert_eq!(found.len() as u64, deep + 1);
+    for (at, slice) in found.iter().take(deep as usize).enumerate() {
+        // The innermost returned first.
+        let at = at as i64;
+        let took = 511_000_000 - 10 * (at + 1) - (1_000 + at);
+        assert_eq!(*slice, ("f", at, took, None));
+    }
+}
+
+#[test]
+fn greenlets_and_tasks_have_tracks_of_their_own_on_which_calls_last_while_others_run() {
+    let events = chrome(
+        false,
+        vec![
+            named(0, 1, "green-1"),
+            named(0, 2, "green-2"),
+            in_context(0, 500, call(500, "hub")),
+            in_context(1, 1_000, call(1_000, "job")),
+            in_context(1, 1_500, call(1_500, "sleep")),
+            in_context(2, 2_000, call(2_000, "job")),
+            in_context(2, 2_500, call(2_500, "sleep")),
+            in_context(1, 5_000, returned(5_000, "sleep")),
+            in_context(1, 6_000, returned(6_000, "job")),
+            in_context(2, 7_000, returned(7_000, "sleep")),
+            in_context(0, 9_000, returned(9_000, "hub")),
+        ],
+    );
+    assert_eq!(
+        slices(&events),
+        [
+            ("hub", 500, 8_500, None),
+            ("job", 1_000, 5_000, None),
+            ("sleep", 1_500, 3_500, None),
+            ("job", 2_000, 7_000, Some("not returned")),
+            ("sleep", 2_500, 4_500, None),
+        ]
+    );
+    let names: Vec<&str> = events
+        .iter()
+        .filter(|it| it["name"] == "thread_name")
+        .filter_map(|it| it["args"]["name"].as_str())
+        .filter(|name| name.starts_with("green"))
+        .collect();
+    assert_eq!(names, ["green-1 of thread 1", "green-2 of thread 1"]);
+}
+
+#[test]
+fn calls_of_greenlets_that_the_kernel_measured_overlap_on_no_track_and_none_is_missing() {
+    let mut events = Vec::new();
+    for at in 0..200 {
+        let mut event = returned(300_000 + at * 1_000, "handle");
+        if let What::Return { duration_ns, .. } = &mut event.what {
+            *duration_ns = Some(50_000 + at * 7_919 % 180_000);
+        }
+        events.push(event);
+    }
+    let found = chrome(true, events.clone());
+    let mut took: Vec<i64> = slices(&found).iter().map(|it| it.2).collect();
+    let mut truth: Vec<i64> = (0..200).map(|at| 50_000 + at * 7_919 % 180_000).collect();
+    took.sort_unstable();
+    truth.sort_unstable();
+    assert_eq!(took, truth);
 }
 
 #[test]

@@ -4,21 +4,42 @@
 //! opening the other, and so it is done: a frame may open and close several times.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 
 use crate::analysis::keys::KeyBuilder;
 use crate::analysis::pairing::{FrameId, Open, Step};
-use crate::event::What;
+use crate::event::{Manner, ProcessChange, What};
 
 /// Threads whose stacks are shown at once; those that were quiet for longest are closed beyond that.
 const MAX_THREADS: usize = 4096;
+/// The same where each greenlet and task has a stack of its own.
+const MAX_CONTEXTS: usize = 1 << 16;
+/// Frames that are shown at once in all of them.
+const MAX_SHOWN: usize = 1 << 20;
+
+/// A thread, or one greenlet or task in it.
+pub(super) type Track = (u32, u32, Option<NonZeroU64>);
+
+/// Why a frame disappears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It returned.
+    Returned,
+    /// It gave way, and will go on.
+    Suspended,
+    /// Another stack of its thread is shown now, or its return was never seen.
+    Switched,
+    /// Nothing more is known of it, and it had not returned.
+    Open,
+}
 
 /// Who wants to know.
 pub(super) trait Observer {
     /// A frame appears; the answer is its tag. `parent` is the tag of the frame below it.
     fn opens(&mut self, open: &Open<'_>, line: Option<i32>, ts: u64, parent: Option<u32>) -> u32;
 
-    /// The innermost frame disappears.
-    fn closes(&mut self, pid: u32, tid: u32, ts: u64, tag: u32);
+    /// The innermost frame of a track disappears.
+    fn closes(&mut self, track: Track, ts: u64, tag: u32, ending: Ending);
 
     /// The innermost frame ran for so long.
     fn ran(&mut self, tag: u32, elapsed_ns: u64);
@@ -27,7 +48,11 @@ pub(super) trait Observer {
 /// The stacks that are shown.
 #[derive(Debug, Default)]
 pub(super) struct Timeline {
-    threads: HashMap<(u32, u32), Shown, KeyBuilder>,
+    tracks: HashMap<Track, Shown, KeyBuilder>,
+    /// Whether greenlets and tasks have stacks of their own, which stay while others run.
+    by_context: bool,
+    /// Frames in all of them.
+    frames: usize,
 }
 
 #[derive(Debug, Default)]
@@ -39,27 +64,55 @@ struct Shown {
 }
 
 impl Timeline {
+    /// Stacks of greenlets and tasks beside those of threads.
+    pub(super) fn by_context() -> Timeline {
+        Timeline {
+            by_context: true,
+            ..Timeline::default()
+        }
+    }
+
     /// Brings the stack of the event's thread up to date.
     pub(super) fn take(&mut self, step: &Step<'_>, observer: &mut impl Observer) {
         let event = step.event;
-        if let What::Process { .. } = event.what {
-            let (ts, pid) = (event.ts, event.pid);
-            self.threads.retain(|&(owner, tid), shown| {
-                if owner == pid {
-                    shown.close_to(0, pid, tid, ts, observer);
+        if let What::Process { change, .. } = event.what {
+            let ends = |track: &Track| match change {
+                ProcessChange::Exit if event.tid != 0 && event.tid != event.pid => {
+                    (track.0, track.1) == (event.pid, event.tid)
                 }
-                owner != pid
+                _ => track.0 == event.pid,
+            };
+            let frames = &mut self.frames;
+            self.tracks.retain(|track, shown| {
+                let ends = ends(track);
+                if ends {
+                    *frames -= shown.frames.len();
+                    let ts = shown.ts.max(event.ts);
+                    shown.close_to(0, *track, ts, Ending::Open, observer);
+                }
+                !ends
             });
             return;
         }
         if event.tid == 0 {
             return;
         }
-        let who = (event.pid, event.tid);
-        if self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&who) {
-            self.forget_quiet_threads(observer);
+        let context = match &event.what {
+            What::Call { frame, .. } | What::Return { frame, .. } if self.by_context => {
+                frame.context
+            }
+            _ => None,
+        };
+        let track = (event.pid, event.tid, context);
+        let most = match self.by_context {
+            true => MAX_CONTEXTS,
+            false => MAX_THREADS,
+        };
+        let too_many = self.tracks.len() >= most && !self.tracks.contains_key(&track);
+        if too_many || self.frames > MAX_SHOWN {
+            self.forget_quiet(observer);
         }
-        let shown = self.threads.entry(who).or_default();
+        let shown = self.tracks.entry(track).or_default();
         let elapsed = match shown.ts {
             0 => 0,
             last => event.ts.saturating_sub(last),
@@ -71,21 +124,34 @@ impl Timeline {
         if !matches!(event.what, What::Call { .. } | What::Return { .. }) {
             return;
         }
-        shown.follow(step, observer);
+        let before = shown.frames.len();
+        shown.follow(step, track, self.by_context, observer);
+        self.frames = self.frames + shown.frames.len() - before;
     }
 
-    /// Closes what is open in the quieter half of the threads; where one of them goes on, its stack opens again.
-    fn forget_quiet_threads(&mut self, observer: &mut impl Observer) {
-        let mut seen: Vec<u64> = self.threads.values().map(|shown| shown.ts).collect();
+    /// The tag of the innermost frame that a track shows.
+    pub(super) fn innermost(&self, track: Track) -> Option<u32> {
+        let (_, tag) = self.tracks.get(&track)?.frames.last()?;
+        Some(*tag)
+    }
+
+    /// Closes what is open in the quieter half of the stacks; where one of them goes on, it opens again.
+    fn forget_quiet(&mut self, observer: &mut impl Observer) {
+        let mut seen: Vec<u64> = self.tracks.values().map(|shown| shown.ts).collect();
         let half = seen.len() / 2;
+        if seen.is_empty() {
+            return;
+        }
         let (_, &mut median, _) = seen.select_nth_unstable(half);
         let mut most = half + 1;
-        self.threads.retain(|&(pid, tid), shown| {
+        let frames = &mut self.frames;
+        self.tracks.retain(|track, shown| {
             let keep = shown.ts > median || most == 0;
             if !keep {
                 most -= 1;
+                *frames -= shown.frames.len();
                 let ts = shown.ts;
-                shown.close_to(0, pid, tid, ts, observer);
+                shown.close_to(0, *track, ts, Ending::Switched, observer);
             }
             keep
         });
@@ -93,21 +159,38 @@ impl Timeline {
 
     /// Closes everything, at the last time that was seen in each thread.
     pub(super) fn finish(mut self, observer: &mut impl Observer) {
-        for ((pid, tid), shown) in &mut self.threads {
-            let ts = shown.ts;
-            shown.close_to(0, *pid, *tid, ts, observer);
+        let mut last: HashMap<(u32, u32), u64, KeyBuilder> = HashMap::default();
+        for ((pid, tid, _), shown) in &self.tracks {
+            let last = last.entry((*pid, *tid)).or_default();
+            *last = shown.ts.max(*last);
+        }
+        for (track, shown) in &mut self.tracks {
+            let last = last.get(&(track.0, track.1));
+            let ts = last.map_or(shown.ts, |last| shown.ts.max(*last));
+            shown.close_to(0, *track, ts, Ending::Open, observer);
         }
     }
 }
 
 impl Shown {
-    fn follow(&mut self, step: &Step<'_>, observer: &mut impl Observer) {
+    fn follow(
+        &mut self,
+        step: &Step<'_>,
+        track: Track,
+        by_context: bool,
+        observer: &mut impl Observer,
+    ) {
         let event = step.event;
-        let line = match &event.what {
-            What::Call { line, .. } => Some(*line),
-            _ => None,
+        let (line, ending) = match &event.what {
+            What::Call { line, .. } => (Some(*line), Ending::Switched),
+            What::Return { frame, .. } if frame.manner == Manner::Suspension => {
+                (None, Ending::Suspended)
+            }
+            _ => (None, Ending::Returned),
         };
-        let mut stack = step.stack();
+        let (_, _, context) = track;
+        let mine = |open: &Open<'_>| !by_context || open.context == context;
+        let mut stack = step.stack().filter(mine);
         let top = stack.next();
         let known = self.frames.len();
         // Nearly always one frame has come or gone.
@@ -126,9 +209,13 @@ impl Shown {
             return;
         } else if known > 0 && same(known - 1, top.as_ref()) {
             let ts = self.ts;
-            return self.close_to(known - 1, event.pid, event.tid, ts, observer);
+            let ending = match step.finished {
+                Some(_) => ending,
+                None => Ending::Switched,
+            };
+            return self.close_to(known - 1, track, ts, ending, observer);
         }
-        let mut wanted: Vec<Open<'_>> = step.stack().collect();
+        let mut wanted: Vec<Open<'_>> = step.stack().filter(mine).collect();
         wanted.reverse();
         let common = self
             .frames
@@ -137,7 +224,7 @@ impl Shown {
             .take_while(|((frame, _), open)| *frame == open.frame)
             .count();
         let ts = self.ts;
-        self.close_to(common, event.pid, event.tid, ts, observer);
+        self.close_to(common, track, ts, Ending::Switched, observer);
         for open in wanted.iter().skip(common) {
             let newest = step.entered == Some(open.frame);
             self.open(open, line.filter(|_| newest), observer);
@@ -150,10 +237,17 @@ impl Shown {
         self.frames.push((open.frame, tag));
     }
 
-    fn close_to(&mut self, keep: usize, pid: u32, tid: u32, ts: u64, observer: &mut impl Observer) {
+    fn close_to(
+        &mut self,
+        keep: usize,
+        track: Track,
+        ts: u64,
+        ending: Ending,
+        observer: &mut impl Observer,
+    ) {
         while self.frames.len() > keep {
             if let Some((_, tag)) = self.frames.pop() {
-                observer.closes(pid, tid, ts, tag);
+                observer.closes(track, ts, tag, ending);
             }
         }
     }

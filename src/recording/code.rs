@@ -289,6 +289,7 @@ impl Encoder {
                     LossStage::Kernel => 1,
                     LossStage::Decoder => 2,
                     LossStage::Output => 3,
+                    LossStage::Ring => 4,
                 });
                 string(message, out);
                 kind::LOST

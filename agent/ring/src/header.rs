@@ -1,0 +1,47 @@
+//! What both sides say of themselves, each in lines of its own of the processors' caches.
+
+use core::sync::atomic::AtomicU64;
+
+/// Bytes before the data: a page wherever this runs.
+pub(crate) const HEADER_BYTES: usize = 1 << 16;
+
+/// Kinds of events that are counted when they have no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum LostKind {
+    /// A call.
+    Call = 0,
+    /// A return.
+    Return = 1,
+    /// A garbage collection's begin or end.
+    Collection = 2,
+}
+
+/// How many there are.
+pub const LOST_KINDS: usize = 3;
+
+/// What is in the first page.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub(crate) struct Header {
+    /// Of the writer.
+    pub(crate) writer: WriterLine,
+    /// Of the reader.
+    pub(crate) reader: ReaderLine,
+}
+
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub(crate) struct WriterLine {
+    /// Words written since the beginning.
+    pub(crate) written: AtomicU64,
+    /// Events that had no room, by kind.
+    pub(crate) lost: [AtomicU64; LOST_KINDS],
+}
+
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub(crate) struct ReaderLine {
+    /// Words read since the beginning.
+    pub(crate) read: AtomicU64,
+}

@@ -1,0 +1,42 @@
+//! The memory through which an agent tells its events to pystap: one ring per process, made by pystap, written by the agent
+//! under the interpreter's lock, read by pystap. No system call and no trap per event.
+//!
+//! # Layout
+//!
+//! A page for what both sides say of themselves, then the data: a power of two of 64-bit words. Both sides map the data twice, one mapping
+//! behind the other, so that no record is ever cut in two. Positions count words and only grow; the place in the data is the
+//! position modulo its size. Words are in the byte order of the machine.
+//!
+//! # Records
+//!
+//! A record is two words or more. The first one is its head: the kind (bits 0 to 3), flags (4 to 7), a line or the length of
+//! the whole record in words (8 to 31), and a number (32 to 63). What a number stands for is defined once, before its first
+//! use. See [`Record`].
+//!
+//! # Who believes whom
+//!
+//! The writer is in a process that pystap does not trust, and the memory is that process's to scribble on. The reader copies
+//! each word once, believes no length, and takes a ring whose positions make no sense for [`Broken`]. The writer believes the
+//! reader: it is given the memory by who traces it. It never waits: what has no room is counted.
+#![no_std]
+
+extern crate alloc;
+
+mod header;
+mod mapping;
+mod reader;
+mod record;
+#[cfg(test)]
+mod tests;
+mod ticks;
+mod writer;
+
+pub use header::{LOST_KINDS, LostKind};
+pub use mapping::{Mapping, new_memory};
+pub use reader::{Broken, Reader};
+pub use record::{
+    CALL, CODE, CODE_FIXED_WORDS, CONTEXT, CONTEXT_NAME, Code, GC_DONE, GC_START, GONE, MOST_LINE,
+    MOST_TEXT, MOST_WORDS, Malformed, RETURN, Record, Records, THREAD, VALUE, head,
+};
+pub use ticks::{CLOCK_SOURCE, ticks};
+pub use writer::Writer;

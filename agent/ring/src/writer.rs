@@ -1,0 +1,172 @@
+//! The side of the agent.
+
+use core::sync::atomic::Ordering;
+
+use crate::header::{Header, LostKind};
+use crate::mapping::Mapping;
+use crate::record::{
+    CODE, CODE_FIXED_WORDS, CONTEXT_NAME, Code, MOST_TEXT, MOST_WORDS, VALUE, head,
+};
+
+/// Writes a ring. There is one at a time.
+#[derive(Debug)]
+pub struct Writer {
+    mapping: Mapping,
+    written: u64,
+    /// Up to where there is room, as far as was looked.
+    room: u64,
+}
+
+impl Writer {
+    /// Writes from the beginning of a ring into which nobody else writes.
+    pub fn new(mapping: Mapping) -> Writer {
+        Writer {
+            written: 0,
+            room: mapping.size(),
+            mapping,
+        }
+    }
+
+    fn header(&self) -> &Header {
+        self.mapping.header()
+    }
+
+    /// Writes a record of so many words, its head first. False when there is no room.
+    #[inline(always)]
+    pub fn put<const WORDS: usize>(&mut self, record: [u64; WORDS]) -> bool {
+        if self.room - self.written < WORDS as u64 && !self.has_room(WORDS as u64) {
+            return false;
+        }
+        let at = self.place();
+        for (behind, word) in record.into_iter().enumerate() {
+            // SAFETY: there is room for as many words; the data is mapped twice, so they may run over its end.
+            unsafe { at.add(behind).write(word) };
+        }
+        self.publish(WORDS as u64);
+        true
+    }
+
+    /// The same with a text before it that belongs to it ([`VALUE`]), or neither. A text that is too long is cut.
+    pub fn put_with_value<const WORDS: usize>(
+        &mut self,
+        record: [u64; WORDS],
+        value: &[u8],
+    ) -> bool {
+        let value = value.get(..MOST_TEXT).unwrap_or(value);
+        // A record has two words at least.
+        let length = (1 + value.len().div_ceil(8)).max(2);
+        if !self.has_room((WORDS + length) as u64) {
+            return false;
+        }
+        let at = self.place();
+        // SAFETY: there is room for all of these words; see `put`.
+        unsafe {
+            at.write(head(VALUE, 0, length as u32, value.len() as u32));
+            write_text(at.add(1), value);
+            for (behind, word) in record.into_iter().enumerate() {
+                at.add(length + behind).write(word);
+            }
+        }
+        self.publish((WORDS + length) as u64);
+        true
+    }
+
+    /// Defines a code object. False when there is no room, now or ever. Names that are too long are cut.
+    pub fn define(&mut self, code: &Code<'_>) -> bool {
+        let cut = |text: &'_ [u8]| text.len().min(MOST_TEXT);
+        let (file, name, qualname) = (cut(code.file), cut(code.name), cut(code.qualname));
+        let words = CODE_FIXED_WORDS + (file + name + qualname).div_ceil(8);
+        if words > MOST_WORDS || !self.has_room(words as u64) {
+            return false;
+        }
+        let at = self.place();
+        // SAFETY: there is room for as many words; see `put`.
+        unsafe {
+            at.write(head(CODE, code.flags, words as u32, code.number));
+            at.add(1)
+                .write(u64::from(code.first_line) | (file as u64) << 32);
+            at.add(2).write(name as u64 | (qualname as u64) << 32);
+            let mut bytes = at.add(CODE_FIXED_WORDS).cast::<u8>();
+            for (text, length) in [
+                (code.file, file),
+                (code.name, name),
+                (code.qualname, qualname),
+            ] {
+                bytes.copy_from_nonoverlapping(text.as_ptr(), length);
+                bytes = bytes.add(length);
+            }
+        }
+        self.publish(words as u64);
+        true
+    }
+
+    /// Says what a context is called. False when there is no room.
+    pub fn name_context(&mut self, context: u64, time: u64, name: &[u8]) -> bool {
+        let name = name.get(..MOST_TEXT).unwrap_or(name);
+        let words = 3 + name.len().div_ceil(8);
+        if !self.has_room(words as u64) {
+            return false;
+        }
+        let at = self.place();
+        // SAFETY: there is room for as many words; see `put`.
+        unsafe {
+            at.write(head(CONTEXT_NAME, 0, words as u32, name.len() as u32));
+            at.add(1).write(context);
+            at.add(2).write(time);
+            write_text(at.add(3), name);
+        }
+        self.publish(words as u64);
+        true
+    }
+
+    /// Counts an event that had no room.
+    #[cold]
+    pub fn count_lost(&mut self, kind: LostKind) {
+        if let Some(lost) = self.header().writer.lost.get(kind as usize) {
+            lost.store(
+                lost.load(Ordering::Relaxed).wrapping_add(1),
+                Ordering::Relaxed,
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn place(&self) -> *mut u64 {
+        let at = self.written & (self.mapping.size() - 1);
+        // SAFETY: less than the size.
+        unsafe { self.mapping.data().add(at as usize) }
+    }
+
+    /// Looks how far the reader has come.
+    fn has_room(&mut self, words: u64) -> bool {
+        if self.room - self.written >= words {
+            return true;
+        }
+        let read = self.header().reader.read.load(Ordering::Acquire);
+        // A reader that is ahead of us, or further behind than it can be, gives no room.
+        if self.written.wrapping_sub(read) > self.mapping.size() {
+            return false;
+        }
+        self.room = read + self.mapping.size();
+        self.room - self.written >= words
+    }
+
+    #[inline(always)]
+    fn publish(&mut self, words: u64) {
+        self.written += words;
+        self.header()
+            .writer
+            .written
+            .store(self.written, Ordering::Release);
+    }
+}
+
+/// # Safety
+/// There is room for it at `at`.
+unsafe fn write_text(at: *mut u64, text: &[u8]) {
+    // SAFETY: as promised.
+    unsafe {
+        at.cast::<u8>()
+            .copy_from_nonoverlapping(text.as_ptr(), text.len())
+    };
+}

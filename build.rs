@@ -19,6 +19,7 @@ fn main() {
     println!("cargo::rerun-if-changed=agent/src");
     println!("cargo::rerun-if-changed=agent/glob");
     println!("cargo::rerun-if-changed=agent/protocol");
+    println!("cargo::rerun-if-changed=agent/ring");
     println!("cargo::rerun-if-changed=Cargo.toml");
     println!("cargo::rerun-if-changed=Cargo.lock");
     println!("cargo::rerun-if-env-changed={PREBUILT}");

@@ -4,9 +4,8 @@
 use core::ptr::null_mut;
 
 use crate::codes::{self, Code};
-use crate::emit::{Details, tell_entry, tell_return};
+use crate::emit::{Details, entries_are_heard, returns_are_heard, tell_entry, tell_return};
 use crate::live::LIVE;
-use crate::marks::{FUNCTION_ENTRY, FUNCTION_RETURN};
 use crate::python::Ptr;
 use crate::stacks;
 
@@ -33,7 +32,7 @@ pub(crate) unsafe fn entry(
     let stack = stacks::current(frame, object);
     (*stack).enter(object);
     (*live).counts.entries += 1;
-    if FUNCTION_ENTRY.is_raised() {
+    if entries_are_heard() {
         tell_entry(object, frame, details);
     }
     Outcome::Told
@@ -79,7 +78,7 @@ unsafe fn leave(
         return Outcome::Told;
     }
     (*live).counts.returns += 1;
-    if FUNCTION_RETURN.is_raised() {
+    if returns_are_heard() {
         tell_return(object, value, details);
     }
     Outcome::Told

@@ -6,8 +6,10 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::ffi::{CStr, c_char, c_void};
+use core::ffi::{CStr, c_void};
 use core::ptr::null_mut;
+
+use pystap_ring::MOST_TEXT;
 
 use crate::capture::{self, Parameter};
 use crate::contexts;
@@ -16,6 +18,7 @@ use crate::live::LIVE;
 use crate::marks::{CUT_FILE, CUT_NAME, CUT_QUALNAME};
 use crate::names;
 use crate::python::{Owned, Ptr, api, type_of, version};
+use crate::ring::{self, Function};
 
 /// A code object that a session wants.
 pub(crate) struct Code {
@@ -23,17 +26,10 @@ pub(crate) struct Code {
     session: usize,
     /// The code object, which owns this.
     object: Ptr,
-    /// Its names as UTF-8 with a NUL, owned by its strings or by `own`.
-    pub(crate) filename: *const c_char,
-    pub(crate) name: *const c_char,
-    /// The name itself before 3.11, where code objects have no other.
-    pub(crate) qualname: *const c_char,
-    /// Which of them were cut: flags of the mark.
-    pub(crate) cut: u64,
+    /// What is told of it; its names are owned by its strings or by `own`.
+    pub(crate) told: Function,
     /// Bytes that a value may have beside them.
     pub(crate) room: usize,
-    /// `co_firstlineno`.
-    pub(crate) first_line: i32,
     /// `co_flags`.
     pub(crate) flags: i64,
     /// The last line that was asked for, and its offset in the code.
@@ -63,12 +59,25 @@ struct Known {
     first: *mut Code,
     /// Whether some slot may hold [`OWN`].
     has_own: bool,
+    /// Records that were asked for lately, each at the place that the address of its code object gives it: to ask the
+    /// interpreter for a slot is a call. None outlives its code object, see `release`.
+    recent: [*mut Code; RECENT],
+}
+
+/// How many, a power of two.
+const RECENT: usize = 256;
+
+/// The place of a code object among them. Objects are aligned to 16 bytes.
+#[inline(always)]
+fn place(object: Ptr) -> usize {
+    (object as usize >> 4 ^ object as usize >> 12) % RECENT
 }
 
 static KNOWN: Guarded<Known> = Guarded::new(Known {
     slot: None,
     first: null_mut(),
     has_own: false,
+    recent: [null_mut(); RECENT],
 });
 
 /// Makes sure of the slot. False when the interpreter has none left (there are 255).
@@ -81,39 +90,106 @@ pub(crate) unsafe fn prepare() -> bool {
     (*known).slot.is_some()
 }
 
-/// Has sessions leave out the code that starts us, if it is pystap's own (`attach.py`, `sitecustomize.py`): a function
-/// `_pystap`, called by the module that it is in, and what else is defined there.
+/// Has sessions leave out the code that starts us, if it is pystap's own (`attach.py`, `sitecustomize.py`), and the line of a
+/// `.pth` file that executes it. What a session that runs has seen of it already, it sees to the end.
 pub(crate) unsafe fn leave_out_own() -> Option<()> {
+    if !prepare() {
+        return None;
+    }
     let starts = Owned::borrowed((api().PyEval_GetFrame)())?;
     let calls = Owned::take((api().PyFrame_GetBack)(starts.as_ptr()))?;
-    let starts = Owned::take((api().PyFrame_GetCode)(starts.as_ptr()))?;
-    let module = Owned::take((api().PyFrame_GetCode)(calls.as_ptr()))?;
-    let name = starts.attribute(c"co_name")?;
-    let name = (api().PyUnicode_AsUTF8)(name.as_ptr());
-    if name.is_null() {
+    if !leave_out_module(&Owned::take((api().PyFrame_GetCode)(calls.as_ptr()))?) {
+        return None;
+    }
+    if let Some(executes) = Owned::take((api().PyFrame_GetBack)(calls.as_ptr())) {
+        leave_out_module(&Owned::take((api().PyFrame_GetCode)(executes.as_ptr()))?);
+    }
+    Some(())
+}
+
+/// Has sessions leave out this code and what it defines, if it is a module of pystap's own: one that defines a function
+/// `_pystap` which starts an agent, or a line of a `.pth` file that executes such a one. Whether it is.
+unsafe fn leave_out_module(module: &Owned) -> bool {
+    if !is_named(module, c"co_name", c"<module>") {
+        return false;
+    }
+    let kind = type_of(module.as_ptr());
+    let is_line = is_named(module, c"co_filename", c"<string>");
+    let is_ours = constants(module).into_iter().any(|constant| {
+        if type_of(constant) == kind {
+            Owned::borrowed(constant)
+                .is_some_and(|it| is_named(&it, c"co_name", c"_pystap") && starts_us(&it))
+        } else {
+            is_line && text_of(constant).is_some_and(|text| contains(text, b"_pystap_agent.start("))
+        }
+    });
+    if is_ours {
+        leave_out(module.as_ptr());
+    }
+    is_ours
+}
+
+/// Leaves out this code, and the functions and comprehensions within it.
+unsafe fn leave_out(object: Ptr) {
+    let known = KNOWN.get();
+    let (Some(slot), Some(code)) = ((*known).slot, Owned::borrowed(object)) else {
+        return;
+    };
+    let mut kept = null_mut();
+    let asked = (api().PyUnstable_Code_GetExtra)(object, slot, &raw mut kept) == 0;
+    let is_told = asked && kept as usize & 1 == 0 && !kept.is_null();
+    if is_told && (*kept.cast::<Code>()).session == (*LIVE.get()).number {
+        return;
+    }
+    if (api().PyUnstable_Code_SetExtra)(object, slot, without_provenance(OWN)) == 0 {
+        (*known).has_own = true;
+    } else {
+        (api().PyErr_Clear)();
+    }
+    let constants = constants(&code).into_iter();
+    for inner in constants.filter(|it| type_of(*it) == type_of(object)) {
+        leave_out(inner);
+    }
+}
+
+/// The constants of a code object, which owns them.
+unsafe fn constants(code: &Owned) -> Vec<Ptr> {
+    let Some(constants) = code.attribute(c"co_consts") else {
+        return Vec::new();
+    };
+    (0..(api().PyTuple_Size)(constants.as_ptr()))
+        .map(|at| (api().PyTuple_GetItem)(constants.as_ptr(), at))
+        .collect()
+}
+
+/// Whether code has something with the name `start`.
+unsafe fn starts_us(code: &Owned) -> bool {
+    let Some(names) = code.attribute(c"co_names") else {
+        return false;
+    };
+    (0..(api().PyTuple_Size)(names.as_ptr()))
+        .any(|at| text_of((api().PyTuple_GetItem)(names.as_ptr(), at)) == Some(c"start"))
+}
+
+unsafe fn is_named(code: &Owned, attribute: &CStr, name: &CStr) -> bool {
+    let Some(found) = code.attribute(attribute) else {
+        return false;
+    };
+    text_of(found.as_ptr()) == Some(name)
+}
+
+/// The text of a string, which owns it; nothing of anything else.
+unsafe fn text_of<'a>(object: Ptr) -> Option<&'a CStr> {
+    let text = (api().PyUnicode_AsUTF8)(object);
+    if text.is_null() {
         (api().PyErr_Clear)();
         return None;
     }
-    let constants = module.attribute(c"co_consts")?;
-    let constants: Vec<Ptr> = (0..(api().PyTuple_Size)(constants.as_ptr()))
-        .map(|at| (api().PyTuple_GetItem)(constants.as_ptr(), at))
-        .collect();
-    if CStr::from_ptr(name) != c"_pystap" || !constants.contains(&starts.as_ptr()) || !prepare() {
-        return None;
-    }
-    let known = KNOWN.get();
-    let slot = (*known).slot?;
-    (*known).has_own = true;
-    let kind = type_of(starts.as_ptr());
-    let functions = constants
-        .into_iter()
-        .filter(|constant| type_of(*constant) == kind);
-    for code in functions.chain([module.as_ptr()]) {
-        if (api().PyUnstable_Code_SetExtra)(code, slot, without_provenance(OWN)) != 0 {
-            (api().PyErr_Clear)();
-        }
-    }
-    Some(())
+    Some(CStr::from_ptr(text))
+}
+
+fn contains(text: &CStr, part: &[u8]) -> bool {
+    text.to_bytes().windows(part.len()).any(|it| it == part)
 }
 
 /// Whether there is code that no session wants.
@@ -124,8 +200,21 @@ pub(crate) unsafe fn has_own() -> bool {
 /// The record of a code object, or nothing when the session does not want it.
 #[inline]
 pub(crate) unsafe fn wanted(object: Ptr) -> Option<*mut Code> {
-    let slot = (*KNOWN.get()).slot?;
     let session = (*LIVE.get()).number;
+    let recent = &(*KNOWN.get()).recent;
+    if let Some(&code) = recent.get(place(object))
+        && !code.is_null()
+        && (*code).object == object
+        && (*code).session == session
+    {
+        return Some(code);
+    }
+    ask(object, session)
+}
+
+/// The same where it was not asked for lately.
+unsafe fn ask(object: Ptr, session: usize) -> Option<*mut Code> {
+    let slot = (*KNOWN.get()).slot?;
     let mut kept = null_mut();
     if (api().PyUnstable_Code_GetExtra)(object, slot, &raw mut kept) != 0 {
         (api().PyErr_Clear)();
@@ -138,6 +227,9 @@ pub(crate) unsafe fn wanted(object: Ptr) -> Option<*mut Code> {
     } else if !kept.is_null() {
         let code: *mut Code = kept.cast();
         if (*code).session == session {
+            if let Some(recent) = (*KNOWN.get()).recent.get_mut(place(object)) {
+                *recent = code;
+            }
             return Some(code);
         }
     }
@@ -154,8 +246,16 @@ unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> 
         return None;
     };
     let bytes = |text| CStr::from_ptr(text).to_bytes();
-    let names = [bytes(code.name), bytes(code.qualname)];
-    let accepted = (*live).settings.filter.accepts(bytes(code.filename), names);
+    if bytes(code.told.name) == b"<module>"
+        && Owned::borrowed(object).is_some_and(|module| leave_out_module(&module))
+    {
+        return None;
+    }
+    let names = [bytes(code.told.name), bytes(code.told.qualname)];
+    let accepted = (*live)
+        .settings
+        .filter
+        .accepts(bytes(code.told.filename), names);
     let code = if accepted {
         shorten(&mut code);
         Box::into_raw(code)
@@ -207,12 +307,19 @@ unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
     Some(Box::new(Code {
         session,
         object,
-        filename,
-        name,
-        qualname,
-        cut: 0,
-        room: ROOM.saturating_sub(together).max(VALUE),
-        first_line: i32::try_from(code.integer_attribute(c"co_firstlineno", 0)).unwrap_or(0),
+        told: Function {
+            number: 0,
+            first_line: i32::try_from(code.integer_attribute(c"co_firstlineno", 0)).unwrap_or(0),
+            filename,
+            name,
+            qualname,
+            cut: 0,
+        },
+        room: if ring::is_on() {
+            MOST_TEXT
+        } else {
+            ROOM.saturating_sub(together).max(VALUE)
+        },
         flags,
         line: (0, -1),
         instructions: if (*LIVE.get()).settings.needs_instructions && flags & RESUMABLE != 0 {
@@ -254,18 +361,25 @@ unsafe fn instructions(code: &Owned) -> Vec<u8> {
 const ROOM: usize = 4000;
 const VALUE: usize = 256;
 
-/// Shortens the names of a wanted code object until they fit into one event. Filters have seen them whole.
+/// Shortens the names of a wanted code object until they fit into one event, or one record of a ring. Filters have seen them whole.
 unsafe fn shorten(code: &mut Code) {
-    let all = [code.filename, code.name, code.qualname].map(|text| CStr::from_ptr(text).to_bytes());
-    let Some(longest) = names::longest(all.map(<[u8]>::len), ROOM - VALUE - all.len()) else {
+    let told = &mut code.told;
+    let all = [told.filename, told.name, told.qualname].map(|text| CStr::from_ptr(text).to_bytes());
+    let longest = if ring::is_on() {
+        Some(MOST_TEXT)
+    } else {
+        names::longest(all.map(<[u8]>::len), ROOM - VALUE - all.len())
+    };
+    let Some(longest) = longest else {
         return;
     };
-    let Code {
+    let Function {
         filename,
         name,
         qualname,
+        cut,
         ..
-    } = code;
+    } = told;
     let fields = [
         (filename, CUT_FILE),
         (name, CUT_NAME),
@@ -278,7 +392,7 @@ unsafe fn shorten(code: &mut Code) {
             let bytes = bytes.into_boxed_slice();
             *field = bytes.as_ptr().cast();
             code._own.push(bytes);
-            code.cut |= flag;
+            *cut |= flag;
         }
     }
 }
@@ -288,7 +402,7 @@ impl Code {
     pub(crate) unsafe fn line_at(&mut self, offset: i32) -> i32 {
         if self.line.1 != offset {
             let line = (api().PyCode_Addr2Line)(self.object, offset);
-            self.line = (if line < 0 { self.first_line } else { line }, offset);
+            self.line = (if line < 0 { self.told.first_line } else { line }, offset);
         }
         self.line.0
     }
@@ -324,6 +438,11 @@ unsafe extern "C" fn release(kept: *mut c_void) {
         return;
     }
     let code: *mut Code = kept.cast();
+    if let Some(recent) = (*KNOWN.get()).recent.get_mut(place((*code).object))
+        && *recent == code
+    {
+        *recent = null_mut();
+    }
     if !(*code).after.is_null() {
         (*(*code).after).before = (*code).before;
     }
@@ -332,6 +451,7 @@ unsafe extern "C" fn release(kept: *mut c_void) {
     } else {
         (*(*code).before).after = (*code).after;
     }
+    ring::forget(&(*code).told);
     drop(Box::from_raw(code));
 }
 

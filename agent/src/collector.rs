@@ -8,6 +8,7 @@ use crate::gil::Guarded;
 use crate::live::is_on;
 use crate::marks::{self, GC_DONE, GC_START};
 use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, none, number};
+use crate::ring;
 
 static ON_COLLECTION: Method = Method {
     name: c"on_collection".as_ptr(),
@@ -51,17 +52,28 @@ pub(crate) unsafe fn stop() {
 
 /// Called with `"start"` or `"stop"` and a dictionary of numbers.
 unsafe extern "C" fn on_collection(_: Ptr, arguments: *const Ptr, count: isize) -> Ptr {
-    if count == 2 && (GC_START.is_raised() || GC_DONE.is_raised()) && is_on() {
+    let is_heard = || ring::is_on() || GC_START.is_raised() || GC_DONE.is_raised();
+    if count == 2 && is_on() && is_heard() {
         let (phase, numbers) = (*arguments, *arguments.add(1));
         let of = |name: &CStr| number((api().PyDict_GetItemString)(numbers, name.as_ptr()), 0);
         let phase = (api().PyUnicode_AsUTF8)(phase);
         if phase.is_null() {
             (api().PyErr_Clear)();
         } else if CStr::from_ptr(phase) == c"start" {
-            marks::gc_start(i32::try_from(of(c"generation")).unwrap_or(-1));
+            let generation = of(c"generation");
+            if ring::is_on() {
+                ring::collection_begins(generation);
+            } else {
+                marks::gc_start(i32::try_from(generation).unwrap_or(-1));
+            }
         } else {
             // The interpreter's own mark gives the sum, too.
-            marks::gc_done(of(c"collected").saturating_add(of(c"uncollectable")));
+            let collected = of(c"collected").saturating_add(of(c"uncollectable"));
+            if ring::is_on() {
+                ring::collection_ends(collected);
+            } else {
+                marks::gc_done(collected);
+            }
         }
     }
     none()

@@ -16,6 +16,7 @@ use crate::live::{LIVE, is_on};
 use crate::marks::{self, CONTEXT_NAME};
 use crate::names;
 use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, type_name, type_of, version};
+use crate::ring;
 
 /// Positions in the table of greenlet's C API (greenlet.h), the first of which is the type. Up to 1.1 the table has eight entries and ends before the
 /// second one, for which greenlet.h has a macro there.
@@ -238,7 +239,7 @@ pub(crate) unsafe fn current() -> u64 {
         return 0;
     };
     let number = number(object);
-    if CONTEXT_NAME.is_raised() {
+    if ring::is_on() || CONTEXT_NAME.is_raised() {
         tell_name(object, number);
     }
     number
@@ -339,7 +340,16 @@ unsafe fn tell_name(object: Ptr, number: u64) {
         ""
     };
     let name = CString::new([told, end.as_bytes()].concat()).unwrap_or_default();
-    marks::context_name(number, name.as_ptr());
+    if !ring::is_on() {
+        return marks::context_name(number, name.as_ptr());
+    }
+    let contexts = CONTEXTS.get();
+    let known = &mut (*contexts).known;
+    if !ring::name_context(number, name.to_bytes())
+        && let Some(known) = known.get_mut(&(object as usize))
+    {
+        known.is_named = false;
+    }
 }
 
 /// What `get_name` of a task gives, if it is asyncio's own and the name is a string. A name that nobody has chosen is only a

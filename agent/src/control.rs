@@ -31,6 +31,7 @@ use crate::descriptors::{self, Kept};
 use crate::gil::{self, Guarded};
 use crate::libc;
 use crate::patience::{self, Patience};
+use crate::ring::Offered;
 use crate::session;
 use crate::thread::{self, Native, until_gone, wait_while, wake};
 use crate::{live, presence, profile, python, worker};
@@ -39,10 +40,14 @@ use crate::{live, presence, profile, python, worker};
 const STACK: usize = 256 << 10;
 /// How long a socket without a session waits when the agent is not to stay, in milliseconds.
 const WITHOUT_VISITORS: i64 = 30_000;
+/// The same where pystap has to look for the socket first, which it does once per second.
+const UNTIL_FOUND: i64 = 5_000;
 /// How long a connection may stay without a session.
 const UNDECIDED: i64 = 30_000;
 /// The most that a launched command waits for its session; what `patience` gives up earlier ends it.
 const LAUNCH: i64 = 2500;
+/// The most that a fork's child waits for a ring of its own.
+const FORK: i64 = 500;
 /// How long others wait for the thread to begin, and to end before a fork.
 const TURN: i64 = 1000;
 /// How long the end of the interpreter waits for what is still to be told.
@@ -387,7 +392,14 @@ pub(crate) unsafe fn begin_in_child() {
     let control = &mut *CONTROL.get();
     let followed =
         session::asked().and_then(|(start, started)| Some((start.follow.clone()?, start, started)));
+    let mut waits = false;
     match followed {
+        Some((follow, ..)) if was_running && session::has_ring() => {
+            // The ring is its parent's, so that there is nothing to tell through until pystap has given it one.
+            session::stop();
+            control.join = Some(follow);
+            waits = true;
+        }
         Some((follow, start, started)) if was_running => {
             session::fork();
             control.inherited = Some((start, started));
@@ -398,9 +410,12 @@ pub(crate) unsafe fn begin_in_child() {
         }
     }
     let stays = control.join.is_some() || is_dormant();
+    JOINING.store(u32::from(waits), Ordering::SeqCst);
     if was_running && stays && (name_it(control).is_err() || begin().is_err()) {
         session::stop();
         forget();
+    } else if waits {
+        gil::without(|| wait_while(&JOINING, 1, FORK));
     }
 }
 
@@ -842,17 +857,18 @@ unsafe fn hear(control: &mut Control, at: usize, buffer: &mut [u8]) {
         return;
     };
     let number = peer.number;
-    let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-    let length = match recv(socket, &mut *buffer, flags) {
-        Ok((_, 0)) => return leave(control, at),
-        Ok((_, length)) => length,
+    let (length, descriptors) = match descriptors::receive_packet(socket, buffer) {
+        Ok((0, _)) => return leave(control, at),
+        Ok(received) => received,
         Err(Errno::AGAIN | Errno::INTR) => return,
         Err(_) => return leave(control, at),
     };
     let message = buffer.get(..length).map(decode::<ToAgent>);
     let is_start = matches!(message, Some(Ok(ToAgent::Start(_))));
     let answer = match message {
-        Some(Ok(ToAgent::Start(wanted))) => start_session(control, number, peer.pid, wanted),
+        Some(Ok(ToAgent::Start(wanted))) => {
+            start_session(control, number, peer.pid, wanted, descriptors)
+        }
         Some(Ok(ToAgent::Stop {})) => {
             if control
                 .session
@@ -892,7 +908,13 @@ fn let_go() {
     wake(&JOINING);
 }
 
-unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: Start) -> FromAgent {
+unsafe fn start_session(
+    control: &mut Control,
+    number: u64,
+    pid: i32,
+    wanted: Start,
+    descriptors: Vec<OwnedFd>,
+) -> FromAgent {
     if let Some((owner, ..)) = &control.session {
         let owner = *owner;
         let pid = control
@@ -915,9 +937,14 @@ unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: St
             )
         });
     }
+    let offered = match wanted.ring.map(|offer| ring(offer, &descriptors)) {
+        None => None,
+        Some(Ok(offered)) => Some(offered),
+        Some(Err(refused)) => return FromAgent::Refused(refused),
+    };
     let started = match control.inherited.take() {
-        Some((ours, started)) if is_same(&ours, &wanted) => Some(Ok(started)),
-        _ => gil::with(|| session::start(&wanted, look_soon)),
+        Some((ours, started)) if is_same(&ours, &wanted) && offered.is_none() => Some(Ok(started)),
+        _ => gil::with(|| session::start(&wanted, offered, look_soon)),
     };
     match started {
         Some(Ok(started)) => {
@@ -931,6 +958,21 @@ unsafe fn start_session(control: &mut Control, number: u64, pid: i32, wanted: St
             "trace the program from its start, or the next one",
         )),
     }
+}
+
+/// The ring that is offered, mapped.
+fn ring(offer: pystap_agent_protocol::Ring, descriptors: &[OwnedFd]) -> Result<Offered, Refused> {
+    let memory = descriptors.first().ok_or(Errno::BADF);
+    let offered = memory.and_then(|memory| Offered::new(offer, memory));
+    offered.map_err(|error| {
+        Refused::new(
+            format!(
+                "the memory for its events cannot be used in this process (error {}), so nothing was switched on",
+                error.raw_os_error()
+            ),
+            "look for limits of its address space (ulimit -v) and for a sandbox (seccomp), or use --engine uprobes",
+        )
+    })
 }
 
 /// Whether a session is what is on already. Where the children of this process join is nothing that was switched on.
@@ -989,7 +1031,19 @@ unsafe fn give_up(control: &mut Control) {
 unsafe fn join_or_give_up(control: &mut Control, follow: &Follow) {
     if join(control, follow).is_err() {
         give_up(control);
+        // Nobody can be heard from another network namespace; pystap finds our socket there.
+        if !is_dormant() && is_elsewhere(follow) {
+            control.patience = now().wrapping_add(UNTIL_FOUND);
+        }
     }
+}
+
+/// Whether the socket is one of another network namespace than ours, whose number its name ends with.
+fn is_elsewhere(follow: &Follow) -> bool {
+    let (_, network) = follow.socket.rsplit_once('/').unwrap_or_default();
+    let theirs = network.parse::<u64>();
+    let ours = rustix::fs::stat(c"/proc/self/ns/net").map(|it| it.st_ino);
+    matches!((theirs, ours), (Ok(theirs), Ok(ours)) if theirs != ours)
 }
 
 /// Connects to whoever traced the process that this one comes from.
@@ -1005,10 +1059,6 @@ unsafe fn join(control: &mut Control, follow: &Follow) -> Result<(), Errno> {
     let credentials = credentials(&socket)
         .filter(may_trace)
         .ok_or(Errno::ACCESS)?;
-    let mut patience = Patience::new(credentials.pid, now());
-    if patience.is_over(now()) {
-        return Err(Errno::TIMEDOUT);
-    }
     let parent = getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
     let joined = FromAgent::Joined(Joined {
         parent,
@@ -1017,6 +1067,11 @@ unsafe fn join(control: &mut Control, follow: &Follow) -> Result<(), Errno> {
     });
     if !tell(&socket, &joined) {
         return Err(Errno::PIPE);
+    }
+    // Who is stopped will know later that somebody was there.
+    let mut patience = Patience::new(credentials.pid, now());
+    if patience.is_over(now()) {
+        return Err(Errno::TIMEDOUT);
     }
     receive(control, socket, credentials.pid, Some(patience));
     control.joined = Some(follow.clone());

@@ -110,13 +110,23 @@ pub(crate) fn send(socket: impl AsFd, word: u8, with: &[BorrowedFd<'_>]) -> Resu
 
 /// Receives one byte, with descriptors; nothing at the end of the connection.
 pub(crate) fn receive(socket: impl AsFd) -> Result<Option<(u8, Vec<OwnedFd>)>, Errno> {
+    let mut word = [0];
+    let (length, descriptors) = receive_packet(socket, &mut word)?;
+    Ok((length > 0).then_some((word[0], descriptors)))
+}
+
+/// Receives one packet, with descriptors; of length 0 at the end of the connection, and longer than the buffer when it did
+/// not fit.
+pub(crate) fn receive_packet(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+) -> Result<(usize, Vec<OwnedFd>), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut word = [0];
-    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
     let received = recvmsg(
         socket,
-        &mut [IoSliceMut::new(&mut word)],
+        &mut [IoSliceMut::new(buffer)],
         &mut ancillary,
         flags,
     )?;
@@ -126,5 +136,5 @@ pub(crate) fn receive(socket: impl AsFd) -> Result<Option<(u8, Vec<OwnedFd>)>, E
             descriptors.extend(rights);
         }
     }
-    Ok((received.bytes > 0).then_some((word[0], descriptors)))
+    Ok((received.bytes, descriptors))
 }

@@ -1,13 +1,33 @@
-//! What a mark of functions says.
+//! What is said of calls and returns, through the ring or by a probe.
 
 use alloc::vec::Vec;
 use core::ptr::null;
 
 use crate::codes::{self, Code};
 use crate::live::LIVE;
-use crate::marks::{self, ANNOUNCED, FUNCTION_ENTRY};
+use crate::marks::{self, ANNOUNCED, FUNCTION_ENTRY, FUNCTION_RETURN};
 use crate::python::Ptr;
+use crate::ring::{self, Function};
 use crate::{capture, contexts};
+
+/// Whether somebody listens to entries.
+#[inline(always)]
+pub(crate) unsafe fn entries_are_heard() -> bool {
+    ring::is_on() || FUNCTION_ENTRY.is_raised()
+}
+
+/// Whether somebody listens to returns.
+#[inline(always)]
+pub(crate) unsafe fn returns_are_heard() -> bool {
+    ring::is_on() || FUNCTION_RETURN.is_raised()
+}
+
+/// Which of the two is told, by which probe where there is no ring.
+#[derive(Clone, Copy)]
+enum Side {
+    Entry,
+    Return,
+}
 
 /// What takes time to find out, and is asked for only where somebody listens.
 pub(crate) struct Details {
@@ -19,7 +39,7 @@ pub(crate) struct Details {
 
 /// A frame that was running before the session. Says whether it is wanted.
 pub(crate) unsafe fn announced(object: Ptr, line: i32) -> bool {
-    let context = if FUNCTION_ENTRY.is_raised() {
+    let context = if entries_are_heard() {
         contexts::current()
     } else {
         0
@@ -28,15 +48,9 @@ pub(crate) unsafe fn announced(object: Ptr, line: i32) -> bool {
         return false;
     };
     (*LIVE.get()).counts.entries += 1;
-    if FUNCTION_ENTRY.is_raised() {
+    if entries_are_heard() {
         let flags = ANNOUNCED;
-        tell(
-            marks::function_entry,
-            code,
-            Details { line, flags },
-            context,
-            None,
-        );
+        tell(Side::Entry, code, Details { line, flags }, context, None);
     }
     true
 }
@@ -63,7 +77,7 @@ pub(crate) unsafe fn tell_entry(
     } else {
         None
     };
-    tell(marks::function_entry, code, details, context, text);
+    tell(Side::Entry, code, details, context, text);
 }
 
 /// A return, for whoever listens. `value` is null where an exception leaves the frame.
@@ -80,24 +94,33 @@ pub(crate) unsafe fn tell_return(
     let capture = (*LIVE.get()).settings.capture;
     let text = (capture.returns && details.flags == 0 && !value.is_null())
         .then(|| capture::value(value, (*code).hides, capture.limit.min((*code).room)));
-    tell(marks::function_return, code, details, context, text);
+    tell(Side::Return, code, details, context, text);
 }
 
-unsafe fn tell(
-    mark: marks::Function,
-    code: *mut Code,
-    details: Details,
-    context: u64,
-    text: Option<Vec<u8>>,
-) {
+#[inline(always)]
+unsafe fn tell(side: Side, code: *mut Code, details: Details, context: u64, text: Option<Vec<u8>>) {
     let Details { line, flags } = details;
-    let Code {
+    if ring::is_on() {
+        // Its end is for those who read strings.
+        let text = text
+            .as_deref()
+            .map(|text| text.strip_suffix(b"\0").unwrap_or(text));
+        return match side {
+            Side::Entry => ring::call(&raw mut (*code).told, line, flags, context, text),
+            Side::Return => ring::left(&raw mut (*code).told, line, flags, context, text),
+        };
+    }
+    let Function {
         filename,
         name,
         qualname,
         cut,
         ..
-    } = *code;
+    } = (*code).told;
     let text = text.as_ref().map_or(null(), |text| text.as_ptr().cast());
+    let mark: marks::Function = match side {
+        Side::Entry => marks::function_entry,
+        Side::Return => marks::function_return,
+    };
     mark(filename, name, line, qualname, context, flags | cut, text);
 }

@@ -47,7 +47,8 @@
 //! `emit`: is the code wanted (`codes`, kept in the code object's own slot, so that it cannot be stale), on which stack
 //! is it (`stacks`, one per thread and one per greenlet, which announces its frames when it is first seen and reports
 //! no return without its entry), who runs (`contexts`), which values (`capture`, less what `hidden` leaves out), and
-//! last the probe (`marks`). Without a raised semaphore, only the first two and the account are left.
+//! last the ring (`ring`) or the probe (`marks`). Where nobody listens to either, only the first two and the account are
+//! left.
 //!
 //! # Finalizers
 //!
@@ -81,6 +82,7 @@ mod patience;
 mod presence;
 mod profile;
 mod python;
+mod ring;
 mod session;
 mod stacks;
 mod thread;

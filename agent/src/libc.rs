@@ -51,6 +51,10 @@ pub(crate) const TGKILL: c_long = 234;
 #[cfg(target_arch = "aarch64")]
 pub(crate) const TGKILL: c_long = 131;
 
+/// `SYS_prctl`.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const PRCTL: c_long = 157;
+
 /// `SIG_SETMASK`.
 pub(crate) const SET_MASK: c_int = 2;
 
@@ -77,6 +81,11 @@ unsafe extern "C" {
         start: unsafe extern "C" fn(*mut c_void) -> *mut c_void,
         argument: *mut c_void,
     ) -> c_int;
+    pub(crate) fn pthread_key_create(
+        key: *mut u32,
+        at_end: Option<unsafe extern "C" fn(*mut c_void)>,
+    ) -> c_int;
+    pub(crate) fn pthread_setspecific(key: u32, value: *const c_void) -> c_int;
     pub(crate) fn pthread_attr_init(attributes: *mut ThreadAttributes) -> c_int;
     pub(crate) fn pthread_attr_setdetachstate(
         attributes: *mut ThreadAttributes,

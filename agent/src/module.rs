@@ -229,7 +229,6 @@ unsafe extern "C" fn start(_: Ptr, positional: Ptr, named: Ptr) -> Ptr {
         }
         follow
     };
-    codes::leave_out_own();
     if let Err(problem) = begin(dormant != 0, follow) {
         let problem = CString::new(problem).unwrap_or_default();
         (api().PyErr_SetString)(exception(api().PyExc_RuntimeError), problem.as_ptr());
@@ -245,6 +244,8 @@ unsafe fn begin(dormant: bool, follow: Option<Follow>) -> Result<(), String> {
             "pystap's agent was started in a subinterpreter, whose calls it does not see; start it in the main one",
         ));
     }
+    // In the main interpreter: the slot of codes is that of one.
+    codes::leave_out_own();
     register_hooks();
     gil::is_entered();
     fork::register();

@@ -219,7 +219,7 @@ macro_rules! callback {
 }
 
 unsafe fn first(code: *mut Code, _: *const Ptr) -> i32 {
-    (*code).first_line
+    (*code).told.first_line
 }
 
 unsafe fn offset(code: *mut Code, arguments: *const Ptr) -> i32 {

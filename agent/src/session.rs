@@ -12,6 +12,7 @@ use crate::gil::Guarded;
 use crate::hidden::Hidden;
 use crate::live::{self, Settings, Values};
 use crate::python::{Owned, api, thread_states, uncollected, version};
+use crate::ring::{self, Offered};
 use crate::{capture, codes, collector, contexts, monitoring, parked, profile, stacks};
 
 /// What was asked for and found, while a session is on.
@@ -38,12 +39,16 @@ fn misunderstood(error: GlobError) -> Refused {
     )
 }
 
-/// Switches on what is asked for. `look_soon` is called when the program may have taken our profile function away. The
-/// caller holds the lock.
+/// Switches on what is asked for, told through the ring that is offered, or by probes. `look_soon` is called when the
+/// program may have taken our profile function away. The caller holds the lock.
 ///
 /// # Errors
 /// Why nothing was switched on.
-pub(crate) unsafe fn start(wanted: &Start, look_soon: fn()) -> Result<Started, Refused> {
+pub(crate) unsafe fn start(
+    wanted: &Start,
+    offered: Option<Offered>,
+    look_soon: fn(),
+) -> Result<Started, Refused> {
     stop();
     if !codes::prepare() {
         return Err(Refused::new(
@@ -69,6 +74,9 @@ pub(crate) unsafe fn start(wanted: &Start, look_soon: fn()) -> Result<Started, R
     });
     stacks::forget();
     contexts::start(wanted.contexts, stacks::forget_greenlet);
+    if let Some(offered) = offered {
+        ring::begin(offered);
+    }
     let (threads, already_running) = uncollected(|| running(functions));
 
     live::switch_on();
@@ -124,6 +132,7 @@ pub(crate) unsafe fn stop() -> Stopped {
     if !live::switch_off() {
         return counts;
     }
+    ring::end();
     *ASKED.get() = None;
     monitoring::stop();
     profile::stop();
@@ -133,6 +142,11 @@ pub(crate) unsafe fn stop() -> Stopped {
     codes::forget();
     live::forget();
     counts
+}
+
+/// Whether the session tells through a ring, which is that of this process alone.
+pub(crate) unsafe fn has_ring() -> bool {
+    ring::is_on()
 }
 
 /// In a fork's child, where the session goes on: it counts anew, and the stacks are those of a new process.

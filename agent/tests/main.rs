@@ -16,5 +16,6 @@ mod lifecycle;
 mod marks;
 mod program;
 mod refusals;
+mod rings;
 mod services;
 mod standard;

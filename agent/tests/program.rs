@@ -1,7 +1,8 @@
 //! A program that contains the agent, and pystap's end of the agent's socket.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::fd::OwnedFd;
+use std::io::{BufRead as _, BufReader, IoSlice, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
@@ -14,8 +15,8 @@ use pystap_agent_protocol::{
 };
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
-    send, socket_with,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, connect, recv, send, sendmsg, socket_with,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -228,6 +229,17 @@ impl Pystap {
         hear(&self.socket).expect("an answer")
     }
 
+    /// The same with descriptors.
+    pub(crate) fn ask_with(&self, message: &ToAgent, files: &[BorrowedFd<'_>]) -> FromAgent {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(files)));
+        let packet = encode(message).unwrap();
+        let packet = [IoSlice::new(&packet)];
+        sendmsg(&self.socket, &packet, &mut control, SendFlags::NOSIGNAL).unwrap();
+        hear(&self.socket).expect("an answer")
+    }
+
     pub(crate) fn start(&self, start: Start) -> Started {
         match self.ask(&ToAgent::Start(start)) {
             FromAgent::Started(started) => started,
@@ -267,6 +279,7 @@ pub(crate) fn functions(files: &str) -> Start {
         capture: Default::default(),
         announce_running: true,
         follow: None,
+        ring: None,
     }
 }
 

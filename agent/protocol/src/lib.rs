@@ -12,7 +12,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages and of the marks' arguments. Both sides refuse another one.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// What the name of an agent's socket begins with, in the abstract namespace, after the NUL: sixteen hexadecimal digits
 /// follow.
@@ -134,6 +134,28 @@ pub struct Start {
     /// Where the children of forks join.
     #[serde(default)]
     pub follow: Option<Follow>,
+    /// The memory through which events are told, whose descriptor comes with the packet; by probes where there is none.
+    #[serde(default)]
+    pub ring: Option<Ring>,
+}
+
+/// A ring (the crate `pystap-ring`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ring {
+    /// Words of its data.
+    pub words: u64,
+    /// What its times are.
+    pub clock: Clock,
+}
+
+/// A clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clock {
+    /// The processor's counter, which the kernel of this machine trusts itself.
+    Ticks,
+    /// `CLOCK_MONOTONIC`, in nanoseconds.
+    Monotonic,
 }
 
 /// Where a process that follows from a traced one joins, and what it shows there. Equal for all children of one process,

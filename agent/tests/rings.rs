@@ -1,0 +1,258 @@
+//! Events that are told through a ring: each is there, with its thread, its context and its values, and what had no room is
+//! counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pystap_agent_protocol::{Clock, FromAgent, Kind, Ring, Start, ToAgent};
+use pystap_ring::{Mapping, Reader, Record, Records, new_memory};
+use rustix::fd::{AsFd, OwnedFd};
+
+use crate::interpreters::{self, Interpreter};
+use crate::program::{Program, Pystap, functions, repository};
+
+/// Words of a ring in which everything has room.
+const LARGE: u64 = 1 << 20;
+
+/// A ring as pystap has it.
+struct Ours {
+    words: u64,
+    memory: OwnedFd,
+    reader: Reader,
+}
+
+impl Ours {
+    fn new(words: u64) -> Ours {
+        let memory = new_memory(words).expect("memory");
+        let mapping = Mapping::new(&memory, words).expect("mapped");
+        Ours {
+            words,
+            memory,
+            reader: Reader::new(mapping),
+        }
+    }
+
+    /// Starts a session that tells through it.
+    fn start(&self, pystap: &Pystap, start: Start) -> FromAgent {
+        let start = Start {
+            ring: Some(Ring {
+                words: self.words,
+                clock: Clock::Monotonic,
+            }),
+            ..start
+        };
+        pystap.ask_with(&ToAgent::Start(start), &[self.memory.as_fd()])
+    }
+
+    /// What is in it.
+    fn read(&mut self) -> Told {
+        let mut words = Vec::new();
+        let count = self.reader.read(u64::MAX, &mut words).expect("sound");
+        self.reader.give_back(count);
+        let mut records = Records::new(&words);
+        let mut told = Told::default();
+        while let Some(record) = records.next_record().expect("well formed") {
+            told.take(record);
+        }
+        told
+    }
+}
+
+/// What a ring has told.
+#[derive(Debug, Default)]
+struct Told {
+    names: BTreeMap<u32, String>,
+    /// Calls by name, and returns.
+    calls: BTreeMap<String, u64>,
+    returns: BTreeMap<String, u64>,
+    threads: BTreeSet<u32>,
+    contexts: BTreeMap<u64, String>,
+    context: u64,
+    /// Contexts in which something happened.
+    seen: BTreeSet<u64>,
+    values: Vec<String>,
+    collections: u64,
+    last: u64,
+}
+
+impl Told {
+    fn take(&mut self, record: Record<'_>) {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+        let time = match record {
+            Record::Code(code) => {
+                let before = self.names.insert(code.number, text(code.qualname));
+                assert_eq!(before, None, "a number stands for one thing");
+                return;
+            }
+            Record::Call { code, time, .. } => {
+                let name = self.names.get(&code).expect("it was defined").clone();
+                *self.calls.entry(name).or_default() += 1;
+                self.seen.insert(self.context);
+                time
+            }
+            Record::Return { code, time, .. } => {
+                let name = self.names.get(&code).expect("it was defined").clone();
+                *self.returns.entry(name).or_default() += 1;
+                time
+            }
+            Record::Thread(thread) => {
+                self.threads.insert(thread);
+                return;
+            }
+            Record::Context(context) => {
+                self.context = context;
+                return;
+            }
+            Record::ContextName { context, name, .. } => {
+                self.contexts.insert(context, text(name));
+                return;
+            }
+            Record::Value(value) => return self.values.push(text(value)),
+            Record::GcStart { time, .. } => time,
+            Record::GcDone { time, .. } => {
+                self.collections += 1;
+                time
+            }
+            Record::Gone(code) => {
+                assert!(self.names.contains_key(&code));
+                return;
+            }
+        };
+        assert!(self.last <= time, "times never go back");
+        self.last = time;
+    }
+}
+
+/// Runs a program of the repository with a ring.
+fn run(interpreter: &Interpreter, path: &str, mut ring: Ours) -> (Told, [u64; 2], u64) {
+    let mut program = Program::start(interpreter);
+    let name = path.rsplit('/').next().expect("a name");
+    let copy = program.directory.path().join(name);
+    std::fs::copy(repository().join(path), copy).expect("copied");
+    let inside = program.inside.join(name);
+    program.run(&format!(
+        "import gc, runpy, sys\nsys.argv = [{inside:?}]\ndef once():\n    runpy.run_path({inside:?}, run_name='__main__')\n    gc.collect()"
+    ));
+    let pystap = program.attach();
+    let start = Start {
+        contexts: true,
+        ..functions(&format!("*{name}"))
+    };
+    let answer = ring.start(&pystap, start);
+    assert!(matches!(answer, FromAgent::Started(_)), "{answer:?}");
+    program.run("once()");
+    let stopped = pystap.stop();
+    let told = ring.read();
+    let lost = ring.reader.lost().into_iter().sum();
+    assert_eq!(program.end(), Some(0), "{}", interpreter.name());
+    (told, [stopped.entries, stopped.returns], lost)
+}
+
+fn sum(all: &BTreeMap<String, u64>) -> u64 {
+    all.values().sum()
+}
+
+#[test]
+fn every_call_and_return_is_in_the_ring_with_its_thread() {
+    for interpreter in interpreters::all() {
+        for program in ["examples/threads.py", "examples/generators.py"] {
+            let (told, counts, lost) = run(interpreter, program, Ours::new(LARGE));
+            let name = format!("{program} in {}", interpreter.name());
+            assert_eq!([sum(&told.calls), sum(&told.returns)], counts, "{name}");
+            assert_eq!(told.calls, told.returns, "{name}");
+            assert_eq!(lost, 0, "{name}");
+            assert_eq!(
+                told.threads.len() > 1,
+                program.contains("threads"),
+                "{name}: {:?}",
+                told.threads
+            );
+        }
+    }
+}
+
+#[test]
+fn tasks_are_told_apart_and_named() {
+    for interpreter in interpreters::all() {
+        let (told, counts, _) = run(
+            interpreter,
+            "agent/tests/programs/tasks.py",
+            Ours::new(LARGE),
+        );
+        assert_eq!([sum(&told.calls), sum(&told.returns)], counts);
+        let tasks: Vec<&u64> = told.seen.iter().filter(|number| **number != 0).collect();
+        assert!(tasks.len() > 1, "{} {told:?}", interpreter.name());
+        assert!(
+            tasks
+                .iter()
+                .all(|number| told.contexts.contains_key(number))
+        );
+    }
+}
+
+#[test]
+fn what_has_no_room_is_counted_and_the_program_does_not_wait() {
+    for interpreter in interpreters::all() {
+        let (told, counts, lost) = run(interpreter, "examples/fib.py", Ours::new(512));
+        let seen = sum(&told.calls) + sum(&told.returns);
+        assert!(lost > 0 && seen > 0, "{}", interpreter.name());
+        assert_eq!(seen + lost, counts[0] + counts[1], "{}", interpreter.name());
+    }
+}
+
+#[test]
+fn values_and_collections_come_through_the_ring() {
+    for interpreter in interpreters::all() {
+        let mut program = Program::start(interpreter);
+        program.run("def shown(number): return [number]");
+        let pystap = program.attach();
+        let mut ring = Ours::new(LARGE);
+        let mut start = functions("*");
+        start.filters.functions = vec!["shown".to_owned()];
+        start.capture.arguments = true;
+        start.capture.returns = true;
+        start.events.push(Kind::Gc);
+        assert!(matches!(ring.start(&pystap, start), FromAgent::Started(_)));
+        program.run("import gc\nshown(17)\ngc.collect()");
+        pystap.stop();
+        let told = ring.read();
+        assert_eq!(sum(&told.calls), 1, "{}", interpreter.name());
+        let [arguments, value] = &told.values[..] else {
+            panic!("{told:?}");
+        };
+        assert!(arguments.contains("17") && value.contains("17"), "{told:?}");
+        assert!(told.collections > 0, "{}", interpreter.name());
+        // Without a session nothing is told.
+        program.run("shown(18)");
+        assert!(ring.read().calls.is_empty());
+        assert_eq!(program.end(), Some(0));
+    }
+}
+
+#[test]
+fn memory_that_cannot_be_used_is_refused_and_the_next_session_is_as_ever() {
+    let interpreter = interpreters::all().first().expect("there is one");
+    let mut program = Program::start(interpreter);
+    let pystap = program.attach();
+    let mut wrong = Ours::new(LARGE);
+    wrong.words = 12345;
+    let refused = |answer| match answer {
+        FromAgent::Refused(refused) => refused.reason,
+        other => panic!("{other:?}"),
+    };
+    let reason = refused(wrong.start(&pystap, functions("*")));
+    assert!(reason.contains("memory for its events"), "{reason}");
+    // No descriptor came with it.
+    let start = Start {
+        ring: Some(Ring {
+            words: LARGE,
+            clock: Clock::Monotonic,
+        }),
+        ..functions("*")
+    };
+    let reason = refused(pystap.ask(&ToAgent::Start(start)));
+    assert!(reason.contains("memory for its events"), "{reason}");
+    pystap.start(functions("*"));
+    assert!(program.run("result = agent.status()['session'] is not None") == true);
+    pystap.stop();
+    assert_eq!(program.end(), Some(0));
+}

@@ -71,6 +71,8 @@ pub enum Command {
     Gc(Gc),
     /// Watch how long single functions take: distribution and slowest calls
     Stats(Stats),
+    /// Show what every thread does right now: its stack, and what it waits for
+    Dump(Dump),
     /// Record to a file what `report` and `export` can show later
     #[command(mut_arg("format", |it| it.hide(true)), mut_arg("output", |it| it.required(true)))]
     Record(Trace),
@@ -218,6 +220,40 @@ pub struct TargetArgs {
     /// Launch this command, held until the probes are live
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// `pystap dump`.
+#[derive(Debug, Clone, Args)]
+pub struct Dump {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Show this process; may be repeated
+    #[arg(
+        short,
+        long = "pid",
+        value_name = "PID",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Targets"
+    )]
+    pub pids: Vec<u32>,
+    /// Show the Python processes whose command line matches
+    #[arg(
+        long = "match",
+        value_name = "REGEX",
+        value_parser = parse_regex,
+        help_heading = "Targets"
+    )]
+    pub pattern: Option<Regex>,
+    /// Show the Python processes of a service: nova, nova-compute, neutron, …, or your own
+    #[arg(long, value_name = "NAME", help_heading = "Targets")]
+    pub service: Option<String>,
+    /// Show every process of this interpreter; with other targets, only those that run it
+    #[arg(long, value_name = "PATH", help_heading = "Targets")]
+    pub python: Option<PathBuf>,
+    /// Show their children, too
+    #[arg(short, long, help_heading = "Targets")]
+    pub subprocesses: bool,
 }
 
 /// `pystap trace`.
@@ -432,7 +468,8 @@ pub enum ExportFormat {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Engine")]
 pub struct EngineArgs {
-    /// stap: a SystemTap module; uprobes: the kernel's own uprobe events; auto: stap where it can run
+    /// stap: a SystemTap module; uprobes: the kernel's own uprobe events; direct: pystap's agent alone, without the kernel and
+    /// without root; auto: stap where it can run, otherwise uprobes
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto, value_name = "ENGINE")]
     pub engine: EngineChoice,
     /// The stap to use [default: from PATH]
@@ -496,6 +533,8 @@ pub enum EngineChoice {
     Stap,
     /// The kernel's own uprobe events
     Uprobes,
+    /// Memory that pystap's agent writes, without the kernel and without root
+    Direct,
 }
 
 impl EngineChoice {

@@ -15,6 +15,7 @@ mod clock;
 pub mod command;
 pub mod console;
 mod doctor;
+mod dump;
 pub mod elf;
 pub mod engine;
 pub mod event;

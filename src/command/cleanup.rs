@@ -14,10 +14,12 @@ const LETTING_GO: Duration = Duration::from_secs(3);
 
 pub(super) fn run(console: &Console) -> Result<Exit, Failure> {
     let (mut removed, mut left) = stap::remove_stale();
+    let mut hidden = None;
     match Tracefs::find() {
         Ok(tracefs) => left.extend(probes(&tracefs, &mut removed)),
         // Then there are no probes either.
         Err(UprobesError::NoTracefs { .. } | UprobesError::NoUprobeEvents { .. }) => {}
+        Err(UprobesError::NotPermitted { what }) => hidden = Some(what),
         Err(error) => return Err(error.into()),
     }
     let agents = agent::remove_stale();
@@ -28,6 +30,14 @@ pub(super) fn run(console: &Console) -> Result<Exit, Failure> {
     }
     for thing in &agents.beyond {
         console.warning(format_args!("left alone {thing}"));
+    }
+    if let (Some(what), true) = (&hidden, left.is_empty()) {
+        return Err(Failure::new(
+            Exit::Unready,
+            format!(
+                "{what}, so it is not known whether probes of a killed session are left; run `sudo pystap cleanup`"
+            ),
+        ));
     }
     if removed.is_empty() && left.is_empty() && agents.beyond.is_empty() {
         console.note("nothing was left behind");

@@ -33,6 +33,12 @@ pub(super) fn run(
     console: &Console,
 ) -> Result<Exit, Failure> {
     check_kinds(&arguments.events)?;
+    let engine = match arguments.engine {
+        None | Some(EngineChoice::Auto) => None,
+        Some(EngineChoice::Stap) => Some(Engine::Stap),
+        Some(EngineChoice::Uprobes) => Some(Engine::Uprobes),
+        Some(EngineChoice::Direct) => return Err(nothing_to_examine()),
+    };
     let facts = match &arguments.facts {
         Some(path) => saved(path)?,
         None => match gather(arguments, console)? {
@@ -48,11 +54,6 @@ pub(super) fn run(
             shell::path(path)
         ));
     }
-    let engine = match arguments.engine {
-        None | Some(EngineChoice::Auto) => None,
-        Some(EngineChoice::Stap) => Some(Engine::Stap),
-        Some(EngineChoice::Uprobes) => Some(Engine::Uprobes),
-    };
     let examination = doctor::examine(&facts, engine);
     let can = can_run(arguments, &examination, engine);
     if arguments.json {
@@ -82,6 +83,15 @@ fn check_kinds(events: &[String]) -> Result<(), Failure> {
             ),
         )),
     }
+}
+
+/// The engine that asks nothing of a host.
+fn nothing_to_examine() -> Failure {
+    Failure::new(
+        Exit::Usage,
+        "the engine direct needs nothing of the host, so there is nothing to examine; `pystap trace --engine direct --dry-run -p PID` says whether pystap's agent gets into a process"
+            .to_owned(),
+    )
 }
 
 /// Whether what was asked for can run: an engine, and with named interpreters or kinds also these.
@@ -204,6 +214,7 @@ fn targets(arguments: &Doctor) -> Result<Targets, Failure> {
         python: arguments.python.clone(),
         command: Vec::new(),
         subprocesses: false,
+        parents: Vec::new(),
     };
     if selection.pids.is_empty() && selection.pattern.is_none() && selection.python.is_none() {
         return Ok(process::running()?);

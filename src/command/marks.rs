@@ -132,7 +132,10 @@ fn as_text(image: &Listed) -> String {
     let path = Foreign::path(&image.path);
     let _ = writeln!(text, "{path}{version}, build id {build_id}");
     if image.image.marks.is_empty() {
-        let _ = writeln!(text, "  no SystemTap marks");
+        let _ = writeln!(
+            text,
+            "  no SystemTap marks (llvm-strip and strip --strip-section-headers take them out of a file, too)"
+        );
     }
     for mark in &image.image.marks {
         let guard = mark.sites.iter().any(|site| site.semaphore.is_some());

@@ -4,6 +4,7 @@ mod agent;
 mod catalogue;
 mod cleanup;
 mod doctor;
+mod dump;
 mod gc;
 pub mod hold;
 mod lower;
@@ -84,6 +85,7 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Export(arguments) => report::export(arguments, console).map(Into::into),
         Command::Top(arguments) => top::top(arguments, console),
         Command::Gc(arguments) => gc::run(arguments, console),
+        Command::Dump(arguments) => dump::run(arguments, console).map(Into::into),
         Command::Stats(arguments) => stats::run(arguments, console),
         Command::Ps(arguments) => ps::run(arguments, console).map(Into::into),
         Command::Script {
@@ -144,6 +146,7 @@ fn reads_configuration(command: &Command) -> bool {
             | Command::Top(_)
             | Command::Gc(_)
             | Command::Stats(_)
+            | Command::Dump(_)
             | Command::Script { .. }
             | Command::Ps(_)
             | Command::Doctor(_)

@@ -13,6 +13,8 @@ pub(crate) struct Abilities {
     /// Arms probes in every process that runs an image, not only in targets, and hears of every program where it probes a
     /// library.
     pub(crate) arms_everyone: bool,
+    /// Reads what the agent tells, and nothing else.
+    pub(crate) by_agent: bool,
     /// Leaves out calls that are too short before they reach us.
     pub(crate) measures: bool,
 }

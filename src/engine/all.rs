@@ -1,5 +1,6 @@
 //! The engines there are, in the order in which they are preferred.
 
+use super::direct::engine::DirectEngine;
 use super::lifecycle::Engine;
 use super::stap::engine::StapEngine;
 use super::uprobes::engine::UprobesEngine;
@@ -19,7 +20,15 @@ pub(crate) fn survey(
     if in_question(&uprobes) {
         uprobes.look();
     }
-    vec![Box::new(stap), Box::new(uprobes)]
+    vec![Box::new(stap), Box::new(uprobes), Box::new(DirectEngine)]
+}
+
+/// The engine that needs nothing of the kernel.
+pub(crate) const BY_AGENT: &str = DirectEngine::NAME;
+
+/// Whether the engine that is named reads what the agent tells, and nothing else.
+pub(crate) fn is_by_agent(options: &EngineOptions) -> bool {
+    options.named.as_deref() == Some(BY_AGENT)
 }
 
 /// What is wrong with these options, whichever engine runs.

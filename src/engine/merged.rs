@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select, TryRecvError, unbounded};
 
 use super::reorder::ReorderBuffer;
-use super::{AddTargetError, Children, EventSender, Message, Running, Wish};
+use super::{AddTargetError, Children, EventSender, Message, RingOffer, Running, Wish};
+use crate::process::Identity;
 use crate::threads;
 
 /// How long an event waits for sources that are silent.
@@ -115,6 +116,15 @@ impl Children for Together {
         for children in &self.0 {
             children.keep(pid);
         }
+    }
+
+    fn ring(&self, process: Identity) -> io::Result<Option<RingOffer>> {
+        for children in &self.0 {
+            if let Some(ring) = children.ring(process)? {
+                return Ok(Some(ring));
+            }
+        }
+        Ok(None)
     }
 }
 

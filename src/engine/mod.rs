@@ -7,6 +7,8 @@
 
 pub(crate) mod abilities;
 pub(crate) mod all;
+#[doc(hidden)]
+pub mod direct;
 mod flags;
 pub(crate) mod lifecycle;
 pub mod merged;
@@ -14,6 +16,8 @@ pub mod reorder;
 pub mod stap;
 pub mod uprobes;
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,6 +26,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::analysis::totals::Rows;
 use crate::event::allowance::text_bytes;
 use crate::event::{Event, LossStage, What};
+use crate::process::Identity;
 
 /// What an engine says while it runs, in order.
 #[derive(Debug)]
@@ -32,6 +37,8 @@ pub enum Message {
     Events(Batch),
     /// Sums that the engine has made itself, because it was asked for them.
     Rows(Box<Rows>),
+    /// This process has mapped greenlet's library, before the events that follow.
+    Greenlets(u32),
     /// Events were lost at this stage since the last such message; 0 when nobody knows how many.
     Lost(LossStage, u64),
     /// So many events are known to be lost in the kernel over the whole session, so far.
@@ -94,12 +101,17 @@ impl EventSender {
         let _ = self.messages.send(message);
     }
 
+    /// Whether more events would be lost, because nobody takes the ones before.
+    pub fn is_full(&self) -> bool {
+        self.backlog.load(Ordering::Relaxed) > BACKLOG
+    }
+
     /// Passes events on, or says that they are lost because nobody takes the ones before.
     pub fn events(&self, events: Vec<Event>) {
         if events.is_empty() {
             return;
         }
-        if self.backlog.load(Ordering::Relaxed) > BACKLOG {
+        if self.is_full() {
             self.say(Message::Lost(LossStage::Output, events.len() as u64));
         } else {
             self.say(Message::Events(Batch::new(events, &self.backlog)));
@@ -167,6 +179,24 @@ pub enum Wish {
 pub trait Children: std::fmt::Debug + Send + Sync {
     /// There is this child. When this returns, whatever the child becomes is traced.
     fn keep(&self, pid: u32);
+
+    /// The memory through which the agent of this process is to tell its events, where this engine reads such; made anew each
+    /// time.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn ring(&self, _process: Identity) -> io::Result<Option<RingOffer>> {
+        Ok(None)
+    }
+}
+
+/// A ring for an agent.
+#[derive(Debug)]
+pub struct RingOffer {
+    /// What the agent has to know of it.
+    pub ring: pystap_agent_protocol::Ring,
+    /// Its memory.
+    pub memory: OwnedFd,
 }
 
 /// Why an engine does not trace one more process, as the engine says it.

@@ -37,18 +37,13 @@ impl Default for Allowance {
 impl Allowance {
     /// An allowance of so many bytes.
     pub fn of(budget: usize) -> Allowance {
-        let place = Place {
-            file: Text::left_out(),
-            function: Text::left_out(),
-            qualname: None,
-        };
         Allowance {
             budget,
             bytes: 0,
             places: Vec::new(),
             texts: Vec::new(),
             patience: 0,
-            left_out: (Arc::new(place), Arc::new(Text::left_out())),
+            left_out: (Arc::new(Place::left_out()), Arc::new(Text::left_out())),
         }
     }
 

@@ -195,7 +195,7 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
 }
 
 pub(crate) fn summary() -> impl Strategy<Value = Summary> {
-    let numbers = proptest::array::uniform10(any::<u64>());
+    let numbers = proptest::array::uniform12(any::<u64>());
     let rest = (any::<bool>(), any::<String>(), option::of(any::<i32>()));
     (numbers, rest).prop_map(|(numbers, (uncounted, ended, command_status))| {
         let [
@@ -206,7 +206,9 @@ pub(crate) fn summary() -> impl Strategy<Value = Summary> {
             unparsed,
             unordered,
             untraced_processes,
+            untraced_ns,
             nameless,
+            untimed,
             unpaired,
             wall_ns,
         ] = numbers;
@@ -219,7 +221,9 @@ pub(crate) fn summary() -> impl Strategy<Value = Summary> {
             uncounted,
             unordered,
             untraced_processes,
+            untraced_ns,
             nameless,
+            untimed,
             unpaired,
             wall_ns,
             ended,

@@ -242,12 +242,20 @@ pub fn summary(summary: &Summary, out: &mut Vec<u8>) {
         key("nameless", out);
         number(summary.nameless, out);
     }
+    if summary.untimed > 0 {
+        key("untimed", out);
+        number(summary.untimed, out);
+    }
     if summary.uncounted {
         out.extend_from_slice(b",\"uncounted\":true");
     }
     if summary.untraced_processes > 0 {
         key("untraced_processes", out);
         number(summary.untraced_processes, out);
+    }
+    if summary.untraced_ns > 0 {
+        key("untraced_ns", out);
+        number(summary.untraced_ns, out);
     }
     member("ended", &summary.ended, out);
     if let Some(status) = summary.command_status {
@@ -710,7 +718,9 @@ struct Flat {
     uncounted: Option<bool>,
     unordered: Option<u64>,
     untraced_processes: Option<u64>,
+    untraced_ns: Option<u64>,
     nameless: Option<u64>,
+    untimed: Option<u64>,
     unpaired: Option<u64>,
     wall_ns: Option<u64>,
     ended: Option<String>,
@@ -826,7 +836,9 @@ impl Flat {
             uncounted: self.uncounted.unwrap_or(false),
             unordered: self.unordered.unwrap_or(0),
             untraced_processes: self.untraced_processes.unwrap_or(0),
+            untraced_ns: self.untraced_ns.unwrap_or(0),
             nameless: self.nameless.unwrap_or(0),
+            untimed: self.untimed.unwrap_or(0),
             unpaired: self.need(self.unpaired, "unpaired")?,
             wall_ns: self.need(self.wall_ns, "wall_ns")?,
             ended: self.need(ended, "ended")?,

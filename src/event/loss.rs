@@ -12,6 +12,7 @@ const REPORT_EVERY_NS: u64 = 1_000_000_000;
 pub struct Losses {
     probe: LossAccount,
     kernel: LossAccount,
+    ring: LossAccount,
     decoder: LossAccount,
     output: LossAccount,
     /// More was lost than was counted.
@@ -58,6 +59,7 @@ impl Losses {
         match stage {
             LossStage::Probe => self.probe.total,
             LossStage::Kernel => self.kernel.total,
+            LossStage::Ring => self.ring.total,
             LossStage::Decoder => self.decoder.total,
             LossStage::Output => self.output.total,
         }
@@ -104,7 +106,8 @@ impl Losses {
 
     /// Writes the totals into the fields of a summary that are about loss.
     pub fn fill(&self, summary: &mut Summary) {
-        summary.lost = self.kernel.total.saturating_add(self.output.total);
+        let lost = [self.kernel.total, self.ring.total, self.output.total];
+        summary.lost = lost.into_iter().fold(0, u64::saturating_add);
         summary.skipped = self.probe.total;
         summary.unparsed = self.decoder.total;
         summary.uncounted = self.uncounted;
@@ -114,6 +117,7 @@ impl Losses {
         match stage {
             LossStage::Probe => &mut self.probe,
             LossStage::Kernel => &mut self.kernel,
+            LossStage::Ring => &mut self.ring,
             LossStage::Decoder => &mut self.decoder,
             LossStage::Output => &mut self.output,
         }
@@ -133,6 +137,14 @@ fn message(stage: LossStage, count: u64) -> String {
         LossStage::Kernel => (
             "events were lost because the kernel's buffers were full",
             "trace fewer functions or processes, or enlarge the buffer",
+        ),
+        LossStage::Ring if count == 0 => (
+            "events may be lost, because a program has written into the memory that they come through",
+            "see the messages of this session",
+        ),
+        LossStage::Ring => (
+            "events were lost because the memory that they come through was full: pystap could not keep up",
+            "trace fewer functions or processes, or write to a file",
         ),
         LossStage::Decoder => (
             "records arrived damaged and could not be decoded",

@@ -42,6 +42,15 @@ impl Place {
         self.qualname.as_ref().unwrap_or(&self.function)
     }
 
+    /// What stands for every place for whose names there was no room, see [`allowance`].
+    pub fn left_out() -> Place {
+        Place {
+            file: Text::left_out(),
+            function: Text::left_out(),
+            qualname: None,
+        }
+    }
+
     /// Whether there was no room for its names, see [`allowance`].
     pub fn is_left_out(&self) -> bool {
         self.function.is_left_out()
@@ -205,6 +214,8 @@ pub enum LossStage {
     Probe,
     /// The kernel's buffers were full.
     Kernel,
+    /// The memory through which the agent tells its events was full.
+    Ring,
     /// What arrived was damaged and could not be decoded.
     Decoder,
     /// The reader of our output was slower than the events; the target was not made to wait.
@@ -212,12 +223,13 @@ pub enum LossStage {
 }
 
 impl LossStage {
-    /// Every stage, in the order in which an event passes them.
-    pub const ALL: [LossStage; 4] = [
+    /// Every stage. Recordings have its place in this list, so that others are added at the end.
+    pub const ALL: [LossStage; 5] = [
         LossStage::Probe,
         LossStage::Kernel,
         LossStage::Decoder,
         LossStage::Output,
+        LossStage::Ring,
     ];
 
     /// The word that JSON has for it.
@@ -225,6 +237,7 @@ impl LossStage {
         match self {
             LossStage::Probe => "probe",
             LossStage::Kernel => "kernel",
+            LossStage::Ring => "ring",
             LossStage::Decoder => "decoder",
             LossStage::Output => "output",
         }
@@ -306,10 +319,14 @@ pub struct Summary {
     pub uncounted: bool,
     /// Events whose function, module or command is told as [`Text::left_out`], because too many names were in use.
     pub nameless: u64,
+    /// Calls that ended and were not written because their duration is not known, where only long ones were asked for.
+    pub untimed: u64,
     /// Events written after a later one, because they came too late to be put in their order.
     pub unordered: u64,
     /// Processes of the session that ran without being traced, as far as is known.
     pub untraced_processes: u64,
+    /// How long processes of the session ran without being traced, all together, at least; also those that were traced later.
+    pub untraced_ns: u64,
     /// Returns without a call and calls without a return, as far as pairing saw.
     pub unpaired: u64,
     /// Wall time of the session in nanoseconds.

@@ -1,5 +1,6 @@
 //! Texts that come from traced processes.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::text::Foreign;
@@ -21,6 +22,17 @@ pub struct Text {
 const LEFT_OUT: &str = "[name left out]";
 
 impl Text {
+    /// What these bytes say. `cut` where they are the beginning of more.
+    pub fn of_bytes(bytes: &[u8], cut: bool) -> Text {
+        let text = String::from_utf8_lossy(bytes);
+        Text {
+            replaced: matches!(text, Cow::Owned(_)),
+            text: text.into_owned(),
+            cut,
+            unreadable: false,
+        }
+    }
+
     /// What stands for every name for which there was no room, see [`allowance`](super::allowance).
     pub fn left_out() -> Text {
         Text {

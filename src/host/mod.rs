@@ -29,6 +29,8 @@ pub(crate) use gathering::Gathering;
 pub(crate) use kernel::{Distribution, Kernel, Loading, Tracing};
 pub(crate) use python::Python;
 #[cfg(test)]
+pub(crate) use python::RemoteDebug;
+#[cfg(test)]
 pub(crate) use python::Undecodable;
 pub(crate) use symbols::{KernelSymbols, Vmlinux};
 #[cfg(test)]

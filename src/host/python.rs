@@ -11,7 +11,7 @@ use crate::elf::{DebugInformation, Separation};
 use crate::process::{MountNamespace, Targets};
 use crate::python::marks::PROVIDER;
 use crate::python::undecodable::{self, Sign};
-use crate::python::{FileId, Interpreter, InterpreterKind, Version};
+use crate::python::{FileId, Interpreter, InterpreterKind, RemoteDebugSwitch, Version};
 
 /// One interpreter file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ pub(crate) struct Python {
     /// What shows that its own marks could end a process, because a path is not UTF-8; nothing where none shows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undecodable: Option<Undecodable>,
+    /// The first process that was told to let no debugger in while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_debug: Option<RemoteDebug>,
 }
 
 /// A process that has a path which is not UTF-8.
@@ -56,6 +59,17 @@ pub(crate) struct Undecodable {
     pub pid: u32,
     /// What shows it, a noun.
     pub sign: String,
+}
+
+/// A process that was started with a switch against remote debugging (PEP 768).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RemoteDebug {
+    /// The process.
+    pub pid: u32,
+    /// The switch, as it is typed.
+    pub switch: String,
+    /// Whether interpreters ignore it, because it is misspelt.
+    pub ignored: bool,
 }
 
 /// Functions of CPython that are in every build, tried in this order.
@@ -107,6 +121,7 @@ pub(super) fn of_targets(gathering: &Gathering, targets: &Targets) -> Vec<Python
     for python in &mut pythons {
         python.jit = jit(&gathering.tree, &python.pids);
         python.undecodable = undecodable(python);
+        python.remote_debug = remote_debug(python);
     }
     pythons.sort_by(|one, other| one.path.cmp(&other.path));
     pythons
@@ -162,6 +177,7 @@ fn described(
         jit: Fact::unknown("/proc/PID/environ", "no process was asked"),
         debug: debug(gathering, interpreter),
         undecodable: None,
+        remote_debug: None,
         path,
     }
 }
@@ -230,6 +246,18 @@ fn undecodable(python: &Python) -> Option<Undecodable> {
     asked.find_map(|pid| {
         let sign = Sign::of_process(*pid, version.as_ref())?.to_string();
         Some(Undecodable { pid: *pid, sign })
+    })
+}
+
+/// The first process that was told to let no debugger in.
+fn remote_debug(python: &Python) -> Option<RemoteDebug> {
+    python.pids.iter().take(ASKED).find_map(|pid| {
+        let switch = RemoteDebugSwitch::of_process(*pid)?;
+        Some(RemoteDebug {
+            pid: *pid,
+            switch: switch.to_string(),
+            ignored: switch == RemoteDebugSwitch::Misspelt,
+        })
     })
 }
 

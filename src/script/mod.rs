@@ -28,6 +28,8 @@ pub const MARKS: [&str; Probe::CPYTHONS.len()] = Probe::names(Probe::CPYTHONS);
 
 /// The template that adds up in the kernel instead of sending events.
 pub const TOTALS: &str = "top";
+/// The template that measures calls in the kernel and sends those that were long enough.
+pub const TIMED_CALLS: &str = "timed_calls";
 
 /// What a script is made for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -155,6 +155,7 @@ impl Engine for StapEngine {
 
     fn abilities(&self) -> Abilities {
         Abilities {
+            by_agent: false,
             scripts: true,
             by_path: true,
             arms_everyone: true,
@@ -294,7 +295,6 @@ fn start(plan: &Plan, options: &EngineOptions, beginning: &Beginning) -> Start {
         targets: beginning.targets.clone(),
         follow: plan.follow,
         min_duration: plan.minimum_ns().unwrap_or(0),
-        creations: plan.totals().then(|| plan.rules().call_on_creation),
         buffer: options.buffer,
         armed: armed(plan),
         images: plan.builds().into_iter().map(|(path, _)| path).collect(),

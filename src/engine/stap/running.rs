@@ -76,8 +76,6 @@ pub struct Start {
     pub follow: bool,
     /// Report calls of at least so many nanoseconds (for scripts that measure spans).
     pub min_duration: u64,
-    /// Whether creating a generator is marked as a call that does not return (for scripts that add up); `None` for others.
-    pub creations: Option<bool>,
     /// Buffer a processor in megabytes; stap's own default otherwise.
     pub buffer: Option<u32>,
     /// Semaphores that show when a running process is being traced.
@@ -686,11 +684,6 @@ impl Reader {
             format!("f{}", u8::from(self.start.follow)),
             format!("d{}", self.start.min_duration),
         ];
-        commands.extend(
-            self.start
-                .creations
-                .map(|creations| format!("h{}", u8::from(creations))),
-        );
         commands.extend(self.start.targets.iter().map(|pid| format!("+{pid}")));
         for command in commands {
             if let Err(error) = self.control.send(&command) {
@@ -788,6 +781,7 @@ mod tests {
                 key,
                 about: About::NoRoom,
                 line: 0,
+                several_lines: false,
                 calls: 1,
                 unmatched: 0,
                 self_ns: 0,

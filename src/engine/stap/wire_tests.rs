@@ -62,6 +62,7 @@ fn row(name: &str, calls: u64) -> Row {
         key: 0,
         about: About::Function(named(name)),
         line: 7,
+        several_lines: false,
         calls,
         unmatched: 1,
         self_ns: 2,
@@ -87,6 +88,10 @@ fn rows(decoded: &[Decoded]) -> Vec<Row> {
 fn rows_of_sums_come_as_they_were_sent() {
     let mut encoder = Encoder::new();
     let mut sent = vec![row("f", 1), row("g", u64::MAX >> 8)];
+    sent.push(Row {
+        several_lines: true,
+        ..row("wrapper", 2)
+    });
     sent.push(Row {
         about: About::Collections,
         durations: Histogram::new(),

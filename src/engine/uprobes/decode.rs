@@ -23,6 +23,7 @@ use crate::engine::flags;
 use crate::event::allowance::{Allowance, place_bytes, text_bytes};
 use crate::event::{Event, Frame, Place, Plain, Text, What};
 use crate::probe::{ArgumentKind, Probe};
+use crate::python::greenlets;
 use crate::python::name::{is_interpreter_command, may_be_library};
 
 /// The number in the field `mark` of a place that only holds up a semaphore.
@@ -546,22 +547,23 @@ fn change(kind: u32, record: &[u8], body: &[u8]) -> Option<Option<(u32, Change)>
         // Process, thread, address, length, offset, device, inode; then generation, protection, flags and the path.
         _ => Some(Change::Mapped {
             inode: u64_at(body, 40)?,
-            python: is_python(body.get(64..).unwrap_or_default()),
+            python: is_called(body, b"python", |name| {
+                is_interpreter_command(name) || may_be_library(name)
+            }),
+            greenlets: is_called(body, b"greenlet", greenlets::is_library),
         }),
     };
     Some(change.map(|change| (pid, change)))
 }
 
-/// Whether a path, which ends with a NUL, is called as an interpreter of Python or its library is.
-fn is_python(path: &[u8]) -> bool {
+/// Whether a mapped file is called in this way. The name has this word in it: most files are something else, and there are
+/// many.
+fn is_called(body: &[u8], word: &[u8], so: impl Fn(&Path) -> bool) -> bool {
+    // Behind the numbers stands the path, which ends with a NUL.
+    let path = body.get(64..).unwrap_or_default();
     let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    // Most files are something else, and there are many.
-    if !name.windows(6).any(|word| word == b"python") {
-        return false;
-    }
-    let name = Path::new(OsStr::from_bytes(name));
-    is_interpreter_command(name) || may_be_library(name)
+    name.windows(word.len()).any(|part| part == word) && so(Path::new(OsStr::from_bytes(name)))
 }
 
 /// A string in a record.
@@ -584,13 +586,7 @@ fn text(bytes: &[u8], cut: bool) -> Text {
             ..Text::default()
         };
     }
-    let text = String::from_utf8_lossy(bytes);
-    Text {
-        replaced: matches!(text, std::borrow::Cow::Owned(_)),
-        text: text.into_owned(),
-        cut,
-        unreadable: false,
-    }
+    Text::of_bytes(bytes, cut)
 }
 
 /// The number of a record: as many of its bytes as it is wide.

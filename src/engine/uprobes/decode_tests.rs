@@ -498,6 +498,13 @@ fn the_life_of_processes_is_told_and_that_of_threads_is_not() {
             &mapped(b"/opt/libpython3.12.so.1.0\0\0\0\0\0\0\0"),
             6,
         ),
+        about_a_task(
+            bindings::PERF_RECORD_MMAP2,
+            0,
+            &[20, 20],
+            &mapped(b"/srv/venv/greenlet/_greenlet.abi3.so\0\0\0\0"),
+            6,
+        ),
         about_a_task(bindings::PERF_RECORD_EXIT, 0, &[20, 10, 22, 10], &[0; 8], 7),
         about_a_task(bindings::PERF_RECORD_EXIT, 0, &[20, 10, 20, 10], &[0; 8], 8),
     ]
@@ -510,7 +517,11 @@ fn the_life_of_processes_is_told_and_that_of_threads_is_not() {
         .map(|life| (life.ts - 1000, life.change))
         .collect();
     let name = |name: &str| name.to_owned();
-    let mapped_as = |python| Change::Mapped { inode: 77, python };
+    let mapped_as = |python, greenlets| Change::Mapped {
+        inode: 77,
+        python,
+        greenlets,
+    };
     assert_eq!(
         told,
         [
@@ -527,9 +538,10 @@ fn the_life_of_processes_is_told_and_that_of_threads_is_not() {
                     name: name("worker")
                 }
             ),
-            (6, mapped_as(true)),
-            (6, mapped_as(false)),
-            (6, mapped_as(true)),
+            (6, mapped_as(true, false)),
+            (6, mapped_as(false, false)),
+            (6, mapped_as(true, false)),
+            (6, mapped_as(false, true)),
             (8, Change::Exited { parent: 10 }),
         ]
     );

@@ -31,6 +31,8 @@ pub(super) enum Change {
         inode: u64,
         /// Whether the file is called as interpreters of Python are.
         python: bool,
+        /// Whether it is greenlet's library.
+        greenlets: bool,
     },
     /// It ended.
     Exited { parent: u32 },
@@ -225,10 +227,12 @@ mod tests {
     const MAPPED: Change = Change::Mapped {
         inode: IMAGE,
         python: true,
+        greenlets: false,
     };
     const OTHER: Change = Change::Mapped {
         inode: 1,
         python: false,
+        greenlets: false,
     };
 
     fn processes(follow: bool, probed: bool) -> Processes {

@@ -388,9 +388,20 @@ impl Collector {
         self.lives.sort_by_key(|life| life.ts);
         let ready = self.lives.partition_point(|life| life.ts <= until);
         let mut ended = Vec::new();
+        let mut greenlets = Vec::new();
         for life in self.lives.drain(..ready) {
             if matches!(life.change, Change::Exited { .. }) {
                 ended.push(life.pid);
+            }
+            let maps_greenlet = matches!(
+                life.change,
+                Change::Mapped {
+                    greenlets: true,
+                    ..
+                }
+            );
+            if maps_greenlet && !self.processes.is_strange(life.pid) {
+                greenlets.push(life.pid);
             }
             self.order.take(self.processes.take(life));
         }
@@ -401,6 +412,9 @@ impl Collector {
         let late = self.order.take_late();
         if late > 0 {
             self.sender.say(Message::Late(late));
+        }
+        for pid in greenlets {
+            self.sender.say(Message::Greenlets(pid));
         }
         self.sender.events(events);
         for pid in ended {

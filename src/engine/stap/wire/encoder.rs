@@ -94,7 +94,7 @@ impl Encoder {
         self.record(
             LineKind::Row,
             buckets.len() as u8,
-            row.line as u32,
+            row.line as u32 | if row.several_lines { 1 << 31 } else { 0 },
             0,
             who,
             key,

@@ -1,0 +1,196 @@
+//! Times in rings as nanoseconds. A counter is compared with `CLOCK_MONOTONIC` again and again, and between two of these
+//! moments it is taken for even: so events stand among those of the kernel's clock to within some tens of nanoseconds,
+//! however the kernel corrects that.
+
+use std::fs;
+
+use pystap_agent_protocol as protocol;
+use pystap_ring::{CLOCK_SOURCE, ticks};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Which counter the kernel takes its own time from.
+const CURRENT: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+/// How often a moment is taken; the one that took shortest counts, because nothing came in between.
+const TRIES: usize = 4;
+
+/// What agents are to take for the time on this machine: its counter only where the kernel does so too, which has examined
+/// it.
+pub(super) fn usual() -> protocol::Clock {
+    match fs::read_to_string(CURRENT) {
+        Ok(current) if current.trim() == CLOCK_SOURCE => protocol::Clock::Ticks,
+        _ => protocol::Clock::Monotonic,
+    }
+}
+
+/// Nanoseconds that two moments are apart which tell the rate: to within some millionths, and the first time, while a session
+/// waits, to within some hundred-thousandths.
+const APART: u64 = 4_000_000;
+const FIRST: u64 = 1_000_000;
+
+/// One moment on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Moment {
+    ticks: u64,
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    ns: u64,
+}
+
+impl Moment {
+    fn now() -> Moment {
+        let tries = (0..TRIES).map(|_| {
+            let before = ticks();
+            let ns = monotonic();
+            let took = ticks().saturating_sub(before);
+            let ticks = before + took / 2;
+            (took, Moment { ticks, ns })
+        });
+        let best = tries.min_by_key(|(took, _)| *took);
+        best.map_or(Moment { ticks: 0, ns: 0 }, |(_, moment)| moment)
+    }
+}
+
+/// Converts times of one kind.
+#[derive(Debug)]
+pub(super) struct Clock {
+    kind: protocol::Clock,
+    last: Moment,
+    /// Nanoseconds per tick since the moment before that.
+    rate: f64,
+}
+
+impl Clock {
+    /// Takes a moment of the kernel's time to learn how fast the counter counts.
+    pub(super) fn new(kind: protocol::Clock) -> Clock {
+        let mut clock = Clock {
+            kind,
+            last: Moment::now(),
+            rate: 0.0,
+        };
+        while clock.rate == 0.0 && kind == protocol::Clock::Ticks {
+            clock.take(Moment::now(), FIRST);
+        }
+        clock
+    }
+
+    /// Takes a moment, up to which times can be converted best, and says when it was, in nanoseconds.
+    pub(super) fn advance(&mut self) -> u64 {
+        let now = Moment::now();
+        self.take(now, APART);
+        now.ns
+    }
+
+    /// The time now, in nanoseconds.
+    pub(super) fn now(&self) -> u64 {
+        monotonic()
+    }
+
+    /// Takes a moment that is at least so far from the last one: what lies closer together says little of the rate.
+    fn take(&mut self, now: Moment, apart: u64) {
+        let ticks = now.ticks.saturating_sub(self.last.ticks);
+        let ns = now.ns.saturating_sub(self.last.ns);
+        if ticks > 0 && ns >= apart {
+            self.rate = ns as f64 / ticks as f64;
+            self.last = now;
+        }
+    }
+
+    /// A time of an agent in nanoseconds of `CLOCK_MONOTONIC`.
+    pub(super) fn nanoseconds(&self, time: u64) -> u64 {
+        match self.kind {
+            protocol::Clock::Monotonic => time,
+            protocol::Clock::Ticks => {
+                let ticks = time.wrapping_sub(self.last.ticks).cast_signed();
+                let ns = (ticks as f64 * self.rate) as i64;
+                self.last.ns.saturating_add_signed(ns)
+            }
+        }
+    }
+}
+
+fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// What `CLOCK_MONOTONIC` is behind the Unix epoch. Taken once per session, so that time does not jump when somebody sets the
+/// clock.
+pub(super) fn epoch_offset() -> u64 {
+    crate::clock::now().saturating_sub(monotonic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moment(ticks: u64, ns: u64) -> Moment {
+        Moment { ticks, ns }
+    }
+
+    #[test]
+    fn what_lies_between_two_moments_is_divided_evenly_and_what_comes_after_goes_on_so() {
+        let mut clock = Clock {
+            kind: protocol::Clock::Ticks,
+            last: moment(1_000_000, 5_000),
+            rate: 0.0,
+        };
+        // Half a nanosecond per tick.
+        clock.take(moment(3_000_000, 1_005_000), 1_000_000);
+        for (ticks, ns) in [
+            (1_000_000, 5_000),
+            (2_000_000, 505_000),
+            (3_000_000, 1_005_000),
+            (3_000_400, 1_005_200),
+        ] {
+            assert_eq!(clock.nanoseconds(ticks), ns);
+        }
+        // The kernel's clock goes slower now; both agree at the moment in between.
+        clock.take(moment(5_000_000, 1_805_000), 800_000);
+        for (ticks, ns) in [
+            (3_000_000, 1_005_000),
+            (4_000_000, 1_405_000),
+            (5_000_000, 1_805_000),
+        ] {
+            assert_eq!(clock.nanoseconds(ticks), ns);
+        }
+    }
+
+    #[test]
+    fn two_moments_that_are_close_together_do_not_change_the_rate() {
+        let mut clock = Clock {
+            kind: protocol::Clock::Ticks,
+            last: moment(0, 0),
+            rate: 0.5,
+        };
+        // Half of these 200 nanoseconds are somebody else's.
+        clock.take(moment(200, 200), APART);
+        assert_eq!(clock.nanoseconds(40_000_000), 20_000_000);
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_is_some_time_and_no_panic() {
+        let mut clock = Clock::new(protocol::Clock::Ticks);
+        clock.advance();
+        for time in [0, 1, u64::MAX / 2, u64::MAX] {
+            let _ = clock.nanoseconds(time);
+        }
+        assert_eq!(Clock::new(protocol::Clock::Monotonic).nanoseconds(7), 7);
+    }
+
+    #[test]
+    fn the_processors_counter_agrees_with_the_kernels_clock_to_within_a_microsecond() {
+        if usual() != protocol::Clock::Ticks {
+            return;
+        }
+        let mut clock = Clock::new(protocol::Clock::Ticks);
+        let begin = monotonic();
+        while monotonic() < begin + 5_000_000 {}
+        // Somebody may take the processor away between two of our own looks: the best of many counts.
+        let apart = (0..1000).map(|_| {
+            let (before, time, after) = (monotonic(), ticks(), monotonic());
+            clock.advance();
+            let told = clock.nanoseconds(time);
+            before.saturating_sub(told).max(told.saturating_sub(after))
+        });
+        assert!(apart.min().is_some_and(|ns| ns < 1000));
+    }
+}

@@ -1,0 +1,355 @@
+//! Records of a ring as events. Knows words and what they stand for; maps no memory and asks no kernel.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use pystap_ring::{Code, Malformed, Record, Records};
+
+use super::clock::Clock;
+use super::threads::Threads;
+use crate::engine::flags;
+use crate::event::allowance::Allowance;
+use crate::event::{Event, Frame, Place, Text, What};
+use crate::probe::Probe;
+
+/// Most code objects of one process that are known at a time.
+const MOST_CODES: usize = 1 << 18;
+
+/// Which records are wanted as events.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kinds {
+    calls: bool,
+    returns: bool,
+}
+
+impl Kinds {
+    /// Those that such probes would tell.
+    pub(super) fn of(probes: &[&str]) -> Kinds {
+        Kinds {
+            calls: probes.contains(&Probe::FunctionEntry.name()),
+            returns: probes.contains(&Probe::FunctionReturn.name()),
+        }
+    }
+}
+
+/// Makes events of the records of one ring.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    pid: u32,
+    threads: Threads,
+    kinds: Kinds,
+    /// Whose records they are at the moment.
+    thread: u32,
+    context: Option<NonZeroU64>,
+    codes: HashMap<u32, Arc<Place>, foldhash::fast::RandomState>,
+    /// What the next call or return has for values.
+    value: Option<Arc<Text>>,
+    /// Times never go back within a ring.
+    last: u64,
+    /// Records that say nothing to us.
+    pub(super) unreadable: u64,
+}
+
+impl Decoder {
+    /// Of the ring of this process.
+    pub(super) fn new(pid: u32, kinds: Kinds) -> Decoder {
+        Decoder {
+            pid,
+            threads: Threads::of(pid),
+            kinds,
+            thread: pid,
+            context: None,
+            codes: HashMap::default(),
+            value: None,
+            last: 0,
+            unreadable: 0,
+        }
+    }
+
+    /// Up to when its events were read.
+    pub(super) fn reached(&self) -> u64 {
+        self.last
+    }
+
+    /// Decodes records, whose clock is so many nanoseconds behind the Unix epoch, until there are as many events as have room
+    /// in `out`.
+    ///
+    /// # Errors
+    /// From what makes no sense on, nothing is known.
+    pub(super) fn decode(
+        &mut self,
+        records: &mut Records<'_>,
+        (clock, offset): (&Clock, u64),
+        names: &mut Allowance,
+        out: &mut Vec<Event>,
+    ) -> Result<(), Malformed> {
+        while out.len() < out.capacity() {
+            let Some(record) = records.next_record()? else {
+                break;
+            };
+            let (time, what) = match record {
+                Record::Call {
+                    code,
+                    line,
+                    flags,
+                    time,
+                } if self.kinds.calls => {
+                    let (line, frame) = (line_of(line), self.frame(flags));
+                    let Some(place) = self.place(code) else {
+                        continue;
+                    };
+                    (time, What::Call { place, line, frame })
+                }
+                Record::Return {
+                    code,
+                    line,
+                    flags,
+                    time,
+                } if self.kinds.returns => {
+                    let frame = self.frame(flags);
+                    let Some(place) = self.place(code) else {
+                        continue;
+                    };
+                    let what = What::Return {
+                        place,
+                        line: line_of(line),
+                        duration_ns: None,
+                        frame,
+                    };
+                    (time, what)
+                }
+                Record::Call { .. } | Record::Return { .. } => {
+                    self.value = None;
+                    continue;
+                }
+                Record::GcStart { generation, time } => {
+                    let generation = generation.into();
+                    (time, What::GcStart { generation })
+                }
+                Record::GcDone { collected, time } => {
+                    let what = What::GcDone {
+                        generation: None,
+                        collected: i64::try_from(collected).unwrap_or(i64::MAX),
+                        pause_ns: None,
+                    };
+                    (time, what)
+                }
+                Record::ContextName {
+                    context,
+                    time,
+                    name,
+                } => {
+                    let name = names.text(Text::of_bytes(name, false));
+                    (time, What::Context { context, name })
+                }
+                Record::Value(value) => {
+                    self.value = Some(Arc::new(Text::of_bytes(value, false)));
+                    continue;
+                }
+                Record::Thread(thread) => {
+                    self.thread = self.threads.ours(thread);
+                    continue;
+                }
+                Record::Context(context) => {
+                    self.context = NonZeroU64::new(context);
+                    continue;
+                }
+                Record::Code(code) => {
+                    self.define(&code, names);
+                    continue;
+                }
+                Record::Gone(code) => {
+                    self.codes.remove(&code);
+                    continue;
+                }
+            };
+            let ts = clock.nanoseconds(time).saturating_add(offset);
+            self.last = self.last.max(ts);
+            out.push(self.event(self.last, what));
+        }
+        Ok(())
+    }
+
+    fn event(&self, ts: u64, what: What) -> Event {
+        Event {
+            ts,
+            pid: self.pid,
+            tid: self.thread,
+            what,
+        }
+    }
+
+    fn place(&mut self, code: u32) -> Option<Arc<Place>> {
+        let place = self.codes.get(&code).map(Arc::clone);
+        self.unreadable += u64::from(place.is_none());
+        place
+    }
+
+    fn frame(&mut self, flags: u8) -> Frame {
+        Frame {
+            context: self.context,
+            manner: flags::manner(flags.into()),
+            text: self.value.take(),
+        }
+    }
+
+    fn define(&mut self, code: &Code<'_>, names: &mut Allowance) {
+        if self.codes.len() >= MOST_CODES {
+            return;
+        }
+        let is_cut = |bit: u64| code.flags & bit != 0;
+        let place = Place {
+            file: Text::of_bytes(code.file, is_cut(1)),
+            function: Text::of_bytes(code.name, is_cut(2)),
+            qualname: (!code.qualname.is_empty()).then(|| Text::of_bytes(code.qualname, is_cut(4))),
+        };
+        self.codes.insert(code.number, names.place(place));
+    }
+}
+
+fn line_of(line: u32) -> i32 {
+    i32::try_from(line).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use pystap_agent_protocol as protocol;
+    use pystap_ring::{CALL, CONTEXT, GC_DONE, GC_START, GONE, Mapping, RETURN, Reader, THREAD};
+    use pystap_ring::{Writer, head, new_memory};
+
+    use super::*;
+
+    /// What is made of what is written like this.
+    fn heard(write: impl FnOnce(&mut Writer), decoder: &mut Decoder) -> Vec<Event> {
+        let memory = new_memory(1 << 16).expect("memory");
+        let mapped = || Mapping::new(&memory, 1 << 16).expect("mapped");
+        let (mut writer, reader) = (Writer::new(mapped()), Reader::new(mapped()));
+        write(&mut writer);
+        let mut words = Vec::new();
+        reader.read(u64::MAX, &mut words).expect("sound");
+        let clock = Clock::new(protocol::Clock::Monotonic);
+        let mut events = Vec::with_capacity(1000);
+        let mut records = Records::new(&words);
+        let decoded = decoder.decode(
+            &mut records,
+            (&clock, 1000),
+            &mut Allowance::default(),
+            &mut events,
+        );
+        decoded.expect("well formed");
+        events
+    }
+
+    fn decoder() -> Decoder {
+        let both = Kinds::of(&Probe::names(Probe::FUNCTIONS));
+        Decoder::new(std::process::id(), both)
+    }
+
+    fn define(writer: &mut Writer, number: u32, name: &str) {
+        let told = writer.define(&Code {
+            number,
+            flags: 4,
+            first_line: 3,
+            file: b"/srv/app.py",
+            name: name.as_bytes(),
+            qualname: b"Class.",
+        });
+        assert!(told);
+    }
+
+    #[test]
+    fn a_record_has_the_thread_context_value_and_names_that_were_told_before_it() {
+        let events = heard(
+            |writer| {
+                define(writer, 1, "f");
+                assert!(writer.put([head(THREAD, 0, 0, 77), 0]));
+                assert!(writer.put([head(CONTEXT, 0, 0, 0), 5]));
+                assert!(writer.put_with_value([head(CALL, 1, 3, 1), 10], b"[1]"));
+                assert!(writer.put([head(RETURN, 4, 9, 1), 30]));
+                assert!(writer.put([head(CONTEXT, 0, 0, 0), 0]));
+                assert!(writer.put([head(GC_START, 0, 0, 2), 40]));
+                assert!(writer.put([head(GC_DONE, 0, 0, 0), 50, 6]));
+            },
+            &mut decoder(),
+        );
+        assert!(
+            events
+                .iter()
+                .all(|event| event.tid == 77 && event.pid == std::process::id())
+        );
+        let times: Vec<u64> = events.iter().map(|event| event.ts).collect();
+        assert_eq!(times, [1010, 1030, 1040, 1050]);
+        let What::Call { place, line, frame } = &events[0].what else {
+            panic!("{events:?}");
+        };
+        assert_eq!((place.function.text.as_str(), *line), ("f", 3));
+        let qualname = place.qualname.as_ref().expect("told");
+        assert!(qualname.cut && !place.file.cut, "{place:?}");
+        assert_eq!(frame.context, NonZeroU64::new(5));
+        assert_eq!(frame.manner, crate::event::Manner::Suspension);
+        assert_eq!(frame.text.as_ref().expect("told").text, "[1]");
+        let What::Return { line, frame, .. } = &events[1].what else {
+            panic!("{events:?}");
+        };
+        assert_eq!((*line, &frame.text), (9, &None));
+        assert_eq!(frame.manner, crate::event::Manner::Exception);
+        assert_eq!(events[2].what, What::GcStart { generation: 2 });
+    }
+
+    #[test]
+    fn what_was_never_defined_or_is_gone_is_counted_and_nothing_else_is_taken_for_it() {
+        let mut decoder = decoder();
+        let events = heard(
+            |writer| {
+                assert!(writer.put_with_value([head(CALL, 0, 1, 9), 10], b"of nobody"));
+                define(writer, 1, "f");
+                assert!(writer.put([head(CALL, 0, 1, 1), 20]));
+                assert!(writer.put([head(GONE, 0, 0, 1), 0]));
+                assert!(writer.put([head(CALL, 0, 1, 1), 30]));
+            },
+            &mut decoder,
+        );
+        assert_eq!((events.len(), decoder.unreadable), (1, 2));
+        let What::Call { frame, .. } = &events[0].what else {
+            panic!("{events:?}");
+        };
+        assert_eq!(frame.text, None);
+    }
+
+    #[test]
+    fn kinds_that_are_not_wanted_are_left_out_with_their_values() {
+        let write = |writer: &mut Writer| {
+            define(writer, 1, "f");
+            assert!(writer.put_with_value([head(CALL, 0, 1, 1), 10], b"arguments"));
+            assert!(writer.put([head(RETURN, 0, 1, 1), 20]));
+        };
+        let returns = Kinds::of(&[Probe::FunctionReturn.name()]);
+        let events = heard(write, &mut Decoder::new(std::process::id(), returns));
+        let [
+            Event {
+                what: What::Return { frame, .. },
+                ..
+            },
+        ] = &events[..]
+        else {
+            panic!("{events:?}");
+        };
+        assert_eq!(frame.text, None);
+    }
+
+    #[test]
+    fn times_never_go_back_within_a_ring() {
+        let events = heard(
+            |writer| {
+                define(writer, 1, "f");
+                for time in [10, 30, 20] {
+                    assert!(writer.put([head(CALL, 0, 1, 1), time]));
+                }
+            },
+            &mut decoder(),
+        );
+        let times: Vec<u64> = events.iter().map(|event| event.ts).collect();
+        assert_eq!(times, [1010, 1030, 1030]);
+    }
+}

@@ -1,0 +1,85 @@
+//! The direct engine from what stands in its way to its start.
+
+use super::decode::Kinds;
+use super::running::{DirectRunning, LARGEST};
+use crate::console::Exit;
+use crate::engine::Running;
+use crate::engine::abilities::{Abilities, Obstacle};
+use crate::engine::lifecycle::{Audience, Beginning, Description, Engine, Ready};
+use crate::failure::Failure;
+use crate::session::plan::Plan;
+use crate::session::templates::Templates;
+
+/// The engine.
+#[derive(Debug)]
+pub(crate) struct DirectEngine;
+
+impl DirectEngine {
+    /// Its name.
+    pub(crate) const NAME: &str = "direct";
+}
+
+impl Engine for DirectEngine {
+    fn name(&self) -> &'static str {
+        DirectEngine::NAME
+    }
+
+    fn title(&self) -> String {
+        "pystap's agent alone".to_owned()
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            by_agent: true,
+            ..Abilities::default()
+        }
+    }
+
+    fn obstacle(&self, _: &Plan) -> Option<Obstacle> {
+        None
+    }
+
+    fn describe(&self, _: &Plan, _: &Templates) -> Result<Description, Failure> {
+        Ok(Description {
+            text: format!(
+                "events in  shared memory, {} MB for each process\n",
+                (LARGEST * 8) >> 20
+            ),
+            warnings: Vec::new(),
+        })
+    }
+
+    fn prepare(
+        &self,
+        plan: &Plan,
+        _: &Templates,
+        _: &dyn Audience,
+        _: &mut Vec<String>,
+    ) -> Result<Option<Box<dyn Ready>>, Failure> {
+        let marks = plan.agent.as_ref().map(|agent| &agent.wanted.marks);
+        let kinds = Kinds::of(marks.map_or(&[], Vec::as_slice));
+        Ok(Some(Box::new(Prepared { kinds })))
+    }
+}
+
+/// Nothing takes time.
+struct Prepared {
+    kinds: Kinds,
+}
+
+impl Ready for Prepared {
+    fn start(
+        self: Box<Self>,
+        _: &Plan,
+        beginning: &Beginning,
+        _: &dyn Fn() -> bool,
+    ) -> Result<Box<dyn Running>, Failure> {
+        let running = DirectRunning::start(beginning, self.kinds).map_err(|error| {
+            Failure::new(
+                Exit::Failed,
+                format!("rings cannot be read ({error}), so nothing was traced; try again"),
+            )
+        })?;
+        Ok(Box::new(running))
+    }
+}

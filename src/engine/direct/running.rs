@@ -1,0 +1,631 @@
+//! A session of the direct engine: rings for agents that are about to start, and the thread that reads them.
+//!
+//! Rings are read every 5 milliseconds while events come, and every 20 otherwise: 16 MB are a million events. The memory of
+//! a session is bounded: beyond 256 MB a ring has 1 MB.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use pystap_agent_protocol as protocol;
+use pystap_ring::{LOST_KINDS, Mapping, Reader, Records, new_memory};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::clock::{self, Clock};
+use super::decode::{Decoder, Kinds};
+use crate::engine::lifecycle::Beginning;
+use crate::engine::reorder::ReorderBuffer;
+use crate::engine::{AddTargetError, Children, EventSender, Message, RingOffer, Running, Weight};
+use crate::event::allowance::Allowance;
+use crate::event::{Event, LossStage, ProcessChange, What};
+use crate::process::{Identity, Lineage, parent_of};
+use crate::threads;
+
+/// Words of a ring, of one where there are many, and of all together.
+pub(super) const LARGEST: u64 = 1 << 21;
+const SMALLEST: u64 = 1 << 17;
+const MOST: u64 = 1 << 25;
+/// How long rings are left alone while events come, and while none do.
+const BUSY: Duration = Duration::from_millis(5);
+const IDLE: Duration = Duration::from_millis(20);
+/// How long it may take until a new ring is read.
+const ADDED: Duration = Duration::from_secs(1);
+/// How long what is in the rings at the end is read.
+const LAST: Duration = Duration::from_secs(2);
+/// Words that are read at once: what fits into a processor's cache, and the longest record.
+const AT_ONCE: u64 = 1 << 16;
+/// Words of one ring that are read before others have their turn.
+const MOST_OF_A_ROUND: u64 = 1 << 18;
+/// Events that are held for those of other processes.
+const MOST_HELD: usize = 1 << 18;
+/// Events that are passed on together: so few that their memory is had without asking the kernel for it.
+const BATCH: usize = 1024;
+/// An event has its time a little before it is in its ring. A host can take the processor away in between.
+const SLACK_NS: u64 = 10_000_000;
+
+/// A running session. Dropped, it takes everything away.
+#[derive(Debug)]
+pub(super) struct DirectRunning {
+    messages: Receiver<Message>,
+    rings: Arc<Rings>,
+    ended: Receiver<()>,
+}
+
+/// What the reading thread is told.
+enum Command {
+    /// There is one more ring; to be answered when it is read.
+    Read(Box<Ring>, Sender<()>),
+    Stop,
+}
+
+impl DirectRunning {
+    pub(super) fn start(beginning: &Beginning, kinds: Kinds) -> io::Result<DirectRunning> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let (sender, messages) = unbounded();
+        let (orders, commands) = unbounded();
+        let (ended_sender, ended) = bounded(1);
+        let rings = Arc::new(Rings {
+            orders,
+            wake,
+            clock: clock::usual(),
+            kinds,
+            words: Arc::default(),
+        });
+        let collector = Collector {
+            clock: Clock::new(rings.clock),
+            offset: clock::epoch_offset(),
+            rings: Vec::new(),
+            names: Allowance::default(),
+            order: ReorderBuffer::default(),
+            known: beginning.targets.iter().copied().collect(),
+            lineage: Arc::clone(&beginning.lineage),
+            sender: EventSender::new(sender.clone()),
+            before: 0,
+        };
+        let _ = sender.send(Message::Live);
+        let shared = Arc::clone(&rings);
+        threads::spawn(move || {
+            collector.run(&shared.wake, &commands);
+            let _ = sender.send(Message::Ended { clean: true });
+            let _ = ended_sender.send(());
+        })?;
+        Ok(DirectRunning {
+            messages,
+            rings,
+            ended,
+        })
+    }
+}
+
+impl Running for DirectRunning {
+    fn messages(&self) -> &Receiver<Message> {
+        &self.messages
+    }
+
+    /// Its agent asks for a ring.
+    fn add_target(&mut self, _: u32) -> Result<(), AddTargetError> {
+        Ok(())
+    }
+
+    fn children(&self) -> Option<Arc<dyn Children>> {
+        Some(Arc::clone(&self.rings) as Arc<dyn Children>)
+    }
+
+    fn silent_end(&self) -> &'static str {
+        "nobody reads the rings of this session any longer, so tracing ended; try again, and report this if it stays"
+    }
+
+    fn stop(&mut self) {
+        self.rings.tell(Command::Stop);
+    }
+}
+
+impl Drop for DirectRunning {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = self.ended.recv_timeout(Duration::from_secs(30));
+    }
+}
+
+/// Makes rings for agents.
+#[derive(Debug)]
+struct Rings {
+    orders: Sender<Command>,
+    wake: OwnedFd,
+    clock: protocol::Clock,
+    kinds: Kinds,
+    /// Words of all that there are.
+    words: Arc<AtomicU64>,
+}
+
+impl Rings {
+    fn tell(&self, command: Command) {
+        let _ = self.orders.send(command);
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Children for Rings {
+    fn keep(&self, _: u32) {}
+
+    fn ring(&self, process: Identity) -> io::Result<Option<RingOffer>> {
+        let words = match self.words.load(Ordering::Relaxed) + LARGEST <= MOST {
+            true => LARGEST,
+            false => SMALLEST,
+        };
+        let memory = new_memory(words)?;
+        let reader = Reader::new(Mapping::new(&memory, words)?);
+        let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
+        let handle = pidfd_open(pid.ok_or(io::ErrorKind::NotFound)?, PidfdFlags::empty())?;
+        self.words.fetch_add(words, Ordering::Relaxed);
+        let ring = Ring {
+            process,
+            // It waits for its ring, so it has not ended.
+            parent: parent_of(process.pid),
+            reader,
+            decoder: Decoder::new(process.pid, self.kinds),
+            handle,
+            has_ended: false,
+            lost: [0; LOST_KINDS],
+            looked: Instant::now(),
+            state: State::Written,
+            room: Room {
+                words,
+                all: Arc::clone(&self.words),
+            },
+        };
+        let (added, is_added) = bounded(1);
+        self.tell(Command::Read(Box::new(ring), added));
+        // That it began, or became another program, is told before all that it tells.
+        let _ = is_added.recv_timeout(ADDED);
+        let ring = protocol::Ring {
+            words,
+            clock: self.clock,
+        };
+        Ok(Some(RingOffer { ring, memory }))
+    }
+}
+
+/// What a ring has of the memory of a session.
+#[derive(Debug)]
+struct Room {
+    words: u64,
+    all: Arc<AtomicU64>,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.words, Ordering::Relaxed);
+    }
+}
+
+/// The ring of one process.
+#[derive(Debug)]
+struct Ring {
+    process: Identity,
+    parent: Option<u32>,
+    reader: Reader,
+    decoder: Decoder,
+    /// The process.
+    handle: OwnedFd,
+    /// Whether that has ended.
+    has_ended: bool,
+    /// What is known of its losses, and since when.
+    lost: [u64; LOST_KINDS],
+    looked: Instant,
+    state: State,
+    #[expect(dead_code, reason = "given back when the ring goes")]
+    room: Room,
+}
+
+/// What is in a ring makes no sense.
+struct Meaningless;
+
+impl Ring {
+    /// Reads what was there when it began, and passes it on as events.
+    fn read(
+        &mut self,
+        words: &mut Vec<u64>,
+        clock: (&Clock, u64),
+        names: &mut Allowance,
+        mut pass_on: impl FnMut(Vec<Event>),
+        is_enough: impl Fn() -> bool,
+    ) -> Result<u64, Meaningless> {
+        if self.state == State::Broken {
+            return Ok(0);
+        }
+        let waiting = self.reader.waiting().map_err(|_| Meaningless)?;
+        let there = waiting.min(MOST_OF_A_ROUND);
+        let mut left = there;
+        while left > 0 && !is_enough() {
+            words.clear();
+            let read = self.reader.read(left.min(AT_ONCE), words);
+            let count = read.map_err(|_| Meaningless)?;
+            let mut records = Records::new(words);
+            loop {
+                let mut events = Vec::with_capacity(BATCH);
+                let decoded = self.decoder.decode(&mut records, clock, names, &mut events);
+                let is_full = events.len() == BATCH;
+                if !events.is_empty() {
+                    pass_on(events);
+                }
+                decoded.map_err(|_| Meaningless)?;
+                if !is_full {
+                    break;
+                }
+            }
+            let whole = count - records.rest();
+            self.reader.give_back(whole);
+            let is_cut = records.rest() > 0;
+            if is_cut && count as u64 == left {
+                // Cut by the end of this round, it is whole in the next one. Nobody has written half a record.
+                return match there < waiting {
+                    true => Ok(there),
+                    false => Err(Meaningless),
+                };
+            }
+            left -= whole as u64;
+        }
+        Ok(there)
+    }
+
+    /// Whether there is something in it that was not read yet.
+    fn is_unread(&self) -> bool {
+        self.state != State::Broken && self.reader.waiting().is_ok_and(|waiting| waiting > 0)
+    }
+
+    /// Events that had no room since this was last asked, as far as it can be true: nothing happens more than once per
+    /// nanosecond.
+    fn newly_lost(&mut self) -> u64 {
+        let lost = self.reader.lost();
+        let known = std::mem::replace(&mut self.lost, lost);
+        let more = lost.iter().zip(known);
+        let more = more.map(|(now, known)| now.saturating_sub(known));
+        let since = std::mem::replace(&mut self.looked, Instant::now());
+        let most = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        more.fold(0, u64::saturating_add).min(most)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Its process may write.
+    Written,
+    /// It has another ring: what is there is all.
+    Left,
+    /// It makes no sense.
+    Broken,
+}
+
+/// The thread that reads the rings.
+struct Collector {
+    clock: Clock,
+    /// What the agents' clock is behind the Unix epoch.
+    offset: u64,
+    rings: Vec<Ring>,
+    names: Allowance,
+    order: ReorderBuffer,
+    /// Processes of which it is known that they belong to the session.
+    known: HashSet<u32>,
+    lineage: Arc<Lineage>,
+    sender: EventSender,
+    /// Up to when everything had been written at the last round.
+    before: u64,
+}
+
+impl Collector {
+    fn run(mut self, wake: &OwnedFd, commands: &Receiver<Command>) {
+        let mut words = Vec::new();
+        loop {
+            let mut stops = false;
+            loop {
+                match commands.try_recv() {
+                    Ok(Command::Read(ring, added)) => {
+                        self.add(*ring);
+                        let _ = added.send(());
+                    }
+                    Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
+                        stops = true;
+                        break;
+                    }
+                    Err(TryRecvError::Empty) => break,
+                }
+            }
+            if stops {
+                break;
+            }
+            let is_busy = self.round(&mut words);
+            self.wait(wake, if is_busy { BUSY } else { IDLE });
+        }
+        // Agents are silent by now; one that is not has had its time.
+        let end = Instant::now() + LAST;
+        self.clock.advance();
+        while self.collect(&mut words) && Instant::now() < end {
+            if self.sender.is_full() {
+                std::thread::sleep(BUSY);
+            }
+            self.give(self.before.saturating_add(self.offset));
+            self.clock.advance();
+        }
+        self.give(u64::MAX);
+    }
+
+    /// Reads all rings once. Whether there was something in them.
+    fn round(&mut self, words: &mut Vec<u64>) -> bool {
+        // What waits in a ring is counted there once it is too much, and takes no memory of ours.
+        if self.sender.is_full() {
+            return true;
+        }
+        // What happened before this moment is in the rings at the next round.
+        let now = self.clock.advance();
+        let is_busy = self.collect(words);
+        let unread = self.rings.iter().filter(|ring| ring.is_unread());
+        let unread = unread.map(|ring| ring.decoder.reached()).min();
+        let until = self.before.saturating_add(self.offset);
+        self.give(until.min(unread.unwrap_or(u64::MAX)));
+        self.before = now.saturating_sub(SLACK_NS);
+        is_busy
+    }
+
+    /// A process begins to tell. What it told before, as another program, is in a ring of its own.
+    fn add(&mut self, ring: Ring) {
+        let pid = ring.process.pid;
+        let before = self.rings.iter_mut().filter(|it| it.process.pid == pid);
+        let mut change = None;
+        for other in before {
+            if other.process == ring.process {
+                change = Some(ProcessChange::Exec);
+            }
+            other.state = State::Left;
+        }
+        let is_new = self.known.insert(pid);
+        if let Some(change) = change.or(is_new.then_some(ProcessChange::Fork)) {
+            self.tell_of(pid, change, ring.parent);
+        }
+        self.rings.push(ring);
+    }
+
+    fn tell_of(&mut self, pid: u32, change: ProcessChange, parent: Option<u32>) {
+        let what = What::Process {
+            change,
+            parent: parent.filter(|_| change == ProcessChange::Fork),
+            command: None,
+        };
+        let ts = self.clock.now().saturating_add(self.offset);
+        self.order.take([Event {
+            ts,
+            pid,
+            tid: pid,
+            what,
+        }]);
+    }
+
+    /// Reads what is in the rings. Whether there was something.
+    fn collect(&mut self, words: &mut Vec<u64>) -> bool {
+        // The events of one ring are in order already.
+        let is_alone = self.rings.len() == 1 && self.order.waiting() == 0;
+        let mut taken = 0;
+        // The one that is read least far goes first, so that what others have told need not be held for long.
+        self.rings.sort_by_key(|ring| ring.decoder.reached());
+        for ring in &mut self.rings {
+            if self.order.waiting() > MOST_HELD || self.sender.is_full() {
+                break;
+            }
+            let clock = (&self.clock, self.offset);
+            let sender = &self.sender;
+            let pass_on = |events| match is_alone {
+                true => self.sender.events(events),
+                false => self.order.take(events),
+            };
+            match ring.read(words, clock, &mut self.names, pass_on, || sender.is_full()) {
+                Ok(count) => taken += count,
+                Err(Meaningless) => {
+                    ring.state = State::Broken;
+                    let sentence = format!(
+                        "process {} has written into the memory that its events come through, so what it tells from now on is not believed and left out; its other events stand",
+                        ring.process.pid
+                    );
+                    self.sender.say(Message::Said(Weight::Warning, sentence));
+                    self.sender.say(Message::Lost(LossStage::Ring, 0));
+                }
+            }
+            let unreadable = std::mem::take(&mut ring.decoder.unreadable);
+            if unreadable > 0 {
+                self.sender.say(Message::Unparsed(unreadable));
+            }
+            let lost = ring.newly_lost();
+            if lost > 0 {
+                self.sender.say(Message::Lost(LossStage::Ring, lost));
+            }
+        }
+        self.let_go();
+        taken > 0
+    }
+
+    /// Forgets the rings of processes that have ended.
+    fn let_go(&mut self) {
+        let is_left =
+            |ring: &mut Ring| (ring.has_ended || ring.state == State::Left) && !ring.is_unread();
+        let gone: Vec<Ring> = self.rings.extract_if(.., is_left).collect();
+        for ring in gone {
+            let pid = ring.process.pid;
+            if !self.rings.iter().any(|other| other.process.pid == pid) {
+                self.known.remove(&pid);
+                self.lineage.ended(pid);
+                self.tell_of(pid, ProcessChange::Exit, None);
+            }
+        }
+    }
+
+    /// Gives out what happened until this time.
+    fn give(&mut self, until: u64) {
+        let events = self.order.give(until);
+        let late = self.order.take_late();
+        if late > 0 {
+            self.sender.say(Message::Late(late));
+        }
+        self.sender.events(events);
+    }
+
+    /// Waits, and learns whose process has ended.
+    fn wait(&mut self, wake: &OwnedFd, time: Duration) {
+        let time = Timespec {
+            tv_sec: 0,
+            tv_nsec: time.subsec_nanos().into(),
+        };
+        let mut files = vec![PollFd::new(wake, PollFlags::IN)];
+        // Who has ended once is ready for ever.
+        let mut running: Vec<&mut Ring> = (self.rings.iter_mut())
+            .filter(|ring| !ring.has_ended)
+            .collect();
+        let handles = running.iter().map(|ring| &ring.handle);
+        files.extend(handles.map(|handle| PollFd::new(handle, PollFlags::IN)));
+        let _ = poll(&mut files, Some(&time));
+        let has_ended: Vec<bool> = (files.iter().skip(1))
+            .map(|file| !file.revents().is_empty())
+            .collect();
+        drop(files);
+        for (ring, has_ended) in running.iter_mut().zip(has_ended) {
+            ring.has_ended = has_ended;
+        }
+        let mut count = [0; 8];
+        let _ = rustix::io::read(wake, &mut count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pystap_ring::{CALL, Writer, head};
+
+    use super::*;
+    use crate::probe::Probe;
+
+    /// A session, and the memory that it offers to the agent of this process.
+    fn session() -> (DirectRunning, Mapping) {
+        let beginning = Beginning {
+            targets: vec![std::process::id()],
+            ..Beginning::default()
+        };
+        let kinds = Kinds::of(&Probe::names(Probe::FUNCTIONS));
+        let running = DirectRunning::start(&beginning, kinds).expect("it starts");
+        let ourselves = Identity::of(std::process::id()).expect("we run");
+        let children = running.children().expect("it makes rings");
+        let offer = children.ring(ourselves).expect("made").expect("offered");
+        let mapping = Mapping::new(&offer.memory, offer.ring.words).expect("mapped");
+        (running, mapping)
+    }
+
+    /// What it says until it has ended.
+    fn said(mut running: DirectRunning) -> (usize, Vec<Message>) {
+        running.stop();
+        let (mut events, mut others) = (0, Vec::new());
+        loop {
+            let within = Duration::from_secs(30);
+            match running.messages().recv_timeout(within).expect("it ends") {
+                Message::Events(mut batch) => events += batch.events().len(),
+                Message::Ended { clean } => {
+                    assert!(clean);
+                    return (events, others);
+                }
+                other => others.push(other),
+            }
+        }
+    }
+
+    #[test]
+    fn all_that_is_in_a_ring_when_a_session_ends_is_told() {
+        let (running, mapping) = session();
+        let mut writer = Writer::new(mapping);
+        assert!(writer.define(&pystap_ring::Code {
+            number: 1,
+            flags: 0,
+            first_line: 1,
+            file: b"app.py",
+            name: b"f",
+            qualname: b"f",
+        }));
+        for time in 0..100_000 {
+            assert!(writer.put([head(CALL, 0, 1, 1), time]));
+        }
+        let (events, others) = said(running);
+        assert_eq!(events, 100_000);
+        assert!(matches!(&others[..], [Message::Live]), "{others:?}");
+    }
+
+    #[test]
+    fn a_ring_that_makes_no_sense_is_left_alone_and_that_is_said_once() {
+        let (running, mapping) = session();
+        // No record begins like that.
+        let mut writer = Writer::new(mapping);
+        assert!(writer.put([u64::MAX, 0]));
+        let (events, others) = said(running);
+        assert_eq!(events, 0);
+        let warnings = others.iter().filter(|it| matches!(it, Message::Said(..)));
+        assert_eq!(warnings.count(), 1, "{others:?}");
+        let lost = |it: &Message| matches!(it, Message::Lost(LossStage::Ring, 0));
+        assert!(others.iter().any(lost), "{others:?}");
+    }
+
+    #[test]
+    fn a_ring_that_makes_no_sense_goes_with_its_process() {
+        let beginning = Beginning::default();
+        let kinds = Kinds::of(&Probe::names(Probe::FUNCTIONS));
+        let running = DirectRunning::start(&beginning, kinds).expect("it starts");
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("it starts");
+        let process = Identity::of(child.id()).expect("it runs");
+        let children = running.children().expect("it makes rings");
+        let offer = children.ring(process).expect("made").expect("offered");
+        let mapping = Mapping::new(&offer.memory, offer.ring.words).expect("mapped");
+        assert!(Writer::new(mapping).put([u64::MAX, 0]));
+        child.kill().expect("ours");
+        child.wait().expect("it ends");
+        let is_exit = |event: &Event| {
+            let change = ProcessChange::Exit;
+            matches!(event.what, What::Process { change: it, .. } if it == change)
+        };
+        let within = Duration::from_secs(30);
+        loop {
+            let message = running.messages().recv_timeout(within).expect("its end");
+            if let Message::Events(mut batch) = message
+                && batch.events().iter().any(is_exit)
+            {
+                break;
+            }
+        }
+        assert_eq!(
+            running.rings.words.load(Ordering::Relaxed),
+            0,
+            "its room is free"
+        );
+    }
+
+    #[test]
+    fn where_there_are_many_rings_they_are_small_and_their_room_is_given_back() {
+        let (running, _) = session();
+        let ourselves = Identity::of(std::process::id()).expect("we run");
+        let children = running.children().expect("it makes rings");
+        let words = || {
+            children
+                .ring(ourselves)
+                .expect("made")
+                .expect("offered")
+                .ring
+                .words
+        };
+        let largest = (0..MOST / LARGEST - 1).all(|_| words() == LARGEST);
+        assert!(largest);
+        // Those before have been replaced and are let go at the next round.
+        let end = Instant::now() + Duration::from_secs(30);
+        while words() == SMALLEST {
+            assert!(Instant::now() < end);
+        }
+    }
+}

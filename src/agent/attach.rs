@@ -10,19 +10,21 @@ use pystap_agent_protocol::Follow;
 
 use super::attach_method::AttachMethod;
 use super::control::{AgentAccount, Control, Joined, Listener, Outcome, no_secret};
+use super::directory::SITE;
 use super::injection::Injection;
 use super::joining::{Invitations, Invited};
 use super::loaded::Loaded;
 use super::placement::{self, Placement};
 use super::remote::{self, Remote};
 use super::{
-    AgentConfig, AgentError, COLLECTIONS, CONTEXT, PROVIDER, embedded, environment, foreign, socket,
+    AgentConfig, AgentError, COLLECTIONS, CONTEXT, PROVIDER, embedded, environment, foreign,
+    install, socket,
 };
 use crate::elf::Image;
 use crate::engine::Children;
 use crate::probe::Probed;
 use crate::process::{Identity, Lineage};
-use crate::python::Interpreter;
+use crate::python::{Interpreter, Version};
 
 /// How long a process may take before it runs any Python code.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -127,7 +129,11 @@ impl Agents {
     /// Probes are fixed at the start, so libraries that turn up later are not probed.
     pub fn reaches(&self, pid: u32) -> bool {
         match Loaded::of_process(pid) {
-            Some(loaded) => self.loaded.iter().any(|known| known.inode == loaded.inode),
+            Some(loaded) => {
+                let placed = self.placements.iter().map(|it| it.inode);
+                let others = self.loaded.iter().map(|known| known.inode);
+                placed.chain(others).any(|inode| inode == loaded.inode)
+            }
             None => self.placement_of(pid).is_some(),
         }
     }
@@ -144,6 +150,20 @@ impl Agents {
         }
         self.listener(Some(pid))?;
         Ok(())
+    }
+
+    /// Has the library probed, too, that is installed for the interpreter of this command: the environment may not reach each of
+    /// its children, and in those the installed agent waits.
+    pub fn add_installed(&mut self, command: &[OsString], version: &Version) {
+        let python = environment::interpreter_of_command(command);
+        let library = python.and_then(|python| install::library(&python, version));
+        let installed = library.and_then(Loaded::of_file);
+        self.loaded.extend(installed.filter(|installed| {
+            !self
+                .loaded
+                .iter()
+                .any(|known| known.inode == installed.inode)
+        }));
     }
 
     fn placement_of(&self, pid: u32) -> Option<usize> {
@@ -166,7 +186,7 @@ impl Agents {
         if let Some(name) = self.listeners.get(&network) {
             return Ok(name.clone());
         }
-        let (socket, name) = socket::listener(pid).map_err(failed)?;
+        let (socket, name) = socket::listener(pid, network).map_err(failed)?;
         self.control.listen(Listener {
             socket,
             name: name.clone(),
@@ -229,6 +249,12 @@ impl Agents {
         };
         let site = placement.site().map_err(system)?;
         Ok(environment::variables(&site, &follow))
+    }
+
+    /// Why the environment of the launched command did not bring the agent into a process below it, where that shows: a clause.
+    pub fn obstacle_in(&self, pid: u32, command: &[String]) -> Option<String> {
+        let library = self.placements.first()?.library();
+        environment::obstacle_in(pid, command, &library.with_file_name(SITE))
     }
 
     /// Gets the agent into a running process. The result is one of the outcomes, see [`Agents::next`].

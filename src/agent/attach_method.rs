@@ -1,7 +1,7 @@
 //! The ways into a process, and which of them is open. Examines, changes nothing.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use super::loaded::Loaded;
 use super::remote::{Remote, RemoteError};
@@ -56,10 +56,7 @@ pub enum AttachMethodError {
         version: String,
     },
     /// The interpreter has no such interface, and no agent waits in it.
-    #[error(
-        "Python {version} lets nobody in while it runs (3.14 is the first that does); {next}",
-        next = ways(python)
-    )]
+    #[error("{}", closed(version, &ways(python, LAUNCHING)))]
     Closed {
         /// The version.
         version: String,
@@ -74,11 +71,13 @@ pub enum AttachMethodError {
         /// The interpreter, as the process sees it.
         python: PathBuf,
     },
-    /// Remote debugging exists but is not available.
+    /// Its user namespace has no place for this user.
     #[error(
-        "{reason}; {next}",
-        next = ways(python)
+        "it runs in a user namespace that pystap's user has no place in (unshare -U, a container), where an agent cannot tell who asks it; map that user into it (unshare --map-root-user), or run pystap inside"
     )]
+    UserNamespace,
+    /// Remote debugging exists but is not available.
+    #[error("{reason}; {}", ways(python, LAUNCHING))]
     Remote {
         /// What is in the way.
         reason: RemoteError,
@@ -106,11 +105,31 @@ pub enum AttachMethodError {
     Traced(RemoteError),
 }
 
-/// What opens a way into a process that lets nobody in: an agent that waits in it, where one can be installed at all.
-fn ways(python: &Path) -> String {
+impl AttachMethodError {
+    /// The same of a process below a launched command, for which launching it is no way.
+    pub fn below_a_command(&self) -> String {
+        match self {
+            AttachMethodError::Closed { version, python } => closed(version, &ways(python, "")),
+            AttachMethodError::Remote { reason, python } => {
+                format!("{reason}; {}", ways(python, ""))
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
+const LAUNCHING: &str = "or start it as `pystap trace -- COMMAND`, ";
+
+fn closed(version: &str, next: &str) -> String {
+    format!("Python {version} lets nobody in while it runs (3.14 is the first that does); {next}")
+}
+
+/// What opens a way into a process that lets nobody in: an agent that waits in it, where one can be installed at all, or
+/// starting it otherwise.
+fn ways(python: &Path, launching: &str) -> String {
     if is_interpreter_command(python) {
         return format!(
-            "run `pystap agent install --python {}` and restart the process once, or start it as `pystap trace -- COMMAND`, or put the agent in with --inject ptrace",
+            "run `pystap agent install --python {}` and restart the process once, {launching}or put the agent in with --inject ptrace",
             shell::path(python)
         );
     }
@@ -135,6 +154,30 @@ pub fn obstacle_of_build(image: &Image) -> Option<AttachMethodError> {
     None
 }
 
+/// Whether this process runs in another user namespace than ours, in which our user means nothing.
+fn is_nobody_in(pid: u32) -> bool {
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/user"));
+    let (Ok(theirs), Ok(ours)) = (namespace(&pid.to_string()), namespace("self")) else {
+        return false;
+    };
+    let user = rustix::process::geteuid().as_raw();
+    let map = fs::read_to_string(format!("/proc/{pid}/uid_map"));
+    theirs != ours && map.is_ok_and(|map| !has_place_for(user, &map))
+}
+
+/// Whether a user means anything in another user namespace, which has this map (`uid_map`: the first id inside, the first one
+/// outside, and how many).
+fn has_place_for(user: u32, map: &str) -> bool {
+    let in_range = |line: &str| {
+        let numbers: Vec<u64> = line.split_whitespace().flat_map(str::parse).collect();
+        let [_, outside, count] = *numbers else {
+            return false;
+        };
+        (outside..outside.saturating_add(count)).contains(&u64::from(user))
+    };
+    map.lines().any(in_range)
+}
+
 /// Whether the agent runs in this version.
 pub fn supported(version: &Version) -> bool {
     (OLDEST..=NEWEST).contains(&(version.major, version.minor))
@@ -154,7 +197,7 @@ pub fn offer(version: (u8, u8)) -> Option<&'static str> {
 }
 
 /// The first version that lets a debugger in while it runs.
-const REMOTE: (u8, u8) = (3, 14);
+pub const REMOTE: (u8, u8) = (3, 14);
 
 impl AttachMethod {
     /// The way in one word.
@@ -184,6 +227,9 @@ impl AttachMethod {
         }
         if let Some(error) = obstacle_of_build(&interpreter.image) {
             return Err(error);
+        }
+        if is_nobody_in(pid) {
+            return Err(AttachMethodError::UserNamespace);
         }
         let loaded = Loaded::of_process(pid);
         if loaded.is_some()
@@ -225,13 +271,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_user_has_a_place_where_the_map_of_the_namespace_names_it() {
+        let everybody = "         0          0 4294967295\n";
+        assert!(has_place_for(0, everybody) && has_place_for(1000, everybody));
+        let container = "0 100000 65536\n65536 0 1\n";
+        assert!(has_place_for(0, container) && has_place_for(100_999, container));
+        assert!(!has_place_for(1000, container));
+        assert!(!has_place_for(0, "0 1000 1\n") && !has_place_for(0, ""));
+    }
+
+    #[test]
     fn nobody_is_advised_to_install_the_agent_into_a_library_or_a_packed_program() {
         for python in ["/tmp/_MEI1/libpython3.11.so.1.0", "/usr/sbin/uwsgi"] {
-            let said = ways(Path::new(python));
+            let said = ways(Path::new(python), "");
             assert!(!said.contains("agent install"), "{python}: {said}");
             assert!(said.contains("--inject ptrace"), "{python}: {said}");
         }
-        let said = ways(Path::new("/srv/venv/bin/python"));
+        let said = ways(Path::new("/srv/venv/bin/python"), "");
         assert!(
             said.contains("agent install --python /srv/venv/bin/python"),
             "{said}"

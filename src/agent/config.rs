@@ -61,6 +61,17 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
+    /// The interpreters that need no agent, because their own marks tell all of this.
+    pub(crate) fn told_by_marks(&self) -> HashSet<FileId> {
+        match (&self.functions, &self.collections) {
+            (Some(functions), Some(collections)) => {
+                functions.intersection(collections).copied().collect()
+            }
+            (Some(files), None) | (None, Some(files)) => files.clone(),
+            (None, None) => HashSet::new(),
+        }
+    }
+
     /// What the agent of this process is told, and where its children join. Where the interpreter's own marks tell an event,
     /// the agent does not.
     ///
@@ -95,6 +106,7 @@ impl AgentConfig {
             },
             announce_running: true,
             follow,
+            ring: None,
         })
     }
 }

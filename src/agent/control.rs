@@ -12,14 +12,15 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use pystap_agent_protocol::{
-    Follow, FromAgent, Hello, LARGEST_PACKET, PROTOCOL, Started, Stopped, ToAgent, decode, encode,
+    Follow, FromAgent, Hello, LARGEST_PACKET, PROTOCOL, Start, Started, Stopped, ToAgent, decode,
+    encode,
 };
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
@@ -414,8 +415,12 @@ impl Talk {
             .iter()
             .find(|(_, agent)| agent.process == Some(process))
             .map(|(id, _)| *id);
-        if let Some(agent) = before.and_then(|id| self.agents.remove(&id)) {
-            self.closed(agent);
+        if let Some(id) = before {
+            // What it has said to the last.
+            self.hear(id);
+            if let Some(agent) = self.agents.remove(&id) {
+                self.closed(agent);
+            }
         }
         let mut agent = Agent::new(process.pid, socket, true);
         agent.invited = Some(invited);
@@ -633,7 +638,25 @@ impl Talk {
         if let Some(children) = self.children.as_ref().filter(|_| agent.by_itself) {
             children.keep(pid);
         }
-        match sent(&agent.socket, &ToAgent::Start(start)) {
+        let offered = match self.children.as_ref().map(|it| it.ring(process)) {
+            None => None,
+            Some(Ok(offered)) => offered,
+            Some(Err(reason)) if reason.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {
+                self.ended(agent);
+                return None;
+            }
+            Some(Err(reason)) => {
+                let what = "the memory for its events cannot be had";
+                self.failed(agent, AgentError::System { what, reason });
+                return None;
+            }
+        };
+        let start = Start {
+            ring: offered.as_ref().map(|offered| offered.ring),
+            ..start
+        };
+        let memory: Vec<BorrowedFd<'_>> = offered.iter().map(|it| it.memory.as_fd()).collect();
+        match sent(&agent.socket, &ToAgent::Start(start), &memory) {
             Ok(()) => {
                 agent.stage = Stage::Starting(hello);
                 agent.since = Instant::now();
@@ -698,7 +721,8 @@ impl Talk {
         self.listeners.clear();
         self.door.close();
         self.agents.retain(|_, agent| {
-            matches!(agent.stage, Stage::Tracing) && sent(&agent.socket, &ToAgent::Stop {}).is_ok()
+            matches!(agent.stage, Stage::Tracing)
+                && sent(&agent.socket, &ToAgent::Stop {}, &[]).is_ok()
         });
         let end = Instant::now() + FAREWELL;
         let mut heard = Instant::now();
@@ -755,12 +779,12 @@ pub(super) fn no_secret(reason: io::Error) -> AgentError {
     }
 }
 
-fn sent(socket: &OwnedFd, message: &ToAgent) -> Result<(), AgentError> {
+fn sent(socket: &OwnedFd, message: &ToAgent, files: &[BorrowedFd<'_>]) -> Result<(), AgentError> {
     let packet = encode(message).map_err(|_| AgentError::TooManyFilters)?;
     if packet.len() > LARGEST_PACKET {
         return Err(AgentError::TooManyFilters);
     }
-    socket::put(socket, &packet).map_err(|reason| AgentError::System {
+    socket::put(socket, &packet, files).map_err(|reason| AgentError::System {
         what: "an agent cannot be spoken to",
         reason,
     })

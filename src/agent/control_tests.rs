@@ -21,7 +21,7 @@ def say(connection, kind, **more):
 
 def join(secret):
     connection = connect()
-    say(connection, "joined", parent=os.getppid(), secret=secret, protocol=2, version="1", python=[3, 13, 0],
+    say(connection, "joined", parent=os.getppid(), secret=secret, protocol=PROTOCOL, version="1", python=[3, 13, 0],
         implementation="cpython", pid=os.getpid(), way="monitoring", busy=False, dormant=False)
     return connection
 
@@ -65,7 +65,7 @@ impl Session {
             ..AgentConfig::default()
         };
         let control = Control::new(wanted, Arc::clone(&invitations), Arc::clone(&lineage));
-        let (socket, name) = socket::listener(None).expect("a socket");
+        let (socket, name) = socket::listener(None, 0).expect("a socket");
         Session {
             control: control.expect("begun"),
             name: name.clone(),
@@ -99,7 +99,7 @@ impl Session {
     }
 
     fn agent_through(&self, before: &[&str], secret: &str, program: &str) -> Agent {
-        let program = format!("{AGENT}{program}");
+        let program = format!("PROTOCOL = {PROTOCOL}\n{AGENT}{program}");
         let words = [before, &["/usr/bin/python3", "-c", &program]].concat();
         let (first, rest) = words.split_first().expect("a command");
         let mut child = Command::new(first)

@@ -22,11 +22,16 @@ use crate::files::{Look, look_at};
 pub(super) const LIBRARY: &str = embedded::NAME;
 /// The directory for PYTHONPATH, and its contents.
 pub(super) const SITE: &str = "site";
-const SITECUSTOMIZE: &str = "sitecustomize.py";
+const CUSTOMIZE: [&str; 2] = ["sitecustomize.py", "usercustomize.py"];
 /// A file where Python would create a directory for compiled modules, so that it creates none.
 const NO_CACHE: &str = "__pycache__";
 /// What interpreters before 3.2 create instead.
-const COMPILED: [&str; 2] = ["sitecustomize.pyc", "sitecustomize.pyo"];
+const COMPILED: [&str; 4] = [
+    "sitecustomize.pyc",
+    "sitecustomize.pyo",
+    "usercustomize.pyc",
+    "usercustomize.pyo",
+];
 
 /// The identity of a directory, whatever its path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +121,9 @@ pub(super) fn site(directory: &OwnedFd) -> io::Result<()> {
     };
     write(&site, NO_CACHE, b"", 0o644)?;
     let text = super::environment::SITECUSTOMIZE.as_bytes();
-    write(&site, SITECUSTOMIZE, text, 0o644)?;
+    for name in CUSTOMIZE {
+        write(&site, name, text, 0o644)?;
+    }
     publish(&site)
 }
 
@@ -175,7 +182,7 @@ pub(super) fn empty(directory: &OwnedFd, files: &[String], but_library: bool) {
         remove_file(directory, name);
     }
     if let Ok(site) = open(directory, SITE) {
-        for name in [SITECUSTOMIZE, NO_CACHE].iter().chain(&COMPILED) {
+        for name in CUSTOMIZE.iter().chain(&[NO_CACHE]).chain(&COMPILED) {
             remove_file(&site, name);
         }
         let _ = unlinkat(directory, SITE, AtFlags::REMOVEDIR);
@@ -355,8 +362,8 @@ mod tests {
         );
         let names = fs::read_dir(&site).expect("it is there").count();
         assert_eq!(
-            names, 2,
-            "sitecustomize.py and the file that stands for a cache"
+            names, 3,
+            "our two names and the file that stands for a cache"
         );
         let removal = remove(&parent, "own", identity, &[]).expect("possible");
         assert_eq!(removal, Removal::Gone);

@@ -1,14 +1,19 @@
-//! The way into a command that pystap launches: its environment. Our own `sitecustomize` comes first on PYTHONPATH, and
-//! the variable `PYSTAP_AGENT` names the socket that the agent joins and what it says there; processes that the command
-//! starts inherit both.
+//! The way into a command that pystap launches: its environment. Our own `sitecustomize` comes first on PYTHONPATH (and is there
+//! as `usercustomize`, too, which Python imports outside of virtual environments when a program has put another
+//! `sitecustomize` before ours, as opentelemetry-instrument does), and the variable `PYSTAP_AGENT` names the socket that
+//! the agent joins and what it says there; processes that the command starts inherit both.
 //!
 //! CPython's options -E and -I ignore the environment, -S ignores `sitecustomize`: then this way is closed.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pystap_agent_protocol::Follow;
+
+use super::socket;
+use crate::files::reading;
+use crate::python::beginning;
 
 /// Our `sitecustomize`.
 pub(super) const SITECUSTOMIZE: &str = include_str!("sitecustomize.py");
@@ -38,15 +43,66 @@ pub fn obstacle_of_command(command: &[OsString]) -> Option<String> {
     if named(&path) {
         return obstacle(arguments);
     }
-    let mut head = [0; 256];
-    let length = std::fs::File::open(&path)
-        .and_then(|mut file| std::io::Read::read(&mut file, &mut head))
-        .ok()?;
-    let text = String::from_utf8_lossy(head.get(..length)?).into_owned();
-    let mut words = text.strip_prefix("#!")?.lines().next()?.split_whitespace();
+    let words = first_line(&path)?;
+    let mut words = words.split_whitespace();
     words.find(|word| named(Path::new(word)))?;
     let options: Vec<OsString> = words.map(OsString::from).collect();
     obstacle(&options)
+}
+
+/// What the first line of a script says after `#!`.
+fn first_line(script: &Path) -> Option<String> {
+    let mut head = [0; 256];
+    let mut file = reading::open(script).ok()?;
+    let length = std::io::Read::read(&mut file, &mut head).ok()?;
+    let text = String::from_utf8_lossy(head.get(..length)?).into_owned();
+    Some(text.strip_prefix("#!")?.lines().next()?.to_owned())
+}
+
+/// The interpreter that a command names, itself or in the first line of its script, where that has a path.
+pub(super) fn interpreter_of_command(command: &[OsString]) -> Option<PathBuf> {
+    let path = which::which(command.first()?).ok()?;
+    let named = first_line(&path).and_then(|line| Some(line.split_whitespace().next()?.to_owned()));
+    Some(named.map_or(path, PathBuf::from))
+}
+
+/// Why this environment, with this directory on PYTHONPATH, did not bring the agent into a process that was started below a launched
+/// command, as far as its arguments and its own environment show it: a clause.
+pub(super) fn obstacle_in(pid: u32, command: &[String], site: &Path) -> Option<String> {
+    let arguments: Vec<OsString> = command.iter().skip(1).map(OsString::from).collect();
+    if let Some(option) = obstacle(&arguments) {
+        return Some(format!(
+            "it was started with {option}, which leaves out the environment that brings pystap's agent in"
+        ));
+    }
+    let environment = beginning(pid, "environ");
+    let value = |name: &[u8]| {
+        let mut variables = environment.split(|byte| *byte == 0);
+        variables.find_map(|it| it.strip_prefix(name)?.strip_prefix(b"="))
+    };
+    if value(b"PYSTAP_AGENT").is_none() {
+        return Some(
+            "it was started without the environment that brings pystap's agent in (as by env -i or sudo)"
+                .to_owned(),
+        );
+    }
+    let network = |process: &str| socket::network_of(process).ok();
+    if network(&pid.to_string()) != network("self") {
+        return Some(
+            "it runs in another network namespace than pystap (unshare -n, a container), where its agent finds nobody to join"
+                .to_owned(),
+        );
+    }
+    let path = value(b"PYTHONPATH").unwrap_or_default();
+    let mut entries = path.split(|byte| *byte == b':');
+    match entries.position(|entry| entry == site.as_os_str().as_bytes()) {
+        None => Some("its PYTHONPATH was replaced by one without pystap's directory".to_owned()),
+        Some(0) => None,
+        Some(_) => Some(
+            "another sitecustomize came before pystap's on its PYTHONPATH (as opentelemetry-instrument has one)"
+                .to_owned(),
+        ),
+    }
 }
 
 /// The interpreter option that keeps our `sitecustomize` out, as the user typed it.

@@ -112,6 +112,14 @@ pub enum AgentError {
         /// The version there.
         found: String,
     },
+    /// It sees none of the libraries that are probed.
+    #[error(
+        "process {pid} is not traced: it sees other files than those of this session (a container), or another agent waits in it than those that are probed; end this session and begin another one"
+    )]
+    OutOfReach {
+        /// The process.
+        pid: u32,
+    },
     /// The connection ended.
     #[error(
         "pystap's agent in process {pid} closed the connection without an answer, so its calls are not traced; look whether the process still runs, and try again"

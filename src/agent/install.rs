@@ -30,9 +30,10 @@ use crate::python::{Interpreter, PythonError, Version};
 const LIBRARY: &str = "_pystap_agent.abi3.so";
 /// The file that imports it.
 const PTH: &str = "pystap_agent.pth";
-/// One line, as the format requires. Errors in it must not disturb the program. Where pystap launches the program, its
-/// `sitecustomize` is on the path and brings the agent of that session, whose library is the one that is probed.
-const LINE: &str = r#"import os, sys; exec("try:\n    if not any(os.path.isfile(os.path.join(entry, '..', 'libpystap_agent.so')) for entry in sys.path) or 'PYSTAP_AGENT' not in os.environ:\n        import _pystap_agent\n        _pystap_agent.start(True)\nexcept Exception:\n    pass")"#;
+/// One line, as the format requires. Errors in it must not disturb the program. Where pystap launches the program, it takes the
+/// library of that session, which is the one that is probed, and is beside a directory on the path: this comes before anybody's
+/// `sitecustomize`, and a program may have put another one before ours.
+const LINE: &str = r#"import os, sys; exec("def _pystap():\n    follow = os.environ.get('PYSTAP_AGENT')\n    near = [os.path.join(entry, '..', 'libpystap_agent.so') for entry in sys.path]\n    near = [path for path in near if follow and os.path.isfile(path)]\n    if near:\n        from importlib.machinery import ExtensionFileLoader\n        from importlib.util import module_from_spec, spec_from_loader\n        loader = ExtensionFileLoader('_pystap_agent', os.path.abspath(near[0]))\n        agent = sys.modules['_pystap_agent'] = module_from_spec(spec_from_loader('_pystap_agent', loader))\n        loader.exec_module(agent)\n        agent.start(True, follow)\n    else:\n        import _pystap_agent\n        _pystap_agent.start(True)\ntry:\n    _pystap()\nexcept Exception:\n    pass", {'os': os, 'sys': sys})"#;
 /// How long an interpreter may take to say what it is, and a process of ours to do something in an environment.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -372,6 +373,15 @@ fn prefix(python: &Path) -> Option<&Path> {
 
 fn library_of(version: &Version) -> PathBuf {
     Path::new("lib").join(format!("python{}.{}", version.major, version.minor))
+}
+
+/// The library that is installed for an interpreter, where its files say beyond doubt which that is.
+pub(super) fn library(python: &Path, version: &Version) -> Option<PathBuf> {
+    let Some(Site::Usual(site)) = site_by_files(python, version) else {
+        return None;
+    };
+    let library = site.join(LIBRARY);
+    library.is_file().then_some(library)
 }
 
 /// Where an interpreter has its site-packages, if its files say so beyond doubt: a virtual environment, whose

@@ -180,7 +180,7 @@ impl fmt::Display for Untraced {
             (self.failed, "could not start the agent"),
             (
                 self.absent,
-                "never asked (started with -I, -E or -S or without its environment, in another network namespace, no CPython 3.9 to 3.15, or ended before running any code)",
+                "never asked (began anew where no agent comes in, started with -I, -E or -S or without its environment, in another network namespace, no CPython 3.9 to 3.15, or ended before running any code)",
             ),
         ];
         let mut first = true;

@@ -1,6 +1,8 @@
 //! Whether a process already has an agent: an installed one that waits, or one left behind by an earlier session. The
 //! mapped file is then what is probed, whatever happened to its path.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -45,8 +47,18 @@ impl Loaded {
                 None => (&*path, false),
             };
             let (start, end) = map.address;
-            let reach = PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}"));
-            let image = Image::open(&reach).ok()?;
+            let mapped = PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}"));
+            // Only root may open what is mapped as such; others take the file of that name, if it still is that one.
+            let (reach, image) = match Image::open(&mapped) {
+                Ok(image) => (mapped, image),
+                Err(_) if rustix::process::geteuid().is_root() || deleted => return None,
+                Err(_) => {
+                    let named = PathBuf::from(format!("/proc/{pid}/root{path}"));
+                    let inode = fs::metadata(&named).ok()?.ino();
+                    let image = Image::open(&named).ok()?;
+                    (inode == map.inode).then_some((named, image))?
+                }
+            };
             image.mark(PROVIDER, Probe::FunctionEntry.name())?;
             Some(Loaded {
                 path: PathBuf::from(path),
@@ -55,6 +67,26 @@ impl Loaded {
                 deleted,
                 image: Arc::new(image),
             })
+        })
+    }
+}
+
+/// Whether no file of an agent's is mapped in a process, by the names of all files that are.
+pub fn is_without(pid: u32) -> bool {
+    files(pid).is_some_and(|mut files| files.next().is_none())
+}
+
+impl Loaded {
+    /// The agent in a file that a process may load; `None` where it is none.
+    pub fn of_file(path: PathBuf) -> Option<Loaded> {
+        let image = Image::open(&path).ok()?;
+        image.mark(PROVIDER, Probe::FunctionEntry.name())?;
+        Some(Loaded {
+            inode: fs::metadata(&path).ok()?.ino(),
+            reach: path.clone(),
+            path,
+            deleted: false,
+            image: Arc::new(image),
         })
     }
 }

@@ -35,8 +35,8 @@
 //! is counted by the reason: whoever knew a secret and could not be started, because it had hung up, came while pystap
 //! was stopped, was not confirmed, found no room, or refused; and Pythons below the launched command that never asked.
 //! For the last, the uprobes engine compares the interpreters that processes were seen to map with the processes that
-//! joined with the launched command's secret. With SystemTap, which has no such records, they are the children that a
-//! look once per second finds to have left out the environment.
+//! joined with the launched command's secret. With SystemTap, which has no such records, they are the Pythons that a look once
+//! per second finds without an agent, as those that begin anew below a process that was attached to are with either engine.
 
 mod attach;
 mod attach_method;
@@ -65,7 +65,7 @@ mod window;
 
 pub use attach::{Agents, Attached, expected_library, remarks, usual_library};
 pub use attach_method::{
-    AttachMethod, AttachMethodError, NEWEST, OLDEST, obstacle_of_build, offer, supported,
+    AttachMethod, AttachMethodError, NEWEST, OLDEST, REMOTE, obstacle_of_build, offer, supported,
 };
 pub use config::{AgentConfig, COLLECTIONS, CONTEXT, Capture, FUNCTIONS, PROVIDER};
 pub use control::{AgentAccount, Joined, Outcome};
@@ -73,7 +73,7 @@ pub use embedded::image;
 pub use error::AgentError;
 pub use injection::InjectionError;
 pub use joining::Untraced;
-pub use loaded::{Loaded, waiting};
+pub use loaded::{Loaded, is_without, waiting};
 pub use placement::{PlacementError, Stale, remove_stale};
 pub use remote::{Remote, RemoteError};
 pub use visit::{serve as visit, visit_through};

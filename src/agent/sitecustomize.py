@@ -1,5 +1,6 @@
 # Put on PYTHONPATH by `pystap trace -- COMMAND`: starts pystap's agent in every Python that the command becomes or starts,
-# then gives way to the user's own sitecustomize. Runs under any Python, old ones included, and never fails one.
+# then gives way to the user's own sitecustomize. Also there as usercustomize, for where somebody else's sitecustomize comes
+# first. Runs under any Python, old ones included, and never fails one.
 import os
 import sys
 
@@ -51,14 +52,15 @@ except Exception:
     # There is none, or it is not ours to remove.
     pass
 
-# As if we had never been here: our directory leaves the path, and whoever comes next on it is sitecustomize.
+# As if we had never been here: our directory leaves the path, and whoever comes next on it has our name.
 _ours = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _ours]
-_self = sys.modules.pop("sitecustomize", None)
+_name = __name__
+_self = sys.modules.pop(_name, None)
 try:
-    import sitecustomize
+    __import__(_name)
 except ImportError as _error:
-    if getattr(_error, "name", "sitecustomize") != "sitecustomize":
+    if getattr(_error, "name", _name) != _name:
         raise
     if _self is not None:
-        sys.modules["sitecustomize"] = _self
+        sys.modules[_name] = _self

@@ -2,8 +2,9 @@
 //! to a network namespace, so every socket for a process is created in the namespace of that process.
 
 use std::fs;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -12,8 +13,8 @@ use pystap_agent_protocol::{LARGEST_PACKET, SOCKET_PREFIX, THREAD_NAME};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
-    listen, recv, send, socket_with,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, bind, connect, listen, recv, sendmsg, socket_with,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -76,9 +77,10 @@ pub(super) fn agents(line: &str) -> Option<(u64, &str)> {
     listens.then_some((inode, name))
 }
 
-/// A socket that agents can join, and its name.
-pub(super) fn listener(near: Option<u32>) -> io::Result<(OwnedFd, String)> {
-    let name = format!("{OURS}{}", random()?);
+/// A socket that agents can join in this network namespace, and its name. That ends with the number of the namespace: an agent
+/// in another one, where it finds nobody, knows from it that the session may go on.
+pub(super) fn listener(near: Option<u32>, network: u64) -> io::Result<(OwnedFd, String)> {
+    let name = format!("{OURS}{}/{network}", random()?);
     let socket = in_network_of(near, || {
         let socket = open()?;
         bind(
@@ -186,9 +188,18 @@ fn is_ready(file: &OwnedFd, events: PollFlags) -> bool {
     poll(&mut files, Some(&at_once)).is_ok_and(|count| count > 0)
 }
 
-/// Sends one packet.
-pub(super) fn put(socket: &OwnedFd, packet: &[u8]) -> io::Result<()> {
-    send(socket, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+/// Most descriptors that go with a packet.
+pub(super) const MOST_FILES: usize = 8;
+
+/// Sends one packet, and descriptors with it.
+pub(super) fn put(socket: &OwnedFd, packet: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FILES))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !files.is_empty() && !control.push(SendAncillaryMessage::ScmRights(files)) {
+        return Err(io::Error::other("too many descriptors"));
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    sendmsg(socket, &[IoSlice::new(packet)], &mut control, flags)?;
     Ok(())
 }
 
@@ -227,9 +238,9 @@ mod tests {
 
     #[test]
     fn a_listener_is_joined_by_its_name_and_knows_who_came() {
-        let (listening, name) = listener(None).expect("a socket");
+        let (listening, name) = listener(None, 0).expect("a socket");
         let socket = connection(std::process::id(), &name).expect("it listens");
-        put(&socket, b"here").expect("sent");
+        put(&socket, b"here", &[]).expect("sent");
         let accepted = rustix::net::accept(&listening).expect("somebody came");
         assert_eq!(get(&accepted).expect("read").expect("a packet"), b"here");
         let (pid, uid) = peer(&accepted).expect("known");
@@ -247,7 +258,7 @@ mod tests {
     #[test]
     #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
     fn who_has_ended_is_nobody_even_while_its_connection_is_held() {
-        let (listening, name) = listener(None).expect("a socket");
+        let (listening, name) = listener(None, 0).expect("a socket");
         // The child of the process that connects holds the connection, and waits for its input to end.
         let program = format!(
             "import os, socket, sys\n\

@@ -9,7 +9,7 @@
 //! parent is killed before that, the child takes it back.
 
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -25,8 +25,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
+    recvmsg, socketpair,
 };
 use rustix::process::{
     Gid, Signal, Uid, chdir, chroot, fchdir, getegid, geteuid, getgroups,
@@ -40,6 +40,7 @@ use rustix::thread::{
 use serde::{Deserialize, Serialize};
 
 use super::directory::{self, Identity, LIBRARY, Removal};
+use super::socket::put;
 use super::view::{Door, Ids};
 use crate::files::{Look, look};
 use crate::process::start_time;
@@ -303,17 +304,6 @@ pub(super) fn clear(
             "whoever entered it makes no sense".to_owned(),
         )),
     }
-}
-
-fn put(socket: &OwnedFd, bytes: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !files.is_empty() && !control.push(SendAncillaryMessage::ScmRights(files)) {
-        return Err(io::Error::other("too many descriptors"));
-    }
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)?;
-    Ok(())
 }
 
 /// Receives one packet; empty at the end of the conversation.

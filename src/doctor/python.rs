@@ -1,6 +1,8 @@
 //! Findings about interpreters: whether they have probes, what these do in that version, how they were built, and the ways
 //! forward. What a probe does in a version is [`crate::python::marks`]'s knowledge.
 
+use std::path::Path;
+
 use super::debug::contents;
 use super::remedy::{Family, Remedies};
 use super::{Evidence, Finding, Fix, Part, Status};
@@ -9,6 +11,7 @@ use crate::host::{Facts, Python};
 use crate::probe::Probe;
 use crate::python::Version;
 use crate::python::marks::{self, behaviour};
+use crate::python::name::is_interpreter_command;
 use crate::shell;
 
 const ENTRY: &str = Probe::FunctionEntry.name();
@@ -41,6 +44,7 @@ fn of_one(facts: &Facts, python: &Python) -> Vec<Finding> {
     findings.extend(elsewhere(python));
     findings.extend(jit(python));
     findings.extend(undecodable(python));
+    findings.extend(remote_debug(python));
     findings.push(debug(facts, python));
     findings
 }
@@ -96,6 +100,13 @@ fn has_marks(facts: &Facts, python: &Python) -> Finding {
                 None => new(Status::Missing, summary),
                 Some(fix) => new(Status::Warning, summary).fix(fix),
             }
+            .fixes(stripped.then(|| {
+                Fix::by_hand(
+                    "Put the file back as it was built: llvm-strip and strip --strip-section-headers take the notes away \
+                     that name the marks; GNU strip by itself keeps them.",
+                )
+                .or()
+            }))
             .fixes(Remedies::for_host(facts).python_with_marks(language(python), false))
         }
         None => new(
@@ -208,6 +219,19 @@ fn by_agent(python: &Python) -> Option<Fix> {
     let offer = agent::offer(language(python)?)?;
     let first = if offer.contains("agent install") {
         let interpreter = python.started_as.as_ref().unwrap_or(&python.path);
+        if let Some(pid) = python.pids.first()
+            && !is_interpreter_command(Path::new(interpreter))
+        {
+            // A program that embeds Python cannot be asked where its packages are.
+            return Some(
+                Fix::new(
+                    "Least effort: calls, returns and collections come through pystap's agent, which is put into the \
+                     running program.",
+                    [format!("pystap trace --inject ptrace -p {pid}")],
+                )
+                .or(),
+            );
+        }
         format!("pystap agent install --python {}", shell::path(interpreter))
     } else {
         format!("pystap trace {}", target(python))
@@ -296,6 +320,51 @@ fn jit(python: &Python) -> Option<Finding> {
         .fix(Fix::by_hand(
             "Start the program without PYTHON_JIT for the time of the trace.",
         ))
+    })
+}
+
+/// A switch against debuggers keeps the agent out of running processes; one that is misspelt keeps out nobody.
+fn remote_debug(python: &Python) -> Option<Finding> {
+    let found = python.remote_debug.as_ref()?;
+    let has_calls = || {
+        let marks = python.marks.value();
+        marks.is_some_and(|marks| marks.iter().any(|mark| mark == ENTRY))
+    };
+    if language(python)? < agent::REMOTE || (!found.ignored && has_calls()) {
+        return None;
+    }
+    let (pid, switch) = (found.pid, &found.switch);
+    let new = |summary, why: &str| {
+        Finding::new(Part::Python, "remote-debug", Status::Warning, summary, why)
+            .about(&python.path)
+            .evidence(Evidence {
+                path: format!("process {pid}"),
+                value: switch.clone(),
+            })
+    };
+    Some(if found.ignored {
+        new(
+            format!("process {pid} was started with {switch}, which {} ignores", name(python)),
+            "Debuggers and pystap's agent can come into it (PEP 768), although somebody meant to keep them out. CPython's \
+             how-to spells the option so; 3.14.8 and 3.15.0 know it with hyphens only.",
+        )
+        .fix(Fix::by_hand(
+            "To keep them out, start the program with -X disable-remote-debug, or with PYTHON_DISABLE_REMOTE_DEBUG=1 in \
+             its environment.",
+        ))
+    } else {
+        new(
+            format!("process {pid} lets no debugger in while it runs, because of {switch}"),
+            "pystap's agent comes into a running process of this version by remote debugging (PEP 768).",
+        )
+        .fix(
+            Fix::new(
+                "Put the agent in by another way.",
+                [format!("pystap trace --inject ptrace -p {pid}")],
+            )
+            .or(),
+        )
+        .fix(Fix::by_hand("Restart the program without that switch."))
     })
 }
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::host::{Fact, Facts};
+use crate::host::{Fact, Facts, RemoteDebug};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hosts")
@@ -86,6 +86,85 @@ fn a_path_that_is_not_utf8_is_told_with_the_way_that_does_no_harm() {
     );
     assert_eq!(finding.fixes[0].commands, ["pystap trace --agent -p 4242"]);
     assert!(finding.evidence.iter().any(|it| it.value.contains("/srv/")));
+}
+
+#[test]
+fn a_program_that_embeds_python_is_entered_and_its_library_is_no_interpreter_to_install_into() {
+    let mut facts = host("debian-12");
+    let python = facts.pythons.first_mut().expect("an interpreter");
+    python.path = "/srv/app/_internal/libpython3.12.so.1.0".to_owned();
+    python.kind = "library".to_owned();
+    python.started_as = None;
+    python.pids = vec![4242];
+    python.version = Fact::found("the test", "3.12.1".to_owned());
+    python.marks = Fact::found("the test", Vec::new());
+    python.configured_with_dtrace = Fact::found("the test", true);
+    let finding = examine(&facts, None).findings.into_iter();
+    let finding = finding
+        .filter(|finding| finding.id == "marks")
+        .find(|finding| finding.summary.contains("libpython3.12"))
+        .expect("a finding");
+    let commands: Vec<&String> = finding.fixes.iter().flat_map(|fix| &fix.commands).collect();
+    assert!(
+        commands.contains(&&"pystap trace --inject ptrace -p 4242".to_owned()),
+        "{commands:?}"
+    );
+    assert!(
+        !commands.iter().any(|it| it.contains("agent install")),
+        "{commands:?}"
+    );
+    assert!(
+        finding
+            .fixes
+            .iter()
+            .any(|fix| fix.what.contains("llvm-strip")),
+        "built with marks, which somebody has taken out: {:?}",
+        finding.fixes
+    );
+}
+
+#[test]
+fn a_switch_against_debuggers_is_told_and_one_that_is_ignored_is_called_so() {
+    let mut facts = host("debian-12");
+    let python = facts.pythons.first_mut().expect("an interpreter");
+    python.version = Fact::found("the test", "3.14.8".to_owned());
+    python.marks = Fact::found("the test", Vec::new());
+    let mut told = |switch: &str, ignored| {
+        facts
+            .pythons
+            .first_mut()
+            .expect("an interpreter")
+            .remote_debug = Some(RemoteDebug {
+            pid: 4242,
+            switch: switch.to_owned(),
+            ignored,
+        });
+        let mut findings = examine(&facts, None).findings.into_iter();
+        findings
+            .find(|finding| finding.id == "remote-debug")
+            .expect("a finding")
+    };
+    let works = told("-X disable-remote-debug", false);
+    assert!(
+        works.summary.contains("process 4242 lets no debugger in"),
+        "{}",
+        works.summary
+    );
+    assert_eq!(
+        works.fixes[0].commands,
+        ["pystap trace --inject ptrace -p 4242"]
+    );
+    let ignored = told("-X disable_remote_debug", true);
+    assert!(
+        ignored.summary.contains("which Python 3.14.8") && ignored.summary.ends_with("ignores"),
+        "{}",
+        ignored.summary
+    );
+    assert!(
+        ignored.fixes[0].what.contains("-X disable-remote-debug"),
+        "{:?}",
+        ignored.fixes
+    );
 }
 
 /// What each host can do, in the words of a person who knows it.

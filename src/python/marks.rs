@@ -248,6 +248,24 @@ const TABLE: &[Row] = &[
     Row {
         marks: &[GC_START],
         from: (3, 6),
+        to: (3, 13),
+        upstream: true,
+        behaviour: known(Status::Complete, "Fires when a garbage collection begins."),
+    },
+    Row {
+        marks: &[GC_START],
+        from: (3, 14),
+        to: (3, 14),
+        upstream: true,
+        behaviour: known(
+            Status::Complete,
+            "Fires when a garbage collection begins; up to 3.14.4 the collections that begin by themselves are all of \
+             generation 1, the young objects and a part of the old ones, and from 3.14.5 on of 0 to 2, as elsewhere.",
+        ),
+    },
+    Row {
+        marks: &[GC_START],
+        from: (3, 15),
         to: NOW,
         upstream: true,
         behaviour: known(Status::Complete, "Fires when a garbage collection begins."),
@@ -265,11 +283,21 @@ const TABLE: &[Row] = &[
     Row {
         marks: &[IMPORT_START],
         from: (3, 7),
-        to: NOW,
+        to: (3, 14),
         upstream: true,
         behaviour: known(
             Status::Complete,
             "Fires when a module that is not loaded yet is looked for.",
+        ),
+    },
+    Row {
+        marks: &[IMPORT_START],
+        from: (3, 15),
+        to: NOW,
+        upstream: true,
+        behaviour: known(
+            Status::Complete,
+            "Fires when a module that is not loaded yet is looked for: of a lazy import (PEP 810) when it is first used.",
         ),
     },
     Row {
@@ -513,6 +541,17 @@ mod tests {
         assert_eq!(status((3, 7), AUDIT), Status::Absent);
         assert_eq!(status((3, 8), AUDIT), Status::Complete);
         assert_eq!(status((3, 13), AUDIT), Status::Complete);
+    }
+
+    #[test]
+    fn collections_of_3_14_are_told_apart_by_its_releases() {
+        for (minor, changed) in [(13, false), (14, true), (15, false)] {
+            let behaviour = behaviour((3, minor), GC_START);
+            assert_eq!(behaviour.status, Status::Complete);
+            assert_eq!(behaviour.sentence.contains("3.14.4"), changed, "{minor}");
+        }
+        assert_eq!(spans(GC_START), [((3, 6), None)]);
+        assert_eq!(spans(IMPORT_START), [((3, 7), None)]);
     }
 
     #[test]

@@ -273,3 +273,12 @@ fn quiet_says_nothing_on_stderr_and_a_closed_pipe_is_no_failure() {
     let status = child.wait().expect("waited");
     assert_eq!(status.code(), Some(0));
 }
+
+#[test]
+fn the_engine_direct_asks_nothing_of_a_host_and_that_is_said() {
+    let ended = pystap_with(&["doctor", "--engine", "direct"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{ended:?}");
+    let message = ended.only_error();
+    assert!(message.contains("needs nothing of the host"), "{message}");
+    assert!(message.contains("--dry-run -p PID"), "{message}");
+}

@@ -1,21 +1,22 @@
 //! The agents of a trace: brought in when the probes are live, heard while it runs, sent away before it ends.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::absence::Absence;
+use super::latecomers::Latecomers;
 use super::plan::Plan;
 use super::stop::StopSignals;
 use crate::agent::{
-    AgentAccount, AgentError, Agents, AttachMethod, Attached, Untraced, environment, remarks,
+    AgentAccount, AgentError, Agents, AttachMethod, Attached, Untraced, is_without, remarks,
 };
 use crate::console::Console;
 use crate::engine::Running;
 use crate::failure::Failure;
-use crate::process::{Identity, Launched, Lineage, Process};
-use crate::text::Foreign;
+use crate::process::{Identity, Launched, Lineage, Process, Program};
 
 /// How long the answers of agents are waited for at a time.
 const TURN: Duration = Duration::from_millis(50);
@@ -28,12 +29,11 @@ pub(crate) struct SessionAgents {
     launched: bool,
     later: bool,
     inject: bool,
-    /// Processes whose agents have begun.
-    joined: HashSet<u32>,
-    /// Children of the launched command that were looked at.
-    seen: HashSet<u32>,
-    /// Those among them that the environment did not reach.
-    unreached: u64,
+    /// Processes whose agents have begun, and the programs that they ran then.
+    joined: HashMap<u32, Option<Program>>,
+    /// Targets that the session began with, until the search has found them, too.
+    first: HashSet<u32>,
+    latecomers: Latecomers,
     warnings: u64,
     untraced: Untraced,
     ended: bool,
@@ -51,16 +51,23 @@ impl SessionAgents {
         };
         let processes: Vec<u32> = agent.targets.iter().map(|(pid, _)| *pid).collect();
         let here = agent.launched || agent.later;
-        let agents = Agents::prepare(agent.wanted.clone(), &processes, here)?;
+        let mut agents = Agents::prepare(agent.wanted.clone(), &processes, here)?;
+        if agent.launched {
+            let expected = plan.targets.command.iter();
+            let versions = expected.flat_map(|it| &it.interpreters);
+            for version in versions.filter_map(|it| it.version.as_ref()) {
+                agents.add_installed(&plan.command, version);
+            }
+        }
         agent.libraries = agents.probed();
         Ok(Some(SessionAgents {
             agents,
             launched: agent.launched,
             later: agent.later,
             inject,
-            joined: HashSet::new(),
-            seen: HashSet::new(),
-            unreached: 0,
+            joined: HashMap::new(),
+            first: HashSet::new(),
+            latecomers: Latecomers::none(),
             warnings: 0,
             untraced: Untraced::default(),
             ended: false,
@@ -126,6 +133,8 @@ impl SessionAgents {
     ) -> Result<(), Failure> {
         let targets = plan.agent.iter().flat_map(|agent| &agent.targets);
         let mut failures: Vec<AgentError> = Vec::new();
+        self.latecomers.absence = Absence::beginning();
+        self.first = plan.pids().into_iter().collect();
         for (pid, way) in targets {
             if !stops.requests().is_empty() {
                 break;
@@ -160,12 +169,19 @@ impl SessionAgents {
             match outcome.result {
                 Ok(joined) => {
                     begun += 1;
-                    self.joined.insert(outcome.pid);
+                    self.joined.insert(outcome.pid, Program::of(outcome.pid));
                     for remark in remarks(outcome.pid, &joined) {
                         self.warn(console, remark);
                     }
                 }
                 Err(error) => failures.push(error),
+            }
+        }
+        for (pid, _) in plan.agent.iter().flat_map(|agent| &agent.targets) {
+            if !self.joined.contains_key(pid)
+                && let Some(process) = Identity::of(*pid)
+            {
+                self.latecomers.absence.begin_with_session(process);
             }
         }
         let attached = plan
@@ -193,51 +209,132 @@ impl SessionAgents {
 
     /// Whether the agent of a process has begun.
     pub(crate) fn traces(&self, pid: u32) -> bool {
-        self.joined.contains(&pid)
+        self.joined.contains_key(&pid)
     }
 
     /// Brings the agent into a process that was found while the session runs.
     pub(crate) fn newcomer(&mut self, process: &Process, console: &Console) {
         let pid = process.pid;
-        let Some(interpreter) = process.interpreters.first() else {
+        if self.joined.contains_key(&pid) {
             return;
-        };
+        }
+        // The search may tell of it as a member of the family, too.
+        if !self.latecomers.forget(pid) {
+            self.first.insert(pid);
+        }
         self.agents.lineage().root(Identity {
             pid,
             start_time: process.start_time,
         });
-        if !self.agents.reaches(pid) {
-            self.untraced.failed += 1;
-            console.warning(format_args!(
-                "process {pid} is not traced: it sees other files than those of this session (a container), where pystap's agent is not; end this session and begin another one"
-            ));
-            return;
-        }
-        let attached = match AttachMethod::into_process(pid, interpreter, self.inject) {
-            Ok(way) => self.agents.attach(pid, interpreter, &way),
-            Err(reason) => Err(AgentError::AttachMethod { pid, reason }),
-        };
-        match attached {
+        match self.enter(process) {
             Ok(attached) => tell_of(pid, attached, console),
             Err(error) => {
                 self.untraced.failed += 1;
+                self.latecomers.absence.begin(Identity {
+                    pid,
+                    start_time: process.start_time,
+                });
                 console.warning(error);
             }
         }
     }
 
-    /// Whether the agent of this process has begun.
-    pub(crate) fn has_joined(&self, pid: u32) -> bool {
-        self.joined.contains(&pid)
+    /// Has the agent begin in a process that runs.
+    fn enter(&mut self, process: &Process) -> Result<Attached, AgentError> {
+        let pid = process.pid;
+        let interpreter = process.interpreters.first();
+        let interpreter = interpreter.ok_or(AgentError::Silent { pid })?;
+        if !self.agents.reaches(pid) {
+            return Err(AgentError::OutOfReach { pid });
+        }
+        let way = AttachMethod::into_process(pid, interpreter, self.inject)
+            .map_err(|reason| AgentError::AttachMethod { pid, reason })?;
+        self.agents.attach(pid, interpreter, &way)
     }
 
-    /// Says what became of processes since the last look.
+    /// Whether a process of the session became a Python since this was last asked, as far as the kernel's records say.
+    pub(crate) fn have_news(&self) -> bool {
+        self.agents.lineage().has_news()
+    }
+
+    /// Takes note of a Python of the session that runs none of the interpreters that are probed: each, once after each exec.
+    pub(crate) fn meet(&mut self, process: &Process) {
+        let pid = process.pid;
+        let is_first = self.first.remove(&pid);
+        // Whoever becomes another program loses the agent, be it before the first search.
+        let has_begun_anew = self.has_begun_anew(pid);
+        if has_begun_anew {
+            self.joined.remove(&pid);
+        }
+        let is_expected = is_first || self.joined.contains_key(&pid);
+        if has_begun_anew || !is_expected {
+            self.latecomers.add(process.clone());
+        }
+    }
+
+    /// The same for one that is found again and again.
+    pub(crate) fn meet_again(&mut self, process: &Process) {
+        if self.has_begun_anew(process.pid) {
+            self.meet(process);
+        }
+    }
+
+    /// Whether a process has become another program since its agent began, which may hold another one that waits.
+    fn has_begun_anew(&self, pid: u32) -> bool {
+        let Some(then) = self.joined.get(&pid) else {
+            return false;
+        };
+        // One that has ended has become nothing.
+        let Some(now) = Program::of(pid) else {
+            return false;
+        };
+        then.is_some_and(|then| then != now) || is_without(pid)
+    }
+
+    /// Brings the agent into those that have not got it by themselves, and says of which it cannot.
+    fn look_after_latecomers(&mut self, console: &Console) {
+        self.latecomers.look();
+        for process in self.latecomers.due(self.launched) {
+            let pid = process.pid;
+            let cause = match self.launched {
+                true => self.agents.obstacle_in(pid, &process.command_line),
+                false => Some("it began anew, where no agent comes in by itself".to_owned()),
+            };
+            match self.enter(&process) {
+                Ok(attached) => {
+                    self.latecomers.asked(pid, cause);
+                    tell_of(pid, attached, console);
+                }
+                Err(error) => {
+                    let said = self.latecomers.refused(pid, &error, cause);
+                    self.warn(console, said);
+                }
+            }
+        }
+    }
+
+    /// The time that processes of the session ran without being traced.
+    pub(crate) fn untraced_time(&self) -> Duration {
+        self.latecomers.absence.total()
+    }
+
+    /// Whether the agent of this process has begun.
+    pub(crate) fn has_joined(&self, pid: u32) -> bool {
+        self.joined.contains_key(&pid)
+    }
+
+    /// Says what became of processes since the last look, and sees to those that no agent is in.
     pub(crate) fn look(&mut self, console: &Console) {
         while let Some(outcome) = self.agents.next(Duration::ZERO) {
+            let pid = outcome.pid;
             match outcome.result {
                 Ok(joined) => {
-                    self.joined.insert(outcome.pid);
-                    for remark in remarks(outcome.pid, &joined) {
+                    self.joined.insert(pid, Program::of(pid));
+                    if let Some(said) = self.latecomers.joined(pid) {
+                        self.agents.lineage().joined(pid);
+                        self.warn(console, said);
+                    }
+                    for remark in remarks(pid, &joined) {
                         self.warn(console, remark);
                     }
                 }
@@ -245,8 +342,16 @@ impl SessionAgents {
                 Err(AgentError::Silent { pid }) => {
                     console.detail(format_args!("process {pid} ended before its agent began"));
                 }
-                Err(error) => self.warn(console, error),
+                Err(error) => {
+                    if self.latecomers.failed(pid) {
+                        self.agents.lineage().joined(pid);
+                    }
+                    self.warn(console, error);
+                }
             }
+        }
+        if !self.ended {
+            self.look_after_latecomers(console);
         }
     }
 
@@ -257,29 +362,6 @@ impl SessionAgents {
             console.warning(warning);
         } else {
             console.detail(warning);
-        }
-    }
-
-    /// Says, now and then, which children of the launched command the agent cannot come into, and why.
-    pub(crate) fn look_at_children(&mut self, children: &[(u32, Vec<String>)], console: &Console) {
-        if !self.launched {
-            return;
-        }
-        // Another process may get the number of one that has ended.
-        self.seen
-            .retain(|pid| children.iter().any(|(child, _)| child == pid));
-        for (pid, words) in children {
-            if self.joined.contains(pid) || !self.seen.insert(*pid) {
-                continue;
-            }
-            let command: Vec<OsString> = words.iter().map(OsString::from).collect();
-            if let Some(option) = environment::obstacle_of_command(&command) {
-                self.unreached += 1;
-                console.warning(format_args!(
-                    "process {pid} is not traced: it was started with {option} ({}), which leaves out the environment that brings pystap's agent in; start it without {option}, or trace it by itself with -p",
-                    Foreign::new(&words.join(" "))
-                ));
-            }
         }
     }
 
@@ -326,9 +408,9 @@ impl SessionAgents {
         let mut untraced = self.untraced;
         // Those of whose beginning the kernel told; where the engine has no such records, those that lived for a while.
         match self.agents.lineage().never_joined() {
-            Some(absent) => untraced.absent = absent.max(self.unreached),
+            Some(absent) => untraced.absent = absent.max(self.latecomers.unreached),
             None => {
-                untraced.absent = self.unreached.max(1);
+                untraced.absent = self.latecomers.unreached.max(1);
                 console.warning(
                     "the command started more processes than can be told apart, so those that ran untraced are more than is said here; trace a smaller part of it",
                 );

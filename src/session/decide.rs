@@ -8,7 +8,6 @@ use super::request::{AgentUsage, Purpose, SessionRequest};
 use super::snapshot::HostSnapshot;
 use super::wanted::{MissingProbes, Wanted, has};
 use crate::agent::{self, AgentConfig, AttachMethod, AttachMethodError};
-use crate::console::Exit;
 use crate::engine::abilities::{Obstacle, clause};
 use crate::engine::lifecycle::Engine;
 use crate::probe::{EventKind, Probe};
@@ -23,6 +22,19 @@ use crate::text::Foreign;
 /// Whatever stands in the way of tracing at all. What stands in the way of engines is in the plan, which can be shown
 /// without one.
 pub(crate) fn decide(request: &SessionRequest, host: &HostSnapshot) -> Result<Plan, PlanError> {
+    let plan = decided(request, host)?;
+    // An engine that adds up or measures would take each of them for a call.
+    if plan.rules().call_on_creation && (plan.totals() || plan.times_calls()) {
+        let apart = SessionRequest {
+            sends_all: true,
+            ..request.clone()
+        };
+        return decided(&apart, host);
+    }
+    Ok(plan)
+}
+
+fn decided(request: &SessionRequest, host: &HostSnapshot) -> Result<Plan, PlanError> {
     let wanted = Wanted::of(request, &host.own_templates)?;
     let mut decision = Decision {
         endangered: endangered(&wanted, host),
@@ -52,7 +64,9 @@ pub(crate) fn decide(request: &SessionRequest, host: &HostSnapshot) -> Result<Pl
     let mut plan = Plan {
         targets: host.targets.clone(),
         command: request.targets.command.clone(),
-        newcomers: request.targets.newcomers(host.service.clone()),
+        newcomers: request
+            .targets
+            .newcomers(host.service.clone(), &host.targets.parents),
         events: wanted.events.clone(),
         templates: wanted.templates.clone(),
         own_template: wanted.own_template.clone(),
@@ -176,6 +190,9 @@ impl Decision<'_> {
                 "pystap's agent (--agent), which does no harm, cannot get in: {reason}"
             ));
         }
+        if self.wanted.is_direct() {
+            return PlanError::NoDirectWay { target, reason };
+        }
         PlanError::NoWay {
             who: described(interpreter),
             kinds: match self.request.events.is_empty() {
@@ -194,6 +211,7 @@ impl Decision<'_> {
             targets: Vec::new(),
             launched: false,
             later: false,
+            directly: self.wanted.is_direct(),
             wanted: AgentConfig {
                 filters: self.request.filters.clone(),
                 capture: self.request.agent.capture.clone(),
@@ -220,7 +238,7 @@ impl Decision<'_> {
                     needed.add(missing);
                 }
                 // What it has itself is worth a trace without the agent, when that is all that was left to us.
-                _ if !missing.functions => {}
+                _ if !missing.functions && !self.wanted.is_direct() => {}
                 way => {
                     let reason = match way {
                         Some(Err(reason)) => reason.clone(),
@@ -327,6 +345,12 @@ impl Decision<'_> {
             .filter_map(|event| EventKind::of_name(event))
             .filter(|kind| !is_possible(*kind, &images, agent))
             .collect();
+        if self.wanted.is_direct() && !missing.is_empty() {
+            let kinds: Vec<&str> = missing.iter().map(|kind| kind.name()).collect();
+            return Err(PlanError::NotDirect {
+                kinds: kinds.join(" and "),
+            });
+        }
         match (missing.first(), interpreters.values().next()) {
             (Some(first), Some((interpreter, _))) => {
                 Err(self.without_probes(*first, &missing, interpreter))
@@ -573,14 +597,7 @@ impl Engines<'_> {
     /// What stands in the way of an engine.
     fn obstacle(&self, engine: &dyn Engine) -> Option<Obstacle> {
         let compiles = self.request.purpose.is_compile();
-        let of_targets = || {
-            let error = self.obstacle_of_targets(engine)?;
-            Some(Obstacle {
-                exit: Exit::of(error.exit_code()),
-                message: error.to_string(),
-                forbidden: false,
-            })
-        };
+        let of_targets = || Some(self.obstacle_of_targets(engine)?.obstacle());
         engine
             .forbidden()
             .or_else(|| if compiles { None } else { of_targets() })

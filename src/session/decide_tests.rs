@@ -18,6 +18,7 @@ use crate::agent::AttachMethod;
 use crate::console::Exit;
 use crate::elf::{Architecture, Image, Machine, Mark, Semaphore, Site};
 use crate::engine::abilities::{Abilities, Obstacle};
+use crate::engine::direct::engine::DirectEngine;
 use crate::engine::lifecycle::Engine;
 use crate::engine::stap::engine::StapEngine;
 use crate::engine::uprobes::engine::UprobesEngine;
@@ -319,7 +320,8 @@ impl Host {
         let uprobes = UprobesEngine::found(
             (self.lacks_uprobes).then(|| obstacle("no tracefs, so no uprobe events", false)),
         );
-        let engines: Vec<Box<dyn Engine>> = vec![Box::new(stap), Box::new(uprobes)];
+        let engines: Vec<Box<dyn Engine>> =
+            vec![Box::new(stap), Box::new(uprobes), Box::new(DirectEngine)];
         let process = |(pid, python): &(u32, Python)| Process {
             pid: *pid,
             start_time: 1,
@@ -533,6 +535,30 @@ fn kinds_decide_which_templates_and_probes_there_are() {
             asked().with(|it| it.totals = true).engine("stap"),
             runs(debian(10)),
             Planned("by top; 3.10 gives call,return,gc; stap", &[]),
+        ),
+        (
+            "creations that look like calls are not added up in the kernel",
+            asked().with(|it| it.totals = true).engine("stap"),
+            runs(debian(15)),
+            Planned("by calls,gc; 3.15 gives call,return,gc; stap", &[]),
+        ),
+        (
+            "nor are they measured there",
+            asked().at_least(5).engine("stap"),
+            runs(debian(15)),
+            Planned("by calls,gc; 3.15 gives call,return,gc; stap", &[]),
+        ),
+        (
+            "an agent tells none, so that its calls are",
+            asked()
+                .with(|it| it.totals = true)
+                .agent(AgentUsage::Always)
+                .engine("stap"),
+            runs(debian(15)).agent_waits(7),
+            Planned(
+                "by top; 3.15 gives gc; the agent gives functions, dormant in 7; stap",
+                &[],
+            ),
         ),
         (
             "what nobody adds up is sent all the same",
@@ -956,6 +982,93 @@ fn the_agent_gives_what_interpreters_lack_where_it_can_get_in() {
             asked().engine("stap"),
             everyone_of(debian(10)),
             Planned("by calls,gc; 3.10 gives call,return,gc; stap", &[]),
+        ),
+    ]);
+}
+
+#[test]
+fn the_engine_direct_is_the_agent_alone_and_nobody_gets_it_unasked() {
+    let direct = || asked().engine("direct");
+    check(vec![
+        (
+            "the agent takes the place of probes that are there",
+            direct(),
+            runs(debian(10)).agent_waits(7),
+            Planned(
+                "by calls,gc; the agent gives functions,collections, dormant in 7; direct",
+                &[],
+            ),
+        ),
+        (
+            "a command is launched with it",
+            direct(),
+            launches(debian(15)),
+            Planned(
+                "by calls,gc; the agent gives functions,collections, environment; direct",
+                &[],
+            ),
+        ),
+        (
+            "without any other engine",
+            direct(),
+            runs(plain(12))
+                .agent_waits(7)
+                .without_stap()
+                .without_uprobes(),
+            Planned(
+                "by calls,gc; the agent gives functions,collections, dormant in 7; direct",
+                &[],
+            ),
+        ),
+        (
+            "probes that could end the program are not armed anyway",
+            direct(),
+            runs(debian(9)).agent_waits(7).not_utf8(7),
+            Planned(
+                "by calls,gc; the agent gives functions,collections, dormant in 7; direct",
+                &[],
+            ),
+        ),
+        (
+            "where nothing else is left, it is not taken unasked",
+            asked(),
+            runs(plain(12))
+                .agent_waits(7)
+                .without_stap()
+                .without_uprobes(),
+            Planned(
+                "by calls,gc; the agent gives functions,collections, dormant in 7; no stap: stap was not found, so nothing; no uprobes: no tracefs, so no uprobe events",
+                &[],
+            ),
+        ),
+        (
+            "the agent cannot get in",
+            direct(),
+            runs(debian(10)).survey(7, |it| {
+                it.attach = Some(Err("it lets nobody in".to_owned()))
+            }),
+            Refusal(
+                3,
+                &[
+                    "--engine direct",
+                    "cannot get into process 7: it lets nobody in",
+                ],
+            ),
+        ),
+        (
+            "what only an interpreter's own probes have",
+            asked_for("call,import,audit").engine("direct"),
+            runs(debian(15)).agent_waits(7),
+            Refusal(
+                2,
+                &["import and audit events come from an interpreter's own probes"],
+            ),
+        ),
+        (
+            "the agent is forbidden",
+            direct().agent(AgentUsage::Never),
+            runs(debian(10)).agent_waits(7),
+            Refusal(2, &["--engine direct", "--no-agent"]),
         ),
     ]);
 }

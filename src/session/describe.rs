@@ -37,7 +37,7 @@ fn write(text: &mut String, plan: &Plan, engine: Abilities) -> fmt::Result {
     writeln!(text, "children   {children}")?;
     writeln!(text, "events     {}", plan.events.join(", "))?;
     if let Some(minimum) = plan.min_duration {
-        let by = match engine.measures {
+        let by = match engine.measures && plan.times_calls() {
             true => "in the kernel",
             false => "by pystap, which every call is sent to",
         };
@@ -85,7 +85,8 @@ fn write_agent(text: &mut String, agent: &AgentPlan) -> fmt::Result {
             "agent      into each process that is found, as it allows"
         )?;
     }
-    for (path, probed) in &agent.libraries {
+    let libraries = agent.libraries.iter().filter(|_| !agent.directly);
+    for (path, probed) in libraries {
         let build_id = probed.image.build_id.as_deref().unwrap_or("none");
         let path = Foreign::path(path);
         writeln!(text, "image      {path}, build id {build_id}")?;

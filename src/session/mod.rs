@@ -1,12 +1,14 @@
 //! A session: what is asked for ([`request`]), what is known of the host ([`snapshot`]), what is decided of both ([`decide`],
 //! [`plan`]), how it begins ([`opening`]) and how it runs ([`running`]).
 
+mod absence;
 pub(crate) mod agents;
 pub(crate) mod decide;
 #[cfg(test)]
 mod decide_tests;
 pub(crate) mod describe;
 mod greenlets;
+mod latecomers;
 pub(crate) mod opening;
 pub mod pipe;
 pub(crate) mod plan;

@@ -1,6 +1,7 @@
 //! How a session begins: from a request to a plan, from the plan to a prepared engine, from there to probes that are live. Then
 //! it runs (`running`), and at last what came of it is said.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::fs::File;
 use std::time::Instant;
@@ -10,9 +11,9 @@ use crossbeam_channel::Receiver;
 use super::agents::SessionAgents;
 use super::decide::decide;
 use super::describe::describe;
-use super::plan::{Plan, Source};
+use super::plan::{NoSource, Plan, PlanError, Source};
 use super::refusal;
-use super::request::{Purpose, SessionRequest};
+use super::request::{EngineOptions, Purpose, SessionRequest};
 use super::running::{Outcome, Session};
 use super::snapshot::HostSnapshot;
 use super::stop::{self, Stop, StopSignals};
@@ -37,7 +38,7 @@ pub(crate) type MakeSink<'a> = dyn Fn(Output, PairingRules) -> Box<dyn Sink> + '
 
 /// A session that is decided and not begun.
 pub(crate) struct Decided<'a> {
-    request: &'a SessionRequest,
+    request: Cow<'a, SessionRequest>,
     templates: Templates,
     host: HostSnapshot,
     plan: Plan,
@@ -53,8 +54,18 @@ impl<'a> Decided<'a> {
             return Err(misuse);
         }
         let templates = Templates::load(request.template_directory.as_deref())?;
-        let host = HostSnapshot::gather(request, &templates.catalogue)?;
-        let plan = decide(request, &host)?;
+        let mut request = Cow::Borrowed(request);
+        let mut host = HostSnapshot::gather(&request, &templates.catalogue)?;
+        let mut plan = decide(&request, &host)?;
+        if let Err(refused) = &mut plan.sources {
+            match without_a_kernel(&request, refused, &templates) {
+                Some(Ok((direct, its_host, its_plan))) => {
+                    (request, host, plan) = (Cow::Owned(direct), its_host, its_plan);
+                }
+                Some(Err(error)) => refused.add(all::BY_AGENT, &error),
+                None => {}
+            }
+        }
         // The user's own mistakes come before what the host lacks.
         if plan.own_template.is_some() {
             templates.script(&plan)?;
@@ -108,7 +119,7 @@ impl<'a> Decided<'a> {
         })?;
         let output = match self.request.purpose.is_compile() {
             true => None,
-            false => match output(self.request, &stops, console)? {
+            false => match output(&self.request, &stops, console)? {
                 Some(output) => Some(output),
                 None => return Ok(Exit::Done.into()),
             },
@@ -130,20 +141,20 @@ impl<'a> Decided<'a> {
             return Ok(Exit::Done.into());
         };
         let surroundings = TraceContext {
-            request: self.request,
+            request: &self.request,
             make_sink,
             aside,
             stops: &stops,
             console,
         };
         let outcome = surroundings.trace(&self.plan, prepared, output, agents)?;
-        Ok(conclude(self.request, &outcome, console))
+        Ok(conclude(&self.request, &outcome, console))
     }
 
     fn sources(&self) -> Result<Vec<Source>, Failure> {
         let sources = self.plan.sources.clone();
         sources
-            .map_err(|refused| refusal::failure(&refused, self.request, &self.templates.catalogue))
+            .map_err(|refused| refusal::failure(&refused, &self.request, &self.templates.catalogue))
     }
 
     fn engine(&self, name: &str) -> Result<&dyn Engine, Failure> {
@@ -230,6 +241,40 @@ impl<'a> Decided<'a> {
             notes,
         }))
     }
+}
+
+/// The same with the engine that needs nothing of the kernel, where the choice was left to us and none of the others can: for
+/// an ordinary user, in a container without capabilities. `None` where it tells less than was asked for.
+///
+/// # Errors
+/// What keeps the agent out of the targets.
+fn without_a_kernel(
+    request: &SessionRequest,
+    refused: &NoSource,
+    templates: &Templates,
+) -> Option<Result<(SessionRequest, HostSnapshot, Plan), PlanError>> {
+    let obstacle = refused.of_all()?;
+    let direct = SessionRequest {
+        engine: EngineOptions {
+            named: Some(all::BY_AGENT.to_owned()),
+            ..request.engine.clone()
+        },
+        ..request.clone()
+    };
+    let host = HostSnapshot::gather(&direct, &templates.catalogue).ok()?;
+    let mut plan = match decide(&direct, &host) {
+        Ok(plan) => plan,
+        Err(error @ PlanError::NoDirectWay { .. }) => return Some(Err(error)),
+        Err(_) => return None,
+    };
+    let source = plan.sources.as_mut().ok()?.first_mut()?;
+    let engine = host.engines.iter().find(|it| it.name() == source.engine)?;
+    source.reason = Some(format!(
+        "{}, because {}",
+        engine.title(),
+        clause(&obstacle.message)
+    ));
+    Some(Ok((direct, host, plan)))
 }
 
 /// An engine that can be started at once.
@@ -348,6 +393,10 @@ impl TraceContext<'_> {
         for process in &plan.targets.processes {
             watch.add(process.pid, process.start_time)?;
         }
+        // Their end is the end of what they may start.
+        for parent in &plan.targets.parents {
+            watch.add(parent.pid, parent.start_time)?;
+        }
         let launched = self.launch(plan, agents.as_mut())?;
         if let Some(launched) = &launched {
             targets.push(launched.pid());
@@ -363,7 +412,8 @@ impl TraceContext<'_> {
         let mut opening = session_line(plan, &prepared);
         let sink = (self.make_sink)(output, plan.rules());
         let starting = console.spinner("arming the probes");
-        let measures = prepared.iter().all(|source| source.abilities.measures);
+        let can_measure = prepared.iter().all(|source| source.abilities.measures);
+        let measures = can_measure && plan.times_calls();
         let hears_of_release = prepared.iter().any(|source| source.abilities.arms_everyone);
         let stopped = || !stops.requests().is_empty();
         let mut engines = Vec::new();
@@ -377,10 +427,7 @@ impl TraceContext<'_> {
         if let Some(launched) = &launched {
             opening.targets.push(of_command(plan, launched));
         }
-        let family = match &agents {
-            Some(_) => None,
-            None => family(plan, launched.as_ref()),
-        };
+        let family = family(plan, launched.as_ref(), agents.is_some());
         let processes = plan.targets.processes.iter();
         let released = launched.as_ref().map(Launched::pid);
         let session = Session {
@@ -396,10 +443,11 @@ impl TraceContext<'_> {
             fails_on_paths: plan.fails_on_paths.clone(),
             probed: plan.probed_files(),
             family,
-            left_out: plan.left_out.len() as u64,
+            left_out: plan.left_out.clone(),
             agents,
             max_events: limits.max_events,
             minimum: plan.minimum_ns().filter(|_| !measures),
+            measured: measures,
             console,
         };
         let mut starting = Some(starting);
@@ -462,9 +510,14 @@ fn together(mut engines: Vec<Box<dyn Running>>) -> Result<Box<dyn Running>, Fail
     }
 }
 
-/// The processes in which other interpreters than those that are probed are to be noticed. `None` where nothing is probed.
-fn family(plan: &Plan, launched: Option<&Launched>) -> Option<Family> {
-    let files = plan.probed_files();
+/// The processes in which other interpreters than those that are probed are to be noticed. `None` where nothing is probed and
+/// there are no agents.
+fn family(plan: &Plan, launched: Option<&Launched>, agents: bool) -> Option<Family> {
+    let files = match &plan.agent {
+        // Of the others, some probes may be armed, but not those that the agent tells.
+        Some(agent) if agents => agent.wanted.told_by_marks(),
+        _ => plan.probed_files(),
+    };
     let processes = plan.targets.processes.iter();
     let targets = processes
         .filter(|process| !plan.left_out.contains(&process.pid))
@@ -472,7 +525,7 @@ fn family(plan: &Plan, launched: Option<&Launched>) -> Option<Family> {
     let launched = launched.map(|launched| (launched.pid(), launched.start_time()));
     let roots = targets.chain(launched);
     let roots = roots.map(|(pid, start_time)| Identity { pid, start_time });
-    (!files.is_empty()).then(|| Family {
+    (agents || !files.is_empty()).then(|| Family {
         roots: roots.collect(),
         descendants: plan.follow,
         files,
@@ -560,13 +613,23 @@ fn conclude(request: &SessionRequest, outcome: &Outcome, console: &Console) -> u
             account.push(format!("{count} {what}"));
         }
     }
+    match summary.untimed {
+        0 => {}
+        1 => account.push("one more call of unknown duration not shown".to_owned()),
+        count => account.push(format!("{count} more calls of unknown duration not shown")),
+    }
     if summary.uncounted {
         account.push("an unknown number possibly lost".to_owned());
     }
+    let time = match summary.untraced_ns {
+        0 => String::new(),
+        time => format!(" for {:.1} s", time as f64 / 1e9),
+    };
     match summary.untraced_processes {
-        0 => {}
-        1 => account.push("one process untraced".to_owned()),
-        count => account.push(format!("{count} processes untraced")),
+        0 if time.is_empty() => {}
+        0 => account.push(format!("processes untraced{time} until the agent came in")),
+        1 => account.push(format!("one process untraced{time}")),
+        count => account.push(format!("{count} processes untraced{time}")),
     }
     if outcome.unwritten > 0 {
         account.push(format!("{} not written", outcome.unwritten));

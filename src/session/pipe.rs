@@ -35,6 +35,7 @@ pub struct Pipe {
     delivered: u64,
     too_late: u64,
     nameless: u64,
+    untimed: u64,
     output_error: Option<io::Error>,
 }
 
@@ -48,6 +49,7 @@ impl Pipe {
             delivered: 0,
             too_late: 0,
             nameless: 0,
+            untimed: 0,
             output_error: None,
         }
     }
@@ -119,6 +121,11 @@ impl Pipe {
         self.nameless
     }
 
+    /// Calls that ended and were left out because nobody knows whether they were long enough.
+    pub fn untimed(&self) -> u64 {
+        self.untimed
+    }
+
     /// The calls that are open, and the account of those without a partner.
     pub fn pairing(&self) -> &Pairing {
         &self.settings.pairing
@@ -161,6 +168,7 @@ impl Pipe {
             match &step.event.what {
                 What::Call { .. } => return false,
                 What::Return { duration_ns, .. } if duration_ns.is_none_or(|ns| ns < minimum) => {
+                    self.untimed += u64::from(duration_ns.is_none());
                     return false;
                 }
                 _ => {}
@@ -291,7 +299,8 @@ mod tests {
         events.push(returned(60, "never_called"));
         let (pipe, lines) = through(settings, events);
         assert_eq!(lines, ["gc_start", "0 return main Some(40)"]);
-        assert_eq!(pipe.delivered(), 2);
+        // Nobody knows how long the one took whose call was not seen.
+        assert_eq!((pipe.delivered(), pipe.untimed()), (2, 1));
     }
 
     #[test]

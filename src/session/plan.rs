@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use crate::agent::{AgentConfig, AttachMethod};
 use crate::analysis::pairing::PairingRules;
+use crate::console::Exit;
 use crate::engine::abilities::{Abilities, Obstacle};
-use crate::probe::{Probe, Probed};
+use crate::probe::{EventKind, Probe, Probed};
 use crate::process::{Selection, TargetError, Targets};
 use crate::python::marks::PROVIDER;
 use crate::python::undecodable::{self, Sign};
 use crate::python::{FileId, Interpreter, InterpreterKind, PythonError};
-use crate::script::{Filters, ProbedImage, Request, ScriptError, TOTALS};
+use crate::script::{Filters, ProbedImage, Request, ScriptError, TIMED_CALLS, TOTALS};
 
 /// Everything decided before anything is started.
 #[derive(Debug)]
@@ -88,6 +89,23 @@ pub(crate) enum NoSource {
     All(Vec<(&'static str, Obstacle)>),
 }
 
+impl NoSource {
+    /// The obstacle of the engine that asks for least, where the choice was left to us and none can.
+    pub(crate) fn of_all(&self) -> Option<&Obstacle> {
+        match self {
+            NoSource::All(obstacles) => obstacles.last().map(|(_, obstacle)| obstacle),
+            NoSource::Conflict { .. } | NoSource::Obstacle { .. } => None,
+        }
+    }
+
+    /// Adds why one more engine cannot, where none can.
+    pub(crate) fn add(&mut self, engine: &'static str, error: &PlanError) {
+        if let NoSource::All(obstacles) = self {
+            obstacles.push((engine, error.obstacle()));
+        }
+    }
+}
+
 /// What the agent does in a session.
 #[derive(Debug, Clone)]
 pub(crate) struct AgentPlan {
@@ -97,6 +115,8 @@ pub(crate) struct AgentPlan {
     pub(crate) launched: bool,
     /// Whether processes that start later may need it.
     pub(crate) later: bool,
+    /// Whether it tells its events itself, so that nothing of it is probed.
+    pub(crate) directly: bool,
     /// What agents are told.
     pub(crate) wanted: AgentConfig,
     /// Its libraries, with the paths by which targets know them. Until they are written out, one stands for all.
@@ -201,6 +221,27 @@ pub(crate) enum PlanError {
     /// Values come from the agent.
     #[error("--capture needs pystap's agent, which --no-agent forbids; leave out one of them")]
     CaptureWithoutAgent,
+    /// The direct engine is the agent.
+    #[error(
+        "--engine direct is pystap's agent alone, which --no-agent forbids; leave out one of them"
+    )]
+    DirectWithoutAgent,
+    /// The direct engine is the agent, which does not tell everything.
+    #[error(
+        "--engine direct is pystap's agent alone, which tells calls, returns and collections; {kinds} events come from an interpreter's own probes, so leave out --engine direct, or trace these by themselves"
+    )]
+    NotDirect {
+        /// Other kinds that were asked for.
+        kinds: String,
+    },
+    /// The direct engine is the agent, and that cannot get in.
+    #[error("--engine direct is pystap's agent alone, and that cannot get into {target}: {reason}")]
+    NoDirectWay {
+        /// The process or the command.
+        target: String,
+        /// Why, with the next step.
+        reason: String,
+    },
     /// The file of an interpreter is gone.
     #[error("{path} was replaced or deleted while process {pid} runs it, and SystemTap can only probe files that are there, so it cannot trace this process; restart the process, or use --engine uprobes", path = path.display())]
     Replaced {
@@ -226,6 +267,15 @@ pub(crate) enum PlanError {
 }
 
 impl PlanError {
+    /// The same as what stands in the way of one engine.
+    pub(crate) fn obstacle(&self) -> Obstacle {
+        Obstacle {
+            exit: Exit::of(self.exit_code()),
+            message: self.to_string(),
+            forbidden: false,
+        }
+    }
+
     /// The exit code of pystap for this failure.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
@@ -235,8 +285,11 @@ impl PlanError {
             PlanError::UnknownEvent { .. }
             | PlanError::DurationWithoutReturn
             | PlanError::CaptureWithoutFilter
-            | PlanError::CaptureWithoutAgent => 2,
-            PlanError::NoMarks { .. }
+            | PlanError::CaptureWithoutAgent
+            | PlanError::DirectWithoutAgent
+            | PlanError::NotDirect { .. } => 2,
+            PlanError::NoDirectWay { .. }
+            | PlanError::NoMarks { .. }
             | PlanError::NoWay { .. }
             | PlanError::Undecodable { .. }
             | PlanError::Replaced { .. }
@@ -273,7 +326,7 @@ impl Plan {
                 }))
                 .collect(),
             templates: self.templates.clone(),
-            events: self.events.clone(),
+            events: self.sent(),
             filters: self.filters.clone(),
         }
     }
@@ -283,9 +336,25 @@ impl Plan {
         self.request().images.iter().any(|image| image.library)
     }
 
+    /// The kinds that are sent: where a shortest call is asked for and pystap measures, also what it measures by.
+    fn sent(&self) -> Vec<String> {
+        let mut kinds = self.events.clone();
+        let call = EventKind::Call.name();
+        if self.min_duration.is_some() && !self.times_calls() && !kinds.iter().any(|it| it == call)
+        {
+            kinds.push(call.to_owned());
+        }
+        kinds
+    }
+
     /// Whether the script adds up in the kernel.
     pub(crate) fn totals(&self) -> bool {
         self.templates.iter().any(|name| name == TOTALS)
+    }
+
+    /// Whether the script measures calls in the kernel.
+    pub(crate) fn times_calls(&self) -> bool {
+        self.templates.iter().any(|name| name == TIMED_CALLS)
     }
 
     /// The shortest call that is wanted, in nanoseconds; `None` when all are.
@@ -326,9 +395,10 @@ impl Plan {
         self.inject
     }
 
-    /// The agent's libraries, with the paths by which targets know them.
+    /// The agent's libraries that are probed, with the paths by which targets know them.
     pub(crate) fn libraries(&self) -> impl Iterator<Item = &(PathBuf, Probed)> {
-        self.agent.iter().flat_map(|agent| &agent.libraries)
+        let probed = self.agent.iter().filter(|agent| !agent.directly);
+        probed.flat_map(|agent| &agent.libraries)
     }
 
     /// What to say of images whose calls are complete only with the line probe's semaphore; `None` without any.
@@ -361,14 +431,11 @@ impl Plan {
             .images
             .iter()
             .filter(|image| image.probes.contains(&Probe::FunctionEntry))
-            .map(|image| image.interpreter.version.as_ref())
-            .peekable();
-        // The agent tells no creations.
-        let nothing_known = versions.peek().is_none() && self.agent.is_none();
+            .map(|image| image.interpreter.version.as_ref());
         PairingRules {
-            // An unknown version may be any.
-            call_on_creation: nothing_known
-                || versions.any(|it| it.is_none_or(|it| (it.major, it.minor) >= (3, 15))),
+            // An unknown version may be any. The agent tells no creations.
+            call_on_creation: versions
+                .any(|it| it.is_none_or(|it| (it.major, it.minor) >= (3, 15))),
             ..PairingRules::default()
         }
     }

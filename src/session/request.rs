@@ -8,7 +8,7 @@ use std::time::Duration;
 use regex::Regex;
 
 use crate::agent::Capture;
-use crate::process::Selection;
+use crate::process::{Identity, Selection};
 use crate::script::Filters;
 use crate::service::Service;
 
@@ -25,6 +25,8 @@ pub(crate) struct SessionRequest {
     pub(crate) min_duration: Option<Duration>,
     /// Whether an engine that can is to add up calls, returns and collections instead of sending them.
     pub(crate) totals: bool,
+    /// Whether every call is sent all the same, although an engine could add up calls or measure them.
+    pub(crate) sends_all: bool,
     /// Whether the semaphore of Python 3.11's line probe is left alone, although calls are incomplete then.
     pub(crate) spare_line_semaphore: bool,
     /// What is wanted of the agent.
@@ -70,17 +72,24 @@ impl TargetRequest {
             python: self.python.clone(),
             command: self.command.clone(),
             subprocesses: self.subprocesses,
+            parents: Vec::new(),
         }
     }
 
-    /// The selection that finds those which start later; `None` when only children of a target can be.
-    pub(crate) fn newcomers(&self, service: Option<Service>) -> Option<Selection> {
+    /// The selection that finds those which start later; `None` when only children of a target can be. Those of `parents` can
+    /// be, which are no targets themselves.
+    pub(crate) fn newcomers(
+        &self,
+        service: Option<Service>,
+        parents: &[Identity],
+    ) -> Option<Selection> {
         let searches = self.command.is_empty()
             && (self.pattern.is_some()
                 || self.service.is_some()
                 || (self.python.is_some() && self.pids.is_empty()));
-        searches.then(|| Selection {
+        (searches || !parents.is_empty()).then(|| Selection {
             pids: Vec::new(),
+            parents: parents.to_vec(),
             ..self.selection(service)
         })
     }

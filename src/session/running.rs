@@ -25,7 +25,7 @@ use crate::event::allowance::ALL_NAMES;
 use crate::event::{Event, LossStage, ProcessChange, Summary, What};
 use crate::export::{End, Sink, is_closed};
 use crate::failure::Failure;
-use crate::process::{Family, Launched, Newcomers, Selection, Watch};
+use crate::process::{Family, Launched, Newcomers, Process, Selection, Watch};
 use crate::python::undecodable::Sign;
 use crate::python::{FileId, greenlets};
 use crate::script::Filters;
@@ -53,10 +53,10 @@ pub(crate) struct Session<'a> {
     pub(crate) fails_on_paths: HashSet<FileId>,
     /// The interpreter files that are probed.
     pub(crate) probed: HashSet<FileId>,
-    /// The targets and what descends from them, where only probes tell of these; `None` where agents do, or nobody does.
+    /// The targets and what descends from them, where somebody else than these may run a Python that is to be noticed.
     pub(crate) family: Option<Family>,
     /// Targets that are known not to be traced from the beginning.
-    pub(crate) left_out: u64,
+    pub(crate) left_out: Vec<u32>,
     /// The agents, where there are any.
     pub(crate) agents: Option<SessionAgents>,
     pub(crate) max_events: Option<u64>,
@@ -64,6 +64,8 @@ pub(crate) struct Session<'a> {
     pub(crate) released: Option<u32>,
     /// Only calls of at least so many nanoseconds, where the engine does not measure them itself.
     pub(crate) minimum: Option<u64>,
+    /// Whether it does, in the kernel, where greenlets are not known.
+    pub(crate) measured: bool,
     pub(crate) console: &'a Console,
 }
 
@@ -140,7 +142,7 @@ impl Session<'_> {
             search: None,
             greenlets: Greenlets::default(),
             idle_flush: false,
-            strangers: Strangers::default(),
+            strangers: Strangers::none(),
         };
         let mut live = Some(live);
         let ticks = tick(TICK);
@@ -162,7 +164,10 @@ impl Session<'_> {
                     },
                     Ok(message) => {
                         // An event is as good a sign of life as the word itself, and must not come before the session.
-                        let alive = matches!(message, Message::Live | Message::Events(_));
+                        let alive = matches!(
+                            message,
+                            Message::Live | Message::Events(_) | Message::Greenlets(_)
+                        );
                         if alive && let Some(live) = live.take() {
                             let written = live(&mut run.session)?;
                             run.begin(written);
@@ -197,6 +202,7 @@ impl Run<'_> {
     /// The probes are live, and the session was written so.
     fn begin(&mut self, written: io::Result<()>) {
         self.live = true;
+        self.strangers.begin(&self.session.left_out);
         self.written(written);
         self.last_alive = Instant::now();
         self.look_for_greenlets();
@@ -211,14 +217,35 @@ impl Run<'_> {
         let by_probes = |pid: &u32| agents.is_none_or(|agents| !agents.traces(*pid));
         let all = programs.chain(others).filter(by_probes).collect();
         for pid in self.greenlets.look(&all, greenlets::are_in) {
-            if self.greenlets.is_first() {
-                self.session.console.note(format_args!(
-                    "process {pid} runs greenlets, and the interpreter's own probes do not tell when they switch: durations that are in doubt are left out; --agent tells all of them"
-                ));
-            }
-            self.pipe.has_greenlets(pid, self.session.sink.as_mut());
-            self.heed();
+            self.pair_greenlets_of(pid);
         }
+    }
+
+    /// The engine has seen a process map greenlet's library, and no event of its greenlets has come yet.
+    fn maps_greenlet(&mut self, pid: u32) {
+        // An agent that tells which of them runs may have begun since the last look.
+        let told = self.session.agents.as_mut().is_some_and(|agents| {
+            agents.look(self.session.console);
+            agents.traces(pid)
+        });
+        if !told && self.greenlets.take(pid) {
+            self.pair_greenlets_of(pid);
+        }
+    }
+
+    fn pair_greenlets_of(&mut self, pid: u32) {
+        let is_first = self.greenlets.is_first();
+        if is_first && self.session.measured {
+            self.session.console.warning(format_args!(
+                "process {pid} runs greenlets, and the interpreter's own probes do not tell when they switch: durations of --min-duration are measured in the kernel, which takes the last call of a function for the one that returns, so they may be wrong; use --agent, or --engine uprobes, which leaves out what is in doubt"
+            ));
+        } else if is_first {
+            self.session.console.note(format_args!(
+                "process {pid} runs greenlets, and the interpreter's own probes do not tell when they switch: durations that are in doubt are left out; --agent tells all of them"
+            ));
+        }
+        self.pipe.has_greenlets(pid, self.session.sink.as_mut());
+        self.heed();
     }
 
     /// Ends the session where the pipe takes nothing more.
@@ -259,6 +286,7 @@ impl Run<'_> {
                 });
                 self.session.sink.rows(*rows);
             }
+            Message::Greenlets(pid) => self.maps_greenlet(pid),
             Message::Lost(stage, count) => self.pipe.losses.add(stage, count),
             Message::LostInKernel(total) => self.pipe.losses.raise(LossStage::Kernel, total),
             Message::Late(count) => self.unordered += count,
@@ -347,7 +375,8 @@ impl Run<'_> {
             // Reaped, so that it does not stay a zombie.
             launched.try_wait()?;
         }
-        let waits_for_more = self.session.newcomers.is_some();
+        let newcomers = self.session.newcomers.as_ref();
+        let waits_for_more = newcomers.is_some_and(Selection::is_open);
         // Whether any child is left matters when nobody else is.
         while !waits_for_more
             && self.session.watch.remaining() == 0
@@ -379,24 +408,31 @@ impl Run<'_> {
 
     /// Takes what the search has found: processes that are targets, and children of the launched command.
     fn look_around(&mut self) -> Result<(), Failure> {
-        let launched = self.session.launched.as_ref().map(Launched::pid);
-        let launched = launched.filter(|_| self.session.agents.is_some());
         let newcomers = &self.session.newcomers;
         let family = &self.session.family;
-        if self.search.is_none() && (newcomers.is_some() || launched.is_some() || family.is_some())
-        {
+        if self.search.is_none() && (newcomers.is_some() || family.is_some()) {
             // Where there is no thread now, there may be one a second later.
-            self.search = Search::begin(newcomers.clone(), launched, family.clone()).ok();
+            self.search = Search::begin(newcomers.clone(), family.clone()).ok();
+        }
+        let agents = self.session.agents.as_ref();
+        if agents.is_some_and(SessionAgents::have_news)
+            && let Some(search) = &self.search
+        {
+            search.hurry();
         }
         let found = self.search.as_ref().and_then(Search::take);
-        if let Some(agents) = &mut self.session.agents {
-            agents.look(self.session.console);
-            if let Some(found) = &found {
-                agents.look_at_children(&found.children, self.session.console);
+        let strangers = found.iter().flat_map(|found| &found.strangers);
+        match &mut self.session.agents {
+            Some(agents) => {
+                strangers.for_each(|process| agents.meet(process));
+                agents.look(self.session.console);
             }
-        }
-        for process in found.iter().flat_map(|found| &found.strangers) {
-            self.strangers.add(process, self.session.console);
+            None => {
+                self.strangers.look();
+                for process in strangers {
+                    self.strangers.add(process, self.session.console);
+                }
+            }
         }
         match found.and_then(|found| found.newcomers) {
             Some(newcomers) => self.welcome(newcomers),
@@ -413,6 +449,7 @@ impl Run<'_> {
             let new = !self.session.watch.watches(process.pid)
                 && self.session.watch.add(process.pid, process.start_time)?;
             if !new {
+                self.look_again(&process);
                 continue;
             }
             let (pid, program) = (process.pid, process.program());
@@ -450,6 +487,16 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// A process that has joined may have become another program since.
+    fn look_again(&mut self, process: &Process) {
+        match &mut self.session.agents {
+            Some(agents) => agents.meet_again(process),
+            None if process.runs(&self.session.probed) => {}
+            None if self.strangers.knows(process.pid) => {}
+            None => self.strangers.add(process, self.session.console),
+        }
+    }
+
     fn finish(mut self, started: Instant, clean: bool) -> Outcome {
         if self.live {
             // The engine may have ended by itself.
@@ -458,8 +505,10 @@ impl Run<'_> {
         let console = self.session.console;
         let agents = self.session.agents.as_ref().filter(|_| self.live);
         let untraced = agents.map_or(0, |agents| agents.untraced(console).total())
-            + self.session.left_out
+            + self.session.left_out.len() as u64
             + self.strangers.conclude(console);
+        let untraced_time =
+            agents.map_or(Duration::ZERO, SessionAgents::untraced_time) + self.strangers.time();
         if self.live && self.pipe.output_error().is_none() {
             self.pipe.report_losses(now(), self.session.sink.as_mut());
             self.heed();
@@ -483,7 +532,9 @@ impl Run<'_> {
             delivered: self.pipe.delivered().saturating_sub(unwritten),
             unordered: self.unordered,
             untraced_processes: untraced,
+            untraced_ns: u64::try_from(untraced_time.as_nanos()).unwrap_or(u64::MAX),
             nameless: self.pipe.nameless(),
+            untimed: self.pipe.untimed(),
             unpaired: self.pipe.pairing().unpaired().total(),
             wall_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
             ended: stop.word().to_owned(),

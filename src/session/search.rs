@@ -5,25 +5,26 @@
 //! named. A table that covers the terminal takes such messages from the console and shows the last one; afterwards all
 //! of them are written.
 
-use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{io, thread};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::process::{self, Family, Newcomers, Process, Searched, Selection};
+use crate::process::{Family, Newcomers, Process, Searched, Selection};
 use crate::threads;
 
 /// How often the system is searched.
 const SEARCH: Duration = Duration::from_secs(1);
+
+/// The same where something is known to have begun.
+const SOON: Duration = Duration::from_millis(200);
 
 /// What one search found.
 #[derive(Debug)]
 pub(crate) struct Found {
     /// Processes that are targets, where such are searched for.
     pub(crate) newcomers: Option<Newcomers>,
-    /// Who descends from the launched command, with their arguments, where that is asked for.
-    pub(crate) children: Vec<(u32, Vec<String>)>,
-    /// Pythons of the family that run files which are not probed, each once.
+    /// Pythons of the family that run files which are not probed, each once after each exec.
     pub(crate) strangers: Vec<Process>,
 }
 
@@ -31,36 +32,36 @@ pub(crate) struct Found {
 #[derive(Debug)]
 pub(crate) struct Search {
     found: Receiver<Found>,
-    /// Nobody waits for the thread: it may be stuck.
-    _going: Sender<()>,
+    /// Has it search soon. Nobody waits for the thread, which ends when this is gone: it may be stuck.
+    soon: Sender<()>,
 }
 
 impl Search {
-    /// Begins to search for targets of this selection, for descendants of this process, and for strangers in this family.
+    /// Begins to search for targets of this selection, and for strangers in this family.
     ///
     /// # Errors
     /// When no thread can be had.
     pub(crate) fn begin(
         selection: Option<Selection>,
-        launched: Option<u32>,
         family: Option<Family>,
     ) -> io::Result<Search> {
         // One finding waits at most: whoever does not take it does not make us search on.
         let (sender, found) = bounded(1);
-        let (going, ended) = bounded::<()>(0);
+        let (soon, wishes) = bounded::<()>(1);
         threads::spawn(move || {
             let mut searched = Searched::default();
-            while ended
-                .recv_timeout(SEARCH)
-                .is_err_and(|error| error.is_timeout())
-            {
+            loop {
+                let begun = Instant::now();
+                match wishes.recv_timeout(SEARCH) {
+                    // Not more often than that, whatever begins.
+                    Ok(()) => thread::sleep(SOON.saturating_sub(begun.elapsed())),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
                 let found = Found {
                     newcomers: selection
                         .as_ref()
                         .and_then(|selection| selection.search(&mut searched).ok()),
-                    children: launched
-                        .and_then(|pid| process::descendants(pid, &mut searched).ok())
-                        .unwrap_or_default(),
                     strangers: family
                         .as_ref()
                         .and_then(|family| family.strangers(&mut searched).ok())
@@ -71,10 +72,12 @@ impl Search {
                 }
             }
         })?;
-        Ok(Search {
-            found,
-            _going: going,
-        })
+        Ok(Search { found, soon })
+    }
+
+    /// Searches soon, because something has begun.
+    pub(crate) fn hurry(&self) {
+        let _ = self.soon.try_send(());
     }
 
     /// What was found since this was last asked.
@@ -85,14 +88,15 @@ impl Search {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::collections::HashSet;
 
     use super::*;
+    use crate::process::Identity;
     use crate::python::waiting::{PYTHON, Waiting};
 
     #[test]
     #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
-    fn who_begins_later_and_descends_from_the_launched_command_is_found_beside_the_session() {
+    fn who_begins_later_and_descends_from_a_target_is_found_beside_the_session() {
         let directory = tempfile::tempdir().expect("a directory");
         let copy = directory.path().join("python3.11");
         std::fs::copy(PYTHON, &copy).expect("copied");
@@ -100,22 +104,25 @@ mod tests {
             pattern: regex::Regex::new("found-by-a-search-[0-9]").ok(),
             ..Selection::default()
         };
-        let search =
-            Search::begin(Some(selection), Some(std::process::id()), None).expect("a thread");
+        let family = Family {
+            roots: Identity::of(std::process::id()).into_iter().collect(),
+            descendants: true,
+            files: HashSet::new(),
+        };
+        let search = Search::begin(Some(selection), Some(family)).expect("a thread");
         let later = Waiting::python(&copy, &["found-by-a-search-1"]);
+        let is_later = |it: &Process| it.pid == later.pid();
         let end = Instant::now() + Duration::from_secs(60);
-        loop {
+        let (mut is_newcomer, mut is_stranger) = (false, false);
+        while !(is_newcomer && is_stranger) {
             assert!(Instant::now() < end, "never found");
             let Some(found) = search.take() else {
                 std::thread::park_timeout(Duration::from_millis(10));
                 continue;
             };
             let newcomers = found.newcomers.expect("searched for");
-            let is_newcomer = newcomers.processes.iter().any(|it| it.pid == later.pid());
-            let is_child = found.children.iter().any(|(pid, _)| *pid == later.pid());
-            if is_newcomer && is_child {
-                break;
-            }
+            is_newcomer |= newcomers.processes.iter().any(is_later);
+            is_stranger |= found.strangers.iter().any(is_later);
         }
     }
 }

@@ -2,9 +2,11 @@
 //! upgraded since, a second instance of a packed program. Probes are on files, so nothing of these is seen.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
+use super::absence::Absence;
 use crate::console::Console;
-use crate::process::Process;
+use crate::process::{Identity, Process};
 use crate::python::FileId;
 use crate::shell;
 use crate::text::Foreign;
@@ -13,13 +15,14 @@ use crate::text::Foreign;
 const MOST_FILES: usize = 20;
 
 /// Those that were found so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Strangers {
     files: BTreeMap<FileId, Stranger>,
     /// Processes that run others than these.
     others: u64,
     /// Those that are watched, because they would be targets.
     pids: HashSet<u32>,
+    absence: Absence,
 }
 
 /// An interpreter that is not probed.
@@ -30,6 +33,34 @@ struct Stranger {
 }
 
 impl Strangers {
+    /// For a session that begins now.
+    pub(crate) fn none() -> Strangers {
+        Strangers {
+            files: BTreeMap::new(),
+            others: 0,
+            pids: HashSet::new(),
+            absence: Absence::beginning(),
+        }
+    }
+
+    /// The session is live, and these of its targets are not seen.
+    pub(crate) fn begin(&mut self, left_out: &[u32]) {
+        self.absence = Absence::beginning();
+        for process in left_out.iter().filter_map(|pid| Identity::of(*pid)) {
+            self.absence.begin_with_session(process);
+        }
+    }
+
+    /// Looks who has ended.
+    pub(crate) fn look(&mut self) {
+        self.absence.look();
+    }
+
+    /// How long they ran, all together.
+    pub(crate) fn time(&self) -> Duration {
+        self.absence.total()
+    }
+
     /// Takes note of one, and says so the first time for each file.
     pub(crate) fn add(&mut self, process: &Process, console: &Console) {
         if let Some(sentence) = self.noted(process) {
@@ -42,6 +73,10 @@ impl Strangers {
         let interpreter = process.interpreters.first()?;
         let pid = process.pid;
         self.pids.insert(pid);
+        self.absence.begin(Identity {
+            pid,
+            start_time: process.start_time,
+        });
         if let Some(known) = self.files.get_mut(&interpreter.file) {
             known.processes += 1;
             return None;
@@ -67,6 +102,11 @@ impl Strangers {
         self.files
             .insert(interpreter.file, Stranger { path, processes });
         Some(sentence)
+    }
+
+    /// Whether this process is one of them.
+    pub(crate) fn knows(&self, pid: u32) -> bool {
+        self.pids.contains(&pid)
     }
 
     /// Whether this process, which has ended, was one of them.
@@ -100,10 +140,10 @@ impl Strangers {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
-    use crate::process::{Family, Identity, Searched};
+    use crate::process::{Family, Searched};
     use crate::python::waiting::{PYTHON, Waiting};
 
     #[test]
@@ -122,7 +162,7 @@ mod tests {
             descendants: true,
             files: HashSet::from([FileId::at(Path::new(PYTHON)).expect("a file")]),
         };
-        let (mut searched, mut found) = (Searched::default(), Strangers::default());
+        let (mut searched, mut found) = (Searched::default(), Strangers::none());
         let (mut said, mut pids) = (Vec::new(), Vec::new());
         let end = Instant::now() + Duration::from_secs(60);
         // Other tests have children of their own.

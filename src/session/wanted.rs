@@ -7,11 +7,12 @@ use super::plan::PlanError;
 use super::request::{AgentUsage, Purpose, SessionRequest};
 use crate::agent;
 use crate::engine::abilities::Abilities;
+use crate::engine::all;
 use crate::probe::{EventKind, Probe};
 use crate::python::Interpreter;
 use crate::python::marks::PROVIDER;
 use crate::python::undecodable;
-use crate::script::{Catalogue, TOTALS};
+use crate::script::{Catalogue, TIMED_CALLS, TOTALS};
 
 /// A template of the user's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub(crate) struct Wanted {
     usage: AgentUsage,
     capture: bool,
     trust_paths: bool,
+    /// Whether the agent tells all that it can, and no probe is armed.
+    directly: bool,
 }
 
 impl Wanted {
@@ -70,6 +73,10 @@ impl Wanted {
         }
         if capture && request.agent.usage == AgentUsage::Never {
             return Err(PlanError::CaptureWithoutAgent);
+        }
+        let directly = all::is_by_agent(&request.engine);
+        if directly && request.agent.usage == AgentUsage::Never {
+            return Err(PlanError::DirectWithoutAgent);
         }
         let (events, templates) = kinds(request, own)?;
         let mut probes: BTreeSet<Probe> = events
@@ -95,7 +102,13 @@ impl Wanted {
             usage: request.agent.usage,
             capture,
             trust_paths: request.agent.trust_paths,
+            directly,
         })
+    }
+
+    /// Whether the agent tells all that it can, and no probe is armed.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.directly
     }
 
     /// Whether something is asked for that only an engine for SystemTap scripts can do.
@@ -115,7 +128,11 @@ impl Wanted {
     ) -> bool {
         request.purpose != Purpose::Script
             && (abilities.scripts || !self.needs_scripts(request))
-            && request.engine.named.as_deref().is_none_or(|it| it == name)
+            && match request.engine.named.as_deref() {
+                Some(named) => named == name,
+                // It would tell other events than the probes of an interpreter, so nobody gets it unasked.
+                None => !abilities.by_agent,
+            }
     }
 
     /// Which probes about functions are wanted.
@@ -127,6 +144,7 @@ impl Wanted {
     /// Whether an interpreter, left to itself, has a probe armed that fails on paths which are not UTF-8.
     pub(crate) fn fails_on_paths(&self, interpreter: &Interpreter) -> bool {
         !self.trust_paths
+            && !self.directly
             && undecodable::is_affected(interpreter.version.as_ref())
             && self
                 .probes
@@ -137,7 +155,8 @@ impl Wanted {
     /// What the agent has to tell of an interpreter that its own probes do not. `endangered` when they would end a program.
     pub(crate) fn missing(&self, interpreter: &Interpreter, endangered: bool) -> MissingProbes {
         let version = interpreter.version.as_ref();
-        let always = self.usage == AgentUsage::Always || self.capture || endangered;
+        let always =
+            self.usage == AgentUsage::Always || self.capture || self.directly || endangered;
         if self.usage == AgentUsage::Never
             || (!always && version.is_some_and(|version| !agent::supported(version)))
         {
@@ -150,7 +169,8 @@ impl Wanted {
         };
         MissingProbes {
             functions: self.functions().next().is_some() && (always || lacks(&Probe::FUNCTIONS)),
-            collections: lacks(&Probe::COLLECTIONS),
+            collections: lacks(&Probe::COLLECTIONS)
+                || (self.directly && Probe::COLLECTIONS.iter().any(|it| self.probes.contains(it))),
         }
     }
 
@@ -162,7 +182,9 @@ impl Wanted {
     ) -> impl Iterator<Item = Probe> {
         let wanted = self.probes.iter().copied();
         wanted.filter(move |probe| {
-            has(interpreter, *probe) && !(missing.functions && Probe::FUNCTIONS.contains(probe))
+            !self.directly
+                && has(interpreter, *probe)
+                && !(missing.functions && Probe::FUNCTIONS.contains(probe))
         })
     }
 }
@@ -213,8 +235,9 @@ fn kinds(
     let mut templates: Vec<String> = Vec::new();
     for event in &events {
         let template = match EventKind::of_name(event) {
+            Some(kind) if request.sends_all => kind.template(),
             Some(EventKind::Call | EventKind::Return) if request.min_duration.is_some() => {
-                "timed_calls"
+                TIMED_CALLS
             }
             Some(kind) if request.totals && kind.is_agents() => TOTALS,
             Some(kind) => kind.template(),

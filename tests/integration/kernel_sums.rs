@@ -119,9 +119,8 @@ type Table = (BTreeMap<u64, Sums>, u64);
 
 const LINE: i32 = 4;
 
-fn in_the_kernel(marks: &[Mark], creations: bool) -> Table {
+fn in_the_kernel(marks: &[Mark]) -> Table {
     let mut child = Command::new(&PROGRAM.1)
-        .arg(if creations { "1" } else { "0" })
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -206,9 +205,9 @@ fn trimmed(mut buckets: Vec<u64>) -> Vec<u64> {
     buckets
 }
 
-fn in_pystap(marks: &[Mark], creations: bool) -> Table {
+fn in_pystap(marks: &[Mark]) -> Table {
     let mut pairing = Pairing::with_rules(PairingRules {
-        call_on_creation: creations,
+        call_on_creation: false,
         greenlets: false,
     });
     let mut functions = Functions::new();
@@ -299,8 +298,8 @@ impl Dice {
     }
 }
 
-/// What threads do; some of the functions are generators.
-fn program(seed: u64, creations: bool, generators: bool) -> Vec<Mark> {
+/// What threads do.
+fn program(seed: u64) -> Vec<Mark> {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut marks = Vec::new();
     let mut stacks: Vec<Vec<u64>> = vec![Vec::new(); 3];
@@ -325,14 +324,8 @@ fn program(seed: u64, creations: bool, generators: bool) -> Vec<Mark> {
             0 => mark('S', 0),
             // Started before tracing began.
             1 if depth == 0 => mark('R', 10 + dice.roll(3)),
-            2 if generators && creations && depth > 0 => mark('C', 5 + dice.roll(3)),
-            // throw() and close() end a generator without having entered it.
-            3 if generators && creations => mark('R', 5 + dice.roll(3)),
-            3..=10 if depth < 12 => {
-                let function = match generators {
-                    true => 2 + dice.roll(6),
-                    false => 2 + dice.roll(4),
-                };
+            2..=10 if depth < 12 => {
+                let function = 2 + dice.roll(4);
                 mark('C', function);
                 stacks[thread].push(function);
             }
@@ -346,8 +339,8 @@ fn program(seed: u64, creations: bool, generators: bool) -> Vec<Mark> {
     marks
 }
 
-fn same(marks: &[Mark], creations: bool, what: &str) {
-    let (kernel, user) = (in_the_kernel(marks, creations), in_pystap(marks, creations));
+fn same(marks: &[Mark], what: &str) {
+    let (kernel, user) = (in_the_kernel(marks), in_pystap(marks));
     assert_eq!(kernel.1, user.1, "{what}: unpaired");
     for (function, sums) in &user.0 {
         assert_eq!(
@@ -361,18 +354,8 @@ fn same(marks: &[Mark], creations: bool, what: &str) {
 
 #[test]
 fn plain_programs_are_summed_up_alike() {
-    for seed in 0..150 {
-        for creations in [false, true] {
-            let what = format!("seed {seed}, creations {creations}");
-            same(&program(seed, creations, false), creations, &what);
-        }
-    }
-}
-
-#[test]
-fn generators_are_summed_up_alike() {
     for seed in 0..300 {
-        same(&program(seed, true, true), true, &format!("seed {seed}"));
+        same(&program(seed), &format!("seed {seed}"));
     }
 }
 
@@ -408,7 +391,7 @@ fn stacks_that_interleave_are_counted_alike_and_no_time_is_counted_twice() {
                 ..Mark::default()
             });
         }
-        let (kernel, user) = (in_the_kernel(&marks, false), in_pystap(&marks, false));
+        let (kernel, user) = (in_the_kernel(&marks), in_pystap(&marks));
         let span = ts - 1_000;
         let own: u64 = kernel.0.values().map(|sums| sums.self_ns).sum();
         assert!(own <= span, "seed {seed}: {own} of {span}");
@@ -501,16 +484,13 @@ impl Told {
 #[test]
 fn what_the_agent_tells_of_plain_threads_is_summed_up_alike() {
     for seed in 0..60 {
-        for creations in [false, true] {
-            let told = Told {
-                contexts: 1,
-                outside: true,
-                running: seed % 4,
-                unseen: 0,
-            };
-            let what = format!("seed {seed}, creations {creations}");
-            same(&told.program(seed), creations, &what);
-        }
+        let told = Told {
+            contexts: 1,
+            outside: true,
+            running: seed % 4,
+            unseen: 0,
+        };
+        same(&told.program(seed), &format!("seed {seed}"));
     }
 }
 
@@ -525,7 +505,7 @@ fn contexts_that_take_turns_are_summed_up_alike_to_the_nanosecond() {
                 unseen: 0,
             };
             let what = format!("seed {seed}, {contexts} contexts");
-            same(&told.program(seed), seed % 2 == 0, &what);
+            same(&told.program(seed), &what);
         }
     }
 }
@@ -540,7 +520,7 @@ fn contexts_of_which_returns_were_not_seen_are_summed_up_alike() {
             running: seed % 3,
             unseen: 12,
         };
-        same(&told.program(seed), false, &format!("seed {seed}"));
+        same(&told.program(seed), &format!("seed {seed}"));
     }
 }
 
@@ -562,7 +542,7 @@ fn what_a_thread_or_process_leaves_open_is_kept_and_its_frames_are_given_back() 
         marks.push(mark('R', 100, 3));
         marks.push(mark(if round % 2 == 0 { 'T' } else { 'E' }, 200, 0));
     }
-    let (table, _) = in_the_kernel(&marks, true);
+    let (table, _) = in_the_kernel(&marks);
     let sums = &table[&3];
     assert_eq!((sums.calls, sums.timed), (80_000, 2_000));
     assert_eq!(sums.self_ns, 2_000 * 100, "up to the last mark of each");
@@ -587,7 +567,7 @@ fn after_a_new_beginning_only_what_follows_counts_and_what_is_open() {
         mark('R', 5_100, 3),
         mark('R', 6_000, 2),
     ];
-    let (table, unpaired) = in_the_kernel(&marks, true);
+    let (table, unpaired) = in_the_kernel(&marks);
     assert_eq!(unpaired, 0);
     assert_eq!((table[&3].calls, table[&3].self_ns), (1, 100));
     // As in user space: the call was open, and counts in full when it ends.

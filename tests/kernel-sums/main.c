@@ -1,7 +1,7 @@
 /* Reads marks, a line each, and prints the sums: see tests/integration/kernel_sums.rs. The file of the tapset's C code goes
  * between kernel.h and this one. */
 
-int main(int argc, char **argv)
+int main(void)
 {
 	char kind;
 	long function;
@@ -9,7 +9,6 @@ int main(int argc, char **argv)
 	int line, flags, i, bits;
 	uint64_t collections = 0;
 
-	pystap_creations = argc > 1 && argv[1][0] == '1';
 	while (scanf(" %c %lu %d %d %ld %d %lu %d", &kind, &clock_now, &one.tgid, &one.pid, &function, &line, &context,
 		     &flags) == 8) {
 		switch (kind) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::geteuid;
 
 use crate::command::{Ended, PYTHON, Waiting, command, end, file, pystap, pystap_with, run};
+use crate::tracing::eventually;
 
 /// Fails with a one-line error that contains these words, and with this exit code.
 fn fails(arguments: &[&str], code: i32, says: &[&str]) {
@@ -93,23 +94,142 @@ fn a_process_that_is_not_python_is_named_with_what_it_runs() {
 #[test]
 #[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_process_of_another_user_cannot_be_looked_into_and_root_is_advised() {
+    let directory = trusted_directory();
+    let python = Waiting::start(PYTHON);
+    let ended = run(without_any_power(&directory).args(["trace", "-p", &python.pid().to_string()]));
+    error(&ended, 3, &["another user", "run pystap as root"]);
+}
+
+/// A directory for [`without_any_power`], where nobody else may change what it holds: not in /tmp.
+fn trusted_directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/var").expect("a directory")
+}
+
+/// A copy of pystap for a user without any power, in a directory of that user's own. Not nobody: an agent takes that for whoever
+/// has no name in its namespace.
+fn without_any_power(directory: &tempfile::TempDir) -> Command {
     assert!(
         geteuid().is_root(),
         "this test becomes another user: run the tests as root"
     );
-    // The user nobody may not search the directories where cargo builds.
-    let directory = tempfile::tempdir().expect("a directory");
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("opened");
+    std::os::unix::fs::chown(directory.path(), Some(65533), Some(65533)).expect("given away");
     let copy = directory.path().join("pystap");
     fs::copy(pystap(), &copy).expect("copied");
-    let python = Waiting::start(PYTHON);
-    let ended = run(Command::new("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=65533", "--regid=65533", "--clear-groups"])
+        .args(["--bounding-set=-all", "--no-new-privs", "--"])
         .arg(copy)
-        .args(["trace", "-p", &python.pid().to_string()])
-        .env_remove("HOME")
-        .env_remove("XDG_CONFIG_HOME"));
-    error(&ended, 3, &["another user", "run pystap as root"]);
+        .env("HOME", directory.path())
+        .current_dir("/")
+        .env_remove("XDG_CONFIG_HOME")
+        .env_remove("XDG_RUNTIME_DIR");
+    command
+}
+
+#[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
+fn who_has_no_power_at_all_traces_a_command_through_the_agent_alone() {
+    let directory = trusted_directory();
+    let program = directory.path().join("nested.py");
+    fs::copy(file("examples/nested.py"), &program).expect("copied");
+    let ended = run(without_any_power(&directory)
+        .args(["trace", "--", PYTHON])
+        .arg(&program));
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(
+        ended
+            .stderr
+            .contains("tracing with pystap's agent alone, because"),
+        "{ended:?}"
+    );
+    let truth = ended
+        .stdout
+        .lines()
+        .find(|line| line.contains("\"calls\":"));
+    let truth: serde_json::Value = serde_json::from_str(truth.expect("a truth")).expect("JSON");
+    for (function, calls) in truth["calls"].as_object().expect("numbers") {
+        let call = format!(r#""event":"call".*nested\.py","function":"{function}""#);
+        let call = regex::Regex::new(&call).expect("a pattern");
+        let seen = ended.stdout.lines().filter(|line| call.is_match(line));
+        assert_eq!(Some(seen.count() as u64), calls.as_u64(), "{function}");
+    }
+}
+
+/// Longer than it takes until processes are looked for.
+#[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
+fn who_has_no_power_is_told_nothing_false_of_a_program_that_runs_for_a_while() {
+    let directory = trusted_directory();
+    let program = "
+import time
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    (lambda: time.sleep(0.01))()
+";
+    let ended = run(without_any_power(&directory).args(["trace", "--", PYTHON, "-c", program]));
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let said = &ended.stderr;
+    assert!(
+        said.contains("nothing lost") && !said.contains("warning"),
+        "{said}"
+    );
+}
+
+#[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
+fn who_has_no_power_is_told_how_the_agent_gets_into_a_process_of_their_own() {
+    let directory = trusted_directory();
+    let mut command = without_any_power(&directory);
+    let mut process = Command::new("setpriv")
+        .args(["--reuid=65533", "--regid=65533", "--clear-groups", "--"])
+        .args([PYTHON, "-c", "input()"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let program = format!("/proc/{}/exe", process.id());
+    eventually("it is Python", || {
+        fs::read_link(&program).is_ok_and(|path| path == Path::new(PYTHON))
+    });
+    let ended = run(command.args(["trace", "-p", &process.id().to_string()]));
+    drop(process.stdin.take());
+    process.wait().expect("reaped");
+    assert_eq!(ended.code, 3, "{ended:?}");
+    let direct = ended.stderr.lines().find(|line| line.contains("direct: "));
+    let direct = direct.unwrap_or_default();
+    assert!(
+        direct.contains("lets nobody in") && direct.contains("run `pystap agent install --python "),
+        "{ended:?}"
+    );
+}
+
+#[test]
+#[ignore = "needs root and Debian 12's Python 3.11: run by scripts/test-here"]
+fn kinds_that_the_agent_does_not_tell_are_refused_to_who_has_no_power() {
+    let directory = trusted_directory();
+    let ended = run(without_any_power(&directory)
+        .args(["trace", "--events", "line", "--", PYTHON, "-c", "pass"]));
+    assert_eq!(ended.code, 3, "{ended:?}");
+    let refusal = "error: neither SystemTap nor uprobe events can trace this";
+    assert!(ended.stderr.contains(refusal), "{ended:?}");
+}
+
+#[test]
+#[ignore = "needs root and tracefs: run by scripts/test-here"]
+fn cleanup_without_rights_does_not_say_that_nothing_is_left() {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc");
+    assert!(mounts.contains(" tracefs "), "mount tracefs: {mounts}");
+    let directory = trusted_directory();
+    let ended = run(without_any_power(&directory).arg("cleanup"));
+    error(
+        &ended,
+        3,
+        &[
+            "cannot be read, so it is not known whether",
+            "sudo pystap cleanup",
+        ],
+    );
+    assert!(!ended.stderr.contains("not mounted"), "{ended:?}");
 }
 
 #[test]
@@ -679,7 +799,7 @@ fn where_no_engine_can_run_the_doctors_findings_are_shown_with_their_fixes() {
     }
     command
         .arg(&copy)
-        .args(["top", "--batch", "--", PYTHON, "-c", "pass"])
+        .args(["top", "--batch", "--no-agent", "--", PYTHON, "-c", "pass"])
         .env_remove("HOME");
     let ended = run(&mut command);
     assert_eq!(ended.code, 3, "{ended:?}");

@@ -18,7 +18,7 @@ use crate::command::{PYTHON, file};
 /// Calls, own time, inclusive time and the time of all calls.
 type Times = (u64, u64, u64, u64);
 
-/// Times by file and function.
+/// Times by file, and by function with its first line.
 #[derive(Deserialize)]
 struct Truth {
     truth: BTreeMap<String, BTreeMap<String, Times>>,
@@ -72,7 +72,16 @@ impl Recorded {
         let mut compared = Vec::new();
         for row in self.functions.rows() {
             let (file, name) = (&row.place.file.text, &row.place.function.text);
-            let right = self.truth.truth[file][name];
+            let of_file = &self.truth.truth[file];
+            let exact = of_file.get(&format!("{name}:{}", row.line));
+            // A module's code is entered at a line that its file does not have, and of what ran before nothing is seen but
+            // its return.
+            let mut of_name = of_file.iter().filter(|(key, _)| {
+                row.line == i32::MAX && key.rsplit_once(':').is_some_and(|(of, _)| of == name)
+            });
+            let right = exact.or_else(|| of_name.next().map(|(_, right)| right));
+            assert!(of_name.next().is_none(), "{file} has several {name}");
+            let right = *right.unwrap_or_else(|| panic!("no {name}:{} in {file}", row.line));
             compared.push((format!("{file}:{name}"), right, row));
         }
         let known: usize = self.truth.truth.values().map(BTreeMap::len).sum();

@@ -6,6 +6,7 @@
 //! here is listed in [`scripts`] and compiled beforehand, natively, by [`super::prefill`].
 
 pub(crate) mod agent;
+mod anew;
 mod attached;
 mod both;
 mod debian13;
@@ -18,6 +19,7 @@ mod killed;
 mod refusals;
 mod stap;
 pub(crate) mod totals;
+mod truth;
 mod uprobes;
 mod windows;
 
@@ -208,14 +210,36 @@ fn calls_of(
 
 /// Every call has its return, as often as the program says that it called.
 fn calls_and_returns_are_exact(traced: &Traced, program: &str) {
+    counts_are_exact(traced, program);
+    // An event that came too late to be put in order may have lost its match.
+    let without = without_duration(traced, program);
+    assert!(
+        without.len() as u64 <= traced.summary.unordered,
+        "{without:?}"
+    );
+}
+
+/// The same, whether or not it is known how long each call took.
+fn counts_are_exact(traced: &Traced, program: &str) {
     let truth = numbers(&traced.truth()["calls"]);
     assert_eq!(calls_of(traced, program, Way::In, &truth), truth);
     assert_eq!(calls_of(traced, program, Way::Out, &truth), truth);
-    // An event that came too late to be put in order may have lost its match.
-    let without_duration = traced.events.iter().filter(|event| {
-        matches!(&event.what, What::Return { place, duration_ns: None, .. } if place.file.text == program)
+}
+
+/// The functions that returned after nobody knows how long.
+fn without_duration<'a>(traced: &'a Traced, program: &str) -> Vec<&'a str> {
+    let returns = traced.events.iter().filter_map(|event| match &event.what {
+        What::Return {
+            place,
+            duration_ns: None,
+            ..
+        } => Some(place),
+        _ => None,
     });
-    assert!(without_duration.count() as u64 <= traced.summary.unordered);
+    returns
+        .filter(|place| place.file.text == program)
+        .map(|place| place.function.text.as_str())
+        .collect()
 }
 
 #[test]
@@ -224,7 +248,16 @@ fn a_recursion_is_seen_call_by_call() {
     leaves_nothing(|| {
         let program = file("examples/fib.py");
         let traced = CALLS.trace(&program, &[]);
-        calls_and_returns_are_exact(&traced, &program);
+        counts_are_exact(&traced, &program);
+        // Until it has returned to itself once, it may be a generator that is made and closed: docs/truth.md, first recursion.
+        let without = without_duration(&traced, &program);
+        let own = without.iter().filter(|function| **function == "fib");
+        let (own, all) = (own.count(), without.len());
+        let late = usize::try_from(traced.summary.unordered).expect("a number");
+        assert!(
+            0 < own && own < 40 + late && all <= own + late,
+            "{without:?}"
+        );
         assert!(
             traced.stdout.starts_with("fib(10) = 55\n"),
             "{:?}",
@@ -838,22 +871,25 @@ fn sessions_do_not_disturb_each_other_on_two_processes_or_on_one() {
     });
 }
 
-/// A storm whose events no one reads: its own output goes to a file, pystap's to a pipe. pystap has taken all of them
-/// out of the kernel, more than it has room for.
+/// Calls of a storm whose events are more than pystap has room for together with what a kernel's buffers hold, so that
+/// some are lost however late they are taken out of these.
+const STORM: u64 = 350_000;
+
+/// A storm whose events no one reads: its own output goes to a file, pystap's to a pipe. pystap has been idle since.
 fn storm_into_a_pipe_that_nobody_reads(
     directory: &tempfile::TempDir,
 ) -> (Tracing, std::io::PipeReader) {
     let said = directory.path().join("said");
     let said = said.to_str().expect("UTF-8");
     let storm = file("examples/storm.py");
-    let shell = "exec \"$0\" \"$1\" 150000 >\"$2\"";
+    let shell = format!("exec \"$0\" \"$1\" {STORM} >\"$2\"");
     let arguments = CALLS.and(&[
-        "--python", PYTHON, "--", "sh", "-c", shell, PYTHON, &storm, said,
+        "--python", PYTHON, "--", "sh", "-c", &shell, PYTHON, &storm, said,
     ]);
     let (tracing, reader) = Tracing::to_pipe(&arguments);
     let tracing = tracing.live();
     eventually("the traced program ends", || {
-        fs::read_to_string(said).is_ok_and(|text| text.contains("\"f\": 150000"))
+        fs::read_to_string(said).is_ok_and(|text| text.contains(&format!("\"f\": {STORM}")))
     });
     tracing.wait_until_idle();
     (tracing, reader)
@@ -872,11 +908,11 @@ fn a_reader_that_stalls_costs_the_target_nothing_and_loses_what_is_counted() {
         assert_eq!((traced.summary.ended.as_str(), code), ("targets_ended", 0));
         let lost = traced.lost_at(LossStage::Output);
         assert!(lost > 0, "{:?}", traced.summary);
-        assert_eq!(lost, traced.summary.lost, "{:?}", traced.summary);
         assert!(!traced.summary.uncounted);
         let storm = file("examples/storm.py");
         let seen = traced.counts(&storm, Way::In)["f"] + traced.counts(&storm, Way::Out)["f"];
-        assert!(seen + lost >= 300_000, "{seen} seen, {:?}", traced.summary);
+        let account = seen + traced.summary.lost;
+        assert!(account >= 2 * STORM, "{seen} seen, {:?}", traced.summary);
     });
 }
 

@@ -5,6 +5,7 @@ mod budgets;
 mod cli;
 mod command;
 mod doctor;
+mod dump;
 mod ground_truth;
 mod kernel_sums;
 mod live;

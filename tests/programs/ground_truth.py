@@ -3,8 +3,8 @@
 Usage: ground_truth.py PROGRAM [ARGUMENT...]
 
 PROGRAM is a path, or `:asyncio`, `:exceptions`, `:parsing`, `:eventlet`. Standard output is a stream as pystap writes it
-(session, events, summary) and then one line {"truth": {FILE: {FUNCTION: [calls, own, inclusive, all]}}}, in nanoseconds:
-own time, time with what was called (recursion once), and the durations of all calls. The truth is kept by frame object
+(session, events, summary) and then one line {"truth": {FILE: {"FUNCTION:FIRST LINE": [calls, own, inclusive, all]}}}, in
+nanoseconds: own time, time with what was called (recursion once), and the durations of all calls. The truth is kept by frame object
 and by greenlet, not by matching names. What the program prints goes to standard error.
 """
 
@@ -187,10 +187,10 @@ class Times:
 
 
 def truth_of(records):
-    """Times by (file, name), and the events that belong to frames whose call was seen."""
+    """Times by (file, name, first line), and the events that belong to frames whose call was seen."""
     stacks, functions, running, events = {}, {}, {}, []
     for at, kind, tid, green, frame, code, line in records:
-        name = code.co_filename, code.co_name
+        name = code.co_filename, code.co_name, code.co_firstlineno
         stack = stacks.setdefault((tid, id(green)), [])
         times = functions.setdefault(name, Times())
         last = running.get(tid)
@@ -223,15 +223,15 @@ def main():
         targets=[{"pid": pid, "command": " ".join(sys.argv), "python": sys.version.split()[0]}],
         armed=[], events=["call", "return"],
     )
-    for at, kind, tid, (file, function), number in events:
+    for at, kind, tid, (file, function, _), number in events:
         line(event=kind, ts=base + at, pid=pid, tid=tid, file=file, function=function, line=number or 0)
     line(
         event="summary", ts=base, delivered=len(events), lost=0, skipped=0, unparsed=0, unpaired=0, wall_ns=0,
         ended="targets_ended",
     )
     truth = {}
-    for (file, function), it in functions.items():
-        truth.setdefault(file, {})[function] = [it.calls, it.own, it.inclusive, it.all]
+    for (file, function, first), it in functions.items():
+        truth.setdefault(file, {})[f"{function}:{first}"] = [it.calls, it.own, it.inclusive, it.all]
     line(truth=truth)
 
 

@@ -1,7 +1,8 @@
 """A process that has nothing to do, in one of several ways, until its standard input is closed.
 
 sleeping: the main thread waits in a system call, a worker runs now and then; asyncio: an event loop without anything to
-do; blocked: the only thread waits in a system call that a stop does not end.
+do; blocked: the only thread waits in a system call that a stop does not end; vetoing: as sleeping, and an audit hook forbids
+what a debugger asks for.
 """
 
 import json
@@ -34,7 +35,14 @@ if kind == "asyncio":
 
     asyncio.run(main())
 else:
-    if kind == "sleeping":
+    if kind == "vetoing":
+
+        def forbid(event, arguments):
+            if event == "cpython.remote_debugger_script":
+                raise RuntimeError("forbidden")
+
+        sys.addaudithook(forbid)
+    if kind in ("sleeping", "vetoing"):
         threading.Thread(target=worker, daemon=True).start()
     print("ready", flush=True)
     os.read(0, 1)

@@ -25,7 +25,7 @@ hello = {
     "busy": False,
     "dormant": True,
 }
-if hello["protocol"] > 2:
+if hello["protocol"] > 3:
     # A later one may have other words for everything.
     hello = {"type": "greeting", "version": hello["version"]}
 listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

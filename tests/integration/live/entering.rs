@@ -128,6 +128,58 @@ fn a_process_that_runs_no_python_is_given_up_unharmed_with_the_next_step() {
 
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_process_that_is_stopped_or_forbids_the_agent_is_called_so() {
+    leaves_nothing_at_all(|| {
+        for (kind, words) in [
+            ("sleeping", ["is stopped (by SIGSTOP", "`kill -CONT "]),
+            (
+                "vetoing",
+                ["took the request", "an audit hook of the program"],
+            ),
+        ] {
+            let mut service = service(PYTHON_3_14, "tests/programs/idle.py", &[kind]);
+            let id = rustix::process::Pid::from_raw(service.pid().parse().expect("a number"));
+            let id = id.expect("a process");
+            let stops = kind == "sleeping";
+            if stops {
+                rustix::process::kill_process(id, Signal::STOP).expect("ours");
+            }
+            let mut command = command(["trace", "--engine", "uprobes", "-p", &service.pid()]);
+            let ended = run(&mut command);
+            if stops {
+                rustix::process::kill_process(id, Signal::CONT).expect("ours");
+            }
+            assert_eq!(ended.code, 3, "{ended:?}");
+            for word in words {
+                assert!(ended.stderr.contains(word), "{kind}: {word}: {ended:?}");
+            }
+            let truth = service.end();
+            assert_eq!(truth["unharmed"], true);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_switch_that_python_ignores_is_said_when_the_agent_came_in_all_the_same() {
+    leaves_nothing_at_all(|| {
+        let program = file("tests/programs/idle.py");
+        let mut command = Command::new(PYTHON_3_14);
+        command.args(["-X", "disable_remote_debug", &program, "sleeping"]);
+        let service = Service::of(command);
+        let tracing = Tracing::start(&["-p", &service.pid()]).live();
+        tracing.signal(Signal::INT);
+        let traced = tracing.finish();
+        let said = traced.said.join("\n");
+        assert!(
+            said.contains("-X disable_remote_debug, which its Python ignores"),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn a_process_that_lets_nobody_in_is_refused_and_what_would_help_is_said() {
     leaves_nothing_at_all(|| {
         let program = file("tests/programs/idle.py");

@@ -462,7 +462,7 @@ fn a_session_with_the_agent_tells_the_truth_whatever_fails_in_a_tree() {
             ("accept4", "EMFILE"),
             ("eventfd2", "EMFILE"),
             ("process_vm_writev", "ESRCH"),
-            ("sendto", "ENOBUFS"),
+            ("sendmsg", "ENOBUFS"),
         ]);
     });
 }

@@ -53,6 +53,7 @@ impl Canaries {
                     "pystap_agent.pth",
                     "sitecustomize.py",
                     "site/sitecustomize.py",
+                    "site/usercustomize.py",
                     "site/__pycache__/sitecustomize.cpython-311.pyc",
                     "attach-1-1.py",
                     "lock",
@@ -245,6 +246,8 @@ fn commands(neighbour: &Neighbour, own: &Path) -> Vec<Vec<String>> {
     }
     for pid in neighbour.processes.values().map(ToString::to_string) {
         add(&["marks", "-p", &pid]);
+        add(&["dump", "-p", &pid]);
+        add(&["dump", "--json", "-p", &pid]);
         add(&["doctor", "-p", &pid]);
         add(&["trace", "--dry-run", "-p", &pid]);
         add(&["trace", "--dry-run", "--agent", "-p", &pid]);

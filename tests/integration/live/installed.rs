@@ -5,10 +5,12 @@ use std::env::consts::ARCH;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use pystap::event::{Event, What};
 use rustix::process::Signal;
 
 use super::Service;
 use super::agent::{is_exact, leaves_nothing_at_all};
+use super::anew::{Anew, seen};
 use super::attached::{is_complete, is_complete_where_the_agent_is_installed};
 use super::uprobes::tree;
 use crate::command::{command, file, run};
@@ -117,9 +119,24 @@ fn the_examples_are_exact_where_the_agent_is_installed_and_the_command_is_launch
                 let arguments = ["--agent", "--", &inside, &program];
                 let traced = trace(&arguments).complete("targets_ended");
                 is_exact(&traced, &program, "calls");
+                let own = traced.events.iter().find(|event| is_of_our_code(event));
+                assert_eq!(own, None, "{python}: pystap's own code is told");
             }
         }
     });
+}
+
+/// Whether a call is one of the code that brings the agent in: its functions, and what these define.
+fn is_of_our_code(event: &Event) -> bool {
+    let What::Call { place, .. } = &event.what else {
+        return false;
+    };
+    place.function.text == "_pystap"
+        || place
+            .qualname
+            .as_ref()
+            .is_some_and(|it| it.text.starts_with("_pystap."))
+        || place.file.text.ends_with("/site/sitecustomize.py")
 }
 
 #[test]
@@ -296,5 +313,94 @@ fn pythons_for_musl_and_static_ones_are_refused_with_the_reason_in_a_tree() {
         let python = fake_python(directory.path(), &["-static"]);
         let service = Service::of(Command::new(&python));
         is_refused(service, &python, &["linked statically", next]);
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_python_that_begins_anew_and_lets_nobody_in_is_named_once_with_what_to_do_and_counted() {
+    leaves_nothing_at_all(|| {
+        for python in pythons() {
+            let traced = Anew::new().launched(&python, "bare", Some("without the environment"));
+            let said = traced.said.join("\n");
+            assert_eq!(seen(&traced), 0, "{python}: {said}");
+            assert_eq!(said.matches("is not traced").count(), 1, "{python}: {said}");
+            assert!(
+                said.contains("pystap agent install --python"),
+                "{python}: {said}"
+            );
+            assert_eq!(traced.summary.untraced_processes, 1, "{python}: {said}");
+            assert!(
+                traced.summary.untraced_ns > 1_000_000_000,
+                "{python}: {said}"
+            );
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn agents_that_sleep_in_pythons_that_begin_anew_are_woken() {
+    leaves_nothing_at_all(|| {
+        for python in pythons() {
+            let directory = tempfile::tempdir().expect("a directory");
+            let inside = environment(&python, directory.path());
+            let ended = run(&mut command(["agent", "install", "--python", &inside]));
+            assert_eq!(ended.code, 0, "{ended:?}");
+            for way in ["spawn", "forkserver", "exec"] {
+                let traced = Anew::new().attached(&inside, way, None);
+                assert!(seen(&traced) > 0, "{python}, {way}: {:#?}", traced.said);
+                assert_eq!(
+                    traced.summary.untraced_processes, 0,
+                    "{python}, {way}: {:#?}",
+                    traced.said
+                );
+            }
+            let traced = Anew::new().launched(&inside, "bare", None);
+            assert!(seen(&traced) > 0, "{python}: {:#?}", traced.said);
+            // In a virtual environment no usercustomize is imported: the installed agent comes before anybody's sitecustomize.
+            let anew = Anew::new();
+            std::fs::create_dir(anew.path("site")).expect("made");
+            std::fs::write(anew.path("site/sitecustomize.py"), "").expect("written");
+            let traced = anew.launched(&inside, "customized", None);
+            assert!(seen(&traced) > 0, "{python}: {:#?}", traced.said);
+            assert_eq!(traced.summary.untraced_ns, 0, "{:#?}", traced.said);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_python_in_a_user_namespace_in_which_nobody_is_known_is_named_once_and_counted() {
+    leaves_nothing_at_all(|| {
+        for python in pythons() {
+            let traced = Anew::new().launched(&python, "user", Some("user namespace"));
+            let said = traced.said.join("\n");
+            assert_eq!(seen(&traced), 0, "{python}: {said}");
+            assert_eq!(said.matches("is not traced").count(), 1, "{python}: {said}");
+            assert!(said.contains("--map-root-user"), "{python}: {said}");
+            assert_eq!(traced.summary.untraced_processes, 1, "{python}: {said}");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_python_in_another_network_namespace_or_behind_another_sitecustomize_is_traced() {
+    leaves_nothing_at_all(|| {
+        for python in pythons() {
+            for way in ["network", "customized"] {
+                let anew = Anew::new();
+                std::fs::create_dir(anew.path("site")).expect("made");
+                std::fs::write(anew.path("site/sitecustomize.py"), "").expect("written");
+                let traced = anew.launched(&python, way, None);
+                assert!(seen(&traced) > 0, "{python}, {way}: {:#?}", traced.said);
+                assert_eq!(
+                    traced.summary.untraced_processes, 0,
+                    "{python}, {way}: {:#?}",
+                    traced.said
+                );
+            }
+        }
     });
 }

@@ -142,7 +142,7 @@ fn an_agent_of_another_version_is_left_alone() {
             .join("venv/lib/python3.13/site-packages/_pystap_agent.abi3.so");
         let library = library.to_str().expect("UTF-8");
         // One that still greets in our format, and one whose messages are all different.
-        for protocol in ["1", "3"] {
+        for protocol in ["1", "4"] {
             let program = "tests/programs/other_agent.py";
             let mut service = Service::start_with(PYTHON_3_13, program, &[library, protocol]);
             refuses(

@@ -2,6 +2,7 @@
 //! trees that `tests/guest/build` makes.
 
 mod budgets;
+mod direct;
 mod outputs;
 mod paths;
 mod services;

@@ -153,12 +153,16 @@ impl Entrance {
         let kinds = [Whose::Pystap, Whose::Window];
         let (mut done, mut all) = (0, 0);
         for whose in kinds.into_iter().take(1 + usize::from(self.windows)) {
-            let mut heart = self.heart(program);
-            let pid = heart.pid();
-            // Seen once in some dozens of runs: of a session that went well, no call of its window was told to us.
-            let mut runs = (0..3).map(|_| Run::of(&self.tracing(pid), &mut beside, whose, None));
-            let run = runs.find(|run| run.calls > 0);
-            let run = run.unwrap_or_else(|| panic!("{}: no calls of {whose:?}", self.name));
+            // Seen once in some dozens of runs: of a session that went well, no call of its window was told to us. Where an agent
+            // was, there is none a second time.
+            let mut tries = (0..3).map(|_| {
+                let heart = self.heart(program);
+                let run = Run::of(&self.tracing(heart.pid()), &mut beside, whose, None);
+                (heart, run)
+            });
+            let seen = tries.find(|(_, run)| run.calls > 0);
+            let (mut heart, run) =
+                seen.unwrap_or_else(|| panic!("{}: no calls of {whose:?}", self.name));
             let (name, count) = (&self.name, run.calls);
             assert!(
                 count > 10,

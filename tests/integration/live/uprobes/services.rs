@@ -64,6 +64,108 @@ fn workers_that_appear_join_those_that_end_leave_and_both_is_said_with_their_nam
     });
 }
 
+/// A copy of the interpreter, as a virtual environment of copies or another deployment has one.
+fn copied() -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let copy = directory.path().join("python3.11");
+    fs::copy(PYTHON_3_11, &copy).expect("copied");
+    let path = copy.to_str().expect("UTF-8").to_owned();
+    (directory, path)
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn who_runs_another_interpreter_file_is_not_said_to_have_joined_but_named_and_counted() {
+    leaves_nothing(|| {
+        let program = "tests/programs/posing.py";
+        let first = Service::start_with(PYTHON_3_11, program, &["blue-green-deployment"]);
+        let options = [
+            "--events",
+            "call,return",
+            "--match",
+            "blue-green-[d]eployment",
+        ];
+        let mut tracing = Tracing::start(&options).live();
+        let (_directory, python) = copied();
+        let other = Service::start_with(&python, program, &["blue-green-deployment"]);
+        tracing.wait_for(&format!("{} is not traced: it runs {python}", other.pid()));
+        // That file has been named.
+        let again = Service::start_with(&python, program, &["blue-green-deployment"]);
+        let third = Service::start_with(PYTHON_3_11, program, &["blue-green-deployment"]);
+        tracing.wait_for(&format!("{} joined", third.pid()));
+        tracing.wait_for("joined");
+        tracing.signal(Signal::INT);
+        let traced = tracing.finish().complete("interrupted");
+        let said = traced.said.join("\n");
+        assert_eq!(said.matches("is not traced").count(), 1, "{said}");
+        for pid in [other.pid(), again.pid()] {
+            assert!(!said.contains(&format!("{pid} joined")), "{said}");
+        }
+        assert_eq!(traced.summary.untraced_processes, 2, "{said}");
+        assert!(
+            said.contains(&format!("2 processes ran {python}")),
+            "{said}"
+        );
+        assert!(traced.summary.untraced_ns > 0, "{said}");
+        drop(first);
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_child_of_a_launched_command_in_another_interpreter_file_is_named_and_counted() {
+    leaves_nothing(|| {
+        let (directory, python) = copied();
+        let go = directory.path().join("go");
+        let child = format!(
+            "import os, time\nwhile not os.path.exists({:?}): time.sleep(0.01)",
+            go.display().to_string()
+        );
+        let shell = ["sh", "-c", r#""$0" -c "$1"; :"#, &python, &child];
+        let options = ["--python", PYTHON_3_11, "--events", "call,return", "--"];
+        let mut tracing = Tracing::start(&[&options[..], &shell].concat());
+        tracing.wait_for(&format!("is not traced: it runs {python}"));
+        fs::write(&go, "").expect("written");
+        let traced = tracing.finish();
+        let said = traced.said.join("\n");
+        assert!(said.contains(&format!("`--python {python}`")), "{said}");
+        assert_eq!(traced.summary.untraced_processes, 1, "{said}");
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn the_python_children_of_a_program_that_is_none_are_traced_with_those_to_come() {
+    leaves_nothing(|| {
+        let child = "import os, time\n\
+             def work(): pass\n\
+             parent = os.getppid()\n\
+             print('ready', os.getpid(), flush=True)\n\
+             while os.getppid() == parent: work(); time.sleep(0.01)\n";
+        let mut shell = Command::new("sh");
+        shell.args([
+            "-c",
+            r#""$0" -c "$1" & read line; "$0" -c "$1" & wait"#,
+            PYTHON_3_11,
+            child,
+        ]);
+        let mut supervisor = Service::of(shell);
+        let options = ["-s", "--events", "call,return", "-p", &supervisor.pid()];
+        let mut tracing = Tracing::start(&options);
+        tracing.wait_for("is not Python, so its descendants");
+        let mut tracing = tracing.live();
+        let second = supervisor.request("another one");
+        let second = second.trim().strip_prefix("ready ").expect("a process ID");
+        tracing.wait_for(&format!("{second} joined"));
+        let of_second = format!("\"pid\":{second},");
+        eventually("the new one is traced", || tracing.has_written(&of_second));
+        drop(supervisor);
+        let traced = tracing.finish().complete("targets_ended");
+        let said = traced.said.join("\n");
+        assert!(said.contains("tracing one process"), "{said}");
+    });
+}
+
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn the_table_on_a_terminal_says_who_joins_and_who_leaves_in_its_last_line() {

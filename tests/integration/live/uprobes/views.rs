@@ -370,3 +370,175 @@ fn top_ends_when_its_terminal_goes_away() {
         eventually("it ends", || !process.exists());
     });
 }
+
+/// Rows of `namesakes.py` by name and line, without the module and what is not asked about.
+fn by_line<'a>(rows: &'a Value, program: &str, said: &Value) -> BTreeMap<(String, i64), &'a Value> {
+    let names: Vec<&Value> = said["namesakes"]
+        .as_array()
+        .expect("functions")
+        .iter()
+        .map(|it| &it["function"])
+        .collect();
+    let rows = rows.as_array().expect("rows").iter();
+    rows.filter(|row| row["file"] == *program && names.contains(&&row["function"]))
+        .map(|row| {
+            let name = row["function"].as_str().expect("a name").to_owned();
+            ((name, row["line"].as_i64().unwrap_or(-1)), row)
+        })
+        .collect()
+}
+
+/// Within a twentieth of what the program measured itself, which is a little less than what its function took.
+fn is_about(seen: &Value, truth: &Value, what: &str) {
+    let (seen, truth) = (
+        seen.as_u64().expect("a time"),
+        truth.as_u64().expect("a time"),
+    );
+    let most = truth + truth / 20 + 3_000_000;
+    assert!(
+        (truth..=most).contains(&seen),
+        "{what}: {seen} and not {truth}"
+    );
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn functions_that_share_name_and_file_have_their_own_rows_in_every_view_without_an_agent() {
+    leaves_nothing(|| {
+        let program = file("tests/programs/namesakes.py");
+        let dir = tempfile::tempdir().expect("a directory");
+        let recording = dir.path().join("namesakes.pystap");
+        let recording = recording.to_str().expect("UTF-8");
+        let own = ["--no-agent", "--", PYTHON_3_11, &program];
+        let ended = done(&[&["record", "--output", recording][..], &own].concat());
+        let said: Value =
+            serde_json::from_str(ended.stdout.lines().last().expect("a line")).expect("JSON");
+        let truth = said["namesakes"].as_array().expect("functions");
+        let report = done(&["report", recording, "--json", "--limit", "10000"]).stdout;
+        let table: Value = serde_json::from_str(&report).expect("JSON");
+        let rows = by_line(&table["functions"], &program, &said);
+        assert_eq!(rows.len(), truth.len(), "{rows:?}");
+        let stats = done(&[
+            "report", recording, "--json", "--stats", "value", "--stats", "_", "--stats",
+            "<lambda>", "--stats", "wrapper", "--stats", "items",
+        ])
+        .stdout;
+        let stats: Value = serde_json::from_str(&stats).expect("JSON");
+        let stats = by_line(&stats["functions"], &program, &said);
+        let folded = done(&["export", recording, "--format", "folded"]).stdout;
+        let speedscope = done(&["export", recording, "--format", "speedscope"]).stdout;
+        let speedscope: Value = serde_json::from_str(&speedscope).expect("JSON");
+        let frames = speedscope["shared"]["frames"].as_array().expect("frames");
+        let pstats = dir.path().join("namesakes.pstats");
+        let pstats = pstats.to_str().expect("UTF-8");
+        done(&[
+            "export", recording, "--format", "pstats", "--output", pstats,
+        ]);
+        let reader = "import json, pstats, sys\n\
+            s = pstats.Stats(sys.argv[1]).stats\n\
+            print(json.dumps([[*k, v[1], int(v[3] * 1e9)] for k, v in s.items()]))";
+        let read = std::process::Command::new(PYTHON_3_11)
+            .args(["-c", reader, pstats])
+            .output()
+            .expect("it runs");
+        let pstats: Value = serde_json::from_slice(&read.stdout).expect("JSON");
+        for it in truth {
+            let name = it["function"].as_str().expect("a name");
+            let line = it["line"].as_i64().expect("a line");
+            let key = (name.to_owned(), line);
+            let row = rows[&key];
+            assert_eq!(row["calls"], it["calls"], "{row}");
+            assert_eq!(row["resumed"], it["resumed"], "{row}");
+            assert_eq!(row["maybe_several"], false, "{row}");
+            is_about(&row["cumulative_ns"], &it["ns"], name);
+            let durations = &stats[&key]["durations"];
+            assert_eq!(durations["count"], it["calls"], "{durations}");
+            is_about(&durations["sum_ns"], &it["ns"], name);
+            let frame = format!("{name} ({program}:{line})");
+            let below = folded.lines().filter(|line| line.contains(&frame));
+            let ns = below.filter_map(|it| it.rsplit(' ').next()?.parse::<u64>().ok());
+            is_about(&ns.sum::<u64>().into(), &it["ns"], &frame);
+            let shown = frames
+                .iter()
+                .filter(|it| it["name"] == name && it["file"] == *program && it["line"] == line);
+            assert_eq!(shown.count(), 1, "{frame}: {frames:?}");
+            let all = pstats.as_array().expect("functions");
+            let found: Vec<_> = all
+                .iter()
+                .filter(|it| it[0] == *program && it[1] == line && it[2] == name)
+                .collect();
+            assert_eq!(found.len(), 1, "{frame}");
+            assert_eq!(found[0][3], it["calls"], "{frame}");
+            is_about(&found[0][4], &it["ns"], &frame);
+        }
+        // Dataclasses have theirs from one and the same line of no file.
+        let made = table["functions"].as_array().expect("rows").iter();
+        let made = made.filter(|it| it["file"] == "<string>" && it["function"] == "__init__");
+        let made: Vec<_> = made.collect();
+        assert_eq!(made.len(), 1, "{made:?}");
+        assert_eq!(made[0]["maybe_several"], true);
+        let text = done(&["report", recording, "--limit", "10000"]).stdout;
+        assert!(text.contains("__init__ (maybe several)"), "{text}");
+        assert!(
+            text.contains("\n(maybe several): functions of this name"),
+            "{text}"
+        );
+        assert!(text.contains("items (resumed)"), "{text}");
+        assert!(
+            text.contains("\n(resumed): AVG, P95 and MAX are the time on the stack"),
+            "{text}"
+        );
+        let (tables, said) = view(&["top", "--limit", "10000"], &own[2..]);
+        let top = &tables.last().expect("a table")["functions"];
+        let counts = |rows: &Value| {
+            let rows = by_line(rows, &program, &said);
+            let calls = rows
+                .iter()
+                .map(|(key, row)| (key.clone(), row["calls"].clone()));
+            calls.collect::<BTreeMap<_, _>>()
+        };
+        assert_eq!(counts(top), counts(&table["functions"]));
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn the_time_of_a_coroutine_from_its_first_call_to_its_end_is_what_its_own_clock_says() {
+    leaves_nothing(|| {
+        let program = file("tests/programs/sleepers.py");
+        let command = [PYTHON_3_11, program.as_str()];
+        let (objects, said) = view(&["stats", "--agent", "handle"], &command);
+        let handle = &objects.last().expect("a summary")["functions"][0];
+        let took: Vec<u64> = said["took"]
+            .as_array()
+            .expect("times")
+            .iter()
+            .filter_map(Value::as_u64)
+            .collect();
+        assert_eq!(handle["resumed"], true, "{handle}");
+        assert_eq!(handle["first_call_unknown"], 0, "{handle}");
+        let whole = &handle["first_call_to_end"];
+        assert_eq!(whole["count"].as_u64(), Some(took.len() as u64), "{handle}");
+        is_about(&whole["sum_ns"], &took.iter().sum::<u64>().into(), "handle");
+        // Each gives way three times, and what it takes itself is next to nothing.
+        assert_eq!(handle["durations"]["count"], 4 * took.len(), "{handle}");
+        assert!(
+            handle["durations"]["sum_ns"].as_u64() < Some(100_000_000),
+            "{handle}"
+        );
+        let text = done(&[&["stats", "--agent", "handle", "--"], &command[..]].concat()).stdout;
+        assert!(
+            text.contains("(time on the stack, without waiting)"),
+            "{text}"
+        );
+        assert!(
+            text.contains("from first call to end: 5 calls, mean 30"),
+            "{text}"
+        );
+        let text = done(&[&["stats", "--no-agent", "handle", "--"], &command[..]].concat()).stdout;
+        assert!(
+            text.contains("from first call to end: not known; --agent tells it"),
+            "{text}"
+        );
+    });
+}

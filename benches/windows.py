@@ -46,7 +46,7 @@ def round_of(pystap, command, threads):
             begun = time.monotonic()
         if found := re.search(r"was stopped for ([\d.]+) ms", line):
             stopped = float(found[1])
-        if "probes are live" in line:
+        if "live, tracing" in line:
             taken = (time.monotonic() - begun) * 1000
             break
     if taken is None:

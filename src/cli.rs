@@ -468,8 +468,8 @@ pub enum ExportFormat {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Engine")]
 pub struct EngineArgs {
-    /// stap: a SystemTap module; uprobes: the kernel's own uprobe events; direct: pystap's agent alone, without the kernel and
-    /// without root; auto: stap where it can run, otherwise uprobes
+    /// direct: pystap's agent alone, without the kernel and without root; stap: a SystemTap module; uprobes: the kernel's own
+    /// uprobe events; auto: direct where the agent gets into every target, otherwise stap where it can run, otherwise uprobes
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto, value_name = "ENGINE")]
     pub engine: EngineChoice,
     /// The stap to use [default: from PATH]

@@ -13,7 +13,7 @@ use super::stop::StopSignals;
 use crate::agent::{
     AgentAccount, AgentError, Agents, AttachMethod, Attached, Untraced, is_without, remarks,
 };
-use crate::console::Console;
+use crate::console::{Console, Exit};
 use crate::engine::Running;
 use crate::failure::Failure;
 use crate::process::{Identity, Launched, Lineage, Process, Program};
@@ -124,7 +124,7 @@ impl SessionAgents {
     /// Brings the agent into every process that runs already, and waits until each has answered.
     ///
     /// # Errors
-    /// When there were some, and it came into none.
+    /// When there were some and it came into none, or not into all where that is asked ([`Exit::Unready`]).
     pub(crate) fn attach(
         &mut self,
         plan: &Plan,
@@ -191,12 +191,17 @@ impl SessionAgents {
             .sum::<usize>();
         let others =
             plan.targets.processes.len() > attached || self.launched || self.later || begun > 0;
+        let all = plan.agent.as_ref().is_some_and(|agent| agent.all);
         match failures.pop() {
-            Some(error) if !others => {
+            Some(error) if all || !others => {
                 for error in failures {
                     console.warning(error);
                 }
-                Err(error.into())
+                let failure = Failure::from(error);
+                Err(match all {
+                    true => Failure::new(Exit::Unready, failure.message),
+                    false => failure,
+                })
             }
             last => {
                 for error in failures.into_iter().chain(last) {

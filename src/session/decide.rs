@@ -212,6 +212,7 @@ impl Decision<'_> {
             launched: false,
             later: false,
             directly: self.wanted.is_direct(),
+            all: false,
             wanted: AgentConfig {
                 filters: self.request.filters.clone(),
                 capture: self.request.agent.capture.clone(),

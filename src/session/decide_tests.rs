@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::choose::reaches_all;
 use super::decide::decide;
 use super::describe::describe;
 use super::plan::{NoSource, Plan, PlanError};
@@ -987,7 +988,7 @@ fn the_agent_gives_what_interpreters_lack_where_it_can_get_in() {
 }
 
 #[test]
-fn the_engine_direct_is_the_agent_alone_and_nobody_gets_it_unasked() {
+fn the_engine_direct_is_the_agent_alone_and_comes_by_its_name_only() {
     let direct = || asked().engine("direct");
     check(vec![
         (
@@ -1030,7 +1031,7 @@ fn the_engine_direct_is_the_agent_alone_and_nobody_gets_it_unasked() {
             ),
         ),
         (
-            "where nothing else is left, it is not taken unasked",
+            "where nothing else is left, the decision does not take it",
             asked(),
             runs(plain(12))
                 .agent_waits(7)
@@ -1071,6 +1072,85 @@ fn the_engine_direct_is_the_agent_alone_and_nobody_gets_it_unasked() {
             Refusal(2, &["--engine direct", "--no-agent"]),
         ),
     ]);
+}
+
+#[test]
+fn the_agent_alone_is_taken_where_it_gets_to_all_that_probes_would() {
+    let service = || asked().with(|it| it.targets.service = Some("nova".to_owned()));
+    let with_children = || asked().with(|it| it.targets.subprocesses = true);
+    let installed = |python| runs(python).agent_waits(7);
+    let rows = [
+        ("a command", asked(), launches(debian(10)), true),
+        ("a process", asked(), installed(debian(12)), true),
+        ("one with probes", asked(), installed(debian(9)), true),
+        (
+            "one that can be asked",
+            asked(),
+            runs(debian(15)).remote(7),
+            true,
+        ),
+        (
+            "beside one that it does not get into",
+            asked_for("call"),
+            installed(plain(12)).process(8, plain(12)),
+            false,
+        ),
+        (
+            "a service without probes",
+            service(),
+            installed(debian(12)),
+            true,
+        ),
+        (
+            "a service with probes",
+            service(),
+            installed(debian(15)),
+            false,
+        ),
+        (
+            "children without",
+            with_children(),
+            installed(plain(13)),
+            true,
+        ),
+        (
+            "children with probes",
+            with_children(),
+            installed(debian(10)),
+            false,
+        ),
+        (
+            "what a command starts, which has its environment",
+            with_children(),
+            launches(debian(10)),
+            true,
+        ),
+    ];
+    for (what, request, host, expected) in rows {
+        let direct = request.engine("direct");
+        let plan = decide(&direct, &host.snapshot(&direct));
+        assert_eq!(
+            plan.is_ok_and(|plan| reaches_all(&plan)),
+            expected,
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn options_that_not_every_engine_has_leave_no_choice() {
+    let chooses = |request: SessionRequest| request.leaves_engine_to_us();
+    assert!(chooses(asked()));
+    assert!(chooses(asked().agent(AgentUsage::Always)));
+    assert!(!chooses(asked().engine("uprobes")));
+    assert!(!chooses(asked().agent(AgentUsage::Never)));
+    assert!(!chooses(asked().with(|it| it.agent.trust_paths = true)));
+    assert!(!chooses(asked().with(|it| it.spare_line_semaphore = true)));
+    assert!(!chooses(asked().with(|it| it.engine.buffer = Some(64))));
+    assert!(!chooses(
+        asked().with(|it| it.engine.stap = Some("stap".into()))
+    ));
+    assert!(!chooses(asked().with(|it| it.purpose = Purpose::Script)));
 }
 
 #[test]

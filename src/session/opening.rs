@@ -9,11 +9,11 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 
 use super::agents::SessionAgents;
-use super::decide::decide;
+use super::choose::{Choice, by_probes, choose};
 use super::describe::describe;
-use super::plan::{NoSource, Plan, PlanError, Source};
+use super::plan::{Plan, Source};
 use super::refusal;
-use super::request::{EngineOptions, Purpose, SessionRequest};
+use super::request::{Purpose, SessionRequest};
 use super::running::{Outcome, Session};
 use super::snapshot::HostSnapshot;
 use super::stop::{self, Stop, StopSignals};
@@ -38,6 +38,9 @@ pub(crate) type MakeSink<'a> = dyn Fn(Output, PairingRules) -> Box<dyn Sink> + '
 
 /// A session that is decided and not begun.
 pub(crate) struct Decided<'a> {
+    /// As it was made.
+    asked: &'a SessionRequest,
+    /// As it is carried out.
     request: Cow<'a, SessionRequest>,
     templates: Templates,
     host: HostSnapshot,
@@ -49,29 +52,23 @@ impl<'a> Decided<'a> {
     ///
     /// # Errors
     /// What is wrong with the request, and what stands in the way of tracing at all.
-    pub(crate) fn new(request: &'a SessionRequest) -> Result<Decided<'a>, Failure> {
-        if let Some(misuse) = all::misuse(&request.engine) {
+    pub(crate) fn new(asked: &'a SessionRequest) -> Result<Decided<'a>, Failure> {
+        if let Some(misuse) = all::misuse(&asked.engine) {
             return Err(misuse);
         }
-        let templates = Templates::load(request.template_directory.as_deref())?;
-        let mut request = Cow::Borrowed(request);
-        let mut host = HostSnapshot::gather(&request, &templates.catalogue)?;
-        let mut plan = decide(&request, &host)?;
-        if let Err(refused) = &mut plan.sources {
-            match without_a_kernel(&request, refused, &templates) {
-                Some(Ok((direct, its_host, its_plan))) => {
-                    (request, host, plan) = (Cow::Owned(direct), its_host, its_plan);
-                }
-                Some(Err(error)) => refused.add(all::BY_AGENT, &error),
-                None => {}
-            }
-        }
+        let templates = Templates::load(asked.template_directory.as_deref())?;
+        let Choice {
+            request,
+            host,
+            plan,
+        } = choose(asked, &templates.catalogue)?;
         // The user's own mistakes come before what the host lacks.
         if plan.own_template.is_some() {
             templates.script(&plan)?;
             templates.tapsets()?;
         }
         Ok(Decided {
+            asked,
             request,
             templates,
             host,
@@ -101,14 +98,11 @@ impl<'a> Decided<'a> {
         aside: Option<&File>,
         console: &Console,
     ) -> Result<u8, Failure> {
-        for warning in &self.plan.warnings {
-            console.warning(warning);
-        }
         if self.request.purpose == Purpose::DryRun {
+            self.warn(console);
             show(&self.described(console)?)?;
             return Ok(Exit::Done.into());
         }
-        let sources = self.sources()?;
         let stops = StopSignals::listen().map_err(|error| {
             Failure::new(
                 Exit::Failed,
@@ -117,22 +111,83 @@ impl<'a> Decided<'a> {
                 ),
             )
         })?;
+        let audience = Waiting {
+            console,
+            stops: &stops,
+        };
+        match self.carried_out(make_sink, aside, &audience) {
+            // Nothing was traced and nothing written.
+            Err(failure) if failure.exit == Exit::Unready && stops.requests().is_empty() => {
+                self = self.with_probes(failure, console)?;
+                self.carried_out(make_sink, aside, &audience)
+            }
+            other => other,
+        }
+    }
+
+    /// The same by the interpreters' own probes, where the agent alone was to do it, did not come in, and they are there.
+    ///
+    /// # Errors
+    /// The failure, where that is no way out.
+    fn with_probes(self, failure: Failure, console: &Console) -> Result<Decided<'a>, Failure> {
+        let is_given = self.asked.engine.named.is_some();
+        let has_others = self.plan.agent.as_ref().is_some_and(|agent| agent.all);
+        if is_given || !has_others {
+            return Err(failure);
+        }
+        let Ok(Choice {
+            request,
+            host,
+            plan,
+        }) = by_probes(self.asked, &self.templates.catalogue)
+        else {
+            return Err(failure);
+        };
+        let engine = plan.sources.as_ref().ok().and_then(|it| it.first());
+        let Some(engine) = engine else {
+            return Err(failure);
+        };
+        console.warning(format_args!(
+            "{}; tracing with --engine {} instead (--engine {} insists)",
+            clause(&failure.message),
+            engine.engine,
+            all::BY_AGENT
+        ));
+        Ok(Decided {
+            request,
+            host,
+            plan,
+            ..self
+        })
+    }
+
+    fn warn(&self, console: &Console) {
+        for warning in &self.plan.warnings {
+            console.warning(warning);
+        }
+    }
+
+    fn carried_out(
+        &mut self,
+        make_sink: &MakeSink<'_>,
+        aside: Option<&File>,
+        audience: &Waiting<'_>,
+    ) -> Result<u8, Failure> {
+        let (console, stops) = (audience.console, audience.stops);
+        self.warn(console);
+        let sources = self.sources()?;
         let output = match self.request.purpose.is_compile() {
             true => None,
-            false => match output(&self.request, &stops, console)? {
+            false => match output(&self.request, stops, console)? {
                 Some(output) => Some(output),
                 None => return Ok(Exit::Done.into()),
             },
         };
         // Some engines read the probes of the agent's library, so that it has to be there before they are prepared.
         let agents = SessionAgents::prepare(&mut self.plan)?;
-        let audience = Waiting {
-            console,
-            stops: &stops,
-        };
         let mut prepared = Vec::new();
         for source in sources {
-            match self.prepare(&source, &audience)? {
+            match self.prepare(&source, audience)? {
                 Some(engine) => prepared.push(engine),
                 None => return Ok(Exit::Done.into()),
             }
@@ -144,7 +199,7 @@ impl<'a> Decided<'a> {
             request: &self.request,
             make_sink,
             aside,
-            stops: &stops,
+            stops,
             console,
         };
         let outcome = surroundings.trace(&self.plan, prepared, output, agents)?;
@@ -241,40 +296,6 @@ impl<'a> Decided<'a> {
             notes,
         }))
     }
-}
-
-/// The same with the engine that needs nothing of the kernel, where the choice was left to us and none of the others can: for
-/// an ordinary user, in a container without capabilities. `None` where it tells less than was asked for.
-///
-/// # Errors
-/// What keeps the agent out of the targets.
-fn without_a_kernel(
-    request: &SessionRequest,
-    refused: &NoSource,
-    templates: &Templates,
-) -> Option<Result<(SessionRequest, HostSnapshot, Plan), PlanError>> {
-    let obstacle = refused.of_all()?;
-    let direct = SessionRequest {
-        engine: EngineOptions {
-            named: Some(all::BY_AGENT.to_owned()),
-            ..request.engine.clone()
-        },
-        ..request.clone()
-    };
-    let host = HostSnapshot::gather(&direct, &templates.catalogue).ok()?;
-    let mut plan = match decide(&direct, &host) {
-        Ok(plan) => plan,
-        Err(error @ PlanError::NoDirectWay { .. }) => return Some(Err(error)),
-        Err(_) => return None,
-    };
-    let source = plan.sources.as_mut().ok()?.first_mut()?;
-    let engine = host.engines.iter().find(|it| it.name() == source.engine)?;
-    source.reason = Some(format!(
-        "{}, because {}",
-        engine.title(),
-        clause(&obstacle.message)
-    ));
-    Some(Ok((direct, host, plan)))
 }
 
 /// An engine that can be started at once.
@@ -411,7 +432,11 @@ impl TraceContext<'_> {
         }
         let mut opening = session_line(plan, &prepared);
         let sink = (self.make_sink)(output, plan.rules());
-        let starting = console.spinner("arming the probes");
+        let by_agent = prepared.iter().all(|source| source.abilities.by_agent);
+        let starting = console.spinner(match by_agent {
+            true => "waiting for the agents",
+            false => "arming the probes",
+        });
         let can_measure = prepared.iter().all(|source| source.abilities.measures);
         let measures = can_measure && plan.times_calls();
         let hears_of_release = prepared.iter().any(|source| source.abilities.arms_everyone);
@@ -463,9 +488,8 @@ impl TraceContext<'_> {
                     count => format!("{count} processes"),
                 },
             };
-            console.note(format_args!(
-                "probes are live, tracing {what}; Ctrl-C stops"
-            ));
+            let live = if by_agent { "live" } else { "probes are live" };
+            console.note(format_args!("{live}, tracing {what}; Ctrl-C stops"));
             if let Some(duration) = limits.duration {
                 stops.after(duration)?;
             }

@@ -117,6 +117,8 @@ pub(crate) struct AgentPlan {
     pub(crate) later: bool,
     /// Whether it tells its events itself, so that nothing of it is probed.
     pub(crate) directly: bool,
+    /// Whether one target that it does not come into is reason enough to trace none with it, because probes could.
+    pub(crate) all: bool,
     /// What agents are told.
     pub(crate) wanted: AgentConfig,
     /// Its libraries, with the paths by which targets know them. Until they are written out, one stands for all.

@@ -45,6 +45,22 @@ pub(crate) struct SessionRequest {
     pub(crate) exit_with_command: bool,
 }
 
+impl SessionRequest {
+    /// Whether we may choose the engine, from all that there are: nothing is asked for that only some of them can do.
+    pub(crate) fn leaves_engine_to_us(&self) -> bool {
+        let engine = &self.engine;
+        let is_for_all = engine.stap.is_none()
+            && engine.stap_arguments.is_empty()
+            && engine.buffer.is_none()
+            && !self.agent.trust_paths
+            && !self.spare_line_semaphore
+            && self.agent.usage != AgentUsage::Never;
+        engine.named.is_none()
+            && is_for_all
+            && matches!(self.purpose, Purpose::Trace | Purpose::DryRun)
+    }
+}
+
 /// Which processes are wanted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TargetRequest {

@@ -130,7 +130,7 @@ impl Wanted {
             && (abilities.scripts || !self.needs_scripts(request))
             && match request.engine.named.as_deref() {
                 Some(named) => named == name,
-                // It would tell other events than the probes of an interpreter, so nobody gets it unasked.
+                // Another plan is its own, without probes: `choose` asks for that one by its name.
                 None => !abilities.by_agent,
             }
     }
@@ -192,6 +192,11 @@ impl Wanted {
 /// Whether an interpreter has a probe of its own.
 pub(crate) fn has(interpreter: &Interpreter, probe: Probe) -> bool {
     interpreter.image.mark(PROVIDER, probe.name()).is_some()
+}
+
+/// Whether an interpreter has probes of its own for calls and returns.
+pub(crate) fn has_function_probes(interpreter: &Interpreter) -> bool {
+    (Probe::FUNCTIONS.iter()).all(|probe| has(interpreter, *probe))
 }
 
 /// What the agent has to tell of an interpreter.

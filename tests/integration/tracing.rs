@@ -114,9 +114,9 @@ impl Tracing {
         }
     }
 
-    /// Waits until the probes are live.
+    /// Waits until it is live.
     pub(crate) fn live(mut self) -> Tracing {
-        self.wait_for("probes are live");
+        self.wait_for("live, tracing");
         self
     }
 

@@ -122,7 +122,7 @@ impl Case<'_> {
             if written.is_none() && fs::metadata(&events).is_ok_and(|file| file.len() > 0) {
                 written = Some(Instant::now());
             }
-            if said.has("probes are live") || written.is_some_and(|at| at.elapsed() > UNSAID) {
+            if said.has("live, tracing") || written.is_some_and(|at| at.elapsed() > UNSAID) {
                 break;
             }
             thread::park_timeout(Duration::from_millis(5));

@@ -335,7 +335,7 @@ fn a_service_is_attached_to_in_its_midst() {
             .expect("pystap starts");
         let mut session = Session(child);
         let mut said = String::new();
-        session.until("probes are live", &mut said);
+        session.until("live, tracing", &mut said);
         for word in ["Hello", "fail", "bye"] {
             service.request(word);
         }

@@ -330,7 +330,7 @@ impl Run {
         let reader = thread::spawn(move || {
             let mut said = Vec::new();
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if line.contains("probes are live") {
+                if line.contains("live, tracing") {
                     let _ = kill(leader, Signal::SIGINT);
                 }
                 said.push(line);

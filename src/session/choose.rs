@@ -1,0 +1,135 @@
+//! Which engine carries out a request where that is left to us: the agent alone where it reaches everything, or where
+//! nothing else can; else what [`decide`] prefers.
+
+use std::borrow::Cow;
+
+use super::decide::decide;
+use super::plan::{Plan, PlanError};
+use super::request::{EngineOptions, SessionRequest};
+use super::snapshot::HostSnapshot;
+use super::wanted::has_function_probes;
+use crate::engine::abilities::clause;
+use crate::engine::all;
+use crate::process::Targets;
+use crate::python::Interpreter;
+use crate::script::Catalogue;
+
+/// A request as it is carried out, with what was found and decided for it.
+pub(super) struct Choice<'a> {
+    /// As it was made, or with the engine that was chosen.
+    pub(super) request: Cow<'a, SessionRequest>,
+    /// What was found.
+    pub(super) host: HostSnapshot,
+    /// What was decided.
+    pub(super) plan: Plan,
+}
+
+/// Decides, with the agent alone where the choice is left to us and it reaches everything, because its events cost a
+/// thousandth of a probe's; and where neither of the others can trace: for an ordinary user, in a container without
+/// capabilities.
+///
+/// # Errors
+/// What is wrong with the request, and what stands in the way of tracing at all.
+pub(super) fn choose<'a>(
+    request: &'a SessionRequest,
+    catalogue: &Catalogue,
+) -> Result<Choice<'a>, PlanError> {
+    let alone = agent_alone(request, catalogue);
+    let alone = match alone {
+        Some(Ok(mut choice)) if reaches_all(&choice.plan) => {
+            let has_probes = running(&choice.plan.targets).any(has_function_probes);
+            if let Some(agent) = &mut choice.plan.agent {
+                agent.all = has_probes;
+            }
+            return Ok(because(
+                choice,
+                "it gets into every target and costs least",
+            ));
+        }
+        other => other,
+    };
+    let mut choice = by_probes(request, catalogue)?;
+    if let Err(refused) = &mut choice.plan.sources
+        && let Some(obstacle) = refused.of_all()
+    {
+        match alone {
+            Some(Ok(choice)) => return Ok(because(choice, clause(&obstacle.message))),
+            Some(Err(error @ PlanError::NoDirectWay { .. })) => refused.add(all::BY_AGENT, &error),
+            Some(Err(_)) | None => {}
+        }
+    }
+    Ok(choice)
+}
+
+/// Decides as if there were no engine that is the agent alone.
+///
+/// # Errors
+/// What is wrong with the request, and what stands in the way of tracing at all.
+pub(super) fn by_probes<'a>(
+    request: &'a SessionRequest,
+    catalogue: &Catalogue,
+) -> Result<Choice<'a>, PlanError> {
+    let host = HostSnapshot::gather(request, catalogue)?;
+    let plan = decide(request, &host)?;
+    Ok(Choice {
+        request: Cow::Borrowed(request),
+        host,
+        plan,
+    })
+}
+
+/// The same with the agent alone. `None` where that is not ours to choose.
+///
+/// # Errors
+/// What it cannot tell of what was asked for, or what keeps it out.
+fn agent_alone(
+    request: &SessionRequest,
+    catalogue: &Catalogue,
+) -> Option<Result<Choice<'static>, PlanError>> {
+    if !request.leaves_engine_to_us() {
+        return None;
+    }
+    let direct = SessionRequest {
+        engine: EngineOptions {
+            named: Some(all::BY_AGENT.to_owned()),
+            ..request.engine.clone()
+        },
+        ..request.clone()
+    };
+    let choice = HostSnapshot::gather(&direct, catalogue).and_then(|host| {
+        let plan = decide(&direct, &host)?;
+        Ok(Choice {
+            request: Cow::Owned(direct),
+            host,
+            plan,
+        })
+    });
+    // What only a script can do is a conflict with it.
+    match choice {
+        Ok(choice) if choice.plan.sources.is_err() => None,
+        other => Some(other),
+    }
+}
+
+/// Whether the agent gets into all targets that another engine could reach, those to come among them.
+pub(super) fn reaches_all(plan: &Plan) -> bool {
+    // Processes that join may show their probes where no agent waits in them. What a launched command starts has its
+    // environment.
+    let others_join = plan.newcomers.is_some() || (plan.follow && plan.command.is_empty());
+    let mut interpreters = running(&plan.targets).chain(&plan.targets.python);
+    plan.left_out.is_empty() && !(others_join && interpreters.any(has_function_probes))
+}
+
+fn running(targets: &Targets) -> impl Iterator<Item = &Interpreter> {
+    targets.processes.iter().flat_map(|it| &it.interpreters)
+}
+
+/// The same choice, with the reason for it.
+fn because<'a>(mut choice: Choice<'a>, reason: &str) -> Choice<'a> {
+    let engines = &choice.host.engines;
+    for source in choice.plan.sources.iter_mut().flatten() {
+        let engine = engines.iter().find(|it| it.name() == source.engine);
+        source.reason = engine.map(|engine| format!("{}, because {reason}", engine.title()));
+    }
+    choice
+}

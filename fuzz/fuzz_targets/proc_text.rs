@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pystap::{agent, python, process};
+use pystap::{agent, process, python};
 use pystap_fuzz::{MIB, budget, within};
 
 fuzz_target!(|bytes: &[u8]| {

@@ -4,8 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pystap::event::Summary;
 use pystap::analysis::pairing::{Pairing, Step};
+use pystap::event::Summary;
 use pystap::export::{End, Sink};
 use pystap::recording::{Reader, Writer};
 use pystap_fuzz::{MIB, budget, within};
@@ -32,7 +32,9 @@ fn deal(bytes: &[u8]) {
             break;
         }
     }
-    writer.finish(&End::new(&Summary::default(), &Pairing::new())).expect("memory");
+    writer
+        .finish(&End::new(&Summary::default(), &Pairing::new()))
+        .expect("memory");
     let mut second = Reader::new(&again[..]).expect("our own");
     for event in events {
         assert_eq!(second.event().expect("our own"), Some(event));

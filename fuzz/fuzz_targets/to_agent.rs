@@ -21,7 +21,10 @@ use pystap_fuzz::{MIB, budget, within};
 const PLACES: [(&str, [&str; 2]); 6] = [
     ("/srv/app/server.py", ["handle", "Server.handle"]),
     ("/srv/app/__init__.py", ["<module>", "<module>"]),
-    ("<frozen importlib._bootstrap>", ["_find_and_load", "_find_and_load"]),
+    (
+        "<frozen importlib._bootstrap>",
+        ["_find_and_load", "_find_and_load"],
+    ),
     ("<string>", ["<lambda>", "f.<locals>.<lambda>"]),
     ("/srv/[a]/b*c?.py", ["a]b", "A[0].a]b"]),
     ("", ["", ""]),
@@ -48,8 +51,15 @@ fuzz_target!(|bytes: &[u8]| {
             let names = names.map(str::as_bytes);
             let accepted = filter.accepts(file.as_bytes(), names);
             assert!(!filter.is_empty() || accepted);
-            if own.as_ref().is_some_and(|own| own.accepts(file.as_bytes(), names)) {
-                assert!(accepted, "{file} {names:?} is kept back by {:?}", start.filters);
+            if own
+                .as_ref()
+                .is_some_and(|own| own.accepts(file.as_bytes(), names))
+            {
+                assert!(
+                    accepted,
+                    "{file} {names:?} is kept back by {:?}",
+                    start.filters
+                );
             }
         }
     });

@@ -52,7 +52,9 @@ fn take(size: usize) {
     if live > most && !std::thread::panicking() {
         // The message needs memory, too.
         MOST.store(usize::MAX, Ordering::Relaxed);
-        eprintln!("this input costs more memory than its budget: {live} bytes in use where {most} may be");
+        eprintln!(
+            "this input costs more memory than its budget: {live} bytes in use where {most} may be"
+        );
         std::process::abort();
     }
 }

@@ -1,7 +1,8 @@
-//! Entry point for the fuzz target `proc_text`: the mappings of a process, without that process.
+//! Entry points for the fuzz targets `proc_text` and `stacks`: the mappings and the memory of a process, without that process.
 
 use std::path::Path;
 
+use super::frames;
 use super::process::{implied_version, mapped_files};
 use super::{foreign, maps, name};
 
@@ -15,4 +16,9 @@ pub fn mapped(text: &[u8]) -> Option<(usize, usize)> {
         name::may_be_interpreter(&file.path) || foreign::implementation(&file.path).is_some()
     });
     Some((files.len(), may.count()))
+}
+
+/// Reads the stacks of a Python whose memory was changed as these bytes say.
+pub fn stacks(changes: &[u8]) {
+    frames::fuzzing::changed(changes);
 }

@@ -41,10 +41,7 @@ pub(super) fn choose<'a>(
             if let Some(agent) = &mut choice.plan.agent {
                 agent.all = has_probes;
             }
-            return Ok(because(
-                choice,
-                "it gets into every target and costs least",
-            ));
+            return Ok(because(choice, "it gets into every target and costs least"));
         }
         other => other,
     };

@@ -495,8 +495,7 @@ impl Layout {
     }
 }
 
-/// The layouts of 3.8 to 3.12, for tests of other files.
-#[cfg(test)]
+/// The layouts of 3.8 to 3.12, for [`made_up`](super::made_up).
 pub(super) fn known() -> Vec<Layout> {
     (8..=12).filter_map(table).collect()
 }

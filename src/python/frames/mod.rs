@@ -8,8 +8,10 @@
 //! The memory is foreign: every number in it may be anything at any moment. Each list, stack, text and table has a bound, and
 //! what is followed must be what it should be.
 
+pub(super) mod fuzzing;
 mod layout;
 mod lines;
+mod made_up;
 mod memory;
 mod objects;
 mod runtime;

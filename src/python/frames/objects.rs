@@ -15,6 +15,9 @@ const LONGEST_PATH: u64 = 4 << 10;
 const LONGEST_TABLE: u64 = 1 << 20;
 /// Most bytes of all functions together that are kept: of one process.
 const MOST_KEPT: usize = 64 << 20;
+/// Most bytes of tables that are searched for lines, of one process: half a second. A table is searched from its beginning for each
+/// frame, and a program may have made both up.
+const MOST_SEARCHED: usize = 256 << 20;
 
 /// What a code object says of its function.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,6 +41,7 @@ pub(super) struct Reader<M> {
     bytes_type: Cell<Option<u64>>,
     functions: RefCell<HashMap<Key, Rc<Function>>>,
     kept: Cell<usize>,
+    searched: Cell<usize>,
 }
 
 impl<M: Memory> Reader<M> {
@@ -50,6 +54,7 @@ impl<M: Memory> Reader<M> {
             bytes_type: Cell::default(),
             functions: RefCell::default(),
             kept: Cell::default(),
+            searched: Cell::default(),
         }
     }
 
@@ -109,8 +114,13 @@ impl<M: Memory> Reader<M> {
         Ok((function, instructions))
     }
 
-    /// The line of an instruction of a function.
+    /// The line of an instruction of a function; `None` where it has none, or too much was searched for lines already.
     pub(super) fn line(&self, function: &Function, instruction: i64) -> Option<u32> {
+        let searched = self.searched.get().saturating_add(function.lines.len());
+        if searched > MOST_SEARCHED {
+            return None;
+        }
+        self.searched.set(searched);
         let table = self.layout.code.table;
         table.line(&function.lines, function.first_line, instruction)
     }

@@ -1,205 +1,14 @@
-//! An interpreter that was made up, in each layout, whole and damaged.
+//! Stacks of an interpreter that was made up, in each layout, whole and damaged.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
 
 use super::layout::{self, Frames, Gil, Layout, Unknown};
-use super::memory::{Memory, Unread};
+use super::made_up::*;
+use super::memory::Unread;
 use super::objects::Reader;
-use super::{Stacks, runtime, stack};
-
-/// Where the made-up interpreter begins; every structure has a page of its own from there on.
-const BEGIN: u64 = 0x7000_0000_0000;
-const PAGE: u64 = 0x1000;
-/// Reads that any look at a damaged memory may take.
-const MOST_READS: usize = 2_000_000;
-
-/// A memory that was made up.
-#[derive(Default)]
-struct MadeUp {
-    bytes: Vec<u8>,
-    reads: Cell<usize>,
-    /// What changes at the read of this number.
-    change: Option<(usize, usize, u64)>,
-}
-
-impl MadeUp {
-    fn put(&mut self, address: u64, bytes: &[u8]) {
-        let at = (address - BEGIN) as usize;
-        let end = at + bytes.len();
-        if self.bytes.len() < end {
-            self.bytes.resize(end.next_multiple_of(PAGE as usize), 0);
-        }
-        self.bytes[at..end].copy_from_slice(bytes);
-    }
-
-    fn point(&mut self, address: u64, number: u64) {
-        self.put(address, &number.to_ne_bytes());
-    }
-}
-
-impl Memory for MadeUp {
-    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Unread> {
-        self.reads.set(self.reads.get() + 1);
-        assert!(self.reads.get() < MOST_READS, "it reads on and on");
-        let at = address.checked_sub(BEGIN).ok_or(Unread::Senseless)? as usize;
-        let end = at.checked_add(into.len()).ok_or(Unread::Senseless)?;
-        into.copy_from_slice(self.bytes.get(at..end).ok_or(Unread::Senseless)?);
-        if let Some((read, place, number)) = self.change
-            && self.reads.get() >= read
-        {
-            let change = number.to_ne_bytes();
-            for (offset, byte) in into.iter_mut().enumerate() {
-                if let Some(changed) = (at + offset)
-                    .checked_sub(place)
-                    .and_then(|offset| change.get(offset))
-                {
-                    *byte = *changed;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Addresses of the made-up interpreter's structures.
-const fn page(number: u64) -> u64 {
-    BEGIN + number * PAGE
-}
-const RUNTIME: u64 = page(0);
-const INTERPRETER: u64 = page(2);
-const THREAD: u64 = page(4);
-const STRUCTURE: u64 = page(6);
-const FRAME: u64 = page(8);
-const CALLER: u64 = page(9);
-const CODE: u64 = page(10);
-const CODE_TYPE: u64 = page(12);
-const STR_TYPE: u64 = page(13);
-const BYTES_TYPE: u64 = page(14);
-const NAME: u64 = page(15);
-const FILE: u64 = page(16);
-const LINES: u64 = page(17);
-const CFRAME: u64 = page(18);
-const TYPE_NAMES: u64 = page(19);
-const GIL: u64 = page(20);
-const ID: u32 = 4711;
-
-/// An interpreter with one thread, in which `näme` has called itself.
-fn interpreter(layout: &Layout) -> MadeUp {
-    let mut made_up = MadeUp::default();
-    made_up.put(page(21), &[0; PAGE as usize]);
-    made_up.point(RUNTIME + layout.interpreters_head, INTERPRETER);
-    made_up.point(INTERPRETER + layout.threads_head, THREAD);
-    let gil = match layout.gil {
-        Gil::InRuntime(at) => RUNTIME + at,
-        Gil::OfInterpreter(at) => {
-            made_up.point(INTERPRETER + at, GIL);
-            GIL
-        }
-    };
-    made_up.put(gil + layout.gil_locked, &1_u32.to_ne_bytes());
-    made_up.point(gil + layout.gil_holder, THREAD);
-    made_up.point(THREAD + layout.thread_interpreter, INTERPRETER);
-    made_up.point(THREAD + layout.thread_id, STRUCTURE);
-    if let Some(at) = layout.native_thread_id {
-        made_up.point(THREAD + at, u64::from(ID));
-    }
-    made_up.put(STRUCTURE + 720, &ID.to_ne_bytes());
-
-    for (its_type, name, at) in [
-        (CODE_TYPE, "code\0", 0),
-        (STR_TYPE, "str\0", 16),
-        (BYTES_TYPE, "bytes\0", 32),
-    ] {
-        made_up.put(TYPE_NAMES + at, name.as_bytes());
-        made_up.point(its_type + layout.objects.type_name, TYPE_NAMES + at);
-    }
-    let objects = layout.objects;
-    let mut text = |address: u64, text: &str| {
-        made_up.point(address + objects.object_type, STR_TYPE);
-        made_up.point(address + objects.str_length, text.chars().count() as u64);
-        let (state, begin) = match text.is_ascii() {
-            true => (0x64_u32, objects.str_ascii),
-            false => (0x24, objects.str_other),
-        };
-        made_up.put(address + objects.str_state, &state.to_ne_bytes());
-        let bytes: Vec<u8> = text.chars().map(|it| it as u8).collect();
-        made_up.put(address + begin, &bytes);
-    };
-    text(NAME, "näme");
-    text(FILE, "/file.py");
-    // One line for every two bytes, in each of the three forms.
-    let (table, count): (&[u8], u64) = match layout.code.table {
-        super::lines::LineTable::Locations => (&[0x80, 0, 0, 0xd8, 0, 0, 0xd8, 0, 0], 9),
-        super::lines::LineTable::Ranges => (&[2, 0, 2, 1, 2, 1], 6),
-        super::lines::LineTable::Lnotab => (&[2, 1, 2, 1], 4),
-    };
-    made_up.point(LINES + objects.object_type, BYTES_TYPE);
-    made_up.point(LINES + objects.bytes_size, count);
-    made_up.put(LINES + objects.bytes_value, table);
-    made_up.point(CODE + objects.object_type, CODE_TYPE);
-    made_up.point(CODE + layout.code.filename, FILE);
-    let name = layout.code.qualname.unwrap_or(layout.code.name);
-    made_up.point(CODE + name, NAME);
-    made_up.point(CODE + layout.code.lines, LINES);
-    made_up.put(CODE + layout.code.first_line, &40_u32.to_ne_bytes());
-
-    match layout.frames {
-        Frames::Objects {
-            thread_frame,
-            back,
-            code,
-            last_instruction,
-            unit,
-            ..
-        } => {
-            made_up.point(THREAD + thread_frame, FRAME);
-            made_up.point(FRAME + back, CALLER);
-            for (frame, at) in [(FRAME, 2), (CALLER, 4)] {
-                made_up.point(frame + code, CODE);
-                let position = (at / unit) as i32;
-                made_up.put(frame + last_instruction, &position.to_ne_bytes());
-            }
-        }
-        Frames::Structures {
-            thread_frame,
-            through,
-            code,
-            previous,
-            instruction,
-            ..
-        } => {
-            match through {
-                Some(at) => {
-                    made_up.point(THREAD + thread_frame, CFRAME);
-                    made_up.point(CFRAME + at, FRAME);
-                }
-                None => made_up.point(THREAD + thread_frame, FRAME),
-            }
-            made_up.point(FRAME + previous, CALLER);
-            let begin = CODE + layout.code.instructions.expect("they have addresses");
-            for (frame, at) in [(FRAME, 2), (CALLER, 4)] {
-                made_up.point(frame + code, CODE);
-                made_up.point(frame + instruction, begin + at);
-            }
-        }
-    }
-    made_up
-}
-
-fn stacks(memory: MadeUp, layout: Layout) -> Stacks<MadeUp> {
-    Stacks {
-        reader: Reader::new(memory, layout),
-        runtime: RUNTIME,
-        version: "3.99".to_owned(),
-    }
-}
-
-fn tasks() -> HashMap<u32, u32> {
-    HashMap::from([(ID, ID + 1)])
-}
+use super::{runtime, stack};
 
 #[test]
 fn a_stack_is_read_in_every_layout() {
@@ -325,6 +134,24 @@ fn an_interpreter_that_states_its_layout_is_believed_within_reason() {
 }
 
 #[test]
+fn no_more_is_searched_for_lines_than_half_a_second_takes() {
+    for layout in layout::known() {
+        let mut made_up = interpreter(&layout);
+        made_up.point(LINES + layout.objects.bytes_size, 1 << 20);
+        made_up.put(LINES + (1 << 20) + PAGE, &[0; PAGE as usize]);
+        let stacks = stacks(made_up, layout);
+        let found = stacks.threads(&tasks()).expect("it has a thread");
+        let lines = || {
+            let stack = stacks.stack(&found.threads[0]).expect("it has a stack");
+            stack.frames.first().and_then(|frame| frame.line)
+        };
+        // Two frames a look, with a megabyte each.
+        let known = (0..200).take_while(|_| lines().is_some()).count();
+        assert_eq!(known, 128, "{layout:?}");
+    }
+}
+
+#[test]
 fn a_version_without_a_table_is_named() {
     let mut made_up = MadeUp::default();
     made_up.put(RUNTIME, &[0; PAGE as usize]);
@@ -413,18 +240,6 @@ proptest! {
         }
         if let Ok(Ok(layout)) = Layout::of(&made_up, RUNTIME, None) {
             look_at(made_up, layout);
-        }
-    }
-}
-
-fn look_at(made_up: MadeUp, layout: Layout) {
-    let stacks = stacks(made_up, layout);
-    if let Ok(found) = stacks.threads(&tasks()) {
-        for gil in &found.gils {
-            let _ = stacks.holder(gil, &found.threads);
-        }
-        for thread in found.threads.iter().take(8) {
-            let _ = stacks.stack(thread);
         }
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn run(
         None | Some(EngineChoice::Auto) => None,
         Some(EngineChoice::Stap) => Some(Engine::Stap),
         Some(EngineChoice::Uprobes) => Some(Engine::Uprobes),
-        Some(EngineChoice::Direct) => return Err(nothing_to_examine()),
+        Some(EngineChoice::Direct) => Some(Engine::Direct),
     };
     let facts = match &arguments.facts {
         Some(path) => saved(path)?,
@@ -83,15 +83,6 @@ fn check_kinds(events: &[String]) -> Result<(), Failure> {
             ),
         )),
     }
-}
-
-/// The engine that asks nothing of a host.
-fn nothing_to_examine() -> Failure {
-    Failure::new(
-        Exit::Usage,
-        "the engine direct needs nothing of the host, so there is nothing to examine; `pystap trace --engine direct --dry-run -p PID` says whether pystap's agent gets into a process"
-            .to_owned(),
-    )
 }
 
 /// Whether what was asked for can run: an engine, and with named interpreters or kinds also these.

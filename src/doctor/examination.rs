@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::verdict::{self, EventVerdict, Verdict};
-use super::{Engine, Finding, building, debug, host, kernel, python, systemtap, uprobes};
+use super::{Engine, Finding, agent, building, debug, host, kernel, python, systemtap, uprobes};
 use crate::host::Facts;
 
 /// Everything that can be said about a host.
@@ -47,6 +47,7 @@ fn findings(facts: &Facts) -> Vec<Finding> {
     all.extend(building::findings(facts));
     all.extend(systemtap::findings(facts));
     all.extend(uprobes::findings(facts));
+    all.extend(agent::findings(facts));
     all.extend(debug::findings(facts));
     all.extend(python::findings(facts));
     all

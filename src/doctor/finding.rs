@@ -12,17 +12,20 @@ pub(crate) enum Engine {
     Stap,
     /// The kernel's own uprobe events.
     Uprobes,
+    /// pystap's agent alone.
+    Direct,
 }
 
 impl Engine {
-    /// Both, in the order of the report.
-    pub(crate) const ALL: [Engine; 2] = [Engine::Stap, Engine::Uprobes];
+    /// All of them, in the order of the report.
+    pub(crate) const ALL: [Engine; 3] = [Engine::Stap, Engine::Uprobes, Engine::Direct];
 
     /// As it is typed.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Engine::Stap => "stap",
             Engine::Uprobes => "uprobes",
+            Engine::Direct => "direct",
         }
     }
 }
@@ -67,6 +70,8 @@ pub(crate) enum Part {
     Systemtap,
     /// Uprobe events.
     Uprobes,
+    /// pystap's agent: what it takes to hear of it, and what keeps it out.
+    Agent,
     /// Debug information of the kernel.
     Debug,
     /// Interpreters.
@@ -82,6 +87,7 @@ impl Part {
             Part::Building => "Building modules",
             Part::Systemtap => "SystemTap",
             Part::Uprobes => "Uprobe events",
+            Part::Agent => "pystap's agent",
             Part::Debug => "Kernel debug information",
             Part::Python => "Python",
         }

@@ -29,6 +29,11 @@ pub(super) fn is_confined(facts: &Facts) -> bool {
     container(facts).status == Status::Missing
 }
 
+/// Whether this user is root, as far as this is known.
+pub(super) fn is_root(facts: &Facts) -> bool {
+    facts.user.id.value() == Some(&0)
+}
+
 /// Whether this user lacks the right to mount anything.
 pub(super) fn may_not_mount(facts: &Facts) -> bool {
     capabilities(facts).is_some_and(|held| held & CAP_SYS_ADMIN == 0)
@@ -36,7 +41,7 @@ pub(super) fn may_not_mount(facts: &Facts) -> bool {
 
 /// A root that is none: uprobe events need the right to administer the system.
 fn rights(facts: &Facts) -> Option<Finding> {
-    let root = facts.user.id.value() == Some(&0);
+    let root = is_root(facts);
     let lacks = capabilities(facts).is_some_and(|held| held & CAP_SYS_ADMIN == 0);
     (root && lacks).then(|| {
         Finding::new(
@@ -163,7 +168,8 @@ fn container(facts: &Facts) -> Finding {
         }))
 }
 
-fn capabilities(facts: &Facts) -> Option<u64> {
+/// The effective capabilities, where they are known.
+pub(super) fn capabilities(facts: &Facts) -> Option<u64> {
     facts
         .user
         .capabilities

@@ -16,6 +16,7 @@
 //! A finding names the engines that it `stops`. An engine cannot run exactly when a finding stops it, and [`obstacles`]
 //! gives these findings to whoever has an engine that cannot run.
 
+mod agent;
 mod building;
 mod compatibility;
 mod debug;

@@ -3,13 +3,14 @@
 
 use std::path::Path;
 
+use super::agent::{is_kept_out, offer};
 use super::debug::contents;
+use super::host::is_root;
 use super::remedy::{Family, Remedies};
 use super::{Evidence, Finding, Fix, Part, Status};
 use crate::agent;
 use crate::host::{Facts, Python};
 use crate::probe::Probe;
-use crate::python::Version;
 use crate::python::marks::{self, behaviour};
 use crate::python::name::is_interpreter_command;
 use crate::shell;
@@ -44,15 +45,9 @@ fn of_one(facts: &Facts, python: &Python) -> Vec<Finding> {
     findings.extend(elsewhere(python));
     findings.extend(jit(python));
     findings.extend(undecodable(python));
-    findings.extend(remote_debug(python));
+    findings.extend(remote_debug(facts, python));
     findings.push(debug(facts, python));
     findings
-}
-
-/// Major and minor version.
-pub(super) fn language(python: &Python) -> Option<(u8, u8)> {
-    let version: Version = python.version.value()?.parse().ok()?;
-    Some((version.major, version.minor))
 }
 
 /// How an interpreter is spoken of.
@@ -96,7 +91,7 @@ fn has_marks(facts: &Facts, python: &Python) -> Finding {
             } else {
                 format!("{} was built without marks", name(python))
             };
-            match by_agent(python) {
+            match by_agent(facts, python) {
                 None => new(Status::Missing, summary),
                 Some(fix) => new(Status::Warning, summary).fix(fix),
             }
@@ -107,7 +102,7 @@ fn has_marks(facts: &Facts, python: &Python) -> Finding {
                 )
                 .or()
             }))
-            .fixes(Remedies::for_host(facts).python_with_marks(language(python), false))
+            .fixes(Remedies::for_host(facts).python_with_marks(python.language(), false))
         }
         None => new(
             Status::Unknown,
@@ -138,7 +133,7 @@ fn has_marks(facts: &Facts, python: &Python) -> Finding {
 /// Calls and returns are what most people come for, so what a version cannot do about them is said aloud.
 fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
     let marks = python.marks.value().filter(|marks| !marks.is_empty())?;
-    let version = language(python)?;
+    let version = python.language()?;
     let entry = behaviour(version, ENTRY);
     let why = "Calls and returns are what pystap traces unless it is told otherwise.";
     let new = |status, summary: String| {
@@ -156,7 +151,7 @@ fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
         return Some(
             new(
                 Status::Warning,
-                match by_agent(python) {
+                match by_agent(facts, python) {
                     Some(_) => format!(
                         "{} shows calls only through pystap's agent: {reason}",
                         name(python)
@@ -164,7 +159,7 @@ fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
                     None => format!("{} cannot show calls: {reason}", name(python)),
                 },
             )
-            .fixes(by_agent(python).into_iter().collect::<Vec<_>>())
+            .fixes(by_agent(facts, python).into_iter().collect::<Vec<_>>())
             .fix(
                 Fix::new(
                     "Trace what it has.",
@@ -192,10 +187,14 @@ fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
                 path: "known of this version".to_owned(),
                 value: entry.sentence.to_owned(),
             })
-            .fix(Fix::new(
-                "Trace it through uprobe events, which can raise the semaphore that makes calls complete.",
-                [format!("pystap trace --engine uprobes {}", target(python))],
-            ).or()),
+            .fix(match by_agent(facts, python) {
+                Some(fix) if !is_root(facts) => fix,
+                _ => Fix::new(
+                    "Trace it through uprobe events, which can raise the semaphore that makes calls complete.",
+                    [format!("pystap trace --engine uprobes {}", target(python))],
+                )
+                .or(),
+            }),
         ),
         _ => Some(
             new(
@@ -215,14 +214,24 @@ fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
 }
 
 /// The way through the agent, where there is one.
-fn by_agent(python: &Python) -> Option<Fix> {
-    let offer = agent::offer(language(python)?)?;
+fn by_agent(facts: &Facts, python: &Python) -> Option<Fix> {
+    let offer = offer(facts, python.language()?)?;
     let first = if offer.contains("agent install") {
         let interpreter = python.started_as.as_ref().unwrap_or(&python.path);
         if let Some(pid) = python.pids.first()
             && !is_interpreter_command(Path::new(interpreter))
         {
             // A program that embeds Python cannot be asked where its packages are.
+            if is_kept_out(facts) {
+                return Some(
+                    Fix::new(
+                        "Least effort: calls, returns and collections come through pystap's agent in commands that pystap \
+                         launches.",
+                        ["pystap trace -- COMMAND"],
+                    )
+                    .or(),
+                );
+            }
             return Some(
                 Fix::new(
                     "Least effort: calls, returns and collections come through pystap's agent, which is put into the \
@@ -306,7 +315,7 @@ fn elsewhere(python: &Python) -> Option<Finding> {
 
 fn jit(python: &Python) -> Option<Finding> {
     let on = python.jit.value() == Some(&true);
-    let concerned = language(python).is_some_and(|version| version >= (3, 15));
+    let concerned = python.language().is_some_and(|version| version >= (3, 15));
     (on && concerned).then(|| {
         Finding::new(
             Part::Python,
@@ -324,13 +333,13 @@ fn jit(python: &Python) -> Option<Finding> {
 }
 
 /// A switch against debuggers keeps the agent out of running processes; one that is misspelt keeps out nobody.
-fn remote_debug(python: &Python) -> Option<Finding> {
+fn remote_debug(facts: &Facts, python: &Python) -> Option<Finding> {
     let found = python.remote_debug.as_ref()?;
     let has_calls = || {
         let marks = python.marks.value();
         marks.is_some_and(|marks| marks.iter().any(|mark| mark == ENTRY))
     };
-    if language(python)? < agent::REMOTE || (!found.ignored && has_calls()) {
+    if python.language()? < agent::REMOTE || (!found.ignored && has_calls()) {
         return None;
     }
     let (pid, switch) = (found.pid, &found.switch);
@@ -357,13 +366,13 @@ fn remote_debug(python: &Python) -> Option<Finding> {
             format!("process {pid} lets no debugger in while it runs, because of {switch}"),
             "pystap's agent comes into a running process of this version by remote debugging (PEP 768).",
         )
-        .fix(
+        .fixes((!is_kept_out(facts)).then(|| {
             Fix::new(
                 "Put the agent in by another way.",
                 [format!("pystap trace --inject ptrace -p {pid}")],
             )
-            .or(),
-        )
+            .or()
+        }))
         .fix(Fix::by_hand("Restart the program without that switch."))
     })
 }
@@ -430,7 +439,7 @@ fn debug(facts: &Facts, python: &Python) -> Finding {
                 ),
                 why,
             );
-            match language(python) {
+            match python.language() {
                 Some(version) if Remedies::for_host(facts).family != Family::Other => {
                     finding.fix(Remedies::for_host(facts).python_debug(version))
                 }

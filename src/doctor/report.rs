@@ -26,12 +26,13 @@ pub(crate) struct Look {
     pub verbose: bool,
 }
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     Part::Host,
     Part::Kernel,
     Part::Building,
     Part::Systemtap,
     Part::Uprobes,
+    Part::Agent,
     Part::Debug,
     Part::Python,
 ];

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::host::{Fact, Facts, RemoteDebug};
+use crate::host::{Fact, Facts, RemoteDebug, Rings};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hosts")
@@ -170,24 +170,80 @@ fn a_switch_against_debuggers_is_told_and_one_that_is_ignored_is_called_so() {
 /// What each host can do, in the words of a person who knows it.
 #[test]
 fn each_host_gets_the_right_verdict() {
-    for (name, stap, uprobes) in [
-        ("debian-12", Ability::Cannot, Ability::Ready),
-        ("debian-13", Ability::Cannot, Ability::Ready),
-        ("debian-testing", Ability::Ready, Ability::Ready),
-        ("ubuntu-14.04", Ability::Cannot, Ability::Cannot),
-        ("ubuntu-22.04", Ability::Likely, Ability::Ready),
-        ("ubuntu-24.04", Ability::Cannot, Ability::Ready),
-        ("rhel-8", Ability::Cannot, Ability::Cannot),
-        ("rhel-9", Ability::Ready, Ability::Ready),
-        ("fedora-43", Ability::Cannot, Ability::Ready),
-        ("opensuse-leap", Ability::Cannot, Ability::Ready),
-        ("arch", Ability::Cannot, Ability::Cannot),
-        ("secure-boot-laptop", Ability::Cannot, Ability::Ready),
-        ("locked-down", Ability::Cannot, Ability::Cannot),
-        ("docker-container", Ability::Cannot, Ability::Cannot),
-        ("micro-vm", Ability::Cannot, Ability::Ready),
-        ("not-in-the-group", Ability::Cannot, Ability::Cannot),
-        ("unreadable", Ability::Unknown, Ability::Unknown),
+    for (name, stap, uprobes, direct) in [
+        ("debian-12", Ability::Cannot, Ability::Ready, Ability::Ready),
+        ("debian-13", Ability::Cannot, Ability::Ready, Ability::Ready),
+        (
+            "debian-testing",
+            Ability::Ready,
+            Ability::Ready,
+            Ability::Ready,
+        ),
+        (
+            "ubuntu-14.04",
+            Ability::Cannot,
+            Ability::Cannot,
+            Ability::Cannot,
+        ),
+        (
+            "ubuntu-22.04",
+            Ability::Likely,
+            Ability::Ready,
+            Ability::Ready,
+        ),
+        (
+            "ubuntu-24.04",
+            Ability::Cannot,
+            Ability::Ready,
+            Ability::Ready,
+        ),
+        ("rhel-8", Ability::Cannot, Ability::Cannot, Ability::Unknown),
+        ("rhel-9", Ability::Ready, Ability::Ready, Ability::Ready),
+        ("fedora-43", Ability::Cannot, Ability::Ready, Ability::Ready),
+        (
+            "opensuse-leap",
+            Ability::Cannot,
+            Ability::Ready,
+            Ability::Ready,
+        ),
+        ("arch", Ability::Cannot, Ability::Cannot, Ability::Ready),
+        (
+            "secure-boot-laptop",
+            Ability::Cannot,
+            Ability::Ready,
+            Ability::Ready,
+        ),
+        (
+            "locked-down",
+            Ability::Cannot,
+            Ability::Cannot,
+            Ability::Ready,
+        ),
+        (
+            "docker-container",
+            Ability::Cannot,
+            Ability::Cannot,
+            Ability::Ready,
+        ),
+        ("micro-vm", Ability::Cannot, Ability::Ready, Ability::Ready),
+        (
+            "not-in-the-group",
+            Ability::Cannot,
+            Ability::Cannot,
+            Ability::Ready,
+        ),
+        (
+            "ordinary-user",
+            Ability::Cannot,
+            Ability::Cannot,
+            Ability::Ready,
+        ),
+        (
+            "unreadable",
+            Ability::Unknown,
+            Ability::Unknown,
+            Ability::Unknown,
+        ),
     ] {
         let examination = examine(&host(name), None);
         let abilities: Vec<Ability> = examination
@@ -195,7 +251,7 @@ fn each_host_gets_the_right_verdict() {
             .iter()
             .map(|verdict| verdict.ability)
             .collect();
-        assert_eq!(abilities, [stap, uprobes], "{name}");
+        assert_eq!(abilities, [stap, uprobes, direct], "{name}");
     }
 }
 
@@ -458,6 +514,259 @@ fn with_one_engine_only_its_events_count() {
     assert_eq!(call(None), Some(Ability::Ready));
     assert_eq!(call(Some(Engine::Uprobes)), Some(Ability::Ready));
     assert_eq!(call(Some(Engine::Stap)), Some(Ability::Cannot));
+}
+
+fn ptrace(facts: &Facts) -> Finding {
+    let mut findings = examine(facts, None).findings.into_iter();
+    let found = findings.find(|finding| finding.id == "ptrace");
+    found.expect("a finding about ptrace")
+}
+
+fn sentence_of_direct(facts: &Facts) -> String {
+    let engines = examine(facts, None).engines.into_iter();
+    let mut direct = engines.filter(|verdict| verdict.engine == Engine::Direct);
+    direct.next().expect("a verdict").sentence
+}
+
+fn scope(facts: &mut Facts, scope: i64) {
+    facts.tracing.ptrace_scope = Fact::found("/proc/sys/kernel/yama/ptrace_scope", scope);
+}
+
+#[test]
+fn yama_keeps_the_agent_of_an_ordinary_user_out_and_root_opens_what_may_be_opened() {
+    let mut facts = host("ordinary-user");
+    for (level, opens) in [(1, true), (2, true), (3, false)] {
+        scope(&mut facts, level);
+        let finding = ptrace(&facts);
+        assert_eq!(finding.status, Status::Warning, "{level}");
+        assert_eq!(finding.part, Part::Agent);
+        assert!(
+            finding.stops.is_empty(),
+            "launched commands are open at {level}"
+        );
+        assert!(
+            finding.fixes.iter().all(|fix| fix.choice),
+            "each is one way among several: {:?}",
+            finding.fixes
+        );
+        let commands: Vec<&str> = (finding.fixes.iter().flat_map(|fix| &fix.commands))
+            .map(String::as_str)
+            .collect();
+        assert_eq!(commands[0], "pystap top -- COMMAND");
+        assert!(
+            commands.contains(&"pystap agent install --python /home/anna/app/.venv/bin/python"),
+            "{commands:?}"
+        );
+        let sets = commands.contains(&"sysctl kernel.yama.ptrace_scope=0");
+        assert_eq!(sets, opens, "{level}: {commands:?}");
+        assert_eq!(
+            finding.fixes.iter().any(|fix| fix.what.contains("reboot")),
+            !opens,
+            "{level}"
+        );
+        assert!(
+            sentence_of_direct(&facts).contains("in which its agent waits"),
+            "{level}"
+        );
+    }
+}
+
+#[test]
+fn nothing_that_yama_forbids_is_promised_or_advised() {
+    let mut facts = host("ordinary-user");
+    facts.pythons[1].remote_debug = Some(RemoteDebug {
+        pid: 4242,
+        switch: "-X disable-remote-debug".to_owned(),
+        ignored: false,
+    });
+    let mut embedding = facts.pythons[0].clone();
+    embedding.path = "/srv/app/libpython3.12.so.1.0".to_owned();
+    embedding.marks = Fact::found("the test", Vec::new());
+    facts.pythons.push(embedding);
+    let told = |facts: &Facts| {
+        let examination = examine(facts, None);
+        let text = plain(&report(facts, &examination, Look::default()));
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let closed = told(&facts);
+    for no in [
+        "comes into running processes",
+        "pystap trace --inject ptrace",
+        "put into the running",
+        "pystap trace -p 4242",
+    ] {
+        assert!(!closed.contains(no), "{no}: {closed}");
+    }
+    scope(&mut facts, 0);
+    let open = told(&facts);
+    assert!(open.contains("comes into running processes"), "{open}");
+    assert!(
+        open.contains("pystap trace --inject ptrace -p 4242"),
+        "{open}"
+    );
+}
+
+#[test]
+fn who_cannot_define_uprobe_events_is_shown_the_way_through_the_agent() {
+    let mut facts = host("debian-12");
+    let commands = |facts: &Facts| {
+        let mut findings = examine(facts, None).findings.into_iter();
+        let calls = findings.find(|finding| finding.id == "calls");
+        let fixes = calls.expect("a finding about calls").fixes.into_iter();
+        fixes.flat_map(|fix| fix.commands).collect::<Vec<_>>()
+    };
+    assert_eq!(commands(&facts), ["pystap trace --engine uprobes -p 812"]);
+    facts.user = host("not-in-the-group").user;
+    assert_eq!(
+        commands(&facts),
+        ["pystap agent install --python /usr/bin/python3.11"]
+    );
+}
+
+#[test]
+fn without_yama_or_at_its_level_zero_an_ordinary_user_reaches_processes_of_their_own() {
+    let mut facts = host("ordinary-user");
+    scope(&mut facts, 0);
+    let at_zero = ptrace(&facts);
+    facts.tracing.ptrace_scope = Fact::absent("/proc/sys/kernel/yama/ptrace_scope");
+    for finding in [at_zero, ptrace(&facts)] {
+        assert_eq!(finding.status, Status::Ok);
+        assert!(
+            finding.summary.contains("of this user"),
+            "{}",
+            finding.summary
+        );
+    }
+    assert!(sentence_of_direct(&facts).contains("that its agent gets into"));
+}
+
+#[test]
+fn the_right_to_trace_opens_everything_but_what_yama_closes_for_good() {
+    let mut facts = host("debian-12");
+    for level in 0..=2 {
+        scope(&mut facts, level);
+        let finding = ptrace(&facts);
+        assert_eq!(finding.status, Status::Ok, "{level}");
+        assert!(
+            !finding.summary.contains("of this user"),
+            "{}",
+            finding.summary
+        );
+    }
+    scope(&mut facts, 3);
+    let finding = ptrace(&facts);
+    assert_eq!(finding.status, Status::Warning);
+    assert!(finding.summary.contains("root"), "{}", finding.summary);
+    // It is the capability that counts, and not who has it.
+    scope(&mut facts, 1);
+    facts.user.capabilities = Fact::found("/proc/self/status", "00000000a80425fb".to_owned());
+    let finding = ptrace(&facts);
+    assert_eq!(finding.status, Status::Warning);
+    assert!(
+        finding
+            .fixes
+            .iter()
+            .any(|fix| fix.what.contains("--cap-add SYS_PTRACE")),
+        "{:?}",
+        finding.fixes
+    );
+}
+
+#[test]
+fn facts_that_were_saved_before_there_was_a_finding_are_read_and_say_so() {
+    let path = directory().join("ordinary-user.json");
+    let mut saved: serde_json::Value =
+        serde_json::from_slice(&fs::read(path).expect("read")).expect("JSON");
+    let tracing = saved["tracing"].as_object_mut().expect("an object");
+    assert!(tracing.remove("ptrace_scope").is_some() && tracing.remove("rings").is_some());
+    let facts: Facts = serde_json::from_value(saved).expect("facts of format 1");
+    let finding = ptrace(&facts);
+    assert_eq!(finding.status, Status::Unknown);
+    assert!(
+        finding
+            .evidence
+            .iter()
+            .any(|it| it.value.contains("did not look")),
+        "{:?}",
+        finding.evidence
+    );
+    // Rings need nothing that this kernel has not.
+    assert!(sentence_of_direct(&facts).starts_with("ready"));
+}
+
+#[test]
+fn a_kernel_that_refuses_a_ring_stops_the_engine_that_reads_them_and_no_other() {
+    let mut facts = host("debian-testing");
+    facts.tracing.rings = Fact::found(
+        "memfd_create(2) and pidfd_open(2)",
+        Rings {
+            refused: Some("Permission denied (os error 13)".to_owned()),
+        },
+    );
+    assert_eq!(ids(&facts, Engine::Direct), ["rings"]);
+    assert_eq!(ids(&facts, Engine::Uprobes), [""; 0]);
+    assert_eq!(ids(&facts, Engine::Stap), [""; 0]);
+    let all = obstacles(&facts, Engine::Direct);
+    assert!(all[0].fixes[0].what.contains("vm.memfd_noexec"));
+    assert_eq!(ids(&host("ubuntu-14.04"), Engine::Direct), ["rings"]);
+}
+
+fn of_kind(facts: &Facts, only: Option<Engine>, kind: &str) -> (Ability, String) {
+    let mut events = examine(facts, only).events.into_iter();
+    let event = events.find(|event| event.kind == kind).expect("a verdict");
+    (event.ability, event.sentence)
+}
+
+#[test]
+fn the_agent_alone_tells_calls_returns_and_collections_whatever_the_marks() {
+    for name in ["debian-12", "docker-container", "not-in-the-group"] {
+        let mut facts = host(name);
+        for _ in 0..2 {
+            for kind in ["call", "return", "gc"] {
+                let (ability, sentence) = of_kind(&facts, Some(Engine::Direct), kind);
+                assert_eq!(ability, Ability::Ready, "{name} {kind}");
+                assert!(sentence.starts_with("complete, through pystap's agent"));
+            }
+            let (ability, sentence) = of_kind(&facts, Some(Engine::Direct), "audit");
+            assert_eq!(ability, Ability::Cannot, "{name}");
+            assert!(sentence.contains("calls, returns and collections only"));
+            // Nor does it matter whether they are known, and whether the file is still there.
+            facts.pythons[0].marks = Fact::unknown("/nowhere", "the test");
+            facts.pythons[0].replaced = true;
+        }
+    }
+    // It runs in some versions only.
+    let mut facts = host("debian-12");
+    facts.pythons[0].version = Fact::found("the test", "3.8.20".to_owned());
+    let (ability, sentence) = of_kind(&facts, Some(Engine::Direct), "call");
+    assert_eq!(ability, Ability::Cannot);
+    assert!(sentence.ends_with("CPython 3.9 to 3.15"), "{sentence}");
+    facts.pythons[0].version = Fact::unknown("the test", "no version");
+    let (ability, _) = of_kind(&facts, Some(Engine::Direct), "call");
+    assert_eq!(ability, Ability::Unknown);
+}
+
+#[test]
+fn complete_marks_with_an_engine_for_them_stay_complete_and_others_are_completed_by_the_agent() {
+    let root = host("debian-testing");
+    assert_eq!(
+        of_kind(&root, None, "gc"),
+        (Ability::Ready, "complete".to_owned())
+    );
+    let (_, calls) = of_kind(&root, None, "call");
+    assert!(
+        calls.starts_with("complete, through pystap's agent")
+            && calls.contains("the interpreter's own marks: with quirks. "),
+        "{calls}"
+    );
+    let (_, calls) = of_kind(&host("debian-12"), None, "call");
+    assert!(calls.contains("engines direct and uprobes"), "{calls}");
+    // Where no engine may arm a mark, the agent tells what it can, and nothing tells the others.
+    let user = host("not-in-the-group");
+    let (ability, collections) = of_kind(&user, None, "gc");
+    assert_eq!(ability, Ability::Ready);
+    assert!(collections.starts_with("complete, through pystap's agent"));
+    assert_eq!(of_kind(&user, None, "audit").0, Ability::Cannot);
 }
 
 /// Facts may come from someone else, and root runs the script.

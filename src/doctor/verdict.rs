@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::python::{language, name};
+use super::agent::{is_kept_out, offer};
+use super::python::name;
 use super::systemtap::proved;
 use super::{Engine, Finding, Status};
 use crate::agent;
@@ -82,6 +83,8 @@ pub(super) fn of_engine(facts: &Facts, findings: &[Finding], engine: Engine) -> 
                 | super::Part::Systemtap
         ),
         Engine::Uprobes => finding.part == super::Part::Uprobes,
+        // What keeps it out of running processes leaves it launched commands.
+        Engine::Direct => finding.part == super::Part::Agent && finding.id != "ptrace",
     };
     let unknown: Vec<&'static str> = findings
         .iter()
@@ -114,7 +117,7 @@ pub(super) fn of_engine(facts: &Facts, findings: &[Finding], engine: Engine) -> 
             Ability::Likely,
             "nothing is known to be in its way; `pystap doctor --trial` proves it".to_owned(),
         ),
-        Engine::Uprobes if !unknown.is_empty() => (
+        Engine::Uprobes | Engine::Direct if !unknown.is_empty() => (
             Ability::Unknown,
             format!(
                 "nothing is known to be in its way, but this could not be found out: {}",
@@ -122,6 +125,15 @@ pub(super) fn of_engine(facts: &Facts, findings: &[Finding], engine: Engine) -> 
             ),
         ),
         Engine::Uprobes => (Ability::Ready, "ready".to_owned()),
+        Engine::Direct if is_kept_out(facts) => (
+            Ability::Ready,
+            "ready, for commands that pystap launches and for processes in which its agent waits (`pystap agent install`)"
+                .to_owned(),
+        ),
+        Engine::Direct => (
+            Ability::Ready,
+            "ready, for commands that pystap launches and for processes that its agent gets into".to_owned(),
+        ),
     };
     Verdict {
         engine,
@@ -144,7 +156,7 @@ pub(super) fn of_events(
             kinds
                 .filter(|kind| is_of_use(python, *kind))
                 .map(move |kind| {
-                    let (ability, sentence) = of_kind(python, kind, engines, only);
+                    let (ability, sentence) = of_kind(facts, python, kind, engines, only);
                     EventVerdict {
                         python: python.path.clone(),
                         name: name(python),
@@ -170,10 +182,96 @@ fn is_of_use(python: &Python, kind: EventKind) -> bool {
 
 /// The best that an engine of this host can do for a kind of event.
 fn of_kind(
+    facts: &Facts,
     python: &Python,
     kind: EventKind,
     engines: &[Verdict],
     only: Option<Engine>,
+) -> (Ability, String) {
+    let can = |engine: Engine| {
+        if only.is_some_and(|only| only != engine) {
+            return Ability::Cannot;
+        }
+        engines
+            .iter()
+            .find(|verdict| verdict.engine == engine)
+            .map_or(Ability::Unknown, |verdict| verdict.ability)
+    };
+    let version = python.language();
+    let offer = version
+        .and_then(|version| offer(facts, version))
+        .filter(|_| kind.is_agents());
+    // What the agent tells itself depends on no mark.
+    let direct = match offer {
+        Some(_) => can(Engine::Direct),
+        None => Ability::Cannot,
+    };
+    if only == Some(Engine::Direct) {
+        return of_agent_alone(kind, version, offer, direct);
+    }
+    let (by_probes, sentence) = of_probes(python, kind, can, only, (offer, is_able(direct)));
+    let Some(offer) = offer else {
+        return (by_probes, sentence);
+    };
+    let by_agent = || format!("complete, {offer}");
+    let sentence = if by_probes == Ability::Cannot && direct != Ability::Cannot {
+        by_agent()
+    } else if !is_able(direct) || (is_able(by_probes) && sentence.starts_with("complete")) {
+        sentence
+    } else if is_able(by_probes) {
+        format!("{}; the interpreter's own marks: {sentence}", by_agent())
+    } else {
+        by_agent()
+    };
+    (best([direct, by_probes]), sentence)
+}
+
+fn is_able(ability: Ability) -> bool {
+    matches!(ability, Ability::Ready | Ability::Likely)
+}
+
+/// The best of what engines can do.
+fn best<const N: usize>(abilities: [Ability; N]) -> Ability {
+    let order = [Ability::Ready, Ability::Likely, Ability::Unknown];
+    let found = order.into_iter().find(|it| abilities.contains(it));
+    found.unwrap_or(Ability::Cannot)
+}
+
+/// What the agent does for a kind of event where it is all that is to be used.
+fn of_agent_alone(
+    kind: EventKind,
+    version: Option<(u8, u8)>,
+    offer: Option<&'static str>,
+    ability: Ability,
+) -> (Ability, String) {
+    if !kind.is_agents() {
+        let reason = "no, pystap's agent tells calls, returns and collections only";
+        return (Ability::Cannot, reason.to_owned());
+    }
+    let ((major, oldest), (_, newest)) = (agent::OLDEST, agent::NEWEST);
+    let runs = format!("pystap's agent runs in CPython {major}.{oldest} to {major}.{newest}");
+    match (offer, ability) {
+        (None, _) if version.is_none() => (
+            Ability::Unknown,
+            format!("the version is not known; {runs}"),
+        ),
+        (None, _) => (Ability::Cannot, format!("no, {runs}")),
+        (Some(_), Ability::Cannot) => (
+            Ability::Cannot,
+            "no, the engine direct cannot run here".to_owned(),
+        ),
+        (Some(offer), _) => (ability, format!("complete, {offer}")),
+    }
+}
+
+/// The best that probes can do for a kind of event: the interpreter's own, and where it lacks them the agent's. Of the agent it
+/// must be known what it offers, and whether it tells this also without probes.
+fn of_probes(
+    python: &Python,
+    kind: EventKind,
+    can: impl Fn(Engine) -> Ability,
+    only: Option<Engine>,
+    (offer, or_directly): (Option<&'static str>, bool),
 ) -> (Ability, String) {
     let Some(have) = python.marks.value() else {
         return (
@@ -181,13 +279,11 @@ fn of_kind(
             "it is not known which marks the interpreter has".to_owned(),
         );
     };
-    let version = language(python);
+    let version = python.language();
     let needed = kind.probes();
     let lacks = |probe: &&Probe| !have.iter().any(|name| name == probe.name());
     // What the interpreter lacks, pystap's agent may have.
-    let offer = version
-        .and_then(agent::offer)
-        .filter(|_| kind.is_agents() && needed.iter().any(|probe| lacks(&probe)));
+    let offer = offer.filter(|_| needed.iter().any(|probe| lacks(&probe)));
     if have.is_empty() && offer.is_none() {
         return (
             Ability::Cannot,
@@ -209,15 +305,6 @@ fn of_kind(
         .filter_map(|probe| Some(behaviour(version?, probe.name())))
         .collect();
     let raised = known.iter().any(|known| known.raise.is_some());
-    let can = |engine: Engine| {
-        if only.is_some_and(|only| only != engine) {
-            return Ability::Cannot;
-        }
-        engines
-            .iter()
-            .find(|verdict| verdict.engine == engine)
-            .map_or(Ability::Unknown, |verdict| verdict.ability)
-    };
     // SystemTap cannot probe what was replaced or what only a container sees, and raises no other mark's semaphore.
     let stap = if (python.replaced && offer.is_none()) || python.elsewhere {
         Ability::Cannot
@@ -230,12 +317,7 @@ fn of_kind(
         can(Engine::Uprobes)
     };
     let usable = |ability| ability != Ability::Cannot;
-    let ability = match (stap, uprobes) {
-        (Ability::Ready, _) | (_, Ability::Ready) => Ability::Ready,
-        (Ability::Likely, _) | (_, Ability::Likely) => Ability::Likely,
-        (Ability::Cannot, Ability::Cannot) => Ability::Cannot,
-        _ => Ability::Unknown,
-    };
+    let ability = best([stap, uprobes]);
     if ability == Ability::Cannot {
         let reason = if python.replaced {
             "the file was replaced while processes run it"
@@ -247,7 +329,9 @@ fn of_kind(
                 Some(Engine::Uprobes) => {
                     "the interpreter has the marks, but uprobe events cannot trace it here"
                 }
-                None => "the interpreter has the marks, but no engine can trace it here",
+                Some(Engine::Direct) | None => {
+                    "the interpreter has the marks, but no engine can trace it here"
+                }
             }
         };
         return (Ability::Cannot, format!("no, {reason}"));
@@ -261,6 +345,10 @@ fn of_kind(
     let sentence = match worst {
         None if version.is_none() => "the marks are there; the version is not known".to_owned(),
         None => "complete".to_owned(),
+        Some(_) if raised && usable(uprobes) && or_directly => {
+            "complete with the engines direct and uprobes, of which uprobes slows every call down; hardly any with stap"
+                .to_owned()
+        }
         Some(_) if raised && usable(uprobes) => {
             "complete with the engine uprobes, which slows every call down; hardly any with stap"
                 .to_owned()

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use flate2::read::GzDecoder;
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::{Fact, Tree};
@@ -302,6 +304,12 @@ pub(crate) struct Tracing {
     pub semaphores: Fact<bool>,
     /// `kernel.perf_event_paranoid`.
     pub perf_event_paranoid: Fact<i64>,
+    /// `kernel.yama.ptrace_scope`, who may stop running processes and enter their memory; absent without Yama.
+    #[serde(default = "scope_not_read")]
+    pub ptrace_scope: Fact<i64>,
+    /// Whether the kernel gave what a ring takes through which an agent tells its events.
+    #[serde(default = "rings_not_tried")]
+    pub rings: Fact<Rings>,
     /// `kernel.kptr_restrict`.
     pub kptr_restrict: Fact<i64>,
     /// `kernel.unprivileged_bpf_disabled`.
@@ -313,6 +321,56 @@ pub(crate) struct Tracing {
     /// Memory that can be had, in kilobytes.
     pub memory: Fact<u64>,
 }
+
+/// What came of trying to make a ring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rings {
+    /// What the kernel said where it refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+const PTRACE_SCOPE: &str = "/proc/sys/kernel/yama/ptrace_scope";
+const RING_CALLS: &str = "memfd_create(2) and pidfd_open(2)";
+
+/// What is told of facts that were saved before there was this one.
+fn scope_not_read() -> Fact<i64> {
+    Fact::unknown(PTRACE_SCOPE, BEFORE)
+}
+
+fn rings_not_tried() -> Fact<Rings> {
+    Fact::unknown(RING_CALLS, BEFORE)
+}
+
+const BEFORE: &str = "the pystap that saved these facts did not look";
+
+/// Makes a ring and lets it go again. Neither a version nor a setting says as much: kernels are older than what is in them,
+/// and containers filter system calls.
+fn rings(tree: &Tree) -> Fact<Rings> {
+    if !tree.is_host() {
+        return Fact::unknown(
+            RING_CALLS,
+            "this is not the host itself, so it was not tried",
+        );
+    }
+    let tried = pystap_ring::new_memory(SMALL)
+        .and_then(|_| pidfd_open(getpid(), PidfdFlags::empty()))
+        .map(drop);
+    match tried {
+        Ok(()) => Fact::found(RING_CALLS, Rings { refused: None }),
+        Err(error @ (Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::INVAL)) => Fact::found(
+            RING_CALLS,
+            Rings {
+                refused: Some(error.to_string()),
+            },
+        ),
+        // That may be otherwise in the next moment.
+        Err(error) => Fact::unknown(RING_CALLS, format!("it failed ({error})")),
+    }
+}
+
+/// Words of the ring that is tried: a page.
+const SMALL: u64 = 1 << 9;
 
 impl Tracing {
     pub(super) fn read(tree: &Tree) -> Tracing {
@@ -345,6 +403,8 @@ impl Tracing {
                     .collect()
             }),
             perf_event_paranoid: tree.number("/proc/sys/kernel/perf_event_paranoid"),
+            ptrace_scope: tree.number(PTRACE_SCOPE),
+            rings: rings(tree),
             kptr_restrict: tree.number("/proc/sys/kernel/kptr_restrict"),
             unprivileged_bpf_disabled: tree.number("/proc/sys/kernel/unprivileged_bpf_disabled"),
             btf: tree

@@ -26,6 +26,8 @@ pub(crate) use build::{BuildTree, Tools};
 pub(crate) use confinement::{Confinement, User};
 pub(crate) use fact::Fact;
 pub(crate) use gathering::Gathering;
+#[cfg(test)]
+pub(crate) use kernel::Rings;
 pub(crate) use kernel::{Distribution, Kernel, Loading, Tracing};
 pub(crate) use python::Python;
 #[cfg(test)]

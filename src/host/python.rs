@@ -52,6 +52,14 @@ pub(crate) struct Python {
     pub remote_debug: Option<RemoteDebug>,
 }
 
+impl Python {
+    /// Major and minor version.
+    pub(crate) fn language(&self) -> Option<(u8, u8)> {
+        let version: Version = self.version.value()?.parse().ok()?;
+        Some((version.major, version.minor))
+    }
+}
+
 /// A process that has a path which is not UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Undecodable {

@@ -75,6 +75,7 @@ impl Host {
             ("proc/sys/kernel/arch", "x86_64\n"),
             ("proc/sys/kernel/modules_disabled", "0\n"),
             ("proc/sys/kernel/perf_event_paranoid", "-1\n"),
+            ("proc/sys/kernel/yama/ptrace_scope", "1\n"),
             ("proc/sys/crypto/fips_enabled", "0\n"),
             (
                 "sys/kernel/security/lockdown",
@@ -198,6 +199,9 @@ fn a_host_is_read_completely() {
     assert_eq!(facts.tracing.processors.value(), Some(&4));
     assert_eq!(facts.tracing.memory.value(), Some(&90));
     assert_eq!(facts.tracing.perf_event_paranoid.value(), Some(&-1));
+    assert_eq!(facts.tracing.ptrace_scope.value(), Some(&1));
+    // A directory makes no rings.
+    assert!(facts.tracing.rings.reason().is_some());
     let tree = &facts.build_tree;
     assert!(tree.directory.value().is_some());
     assert_eq!(
@@ -276,7 +280,7 @@ fn damaged_files_become_unknown_facts_with_a_reason() {
     fn told<T>(fact: &Fact<T>) -> (String, Option<String>) {
         (fact.from().to_owned(), fact.reason().map(str::to_owned))
     }
-    let cases: [(&str, &[u8], Look); 15] = [
+    let cases: [(&str, &[u8], Look); 16] = [
         ("etc/os-release", b"\xff\xfe\0garbage", |facts| {
             told(&facts.distribution)
         }),
@@ -296,6 +300,9 @@ fn damaged_files_become_unknown_facts_with_a_reason() {
         }),
         ("proc/sys/kernel/modules_disabled", b"perhaps", |facts| {
             told(&facts.loading.disabled)
+        }),
+        ("proc/sys/kernel/yama/ptrace_scope", b"classic", |facts| {
+            told(&facts.tracing.ptrace_scope)
         }),
         ("sys/devices/system/cpu/online", b"9-3", |facts| {
             told(&facts.tracing.processors)

@@ -146,7 +146,20 @@ fn the_exit_status_is_about_what_was_asked_for() {
             &["--engine", "stap", "--events", "call,return"],
             0,
         ),
-        ("docker-container", &[], 3),
+        ("docker-container", &[], 0),
+        ("docker-container", &["--engine", "uprobes"], 3),
+        ("docker-container", &["--engine", "direct"], 0),
+        ("docker-container", &["--events", "call,gc"], 0),
+        ("docker-container", &["--events", "audit"], 3),
+        ("ordinary-user", &[], 0),
+        ("ordinary-user", &["--engine", "direct"], 0),
+        ("ordinary-user", &["--engine", "stap"], 3),
+        (
+            "debian-12",
+            &["--engine", "direct", "--events", "import"],
+            3,
+        ),
+        ("ubuntu-14.04", &["--engine", "direct"], 3),
         ("unreadable", &[], 3),
     ] {
         let facts = facts(host);
@@ -256,7 +269,9 @@ fn what_is_not_readable_by_a_plain_user_is_unknown_and_no_failure() {
     let report: Value =
         serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
     assert_eq!(finding(&report, "privilege")["status"], "missing");
-    assert_eq!(ended.code, 3);
+    // What needs no privilege can run.
+    assert_eq!(report["engines"][2]["ability"], "ready");
+    assert_eq!(ended.code, 0);
 }
 
 #[test]
@@ -275,10 +290,24 @@ fn quiet_says_nothing_on_stderr_and_a_closed_pipe_is_no_failure() {
 }
 
 #[test]
-fn the_engine_direct_asks_nothing_of_a_host_and_that_is_said() {
-    let ended = pystap_with(&["doctor", "--engine", "direct"]);
-    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{ended:?}");
-    let message = ended.only_error();
-    assert!(message.contains("needs nothing of the host"), "{message}");
-    assert!(message.contains("--dry-run -p PID"), "{message}");
+fn the_engine_direct_is_examined_like_the_others_and_runs_on_this_host() {
+    let (ended, report) = examined(&["--engine", "direct"]);
+    assert_eq!((ended.code, &report["can"]), (0, &Value::Bool(true)));
+    let engines = report["engines"].as_array().expect("a list");
+    let names: Vec<&Value> = engines.iter().map(|engine| &engine["engine"]).collect();
+    assert_eq!(names, ["stap", "uprobes", "direct"]);
+    assert_eq!(engines[2]["ability"], "ready");
+    // Tests run on machines that have what a ring takes.
+    let rings = finding(&report, "rings");
+    assert_eq!(
+        (&rings["status"], &rings["part"]),
+        (&"ok".into(), &"agent".into())
+    );
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    let evidence = &finding(&report, "ptrace")["evidence"][0]["value"];
+    let shown = evidence.as_str().expect("a string");
+    match scope {
+        Ok(scope) => assert!(shown.starts_with(&format!("{}: ", scope.trim())), "{shown}"),
+        Err(_) => assert_eq!(shown, "not there"),
+    }
 }

@@ -527,7 +527,7 @@ pub enum Captured {
 /// Engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EngineChoice {
-    /// stap where it can run, otherwise uprobes
+    /// direct where the agent gets into every target, otherwise stap, otherwise uprobes
     Auto,
     /// A SystemTap module
     Stap,

@@ -36,7 +36,7 @@ pub(super) fn choose<'a>(
 ) -> Result<Choice<'a>, PlanError> {
     let alone = agent_alone(request, catalogue);
     let alone = match alone {
-        Some(Ok(mut choice)) if reaches_all(&choice.plan) => {
+        Some(Ok(mut choice)) if reaches_all(request, &choice.plan) => {
             let has_probes = running(&choice.plan.targets).any(has_function_probes);
             if let Some(agent) = &mut choice.plan.agent {
                 agent.all = has_probes;
@@ -109,12 +109,17 @@ fn agent_alone(
 }
 
 /// Whether the agent gets into all targets that another engine could reach, those to come among them.
-pub(super) fn reaches_all(plan: &Plan) -> bool {
+pub(super) fn reaches_all(request: &SessionRequest, plan: &Plan) -> bool {
+    let targets = &plan.targets;
+    let launches = targets.command.is_some();
     // Processes that join may show their probes where no agent waits in them. What a launched command starts has its
     // environment.
-    let others_join = plan.newcomers.is_some() || (plan.follow && plan.command.is_empty());
-    let mut interpreters = running(&plan.targets).chain(&plan.targets.python);
-    plan.left_out.is_empty() && !(others_join && interpreters.any(has_function_probes))
+    let others_join = plan.newcomers.is_some() || (plan.follow && !launches);
+    // What brings its Python about, such as chroot or sudo, may leave that out.
+    let is_led_to = launches && request.targets.python.is_some();
+    let expected = targets.command.iter().flat_map(|it| &it.interpreters);
+    let mut others = running(targets).chain(&targets.python).chain(expected);
+    plan.left_out.is_empty() && !((others_join || is_led_to) && others.any(has_function_probes))
 }
 
 fn running(targets: &Targets) -> impl Iterator<Item = &Interpreter> {

@@ -1120,6 +1120,18 @@ fn the_agent_alone_is_taken_where_it_gets_to_all_that_probes_would() {
             false,
         ),
         (
+            "a command that leads to one with probes, as chroot does",
+            asked().with(|it| it.targets.python = Some("python3".into())),
+            launches(debian(10)),
+            false,
+        ),
+        (
+            "a command that leads to one without",
+            asked().with(|it| it.targets.python = Some("python3".into())),
+            launches(debian(12)),
+            true,
+        ),
+        (
             "what a command starts, which has its environment",
             with_children(),
             launches(debian(10)),
@@ -1127,10 +1139,10 @@ fn the_agent_alone_is_taken_where_it_gets_to_all_that_probes_would() {
         ),
     ];
     for (what, request, host, expected) in rows {
-        let direct = request.engine("direct");
+        let direct = request.clone().engine("direct");
         let plan = decide(&direct, &host.snapshot(&direct));
         assert_eq!(
-            plan.is_ok_and(|plan| reaches_all(&plan)),
+            plan.is_ok_and(|plan| reaches_all(&request, &plan)),
             expected,
             "{what}"
         );

@@ -60,11 +60,15 @@ fn a_command_in_such_a_directory_is_traced_through_the_agent() {
         let program = program(&directory, "examples/nested.py");
         // From inside: the path that Python is given is plain, but the directory's is not.
         let here = program.parent().expect("a directory").to_owned();
-        let mut shell = command(["trace", "-f", "json", "--", PYTHON_3_11, "program.py"]);
-        let ended = run(shell.current_dir(&here));
-        assert_eq!(ended.code, 0, "{ended:?}");
-        assert!(ended.stderr.contains("(--agent)"), "{ended:?}");
-        assert!(!ended.stderr.contains("SystemError"), "{ended:?}");
+        // Where the agent is taken anyway, nothing has to be said.
+        for (engine, warns) in [("uprobes", true), ("auto", false)] {
+            let mut shell = command(["trace", "-f", "json", "--engine", engine]);
+            shell.args(["--", PYTHON_3_11, "program.py"]);
+            let ended = run(shell.current_dir(&here));
+            assert_eq!(ended.code, 0, "{ended:?}");
+            assert_eq!(ended.stderr.contains("(--agent)"), warns, "{ended:?}");
+            assert!(!ended.stderr.contains("SystemError"), "{ended:?}");
+        }
     });
 }
 

@@ -24,6 +24,7 @@ pub(crate) mod name;
 mod process;
 mod remote_debug;
 mod started;
+pub(crate) mod subinterpreters;
 pub mod undecodable;
 pub mod version;
 #[cfg(test)]

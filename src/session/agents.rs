@@ -36,6 +36,8 @@ pub(crate) struct SessionAgents {
     latecomers: Latecomers,
     warnings: u64,
     untraced: Untraced,
+    /// Whether a process ran interpreters that no agent sees.
+    misses_interpreters: bool,
     ended: bool,
 }
 
@@ -69,6 +71,7 @@ impl SessionAgents {
             first: HashSet::new(),
             latecomers: Latecomers::none(),
             warnings: 0,
+            misses_interpreters: false,
             untraced: Untraced::default(),
             ended: false,
         }))
@@ -215,6 +218,19 @@ impl SessionAgents {
     /// Whether the agent of a process has begun.
     pub(crate) fn traces(&self, pid: u32) -> bool {
         self.joined.contains_key(&pid)
+    }
+
+    /// The processes in which it has begun.
+    pub(crate) fn traced(&self) -> impl Iterator<Item = u32> {
+        self.joined.keys().copied()
+    }
+
+    /// A process runs interpreters within its interpreter, whose calls nobody sees or counts.
+    pub(crate) fn misses_interpreters(&mut self, pid: u32, console: &Console) {
+        self.misses_interpreters = true;
+        self.warn(console, format_args!(
+            "process {pid} runs interpreters within its interpreter (concurrent.interpreters, mod_wsgi), and pystap's agent sees the calls of the main one only; --no-agent shows those of all where the interpreter has function probes (`pystap marks -p {pid}`)"
+        ));
     }
 
     /// Brings the agent into a process that was found while the session runs.
@@ -403,6 +419,9 @@ impl SessionAgents {
         }
         if let Some(unseen) = unseen(&account) {
             console.warning(unseen);
+            missing.push(0);
+        }
+        if self.misses_interpreters {
             missing.push(0);
         }
         missing

@@ -8,8 +8,8 @@ pub(crate) mod decide;
 #[cfg(test)]
 mod decide_tests;
 pub(crate) mod describe;
-mod greenlets;
 mod latecomers;
+mod lookout;
 pub(crate) mod opening;
 pub mod pipe;
 pub(crate) mod plan;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{never, select, tick};
 
 use super::agents::SessionAgents;
-use super::greenlets::Greenlets;
+use super::lookout::Lookout;
 use super::pipe::{Pipe, PipeSettings};
 use super::plan::Plan;
 use super::search::Search;
@@ -26,6 +26,7 @@ use crate::event::{Event, LossStage, ProcessChange, Summary, What};
 use crate::export::{End, Sink, is_closed};
 use crate::failure::Failure;
 use crate::process::{Family, Launched, Newcomers, Process, Selection, Watch};
+use crate::python::subinterpreters::Subinterpreters;
 use crate::python::undecodable::Sign;
 use crate::python::{FileId, greenlets};
 use crate::script::Filters;
@@ -96,7 +97,10 @@ struct Run<'a> {
     children: BTreeSet<u32>,
     last_alive: Instant,
     search: Option<Search>,
-    greenlets: Greenlets,
+    greenlets: Lookout,
+    /// Processes in which agents do not see all interpreters.
+    subinterpreters: Lookout,
+    interpreters: Subinterpreters,
     idle_flush: bool,
     /// Processes that run interpreters which are not probed.
     strangers: Strangers,
@@ -140,7 +144,9 @@ impl Session<'_> {
             children: BTreeSet::new(),
             last_alive: begun,
             search: None,
-            greenlets: Greenlets::default(),
+            greenlets: Lookout::default(),
+            subinterpreters: Lookout::default(),
+            interpreters: Subinterpreters::default(),
             idle_flush: false,
             strangers: Strangers::none(),
         };
@@ -206,6 +212,7 @@ impl Run<'_> {
         self.written(written);
         self.last_alive = Instant::now();
         self.look_for_greenlets();
+        self.look_for_subinterpreters();
     }
 
     /// Has processes with greenlets paired as such. Where the agent traces one, it tells which of them runs.
@@ -218,6 +225,18 @@ impl Run<'_> {
         let all = programs.chain(others).filter(by_probes).collect();
         for pid in self.greenlets.look(&all, greenlets::are_in) {
             self.pair_greenlets_of(pid);
+        }
+    }
+
+    /// Says in which processes an agent does not see every interpreter.
+    fn look_for_subinterpreters(&mut self) {
+        let Some(agents) = &mut self.session.agents else {
+            return;
+        };
+        let interpreters = self.interpreters.clone();
+        let all = agents.traced().collect();
+        for pid in (self.subinterpreters).look(&all, move |pid| interpreters.are_in(pid)) {
+            agents.misses_interpreters(pid, self.session.console);
         }
     }
 
@@ -367,8 +386,9 @@ impl Run<'_> {
             self.session.engine.wish(wish);
         }
         self.look_around()?;
-        if self.greenlets.are_due() {
+        if self.greenlets.is_due() {
             self.look_for_greenlets();
+            self.look_for_subinterpreters();
         }
         let ended = self.session.watch.wait(Some(Duration::ZERO))?;
         if let Some(launched) = &mut self.session.launched {

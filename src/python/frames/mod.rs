@@ -131,6 +131,63 @@ pub(crate) struct Stacks<M = ProcessMemory> {
     version: String,
 }
 
+/// The runtime state of an interpreter in a process, whose layout is known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RuntimeState {
+    address: u64,
+    layout: Layout,
+}
+
+impl RuntimeState {
+    /// That of an interpreter of a process.
+    ///
+    /// # Errors
+    ///
+    /// [`StacksError`].
+    pub(crate) fn of(pid: u32, interpreter: &Interpreter) -> Result<RuntimeState, StacksError> {
+        let runtime = Runtime::of(pid, interpreter).ok_or(StacksError::NoRuntime)?;
+        let version = interpreter.version.as_ref();
+        let layout = Layout::of(&memory(pid)?, runtime.address, version)?;
+        let layout = match layout {
+            Ok(layout) => layout,
+            Err(Unknown::Version(version)) => return Err(StacksError::Version { version }),
+            Err(Unknown::FreeThreaded) => return Err(StacksError::FreeThreaded),
+            Err(Unknown::Table) => {
+                return Err(StacksError::Unfamiliar {
+                    version: name(interpreter),
+                });
+            }
+        };
+        if !layout.stated && runtime.machine != Machine::X86 {
+            return Err(StacksError::Machine);
+        }
+        Ok(RuntimeState {
+            address: runtime.address,
+            layout,
+        })
+    }
+
+    /// How many interpreters there are now, the main one among them; `None` where that cannot be read.
+    pub(crate) fn interpreters(self, pid: u32) -> Option<usize> {
+        let reader = Reader::new(memory(pid).ok()?, self.layout);
+        let found = runtime::threads(&reader, self.address).ok()?;
+        Some(found.interpreters)
+    }
+}
+
+fn memory(pid: u32) -> Result<ProcessMemory, StacksError> {
+    ProcessMemory::open(pid).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => StacksError::Ended,
+        _ => StacksError::Denied(error),
+    })
+}
+
+/// The version of an interpreter, as far as it is known.
+fn name(interpreter: &Interpreter) -> String {
+    let version = interpreter.version.as_ref();
+    version.map_or_else(|| "unknown".to_owned(), ToString::to_string)
+}
+
 impl Stacks {
     /// For an interpreter of a process.
     ///
@@ -138,27 +195,11 @@ impl Stacks {
     ///
     /// [`StacksError`].
     pub(crate) fn of(pid: u32, interpreter: &Interpreter) -> Result<Stacks, StacksError> {
-        let runtime = Runtime::of(pid, interpreter).ok_or(StacksError::NoRuntime)?;
-        let memory = ProcessMemory::open(pid).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => StacksError::Ended,
-            _ => StacksError::Denied(error),
-        })?;
-        let version = interpreter.version.as_ref();
-        let layout = Layout::of(&memory, runtime.address, version)?;
-        let version = version.map_or_else(|| "unknown".to_owned(), ToString::to_string);
-        let layout = match layout {
-            Ok(layout) => layout,
-            Err(Unknown::Version(version)) => return Err(StacksError::Version { version }),
-            Err(Unknown::FreeThreaded) => return Err(StacksError::FreeThreaded),
-            Err(Unknown::Table) => return Err(StacksError::Unfamiliar { version }),
-        };
-        if !layout.stated && runtime.machine != Machine::X86 {
-            return Err(StacksError::Machine);
-        }
+        let runtime = RuntimeState::of(pid, interpreter)?;
         Ok(Stacks {
-            reader: Reader::new(memory, layout),
+            reader: Reader::new(memory(pid)?, runtime.layout),
             runtime: runtime.address,
-            version,
+            version: name(interpreter),
         })
     }
 }

@@ -61,6 +61,8 @@ pub(super) struct Found {
     pub(super) threads: Vec<ThreadState>,
     /// The GILs: where each is.
     pub(super) gils: Vec<Range<u64>>,
+    /// How many interpreters there are, with threads or without.
+    pub(super) interpreters: usize,
 }
 
 /// Every thread state. Read until it is the same twice, or often enough.
@@ -83,6 +85,7 @@ fn threads_once<M: Memory>(reader: &Reader<M>, runtime: u64) -> Result<Found, Un
     let mut found = Found {
         threads: Vec::new(),
         gils: Vec::new(),
+        interpreters: 0,
     };
     let mut seen = HashSet::new();
     let mut interpreter = memory.number(added(runtime, layout.interpreters_head)?)?;
@@ -90,6 +93,7 @@ fn threads_once<M: Memory>(reader: &Reader<M>, runtime: u64) -> Result<Found, Un
         if !seen.insert(interpreter) || seen.len() > MOST_INTERPRETERS {
             return Err(Unread::Senseless);
         }
+        found.interpreters += 1;
         let id = memory.number(added(interpreter, layout.interpreter_id)?)?;
         let gil = match layout.gil {
             Gil::InRuntime(at) => added(runtime, at)?,

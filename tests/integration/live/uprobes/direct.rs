@@ -132,6 +132,28 @@ fn a_target_that_kills_itself_has_told_all_that_it_did() {
 
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn interpreters_within_an_interpreter_are_said_not_to_be_seen() {
+    let program = file("tests/programs/within.py");
+    for python in interpreters() {
+        leaves_nothing(|| {
+            let directory = tempfile::tempdir().expect("a directory");
+            let lasting = directory.path().join("lasting");
+            std::fs::write(&lasting, "").expect("written");
+            let lasts = lasting.to_str().expect("UTF-8");
+            let options = ["--engine", "direct", "--", &python, &program, lasts];
+            let mut tracing = Tracing::start(&options).live();
+            tracing.wait_for("runs interpreters within its interpreter");
+            std::fs::remove_file(&lasting).expect("removed");
+            let traced = tracing.finish();
+            assert!(traced.counts(&program, Way::In)["outer"] > 0, "{python}");
+            assert_eq!(traced.summary.lost, 0, "{python}");
+            assert!(traced.summary.uncounted, "{python}");
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn a_service_is_served_to_one_pystap_at_a_time_and_outlives_it() {
     let mut service = Service::start_with(PYTHON_3_11, "examples/service.py", &[]);
     let pid = service.pid();

@@ -1,5 +1,5 @@
-//! Which processes of a session run greenlets. Libraries are imported at any time: an engine that sees that says so with the
-//! events, and because not each can, it is looked again and again. To read
+//! Which processes of a session have something that may come at any time: greenlet's library, interpreters within their
+//! interpreter. An engine that sees it says so with the events, and because not each can, it is looked again and again. To read
 //! what a process has mapped can take for ever, and a target may see to that: the session waits a moment only, and does not
 //! ask that process again.
 
@@ -21,7 +21,7 @@ const MOST_STUCK: usize = 16;
 
 /// Those that are known, and who comes next.
 #[derive(Debug, Default)]
-pub(crate) struct Greenlets {
+pub(crate) struct Lookout {
     known: HashSet<u32>,
     stuck: HashSet<u32>,
     /// The last process that was looked at.
@@ -30,13 +30,13 @@ pub(crate) struct Greenlets {
     said: bool,
 }
 
-impl Greenlets {
+impl Lookout {
     /// Whether it is time to look.
-    pub(crate) fn are_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         self.looked.is_none_or(|at| at.elapsed() >= OFTEN)
     }
 
-    /// Which of some processes have greenlets, of those that were not known to: of many, each has its turn.
+    /// Which of some processes have it, of those that were not known to: of many, each has its turn.
     pub(crate) fn look(
         &mut self,
         all: &BTreeSet<u32>,
@@ -78,31 +78,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_told_once_and_looked_at_until_it_has_greenlets() {
-        let mut greenlets = Greenlets::default();
-        assert!(greenlets.are_due());
+    fn a_process_is_told_once_and_looked_at_until_it_has_it() {
+        let mut lookout = Lookout::default();
+        assert!(lookout.is_due());
         let all = BTreeSet::from([3, 7]);
-        assert!(greenlets.look(&all, |_| false).is_empty());
-        assert!(!greenlets.are_due());
-        assert_eq!(greenlets.look(&all, |pid| pid == 7), [7]);
-        assert_eq!(greenlets.look(&all, |pid| pid >= 3), [3]);
-        assert!(greenlets.look(&all, |_| true).is_empty());
-        assert!(!greenlets.take(7), "it is known");
+        assert!(lookout.look(&all, |_| false).is_empty());
+        assert!(!lookout.is_due());
+        assert_eq!(lookout.look(&all, |pid| pid == 7), [7]);
+        assert_eq!(lookout.look(&all, |pid| pid >= 3), [3]);
+        assert!(lookout.look(&all, |_| true).is_empty());
+        assert!(!lookout.take(7), "it is known");
         // Another process got the number of one that has ended.
-        greenlets.look(&BTreeSet::from([3]), |_| false);
-        assert_eq!(greenlets.look(&all, |_| true), [7]);
-        assert!(greenlets.take(9), "an engine saw it first");
-        assert!(greenlets.look(&BTreeSet::from([9]), |_| true).is_empty());
-        assert!(greenlets.is_first() && !greenlets.is_first());
+        lookout.look(&BTreeSet::from([3]), |_| false);
+        assert_eq!(lookout.look(&all, |_| true), [7]);
+        assert!(lookout.take(9), "an engine saw it first");
+        assert!(lookout.look(&BTreeSet::from([9]), |_| true).is_empty());
+        assert!(lookout.is_first() && !lookout.is_first());
     }
 
     #[test]
     fn of_many_processes_each_has_its_turn() {
-        let mut greenlets = Greenlets::default();
+        let mut lookout = Lookout::default();
         let all: BTreeSet<u32> = (1..=3 * AT_A_TIME as u32 + 5).collect();
         let mut found = BTreeSet::new();
         for _ in 0..4 {
-            let looked = greenlets.look(&all, |pid| pid % 2 == 0);
+            let looked = lookout.look(&all, |pid| pid % 2 == 0);
             assert!(looked.len() <= AT_A_TIME);
             found.extend(looked);
         }
@@ -117,14 +117,14 @@ mod tests {
             5 => never.recv().is_ok(),
             _ => true,
         };
-        let mut greenlets = Greenlets::default();
+        let mut lookout = Lookout::default();
         let all = BTreeSet::from([3, 5, 7]);
         let begun = Instant::now();
-        let mut found: BTreeSet<u32> = greenlets.look(&all, has.clone()).into_iter().collect();
-        found.extend(greenlets.look(&all, has));
+        let mut found: BTreeSet<u32> = lookout.look(&all, has.clone()).into_iter().collect();
+        found.extend(lookout.look(&all, has));
         assert!(begun.elapsed() < Duration::from_secs(20), "it waits");
         assert_eq!(found, BTreeSet::from([3, 7]));
-        assert_eq!(greenlets.stuck, HashSet::from([5]));
+        assert_eq!(lookout.stuck, HashSet::from([5]));
         drop(answer);
     }
 }

@@ -13,6 +13,10 @@
 //! the whole record in words (8 to 31), and a number (32 to 63). What a number stands for is defined once, before its first
 //! use. See [`Record`].
 //!
+//! # Sums
+//!
+//! Behind the data there may be a table in which the agent adds up calls instead of telling them: [`sums`].
+//!
 //! # Who believes whom
 //!
 //! The writer is in a process that pystap does not trust, and the memory is that process's to scribble on. The reader copies
@@ -26,13 +30,14 @@ mod header;
 mod mapping;
 mod reader;
 mod record;
+pub mod sums;
 #[cfg(test)]
 mod tests;
 mod ticks;
 mod writer;
 
 pub use header::{LOST_KINDS, LostKind};
-pub use mapping::{Mapping, new_memory};
+pub use mapping::{Mapping, new_memory, new_memory_with};
 pub use reader::{Broken, Reader};
 pub use record::{
     CALL, CODE, CODE_FIXED_WORDS, CONTEXT, CONTEXT_NAME, Code, GC_DONE, GC_START, GONE, MOST_LINE,

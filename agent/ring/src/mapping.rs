@@ -22,19 +22,32 @@ const MOST: u64 = 1 << 27;
 /// # Errors
 /// `EINVAL` for a number of words that no ring has; else what the system says.
 pub fn new_memory(words: u64) -> Result<OwnedFd, Errno> {
-    if !is_size(words) {
+    new_memory_with(words, 0)
+}
+
+/// The same with room for so many bytes behind the data, for [`sums`](crate::sums).
+///
+/// # Errors
+/// As there.
+pub fn new_memory_with(words: u64, more: u64) -> Result<OwnedFd, Errno> {
+    if !is_size(words) || more > MOST {
         return Err(Errno::INVAL);
     }
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = memfd_create(c"pystap-ring", flags)?;
-    let bytes = bytes(words);
+    let bytes = end(words) + more;
     ftruncate(&file, bytes)?;
     fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
     Ok(file)
 }
 
-fn is_size(words: u64) -> bool {
+/// Where in the file of a ring of so many words something else may begin: at a page, wherever this runs.
+pub(crate) const fn end(words: u64) -> u64 {
+    bytes(words).next_multiple_of(HEADER_BYTES as u64)
+}
+
+pub(crate) fn is_size(words: u64) -> bool {
     words.is_power_of_two() && (FEWEST..=MOST).contains(&words)
 }
 

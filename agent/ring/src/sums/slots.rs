@@ -1,0 +1,125 @@
+//! Threads, and the stacks that take turns in them, found by what they are called. Both tables have an end; a slot of which
+//! nothing is open is anybody's.
+
+use super::memory::{Many, Plain};
+
+/// Threads that have calls open, at most; a power of two.
+const THREADS: u32 = 2048;
+/// Their stacks, one for each context; a power of two.
+const STACKS: u32 = 1 << 14;
+/// Places where one is looked for.
+const PROBED: u32 = 32;
+
+/// What runs in a thread.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Thread {
+    /// The frame that runs, 0 when none is known to, and since when it does.
+    pub(super) running: u32,
+    pub(super) since: u64,
+    /// Open calls, those among them for which there was no room.
+    pub(super) open: u32,
+    name: usize,
+}
+
+// SAFETY: numbers.
+unsafe impl Plain for Thread {}
+
+/// The open calls of one context in one thread.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stack {
+    /// The number of the context; 0 outside of all.
+    pub(super) context: u64,
+    /// Its last frame, 0 when there is none.
+    pub(super) top: u32,
+    /// Calls above that one for which there was no room.
+    pub(super) skipped: u32,
+    /// The slot of its thread.
+    pub(super) thread: u32,
+}
+
+// SAFETY: numbers.
+unsafe impl Plain for Stack {}
+
+/// Where something happens: the slots of a thread and a stack. The first of each table is nobody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct At {
+    pub(super) thread: u32,
+    pub(super) stack: u32,
+}
+
+/// All threads and stacks.
+#[derive(Debug)]
+pub(super) struct Slots {
+    pub(super) threads: Many<Thread>,
+    pub(super) stacks: Many<Stack>,
+}
+
+/// Where looking begins.
+fn begin(name: u64) -> u32 {
+    (name.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+}
+
+/// The places where something is looked for in a table of so many.
+fn places(begin: u32, count: u32) -> impl Iterator<Item = u32> {
+    (0..PROBED).map(move |by| 1 + (begin.wrapping_add(by) & (count - 1)))
+}
+
+impl Slots {
+    pub(super) fn new() -> Result<Slots, rustix::io::Errno> {
+        Ok(Slots {
+            threads: Many::new(THREADS + 1)?,
+            stacks: Many::new(STACKS + 1)?,
+        })
+    }
+
+    /// The slots of a context in a thread; `None` when there are none, and where it `claims` some, when there is no room.
+    #[cold]
+    pub(super) fn find(&mut self, name: usize, context: u64, claims: bool) -> Option<At> {
+        let thread = self.thread(name, claims)?;
+        let stack = self.stack(thread, context, claims)?;
+        Some(At { thread, stack })
+    }
+
+    fn thread(&mut self, name: usize, claims: bool) -> Option<u32> {
+        let mut free = None;
+        for place in places(begin(name as u64), THREADS) {
+            let thread = self.threads.at(place);
+            if thread.name == name && thread.open > 0 {
+                return Some(place);
+            }
+            if thread.open == 0 {
+                free.get_or_insert(place);
+            }
+        }
+        let place = free.filter(|_| claims)?;
+        *self.threads.at_mut(place) = Thread {
+            running: 0,
+            since: 0,
+            open: 0,
+            name,
+        };
+        Some(place)
+    }
+
+    fn stack(&mut self, thread: u32, context: u64, claims: bool) -> Option<u32> {
+        let mut free = None;
+        for place in places(begin(context ^ u64::from(thread) << 48), STACKS) {
+            let stack = self.stacks.at(place);
+            let is_open = stack.top != 0 || stack.skipped > 0;
+            if is_open && stack.thread == thread && stack.context == context {
+                return Some(place);
+            }
+            if !is_open {
+                free.get_or_insert(place);
+            }
+        }
+        let place = free.filter(|_| claims)?;
+        *self.stacks.at_mut(place) = Stack {
+            context,
+            top: 0,
+            skipped: 0,
+            thread,
+        };
+        Some(place)
+    }
+}

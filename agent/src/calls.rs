@@ -7,7 +7,7 @@ use crate::codes::{self, Code};
 use crate::emit::{Details, entries_are_heard, returns_are_heard, tell_entry, tell_return};
 use crate::live::LIVE;
 use crate::python::Ptr;
-use crate::stacks;
+use crate::{stacks, sums};
 
 /// What became of an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,9 @@ pub(crate) unsafe fn entry(
     let stack = stacks::current(frame, object);
     (*stack).enter(object);
     (*live).counts.entries += 1;
-    if entries_are_heard() {
+    if sums::is_on() {
+        sums::entered(object, false);
+    } else if entries_are_heard() {
         tell_entry(object, frame, details);
     }
     Outcome::Told
@@ -78,7 +80,9 @@ unsafe fn leave(
         return Outcome::Told;
     }
     (*live).counts.returns += 1;
-    if returns_are_heard() {
+    if sums::is_on() {
+        sums::left(object);
+    } else if returns_are_heard() {
         tell_return(object, value, details);
     }
     Outcome::Told

@@ -309,6 +309,7 @@ unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
         object,
         told: Function {
             number: 0,
+            row: 0,
             first_line: i32::try_from(code.integer_attribute(c"co_firstlineno", 0)).unwrap_or(0),
             filename,
             name,

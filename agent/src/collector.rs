@@ -8,7 +8,7 @@ use crate::gil::Guarded;
 use crate::live::is_on;
 use crate::marks::{self, GC_DONE, GC_START};
 use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, none, number};
-use crate::ring;
+use crate::{ring, sums};
 
 static ON_COLLECTION: Method = Method {
     name: c"on_collection".as_ptr(),
@@ -61,7 +61,9 @@ unsafe extern "C" fn on_collection(_: Ptr, arguments: *const Ptr, count: isize) 
             (api().PyErr_Clear)();
         } else if CStr::from_ptr(phase) == c"start" {
             let generation = of(c"generation");
-            if ring::is_on() {
+            if sums::is_on() {
+                sums::collection_begins();
+            } else if ring::is_on() {
                 ring::collection_begins(generation);
             } else {
                 marks::gc_start(i32::try_from(generation).unwrap_or(-1));
@@ -69,7 +71,9 @@ unsafe extern "C" fn on_collection(_: Ptr, arguments: *const Ptr, count: isize) 
         } else {
             // The interpreter's own mark gives the sum, too.
             let collected = of(c"collected").saturating_add(of(c"uncollectable"));
-            if ring::is_on() {
+            if sums::is_on() {
+                sums::collection_ends();
+            } else if ring::is_on() {
                 ring::collection_ends(collected);
             } else {
                 marks::gc_done(collected);

@@ -8,7 +8,7 @@ use crate::live::LIVE;
 use crate::marks::{self, ANNOUNCED, FUNCTION_ENTRY, FUNCTION_RETURN};
 use crate::python::Ptr;
 use crate::ring::{self, Function};
-use crate::{capture, contexts};
+use crate::{capture, contexts, sums};
 
 /// Whether somebody listens to entries.
 #[inline(always)]
@@ -48,7 +48,9 @@ pub(crate) unsafe fn announced(object: Ptr, line: i32) -> bool {
         return false;
     };
     (*LIVE.get()).counts.entries += 1;
-    if entries_are_heard() {
+    if sums::is_on() {
+        sums::entered(object, true);
+    } else if entries_are_heard() {
         let flags = ANNOUNCED;
         tell(Side::Entry, code, Details { line, flags }, context, None);
     }

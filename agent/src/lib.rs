@@ -85,6 +85,7 @@ mod python;
 mod ring;
 mod session;
 mod stacks;
+mod sums;
 mod thread;
 mod worker;
 

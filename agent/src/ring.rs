@@ -16,12 +16,15 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
 use crate::gil::Guarded;
+use crate::sums::{self, Summing};
 use crate::{libc, thread};
 
 /// A function, as it is told of.
 pub(crate) struct Function {
     /// What stands for it in the ring; 0 until that is told.
     pub(crate) number: u32,
+    /// Its row where calls are added up; 0 until it has one.
+    pub(crate) row: u32,
     /// `co_firstlineno`.
     pub(crate) first_line: i32,
     /// Its names as UTF-8 with a NUL.
@@ -40,6 +43,8 @@ const CUT_SHIFT: u32 = 3;
 pub(crate) struct Offered {
     mapping: Mapping,
     clock: Clock,
+    /// What adds up, where that is wanted.
+    sums: Option<Summing>,
 }
 
 impl Offered {
@@ -52,13 +57,19 @@ impl Offered {
         memory: &OwnedFd,
     ) -> Result<Offered, Errno> {
         let mapping = Mapping::new(memory, offer.words)?;
+        let clock = match offer.clock {
+            Clock::Ticks if may_read_ticks() => Clock::Ticks,
+            Clock::Ticks => return Err(Errno::NOTSUP),
+            Clock::Monotonic => Clock::Monotonic,
+        };
+        let sums = match offer.sums {
+            Some(sums) => Some(Summing::new(sums, memory, offer.words, clock)?),
+            None => None,
+        };
         Ok(Offered {
             mapping,
-            clock: match offer.clock {
-                Clock::Ticks if may_read_ticks() => Clock::Ticks,
-                Clock::Ticks => return Err(Errno::NOTSUP),
-                Clock::Monotonic => Clock::Monotonic,
-            },
+            clock,
+            sums,
         })
     }
 }
@@ -105,6 +116,7 @@ pub(crate) unsafe fn begin(offered: Offered) {
             KEY.store(key + 1, Ordering::Relaxed);
         }
     }
+    sums::begin(offered.sums);
     *RING.get() = Some(Ring {
         writer: Writer::new(offered.mapping),
         clock: offered.clock,
@@ -115,10 +127,11 @@ pub(crate) unsafe fn begin(offered: Offered) {
 
 /// Tells nothing any longer.
 pub(crate) unsafe fn end() {
+    sums::end();
     drop((*RING.get()).take());
 }
 
-/// Whether events are told through one.
+/// Whether there is one, through which events are told, or the names of what is added up.
 #[inline(always)]
 pub(crate) unsafe fn is_on() -> bool {
     (*RING.get()).is_some()
@@ -228,13 +241,40 @@ pub(crate) unsafe fn forget(function: *const Function) {
     }
 }
 
+/// The time by this clock.
+#[inline(always)]
+pub(crate) fn time(clock: Clock) -> u64 {
+    match clock {
+        Clock::Ticks => ticks(),
+        Clock::Monotonic => libc::monotonic() as u64,
+    }
+}
+
+/// Says what the number of a row stands for. False when there is no room.
+pub(crate) unsafe fn name_row(function: *const Function, row: u32) -> bool {
+    match (*RING.get()).as_mut() {
+        Some(ring) => ring.writer.define(&code(function, row)),
+        None => false,
+    }
+}
+
+/// What is told of a function by this number.
+unsafe fn code<'a>(function: *const Function, number: u32) -> pystap_ring::Code<'a> {
+    let bytes = |text: *const c_char| CStr::from_ptr(text).to_bytes();
+    pystap_ring::Code {
+        number,
+        flags: (*function).cut >> CUT_SHIFT,
+        first_line: u32::try_from((*function).first_line).unwrap_or(0),
+        file: bytes((*function).filename),
+        name: bytes((*function).name),
+        qualname: bytes((*function).qualname),
+    }
+}
+
 impl Ring {
     #[inline(always)]
     fn now(&self) -> u64 {
-        match self.clock {
-            Clock::Ticks => ticks(),
-            Clock::Monotonic => libc::monotonic() as u64,
-        }
+        time(self.clock)
     }
 
     /// Whether the thread that was told last is this one.
@@ -290,18 +330,10 @@ impl Ring {
         if (*function).number != 0 {
             return true;
         }
-        let bytes = |text: *const c_char| CStr::from_ptr(text).to_bytes();
         let Some(number) = self.last.checked_add(1) else {
             return false;
         };
-        let is_defined = self.writer.define(&pystap_ring::Code {
-            number,
-            flags: (*function).cut >> CUT_SHIFT,
-            first_line: u32::try_from((*function).first_line).unwrap_or(0),
-            file: bytes((*function).filename),
-            name: bytes((*function).name),
-            qualname: bytes((*function).qualname),
-        });
+        let is_defined = self.writer.define(&code(function, number));
         if is_defined {
             self.last = number;
             (*function).number = number;

@@ -37,6 +37,7 @@ impl Ours {
             ring: Some(Ring {
                 words: self.words,
                 clock: Clock::Monotonic,
+                sums: None,
             }),
             ..start
         };
@@ -246,6 +247,7 @@ fn memory_that_cannot_be_used_is_refused_and_the_next_session_is_as_ever() {
         ring: Some(Ring {
             words: LARGE,
             clock: Clock::Monotonic,
+            sums: None,
         }),
         ..functions("*")
     };

@@ -165,6 +165,16 @@ impl Functions {
         }
     }
 
+    /// A table of rows that somebody else has added up, with the keys of their functions.
+    pub fn of_rows(rows: impl IntoIterator<Item = (u64, Function)>) -> Functions {
+        let mut functions = Functions::new();
+        for (key, row) in rows {
+            let (pid, place) = (row.pid, Arc::clone(&row.place));
+            *functions.row_of(pid, key, || Function::new(pid, &place)) = row;
+        }
+        functions
+    }
+
     /// Another one of the same sort.
     pub fn emptied(&self) -> Functions {
         Functions {
@@ -340,18 +350,6 @@ impl Functions {
             }
         };
         &mut self.rows[at]
-    }
-}
-
-impl FromIterator<Function> for Functions {
-    /// A table of rows that somebody else has added up, one a function and process.
-    fn from_iter<T: IntoIterator<Item = Function>>(rows: T) -> Functions {
-        let mut functions = Functions::new();
-        for row in rows {
-            let (pid, place) = (row.pid, Arc::clone(&row.place));
-            *functions.row(pid, FunctionKey::of(&place), &place) = row;
-        }
-        functions
     }
 }
 

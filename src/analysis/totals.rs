@@ -50,7 +50,7 @@ use std::sync::Arc;
 
 use super::functions::{Function, Functions, MOST_ROWS};
 use super::histogram::Histogram;
-use super::keys::KeyBuilder;
+use super::keys::{FunctionKey, KeyBuilder};
 use crate::event::Place;
 
 /// What the numbers of a row are about.
@@ -99,6 +99,9 @@ pub struct Row {
 pub struct Rows {
     /// All rows from before are void.
     pub anew: bool,
+    /// Whether keys are those of functions ([`FunctionKey`]), so that functions of one name in one file have a row each; else
+    /// they are one.
+    pub by_function: bool,
     /// Nanoseconds from the first mark that was seen, or from when everything began anew, until these rows.
     pub age_ns: u64,
     /// Calls and returns that found no partner, since the session began.
@@ -112,6 +115,7 @@ pub struct Rows {
 pub struct Totals {
     rows: Vec<Row>,
     index: HashMap<(u32, u64), usize, KeyBuilder>,
+    by_function: bool,
     age_ns: u64,
     unpaired: u64,
 }
@@ -123,6 +127,7 @@ impl Totals {
             self.rows.clear();
             self.index.clear();
         }
+        self.by_function = arrived.by_function;
         self.age_ns = arrived.age_ns;
         self.unpaired = arrived.unpaired;
         for row in arrived.rows {
@@ -148,7 +153,11 @@ impl Totals {
             let About::Function(place) = &row.about else {
                 return None;
             };
-            Some(Function {
+            let key = match self.by_function {
+                true => row.key,
+                false => FunctionKey::of(place).number(),
+            };
+            let function = Function {
                 context: None,
                 pid: row.pid,
                 processes: 1,
@@ -164,9 +173,10 @@ impl Totals {
                 timed: row.timed,
                 timed_ns: row.timed_ns,
                 durations: row.durations.clone(),
-            })
+            };
+            Some((key, function))
         });
-        let mut functions: Functions = functions.collect();
+        let mut functions = Functions::of_rows(functions);
         for row in self.rows.iter().filter(|row| row.about == About::NoRoom) {
             functions.add_without_row(&Function {
                 calls: row.calls,

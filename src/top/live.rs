@@ -19,7 +19,7 @@ use crate::event::Session;
 use crate::export::{End, Sink, is_closed};
 use crate::threads;
 
-/// How long a table waits for sums of the kernel.
+/// How long a table waits for sums of the engine.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How the table is shown.
@@ -35,7 +35,7 @@ pub enum Shown {
 #[derive(Debug)]
 pub struct Live {
     tally: Tally,
-    /// Whether an engine that can is to add up itself.
+    /// Whether an engine that can is to add up itself: in the kernel, or in the program.
     in_kernel: bool,
     requests: Arc<Requests>,
     /// Since when a table is waited for.
@@ -83,7 +83,7 @@ impl Live {
 
 impl Sink for Live {
     fn session(&mut self, session: &Session) -> io::Result<()> {
-        self.in_kernel &= session.engine == "stap";
+        self.in_kernel &= ["stap", "direct"].contains(&session.engine.as_str());
         let (sender, tables) = unbounded();
         let requests = Arc::clone(&self.requests);
         let worker = match self.shown.take() {

@@ -146,6 +146,18 @@ pub struct Ring {
     pub words: u64,
     /// What its times are.
     pub clock: Clock,
+    /// The table behind its data in which calls and collections are added up instead of being told; none where they are told.
+    #[serde(default)]
+    pub sums: Option<Sums>,
+}
+
+/// A table of sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sums {
+    /// Its rows.
+    pub rows: u32,
+    /// By what a time of the ring's clock is multiplied to have nanoseconds, in units of 2^-32.
+    pub multiplier: u64,
 }
 
 /// A clock.

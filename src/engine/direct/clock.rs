@@ -3,8 +3,10 @@
 //! however the kernel corrects that.
 
 use std::fs;
+use std::time::Duration;
 
 use pystap_agent_protocol as protocol;
+use pystap_ring::sums::Scale;
 use pystap_ring::{CLOCK_SOURCE, ticks};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -107,6 +109,46 @@ impl Clock {
     }
 }
 
+/// How fast a clock counts, in nanoseconds per tick: known the better the longer ago the first moment was.
+#[derive(Debug)]
+pub(super) struct Rate {
+    kind: protocol::Clock,
+    begin: Moment,
+}
+
+impl Rate {
+    pub(super) fn new(kind: protocol::Clock) -> Rate {
+        Rate {
+            kind,
+            begin: Moment::now(),
+        }
+    }
+
+    /// What makes nanoseconds of its times; waits for some milliseconds where it has only just begun.
+    pub(super) fn scale(&self) -> Scale {
+        if self.kind == protocol::Clock::Monotonic {
+            return Scale::NANOSECONDS;
+        }
+        loop {
+            let now = Moment::now();
+            let ns = now.ns.saturating_sub(self.begin.ns);
+            let ticks = now.ticks.saturating_sub(self.begin.ticks);
+            if ns >= APART && ticks > 0 {
+                return Scale::of_rate(ns as f64 / ticks as f64);
+            }
+            std::thread::sleep(Duration::from_nanos(APART.saturating_sub(ns)));
+        }
+    }
+}
+
+/// The time now by such a clock.
+pub(super) fn time(kind: protocol::Clock) -> u64 {
+    match kind {
+        protocol::Clock::Monotonic => monotonic(),
+        protocol::Clock::Ticks => ticks(),
+    }
+}
+
 fn monotonic() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
@@ -174,6 +216,25 @@ mod tests {
             let _ = clock.nanoseconds(time);
         }
         assert_eq!(Clock::new(protocol::Clock::Monotonic).nanoseconds(7), 7);
+    }
+
+    #[test]
+    fn a_scale_makes_nanoseconds_of_differences() {
+        assert_eq!(
+            Rate::new(protocol::Clock::Monotonic).scale(),
+            Scale::NANOSECONDS
+        );
+        if usual() != protocol::Clock::Ticks {
+            return;
+        }
+        let scale = Rate::new(protocol::Clock::Ticks).scale();
+        let moment = Moment::now();
+        let begin = scale.nanoseconds(moment.ticks);
+        while monotonic() < moment.ns + 20_000_000 {}
+        let after = Moment::now();
+        let ours = scale.nanoseconds(after.ticks) - begin;
+        // To within a hundredth, whoever takes the processor away between two looks.
+        assert!(ours.abs_diff(after.ns - moment.ns) < ours / 100, "{ours}");
     }
 
     #[test]

@@ -24,6 +24,12 @@ pub(super) struct Kinds {
 }
 
 impl Kinds {
+    /// None at all.
+    pub(super) const NONE: Kinds = Kinds {
+        calls: false,
+        returns: false,
+    };
+
     /// Those that such probes would tell.
     pub(super) fn of(probes: &[&str]) -> Kinds {
         Kinds {
@@ -42,7 +48,8 @@ pub(super) struct Decoder {
     /// Whose records they are at the moment.
     thread: u32,
     context: Option<NonZeroU64>,
-    codes: HashMap<u32, Arc<Place>, foldhash::fast::RandomState>,
+    /// Names of code objects, and where they begin.
+    codes: HashMap<u32, (Arc<Place>, i32), foldhash::fast::RandomState>,
     /// What the next call or return has for values.
     value: Option<Arc<Text>>,
     /// Times never go back within a ring.
@@ -171,6 +178,12 @@ impl Decoder {
         Ok(())
     }
 
+    /// The code object of this number, and its first line.
+    pub(super) fn known(&self, number: u32) -> Option<(&Arc<Place>, i32)> {
+        let (place, line) = self.codes.get(&number)?;
+        Some((place, *line))
+    }
+
     fn event(&self, ts: u64, what: What) -> Event {
         Event {
             ts,
@@ -181,7 +194,7 @@ impl Decoder {
     }
 
     fn place(&mut self, code: u32) -> Option<Arc<Place>> {
-        let place = self.codes.get(&code).map(Arc::clone);
+        let place = self.codes.get(&code).map(|(place, _)| Arc::clone(place));
         self.unreadable += u64::from(place.is_none());
         place
     }
@@ -204,7 +217,8 @@ impl Decoder {
             function: Text::of_bytes(code.name, is_cut(2)),
             qualname: (!code.qualname.is_empty()).then(|| Text::of_bytes(code.qualname, is_cut(4))),
         };
-        self.codes.insert(code.number, names.place(place));
+        let first_line = line_of(code.first_line);
+        (self.codes).insert(code.number, (names.place(place), first_line));
     }
 }
 

@@ -1,7 +1,9 @@
 //! The direct engine from what stands in its way to its start.
 
 use super::decode::Kinds;
-use super::running::{DirectRunning, LARGEST};
+use pystap_ring::sums::{MOST_ROWS, bytes};
+
+use super::running::{DirectRunning, LARGEST, SMALLEST};
 use crate::console::Exit;
 use crate::engine::Running;
 use crate::engine::abilities::{Abilities, Obstacle};
@@ -39,11 +41,15 @@ impl Engine for DirectEngine {
         None
     }
 
-    fn describe(&self, _: &Plan, _: &Templates) -> Result<Description, Failure> {
+    fn describe(&self, plan: &Plan, _: &Templates) -> Result<Description, Failure> {
+        let (what, bytes) = match adds_up(plan) {
+            true => ("sums in    ", bytes(MOST_ROWS).unwrap_or(0) + SMALLEST * 8),
+            false => ("events in  ", LARGEST * 8),
+        };
         Ok(Description {
             text: format!(
-                "events in  shared memory, {} MB for each process\n",
-                (LARGEST * 8) >> 20
+                "{what}shared memory, {} MB for each process\n",
+                bytes.div_ceil(1 << 20)
             ),
             warnings: Vec::new(),
         })
@@ -58,13 +64,20 @@ impl Engine for DirectEngine {
     ) -> Result<Option<Box<dyn Ready>>, Failure> {
         let marks = plan.agent.as_ref().map(|agent| &agent.wanted.marks);
         let kinds = Kinds::of(marks.map_or(&[], Vec::as_slice));
-        Ok(Some(Box::new(Prepared { kinds })))
+        let adds_up = adds_up(plan);
+        Ok(Some(Box::new(Prepared { kinds, adds_up })))
     }
 }
 
 /// Nothing takes time.
 struct Prepared {
     kinds: Kinds,
+    adds_up: bool,
+}
+
+/// Whether agents add up calls instead of telling them.
+fn adds_up(plan: &Plan) -> bool {
+    plan.totals() && plan.sources.as_ref().is_ok_and(|all| all.len() == 1)
 }
 
 impl Ready for Prepared {
@@ -74,7 +87,11 @@ impl Ready for Prepared {
         beginning: &Beginning,
         _: &dyn Fn() -> bool,
     ) -> Result<Box<dyn Running>, Failure> {
-        let running = DirectRunning::start(beginning, self.kinds).map_err(|error| {
+        let kinds = match self.adds_up {
+            true => Kinds::NONE,
+            false => self.kinds,
+        };
+        let running = DirectRunning::start(beginning, kinds, self.adds_up).map_err(|error| {
             Failure::new(
                 Exit::Failed,
                 format!("rings cannot be read ({error}), so nothing was traced; try again"),

@@ -8,6 +8,12 @@
 //! thread reads all rings every few milliseconds (`running`), makes events of what it finds (`decode`) and puts the events
 //! of all processes in the order of their times ([`engine::reorder`](crate::engine::reorder)).
 //!
+//! # Sums
+//!
+//! Where only sums are wanted (`pystap top`), agents add up calls in a table behind the ring's data (the module `sums` of
+//! `pystap-ring`), and tell nothing but names. Tables are read when the table that is shown wishes for it, when a process ends,
+//! and at the end of the session (`sums`).
+//!
 //! # Times
 //!
 //! are what the processor counts, where the kernel itself takes its time from that counter, and are converted here
@@ -32,4 +38,5 @@ pub(crate) mod engine;
 #[doc(hidden)]
 pub mod fuzzing;
 mod running;
+mod sums;
 mod threads;

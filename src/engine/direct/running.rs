@@ -1,7 +1,8 @@
 //! A session of the direct engine: rings for agents that are about to start, and the thread that reads them.
 //!
 //! Rings are read every 5 milliseconds while events come, and every 20 otherwise: 16 MB are a million events. The memory of
-//! a session is bounded: beyond 256 MB a ring has 1 MB.
+//! a session is bounded: beyond 256 MB a ring has 1 MB. Where agents add up, a ring has 1 MB for names, and a table 8 MB,
+//! beyond the same bound 1 MB.
 
 use std::collections::HashSet;
 use std::io;
@@ -12,15 +13,19 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use pystap_agent_protocol as protocol;
-use pystap_ring::{LOST_KINDS, Mapping, Reader, Records, new_memory};
+use pystap_ring::sums::{self, MOST_ROWS, SumsReader};
+use pystap_ring::{LOST_KINDS, Mapping, Reader, Records, new_memory_with};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::clock::{self, Clock};
+use super::clock::{self, Clock, Rate};
 use super::decode::{Decoder, Kinds};
+use super::sums::{Table, Tables};
 use crate::engine::lifecycle::Beginning;
 use crate::engine::reorder::ReorderBuffer;
-use crate::engine::{AddTargetError, Children, EventSender, Message, RingOffer, Running, Weight};
+use crate::engine::{
+    AddTargetError, Children, EventSender, Message, RingOffer, Running, Weight, Wish,
+};
 use crate::event::allowance::Allowance;
 use crate::event::{Event, LossStage, ProcessChange, What};
 use crate::process::{Identity, Lineage, parent_of};
@@ -28,8 +33,10 @@ use crate::threads;
 
 /// Words of a ring, of one where there are many, and of all together.
 pub(super) const LARGEST: u64 = 1 << 21;
-const SMALLEST: u64 = 1 << 17;
+pub(super) const SMALLEST: u64 = 1 << 17;
 const MOST: u64 = 1 << 25;
+/// Rows of a table where there are many.
+const FEW_ROWS: u32 = 1 << 11;
 /// How long rings are left alone while events come, and while none do.
 const BUSY: Duration = Duration::from_millis(5);
 const IDLE: Duration = Duration::from_millis(20);
@@ -60,24 +67,34 @@ pub(super) struct DirectRunning {
 enum Command {
     /// There is one more ring; to be answered when it is read.
     Read(Box<Ring>, Sender<()>),
+    /// Something is wanted of the sums.
+    Wish(Wish),
     Stop,
 }
 
 impl DirectRunning {
-    pub(super) fn start(beginning: &Beginning, kinds: Kinds) -> io::Result<DirectRunning> {
+    /// Starts it. Where agents `add_up`, they tell nothing but names.
+    pub(super) fn start(
+        beginning: &Beginning,
+        kinds: Kinds,
+        adds_up: bool,
+    ) -> io::Result<DirectRunning> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (sender, messages) = unbounded();
         let (orders, commands) = unbounded();
         let (ended_sender, ended) = bounded(1);
+        let kind = clock::usual();
         let rings = Arc::new(Rings {
             orders,
             wake,
-            clock: clock::usual(),
+            clock: kind,
             kinds,
+            rate: adds_up.then(|| Rate::new(kind)),
             words: Arc::default(),
         });
         let collector = Collector {
             clock: Clock::new(rings.clock),
+            tables: adds_up.then(Tables::default),
             offset: clock::epoch_offset(),
             rings: Vec::new(),
             names: Allowance::default(),
@@ -120,6 +137,10 @@ impl Running for DirectRunning {
         "nobody reads the rings of this session any longer, so tracing ended; try again, and report this if it stays"
     }
 
+    fn wish(&mut self, wish: Wish) {
+        self.rings.tell(Command::Wish(wish));
+    }
+
     fn stop(&mut self) {
         self.rings.tell(Command::Stop);
     }
@@ -139,7 +160,9 @@ struct Rings {
     wake: OwnedFd,
     clock: protocol::Clock,
     kinds: Kinds,
-    /// Words of all that there are.
+    /// Where agents add up, how fast their clock counts.
+    rate: Option<Rate>,
+    /// Words of all that there are, with those of tables.
     words: Arc<AtomicU64>,
 }
 
@@ -154,15 +177,30 @@ impl Children for Rings {
     fn keep(&self, _: u32) {}
 
     fn ring(&self, process: Identity) -> io::Result<Option<RingOffer>> {
-        let words = match self.words.load(Ordering::Relaxed) + LARGEST <= MOST {
-            true => LARGEST,
-            false => SMALLEST,
+        let has_room = self.words.load(Ordering::Relaxed) + LARGEST <= MOST;
+        let (words, rows) = match (&self.rate, has_room) {
+            (None, true) => (LARGEST, None),
+            (None, false) => (SMALLEST, None),
+            (Some(rate), true) => (SMALLEST, Some((rate, MOST_ROWS))),
+            (Some(rate), false) => (SMALLEST, Some((rate, FEW_ROWS))),
         };
-        let memory = new_memory(words)?;
+        let more = rows.and_then(|(_, rows)| sums::bytes(rows)).unwrap_or(0);
+        let memory = new_memory_with(words, more)?;
         let reader = Reader::new(Mapping::new(&memory, words)?);
+        let (mut table, mut offered) = (None, None);
+        if let Some((rate, rows)) = rows {
+            let scale = rate.scale();
+            let reader = SumsReader::new(sums::Table::new(&memory, words, rows)?);
+            table = Some(Table::new(reader, self.clock, scale));
+            offered = Some(protocol::Sums {
+                rows,
+                multiplier: scale.multiplier(),
+            });
+        }
         let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
         let handle = pidfd_open(pid.ok_or(io::ErrorKind::NotFound)?, PidfdFlags::empty())?;
-        self.words.fetch_add(words, Ordering::Relaxed);
+        let taken = words + more / 8;
+        self.words.fetch_add(taken, Ordering::Relaxed);
         let ring = Ring {
             process,
             // It waits for its ring, so it has not ended.
@@ -171,11 +209,13 @@ impl Children for Rings {
             decoder: Decoder::new(process.pid, self.kinds),
             handle,
             has_ended: false,
+            table,
             lost: [0; LOST_KINDS],
+            unsummed: 0,
             looked: Instant::now(),
             state: State::Written,
             room: Room {
-                words,
+                words: taken,
                 all: Arc::clone(&self.words),
             },
         };
@@ -186,6 +226,7 @@ impl Children for Rings {
         let ring = protocol::Ring {
             words,
             clock: self.clock,
+            sums: offered,
         };
         Ok(Some(RingOffer { ring, memory }))
     }
@@ -211,12 +252,15 @@ struct Ring {
     parent: Option<u32>,
     reader: Reader,
     decoder: Decoder,
+    /// Where its agent adds up.
+    table: Option<Table>,
     /// The process.
     handle: OwnedFd,
     /// Whether that has ended.
     has_ended: bool,
     /// What is known of its losses, and since when.
     lost: [u64; LOST_KINDS],
+    unsummed: u64,
     looked: Instant,
     state: State,
     #[expect(dead_code, reason = "given back when the ring goes")]
@@ -284,8 +328,11 @@ impl Ring {
     fn newly_lost(&mut self) -> u64 {
         let lost = self.reader.lost();
         let known = std::mem::replace(&mut self.lost, lost);
+        let unsummed = self.table.as_ref().map_or(0, Table::lost);
+        let not_summed = unsummed.saturating_sub(std::mem::replace(&mut self.unsummed, unsummed));
         let more = lost.iter().zip(known);
         let more = more.map(|(now, known)| now.saturating_sub(known));
+        let more = more.chain([not_summed]);
         let since = std::mem::replace(&mut self.looked, Instant::now());
         let most = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
         more.fold(0, u64::saturating_add).min(most)
@@ -307,6 +354,8 @@ struct Collector {
     clock: Clock,
     /// What the agents' clock is behind the Unix epoch.
     offset: u64,
+    /// What agents have added up, where they do.
+    tables: Option<Tables>,
     rings: Vec<Ring>,
     names: Allowance,
     order: ReorderBuffer,
@@ -329,6 +378,8 @@ impl Collector {
                         self.add(*ring);
                         let _ = added.send(());
                     }
+                    Ok(Command::Wish(Wish::Sums)) => self.tell_sums(&mut words),
+                    Ok(Command::Wish(Wish::Anew)) => self.begin_anew(),
                     Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                         stops = true;
                         break;
@@ -352,7 +403,44 @@ impl Collector {
             self.give(self.before.saturating_add(self.offset));
             self.clock.advance();
         }
+        self.tell_sums(&mut words);
         self.give(u64::MAX);
+    }
+
+    /// Tells what agents have added up until now.
+    fn tell_sums(&mut self, words: &mut Vec<u64>) {
+        if self.tables.is_none() {
+            return;
+        }
+        for ring in &mut self.rings {
+            if let Some(table) = &mut ring.table {
+                table.look();
+            }
+        }
+        // The names of all functions that have a row by now.
+        self.collect(words);
+        let now = self.clock.now();
+        let Some(tables) = &mut self.tables else {
+            return;
+        };
+        let running = (self.rings.iter())
+            .filter_map(|ring| Some((ring.process.pid, ring.table.as_ref()?, &ring.decoder)));
+        let rows = tables.rows(running, now);
+        let nameless = std::mem::take(&mut tables.nameless);
+        if nameless > 0 {
+            self.sender.say(Message::Unparsed(nameless));
+        }
+        self.sender.say(Message::Rows(Box::new(rows)));
+    }
+
+    /// All sums are 0 from now on.
+    fn begin_anew(&mut self) {
+        let now = self.clock.now();
+        if let Some(tables) = &mut self.tables {
+            let running = self.rings.iter_mut();
+            let rows = tables.begin_anew(running.filter_map(|ring| ring.table.as_mut()), now);
+            self.sender.say(Message::Rows(Box::new(rows)));
+        }
     }
 
     /// Reads all rings once. Whether there was something in them.
@@ -452,8 +540,12 @@ impl Collector {
         let is_left =
             |ring: &mut Ring| (ring.has_ended || ring.state == State::Left) && !ring.is_unread();
         let gone: Vec<Ring> = self.rings.extract_if(.., is_left).collect();
-        for ring in gone {
+        for mut ring in gone {
             let pid = ring.process.pid;
+            if let (Some(tables), Some(table)) = (&mut self.tables, &mut ring.table) {
+                table.look();
+                tables.leave(pid, (table, &ring.decoder), self.clock.now());
+            }
             if !self.rings.iter().any(|other| other.process.pid == pid) {
                 self.known.remove(&pid);
                 self.lineage.ended(pid);
@@ -512,7 +604,7 @@ mod tests {
             ..Beginning::default()
         };
         let kinds = Kinds::of(&Probe::names(Probe::FUNCTIONS));
-        let running = DirectRunning::start(&beginning, kinds).expect("it starts");
+        let running = DirectRunning::start(&beginning, kinds, false).expect("it starts");
         let ourselves = Identity::of(std::process::id()).expect("we run");
         let children = running.children().expect("it makes rings");
         let offer = children.ring(ourselves).expect("made").expect("offered");
@@ -575,7 +667,7 @@ mod tests {
     fn a_ring_that_makes_no_sense_goes_with_its_process() {
         let beginning = Beginning::default();
         let kinds = Kinds::of(&Probe::names(Probe::FUNCTIONS));
-        let running = DirectRunning::start(&beginning, kinds).expect("it starts");
+        let running = DirectRunning::start(&beginning, kinds, false).expect("it starts");
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()

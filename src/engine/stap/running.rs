@@ -503,6 +503,7 @@ impl Sums {
         };
         Some(Rows {
             anew: end.anew,
+            by_function: false,
             age_ns: end.age_ns,
             unpaired: end.unpaired,
             rows: std::mem::take(&mut self.rows),

@@ -599,9 +599,9 @@ pub struct Top {
     /// Which engine, and how it is run.
     #[command(flatten)]
     pub engine: EngineArgs,
-    /// Send every call to pystap instead of adding up in the kernel (SystemTap only): costs the program more, and follows
-    /// greenlets better
-    #[arg(long, help_heading = "SystemTap")]
+    /// Send every call to pystap instead of adding up where it happens, which is in the kernel with SystemTap and in the program
+    /// with --engine direct: costs the program more, and follows greenlets better with SystemTap
+    #[arg(long)]
     pub no_kernel_totals: bool,
     /// Compile for this kernel release instead of the running one
     #[arg(

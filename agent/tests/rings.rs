@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pystap_agent_protocol::{Clock, FromAgent, Kind, Ring, Start, ToAgent};
-use pystap_ring::{Mapping, Reader, Record, Records, new_memory};
+use pystap_agent_protocol::{Clock, FromAgent, Kind, Ring, Start, Sums, ToAgent};
+use pystap_ring::sums::{FIRST, NO_ROOM, Scale, SumsReader, Table, bytes};
+use pystap_ring::{Mapping, Reader, Record, Records, new_memory, new_memory_with};
 use rustix::fd::{AsFd, OwnedFd};
 
 use crate::interpreters::{self, Interpreter};
@@ -18,16 +19,40 @@ struct Ours {
     words: u64,
     memory: OwnedFd,
     reader: Reader,
+    sums: Option<Sums>,
 }
+
+/// Rows of a table in which everything has room.
+const ROWS: u32 = 1024;
 
 impl Ours {
     fn new(words: u64) -> Ours {
-        let memory = new_memory(words).expect("memory");
+        Ours::of(words, new_memory(words).expect("memory"), None)
+    }
+
+    /// The same with a table.
+    fn with_sums() -> Ours {
+        let bytes = bytes(ROWS).expect("a table");
+        let memory = new_memory_with(LARGE, bytes).expect("memory");
+        let sums = Sums {
+            rows: ROWS,
+            multiplier: Scale::NANOSECONDS.multiplier(),
+        };
+        Ours::of(LARGE, memory, Some(sums))
+    }
+
+    /// The table.
+    fn sums(&self) -> SumsReader {
+        SumsReader::new(Table::new(&self.memory, self.words, ROWS).expect("mapped"))
+    }
+
+    fn of(words: u64, memory: OwnedFd, sums: Option<Sums>) -> Ours {
         let mapping = Mapping::new(&memory, words).expect("mapped");
         Ours {
             words,
             memory,
             reader: Reader::new(mapping),
+            sums,
         }
     }
 
@@ -37,7 +62,7 @@ impl Ours {
             ring: Some(Ring {
                 words: self.words,
                 clock: Clock::Monotonic,
-                sums: None,
+                sums: self.sums,
             }),
             ..start
         };
@@ -167,6 +192,40 @@ fn every_call_and_return_is_in_the_ring_with_its_thread() {
                 "{name}: {:?}",
                 told.threads
             );
+        }
+    }
+}
+
+#[test]
+fn what_is_added_up_is_every_call_and_nothing_but_names_is_told() {
+    for interpreter in interpreters::all() {
+        for program in [
+            "examples/threads.py",
+            "examples/generators.py",
+            "examples/fib.py",
+            "agent/tests/programs/tasks.py",
+        ] {
+            let ring = Ours::with_sums();
+            let reader = ring.sums();
+            let (told, [entries, returns], lost) = run(interpreter, program, ring);
+            let name = format!("{program} in {}", interpreter.name());
+            assert!(told.calls.is_empty() && told.contexts.is_empty(), "{name}");
+            assert_eq!(
+                (lost, reader.lost(), reader.unpaired()),
+                (0, 0, 0),
+                "{name}"
+            );
+            let (mut calls, mut timed) = (0, 0);
+            for row in FIRST..reader.end() {
+                assert!(told.names.contains_key(&row), "{name}: {row}");
+                let row = reader.row(row, u64::MAX >> 20).expect("nobody writes");
+                assert!(row.calls > 0 && row.self_ns <= row.cumulative_ns, "{name}");
+                calls += row.calls;
+                timed += row.timed;
+            }
+            assert_eq!((calls, timed), (entries, returns), "{name}");
+            let rest = reader.row(NO_ROOM, 0).expect("nobody writes");
+            assert_eq!(rest.calls, 0, "{name}");
         }
     }
 }

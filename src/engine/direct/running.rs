@@ -720,4 +720,114 @@ mod tests {
             assert!(Instant::now() < end);
         }
     }
+
+    /// A session of sums, and what the agents of these processes are offered.
+    fn adding_up(processes: &[Identity]) -> (DirectRunning, Vec<(Writer, sums::Sums)>) {
+        let beginning = Beginning::default();
+        let running = DirectRunning::start(&beginning, Kinds::NONE, true).expect("it starts");
+        let children = running.children().expect("it makes rings");
+        let offered = processes.iter().map(|process| {
+            let offer = children.ring(*process).expect("made").expect("offered");
+            let (words, rows) = (offer.ring.words, offer.ring.sums.expect("a table").rows);
+            let ring = Mapping::new(&offer.memory, words).expect("mapped");
+            let table = sums::Table::new(&offer.memory, words, rows).expect("mapped");
+            (Writer::new(ring), sums::Sums::new(table).expect("memory"))
+        });
+        let offered = offered.collect();
+        (running, offered)
+    }
+
+    /// A function of this name and first line is called so often, each time for ten nanoseconds.
+    fn calls((writer, sums): &mut (Writer, sums::Sums), (name, line): (&str, u32), count: u64) {
+        let row = sums.next_row().expect("there is room");
+        assert!(writer.define(&pystap_ring::Code {
+            number: row,
+            flags: 0,
+            first_line: line,
+            file: b"app.py",
+            name: name.as_bytes(),
+            qualname: name.as_bytes(),
+        }));
+        sums.take_row(1);
+        let place = sums::Place {
+            thread: 1,
+            context: 0,
+        };
+        let call = sums::Call {
+            function: row as usize,
+            row,
+            was_running: false,
+        };
+        for at in 0..count {
+            sums.entered(place, call, 100 * at);
+            assert!(sums.left(place, row as usize, 100 * at + 10));
+        }
+    }
+
+    /// The next rows that are told: each function's name, line, calls and time.
+    fn rows(running: &DirectRunning) -> (bool, Vec<(String, i32, u64, u64)>) {
+        let within = Duration::from_secs(30);
+        loop {
+            let message = running.messages().recv_timeout(within).expect("rows");
+            if let Message::Rows(rows) = message {
+                let functions = rows.rows.iter().filter_map(|row| match &row.about {
+                    crate::analysis::totals::About::Function(place) => {
+                        let name = place.name().text.clone();
+                        Some((name, row.line, row.calls, row.self_ns))
+                    }
+                    _ => None,
+                });
+                let mut functions: Vec<_> = functions.collect();
+                functions.sort();
+                return (rows.anew, functions);
+            }
+        }
+    }
+
+    fn function(name: &str, line: i32, calls: u64) -> (String, i32, u64, u64) {
+        (name.to_owned(), line, calls, 10 * calls)
+    }
+
+    #[test]
+    fn what_agents_have_added_up_is_told_when_it_is_wished_for_and_at_the_end() {
+        let ourselves = Identity::of(std::process::id()).expect("we run");
+        let (mut running, mut agents) = adding_up(&[ourselves]);
+        let [agent] = &mut agents[..] else {
+            panic!("one");
+        };
+        running.wish(Wish::Sums);
+        assert_eq!(rows(&running), (false, Vec::new()));
+        calls(agent, ("f", 3), 5);
+        // Another function of that name, and the first one once more, as another code object.
+        calls(agent, ("f", 9), 2);
+        calls(agent, ("f", 3), 1);
+        running.wish(Wish::Sums);
+        let expected = vec![function("f", 3, 6), function("f", 9, 2)];
+        assert_eq!(rows(&running), (false, expected));
+        running.wish(Wish::Anew);
+        assert_eq!(rows(&running), (true, Vec::new()));
+        calls(agent, ("g", 1), 4);
+        running.stop();
+        assert_eq!(rows(&running), (false, vec![function("g", 1, 4)]));
+    }
+
+    #[test]
+    fn a_process_that_becomes_another_program_keeps_its_sums_and_begins_others() {
+        let ourselves = Identity::of(std::process::id()).expect("we run");
+        let (mut running, mut agents) = adding_up(&[ourselves, ourselves]);
+        calls(&mut agents[1], ("f", 3), 5);
+        running.wish(Wish::Sums);
+        assert_eq!(rows(&running), (false, vec![function("f", 3, 5)]));
+        let children = running.children().expect("it makes rings");
+        let third = children.ring(ourselves).expect("made").expect("offered");
+        running.wish(Wish::Sums);
+        assert_eq!(rows(&running), (false, vec![function("f", 3, 5)]));
+        let (words, count) = (third.ring.words, third.ring.sums.expect("a table").rows);
+        let table = sums::Table::new(&third.memory, words, count).expect("mapped");
+        let ring = Mapping::new(&third.memory, words).expect("mapped");
+        let sums = sums::Sums::new(table).expect("memory");
+        calls(&mut (Writer::new(ring), sums), ("f", 3), 2);
+        running.wish(Wish::Sums);
+        assert_eq!(rows(&running), (false, vec![function("f", 3, 7)]));
+    }
 }

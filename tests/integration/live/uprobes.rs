@@ -3,6 +3,7 @@
 
 mod budgets;
 mod direct;
+mod direct_sums;
 mod outputs;
 mod paths;
 mod services;

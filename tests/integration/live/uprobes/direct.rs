@@ -11,7 +11,7 @@ use crate::command::{file, pystap, run};
 use crate::tracing::{Traced, Tracing, Way, leaves_nothing, numbers, read, trace};
 
 /// Interpreters here: Debian's own and what pyenv has built.
-fn interpreters() -> Vec<String> {
+pub(super) fn interpreters() -> Vec<String> {
     let others = std::env::var("PYSTAP_TEST_PYTHONS").unwrap_or_default();
     let others = others.split(':').filter(|path| !path.is_empty());
     others

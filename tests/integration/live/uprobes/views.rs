@@ -12,7 +12,7 @@ use crate::terminal::{Terminal, quoted};
 use crate::tracing::{eventually, leaves_nothing, numbers};
 
 /// Runs a view over a launched command. Returns the view's output, line by line as JSON, and the command's last line.
-fn view(view: &[&str], command: &[&str]) -> (Vec<Value>, Value) {
+pub(super) fn view(view: &[&str], command: &[&str]) -> (Vec<Value>, Value) {
     let dir = tempfile::tempdir().expect("a directory");
     let output = dir.path().join("view.json");
     let output = output.to_str().expect("UTF-8");
@@ -33,7 +33,7 @@ fn done(arguments: &[&str]) -> Ended {
 }
 
 /// A column of the table for a program's functions, by name.
-fn column(table: &Value, program: &str, column: &str) -> BTreeMap<String, u64> {
+pub(super) fn column(table: &Value, program: &str, column: &str) -> BTreeMap<String, u64> {
     let rows = table["functions"].as_array().expect("rows");
     rows.iter()
         .filter(|row| row["file"] == *program)
@@ -44,7 +44,10 @@ fn column(table: &Value, program: &str, column: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-fn only(mut counts: BTreeMap<String, u64>, of: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+pub(super) fn only(
+    mut counts: BTreeMap<String, u64>,
+    of: &BTreeMap<String, u64>,
+) -> BTreeMap<String, u64> {
     counts.retain(|name, _| of.contains_key(name));
     counts
 }

@@ -9,6 +9,7 @@ says what a call takes in the median of these. "Added" is what it takes more tha
 - cProfile: from the inside, as `python -m cProfile` has it
 - viztracer: from the inside, if the interpreter has it (`pip install viztracer`)
 - direct, every call: `pystap record --engine direct`
+- direct, top: `pystap top --engine direct`, where the agent adds up
 - direct, no match: the same with a filter that no function fits
 - uprobes: `pystap record --engine uprobes --agent`, where that can run
 
@@ -82,6 +83,10 @@ def recorded(directory, options, command):
     return [PYSTAP, "record", "-o", os.path.join(directory, "recording"), *options, "--", *command]
 
 
+def shown(directory, options, command):
+    return [PYSTAP, "top", "--json", "--output", os.path.join(directory, "tables"), *options, "--", *command]
+
+
 def ways(python, directory):
     direct = ["--engine", "direct"]
     plain = [python, "-c", PLAIN]
@@ -90,6 +95,7 @@ def ways(python, directory):
         "cProfile": [python, "-c", PROFILED],
         "viztracer": [python, "-c", VIZTRACED],
         "direct, every call": recorded(directory, direct, plain),
+        "direct, top": shown(directory, direct, plain),
         "direct, no match": recorded(directory, [*direct, "--function", "no_such_function"], plain),
         "uprobes": recorded(directory, ["--engine", "uprobes", "--agent"], [python, "-c", PLAIN.replace("200000", "2000")]),
     }

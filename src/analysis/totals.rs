@@ -1,12 +1,13 @@
-//! Sums that an engine has made itself, in the kernel: rows as they arrive, and the table that they make. A row
+//! Sums that an engine has made itself, in the kernel or in the program: rows as they arrive, and the table that they make. A row
 //! replaces what was known of its function and process; nothing is paired here.
 //!
 //! # Sums in the kernel
 //!
 //! With stap, `pystap top` moves no events. The plan puts the template `top` in the place of `calls` and `gc`, and
 //! `tapsets/pystap/totals.stp` does in the kernel what [`super::pairing`] and [`super::functions`] do here: it keeps a
-//! list of open calls per thread, and a row of sums with a log2 histogram per function and process. With uprobe events,
-//! with `--no-kernel-totals` and for recordings, the sums are made in user space.
+//! list of open calls per thread, and a row of sums with a log2 histogram per function and process. With the engine `direct`
+//! the agent does it in the program (`pystap_ring::sums`, and below). With uprobe events, with `--no-kernel-totals` and for
+//! recordings, the sums are made in user space.
 //!
 //! | | user space | kernel |
 //! |---|---|---|
@@ -43,6 +44,13 @@
 //! *The same numbers.* `tests/integration/kernel_sums.rs` compiles the C code of the tapset as a program, under gcc's
 //! sanitizers, and feeds it and [`super::pairing`] the same events. For programs with recursion, generators,
 //! exceptions, threads and contexts that take turns, every sum must be equal to the nanosecond.
+//!
+//! # Sums in the program
+//!
+//! There nothing has to be asked for: the table is memory that pystap reads, and a wish is answered with all rows. Names come
+//! through the ring. Each code object has a row, and those of one function are added here, told apart by their lines as where
+//! pystap adds up itself ([`Rows::by_function`]). What a full table has no room for is treated as above, and
+//! `tests/integration/ring_sums.rs` proves the numbers.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

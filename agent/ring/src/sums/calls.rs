@@ -176,7 +176,7 @@ impl Sums {
             add(&row.calls, 1);
             up(&row.open);
             up(&row.running);
-            add(&row.running_since, now);
+            subtract(&row.own_open, now);
             if outer == 0 {
                 up(&row.outermost);
                 add(&row.outermost_since, now);
@@ -206,8 +206,7 @@ impl Sums {
         if !is_plain {
             return self.left_otherwise(function, epoch, now);
         }
-        let ran = now.saturating_sub(self.slots.threads.at(thread).since);
-        self.close(top, ran, epoch, now);
+        self.close(top, epoch, now);
         true
     }
 
@@ -240,10 +239,9 @@ impl Sums {
             add(&self.table.header().writer.unpaired, 1);
             self.give_up(top, epoch, now);
         }
-        let running = self.stop(thread, epoch, now);
+        self.stop(thread, epoch, now);
         self.run(thread, found, epoch, now);
-        let _ = running;
-        self.close(found, 0, epoch, now);
+        self.close(found, epoch, now);
         true
     }
 
@@ -339,12 +337,10 @@ impl Sums {
         let (running, since) = (core::mem::take(&mut state.running), state.since);
         if running != 0 {
             let frame = self.frames.at_mut(running);
-            let ran = now.saturating_sub(since);
-            frame.own = frame.own.wrapping_add(ran);
+            frame.own = frame.own.wrapping_add(now.wrapping_sub(since));
             self.table.row(frame.row).change(epoch, |row| {
-                add(&row.own_open, ran);
+                add(&row.own_open, now);
                 down(&row.running);
-                subtract(&row.running_since, since);
             });
         }
         running
@@ -360,7 +356,7 @@ impl Sums {
             let row = self.table.row(self.frames.at(running).row);
             row.change(epoch, |row| {
                 up(&row.running);
-                add(&row.running_since, now);
+                subtract(&row.own_open, now);
             });
         }
     }
@@ -379,9 +375,9 @@ impl Sums {
         0
     }
 
-    /// Closes the last frame of a stack, which runs and did so for `ran` until now.
+    /// Closes the last frame of a stack, which runs until now.
     #[inline(always)]
-    fn close(&mut self, top: u32, ran: u64, epoch: u32, now: u64) {
+    fn close(&mut self, top: u32, epoch: u32, now: u64) {
         let At { thread, stack } = self.at;
         let frame = *self.frames.at(top);
         let next = match frame.parent {
@@ -403,14 +399,13 @@ impl Sums {
             let outer = self.frames.at_mut(frame.outer);
             outer.covered = outer.covered.wrapping_add(inclusive);
         }
-        let state = self.slots.threads.at_mut(thread);
-        let since = core::mem::take(&mut state.since);
-        state.running = 0;
+        let since = self.slots.threads.at(thread).since;
         self.table.row(frame.row).change(epoch, |row| {
-            add(&row.own, frame.own.wrapping_add(ran));
-            subtract(&row.own_open, frame.own);
+            let own = frame.own.wrapping_add(now.wrapping_sub(since));
+            add(&row.own, own);
+            // What it had before, without what was taken off when it began to run.
+            add(&row.own_open, now.wrapping_sub(own));
             down(&row.running);
-            subtract(&row.running_since, since);
             down(&row.open);
             if frame.outer == 0 {
                 add(&row.inclusive, inclusive);

@@ -45,7 +45,6 @@ struct Line {
     inclusive: u64,
     running: u32,
     outermost: u32,
-    running_since: u64,
     outermost_since: u64,
 }
 
@@ -109,8 +108,8 @@ impl SumsReader {
         let is_of_now = line.epoch == self.epoch;
         let ended = |number: u64| if is_of_now { number.min(MOST) } else { 0 };
         let word = |word: &AtomicU64| ended(word.load(Ordering::Relaxed));
-        let open = |count: u32, since: u64| {
-            let sum = u64::from(count).wrapping_mul(now).wrapping_sub(since);
+        let open = |count: u32, before: u64| {
+            let sum = u64::from(count).wrapping_mul(now).wrapping_add(before);
             // They may have begun a moment after `now`.
             if sum.cast_signed() < 0 {
                 0
@@ -126,14 +125,12 @@ impl SumsReader {
             .iter()
             .fold(0_u64, |sum, it| sum.saturating_add(*it));
         let shortest = row.not_shortest.load(Ordering::Relaxed);
-        let own_open = line.own_open.min(MOST);
+        let began = line.outermost_since.wrapping_neg();
         Summed {
             calls: ended(line.calls),
             unmatched: word(&row.unmatched),
-            self_ns: (ended(line.own) + own_open + open(line.running, line.running_since))
-                .min(MOST),
-            cumulative_ns: (ended(line.inclusive) + open(line.outermost, line.outermost_since))
-                .min(MOST),
+            self_ns: (ended(line.own) + open(line.running, line.own_open)).min(MOST),
+            cumulative_ns: (ended(line.inclusive) + open(line.outermost, began)).min(MOST),
             timed: timed.min(MOST),
             timed_ns: word(&row.timed_ns),
             shortest: if shortest == 0 { 0 } else { ended(!shortest) },
@@ -167,7 +164,6 @@ fn line(row: &Row) -> Line {
         inclusive: word(&row.inclusive),
         running: row.running.load(Ordering::Relaxed),
         outermost: row.outermost.load(Ordering::Relaxed),
-        running_since: word(&row.running_since),
         outermost_since: word(&row.outermost_since),
     }
 }

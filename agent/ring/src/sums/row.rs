@@ -50,29 +50,32 @@ pub(super) struct Row {
     /// Since which beginning it counts what has ended.
     pub(super) epoch: AtomicU32,
     pub(super) calls: AtomicU64,
-    /// Time of its own of calls that have ended, and of those that are open, up to when they ran last.
+    /// Time of its own of calls that have ended, and of those that are open. Of one that runs it is less by the time since when:
+    /// it lacks what the clock says now.
     pub(super) own: AtomicU64,
     pub(super) own_open: AtomicU64,
     /// Inclusive time of calls that have ended.
     pub(super) inclusive: AtomicU64,
-    /// Calls that run now, and open calls that no other of the function has (indirectly) called; of both, the sum of the times
-    /// since when.
+    /// Calls that run now; open calls that no other of the function has (indirectly) called, and the sum of the times at which
+    /// they began.
     pub(super) running: AtomicU32,
     pub(super) outermost: AtomicU32,
-    pub(super) running_since: AtomicU64,
     pub(super) outermost_since: AtomicU64,
-
-    /// Of calls whose duration is known.
     pub(super) timed_ns: AtomicU64,
-    /// All bits of the shortest the other way round, so that 0 is of nothing yet.
+
+    /// Of calls whose duration is known, as `timed_ns`: all bits of the shortest the other way round, so that 0 is of nothing
+    /// yet.
     pub(super) not_shortest: AtomicU64,
     pub(super) longest: AtomicU64,
     pub(super) unmatched: AtomicU64,
     /// Open calls: tells the writer at a glance that nothing recurs.
     pub(super) open: AtomicU32,
-    pub(super) spare: [AtomicU32; 7],
+    pub(super) spare: [AtomicU32; 9],
     pub(super) buckets: [AtomicU64; BUCKETS],
 }
+
+// The first line is one line of the processor's cache, and so is each eight of the other words.
+const _: () = assert!(size_of::<Row>() == 512 && core::mem::offset_of!(Row, not_shortest) == 64);
 
 /// Adds to a word that only we write.
 #[inline(always)]

@@ -601,7 +601,7 @@ pub struct Top {
     pub engine: EngineArgs,
     /// Send every call to pystap instead of adding up where it happens, which is in the kernel with SystemTap and in the program
     /// with --engine direct: costs the program more, and follows greenlets better with SystemTap
-    #[arg(long)]
+    #[arg(long, help_heading = "Engine")]
     pub no_kernel_totals: bool,
     /// Compile for this kernel release instead of the running one
     #[arg(

@@ -28,11 +28,13 @@ fn counts(table: &Value) -> BTreeMap<Who, [u64; 4]> {
     let text = |it: &Value| it.as_str().expect("a text").to_owned();
     let number = |it: &Value| it.as_u64().expect("a number");
     rows.map(|row| {
-        let who = (
-            text(&row["file"]),
-            text(&row["qualname"]),
-            number(&row["line"]),
-        );
+        let name = text(&row["qualname"]);
+        // That of a module in 3.11 begins at line 0, which events leave out.
+        let line = match name.as_str() {
+            "<module>" => 0,
+            _ => number(&row["line"]),
+        };
+        let who = (text(&row["file"]), name, line);
         let numbers = [
             &row["calls"],
             &row["durations"]["count"],

@@ -16,7 +16,7 @@ use crate::live::{LIVE, is_on};
 use crate::marks::{self, CONTEXT_NAME};
 use crate::names;
 use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, type_name, type_of, version};
-use crate::{ring, sums};
+use crate::ring;
 
 /// Positions in the table of greenlet's C API (greenlet.h), the first of which is the type. Up to 1.1 the table has eight entries and ends before the
 /// second one, for which greenlet.h has a macro there.
@@ -240,7 +240,7 @@ pub(crate) unsafe fn current() -> u64 {
     };
     let number = number(object);
     // Where calls are added up, all contexts are in one row.
-    if (ring::is_on() && !sums::is_on()) || CONTEXT_NAME.is_raised() {
+    if ring::tells_events() || CONTEXT_NAME.is_raised() {
         tell_name(object, number);
     }
     number

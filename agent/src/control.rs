@@ -31,8 +31,7 @@ use crate::descriptors::{self, Kept};
 use crate::gil::{self, Guarded};
 use crate::libc;
 use crate::patience::{self, Patience};
-use crate::ring::Offered;
-use crate::session;
+use crate::session::{self, Offered};
 use crate::thread::{self, Native, until_gone, wait_while, wake};
 use crate::{live, presence, profile, python, worker};
 

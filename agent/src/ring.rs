@@ -16,7 +16,6 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
 use crate::gil::Guarded;
-use crate::sums::{self, Summing};
 use crate::{libc, thread};
 
 /// A function, as it is told of.
@@ -43,8 +42,6 @@ const CUT_SHIFT: u32 = 3;
 pub(crate) struct Offered {
     mapping: Mapping,
     clock: Clock,
-    /// What adds up, where that is wanted.
-    sums: Option<Summing>,
 }
 
 impl Offered {
@@ -62,15 +59,7 @@ impl Offered {
             Clock::Ticks => return Err(Errno::NOTSUP),
             Clock::Monotonic => Clock::Monotonic,
         };
-        let sums = match offer.sums {
-            Some(sums) => Some(Summing::new(sums, memory, offer.words, clock)?),
-            None => None,
-        };
-        Ok(Offered {
-            mapping,
-            clock,
-            sums,
-        })
+        Ok(Offered { mapping, clock })
     }
 }
 
@@ -92,6 +81,7 @@ fn may_read_ticks() -> bool {
 struct Ring {
     writer: Writer,
     clock: Clock,
+    tells_events: bool,
     /// The context that was told last.
     context: u64,
     /// The number that was given last.
@@ -107,8 +97,8 @@ static TOLD: AtomicUsize = AtomicUsize::new(0);
 /// The key whose destructor tells that a thread ends, plus one; 0 when there is none.
 static KEY: AtomicU32 = AtomicU32::new(0);
 
-/// Tells through this one from now on.
-pub(crate) unsafe fn begin(offered: Offered) {
+/// Tells through this one from now on, `events` or nothing but the names of functions.
+pub(crate) unsafe fn begin(offered: Offered, events: bool) {
     TOLD.store(0, Ordering::Relaxed);
     if KEY.load(Ordering::Relaxed) == 0 {
         let mut key = 0;
@@ -116,10 +106,10 @@ pub(crate) unsafe fn begin(offered: Offered) {
             KEY.store(key + 1, Ordering::Relaxed);
         }
     }
-    sums::begin(offered.sums);
     *RING.get() = Some(Ring {
         writer: Writer::new(offered.mapping),
         clock: offered.clock,
+        tells_events: events,
         context: 0,
         last: 0,
     });
@@ -127,7 +117,6 @@ pub(crate) unsafe fn begin(offered: Offered) {
 
 /// Tells nothing any longer.
 pub(crate) unsafe fn end() {
-    sums::end();
     drop((*RING.get()).take());
 }
 
@@ -135,6 +124,11 @@ pub(crate) unsafe fn end() {
 #[inline(always)]
 pub(crate) unsafe fn is_on() -> bool {
     (*RING.get()).is_some()
+}
+
+/// Whether there is one through which events are told.
+pub(crate) unsafe fn tells_events() -> bool {
+    (*RING.get()).as_ref().is_some_and(|ring| ring.tells_events)
 }
 
 /// Runs on every thread that was told, when it ends: the next one may get its address.

@@ -6,17 +6,45 @@ use alloc::vec::Vec;
 
 use pystap_agent_protocol::{Kind, Refused, Start, Started, Stopped, Way};
 use pystap_glob::GlobError;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 
 use crate::filter::Filter;
 use crate::gil::Guarded;
 use crate::hidden::Hidden;
 use crate::live::{self, Settings, Values};
 use crate::python::{Owned, api, thread_states, uncollected, version};
-use crate::ring::{self, Offered};
+use crate::ring;
+use crate::sums::{self, Summing};
 use crate::{capture, codes, collector, contexts, monitoring, parked, profile, stacks};
 
 /// What was asked for and found, while a session is on.
 static ASKED: Guarded<Option<(Start, Started)>> = Guarded::new(None);
+
+/// The memory that pystap offers, mapped and not yet in use.
+pub(crate) struct Offered {
+    ring: ring::Offered,
+    /// What adds up, where that is wanted.
+    sums: Option<Summing>,
+}
+
+impl Offered {
+    /// Maps it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn new(
+        offer: pystap_agent_protocol::Ring,
+        memory: &OwnedFd,
+    ) -> Result<Offered, Errno> {
+        let ring = ring::Offered::new(offer, memory)?;
+        let sums = match offer.sums {
+            Some(sums) => Some(Summing::new(sums, memory, offer.words, offer.clock)?),
+            None => None,
+        };
+        Ok(Offered { ring, sums })
+    }
+}
 
 /// How calls are seen in this interpreter.
 pub(crate) fn way(python: [u32; 3]) -> Way {
@@ -74,8 +102,9 @@ pub(crate) unsafe fn start(
     });
     stacks::forget();
     contexts::start(wanted.contexts, stacks::forget_greenlet);
-    if let Some(offered) = offered {
-        ring::begin(offered);
+    if let Some(Offered { ring, sums }) = offered {
+        ring::begin(ring, sums.is_none());
+        sums::begin(sums);
     }
     let (threads, already_running) = uncollected(|| running(functions));
 
@@ -132,6 +161,7 @@ pub(crate) unsafe fn stop() -> Stopped {
     if !live::switch_off() {
         return counts;
     }
+    sums::end();
     ring::end();
     *ASKED.get() = None;
     monitoring::stop();

@@ -35,7 +35,10 @@ pub fn new_memory_with(words: u64, more: u64) -> Result<OwnedFd, Errno> {
     }
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = memfd_create(c"pystap-ring", flags)?;
-    let bytes = end(words) + more;
+    let bytes = match more {
+        0 => bytes(words),
+        more => end(words) + more,
+    };
     ftruncate(&file, bytes)?;
     fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     fallocate(&file, FallocateFlags::empty(), 0, bytes)?;

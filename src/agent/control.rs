@@ -75,6 +75,8 @@ pub struct Joined {
     pub started: Started,
     /// Whether it came by itself.
     pub by_itself: bool,
+    /// Whether it came with the environment of the launched command, and the program waited for it: nothing is missing.
+    pub from_the_beginning: bool,
 }
 
 /// What all agents together report about a session: sums of what processes say about themselves. Each counts for no
@@ -560,11 +562,19 @@ impl Talk {
                         ..started
                     },
                     by_itself: agent.by_itself,
+                    from_the_beginning: agent.invited == Some(Invited::Launched),
                 };
                 self.report(pid, Ok(joined));
                 agent.stage = Stage::Tracing;
                 agent.since = Instant::now();
                 Some(agent)
+            }
+            // It came by itself while it was asked, and serves this very session already.
+            (FromAgent::Refused(_), Stage::Greeting | Stage::Starting(_))
+                if self.agents.values().any(|other| other.pid == pid) =>
+            {
+                self.left(agent);
+                None
             }
             (FromAgent::Refused(refused), Stage::Greeting | Stage::Starting(_)) => {
                 let error = AgentError::Refused {

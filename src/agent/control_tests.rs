@@ -424,6 +424,42 @@ end(connections[-1], 1)
 
 #[test]
 #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+fn an_agent_that_comes_by_itself_while_it_is_asked_is_not_called_untraced() {
+    let session = Session::listening();
+    let mut launched = session.launched(
+        "
+own = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+own.bind('\\0' + name + '-own')
+own.listen()
+connection = join(secret)
+begin(connection)
+tell('begun')
+second, _ = own.accept()
+say(second, 'hello', protocol=PROTOCOL, version='1', python=[3, 13, 0], implementation='cpython', pid=os.getpid(),
+    way='monitoring', busy=False, dormant=False)
+assert hear(second)['type'] == 'start'
+say(second, 'refused', reason='it is served already', next_step='wait')
+assert hear(second) is None
+tell('refused')
+end(connection, 1)
+",
+    );
+    launched.go();
+    let joined = session.outcome().result.expect("it began");
+    assert!(joined.from_the_beginning);
+    assert_eq!(launched.hears(), "begun");
+    let pid = launched.identity().pid;
+    let own = format!("{}-own", session.name);
+    let connection = socket::connection(pid, &own).expect("it listens");
+    session.control.start(pid, connection);
+    assert_eq!(launched.hears(), "refused");
+    let account = session.stop();
+    assert_eq!((account.told, account.untraced.failed), (1, 0));
+    assert!(session.control.outcomes().try_recv().is_err());
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_refusal_is_the_agents_own_word() {
     let session = Session::listening();
     let mut launched = session.launched(

@@ -54,6 +54,11 @@ impl Absence {
         }
     }
 
+    /// It was seen from the beginning.
+    pub(crate) fn cancel(&mut self, process: Identity) {
+        self.open.remove(&process);
+    }
+
     /// Ends the time of those that have ended.
     pub(crate) fn look(&mut self) {
         let ended = |it: &&Identity| process::has_ended(it.pid, it.start_time);

@@ -351,7 +351,9 @@ impl SessionAgents {
             match outcome.result {
                 Ok(joined) => {
                     self.joined.insert(pid, Program::of(pid));
-                    if let Some(said) = self.latecomers.joined(pid) {
+                    if joined.from_the_beginning {
+                        self.latecomers.came(pid);
+                    } else if let Some(said) = self.latecomers.joined(pid) {
                         self.agents.lineage().joined(pid);
                         self.warn(console, said);
                     }

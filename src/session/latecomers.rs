@@ -153,6 +153,16 @@ impl Latecomers {
         ))
     }
 
+    /// The agent of a process came by itself after all, and the program waited for it, so that nothing is missing.
+    pub(super) fn came(&mut self, pid: u32) {
+        if let Some(latecomer) = self.processes.remove(&pid) {
+            self.absence.cancel(identity(&latecomer.process));
+            if latecomer.stage == Stage::Absent {
+                self.unreached = self.unreached.saturating_sub(1);
+            }
+        }
+    }
+
     /// Forgets those that have ended. A Python that ended before anything could be done is one that was not seen.
     pub(super) fn look(&mut self) {
         self.absence.look();

@@ -1,12 +1,13 @@
 //! Which processes descend from those of a session, according to the kernel: its records of forks, execs and exits
-//! where an engine has them, and the parents in /proc where a record has not arrived yet or the engine has none. What a
-//! process says about itself (its name, its files, its environment) plays no part in this.
+//! where an engine has them, and the parents and kernel sessions in /proc where a record has not arrived yet or the engine has
+//! none. What a process says about itself (its name, its files, its environment) plays no part in this.
 //!
 //! # What it withstands
 //!
 //! *Reuse of process IDs*: a process is identified by its ID and start time, as [`Identity`]. *Double forks and
 //! daemons*: a process whose parent has ended is reparented to init or to a subreaper, and /proc no longer knows where
-//! it came from. The record of the fork does, and the line of ancestors is kept from then on. *Namespaces*: records and
+//! it came from. The record of the fork does, and the line of ancestors is kept from then on. Without records, its kernel session
+//! does, which daemons begin between their forks (`setsid`): whoever is in one descends from who began it. *Namespaces*: records and
 //! /proc use the IDs of our own pid namespace for every process below it.
 
 use std::collections::{HashMap, HashSet};
@@ -28,24 +29,36 @@ impl Identity {
     /// The process that has this ID now; `None` when there is none.
     #[must_use]
     pub fn of(pid: u32) -> Option<Identity> {
-        with_parent(pid).map(|(identity, _)| identity)
+        look(pid).map(|seen| seen.identity)
     }
 }
 
 /// The parent that a process has now; `None` when there is no such process.
 #[must_use]
 pub fn parent_of(pid: u32) -> Option<u32> {
-    with_parent(pid).map(|(_, parent)| parent)
+    look(pid).map(|seen| seen.parent)
 }
 
-fn with_parent(pid: u32) -> Option<(Identity, u32)> {
+/// What the kernel says of a process.
+struct Seen {
+    identity: Identity,
+    parent: u32,
+    /// The process that began its session.
+    leader: u32,
+}
+
+fn look(pid: u32) -> Option<Seen> {
     // A process that cannot be read counts as absent: a stranger must not be taken for one of the session.
     let stat = stat(pid).ok()??;
     let identity = Identity {
         pid,
         start_time: stat.starttime,
     };
-    Some((identity, u32::try_from(stat.ppid).ok()?))
+    Some(Seen {
+        identity,
+        parent: u32::try_from(stat.ppid).ok()?,
+        leader: u32::try_from(stat.session).ok()?,
+    })
 }
 
 /// Most ancestors kept per process, including the session's own process at the top.
@@ -184,11 +197,18 @@ impl Lineage {
                 line.extend_from_slice(&known.line);
                 break;
             }
-            let (now, parent) = with_parent(last.pid)?;
-            let (parent, _) = with_parent(parent)?;
+            let seen = look(last.pid).filter(|seen| seen.identity == last)?;
+            if line.len() >= LONGEST {
+                return None;
+            }
+            if let Some((leader, ancestors)) = state.leader(&seen) {
+                line.push(leader);
+                line.extend_from_slice(ancestors);
+                break;
+            }
+            let parent = Identity::of(seen.parent)?;
             // A parent younger than its child is a different process, which has reused the ID.
-            let is_parent = now == last && parent.start_time <= last.start_time;
-            if !is_parent || line.len() >= LONGEST {
+            if parent.start_time > last.start_time {
                 return None;
             }
             line.push(parent);
@@ -264,6 +284,19 @@ impl Lineage {
 }
 
 impl State {
+    /// Who began the session of a process, with their ancestors, if that is a process of ours. The number of one that has ended
+    /// belongs to no other process for as long as anybody is in its session.
+    fn leader(&self, seen: &Seen) -> Option<(Identity, &[Identity])> {
+        let known = self.known.get(&seen.leader)?;
+        let leader = Identity {
+            pid: seen.leader,
+            start_time: known.start_time?,
+        };
+        let is_another = Identity::of(seen.leader).is_some_and(|now| now != leader);
+        let is_older = leader != seen.identity && leader.start_time <= seen.identity.start_time;
+        (is_older && !is_another).then_some((leader, &known.line[..]))
+    }
+
     /// The line of ancestors for a child of this process, if that belongs to the session.
     fn line_below(&self, parent: u32) -> Option<Vec<Identity>> {
         let known = self.known.get(&parent)?;
@@ -333,10 +366,11 @@ fn shorten(line: &mut Vec<Identity>) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader};
+    use std::io::{BufRead, BufReader, Write};
     use std::process::{Child, Command, Stdio};
 
     use super::*;
+    use crate::python::waiting::PYTHON;
 
     fn identity(pid: u32) -> Identity {
         Identity::of(pid).expect("it runs")
@@ -397,6 +431,50 @@ mod tests {
         let pid = rustix::process::Pid::from_raw(i32::try_from(daemon.pid).expect("a pid"));
         let pid = pid.expect("a pid");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it runs");
+        end(root);
+    }
+
+    #[test]
+    #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+    fn a_daemon_is_known_by_the_session_that_its_parent_began_before_it_ended() {
+        let forks = "import os, sys\n\
+            if os.fork() == 0:\n\
+            \x20   os.setsid()\n\
+            \x20   print(os.getpid(), flush=True)\n\
+            \x20   sys.stdin.readline()\n\
+            \x20   if os.fork() == 0: print(os.getpid(), flush=True); sys.stdin.read()\n\
+            \x20   os._exit(0)\n\
+            os.wait()\n\
+            sys.stdin.read()";
+        let mut root = Command::new(PYTHON)
+            .args(["-c", forks])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut said = BufReader::new(root.stdout.take().expect("piped"));
+        let mut next = || {
+            let mut line = String::new();
+            said.read_line(&mut line).expect("a line");
+            identity(line.trim().parse().expect("a pid"))
+        };
+        let lineage = Lineage::default();
+        lineage.root(identity(root.id()));
+        let middle = next();
+        assert!(lineage.of(middle).is_some(), "its parent is of the session");
+        let mut input = root.stdin.as_ref().expect("piped");
+        input.write_all(b"go\n").expect("it reads");
+        let daemon = next();
+        eventually("the middle has ended", || {
+            Identity::of(middle.pid).is_none()
+        });
+        let stranger = Lineage::default();
+        stranger.root(identity(root.id()));
+        assert_eq!(stranger.of(daemon), None, "who has never seen the middle");
+        assert_eq!(
+            lineage.of(daemon),
+            Some(vec![daemon, middle, identity(root.id())])
+        );
         end(root);
     }
 

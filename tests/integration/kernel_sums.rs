@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
-use crate::sums::{Dice, LINE, Mark, Sums, Table, Told, in_pystap, program, trimmed};
+use crate::sums::{
+    Dice, LINE, Mark, Sums, Table, in_pystap, partly_unseen, program, taking_turns, threads,
+    trimmed,
+};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -238,13 +241,7 @@ fn stacks_that_interleave_are_counted_alike_and_no_time_is_counted_twice() {
 #[test]
 fn what_the_agent_tells_of_plain_threads_is_summed_up_alike() {
     for seed in 0..60 {
-        let told = Told {
-            contexts: 1,
-            outside: true,
-            running: seed % 4,
-            unseen: 0,
-        };
-        same(&told.program(seed), &format!("seed {seed}"));
+        same(&threads(seed), &format!("seed {seed}"));
     }
 }
 
@@ -252,14 +249,8 @@ fn what_the_agent_tells_of_plain_threads_is_summed_up_alike() {
 fn contexts_that_take_turns_are_summed_up_alike_to_the_nanosecond() {
     for seed in 0..120 {
         for contexts in [2, 4] {
-            let told = Told {
-                contexts,
-                outside: true,
-                running: seed % 6,
-                unseen: 0,
-            };
             let what = format!("seed {seed}, {contexts} contexts");
-            same(&told.program(seed), &what);
+            same(&taking_turns(seed, contexts), &what);
         }
     }
 }
@@ -267,14 +258,7 @@ fn contexts_that_take_turns_are_summed_up_alike_to_the_nanosecond() {
 #[test]
 fn contexts_of_which_returns_were_not_seen_are_summed_up_alike() {
     for seed in 0..150 {
-        let told = Told {
-            contexts: 3,
-            // Outside contexts, pairing has to guess about the marks of plain threads.
-            outside: false,
-            running: seed % 3,
-            unseen: 12,
-        };
-        same(&told.program(seed), &format!("seed {seed}"));
+        same(&partly_unseen(seed), &format!("seed {seed}"));
     }
 }
 

@@ -8,7 +8,9 @@ use pystap_ring::sums::{
     COLLECTIONS, Call, FIRST, NO_ROOM, Place, Scale, Summed, SumsReader, bytes,
 };
 
-use crate::sums::{Dice, Mark, Sums, Told, in_pystap, program, trimmed};
+use crate::sums::{
+    Dice, Mark, Sums, in_pystap, partly_unseen, program, taking_turns, threads, trimmed,
+};
 
 /// Words of the ring before the table.
 const WORDS: u64 = 512;
@@ -121,13 +123,7 @@ fn plain_programs_are_summed_up_alike() {
 #[test]
 fn what_was_running_before_is_summed_up_alike() {
     for seed in 0..200 {
-        let told = Told {
-            contexts: 1,
-            outside: true,
-            running: seed % 4,
-            unseen: 0,
-        };
-        same(&told.program(seed), &format!("seed {seed}"));
+        same(&threads(seed), &format!("seed {seed}"));
     }
 }
 
@@ -135,14 +131,8 @@ fn what_was_running_before_is_summed_up_alike() {
 fn contexts_that_take_turns_are_summed_up_alike_to_the_nanosecond() {
     for seed in 0..300 {
         for contexts in [2, 4] {
-            let told = Told {
-                contexts,
-                outside: true,
-                running: seed % 6,
-                unseen: 0,
-            };
             let what = format!("seed {seed}, {contexts} contexts");
-            same(&told.program(seed), &what);
+            same(&taking_turns(seed, contexts), &what);
         }
     }
 }
@@ -150,14 +140,7 @@ fn contexts_that_take_turns_are_summed_up_alike_to_the_nanosecond() {
 #[test]
 fn contexts_of_which_returns_were_not_seen_are_summed_up_alike() {
     for seed in 0..300 {
-        let told = Told {
-            contexts: 3,
-            // Outside contexts, pairing has to guess about what returned unseen.
-            outside: false,
-            running: seed % 3,
-            unseen: 12,
-        };
-        same(&told.program(seed), &format!("seed {seed}"));
+        same(&partly_unseen(seed), &format!("seed {seed}"));
     }
 }
 

@@ -182,19 +182,52 @@ pub(crate) fn program(seed: u64) -> Vec<Mark> {
 
 /// What threads do as the agent reports it: contexts alternate at any moment, and what is outside them is a context
 /// too.
-pub(crate) struct Told {
+struct Told {
     /// Contexts per thread.
-    pub(crate) contexts: u64,
+    contexts: u64,
     /// Whether the first of them is what is outside all others.
-    pub(crate) outside: bool,
+    outside: bool,
     /// Number of calls whose frames were running before tracing began.
-    pub(crate) running: u64,
+    running: u64,
     /// One in this many returns is not seen.
-    pub(crate) unseen: u64,
+    unseen: u64,
+}
+
+/// A program of plain threads, some of whose calls were running before.
+pub(crate) fn threads(seed: u64) -> Vec<Mark> {
+    let told = Told {
+        contexts: 1,
+        outside: true,
+        running: seed % 4,
+        unseen: 0,
+    };
+    told.program(seed)
+}
+
+/// One in whose threads so many contexts take turns.
+pub(crate) fn taking_turns(seed: u64, contexts: u64) -> Vec<Mark> {
+    let told = Told {
+        contexts,
+        outside: true,
+        running: seed % 6,
+        unseen: 0,
+    };
+    told.program(seed)
+}
+
+/// One of whose returns some were not seen. Outside contexts, pairing would have to guess which.
+pub(crate) fn partly_unseen(seed: u64) -> Vec<Mark> {
+    let told = Told {
+        contexts: 3,
+        outside: false,
+        running: seed % 3,
+        unseen: 12,
+    };
+    told.program(seed)
 }
 
 impl Told {
-    pub(crate) fn program(&self, seed: u64) -> Vec<Mark> {
+    fn program(&self, seed: u64) -> Vec<Mark> {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let mut marks = Vec::new();
         let mut ts = 1_000_000;

@@ -187,32 +187,8 @@ impl Lineage {
     /// alive: then no other process has its ID, and what /proc says of it is true.
     #[must_use]
     pub fn of(&self, process: Identity) -> Option<Vec<Identity>> {
-        let mut line = vec![process];
         let mut state = self.state();
-        loop {
-            let last = *line.last()?;
-            if let Some(known) = state.known.get(&last.pid)
-                && known.start_time == Some(last.start_time)
-            {
-                line.extend_from_slice(&known.line);
-                break;
-            }
-            let seen = look(last.pid).filter(|seen| seen.identity == last)?;
-            if line.len() >= LONGEST {
-                return None;
-            }
-            if let Some((leader, ancestors)) = state.leader(&seen) {
-                line.push(leader);
-                line.extend_from_slice(ancestors);
-                break;
-            }
-            let parent = Identity::of(seen.parent)?;
-            // A parent younger than its child is a different process, which has reused the ID.
-            if parent.start_time > last.start_time {
-                return None;
-            }
-            line.push(parent);
-        }
+        let mut line = state.line_of(process)?;
         shorten(&mut line);
         let is_new = state
             .known
@@ -284,6 +260,37 @@ impl Lineage {
 }
 
 impl State {
+    /// A process and its ancestors up to one of ours.
+    fn line_of(&self, process: Identity) -> Option<Vec<Identity>> {
+        let mut line = vec![process];
+        // The nearest of them whose kernel session was begun by a process of ours.
+        let mut by_session = None;
+        loop {
+            let last = *line.last()?;
+            if let Some(known) = self.known.get(&last.pid)
+                && known.start_time == Some(last.start_time)
+            {
+                line.extend_from_slice(&known.line);
+                return Some(line);
+            }
+            let seen = look(last.pid).filter(|seen| seen.identity == last);
+            if by_session.is_none() {
+                by_session = seen.as_ref().and_then(|seen| {
+                    let (leader, ancestors) = self.leader(seen)?;
+                    Some([&line, &[leader][..], ancestors].concat())
+                });
+            }
+            // A parent younger than its child is a different process, which has reused the ID.
+            let parent = seen
+                .and_then(|seen| Identity::of(seen.parent))
+                .filter(|parent| parent.start_time <= last.start_time);
+            match parent {
+                Some(parent) if line.len() < LONGEST => line.push(parent),
+                _ => return by_session,
+            }
+        }
+    }
+
     /// Who began the session of a process, with their ancestors, if that is a process of ours. The number of one that has ended
     /// belongs to no other process for as long as anybody is in its session.
     fn leader(&self, seen: &Seen) -> Option<(Identity, &[Identity])> {
@@ -442,7 +449,10 @@ mod tests {
             \x20   os.setsid()\n\
             \x20   print(os.getpid(), flush=True)\n\
             \x20   sys.stdin.readline()\n\
-            \x20   if os.fork() == 0: print(os.getpid(), flush=True); sys.stdin.read()\n\
+            \x20   if os.fork() == 0:\n\
+            \x20       print(os.getpid(), flush=True)\n\
+            \x20       if os.fork() == 0: print(os.getpid(), flush=True)\n\
+            \x20       sys.stdin.read()\n\
             \x20   os._exit(0)\n\
             os.wait()\n\
             sys.stdin.read()";
@@ -464,7 +474,7 @@ mod tests {
         assert!(lineage.of(middle).is_some(), "its parent is of the session");
         let mut input = root.stdin.as_ref().expect("piped");
         input.write_all(b"go\n").expect("it reads");
-        let daemon = next();
+        let (daemon, child) = (next(), next());
         eventually("the middle has ended", || {
             Identity::of(middle.pid).is_none()
         });
@@ -475,6 +485,8 @@ mod tests {
             lineage.of(daemon),
             Some(vec![daemon, middle, identity(root.id())])
         );
+        let line = lineage.of(child).expect("its parent is");
+        assert_eq!(line[..3], [child, daemon, middle], "by its parents first");
         end(root);
     }
 

@@ -672,9 +672,12 @@ fn conclude(request: &SessionRequest, outcome: &Outcome, console: &Console) -> u
         Stop::OutputFailed | Stop::EngineFailed => "failed",
     };
     let seconds = summary.wall_ns as f64 / 1e9;
+    let events = match summary.delivered {
+        1 => "one event".to_owned(),
+        count => format!("{count} events"),
+    };
     console.note(format_args!(
-        "{why} after {seconds:.1} s: {} events, {account}",
-        summary.delivered
+        "{why} after {seconds:.1} s: {events}, {account}"
     ));
     if let Some(error) = &outcome.output_error {
         let where_to = request

@@ -226,11 +226,20 @@ pub fn line(row: &Function, account: &TableAccount, processes: bool) -> String {
 /// What is said above or below a table: shares and losses.
 pub fn account_line(account: &TableAccount) -> String {
     let share = account.gc_ns as f64 * 100.0 / account.wall_ns.max(1) as f64;
-    let lost = match (account.lost, account.untraced) {
-        (0, 0) => "nothing lost".to_owned(),
-        (lost, 0) => format!("{lost} events lost"),
-        (0, untraced) => format!("{untraced} processes untraced"),
-        (lost, untraced) => format!("{lost} events lost, {untraced} processes untraced"),
+    let lost = match account.lost {
+        0 => None,
+        1 => Some("one event lost".to_owned()),
+        lost => Some(format!("{lost} events lost")),
+    };
+    let untraced = match account.untraced {
+        0 => None,
+        1 => Some("one process untraced".to_owned()),
+        untraced => Some(format!("{untraced} processes untraced")),
+    };
+    let missing: Vec<String> = lost.into_iter().chain(untraced).collect();
+    let lost = match missing.is_empty() {
+        true => "nothing lost".to_owned(),
+        false => missing.join(", "),
     };
     let without_row = match account.without_row {
         0 => String::new(),
@@ -407,6 +416,7 @@ mod tests {
         assert!(said(0, 0).contains("; nothing lost, "));
         assert!(said(3, 0).contains("; 3 events lost, "));
         assert!(said(0, 4).contains("; 4 processes untraced, "));
+        assert!(said(1, 1).contains("; one event lost, one process untraced, "));
         assert!(said(3, 4).contains("; 3 events lost, 4 processes untraced, "));
     }
 

@@ -10,7 +10,7 @@ use super::snapshot::HostSnapshot;
 use super::wanted::has_function_probes;
 use crate::engine::abilities::clause;
 use crate::engine::all;
-use crate::process::Targets;
+use crate::process::{Expected, Targets};
 use crate::python::Interpreter;
 use crate::script::Catalogue;
 
@@ -25,7 +25,7 @@ pub(super) struct Choice<'a> {
 }
 
 /// Decides, with the agent alone where the choice is left to us and it reaches everything, because its events cost a
-/// thousandth of a probe's; and where neither of the others can trace: for an ordinary user, in a container without
+/// small part of a probe's (docs/direct.md); and where neither of the others can trace: for an ordinary user, in a container without
 /// capabilities.
 ///
 /// # Errors
@@ -45,7 +45,7 @@ pub(super) fn choose<'a>(
         }
         other => other,
     };
-    let mut choice = by_probes(request, catalogue)?;
+    let mut choice = decided(Cow::Borrowed(request), catalogue)?;
     if let Err(refused) = &mut choice.plan.sources
         && let Some(obstacle) = refused.of_all()
     {
@@ -58,18 +58,18 @@ pub(super) fn choose<'a>(
     Ok(choice)
 }
 
-/// Decides as if there were no engine that is the agent alone.
+/// Decides as the request stands: by probes, where it names no engine.
 ///
 /// # Errors
 /// What is wrong with the request, and what stands in the way of tracing at all.
-pub(super) fn by_probes<'a>(
-    request: &'a SessionRequest,
+pub(super) fn decided<'a>(
+    request: Cow<'a, SessionRequest>,
     catalogue: &Catalogue,
 ) -> Result<Choice<'a>, PlanError> {
-    let host = HostSnapshot::gather(request, catalogue)?;
-    let plan = decide(request, &host)?;
+    let host = HostSnapshot::gather(&request, catalogue)?;
+    let plan = decide(&request, &host)?;
     Ok(Choice {
-        request: Cow::Borrowed(request),
+        request,
         host,
         plan,
     })
@@ -93,16 +93,8 @@ fn agent_alone(
         },
         ..request.clone()
     };
-    let choice = HostSnapshot::gather(&direct, catalogue).and_then(|host| {
-        let plan = decide(&direct, &host)?;
-        Ok(Choice {
-            request: Cow::Owned(direct),
-            host,
-            plan,
-        })
-    });
     // What only a script can do is a conflict with it.
-    match choice {
+    match decided(Cow::Owned(direct), catalogue) {
         Ok(choice) if choice.plan.sources.is_err() => None,
         other => Some(other),
     }
@@ -116,7 +108,8 @@ pub(super) fn reaches_all(request: &SessionRequest, plan: &Plan) -> bool {
     // environment.
     let others_join = plan.newcomers.is_some() || (plan.follow && !launches);
     // What brings its Python about, such as chroot or sudo, may leave that out.
-    let is_led_to = launches && request.targets.python.is_some();
+    let is_assumed = |it: &Expected| it.note.is_some() || request.targets.python.is_some();
+    let is_led_to = targets.command.as_ref().is_some_and(is_assumed);
     let expected = targets.command.iter().flat_map(|it| &it.interpreters);
     let mut others = running(targets).chain(&targets.python).chain(expected);
     plan.left_out.is_empty() && !((others_join || is_led_to) && others.any(has_function_probes))

@@ -582,10 +582,12 @@ impl Engines<'_> {
         let Some(engine) = engines.find(|it| Some(it.name()) == named) else {
             return Ok(());
         };
-        if engine.abilities().scripts || !self.wanted.needs_scripts(self.request) {
-            return Ok(());
-        }
+        let abilities = engine.abilities();
         let what = match &self.wanted.own_template {
+            _ if abilities.by_agent && self.request.engine.buffer.is_some() => {
+                "--buffer is about the kernel's buffers".to_owned()
+            }
+            _ if abilities.scripts || !self.wanted.needs_scripts(self.request) => return Ok(()),
             Some(template) => format!("the template {template} is a SystemTap script"),
             None => "options for stap were given".to_owned(),
         };

@@ -185,6 +185,7 @@ struct Host {
     surveys: BTreeMap<u32, ProcessSurvey>,
     command: Option<Python>,
     of_command: CommandSurvey,
+    is_assumed: bool,
     python: Option<Python>,
     bystanders: Vec<Bystander>,
     templates: Vec<OwnTemplate>,
@@ -290,6 +291,10 @@ impl Host {
         self
     }
 
+    fn led_to(self) -> Host {
+        self.with(|it| it.is_assumed = true)
+    }
+
     fn without_modules(self) -> Host {
         self.with(|it| it.forbids_modules = true)
     }
@@ -336,7 +341,7 @@ impl Host {
                 processes: self.processes.iter().map(process).collect(),
                 command: self.command.as_ref().map(|python| Expected {
                     interpreters: vec![python.interpreter()],
-                    note: None,
+                    note: self.is_assumed.then(|| "python3 in PATH".to_owned()),
                 }),
                 python: self.python.iter().map(Python::interpreter).collect(),
                 everyone: self.python.is_some(),
@@ -1066,6 +1071,15 @@ fn the_engine_direct_is_the_agent_alone_and_comes_by_its_name_only() {
             ),
         ),
         (
+            "buffers of the kernel",
+            direct().with(|it| it.engine.buffer = Some(64)),
+            launches(debian(15)),
+            Planned(
+                "by calls,gc; the agent gives functions,collections, environment; not direct: --buffer is about the kernel's buffers",
+                &[],
+            ),
+        ),
+        (
             "the agent is forbidden",
             direct().agent(AgentUsage::Never),
             runs(debian(10)).agent_waits(7),
@@ -1123,6 +1137,12 @@ fn the_agent_alone_is_taken_where_it_gets_to_all_that_probes_would() {
             "a command that leads to one with probes, as chroot does",
             asked().with(|it| it.targets.python = Some("python3".into())),
             launches(debian(10)),
+            false,
+        ),
+        (
+            "a command that may lead to one with probes, as sudo does",
+            asked(),
+            launches(debian(10)).led_to(),
             false,
         ),
         (

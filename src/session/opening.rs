@@ -9,7 +9,7 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 
 use super::agents::SessionAgents;
-use super::choose::{Choice, by_probes, choose};
+use super::choose::{Choice, choose, decided};
 use super::describe::describe;
 use super::plan::{Plan, Source};
 use super::refusal;
@@ -139,7 +139,7 @@ impl<'a> Decided<'a> {
             request,
             host,
             plan,
-        }) = by_probes(self.asked, &self.templates.catalogue)
+        }) = decided(Cow::Borrowed(self.asked), &self.templates.catalogue)
         else {
             return Err(failure);
         };

@@ -36,8 +36,10 @@ pub(crate) struct SessionAgents {
     latecomers: Latecomers,
     warnings: u64,
     untraced: Untraced,
-    /// Whether a process ran interpreters that no agent sees.
-    misses_interpreters: bool,
+    /// Whether agents alone tell what happens, so that nobody else knows of a Python without one.
+    directly: bool,
+    /// Whether there were calls that no agent saw, and that nobody could count.
+    misses_calls: bool,
     ended: bool,
 }
 
@@ -71,7 +73,8 @@ impl SessionAgents {
             first: HashSet::new(),
             latecomers: Latecomers::none(),
             warnings: 0,
-            misses_interpreters: false,
+            directly: agent.directly,
+            misses_calls: false,
             untraced: Untraced::default(),
             ended: false,
         }))
@@ -227,7 +230,7 @@ impl SessionAgents {
 
     /// A process runs interpreters within its interpreter, whose calls nobody sees or counts.
     pub(crate) fn misses_interpreters(&mut self, pid: u32, console: &Console) {
-        self.misses_interpreters = true;
+        self.misses_calls = true;
         self.warn(console, format_args!(
             "process {pid} runs interpreters within its interpreter (concurrent.interpreters, mod_wsgi), and pystap's agent sees the calls of the main one only; --no-agent shows those of all where the interpreter has function probes (`pystap marks -p {pid}`)"
         ));
@@ -411,6 +414,7 @@ impl SessionAgents {
             ));
         }
         if self.launched && self.joined.is_empty() {
+            self.misses_calls |= self.directly;
             console.warning(
                 "no Python of the command loaded pystap's agent, so none of its calls were seen; it may have been started with -I, -E or -S, without its environment (sudo, env -i), or be none of CPython 3.9 to 3.15",
             );
@@ -423,7 +427,7 @@ impl SessionAgents {
             console.warning(unseen);
             missing.push(0);
         }
-        if self.misses_interpreters {
+        if self.misses_calls {
             missing.push(0);
         }
         missing

@@ -132,6 +132,34 @@ fn a_target_that_kills_itself_has_told_all_that_it_did() {
 
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_command_whose_python_no_agent_got_into_is_not_called_complete() {
+    leaves_nothing(|| {
+        let program = file("examples/fib.py");
+        let command = ["--", "env", "-i", PYTHON_3_11, &program];
+        let python = ["--engine", "direct", "--python", PYTHON_3_11];
+        let traced = Tracing::start(&[&python[..], &command].concat()).finish();
+        assert_eq!(
+            calls_of(
+                &traced,
+                &program,
+                Way::In,
+                &numbers(&traced.truth()["calls"])
+            )
+            .len(),
+            0
+        );
+        assert!(traced.summary.uncounted, "{:?}", traced.summary);
+        // Where it may be so, probes are taken unasked.
+        let python = ["--engine", "auto", "--python", PYTHON_3_11];
+        let traced = Tracing::start(&[&python[..], &command].concat()).finish();
+        let truth = numbers(&traced.truth()["calls"]);
+        assert_eq!(calls_of(&traced, &program, Way::In, &truth), truth);
+        assert_eq!(traced.session.engine, "uprobes");
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn interpreters_within_an_interpreter_are_said_not_to_be_seen() {
     let program = file("tests/programs/within.py");
     for python in interpreters() {

@@ -44,7 +44,7 @@ const UNTIL_FOUND: i64 = 5_000;
 /// How long a connection may stay without a session.
 const UNDECIDED: i64 = 30_000;
 /// The most that a launched command waits for its session; what `patience` gives up earlier ends it.
-const LAUNCH: i64 = 2500;
+const LAUNCH: i64 = 10_000;
 /// The most that a fork's child waits for a ring of its own.
 const FORK: i64 = 500;
 /// How long others wait for the thread to begin, and to end before a fork.
@@ -1012,6 +1012,9 @@ unsafe fn leave(control: &mut Control, at: usize) {
     if has_session(control, &peer) {
         stop_session(control);
     } else if peer.joined.is_some() {
+        if let Some(socket) = &peer.socket {
+            tell(socket, &FromAgent::GaveUp {});
+        }
         give_up(control);
     }
 }
@@ -1070,6 +1073,7 @@ unsafe fn join(control: &mut Control, follow: &Follow) -> Result<(), Errno> {
     // Who is stopped will know later that somebody was there.
     let mut patience = Patience::new(credentials.pid, now());
     if patience.is_over(now()) {
+        tell(&socket, &FromAgent::GaveUp {});
         return Err(Errno::TIMEDOUT);
     }
     receive(control, socket, credentials.pid, Some(patience));

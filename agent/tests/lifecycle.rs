@@ -1078,3 +1078,24 @@ for thread in threads: thread.start()
         assert_eq!(process.end(), Some(0), "{}", interpreter.name());
     }
 }
+
+#[test]
+fn a_program_that_waits_no_longer_for_its_answer_says_so() {
+    let interpreter = &interpreters::all()[0];
+    let mut process = Program::start(interpreter);
+    let (follows, follow) = listening();
+    process.send(&format!(
+        "agent.start(False, follow={:?})",
+        follow.to_string()
+    ));
+    let socket = accept(&follows).unwrap();
+    assert!(matches!(hear(&socket), Some(FromAgent::Joined(_))));
+    assert_eq!(hear(&socket), Some(FromAgent::GaveUp {}));
+    assert_eq!(hear(&socket), None);
+    process.receive();
+    assert_eq!(
+        process.run("result = agent.status()['session']"),
+        json!(false)
+    );
+    assert_eq!(process.end(), Some(0));
+}

@@ -487,7 +487,7 @@ impl Talk {
     fn ended(&mut self, agent: Agent) {
         // A process that ended by itself has nothing more to report, unless it was to be traced from its beginning.
         let untraced = &mut self.door.untraced;
-        let was_traced = |invited: Invited| invited.was_traced_to_its_end(agent.pid);
+        let was_traced = |invited: Invited| invited.was_traced_to_its_end(agent.pid, &agent.socket);
         let counted = match agent.by_itself {
             true if !agent.invited.is_some_and(was_traced) => Some(&mut untraced.late),
             false if crate::process::runs(agent.pid) => Some(&mut untraced.failed),
@@ -583,6 +583,11 @@ impl Talk {
                     next: foreign::text(&refused.next_step),
                 };
                 self.failed(agent, error);
+                None
+            }
+            (FromAgent::GaveUp {}, Stage::Greeting | Stage::Starting(_)) if agent.by_itself => {
+                agent.invited = None;
+                self.ended(agent);
                 None
             }
             (FromAgent::Unseen { threads, replaced }, Stage::Tracing) => {

@@ -609,3 +609,54 @@ end(connection, 1)
     let account = session.stop();
     assert_eq!((account.told, account.untraced.total()), (1, 0));
 }
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+fn children_that_become_another_program_before_their_answer_are_not_missed_and_those_that_gave_up_are()
+ {
+    let session = Session::listening();
+    let mut launched = session.launched(
+        "
+connection = join(secret)
+follow = begin(connection)
+
+def child(gives_up, orphan):
+    gone, there = os.pipe(), os.pipe()
+    if os.fork() == 0:
+        middle = os.getpid()
+        if orphan and os.fork() > 0:
+            os._exit(0)
+        # Of an orphan only the kernel's records tell whose it is, and they say nothing here.
+        while orphan and os.getppid() == middle: time.sleep(0.001)
+        connection = join(follow['secret'])
+        if not orphan:
+            assert hear(connection)['type'] == 'start'
+        if gives_up:
+            say(connection, 'gave_up')
+            connection.close()
+        os.dup2(there[1], 1)
+        os.dup2(gone[0], 0)
+        os.execvp('cat', ['cat'])
+    if orphan:
+        os.wait()
+    # It is another program now, and lives.
+    os.write(gone[1], b'!')
+    assert os.read(there[0], 1) == b'!'
+    return gone[1]
+
+kept = [child(gives_up, orphan) for gives_up in (False, True) for orphan in (False, True)]
+tell('all')
+end(connection, 1)
+",
+    );
+    launched.go();
+    begun(session.outcome());
+    assert_eq!(launched.hears(), "all");
+    let account = session.stop();
+    assert_eq!(account.told, 1);
+    let expected = Untraced {
+        late: 2,
+        ..Untraced::default()
+    };
+    assert_eq!(account.untraced, expected);
+}

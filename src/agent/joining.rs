@@ -41,7 +41,7 @@ use crate::process::{Identity, Lineage};
 /// How long a connection may stay silent: an agent speaks as soon as it is connected.
 const GREETING: Duration = Duration::from_millis(500);
 /// How long the record of a fork may take from the kernel to here.
-const PROOF: Duration = Duration::from_millis(400);
+const PROOF: Duration = Duration::from_millis(800);
 /// How often to check for it.
 const AGAIN: Duration = Duration::from_millis(10);
 /// Most connections that wait at the door, in total and per user. The oldest makes room for the next.
@@ -64,10 +64,11 @@ pub(super) enum Invited {
 }
 
 impl Invited {
-    /// Whether a process whose connection has ended was traced nevertheless: a forked child continues in its parent's
-    /// session until it has an answer, so nothing is missing if it has ended in the meantime.
-    pub(super) fn was_traced_to_its_end(self, pid: u32) -> bool {
-        matches!(self, Invited::Below(holder) if holder.pid != pid) && !crate::process::goes_on(pid)
+    /// Whether a process whose connection has ended without a word was traced nevertheless: a forked child continues in its
+    /// parent's session until it has an answer or says that it waits no longer. So nothing is missing if it has ended in the
+    /// meantime, or became another program, which asks for itself.
+    pub(super) fn was_traced_to_its_end(self, pid: u32, socket: &OwnedFd) -> bool {
+        matches!(self, Invited::Below(holder) if holder.pid != pid) && !has_given_up(socket)
     }
 }
 
@@ -223,6 +224,12 @@ pub(super) enum Answer {
     Refused(u32, AgentError),
 }
 
+/// Whether the last word of a process that has joined is that it waits no longer.
+fn has_given_up(socket: &OwnedFd) -> bool {
+    let packet = socket::get(socket).ok().flatten().unwrap_or_default();
+    matches!(decode::<FromAgent>(&packet), Ok(FromAgent::GaveUp {}))
+}
+
 /// What the kernel says about a newcomer with a secret.
 enum Verdict {
     Ours(Identity),
@@ -329,9 +336,10 @@ impl Door {
                 socket: newcomer.socket,
             }))),
             Verdict::NotWanted => None,
-            Verdict::Gone if invited.was_traced_to_its_end(newcomer.pid) => None,
             Verdict::Gone => {
-                self.untraced.late = self.untraced.late.saturating_add(1);
+                let was_traced = invited.was_traced_to_its_end(newcomer.pid, &newcomer.socket);
+                let late = u64::from(!was_traced);
+                self.untraced.late = self.untraced.late.saturating_add(late);
                 None
             }
             Verdict::Unknown if newcomer.since.elapsed() < PROOF => {
@@ -470,7 +478,10 @@ impl Door {
     pub(super) fn close(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         for newcomer in waiting.into_values() {
-            if newcomer.claim.is_some() && socket::has_hung_up(&newcomer.socket) {
+            if let Some((invited, _)) = &newcomer.claim
+                && socket::has_hung_up(&newcomer.socket)
+                && !invited.was_traced_to_its_end(newcomer.pid, &newcomer.socket)
+            {
                 self.untraced.late = self.untraced.late.saturating_add(1);
             }
         }

@@ -12,7 +12,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages and of the marks' arguments. Both sides refuse another one.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// What the name of an agent's socket begins with, in the abstract namespace, after the NUL: sixteen hexadecimal digits
 /// follow.
@@ -63,6 +63,9 @@ pub enum FromAgent {
     Hello(Hello),
     /// The first message on a connection that the agent made, of a fork's child or a launched command.
     Joined(Joined),
+    /// It waits no longer for an answer to [`Joined`], and traces nothing. A connection that ends without it ended with its
+    /// program, or because that became another one.
+    GaveUp {},
     /// The answer to [`ToAgent::Start`]: events are on.
     Started(Started),
     /// Nothing was switched on, or the connection is not wanted.

@@ -240,7 +240,8 @@ fn calls_beyond_the_bounds_are_counted_as_lost_and_leave_those_within_as_they_ar
     }
     let all = both.all(30);
     assert_eq!(all[&2].calls, 10_000);
-    assert!(both.reader.lost() >= 2 * (5_000 - 2_048));
+    let room = 5_000 - both.reader.lost() / 2;
+    assert!((1_500..=2_048).contains(&room), "{room}");
     assert_eq!(all[&2].timed + all[&2].unmatched, 5_000);
 }
 

@@ -103,7 +103,8 @@ impl Slots {
 
     fn stack(&mut self, thread: u32, context: u64, claims: bool) -> Option<u32> {
         let mut free = None;
-        for place in places(begin(context ^ u64::from(thread) << 48), STACKS) {
+        // The bits that count are those in the middle of the product: what is higher does not reach them.
+        for place in places(begin(context ^ u64::from(thread) << 24), STACKS) {
             let stack = self.stacks.at(place);
             let is_open = stack.top != 0 || stack.skipped > 0;
             if is_open && stack.thread == thread && stack.context == context {

@@ -10,7 +10,8 @@ says what a call takes in the median of these. "Added" is what it takes more tha
 - viztracer: from the inside, if the interpreter has it (`pip install viztracer`)
 - direct, every call: `pystap record --engine direct`
 - direct, top: `pystap top --engine direct`, where the agent adds up
-- direct, no match: the same with a filter that no function fits
+- direct, none long enough: `pystap record --engine direct --min-duration 1m`, where the agent measures calls
+- direct, no match: every call, with a filter that no function fits
 - uprobes: `pystap record --engine uprobes --agent`, where that can run
 
 The second table is about the other side: a program that makes so many events per second for ten seconds, recorded.
@@ -96,6 +97,7 @@ def ways(python, directory):
         "viztracer": [python, "-c", VIZTRACED],
         "direct, every call": recorded(directory, direct, plain),
         "direct, top": shown(directory, direct, plain),
+        "direct, none long enough": recorded(directory, [*direct, "--min-duration", "1m"], plain),
         "direct, no match": recorded(directory, [*direct, "--function", "no_such_function"], plain),
         "uprobes": recorded(directory, ["--engine", "uprobes", "--agent"], [python, "-c", PLAIN.replace("200000", "2000")]),
     }

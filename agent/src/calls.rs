@@ -7,7 +7,8 @@ use crate::codes::{self, Code};
 use crate::emit::{Details, entries_are_heard, returns_are_heard, tell_entry, tell_return};
 use crate::live::LIVE;
 use crate::python::Ptr;
-use crate::{stacks, sums};
+use crate::timed::Left;
+use crate::{stacks, sums, timed};
 
 /// What became of an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(crate) unsafe fn entry(
     (*live).counts.entries += 1;
     if sums::is_on() {
         sums::entered(object, false);
+    } else if timed::is_on() {
+        timed::entered(object);
     } else if entries_are_heard() {
         tell_entry(object, frame, details);
     }
@@ -82,8 +85,15 @@ unsafe fn leave(
     (*live).counts.returns += 1;
     if sums::is_on() {
         sums::left(object);
+    } else if timed::is_on() {
+        let times = match timed::left(object) {
+            Left::Short => return Outcome::Told,
+            Left::Long(times) => Some(times),
+            Left::Unknown => None,
+        };
+        tell_return(object, value, times, details);
     } else if returns_are_heard() {
-        tell_return(object, value, details);
+        tell_return(object, value, None, details);
     }
     Outcome::Told
 }

@@ -7,8 +7,8 @@ use crate::codes::{self, Code};
 use crate::live::LIVE;
 use crate::marks::{self, ANNOUNCED, FUNCTION_ENTRY, FUNCTION_RETURN};
 use crate::python::Ptr;
-use crate::ring::{self, Function};
-use crate::{capture, contexts, sums};
+use crate::ring::{self, Function, Times};
+use crate::{capture, contexts, sums, timed};
 
 /// Whether somebody listens to entries.
 #[inline(always)]
@@ -26,7 +26,8 @@ pub(crate) unsafe fn returns_are_heard() -> bool {
 #[derive(Clone, Copy)]
 enum Side {
     Entry,
-    Return,
+    /// With what was measured of its call, if that was done here; only through the ring.
+    Return(Option<Times>),
 }
 
 /// What takes time to find out, and is asked for only where somebody listens.
@@ -51,6 +52,7 @@ pub(crate) unsafe fn announced(object: Ptr, line: i32) -> bool {
     if sums::is_on() {
         sums::entered(object, true);
     } else if entries_are_heard() {
+        timed::was_running(object, context);
         let flags = ANNOUNCED;
         tell(Side::Entry, code, Details { line, flags }, context, None);
     }
@@ -82,10 +84,11 @@ pub(crate) unsafe fn tell_entry(
     tell(Side::Entry, code, details, context, text);
 }
 
-/// A return, for whoever listens. `value` is null where an exception leaves the frame.
+/// A return, for whoever listens, with what was measured of its call. `value` is null where an exception leaves the frame.
 pub(crate) unsafe fn tell_return(
     object: Ptr,
     value: Ptr,
+    times: Option<Times>,
     details: impl FnOnce(*mut Code) -> Details,
 ) {
     let context = contexts::current();
@@ -96,7 +99,7 @@ pub(crate) unsafe fn tell_return(
     let capture = (*LIVE.get()).settings.capture;
     let text = (capture.returns && details.flags == 0 && !value.is_null())
         .then(|| capture::value(value, (*code).hides, capture.limit.min((*code).room)));
-    tell(Side::Return, code, details, context, text);
+    tell(Side::Return(times), code, details, context, text);
 }
 
 #[inline(always)]
@@ -109,7 +112,10 @@ unsafe fn tell(side: Side, code: *mut Code, details: Details, context: u64, text
             .map(|text| text.strip_suffix(b"\0").unwrap_or(text));
         return match side {
             Side::Entry => ring::call(&raw mut (*code).told, line, flags, context, text),
-            Side::Return => ring::left(&raw mut (*code).told, line, flags, context, text),
+            Side::Return(None) => ring::left(&raw mut (*code).told, line, flags, context, text),
+            Side::Return(Some(times)) => {
+                ring::timed(&raw mut (*code).told, (line, flags), context, text, times)
+            }
         };
     }
     let Function {
@@ -122,7 +128,7 @@ unsafe fn tell(side: Side, code: *mut Code, details: Details, context: u64, text
     let text = text.as_ref().map_or(null(), |text| text.as_ptr().cast());
     let mark: marks::Function = match side {
         Side::Entry => marks::function_entry,
-        Side::Return => marks::function_return,
+        Side::Return(_) => marks::function_return,
     };
     mark(filename, name, line, qualname, context, flags | cut, text);
 }

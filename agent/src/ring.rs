@@ -10,7 +10,8 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use pystap_agent_protocol::Clock;
 use pystap_ring::{
-    CALL, CONTEXT, GC_DONE, GC_START, GONE, LostKind, Mapping, RETURN, THREAD, Writer, head, ticks,
+    CALL, CONTEXT, GC_DONE, GC_START, GONE, LostKind, Mapping, RETURN, THREAD, TIMED, Writer, head,
+    ticks,
 };
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -33,6 +34,13 @@ pub(crate) struct Function {
     pub(crate) qualname: *const c_char,
     /// Which of them were cut: flags of the mark.
     pub(crate) cut: u64,
+}
+
+/// When a call began and ended, in ticks of the ring's clock.
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) began: u64,
+    pub(crate) ended: u64,
 }
 
 /// Of [`Function::cut`], which flags of a record of a code object they are.
@@ -180,20 +188,38 @@ unsafe fn tell(
         return;
     };
     let time = ring.now();
-    let is_known = ring.is_here() && ring.context == context && (*function).number != 0;
-    let is_told = is_known || (ring.tell_where(context) && ring.define(function));
-    if !is_told {
-        return ring.writer.count_lost(lost);
+    ring.put(lost, function, context, text, |number| {
+        [head(kind, flags, told_line(line), number), time]
+    });
+}
+
+/// A return with the times of its call.
+pub(crate) unsafe fn timed(
+    function: *mut Function,
+    (line, flags): (i32, u64),
+    context: u64,
+    text: Option<&[u8]>,
+    Times { began, ended }: Times,
+) {
+    if let Some(ring) = (*RING.get()).as_mut() {
+        ring.put(LostKind::Return, function, context, text, |number| {
+            [head(TIMED, flags, told_line(line), number), ended, began]
+        });
     }
-    let line = u32::try_from(line).unwrap_or(0);
-    let record = [head(kind, flags, line, (*function).number), time];
-    let told = match text {
-        None => ring.writer.put(record),
-        Some(text) => ring.writer.put_with_value(record, text),
-    };
-    if !told {
-        ring.writer.count_lost(lost);
+}
+
+/// There was no room to measure a call.
+#[cold]
+pub(crate) unsafe fn call_is_lost() {
+    if let Some(ring) = (*RING.get()).as_mut() {
+        ring.writer.count_lost(LostKind::Call);
     }
+}
+
+/// A line as it is told: 0 where it is not known.
+#[inline(always)]
+fn told_line(line: i32) -> u32 {
+    u32::try_from(line).unwrap_or(0)
 }
 
 /// A collection begins.
@@ -269,6 +295,31 @@ impl Ring {
     #[inline(always)]
     fn now(&self) -> u64 {
         time(self.clock)
+    }
+
+    /// Tells something of a function, whose record is made of the function's number, after a value that belongs to it.
+    #[inline(always)]
+    unsafe fn put<const WORDS: usize>(
+        &mut self,
+        lost: LostKind,
+        function: *mut Function,
+        context: u64,
+        text: Option<&[u8]>,
+        record: impl FnOnce(u32) -> [u64; WORDS],
+    ) {
+        let is_known = self.is_here() && self.context == context && (*function).number != 0;
+        let is_told = is_known || (self.tell_where(context) && self.define(function));
+        if !is_told {
+            return self.writer.count_lost(lost);
+        }
+        let record = record((*function).number);
+        let told = match text {
+            None => self.writer.put(record),
+            Some(text) => self.writer.put_with_value(record, text),
+        };
+        if !told {
+            self.writer.count_lost(lost);
+        }
     }
 
     /// Whether the thread that was told last is this one.

@@ -16,6 +16,7 @@ use crate::live::{self, Settings, Values};
 use crate::python::{Owned, api, thread_states, uncollected, version};
 use crate::ring;
 use crate::sums::{self, Summing};
+use crate::timed::{self, Timing};
 use crate::{capture, codes, collector, contexts, monitoring, parked, profile, stacks};
 
 /// What was asked for and found, while a session is on.
@@ -26,6 +27,8 @@ pub(crate) struct Offered {
     ring: ring::Offered,
     /// What adds up, where that is wanted.
     sums: Option<Summing>,
+    /// What measures calls, where only long ones are wanted.
+    timing: Option<Timing>,
 }
 
 impl Offered {
@@ -42,7 +45,11 @@ impl Offered {
             Some(sums) => Some(Summing::new(sums, memory, offer.words, offer.clock)?),
             None => None,
         };
-        Ok(Offered { ring, sums })
+        let timing = match offer.shortest {
+            Some(shortest) => Some(Timing::new(shortest, offer.clock)?),
+            None => None,
+        };
+        Ok(Offered { ring, sums, timing })
     }
 }
 
@@ -102,9 +109,10 @@ pub(crate) unsafe fn start(
     });
     stacks::forget();
     contexts::start(wanted.contexts, stacks::forget_greenlet);
-    if let Some(Offered { ring, sums }) = offered {
+    if let Some(Offered { ring, sums, timing }) = offered {
         ring::begin(ring, sums.is_none());
         sums::begin(sums);
+        timed::begin(timing);
     }
     let (threads, already_running) = uncollected(|| running(functions));
 
@@ -162,6 +170,7 @@ pub(crate) unsafe fn stop() -> Stopped {
         return counts;
     }
     sums::end();
+    timed::end();
     ring::end();
     *ASKED.get() = None;
     monitoring::stop();

@@ -20,6 +20,8 @@ struct Ours {
     memory: OwnedFd,
     reader: Reader,
     sums: Option<Sums>,
+    /// The shortest call that is wanted, in nanoseconds.
+    shortest: Option<u64>,
 }
 
 /// Rows of a table in which everything has room.
@@ -41,6 +43,14 @@ impl Ours {
         Ours::of(LARGE, memory, Some(sums))
     }
 
+    /// One through which only calls of so many nanoseconds are told.
+    fn of_long_calls(shortest: u64) -> Ours {
+        Ours {
+            shortest: Some(shortest),
+            ..Ours::new(LARGE)
+        }
+    }
+
     /// The table.
     fn sums(&self) -> SumsReader {
         SumsReader::new(Table::new(&self.memory, self.words, ROWS).expect("mapped"))
@@ -53,6 +63,7 @@ impl Ours {
             memory,
             reader: Reader::new(mapping),
             sums,
+            shortest: None,
         }
     }
 
@@ -63,6 +74,7 @@ impl Ours {
                 words: self.words,
                 clock: Clock::Monotonic,
                 sums: self.sums,
+                shortest: self.shortest,
             }),
             ..start
         };
@@ -90,6 +102,8 @@ struct Told {
     /// Calls by name, and returns.
     calls: BTreeMap<String, u64>,
     returns: BTreeMap<String, u64>,
+    /// Calls that were measured.
+    timed: BTreeMap<String, u64>,
     threads: BTreeSet<u32>,
     contexts: BTreeMap<u64, String>,
     context: u64,
@@ -118,6 +132,15 @@ impl Told {
             Record::Return { code, time, .. } => {
                 let name = self.names.get(&code).expect("it was defined").clone();
                 *self.returns.entry(name).or_default() += 1;
+                time
+            }
+            Record::Timed {
+                code, time, began, ..
+            } => {
+                let name = self.names.get(&code).expect("it was defined").clone();
+                *self.timed.entry(name).or_default() += 1;
+                self.seen.insert(self.context);
+                assert!(0 < began && began <= time);
                 time
             }
             Record::Thread(thread) => {
@@ -231,6 +254,74 @@ fn what_is_added_up_is_every_call_and_nothing_but_names_is_told() {
 }
 
 #[test]
+fn calls_that_are_long_enough_are_told_when_they_end_and_no_others() {
+    for interpreter in interpreters::all() {
+        for program in [
+            "examples/threads.py",
+            "examples/generators.py",
+            "examples/fib.py",
+            "agent/tests/programs/tasks.py",
+        ] {
+            let name = format!("{program} in {}", interpreter.name());
+            let (all, counts, lost) = run(interpreter, program, Ours::of_long_calls(0));
+            assert_eq!((sum(&all.calls), sum(&all.returns)), (0, 0), "{name}");
+            assert_eq!([sum(&all.timed), lost], [counts[1], 0], "{name}");
+            let (events, _, _) = run(interpreter, program, Ours::new(LARGE));
+            assert_eq!(all.timed, events.returns, "{name}");
+            assert_eq!(all.threads.len(), events.threads.len(), "{name}");
+            // None is as long.
+            let (none, counts, lost) = run(interpreter, program, Ours::of_long_calls(u64::MAX));
+            assert!(none.timed.is_empty() && none.names.is_empty(), "{name}");
+            assert!(none.calls.is_empty() && none.returns.is_empty(), "{name}");
+            assert!(counts[0] > 0 && counts[0] == counts[1], "{name}");
+            assert_eq!(lost, 0, "{name}");
+        }
+    }
+}
+
+#[test]
+fn values_are_told_of_what_long_calls_return_and_frames_that_ran_before_are_told_as_ever() {
+    for interpreter in interpreters::all() {
+        let mut program = Program::start(interpreter);
+        program.run(
+            "import threading\n\
+             begun, go_on = threading.Event(), threading.Event()\n\
+             def waits():\n    begun.set()\n    go_on.wait()\n    return shown(17)\n\
+             def shown(number): return [number]\n\
+             thread = threading.Thread(target=waits)\nthread.start()\nbegun.wait()",
+        );
+        let pystap = program.attach();
+        let mut ring = Ours::of_long_calls(0);
+        let mut start = functions("*");
+        start.filters.functions = vec!["shown".to_owned(), "waits".to_owned()];
+        start.capture.arguments = true;
+        start.capture.returns = true;
+        start.announce_running = true;
+        assert!(matches!(ring.start(&pystap, start), FromAgent::Started(_)));
+        program.run("go_on.set()\nthread.join()");
+        pystap.stop();
+        let told = ring.read();
+        let name = interpreter.name();
+        let only = |function: &str| BTreeMap::from([(function.to_owned(), 1)]);
+        // Nobody knows how long it took.
+        assert_eq!(
+            (&told.calls, &told.returns),
+            (&only("waits"), &only("waits")),
+            "{name}"
+        );
+        assert_eq!(told.timed, only("shown"), "{name}");
+        let has_17 = |value: &String| value.contains("17");
+        assert_eq!(
+            told.values.len(),
+            2,
+            "{name}: what was passed is not told: {told:?}"
+        );
+        assert!(told.values.iter().all(has_17), "{name}: {told:?}");
+        assert_eq!(program.end(), Some(0));
+    }
+}
+
+#[test]
 fn tasks_are_told_apart_and_named() {
     for interpreter in interpreters::all() {
         let (told, counts, _) = run(
@@ -307,6 +398,7 @@ fn memory_that_cannot_be_used_is_refused_and_the_next_session_is_as_ever() {
             words: LARGE,
             clock: Clock::Monotonic,
             sums: None,
+            shortest: None,
         }),
         ..functions("*")
     };

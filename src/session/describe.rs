@@ -39,6 +39,7 @@ fn write(text: &mut String, plan: &Plan, engine: Abilities) -> fmt::Result {
     if let Some(minimum) = plan.min_duration {
         let by = match engine.measures && plan.times_calls() {
             true => "in the kernel",
+            false if engine.by_agent => "by the agent, which tells no others",
             false => "by pystap, which every call is sent to",
         };
         writeln!(text, "calls      of at least {minimum:?}, measured {by}")?;

@@ -16,6 +16,7 @@ mod placement;
 mod prefill;
 mod recordings;
 mod ring_sums;
+mod ring_timed;
 mod scripts;
 mod snapshots;
 mod sums;

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use pystap::analysis::functions::Functions;
-use pystap::analysis::pairing::{Pairing, PairingRules};
+use pystap::analysis::pairing::{Pairing, PairingRules, Step};
 use pystap::event::{Event, Frame, Manner, Place, Text, What};
 
 /// A mark: its kind as main.c reads it, its thread, its function. Lower-case letters are the agent's, with a context,
@@ -46,12 +46,12 @@ pub(crate) fn trimmed(mut buckets: Vec<u64>) -> Vec<u64> {
     buckets
 }
 
-pub(crate) fn in_pystap(marks: &[Mark]) -> Table {
+/// Gives each step that pystap's pairing makes of marks, with the number of its mark. What is open in the end.
+pub(crate) fn paired(marks: &[Mark], mut take: impl FnMut(usize, &Step<'_>)) -> Pairing {
     let mut pairing = Pairing::with_rules(PairingRules {
         call_on_creation: false,
         greenlets: false,
     });
-    let mut functions = Functions::new();
     let text = |text: String| Text {
         text,
         ..Text::default()
@@ -65,9 +65,7 @@ pub(crate) fn in_pystap(marks: &[Mark]) -> Table {
             })
         })
         .collect();
-    let mut last = 0;
-    for mark in marks {
-        last = mark.ts;
+    for (at, mark) in marks.iter().enumerate() {
         let place = || Arc::clone(&places[mark.function as usize]);
         let frame = Frame {
             context: NonZeroU64::new(mark.context),
@@ -98,9 +96,16 @@ pub(crate) fn in_pystap(marks: &[Mark]) -> Table {
             what,
         };
         if let Some(step) = pairing.follow(&mut event) {
-            functions.take(&step);
+            take(at, &step);
         }
     }
+    pairing
+}
+
+pub(crate) fn in_pystap(marks: &[Mark]) -> Table {
+    let mut functions = Functions::new();
+    let pairing = paired(marks, |_, step| functions.take(step));
+    let last = marks.last().map_or(0, |mark| mark.ts);
     functions.take_open(&pairing, last);
     let table = functions.rows().iter().map(|row| {
         let durations = &row.durations;

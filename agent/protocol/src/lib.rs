@@ -152,6 +152,10 @@ pub struct Ring {
     /// The table behind its data in which calls and collections are added up instead of being told; none where they are told.
     #[serde(default)]
     pub sums: Option<Sums>,
+    /// The shortest call that is told, in ticks of the clock, when it has ended; every call is told where there is none, when it
+    /// begins and when it ends.
+    #[serde(default)]
+    pub shortest: Option<u64>,
 }
 
 /// A table of sums.

@@ -17,6 +17,11 @@
 //!
 //! Behind the data there may be a table in which the agent adds up calls instead of telling them: [`sums`].
 //!
+//! # Long calls alone
+//!
+//! Where only calls of some duration are wanted, the agent measures them itself ([`timed`]) and tells each with one record,
+//! [`TIMED`], when it has ended.
+//!
 //! # Who believes whom
 //!
 //! The writer is in a process that pystap does not trust, and the memory is that process's to scribble on. The reader copies
@@ -34,6 +39,7 @@ pub mod sums;
 #[cfg(test)]
 mod tests;
 mod ticks;
+pub mod timed;
 mod writer;
 
 pub use header::{LOST_KINDS, LostKind};
@@ -41,7 +47,7 @@ pub use mapping::{Mapping, new_memory, new_memory_with};
 pub use reader::{Broken, Reader};
 pub use record::{
     CALL, CODE, CODE_FIXED_WORDS, CONTEXT, CONTEXT_NAME, Code, GC_DONE, GC_START, GONE, MOST_LINE,
-    MOST_TEXT, MOST_WORDS, Malformed, RETURN, Record, Records, THREAD, VALUE, head,
+    MOST_TEXT, MOST_WORDS, Malformed, RETURN, Record, Records, THREAD, TIMED, VALUE, head,
 };
 pub use ticks::{CLOCK_SOURCE, ticks};
 pub use writer::Writer;

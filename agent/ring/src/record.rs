@@ -18,10 +18,12 @@ pub const CONTEXT_NAME: u64 = 6;
 pub const GC_START: u64 = 7;
 /// It ends. The second word is the time, the third how many objects were collected.
 pub const GC_DONE: u64 = 8;
-/// Values of the call or return after it, as text, whose bytes the head's number counts.
+/// Values of the call or return ([`TIMED`], too) after it, as text, whose bytes the head's number counts.
 pub const VALUE: u64 = 9;
 /// The code object of this number is no more. The second word is of no account.
 pub const GONE: u64 = 10;
+/// A code object is left, by a call that the agent has measured: as [`RETURN`], and the third word is when it was entered.
+pub const TIMED: u64 = 11;
 
 /// The largest line that fits; a larger one is told as 0.
 pub const MOST_LINE: u32 = (1 << 24) - 1;
@@ -84,6 +86,19 @@ pub enum Record<'a> {
         flags: u8,
         /// Time in ticks.
         time: u64,
+    },
+    /// [`TIMED`].
+    Timed {
+        /// Number of the code.
+        code: u32,
+        /// Line, 0 where it is not known.
+        line: u32,
+        /// Flags of the probes.
+        flags: u8,
+        /// Time in ticks.
+        time: u64,
+        /// When it was entered, in ticks.
+        began: u64,
     },
     /// [`THREAD`].
     Thread(u32),
@@ -170,7 +185,7 @@ impl<'a> Records<'a> {
 fn length(head: u64) -> Result<usize, Malformed> {
     let words = match head & 15 {
         CALL | RETURN | THREAD | CONTEXT | GC_START | GONE => 2,
-        GC_DONE => 3,
+        GC_DONE | TIMED => 3,
         CODE | CONTEXT_NAME | VALUE => ((head >> 8) & u64::from(MOST_LINE)) as usize,
         _ => return Err(Malformed),
     };
@@ -197,6 +212,13 @@ fn read(words: &[u64]) -> Option<Record<'_>> {
             line,
             flags,
             time: second,
+        },
+        TIMED => Record::Timed {
+            code: number,
+            line,
+            flags,
+            time: second,
+            began: *words.get(2)?,
         },
         THREAD => Record::Thread(number),
         GONE => Record::Gone(number),

@@ -48,6 +48,7 @@ enum Said {
     Call(u32, u32, u8, u64),
     Return(u32, u32, u8, u64),
     ReturnWith(u32, u64, Vec<u8>),
+    Timed(u32, u32, u8, u64, u64),
     Thread(u32),
     Context(u64),
     Gone(u32),
@@ -63,8 +64,10 @@ fn said() -> impl Strategy<Value = Said> {
     prop_oneof![
         (any::<u32>(), line.clone(), 0..16_u8, any::<u64>())
             .prop_map(|(a, b, c, d)| Said::Call(a, b, c, d)),
-        (any::<u32>(), line, 0..16_u8, any::<u64>())
+        (any::<u32>(), line.clone(), 0..16_u8, any::<u64>())
             .prop_map(|(a, b, c, d)| Said::Return(a, b, c, d)),
+        (any::<u32>(), line, 0..16_u8, any::<u64>(), any::<u64>())
+            .prop_map(|(a, b, c, d, e)| Said::Timed(a, b, c, d, e)),
         (any::<u32>(), any::<u64>(), text()).prop_map(|(a, b, c)| Said::ReturnWith(a, b, c)),
         any::<u32>().prop_map(Said::Thread),
         any::<u64>().prop_map(Said::Context),
@@ -84,6 +87,9 @@ fn write(writer: &mut Writer, said: &Said) -> bool {
         }
         Said::Return(code, line, flags, time) => {
             writer.put([head(RETURN, u64::from(*flags), *line, *code), *time])
+        }
+        Said::Timed(code, line, flags, time, began) => {
+            writer.put([head(TIMED, u64::from(*flags), *line, *code), *time, *began])
         }
         Said::ReturnWith(code, time, value) => {
             writer.put_with_value([head(RETURN, 0, 1, *code), *time], value)
@@ -131,6 +137,13 @@ fn heard(words: &[u64]) -> Vec<Said> {
                 flags,
                 time,
             } => Said::Return(code, line, flags, time),
+            Record::Timed {
+                code,
+                line,
+                flags,
+                time,
+                began,
+            } => Said::Timed(code, line, flags, time, began),
             Record::Thread(thread) => Said::Thread(thread),
             Record::Context(context) => Said::Context(context),
             Record::Gone(code) => Said::Gone(code),

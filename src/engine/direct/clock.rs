@@ -29,6 +29,9 @@ pub(super) fn usual() -> protocol::Clock {
 const APART: u64 = 4_000_000;
 const FIRST: u64 = 1_000_000;
 
+/// Moments that are kept.
+const KEPT: usize = 128;
+
 /// One moment on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Moment {
@@ -58,6 +61,10 @@ pub(super) struct Clock {
     last: Moment,
     /// Nanoseconds per tick since the moment before that.
     rate: f64,
+    /// Moments before the last one, the oldest first.
+    before: Vec<Moment>,
+    /// How far apart they are at least, in nanoseconds.
+    spacing: u64,
 }
 
 impl Clock {
@@ -67,6 +74,8 @@ impl Clock {
             kind,
             last: Moment::now(),
             rate: 0.0,
+            before: Vec::new(),
+            spacing: APART,
         };
         while clock.rate == 0.0 && kind == protocol::Clock::Ticks {
             clock.take(Moment::now(), FIRST);
@@ -92,8 +101,44 @@ impl Clock {
         let ns = now.ns.saturating_sub(self.last.ns);
         if ticks > 0 && ns >= apart {
             self.rate = ns as f64 / ticks as f64;
+            self.remember();
             self.last = now;
         }
+    }
+
+    /// Keeps the last moment, if it is far enough from the one that was kept before it. Half of them go when there are too many.
+    fn remember(&mut self) {
+        let next = self
+            .before
+            .last()
+            .map(|it| it.ns.saturating_add(self.spacing));
+        if next.is_some_and(|next| self.last.ns < next) {
+            return;
+        }
+        if self.before.len() >= KEPT {
+            let mut is_kept = false;
+            self.before.retain(|_| {
+                is_kept = !is_kept;
+                is_kept
+            });
+            self.spacing = self.spacing.saturating_mul(2);
+        }
+        self.before.push(self.last);
+    }
+
+    /// A time that may lie far back, when the counter may have counted otherwise: between two moments of then.
+    pub(super) fn past(&self, time: u64) -> u64 {
+        let next = self.before.partition_point(|moment| moment.ticks <= time);
+        let Some(from) = next.checked_sub(1).and_then(|at| self.before.get(at)) else {
+            return self.nanoseconds(time);
+        };
+        let to = self.before.get(next).unwrap_or(&self.last);
+        if self.kind == protocol::Clock::Monotonic || time >= to.ticks {
+            return self.nanoseconds(time);
+        }
+        let (ns, ticks) = (to.ns.saturating_sub(from.ns), to.ticks - from.ticks);
+        let since = (time - from.ticks) as f64 * (ns as f64 / ticks as f64);
+        from.ns.saturating_add(since as u64)
     }
 
     /// A time of an agent in nanoseconds of `CLOCK_MONOTONIC`.
@@ -139,6 +184,13 @@ impl Rate {
             std::thread::sleep(Duration::from_nanos(APART.saturating_sub(ns)));
         }
     }
+
+    /// So many nanoseconds in its ticks, a thousandth less: rather too few than too many, whatever the rate is later on.
+    pub(super) fn ticks(&self, ns: u64) -> u64 {
+        let scale = u128::from(self.scale().multiplier().max(1));
+        let ticks = (u128::from(ns) << 32) / scale;
+        u64::try_from(ticks - ticks.div_ceil(1000)).unwrap_or(u64::MAX)
+    }
 }
 
 /// The time now by such a clock.
@@ -174,6 +226,8 @@ mod tests {
             kind: protocol::Clock::Ticks,
             last: moment(1_000_000, 5_000),
             rate: 0.0,
+            before: Vec::new(),
+            spacing: APART,
         };
         // Half a nanosecond per tick.
         clock.take(moment(3_000_000, 1_005_000), 1_000_000);
@@ -202,6 +256,8 @@ mod tests {
             kind: protocol::Clock::Ticks,
             last: moment(0, 0),
             rate: 0.5,
+            before: Vec::new(),
+            spacing: APART,
         };
         // Half of these 200 nanoseconds are somebody else's.
         clock.take(moment(200, 200), APART);
@@ -213,9 +269,48 @@ mod tests {
         let mut clock = Clock::new(protocol::Clock::Ticks);
         clock.advance();
         for time in [0, 1, u64::MAX / 2, u64::MAX] {
-            let _ = clock.nanoseconds(time);
+            let _ = (clock.nanoseconds(time), clock.past(time));
         }
         assert_eq!(Clock::new(protocol::Clock::Monotonic).nanoseconds(7), 7);
+    }
+
+    #[test]
+    fn a_time_of_long_ago_is_converted_by_the_moments_around_it() {
+        let mut clock = Clock {
+            kind: protocol::Clock::Ticks,
+            last: moment(0, 1_000),
+            rate: 0.0,
+            before: Vec::new(),
+            spacing: APART,
+        };
+        // One nanosecond per tick at first, later two; and so many moments that some of them are forgotten.
+        let (mut ticks, mut ns) = (0, 1_000);
+        let mut known = vec![(ticks, ns)];
+        for round in 0..1_000 {
+            ticks += 5_000_000;
+            ns += if round < 512 { 5_000_000 } else { 10_000_000 };
+            clock.take(moment(ticks, ns), APART);
+            known.push((ticks, ns));
+        }
+        assert!(clock.before.len() <= KEPT);
+        for (ticks, ns) in known {
+            let told = clock.past(ticks);
+            // Where the rate changed, there may be no moment; the curve is at most one kept distance off.
+            let near = ticks.abs_diff(512 * 5_000_000) < 16 * 5_000_000;
+            let off = if near { 16 * 5_000_000 } else { 2 };
+            assert!(told.abs_diff(ns) <= off, "{ticks}: {told} and not {ns}");
+        }
+        assert_eq!(clock.past(ticks + 10), clock.nanoseconds(ticks + 10));
+        assert_eq!(Clock::new(protocol::Clock::Monotonic).past(7), 7);
+    }
+
+    #[test]
+    fn so_many_nanoseconds_in_ticks_are_never_too_many() {
+        let rate = Rate::new(protocol::Clock::Monotonic);
+        for (ns, ticks) in [(0, 0), (1, 0), (1_000, 999), (10_000_000, 9_990_000)] {
+            assert_eq!(rate.ticks(ns), ticks);
+        }
+        assert!(rate.ticks(u64::MAX) < u64::MAX);
     }
 
     #[test]

@@ -126,7 +126,27 @@ impl Decoder {
                     };
                     (time, what)
                 }
-                Record::Call { .. } | Record::Return { .. } => {
+                Record::Timed {
+                    code,
+                    line,
+                    flags,
+                    time,
+                    began,
+                } if self.kinds.returns => {
+                    let frame = self.frame(flags);
+                    let Some(place) = self.place(code) else {
+                        continue;
+                    };
+                    let took = clock.nanoseconds(time).saturating_sub(clock.past(began));
+                    let what = What::Return {
+                        place,
+                        line: line_of(line),
+                        duration_ns: Some(took),
+                        frame,
+                    };
+                    (time, what)
+                }
+                Record::Call { .. } | Record::Return { .. } | Record::Timed { .. } => {
                     self.value = None;
                     continue;
                 }
@@ -229,7 +249,9 @@ fn line_of(line: u32) -> i32 {
 #[cfg(test)]
 mod tests {
     use pystap_agent_protocol as protocol;
-    use pystap_ring::{CALL, CONTEXT, GC_DONE, GC_START, GONE, Mapping, RETURN, Reader, THREAD};
+    use pystap_ring::{
+        CALL, CONTEXT, GC_DONE, GC_START, GONE, Mapping, RETURN, Reader, THREAD, TIMED,
+    };
     use pystap_ring::{Writer, head, new_memory};
 
     use super::*;
@@ -350,6 +372,38 @@ mod tests {
             panic!("{events:?}");
         };
         assert_eq!(frame.text, None);
+    }
+
+    #[test]
+    fn what_an_agent_has_measured_has_a_duration() {
+        let write = |writer: &mut Writer| {
+            define(writer, 1, "f");
+            assert!(writer.put_with_value([head(TIMED, 0, 5, 1), 70, 20], b"[2]"));
+            // Nobody ends before they begin.
+            assert!(writer.put([head(TIMED, 4, 6, 1), 80, 90]));
+        };
+        let told: Vec<_> = heard(write, &mut decoder())
+            .into_iter()
+            .map(|event| match event.what {
+                What::Return {
+                    line,
+                    duration_ns,
+                    frame,
+                    ..
+                } => (
+                    event.ts,
+                    line,
+                    duration_ns,
+                    frame.text.map(|it| it.text.clone()),
+                ),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let value = Some("[2]".to_owned());
+        assert_eq!(told, [(1070, 5, Some(50), value), (1080, 6, Some(0), None)]);
+        let calls = Kinds::of(&[Probe::FunctionEntry.name()]);
+        let mut others = Decoder::new(std::process::id(), calls);
+        assert!(heard(write, &mut others).is_empty());
     }
 
     #[test]

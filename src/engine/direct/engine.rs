@@ -3,7 +3,7 @@
 use super::decode::Kinds;
 use pystap_ring::sums::{MOST_ROWS, bytes};
 
-use super::running::{DirectRunning, LARGEST, SMALLEST};
+use super::running::{DirectRunning, LARGEST, SMALLEST, Telling};
 use crate::console::Exit;
 use crate::engine::Running;
 use crate::engine::abilities::{Abilities, Obstacle};
@@ -64,15 +64,18 @@ impl Engine for DirectEngine {
     ) -> Result<Option<Box<dyn Ready>>, Failure> {
         let marks = plan.agent.as_ref().map(|agent| &agent.wanted.marks);
         let kinds = Kinds::of(marks.map_or(&[], Vec::as_slice));
-        let adds_up = adds_up(plan);
-        Ok(Some(Box::new(Prepared { kinds, adds_up })))
+        let telling = match plan.minimum_ns() {
+            _ if adds_up(plan) => Telling::Sums,
+            Some(minimum) => Telling::LongCalls(kinds, minimum),
+            None => Telling::Events(kinds),
+        };
+        Ok(Some(Box::new(Prepared { telling })))
     }
 }
 
 /// Nothing takes time.
 struct Prepared {
-    kinds: Kinds,
-    adds_up: bool,
+    telling: Telling,
 }
 
 /// Whether agents add up calls instead of telling them.
@@ -87,11 +90,7 @@ impl Ready for Prepared {
         beginning: &Beginning,
         _: &dyn Fn() -> bool,
     ) -> Result<Box<dyn Running>, Failure> {
-        let kinds = match self.adds_up {
-            true => Kinds::NONE,
-            false => self.kinds,
-        };
-        let running = DirectRunning::start(beginning, kinds, self.adds_up).map_err(|error| {
+        let running = DirectRunning::start(beginning, self.telling).map_err(|error| {
             Failure::new(
                 Exit::Failed,
                 format!("rings cannot be read ({error}), so nothing was traced; try again"),

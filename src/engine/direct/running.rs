@@ -63,6 +63,26 @@ pub(super) struct DirectRunning {
     ended: Receiver<()>,
 }
 
+/// What agents are to tell.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Telling {
+    /// Events as they happen.
+    Events(Kinds),
+    /// Calls of so many nanoseconds at least, which they measure, when such a call has ended.
+    LongCalls(Kinds, u64),
+    /// Nothing but the names of functions: they add up.
+    Sums,
+}
+
+impl Telling {
+    fn kinds(self) -> Kinds {
+        match self {
+            Telling::Events(kinds) | Telling::LongCalls(kinds, _) => kinds,
+            Telling::Sums => Kinds::NONE,
+        }
+    }
+}
+
 /// What the reading thread is told.
 enum Command {
     /// There is one more ring; to be answered when it is read.
@@ -73,12 +93,8 @@ enum Command {
 }
 
 impl DirectRunning {
-    /// Starts it. Where agents `add_up`, they tell nothing but names.
-    pub(super) fn start(
-        beginning: &Beginning,
-        kinds: Kinds,
-        adds_up: bool,
-    ) -> io::Result<DirectRunning> {
+    /// Starts it.
+    pub(super) fn start(beginning: &Beginning, telling: Telling) -> io::Result<DirectRunning> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (sender, messages) = unbounded();
         let (orders, commands) = unbounded();
@@ -88,13 +104,13 @@ impl DirectRunning {
             orders,
             wake,
             clock: kind,
-            kinds,
-            rate: adds_up.then(|| Rate::new(kind)),
+            telling,
+            rate: Rate::new(kind),
             words: Arc::default(),
         });
         let collector = Collector {
             clock: Clock::new(rings.clock),
-            tables: adds_up.then(Tables::default),
+            tables: matches!(telling, Telling::Sums).then(Tables::default),
             offset: clock::epoch_offset(),
             rings: Vec::new(),
             names: Allowance::default(),
@@ -159,9 +175,9 @@ struct Rings {
     orders: Sender<Command>,
     wake: OwnedFd,
     clock: protocol::Clock,
-    kinds: Kinds,
-    /// Where agents add up, how fast their clock counts.
-    rate: Option<Rate>,
+    telling: Telling,
+    /// How fast the agents' clock counts.
+    rate: Rate,
     /// Words of all that there are, with those of tables.
     words: Arc<AtomicU64>,
 }
@@ -178,18 +194,22 @@ impl Children for Rings {
 
     fn ring(&self, process: Identity) -> io::Result<Option<RingOffer>> {
         let has_room = self.words.load(Ordering::Relaxed) + LARGEST <= MOST;
-        let (words, rows) = match (&self.rate, has_room) {
-            (None, true) => (LARGEST, None),
-            (None, false) => (SMALLEST, None),
-            (Some(rate), true) => (SMALLEST, Some((rate, MOST_ROWS))),
-            (Some(rate), false) => (SMALLEST, Some((rate, FEW_ROWS))),
+        let (words, rows) = match (self.telling, has_room) {
+            (Telling::Sums, true) => (SMALLEST, Some(MOST_ROWS)),
+            (Telling::Sums, false) => (SMALLEST, Some(FEW_ROWS)),
+            (_, true) => (LARGEST, None),
+            (_, false) => (SMALLEST, None),
         };
-        let more = rows.and_then(|(_, rows)| sums::bytes(rows)).unwrap_or(0);
+        let shortest = match self.telling {
+            Telling::LongCalls(_, ns) => Some(self.rate.ticks(ns)),
+            Telling::Events(_) | Telling::Sums => None,
+        };
+        let more = rows.and_then(sums::bytes).unwrap_or(0);
         let memory = new_memory_with(words, more)?;
         let reader = Reader::new(Mapping::new(&memory, words)?);
         let (mut table, mut offered) = (None, None);
-        if let Some((rate, rows)) = rows {
-            let scale = rate.scale();
+        if let Some(rows) = rows {
+            let scale = self.rate.scale();
             let reader = SumsReader::new(sums::Table::new(&memory, words, rows)?);
             table = Some(Table::new(reader, self.clock, scale));
             offered = Some(protocol::Sums {
@@ -206,7 +226,7 @@ impl Children for Rings {
             // It waits for its ring, so it has not ended.
             parent: parent_of(process.pid),
             reader,
-            decoder: Decoder::new(process.pid, self.kinds),
+            decoder: Decoder::new(process.pid, self.telling.kinds()),
             handle,
             has_ended: false,
             table,
@@ -227,6 +247,7 @@ impl Children for Rings {
             words,
             clock: self.clock,
             sums: offered,
+            shortest,
         };
         Ok(Some(RingOffer { ring, memory }))
     }
@@ -604,7 +625,7 @@ mod tests {
             ..Beginning::default()
         };
         let kinds = Kinds::of(&Probe::names(Probe::FUNCTIONS));
-        let running = DirectRunning::start(&beginning, kinds, false).expect("it starts");
+        let running = DirectRunning::start(&beginning, Telling::Events(kinds)).expect("it starts");
         let ourselves = Identity::of(std::process::id()).expect("we run");
         let children = running.children().expect("it makes rings");
         let offer = children.ring(ourselves).expect("made").expect("offered");
@@ -667,7 +688,7 @@ mod tests {
     fn a_ring_that_makes_no_sense_goes_with_its_process() {
         let beginning = Beginning::default();
         let kinds = Kinds::of(&Probe::names(Probe::FUNCTIONS));
-        let running = DirectRunning::start(&beginning, kinds, false).expect("it starts");
+        let running = DirectRunning::start(&beginning, Telling::Events(kinds)).expect("it starts");
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()
@@ -724,7 +745,7 @@ mod tests {
     /// A session of sums, and what the agents of these processes are offered.
     fn adding_up(processes: &[Identity]) -> (DirectRunning, Vec<(Writer, sums::Sums)>) {
         let beginning = Beginning::default();
-        let running = DirectRunning::start(&beginning, Kinds::NONE, true).expect("it starts");
+        let running = DirectRunning::start(&beginning, Telling::Sums).expect("it starts");
         let children = running.children().expect("it makes rings");
         let offered = processes.iter().map(|process| {
             let offer = children.ring(*process).expect("made").expect("offered");

@@ -21,6 +21,14 @@ pub struct Place {
     pub context: u64,
 }
 
+impl Place {
+    /// No thread is called so.
+    pub(crate) const NOWHERE: Place = Place {
+        thread: 0,
+        context: 0,
+    };
+}
+
 /// A call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call {
@@ -89,8 +97,8 @@ impl Sums {
             table,
             frames: Many::new(FRAMES)?,
             slots: Slots::new()?,
-            place: NOWHERE,
-            at: NOBODY,
+            place: Place::NOWHERE,
+            at: At::NOBODY,
             free: 0,
             fresh: 1,
             collecting: None,
@@ -285,8 +293,8 @@ impl Sums {
                 true
             }
             None => {
-                self.place = NOWHERE;
-                self.at = NOBODY;
+                self.place = Place::NOWHERE;
+                self.at = At::NOBODY;
                 false
             }
         }
@@ -495,13 +503,3 @@ impl Sums {
         }
     }
 }
-
-/// No thread is called so.
-const NOWHERE: Place = Place {
-    thread: 0,
-    context: 0,
-};
-const NOBODY: At = At {
-    thread: 0,
-    stack: 0,
-};

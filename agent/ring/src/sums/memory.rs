@@ -95,12 +95,12 @@ impl Drop for Table {
 ///
 /// # Safety
 /// Of plain numbers only.
-pub(super) unsafe trait Plain: Copy {}
+pub(crate) unsafe trait Plain: Copy {}
 
 /// So many things, all zeros at first, that take memory only once they are used. Asked of the kernel and not of the program's
 /// `malloc`, of whose locks and limits nobody knows here.
 #[derive(Debug)]
-pub(super) struct Many<T: Plain> {
+pub(crate) struct Many<T: Plain> {
     start: *mut T,
     count: u32,
     of: PhantomData<T>,
@@ -110,7 +110,7 @@ pub(super) struct Many<T: Plain> {
 unsafe impl<T: Plain + Send> Send for Many<T> {}
 
 impl<T: Plain> Many<T> {
-    pub(super) fn new(count: u32) -> Result<Many<T>, Errno> {
+    pub(crate) fn new(count: u32) -> Result<Many<T>, Errno> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         let length = count.max(1) as usize * size_of::<T>();
@@ -125,13 +125,13 @@ impl<T: Plain> Many<T> {
 
     /// One of them; the first for a number that is none's.
     #[inline(always)]
-    pub(super) fn at(&self, number: u32) -> &T {
+    pub(crate) fn at(&self, number: u32) -> &T {
         // SAFETY: there is at least one, and all are numbers.
         unsafe { &*self.start.add(self.place(number)) }
     }
 
     #[inline(always)]
-    pub(super) fn at_mut(&mut self, number: u32) -> &mut T {
+    pub(crate) fn at_mut(&mut self, number: u32) -> &mut T {
         // SAFETY: as above, and nobody else has them.
         unsafe { &mut *self.start.add(self.place(number)) }
     }
@@ -141,7 +141,7 @@ impl<T: Plain> Many<T> {
         (if number < self.count { number } else { 0 }) as usize
     }
 
-    pub(super) fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.count
     }
 }

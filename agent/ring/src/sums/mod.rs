@@ -29,10 +29,10 @@
 //! feeds both the same programs, and all sums are equal to the nanosecond.
 
 mod calls;
-mod memory;
+pub(crate) mod memory;
 mod reader;
 mod row;
-mod slots;
+pub(crate) mod slots;
 
 pub use calls::{Call, Place, Sums};
 pub use memory::{Table, bytes};

@@ -12,12 +12,12 @@ const PROBED: u32 = 32;
 
 /// What runs in a thread.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Thread {
+pub(crate) struct Thread {
     /// The frame that runs, 0 when none is known to, and since when it does.
-    pub(super) running: u32,
-    pub(super) since: u64,
+    pub(crate) running: u32,
+    pub(crate) since: u64,
     /// Open calls, those among them for which there was no room.
-    pub(super) open: u32,
+    pub(crate) open: u32,
     name: usize,
 }
 
@@ -26,15 +26,15 @@ unsafe impl Plain for Thread {}
 
 /// The open calls of one context in one thread.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stack {
+pub(crate) struct Stack {
     /// The number of the context; 0 outside of all.
-    pub(super) context: u64,
+    pub(crate) context: u64,
     /// Its last frame, 0 when there is none.
-    pub(super) top: u32,
+    pub(crate) top: u32,
     /// Calls above that one for which there was no room.
-    pub(super) skipped: u32,
+    pub(crate) skipped: u32,
     /// The slot of its thread.
-    pub(super) thread: u32,
+    pub(crate) thread: u32,
 }
 
 // SAFETY: numbers.
@@ -42,16 +42,24 @@ unsafe impl Plain for Stack {}
 
 /// Where something happens: the slots of a thread and a stack. The first of each table is nobody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct At {
-    pub(super) thread: u32,
-    pub(super) stack: u32,
+pub(crate) struct At {
+    pub(crate) thread: u32,
+    pub(crate) stack: u32,
+}
+
+impl At {
+    /// The slots that are nobody's.
+    pub(crate) const NOBODY: At = At {
+        thread: 0,
+        stack: 0,
+    };
 }
 
 /// All threads and stacks.
 #[derive(Debug)]
-pub(super) struct Slots {
-    pub(super) threads: Many<Thread>,
-    pub(super) stacks: Many<Stack>,
+pub(crate) struct Slots {
+    pub(crate) threads: Many<Thread>,
+    pub(crate) stacks: Many<Stack>,
 }
 
 /// Where looking begins.
@@ -65,7 +73,7 @@ fn places(begin: u32, count: u32) -> impl Iterator<Item = u32> {
 }
 
 impl Slots {
-    pub(super) fn new() -> Result<Slots, rustix::io::Errno> {
+    pub(crate) fn new() -> Result<Slots, rustix::io::Errno> {
         Ok(Slots {
             threads: Many::new(THREADS + 1)?,
             stacks: Many::new(STACKS + 1)?,
@@ -74,7 +82,7 @@ impl Slots {
 
     /// The slots of a context in a thread; `None` when there are none, and where it `claims` some, when there is no room.
     #[cold]
-    pub(super) fn find(&mut self, name: usize, context: u64, claims: bool) -> Option<At> {
+    pub(crate) fn find(&mut self, name: usize, context: u64, claims: bool) -> Option<At> {
         let thread = self.thread(name, claims)?;
         let stack = self.stack(thread, context, claims)?;
         Some(At { thread, stack })

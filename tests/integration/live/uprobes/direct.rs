@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pystap::event::{Event, What};
+use pystap::event::{Event, Manner, What};
 use rustix::process::Signal;
 
 use super::super::{Service, calls_of};
@@ -205,4 +205,111 @@ fn a_service_is_served_to_one_pystap_at_a_time_and_outlives_it() {
     let traced = next.finish().complete("targets_ended");
     let seen = traced.counts(&file("examples/service.py"), Way::In);
     assert_eq!(seen["handle"], 1, "{truth}");
+}
+
+/// What the returns of each thread of each process say beyond how long they took, and whether that is known.
+fn ends(traced: &Traced) -> Vec<Vec<String>> {
+    let mut all: BTreeMap<(u32, u32), Vec<String>> = BTreeMap::new();
+    for event in &traced.events {
+        if let What::Return { duration_ns, .. } = &event.what {
+            let line = said(event).expect("a return");
+            let line = format!("{line} {}", duration_ns.is_some());
+            all.entry((event.pid, event.tid)).or_default().push(line);
+        }
+    }
+    let mut all: Vec<Vec<String>> = all.into_values().collect();
+    all.sort();
+    all
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn calls_that_the_agent_measures_are_those_of_which_every_call_is_told() {
+    leaves_nothing(|| {
+        for python in interpreters() {
+            for program in [
+                "examples/nested.py",
+                "examples/fib.py",
+                "examples/generators.py",
+                "tests/programs/contexts.py",
+                "examples/forks.py",
+            ] {
+                let program = file(program);
+                let traced = |options: &[&str]| {
+                    let of_file = ["--engine", "direct", "--file", &program];
+                    let command = ["--", python.as_str(), &program];
+                    trace(&[&of_file, options, &command].concat()).complete("targets_ended")
+                };
+                let (all, long) = (traced(&[]), traced(&["--min-duration", "1ns"]));
+                assert_eq!(ends(&all), ends(&long), "{program} in {python}");
+                assert!(long.counts(&program, Way::In).is_empty(), "{program}");
+                let summary = &long.summary;
+                assert_eq!(
+                    (summary.lost, summary.unpaired, summary.untimed),
+                    (0, 0, 0),
+                    "{program} in {python}: {summary:?}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn only_calls_that_took_so_long_are_told_however_they_end() {
+    // Far from what a machine that has other things to do makes of a short call.
+    let program = "import time\n\
+        def spin():\n    end = time.monotonic() + .6\n    while time.monotonic() < end: short()\n\
+        def short(): pass\n\
+        def again(depth): again(depth - 1) if depth else spin()\n\
+        def fails():\n    spin()\n    raise ValueError\n\
+        def gives():\n    yield 1\n    spin()\n    yield 2\n\
+        def returns():\n    spin()\n    return 17\n\
+        again(2)\n\
+        try: fails()\n\
+        except ValueError: pass\n\
+        list(gives())\n\
+        returns()\n";
+    leaves_nothing(|| {
+        for python in interpreters() {
+            let options = ["--engine", "direct", "--min-duration", "500ms"];
+            let what = ["--file", "<string>", "--capture", "args,return"];
+            let command = ["--", &python, "-c", program];
+            let traced = trace(&[&options[..], &what, &command].concat()).complete("targets_ended");
+            let told = traced.events.iter().filter_map(|event| match &event.what {
+                What::Return {
+                    place,
+                    duration_ns,
+                    frame,
+                    ..
+                } => {
+                    assert!(duration_ns.is_some_and(|ns| ns >= 500_000_000), "{event:?}");
+                    let value = frame.text.as_ref().map(|text| text.text.clone());
+                    Some((place.name().text.clone(), frame.manner, value))
+                }
+                What::Call { .. } => panic!("{event:?}"),
+                _ => None,
+            });
+            let told: Vec<_> = told.collect();
+            let null = || Some("null".to_owned());
+            let plain = |name: &str| (name.to_owned(), Manner::Plain, null());
+            let spin = || plain("spin");
+            let again = || plain("again");
+            let expected = [
+                spin(),
+                again(),
+                again(),
+                again(),
+                spin(),
+                ("fails".to_owned(), Manner::Exception, None),
+                spin(),
+                ("gives".to_owned(), Manner::Suspension, None),
+                spin(),
+                ("returns".to_owned(), Manner::Plain, Some("17".to_owned())),
+                plain("<module>"),
+            ];
+            assert_eq!(told, expected, "{python}");
+            assert_eq!(traced.summary.lost, 0, "{python}");
+        }
+    });
 }

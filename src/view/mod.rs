@@ -40,10 +40,13 @@ pub fn many(number: u64, noun: &str, nouns: &str) -> String {
     format!("{} {noun}", count(number))
 }
 
-/// A moment of a stream, as seconds since its beginning.
+/// A moment of a stream, as seconds since its beginning. Probes and agents tell a little earlier, one process after the other.
 fn moment(ts: u64, start: u64) -> String {
-    let sign = if ts < start { "-" } else { "+" };
-    format!("{sign}{:.6} s", ts.abs_diff(start) as f64 / 1e9)
+    let seconds = ts.abs_diff(start) as f64 / 1e9;
+    match ts < start {
+        true => format!("{seconds:.6} s before the session began"),
+        false => format!("+{seconds:.6} s"),
+    }
 }
 
 /// How long a stream has run, to the tenth of a second.
@@ -111,6 +114,14 @@ mod tests {
             assert_eq!(time(nanoseconds), expected);
             assert!(expected.len() <= 7);
         }
+    }
+
+    #[test]
+    fn what_began_before_a_session_did_is_said_to_have() {
+        assert_eq!(moment(2_500_000_000, 1_000_000_000), "+1.500000 s");
+        assert_eq!(moment(7, 7), "+0.000000 s");
+        let before = moment(1_000_000, 1_400_000);
+        assert_eq!(before, "0.000400 s before the session began");
     }
 
     #[test]

@@ -254,6 +254,33 @@ fn what_is_added_up_is_every_call_and_nothing_but_names_is_told() {
 }
 
 #[test]
+fn where_only_collections_are_wanted_nothing_is_switched_on_for_calls() {
+    for interpreter in interpreters::all() {
+        let mut program = Program::start(interpreter);
+        program.run("import gc\ndef work(): pass");
+        let pystap = program.attach();
+        let mut ring = Ours::new(LARGE);
+        let start = Start {
+            events: vec![Kind::Gc],
+            ..functions("*")
+        };
+        let answer = ring.start(&pystap, start);
+        let FromAgent::Started(started) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(started.tool_id, None, "{}", interpreter.name());
+        program.run("for _ in range(100): work()\ngc.collect()");
+        let stopped = pystap.stop();
+        let told = ring.read();
+        assert!(told.collections > 0, "{}", interpreter.name());
+        assert!(told.names.is_empty(), "{}", interpreter.name());
+        // Callbacks count what they are called for.
+        assert_eq!((stopped.entries, stopped.returns), (0, 0));
+        assert_eq!(program.end(), Some(0));
+    }
+}
+
+#[test]
 fn calls_that_are_long_enough_are_told_when_they_end_and_no_others() {
     for interpreter in interpreters::all() {
         for program in [

@@ -313,3 +313,30 @@ fn only_calls_that_took_so_long_are_told_however_they_end() {
         }
     });
 }
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn calls_cost_nothing_where_only_collections_are_asked_for() {
+    // From 3.12 on it can be seen who has events switched on.
+    let program = "import gc, json, sys\n\
+        gc.collect()\n\
+        of = getattr(sys, 'monitoring', None)\n\
+        print(json.dumps([of.get_tool(tool) for tool in range(6)] if of else []))\n";
+    leaves_nothing(|| {
+        for python in interpreters() {
+            let tools = |events: &str| {
+                let options = ["--engine", "direct", "--events", events];
+                let command = ["--", &python, "-c", program];
+                let traced = trace(&[&options[..], &command].concat()).complete("targets_ended");
+                let is_done = |event: &Event| matches!(event.what, What::GcDone { .. });
+                assert!(traced.events.iter().any(is_done), "{python}");
+                let truth = traced.truth();
+                let tools = truth.as_array().expect("tools").clone();
+                tools.iter().any(|tool| tool == "pystap")
+            };
+            assert!(!tools("gc"), "{python}");
+            let monitors = ["3.12", "3.13"].iter().any(|it| python.ends_with(it));
+            assert_eq!(tools("gc,call"), monitors, "{python}");
+        }
+    });
+}

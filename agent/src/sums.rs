@@ -4,7 +4,8 @@
 //! What is paired is what would be told: `stacks` has decided that a return belongs to a call of ours before it comes here.
 
 use pystap_agent_protocol::Clock;
-use pystap_ring::sums::{Call, NO_ROOM, Place, Scale, Sums, Table};
+use pystap_ring::Place;
+use pystap_ring::sums::{Call, NO_ROOM, Scale, Sums, Table};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 

@@ -5,7 +5,7 @@
 //! announced and when they are left, because nobody knows how long they took.
 
 use pystap_agent_protocol::Clock;
-use pystap_ring::sums::Place;
+use pystap_ring::Place;
 use pystap_ring::timed::{Ended, TimedCalls};
 use rustix::io::Errno;
 

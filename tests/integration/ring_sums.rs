@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use pystap_ring::Place;
 use pystap_ring::new_memory_with;
-use pystap_ring::sums::{
-    COLLECTIONS, Call, FIRST, NO_ROOM, Place, Scale, Summed, SumsReader, bytes,
-};
+use pystap_ring::sums::{COLLECTIONS, Call, FIRST, NO_ROOM, Scale, Summed, SumsReader, bytes};
 
 use crate::sums::{
     Dice, Mark, Sums, in_pystap, partly_unseen, program, taking_turns, threads, trimmed,

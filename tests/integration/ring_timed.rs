@@ -2,7 +2,7 @@
 //! return has to have the same duration.
 
 use pystap::event::What;
-use pystap_ring::sums::Place;
+use pystap_ring::Place;
 use pystap_ring::timed::{Ended, TimedCalls};
 
 use crate::sums::{Mark, paired, partly_unseen, program, taking_turns, threads};

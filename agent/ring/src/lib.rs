@@ -32,9 +32,11 @@
 extern crate alloc;
 
 mod header;
+mod many;
 mod mapping;
 mod reader;
 mod record;
+mod slots;
 pub mod sums;
 #[cfg(test)]
 mod tests;
@@ -49,5 +51,6 @@ pub use record::{
     CALL, CODE, CODE_FIXED_WORDS, CONTEXT, CONTEXT_NAME, Code, GC_DONE, GC_START, GONE, MOST_LINE,
     MOST_TEXT, MOST_WORDS, Malformed, RETURN, Record, Records, THREAD, TIMED, VALUE, head,
 };
+pub use slots::Place;
 pub use ticks::{CLOCK_SOURCE, ticks};
 pub use writer::Writer;

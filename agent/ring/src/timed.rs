@@ -7,13 +7,11 @@
 
 use rustix::io::Errno;
 
-use crate::sums::Place;
-use crate::sums::memory::{Many, Plain};
-use crate::sums::slots::{At, Slots};
+use crate::many::{Many, Plain};
+use crate::slots::{At, Place, Slots};
 
-/// Open calls of all threads for which there is room, and of one thread.
+/// Open calls of all threads for which there is room.
 const CALLS: u32 = 1 << 17;
-const OF_THREAD: u32 = 1 << 15;
 
 /// When calls began that were running before anybody looked.
 const NOBODY_KNOWS: u64 = u64::MAX;
@@ -56,9 +54,6 @@ impl Ended {
 pub struct TimedCalls {
     calls: Many<Open>,
     slots: Slots,
-    /// Where the last event was.
-    place: Place,
-    at: At,
     /// The first free call, and the first that was never used.
     free: u32,
     fresh: u32,
@@ -73,8 +68,6 @@ impl TimedCalls {
         Ok(TimedCalls {
             calls: Many::new(CALLS)?,
             slots: Slots::new()?,
-            place: Place::NOWHERE,
-            at: At::NOBODY,
             free: 0,
             fresh: 1,
         })
@@ -83,10 +76,10 @@ impl TimedCalls {
     /// A function is entered at this time. False when there is no room for its call.
     #[inline]
     pub fn entered(&mut self, place: Place, function: usize, now: u64) -> bool {
-        if place != self.place && !self.go_to(place, true) {
+        if !self.slots.go_to(place, true) {
             return false;
         }
-        let At { thread, stack } = self.at;
+        let At { thread, stack } = self.slots.at;
         let new = self.new_call();
         self.slots.threads.at_mut(thread).open += 1;
         let stack = self.slots.stacks.at_mut(stack);
@@ -110,10 +103,10 @@ impl TimedCalls {
     /// A function is left.
     #[inline]
     pub fn left(&mut self, place: Place, function: usize) -> Ended {
-        if place != self.place && !self.go_to(place, false) {
+        if !self.slots.go_to(place, false) {
             return Ended::Unknown;
         }
-        let stack = self.slots.stacks.at(self.at.stack);
+        let stack = self.slots.stacks.at(self.slots.at.stack);
         let top = *self.calls.at(stack.top);
         // Nearly always the last call returns.
         if stack.top == 0 || stack.skipped > 0 || top.function != function {
@@ -126,7 +119,7 @@ impl TimedCalls {
     /// A return that is not simply of the last call.
     #[cold]
     fn left_otherwise(&mut self, function: usize) -> Ended {
-        let At { thread, stack } = self.at;
+        let At { thread, stack } = self.slots.at;
         let state = self.slots.stacks.at_mut(stack);
         if state.skipped > 0 {
             state.skipped -= 1;
@@ -148,22 +141,11 @@ impl TimedCalls {
         Ended::of(began)
     }
 
-    /// Makes this the place where things happen.
-    #[cold]
-    fn go_to(&mut self, place: Place, claims: bool) -> bool {
-        let found = self.slots.find(place.thread, place.context, claims);
-        self.place = found.map_or(Place::NOWHERE, |_| place);
-        self.at = found.unwrap_or(At::NOBODY);
-        found.is_some()
-    }
-
     /// A call that is free, unless the thread has too many, or the stack some for which there was no room: what is above those
     /// has none, either.
     #[inline(always)]
     fn new_call(&mut self) -> Option<u32> {
-        let At { thread, stack } = self.at;
-        let has_skipped = self.slots.stacks.at(stack).skipped > 0;
-        if has_skipped || self.slots.threads.at(thread).open >= OF_THREAD {
+        if !self.slots.has_room() {
             return None;
         }
         let new = self.free;
@@ -181,7 +163,7 @@ impl TimedCalls {
     /// Takes the last call off the stack.
     #[inline(always)]
     fn take(&mut self) {
-        let At { thread, stack } = self.at;
+        let At { thread, stack } = self.slots.at;
         let stack = self.slots.stacks.at_mut(stack);
         let top = stack.top;
         let call = self.calls.at_mut(top);

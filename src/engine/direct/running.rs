@@ -770,7 +770,7 @@ mod tests {
             qualname: name.as_bytes(),
         }));
         sums.take_row(1);
-        let place = sums::Place {
+        let place = pystap_ring::Place {
             thread: 1,
             context: 0,
         };

@@ -4,30 +4,13 @@ use core::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
-use super::memory::{Many, Plain, Table};
+use super::memory::Table;
 use super::row::{COLLECTIONS, FIRST, NO_ROOM, add, down, subtract, up};
-use super::slots::{At, Slots};
+use crate::many::{Many, Plain};
+use crate::slots::{At, Place, Slots};
 
-/// Open calls of all threads for which there is room, and of one thread.
+/// Open calls of all threads for which there is room.
 const FRAMES: u32 = 1 << 17;
-const OF_THREAD: u32 = 1 << 15;
-
-/// Where something happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// What tells the thread from others that there are at the same time; not 0.
-    pub thread: usize,
-    /// The number of the greenlet or task; 0 outside of both.
-    pub context: u64,
-}
-
-impl Place {
-    /// No thread is called so.
-    pub(crate) const NOWHERE: Place = Place {
-        thread: 0,
-        context: 0,
-    };
-}
 
 /// A call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +59,6 @@ pub struct Sums {
     table: Table,
     frames: Many<Frame>,
     slots: Slots,
-    /// Where the last event was.
-    place: Place,
-    at: At,
     /// The first free frame, and the first that was never used.
     free: u32,
     fresh: u32,
@@ -97,8 +77,6 @@ impl Sums {
             table,
             frames: Many::new(FRAMES)?,
             slots: Slots::new()?,
-            place: Place::NOWHERE,
-            at: At::NOBODY,
             free: 0,
             fresh: 1,
             collecting: None,
@@ -127,10 +105,10 @@ impl Sums {
     #[inline]
     pub fn entered(&mut self, place: Place, call: Call, now: u64) {
         let epoch = self.epoch();
-        if place != self.place && !self.go_to(place, true) {
+        if !self.slots.go_to(place, true) {
             return self.skip(call.row, epoch);
         }
-        let At { thread, stack } = self.at;
+        let At { thread, stack } = self.slots.at;
         let mut running = self.stop(thread, epoch, now);
         running = self.switch(running, stack);
         let mut interrupted = 0;
@@ -142,7 +120,7 @@ impl Sums {
                 running = 0;
             }
         }
-        let Some(new) = self.new_frame(thread, stack) else {
+        let Some(new) = self.new_frame() else {
             let runs = if running == 0 { interrupted } else { running };
             self.slots.stacks.at_mut(stack).skipped += 1;
             self.slots.threads.at_mut(thread).open += 1;
@@ -197,10 +175,10 @@ impl Sums {
     #[inline]
     pub fn left(&mut self, place: Place, function: usize, now: u64) -> bool {
         let epoch = self.epoch();
-        if place != self.place && !self.go_to(place, false) {
+        if !self.slots.go_to(place, false) {
             return false;
         }
-        let At { thread, stack } = self.at;
+        let At { thread, stack } = self.slots.at;
         let (top, skipped) = {
             let stack = self.slots.stacks.at(stack);
             (stack.top, stack.skipped)
@@ -221,7 +199,7 @@ impl Sums {
     /// A return that is not simply of the call that runs.
     #[cold]
     fn left_otherwise(&mut self, function: usize, epoch: u32, now: u64) -> bool {
-        let At { thread, stack } = self.at;
+        let At { thread, stack } = self.slots.at;
         let running = self.stop(thread, epoch, now);
         let running = self.switch(running, stack);
         self.run(thread, running, epoch, now);
@@ -283,23 +261,6 @@ impl Sums {
         self.table.header().reader.epoch.load(Ordering::Relaxed)
     }
 
-    /// Makes this the place where things happen.
-    #[cold]
-    fn go_to(&mut self, place: Place, claims: bool) -> bool {
-        match self.slots.find(place.thread, place.context, claims) {
-            Some(at) => {
-                self.place = place;
-                self.at = at;
-                true
-            }
-            None => {
-                self.place = Place::NOWHERE;
-                self.at = At::NOBODY;
-                false
-            }
-        }
-    }
-
     /// Counts a call that is paired with nothing.
     #[cold]
     fn skip(&mut self, row: u32, epoch: u32) {
@@ -309,9 +270,8 @@ impl Sums {
 
     /// A frame that is free, unless the thread has too many, or the stack some that are skipped: what is above those is too.
     #[inline(always)]
-    fn new_frame(&mut self, thread: u32, stack: u32) -> Option<u32> {
-        let has_skipped = self.slots.stacks.at(stack).skipped > 0;
-        if has_skipped || self.slots.threads.at(thread).open >= OF_THREAD {
+    fn new_frame(&mut self) -> Option<u32> {
+        if !self.slots.has_room() {
             return None;
         }
         let new = self.free;
@@ -386,7 +346,7 @@ impl Sums {
     /// Closes the last frame of a stack, which runs until now.
     #[inline(always)]
     fn close(&mut self, top: u32, epoch: u32, now: u64) {
-        let At { thread, stack } = self.at;
+        let At { thread, stack } = self.slots.at;
         let frame = *self.frames.at(top);
         let next = match frame.parent {
             0 if frame.interrupted != 0
@@ -430,7 +390,7 @@ impl Sums {
     /// A frame that will not be followed any longer, the last of its stack: what is known of it counts.
     #[cold]
     fn give_up(&mut self, top: u32, epoch: u32, now: u64) {
-        let At { thread, stack } = self.at;
+        let At { thread, stack } = self.slots.at;
         if self.slots.threads.at(thread).running == top {
             self.stop(thread, epoch, now);
             let caller = self.frames.at(top).parent;

@@ -29,12 +29,11 @@
 //! feeds both the same programs, and all sums are equal to the nanosecond.
 
 mod calls;
-pub(crate) mod memory;
+mod memory;
 mod reader;
 mod row;
-pub(crate) mod slots;
 
-pub use calls::{Call, Place, Sums};
+pub use calls::{Call, Sums};
 pub use memory::{Table, bytes};
 pub use reader::{Summed, SumsReader};
 pub use row::{BUCKETS, COLLECTIONS, FIRST, MOST_ROWS, NO_ROOM};

@@ -1,14 +1,33 @@
 //! Threads, and the stacks that take turns in them, found by what they are called. Both tables have an end; a slot of which
 //! nothing is open is anybody's.
 
-use super::memory::{Many, Plain};
+use crate::many::{Many, Plain};
 
 /// Threads that have calls open, at most; a power of two.
 const THREADS: u32 = 2048;
 /// Their stacks, one for each context; a power of two.
 const STACKS: u32 = 1 << 14;
+/// Most open calls of one thread.
+const OF_THREAD: u32 = 1 << 15;
 /// Places where one is looked for.
 const PROBED: u32 = 32;
+
+/// Where something happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// What tells the thread from others that there are at the same time; not 0.
+    pub thread: usize,
+    /// The number of the greenlet or task; 0 outside of both.
+    pub context: u64,
+}
+
+impl Place {
+    /// No thread is called so.
+    pub(crate) const NOWHERE: Place = Place {
+        thread: 0,
+        context: 0,
+    };
+}
 
 /// What runs in a thread.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +79,9 @@ impl At {
 pub(crate) struct Slots {
     pub(crate) threads: Many<Thread>,
     pub(crate) stacks: Many<Stack>,
+    /// Where the last event was.
+    pub(crate) at: At,
+    place: Place,
 }
 
 /// Where looking begins.
@@ -77,12 +99,35 @@ impl Slots {
         Ok(Slots {
             threads: Many::new(THREADS + 1)?,
             stacks: Many::new(STACKS + 1)?,
+            at: At::NOBODY,
+            place: Place::NOWHERE,
         })
     }
 
-    /// The slots of a context in a thread; `None` when there are none, and where it `claims` some, when there is no room.
+    /// Makes this the place where things happen, with slots of its own if it `claims` some. False when it has none.
+    #[inline(always)]
+    pub(crate) fn go_to(&mut self, place: Place, claims: bool) -> bool {
+        place == self.place || self.change(place, claims)
+    }
+
     #[cold]
-    pub(crate) fn find(&mut self, name: usize, context: u64, claims: bool) -> Option<At> {
+    fn change(&mut self, place: Place, claims: bool) -> bool {
+        let found = self.find(place.thread, place.context, claims);
+        self.place = found.map_or(Place::NOWHERE, |_| place);
+        self.at = found.unwrap_or(At::NOBODY);
+        found.is_some()
+    }
+
+    /// Whether there may be one more call, unless the thread has too many, or the stack some for which there was no room: what
+    /// is above those has none, either.
+    #[inline(always)]
+    pub(crate) fn has_room(&self) -> bool {
+        let At { thread, stack } = self.at;
+        self.stacks.at(stack).skipped == 0 && self.threads.at(thread).open < OF_THREAD
+    }
+
+    /// The slots of a context in a thread; `None` when there are none, and where it `claims` some, when there is no room.
+    fn find(&mut self, name: usize, context: u64, claims: bool) -> Option<At> {
         let thread = self.thread(name, claims)?;
         let stack = self.stack(thread, context, claims)?;
         Some(At { thread, stack })

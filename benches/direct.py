@@ -14,12 +14,14 @@ says what a call takes in the median of these. "Added" is what it takes more tha
 - direct, no match: every call, with a filter that no function fits
 - uprobes: `pystap record --engine uprobes --agent`, where that can run
 
-The second table is about the other side: a program that makes so many events per second for ten seconds, recorded.
+The second table is about the other side: a program that makes so many events per second for ten seconds, recorded, and written as
+JSON; what pystap says at the end, and the processor time that it took itself.
 
 Usage: direct.py PYSTAP ROUNDS PYTHON...
 """
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -68,6 +70,7 @@ begun = time.perf_counter()
 for turn in range(seconds * 1000):
     burst(rate // 2000)
     while time.perf_counter() - begun < turn / 1000: pass
+print(time.process_time())
 """
 
 
@@ -117,12 +120,25 @@ def added(python, directory):
     return statistics.median(untraced), row
 
 
+def used():
+    """Processor time of all that has been run so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def rates(python, directory):
-    for millions in (1, 2, 3, 4):
-        command = recorded(directory, ["--engine", "direct", "--function", "f"], [python, "-c", STEADY, str(millions * 1000000)])
-        ended = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-        said = ended.stderr.strip().splitlines()[-1]
-        print(f"| {millions} million events per second | {said.removeprefix('pystap: ')} |")
+    direct = ["--engine", "direct", "--function", "f"]
+    outputs = {"recorded": ["record"], "as JSON": ["trace", "--format", "json"]}
+    for what, words in outputs.items():
+        for millions in (1, 2, 3, 4):
+            program = [python, "-c", STEADY, str(millions * 1000000)]
+            command = [PYSTAP, *words, *direct, "-o", os.path.join(directory, what), "--", *program]
+            before = used()
+            ended = subprocess.run(command, capture_output=True, text=True)
+            own = used() - before - float(ended.stdout.split()[-1])
+            each = own / (millions * 10 * 1e6) * 1e9
+            said = ended.stderr.strip().splitlines()[-1].removeprefix("pystap: ")
+            print(f"| {what}, {millions} million events per second | {said} | {each:.0f} ns of pystap's own per event |", flush=True)
 
 
 def main():

@@ -586,6 +586,7 @@ impl Talk {
                 None
             }
             (FromAgent::GaveUp {}, Stage::Greeting | Stage::Starting(_)) if agent.by_itself => {
+                // So that nobody takes it for one that was traced to its end.
                 agent.invited = None;
                 self.ended(agent);
                 None

@@ -183,7 +183,7 @@ impl Tracing {
 
     fn rest(&mut self) -> Vec<String> {
         self.said.extend(self.messages.iter());
-        std::mem::take(&mut self.said)
+        self.said.clone()
     }
 }
 
@@ -219,16 +219,18 @@ fn session(arguments: &[OsString]) -> std::process::Command {
 /// Runs `pystap trace` to its end.
 pub(crate) fn trace(arguments: &[&str]) -> Traced {
     let mut tracing = Tracing::start(arguments);
-    let Some(code) = end(&mut tracing.child, BOUND) else {
-        panic!("pystap does not end; it said {:#?}", tracing.rest());
-    };
-    assert_eq!(code, 0, "{:#?}", tracing.rest());
-    let traced = tracing.finish();
+    let code = end(&mut tracing.child, BOUND);
+    let said = tracing.rest();
+    // First: it is why others took long.
     assert!(
-        !traced.said.iter().any(|line| line.contains("compiling")),
-        "a script is compiled that is not in SCRIPTS: {arguments:?}"
+        !said.iter().any(|line| line.contains("compiling")),
+        "a script is compiled that is not in SCRIPTS, or was forgotten: {arguments:?}: {said:#?}"
     );
-    traced
+    let Some(code) = code else {
+        panic!("pystap does not end; it said {said:#?}");
+    };
+    assert_eq!(code, 0, "{said:#?}");
+    tracing.finish()
 }
 
 /// Reads a whole stream. Long ones are only sampled against the schema: validation is what takes longest.

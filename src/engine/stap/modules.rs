@@ -21,6 +21,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use std::{fs, io};
 
 use crate::authority::believed;
@@ -65,7 +66,14 @@ impl CacheEntry {
             .flatten()
             .map(|entry| entry.path())
             .find(|path| path.extension().is_some_and(|extension| extension == "ko"))?;
-        (same && believed(&module).is_ok()).then_some(module)
+        if !same || believed(&module).is_err() {
+            return None;
+        }
+        // What is used often must not be forgotten for having been compiled long ago. A cache that cannot be written
+        // forgets nothing.
+        let _ = fs::File::open(&self.directory)
+            .and_then(|directory| directory.set_modified(SystemTime::now()));
+        Some(module)
     }
 
     /// Keeps a module that stap compiled. Its file name stays, because the module's own name must fit it.
@@ -108,6 +116,8 @@ fn forget_oldest(all: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -188,5 +198,28 @@ mod tests {
             fs::read_dir(cache.path().join("modules")).unwrap().count(),
             KEPT
         );
+    }
+
+    #[test]
+    fn what_was_used_last_is_kept_however_long_ago_it_was_compiled() {
+        let cache = tempfile::tempdir().unwrap();
+        let compiled = cache.path().join("stap_abc_1.ko");
+        fs::write(&compiled, "module").unwrap();
+        let slot = |script: usize| CacheEntry::new(cache.path(), format!("script {script}"));
+        let long_ago = SystemTime::now() - Duration::from_secs(3600);
+        for script in 0..KEPT {
+            slot(script).keep(&compiled).unwrap();
+            let directory = fs::File::open(slot(script).directory).unwrap();
+            let seconds = Duration::from_secs(u64::try_from(script).unwrap());
+            directory.set_modified(long_ago + seconds).unwrap();
+        }
+
+        assert!(slot(0).module().is_some());
+        slot(KEPT).keep(&compiled).unwrap();
+        slot(KEPT + 1).keep(&compiled).unwrap();
+        let gone: Vec<usize> = (0..KEPT + 2)
+            .filter(|&script| slot(script).module().is_none())
+            .collect();
+        assert_eq!(gone, [1, 2]);
     }
 }

@@ -140,6 +140,12 @@ pub(crate) fn unfit() -> Vec<Interpreter> {
     unfit
 }
 
+/// The free-threaded one that `tests/free-threaded/build` makes.
+pub(crate) fn free_threaded() -> Interpreter {
+    let path = trees().join("free-threaded/python/bin/python3.13t");
+    Interpreter::at(Path::new("/"), &path).expect("tests/free-threaded/build has made it")
+}
+
 /// Where `tests/guest/build` makes its trees.
 fn trees() -> PathBuf {
     let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from);

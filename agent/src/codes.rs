@@ -8,32 +8,34 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_void};
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use pystap_ring::MOST_TEXT;
 
 use crate::capture::{self, Parameter};
-use crate::contexts;
 use crate::gil::Guarded;
-use crate::live::LIVE;
+use crate::live::{self, LIVE};
 use crate::marks::{CUT_FILE, CUT_NAME, CUT_QUALNAME};
 use crate::names;
-use crate::python::{Owned, Ptr, api, type_of, version};
+use crate::python::{Object, Owned, Ptr, api, is_free_threaded, type_of, version};
 use crate::ring::{self, Function};
+use crate::shards::{PerThread, SHARDS, Shard};
+use crate::{contexts, shards, thread};
 
 /// A code object that a session wants.
 pub(crate) struct Code {
     /// The session that wants it.
-    session: usize,
-    /// The code object, which owns this.
-    object: Ptr,
+    session: AtomicUsize,
+    /// The code object, which owns this; null when it is no more.
+    object: AtomicPtr<Object>,
     /// What is told of it; its names are owned by its strings or by `own`.
     pub(crate) told: Function,
     /// Bytes that a value may have beside them.
     pub(crate) room: usize,
     /// `co_flags`.
     pub(crate) flags: i64,
-    /// The last line that was asked for, and its offset in the code.
-    pub(crate) line: (i32, i32),
+    /// The last line that was asked for, and its offset in the code: the upper and the lower half.
+    pub(crate) line: AtomicU64,
     /// `co_code`, of what can be suspended where the profile function is used.
     pub(crate) instructions: Vec<u8>,
     /// Whether what it returns is left out of what is told.
@@ -52,6 +54,7 @@ pub(crate) const RESUMABLE: i64 = 0x20 | 0x80 | 0x200;
 /// What the slots of pystap's own code hold, which no session wants. Sessions count from 1.
 const OWN: usize = 1;
 
+/// Written, in a free-threaded build, by who has the [`Lock`].
 struct Known {
     /// Our slot's number, once it was asked for.
     slot: Option<isize>,
@@ -59,13 +62,20 @@ struct Known {
     first: *mut Code,
     /// Whether some slot may hold [`OWN`].
     has_own: bool,
-    /// Records that were asked for lately, each at the place that the address of its code object gives it: to ask the
-    /// interpreter for a slot is a call. None outlives its code object, see `release`.
-    recent: [*mut Code; RECENT],
+    /// Records of code objects that are no more, in a free-threaded build: other threads may look whether one is that of
+    /// the code that they run, so it stays a record, and becomes that of the next code object.
+    free: *mut Code,
 }
 
+/// Records that were asked for lately, each at the place that the address of its code object gives it: to ask the
+/// interpreter for a slot is a call.
+type Recent = [*mut Code; RECENT];
+
 /// How many, a power of two.
-const RECENT: usize = 256;
+const RECENT: usize = 1024;
+
+/// None outlives its code object, or it is known by its record, see `release`.
+static RECENTLY: PerThread<Recent> = PerThread::new([[null_mut(); RECENT]; SHARDS]);
 
 /// The place of a code object among them. Objects are aligned to 16 bytes.
 #[inline(always)]
@@ -77,8 +87,60 @@ static KNOWN: Guarded<Known> = Guarded::new(Known {
     slot: None,
     first: null_mut(),
     has_own: false,
-    recent: [null_mut(); RECENT],
+    free: null_mut(),
 });
+
+/// The thread that writes slots and records, by its thread pointer. Free-threaded builds only, where the interpreter lets two
+/// threads write the slots of one code object at once.
+static WRITER: AtomicUsize = AtomicUsize::new(0);
+
+/// How often a thread tries to be the writer. Whoever is makes no call that waits.
+const TRIES: u32 = 1 << 20;
+
+/// The right to write slots and records, until this goes.
+struct Lock {
+    is_ours: bool,
+}
+
+impl Lock {
+    /// Nothing when it is not to be had, so that the caller does without.
+    fn take() -> Option<Lock> {
+        let own = thread::current();
+        // Writing a slot calls `release` for what was there.
+        if !is_free_threaded() || WRITER.load(Ordering::Relaxed) == own {
+            return Some(Lock { is_ours: false });
+        }
+        for turn in 0..TRIES {
+            let taken = WRITER.compare_exchange(0, own, Ordering::Acquire, Ordering::Relaxed);
+            if taken.is_ok() {
+                return Some(Lock { is_ours: true });
+            }
+            if turn < 100 {
+                core::hint::spin_loop();
+            } else {
+                rustix::thread::sched_yield();
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if self.is_ours {
+            WRITER.store(0, Ordering::Release);
+        }
+    }
+}
+
+/// In a fork's child: no other thread writes. What one has left half written is left alone.
+pub(crate) unsafe fn begin_in_child() {
+    let writer = WRITER.swap(0, Ordering::Relaxed);
+    if writer != 0 && writer != thread::current() {
+        (*KNOWN.get()).first = null_mut();
+        (*KNOWN.get()).free = null_mut();
+    }
+}
 
 /// Makes sure of the slot. False when the interpreter has none left (there are 255).
 pub(crate) unsafe fn prepare() -> bool {
@@ -135,10 +197,11 @@ unsafe fn leave_out(object: Ptr) {
     let (Some(slot), Some(code)) = ((*known).slot, Owned::borrowed(object)) else {
         return;
     };
+    let Some(lock) = Lock::take() else { return };
     let mut kept = null_mut();
     let asked = (api().PyUnstable_Code_GetExtra)(object, slot, &raw mut kept) == 0;
     let is_told = asked && kept as usize & 1 == 0 && !kept.is_null();
-    if is_told && (*kept.cast::<Code>()).session == (*LIVE.get()).number {
+    if is_told && (*kept.cast::<Code>()).is_of((*LIVE.get()).number) {
         return;
     }
     if (api().PyUnstable_Code_SetExtra)(object, slot, without_provenance(OWN)) == 0 {
@@ -146,6 +209,7 @@ unsafe fn leave_out(object: Ptr) {
     } else {
         (api().PyErr_Clear)();
     }
+    drop(lock);
     let constants = constants(&code).into_iter();
     for inner in constants.filter(|it| type_of(*it) == type_of(object)) {
         leave_out(inner);
@@ -198,14 +262,14 @@ pub(crate) unsafe fn has_own() -> bool {
 }
 
 /// The record of a code object, or nothing when the session does not want it.
-#[inline]
-pub(crate) unsafe fn wanted(object: Ptr) -> Option<*mut Code> {
+#[inline(always)]
+pub(crate) unsafe fn wanted(shard: Shard, object: Ptr) -> Option<*mut Code> {
     let session = (*LIVE.get()).number;
-    let recent = &(*KNOWN.get()).recent;
+    let recent = &*RECENTLY.at(shard);
     if let Some(&code) = recent.get(place(object))
         && !code.is_null()
-        && (*code).object == object
-        && (*code).session == session
+        && (*code).object.load(Ordering::Acquire) == object
+        && (*code).is_of(session)
     {
         return Some(code);
     }
@@ -213,36 +277,58 @@ pub(crate) unsafe fn wanted(object: Ptr) -> Option<*mut Code> {
 }
 
 /// The same where it was not asked for lately.
+#[inline(never)]
 unsafe fn ask(object: Ptr, session: usize) -> Option<*mut Code> {
     let slot = (*KNOWN.get()).slot?;
+    let lock = Lock::take()?;
+    let kept = kept(object, slot);
+    drop(lock);
+    match kept {
+        Kept::Unwanted(by) if by == session || is_own(by) => None,
+        Kept::Wanted(code) if (*code).is_of(session) => {
+            if let Some(recent) = (*RECENTLY.get()).get_mut(place(object)) {
+                *recent = code;
+            }
+            Some(code)
+        }
+        _ => decide(object, slot, session),
+    }
+}
+
+/// What is in a slot.
+enum Kept {
+    Nothing,
+    /// This session does not want it.
+    Unwanted(usize),
+    Wanted(*mut Code),
+}
+
+/// Whether it is what the slots of pystap's own code hold.
+fn is_own(session: usize) -> bool {
+    session == OWN >> 1
+}
+
+/// The caller has the lock.
+unsafe fn kept(object: Ptr, slot: isize) -> Kept {
     let mut kept = null_mut();
     if (api().PyUnstable_Code_GetExtra)(object, slot, &raw mut kept) != 0 {
         (api().PyErr_Clear)();
-        return None;
+        return Kept::Unwanted((*LIVE.get()).number);
     }
-    if kept as usize & 1 == 1 {
-        if kept as usize >> 1 == session || kept as usize == OWN {
-            return None;
-        }
-    } else if !kept.is_null() {
-        let code: *mut Code = kept.cast();
-        if (*code).session == session {
-            if let Some(recent) = (*KNOWN.get()).recent.get_mut(place(object)) {
-                *recent = code;
-            }
-            return Some(code);
-        }
+    match kept as usize {
+        0 => Kept::Nothing,
+        odd if odd & 1 == 1 => Kept::Unwanted(odd >> 1),
+        _ => Kept::Wanted(kept.cast()),
     }
-    decide(object, slot, session)
 }
 
 #[cold]
 unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> {
     // The first call of a function is also when a module may just have been imported.
-    contexts::look();
+    contexts::look_soon();
     let live = LIVE.get();
     let Some(mut code) = read(object, session) else {
-        (*live).counts.dropped += 1;
+        (*live::counted()).dropped += 1;
         return None;
     };
     let bytes = |text| CStr::from_ptr(text).to_bytes();
@@ -256,12 +342,37 @@ unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> 
         .settings
         .filter
         .accepts(bytes(code.told.filename), names);
-    let code = if accepted {
+    let code = accepted.then(|| {
         shorten(&mut code);
-        Box::into_raw(code)
-    } else {
-        null_mut()
+        code
+    });
+    keep(object, slot, session, code)
+}
+
+/// Puts what was decided into the slot, unless another thread was first.
+unsafe fn keep(
+    object: Ptr,
+    slot: isize,
+    session: usize,
+    decided: Option<Box<Code>>,
+) -> Option<*mut Code> {
+    let Some(lock) = Lock::take() else {
+        (*live::counted()).dropped += 1;
+        return None;
     };
+    if is_free_threaded() {
+        match kept(object, slot) {
+            Kept::Unwanted(by) if by == session => return None,
+            Kept::Wanted(code) if (*code).is_of(session) => {
+                // What was decided goes when nobody waits for us any longer.
+                drop(lock);
+                return Some(code);
+            }
+            _ => {}
+        }
+    }
+    let accepted = decided.is_some();
+    let code = decided.map_or(null_mut(), |code| place_of(code));
     let kept = if accepted {
         code.cast()
     } else {
@@ -271,21 +382,64 @@ unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> 
     if (api().PyUnstable_Code_SetExtra)(object, slot, kept) != 0 {
         (api().PyErr_Clear)();
         if accepted {
-            drop(Box::from_raw(code));
+            put_away(code);
         }
-        (*live).counts.dropped += 1;
+        (*live::counted()).dropped += 1;
         return None;
     }
     if !accepted {
         return None;
     }
     let known = KNOWN.get();
+    (*code).before = null_mut();
     (*code).after = (*known).first;
     if !(*known).first.is_null() {
         (*(*known).first).before = code;
     }
     (*known).first = code;
+    // From here on others find it.
+    (*code).object.store(object, Ordering::Release);
     Some(code)
+}
+
+/// Where a new record is from now on. The caller has the lock.
+unsafe fn place_of(new: Box<Code>) -> *mut Code {
+    let known = KNOWN.get();
+    let free = (*known).free;
+    if free.is_null() {
+        return Box::into_raw(new);
+    }
+    (*known).free = (*free).after;
+    let new = *new;
+    (*free)
+        .session
+        .store(new.session.into_inner(), Ordering::Relaxed);
+    (*free).told = new.told;
+    (*free).room = new.room;
+    (*free).flags = new.flags;
+    (*free).line = new.line;
+    (*free).instructions = new.instructions;
+    (*free).hides = new.hides;
+    (*free).parameters = new.parameters;
+    (*free)._own = new._own;
+    free
+}
+
+/// A record is that of no code object any longer. The caller has the lock.
+unsafe fn put_away(code: *mut Code) {
+    if !is_free_threaded() {
+        drop(Box::from_raw(code));
+        return;
+    }
+    let known = KNOWN.get();
+    (*code).object.store(null_mut(), Ordering::Relaxed);
+    // All that it has of the program's memory.
+    (*code).instructions = Vec::new();
+    (*code).parameters = Vec::new();
+    (*code)._own = Vec::new();
+    (*code).before = null_mut();
+    (*code).after = (*known).free;
+    (*known).free = code;
 }
 
 fn without_provenance(value: usize) -> *mut c_void {
@@ -304,25 +458,18 @@ unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
         .into_iter()
         .fold(lengths.len(), usize::saturating_add);
     let flags = code.integer_attribute(c"co_flags", 0);
+    let first_line = i32::try_from(code.integer_attribute(c"co_firstlineno", 0)).unwrap_or(0);
     Some(Box::new(Code {
-        session,
-        object,
-        told: Function {
-            number: 0,
-            row: 0,
-            first_line: i32::try_from(code.integer_attribute(c"co_firstlineno", 0)).unwrap_or(0),
-            filename,
-            name,
-            qualname,
-            cut: 0,
-        },
-        room: if ring::is_on() {
+        session: AtomicUsize::new(session),
+        object: AtomicPtr::new(null_mut()),
+        told: Function::new(first_line, [filename, name, qualname]),
+        room: if ring::is_on(Shard::own()) {
             MOST_TEXT
         } else {
             ROOM.saturating_sub(together).max(VALUE)
         },
         flags,
-        line: (0, -1),
+        line: AtomicU64::new(NO_LINE),
         instructions: if (*LIVE.get()).settings.needs_instructions && flags & RESUMABLE != 0 {
             instructions(&code)
         } else {
@@ -366,7 +513,7 @@ const VALUE: usize = 256;
 unsafe fn shorten(code: &mut Code) {
     let told = &mut code.told;
     let all = [told.filename, told.name, told.qualname].map(|text| CStr::from_ptr(text).to_bytes());
-    let longest = if ring::is_on() {
+    let longest = if ring::is_on(Shard::own()) {
         Some(MOST_TEXT)
     } else {
         names::longest(all.map(<[u8]>::len), ROOM - VALUE - all.len())
@@ -398,14 +545,28 @@ unsafe fn shorten(code: &mut Code) {
     }
 }
 
+/// No offset is that large.
+const NO_LINE: u64 = u32::MAX as u64;
+
 impl Code {
+    /// Whether this session wants it.
+    #[inline(always)]
+    fn is_of(&self, session: usize) -> bool {
+        self.session.load(Ordering::Relaxed) == session
+    }
+
     /// The line of an offset in bytes into the code, which is where the frame is; the first line where there is none.
-    pub(crate) unsafe fn line_at(&mut self, offset: i32) -> i32 {
-        if self.line.1 != offset {
-            let line = (api().PyCode_Addr2Line)(self.object, offset);
-            self.line = (if line < 0 { self.told.first_line } else { line }, offset);
+    pub(crate) unsafe fn line_at(&self, offset: i32) -> i32 {
+        let last = self.line.load(Ordering::Relaxed);
+        if last as u32 == offset as u32 {
+            return (last >> 32) as i32;
         }
-        self.line.0
+        let object = self.object.load(Ordering::Relaxed);
+        let line = (api().PyCode_Addr2Line)(object, offset);
+        let line = if line < 0 { self.told.first_line } else { line };
+        let both = u64::from(line as u32) << 32 | u64::from(offset as u32);
+        self.line.store(both, Ordering::Relaxed);
+        line
     }
 }
 
@@ -433,13 +594,16 @@ pub(crate) unsafe fn was_never_entered(object: Ptr, offset: i64) -> bool {
     *at == resume && *at.add(1) & 3 < 2
 }
 
-/// Called by the interpreter with the contents of a slot that goes, with its lock held.
+/// Called by the interpreter with the contents of a slot that goes, with its lock held where it has one.
 unsafe extern "C" fn release(kept: *mut c_void) {
     if kept.is_null() || kept as usize & 1 == 1 {
         return;
     }
     let code: *mut Code = kept.cast();
-    if let Some(recent) = (*KNOWN.get()).recent.get_mut(place((*code).object))
+    // Who cannot have it leaves the record in the list, where it keeps its memory: the code object's, whose names it had, goes.
+    let Some(lock) = Lock::take() else { return };
+    let object = (*code).object.load(Ordering::Relaxed);
+    if let Some(recent) = (*RECENTLY.get()).get_mut(place(object))
         && *recent == code
     {
         *recent = null_mut();
@@ -452,21 +616,34 @@ unsafe extern "C" fn release(kept: *mut c_void) {
     } else {
         (*(*code).before).after = (*code).after;
     }
-    ring::forget(&(*code).told);
-    drop(Box::from_raw(code));
+    // Outside of callbacks the rings may go meanwhile.
+    if !is_free_threaded() {
+        ring::forget(&(*code).told);
+    } else if let Some(inside) = shards::enter_again() {
+        if live::is_here() {
+            ring::forget(&(*code).told);
+        }
+        drop(inside);
+    }
+    put_away(code);
+    drop(lock);
 }
 
-/// Forgets all of them.
+/// Forgets all of them, while no callback runs.
 pub(crate) unsafe fn forget() {
-    let known = KNOWN.get();
-    let Some(slot) = (*known).slot else { return };
-    while !(*known).first.is_null() {
-        let before = (*known).first;
-        if (api().PyUnstable_Code_SetExtra)((*before).object, slot, null_mut()) != 0
-            || (*known).first == before
-        {
-            (api().PyErr_Clear)();
-            return;
+    // No code object may go meanwhile: what has begun to is not to be given another content.
+    shards::while_stopped(|| {
+        let known = KNOWN.get();
+        let Some(slot) = (*known).slot else { return };
+        while !(*known).first.is_null() {
+            let before = (*known).first;
+            let object = (*before).object.load(Ordering::Relaxed);
+            if (api().PyUnstable_Code_SetExtra)(object, slot, null_mut()) != 0
+                || (*known).first == before
+            {
+                (api().PyErr_Clear)();
+                return;
+            }
         }
-    }
+    });
 }

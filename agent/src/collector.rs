@@ -4,11 +4,13 @@
 use core::ffi::{CStr, c_void};
 use core::ptr::null_mut;
 
+use pystap_ring::LostKind;
+
 use crate::gil::Guarded;
 use crate::live::is_on;
 use crate::marks::{self, GC_DONE, GC_START};
 use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, none, number};
-use crate::{ring, sums};
+use crate::{ring, shards, sums};
 
 static ON_COLLECTION: Method = Method {
     name: c"on_collection".as_ptr(),
@@ -52,7 +54,16 @@ pub(crate) unsafe fn stop() {
 
 /// Called with `"start"` or `"stop"` and a dictionary of numbers.
 unsafe extern "C" fn on_collection(_: Ptr, arguments: *const Ptr, count: isize) -> Ptr {
-    let is_heard = || ring::is_on() || GC_START.is_raised() || GC_DONE.is_raised();
+    let Some(inside) = shards::enter() else {
+        shards::outside(|| {
+            if is_on() {
+                ring::lost_elsewhere(LostKind::Collection);
+            }
+        });
+        return none();
+    };
+    let shard = inside.shard();
+    let is_heard = || ring::is_on(shard) || GC_START.is_raised() || GC_DONE.is_raised();
     if count == 2 && is_on() && is_heard() {
         let (phase, numbers) = (*arguments, *arguments.add(1));
         let of = |name: &CStr| number((api().PyDict_GetItemString)(numbers, name.as_ptr()), 0);
@@ -61,9 +72,9 @@ unsafe extern "C" fn on_collection(_: Ptr, arguments: *const Ptr, count: isize) 
             (api().PyErr_Clear)();
         } else if CStr::from_ptr(phase) == c"start" {
             let generation = of(c"generation");
-            if sums::is_on() {
+            if sums::is_on(shard) {
                 sums::collection_begins();
-            } else if ring::is_on() {
+            } else if ring::is_on(shard) {
                 ring::collection_begins(generation);
             } else {
                 marks::gc_start(i32::try_from(generation).unwrap_or(-1));
@@ -71,9 +82,9 @@ unsafe extern "C" fn on_collection(_: Ptr, arguments: *const Ptr, count: isize) 
         } else {
             // The interpreter's own mark gives the sum, too.
             let collected = of(c"collected").saturating_add(of(c"uncollectable"));
-            if sums::is_on() {
+            if sums::is_on(shard) {
                 sums::collection_ends();
-            } else if ring::is_on() {
+            } else if ring::is_on(shard) {
                 ring::collection_ends(collected);
             } else {
                 marks::gc_done(collected);

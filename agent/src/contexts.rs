@@ -8,15 +8,18 @@ use alloc::collections::BTreeMap;
 use alloc::ffi::CString;
 use alloc::format;
 use alloc::string::String;
-use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::gil::Guarded;
-use crate::live::{LIVE, is_on};
+use crate::live::{self, is_on};
 use crate::marks::{self, CONTEXT_NAME};
 use crate::names;
-use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, type_name, type_of, version};
+use crate::python::{
+    METH_FASTCALL, Method, Owned, Ptr, api, is_free_threaded, type_name, type_of, version,
+};
 use crate::ring;
+use crate::shards::{self, PerThread, SHARDS, Shard};
 
 /// Positions in the table of greenlet's C API (greenlet.h), the first of which is the type. Up to 1.1 the table has eight entries and ends before the
 /// second one, for which greenlet.h has a macro there.
@@ -71,9 +74,10 @@ struct Known {
 struct Contexts {
     /// Whether the session wants numbers.
     on: bool,
+    /// What [`IMPORTS`] was when this thread looked.
+    looked: u64,
     greenlets: Option<Greenlets>,
     tasks: Option<Tasks>,
-    last: u64,
     known: BTreeMap<usize, Known>,
     /// From a weak reference to its object.
     referents: BTreeMap<usize, usize>,
@@ -82,16 +86,28 @@ struct Contexts {
     forget: unsafe fn(usize),
 }
 
-static CONTEXTS: Guarded<Contexts> = Guarded::new(Contexts {
-    on: false,
-    greenlets: None,
-    tasks: None,
-    last: 0,
-    known: BTreeMap::new(),
-    referents: BTreeMap::new(),
-    on_death: None,
-    forget: nobody,
-});
+impl Contexts {
+    const NONE: Contexts = Contexts {
+        on: false,
+        looked: 0,
+        greenlets: None,
+        tasks: None,
+        known: BTreeMap::new(),
+        referents: BTreeMap::new(),
+        on_death: None,
+        forget: nobody,
+    };
+}
+
+/// Of each thread in a free-threaded build. A task can die on another one than it ran on, so what is known of tasks is also
+/// that thread's, under the lock of the shard.
+static CONTEXTS: PerThread<Contexts> = PerThread::new([const { Contexts::NONE }; SHARDS]);
+
+/// The number that was given last.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+/// How often the program may have imported something, where each thread looks for itself.
+static IMPORTS: AtomicU64 = AtomicU64::new(0);
 
 fn nobody(_: usize) {}
 
@@ -102,37 +118,60 @@ static ON_DEATH: Method = Method {
     doc: core::ptr::null(),
 };
 
-/// Begins a session. `forget` is called with the address of every greenlet and task that was seen and is no more.
+/// Begins a session. `forget` is called with the address of every greenlet and task that was seen and is no more. No callback
+/// runs.
 pub(crate) unsafe fn start(on: bool, forget: unsafe fn(usize)) {
-    let contexts = CONTEXTS.get();
-    (*contexts).on = on;
-    (*contexts).last = 0;
-    (*contexts).forget = forget;
-    (*contexts).on_death = Owned::take((api().PyCFunction_NewEx)(
-        &raw const ON_DEATH,
-        null_mut(),
-        null_mut(),
-    ));
-    look();
+    LAST.store(0, Ordering::Relaxed);
+    for shard in shards::all() {
+        let contexts = CONTEXTS.of(shard);
+        (*contexts).on = on;
+        // As if nobody had looked.
+        (*contexts).looked = u64::MAX;
+        (*contexts).forget = forget;
+        let number = Owned::integer(shard as c_long);
+        let number = number.as_ref().map_or(null_mut(), Owned::as_ptr);
+        (*contexts).on_death = Owned::take((api().PyCFunction_NewEx)(
+            &raw const ON_DEATH,
+            number,
+            null_mut(),
+        ));
+    }
+    if !is_free_threaded() {
+        look();
+    }
 }
 
-/// Ends it, and gives all references back.
+/// Ends it, and gives all references back. No callback runs.
 pub(crate) unsafe fn stop() {
-    let contexts = CONTEXTS.get();
-    (*contexts).on = false;
-    (*contexts).greenlets = None;
-    (*contexts).referents.clear();
-    // Taken out before they go, because what goes may run code of the program.
-    let known = core::mem::take(&mut (*contexts).known);
-    let tasks = (*contexts).tasks.take();
-    let on_death = (*contexts).on_death.take();
-    drop((known, tasks, on_death));
+    for shard in shards::all() {
+        let contexts = CONTEXTS.of(shard);
+        (*contexts).on = false;
+        (*contexts).greenlets = None;
+        let guard = shards::lock(shard);
+        (*contexts).referents.clear();
+        // Taken out before they go, because what goes may run code of the program.
+        let known = core::mem::take(&mut (*contexts).known);
+        drop(guard);
+        let tasks = (*contexts).tasks.take();
+        let on_death = (*contexts).on_death.take();
+        drop((known, tasks, on_death));
+    }
+}
+
+/// The program may have imported something: looks for greenlet and asyncio, on each thread.
+pub(crate) unsafe fn look_soon() {
+    if is_free_threaded() {
+        IMPORTS.fetch_add(1, Ordering::Relaxed);
+    } else {
+        look();
+    }
 }
 
 /// Looks whether the program has imported greenlet or asyncio meanwhile.
-pub(crate) unsafe fn look() {
+unsafe fn look() {
     let contexts = CONTEXTS.get();
-    if (*contexts).greenlets.is_none() {
+    // Not in a free-threaded build: the dead ones would have to be heard of by the thread on whose stack they were.
+    if (*contexts).greenlets.is_none() && !is_free_threaded() {
         (*contexts).greenlets = find_greenlets();
     }
     if (*contexts).on && (*contexts).tasks.is_none() {
@@ -211,6 +250,11 @@ unsafe fn find_tasks() -> Option<Tasks> {
     })
 }
 
+/// Whether the program has imported greenlet.
+pub(crate) unsafe fn has_greenlets() -> bool {
+    loaded(c"greenlet").is_some()
+}
+
 /// The type of greenlets, where the program has any.
 pub(crate) unsafe fn greenlet_type() -> Option<Ptr> {
     (*CONTEXTS.get()).greenlets.map(|greenlets| greenlets.kind)
@@ -218,8 +262,8 @@ pub(crate) unsafe fn greenlet_type() -> Option<Ptr> {
 
 /// The greenlet that runs, if it is not its thread's main one: its address, which is valid while it runs.
 #[inline(always)]
-pub(crate) unsafe fn greenlet() -> Option<Ptr> {
-    let greenlets = (*CONTEXTS.get()).greenlets?;
+pub(crate) unsafe fn greenlet(shard: Shard) -> Option<Ptr> {
+    let greenlets = (*CONTEXTS.at(shard)).greenlets?;
     let current = (greenlets.get_current)();
     if current.is_null() {
         (api().PyErr_Clear)();
@@ -231,11 +275,24 @@ pub(crate) unsafe fn greenlet() -> Option<Ptr> {
 }
 
 /// The number of what runs, 0 for neither greenlet nor task. A new one is named first.
-pub(crate) unsafe fn current() -> u64 {
-    if !(*CONTEXTS.get()).on {
-        return 0;
+#[inline(always)]
+pub(crate) unsafe fn current(shard: Shard) -> u64 {
+    if (*CONTEXTS.at(shard)).on {
+        current_number(shard)
+    } else {
+        0
     }
-    let Some(object) = greenlet().or_else(|| task()) else {
+}
+
+unsafe fn current_number(shard: Shard) -> u64 {
+    let contexts = CONTEXTS.at(shard);
+    if is_free_threaded() && (*contexts).tasks.is_none() {
+        let imports = IMPORTS.load(Ordering::Relaxed);
+        if core::mem::replace(&mut (*contexts).looked, imports) != imports {
+            look();
+        }
+    }
+    let Some(object) = greenlet(shard).or_else(|| task()) else {
         return 0;
     };
     let number = number(object);
@@ -268,10 +325,12 @@ unsafe fn task() -> Option<Ptr> {
 /// The number of an object, a new one if it has none yet.
 pub(crate) unsafe fn number(object: Ptr) -> u64 {
     let contexts = CONTEXTS.get();
+    let guard = shards::lock_own();
     let known = &(*contexts).known;
     if let Some(known) = known.get(&(object as usize)) {
         return known.number;
     }
+    drop(guard);
     let on_death = (*contexts)
         .on_death
         .as_ref()
@@ -283,11 +342,11 @@ pub(crate) unsafe fn number(object: Ptr) -> u64 {
         return 0;
     }
     let Some(reference) = reference else {
-        (*LIVE.get()).counts.dropped += 1;
+        (*live::counted()).dropped += 1;
         return 0;
     };
-    (*contexts).last += 1;
-    let number = (*contexts).last;
+    let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+    let guard = shards::lock_own();
     (*contexts)
         .referents
         .insert(reference.as_ptr() as usize, object as usize);
@@ -297,25 +356,31 @@ pub(crate) unsafe fn number(object: Ptr) -> u64 {
         is_named: false,
     };
     let before = (*contexts).known.insert(object as usize, known);
+    drop(guard);
     drop(before);
     number
 }
 
-unsafe extern "C" fn on_death(_: Ptr, arguments: *const Ptr, count: isize) -> Ptr {
+/// Of a session of callbacks, or of none: what it looks at is under the shard's lock.
+unsafe extern "C" fn on_death(shard: Ptr, arguments: *const Ptr, count: isize) -> Ptr {
     if count == 1 {
-        let contexts = CONTEXTS.get();
+        let shard = usize::try_from(crate::python::number(shard, 0)).unwrap_or(0);
+        let contexts = CONTEXTS.of(shard);
+        let guard = shards::lock(shard);
         let reference = *arguments as usize;
+        let mut gone = None;
         if let Some(object) = (*contexts).referents.remove(&reference) {
             let known = &(*contexts).known;
             let is_same = known
                 .get(&object)
                 .is_some_and(|known| known.reference.as_ptr() as usize == reference);
             if is_same {
-                let known = (*contexts).known.remove(&object);
+                gone = (*contexts).known.remove(&object);
                 ((*contexts).forget)(object);
-                drop(known);
             }
         }
+        drop(guard);
+        drop(gone);
     }
     crate::python::none()
 }
@@ -323,11 +388,13 @@ unsafe extern "C" fn on_death(_: Ptr, arguments: *const Ptr, count: isize) -> Pt
 /// Names a context, once.
 unsafe fn tell_name(object: Ptr, number: u64) {
     let contexts = CONTEXTS.get();
+    let guard = shards::lock_own();
     let known = &mut (*contexts).known;
     match known.get_mut(&(object as usize)) {
         Some(known) if !known.is_named => known.is_named = true,
         _ => return,
     }
+    drop(guard);
     let name = task_name(object).unwrap_or_else(|| {
         let name = type_name(type_of(object));
         let name = name.rsplit('.').next().unwrap_or(&name);
@@ -341,16 +408,17 @@ unsafe fn tell_name(object: Ptr, number: u64) {
         ""
     };
     let name = CString::new([told, end.as_bytes()].concat()).unwrap_or_default();
-    if !ring::is_on() {
+    if !ring::is_on(Shard::own()) {
         return marks::context_name(number, name.as_ptr());
     }
     let contexts = CONTEXTS.get();
+    let is_told = ring::name_context(number, name.to_bytes());
+    let guard = shards::lock_own();
     let known = &mut (*contexts).known;
-    if !ring::name_context(number, name.to_bytes())
-        && let Some(known) = known.get_mut(&(object as usize))
-    {
+    if !is_told && let Some(known) = known.get_mut(&(object as usize)) {
         known.is_named = false;
     }
+    drop(guard);
 }
 
 /// What `get_name` of a task gives, if it is asyncio's own and the name is a string. A name that nobody has chosen is only a

@@ -292,6 +292,7 @@ unsafe fn name_it(control: &mut Control) -> Result<(), Errno> {
         way: session::way(python),
         busy: false,
         dormant: false,
+        free_threaded: python::is_free_threaded(),
     });
     control.name = format!("{SOCKET_PREFIX}{:016x}", random as u64);
     DOOR.store((random >> 64) as u64, Ordering::SeqCst);
@@ -416,6 +417,14 @@ pub(crate) unsafe fn begin_in_child() {
     } else if waits {
         gil::without(|| wait_while(&JOINING, 1, FORK));
     }
+}
+
+/// In a fork's child that is left alone: no thread, no socket, no session.
+pub(crate) unsafe fn forget_in_child() {
+    STAGE.store(NONE, Ordering::SeqCst);
+    worker::forget();
+    JOINING.store(0, Ordering::SeqCst);
+    forget();
 }
 
 /// Begins anew. What was there is not dropped: its descriptors were those of a table that is gone.
@@ -795,6 +804,7 @@ unsafe fn hello(control: &Control) -> Hello {
         way: session::way([0; 3]),
         busy: false,
         dormant: false,
+        free_threaded: python::is_free_threaded(),
     });
     hello.busy = control.session.is_some();
     hello.dormant = is_dormant();

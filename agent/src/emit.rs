@@ -4,22 +4,23 @@ use alloc::vec::Vec;
 use core::ptr::null;
 
 use crate::codes::{self, Code};
-use crate::live::LIVE;
+use crate::live::{self, LIVE};
 use crate::marks::{self, ANNOUNCED, FUNCTION_ENTRY, FUNCTION_RETURN};
 use crate::python::Ptr;
 use crate::ring::{self, Function, Times};
+use crate::shards::Shard;
 use crate::{capture, contexts, sums, timed};
 
 /// Whether somebody listens to entries.
 #[inline(always)]
-pub(crate) unsafe fn entries_are_heard() -> bool {
-    ring::is_on() || FUNCTION_ENTRY.is_raised()
+pub(crate) unsafe fn entries_are_heard(shard: Shard) -> bool {
+    ring::is_on(shard) || FUNCTION_ENTRY.is_raised()
 }
 
 /// Whether somebody listens to returns.
 #[inline(always)]
-pub(crate) unsafe fn returns_are_heard() -> bool {
-    ring::is_on() || FUNCTION_RETURN.is_raised()
+pub(crate) unsafe fn returns_are_heard(shard: Shard) -> bool {
+    ring::is_on(shard) || FUNCTION_RETURN.is_raised()
 }
 
 /// Which of the two is told, by which probe where there is no ring.
@@ -40,34 +41,44 @@ pub(crate) struct Details {
 
 /// A frame that was running before the session. Says whether it is wanted.
 pub(crate) unsafe fn announced(object: Ptr, line: i32) -> bool {
-    let context = if entries_are_heard() {
-        contexts::current()
+    let shard = Shard::own();
+    let context = if entries_are_heard(shard) {
+        contexts::current(shard)
     } else {
         0
     };
-    let Some(code) = codes::wanted(object) else {
+    let Some(code) = codes::wanted(shard, object) else {
         return false;
     };
-    (*LIVE.get()).counts.entries += 1;
-    if sums::is_on() {
-        sums::entered(object, true);
-    } else if entries_are_heard() {
-        timed::was_running(object, context);
+    (*live::counted_in(shard)).entries += 1;
+    if sums::is_on(shard) {
+        sums::entered(shard, object, true);
+    } else if entries_are_heard(shard) {
+        timed::was_running(shard, object, context);
         let flags = ANNOUNCED;
-        tell(Side::Entry, code, Details { line, flags }, context, None);
+        tell(
+            shard,
+            Side::Entry,
+            code,
+            Details { line, flags },
+            context,
+            None,
+        );
     }
     true
 }
 
 /// An entry, for whoever listens. The context comes before the code's record, because a new one can run finalizers of the program (up to 3.11), and
 /// these can end the session, which frees the records.
+#[inline(always)]
 pub(crate) unsafe fn tell_entry(
+    shard: Shard,
     object: Ptr,
     frame: Ptr,
     details: impl FnOnce(*mut Code) -> Details,
 ) {
-    let context = contexts::current();
-    let Some(code) = codes::wanted(object) else {
+    let context = contexts::current(shard);
+    let Some(code) = codes::wanted(shard, object) else {
         return;
     };
     let details = details(code);
@@ -81,40 +92,52 @@ pub(crate) unsafe fn tell_entry(
     } else {
         None
     };
-    tell(Side::Entry, code, details, context, text);
+    tell(shard, Side::Entry, code, details, context, text);
 }
 
 /// A return, for whoever listens, with what was measured of its call. `value` is null where an exception leaves the frame.
+#[inline(always)]
 pub(crate) unsafe fn tell_return(
+    shard: Shard,
     object: Ptr,
     value: Ptr,
     times: Option<Times>,
     details: impl FnOnce(*mut Code) -> Details,
 ) {
-    let context = contexts::current();
-    let Some(code) = codes::wanted(object) else {
+    let context = contexts::current(shard);
+    let Some(code) = codes::wanted(shard, object) else {
         return;
     };
     let details = details(code);
     let capture = (*LIVE.get()).settings.capture;
     let text = (capture.returns && details.flags == 0 && !value.is_null())
         .then(|| capture::value(value, (*code).hides, capture.limit.min((*code).room)));
-    tell(Side::Return(times), code, details, context, text);
+    tell(shard, Side::Return(times), code, details, context, text);
 }
 
 #[inline(always)]
-unsafe fn tell(side: Side, code: *mut Code, details: Details, context: u64, text: Option<Vec<u8>>) {
+unsafe fn tell(
+    shard: Shard,
+    side: Side,
+    code: *mut Code,
+    details: Details,
+    context: u64,
+    text: Option<Vec<u8>>,
+) {
     let Details { line, flags } = details;
-    if ring::is_on() {
+    if ring::is_on(shard) {
         // Its end is for those who read strings.
         let text = text
             .as_deref()
             .map(|text| text.strip_suffix(b"\0").unwrap_or(text));
         return match side {
-            Side::Entry => ring::call(&raw mut (*code).told, line, flags, context, text),
-            Side::Return(None) => ring::left(&raw mut (*code).told, line, flags, context, text),
+            Side::Entry => ring::call(shard, &raw mut (*code).told, (line, flags), context, text),
+            Side::Return(None) => {
+                ring::left(shard, &raw mut (*code).told, (line, flags), context, text);
+            }
             Side::Return(Some(times)) => {
-                ring::timed(&raw mut (*code).told, (line, flags), context, text, times)
+                let told = &raw mut (*code).told;
+                ring::timed(shard, told, (line, flags), context, text, times);
             }
         };
     }

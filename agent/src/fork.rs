@@ -8,12 +8,15 @@
 //! a call of the module, or a call that was put into the interpreter's queue before the fork. Until then the child tells
 //! nothing. A child that another system call made (`clone`) is noticed by its first event.
 //!
+//! In a free-threaded build, a child that the interpreter was not told of is left alone for good: to switch something on or off
+//! there, it would have to stop threads that are not there.
+//!
 //! `vfork` and `posix_spawn` share the memory until the child executes another program; it runs no Python.
 
 use core::ffi::{CStr, c_int, c_void};
 use core::mem::transmute;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io;
@@ -21,7 +24,7 @@ use rustix::io;
 use crate::descriptors::Kept;
 use crate::gil::{self, Guarded};
 use crate::python::{self, api};
-use crate::{control, live, presence};
+use crate::{codes, control, live, presence, shards, thread};
 
 /// How long a fork waits for our threads to be out of the interpreter, in milliseconds: one of Python, and one of C.
 const PYTHON: i64 = 1000;
@@ -29,10 +32,15 @@ const C: i64 = 100;
 
 /// Forks of Python that are under way.
 static UNDER_WAY: AtomicU32 = AtomicU32::new(0);
+/// The thread that began the last of them, by its thread pointer.
+static FORKER: AtomicUsize = AtomicUsize::new(0);
 static REGISTERED: AtomicBool = AtomicBool::new(false);
 
 /// Our sockets while there is no thread for them.
 static PARKED: Guarded<Option<Kept>> = Guarded::new(None);
+
+/// Whether this is the child of a fork that the interpreter was not told of, in a free-threaded build.
+static CUT_OFF: AtomicBool = AtomicBool::new(false);
 
 /// `__register_atfork`; `pthread_atfork` is no symbol of the shared C library.
 type Register = unsafe extern "C" fn(
@@ -63,8 +71,8 @@ unsafe extern "C" fn prepare() {
     if UNDER_WAY.load(Ordering::SeqCst) > 0 || !control::is_running() || gil::is_closed() {
         return;
     }
-    // Who has the lock keeps ours out.
-    if gil::is_inside() && (api().PyGILState_Check)() == 0 {
+    // Who has the interpreter's lock keeps ours out.
+    if gil::is_inside() && (python::is_free_threaded() || (api().PyGILState_Check)() == 0) {
         gil::until_out(C);
     }
     // Before the fork, because the queue has a lock of its own, which a child could find taken for ever.
@@ -89,7 +97,9 @@ unsafe extern "C" fn settle_now(_: *mut c_void) -> c_int {
 /// Before a fork of Python's. The caller holds the interpreter's lock, which is given up while a thread of ours needs it.
 pub(crate) unsafe fn before() {
     settle();
+    let _held = gil::hold();
     UNDER_WAY.fetch_add(1, Ordering::SeqCst);
+    FORKER.store(thread::current(), Ordering::SeqCst);
     let ([_, minor, _], _) = python::version();
     if minor >= 12 && control::is_running() && (*PARKED.get()).is_none() && no_others_run() {
         let parked = control::park();
@@ -109,6 +119,7 @@ pub(crate) unsafe fn after_in_parent() {
         forks.checked_sub(1)
     });
     gil::let_in();
+    let _held = gil::hold();
     if (*PARKED.get()).is_none() {
         return;
     }
@@ -123,6 +134,7 @@ pub(crate) unsafe fn after_in_parent() {
 /// Starts our threads again. The caller holds the interpreter's lock.
 unsafe extern "C" fn resume(_: *mut c_void) -> c_int {
     settle();
+    let _held = gil::hold();
     if UNDER_WAY.load(Ordering::SeqCst) == 0
         && let Some(parked) = (*PARKED.get()).take()
     {
@@ -136,13 +148,29 @@ pub(crate) unsafe fn settle() {
     if !presence::is_lost() {
         return;
     }
-    UNDER_WAY.store(0, Ordering::SeqCst);
+    let was_under_way = UNDER_WAY.swap(0, Ordering::SeqCst) > 0;
+    let knows = was_under_way && FORKER.load(Ordering::SeqCst) == thread::current();
     gil::forget_the_thread();
+    shards::begin_in_child();
+    codes::begin_in_child();
+    let _held = gil::hold();
     if let Some(parked) = (*PARKED.get()).take() {
         parked.close();
     }
     presence::claim();
-    control::begin_in_child();
+    if python::is_free_threaded() && !knows {
+        // The interpreter waits for ever for threads that it believes to be there, when it is to stop them all.
+        CUT_OFF.store(true, Ordering::SeqCst);
+        live::cut_off();
+        control::forget_in_child();
+    } else {
+        control::begin_in_child();
+    }
+}
+
+/// Whether no session can begin in this process any longer.
+pub(crate) fn is_cut_off() -> bool {
+    CUT_OFF.load(Ordering::SeqCst)
 }
 
 /// Whether the process has no threads but the caller and ours, as the interpreter will find it: where it cannot count

@@ -1,18 +1,22 @@
 //! The interpreter's lock: what it guards, and how the native thread takes it.
 //!
+//! A free-threaded build has none. There, callbacks have state of their own each (`shards`), and for the rest there is a lock
+//! of ours ([`hold`]), which is taken where the interpreter's would be had: by whatever calls the module, by hooks of forks, and
+//! by the native thread. Callbacks do not take it.
+//!
 //! Taking it from a thread that Python does not know is safe only while the interpreter lives. After that, CPython ends
 //! such a thread (up to 3.13), hangs it (3.14) or crashes (when all is torn down). So there is a gate: before the
 //! interpreter ends, a function that it calls at exit closes the gate, and waits, without the lock, for the native thread
 //! to be out.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-use crate::python::api;
-use crate::thread::{wait_while, wake};
+use crate::python::{api, is_free_threaded};
+use crate::thread::{self, wait_while, wake};
 use crate::worker;
 
-/// What belongs to who holds the interpreter's lock.
+/// What belongs to who holds the interpreter's lock, or ours where there is none.
 pub(crate) struct Guarded<T>(UnsafeCell<T>);
 
 // SAFETY: the lock is the promise of `get`'s callers.
@@ -28,6 +32,47 @@ impl<T> Guarded<T> {
     #[inline(always)]
     pub(crate) const fn get(&self) -> *mut T {
         self.0.get()
+    }
+}
+
+/// The thread that has our lock, by its thread pointer, and whether somebody has it.
+static HOLDER: AtomicUsize = AtomicUsize::new(0);
+static IS_HELD: AtomicU32 = AtomicU32::new(0);
+
+/// Our lock, until this goes.
+pub(crate) struct Held {
+    is_ours: bool,
+}
+
+/// Takes our lock where there is no other. The caller has a thread state, which is given up while it waits.
+pub(crate) unsafe fn hold() -> Held {
+    let own = thread::current();
+    if !is_free_threaded() || HOLDER.load(Ordering::Relaxed) == own {
+        return Held { is_ours: false };
+    }
+    while !take() {
+        let state = (api().PyEval_SaveThread)();
+        wait_while(&IS_HELD, 1, 100);
+        (api().PyEval_RestoreThread)(state);
+    }
+    Held { is_ours: true }
+}
+
+fn take() -> bool {
+    let taken = IS_HELD.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
+    if taken.is_ok() {
+        HOLDER.store(thread::current(), Ordering::Relaxed);
+    }
+    taken.is_ok()
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.is_ours {
+            HOLDER.store(0, Ordering::Relaxed);
+            IS_HELD.store(0, Ordering::Release);
+            wake(&IS_HELD);
+        }
     }
 }
 
@@ -76,7 +121,9 @@ fn enter<R>(work: impl FnOnce() -> R) -> Option<R> {
             None
         } else {
             let state = (api().PyGILState_Ensure)();
+            let held = hold();
             let result = work();
+            drop(held);
             (api().PyGILState_Release)(state);
             Some(result)
         }
@@ -148,12 +195,20 @@ pub(crate) unsafe fn close() {
 pub(crate) fn forget_the_thread() {
     INSIDE.store(0, Ordering::SeqCst);
     HELD.store(0, Ordering::SeqCst);
+    HOLDER.store(0, Ordering::SeqCst);
+    IS_HELD.store(0, Ordering::SeqCst);
 }
 
 /// Runs something without the lock, which the caller holds.
 pub(crate) unsafe fn without<R>(work: impl FnOnce() -> R) -> R {
+    let was_held = is_free_threaded() && HOLDER.load(Ordering::Relaxed) == thread::current();
+    drop(Held { is_ours: was_held });
     let state = (api().PyEval_SaveThread)();
     let result = work();
     (api().PyEval_RestoreThread)(state);
+    if was_held {
+        // Whoever called us lets go of it.
+        core::mem::forget(hold());
+    }
     result
 }

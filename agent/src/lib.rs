@@ -12,7 +12,8 @@
 //!
 //! # What guards its state
 //!
-//! Everything in a `gil::Guarded` belongs to who holds the interpreter's lock; free-threaded interpreters are refused.
+//! Everything in a `gil::Guarded` belongs to who holds the interpreter's lock. A free-threaded build has none: what callbacks
+//! write is there in a `shards::PerThread`, one for each thread, and the rest belongs to who holds a lock of ours (`gil`).
 //! What the native thread needs without that lock is in `control` and belongs to that thread while it runs. Functions
 //! that touch either are unsafe, and their callers are callbacks of the interpreter, which hold the lock, or
 //! `gil::with`.
@@ -22,7 +23,8 @@
 //!
 //! # Who may touch what
 //!
-//! Callbacks hold the interpreter's lock, and that guards all state (`gil`); hence free-threaded builds are refused.
+//! Callbacks hold the interpreter's lock, and that guards all state (`gil`); in a free-threaded build each has its thread's
+//! (`shards`), and what is shared, such as what is known of a code object (`codes`), is written under short locks on cold paths.
 //! One native thread (`control`) has the sockets to itself. A second one (`worker`) takes the lock for it, to switch
 //! events on and off, through a gate that is closed before the interpreter ends and during a fork.
 //!
@@ -84,6 +86,7 @@ mod profile;
 mod python;
 mod ring;
 mod session;
+mod shards;
 mod stacks;
 mod sums;
 mod thread;

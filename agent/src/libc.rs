@@ -86,6 +86,7 @@ unsafe extern "C" {
         at_end: Option<unsafe extern "C" fn(*mut c_void)>,
     ) -> c_int;
     pub(crate) fn pthread_setspecific(key: u32, value: *const c_void) -> c_int;
+    pub(crate) fn pthread_getspecific(key: u32) -> *mut c_void;
     pub(crate) fn pthread_attr_init(attributes: *mut ThreadAttributes) -> c_int;
     pub(crate) fn pthread_attr_setdetachstate(
         attributes: *mut ThreadAttributes,

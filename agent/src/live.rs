@@ -5,7 +5,7 @@
 //! has announced fires nothing. What is to be done there is not decided here: `fork` leaves a hook, which is called when
 //! such a child is noticed.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use pystap_agent_protocol::Stopped;
 
@@ -13,6 +13,7 @@ use crate::filter::Filter;
 use crate::gil::Guarded;
 use crate::hidden::Hidden;
 use crate::presence;
+use crate::shards::{self, PerThread, SHARDS, Shard};
 
 /// Which values are told.
 #[derive(Clone, Copy)]
@@ -48,7 +49,6 @@ pub(crate) struct Live {
     /// Makes the child of a fork that nobody has announced a process of its own.
     settle: unsafe fn(),
     pub(crate) settings: Settings,
-    pub(crate) counts: Stopped,
 }
 
 static NOWHERE: AtomicU32 = AtomicU32::new(0);
@@ -78,8 +78,12 @@ pub(crate) static LIVE: Guarded<Live> = Guarded::new(Live {
         hidden: Hidden::NOTHING,
         needs_instructions: false,
     },
-    counts: NO_COUNTS,
 });
+
+static COUNTS: PerThread<Stopped> = PerThread::new([NO_COUNTS; SHARDS]);
+
+/// Events of threads that found no shard.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 fn nothing() {}
 
@@ -93,7 +97,14 @@ pub(crate) unsafe fn prepare(settings: Settings) {
     let live = LIVE.get();
     (*live).number += 1;
     (*live).settings = settings;
-    (*live).counts = NO_COUNTS;
+    forget_counts();
+}
+
+unsafe fn forget_counts() {
+    for shard in shards::all() {
+        *COUNTS.of(shard) = NO_COUNTS;
+    }
+    DROPPED.store(0, Ordering::Relaxed);
 }
 
 /// From here on the callbacks tell what they see.
@@ -113,6 +124,12 @@ pub(crate) unsafe fn switch_off() -> bool {
     (*live).on = false;
     presence::end_session();
     true
+}
+
+/// In the child of a fork in which nothing can be switched off: no callback does anything there any longer.
+pub(crate) unsafe fn cut_off() {
+    (*LIVE.get()).on = false;
+    presence::end_session();
 }
 
 /// Forgets the names that were asked for.
@@ -136,14 +153,20 @@ pub(crate) fn silence() -> Stopped {
 /// In the child of a fork, where the session goes on: it counts anew.
 pub(crate) unsafe fn go_on() {
     let live = LIVE.get();
-    (*live).counts = NO_COUNTS;
+    forget_counts();
     (*(*live).here).store(1, Ordering::SeqCst);
 }
 
 /// Whether a session is on. What callbacks look at first.
 #[inline(always)]
 pub(crate) unsafe fn is_on() -> bool {
-    (*(*LIVE.get()).here).load(Ordering::Relaxed) != 0 || is_on_after_a_fork()
+    is_here() || is_on_after_a_fork()
+}
+
+/// Whether a session is on, but for the child of a fork that was told to nobody.
+#[inline(always)]
+pub(crate) unsafe fn is_here() -> bool {
+    (*(*LIVE.get()).here).load(Ordering::Relaxed) != 0
 }
 
 /// The events of the interpreter are on and the session is not: this is the child of a fork that was told to nobody.
@@ -155,7 +178,34 @@ unsafe fn is_on_after_a_fork() -> bool {
     (*LIVE.get()).on
 }
 
+/// What this thread's callbacks count.
+#[inline(always)]
+pub(crate) unsafe fn counted_in(shard: Shard) -> *mut Stopped {
+    COUNTS.at(shard)
+}
+
+/// The same where the shard is not at hand.
+pub(crate) unsafe fn counted() -> *mut Stopped {
+    COUNTS.get()
+}
+
+/// An event came on a thread that found no shard.
+pub(crate) fn drop_one() {
+    DROPPED.fetch_add(1, Ordering::Relaxed);
+}
+
 /// The counts so far.
 pub(crate) unsafe fn counts() -> Stopped {
-    (*LIVE.get()).counts
+    let mut sum = NO_COUNTS;
+    for shard in shards::all() {
+        // Its thread may count on meanwhile.
+        let counts = COUNTS.of(shard).read_volatile();
+        sum.entries += counts.entries;
+        sum.returns += counts.returns;
+        sum.dropped += counts.dropped;
+        sum.unseen_threads += counts.unseen_threads;
+        sum.replaced += counts.replaced;
+    }
+    sum.dropped += DROPPED.load(Ordering::Relaxed);
+    sum
 }

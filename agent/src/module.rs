@@ -17,8 +17,8 @@ use crate::fork;
 use crate::gil::{self, Guarded};
 use crate::live;
 use crate::python::{
-    self, METH_KEYWORDS, METH_NOARGS, METH_VARARGS, Method, ModuleDefinition, Owned, Ptr, api,
-    exception, none,
+    self, METH_KEYWORDS, METH_NOARGS, METH_VARARGS, Method, ModuleDefinition, ModuleObject, Owned,
+    Ptr, api, exception, is_free_threaded, none,
 };
 use crate::thread::Native;
 use crate::worker;
@@ -66,20 +66,20 @@ static METHODS: [Method; 3] = [
     Method::END,
 ];
 
-/// A definition belongs to the interpreter once the module is made.
-struct Definition(ModuleDefinition);
+/// It belongs to the interpreter once the module is made.
+struct Definition(ModuleObject);
 // SAFETY: only the interpreter touches it, under its lock.
 unsafe impl Sync for Definition {}
 
-static DEFINITION: Guarded<Definition> = Guarded::new(Definition(ModuleDefinition {
-    // One reference, for the object is static.
-    base: [1, 0, 0, 0, 0],
-    name: c"_pystap_agent".as_ptr(),
-    doc: c"pystap's agent in this process.".as_ptr(),
-    size: -1,
-    methods: (&raw const METHODS).cast(),
-    rest: [0; 4],
-}));
+static DEFINITION: Guarded<Definition> =
+    Guarded::new(Definition(ModuleObject::new(ModuleDefinition {
+        base: [0; 3],
+        name: c"_pystap_agent".as_ptr(),
+        doc: c"pystap's agent in this process.".as_ptr(),
+        size: -1,
+        methods: (&raw const METHODS).cast(),
+        rest: [0; 4],
+    })));
 
 /// `PYTHON_API_VERSION` of every CPython 3.
 const API_VERSION: c_int = 1013;
@@ -91,8 +91,20 @@ unsafe extern "C" fn PyInit__pystap_agent() -> Ptr {
         raise_import_error(&problem);
         return null_mut();
     }
-    (api().PyModule_Create2)(&raw mut (*DEFINITION.get()).0, API_VERSION)
+    let definition = &mut (*DEFINITION.get()).0;
+    let module = (api().PyModule_Create2)(definition.start(), API_VERSION);
+    // Otherwise the interpreter takes up a lock again for as long as it lives.
+    if !module.is_null()
+        && is_free_threaded()
+        && let Some(set) = api().PyUnstable_Module_SetGIL
+    {
+        set(module, WITHOUT_LOCK);
+    }
+    module
 }
+
+/// `Py_MOD_GIL_NOT_USED`.
+const WITHOUT_LOCK: *mut c_void = core::ptr::without_provenance_mut(1);
 
 /// For who has loaded the library from outside (`--inject ptrace`): 0 until it is ready to be called, then 1, and after
 /// each call of [`pystap_agent_enter`] another number, whose last four bits say what became of it.
@@ -146,6 +158,9 @@ unsafe extern "C" fn enter(_: *mut c_void) -> *mut c_void {
     null_mut()
 }
 
+/// Free-threaded versions in which it is tested.
+const FREE_THREADED: [u32; 1] = [13];
+
 /// Finds the interpreter's functions and looks whether it is one that we know.
 unsafe fn prepare() -> Result<(), String> {
     let step =
@@ -165,9 +180,9 @@ unsafe fn prepare() -> Result<(), String> {
             "pystap's agent works in CPython 3.9 to 3.15 only, and this is {implementation} {first_words}; {step}"
         ));
     }
-    if text.contains("free-threading") {
+    if is_free_threaded() && !FREE_THREADED.contains(&minor) {
         return Err(format!(
-            "pystap's agent does not work in free-threaded builds, and this is one of {first_words}; {step}"
+            "pystap's agent works in free-threaded builds of CPython 3.13 only, and this is one of {first_words}; {step}"
         ));
     }
     Ok(())
@@ -244,12 +259,18 @@ unsafe fn begin(dormant: bool, follow: Option<Follow>) -> Result<(), String> {
             "pystap's agent was started in a subinterpreter, whose calls it does not see; start it in the main one",
         ));
     }
+    fork::settle();
+    if fork::is_cut_off() {
+        return Err(String::from(
+            "this process was forked by C code, of which a free-threaded interpreter does not hear, so pystap's agent cannot work in it; trace the program that it comes from",
+        ));
+    }
+    let _held = gil::hold();
     // In the main interpreter: the slot of codes is that of one.
     codes::leave_out_own();
     register_hooks();
     gil::is_entered();
     fork::register();
-    fork::settle();
     control::start(dormant, follow).map_err(|reason| {
         format!(
             "pystap's agent cannot wait for pystap: {reason}; the program goes on untraced (it needs sockets, two threads, and \
@@ -342,13 +363,16 @@ unsafe extern "C" fn after_fork_in_child(_: Ptr, _: Ptr) -> Ptr {
 }
 
 unsafe extern "C" fn at_exit(_: Ptr, _: Ptr) -> Ptr {
+    let held = gil::hold();
     control::tell_what_is_unseen();
     gil::close();
+    drop(held);
     none()
 }
 
 unsafe extern "C" fn status(_: Ptr, _: Ptr) -> Ptr {
     fork::settle();
+    let _held = gil::hold();
     let Some(dictionary) = Owned::take((api().PyDict_New)()) else {
         return none();
     };

@@ -9,14 +9,17 @@ use core::ffi::{CStr, c_long};
 use core::ptr::null_mut;
 
 use pystap_agent_protocol::Refused;
+use pystap_ring::LostKind;
 
 use crate::calls::{Outcome, entry, exit, unwind};
 use crate::codes::Code;
 use crate::emit::Details;
 use crate::gil::Guarded;
-use crate::live::is_on;
+use crate::live::{self, is_on};
 use crate::marks::{EXCEPTION, SUSPENSION};
-use crate::python::{Method, Owned, Ptr, api, number};
+use crate::python::{Method, Owned, Ptr, api, is_free_threaded, number};
+use crate::ring;
+use crate::shards::{self, Shard};
 
 /// Tool ids in the order in which they are tried: those without a conventional owner first, a debugger's last.
 const TOOL_IDS: [c_long; 6] = [4, 3, 2, 5, 1, 0];
@@ -133,9 +136,12 @@ unsafe fn register(monitoring: &Owned, tool: c_long) -> Option<()> {
     let register_callback = monitoring.attribute(c"register_callback")?;
     let events = monitoring.attribute(c"events")?;
     let mut all = 0;
-    for (name, method) in EVENTS {
+    for (at, (name, method)) in EVENTS.into_iter().enumerate() {
         let event = events.attribute(name)?;
-        let callback = Owned::take((api().PyCFunction_NewEx)(method, null_mut(), null_mut()))?;
+        let callback = match is_free_threaded() {
+            true => kept_callback(at)?,
+            false => new_callback(method)?,
+        };
         register_callback.call(&[&tool, &event, &callback])?;
         all |= number(event.as_ptr(), 0);
     }
@@ -143,6 +149,26 @@ unsafe fn register(monitoring: &Owned, tool: c_long) -> Option<()> {
     monitoring.attribute(c"set_events")?.call(&[&tool, &all])?;
     monitoring.attribute(c"restart_events")?.call(&[])?;
     Some(())
+}
+
+/// The object through which the interpreter calls one of ours in a free-threaded build, made once: a thread may be about to call
+/// it when it is given back, and the interpreter takes no reference to what it calls.
+unsafe fn kept_callback(at: usize) -> Option<Owned> {
+    static KEPT: Guarded<[Kept; EVENTS.len()]> =
+        Guarded::new([const { Kept(null_mut()) }; EVENTS.len()]);
+    let kept = (*KEPT.get()).get_mut(at)?;
+    if kept.0.is_null() {
+        let (_, method) = EVENTS.get(at)?;
+        kept.0 = new_callback(method)?.into_ptr();
+    }
+    Owned::borrowed(kept.0)
+}
+
+/// A reference that is never given back.
+struct Kept(Ptr);
+
+unsafe fn new_callback(method: &'static Method) -> Option<Owned> {
+    Owned::take((api().PyCFunction_NewEx)(method, null_mut(), null_mut()))
 }
 
 /// Has code instrumented at once, although none of its frames is on the stack of a thread. The interpreter does that where
@@ -168,8 +194,11 @@ pub(crate) unsafe fn stop() {
         ((*registered).monitoring.take(), (*registered).tool.take())
     {
         unregister(&monitoring, tool);
-        drop(Owned::take((*registered).disable));
-        (*registered).disable = null_mut();
+        // A callback can still be about to return it where nothing keeps it out.
+        if !is_free_threaded() {
+            drop(Owned::take((*registered).disable));
+            (*registered).disable = null_mut();
+        }
     }
 }
 
@@ -199,23 +228,52 @@ unsafe fn unregister(monitoring: &Owned, tool: c_long) -> Option<()> {
 
 /// Every callback gets the code object and the offset of the instruction in bytes first.
 macro_rules! callback {
-    ($name:ident, $handle:ident, $line:ident, $flags:expr, $unwanted:ident $(, $value:ident)?) => {
+    ($name:ident, $lost:ident, $handle:ident, $line:ident, $flags:expr, $unwanted:ident $(, $value:ident)?) => {
         unsafe extern "C" fn $name(_: Ptr, arguments: *const Ptr, count: isize) -> Ptr {
-            if count >= 2 && is_on() {
-                let outcome = $handle(*arguments, null_mut(), $($value(arguments, count),)? |code| Details {
-                    line: $line(code, arguments),
-                    flags: $flags,
-                });
-                if outcome == Outcome::Unwanted {
-                    // A reference is due, and `DISABLE` is not immortal in every version.
-                    let answer = (*REGISTERED.get()).$unwanted;
-                    (api().Py_IncRef)(answer);
-                    return answer;
+            #[inline(always)]
+            unsafe fn heard(shard: Shard, arguments: *const Ptr, count: isize) -> Ptr {
+                if count >= 2 && is_on() {
+                    let details = |code| Details {
+                        line: $line(code, arguments),
+                        flags: $flags,
+                    };
+                    let outcome =
+                        $handle(shard, *arguments, null_mut(), $($value(arguments, count),)? details);
+                    if outcome == Outcome::Unwanted {
+                        // A reference is due, and `DISABLE` is not immortal in every version.
+                        let answer = (*REGISTERED.get()).$unwanted;
+                        (api().Py_IncRef)(answer);
+                        return answer;
+                    }
+                }
+                none_now()
+            }
+            // Apart, so that builds with the interpreter's lock are not slower for the others.
+            #[inline(never)]
+            unsafe fn heard_in_own(arguments: *const Ptr, count: isize) -> Ptr {
+                match shards::enter_own() {
+                    Some(inside) => heard(inside.shard(), arguments, count),
+                    None => lose(LostKind::$lost),
                 }
             }
-            none_now()
+            if is_free_threaded() {
+                return heard_in_own(arguments, count);
+            }
+            heard(Shard::ONLY, arguments, count)
         }
     };
+}
+
+/// An event of a thread that has no shard, of whatever function it is.
+#[cold]
+unsafe fn lose(kind: LostKind) -> Ptr {
+    shards::outside(|| {
+        if is_on() {
+            live::drop_one();
+            ring::lost_elsewhere(kind);
+        }
+    });
+    none_now()
 }
 
 unsafe fn first(code: *mut Code, _: *const Ptr) -> i32 {
@@ -250,13 +308,16 @@ unsafe fn none_now() -> Ptr {
     api()._Py_NoneStruct
 }
 
-callback!(on_start, entry, first, 0, disable);
-callback!(on_resume, entry, offset, SUSPENSION, disable);
-callback!(on_throw, entry, offset, SUSPENSION, disable_global);
-callback!(on_return, exit, offset, 0, disable, returned);
-callback!(on_yield, exit, offset, SUSPENSION, disable, no_value);
+callback!(on_start, Call, entry, first, 0, disable);
+callback!(on_resume, Call, entry, offset, SUSPENSION, disable);
+callback!(on_throw, Call, entry, offset, SUSPENSION, disable_global);
+callback!(on_return, Return, exit, offset, 0, disable, returned);
+callback!(
+    on_yield, Return, exit, offset, SUSPENSION, disable, no_value
+);
 callback!(
     on_unwind,
+    Return,
     unwind,
     offset,
     EXCEPTION,

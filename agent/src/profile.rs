@@ -21,12 +21,13 @@ use crate::calls::{entry, exit, unwind};
 use crate::codes::{Code, RESUMABLE};
 use crate::emit::Details;
 use crate::gil::Guarded;
-use crate::live::{LIVE, is_on};
+use crate::live::{self, is_on};
 use crate::marks::{EXCEPTION, SUSPENSION};
 use crate::python::{
     Owned, Ptr, ThreadState, TraceFunction, api, c_function, thread_states, type_name, type_of,
     uncollected, version,
 };
+use crate::shards::Shard;
 use crate::worker;
 
 /// `PyTrace_CALL`, `PyTrace_RETURN` and `PyTrace_C_CALL`.
@@ -161,7 +162,7 @@ pub(crate) unsafe fn account() {
         return begin_to_count();
     }
     let made = (*installed).newest.saturating_sub((*installed).first);
-    (*LIVE.get()).counts.unseen_threads += made.saturating_sub((*installed).met);
+    (*live::counted()).unseen_threads += made.saturating_sub((*installed).met);
     // Counted once.
     (*installed).met = made;
 }
@@ -299,7 +300,7 @@ pub(crate) unsafe fn look() -> bool {
         return false;
     };
     let known = (*installed).newest;
-    let counts = &raw mut (*LIVE.get()).counts;
+    let counts = live::counted();
     for state in &states {
         let id = (api().PyThreadState_GetID)(*state);
         if id > known {
@@ -432,7 +433,7 @@ unsafe fn event(frame: Ptr, what: c_int, value: Ptr) {
     let code = (api().PyFrame_GetCode)(frame);
     (api().Py_DecRef)(code);
     if what == CALL {
-        entry(code, frame, |code| Details {
+        entry(Shard::ONLY, code, frame, |code| Details {
             line: (api().PyFrame_GetLineNumber)(frame),
             flags: if is_resumed(code, frame) {
                 SUSPENSION
@@ -442,12 +443,12 @@ unsafe fn event(frame: Ptr, what: c_int, value: Ptr) {
         });
     } else if value.is_null() {
         let offset = last_offset(frame);
-        unwind(code, frame, offset, |_| Details {
+        unwind(Shard::ONLY, code, frame, offset, |_| Details {
             line: (api().PyFrame_GetLineNumber)(frame),
             flags: EXCEPTION,
         });
     } else {
-        exit(code, frame, value, |code| Details {
+        exit(Shard::ONLY, code, frame, value, |code| Details {
             line: (api().PyFrame_GetLineNumber)(frame),
             flags: if is_suspended(code, frame) {
                 SUSPENSION

@@ -10,11 +10,22 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::libc;
 
-/// What every object begins with. Only the two fields that all versions agree on.
+/// What every object begins with, opaque: builds differ. See [`type_of`].
 #[repr(C)]
-pub(crate) struct Object {
-    references: isize,
-    kind: *mut Object,
+pub(crate) struct Object([u8; 0]);
+
+/// Words of an object before its own fields, the last of which is its type.
+const HEAD: usize = 2;
+/// The same in a free-threaded build.
+const FREE_THREADED_HEAD: usize = 4;
+
+#[inline(always)]
+fn head() -> usize {
+    if is_free_threaded() {
+        FREE_THREADED_HEAD
+    } else {
+        HEAD
+    }
 }
 
 /// A pointer to an object.
@@ -62,15 +73,44 @@ impl Method {
     }
 }
 
-/// `PyModuleDef`, of a module that is made in one step.
+/// `PyModuleDef` behind the head of an object, of a module that is made in one step.
 #[repr(C)]
 pub(crate) struct ModuleDefinition {
-    pub(crate) base: [usize; 5],
+    pub(crate) base: [usize; 3],
     pub(crate) name: *const c_char,
     pub(crate) doc: *const c_char,
     pub(crate) size: isize,
     pub(crate) methods: *const Method,
     pub(crate) rest: [usize; 4],
+}
+
+/// Such a definition with a head for either kind of build, one reference to it each, for it is static.
+#[repr(C)]
+pub(crate) struct ModuleObject {
+    head: [usize; FREE_THREADED_HEAD],
+    definition: ModuleDefinition,
+}
+
+impl ModuleObject {
+    pub(crate) const fn new(definition: ModuleDefinition) -> ModuleObject {
+        ModuleObject {
+            // The last two are the head of builds with a lock. In the others, a thread that is nobody's has the object, with
+            // local references that never end; the rest of the last two is set in `start`.
+            head: [0, (u32::MAX as usize) << 32, 1, 0],
+            definition,
+        }
+    }
+
+    /// Where the object begins for the interpreter that this is.
+    pub(crate) fn start(&mut self) -> *mut c_void {
+        let unused = FREE_THREADED_HEAD - head();
+        if unused == 0 {
+            // Shared references.
+            self.head[2] = 0;
+        }
+        // SAFETY: within the head.
+        unsafe { (&raw mut self.head).cast::<usize>().add(unused).cast() }
+    }
 }
 
 macro_rules! functions {
@@ -142,7 +182,7 @@ functions! {
         PyLong_AsLongLongAndOverflow: fn(Ptr, *mut c_int) -> c_longlong;
         PyLong_FromLong: fn(c_long) -> Ptr;
         PyMem_Free: fn(*mut c_void);
-        PyModule_Create2: fn(*mut ModuleDefinition, c_int) -> Ptr;
+        PyModule_Create2: fn(*mut c_void, c_int) -> Ptr;
         PyObject_Call: fn(Ptr, Ptr, Ptr) -> Ptr;
         PyObject_CallNoArgs: fn(Ptr) -> Ptr;
         PyObject_GetAttrString: fn(Ptr, *const c_char) -> Ptr;
@@ -185,6 +225,7 @@ functions! {
         PyFrame_GetVar: fn(Ptr, Ptr) -> Ptr;
         PyGC_Disable: fn() -> c_int;
         PyGC_Enable: fn() -> c_int;
+        PyUnstable_Module_SetGIL: fn(Ptr, *mut c_void) -> c_int;
         PyUnstable_GC_VisitObjects: fn(unsafe extern "C" fn(Ptr, *mut c_void) -> c_int, *mut c_void);
         _PyEval_SetProfile: fn(ThreadState, Option<TraceFunction>, Ptr) -> c_int;
         _PyEval_SetTrace: fn(ThreadState, Option<TraceFunction>, Ptr) -> c_int;
@@ -221,15 +262,30 @@ unsafe impl Sync for Found {}
 
 static API: Found = Found(core::cell::UnsafeCell::new(MaybeUninit::uninit()));
 static IS_FOUND: AtomicBool = AtomicBool::new(false);
+/// Written with the functions.
+struct Kind(core::cell::UnsafeCell<bool>);
+// SAFETY: as they.
+unsafe impl Sync for Kind {}
+static IS_FREE_THREADED: Kind = Kind(core::cell::UnsafeCell::new(false));
 
 /// Finds the functions, if that was not done yet.
 pub(crate) unsafe fn find() -> Result<(), &'static CStr> {
     if !IS_FOUND.load(Ordering::Acquire) {
         let api = Api::find()?;
         (*API.0.get()).write(api);
+        let (_, text) = version();
+        let words = b"free-threading";
+        *IS_FREE_THREADED.0.get() = text.windows(words.len()).any(|part| part == words);
         IS_FOUND.store(true, Ordering::Release);
     }
     Ok(())
+}
+
+/// Whether nothing in this interpreter keeps threads apart. Not of [`find`], until which it is false.
+#[inline(always)]
+pub(crate) fn is_free_threaded() -> bool {
+    // SAFETY: written once, before anything can be called that reads it.
+    unsafe { *IS_FREE_THREADED.0.get() }
 }
 
 /// The functions. Only after [`find`], which the module's initialisation has called.
@@ -250,7 +306,8 @@ pub(crate) unsafe fn exception(pointer: Ptr) -> Ptr {
     *pointer.cast::<Ptr>()
 }
 
-/// A reference that is given up when it goes out of scope, with the interpreter's lock held.
+/// A reference that is given up when it goes out of scope, with the interpreter's lock held, or a thread state where there is
+/// none.
 pub(crate) struct Owned(Ptr);
 
 impl Owned {
@@ -327,7 +384,8 @@ impl Drop for Owned {
 
 /// `tp_name` of a type, which is the same distance into every type of every version.
 pub(crate) unsafe fn type_name(kind: Ptr) -> alloc::string::String {
-    let name: *const c_char = kind.cast::<*const c_char>().add(3).read();
+    // Behind the head there is the size of what it is made of.
+    let name: *const c_char = kind.cast::<*const c_char>().add(head() + 1).read();
     if name.is_null() {
         return alloc::string::String::from("?");
     }
@@ -340,7 +398,7 @@ pub(crate) unsafe fn c_function(object: Ptr) -> Option<(&'static [u8], Ptr)> {
     if object.is_null() || type_of(object) != api().PyCFunction_Type {
         return None;
     }
-    let fields: *const *const Method = object.cast::<*const Method>().add(2);
+    let fields: *const *const Method = object.cast::<*const Method>().add(head());
     let name = (*fields.read()).name;
     let owner: Ptr = fields.add(1).cast::<Ptr>().read();
     (!name.is_null()).then(|| (CStr::from_ptr(name).to_bytes(), owner))
@@ -348,7 +406,7 @@ pub(crate) unsafe fn c_function(object: Ptr) -> Option<(&'static [u8], Ptr)> {
 
 /// The type of an object.
 pub(crate) unsafe fn type_of(object: Ptr) -> Ptr {
-    (*object).kind
+    object.cast::<Ptr>().add(head() - 1).read()
 }
 
 /// Major, minor and micro version, and the whole text, e.g. `3.12.1 (main, ...) [GCC ...]`.

@@ -1,29 +1,33 @@
 //! The ring through which events are told where pystap has offered one ([`pystap_ring`]); without one they are told by
-//! probes. Nothing here waits and nothing asks the kernel, but for the number of a thread when it is first seen.
+//! probes. In a free-threaded build each thread has one of its own. Nothing here waits and nothing asks the kernel, but for the number of a thread when it is first seen.
 //!
 //! What is told is short because it refers to what was told before: which thread runs, in which context, and what a number
 //! stands for. Whatever of that has no room is told again with the next event, and the event itself is counted as lost.
 
-use core::ffi::{CStr, c_char, c_void};
-use core::ptr::without_provenance;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use alloc::vec::Vec;
+use core::ffi::{CStr, c_char};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use pystap_agent_protocol::Clock;
 use pystap_ring::{
-    CALL, CONTEXT, GC_DONE, GC_START, GONE, LostKind, Mapping, RETURN, THREAD, TIMED, Writer, head,
-    ticks,
+    CALL, CONTEXT, GC_DONE, GC_START, GONE, LostKind, MOST_RINGS, Mapping, RETURN, Ringless,
+    THREAD, TIMED, Writer, distance, head, ticks,
 };
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
 use crate::gil::Guarded;
-use crate::{libc, thread};
+use crate::python::is_free_threaded;
+use crate::shards::{PerThread, SHARDS, Shard};
+use crate::{libc, shards};
 
 /// A function, as it is told of.
 pub(crate) struct Function {
-    /// What stands for it in the ring; 0 until that is told.
-    pub(crate) number: u32,
-    /// Its row where calls are added up; 0 until it has one.
+    /// What stands for it in the rings; 0 until it has a number.
+    number: AtomicU32,
+    /// In which rings it was told what that stands for, a bit for each.
+    told: AtomicU64,
+    /// Its row where calls are added up in one table; 0 until it has one.
     pub(crate) row: u32,
     /// `co_firstlineno`.
     pub(crate) first_line: i32,
@@ -43,12 +47,53 @@ pub(crate) struct Times {
     pub(crate) ended: u64,
 }
 
+impl Function {
+    /// One that was told nowhere.
+    pub(crate) fn new(first_line: i32, [filename, name, qualname]: [*const c_char; 3]) -> Function {
+        Function {
+            number: AtomicU32::new(0),
+            told: AtomicU64::new(0),
+            row: 0,
+            first_line,
+            filename,
+            name,
+            qualname,
+            cut: 0,
+        }
+    }
+
+    /// What stands for it in this session; the next number if nothing does so far. 0 when there are none left.
+    pub(crate) fn number(&self) -> u32 {
+        match self.number.load(Ordering::Relaxed) {
+            0 => self.new_number(),
+            number => number,
+        }
+    }
+
+    #[cold]
+    fn new_number(&self) -> u32 {
+        let count = |last: u32| last.checked_add(1);
+        let Ok(last) = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count) else {
+            return 0;
+        };
+        // Another thread may have been first.
+        let number = &self.number;
+        let set = number.compare_exchange(0, last + 1, Ordering::Relaxed, Ordering::Relaxed);
+        set.map_or_else(|theirs| theirs, |_| last + 1)
+    }
+}
+
+/// The number that was given last.
+static LAST: AtomicU32 = AtomicU32::new(0);
+
 /// Of [`Function::cut`], which flags of a record of a code object they are.
 const CUT_SHIFT: u32 = 3;
 
-/// A ring that is mapped and not yet in use.
+/// Rings that are mapped and not yet in use.
 pub(crate) struct Offered {
-    mapping: Mapping,
+    mappings: Vec<Mapping>,
+    /// The first of them once more where there are several, for what threads without a ring have lost.
+    elsewhere: Option<Mapping>,
     clock: Clock,
 }
 
@@ -61,14 +106,40 @@ impl Offered {
         offer: pystap_agent_protocol::Ring,
         memory: &OwnedFd,
     ) -> Result<Offered, Errno> {
-        let mapping = Mapping::new(memory, offer.words)?;
+        let mut mappings = Vec::new();
+        for at in 0..offer.count.min(MOST_RINGS) {
+            mappings.push(Mapping::at(memory, begin_of(offer, at), offer.words)?);
+        }
+        let elsewhere = match offer.count {
+            1 => None,
+            _ => Some(Mapping::new(memory, offer.words)?),
+        };
         let clock = match offer.clock {
             Clock::Ticks if may_read_ticks() => Clock::Ticks,
             Clock::Ticks => return Err(Errno::NOTSUP),
             Clock::Monotonic => Clock::Monotonic,
         };
-        Ok(Offered { mapping, clock })
+        Ok(Offered {
+            mappings,
+            elsewhere,
+            clock,
+        })
     }
+}
+
+impl Offered {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.mappings.len()
+    }
+}
+
+/// Where a ring begins in the memory that is offered.
+pub(crate) fn begin_of(offer: pystap_agent_protocol::Ring, at: u32) -> u64 {
+    let rows = offer
+        .sums
+        .and_then(|sums| pystap_ring::sums::bytes(sums.rows));
+    u64::from(at) * distance(offer.words, rows.unwrap_or(0))
 }
 
 /// A process can be forbidden to read the counter, and would be ended for it (`PR_SET_TSC`).
@@ -92,46 +163,58 @@ struct Ring {
     tells_events: bool,
     /// The context that was told last.
     context: u64,
-    /// The number that was given last.
-    last: u32,
+    /// Which bit of [`Function::told`] is this one's.
+    bit: u64,
 }
 
-static RING: Guarded<Option<Ring>> = Guarded::new(None);
+static RING: PerThread<Option<Ring>> = PerThread::new([const { None }; SHARDS]);
 
-/// The thread that was told last, by its thread pointer; 0 when it has ended since. Written without the interpreter's
-/// lock by a thread that ends.
-static TOLD: AtomicUsize = AtomicUsize::new(0);
+/// The first one as those threads have it that found none free.
+static ELSEWHERE: Guarded<Option<Ringless>> = Guarded::new(None);
 
-/// The key whose destructor tells that a thread ends, plus one; 0 when there is none.
-static KEY: AtomicU32 = AtomicU32::new(0);
-
-/// Tells through this one from now on, `events` or nothing but the names of functions.
+/// Tells through these from now on, `events` or nothing but the names of functions. No callback runs.
 pub(crate) unsafe fn begin(offered: Offered, events: bool) {
-    TOLD.store(0, Ordering::Relaxed);
-    if KEY.load(Ordering::Relaxed) == 0 {
-        let mut key = 0;
-        if libc::pthread_key_create(&raw mut key, Some(on_end_of_thread)) == 0 {
-            KEY.store(key + 1, Ordering::Relaxed);
-        }
+    LAST.store(0, Ordering::Relaxed);
+    // The shard of those that have none tells nothing.
+    let first = usize::from(is_free_threaded());
+    for (at, mapping) in offered.mappings.into_iter().enumerate() {
+        *RING.of(first + at) = Some(Ring {
+            writer: Writer::new(mapping),
+            clock: offered.clock,
+            tells_events: events,
+            context: 0,
+            bit: 1 << (at & 63),
+        });
     }
-    *RING.get() = Some(Ring {
-        writer: Writer::new(offered.mapping),
-        clock: offered.clock,
-        tells_events: events,
-        context: 0,
-        last: 0,
-    });
+    *ELSEWHERE.get() = offered.elsewhere.map(Ringless::new);
 }
 
 /// Tells nothing any longer.
 pub(crate) unsafe fn end() {
-    drop((*RING.get()).take());
+    for shard in shards::all() {
+        drop((*RING.of(shard)).take());
+    }
+    drop((*ELSEWHERE.get()).take());
+}
+
+/// How many rings there are; none where probes tell.
+pub(crate) unsafe fn count() -> usize {
+    let rings = shards::all().filter(|shard| (*RING.of(*shard)).is_some());
+    rings.count()
+}
+
+/// An event of a thread that has no ring.
+#[cold]
+pub(crate) unsafe fn lost_elsewhere(kind: LostKind) {
+    if let Some(ringless) = &*ELSEWHERE.get() {
+        ringless.count_lost(kind);
+    }
 }
 
 /// Whether there is one, through which events are told, or the names of what is added up.
 #[inline(always)]
-pub(crate) unsafe fn is_on() -> bool {
-    (*RING.get()).is_some()
+pub(crate) unsafe fn is_on(shard: Shard) -> bool {
+    (*RING.at(shard)).is_some()
 }
 
 /// Whether there is one through which events are told.
@@ -139,70 +222,63 @@ pub(crate) unsafe fn tells_events() -> bool {
     (*RING.get()).as_ref().is_some_and(|ring| ring.tells_events)
 }
 
-/// Runs on every thread that was told, when it ends: the next one may get its address.
-unsafe extern "C" fn on_end_of_thread(_: *mut c_void) {
-    let _ = TOLD.compare_exchange(thread::current(), 0, Ordering::Relaxed, Ordering::Relaxed);
-}
-
 /// A call.
 #[inline(always)]
 pub(crate) unsafe fn call(
+    shard: Shard,
     function: *mut Function,
-    line: i32,
-    flags: u64,
+    place: (i32, u64),
     context: u64,
     text: Option<&[u8]>,
 ) {
-    tell(CALL, LostKind::Call, function, (line, flags), context, text);
+    tell(shard, CALL, function, place, context, text);
 }
 
 /// A return.
 #[inline(always)]
 pub(crate) unsafe fn left(
+    shard: Shard,
     function: *mut Function,
-    line: i32,
-    flags: u64,
+    place: (i32, u64),
     context: u64,
     text: Option<&[u8]>,
 ) {
-    tell(
-        RETURN,
-        LostKind::Return,
-        function,
-        (line, flags),
-        context,
-        text,
-    );
+    tell(shard, RETURN, function, place, context, text);
 }
 
 #[inline(always)]
 unsafe fn tell(
+    shard: Shard,
     kind: u64,
-    lost: LostKind,
     function: *mut Function,
     (line, flags): (i32, u64),
     context: u64,
     text: Option<&[u8]>,
 ) {
-    let Some(ring) = (*RING.get()).as_mut() else {
+    let Some(ring) = (*RING.at(shard)).as_mut() else {
         return;
     };
+    let lost = match kind {
+        CALL => LostKind::Call,
+        _ => LostKind::Return,
+    };
     let time = ring.now();
-    ring.put(lost, function, context, text, |number| {
+    ring.put(shard, lost, function, context, text, |number| {
         [head(kind, flags, told_line(line), number), time]
     });
 }
 
 /// A return with the times of its call.
 pub(crate) unsafe fn timed(
+    shard: Shard,
     function: *mut Function,
     (line, flags): (i32, u64),
     context: u64,
     text: Option<&[u8]>,
     Times { began, ended }: Times,
 ) {
-    if let Some(ring) = (*RING.get()).as_mut() {
-        ring.put(LostKind::Return, function, context, text, |number| {
+    if let Some(ring) = (*RING.at(shard)).as_mut() {
+        ring.put(shard, LostKind::Return, function, context, text, |number| {
             [head(TIMED, flags, told_line(line), number), ended, began]
         });
     }
@@ -210,8 +286,8 @@ pub(crate) unsafe fn timed(
 
 /// There was no room to measure a call.
 #[cold]
-pub(crate) unsafe fn call_is_lost() {
-    if let Some(ring) = (*RING.get()).as_mut() {
+pub(crate) unsafe fn call_is_lost(shard: Shard) {
+    if let Some(ring) = (*RING.at(shard)).as_mut() {
         ring.writer.count_lost(LostKind::Call);
     }
 }
@@ -255,9 +331,9 @@ pub(crate) unsafe fn name_context(context: u64, name: &[u8]) -> bool {
 /// A code object is no more. What has no room here is forgotten by pystap when the session ends.
 pub(crate) unsafe fn forget(function: *const Function) {
     if let Some(ring) = (*RING.get()).as_mut()
-        && (*function).number != 0
+        && ring.has_told(function)
     {
-        ring.writer.put([head(GONE, 0, 0, (*function).number), 0]);
+        ring.writer.put([head(GONE, 0, 0, (*function).number()), 0]);
     }
 }
 
@@ -301,18 +377,19 @@ impl Ring {
     #[inline(always)]
     unsafe fn put<const WORDS: usize>(
         &mut self,
+        shard: Shard,
         lost: LostKind,
         function: *mut Function,
         context: u64,
         text: Option<&[u8]>,
         record: impl FnOnce(u32) -> [u64; WORDS],
     ) {
-        let is_known = self.is_here() && self.context == context && (*function).number != 0;
+        let is_known = shards::is_told(shard) && self.context == context && self.has_told(function);
         let is_told = is_known || (self.tell_where(context) && self.define(function));
         if !is_told {
             return self.writer.count_lost(lost);
         }
-        let record = record((*function).number);
+        let record = record((*function).number());
         let told = match text {
             None => self.writer.put(record),
             Some(text) => self.writer.put_with_value(record, text),
@@ -322,10 +399,10 @@ impl Ring {
         }
     }
 
-    /// Whether the thread that was told last is this one.
+    /// Whether it was told here what the number of a function stands for.
     #[inline(always)]
-    fn is_here(&self) -> bool {
-        TOLD.load(Ordering::Relaxed) == thread::current()
+    unsafe fn has_told(&self, function: *const Function) -> bool {
+        (*function).told.load(Ordering::Relaxed) & self.bit != 0
     }
 
     fn collection<const WORDS: usize>(&mut self, record: [u64; WORDS]) {
@@ -350,38 +427,27 @@ impl Ring {
     }
 
     fn tell_thread(&mut self) -> bool {
-        if self.is_here() {
+        if shards::is_told(Shard::own()) {
             return true;
         }
         let number = rustix::thread::gettid().as_raw_nonzero().get();
         if !(self.writer).put([head(THREAD, 0, 0, number.unsigned_abs()), 0]) {
             return false;
         }
-        // Only a thread of whose end we hear can be known by its address.
-        let told = KEY
-            .load(Ordering::Relaxed)
-            .checked_sub(1)
-            .is_some_and(|key| {
-                // SAFETY: a key of ours; what it holds is not looked at, and only has to be something.
-                unsafe { libc::pthread_setspecific(key, without_provenance(1)) == 0 }
-            });
-        TOLD.store(if told { thread::current() } else { 0 }, Ordering::Relaxed);
+        shards::set_told();
         true
     }
 
-    /// Says what the number of a code object stands for, if it has none. False when there is no room.
+    /// Says what the number of a code object stands for, if that was not told here. False when there is no room.
     #[cold]
     unsafe fn define(&mut self, function: *mut Function) -> bool {
-        if (*function).number != 0 {
+        if self.has_told(function) {
             return true;
         }
-        let Some(number) = self.last.checked_add(1) else {
-            return false;
-        };
-        let is_defined = self.writer.define(&code(function, number));
+        let number = (*function).number();
+        let is_defined = number != 0 && self.writer.define(&code(function, number));
         if is_defined {
-            self.last = number;
-            (*function).number = number;
+            (*function).told.fetch_or(self.bit, Ordering::Relaxed);
         }
         is_defined
     }

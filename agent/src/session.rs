@@ -13,11 +13,11 @@ use crate::filter::Filter;
 use crate::gil::Guarded;
 use crate::hidden::Hidden;
 use crate::live::{self, Settings, Values};
-use crate::python::{Owned, api, thread_states, uncollected, version};
-use crate::ring;
+use crate::python::{Owned, api, is_free_threaded, thread_states, uncollected, version};
+use crate::shards::{self, SHARDS, Shard};
 use crate::sums::{self, Summing};
 use crate::timed::{self, Timing};
-use crate::{capture, codes, collector, contexts, monitoring, parked, profile, stacks};
+use crate::{capture, codes, collector, contexts, monitoring, parked, profile, ring, stacks};
 
 /// What was asked for and found, while a session is on.
 static ASKED: Guarded<Option<(Start, Started)>> = Guarded::new(None);
@@ -26,9 +26,9 @@ static ASKED: Guarded<Option<(Start, Started)>> = Guarded::new(None);
 pub(crate) struct Offered {
     ring: ring::Offered,
     /// What adds up, where that is wanted.
-    sums: Option<Summing>,
+    sums: Vec<Summing>,
     /// What measures calls, where only long ones are wanted.
-    timing: Option<Timing>,
+    timing: Vec<Timing>,
 }
 
 impl Offered {
@@ -40,16 +40,11 @@ impl Offered {
         offer: pystap_agent_protocol::Ring,
         memory: &OwnedFd,
     ) -> Result<Offered, Errno> {
-        let ring = ring::Offered::new(offer, memory)?;
-        let sums = match offer.sums {
-            Some(sums) => Some(Summing::new(sums, memory, offer.words, offer.clock)?),
-            None => None,
-        };
-        let timing = match offer.shortest {
-            Some(shortest) => Some(Timing::new(shortest, offer.clock)?),
-            None => None,
-        };
-        Ok(Offered { ring, sums, timing })
+        Ok(Offered {
+            ring: ring::Offered::new(offer, memory)?,
+            sums: sums::offered(offer, memory)?,
+            timing: timed::offered(offer)?,
+        })
     }
 }
 
@@ -85,10 +80,27 @@ pub(crate) unsafe fn start(
     look_soon: fn(),
 ) -> Result<Started, Refused> {
     stop();
+    // A session that ended when a callback did not has left all that such a one may look at.
+    if is_free_threaded() {
+        if !shards::until_empty() {
+            return Err(Refused::new(
+                "a call of which the last session was about to be told has not gone on since, and what it needs cannot be changed",
+                "try again later, or restart the program",
+            ));
+        }
+        end();
+    }
     if !codes::prepare() {
         return Err(Refused::new(
             "the interpreter has no free slot for data about code objects, so the agent cannot remember which functions are wanted",
             "stop another tool that uses code extras in this process (a debugger or a JIT), or restart the program",
+        ));
+    }
+    let rings = offered.as_ref().map(|offered| offered.ring.count());
+    if !shards::prepare(rings.unwrap_or(SHARDS)) {
+        return Err(Refused::new(
+            "the program has used up the keys for data of threads, so the agent cannot tell its threads apart",
+            "restart the program, or trace it without the agent",
         ));
     }
     let functions = wanted.events.contains(&Kind::Function);
@@ -110,11 +122,15 @@ pub(crate) unsafe fn start(
     stacks::forget();
     contexts::start(wanted.contexts, stacks::forget_greenlet);
     if let Some(Offered { ring, sums, timing }) = offered {
-        ring::begin(ring, sums.is_none());
+        ring::begin(ring, sums.is_empty());
         sums::begin(sums);
         timed::begin(timing);
     }
-    let (threads, already_running) = uncollected(|| running(functions));
+    let (threads, already_running) = match is_free_threaded() {
+        // Frames of threads that run meanwhile are nobody's to look at.
+        true => (known_threads(), 0),
+        false => uncollected(|| running(functions)),
+    };
 
     live::switch_on();
     let mut warnings = Vec::new();
@@ -133,8 +149,13 @@ pub(crate) unsafe fn start(
         stop();
         return Err(refused);
     }
-    if tool_id.is_some() {
+    if tool_id.is_some() && !is_free_threaded() {
         warnings.extend(see_parked_greenlets());
+    }
+    if is_free_threaded() && contexts::has_greenlets() {
+        warnings.push(String::from(
+            "the program uses greenlets, which are not told apart in a free-threaded build: calls of several of them on one thread count as nested",
+        ));
     }
     let started = Started {
         tool_id,
@@ -151,7 +172,9 @@ pub(crate) unsafe fn start(
 unsafe fn see_parked_greenlets() -> Option<String> {
     let parked = parked::greenlets(contexts::greenlet_type()?);
     let codes = parked.codes.into_iter();
-    monitoring::instrument(codes.filter(|code| codes::wanted(code.as_ptr()).is_some()));
+    monitoring::instrument(
+        codes.filter(|code| codes::wanted(Shard::ONLY, code.as_ptr()).is_some()),
+    );
     let which = match (parked.is_cut, parked.unexamined) {
         (true, _) => "the program has so many objects that there was no time to look for all greenlets that wait".into(),
         (false, 0) => return None,
@@ -165,27 +188,35 @@ unsafe fn see_parked_greenlets() -> Option<String> {
 /// Switches everything off and forgets it. The caller holds the lock. Does nothing without a session.
 pub(crate) unsafe fn stop() -> Stopped {
     profile::account();
-    let counts = live::counts();
     if !live::switch_off() {
-        return counts;
+        return live::counts();
     }
-    sums::end();
-    timed::end();
-    ring::end();
     *ASKED.get() = None;
     monitoring::stop();
     profile::stop();
     collector::stop();
+    let is_empty = shards::until_empty();
+    let counts = live::counts();
+    if is_empty {
+        end();
+    }
+    counts
+}
+
+/// Gives back what callbacks look at, of which none runs.
+unsafe fn end() {
+    sums::end();
+    timed::end();
+    ring::end();
     contexts::stop();
     stacks::forget();
     codes::forget();
     live::forget();
-    counts
 }
 
 /// Whether the session tells through a ring, which is that of this process alone.
 pub(crate) unsafe fn has_ring() -> bool {
-    ring::is_on()
+    ring::count() > 0
 }
 
 /// In a fork's child, where the session goes on: it counts anew, and the stacks are those of a new process.
@@ -200,6 +231,16 @@ pub(crate) unsafe fn asked() -> Option<(Start, Started)> {
     (*ASKED.get()).clone()
 }
 
+/// Python threads as the module `threading` counts them; its own number of them, for there may be more that C code made.
+unsafe fn known_threads() -> u32 {
+    let modules = (api().PyImport_GetModuleDict)();
+    let module = (api().PyDict_GetItemString)(modules, c"threading".as_ptr());
+    let active = Owned::borrowed(module).and_then(|module| module.attribute(c"_active"));
+    let count = active.map_or(1, |active| (api().PyDict_Size)(active.as_ptr()));
+    (api().PyErr_Clear)();
+    u32::try_from(count).unwrap_or(1).max(1)
+}
+
 /// Python threads but the one that asks, and the wanted frames on their stacks.
 unsafe fn running(functions: bool) -> (u32, u64) {
     let (mut threads, mut frames) = (0, 0);
@@ -210,7 +251,7 @@ unsafe fn running(functions: bool) -> (u32, u64) {
         }
         while let Some(frame) = next.filter(|_| functions) {
             let code = Owned::take((api().PyFrame_GetCode)(frame.as_ptr()));
-            if code.is_some_and(|code| codes::wanted(code.as_ptr()).is_some()) {
+            if code.is_some_and(|code| codes::wanted(Shard::ONLY, code.as_ptr()).is_some()) {
                 frames += 1;
             }
             next = Owned::take((api().PyFrame_GetBack)(frame.as_ptr()));

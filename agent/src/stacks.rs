@@ -14,10 +14,10 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::ptr::null_mut;
 
-use crate::gil::Guarded;
 use crate::live::LIVE;
 use crate::python::{Owned, Ptr, api, uncollected};
-use crate::{contexts, emit, thread};
+use crate::shards::{PerThread, SHARDS, Shard};
+use crate::{contexts, emit, shards, thread};
 
 /// A stack.
 pub(crate) struct Stack {
@@ -81,24 +81,30 @@ struct Stacks {
     free: Vec<*mut Stack>,
 }
 
-static STACKS: Guarded<Stacks> = Guarded::new(Stacks {
-    thread: 0,
-    greenlet: null_mut(),
-    current: null_mut(),
-    threads: BTreeMap::new(),
-    greenlets: BTreeMap::new(),
-    free: Vec::new(),
-});
+impl Stacks {
+    const NONE: Stacks = Stacks {
+        thread: 0,
+        greenlet: null_mut(),
+        current: null_mut(),
+        threads: BTreeMap::new(),
+        greenlets: BTreeMap::new(),
+        free: Vec::new(),
+    };
+}
 
-/// Forgets all of them.
+static STACKS: PerThread<Stacks> = PerThread::new([const { Stacks::NONE }; SHARDS]);
+
+/// Forgets all of them, while no callback runs.
 pub(crate) unsafe fn forget() {
-    let stacks = STACKS.get();
-    (*stacks).thread = 0;
-    (*stacks).current = null_mut();
-    let all = core::mem::take(&mut (*stacks).threads)
-        .into_values()
-        .chain(core::mem::take(&mut (*stacks).greenlets).into_values());
-    (*stacks).free.extend(all);
+    for shard in shards::all() {
+        let stacks = STACKS.of(shard);
+        (*stacks).thread = 0;
+        (*stacks).current = null_mut();
+        let all = core::mem::take(&mut (*stacks).threads)
+            .into_values()
+            .chain(core::mem::take(&mut (*stacks).greenlets).into_values());
+        (*stacks).free.extend(all);
+    }
 }
 
 /// Forgets the stack of a greenlet that is no more.
@@ -115,9 +121,9 @@ pub(crate) unsafe fn forget_greenlet(greenlet: usize) {
 /// The stack that an event is on. `entering` is the code whose frame is being entered, if one is: that frame is on the
 /// stack already and is not announced. `frame` is the current frame where it is at hand, else null.
 #[inline(always)]
-pub(crate) unsafe fn current(frame: Ptr, entering: Ptr) -> *mut Stack {
-    let stacks = STACKS.get();
-    let greenlet = contexts::greenlet().unwrap_or(null_mut());
+pub(crate) unsafe fn current(shard: Shard, frame: Ptr, entering: Ptr) -> *mut Stack {
+    let stacks = STACKS.at(shard);
+    let greenlet = contexts::greenlet(shard).unwrap_or(null_mut());
     if thread::current() == (*stacks).thread && greenlet == (*stacks).greenlet {
         return (*stacks).current;
     }

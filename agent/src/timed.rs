@@ -2,17 +2,20 @@
 //! such a call has ended, nothing for a shorter one.
 //!
 //! What is paired is what would be told, as for `sums`. Frames that were running before the session are told when they are
-//! announced and when they are left, because nobody knows how long they took.
+//! announced and when they are left, because nobody knows how long they took. In a free-threaded build each thread has open calls
+//! of its own, as it has a ring.
+
+use alloc::vec::Vec;
 
 use pystap_agent_protocol::Clock;
-use pystap_ring::Place;
 use pystap_ring::timed::{Ended, TimedCalls};
+use pystap_ring::{MOST_RINGS, Place};
 use rustix::io::Errno;
 
-use crate::gil::Guarded;
-use crate::python::Ptr;
+use crate::python::{Ptr, is_free_threaded};
 use crate::ring::Times;
-use crate::{contexts, ring, thread};
+use crate::shards::{PerThread, SHARDS, Shard};
+use crate::{contexts, ring, shards, thread};
 
 /// Open calls, and which are long enough.
 pub(crate) struct Timing {
@@ -22,58 +25,68 @@ pub(crate) struct Timing {
     shortest: u64,
 }
 
-static TIMING: Guarded<Option<Timing>> = Guarded::new(None);
+static TIMING: PerThread<Option<Timing>> = PerThread::new([const { None }; SHARDS]);
 
-impl Timing {
-    /// One that tells calls of so many ticks of a clock and longer ones.
-    ///
-    /// # Errors
-    /// When there is no memory for open calls.
-    pub(crate) fn new(shortest: u64, clock: Clock) -> Result<Timing, Errno> {
+/// What measures calls where pystap wants long ones alone, one for each ring.
+///
+/// # Errors
+/// When there is no memory for open calls.
+pub(crate) fn offered(offer: pystap_agent_protocol::Ring) -> Result<Vec<Timing>, Errno> {
+    let Some(shortest) = offer.shortest else {
+        return Ok(Vec::new());
+    };
+    let new = |_| {
         Ok(Timing {
             calls: TimedCalls::new()?,
-            clock,
+            clock: offer.clock,
             shortest,
         })
+    };
+    (0..offer.count.min(MOST_RINGS)).map(new).collect()
+}
+
+/// Measures calls from now on, if there is something to do it with. No callback runs.
+pub(crate) unsafe fn begin(offered: Vec<Timing>) {
+    // The shard of those that have none measures nothing.
+    let first = usize::from(is_free_threaded());
+    for (at, timing) in offered.into_iter().enumerate() {
+        *TIMING.of(first + at) = Some(timing);
     }
 }
 
-/// Measures calls from now on, if there is something to do it with.
-pub(crate) unsafe fn begin(timing: Option<Timing>) {
-    *TIMING.get() = timing;
-}
-
-/// Ends it.
+/// Ends it. No callback runs.
 pub(crate) unsafe fn end() {
-    drop((*TIMING.get()).take());
+    for shard in shards::all() {
+        drop((*TIMING.of(shard)).take());
+    }
 }
 
 /// Whether calls are measured here.
 #[inline(always)]
-pub(crate) unsafe fn is_on() -> bool {
-    (*TIMING.get()).is_some()
+pub(crate) unsafe fn is_on(shard: Shard) -> bool {
+    (*TIMING.at(shard)).is_some()
 }
 
 /// A function is entered. The context comes first, because a new one can run finalizers of the program (up to 3.11), and these
 /// can end the session.
 #[inline(always)]
-pub(crate) unsafe fn entered(object: Ptr) {
-    let context = contexts::current();
-    let Some(timing) = (*TIMING.get()).as_mut() else {
+pub(crate) unsafe fn entered(shard: Shard, object: Ptr) {
+    let context = contexts::current(shard);
+    let Some(timing) = (*TIMING.at(shard)).as_mut() else {
         return;
     };
     let now = ring::time(timing.clock);
     if !timing.calls.entered(place(context), object as usize, now) {
-        ring::call_is_lost();
+        ring::call_is_lost(shard);
     }
 }
 
 /// A function was running before the session began.
-pub(crate) unsafe fn was_running(object: Ptr, context: u64) {
-    if let Some(timing) = (*TIMING.get()).as_mut()
+pub(crate) unsafe fn was_running(shard: Shard, object: Ptr, context: u64) {
+    if let Some(timing) = (*TIMING.at(shard)).as_mut()
         && !timing.calls.was_running(place(context), object as usize)
     {
-        ring::call_is_lost();
+        ring::call_is_lost(shard);
     }
 }
 
@@ -89,9 +102,9 @@ pub(crate) enum Left {
 
 /// It is left.
 #[inline(always)]
-pub(crate) unsafe fn left(object: Ptr) -> Left {
-    let context = contexts::current();
-    let Some(timing) = (*TIMING.get()).as_mut() else {
+pub(crate) unsafe fn left(shard: Shard, object: Ptr) -> Left {
+    let context = contexts::current(shard);
+    let Some(timing) = (*TIMING.at(shard)).as_mut() else {
         return Left::Short;
     };
     let ended = ring::time(timing.clock);

@@ -30,6 +30,10 @@ def once():
 "
     );
     process.run(&run);
+    // Free-threaded 3.13 keeps classes for ever once there is a second thread, and the agent has some.
+    process.run(
+        "import threading\nthread = threading.Thread(target=int)\nthread.start(); thread.join()",
+    );
     // Everything that the program imports is imported before counting starts.
     process.run("once()");
     let truth = process.run(&format!(
@@ -272,12 +276,9 @@ result = agent.status()['socket']
             let mut start = functions("workload.py");
             start.announce_running = announces;
             let started = pystap.start(start);
-            assert_eq!(
-                started.already_running,
-                3,
-                "inner, outer, body; {}",
-                interpreter.name()
-            );
+            // Inner, outer and body, but for a build in which nobody may look at them.
+            let running = if interpreter.is_free_threaded { 0 } else { 3 };
+            assert_eq!(started.already_running, running, "{}", interpreter.name());
             assert_eq!(started.threads, 2);
             process.run("go.set(); thread.join()");
             let stopped = pystap.stop();

@@ -147,7 +147,7 @@ def end(pid, writing):
 
 #[test]
 fn the_child_of_a_fork_in_c_answers_for_itself_and_keeps_nothing_of_the_session() {
-    for interpreter in interpreters::all() {
+    for interpreter in interpreters::with_lock() {
         for with_session in [false, true] {
             let name = format!("{}, session {with_session}", interpreter.name());
             let mut process = Program::start(interpreter);

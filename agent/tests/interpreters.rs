@@ -1,5 +1,5 @@
 //! The available interpreters: this system's own, those of pyenv, and those in the trees that `tests/guest/build` makes
-//! (entered with chroot, so as root). `PYSTAP_TEST_PYTHONS` (a list of paths like PATH) names others instead.
+//! (entered with chroot, so as root), and the free-threaded one of `tests/free-threaded/build`. `PYSTAP_TEST_PYTHONS` (a list of paths like PATH) names others instead.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +16,8 @@ pub(crate) struct Interpreter {
     path: PathBuf,
     /// Major, minor and micro.
     pub(crate) version: [u32; 3],
+    /// Whether it is a free-threaded build.
+    pub(crate) is_free_threaded: bool,
 }
 
 impl Interpreter {
@@ -24,14 +26,20 @@ impl Interpreter {
             root: root.to_owned(),
             path: path.to_owned(),
             version: [0; 3],
+            is_free_threaded: false,
         };
         let output = found
             .command()
-            .args(["-c", "import sys; print(*sys.version_info[:3])"])
+            .args([
+                "-c",
+                "import sys; print(*sys.version_info[:3], 'free-threading' in sys.version)",
+            ])
             .output()
             .ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
-        let mut numbers = text.split_whitespace().map(|number| number.parse().ok());
+        let (numbers, kind) = text.trim_end().rsplit_once(' ')?;
+        found.is_free_threaded = kind == "True";
+        let mut numbers = numbers.split(' ').map(|number| number.parse().ok());
         found.version = [numbers.next()??, numbers.next()??, numbers.next()??];
         Some(found)
     }
@@ -127,6 +135,21 @@ pub(crate) fn all() -> &'static [Interpreter] {
     })
 }
 
+/// Those of them whose lock keeps threads apart.
+pub(crate) fn with_lock() -> impl Iterator<Item = &'static Interpreter> {
+    all().iter().filter(|found| !found.is_free_threaded)
+}
+
+/// The free-threaded ones, of which there has to be one.
+pub(crate) fn free_threaded() -> impl Iterator<Item = &'static Interpreter> {
+    let free_threaded = || all().iter().filter(|found| found.is_free_threaded);
+    assert!(
+        free_threaded().next().is_some(),
+        "no free-threaded Python was found: does tests/free-threaded/build build one?"
+    );
+    free_threaded()
+}
+
 /// Interpreters that lack what the agent needs: PyPy, and those of 3.6 to 3.8 that are available.
 pub(crate) fn unfit() -> Vec<Interpreter> {
     let pypy = Interpreter::at(&trees().join("trixie"), Path::new("/usr/bin/pypy3"));
@@ -138,12 +161,6 @@ pub(crate) fn unfit() -> Vec<Interpreter> {
         .filter(|found| found.version >= [3, 6, 0] && found.version < [3, 9, 0]);
     unfit.extend(others);
     unfit
-}
-
-/// The free-threaded one that `tests/free-threaded/build` makes.
-pub(crate) fn free_threaded() -> Interpreter {
-    let path = trees().join("free-threaded/python/bin/python3.13t");
-    Interpreter::at(Path::new("/"), &path).expect("tests/free-threaded/build has made it")
 }
 
 /// Where `tests/guest/build` makes its trees.
@@ -182,6 +199,7 @@ fn candidates() -> Vec<(PathBuf, PathBuf)> {
     versions.sort();
     all.extend(versions.into_iter().map(here));
     let trees = trees();
+    all.push(here(trees.join("free-threaded/python/bin/python3.13t")));
     for (tree, minor) in [
         ("bullseye", 9),
         ("trixie", 13),

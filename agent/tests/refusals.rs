@@ -8,7 +8,7 @@ use rustix::net::{SendFlags, send};
 use serde_json::json;
 
 use crate::interpreters;
-use crate::program::{Program, Pystap, functions, hear, library};
+use crate::program::{Program, Pystap, functions, hear};
 
 #[test]
 fn an_interpreter_that_is_too_old_or_another_python_is_told_so() {
@@ -27,27 +27,6 @@ fn an_interpreter_that_is_too_old_or_another_python_is_told_so() {
             "{error}"
         );
     }
-}
-
-#[test]
-fn a_free_threaded_build_is_told_so_and_goes_on_without_the_interpreters_lock() {
-    let interpreter = interpreters::free_threaded();
-    let mut command = interpreter.command();
-    let program = "import importlib.machinery as m, importlib.util as u, sys\n\
-        spec = u.spec_from_file_location('_pystap_agent', sys.argv[1])\n\
-        try: u.module_from_spec(spec)\n\
-        except ImportError as error: print(error)\n\
-        print(sys._is_gil_enabled())";
-    command.arg("-c").arg(program).arg(library());
-    let output = command.output().expect("it runs");
-    assert!(output.status.success(), "{output:?}");
-    assert!(output.stderr.is_empty(), "{output:?}");
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        said.contains("does not work in free-threaded builds"),
-        "{said}"
-    );
-    assert!(said.ends_with("False\n"), "{said}");
 }
 
 #[test]

@@ -71,6 +71,7 @@ impl Ours {
     fn start(&self, pystap: &Pystap, start: Start) -> FromAgent {
         let start = Start {
             ring: Some(Ring {
+                count: 1,
                 words: self.words,
                 clock: Clock::Monotonic,
                 sums: self.sums,
@@ -202,7 +203,7 @@ fn sum(all: &BTreeMap<String, u64>) -> u64 {
 
 #[test]
 fn every_call_and_return_is_in_the_ring_with_its_thread() {
-    for interpreter in interpreters::all() {
+    for interpreter in interpreters::with_lock() {
         for program in ["examples/threads.py", "examples/generators.py"] {
             let (told, counts, lost) = run(interpreter, program, Ours::new(LARGE));
             let name = format!("{program} in {}", interpreter.name());
@@ -221,7 +222,7 @@ fn every_call_and_return_is_in_the_ring_with_its_thread() {
 
 #[test]
 fn what_is_added_up_is_every_call_and_nothing_but_names_is_told() {
-    for interpreter in interpreters::all() {
+    for interpreter in interpreters::with_lock() {
         for program in [
             "examples/threads.py",
             "examples/generators.py",
@@ -308,7 +309,7 @@ fn calls_that_are_long_enough_are_told_when_they_end_and_no_others() {
 
 #[test]
 fn values_are_told_of_what_long_calls_return_and_frames_that_ran_before_are_told_as_ever() {
-    for interpreter in interpreters::all() {
+    for interpreter in interpreters::with_lock() {
         let mut program = Program::start(interpreter);
         program.run(
             "import threading\n\
@@ -350,7 +351,7 @@ fn values_are_told_of_what_long_calls_return_and_frames_that_ran_before_are_told
 
 #[test]
 fn tasks_are_told_apart_and_named() {
-    for interpreter in interpreters::all() {
+    for interpreter in interpreters::with_lock() {
         let (told, counts, _) = run(
             interpreter,
             "agent/tests/programs/tasks.py",
@@ -369,7 +370,7 @@ fn tasks_are_told_apart_and_named() {
 
 #[test]
 fn what_has_no_room_is_counted_and_the_program_does_not_wait() {
-    for interpreter in interpreters::all() {
+    for interpreter in interpreters::with_lock() {
         let (told, counts, lost) = run(interpreter, "examples/fib.py", Ours::new(512));
         let seen = sum(&told.calls) + sum(&told.returns);
         assert!(lost > 0 && seen > 0, "{}", interpreter.name());
@@ -379,7 +380,7 @@ fn what_has_no_room_is_counted_and_the_program_does_not_wait() {
 
 #[test]
 fn values_and_collections_come_through_the_ring() {
-    for interpreter in interpreters::all() {
+    for interpreter in interpreters::with_lock() {
         let mut program = Program::start(interpreter);
         program.run("def shown(number): return [number]");
         let pystap = program.attach();
@@ -408,7 +409,7 @@ fn values_and_collections_come_through_the_ring() {
 
 #[test]
 fn memory_that_cannot_be_used_is_refused_and_the_next_session_is_as_ever() {
-    let interpreter = interpreters::all().first().expect("there is one");
+    let interpreter = interpreters::with_lock().next().expect("there is one");
     let mut program = Program::start(interpreter);
     let pystap = program.attach();
     let mut wrong = Ours::new(LARGE);
@@ -422,6 +423,7 @@ fn memory_that_cannot_be_used_is_refused_and_the_next_session_is_as_ever() {
     // No descriptor came with it.
     let start = Start {
         ring: Some(Ring {
+            count: 1,
             words: LARGE,
             clock: Clock::Monotonic,
             sums: None,

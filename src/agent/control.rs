@@ -654,7 +654,8 @@ impl Talk {
         if let Some(children) = self.children.as_ref().filter(|_| agent.by_itself) {
             children.keep(pid);
         }
-        let offered = match self.children.as_ref().map(|it| it.ring(process)) {
+        let children = self.children.as_ref();
+        let offered = match children.map(|it| it.ring(process, hello.free_threaded)) {
             None => None,
             Some(Ok(offered)) => offered,
             Some(Err(reason)) if reason.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {

@@ -118,9 +118,9 @@ impl Children for Together {
         }
     }
 
-    fn ring(&self, process: Identity) -> io::Result<Option<RingOffer>> {
+    fn ring(&self, process: Identity, free_threaded: bool) -> io::Result<Option<RingOffer>> {
         for children in &self.0 {
-            if let Some(ring) = children.ring(process)? {
+            if let Some(ring) = children.ring(process, free_threaded)? {
                 return Ok(Some(ring));
             }
         }

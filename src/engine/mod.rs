@@ -181,11 +181,11 @@ pub trait Children: std::fmt::Debug + Send + Sync {
     fn keep(&self, pid: u32);
 
     /// The memory through which the agent of this process is to tell its events, where this engine reads such; made anew each
-    /// time.
+    /// time. The threads of a `free_threaded` one tell through a ring each.
     ///
     /// # Errors
     /// What the system says.
-    fn ring(&self, _process: Identity) -> io::Result<Option<RingOffer>> {
+    fn ring(&self, _process: Identity, _free_threaded: bool) -> io::Result<Option<RingOffer>> {
         Ok(None)
     }
 }

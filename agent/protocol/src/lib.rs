@@ -53,6 +53,9 @@ pub struct Hello {
     pub busy: bool,
     /// Whether the agent stays when the session ends.
     pub dormant: bool,
+    /// Whether it is a free-threaded build, in which each thread tells through a ring of its own.
+    #[serde(default)]
+    pub free_threaded: bool,
 }
 
 /// What the agent says.
@@ -142,20 +145,28 @@ pub struct Start {
     pub ring: Option<Ring>,
 }
 
-/// A ring (the crate `pystap-ring`).
+/// Rings (the crate `pystap-ring`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ring {
-    /// Words of its data.
+    /// How many lie in the memory, one behind the other. One, but for a free-threaded build: there it is how many threads
+    /// can tell at the same time.
+    #[serde(default = "one")]
+    pub count: u32,
+    /// Words of the data of one.
     pub words: u64,
     /// What its times are.
     pub clock: Clock,
-    /// The table behind its data in which calls and collections are added up instead of being told; none where they are told.
+    /// The table behind the data of each in which calls and collections are added up instead of being told; none where they are told.
     #[serde(default)]
     pub sums: Option<Sums>,
     /// The shortest call that is told, in ticks of the clock, when it has ended; every call is told where there is none, when it
     /// begins and when it ends.
     #[serde(default)]
     pub shortest: Option<u64>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// A table of sums.

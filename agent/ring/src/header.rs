@@ -37,6 +37,8 @@ pub(crate) struct WriterLine {
     pub(crate) written: AtomicU64,
     /// Events that had no room, by kind.
     pub(crate) lost: [AtomicU64; LOST_KINDS],
+    /// Those of threads that have no ring, which is told in one of the others'.
+    pub(crate) ringless: [AtomicU64; LOST_KINDS],
 }
 
 #[derive(Debug, Default)]

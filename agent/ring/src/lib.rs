@@ -1,11 +1,15 @@
 //! The memory through which an agent tells its events to pystap: one ring per process, made by pystap, written by the agent
-//! under the interpreter's lock, read by pystap. No system call and no trap per event.
+//! under the interpreter's lock, read by pystap; of a free-threaded process one per thread. No system call and no trap per
+//! event.
 //!
 //! # Layout
 //!
 //! A page for what both sides say of themselves, then the data: a power of two of 64-bit words. Both sides map the data twice, one mapping
 //! behind the other, so that no record is ever cut in two. Positions count words and only grow; the place in the data is the
 //! position modulo its size. Words are in the byte order of the machine.
+//!
+//! Several rings of one size can lie in one file, one behind the other. Each is a ring for itself: what a number stands for is
+//! defined in each that uses it.
 //!
 //! # Records
 //!
@@ -45,7 +49,7 @@ pub mod timed;
 mod writer;
 
 pub use header::{LOST_KINDS, LostKind};
-pub use mapping::{Mapping, new_memory, new_memory_with};
+pub use mapping::{MOST_RINGS, Mapping, distance, new_memory, new_memory_of_many, new_memory_with};
 pub use reader::{Broken, Reader};
 pub use record::{
     CALL, CODE, CODE_FIXED_WORDS, CONTEXT, CONTEXT_NAME, Code, GC_DONE, GC_START, GONE, MOST_LINE,
@@ -53,4 +57,4 @@ pub use record::{
 };
 pub use slots::Place;
 pub use ticks::{CLOCK_SOURCE, ticks};
-pub use writer::Writer;
+pub use writer::{Ringless, Writer};

@@ -16,6 +16,9 @@ use crate::header::{HEADER_BYTES, Header};
 const FEWEST: u64 = 1 << 9;
 const MOST: u64 = 1 << 27;
 
+/// Most rings in one file.
+pub const MOST_RINGS: u32 = 64;
+
 /// A file in memory for a ring of so many words: sealed, so that its size is what it is for everybody who maps it, and
 /// with all its pages, so that none has to be found while a program waits for it.
 ///
@@ -30,19 +33,33 @@ pub fn new_memory(words: u64) -> Result<OwnedFd, Errno> {
 /// # Errors
 /// As there.
 pub fn new_memory_with(words: u64, more: u64) -> Result<OwnedFd, Errno> {
-    if !is_size(words) || more > MOST {
+    new_memory_of_many(1, words, more)
+}
+
+/// The same for so many rings, each with such room; [`distance`] says where they are.
+///
+/// # Errors
+/// As there.
+pub fn new_memory_of_many(count: u32, words: u64, more: u64) -> Result<OwnedFd, Errno> {
+    if !is_size(words) || more > MOST || !(1..=MOST_RINGS).contains(&count) {
         return Err(Errno::INVAL);
     }
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = memfd_create(c"pystap-ring", flags)?;
-    let bytes = match more {
+    let last = match more {
         0 => bytes(words),
         more => end(words) + more,
     };
+    let bytes = u64::from(count - 1) * distance(words, more) + last;
     ftruncate(&file, bytes)?;
     fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
     Ok(file)
+}
+
+/// How far apart the rings of one file begin that have so many words each, and room for so many bytes behind them.
+pub const fn distance(words: u64, more: u64) -> u64 {
+    end(words) + more.next_multiple_of(HEADER_BYTES as u64)
 }
 
 /// Where in the file of a ring of so many words something else may begin: at a page, wherever this runs.
@@ -76,9 +93,21 @@ impl Mapping {
     /// `EINVAL` for a number of words that no ring has, and for a file that others could make shorter, because memory beyond
     /// the end of a file ends whoever touches it; else what the system says.
     pub fn new(file: impl AsFd, words: u64) -> Result<Mapping, Errno> {
+        Mapping::at(file, 0, words)
+    }
+
+    /// Maps the one that begins so many bytes into the file, a multiple of their [`distance`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn at(file: impl AsFd, begin: u64, words: u64) -> Result<Mapping, Errno> {
         let is_sealed = fcntl_get_seals(&file)?.contains(SealFlags::SHRINK);
         let length = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
-        if !is_size(words) || !is_sealed || length < bytes(words) {
+        let is_there = is_size(words)
+            && begin
+                .checked_add(bytes(words))
+                .is_some_and(|end| end <= length);
+        if !is_there || !is_sealed {
             return Err(Errno::INVAL);
         }
         let data = (words * 8) as usize;
@@ -99,9 +128,16 @@ impl Mapping {
         let fixed = MapFlags::SHARED | MapFlags::FIXED;
         // SAFETY: in the place of the mapping above, which is large enough for both.
         unsafe {
-            mmap(whole, HEADER_BYTES + data, access, fixed, &file, 0)?;
+            mmap(whole, HEADER_BYTES + data, access, fixed, &file, begin)?;
             let again = whole.cast::<u8>().add(HEADER_BYTES + data).cast();
-            mmap(again, data, access, fixed, &file, HEADER_BYTES as u64)?;
+            mmap(
+                again,
+                data,
+                access,
+                fixed,
+                &file,
+                begin + HEADER_BYTES as u64,
+            )?;
         }
         Ok(mapping)
     }

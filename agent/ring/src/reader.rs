@@ -76,9 +76,16 @@ impl Reader {
             .store(self.read, Ordering::Release);
     }
 
-    /// Events that had no room so far, by [`LostKind`](crate::LostKind), as the writer says.
+    /// Events that had no room so far, those of threads without a ring included, by [`LostKind`](crate::LostKind), as the writer says.
     pub fn lost(&self) -> [u64; LOST_KINDS] {
-        let lost = &self.header().writer.lost;
-        [0, 1, 2].map(|kind| lost.get(kind).map_or(0, |it| it.load(Ordering::Relaxed)))
+        let writer = &self.header().writer;
+        let of = |kind: usize| {
+            let counters = [writer.lost.get(kind), writer.ringless.get(kind)];
+            let counts = counters.into_iter().flatten();
+            counts.fold(0_u64, |sum, it| {
+                sum.saturating_add(it.load(Ordering::Relaxed))
+            })
+        };
+        [0, 1, 2].map(of)
     }
 }

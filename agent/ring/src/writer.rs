@@ -161,6 +161,26 @@ impl Writer {
     }
 }
 
+/// Counts events of threads that have no ring, in one into which another thread writes.
+#[derive(Debug)]
+pub struct Ringless {
+    mapping: Mapping,
+}
+
+impl Ringless {
+    /// Counts in this ring.
+    pub fn new(mapping: Mapping) -> Ringless {
+        Ringless { mapping }
+    }
+
+    /// Counts one. Several threads may at once.
+    pub fn count_lost(&self, kind: LostKind) {
+        if let Some(lost) = self.mapping.header().writer.ringless.get(kind as usize) {
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// # Safety
 /// There is room for it at `at`.
 unsafe fn write_text(at: *mut u64, text: &[u8]) {

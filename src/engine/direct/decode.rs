@@ -40,7 +40,7 @@ impl Kinds {
 }
 
 /// Makes events of the records of one ring.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Decoder {
     pid: u32,
     threads: Threads,

@@ -3,6 +3,9 @@
 //! Rings are read every 5 milliseconds while events come, and every 20 otherwise: 16 MB are a million events. The memory of
 //! a session is bounded: beyond 256 MB a ring has 1 MB. Where agents add up, a ring has 1 MB for names, and a table 8 MB,
 //! beyond the same bound 1 MB.
+//!
+//! A free-threaded process has 64 rings of 1 MB, one for each thread that calls something, with tables of 1 MB; beyond the
+//! bound it has 8. Here each is read as if it were that of a process of its own.
 
 use std::collections::HashSet;
 use std::io;
@@ -14,7 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use pystap_agent_protocol as protocol;
 use pystap_ring::sums::{self, MOST_ROWS, SumsReader};
-use pystap_ring::{LOST_KINDS, Mapping, Reader, Records, new_memory_with};
+use pystap_ring::{LOST_KINDS, MOST_RINGS, Mapping, Reader, Records, distance, new_memory_of_many};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -37,6 +40,11 @@ pub(super) const SMALLEST: u64 = 1 << 17;
 const MOST: u64 = 1 << 25;
 /// Rows of a table where there are many.
 const FEW_ROWS: u32 = 1 << 11;
+/// Rings of a free-threaded process, and of one where there are many.
+pub(super) const OF_THREADS: u32 = MOST_RINGS;
+const OF_FEW_THREADS: u32 = 8;
+/// Words of a thread's ring through which only names come.
+const NAMES: u64 = 1 << 15;
 /// How long rings are left alone while events come, and while none do.
 const BUSY: Duration = Duration::from_millis(5);
 const IDLE: Duration = Duration::from_millis(20);
@@ -85,8 +93,8 @@ impl Telling {
 
 /// What the reading thread is told.
 enum Command {
-    /// There is one more ring; to be answered when it is read.
-    Read(Box<Ring>, Sender<()>),
+    /// There are the rings of one more process; to be answered when they are read.
+    Read(Vec<Ring>, Sender<()>),
     /// Something is wanted of the sums.
     Wish(Wish),
     Stop,
@@ -192,64 +200,102 @@ impl Rings {
 impl Children for Rings {
     fn keep(&self, _: u32) {}
 
-    fn ring(&self, process: Identity) -> io::Result<Option<RingOffer>> {
-        let has_room = self.words.load(Ordering::Relaxed) + LARGEST <= MOST;
-        let (words, rows) = match (self.telling, has_room) {
-            (Telling::Sums, true) => (SMALLEST, Some(MOST_ROWS)),
-            (Telling::Sums, false) => (SMALLEST, Some(FEW_ROWS)),
-            (_, true) => (LARGEST, None),
-            (_, false) => (SMALLEST, None),
-        };
-        let shortest = match self.telling {
-            Telling::LongCalls(_, ns) => Some(self.rate.ticks(ns)),
-            Telling::Events(_) | Telling::Sums => None,
-        };
+    fn ring(&self, process: Identity, free_threaded: bool) -> io::Result<Option<RingOffer>> {
+        let shape = self.shape(free_threaded);
+        let Shape { count, words, rows } = shape;
         let more = rows.and_then(sums::bytes).unwrap_or(0);
-        let memory = new_memory_with(words, more)?;
-        let reader = Reader::new(Mapping::new(&memory, words)?);
-        let (mut table, mut offered) = (None, None);
-        if let Some(rows) = rows {
-            let scale = self.rate.scale();
-            let reader = SumsReader::new(sums::Table::new(&memory, words, rows)?);
-            table = Some(Table::new(reader, self.clock, scale));
-            offered = Some(protocol::Sums {
-                rows,
-                multiplier: scale.multiplier(),
-            });
-        }
+        let memory = new_memory_of_many(count, words, more)?;
         let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
         let handle = pidfd_open(pid.ok_or(io::ErrorKind::NotFound)?, PidfdFlags::empty())?;
-        let taken = words + more / 8;
-        self.words.fetch_add(taken, Ordering::Relaxed);
-        let ring = Ring {
-            process,
-            // It waits for its ring, so it has not ended.
-            parent: parent_of(process.pid),
-            reader,
-            decoder: Decoder::new(process.pid, self.telling.kinds()),
-            handle,
-            has_ended: false,
-            table,
-            lost: [0; LOST_KINDS],
-            unsummed: 0,
-            looked: Instant::now(),
-            state: State::Written,
-            room: Room {
-                words: taken,
-                all: Arc::clone(&self.words),
-            },
-        };
+        let handle = Arc::new(handle);
+        let decoder = Decoder::new(process.pid, self.telling.kinds());
+        // It waits for its rings, so it has not ended.
+        let parent = parent_of(process.pid);
+        let mut rings = Vec::new();
+        for at in 0..u64::from(count) {
+            let begin = at * distance(words, more);
+            let reader = Reader::new(Mapping::at(&memory, begin, words)?);
+            let mut table = None;
+            if let Some(rows) = rows {
+                let reader = SumsReader::new(sums::Table::at(&memory, begin, words, rows)?);
+                table = Some(Table::new(reader, self.clock, self.rate.scale()));
+            }
+            let taken = words + more / 8;
+            self.words.fetch_add(taken, Ordering::Relaxed);
+            rings.push(Ring {
+                process,
+                parent,
+                reader,
+                decoder: decoder.clone(),
+                handle: Arc::clone(&handle),
+                has_ended: false,
+                table,
+                lost: [0; LOST_KINDS],
+                unsummed: 0,
+                looked: Instant::now(),
+                state: State::Written,
+                room: Room {
+                    words: taken,
+                    all: Arc::clone(&self.words),
+                },
+            });
+        }
         let (added, is_added) = bounded(1);
-        self.tell(Command::Read(Box::new(ring), added));
+        self.tell(Command::Read(rings, added));
         // That it began, or became another program, is told before all that it tells.
         let _ = is_added.recv_timeout(ADDED);
+        let multiplier = self.rate.scale().multiplier();
         let ring = protocol::Ring {
+            count,
             words,
             clock: self.clock,
-            sums: offered,
-            shortest,
+            sums: rows.map(|rows| protocol::Sums { rows, multiplier }),
+            shortest: match self.telling {
+                Telling::LongCalls(_, ns) => Some(self.rate.ticks(ns)),
+                Telling::Events(_) | Telling::Sums => None,
+            },
         };
         Ok(Some(RingOffer { ring, memory }))
+    }
+}
+
+/// The rings of one process: how many, words of the data of each, and rows of its table, where there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) count: u32,
+    pub(super) words: u64,
+    pub(super) rows: Option<u32>,
+}
+
+impl Rings {
+    /// What the next process gets.
+    fn shape(&self, free_threaded: bool) -> Shape {
+        let adds_up = matches!(self.telling, Telling::Sums);
+        let of_threads = |count| Shape {
+            count,
+            words: if adds_up && free_threaded {
+                NAMES
+            } else {
+                SMALLEST
+            },
+            rows: adds_up.then_some(FEW_ROWS),
+        };
+        let largest = match free_threaded {
+            true => of_threads(OF_THREADS),
+            false => Shape {
+                count: 1,
+                words: if adds_up { SMALLEST } else { LARGEST },
+                rows: adds_up.then_some(MOST_ROWS),
+            },
+        };
+        let needed = match free_threaded {
+            true => u64::from(OF_THREADS) * SMALLEST,
+            false => LARGEST,
+        };
+        match self.words.load(Ordering::Relaxed) + needed <= MOST {
+            true => largest,
+            false => of_threads(if free_threaded { OF_FEW_THREADS } else { 1 }),
+        }
     }
 }
 
@@ -266,7 +312,7 @@ impl Drop for Room {
     }
 }
 
-/// The ring of one process.
+/// The ring of one process, or of threads of it that had it one after the other.
 #[derive(Debug)]
 struct Ring {
     process: Identity,
@@ -276,7 +322,7 @@ struct Ring {
     /// Where its agent adds up.
     table: Option<Table>,
     /// The process.
-    handle: OwnedFd,
+    handle: Arc<OwnedFd>,
     /// Whether that has ended.
     has_ended: bool,
     /// What is known of its losses, and since when.
@@ -395,8 +441,8 @@ impl Collector {
             let mut stops = false;
             loop {
                 match commands.try_recv() {
-                    Ok(Command::Read(ring, added)) => {
-                        self.add(*ring);
+                    Ok(Command::Read(rings, added)) => {
+                        self.add(rings);
                         let _ = added.send(());
                     }
                     Ok(Command::Wish(Wish::Sums)) => self.tell_sums(&mut words),
@@ -481,22 +527,25 @@ impl Collector {
         is_busy
     }
 
-    /// A process begins to tell. What it told before, as another program, is in a ring of its own.
-    fn add(&mut self, ring: Ring) {
-        let pid = ring.process.pid;
+    /// A process begins to tell. What it told before, as another program, is in rings of their own.
+    fn add(&mut self, rings: Vec<Ring>) {
+        let Some((process, parent)) = rings.first().map(|it| (it.process, it.parent)) else {
+            return;
+        };
+        let pid = process.pid;
         let before = self.rings.iter_mut().filter(|it| it.process.pid == pid);
         let mut change = None;
         for other in before {
-            if other.process == ring.process {
+            if other.process == process {
                 change = Some(ProcessChange::Exec);
             }
             other.state = State::Left;
         }
         let is_new = self.known.insert(pid);
         if let Some(change) = change.or(is_new.then_some(ProcessChange::Fork)) {
-            self.tell_of(pid, change, ring.parent);
+            self.tell_of(pid, change, parent);
         }
-        self.rings.push(ring);
+        self.rings.extend(rings);
     }
 
     fn tell_of(&mut self, pid: u32, change: ProcessChange, parent: Option<u32>) {
@@ -613,7 +662,7 @@ impl Collector {
 
 #[cfg(test)]
 mod tests {
-    use pystap_ring::{CALL, Writer, head};
+    use pystap_ring::{CALL, THREAD, Writer, head};
 
     use super::*;
     use crate::probe::Probe;
@@ -628,7 +677,10 @@ mod tests {
         let running = DirectRunning::start(&beginning, Telling::Events(kinds)).expect("it starts");
         let ourselves = Identity::of(std::process::id()).expect("we run");
         let children = running.children().expect("it makes rings");
-        let offer = children.ring(ourselves).expect("made").expect("offered");
+        let offer = children
+            .ring(ourselves, false)
+            .expect("made")
+            .expect("offered");
         let mapping = Mapping::new(&offer.memory, offer.ring.words).expect("mapped");
         (running, mapping)
     }
@@ -695,7 +747,10 @@ mod tests {
             .expect("it starts");
         let process = Identity::of(child.id()).expect("it runs");
         let children = running.children().expect("it makes rings");
-        let offer = children.ring(process).expect("made").expect("offered");
+        let offer = children
+            .ring(process, false)
+            .expect("made")
+            .expect("offered");
         let mapping = Mapping::new(&offer.memory, offer.ring.words).expect("mapped");
         assert!(Writer::new(mapping).put([u64::MAX, 0]));
         child.kill().expect("ours");
@@ -727,7 +782,7 @@ mod tests {
         let children = running.children().expect("it makes rings");
         let words = || {
             children
-                .ring(ourselves)
+                .ring(ourselves, false)
                 .expect("made")
                 .expect("offered")
                 .ring
@@ -742,13 +797,91 @@ mod tests {
         }
     }
 
+    #[test]
+    fn threads_of_a_process_tell_through_rings_of_their_own_and_in_the_order_of_their_times() {
+        let (running, _) = session();
+        let ourselves = Identity::of(std::process::id()).expect("we run");
+        let children = running.children().expect("it makes rings");
+        let offer = children
+            .ring(ourselves, true)
+            .expect("made")
+            .expect("offered");
+        let protocol::Ring { count, words, .. } = offer.ring;
+        assert_eq!((count, words), (OF_THREADS, SMALLEST));
+        // Each has half of the times, and a function that has the same number in both.
+        for (at, name) in [(0, "f"), (63, "g")] {
+            let begin = at * distance(words, 0);
+            let mapping = Mapping::at(&offer.memory, begin, words).expect("mapped");
+            let mut writer = Writer::new(mapping);
+            assert!(writer.put([head(THREAD, 0, 0, 100 + at as u32), 0]));
+            assert!(writer.define(&pystap_ring::Code {
+                number: 1,
+                flags: 0,
+                first_line: 1,
+                file: b"app.py",
+                name: name.as_bytes(),
+                qualname: name.as_bytes(),
+            }));
+            for time in 0..1000 {
+                assert!(writer.put([head(CALL, 0, 1, 1), 2 * time + at % 2]));
+            }
+        }
+        let mut events = Vec::new();
+        let mut running = running;
+        running.stop();
+        let within = Duration::from_secs(30);
+        loop {
+            match running.messages().recv_timeout(within).expect("it ends") {
+                Message::Events(mut batch) => events.extend_from_slice(batch.events()),
+                Message::Ended { .. } => break,
+                _ => {}
+            }
+        }
+        let calls: Vec<(u32, String)> = (events.iter())
+            .filter_map(|event| match &event.what {
+                What::Call { place, .. } => Some((event.tid, place.name().text.clone())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(calls.len(), 2000);
+        assert!(events.is_sorted_by_key(|event| event.ts));
+        let of = |tid: u32, name: &str| {
+            calls
+                .iter()
+                .filter(|it| **it == (tid, name.to_owned()))
+                .count()
+        };
+        assert_eq!((of(100, "f"), of(163, "g")), (1000, 1000));
+    }
+
+    #[test]
+    fn of_a_free_threaded_process_all_rings_are_bounded_and_go_with_it() {
+        let (running, _) = session();
+        let ourselves = Identity::of(std::process::id()).expect("we run");
+        let children = running.children().expect("it makes rings");
+        let count = || {
+            let offer = children.ring(ourselves, true).expect("made");
+            offer.expect("offered").ring.count
+        };
+        let fits = (MOST - LARGEST) / (u64::from(OF_THREADS) * SMALLEST);
+        assert!((0..fits).all(|_| count() == OF_THREADS));
+        // Those before have been replaced and are let go at the next round.
+        let end = Instant::now() + Duration::from_secs(30);
+        while count() != OF_THREADS {
+            assert!(Instant::now() < end);
+        }
+    }
+
     /// A session of sums, and what the agents of these processes are offered.
     fn adding_up(processes: &[Identity]) -> (DirectRunning, Vec<(Writer, sums::Sums)>) {
         let beginning = Beginning::default();
         let running = DirectRunning::start(&beginning, Telling::Sums).expect("it starts");
         let children = running.children().expect("it makes rings");
         let offered = processes.iter().map(|process| {
-            let offer = children.ring(*process).expect("made").expect("offered");
+            let offer = children
+                .ring(*process, false)
+                .expect("made")
+                .expect("offered");
             let (words, rows) = (offer.ring.words, offer.ring.sums.expect("a table").rows);
             let ring = Mapping::new(&offer.memory, words).expect("mapped");
             let table = sums::Table::new(&offer.memory, words, rows).expect("mapped");
@@ -840,7 +973,10 @@ mod tests {
         running.wish(Wish::Sums);
         assert_eq!(rows(&running), (false, vec![function("f", 3, 5)]));
         let children = running.children().expect("it makes rings");
-        let third = children.ring(ourselves).expect("made").expect("offered");
+        let third = children
+            .ring(ourselves, false)
+            .expect("made")
+            .expect("offered");
         running.wish(Wish::Sums);
         assert_eq!(rows(&running), (false, vec![function("f", 3, 5)]));
         let (words, count) = (third.ring.words, third.ring.sums.expect("a table").rows);

@@ -7,7 +7,7 @@ use std::fs;
 const MOST: usize = 1 << 16;
 
 /// The threads of one process.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Threads {
     pid: u32,
     /// Whether the process has other numbers for itself than we have.

@@ -38,14 +38,22 @@ impl Table {
     /// `EINVAL` for a number of rows that no table has, and for a file that is too short or that others could make shorter;
     /// else what the system says.
     pub fn new(file: impl AsFd, words: u64, rows: u32) -> Result<Table, Errno> {
+        Table::at(file, 0, words, rows)
+    }
+
+    /// Maps that of the ring which begins so many bytes into the file.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn at(file: impl AsFd, ring: u64, words: u64, rows: u32) -> Result<Table, Errno> {
         if !is_size(words) {
             return Err(Errno::INVAL);
         }
-        let begin = end(words);
+        let begin = ring.checked_add(end(words)).ok_or(Errno::INVAL)?;
         let bytes = bytes(rows).ok_or(Errno::INVAL)?;
         let is_sealed = fcntl_get_seals(&file)?.contains(SealFlags::SHRINK);
         let there = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
-        if !is_sealed || there < begin + bytes {
+        if !is_sealed || begin.checked_add(bytes).is_none_or(|end| end > there) {
             return Err(Errno::INVAL);
         }
         let length = usize::try_from(bytes).map_err(|_| Errno::INVAL)?;

@@ -9,7 +9,8 @@
 //!
 //! # Who writes
 //!
-//! One thread at a time, the one that has the interpreter's lock. A row has a
+//! One thread at a time, the one that has the interpreter's lock; in a free-threaded process each thread has a table of its
+//! own, and pystap adds them up. A row has a
 //! sequence number that is odd while it changes; what a reader reads most of is in its first line.
 //!
 //! # Open calls

@@ -6,6 +6,7 @@ import platform
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 
 with_lock, without_lock = ctypes.PyDLL(None), ctypes.CDLL(None)
@@ -19,7 +20,8 @@ def square(number):
 def child(name):
     with open(name, "w") as file:
         file.write("%s %d\n" % (name, sum(square(number) for number in range(100))))
-        tool = [sys.monitoring.get_tool(id) for id in range(6)] if sys.version_info >= (3, 12) else []
+        monitors = sys.version_info >= (3, 12) and not sysconfig.get_config_var("Py_GIL_DISABLED")
+        tool = [sys.monitoring.get_tool(id) for id in range(6)] if monitors else []
         file.write("%r %r\n" % (tool, sys.getprofile()))
     os._exit(5)
 

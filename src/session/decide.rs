@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, HashSet};
 use super::plan::{AgentPlan, NoSource, Plan, PlanError, PlannedImage, Source};
 use super::request::{AgentUsage, Purpose, SessionRequest};
 use super::snapshot::HostSnapshot;
-use super::wanted::{MissingProbes, Wanted, has};
+use super::wanted::{MissingProbes, Wanted, has, has_function_probes};
 use crate::agent::{self, AgentConfig, AttachMethod, AttachMethodError};
 use crate::engine::abilities::{Obstacle, clause};
 use crate::engine::lifecycle::Engine;
 use crate::probe::{EventKind, Probe};
+use crate::process::{Expected, Targets};
 use crate::python::marks::{self, PROVIDER, Status};
 use crate::python::undecodable::Sign;
 use crate::python::{FileId, Interpreter};
@@ -36,8 +37,16 @@ pub(crate) fn decide(request: &SessionRequest, host: &HostSnapshot) -> Result<Pl
 
 fn decided(request: &SessionRequest, host: &HostSnapshot) -> Result<Plan, PlanError> {
     let wanted = Wanted::of(request, &host.own_templates)?;
+    let reached = match wanted.is_mixed() {
+        true => reached(request, host),
+        false => HashSet::new(),
+    };
+    let mut endangered = endangered(&wanted, host);
+    // The agent tells their functions, and there is no danger in that.
+    endangered.retain(|it| wanted.probes.contains(&Probe::Line) || !reached.contains(&it.file));
     let mut decision = Decision {
-        endangered: endangered(&wanted, host),
+        endangered,
+        reached,
         warnings: host.targets.notes.clone(),
         wanted,
         request,
@@ -137,12 +146,87 @@ fn endangered(wanted: &Wanted, host: &HostSnapshot) -> Vec<Endangered> {
         .collect()
 }
 
+/// The interpreters that the agent gets into wherever they run, now or later, as far as that can be known.
+fn reached(request: &SessionRequest, host: &HostSnapshot) -> HashSet<FileId> {
+    let targets = &host.targets;
+    let (mut reached, mut closed) = (HashSet::new(), HashSet::new());
+    for process in &targets.processes {
+        let survey = host.processes.get(&process.pid);
+        let is_open = survey.is_some_and(|it| matches!(it.attach, Some(Ok(_))));
+        let mut files = process.interpreters.iter().map(|it| it.file);
+        let first = files.next().filter(|_| is_open);
+        reached.extend(first);
+        // It has one agent, in the first.
+        closed.extend(
+            process
+                .interpreters
+                .first()
+                .map(|it| it.file)
+                .filter(|_| !is_open),
+        );
+        closed.extend(files);
+    }
+    if let Some(command) = &targets.command {
+        let mut interpreters = command.interpreters.iter();
+        if let Some(first) = interpreters.next() {
+            match obstacle_of_command(host, first) {
+                None => reached.insert(first.file),
+                Some(_) => closed.insert(first.file),
+            };
+        }
+        closed.extend(interpreters.map(|it| it.file));
+    }
+    let with_probes = others(request, targets).filter(|it| has_function_probes(it));
+    closed.extend(with_probes.map(|it| it.file));
+    &reached - &closed
+}
+
+/// The interpreters of which processes may come in which no agent waits, although others of them have one: those that join
+/// targets, and those that a launched command leads to, because what does so (chroot, sudo) may leave its environment out.
+pub(super) fn others<'a>(
+    request: &SessionRequest,
+    targets: &'a Targets,
+) -> impl Iterator<Item = &'a Interpreter> {
+    let newcomers = (request.targets).newcomers(None, &targets.parents);
+    // What a launched command starts has its environment.
+    let follows = request.targets.subprocesses && targets.command.is_none();
+    let is_assumed = |it: &Expected| it.note.is_some() || request.targets.python.is_some();
+    let is_led_to = targets.command.as_ref().is_some_and(is_assumed);
+    let running = targets.processes.iter().flat_map(|it| &it.interpreters);
+    let expected = targets.command.iter().flat_map(|it| &it.interpreters);
+    let all = running.chain(&targets.python).chain(expected);
+    all.filter(move |_| newcomers.is_some() || follows || is_led_to)
+}
+
+/// Why the agent cannot get into the command that is launched.
+fn obstacle_of_command(host: &HostSnapshot, interpreter: &Interpreter) -> Option<String> {
+    let version = interpreter.version.as_ref();
+    let unsupported = version
+        .filter(|version| !agent::supported(version))
+        .map(|version| AttachMethodError::Unsupported {
+            version: version.to_string(),
+        });
+    let isolated = host.command.isolated.as_ref();
+    unsupported
+        .or_else(|| agent::obstacle_of_build(&interpreter.image))
+        .map(|reason| reason.to_string())
+        .or_else(|| {
+            isolated.map(|option| {
+                format!(
+                    "its interpreter is started with {option}, which leaves out the environment that brings the agent in; leave out {option}, or start it yourself and trace it with -p"
+                )
+            })
+        })
+}
+
 /// What is decided about targets, probes and the agent.
 struct Decision<'a> {
     request: &'a SessionRequest,
     host: &'a HostSnapshot,
     wanted: Wanted,
     endangered: Vec<Endangered>,
+    /// The interpreters that are left to the agent where others are probed.
+    reached: HashSet<FileId>,
     warnings: Vec<String>,
 }
 
@@ -175,7 +259,8 @@ impl Decision<'_> {
     /// What the agent has to tell of an interpreter.
     fn missing(&self, interpreter: &Interpreter) -> MissingProbes {
         let endangered = self.endangered.iter().any(|it| it.file == interpreter.file);
-        self.wanted.missing(interpreter, endangered)
+        let reached = self.reached.contains(&interpreter.file);
+        self.wanted.missing(interpreter, endangered, reached)
     }
 
     /// How the agent can get into a process, or why not.
@@ -211,7 +296,7 @@ impl Decision<'_> {
             targets: Vec::new(),
             launched: false,
             later: false,
-            directly: self.wanted.is_direct(),
+            directly: self.wanted.has_direct(),
             all: false,
             wanted: AgentConfig {
                 filters: self.request.filters.clone(),
@@ -254,7 +339,7 @@ impl Decision<'_> {
         if let Some(interpreter) = expected.flat_map(|command| &command.interpreters).next() {
             let missing = self.missing(interpreter);
             if missing.any() {
-                match self.obstacle_of_command(interpreter) {
+                match obstacle_of_command(self.host, interpreter) {
                     Some(reason) => {
                         let target = "the command".to_owned();
                         closed.get_or_insert_with(|| self.closed(interpreter, target, reason));
@@ -279,27 +364,6 @@ impl Decision<'_> {
         plan.wanted.functions = needed.functions.then(HashSet::new);
         plan.wanted.collections = needed.collections.then(HashSet::new);
         Ok(Some(plan))
-    }
-
-    /// Why the agent cannot get into the command that is launched.
-    fn obstacle_of_command(&self, interpreter: &Interpreter) -> Option<String> {
-        let version = interpreter.version.as_ref();
-        let unsupported = version
-            .filter(|version| !agent::supported(version))
-            .map(|version| AttachMethodError::Unsupported {
-                version: version.to_string(),
-            });
-        let isolated = self.host.command.isolated.as_ref();
-        unsupported
-            .or_else(|| agent::obstacle_of_build(&interpreter.image))
-            .map(|reason| reason.to_string())
-            .or_else(|| {
-                isolated.map(|option| {
-                    format!(
-                        "its interpreter is started with {option}, which leaves out the environment that brings the agent in; leave out {option}, or start it yourself and trace it with -p"
-                    )
-                })
-            })
     }
 
     /// The interpreters, each file once, with the processes that run it.
@@ -564,7 +628,7 @@ impl Engines<'_> {
             Some(because) if !is_first => format!("{}, because {because}", engine.title()),
             _ => format!("{}, which is installed", engine.title()),
         };
-        Ok(vec![Source {
+        let source = Source {
             engine: engine.name(),
             abilities: engine.abilities(),
             reason: left_to_us.then_some(reason),
@@ -572,7 +636,22 @@ impl Engines<'_> {
                 .get(at + 1)
                 .map(|it| it.name())
                 .filter(|_| left_to_us),
-        }])
+        };
+        Ok([source].into_iter().chain(self.by_agents()).collect())
+    }
+
+    /// The engine for what agents tell by themselves beside another.
+    fn by_agents(&self) -> Option<Source> {
+        let tells = |agent: &AgentPlan| self.wanted.is_mixed() && agent.directly;
+        self.plan.agent.as_ref().filter(|agent| tells(agent))?;
+        let mut engines = self.host.engines.iter();
+        let engine = engines.find(|engine| engine.abilities().by_agent)?;
+        Some(Source {
+            engine: engine.name(),
+            abilities: engine.abilities(),
+            reason: None,
+            instead: None,
+        })
     }
 
     /// An engine that was named, and something else that it has no use for.
@@ -621,7 +700,8 @@ impl Engines<'_> {
 
     /// An agent that is not to be found by its path.
     fn agent_out_of_reach(&self) -> Option<PlanError> {
-        let targets = self.plan.agent.iter().flat_map(|agent| &agent.targets);
+        let probed = self.plan.agent.iter().filter(|agent| !agent.directly);
+        let targets = probed.flat_map(|agent| &agent.targets);
         targets.map(|(pid, _)| *pid).find_map(|pid| {
             let survey = self.host.processes.get(&pid)?;
             let loaded = survey.loaded.as_ref();

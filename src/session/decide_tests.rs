@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::choose::reaches_all;
+use super::choose::{mixed_plan, mixing, reaches_all};
 use super::decide::decide;
 use super::describe::describe;
 use super::plan::{NoSource, Plan, PlanError};
@@ -1166,6 +1166,78 @@ fn the_agent_alone_is_taken_where_it_gets_to_all_that_probes_would() {
             expected,
             "{what}"
         );
+    }
+}
+
+#[test]
+fn what_the_agent_reaches_it_tells_by_itself_and_probes_tell_the_rest() {
+    let two = |first: Python, second| runs(first).agent_waits(7).process(8, second);
+    let with_children = || asked().with(|it| it.targets.subprocesses = true);
+    let everything = || asked_for("call,return,gc,import");
+    let rows: Vec<(&str, SessionRequest, Host, Option<&str>)> = vec![
+        (
+            "one process that it gets into and one that has probes and lets nobody in",
+            asked(),
+            two(plain(13), debian(10)).without_stap(),
+            Some(
+                "by calls,gc; 3.10 gives call,return,gc; the agent gives functions,collections, dormant in 7; uprobes (pystap's agent alone for process 7, which costs least, and uprobe events for process 8, because it lets nobody in while it runs); direct",
+            ),
+        ),
+        (
+            "two of one interpreter with probes of which it gets into one: both are probed",
+            asked(),
+            two(debian(10), debian(10)),
+            None,
+        ),
+        (
+            "two interpreters with probes of which it gets into one",
+            asked(),
+            two(debian(9), debian(10)).without_stap(),
+            Some(
+                "by calls,gc; 3.10 gives call,return,gc; the agent gives functions,collections, dormant in 7; uprobes (pystap's agent alone for process 7, which costs least, and uprobe events for process 8, because it lets nobody in while it runs); direct",
+            ),
+        ),
+        (
+            "a kind that only probes have, of the process that it gets into",
+            everything(),
+            runs(debian(12)).agent_waits(7).without_stap(),
+            Some(
+                "by calls,gc,imports; 3.12 gives import; the agent gives functions,collections, dormant in 7; uprobes (pystap's agent alone for process 7, which costs least, and uprobe events for import events, because only an interpreter's own probes tell them); direct",
+            ),
+        ),
+        (
+            "the same of a command",
+            everything(),
+            launches(debian(12)).without_stap(),
+            Some(
+                "by calls,gc,imports; 3.12 gives import; the agent gives functions,collections, environment; uprobes (pystap's agent alone for the command, which costs least, and uprobe events for import events, because only an interpreter's own probes tell them); direct",
+            ),
+        ),
+        (
+            "children with probes, into which it may not get",
+            with_children(),
+            runs(debian(10)).agent_waits(7),
+            None,
+        ),
+        (
+            "all of it: that is the agent alone",
+            asked(),
+            two(plain(13), plain(12)).agent_waits(8),
+            None,
+        ),
+        ("none of it", everything(), runs(debian(10)), None),
+        (
+            "some of it, where nobody can probe the rest",
+            everything(),
+            launches(debian(12)).without_stap().without_uprobes(),
+            None,
+        ),
+    ];
+    for (what, request, host, expected) in rows {
+        let mixed = mixing(&request);
+        let plan = mixed_plan(&mixed, &host.snapshot(&mixed));
+        let found = plan.as_ref().map(summary);
+        assert_eq!(found.as_deref(), expected, "{what}");
     }
 }
 

@@ -235,7 +235,13 @@ impl<'a> Decided<'a> {
                 (assumed.into_iter().collect(), Some(obstacle.message))
             }
         };
-        let mut text = String::new();
+        let all = |has: fn(Abilities) -> bool| sources.iter().all(|it| has(it.abilities));
+        let abilities = Abilities {
+            measures: all(|it| it.measures),
+            by_agent: all(|it| it.by_agent),
+            ..Abilities::default()
+        };
+        let mut text = describe(&self.plan, abilities);
         for source in sources {
             let description = self
                 .engine(source.engine)?
@@ -245,7 +251,6 @@ impl<'a> Decided<'a> {
                     console.warning(warning);
                 }
             }
-            text.push_str(&describe(&self.plan, source.abilities));
             text.push('\n');
             if let Some(reason) = source.reason {
                 text.push_str(&format!("engine     {reason}\n"));

@@ -27,6 +27,8 @@ pub(crate) struct SessionRequest {
     pub(crate) totals: bool,
     /// Whether every call is sent all the same, although an engine could add up calls or measure them.
     pub(crate) sends_all: bool,
+    /// Whether the agent tells by itself what it can where it gets in, while the rest is probed. Goes with `sends_all`.
+    pub(crate) mixes: bool,
     /// Whether the semaphore of Python 3.11's line probe is left alone, although calls are incomplete then.
     pub(crate) spare_line_semaphore: bool,
     /// What is wanted of the agent.

@@ -159,8 +159,9 @@ impl HostSnapshot {
 
     fn look_for_ways_in(&mut self, request: &SessionRequest, wanted: &Wanted) {
         let endangered = self.endangered(wanted);
+        // Whether it is reached is what is looked for.
         let missing = |interpreter: &Interpreter| {
-            wanted.missing(interpreter, endangered.contains(&interpreter.file))
+            wanted.missing(interpreter, endangered.contains(&interpreter.file), true)
         };
         let mut needed = self.targets.python.iter().any(|it| missing(it).any());
         for process in &self.targets.processes {

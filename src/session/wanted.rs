@@ -55,8 +55,19 @@ pub(crate) struct Wanted {
     usage: AgentUsage,
     capture: bool,
     trust_paths: bool,
-    /// Whether the agent tells all that it can, and no probe is armed.
-    directly: bool,
+    /// What the agent tells by itself.
+    by_itself: ByItself,
+}
+
+/// What the agent tells by itself, through memory that it shares with pystap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ByItself {
+    /// Nothing: its probes are armed, where the interpreters' own do not do.
+    Nothing,
+    /// All that it can of interpreters that it reaches, and the interpreters' own probes tell the rest.
+    WhatItCan,
+    /// Everything: no probe is armed.
+    Everything,
 }
 
 impl Wanted {
@@ -74,8 +85,12 @@ impl Wanted {
         if capture && request.agent.usage == AgentUsage::Never {
             return Err(PlanError::CaptureWithoutAgent);
         }
-        let directly = all::is_by_agent(&request.engine);
-        if directly && request.agent.usage == AgentUsage::Never {
+        let by_itself = match all::is_by_agent(&request.engine) {
+            true => ByItself::Everything,
+            false if request.mixes => ByItself::WhatItCan,
+            false => ByItself::Nothing,
+        };
+        if by_itself == ByItself::Everything && request.agent.usage == AgentUsage::Never {
             return Err(PlanError::DirectWithoutAgent);
         }
         let (events, templates) = kinds(request, own)?;
@@ -102,13 +117,23 @@ impl Wanted {
             usage: request.agent.usage,
             capture,
             trust_paths: request.agent.trust_paths,
-            directly,
+            by_itself,
         })
     }
 
-    /// Whether the agent tells all that it can, and no probe is armed.
+    /// Whether the agent tells everything, and no probe is armed.
     pub(crate) fn is_direct(&self) -> bool {
-        self.directly
+        self.by_itself == ByItself::Everything
+    }
+
+    /// Whether agents tell something by themselves, so that none of theirs is probed.
+    pub(crate) fn has_direct(&self) -> bool {
+        self.by_itself != ByItself::Nothing
+    }
+
+    /// Whether the agent tells what it can of interpreters that it reaches, and others are probed.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.by_itself == ByItself::WhatItCan
     }
 
     /// Whether something is asked for that only an engine for SystemTap scripts can do.
@@ -144,7 +169,7 @@ impl Wanted {
     /// Whether an interpreter, left to itself, has a probe armed that fails on paths which are not UTF-8.
     pub(crate) fn fails_on_paths(&self, interpreter: &Interpreter) -> bool {
         !self.trust_paths
-            && !self.directly
+            && !self.is_direct()
             && undecodable::is_affected(interpreter.version.as_ref())
             && self
                 .probes
@@ -152,11 +177,17 @@ impl Wanted {
                 .any(|probe| undecodable::fails(*probe) && has(interpreter, *probe))
     }
 
-    /// What the agent has to tell of an interpreter that its own probes do not. `endangered` when they would end a program.
-    pub(crate) fn missing(&self, interpreter: &Interpreter, endangered: bool) -> MissingProbes {
+    /// What the agent has to tell of an interpreter that its own probes do not. `endangered` when they would end a program;
+    /// `reached` when the agent gets wherever that interpreter runs.
+    pub(crate) fn missing(
+        &self,
+        interpreter: &Interpreter,
+        endangered: bool,
+        reached: bool,
+    ) -> MissingProbes {
         let version = interpreter.version.as_ref();
-        let always =
-            self.usage == AgentUsage::Always || self.capture || self.directly || endangered;
+        let by_itself = self.is_direct() || (self.is_mixed() && reached);
+        let always = self.usage == AgentUsage::Always || self.capture || by_itself || endangered;
         if self.usage == AgentUsage::Never
             || (!always && version.is_some_and(|version| !agent::supported(version)))
         {
@@ -170,7 +201,7 @@ impl Wanted {
         MissingProbes {
             functions: self.functions().next().is_some() && (always || lacks(&Probe::FUNCTIONS)),
             collections: lacks(&Probe::COLLECTIONS)
-                || (self.directly && Probe::COLLECTIONS.iter().any(|it| self.probes.contains(it))),
+                || (by_itself && Probe::COLLECTIONS.iter().any(|it| self.probes.contains(it))),
         }
     }
 
@@ -182,9 +213,9 @@ impl Wanted {
     ) -> impl Iterator<Item = Probe> {
         let wanted = self.probes.iter().copied();
         wanted.filter(move |probe| {
-            !self.directly
-                && has(interpreter, *probe)
-                && !(missing.functions && Probe::FUNCTIONS.contains(probe))
+            let is_agents = (missing.functions && Probe::FUNCTIONS.contains(probe))
+                || (missing.collections && Probe::COLLECTIONS.contains(probe));
+            !self.is_direct() && !is_agents && has(interpreter, *probe)
         })
     }
 }

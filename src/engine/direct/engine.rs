@@ -80,17 +80,25 @@ struct Prepared {
 
 /// Whether agents add up calls instead of telling them.
 fn adds_up(plan: &Plan) -> bool {
-    plan.totals() && plan.sources.as_ref().is_ok_and(|all| all.len() == 1)
+    plan.totals() && is_alone(plan)
+}
+
+/// Whether no other engine traces besides.
+fn is_alone(plan: &Plan) -> bool {
+    plan.sources.as_ref().is_ok_and(|all| all.len() == 1)
 }
 
 impl Ready for Prepared {
     fn start(
         self: Box<Self>,
-        _: &Plan,
+        plan: &Plan,
         beginning: &Beginning,
         _: &dyn Fn() -> bool,
     ) -> Result<Box<dyn Running>, Failure> {
-        let running = DirectRunning::start(beginning, self.telling).map_err(|error| {
+        // Others hear from the kernel of processes that begin, become others and end.
+        let tells_processes = is_alone(plan);
+        let running = DirectRunning::start(beginning, self.telling, tells_processes);
+        let running = running.map_err(|error| {
             Failure::new(
                 Exit::Failed,
                 format!("rings cannot be read ({error}), so nothing was traced; try again"),

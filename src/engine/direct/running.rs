@@ -101,8 +101,12 @@ enum Command {
 }
 
 impl DirectRunning {
-    /// Starts it.
-    pub(super) fn start(beginning: &Beginning, telling: Telling) -> io::Result<DirectRunning> {
+    /// Starts it. Whether processes begin, become others and end is told where `tells_processes`.
+    pub(super) fn start(
+        beginning: &Beginning,
+        telling: Telling,
+        tells_processes: bool,
+    ) -> io::Result<DirectRunning> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (sender, messages) = unbounded();
         let (orders, commands) = unbounded();
@@ -124,6 +128,7 @@ impl DirectRunning {
             names: Allowance::default(),
             order: ReorderBuffer::default(),
             known: beginning.targets.iter().copied().collect(),
+            tells_processes,
             lineage: Arc::clone(&beginning.lineage),
             sender: EventSender::new(sender.clone()),
             before: 0,
@@ -428,6 +433,8 @@ struct Collector {
     order: ReorderBuffer,
     /// Processes of which it is known that they belong to the session.
     known: HashSet<u32>,
+    /// Whether it is told what becomes of processes.
+    tells_processes: bool,
     lineage: Arc<Lineage>,
     sender: EventSender,
     /// Up to when everything had been written at the last round.
@@ -549,6 +556,9 @@ impl Collector {
     }
 
     fn tell_of(&mut self, pid: u32, change: ProcessChange, parent: Option<u32>) {
+        if !self.tells_processes {
+            return;
+        }
         let what = What::Process {
             change,
             parent: parent.filter(|_| change == ProcessChange::Fork),
@@ -674,7 +684,8 @@ mod tests {
             ..Beginning::default()
         };
         let kinds = Kinds::of(&Probe::names(Probe::FUNCTIONS));
-        let running = DirectRunning::start(&beginning, Telling::Events(kinds)).expect("it starts");
+        let running =
+            DirectRunning::start(&beginning, Telling::Events(kinds), true).expect("it starts");
         let ourselves = Identity::of(std::process::id()).expect("we run");
         let children = running.children().expect("it makes rings");
         let offer = children
@@ -740,7 +751,8 @@ mod tests {
     fn a_ring_that_makes_no_sense_goes_with_its_process() {
         let beginning = Beginning::default();
         let kinds = Kinds::of(&Probe::names(Probe::FUNCTIONS));
-        let running = DirectRunning::start(&beginning, Telling::Events(kinds)).expect("it starts");
+        let running =
+            DirectRunning::start(&beginning, Telling::Events(kinds), true).expect("it starts");
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()
@@ -875,7 +887,7 @@ mod tests {
     /// A session of sums, and what the agents of these processes are offered.
     fn adding_up(processes: &[Identity]) -> (DirectRunning, Vec<(Writer, sums::Sums)>) {
         let beginning = Beginning::default();
-        let running = DirectRunning::start(&beginning, Telling::Sums).expect("it starts");
+        let running = DirectRunning::start(&beginning, Telling::Sums, true).expect("it starts");
         let children = running.children().expect("it makes rings");
         let offered = processes.iter().map(|process| {
             let offer = children

@@ -4,6 +4,7 @@
 mod budgets;
 mod direct;
 mod direct_sums;
+mod mixed;
 mod outputs;
 mod paths;
 mod services;

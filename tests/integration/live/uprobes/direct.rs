@@ -162,13 +162,14 @@ fn a_command_whose_python_no_agent_got_into_is_not_called_complete() {
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn interpreters_within_an_interpreter_are_said_not_to_be_seen() {
     let program = file("tests/programs/within.py");
-    for python in interpreters() {
+    // The memory of free-threaded builds is laid out otherwise, and not looked at.
+    for python in interpreters().iter().filter(|it| !it.ends_with('t')) {
         leaves_nothing(|| {
             let directory = tempfile::tempdir().expect("a directory");
             let lasting = directory.path().join("lasting");
             std::fs::write(&lasting, "").expect("written");
             let lasts = lasting.to_str().expect("UTF-8");
-            let options = ["--engine", "direct", "--", &python, &program, lasts];
+            let options = ["--engine", "direct", "--", python, &program, lasts];
             let mut tracing = Tracing::start(&options).live();
             tracing.wait_for("runs interpreters within its interpreter");
             std::fs::remove_file(&lasting).expect("removed");
@@ -335,7 +336,8 @@ fn calls_cost_nothing_where_only_collections_are_asked_for() {
                 tools.iter().any(|tool| tool == "pystap")
             };
             assert!(!tools("gc"), "{python}");
-            let monitors = ["3.12", "3.13"].iter().any(|it| python.ends_with(it));
+            let version = python.trim_end_matches('t');
+            let monitors = ["3.12", "3.13"].iter().any(|it| version.ends_with(it));
             assert_eq!(tools("gc,call"), monitors, "{python}");
         }
     });

@@ -25,7 +25,7 @@ fn order(traced: &Traced, function: &str, module: &str) -> Vec<&'static str> {
 fn calls_of_the_agent_and_imports_of_the_interpreter_stand_in_one_order() {
     leaves_nothing(|| {
         let program = file("examples/imports.py");
-        let kinds = ["--events", "call,return,gc,import"];
+        let kinds = ["--engine", "auto", "--events", "call,return,gc,import"];
         let traced = trace(&[&kinds[..], &["--", PYTHON_3_11, &program]].concat());
         let traced = traced.complete("targets_ended");
         assert_eq!(traced.session.engine, "uprobes+direct");
@@ -50,7 +50,7 @@ fn what_becomes_of_processes_is_told_once() {
             traced.complete("targets_ended")
         };
         let kinds = ["--events", "call,return,import"];
-        let mixed = traced(&kinds);
+        let mixed = traced(&[&kinds[..], &["--engine", "auto"]].concat());
         let probed = traced(&[&kinds[..], &["--engine", "uprobes", "--no-agent"]].concat());
         assert_eq!(mixed.session.engine, "uprobes+direct");
         for change in [

@@ -155,7 +155,7 @@ fn recording(events: usize) -> std::io::Result<()> {
         }
         let start = Stopwatch::start();
         for event in &made {
-            writer.step(&Step::new(event, 0))?;
+            writer.step(&Step::new(event))?;
         }
         time += start.elapsed();
     }

@@ -153,6 +153,7 @@ impl Told {
                     assert_eq!(names.insert(code.number, text(code.qualname)), None);
                     continue;
                 }
+                Record::Lost(count) => panic!("{count} had no room"),
                 Record::Gone(code) => {
                     assert!(names.remove(&code).is_some(), "it was defined");
                     continue;

@@ -144,6 +144,7 @@ impl Told {
                 assert!(0 < began && began <= time);
                 time
             }
+            Record::Lost(count) => panic!("{count} had no room"),
             Record::Thread(thread) => {
                 self.threads.insert(thread);
                 return;

@@ -26,7 +26,7 @@ fn deal(bytes: &[u8]) {
     writer.session(reader.session()).expect("memory");
     let mut events = Vec::new();
     while let Ok(Some(event)) = reader.event() {
-        writer.step(&Step::new(&event, 0)).expect("memory");
+        writer.step(&Step::new(&event)).expect("memory");
         events.push(event);
         if events.len() >= EVENTS {
             break;

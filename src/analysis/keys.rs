@@ -165,10 +165,8 @@ impl Keys {
     /// A function that is called at this line. Of those that the agent tells it says which go on, and so which lines are first
     /// ones; others begin at this line, or go on where they were left before.
     #[inline]
-    pub fn called(&mut self, place: &Arc<Place>, line: i32, manner: Manner) -> Called {
-        let (slot, name) = self.find(place);
-        let told = self.last(slot).map(|last| last.left & TOLD != 0);
-        let told = told.unwrap_or_else(|| place.qualname.is_some());
+    pub fn called(&mut self, (slot, name): (Slot, NameKey), line: i32, manner: Manner) -> Called {
+        let told = self.tells(slot);
         if told && manner != Manner::Plain {
             return Called {
                 name,
@@ -177,6 +175,12 @@ impl Keys {
             };
         }
         self.look_up((slot, name), line, told)
+    }
+
+    /// Whether pystap's agent tells the place in a slot, and with it which greenlet or task runs.
+    #[inline]
+    pub fn tells(&mut self, slot: Slot) -> bool {
+        self.last(slot).is_some_and(|last| last.left & TOLD != 0)
     }
 
     /// A function is left at this line: if it is entered there, it goes on. `slot` is where its place is remembered, `exact`
@@ -416,6 +420,11 @@ mod tests {
     use super::*;
     use crate::event::Text;
 
+    fn call(keys: &mut Keys, place: &Arc<Place>, line: i32) -> Called {
+        let at = keys.named(place);
+        keys.called(at, line, Manner::Plain)
+    }
+
     fn place(file: &str, function: &str) -> Arc<Place> {
         let text = |text: &str| Text {
             text: text.to_owned(),
@@ -467,8 +476,8 @@ mod tests {
         let mut keys = Keys::default();
         let value = told("a.py", "Thing.value");
         let name = keys.name(&value);
-        let getter = keys.called(&value, 20, Manner::Plain).function;
-        let setter = keys.called(&value, 10, Manner::Plain).function;
+        let getter = call(&mut keys, &value, 20).function;
+        let setter = call(&mut keys, &value, 10).function;
         assert_eq!(getter, FunctionKey::of(&value), "the first that was seen");
         assert_ne!(setter, getter);
         for (line, expected) in [(10, setter), (20, getter), (10, setter)] {
@@ -479,8 +488,8 @@ mod tests {
                 function: expected,
                 goes_on: false,
             };
-            assert_eq!(keys.called(&again, line, Manner::Plain), called);
-            assert_eq!(keys.called(&value, line, Manner::Plain), called);
+            assert_eq!(call(&mut keys, &again, line), called);
+            assert_eq!(call(&mut keys, &value, line), called);
         }
         for (line, expected) in [(12, setter), (19, setter), (20, getter), (99, getter)] {
             assert_eq!(keys.around(name, line), expected);
@@ -490,7 +499,7 @@ mod tests {
 
     /// What is entered at a line, and left at another.
     fn run(keys: &mut Keys, place: &Arc<Place>, entered: i32, left: i32) -> (FunctionKey, bool) {
-        let called = keys.called(place, entered, Manner::Plain);
+        let called = call(keys, place, entered);
         let at = keys.named(place);
         keys.left(at, called.function, left, true);
         (called.function, called.goes_on)
@@ -540,7 +549,7 @@ mod tests {
     fn functions_whose_names_are_left_out_are_one_wherever_they_begin() {
         let mut keys = Keys::default();
         let place = Arc::new(Place::left_out());
-        let called = |keys: &mut Keys, line| keys.called(&place, line, Manner::Plain).function;
+        let called = |keys: &mut Keys, line| call(keys, &place, line).function;
         let first = called(&mut keys, 10);
         assert!((11..200).all(|line| called(&mut keys, line) == first));
     }
@@ -550,7 +559,7 @@ mod tests {
         let mut keys = Keys::default();
         let one = place("a.py", "<lambda>");
         for line in 0..10 * MOST_NAMESAKES as i32 {
-            keys.called(&one, line, Manner::Plain);
+            call(&mut keys, &one, line);
         }
         let functions = keys.namesakes.values().map(Vec::len);
         assert_eq!(functions.max(), Some(MOST_NAMESAKES));
@@ -560,7 +569,7 @@ mod tests {
         let lines = keys.namesakes.values().map(Vec::len);
         assert_eq!(lines.max(), Some(MOST_OF_NAME));
         for number in 0..MOST_NAMES + 10 {
-            keys.called(&place("a.py", &number.to_string()), 1, Manner::Plain);
+            call(&mut keys, &place("a.py", &number.to_string()), 1);
         }
         assert_eq!(keys.namesakes.len(), MOST_NAMES);
     }

@@ -3,11 +3,11 @@
 
 use super::{Event, LossStage, Summary, What};
 
-/// Time between two reports, in nanoseconds of event time.
+/// Time between two reports to a reader, in nanoseconds of event time.
 const REPORT_EVERY_NS: u64 = 1_000_000_000;
 
-/// Collects losses by stage and turns them into `Lost` events: at once for the first, then at most once a second of
-/// event time, and the rest at the end.
+/// Collects losses by stage and turns them into `Lost` events: for a stream at once, so that nothing is paired across a loss;
+/// for a reader the first one at once, then at most one per second of event time, and the rest at the end.
 #[derive(Debug, Default)]
 pub struct Losses {
     probe: LossAccount,
@@ -45,6 +45,14 @@ impl Losses {
         self.pending = true;
     }
 
+    /// Notes a loss that a `Lost` event of the stream tells already.
+    pub fn told(&mut self, stage: LossStage, count: u64) {
+        self.uncounted |= count == 0;
+        let account = self.account(stage);
+        account.total = account.total.saturating_add(count);
+        account.reported = account.reported.saturating_add(count);
+    }
+
     /// Notes that the losses at `stage` now amount to `total`, for sources that report running totals. A total that
     /// is not higher than what is known changes nothing.
     pub fn raise(&mut self, stage: LossStage, total: u64) {
@@ -77,7 +85,7 @@ impl Losses {
         }
     }
 
-    /// Appends a `Lost` event for every stage with news, however short ago the last report was: for the end.
+    /// Appends a `Lost` event for every stage with news, however short ago the last report was.
     pub fn report_rest(&mut self, ts: u64, out: &mut Vec<Event>) {
         if !self.pending {
             return;
@@ -89,18 +97,9 @@ impl Losses {
             if !std::mem::take(&mut account.noted) {
                 continue;
             }
-            let count = account.total - account.reported;
+            let count = account.total.saturating_sub(account.reported);
             account.reported = account.total;
-            out.push(Event {
-                ts,
-                pid: 0,
-                tid: 0,
-                what: What::Lost {
-                    count,
-                    stage,
-                    message: message(stage, count),
-                },
-            });
+            out.push(lost(ts, 0, stage, count));
         }
     }
 
@@ -121,6 +120,20 @@ impl Losses {
             LossStage::Decoder => &mut self.decoder,
             LossStage::Output => &mut self.output,
         }
+    }
+}
+
+/// That so many events were lost at a stage, of one process or (0) of any; `count` is 0 when only the fact is known.
+pub fn lost(ts: u64, pid: u32, stage: LossStage, count: u64) -> Event {
+    Event {
+        ts,
+        pid,
+        tid: 0,
+        what: What::Lost {
+            count,
+            stage,
+            message: message(stage, count),
+        },
     }
 }
 

@@ -20,6 +20,7 @@ use anstyle::{AnsiColor, Style};
 use super::{ENOUGH, End, Held, Sink, counted};
 use crate::analysis::contexts::Contexts;
 use crate::analysis::pairing::Step;
+use crate::event::loss::Losses;
 use crate::event::{Event, Frame, Manner, Place, Plain, What};
 use crate::probe::{ArgumentKind, Phase};
 use crate::text::Foreign;
@@ -53,6 +54,9 @@ pub struct Flow<W> {
     only_thread: Option<(u32, u32)>,
     several_threads: bool,
     contexts: Contexts,
+    /// What was lost and is not shown yet, a line per second at most; and when.
+    losses: Losses,
+    lost_at: u64,
 }
 
 #[derive(Debug)]
@@ -80,6 +84,8 @@ impl<W: Write> Flow<W> {
             only_thread: None,
             several_threads: false,
             contexts: Contexts::default(),
+            losses: Losses::new(),
+            lost_at: 0,
         }
     }
 
@@ -183,6 +189,10 @@ impl<W: Write> Flow<W> {
             self.lines.push_str("-> ");
             self.place(held.who.0, &held.place, held.line, &held.frame);
             self.lines.push('\n');
+            // It stands there, whatever becomes of the lines behind it.
+            let stand = self.not_yet.min(1);
+            self.account.add(self.lines.len(), stand);
+            self.not_yet -= stand;
         }
     }
 
@@ -332,7 +342,22 @@ impl<W: Write> Flow<W> {
 impl<W: Write> Sink for Flow<W> {
     // The flow begins with the first event: what is traced was said on stderr.
     fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
-        self.show(step.event, step.depth);
+        let is_loss = match &step.event.what {
+            What::Lost { count, stage, .. } => {
+                self.losses.add(*stage, *count);
+                self.lost_at = step.event.ts;
+                true
+            }
+            _ => false,
+        };
+        let mut lost = Vec::new();
+        self.losses.report(step.event.ts, &mut lost);
+        for event in &lost {
+            self.show(event, 0);
+        }
+        if !is_loss {
+            self.show(step.event, step.depth());
+        }
         self.not_yet += counted(step.event);
         let waits = u64::from(self.held.is_some());
         let stand = self.not_yet.saturating_sub(waits);
@@ -357,6 +382,11 @@ impl<W: Write> Sink for Flow<W> {
 
     /// Writes what was held back; the totals are said on stderr.
     fn finish(mut self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {
+        let mut lost = Vec::new();
+        self.losses.report_rest(self.lost_at, &mut lost);
+        for event in &lost {
+            self.show(event, 0);
+        }
         self.flush()?;
         Ok(None)
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::analysis::pairing::Pairing;
+use crate::event::loss::lost;
 use crate::event::{Frame, LossStage, ProcessChange};
 use crate::event::{Session, Summary, Text};
 use crate::probe::Probe;
@@ -60,7 +61,7 @@ fn shown(options: Options, events: &[(Event, usize)]) -> String {
     let mut sink = Box::new(Flow::new(&mut bytes, options));
     sink.session(&Session::default()).expect("memory");
     for (event, depth) in events {
-        sink.step(&Step::new(event, *depth)).expect("memory");
+        sink.show(event, *depth);
     }
     sink.finish(&End::new(&Summary::default(), &Pairing::new()))
         .expect("memory");
@@ -240,9 +241,27 @@ fn what_was_cut_or_unreadable_is_said_to_be() {
 }
 
 #[test]
+fn losses_are_shown_once_a_second_and_the_rest_at_the_end() {
+    let mut bytes = Vec::new();
+    let mut sink = Box::new(Flow::new(&mut bytes, Options::default()));
+    for (second, count) in [(1, 3), (1, 4), (1, 5), (3, 1), (3, 2)] {
+        let event = lost(second * 1_000_000_000, 1, LossStage::Ring, count);
+        sink.step(&Step::new(&event)).expect("memory");
+    }
+    sink.finish(&End::new(&Summary::default(), &Pairing::new()))
+        .expect("memory");
+    let lines = String::from_utf8(bytes).expect("UTF-8");
+    let counts = lines.lines().filter_map(|line| {
+        let (_, words) = line.split_once("lost: ")?;
+        words.split(' ').next()?.parse::<u64>().ok()
+    });
+    assert_eq!(counts.collect::<Vec<_>>(), [3, 10, 2], "{lines}");
+}
+
+#[test]
 fn a_flush_shows_the_call_that_is_still_running() {
     let mut sink = Flow::new(Vec::new(), Options::default());
-    sink.step(&Step::new(&call(0, "main"), 0)).expect("memory");
+    sink.step(&Step::new(&call(0, "main"))).expect("memory");
     assert!(sink.output.is_empty());
     sink.flush().expect("memory");
     assert!(String::from_utf8_lossy(&sink.output).contains("-> main"));

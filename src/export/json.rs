@@ -79,7 +79,7 @@ mod tests {
             what: What::GcStart { generation: 2 },
         };
         sink.session(&Session::default()).expect("memory");
-        sink.step(&Step::new(&event, 0)).expect("memory");
+        sink.step(&Step::new(&event)).expect("memory");
         sink.finish(&End::new(&Summary::default(), &Pairing::new()))
             .expect("memory");
         let mut reader = Reader::new();
@@ -118,13 +118,13 @@ mod tests {
             what: What::GcStart { generation: 2 },
         };
         for _ in 0..100 {
-            sink.step(&Step::new(&event, 0)).expect("a counter");
+            sink.step(&Step::new(&event)).expect("a counter");
         }
         assert_eq!(sink.output.0, 0);
         sink.flush().expect("a counter");
         assert_eq!(sink.output.0, 1);
         for _ in 0..100_000 {
-            sink.step(&Step::new(&event, 0)).expect("a counter");
+            sink.step(&Step::new(&event)).expect("a counter");
         }
         assert!((2..200).contains(&sink.output.0), "{}", sink.output.0);
     }

@@ -22,7 +22,7 @@ fn recorded(session: &Session, events: &[Event], flush_every: usize) -> Vec<u8> 
     let mut writer = Box::new(Writer::new(&mut bytes, HABITS));
     writer.session(session).expect("memory");
     for (at, event) in events.iter().enumerate() {
-        writer.step(&Step::new(event, 0)).expect("memory");
+        writer.step(&Step::new(event)).expect("memory");
         if at % flush_every == 0 {
             writer.flush().expect("memory");
         }
@@ -172,7 +172,7 @@ fn a_json_trace_is_read_like_a_recording_also_when_its_last_line_is_half() {
     let mut sink = Box::new(crate::export::json::Json::new(&mut bytes));
     sink.session(&Session::default()).expect("memory");
     for event in &events {
-        sink.step(&Step::new(event, 0)).expect("memory");
+        sink.step(&Step::new(event)).expect("memory");
     }
     sink.finish(&End::new(&Summary::default(), &Pairing::new()))
         .expect("memory");
@@ -343,7 +343,7 @@ fn rules_of_a_process_hold_from_where_they_stand_and_an_earlier_reader_passes_th
         if at == 7 {
             writer.rules(42, rules).expect("memory");
         }
-        writer.step(&Step::new(event, 0)).expect("memory");
+        writer.step(&Step::new(event)).expect("memory");
     }
     writer
         .finish(&End::new(&Summary::default(), &Pairing::new()))

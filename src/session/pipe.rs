@@ -56,15 +56,18 @@ impl Pipe {
 
     /// Takes one event.
     pub fn event(&mut self, event: &mut Event, sink: &mut dyn Sink) {
+        if let What::Lost { count, stage, .. } = event.what {
+            self.losses.told(stage, count);
+            if !self.is_full() {
+                self.pass(event, sink);
+            }
+            return;
+        }
         if self.is_full() || self.is_release(event) || !self.is_asked_for(event) {
             return;
         }
         if self.output_error.is_none() {
-            let mut lost = Vec::new();
-            self.losses.report(event.ts, &mut lost);
-            for event in &mut lost {
-                self.pass(event, sink);
-            }
+            self.report_losses(event.ts, sink);
         }
         self.delivered += u64::from(self.pass(event, sink));
     }
@@ -192,6 +195,7 @@ mod tests {
     use crate::analysis::pairing::Step;
     use crate::analysis::testing::{call, event, returned};
     use crate::event::LossStage;
+    use crate::event::loss::lost;
     use crate::export::End;
     use crate::script::filter::Glob;
 
@@ -223,7 +227,7 @@ mod tests {
             if self.lines.len() >= self.room {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            let (kind, depth) = (step.event.what.kind(), step.depth);
+            let (kind, depth) = (step.event.what.kind(), step.depth());
             self.lines.push(match &step.event.what {
                 What::Call { place, .. } => format!("{depth} {kind} {}", place.function.text),
                 What::Return {
@@ -325,8 +329,8 @@ mod tests {
         feed(&mut pipe, &mut seen, [call(10, "main")]);
         pipe.losses.add(LossStage::Kernel, 3);
         feed(&mut pipe, &mut seen, [returned(50, "main")]);
-        pipe.losses.add(LossStage::Output, 4);
         feed(&mut pipe, &mut seen, [call(60, "main")]);
+        pipe.losses.add(LossStage::Output, 4);
         pipe.report_losses(70, &mut seen);
         let expected = [
             "0 call main",
@@ -341,6 +345,21 @@ mod tests {
         assert_eq!(seen.lines[1], expected[1]);
         assert_eq!(seen.lines[4], expected[4]);
         assert_eq!(pipe.delivered(), 3, "losses are no events");
+    }
+
+    #[test]
+    fn a_loss_that_an_engine_tells_among_its_events_is_told_once_and_counted() {
+        let (mut pipe, mut seen) = (Pipe::new(PipeSettings::default()), Seen::new());
+        let told = lost(20, 1, LossStage::Ring, 3);
+        feed(&mut pipe, &mut seen, [call(10, "main"), told]);
+        feed(&mut pipe, &mut seen, [returned(50, "main")]);
+        pipe.report_losses(70, &mut seen);
+        let expected = ["0 call main", "lost 3", "0 return main None"];
+        assert_eq!(seen.lines, expected);
+        assert_eq!(
+            (pipe.delivered(), pipe.losses.total(LossStage::Ring)),
+            (2, 3)
+        );
     }
 
     #[test]

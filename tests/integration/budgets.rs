@@ -70,7 +70,7 @@ impl Made {
             tid: self.tid,
             what,
         };
-        self.writer.step(&Step::new(&event, 0)).expect("written");
+        self.writer.step(&Step::new(&event)).expect("written");
     }
 
     fn call(&mut self, place: &Arc<Place>) {

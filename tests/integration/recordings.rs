@@ -58,8 +58,8 @@ impl Recording {
             match reader.read(line).expect("an event") {
                 Line::Session(session) => sink.session(&session).expect("a file"),
                 Line::Event(mut event) => {
-                    let depth = pairing.feed(&mut event).unwrap_or(0);
-                    sink.step(&Step::new(&event, depth)).expect("a file");
+                    pairing.feed(&mut event);
+                    sink.step(&Step::new(&event)).expect("a file");
                     events += 1;
                 }
                 Line::Summary(_) => {}

@@ -12,7 +12,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages and of the marks' arguments. Both sides refuse another one.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// What the name of an agent's socket begins with, in the abstract namespace, after the NUL: sixteen hexadecimal digits
 /// follow.

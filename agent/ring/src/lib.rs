@@ -17,6 +17,9 @@
 //! the whole record in words (8 to 31), and a number (32 to 63). What a number stands for is defined once, before its first
 //! use. See [`Record`].
 //!
+//! Where events had no room, the next record that has some is [`LOST`], so that a reader knows between which events they were.
+//! After a loss the writer is silent until an eighth of the ring is free: few long gaps are worth more than many short ones.
+//!
 //! # Sums
 //!
 //! Behind the data there may be a table in which the agent adds up calls instead of telling them: [`sums`].
@@ -52,8 +55,9 @@ pub use header::{LOST_KINDS, LostKind};
 pub use mapping::{MOST_RINGS, Mapping, distance, new_memory, new_memory_of_many, new_memory_with};
 pub use reader::{Broken, Reader};
 pub use record::{
-    CALL, CODE, CODE_FIXED_WORDS, CONTEXT, CONTEXT_NAME, Code, GC_DONE, GC_START, GONE, MOST_LINE,
-    MOST_TEXT, MOST_WORDS, Malformed, RETURN, Record, Records, THREAD, TIMED, VALUE, head,
+    CALL, CODE, CODE_FIXED_WORDS, CONTEXT, CONTEXT_NAME, Code, GC_DONE, GC_START, GONE, LOST,
+    MOST_LINE, MOST_TEXT, MOST_WORDS, Malformed, RETURN, Record, Records, THREAD, TIMED, VALUE,
+    head,
 };
 pub use slots::Place;
 pub use ticks::{CLOCK_SOURCE, ticks};

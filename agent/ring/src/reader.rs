@@ -76,16 +76,22 @@ impl Reader {
             .store(self.read, Ordering::Release);
     }
 
-    /// Events that had no room so far, those of threads without a ring included, by [`LostKind`](crate::LostKind), as the writer says.
+    /// Events that had no room so far, by [`LostKind`](crate::LostKind), as the writer says.
     pub fn lost(&self) -> [u64; LOST_KINDS] {
-        let writer = &self.header().writer;
-        let of = |kind: usize| {
-            let counters = [writer.lost.get(kind), writer.ringless.get(kind)];
-            let counts = counters.into_iter().flatten();
-            counts.fold(0_u64, |sum, it| {
-                sum.saturating_add(it.load(Ordering::Relaxed))
-            })
-        };
-        [0, 1, 2].map(of)
+        counts(&self.header().writer.lost)
     }
+
+    /// Those of threads without a ring of their own, of which no record tells.
+    pub fn lost_elsewhere(&self) -> [u64; LOST_KINDS] {
+        counts(&self.header().writer.ringless)
+    }
+}
+
+fn counts(counters: &[AtomicU64; LOST_KINDS]) -> [u64; LOST_KINDS] {
+    // Whoever sees a count sees the records that were written before it.
+    [0, 1, 2].map(|kind: usize| {
+        counters
+            .get(kind)
+            .map_or(0, |it| it.load(Ordering::Acquire))
+    })
 }

@@ -25,6 +25,10 @@ pub const GONE: u64 = 10;
 /// A code object is left, by a call that the agent has measured: as [`RETURN`], and the third word is when it was entered.
 pub const TIMED: u64 = 11;
 
+/// Between the record before and the next one, events had no room. The second word is how many had none since the beginning of
+/// the ring.
+pub const LOST: u64 = 12;
+
 /// The largest line that fits; a larger one is told as 0.
 pub const MOST_LINE: u32 = (1 << 24) - 1;
 /// Most words of a record.
@@ -133,6 +137,8 @@ pub enum Record<'a> {
     Value(&'a [u8]),
     /// [`GONE`].
     Gone(u32),
+    /// [`LOST`].
+    Lost(u64),
 }
 
 /// Nothing that a writer of ours writes. What comes behind it cannot be told apart.
@@ -184,7 +190,7 @@ impl<'a> Records<'a> {
 /// Words of the record with this head.
 fn length(head: u64) -> Result<usize, Malformed> {
     let words = match head & 15 {
-        CALL | RETURN | THREAD | CONTEXT | GC_START | GONE => 2,
+        CALL | RETURN | THREAD | CONTEXT | GC_START | GONE | LOST => 2,
         GC_DONE | TIMED => 3,
         CODE | CONTEXT_NAME | VALUE => ((head >> 8) & u64::from(MOST_LINE)) as usize,
         _ => return Err(Malformed),
@@ -222,6 +228,7 @@ fn read(words: &[u64]) -> Option<Record<'_>> {
         },
         THREAD => Record::Thread(number),
         GONE => Record::Gone(number),
+        LOST => Record::Lost(second),
         CONTEXT => Record::Context(second),
         GC_START => Record::GcStart {
             generation: number,

@@ -56,6 +56,8 @@ enum Said {
     Name(u64, u64, Vec<u8>),
     Start(u32, u64),
     Done(u64, u64),
+    /// By the writer itself.
+    Lost(u64),
 }
 
 fn said() -> impl Strategy<Value = Said> {
@@ -108,6 +110,7 @@ fn write(writer: &mut Writer, said: &Said) -> bool {
         Said::Name(context, time, name) => writer.name_context(*context, *time, name),
         Said::Start(generation, time) => writer.put([head(GC_START, 0, 0, *generation), *time]),
         Said::Done(collected, time) => writer.put([head(GC_DONE, 0, 0, 0), *time, *collected]),
+        Said::Lost(_) => panic!("nobody says so"),
     }
 }
 
@@ -161,6 +164,7 @@ fn heard(words: &[u64]) -> Vec<Said> {
             } => Said::Name(context, time, name.to_vec()),
             Record::GcStart { generation, time } => Said::Start(generation, time),
             Record::GcDone { collected, time } => Said::Done(collected, time),
+            Record::Lost(total) => Said::Lost(total),
             Record::Value(value) => {
                 of_next = Some(value.to_vec());
                 continue;
@@ -184,11 +188,17 @@ proptest! {
         let shared = Shared::new(WORDS);
         let (mut writer, mut reader) = (shared.writer(), shared.reader());
         let (mut written, mut read, mut words) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut lost, mut told) = (0, 0);
         for (said, reads) in all {
             if write(&mut writer, &said) {
+                if lost > told {
+                    written.push(Said::Lost(lost));
+                    told = lost;
+                }
                 written.push(said);
             } else {
                 writer.count_lost(LostKind::Call);
+                lost += 1;
                 prop_assert!(reader.waiting().expect("a sound ring") > 0, "an empty ring has room");
             }
             if reads {
@@ -265,6 +275,33 @@ fn a_record_that_is_cut_is_left_for_the_next_time() {
         reader.give_back(whole);
     }
     assert_eq!((seen, reader.waiting()), (2, Ok(0)));
+}
+
+#[test]
+fn a_loss_is_told_where_it_was_and_the_writer_waits_until_there_is_some_room() {
+    let shared = Shared::new(WORDS);
+    let (mut writer, mut reader) = (shared.writer(), shared.reader());
+    let call = |time| [head(CALL, 0, 1, 1), time];
+    let all = (WORDS / 2) as u64;
+    assert!((0..all).all(|time| writer.put(call(time))));
+    for kind in [LostKind::Call, LostKind::Return, LostKind::Call] {
+        assert!(!writer.put(call(all)));
+        writer.count_lost(kind);
+    }
+    let mut words = Vec::new();
+    // An eighth is free, but for one word.
+    let count = reader.read(u64::MAX, &mut words).expect("a sound ring");
+    reader.give_back(WORDS / 8 - 1);
+    assert!(!writer.put(call(all)));
+    reader.give_back(1);
+    assert!((all..all + 3).all(|time| writer.put(call(time))));
+    reader.give_back(count - WORDS / 8);
+    words.clear();
+    take(&mut reader, &mut words).expect("a sound ring");
+    let calls = (all..all + 3).map(|time| Said::Call(1, 1, 0, time));
+    let expected: Vec<Said> = [Said::Lost(3)].into_iter().chain(calls).collect();
+    assert_eq!(heard(&words), expected);
+    assert_eq!(reader.lost(), [2, 1, 0]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use crate::header::{Header, LostKind};
 use crate::mapping::Mapping;
 use crate::record::{
-    CODE, CODE_FIXED_WORDS, CONTEXT_NAME, Code, MOST_TEXT, MOST_WORDS, VALUE, head,
+    CODE, CODE_FIXED_WORDS, CONTEXT_NAME, Code, LOST, MOST_TEXT, MOST_WORDS, VALUE, head,
 };
 
 /// Writes a ring. There is one at a time.
@@ -13,8 +13,10 @@ use crate::record::{
 pub struct Writer {
     mapping: Mapping,
     written: u64,
-    /// Up to where there is room, as far as was looked.
+    /// Up to where there is room, as far as was looked. After a loss nowhere until that was told.
     room: u64,
+    /// Whether a loss was not told yet.
+    has_lost: bool,
 }
 
 impl Writer {
@@ -23,6 +25,7 @@ impl Writer {
         Writer {
             written: 0,
             room: mapping.size(),
+            has_lost: false,
             mapping,
         }
     }
@@ -119,14 +122,14 @@ impl Writer {
         true
     }
 
-    /// Counts an event that had no room.
+    /// Counts an event that had no room. What has room next is told behind a record of the loss.
     #[cold]
     pub fn count_lost(&mut self, kind: LostKind) {
+        self.has_lost = true;
+        self.room = self.written;
         if let Some(lost) = self.header().writer.lost.get(kind as usize) {
-            lost.store(
-                lost.load(Ordering::Relaxed).wrapping_add(1),
-                Ordering::Relaxed,
-            );
+            let count = lost.load(Ordering::Relaxed).wrapping_add(1);
+            lost.store(count, Ordering::Release);
         }
     }
 
@@ -139,16 +142,43 @@ impl Writer {
 
     /// Looks how far the reader has come.
     fn has_room(&mut self, words: u64) -> bool {
-        if self.room - self.written >= words {
-            return true;
-        }
+        let words = match self.has_lost {
+            false if self.room - self.written >= words => return true,
+            false => words,
+            // Behind the record of the loss.
+            true => (words + 2).max(self.mapping.size() / 8),
+        };
         let read = self.header().reader.read.load(Ordering::Acquire);
         // A reader that is ahead of us, or further behind than it can be, gives no room.
         if self.written.wrapping_sub(read) > self.mapping.size() {
             return false;
         }
-        self.room = read + self.mapping.size();
-        self.room - self.written >= words
+        let room = read + self.mapping.size();
+        if room - self.written < words {
+            return false;
+        }
+        self.room = room;
+        if self.has_lost {
+            self.tell_loss();
+        }
+        true
+    }
+
+    /// There is room for it.
+    #[cold]
+    fn tell_loss(&mut self) {
+        let lost = self.header().writer.lost.iter();
+        let lost = lost.fold(0_u64, |sum, it| {
+            sum.wrapping_add(it.load(Ordering::Relaxed))
+        });
+        let at = self.place();
+        // SAFETY: there is room for two words; see `put`.
+        unsafe {
+            at.write(head(LOST, 0, 0, 0));
+            at.add(1).write(lost);
+        }
+        self.publish(2);
+        self.has_lost = false;
     }
 
     #[inline(always)]

@@ -103,8 +103,10 @@ pub struct Pairing {
     kinds: Kinds,
     /// Functions that were seen to switch to another stack: something else than what they called returned next.
     switchers: HashSet<NameKey, KeyBuilder>,
-    /// Number of losses so far: what was opened before a loss may have been closed by what was lost.
+    /// Number of losses so far, and of those that only one process had: what was opened before a loss may have been closed by
+    /// what was lost.
     gaps: u32,
+    gaps_of: HashMap<u32, u32, KeyBuilder>,
     events: u64,
     calls: u64,
     unpaired: Unpaired,
@@ -174,7 +176,7 @@ impl Pairing {
     /// `None` for what is an artefact of the interpreter and not something the program did (the return of the shim
     /// behind a class call): it can be left out of whatever is shown.
     pub fn feed(&mut self, event: &mut Event) -> Option<usize> {
-        self.follow(event).map(|step| step.depth)
+        self.follow(event).map(|step| step.depth())
     }
 
     /// As [`Pairing::feed`], with everything that views want to know.
@@ -190,14 +192,14 @@ impl Pairing {
         match &event.what {
             What::Return { place, line, .. } if is_shim(place, *line) => return None,
             What::Lost { .. } => {
-                self.gaps = self.gaps.wrapping_add(1);
-                return Some(Step::new(event, 0));
+                self.lose(event.pid);
+                return Some(Step::new(event));
             }
             What::Process { change, parent, .. } => {
                 self.process(*change, *parent, event.pid, event.tid, event.ts);
                 return Some(Step {
                     given_up: &self.given_up,
-                    ..Step::new(event, 0)
+                    ..Step::new(event)
                 });
             }
             _ => {}
@@ -207,6 +209,7 @@ impl Pairing {
             Some(&rules) => rules,
             None => self.default_rules,
         };
+        let gap = self.gap(event.pid);
         let who = (event.pid, event.tid);
         let too_many = self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&who);
         if too_many || self.held > MAX_HELD {
@@ -215,12 +218,8 @@ impl Pairing {
         let thread = self.threads.entry(who).or_default();
         thread.last_seen = self.events;
         let ts = event.ts;
-        thread.charge(ts, self.gaps);
-        if let What::Call { frame, .. } | What::Return { frame, .. } = &event.what {
-            thread.switch(frame.context);
-        }
+        thread.charge(ts, gap);
         let (mut entered, mut finished) = (None, None);
-        let depth;
         let mut function = None;
         let mut goes_on = false;
         let mut caller = None;
@@ -232,8 +231,9 @@ impl Pairing {
                     .is_some_and(|it| it.contains(self.calls + 1)) =>
             {
                 self.calls += 1;
-                depth = thread.depth();
-                let called = self.keys.called(place, *line, frame.manner);
+                let at = self.keys.named(place);
+                thread.switch(frame.context, self.keys.tells(at.0));
+                let called = self.keys.called(at, *line, frame.manner);
                 if rules.call_on_creation {
                     let entered = Entered {
                         place,
@@ -248,9 +248,10 @@ impl Pairing {
             }
             What::Call { place, line, frame } => {
                 self.calls += 1;
+                let at = self.keys.named(place);
+                thread.switch(frame.context, self.keys.tells(at.0));
                 let interrupted = thread.begin(frame.context);
-                depth = thread.depth();
-                let called = self.keys.called(place, *line, frame.manner);
+                let called = self.keys.called(at, *line, frame.manner);
                 goes_on = called.goes_on;
                 caller = Some(thread.running);
                 let entry = match rules.call_on_creation && frame.context.is_none() {
@@ -273,7 +274,7 @@ impl Pairing {
                     parent: thread.running,
                     place: Arc::clone(place),
                     ts,
-                    gap: self.gaps,
+                    gap,
                     passed_over: None,
                     context: frame.context,
                     certain: frame.manner != Manner::Running,
@@ -298,14 +299,15 @@ impl Pairing {
                 frame,
             } => {
                 let at = self.keys.named(place);
-                let (_, name) = at;
+                let (slot, name) = at;
+                thread.switch(frame.context, self.keys.tells(slot));
                 finished = Returning {
                     pid: event.pid,
                     name,
                     line: *line,
                     ts,
                     rules,
-                    gap: self.gaps,
+                    gap,
                     generators: &mut self.generators,
                     kinds: &mut self.kinds,
                     switchers: &mut self.switchers,
@@ -330,12 +332,10 @@ impl Pairing {
                 {
                     *duration_ns = left.inclusive_ns;
                 }
-                depth = thread.depth();
             }
             What::GcStart { generation } => {
-                let began = (*generation, ts, self.gaps);
+                let began = (*generation, ts, gap);
                 bounded::push(&mut thread.collections, began, MAX_NESTED);
-                depth = thread.depth();
             }
             What::GcDone {
                 generation,
@@ -343,26 +343,23 @@ impl Pairing {
                 ..
             } => {
                 // Collections have no name to match by, so a start from before a loss proves nothing.
-                if let Some((started, at, gap)) = thread.collections.pop()
-                    && gap == self.gaps
+                if let Some((started, at, before)) = thread.collections.pop()
+                    && before == gap
                 {
                     *generation = Some(started);
                     *pause_ns = ts.checked_sub(at);
                 }
-                depth = thread.depth();
             }
             What::Plain(plain) => {
                 plain::pair(&mut thread.begun, plain, ts);
-                depth = thread.depth();
             }
-            _ => depth = thread.depth(),
+            _ => {}
         }
         let bytes = thread.bytes();
         self.held = self.held + bytes - std::mem::replace(&mut thread.counted, bytes);
         let caller = caller.unwrap_or(thread.running);
         Some(Step {
             event,
-            depth,
             key: function,
             goes_on,
             entered,
@@ -407,6 +404,22 @@ impl Pairing {
         }
     }
 
+    /// Something of a process was lost, or (0) of any.
+    fn lose(&mut self, pid: u32) {
+        let is_known = self.gaps_of.len() < MAX_RULES || self.gaps_of.contains_key(&pid);
+        let gaps = match pid != 0 && is_known {
+            true => self.gaps_of.entry(pid).or_default(),
+            false => &mut self.gaps,
+        };
+        *gaps = gaps.wrapping_add(1);
+    }
+
+    /// Number of losses that a process may have had part in.
+    fn gap(&self, pid: u32) -> u32 {
+        let own = self.gaps_of.get(&pid).copied().unwrap_or(0);
+        self.gaps.wrapping_add(own)
+    }
+
     fn forget_process(&mut self, pid: u32) {
         let (given_up, held) = (&mut self.given_up, &mut self.held);
         self.threads.retain(|&(owner, _), thread| {
@@ -432,18 +445,21 @@ impl Pairing {
                 self.forget_process(pid);
             }
             ProcessChange::Exit if tid != 0 && tid != pid => {
+                let gap = self.gap(pid);
                 if let Some(thread) = self.threads.get_mut(&(pid, tid)) {
-                    thread.end(ts, self.gaps);
+                    thread.end(ts, gap);
                 }
                 self.forget_thread(pid, tid);
             }
             ProcessChange::Exec | ProcessChange::Exit => {
+                let gap = self.gap(pid);
                 for ((owner, _), thread) in &mut self.threads {
                     if *owner == pid {
-                        thread.end(ts, self.gaps);
+                        thread.end(ts, gap);
                     }
                 }
                 self.forget_process(pid);
+                self.gaps_of.remove(&pid);
                 self.rules.remove(&pid);
             }
         }

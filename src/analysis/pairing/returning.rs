@@ -111,7 +111,6 @@ impl Returning<'_> {
             }
             _ => {}
         }
-        // What was lost may have gone from above the frame, never from below it.
         let (alone, in_line) = self.settle_ambiguity(thread, index);
         let outer = thread.outer(index);
         let frame = thread.take(index)?;
@@ -160,8 +159,10 @@ impl Returning<'_> {
             summed = self.rules.greenlets || !self.rules.call_on_creation;
             trusted &= summed;
         }
-        let exact = known.is_some() || (trusted && frame.certain);
-        let inclusive_ns = if exact || (summed && stacks) {
+        // What was lost may have been its return and another call.
+        let is_whole = frame.gap == self.gap;
+        let exact = known.is_some() || (trusted && frame.certain && is_whole);
+        let inclusive_ns = if exact || (summed && stacks && is_whole) {
             known.or_else(|| self.took(&frame))
         } else {
             None

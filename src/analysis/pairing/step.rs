@@ -12,9 +12,6 @@ use crate::event::{Event, Place};
 pub struct Step<'a> {
     /// What happened, with the duration where its beginning is known.
     pub event: &'a Event,
-    /// Frames that are open below the event: a return is as deep as its call, anything else as deep as a call would
-    /// be in its place.
-    pub depth: usize,
     /// The function of a call or return.
     pub key: Option<FunctionKey>,
     /// Whether a call is no first one: a generator or coroutine goes on. Without an agent that is found out, and not said of
@@ -35,11 +32,10 @@ pub struct Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    /// An event of which nothing is known but how many frames are open below it.
-    pub fn new(event: &'a Event, depth: usize) -> Step<'a> {
+    /// An event of which nothing is known.
+    pub fn new(event: &'a Event) -> Step<'a> {
         Step {
             event,
-            depth,
             key: None,
             goes_on: false,
             entered: None,
@@ -49,6 +45,13 @@ impl<'a> Step<'a> {
             revised: &[],
             thread: None,
         }
+    }
+
+    /// Frames that are open below the event: a return is as deep as its call, anything else as deep as a call would be in its
+    /// place. Counted when it is asked for, because few ask.
+    pub fn depth(&self) -> usize {
+        let open = self.thread.map_or(0, |(_, _, thread)| thread.depth());
+        open.saturating_sub(usize::from(self.entered.is_some()))
     }
 
     /// The calls that lead to what runs in the thread after the event, innermost first.

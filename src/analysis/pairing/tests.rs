@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::thread::{MAX_PASSED_OVER, PASSED_OVER_FOR_NS};
 use super::*;
-use crate::analysis::testing::{in_context, returned};
+use crate::analysis::testing::{in_context, returned, told};
 use crate::event::Plain;
 use crate::event::{self, Text};
 use crate::probe::Probe;
@@ -231,10 +231,10 @@ fn greenlets_betray_themselves_and_are_remembered() {
 }
 
 #[test]
-fn frames_that_return_across_a_loss_keep_their_duration_and_the_others_are_counted() {
+fn frames_that_return_across_a_loss_have_no_duration_and_the_others_are_counted() {
     let mut pairing = Pairing::with_rules(UP_TO_3_11);
     let got = durations(&mut pairing, "E a E b E c - - R a R x E d R d");
-    assert_eq!(got, [Some(4), None, Some(1)]);
+    assert_eq!(got, [None, None, Some(1)], "`a` may have been called anew");
     assert_eq!(
         pairing.unpaired(),
         Unpaired {
@@ -245,6 +245,68 @@ fn frames_that_return_across_a_loss_keep_their_duration_and_the_others_are_count
     // What was dropped with the loss is no sign of greenlets: recursion pairs as before.
     let got = durations(&mut pairing, "E r E r R r R r");
     assert_eq!(got, [Some(1), Some(3)]);
+}
+
+#[test]
+fn what_the_agent_told_before_a_loss_ends_with_its_caller() {
+    let tell = |event: Event| match &event.what {
+        What::Call { place, .. } | What::Return { place, .. } => {
+            let name = place.function.text.clone();
+            told(&name, 1, Manner::Plain, event)
+        }
+        _ => event,
+    };
+    let mut pairing = Pairing::with_rules(UP_TO_3_11);
+    let mut open = |event: Event| {
+        pairing.feed(&mut tell(event));
+        let open = pairing.open().map(|it| it.place.function.text.clone());
+        open.collect::<Vec<_>>().join(" ")
+    };
+    for (event, expected) in [
+        (call(0, "main"), "main"),
+        (call(10, "work"), "main work"),
+        (call(20, "leaf"), "main work leaf"),
+        (loss(30), "main work leaf"),
+        (call(40, "leaf"), "main work leaf leaf"),
+        (returned(50, "leaf"), "main work leaf"),
+        // The call before the loss has no return: that is lost, and no other stack's.
+        (returned(60, "work"), "main"),
+        (returned(70, "main"), ""),
+    ] {
+        assert_eq!(open(event), expected);
+    }
+    let unpaired = Unpaired {
+        calls: 1,
+        returns: 0,
+    };
+    assert_eq!(pairing.unpaired(), unpaired);
+}
+
+#[test]
+fn what_one_process_has_lost_leaves_the_durations_of_others_alone() {
+    let of = |pid: u32, event: Event| Event {
+        pid,
+        tid: pid,
+        ..event
+    };
+    let mut pairing = Pairing::with_rules(UP_TO_3_11);
+    let mut durations = |lost: u32| {
+        for pid in [1, 2] {
+            pairing.feed(&mut of(pid, call(0, "f")));
+        }
+        pairing.feed(&mut of(lost, loss(5)));
+        [1, 2].map(|pid| {
+            let mut event = of(pid, returned(9, "f"));
+            pairing.feed(&mut event);
+            match event.what {
+                What::Return { duration_ns, .. } => duration_ns,
+                _ => None,
+            }
+        })
+    };
+    assert_eq!(durations(2), [Some(9), None]);
+    assert_eq!(durations(0), [None, None], "nobody knows whose");
+    assert_eq!(durations(7), [Some(9), Some(9)]);
 }
 
 #[test]

@@ -29,12 +29,11 @@ pub(super) struct Thread {
     /// Open frames, oldest first and so by ascending id, those that were passed over among them.
     pub(super) frames: VecDeque<Frame>,
     pub(super) passed_over: usize,
-    /// Contexts were told: each has a stack of its own.
+    /// Contexts are told, as pystap's agent does: each has a stack of its own.
     pub(super) contexts: bool,
     /// Frames that were passed over have returned later: several stacks run in this thread.
     pub(super) interleaved: bool,
-    /// The last frames of contexts, as far as they are known without looking.
-    last: HashMap<Option<NonZeroU64>, u64, KeyBuilder>,
+    last: Last,
     /// The frame that runs since the last call or return; 0 when that is not known.
     pub(super) running: u64,
     /// Time of the last event, up to which own times are accounted for, and number of losses before it.
@@ -66,7 +65,7 @@ impl Default for Thread {
             passed_over: 0,
             contexts: false,
             interleaved: false,
-            last: HashMap::default(),
+            last: Last::default(),
             running: 0,
             accounted: 0,
             accounted_gap: 0,
@@ -79,6 +78,54 @@ impl Default for Thread {
             counted: 0,
             last_seen: 0,
         }
+    }
+}
+
+/// The last frames of contexts, as far as they are known without looking. Nearly always it is the context of the event
+/// before that is asked for.
+#[derive(Debug, Default)]
+struct Last {
+    /// The context that was asked for last, and its last frame; 0 when that is not known.
+    context: Option<NonZeroU64>,
+    frame: u64,
+    /// Those of the others.
+    others: HashMap<Option<NonZeroU64>, u64, KeyBuilder>,
+}
+
+impl Last {
+    #[inline]
+    fn of(&mut self, context: Option<NonZeroU64>) -> Option<u64> {
+        if self.context != context {
+            self.turn_to(context);
+        }
+        (self.frame != 0).then_some(self.frame)
+    }
+
+    /// 0 for none.
+    #[inline]
+    fn set(&mut self, context: Option<NonZeroU64>, frame: u64) {
+        if self.context != context {
+            self.turn_to(context);
+        }
+        self.frame = frame;
+    }
+
+    fn turn_to(&mut self, context: Option<NonZeroU64>) {
+        let frame = self.others.remove(&context).unwrap_or(0);
+        let before = std::mem::replace(&mut self.frame, frame);
+        let context = std::mem::replace(&mut self.context, context);
+        if before != 0 {
+            self.others.insert(context, before);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.frame = 0;
+        self.others.clear();
+    }
+
+    fn bytes(&self) -> usize {
+        self.others.capacity() * size_of::<(Option<NonZeroU64>, u64)>()
     }
 }
 
@@ -158,7 +205,7 @@ impl Thread {
             + self.spans.capacity() * size_of::<(u64, u64)>()
             + self.collections.capacity() * size_of::<(i64, u64, u32)>()
             + self.begun.capacity() * size_of::<Begun>()
-            + self.last.capacity() * size_of::<(Option<NonZeroU64>, u64)>()
+            + self.last.bytes()
     }
 
     #[inline]
@@ -175,10 +222,10 @@ impl Thread {
         depth
     }
 
-    /// What runs is in this context from now on.
+    /// What runs is in this context from now on. `told` where it would be said if it were in another.
     #[inline]
-    pub(super) fn switch(&mut self, context: Option<NonZeroU64>) {
-        self.contexts |= context.is_some();
+    pub(super) fn switch(&mut self, context: Option<NonZeroU64>, told: bool) {
+        self.contexts |= told || context.is_some();
         if !self.contexts
             || self
                 .frame(self.running)
@@ -193,12 +240,12 @@ impl Thread {
 
     /// The last frame of a context.
     pub(super) fn last_of(&mut self, context: Option<NonZeroU64>) -> Option<u64> {
-        if let Some(last) = self.last.get(&context) {
-            return Some(*last);
+        if let Some(last) = self.last.of(context) {
+            return Some(last);
         }
         let last = self.frames.iter().rev().find(|it| it.context == context);
         let last = last?.id;
-        self.last.insert(context, last);
+        self.last.set(context, last);
         Some(last)
     }
 
@@ -289,14 +336,14 @@ impl Thread {
         }
         self.count(frame.name, true);
         if self.contexts {
-            frame.before = self.last_of(frame.context).unwrap_or(frame.before);
-            self.last.insert(frame.context, frame.id);
             // Of one that is forgotten nothing may be left.
             if let Some(oldest) = &forgotten
-                && self.last.get(&oldest.context) == Some(&oldest.id)
+                && self.last.of(oldest.context) == Some(oldest.id)
             {
-                self.last.remove(&oldest.context);
+                self.last.set(oldest.context, 0);
             }
+            frame.before = self.last_of(frame.context).unwrap_or(frame.before);
+            self.last.set(frame.context, frame.id);
         }
         self.frames.push_back(frame);
         forgotten
@@ -312,12 +359,11 @@ impl Thread {
             true => self.frames.pop_back()?,
             false => self.frames.remove(index)?,
         };
-        if self.contexts && self.last.get(&frame.context) == Some(&frame.id) {
+        if self.contexts && self.last.of(frame.context) == Some(frame.id) {
             let before = self.frame(frame.before);
-            match before.is_some_and(|it| it.context == frame.context) {
-                true => self.last.insert(frame.context, frame.before),
-                false => self.last.remove(&frame.context),
-            };
+            let is_its = before.is_some_and(|it| it.context == frame.context);
+            self.last
+                .set(frame.context, if is_its { frame.before } else { 0 });
         }
         self.passed_over -= usize::from(frame.passed_over.is_some());
         self.count(frame.name, false);

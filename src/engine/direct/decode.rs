@@ -10,7 +10,8 @@ use super::clock::Clock;
 use super::threads::Threads;
 use crate::engine::flags;
 use crate::event::allowance::Allowance;
-use crate::event::{Event, Frame, Place, Text, What};
+use crate::event::loss::lost;
+use crate::event::{Event, Frame, LossStage, Place, Text, What};
 use crate::probe::Probe;
 
 /// Most code objects of one process that are known at a time.
@@ -56,6 +57,10 @@ pub(super) struct Decoder {
     last: u64,
     /// Records that say nothing to us.
     pub(super) unreadable: u64,
+    /// Events that had no room, as far as that was told.
+    pub(super) lost: u64,
+    /// How many more can be.
+    pub(super) most_lost: u64,
 }
 
 impl Decoder {
@@ -71,6 +76,8 @@ impl Decoder {
             value: None,
             last: 0,
             unreadable: 0,
+            lost: 0,
+            most_lost: 0,
         }
     }
 
@@ -190,12 +197,27 @@ impl Decoder {
                     self.codes.remove(&code);
                     continue;
                 }
+                Record::Lost(total) => {
+                    let count = self.newly_lost(total);
+                    if count > 0 {
+                        out.push(lost(self.last, self.pid, LossStage::Ring, count));
+                    }
+                    continue;
+                }
             };
             let ts = clock.nanoseconds(time).saturating_add(offset);
             self.last = self.last.max(ts);
             out.push(self.event(self.last, what));
         }
         Ok(())
+    }
+
+    /// Of so many lost events, those that were not told yet.
+    pub(super) fn newly_lost(&mut self, total: u64) -> u64 {
+        let count = total.saturating_sub(self.lost).min(self.most_lost);
+        self.lost = self.lost.max(total);
+        self.most_lost -= count;
+        count
     }
 
     /// The code object of this number, and its first line.
@@ -252,7 +274,7 @@ mod tests {
     use pystap_ring::{
         CALL, CONTEXT, GC_DONE, GC_START, GONE, Mapping, RETURN, Reader, THREAD, TIMED,
     };
-    use pystap_ring::{Writer, head, new_memory};
+    use pystap_ring::{LostKind, Writer, head, new_memory};
 
     use super::*;
 
@@ -351,6 +373,38 @@ mod tests {
             panic!("{events:?}");
         };
         assert_eq!(frame.text, None);
+    }
+
+    #[test]
+    fn what_had_no_room_is_lost_between_the_events_around_it() {
+        let mut decoder = decoder();
+        decoder.most_lost = 1_000;
+        let write = |writer: &mut Writer| {
+            define(writer, 1, "f");
+            for lost in [0, 3, 2] {
+                for _ in 0..lost {
+                    writer.count_lost(LostKind::Call);
+                }
+                assert!(writer.put([head(CALL, 0, 1, 1), 10 * (lost + 1)]));
+            }
+        };
+        let told: Vec<_> = heard(write, &mut decoder)
+            .into_iter()
+            .map(|event| match event.what {
+                What::Lost { count, .. } => (event.ts, Some(count)),
+                _ => (event.ts, None),
+            })
+            .collect();
+        let expected = [
+            (1010, None),
+            (1010, Some(3)),
+            (1040, None),
+            (1040, Some(2)),
+            (1040, None),
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(decoder.newly_lost(7), 2, "five were told");
+        assert_eq!(decoder.newly_lost(u64::MAX), 993, "no more can be");
     }
 
     #[test]

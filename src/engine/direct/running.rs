@@ -235,7 +235,7 @@ impl Children for Rings {
                 handle: Arc::clone(&handle),
                 has_ended: false,
                 table,
-                lost: [0; LOST_KINDS],
+                elsewhere: [0; LOST_KINDS],
                 unsummed: 0,
                 looked: Instant::now(),
                 state: State::Written,
@@ -330,8 +330,8 @@ struct Ring {
     handle: Arc<OwnedFd>,
     /// Whether that has ended.
     has_ended: bool,
-    /// What is known of its losses, and since when.
-    lost: [u64; LOST_KINDS],
+    /// What is known of losses that no record tells: of threads without a ring, and of the table. And since when.
+    elsewhere: [u64; LOST_KINDS],
     unsummed: u64,
     looked: Instant,
     state: State,
@@ -395,19 +395,33 @@ impl Ring {
         self.state != State::Broken && self.reader.waiting().is_ok_and(|waiting| waiting > 0)
     }
 
-    /// Events that had no room since this was last asked, as far as it can be true: nothing happens more than once per
-    /// nanosecond.
-    fn newly_lost(&mut self) -> u64 {
-        let lost = self.reader.lost();
-        let known = std::mem::replace(&mut self.lost, lost);
+    /// Events that had no room since this was last asked and of which no record tells. `counted` were lost in the ring when
+    /// everything had been written that was read since.
+    fn newly_lost(&mut self, counted: u64) -> u64 {
+        let lost = self.reader.lost_elsewhere();
+        let known = std::mem::replace(&mut self.elsewhere, lost);
         let unsummed = self.table.as_ref().map_or(0, Table::lost);
         let not_summed = unsummed.saturating_sub(std::mem::replace(&mut self.unsummed, unsummed));
         let more = lost.iter().zip(known);
         let more = more.map(|(now, known)| now.saturating_sub(known));
-        let more = more.chain([not_summed]);
+        // What is lost while the ring is full is told by the record behind it; what was lost last, by its count alone.
+        let last = match self.is_unread() {
+            true => 0,
+            false => self.decoder.newly_lost(counted),
+        };
+        let more = more.chain([not_summed]).fold(0, u64::saturating_add);
+        let more = more.min(self.decoder.most_lost);
+        self.decoder.most_lost -= more;
+        more.saturating_add(last)
+    }
+
+    /// How many events have had no room in it so far.
+    fn counted(&mut self) -> u64 {
+        // As far as it can be true: nothing happens more than once per nanosecond.
         let since = std::mem::replace(&mut self.looked, Instant::now());
-        let most = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        more.fold(0, u64::saturating_add).min(most)
+        let more = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.decoder.most_lost = self.decoder.most_lost.saturating_add(more);
+        self.reader.lost().into_iter().fold(0, u64::wrapping_add)
     }
 }
 
@@ -479,6 +493,14 @@ impl Collector {
         }
         self.tell_sums(&mut words);
         self.give(u64::MAX);
+        // Of those that did not come to be read.
+        for ring in &mut self.rings {
+            let counted = ring.counted();
+            let lost = ring.decoder.newly_lost(counted);
+            if lost > 0 {
+                self.sender.say(Message::Lost(LossStage::Ring, lost));
+            }
+        }
     }
 
     /// Tells what agents have added up until now.
@@ -584,6 +606,7 @@ impl Collector {
             if self.order.waiting() > MOST_HELD || self.sender.is_full() {
                 break;
             }
+            let counted = ring.counted();
             let clock = (&self.clock, self.offset);
             let sender = &self.sender;
             let pass_on = |events| match is_alone {
@@ -606,7 +629,7 @@ impl Collector {
             if unreadable > 0 {
                 self.sender.say(Message::Unparsed(unreadable));
             }
-            let lost = ring.newly_lost();
+            let lost = ring.newly_lost(counted);
             if lost > 0 {
                 self.sender.say(Message::Lost(LossStage::Ring, lost));
             }

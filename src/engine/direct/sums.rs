@@ -180,7 +180,8 @@ impl Tables {
                         self.nameless += 1;
                         continue;
                     };
-                    let key = self.keys.called(place, line, Manner::Plain).function;
+                    let at = self.keys.named(place);
+                    let key = self.keys.called(at, line, Manner::Plain).function;
                     (
                         (pid, key.number()),
                         About::Function(Arc::clone(place)),

@@ -21,7 +21,8 @@ use super::tracefs::Defined;
 use crate::analysis::keys::KeyBuilder;
 use crate::engine::flags;
 use crate::event::allowance::{Allowance, place_bytes, text_bytes};
-use crate::event::{Event, Frame, Place, Plain, Text, What};
+use crate::event::loss::lost;
+use crate::event::{Event, Frame, LossStage, Place, Plain, Text, What};
 use crate::probe::{ArgumentKind, Probe};
 use crate::python::greenlets;
 use crate::python::name::{is_interpreter_command, may_be_library};
@@ -261,17 +262,10 @@ impl Decoder {
     fn record(&mut self, record: &[u8]) -> Option<Option<Event>> {
         let kind = u32_at(record, 0)?;
         let body = record.get(HEADER..)?;
-        let lost = &mut self.account.lost;
         match kind {
             bindings::PERF_RECORD_SAMPLE => self.sample(body),
-            bindings::PERF_RECORD_LOST => {
-                *lost = lost.saturating_add(u64_at(body, 8)?);
-                Some(None)
-            }
-            bindings::PERF_RECORD_LOST_SAMPLES => {
-                *lost = lost.saturating_add(u64_at(body, 0)?);
-                Some(None)
-            }
+            bindings::PERF_RECORD_LOST => self.lost(record, u64_at(body, 8)?),
+            bindings::PERF_RECORD_LOST_SAMPLES => self.lost(record, u64_at(body, 0)?),
             bindings::PERF_RECORD_THROTTLE => {
                 self.account.throttled += 1;
                 Some(None)
@@ -285,14 +279,21 @@ impl Decoder {
                 }
                 let change = change(kind, record, body)?;
                 if let Some((pid, change)) = change {
-                    // Every record but a sample ends with who made it, when, and through which counter.
-                    let ts = u64_at(record, record.len().checked_sub(16)?)?;
+                    let ts = when(record)?;
                     self.lives.push(Life { ts, pid, change });
                 }
                 Some(None)
             }
             _ => Some(None),
         }
+    }
+
+    /// So many records had no room before this one.
+    fn lost(&mut self, record: &[u8], count: u64) -> Option<Option<Event>> {
+        self.account.lost = self.account.lost.saturating_add(count);
+        let ts = when(record)?;
+        // Nobody knows whose they were.
+        Some((count > 0).then(|| lost(ts, 0, LossStage::Kernel, count)))
     }
 
     fn sample(&mut self, body: &[u8]) -> Option<Option<Event>> {
@@ -611,6 +612,11 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// Every record but a sample ends with who made it, when, and through which counter.
+fn when(record: &[u8]) -> Option<u64> {
+    u64_at(record, record.len().checked_sub(16)?)
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {

@@ -436,7 +436,13 @@ fn what_was_lost_or_throttled_is_accounted_for() {
     bytes.extend(sample(&HIT));
     bytes.extend([1, 2, 3]);
     let (events, mut decoder) = decoded(&bytes);
-    assert_eq!(events.len(), 1);
+    let lost = events.iter().filter_map(|event| match event.what {
+        What::Lost { count, .. } => Some((event.ts, count)),
+        _ => None,
+    });
+    // When a record of a loss was written is the second number from its end.
+    assert_eq!(lost.collect::<Vec<_>>(), [(1000, 5), (1000, 3)]);
+    assert_eq!(events.len(), 3);
     let expected = DecodeAccount {
         lost: 8,
         unreadable: 3,

@@ -362,10 +362,8 @@ impl Collector {
             unreadable,
             throttled,
         } = self.decoder.account();
-        if lost > 0 {
-            self.lost += lost;
-            self.sender.say(Message::LostInKernel(self.lost));
-        }
+        // Told among the events, where it happened.
+        self.lost = self.lost.saturating_add(lost);
         if unreadable > 0 {
             self.sender.say(Message::Unparsed(unreadable));
         }

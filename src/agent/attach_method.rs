@@ -8,7 +8,7 @@ use super::remote::{Remote, RemoteError};
 use super::socket;
 use super::window::WindowError;
 use crate::elf::Image;
-use crate::python::name::is_interpreter_command;
+use crate::python::name::{is_free_threaded, is_interpreter_command};
 use crate::python::{Interpreter, Version};
 use crate::shell;
 
@@ -62,6 +62,15 @@ pub enum AttachMethodError {
         version: String,
         /// The interpreter, as the process sees it.
         python: PathBuf,
+    },
+    /// The same of a build without a lock of the interpreter's, in which no agent waits: a second thread would keep functions and
+    /// classes of the program for ever (3.13).
+    #[error(
+        "Python {version} is a free-threaded build, which lets nobody in while it runs and cannot have the agent installed; start it as `pystap trace -- COMMAND`, or put the agent in with --inject ptrace"
+    )]
+    FreeThreaded {
+        /// The version.
+        version: String,
     },
     /// The agent is loaded but does not answer.
     #[error(
@@ -249,10 +258,17 @@ impl AttachMethod {
             Err(RemoteError::TooOld) if loaded.is_some() => {
                 Err(AttachMethodError::Silent { python: python() })
             }
-            Err(RemoteError::TooOld) => Err(AttachMethodError::Closed {
-                version: version.map_or_else(|| "of this version".to_owned(), ToString::to_string),
-                python: python(),
-            }),
+            Err(RemoteError::TooOld) => {
+                let version =
+                    version.map_or_else(|| "of this version".to_owned(), ToString::to_string);
+                Err(match is_free_threaded(&interpreter.path) {
+                    true => AttachMethodError::FreeThreaded { version },
+                    false => AttachMethodError::Closed {
+                        version,
+                        python: python(),
+                    },
+                })
+            }
             Err(RemoteError::Memory(reason)) => Err(AttachMethodError::Permission(reason)),
             Err(reason @ RemoteError::FreeThreaded) => Err(AttachMethodError::Never(reason)),
             Err(reason @ RemoteError::Window(WindowError::Traced { .. })) => {

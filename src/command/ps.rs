@@ -171,6 +171,13 @@ fn traceable(process: &Listed) -> String {
     match kinds.is_empty() {
         _ if by_agent(process) => format!("{} (agent)", kinds.join(",")),
         true if installable => "after `agent install`".to_owned(),
+        true if matches!(
+            process.agent,
+            Some(Err(AttachMethodError::FreeThreaded { .. }))
+        ) =>
+        {
+            "with `--inject ptrace`".to_owned()
+        }
         true => "no: it has no marks".to_owned(),
         false => kinds.join(","),
     }

@@ -23,6 +23,15 @@ static COMMAND: LazyLock<Regex> = LazyLock::new(|| {
         .expect("a constant pattern")
 });
 
+/// What free-threaded builds add to the version.
+static FREE_THREADED: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"python3\.[0-9]{1,2}t").expect("a constant pattern"));
+
+/// Whether a free-threaded build of Python has such a name (`python3.13t`, `libpython3.14t.so.1.0`).
+pub(crate) fn is_free_threaded(path: &Path) -> bool {
+    file_name(path).is_some_and(|name| FREE_THREADED.is_match(name))
+}
+
 /// Whether an executable of this name may be an interpreter.
 pub(super) fn may_be_interpreter(path: &Path) -> bool {
     file_name(path)

@@ -26,6 +26,20 @@ pub(super) fn pythons() -> Vec<String> {
         .collect()
 }
 
+/// Free-threaded ones among them, in which no agent waits.
+fn free_threaded() -> Vec<String> {
+    let mut pythons = pythons();
+    pythons.retain(|it| it.ends_with('t'));
+    pythons
+}
+
+/// All others.
+fn installable() -> Vec<String> {
+    let mut pythons = pythons();
+    pythons.retain(|it| !it.ends_with('t'));
+    pythons
+}
+
 /// Creates a virtual environment in a directory. Returns its interpreter.
 pub(super) fn environment(python: &str, directory: &Path) -> String {
     let environment = directory.join("venv");
@@ -109,7 +123,7 @@ fn the_examples_are_exact_with_every_interpreter_that_is_launched() {
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn the_examples_are_exact_where_the_agent_is_installed_and_the_command_is_launched() {
     leaves_nothing_at_all(|| {
-        for python in pythons() {
+        for python in installable() {
             let directory = tempfile::tempdir().expect("a directory");
             let inside = environment(&python, directory.path());
             let ended = run(&mut command(["agent", "install", "--python", &inside]));
@@ -143,9 +157,32 @@ fn is_of_our_code(event: &Event) -> bool {
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn an_agent_is_installed_woken_and_removed_with_every_interpreter() {
     leaves_nothing_at_all(|| {
-        for python in pythons() {
+        for python in installable() {
             let directory = tempfile::tempdir().expect("a directory");
             is_woken(&python, directory.path());
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_free_threaded_python_refuses_an_agent_that_waits_and_nobody_is_advised_to_install_one() {
+    leaves_nothing_at_all(|| {
+        let pythons = free_threaded();
+        assert!(!pythons.is_empty());
+        for python in pythons {
+            let directory = tempfile::tempdir().expect("a directory");
+            let inside = environment(&python, directory.path());
+            let ended = run(&mut command(["agent", "install", "--python", &inside]));
+            let message = ended.only_error();
+            assert!(message.contains("the free-threaded Python 3."), "{message}");
+            let service = Service::start_with(&inside, "tests/programs/counts.py", &["0.01"]);
+            let ended = run(&mut command(["trace", "--agent", "-p", &service.pid()]));
+            let message = ended.only_error();
+            assert_eq!(ended.code, 3, "{message}");
+            assert!(message.contains("free-threaded build"), "{message}");
+            assert!(message.contains("--inject ptrace"), "{message}");
+            assert!(!message.contains("pystap agent install"), "{message}");
         }
     });
 }
@@ -342,7 +379,7 @@ fn a_python_that_begins_anew_and_lets_nobody_in_is_named_once_with_what_to_do_an
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn agents_that_sleep_in_pythons_that_begin_anew_are_woken() {
     leaves_nothing_at_all(|| {
-        for python in pythons() {
+        for python in installable() {
             let directory = tempfile::tempdir().expect("a directory");
             let inside = environment(&python, directory.path());
             let ended = run(&mut command(["agent", "install", "--python", &inside]));

@@ -50,7 +50,8 @@ fn generations_are_true(interpreter: &Interpreter, way: Way) {
             truth.python
         );
     }
-    assert!(truth.counted.values().sum::<u64>() > 20, "{truth:?}");
+    // Free-threaded builds collect more rarely.
+    assert!(truth.counted.values().sum::<u64>() > 10, "{truth:?}");
 }
 
 #[test]

@@ -21,7 +21,20 @@ import oslo_messaging
 from nova import baserpc, config, context, objects
 from nova.conductor import rpcapi
 from nova.objects import base
+from oslo_messaging._drivers import amqpdriver
 
+
+class Impatient:
+    """The module `time` for oslo.messaging 14.8 to 18.1, whose callers sleep half a second between two looks for their answer."""
+
+    def sleep(self, seconds):
+        time.sleep(min(seconds, 0.0002))
+
+    def __getattr__(self, name):
+        return getattr(time, name)
+
+
+amqpdriver.time = Impatient()
 config.parse_args(["load", "--config-file", "/nova/nova.conf", "--log-file", "/nova/load.log"])
 objects.register_all()
 admin = context.get_admin_context()

@@ -1,0 +1,90 @@
+"""What tracing costs a remote call of a real nova-conductor: the median latency, as its caller sees it.
+
+Run by benches/nova, while nova is up: two workers under eventlet, RabbitMQ, databases in files; Debian 13's nova and Python 3.13,
+with pystap's agent installed and asleep. A round is two remote calls, one after the other, from a process of its own that
+lives as long as the turn does. Ways take turns; a figure is the median of the turns' medians, and the range is that of the turns.
+
+- untraced: with the agent asleep
+- top, record: `pystap top|record nova --engine direct`, every call of every worker
+- py-spy: `py-spy record -r 100 --subprocesses` of the conductor
+
+Usage: nova.py TURNS ROUNDS, with PYSTAP and NOVA_TREE in the environment.
+"""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+TURNS, ROUNDS = int(sys.argv[1]), sys.argv[2]
+PYSTAP, TREE = os.environ["PYSTAP"], os.environ["NOVA_TREE"]
+INSIDE = ["chroot", TREE, "/usr/bin/env", "-i", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"]
+LOAD = [*INSIDE, "python3", "-W", "ignore", "/nova/load.py", ROUNDS]
+
+
+def conductor():
+    """The parent of the workers."""
+    ps = json.loads(subprocess.check_output([PYSTAP, "ps", "nova", "--json"], stderr=subprocess.DEVNULL))
+    pids = {process["pid"] for process in ps}
+    for pid in pids:
+        with open(f"/proc/{pid}/stat") as stat:
+            parent = int(stat.read().rsplit(")", 1)[1].split()[1])
+        if parent not in pids:
+            return pid
+    sys.exit("no conductor runs")
+
+
+def latency():
+    """Median of a turn, in milliseconds."""
+    return json.loads(subprocess.check_output(LOAD, stderr=subprocess.DEVNULL))["median_ms"]
+
+
+def while_running(command, words):
+    """The same while a tool runs, from when it has said these words; and its last line."""
+    with tempfile.TemporaryFile("w+") as said:
+        tool = subprocess.Popen(command, stdout=said, stderr=said)
+        end = time.monotonic() + 60
+        while words not in text(said):
+            if tool.poll() is not None or time.monotonic() > end:
+                sys.exit(f"{command} did not begin: {text(said)}")
+            time.sleep(0.1)
+        took = latency()
+        tool.send_signal(signal.SIGINT)
+        tool.wait()
+        return took, text(said).strip().rsplit("\n", 1)[-1]
+
+
+def text(file):
+    file.seek(0)
+    return file.read()
+
+
+def main():
+    figures, last = {}, {}
+    latency()
+    with tempfile.TemporaryDirectory() as directory:
+        place = os.path.join(directory, "result")
+        ways = {
+            "top": ([PYSTAP, "top", "nova", "--batch", "--engine", "direct", "--output", place], "live, tracing"),
+            "record": ([PYSTAP, "record", "--service", "nova", "--engine", "direct", "-o", place], "live, tracing"),
+            "py-spy": (["py-spy", "record", "-r", "100", "--subprocesses", "-o", place, "-p", str(conductor())], "Sampling"),
+        }
+        for _ in range(TURNS):
+            figures.setdefault("untraced", []).append(latency())
+            for way, (command, words) in ways.items():
+                took, last[way] = while_running(command, words)
+                figures.setdefault(way, []).append(took)
+    plain = statistics.median(figures["untraced"])
+    print(f"{'':<10}{'median':>10}{'turns':>18}{'times untraced':>16}")
+    for way, turns in figures.items():
+        median = statistics.median(turns)
+        print(f"{way:<10}{median:>7.2f} ms{f'{min(turns):.2f} to {max(turns):.2f}':>18}{median / plain:>16.2f}")
+        if way in last:
+            print(f"          {last[way]}")
+
+
+main()

@@ -678,11 +678,13 @@ fn conclude(request: &SessionRequest, outcome: &Outcome, console: &Console) -> u
     };
     let seconds = summary.wall_ns as f64 / 1e9;
     let events = match summary.delivered {
-        1 => "one event".to_owned(),
-        count => format!("{count} events"),
+        // What was added up elsewhere came as no event.
+        0 if request.totals => String::new(),
+        1 => "one event, ".to_owned(),
+        count => format!("{count} events, "),
     };
     console.note(format_args!(
-        "{why} after {seconds:.1} s: {events}, {account}"
+        "{why} after {seconds:.1} s: {events}{account}"
     ));
     if let Some(error) = &outcome.output_error {
         let where_to = request

@@ -25,6 +25,7 @@ pub mod files;
 mod host;
 #[cfg(test)]
 mod imports;
+mod perf;
 pub mod probe;
 pub mod process;
 pub mod python;

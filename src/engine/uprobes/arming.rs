@@ -32,9 +32,9 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::UprobesError;
-use super::perf::{self, Counter, Inherit};
 use super::processes::Change;
 use crate::engine::Children;
+use crate::perf::{self, Counter, Inherit};
 use crate::process::{self, Lineage};
 
 /// How processes are armed in this session.

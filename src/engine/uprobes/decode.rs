@@ -17,12 +17,12 @@ use perf_event_open_sys::bindings;
 
 use super::fetch::FetchKind;
 use super::processes::{Change, Life};
-use super::tracefs::Defined;
 use crate::analysis::keys::KeyBuilder;
 use crate::engine::flags;
 use crate::event::allowance::{Allowance, place_bytes, text_bytes};
 use crate::event::loss::lost;
 use crate::event::{Event, Frame, LossStage, Place, Plain, Text, What};
+use crate::perf::tracepoints::Tracepoint;
 use crate::probe::{ArgumentKind, Probe};
 use crate::python::greenlets;
 use crate::python::name::{is_interpreter_command, may_be_library};
@@ -182,7 +182,7 @@ impl CounterOwners {
 
 impl Decoder {
     /// A decoder for this event; `None` when it lacks a field.
-    pub(super) fn new(defined: &Defined) -> Option<Decoder> {
+    pub(super) fn new(defined: &Tracepoint) -> Option<Decoder> {
         let offset = |name: &str| {
             let found = defined.fields.iter().find(|(have, _)| have == name);
             found.map(|(_, offset)| *offset)

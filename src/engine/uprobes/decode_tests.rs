@@ -16,7 +16,7 @@ fn decoder() -> Decoder {
         ("function", 24),
         ("number", 28),
     ];
-    Decoder::new(&Defined {
+    Decoder::new(&Tracepoint {
         id: u64::from(EVENT),
         fields: fields
             .map(|(name, offset)| (name.to_owned(), offset))
@@ -188,7 +188,7 @@ fn from_the_agent(mark: Probe, context: u64, flags: u64, text: &[u8]) -> Vec<Eve
         ("flags", 48),
         ("text", 56),
     ];
-    let mut decoder = Decoder::new(&Defined {
+    let mut decoder = Decoder::new(&Tracepoint {
         id: u64::from(EVENT),
         fields: fields.map(|(name, at)| (name.to_owned(), at)).to_vec(),
     })

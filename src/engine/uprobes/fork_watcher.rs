@@ -13,7 +13,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::arming::Descendants;
 use super::decode;
-use super::perf::{self, Purpose, Ring};
+use crate::perf::{self, Purpose, Ring};
 use crate::threads;
 
 /// Bytes of a ring: some 250 births. Those for which there is no room are seen a little later, by the collector.

@@ -1,7 +1,7 @@
 //! A door for the fuzz target `perf_records`: bytes of a ring, without a kernel.
 
 use super::decode::{self, Decoder};
-use super::tracefs::Defined;
+use crate::perf::tracepoints::Tracepoint;
 
 /// Decodes bytes as a session does that has probed interpreters only, the agent, or the agent with values, as `choice`
 /// says. How many records were told in one way or another.
@@ -16,7 +16,7 @@ pub fn records(choice: u8, bytes: &[u8]) -> usize {
     if kind > 1 {
         fields.push(("text", 56));
     }
-    let defined = Defined {
+    let defined = Tracepoint {
         id: 1,
         fields: fields
             .into_iter()

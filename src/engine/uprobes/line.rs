@@ -10,9 +10,9 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use super::perf::{self, Counter, Inherit};
 use super::tracefs::{self, Definition, Owner, Tracefs};
 use super::{UprobesError, arming};
+use crate::perf::{self, Counter, Inherit};
 use crate::probe::{Probe, Probed};
 use crate::python::marks::PROVIDER;
 use std::os::fd::AsFd;

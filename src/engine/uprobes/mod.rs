@@ -38,7 +38,6 @@ mod fork_watcher;
 #[doc(hidden)]
 pub mod fuzzing;
 mod line;
-mod perf;
 mod processes;
 mod running;
 mod tracefs;

@@ -16,15 +16,11 @@ use std::path::{Path, PathBuf};
 
 use procfs::process::Process;
 use procfs::{ProcError, ProcResult};
-use rustix::mount::{MountFlags, mount};
 
 use super::UprobesError;
+use crate::perf::tracepoints::{self, NoTracefs, Tracepoint};
 use crate::process::has_ended;
 
-/// Where it belongs, and where it was before Linux 4.1.
-const USUAL: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-/// Where we mount it when /sys cannot be changed, as in many containers.
-const OWN: &str = "/run/pystap-tracing";
 /// The file that definitions are written to.
 const DEFINITIONS: &str = "uprobe_events";
 
@@ -68,28 +64,18 @@ impl fmt::Display for Definition {
     }
 }
 
-/// An event as the kernel made it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Defined {
-    /// Number of its tracepoint, which also begins every record.
-    pub(super) id: u64,
-    /// Its fields: name, and offset in the raw data of a record.
-    pub(super) fields: Vec<(String, usize)>,
-}
-
 impl Tracefs {
     /// Finds tracefs, or mounts it.
     ///
     /// # Errors
     /// [`UprobesError::NotPermitted`], [`UprobesError::NoTracefs`], [`UprobesError::NoUprobeEvents`].
     pub fn find() -> Result<Tracefs, UprobesError> {
-        let mounted = mounted();
-        // One that is closed to us is mounted nevertheless.
-        let is_one = |root: &PathBuf| root.join("events").try_exists().unwrap_or(true);
-        let root = match mounted.into_iter().find(is_one) {
-            Some(root) => root,
-            None => mount_it()?,
-        };
+        let root = tracepoints::root().map_err(|error| match error {
+            NoTracefs::NotPermitted => UprobesError::NotPermitted {
+                what: error.to_string(),
+            },
+            NoTracefs::NotMounted { reason } => UprobesError::NoTracefs { reason },
+        })?;
         match fs::metadata(root.join(DEFINITIONS)) {
             Ok(_) => Ok(Tracefs { root }),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -150,19 +136,8 @@ impl Tracefs {
     ///
     /// # Errors
     /// When its files cannot be read or understood.
-    pub(super) fn defined(&self, group: &str, event: &str) -> io::Result<Defined> {
-        let directory = self.root.join("events").join(group).join(event);
-        let id = fs::read_to_string(directory.join("id"))?;
-        let format = fs::read_to_string(directory.join("format"))?;
-        let unexpected = || io::Error::other(format!("unexpected format of the event: {format}"));
-        Ok(Defined {
-            id: id.trim().parse().map_err(|_| unexpected())?,
-            fields: format
-                .lines()
-                .filter_map(|line| line.trim().strip_prefix("field:"))
-                .map(|line| field(line).ok_or_else(unexpected))
-                .collect::<io::Result<_>>()?,
-        })
+    pub(super) fn defined(&self, group: &str, event: &str) -> io::Result<Tracepoint> {
+        Tracepoint::of(&self.root, group, event)
     }
 
     /// Groups of pystap that have events, whoever made them.
@@ -215,50 +190,6 @@ impl Tracefs {
         let (_, word) = lines.next()?.split_once("error: ")?;
         command.contains(group).then(|| word.trim().to_owned())
     }
-}
-
-/// Where tracefs is mounted already.
-fn mounted() -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let others = mounts.lines().filter_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let (at, kind) = (words.next()?, words.next()?);
-        (kind == "tracefs").then(|| PathBuf::from(at))
-    });
-    USUAL.iter().map(PathBuf::from).chain(others).collect()
-}
-
-fn mount_it() -> Result<PathBuf, UprobesError> {
-    let mut reasons = Vec::new();
-    for at in [USUAL[0], OWN] {
-        if at == OWN {
-            // A failure shows when it is mounted there.
-            let _ = fs::create_dir_all(at);
-        }
-        match mount("tracefs", at, "tracefs", MountFlags::empty(), None) {
-            Ok(()) => return Ok(PathBuf::from(at)),
-            Err(reason) => reasons.push(reason),
-        }
-    }
-    let permission = [rustix::io::Errno::PERM, rustix::io::Errno::ACCESS];
-    if reasons.iter().any(|reason| permission.contains(reason)) {
-        return Err(UprobesError::NotPermitted {
-            what: "tracefs is not mounted, and may not be mounted by this user".to_owned(),
-        });
-    }
-    Err(UprobesError::NoTracefs {
-        reason: reasons.last().map_or_else(String::new, ToString::to_string),
-    })
-}
-
-/// `unsigned long __probe_ip; offset:8; size:8; signed:0;`, with tabs for the blanks.
-fn field(line: &str) -> Option<(String, usize)> {
-    let mut parts = line.split(';').map(str::trim);
-    let name = parts.next()?.split_whitespace().last()?;
-    // An array has its length behind its name.
-    let name = name.split('[').next()?.to_owned();
-    let offset = parts.next()?.strip_prefix("offset:")?.parse().ok()?;
-    Some((name, offset))
 }
 
 /// Whose a group is: a process, told from a later one with the same id by when it started, and the pid namespace
@@ -371,30 +302,6 @@ pub fn stale(tracefs: &Tracefs) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_field_of_a_format_file_is_found_with_its_place() {
-        assert_eq!(
-            field("unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;"),
-            Some(("common_type".to_owned(), 0))
-        );
-        assert_eq!(
-            field("__data_loc char[] file;\toffset:16;\tsize:4;\tsigned:1;"),
-            Some(("file".to_owned(), 16))
-        );
-        assert_eq!(
-            field("u8 many[3];\toffset:28;\tsize:3;\tsigned:0;"),
-            Some(("many".to_owned(), 28))
-        );
-        for damaged in [
-            "",
-            "int x",
-            "int x;\toffset:a;\tsize:4;",
-            "int x;\tsize:4;\toffset:2;",
-        ] {
-            assert_eq!(field(damaged), None, "{damaged}");
-        }
-    }
 
     #[test]
     fn a_definition_is_written_as_the_kernel_reads_it() {

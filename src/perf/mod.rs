@@ -1,6 +1,6 @@
-//! `perf_event_open`: counters that make a task run into tracepoints, and the rings that their records come through.
-//! One of the two files with `unsafe` in this crate: a system call without a safe binding, its ioctls, and memory that the
-//! kernel writes to.
+//! `perf_event_open`: counters that make a task run into tracepoints, and the rings that their records come through; for all
+//! who ask the kernel in this way. One of the two files with `unsafe` in this crate: a system call without a safe binding, its
+//! ioctls, and memory that the kernel writes to. [`tracepoints`] has what the kernel says of a tracepoint.
 //!
 //! A ring belongs to one processor. The counter that owns it counts nothing (`PERF_COUNT_SW_DUMMY`); the counters of
 //! tasks are redirected to it, as many as there are.
@@ -11,6 +11,8 @@
 //! a time, move the position for each, and cannot send many counters through the ring of another.
 
 #![allow(unsafe_code)]
+
+pub(crate) mod tracepoints;
 
 use std::ffi::CString;
 use std::io;
@@ -26,7 +28,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::time::ClockId;
 
 /// The clock of all records: the same on every processor, and never set back.
-pub(super) const CLOCK: ClockId = ClockId::Monotonic;
+pub(crate) const CLOCK: ClockId = ClockId::Monotonic;
 
 /// As in `linux/perf_event.h`.
 const PERF_FORMAT_LOST: u64 = 1 << 4;
@@ -34,7 +36,7 @@ const EINVAL: i32 = Errno::INVAL.raw_os_error();
 
 /// Which children of a task are counted with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Inherit {
+pub(crate) enum Inherit {
     /// None.
     Nothing,
     /// Its threads only.
@@ -45,17 +47,17 @@ pub(super) enum Inherit {
 
 /// What one counter is about.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Counter {
+pub(crate) struct Counter {
     /// Number of the tracepoint, from its directory in tracefs.
-    pub(super) tracepoint: u64,
+    pub(crate) tracepoint: u64,
     /// The task, by thread id.
-    pub(super) task: u32,
+    pub(crate) task: u32,
     /// The processor; `None` for all, which no ring can serve.
-    pub(super) processor: Option<u32>,
+    pub(crate) processor: Option<u32>,
     /// Which children are counted too.
-    pub(super) inherit: Inherit,
+    pub(crate) inherit: Inherit,
     /// Whether the task's forks, execs and exits are recorded as well.
-    pub(super) life: bool,
+    pub(crate) life: bool,
 }
 
 impl Counter {
@@ -64,7 +66,7 @@ impl Counter {
     /// # Errors
     /// What `perf_event_open(2)` says: `ESRCH` when the task is gone, `EMFILE` when descriptors are used up, `EACCES`
     /// or `EPERM` without the privilege, `EINVAL` when a probe cannot be placed.
-    pub(super) fn open(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn open(&self) -> io::Result<OwnedFd> {
         let mut attributes = attributes(bindings::PERF_TYPE_TRACEPOINT, self.tracepoint);
         attributes.sample_period = 1;
         attributes.set_disabled(1);
@@ -102,11 +104,11 @@ impl Counter {
 }
 
 /// Has the processes that a task makes keep their counters to themselves: a counter that counts nothing and is inherited
-/// by threads only, see `arming.rs`.
+/// by threads only, see `engine/uprobes/arming.rs`.
 ///
 /// # Errors
 /// As [`Counter::open`].
-pub(super) fn keep_apart(task: u32) -> io::Result<OwnedFd> {
+pub(crate) fn keep_apart(task: u32) -> io::Result<OwnedFd> {
     let mut attributes = attributes(
         bindings::PERF_TYPE_SOFTWARE,
         bindings::PERF_COUNT_SW_DUMMY.into(),
@@ -128,7 +130,7 @@ pub(super) fn keep_apart(task: u32) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// None that is known.
-pub(super) fn enable(counter: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn enable(counter: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the descriptor is open.
     checked(unsafe { ioctls::ENABLE(counter.as_raw_fd(), 0) })
 }
@@ -137,7 +139,7 @@ pub(super) fn enable(counter: BorrowedFd<'_>) -> io::Result<()> {
 ///
 /// # Errors
 /// `EINVAL` when they belong to different processors.
-pub(super) fn set_output(counter: BorrowedFd<'_>, owner: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn set_output(counter: BorrowedFd<'_>, owner: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: both descriptors are open.
     checked(unsafe { ioctls::SET_OUTPUT(counter.as_raw_fd(), owner.as_raw_fd()) })
 }
@@ -146,7 +148,7 @@ pub(super) fn set_output(counter: BorrowedFd<'_>, owner: BorrowedFd<'_>) -> io::
 ///
 /// # Errors
 /// None that is known.
-pub(super) fn id(counter: BorrowedFd<'_>) -> io::Result<u64> {
+pub(crate) fn id(counter: BorrowedFd<'_>) -> io::Result<u64> {
     let mut id = 0;
     // SAFETY: the descriptor is open, and the number lives through the call.
     checked(unsafe { ioctls::ID(counter.as_raw_fd(), &raw mut id) })?;
@@ -154,7 +156,7 @@ pub(super) fn id(counter: BorrowedFd<'_>) -> io::Result<u64> {
 }
 
 /// Records of the counter and of its children that found no room; `None` where the kernel does not say.
-pub(super) fn lost(counter: BorrowedFd<'_>) -> Option<u64> {
+pub(crate) fn lost(counter: BorrowedFd<'_>) -> Option<u64> {
     // The value, and what was lost.
     let mut bytes = [0; 16];
     match rustix::io::read(counter, &mut bytes) {
@@ -167,7 +169,7 @@ pub(super) fn lost(counter: BorrowedFd<'_>) -> Option<u64> {
 ///
 /// # Errors
 /// `EINVAL` when the kernel does not understand it.
-pub(super) fn set_filter(counter: BorrowedFd<'_>, filter: &CString) -> io::Result<()> {
+pub(crate) fn set_filter(counter: BorrowedFd<'_>, filter: &CString) -> io::Result<()> {
     // SAFETY: the string lives through the call, and the kernel copies it.
     checked(unsafe { ioctls::SET_FILTER(counter.as_raw_fd(), filter.as_ptr().cast_mut()) })
 }
@@ -208,20 +210,20 @@ fn checked(result: i32) -> io::Result<()> {
 }
 
 /// Whether a ring was refused for its size.
-pub(super) fn is_limit(reason: &io::Error) -> bool {
+pub(crate) fn is_limit(reason: &io::Error) -> bool {
     let errno = reason.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::PERM | Errno::NOMEM))
 }
 
 /// The kernel's setting, for messages.
-pub(super) fn paranoid() -> String {
+pub(crate) fn paranoid() -> String {
     std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid")
         .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 /// What a ring is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// Records of counters that are redirected to it. Whoever waits for it is woken when a quarter of it is full.
     Records,
     /// Forks and exits of all tasks on its processor. Whoever waits for it is woken by each.
@@ -230,7 +232,7 @@ pub(super) enum Purpose {
 
 /// The ring of one processor.
 #[derive(Debug)]
-pub(super) struct Ring {
+pub(crate) struct Ring {
     owner: Arc<OwnedFd>,
     /// The kernel's page with both positions, and the data behind it.
     memory: NonNull<u8>,
@@ -248,7 +250,7 @@ impl Ring {
     ///
     /// # Errors
     /// `EPERM` or `EACCES` without the privilege; `EPERM` from the mapping when it is more than may be locked.
-    pub(super) fn new(processor: u32, size: usize, purpose: Purpose) -> io::Result<Ring> {
+    pub(crate) fn new(processor: u32, size: usize, purpose: Purpose) -> io::Result<Ring> {
         let mut attributes = attributes(
             bindings::PERF_TYPE_SOFTWARE,
             bindings::PERF_COUNT_SW_DUMMY.into(),
@@ -284,13 +286,13 @@ impl Ring {
     }
 
     /// The counter that owns it, for [`set_output`].
-    pub(super) fn owner(&self) -> Arc<OwnedFd> {
+    pub(crate) fn owner(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.owner)
     }
 
     /// Appends what is there to `into`, whole records only, and gives the room back to the kernel. One position is
     /// written a batch, not one a record: the kernel reads it for every record that it writes on its processor.
-    pub(super) fn drain(&mut self, into: &mut Vec<u8>) {
+    pub(crate) fn drain(&mut self, into: &mut Vec<u8>) {
         let (head, tail) = self.positions();
         // The kernel writes the head after the data it stands for.
         let end = head.load(Ordering::Acquire);

@@ -12,6 +12,9 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod owners;
+pub(crate) mod rings;
+pub(crate) mod tasks;
 pub(crate) mod tracepoints;
 
 use std::ffi::CString;
@@ -86,21 +89,30 @@ impl Counter {
             .processor
             .map_or(Ok(-1), i32::try_from)
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        // Since Linux 6.0 a counter says itself how many of its records were lost.
-        attributes.read_format = PERF_FORMAT_LOST;
-        match open(&mut attributes, task, processor) {
-            Err(error) if error.raw_os_error() == Some(EINVAL) => {}
-            opened => return opened,
-        }
-        attributes.read_format = 0;
-        match open(&mut attributes, task, processor) {
-            Err(error) if error.raw_os_error() == Some(EINVAL) => {}
-            opened => return opened,
-        }
-        // Since Linux 5.13; before, children are sorted out when their records come.
-        attributes.set_inherit_thread(0);
-        open(&mut attributes, task, processor)
+        open_counting_losses(&mut attributes, task, processor)
     }
+}
+
+/// Makes a counter, with what this kernel has of counting losses and of inheriting by threads only.
+fn open_counting_losses(
+    attributes: &mut perf_event_attr,
+    task: i32,
+    processor: i32,
+) -> io::Result<OwnedFd> {
+    // Since Linux 6.0 a counter says itself how many of its records were lost.
+    attributes.read_format = PERF_FORMAT_LOST;
+    match open(attributes, task, processor) {
+        Err(error) if error.raw_os_error() == Some(EINVAL) => {}
+        opened => return opened,
+    }
+    attributes.read_format = 0;
+    match open(attributes, task, processor) {
+        Err(error) if error.raw_os_error() == Some(EINVAL) => {}
+        opened => return opened,
+    }
+    // Since Linux 5.13; before, children are sorted out when their records come.
+    attributes.set_inherit_thread(0);
+    open(attributes, task, processor)
 }
 
 /// Has the processes that a task makes keep their counters to themselves: a counter that counts nothing and is inherited

@@ -1,4 +1,4 @@
-//! Mount namespaces: whether a process sees the same files as we do. Enters none.
+//! Namespaces of processes: whether one sees the same files as we do, and numbers processes as we do. Enters none.
 
 use std::fs;
 use std::io;
@@ -30,6 +30,16 @@ impl MountNamespace {
 
 fn at(link: &str) -> io::Result<MountNamespace> {
     fs::metadata(link).map(|metadata| MountNamespace(metadata.ino()))
+}
+
+/// Number of the first pid namespace, from which all others can be seen; fixed in the kernel (`PROC_PID_INIT_INO`).
+pub(crate) const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// The pid namespace of a process, by its ID or `self`: the link is `pid:[4026531836]`.
+pub(crate) fn pid_namespace(process: &str) -> Option<u64> {
+    let link = fs::read_link(format!("/proc/{process}/ns/pid")).ok()?;
+    let text = link.to_str()?;
+    text.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 }
 
 #[cfg(test)]

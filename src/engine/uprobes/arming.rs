@@ -19,23 +19,23 @@
 //!
 //! One counter for each thread of a target and each processor is opened disabled, gets its filter and its ring, and is
 //! then enabled. Children inherit it. *Threads that begin meanwhile* may inherit a counter or not, and nothing tells
-//! which. They get counters of their own, and `CounterOwners` (`decode.rs`) passes over what comes through inherited
+//! which. They get counters of their own, and `CounterOwners` ([`crate::perf::owners`]) passes over what comes through inherited
 //! ones.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::UprobesError;
 use super::processes::Change;
 use crate::engine::Children;
+use crate::perf::tasks::{Armed, each_thread};
 use crate::perf::{self, Counter, Inherit};
-use crate::process::{self, Lineage};
+use crate::process::Lineage;
 
 /// How processes are armed in this session.
 #[derive(Debug)]
@@ -165,64 +165,6 @@ impl Children for Descendants {
     }
 }
 
-/// The counters of a process. They live as long as this.
-#[derive(Debug, Default)]
-pub(super) struct Armed {
-    /// All of them.
-    pub(super) counters: Vec<OwnedFd>,
-    /// Threads that began meanwhile, with the numbers of their counters: they may have inherited others.
-    pub(super) late: Vec<(u32, Vec<u64>)>,
-}
-
-/// Makes counters for each thread of a process, those included that begin meanwhile. Where the processes that it makes
-/// inherit them, theirs are kept apart.
-///
-/// # Errors
-/// `ESRCH` when the process is gone, and whatever goes wrong with a thread other than its end.
-pub(super) fn each_thread(
-    pid: u32,
-    inherit: Inherit,
-    mut arm: impl FnMut(u32) -> io::Result<Vec<OwnedFd>>,
-) -> io::Result<Armed> {
-    let gone = || io::Error::from(Errno::SRCH);
-    let mut armed = Armed::default();
-    let mut seen = HashSet::new();
-    for round in 0.. {
-        let before = seen.len();
-        for thread in process::threads(pid)? {
-            if !seen.insert(thread) {
-                continue;
-            }
-            let apart = || match inherit {
-                Inherit::Processes => perf::keep_apart(thread).map(Some),
-                Inherit::Threads | Inherit::Nothing => Ok(None),
-            };
-            match apart().and_then(|apart| Ok((apart, arm(thread)?))) {
-                Ok((apart, counters)) => {
-                    armed.counters.extend(apart);
-                    if round > 0 {
-                        let ids: io::Result<_> = counters
-                            .iter()
-                            .map(|counter| perf::id(counter.as_fd()))
-                            .collect();
-                        armed.late.push((thread, ids?));
-                    }
-                    armed.counters.extend(counters);
-                }
-                Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if seen.len() == before {
-            break;
-        }
-    }
-    if armed.counters.is_empty() {
-        return Err(gone());
-    }
-    Ok(armed)
-}
-
 /// Why a process could not be armed, with what to do about it.
 pub(super) fn explained(pid: u32, reason: io::Error) -> UprobesError {
     let next = match reason.raw_os_error().map(Errno::from_raw_os_error) {
@@ -241,12 +183,4 @@ pub(super) fn explained(pid: u32, reason: io::Error) -> UprobesError {
         _ => "try again, and report this if it stays",
     };
     UprobesError::Arm { pid, reason, next }
-}
-
-/// Lets us have as many descriptors as we may.
-pub(super) fn raise_descriptor_limit() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // If not, there are fewer.
-    let _ = setrlimit(Resource::Nofile, limit);
 }

@@ -22,6 +22,7 @@ use crate::engine::flags;
 use crate::event::allowance::{Allowance, place_bytes, text_bytes};
 use crate::event::loss::lost;
 use crate::event::{Event, Frame, LossStage, Place, Plain, Text, What};
+use crate::perf::owners::CounterOwners;
 use crate::perf::tracepoints::Tracepoint;
 use crate::probe::{ArgumentKind, Probe};
 use crate::python::greenlets;
@@ -136,48 +137,6 @@ pub(super) struct Decoder {
     lives: Vec<Life>,
     owners: CounterOwners,
     account: DecodeAccount,
-}
-
-/// Counters and the tasks that inherited them, where a task has two of each.
-///
-/// A thread that begins while its process is being armed may inherit counters, all or some of them, or none, and
-/// nothing tells. So it is given its own, and what comes through others is passed over; for its children likewise.
-#[derive(Debug, Default)]
-pub(super) struct CounterOwners {
-    /// Counters by number, with the late thread that each was made for.
-    made_for: HashMap<u64, u32, RandomState>,
-    /// The late thread whose counters speak for a thread.
-    speaks: HashMap<u32, u32, RandomState>,
-}
-
-impl CounterOwners {
-    /// A thread that began while its process was armed, with the counters that were made for it.
-    pub(super) fn add(&mut self, thread: u32, counters: &[u64]) {
-        self.speaks.insert(thread, thread);
-        self.made_for
-            .extend(counters.iter().map(|counter| (*counter, thread)));
-    }
-
-    /// A thread ended; another one may get its id.
-    fn ended(&mut self, thread: u32) {
-        self.speaks.remove(&thread);
-    }
-
-    /// Whether a record of this thread through this counter is the second one of its kind.
-    fn foreign(&mut self, thread: u32, counter: u64) -> bool {
-        if self.made_for.is_empty() {
-            return false;
-        }
-        match (self.speaks.get(&thread), self.made_for.get(&counter)) {
-            (Some(speaker), Some(late)) => speaker != late,
-            (Some(_), None) => true,
-            (None, Some(late)) => {
-                self.speaks.insert(thread, *late);
-                false
-            }
-            (None, None) => false,
-        }
-    }
 }
 
 impl Decoder {

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 
 use super::tracefs::{self, Definition, Owner, Tracefs};
 use super::{UprobesError, arming};
+use crate::perf::tasks::each_thread;
 use crate::perf::{self, Counter, Inherit};
 use crate::probe::{Probe, Probed};
 use crate::python::marks::PROVIDER;
@@ -113,7 +114,7 @@ impl LineSemaphores {
     /// [`UprobesError::Arm`].
     pub fn raise(&mut self, pid: u32) -> Result<(), UprobesError> {
         let (tracepoint, inherit) = (self.tracepoint, self.inherit);
-        let counters = arming::each_thread(pid, inherit, |thread| {
+        let counters = each_thread(pid, inherit, |thread| {
             Ok(vec![counter(tracepoint, thread, inherit)?])
         });
         let counters = counters.map_err(|reason| arming::explained(pid, reason))?;

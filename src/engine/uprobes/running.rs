@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::arming::{self, Arming, Descendants};
+use super::arming::{Arming, Descendants};
 use super::decode::{DecodeAccount, Decoder};
 use super::fork_watcher::ForkWatcher;
 use super::processes::{Change, Life, Processes};
@@ -29,7 +29,9 @@ use super::{EVENT, Plan, UprobesError, filter};
 use crate::engine::reorder::ReorderBuffer;
 use crate::engine::{AddTargetError, Children, EventSender, Message, Running};
 use crate::event::LossStage;
-use crate::perf::{self, Inherit, Purpose, Ring};
+use crate::perf::rings::{self, NoRings};
+use crate::perf::tasks::raise_descriptor_limit;
+use crate::perf::{self, Inherit, Ring};
 use crate::probe::Probed;
 use crate::process::Lineage;
 use crate::script::Filters;
@@ -42,11 +44,6 @@ const ROUND: Timespec = Timespec {
 };
 /// A record has its time a little before it is in its ring. A host can take the processor away in between.
 const SLACK_NS: u64 = 10_000_000;
-/// Bytes of all rings together when nothing else is said, and the most and the least of one.
-const RINGS: usize = 128 << 20;
-const LARGEST: usize = 16 << 20;
-const SMALLEST: usize = 256 << 10;
-
 /// What to trace.
 #[derive(Debug, Clone, Default)]
 pub struct Start {
@@ -111,7 +108,7 @@ impl UprobesRunning {
         stopped: &dyn Fn() -> bool,
     ) -> Result<Self, UprobesError> {
         let failed = |what| move |reason: io::Error| UprobesError::System { what, reason };
-        arming::raise_descriptor_limit();
+        raise_descriptor_limit();
         let group = Group {
             name: Owner::ourselves()
                 .map_err(failed("/proc cannot be read"))?
@@ -437,34 +434,15 @@ impl Collector {
     }
 }
 
-/// A ring for each processor that is there. Without a wish for their size they are as large as is sensible, and smaller
-/// where the memory lock limit asks for it.
+/// A ring for each processor that is there.
 fn rings(buffer: Option<u32>) -> Result<Vec<(u32, Ring)>, UprobesError> {
-    let processors = processors().map_err(|reason| UprobesError::System {
-        what: "the processors cannot be counted",
-        reason,
-    })?;
-    let wish = match buffer {
-        Some(megabytes) => (megabytes as usize) << 20,
-        None => (RINGS / processors.len().max(1)).clamp(SMALLEST, LARGEST),
-    };
-    // The next power of two below.
-    let mut size = 1_usize << wish.max(SMALLEST).ilog2();
-    loop {
-        let rings: Result<Vec<(u32, Ring)>, io::Error> = processors
-            .iter()
-            .map(|processor| {
-                Ring::new(*processor, size, Purpose::Records).map(|ring| (*processor, ring))
-            })
-            .collect();
-        match rings {
-            Ok(rings) => return Ok(rings),
-            Err(reason) if buffer.is_none() && size > SMALLEST && perf::is_limit(&reason) => {
-                size /= 2
-            }
-            Err(reason) => return Err(refused(size, reason)),
-        }
-    }
+    rings::of_all_processors(buffer).map_err(|error| match error {
+        NoRings::Processors(reason) => UprobesError::System {
+            what: "the processors cannot be counted",
+            reason,
+        },
+        NoRings::Refused { size, reason } => refused(size, reason),
+    })
 }
 
 /// Why a ring was refused: the mapping is limited, opening is a privilege.
@@ -486,19 +464,6 @@ fn refused(size: usize, reason: io::Error) -> UprobesError {
             reason,
         },
     }
-}
-
-/// Numbers of the processors that are online: `0-3,5`.
-fn processors() -> io::Result<Vec<u32>> {
-    let text = std::fs::read_to_string("/sys/devices/system/cpu/online")?;
-    let unexpected = || io::Error::other(format!("unexpected list of processors: {text}"));
-    let mut processors = Vec::new();
-    for range in text.trim().split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let number = |text: &str| text.parse::<u32>().map_err(|_| unexpected());
-        processors.extend(number(first)?..=number(last)?);
-    }
-    Ok(processors)
 }
 
 fn monotonic() -> u64 {

@@ -19,7 +19,7 @@ use procfs::{ProcError, ProcResult};
 
 use super::UprobesError;
 use crate::perf::tracepoints::{self, NoTracefs, Tracepoint};
-use crate::process::has_ended;
+use crate::process::{FIRST_PID_NAMESPACE, has_ended, pid_namespace};
 
 /// The file that definitions are written to.
 const DEFINITIONS: &str = "uprobe_events";
@@ -201,9 +201,6 @@ pub(super) struct Owner {
     namespace: u64,
 }
 
-/// Number of the initial pid namespace, from which all others can be seen; fixed in the kernel (`PROC_PID_INIT_INO`).
-const INITIAL: u64 = 0xEFFF_FFFC;
-
 impl Owner {
     /// This process.
     ///
@@ -214,7 +211,7 @@ impl Owner {
         Ok(Owner {
             pid: std::process::id(),
             started: own.stat().map_err(io::Error::other)?.starttime,
-            namespace: namespace("self").ok_or(io::ErrorKind::Unsupported)?,
+            namespace: pid_namespace("self").ok_or(io::ErrorKind::Unsupported)?,
         })
     }
 
@@ -236,11 +233,11 @@ impl Owner {
 
     /// Whether it is certain that the owner is gone. Of a namespace that cannot be seen from here nothing is.
     pub(super) fn is_gone(&self) -> bool {
-        let ours = namespace("self");
+        let ours = pid_namespace("self");
         if ours == Some(self.namespace) {
             return has_ended(self.pid, self.started);
         }
-        if ours != Some(INITIAL) {
+        if ours != Some(FIRST_PID_NAMESPACE) {
             return false;
         }
         let Ok(mut everyone) = procfs::process::all_processes() else {
@@ -271,13 +268,6 @@ impl Owner {
                 && crate::process::runs(u32::try_from(process.pid).unwrap_or(0)),
         )
     }
-}
-
-/// The pid namespace of a process: `pid:[4026531836]`.
-fn namespace(process: &str) -> Option<u64> {
-    let link = fs::read_link(format!("/proc/{process}/ns/pid")).ok()?;
-    let text = link.to_str()?;
-    text.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// Removes what killed sessions left in tracefs. A noun phrase for each group that is gone.

@@ -5,6 +5,7 @@ mod batch;
 pub mod input;
 mod live;
 mod requests;
+pub(crate) mod screen;
 mod state;
 pub(crate) mod terminal;
 pub mod view;

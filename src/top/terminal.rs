@@ -1,24 +1,18 @@
-//! The table on a terminal: covers it, draws what comes, obeys keys, and gives it back.
+//! The table on a terminal: draws what comes and obeys keys.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
-use ratatui::backend::CrosstermBackend;
-use ratatui::crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
-use ratatui::crossterm::{self, execute};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::Errno;
+use ratatui::crossterm;
 
 use super::requests::{Requests, Table, end_session};
+use super::screen::{self, Screen};
 use super::{Action, Snapshot, State, batch, input, view};
 use crate::clock;
 use crate::console::Cover;
-use crate::export::Output;
 use crate::files::writing;
-use crate::session::stop;
 use crate::text::{Foreign, harmless};
 
 /// How often keys and tables are looked for.
@@ -48,47 +42,7 @@ pub(crate) fn browse(mut state: State, table: Snapshot) -> io::Result<()> {
 
 /// Shows the table until the session ends, or somebody has seen enough.
 pub(super) fn show(mut state: State, session: Option<Session<'_>>) -> io::Result<()> {
-    let mut terminal = cover()?;
-    let shown = follow(&mut terminal, &mut state, session);
-    if hung_up().unwrap_or(true) {
-        // A terminal that is gone takes nothing back, and ratatui would panic in its complaint about that.
-        std::mem::forget(terminal);
-        return Ok(());
-    }
-    let uncovered = uncover(&mut terminal);
-    // Its own way to show the cursor again would wait for a terminal that takes nothing.
-    std::mem::forget(terminal);
-    shown.and(uncovered)
-}
-
-/// A terminal that is written to without waiting for one that takes nothing.
-type Screen = ratatui::Terminal<CrosstermBackend<BufWriter<Output>>>;
-
-/// Takes the terminal over.
-fn cover() -> io::Result<Screen> {
-    static RESTORED_ON_PANIC: Once = Once::new();
-    RESTORED_ON_PANIC.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            ratatui::restore();
-            before(panic);
-        }));
-    });
-    terminal::enable_raw_mode()?;
-    let mut output = BufWriter::new(Output::stdout(stop::give_up())?);
-    let covered = execute!(output, EnterAlternateScreen)
-        .and_then(|()| Screen::new(CrosstermBackend::new(output)));
-    if covered.is_err() {
-        let _ = terminal::disable_raw_mode();
-    }
-    covered
-}
-
-/// Gives it back.
-fn uncover(screen: &mut Screen) -> io::Result<()> {
-    terminal::disable_raw_mode()?;
-    screen.show_cursor()?;
-    execute!(screen.backend_mut(), LeaveAlternateScreen)
+    screen::covered(|terminal| follow(terminal, &mut state, session))
 }
 
 /// Draws what comes and does what keys ask for.
@@ -129,7 +83,7 @@ fn follow(
             terminal.draw(|frame| view::draw(frame, state))?;
             changed = false;
         }
-        if hung_up()? {
+        if screen::hung_up()? {
             // Nobody is there to see the table.
             end_session();
             return Ok(());
@@ -162,18 +116,6 @@ fn follow(
             },
         }
     }
-}
-
-/// Whether the terminal is gone.
-fn hung_up() -> io::Result<bool> {
-    let stdin = io::stdin();
-    let mut watched = [PollFd::new(&stdin, PollFlags::empty())];
-    match rustix::event::poll(&mut watched, Some(&Timespec::default())) {
-        Ok(_) | Err(Errno::INTR) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
-    Ok(watched.iter().any(|it| it.revents().intersects(gone)))
 }
 
 /// Writes the table as it is shown to a new file in the working directory.

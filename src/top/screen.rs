@@ -1,0 +1,73 @@
+//! A terminal as a screen: covered, and given back however that ends.
+
+use std::io::{self, BufWriter};
+use std::sync::Once;
+
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+
+use crate::export::Output;
+use crate::session::stop;
+
+/// A terminal that is written to without waiting for one that takes nothing.
+pub(crate) type Screen = ratatui::Terminal<CrosstermBackend<BufWriter<Output>>>;
+
+/// Covers the terminal while this runs, and gives it back.
+///
+/// # Errors
+/// The terminal's, and those of what runs.
+pub(crate) fn covered(run: impl FnOnce(&mut Screen) -> io::Result<()>) -> io::Result<()> {
+    let mut terminal = cover()?;
+    let shown = run(&mut terminal);
+    if hung_up().unwrap_or(true) {
+        // A terminal that is gone takes nothing back, and ratatui would panic in its complaint about that.
+        std::mem::forget(terminal);
+        return Ok(());
+    }
+    let uncovered = uncover(&mut terminal);
+    // Its own way to show the cursor again would wait for a terminal that takes nothing.
+    std::mem::forget(terminal);
+    shown.and(uncovered)
+}
+
+/// Takes the terminal over.
+fn cover() -> io::Result<Screen> {
+    static RESTORED_ON_PANIC: Once = Once::new();
+    RESTORED_ON_PANIC.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            ratatui::restore();
+            before(panic);
+        }));
+    });
+    terminal::enable_raw_mode()?;
+    let mut output = BufWriter::new(Output::stdout(stop::give_up())?);
+    let covered = execute!(output, EnterAlternateScreen)
+        .and_then(|()| Screen::new(CrosstermBackend::new(output)));
+    if covered.is_err() {
+        let _ = terminal::disable_raw_mode();
+    }
+    covered
+}
+
+/// Gives it back.
+fn uncover(screen: &mut Screen) -> io::Result<()> {
+    terminal::disable_raw_mode()?;
+    screen.show_cursor()?;
+    execute!(screen.backend_mut(), LeaveAlternateScreen)
+}
+
+/// Whether the terminal is gone.
+pub(crate) fn hung_up() -> io::Result<bool> {
+    let stdin = io::stdin();
+    let mut watched = [PollFd::new(&stdin, PollFlags::empty())];
+    match rustix::event::poll(&mut watched, Some(&Timespec::default())) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    Ok(watched.iter().any(|it| it.revents().intersects(gone)))
+}

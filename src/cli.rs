@@ -4,12 +4,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use regex::Regex;
 
+use crate::offcpu::By;
 use crate::probe::EventKind;
 use crate::script::filter::Glob;
 use crate::view::hot::Column;
+use crate::waits::Reason;
 
 /// Heading of the options that every command has: without one of their own they stand between those of the command.
 const EVERYWHERE: &str = "Global options";
@@ -73,6 +76,8 @@ pub enum Command {
     Stats(Stats),
     /// Show what every thread does right now: its stack, and what it waits for
     Dump(Dump),
+    /// Watch where threads wait, and why: by function, reason, or who ended the wait
+    Offcpu(Offcpu),
     /// Record to a file what `report` and `export` can show later
     #[command(mut_arg("format", |it| it.hide(true)), mut_arg("output", |it| it.required(true)))]
     Record(Trace),
@@ -228,6 +233,14 @@ pub struct Dump {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+    /// Which processes.
+    #[command(flatten)]
+    pub targets: RunningTargets,
+}
+
+/// Processes that run, for what only looks at them.
+#[derive(Debug, Clone, Args)]
+pub struct RunningTargets {
     /// Show this process; may be repeated
     #[arg(
         short,
@@ -254,6 +267,47 @@ pub struct Dump {
     /// Show their children, too
     #[arg(short, long, help_heading = "Targets")]
     pub subprocesses: bool,
+}
+
+/// `pystap offcpu`.
+#[derive(Debug, Clone, Args)]
+pub struct Offcpu {
+    /// A service, as with --service
+    #[arg(value_name = "SERVICE", conflicts_with = "service")]
+    pub of: Option<String>,
+    /// Lines instead of a live table: one table at the end, and one at every --interval
+    #[arg(short, long)]
+    pub batch: bool,
+    /// As JSON, one line per table
+    #[arg(long)]
+    pub json: bool,
+    /// Time between tables; 2s on a terminal
+    #[arg(short, long, value_name = "TIME", value_parser = parse_interval)]
+    pub interval: Option<Duration>,
+    /// Stop after this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// How many rows (with --batch or --json)
+    #[arg(short, long, value_name = "N", default_value_t = 30)]
+    pub limit: usize,
+    /// What has a row of its own
+    #[arg(long, value_enum, default_value_t = By::Function)]
+    pub by: By,
+    /// Only waits that took at least this long
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub min: Option<Duration>,
+    /// Only waits of this reason
+    #[arg(long, value_name = "NAME", value_parser = reasons())]
+    pub reason: Option<Reason>,
+    /// Show idleness, too: event loops and workers of pools that wait for work, and threads without Python
+    #[arg(long)]
+    pub idle: bool,
+    /// Do not listen to who wakes threads: costs less, but time in the run queue counts as waiting
+    #[arg(long)]
+    pub no_wakers: bool,
+    /// Which processes.
+    #[command(flatten)]
+    pub targets: RunningTargets,
 }
 
 /// `pystap trace`.
@@ -807,6 +861,15 @@ fn parse_exclusion(text: &str) -> Result<Exclusion, String> {
     } else {
         parse_glob(text).map(Exclusion::Function)
     }
+}
+
+/// A reason by its word.
+fn reasons() -> impl TypedValueParser<Value = Reason> {
+    PossibleValuesParser::new(Reason::ALL.map(Reason::word)).map(|word| {
+        let known = Reason::ALL.into_iter();
+        let mut named = known.filter(|reason| reason.word() == word);
+        named.next().unwrap_or(Reason::Other)
+    })
 }
 
 /// Time between two tables or lines.

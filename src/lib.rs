@@ -25,6 +25,7 @@ pub mod files;
 mod host;
 #[cfg(test)]
 mod imports;
+mod offcpu;
 mod perf;
 pub mod probe;
 pub mod process;
@@ -38,3 +39,4 @@ pub mod text;
 mod threads;
 pub mod top;
 pub mod view;
+mod waits;

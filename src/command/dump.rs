@@ -1,44 +1,24 @@
 //! `pystap dump`: what every thread of Python processes does right now.
 
 use super::print;
+use super::targets::running;
 use crate::cli::Dump as Arguments;
 use crate::console::{Console, Exit};
 use crate::dump::{Dump, DumpError, document, page};
 use crate::failure::Failure;
-use crate::process::{Budget, Process, Selection, service, within};
+use crate::process::{Budget, Process, within};
 
 /// Looks at processes, and prints what they do.
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Failure> {
-    let selection = Selection {
-        pids: arguments.pids.clone(),
-        pattern: arguments.pattern.clone(),
-        service: arguments.service.as_deref().map(service).transpose()?,
-        python: arguments.python.clone(),
-        command: Vec::new(),
-        subprocesses: arguments.subprocesses,
-        parents: Vec::new(),
-    };
-    let targets = selection.resolve()?;
-    for note in targets.notes {
-        console.warning(note);
-    }
-    if targets.processes.is_empty() {
-        return Err(Failure::new(
-            Exit::NoTarget,
-            "no Python process runs that interpreter, so there is nothing to show: `pystap ps` lists those that run",
-        ));
-    }
+    let targets = running(&arguments.targets, None, console)?;
     /// A process's memory and files may be on a server that does not answer.
     const BUDGET: Budget = Budget {
         each: std::time::Duration::from_secs(12),
         all: std::time::Duration::from_secs(120),
     };
-    let looked = within(
-        BUDGET,
-        targets.processes,
-        (),
-        |process: &Process, (): &mut ()| (process.pid, Dump::of(process)),
-    );
+    let looked = within(BUDGET, targets, (), |process: &Process, (): &mut ()| {
+        (process.pid, Dump::of(process))
+    });
     let slow = looked.stuck.iter().chain(&looked.unreached);
     let mut exit = Exit::Done;
     for process in slow {

@@ -10,10 +10,12 @@ pub mod hold;
 mod lower;
 mod manual;
 mod marks;
+mod offcpu;
 mod print;
 mod ps;
 mod report;
 mod stats;
+mod targets;
 mod top;
 mod trace;
 
@@ -86,6 +88,7 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Top(arguments) => top::top(arguments, console),
         Command::Gc(arguments) => gc::run(arguments, console),
         Command::Dump(arguments) => dump::run(arguments, console).map(Into::into),
+        Command::Offcpu(arguments) => offcpu::run(arguments, console).map(Into::into),
         Command::Stats(arguments) => stats::run(arguments, console),
         Command::Ps(arguments) => ps::run(arguments, console).map(Into::into),
         Command::Script {
@@ -147,6 +150,7 @@ fn reads_configuration(command: &Command) -> bool {
             | Command::Gc(_)
             | Command::Stats(_)
             | Command::Dump(_)
+            | Command::Offcpu(_)
             | Command::Script { .. }
             | Command::Ps(_)
             | Command::Doctor(_)

@@ -19,7 +19,7 @@ pub(crate) use json::document;
 pub(crate) use text::page;
 
 use crate::process::activity::{self, Call, Clocks, State, Status, Wait, Waits};
-use crate::process::{Process, start_time, threads};
+use crate::process::{Process, start_time, threads, threads_inside};
 use crate::python::Version;
 use crate::python::frames::{Frame, PythonThread, PythonThreads, Stacks, StacksError};
 
@@ -226,33 +226,12 @@ fn python_of(process: &Process) -> Result<(Stacks, Vec<u32>, PythonThreads), Dum
             return Err(DumpError::Ended { pid });
         }
         tasks.sort_unstable_by_key(|tid| (*tid != pid, *tid));
-        match stacks.threads(&inside(pid, &tasks)) {
+        match stacks.threads(&threads_inside(pid, &tasks)) {
             Ok(found) => return Ok((stacks, tasks, found)),
             Err(error) => last = error,
         }
     }
     Err(explained(process, last))
-}
-
-/// The threads of a process by their ID in its own namespace.
-fn inside(pid: u32, tasks: &[u32]) -> HashMap<u32, u32> {
-    let numbers = |tid: u32| -> Option<Vec<u32>> {
-        let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-        line.split_ascii_whitespace()
-            .map(|number| number.parse().ok())
-            .collect()
-    };
-    // Threads share the namespace of their process: there is one number where that is ours.
-    let is_ours = numbers(pid).is_none_or(|numbers| numbers.len() < 2);
-    let own = |tid: u32| numbers(tid).and_then(|numbers| numbers.last().copied());
-    tasks
-        .iter()
-        .map(|tid| match is_ours {
-            true => (*tid, *tid),
-            false => (own(*tid).unwrap_or(*tid), *tid),
-        })
-        .collect()
 }
 
 /// When a thread was looked at: what is needed to say for how long it has been asleep.

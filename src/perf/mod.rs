@@ -93,6 +93,84 @@ impl Counter {
     }
 }
 
+/// Registers of a program that a switch is recorded with: the first and the second argument of the system call that it is in.
+/// Numbers as in `asm/perf_regs.h`, in the order of their values in a record.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const ARGUMENTS: Option<Arguments> = Some(Arguments {
+    mask: 1 << 4 | 1 << 5,
+    first: 1,
+    second: 0,
+});
+/// See above.
+#[cfg(target_arch = "aarch64")]
+pub(crate) const ARGUMENTS: Option<Arguments> = Some(Arguments {
+    mask: 1 << 0 | 1 << 1,
+    first: 0,
+    second: 1,
+});
+/// Not known.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) const ARGUMENTS: Option<Arguments> = None;
+
+/// Where the arguments of a system call are among the registers of a record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arguments {
+    mask: u64,
+    /// Position of the first one.
+    pub(crate) first: usize,
+    /// Position of the second one.
+    pub(crate) second: usize,
+}
+
+/// Most frames of the kernel that a switch is recorded with.
+const MOST_FRAMES: u16 = 64;
+
+/// The switches of a task and of its threads on one processor: `sched:sched_switch` as it leaves, with the kernel's call chain
+/// and [`ARGUMENTS`], and `PERF_RECORD_SWITCH` as it comes and goes; their births and ends.
+///
+/// # Errors
+/// As [`Counter::open`].
+pub(crate) fn switches(tracepoint: u64, task: u32, processor: u32) -> io::Result<OwnedFd> {
+    let mut attributes = attributes(bindings::PERF_TYPE_TRACEPOINT, tracepoint);
+    attributes.sample_period = 1;
+    attributes.sample_type |= u64::from(bindings::PERF_SAMPLE_CALLCHAIN);
+    if let Some(arguments) = ARGUMENTS {
+        attributes.sample_type |= u64::from(bindings::PERF_SAMPLE_REGS_USER);
+        attributes.sample_regs_user = arguments.mask;
+    }
+    attributes.set_exclude_callchain_user(1);
+    attributes.sample_max_stack = MOST_FRAMES;
+    attributes.set_disabled(1);
+    attributes.set_inherit(1);
+    attributes.set_inherit_thread(1);
+    attributes.set_context_switch(1);
+    attributes.set_task(1);
+    let task = i32::try_from(task).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+    let processor =
+        i32::try_from(processor).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    match open_counting_losses(&mut attributes, task, processor) {
+        // Fewer are allowed here (kernel.perf_event_max_stack): as many as that.
+        Err(error) if error.raw_os_error() == Some(Errno::OVERFLOW.raw_os_error()) => {
+            attributes.sample_max_stack = 0;
+            open_counting_losses(&mut attributes, task, processor)
+        }
+        opened => opened,
+    }
+}
+
+/// What any task does on one processor at this tracepoint.
+///
+/// # Errors
+/// As [`Counter::open`].
+pub(crate) fn everybody(tracepoint: u64, processor: u32) -> io::Result<OwnedFd> {
+    let mut attributes = attributes(bindings::PERF_TYPE_TRACEPOINT, tracepoint);
+    attributes.sample_period = 1;
+    attributes.set_disabled(1);
+    let processor =
+        i32::try_from(processor).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    open_counting_losses(&mut attributes, -1, processor)
+}
+
 /// Makes a counter, with what this kernel has of counting losses and of inheriting by threads only.
 fn open_counting_losses(
     attributes: &mut perf_event_attr,
@@ -227,6 +305,12 @@ pub(crate) fn is_limit(reason: &io::Error) -> bool {
     matches!(errno, Some(Errno::PERM | Errno::NOMEM))
 }
 
+/// What the clock of all records says, in nanoseconds.
+pub(crate) fn now() -> u64 {
+    let now = rustix::time::clock_gettime(CLOCK);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
 /// The kernel's setting, for messages.
 pub(crate) fn paranoid() -> String {
     std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid")
@@ -324,6 +408,11 @@ impl Ring {
         }
         let (_, tail) = self.positions();
         tail.store(end, Ordering::Release);
+    }
+
+    /// Bytes that it can hold.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
     }
 
     fn positions(&self) -> (&AtomicU64, &AtomicU64) {

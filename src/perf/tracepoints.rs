@@ -101,6 +101,29 @@ impl Tracepoint {
     }
 }
 
+/// The flags that an event's format prints by name: `{ 0x00000001, "S" }`.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(crate) fn flags(root: &Path, group: &str, event: &str) -> io::Result<Vec<(u64, String)>> {
+    let path = root.join("events").join(group).join(event).join("format");
+    Ok(named_flags(&fs::read_to_string(path)?))
+}
+
+fn named_flags(format: &str) -> Vec<(u64, String)> {
+    let pairs = format.split('{').skip(1).filter_map(|rest| {
+        let (number, name) = rest.split_once('}')?.0.split_once(',')?;
+        let number = number.trim();
+        let number = match number.strip_prefix("0x") {
+            Some(digits) => u64::from_str_radix(digits, 16).ok()?,
+            None => number.parse().ok()?,
+        };
+        let name = name.trim().strip_prefix('"')?.strip_suffix('"')?;
+        Some((number, name.to_owned()))
+    });
+    pairs.collect()
+}
+
 /// `unsigned long __probe_ip; offset:8; size:8; signed:0;`, with tabs for the blanks.
 fn field(line: &str) -> Option<(String, usize)> {
     let mut parts = line.split(';').map(str::trim);
@@ -137,5 +160,13 @@ mod tests {
         ] {
             assert_eq!(field(damaged), None, "{damaged}");
         }
+    }
+
+    #[test]
+    fn flags_are_read_in_either_notation() {
+        let format = r#"print fmt: "x", REC->s ? __print_flags(REC->s, "|", { 0x00000001, "S" }, { 2, "D" }) : "R""#;
+        let flags = [(1, "S".to_owned()), (2, "D".to_owned())];
+        assert_eq!(named_flags(format), flags);
+        assert_eq!(named_flags("{ x, \"S\" } { 1 } {"), []);
     }
 }

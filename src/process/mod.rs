@@ -31,7 +31,7 @@ pub use error::TargetError;
 pub use launched::{Conditions, Launched};
 pub use lineage::{Identity, Lineage, parent_of};
 pub use namespace::MountNamespace;
-pub(crate) use namespace::{FIRST_PID_NAMESPACE, pid_namespace};
+pub(crate) use namespace::{FIRST_PID_NAMESPACE, pid_namespace, threads_inside};
 pub(crate) use shim::ask as asked_shim;
 pub(crate) use stat::{
     age, has_ended, is_ancestor, is_gone, is_stopped, start_time, stat, threads,

@@ -1,5 +1,6 @@
 //! Namespaces of processes: whether one sees the same files as we do, and numbers processes as we do. Enters none.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -40,6 +41,27 @@ pub(crate) fn pid_namespace(process: &str) -> Option<u64> {
     let link = fs::read_link(format!("/proc/{process}/ns/pid")).ok()?;
     let text = link.to_str()?;
     text.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// The threads of a process by their ID in its own namespace.
+pub(crate) fn threads_inside(pid: u32, tasks: &[u32]) -> HashMap<u32, u32> {
+    let numbers = |tid: u32| -> Option<Vec<u32>> {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        line.split_ascii_whitespace()
+            .map(|number| number.parse().ok())
+            .collect()
+    };
+    // Threads share the namespace of their process: there is one number where that is ours.
+    let is_ours = numbers(pid).is_none_or(|numbers| numbers.len() < 2);
+    let own = |tid: u32| numbers(tid).and_then(|numbers| numbers.last().copied());
+    tasks
+        .iter()
+        .map(|tid| match is_ours {
+            true => (*tid, *tid),
+            false => (own(*tid).unwrap_or(*tid), *tid),
+        })
+        .collect()
 }
 
 #[cfg(test)]

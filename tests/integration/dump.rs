@@ -87,7 +87,7 @@ fn thread(process: &Value, tid: u64) -> &Value {
 
 /// Every interpreter from 3.8 to 3.15 that is here, as commands: the system's own, those of pyenv, and those in the trees that
 /// `tests/guest/build` makes.
-fn interpreters() -> Vec<(String, Command)> {
+pub(crate) fn interpreters() -> Vec<(String, Command)> {
     let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
     let home = named("HOME").unwrap_or_default();
     let mut found = Vec::new();

@@ -11,6 +11,7 @@ mod kernel_sums;
 mod live;
 mod live_doctor;
 mod nova;
+mod offcpu;
 mod outputs;
 mod placement;
 mod prefill;

@@ -103,7 +103,7 @@ pub(crate) struct PythonThreads {
 }
 
 /// A frame, as people see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Frame {
     /// Qualified where code objects have such a name: from 3.11 on.
     pub(crate) function: String,
@@ -250,6 +250,16 @@ impl<M: Memory> Stacks<M> {
             cut: read.cut,
             same: read.same,
         })
+    }
+
+    /// Whether what is known of a thread is still so: for those who keep it for a while.
+    pub(crate) fn is_current(&self, thread: &PythonThread) -> bool {
+        runtime::is_current(&self.reader, &thread.state)
+    }
+
+    /// Forgets what functions were read before, with what was spent on them: for those who read stacks for hours.
+    pub(crate) fn forget_functions(&mut self) {
+        self.reader.forget_functions();
     }
 
     /// Which of these threads holds a GIL now.

@@ -63,6 +63,13 @@ impl<M: Memory> Reader<M> {
         self.code_type.get().is_some()
     }
 
+    /// Forgets functions, with what was kept and searched for them.
+    pub(super) fn forget_functions(&mut self) {
+        self.functions.get_mut().clear();
+        self.kept.set(0);
+        self.searched.set(0);
+    }
+
     /// Functions by their code objects, each with where its instructions are.
     pub(super) fn functions(
         &self,

@@ -127,6 +127,20 @@ fn threads_once<M: Memory>(reader: &Reader<M>, runtime: u64) -> Result<Found, Un
     Ok(found)
 }
 
+/// Whether a thread state is still that of the same thread: its memory may be another's by now.
+pub(super) fn is_current<M: Memory>(reader: &Reader<M>, state: &ThreadState) -> bool {
+    let layout = &reader.layout;
+    let read = || -> Result<bool, Unread> {
+        let bytes = reader
+            .memory
+            .bytes(state.address, layout.thread_size() as usize)?;
+        let native = layout.native_thread_id.map(|at| word(&bytes, at));
+        let same = word(&bytes, layout.thread_id)? == state.thread_id;
+        Ok(same && native.transpose()? == state.native_id)
+    };
+    read().unwrap_or(false)
+}
+
 /// Whether a thread state holds a GIL now.
 pub(super) fn is_holder<M: Memory>(reader: &Reader<M>, gil: u64, thread: u64) -> bool {
     let last = gil.checked_add(reader.layout.gil_holder);

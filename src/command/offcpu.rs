@@ -1,0 +1,75 @@
+//! `pystap offcpu`: where threads of Python processes wait, and why.
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use crossbeam_channel::{never, select, tick};
+
+use super::print;
+use super::targets::running;
+use crate::cli::Offcpu as Arguments;
+use crate::console::{Console, Exit};
+use crate::failure::Failure;
+use crate::offcpu::{Options, Session, Snapshot, document, page, show};
+use crate::session::stop::StopSignals;
+
+/// Time between tables on a terminal.
+const USUAL: Duration = Duration::from_secs(2);
+
+/// Watches processes, and shows where they wait.
+pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Failure> {
+    let on_screen = !(arguments.batch || arguments.json);
+    if on_screen && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+        return Err(Failure::new(
+            Exit::Usage,
+            "standard input or output is not a terminal, so the live table cannot be shown; use --batch for lines or --json for \
+             programs",
+        ));
+    }
+    let processes = running(&arguments.targets, arguments.of.as_deref(), console)?;
+    let stops = StopSignals::listen()?;
+    let options = Options {
+        min: arguments.min.unwrap_or_default(),
+        reason: arguments.reason,
+        wakers: !arguments.no_wakers,
+    };
+    let session = Session::begin(processes, options)
+        .map_err(|error| Failure::new(Exit::of(error.exit_code()), error.to_string()))?;
+    for note in &session.notes {
+        console.warning(note);
+    }
+    console.note("watching; Ctrl-C ends it");
+    if let Some(duration) = arguments.duration {
+        stops.after(duration)?;
+    }
+    if on_screen {
+        let cover = console.cover();
+        show(
+            &session,
+            arguments.by,
+            arguments.idle,
+            arguments.interval.unwrap_or(USUAL),
+            &cover,
+            stops.requests(),
+        )?;
+        return Ok(Exit::Done);
+    }
+    let tables = arguments.interval.map_or_else(never, tick);
+    loop {
+        select! {
+            recv(stops.requests()) -> _ => break,
+            recv(session.ended()) -> _ => break,
+            recv(tables) -> _ => write(arguments, &session.snapshot())?,
+        }
+    }
+    write(arguments, &session.end())?;
+    Ok(Exit::Done)
+}
+
+fn write(arguments: &Arguments, snapshot: &Snapshot) -> io::Result<()> {
+    let (by, idle, limit) = (arguments.by, arguments.idle, arguments.limit);
+    match arguments.json {
+        true => print::json(&document(snapshot, by, idle, limit)),
+        false => print::page(&page(snapshot, by, idle, limit)),
+    }
+}

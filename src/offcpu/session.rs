@@ -1,0 +1,466 @@
+//! Watches processes and adds up, on a thread of its own, until it is told to end or they have ended.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::stacks::{Look, PythonOf};
+use super::tally::{Place, Snapshot, Tally};
+use crate::process::{Process, has_ended};
+use crate::python::frames::StacksError;
+use crate::threads;
+use crate::waits::{
+    self, Account, Cause, Reason, Target, Wait, Waiting, Waker, Watch, WatchError, cause_of,
+};
+
+/// How far looks at waiting threads are apart.
+const LOOKS: Duration = Duration::from_millis(5);
+/// How long one look reads stacks: what is left is for the next one.
+const LONGEST_LOOK: Duration = Duration::from_millis(4);
+/// How often it is looked whether the processes are still there.
+const ALIVE: Duration = Duration::from_millis(100);
+/// Most names that are kept of threads that woke others.
+const MOST_NAMES: usize = 1 << 14;
+
+/// What is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    /// Only waits that took so long.
+    pub(crate) min: Duration,
+    /// Only those of this reason.
+    pub(crate) reason: Option<Reason>,
+    /// Whether to listen to who wakes whom.
+    pub(crate) wakers: bool,
+}
+
+/// A running session. Dropped, it ends.
+#[derive(Debug)]
+pub(crate) struct Session {
+    shared: Arc<Shared>,
+    /// Disconnected when the processes have ended.
+    ended: Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+    /// What cannot be told, a sentence each.
+    pub(crate) notes: Vec<String>,
+    processes: usize,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    stop: AtomicBool,
+}
+
+/// What is added up, and what is still open.
+#[derive(Debug)]
+struct State {
+    tally: Tally,
+    /// By thread and when the wait began, as long as each was a moment ago.
+    open: HashMap<(u32, u64), (Wait, Option<Place>)>,
+    account: Account,
+    /// What the account said when it was counted anew.
+    before: Account,
+    since: Instant,
+    /// Waits that began before are not counted in full when it was counted anew.
+    counted_from: u64,
+    looks: u64,
+    until: Option<Instant>,
+    names: HashMap<u32, String>,
+}
+
+impl Session {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// [`WatchError`].
+    pub(crate) fn begin(processes: Vec<Process>, options: Options) -> Result<Session, WatchError> {
+        let targets: Vec<Target> = processes
+            .iter()
+            .map(|process| Target {
+                pid: process.pid,
+                started: process.start_time,
+            })
+            .collect();
+        let watch = Watch::begin(&targets, options.wakers)?;
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                tally: Tally::default(),
+                open: HashMap::new(),
+                account: Account::default(),
+                before: Account::default(),
+                since: Instant::now(),
+                counted_from: 0,
+                looks: 0,
+                until: None,
+                names: HashMap::new(),
+            }),
+            stop: AtomicBool::new(false),
+        });
+        let mut notes = watch.notes().to_vec();
+        let (say_ended, ended) = bounded::<()>(0);
+        let (say_notes, more_notes) = bounded(1);
+        let count = processes.len();
+        let for_thread = Arc::clone(&shared);
+        let thread = threads::spawn(move || {
+            let _ended = say_ended;
+            let (collector, notes) =
+                Collector::new(watch, &processes, targets, options, for_thread);
+            let _ = say_notes.send(notes);
+            collector.run();
+        })
+        .map_err(|reason| WatchError::System {
+            what: "nobody can watch",
+            reason,
+        })?;
+        notes.extend(more_notes.recv().unwrap_or_default());
+        Ok(Session {
+            shared,
+            ended,
+            thread: Some(thread),
+            notes,
+            processes: count,
+        })
+    }
+
+    /// Becomes ready when all processes have ended.
+    pub(crate) fn ended(&self) -> &Receiver<()> {
+        &self.ended
+    }
+
+    /// Everything so far, waits that go on included.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = self.shared.state();
+        let mut tally = state.tally.clone();
+        let gap = state.gap_ns();
+        for (wait, place) in state.open.values() {
+            tally.take(wait, place.clone(), gap);
+        }
+        let until = state.until.unwrap_or_else(Instant::now);
+        let wall = until.saturating_duration_since(state.since).as_nanos();
+        let account = state.account.since(state.before);
+        let wall = u64::try_from(wall).unwrap_or(u64::MAX);
+        let mut snapshot = Snapshot::of(&tally, wall, gap as u64, account);
+        snapshot.names.clone_from(&state.names);
+        snapshot.processes = self.processes;
+        snapshot
+    }
+
+    /// Counts anew from now on.
+    pub(crate) fn anew(&self) {
+        let mut state = self.shared.state();
+        state.tally = Tally::default();
+        state.open.clear();
+        state.before = state.account;
+        state.since = Instant::now();
+        state.looks = 0;
+        state.counted_from = waits::now();
+    }
+
+    /// Ends, and gives everything.
+    pub(crate) fn end(mut self) -> Snapshot {
+        self.stop();
+        self.snapshot()
+    }
+
+    fn stop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// How far looks are apart, in nanoseconds.
+    fn gap_ns(&self) -> f64 {
+        match self.looks {
+            0 => LOOKS.as_nanos() as f64,
+            looks => self.since.elapsed().as_nanos() as f64 / looks as f64,
+        }
+    }
+}
+
+/// What was read of a wait while it went on.
+#[derive(Debug, Clone)]
+struct Read {
+    place: Place,
+    /// Where the kernel's events do not tell it.
+    cause: Option<Cause>,
+}
+
+/// The thread that watches.
+struct Collector {
+    watch: Watch,
+    targets: Vec<Target>,
+    options: Options,
+    pythons: HashMap<u32, PythonOf>,
+    /// By thread and when the wait began.
+    read: HashMap<(u32, u64), Read>,
+    shared: Arc<Shared>,
+}
+
+impl Collector {
+    /// Also says what cannot be told.
+    fn new(
+        watch: Watch,
+        processes: &[Process],
+        targets: Vec<Target>,
+        options: Options,
+        shared: Arc<Shared>,
+    ) -> (Collector, Vec<String>) {
+        let (mut pythons, mut notes) = (HashMap::new(), Vec::new());
+        for process in processes {
+            let (python, error) = PythonOf::new(process);
+            pythons.insert(process.pid, python);
+            match error {
+                None | Some(StacksError::Ended) => {}
+                Some(error) => notes.push(format!(
+                    "the stacks of process {} cannot be read: {error}; its waits come without functions, and those for the GIL \
+                     among those for locks",
+                    process.pid
+                )),
+            }
+        }
+        let collector = Collector {
+            watch,
+            targets,
+            options,
+            pythons,
+            read: HashMap::new(),
+            shared,
+        };
+        (collector, notes)
+    }
+
+    fn run(mut self) {
+        let mut waits = Vec::new();
+        let (mut next, mut alive) = (Instant::now(), Instant::now());
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            self.watch.pause(next);
+            self.watch.drain();
+            let now = Instant::now();
+            let looks = now >= next;
+            if looks {
+                // From when it was due, unless it is late.
+                next = (next + LOOKS).max(now);
+                self.look(now + LONGEST_LOOK);
+            }
+            self.watch.ended(&mut waits);
+            self.add(&mut waits, looks);
+            if now >= alive {
+                alive = now + ALIVE;
+                self.note_open();
+                self.forget();
+                let targets = &mut self.targets;
+                targets.retain(|target| !has_ended(target.pid, target.started));
+                if targets.is_empty() {
+                    break;
+                }
+            }
+        }
+        // What goes on is among the last, and so is no longer open.
+        let account = self.watch.end(&mut waits);
+        let mut state = self.shared.state();
+        for mut wait in waits {
+            let read = self.read.get(&(wait.tid, wait.began));
+            let place = understood(&self.pythons, &mut wait, read);
+            let gap = state.gap_ns();
+            if is_wanted(&self.options, state.counted_from, &mut wait) {
+                state.tally.take(&wait, place, gap);
+            }
+        }
+        state.open.clear();
+        state.account = account;
+        state.until = Some(Instant::now());
+    }
+
+    /// Reads the stacks of those that wait and were not read yet.
+    fn look(&mut self, end: Instant) {
+        let unread: Vec<Waiting> = self
+            .watch
+            .waiting()
+            .filter(|waiting| !self.read.contains_key(&(waiting.tid, waiting.began)))
+            .collect();
+        if unread.is_empty() {
+            return;
+        }
+        for (pid, python) in &mut self.pythons {
+            let mut unread = unread.iter().filter(|waiting| waiting.pid == *pid);
+            let unknown = unread.any(|waiting| python.is_unknown(waiting.tid));
+            python.refresh(unknown);
+        }
+        let lacks_reasons = self.watch.lacks_reasons();
+        let mut looks = Vec::with_capacity(unread.len());
+        for waiting in unread {
+            if Instant::now() > end {
+                break;
+            }
+            let Some(python) = self.pythons.get(&waiting.pid) else {
+                continue;
+            };
+            let cause = lacks_reasons.then(|| cause_of(waiting.pid, waiting.tid));
+            looks.push((waiting, python.read(waiting.tid, waiting.began), cause));
+        }
+        // Who has run meanwhile has been told of by now.
+        self.watch.drain();
+        let mut state = self.shared.state();
+        for (waiting, look, cause) in looks {
+            if !self.watch.goes_on(&waiting) {
+                continue;
+            }
+            let place = match look {
+                Look::Stack(frames) => state.tally.place(frames),
+                Look::Unreadable => Place::Unreadable,
+                Look::NoPython => Place::NoPython,
+                Look::Later => continue,
+            };
+            let read = Read { place, cause };
+            self.read.insert((waiting.tid, waiting.began), read);
+        }
+    }
+
+    /// Adds up what has ended.
+    fn add(&mut self, waits: &mut Vec<Wait>, looked: bool) {
+        let mut state = self.shared.state();
+        state.looks += u64::from(looked);
+        state.account = self.watch.account();
+        let gap = state.gap_ns();
+        for mut wait in waits.drain(..) {
+            let key = (wait.tid, wait.began);
+            state.open.remove(&key);
+            let read = self.read.remove(&key);
+            let place = understood(&self.pythons, &mut wait, read.as_ref());
+            if is_wanted(&self.options, state.counted_from, &mut wait) {
+                note_names(&mut state.names, &wait);
+                state.tally.take(&wait, place, gap);
+            }
+        }
+    }
+
+    /// Takes note of waits that go on.
+    fn note_open(&mut self) {
+        let open = self.watch.open();
+        let mut state = self.shared.state();
+        let counted_from = state.counted_from;
+        state.open.clear();
+        for mut wait in open {
+            let read = self.read.get(&(wait.tid, wait.began));
+            let place = understood(&self.pythons, &mut wait, read);
+            if is_wanted(&self.options, counted_from, &mut wait) {
+                note_names(&mut state.names, &wait);
+                state.open.insert((wait.tid, wait.began), (wait, place));
+            }
+        }
+    }
+
+    /// Forgets what was read of waits that were lost.
+    fn forget(&mut self) {
+        let going: HashSet<(u32, u64)> = self
+            .watch
+            .waiting()
+            .map(|waiting| (waiting.tid, waiting.began))
+            .collect();
+        let old = waits::now().saturating_sub(1_000_000_000);
+        self.read
+            .retain(|wait, _| going.contains(wait) || wait.1 > old);
+    }
+}
+
+/// Completes what is known of a wait, and says where it was if that was read.
+fn understood(
+    pythons: &HashMap<u32, PythonOf>,
+    wait: &mut Wait,
+    read: Option<&Read>,
+) -> Option<Place> {
+    if let Some(cause) = read.and_then(|read| read.cause.clone()) {
+        wait.cause = cause;
+    }
+    let python = pythons.get(&wait.pid);
+    if wait.cause.reason == Reason::Lock
+        && python.is_some_and(|python| python.is_gil(wait.cause.argument))
+    {
+        wait.cause.reason = Reason::Gil;
+    }
+    read.map(|read| read.place.clone())
+}
+
+/// Whether a wait is to be counted. Of one that began before counting did, the part since then is.
+fn is_wanted(options: &Options, counted_from: u64, wait: &mut Wait) -> bool {
+    let long = u128::from(wait.blocked_ns) >= options.min.as_nanos();
+    let of_reason = options
+        .reason
+        .is_none_or(|reason| reason == wait.cause.reason);
+    let end = wait.began.saturating_add(wait.blocked_ns);
+    wait.blocked_ns = end.saturating_sub(wait.began.max(counted_from));
+    long && of_reason && end >= counted_from
+}
+
+/// Keeps the names of a thread and of who woke it, as long as they are to be had.
+fn note_names(names: &mut HashMap<u32, String>, wait: &Wait) {
+    let waker = match wait.waker {
+        Some(Waker::Thread { tid, .. }) => Some(tid),
+        _ => None,
+    };
+    for tid in [Some(wait.tid), waker].into_iter().flatten() {
+        if names.len() < MOST_NAMES && !names.contains_key(&tid) {
+            let name = fs::read_to_string(format!("/proc/{tid}/comm")).unwrap_or_default();
+            names.insert(tid, name.trim_end_matches('\n').to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(began: u64, blocked_ns: u64) -> Wait {
+        Wait {
+            pid: 1,
+            tid: 1,
+            began,
+            blocked_ns,
+            runqueue_ns: None,
+            cause: Cause {
+                reason: Reason::Lock,
+                call: None,
+                argument: 0,
+            },
+            waker: None,
+        }
+    }
+
+    #[test]
+    fn a_wait_is_counted_if_it_is_long_enough_and_from_when_counting_began() {
+        let options = Options {
+            min: Duration::from_nanos(100),
+            reason: Some(Reason::Lock),
+            wakers: true,
+        };
+        let counted =
+            |from, mut wait: Wait| is_wanted(&options, from, &mut wait).then_some(wait.blocked_ns);
+        assert_eq!(counted(0, wait(50, 99)), None);
+        assert_eq!(counted(0, wait(50, 100)), Some(100));
+        assert_eq!(counted(120, wait(50, 100)), Some(30));
+        assert_eq!(counted(200, wait(50, 100)), None);
+        let mut other = wait(50, 100);
+        other.cause.reason = Reason::Disk;
+        assert_eq!(counted(0, other), None);
+    }
+}

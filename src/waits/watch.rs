@@ -1,0 +1,558 @@
+//! Has the kernel tell the switches of threads, and makes waits of them as they come.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::order::Order;
+use super::reason::{Meaning, Meant, Reason, meant, of_call};
+use super::records::{Decoder, Format};
+use super::symbols::Symbols;
+use super::threads::{Account, Cause, Happened, Record, Threads, Wait};
+use crate::perf::rings::{self, NoRings};
+use crate::perf::tasks::{Armed, each_thread, raise_descriptor_limit};
+use crate::perf::tracepoints::{self, NoTracefs, Tracepoint};
+use crate::perf::{self, Inherit, Ring};
+use crate::process::activity::{Call, State, Status, switches};
+use crate::process::{self, FIRST_PID_NAMESPACE, pid_namespace};
+
+/// A record has its time a little before it is in its ring. A host can take the processor away in between.
+const SLACK_NS: u64 = 10_000_000;
+/// Room in a ring without which a record may have found none.
+const LARGEST_RECORD: u64 = 2 << 10;
+
+/// A process to be watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) pid: u32,
+    /// When it was started, as the kernel has it.
+    pub(crate) started: u64,
+}
+
+/// Why nothing can be watched.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WatchError {
+    /// tracefs is not there.
+    #[error(
+        "the events of the scheduler cannot be found ({0}), so no wait is seen; run `sudo pystap …` (in a container: with the \
+         capabilities CAP_PERFMON and CAP_SYS_ADMIN, and /sys/kernel/tracing)"
+    )]
+    Tracefs(NoTracefs),
+    /// It is closed to us.
+    #[error(
+        "the events of the scheduler may not be read ({0}), so no wait is seen; run `sudo pystap …` (in a container: with the \
+         capability CAP_PERFMON, and /sys/kernel/tracing)"
+    )]
+    NotPermitted(io::Error),
+    /// Events of the scheduler are missing, or are not as they should be.
+    #[error(
+        "this kernel does not have the events of the scheduler ({0}), so no wait is seen; `pystap dump` shows what threads wait for \
+         right now"
+    )]
+    NoEvents(String),
+    /// `perf_event_open` is denied.
+    #[error(
+        "the kernel does not let this user watch others (kernel.perf_event_paranoid is {paranoid}), so no wait is seen; run `sudo \
+         pystap …`, or give the capability CAP_PERFMON"
+    )]
+    Paranoid {
+        /// The setting.
+        paranoid: String,
+    },
+    /// A process cannot be watched.
+    #[error("process {pid} cannot be watched ({reason}), so none of its waits is seen; {next}")]
+    Process {
+        /// Which.
+        pid: u32,
+        /// The kernel's reason.
+        reason: io::Error,
+        /// What to do.
+        next: &'static str,
+    },
+    /// Something else that the system refuses.
+    #[error("{what} ({reason}), so no wait is seen; try again, and report this if it stays")]
+    System {
+        /// A clause.
+        what: &'static str,
+        /// The system's reason.
+        reason: io::Error,
+    },
+}
+
+impl WatchError {
+    /// The exit code of pystap for this failure.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            WatchError::Process { reason, .. } if is(reason, Errno::SRCH) => 4,
+            WatchError::Process { .. } | WatchError::System { .. } => 1,
+            _ => 3,
+        }
+    }
+}
+
+fn is(reason: &io::Error, errno: Errno) -> bool {
+    reason.raw_os_error() == Some(errno.raw_os_error())
+}
+
+/// What a thread did last, whether or not all that is older has come.
+#[derive(Debug, Clone, Copy)]
+struct Latest {
+    pid: u32,
+    at: u64,
+    waits: bool,
+}
+
+/// A thread that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) pid: u32,
+    pub(crate) tid: u32,
+    /// When it began, as [`Wait::began`] will be.
+    pub(crate) began: u64,
+}
+
+/// What tells who wakes whom.
+#[derive(Debug, Default)]
+struct Wakings {
+    /// `None` where that is not wanted.
+    tracepoint: Option<u64>,
+    counters: Vec<OwnedFd>,
+    /// Of threads from this number on: a filter can neither be long nor changed.
+    lowest: u32,
+}
+
+/// Watches processes. Dropped, it takes everything away.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// By processor.
+    rings: Vec<(u32, Ring)>,
+    /// They tell as long as they live.
+    counters: Vec<OwnedFd>,
+    wakings: Wakings,
+    decoder: Decoder,
+    order: Order,
+    threads: Threads,
+    latest: HashMap<u32, Latest>,
+    bytes: Vec<u8>,
+    records: Vec<Record>,
+    /// What cannot be told, a sentence each.
+    notes: Vec<String>,
+}
+
+impl Watch {
+    /// Begins to watch. Where `wakers` are wanted, wakings are listened to on all processors.
+    ///
+    /// # Errors
+    /// [`WatchError`].
+    pub(crate) fn begin(targets: &[Target], wakers: bool) -> Result<Watch, WatchError> {
+        raise_descriptor_limit();
+        let root = tracepoints::root().map_err(WatchError::Tracefs)?;
+        let events = Events::of(&root)?;
+        let mut notes = Vec::new();
+        let symbols = Symbols::of_kernel().ok().flatten();
+        if symbols.is_none() {
+            notes.push(
+                "the kernel does not tell its addresses (/proc/kallsyms), so the reasons of waits that began meanwhile are not \
+                 known; run as root, with kernel.kptr_restrict below 2"
+                    .to_owned(),
+            );
+        }
+        let pids: HashSet<u32> = targets.iter().map(|target| target.pid).collect();
+        let first_namespace = pid_namespace("self") == Some(FIRST_PID_NAMESPACE);
+        let decoder = Decoder::new(events.format, symbols, pids, first_namespace);
+        let rings = rings::of_all_processors(None).map_err(refused)?;
+        let mut watch = Watch {
+            rings,
+            counters: Vec::new(),
+            wakings: Wakings::default(),
+            decoder,
+            order: Order::default(),
+            threads: Threads::default(),
+            latest: HashMap::new(),
+            bytes: Vec::new(),
+            records: Vec::new(),
+            notes,
+        };
+        if wakers {
+            // Threads are numbered upwards, so most of what others wake is left out in the kernel.
+            let tids = targets
+                .iter()
+                .flat_map(|target| process::threads(target.pid).unwrap_or_default());
+            let lowest = tids.min().filter(|_| first_namespace).unwrap_or_default();
+            watch.wakings.tracepoint = Some(events.waking);
+            match watch.listen(lowest) {
+                Ok(()) => {}
+                Err(reason) => watch.notes.push(format!(
+                    "who wakes others is not told here ({reason}), so waits come with their time in the run queue and without \
+                     who ended them"
+                )),
+            }
+        }
+        let since = perf::now();
+        for target in targets {
+            let armed = arm(target.pid, events.switch, &watch.rings)?;
+            for (thread, counters) in &armed.late {
+                watch.decoder.owners().add(*thread, counters);
+            }
+            watch.counters.extend(armed.counters);
+        }
+        for target in targets {
+            watch.find_waiting(target.pid, since);
+        }
+        Ok(watch)
+    }
+
+    /// Has every processor tell who wakes threads from this number on.
+    fn listen(&mut self, lowest: u32) -> io::Result<()> {
+        let Some(tracepoint) = self.wakings.tracepoint else {
+            return Ok(());
+        };
+        let filter = CString::new(format!("pid >= {lowest}"))?;
+        let mut counters = Vec::with_capacity(self.rings.len());
+        for (processor, ring) in &self.rings {
+            let counter = perf::everybody(tracepoint, *processor)?;
+            // Without it the kernel tells of others, too.
+            let _ = perf::set_filter(counter.as_fd(), &filter);
+            perf::set_output(counter.as_fd(), ring.as_fd())?;
+            self.decoder.tells_wakings(perf::id(counter.as_fd())?);
+            counters.push(counter);
+        }
+        for counter in &counters {
+            perf::enable(counter.as_fd())?;
+        }
+        // What both have told is told twice, of which the second takes the place of the first.
+        self.wakings.counters = counters;
+        self.wakings.lowest = lowest;
+        Ok(())
+    }
+
+    /// What cannot be told, a sentence each.
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Takes note of threads that wait already: no switch tells of them.
+    fn find_waiting(&mut self, pid: u32, since: u64) {
+        let mut found = Vec::new();
+        for tid in process::threads(pid).unwrap_or_default() {
+            let before = switches(pid, tid);
+            let waits = Status::of(pid, tid)
+                .is_some_and(|status| !matches!(status.state, State::Running | State::Other(_)));
+            let cause = cause_of(pid, tid);
+            if waits && before.is_some() && switches(pid, tid) == before {
+                found.push((tid, cause));
+            }
+        }
+        // Who is heard of by now has moved, and is known by that.
+        self.drain();
+        for (tid, cause) in found {
+            if self.latest.contains_key(&tid) {
+                continue;
+            }
+            self.threads.found_waiting(pid, tid, since, cause);
+            let at = since;
+            let latest = Latest {
+                pid,
+                at,
+                waits: true,
+            };
+            self.latest.insert(tid, latest);
+        }
+    }
+
+    /// Waits until there is much to be read, or until this moment.
+    pub(crate) fn pause(&self, until: Instant) {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        let mut files: Vec<PollFd<'_>> = self
+            .rings
+            .iter()
+            .map(|(_, ring)| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN))
+            .collect();
+        // Interrupted, it looks a little earlier.
+        let _ = poll(&mut files, Some(&left));
+    }
+
+    /// Takes in what the kernel has told.
+    pub(crate) fn drain(&mut self) {
+        for (_, ring) in &mut self.rings {
+            self.bytes.clear();
+            ring.drain(&mut self.bytes);
+            let is_full = self.bytes.len() as u64 + LARGEST_RECORD > ring.size();
+            let last = self.decoder.decode(&self.bytes, &mut self.records);
+            if let (true, Some(last)) = (is_full, last) {
+                // There may have been more, of which we hear when there is room again.
+                for (time, happened) in [(last, Happened::Blind), (perf::now(), Happened::Sighted)]
+                {
+                    self.records.push(Record { time, happened });
+                }
+            }
+        }
+        let mut lowest = u32::MAX;
+        for record in self.records.drain(..) {
+            if let Happened::Runs { tid, .. } = record.happened {
+                lowest = lowest.min(tid);
+            }
+            note(&mut self.latest, &record);
+            self.order.add(record);
+        }
+        if lowest < self.wakings.lowest {
+            // The numbers of threads have begun anew. If it fails, wakings of the others are told still.
+            let _ = self.listen(0);
+        }
+    }
+
+    /// The waits that have ended, as far as all that matters to them must have come by now.
+    pub(crate) fn ended(&mut self, waits: &mut Vec<Wait>) {
+        self.ended_until(perf::now().saturating_sub(SLACK_NS), waits);
+    }
+
+    fn ended_until(&mut self, time: u64, waits: &mut Vec<Wait>) {
+        let records = self.order.until(time);
+        waits.extend(records.filter_map(|record| self.threads.take(record)));
+    }
+
+    /// The last of them, after which nothing is watched any longer; waits that go on are among them as long as they are now.
+    pub(crate) fn end(mut self, waits: &mut Vec<Wait>) -> Account {
+        self.counters.clear();
+        self.wakings.counters.clear();
+        self.drain();
+        self.ended_until(u64::MAX, waits);
+        waits.extend(self.open());
+        self.account()
+    }
+
+    /// The waits that go on, as long as they are by now.
+    pub(crate) fn open(&self) -> Vec<Wait> {
+        self.threads.open(perf::now()).collect()
+    }
+
+    /// The threads that wait now, so far as the kernel has told.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = Waiting> {
+        self.latest.iter().filter_map(|(tid, latest)| {
+            latest.waits.then_some(Waiting {
+                pid: latest.pid,
+                tid: *tid,
+                began: latest.at,
+            })
+        })
+    }
+
+    /// Whether a thread is still in this wait, after [`Watch::drain`]: it has not run then, so what was read of it meanwhile is of
+    /// this wait.
+    pub(crate) fn goes_on(&self, waiting: &Waiting) -> bool {
+        let latest = self.latest.get(&waiting.tid);
+        latest.is_some_and(|latest| latest.waits && latest.at == waiting.began)
+    }
+
+    /// Whether the kernel's addresses are hidden, so that waits come without their reason: then [`cause_of`] is to be asked
+    /// while a thread waits.
+    pub(crate) fn lacks_reasons(&self) -> bool {
+        self.decoder.lacks_symbols()
+    }
+
+    /// What was not seen, so far.
+    pub(crate) fn account(&self) -> Account {
+        let mut account = self.threads.account();
+        account.unreadable = self.decoder.unreadable;
+        account
+    }
+}
+
+/// Notes what a thread did last.
+fn note(latest: &mut HashMap<u32, Latest>, record: &Record) {
+    let (pid, tid, waits) = match &record.happened {
+        Happened::Waits { pid, tid, .. } => (*pid, *tid, true),
+        Happened::Preempted { pid, tid } | Happened::Runs { pid, tid } => (*pid, *tid, false),
+        Happened::Ended { tid } => {
+            latest.remove(tid);
+            return;
+        }
+        // Whoever waits may have run.
+        Happened::Blind | Happened::Sighted | Happened::Lost { .. } => {
+            latest.clear();
+            return;
+        }
+        Happened::Woken { .. } => return,
+    };
+    let at = record.time;
+    let known = latest.entry(tid).or_insert(Latest { pid, at, waits });
+    if at >= known.at {
+        *known = Latest { pid, at, waits };
+    }
+}
+
+/// What is known of the events before anything is watched.
+struct Events {
+    switch: u64,
+    waking: u64,
+    format: Format,
+}
+
+impl Events {
+    fn of(root: &Path) -> Result<Events, WatchError> {
+        let failed = |reason: io::Error| match reason.kind() {
+            io::ErrorKind::PermissionDenied => WatchError::NotPermitted(reason),
+            _ => WatchError::NoEvents(reason.to_string()),
+        };
+        // A directory that is closed to us hides what is in it.
+        fs::read_dir(root).map_err(failed)?;
+        let switch = Tracepoint::of(root, "sched", "sched_switch").map_err(failed)?;
+        let waking = Tracepoint::of(root, "sched", "sched_waking").map_err(failed)?;
+        let flags = tracepoints::flags(root, "sched", "sched_switch").map_err(failed)?;
+        let states = flags.iter().filter_map(|(bit, name)| {
+            let mut letters = name.chars();
+            let letter = letters.next()?;
+            (letters.next().is_none() && letter != 'R').then_some((*bit, letter))
+        });
+        let format = Format::new(&switch, &waking, states.collect());
+        Ok(Events {
+            switch: switch.id,
+            waking: waking.id,
+            format: format.ok_or_else(|| {
+                WatchError::NoEvents("their format is not a known one".to_owned())
+            })?,
+        })
+    }
+}
+
+/// Has every thread of a process tell its switches.
+fn arm(pid: u32, tracepoint: u64, rings: &[(u32, Ring)]) -> Result<Armed, WatchError> {
+    each_thread(pid, Inherit::Threads, |thread| {
+        let mut counters = Vec::with_capacity(rings.len());
+        for (processor, ring) in rings {
+            let counter = perf::switches(tracepoint, thread, *processor)?;
+            perf::set_output(counter.as_fd(), ring.as_fd())?;
+            counters.push(counter);
+        }
+        for counter in &counters {
+            perf::enable(counter.as_fd())?;
+        }
+        Ok(counters)
+    })
+    .map_err(|reason| {
+        let next = match reason.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::PERM | Errno::ACCESS) => return paranoid(),
+            Some(Errno::SRCH) => "it has ended; name another one",
+            Some(Errno::MFILE | Errno::NFILE) => {
+                "it takes a descriptor for each thread and processor; raise the limit with `ulimit -n`"
+            }
+            _ => "try again, and report this if it stays",
+        };
+        WatchError::Process { pid, reason, next }
+    })
+}
+
+fn refused(error: NoRings) -> WatchError {
+    match error {
+        NoRings::Processors(reason) => WatchError::System {
+            what: "the processors cannot be counted",
+            reason,
+        },
+        NoRings::Refused { reason, .. }
+            if is(&reason, Errno::ACCESS) || is(&reason, Errno::PERM) =>
+        {
+            paranoid()
+        }
+        NoRings::Refused { reason, .. } => WatchError::System {
+            what: "the kernel gives no ring for its records",
+            reason,
+        },
+    }
+}
+
+fn paranoid() -> WatchError {
+    WatchError::Paranoid {
+        paranoid: perf::paranoid(),
+    }
+}
+
+/// What a thread waits for that waits now, as /proc has it.
+pub(crate) fn cause_of(pid: u32, tid: u32) -> Cause {
+    /// Most of a call chain that is read.
+    const LONGEST: usize = 16 << 10;
+    let call = Call::of(pid, tid);
+    let name = call.name();
+    let argument = match call {
+        Call::In(_, [first, ..]) => first,
+        _ => 0,
+    };
+    let stack = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stack")).unwrap_or_default();
+    let meanings: Vec<Meaning> = stack
+        .get(..LONGEST)
+        .unwrap_or(&stack)
+        .lines()
+        .filter_map(|line| line.split_once("] ")?.1.split('+').next())
+        .filter_map(Meaning::of)
+        .collect();
+    let Meant {
+        reason,
+        call: meant_call,
+    } = meant(meanings.iter());
+    let reason = match (reason, &name, call) {
+        _ if meanings.is_empty() => match (&name, call) {
+            (Some(name), _) => of_call(name),
+            (None, Call::Outside) => Reason::PageFault,
+            (None, _) => Reason::Other,
+        },
+        (Reason::Poll, Some(name), Call::In(_, [0, ..]))
+            if name.ends_with("select") || name == "pselect6" =>
+        {
+            Reason::Sleep
+        }
+        (Reason::Poll, Some(name), Call::In(_, [_, 0, ..]))
+            if name == "poll" || name == "ppoll" =>
+        {
+            Reason::Sleep
+        }
+        (reason, ..) => reason,
+    };
+    Cause {
+        reason,
+        call: meant_call.or_else(|| name.map(Into::into)),
+        argument,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waits(tid: u32, time: u64) -> Record {
+        let cause = Cause {
+            reason: Reason::Pipe,
+            call: None,
+            argument: 0,
+        };
+        let happened = Happened::Waits { pid: 1, tid, cause };
+        Record { time, happened }
+    }
+
+    fn runs(tid: u32, time: u64) -> Record {
+        let happened = Happened::Runs { pid: 1, tid };
+        Record { time, happened }
+    }
+
+    #[test]
+    fn what_a_thread_did_last_is_what_is_youngest_and_not_what_came_last() {
+        let mut latest = HashMap::new();
+        note(&mut latest, &runs(1, 30));
+        note(&mut latest, &waits(1, 20));
+        assert!(!latest[&1].waits);
+        note(&mut latest, &waits(1, 40));
+        assert!(latest[&1].waits);
+        let happened = Happened::Lost { count: 1 };
+        note(&mut latest, &Record { time: 50, happened });
+        assert!(latest.is_empty());
+    }
+}

@@ -1,0 +1,462 @@
+//! `pystap offcpu` with real interpreters: all from 3.8 on that are here, compared with what a program measured of itself.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::dump::interpreters;
+use crate::terminal::Terminal;
+
+const PYSTAP: &str = env!("CARGO_BIN_EXE_pystap");
+const PYTHON: &str = "/usr/bin/python3.11";
+const PROGRAM: &str = include_str!("../programs/offcpu.py");
+const BOUND: Duration = Duration::from_secs(60);
+
+/// A program that is told to go on by a line and answers with one. Killed on drop.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Running {
+        let child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        Running(child)
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        BufReader::new(self.0.stdout.as_mut().expect("a pipe"))
+            .read_line(&mut line)
+            .expect("a line");
+        line
+    }
+
+    fn go_on(&mut self) {
+        let stdin = self.0.stdin.as_mut().expect("a pipe");
+        stdin.write_all(b"\n").expect("written");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Fails only when the test has ended it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `pystap offcpu`, which watches.
+struct Watching {
+    child: Child,
+    said: String,
+}
+
+impl Watching {
+    fn start(pid: u32, arguments: &[&str]) -> Watching {
+        let mut child = Command::new(PYSTAP)
+            .args(["offcpu", "-p", &pid.to_string()])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("pystap runs");
+        let mut said = String::new();
+        let mut stderr = BufReader::new(child.stderr.as_mut().expect("a pipe"));
+        while !said.contains("watching") {
+            let read = stderr.read_line(&mut said).expect("a line");
+            assert_ne!(read, 0, "{said}");
+        }
+        Watching { child, said }
+    }
+
+    /// Ends it, and gives what it wrote.
+    fn end(mut self) -> String {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::INT).expect("it runs");
+        let mut out = String::new();
+        let mut stdout = self.child.stdout.take().expect("a pipe");
+        stdout.read_to_string(&mut out).expect("text");
+        let status = self.child.wait().expect("ended");
+        assert!(status.success(), "{}", self.said);
+        out
+    }
+
+    fn json(self) -> Value {
+        serde_json::from_str(&self.end()).expect("JSON")
+    }
+}
+
+/// What the kernel counted: how often a thread has begun to wait. Asked when it waits.
+fn waits(pid: u32, tid: u64) -> u64 {
+    let end = Instant::now() + BOUND;
+    loop {
+        let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status"));
+        let status = status.expect("it runs");
+        if status.contains("State:\tS") {
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            return line.expect("a count").trim().parse().expect("a number");
+        }
+        assert!(Instant::now() < end, "{tid} does not wait");
+    }
+}
+
+fn has(stack: &Value, name: &str) -> bool {
+    let frames = stack.as_array().into_iter().flatten();
+    frames
+        .filter_map(|frame| frame["function"].as_str())
+        .any(|function| function.rsplit('.').next() == Some(name))
+}
+
+fn innermost(row: &Value) -> Option<&str> {
+    row["function"].as_str()?.rsplit('.').next()
+}
+
+/// Of a row by stack, what one thread has.
+fn of_thread(row: &Value, tid: u64) -> f64 {
+    let threads = row["threads"].as_array().into_iter().flatten();
+    threads
+        .filter(|thread| thread["tid"] == tid)
+        .filter_map(|thread| thread["blocked_ns"].as_f64())
+        .sum::<f64>()
+        / 1e6
+}
+
+/// Functions of the program, what each waits for, and how often at least.
+const TRUTH: [(&str, &str, &[&str], u64); 9] = [
+    (
+        "sleeps",
+        "sleep",
+        &["clock_nanosleep", "pselect6", "select"],
+        20,
+    ),
+    (
+        "naps",
+        "sleep",
+        &["clock_nanosleep", "pselect6", "select"],
+        200,
+    ),
+    ("reads", "disk", &["preadv", "preadv2"], 1),
+    ("waits_for_a_lock", "lock", &["futex"], 15),
+    ("waits_for_the_gil", "gil", &["futex"], 1),
+    ("waits_for_a_socket", "network", &["recvfrom"], 15),
+    ("waits_for_a_pipe", "pipe", &["read"], 15),
+    ("waits_for_a_child", "child", &["wait4"], 3),
+    ("select", "poll", &["epoll_wait"], 1),
+];
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn every_wait_is_told_with_its_reason_its_length_and_who_ended_it() {
+    let directory = tempfile::tempdir_in("/var/tmp").expect("a directory");
+    for (name, mut command) in interpreters() {
+        if command.get_program() == "chroot" {
+            // Its files and /proc are elsewhere.
+            continue;
+        }
+        let path = directory.path().to_str().expect("text");
+        let mut running = Running::start(command.args(["-c", PROGRAM, path]));
+        assert_eq!(running.line(), "ready\n", "{name}");
+        let watching = Watching::start(
+            running.pid(),
+            &["--json", "--by", "stack", "--idle", "--limit", "100000"],
+        );
+        running.go_on();
+        let truth: Value = serde_json::from_str(&running.line()).expect("JSON");
+        let threads = truth.as_object().expect("an object");
+        let counted: Vec<(u64, u64)> = threads
+            .values()
+            .filter_map(|thread| thread["tid"].as_u64())
+            .map(|tid| (tid, waits(running.pid(), tid)))
+            .collect();
+        let told = watching.json();
+        assert_eq!(told["lost_records"], 0, "{name}");
+        assert_eq!(told["lost_waits"], 0, "{name}");
+        for (tid, waits) in counted {
+            let all = told["threads"].as_array().expect("threads");
+            let thread = all.iter().find(|thread| thread["tid"] == tid);
+            let thread = thread.unwrap_or_else(|| panic!("{name}: {tid} is missing"));
+            assert_eq!(thread["waits"], waits, "{name}: {truth:#} {thread:#}");
+        }
+        let rows = told["rows"].as_array().expect("rows");
+        for (function, thread) in threads {
+            check_length(&name, function, thread, rows);
+        }
+        check_reasons(&name, rows);
+        check_wakers(&name, &truth, rows);
+    }
+}
+
+/// A thread was blocked as long as it says that its function was.
+fn check_length(name: &str, function: &str, thread: &Value, rows: &[Value]) {
+    let tid = thread["tid"].as_u64().expect("an ID");
+    let (off, queued) = (
+        thread["off"].as_f64().expect("a number"),
+        thread["queued"].as_f64().expect("a number"),
+    );
+    let told: f64 = rows
+        .iter()
+        .filter(|row| !has(&row["stack"], "park"))
+        .map(|row| of_thread(row, tid))
+        .sum();
+    // What a host takes away from whoever computes is missing in its own time, too, and is no wait.
+    let (share, slack) = match function {
+        "waits_for_the_gil" => (0.8, 10.0),
+        _ => (0.98, 1.0),
+    };
+    // Where a waking was not seen, the run queue is part of the wait.
+    let (least, most) = ((off - queued) * share - slack, off * 1.02 + 1.0);
+    assert!(
+        (least..most).contains(&told),
+        "{name}: {function}: {told} of {off}, of which {queued} in the run queue"
+    );
+}
+
+/// What a function waits for is what it does, or what any function may wait for.
+fn check_reasons(name: &str, rows: &[Value]) {
+    for (function, reason, calls, least) in TRUTH {
+        let own: Vec<&Value> = rows
+            .iter()
+            .filter(|row| innermost(row) == Some(function))
+            .collect();
+        let mut count = 0;
+        for row in own {
+            let (why, call) = (&row["reasons"][0]["reason"], &row["syscalls"][0]["syscall"]);
+            if why == reason {
+                let call = call.as_str().unwrap_or_default();
+                assert!(calls.contains(&call), "{name}: {row:#}");
+                count += row["waits"].as_u64().expect("a number");
+                assert_eq!(row["idle"], reason == "poll", "{name}: {row:#}");
+            } else {
+                let any = HashSet::from(["gil", "page-fault"]);
+                let why = why.as_str().expect("a word");
+                assert!(any.contains(why), "{name}: {row:#}");
+            }
+        }
+        assert!(count >= least, "{name}: {function} {reason}: {count}");
+    }
+}
+
+/// Who ends waits is the thread that the program names.
+fn check_wakers(name: &str, truth: &Value, rows: &[Value]) {
+    for (function, reason, ..) in TRUTH {
+        let helper = &truth[function]["helper"];
+        if helper.is_null() || reason == "gil" {
+            continue;
+        }
+        let own = rows.iter().filter(|row| {
+            innermost(row) == Some(function) && row["reasons"][0]["reason"] == reason
+        });
+        let mut by_helper = 0;
+        for row in own {
+            for waker in row["woken_by"].as_array().expect("wakers") {
+                match waker["by"].as_str() {
+                    Some("thread") => {
+                        assert_eq!(&waker["tid"], helper, "{name}: {row:#}");
+                        by_helper += waker["waits"].as_u64().expect("a number");
+                    }
+                    // What is sent to a socket of this machine may be handed over to an interrupt.
+                    Some(by) => assert_eq!((by, function), ("interrupt", "waits_for_a_socket")),
+                    None => {}
+                }
+            }
+        }
+        assert!(by_helper > 10, "{name}: {function}: {by_helper}");
+    }
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn a_process_that_hangs_all_the_while_is_told_to() {
+    let program = "import threading, sys\nlock = threading.Lock()\nlock.acquire()\n\
+                   def hangs():\n    lock.acquire()\n\
+                   threading.Thread(target=hangs, daemon=True).start()\n\
+                   print('ready', flush=True)\nsys.stdin.readline()";
+    let mut running = Running::start(Command::new(PYTHON).args(["-c", program]));
+    running.line();
+    let own = fs::read_dir(format!("/proc/{}/task", running.pid())).expect("threads");
+    for thread in own.flatten() {
+        let tid = thread.file_name().to_str().and_then(|it| it.parse().ok());
+        waits(running.pid(), tid.expect("an ID"));
+    }
+    let told = Watching::start(running.pid(), &["--json", "-d", "400ms"]).json_after();
+    let rows = told["rows"].as_array().expect("rows");
+    let hangs = rows.iter().find(|row| innermost(row) == Some("hangs"));
+    let hangs = hangs.unwrap_or_else(|| panic!("{told:#}"));
+    assert_eq!(hangs["reasons"][0]["reason"], "lock");
+    assert_eq!(hangs["waits"], 1);
+    let blocked = hangs["blocked_ns"].as_f64().expect("a number") / 1e9;
+    let seconds = told["seconds"].as_f64().expect("a number");
+    assert!(blocked >= 0.4 && blocked <= seconds + 1.0, "{told:#}");
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn it_ends_with_its_processes_and_options_leave_out_what_is_not_wanted() {
+    let program = "import sys, time\nprint('ready', flush=True)\nsys.stdin.readline()\n\
+                   def naps():\n    for _ in range(30): time.sleep(0.002)\n\
+                   def sleeps():\n    time.sleep(0.1)\n\
+                   naps()\nsleeps()";
+    for (arguments, naps, sleeps) in [
+        (&["--min", "50ms"][..], 0, 1),
+        (&["--reason", "sleep"][..], 30, 1),
+        (&["--reason", "disk"][..], 0, 0),
+        (&["--reason", "sleep", "--no-wakers"][..], 30, 1),
+    ] {
+        let mut running = Running::start(Command::new(PYTHON).args(["-c", program]));
+        running.line();
+        let watching = Watching::start(running.pid(), &[&["--json"][..], arguments].concat());
+        running.go_on();
+        running.0.wait().expect("ended");
+        let told = watching.json_after();
+        let rows = told["rows"].as_array().expect("rows");
+        let count = |name: &str| -> u64 {
+            let own = rows.iter().filter(|row| innermost(row) == Some(name));
+            own.filter_map(|row| row["waits"].as_u64()).sum()
+        };
+        assert_eq!(count("sleeps"), sleeps, "{arguments:?}: {told:#}");
+        assert_eq!(count("naps"), naps, "{arguments:?}: {told:#}");
+    }
+}
+
+impl Watching {
+    /// What it writes when it ends by itself.
+    fn json_after(mut self) -> Value {
+        let mut out = String::new();
+        let mut stdout = self.child.stdout.take().expect("a pipe");
+        stdout.read_to_string(&mut out).expect("text");
+        let status = self.child.wait().expect("ended");
+        assert!(status.success(), "{}", self.said);
+        serde_json::from_str(&out).expect("JSON")
+    }
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn people_get_a_table_at_the_end_and_at_every_interval() {
+    let program = "import sys, time\nprint('ready', flush=True)\nsys.stdin.readline()\n\
+                   def sleeps():\n    while True: time.sleep(0.02)\nsleeps()";
+    let mut running = Running::start(Command::new(PYTHON).args(["-c", program]));
+    running.line();
+    let watching = Watching::start(running.pid(), &["--batch"]);
+    running.go_on();
+    // Until it must have waited.
+    let end = Instant::now() + BOUND;
+    let begun = waits(running.pid(), running.pid().into());
+    while waits(running.pid(), running.pid().into()) < begun + 5 {
+        assert!(Instant::now() < end);
+    }
+    let page = watching.end();
+    assert_eq!(page.matches("FUNCTION  WOKEN BY").count(), 1, "{page}");
+    assert!(page.contains("sleeps  <string>"), "{page}");
+    let arguments = ["--batch", "-i", "100ms", "-d", "1s"];
+    let mut watching = Watching::start(running.pid(), &arguments);
+    let mut pages = String::new();
+    let mut stdout = watching.child.stdout.take().expect("a pipe");
+    stdout.read_to_string(&mut pages).expect("text");
+    assert!(watching.child.wait().expect("ended").success());
+    assert!(pages.matches("FUNCTION  WOKEN BY").count() > 2, "{pages}");
+}
+
+#[test]
+#[ignore = "needs root: run by scripts/test-here"]
+fn a_user_who_may_not_watch_is_told_what_to_do() {
+    // Elsewhere the path to the program may be closed to others.
+    let directory = tempfile::tempdir_in("/tmp").expect("a directory");
+    let program = directory.path().join("pystap");
+    fs::copy(PYSTAP, &program).expect("copied");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(directory.path(), open).expect("opened");
+    let mut python = Command::new(PYTHON);
+    python.args(["-c", "import sys; print(flush=True); sys.stdin.read()"]);
+    let mut running = Running::start(python.uid(65534).gid(65534));
+    running.line();
+    let output = Command::new(&program)
+        .args([
+            "offcpu",
+            "--json",
+            "-d",
+            "1s",
+            "-p",
+            &running.pid().to_string(),
+        ])
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .expect("pystap runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("sudo pystap"), "{said}");
+}
+
+#[test]
+fn a_live_table_needs_a_terminal_and_a_target_must_be_python() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(PYSTAP)
+            .arg("offcpu")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("pystap runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    let own = std::process::id().to_string();
+    let (code, said) = run(&["-p", &own]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("--batch"), "{said}");
+    let (code, said) = run(&["--batch", "-p", &own]);
+    assert_eq!(code, Some(4), "{said}");
+    let (code, said) = run(&["--batch", "--reason", "boredom", "-p", &own]);
+    assert_eq!(code, Some(2), "{said}");
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11, root and tmux: run by scripts/test-here"]
+fn the_live_table_obeys_keys_and_gives_the_terminal_back() {
+    let program = "import sys, threading, time\nprint('ready', flush=True)\n\
+                   def sleeps():\n    while True: time.sleep(0.02)\n\
+                   threading.Thread(target=sleeps, daemon=True).start()\n\
+                   from concurrent.futures import ThreadPoolExecutor\n\
+                   pool = ThreadPoolExecutor(1)\npool.submit(int)\nsys.stdin.readline()";
+    let mut running = Running::start(Command::new(PYTHON).args(["-c", program]));
+    running.line();
+    let terminal = Terminal::open(150, 24);
+    terminal.keys(&format!("{PYSTAP} offcpu -i 100ms -p {}", running.pid()));
+    terminal.key("Enter");
+    terminal.wait("the table", |shown| {
+        ["FUNCTION", "sleeps", "b by (function)", "not shown"]
+            .iter()
+            .all(|it| shown.contains(it))
+            && !shown.contains("_worker")
+    });
+    terminal.keys("i");
+    terminal.wait("idleness", |shown| shown.contains("_worker"));
+    terminal.keys("b");
+    terminal.wait("threads", |shown| {
+        let named = format!("python3.11 ({})", running.pid());
+        shown.contains("b by (thread)") && shown.contains(&named)
+    });
+    terminal.keys("p");
+    terminal.wait("a pause", |shown| shown.contains("PAUSED"));
+    terminal.keys("p");
+    // When the process ends, so does the table.
+    running.go_on();
+    running.0.wait().expect("ended");
+    terminal.wait("the terminal as it was", |shown| {
+        shown.contains("offcpu -i") && shown.contains("watching") && !shown.contains("FUNCTION")
+    });
+}

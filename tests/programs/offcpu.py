@@ -1,0 +1,188 @@
+"""Functions that each wait for one thing, in a thread of its own that does nothing else, and measure themselves.
+
+Says `ready` and waits for a line; then each function runs in its thread, one after the other, and each thread parks; then it says as
+JSON what each thread knows of its function, and waits for another line:
+
+    tid      which thread
+    off      milliseconds that the function took, without those that its thread ran (`thread_time`)
+    queued   milliseconds that the thread waited for a processor, as the kernel counted them
+    helper   the thread that ends its waits, if one does
+
+    offcpu.py DIRECTORY      for files
+"""
+
+import asyncio
+import json
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+DIRECTORY = sys.argv[1]
+ROUNDS = 20
+helpers = {}
+
+
+def started(target):
+    """A thread that helps the function that calls this."""
+    thread = threading.Thread(target=target)
+    thread.start()
+    helpers[sys._getframe(1).f_code.co_name] = thread.native_id
+    return thread
+
+
+def queued():
+    with open("/proc/thread-self/schedstat") as schedstat:
+        return int(schedstat.read().split()[1]) / 1e9
+
+
+def sleeps():
+    for _ in range(ROUNDS):
+        time.sleep(0.015)
+
+
+def naps():
+    """Shorter than the time between two looks."""
+    for _ in range(ROUNDS * 10):
+        time.sleep(0.001)
+
+
+def reads():
+    """Past the cache."""
+    path = os.path.join(DIRECTORY, "data")
+    buffer = mmap.mmap(-1, 1 << 20)
+    file = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    for at in range(ROUNDS * 4):
+        os.preadv(file, [buffer], (at % 16) << 20)
+    os.close(file)
+
+
+def waits_for_a_lock():
+    lock = threading.Lock()
+    lock.acquire()
+
+    def release():
+        for _ in range(ROUNDS):
+            time.sleep(0.012)
+            lock.release()
+
+    helper = started(release)
+    for _ in range(ROUNDS):
+        lock.acquire()
+    helper.join()
+
+
+def waits_for_the_gil():
+    over = threading.Event()
+
+    def burns():
+        while not over.is_set():
+            sum(range(1000))
+
+    helper = started(burns)
+    end = time.perf_counter() + 0.3
+    while time.perf_counter() < end:
+        sum(range(1000))
+    over.set()
+    helper.join()
+
+
+def waits_for_a_socket():
+    server = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(server.getsockname())
+    connection, _ = server.accept()
+
+    def sends():
+        for _ in range(ROUNDS):
+            time.sleep(0.013)
+            client.sendall(b"x")
+
+    helper = started(sends)
+    for _ in range(ROUNDS):
+        connection.recv(1)
+    helper.join()
+
+
+def waits_for_a_pipe():
+    reading, writing = os.pipe()
+
+    def writes():
+        for _ in range(ROUNDS):
+            time.sleep(0.014)
+            os.write(writing, b"x")
+
+    helper = started(writes)
+    for _ in range(ROUNDS):
+        os.read(reading, 1)
+    helper.join()
+
+
+def waits_for_a_child():
+    for _ in range(3):
+        child = subprocess.Popen(["sleep", "0.05"])
+        os.waitpid(child.pid, 0)
+
+
+def polls():
+    """An event loop with nothing to do: idleness."""
+    asyncio.run(asyncio.sleep(0.2))
+
+
+FUNCTIONS = [
+    sleeps,
+    naps,
+    reads,
+    waits_for_a_lock,
+    waits_for_the_gil,
+    waits_for_a_socket,
+    waits_for_a_pipe,
+    waits_for_a_child,
+    polls,
+]
+
+
+def main():
+    with open(os.path.join(DIRECTORY, "data"), "wb") as file:
+        for _ in range(16):
+            file.write(os.urandom(1 << 20))
+        os.fsync(file.fileno())
+    print("ready", flush=True)
+    sys.stdin.readline()
+    told = {}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+
+    def park():
+        """In a way that no function waits in."""
+        signal.sigwait({signal.SIGUSR1})
+
+    def run(function, done):
+        begin, ran, queue = time.perf_counter(), time.thread_time(), queued()
+        function()
+        took, ran, queue = time.perf_counter() - begin, time.thread_time() - ran, queued() - queue
+        told[function.__name__] = {
+            "tid": threading.get_native_id(),
+            "off": (took - ran) * 1e3,
+            "queued": queue * 1e3,
+            "helper": helpers.get(function.__name__),
+        }
+        done.set()
+        park()
+
+    threads = []
+    for function in FUNCTIONS:
+        done = threading.Event()
+        threads.append(threading.Thread(target=run, args=(function, done)))
+        threads[-1].start()
+        done.wait()
+    print(json.dumps(told), flush=True)
+    sys.stdin.readline()
+    for thread in threads:
+        signal.pthread_kill(thread.ident, signal.SIGUSR1)
+        thread.join()
+
+
+main()

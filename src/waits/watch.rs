@@ -25,6 +25,8 @@ use crate::process::{self, FIRST_PID_NAMESPACE, pid_namespace};
 
 /// A record has its time a little before it is in its ring. A host can take the processor away in between.
 const SLACK_NS: u64 = 10_000_000;
+/// The exit code where there is no such process any longer.
+const ENDED: u8 = 4;
 /// Room in a ring without which a record may have found none.
 const LARGEST_RECORD: u64 = 2 << 10;
 
@@ -90,7 +92,7 @@ impl WatchError {
     /// The exit code of pystap for this failure.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            WatchError::Process { reason, .. } if is(reason, Errno::SRCH) => 4,
+            WatchError::Process { reason, .. } if is(reason, Errno::SRCH) => ENDED,
             WatchError::Process { .. } | WatchError::System { .. } => 1,
             _ => 3,
         }
@@ -196,12 +198,23 @@ impl Watch {
             }
         }
         let since = perf::now();
+        let mut ended = None;
         for target in targets {
-            let armed = arm(target.pid, events.switch, &watch.rings)?;
+            let armed = match arm(target.pid, events.switch, &watch.rings) {
+                // Of a service's workers one may come and go; the others are watched.
+                Err(error) if error.exit_code() == ENDED => {
+                    ended = Some(error);
+                    continue;
+                }
+                armed => armed?,
+            };
             for (thread, counters) in &armed.late {
                 watch.decoder.owners().add(*thread, counters);
             }
             watch.counters.extend(armed.counters);
+        }
+        if let (true, Some(error)) = (watch.counters.is_empty(), ended) {
+            return Err(error);
         }
         for target in targets {
             watch.find_waiting(target.pid, since);

@@ -372,6 +372,45 @@ fn people_get_a_table_at_the_end_and_at_every_interval() {
 }
 
 #[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn what_is_lost_is_told_and_no_long_wait_is_made_of_it() {
+    // Twice as many switches as the kernel's buffers hold, to and fro between two processes.
+    let program = "import os, sys, time\nthere, back = os.pipe(), os.pipe()\n\
+                   def trips():\n    for _ in range(100_000):\n        \
+                   os.write(there[1], b'x')\n        os.read(back[0], 1)\n\
+                   if os.fork() == 0:\n    os.close(there[1])\n    \
+                   while os.read(there[0], 1) == b'x': os.write(back[1], b'x')\n    os._exit(0)\n\
+                   os.sched_setaffinity(0, {0})\nprint('ready', flush=True)\nsys.stdin.readline()\n\
+                   begin = time.perf_counter()\ntrips()\n\
+                   print(time.perf_counter() - begin, flush=True)\nsys.stdin.readline()";
+    let mut running = Running::start(Command::new(PYTHON).args(["-c", program]));
+    running.line();
+    let watching = Watching::start(running.pid(), &["--json"]);
+    let pystap = Pid::from_child(&watching.child);
+    kill_process(pystap, Signal::STOP).expect("it runs");
+    running.go_on();
+    let took: f64 = running.line().trim().parse().expect("seconds");
+    kill_process(pystap, Signal::CONT).expect("it is there");
+    let counted = waits(running.pid(), running.pid().into());
+    let told = watching.json();
+    let lost = told["lost_records"].as_u64().expect("a number");
+    assert!(lost > 1000, "{told:#}");
+    let thread = told["threads"][0]["waits"].as_u64().expect("a number");
+    assert!((100..counted).contains(&thread), "{counted}: {told:#}");
+    let rows = told["rows"].as_array().expect("rows");
+    for row in rows.iter().filter(|row| innermost(row) == Some("trips")) {
+        let longest = row["max_ns"].as_f64().expect("a number") / 1e9;
+        assert!(longest < took / 2.0, "{took}: {row:#}");
+    }
+    // None is longer than all of them may be together.
+    let blocked = told["threads"][0]["blocked_ns"].as_f64().expect("a number") / 1e9;
+    assert!(
+        blocked <= told["seconds"].as_f64().expect("a number"),
+        "{told:#}"
+    );
+}
+
+#[test]
 #[ignore = "needs root: run by scripts/test-here"]
 fn a_user_who_may_not_watch_is_told_what_to_do() {
     // Elsewhere the path to the program may be closed to others.

@@ -158,6 +158,7 @@ impl Stream {
             ts: self.ts,
             pid: 4242,
             tid: 4242,
+            interpreter: None,
             what,
         }
     }

@@ -88,6 +88,7 @@ impl Program {
             ts: self.ts,
             pid: 4242,
             tid: 4242 + thread as u32,
+            interpreter: None,
             what,
         }
     }

@@ -8,12 +8,11 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_void};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use pystap_ring::MOST_TEXT;
 
 use crate::capture::{self, Parameter};
-use crate::gil::Guarded;
 use crate::live::{self, LIVE};
 use crate::marks::{CUT_FILE, CUT_NAME, CUT_QUALNAME};
 use crate::names;
@@ -26,6 +25,8 @@ use crate::{contexts, shards, thread};
 pub(crate) struct Code {
     /// The session that wants it.
     session: AtomicUsize,
+    /// Of the interpreter that has it.
+    shard: Shard,
     /// The code object, which owns this; null when it is no more.
     object: AtomicPtr<Object>,
     /// What is told of it; its names are owned by its strings or by `own`.
@@ -54,14 +55,12 @@ pub(crate) const RESUMABLE: i64 = 0x20 | 0x80 | 0x200;
 /// What the slots of pystap's own code hold, which no session wants. Sessions count from 1.
 const OWN: usize = 1;
 
-/// Written, in a free-threaded build, by who has the [`Lock`].
+/// Of each interpreter, whose lock keeps it apart. In a free-threaded build there is one, written by who has the [`Lock`].
 struct Known {
     /// Our slot's number, once it was asked for.
     slot: Option<isize>,
     /// The first of all records.
     first: *mut Code,
-    /// Whether some slot may hold [`OWN`].
-    has_own: bool,
     /// Records of code objects that are no more, in a free-threaded build: other threads may look whether one is that of
     /// the code that they run, so it stays a record, and becomes that of the next code object.
     free: *mut Code,
@@ -83,12 +82,28 @@ fn place(object: Ptr) -> usize {
     (object as usize >> 4 ^ object as usize >> 12) % RECENT
 }
 
-static KNOWN: Guarded<Known> = Guarded::new(Known {
-    slot: None,
-    first: null_mut(),
-    has_own: false,
-    free: null_mut(),
-});
+impl Known {
+    const NOTHING: Known = Known {
+        slot: None,
+        first: null_mut(),
+        free: null_mut(),
+    };
+}
+
+static KNOWN: PerThread<Known> = PerThread::new([const { Known::NOTHING }; SHARDS]);
+
+/// Where that is which the interpreter with this shard has.
+#[inline(always)]
+fn known(shard: Shard) -> *mut Known {
+    KNOWN.at(if is_free_threaded() {
+        Shard::ONLY
+    } else {
+        shard
+    })
+}
+
+/// Whether some slot may hold [`OWN`].
+static HAS_OWN: AtomicBool = AtomicBool::new(false);
 
 /// The thread that writes slots and records, by its thread pointer. Free-threaded builds only, where the interpreter lets two
 /// threads write the slots of one code object at once.
@@ -137,14 +152,21 @@ impl Drop for Lock {
 pub(crate) unsafe fn begin_in_child() {
     let writer = WRITER.swap(0, Ordering::Relaxed);
     if writer != 0 && writer != thread::current() {
-        (*KNOWN.get()).first = null_mut();
-        (*KNOWN.get()).free = null_mut();
+        (*known(Shard::ONLY)).first = null_mut();
+        (*known(Shard::ONLY)).free = null_mut();
+    }
+    // Other interpreters are not there. Their code objects keep their records.
+    if !is_free_threaded() {
+        for shard in shards::all().skip(1) {
+            *KNOWN.of(shard) = Known::NOTHING;
+        }
     }
 }
 
-/// Makes sure of the slot. False when the interpreter has none left (there are 255).
-pub(crate) unsafe fn prepare() -> bool {
-    let known = KNOWN.get();
+/// Makes sure of the slot of the interpreter that the caller runs in, whose shard this is. False when it has none left (there
+/// are 255).
+pub(crate) unsafe fn prepare(shard: Shard) -> bool {
+    let known = known(shard);
     if (*known).slot.is_none() {
         let slot = (api().PyUnstable_Eval_RequestCodeExtraIndex)(release);
         (*known).slot = (slot >= 0).then_some(slot);
@@ -155,23 +177,29 @@ pub(crate) unsafe fn prepare() -> bool {
 /// Has sessions leave out the code that starts us, if it is pystap's own (`attach.py`, `sitecustomize.py`), and the line of a
 /// `.pth` file that executes it. What a session that runs has seen of it already, it sees to the end.
 pub(crate) unsafe fn leave_out_own() -> Option<()> {
-    if !prepare() {
+    if !prepare(Shard::ONLY) {
         return None;
     }
     let starts = Owned::borrowed((api().PyEval_GetFrame)())?;
     let calls = Owned::take((api().PyFrame_GetBack)(starts.as_ptr()))?;
-    if !leave_out_module(&Owned::take((api().PyFrame_GetCode)(calls.as_ptr()))?) {
+    if !leave_out_module(
+        Shard::ONLY,
+        &Owned::take((api().PyFrame_GetCode)(calls.as_ptr()))?,
+    ) {
         return None;
     }
     if let Some(executes) = Owned::take((api().PyFrame_GetBack)(calls.as_ptr())) {
-        leave_out_module(&Owned::take((api().PyFrame_GetCode)(executes.as_ptr()))?);
+        leave_out_module(
+            Shard::ONLY,
+            &Owned::take((api().PyFrame_GetCode)(executes.as_ptr()))?,
+        );
     }
     Some(())
 }
 
 /// Has sessions leave out this code and what it defines, if it is a module of pystap's own: one that defines a function
 /// `_pystap` which starts an agent, or a line of a `.pth` file that executes such a one. Whether it is.
-unsafe fn leave_out_module(module: &Owned) -> bool {
+unsafe fn leave_out_module(shard: Shard, module: &Owned) -> bool {
     if !is_named(module, c"co_name", c"<module>") {
         return false;
     }
@@ -186,14 +214,14 @@ unsafe fn leave_out_module(module: &Owned) -> bool {
         }
     });
     if is_ours {
-        leave_out(module.as_ptr());
+        leave_out(shard, module.as_ptr());
     }
     is_ours
 }
 
 /// Leaves out this code, and the functions and comprehensions within it.
-unsafe fn leave_out(object: Ptr) {
-    let known = KNOWN.get();
+unsafe fn leave_out(shard: Shard, object: Ptr) {
+    let known = known(shard);
     let (Some(slot), Some(code)) = ((*known).slot, Owned::borrowed(object)) else {
         return;
     };
@@ -205,14 +233,14 @@ unsafe fn leave_out(object: Ptr) {
         return;
     }
     if (api().PyUnstable_Code_SetExtra)(object, slot, without_provenance(OWN)) == 0 {
-        (*known).has_own = true;
+        HAS_OWN.store(true, Ordering::Relaxed);
     } else {
         (api().PyErr_Clear)();
     }
     drop(lock);
     let constants = constants(&code).into_iter();
     for inner in constants.filter(|it| type_of(*it) == type_of(object)) {
-        leave_out(inner);
+        leave_out(shard, inner);
     }
 }
 
@@ -257,8 +285,8 @@ fn contains(text: &CStr, part: &[u8]) -> bool {
 }
 
 /// Whether there is code that no session wants.
-pub(crate) unsafe fn has_own() -> bool {
-    (*KNOWN.get()).has_own
+pub(crate) fn has_own() -> bool {
+    HAS_OWN.load(Ordering::Relaxed)
 }
 
 /// The record of a code object, or nothing when the session does not want it.
@@ -273,25 +301,25 @@ pub(crate) unsafe fn wanted(shard: Shard, object: Ptr) -> Option<*mut Code> {
     {
         return Some(code);
     }
-    ask(object, session)
+    ask(shard, object, session)
 }
 
 /// The same where it was not asked for lately.
 #[inline(never)]
-unsafe fn ask(object: Ptr, session: usize) -> Option<*mut Code> {
-    let slot = (*KNOWN.get()).slot?;
+unsafe fn ask(shard: Shard, object: Ptr, session: usize) -> Option<*mut Code> {
+    let slot = (*known(shard)).slot?;
     let lock = Lock::take()?;
     let kept = kept(object, slot);
     drop(lock);
     match kept {
         Kept::Unwanted(by) if by == session || is_own(by) => None,
         Kept::Wanted(code) if (*code).is_of(session) => {
-            if let Some(recent) = (*RECENTLY.get()).get_mut(place(object)) {
+            if let Some(recent) = (*RECENTLY.at(shard)).get_mut(place(object)) {
                 *recent = code;
             }
             Some(code)
         }
-        _ => decide(object, slot, session),
+        _ => decide(shard, object, slot, session),
     }
 }
 
@@ -323,17 +351,17 @@ unsafe fn kept(object: Ptr, slot: isize) -> Kept {
 }
 
 #[cold]
-unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> {
+unsafe fn decide(shard: Shard, object: Ptr, slot: isize, session: usize) -> Option<*mut Code> {
     // The first call of a function is also when a module may just have been imported.
-    contexts::look_soon();
+    contexts::look_soon(shard);
     let live = LIVE.get();
-    let Some(mut code) = read(object, session) else {
-        (*live::counted()).dropped += 1;
+    let Some(mut code) = read(shard, object, session) else {
+        (*live::counted_in(shard)).dropped += 1;
         return None;
     };
     let bytes = |text| CStr::from_ptr(text).to_bytes();
     if bytes(code.told.name) == b"<module>"
-        && Owned::borrowed(object).is_some_and(|module| leave_out_module(&module))
+        && Owned::borrowed(object).is_some_and(|module| leave_out_module(shard, &module))
     {
         return None;
     }
@@ -343,21 +371,22 @@ unsafe fn decide(object: Ptr, slot: isize, session: usize) -> Option<*mut Code> 
         .filter
         .accepts(bytes(code.told.filename), names);
     let code = accepted.then(|| {
-        shorten(&mut code);
+        shorten(shard, &mut code);
         code
     });
-    keep(object, slot, session, code)
+    keep(shard, object, slot, session, code)
 }
 
 /// Puts what was decided into the slot, unless another thread was first.
 unsafe fn keep(
+    shard: Shard,
     object: Ptr,
     slot: isize,
     session: usize,
     decided: Option<Box<Code>>,
 ) -> Option<*mut Code> {
     let Some(lock) = Lock::take() else {
-        (*live::counted()).dropped += 1;
+        (*live::counted_in(shard)).dropped += 1;
         return None;
     };
     if is_free_threaded() {
@@ -384,13 +413,13 @@ unsafe fn keep(
         if accepted {
             put_away(code);
         }
-        (*live::counted()).dropped += 1;
+        (*live::counted_in(shard)).dropped += 1;
         return None;
     }
     if !accepted {
         return None;
     }
-    let known = KNOWN.get();
+    let known = known(shard);
     (*code).before = null_mut();
     (*code).after = (*known).first;
     if !(*known).first.is_null() {
@@ -404,7 +433,7 @@ unsafe fn keep(
 
 /// Where a new record is from now on. The caller has the lock.
 unsafe fn place_of(new: Box<Code>) -> *mut Code {
-    let known = KNOWN.get();
+    let known = known(new.shard);
     let free = (*known).free;
     if free.is_null() {
         return Box::into_raw(new);
@@ -431,7 +460,7 @@ unsafe fn put_away(code: *mut Code) {
         drop(Box::from_raw(code));
         return;
     }
-    let known = KNOWN.get();
+    let known = known((*code).shard);
     (*code).object.store(null_mut(), Ordering::Relaxed);
     // All that it has of the program's memory.
     (*code).instructions = Vec::new();
@@ -446,7 +475,7 @@ fn without_provenance(value: usize) -> *mut c_void {
     core::ptr::without_provenance_mut(value)
 }
 
-unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
+unsafe fn read(shard: Shard, object: Ptr, session: usize) -> Option<Box<Code>> {
     let code = Owned::borrowed(object)?;
     let mut own = Vec::new();
     let filename = names::utf8(&code, c"co_filename", &mut own)?;
@@ -461,9 +490,10 @@ unsafe fn read(object: Ptr, session: usize) -> Option<Box<Code>> {
     let first_line = i32::try_from(code.integer_attribute(c"co_firstlineno", 0)).unwrap_or(0);
     Some(Box::new(Code {
         session: AtomicUsize::new(session),
+        shard,
         object: AtomicPtr::new(null_mut()),
         told: Function::new(first_line, [filename, name, qualname]),
-        room: if ring::is_on(Shard::own()) {
+        room: if ring::is_on(shard) {
             MOST_TEXT
         } else {
             ROOM.saturating_sub(together).max(VALUE)
@@ -510,10 +540,10 @@ const ROOM: usize = 4000;
 const VALUE: usize = 256;
 
 /// Shortens the names of a wanted code object until they fit into one event, or one record of a ring. Filters have seen them whole.
-unsafe fn shorten(code: &mut Code) {
+unsafe fn shorten(shard: Shard, code: &mut Code) {
     let told = &mut code.told;
     let all = [told.filename, told.name, told.qualname].map(|text| CStr::from_ptr(text).to_bytes());
-    let longest = if ring::is_on(Shard::own()) {
+    let longest = if ring::is_on(shard) {
         Some(MOST_TEXT)
     } else {
         names::longest(all.map(<[u8]>::len), ROOM - VALUE - all.len())
@@ -603,7 +633,11 @@ unsafe extern "C" fn release(kept: *mut c_void) {
     // Who cannot have it leaves the record in the list, where it keeps its memory: the code object's, whose names it had, goes.
     let Some(lock) = Lock::take() else { return };
     let object = (*code).object.load(Ordering::Relaxed);
-    if let Some(recent) = (*RECENTLY.get()).get_mut(place(object))
+    let shard = match is_free_threaded() {
+        true => Shard::own(),
+        false => (*code).shard,
+    };
+    if let Some(recent) = (*RECENTLY.at(shard)).get_mut(place(object))
         && *recent == code
     {
         *recent = null_mut();
@@ -611,29 +645,31 @@ unsafe extern "C" fn release(kept: *mut c_void) {
     if !(*code).after.is_null() {
         (*(*code).after).before = (*code).before;
     }
-    if (*code).before.is_null() {
-        (*KNOWN.get()).first = (*code).after;
-    } else {
+    let known = known((*code).shard);
+    if !(*code).before.is_null() {
         (*(*code).before).after = (*code).after;
+    } else if (*known).first == code {
+        (*known).first = (*code).after;
     }
-    // Outside of callbacks the rings may go meanwhile.
-    if !is_free_threaded() {
-        ring::forget(&(*code).told);
-    } else if let Some(inside) = shards::enter_again() {
-        if live::is_here() {
-            ring::forget(&(*code).told);
-        }
-        drop(inside);
+    // Outside of callbacks the rings may go meanwhile, but for that of the main interpreter, whose lock keeps it.
+    let is_main = !is_free_threaded() && shard == Shard::ONLY;
+    let inside = match is_free_threaded() {
+        true => shards::enter_again(),
+        false => (!is_main).then(|| shards::enter_within(shard)),
+    };
+    if is_main || inside.is_some() && live::is_here() {
+        ring::forget(shard, &(*code).told);
     }
+    drop(inside);
     put_away(code);
     drop(lock);
 }
 
-/// Forgets all of them, while no callback runs.
-pub(crate) unsafe fn forget() {
+/// Forgets all of those that the interpreter has in which the caller runs, while no callback does.
+pub(crate) unsafe fn forget(shard: Shard) {
     // No code object may go meanwhile: what has begun to is not to be given another content.
     shards::while_stopped(|| {
-        let known = KNOWN.get();
+        let known = known(shard);
         let Some(slot) = (*known).slot else { return };
         while !(*known).first.is_null() {
             let before = (*known).first;
@@ -646,4 +682,10 @@ pub(crate) unsafe fn forget() {
             }
         }
     });
+}
+
+/// The same where that interpreter ends, which gives its slot back.
+pub(crate) unsafe fn end(shard: Shard) {
+    forget(shard);
+    *known(shard) = Known::NOTHING;
 }

@@ -9,12 +9,21 @@ use pystap_ring::LostKind;
 use crate::gil::Guarded;
 use crate::live::is_on;
 use crate::marks::{self, GC_DONE, GC_START};
-use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, none, number};
-use crate::{ring, shards, sums};
+use crate::python::{METH_FASTCALL, Method, Owned, Ptr, api, c_function, none, number};
+use crate::shards::Shard;
+use crate::{interpreters, ring, shards, sums};
 
 static ON_COLLECTION: Method = Method {
     name: c"on_collection".as_ptr(),
     function: on_collection as *const c_void,
+    flags: METH_FASTCALL,
+    doc: core::ptr::null(),
+};
+
+/// The same in an interpreter within the interpreter, whose ticket it gets.
+static WITHIN: Method = Method {
+    name: c"on_collection_within".as_ptr(),
+    function: on_collection_within as *const c_void,
     flags: METH_FASTCALL,
     doc: core::ptr::null(),
 };
@@ -24,18 +33,39 @@ static ENTRY: Guarded<Option<(Owned, Owned)>> = Guarded::new(None);
 
 /// Begins to tell collections. False when the interpreter has no such list.
 pub(crate) unsafe fn start() -> bool {
+    *ENTRY.get() = add(&ON_COLLECTION, null_mut());
+    (*ENTRY.get()).is_some()
+}
+
+unsafe fn callbacks() -> Option<Owned> {
     let module = Owned::take((api().PyImport_ImportModule)(c"gc".as_ptr()));
-    let list = module.and_then(|module| module.attribute(c"callbacks"));
-    let function = (api().PyCFunction_NewEx)(&raw const ON_COLLECTION, null_mut(), null_mut());
-    let (Some(list), Some(function)) = (list, Owned::take(function)) else {
-        return false;
-    };
+    module?.attribute(c"callbacks")
+}
+
+unsafe fn add(method: &'static Method, owner: Ptr) -> Option<(Owned, Owned)> {
+    let list = callbacks()?;
+    let function = Owned::take((api().PyCFunction_NewEx)(method, owner, null_mut()))?;
     if (api().PyList_Append)(list.as_ptr(), function.as_ptr()) != 0 {
         (api().PyErr_Clear)();
-        return false;
+        return None;
     }
-    *ENTRY.get() = Some((list, function));
-    true
+    Some((list, function))
+}
+
+/// The same in the interpreter within the interpreter that the caller runs in, whose ticket this is.
+pub(crate) unsafe fn start_within(ticket: &Owned) -> bool {
+    add(&WITHIN, ticket.as_ptr()).is_some()
+}
+
+/// Ends it there.
+pub(crate) unsafe fn stop_within() {
+    if let Some(list) = callbacks() {
+        let is_ours = |entry| {
+            c_function(entry)
+                .is_some_and(|(name, _)| core::ptr::eq(name.as_ptr().cast(), WITHIN.name))
+        };
+        take_out(&list, is_ours);
+    }
 }
 
 /// Ends it.
@@ -43,10 +73,14 @@ pub(crate) unsafe fn stop() {
     let Some((list, function)) = (*ENTRY.get()).take() else {
         return;
     };
+    take_out(&list, |entry| entry == function.as_ptr());
+}
+
+unsafe fn take_out(list: &Owned, is_ours: impl Fn(Ptr) -> bool) {
     let mut at = (api().PyList_Size)(list.as_ptr());
     while at > 0 {
         at -= 1;
-        if (api().PyList_GetItem)(list.as_ptr(), at) == function.as_ptr() {
+        if is_ours((api().PyList_GetItem)(list.as_ptr(), at)) {
             (api().PyList_SetSlice)(list.as_ptr(), at, at + 1, null_mut());
         }
     }
@@ -62,9 +96,22 @@ unsafe extern "C" fn on_collection(_: Ptr, arguments: *const Ptr, count: isize) 
         });
         return none();
     };
-    let shard = inside.shard();
+    if is_on() {
+        tell(inside.shard(), arguments, count);
+    }
+    none()
+}
+
+unsafe extern "C" fn on_collection_within(ticket: Ptr, arguments: *const Ptr, count: isize) -> Ptr {
+    if let Some(inside) = interpreters::enter(ticket) {
+        tell(inside.shard(), arguments, count);
+    }
+    none()
+}
+
+unsafe fn tell(shard: Shard, arguments: *const Ptr, count: isize) {
     let is_heard = || ring::is_on(shard) || GC_START.is_raised() || GC_DONE.is_raised();
-    if count == 2 && is_on() && is_heard() {
+    if count == 2 && is_heard() {
         let (phase, numbers) = (*arguments, *arguments.add(1));
         let of = |name: &CStr| number((api().PyDict_GetItemString)(numbers, name.as_ptr()), 0);
         let phase = (api().PyUnicode_AsUTF8)(phase);
@@ -73,9 +120,9 @@ unsafe extern "C" fn on_collection(_: Ptr, arguments: *const Ptr, count: isize) 
         } else if CStr::from_ptr(phase) == c"start" {
             let generation = of(c"generation");
             if sums::is_on(shard) {
-                sums::collection_begins();
+                sums::collection_begins(shard);
             } else if ring::is_on(shard) {
-                ring::collection_begins(generation);
+                ring::collection_begins(shard, generation);
             } else {
                 marks::gc_start(i32::try_from(generation).unwrap_or(-1));
             }
@@ -83,13 +130,12 @@ unsafe extern "C" fn on_collection(_: Ptr, arguments: *const Ptr, count: isize) 
             // The interpreter's own mark gives the sum, too.
             let collected = of(c"collected").saturating_add(of(c"uncollectable"));
             if sums::is_on(shard) {
-                sums::collection_ends();
+                sums::collection_ends(shard);
             } else if ring::is_on(shard) {
-                ring::collection_ends(collected);
+                ring::collection_ends(shard, collected);
             } else {
                 marks::gc_done(collected);
             }
         }
     }
-    none()
 }

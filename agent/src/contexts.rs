@@ -122,7 +122,7 @@ static ON_DEATH: Method = Method {
 /// runs.
 pub(crate) unsafe fn start(on: bool, forget: unsafe fn(usize)) {
     LAST.store(0, Ordering::Relaxed);
-    for shard in shards::all() {
+    for shard in shards::of_main() {
         let contexts = CONTEXTS.of(shard);
         (*contexts).on = on;
         // As if nobody had looked.
@@ -143,7 +143,7 @@ pub(crate) unsafe fn start(on: bool, forget: unsafe fn(usize)) {
 
 /// Ends it, and gives all references back. No callback runs.
 pub(crate) unsafe fn stop() {
-    for shard in shards::all() {
+    for shard in shards::of_main() {
         let contexts = CONTEXTS.of(shard);
         (*contexts).on = false;
         (*contexts).greenlets = None;
@@ -158,11 +158,12 @@ pub(crate) unsafe fn stop() {
     }
 }
 
-/// The program may have imported something: looks for greenlet and asyncio, on each thread.
-pub(crate) unsafe fn look_soon() {
+/// The program may have imported something: looks for greenlet and asyncio, on each thread. Not within the interpreter:
+/// nobody has the contexts of such.
+pub(crate) unsafe fn look_soon(shard: Shard) {
     if is_free_threaded() {
         IMPORTS.fetch_add(1, Ordering::Relaxed);
-    } else {
+    } else if shard == Shard::ONLY {
         look();
     }
 }

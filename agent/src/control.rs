@@ -30,10 +30,11 @@ use rustix::process::{getpid, getppid};
 use crate::descriptors::{self, Kept};
 use crate::gil::{self, Guarded};
 use crate::libc;
+use crate::offered::Offered;
 use crate::patience::{self, Patience};
-use crate::session::{self, Offered};
+use crate::session;
 use crate::thread::{self, Native, until_gone, wait_while, wake};
-use crate::{live, presence, profile, python, worker};
+use crate::{live, presence, profile, python, within, worker};
 
 /// The thread's stack in bytes.
 const STACK: usize = 256 << 10;
@@ -61,12 +62,13 @@ const MOST_PEERS: usize = 8;
 /// What the name of a door begins with.
 const DOOR_PREFIX: &str = "pystap-inside/";
 /// What is said at the door: look for threads; join, where the next packet says; tell what was not seen; end, and leave
-/// your sockets here; take up these sockets.
+/// your sockets here; take up these sockets; ask pystap for the rings that are wanted.
 const SAY_LOOK: u8 = b'l';
 const SAY_UNSEEN: u8 = b'u';
 const SAY_JOIN: u8 = b'j';
 const SAY_PARK: u8 = b'p';
 const SAY_RESUME: u8 = b'r';
+const SAY_RING: u8 = b'w';
 
 /// A connection.
 struct Peer {
@@ -162,6 +164,9 @@ static JOINING: AtomicU32 = AtomicU32::new(0);
 static TELLING: AtomicU32 = AtomicU32::new(0);
 static UNSEEN: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 
+/// Places for which a ring is to be asked for, a bit for each.
+static RINGS: AtomicU64 = AtomicU64::new(0);
+
 /// Milliseconds of a clock that only goes forward.
 fn now() -> i64 {
     libc::monotonic() / 1_000_000
@@ -192,6 +197,12 @@ pub(crate) fn look_soon() {
     if let Ok(visit) = at_the_door() {
         let _ = descriptors::send(&visit, SAY_LOOK, &[]);
     }
+}
+
+/// Has pystap asked for the ring of a place, or told that one is missing (0). False when that cannot be done.
+pub(crate) fn ask_for_ring(place: usize) -> bool {
+    RINGS.fetch_or(1 << (place & 63), Ordering::SeqCst);
+    at_the_door().is_ok_and(|visit| descriptors::send(&visit, SAY_RING, &[]).is_ok())
 }
 
 /// Before the interpreter ends: has told what was not seen. The caller holds the lock, which is given up for the time.
@@ -657,11 +668,27 @@ unsafe fn answer_the_door(control: &mut Control) -> Turn {
             wake(&TELLING);
             Turn::GoOn
         }
+        Ok(Some((SAY_RING, _))) => {
+            ask_for_rings(control);
+            Turn::GoOn
+        }
         Ok(Some((SAY_JOIN, _))) => {
             hear_where_to_join(control, &visit);
             Turn::GoOn
         }
         _ => Turn::GoOn,
+    }
+}
+
+/// Asks who has the session for the rings that are wanted.
+fn ask_for_rings(control: &Control) {
+    let places = RINGS.swap(0, Ordering::SeqCst);
+    let owner = control.peers.iter().find(|peer| has_session(control, peer));
+    let Some(socket) = owner.and_then(|peer| peer.socket.as_ref()) else {
+        return;
+    };
+    for place in (0..u64::BITS).filter(|place| places >> place & 1 == 1) {
+        tell(socket, &FromAgent::WantsRing { place });
     }
 }
 
@@ -875,6 +902,13 @@ unsafe fn hear(control: &mut Control, at: usize, buffer: &mut [u8]) {
     let message = buffer.get(..length).map(decode::<ToAgent>);
     let is_start = matches!(message, Some(Ok(ToAgent::Start(_))));
     let answer = match message {
+        Some(Ok(ToAgent::Ring { place, ring: offer })) => {
+            if has_session(control, peer) {
+                let offered = offer.and_then(|offer| ring(offer, &descriptors).ok());
+                within::give(place, offered);
+            }
+            return;
+        }
         Some(Ok(ToAgent::Start(wanted))) => {
             start_session(control, number, peer.pid, wanted, descriptors)
         }

@@ -40,8 +40,7 @@ pub(crate) struct Details {
 }
 
 /// A frame that was running before the session. Says whether it is wanted.
-pub(crate) unsafe fn announced(object: Ptr, line: i32) -> bool {
-    let shard = Shard::own();
+pub(crate) unsafe fn announced(shard: Shard, object: Ptr, line: i32) -> bool {
     let context = if entries_are_heard(shard) {
         contexts::current(shard)
     } else {

@@ -24,7 +24,7 @@ use rustix::io;
 use crate::descriptors::Kept;
 use crate::gil::{self, Guarded};
 use crate::python::{self, api};
-use crate::{codes, control, live, presence, shards, thread};
+use crate::{codes, control, live, presence, shards, thread, within};
 
 /// How long a fork waits for our threads to be out of the interpreter, in milliseconds: one of Python, and one of C.
 const PYTHON: i64 = 1000;
@@ -153,6 +153,7 @@ pub(crate) unsafe fn settle() {
     gil::forget_the_thread();
     shards::begin_in_child();
     codes::begin_in_child();
+    within::begin_in_child();
     let _held = gil::hold();
     if let Some(parked) = (*PARKED.get()).take() {
         parked.close();

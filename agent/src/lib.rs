@@ -14,6 +14,7 @@
 //!
 //! Everything in a `gil::Guarded` belongs to who holds the interpreter's lock. A free-threaded build has none: what callbacks
 //! write is there in a `shards::PerThread`, one for each thread, and the rest belongs to who holds a lock of ours (`gil`).
+//! Interpreters within the interpreter may have locks of their own: each has one of the same for itself (`interpreters`).
 //! What the native thread needs without that lock is in `control` and belongs to that thread while it runs. Functions
 //! that touch either are unsafe, and their callers are callbacks of the interpreter, which hold the lock, or
 //! `gil::with`.
@@ -27,6 +28,13 @@
 //! (`shards`), and what is shared, such as what is known of a code object (`codes`), is written under short locks on cold paths.
 //! One native thread (`control`) has the sockets to itself. A second one (`worker`) takes the lock for it, to switch
 //! events on and off, through a gate that is closed before the interpreter ends and during a fork.
+//!
+//! # Interpreters within the interpreter
+//!
+//! Which there are is in `interpreters`, and what is switched on in them in `within`. Their callbacks are others than those
+//! of the main interpreter, which pays nothing for them, and are given the ticket of the interpreter whose they are. They
+//! count themselves in and out (`shards`) around all that others write, so that whoever ends a session knows when none
+//! is at it any longer.
 //!
 //! # Nothing by number
 //!
@@ -73,12 +81,14 @@ mod filter;
 mod fork;
 mod gil;
 mod hidden;
+mod interpreters;
 mod libc;
 mod live;
 mod marks;
 mod module;
 mod monitoring;
 mod names;
+mod offered;
 mod parked;
 mod patience;
 mod presence;
@@ -91,6 +101,7 @@ mod stacks;
 mod sums;
 mod thread;
 mod timed;
+mod within;
 mod worker;
 
 #[cfg(panic = "abort")]

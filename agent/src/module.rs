@@ -21,6 +21,7 @@ use crate::python::{
     Ptr, api, exception, is_free_threaded, none,
 };
 use crate::thread::Native;
+use crate::within::{self, Link};
 use crate::worker;
 
 /// Version of the package, and of the protocol.
@@ -270,6 +271,10 @@ unsafe fn begin(dormant: bool, follow: Option<Follow>) -> Result<(), String> {
     codes::leave_out_own();
     register_hooks();
     gil::is_entered();
+    within::begin(Link {
+        is_running: control::is_running,
+        ask: control::ask_for_ring,
+    });
     fork::register();
     control::start(dormant, follow).map_err(|reason| {
         format!(

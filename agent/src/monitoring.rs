@@ -7,6 +7,7 @@
 
 use core::ffi::{CStr, c_long};
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use pystap_agent_protocol::Refused;
 use pystap_ring::LostKind;
@@ -15,9 +16,10 @@ use crate::calls::{Outcome, entry, exit, unwind};
 use crate::codes::Code;
 use crate::emit::Details;
 use crate::gil::Guarded;
+use crate::interpreters;
 use crate::live::{self, is_on};
 use crate::marks::{EXCEPTION, SUSPENSION};
-use crate::python::{Method, Owned, Ptr, api, is_free_threaded, number};
+use crate::python::{Method, Object, Owned, Ptr, api, is_free_threaded, number};
 use crate::ring;
 use crate::shards::{self, Shard};
 
@@ -41,6 +43,23 @@ static ON_YIELD: Method = Method::fast(c"yield", on_yield);
 static ON_UNWIND: Method = Method::fast(c"unwind", on_unwind);
 static ON_THROW: Method = Method::fast(c"throw", on_throw);
 
+/// Who handles them in interpreters within the interpreter, in the same order.
+const WITHIN: [&Method; EVENTS.len()] = [
+    &START_WITHIN,
+    &RESUME_WITHIN,
+    &RETURN_WITHIN,
+    &YIELD_WITHIN,
+    &UNWIND_WITHIN,
+    &THROW_WITHIN,
+];
+
+static START_WITHIN: Method = Method::fast(c"start", start_within);
+static RESUME_WITHIN: Method = Method::fast(c"resume", resume_within);
+static RETURN_WITHIN: Method = Method::fast(c"return", return_within);
+static YIELD_WITHIN: Method = Method::fast(c"yield", yield_within);
+static UNWIND_WITHIN: Method = Method::fast(c"unwind", unwind_within);
+static THROW_WITHIN: Method = Method::fast(c"throw", throw_within);
+
 /// What the callbacks need, and what has to be given back.
 struct Registered {
     /// `sys.monitoring.DISABLE`, and what `PY_UNWIND` and `PY_THROW` return instead.
@@ -56,6 +75,37 @@ static REGISTERED: Guarded<Registered> = Guarded::new(Registered {
     monitoring: None,
     tool: None,
 });
+
+/// `sys.monitoring.DISABLE` from 3.13 on, where all interpreters have the same.
+static DISABLE: AtomicPtr<Object> = AtomicPtr::new(null_mut());
+
+/// Switches the events on in the interpreter within the interpreter that the caller runs in, and gives the tool id. Its
+/// callbacks get its ticket.
+pub(crate) unsafe fn switch_on_within(ticket: &Owned) -> Option<c_long> {
+    let monitoring = Owned::borrowed((api().PySys_GetObject)(c"monitoring".as_ptr()))?;
+    DISABLE.store(
+        monitoring.attribute(c"DISABLE")?.into_ptr(),
+        Ordering::Relaxed,
+    );
+    let tool = take_tool(&monitoring).ok()?;
+    let callback = |at: usize| {
+        let method = WITHIN.get(at)?;
+        let function = (api().PyCFunction_NewEx)(*method, ticket.as_ptr(), null_mut());
+        Owned::take(function)
+    };
+    if register(&monitoring, tool, callback).is_none() {
+        unregister(&monitoring, tool);
+        return None;
+    }
+    Some(tool)
+}
+
+/// Switches them off there.
+pub(crate) unsafe fn switch_off_within(tool: c_long) {
+    if let Some(monitoring) = Owned::borrowed((api().PySys_GetObject)(c"monitoring".as_ptr())) {
+        unregister(&monitoring, tool);
+    }
+}
 
 /// Switches the events on, and gives the tool id.
 pub(crate) unsafe fn start() -> Result<u32, Refused> {
@@ -73,7 +123,10 @@ pub(crate) unsafe fn start() -> Result<u32, Refused> {
         api()._Py_NoneStruct
     };
     (*registered).tool = Some(tool);
-    let result = register(&monitoring, tool);
+    let result = register(&monitoring, tool, |at| match is_free_threaded() {
+        true => kept_callback(at),
+        false => new_callback(EVENTS.get(at)?.1),
+    });
     (*registered).monitoring = Some(monitoring);
     match result {
         Some(()) => Ok(u32::try_from(tool).unwrap_or(0)),
@@ -131,18 +184,18 @@ unsafe fn take_tool(monitoring: &Owned) -> Result<c_long, Refused> {
 
 /// Callbacks first, then events, then the restart: what another tool, or an earlier session with the same id, has
 /// disabled for this id would stay so otherwise.
-unsafe fn register(monitoring: &Owned, tool: c_long) -> Option<()> {
+unsafe fn register(
+    monitoring: &Owned,
+    tool: c_long,
+    callback: impl Fn(usize) -> Option<Owned>,
+) -> Option<()> {
     let tool = Owned::integer(tool)?;
     let register_callback = monitoring.attribute(c"register_callback")?;
     let events = monitoring.attribute(c"events")?;
     let mut all = 0;
-    for (at, (name, method)) in EVENTS.into_iter().enumerate() {
+    for (at, (name, _)) in EVENTS.into_iter().enumerate() {
         let event = events.attribute(name)?;
-        let callback = match is_free_threaded() {
-            true => kept_callback(at)?,
-            false => new_callback(method)?,
-        };
-        register_callback.call(&[&tool, &event, &callback])?;
+        register_callback.call(&[&tool, &event, &callback(at)?])?;
         all |= number(event.as_ptr(), 0);
     }
     let all = Owned::integer(all)?;
@@ -228,7 +281,7 @@ unsafe fn unregister(monitoring: &Owned, tool: c_long) -> Option<()> {
 
 /// Every callback gets the code object and the offset of the instruction in bytes first.
 macro_rules! callback {
-    ($name:ident, $lost:ident, $handle:ident, $line:ident, $flags:expr, $unwanted:ident $(, $value:ident)?) => {
+    ($name:ident, $within:ident, $lost:ident, $handle:ident, $line:ident, $flags:expr, $unwanted:ident $(, $value:ident)?) => {
         unsafe extern "C" fn $name(_: Ptr, arguments: *const Ptr, count: isize) -> Ptr {
             #[inline(always)]
             unsafe fn heard(shard: Shard, arguments: *const Ptr, count: isize) -> Ptr {
@@ -261,7 +314,42 @@ macro_rules! callback {
             }
             heard(Shard::ONLY, arguments, count)
         }
+
+        unsafe extern "C" fn $within(ticket: Ptr, arguments: *const Ptr, count: isize) -> Ptr {
+            if count >= 2 && let Some(inside) = interpreters::enter(ticket) {
+                let details = |code| Details {
+                    line: $line(code, arguments),
+                    flags: $flags,
+                };
+                let outcome = $handle(
+                    inside.shard(), *arguments, null_mut(), $($value(arguments, count),)? details
+                );
+                if outcome == Outcome::Unwanted {
+                    return unwanted_within(Answer::$unwanted);
+                }
+            }
+            none_now()
+        }
     };
+}
+
+/// What an unwanted event is answered with.
+#[allow(non_camel_case_types)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    disable,
+    disable_global,
+}
+
+/// Neither object is counted where interpreters are seen within another.
+#[cold]
+unsafe fn unwanted_within(answer: Answer) -> Ptr {
+    let ([_, minor, _], _) = crate::python::version();
+    if answer == Answer::disable || minor >= 15 {
+        DISABLE.load(Ordering::Relaxed)
+    } else {
+        none_now()
+    }
 }
 
 /// An event of a thread that has no shard, of whatever function it is.
@@ -308,15 +396,48 @@ unsafe fn none_now() -> Ptr {
     api()._Py_NoneStruct
 }
 
-callback!(on_start, Call, entry, first, 0, disable);
-callback!(on_resume, Call, entry, offset, SUSPENSION, disable);
-callback!(on_throw, Call, entry, offset, SUSPENSION, disable_global);
-callback!(on_return, Return, exit, offset, 0, disable, returned);
+callback!(on_start, start_within, Call, entry, first, 0, disable);
 callback!(
-    on_yield, Return, exit, offset, SUSPENSION, disable, no_value
+    on_resume,
+    resume_within,
+    Call,
+    entry,
+    offset,
+    SUSPENSION,
+    disable
+);
+callback!(
+    on_throw,
+    throw_within,
+    Call,
+    entry,
+    offset,
+    SUSPENSION,
+    disable_global
+);
+callback!(
+    on_return,
+    return_within,
+    Return,
+    exit,
+    offset,
+    0,
+    disable,
+    returned
+);
+callback!(
+    on_yield,
+    yield_within,
+    Return,
+    exit,
+    offset,
+    SUSPENSION,
+    disable,
+    no_value
 );
 callback!(
     on_unwind,
+    unwind_within,
     Return,
     unwind,
     offset,

@@ -172,6 +172,7 @@ functions! {
         PyImport_GetModuleDict: fn() -> Ptr;
         PyImport_ImportModule: fn(*const c_char) -> Ptr;
         PyInterpreterState_Get: fn() -> Interpreter;
+        PyInterpreterState_GetID: fn(Interpreter) -> i64;
         PyInterpreterState_Main: fn() -> Interpreter;
         PyInterpreterState_ThreadHead: fn(Interpreter) -> ThreadState;
         PyList_Append: fn(Ptr, Ptr) -> c_int;
@@ -225,8 +226,13 @@ functions! {
         PyFrame_GetVar: fn(Ptr, Ptr) -> Ptr;
         PyGC_Disable: fn() -> c_int;
         PyGC_Enable: fn() -> c_int;
+        PyInterpreterState_Head: fn() -> Interpreter;
+        PyModule_GetDef: fn(Ptr) -> *mut c_void;
+        PySys_AddAuditHook: fn(unsafe extern "C" fn(*const c_char, Ptr, *mut c_void) -> c_int, *mut c_void) -> c_int;
+        PyUnstable_AtExit: fn(Interpreter, unsafe extern "C" fn(*mut c_void), *mut c_void) -> c_int;
         PyUnstable_Module_SetGIL: fn(Ptr, *mut c_void) -> c_int;
         PyUnstable_GC_VisitObjects: fn(unsafe extern "C" fn(Ptr, *mut c_void) -> c_int, *mut c_void);
+        _PyEval_AddPendingCall: fn(Interpreter, unsafe extern "C" fn(*mut c_void) -> c_int, *mut c_void, c_int) -> c_int;
         _PyEval_SetProfile: fn(ThreadState, Option<TraceFunction>, Ptr) -> c_int;
         _PyEval_SetTrace: fn(ThreadState, Option<TraceFunction>, Ptr) -> c_int;
     }

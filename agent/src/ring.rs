@@ -10,8 +10,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use pystap_agent_protocol::Clock;
 use pystap_ring::{
-    CALL, CONTEXT, GC_DONE, GC_START, GONE, LostKind, MOST_RINGS, Mapping, RETURN, Ringless,
-    THREAD, TIMED, Writer, distance, head, ticks,
+    CALL, CONTEXT, GC_DONE, GC_START, GONE, INTERPRETER, LostKind, MOST_RINGS, Mapping, RETURN,
+    Ringless, THREAD, TIMED, Writer, distance, head, ticks,
 };
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -165,6 +165,8 @@ struct Ring {
     context: u64,
     /// Which bit of [`Function::told`] is this one's.
     bit: u64,
+    /// The interpreter whose it is, as long as that is to be told; 0 when it is not.
+    interpreter: u32,
 }
 
 static RING: PerThread<Option<Ring>> = PerThread::new([const { None }; SHARDS]);
@@ -184,9 +186,30 @@ pub(crate) unsafe fn begin(offered: Offered, events: bool) {
             tells_events: events,
             context: 0,
             bit: 1 << (at & 63),
+            interpreter: 0,
         });
     }
     *ELSEWHERE.get() = offered.elsewhere.map(Ringless::new);
+}
+
+/// An interpreter within the interpreter tells through this from now on, which no other one has. Nobody tells of it meanwhile.
+pub(crate) unsafe fn begin_within(shard: Shard, offered: Offered, events: bool) {
+    *RING.at(shard) = offered.mappings.into_iter().next().map(|mapping| Ring {
+        writer: Writer::new(mapping),
+        clock: offered.clock,
+        tells_events: events,
+        context: 0,
+        bit: 1 << (shard.number() & 63),
+        interpreter: 0,
+    });
+}
+
+/// What follows in this shard's ring happens in another interpreter than before, which the program calls so.
+pub(crate) unsafe fn set_interpreter(shard: Shard, id: u32) {
+    if let Some(ring) = (*RING.at(shard)).as_mut() {
+        ring.interpreter = id;
+        shards::forget_told(shard);
+    }
 }
 
 /// Tells nothing any longer.
@@ -299,20 +322,20 @@ fn told_line(line: i32) -> u32 {
 }
 
 /// A collection begins.
-pub(crate) unsafe fn collection_begins(generation: i64) {
-    if let Some(ring) = (*RING.get()).as_mut() {
+pub(crate) unsafe fn collection_begins(shard: Shard, generation: i64) {
+    if let Some(ring) = (*RING.at(shard)).as_mut() {
         let generation = u32::try_from(generation).unwrap_or(0);
         let record = [head(GC_START, 0, 0, generation), ring.now()];
-        ring.collection(record);
+        ring.collection(shard, record);
     }
 }
 
 /// It ends; so many objects were collected.
-pub(crate) unsafe fn collection_ends(collected: i64) {
-    if let Some(ring) = (*RING.get()).as_mut() {
+pub(crate) unsafe fn collection_ends(shard: Shard, collected: i64) {
+    if let Some(ring) = (*RING.at(shard)).as_mut() {
         let collected = u64::try_from(collected).unwrap_or(0);
         let record = [head(GC_DONE, 0, 0, 0), ring.now(), collected];
-        ring.collection(record);
+        ring.collection(shard, record);
     }
 }
 
@@ -322,15 +345,15 @@ pub(crate) unsafe fn name_context(context: u64, name: &[u8]) -> bool {
         // So that it is known where it was seen.
         Some(ring) => {
             let time = ring.now();
-            ring.tell_thread() && ring.writer.name_context(context, time, name)
+            ring.tell_thread(Shard::own()) && ring.writer.name_context(context, time, name)
         }
         None => true,
     }
 }
 
 /// A code object is no more. What has no room here is forgotten by pystap when the session ends.
-pub(crate) unsafe fn forget(function: *const Function) {
-    if let Some(ring) = (*RING.get()).as_mut()
+pub(crate) unsafe fn forget(shard: Shard, function: *const Function) {
+    if let Some(ring) = (*RING.at(shard)).as_mut()
         && ring.has_told(function)
     {
         ring.writer.put([head(GONE, 0, 0, (*function).number()), 0]);
@@ -347,11 +370,23 @@ pub(crate) fn time(clock: Clock) -> u64 {
 }
 
 /// Says what the number of a row stands for. False when there is no room.
-pub(crate) unsafe fn name_row(function: *const Function, row: u32) -> bool {
-    match (*RING.get()).as_mut() {
+pub(crate) unsafe fn name_row(shard: Shard, function: *const Function, row: u32) -> bool {
+    match (*RING.at(shard)).as_mut() {
         Some(ring) => ring.writer.define(&code(function, row)),
         None => false,
     }
+}
+
+/// What tells a function from others: its file, its name and its first line.
+pub(crate) unsafe fn name_of(function: *const Function) -> Vec<u8> {
+    let text = |text: *const c_char| CStr::from_ptr(text).to_bytes_with_nul();
+    let line = (*function).first_line.to_ne_bytes();
+    [
+        text((*function).filename),
+        text((*function).qualname),
+        &line,
+    ]
+    .concat()
 }
 
 /// What is told of a function by this number.
@@ -385,7 +420,7 @@ impl Ring {
         record: impl FnOnce(u32) -> [u64; WORDS],
     ) {
         let is_known = shards::is_told(shard) && self.context == context && self.has_told(function);
-        let is_told = is_known || (self.tell_where(context) && self.define(function));
+        let is_told = is_known || (self.tell_where(shard, context) && self.define(function));
         if !is_told {
             return self.writer.count_lost(lost);
         }
@@ -405,16 +440,16 @@ impl Ring {
         (*function).told.load(Ordering::Relaxed) & self.bit != 0
     }
 
-    fn collection<const WORDS: usize>(&mut self, record: [u64; WORDS]) {
-        if !self.tell_thread() || !self.writer.put(record) {
+    fn collection<const WORDS: usize>(&mut self, shard: Shard, record: [u64; WORDS]) {
+        if !self.tell_thread(shard) || !self.writer.put(record) {
             self.writer.count_lost(LostKind::Collection);
         }
     }
 
     /// Says on which thread and in which context the next event is. False when there is no room.
     #[cold]
-    fn tell_where(&mut self, context: u64) -> bool {
-        if !self.tell_thread() {
+    fn tell_where(&mut self, shard: Shard, context: u64) -> bool {
+        if !self.tell_thread(shard) {
             return false;
         }
         if self.context != context {
@@ -426,15 +461,21 @@ impl Ring {
         true
     }
 
-    fn tell_thread(&mut self) -> bool {
-        if shards::is_told(Shard::own()) {
+    fn tell_thread(&mut self, shard: Shard) -> bool {
+        if shards::is_told(shard) {
             return true;
+        }
+        if self.interpreter != 0 {
+            if !(self.writer).put([head(INTERPRETER, 0, 0, self.interpreter), 0]) {
+                return false;
+            }
+            self.interpreter = 0;
         }
         let number = rustix::thread::gettid().as_raw_nonzero().get();
         if !(self.writer).put([head(THREAD, 0, 0, number.unsigned_abs()), 0]) {
             return false;
         }
-        shards::set_told();
+        shards::set_told(shard);
         true
     }
 

@@ -6,47 +6,21 @@ use alloc::vec::Vec;
 
 use pystap_agent_protocol::{Kind, Refused, Start, Started, Stopped, Way};
 use pystap_glob::GlobError;
-use rustix::fd::OwnedFd;
-use rustix::io::Errno;
 
 use crate::filter::Filter;
 use crate::gil::Guarded;
 use crate::hidden::Hidden;
 use crate::live::{self, Settings, Values};
+use crate::offered::Offered;
 use crate::python::{Owned, api, is_free_threaded, thread_states, uncollected, version};
 use crate::shards::{self, SHARDS, Shard};
-use crate::sums::{self, Summing};
-use crate::timed::{self, Timing};
-use crate::{capture, codes, collector, contexts, monitoring, parked, profile, ring, stacks};
+use crate::within::{self, Wanted};
+use crate::{
+    capture, codes, collector, contexts, monitoring, parked, profile, ring, stacks, sums, timed,
+};
 
 /// What was asked for and found, while a session is on.
 static ASKED: Guarded<Option<(Start, Started)>> = Guarded::new(None);
-
-/// The memory that pystap offers, mapped and not yet in use.
-pub(crate) struct Offered {
-    ring: ring::Offered,
-    /// What adds up, where that is wanted.
-    sums: Vec<Summing>,
-    /// What measures calls, where only long ones are wanted.
-    timing: Vec<Timing>,
-}
-
-impl Offered {
-    /// Maps it.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub(crate) fn new(
-        offer: pystap_agent_protocol::Ring,
-        memory: &OwnedFd,
-    ) -> Result<Offered, Errno> {
-        Ok(Offered {
-            ring: ring::Offered::new(offer, memory)?,
-            sums: sums::offered(offer, memory)?,
-            timing: timed::offered(offer)?,
-        })
-    }
-}
 
 /// How calls are seen in this interpreter.
 pub(crate) fn way(python: [u32; 3]) -> Way {
@@ -81,7 +55,7 @@ pub(crate) unsafe fn start(
 ) -> Result<Started, Refused> {
     stop();
     // A session that ended when a callback did not has left all that such a one may look at.
-    if is_free_threaded() {
+    if is_free_threaded() || shards::all().len() > 1 {
         if !shards::until_empty() {
             return Err(Refused::new(
                 "a call of which the last session was about to be told has not gone on since, and what it needs cannot be changed",
@@ -90,7 +64,7 @@ pub(crate) unsafe fn start(
         }
         end();
     }
-    if !codes::prepare() {
+    if !codes::prepare(Shard::ONLY) {
         return Err(Refused::new(
             "the interpreter has no free slot for data about code objects, so the agent cannot remember which functions are wanted",
             "stop another tool that uses code extras in this process (a debugger or a JIT), or restart the program",
@@ -121,6 +95,14 @@ pub(crate) unsafe fn start(
     });
     stacks::forget();
     contexts::start(wanted.contexts, stacks::forget_greenlet);
+    within::prepare(&Wanted {
+        calls: functions,
+        collections: wanted.events.contains(&Kind::Gc),
+        told: offered
+            .as_ref()
+            .is_some_and(|offered| offered.sums.is_empty()),
+        rings: wanted.ring.map_or(0, |ring| ring.more),
+    });
     if let Some(Offered { ring, sums, timing }) = offered {
         ring::begin(ring, sums.is_empty());
         sums::begin(sums);
@@ -158,6 +140,7 @@ pub(crate) unsafe fn start(
         ));
     }
     let started = Started {
+        interpreters: within::start(),
         tool_id,
         threads,
         chained_profiler,
@@ -192,6 +175,7 @@ pub(crate) unsafe fn stop() -> Stopped {
         return live::counts();
     }
     *ASKED.get() = None;
+    within::stop();
     monitoring::stop();
     profile::stop();
     collector::stop();
@@ -210,7 +194,8 @@ unsafe fn end() {
     ring::end();
     contexts::stop();
     stacks::forget();
-    codes::forget();
+    codes::forget(Shard::ONLY);
+    within::forget_given();
     live::forget();
 }
 

@@ -1,6 +1,7 @@
 //! State that each thread has for itself in a free-threaded build, where nothing keeps callbacks apart: *shards*, of which a
 //! thread claims one with its first event and leaves it when it ends. In other builds the interpreter's lock keeps callbacks
-//! apart, and there is one shard for all.
+//! apart, and there is one shard for all; but for interpreters within the interpreter, which may have locks of their own and
+//! have a shard each (`interpreters`).
 //!
 //! What all threads share is written while no callback runs. A callback says when it does ([`enter`]), and whoever ends a
 //! session lets none begin, stops the world once, so that every thread knows, and waits for those that are in one still
@@ -31,9 +32,19 @@ impl Shard {
     /// That of a build with the interpreter's lock.
     pub(crate) const ONLY: Shard = Shard(0);
 
-    /// That of this thread.
+    /// That of this thread, or of the main interpreter.
     pub(crate) fn own() -> Shard {
         Shard(if is_free_threaded() { current() } else { 0 })
+    }
+
+    /// That of an interpreter within the interpreter.
+    pub(crate) fn of_interpreter(place: usize) -> Shard {
+        Shard(if place < SHARDS { place } else { 0 })
+    }
+
+    /// Its number.
+    pub(crate) fn number(self) -> usize {
+        self.0
     }
 }
 
@@ -69,9 +80,26 @@ impl<T> PerThread<T> {
     }
 }
 
-/// The numbers of those that this build has.
+/// The numbers of those that there are.
 pub(crate) fn all() -> core::ops::Range<usize> {
+    0..if is_free_threaded() {
+        SHARDS
+    } else {
+        USED.load(Ordering::SeqCst)
+    }
+}
+
+/// The numbers of those that the main interpreter has.
+pub(crate) fn of_main() -> core::ops::Range<usize> {
     0..if is_free_threaded() { SHARDS } else { 1 }
+}
+
+/// How many are in use where there is a lock of the interpreter's. They stay in use.
+static USED: AtomicUsize = AtomicUsize::new(1);
+
+/// An interpreter within the interpreter has this one from now on.
+pub(crate) fn use_for_interpreter(shard: Shard) {
+    USED.fetch_max(shard.0 + 1, Ordering::SeqCst);
 }
 
 /// A number for each shard that other threads may see.
@@ -139,8 +167,11 @@ unsafe extern "C" fn on_end_of_thread(value: *mut c_void) {
         leave(value as usize);
         return;
     }
-    let told = number(&TOLD, 0);
-    let _ = told.compare_exchange(thread::current(), 0, Ordering::Relaxed, Ordering::Relaxed);
+    for shard in all() {
+        let told = number(&TOLD, shard);
+        let own = thread::current();
+        let _ = told.compare_exchange(own, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
 }
 
 fn leave(shard: usize) {
@@ -162,9 +193,8 @@ pub(crate) fn is_told(shard: Shard) -> bool {
     number(&TOLD, shard.0).load(Ordering::Relaxed) == thread::current()
 }
 
-/// This thread was told in its shard. Only one of whose end we hear can be known by its address.
-pub(crate) fn set_told() {
-    let Shard(shard) = Shard::own();
+/// This thread was told in a shard that it writes. Only one of whose end we hear can be known by its address.
+pub(crate) fn set_told(Shard(shard): Shard) {
     let is_heard_of = if is_free_threaded() {
         shard != 0
     } else {
@@ -212,6 +242,20 @@ pub(crate) unsafe fn enter_again() -> Option<Inside> {
         compiler_fence(Ordering::SeqCst);
         Inside { shard }
     })
+}
+
+/// The same in an interpreter within the interpreter, which has this shard.
+#[inline(always)]
+pub(crate) fn enter_within(Shard(shard): Shard) -> Inside {
+    let inside = number(&INSIDE, shard);
+    // What is looked at next is looked at after this: nothing stops all threads for us here.
+    inside.fetch_add(1, Ordering::SeqCst);
+    Inside { shard }
+}
+
+/// No thread was told in it so far.
+pub(crate) fn forget_told(Shard(shard): Shard) {
+    number(&TOLD, shard).store(0, Ordering::Relaxed);
 }
 
 impl Inside {
@@ -265,17 +309,14 @@ fn claim(before: usize) -> Option<usize> {
 /// After no callback is to do anything any longer: waits until none does, for a second at most. The caller has the lock, which
 /// is given up for the time. False when there is still one, which the interpreter does not let go on.
 pub(crate) unsafe fn until_empty() -> bool {
-    if !is_free_threaded() {
-        return true;
-    }
     while_stopped(|| {});
-    let own = current();
+    let own = Shard::own().0;
     let is_empty = || {
         let mut others = INSIDE
             .iter()
             .enumerate()
             .filter(|(shard, _)| *shard == 0 || *shard != own);
-        others.all(|(_, inside)| inside.load(Ordering::Acquire) == 0)
+        others.all(|(_, inside)| inside.load(Ordering::SeqCst) == 0)
     };
     for _ in 0..PATIENCE {
         if is_empty() {
@@ -344,11 +385,11 @@ impl Drop for Guard {
 
 /// In a fork's child: only this thread is there.
 pub(crate) fn begin_in_child() {
-    if !is_free_threaded() {
-        return;
-    }
-    let own = current();
+    let own = Shard::own().0;
     for shard in all().filter(|shard| *shard == 0 || *shard != own) {
+        if shard == 0 && !is_free_threaded() {
+            continue;
+        }
         number(&INSIDE, shard).store(0, Ordering::Relaxed);
         number(&TOLD, shard).store(0, Ordering::Relaxed);
     }

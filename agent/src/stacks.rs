@@ -97,14 +97,22 @@ static STACKS: PerThread<Stacks> = PerThread::new([const { Stacks::NONE }; SHARD
 /// Forgets all of them, while no callback runs.
 pub(crate) unsafe fn forget() {
     for shard in shards::all() {
-        let stacks = STACKS.of(shard);
-        (*stacks).thread = 0;
-        (*stacks).current = null_mut();
-        let all = core::mem::take(&mut (*stacks).threads)
-            .into_values()
-            .chain(core::mem::take(&mut (*stacks).greenlets).into_values());
-        (*stacks).free.extend(all);
+        forget_in(STACKS.of(shard));
     }
+}
+
+/// The same for those of one interpreter within the interpreter.
+pub(crate) unsafe fn forget_within(shard: Shard) {
+    forget_in(STACKS.at(shard));
+}
+
+unsafe fn forget_in(stacks: *mut Stacks) {
+    (*stacks).thread = 0;
+    (*stacks).current = null_mut();
+    let all = core::mem::take(&mut (*stacks).threads)
+        .into_values()
+        .chain(core::mem::take(&mut (*stacks).greenlets).into_values());
+    (*stacks).free.extend(all);
 }
 
 /// Forgets the stack of a greenlet that is no more.
@@ -127,16 +135,16 @@ pub(crate) unsafe fn current(shard: Shard, frame: Ptr, entering: Ptr) -> *mut St
     if thread::current() == (*stacks).thread && greenlet == (*stacks).greenlet {
         return (*stacks).current;
     }
-    switch(greenlet, frame, entering)
+    switch(shard, greenlet, frame, entering)
 }
 
 #[cold]
-unsafe fn switch(greenlet: Ptr, frame: Ptr, entering: Ptr) -> *mut Stack {
+unsafe fn switch(shard: Shard, greenlet: Ptr, frame: Ptr, entering: Ptr) -> *mut Stack {
     if !greenlet.is_null() {
         // So that its death is noticed.
         contexts::number(greenlet);
     }
-    let stacks = STACKS.get();
+    let stacks = STACKS.at(shard);
     let thread = thread::current();
     let (all, key) = if greenlet.is_null() {
         (&raw mut (*stacks).threads, thread)
@@ -158,13 +166,13 @@ unsafe fn switch(greenlet: Ptr, frame: Ptr, entering: Ptr) -> *mut Stack {
     (*stacks).greenlet = greenlet;
     (*stacks).current = stack;
     if known.is_none() && (*LIVE.get()).settings.announces {
-        uncollected(|| announce(stack, frame, entering));
+        uncollected(|| announce(shard, stack, frame, entering));
     }
     stack
 }
 
 /// Tells the frames on the stack, the outermost first.
-unsafe fn announce(stack: *mut Stack, frame: Ptr, entering: Ptr) {
+unsafe fn announce(shard: Shard, stack: *mut Stack, frame: Ptr, entering: Ptr) {
     let mut codes = Vec::new();
     let mut next = if frame.is_null() {
         Owned::borrowed((api().PyEval_GetFrame)())
@@ -182,7 +190,7 @@ unsafe fn announce(stack: *mut Stack, frame: Ptr, entering: Ptr) {
         next = Owned::take((api().PyFrame_GetBack)(frame.as_ptr()));
     }
     for (code, line) in codes.iter().rev() {
-        if emit::announced(code.as_ptr(), *line) {
+        if emit::announced(shard, code.as_ptr(), *line) {
             (*stack).enter(code.as_ptr());
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! What is paired is what would be told: `stacks` has decided that a return belongs to a call of ours before it comes here.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use pystap_agent_protocol::Clock;
@@ -23,6 +24,8 @@ pub(crate) struct Summing {
     scale: Scale,
     /// Rows by the number of their function, where each thread has a table.
     rows: Vec<u32>,
+    /// Rows by their functions' names, where one interpreter has the table after another: each imports the same modules anew.
+    named: BTreeMap<Vec<u8>, u32>,
 }
 
 /// Most of them; functions with larger numbers have the row of all others.
@@ -49,6 +52,7 @@ pub(crate) fn offered(
             clock: offer.clock,
             scale: Scale::of_multiplier(sums.multiplier),
             rows: Vec::new(),
+            named: BTreeMap::new(),
         });
     }
     Ok(all)
@@ -63,12 +67,12 @@ impl Summing {
     /// The row of a function; that of all others as long as there is no room for one of its own, or for its name.
     #[inline(always)]
     unsafe fn row(&mut self, shard: Shard, function: *mut Function) -> u32 {
-        if shard != Shard::ONLY {
-            return self.own_row(function);
+        if shard != Shard::ONLY && is_free_threaded() {
+            return self.own_row(shard, function);
         }
         match (*function).row {
             0 => {
-                (*function).row = self.new_row(function);
+                (*function).row = self.new_row(shard, function);
                 (*function).row
             }
             row => row,
@@ -76,7 +80,7 @@ impl Summing {
     }
 
     /// The same where a function has another row for each thread.
-    unsafe fn own_row(&mut self, function: *mut Function) -> u32 {
+    unsafe fn own_row(&mut self, shard: Shard, function: *mut Function) -> u32 {
         let number = (*function).number() as usize;
         if let Some(row) = self.rows.get(number)
             && *row != 0
@@ -89,7 +93,7 @@ impl Summing {
         if self.rows.len() <= number {
             self.rows.resize(number + 1, 0);
         }
-        let new = self.new_row(function);
+        let new = self.new_row(shard, function);
         if let Some(row) = self.rows.get_mut(number) {
             *row = new;
         }
@@ -97,12 +101,27 @@ impl Summing {
     }
 
     #[cold]
-    unsafe fn new_row(&mut self, function: *mut Function) -> u32 {
+    unsafe fn new_row(&mut self, shard: Shard, function: *mut Function) -> u32 {
+        if is_free_threaded() || shard == Shard::ONLY {
+            return self.next_row(shard, function);
+        }
+        let name = ring::name_of(function);
+        if let Some(row) = self.named.get(&name) {
+            return *row;
+        }
+        let row = self.next_row(shard, function);
+        if row != NO_ROOM {
+            self.named.insert(name, row);
+        }
+        row
+    }
+
+    unsafe fn next_row(&mut self, shard: Shard, function: *mut Function) -> u32 {
         let Some(row) = self.sums.next_row() else {
             return NO_ROOM;
         };
         // Its name first, so that a row that is seen has one.
-        if !ring::name_row(function, row) {
+        if !ring::name_row(shard, function, row) {
             return NO_ROOM;
         }
         let now = self.now();
@@ -118,6 +137,11 @@ pub(crate) unsafe fn begin(offered: Vec<Summing>) {
     for (at, summing) in offered.into_iter().enumerate() {
         *SUMMING.of(first + at) = Some(summing);
     }
+}
+
+/// An interpreter within the interpreter adds up in this table from now on, which no other one has.
+pub(crate) unsafe fn begin_within(shard: Shard, offered: Vec<Summing>) {
+    *SUMMING.at(shard) = offered.into_iter().next();
 }
 
 /// Ends it. What was added up stays where pystap reads it. No callback runs.
@@ -178,16 +202,16 @@ unsafe fn unmatched(shard: Shard, object: Ptr) {
 }
 
 /// A collection begins.
-pub(crate) unsafe fn collection_begins() {
-    if let Some(summing) = (*SUMMING.get()).as_mut() {
+pub(crate) unsafe fn collection_begins(shard: Shard) {
+    if let Some(summing) = (*SUMMING.at(shard)).as_mut() {
         let now = summing.now();
         summing.sums.collection_begins(thread::current(), now);
     }
 }
 
 /// It ends.
-pub(crate) unsafe fn collection_ends() {
-    if let Some(summing) = (*SUMMING.get()).as_mut() {
+pub(crate) unsafe fn collection_ends(shard: Shard) {
+    if let Some(summing) = (*SUMMING.at(shard)).as_mut() {
         let now = summing.now();
         summing.sums.collection_ends(thread::current(), now);
     }

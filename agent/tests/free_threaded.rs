@@ -62,6 +62,7 @@ impl Ours {
                 clock: Clock::Monotonic,
                 sums: self.sums,
                 shortest: self.shortest,
+                more: 0,
             }),
             ..start
         };
@@ -170,7 +171,7 @@ impl Told {
                     contexts.insert(context, text(name));
                     continue;
                 }
-                Record::Value(_) => continue,
+                Record::Value(_) | Record::Interpreter(_) => continue,
                 Record::Call { code, time, .. } => {
                     let name = names.get(&code).expect("it was defined").clone();
                     if let Some(name) = contexts.get(&context) {

@@ -20,3 +20,4 @@ mod refusals;
 mod rings;
 mod services;
 mod standard;
+mod within;

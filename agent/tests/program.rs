@@ -231,13 +231,18 @@ impl Pystap {
 
     /// The same with descriptors.
     pub(crate) fn ask_with(&self, message: &ToAgent, files: &[BorrowedFd<'_>]) -> FromAgent {
+        Pystap::tell_with(&self.socket, message, files);
+        hear(&self.socket).expect("an answer")
+    }
+
+    /// Says something with descriptors, which nobody answers.
+    pub(crate) fn tell_with(socket: &OwnedFd, message: &ToAgent, files: &[BorrowedFd<'_>]) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         assert!(control.push(SendAncillaryMessage::ScmRights(files)));
         let packet = encode(message).unwrap();
         let packet = [IoSlice::new(&packet)];
-        sendmsg(&self.socket, &packet, &mut control, SendFlags::NOSIGNAL).unwrap();
-        hear(&self.socket).expect("an answer")
+        sendmsg(socket, &packet, &mut control, SendFlags::NOSIGNAL).unwrap();
     }
 
     pub(crate) fn start(&self, start: Start) -> Started {
@@ -253,7 +258,9 @@ impl Pystap {
             match answer {
                 FromAgent::Stopped(stopped) => return stopped,
                 // It crossed the question.
-                FromAgent::Unseen { .. } => answer = hear(&self.socket).expect("an answer"),
+                FromAgent::Unseen { .. } | FromAgent::WantsRing { .. } => {
+                    answer = hear(&self.socket).expect("an answer");
+                }
                 other => panic!("not stopped but {other:?}"),
             }
         }

@@ -76,6 +76,7 @@ impl Ours {
                 clock: Clock::Monotonic,
                 sums: self.sums,
                 shortest: self.shortest,
+                more: 0,
             }),
             ..start
         };
@@ -157,6 +158,7 @@ impl Told {
                 self.contexts.insert(context, text(name));
                 return;
             }
+            Record::Interpreter(_) => return,
             Record::Value(value) => return self.values.push(text(value)),
             Record::GcStart { time, .. } => time,
             Record::GcDone { time, .. } => {
@@ -429,6 +431,7 @@ fn memory_that_cannot_be_used_is_refused_and_the_next_session_is_as_ever() {
             clock: Clock::Monotonic,
             sums: None,
             shortest: None,
+            more: 0,
         }),
         ..functions("*")
     };

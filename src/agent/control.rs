@@ -22,6 +22,7 @@ use pystap_agent_protocol::{
     Follow, FromAgent, Hello, LARGEST_PACKET, PROTOCOL, Start, Started, Stopped, ToAgent, decode,
     encode,
 };
+use pystap_ring::MOST_RINGS;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
@@ -45,7 +46,7 @@ const ACCEPTS: usize = 64;
 /// How long to stop accepting when descriptors have run out.
 const SHORTAGE: Duration = Duration::from_millis(100);
 /// Most packets from one connection: an agent sends three.
-const MOST_PACKETS: u32 = 16;
+const MOST_PACKETS: u32 = 16 + MOST_RINGS;
 /// Most outcomes that have not been asked for yet.
 const MOST_OUTCOMES: usize = 4096;
 
@@ -92,6 +93,8 @@ pub struct AgentAccount {
     /// How often programs took the agent's place on a thread with a profile function of their own, and it was not back
     /// before the next call.
     pub replaced: u64,
+    /// How often an interpreter within an interpreter had no ring, or not in time, so that its calls were not seen.
+    pub missed_interpreters: u64,
     /// Agents that ended without reporting totals, mostly because their processes had ended.
     pub silent: u64,
     /// Processes of the session that asked to join and were not traced.
@@ -596,6 +599,11 @@ impl Talk {
                 agent.stage = Stage::Tracing;
                 Some(agent)
             }
+            (FromAgent::WantsRing { place }, Stage::Tracing) => {
+                self.give_ring(&agent, place);
+                agent.stage = Stage::Tracing;
+                Some(agent)
+            }
             (FromAgent::Stopped(stopped), Stage::Tracing) => {
                 self.count_unseen(&mut agent, [stopped.unseen_threads, stopped.replaced]);
                 self.count(stopped, agent.since);
@@ -611,6 +619,26 @@ impl Talk {
                 self.failed(agent, error);
                 None
             }
+        }
+    }
+
+    /// Gives an agent the ring that it asks for, for an interpreter within the interpreter; or counts the process as one of which
+    /// some are not seen.
+    fn give_ring(&mut self, agent: &Agent, place: u32) {
+        let children = self.children.as_ref().zip(agent.process);
+        let offered = match children.filter(|_| place > 0) {
+            Some((children, process)) => children.ring_within(process).ok().flatten(),
+            None => None,
+        };
+        if offered.is_none() {
+            let missed = &mut self.account.missed_interpreters;
+            *missed = missed.saturating_add(1);
+        }
+        if place > 0 {
+            let memory: Vec<BorrowedFd<'_>> = offered.iter().map(|it| it.memory.as_fd()).collect();
+            let ring = offered.as_ref().map(|offered| offered.ring);
+            // It waits for an answer, but not for long.
+            let _ = sent(&agent.socket, &ToAgent::Ring { place, ring }, &memory);
         }
     }
 

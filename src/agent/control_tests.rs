@@ -371,6 +371,33 @@ end(connection, 2**64 - 1, 2**64 - 1, 2**64 - 1, 2**64 - 1)
 
 #[test]
 #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+fn an_agent_that_asks_for_a_ring_is_answered_and_one_that_is_missing_is_counted() {
+    let session = Session::listening();
+    let mut launched = session.launched(
+        "
+connection = join(secret)
+begin(connection)
+say(connection, 'wants_ring', place=0)
+say(connection, 'wants_ring', place=3)
+answer = hear(connection)
+assert answer == {'type': 'ring', 'place': 3, 'ring': None}, answer
+end(connection, 3, 3)
+",
+    );
+    launched.go();
+    session.outcome().result.expect("it began");
+    let account = session.stop();
+    // No engine of this session has rings.
+    assert_eq!(
+        (account.missed_interpreters, account.told),
+        (2, 6),
+        "{account:?}"
+    );
+    launched.ends();
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn what_an_agent_could_not_see_is_counted_once_however_often_it_says_so() {
     for (last, expected) in [
         ("end(connection, 3, 3, 0, 9)", [9, 9]),

@@ -110,6 +110,7 @@ mod tests {
             ts: 0,
             pid,
             tid: pid,
+            interpreter: None,
             what: What::Context {
                 context,
                 name: Arc::new(Text {

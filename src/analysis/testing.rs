@@ -26,6 +26,7 @@ pub(crate) fn event(ts: u64, what: What) -> Event {
         ts,
         pid: 1,
         tid: 1,
+        interpreter: None,
         what,
     }
 }

@@ -126,6 +126,15 @@ impl Children for Together {
         }
         Ok(None)
     }
+
+    fn ring_within(&self, process: Identity) -> io::Result<Option<RingOffer>> {
+        for children in &self.0 {
+            if let Some(ring) = children.ring_within(process)? {
+                return Ok(Some(ring));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// What is known of a source.
@@ -409,6 +418,7 @@ mod tests {
             ts,
             pid: 1,
             tid: 1,
+            interpreter: None,
             what: What::GcStart { generation: 0 },
         }
     }

@@ -188,6 +188,14 @@ pub trait Children: std::fmt::Debug + Send + Sync {
     fn ring(&self, _process: Identity, _free_threaded: bool) -> io::Result<Option<RingOffer>> {
         Ok(None)
     }
+
+    /// One more, for an interpreter within the interpreter of this process, while there is room for it.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn ring_within(&self, _process: Identity) -> io::Result<Option<RingOffer>> {
+        Ok(None)
+    }
 }
 
 /// A ring for an agent.
@@ -258,6 +266,7 @@ mod tests {
             ts: 1,
             pid: 1,
             tid: 1,
+            interpreter: None,
             what: What::Call {
                 place: Arc::new(Place {
                     file: Text::default(),

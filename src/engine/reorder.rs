@@ -57,6 +57,7 @@ mod tests {
             ts,
             pid: 1,
             tid: 1,
+            interpreter: None,
             what,
         }
     }

@@ -1,6 +1,6 @@
 //! Generated events for the property tests of every room that reads or writes them.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use proptest::option;
@@ -150,12 +150,23 @@ pub(crate) fn what() -> impl Strategy<Value = What> {
 }
 
 pub(crate) fn event() -> impl Strategy<Value = Event> {
-    (any::<u64>(), any::<u32>(), any::<u32>(), what()).prop_map(|(ts, pid, tid, what)| Event {
+    let interpreter = option::of(any::<NonZeroU32>());
+    let place = (any::<u64>(), any::<u32>(), any::<u32>(), interpreter);
+    (place, what()).prop_map(|((ts, pid, tid, interpreter), what)| Event {
         ts,
         pid,
         tid,
+        interpreter: interpreter.filter(|_| has_interpreter(&what)),
         what,
     })
+}
+
+/// Whether the agent tells of such an event in which interpreter it was.
+fn has_interpreter(what: &What) -> bool {
+    matches!(
+        what,
+        What::Call { .. } | What::Return { .. } | What::GcStart { .. } | What::GcDone { .. }
+    )
 }
 
 pub(crate) fn session() -> impl Strategy<Value = Session> {

@@ -2,7 +2,7 @@
 //! `schema.json` describes; tests hold the two together. No I/O: bytes in, bytes out.
 
 use std::collections::HashSet;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -63,6 +63,10 @@ impl Writer {
         if event.tid != 0 {
             out.extend_from_slice(b",\"tid\":");
             number(event.tid, out);
+        }
+        if let Some(interpreter) = event.interpreter {
+            out.extend_from_slice(b",\"interpreter\":");
+            number(interpreter.get(), out);
         }
         match &event.what {
             What::Call { place, line, frame } => {
@@ -602,6 +606,7 @@ impl Reader {
             ts: flat.ts,
             pid: flat.pid,
             tid: flat.tid,
+            interpreter: flat.interpreter.and_then(NonZeroU32::new),
             what,
         })
     }
@@ -678,6 +683,7 @@ struct Flat {
     pid: u32,
     #[serde(default)]
     tid: u32,
+    interpreter: Option<u32>,
     file: Option<String>,
     function: Option<String>,
     qualname: Option<String>,

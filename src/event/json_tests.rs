@@ -190,6 +190,7 @@ fn altered_strings_are_named_and_nothing_is_said_of_sound_ones() {
             ts: 5,
             pid: 6,
             tid: 7,
+            interpreter: None,
             what,
         };
         written(|out| Writer::new().event(&event, out))
@@ -237,6 +238,7 @@ fn many_places_that_compete_for_few_slots_are_never_mixed_up() {
                     ts: 0,
                     pid: 0,
                     tid: 0,
+                    interpreter: None,
                     what,
                 },
                 &mut out,
@@ -313,6 +315,7 @@ fn an_object_that_is_made_has_its_class_and_its_module() {
         ts: 5,
         pid: 6,
         tid: 7,
+        interpreter: None,
         what: What::Plain(plain),
     };
     let line = written(|out| Writer::new().event(&event, out));

@@ -129,6 +129,7 @@ pub fn lost(ts: u64, pid: u32, stage: LossStage, count: u64) -> Event {
         ts,
         pid,
         tid: 0,
+        interpreter: None,
         what: What::Lost {
             count,
             stage,

@@ -11,7 +11,7 @@ pub mod loss;
 mod plain;
 mod text;
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 pub use plain::Plain;
@@ -91,6 +91,9 @@ pub struct Event {
     pub pid: u32,
     /// Thread id, in the initial pid namespace. 0 where none applies.
     pub tid: u32,
+    /// The interpreter within the interpreter in which it happened, by the number that the program has for it; `None` in the
+    /// main one. Only the agent tells it, of calls, returns and collections.
+    pub interpreter: Option<NonZeroU32>,
     /// What happened.
     pub what: What,
 }

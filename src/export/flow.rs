@@ -12,7 +12,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
@@ -63,6 +63,7 @@ pub struct Flow<W> {
 struct HeldCall {
     ts: u64,
     who: (u32, u32),
+    interpreter: Option<NonZeroU32>,
     depth: usize,
     place: Arc<Place>,
     line: i32,
@@ -131,8 +132,14 @@ impl<W: Write> Flow<W> {
     }
 
     /// A function that is entered, with what the agent tells of it.
-    fn place(&mut self, pid: u32, place: &Place, line: i32, frame: &Frame) {
-        self.name(pid, place, frame.context);
+    fn place(
+        &mut self,
+        (pid, interpreter): (u32, Option<NonZeroU32>),
+        place: &Place,
+        line: i32,
+        frame: &Frame,
+    ) {
+        self.name(pid, interpreter, place, frame.context);
         let dim = self.dim();
         match line > 0 {
             true => self.put(dim, format_args!("  {}:{line}", &place.file)),
@@ -149,9 +156,23 @@ impl<W: Write> Flow<W> {
         }
     }
 
-    /// A function, and which greenlet or task runs it.
-    fn name(&mut self, pid: u32, place: &Place, context: Option<NonZeroU64>) {
+    fn interpreter(&mut self, interpreter: Option<NonZeroU32>) {
+        if let Some(interpreter) = interpreter {
+            let cyan = AnsiColor::Cyan.on_default();
+            self.put(cyan, format_args!(" [interpreter {interpreter}]"));
+        }
+    }
+
+    /// A function, in which interpreter it is if not the main one, and which greenlet or task runs it.
+    fn name(
+        &mut self,
+        pid: u32,
+        interpreter: Option<NonZeroU32>,
+        place: &Place,
+        context: Option<NonZeroU64>,
+    ) {
         self.put(Style::new().bold(), format_args!("{}", place.name()));
+        self.interpreter(interpreter);
         let Some(context) = context else { return };
         let name = match self.contexts.name(pid, context) {
             Some(name) => name.to_string(),
@@ -187,7 +208,12 @@ impl<W: Write> Flow<W> {
         if let Some(held) = self.held.take() {
             self.begin(held.ts, held.who, held.depth);
             self.lines.push_str("-> ");
-            self.place(held.who.0, &held.place, held.line, &held.frame);
+            self.place(
+                (held.who.0, held.interpreter),
+                &held.place,
+                held.line,
+                &held.frame,
+            );
             self.lines.push('\n');
             // It stands there, whatever becomes of the lines behind it.
             let stand = self.not_yet.min(1);
@@ -199,14 +225,15 @@ impl<W: Write> Flow<W> {
     /// Shows a return together with the held call when they belong together.
     fn fold(
         &mut self,
-        who: (u32, u32),
+        (who, interpreter): ((u32, u32), Option<NonZeroU32>),
         depth: usize,
         place: &Arc<Place>,
         took: Option<u64>,
         frame: &Frame,
     ) -> bool {
         let same = |held: &HeldCall| {
-            (held.who, held.depth, held.frame.context) == (who, depth, frame.context)
+            (held.who, held.interpreter) == (who, interpreter)
+                && (held.depth, held.frame.context) == (depth, frame.context)
                 && held.place == *place
         };
         let held = match self.held.take() {
@@ -218,7 +245,7 @@ impl<W: Write> Flow<W> {
         };
         self.begin(held.ts, who, depth);
         self.lines.push_str("-- ");
-        self.place(who.0, place, held.line, &held.frame);
+        self.place((who.0, interpreter), place, held.line, &held.frame);
         self.left(took, frame);
         true
     }
@@ -232,7 +259,7 @@ impl<W: Write> Flow<W> {
             frame,
             ..
         } = &event.what
-            && self.fold(who, depth, place, *duration_ns, frame)
+            && self.fold((who, event.interpreter), depth, place, *duration_ns, frame)
         {
             self.lines.push('\n');
             return;
@@ -246,6 +273,7 @@ impl<W: Write> Flow<W> {
             self.held = Some(HeldCall {
                 ts: event.ts,
                 who,
+                interpreter: event.interpreter,
                 depth,
                 place: Arc::clone(place),
                 line: *line,
@@ -264,7 +292,7 @@ impl<W: Write> Flow<W> {
                 ..
             } => {
                 self.lines.push_str("<- ");
-                self.name(event.pid, place, frame.context);
+                self.name(event.pid, event.interpreter, place, frame.context);
                 self.left(*duration_ns, frame);
             }
             What::Line { place, line } => {
@@ -273,6 +301,7 @@ impl<W: Write> Flow<W> {
             }
             What::GcStart { generation } => {
                 self.put(cyan, format_args!("gc: generation {generation} begins"));
+                self.interpreter(event.interpreter);
             }
             What::GcDone {
                 generation,
@@ -284,6 +313,7 @@ impl<W: Write> Flow<W> {
                     self.put(cyan, format_args!("generation {generation}, "));
                 }
                 self.put(cyan, format_args!("{collected} unreachable"));
+                self.interpreter(event.interpreter);
                 self.duration(*pause_ns);
             }
             What::Plain(plain) => self.plain(plain),

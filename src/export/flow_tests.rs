@@ -30,6 +30,7 @@ fn at(micros: u64, what: What) -> Event {
         ts: START + micros * 1_000,
         pid: 7,
         tid: 7,
+        interpreter: None,
         what,
     }
 }
@@ -310,6 +311,32 @@ fn who_runs_how_and_with_which_values_is_shown_where_it_is_told() {
        0.040 ms  -> other [0x6]  /srv/app.py:10  resumed
        0.045 ms  -> other [worker-1]  /srv/app.py:10
        0.050 ms  <- other [0x6]  exception
+"
+    );
+}
+
+#[test]
+fn what_happens_in_an_interpreter_within_the_interpreter_is_shown_as_such() {
+    let within = |mut event: Event, interpreter| {
+        event.interpreter = NonZeroU32::new(interpreter);
+        event
+    };
+    let tree = plain(&[
+        (call(0, "run"), 0),
+        (within(call(10, "job"), 2), 1),
+        (within(ret(20, "job", Some(10_000)), 2), 1),
+        // Of another one.
+        (within(call(30, "job"), 3), 1),
+        (within(ret(40, "job", None), 2), 1),
+        (within(at(50, What::GcStart { generation: 0 }), 3), 1),
+    ]);
+    assert_eq!(
+        tree,
+        "       0.000 ms  -> run  /srv/app.py:10
+       0.010 ms    -- job [interpreter 2]  /srv/app.py:10  0.010 ms
+       0.030 ms    -> job [interpreter 3]  /srv/app.py:10
+       0.040 ms    <- job [interpreter 2]
+       0.050 ms    gc: generation 0 begins [interpreter 3]
 "
     );
 }

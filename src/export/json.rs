@@ -76,6 +76,7 @@ mod tests {
             ts: 1,
             pid: 2,
             tid: 3,
+            interpreter: None,
             what: What::GcStart { generation: 2 },
         };
         sink.session(&Session::default()).expect("memory");
@@ -115,6 +116,7 @@ mod tests {
             ts: 1,
             pid: 2,
             tid: 3,
+            interpreter: None,
             what: What::GcStart { generation: 2 },
         };
         for _ in 0..100 {

@@ -7,7 +7,7 @@
 //! bytes then: nothing that is decoded depends on how good it is.
 
 use std::collections::{HashMap, VecDeque};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use crate::analysis::keys::KeyBuilder;
@@ -60,7 +60,8 @@ const SAME_LINE: u8 = 0x10;
 const ON_TOP: u8 = 0x20;
 /// The duration is the time since the model's call.
 const AS_TIMED: u8 = 0x40;
-/// One field that may be absent is there (a flag of kinds that have no line).
+/// One field that may be absent is there (a flag of kinds that have no line; of a thread that is defined, since version 5,
+/// the interpreter).
 const FIRST: u8 = 0x10;
 /// Another one is.
 const SECOND: u8 = 0x20;
@@ -91,9 +92,14 @@ struct Model {
 struct Thread {
     pid: u32,
     tid: u32,
+    /// What runs in it, if that is not the main interpreter: then it is another one to us.
+    interpreter: Option<NonZeroU32>,
     /// Place and time of open calls.
     open: VecDeque<(u32, u64)>,
 }
+
+/// Process, thread, and what runs in it.
+type Who = (u32, u32, Option<NonZeroU32>);
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Lines {
@@ -165,7 +171,7 @@ pub(super) struct Encoder {
     /// Numbers of places by their address, to look up one hash less.
     addresses: HashMap<u64, (Arc<Place>, u32), KeyBuilder>,
     texts: HashMap<Arc<Text>, u32>,
-    threads: HashMap<(u32, u32), usize, KeyBuilder>,
+    threads: HashMap<Who, usize, KeyBuilder>,
     place_bytes: usize,
     text_bytes: usize,
 }
@@ -328,11 +334,12 @@ impl Encoder {
     }
 
     fn thread(&mut self, event: &Event, out: &mut Vec<u8>) {
-        let who = (event.pid, event.tid);
+        let who = (event.pid, event.tid, event.interpreter);
         let here = self.model.thread();
-        if here.is_some_and(|thread| (thread.pid, thread.tid) == who) {
+        if here.is_some_and(|thread| (thread.pid, thread.tid, thread.interpreter) == who) {
             return;
         }
+        let head = out.len();
         out.push(kind::THREAD);
         if let Some(&known) = self.threads.get(&who) {
             number(known as u64 + 1, out);
@@ -346,11 +353,18 @@ impl Encoder {
         number(0, out);
         number(u64::from(event.pid), out);
         number(u64::from(event.tid), out);
+        if let Some(interpreter) = event.interpreter {
+            number(u64::from(interpreter.get()), out);
+            if let Some(byte) = out.get_mut(head) {
+                *byte |= FIRST;
+            }
+        }
         self.model.current = self.model.threads.len();
         self.threads.insert(who, self.model.current);
         self.model.threads.push(Thread {
             pid: event.pid,
             tid: event.tid,
+            interpreter: event.interpreter,
             ..Thread::default()
         });
     }
@@ -528,7 +542,7 @@ impl Decoder {
             }
         };
         while first & 0x0f == kind::THREAD {
-            self.thread(bytes)?;
+            self.thread(first, bytes)?;
             first = byte(bytes)?;
         }
         let mut frame = Frame::default();
@@ -618,6 +632,7 @@ impl Decoder {
             ts,
             pid: thread.pid,
             tid: thread.tid,
+            interpreter: thread.interpreter,
             what,
         }))
     }
@@ -657,7 +672,7 @@ impl Decoder {
         })
     }
 
-    fn thread(&mut self, bytes: &mut &[u8]) -> Result<(), Undecodable> {
+    fn thread(&mut self, first: u8, bytes: &mut &[u8]) -> Result<(), Undecodable> {
         let known = read_number(bytes)?;
         if let Some(known) = known.checked_sub(1) {
             self.model.current = usize::try_from(known).unwrap_or(usize::MAX);
@@ -667,10 +682,12 @@ impl Decoder {
             self.model.forget_threads();
         }
         let (pid, tid) = (read_small(bytes)?, read_small(bytes)?);
+        let interpreter = when(first & FIRST != 0, || read_small(bytes))?;
         self.model.current = self.model.threads.len();
         self.model.threads.push(Thread {
             pid,
             tid,
+            interpreter: interpreter.and_then(NonZeroU32::new),
             ..Thread::default()
         });
         Ok(())

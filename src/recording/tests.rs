@@ -381,6 +381,7 @@ fn imports_and_audit_events_have_the_bytes_that_they_always_had() {
         ts,
         pid: 1,
         tid: 2,
+        interpreter: None,
         what,
     };
     let events = [

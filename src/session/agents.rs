@@ -11,7 +11,7 @@ use super::latecomers::Latecomers;
 use super::plan::Plan;
 use super::stop::StopSignals;
 use crate::agent::{
-    AgentAccount, AgentError, Agents, AttachMethod, Attached, Untraced, is_without, remarks,
+    AgentAccount, AgentError, Agents, AttachMethod, Attached, Joined, Untraced, is_without, remarks,
 };
 use crate::console::{Console, Exit};
 use crate::engine::Running;
@@ -31,6 +31,8 @@ pub(crate) struct SessionAgents {
     inject: bool,
     /// Processes whose agents have begun, and the programs that they ran then.
     joined: HashMap<u32, Option<Program>>,
+    /// Those of them whose agents see interpreters within the interpreter.
+    see_interpreters: HashSet<u32>,
     /// Targets that the session began with, until the search has found them, too.
     first: HashSet<u32>,
     latecomers: Latecomers,
@@ -70,6 +72,7 @@ impl SessionAgents {
             later: agent.later,
             inject,
             joined: HashMap::new(),
+            see_interpreters: HashSet::new(),
             first: HashSet::new(),
             latecomers: Latecomers::none(),
             warnings: 0,
@@ -175,7 +178,7 @@ impl SessionAgents {
             match outcome.result {
                 Ok(joined) => {
                     begun += 1;
-                    self.joined.insert(outcome.pid, Program::of(outcome.pid));
+                    self.begins(outcome.pid, &joined);
                     for remark in remarks(outcome.pid, &joined) {
                         self.warn(console, remark);
                     }
@@ -223,16 +226,30 @@ impl SessionAgents {
         self.joined.contains_key(&pid)
     }
 
-    /// The processes in which it has begun.
-    pub(crate) fn traced(&self) -> impl Iterator<Item = u32> {
-        self.joined.keys().copied()
+    /// The agent of a process has begun.
+    fn begins(&mut self, pid: u32, joined: &Joined) {
+        self.joined.insert(pid, Program::of(pid));
+        if joined.started.interpreters {
+            self.see_interpreters.insert(pid);
+        } else {
+            self.see_interpreters.remove(&pid);
+        }
+    }
+
+    /// The processes in which it has begun and sees the main interpreter only.
+    pub(crate) fn traced_in_part(&self) -> impl Iterator<Item = u32> {
+        let sees_all = |pid: &u32| self.see_interpreters.contains(pid);
+        self.joined
+            .keys()
+            .copied()
+            .filter(move |pid| !sees_all(pid))
     }
 
     /// A process runs interpreters within its interpreter, whose calls nobody sees or counts.
     pub(crate) fn misses_interpreters(&mut self, pid: u32, console: &Console) {
         self.misses_calls = true;
         self.warn(console, format_args!(
-            "process {pid} runs interpreters within its interpreter (concurrent.interpreters, mod_wsgi), and pystap's agent sees the calls of the main one only; --no-agent shows those of all where the interpreter has function probes (`pystap marks -p {pid}`)"
+            "process {pid} runs interpreters within its interpreter (concurrent.interpreters, mod_wsgi), and pystap's agent sees the calls of the main one only here; --engine direct shows those of all from Python 3.13 on, and --no-agent where the interpreter has function probes (`pystap marks -p {pid}`)"
         ));
     }
 
@@ -353,7 +370,7 @@ impl SessionAgents {
             let pid = outcome.pid;
             match outcome.result {
                 Ok(joined) => {
-                    self.joined.insert(pid, Program::of(pid));
+                    self.begins(pid, &joined);
                     if joined.from_the_beginning {
                         self.latecomers.came(pid);
                     } else if let Some(said) = self.latecomers.joined(pid) {
@@ -425,6 +442,12 @@ impl SessionAgents {
         }
         if let Some(unseen) = unseen(&account) {
             console.warning(unseen);
+            missing.push(0);
+        }
+        if account.missed_interpreters > 0 {
+            console.warning(
+                "some calls are missing, and nobody could count them: more interpreters ran within an interpreter at a time than there is room for (docs/limits.md), or one began while pystap was not running for half a second; trace fewer processes, or one that makes fewer of them",
+            );
             missing.push(0);
         }
         if self.misses_calls {

@@ -234,7 +234,7 @@ impl Run<'_> {
             return;
         };
         let interpreters = self.interpreters.clone();
-        let all = agents.traced().collect();
+        let all = agents.traced_in_part().collect();
         for pid in (self.subinterpreters).look(&all, move |pid| interpreters.are_in(pid)) {
             agents.misses_interpreters(pid, self.session.console);
         }

@@ -68,6 +68,7 @@ impl Made {
             ts: self.ts,
             pid: 7,
             tid: self.tid,
+            interpreter: None,
             what,
         };
         self.writer.step(&Step::new(&event)).expect("written");

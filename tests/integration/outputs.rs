@@ -116,7 +116,13 @@ fn stream() -> (Session, Vec<Event>) {
         for what in kinds {
             let ts = 1_000_000 * (events.len() as u64 + 1);
             let tid = pid;
-            events.push(Event { ts, pid, tid, what });
+            events.push(Event {
+                interpreter: None,
+                ts,
+                pid,
+                tid,
+                what,
+            });
         }
     }
     (session, events)

@@ -93,6 +93,7 @@ pub(crate) fn paired(marks: &[Mark], mut take: impl FnMut(usize, &Step<'_>)) -> 
             ts: mark.ts,
             pid: 7,
             tid: mark.tid,
+            interpreter: None,
             what,
         };
         if let Some(step) = pairing.follow(&mut event) {

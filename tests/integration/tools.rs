@@ -139,6 +139,7 @@ fn wire(events: u64) -> Vec<u8> {
             ts: 1_800_000_000_000_000_000 + number,
             pid: 7,
             tid: 7,
+            interpreter: None,
             what: What::GcStart { generation: 0 },
         });
     }
@@ -373,6 +374,7 @@ fn only_the_modules_last_word_tells_how_much_was_lost() {
                 ts,
                 pid: 7,
                 tid: 7,
+                interpreter: None,
                 what,
             });
         }

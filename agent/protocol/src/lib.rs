@@ -81,6 +81,12 @@ pub enum FromAgent {
         /// [`Stopped::replaced`].
         replaced: u64,
     },
+    /// While a session is on: an interpreter within the interpreter is to tell through a ring of its own.
+    WantsRing {
+        /// What stands for the ring, from 1 to [`Ring::more`]. 0 where one is missing: the calls of some interpreter are not
+        /// seen, or not from its first on.
+        place: u32,
+    },
     /// The answer to [`ToAgent::Stop`]: events are off.
     Stopped(Stopped),
 }
@@ -93,6 +99,13 @@ pub enum FromAgent {
 pub enum ToAgent {
     /// Switch events on.
     Start(Start),
+    /// The answer to [`FromAgent::WantsRing`]. The descriptor of the memory comes with the packet.
+    Ring {
+        /// What stands for it.
+        place: u32,
+        /// The ring, where there is one.
+        ring: Option<Ring>,
+    },
     /// Switch them off. Closing the connection does the same, without an account.
     Stop {},
 }
@@ -163,6 +176,9 @@ pub struct Ring {
     /// begins and when it ends.
     #[serde(default)]
     pub shortest: Option<u64>,
+    /// How many more the agent may ask for ([`FromAgent::WantsRing`]), one for each interpreter within the interpreter.
+    #[serde(default)]
+    pub more: u32,
 }
 
 fn one() -> u32 {
@@ -268,6 +284,9 @@ pub struct Started {
     pub chained_profiler: bool,
     /// Wanted frames that were running at that moment.
     pub already_running: u64,
+    /// Whether interpreters within the interpreter are traced, too.
+    #[serde(default)]
+    pub interpreters: bool,
     /// What the user should know, each a sentence.
     pub warnings: Vec<String>,
 }

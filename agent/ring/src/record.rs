@@ -24,10 +24,11 @@ pub const VALUE: u64 = 9;
 pub const GONE: u64 = 10;
 /// A code object is left, by a call that the agent has measured: as [`RETURN`], and the third word is when it was entered.
 pub const TIMED: u64 = 11;
-
 /// Between the record before and the next one, events had no room. The second word is how many had none since the beginning of
 /// the ring.
 pub const LOST: u64 = 12;
+/// What follows happens in the interpreter of this number; in the main one where none is told. The second word is of no account.
+pub const INTERPRETER: u64 = 13;
 
 /// The largest line that fits; a larger one is told as 0.
 pub const MOST_LINE: u32 = (1 << 24) - 1;
@@ -108,6 +109,8 @@ pub enum Record<'a> {
     Thread(u32),
     /// [`CONTEXT`].
     Context(u64),
+    /// [`INTERPRETER`].
+    Interpreter(u32),
     /// [`CODE`].
     Code(Code<'a>),
     /// [`CONTEXT_NAME`].
@@ -190,7 +193,7 @@ impl<'a> Records<'a> {
 /// Words of the record with this head.
 fn length(head: u64) -> Result<usize, Malformed> {
     let words = match head & 15 {
-        CALL | RETURN | THREAD | CONTEXT | GC_START | GONE | LOST => 2,
+        CALL | RETURN | THREAD | CONTEXT | INTERPRETER | GC_START | GONE | LOST => 2,
         GC_DONE | TIMED => 3,
         CODE | CONTEXT_NAME | VALUE => ((head >> 8) & u64::from(MOST_LINE)) as usize,
         _ => return Err(Malformed),
@@ -230,6 +233,7 @@ fn read(words: &[u64]) -> Option<Record<'_>> {
         GONE => Record::Gone(number),
         LOST => Record::Lost(second),
         CONTEXT => Record::Context(second),
+        INTERPRETER => Record::Interpreter(number),
         GC_START => Record::GcStart {
             generation: number,
             time: second,

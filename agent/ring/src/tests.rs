@@ -51,6 +51,7 @@ enum Said {
     Timed(u32, u32, u8, u64, u64),
     Thread(u32),
     Context(u64),
+    Interpreter(u32),
     Gone(u32),
     Code(u32, u32, Vec<u8>, Vec<u8>, Vec<u8>),
     Name(u64, u64, Vec<u8>),
@@ -73,6 +74,7 @@ fn said() -> impl Strategy<Value = Said> {
         (any::<u32>(), any::<u64>(), text()).prop_map(|(a, b, c)| Said::ReturnWith(a, b, c)),
         any::<u32>().prop_map(Said::Thread),
         any::<u64>().prop_map(Said::Context),
+        any::<u32>().prop_map(Said::Interpreter),
         any::<u32>().prop_map(Said::Gone),
         (any::<u32>(), any::<u32>(), text(), text(), text())
             .prop_map(|(a, b, c, d, e)| Said::Code(a, b, c, d, e)),
@@ -98,6 +100,7 @@ fn write(writer: &mut Writer, said: &Said) -> bool {
         }
         Said::Thread(thread) => writer.put([head(THREAD, 0, 0, *thread), 0]),
         Said::Context(context) => writer.put([head(CONTEXT, 0, 0, 0), *context]),
+        Said::Interpreter(id) => writer.put([head(INTERPRETER, 0, 0, *id), 0]),
         Said::Gone(code) => writer.put([head(GONE, 0, 0, *code), 0]),
         Said::Code(number, first_line, file, name, qualname) => writer.define(&Code {
             number: *number,
@@ -149,6 +152,7 @@ fn heard(words: &[u64]) -> Vec<Said> {
             } => Said::Timed(code, line, flags, time, began),
             Record::Thread(thread) => Said::Thread(thread),
             Record::Context(context) => Said::Context(context),
+            Record::Interpreter(id) => Said::Interpreter(id),
             Record::Gone(code) => Said::Gone(code),
             Record::Code(code) => Said::Code(
                 code.number,

@@ -39,6 +39,7 @@ fn event(ts: u64, what: What) -> Event {
         ts,
         pid: 1,
         tid: 1,
+        interpreter: None,
         what,
     }
 }

@@ -1,7 +1,7 @@
 //! Records of a ring as events. Knows words and what they stand for; maps no memory and asks no kernel.
 
 use std::collections::HashMap;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use pystap_ring::{Code, Malformed, Record, Records};
@@ -48,6 +48,7 @@ pub(super) struct Decoder {
     kinds: Kinds,
     /// Whose records they are at the moment.
     thread: u32,
+    interpreter: Option<NonZeroU32>,
     context: Option<NonZeroU64>,
     /// Names of code objects, and where they begin.
     codes: HashMap<u32, (Arc<Place>, i32), foldhash::fast::RandomState>,
@@ -71,6 +72,7 @@ impl Decoder {
             threads: Threads::of(pid),
             kinds,
             thread: pid,
+            interpreter: None,
             context: None,
             codes: HashMap::default(),
             value: None,
@@ -185,6 +187,10 @@ impl Decoder {
                     self.thread = self.threads.ours(thread);
                     continue;
                 }
+                Record::Interpreter(interpreter) => {
+                    self.interpreter = NonZeroU32::new(interpreter);
+                    continue;
+                }
                 Record::Context(context) => {
                     self.context = NonZeroU64::new(context);
                     continue;
@@ -231,6 +237,10 @@ impl Decoder {
             ts,
             pid: self.pid,
             tid: self.thread,
+            interpreter: match what {
+                What::Context { .. } | What::Lost { .. } => None,
+                _ => self.interpreter,
+            },
             what,
         }
     }
@@ -272,7 +282,7 @@ fn line_of(line: u32) -> i32 {
 mod tests {
     use pystap_agent_protocol as protocol;
     use pystap_ring::{
-        CALL, CONTEXT, GC_DONE, GC_START, GONE, Mapping, RETURN, Reader, THREAD, TIMED,
+        CALL, CONTEXT, GC_DONE, GC_START, GONE, INTERPRETER, Mapping, RETURN, Reader, THREAD, TIMED,
     };
     use pystap_ring::{LostKind, Writer, head, new_memory};
 
@@ -353,6 +363,25 @@ mod tests {
         assert_eq!((*line, &frame.text), (9, &None));
         assert_eq!(frame.manner, crate::event::Manner::Exception);
         assert_eq!(events[2].what, What::GcStart { generation: 2 });
+    }
+
+    #[test]
+    fn a_ring_is_that_of_the_interpreter_which_it_says_until_it_is_that_of_the_next() {
+        let events = heard(
+            |writer| {
+                define(writer, 1, "f");
+                for (time, interpreter) in [(10, 3), (20, 7)] {
+                    assert!(writer.put([head(INTERPRETER, 0, 0, interpreter), 0]));
+                    assert!(writer.put([head(CALL, 0, 1, 1), time]));
+                    assert!(writer.put([head(GC_DONE, 0, 0, 0), time + 5, 6]));
+                }
+            },
+            &mut decoder(),
+        );
+        let told: Vec<_> = (events.iter())
+            .map(|event| event.interpreter.map_or(0, NonZeroU32::get))
+            .collect();
+        assert_eq!(told, [3, 3, 7, 7]);
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! beyond the same bound 1 MB.
 //!
 //! A free-threaded process has 64 rings of 1 MB, one for each thread that calls something, with tables of 1 MB; beyond the
-//! bound it has 8. Here each is read as if it were that of a process of its own.
+//! bound it has 8. Here each is read as if it were that of a process of its own. So is that of an interpreter within the
+//! interpreter, for which its agent asks when there is one: it has 1 MB, or for names a quarter, and none beyond the bound.
 
 use std::collections::HashSet;
 use std::io;
@@ -43,6 +44,8 @@ const FEW_ROWS: u32 = 1 << 11;
 /// Rings of a free-threaded process, and of one where there are many.
 pub(super) const OF_THREADS: u32 = MOST_RINGS;
 const OF_FEW_THREADS: u32 = 8;
+/// Further ones, for interpreters within the interpreter.
+const WITHIN: u32 = MOST_RINGS - 1;
 /// Words of a thread's ring through which only names come.
 const NAMES: u64 = 1 << 15;
 /// How long rings are left alone while events come, and while none do.
@@ -95,6 +98,8 @@ impl Telling {
 enum Command {
     /// There are the rings of one more process; to be answered when they are read.
     Read(Vec<Ring>, Sender<()>),
+    /// There is one more ring of a process.
+    ReadMore(Vec<Ring>),
     /// Something is wanted of the sums.
     Wish(Wish),
     Stop,
@@ -206,7 +211,28 @@ impl Children for Rings {
     fn keep(&self, _: u32) {}
 
     fn ring(&self, process: Identity, free_threaded: bool) -> io::Result<Option<RingOffer>> {
-        let shape = self.shape(free_threaded);
+        let (rings, mut offer) = self.offer(process, self.shape(free_threaded))?;
+        offer.ring.more = if free_threaded { 0 } else { WITHIN };
+        let (added, is_added) = bounded(1);
+        self.tell(Command::Read(rings, added));
+        // That it began, or became another program, is told before all that it tells.
+        let _ = is_added.recv_timeout(ADDED);
+        Ok(Some(offer))
+    }
+
+    fn ring_within(&self, process: Identity) -> io::Result<Option<RingOffer>> {
+        let Some(shape) = self.shape_within() else {
+            return Ok(None);
+        };
+        let (rings, offer) = self.offer(process, shape)?;
+        self.tell(Command::ReadMore(rings));
+        Ok(Some(offer))
+    }
+}
+
+impl Rings {
+    /// Rings of this shape, and what their writer has to know of them.
+    fn offer(&self, process: Identity, shape: Shape) -> io::Result<(Vec<Ring>, RingOffer)> {
         let Shape { count, words, rows } = shape;
         let more = rows.and_then(sums::bytes).unwrap_or(0);
         let memory = new_memory_of_many(count, words, more)?;
@@ -245,10 +271,6 @@ impl Children for Rings {
                 },
             });
         }
-        let (added, is_added) = bounded(1);
-        self.tell(Command::Read(rings, added));
-        // That it began, or became another program, is told before all that it tells.
-        let _ = is_added.recv_timeout(ADDED);
         let multiplier = self.rate.scale().multiplier();
         let ring = protocol::Ring {
             count,
@@ -259,8 +281,9 @@ impl Children for Rings {
                 Telling::LongCalls(_, ns) => Some(self.rate.ticks(ns)),
                 Telling::Events(_) | Telling::Sums => None,
             },
+            more: 0,
         };
-        Ok(Some(RingOffer { ring, memory }))
+        Ok((rings, RingOffer { ring, memory }))
     }
 }
 
@@ -273,6 +296,17 @@ pub(super) struct Shape {
 }
 
 impl Rings {
+    /// What the next interpreter within an interpreter gets; nothing when there is no room.
+    fn shape_within(&self) -> Option<Shape> {
+        let adds_up = matches!(self.telling, Telling::Sums);
+        let has_room = self.words.load(Ordering::Relaxed) + SMALLEST <= MOST;
+        has_room.then_some(Shape {
+            count: 1,
+            words: if adds_up { NAMES } else { SMALLEST },
+            rows: adds_up.then_some(FEW_ROWS),
+        })
+    }
+
     /// What the next process gets.
     fn shape(&self, free_threaded: bool) -> Shape {
         let adds_up = matches!(self.telling, Telling::Sums);
@@ -466,6 +500,7 @@ impl Collector {
                         self.add(rings);
                         let _ = added.send(());
                     }
+                    Ok(Command::ReadMore(rings)) => self.rings.extend(rings),
                     Ok(Command::Wish(Wish::Sums)) => self.tell_sums(&mut words),
                     Ok(Command::Wish(Wish::Anew)) => self.begin_anew(),
                     Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
@@ -591,6 +626,7 @@ impl Collector {
             ts,
             pid,
             tid: pid,
+            interpreter: None,
             what,
         }]);
     }
@@ -905,6 +941,43 @@ mod tests {
         while count() != OF_THREADS {
             assert!(Instant::now() < end);
         }
+    }
+
+    #[test]
+    fn interpreters_within_a_process_have_rings_beside_its_own_while_there_is_room() {
+        let (mut running, _) = session();
+        let ourselves = Identity::of(std::process::id()).expect("we run");
+        let children = running.children().expect("it makes rings");
+        let more = |what: io::Result<Option<RingOffer>>| what.expect("made");
+        let main = more(children.ring(ourselves, false)).expect("offered");
+        assert_eq!(main.ring.more, WITHIN);
+        let within = more(children.ring_within(ourselves)).expect("offered");
+        assert_eq!((within.ring.count, within.ring.words), (1, SMALLEST));
+        for (offer, thread) in [(&main, 7), (&within, 8)] {
+            let mapping = Mapping::new(&offer.memory, offer.ring.words).expect("mapped");
+            let mut writer = Writer::new(mapping);
+            assert!(writer.put([head(THREAD, 0, 0, thread), 0]));
+            assert!(writer.put([head(pystap_ring::GC_START, 0, 0, 0), 5]));
+        }
+        let mut others = (0..MOST / SMALLEST).map(|_| children.ring_within(ourselves));
+        assert!(
+            others.any(|offer| more(offer).is_none()),
+            "there is a bound"
+        );
+        let mut events = Vec::new();
+        running.stop();
+        let within = Duration::from_secs(30);
+        loop {
+            match running.messages().recv_timeout(within).expect("it ends") {
+                Message::Events(mut batch) => events.extend_from_slice(batch.events()),
+                Message::Ended { .. } => break,
+                _ => {}
+            }
+        }
+        let collects = |event: &&Event| matches!(event.what, What::GcStart { .. });
+        let mut told: Vec<u32> = events.iter().filter(collects).map(|it| it.tid).collect();
+        told.sort_unstable();
+        assert_eq!(told, [7, 8]);
     }
 
     /// A session of sums, and what the agents of these processes are offered.

@@ -879,6 +879,7 @@ impl Decoder {
             ts: record.ts,
             pid,
             tid,
+            interpreter: None,
             what,
         })))
     }

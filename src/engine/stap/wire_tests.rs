@@ -28,6 +28,7 @@ fn call(ts: u64, place: &Arc<Place>) -> Event {
         ts,
         pid: 10,
         tid: 11,
+        interpreter: None,
         what,
     }
 }
@@ -198,6 +199,8 @@ fn rows_that_a_real_module_sent_are_what_the_program_did() {
 
 /// What of an event the wire carries.
 fn on_the_wire(mut event: Event) -> Option<Event> {
+    // No probe tells it.
+    event.interpreter = None;
     match &mut event.what {
         What::Lost { .. } => return None,
         // Whichever thread tells it.
@@ -313,6 +316,7 @@ fn a_record_is_laid_out_as_the_script_writes_it() {
         ts: 5,
         pid: 10,
         tid: 11,
+        interpreter: None,
         what: What::GcDone {
             generation: None,
             collected: -2,
@@ -649,6 +653,7 @@ fn a_key_of_0_is_no_command_and_waits_for_nothing() {
         ts: 1,
         pid: 2,
         tid: 2,
+        interpreter: None,
         what: What::Process {
             change: ProcessChange::Exit,
             parent: None,
@@ -702,6 +707,7 @@ fn an_object_that_is_made_is_laid_out_as_the_script_writes_it() {
         ts: 5,
         pid: 10,
         tid: 11,
+        interpreter: None,
         what: What::Plain(plain),
     };
     let mut encoder = Encoder::new();

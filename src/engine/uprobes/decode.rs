@@ -303,7 +303,13 @@ impl Decoder {
             },
             probe => What::Plain(self.plain(probe, raw)?),
         };
-        Some(Some(Event { ts, pid, tid, what }))
+        Some(Some(Event {
+            interpreter: None,
+            ts,
+            pid,
+            tid,
+            what,
+        }))
     }
 
     /// What the table of probes says that such an event has.

@@ -131,6 +131,7 @@ fn a_hit_of_each_mark_becomes_its_event() {
                 ts: 1100,
                 pid: 10,
                 tid: 12,
+                interpreter: None,
                 what,
             },
         ] = events.as_slice()

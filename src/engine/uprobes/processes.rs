@@ -183,6 +183,7 @@ impl Processes {
             ts,
             pid,
             tid: pid,
+            interpreter: None,
             what: What::Process {
                 change,
                 parent: parent.filter(|parent| *parent != 0),

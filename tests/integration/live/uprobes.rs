@@ -9,6 +9,7 @@ mod outputs;
 mod paths;
 mod services;
 mod views;
+mod within;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -77,7 +77,8 @@ impl Ours {
             let mut words = Vec::new();
             let count = reader.read(u64::MAX, &mut words).expect("sound");
             reader.give_back(count);
-            let lost: u64 = reader.lost().into_iter().sum();
+            let all = reader.lost().into_iter().chain(reader.lost_elsewhere());
+            let lost: u64 = all.sum();
             told.lost += lost;
             told.rings += u32::from(count > 0);
             told.take(&words, lost == 0);

@@ -39,4 +39,4 @@ pub mod text;
 mod threads;
 pub mod top;
 pub mod view;
-mod waits;
+pub mod waits;

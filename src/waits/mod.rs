@@ -16,6 +16,7 @@
 //! A ring may be full. Between the last record that found room and the moment when there is room again, nothing is certain: a
 //! thread may have run and waited anew. So what waits then is counted as lost and not told as one long wait.
 
+pub mod fuzzing;
 mod order;
 mod reason;
 mod records;

@@ -66,7 +66,8 @@ pub enum AttachMethodError {
     /// The same of a build without a lock of the interpreter's, in which no agent waits: a second thread would keep functions and
     /// classes of the program for ever (3.13).
     #[error(
-        "Python {version} is a free-threaded build, which lets nobody in while it runs and cannot have the agent installed; start it as `pystap trace -- COMMAND`, or put the agent in with --inject ptrace"
+        "{}",
+        free_threaded(version, "start it as `pystap trace -- COMMAND`, or ")
     )]
     FreeThreaded {
         /// The version.
@@ -119,6 +120,7 @@ impl AttachMethodError {
     pub fn below_a_command(&self) -> String {
         match self {
             AttachMethodError::Closed { version, python } => closed(version, &ways(python, "")),
+            AttachMethodError::FreeThreaded { version } => free_threaded(version, ""),
             AttachMethodError::Remote { reason, python } => {
                 format!("{reason}; {}", ways(python, ""))
             }
@@ -131,6 +133,12 @@ const LAUNCHING: &str = "or start it as `pystap trace -- COMMAND`, ";
 
 fn closed(version: &str, next: &str) -> String {
     format!("Python {version} lets nobody in while it runs (3.14 is the first that does); {next}")
+}
+
+fn free_threaded(version: &str, launching: &str) -> String {
+    format!(
+        "Python {version} is a free-threaded build, which lets nobody in while it runs and cannot have the agent installed; {launching}put the agent in with --inject ptrace"
+    )
 }
 
 /// What opens a way into a process that lets nobody in: an agent that waits in it, where one can be installed at all, or

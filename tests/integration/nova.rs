@@ -1,5 +1,5 @@
 //! The example with a real nova. It takes minutes and a gigabyte, so it is run by hand: `cargo test --test integration
-//! -- --ignored nova::`, as root where uprobe events work.
+//! -- --ignored --test-threads=1 nova::`, as root where uprobe events work.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -101,12 +101,13 @@ fn a_real_nova_is_seen_to_the_last_call_and_taken_down_again() {
         let handlers = read(results, "handlers.txt");
         for (function, place, answers) in answered(results, "stats") {
             assert_eq!(answers, 50);
-            // One paragraph per process: a line with the function, then one that begins with the number of its calls.
-            let counted: u64 = stats
-                .split("\n\n")
-                .filter(|part| part.starts_with(&format!("{function}  ")) && part.contains(place))
-                .filter_map(|part| part.lines().nth(1))
-                .map(|line| numbers_before(line, " call"))
+            // For each process a line with the function, then one that begins with the number of its calls.
+            let lines: Vec<&str> = stats.lines().collect();
+            let counted: u64 = lines
+                .windows(2)
+                .filter(|two| two[0].starts_with(&format!("{function}  ")))
+                .filter(|two| two[0].contains(place))
+                .map(|two| numbers_before(two[1], " call"))
                 .sum();
             assert_eq!(counted, answers, "{function}: {stats}");
         }

@@ -3,7 +3,7 @@
 use crate::cli::RunningTargets;
 use crate::console::{Console, Exit};
 use crate::failure::Failure;
-use crate::process::{Process, Selection, service};
+use crate::process::{Process, Selection, TargetError, service};
 
 /// The Python processes that were named and run now; `of` is one more way to name a service.
 pub(super) fn running(
@@ -21,7 +21,14 @@ pub(super) fn running(
         subprocesses: targets.subprocesses,
         parents: Vec::new(),
     };
-    let found = selection.resolve()?;
+    let found = selection.resolve().map_err(|error| match error {
+        // Nothing is launched here.
+        TargetError::Nothing => Failure::new(
+            Exit::Usage,
+            "no process was named, so there is nothing to look at: name a service, or use -p PID, --match REGEX or --python PATH",
+        ),
+        error => error.into(),
+    })?;
     for note in found.notes {
         console.warning(note);
     }

@@ -390,8 +390,14 @@ fn what_is_no_python_and_what_has_ended_is_no_target() {
     assert!(said(&output).contains("is not Python"), "{}", said(&output));
     let output = dump(child.id(), &[]);
     assert_eq!(output.status.code(), Some(4), "{}", said(&output));
-    let output = Command::new(PYSTAP).arg("dump").output().expect("it runs");
-    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    // What these only look at they cannot launch.
+    for words in [&["dump"][..], &["offcpu", "--batch"]] {
+        let output = Command::new(PYSTAP).args(words).output().expect("it runs");
+        let message = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains("name a service"), "{message}");
+        assert!(!message.contains("COMMAND"), "{message}");
+    }
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 Two processes send a byte to and fro through pipes, both on one processor, so that each byte is two context switches. They say how
 much processor time both took for so many; each way of watching takes its turn, five times, and the best counts, because whatever
-else runs on the machine only adds. Processor time of the watcher is its own, from its start to its end, less what it takes without
-a switch to watch. `unrelated`: the same, while another process is watched.
+else runs on the machine only adds. Processor time of the watcher is its own, from its start to its end. "another process": the same,
+while another process is watched.
 
     waits.py PYTHON PYSTAP
 """
@@ -87,8 +87,8 @@ def main():
         ("nothing", None, "", program.pids),
         ("pystap offcpu", pystap_offcpu(), "watching", program.pids),
         ("pystap offcpu --no-wakers", pystap_offcpu("--no-wakers"), "watching", program.pids),
-        ("pystap offcpu, unrelated", pystap_offcpu(), "watching", other.pids),
-        ("pystap offcpu --no-wakers, unrelated", pystap_offcpu("--no-wakers"), "watching", other.pids),
+        ("pystap offcpu, another process", pystap_offcpu(), "watching", other.pids),
+        ("pystap offcpu --no-wakers, another process", pystap_offcpu("--no-wakers"), "watching", other.pids),
     ]
     if shutil.which("perf"):
         # What perf needs for as much: the chains of switches, and wakings.

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use crossbeam_channel::{Receiver, TryRecvError};
 use ratatui::Frame;
 use ratatui::crossterm::event::{poll, read};
@@ -167,7 +168,8 @@ fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, view: &mut View, message: Op
         let footer = match message {
             Some(message) => harmless(message).replace('\n', "; "),
             None => {
-                let by = format!("{:?}", view.by).to_lowercase();
+                let by = view.by.to_possible_value();
+                let by = by.as_ref().map_or("", |it| it.get_name());
                 format!(
                     "q end  b by ({by})  i idleness  p pause  r count anew  ~ estimated in part"
                 )

@@ -114,7 +114,7 @@ impl Session {
             collector.run();
         })
         .map_err(|reason| WatchError::System {
-            what: "nobody can watch",
+            what: "no thread can be started to watch",
             reason,
         })?;
         notes.extend(more_notes.recv().unwrap_or_default());
@@ -135,17 +135,19 @@ impl Session {
     /// Everything so far, waits that go on included.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let state = self.shared.state();
-        let mut tally = state.tally.clone();
-        let gap = state.gap_ns();
-        for (wait, place) in state.open.values() {
-            tally.take(wait, place.clone(), gap);
-        }
+        let (mut tally, open) = (state.tally.clone(), state.open.clone());
+        let (gap, names) = (state.gap_ns(), state.names.clone());
         let until = state.until.unwrap_or_else(Instant::now);
         let wall = until.saturating_duration_since(state.since).as_nanos();
         let account = state.account.since(state.before);
+        // Whoever listens to the kernel needs it back: a table of many rows takes its time.
+        drop(state);
+        for (wait, place) in open.into_values() {
+            tally.take(&wait, place, gap);
+        }
         let wall = u64::try_from(wall).unwrap_or(u64::MAX);
         let mut snapshot = Snapshot::of(&tally, wall, gap as u64, account);
-        snapshot.names.clone_from(&state.names);
+        snapshot.names = names;
         snapshot.processes = self.processes;
         snapshot
     }
@@ -283,6 +285,7 @@ impl Collector {
             let place = understood(&self.pythons, &mut wait, read);
             let gap = state.gap_ns();
             if is_wanted(&self.options, state.counted_from, &mut wait) {
+                note_names(&mut state.names, &wait);
                 state.tally.take(&wait, place, gap);
             }
         }

@@ -49,7 +49,7 @@ pub(super) fn heading() -> String {
     )
 }
 
-/// A row, of a table in which all have this time. Its function may take so many columns; 0 for as many as it has.
+/// A row, of a table in which all have this time.
 pub(super) fn line(snapshot: &Snapshot, row: &Row, all_ns: u64, by: By) -> String {
     let estimate = |text: String, estimated: u64| match estimated {
         0 => text,

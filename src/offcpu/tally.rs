@@ -19,7 +19,7 @@ use crate::waits::{Account, Reason, Wait, Waker};
 
 /// Most stacks that are kept, and most of what is added up by itself: what is beyond has no stack of its own.
 const MOST_STACKS: usize = 1 << 14;
-const MOST_ROWS: usize = 1 << 16;
+const MOST_ROWS: usize = if cfg!(test) { 256 } else { 1 << 16 };
 /// Most frames of a stack that are kept, the innermost.
 pub(super) const DEEPEST: usize = 128;
 /// Most wakers of a row that are told apart.
@@ -135,44 +135,31 @@ impl Tally {
             call: wait.cause.call.clone(),
         };
         let Some(place) = place else {
-            if let Some(pool) = self.pool(kind) {
-                pool.missed.add(wait);
-            }
+            self.pool(kind).missed.add(wait);
             return;
         };
+        let key = (kind, place);
+        if self.caught.len() >= MOST_ROWS && !self.caught.contains_key(&key) {
+            let rest = (key.0.rest(), Place::NotSeen);
+            self.caught.entry(rest).or_default().add(wait);
+            return;
+        }
         let took = (wait
             .blocked_ns
             .saturating_add(wait.runqueue_ns.unwrap_or_default())) as f64;
-        if took < gap_ns
-            && let Some(pool) = self.pool(kind.clone())
-        {
-            let (time, waits) = pool.weights.entry(place.clone()).or_default();
+        if took < gap_ns {
+            let (kind, place) = key.clone();
+            let (time, waits) = self.pool(kind).weights.entry(place).or_default();
             *time += gap_ns - took;
             *waits += gap_ns / took.max(SHORTEST) - 1.0;
-        }
-        let full = self.caught.len() >= MOST_ROWS;
-        let key = (kind, place);
-        if full && !self.caught.contains_key(&key) {
-            let (kind, _) = key;
-            self.caught
-                .entry((kind, Place::NotSeen))
-                .or_default()
-                .add(wait);
-            return;
         }
         self.caught.entry(key).or_default().add(wait);
     }
 
-    fn pool(&mut self, kind: Kind) -> Option<&mut Pool> {
-        if self.pools.len() >= MOST_ROWS && !self.pools.contains_key(&kind) {
-            let rest = Kind {
-                tid: kind.pid,
-                call: None,
-                ..kind
-            };
-            return Some(self.pools.entry(rest).or_default());
-        }
-        Some(self.pools.entry(kind).or_default())
+    fn pool(&mut self, kind: Kind) -> &mut Pool {
+        let is_full = self.pools.len() >= MOST_ROWS && !self.pools.contains_key(&kind);
+        let kind = if is_full { kind.rest() } else { kind };
+        self.pools.entry(kind).or_default()
     }
 
     /// Everything so far, each part exact or an estimate.
@@ -230,6 +217,14 @@ impl Kind {
         Kind {
             tid: 0,
             ..self.clone()
+        }
+    }
+
+    /// What waits of a process are added up as for which there is no room: those of all its threads and system calls.
+    fn rest(&self) -> Kind {
+        Kind {
+            call: None,
+            ..self.of_process()
         }
     }
 }
@@ -537,6 +532,26 @@ mod tests {
     use crate::waits::Cause;
 
     const GAP: f64 = 5e6;
+
+    #[test]
+    fn threads_without_end_are_bounded_and_their_sums_stand() {
+        let mut tally = Tally::default();
+        for tid in 1..=4 * MOST_ROWS as u32 {
+            let place = tally.place(frames(&format!("f{tid}")));
+            tally.take(&wait(tid, 1_000), Some(place), 5e6);
+            tally.take(&wait(tid, 3_000), None, 5e6);
+        }
+        // One more for the rest of the process.
+        assert!(tally.caught.len() <= MOST_ROWS + 1);
+        assert!(tally.pools.len() <= MOST_ROWS + 1);
+        let weights = tally.pools.values().map(|pool| pool.weights.len());
+        assert!(weights.sum::<usize>() <= MOST_ROWS);
+        let parts = tally.parts();
+        let waits: u64 = parts.iter().map(|part| part.sum.waits).sum();
+        let blocked: u64 = parts.iter().map(|part| part.sum.blocked_ns).sum();
+        let all = 4 * MOST_ROWS as u64;
+        assert_eq!((waits, blocked), (2 * all, 4_000 * all));
+    }
 
     fn wait(tid: u32, took: u64) -> Wait {
         Wait {

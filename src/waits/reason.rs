@@ -31,6 +31,23 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The same of this system call, as far as its first two arguments are known: who waits for any of no descriptors waits for time
+    /// to pass.
+    pub(super) fn of_descriptors(
+        self,
+        call: &str,
+        first: Option<u64>,
+        second: Option<u64>,
+    ) -> Reason {
+        match (self, call) {
+            (Reason::Poll, "select" | "_newselect" | "pselect6") if first == Some(0) => {
+                Reason::Sleep
+            }
+            (Reason::Poll, "poll" | "ppoll") if second == Some(0) => Reason::Sleep,
+            (reason, _) => reason,
+        }
+    }
+
     /// All of them.
     pub(crate) const ALL: [Reason; 11] = [
         Reason::Disk,

@@ -227,12 +227,10 @@ impl Decoder {
         };
         let meant = self.meant(chain);
         let (first, second) = arguments(rest).unwrap_or_default();
-        let reason = match (meant.reason, meant.call.as_deref()) {
+        let reason = match meant.call.as_deref() {
             _ if matches!(letter, 'T' | 't') => Reason::Stopped,
-            // Nothing but the time is waited for.
-            (Reason::Poll, Some("select" | "pselect6")) if first == Some(0) => Reason::Sleep,
-            (Reason::Poll, Some("poll" | "ppoll")) if second == Some(0) => Reason::Sleep,
-            (reason, _) => reason,
+            Some(call) => meant.reason.of_descriptors(call, first, second),
+            None => meant.reason,
         };
         Some(Happened::Waits {
             pid,

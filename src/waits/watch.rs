@@ -161,8 +161,8 @@ impl Watch {
         let symbols = Symbols::of_kernel().ok().flatten();
         if symbols.is_none() {
             notes.push(
-                "the kernel does not tell its addresses (/proc/kallsyms), so the reasons of waits that began meanwhile are not \
-                 known; run as root, with kernel.kptr_restrict below 2"
+                "the kernel does not tell its addresses (/proc/kallsyms), so reasons are those of system calls, of waits that \
+                 lasted until they were looked at; run as root, with kernel.kptr_restrict below 2"
                     .to_owned(),
             );
         }
@@ -320,7 +320,8 @@ impl Watch {
             self.order.add(record);
         }
         if lowest < self.wakings.lowest {
-            // The numbers of threads have begun anew. If it fails, wakings of the others are told still.
+            // The numbers of threads have begun anew. If it fails, wakings of the others are told still, and it is not tried again.
+            self.wakings.lowest = 0;
             let _ = self.listen(0);
         }
     }
@@ -518,15 +519,8 @@ pub(crate) fn cause_of(pid: u32, tid: u32) -> Cause {
             (None, Call::Outside) => Reason::PageFault,
             (None, _) => Reason::Other,
         },
-        (Reason::Poll, Some(name), Call::In(_, [0, ..]))
-            if name.ends_with("select") || name == "pselect6" =>
-        {
-            Reason::Sleep
-        }
-        (Reason::Poll, Some(name), Call::In(_, [_, 0, ..]))
-            if name == "poll" || name == "ppoll" =>
-        {
-            Reason::Sleep
+        (reason, Some(name), Call::In(_, [first, second, ..])) => {
+            reason.of_descriptors(name, Some(first), Some(second))
         }
         (reason, ..) => reason,
     };

@@ -329,6 +329,24 @@ fn it_ends_with_its_processes_and_options_leave_out_what_is_not_wanted() {
         };
         assert_eq!(count("sleeps"), sleeps, "{arguments:?}: {told:#}");
         assert_eq!(count("naps"), naps, "{arguments:?}: {told:#}");
+        if arguments.contains(&"--no-wakers") {
+            let all = |field: &str| {
+                rows.iter()
+                    .map(|row| row[field].clone())
+                    .collect::<Vec<_>>()
+            };
+            assert!(all("runqueue_ns").iter().all(|it| it == 0), "{told:#}");
+            let wakers = all("woken_by").into_iter();
+            let is_told = |of: Value| {
+                of.as_array()
+                    .is_some_and(|of| of.iter().any(|it| !it["by"].is_null()))
+            };
+            assert_eq!(
+                wakers.filter(|of| is_told(of.clone())).count(),
+                0,
+                "{told:#}"
+            );
+        }
     }
 }
 

@@ -5,7 +5,7 @@ when they start and when they write at the end is in none of the figures. A figu
 the median of five values after one that is thrown away; ways take turns, so that what else the machine does meets all of
 them alike. A value is some 0.2 s untraced, and the same work for every way.
 
-- direct: `pystap record --engine direct`; what it recorded and lost is said behind the figures
+- direct: `pystap record --engine direct`; how many events there were, and the median of the shares that were lost, is said behind the figures
 - viztracer: as `viztracer` starts a program, C functions among what it tells
 - viztracer, Python only: with `--ignore_c_function`, which is what pystap tells
 - cProfile: `python -m cProfile`
@@ -73,7 +73,8 @@ def main():
                         seconds, words = took(command, values)
                         figures.setdefault(way, []).append(seconds)
                         if way == "direct":
-                            said += re.findall(r": (\d+ events.*)", words)
+                            events, lost = re.search(r": (\d+) events(?:.*?(\d+) lost)?", words).groups(default="0")
+                            said.append((int(lost) / max(int(events) + int(lost), 1), int(events) + int(lost)))
                 median = {way: statistics.median(seconds) for way, seconds in figures.items()}
                 plain = median["untraced"]
                 slower = [median[way] / plain for way in ("direct", "viztracer", "Python only", "cProfile")]
@@ -81,7 +82,8 @@ def main():
                 shares = [added / (median[way] - plain) for way in ("viztracer", "Python only")]
                 cells = [f"{factor:.2f} ×" for factor in slower] + [f"{share:.2f}" for share in shares]
                 print(row.format(name, f"{plain * 1000:.0f} ms", *cells), flush=True)
-                print(f"    {said[-1] if said else 'nothing was said'}", flush=True)
+                lost = statistics.median(share for share, _ in said)
+                print(f"    {said[-1][1] / 1e6:.1f} million events, {lost:.0%} lost", flush=True)
 
 
 main()

@@ -308,7 +308,10 @@ pub(crate) unsafe fn wanted(shard: Shard, object: Ptr) -> Option<*mut Code> {
 #[inline(never)]
 unsafe fn ask(shard: Shard, object: Ptr, session: usize) -> Option<*mut Code> {
     let slot = (*known(shard)).slot?;
-    let lock = Lock::take()?;
+    let Some(lock) = Lock::take() else {
+        (*live::counted_in(shard)).dropped += 1;
+        return None;
+    };
     let kept = kept(object, slot);
     drop(lock);
     match kept {

@@ -199,7 +199,8 @@ unsafe fn switch(ticket: Ticket, wanted: usize) {
     }
 }
 
-/// Whether it has a ring for this session. Asks for one, and waits for it, without the interpreter's lock.
+/// Whether it has a ring for this session. Asks for one, once for each place in a session, and waits for it, without the
+/// interpreter's lock.
 unsafe fn has_ring(ticket: Ticket, session: usize) -> bool {
     if take_ring(ticket, session) {
         return true;
@@ -210,8 +211,13 @@ unsafe fn has_ring(ticket: Ticket, session: usize) -> bool {
     if ticket.place() > RINGS.load(Ordering::SeqCst) {
         return false;
     }
-    answer.store(ASKED, Ordering::SeqCst);
+    // There was none to be had, or it is on its way: whoever asks for ever is no agent that pystap knows.
+    let is_first = answer.compare_exchange(NONE, ASKED, Ordering::SeqCst, Ordering::SeqCst);
+    if is_first.is_err() {
+        return false;
+    }
     if !((*LINK.get()).ask)(ticket.place()) {
+        answer.store(NONE, Ordering::SeqCst);
         return false;
     }
     if !IS_IMPATIENT.load(Ordering::SeqCst) {

@@ -45,7 +45,7 @@ const STAGE: Duration = Duration::from_secs(10);
 const ACCEPTS: usize = 64;
 /// How long to stop accepting when descriptors have run out.
 const SHORTAGE: Duration = Duration::from_millis(100);
-/// Most packets from one connection: an agent sends three.
+/// Most packets from one connection: an agent sends three, and one for each ring of an interpreter within, and that one is missing.
 const MOST_PACKETS: u32 = 16 + MOST_RINGS;
 /// Most outcomes that have not been asked for yet.
 const MOST_OUTCOMES: usize = 4096;

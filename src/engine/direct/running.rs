@@ -756,13 +756,13 @@ mod tests {
     }
 
     /// What it says until it has ended.
-    fn said(mut running: DirectRunning) -> (usize, Vec<Message>) {
+    fn said(mut running: DirectRunning) -> (Vec<Event>, Vec<Message>) {
         running.stop();
-        let (mut events, mut others) = (0, Vec::new());
+        let (mut events, mut others) = (Vec::new(), Vec::new());
         loop {
             let within = Duration::from_secs(30);
             match running.messages().recv_timeout(within).expect("it ends") {
-                Message::Events(mut batch) => events += batch.events().len(),
+                Message::Events(mut batch) => events.extend_from_slice(batch.events()),
                 Message::Ended { clean } => {
                     assert!(clean);
                     return (events, others);
@@ -788,7 +788,7 @@ mod tests {
             assert!(writer.put([head(CALL, 0, 1, 1), time]));
         }
         let (events, others) = said(running);
-        assert_eq!(events, 100_000);
+        assert_eq!(events.len(), 100_000);
         assert!(matches!(&others[..], [Message::Live]), "{others:?}");
     }
 
@@ -799,7 +799,7 @@ mod tests {
         let mut writer = Writer::new(mapping);
         assert!(writer.put([u64::MAX, 0]));
         let (events, others) = said(running);
-        assert_eq!(events, 0);
+        assert_eq!(events, []);
         let warnings = others.iter().filter(|it| matches!(it, Message::Said(..)));
         assert_eq!(warnings.count(), 1, "{others:?}");
         let lost = |it: &Message| matches!(it, Message::Lost(LossStage::Ring, 0));
@@ -897,17 +897,7 @@ mod tests {
                 assert!(writer.put([head(CALL, 0, 1, 1), 2 * time + at % 2]));
             }
         }
-        let mut events = Vec::new();
-        let mut running = running;
-        running.stop();
-        let within = Duration::from_secs(30);
-        loop {
-            match running.messages().recv_timeout(within).expect("it ends") {
-                Message::Events(mut batch) => events.extend_from_slice(batch.events()),
-                Message::Ended { .. } => break,
-                _ => {}
-            }
-        }
+        let (events, _) = said(running);
         let calls: Vec<(u32, String)> = (events.iter())
             .filter_map(|event| match &event.what {
                 What::Call { place, .. } => Some((event.tid, place.name().text.clone())),
@@ -945,7 +935,7 @@ mod tests {
 
     #[test]
     fn interpreters_within_a_process_have_rings_beside_its_own_while_there_is_room() {
-        let (mut running, _) = session();
+        let (running, _) = session();
         let ourselves = Identity::of(std::process::id()).expect("we run");
         let children = running.children().expect("it makes rings");
         let more = |what: io::Result<Option<RingOffer>>| what.expect("made");
@@ -964,16 +954,7 @@ mod tests {
             others.any(|offer| more(offer).is_none()),
             "there is a bound"
         );
-        let mut events = Vec::new();
-        running.stop();
-        let within = Duration::from_secs(30);
-        loop {
-            match running.messages().recv_timeout(within).expect("it ends") {
-                Message::Events(mut batch) => events.extend_from_slice(batch.events()),
-                Message::Ended { .. } => break,
-                _ => {}
-            }
-        }
+        let (events, _) = said(running);
         let collects = |event: &&Event| matches!(event.what, What::GcStart { .. });
         let mut told: Vec<u32> = events.iter().filter(collects).map(|it| it.tid).collect();
         told.sort_unstable();

@@ -403,6 +403,7 @@ impl Agents {
             return Some(Outcome {
                 pid,
                 result: Err(error),
+                is_counted: true,
             });
         }
         None
@@ -443,6 +444,8 @@ impl Agents {
             };
             Some(Outcome {
                 pid,
+                // Those that have ended are not among the given up.
+                is_counted: !matches!(error, AgentError::Silent { .. }),
                 result: Err(error),
             })
         })

@@ -65,6 +65,8 @@ pub struct Outcome {
     pub pid: u32,
     /// Its agent's answer.
     pub result: Result<Joined, AgentError>,
+    /// Whether nobody has to count the process any more: it was traced, or it is in the account of those that were not.
+    pub is_counted: bool,
 }
 
 /// An agent that has started.
@@ -333,6 +335,7 @@ impl Talk {
             self.answered(Some(answer));
         }
         self.expire();
+        self.report_gone();
     }
 
     fn next_deadline(&self) -> Option<Duration> {
@@ -402,7 +405,7 @@ impl Talk {
     fn answered(&mut self, answer: Option<Answer>) {
         match answer {
             Some(Answer::Admitted(admitted)) => self.admit(*admitted),
-            Some(Answer::Refused(pid, error)) => self.report(pid, Err(error)),
+            Some(Answer::Refused(pid, error)) => self.report(pid, Err(error), true),
             None => {}
         }
     }
@@ -463,16 +466,27 @@ impl Talk {
         }
     }
 
-    fn report(&self, pid: u32, result: Result<Joined, AgentError>) {
+    fn report(&self, pid: u32, result: Result<Joined, AgentError>, is_counted: bool) {
         // Thousands of outcomes that no one asks for are dropped; what is counted is counted elsewhere.
-        let _ = self.outcomes.try_send(Outcome { pid, result });
+        let _ = self.outcomes.try_send(Outcome {
+            pid,
+            result,
+            is_counted,
+        });
+    }
+
+    /// Tells of those that came no further than the door, so that nobody counts them a second time.
+    fn report_gone(&mut self) {
+        for pid in std::mem::take(&mut self.door.gone) {
+            self.report(pid, Err(AgentError::Silent { pid }), true);
+        }
     }
 
     /// Handles an agent that will not trace. Its connection ends here.
     fn failed(&mut self, agent: Agent, error: AgentError) {
         let counted = &mut self.door.untraced.failed;
         *counted = counted.saturating_add(1);
-        self.report(agent.pid, Err(error));
+        self.report(agent.pid, Err(error), true);
         self.left(agent);
     }
 
@@ -496,10 +510,12 @@ impl Talk {
             false if crate::process::runs(agent.pid) => Some(&mut untraced.failed),
             _ => None,
         };
+        let is_counted = agent.by_itself || counted.is_some();
         if let Some(counted) = counted {
             *counted = counted.saturating_add(1);
         }
-        self.report(agent.pid, Err(AgentError::Silent { pid: agent.pid }));
+        let pid = agent.pid;
+        self.report(pid, Err(AgentError::Silent { pid }), is_counted);
         self.left(agent);
     }
 
@@ -567,7 +583,7 @@ impl Talk {
                     by_itself: agent.by_itself,
                     from_the_beginning: agent.invited == Some(Invited::Launched),
                 };
-                self.report(pid, Ok(joined));
+                self.report(pid, Ok(joined), true);
                 agent.stage = Stage::Tracing;
                 agent.since = Instant::now();
                 Some(agent)
@@ -765,6 +781,7 @@ impl Talk {
         // No one joins any more; the absence of the socket tells a forked child that tries.
         self.listeners.clear();
         self.door.close();
+        self.report_gone();
         self.agents.retain(|_, agent| {
             matches!(agent.stage, Stage::Tracing)
                 && sent(&agent.socket, &ToAgent::Stop {}, &[]).is_ok()

@@ -249,6 +249,8 @@ pub(super) struct Door {
     waiting: BTreeMap<u64, Newcomer>,
     next: u64,
     pub(super) untraced: Untraced,
+    /// Processes of the session that have left without being let in, since this was last emptied.
+    pub(super) gone: Vec<u32>,
     /// Connections from outside the session.
     pub(super) strangers: u64,
 }
@@ -262,6 +264,7 @@ impl Door {
             waiting: BTreeMap::new(),
             next: 0,
             untraced: Untraced::default(),
+            gone: Vec::new(),
             strangers: 0,
         }
     }
@@ -340,6 +343,7 @@ impl Door {
                 let was_traced = invited.was_traced_to_its_end(newcomer.pid, &newcomer.socket);
                 let late = u64::from(!was_traced);
                 self.untraced.late = self.untraced.late.saturating_add(late);
+                self.gone.push(newcomer.pid);
                 None
             }
             Verdict::Unknown if newcomer.since.elapsed() < PROOF => {
@@ -348,6 +352,7 @@ impl Door {
             }
             Verdict::Unknown => {
                 self.untraced.unconfirmed = self.untraced.unconfirmed.saturating_add(1);
+                self.gone.push(newcomer.pid);
                 None
             }
         }
@@ -423,6 +428,7 @@ impl Door {
         };
         if newcomer.claim.is_some() || self.is_ours(&newcomer) {
             self.untraced.crowded = self.untraced.crowded.saturating_add(1);
+            self.gone.push(newcomer.pid);
         } else {
             self.strangers = self.strangers.saturating_add(1);
         }
@@ -450,6 +456,7 @@ impl Door {
                 answers.extend(self.prove(id, newcomer));
             } else if self.is_ours(&newcomer) {
                 self.untraced.late = self.untraced.late.saturating_add(1);
+                self.gone.push(newcomer.pid);
             } else {
                 self.strangers = self.strangers.saturating_add(1);
             }
@@ -483,6 +490,7 @@ impl Door {
                 && !invited.was_traced_to_its_end(newcomer.pid, &newcomer.socket)
             {
                 self.untraced.late = self.untraced.late.saturating_add(1);
+                self.gone.push(newcomer.pid);
             }
         }
     }

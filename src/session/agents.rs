@@ -368,6 +368,9 @@ impl SessionAgents {
     pub(crate) fn look(&mut self, console: &Console) {
         while let Some(outcome) = self.agents.next(Duration::ZERO) {
             let pid = outcome.pid;
+            if outcome.is_counted && outcome.result.is_err() {
+                self.latecomers.counted(pid);
+            }
             match outcome.result {
                 Ok(joined) => {
                     self.begins(pid, &joined);
@@ -383,7 +386,7 @@ impl SessionAgents {
                 }
                 // A process may end before it has said much.
                 Err(AgentError::Silent { pid }) => {
-                    console.detail(format_args!("process {pid} ended before its agent began"));
+                    console.detail(format_args!("process {pid} gave up or ended before its agent began"));
                 }
                 Err(error) => {
                     if self.latecomers.failed(pid) {
@@ -461,9 +464,9 @@ impl SessionAgents {
         let mut untraced = self.untraced;
         // Those of whose beginning the kernel told; where the engine has no such records, those that lived for a while.
         match self.agents.lineage().never_joined() {
-            Some(absent) => untraced.absent = absent.max(self.latecomers.unreached),
+            Some(absent) => untraced.absent = absent.max(self.latecomers.unreached()),
             None => {
-                untraced.absent = self.latecomers.unreached.max(1);
+                untraced.absent = self.latecomers.unreached().max(1);
                 console.warning(
                     "the command started more processes than can be told apart, so those that ran untraced are more than is said here; trace a smaller part of it",
                 );

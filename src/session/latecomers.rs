@@ -2,7 +2,7 @@
 //! a process becomes by exec, and those of a launched command that its environment does not reach. An agent that waits in them
 //! is woken, and a new one brought in where that is possible; the others are named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::absence::Absence;
@@ -26,7 +26,11 @@ pub(super) struct Latecomers {
     processes: BTreeMap<u32, Latecomer>,
     pub(super) absence: Absence,
     /// Those that nothing was ever seen of.
-    pub(super) unreached: u64,
+    unreached: u64,
+    /// Of those, some that have ended, of which it may yet be heard that they are counted elsewhere.
+    ended: BTreeSet<u32>,
+    /// Those that are counted elsewhere and were not met yet, and when that was heard.
+    counted: BTreeMap<u32, Instant>,
 }
 
 #[derive(Debug)]
@@ -36,6 +40,8 @@ struct Latecomer {
     stage: Stage,
     /// Why it did not come by itself, where that shows.
     cause: Option<String>,
+    /// Whether it is counted elsewhere.
+    is_counted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +62,51 @@ impl Latecomers {
             processes: BTreeMap::new(),
             absence: Absence::beginning(),
             unreached: 0,
+            ended: BTreeSet::new(),
+            counted: BTreeMap::new(),
         }
+    }
+
+    /// How many there were that nothing was ever seen of and that nobody else has counted.
+    pub(super) fn unreached(&self) -> u64 {
+        self.unreached.saturating_add(self.ended.len() as u64)
+    }
+
+    /// Notes that somebody else has counted a process among those that were not traced. It may have been met before, is met
+    /// later, or has ended: what is known of it comes by two ways, in any order.
+    pub(super) fn counted(&mut self, pid: u32) {
+        if self.uncount(pid) {
+            return;
+        }
+        if self.counted.len() >= MOST {
+            let oldest = self.counted.iter().min_by_key(|(_, since)| **since);
+            if let Some(oldest) = oldest.map(|(pid, _)| *pid) {
+                self.counted.remove(&oldest);
+            }
+        }
+        self.counted.insert(pid, Instant::now());
+    }
+
+    /// Counts one no longer, or not when it ends. Whether it was known.
+    fn uncount(&mut self, pid: u32) -> bool {
+        let Some(latecomer) = self.processes.get_mut(&pid) else {
+            return self.ended.remove(&pid);
+        };
+        if latecomer.stage == Stage::Absent && !latecomer.is_counted {
+            self.unreached = self.unreached.saturating_sub(1);
+        }
+        latecomer.is_counted = true;
+        true
     }
 
     /// Takes note of one.
     pub(super) fn add(&mut self, process: Process) {
+        // Another process may have the number of one that was counted.
+        let counted = self.counted.remove(&process.pid);
+        let is_counted =
+            counted.is_some_and(|since| process::age(process.start_time) >= since.elapsed());
         if self.processes.len() >= MOST {
-            self.unreached += 1;
+            self.unreached += u64::from(!is_counted);
             self.absence.begin(identity(&process));
             return;
         }
@@ -70,6 +114,7 @@ impl Latecomers {
             found: Instant::now(),
             stage: Stage::Awaited,
             cause: None,
+            is_counted,
             process,
         };
         self.processes.insert(latecomer.process.pid, latecomer);
@@ -114,7 +159,7 @@ impl Latecomers {
             return error.to_string();
         };
         latecomer.stage = Stage::Absent;
-        self.unreached += 1;
+        self.unreached += u64::from(!latecomer.is_counted);
         self.absence.begin(identity(&latecomer.process));
         let shown = shown(&latecomer.process);
         let reason = match error {
@@ -136,13 +181,11 @@ impl Latecomers {
 
     /// The agent of a process has begun. What is to be said, if it was not by itself.
     pub(super) fn joined(&mut self, pid: u32) -> Option<String> {
+        self.uncount(pid);
         let latecomer = self.processes.remove(&pid)?;
         self.absence.end(identity(&latecomer.process));
         if latecomer.stage == Stage::Awaited {
             return None;
-        }
-        if latecomer.stage == Stage::Absent {
-            self.unreached = self.unreached.saturating_sub(1);
         }
         let cause = latecomer
             .cause
@@ -155,11 +198,9 @@ impl Latecomers {
 
     /// The agent of a process came by itself after all, and the program waited for it, so that nothing is missing.
     pub(super) fn came(&mut self, pid: u32) {
+        self.uncount(pid);
         if let Some(latecomer) = self.processes.remove(&pid) {
             self.absence.cancel(identity(&latecomer.process));
-            if latecomer.stage == Stage::Absent {
-                self.unreached = self.unreached.saturating_sub(1);
-            }
         }
     }
 
@@ -167,11 +208,19 @@ impl Latecomers {
     pub(super) fn look(&mut self) {
         self.absence.look();
         let gone = |it: &Latecomer| process::has_ended(it.process.pid, it.process.start_time);
-        let unreached = &mut self.unreached;
-        self.processes.retain(|_, it| {
-            let ended = gone(it);
-            *unreached += u64::from(ended && matches!(it.stage, Stage::Awaited | Stage::Asked));
-            !ended
+        let (unreached, ended) = (&mut self.unreached, &mut self.ended);
+        self.processes.retain(|pid, it| {
+            let is_gone = gone(it);
+            let was_awaited = matches!(it.stage, Stage::Awaited | Stage::Asked);
+            // Where there is no room, or another one had the same number, nothing that is heard later changes it.
+            if is_gone
+                && was_awaited
+                && !it.is_counted
+                && (ended.len() >= MOST || !ended.insert(*pid))
+            {
+                *unreached += 1;
+            }
+            !is_gone
         });
     }
 }
@@ -191,4 +240,78 @@ fn shown(process: &Process) -> String {
         short.push('…');
     }
     Foreign::new(&short).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that runs, by this number, as one that has begun just now.
+    fn process(pid: u32) -> Process {
+        Process {
+            pid,
+            start_time: Identity::of(std::process::id()).expect("it runs").start_time,
+            comm: String::new(),
+            command_line: Vec::new(),
+            mounts: None,
+            interpreters: Vec::new(),
+        }
+    }
+
+    const GONE: u32 = u32::MAX - 7;
+
+    #[test]
+    fn who_is_counted_elsewhere_is_not_counted_again_in_whatever_order_that_becomes_known() {
+        type Happens = fn(&mut Latecomers);
+        let met: Happens = |it| it.add(process(GONE));
+        let ends: Happens = Latecomers::look;
+        let counted: Happens = |it| it.counted(GONE);
+        for order in [
+            [met, ends, counted],
+            [met, counted, ends],
+            [counted, met, ends],
+        ] {
+            let mut latecomers = Latecomers::none();
+            for happens in order {
+                happens(&mut latecomers);
+            }
+            assert_eq!(latecomers.unreached(), 0);
+        }
+    }
+
+    #[test]
+    fn who_came_by_itself_and_has_ended_before_that_was_heard_was_reached() {
+        let mut latecomers = Latecomers::none();
+        latecomers.add(process(GONE));
+        latecomers.look();
+        assert_eq!(latecomers.unreached(), 1);
+        latecomers.came(GONE);
+        assert_eq!(latecomers.unreached(), 0);
+    }
+
+    #[test]
+    fn who_has_ended_and_was_heard_of_nowhere_is_counted_once() {
+        let mut latecomers = Latecomers::none();
+        latecomers.add(process(GONE));
+        latecomers.look();
+        latecomers.look();
+        assert_eq!(latecomers.unreached(), 1);
+        // Another process has had the same number.
+        latecomers.add(process(GONE));
+        latecomers.look();
+        assert_eq!(latecomers.unreached(), 2);
+    }
+
+    #[test]
+    fn who_has_no_way_in_is_counted_until_somebody_else_has() {
+        let pid = std::process::id();
+        let mut latecomers = Latecomers::none();
+        latecomers.add(process(pid));
+        let error = AgentError::OutOfReach { pid };
+        latecomers.refused(pid, &error, None);
+        assert_eq!(latecomers.unreached(), 1);
+        latecomers.counted(pid);
+        latecomers.look();
+        assert_eq!(latecomers.unreached(), 0);
+    }
 }

@@ -129,6 +129,16 @@ impl Session {
             .expect("something came of it")
     }
 
+    /// Processes that have not begun and are counted, of which was told by now.
+    fn counted(&self) -> Vec<u32> {
+        let outcomes = self.control.outcomes().try_iter();
+        let counted = outcomes.map(|it| {
+            assert!(it.is_counted && it.result.is_err(), "{it:?}");
+            it.pid
+        });
+        counted.collect()
+    }
+
     fn stop(&self) -> AgentAccount {
         self.control.stop().expect("it answers")
     }
@@ -243,7 +253,11 @@ tell(hear(connection))
         ..Untraced::default()
     };
     assert_eq!(account.untraced, expected);
-    assert!(session.control.outcomes().try_recv().is_err());
+    // Nobody else need count those two.
+    assert_eq!(
+        session.counted(),
+        [thief, misled].map(|it| it.identity().pid)
+    );
 }
 
 #[test]
@@ -526,6 +540,11 @@ end(connection, 1)
     launched.go();
     assert_eq!(launched.hears(), "here");
     session.listen();
+    // Of each that was counted it is told that it was.
+    for _ in 0..6 {
+        let outcome = session.outcome();
+        assert!(outcome.is_counted && outcome.result.is_err(), "{outcome:?}");
+    }
     begun(session.outcome());
     let account = session.stop();
     assert_eq!(account.told, 1);

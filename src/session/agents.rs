@@ -386,7 +386,9 @@ impl SessionAgents {
                 }
                 // A process may end before it has said much.
                 Err(AgentError::Silent { pid }) => {
-                    console.detail(format_args!("process {pid} gave up or ended before its agent began"));
+                    console.detail(format_args!(
+                        "process {pid} gave up or ended before its agent began"
+                    ));
                 }
                 Err(error) => {
                     if self.latecomers.failed(pid) {

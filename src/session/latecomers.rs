@@ -250,7 +250,9 @@ mod tests {
     fn process(pid: u32) -> Process {
         Process {
             pid,
-            start_time: Identity::of(std::process::id()).expect("it runs").start_time,
+            start_time: Identity::of(std::process::id())
+                .expect("it runs")
+                .start_time,
             comm: String::new(),
             command_line: Vec::new(),
             mounts: None,

@@ -235,6 +235,8 @@ impl Rings {
     fn offer(&self, process: Identity, shape: Shape) -> io::Result<(Vec<Ring>, RingOffer)> {
         let Shape { count, words, rows } = shape;
         let more = rows.and_then(sums::bytes).unwrap_or(0);
+        // One for all: each is a measurement, and what two of them differ by grows with the age of the counter.
+        let scale = rows.map(|_| self.rate.scale());
         let memory = new_memory_of_many(count, words, more)?;
         let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
         let handle = pidfd_open(pid.ok_or(io::ErrorKind::NotFound)?, PidfdFlags::empty())?;
@@ -247,9 +249,9 @@ impl Rings {
             let begin = at * distance(words, more);
             let reader = Reader::new(Mapping::at(&memory, begin, words)?);
             let mut table = None;
-            if let Some(rows) = rows {
+            if let Some((rows, scale)) = rows.zip(scale) {
                 let reader = SumsReader::new(sums::Table::at(&memory, begin, words, rows)?);
-                table = Some(Table::new(reader, self.clock, self.rate.scale()));
+                table = Some(Table::new(reader, self.clock, scale));
             }
             let taken = words + more / 8;
             self.words.fetch_add(taken, Ordering::Relaxed);
@@ -271,12 +273,15 @@ impl Rings {
                 },
             });
         }
-        let multiplier = self.rate.scale().multiplier();
+        let sums = rows.zip(scale).map(|(rows, scale)| protocol::Sums {
+            rows,
+            multiplier: scale.multiplier(),
+        });
         let ring = protocol::Ring {
             count,
             words,
             clock: self.clock,
-            sums: rows.map(|rows| protocol::Sums { rows, multiplier }),
+            sums,
             shortest: match self.telling {
                 Telling::LongCalls(_, ns) => Some(self.rate.ticks(ns)),
                 Telling::Events(_) | Telling::Sums => None,
@@ -731,6 +736,7 @@ impl Collector {
 
 #[cfg(test)]
 mod tests {
+    use pystap_ring::sums::Scale;
     use pystap_ring::{CALL, THREAD, Writer, head};
 
     use super::*;
@@ -913,6 +919,26 @@ mod tests {
                 .count()
         };
         assert_eq!((of(100, "f"), of(163, "g")), (1000, 1000));
+    }
+
+    #[test]
+    fn a_table_is_read_by_the_same_clock_by_which_it_is_written() {
+        let beginning = Beginning::default();
+        let running = DirectRunning::start(&beginning, Telling::Sums, true).expect("it starts");
+        let ourselves = Identity::of(std::process::id()).expect("we run");
+        for free_threaded in [false, true] {
+            let shape = running.rings.shape(free_threaded);
+            let (rings, offer) = running.rings.offer(ourselves, shape).expect("made");
+            let sums = offer.ring.sums.expect("tables");
+            let writer = Scale::of_multiplier(sums.multiplier);
+            let writers_now = || writer.nanoseconds(clock::time(offer.ring.clock));
+            for ring in &rings {
+                let table = ring.table.as_ref().expect("one for each");
+                let before = writers_now();
+                let now = table.now();
+                assert!((before..=writers_now()).contains(&now), "{before} {now}");
+            }
+        }
     }
 
     #[test]

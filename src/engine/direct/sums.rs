@@ -52,7 +52,8 @@ impl Table {
         self.end = self.reader.end();
     }
 
-    fn now(&self) -> u64 {
+    /// The time by the clock of its writer.
+    pub(super) fn now(&self) -> u64 {
         self.scale.nanoseconds(clock::time(self.kind))
     }
 }

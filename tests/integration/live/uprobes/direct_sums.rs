@@ -116,7 +116,10 @@ fn a_program_that_is_killed_leaves_its_sums_with_what_was_open() {
         let calls = column(&table, "<string>", "calls");
         assert_eq!((calls["work"], calls["main"]), (1000, 1), "{calls:?}");
         let whole = column(&table, "<string>", "cumulative_ns");
-        assert!(whole["main"] >= whole["work"] && whole["work"] > 0);
+        assert!(
+            whole["main"] >= whole["work"] && whole["work"] > 0,
+            "{whole:?}"
+        );
         assert!(whole["<module>"] >= whole["main"], "{whole:?}");
         assert_eq!(table["account"]["lost"], 0);
     });

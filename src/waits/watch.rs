@@ -338,12 +338,21 @@ impl Watch {
 
     /// The last of them, after which nothing is watched any longer; waits that go on are among them as long as they are now.
     pub(crate) fn end(mut self, waits: &mut Vec<Wait>) -> Account {
+        // A record tells of a loss only when one more comes after it.
+        let counters = self.counters.iter().chain(&self.wakings.counters);
+        let lost: u64 = counters
+            .filter_map(|counter| perf::lost(counter.as_fd()))
+            .sum();
         self.counters.clear();
         self.wakings.counters.clear();
         self.drain();
         self.ended_until(u64::MAX, waits);
         waits.extend(self.open());
-        self.account()
+        let account = self.account();
+        Account {
+            lost: account.lost.max(lost),
+            ..account
+        }
     }
 
     /// The waits that go on, as long as they are by now.

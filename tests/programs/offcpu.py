@@ -5,6 +5,7 @@ JSON what each thread knows of its function, and waits for another line:
 
     tid      which thread
     off      milliseconds that the function took, without those that its thread ran (`thread_time`)
+    before   milliseconds from when the thread was started until it came to its function
     queued   milliseconds that the thread waited for a processor, as the kernel counted them
     helper   the thread that ends its waits, if one does
 
@@ -12,6 +13,8 @@ JSON what each thread knows of its function, and waits for another line:
 """
 
 import asyncio
+import ctypes
+import fcntl
 import json
 import mmap
 import os
@@ -59,6 +62,61 @@ def reads():
     for at in range(ROUNDS * 4):
         os.preadv(file, [buffer], (at % 16) << 20)
     os.close(file)
+
+
+def forget(file):
+    """The file's contents are on the disk alone from now on."""
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def reads_cold():
+    file = os.open(os.path.join(DIRECTORY, "data"), os.O_RDONLY)
+    for at in range(16):
+        forget(file)
+        os.pread(file, 1 << 20, at << 20)
+    os.close(file)
+
+
+def syncs():
+    file = os.open(os.path.join(DIRECTORY, "journal"), os.O_WRONLY | os.O_CREAT)
+    for _ in range(8):
+        os.pwrite(file, bytes(8 << 20), 0)
+        os.fsync(file)
+    os.close(file)
+
+
+def sleeps_in_c():
+    libc = ctypes.CDLL(None)
+    for _ in range(ROUNDS):
+        libc.usleep(15_000)
+
+
+HOLDER = """
+import fcntl, sys, time
+file = open(sys.argv[1])
+fcntl.flock(file, fcntl.LOCK_EX)
+print(flush=True)
+time.sleep(0.05)
+"""
+
+
+def holder(path):
+    """Another process, once it has the lock."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE
+    )
+    child.stdout.readline()
+    return child
+
+
+def waits_for_another_process():
+    path = os.path.join(DIRECTORY, "data")
+    with open(path) as file:
+        for _ in range(3):
+            child = holder(path)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_UN)
+            child.communicate()
 
 
 def waits_for_a_lock():
@@ -136,6 +194,10 @@ FUNCTIONS = [
     sleeps,
     naps,
     reads,
+    reads_cold,
+    syncs,
+    sleeps_in_c,
+    waits_for_another_process,
     waits_for_a_lock,
     waits_for_the_gil,
     waits_for_a_socket,
@@ -159,13 +221,14 @@ def main():
         """In a way that no function waits in."""
         signal.sigwait({signal.SIGUSR1})
 
-    def run(function, done):
+    def run(function, done, started):
         begin, ran, queue = time.perf_counter(), time.thread_time(), queued()
         function()
         took, ran, queue = time.perf_counter() - begin, time.thread_time() - ran, queued() - queue
         told[function.__name__] = {
             "tid": threading.get_native_id(),
             "off": (took - ran) * 1e3,
+            "before": (begin - started) * 1e3,
             "queued": queue * 1e3,
             "helper": helpers.get(function.__name__),
         }
@@ -175,7 +238,7 @@ def main():
     threads = []
     for function in FUNCTIONS:
         done = threading.Event()
-        threads.append(threading.Thread(target=run, args=(function, done)))
+        threads.append(threading.Thread(target=run, args=(function, done, time.perf_counter())))
         threads[-1].start()
         done.wait()
     print(json.dumps(told), flush=True)

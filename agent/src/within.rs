@@ -73,6 +73,9 @@ static RINGS: AtomicUsize = AtomicUsize::new(0);
 static IS_IMPATIENT: AtomicBool = AtomicBool::new(false);
 static IS_MISSING: AtomicBool = AtomicBool::new(false);
 
+/// Whether a ring came for the interpreter of this place after it had done without.
+static TRY_AGAIN: [AtomicBool; MOST] = [const { AtomicBool::new(false) }; MOST];
+
 /// Where the question for a ring is: not put, put, or answered; or nobody waits for the answer any longer.
 static ANSWERS: [AtomicU32; MOST] = [const { AtomicU32::new(NONE) }; MOST];
 const NONE: u32 = 0;
@@ -160,25 +163,27 @@ pub(crate) fn give(place: u32, offered: Option<Offered>) {
     let before = answer.swap(ANSWERED, Ordering::SeqCst);
     wake(answer);
     if before == LATE {
+        if let Some(again) = TRY_AGAIN.get(at) {
+            again.store(true, Ordering::SeqCst);
+        }
         // SAFETY: `with` gives the lock.
-        gil::with(|| unsafe { interpreters::ask(place as usize, settle_again) });
+        gil::with(|| unsafe { interpreters::ask(place as usize, settle) });
     }
 }
 
 /// Does in an interpreter what is to be done, on a thread that runs in it.
 unsafe fn settle(ticket: Ticket) {
     let state = STATES.at(ticket.shard());
+    let again = TRY_AGAIN.get(ticket.place().wrapping_sub(1));
+    if again.is_some_and(|again| again.swap(false, Ordering::SeqCst)) {
+        (*state).tried = 0;
+    }
     let wanted = WANTED.load(Ordering::SeqCst);
     if (*state).entered != wanted && (*state).tried != wanted
         || wanted == 0 && (*state).entered != 0
     {
         ticket.alone(|| switch(ticket, wanted));
     }
-}
-
-unsafe fn settle_again(ticket: Ticket) {
-    (*STATES.at(ticket.shard())).tried = 0;
-    settle(ticket);
 }
 
 unsafe fn switch(ticket: Ticket, wanted: usize) {

@@ -70,7 +70,7 @@ fn rings(facts: &Facts) -> Finding {
 
 /// Who may stop a running process, which is how an agent comes into one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Open {
+pub(super) enum Open {
     /// All processes are open.
     All,
     /// Those of this user.
@@ -81,7 +81,7 @@ enum Open {
     Unknown,
 }
 
-fn open(facts: &Facts) -> Open {
+pub(super) fn open(facts: &Facts) -> Open {
     let scope = &facts.tracing.ptrace_scope;
     let may_all = capabilities(facts).map(|held| held & CAP_SYS_PTRACE != 0);
     // Without Yama the kernel decides as with 0: by the user and the capabilities of both.

@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use super::verdict::{self, EventVerdict, Verdict};
-use super::{Engine, Finding, agent, building, debug, host, kernel, python, systemtap, uprobes};
+use super::{
+    Engine, Finding, agent, building, debug, host, kernel, python, systemtap, uprobes, waits,
+};
 use crate::host::Facts;
 
 /// Everything that can be said about a host.
@@ -48,6 +50,7 @@ fn findings(facts: &Facts) -> Vec<Finding> {
     all.extend(systemtap::findings(facts));
     all.extend(uprobes::findings(facts));
     all.extend(agent::findings(facts));
+    all.extend(waits::findings(facts));
     all.extend(debug::findings(facts));
     all.extend(python::findings(facts));
     all

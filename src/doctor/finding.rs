@@ -72,6 +72,8 @@ pub(crate) enum Part {
     Uprobes,
     /// pystap's agent: what it takes to hear of it, and what keeps it out.
     Agent,
+    /// What shows stacks and waits, without any engine.
+    Waits,
     /// Debug information of the kernel.
     Debug,
     /// Interpreters.
@@ -88,6 +90,7 @@ impl Part {
             Part::Systemtap => "SystemTap",
             Part::Uprobes => "Uprobe events",
             Part::Agent => "pystap's agent",
+            Part::Waits => "Stacks and waits (pystap dump, pystap offcpu)",
             Part::Debug => "Kernel debug information",
             Part::Python => "Python",
         }

@@ -32,6 +32,7 @@ mod systemtap;
 mod tests;
 mod uprobes;
 mod verdict;
+mod waits;
 
 pub(crate) use examination::{Examination, examine, obstacles};
 pub(crate) use finding::{Engine, Evidence, Finding, Fix, Part, Status};

@@ -26,13 +26,14 @@ pub(crate) struct Look {
     pub verbose: bool,
 }
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part::Host,
     Part::Kernel,
     Part::Building,
     Part::Systemtap,
     Part::Uprobes,
     Part::Agent,
+    Part::Waits,
     Part::Debug,
     Part::Python,
 ];

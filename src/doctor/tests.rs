@@ -711,6 +711,49 @@ fn a_kernel_that_refuses_a_ring_stops_the_engine_that_reads_them_and_no_other() 
     assert_eq!(ids(&host("ubuntu-14.04"), Engine::Direct), ["rings"]);
 }
 
+/// The status of a finding, and its fixes as one text.
+fn state(facts: &Facts, id: &str) -> (Status, String) {
+    let mut findings = examine(facts, None).findings.into_iter();
+    let finding = findings.find(|finding| finding.id == id).expect(id);
+    let fixes = finding.fixes.into_iter();
+    let fixes = fixes.map(|fix| format!("{} {}", fix.what, fix.commands.join(" ")));
+    (finding.status, fixes.collect())
+}
+
+#[test]
+fn what_offcpu_lacks_is_a_warning_with_the_next_step_and_stops_no_engine() {
+    let mut facts = host("debian-12");
+    for id in ["memory", "scheduler", "addresses"] {
+        assert_eq!(state(&facts, id), (Status::Ok, String::new()));
+    }
+    let lacks = |facts: &Facts, id: &str, remedy: &str| {
+        let (status, fixes) = state(facts, id);
+        assert_eq!(status, Status::Warning, "{id}");
+        assert!(fixes.contains(remedy), "{id}: {fixes}");
+        assert_eq!(ids(facts, Engine::Direct), [""; 0]);
+    };
+    facts.tracing.kptr_restrict = Fact::found("/proc/sys/kernel/kptr_restrict", 2);
+    facts.tracing.addresses = Fact::found("/proc/kallsyms", false);
+    lacks(&facts, "addresses", "sysctl kernel.kptr_restrict=1");
+    facts.tracing.events_of_waits = Fact::found("events", vec!["sched/sched_switch".to_owned()]);
+    lacks(&facts, "scheduler", "version 4.3");
+    facts = host("ordinary-user");
+    lacks(&facts, "scheduler", "as root");
+    lacks(&facts, "addresses", "as root");
+    // Who has the capability needs no root.
+    let both = ["sched/sched_switch", "sched/sched_waking"].map(str::to_owned);
+    facts.tracing.events_of_waits = Fact::found("events", both.to_vec());
+    lacks(&facts, "scheduler", "as root");
+    facts.user.capabilities = Fact::found("/proc/self/status", "0000004000000000".to_owned());
+    assert_eq!(state(&facts, "scheduler").0, Status::Ok);
+    lacks(&host("docker-container"), "memory", "--cap-add SYS_PTRACE");
+    lacks(&host("locked-down"), "addresses", "lockdown=integrity");
+    let unknown = host("unreadable");
+    for id in ["memory", "addresses"] {
+        assert_eq!(state(&unknown, id).0, Status::Unknown, "{id}");
+    }
+}
+
 fn of_kind(facts: &Facts, only: Option<Engine>, kind: &str) -> (Ability, String) {
     let mut events = examine(facts, only).events.into_iter();
     let event = events.find(|event| event.kind == kind).expect("a verdict");

@@ -78,7 +78,7 @@ fn kernel(facts: &Facts) -> Finding {
 }
 
 /// Under lockdown for confidentiality, nobody reads the kernel's traces.
-fn confidential(facts: &Facts) -> bool {
+pub(super) fn confidential(facts: &Facts) -> bool {
     facts
         .loading
         .lockdown

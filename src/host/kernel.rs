@@ -302,6 +302,12 @@ pub(crate) struct Tracing {
     pub uprobe_events: Fact<bool>,
     /// Whether the kernel knows semaphores of uprobe events: a part of perf's description of them.
     pub semaphores: Fact<bool>,
+    /// Which events of [`EVENTS_OF_WAITS`] there are.
+    #[serde(default = "events_not_read")]
+    pub events_of_waits: Fact<Vec<String>>,
+    /// Whether the kernel tells the addresses of its functions.
+    #[serde(default = "addresses_not_read")]
+    pub addresses: Fact<bool>,
     /// `kernel.perf_event_paranoid`.
     pub perf_event_paranoid: Fact<i64>,
     /// `kernel.yama.ptrace_scope`, who may stop running processes and enter their memory; absent without Yama.
@@ -331,11 +337,22 @@ pub(crate) struct Rings {
 }
 
 const PTRACE_SCOPE: &str = "/proc/sys/kernel/yama/ptrace_scope";
+const ADDRESSES: &str = "/proc/kallsyms";
+/// What tells of waits and who ends them.
+pub(crate) const EVENTS_OF_WAITS: [&str; 2] = ["sched/sched_switch", "sched/sched_waking"];
 const RING_CALLS: &str = "memfd_create(2) and pidfd_open(2)";
 
 /// What is told of facts that were saved before there was this one.
 fn scope_not_read() -> Fact<i64> {
     Fact::unknown(PTRACE_SCOPE, BEFORE)
+}
+
+fn events_not_read() -> Fact<Vec<String>> {
+    Fact::unknown("/sys/kernel/tracing/events", BEFORE)
+}
+
+fn addresses_not_read() -> Fact<bool> {
+    Fact::unknown(ADDRESSES, BEFORE)
 }
 
 fn rings_not_tried() -> Fact<Rings> {
@@ -391,8 +408,11 @@ impl Tracing {
             (None, Some(place)) => format!("{place}/tracing/uprobe_events"),
             (None, None) => "/sys/kernel/tracing/uprobe_events".to_owned(),
         };
+        let place = events.strip_suffix("/uprobe_events").unwrap_or_default();
         Tracing {
             uprobe_events: tree.exists(&events),
+            events_of_waits: events_of_waits(tree, place),
+            addresses: tree.beginning(ADDRESSES).and_then(|text| addresses(&text)),
             debugfs,
             tracefs,
             semaphores: tree.exists("/sys/bus/event_source/devices/uprobe/format/ref_ctr_offset"),
@@ -418,6 +438,36 @@ impl Tracing {
                 .and_then(|text| available_memory(&text)),
         }
     }
+}
+
+/// Which events there are below a directory of tracefs.
+fn events_of_waits(tree: &Tree, place: &str) -> Fact<Vec<String>> {
+    let from = format!("{place}/events");
+    let mut found = Vec::new();
+    for event in EVENTS_OF_WAITS {
+        let number = tree.number(&format!("{from}/{event}/id"));
+        match number.reason() {
+            Some(reason) => return Fact::unknown(number.from(), reason),
+            None if number.is_absent() => {}
+            None => found.push(event.to_owned()),
+        }
+    }
+    Fact::found(from, found)
+}
+
+/// Whether a list of the kernel's functions has addresses: all are 0 for those who may not know them. Variables of processors
+/// come first, and the first of those is at 0 for everybody.
+fn addresses(text: &str) -> Result<bool, String> {
+    let mut known = false;
+    // The last line may be cut.
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    for line in whole.lines() {
+        let address = line.split_whitespace().next().unwrap_or_default();
+        let address = u64::from_str_radix(address, 16)
+            .map_err(|_| format!("it has {address:?} in the place of an address"))?;
+        known |= address != 0;
+    }
+    Ok(known)
 }
 
 /// Where a file system of this kind is mounted first. Blanks in mount points are written `\040`.

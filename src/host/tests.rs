@@ -56,7 +56,7 @@ impl Host {
             ("proc/meminfo", "MemTotal: 100 kB\nMemAvailable:    90 kB\n"),
             (
                 "proc/kallsyms",
-                "0 T task_work_add\n0 T task_work_cancel_func\n0 T uprobe_register\n0 T uprobe_unregister_nosync\n0 T get_mm_exe_file\n",
+                "ffffffff81000000 T task_work_add\n0 T task_work_cancel_func\n0 T uprobe_register\n0 T uprobe_unregister_nosync\n0 T get_mm_exe_file\n",
             ),
             (
                 "proc/self/mounts",
@@ -75,6 +75,7 @@ impl Host {
             ("proc/sys/kernel/arch", "x86_64\n"),
             ("proc/sys/kernel/modules_disabled", "0\n"),
             ("proc/sys/kernel/perf_event_paranoid", "-1\n"),
+            ("mnt/with blank/events/sched/sched_switch/id", "324\n"),
             ("proc/sys/kernel/yama/ptrace_scope", "1\n"),
             ("proc/sys/crypto/fips_enabled", "0\n"),
             (
@@ -200,6 +201,9 @@ fn a_host_is_read_completely() {
     assert_eq!(facts.tracing.memory.value(), Some(&90));
     assert_eq!(facts.tracing.perf_event_paranoid.value(), Some(&-1));
     assert_eq!(facts.tracing.ptrace_scope.value(), Some(&1));
+    let events = facts.tracing.events_of_waits.value().expect("known");
+    assert_eq!(*events, ["sched/sched_switch"]);
+    assert_eq!(facts.tracing.addresses.value(), Some(&true));
     // A directory makes no rings.
     assert!(facts.tracing.rings.reason().is_some());
     let tree = &facts.build_tree;

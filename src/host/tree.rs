@@ -51,6 +51,10 @@ impl Tree {
 
     /// The bytes of a file.
     pub(crate) fn bytes(&self, path: &str) -> Fact<Vec<u8>> {
+        self.first_bytes(path, MOST_BYTES)
+    }
+
+    fn first_bytes(&self, path: &str, most: u64) -> Fact<Vec<u8>> {
         let opened = fs::OpenOptions::new()
             .read(true)
             // A pipe in the place of a file must not hold us up.
@@ -58,7 +62,7 @@ impl Tree {
             .open(self.at(path));
         let read = opened.and_then(|file: File| {
             let mut bytes = Vec::new();
-            file.take(MOST_BYTES).read_to_end(&mut bytes)?;
+            file.take(most).read_to_end(&mut bytes)?;
             Ok(bytes)
         });
         match read {
@@ -70,6 +74,13 @@ impl Tree {
     /// The text of a file; bytes that are not UTF-8 become U+FFFD.
     pub(crate) fn text(&self, path: &str) -> Fact<String> {
         self.bytes(path)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The first lines of a long text file: of a page.
+    pub(crate) fn beginning(&self, path: &str) -> Fact<String> {
+        const PAGE: u64 = 4 << 10;
+        self.first_bytes(path, PAGE)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 

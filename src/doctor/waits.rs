@@ -1,0 +1,197 @@
+//! Findings about what `pystap dump` and `pystap offcpu` need. They need no engine: the one reads the memory of processes, the
+//! other listens to the kernel's scheduler, too.
+
+use super::agent::{Open, open};
+use super::host::{capabilities, is_root, may_not_mount};
+use super::uprobes::confidential;
+use super::{Evidence, Finding, Fix, Part, Status};
+use crate::host::{EVENTS_OF_WAITS, Facts};
+
+/// Bits of capabilities, after linux/capability.h.
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_PERFMON: u64 = 1 << 38;
+
+pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
+    vec![memory(facts), scheduler(facts), addresses(facts)]
+}
+
+fn memory(facts: &Facts) -> Finding {
+    let new = |status, summary| {
+        Finding::new(
+            Part::Waits,
+            "memory",
+            status,
+            summary,
+            "Stacks are read from the memory of processes. Without it pystap dump shows nothing, and pystap offcpu no functions.",
+        )
+    };
+    let finding = match open(facts) {
+        Open::All => new(Status::Ok, "the memory of processes may be read"),
+        Open::Own => new(
+            Status::Ok,
+            "the memory of processes of this user may be read",
+        ),
+        Open::Closed(3..) => new(
+            Status::Warning,
+            "the memory of other processes is closed to everybody until the next boot",
+        )
+        .fix(Fix::by_hand(
+            "Set kernel.yama.ptrace_scope to less than 3 in /etc/sysctl.d and reboot; a running kernel does not go back from 3.",
+        )),
+        Open::Closed(_) => new(
+            Status::Warning,
+            "the memory of other processes is closed to this user",
+        )
+        .fix(Fix::by_hand(if is_root(facts) {
+            "Run pystap on the host, or start the container with `--cap-add SYS_PTRACE`."
+        } else {
+            "Run pystap as root."
+        })),
+        Open::Unknown => new(
+            Status::Unknown,
+            "it is not known whether the memory of other processes may be read",
+        ),
+    };
+    finding
+        .evidence(Evidence::plain(&facts.tracing.ptrace_scope))
+        .evidence(Evidence::of(&facts.user.capabilities, |mask| {
+            format!("effective capabilities {mask}")
+        }))
+}
+
+fn scheduler(facts: &Facts) -> Finding {
+    let tracing = &facts.tracing;
+    let events = &tracing.events_of_waits;
+    let why = "Where threads wait is told by the kernel's scheduler, in events that tracefs describes and perf delivers. Without them \
+               pystap offcpu does not run.";
+    let new = |status, summary: &str| Finding::new(Part::Waits, "scheduler", status, summary, why);
+    let may_listen = match (capabilities(facts), tracing.perf_event_paranoid.value()) {
+        (_, Some(..=-1)) => Some(true),
+        (Some(held), _) => Some(held & (CAP_PERFMON | CAP_SYS_ADMIN) != 0),
+        (None, _) => None,
+    };
+    let is_mounted = tracing.tracefs.value().is_some() || tracing.debugfs.value().is_some();
+    let as_root = || {
+        Fix::by_hand(if is_root(facts) {
+            "Run pystap on the host, or start the container with `--cap-add PERFMON`."
+        } else {
+            "Run pystap as root."
+        })
+    };
+    let finding = match (events.value(), may_listen) {
+        _ if confidential(facts) => new(
+            Status::Warning,
+            "the kernel is locked down for confidentiality, so its events are closed to everybody",
+        )
+        .fix(unlock()),
+        (Some(_), _) if !is_mounted => {
+            let finding = new(
+                Status::Warning,
+                "the events of the scheduler are not to be had, because tracefs is not mounted",
+            );
+            finding.fix(if may_not_mount(facts) {
+                Fix::by_hand(
+                    "Run pystap as root on the host, which has it mounted or can mount it.",
+                )
+            } else {
+                Fix::new(
+                    "Mount it.",
+                    ["mount -t tracefs tracefs /sys/kernel/tracing"],
+                )
+            })
+        }
+        (Some(found), _) if found.len() < EVENTS_OF_WAITS.len() => {
+            let lacking = EVENTS_OF_WAITS.into_iter();
+            let lacking: Vec<&str> = lacking
+                .filter(|it| !found.iter().any(|have| have == it))
+                .collect();
+            new(
+                Status::Warning,
+                &format!("the kernel has no events {}", lacking.join(" and ")),
+            )
+            .fix(Fix::by_hand(
+                "Boot a kernel of version 4.3 or later with CONFIG_EVENT_TRACING; every distribution's standard kernel has it.",
+            ))
+        }
+        (Some(_), Some(false)) => new(
+            Status::Warning,
+            "the events of the scheduler are closed to this user",
+        )
+        .fix(as_root()),
+        (Some(_), Some(true)) => new(
+            Status::Ok,
+            "the kernel tells which threads wait, and who wakes them",
+        ),
+        (None, _) if !is_root(facts) => new(
+            Status::Warning,
+            "the events of the scheduler are closed to this user",
+        )
+        .fix(as_root()),
+        (None, _) | (Some(_), None) => new(
+            Status::Unknown,
+            "it is not known whether the kernel tells which threads wait",
+        ),
+    };
+    finding
+        .evidence(Evidence::of(events, |found| match found.len() {
+            0 => "none".to_owned(),
+            _ => found.join(", "),
+        }))
+        .evidence(Evidence::plain(&tracing.perf_event_paranoid))
+        .evidence(Evidence::of(&facts.user.capabilities, |mask| {
+            let held = capabilities(facts).unwrap_or_default();
+            let with = match held & (CAP_PERFMON | CAP_SYS_ADMIN) {
+                0 => "without",
+                _ => "with",
+            };
+            format!("effective capabilities {mask}, {with} CAP_PERFMON or CAP_SYS_ADMIN")
+        }))
+}
+
+fn addresses(facts: &Facts) -> Finding {
+    let tracing = &facts.tracing;
+    let new = |status, summary| {
+        Finding::new(
+            Part::Waits,
+            "addresses",
+            status,
+            summary,
+            "What a thread waits for is told by the kernel's functions that it waits in. Without their addresses pystap offcpu goes by \
+             the system call, of waits that last until it looks, and calls the rest `other`.",
+        )
+    };
+    let finding = match tracing.addresses.value() {
+        Some(true) => new(
+            Status::Ok,
+            "the kernel tells the addresses of its functions",
+        ),
+        Some(false) => new(
+            Status::Warning,
+            "the kernel hides the addresses of its functions from this user",
+        )
+        .fix(match (is_root(facts), tracing.kptr_restrict.value()) {
+            _ if confidential(facts) => unlock(),
+            (true, Some(2..)) => Fix::new(
+                "Let root see them until the next boot.",
+                ["sysctl kernel.kptr_restrict=1"],
+            ),
+            (true, _) => Fix::by_hand(
+                "Run pystap on the host, or start the container with `--cap-add SYSLOG`.",
+            ),
+            (false, _) => Fix::by_hand("Run pystap as root."),
+        }),
+        None => new(
+            Status::Unknown,
+            "it is not known whether the kernel tells the addresses of its functions",
+        ),
+    };
+    finding
+        .evidence(Evidence::of(&tracing.addresses, |are_told| {
+            if *are_told { "addresses" } else { "zeros" }.to_owned()
+        }))
+        .evidence(Evidence::plain(&tracing.kptr_restrict))
+}
+
+fn unlock() -> Fix {
+    Fix::by_hand("Boot with lockdown for integrity only (lockdown=integrity), or without lockdown.")
+}

@@ -305,6 +305,12 @@ pub struct Offcpu {
     /// Do not listen to who wakes threads: costs less, but time in the run queue counts as waiting
     #[arg(long)]
     pub no_wakers: bool,
+    /// Write all stacks at the end, with the reason above each, instead of tables
+    #[arg(short, long, value_enum, conflicts_with_all = ["batch", "json", "interval", "limit", "by"])]
+    pub format: Option<StacksFormat>,
+    /// Write them to this file instead of standard output
+    #[arg(short, long, value_name = "FILE", requires = "format")]
+    pub output: Option<PathBuf>,
     /// Which processes.
     #[command(flatten)]
     pub targets: RunningTargets,
@@ -499,6 +505,15 @@ pub struct Export {
     /// Put the kind of greenlet or asyncio task below its stacks (folded and flamegraph, with the agent)
     #[arg(long)]
     pub by_context: bool,
+}
+
+/// What stacks can be made into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StacksFormat {
+    /// Stacks with their time, one per line, for flame graph tools
+    Folded,
+    /// A flame graph, as SVG
+    Flamegraph,
 }
 
 /// What a recording can be made into.

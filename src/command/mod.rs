@@ -3,6 +3,7 @@
 mod agent;
 mod catalogue;
 mod cleanup;
+mod destination;
 mod doctor;
 mod dump;
 mod gc;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, IntoInnerError};
 use std::path::Path;
 
-use super::{print, top};
+use super::{destination, print, top};
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
@@ -16,12 +16,11 @@ use crate::event::{Session, Summary, What};
 use crate::export::json::Json;
 use crate::export::latencies::asked_for;
 use crate::export::profile::{Chrome, FlameGraph, Folded, Pstats, Speedscope};
-use crate::export::{End, Output, Sink};
+use crate::export::{End, Sink};
 use crate::failure::Failure;
 use crate::files::reading;
 use crate::recording::{Reader, RecordingError};
 use crate::script::filter::Glob;
-use crate::session::stop;
 use crate::shell;
 use crate::text::Foreign;
 use crate::view::{hot, latencies, pauses};
@@ -316,7 +315,7 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
             "--by-context is for the formats folded and flamegraph, so nothing was done; leave it out, or choose one of these",
         ));
     }
-    let Some(output) = destination(arguments, console)? else {
+    let Some(output) = destination::whole(arguments.output.as_deref(), console)? else {
         return Ok(Exit::Done);
     };
     let mut output = BufWriter::with_capacity(1 << 16, output);
@@ -347,25 +346,6 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
         },
         _ => failure,
     })
-}
-
-/// Where an export goes: a file is replaced by it when it is whole.
-fn destination(arguments: &Export, console: &Console) -> Result<Option<Output>, Failure> {
-    let path = arguments.output.as_deref();
-    let mut said = false;
-    Ok(Output::whole(path, stop::give_up(), |time| {
-        if !std::mem::replace(&mut said, true)
-            && let Some(path) = path
-        {
-            console.note(format_args!(
-                "{} is a pipe that nobody reads; waiting for a reader, Ctrl-C stops",
-                Foreign::path(path)
-            ));
-        }
-        // Signals are not caught here: one ends us.
-        std::thread::park_timeout(time);
-        true
-    })?)
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {

@@ -5,6 +5,7 @@
 //! meanwhile. So what is read is exact. Waits that were too short to be caught are known by thread, reason and system call, and are
 //! shared out among the functions that were caught there (`tally`).
 
+mod folded;
 mod idle;
 mod json;
 mod live;
@@ -13,8 +14,9 @@ mod stacks;
 mod table;
 mod tally;
 
+pub(crate) use folded::folded;
 pub(crate) use json::document;
 pub(crate) use live::show;
 pub(crate) use session::{Options, Session};
-pub(crate) use table::page;
+pub(crate) use table::{lost, page};
 pub(crate) use tally::{By, Snapshot};

@@ -30,15 +30,23 @@ pub(super) fn headline(snapshot: &Snapshot, rows: &Rows) -> String {
     if rows.idle_ns > 0 {
         let _ = write!(line, "  idle {} not shown", time(rows.idle_ns));
     }
-    if account.lost > 0 || account.waits_lost > 0 || account.unreadable > 0 {
-        let _ = write!(
-            line,
-            "  LOST {} and {}",
-            many(account.lost + account.unreadable, "record", "records"),
-            many(account.waits_lost, "wait", "waits"),
-        );
+    if let Some(lost) = lost(snapshot) {
+        let _ = write!(line, "  {lost}");
     }
     line
+}
+
+/// What was lost, if anything was.
+pub(crate) fn lost(snapshot: &Snapshot) -> Option<String> {
+    let account = &snapshot.account;
+    let has_lost = account.lost > 0 || account.waits_lost > 0 || account.unreadable > 0;
+    has_lost.then(|| {
+        format!(
+            "LOST {} and {}",
+            many(account.lost + account.unreadable, "record", "records"),
+            many(account.waits_lost, "wait", "waits"),
+        )
+    })
 }
 
 /// The names of the columns.

@@ -363,14 +363,18 @@ fn it_ends_with_its_processes_and_options_leave_out_what_is_not_wanted() {
 }
 
 impl Watching {
+    fn json_after(self) -> Value {
+        serde_json::from_str(&self.whole()).expect("JSON")
+    }
+
     /// What it writes when it ends by itself.
-    fn json_after(mut self) -> Value {
+    fn whole(mut self) -> String {
         let mut out = String::new();
         let mut stdout = self.child.stdout.take().expect("a pipe");
         stdout.read_to_string(&mut out).expect("text");
         let status = self.child.wait().expect("ended");
         assert!(status.success(), "{}", self.said);
-        serde_json::from_str(&out).expect("JSON")
+        out
     }
 }
 
@@ -561,6 +565,24 @@ fn people_get_a_table_at_the_end_and_at_every_interval() {
     stdout.read_to_string(&mut pages).expect("text");
     assert!(watching.child.wait().expect("ended").success());
     assert!(pages.matches("FUNCTION  WOKEN BY").count() > 2, "{pages}");
+    // The same as stacks.
+    let stacks = Watching::start(running.pid(), &["--format", "folded", "-d", "300ms"]).whole();
+    let (frames, time) = stacks.trim().rsplit_once(' ').expect("a line");
+    assert!(
+        frames.ends_with(";sleeps (<string>);[sleep: clock_nanosleep]"),
+        "{stacks}"
+    );
+    assert!(
+        time.parse::<u64>().expect("a number") > 200_000_000,
+        "{stacks}"
+    );
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("waits.svg");
+    let path = file.to_str().expect("text");
+    let arguments = ["--format", "flamegraph", "-o", path, "-d", "300ms"];
+    assert_eq!(Watching::start(running.pid(), &arguments).whole(), "");
+    let drawn = fs::read_to_string(file).expect("written");
+    assert!(drawn.contains("[sleep: clock_nanosleep]"), "{drawn}");
 }
 
 #[test]

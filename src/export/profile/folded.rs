@@ -4,10 +4,9 @@
 use std::hash::BuildHasher;
 use std::io::{self, Write};
 
-use inferno::flamegraph::{self, Options};
-
+use super::flames::{self, Caption, separable};
 use super::names;
-use super::paths::{Paths, separable};
+use super::paths::Paths;
 use super::timeline::{Ending, Observer, Timeline, Track};
 use crate::analysis::contexts::Contexts;
 use crate::analysis::keys::KeyBuilder;
@@ -119,9 +118,6 @@ impl<W: Write> Sink for Folded<W> {
     }
 }
 
-/// Pixels across.
-const WIDTH: usize = 1200;
-
 /// An SVG to look at in a browser, where it can be zoomed and searched.
 #[derive(Debug)]
 pub struct FlameGraph<W> {
@@ -155,32 +151,22 @@ impl<W: Write> Sink for FlameGraph<W> {
 
     fn finish(mut self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {
         let Seen { session, ways, .. } = &self.seen;
-        let mut options = Options::default();
-        options.title = "Time by stack".to_owned();
-        options.subtitle = session
-            .targets
-            .first()
-            .filter(|_| session.targets.len() == 1)
-            .map(|target| names::process(session, target.pid));
-        options.count_name = "µs".to_owned();
-        options.factor = 0.001;
-        options.deterministic = true;
-        // Drawn to be read without scripts, too: in a page, in a mail.
-        options.image_width = Some(WIDTH);
         let paths = &ways.paths;
         let (lines, percent) = paths.drawn(session, self.min_width);
-        options.min_width = percent;
         if lines.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "there are no calls in it that took time, so there is nothing to draw; record with `--events call,return`",
             ));
         }
-        flamegraph::from_lines(
-            &mut options,
-            lines.iter().map(String::as_str),
-            &mut self.output,
-        )?;
+        let only = session.targets.first();
+        let only = only.filter(|_| session.targets.len() == 1);
+        let caption = Caption {
+            title: "Time by stack",
+            subtitle: only.map(|target| names::process(session, target.pid)),
+            min_width: percent,
+        };
+        flames::draw(&lines, caption, &mut self.output)?;
         let coarser = (percent > self.min_width).then(|| {
             format!(
                 "there are too many deep stacks for one picture, so it is drawn with --min-width {percent}; \

@@ -3,6 +3,7 @@
 //! event.
 
 mod chrome;
+pub(crate) mod flames;
 mod folded;
 mod names;
 mod paths;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::io::{self, Write};
 
+use super::flames::separable;
 use super::names;
 use crate::analysis::keys::KeyBuilder;
 use crate::event::Session;
@@ -332,11 +333,6 @@ impl<'a> Walk<'a> {
             hidden => each(OTHER, hidden),
         }
     }
-}
-
-/// Semicolons separate frames, so that a name shows its own as [`crate::text::Foreign`] does.
-pub(super) fn separable(name: String) -> String {
-    name.replace(';', "\\u{3b}")
 }
 
 #[cfg(test)]

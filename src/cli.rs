@@ -233,6 +233,9 @@ pub struct Dump {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+    /// Do not look for tasks of asyncio that wait, for which every object of a process has to be looked at
+    #[arg(long)]
+    pub no_tasks: bool,
     /// Which processes.
     #[command(flatten)]
     pub targets: RunningTargets,

@@ -16,9 +16,13 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Fail
         each: std::time::Duration::from_secs(12),
         all: std::time::Duration::from_secs(120),
     };
-    let looked = within(BUDGET, targets, (), |process: &Process, (): &mut ()| {
-        (process.pid, Dump::of(process))
-    });
+    let tasks = !arguments.no_tasks;
+    let looked = within(
+        BUDGET,
+        targets,
+        (),
+        move |process: &Process, (): &mut ()| (process.pid, Dump::of(process, tasks)),
+    );
     let slow = looked.stuck.iter().chain(&looked.unreached);
     let mut exit = Exit::Done;
     for process in slow {

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Dump, DumpError, Thread, WaitsFor};
+use super::{Dump, DumpError, Resting, Thread, WaitsFor};
 use crate::process::activity::{Descriptor, End, Socket, Wait, Watched};
+use crate::python::frames::{Awaits, Frame};
 
 /// The document about these processes.
 pub(crate) fn document(dumps: &[Dump], failed: &[(u32, DumpError)]) -> Value {
@@ -16,6 +17,8 @@ pub(crate) fn document(dumps: &[Dump], failed: &[(u32, DumpError)]) -> Value {
 }
 
 fn process(dump: &Dump) -> Value {
+    let resting = dump.resting.as_ref();
+    let parked = resting.map(|resting| &resting.parked);
     json!({
         "pid": dump.pid,
         "program": dump.program,
@@ -23,18 +26,17 @@ fn process(dump: &Dump) -> Value {
         "python": dump.version.as_ref().map(ToString::to_string),
         "threads": dump.threads.iter().map(thread).collect::<Vec<Value>>(),
         "threads_not_shown": dump.more_threads,
+        "tasks": resting.map(tasks),
+        "tasks_not_shown": parked.map(|parked| parked.unread),
+        "objects": parked.map(|parked| parked.objects),
+        "objects_complete": parked.map(|parked| parked.complete),
         "took_ms": milliseconds(dump.took),
     })
 }
 
 fn thread(thread: &Thread) -> Value {
     let python = thread.python.as_ref();
-    let stack = python.map(|python| {
-        let frames = python.frames.iter().map(
-            |frame| json!({ "function": frame.function, "file": frame.file, "line": frame.line }),
-        );
-        frames.collect::<Vec<Value>>()
-    });
+    let stack = python.map(|python| stack(&python.frames));
     json!({
         "tid": thread.tid,
         "name": thread.name,
@@ -49,6 +51,34 @@ fn thread(thread: &Thread) -> Value {
         "stack": stack,
         "stack_cut": python.map(|python| python.cut),
     })
+}
+
+fn stack(frames: &[Frame]) -> Vec<Value> {
+    let frames = frames
+        .iter()
+        .map(|frame| json!({ "function": frame.function, "file": frame.file, "line": frame.line }));
+    frames.collect()
+}
+
+fn tasks(resting: &Resting) -> Vec<Value> {
+    let tasks = resting.parked.tasks.iter().map(|tasks| {
+        let awaits = match &tasks.awaits {
+            Awaits::Start => json!({ "for": "start" }),
+            Awaits::Turn => json!({ "for": "turn" }),
+            Awaits::Task(name) => json!({ "for": "task", "name": name }),
+            Awaits::Object(its_type) => json!({ "for": "object", "type": its_type }),
+            Awaits::Unknown => json!({ "for": "other" }),
+        };
+        json!({
+            "names": tasks.names,
+            "count": tasks.count,
+            "awaits": awaits,
+            "reading": resting.reading(tasks.same).word(),
+            "stack": stack(&tasks.frames),
+            "stack_cut": tasks.cut,
+        })
+    });
+    tasks.collect()
 }
 
 fn milliseconds(time: std::time::Duration) -> f64 {

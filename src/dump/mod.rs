@@ -7,6 +7,8 @@
 //! ([`Reading::Changed`]).
 
 mod json;
+mod reading;
+mod resting;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -16,6 +18,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 pub(crate) use json::document;
+pub(crate) use reading::Reading;
+pub(crate) use resting::Resting;
 pub(crate) use text::page;
 
 use crate::process::activity::{self, Call, Clocks, State, Status, Wait, Waits};
@@ -43,6 +47,8 @@ pub(crate) struct Dump {
     pub(crate) threads: Vec<Thread>,
     /// Threads beyond the most that are shown.
     pub(crate) more_threads: usize,
+    /// What waits without a thread; `None` where that was not asked for.
+    pub(crate) resting: Option<Resting>,
     /// How long it took.
     pub(crate) took: Duration,
 }
@@ -75,27 +81,6 @@ pub(crate) struct Python {
     /// Whether there are more.
     pub(crate) cut: bool,
     pub(crate) reading: Reading,
-}
-
-/// How far a stack can be relied on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reading {
-    /// The thread slept while it was read.
-    Exact,
-    /// The thread ran; its stack was the same twice.
-    Running,
-    /// It never held still.
-    Changed,
-}
-
-impl Reading {
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Reading::Exact => "exact",
-            Reading::Running => "running",
-            Reading::Changed => "changed",
-        }
-    }
 }
 
 /// What a thread waits for.
@@ -146,16 +131,16 @@ impl DumpError {
 }
 
 impl Dump {
-    /// Looks at a process.
+    /// Looks at a process, and with `tasks` at what waits in it without a thread.
     ///
     /// # Errors
     ///
     /// [`DumpError`].
-    pub(crate) fn of(process: &Process) -> Result<Dump, DumpError> {
+    pub(crate) fn of(process: &Process, tasks: bool) -> Result<Dump, DumpError> {
         let begin = Instant::now();
         let pid = process.pid;
         let failed = |reason| explained(process, reason);
-        let (stacks, tasks, found) = python_of(process)?;
+        let (stacks, tids, found) = python_of(process)?;
         let observer = Observer {
             pid,
             stacks: &stacks,
@@ -171,7 +156,7 @@ impl Dump {
         }
         let mut room = MOST_FRAMES;
         let (mut threads, mut moments) = (Vec::new(), Vec::new());
-        for &tid in tasks.iter().take(MOST_THREADS) {
+        for &tid in tids.iter().take(MOST_THREADS) {
             let states = by_task.get(&tid).map(Vec::as_slice).unwrap_or_default();
             if let Some((mut thread, moment)) = observer.thread(tid, states) {
                 if let Some(python) = &mut thread.python {
@@ -183,6 +168,7 @@ impl Dump {
                 moments.push(moment);
             }
         }
+        let resting = tasks.then(|| Resting::of(pid, &stacks, &found));
         if start_time(pid).is_ok_and(|now| now != Some(process.start_time)) || threads.is_empty() {
             return Err(DumpError::Ended { pid });
         }
@@ -202,7 +188,8 @@ impl Dump {
                 .interpreters
                 .first()
                 .and_then(|interpreter| interpreter.version.clone()),
-            more_threads: tasks.len().saturating_sub(MOST_THREADS),
+            resting,
+            more_threads: tids.len().saturating_sub(MOST_THREADS),
             threads,
             took: begin.elapsed(),
         })

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::process::activity::{Descriptor, End, Socket, Watched};
+use crate::python::frames::{Awaits, Parked, Tasks};
 
 fn thread(tid: u32, state: State, wait: Option<WaitsFor>, python: Option<Python>) -> Thread {
     Thread {
@@ -41,6 +42,7 @@ fn dump(threads: Vec<Thread>) -> Dump {
         version: "3.11.2".parse().ok(),
         threads,
         more_threads: 0,
+        resting: None,
         took: Duration::from_millis(2),
     }
 }
@@ -154,6 +156,95 @@ fn programs_read_the_same() {
     assert_eq!(threads[4]["python"], false);
     assert_eq!(threads[4]["stack"], serde_json::Value::Null);
     assert_eq!(document["failed"][0]["pid"], 7);
+}
+
+fn tasks(names: &[&str], count: usize, awaits: Awaits, same: bool) -> Tasks {
+    Tasks {
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        count,
+        frames: vec![Frame {
+            function: "Api.get".to_owned(),
+            file: "/srv/api.py".to_owned(),
+            line: Some(7),
+        }],
+        cut: false,
+        awaits,
+        same,
+    }
+}
+
+fn resting() -> Dump {
+    let future = || Awaits::Object("_asyncio.Future".to_owned());
+    Dump {
+        resting: Some(Resting {
+            parked: Parked {
+                tasks: vec![
+                    tasks(
+                        &["Task-2", "Task-3", "Task-4", "Task-10"],
+                        12,
+                        future(),
+                        true,
+                    ),
+                    tasks(&["Task-5", "Task-6"], 2, Awaits::Turn, false),
+                    tasks(&["a\x1b[2J"], 1, Awaits::Task("b\n".to_owned()), true),
+                    tasks(&["c"], 1, Awaits::Start, true),
+                ],
+                unread: 2,
+                objects: 3_000_000,
+                complete: false,
+            },
+            held_still: false,
+        }),
+        ..dump(Vec::new())
+    }
+}
+
+#[test]
+fn people_read_what_tasks_wait_for() {
+    let expected = "process 4242  api.py  Python 3.11.2  0 threads\n\
+         \n\
+         12 tasks  Task-2, Task-3, Task-4 +9  await _asyncio.Future\n\
+         \x20   Api.get  /srv/api.py:7\n\
+         \n\
+         2 tasks~  Task-5, Task-6  await their turn\n\
+         \x20   Api.get  /srv/api.py:7\n\
+         \n\
+         task  a\\u{1b}[2J  awaits task b\\u{a}\n\
+         \x20   Api.get  /srv/api.py:7\n\
+         \n\
+         task  c  not started\n\
+         \x20   Api.get  /srv/api.py:7\n\
+         \n\
+         and 2 more tasks, not shown\n\
+         \n\
+         (looked for tasks among 3000000 objects, which are not all: there may be more)\n";
+    assert_eq!(page(&resting()), expected);
+}
+
+#[test]
+fn programs_read_what_tasks_wait_for() {
+    let with = document(&[resting()], &[]);
+    let process = &with["processes"][0];
+    assert_eq!(
+        process["tasks"][0],
+        serde_json::json!({
+            "names": ["Task-2", "Task-3", "Task-4", "Task-10"],
+            "count": 12,
+            "awaits": { "for": "object", "type": "_asyncio.Future" },
+            "reading": "running",
+            "stack": [{ "function": "Api.get", "file": "/srv/api.py", "line": 7 }],
+            "stack_cut": false,
+        })
+    );
+    assert_eq!(process["tasks"][1]["reading"], "changed");
+    assert_eq!(process["tasks"][1]["awaits"]["for"], "turn");
+    assert_eq!(process["tasks"][2]["awaits"]["name"], "b\n");
+    assert_eq!(process["tasks"][3]["awaits"]["for"], "start");
+    assert_eq!(process["tasks_not_shown"], 2);
+    assert_eq!(process["objects"], 3_000_000);
+    assert_eq!(process["objects_complete"], false);
+    let without = document(&[dump(Vec::new())], &[]);
+    assert!(without["processes"][0]["tasks"].is_null());
 }
 
 #[test]

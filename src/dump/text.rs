@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Dump, Python, Reading, Thread, WaitsFor};
+use super::{Dump, Python, Reading, Resting, Thread, WaitsFor};
 use crate::process::activity::{Call, Descriptor, End, Socket, State, Wait, Watched};
+use crate::python::frames::{Awaits, Frame, Tasks};
 use crate::text::Foreign;
 
 /// Columns that the names of functions may take before their places.
 const WIDEST: usize = 48;
 /// Most descriptors that are named in a line; the JSON has more.
 const MOST_IN_A_LINE: usize = 4;
+/// Most names of tasks with the same stack.
+const MOST_NAMES: usize = 3;
 
 /// The page of a process.
 pub(crate) fn page(dump: &Dump) -> String {
@@ -28,6 +31,9 @@ pub(crate) fn page(dump: &Dump) -> String {
     }
     if dump.more_threads > 0 {
         let _ = writeln!(page, "\nand {} more threads, not shown", dump.more_threads);
+    }
+    if let Some(resting) = &dump.resting {
+        rest(&mut page, resting);
     }
     page
 }
@@ -108,28 +114,83 @@ fn stack(page: &mut String, python: &Python) {
             _ => "    (no Python function)\n",
         });
     }
-    let names: Vec<String> = python
-        .frames
+    frames(page, &python.frames, python.cut);
+    if python.reading == Reading::Changed && !python.frames.is_empty() {
+        page.push_str(
+            "    (it changed while it was read: stack and wait may be of different moments)\n",
+        );
+    }
+}
+
+/// The frames of a stack, a line each.
+fn frames(page: &mut String, frames: &[Frame], cut: bool) {
+    let names: Vec<String> = frames
         .iter()
         .map(|frame| Foreign::new(&frame.function).to_string())
         .collect();
     let widths = names.iter().map(|name| name.chars().count());
     let width = widths.filter(|width| *width <= WIDEST).max().unwrap_or(0);
-    for (name, frame) in names.iter().zip(&python.frames) {
+    for (name, frame) in names.iter().zip(frames) {
         let file = Foreign::new(&frame.file);
         let _ = match frame.line {
             Some(line) => writeln!(page, "    {name:<width$}  {file}:{line}"),
             None => writeln!(page, "    {name:<width$}  {file}"),
         };
     }
-    if python.cut {
+    if cut {
         page.push_str("    … and more, not shown\n");
     }
-    if python.reading == Reading::Changed && !python.frames.is_empty() {
-        page.push_str(
-            "    (it changed while it was read: stack and wait may be of different moments)\n",
+}
+
+/// What waits without a thread.
+fn rest(page: &mut String, resting: &Resting) {
+    let parked = &resting.parked;
+    for tasks in &parked.tasks {
+        let mark = match resting.reading(tasks.same) {
+            Reading::Changed => "~",
+            _ => "",
+        };
+        let _ = writeln!(page, "\n{}", tasks_line(tasks, mark));
+        frames(page, &tasks.frames, tasks.cut);
+    }
+    if parked.unread > 0 {
+        let _ = match parked.unread {
+            1 => writeln!(page, "\nand 1 more task, not shown"),
+            count => writeln!(page, "\nand {count} more tasks, not shown"),
+        };
+    }
+    if !parked.complete {
+        let _ = writeln!(
+            page,
+            "\n(looked for tasks among {} objects, which are not all: there may be more)",
+            parked.objects
         );
     }
+}
+
+/// The line of tasks that have the same stack.
+fn tasks_line(tasks: &Tasks, mark: &str) -> String {
+    let (mut line, verb, turn) = match tasks.count {
+        1 => (format!("task{mark}"), "awaits", "its turn"),
+        count => (format!("{count} tasks{mark}"), "await", "their turn"),
+    };
+    let names = tasks.names.iter().take(MOST_NAMES);
+    let names: Vec<String> = names.map(|name| Foreign::new(name).to_string()).collect();
+    if !names.is_empty() {
+        let _ = write!(line, "  {}", names.join(", "));
+        let more = tasks.count.saturating_sub(names.len());
+        if more > 0 {
+            let _ = write!(line, " +{more}");
+        }
+    }
+    let _ = match &tasks.awaits {
+        Awaits::Start => write!(line, "  not started"),
+        Awaits::Turn => write!(line, "  {verb} {turn}"),
+        Awaits::Task(name) => write!(line, "  {verb} task {}", Foreign::new(name)),
+        Awaits::Object(its_type) => write!(line, "  {verb} {}", Foreign::new(its_type)),
+        Awaits::Unknown => write!(line, "  {verb} something else"),
+    };
+    line
 }
 
 /// What a thread waits for, in words.

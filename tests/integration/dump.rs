@@ -1,6 +1,7 @@
 //! `pystap dump` with real interpreters: all from 3.8 on that are here, compared with what `sys._current_frames()` said in the
 //! program itself, right before.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -14,6 +15,7 @@ use serde_json::Value;
 const PYSTAP: &str = env!("CARGO_BIN_EXE_pystap");
 const PYTHON: &str = "/usr/bin/python3.11";
 const PROGRAM: &str = include_str!("../programs/dump.py");
+const TASKS: &str = include_str!("../programs/parked_tasks.py");
 const BOUND: Duration = Duration::from_secs(60);
 
 /// The program, running. Killed on drop.
@@ -23,9 +25,13 @@ struct Running {
 }
 
 impl Running {
-    fn start(mut command: Command, arguments: &[&str]) -> Running {
+    fn start(command: Command, arguments: &[&str]) -> Running {
+        Running::program(PROGRAM, command, arguments)
+    }
+
+    fn program(program: &str, mut command: Command, arguments: &[&str]) -> Running {
         let mut child = command
-            .args(["-X", "utf8", "-c", PROGRAM])
+            .args(["-X", "utf8", "-c", program])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -199,6 +205,123 @@ fn every_stack_is_what_python_itself_says_and_every_wait_what_the_program_does()
         assert_eq!(main["stack"][0]["function"], "main", "{name}");
         assert_eq!(main["wait"]["descriptor"]["fd"], 0, "{name}");
     }
+}
+
+/// Stacks with what is awaited, and the names of the tasks that have them.
+type Stacks = BTreeMap<String, BTreeSet<String>>;
+
+fn add(stacks: &mut Stacks, stack: &Value, awaits: &Value, names: &[Value]) {
+    // A type written in C has its module in front of its name.
+    let mut awaits = awaits.clone();
+    if let Some(name) = awaits["type"].as_str() {
+        awaits["type"] = Value::from(name.rsplit('.').next().unwrap_or_default());
+    }
+    let stack: Vec<Value> = stack
+        .as_array()
+        .expect("a stack")
+        .iter()
+        .map(|it| match it.is_array() {
+            true => it.clone(),
+            false => serde_json::json!([it["function"], it["file"], it["line"]]),
+        })
+        .collect();
+    let names = names
+        .iter()
+        .map(|name| name.as_str().expect("text").to_owned());
+    let key = serde_json::json!([stack, awaits]).to_string();
+    stacks.entry(key).or_default().extend(names);
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+fn every_parked_task_has_the_stack_that_python_itself_says() {
+    const EQUAL: u64 = 1000;
+    for (name, command) in interpreters() {
+        let running = Running::program(TASKS, command, &[&EQUAL.to_string()]);
+        let mut expected = Stacks::new();
+        for task in running.truth["tasks"].as_array().expect("an array") {
+            let names = std::slice::from_ref(&task["name"]);
+            add(&mut expected, &task["stack"], &task["awaits"], names);
+        }
+        let process = process(running.pid());
+        let tasks = process["tasks"].as_array().expect("tasks");
+        let mut found = Stacks::new();
+        for task in tasks {
+            assert_eq!(task["reading"], "exact", "{name}: {task:#}");
+            let names = task["names"].as_array().expect("names");
+            add(&mut found, &task["stack"], &task["awaits"], names);
+        }
+        // The most frequent are first; of these not all names are told.
+        let many = expected.iter_mut().find(|(_, names)| names.len() > 64);
+        let (many, names) = many.expect("there are many");
+        assert_eq!(names.len() as u64, EQUAL, "{name}");
+        assert_eq!(tasks[0]["count"], EQUAL, "{name}");
+        let told = found.get(many).expect("they are found");
+        assert!(told.len() == 64 && told.is_subset(names), "{name}");
+        names.clone_from(told);
+        assert_eq!(found, expected, "{name}");
+        let count: u64 = tasks.iter().filter_map(|it| it["count"].as_u64()).sum();
+        let all = running.truth["tasks"].as_array().map(Vec::len);
+        assert_eq!(Some(count as usize), all, "{name}");
+        assert_eq!(process["tasks_not_shown"], 0, "{name}");
+        assert_eq!(process["objects_complete"], true, "{name}");
+    }
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+fn a_task_that_changes_all_the_time_has_a_possible_stack_or_is_marked() {
+    for (name, command) in interpreters() {
+        let running = Running::program(TASKS, command, &["churn"]);
+        let mut seen = 0;
+        let end = Instant::now() + BOUND;
+        while seen < 5 {
+            assert!(
+                Instant::now() < end,
+                "{name}: no task that changes was seen"
+            );
+            let process = process(running.pid());
+            for task in process["tasks"].as_array().expect("tasks") {
+                assert_ne!(task["reading"], "exact", "{name}: {task:#}");
+                let stack = task["stack"].as_array().expect("a stack");
+                let names: Vec<&str> = stack
+                    .iter()
+                    .filter_map(|it| it["function"].as_str())
+                    .collect();
+                if task["reading"] == "changed" || names.last() != Some(&"forever") {
+                    continue;
+                }
+                seen += 1;
+                let calls = names.iter().filter(|name| **name == "churn").count();
+                let mut expected = vec!["churn"; calls];
+                expected.push("forever");
+                match task["awaits"]["for"].as_str() {
+                    Some("start") => assert_eq!(calls, 0, "{name}: {names:?}"),
+                    Some("turn") => {
+                        assert!((1..=20).contains(&calls), "{name}: {names:?}");
+                        expected.splice(0..0, ["__sleep0", "sleep"]);
+                    }
+                    other => panic!("{name}: {other:?} {names:?}"),
+                }
+                assert_eq!(names, expected, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+fn tasks_can_be_left_out() {
+    let running = Running::program(TASKS, Command::new(PYTHON), &[]);
+    let output = dump(running.pid(), &["--no-tasks", "--json"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(document["processes"][0]["tasks"].is_null(), "{document:#}");
+    let page = dump(running.pid(), &[]);
+    let page = String::from_utf8(page.stdout).expect("text");
+    let task =
+        "task  waits for a task  awaits task in_an_async_generator\n    for_a_future  <string>:";
+    assert!(page.contains(task), "{page}");
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub(crate) struct Layout {
     pub(super) interpreter_next: u64,
     pub(super) interpreter_id: u64,
     pub(super) threads_head: u64,
+    /// Where the lists of the garbage collector are.
+    pub(super) collector: Collector,
     pub(super) gil: Gil,
     /// Within the GIL: who holds it, or held it last, and whether somebody does.
     pub(super) gil_holder: u64,
@@ -49,6 +51,7 @@ pub(crate) struct Layout {
     pub(super) thread_id: u64,
     pub(super) native_thread_id: Option<u64>,
     pub(super) frames: Frames,
+    pub(super) generators: Generators,
     pub(super) code: Code,
     pub(super) objects: Objects,
 }
@@ -60,6 +63,15 @@ pub(super) enum Gil {
     InRuntime(u64),
     /// Where a field of the interpreter points.
     OfInterpreter(u64),
+}
+
+/// Where the garbage collector's state is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Collector {
+    /// In the runtime state.
+    InRuntime(u64),
+    /// In the interpreter.
+    InInterpreter(u64),
 }
 
 /// How frames are found.
@@ -88,6 +100,42 @@ pub(super) enum Frames {
     },
 }
 
+/// Generators, coroutines and asynchronous generators, which begin alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Generators {
+    /// In a generator: its frame, or (up to 3.10) what points to it.
+    pub(super) frame: u64,
+    pub(super) states: States,
+    pub(super) top: Top,
+}
+
+/// What says what a generator does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum States {
+    /// Up to 3.9: a byte in the generator that says whether it runs. Instructions before the first say that it has not begun.
+    Running(u64),
+    /// A byte in the frame (3.10) or the generator, and what it says of one that has not begun and one that waits.
+    Byte {
+        at: u64,
+        created: i8,
+        suspended: i8,
+        /// From 3.13 on: how it says, beside that, that an `await` or `yield from` waits for another object: the lowest and
+        /// the highest such value.
+        awaits: Option<(i8, i8)>,
+    },
+}
+
+/// How the top of a frame's stack of values is found, by positions in the frame. What a coroutine awaits is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Top {
+    /// What points behind it, and how many bytes before that what is awaited is: from 3.15 on there is something in between.
+    Pointer { at: u64, back: u64 },
+    /// How many values there are, and what points to the first.
+    Depth { depth: u64, stack: u64 },
+    /// How many values there are, local variables among them, and where the first is in the frame.
+    Inside { depth: u64, stack: u64 },
+}
+
 /// A code object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Code {
@@ -101,6 +149,8 @@ pub(super) struct Code {
     /// not come so far is not complete.
     pub(super) instructions: Option<u64>,
     pub(super) first_traceable: Option<u64>,
+    /// Its instructions, where they are a `bytes` that it points to.
+    pub(super) bytecode: Option<u64>,
 }
 
 /// Objects of other types.
@@ -108,6 +158,9 @@ pub(super) struct Code {
 pub(super) struct Objects {
     pub(super) object_type: u64,
     pub(super) type_name: u64,
+    /// How large the type's objects are, and which type it derives from. These have never moved.
+    pub(super) type_size: u64,
+    pub(super) type_base: u64,
     pub(super) bytes_size: u64,
     pub(super) bytes_value: u64,
     pub(super) str_length: u64,
@@ -120,6 +173,8 @@ pub(super) struct Objects {
 const OBJECTS: Objects = Objects {
     object_type: 8,
     type_name: 24,
+    type_size: 32,
+    type_base: 256,
     bytes_size: 16,
     bytes_value: 32,
     str_length: 16,
@@ -135,6 +190,7 @@ const OLD: Layout = Layout {
     interpreter_next: 0,
     interpreter_id: 24,
     threads_head: 8,
+    collector: Collector::InInterpreter(616),
     gil: Gil::InRuntime(352),
     gil_holder: 8,
     gil_locked: 16,
@@ -151,6 +207,11 @@ const OLD: Layout = Layout {
         line: 108,
         trace: 80,
     },
+    generators: Generators {
+        frame: 16,
+        states: States::Running(24),
+        top: Top::Pointer { at: 72, back: 8 },
+    },
     code: Code {
         filename: 104,
         name: 112,
@@ -160,6 +221,7 @@ const OLD: Layout = Layout {
         table: LineTable::Lnotab,
         instructions: None,
         first_traceable: None,
+        bytecode: Some(48),
     },
     objects: OBJECTS,
 };
@@ -169,6 +231,7 @@ fn table(minor: u8) -> Option<Layout> {
     Some(match minor {
         8 => Layout {
             interpreter_id: 16,
+            collector: Collector::InRuntime(344),
             gil: Gil::InRuntime(1152),
             ..OLD
         },
@@ -183,6 +246,19 @@ fn table(minor: u8) -> Option<Layout> {
                 line: 100,
                 trace: 72,
             },
+            generators: Generators {
+                frame: 16,
+                states: States::Byte {
+                    at: 108,
+                    created: -2,
+                    suspended: -1,
+                    awaits: None,
+                },
+                top: Top::Depth {
+                    depth: 80,
+                    stack: 64,
+                },
+            },
             code: Code {
                 table: LineTable::Ranges,
                 ..OLD.code
@@ -193,6 +269,7 @@ fn table(minor: u8) -> Option<Layout> {
             interpreters_head: 40,
             interpreter_id: 48,
             threads_head: 16,
+            collector: Collector::InInterpreter(648),
             gil: Gil::InRuntime(360),
             thread_id: 152,
             native_thread_id: Some(160),
@@ -204,6 +281,19 @@ fn table(minor: u8) -> Option<Layout> {
                 instruction: 56,
                 owner: 69,
             },
+            generators: Generators {
+                frame: 80,
+                states: States::Byte {
+                    at: 75,
+                    created: -2,
+                    suspended: -1,
+                    awaits: None,
+                },
+                top: Top::Inside {
+                    depth: 64,
+                    stack: 72,
+                },
+            },
             code: Code {
                 filename: 112,
                 name: 120,
@@ -213,6 +303,7 @@ fn table(minor: u8) -> Option<Layout> {
                 table: LineTable::Locations,
                 instructions: Some(184),
                 first_traceable: Some(168),
+                bytecode: None,
             },
             ..OLD
         },
@@ -220,6 +311,7 @@ fn table(minor: u8) -> Option<Layout> {
             interpreters_head: 40,
             interpreter_id: 8,
             threads_head: 72,
+            collector: Collector::InInterpreter(112),
             gil: Gil::OfInterpreter(384),
             thread_id: 136,
             native_thread_id: Some(144),
@@ -231,6 +323,19 @@ fn table(minor: u8) -> Option<Layout> {
                 instruction: 56,
                 owner: 70,
             },
+            generators: Generators {
+                frame: 72,
+                states: States::Byte {
+                    at: 67,
+                    created: -2,
+                    suspended: -1,
+                    awaits: None,
+                },
+                top: Top::Inside {
+                    depth: 64,
+                    stack: 72,
+                },
+            },
             code: Code {
                 filename: 112,
                 name: 120,
@@ -240,6 +345,7 @@ fn table(minor: u8) -> Option<Layout> {
                 table: LineTable::Locations,
                 instructions: Some(192),
                 first_traceable: Some(176),
+                bytecode: None,
             },
             objects: Objects {
                 str_ascii: 40,
@@ -262,14 +368,18 @@ struct Parts {
     type_name: u64,
     bytes: u64,
     string: u64,
-    /// Of the interpreter's part: where the fields about its GIL begin.
+    /// Of the interpreter's part: where the fields about its GIL begin, which come four after that about its garbage
+    /// collector.
     gil: u64,
+    /// The part about generators, which 3.13 does not have.
+    generator: Option<u64>,
 }
 
 fn parts(minor: u8) -> Option<Parts> {
     Some(match minor {
         13 => Parts {
             gil: 112,
+            generator: None,
             thread_next: 168,
             thread_id: 192,
             frame: 224,
@@ -281,6 +391,7 @@ fn parts(minor: u8) -> Option<Parts> {
         },
         14 => Parts {
             gil: 120,
+            generator: Some(664),
             thread_next: 192,
             thread_id: 216,
             frame: 248,
@@ -292,6 +403,7 @@ fn parts(minor: u8) -> Option<Parts> {
         },
         15 => Parts {
             gil: 120,
+            generator: Some(792),
             thread_next: 192,
             thread_id: 240,
             frame: 312,
@@ -303,6 +415,20 @@ fn parts(minor: u8) -> Option<Parts> {
         },
         _ => return None,
     })
+}
+
+/// What the state of a generator says, from 3.13 on.
+fn states(minor: u8, at: u64) -> States {
+    let (created, suspended, awaits) = match minor {
+        13 | 14 => (-3, -2, (-1, -1)),
+        _ => (0, 1, (2, 3)),
+    };
+    States::Byte {
+        at,
+        created,
+        suspended,
+        awaits: Some(awaits),
+    }
 }
 
 impl Layout {
@@ -344,12 +470,32 @@ impl Layout {
         // `_gil` itself, `enabled`, `locked` and the holder, all from the beginning of the interpreter.
         let gil = field(parts.gil + 8)?;
         let within = |position: u64| Ok(field(position)?.wrapping_sub(gil));
+        let generators = match parts.generator {
+            Some(part) => Generators {
+                frame: field(part + 16)?,
+                states: states(minor, field(part + 24)?),
+                top: Top::Pointer {
+                    at: field(parts.frame + 48)?,
+                    back: if minor < 15 { 8 } else { 16 },
+                },
+            },
+            // The headers of 3.13.
+            None => Generators {
+                frame: 72,
+                states: states(minor, 67),
+                top: Top::Inside {
+                    depth: 64,
+                    stack: field(parts.frame + 32)?,
+                },
+            },
+        };
         let layout = Layout {
             stated: true,
             interpreters_head: field(40)?,
             interpreter_id: field(56)?,
             interpreter_next: field(64)?,
             threads_head: field(72)?,
+            collector: Collector::InInterpreter(field(parts.gil - 32)?),
             gil: Gil::OfInterpreter(field(parts.gil)?),
             gil_locked: within(parts.gil + 24)?,
             gil_holder: within(parts.gil + 32)?,
@@ -365,6 +511,7 @@ impl Layout {
                 instruction: field(parts.frame + 24)?,
                 owner: field(parts.frame + 40)?,
             },
+            generators,
             code: Code {
                 filename: field(parts.code + 8)?,
                 name: field(parts.code + 16)?,
@@ -374,10 +521,13 @@ impl Layout {
                 table: LineTable::Locations,
                 instructions: Some(field(parts.code + 72)?),
                 first_traceable: None,
+                bytecode: None,
             },
             objects: Objects {
                 object_type: field(parts.object + 8)?,
                 type_name: field(parts.type_name)?,
+                type_size: OBJECTS.type_size,
+                type_base: OBJECTS.type_base,
                 bytes_size: field(parts.bytes + 8)?,
                 bytes_value: field(parts.bytes + 16)?,
                 str_state: field(parts.string + 8)?,
@@ -395,12 +545,15 @@ impl Layout {
     /// Whether no structure is larger than those of CPython are.
     fn makes_sense(&self) -> bool {
         let (Gil::InRuntime(gil) | Gil::OfInterpreter(gil)) = self.gil;
+        let (Collector::InRuntime(collector) | Collector::InInterpreter(collector)) =
+            self.collector;
         let large = [
             self.interpreters_head,
             self.interpreter_next,
             self.interpreter_id,
             self.threads_head,
             gil,
+            collector,
             self.gil_holder,
             self.gil_locked,
         ];
@@ -421,6 +574,11 @@ impl Layout {
                 ..
             } => [thread_frame, code, previous, instruction, owner],
         };
+        let (States::Running(state) | States::Byte { at: state, .. }) = self.generators.states;
+        let (Top::Pointer { at: top, .. }
+        | Top::Depth { stack: top, .. }
+        | Top::Inside { stack: top, .. }) = self.generators.top;
+        let generators = [self.generators.frame, state, top];
         let objects = [
             self.code.filename,
             self.code.name,
@@ -439,6 +597,7 @@ impl Layout {
         large.iter().all(|at| *at < LARGEST)
             && frame
                 .iter()
+                .chain(&generators)
                 .chain(&objects)
                 .chain(&thread)
                 .all(|at| *at < LARGEST_READ)

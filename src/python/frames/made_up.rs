@@ -1,13 +1,15 @@
 //! An interpreter that was made up, in any layout, for tests and for the fuzz target `stacks`: a runtime state with one thread,
-//! in which one function has called itself.
+//! in which one function has called itself, and one task, which awaits a future.
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use super::Stacks;
-use super::layout::{Frames, Gil, Layout};
+use super::heap::Bounds;
+use super::layout::{Collector, Frames, Gil, Layout, States, Top};
 use super::memory::{Memory, Unread};
 use super::objects::Reader;
+use super::{Parked, Stacks, tasks};
 
 /// Where the made-up interpreter begins; every structure has a page of its own from there on.
 pub(super) const BEGIN: u64 = 0x7000_0000_0000;
@@ -22,6 +24,8 @@ pub(super) struct MadeUp {
     pub(super) reads: Cell<usize>,
     /// What changes at the read of this number.
     pub(super) change: Option<(usize, usize, u64)>,
+    /// The word that is another one at each read.
+    pub(super) restless: Option<usize>,
 }
 
 impl MadeUp {
@@ -46,9 +50,11 @@ impl Memory for MadeUp {
         let at = address.checked_sub(BEGIN).ok_or(Unread::Senseless)? as usize;
         let end = at.checked_add(into.len()).ok_or(Unread::Senseless)?;
         into.copy_from_slice(self.bytes.get(at..end).ok_or(Unread::Senseless)?);
-        if let Some((read, place, number)) = self.change
-            && self.reads.get() >= read
-        {
+        let restless = self
+            .restless
+            .map(|place| (0, place, 8 * self.reads.get() as u64));
+        let changes = [self.change, restless].into_iter().flatten();
+        for (_, place, number) in changes.filter(|(read, ..)| self.reads.get() >= *read) {
             let change = number.to_ne_bytes();
             for (offset, byte) in into.iter_mut().enumerate() {
                 if let Some(changed) = (at + offset)
@@ -83,12 +89,29 @@ pub(super) const LINES: u64 = page(17);
 pub(super) const CFRAME: u64 = page(18);
 pub(super) const TYPE_NAMES: u64 = page(19);
 pub(super) const GIL: u64 = page(20);
+/// A task, right behind the links of the garbage collector's list.
+pub(super) const TASK: u64 = page(22) + 16;
+pub(super) const COROUTINE: u64 = page(23);
+pub(super) const OF_FUTURE: u64 = page(24);
+pub(super) const FUTURE: u64 = page(25);
+pub(super) const TASK_TYPE: u64 = page(26);
+pub(super) const COROUTINE_TYPE: u64 = page(27);
+pub(super) const OF_FUTURE_TYPE: u64 = page(28);
+pub(super) const FUTURE_TYPE: u64 = page(29);
+/// The frame of the coroutine, where that is an object, its values and its instructions.
+pub(super) const COROUTINE_FRAME: u64 = page(30);
+pub(super) const VALUES: u64 = page(31);
+pub(super) const BYTECODE: u64 = page(32);
+/// How many pages there are.
+pub(super) const PAGES: u64 = 33;
+/// Where the made-up task has its coroutine; its name is behind it.
+const COROUTINE_AT: u64 = 112;
 pub(super) const ID: u32 = 4711;
 
 /// An interpreter with one thread, in which `näme` has called itself.
 pub(super) fn interpreter(layout: &Layout) -> MadeUp {
     let mut made_up = MadeUp::default();
-    made_up.put(page(21), &[0; PAGE as usize]);
+    made_up.put(page(PAGES - 1), &[0; PAGE as usize]);
     made_up.point(RUNTIME + layout.interpreters_head, INTERPRETER);
     made_up.point(INTERPRETER + layout.threads_head, THREAD);
     let gil = match layout.gil {
@@ -111,6 +134,10 @@ pub(super) fn interpreter(layout: &Layout) -> MadeUp {
         (CODE_TYPE, "code\0", 0),
         (STR_TYPE, "str\0", 16),
         (BYTES_TYPE, "bytes\0", 32),
+        (TASK_TYPE, "_asyncio.Task\0", 64),
+        (COROUTINE_TYPE, "coroutine\0", 96),
+        (OF_FUTURE_TYPE, "_asyncio.FutureIter\0", 128),
+        (FUTURE_TYPE, "_asyncio.Future\0", 160),
     ] {
         made_up.put(TYPE_NAMES + at, name.as_bytes());
         made_up.point(its_type + layout.objects.type_name, TYPE_NAMES + at);
@@ -185,7 +212,112 @@ pub(super) fn interpreter(layout: &Layout) -> MadeUp {
             }
         }
     }
+    add_task(&mut made_up, layout);
     made_up
+}
+
+/// The state of the collector, and where in it the head of the list is on which the task is.
+pub(super) const HEAD: u64 = 24;
+pub(super) fn collector(layout: &Layout) -> u64 {
+    match layout.collector {
+        Collector::InRuntime(at) => RUNTIME + at,
+        Collector::InInterpreter(at) => INTERPRETER + at,
+    }
+}
+
+/// A task of one coroutine, which awaits a future.
+fn add_task(made_up: &mut MadeUp, layout: &Layout) {
+    let head = collector(layout) + HEAD;
+    for (from, to) in [(head, TASK - 16), (TASK - 16, head)] {
+        made_up.point(from, to);
+        made_up.point(to + 8, from);
+    }
+    let object_type = layout.objects.object_type;
+    for (object, its_type) in [
+        (TASK, TASK_TYPE),
+        (COROUTINE, COROUTINE_TYPE),
+        (OF_FUTURE, OF_FUTURE_TYPE),
+        (FUTURE, FUTURE_TYPE),
+    ] {
+        made_up.point(object + object_type, its_type);
+    }
+    made_up.point(TASK_TYPE + layout.objects.type_size, 200);
+    made_up.point(TASK + COROUTINE_AT, COROUTINE);
+    made_up.point(TASK + COROUTINE_AT + 8, NAME);
+    made_up.point(OF_FUTURE + 16, FUTURE);
+
+    let generators = layout.generators;
+    let frame = match layout.frames {
+        Frames::Objects {
+            code,
+            last_instruction,
+            unit,
+            ..
+        } => {
+            made_up.point(COROUTINE + generators.frame, COROUTINE_FRAME);
+            made_up.point(COROUTINE_FRAME + code, CODE);
+            let position = (2 / unit) as i32;
+            made_up.put(COROUTINE_FRAME + last_instruction, &position.to_ne_bytes());
+            COROUTINE_FRAME
+        }
+        Frames::Structures {
+            code,
+            instruction,
+            owner,
+            ..
+        } => {
+            let frame = COROUTINE + generators.frame;
+            let begin = CODE + layout.code.instructions.expect("they have addresses");
+            made_up.point(frame + code, CODE);
+            made_up.point(frame + instruction, begin + 2);
+            made_up.put(frame + owner, &[1]);
+            // It is resumed behind an await.
+            made_up.put(begin + 5, &[3]);
+            frame
+        }
+    };
+    if let Some(at) = layout.code.bytecode {
+        made_up.point(CODE + at, BYTECODE);
+        made_up.put(BYTECODE + layout.objects.bytes_value + 4, &[72]);
+    }
+    if let States::Byte { suspended, .. } = generators.states {
+        doing(made_up, layout, suspended);
+    }
+    let values = match generators.top {
+        Top::Pointer { at, back } => {
+            made_up.point(frame + at, VALUES + back);
+            VALUES
+        }
+        Top::Depth { depth, stack } => {
+            made_up.put(frame + depth, &1_u32.to_ne_bytes());
+            made_up.point(frame + stack, VALUES);
+            VALUES
+        }
+        Top::Inside { depth, stack } => {
+            made_up.put(frame + depth, &3_u32.to_ne_bytes());
+            frame + stack + 16
+        }
+    };
+    made_up.point(values, OF_FUTURE);
+}
+
+/// Has the coroutine say that it does this.
+pub(super) fn doing(made_up: &mut MadeUp, layout: &Layout, state: i8) {
+    let at = match (layout.generators.states, layout.frames) {
+        (States::Running(at), _) => COROUTINE + at,
+        (States::Byte { at, .. }, Frames::Objects { .. }) => COROUTINE_FRAME + at,
+        (States::Byte { at, .. }, Frames::Structures { .. }) => COROUTINE + at,
+    };
+    made_up.put(at, &state.to_ne_bytes());
+}
+
+/// What waits without a thread in interpreters with these collectors.
+pub(super) fn parked(stacks: &Stacks<MadeUp>, collectors: &[u64]) -> Parked {
+    let bounds = Bounds {
+        until: Instant::now() + Duration::from_secs(3600),
+        objects: 4096,
+    };
+    tasks::parked(&stacks.reader, collectors, bounds)
 }
 
 pub(super) fn stacks(memory: MadeUp, layout: Layout) -> Stacks<MadeUp> {
@@ -210,5 +342,6 @@ pub(super) fn look_at(made_up: MadeUp, layout: Layout) {
         for thread in found.threads.iter().take(8) {
             let _ = stacks.stack(thread);
         }
+        let _ = parked(&stacks, &found.collectors);
     }
 }

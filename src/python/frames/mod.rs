@@ -2,13 +2,16 @@
 //! it. CPython 3.8 to 3.15, with the GIL.
 //!
 //! [`Stacks::of`] finds the runtime state and learns its layout; [`Stacks::threads`] lists the threads that have a thread state;
-//! [`Stacks::stack`] reads one stack. Whoever runs while it is read may change it, so a stack is read twice and says whether
+//! [`Stacks::stack`] reads one stack; [`Stacks::parked`] finds tasks of asyncio that wait, and theirs. Whoever runs while it is read may change it, so a stack is read twice and says whether
 //! it was the same ([`Stack::same`]); the caller knows whether the thread ran meanwhile.
 //!
 //! The memory is foreign: every number in it may be anything at any moment. Each list, stack, text and table has a bound, and
 //! what is followed must be what it should be.
 
+mod frame;
 pub(super) mod fuzzing;
+mod generators;
+mod heap;
 mod layout;
 mod lines;
 mod made_up;
@@ -16,17 +19,23 @@ mod memory;
 mod objects;
 mod runtime;
 mod stack;
+mod tasks;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
+use std::time::Instant;
 
+pub(crate) use self::frame::Frame;
+use self::heap::Bounds;
 use self::layout::{Layout, Unknown};
 use self::memory::{Memory, ProcessMemory, Unread};
 use self::objects::Reader;
 use self::runtime::{Runtime, ThreadState};
+pub(crate) use self::tasks::{Awaits, Parked, Tasks};
 use super::Interpreter;
 use crate::elf::Machine;
 
@@ -100,17 +109,8 @@ pub(crate) struct PythonThreads {
     pub(crate) threads: Vec<PythonThread>,
     /// One, and one more for each interpreter with a GIL of its own.
     pub(crate) gils: Vec<Range<u64>>,
-}
-
-/// A frame, as people see it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Frame {
-    /// Qualified where code objects have such a name: from 3.11 on.
-    pub(crate) function: String,
-    /// As the code object has it.
-    pub(crate) file: String,
-    /// `None` for an instruction without a line.
-    pub(crate) line: Option<u32>,
+    /// Where the states of the garbage collectors are.
+    collectors: Vec<u64>,
 }
 
 /// A stack.
@@ -234,22 +234,30 @@ impl<M: Memory> Stacks<M> {
                 })
                 .collect(),
             gils: found.gils,
+            collectors: found.collectors,
         })
     }
 
     /// The stack of a thread; `None` when it could not be read, because it changed meanwhile or the thread ended.
     pub(crate) fn stack(&self, thread: &PythonThread) -> Option<Stack> {
         let read = stack::read(&self.reader, thread.state.address).ok()?;
-        let frames = read.frames.into_iter().map(|frame| Frame {
-            function: frame.function.name.clone(),
-            file: frame.function.file.clone(),
-            line: frame.line,
-        });
+        let frames = read.frames.into_iter().map(Frame::from);
         Some(Stack {
             frames: frames.collect(),
             cut: read.cut,
             same: read.same,
         })
+    }
+
+    /// What waits without a thread of its own, as far as it is found by then.
+    pub(crate) fn parked(&self, threads: &PythonThreads, until: Instant) -> Parked {
+        /// More than a process can have while all are looked at in time.
+        const OBJECTS: usize = 1 << 25;
+        let bounds = Bounds {
+            until,
+            objects: OBJECTS,
+        };
+        tasks::parked(&self.reader, &threads.collectors, bounds)
     }
 
     /// Whether what is known of a thread is still so: for those who keep it for a while.

@@ -146,6 +146,11 @@ impl<M: Memory> Reader<M> {
         Ok(found)
     }
 
+    /// A `str` that is a name, cut where it is too long.
+    pub(super) fn name(&self, address: u64) -> Result<String, Unread> {
+        self.text(address, LONGEST_NAME)
+    }
+
     /// A `str`, cut where it is too long.
     fn text(&self, address: u64, longest: u64) -> Result<String, Unread> {
         let at = &self.layout.objects;

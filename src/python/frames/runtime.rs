@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use super::layout::Gil;
+use super::layout::{Collector, Gil};
 use super::memory::{Memory, Unread, word};
 use super::objects::Reader;
 use super::stack::added;
@@ -61,6 +61,8 @@ pub(super) struct Found {
     pub(super) threads: Vec<ThreadState>,
     /// The GILs: where each is.
     pub(super) gils: Vec<Range<u64>>,
+    /// Where the states of the garbage collectors are.
+    pub(super) collectors: Vec<u64>,
     /// How many interpreters there are, with threads or without.
     pub(super) interpreters: usize,
 }
@@ -85,6 +87,7 @@ fn threads_once<M: Memory>(reader: &Reader<M>, runtime: u64) -> Result<Found, Un
     let mut found = Found {
         threads: Vec::new(),
         gils: Vec::new(),
+        collectors: Vec::new(),
         interpreters: 0,
     };
     let mut seen = HashSet::new();
@@ -102,6 +105,13 @@ fn threads_once<M: Memory>(reader: &Reader<M>, runtime: u64) -> Result<Found, Un
         let range = gil..added(gil, GIL)?;
         if gil != 0 && !found.gils.contains(&range) {
             found.gils.push(range);
+        }
+        let collector = match layout.collector {
+            Collector::InRuntime(at) => added(runtime, at)?,
+            Collector::InInterpreter(at) => added(interpreter, at)?,
+        };
+        if !found.collectors.contains(&collector) {
+            found.collectors.push(collector);
         }
         let mut thread = memory.number(added(interpreter, layout.threads_head)?)?;
         while thread != 0 {

@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::layout::Frames;
+use super::layout::{Frames, Layout};
 use super::memory::{Memory, Unread, half, word};
 use super::objects::{Function, Instructions, Reader};
 
 /// Most frames of a stack that are read: a deeper one is cut.
-const DEEPEST: usize = 1 << 10;
+pub(super) const DEEPEST: usize = 1 << 10;
 /// Frames that belong to a generator or coroutine.
-const OF_A_GENERATOR: u8 = 1;
+pub(super) const OF_A_GENERATOR: u8 = 1;
 /// From here on frames are not of Python functions, but of the interpreter and of C (Include/internal/pycore_frame.h,
 /// pycore_interpframe_structs.h).
 const OF_THE_INTERPRETER: u8 = 3;
@@ -34,21 +34,31 @@ pub(super) struct Stack {
 }
 
 /// A frame as it is in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Raw {
-    address: u64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Raw {
+    pub(super) address: u64,
     next: u64,
-    code: u64,
+    pub(super) code: u64,
     /// The address of the instruction, or its position.
-    instruction: u64,
+    pub(super) instruction: u64,
     /// The line, where a debugger keeps it.
     line: u32,
-    owner: u8,
+    pub(super) owner: u8,
 }
 
 /// Reads the stack of a thread once, and what it is made of once more.
 pub(super) fn read<M: Memory>(reader: &Reader<M>, thread: u64) -> Result<Stack, Unread> {
     let (chain, cut) = chain(reader, thread)?;
+    let frames = frames(reader, &chain)?;
+    Ok(Stack {
+        frames,
+        cut,
+        same: again(reader, thread, &chain),
+    })
+}
+
+/// Frames for people, of those that are functions of Python.
+pub(super) fn frames<M: Memory>(reader: &Reader<M>, chain: &[Raw]) -> Result<Vec<Frame>, Unread> {
     let of_python: Vec<&Raw> = chain
         .iter()
         .filter(|raw| raw.owner < OF_THE_INTERPRETER)
@@ -58,11 +68,7 @@ pub(super) fn read<M: Memory>(reader: &Reader<M>, thread: u64) -> Result<Stack, 
     for (raw, (function, instructions)) in of_python.iter().zip(reader.functions(&codes)?) {
         frames.extend(frame(reader, raw, function, instructions)?);
     }
-    Ok(Stack {
-        frames,
-        cut,
-        same: again(reader, thread, &chain),
-    })
+    Ok(frames)
 }
 
 /// The frames of a thread.
@@ -97,7 +103,7 @@ fn again<M: Memory>(reader: &Reader<M>, thread: u64, chain: &[Raw]) -> bool {
         return false;
     };
     let now = bytes.chunks_exact(size).zip(chain).enumerate();
-    now.map(|(depth, (bytes, was))| (depth, parsed(reader, was.address, bytes), was))
+    now.map(|(depth, (bytes, was))| (depth, parsed(&reader.layout, was.address, bytes), was))
         .all(|(depth, now, was)| match (depth, now) {
             (_, Err(_)) => false,
             (0, Ok(now)) => {
@@ -145,7 +151,7 @@ impl Window {
         let inside = |window: &Window| {
             let at = usize::try_from(address.checked_sub(window.begin)?).ok()?;
             let bytes = window.bytes.get(at..at.checked_add(size as usize)?)?;
-            Some(parsed(reader, address, bytes))
+            Some(parsed(&reader.layout, address, bytes))
         };
         if let Some(raw) = inside(self) {
             return raw;
@@ -164,8 +170,9 @@ impl Window {
     }
 }
 
-fn parsed<M: Memory>(reader: &Reader<M>, address: u64, bytes: &[u8]) -> Result<Raw, Unread> {
-    match reader.layout.frames {
+/// The frame that was read from this address.
+pub(super) fn parsed(layout: &Layout, address: u64, bytes: &[u8]) -> Result<Raw, Unread> {
+    match layout.frames {
         Frames::Objects {
             back,
             code,

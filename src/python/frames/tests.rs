@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
 
-use super::layout::{self, Frames, Gil, Layout, Unknown};
+use super::layout::{self, Frames, Gil, Layout, States, Unknown};
 use super::made_up::*;
 use super::memory::Unread;
 use super::objects::Reader;
-use super::{runtime, stack};
+use super::{Awaits, Parked, Stacks, Tasks, runtime, stack};
 
 #[test]
 fn a_stack_is_read_in_every_layout() {
@@ -186,20 +186,128 @@ fn the_c_librarys_thread_ids_are_found_where_all_of_them_are() {
     assert_eq!(found.threads[0].task, Some(ID + 1));
 }
 
+fn parked_in(stacks: &Stacks<MadeUp>) -> Parked {
+    parked(stacks, &[collector(&stacks.reader.layout)])
+}
+
+#[test]
+fn a_task_is_found_in_every_layout() {
+    for layout in layout::known() {
+        let parked = parked_in(&stacks(interpreter(&layout), layout));
+        assert_eq!(
+            (parked.objects, parked.complete, parked.unread),
+            (1, true, 0)
+        );
+        let [task] = &*parked.tasks else {
+            panic!("{layout:?}: {parked:?}");
+        };
+        assert_eq!((&*task.names, task.count), (&["näme".to_owned()][..], 1));
+        assert_eq!(task.awaits, Awaits::Object("_asyncio.Future".to_owned()));
+        let frames = task.frames.iter();
+        let frames: Vec<_> = frames.map(|it| (&*it.function, it.line)).collect();
+        assert_eq!(frames, [("näme", Some(41))], "{layout:?}");
+        assert!(task.same && !task.cut);
+    }
+}
+
+#[test]
+fn only_tasks_that_wait_are_shown() {
+    for layout in layout::known() {
+        let with = |state: i8| {
+            let mut made_up = interpreter(&layout);
+            doing(&mut made_up, &layout, state);
+            parked_in(&stacks(made_up, layout))
+        };
+        let (runs, finished) = match layout.generators.states {
+            States::Running(_) => (1, None),
+            States::Byte { created, .. } => {
+                let parked = with(created);
+                assert_eq!(parked.tasks[0].awaits, Awaits::Start, "{layout:?}");
+                (0, Some(4))
+            }
+        };
+        for state in [Some(runs), finished].into_iter().flatten() {
+            let parked = with(state);
+            assert_eq!((&*parked.tasks, parked.unread), (&[][..], 0), "{layout:?}");
+        }
+    }
+}
+
+#[test]
+fn a_task_that_awaits_a_task_names_it() {
+    for layout in layout::known() {
+        let mut made_up = interpreter(&layout);
+        made_up.point(OF_FUTURE + 16, TASK);
+        let parked = parked_in(&stacks(made_up, layout));
+        let awaits = parked.tasks.iter().map(|tasks| tasks.awaits.clone());
+        let expected = [Awaits::Task("näme".to_owned())];
+        assert!(awaits.eq(expected), "{layout:?}: {parked:?}");
+    }
+}
+
+#[test]
+fn coroutines_that_await_each_other_are_cut() {
+    for layout in layout::known() {
+        // As one that stands for a coroutine, what should await a future leads back to it.
+        let mut made_up = interpreter(&layout);
+        made_up.put(TYPE_NAMES + 128, b"coroutine_wrapper\0\0");
+        made_up.point(OF_FUTURE + 16, COROUTINE);
+        let parked = parked_in(&stacks(made_up, layout));
+        let [Tasks { frames, cut, .. }] = &*parked.tasks else {
+            panic!("{layout:?}: {parked:?}");
+        };
+        assert_eq!((frames.len(), *cut), (1024, true), "{layout:?}");
+        // And one that leads to itself leads nowhere.
+        let mut made_up = interpreter(&layout);
+        made_up.put(TYPE_NAMES + 128, b"coroutine_wrapper\0\0");
+        made_up.point(OF_FUTURE + 16, OF_FUTURE);
+        let parked = parked_in(&stacks(made_up, layout));
+        assert_eq!((parked.tasks.len(), parked.unread), (0, 1), "{layout:?}");
+    }
+}
+
+#[test]
+fn a_task_that_is_another_one_at_each_look_says_so() {
+    for layout in layout::known() {
+        let mut made_up = interpreter(&layout);
+        made_up.restless = Some((OF_FUTURE + 16 - BEGIN) as usize);
+        let parked = parked_in(&stacks(made_up, layout));
+        let [task] = &*parked.tasks else {
+            panic!("{layout:?}: {parked:?}");
+        };
+        assert!(!task.same, "{layout:?}");
+        assert_eq!(task.frames.len(), 1, "{layout:?}");
+    }
+}
+
+#[test]
+fn a_list_of_objects_that_does_not_come_back_is_not_complete() {
+    for layout in layout::known() {
+        for next in [TASK - 16, TASK, 0, 8, u64::MAX] {
+            let mut made_up = interpreter(&layout);
+            made_up.point(TASK - 16, next);
+            made_up.point(VALUES + 8, collector(&layout) + HEAD);
+            let parked = parked_in(&stacks(made_up, layout));
+            assert!(!parked.complete, "{layout:?}: {next:#x}");
+            assert!(parked.objects <= 4096, "{layout:?}: {next:#x}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     /// Whatever a hostile or a changing process has in its memory: no panic, no loop, no more memory than the bounds.
     #[test]
     fn no_memory_is_too_strange(which in 0..5_usize,
-                                scribbles in proptest::collection::vec((0..22 * PAGE / 8, any::<u64>(), 0..4_u8), 1..40)) {
+                                scribbles in proptest::collection::vec((0..PAGES * PAGE / 8, any::<u64>(), 0..4_u8), 1..40)) {
         let layout = layout::known()[which];
         let mut made_up = interpreter(&layout);
         for (place, number, kind) in scribbles {
             let number = match kind {
                 0 => number,
                 // Into the made-up memory, so that structures are taken for others.
-                1 => BEGIN + number % (22 * PAGE),
+                1 => BEGIN + number % (PAGES * PAGE),
                 2 => number % 1000,
                 _ => u64::MAX,
             };
@@ -211,15 +319,16 @@ proptest! {
     /// The same for the fields that are really followed.
     #[test]
     fn no_field_is_too_strange(which in 0..5_usize,
-                               fields in proptest::collection::vec((0..16_usize, 0..32_u64, any::<u64>(), 0..3_u8), 1..12)) {
-        const STRUCTURES: [u64; 16] = [RUNTIME, INTERPRETER, THREAD, STRUCTURE, FRAME, CALLER, CODE, CODE_TYPE, STR_TYPE,
-            BYTES_TYPE, NAME, FILE, LINES, CFRAME, TYPE_NAMES, GIL];
+                               fields in proptest::collection::vec((0..24_usize, 0..40_u64, any::<u64>(), 0..3_u8), 1..12)) {
+        const STRUCTURES: [u64; 24] = [RUNTIME, INTERPRETER, THREAD, STRUCTURE, FRAME, CALLER, CODE, CODE_TYPE, STR_TYPE,
+            BYTES_TYPE, NAME, FILE, LINES, CFRAME, TYPE_NAMES, GIL, TASK - 16, COROUTINE, OF_FUTURE, FUTURE, TASK_TYPE,
+            COROUTINE_TYPE, COROUTINE_FRAME, VALUES];
         let layout = layout::known()[which];
         let mut made_up = interpreter(&layout);
         for (structure, field, number, kind) in fields {
             let number = match kind {
                 0 => number,
-                1 => STRUCTURES[(number % 16) as usize],
+                1 => STRUCTURES[(number % 24) as usize],
                 _ => u64::MAX >> (number % 64),
             };
             made_up.point(STRUCTURES[structure] + field * 8, number);

@@ -1,0 +1,54 @@
+//! What of a process waits without a thread of its own: tasks of asyncio.
+
+use std::time::{Duration, Instant};
+
+use super::reading::Reading;
+use crate::process::activity::{self, State, Status};
+use crate::python::frames::{Parked, PythonThreads, Stacks};
+
+/// How long it may take to look for it.
+const LONGEST: Duration = Duration::from_secs(2);
+/// Most threads that are asked whether they ran meanwhile, which takes 40 µs each: of a process with more, one is taken to have.
+const MOST_THREADS: usize = 1 << 6;
+
+/// What waits, and how far it can be relied on.
+#[derive(Debug)]
+pub(crate) struct Resting {
+    pub(crate) parked: Parked,
+    /// Whether no thread ran Python while it was looked at.
+    pub(super) held_still: bool,
+}
+
+impl Resting {
+    /// Looks for it.
+    pub(super) fn of(pid: u32, stacks: &Stacks, threads: &PythonThreads) -> Resting {
+        let before = asleep(pid, threads);
+        let parked = stacks.parked(threads, Instant::now() + LONGEST);
+        let held_still = before.is_some() && before == asleep(pid, threads);
+        Resting { parked, held_still }
+    }
+
+    /// How far a stack that was `same` when it was read twice can be relied on.
+    pub(super) fn reading(&self, same: bool) -> Reading {
+        match same {
+            true if self.held_still => Reading::Exact,
+            true => Reading::Running,
+            false => Reading::Changed,
+        }
+    }
+}
+
+/// How often each thread of Python was switched; `None` where one runs.
+fn asleep(pid: u32, threads: &PythonThreads) -> Option<Vec<u64>> {
+    if threads.threads.len() > MOST_THREADS {
+        return None;
+    }
+    let tasks = threads.threads.iter().filter_map(|thread| thread.task);
+    tasks
+        .map(|tid| {
+            let switches = activity::switches(pid, tid)?;
+            let state = Status::of(pid, tid)?.state;
+            (state != State::Running).then_some(switches)
+        })
+        .collect()
+}

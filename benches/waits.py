@@ -1,11 +1,14 @@
-"""What `pystap offcpu` costs.
+"""What `pystap offcpu` and `pystap syscalls` cost.
 
 Two processes send a byte to and fro through pipes, both on one processor, so that each byte is two context switches. They say how
 much processor time both took for so many; each way of watching takes its turn, five times, and the best counts, because whatever
 else runs on the machine only adds. Processor time of the watcher is its own, from its start to its end. "another process": the same,
 while another process is watched.
 
-    waits.py PYTHON PYSTAP
+For `pystap syscalls` a program asks for its parent's number again and again, which is one of the shortest system calls, and says
+how much processor time one took it.
+
+    waits.py PYTHON PYSTAP [offcpu] [syscalls]
 """
 
 import os
@@ -41,12 +44,26 @@ os.write(there[1], b"-")
 """
 
 
+CALLS = 500_000
+CALLER = """
+import os, sys, time
+os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+print(os.getpid(), flush=True)
+for line in sys.stdin:
+    calls, ask = int(line), os.getppid
+    begin = time.process_time_ns()
+    for _ in range(calls):
+        ask()
+    print(time.process_time_ns() - begin, flush=True)
+"""
+
+
 class Program:
-    def __init__(self, python):
+    def __init__(self, python, program):
         self.process = subprocess.Popen(
-            [python, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [python, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
-        self.pids = [self.process.pid, int(self.process.stdout.readline())]
+        self.pids = sorted({self.process.pid, int(self.process.stdout.readline())})
 
     def run(self, trips):
         """Nanoseconds of both."""
@@ -58,8 +75,8 @@ class Program:
         self.process.wait()
 
 
-def watched(program, target, command, ready):
-    """Processor time of the programs for each switch, and of the watcher, in microseconds."""
+def watched(program, target, command, ready, number, each):
+    """Processor time of the programs for each of so many, of which a number has `each`, and of the watcher, in microseconds."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.NamedTemporaryFile() as said:
         watcher = subprocess.Popen(command(target), stdout=subprocess.DEVNULL, stderr=said) if command else None
@@ -67,51 +84,87 @@ def watched(program, target, command, ready):
             if watcher.poll() is not None:
                 sys.exit(f"{command(target)}: {open(said.name).read()}")
             time.sleep(0.05)
-        took = program.run(TRIPS)
+        took = program.run(number)
         if watcher:
             watcher.send_signal(signal.SIGINT)
             watcher.wait()
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
     own = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
-    return took / TRIPS / 2 / 1e3, own / TRIPS / 2 * 1e6
+    return took / number / each / 1e3, own / number / each * 1e6
 
 
-def main():
-    python, pystap = sys.argv[1:]
-    program, other = Program(python), Program(python)
+def compared(ways, number, each, unit):
+    """A table of ways of watching, which take turns."""
+    results = {name: [] for name, *_ in ways}
+    for _ in range(ROUNDS):
+        for name, program, command, ready, target in ways:
+            results[name].append(watched(program, target, command, ready, number, each))
+    bare = min(took for took, _ in results["nothing"])
+    print(f"| watched by | {unit}, us | more than nothing, us | watcher's own time {unit}, us |")
+    print("|---|---|---|---|")
+    for name, values in results.items():
+        took, own = min(it[0] for it in values), min(it[1] for it in values)
+        print(f"| {name} | {took:.3f} | {took - bare:.3f} | {own:.3f} |", flush=True)
+    print()
 
-    def pystap_offcpu(*more):
+
+def switches(python, pystap):
+    program, other = Program(python, PROGRAM), Program(python, PROGRAM)
+
+    def offcpu(*more):
         return lambda pids: [pystap, "offcpu", "--json", *more, *(f"-p{pid}" for pid in pids)]
 
     ways = [
-        ("nothing", None, "", program.pids),
-        ("pystap offcpu", pystap_offcpu(), "watching", program.pids),
-        ("pystap offcpu --no-wakers", pystap_offcpu("--no-wakers"), "watching", program.pids),
-        ("pystap offcpu, another process", pystap_offcpu(), "watching", other.pids),
-        ("pystap offcpu --no-wakers, another process", pystap_offcpu("--no-wakers"), "watching", other.pids),
+        ("nothing", program, None, "", program.pids),
+        ("pystap offcpu", program, offcpu(), "watching", program.pids),
+        ("pystap offcpu --no-wakers", program, offcpu("--no-wakers"), "watching", program.pids),
+        ("pystap offcpu, another process", program, offcpu(), "watching", other.pids),
+        ("pystap offcpu --no-wakers, another process", program, offcpu("--no-wakers"), "watching", other.pids),
     ]
     if shutil.which("perf"):
         # What perf needs for as much: the chains of switches, and wakings.
         perf = ["perf", "record", "-o", "/dev/null", "-g", "-c1", "-e", "sched:sched_switch", "-e", "sched:sched_waking"]
         ways.append(
-            ("perf record", lambda pids: [*perf, "-v", "-p", ",".join(map(str, pids))], "mmap size", program.pids)
+            ("perf record", program, lambda pids: [*perf, "-v", "-p", ",".join(map(str, pids))], "mmap size", program.pids)
         )
     for tool in ("offcputime-bpfcc", "offcputime"):
         if shutil.which(tool):
-            ways.append((tool, lambda pids, tool=tool: [tool, "-f", "-p", str(pids[0])], "", program.pids))
+            ways.append((tool, program, lambda pids, tool=tool: [tool, "-f", "-p", str(pids[0])], "", program.pids))
             break
-    results = {name: [] for name, *_ in ways}
-    for _ in range(ROUNDS):
-        for name, command, ready, target in ways:
-            results[name].append(watched(program, target, command, ready))
-    bare = min(took for took, _ in results["nothing"])
-    print("| watched by | a switch, us | more than nothing, us | watcher's own time a switch, us |")
-    print("|---|---|---|---|")
-    for name, values in results.items():
-        took, own = min(it[0] for it in values), min(it[1] for it in values)
-        print(f"| {name} | {took:.2f} | {took - bare:.2f} | {own:.2f} |", flush=True)
+    compared(ways, TRIPS, 2, "a switch")
     program.end()
     other.end()
+
+
+def system_calls(python, pystap):
+    program, other = Program(python, CALLER), Program(python, CALLER)
+
+    def syscalls(*more):
+        return lambda pids: [pystap, "syscalls", "--json", *more, f"-p{pids[0]}"]
+
+    ways = [
+        ("nothing", program, None, "", program.pids),
+        ("pystap syscalls", program, syscalls(), "watching", program.pids),
+        ("pystap syscalls --errors", program, syscalls("--errors"), "watching", program.pids),
+        ("pystap syscalls --syscall read", program, syscalls("--syscall", "read"), "watching", program.pids),
+        ("pystap syscalls, another process", program, syscalls(), "watching", other.pids),
+    ]
+    if shutil.which("strace"):
+        strace = lambda pids: ["strace", "-c", "-f", "-p", str(pids[0])]
+        ways.append(("strace -c", program, strace, "attached", program.pids))
+    if shutil.which("perf"):
+        trace = lambda pids: ["perf", "trace", "-v", "-s", "-p", str(pids[0])]
+        ways.append(("perf trace -s", program, trace, "mmap size", program.pids))
+    compared(ways, CALLS, 1, "a call")
+    program.end()
+    other.end()
+
+
+def main():
+    python, pystap, *only = sys.argv[1:]
+    for name, measure in (("offcpu", switches), ("syscalls", system_calls)):
+        if not only or name in only:
+            measure(python, pystap)
 
 
 main()

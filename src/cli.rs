@@ -11,6 +11,7 @@ use regex::Regex;
 use crate::offcpu::By;
 use crate::probe::EventKind;
 use crate::script::filter::Glob;
+use crate::syscalls::By as CallsBy;
 use crate::view::hot::Column;
 use crate::waits::Reason;
 
@@ -78,6 +79,8 @@ pub enum Command {
     Dump(Dump),
     /// Watch where threads wait, and why: by function, reason, or who ended the wait
     Offcpu(Offcpu),
+    /// Watch system calls by function: how many, which errors, how long, how much of it off the processor
+    Syscalls(Syscalls),
     /// Record to a file what `report` and `export` can show later
     #[command(mut_arg("format", |it| it.hide(true)), mut_arg("output", |it| it.required(true)))]
     Record(Trace),
@@ -314,6 +317,44 @@ pub struct Offcpu {
     /// Write them to this file instead of standard output
     #[arg(short, long, value_name = "FILE", requires = "format")]
     pub output: Option<PathBuf>,
+    /// Which processes.
+    #[command(flatten)]
+    pub targets: RunningTargets,
+}
+
+/// `pystap syscalls`.
+#[derive(Debug, Clone, Args)]
+pub struct Syscalls {
+    /// A service, as with --service
+    #[arg(value_name = "SERVICE", conflicts_with = "service")]
+    pub of: Option<String>,
+    /// Lines instead of a live table: one table at the end, and one at every --interval
+    #[arg(short, long)]
+    pub batch: bool,
+    /// As JSON, one line per table
+    #[arg(long)]
+    pub json: bool,
+    /// Time between tables; 2s on a terminal
+    #[arg(short, long, value_name = "TIME", value_parser = parse_interval)]
+    pub interval: Option<Duration>,
+    /// Stop after this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// How many rows (with --batch or --json)
+    #[arg(short, long, value_name = "N", default_value_t = 30)]
+    pub limit: usize,
+    /// What has a row of its own
+    #[arg(long, value_enum, default_value_t = CallsBy::Function)]
+    pub by: CallsBy,
+    /// Only this system call; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub syscall: Vec<String>,
+    /// Only calls that failed
+    #[arg(long)]
+    pub errors: bool,
+    /// Only calls that took at least this long
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub min: Option<Duration>,
     /// Which processes.
     #[command(flatten)]
     pub targets: RunningTargets,

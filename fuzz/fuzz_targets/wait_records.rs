@@ -1,5 +1,5 @@
-//! Any bytes as what the kernel writes into a ring about threads that leave a processor, get one, or are woken: no panic, no
-//! endless loop, no more waits than records, and no more memory than the bytes deserve. The first byte picks what is known.
+//! Any bytes as what the kernel writes into a ring about threads that leave a processor, get one, are woken, or make
+//! system calls: no panic, no endless loop, no more waits and calls than records, and no more memory than the bytes deserve. The first byte picks what is known.
 
 #![no_main]
 

@@ -16,6 +16,7 @@ mod print;
 mod ps;
 mod report;
 mod stats;
+mod syscalls;
 mod targets;
 mod top;
 mod trace;
@@ -89,6 +90,7 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Top(arguments) => top::top(arguments, console),
         Command::Gc(arguments) => gc::run(arguments, console),
         Command::Dump(arguments) => dump::run(arguments, console).map(Into::into),
+        Command::Syscalls(arguments) => syscalls::run(arguments, console).map(Into::into),
         Command::Offcpu(arguments) => offcpu::run(arguments, console).map(Into::into),
         Command::Stats(arguments) => stats::run(arguments, console),
         Command::Ps(arguments) => ps::run(arguments, console).map(Into::into),
@@ -152,6 +154,7 @@ fn reads_configuration(command: &Command) -> bool {
             | Command::Stats(_)
             | Command::Dump(_)
             | Command::Offcpu(_)
+            | Command::Syscalls(_)
             | Command::Script { .. }
             | Command::Ps(_)
             | Command::Doctor(_)

@@ -1,8 +1,9 @@
 //! Waits as lines of folded stacks, for flame graphs: the reason stands above the function that waits.
 
-use super::tally::{By, Place, Row, Snapshot};
+use super::tally::{By, Row, Snapshot};
 use crate::export::profile::flames;
 use crate::python::frames::Frame;
+use crate::sampling::Place;
 use crate::text::Foreign;
 
 /// A line for each stack, reason and system call, with the nanoseconds that were waited there.

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::tally::{By, Place, Row, Snapshot};
+use super::tally::{By, Row, Snapshot};
+use crate::sampling::Place;
 use crate::waits::Waker;
 
 /// The document about what was seen.
@@ -56,12 +57,7 @@ fn document_of(snapshot: &Snapshot, row: &Row, by: By) -> Value {
         "syscalls": row.calls.0.iter().map(|(call, time)| json!({ "syscall": call.as_deref(), "blocked_ns": time })).collect::<Vec<_>>(),
         "threads": row.threads.0.iter().map(|((pid, tid), time)| json!({ "pid": pid, "tid": tid, "blocked_ns": time })).collect::<Vec<_>>(),
         "woken_by": row.wakers.0.iter().map(|(waker, waits)| woken_by(snapshot, *waker, *waits)).collect::<Vec<_>>(),
-        "place": place.map(|place| match place {
-            Place::Stack(_) => "stack",
-            Place::NoPython => "no_python",
-            Place::NotSeen => "not_seen",
-            Place::Unreadable => "unreadable",
-        }),
+        "place": place.map(Place::word),
         "function": first.map(|frame| &frame.function),
         "file": first.map(|frame| &frame.file),
         "places": row.places.0.len(),

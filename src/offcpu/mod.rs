@@ -1,16 +1,15 @@
 //! Where threads of Python processes wait, by function: waits ([`crate::waits`]) joined with the stack that a thread had while it
-//! waited ([`crate::python::frames`]), added up.
+//! waited ([`crate::sampling`]), added up.
 //!
 //! A stack is read while its thread waits, every few milliseconds from the outside, and thrown away if the thread has run
 //! meanwhile. So what is read is exact. Waits that were too short to be caught are known by thread, reason and system call, and are
-//! shared out among the functions that were caught there (`tally`).
+//! shared out among the functions that were caught there.
 
 mod folded;
 mod idle;
 mod json;
 mod live;
 mod session;
-mod stacks;
 mod table;
 mod tally;
 

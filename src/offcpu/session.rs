@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
-use super::stacks::{Look, PythonOf};
-use super::tally::{Place, Snapshot, Tally};
+use super::tally::{Snapshot, Tally};
 use crate::process::{Process, has_ended};
 use crate::python::frames::StacksError;
+use crate::sampling::{Look, Place, PythonOf};
 use crate::threads;
 use crate::waits::{
     self, Account, Cause, Reason, Target, Wait, Waiting, Waker, Watch, WatchError, cause_of,

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::tally::{By, Place, Row, Rows, Snapshot};
+use super::tally::{By, Row, Rows, Snapshot};
+use crate::sampling::Place;
 use crate::text::Foreign;
 use crate::view::{count, many, time};
 use crate::waits::Waker;
@@ -84,7 +85,7 @@ pub(super) fn line(snapshot: &Snapshot, row: &Row, all_ns: u64, by: By) -> Strin
         let _ = write!(line, "{}  ", thread(snapshot, *tid));
     }
     if let Some((place, more)) = row.places.first() {
-        line.push_str(&function(place));
+        line.push_str(&place.to_string());
         if matches!(by, By::Reason | By::Thread | By::Waker) && more > 0 {
             let _ = write!(line, " +{more}");
         }
@@ -116,23 +117,6 @@ fn woken_by(snapshot: &Snapshot, waker: Option<Waker>) -> String {
         None => "-".to_owned(),
         Some(Waker::Interrupt) => "interrupt".to_owned(),
         Some(Waker::Thread { tid, .. }) => thread(snapshot, tid),
-    }
-}
-
-/// The function of a place, with its file.
-fn function(place: &Place) -> String {
-    match place {
-        Place::Stack(frames) => match frames.first() {
-            Some(frame) => format!(
-                "{}  {}",
-                Foreign::new(frame.function.as_str()),
-                Foreign::new(frame.file.as_str())
-            ),
-            None => "(no frames)".to_owned(),
-        },
-        Place::NoPython => "(no Python)".to_owned(),
-        Place::NotSeen => "(not seen in time)".to_owned(),
-        Place::Unreadable => "(not readable)".to_owned(),
     }
 }
 

@@ -1,31 +1,14 @@
-//! Adds waits up by thread, stack, reason and system call; and shares out those whose stack was not read in time.
-//!
-//! # What is shared out, and how
-//!
-//! The kernel tells every wait, so what a thread waited in all, and in each system call for each reason, is exact. A stack is read
-//! at a look from time to time. A wait that is longer than the time between two looks is caught for certain; one that takes `d` when
-//! looks are `g` apart is caught with probability `d / g`. So for each short wait that is caught there were some `g / d - 1` of its
-//! kind that were not, which took `g - d` together. In this proportion the rest of a thread's waits of a reason in a system call is
-//! shared out among the stacks that were caught there: an estimate without bias, as far as looks come at random moments. Where no
-//! short one was caught, the long ones of the thread serve, and then those of other threads of the process.
+//! Adds waits up by thread, stack, reason and system call. Those whose stack was not read in time are shared out ([`crate::sampling`]).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::Hash;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::idle::is_idle;
-use crate::python::frames::Frame;
+use crate::sampling::{self, Event, Place, Shares, share_of};
 use crate::waits::{Account, Reason, Wait, Waker};
 
-/// Most stacks that are kept, and most of what is added up by itself: what is beyond has no stack of its own.
-const MOST_STACKS: usize = 1 << 14;
-const MOST_ROWS: usize = if cfg!(test) { 256 } else { 1 << 16 };
-/// Most frames of a stack that are kept, the innermost.
-pub(super) const DEEPEST: usize = 128;
 /// Most wakers of a row that are told apart.
 const MOST_WAKERS: usize = 32;
-/// Shorter waits count as long as this when it is estimated how many of them there were, in nanoseconds: a look takes time itself.
-const SHORTEST: f64 = 20e3;
 
 /// By what is added up for a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -42,19 +25,6 @@ pub enum By {
     Waker,
 }
 
-/// Where a thread waited.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Place {
-    /// Its stack, the innermost first, at most [`DEEPEST`].
-    Stack(Arc<[Frame]>),
-    /// It is a thread that Python knows nothing of.
-    NoPython,
-    /// It was not read in time, and nothing like it was.
-    NotSeen,
-    /// Stacks of the process cannot be read.
-    Unreadable,
-}
-
 /// Times and numbers of waits.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Sum {
@@ -66,7 +36,9 @@ pub(crate) struct Sum {
     wakers: HashMap<Option<Waker>, (u64, u64)>,
 }
 
-impl Sum {
+impl sampling::Sum for Sum {
+    type Of = Wait;
+
     fn add(&mut self, wait: &Wait) {
         self.waits += 1;
         self.blocked_ns = self.blocked_ns.saturating_add(wait.blocked_ns);
@@ -82,137 +54,44 @@ impl Sum {
         *waits += 1;
         *time = time.saturating_add(wait.blocked_ns);
     }
+
+    fn number(&self) -> u64 {
+        self.waits
+    }
+
+    fn take_out(&mut self, time: f64, number: f64) -> Sum {
+        let sum = Sum {
+            waits: share_of(self.waits, number),
+            blocked_ns: share_of(self.blocked_ns, time),
+            runqueue_ns: share_of(self.runqueue_ns, time),
+            max_ns: 0,
+            wakers: HashMap::new(),
+        };
+        self.waits -= sum.waits;
+        self.blocked_ns -= sum.blocked_ns;
+        self.runqueue_ns -= sum.runqueue_ns;
+        sum
+    }
+
+    fn take_rest(&mut self, rest: Sum) {
+        self.waits += rest.waits;
+        self.blocked_ns += rest.blocked_ns;
+        self.runqueue_ns += rest.runqueue_ns;
+        self.max_ns = rest.max_ns.min(self.blocked_ns);
+        self.wakers = rest.wakers;
+    }
 }
 
 /// What is exact of each wait.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Kind {
+pub(crate) struct Kind {
     pid: u32,
     tid: u32,
     reason: Reason,
     call: Option<Arc<str>>,
 }
 
-/// Waits of a kind that were not caught, and what was.
-#[derive(Debug, Clone, Default)]
-struct Pool {
-    missed: Sum,
-    /// By place: how much time and how many waits were missed for those caught.
-    weights: HashMap<Place, (f64, f64)>,
-}
-
-/// Adds up.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tally {
-    caught: HashMap<(Kind, Place), Sum>,
-    pools: HashMap<Kind, Pool>,
-    stacks: HashSet<Arc<[Frame]>>,
-}
-
-impl Tally {
-    /// A place; each stack is kept once.
-    pub(super) fn place(&mut self, mut frames: Vec<Frame>) -> Place {
-        frames.truncate(DEEPEST);
-        if let Some(stack) = self.stacks.get(frames.as_slice()) {
-            return Place::Stack(Arc::clone(stack));
-        }
-        if self.stacks.len() >= MOST_STACKS {
-            // Its function at least.
-            frames.truncate(1);
-            return Place::Stack(frames.into());
-        }
-        let stack: Arc<[Frame]> = frames.into();
-        self.stacks.insert(Arc::clone(&stack));
-        Place::Stack(stack)
-    }
-
-    /// Adds a wait, with where it was if that was read in time. Looks are `gap_ns` apart.
-    pub(super) fn take(&mut self, wait: &Wait, place: Option<Place>, gap_ns: f64) {
-        let kind = Kind {
-            pid: wait.pid,
-            tid: wait.tid,
-            reason: wait.cause.reason,
-            call: wait.cause.call.clone(),
-        };
-        let Some(place) = place else {
-            self.pool(kind).missed.add(wait);
-            return;
-        };
-        let key = (kind, place);
-        if self.caught.len() >= MOST_ROWS && !self.caught.contains_key(&key) {
-            let rest = (key.0.rest(), Place::NotSeen);
-            self.caught.entry(rest).or_default().add(wait);
-            return;
-        }
-        let took = (wait
-            .blocked_ns
-            .saturating_add(wait.runqueue_ns.unwrap_or_default())) as f64;
-        if took < gap_ns {
-            let (kind, place) = key.clone();
-            let (time, waits) = self.pool(kind).weights.entry(place).or_default();
-            *time += gap_ns - took;
-            *waits += gap_ns / took.max(SHORTEST) - 1.0;
-        }
-        self.caught.entry(key).or_default().add(wait);
-    }
-
-    fn pool(&mut self, kind: Kind) -> &mut Pool {
-        let is_full = self.pools.len() >= MOST_ROWS && !self.pools.contains_key(&kind);
-        let kind = if is_full { kind.rest() } else { kind };
-        self.pools.entry(kind).or_default()
-    }
-
-    /// Everything so far, each part exact or an estimate.
-    fn parts(&self) -> Vec<Part> {
-        let mut parts: Vec<Part> = self
-            .caught
-            .iter()
-            .map(|((kind, place), sum)| Part::exact(kind, place.clone(), sum))
-            .collect();
-        // The nearest of what was caught: short waits of the thread, any of the thread, short ones of the process, any.
-        let (mut any, mut short) = (Caught::default(), Caught::default());
-        for ((kind, place), sum) in &self.caught {
-            // By number: where the one wait that was caught was a day long, others were not.
-            let weight = (sum.waits as f64, sum.waits as f64);
-            any.add(kind.clone(), place, weight);
-            any.add(kind.of_process(), place, weight);
-        }
-        for (kind, pool) in &self.pools {
-            for (place, weight) in &pool.weights {
-                short.add(kind.of_process(), place, *weight);
-            }
-        }
-        for (kind, pool) in &self.pools {
-            if pool.missed.waits == 0 {
-                continue;
-            }
-            let own = Some(&pool.weights).filter(|weights| !weights.is_empty());
-            let weights = own
-                .or_else(|| any.0.get(kind))
-                .or_else(|| short.0.get(&kind.of_process()))
-                .or_else(|| any.0.get(&kind.of_process()));
-            match weights {
-                Some(weights) => share(kind, &pool.missed, weights, &mut parts),
-                None => parts.push(Part::exact(kind, Place::NotSeen, &pool.missed)),
-            }
-        }
-        parts
-    }
-}
-
-/// How much of what was caught was where.
-#[derive(Debug, Default)]
-struct Caught(HashMap<Kind, HashMap<Place, (f64, f64)>>);
-
-impl Caught {
-    fn add(&mut self, kind: Kind, place: &Place, (time, waits): (f64, f64)) {
-        let places = self.0.entry(kind).or_default();
-        let sum = places.entry(place.clone()).or_default();
-        *sum = (sum.0 + time, sum.1 + waits);
-    }
-}
-
-impl Kind {
+impl sampling::Kind for Kind {
     fn of_process(&self) -> Kind {
         Kind {
             tid: 0,
@@ -220,7 +99,7 @@ impl Kind {
         }
     }
 
-    /// What waits of a process are added up as for which there is no room: those of all its threads and system calls.
+    /// Those of all the process's threads and system calls.
     fn rest(&self) -> Kind {
         Kind {
             call: None,
@@ -229,101 +108,28 @@ impl Kind {
     }
 }
 
-/// Shares out what was missed, such that the parts add up to it.
-fn share(kind: &Kind, missed: &Sum, weights: &HashMap<Place, (f64, f64)>, parts: &mut Vec<Part>) {
-    let mut weights: Vec<(&Place, f64, f64)> = weights
-        .iter()
-        .map(|(place, (time, waits))| (place, *time, *waits))
-        .collect();
-    weights.sort_by(|one, other| other.1.total_cmp(&one.1));
-    let (mut time_left, mut waits_left) = (
-        weights.iter().map(|it| it.1).sum::<f64>(),
-        weights.iter().map(|it| it.2).sum::<f64>(),
-    );
-    let mut left = missed.clone();
-    let greatest = parts.len();
-    for (place, time, waits) in weights {
-        let portion = |all: u64, weight: f64, of: f64| match of > 0.0 {
-            true => ((all as f64 * (weight / of).min(1.0)).round() as u64).min(all),
-            false => 0,
-        };
-        let sum = Sum {
-            waits: portion(left.waits, waits, waits_left),
-            blocked_ns: portion(left.blocked_ns, time, time_left),
-            runqueue_ns: portion(left.runqueue_ns, time, time_left),
-            max_ns: 0,
-            wakers: HashMap::new(),
-        };
-        left.waits -= sum.waits;
-        left.blocked_ns -= sum.blocked_ns;
-        left.runqueue_ns -= sum.runqueue_ns;
-        time_left -= time;
-        waits_left -= waits;
-        parts.push(Part {
-            kind: kind.clone(),
-            place: place.clone(),
-            estimated: true,
-            sum,
-        });
-    }
-    // What rounding has left, and who ended them all.
-    if let Some(first) = parts.get_mut(greatest) {
-        first.sum.waits += left.waits;
-        first.sum.blocked_ns += left.blocked_ns;
-        first.sum.runqueue_ns += left.runqueue_ns;
-        first.sum.max_ns = missed.max_ns.min(first.sum.blocked_ns);
-        first.sum.wakers = left.wakers;
-    }
-}
+impl Event for Wait {
+    type Kind = Kind;
+    type Sum = Sum;
 
-/// A part of all waits.
-#[derive(Debug, Clone)]
-struct Part {
-    kind: Kind,
-    place: Place,
-    estimated: bool,
-    sum: Sum,
-}
-
-impl Part {
-    fn exact(kind: &Kind, place: Place, sum: &Sum) -> Part {
-        Part {
-            kind: kind.clone(),
-            place,
-            estimated: false,
-            sum: sum.clone(),
-        }
-    }
-}
-
-/// What parts of a row are, by how much time they have: the greatest first.
-#[derive(Debug, Clone)]
-pub(crate) struct Shares<T>(pub(crate) Vec<(T, u64)>);
-
-impl<T> Default for Shares<T> {
-    fn default() -> Shares<T> {
-        Shares(Vec::new())
-    }
-}
-
-impl<T: PartialEq> Shares<T> {
-    fn add(&mut self, what: T, time: u64) {
-        match self.0.iter_mut().find(|(known, _)| *known == what) {
-            Some((_, sum)) => *sum = sum.saturating_add(time),
-            None => self.0.push((what, time)),
+    fn kind(&self) -> Kind {
+        Kind {
+            pid: self.pid,
+            tid: self.tid,
+            reason: self.cause.reason,
+            call: self.cause.call.clone(),
         }
     }
 
-    fn sort(&mut self) {
-        self.0.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
-    }
-
-    /// The greatest, and how many others there are.
-    pub(crate) fn first(&self) -> Option<(&T, usize)> {
-        let (first, _) = self.0.first()?;
-        Some((first, self.0.len() - 1))
+    fn took_ns(&self) -> u64 {
+        let queued = self.runqueue_ns.unwrap_or_default();
+        self.blocked_ns.saturating_add(queued)
     }
 }
+
+/// Adds waits up.
+pub(super) type Tally = sampling::Tally<Wait>;
+type Part = sampling::Part<Wait>;
 
 /// A row of a table.
 #[derive(Debug, Clone, Default)]
@@ -529,6 +335,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::python::frames::Frame;
+    use crate::sampling::MOST_ROWS;
     use crate::waits::Cause;
 
     const GAP: f64 = 5e6;
@@ -542,10 +350,10 @@ mod tests {
             tally.take(&wait(tid, 3_000), None, 5e6);
         }
         // One more for the rest of the process.
-        assert!(tally.caught.len() <= MOST_ROWS + 1);
-        assert!(tally.pools.len() <= MOST_ROWS + 1);
-        let weights = tally.pools.values().map(|pool| pool.weights.len());
-        assert!(weights.sum::<usize>() <= MOST_ROWS);
+        let (caught, pools, weights) = tally.sizes();
+        assert!(caught <= MOST_ROWS + 1);
+        assert!(pools <= MOST_ROWS + 1);
+        assert!(weights <= MOST_ROWS);
         let parts = tally.parts();
         let waits: u64 = parts.iter().map(|part| part.sum.waits).sum();
         let blocked: u64 = parts.iter().map(|part| part.sum.blocked_ns).sum();

@@ -2,6 +2,7 @@
 //! keys ([`input`]); and how it comes from a session to a terminal or into a file ([`Live`]). Probes and pairs nothing.
 
 mod batch;
+pub(crate) mod follow;
 pub mod input;
 mod live;
 mod requests;

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use super::calls::{Calls, WantedCalls};
 use super::order::Order;
-use super::records::{Decoder, Format};
+use super::records::{CallFormat, Decoder, Format, Tells};
 use super::symbols::Symbols;
 use super::threads::Threads;
 use crate::perf::tracepoints::Tracepoint;
@@ -13,9 +14,11 @@ const SYMBOLS: &str = "1000 T anon_pipe_read\n2000 T core_sys_select\n3000 T fut
 /// The process that is followed, and the counter that tells wakings.
 const PID: u32 = 10;
 const WAKINGS: u64 = 7;
+/// Counters that tell beginnings and ends of system calls.
+const CALLS: [(u64, Tells); 2] = [(8, Tells::CallsBegin), (9, Tells::CallsEnd)];
 
 /// Follows the threads of a process through these bytes, with the kernel's functions known and in the first namespace of
-/// processes, or not, as `choice` says. How many waits, and records that make no sense, came of it.
+/// processes, or not, as `choice` says. How many waits, system calls, and records that make no sense, came of it.
 pub fn records(choice: u8, bytes: &[u8]) -> usize {
     let tracepoint = |fields: &[(&str, usize)]| Tracepoint {
         id: 1,
@@ -35,6 +38,11 @@ pub fn records(choice: u8, bytes: &[u8]) -> usize {
     };
     let mut decoder = Decoder::new(format, symbols, HashSet::from([PID]), choice & 2 == 0);
     decoder.tells_wakings(WAKINGS);
+    let begin = tracepoint(&[("id", 8), ("args", 16)]);
+    let end = tracepoint(&[("id", 8), ("ret", 16)]);
+    if let Some(format) = CallFormat::new(&begin, &end) {
+        decoder.tells_calls(format, &CALLS);
+    }
     if choice & 4 != 0 {
         decoder.owners().add(12, &[1, 2, 3]);
     }
@@ -45,8 +53,16 @@ pub fn records(choice: u8, bytes: &[u8]) -> usize {
         order.add(record);
     }
     let mut threads = Threads::default();
-    let waits = order.until(u64::MAX);
-    let ended = waits.filter_map(|record| threads.take(record)).count();
+    let mut calls = Calls::new(WantedCalls {
+        failed_only: choice & 8 != 0,
+        ..WantedCalls::default()
+    });
+    let mut ended = 0;
+    for record in order.until(u64::MAX) {
+        calls.note(&record);
+        ended += usize::from(calls.take(&record).is_some());
+        ended += usize::from(threads.take(record).is_some());
+    }
     let unreadable = usize::try_from(decoder.unreadable).unwrap_or(usize::MAX);
     ended + threads.open(u64::MAX).count() + unreadable
 }

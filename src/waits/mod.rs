@@ -11,11 +11,17 @@
 //! whoever wakes, so they are listened to on whole processors. `records` understands these records, `reason` says what a call
 //! chain waits for, `order` puts records of several processors in the order of their times, and `threads` makes waits of them.
 //!
+//! # System calls
+//!
+//! Where they are wanted, counters of each thread tell their beginnings and ends (`raw_syscalls`), of which `calls` makes
+//! [`Called`]s.
+//!
 //! # What was lost
 //!
 //! A ring may be full. Between the last record that found room and the moment when there is room again, nothing is certain: a
 //! thread may have run and waited anew. So what waits then is counted as lost and not told as one long wait.
 
+mod calls;
 pub mod fuzzing;
 mod order;
 mod reason;
@@ -25,6 +31,7 @@ mod threads;
 mod watch;
 
 pub(crate) use crate::perf::now;
+pub(crate) use calls::{CallAccount, Called, Caller, WantedCalls};
 pub(crate) use reason::Reason;
 pub(crate) use threads::{Account, Cause, Wait, Waker};
 pub(crate) use watch::{Target, Waiting, Watch, WatchError, cause_of};

@@ -35,6 +35,35 @@ pub(super) struct Format {
     waking_pid: usize,
 }
 
+/// Where the fields of `sys_enter` and `sys_exit` are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CallFormat {
+    enter_number: usize,
+    arguments: usize,
+    exit_number: usize,
+    result: usize,
+}
+
+impl CallFormat {
+    /// From the formats of both events; `None` where a field is missing.
+    pub(super) fn new(enter: &Tracepoint, exit: &Tracepoint) -> Option<CallFormat> {
+        Some(CallFormat {
+            enter_number: offset(enter, "id")?,
+            arguments: offset(enter, "args")?,
+            exit_number: offset(exit, "id")?,
+            result: offset(exit, "ret")?,
+        })
+    }
+}
+
+/// What the samples of a counter are, other than switches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tells {
+    Wakings,
+    CallsBegin,
+    CallsEnd,
+}
+
 impl Format {
     /// From the formats of both events, and the letters of states in that of the first; `None` where a field is missing.
     pub(super) fn new(
@@ -42,10 +71,6 @@ impl Format {
         waking: &Tracepoint,
         states: Vec<(u64, char)>,
     ) -> Option<Format> {
-        let offset = |of: &Tracepoint, name: &str| {
-            let found = of.fields.iter().find(|(field, _)| field == name);
-            found.map(|(_, offset)| *offset)
-        };
         (!states.is_empty()).then_some(Format {
             prev_pid: offset(switch, "prev_pid")?,
             prev_state: offset(switch, "prev_state")?,
@@ -56,6 +81,11 @@ impl Format {
     }
 }
 
+fn offset(of: &Tracepoint, name: &str) -> Option<usize> {
+    let found = of.fields.iter().find(|(field, _)| field == name);
+    found.map(|(_, offset)| *offset)
+}
+
 /// Turns the bytes of rings into what happened.
 #[derive(Debug)]
 pub(super) struct Decoder {
@@ -64,9 +94,11 @@ pub(super) struct Decoder {
     symbols: Option<Symbols>,
     chains: HashMap<Box<[u8]>, Meant, RandomState>,
     /// The processes that are followed.
-    pids: HashSet<u32>,
-    /// Counters that tell wakings.
-    wakings: HashSet<u64>,
+    pids: HashSet<u32, RandomState>,
+    /// Counters that tell other things than switches.
+    tells: HashMap<u64, Tells, RandomState>,
+    /// Where system calls are told.
+    calls: Option<CallFormat>,
     /// Threads by the number that tracepoints have for them, where we are not in the first pid namespace.
     names: Option<HashMap<u32, u32>>,
     owners: CounterOwners,
@@ -86,8 +118,9 @@ impl Decoder {
             format,
             symbols,
             chains: HashMap::default(),
-            pids,
-            wakings: HashSet::new(),
+            pids: pids.into_iter().collect(),
+            tells: HashMap::default(),
+            calls: None,
             names: (!first_namespace).then(HashMap::new),
             owners: CounterOwners::default(),
             unreadable: 0,
@@ -96,7 +129,13 @@ impl Decoder {
 
     /// A counter whose samples are wakings.
     pub(super) fn tells_wakings(&mut self, counter: u64) {
-        self.wakings.insert(counter);
+        self.tells.insert(counter, Tells::Wakings);
+    }
+
+    /// Counters whose samples are beginnings or ends of system calls.
+    pub(super) fn tells_calls(&mut self, format: CallFormat, counters: &[(u64, Tells)]) {
+        self.calls = Some(format);
+        self.tells.extend(counters.iter().copied());
     }
 
     /// Where it is told which threads have counters of their own.
@@ -177,11 +216,13 @@ impl Decoder {
         let (pid, tid) = (u32_at(body, 0)?, u32_at(body, 4)?);
         let (time, counter) = (u64_at(body, 8)?, u64_at(body, 16)?);
         let rest = body.get(24..)?;
-        let happened = match self.wakings.contains(&counter) {
-            true => self.waking(pid, tid, rest)?,
+        let happened = match self.tells.get(&counter) {
+            Some(Tells::Wakings) => self.waking(pid, tid, rest)?,
             // A child of a target, where the kernel cannot leave those out, or what is told twice.
-            false if !self.pids.contains(&pid) || self.owners.foreign(tid, counter) => None,
-            false => Some(self.switch(pid, tid, rest)?),
+            _ if !self.pids.contains(&pid) || self.owners.foreign(tid, counter) => None,
+            Some(Tells::CallsBegin) => Some(self.call_begins(pid, tid, rest)?),
+            Some(Tells::CallsEnd) => Some(self.call_ends(pid, tid, rest)?),
+            None => Some(self.switch(pid, tid, rest)?),
         };
         Some((time, happened))
     }
@@ -210,6 +251,29 @@ impl Decoder {
                 false => Waker::Thread { pid, tid },
             },
         }))
+    }
+
+    fn call_begins(&self, pid: u32, tid: u32, rest: &[u8]) -> Option<Happened> {
+        let (format, (raw, _)) = (self.calls?, raw(rest)?);
+        Some(Happened::Enters {
+            pid,
+            tid,
+            number: u64_at(raw, format.enter_number)?,
+            arguments: [
+                u64_at(raw, format.arguments)?,
+                u64_at(raw, format.arguments + 8)?,
+            ],
+        })
+    }
+
+    fn call_ends(&self, pid: u32, tid: u32, rest: &[u8]) -> Option<Happened> {
+        let (format, (raw, _)) = (self.calls?, raw(rest)?);
+        Some(Happened::Leaves {
+            pid,
+            tid,
+            number: u64_at(raw, format.exit_number)?,
+            result: u64_at(raw, format.result)?.cast_signed(),
+        })
     }
 
     fn switch(&mut self, pid: u32, tid: u32, rest: &[u8]) -> Option<Happened> {

@@ -56,6 +56,20 @@ pub(super) enum Happened {
     Preempted { pid: u32, tid: u32 },
     /// It got a processor.
     Runs { pid: u32, tid: u32 },
+    /// It begins a system call.
+    Enters {
+        pid: u32,
+        tid: u32,
+        number: u64,
+        arguments: [u64; 2],
+    },
+    /// It ends a system call.
+    Leaves {
+        pid: u32,
+        tid: u32,
+        number: u64,
+        result: i64,
+    },
     /// Somebody woke it.
     Woken { tid: u32, waker: Waker },
     /// It ended.
@@ -193,6 +207,8 @@ impl Threads {
                     Doing::Preempted { .. } => {}
                 }
             }
+            // `calls` follows these.
+            Happened::Enters { .. } | Happened::Leaves { .. } => {}
             Happened::Ended { tid } => {
                 self.threads.remove(&tid);
             }

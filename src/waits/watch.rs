@@ -11,15 +11,16 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::calls::{CallAccount, Called, Caller, Calls, WantedCalls};
 use super::order::Order;
 use super::reason::{Meaning, Meant, Reason, meant, of_call};
-use super::records::{Decoder, Format};
+use super::records::{CallFormat, Decoder, Format, Tells};
 use super::symbols::Symbols;
 use super::threads::{Account, Cause, Happened, Record, Threads, Wait};
 use crate::perf::rings::{self, NoRings};
 use crate::perf::tasks::{Armed, each_thread, raise_descriptor_limit};
 use crate::perf::tracepoints::{self, NoTracefs, Tracepoint};
-use crate::perf::{self, Inherit, Ring};
+use crate::perf::{self, Counter, Inherit, Ring};
 use crate::process::activity::{Call, State, Status, switches};
 use crate::process::{self, FIRST_PID_NAMESPACE, pid_namespace};
 
@@ -43,25 +44,25 @@ pub(crate) struct Target {
 pub(crate) enum WatchError {
     /// tracefs is not there.
     #[error(
-        "the events of the scheduler cannot be found ({0}), so no wait is seen; run `sudo pystap …` (in a container: with the \
+        "the events of the scheduler cannot be found ({0}), so nothing is seen; run `sudo pystap …` (in a container: with the \
          capabilities CAP_PERFMON and CAP_SYS_ADMIN, and /sys/kernel/tracing)"
     )]
     Tracefs(NoTracefs),
     /// It is closed to us.
     #[error(
-        "the events of the scheduler may not be read ({0}), so no wait is seen; run `sudo pystap …` (in a container: with the \
+        "the events of the scheduler may not be read ({0}), so nothing is seen; run `sudo pystap …` (in a container: with the \
          capability CAP_PERFMON, and /sys/kernel/tracing)"
     )]
     NotPermitted(io::Error),
     /// Events of the scheduler are missing, or are not as they should be.
     #[error(
-        "this kernel does not have the events of the scheduler ({0}), so no wait is seen; `pystap dump` shows what threads wait for \
+        "this kernel does not have the events of the scheduler ({0}), so nothing is seen; `pystap dump` shows what threads wait for \
          right now"
     )]
     NoEvents(String),
     /// `perf_event_open` is denied.
     #[error(
-        "the kernel does not let this user watch others (kernel.perf_event_paranoid is {paranoid}), so no wait is seen; run `sudo \
+        "the kernel does not let this user watch others (kernel.perf_event_paranoid is {paranoid}), so nothing is seen; run `sudo \
          pystap …`, or give the capability CAP_PERFMON"
     )]
     Paranoid {
@@ -69,7 +70,7 @@ pub(crate) enum WatchError {
         paranoid: String,
     },
     /// A process cannot be watched.
-    #[error("process {pid} cannot be watched ({reason}), so none of its waits is seen; {next}")]
+    #[error("process {pid} cannot be watched ({reason}), so nothing of it is seen; {next}")]
     Process {
         /// Which.
         pid: u32,
@@ -79,7 +80,7 @@ pub(crate) enum WatchError {
         next: &'static str,
     },
     /// Something else that the system refuses.
-    #[error("{what} ({reason}), so no wait is seen; try again, and report this if it stays")]
+    #[error("{what} ({reason}), so nothing is seen; try again, and report this if it stays")]
     System {
         /// A clause.
         what: &'static str,
@@ -141,6 +142,8 @@ pub(crate) struct Watch {
     decoder: Decoder,
     order: Order,
     threads: Threads,
+    /// Where system calls are wanted.
+    calls: Option<Calls>,
     latest: HashMap<u32, Latest>,
     bytes: Vec<u8>,
     records: Vec<Record>,
@@ -154,12 +157,35 @@ impl Watch {
     /// # Errors
     /// [`WatchError`].
     pub(crate) fn begin(targets: &[Target], wakers: bool) -> Result<Watch, WatchError> {
+        Watch::of(targets, wakers, None)
+    }
+
+    /// The same with system calls, without who wakes.
+    ///
+    /// # Errors
+    /// [`WatchError`].
+    pub(crate) fn begin_with_calls(
+        targets: &[Target],
+        wanted: WantedCalls,
+    ) -> Result<Watch, WatchError> {
+        Watch::of(targets, false, Some(wanted))
+    }
+
+    fn of(
+        targets: &[Target],
+        wakers: bool,
+        calls: Option<WantedCalls>,
+    ) -> Result<Watch, WatchError> {
         raise_descriptor_limit();
         let root = tracepoints::root().map_err(WatchError::Tracefs)?;
         let events = Events::of(&root)?;
+        let call_events = match &calls {
+            Some(wanted) => Some(CallEvents::of(&root, wanted)?),
+            None => None,
+        };
         let mut notes = Vec::new();
         let symbols = Symbols::of_kernel().ok().flatten();
-        if symbols.is_none() {
+        if symbols.is_none() && calls.is_none() {
             notes.push(
                 "the kernel does not tell its addresses (/proc/kallsyms), so reasons are those of system calls, of waits that \
                  lasted until they were looked at; run as root, with kernel.kptr_restrict below 2"
@@ -177,6 +203,7 @@ impl Watch {
             decoder,
             order: Order::default(),
             threads: Threads::default(),
+            calls: calls.map(Calls::new),
             latest: HashMap::new(),
             bytes: Vec::new(),
             records: Vec::new(),
@@ -200,7 +227,18 @@ impl Watch {
         let since = perf::now();
         let mut ended = None;
         for target in targets {
-            let armed = match arm(target.pid, events.switch, &watch.rings) {
+            let mut told_by = Vec::new();
+            let armed = arm(
+                target.pid,
+                events.switch,
+                call_events.as_ref(),
+                &watch.rings,
+                &mut told_by,
+            );
+            if let Some(calls) = &call_events {
+                watch.decoder.tells_calls(calls.format, &told_by);
+            }
+            let armed = match armed {
                 // Of a service's workers one may come and go; the others are watched.
                 Err(error) if error.exit_code() == ENDED => {
                     ended = Some(error);
@@ -258,16 +296,19 @@ impl Watch {
             let before = switches(pid, tid);
             let waits = Status::of(pid, tid)
                 .is_some_and(|status| !matches!(status.state, State::Running | State::Other(_)));
-            let cause = cause_of(pid, tid);
+            let (call, cause) = (Call::of(pid, tid), cause_of(pid, tid));
             if waits && before.is_some() && switches(pid, tid) == before {
-                found.push((tid, cause));
+                found.push((tid, call, cause));
             }
         }
         // Who is heard of by now has moved, and is known by that.
         self.drain();
-        for (tid, cause) in found {
+        for (tid, call, cause) in found {
             if self.latest.contains_key(&tid) {
                 continue;
+            }
+            if let (Some(calls), Call::In(number, _)) = (&mut self.calls, call) {
+                calls.found_inside(tid, number);
             }
             self.threads.found_waiting(pid, tid, since, cause);
             let at = since;
@@ -317,6 +358,9 @@ impl Watch {
                 lowest = lowest.min(tid);
             }
             note(&mut self.latest, &record);
+            if let Some(calls) = &mut self.calls {
+                calls.note(&record);
+            }
             self.order.add(record);
         }
         if lowest < self.wakings.lowest {
@@ -328,16 +372,53 @@ impl Watch {
 
     /// The waits that have ended, as far as all that matters to them must have come by now.
     pub(crate) fn ended(&mut self, waits: &mut Vec<Wait>) {
-        self.ended_until(perf::now().saturating_sub(SLACK_NS), waits);
+        self.ended_until(perf::now().saturating_sub(SLACK_NS), waits, &mut Vec::new());
     }
 
-    fn ended_until(&mut self, time: u64, waits: &mut Vec<Wait>) {
-        let records = self.order.until(time);
-        waits.extend(records.filter_map(|record| self.threads.take(record)));
+    /// The system calls that have ended, likewise.
+    pub(crate) fn called(&mut self, called: &mut Vec<Called>) {
+        self.ended_until(
+            perf::now().saturating_sub(SLACK_NS),
+            &mut Vec::new(),
+            called,
+        );
+    }
+
+    fn ended_until(&mut self, time: u64, waits: &mut Vec<Wait>, called: &mut Vec<Called>) {
+        for record in self.order.until(time) {
+            if let Some(calls) = &mut self.calls {
+                called.extend(calls.take(&record));
+            }
+            waits.extend(self.threads.take(record));
+        }
+    }
+
+    /// Threads with the last system call that they began or ended, so far as the kernel has told.
+    pub(crate) fn callers(&self) -> impl Iterator<Item = Caller> {
+        let calls = self.calls.iter();
+        calls.flat_map(|calls| calls.callers().copied())
+    }
+
+    /// The system calls that are not told, so far.
+    pub(crate) fn call_account(&self) -> CallAccount {
+        let calls = self.calls.as_ref();
+        calls.map_or_else(CallAccount::default, Calls::account)
     }
 
     /// The last of them, after which nothing is watched any longer; waits that go on are among them as long as they are now.
     pub(crate) fn end(mut self, waits: &mut Vec<Wait>) -> Account {
+        let account = self.stop(waits, &mut Vec::new());
+        waits.extend(self.open());
+        account
+    }
+
+    /// The last of the system calls, likewise; those that go on are open.
+    pub(crate) fn end_of_calls(mut self, called: &mut Vec<Called>) -> (Account, CallAccount) {
+        let account = self.stop(&mut Vec::new(), called);
+        (account, self.call_account())
+    }
+
+    fn stop(&mut self, waits: &mut Vec<Wait>, called: &mut Vec<Called>) -> Account {
         // A record tells of a loss only when one more comes after it.
         let counters = self.counters.iter().chain(&self.wakings.counters);
         let lost: u64 = counters
@@ -346,8 +427,7 @@ impl Watch {
         self.counters.clear();
         self.wakings.counters.clear();
         self.drain();
-        self.ended_until(u64::MAX, waits);
-        waits.extend(self.open());
+        self.ended_until(u64::MAX, waits, called);
         let account = self.account();
         Account {
             lost: account.lost.max(lost),
@@ -406,7 +486,7 @@ fn note(latest: &mut HashMap<u32, Latest>, record: &Record) {
             latest.clear();
             return;
         }
-        Happened::Woken { .. } => return,
+        Happened::Woken { .. } | Happened::Enters { .. } | Happened::Leaves { .. } => return,
     };
     let at = record.time;
     let known = latest.entry(tid).or_insert(Latest { pid, at, waits });
@@ -449,14 +529,80 @@ impl Events {
     }
 }
 
-/// Has every thread of a process tell its switches.
-fn arm(pid: u32, tracepoint: u64, rings: &[(u32, Ring)]) -> Result<Armed, WatchError> {
+/// The events of system calls.
+struct CallEvents {
+    format: CallFormat,
+    /// Beginnings and ends: the tracepoint, and what the kernel is to let through.
+    told: [(Tells, u64, Option<CString>); 2],
+}
+
+impl CallEvents {
+    fn of(root: &Path, wanted: &WantedCalls) -> Result<CallEvents, WatchError> {
+        let event = |name| Tracepoint::of(root, "raw_syscalls", name);
+        let missing = |reason: io::Error| WatchError::NoEvents(format!("raw_syscalls: {reason}"));
+        let begin = event("sys_enter").map_err(missing)?;
+        let end = event("sys_exit").map_err(missing)?;
+        let filter = |text: Option<String>| text.and_then(|text| CString::new(text).ok());
+        Ok(CallEvents {
+            format: CallFormat::new(&begin, &end).ok_or_else(|| {
+                WatchError::NoEvents("the format of raw_syscalls is not a known one".to_owned())
+            })?,
+            told: [
+                (
+                    Tells::CallsBegin,
+                    begin.id,
+                    filter(wanted.filter_of_entries()),
+                ),
+                (Tells::CallsEnd, end.id, filter(wanted.filter_of_ends())),
+            ],
+        })
+    }
+
+    /// Counters of a thread on a processor, with what they tell.
+    fn open(&self, thread: u32, processor: u32) -> io::Result<Vec<(Tells, OwnedFd)>> {
+        let mut counters = Vec::with_capacity(self.told.len());
+        for (tells, tracepoint, filter) in &self.told {
+            let counter = Counter {
+                tracepoint: *tracepoint,
+                task: thread,
+                processor: Some(processor),
+                inherit: Inherit::Threads,
+                life: false,
+            }
+            .open()?;
+            if let Some(filter) = filter {
+                // Without it the kernel tells of others, too, which are sorted out later.
+                let _ = perf::set_filter(counter.as_fd(), filter);
+            }
+            counters.push((*tells, counter));
+        }
+        Ok(counters)
+    }
+}
+
+/// Has every thread of a process tell its switches, and its system calls where those are wanted: of their counters it is noted
+/// what they tell.
+fn arm(
+    pid: u32,
+    switches: u64,
+    calls: Option<&CallEvents>,
+    rings: &[(u32, Ring)],
+    told_by: &mut Vec<(u64, Tells)>,
+) -> Result<Armed, WatchError> {
     each_thread(pid, Inherit::Threads, |thread| {
         let mut counters = Vec::with_capacity(rings.len());
         for (processor, ring) in rings {
-            let counter = perf::switches(tracepoint, thread, *processor)?;
-            perf::set_output(counter.as_fd(), ring.as_fd())?;
-            counters.push(counter);
+            let mut here = vec![perf::switches(switches, thread, *processor)?];
+            if let Some(calls) = calls {
+                for (tells, counter) in calls.open(thread, *processor)? {
+                    told_by.push((perf::id(counter.as_fd())?, tells));
+                    here.push(counter);
+                }
+            }
+            for counter in &here {
+                perf::set_output(counter.as_fd(), ring.as_fd())?;
+            }
+            counters.extend(here);
         }
         for counter in &counters {
             perf::enable(counter.as_fd())?;

@@ -514,7 +514,11 @@ fn what_is_no_python_and_what_has_ended_is_no_target() {
     let output = dump(child.id(), &[]);
     assert_eq!(output.status.code(), Some(4), "{}", said(&output));
     // What these only look at they cannot launch.
-    for words in [&["dump"][..], &["offcpu", "--batch"]] {
+    for words in [
+        &["dump"][..],
+        &["offcpu", "--batch"],
+        &["syscalls", "--batch"],
+    ] {
         let output = Command::new(PYSTAP).args(words).output().expect("it runs");
         let message = said(&output);
         assert_eq!(output.status.code(), Some(2), "{message}");

@@ -21,6 +21,7 @@ mod ring_timed;
 mod scripts;
 mod snapshots;
 mod sums;
+mod syscalls;
 mod target;
 mod terminal;
 mod tools;

@@ -16,6 +16,8 @@ pub(crate) use sockets::{End, Socket};
 
 use descriptors::Descriptors;
 
+/// No system call has a number like this.
+const MOST_SYSCALLS: u64 = 1024;
 /// Most descriptors of a `poll` or `select` that are read.
 const MOST_POLLED: u64 = 1 << 16;
 
@@ -174,6 +176,24 @@ impl Call {
             _ => None,
         }
     }
+}
+
+/// The name of a system call of this machine's own programs; `None` for one that is newer than our list.
+pub(crate) fn syscall_name(number: u64) -> Option<&'static str> {
+    syscalls::name(number)
+}
+
+/// The number of a system call by its name.
+pub(crate) fn syscall_number(name: &str) -> Option<u64> {
+    (0..MOST_SYSCALLS).find(|number| syscalls::name(*number) == Some(name))
+}
+
+/// Whether a system call has a new thread or process come out of it, too.
+pub(crate) fn makes_threads(number: u64) -> bool {
+    matches!(
+        syscalls::name(number),
+        Some("clone" | "clone3" | "fork" | "vfork")
+    )
 }
 
 /// What a system call waits for.

@@ -6,6 +6,8 @@ use super::*;
 
 const PID: u32 = 10;
 const WAKINGS: u64 = 7;
+const BEGINS: u64 = 8;
+const ENDS: u64 = 9;
 const PIPE: u64 = 0x1000;
 const SELECT: u64 = 0x2000;
 
@@ -31,6 +33,12 @@ fn decoder(first_namespace: bool) -> Decoder {
         first_namespace,
     );
     decoder.tells_wakings(WAKINGS);
+    let begin = tracepoint(&[("id", 8), ("args", 16)]);
+    let end = tracepoint(&[("id", 8), ("ret", 16)]);
+    decoder.tells_calls(
+        CallFormat::new(&begin, &end).expect("all fields"),
+        &[(BEGINS, Tells::CallsBegin), (ENDS, Tells::CallsEnd)],
+    );
     decoder
 }
 
@@ -72,6 +80,19 @@ fn waking(by: u32, woken: u32, flags: u8) -> Vec<u8> {
     raw[2] = flags;
     raw[24..28].copy_from_slice(&woken.to_ne_bytes());
     body.extend(36_u32.to_ne_bytes());
+    body.extend(raw);
+    record(bindings::PERF_RECORD_SAMPLE, 0, &body)
+}
+
+fn call(pid: u32, counter: u64, numbers: &[u64]) -> Vec<u8> {
+    let mut body = [pid, 5].map(u32::to_ne_bytes).concat();
+    body.extend([100, counter].map(u64::to_ne_bytes).concat());
+    let raw: Vec<u8> = [&[0], numbers]
+        .concat()
+        .into_iter()
+        .flat_map(u64::to_ne_bytes)
+        .collect();
+    body.extend((raw.len() as u32).to_ne_bytes());
     body.extend(raw);
     record(bindings::PERF_RECORD_SAMPLE, 0, &body)
 }
@@ -150,6 +171,32 @@ fn in_another_namespace_a_woken_thread_is_found_by_the_number_it_left_with() {
     assert!(matches!(told, Some(Happened::Woken { tid: 2, .. })));
     // The same number in our namespace is another thread.
     assert_eq!(one(&mut decoder, &waking(1, 2, 0)), None);
+}
+
+#[test]
+fn a_system_call_is_told_with_its_arguments_and_its_result() {
+    let mut decoder = decoder(true);
+    let begins = one(&mut decoder, &call(PID, BEGINS, &[45, 3, 4, 5, 6, 7, 8]));
+    let expected = Happened::Enters {
+        pid: PID,
+        tid: 5,
+        number: 45,
+        arguments: [3, 4],
+    };
+    assert_eq!(begins, Some(expected));
+    let ends = one(&mut decoder, &call(PID, ENDS, &[45, -11_i64 as u64]));
+    let expected = Happened::Leaves {
+        pid: PID,
+        tid: 5,
+        number: 45,
+        result: -11,
+    };
+    assert_eq!(ends, Some(expected));
+    assert_eq!(one(&mut decoder, &call(99, ENDS, &[45, 0])), None);
+    // Shorter than it should be.
+    let mut out = Vec::new();
+    decoder.decode(&call(PID, BEGINS, &[45, 3]), &mut out);
+    assert_eq!((out.len(), decoder.unreadable), (0, 1));
 }
 
 #[test]

@@ -22,7 +22,7 @@ const FORGET: Duration = Duration::from_secs(10);
 
 /// What was read of a thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Look {
+pub(crate) enum Look {
     /// Its stack, the innermost first.
     Stack(Vec<Frame>),
     /// Python knows nothing of it.
@@ -34,7 +34,7 @@ pub(super) enum Look {
 }
 
 /// Reads the stacks of a process.
-pub(super) struct PythonOf {
+pub(crate) struct PythonOf {
     pid: u32,
     /// `None` where they cannot be read.
     stacks: Option<Stacks>,
@@ -53,7 +53,7 @@ pub(super) struct PythonOf {
 
 impl PythonOf {
     /// For a process. Says why there are no stacks, where there are none.
-    pub(super) fn new(process: &Process) -> (PythonOf, Option<StacksError>) {
+    pub(crate) fn new(process: &Process) -> (PythonOf, Option<StacksError>) {
         let pid = process.pid;
         let now = Instant::now();
         let mut python = PythonOf {
@@ -114,7 +114,7 @@ impl PythonOf {
     }
 
     /// Brings up to date what is known of the threads, if it is time for that. `unknown` says whether one of those is wanted.
-    pub(super) fn refresh(&mut self, unknown: bool) {
+    pub(crate) fn refresh(&mut self, unknown: bool) {
         if self.forgotten.elapsed() > FORGET {
             self.forgotten = Instant::now();
             if let Some(stacks) = &mut self.stacks {
@@ -132,13 +132,18 @@ impl PythonOf {
     }
 
     /// Whether it is not known what a thread is.
-    pub(super) fn is_unknown(&self, tid: u32) -> bool {
+    pub(crate) fn is_unknown(&self, tid: u32) -> bool {
         let lists = self.without.get(&tid).copied().unwrap_or_default();
         self.stacks.is_some() && !self.states.contains_key(&tid) && lists < LISTS
     }
 
+    /// Whether Python knows nothing of a thread, as far as can be told.
+    pub(crate) fn is_no_python(&self, tid: u32) -> bool {
+        self.stacks.is_some() && !self.states.contains_key(&tid) && !self.is_unknown(tid)
+    }
+
     /// The stack of a thread that has waited since `began`.
-    pub(super) fn read(&self, tid: u32, began: u64) -> Look {
+    pub(crate) fn read(&self, tid: u32, began: u64) -> Look {
         let Some(stacks) = &self.stacks else {
             return Look::Unreadable;
         };
@@ -164,7 +169,7 @@ impl PythonOf {
     }
 
     /// Whether a futex at this address is that of a GIL.
-    pub(super) fn is_gil(&self, address: u64) -> bool {
+    pub(crate) fn is_gil(&self, address: u64) -> bool {
         self.gils.iter().any(|gil| gil.contains(&address))
     }
 }

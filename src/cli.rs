@@ -352,6 +352,12 @@ pub struct Syscalls {
     /// Only calls that failed
     #[arg(long)]
     pub errors: bool,
+    /// Only calls about files, by path
+    #[arg(long, conflicts_with = "sockets")]
+    pub files: bool,
+    /// Only calls about sockets, by the other end
+    #[arg(long)]
+    pub sockets: bool,
     /// Only calls that took at least this long
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub min: Option<Duration>,

@@ -12,7 +12,7 @@ use crate::console::{Console, Exit};
 use crate::failure::Failure;
 use crate::process::activity::syscall_number;
 use crate::session::stop::StopSignals;
-use crate::syscalls::{Options, Session, Snapshot, document, page, show};
+use crate::syscalls::{On, Options, Session, Snapshot, document, page, show};
 use crate::waits::WantedCalls;
 
 /// Time between tables on a terminal.
@@ -37,6 +37,12 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Fail
         wanted: WantedCalls {
             numbers,
             failed_only: arguments.errors,
+            ..WantedCalls::default()
+        },
+        on: match (arguments.files, arguments.sockets) {
+            (true, _) => Some(On::Files),
+            (_, true) => Some(On::Sockets),
+            _ => None,
         },
     };
     let session = Session::begin(processes, options)

@@ -58,6 +58,7 @@ fn document_of(row: &Row, by: By) -> Value {
         "off_cpu_ns": sum.off_ns,
         "syscalls": row.calls.0.iter().map(|(call, time)| json!({ "syscall": call.map(|_| name(*call)), "total_ns": time })).collect::<Vec<_>>(),
         "threads": row.threads.0.iter().map(|((pid, tid), time)| json!({ "pid": pid, "tid": tid, "total_ns": time })).collect::<Vec<_>>(),
+        "on": row.on.first().and_then(|(on, _)| on.as_deref()),
         "place": place.map(Place::word),
         "function": first.map(|frame| &frame.function),
         "file": first.map(|frame| &frame.file),

@@ -7,12 +7,14 @@
 mod errors;
 mod json;
 mod live;
+mod objects;
 mod session;
 mod table;
 mod tally;
 
 pub(crate) use json::document;
 pub(crate) use live::show;
+pub(crate) use objects::On;
 pub(crate) use session::{Options, Session};
 pub(crate) use table::page;
 pub(crate) use tally::{By, Snapshot};

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use foldhash::fast::RandomState;
 
+use super::objects::{Objects, On, Proc};
 use super::tally::{Call, Snapshot, Tally};
+use crate::process::activity::Use;
 use crate::process::{Process, has_ended};
 use crate::python::frames::StacksError;
 use crate::sampling::{Look, Place, PythonOf};
@@ -38,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) min: Duration,
     /// Only these.
     pub(crate) wanted: WantedCalls,
+    /// Told apart by what they are about, and only those that are about such a thing.
+    pub(crate) on: Option<On>,
 }
 
 /// A running session. Dropped, it ends.
@@ -87,7 +91,11 @@ impl Session {
                 started: process.start_time,
             })
             .collect();
-        let watch = Watch::begin_with_calls(&targets, options.wanted.clone())?;
+        let wanted = WantedCalls {
+            descriptors: options.on.is_some(),
+            ..options.wanted.clone()
+        };
+        let watch = Watch::begin_with_calls(&targets, wanted)?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 tally: Tally::default(),
@@ -202,7 +210,13 @@ impl State {
     }
 
     /// Adds a call, with what looks at its thread saw.
-    fn take(&mut self, options: &Options, called: Called, seen: Option<Seen>) {
+    fn take(
+        &mut self,
+        options: &Options,
+        called: Called,
+        seen: Option<Seen>,
+        objects: Option<&Objects>,
+    ) {
         let is_long = u128::from(called.took_ns) >= options.min.as_nanos();
         if !is_long
             || called.left() < self.counted_from
@@ -210,18 +224,38 @@ impl State {
         {
             return;
         }
+        let on = objects.map(|objects| on(objects, &called));
+        if matches!(on, Some(None)) {
+            return;
+        }
+        let on = on.flatten();
         if self.names.len() < MOST_NAMES && !self.names.contains_key(&called.tid) {
             let name = fs::read_to_string(format!("/proc/{}/comm", called.tid));
             let name = name.unwrap_or_default().trim_end_matches('\n').to_owned();
             self.names.insert(called.tid, name);
         }
         let gap = self.gap_ns();
-        let call = Call { called, on: None };
+        let call = Call { called, on };
         match seen {
             Some(Seen::Near(place, look)) => self.tally.take_near(&call, &place, look, gap),
             Some(Seen::Caught(place)) => self.tally.take(&call, Some(place), gap),
             None => self.tally.take(&call, None, gap),
         }
+    }
+}
+
+/// What a call was about; `None` for nothing that is asked for.
+fn on(objects: &Objects, called: &Called) -> Option<Arc<str>> {
+    let [first, second] = called.arguments;
+    match Use::of(called.number) {
+        Use::First | Use::Closes => objects.of(called, first as u32, called.entered),
+        Use::Connects => objects.of(called, first as u32, called.left()),
+        Use::Replaces => objects.of(called, second as u32, called.entered),
+        Use::Opens => {
+            let opened = u32::try_from(called.result).ok();
+            opened.and_then(|opened| objects.of(called, opened, called.left()))
+        }
+        Use::ClosesMany | Use::None => None,
     }
 }
 
@@ -301,6 +335,7 @@ struct Collector {
     pythons: HashMap<u32, PythonOf>,
     /// By thread.
     looks: HashMap<u32, Looks, RandomState>,
+    objects: Option<Objects>,
     shared: Arc<Shared>,
 }
 
@@ -328,6 +363,7 @@ impl Collector {
         let collector = Collector {
             watch,
             targets,
+            objects: options.on.map(Objects::new),
             options,
             pythons,
             looks: HashMap::default(),
@@ -349,6 +385,7 @@ impl Collector {
                 next = (next + LOOKS).max(now);
                 self.look(now + LONGEST_LOOK);
             }
+            self.look_up();
             self.watch.called(&mut called);
             self.add(&mut called, looks);
             if now >= alive {
@@ -366,7 +403,7 @@ impl Collector {
         for called in called {
             let seen = self.looks.get_mut(&called.tid);
             let seen = seen.and_then(|looks| looks.of(&called));
-            state.take(&self.options, called, seen);
+            state.take(&self.options, called, seen, self.objects.as_ref());
         }
         state.account = account;
         state.calls = calls;
@@ -422,6 +459,21 @@ impl Collector {
         }
     }
 
+    /// Looks up descriptors that are not known.
+    fn look_up(&mut self) {
+        let (Some(objects), watch) = (&mut self.objects, &mut self.watch) else {
+            return;
+        };
+        let mut descriptors = Proc::default();
+        objects.look(
+            |touched| {
+                watch.drain();
+                watch.touched(touched);
+            },
+            |pid, tid, fd| descriptors.describe(pid, tid, fd),
+        );
+    }
+
     /// Adds up what has ended.
     fn add(&mut self, called: &mut Vec<Called>, looked: bool) {
         let mut state = self.shared.state();
@@ -431,7 +483,7 @@ impl Collector {
         for called in called.drain(..) {
             let seen = self.looks.get_mut(&called.tid);
             let seen = seen.and_then(|looks| looks.of(&called));
-            state.take(&self.options, called, seen);
+            state.take(&self.options, called, seen, self.objects.as_ref());
         }
     }
 

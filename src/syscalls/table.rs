@@ -51,7 +51,7 @@ pub(super) fn headline(snapshot: &Snapshot) -> String {
 pub(super) fn heading() -> String {
     format!(
         "{:>CALLS$} {:>ERRORS$} {:>TOTAL$} {:>AVERAGE$} {:>LONGEST$} {:>OFF$}  {:CALL$} {}",
-        "CALLS", "ERRORS", "TOTAL", "AVG", "LONGEST", "OFF-CPU", "SYSCALL", "FUNCTION  ERRORS"
+        "CALLS", "ERRORS", "TOTAL", "AVG", "LONGEST", "OFF-CPU", "SYSCALL", "FUNCTION  ON  ERRORS"
     )
 }
 
@@ -97,6 +97,9 @@ pub(super) fn line(snapshot: &Snapshot, row: &Row, by: By) -> String {
         if exact && more > 0 {
             let _ = write!(line, " +{more}");
         }
+    }
+    if let Some((Some(on), _)) = row.on.first() {
+        let _ = write!(line, "  on {}", Foreign::new(&**on));
     }
     let named = row.errors.0.iter().take(MOST_NAMED);
     let named: Vec<String> = named
@@ -205,7 +208,7 @@ mod tests {
         snapshot.processes = 1;
         let expected = "\
 2.0 s  1 process  1 thread  3 calls  3 errors  total 2.00ms  off-CPU 1.50us  4 open  LOST 3 records and 1 call
-    CALLS   ERRORS    TOTAL     AVG LONGEST  OFF-CPU  SYSCALL           FUNCTION  ERRORS
+    CALLS   ERRORS    TOTAL     AVG LONGEST  OFF-CPU  SYSCALL           FUNCTION  ON  ERRORS
        ~3        3  ~2.00ms   668us  1.00ms   1.50us  read              Db.open  /srv/app.py  ENOENT 2, EAGAIN 1
                                                     Db.open  /srv/app.py:7
                                                     main\\u{1b}[2J  /srv/app.py:7

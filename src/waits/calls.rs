@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use super::threads::{Happened, Record};
-use crate::process::activity::makes_threads;
+use crate::process::activity::{Use, makes_threads};
 
 /// Most threads that are followed at a time; the calls of others are counted as lost.
 const MOST_THREADS: usize = 1 << 17;
@@ -25,6 +25,25 @@ pub(crate) struct WantedCalls {
     pub(crate) numbers: Vec<u64>,
     /// Only those that failed.
     pub(crate) failed_only: bool,
+    /// Whether what calls do with descriptors is wanted, too: then those that close some are told in any case.
+    pub(crate) descriptors: bool,
+}
+
+/// What a call does with descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Touch {
+    pub(crate) pid: u32,
+    pub(crate) tid: u32,
+    pub(crate) at: u64,
+    pub(crate) what: Touched,
+}
+
+/// With which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Touched {
+    Uses(u32),
+    Closes(u32),
+    ClosesMany,
 }
 
 impl WantedCalls {
@@ -34,14 +53,28 @@ impl WantedCalls {
 
     /// What the kernel is to let through of calls that begin, in the grammar of ftrace's filters; `None` for all.
     pub(super) fn filter_of_entries(&self) -> Option<String> {
-        let numbers = self.numbers.iter().map(|number| format!("id == {number}"));
+        let changing = (0..).zip(Use::all()).filter(|(_, it)| it.changes());
+        let changing = changing.map(|(number, _)| number).collect();
+        let more: Vec<u64> = match self.descriptors && !self.numbers.is_empty() {
+            true => changing,
+            false => Vec::new(),
+        };
+        let numbers = self
+            .numbers
+            .iter()
+            .chain(&more)
+            .map(|number| format!("id == {number}"));
         let numbers: Vec<String> = numbers.collect();
         (!numbers.is_empty()).then(|| numbers.join(" || "))
     }
 
     /// The same of calls that end.
     pub(super) fn filter_of_ends(&self) -> Option<String> {
-        match (self.filter_of_entries(), self.failed_only) {
+        // Of what succeeds it is to be known what it opened.
+        match (
+            self.filter_of_entries(),
+            self.failed_only && !self.descriptors,
+        ) {
             (Some(numbers), true) => Some(format!("ret < 0 && ({numbers})")),
             (None, true) => Some("ret < 0".to_owned()),
             (numbers, false) => numbers,
@@ -132,11 +165,19 @@ pub(super) struct Calls {
     /// Whether any were ever missing.
     has_lost: bool,
     account: CallAccount,
+    /// By number, where descriptors are wanted.
+    uses: Vec<Use>,
+    touched: Vec<Touch>,
 }
 
 impl Calls {
     pub(super) fn new(wanted: WantedCalls) -> Calls {
         Calls {
+            uses: match wanted.descriptors {
+                true => Use::all(),
+                false => Vec::new(),
+            },
+            touched: Vec::new(),
             wanted,
             threads: HashMap::default(),
             latest: HashMap::default(),
@@ -157,8 +198,51 @@ impl Calls {
         }
     }
 
+    /// What calls did with descriptors since this was asked last, in whatever order.
+    pub(super) fn touched(&mut self, into: &mut Vec<Touch>) {
+        into.append(&mut self.touched);
+    }
+
+    fn note_touched(&mut self, record: &Record) {
+        let use_of = |number: u64| {
+            let at = usize::try_from(number).ok()?;
+            self.uses.get(at).copied()
+        };
+        let (pid, tid, what) = match record.happened {
+            Happened::Enters {
+                pid,
+                tid,
+                number,
+                arguments: [first, second],
+            } => match use_of(number) {
+                Some(Use::First) => (pid, tid, Touched::Uses(first as u32)),
+                Some(Use::Closes) => (pid, tid, Touched::Closes(first as u32)),
+                Some(Use::Replaces) => (pid, tid, Touched::Closes(second as u32)),
+                Some(Use::ClosesMany) => (pid, tid, Touched::ClosesMany),
+                // It is unconnected until it is connected.
+                Some(Use::Connects) => (pid, tid, Touched::Closes(first as u32)),
+                _ => return,
+            },
+            Happened::Leaves {
+                pid,
+                tid,
+                number,
+                result,
+            } => match (use_of(number), u32::try_from(result)) {
+                (Some(Use::Opens), Ok(opened)) => (pid, tid, Touched::Uses(opened)),
+                _ => return,
+            },
+            _ => return,
+        };
+        let at = record.time;
+        self.touched.push(Touch { pid, tid, at, what });
+    }
+
     /// Notes what has come of the kernel, in whatever order.
     pub(super) fn note(&mut self, record: &Record) {
+        if !self.uses.is_empty() {
+            self.note_touched(record);
+        }
         let (pid, tid, inside) = match record.happened {
             Happened::Enters { pid, tid, .. } => (pid, tid, true),
             Happened::Leaves { pid, tid, .. } => (pid, tid, false),
@@ -510,6 +594,7 @@ mod tests {
         let wanted = |numbers: &[u64], failed_only| WantedCalls {
             numbers: numbers.to_vec(),
             failed_only,
+            descriptors: false,
         };
         let filters = |it: WantedCalls| (it.filter_of_entries(), it.filter_of_ends());
         assert_eq!(filters(wanted(&[], false)), (None, None));

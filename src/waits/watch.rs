@@ -11,7 +11,7 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::calls::{CallAccount, Called, Caller, Calls, WantedCalls};
+use super::calls::{CallAccount, Called, Caller, Calls, Touch, WantedCalls};
 use super::order::Order;
 use super::reason::{Meaning, Meant, Reason, meant, of_call};
 use super::records::{CallFormat, Decoder, Format, Tells};
@@ -397,6 +397,13 @@ impl Watch {
     pub(crate) fn callers(&self) -> impl Iterator<Item = Caller> {
         let calls = self.calls.iter();
         calls.flat_map(|calls| calls.callers().copied())
+    }
+
+    /// What system calls did with descriptors since this was asked last, so far as the kernel has told.
+    pub(crate) fn touched(&mut self, into: &mut Vec<Touch>) {
+        if let Some(calls) = &mut self.calls {
+            calls.touched(into);
+        }
     }
 
     /// The system calls that are not told, so far.

@@ -232,6 +232,24 @@ fn only_what_is_wanted_is_told() {
     assert!(told["total_ns"].as_f64().expect("a number") / 1e9 <= took);
 }
 
+/// How many calls were about each thing, however it is called.
+fn on<'a>(told: &'a Value, what: &'a str) -> u64 {
+    let rows = told["rows"].as_array().expect("rows").iter();
+    rows.filter(|row| row["on"].as_str().is_some_and(|on| on.starts_with(what)))
+        .filter_map(|row| row["calls"].as_u64())
+        .sum()
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn calls_are_told_apart_by_what_they_are_about() {
+    let (told, _) = json(&["--files", "--by", "syscall", "--limit", "10000"]);
+    assert_eq!(on(&told, "/dev/zero"), 34_000, "{told:#}");
+    let (told, _) = json(&["--sockets", "--syscall", "sendto", "--by", "syscall"]);
+    assert_eq!(on(&told, "unix"), 110, "{told:#}");
+    assert_eq!(told["calls"], 110, "{told:#}");
+}
+
 #[test]
 #[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
 fn people_get_a_table_of_which_sums_of_threads_are_exact() {

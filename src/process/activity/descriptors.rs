@@ -41,13 +41,13 @@ pub(crate) struct Watched {
 }
 
 /// Looks descriptors of a process up. Reads the tables of its network namespace at most once.
-pub(super) struct Descriptors {
+pub(crate) struct Descriptors {
     pid: u32,
     sockets: OnceCell<HashMap<u64, Socket>>,
 }
 
 impl Descriptors {
-    pub(super) fn of(pid: u32) -> Descriptors {
+    pub(crate) fn of(pid: u32) -> Descriptors {
         Descriptors {
             pid,
             sockets: OnceCell::new(),
@@ -55,7 +55,7 @@ impl Descriptors {
     }
 
     /// What this descriptor of a thread is: threads may have tables of their own.
-    pub(super) fn describe(&self, thread: u32, descriptor: u32) -> Descriptor {
+    pub(crate) fn describe(&self, thread: u32, descriptor: u32) -> Descriptor {
         self.described(thread, descriptor, true)
     }
 

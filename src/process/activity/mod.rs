@@ -10,11 +10,9 @@ use std::fs::File;
 use std::io::Read;
 use std::time::Instant;
 
-pub(crate) use descriptors::{Descriptor, Watched};
+pub(crate) use descriptors::{Descriptor, Descriptors, Watched};
 pub(crate) use since::Clocks;
 pub(crate) use sockets::{End, Socket};
-
-use descriptors::Descriptors;
 
 /// No system call has a number like this.
 const MOST_SYSCALLS: u64 = 1024;
@@ -188,6 +186,107 @@ pub(crate) fn syscall_number(name: &str) -> Option<u64> {
     (0..MOST_SYSCALLS).find(|number| syscalls::name(*number) == Some(name))
 }
 
+/// Whether the first argument of a system call is the descriptor that it is about.
+fn takes_descriptor(name: &str) -> bool {
+    matches!(
+        name,
+        "read"
+            | "pread64"
+            | "readv"
+            | "preadv"
+            | "preadv2"
+            | "write"
+            | "pwrite64"
+            | "writev"
+            | "pwritev"
+            | "pwritev2"
+            | "recvfrom"
+            | "recvmsg"
+            | "recvmmsg"
+            | "sendto"
+            | "sendmsg"
+            | "sendmmsg"
+            | "accept"
+            | "accept4"
+            | "connect"
+            | "fsync"
+            | "fdatasync"
+            | "syncfs"
+            | "sync_file_range"
+            | "flock"
+            | "fcntl"
+            | "ioctl"
+            | "getdents"
+            | "getdents64"
+            | "fallocate"
+            | "ftruncate"
+            | "sendfile"
+            | "splice"
+            | "tee"
+            | "close"
+            | "fstat"
+            | "lseek"
+            | "shutdown"
+            | "getsockopt"
+            | "setsockopt"
+            | "getsockname"
+            | "getpeername"
+            | "bind"
+            | "listen"
+            | "epoll_wait"
+            | "epoll_pwait"
+            | "epoll_pwait2"
+            | "io_uring_enter"
+    )
+}
+
+/// What a system call does with descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Nothing that is known.
+    None,
+    /// The first argument is what it is about.
+    First,
+    /// The same, and it is another one afterwards: it is connected.
+    Connects,
+    /// The first argument is closed.
+    Closes,
+    /// The second argument is closed, and opened anew.
+    Replaces,
+    /// Many are closed.
+    ClosesMany,
+    /// The result is a new one.
+    Opens,
+}
+
+impl Use {
+    /// That of a system call.
+    pub(crate) fn of(number: u64) -> Use {
+        match syscalls::name(number) {
+            Some("connect") => Use::Connects,
+            Some("close") => Use::Closes,
+            Some("dup2" | "dup3") => Use::Replaces,
+            Some("close_range" | "execve" | "execveat") => Use::ClosesMany,
+            Some("open" | "openat" | "openat2" | "creat" | "accept" | "accept4") => Use::Opens,
+            Some(name) if takes_descriptor(name) => Use::First,
+            _ => Use::None,
+        }
+    }
+
+    /// Of all system calls, by number.
+    pub(crate) fn all() -> Vec<Use> {
+        (0..MOST_SYSCALLS).map(Use::of).collect()
+    }
+
+    /// Whether it changes what a number means.
+    pub(crate) fn changes(self) -> bool {
+        matches!(
+            self,
+            Use::Connects | Use::Closes | Use::Replaces | Use::ClosesMany
+        )
+    }
+}
+
 /// Whether a system call has a new thread or process come out of it, too.
 pub(crate) fn makes_threads(number: u64) -> bool {
     matches!(
@@ -258,13 +357,7 @@ impl Waits {
             "pause" | "rt_sigsuspend" | "rt_sigtimedwait" => Wait::Signal,
             "poll" | "ppoll" => any(polled(memory, first, second)),
             "select" | "pselect6" => any(selected(memory, first, [second, third, fourth])),
-            "read" | "pread64" | "readv" | "preadv" | "preadv2" | "write" | "pwrite64"
-            | "writev" | "pwritev" | "pwritev2" | "recvfrom" | "recvmsg" | "recvmmsg"
-            | "sendto" | "sendmsg" | "sendmmsg" | "accept" | "accept4" | "connect" | "fsync"
-            | "fdatasync" | "syncfs" | "sync_file_range" | "flock" | "fcntl" | "ioctl"
-            | "getdents" | "getdents64" | "fallocate" | "ftruncate" | "sendfile" | "splice"
-            | "tee" | "close" | "fstat" | "epoll_wait" | "epoll_pwait" | "epoll_pwait2"
-            | "io_uring_enter" => one(first),
+            name if takes_descriptor(name) => one(first),
             _ => Wait::Other,
         })
     }

@@ -395,11 +395,13 @@ say(connection, 'wants_ring', place=0)
 say(connection, 'wants_ring', place=3)
 answer = hear(connection)
 assert answer == {'type': 'ring', 'place': 3, 'ring': None}, answer
+tell('answered')
 end(connection, 3, 3)
 ",
     );
     launched.go();
     session.outcome().result.expect("it began");
+    assert_eq!(launched.hears(), "answered");
     let account = session.stop();
     // No engine of this session has rings.
     assert_eq!(

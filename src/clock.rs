@@ -1,6 +1,9 @@
 //! The clock that events have.
 
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Nanoseconds since the Unix epoch.
 pub(crate) fn now() -> u64 {
@@ -8,4 +11,17 @@ pub(crate) fn now() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+pub(crate) fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// What `CLOCK_MONOTONIC` is behind the Unix epoch. Taken once, so that time does not jump when somebody sets the clock, and what
+/// different sources tell stays comparable.
+pub(crate) fn epoch_offset() -> u64 {
+    static OFFSET: OnceLock<u64> = OnceLock::new();
+    *OFFSET.get_or_init(|| now().saturating_sub(monotonic()))
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use pystap_agent_protocol as protocol;
 use pystap_ring::sums::Scale;
 use pystap_ring::{CLOCK_SOURCE, ticks};
-use rustix::time::{ClockId, clock_gettime};
+
+use crate::clock::monotonic;
 
 /// Which counter the kernel takes its own time from.
 const CURRENT: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
@@ -199,17 +200,6 @@ pub(super) fn time(kind: protocol::Clock) -> u64 {
         protocol::Clock::Monotonic => monotonic(),
         protocol::Clock::Ticks => ticks(),
     }
-}
-
-fn monotonic() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
-}
-
-/// What `CLOCK_MONOTONIC` is behind the Unix epoch. Taken once per session, so that time does not jump when somebody sets the
-/// clock.
-pub(super) fn epoch_offset() -> u64 {
-    crate::clock::now().saturating_sub(monotonic())
 }
 
 #[cfg(test)]

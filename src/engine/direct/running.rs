@@ -128,7 +128,7 @@ impl DirectRunning {
         let collector = Collector {
             clock: Clock::new(rings.clock),
             tables: matches!(telling, Telling::Sums).then(Tables::default),
-            offset: clock::epoch_offset(),
+            offset: crate::clock::epoch_offset(),
             rings: Vec::new(),
             names: Allowance::default(),
             order: ReorderBuffer::default(),

@@ -18,7 +18,6 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::arming::{Arming, Descendants};
 use super::decode::{DecodeAccount, Decoder};
@@ -26,6 +25,7 @@ use super::fork_watcher::ForkWatcher;
 use super::processes::{Change, Life, Processes};
 use super::tracefs::{Owner, Tracefs};
 use super::{EVENT, Plan, UprobesError, filter};
+use crate::clock::epoch_offset;
 use crate::engine::reorder::ReorderBuffer;
 use crate::engine::{AddTargetError, Children, EventSender, Message, Running};
 use crate::event::LossStage;
@@ -291,7 +291,7 @@ impl Collector {
                 break;
             }
             // What happened before this moment is in the rings at the next round.
-            let now = monotonic();
+            let now = perf::now();
             self.collect(&mut buffer);
             self.give(before + self.offset);
             before = now.saturating_sub(SLACK_NS);
@@ -464,19 +464,4 @@ fn refused(size: usize, reason: io::Error) -> UprobesError {
             reason,
         },
     }
-}
-
-fn monotonic() -> u64 {
-    nanoseconds(perf::CLOCK)
-}
-
-fn nanoseconds(clock: ClockId) -> u64 {
-    let now = clock_gettime(clock);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
-/// What the records' clock is behind the Unix epoch. Taken once: within a session, time does not jump when somebody
-/// sets the clock.
-fn epoch_offset() -> u64 {
-    nanoseconds(ClockId::Realtime).saturating_sub(monotonic())
 }

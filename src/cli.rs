@@ -81,6 +81,8 @@ pub enum Command {
     Offcpu(Offcpu),
     /// Watch system calls by function: how many, which errors, how long, how much of it off the processor
     Syscalls(Syscalls),
+    /// Split calls of functions into what their time went for: running, waiting for a processor, the GIL, a lock, a peer
+    Why(Why),
     /// Record to a file what `report` and `export` can show later
     #[command(mut_arg("format", |it| it.hide(true)), mut_arg("output", |it| it.required(true)))]
     Record(Trace),
@@ -777,6 +779,41 @@ pub struct Stats {
     #[arg(short, long, value_name = "N", default_value_t = 10)]
     pub limit: usize,
     /// One line per function and TIME, the summary at the end [default: 2s; with --json only the summary]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_interval)]
+    pub interval: Option<Duration>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Stop after this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Which processes.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// Which engine, and how it is run.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// `pystap why`.
+#[derive(Debug, Args)]
+pub struct Why {
+    /// Functions: NAME or FILE:NAME, as globs
+    #[arg(required = true, value_name = "FUNCTION", value_parser = parse_glob)]
+    pub functions: Vec<Glob>,
+    /// Only calls of at least this length; the last ones are shown one by one, too
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub min_duration: Option<Duration>,
+    /// A line for each call, as they end
+    #[arg(long)]
+    pub each: bool,
+    /// How many calls of each function --min-duration shows one by one
+    #[arg(short, long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+    /// What came of it so far every TIME, too [default: only at the end]
     #[arg(short, long, value_name = "TIME", value_parser = parse_interval)]
     pub interval: Option<Duration>,
     /// As JSON

@@ -42,3 +42,4 @@ mod threads;
 pub mod top;
 pub mod view;
 pub mod waits;
+mod why;

@@ -56,6 +56,11 @@ impl Lifetimes {
         self.open.insert(frame, ts);
     }
 
+    /// When the call that runs in this frame was called first.
+    pub fn since(&self, frame: FrameId) -> Option<u64> {
+        self.open.get(&frame).copied()
+    }
+
     /// It goes on.
     pub fn goes_on(&mut self, whose: Whose, frame: FrameId) {
         let waiting = self.gave_way.get_mut(&whose);

@@ -20,6 +20,7 @@ mod syscalls;
 mod targets;
 mod top;
 mod trace;
+mod why;
 
 use std::io;
 
@@ -93,6 +94,7 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Syscalls(arguments) => syscalls::run(arguments, console).map(Into::into),
         Command::Offcpu(arguments) => offcpu::run(arguments, console).map(Into::into),
         Command::Stats(arguments) => stats::run(arguments, console),
+        Command::Why(arguments) => why::run(arguments, console),
         Command::Ps(arguments) => ps::run(arguments, console).map(Into::into),
         Command::Script {
             command: ScriptOf::Trace(arguments),
@@ -155,6 +157,7 @@ fn reads_configuration(command: &Command) -> bool {
             | Command::Dump(_)
             | Command::Offcpu(_)
             | Command::Syscalls(_)
+            | Command::Why(_)
             | Command::Script { .. }
             | Command::Ps(_)
             | Command::Doctor(_)

@@ -51,7 +51,7 @@ fn request(arguments: &cli::Stats) -> SessionRequest {
 }
 
 /// What the kernel may leave out when these are wanted: a filter on names, and one on files when each names its files.
-fn narrowed(wanted: &[Glob]) -> (Vec<Glob>, Vec<Glob>) {
+pub(super) fn narrowed(wanted: &[Glob]) -> (Vec<Glob>, Vec<Glob>) {
     let (mut functions, mut files) = (Vec::new(), Vec::new());
     for glob in wanted {
         match glob

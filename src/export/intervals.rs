@@ -11,7 +11,7 @@ const FOR_PEOPLE: Duration = Duration::from_secs(2);
 const ROWS: u32 = 20;
 
 /// Writes lines at once, with nothing in them that a terminal obeys.
-pub(super) fn write(output: &mut impl Write, text: &str, json: bool) -> io::Result<()> {
+pub(crate) fn write(output: &mut impl Write, text: &str, json: bool) -> io::Result<()> {
     let text = match json {
         true => harmless_json(text),
         false => harmless(text),
@@ -22,7 +22,7 @@ pub(super) fn write(output: &mut impl Write, text: &str, json: bool) -> io::Resu
 
 /// Says when a line is due. All times are nanoseconds since the Unix epoch.
 #[derive(Debug)]
-pub(super) struct Intervals {
+pub(crate) struct Intervals {
     /// `None` when no lines are wanted.
     length: Option<u64>,
     /// When the current one began.
@@ -32,15 +32,15 @@ pub(super) struct Intervals {
 
 /// An interval that is over.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Passed {
+pub(crate) struct Passed {
     /// Its length in nanoseconds, as the clock has it.
-    pub(super) nanoseconds: u64,
+    pub(crate) nanoseconds: u64,
     /// Whether the columns are to be named again.
-    pub(super) heading: bool,
+    pub(crate) heading: bool,
 }
 
 impl Intervals {
-    pub(super) fn new(length: Option<Duration>) -> Intervals {
+    pub(crate) fn new(length: Option<Duration>) -> Intervals {
         Intervals {
             length: length.map(|it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX)),
             began: 0,
@@ -49,18 +49,18 @@ impl Intervals {
     }
 
     /// Intervals of this length; where none is given, those that people want, and none for programs.
-    pub(super) fn of(length: Option<Duration>, json: bool) -> Intervals {
+    pub(crate) fn of(length: Option<Duration>, json: bool) -> Intervals {
         let by_default = (!json).then_some(FOR_PEOPLE);
         Intervals::new(length.or(by_default))
     }
 
     /// The first one begins.
-    pub(super) fn begin(&mut self, now: u64) {
+    pub(crate) fn begin(&mut self, now: u64) {
         self.began = now;
     }
 
     /// The interval that is over, if one is; the next one begins then.
-    pub(super) fn passed(&mut self, now: u64) -> Option<Passed> {
+    pub(crate) fn passed(&mut self, now: u64) -> Option<Passed> {
         let length = self.length?;
         let Some(nanoseconds) = now.checked_sub(self.began) else {
             // The clock was set back.

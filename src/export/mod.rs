@@ -3,7 +3,7 @@
 //! path costs no trace.
 
 pub mod flow;
-mod intervals;
+pub(crate) mod intervals;
 pub mod json;
 pub mod latencies;
 mod output;

@@ -8,13 +8,27 @@ use super::maps;
 
 /// Whether greenlet's library is mapped in a process. No, where that cannot be seen.
 pub(crate) fn are_in(pid: u32) -> bool {
+    maps_one(pid, is_library)
+}
+
+/// Whether gevent is, whose switches no Python function makes.
+pub(crate) fn gevent_is_in(pid: u32) -> bool {
+    maps_one(pid, |path| {
+        path.extension().is_some_and(|it| it == "so")
+            && path
+                .parent()
+                .is_some_and(|directory| directory.ends_with("gevent"))
+    })
+}
+
+fn maps_one(pid: u32, is_it: impl Fn(&Path) -> bool) -> bool {
     let process = i32::try_from(pid).map(Process::new);
     let Ok(Ok(process)) = process else {
         return false;
     };
     maps::of(&process).is_ok_and(|maps| {
         maps.into_iter()
-            .any(|map| matches!(&map.pathname, MMapPath::Path(path) if is_library(path)))
+            .any(|map| matches!(&map.pathname, MMapPath::Path(path) if is_it(path)))
     })
 }
 

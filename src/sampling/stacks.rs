@@ -168,6 +168,11 @@ impl PythonOf {
         Look::Stack(frames)
     }
 
+    /// Bytes of its memory.
+    pub(crate) fn bytes(&self, address: u64, length: usize) -> Option<Vec<u8>> {
+        self.stacks.as_ref()?.bytes(address, length)
+    }
+
     /// Whether a futex at this address is that of a GIL.
     pub(crate) fn is_gil(&self, address: u64) -> bool {
         self.gils.iter().any(|gil| gil.contains(&address))

@@ -29,7 +29,7 @@ use crate::engine::merged::Merged;
 use crate::event::{self, ArmedMark, SessionTarget};
 use crate::export::{Output, Sink};
 use crate::failure::Failure;
-use crate::process::{Conditions, Family, Identity, Launched, Watch};
+use crate::process::{Conditions, Family, Identity, Launched, Process, Watch};
 use crate::python::marks::PROVIDER;
 use crate::text::Foreign;
 
@@ -74,6 +74,11 @@ impl<'a> Decided<'a> {
             host,
             plan,
         })
+    }
+
+    /// The processes that run already and are to be traced.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.plan.targets.processes.iter()
     }
 
     /// The text of its script.

@@ -74,7 +74,7 @@ fn bars(histogram: &Histogram, indent: &str, out: &mut String) {
 }
 
 /// A histogram as JSON: exact numbers, quantiles, and the buckets that are not empty.
-fn histogram_json(histogram: &Histogram) -> Value {
+pub(crate) fn histogram_json(histogram: &Histogram) -> Value {
     let quantile = |share| histogram.quantile(share);
     serde_json::json!({
         "count": histogram.count(),

@@ -33,5 +33,5 @@ mod watch;
 pub(crate) use crate::perf::now;
 pub(crate) use calls::{CallAccount, Called, Caller, Touch, Touched, WantedCalls};
 pub(crate) use reason::Reason;
-pub(crate) use threads::{Account, Cause, Wait, Waker};
+pub(crate) use threads::{Account, Cause, Preempted, Wait, Waker};
 pub(crate) use watch::{Target, Waiting, Watch, WatchError, cause_of};

@@ -127,6 +127,11 @@ impl Decoder {
         }
     }
 
+    /// Also follows this process.
+    pub(super) fn follows(&mut self, pid: u32) {
+        self.pids.insert(pid);
+    }
+
     /// A counter whose samples are wakings.
     pub(super) fn tells_wakings(&mut self, counter: u64) {
         self.tells.insert(counter, Tells::Wakings);

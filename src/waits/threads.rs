@@ -117,6 +117,25 @@ impl Account {
     }
 }
 
+/// Time in which a thread wanted a processor that was taken from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Preempted {
+    pub(crate) tid: u32,
+    /// From when to when, in nanoseconds of the clock of records.
+    pub(crate) began: u64,
+    pub(crate) ended: u64,
+}
+
+/// What else there is to know where times are to add up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Beside {
+    pub(crate) preempted: Vec<Preempted>,
+    /// From when to when something may not have been seen. Waits that touch such a time are missing.
+    pub(crate) gaps: Vec<(u64, u64)>,
+    /// Since when something may not be seen, where that goes on.
+    pub(crate) blind: Option<u64>,
+}
+
 /// What a thread does.
 #[derive(Debug, Clone)]
 enum Doing {
@@ -146,10 +165,33 @@ pub(super) struct Threads {
     threads: HashMap<u32, Thread>,
     /// Whether records may be missing at this time: how many rings say so.
     blind: u32,
+    /// Since when that is.
+    blind_since: u64,
     account: Account,
+    /// `None` where nobody wants it.
+    beside: Option<Beside>,
 }
 
 impl Threads {
+    /// From now on, keeps what is beside waits until it is taken.
+    pub(super) fn keep_beside(&mut self) {
+        self.beside.get_or_insert_default();
+    }
+
+    /// What has come beside waits.
+    pub(super) fn take_beside(&mut self) -> Beside {
+        let mut beside = self.beside.as_mut().map(std::mem::take).unwrap_or_default();
+        beside.blind = (self.blind > 0).then_some(self.blind_since);
+        beside
+    }
+
+    /// Something may not have been seen.
+    pub(super) fn gap(&mut self, from: u64, to: u64) {
+        if let Some(beside) = &mut self.beside {
+            beside.gaps.push((from, to));
+        }
+    }
+
     /// Notes what a thread was already doing when it was first looked at: it waits since before.
     pub(super) fn found_waiting(&mut self, pid: u32, tid: u32, since: u64, cause: Cause) {
         let known = self.threads.len();
@@ -170,7 +212,7 @@ impl Threads {
         let time = record.time;
         match record.happened {
             Happened::Waits { pid, tid, cause } => {
-                let woken = match self.leave(pid, tid)? {
+                let woken = match self.leave(pid, tid, time)? {
                     Doing::Runs { woken } => woken,
                     _ => None,
                 };
@@ -185,11 +227,11 @@ impl Threads {
                 );
             }
             Happened::Preempted { pid, tid } => {
-                self.leave(pid, tid)?;
+                self.leave(pid, tid, time)?;
                 self.does(tid, Doing::Preempted { since: time });
             }
             Happened::Runs { pid, tid } => {
-                let before = self.change(pid, tid, Doing::Runs { woken: None })?;
+                let before = self.change(pid, tid, time, Doing::Runs { woken: None })?;
                 return self.ended(pid, tid, before, time);
             }
             Happened::Woken { tid, waker } => {
@@ -213,40 +255,49 @@ impl Threads {
                 self.threads.remove(&tid);
             }
             Happened::Blind => {
+                if self.blind == 0 {
+                    self.blind_since = time;
+                }
                 self.blind += 1;
                 self.forget();
             }
             Happened::Sighted => {
                 self.forget();
                 self.blind = self.blind.saturating_sub(1);
+                self.gap(self.blind_since, time);
             }
             Happened::Lost { count } => {
                 self.account.lost = self.account.lost.saturating_add(count);
                 self.forget();
+                self.gap(time, time);
             }
         }
         None
     }
 
     /// What a thread did that leaves the processor now. It ran, or its getting there was not seen.
-    fn leave(&mut self, pid: u32, tid: u32) -> Option<Doing> {
-        let before = self.change(pid, tid, Doing::Unknown)?;
-        if matches!(before, Doing::Waits { .. }) {
+    fn leave(&mut self, pid: u32, tid: u32, time: u64) -> Option<Doing> {
+        let before = self.change(pid, tid, time, Doing::Unknown)?;
+        if let Doing::Waits { began, .. } = before {
             // It has run meanwhile, nobody knows when.
             self.account.waits_lost += 1;
+            self.gap(began, time);
         }
         Some(before)
     }
 
     /// What a thread did before; `None` for one too many.
-    fn change(&mut self, pid: u32, tid: u32, doing: Doing) -> Option<Doing> {
+    fn change(&mut self, pid: u32, tid: u32, time: u64, doing: Doing) -> Option<Doing> {
         let known = self.threads.len();
         match self.threads.get_mut(&tid) {
             Some(thread) => {
                 thread.pid = pid;
                 Some(std::mem::replace(&mut thread.doing, doing))
             }
-            None if known >= MOST_THREADS => None,
+            None if known >= MOST_THREADS => {
+                self.gap(time, time);
+                None
+            }
             None => {
                 self.threads.insert(tid, Thread { pid, doing });
                 Some(Doing::Unknown)
@@ -278,6 +329,10 @@ impl Threads {
                 self.account.preempted += 1;
                 let queued = now.saturating_sub(since);
                 self.account.preempted_ns = self.account.preempted_ns.saturating_add(queued);
+                if let Some(beside) = &mut self.beside {
+                    let (began, ended) = (since, now);
+                    beside.preempted.push(Preempted { tid, began, ended });
+                }
                 None
             }
             _ => None,

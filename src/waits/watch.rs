@@ -16,7 +16,7 @@ use super::order::Order;
 use super::reason::{Meaning, Meant, Reason, meant, of_call};
 use super::records::{CallFormat, Decoder, Format, Tells};
 use super::symbols::Symbols;
-use super::threads::{Account, Cause, Happened, Record, Threads, Wait};
+use super::threads::{Account, Beside, Cause, Happened, Record, Threads, Wait};
 use crate::perf::rings::{self, NoRings};
 use crate::perf::tasks::{Armed, each_thread, raise_descriptor_limit};
 use crate::perf::tracepoints::{self, NoTracefs, Tracepoint};
@@ -145,6 +145,11 @@ pub(crate) struct Watch {
     /// Where system calls are wanted.
     calls: Option<Calls>,
     latest: HashMap<u32, Latest>,
+    /// The event that tells switches, and where they are wanted, those that tell system calls.
+    switch: u64,
+    call_events: Option<CallEvents>,
+    /// When all that had been told by then was taken in last.
+    drained: u64,
     bytes: Vec<u8>,
     records: Vec<Record>,
     /// What cannot be told, a sentence each.
@@ -205,6 +210,9 @@ impl Watch {
             threads: Threads::default(),
             calls: calls.map(Calls::new),
             latest: HashMap::new(),
+            switch: events.switch,
+            call_events,
+            drained: perf::now(),
             bytes: Vec::new(),
             records: Vec::new(),
             notes,
@@ -227,29 +235,11 @@ impl Watch {
         let since = perf::now();
         let mut ended = None;
         for target in targets {
-            let mut told_by = Vec::new();
-            let armed = arm(
-                target.pid,
-                events.switch,
-                call_events.as_ref(),
-                &watch.rings,
-                &mut told_by,
-            );
-            if let Some(calls) = &call_events {
-                watch.decoder.tells_calls(calls.format, &told_by);
-            }
-            let armed = match armed {
+            match watch.arm(target.pid) {
                 // Of a service's workers one may come and go; the others are watched.
-                Err(error) if error.exit_code() == ENDED => {
-                    ended = Some(error);
-                    continue;
-                }
+                Err(error) if error.exit_code() == ENDED => ended = Some(error),
                 armed => armed?,
-            };
-            for (thread, counters) in &armed.late {
-                watch.decoder.owners().add(*thread, counters);
             }
-            watch.counters.extend(armed.counters);
         }
         if let (true, Some(error)) = (watch.counters.is_empty(), ended) {
             return Err(error);
@@ -258,6 +248,44 @@ impl Watch {
             watch.find_waiting(target.pid, since);
         }
         Ok(watch)
+    }
+
+    /// Has the threads of a process tell their switches.
+    fn arm(&mut self, pid: u32) -> Result<(), WatchError> {
+        let mut told_by = Vec::new();
+        let calls = self.call_events.as_ref();
+        let armed = arm(pid, self.switch, calls, &self.rings, &mut told_by);
+        if let Some(calls) = calls {
+            self.decoder.tells_calls(calls.format, &told_by);
+        }
+        let armed = armed?;
+        for (thread, counters) in &armed.late {
+            self.decoder.owners().add(*thread, counters);
+        }
+        self.counters.extend(armed.counters);
+        Ok(())
+    }
+
+    /// Watches one more process from now on.
+    ///
+    /// # Errors
+    /// [`WatchError`].
+    pub(crate) fn add(&mut self, pid: u32) -> Result<(), WatchError> {
+        let since = perf::now();
+        self.decoder.follows(pid);
+        self.arm(pid)?;
+        self.find_waiting(pid, since);
+        Ok(())
+    }
+
+    /// From now on also tells what is beside waits, with [`Watch::beside`].
+    pub(crate) fn keep_beside(&mut self) {
+        self.threads.keep_beside();
+    }
+
+    /// What has come beside waits with the last [`Watch::ended`].
+    pub(crate) fn beside(&mut self) -> Beside {
+        self.threads.take_beside()
     }
 
     /// Has every processor tell who wakes threads from this number on.
@@ -339,6 +367,7 @@ impl Watch {
 
     /// Takes in what the kernel has told.
     pub(crate) fn drain(&mut self) {
+        let (drained, unreadable) = (perf::now(), self.decoder.unreadable);
         for (_, ring) in &mut self.rings {
             self.bytes.clear();
             ring.drain(&mut self.bytes);
@@ -352,6 +381,11 @@ impl Watch {
                 }
             }
         }
+        if self.decoder.unreadable > unreadable {
+            let from = self.drained.saturating_sub(SLACK_NS);
+            self.threads.gap(from, drained);
+        }
+        self.drained = drained;
         let mut lowest = u32::MAX;
         for record in self.records.drain(..) {
             if let Happened::Runs { tid, .. } = record.happened {
@@ -370,18 +404,17 @@ impl Watch {
         }
     }
 
-    /// The waits that have ended, as far as all that matters to them must have come by now.
-    pub(crate) fn ended(&mut self, waits: &mut Vec<Wait>) {
-        self.ended_until(perf::now().saturating_sub(SLACK_NS), waits, &mut Vec::new());
+    /// The waits that have ended, as far as all that matters to them must have been taken in by now; says until when that is.
+    pub(crate) fn ended(&mut self, waits: &mut Vec<Wait>) -> u64 {
+        let until = self.drained.saturating_sub(SLACK_NS);
+        self.ended_until(until, waits, &mut Vec::new());
+        until
     }
 
     /// The system calls that have ended, likewise.
     pub(crate) fn called(&mut self, called: &mut Vec<Called>) {
-        self.ended_until(
-            perf::now().saturating_sub(SLACK_NS),
-            &mut Vec::new(),
-            called,
-        );
+        let until = self.drained.saturating_sub(SLACK_NS);
+        self.ended_until(until, &mut Vec::new(), called);
     }
 
     fn ended_until(&mut self, time: u64, waits: &mut Vec<Wait>, called: &mut Vec<Called>) {
@@ -413,7 +446,7 @@ impl Watch {
     }
 
     /// The last of them, after which nothing is watched any longer; waits that go on are among them as long as they are now.
-    pub(crate) fn end(mut self, waits: &mut Vec<Wait>) -> Account {
+    pub(crate) fn end(&mut self, waits: &mut Vec<Wait>) -> Account {
         let account = self.stop(waits, &mut Vec::new());
         waits.extend(self.open());
         account
@@ -537,6 +570,7 @@ impl Events {
 }
 
 /// The events of system calls.
+#[derive(Debug)]
 struct CallEvents {
     format: CallFormat,
     /// Beginnings and ends: the tracepoint, and what the kernel is to let through.

@@ -1,0 +1,514 @@
+//! Makes stretches of calls from the events of an engine, and writes what came of them.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Write};
+use std::num::NonZeroU64;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::results::Unsplit;
+use super::settling::{End as EndOfCall, Greenlets, Stretch};
+use super::split::Parked;
+use super::watcher::Watcher;
+use super::{json, table};
+use crate::analysis::keys::FunctionKey;
+use crate::analysis::lifetimes::{Lifetimes, Whose};
+use crate::analysis::pairing::{FinishedCall, FrameId, Pairing, PairingRules, Step};
+use crate::event::{Frame, Manner, Place, ProcessChange, Session, What};
+use crate::export::intervals::{self, Intervals};
+use crate::export::latencies::asked_for;
+use crate::export::{End, Sink};
+use crate::script::filter::Glob;
+
+/// Functions of eventlet through which greenlets give way, with the ends of their files. The first one switches; the others say
+/// what for.
+pub(crate) const INTERNAL: [(&str, &str); 3] = [
+    (SWITCH, "/eventlet/hubs/hub.py"),
+    ("trampoline", "/eventlet/hubs/__init__.py"),
+    ("sleep", "/eventlet/greenthread.py"),
+];
+const SWITCH: &str = "switch";
+
+/// Functions of which it is remembered what they are; all are looked at anew beyond that.
+const MOST_KNOWN: usize = 1 << 16;
+/// Open calls, and such as have given way.
+const MOST_CALLS: usize = 1 << 18;
+/// Greenlets with open calls.
+const MOST_CONTEXTS: usize = 1 << 14;
+/// Times that are kept in which a greenlet with open calls was switched out, of one and of all.
+const MOST_PARKED: usize = 1 << 14;
+const MOST_PARKED_IN_ALL: usize = 1 << 20;
+
+/// What is wanted.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// Functions, as they were asked for.
+    pub(crate) wanted: Vec<Glob>,
+    /// How far tables are apart; none but the last otherwise.
+    pub(crate) interval: Option<Duration>,
+    /// Whether calls are written one by one.
+    pub(crate) each: bool,
+    pub(crate) json: bool,
+}
+
+/// What a function is to us.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    is_wanted: bool,
+    internal: Option<&'static str>,
+}
+
+/// A greenlet or task, or a thread outside of them.
+type Context = (u32, u32, Option<NonZeroU64>);
+
+/// What is known of a context in which calls are open.
+#[derive(Debug, Default)]
+struct Inside {
+    /// The calls that are open.
+    open: HashSet<FrameId>,
+    /// Functions of eventlet that are open, the innermost last.
+    within: Vec<(FrameId, &'static str)>,
+    parked: Vec<Parked>,
+    /// Whether there was no room for some.
+    is_cut: bool,
+}
+
+/// A call that has not ended.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    /// In nanoseconds since the Unix epoch.
+    at: u64,
+    stretches: u64,
+    unsplit: Option<Unsplit>,
+}
+
+/// See the head of the module.
+pub(crate) struct Why<W> {
+    output: W,
+    watcher: Rc<Watcher>,
+    options: Options,
+    intervals: Intervals,
+    known: HashMap<FunctionKey, Known>,
+    /// In place of times it keeps the numbers of calls.
+    lifetimes: Lifetimes,
+    begun: HashMap<u64, Begun>,
+    next: u64,
+    contexts: HashMap<Context, Inside>,
+    parked: usize,
+    /// What the scheduler's clock is behind that of events.
+    offset: u64,
+    start: u64,
+}
+
+impl<W: Write> Why<W> {
+    /// Nothing yet.
+    pub(crate) fn new(output: W, watcher: Rc<Watcher>, options: Options) -> Why<W> {
+        Why {
+            output,
+            watcher,
+            intervals: Intervals::new(options.interval),
+            options,
+            known: HashMap::new(),
+            lifetimes: Lifetimes::default(),
+            begun: HashMap::new(),
+            next: 0,
+            contexts: HashMap::new(),
+            parked: 0,
+            offset: crate::clock::epoch_offset(),
+            start: 0,
+        }
+    }
+
+    fn known(&mut self, key: FunctionKey, place: &Place) -> Known {
+        if self.known.len() >= MOST_KNOWN && !self.known.contains_key(&key) {
+            self.known.clear();
+        }
+        let wanted = &self.options.wanted;
+        *self.known.entry(key).or_insert_with(|| Known {
+            is_wanted: asked_for(wanted, place),
+            internal: internal(place),
+        })
+    }
+
+    fn entered(&mut self, step: &Step<'_>, key: FunctionKey, frame: &Frame, known: Known) {
+        let (event, Some(id)) = (step.event, step.entered) else {
+            return;
+        };
+        let context = (event.pid, event.tid, frame.context);
+        if let Some(name) = known.internal
+            && let Some(inside) = self.contexts.get_mut(&context)
+            && inside.within.len() < MOST_PARKED
+        {
+            inside.within.push((id, name));
+        }
+        if !known.is_wanted {
+            return;
+        }
+        match frame.manner {
+            Manner::Suspension => self.lifetimes.goes_on(whose(step, key, frame), id),
+            Manner::Running => return,
+            _ if self.begun.len() >= MOST_CALLS => return,
+            _ => {
+                self.next += 1;
+                self.lifetimes.begins(id, self.next);
+                let begun = Begun {
+                    at: event.ts,
+                    stretches: 0,
+                    unsplit: None,
+                };
+                self.begun.insert(self.next, begun);
+            }
+        }
+        if self.contexts.len() < MOST_CONTEXTS || self.contexts.contains_key(&context) {
+            self.contexts.entry(context).or_default().open.insert(id);
+        }
+        let at = event.ts.saturating_sub(self.offset);
+        let mut state = self.watcher.state();
+        state.settling.opens(id, event.pid, event.tid, at);
+        if !state.settling.watches(event.pid) {
+            drop(state);
+            self.watcher.add_soon(event.pid);
+        }
+    }
+
+    fn left(&mut self, step: &Step<'_>, key: FunctionKey, frame: &Frame, known: Known) {
+        let event = step.event;
+        let finished = step.finished.as_ref();
+        if known.internal.is_some() {
+            self.came_back(step, frame, known);
+        }
+        if !known.is_wanted {
+            return;
+        }
+        let (What::Return { place, .. }, Some(finished)) = (&event.what, finished) else {
+            self.uncertain(step, key);
+            return;
+        };
+        let Some(id) = finished.frame else {
+            self.uncertain(step, key);
+            return;
+        };
+        let call = self.lifetimes.since(id);
+        let gives_way = frame.manner == Manner::Suspension;
+        match gives_way {
+            true => self.lifetimes.gives_way(whose(step, key, frame), id),
+            false => {
+                self.lifetimes.ends(id);
+            }
+        }
+        let context = (event.pid, event.tid, frame.context);
+        let parked = self.closes(context, id, event.ts, finished);
+        self.watcher.state().settling.closes(id);
+        let Some(number) = call else {
+            if !gives_way {
+                self.uncertain(step, key);
+            }
+            return;
+        };
+        let Some(begun) = self.begun.get_mut(&number) else {
+            return;
+        };
+        begun.stretches += 1;
+        let to = event.ts.saturating_sub(self.offset);
+        let took = finished.inclusive_ns.filter(|_| finished.exact);
+        if took.is_none() {
+            begun.unsplit = begun.unsplit.or(Some(Unsplit::Uncertain));
+        }
+        let parked = match parked {
+            Ok(parked) => parked,
+            Err(why) => {
+                begun.unsplit = begun.unsplit.or(Some(why));
+                Vec::new()
+            }
+        };
+        let mut stretch = Stretch {
+            call: number,
+            pid: event.pid,
+            tid: event.tid,
+            from: to.saturating_sub(took.unwrap_or_default()),
+            to,
+            in_context: frame.context.is_some(),
+            parked,
+            end: None,
+        };
+        if !gives_way {
+            let begun = *begun;
+            self.begun.remove(&number);
+            if !finished.outermost {
+                let mut state = self.watcher.state();
+                state.settling.results.recursive(key, place, finished.line);
+                return;
+            }
+            let is_sure = begun.unsplit != Some(Unsplit::Uncertain);
+            stretch.end = Some(EndOfCall {
+                key,
+                place: Arc::clone(place),
+                line: finished.line,
+                began: begun.at,
+                duration_ns: is_sure.then(|| event.ts.saturating_sub(begun.at)),
+                stretches: begun.stretches,
+                unsplit: begun.unsplit,
+            });
+        }
+        self.watcher.state().settling.take(stretch);
+    }
+
+    /// A call ended of which nothing else is known.
+    fn uncertain(&mut self, step: &Step<'_>, key: FunctionKey) {
+        let event = step.event;
+        let What::Return { place, line, .. } = &event.what else {
+            return;
+        };
+        self.next += 1;
+        let to = event.ts.saturating_sub(self.offset);
+        self.watcher.state().settling.take(Stretch {
+            call: self.next,
+            pid: event.pid,
+            tid: event.tid,
+            from: to,
+            to,
+            in_context: false,
+            parked: Vec::new(),
+            end: Some(EndOfCall {
+                key,
+                place: Arc::clone(place),
+                line: step.finished.map_or(*line, |finished| finished.line),
+                began: event.ts,
+                duration_ns: None,
+                stretches: 1,
+                unsplit: Some(Unsplit::Uncertain),
+            }),
+        });
+    }
+
+    /// A function of eventlet returned: its greenlet had given way.
+    fn came_back(&mut self, step: &Step<'_>, frame: &Frame, known: Known) {
+        let event = step.event;
+        if known.internal == Some(SWITCH) && frame.context.is_some() {
+            let told = Greenlets::Told;
+            self.watcher.state().settling.greenlets(event.pid, told);
+        }
+        let context = (event.pid, event.tid, frame.context);
+        let Some(inside) = self.contexts.get_mut(&context) else {
+            return;
+        };
+        let finished = step.finished.as_ref();
+        let by = match finished.and_then(|finished| finished.frame) {
+            Some(id) => {
+                let at = inside.within.iter().position(|(open, _)| *open == id);
+                // What was above it has not returned, and will not.
+                inside.within.truncate(at.unwrap_or(inside.within.len()));
+                inside.within.first().map(|(_, name)| Arc::from(*name))
+            }
+            None => None,
+        };
+        if known.internal != Some(SWITCH) {
+            return;
+        }
+        let took = finished.and_then(|finished| finished.inclusive_ns.filter(|_| finished.exact));
+        match took {
+            Some(took) if inside.parked.len() < MOST_PARKED && self.parked < MOST_PARKED_IN_ALL => {
+                let ended = event.ts.saturating_sub(self.offset);
+                self.parked += 1;
+                inside.parked.push(Parked {
+                    began: ended.saturating_sub(took),
+                    ended,
+                    by,
+                });
+            }
+            _ => inside.is_cut = true,
+        }
+    }
+
+    /// A call no longer runs: when its greenlet was switched out.
+    fn closes(
+        &mut self,
+        context: Context,
+        id: FrameId,
+        ts: u64,
+        finished: &FinishedCall,
+    ) -> Result<Vec<Parked>, Unsplit> {
+        let Some(inside) = self.contexts.get_mut(&context) else {
+            return Err(Unsplit::TooMuch);
+        };
+        let from = ts
+            .saturating_sub(finished.inclusive_ns.unwrap_or_default())
+            .saturating_sub(self.offset);
+        let is_known = inside.open.remove(&id) && !inside.is_cut;
+        let first = inside.parked.partition_point(|it| it.ended <= from);
+        let parked = inside.parked.get(first..).unwrap_or_default().to_vec();
+        if inside.open.is_empty()
+            && let Some(inside) = self.contexts.remove(&context)
+        {
+            self.parked -= inside.parked.len().min(self.parked);
+        }
+        match is_known {
+            true => Ok(parked),
+            false => Err(Unsplit::TooMuch),
+        }
+    }
+
+    /// Forgets what is open, of all processes or of one.
+    fn forget(&mut self, of: Option<u32>) {
+        let parked = &mut self.parked;
+        self.contexts.retain(|(pid, ..), inside| {
+            let stays = of.is_some_and(|of| of != *pid);
+            if !stays {
+                *parked -= inside.parked.len().min(*parked);
+            }
+            stays
+        });
+        self.watcher.state().settling.closes_all(of);
+    }
+
+    fn write_told(&mut self) -> io::Result<()> {
+        if !self.options.each {
+            return Ok(());
+        }
+        let told = self.watcher.told();
+        if told.is_empty() {
+            return Ok(());
+        }
+        let mut text = String::new();
+        {
+            let state = self.watcher.state();
+            for call in &told {
+                match self.options.json {
+                    true => text.push_str(&json::call(call, &state.names).to_string()),
+                    false => text.push_str(&table::call(call, self.start, &state.names)),
+                }
+                text.push('\n');
+            }
+        }
+        intervals::write(&mut self.output, &text, self.options.json)
+    }
+
+    /// Everything so far; `open` are the calls that go on.
+    fn page(&self, kind: &str, now: u64, wall_ns: u64, open: &HashMap<FunctionKey, u64>) -> String {
+        let state = self.watcher.state();
+        let (results, names, account) = (
+            state.settling.results.clone(),
+            state.names.clone(),
+            state.account,
+        );
+        let (notes, untold) = (state.notes.clone(), state.settling.untold);
+        // Whoever listens to the scheduler needs it back.
+        drop(state);
+        let page = table::Page {
+            results: &results,
+            names: &names,
+            account,
+            open,
+            notes: &notes,
+            untold,
+            start: self.start,
+        };
+        match self.options.json {
+            true => format!("{}\n", json::page(kind, now, wall_ns, &page)),
+            false => table::page(&page),
+        }
+    }
+
+    fn open(&self, pairing: &Pairing) -> HashMap<FunctionKey, u64> {
+        let mut open = HashMap::new();
+        for call in pairing.open().filter(|call| call.outermost) {
+            if asked_for(&self.options.wanted, call.place) {
+                *open.entry(call.key).or_default() += 1;
+            }
+        }
+        open
+    }
+}
+
+impl<W: Write> Sink for Why<W> {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
+        self.start = session.ts;
+        self.intervals.begin(session.ts);
+        for target in &session.targets {
+            if !self.watcher.state().settling.watches(target.pid) {
+                self.watcher.add(target.pid);
+            }
+        }
+        Ok(())
+    }
+
+    fn rules(&mut self, pid: u32, rules: PairingRules) -> io::Result<()> {
+        if rules.greenlets {
+            let hidden = Greenlets::Hidden;
+            self.watcher.state().settling.greenlets(pid, hidden);
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        match &step.event.what {
+            What::Call { place, frame, .. } => {
+                if let Some(key) = step.key {
+                    let known = self.known(key, place);
+                    self.entered(step, key, frame, known);
+                }
+            }
+            What::Return { place, frame, .. } => {
+                if let Some(key) = step.key {
+                    let known = self.known(key, place);
+                    self.left(step, key, frame, known);
+                }
+            }
+            What::Lost { .. } => self.forget(None),
+            What::Process { change, .. } => {
+                let event = step.event;
+                let whole = [0, event.pid].contains(&event.tid);
+                match change {
+                    ProcessChange::Fork => self.watcher.add_soon(event.pid),
+                    ProcessChange::Exec | ProcessChange::Exit if whole => {
+                        self.lifetimes.forget_process(event.pid);
+                        self.forget(Some(event.pid));
+                        self.watcher.anew(event.pid);
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, now: u64, pairing: &Pairing) -> io::Result<()> {
+        self.write_told()?;
+        let Some(passed) = self.intervals.passed(now) else {
+            return Ok(());
+        };
+        let text = self.page("interval", now, passed.nanoseconds, &self.open(pairing));
+        intervals::write(&mut self.output, &text, self.options.json)
+    }
+
+    fn finish(mut self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>> {
+        self.watcher.end();
+        self.write_told()?;
+        let Some(summary) = end.summary else {
+            return Ok(None);
+        };
+        let open = self.open(end.pairing);
+        let text = self.page("summary", summary.ts, summary.wall_ns, &open);
+        intervals::write(&mut self.output, &text, self.options.json)?;
+        Ok(None)
+    }
+}
+
+fn whose(step: &Step<'_>, key: FunctionKey, frame: &Frame) -> Whose {
+    Whose {
+        pid: step.event.pid,
+        tid: step.event.tid,
+        context: frame.context,
+        key,
+    }
+}
+
+/// The name of a function of eventlet through which greenlets give way.
+fn internal(place: &Place) -> Option<&'static str> {
+    let (function, file) = (&place.function.text, &place.file.text);
+    let mut internal = INTERNAL.iter();
+    let found = internal.find(|(name, end)| function == name && file.ends_with(end));
+    found.map(|(name, _)| *name)
+}

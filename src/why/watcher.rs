@@ -1,0 +1,438 @@
+//! Listens to the scheduler on a thread of its own, and settles calls when all is known of their time.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::on::Peers;
+use super::results::{Call, Results};
+use super::settling::{Greenlets, Settling};
+use super::split::{Off, Waited};
+use crate::process::Process;
+use crate::python::greenlets;
+use crate::sampling::PythonOf;
+use crate::threads;
+use crate::waits::{
+    Account, Cause, Preempted, Reason, Target, Wait, Waiting, Waker, Watch, WatchError, cause_of,
+};
+
+/// How far looks at waiting threads are apart while calls are open, and how long records may lie when none are.
+const LOOKS: Duration = Duration::from_millis(5);
+const IDLE: Duration = Duration::from_millis(20);
+/// How long one look takes at most: what is left is for the next one.
+const LONGEST_LOOK: Duration = Duration::from_millis(4);
+/// How often it is cleaned up, and looked for greenlets.
+const SELDOM: Duration = Duration::from_millis(200);
+/// How soon a process is looked at again in which no GIL was to be found.
+const RETRY: Duration = Duration::from_millis(50);
+/// How long a process that is added is waited for.
+const ADDING: Duration = Duration::from_secs(2);
+/// Most requests that wait.
+const MOST_REQUESTS: usize = 1 << 10;
+/// Most names that are kept of threads that woke others.
+const MOST_NAMES: usize = 1 << 14;
+/// Most waits of which is kept what was seen while they went on.
+const MOST_SEEN: usize = 1 << 16;
+/// Most sentences about processes that cannot be watched.
+const MOST_NOTES: usize = 8;
+
+/// What somebody wants of the watcher.
+enum Request {
+    /// To watch one more process; and whom to tell when that is done.
+    Watch(u32, Option<Sender<()>>),
+    /// A process has become another program.
+    Anew(u32),
+}
+
+/// What is shared with whoever hears of calls.
+struct Shared {
+    state: Mutex<State>,
+    stop: AtomicBool,
+}
+
+/// What is known.
+pub(super) struct State {
+    pub(super) settling: Settling,
+    pub(super) account: Account,
+    pub(super) names: HashMap<u32, String>,
+    /// What cannot be told, a sentence each.
+    pub(super) notes: Vec<String>,
+}
+
+impl State {
+    fn note(&mut self, sentence: String) {
+        if self.notes.len() < MOST_NOTES {
+            self.notes.push(sentence);
+        }
+    }
+}
+
+/// A running watch. Dropped, it ends.
+pub(crate) struct Watcher {
+    shared: Arc<Shared>,
+    requests: Sender<Request>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// What cannot be told, a sentence each.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Watcher {
+    /// Begins to watch. Calls that took less than `minimum` are left out; of each function the last `keep` are kept; `each` says
+    /// whether calls are wanted one by one.
+    ///
+    /// # Errors
+    /// [`WatchError`].
+    pub(crate) fn begin(
+        targets: &[Target],
+        minimum: Duration,
+        keep: usize,
+        each: bool,
+    ) -> Result<Watcher, WatchError> {
+        let mut watch = Watch::begin(targets, true)?;
+        watch.keep_beside();
+        let notes = watch.notes().to_vec();
+        let minimum = u64::try_from(minimum.as_nanos()).unwrap_or(u64::MAX);
+        let mut settling = Settling::new(Results::new(minimum, keep), each);
+        let now = crate::waits::now();
+        for target in targets {
+            settling.watched(target.pid, now);
+        }
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                settling,
+                account: Account::default(),
+                names: HashMap::new(),
+                notes: Vec::new(),
+            }),
+            stop: AtomicBool::new(false),
+        });
+        let (requests, asked) = bounded(MOST_REQUESTS);
+        let heard = Arc::clone(&shared);
+        let thread =
+            threads::spawn(move || Listener::new(watch, asked, heard).run()).map_err(|reason| {
+                WatchError::System {
+                    what: "no thread can be started to watch",
+                    reason,
+                }
+            })?;
+        Ok(Watcher {
+            shared,
+            requests,
+            thread: Mutex::new(Some(thread)),
+            notes,
+        })
+    }
+
+    /// Also watches this process, and comes back when that is so.
+    pub(super) fn add(&self, pid: u32) {
+        let (done, is_done) = bounded(1);
+        if self
+            .requests
+            .try_send(Request::Watch(pid, Some(done)))
+            .is_ok()
+        {
+            // If it takes longer, calls until then are not split.
+            let _ = is_done.recv_timeout(ADDING);
+        }
+    }
+
+    /// Also watches this process, from some moment on.
+    pub(super) fn add_soon(&self, pid: u32) {
+        // If there is no room, its calls are not split.
+        let _ = self.requests.try_send(Request::Watch(pid, None));
+    }
+
+    /// A process has become another program.
+    pub(super) fn anew(&self, pid: u32) {
+        let _ = self.requests.try_send(Request::Anew(pid));
+    }
+
+    /// What is known so far.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state()
+    }
+
+    /// The calls that are to be written one by one.
+    pub(super) fn told(&self) -> VecDeque<Call> {
+        self.state().settling.told()
+    }
+
+    /// Ends: everything that can be known is then known.
+    pub(super) fn end(&self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was seen of a wait while it went on.
+#[derive(Debug, Clone)]
+struct Seen {
+    on: Option<Arc<str>>,
+    /// Where the kernel's events do not tell it.
+    cause: Option<Cause>,
+}
+
+/// A process in which GILs are looked for; `None` where there are none to be found so far, and when that was.
+type Python = (Option<PythonOf>, Instant);
+
+/// The thread that listens.
+struct Listener {
+    watch: Watch,
+    asked: Receiver<Request>,
+    pythons: HashMap<u32, Python>,
+    peers: HashMap<u32, Peers>,
+    /// By thread and when the wait began.
+    seen: HashMap<(u32, u64), Seen>,
+    shared: Arc<Shared>,
+}
+
+impl Listener {
+    fn new(watch: Watch, asked: Receiver<Request>, shared: Arc<Shared>) -> Listener {
+        Listener {
+            watch,
+            asked,
+            pythons: HashMap::new(),
+            peers: HashMap::new(),
+            seen: HashMap::new(),
+            shared,
+        }
+    }
+
+    fn run(mut self) {
+        let (mut next, mut seldom) = (Instant::now(), Instant::now());
+        let mut waits = Vec::new();
+        loop {
+            self.watch.pause(next);
+            let stops = self.shared.stop.load(Ordering::Relaxed);
+            self.watch.drain();
+            self.answer();
+            let now = Instant::now();
+            if now >= next {
+                let is_open = self.shared.state().settling.is_open();
+                next = now + if is_open { LOOKS } else { IDLE };
+                if is_open {
+                    self.look(now + LONGEST_LOOK);
+                }
+            }
+            if now >= seldom || stops {
+                seldom = now + SELDOM;
+                self.find_greenlets();
+                self.forget();
+            }
+            if stops {
+                break;
+            }
+            let until = self.watch.ended(&mut waits);
+            self.settle(&mut waits, until, false);
+        }
+        let account = self.watch.end(&mut waits);
+        self.settle(&mut waits, u64::MAX, true);
+        self.shared.state().account = account;
+    }
+
+    /// Does what was asked for.
+    fn answer(&mut self) {
+        while let Ok(request) = self.asked.try_recv() {
+            match request {
+                Request::Watch(pid, done) => {
+                    if !self.shared.state().settling.watches(pid) {
+                        self.add(pid);
+                    }
+                    if let Some(done) = done {
+                        let _ = done.try_send(());
+                    }
+                }
+                Request::Anew(pid) => {
+                    self.pythons.remove(&pid);
+                    self.peers.remove(&pid);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, pid: u32) {
+        let added = self.watch.add(pid);
+        let now = crate::waits::now();
+        let mut state = self.shared.state();
+        match added {
+            Ok(()) => state.settling.watched(pid, now),
+            Err(error) => {
+                // Not asked for again.
+                state.settling.watched(pid, u64::MAX);
+                state.note(error.to_string());
+            }
+        }
+    }
+
+    /// Looks what threads of open calls wait on.
+    fn look(&mut self, end: Instant) {
+        let wanted = self.shared.state().settling.threads();
+        let lacks_reasons = self.watch.lacks_reasons();
+        let unseen: Vec<Waiting> = self
+            .watch
+            .waiting()
+            .filter(|waiting| wanted.contains(&waiting.tid))
+            .filter(|waiting| !self.seen.contains_key(&(waiting.tid, waiting.began)))
+            .collect();
+        let mut looks = Vec::with_capacity(unseen.len());
+        for waiting in unseen {
+            if Instant::now() > end {
+                break;
+            }
+            let cause = lacks_reasons.then(|| cause_of(waiting.pid, waiting.tid));
+            let python = python(&mut self.pythons, waiting.pid);
+            let memory = |address, length| python?.bytes(address, length);
+            let peers = self.peers.entry(waiting.pid);
+            let peers = peers.or_insert_with(|| Peers::of(waiting.pid));
+            let on = peers.find(waiting.tid, &memory);
+            looks.push((waiting, Seen { on, cause }));
+        }
+        // Who has run meanwhile has been told of by now.
+        self.watch.drain();
+        for (waiting, seen) in looks {
+            if self.watch.goes_on(&waiting) && self.seen.len() < MOST_SEEN {
+                self.seen.insert((waiting.tid, waiting.began), seen);
+            }
+        }
+    }
+
+    /// Takes what has come, and settles the calls that have ended until this moment.
+    fn settle(&mut self, waits: &mut Vec<Wait>, until: u64, at_last: bool) {
+        let beside = self.watch.beside();
+        let mut offs: Vec<(u32, Off)> = Vec::with_capacity(waits.len() + beside.preempted.len());
+        let mut names = Vec::new();
+        for wait in waits.drain(..) {
+            if let Some(Waker::Thread { tid, .. }) = wait.waker {
+                names.push(tid);
+            }
+            offs.push((wait.tid, self.understood(wait)));
+        }
+        offs.extend(beside.preempted.into_iter().map(preempted));
+        offs.sort_by_key(|(_, off)| off.ended);
+        let mut state = self.shared.state();
+        for tid in names {
+            note_name(&mut state.names, tid);
+        }
+        let settling = &mut state.settling;
+        for (tid, off) in offs {
+            settling.log.add(tid, off);
+        }
+        for (from, to) in beside.gaps {
+            settling.log.gap(from, to);
+        }
+        settling.log.blind(beside.blind);
+        settling.settle(until, at_last);
+        if !at_last {
+            state.account = self.watch.account();
+        }
+    }
+
+    /// A wait with all that is known of it.
+    fn understood(&mut self, wait: Wait) -> Off {
+        let seen = self.seen.remove(&(wait.tid, wait.began));
+        let (on, cause) = seen.map_or((None, None), |seen| (seen.on, seen.cause));
+        let cause = cause.unwrap_or(wait.cause);
+        let mut reason = cause.reason;
+        if reason == Reason::Lock
+            && python(&mut self.pythons, wait.pid).is_some_and(|it| it.is_gil(cause.argument))
+        {
+            reason = Reason::Gil;
+        }
+        let woken = wait.began.saturating_add(wait.blocked_ns);
+        Off {
+            began: wait.began,
+            woken,
+            ended: woken.saturating_add(wait.runqueue_ns.unwrap_or_default()),
+            wait: Some(Waited {
+                reason,
+                call: cause.call,
+                on,
+                waker: wait.waker,
+            }),
+        }
+    }
+
+    /// Looks which processes run greenlets whose switches nothing tells.
+    fn find_greenlets(&self) {
+        let unknown = self.shared.state().settling.unknown();
+        for pid in unknown {
+            let now = crate::waits::now();
+            let found = match (greenlets::gevent_is_in(pid), greenlets::are_in(pid)) {
+                (true, _) => Greenlets::Hidden,
+                (_, true) => Greenlets::Partly,
+                _ => Greenlets::None(now),
+            };
+            self.shared.state().settling.greenlets(pid, found);
+        }
+    }
+
+    fn forget(&mut self) {
+        let going: std::collections::HashSet<(u32, u64)> = self
+            .watch
+            .waiting()
+            .map(|waiting| (waiting.tid, waiting.began))
+            .collect();
+        let now = crate::waits::now();
+        let old = now.saturating_sub(1_000_000_000);
+        self.seen
+            .retain(|wait, _| going.contains(wait) || wait.1 > old);
+        self.pythons.retain(|pid, _| crate::process::runs(*pid));
+        self.peers.retain(|pid, _| crate::process::runs(*pid));
+        self.shared.state().settling.forget(now);
+    }
+}
+
+/// What is known of the Python of a process.
+fn python(pythons: &mut HashMap<u32, Python>, pid: u32) -> Option<&PythonOf> {
+    let now = Instant::now();
+    let find = || {
+        let found = Process::of(pid).ok().map(|process| PythonOf::new(&process));
+        found.and_then(|(python, error)| error.is_none().then_some(python))
+    };
+    let (python, at) = pythons.entry(pid).or_insert_with(|| (find(), now));
+    match python {
+        // It may not have begun yet.
+        None if now.saturating_duration_since(*at) > RETRY => (*python, *at) = (find(), now),
+        Some(python) => python.refresh(false),
+        None => {}
+    }
+    python.as_ref()
+}
+
+fn preempted(it: Preempted) -> (u32, Off) {
+    let off = Off {
+        began: it.began,
+        woken: it.began,
+        ended: it.ended,
+        wait: None,
+    };
+    (it.tid, off)
+}
+
+/// Keeps the name of a thread, as long as it is to be had.
+fn note_name(names: &mut HashMap<u32, String>, tid: u32) {
+    if names.len() < MOST_NAMES && !names.contains_key(&tid) {
+        let name = fs::read_to_string(format!("/proc/{tid}/comm")).unwrap_or_default();
+        names.insert(tid, name.trim_end_matches('\n').to_owned());
+    }
+}

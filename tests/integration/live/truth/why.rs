@@ -1,0 +1,249 @@
+//! `pystap why` on Debian 12's Python, by its probes and with the agent: the parts of each call add up to the whole, and are what
+//! the program measured with its own clocks.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::interpreters::{self, Way};
+use crate::command::file;
+
+const PYSTAP: &str = env!("CARGO_BIN_EXE_pystap");
+/// Rounds of which the last ones are compared: the agent comes in while Python runs.
+const ROUNDS: usize = 4;
+const COMPARED: usize = 2;
+
+/// What the program said of its last rounds, and the calls that pystap told, in their order, with the last line.
+struct Told {
+    truth: Vec<Value>,
+    calls: Vec<Value>,
+    summary: Value,
+    said: String,
+}
+
+fn started(command: &mut Command) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
+    let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    (child, stdout)
+}
+
+fn line(from: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    assert_ne!(from.read_line(&mut line).expect("a line"), 0, "it ended");
+    line
+}
+
+/// Runs the program, and pystap on it.
+fn told(mode: &str, functions: &[&str], way: &[&str]) -> Told {
+    let python = interpreters::here().swap_remove(0);
+    if mode == "eventlet" {
+        assert!(
+            python.imports(mode),
+            "Debian 12's Python has no eventlet: agent/tests/services/install makes an environment that has"
+        );
+    }
+    let (mut program, mut answers) = started(
+        Command::new(python.python())
+            .args(["-W", "ignore", &file("tests/programs/truth/why.py"), mode])
+            .stdin(Stdio::piped()),
+    );
+    assert!(line(&mut answers).starts_with("ready"));
+    let (mut pystap, mut written) = started(
+        Command::new(PYSTAP)
+            .arg("why")
+            .args(functions)
+            .args(["--json", "--each", "-p", &program.id().to_string()])
+            .args(way)
+            .stderr(Stdio::piped()),
+    );
+    let mut said = String::new();
+    let mut stderr = BufReader::new(pystap.stderr.take().expect("a pipe"));
+    while !said.contains("live, tracing") {
+        let read = stderr.read_line(&mut said).expect("a line");
+        assert_ne!(read, 0, "{said}");
+    }
+    let mut go_on = program.stdin.take().expect("a pipe");
+    let mut truth = Vec::new();
+    for _ in 0..ROUNDS {
+        go_on.write_all(b"\n").expect("it runs");
+        let answer = line(&mut answers);
+        truth.push(serde_json::from_str(&answer).expect("JSON"));
+    }
+    kill_process(Pid::from_child(&pystap), Signal::INT).expect("it runs");
+    let mut lines = String::new();
+    written.read_to_string(&mut lines).expect("text");
+    stderr.read_to_string(&mut said).expect("text");
+    assert!(pystap.wait().expect("ended").success(), "{said}");
+    drop(go_on);
+    assert!(program.wait().expect("ended").success());
+    let lines = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let (mut calls, mut rest): (Vec<Value>, Vec<Value>) =
+        lines.partition(|line| line["kind"] == "call");
+    calls.sort_by_key(|call| call["ts"].as_u64());
+    Told {
+        truth: truth.split_off(ROUNDS - COMPARED),
+        calls,
+        summary: rest.pop().expect("a summary"),
+        said,
+    }
+}
+
+impl Told {
+    /// The last calls of a function, each with what the program says of it.
+    fn of<'a>(&'a self, function: &str) -> Vec<(&'a Value, &'a Value)> {
+        let calls = self.calls.iter().filter(|call| {
+            let name = call["function"].as_str();
+            name == Some(function)
+        });
+        let calls: Vec<&Value> = calls.collect();
+        let from = calls.len().checked_sub(COMPARED).expect("called");
+        let truth = self.truth.iter().map(|round| &round[function]);
+        calls[from..].iter().copied().zip(truth).collect()
+    }
+}
+
+/// Milliseconds of a call with one of these reasons.
+fn with(call: &Value, reasons: &[&str]) -> f64 {
+    let parts = call["parts"].as_array().expect("it is split");
+    let parts = parts.iter().filter(|part| {
+        let reason = part["reason"].as_str().expect("a reason");
+        reasons.contains(&reason)
+    });
+    parts
+        .map(|part| part["ns"].as_f64().expect("a time") / 1e6)
+        .sum()
+}
+
+fn near(what: &str, seen: f64, truth: f64, call: &Value) {
+    let far = (seen - truth).abs();
+    assert!(
+        far <= 0.02 * truth + 1.0,
+        "{what}: {seen} instead of {truth} in {call:#}"
+    );
+}
+
+/// What is true of every call: that its parts are all of it, and no others than these.
+fn is_whole(call: &Value, truth: &Value, reasons: &[&str]) {
+    let duration = call["duration_ns"].as_u64().expect("it is known");
+    let parts = call["parts"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{call:#}"));
+    let sum = |parts: &[Value]| -> u64 { parts.iter().filter_map(|it| it["ns"].as_u64()).sum() };
+    assert_eq!(sum(parts), duration, "{call:#}");
+    let wall = truth["wall"].as_f64().expect("measured");
+    near("duration", duration as f64 / 1e6, wall, call);
+    let usual = ["running", "run-queue", "gil"];
+    for part in parts {
+        let reason = part["reason"].as_str().expect("a reason");
+        assert!(
+            reasons.contains(&reason) || usual.contains(&reason),
+            "{reason} in {call:#}"
+        );
+    }
+}
+
+fn calls_in_threads_are_what_they_measured(way: &[&str]) {
+    /// Functions with their reasons and system calls.
+    const FUNCTIONS: [(&str, &str, &str); 5] = [
+        ("sleeps", "sleep", "clock_nanosleep"),
+        ("waits_for_a_lock", "lock", "futex"),
+        ("waits_for_a_socket", "network", "recvfrom"),
+        ("burns", "running", ""),
+        ("contends", "gil", "futex"),
+    ];
+    let told = told("threads", &FUNCTIONS.map(|it| it.0), way);
+    for (function, reason, syscall) in FUNCTIONS {
+        for (call, truth) in told.of(function) {
+            is_whole(call, truth, &[reason]);
+            let [wall, cpu] = ["wall", "cpu"].map(|name| truth[name].as_f64().expect("measured"));
+            let [least, most] = [0, 1].map(|at| truth["queued"][at].as_f64().expect("measured"));
+            let running = with(call, &["running"]);
+            let in_queue = with(call, &["run-queue"]);
+            near("run queue", in_queue, in_queue.clamp(least, most), call);
+            // What a host takes away looks like running, and a program that measures itself has it nowhere.
+            assert!(running >= cpu - 0.02 * cpu - 1.0, "{running}: {call:#}");
+            let off = with(call, &[reason, "gil"]);
+            if reason != "running" {
+                let waited = wall - cpu;
+                let expected = off.clamp(waited - most, waited - least);
+                near(reason, off, expected, call);
+                let parts = call["parts"].as_array().expect("split");
+                let main = parts.iter().find(|part| part["reason"] == reason);
+                let main = main.unwrap_or_else(|| panic!("no {reason} in {call:#}"));
+                assert_eq!(main["in"], syscall, "{call:#}");
+                let helper = &truth["helper"];
+                if !helper.is_null() {
+                    let mut woken_by = main["woken_by"].as_array().expect("told").iter();
+                    assert!(
+                        woken_by.any(|by| by["tid"] == *helper),
+                        "{helper}: {call:#}"
+                    );
+                }
+            }
+            if reason == "network" {
+                let parts = call["parts"].as_array().expect("split");
+                let on = parts.iter().find_map(|part| part["on"].as_str());
+                assert!(on.is_some_and(|on| on.contains("socket")), "{call:#}");
+            }
+        }
+    }
+    let functions = told.summary["functions"].as_array().expect("a list");
+    assert_eq!(functions.len(), FUNCTIONS.len(), "{}", told.said);
+    for function in functions {
+        let split = function["split"].as_u64().expect("a count");
+        assert!(split >= COMPARED as u64, "{function:#}");
+        let parts = function["parts"].as_array().expect("parts").iter();
+        let sum: u64 = parts.filter_map(|part| part["ns"].as_u64()).sum();
+        assert_eq!(function["split_ns"], sum, "{function:#}");
+    }
+}
+
+#[test]
+#[ignore = "needs probes in a kernel: run by tests/uprobes/run"]
+fn calls_are_split_as_they_measured_themselves_by_probes() {
+    calls_in_threads_are_what_they_measured(&["--engine", "uprobes", "--no-agent"]);
+}
+
+#[test]
+#[ignore = "needs the agent: run by tests/uprobes/run"]
+fn calls_are_split_as_they_measured_themselves_with_the_agent() {
+    calls_in_threads_are_what_they_measured(&["--agent", "--inject", "ptrace"]);
+}
+
+#[test]
+#[ignore = "needs the agent: run by tests/uprobes/run"]
+fn what_a_greenlet_did_not_run_it_was_parked() {
+    let functions = ["naps", "asks", "answers"];
+    let split = told("eventlet", &functions, &["--agent", "--inject", "ptrace"]);
+    for (function, by) in [
+        ("naps", "sleep"),
+        ("asks", "trampoline"),
+        ("answers", "sleep"),
+    ] {
+        for (call, truth) in split.of(function) {
+            is_whole(call, truth, &["parked"]);
+            let [wall, cpu] = ["wall", "cpu"].map(|name| truth[name].as_f64().expect("measured"));
+            let on_thread = with(call, &["running", "run-queue", "gil"]);
+            let running = with(call, &["running"]);
+            assert!(running >= cpu - 0.02 * cpu - 1.0, "{call:#}");
+            let parked = with(call, &["parked"]);
+            near("parked", parked, wall - on_thread, call);
+            // Others of the three ran meanwhile, which is not this one's.
+            assert!(running <= cpu + 12.0, "{call:#}");
+            let parts = call["parts"].as_array().expect("split");
+            let part = parts.iter().find(|part| part["reason"] == "parked");
+            assert_eq!(part.expect("parked")["in"], by, "{call:#}");
+        }
+    }
+    let way = Way::Probes.option();
+    let hidden = told("eventlet", &functions, &["--engine", "uprobes", way]);
+    assert!(hidden.said.contains("--agent tells all"), "{}", hidden.said);
+    for call in &hidden.calls {
+        assert_eq!(call["unsplit"], "greenlets", "{call:#}");
+    }
+    assert!(!hidden.calls.is_empty());
+}

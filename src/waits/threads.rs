@@ -47,6 +47,13 @@ pub(crate) enum Waker {
     Interrupt,
 }
 
+impl Waker {
+    /// Whether it can be told: a thread that ends and wakes its parent has no number any longer.
+    fn is_known(&self) -> bool {
+        !matches!(self, Waker::Thread { tid: u32::MAX, .. })
+    }
+}
+
 /// What happened to a thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Happened {
@@ -392,7 +399,7 @@ fn wait(
         blocked_ns: until.saturating_sub(began),
         runqueue_ns: woken.is_some().then(|| now.saturating_sub(until)),
         cause,
-        waker: woken.map(|(_, waker)| waker),
+        waker: woken.map(|(_, waker)| waker).filter(Waker::is_known),
     }
 }
 
@@ -587,5 +594,48 @@ mod tests {
             happened: runs(1),
         });
         assert_eq!(ended.map(|wait| wait.blocked_ns), Some(1000));
+    }
+
+    #[test]
+    fn what_is_beside_waits_is_preemption_and_what_may_not_have_been_seen() {
+        let mut threads = Threads::default();
+        let mut take = |time, happened| threads.take(Record { time, happened });
+        take(5, Happened::Preempted { pid: PID, tid: 1 });
+        take(9, runs(1));
+        assert_eq!(threads.take_beside(), Beside::default(), "nobody wants it");
+        threads.keep_beside();
+        let mut take = |time, happened| threads.take(Record { time, happened });
+        take(10, Happened::Preempted { pid: PID, tid: 1 });
+        take(14, runs(1));
+        take(20, Happened::Blind);
+        take(22, Happened::Preempted { pid: PID, tid: 1 });
+        take(25, runs(1));
+        let preempted = Preempted {
+            tid: 1,
+            began: 10,
+            ended: 14,
+        };
+        let beside = threads.take_beside();
+        assert_eq!(beside.preempted, [preempted]);
+        assert_eq!((beside.gaps, beside.blind), (vec![], Some(20)));
+        let mut take = |time, happened| threads.take(Record { time, happened });
+        take(30, Happened::Sighted);
+        take(40, Happened::Lost { count: 2 });
+        take(50, waits(1));
+        // That it ran in between was not told.
+        take(60, waits(1));
+        let beside = threads.take_beside();
+        assert_eq!(beside.gaps, [(20, 30), (40, 40), (50, 60)]);
+        assert_eq!((beside.preempted, beside.blind), (vec![], None));
+    }
+
+    #[test]
+    fn a_waker_without_a_number_is_not_told() {
+        let (waits, _) = seen(vec![
+            (10, waits(1)),
+            (20, woken(1, u32::MAX)),
+            (25, runs(1)),
+        ]);
+        assert_eq!(waits, [(10, Some(5), None)]);
     }
 }

@@ -44,6 +44,10 @@ pub(super) fn page(page: &Page<'_>) -> String {
     let mut out = String::new();
     let mut open = page.open.clone();
     for (key, function) in page.results.sorted() {
+        if function.split == 0 && function.unsplit.is_empty() {
+            // Its calls were all too short.
+            continue;
+        }
         if !out.is_empty() {
             out.push('\n');
         }

@@ -46,6 +46,8 @@ pub(super) struct Objects {
     closed: HashMap<(u32, u32), u64, RandomState>,
     /// When a process last closed many at once.
     closed_many: HashMap<u32, u64>,
+    /// When the closings of all processes were forgotten.
+    all_closed: u64,
     touched: Vec<Touch>,
     /// When it may be looked up again.
     next: Instant,
@@ -59,6 +61,7 @@ impl Objects {
             known: HashMap::default(),
             closed: HashMap::default(),
             closed_many: HashMap::new(),
+            all_closed: 0,
             touched: Vec::new(),
             next: Instant::now(),
             unknown: Arc::from("(closed before it was looked up)"),
@@ -105,7 +108,8 @@ impl Objects {
 
     fn last_closed(&self, pid: u32, fd: u32) -> u64 {
         let own = self.closed.get(&(pid, fd)).copied().unwrap_or_default();
-        own.max(self.closed_many.get(&pid).copied().unwrap_or_default())
+        let many = self.closed_many.get(&pid).copied().unwrap_or_default();
+        own.max(many).max(self.all_closed)
     }
 
     /// Those that are used and not known.
@@ -127,7 +131,7 @@ impl Objects {
                         // As if all had been closed now.
                         self.closed.clear();
                         self.known.clear();
-                        self.closed_many.insert(pid, touch.at);
+                        self.all_closed = self.all_closed.max(touch.at);
                     }
                     let last = self.closed.entry((pid, fd)).or_default();
                     *last = touch.at.max(*last);

@@ -33,6 +33,9 @@ const ACTIVE_NS: u64 = 5_000_000;
 const MOST_LOOKS: usize = 64;
 const MOST_NAMES: usize = 1 << 14;
 
+/// How long a thread without Python is not looked at again, in nanoseconds.
+const SELDOM_NS: u64 = 100_000_000;
+
 /// What is wanted.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
@@ -274,6 +277,8 @@ struct Looks {
     looks: VecDeque<Looked>,
     /// What is so whenever it is looked at: it has no Python, or none that can be read.
     always: Option<Place>,
+    /// When the last look ended.
+    last: u64,
 }
 
 #[derive(Debug)]
@@ -285,6 +290,7 @@ struct Looked {
 
 impl Looks {
     fn add(&mut self, look: Looked) {
+        self.last = look.to;
         self.always = match look.place {
             Place::NoPython | Place::Unreadable => Some(look.place),
             _ => {
@@ -297,9 +303,12 @@ impl Looks {
         };
     }
 
-    /// Whether there was a look since then.
-    fn since(&self, moment: u64) -> bool {
-        self.always.is_some() || self.looks.back().is_some_and(|look| look.from >= moment)
+    /// Whether there was a look since then. What is so whenever it is looked at is believed for a while: a thread may come to
+    /// Python.
+    fn since(&self, moment: u64, now: u64) -> bool {
+        let is_young = now.saturating_sub(self.last) < SELDOM_NS;
+        self.always.is_some() && is_young
+            || self.looks.back().is_some_and(|look| look.from >= moment)
     }
 
     /// What was seen of a call. To be called in the order of calls: what is older is forgotten.
@@ -315,15 +324,15 @@ impl Looks {
             self.looks.pop_front();
         }
         let looks = self.looks.iter();
-        let mut around = looks.take_while(|look| look.from <= called.left());
-        around.find_map(|look| {
-            if called.entered < look.from {
-                let whole = called.left() > look.to;
-                return whole.then(|| Seen::Caught(look.place.clone()));
-            }
-            let look_ns = look.to.saturating_sub(look.from) as f64;
-            Some(Seen::Near(look.place.clone(), look_ns))
-        })
+        let around = || looks.clone().take_while(|look| look.from <= called.left());
+        // A long one may have begun in a look before that.
+        let within = around().find(|look| called.entered < look.from && look.to < called.left());
+        if let Some(look) = within {
+            return Some(Seen::Caught(look.place.clone()));
+        }
+        let near = around().find(|look| look.from <= called.entered)?;
+        let look_ns = near.to.saturating_sub(near.from) as f64;
+        Some(Seen::Near(near.place.clone(), look_ns))
     }
 }
 
@@ -412,18 +421,21 @@ impl Collector {
 
     /// Reads the stacks of those that are in a call, or make some.
     fn look(&mut self, end: Instant) {
-        let active = waits::now().saturating_sub(ACTIVE_NS);
-        let wanted: Vec<Caller> = self
+        let now = waits::now();
+        let active = now.saturating_sub(ACTIVE_NS);
+        let mut wanted: Vec<Caller> = self
             .watch
             .callers()
             .filter(|caller| match caller.inside {
                 true => !self
                     .looks
                     .get(&caller.tid)
-                    .is_some_and(|looks| looks.since(caller.at)),
+                    .is_some_and(|looks| looks.since(caller.at, now)),
                 false => caller.at >= active,
             })
             .collect();
+        // Where there is no time for all, each has its turn.
+        wanted.sort_by_key(|caller| self.looks.get(&caller.tid).map_or(0, |looks| looks.last));
         for (pid, python) in &mut self.pythons {
             let mut wanted = wanted.iter().filter(|caller| caller.pid == *pid);
             let unknown = wanted.any(|caller| python.is_unknown(caller.tid));
@@ -543,10 +555,24 @@ mod tests {
     #[test]
     fn a_long_call_is_looked_at_once() {
         let mut looks = Looks::default();
-        assert!(!looks.since(50));
+        assert!(!looks.since(50, 0));
         looks.add(looked(100, 120, stack("f")));
-        assert!(looks.since(50));
-        assert!(!looks.since(150));
+        assert!(looks.since(50, 0));
+        assert!(!looks.since(150, 0));
+    }
+
+    #[test]
+    fn a_long_call_that_begins_in_one_look_is_caught_by_the_next() {
+        let mut looks = Looks::default();
+        looks.add(looked(100, 120, stack("f")));
+        looks.add(looked(200, 220, stack("g")));
+        let seen = looks.of(&called(110, 300));
+        assert_eq!(seen, Some(Seen::Caught(stack("g"))));
+        let mut looks = Looks::default();
+        looks.add(looked(100, 120, stack("f")));
+        looks.add(looked(200, 220, stack("g")));
+        let seen = looks.of(&called(110, 210));
+        assert_eq!(seen, Some(Seen::Near(stack("f"), 20.0)));
     }
 
     #[test]
@@ -555,6 +581,8 @@ mod tests {
         looks.add(looked(100, 120, Place::NoPython));
         let seen = looks.of(&called(500, 501));
         assert_eq!(seen, Some(Seen::Caught(Place::NoPython)));
+        // It is looked at again after a while, because it may come to Python.
+        assert!(looks.since(500, 130) && !looks.since(500, 120 + SELDOM_NS));
         looks.add(looked(600, 620, stack("f")));
         assert_eq!(looks.of(&called(700, 701)), None);
     }

@@ -234,7 +234,14 @@ fn only_what_is_wanted_is_told() {
         (500, 50),
         "{told:#}"
     );
-    let (told, took) = json(&["--min", "10ms", "--syscall", "clock_nanosleep"]);
+    let (told, took) = json(&[
+        "--min",
+        "10ms",
+        "--syscall",
+        "clock_nanosleep",
+        "--syscall",
+        "openat",
+    ]);
     assert_eq!(
         (told["calls"].as_u64(), told["errors"].as_u64()),
         (Some(10), Some(0))

@@ -23,5 +23,13 @@ pub(crate) fn monotonic() -> u64 {
 /// different sources tell stays comparable.
 pub(crate) fn epoch_offset() -> u64 {
     static OFFSET: OnceLock<u64> = OnceLock::new();
-    *OFFSET.get_or_init(|| now().saturating_sub(monotonic()))
+    // Of several tries the one in which the least came in between.
+    let tries = || {
+        (0..8).map(|_| {
+            let (before, epoch, after) = (monotonic(), now(), monotonic());
+            let took = after.saturating_sub(before);
+            (took, epoch.saturating_sub(before + took / 2))
+        })
+    };
+    *OFFSET.get_or_init(|| tries().min().map_or(0, |(_, offset)| offset))
 }

@@ -94,9 +94,12 @@ impl Log {
             let before = since.get(tid).map_or(before, |since| before.min(*since));
             timeline.forget(before);
         }
-        self.threads
-            .retain(|tid, timeline| !timeline.offs.is_empty() || since.contains_key(tid));
         self.from = self.from.max(before);
+        let all_from = self.from;
+        // One of which something was given up says so as long as anybody may ask for that time.
+        self.threads.retain(|tid, timeline| {
+            !timeline.offs.is_empty() || since.contains_key(tid) || timeline.from > all_from
+        });
         self.recount();
         let oldest = since.values().copied().min();
         let oldest = oldest.map_or(before, |oldest| before.min(oldest));
@@ -189,5 +192,18 @@ mod tests {
         assert!(log.count <= MOST / 2 + 1);
         assert_eq!(known(&mut log, 1, 0, 9), Err(Unsplit::TooMuch));
         assert!(known(&mut log, 1, MOST as u64 + 10, MOST as u64 + 20).is_ok());
+    }
+
+    #[test]
+    fn a_thread_of_which_all_was_given_up_is_not_one_that_always_ran() {
+        let mut log = Log::default();
+        log.add(2, off(40, 50));
+        for at in 0..=MOST as u64 {
+            log.add(1, off(at * 2, at * 2 + 1));
+        }
+        assert_eq!(known(&mut log, 2, 45, 60), Err(Unsplit::TooMuch));
+        log.forget(10, &HashMap::new());
+        assert_eq!(known(&mut log, 2, 45, 60), Err(Unsplit::TooMuch));
+        assert!(known(&mut log, 2, 55, 60).is_ok());
     }
 }

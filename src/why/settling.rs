@@ -37,6 +37,8 @@ pub(super) struct Stretch {
     pub(super) parked: Vec<Parked>,
     /// Of the last one of a call.
     pub(super) end: Option<End>,
+    /// Whether its call is part of another one, and what it had so far is of no use.
+    pub(super) is_inner: bool,
 }
 
 /// The end of a call.
@@ -63,6 +65,13 @@ struct Begun {
     unsplit: Option<Unsplit>,
 }
 
+/// From when to when a process is watched.
+#[derive(Debug, Clone, Copy)]
+struct Watched {
+    since: u64,
+    until: u64,
+}
+
 /// What is known of how a process switches between greenlets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Greenlets {
@@ -85,8 +94,8 @@ pub(super) struct Settling {
     begun: HashMap<u64, Begun>,
     /// With process, thread and beginning.
     open: HashMap<FrameId, (u32, u32, u64)>,
-    /// Since when processes are watched.
-    watched: HashMap<u32, u64>,
+    /// From when to when processes are watched.
+    watched: HashMap<u32, Watched>,
     greenlets: HashMap<u32, Greenlets>,
     /// Calls to be written one by one, if they are wanted, and how many found no room.
     told: Option<VecDeque<Call>>,
@@ -111,13 +120,22 @@ impl Settling {
 
     /// A process is watched from this moment on.
     pub(super) fn watched(&mut self, pid: u32, since: u64) {
-        self.watched.insert(pid, since);
+        let until = u64::MAX;
+        self.watched.insert(pid, Watched { since, until });
         self.greenlets.remove(&pid);
+    }
+
+    /// A process has ended: another one may get its number, which is not watched.
+    pub(super) fn ended(&mut self, pid: u32, at: u64) {
+        if let Some(watched) = self.watched.get_mut(&pid) {
+            watched.until = at;
+        }
     }
 
     /// Whether a process is watched, or soon will be.
     pub(super) fn watches(&self, pid: u32) -> bool {
-        self.watched.contains_key(&pid)
+        let watched = self.watched.get(&pid);
+        watched.is_some_and(|watched| watched.until == u64::MAX)
     }
 
     /// What was found out about the greenlets of a process. That nothing tells of their switches is final.
@@ -200,6 +218,9 @@ impl Settling {
 
     fn add(&mut self, mut stretch: Stretch, unsplit: Option<Unsplit>) {
         let mut begun = self.begun.remove(&stretch.call).unwrap_or_default();
+        if stretch.is_inner {
+            return;
+        }
         begun.stretches += 1;
         begun.unsplit = begun.unsplit.or(unsplit);
         if self.greenlets.get(&stretch.pid) == Some(&Greenlets::Hidden) {
@@ -231,7 +252,7 @@ impl Settling {
 
     fn split(&mut self, stretch: &Stretch, parts: &mut Parts) -> Result<(), Unsplit> {
         let watched = self.watched.get(&stretch.pid);
-        if watched.is_none_or(|since| stretch.from < *since) {
+        if watched.is_none_or(|it| stretch.from < it.since || stretch.to > it.until) {
             return Err(Unsplit::NotWatched);
         }
         match self.greenlets.get(&stretch.pid) {
@@ -325,6 +346,7 @@ mod tests {
             in_context: false,
             parked: Vec::new(),
             end,
+            is_inner: false,
         }
     }
 
@@ -405,6 +427,34 @@ mod tests {
         settling.take(stretch(200, 250, end(50, 1)));
         settling.settle(300, false);
         assert_eq!(told(&mut settling), Some(Err(Unsplit::Lost)));
+    }
+
+    #[test]
+    fn what_a_call_within_a_call_had_is_forgotten_with_it() {
+        let mut settling = settling();
+        settling.take(stretch(200, 300, None));
+        settling.take(Stretch {
+            is_inner: true,
+            ..stretch(400, 500, None)
+        });
+        settling.settle(500, false);
+        assert!(settling.begun.is_empty());
+        assert_eq!(told(&mut settling), None);
+    }
+
+    #[test]
+    fn a_process_with_the_number_of_one_that_has_ended_is_not_watched_until_it_is() {
+        let mut settling = settling();
+        settling.take(stretch(200, 300, end(100, 1)));
+        settling.ended(PID, 350);
+        assert!(!settling.watches(PID));
+        settling.take(stretch(400, 500, end(100, 1)));
+        settling.settle(350, false);
+        assert_eq!(told(&mut settling), Some(Ok(vec![("running", 100)])));
+        settling.settle(500, false);
+        assert_eq!(told(&mut settling), Some(Err(Unsplit::NotWatched)));
+        settling.watched(PID, 600);
+        assert!(settling.watches(PID));
     }
 
     #[test]

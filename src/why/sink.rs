@@ -231,6 +231,7 @@ impl<W: Write> Why<W> {
             in_context: frame.context.is_some(),
             parked,
             end: None,
+            is_inner: false,
         };
         if !gives_way {
             let begun = *begun;
@@ -238,6 +239,10 @@ impl<W: Write> Why<W> {
             if !finished.outermost {
                 let mut state = self.watcher.state();
                 state.settling.results.recursive(key, place, finished.line);
+                if begun.stretches > 1 {
+                    stretch.is_inner = true;
+                    state.settling.take(stretch);
+                }
                 return;
             }
             let is_sure = begun.unsplit != Some(Unsplit::Uncertain);
@@ -270,6 +275,7 @@ impl<W: Write> Why<W> {
             to,
             in_context: false,
             parked: Vec::new(),
+            is_inner: false,
             end: Some(EndOfCall {
                 key,
                 place: Arc::clone(place),
@@ -465,6 +471,10 @@ impl<W: Write> Sink for Why<W> {
                         self.lifetimes.forget_process(event.pid);
                         self.forget(Some(event.pid));
                         self.watcher.anew(event.pid);
+                        if *change == ProcessChange::Exit {
+                            let at = event.ts.saturating_sub(self.offset);
+                            self.watcher.state().settling.ended(event.pid, at);
+                        }
                     }
                     _ => {}
                 }

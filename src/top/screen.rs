@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter};
 use std::sync::Once;
 
-use ratatui::backend::CrosstermBackend;
+use ratatui::backend::{Backend, CrosstermBackend};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -60,6 +60,19 @@ fn uncover(screen: &mut Screen) -> io::Result<()> {
     execute!(screen.backend_mut(), LeaveAlternateScreen)
 }
 
+/// Has the next drawing paint everything anew.
+///
+/// ratatui's own `clear` asks the terminal where its cursor is, and fails when no answer comes within two seconds, as from one
+/// behind a slow connection or from a recorder of terminals. A table needs no cursor.
+///
+/// # Errors
+/// The terminal's.
+pub(super) fn repaint<B: Backend>(terminal: &mut ratatui::Terminal<B>) -> Result<(), B::Error> {
+    // What was drawn last is the other buffer: forgotten, everything differs from it.
+    terminal.swap_buffers();
+    terminal.backend_mut().clear()
+}
+
 /// Whether the terminal is gone.
 pub(crate) fn hung_up() -> io::Result<bool> {
     let stdin = io::stdin();
@@ -70,4 +83,53 @@ pub(crate) fn hung_up() -> io::Result<bool> {
     }
     let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
     Ok(watched.iter().any(|it| it.revents().intersects(gone)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::io::{self, Write};
+    use std::rc::Rc;
+
+    use ratatui::backend::CrosstermBackend;
+    use ratatui::layout::Rect;
+    use ratatui::{Terminal, TerminalOptions, Viewport};
+
+    use super::repaint;
+
+    /// A terminal that takes everything and answers nothing.
+    #[derive(Clone, Default)]
+    struct Silent(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Silent {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn painting_anew_asks_the_terminal_nothing() {
+        let silent = Silent::default();
+        let viewport = Viewport::Fixed(Rect::new(0, 0, 20, 1));
+        let options = TerminalOptions { viewport };
+        let mut terminal =
+            Terminal::with_options(CrosstermBackend::new(silent.clone()), options).expect("fixed");
+        let mut drawn = || {
+            silent.0.borrow_mut().clear();
+            let draw = terminal.draw(|frame| frame.render_widget("functions", frame.area()));
+            draw.expect("drawn");
+            let written = String::from_utf8(silent.0.take()).expect("text");
+            repaint(&mut terminal).expect("no answer is needed");
+            (written, silent.0.take())
+        };
+        let (first, between) = drawn();
+        assert!(first.contains("functions"), "{first:?}");
+        assert_eq!(between, b"\x1b[2J");
+        let (second, _) = drawn();
+        assert!(second.contains("functions"), "{second:?}");
+    }
 }

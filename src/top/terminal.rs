@@ -78,7 +78,7 @@ fn follow(
         if changed {
             if painted.elapsed() >= REPAINT {
                 painted = Instant::now();
-                terminal.clear()?;
+                screen::repaint(terminal)?;
             }
             terminal.draw(|frame| view::draw(frame, state))?;
             changed = false;

@@ -408,6 +408,8 @@ impl Drop for Session {
 struct Screen {
     session: Session,
     keys: ChildStdin,
+    /// What it shows, with which a test that fails says why.
+    shown: tempfile::NamedTempFile,
 }
 
 impl Screen {
@@ -416,13 +418,14 @@ impl Screen {
             "stty rows 24 cols 200; exec {} top --engine stap -i 1 -p {pid}",
             pystap().display()
         );
+        let shown = tempfile::NamedTempFile::new().expect("a file");
         let mut command_line = Command::new("script");
         let mut child = command_line
             .args(["-qfec", &command, "/dev/null"])
             .current_dir(directory)
             .env("TERM", "xterm")
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(shown.reopen().expect("a file"))
             .stderr(Stdio::null())
             .spawn()
             .expect("script is installed");
@@ -430,13 +433,23 @@ impl Screen {
         Screen {
             session: Session(child),
             keys,
+            shown,
         }
     }
 
     fn key(&mut self, key: &str) {
         use std::io::Write;
-        self.keys.write_all(key.as_bytes()).expect("it reads");
-        self.keys.flush().expect("it reads");
+        if let Err(error) = self.keys.write_all(key.as_bytes()) {
+            panic!("{error}; {}", self.last_shown());
+        }
+    }
+
+    /// How its session ended, if it did, and the end of what it showed.
+    fn last_shown(&mut self) -> String {
+        let ended = self.session.0.try_wait();
+        let shown = fs::read(self.shown.path()).unwrap_or_default();
+        let end = &shown[shown.len().saturating_sub(4096)..];
+        format!("{ended:?}: {:?}", String::from_utf8_lossy(end))
     }
 
     /// Has the table written to files until the calls of tick() in it are as wanted.
@@ -454,7 +467,7 @@ impl Screen {
                     return calls;
                 }
             }
-            assert!(Instant::now() < deadline, "it never came to this");
+            assert!(Instant::now() < deadline, "{}", self.last_shown());
             self.key("w");
             std::thread::park_timeout(Duration::from_millis(300));
         }

@@ -319,9 +319,51 @@ pub struct Offcpu {
     /// Write them to this file instead of standard output
     #[arg(short, long, value_name = "FILE", requires = "format")]
     pub output: Option<PathBuf>,
+    /// Who adds up
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = WaitsEngine::Perf,
+        value_name = "ENGINE",
+        help_heading = "Engine"
+    )]
+    pub engine: WaitsEngine,
+    /// The stap to use [default: from PATH]
+    #[arg(long, value_name = "PATH", help_heading = "Engine")]
+    pub stap: Option<PathBuf>,
+    /// One more argument for stap when it compiles the script; may be repeated
+    #[arg(
+        long = "stap-arg",
+        value_name = "ARG",
+        allow_hyphen_values = true,
+        help_heading = "Engine"
+    )]
+    pub stap_args: Vec<String>,
+    /// Compile the script of --engine stap, keep the module for later, and do nothing else
+    #[arg(long, help_heading = "Engine")]
+    pub compile_only: bool,
+    /// Compile for this kernel release instead of the running one
+    #[arg(
+        long,
+        value_name = "RELEASE",
+        requires = "compile_only",
+        help_heading = "Engine"
+    )]
+    pub kernel: Option<String>,
     /// Which processes.
     #[command(flatten)]
     pub targets: RunningTargets,
+}
+
+/// Who adds up waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WaitsEngine {
+    /// perf where its events can be had, otherwise stap
+    Auto,
+    /// pystap, from the kernel's events; functions of short waits are estimates
+    Perf,
+    /// A SystemTap module, in the kernel; nothing is an estimate, and nobody is told who wakes
+    Stap,
 }
 
 /// `pystap syscalls`.

@@ -7,12 +7,18 @@ use crossbeam_channel::{never, select, tick};
 
 use super::targets::running;
 use super::{destination, print};
-use crate::cli::{Offcpu as Arguments, StacksFormat};
+use crate::cli::{Offcpu as Arguments, StacksFormat, WaitsEngine};
 use crate::console::{Console, Exit};
+use crate::engine::stap::waits::{WaitsModule, WaitsOptions};
 use crate::export::Output;
 use crate::export::profile::flames::{self, Caption};
 use crate::failure::Failure;
-use crate::offcpu::{Options, Session, Snapshot, document, folded, lost, page, show};
+use crate::offcpu::{
+    Known, Options, Session, Snapshot, Source, SummedError, SummedSession, document, folded, lost,
+    page, show,
+};
+use crate::process::Process;
+use crate::session::opening::Waiting;
 use crate::session::stop::StopSignals;
 
 /// Time between tables on a terminal.
@@ -23,12 +29,18 @@ const NARROWEST: f64 = 0.01;
 /// Watches processes, and shows where they wait.
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Failure> {
     let on_screen = !(arguments.batch || arguments.json || arguments.format.is_some());
-    if on_screen && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+    if on_screen
+        && !arguments.compile_only
+        && !(io::stdout().is_terminal() && io::stdin().is_terminal())
+    {
         return Err(Failure::new(
             Exit::Usage,
             "standard input or output is not a terminal, so the live table cannot be shown; use --batch for lines, --json for \
              programs or --format for stacks",
         ));
+    }
+    if arguments.compile_only {
+        return compile(arguments, console);
     }
     // What cannot be written is known before anything is watched.
     let output = match arguments.format {
@@ -40,16 +52,9 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Fail
     };
     let processes = running(&arguments.targets, arguments.of.as_deref(), console)?;
     let stops = StopSignals::listen()?;
-    let options = Options {
-        min: arguments.min.unwrap_or_default(),
-        reason: arguments.reason,
-        wakers: !arguments.no_wakers,
+    let Some(mut session) = begin(arguments, processes, &stops, console)? else {
+        return Ok(Exit::Done);
     };
-    let session = Session::begin(processes, options)
-        .map_err(|error| Failure::new(Exit::of(error.exit_code()), error.to_string()))?;
-    for note in &session.notes {
-        console.warning(note);
-    }
     console.note("watching; Ctrl-C ends it");
     if let Some(duration) = arguments.duration {
         stops.after(duration)?;
@@ -57,13 +62,15 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Fail
     if on_screen {
         let cover = console.cover();
         show(
-            &session,
+            session.as_ref(),
             arguments.by,
             arguments.idle,
             arguments.interval.unwrap_or(USUAL),
             &cover,
             stops.requests(),
         )?;
+        drop(cover);
+        warn(session.as_ref(), console);
         return Ok(Exit::Done);
     }
     let tables = arguments.interval.map_or_else(never, tick);
@@ -75,6 +82,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Fail
         }
     }
     let snapshot = session.end();
+    warn(session.as_ref(), console);
     match output {
         Some((format, output)) => {
             if let Some(lost) = lost(&snapshot) {
@@ -83,6 +91,91 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Fail
             write_stacks(&snapshot, format, arguments.idle, output)?;
         }
         None => write(arguments, &snapshot)?,
+    }
+    Ok(Exit::Done)
+}
+
+/// Says what went wrong meanwhile.
+fn warn(session: &dyn Source, console: &Console) {
+    for trouble in session.troubles() {
+        console.warning(trouble);
+    }
+}
+
+/// Begins to watch, in the way that is wanted. `None` when somebody did not want to wait for it.
+fn begin(
+    arguments: &Arguments,
+    processes: Vec<Process>,
+    stops: &StopSignals,
+    console: &Console,
+) -> Result<Option<Box<dyn Source>>, Failure> {
+    if arguments.engine == WaitsEngine::Stap {
+        return summed(arguments, &processes, stops, console);
+    }
+    let options = Options {
+        min: arguments.min.unwrap_or_default(),
+        reason: arguments.reason,
+        wakers: !arguments.no_wakers,
+    };
+    match Session::begin(processes.clone(), options) {
+        Ok(session) => {
+            for note in &session.notes {
+                console.warning(note);
+            }
+            Ok(Some(Box::new(session)))
+        }
+        Err(error) if arguments.engine == WaitsEngine::Auto => {
+            console.note(format_args!("{error}; SystemTap adds up instead"));
+            summed(arguments, &processes, stops, console)
+        }
+        Err(error) => Err(Failure::new(Exit::of(error.exit_code()), error.to_string())),
+    }
+}
+
+/// The same through SystemTap.
+fn summed(
+    arguments: &Arguments,
+    processes: &[Process],
+    stops: &StopSignals,
+    console: &Console,
+) -> Result<Option<Box<dyn Source>>, Failure> {
+    let failed = |error: SummedError| Failure::new(Exit::Failed, error.to_string());
+    let Some(module) = module(arguments, stops, console)? else {
+        return Ok(None);
+    };
+    let known = Known::of(processes).map_err(failed)?;
+    for note in &known.notes {
+        console.warning(note);
+    }
+    let min = arguments.min.unwrap_or_default().as_nanos();
+    let min = u64::try_from(min).unwrap_or(u64::MAX);
+    let running = module.start(&known.pids(), &known.positions, min)?;
+    let session = SummedSession::begin(known, running, min, arguments.reason, stops.requests());
+    let session = session.map_err(failed)?;
+    Ok(session.map(|session| Box::new(session) as Box<dyn Source>))
+}
+
+fn module(
+    arguments: &Arguments,
+    stops: &StopSignals,
+    console: &Console,
+) -> Result<Option<WaitsModule>, Failure> {
+    let options = WaitsOptions {
+        stap: arguments.stap.as_deref(),
+        arguments: &arguments.stap_args,
+        only_compile: arguments.compile_only,
+        kernel: arguments.kernel.as_deref(),
+    };
+    WaitsModule::prepare(options, &Waiting { console, stops })
+}
+
+fn compile(arguments: &Arguments, console: &Console) -> Result<Exit, Failure> {
+    let stops = StopSignals::listen()?;
+    if let Some(module) = module(arguments, &stops, console)? {
+        console.note(format_args!(
+            "compiled; --engine stap starts at once now ({})",
+            module.path().display()
+        ));
     }
     Ok(Exit::Done)
 }

@@ -27,6 +27,7 @@ use crate::analysis::totals::Rows;
 use crate::event::allowance::text_bytes;
 use crate::event::{Event, LossStage, What};
 use crate::process::Identity;
+use crate::waits::Summed;
 
 /// What an engine says while it runs, in order.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub enum Message {
     Events(Batch),
     /// Sums that the engine has made itself, because it was asked for them.
     Rows(Box<Rows>),
+    /// Waits that the engine has added up, because it was asked for them.
+    Waits(Box<Summed>),
     /// This process has mapped greenlet's library, before the events that follow.
     Greenlets(u32),
     /// Events were lost at this stage since the last such message; 0 when nobody knows how many.
@@ -169,7 +172,7 @@ fn bytes_of(event: &Event) -> usize {
 /// What can be wanted of an engine that adds up in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
-    /// The sums that changed; they come as [`Message::Rows`].
+    /// The sums that changed; they come as [`Message::Rows`] or [`Message::Waits`].
     Sums,
     /// To begin anew.
     Anew,

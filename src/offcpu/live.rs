@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use crossbeam_channel::Receiver;
 
-use super::session::Session;
+use super::source::Source;
 use super::table::{heading, headline, line};
 use super::tally::{By, Rows, Snapshot};
 use crate::console::Cover;
@@ -38,7 +38,7 @@ impl View {
 }
 
 struct Waits<'a> {
-    session: &'a Session,
+    session: &'a dyn Source,
     view: View,
     snapshot: Snapshot,
     rows: Rows,
@@ -49,7 +49,7 @@ struct Waits<'a> {
 /// # Errors
 /// The terminal's.
 pub(crate) fn show<T>(
-    session: &Session,
+    session: &dyn Source,
     by: By,
     idle: bool,
     interval: Duration,

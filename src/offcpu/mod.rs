@@ -4,12 +4,16 @@
 //! A stack is read while its thread waits, every few milliseconds from the outside, and thrown away if the thread has run
 //! meanwhile. So what is read is exact. Waits that were too short to be caught are known by thread, reason and system call, and are
 //! shared out among the functions that were caught there.
+//!
+//! Where a module of SystemTap adds up instead, it reads the stack of each wait, and nothing is shared out ([`summed`]).
 
 mod folded;
 mod idle;
 mod json;
 mod live;
 mod session;
+mod source;
+mod summed;
 mod table;
 mod tally;
 
@@ -17,5 +21,7 @@ pub(crate) use folded::folded;
 pub(crate) use json::document;
 pub(crate) use live::show;
 pub(crate) use session::{Options, Session};
+pub(crate) use source::Source;
+pub(crate) use summed::{Known, SummedError, SummedSession};
 pub(crate) use table::{lost, page};
 pub(crate) use tally::{By, Snapshot};

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
+use super::source::Source;
 use super::tally::{Snapshot, Tally};
 use crate::process::{Process, has_ended};
 use crate::python::frames::StacksError;
@@ -127,13 +128,20 @@ impl Session {
         })
     }
 
-    /// Becomes ready when all processes have ended.
-    pub(crate) fn ended(&self) -> &Receiver<()> {
+    fn stop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Source for Session {
+    fn ended(&self) -> &Receiver<()> {
         &self.ended
     }
 
-    /// Everything so far, waits that go on included.
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    fn snapshot(&self) -> Snapshot {
         let state = self.shared.state();
         let (mut tally, open) = (state.tally.clone(), state.open.clone());
         let (gap, names) = (state.gap_ns(), state.names.clone());
@@ -152,8 +160,7 @@ impl Session {
         snapshot
     }
 
-    /// Counts anew from now on.
-    pub(crate) fn anew(&self) {
+    fn anew(&self) {
         let mut state = self.shared.state();
         state.tally = Tally::default();
         state.open.clear();
@@ -163,17 +170,9 @@ impl Session {
         state.counted_from = waits::now();
     }
 
-    /// Ends, and gives everything.
-    pub(crate) fn end(mut self) -> Snapshot {
+    fn end(&mut self) -> Snapshot {
         self.stop();
         self.snapshot()
-    }
-
-    fn stop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

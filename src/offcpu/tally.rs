@@ -182,10 +182,59 @@ pub(crate) struct Rows {
     pub(crate) idle_ns: u64,
 }
 
+/// Waits of a thread in one place that were added up elsewhere.
+#[derive(Debug, Clone)]
+pub(super) struct Exact {
+    pub(super) pid: u32,
+    pub(super) tid: u32,
+    pub(super) reason: Reason,
+    pub(super) call: Option<Arc<str>>,
+    pub(super) place: Place,
+    pub(super) waits: u64,
+    pub(super) blocked_ns: u64,
+    pub(super) runqueue_ns: u64,
+    pub(super) max_ns: u64,
+}
+
+impl From<Exact> for Part {
+    fn from(sum: Exact) -> Part {
+        Part {
+            kind: Kind {
+                pid: sum.pid,
+                tid: sum.tid,
+                reason: sum.reason,
+                call: sum.call,
+            },
+            place: sum.place,
+            estimated: false,
+            sum: Sum {
+                waits: sum.waits,
+                blocked_ns: sum.blocked_ns,
+                runqueue_ns: sum.runqueue_ns,
+                max_ns: sum.max_ns,
+                // Nobody told who.
+                wakers: HashMap::from([(None, (sum.waits, sum.blocked_ns))]),
+            },
+        }
+    }
+}
+
 impl Snapshot {
     /// Of what was added up, for this time.
     pub(super) fn of(tally: &Tally, wall_ns: u64, gap_ns: u64, account: Account) -> Snapshot {
-        let parts = tally.parts();
+        Snapshot::of_parts(tally.parts(), wall_ns, gap_ns, account)
+    }
+
+    /// Of what was added up elsewhere, with the place of each wait.
+    pub(super) fn of_exact(
+        sums: impl Iterator<Item = Exact>,
+        wall_ns: u64,
+        account: Account,
+    ) -> Snapshot {
+        Snapshot::of_parts(sums.map(Part::from).collect(), wall_ns, 0, account)
+    }
+
+    fn of_parts(parts: Vec<Part>, wall_ns: u64, gap_ns: u64, account: Account) -> Snapshot {
         let mut threads: BTreeMap<(u32, u32), ThreadSum> = BTreeMap::new();
         for part in &parts {
             let thread = threads.entry((part.kind.pid, part.kind.tid)).or_default();

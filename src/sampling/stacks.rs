@@ -168,6 +168,20 @@ impl PythonOf {
         Look::Stack(frames)
     }
 
+    /// The process, and where the kernel finds the stacks of its threads ([`Stacks::positions`]); `None` where they cannot be read.
+    pub(crate) fn positions(&self) -> Option<Vec<i64>> {
+        let tasks = threads(self.pid).ok()?;
+        let tasks = threads_inside(self.pid, &tasks);
+        let mut numbers = vec![i64::from(self.pid)];
+        numbers.append(&mut self.stacks.as_ref()?.positions(&tasks)?);
+        Some(numbers)
+    }
+
+    /// What the kernel has read of a stack, with names ([`Stacks::named`]).
+    pub(crate) fn named(&self, seen: &[(u64, u64, u8)]) -> Option<Vec<Frame>> {
+        self.stacks.as_ref()?.named(seen)
+    }
+
     /// Bytes of its memory.
     pub(crate) fn bytes(&self, address: u64, length: usize) -> Option<Vec<u8>> {
         self.stacks.as_ref()?.bytes(address, length)

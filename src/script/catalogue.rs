@@ -13,13 +13,14 @@ use crate::probe::EventKind;
 pub(super) const LARGEST: u64 = 1 << 20;
 
 /// The templates that are not those of event kinds, which the table of kinds has.
-const OTHERS: [(&str, &str); 3] = [
+const OTHERS: [(&str, &str); 4] = [
     ("session", include_str!("../../templates/session.stp.tera")),
     (
         "timed_calls",
         include_str!("../../templates/timed_calls.stp.tera"),
     ),
     ("top", include_str!("../../templates/top.stp.tera")),
+    ("waits", include_str!("../../templates/waits.stp.tera")),
 ];
 
 const EXTENSION: &str = ".stp.tera";

@@ -28,6 +28,8 @@ pub const MARKS: [&str; Probe::CPYTHONS.len()] = Probe::names(Probe::CPYTHONS);
 
 /// The template that adds up in the kernel instead of sending events.
 pub const TOTALS: &str = "top";
+/// The template that adds up waits, without any probe in a process.
+pub const WAITS: &str = "waits";
 /// The template that measures calls in the kernel and sends those that were long enough.
 pub const TIMED_CALLS: &str = "timed_calls";
 
@@ -126,8 +128,9 @@ fn context(request: &Request) -> Result<Context, ScriptError> {
     context.insert("agent", &agent);
     context.insert("events", &events);
     // Then the script holds sums, which it is asked for.
-    let totals = request.templates.iter().any(|name| name == TOTALS);
-    context.insert("totals", &totals);
+    let holds = |sums: &str| request.templates.iter().any(|name| name == sums);
+    context.insert("totals", &holds(TOTALS));
+    context.insert("waits", &holds(WAITS));
     context.insert("accepts", &request.filters.to_stap_expression()?);
     Ok(context)
 }

@@ -8,7 +8,7 @@ use crate::authority::believed;
 use crate::files::reading;
 
 /// Every file of `tapsets/pystap/`.
-const EMBEDDED: [(&str, &str); 6] = [
+const EMBEDDED: [(&str, &str); 7] = [
     ("names", include_str!("../../tapsets/pystap/names.stp")),
     (
         "timed_calls",
@@ -17,6 +17,7 @@ const EMBEDDED: [(&str, &str); 6] = [
     ("targets", include_str!("../../tapsets/pystap/targets.stp")),
     ("told", include_str!("../../tapsets/pystap/told.stp")),
     ("totals", include_str!("../../tapsets/pystap/totals.stp")),
+    ("waits", include_str!("../../tapsets/pystap/waits.stp")),
     ("wire", include_str!("../../tapsets/pystap/wire.stp")),
 ];
 

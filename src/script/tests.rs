@@ -142,6 +142,16 @@ fn where_the_agent_alone_has_marks_it_alone_is_probed() {
 }
 
 #[test]
+fn the_script_for_waits_probes_the_scheduler_and_no_process() {
+    let script = rendered(&Request {
+        images: Vec::new(),
+        ..request(&["waits"])
+    });
+    assert!(!script.contains("process"), "{script}");
+    insta::assert_snapshot!("waits", script);
+}
+
+#[test]
 fn every_template_of_the_repository_is_in_the_binary() {
     let embedded: BTreeSet<String> = catalogue(&[])
         .iter()
@@ -171,9 +181,10 @@ fn the_header_of_every_template_says_what_it_asks_emits_and_needs() {
     for template in catalogue(&[]).iter() {
         assert!(!template.question.is_empty(), "{}", template.name);
         assert!(!template.emits.is_empty(), "{}", template.name);
-        assert!(!template.parameters.is_empty(), "{}", template.name);
-        // The frame of every script needs no mark of its own.
-        assert_eq!(template.marks.is_empty(), template.name == "session");
+        // The frame of every script needs no mark of its own, and the scheduler has none.
+        let without = ["session", "waits"].contains(&template.name.as_str());
+        assert_eq!(template.marks.is_empty(), without);
+        assert_eq!(template.parameters.is_empty(), template.name == "waits");
         for mark in &template.marks {
             assert!(Probe::of_name(mark).is_some(), "{mark}");
             assert!(

@@ -318,9 +318,9 @@ struct PreparedSource {
 }
 
 /// The user, who waits for an engine.
-struct Waiting<'a> {
-    console: &'a Console,
-    stops: &'a StopSignals,
+pub(crate) struct Waiting<'a> {
+    pub(crate) console: &'a Console,
+    pub(crate) stops: &'a StopSignals,
 }
 
 impl Audience for Waiting<'_> {

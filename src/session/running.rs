@@ -297,6 +297,8 @@ impl Run<'_> {
                 self.heed();
                 self.idle_flush = true;
             }
+            // Nobody here asks for them.
+            Message::Waits(_) => {}
             Message::Rows(mut rows) => {
                 let filters = &self.session.filters;
                 rows.rows.retain(|row| match &row.about {

@@ -319,19 +319,11 @@ impl Watch {
 
     /// Takes note of threads that wait already: no switch tells of them.
     fn find_waiting(&mut self, pid: u32, since: u64) {
-        let mut found = Vec::new();
-        for tid in process::threads(pid).unwrap_or_default() {
-            let before = switches(pid, tid);
-            let waits = Status::of(pid, tid)
-                .is_some_and(|status| !matches!(status.state, State::Running | State::Other(_)));
-            let (call, cause) = (Call::of(pid, tid), cause_of(pid, tid));
-            if waits && before.is_some() && switches(pid, tid) == before {
-                found.push((tid, call, cause));
-            }
-        }
+        let look = |tid| (Call::of(pid, tid), cause_of(pid, tid));
+        let found = found_waiting(pid, look);
         // Who is heard of by now has moved, and is known by that.
         self.drain();
-        for (tid, call, cause) in found {
+        for (tid, (call, cause)) in found {
             if self.latest.contains_key(&tid) {
                 continue;
             }
@@ -685,6 +677,21 @@ fn paranoid() -> WatchError {
     WatchError::Paranoid {
         paranoid: perf::paranoid(),
     }
+}
+
+/// The threads of a process that wait, with what a look at each says while it does.
+pub(crate) fn found_waiting<T>(pid: u32, mut look: impl FnMut(u32) -> T) -> Vec<(u32, T)> {
+    let mut found = Vec::new();
+    for tid in process::threads(pid).unwrap_or_default() {
+        let before = switches(pid, tid);
+        let waits = Status::of(pid, tid)
+            .is_some_and(|status| !matches!(status.state, State::Running | State::Other(_)));
+        let seen = look(tid);
+        if waits && before.is_some() && switches(pid, tid) == before {
+            found.push((tid, seen));
+        }
+    }
+    found
 }
 
 /// What a thread waits for that waits now, as /proc has it.

@@ -21,6 +21,7 @@ mod stap;
 pub(crate) mod totals;
 mod truth;
 mod uprobes;
+mod waits;
 mod windows;
 
 use std::collections::BTreeMap;

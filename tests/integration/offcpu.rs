@@ -1,6 +1,5 @@
 //! `pystap offcpu` with real interpreters: all from 3.8 on that are here, compared with what a program measured of itself.
 
-use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -15,14 +14,14 @@ use crate::terminal::Terminal;
 
 const PYSTAP: &str = env!("CARGO_BIN_EXE_pystap");
 const PYTHON: &str = "/usr/bin/python3.11";
-const PROGRAM: &str = include_str!("../programs/offcpu.py");
+pub(crate) const PROGRAM: &str = include_str!("../programs/offcpu.py");
 const BOUND: Duration = Duration::from_secs(60);
 
 /// A program that is told to go on by a line and answers with one. Killed on drop.
-struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Running {
-    fn start(command: &mut Command) -> Running {
+    pub(crate) fn start(command: &mut Command) -> Running {
         let child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -31,11 +30,11 @@ impl Running {
         Running(child)
     }
 
-    fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         BufReader::new(self.0.stdout.as_mut().expect("a pipe"))
             .read_line(&mut line)
@@ -43,7 +42,7 @@ impl Running {
         line
     }
 
-    fn go_on(&mut self) {
+    pub(crate) fn go_on(&mut self) {
         let stdin = self.0.stdin.as_mut().expect("a pipe");
         stdin.write_all(b"\n").expect("written");
     }
@@ -58,7 +57,7 @@ impl Drop for Running {
 }
 
 /// `pystap offcpu`, which watches.
-struct Watching {
+pub(crate) struct Watching {
     child: Child,
     said: String,
 }
@@ -69,7 +68,7 @@ impl Watching {
     }
 
     /// The same with a command that becomes pystap.
-    fn start_by(command: &mut Command, pid: u32, arguments: &[&str]) -> Watching {
+    pub(crate) fn start_by(command: &mut Command, pid: u32, arguments: &[&str]) -> Watching {
         let mut child = command
             .args(["offcpu", "-p", &pid.to_string()])
             .args(arguments)
@@ -98,13 +97,13 @@ impl Watching {
         out
     }
 
-    fn json(self) -> Value {
+    pub(crate) fn json(self) -> Value {
         serde_json::from_str(&self.end()).expect("JSON")
     }
 }
 
 /// What the kernel counted: how often a thread has begun to wait. Asked when it waits.
-fn waits(pid: u32, tid: u64) -> u64 {
+pub(crate) fn waits(pid: u32, tid: u64) -> u64 {
     let end = Instant::now() + BOUND;
     loop {
         let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status"));
@@ -119,7 +118,7 @@ fn waits(pid: u32, tid: u64) -> u64 {
     }
 }
 
-fn has(stack: &Value, name: &str) -> bool {
+pub(crate) fn has(stack: &Value, name: &str) -> bool {
     let frames = stack.as_array().into_iter().flatten();
     frames
         .filter_map(|frame| frame["function"].as_str())
@@ -131,7 +130,7 @@ fn innermost(row: &Value) -> Option<&str> {
 }
 
 /// Of a row by stack, what one thread has.
-fn of_thread(row: &Value, tid: u64) -> f64 {
+pub(crate) fn of_thread(row: &Value, tid: u64) -> f64 {
     let threads = row["threads"].as_array().into_iter().flatten();
     threads
         .filter(|thread| thread["tid"] == tid)
@@ -215,15 +214,21 @@ fn every_wait_but_its_length_is_right(name: &str, command: &mut Command) -> Resu
         assert_eq!(thread["waits"], waits, "{name}: {truth:#} {thread:#}");
     }
     let rows = told["rows"].as_array().expect("rows");
-    check_reasons(name, &truth, rows);
+    check_reasons(name, &truth, rows, &["gil", "page-fault"]);
     check_wakers(name, &truth, rows);
     threads
         .iter()
-        .try_for_each(|(function, thread)| check_length(name, function, thread, rows))
+        .try_for_each(|(function, thread)| check_length(name, function, thread, rows, 0.98))
 }
 
-/// Whether a thread was blocked as long as it says that its function was; a sentence otherwise.
-fn check_length(name: &str, function: &str, thread: &Value, rows: &[Value]) -> Result<(), String> {
+/// Whether a thread was blocked as long as it says that its function was, or at least for this share of it; a sentence otherwise.
+pub(crate) fn check_length(
+    name: &str,
+    function: &str,
+    thread: &Value,
+    rows: &[Value],
+    share: f64,
+) -> Result<(), String> {
     let tid = thread["tid"].as_u64().expect("an ID");
     let number = |field: &str| thread[field].as_f64().expect("a number");
     let (off, queued, before) = (number("off"), number("queued"), number("before"));
@@ -234,8 +239,8 @@ fn check_length(name: &str, function: &str, thread: &Value, rows: &[Value]) -> R
         .sum();
     // What a host and interrupts take away from whoever computes is missing in its own time, too, and is no wait.
     let (share, slack) = match function {
-        "waits_for_the_gil" | "reads_cold" | "syncs" => (0.8, 10.0),
-        _ => (0.98, 1.0),
+        "waits_for_the_gil" | "reads_cold" | "syncs" => (share - 0.18, 10.0),
+        _ => (share, 1.0),
     };
     // Where a waking was not seen, the run queue is part of the wait. A new thread may wait before it comes to its function.
     let (least, most) = ((off - queued) * share - slack, off * 1.02 + 1.0 + before);
@@ -247,8 +252,9 @@ fn check_length(name: &str, function: &str, thread: &Value, rows: &[Value]) -> R
     }
 }
 
-/// What a function waits for is what it does, or what any function may wait for.
-fn check_reasons(name: &str, truth: &Value, rows: &[Value]) {
+/// What a function waits for is what it does, or what any function may wait for here. Where that is a disk, any system call may be
+/// one about a file.
+pub(crate) fn check_reasons(name: &str, truth: &Value, rows: &[Value], any: &[&str]) {
     for (function, reason, calls, least) in TRUTH {
         let mut count = 0;
         // Waits that are all too short to be looked at are known by their thread.
@@ -264,15 +270,17 @@ fn check_reasons(name: &str, truth: &Value, rows: &[Value]) {
             let (why, call) = (&row["reasons"][0]["reason"], &row["syscalls"][0]["syscall"]);
             if why == reason {
                 let call = call.as_str().unwrap_or_default();
-                assert!(calls.contains(&call), "{name}: {row:#}");
+                let anywhere = any.contains(&reason);
+                assert!(anywhere || calls.contains(&call), "{name}: {row:#}");
                 count += row["waits"].as_u64().expect("a number");
                 assert_eq!(row["idle"], reason == "poll", "{name}: {row:#}");
             } else {
-                let any = HashSet::from(["gil", "page-fault"]);
                 let why = why.as_str().expect("a word");
-                assert!(any.contains(why), "{name}: {row:#}");
+                assert!(any.contains(&why), "{name}: {row:#}");
             }
         }
+        // The shortest time to sleep may be over before its thread has left.
+        let least = least - least / 50;
         assert!(count >= least, "{name}: {function} {reason}: {count}");
     }
 }

@@ -59,6 +59,17 @@ fn every_script_of_the_live_tables_becomes_a_module() {
 
 #[test]
 #[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]
+fn the_script_for_waits_becomes_a_module() {
+    let mut command = command(["offcpu", "--engine", "stap", "--compile-only"]);
+    if let Some(home) = std::env::var_os("HOME") {
+        command.env("HOME", home);
+    }
+    let compiled = run(command.args(["--kernel", &kernel()]));
+    assert_eq!(compiled.code, 0, "{}", compiled.stderr);
+}
+
+#[test]
+#[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]
 fn the_script_for_instances_becomes_a_module() {
     let program = file("tests/programs/instances");
     let compiled = compile(&program, live::INSTANCES);

@@ -299,6 +299,7 @@ fn start(plan: &Plan, options: &EngineOptions, beginning: &Beginning) -> Start {
         armed: armed(plan),
         images: plan.builds().into_iter().map(|(path, _)| path).collect(),
         lineage: beginning.lineage.clone(),
+        commands: Vec::new(),
     }
 }
 
@@ -333,7 +334,10 @@ fn armed(plan: &Plan) -> Vec<Armed> {
 }
 
 /// Waits for stap. `None` when the user stopped it.
-fn compile(compiling: Compiling, audience: &dyn Audience) -> Result<Option<Module>, Failure> {
+pub(super) fn compile(
+    compiling: Compiling,
+    audience: &dyn Audience,
+) -> Result<Option<Module>, Failure> {
     let busy = audience.busy("compiling the probe script");
     let mut said = Vec::new();
     let ended = loop {

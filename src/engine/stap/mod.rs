@@ -34,6 +34,7 @@ mod modules;
 mod running;
 mod toolchain;
 mod trial;
+pub(crate) mod waits;
 pub mod wire;
 mod workspace;
 

@@ -48,6 +48,7 @@ use crate::engine::{AddTargetError, EventSender, Message, Running, Weight, Wish}
 use crate::event::{LossStage, ProcessChange, What};
 use crate::process::Lineage;
 use crate::threads;
+use crate::waits::{Summed, SummedEnd, SummedStack, SummedWaits};
 
 /// Bytes read from the pipe at once.
 const CHUNK: usize = 128 * 1024;
@@ -86,6 +87,8 @@ pub struct Start {
     pub images: Vec<PathBuf>,
     /// Told of the children of targets.
     pub lineage: Arc<Lineage>,
+    /// Commands of the script's own that the module is to have before its targets.
+    pub commands: Vec<String>,
 }
 
 /// Where a process can be seen to be traced: the semaphore of a mark in its memory.
@@ -233,6 +236,7 @@ impl StapRunning {
             start,
             unacknowledged: HashSet::new(),
             sums: Sums::default(),
+            waits: WaitSums::default(),
             incomplete: Arc::clone(&incomplete),
             unmeasured: 0,
             sent: 0,
@@ -511,6 +515,52 @@ impl Sums {
     }
 }
 
+/// Waits on their way.
+#[derive(Debug, Default)]
+struct WaitSums {
+    summed: Summed,
+    /// As of [`Sums`].
+    came: u64,
+    missing: u64,
+    missing_before: u64,
+}
+
+impl WaitSums {
+    fn sum(&mut self, waits: SummedWaits) {
+        if self.summed.sums.len() < MOST_ROWS {
+            self.came += 1;
+            self.summed.sums.push(waits);
+        }
+    }
+
+    fn stack(&mut self, stack: SummedStack) {
+        if self.summed.stacks.len() < MOST_ROWS {
+            self.came += 1;
+            self.summed.stacks.push(stack);
+        }
+    }
+
+    /// What is complete now, if it is the last of what was asked for. What came before a new beginning is void, but its
+    /// stacks are not sent again.
+    fn end(&mut self, count: u32, more: bool, all: bool, end: SummedEnd) -> Option<Summed> {
+        if end.anew {
+            self.summed.sums.clear();
+        }
+        let came = std::mem::take(&mut self.came);
+        self.missing += u64::from(count).saturating_sub(came);
+        if more && !end.anew {
+            return None;
+        }
+        let missing = std::mem::take(&mut self.missing);
+        self.missing_before = match all {
+            true => missing,
+            false => self.missing_before + missing,
+        };
+        self.summed.end = end;
+        Some(std::mem::take(&mut self.summed))
+    }
+}
+
 /// The thread that decodes.
 struct Reader {
     decoder: Decoder,
@@ -523,6 +573,7 @@ struct Reader {
     /// Targets that the module has not confirmed yet.
     unacknowledged: HashSet<u32>,
     sums: Sums,
+    waits: WaitSums,
     /// Rows of sums did not come, or their names: all have to be sent again.
     incomplete: Arc<AtomicBool>,
     /// Calls that were reported as not measured.
@@ -564,8 +615,9 @@ impl Reader {
         self.take(&mut decoded);
         self.give(u64::MAX);
         self.account();
-        if self.sums.missing_before > 0 {
-            self.say(Message::Lost(LossStage::Kernel, self.sums.missing_before));
+        let missing = self.sums.missing_before + self.waits.missing_before;
+        if missing > 0 {
+            self.say(Message::Lost(LossStage::Kernel, missing));
         }
         if self.live && !self.accounted {
             self.say(Message::Lost(LossStage::Kernel, 0));
@@ -646,6 +698,23 @@ impl Reader {
                         self.say(Message::Rows(Box::new(rows)));
                     }
                 }
+                Decoded::Waits(waits) => self.waits.sum(*waits),
+                Decoded::WaitStack(stack) => self.waits.stack(*stack),
+                Decoded::WaitsEnd {
+                    count,
+                    more,
+                    all,
+                    end,
+                } => {
+                    if more {
+                        let _ = self.control.send("s2");
+                    }
+                    if let Some(summed) = self.waits.end(count, more, all, end) {
+                        let incomplete = self.waits.missing_before > 0;
+                        self.incomplete.store(incomplete, Ordering::Relaxed);
+                        self.say(Message::Waits(Box::new(summed)));
+                    }
+                }
                 Decoded::Trouble(Trouble::Damaged { .. }) => self.say(Message::Unparsed(1)),
                 Decoded::Trouble(Trouble::UnknownName { .. }) => names_lost = true,
                 Decoded::Trouble(trouble @ Trouble::WrongVersion { .. }) => {
@@ -685,6 +754,7 @@ impl Reader {
             format!("f{}", u8::from(self.start.follow)),
             format!("d{}", self.start.min_duration),
         ];
+        commands.append(&mut self.start.commands);
         commands.extend(self.start.targets.iter().map(|pid| format!("+{pid}")));
         for command in commands {
             if let Err(error) = self.control.send(&command) {

@@ -24,6 +24,14 @@
 //! to come (1), whether everything before is void (2) and whether all rows were asked for (4), the time that the sums cover
 //! as its key, and calls and returns without a partner in a fifth word.
 //!
+//! Sums of waits (`w`) have the number of the system call as their value (-1 outside of all), in their flags whether its first
+//! argument is in a GIL (1), is 0 (4), whether the second is (8), and whether nobody saw it begin (16), the number of their stack as their key, and five words: how long
+//! a wait lasts that goes on, waits, blocked time, time in the run queue, the longest. Stacks (`k`) have their number as their
+//! key, in their value how many frames of Python (31..16) and functions of the kernel (15..0) follow, and in their flags whether
+//! there is a stack (0), no Python (1) or nothing that could be read (2), and whether it was cut (4). A frame is two words: its code
+//! object, and its instruction with its owner in 63..56. What ends them (`W`) is like `S`, with how often threads were
+//! preempted as its key, and for how long and how many waits found no room behind it. All three end with the same hash.
+//!
 //! Definitions of names (`P`, `T`) are followed by the names' bytes and one newline. A place of the agent (`Q`) has a third
 //! name, the qualified one, whose length is a fifth word. Names travel once; events refer to them by a 64-bit hash made in
 //! the kernel.
@@ -84,6 +92,7 @@ use crate::engine::flags;
 use crate::event::allowance::{Allowance, place_bytes, text_bytes};
 use crate::event::{Event, Frame, Place, Plain, ProcessChange, Text, What};
 use crate::probe::{ArgumentKind, Probe};
+use crate::waits::{SummedEnd, SummedKind, SummedPython, SummedStack, SummedWaits};
 
 mod encoder;
 
@@ -105,6 +114,10 @@ const ROW_WORDS: usize = 9;
 const HAS_TEXT: u8 = 8;
 const TEXT_CUT: u8 = 16;
 const TEXT_UNREADABLE: u8 = 32;
+/// Words of a sum of waits between its header and its hash.
+const WAITS_WORDS: usize = 5;
+/// Most words of a stack: more than any script sends.
+const MAX_STACK_WORDS: usize = 1 << 10;
 /// Most buckets that a row has.
 const MAX_BUCKETS: u8 = 64;
 /// In place of a function's key: all for which there was no room; the garbage collections of a process.
@@ -150,6 +163,21 @@ pub enum Decoded {
     Row(Box<Row>),
     /// So many rows were sent since this was last said.
     RowsEnd(RowsEnd),
+    /// Waits that were added up.
+    Waits(Box<SummedWaits>),
+    /// A stack of such waits.
+    WaitStack(Box<SummedStack>),
+    /// So many of both were sent since this was last said.
+    WaitsEnd {
+        /// Records that were sent since the last such record.
+        count: u32,
+        /// Others wait to be asked for.
+        more: bool,
+        /// All were asked for, not only those that changed.
+        all: bool,
+        /// What else it says.
+        end: SummedEnd,
+    },
     /// Something was wrong with the stream; decoding goes on.
     Trouble(Trouble),
 }
@@ -242,6 +270,9 @@ enum LineKind {
     Totals = b'Z',
     Row = b'H',
     RowsEnd = b'S',
+    Waits = b'w',
+    WaitStack = b'k',
+    WaitsEnd = b'W',
     /// What the table of probes describes, which has its letter.
     Plain = 0,
     /// The same with two texts.
@@ -274,6 +305,9 @@ impl LineKind {
             b'Z' => LineKind::Totals,
             b'H' => LineKind::Row,
             b'S' => LineKind::RowsEnd,
+            b'w' => LineKind::Waits,
+            b'k' => LineKind::WaitStack,
+            b'W' => LineKind::WaitsEnd,
             letter => match Probe::of_letter(letter)?.texts().count() {
                 2 => LineKind::PlainOfTwo,
                 _ => LineKind::Plain,
@@ -292,7 +326,8 @@ impl LineKind {
             }
             LineKind::Acknowledged => 0b111,
             LineKind::Totals => 0b1,
-            LineKind::RowsEnd => 0b111,
+            LineKind::RowsEnd | LineKind::WaitStack | LineKind::WaitsEnd => 0b111,
+            LineKind::Waits => 0b1_1101,
             LineKind::Row => 0x7f,
             _ => 0,
         }
@@ -367,7 +402,8 @@ impl Record {
         let sound = record.flags & !kind.flags() == 0
             && (!matches!(kind, LineKind::Text | LineKind::ContextName)
                 || record.value as usize <= MAX_TEXT)
-            && (kind != LineKind::Row || record.flags <= MAX_BUCKETS);
+            && (kind != LineKind::Row || record.flags <= MAX_BUCKETS)
+            && (kind != LineKind::WaitStack || record.stack_words() <= MAX_STACK_WORDS);
         sound.then_some(record)
     }
 
@@ -379,6 +415,9 @@ impl Record {
         match self.kind {
             LineKind::Finished | LineKind::PlainOfTwo | LineKind::RowsEnd => HEADER + 8,
             LineKind::Row => HEADER + 8 * (ROW_WORDS + usize::from(self.flags) + 1),
+            LineKind::Waits => HEADER + 8 * (WAITS_WORDS + 1),
+            LineKind::WaitStack => HEADER + 8 * (self.stack_words() + 1),
+            LineKind::WaitsEnd => HEADER + 8 * 3,
             LineKind::Place => HEADER + names() + 1,
             LineKind::NamedPlace => {
                 HEADER + 8 + length_at(bytes, HEADER).map_or(0, |qualname| names() + qualname + 1)
@@ -393,6 +432,11 @@ impl Record {
             }
             _ => HEADER,
         }
+    }
+
+    /// Words of the frames and functions of a stack.
+    fn stack_words(&self) -> usize {
+        2 * (self.value >> 16) as usize + (self.value & 0xffff) as usize
     }
 
     /// Words between the header of a record of the agent and its value.
@@ -439,6 +483,63 @@ impl Record {
         let name = text(name, self.flags & 1 != 0, self.flags & 2 != 0);
         self.text = Some(Arc::new(name));
         true
+    }
+
+    /// Waits that were added up, given the words behind the header.
+    fn waits(&self, words: &[u64]) -> Option<Decoded> {
+        let [lasts_ns, waits, blocked_ns, runqueue_ns, max_ns] = *words.first_chunk()?;
+        Some(Decoded::Waits(Box::new(SummedWaits {
+            kind: SummedKind {
+                pid: self.who as u32,
+                tid: (self.who >> 32) as u32,
+                stack: u32::try_from(self.key).ok()?,
+                call: Some(self.value).filter(|call| call.cast_signed() >= 0),
+                of_gil: self.flags & 1 != 0,
+                zero: [4, 8].map(|flag| self.flags & flag != 0),
+                from_before: self.flags & 16 != 0,
+            },
+            waits,
+            blocked_ns,
+            runqueue_ns,
+            max_ns,
+            lasts_ns,
+        })))
+    }
+
+    /// A stack of waits.
+    fn wait_stack(&self, words: &[u64]) -> Option<Decoded> {
+        let (frames, functions) = words.split_at_checked(2 * (self.value >> 16) as usize)?;
+        let (frames, _) = frames.as_chunks::<2>();
+        let frames = frames.iter().map(|&[code, instruction]| {
+            let owner = (instruction >> 56) as u8;
+            (code, instruction & (u64::MAX >> 8), owner)
+        });
+        Some(Decoded::WaitStack(Box::new(SummedStack {
+            number: u32::try_from(self.key).ok()?,
+            pid: self.who as u32,
+            python: match self.flags & 3 {
+                0 => SummedPython::Frames(frames.collect()),
+                1 => SummedPython::None,
+                _ => SummedPython::Unreadable,
+            },
+            functions: functions.to_vec(),
+        })))
+    }
+
+    /// What ends both.
+    fn waits_end(&self, words: &[u64]) -> Option<Decoded> {
+        let [preempted_ns, waits_lost] = *words.first_chunk()?;
+        Some(Decoded::WaitsEnd {
+            count: self.value,
+            more: self.flags & 1 != 0,
+            all: self.flags & 4 != 0,
+            end: SummedEnd {
+                anew: self.flags & 2 != 0,
+                preempted: self.key,
+                preempted_ns,
+                waits_lost,
+            },
+        })
     }
 
     /// Bytes of the value.
@@ -587,6 +688,9 @@ impl Decoder {
             }
             LineKind::ContextName if !record.read_name(bytes) => return false,
             LineKind::Row | LineKind::RowsEnd => return self.sums(&record, bytes, out),
+            LineKind::Waits | LineKind::WaitStack | LineKind::WaitsEnd => {
+                return self.waits(&record, bytes, out);
+            }
             LineKind::Finished | LineKind::PlainOfTwo => {
                 let Some(fifth) = word_at(bytes, HEADER) else {
                     return false;
@@ -684,6 +788,29 @@ impl Decoder {
             timed_ns,
             durations: Histogram::of_buckets(buckets, sum, shortest, longest),
         })));
+        true
+    }
+
+    /// Waits that were added up, likewise.
+    fn waits(&mut self, record: &Record, bytes: &[u8], out: &mut Vec<Decoded>) -> bool {
+        let whole = bytes.get(..record.size(bytes)).unwrap_or_default();
+        let (words, _) = whole.as_chunks::<8>();
+        let words: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+        let Some((last, before)) = words.split_last() else {
+            return false;
+        };
+        let behind = before.get(HEADER / 8..).unwrap_or_default();
+        let decoded = match record.kind {
+            _ if row_hash(before) != *last => None,
+            LineKind::Waits => record.waits(behind),
+            LineKind::WaitStack => record.wait_stack(behind),
+            _ => record.waits_end(behind),
+        };
+        let Some(decoded) = decoded else {
+            return false;
+        };
+        self.close_gap(out);
+        out.push(decoded);
         true
     }
 
@@ -865,7 +992,10 @@ impl Decoder {
             | LineKind::NamedPlace
             | LineKind::Text
             | LineKind::Row
-            | LineKind::RowsEnd => {
+            | LineKind::RowsEnd
+            | LineKind::Waits
+            | LineKind::WaitStack
+            | LineKind::WaitsEnd => {
                 return Ok(None);
             }
         };

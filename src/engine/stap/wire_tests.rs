@@ -159,6 +159,93 @@ fn a_row_whose_name_did_not_come_is_shown_without_it_at_once() {
     assert!(place.function.unreadable);
 }
 
+fn waits(tid: u32, call: Option<u32>) -> SummedWaits {
+    SummedWaits {
+        kind: SummedKind {
+            pid: 10,
+            tid,
+            stack: 7,
+            call,
+            of_gil: call.is_some(),
+            zero: [false, true],
+            from_before: call.is_none(),
+        },
+        waits: 3,
+        blocked_ns: 900,
+        runqueue_ns: 30,
+        max_ns: 500,
+        lasts_ns: 4,
+    }
+}
+
+fn wait_stack(number: u32, python: SummedPython) -> SummedStack {
+    SummedStack {
+        number,
+        pid: 10,
+        python,
+        functions: vec![0xffff_ffff_8100_0001, 0xffff_ffff_8200_0002],
+    }
+}
+
+#[test]
+fn waits_their_stacks_and_what_ends_them_come_as_they_were_sent() {
+    let mut encoder = Encoder::new();
+    let sums = [waits(11, Some(202)), waits(12, None)];
+    // An instruction may be any number of 56 bits: before 3.11 it is one of 32 that has a sign.
+    let frames = vec![(0x7f00_0000_1000, 0xffff_ffff, 0), (1, u64::MAX >> 8, 2)];
+    let stacks = [
+        wait_stack(1, SummedPython::Frames(frames)),
+        wait_stack(2, SummedPython::None),
+        wait_stack(3, SummedPython::Unreadable),
+    ];
+    let end = SummedEnd {
+        anew: true,
+        preempted: 5,
+        preempted_ns: 600,
+        waits_lost: 7,
+    };
+    sums.iter().for_each(|sum| encoder.waits(sum));
+    stacks.iter().for_each(|stack| encoder.wait_stack(stack));
+    encoder.waits_end(5, 0b110, &end);
+    let bytes = encoder.take();
+    let decoded = decode(&bytes);
+    let mut expected: Vec<Decoded> = sums.map(|it| Decoded::Waits(Box::new(it))).into();
+    expected.extend(stacks.map(|it| Decoded::WaitStack(Box::new(it))));
+    expected.push(Decoded::WaitsEnd {
+        count: 5,
+        more: false,
+        all: true,
+        end,
+    });
+    assert_eq!(decoded, expected);
+    let (mut decoder, mut out) = (Decoder::new(), Vec::new());
+    for piece in bytes.chunks(7) {
+        decoder.push(piece, &mut out);
+    }
+    assert_eq!(out, expected, "in pieces of any size they are the same");
+}
+
+#[test]
+fn waits_that_lost_a_part_are_none_and_what_follows_is_read() {
+    let mut encoder = Encoder::new();
+    encoder.waits(&waits(11, None));
+    let mut bytes = encoder.take();
+    bytes.truncate(bytes.len() - 16);
+    encoder.wait_stack(&wait_stack(1, SummedPython::None));
+    let mut flipped = encoder.take();
+    flipped[40] ^= 1;
+    bytes.extend(flipped);
+    encoder.waits(&waits(12, None));
+    bytes.extend(encoder.take());
+    let decoded = decode(&bytes);
+    let read = decoded
+        .iter()
+        .filter(|it| !matches!(it, Decoded::Trouble(_)));
+    let expected = Decoded::Waits(Box::new(waits(12, None)));
+    assert_eq!(read.collect::<Vec<_>>(), [&expected]);
+    assert!(matches!(troubles(&decoded)[..], [Trouble::Damaged { .. }]));
+}
+
 /// What a module really sent: fib.py of the examples under Python 3.15, compiled by stap 5.6.
 #[test]
 fn rows_that_a_real_module_sent_are_what_the_program_did() {

@@ -249,6 +249,83 @@ impl<M: Memory> Stacks<M> {
         })
     }
 
+    /// Frames that the kernel has read, the innermost first: code object, instruction, owner. `None` when one of them is not there
+    /// any longer.
+    pub(crate) fn named(&self, seen: &[(u64, u64, u8)]) -> Option<Vec<Frame>> {
+        let seen = seen
+            .iter()
+            .map(|frame| stack::Raw::seen(&self.reader.layout, *frame));
+        let chain: Vec<stack::Raw> = seen.collect();
+        let frames = stack::frames(&self.reader, &chain).ok()?;
+        Some(frames.into_iter().map(Frame::from).collect())
+    }
+
+    /// Where the kernel finds the stack of a thread that leaves its processor: the numbers of `struct pystap_python`
+    /// (tapsets/pystap/waits.stp) in their order. `tasks` as for [`threads`](Stacks::threads).
+    pub(crate) fn positions(&self, tasks: &HashMap<u32, u32>) -> Option<Vec<i64>> {
+        /// As many as the kernel is told.
+        const GILS: usize = 4;
+        const NONE: i64 = -1;
+        let layout = &self.reader.layout;
+        let found = runtime::threads(&self.reader, self.runtime).ok()?;
+        let position = |at: u64| i64::try_from(at).ok();
+        let (id, id_behind) = match layout.native_thread_id {
+            Some(at) => (position(at)?, NONE),
+            None => {
+                let at = runtime::id_in_structure(&self.reader.memory, &found.threads, tasks)?;
+                (position(layout.thread_id)?, position(at)?)
+            }
+        };
+        let mut numbers = vec![
+            position(self.runtime.checked_add(layout.interpreters_head)?)?,
+            position(layout.interpreter_next)?,
+            position(layout.threads_head)?,
+            position(layout.thread_next)?,
+            id,
+            id_behind,
+        ];
+        numbers.extend(match layout.frames {
+            layout::Frames::Objects {
+                thread_frame,
+                back,
+                code,
+                last_instruction,
+                ..
+            } => [
+                position(thread_frame)?,
+                NONE,
+                position(code)?,
+                position(back)?,
+                position(last_instruction)?,
+                4,
+                NONE,
+            ],
+            layout::Frames::Structures {
+                thread_frame,
+                through,
+                code,
+                previous,
+                instruction,
+                owner,
+            } => [
+                position(thread_frame)?,
+                through.map_or(Some(NONE), position)?,
+                position(code)?,
+                position(previous)?,
+                position(instruction)?,
+                8,
+                position(owner)?,
+            ],
+        });
+        numbers.push(position(layout.frame_size())?);
+        let gils = found.gils.iter().map(|gil| position(gil.start));
+        let gils: Option<Vec<i64>> = gils.take(GILS).collect();
+        let mut gils = gils?;
+        gils.resize(GILS, 0);
+        numbers.append(&mut gils);
+        Some(numbers)
+    }
+
     /// What waits without a thread of its own, as far as it is found by then.
     pub(crate) fn parked(&self, threads: &PythonThreads, until: Instant) -> Parked {
         /// More than a process can have while all are looked at in time.

@@ -212,7 +212,7 @@ pub(super) fn tasks<M: Memory>(
 }
 
 /// Where the C library's structure for a thread has the kernel's ID of it.
-fn id_in_structure<M: Memory>(
+pub(super) fn id_in_structure<M: Memory>(
     memory: &M,
     threads: &[ThreadState],
     tasks: &HashMap<u32, u32>,

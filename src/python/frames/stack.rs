@@ -46,6 +46,26 @@ pub(super) struct Raw {
     pub(super) owner: u8,
 }
 
+impl Raw {
+    /// One that somebody else has read: its code object, its instruction as it was in memory, its owner.
+    pub(super) fn seen(layout: &Layout, (code, instruction, owner): (u64, u64, u8)) -> Raw {
+        Raw {
+            address: 0,
+            next: 0,
+            code: code & !7,
+            instruction: match layout.frames {
+                // Half a word, with its sign.
+                Frames::Objects { .. } => {
+                    i64::from((instruction as u32).cast_signed()).cast_unsigned()
+                }
+                Frames::Structures { .. } => instruction,
+            },
+            line: 0,
+            owner,
+        }
+    }
+}
+
 /// Reads the stack of a thread once, and what it is made of once more.
 pub(super) fn read<M: Memory>(reader: &Reader<M>, thread: u64) -> Result<Stack, Unread> {
     let (chain, cut) = chain(reader, thread)?;

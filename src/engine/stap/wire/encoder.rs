@@ -12,6 +12,8 @@ use super::{
 use crate::analysis::totals::{About, Row};
 use crate::engine::flags;
 use crate::event::{Event, Frame, Place, Plain, ProcessChange, Text, What};
+#[cfg(test)]
+use crate::waits::{SummedEnd, SummedPython, SummedStack, SummedWaits};
 
 /// Writes the records that the script in the kernel writes.
 ///
@@ -110,13 +112,65 @@ impl Encoder {
             row.durations.min().unwrap_or(0),
             row.durations.max().unwrap_or(0),
         ];
-        for word in numbers.into_iter().chain(buckets) {
+        self.sealed(begin, numbers.into_iter().chain(buckets));
+    }
+
+    /// Puts these words behind the record that begins there, and the hash of all.
+    fn sealed(&mut self, begin: usize, behind: impl IntoIterator<Item = u64>) {
+        for word in behind {
             self.bytes.extend_from_slice(&word.to_ne_bytes());
         }
         let (words, _) = rest(&self.bytes, begin).as_chunks::<8>();
         let words: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
         let hash = row_hash(&words);
         self.bytes.extend_from_slice(&hash.to_ne_bytes());
+    }
+
+    /// `w`: waits that were added up.
+    #[cfg(test)]
+    pub(crate) fn waits(&mut self, waits: &SummedWaits) {
+        let (begin, kind) = (self.bytes.len(), &waits.kind);
+        let [first, second] = kind.zero;
+        let flags = [kind.of_gil, false, first, second, kind.from_before];
+        let bits = flags.into_iter().enumerate();
+        let flags = bits.fold(0, |all, (bit, is)| all | u8::from(is) << bit);
+        let who = u64::from(kind.tid) << 32 | u64::from(kind.pid);
+        let call = kind.call.unwrap_or(u32::MAX);
+        self.record(LineKind::Waits, flags, call, 0, who, kind.stack.into());
+        let numbers = [
+            waits.lasts_ns,
+            waits.waits,
+            waits.blocked_ns,
+            waits.runqueue_ns,
+            waits.max_ns,
+        ];
+        self.sealed(begin, numbers);
+    }
+
+    /// `k`: a stack of waits.
+    #[cfg(test)]
+    pub(crate) fn wait_stack(&mut self, stack: &SummedStack) {
+        let (begin, no_frames) = (self.bytes.len(), Vec::new());
+        let (flags, frames) = match &stack.python {
+            SummedPython::Frames(frames) => (0, frames),
+            SummedPython::None => (1, &no_frames),
+            SummedPython::Unreadable => (2, &no_frames),
+        };
+        let value = (frames.len() << 16 | stack.functions.len()) as u32;
+        let (who, number) = (stack.pid.into(), stack.number.into());
+        self.record(LineKind::WaitStack, flags, value, 0, who, number);
+        let frames = frames
+            .iter()
+            .flat_map(|&(code, instruction, owner)| [code, instruction | u64::from(owner) << 56]);
+        self.sealed(begin, frames.chain(stack.functions.iter().copied()));
+    }
+
+    /// `W`: ends both; the flags are those of the record.
+    #[cfg(test)]
+    pub(crate) fn waits_end(&mut self, count: u32, flags: u8, end: &SummedEnd) {
+        let begin = self.bytes.len();
+        self.record(LineKind::WaitsEnd, flags, count, 0, 0, end.preempted);
+        self.sealed(begin, [end.preempted_ns, end.waits_lost]);
     }
 
     /// `S`: ends rows of sums.

@@ -58,6 +58,21 @@ for line in sys.stdin:
 """
 
 
+# What offcputime of bcc does, for a bpftrace without headers of the kernel: both stacks at each switch, summed in the kernel.
+OFFCPUTIME = """
+BEGIN {{ printf("watching\\n"); }}
+tracepoint:sched:sched_switch /{leaves}/ {{
+    @left[args->prev_pid] = nsecs;
+    @kernel[args->prev_pid] = kstack;
+    @user[args->prev_pid] = ustack;
+}}
+tracepoint:sched:sched_switch /@left[args->next_pid]/ {{
+    @off[args->next_pid, @kernel[args->next_pid], @user[args->next_pid]] = sum(nsecs - @left[args->next_pid]);
+    delete(@left[args->next_pid]);
+}}
+"""
+
+
 class Program:
     def __init__(self, python, program):
         self.process = subprocess.Popen(
@@ -127,6 +142,11 @@ def switches(python, pystap):
         ways.append(
             ("perf record", program, lambda pids: [*perf, "-v", "-p", ",".join(map(str, pids))], "mmap size", program.pids)
         )
+    if shutil.which("bpftrace"):
+        leaves = lambda pids: " || ".join(f"args->prev_pid == {pid}" for pid in pids)
+        # It says that it is ready on its output, which is line-buffered for files only with -B line.
+        bpftrace = lambda pids: ["sh", "-c", 'exec bpftrace -B line -e "$1" >&2', "sh", OFFCPUTIME.format(leaves=leaves(pids))]
+        ways.append(("bpftrace", program, bpftrace, "watching", program.pids))
     for tool in ("offcputime-bpfcc", "offcputime"):
         if shutil.which(tool):
             ways.append((tool, program, lambda pids, tool=tool: [tool, "-f", "-p", str(pids[0])], "", program.pids))

@@ -90,7 +90,7 @@ impl Part {
             Part::Systemtap => "SystemTap",
             Part::Uprobes => "Uprobe events",
             Part::Agent => "pystap's agent",
-            Part::Waits => "Stacks and waits (pystap dump, pystap offcpu)",
+            Part::Waits => "Stacks and waits (pystap dump, offcpu, syscalls and why)",
             Part::Debug => "Kernel debug information",
             Part::Python => "Python",
         }

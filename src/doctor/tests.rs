@@ -721,9 +721,9 @@ fn state(facts: &Facts, id: &str) -> (Status, String) {
 }
 
 #[test]
-fn what_offcpu_lacks_is_a_warning_with_the_next_step_and_stops_no_engine() {
+fn what_views_of_waits_lack_is_a_warning_with_the_next_step_and_stops_no_engine() {
     let mut facts = host("debian-12");
-    for id in ["memory", "scheduler", "addresses"] {
+    for id in ["memory", "scheduler", "system-calls", "addresses"] {
         assert_eq!(state(&facts, id), (Status::Ok, String::new()));
     }
     let lacks = |facts: &Facts, id: &str, remedy: &str| {
@@ -737,9 +737,13 @@ fn what_offcpu_lacks_is_a_warning_with_the_next_step_and_stops_no_engine() {
     lacks(&facts, "addresses", "sysctl kernel.kptr_restrict=1");
     facts.tracing.events_of_waits = Fact::found("events", vec!["sched/sched_switch".to_owned()]);
     lacks(&facts, "scheduler", "version 4.3");
+    assert_eq!(state(&facts, "system-calls").0, Status::Ok);
+    facts.tracing.events_of_calls = Fact::found("events", Vec::new());
+    lacks(&facts, "system-calls", "CONFIG_EVENT_TRACING");
     facts = host("ordinary-user");
-    lacks(&facts, "scheduler", "as root");
-    lacks(&facts, "addresses", "as root");
+    for id in ["scheduler", "system-calls", "addresses"] {
+        lacks(&facts, id, "as root");
+    }
     // Who has the capability needs no root.
     let both = ["sched/sched_switch", "sched/sched_waking"].map(str::to_owned);
     facts.tracing.events_of_waits = Fact::found("events", both.to_vec());

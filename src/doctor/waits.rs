@@ -1,18 +1,23 @@
-//! Findings about what `pystap dump` and `pystap offcpu` need. They need no engine: the one reads the memory of processes, the
-//! other listens to the kernel's scheduler, too.
+//! Findings about what `pystap dump`, `pystap offcpu`, `pystap syscalls` and `pystap why` need beside or without an engine: the
+//! memory of processes, and what the kernel's scheduler and its entry of system calls tell.
 
 use super::agent::{Open, open};
 use super::host::{capabilities, is_root, may_not_mount};
 use super::uprobes::confidential;
 use super::{Evidence, Finding, Fix, Part, Status};
-use crate::host::{EVENTS_OF_WAITS, Facts};
+use crate::host::{EVENTS_OF_CALLS, EVENTS_OF_WAITS, Fact, Facts};
 
 /// Bits of capabilities, after linux/capability.h.
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_PERFMON: u64 = 1 << 38;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
-    vec![memory(facts), scheduler(facts), addresses(facts)]
+    vec![
+        memory(facts),
+        scheduler(facts),
+        system_calls(facts),
+        addresses(facts),
+    ]
 }
 
 fn memory(facts: &Facts) -> Finding {
@@ -22,7 +27,8 @@ fn memory(facts: &Facts) -> Finding {
             "memory",
             status,
             summary,
-            "Stacks are read from the memory of processes. Without it pystap dump shows nothing, and pystap offcpu no functions.",
+            "Stacks are read from the memory of processes. Without it pystap dump shows nothing, pystap offcpu and pystap syscalls \
+             show no functions, and pystap why takes waits for the GIL for waits for locks.",
         )
     };
     let finding = match open(facts) {
@@ -60,25 +66,65 @@ fn memory(facts: &Facts) -> Finding {
 }
 
 fn scheduler(facts: &Facts) -> Finding {
-    let tracing = &facts.tracing;
-    let events = &tracing.events_of_waits;
-    let why = "Where threads wait is told by the kernel's scheduler, in events that tracefs describes and perf delivers. Without them \
-               pystap offcpu does not run.";
-    let new = |status, summary: &str| Finding::new(Part::Waits, "scheduler", status, summary, why);
-    let may_listen = match (capabilities(facts), tracing.perf_event_paranoid.value()) {
-        (_, Some(..=-1)) => Some(true),
-        (Some(held), _) => Some(held & (CAP_PERFMON | CAP_SYS_ADMIN) != 0),
-        (None, _) => None,
+    let told = Told {
+        id: "scheduler",
+        wanted: EVENTS_OF_WAITS,
+        found: &facts.tracing.events_of_waits,
+        what: "the events of the scheduler",
+        tells: "which threads wait, and who wakes them",
+        why: "Where threads wait is told by the kernel's scheduler, in events that tracefs describes and perf delivers. Without them \
+              pystap offcpu, pystap syscalls and pystap why do not run.",
+        kernel: "Boot a kernel of version 4.3 or later with CONFIG_EVENT_TRACING; every distribution's standard kernel has it.",
     };
-    let is_mounted = tracing.tracefs.value().is_some() || tracing.debugfs.value().is_some();
-    let as_root = || {
-        Fix::by_hand(if is_root(facts) {
-            "Run pystap on the host, or start the container with `--cap-add PERFMON`."
-        } else {
-            "Run pystap as root."
-        })
+    told.finding(facts)
+}
+
+fn system_calls(facts: &Facts) -> Finding {
+    let told = Told {
+        id: "system-calls",
+        wanted: EVENTS_OF_CALLS,
+        found: &facts.tracing.events_of_calls,
+        what: "the events of system calls",
+        tells: "which system calls threads make",
+        why: "System calls are told by the kernel as they begin and end, in events as those of the scheduler. Without them pystap \
+              syscalls does not run.",
+        kernel: "Boot a kernel with CONFIG_EVENT_TRACING; every distribution's standard kernel has it.",
     };
-    let finding = match (events.value(), may_listen) {
+    told.finding(facts)
+}
+
+/// What the kernel tells in events of tracefs.
+struct Told<'a> {
+    id: &'static str,
+    wanted: [&'static str; 2],
+    found: &'a Fact<Vec<String>>,
+    what: &'a str,
+    tells: &'a str,
+    why: &'static str,
+    kernel: &'static str,
+}
+
+impl Told<'_> {
+    fn finding(&self, facts: &Facts) -> Finding {
+        let tracing = &facts.tracing;
+        let events = self.found;
+        let (what, tells) = (self.what, self.tells);
+        let new =
+            |status, summary: &str| Finding::new(Part::Waits, self.id, status, summary, self.why);
+        let may_listen = match (capabilities(facts), tracing.perf_event_paranoid.value()) {
+            (_, Some(..=-1)) => Some(true),
+            (Some(held), _) => Some(held & (CAP_PERFMON | CAP_SYS_ADMIN) != 0),
+            (None, _) => None,
+        };
+        let is_mounted = tracing.tracefs.value().is_some() || tracing.debugfs.value().is_some();
+        let as_root = || {
+            Fix::by_hand(if is_root(facts) {
+                "Run pystap on the host, or start the container with `--cap-add PERFMON`."
+            } else {
+                "Run pystap as root."
+            })
+        };
+        let finding = match (events.value(), may_listen) {
         _ if confidential(facts) => new(
             Status::Warning,
             "the kernel is locked down for confidentiality, so its events are closed to everybody",
@@ -87,7 +133,7 @@ fn scheduler(facts: &Facts) -> Finding {
         (Some(_), _) if !is_mounted => {
             let finding = new(
                 Status::Warning,
-                "the events of the scheduler are not to be had, because tracefs is not mounted",
+                &format!("{what} are not to be had, because tracefs is not mounted"),
             );
             finding.fix(if may_not_mount(facts) {
                 Fix::by_hand(
@@ -100,8 +146,8 @@ fn scheduler(facts: &Facts) -> Finding {
                 )
             })
         }
-        (Some(found), _) if found.len() < EVENTS_OF_WAITS.len() => {
-            let lacking = EVENTS_OF_WAITS.into_iter();
+        (Some(found), _) if found.len() < self.wanted.len() => {
+            let lacking = self.wanted.into_iter();
             let lacking: Vec<&str> = lacking
                 .filter(|it| !found.iter().any(|have| have == it))
                 .collect();
@@ -109,43 +155,42 @@ fn scheduler(facts: &Facts) -> Finding {
                 Status::Warning,
                 &format!("the kernel has no events {}", lacking.join(" and ")),
             )
-            .fix(Fix::by_hand(
-                "Boot a kernel of version 4.3 or later with CONFIG_EVENT_TRACING; every distribution's standard kernel has it.",
-            ))
+            .fix(Fix::by_hand(self.kernel))
         }
         (Some(_), Some(false)) => new(
             Status::Warning,
-            "the events of the scheduler are closed to this user",
+            &format!("{what} are closed to this user"),
         )
         .fix(as_root()),
         (Some(_), Some(true)) => new(
             Status::Ok,
-            "the kernel tells which threads wait, and who wakes them",
+            &format!("the kernel tells {tells}"),
         ),
         (None, _) if !is_root(facts) => new(
             Status::Warning,
-            "the events of the scheduler are closed to this user",
+            &format!("{what} are closed to this user"),
         )
         .fix(as_root()),
         (None, _) | (Some(_), None) => new(
             Status::Unknown,
-            "it is not known whether the kernel tells which threads wait",
+            &format!("it is not known whether the kernel tells {tells}"),
         ),
     };
-    finding
-        .evidence(Evidence::of(events, |found| match found.len() {
-            0 => "none".to_owned(),
-            _ => found.join(", "),
-        }))
-        .evidence(Evidence::plain(&tracing.perf_event_paranoid))
-        .evidence(Evidence::of(&facts.user.capabilities, |mask| {
-            let held = capabilities(facts).unwrap_or_default();
-            let with = match held & (CAP_PERFMON | CAP_SYS_ADMIN) {
-                0 => "without",
-                _ => "with",
-            };
-            format!("effective capabilities {mask}, {with} CAP_PERFMON or CAP_SYS_ADMIN")
-        }))
+        finding
+            .evidence(Evidence::of(events, |found| match found.len() {
+                0 => "none".to_owned(),
+                _ => found.join(", "),
+            }))
+            .evidence(Evidence::plain(&tracing.perf_event_paranoid))
+            .evidence(Evidence::of(&facts.user.capabilities, |mask| {
+                let held = capabilities(facts).unwrap_or_default();
+                let with = match held & (CAP_PERFMON | CAP_SYS_ADMIN) {
+                    0 => "without",
+                    _ => "with",
+                };
+                format!("effective capabilities {mask}, {with} CAP_PERFMON or CAP_SYS_ADMIN")
+            }))
+    }
 }
 
 fn addresses(facts: &Facts) -> Finding {
@@ -156,8 +201,8 @@ fn addresses(facts: &Facts) -> Finding {
             "addresses",
             status,
             summary,
-            "What a thread waits for is told by the kernel's functions that it waits in. Without their addresses pystap offcpu goes by \
-             the system call, of waits that last until it looks, and calls the rest `other`.",
+            "What a thread waits for is told by the kernel's functions that it waits in. Without their addresses pystap offcpu and \
+             pystap why go by the system call, of waits that last until they look, and call the rest `other`.",
         )
     };
     let finding = match tracing.addresses.value() {

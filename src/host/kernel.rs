@@ -305,6 +305,9 @@ pub(crate) struct Tracing {
     /// Which events of [`EVENTS_OF_WAITS`] there are.
     #[serde(default = "events_not_read")]
     pub events_of_waits: Fact<Vec<String>>,
+    /// Which events of [`EVENTS_OF_CALLS`] there are.
+    #[serde(default = "events_not_read")]
+    pub events_of_calls: Fact<Vec<String>>,
     /// Whether the kernel tells the addresses of its functions.
     #[serde(default = "addresses_not_read")]
     pub addresses: Fact<bool>,
@@ -340,6 +343,8 @@ const PTRACE_SCOPE: &str = "/proc/sys/kernel/yama/ptrace_scope";
 const ADDRESSES: &str = "/proc/kallsyms";
 /// What tells of waits and who ends them.
 pub(crate) const EVENTS_OF_WAITS: [&str; 2] = ["sched/sched_switch", "sched/sched_waking"];
+/// What tells of system calls.
+pub(crate) const EVENTS_OF_CALLS: [&str; 2] = ["raw_syscalls/sys_enter", "raw_syscalls/sys_exit"];
 const RING_CALLS: &str = "memfd_create(2) and pidfd_open(2)";
 
 /// What is told of facts that were saved before there was this one.
@@ -411,7 +416,8 @@ impl Tracing {
         let place = events.strip_suffix("/uprobe_events").unwrap_or_default();
         Tracing {
             uprobe_events: tree.exists(&events),
-            events_of_waits: events_of_waits(tree, place),
+            events_of_waits: events_among(&EVENTS_OF_WAITS, tree, place),
+            events_of_calls: events_among(&EVENTS_OF_CALLS, tree, place),
             addresses: tree.beginning(ADDRESSES).and_then(|text| addresses(&text)),
             debugfs,
             tracefs,
@@ -440,16 +446,16 @@ impl Tracing {
     }
 }
 
-/// Which events there are below a directory of tracefs.
-fn events_of_waits(tree: &Tree, place: &str) -> Fact<Vec<String>> {
+/// Which of these events there are below a directory of tracefs.
+fn events_among(events: &[&str], tree: &Tree, place: &str) -> Fact<Vec<String>> {
     let from = format!("{place}/events");
     let mut found = Vec::new();
-    for event in EVENTS_OF_WAITS {
+    for event in events {
         let number = tree.number(&format!("{from}/{event}/id"));
         match number.reason() {
             Some(reason) => return Fact::unknown(number.from(), reason),
             None if number.is_absent() => {}
-            None => found.push(event.to_owned()),
+            None => found.push((*event).to_owned()),
         }
     }
     Fact::found(from, found)

@@ -28,7 +28,7 @@ pub(crate) use fact::Fact;
 pub(crate) use gathering::Gathering;
 #[cfg(test)]
 pub(crate) use kernel::Rings;
-pub(crate) use kernel::{Distribution, EVENTS_OF_WAITS, Kernel, Loading, Tracing};
+pub(crate) use kernel::{Distribution, EVENTS_OF_CALLS, EVENTS_OF_WAITS, Kernel, Loading, Tracing};
 pub(crate) use python::Python;
 #[cfg(test)]
 pub(crate) use python::RemoteDebug;

@@ -76,6 +76,7 @@ impl Host {
             ("proc/sys/kernel/modules_disabled", "0\n"),
             ("proc/sys/kernel/perf_event_paranoid", "-1\n"),
             ("mnt/with blank/events/sched/sched_switch/id", "324\n"),
+            ("mnt/with blank/events/raw_syscalls/sys_exit/id", "21\n"),
             ("proc/sys/kernel/yama/ptrace_scope", "1\n"),
             ("proc/sys/crypto/fips_enabled", "0\n"),
             (
@@ -203,6 +204,8 @@ fn a_host_is_read_completely() {
     assert_eq!(facts.tracing.ptrace_scope.value(), Some(&1));
     let events = facts.tracing.events_of_waits.value().expect("known");
     assert_eq!(*events, ["sched/sched_switch"]);
+    let events = facts.tracing.events_of_calls.value().expect("known");
+    assert_eq!(*events, ["raw_syscalls/sys_exit"]);
     assert_eq!(facts.tracing.addresses.value(), Some(&true));
     // A directory makes no rings.
     assert!(facts.tracing.rings.reason().is_some());

@@ -423,6 +423,9 @@ pub struct Trace {
     /// End with the exit status of the launched command
     #[arg(long, requires = "command")]
     pub exit_with_command: bool,
+    /// Also tell where threads wait: each wait with its reason and length, from the kernel's scheduler. Needs root
+    #[arg(long, conflicts_with = "compile_only")]
+    pub waits: bool,
     /// Which processes.
     #[command(flatten)]
     pub targets: TargetArgs,
@@ -599,6 +602,20 @@ pub struct Export {
     /// Put the kind of greenlet or asyncio task below its stacks (folded and flamegraph, with the agent)
     #[arg(long)]
     pub by_context: bool,
+    /// Which time (folded and flamegraph, of a recording made with --waits); without it, time on the clock
+    #[arg(long, value_enum, value_name = "WHICH")]
+    pub time: Option<ExportTime>,
+}
+
+/// Which time of a function is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportTime {
+    /// Without waits
+    Cpu,
+    /// Waits alone, with their reasons
+    Off,
+    /// Both, waits with their reasons
+    Wall,
 }
 
 /// What stacks can be made into.

@@ -11,11 +11,41 @@ use super::contexts::Contexts;
 use super::histogram::Histogram;
 use super::keys::{FunctionKey, KeyBuilder};
 use super::pairing::{FinishedCall, Pairing, Step};
-use crate::event::{Place, Text, What};
+use crate::event::{Place, Reason, Text, Wait, What};
 
 /// Rows of a table, some 300 bytes each and at most a kilobyte. Functions that find none are counted in one row for all of
 /// them, which is none of [`Functions::rows`]: a row that went for another one would make numbers wrong.
 pub const MOST_ROWS: usize = 1 << 16;
+
+/// How long the threads of a function did not run while it ran itself, in nanoseconds. It is part of its own time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Off {
+    /// Blocked.
+    pub blocked_ns: u64,
+    /// Waiting for a processor, after that or because theirs was taken away.
+    pub runqueue_ns: u64,
+    /// Blocked for the GIL: part of `blocked_ns`.
+    pub gil_ns: u64,
+}
+
+impl Off {
+    fn add(&mut self, other: Off) {
+        self.blocked_ns = self.blocked_ns.saturating_add(other.blocked_ns);
+        self.runqueue_ns = self.runqueue_ns.saturating_add(other.runqueue_ns);
+        self.gil_ns = self.gil_ns.saturating_add(other.gil_ns);
+    }
+
+    fn of(wait: &Wait) -> Off {
+        Off {
+            blocked_ns: wait.blocked_ns,
+            runqueue_ns: wait.runqueue_ns.unwrap_or_default(),
+            gil_ns: match wait.reason {
+                Some(Reason::Gil) => wait.blocked_ns,
+                _ => 0,
+            },
+        }
+    }
+}
 
 /// What one function of one process cost. Times are in nanoseconds.
 // In this order, so that what an event changes is in as few lines of the processor's cache as can be: most of the time that
@@ -50,6 +80,8 @@ pub struct Function {
     pub pid: u32,
     /// How many processes are in this row.
     pub processes: u32,
+    /// Waits of its threads, where they are in the stream.
+    pub off: Off,
     /// What its greenlets or tasks are; `None` outside of them, and where they are not told apart.
     pub context: Option<Arc<str>>,
     /// File and name.
@@ -74,6 +106,7 @@ impl Function {
         Function {
             pid,
             processes: 1,
+            off: Off::default(),
             context: None,
             place: Arc::clone(place),
             line: i32::MAX,
@@ -137,6 +170,7 @@ impl Function {
         self.timed += other.timed;
         self.timed_ns = self.timed_ns.saturating_add(other.timed_ns);
         self.durations.merge(&other.durations);
+        self.off.add(other.off);
     }
 }
 
@@ -202,6 +236,13 @@ impl Functions {
                 true => row.calls + 1,
                 false => row.calls.saturating_sub(1),
             };
+        }
+        if let What::Wait(wait) = &event.what {
+            if let Some(runs) = step.stack().next() {
+                let row = self.row_in(runs.pid, runs.context, runs.key, runs.place);
+                row.off.add(Off::of(wait));
+            }
+            return;
         }
         let Some(key) = step.key else {
             return;

@@ -56,7 +56,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use super::functions::{Function, Functions, MOST_ROWS};
+use super::functions::{Function, Functions, MOST_ROWS, Off};
 use super::histogram::Histogram;
 use super::keys::{FunctionKey, KeyBuilder};
 use crate::event::Place;
@@ -166,6 +166,7 @@ impl Totals {
                 false => FunctionKey::of(place).number(),
             };
             let function = Function {
+                off: Off::default(),
                 context: None,
                 pid: row.pid,
                 processes: 1,

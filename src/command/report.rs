@@ -10,12 +10,12 @@ use crate::analysis::collections::Collections;
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
 use crate::analysis::pairing::{Creations, Pairing, Step};
-use crate::cli::{Export, ExportFormat, Report};
+use crate::cli::{Export, ExportFormat, ExportTime, Report};
 use crate::console::{Console, Exit};
-use crate::event::{Session, Summary, What};
+use crate::event::{Session, Summary, Wait, What};
 use crate::export::json::Json;
 use crate::export::latencies::asked_for;
-use crate::export::profile::{Chrome, FlameGraph, Folded, Pstats, Speedscope};
+use crate::export::profile::{Chrome, FlameGraph, Folded, Pstats, Speedscope, Time};
 use crate::export::{End, Sink};
 use crate::failure::Failure;
 use crate::files::reading;
@@ -239,6 +239,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
             .as_ref()
             .map_or(0, |summary| summary.untraced_processes),
         unpaired: replayed.pairing.unpaired().total(),
+        has_waits: has_waits(&replayed.session),
         ..crate::top::without_row(&functions)
     };
     let rows = match arguments.by_process {
@@ -257,7 +258,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         return Ok(exit(&replayed));
     }
     // Writing to a String cannot fail.
-    let mut out = format!("{}\n", hot::heading());
+    let mut out = format!("{}\n", hot::heading(&account));
     for row in &rows {
         let _ = writeln!(out, "{}", hot::line(row, &account, arguments.by_process));
     }
@@ -315,6 +316,7 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
             "--by-context is for the formats folded and flamegraph, so nothing was done; leave it out, or choose one of these",
         ));
     }
+    let time = time(arguments, drawn)?;
     let Some(output) = destination::whole(arguments.output.as_deref(), console)? else {
         return Ok(Exit::Done);
     };
@@ -323,8 +325,10 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
     let to = &mut output;
     let sink: Box<dyn Sink> = match arguments.format {
         ExportFormat::Json => Box::new(Json::new(to)),
-        ExportFormat::Folded => Box::new(Folded::new(to, by_context)),
-        ExportFormat::Flamegraph => Box::new(FlameGraph::new(to, arguments.min_width, by_context)),
+        ExportFormat::Folded => Box::new(Folded::new(to, by_context, time)),
+        ExportFormat::Flamegraph => {
+            Box::new(FlameGraph::new(to, arguments.min_width, by_context, time))
+        }
         ExportFormat::Chrome => Box::new(Chrome::new(to)),
         ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
         ExportFormat::Pstats => Box::new(Pstats::new(to)),
@@ -346,6 +350,38 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
         },
         _ => failure,
     })
+}
+
+/// Whether waits of threads were recorded.
+fn has_waits(session: &Session) -> bool {
+    session.events.iter().any(|kind| kind == Wait::KIND)
+}
+
+/// Which time is to be shown.
+fn time(arguments: &Export, drawn: bool) -> Result<Time, Failure> {
+    let time = match arguments.time {
+        None => return Ok(Time::Own),
+        Some(ExportTime::Cpu) => Time::Cpu,
+        Some(ExportTime::Off) => Time::Off,
+        Some(ExportTime::Wall) => Time::Wall,
+    };
+    if !drawn {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--time is for the formats folded and flamegraph, so nothing was done; leave it out, or choose one of these",
+        ));
+    }
+    if !has_waits(open(&arguments.file)?.session()) {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "{} has no waits, so nothing tells how long functions did not run; record them with `pystap record --waits`, or leave \
+                 out --time",
+                Foreign::path(&arguments.file)
+            ),
+        ));
+    }
+    Ok(time)
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {

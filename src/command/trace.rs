@@ -30,6 +30,7 @@ pub(super) fn request(typed: &cli::Trace) -> SessionRequest {
         purpose: purpose(typed.dry_run, typed.compile_only, typed.kernel.as_deref()),
         output: typed.output.output.clone(),
         exit_with_command: typed.exit_with_command,
+        waits: typed.waits,
         ..common(&typed.targets, &typed.engine)
     };
     ask(&mut request, &typed.what);

@@ -95,6 +95,12 @@ impl Running for Merged {
         }
     }
 
+    fn hears_of(&mut self, pid: u32, is_new: bool) {
+        for source in &mut self.sources {
+            source.hears_of(pid, is_new);
+        }
+    }
+
     fn silent_end(&self) -> &'static str {
         "all engines of this session ended without saying why, so tracing ended; try again, and report this if it stays"
     }

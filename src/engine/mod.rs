@@ -15,6 +15,7 @@ pub mod merged;
 pub mod reorder;
 pub mod stap;
 pub mod uprobes;
+pub(crate) mod waits;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -25,7 +26,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::analysis::totals::Rows;
 use crate::event::allowance::text_bytes;
-use crate::event::{Event, LossStage, What};
+use crate::event::{Event, LossStage, Wait, What};
 use crate::process::Identity;
 use crate::waits::Summed;
 
@@ -164,6 +165,8 @@ fn bytes_of(event: &Event) -> usize {
     let value = match &event.what {
         What::Call { frame, .. } | What::Return { frame, .. } => frame.text.as_deref(),
         What::Context { name, .. } => Some(&**name),
+        // Its texts are shared.
+        What::Wait(_) => return size_of::<Event>() + size_of::<Wait>(),
         _ => None,
     };
     size_of::<Event>() + value.map_or(0, text_bytes)
@@ -240,6 +243,9 @@ pub trait Running {
 
     /// Wants something of the sums in the kernel. Engines that hold none have nothing to do.
     fn wish(&mut self, _wish: Wish) {}
+
+    /// The session hears that a process was born of one of its own (`is_new`), or became another program.
+    fn hears_of(&mut self, _pid: u32, _is_new: bool) {}
 
     /// What to say when it has ended although nobody asked, and has not said why: a sentence with the next step.
     fn silent_end(&self) -> &'static str {

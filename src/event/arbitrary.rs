@@ -7,8 +7,8 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::{
-    ArmedMark, Event, Frame, LossStage, Manner, Place, Plain, ProcessChange, Session,
-    SessionTarget, Summary, Text, What,
+    ArmedMark, Event, Frame, LossStage, Manner, Place, Plain, ProcessChange, Reason, Session,
+    SessionTarget, Summary, Text, Wait, Waker, What,
 };
 use crate::probe::{ArgumentKind, Phase, Probe};
 
@@ -98,6 +98,26 @@ pub(crate) fn plain() -> impl Strategy<Value = Plain> {
     )
 }
 
+fn wait() -> impl Strategy<Value = Wait> {
+    let some = || option::of(text().prop_map(Arc::new));
+    let reason = option::of(proptest::sample::select(Reason::ALL.to_vec()));
+    let waker = option::of(prop_oneof![
+        Just(Waker::Interrupt),
+        (any::<u32>(), some()).prop_map(|(tid, name)| Waker::Thread { tid, name }),
+    ]);
+    let times = (any::<u64>(), option::of(any::<u64>()));
+    (reason, some(), some(), times, waker).prop_map(
+        |(reason, syscall, on, (blocked_ns, runqueue_ns), waker)| Wait {
+            reason,
+            syscall,
+            on,
+            blocked_ns,
+            runqueue_ns,
+            waker,
+        },
+    )
+}
+
 pub(crate) fn what() -> impl Strategy<Value = What> {
     let nanoseconds = || option::of(any::<u64>());
     let module = || text().prop_map(Arc::new);
@@ -141,6 +161,7 @@ pub(crate) fn what() -> impl Strategy<Value = What> {
                 command
             }
         ),
+        wait().prop_map(|wait| What::Wait(Box::new(wait))),
         (any::<u64>(), stage, any::<String>()).prop_map(|(count, stage, message)| What::Lost {
             count,
             stage,

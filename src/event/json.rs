@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::allowance::{Allowance, place_bytes};
 use super::{
-    ArmedMark, Event, Frame, LossStage, Manner, Place, Plain, ProcessChange, SCHEMA_VERSION,
-    Session, SessionTarget, Summary, Text, What,
+    ArmedMark, Event, Frame, LossStage, Manner, Place, Plain, ProcessChange, Reason,
+    SCHEMA_VERSION, Session, SessionTarget, Summary, Text, Wait, Waker, What,
 };
 use crate::probe::{ArgumentKind, Phase, Probe};
 use crate::text::{json_escape, obeyed};
@@ -137,6 +137,7 @@ impl Writer {
                     texts(&[("command", command)], out);
                 }
             }
+            What::Wait(wait) => wait_json(wait, out),
             What::Lost {
                 count,
                 stage,
@@ -377,6 +378,30 @@ fn plain_json(plain: &Plain, out: &mut Vec<u8>) {
     }
 }
 
+fn wait_json(wait: &Wait, out: &mut Vec<u8>) {
+    member("reason", wait.word(), out);
+    key("blocked_ns", out);
+    number(wait.blocked_ns, out);
+    if let Some(time) = wait.runqueue_ns {
+        key("runqueue_ns", out);
+        number(time, out);
+    }
+    let mut fields: Vec<(&str, &Text)> = Vec::new();
+    fields.extend(wait.syscall.as_deref().map(|text| ("syscall", text)));
+    fields.extend(wait.on.as_deref().map(|text| ("on", text)));
+    match &wait.waker {
+        Some(Waker::Thread { tid, name }) => {
+            member("woken_by", "thread", out);
+            key("waker_tid", out);
+            number(*tid, out);
+            fields.extend(name.as_deref().map(|text| ("waker", text)));
+        }
+        Some(Waker::Interrupt) => member("woken_by", Wait::INTERRUPT, out),
+        None => {}
+    }
+    texts(&fields, out);
+}
+
 /// Strings from the traced process, with the arrays that say which of them were altered.
 fn texts(fields: &[(&str, &Text)], out: &mut Vec<u8>) {
     for (name, text) in fields {
@@ -582,6 +607,7 @@ impl Reader {
                     None => None,
                 },
             },
+            "wait" => What::Wait(Box::new(self.wait(&mut flat)?)),
             "lost" => What::Lost {
                 count: flat.need(flat.count, "count")?,
                 stage: word(
@@ -637,6 +663,41 @@ impl Reader {
             plain.duration_ns = flat.duration_ns;
         }
         Ok(plain)
+    }
+
+    fn wait(&mut self, flat: &mut Flat) -> Result<Wait, ReadError> {
+        let told = flat.reason.take();
+        let told = flat.need(told, "reason")?;
+        let reason = match told.as_str() {
+            Wait::RUN_QUEUE => None,
+            _ => Some(word("reason", told, Reason::ALL, Reason::word)?),
+        };
+        let mut text = |flat: &mut Flat, field| {
+            let text = flat.optional_text(field);
+            text.map(|text| self.allowance.text(text))
+        };
+        let waker = match flat.woken_by.take().as_deref() {
+            None => None,
+            Some("thread") => Some(Waker::Thread {
+                tid: flat.need(flat.waker_tid, "waker_tid")?,
+                name: text(flat, "waker"),
+            }),
+            Some(Wait::INTERRUPT) => Some(Waker::Interrupt),
+            Some(other) => {
+                return Err(ReadError::UnknownWord {
+                    field: "woken_by",
+                    word: other.to_owned(),
+                });
+            }
+        };
+        Ok(Wait {
+            reason,
+            syscall: text(flat, "syscall"),
+            on: text(flat, "on"),
+            blocked_ns: flat.need(flat.blocked_ns, "blocked_ns")?,
+            runqueue_ns: flat.runqueue_ns,
+            waker,
+        })
     }
 
     fn place(&mut self, flat: &mut Flat) -> Result<Arc<Place>, ReadError> {
@@ -704,6 +765,14 @@ struct Flat {
     #[serde(rename = "where")]
     stage: Option<String>,
     message: Option<String>,
+    reason: Option<String>,
+    syscall: Option<String>,
+    on: Option<String>,
+    blocked_ns: Option<u64>,
+    runqueue_ns: Option<u64>,
+    woken_by: Option<String>,
+    waker_tid: Option<u32>,
+    waker: Option<String>,
     #[serde(default)]
     cut: Vec<String>,
     #[serde(default)]
@@ -768,6 +837,16 @@ impl Flat {
         };
         let text = self.need(value, field)?;
         Ok(self.told(field, text))
+    }
+
+    /// A text of a wait, if it is there.
+    fn optional_text(&mut self, field: &'static str) -> Option<Text> {
+        let text = match field {
+            "syscall" => self.syscall.take(),
+            "on" => self.on.take(),
+            _ => self.waker.take(),
+        };
+        text.map(|text| self.told(field, text))
     }
 
     /// A text with what happened to it on the way.

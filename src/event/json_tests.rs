@@ -115,7 +115,7 @@ fn every_kind_that_can_be_written_has_its_part_of_the_schema() {
     let schema: Value = serde_json::from_str(json_schema()).expect("the schema is JSON");
     let listed = schema["oneOf"].as_array().expect("kinds").len();
     let kinds = ["session", "summary"].into_iter().chain(Vec::from([
-        "call", "return", "line", "gc_start", "gc_done", "context", "process", "lost",
+        "call", "return", "line", "gc_start", "gc_done", "context", "process", "wait", "lost",
     ]));
     let mut count = 0;
     let plain = Probe::ALL.into_iter().filter_map(Probe::plain);

@@ -15,6 +15,7 @@ pub struct Losses {
     ring: LossAccount,
     decoder: LossAccount,
     output: LossAccount,
+    waits: LossAccount,
     /// More was lost than was counted.
     uncounted: bool,
     /// Something waits to be reported; kept apart so that the common question is one comparison.
@@ -70,6 +71,7 @@ impl Losses {
             LossStage::Ring => self.ring.total,
             LossStage::Decoder => self.decoder.total,
             LossStage::Output => self.output.total,
+            LossStage::Waits => self.waits.total,
         }
     }
 
@@ -105,7 +107,12 @@ impl Losses {
 
     /// Writes the totals into the fields of a summary that are about loss.
     pub fn fill(&self, summary: &mut Summary) {
-        let lost = [self.kernel.total, self.ring.total, self.output.total];
+        let lost = [
+            self.kernel.total,
+            self.ring.total,
+            self.output.total,
+            self.waits.total,
+        ];
         summary.lost = lost.into_iter().fold(0, u64::saturating_add);
         summary.skipped = self.probe.total;
         summary.unparsed = self.decoder.total;
@@ -119,6 +126,7 @@ impl Losses {
             LossStage::Ring => &mut self.ring,
             LossStage::Decoder => &mut self.decoder,
             LossStage::Output => &mut self.output,
+            LossStage::Waits => &mut self.waits,
         }
     }
 }
@@ -167,6 +175,10 @@ fn message(stage: LossStage, count: u64) -> String {
         LossStage::Output => (
             "events were left out because the reader of the output was too slow",
             "write to a file, or read faster",
+        ),
+        LossStage::Waits => (
+            "waits of threads are not told because the scheduler's events came faster than pystap could take them",
+            "trace fewer processes, or leave out --waits",
         ),
     };
     let count = match count {

@@ -10,12 +10,14 @@ pub mod json;
 pub mod loss;
 mod plain;
 mod text;
+mod wait;
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 pub use plain::Plain;
 pub use text::Text;
+pub use wait::{Reason, Wait, Waker};
 
 /// The JSON Schema (draft 2020-12) of one line of a stream, in version [`SCHEMA_VERSION`].
 pub fn json_schema() -> &'static str {
@@ -160,6 +162,8 @@ pub enum What {
         /// Thread name (`comm`), where known.
         command: Option<Arc<Text>>,
     },
+    /// A thread runs again that had waited.
+    Wait(Box<Wait>),
     /// Events were lost.
     Lost {
         /// How many; 0 when only the fact is known.
@@ -183,6 +187,7 @@ impl What {
             What::Plain(plain) => plain.name(),
             What::Context { .. } => "context",
             What::Process { .. } => "process",
+            What::Wait(_) => Wait::KIND,
             What::Lost { .. } => "lost",
         }
     }
@@ -223,16 +228,19 @@ pub enum LossStage {
     Decoder,
     /// The reader of our output was slower than the events; the target was not made to wait.
     Output,
+    /// Waits of threads are not told, because the kernel's buffers for the scheduler's events were full. Calls are not touched.
+    Waits,
 }
 
 impl LossStage {
     /// Every stage. Recordings have its place in this list, so that others are added at the end.
-    pub const ALL: [LossStage; 5] = [
+    pub const ALL: [LossStage; 6] = [
         LossStage::Probe,
         LossStage::Kernel,
         LossStage::Decoder,
         LossStage::Output,
         LossStage::Ring,
+        LossStage::Waits,
     ];
 
     /// The word that JSON has for it.
@@ -243,6 +251,7 @@ impl LossStage {
             LossStage::Ring => "ring",
             LossStage::Decoder => "decoder",
             LossStage::Output => "output",
+            LossStage::Waits => "waits",
         }
     }
 }
@@ -257,6 +266,7 @@ impl Event {
             What::Plain(plain) => plain.fields().any(|(_, text)| text.is_left_out()),
             What::Context { name, .. } => name.is_left_out(),
             What::Process { command, .. } => command.as_ref().is_some_and(|it| it.is_left_out()),
+            What::Wait(wait) => wait.texts().any(|text| text.is_left_out()),
             What::GcStart { .. } | What::GcDone { .. } | What::Lost { .. } => false,
         }
     }

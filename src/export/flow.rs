@@ -21,7 +21,7 @@ use super::{ENOUGH, End, Held, Sink, counted};
 use crate::analysis::contexts::Contexts;
 use crate::analysis::pairing::Step;
 use crate::event::loss::Losses;
-use crate::event::{Event, Frame, Manner, Place, Plain, What};
+use crate::event::{Event, Frame, Manner, Place, Plain, Wait, Waker, What};
 use crate::probe::{ArgumentKind, Phase};
 use crate::text::Foreign;
 
@@ -331,12 +331,45 @@ impl<W: Write> Flow<W> {
                     self.put(cyan, format_args!(", {}", command));
                 }
             }
+            What::Wait(wait) => self.wait(wait),
             What::Lost { message, .. } => {
                 let red = AnsiColor::Red.on_default();
                 self.put(red, format_args!("lost: {}", Foreign::new(message)));
             }
         }
         self.lines.push('\n');
+    }
+
+    /// How long it waited and for what; for a processor, where that was more than nothing.
+    fn wait(&mut self, wait: &Wait) {
+        let cyan = AnsiColor::Cyan.on_default();
+        let mut words = format!("waited: {}", wait.word());
+        // Writing to a String cannot fail.
+        if let Some(call) = &wait.syscall {
+            let _ = write!(words, " in {call}");
+        }
+        if let Some(on) = &wait.on {
+            let _ = write!(words, " on {on}");
+        }
+        match &wait.waker {
+            Some(Waker::Thread { tid, name }) => {
+                let _ = match name {
+                    Some(name) => write!(words, ", woken by {name} ({tid})"),
+                    None => write!(words, ", woken by {tid}"),
+                };
+            }
+            Some(Waker::Interrupt) => words.push_str(", woken by an interrupt"),
+            None => {}
+        }
+        self.put(cyan, format_args!("{words}"));
+        self.duration(Some(wait.off_ns()));
+        if let (Some(time), true) = (wait.runqueue_ns, wait.reason.is_some()) {
+            let dim = self.dim();
+            self.put(
+                dim,
+                format_args!("  {} ms of it in the run queue", Milliseconds(time)),
+            );
+        }
     }
 
     /// What it is, about what, and how it went, as the table of probes says it.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::analysis::pairing::Pairing;
 use crate::event::loss::lost;
-use crate::event::{Frame, LossStage, ProcessChange};
+use crate::event::{Frame, LossStage, ProcessChange, Reason};
 use crate::event::{Session, Summary, Text};
 use crate::probe::Probe;
 use crate::text::obeyed;
@@ -385,4 +385,47 @@ fn an_object_is_made_and_unmade_with_its_class_and_its_module() {
        0.004 ms  delete Server  app.servers
 ";
     assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_wait_stands_where_its_function_runs_with_what_ended_it() {
+    let wait = |reason, queued, waker, on: Option<&str>| {
+        What::Wait(Box::new(Wait {
+            reason,
+            syscall: reason.map(|_| Arc::new(text("recvfrom"))),
+            on: on.map(|on| Arc::new(text(on))),
+            blocked_ns: if reason.is_some() { 2_000_000 } else { 0 },
+            runqueue_ns: queued,
+            waker,
+        }))
+    };
+    let by_thread = Some(Waker::Thread {
+        tid: 8,
+        name: Some(Arc::new(text("mysqld\u{1b}"))),
+    });
+    let network = Some(Reason::Network);
+    let events = [
+        (call(0, "f"), 0),
+        (
+            at(
+                2_500,
+                wait(network, Some(500_000), by_thread, Some("tcp [::1]:1")),
+            ),
+            1,
+        ),
+        (
+            at(5_000, wait(network, None, Some(Waker::Interrupt), None)),
+            1,
+        ),
+        (at(6_000, wait(None, Some(40_000), None, None)), 1),
+        (ret(7_000, "f", Some(7_000_000)), 0),
+    ];
+    assert_eq!(
+        shown(Options { colour: false }, &events),
+        "       0.000 ms  -> f  /srv/app.py:10\n       \
+         2.500 ms    waited: network in recvfrom on tcp [::1]:1, woken by mysqld\\u{1b} (8)  2.500 ms  0.500 ms of it in the run queue\n       \
+         5.000 ms    waited: network in recvfrom, woken by an interrupt  2.000 ms\n       \
+         6.000 ms    waited: run-queue  0.040 ms\n       \
+         7.000 ms  <- f  7.000 ms\n"
+    );
 }

@@ -20,12 +20,9 @@ fn line(row: &Row) -> String {
         Some((Place::Unreadable, _)) => vec!["(not readable)".to_owned()],
         Some((Place::NotSeen, _)) | None => vec!["(not seen in time)".to_owned()],
     };
-    let reason = row.reasons.first().map_or("", |(reason, _)| reason.word());
     let call = row.calls.first().and_then(|(call, _)| call.as_deref());
-    frames.push(match call {
-        Some(call) => format!("[{reason}: {call}]"),
-        None => format!("[{reason}]"),
-    });
+    let reason = row.reasons.first().map(|(reason, _)| reason.leaf(call));
+    frames.extend(reason);
     flames::folded(frames.into_iter(), row.sum.blocked_ns)
 }
 

@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use crate::analysis::keys::KeyBuilder;
 use crate::event::allowance::Allowance;
-use crate::event::{Event, Frame, LossStage, Manner, Place, Plain, ProcessChange, Text, What};
+use crate::event::{
+    Event, Frame, LossStage, Manner, Place, Plain, ProcessChange, Reason, Text, Wait, Waker, What,
+};
 use crate::probe::{ArgumentKind, Phase, Probe};
 
 /// Definitions kept at once; both sides begin anew beyond that.
@@ -44,12 +46,23 @@ mod kind {
     pub(super) const PROCESS: u8 = 8;
     pub(super) const LOST: u8 = 9;
     pub(super) const CONTEXT: u8 = 10;
+    /// Since version 6.
+    pub(super) const WAIT: u8 = 11;
     /// A plain event whose number does not fit: it is in a byte of its own.
     pub(super) const FURTHER: u8 = 13;
     /// Not an event: what the agent says of the next one.
     pub(super) const FRAME: u8 = 14;
     /// Not an event: the next ones are of another thread.
     pub(super) const THREAD: u8 = 15;
+}
+
+/// What there is of a wait.
+mod wait {
+    pub(super) const RUN_QUEUE: u8 = 0x01;
+    pub(super) const INTERRUPT: u8 = 0x02;
+    pub(super) const THREAD: u8 = 0x04;
+    /// The system call, what it waits on, the name of who woke it.
+    pub(super) const TEXTS: [u8; 3] = [0x08, 0x10, 0x20];
 }
 
 /// The time went backwards.
@@ -284,6 +297,7 @@ impl Encoder {
                 }
                 kind::PROCESS | flags
             }
+            What::Wait(wait) => self.wait(wait, out),
             What::Lost {
                 count,
                 stage,
@@ -296,6 +310,7 @@ impl Encoder {
                     LossStage::Decoder => 2,
                     LossStage::Output => 3,
                     LossStage::Ring => 4,
+                    LossStage::Waits => 5,
                 });
                 string(message, out);
                 kind::LOST
@@ -304,6 +319,42 @@ impl Encoder {
         if let Some(byte) = out.get_mut(head) {
             *byte = first;
         }
+    }
+
+    /// A wait: its reason, what else is there as bits, and that; and its first byte.
+    fn wait(&mut self, wait: &Wait, out: &mut Vec<u8>) -> u8 {
+        let reason = wait
+            .reason
+            .and_then(|reason| Reason::ALL.iter().position(|it| *it == reason));
+        out.push(reason.map_or(0, |place| place as u8 + 1));
+        let name = match &wait.waker {
+            Some(Waker::Thread { name, .. }) => name.as_ref(),
+            _ => None,
+        };
+        let texts = [wait.syscall.as_ref(), wait.on.as_ref(), name];
+        let mut there = match wait.waker {
+            None => 0,
+            Some(Waker::Interrupt) => wait::INTERRUPT,
+            Some(Waker::Thread { .. }) => wait::THREAD,
+        };
+        if wait.runqueue_ns.is_some() {
+            there |= wait::RUN_QUEUE;
+        }
+        for (text, bit) in texts.iter().zip(wait::TEXTS) {
+            there |= if text.is_some() { bit } else { 0 };
+        }
+        out.push(there);
+        number(wait.blocked_ns, out);
+        if let Some(time) = wait.runqueue_ns {
+            number(time, out);
+        }
+        if let Some(Waker::Thread { tid, .. }) = wait.waker {
+            number(u64::from(tid), out);
+        }
+        for text in texts.into_iter().flatten() {
+            self.text(text, out);
+        }
+        kind::WAIT
     }
 
     /// What its probe's row in the table says, and its first byte.
@@ -614,6 +665,7 @@ impl Decoder {
                 parent: when(flag(FIRST), || read_small(bytes))?,
                 command: when(flag(SECOND), || self.text(bytes))?,
             },
+            kind::WAIT => What::Wait(Box::new(self.wait(bytes)?)),
             kind::LOST => What::Lost {
                 count: read_number(bytes)?,
                 stage: *LossStage::ALL
@@ -635,6 +687,36 @@ impl Decoder {
             interpreter: thread.interpreter,
             what,
         }))
+    }
+
+    fn wait(&mut self, bytes: &mut &[u8]) -> Result<Wait, Undecodable> {
+        let reason = match byte(bytes)?.checked_sub(1) {
+            None => None,
+            Some(place) => {
+                let reason = Reason::ALL.get(usize::from(place));
+                Some(*reason.ok_or(Undecodable::Damaged)?)
+            }
+        };
+        let there = byte(bytes)?;
+        let has = |bit| there & bit != 0;
+        let blocked_ns = read_number(bytes)?;
+        let runqueue_ns = when(has(wait::RUN_QUEUE), || read_number(bytes))?;
+        let tid = when(has(wait::THREAD), || read_small(bytes))?;
+        let [syscall, on, name] = wait::TEXTS;
+        let syscall = when(has(syscall), || self.text(bytes))?;
+        let on = when(has(on), || self.text(bytes))?;
+        let name = when(has(name), || self.text(bytes))?;
+        Ok(Wait {
+            reason,
+            syscall,
+            on,
+            blocked_ns,
+            runqueue_ns,
+            waker: match tid {
+                Some(tid) => Some(Waker::Thread { tid, name }),
+                None => has(wait::INTERRUPT).then_some(Waker::Interrupt),
+            },
+        })
     }
 
     fn plain(&mut self, code: u8, first: u8, bytes: &mut &[u8]) -> Result<What, Undecodable> {

@@ -29,7 +29,7 @@ const MAGIC: [u8; 8] = *b"\x89pystap\n";
 /// as they always did; since 3 both sides forget names when they take too many bytes, and not only when there are too
 /// many; since 4 there are events whose number does not fit in the first byte; since 5 a thread can run an interpreter within the
 /// interpreter.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// The contents of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,12 +26,14 @@ use crate::engine::abilities::{Abilities, clause};
 use crate::engine::all;
 use crate::engine::lifecycle::{Audience, Beginning, Busy, Engine, Ready};
 use crate::engine::merged::Merged;
+use crate::engine::waits::Waits;
 use crate::event::{self, ArmedMark, SessionTarget};
 use crate::export::{Output, Sink};
 use crate::failure::Failure;
 use crate::process::{Conditions, Family, Identity, Launched, Process, Watch};
 use crate::python::marks::PROVIDER;
 use crate::text::Foreign;
+use crate::waits;
 
 /// Makes the sink of a session from its output and the rules of the interpreters that it traces.
 pub(crate) type MakeSink<'a> = dyn Fn(Output, PairingRules) -> Box<dyn Sink> + 'a;
@@ -420,6 +422,8 @@ impl TraceContext<'_> {
             agents.keep_where_mapped();
         }
         let watch = Watch::new()?;
+        let mut notes = Vec::new();
+        let waits = self.waits(plan, &mut notes)?;
         let mut targets = plan.pids();
         for process in &plan.targets.processes {
             watch.add(process.pid, process.start_time)?;
@@ -441,6 +445,10 @@ impl TraceContext<'_> {
             beginning.lineage = agents.begin_with(plan, launched.as_ref());
         }
         let mut opening = session_line(plan, &prepared);
+        if waits.is_some() {
+            opening.events.push(event::Wait::KIND.to_owned());
+            opening.notes.append(&mut notes);
+        }
         let sink = (self.make_sink)(output, plan.rules());
         let by_agent = prepared.iter().all(|source| source.abilities.by_agent);
         let starting = console.spinner(match by_agent {
@@ -454,6 +462,14 @@ impl TraceContext<'_> {
         let mut engines = Vec::new();
         for source in prepared {
             engines.push(source.ready.start(plan, &beginning, &stopped)?);
+        }
+        if let Some(mut waits) = waits {
+            if let Some(launched) = &launched {
+                waits
+                    .add_target(launched.pid())
+                    .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+            }
+            engines.push(Box::new(waits));
         }
         let engine = together(engines)?;
         if let Some(agents) = &agents {
@@ -510,6 +526,26 @@ impl TraceContext<'_> {
             }
             Ok(written)
         })
+    }
+
+    /// Begins to listen to the scheduler, where waits are wanted.
+    fn waits(&self, plan: &Plan, notes: &mut Vec<String>) -> Result<Option<Waits>, Failure> {
+        if !self.request.waits {
+            return Ok(None);
+        }
+        let processes = plan.targets.processes.iter();
+        let targets: Vec<waits::Target> = processes
+            .map(|process| waits::Target {
+                pid: process.pid,
+                started: process.start_time,
+            })
+            .collect();
+        let waits = Waits::begin(&targets, notes)
+            .map_err(|error| Failure::new(Exit::of(error.exit_code()), error.to_string()))?;
+        for note in notes.iter() {
+            self.console.warning(note);
+        }
+        Ok(Some(waits))
     }
 
     /// Launches the command, held until it is released; `None` when there is none.

@@ -25,6 +25,8 @@ pub(crate) struct SessionRequest {
     pub(crate) min_duration: Option<Duration>,
     /// Whether an engine that can is to add up calls, returns and collections instead of sending them.
     pub(crate) totals: bool,
+    /// Whether waits of threads are told beside what the engine tells.
+    pub(crate) waits: bool,
     /// Whether every call is sent all the same, although an engine could add up calls or measure them.
     pub(crate) sends_all: bool,
     /// Whether the agent tells by itself what it can where it gets in, while the rest is probed. Goes with `sends_all`.

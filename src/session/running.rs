@@ -347,6 +347,7 @@ impl Run<'_> {
         };
         match change {
             ProcessChange::Fork => {
+                self.session.engine.hears_of(event.pid, true);
                 self.children.insert(event.pid);
                 if self.children.len() > MOST_CHILDREN {
                     self.children.retain(|pid| crate::process::runs(*pid));
@@ -355,7 +356,7 @@ impl Run<'_> {
             ProcessChange::Exit => {
                 self.children.remove(&event.pid);
             }
-            ProcessChange::Exec => {}
+            ProcessChange::Exec => self.session.engine.hears_of(event.pid, false),
         }
     }
 

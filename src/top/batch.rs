@@ -60,7 +60,7 @@ pub(super) fn table<'a>(
     text.push_str(&format!(
         "{}\n{}\n",
         hot::account_line(account),
-        hot::heading()
+        hot::heading(account)
     ));
     let rows: Vec<&Function> = rows.collect();
     for row in &rows {

@@ -81,6 +81,8 @@ pub struct TableAccount {
     pub without_row: u64,
     /// Their own time, which is part of `self_ns`.
     pub without_row_ns: u64,
+    /// Whether waits are in the stream, so that rows tell how long their threads did not run.
+    pub has_waits: bool,
 }
 
 /// Brings rows into the order of a column, the largest first, names ascending; the other way round when `reversed`.
@@ -202,12 +204,19 @@ pub fn name(row: &Function, processes: bool) -> (String, String) {
 /// Widths of the numbers.
 pub const WIDTHS: [usize; 8] = [9, 9, 7, 5, 7, 7, 7, 7];
 
+/// The columns of waits, and their width.
+const WAITS: [&str; 3] = ["OFF", "RUNQ", "GIL"];
+const WAITS_WIDTH: usize = 7;
+
 /// The line above the numbers.
-pub fn heading() -> String {
+pub fn heading(account: &TableAccount) -> String {
     let titles = ["CALLS", "CALLS/s", "SELF", "%", "CUM", "AVG", "P95", "MAX"];
     let mut line = String::new();
     for (title, width) in titles.iter().zip(WIDTHS) {
         line.push_str(&format!("{title:>width$} "));
+    }
+    for title in WAITS.iter().filter(|_| account.has_waits) {
+        line.push_str(&format!("{title:>WAITS_WIDTH$} "));
     }
     line.push_str(" FUNCTION");
     line
@@ -218,6 +227,10 @@ pub fn line(row: &Function, account: &TableAccount, processes: bool) -> String {
     let mut line = String::new();
     for (cell, width) in cells(row, account).iter().zip(WIDTHS) {
         line.push_str(&format!("{cell:>width$} "));
+    }
+    let off = [row.off.blocked_ns, row.off.runqueue_ns, row.off.gil_ns];
+    for took in off.into_iter().filter(|_| account.has_waits) {
+        line.push_str(&format!("{:>WAITS_WIDTH$} ", time(took)));
     }
     let (function, place) = name(row, processes);
     format!("{line} {function}  {place}")
@@ -288,8 +301,8 @@ pub fn notes<'a>(rows: impl Iterator<Item = &'a Function>) -> String {
 }
 
 /// A row as JSON.
-pub fn row_json(row: &Function) -> Value {
-    json!({
+pub fn row_json(row: &Function, account: &TableAccount) -> Value {
+    let mut json = json!({
         "function": row.place.function.text,
         "qualname": row.place.qualname.as_ref().map(|name| &name.text),
         "context": row.context.as_deref(),
@@ -306,7 +319,13 @@ pub fn row_json(row: &Function) -> Value {
         "cumulative_ns": row.whole_cumulative_ns(),
         "average_ns": row.average_ns(),
         "durations": histogram_json(&row.durations),
-    })
+    });
+    if account.has_waits {
+        json["off_ns"] = row.off.blocked_ns.into();
+        json["runqueue_ns"] = row.off.runqueue_ns.into();
+        json["gil_ns"] = row.off.gil_ns.into();
+    }
+    json
 }
 
 /// A table as one line of JSON that is harmless on a terminal, a row at a time: all rows as one value would take several
@@ -326,7 +345,7 @@ pub fn write_json<'a>(
     );
     for (at, row) in rows.enumerate() {
         text.push_str(if at > 0 { "," } else { "" });
-        text.push_str(&harmless(row_json(row)));
+        text.push_str(&harmless(row_json(row, account)));
         if text.len() >= 1 << 16 {
             output.write_all(text.as_bytes())?;
             text.clear();
@@ -355,7 +374,8 @@ mod tests {
     use super::*;
     use crate::analysis::functions::Functions;
     use crate::analysis::pairing::Pairing;
-    use crate::analysis::testing::{call, returned};
+    use crate::analysis::testing::{call, event, returned};
+    use crate::event::{Reason, What};
 
     fn rows() -> Vec<Function> {
         let (mut pairing, mut functions) = (Pairing::new(), Functions::new());
@@ -433,7 +453,7 @@ mod tests {
             line,
             "        1   1000000   988ns  98.8  1.00us  1.00us  1.00us  1.00us  slow  app.py:1  process 1"
         );
-        let at = heading().find("FUNCTION").expect("a column");
+        let at = heading(&account).find("FUNCTION").expect("a column");
         assert_eq!(line.find("slow"), Some(at));
     }
 
@@ -448,7 +468,8 @@ mod tests {
             notes.starts_with("7 calls were given up while more were open than there is room for"),
             "{notes}"
         );
-        let json = row_json(&row);
+        let json = row_json(&row, &TableAccount::default());
+        assert!(json.get("off_ns").is_none(), "there are no waits");
         assert!(json["cumulative_ns"].is_null(), "{json}");
         assert_eq!(json["calls_given_up"], 7);
         assert!(super::notes(rows().iter()).is_empty());
@@ -467,5 +488,55 @@ mod tests {
             "{notes}"
         );
         assert!(lines[1].starts_with("(maybe several): "), "{notes}");
+    }
+
+    #[test]
+    fn where_waits_are_known_a_row_tells_how_long_its_threads_did_not_run() {
+        let wait = |ts, reason, blocked_ns, queued| {
+            let wait = crate::event::Wait {
+                reason,
+                syscall: None,
+                on: None,
+                blocked_ns,
+                runqueue_ns: queued,
+                waker: None,
+            };
+            event(ts, What::Wait(Box::new(wait)))
+        };
+        let (mut pairing, mut functions) = (Pairing::new(), Functions::new());
+        for mut event in [
+            wait(5, Some(Reason::Sleep), 4, None),
+            call(10, "slow"),
+            wait(40, Some(Reason::Gil), 20, Some(3)),
+            call(50, "quick"),
+            returned(55, "quick"),
+            wait(90, Some(Reason::Network), 30, None),
+            wait(95, None, 0, Some(5)),
+            returned(100, "slow"),
+        ] {
+            if let Some(step) = pairing.follow(&mut event) {
+                functions.take(&step);
+            }
+        }
+        let rows = functions.rows();
+        assert_eq!(rows.len(), 2, "no call, no row");
+        let account = TableAccount {
+            has_waits: true,
+            wall_ns: 100,
+            self_ns: 90,
+            ..TableAccount::default()
+        };
+        let slow = line(&rows[0], &account, false);
+        let cells: Vec<&str> = slow.split_whitespace().collect();
+        assert_eq!(cells[2], "85ns", "own time has waits in it");
+        assert_eq!(cells[8..11], ["50ns", "8ns", "20ns"], "{slow}");
+        let at = heading(&account).find("FUNCTION").expect("a column");
+        assert_eq!(slow.find("slow"), Some(at));
+        let json = row_json(&rows[0], &account);
+        assert_eq!(
+            (&json["off_ns"], &json["runqueue_ns"], &json["gil_ns"]),
+            (&50.into(), &8.into(), &20.into())
+        );
+        assert_eq!(row_json(&rows[1], &account)["off_ns"], 0);
     }
 }

@@ -3,32 +3,7 @@
 
 use std::sync::Arc;
 
-/// Why a thread is off the processor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reason {
-    /// A file's contents, or that they are written.
-    Disk,
-    /// A socket.
-    Network,
-    /// A pipe.
-    Pipe,
-    /// A lock of threads or of processes.
-    Lock,
-    /// The GIL.
-    Gil,
-    /// Time to pass.
-    Sleep,
-    /// A child to end.
-    Child,
-    /// A page of memory.
-    PageFault,
-    /// Any of several descriptors.
-    Poll,
-    /// To be continued: a signal or a debugger has stopped it.
-    Stopped,
-    /// Something else.
-    Other,
-}
+pub(crate) use crate::event::Reason;
 
 impl Reason {
     /// The same of this system call, as far as its first two arguments are known: who waits for any of no descriptors waits for time
@@ -45,38 +20,6 @@ impl Reason {
             }
             (Reason::Poll, "poll" | "ppoll") if second == Some(0) => Reason::Sleep,
             (reason, _) => reason,
-        }
-    }
-
-    /// All of them.
-    pub(crate) const ALL: [Reason; 11] = [
-        Reason::Disk,
-        Reason::Network,
-        Reason::Pipe,
-        Reason::Lock,
-        Reason::Gil,
-        Reason::Sleep,
-        Reason::Child,
-        Reason::PageFault,
-        Reason::Poll,
-        Reason::Stopped,
-        Reason::Other,
-    ];
-
-    /// In a word.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Reason::Disk => "disk",
-            Reason::Network => "network",
-            Reason::Pipe => "pipe",
-            Reason::Lock => "lock",
-            Reason::Gil => "gil",
-            Reason::Sleep => "sleep",
-            Reason::Child => "child",
-            Reason::PageFault => "page-fault",
-            Reason::Poll => "poll",
-            Reason::Stopped => "stopped",
-            Reason::Other => "other",
         }
     }
 }

@@ -127,6 +127,7 @@ impl Account {
 /// Time in which a thread wanted a processor that was taken from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Preempted {
+    pub(crate) pid: u32,
     pub(crate) tid: u32,
     /// From when to when, in nanoseconds of the clock of records.
     pub(crate) began: u64,
@@ -338,7 +339,12 @@ impl Threads {
                 self.account.preempted_ns = self.account.preempted_ns.saturating_add(queued);
                 if let Some(beside) = &mut self.beside {
                     let (began, ended) = (since, now);
-                    beside.preempted.push(Preempted { tid, began, ended });
+                    beside.preempted.push(Preempted {
+                        pid,
+                        tid,
+                        began,
+                        ended,
+                    });
                 }
                 None
             }
@@ -611,6 +617,7 @@ mod tests {
         take(22, Happened::Preempted { pid: PID, tid: 1 });
         take(25, runs(1));
         let preempted = Preempted {
+            pid: PID,
             tid: 1,
             began: 10,
             ended: 14,

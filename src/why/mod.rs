@@ -11,7 +11,6 @@
 
 mod json;
 mod log;
-mod on;
 mod part;
 mod results;
 mod settling;

@@ -9,17 +9,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::on::Peers;
 use super::results::{Call, Results};
 use super::settling::{Greenlets, Settling};
 use super::split::{Off, Waited};
-use crate::process::Process;
 use crate::python::greenlets;
-use crate::sampling::PythonOf;
+use crate::sampling::Explainer;
 use crate::threads;
-use crate::waits::{
-    Account, Cause, Preempted, Reason, Target, Wait, Waiting, Waker, Watch, WatchError, cause_of,
-};
+use crate::waits::{Account, Preempted, Target, Wait, Waker, Watch, WatchError};
 
 /// How far looks at waiting threads are apart while calls are open, and how long records may lie when none are.
 const LOOKS: Duration = Duration::from_millis(5);
@@ -28,16 +24,12 @@ const IDLE: Duration = Duration::from_millis(20);
 const LONGEST_LOOK: Duration = Duration::from_millis(4);
 /// How often it is cleaned up, and looked for greenlets.
 const SELDOM: Duration = Duration::from_millis(200);
-/// How soon a process is looked at again in which no GIL was to be found.
-const RETRY: Duration = Duration::from_millis(50);
 /// How long a process that is added is waited for.
 const ADDING: Duration = Duration::from_secs(2);
 /// Most requests that wait.
 const MOST_REQUESTS: usize = 1 << 10;
 /// Most names that are kept of threads that woke others.
 const MOST_NAMES: usize = 1 << 14;
-/// Most waits of which is kept what was seen while they went on.
-const MOST_SEEN: usize = 1 << 16;
 /// Most sentences about processes that cannot be watched.
 const MOST_NOTES: usize = 8;
 
@@ -184,25 +176,11 @@ impl Shared {
     }
 }
 
-/// What was seen of a wait while it went on.
-#[derive(Debug, Clone)]
-struct Seen {
-    on: Option<Arc<str>>,
-    /// Where the kernel's events do not tell it.
-    cause: Option<Cause>,
-}
-
-/// A process in which GILs are looked for; `None` where there are none to be found so far, and when that was.
-type Python = (Option<PythonOf>, Instant);
-
 /// The thread that listens.
 struct Listener {
     watch: Watch,
     asked: Receiver<Request>,
-    pythons: HashMap<u32, Python>,
-    peers: HashMap<u32, Peers>,
-    /// By thread and when the wait began.
-    seen: HashMap<(u32, u64), Seen>,
+    explainer: Explainer,
     shared: Arc<Shared>,
 }
 
@@ -211,9 +189,7 @@ impl Listener {
         Listener {
             watch,
             asked,
-            pythons: HashMap::new(),
-            peers: HashMap::new(),
-            seen: HashMap::new(),
+            explainer: Explainer::default(),
             shared,
         }
     }
@@ -262,10 +238,7 @@ impl Listener {
                         let _ = done.try_send(());
                     }
                 }
-                Request::Anew(pid) => {
-                    self.pythons.remove(&pid);
-                    self.peers.remove(&pid);
-                }
+                Request::Anew(pid) => self.explainer.anew(pid),
             }
         }
     }
@@ -287,33 +260,8 @@ impl Listener {
     /// Looks what threads of open calls wait on.
     fn look(&mut self, end: Instant) {
         let wanted = self.shared.state().settling.threads();
-        let lacks_reasons = self.watch.lacks_reasons();
-        let unseen: Vec<Waiting> = self
-            .watch
-            .waiting()
-            .filter(|waiting| wanted.contains(&waiting.tid))
-            .filter(|waiting| !self.seen.contains_key(&(waiting.tid, waiting.began)))
-            .collect();
-        let mut looks = Vec::with_capacity(unseen.len());
-        for waiting in unseen {
-            if Instant::now() > end {
-                break;
-            }
-            let cause = lacks_reasons.then(|| cause_of(waiting.pid, waiting.tid));
-            let python = python(&mut self.pythons, waiting.pid);
-            let memory = |address, length| python?.bytes(address, length);
-            let peers = self.peers.entry(waiting.pid);
-            let peers = peers.or_insert_with(|| Peers::of(waiting.pid));
-            let on = peers.find(waiting.tid, &memory);
-            looks.push((waiting, Seen { on, cause }));
-        }
-        // Who has run meanwhile has been told of by now.
-        self.watch.drain();
-        for (waiting, seen) in looks {
-            if self.watch.goes_on(&waiting) && self.seen.len() < MOST_SEEN {
-                self.seen.insert((waiting.tid, waiting.began), seen);
-            }
-        }
+        let explainer = &mut self.explainer;
+        explainer.look(&mut self.watch, |tid| wanted.contains(&tid), end);
     }
 
     /// Takes what has come, and settles the calls that have ended until this moment.
@@ -349,24 +297,16 @@ impl Listener {
 
     /// A wait with all that is known of it.
     fn understood(&mut self, wait: Wait) -> Off {
-        let seen = self.seen.remove(&(wait.tid, wait.began));
-        let (on, cause) = seen.map_or((None, None), |seen| (seen.on, seen.cause));
-        let cause = cause.unwrap_or(wait.cause);
-        let mut reason = cause.reason;
-        if reason == Reason::Lock
-            && python(&mut self.pythons, wait.pid).is_some_and(|it| it.is_gil(cause.argument))
-        {
-            reason = Reason::Gil;
-        }
+        let known = self.explainer.explain(&wait);
         let woken = wait.began.saturating_add(wait.blocked_ns);
         Off {
             began: wait.began,
             woken,
             ended: woken.saturating_add(wait.runqueue_ns.unwrap_or_default()),
             wait: Some(Waited {
-                reason,
-                call: cause.call,
-                on,
+                reason: known.reason,
+                call: known.call,
+                on: known.on,
                 waker: wait.waker,
             }),
         }
@@ -387,36 +327,10 @@ impl Listener {
     }
 
     fn forget(&mut self) {
-        let going: std::collections::HashSet<(u32, u64)> = self
-            .watch
-            .waiting()
-            .map(|waiting| (waiting.tid, waiting.began))
-            .collect();
+        self.explainer.forget(&self.watch);
         let now = crate::waits::now();
-        let old = now.saturating_sub(1_000_000_000);
-        self.seen
-            .retain(|wait, _| going.contains(wait) || wait.1 > old);
-        self.pythons.retain(|pid, _| crate::process::runs(*pid));
-        self.peers.retain(|pid, _| crate::process::runs(*pid));
         self.shared.state().settling.forget(now);
     }
-}
-
-/// What is known of the Python of a process.
-fn python(pythons: &mut HashMap<u32, Python>, pid: u32) -> Option<&PythonOf> {
-    let now = Instant::now();
-    let find = || {
-        let found = Process::of(pid).ok().map(|process| PythonOf::new(&process));
-        found.and_then(|(python, error)| error.is_none().then_some(python))
-    };
-    let (python, at) = pythons.entry(pid).or_insert_with(|| (find(), now));
-    match python {
-        // It may not have begun yet.
-        None if now.saturating_duration_since(*at) > RETRY => (*python, *at) = (find(), now),
-        Some(python) => python.refresh(false),
-        None => {}
-    }
-    python.as_ref()
 }
 
 fn preempted(it: Preempted) -> (u32, Off) {

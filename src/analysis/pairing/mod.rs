@@ -73,7 +73,7 @@ use self::returning::Returning;
 use self::step::stack;
 use self::thread::{Frame, MAX_FRAMES, Thread, give_up, give_up_by_bound};
 use super::keys::{KeyBuilder, Keys, NameKey};
-use crate::event::{Event, Manner, Place, ProcessChange, What};
+use crate::event::{Event, LossStage, Manner, Place, ProcessChange, What};
 
 pub use calls::{FinishedCall, FrameId, GivenUp, Open, Revised, Unpaired};
 pub use creations::Creations;
@@ -191,9 +191,24 @@ impl Pairing {
         self.revised.clear();
         match &event.what {
             What::Return { place, line, .. } if is_shim(place, *line) => return None,
+            // Of calls nothing is missing then.
+            What::Lost {
+                stage: LossStage::Waits,
+                ..
+            } => return Some(Step::new(event)),
             What::Lost { .. } => {
                 self.lose(event.pid);
                 return Some(Step::new(event));
+            }
+            // It changes no stack, and its time is that of what runs: the next call or return charges it.
+            What::Wait(_) => {
+                let thread = self.threads.get(&(event.pid, event.tid));
+                let running = thread.and_then(|thread| thread.frame(thread.running));
+                return Some(Step {
+                    caller: running.map(|frame| (frame.key, &frame.place)),
+                    thread: thread.map(|thread| (event.pid, event.tid, thread)),
+                    ..Step::new(event)
+                });
             }
             What::Process { change, parent, .. } => {
                 self.process(*change, *parent, event.pid, event.tid, event.ts);

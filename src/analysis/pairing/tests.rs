@@ -993,3 +993,39 @@ fn objects_are_paired_by_class_and_apart_from_imports_and_from_their_end() {
     assert_eq!(took(6, Probe::ImportDone, "A"), Some(5));
     assert_eq!(took(7, Probe::InstanceNewDone, "B"), None);
 }
+
+#[test]
+fn a_wait_changes_no_stack_and_no_duration_nor_does_the_loss_of_one() {
+    let wait = |ts| {
+        let wait = crate::event::Wait {
+            reason: Some(crate::event::Reason::Sleep),
+            syscall: None,
+            on: None,
+            blocked_ns: 5,
+            runqueue_ns: None,
+            waker: None,
+        };
+        event(ts, What::Wait(Box::new(wait)))
+    };
+    let mut pairing = Pairing::new();
+    let mut early = wait(5);
+    let step = pairing.follow(&mut early).expect("it is shown");
+    assert_eq!((step.depth(), step.caller), (0, None));
+    pairing.feed(&mut call(10, "f"));
+    let mut within = wait(20);
+    let step = pairing.follow(&mut within).expect("it is shown");
+    let caller = step.caller.map(|(_, place)| place.function.text.clone());
+    assert_eq!((step.depth(), caller.as_deref()), (1, Some("f")));
+    // One that comes late does not make time run twice.
+    pairing.feed(&mut call(30, "g"));
+    pairing.feed(&mut wait(25));
+    let lost = crate::event::loss::lost(32, 0, crate::event::LossStage::Waits, 3);
+    pairing.feed(&mut lost.clone());
+    let mut end = returned(40, "g");
+    let step = pairing.follow(&mut end).expect("it is shown");
+    let left = step.finished.expect("it was called");
+    assert_eq!(
+        (left.inclusive_ns, left.self_ns, left.exact),
+        (Some(10), 10, true)
+    );
+}

@@ -289,7 +289,7 @@ fn on_the_wire(mut event: Event) -> Option<Event> {
     // No probe tells it.
     event.interpreter = None;
     match &mut event.what {
-        What::Lost { .. } => return None,
+        What::Wait(_) | What::Lost { .. } => return None,
         // Whichever thread tells it.
         What::Process {
             change: ProcessChange::Exit,

@@ -283,6 +283,15 @@ impl<W: Write> Sink for Chrome<W> {
                 let name = format!("{name} of thread {}", event.tid);
                 lines.name_track(event.pid, tid, &name);
             }
+            What::Wait(wait) => {
+                let args = json!({
+                    "blocked_ns": wait.blocked_ns,
+                    "runqueue_ns": wait.runqueue_ns,
+                    "on": wait.on.as_ref().map(ToString::to_string),
+                });
+                let name = wait.leaf();
+                lines.complete((event, Some(wait.off_ns())), track, shown, &name, &args);
+            }
             What::Call { .. } | What::Line { .. } | What::GcStart { .. } => {}
         }
         if lines.bytes.len() >= 1 << 16 {

@@ -1,5 +1,5 @@
 //! Stacks with the time that was spent in each: as text, one line per stack, and as a flame graph. Time is own time on the
-//! clock, waiting included; a flame's width is the time that a function and what it called took.
+//! clock, waiting included, unless [`Time`] says otherwise; a flame's width is the time that a function and what it called took.
 
 use std::hash::BuildHasher;
 use std::io::{self, Write};
@@ -11,9 +11,38 @@ use super::timeline::{Ending, Observer, Timeline, Track};
 use crate::analysis::contexts::Contexts;
 use crate::analysis::keys::KeyBuilder;
 use crate::analysis::pairing::{Open, Step};
-use crate::event::{Session, What};
+use crate::event::{Session, Wait, What};
 use crate::export::{End, Sink};
 use crate::text::Foreign;
+
+/// Which time is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Time {
+    /// Own time on the clock, with waits in it.
+    #[default]
+    Own,
+    /// Own time without waits.
+    Cpu,
+    /// Waits alone, their reasons above the functions that waited.
+    Off,
+    /// Own time without waits, and waits with their reasons above it.
+    Wall,
+}
+
+impl Time {
+    fn title(self) -> &'static str {
+        match self {
+            Time::Own => "Time by stack",
+            Time::Cpu => "CPU time by stack",
+            Time::Off => "Off-CPU time by stack",
+            Time::Wall => "Time by stack, with waits",
+        }
+    }
+
+    fn shows_waits(self) -> bool {
+        matches!(self, Time::Off | Time::Wall)
+    }
+}
 
 /// The ways through the program that a stream shows.
 #[derive(Debug, Default)]
@@ -28,6 +57,7 @@ struct Ways {
     paths: Paths,
     /// What contexts are, where that is to be below their stacks.
     contexts: Option<Contexts>,
+    time: Time,
 }
 
 impl Ways {
@@ -37,6 +67,15 @@ impl Ways {
         let name = || separable(Foreign::new(&*label).to_string());
         let key = KeyBuilder.hash_one(&label);
         Some(self.paths.node(open.pid, None, key, name))
+    }
+
+    /// A frame for a reason above a function, and for how long.
+    fn leaf(&mut self, pid: u32, tag: u32, name: String, elapsed_ns: u64) {
+        if elapsed_ns > 0 {
+            let key = KeyBuilder.hash_one(&name);
+            let node = self.paths.node(pid, Some(tag), key, || separable(name));
+            self.paths.ran(node, elapsed_ns);
+        }
     }
 }
 
@@ -50,7 +89,23 @@ impl Observer for Ways {
     fn closes(&mut self, _track: Track, _ts: u64, _tag: u32, _ending: Ending) {}
 
     fn ran(&mut self, tag: u32, elapsed_ns: u64) {
-        self.paths.ran(tag, elapsed_ns);
+        if self.time != Time::Off {
+            self.paths.ran(tag, elapsed_ns);
+        }
+    }
+
+    fn waited(&mut self, pid: u32, tag: u32, elapsed_ns: u64, wait: &Wait) {
+        if self.time == Time::Own {
+            return self.ran(tag, elapsed_ns);
+        }
+        // What of the wait was before is not this function's.
+        let queued = wait.runqueue_ns.unwrap_or_default().min(elapsed_ns);
+        let blocked = wait.blocked_ns.min(elapsed_ns - queued);
+        self.ran(tag, elapsed_ns - queued - blocked);
+        if self.time.shows_waits() {
+            self.leaf(pid, tag, wait.leaf(), blocked);
+            self.leaf(pid, tag, Wait::run_queue_leaf(), queued);
+        }
     }
 }
 
@@ -62,9 +117,10 @@ pub struct Folded<W> {
 }
 
 impl Seen {
-    fn new(by_context: bool) -> Seen {
+    fn new(by_context: bool, time: Time) -> Seen {
         Seen {
             ways: Ways {
+                time,
                 contexts: by_context.then(Contexts::default),
                 ..Ways::default()
             },
@@ -82,6 +138,7 @@ impl Seen {
         if let What::Return { place, line, .. } = &event.what
             && let (Some(left), Some(key)) = (step.finished, step.key)
             && left.measured
+            && ways.time == Time::Own
         {
             let name = || separable(names::function(place, *line));
             let node = ways.paths.node(event.pid, None, key.number(), name);
@@ -92,10 +149,10 @@ impl Seen {
 
 impl<W: Write> Folded<W> {
     /// Nothing yet, to be written to `output`. Where it is `by_context`, the kind of greenlet or task is below its stacks.
-    pub fn new(output: W, by_context: bool) -> Folded<W> {
+    pub fn new(output: W, by_context: bool, time: Time) -> Folded<W> {
         Folded {
             output,
-            seen: Seen::new(by_context),
+            seen: Seen::new(by_context, time),
         }
     }
 }
@@ -129,10 +186,10 @@ pub struct FlameGraph<W> {
 impl<W: Write> FlameGraph<W> {
     /// Nothing yet, to be written to `output`. What takes less than `min_width` percent of the time will not be drawn;
     /// `by_context` as in [`Folded`].
-    pub fn new(output: W, min_width: f64, by_context: bool) -> FlameGraph<W> {
+    pub fn new(output: W, min_width: f64, by_context: bool, time: Time) -> FlameGraph<W> {
         FlameGraph {
             output,
-            seen: Seen::new(by_context),
+            seen: Seen::new(by_context, time),
             min_width,
         }
     }
@@ -162,7 +219,7 @@ impl<W: Write> Sink for FlameGraph<W> {
         let only = session.targets.first();
         let only = only.filter(|_| session.targets.len() == 1);
         let caption = Caption {
-            title: "Time by stack",
+            title: ways.time.title(),
             subtitle: only.map(|target| names::process(session, target.pid)),
             min_width: percent,
         };

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::*;
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::analysis::testing::{call, event, in_context, named, returned, text, told};
-use crate::event::{Event, Manner, Session, SessionTarget, Summary, What};
+use crate::event::{Event, Manner, Reason, Session, SessionTarget, Summary, Wait, What};
 use crate::export::{End, Sink};
 
 const PYTHON: &str = "/usr/bin/python3.11";
@@ -97,7 +97,7 @@ fn as_text(bytes: Vec<u8>) -> String {
 #[test]
 fn folded_stacks_have_the_own_time_of_every_way_through_the_program() {
     let folded = as_text(made(
-        |output| Box::new(Folded::new(output, false)),
+        |output| Box::new(Folded::new(output, false, Time::Own)),
         false,
         program(),
     ));
@@ -128,7 +128,7 @@ fn functions_of_one_name_are_told_apart_by_where_they_begin() {
         ]
     };
     let folded = as_text(made(
-        |output| Box::new(Folded::new(output, false)),
+        |output| Box::new(Folded::new(output, false, Time::Own)),
         false,
         events(),
     ));
@@ -161,7 +161,7 @@ fn two_processes_are_told_apart_in_folded_stacks() {
         event.pid = 2;
     }
     let folded = as_text(made(
-        |output| Box::new(Folded::new(output, false)),
+        |output| Box::new(Folded::new(output, false, Time::Own)),
         false,
         events,
     ));
@@ -186,7 +186,7 @@ fn kinds_of_tasks_stand_below_their_stacks_where_that_is_wanted() {
     ];
     let folded = |by_context| {
         as_text(made(
-            |output| Box::new(Folded::new(output, by_context)),
+            |output| Box::new(Folded::new(output, by_context, Time::Own)),
             false,
             events.clone(),
         ))
@@ -205,7 +205,7 @@ fn kinds_of_tasks_stand_below_their_stacks_where_that_is_wanted() {
 #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_flame_graph_is_an_svg_with_every_function() {
     let svg = as_text(made(
-        |output| Box::new(FlameGraph::new(output, 0.01, false)),
+        |output| Box::new(FlameGraph::new(output, 0.01, false, Time::Own)),
         false,
         program(),
     ));
@@ -225,7 +225,7 @@ fn a_flame_graph_is_an_svg_with_every_function() {
 fn what_takes_less_than_the_least_share_is_not_drawn() {
     let graph = |least| {
         as_text(made(
-            |output| Box::new(FlameGraph::new(output, least, false)),
+            |output| Box::new(FlameGraph::new(output, least, false, Time::Own)),
             false,
             program(),
         ))
@@ -238,7 +238,7 @@ fn what_takes_less_than_the_least_share_is_not_drawn() {
 #[test]
 fn a_flame_graph_of_nothing_says_what_to_record() {
     let pairing = Pairing::new();
-    let error = Box::new(FlameGraph::new(Vec::new(), 0.01, false))
+    let error = Box::new(FlameGraph::new(Vec::new(), 0.01, false, Time::Own))
         .finish(&End::new(&Summary::default(), &pairing))
         .expect_err("nothing to draw");
     assert!(error.to_string().contains("call,return"), "{error}");
@@ -557,7 +557,7 @@ fn calls_that_the_kernel_measured_nest_in_speedscope() {
         ]
     );
     let folded = as_text(made(
-        |output| Box::new(Folded::new(output, false)),
+        |output| Box::new(Folded::new(output, false, Time::Own)),
         false,
         events.clone(),
     ));
@@ -646,4 +646,116 @@ print(stats.total_calls, stats.prim_calls)"
     );
     assert_eq!(functions[2][2], "läuft");
     assert_eq!(totals, "5 4");
+}
+
+fn waited(
+    ts: u64,
+    reason: Option<Reason>,
+    call: Option<&str>,
+    blocked_ns: u64,
+    queued: Option<u64>,
+) -> Event {
+    let wait = Wait {
+        reason,
+        syscall: call.map(|call| std::sync::Arc::new(text(call))),
+        on: None,
+        blocked_ns,
+        runqueue_ns: queued,
+        waker: None,
+    };
+    event(ts, What::Wait(Box::new(wait)))
+}
+
+#[test]
+fn waits_are_taken_from_the_own_time_of_the_function_that_waits_and_stand_above_it() {
+    let events = || {
+        vec![
+            // Nobody knows where: no call was seen.
+            waited(500, Some(Reason::Sleep), None, 400, None),
+            call(1_000, "main"),
+            waited(1_300, None, None, 0, Some(200)),
+            call(2_000, "read"),
+            waited(
+                6_000,
+                Some(Reason::Network),
+                Some("recvfrom"),
+                3_000,
+                Some(500),
+            ),
+            // It began before the function did, as far as two clocks can tell.
+            call(7_000, "inner"),
+            waited(7_100, Some(Reason::Gil), Some("futex"), 90, Some(20)),
+            returned(8_000, "inner"),
+            returned(9_000, "read"),
+            // Longer than the function has run since.
+            waited(9_050, Some(Reason::Disk), None, 60, None),
+            returned(10_000, "main"),
+        ]
+    };
+    let folded = |time| {
+        let bytes = made(
+            |output| Box::new(Folded::new(output, false, time)),
+            false,
+            events(),
+        );
+        let text = String::from_utf8(bytes).expect("text");
+        text.lines().map(str::to_owned).collect::<Vec<String>>()
+    };
+    let own = |lines: &[String]| -> Vec<(String, u64)> {
+        let parsed = lines.iter().map(|line| {
+            let (path, time) = line.rsplit_once(' ').expect("a time");
+            let names = path
+                .split(';')
+                .map(|frame| frame.split(" (").next().unwrap_or(""));
+            (
+                names.collect::<Vec<&str>>().join(";"),
+                time.parse().expect("a number"),
+            )
+        });
+        let mut parsed: Vec<(String, u64)> = parsed.collect();
+        parsed.sort();
+        parsed
+    };
+    let expect = |pairs: &[(&str, u64)]| -> Vec<(String, u64)> {
+        pairs
+            .iter()
+            .map(|(path, time)| ((*path).to_owned(), *time))
+            .collect()
+    };
+    assert_eq!(
+        own(&folded(Time::Own)),
+        expect(&[
+            ("main", 2_000),
+            ("main;read", 6_000),
+            ("main;read;inner", 1_000)
+        ]),
+        "as without waits"
+    );
+    assert_eq!(
+        own(&folded(Time::Cpu)),
+        expect(&[
+            ("main", 1_750),
+            ("main;read", 2_500),
+            ("main;read;inner", 900)
+        ])
+    );
+    let off = [
+        ("main;[disk]", 50),
+        ("main;[run-queue]", 200),
+        ("main;read;[network: recvfrom]", 3_000),
+        ("main;read;[run-queue]", 500),
+        ("main;read;inner;[gil: futex]", 80),
+        ("main;read;inner;[run-queue]", 20),
+    ];
+    assert_eq!(own(&folded(Time::Off)), expect(&off));
+    let mut both = own(&folded(Time::Cpu));
+    both.extend(expect(&off));
+    both.sort();
+    assert_eq!(
+        own(&folded(Time::Wall)),
+        both,
+        "nothing twice, nothing missing"
+    );
+    let sum = |lines: &[(String, u64)]| lines.iter().map(|(_, time)| time).sum::<u64>();
+    assert_eq!(sum(&both), sum(&own(&folded(Time::Own))));
 }

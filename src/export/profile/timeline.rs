@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 
 use crate::analysis::keys::KeyBuilder;
 use crate::analysis::pairing::{FrameId, Open, Step};
-use crate::event::{Manner, ProcessChange, What};
+use crate::event::{Manner, ProcessChange, Wait, What};
 
 /// Threads whose stacks are shown at once; those that were quiet for longest are closed beyond that.
 const MAX_THREADS: usize = 4096;
@@ -43,6 +43,11 @@ pub(super) trait Observer {
 
     /// The innermost frame ran for so long.
     fn ran(&mut self, tag: u32, elapsed_ns: u64);
+
+    /// The same, and at the end of that its thread waited; perhaps since before.
+    fn waited(&mut self, _pid: u32, tag: u32, elapsed_ns: u64, _wait: &Wait) {
+        self.ran(tag, elapsed_ns);
+    }
 }
 
 /// The stacks that are shown.
@@ -108,6 +113,10 @@ impl Timeline {
             true => MAX_CONTEXTS,
             false => MAX_THREADS,
         };
+        // Threads wait of which no call is known.
+        if matches!(event.what, What::Wait(_)) && !self.tracks.contains_key(&track) {
+            return;
+        }
         let too_many = self.tracks.len() >= most && !self.tracks.contains_key(&track);
         if too_many || self.frames > MAX_SHOWN {
             self.forget_quiet(observer);
@@ -119,7 +128,10 @@ impl Timeline {
         };
         shown.ts = shown.ts.max(event.ts);
         if let Some(&(_, tag)) = shown.frames.last() {
-            observer.ran(tag, elapsed);
+            match &event.what {
+                What::Wait(wait) => observer.waited(event.pid, tag, elapsed, wait),
+                _ => observer.ran(tag, elapsed),
+            }
         }
         if !matches!(event.what, What::Call { .. } | What::Return { .. }) {
             return;

@@ -246,7 +246,8 @@ impl Encoder {
                 let key = command.as_ref().map_or(0, |command| self.text(command));
                 (kind, parent.unwrap_or(0), key)
             }
-            What::Lost { .. } => return,
+            // The script tells no waits.
+            What::Wait(_) | What::Lost { .. } => return,
         };
         self.sent += 1;
         self.record(kind, 0, value, ts, who, key);

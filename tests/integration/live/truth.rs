@@ -11,6 +11,7 @@ mod collector;
 mod greenlets;
 mod interpreters;
 mod table;
+mod waits;
 mod why;
 
 use std::collections::BTreeMap;

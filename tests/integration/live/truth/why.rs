@@ -35,8 +35,8 @@ fn line(from: &mut impl BufRead) -> String {
     line
 }
 
-/// Runs the program, and pystap on it.
-fn told(mode: &str, functions: &[&str], way: &[&str]) -> Told {
+/// Runs the program and pystap with these arguments on it. What the program said of each round, and what pystap wrote and said.
+pub(super) fn rounds(mode: &str, arguments: &[&str]) -> (Vec<Value>, String, String) {
     let python = interpreters::here().swap_remove(0);
     if mode == "eventlet" {
         assert!(
@@ -52,10 +52,8 @@ fn told(mode: &str, functions: &[&str], way: &[&str]) -> Told {
     assert!(line(&mut answers).starts_with("ready"));
     let (mut pystap, mut written) = started(
         Command::new(PYSTAP)
-            .arg("why")
-            .args(functions)
-            .args(["--json", "--each", "-p", &program.id().to_string()])
-            .args(way)
+            .args(arguments)
+            .args(["-p", &program.id().to_string()])
             .stderr(Stdio::piped()),
     );
     let mut said = String::new();
@@ -78,6 +76,13 @@ fn told(mode: &str, functions: &[&str], way: &[&str]) -> Told {
     assert!(pystap.wait().expect("ended").success(), "{said}");
     drop(go_on);
     assert!(program.wait().expect("ended").success());
+    (truth, lines, said)
+}
+
+/// What `pystap why` tells of the program.
+fn told(mode: &str, functions: &[&str], way: &[&str]) -> Told {
+    let arguments = [&["why"], functions, &["--json", "--each"], way].concat();
+    let (mut truth, lines, said) = rounds(mode, &arguments);
     let lines = lines
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));

@@ -424,7 +424,7 @@ pub struct Trace {
     #[arg(long, requires = "command")]
     pub exit_with_command: bool,
     /// Also tell where threads wait: each wait with its reason and length, from the kernel's scheduler. Needs root
-    #[arg(long, conflicts_with = "compile_only")]
+    #[arg(long, conflicts_with_all = ["compile_only", "min_duration"])]
     pub waits: bool,
     /// Which processes.
     #[command(flatten)]
@@ -754,6 +754,10 @@ pub struct Top {
     /// Rows of their own for the kinds of greenlets and asyncio tasks (with the agent); adds up in pystap and not in the kernel
     #[arg(long)]
     pub by_context: bool,
+    /// Also how long functions were blocked, waited for a processor or for the GIL, from the kernel's scheduler: columns OFF, RUNQ
+    /// and GIL. Every call is sent to pystap then. Needs root
+    #[arg(long, conflicts_with_all = ["compile_only", "min_duration"])]
+    pub waits: bool,
     /// As JSON, one line per table
     #[arg(long)]
     pub json: bool,

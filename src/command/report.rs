@@ -173,6 +173,9 @@ impl Sink for Views<'_> {
 
 /// Shows a view of a recording.
 pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
+    if arguments.sort.is_of_waits() && !has_waits(open(&arguments.file)?.session()) {
+        return Err(without_waits(&arguments.file, "--sort"));
+    }
     if arguments.browse {
         return browse(arguments, console);
     }
@@ -280,7 +283,8 @@ fn browse(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
     let mut tally = top::tally(arguments.by_context);
     let replayed = replay(&arguments.file, console, &mut tally)?;
     // What is over has no present: its last event is where its clock stands.
-    let table = tally.snapshot(&replayed.pairing, 0);
+    let mut table = tally.snapshot(&replayed.pairing, 0);
+    table.account.has_waits = has_waits(&replayed.session);
     let title = Foreign::path(&arguments.file).to_string();
     top::browse(&title, arguments.sort, table)?;
     Ok(match replayed.whole {
@@ -357,6 +361,18 @@ fn has_waits(session: &Session) -> bool {
     session.events.iter().any(|kind| kind == Wait::KIND)
 }
 
+/// What is said where they were not, and are wanted by an option.
+fn without_waits(file: &Path, option: &str) -> Failure {
+    Failure::new(
+        Exit::Usage,
+        format!(
+            "{} has no waits, so nothing tells how long functions did not run; record them with `pystap record --waits`, or leave out \
+             {option}",
+            Foreign::path(file)
+        ),
+    )
+}
+
 /// Which time is to be shown.
 fn time(arguments: &Export, drawn: bool) -> Result<Time, Failure> {
     let time = match arguments.time {
@@ -372,14 +388,7 @@ fn time(arguments: &Export, drawn: bool) -> Result<Time, Failure> {
         ));
     }
     if !has_waits(open(&arguments.file)?.session()) {
-        return Err(Failure::new(
-            Exit::Usage,
-            format!(
-                "{} has no waits, so nothing tells how long functions did not run; record them with `pystap record --waits`, or leave \
-                 out --time",
-                Foreign::path(&arguments.file)
-            ),
-        ));
+        return Err(without_waits(&arguments.file, "--time"));
     }
     Ok(time)
 }

@@ -47,6 +47,7 @@ fn request(arguments: &cli::Top) -> SessionRequest {
         },
         purpose: trace::purpose(arguments.dry_run, arguments.compile_only, kernel),
         output: arguments.output.clone(),
+        waits: arguments.waits,
         ..trace::common(&arguments.targets, &arguments.engine)
     };
     trace::ask(&mut request, &arguments.what);
@@ -54,9 +55,9 @@ fn request(arguments: &cli::Top) -> SessionRequest {
         request.targets.service = Some(of.clone());
     }
     // Single calls that are long enough are measured by another template.
-    // The kernel keeps a stack for each context, and one row for all.
-    request.totals =
-        !(arguments.no_kernel_totals || arguments.by_context) && request.min_duration.is_none();
+    // The kernel keeps a stack for each context, and one row for all; and a wait belongs to the call that is open when it comes.
+    request.totals = !(arguments.no_kernel_totals || arguments.by_context || arguments.waits)
+        && request.min_duration.is_none();
     request
 }
 
@@ -67,6 +68,12 @@ pub(super) fn script(arguments: &cli::Top) -> Result<Exit, Failure> {
 
 /// The live table.
 pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure> {
+    if arguments.sort.is_of_waits() && !arguments.waits {
+        return Err(Failure::new(
+            Exit::Usage,
+            "only --waits tells how long functions did not run, so nothing can be sorted by it; add --waits",
+        ));
+    }
     let shows = !(arguments.dry_run || arguments.compile_only);
     let on_screen = shows && !(arguments.batch || arguments.json);
     if on_screen && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
@@ -82,7 +89,7 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
             .as_millis()
             .try_into()
             .unwrap_or(u64::MAX);
-        let tally = tally(arguments.by_context);
+        let tally = tally(arguments.by_context).with_waits(arguments.waits);
         let in_kernel = request.totals && !rules.call_on_creation;
         let shown = match on_screen {
             true => {

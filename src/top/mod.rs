@@ -46,6 +46,7 @@ pub struct Tally {
     sums: Sums,
     /// What the engine has added up itself.
     totals: Option<Totals>,
+    has_waits: bool,
 }
 
 #[derive(Debug, Default)]
@@ -77,8 +78,13 @@ impl Tally {
                 functions: Functions::by_context(),
                 ..Sums::default()
             },
-            totals: None,
+            ..Tally::default()
         }
+    }
+
+    /// The same of a stream in which waits are told.
+    pub fn with_waits(self, has_waits: bool) -> Tally {
+        Tally { has_waits, ..self }
     }
 
     /// Counts an event with what pairing said of it.
@@ -158,6 +164,7 @@ impl Tally {
                 lost: sums.lost,
                 untraced: 0,
                 unpaired: pairing.unpaired().total(),
+                has_waits: self.has_waits,
                 ..without_row(&functions)
             },
             functions,

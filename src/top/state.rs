@@ -190,10 +190,10 @@ impl State {
                 return Action::Pace;
             }
             Key::Char('s') | Key::Right => self.sort_by(1),
-            Key::Left => self.sort_by(Column::ALL.len() - 1),
-            Key::Char(digit @ '1'..='8') => {
+            Key::Left => self.sort_by(Column::of(self.account()).count() - 1),
+            Key::Char(digit @ '1'..='9') => {
                 let index = digit as usize - '1' as usize;
-                if let Some(&column) = Column::ALL.get(index) {
+                if let Some(column) = Column::of(self.account()).nth(index) {
                     self.sort = column;
                     self.arrange();
                 }
@@ -232,9 +232,10 @@ impl State {
     }
 
     fn sort_by(&mut self, steps: usize) {
-        let at = Column::ALL.iter().position(|&it| it == self.sort);
-        let next = (at.unwrap_or(0) + steps) % Column::ALL.len();
-        if let Some(&column) = Column::ALL.get(next) {
+        let columns = Column::of(self.account());
+        let at = columns.clone().position(|it| it == self.sort);
+        let next = (at.unwrap_or(0) + steps) % columns.clone().count();
+        if let Some(column) = columns.clone().nth(next) {
             self.sort = column;
             self.arrange();
         }

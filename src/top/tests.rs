@@ -152,6 +152,29 @@ fn eighty_by_twenty_four_has_the_table_and_what_must_be_seen() {
 }
 
 #[test]
+fn waits_have_columns_that_stay_on_a_narrow_terminal_and_sort() {
+    let mut state = State::new("nova", Column::SelfTime, 1_000);
+    let mut snapshot = tally(&events()).snapshot(2_000_000_000);
+    snapshot.account.has_waits = true;
+    state.show(snapshot);
+    let heading = |state: &mut State, width| drawn(state, width, 10)[1].trim_end().to_owned();
+    assert_eq!(
+        heading(&mut state, 120),
+        "    CALLS   CALLS/s    SELF     %     CUM     AVG     P95     MAX     OFF    RUNQ     GIL  FUNCTION"
+    );
+    assert_eq!(
+        heading(&mut state, 62),
+        "    CALLS    SELF     %     OFF    RUNQ     GIL  FUNCTION"
+    );
+    keys(&mut state, "8");
+    assert_eq!(state.sort, Column::Off);
+    keys(&mut state, "sss");
+    assert_eq!(state.sort, Column::Function);
+    state.key(Key::Left);
+    assert_eq!(state.sort, Column::Gil);
+}
+
+#[test]
 fn of_a_long_path_the_end_is_shown() {
     let mut state = State::new("nova", Column::SelfTime, 1_000);
     let file = "/usr/lib/python3/dist-packages/eventlet/hubs/poll.py";

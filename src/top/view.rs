@@ -9,11 +9,11 @@ use ratatui::widgets::{Clear, Paragraph};
 use super::State;
 use crate::analysis::functions::Function;
 use crate::text::{Foreign, harmless};
-use crate::view::hot::{self, Column};
+use crate::view::hot::{self, Column, Number, TableAccount};
 use crate::view::many;
 
 const HELP: [&str; 16] = [
-    "1 to 8       sort by that column",
+    "1 to 9       sort by that column",
     "s, arrows    sort by the next or the previous column",
     "R            the other way round",
     "/            filter: every word must be in the function or its file",
@@ -105,24 +105,20 @@ fn headline(state: &State) -> Line<'static> {
     ])
 }
 
-/// Columns of numbers, those first that a narrow terminal goes without.
-const DISPENSABLE: [usize; 8] = [7, 6, 1, 5, 4, 3, 0, 2];
+/// Columns of numbers by their position in [`hot::numbers`], those first that a narrow terminal goes without.
+const DISPENSABLE: [usize; 11] = [7, 6, 1, 5, 4, 3, 0, 10, 9, 8, 2];
 /// Room that names have at least, as long as there are numbers to go without.
 const NAMES: usize = 12;
 
-/// The columns of numbers for which there is room, by their position in [`hot::WIDTHS`].
-fn columns(width: u16) -> Vec<usize> {
-    let mut columns: Vec<usize> = (0..hot::WIDTHS.len()).collect();
+/// The columns of numbers for which there is room, with their positions.
+fn columns(account: &TableAccount, width: u16) -> Vec<(usize, &'static Number)> {
+    let mut columns: Vec<_> = hot::numbers(account).iter().enumerate().collect();
     for dispensable in DISPENSABLE {
-        let taken: usize = columns
-            .iter()
-            .filter_map(|&at| hot::WIDTHS.get(at))
-            .map(|it| it + 1)
-            .sum();
+        let taken: usize = columns.iter().map(|(_, number)| number.width + 1).sum();
         if taken + 1 + NAMES <= usize::from(width) {
             break;
         }
-        columns.retain(|&at| at != dispensable);
+        columns.retain(|(at, _)| *at != dispensable);
     }
     columns
 }
@@ -137,23 +133,13 @@ fn heading(state: &State, width: u16) -> Line<'static> {
             reversed
         }
     };
-    let all = [
-        (Column::Calls, None),
-        (Column::Rate, None),
-        (Column::SelfTime, None),
-        (Column::SelfTime, Some("%")),
-        (Column::Cumulative, None),
-        (Column::Average, None),
-        (Column::P95, None),
-        (Column::Max, None),
-    ];
     let mut spans = Vec::new();
-    for at in columns(width) {
-        let (Some((column, title)), Some(&width)) = (all.get(at), hot::WIDTHS.get(at)) else {
-            continue;
-        };
-        let title = title.unwrap_or(column.title());
-        spans.push(Span::styled(format!("{title:>width$}"), style(*column)));
+    for (_, number) in columns(state.account(), width) {
+        let Number { title, width, .. } = number;
+        spans.push(Span::styled(
+            format!("{title:>width$}"),
+            style(number.column),
+        ));
         spans.push(Span::styled(" ", reversed));
     }
     spans.push(Span::styled(" ", reversed));
@@ -165,8 +151,8 @@ fn heading(state: &State, width: u16) -> Line<'static> {
 fn row_line(row: &Function, state: &State, width: u16) -> Line<'static> {
     let mut numbers = String::new();
     let cells = hot::cells(row, state.account());
-    for at in columns(width) {
-        if let (Some(cell), Some(&width)) = (cells.get(at), hot::WIDTHS.get(at)) {
+    for (at, Number { width, .. }) in columns(state.account(), width) {
+        if let Some(cell) = cells.get(at) {
             numbers.push_str(&format!("{cell:>width$} "));
         }
     }

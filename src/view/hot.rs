@@ -30,22 +30,31 @@ pub enum Column {
     P95,
     /// Longest call
     Max,
+    /// Time blocked in the function itself (with waits)
+    Off,
+    /// Time waiting for a processor there (with waits)
+    #[value(name = "runq")]
+    RunQueue,
+    /// Time waiting for the GIL there (with waits)
+    Gil,
     /// Name of the function
     Function,
 }
 
 impl Column {
-    /// All of them.
-    pub const ALL: [Column; 8] = [
-        Column::Calls,
-        Column::Rate,
-        Column::SelfTime,
-        Column::Cumulative,
-        Column::Average,
-        Column::P95,
-        Column::Max,
-        Column::Function,
-    ];
+    /// Those of a table, in the order in which they stand.
+    pub fn of(account: &TableAccount) -> impl Iterator<Item = Column> + Clone + use<> {
+        let numbers = numbers(account).iter().enumerate();
+        let numbers = numbers.filter(|(at, _)| *at != SHARE);
+        numbers
+            .map(|(_, number)| number.column)
+            .chain([Column::Function])
+    }
+
+    /// Whether it needs waits.
+    pub fn is_of_waits(self) -> bool {
+        matches!(self, Column::Off | Column::RunQueue | Column::Gil)
+    }
 
     /// Its heading.
     pub fn title(self) -> &'static str {
@@ -57,6 +66,9 @@ impl Column {
             Column::Average => "AVG",
             Column::P95 => "P95",
             Column::Max => "MAX",
+            Column::Off => "OFF",
+            Column::RunQueue => "RUNQ",
+            Column::Gil => "GIL",
             Column::Function => "FUNCTION",
         }
     }
@@ -104,6 +116,9 @@ pub fn order(
         Column::Average => row.average_ns(),
         Column::P95 => row.durations.quantile(0.95),
         Column::Max => row.durations.max(),
+        Column::Off => Some(row.off.blocked_ns),
+        Column::RunQueue => Some(row.off.runqueue_ns),
+        Column::Gil => Some(row.off.gil_ns),
         Column::Function => None,
     };
     // One number, because to compare two halves of each takes twice as long: 0 is what is not known.
@@ -149,9 +164,8 @@ pub fn matches(row: &Function, typed: &str) -> bool {
     })
 }
 
-/// The numbers of a row as they are shown, in the order of [`Column::ALL`] without the function, own time followed by
-/// its share.
-pub fn cells(row: &Function, account: &TableAccount) -> [String; 8] {
+/// The numbers of a row as they are shown, as many as [`numbers`].
+pub fn cells(row: &Function, account: &TableAccount) -> Vec<String> {
     let known = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), time);
     let seconds = account.wall_ns as f64 / 1e9;
     let rate = if seconds > 0.0 {
@@ -165,7 +179,7 @@ pub fn cells(row: &Function, account: &TableAccount) -> [String; 8] {
         count(rate as u64)
     };
     let share = row.self_ns as f64 * 100.0 / account.self_ns.max(1) as f64;
-    [
+    let mut cells = vec![
         count(row.calls),
         rate,
         time(row.self_ns),
@@ -174,7 +188,12 @@ pub fn cells(row: &Function, account: &TableAccount) -> [String; 8] {
         known(row.average_ns()),
         known(row.durations.quantile(0.95)),
         known(row.durations.max()),
-    ]
+    ];
+    if account.has_waits {
+        let off = row.off;
+        cells.extend([off.blocked_ns, off.runqueue_ns, off.gil_ns].map(time));
+    }
+    cells
 }
 
 /// `function [context]` and `file:line`, and whose it is.
@@ -201,22 +220,57 @@ pub fn name(row: &Function, processes: bool) -> (String, String) {
     (function, place)
 }
 
-/// Widths of the numbers.
-pub const WIDTHS: [usize; 8] = [9, 9, 7, 5, 7, 7, 7, 7];
+/// A column of numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Number {
+    /// By which its title sorts.
+    pub column: Column,
+    /// What stands above it.
+    pub title: &'static str,
+    /// Characters that it takes.
+    pub width: usize,
+}
 
-/// The columns of waits, and their width.
-const WAITS: [&str; 3] = ["OFF", "RUNQ", "GIL"];
-const WAITS_WIDTH: usize = 7;
+const fn number(column: Column, title: &'static str, width: usize) -> Number {
+    Number {
+        column,
+        title,
+        width,
+    }
+}
+
+/// All of them; own time is followed by its share.
+const NUMBERS: [Number; 11] = [
+    number(Column::Calls, "CALLS", 9),
+    number(Column::Rate, "CALLS/s", 9),
+    number(Column::SelfTime, "SELF", 7),
+    number(Column::SelfTime, "%", 5),
+    number(Column::Cumulative, "CUM", 7),
+    number(Column::Average, "AVG", 7),
+    number(Column::P95, "P95", 7),
+    number(Column::Max, "MAX", 7),
+    number(Column::Off, "OFF", 7),
+    number(Column::RunQueue, "RUNQ", 7),
+    number(Column::Gil, "GIL", 7),
+];
+/// Where the share of own time stands, which is no column to sort by.
+const SHARE: usize = 3;
+/// How many there are without waits.
+const WITHOUT_WAITS: usize = 8;
+
+/// The columns of numbers of a table.
+pub fn numbers(account: &TableAccount) -> &'static [Number] {
+    match account.has_waits {
+        true => &NUMBERS,
+        false => NUMBERS.get(..WITHOUT_WAITS).unwrap_or_default(),
+    }
+}
 
 /// The line above the numbers.
 pub fn heading(account: &TableAccount) -> String {
-    let titles = ["CALLS", "CALLS/s", "SELF", "%", "CUM", "AVG", "P95", "MAX"];
     let mut line = String::new();
-    for (title, width) in titles.iter().zip(WIDTHS) {
+    for Number { title, width, .. } in numbers(account) {
         line.push_str(&format!("{title:>width$} "));
-    }
-    for title in WAITS.iter().filter(|_| account.has_waits) {
-        line.push_str(&format!("{title:>WAITS_WIDTH$} "));
     }
     line.push_str(" FUNCTION");
     line
@@ -225,12 +279,8 @@ pub fn heading(account: &TableAccount) -> String {
 /// One line.
 pub fn line(row: &Function, account: &TableAccount, processes: bool) -> String {
     let mut line = String::new();
-    for (cell, width) in cells(row, account).iter().zip(WIDTHS) {
+    for (cell, Number { width, .. }) in cells(row, account).iter().zip(numbers(account)) {
         line.push_str(&format!("{cell:>width$} "));
-    }
-    let off = [row.off.blocked_ns, row.off.runqueue_ns, row.off.gil_ns];
-    for took in off.into_iter().filter(|_| account.has_waits) {
-        line.push_str(&format!("{:>WAITS_WIDTH$} ", time(took)));
     }
     let (function, place) = name(row, processes);
     format!("{line} {function}  {place}")
@@ -404,7 +454,7 @@ mod tests {
 
     #[test]
     fn every_column_sorts_and_can_be_reversed() {
-        for column in Column::ALL {
+        for column in Column::of(&TableAccount::default()) {
             let first = match column {
                 Column::Calls | Column::Rate | Column::Function => "quick",
                 _ => "slow",
@@ -538,5 +588,11 @@ mod tests {
             (&50.into(), &8.into(), &20.into())
         );
         assert_eq!(row_json(&rows[1], &account)["off_ns"], 0);
+        for column in [Column::Off, Column::RunQueue, Column::Gil] {
+            assert!(Column::of(&account).any(|it| it == column));
+            assert!(!Column::of(&TableAccount::default()).any(|it| it == column));
+            assert_eq!(order(rows, column, false, |_| true), [0, 1]);
+            assert_eq!(order(rows, column, true, |_| true), [1, 0]);
+        }
     }
 }

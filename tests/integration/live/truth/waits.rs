@@ -40,106 +40,135 @@ fn folded(file: &str, time: &[&str], function: &str, frame: &str) -> f64 {
 }
 
 /// A call from which its processor is taken before the program can look at its clocks is measured anew, but not for ever.
-fn waits_are_what_the_program_measured(way: &[&str]) {
+fn at_last(measured: impl Fn() -> Result<(), String>) {
     let mut wrong = Vec::new();
-    while let Err(sentence) = measured(way) {
+    while let Err(sentence) = measured() {
         wrong.push(sentence);
         assert!(wrong.len() < 3, "{wrong:#?}");
     }
 }
 
-/// Checks a run, and answers whether the lengths are right, too.
-fn measured(way: &[&str]) -> Result<(), String> {
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join("waits.pystap");
-    let file = file.to_str().expect("UTF-8");
-    let functions: Vec<&str> = FUNCTIONS
-        .iter()
-        .flat_map(|(function, _)| ["--function", *function])
-        .collect();
-    let arguments = [&["record", "--waits", "-o", file], &functions[..], way].concat();
-    let (truth, _, said) = rounds("threads", &arguments);
-    assert!(said.contains("nothing lost"), "{said}");
-    let report = pystap_with(&["report", file, "--json"]);
-    assert_eq!(report.code, 0, "{}", report.stderr);
-    let report: Value = serde_json::from_str(&report.stdout).expect("JSON");
-    let rows = report["functions"].as_array().expect("rows");
-    for (function, reason) in FUNCTIONS {
-        let row = rows.iter().find(|row| row["function"] == function);
-        let row = row.unwrap_or_else(|| panic!("no {function} in {report:#}"));
-        assert_eq!(row["calls"].as_u64(), Some(truth.len() as u64), "{row:#}");
-        let of = |name: &str| row[name].as_f64().expect("a time") / 1e6;
+/// The arguments that ask for the functions alone.
+fn functions() -> Vec<&'static str> {
+    let each = FUNCTIONS.iter();
+    each.flat_map(|(function, _)| ["--function", *function])
+        .collect()
+}
+
+fn row<'a>(rows: &'a [Value], function: &str) -> &'a Value {
+    let row = rows.iter().find(|row| row["function"] == function);
+    row.unwrap_or_else(|| panic!("no {function} in {rows:#?}"))
+}
+
+/// A time of a row, in milliseconds.
+fn time(row: &Value, name: &str) -> f64 {
+    row[name].as_f64().expect("a time") / 1e6
+}
+
+/// Whether a table has what the program measured.
+fn check(rows: &[Value], truth: &[Value]) -> Result<(), String> {
+    for (function, _) in FUNCTIONS {
+        let row = row(rows, function);
+        let calls = truth.len();
+        assert_eq!(row["calls"].as_u64(), Some(calls as u64), "{row:#}");
         let all = |what: &dyn Fn(&Value) -> &Value| -> f64 {
             let each = truth.iter().map(|round| what(&round[function]).as_f64());
             each.map(|it| it.expect("measured")).sum()
         };
         let (wall, cpu) = (all(&|it| &it["wall"]), all(&|it| &it["cpu"]));
         let (least, most) = (all(&|it| &it["queued"][0]), all(&|it| &it["queued"][1]));
-        let calls = truth.len();
-        near("run queue", calls, of("runqueue_ns"), least, most)?;
+        near("run queue", calls, time(row, "runqueue_ns"), least, most)?;
         // A host that takes a processor away looks like running, and is in no clock of the thread.
-        let taken = if cpu > 10.0 * calls as f64 {
-            10.0 * calls as f64
-        } else {
-            0.0
-        };
-        near(
-            "blocked",
-            calls,
-            of("off_ns"),
-            wall - cpu - most - taken,
-            wall - cpu - least,
-        )?;
-        let gil = of("gil_ns");
+        let computes = 10.0 * calls as f64;
+        let taken = if cpu > computes { computes } else { 0.0 };
+        let off = time(row, "off_ns");
+        let (least, most) = (wall - cpu - most - taken, wall - cpu - least);
+        near("blocked", calls, off, least, most)?;
+        let gil = time(row, "gil_ns");
         match function {
-            "contends" => near("GIL", 1, gil, of("off_ns") - 1.0, of("off_ns"))?,
-            _ => assert!(gil <= of("off_ns"), "{row:#}"),
+            "contends" => near("GIL", 1, gil, off - 1.0, off)?,
+            _ => assert!(gil <= off, "{row:#}"),
         }
+    }
+    Ok(())
+}
+
+fn a_recording_has_what_the_program_measured(way: &[&str]) -> Result<(), String> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("waits.pystap");
+    let file = file.to_str().expect("UTF-8");
+    let arguments = [&["record", "--waits", "-o", file], &functions()[..], way].concat();
+    let (truth, _, said) = rounds("threads", &arguments);
+    assert!(said.contains("nothing lost"), "{said}");
+    let report = pystap_with(&["report", file, "--json"]);
+    assert_eq!(report.code, 0, "{}", report.stderr);
+    let report: Value = serde_json::from_str(&report.stdout).expect("JSON");
+    let rows = report["functions"].as_array().expect("rows");
+    check(rows, &truth)?;
+    for (function, reason) in FUNCTIONS {
+        let row = row(rows, function);
+        let of = |name: &str| time(row, name);
         // The time of the processor and that of waits are all of it, and both stand in the third.
-        let [own, on, off, both] = [
+        let times = [
             &[][..],
             &["--time", "cpu"],
             &["--time", "off"],
             &["--time", "wall"],
-        ]
-        .map(|time| folded(file, time, function, ""));
-        near("own time", 1, own, of("self_ns"), of("self_ns"))?;
-        near(
-            "off",
-            1,
-            off,
-            of("off_ns") + of("runqueue_ns"),
-            of("off_ns") + of("runqueue_ns"),
-        )?;
-        assert!(
-            (on + off - own).abs() < 0.01,
-            "{function}: {on} + {off} are not {own}"
-        );
-        assert!(
-            (both - own).abs() < 0.01,
-            "{function}: {both} are not {own}"
-        );
+        ];
+        let [own, on, off, both] = times.map(|time| folded(file, time, function, ""));
+        let waits = of("off_ns") + of("runqueue_ns");
+        for (what, seen, truth) in [
+            ("own time", own, of("self_ns")),
+            ("waits", off, waits),
+            ("both", on + off, own),
+            ("one picture", both, own),
+        ] {
+            assert!(
+                (seen - truth).abs() < 0.01,
+                "{function}, {what}: {seen}, not {truth}"
+            );
+        }
         let waited = folded(file, &["--time", "off"], function, reason);
         let expected = match function {
             "burns" => of("runqueue_ns"),
-            "contends" => gil,
-            _ => of("off_ns") - gil,
+            "contends" => of("gil_ns"),
+            _ => of("off_ns") - of("gil_ns"),
         };
         near(reason, 1, waited, expected, expected)?;
     }
     Ok(())
 }
 
+/// The same of the last table of `pystap top`.
+fn the_live_table_has_what_the_program_measured() -> Result<(), String> {
+    let arguments = [
+        &["top", "--waits", "--json", "--interval", "1s"],
+        &functions()[..],
+        &["--agent", "--inject", "ptrace"],
+    ];
+    let (truth, written, said) = rounds("threads", &arguments.concat());
+    assert!(said.contains("nothing lost"), "{said}");
+    let table = written.lines().last().expect("a table");
+    let table: Value = serde_json::from_str(table).expect("JSON");
+    check(table["functions"].as_array().expect("rows"), &truth)
+}
+
 #[test]
 #[ignore = "needs probes in a kernel: run by tests/uprobes/run"]
 fn waits_beside_calls_are_what_the_program_measured_by_probes() {
-    waits_are_what_the_program_measured(&["--engine", "uprobes", "--no-agent"]);
+    at_last(|| a_recording_has_what_the_program_measured(&["--engine", "uprobes", "--no-agent"]));
 }
 
 #[test]
 #[ignore = "needs the agent: run by tests/uprobes/run"]
 fn waits_beside_calls_are_what_the_program_measured_with_the_agent() {
-    waits_are_what_the_program_measured(&["--agent", "--inject", "ptrace"]);
+    at_last(|| a_recording_has_what_the_program_measured(&["--agent", "--inject", "ptrace"]));
+}
+
+#[test]
+#[ignore = "needs the agent: run by tests/uprobes/run"]
+fn waits_in_the_live_table_are_what_the_program_measured() {
+    at_last(the_live_table_has_what_the_program_measured);
 }
 
 #[test]

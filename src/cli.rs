@@ -238,7 +238,7 @@ pub struct Dump {
     /// As JSON
     #[arg(long)]
     pub json: bool,
-    /// Do not look for tasks of asyncio that wait, for which every object of a process has to be looked at
+    /// Do not look for tasks of asyncio and greenlets that wait, for which every object of a process has to be looked at
     #[arg(long)]
     pub no_tasks: bool,
     /// Which processes.

@@ -28,6 +28,8 @@ fn process(dump: &Dump) -> Value {
         "threads_not_shown": dump.more_threads,
         "tasks": resting.map(tasks),
         "tasks_not_shown": parked.map(|parked| parked.unread),
+        "greenlets": resting.map(greenlets),
+        "greenlets_not_shown": parked.map(|parked| parked.unread_greenlets),
         "objects": parked.map(|parked| parked.objects),
         "objects_complete": parked.map(|parked| parked.complete),
         "took_ms": milliseconds(dump.took),
@@ -79,6 +81,21 @@ fn tasks(resting: &Resting) -> Vec<Value> {
         })
     });
     tasks.collect()
+}
+
+fn greenlets(resting: &Resting) -> Vec<Value> {
+    let greenlets = resting.parked.greenlets.iter().zip(&resting.awaited);
+    let greenlets = greenlets.map(|(greenlets, awaited)| {
+        let is_known = awaited.count > 0;
+        json!({
+            "count": greenlets.count,
+            "wait": is_known.then(|| wait(&WaitsFor::Kernel(Wait::Any(awaited.clone())))),
+            "reading": resting.reading(greenlets.same).word(),
+            "stack": stack(&greenlets.frames),
+            "stack_cut": greenlets.cut,
+        })
+    });
+    greenlets.collect()
 }
 
 fn milliseconds(time: std::time::Duration) -> f64 {

@@ -1,9 +1,9 @@
-//! What of a process waits without a thread of its own: tasks of asyncio.
+//! What of a process waits without a thread of its own: tasks of asyncio, and greenlets.
 
 use std::time::{Duration, Instant};
 
 use super::reading::Reading;
-use crate::process::activity::{self, State, Status};
+use crate::process::activity::{self, State, Status, Waits, Watched};
 use crate::python::frames::{Parked, PythonThreads, Stacks};
 
 /// How long it may take to look for it.
@@ -11,12 +11,17 @@ const LONGEST: Duration = Duration::from_secs(2);
 /// Most threads that are asked whether they ran meanwhile, which takes 40 µs each: of a process with more, one is taken to have.
 const MOST_THREADS: usize = 1 << 6;
 
+/// Most descriptors that greenlets wait for which are looked up.
+const MOST_DESCRIPTORS: usize = 1 << 12;
+
 /// What waits, and how far it can be relied on.
 #[derive(Debug)]
 pub(crate) struct Resting {
     pub(crate) parked: Parked,
     /// Whether no thread ran Python while it was looked at.
     pub(super) held_still: bool,
+    /// What each entry of greenlets waits for; nothing where that is not known.
+    pub(super) awaited: Vec<Watched>,
 }
 
 impl Resting {
@@ -25,7 +30,22 @@ impl Resting {
         let before = asleep(pid, threads);
         let parked = stacks.parked(threads, Instant::now() + LONGEST);
         let held_still = before.is_some() && before == asleep(pid, threads);
-        Resting { parked, held_still }
+        let waits = Waits::of(pid);
+        let mut room = MOST_DESCRIPTORS;
+        let awaited = parked.greenlets.iter().map(|greenlets| {
+            let all = &greenlets.descriptors;
+            let named = all.get(..all.len().min(room)).unwrap_or_default();
+            room -= named.len();
+            Watched {
+                count: if all.is_empty() { 0 } else { greenlets.count },
+                ..waits.several(pid, named)
+            }
+        });
+        Resting {
+            awaited: awaited.collect(),
+            parked,
+            held_still,
+        }
     }
 
     /// How far a stack that was `same` when it was read twice can be relied on.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::process::activity::{Descriptor, End, Socket, Watched};
-use crate::python::frames::{Awaits, Parked, Tasks};
+use crate::python::frames::{Awaits, Greenlets, Parked, Tasks};
 
 fn thread(tid: u32, state: State, wait: Option<WaitsFor>, python: Option<Python>) -> Thread {
     Thread {
@@ -173,6 +173,20 @@ fn tasks(names: &[&str], count: usize, awaits: Awaits, same: bool) -> Tasks {
     }
 }
 
+fn greenlets(count: usize, same: bool) -> Greenlets {
+    Greenlets {
+        count,
+        descriptors: Vec::new(),
+        frames: vec![Frame {
+            function: "switch".to_owned(),
+            file: "/srv/hub\n.py".to_owned(),
+            line: Some(310),
+        }],
+        cut: false,
+        same,
+    }
+}
+
 fn resting() -> Dump {
     let future = || Awaits::Object("_asyncio.Future".to_owned());
     Dump {
@@ -190,10 +204,19 @@ fn resting() -> Dump {
                     tasks(&["c"], 1, Awaits::Start, true),
                 ],
                 unread: 2,
+                greenlets: vec![greenlets(30, true), greenlets(1, false)],
+                unread_greenlets: 1,
                 objects: 3_000_000,
                 complete: false,
             },
             held_still: false,
+            awaited: vec![
+                Watched {
+                    named: vec![(9, connection()), (12, Descriptor::Pipe(7))],
+                    count: 30,
+                },
+                Watched::default(),
+            ],
         }),
         ..dump(Vec::new())
     }
@@ -217,7 +240,15 @@ fn people_read_what_tasks_wait_for() {
          \n\
          and 2 more tasks, not shown\n\
          \n\
-         (looked for tasks among 3000000 objects, which are not all: there may be more)\n";
+         30 greenlets  wait for tcp socket 10.0.0.1:40000 to 10.0.0.2:3306 (fd 9); pipe 7 (fd 12); and 28 more\n\
+         \x20   switch  /srv/hub\\u{a}.py:310\n\
+         \n\
+         greenlet~  switched out\n\
+         \x20   switch  /srv/hub\\u{a}.py:310\n\
+         \n\
+         and 1 more greenlet, not shown\n\
+         \n\
+         (looked for tasks and greenlets among 3000000 objects, which are not all: there may be more)\n";
     assert_eq!(page(&resting()), expected);
 }
 
@@ -241,10 +272,34 @@ fn programs_read_what_tasks_wait_for() {
     assert_eq!(process["tasks"][2]["awaits"]["name"], "b\n");
     assert_eq!(process["tasks"][3]["awaits"]["for"], "start");
     assert_eq!(process["tasks_not_shown"], 2);
+    assert_eq!(
+        process["greenlets"][0],
+        serde_json::json!({
+            "count": 30,
+            "wait": {
+                "for": "descriptors",
+                "descriptors": [
+                    {
+                        "fd": 9, "kind": "socket", "protocol": "tcp", "state": "ESTABLISHED",
+                        "local": "10.0.0.1:40000", "remote": "10.0.0.2:3306",
+                    },
+                    { "fd": 12, "kind": "pipe", "inode": 7 },
+                ],
+                "count": 30,
+            },
+            "reading": "running",
+            "stack": [{ "function": "switch", "file": "/srv/hub\n.py", "line": 310 }],
+            "stack_cut": false,
+        })
+    );
+    assert_eq!(process["greenlets"][1]["reading"], "changed");
+    assert!(process["greenlets"][1]["wait"].is_null());
+    assert_eq!(process["greenlets_not_shown"], 1);
     assert_eq!(process["objects"], 3_000_000);
     assert_eq!(process["objects_complete"], false);
     let without = document(&[dump(Vec::new())], &[]);
-    assert!(without["processes"][0]["tasks"].is_null());
+    let without = &without["processes"][0];
+    assert!(without["tasks"].is_null() && without["greenlets"].is_null());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Dump, Python, Reading, Resting, Thread, WaitsFor};
 use crate::process::activity::{Call, Descriptor, End, Socket, State, Wait, Watched};
-use crate::python::frames::{Awaits, Frame, Tasks};
+use crate::python::frames::{Awaits, Frame, Greenlets, Tasks};
 use crate::text::Foreign;
 
 /// Columns that the names of functions may take before their places.
@@ -159,10 +159,24 @@ fn rest(page: &mut String, resting: &Resting) {
             count => writeln!(page, "\nand {count} more tasks, not shown"),
         };
     }
+    for (greenlets, awaited) in parked.greenlets.iter().zip(&resting.awaited) {
+        let mark = match resting.reading(greenlets.same) {
+            Reading::Changed => "~",
+            _ => "",
+        };
+        let _ = writeln!(page, "\n{}", greenlets_line(greenlets, awaited, mark));
+        frames(page, &greenlets.frames, greenlets.cut);
+    }
+    if parked.unread_greenlets > 0 {
+        let _ = match parked.unread_greenlets {
+            1 => writeln!(page, "\nand 1 more greenlet, not shown"),
+            count => writeln!(page, "\nand {count} more greenlets, not shown"),
+        };
+    }
     if !parked.complete {
         let _ = writeln!(
             page,
-            "\n(looked for tasks among {} objects, which are not all: there may be more)",
+            "\n(looked for tasks and greenlets among {} objects, which are not all: there may be more)",
             parked.objects
         );
     }
@@ -189,6 +203,19 @@ fn tasks_line(tasks: &Tasks, mark: &str) -> String {
         Awaits::Task(name) => write!(line, "  {verb} task {}", Foreign::new(name)),
         Awaits::Object(its_type) => write!(line, "  {verb} {}", Foreign::new(its_type)),
         Awaits::Unknown => write!(line, "  {verb} something else"),
+    };
+    line
+}
+
+/// The line of greenlets that have the same stack.
+fn greenlets_line(greenlets: &Greenlets, awaited: &Watched, mark: &str) -> String {
+    let (mut line, verb) = match greenlets.count {
+        1 => (format!("greenlet{mark}"), "waits"),
+        count => (format!("{count} greenlets{mark}"), "wait"),
+    };
+    let _ = match awaited.named.is_empty() {
+        true => write!(line, "  switched out"),
+        false => write!(line, "  {verb} for {}", several(awaited)),
     };
     line
 }

@@ -16,12 +16,12 @@ const PYSTAP: &str = env!("CARGO_BIN_EXE_pystap");
 const PYTHON: &str = "/usr/bin/python3.11";
 const PROGRAM: &str = include_str!("../programs/dump.py");
 const TASKS: &str = include_str!("../programs/parked_tasks.py");
-const BOUND: Duration = Duration::from_secs(60);
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 /// The program, running. Killed on drop.
-struct Running {
+pub(crate) struct Running {
     child: Child,
-    truth: Value,
+    pub(crate) truth: Value,
 }
 
 impl Running {
@@ -29,7 +29,7 @@ impl Running {
         Running::program(PROGRAM, command, arguments)
     }
 
-    fn program(program: &str, mut command: Command, arguments: &[&str]) -> Running {
+    pub(crate) fn program(program: &str, mut command: Command, arguments: &[&str]) -> Running {
         let mut child = command
             .args(["-X", "utf8", "-c", program])
             .args(arguments)
@@ -45,7 +45,7 @@ impl Running {
         Running { child, truth }
     }
 
-    fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
@@ -78,7 +78,7 @@ fn said(output: &Output) -> String {
 }
 
 /// The process in the JSON of a dump.
-fn process(pid: u32) -> Value {
+pub(crate) fn process(pid: u32) -> Value {
     let output = dump(pid, &["--json"]);
     assert!(output.status.success(), "{}", said(&output));
     let mut document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -316,7 +316,9 @@ fn tasks_can_be_left_out() {
     let output = dump(running.pid(), &["--no-tasks", "--json"]);
     assert!(output.status.success(), "{}", said(&output));
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert!(document["processes"][0]["tasks"].is_null(), "{document:#}");
+    let process = &document["processes"][0];
+    assert!(process["tasks"].is_null(), "{document:#}");
+    assert!(process["greenlets"].is_null(), "{document:#}");
     let page = dump(running.pid(), &[]);
     let page = String::from_utf8(page.stdout).expect("text");
     let task =

@@ -329,6 +329,12 @@ impl Waits {
         }
     }
 
+    /// What these descriptors of a thread are.
+    pub(crate) fn several(&self, thread: u32, descriptors: &[u32]) -> Watched {
+        self.descriptors
+            .several(thread, descriptors.iter().copied())
+    }
+
     /// What a thread waits for in this call. `memory` reads the memory of the process.
     pub(crate) fn explain(
         &self,

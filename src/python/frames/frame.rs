@@ -3,7 +3,7 @@
 use super::stack;
 
 /// A frame, as people see it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Frame {
     /// Qualified where code objects have such a name: from 3.11 on.
     pub(crate) function: String,

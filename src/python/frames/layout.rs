@@ -52,6 +52,9 @@ pub(crate) struct Layout {
     pub(super) native_thread_id: Option<u64>,
     pub(super) frames: Frames,
     pub(super) generators: Generators,
+    /// Where a frame has its local variables, and a code object a tuple of their names.
+    pub(super) locals: u64,
+    pub(super) local_names: u64,
     pub(super) code: Code,
     pub(super) objects: Objects,
 }
@@ -163,6 +166,7 @@ pub(super) struct Objects {
     pub(super) type_base: u64,
     pub(super) bytes_size: u64,
     pub(super) bytes_value: u64,
+    pub(super) tuple_items: u64,
     pub(super) str_length: u64,
     pub(super) str_state: u64,
     /// Where the characters of a `str` are, if they are ASCII; otherwise 16 bytes later, and up to 3.11 24.
@@ -177,6 +181,7 @@ const OBJECTS: Objects = Objects {
     type_base: 256,
     bytes_size: 16,
     bytes_value: 32,
+    tuple_items: 24,
     str_length: 16,
     str_state: 32,
     str_ascii: 48,
@@ -212,6 +217,8 @@ const OLD: Layout = Layout {
         states: States::Running(24),
         top: Top::Pointer { at: 72, back: 8 },
     },
+    locals: 360,
+    local_names: 72,
     code: Code {
         filename: 104,
         name: 112,
@@ -259,6 +266,7 @@ fn table(minor: u8) -> Option<Layout> {
                     stack: 64,
                 },
             },
+            locals: 352,
             code: Code {
                 table: LineTable::Ranges,
                 ..OLD.code
@@ -294,6 +302,8 @@ fn table(minor: u8) -> Option<Layout> {
                     stack: 72,
                 },
             },
+            locals: 72,
+            local_names: 96,
             code: Code {
                 filename: 112,
                 name: 120,
@@ -336,6 +346,8 @@ fn table(minor: u8) -> Option<Layout> {
                     stack: 72,
                 },
             },
+            locals: 72,
+            local_names: 96,
             code: Code {
                 filename: 112,
                 name: 120,
@@ -366,6 +378,7 @@ struct Parts {
     code: u64,
     object: u64,
     type_name: u64,
+    tuple: u64,
     bytes: u64,
     string: u64,
     /// Of the interpreter's part: where the fields about its GIL begin, which come four after that about its garbage
@@ -386,6 +399,7 @@ fn parts(minor: u8) -> Option<Parts> {
             code: 272,
             object: 352,
             type_name: 376,
+            tuple: 400,
             bytes: 512,
             string: 536,
         },
@@ -398,6 +412,7 @@ fn parts(minor: u8) -> Option<Parts> {
             code: 312,
             object: 400,
             type_name: 424,
+            tuple: 448,
             bytes: 592,
             string: 616,
         },
@@ -410,6 +425,7 @@ fn parts(minor: u8) -> Option<Parts> {
             code: 376,
             object: 464,
             type_name: 488,
+            tuple: 544,
             bytes: 688,
             string: 712,
         },
@@ -512,6 +528,8 @@ impl Layout {
                 owner: field(parts.frame + 40)?,
             },
             generators,
+            locals: field(parts.frame + 32)?,
+            local_names: field(parts.code + 56)?,
             code: Code {
                 filename: field(parts.code + 8)?,
                 name: field(parts.code + 16)?,
@@ -530,6 +548,7 @@ impl Layout {
                 type_base: OBJECTS.type_base,
                 bytes_size: field(parts.bytes + 8)?,
                 bytes_value: field(parts.bytes + 16)?,
+                tuple_items: field(parts.tuple + 8)?,
                 str_state: field(parts.string + 8)?,
                 str_length: field(parts.string + 16)?,
                 str_ascii: field(parts.string + 24)?,
@@ -586,6 +605,9 @@ impl Layout {
             self.code.first_line,
             self.code.lines,
             self.code.instructions.unwrap_or_default(),
+            self.locals,
+            self.local_names,
+            self.objects.tuple_items,
             self.objects.object_type,
             self.objects.type_name,
             self.objects.bytes_size,

@@ -1,5 +1,5 @@
 //! An interpreter that was made up, in any layout, for tests and for the fuzz target `stacks`: a runtime state with one thread,
-//! in which one function has called itself, and one task, which awaits a future.
+//! in which one function has called itself, one task, which awaits a future, and one greenlet, which is switched out.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use super::heap::Bounds;
 use super::layout::{Collector, Frames, Gil, Layout, States, Top};
 use super::memory::{Memory, Unread};
 use super::objects::Reader;
-use super::{Parked, Stacks, tasks};
+use super::{Parked, Stacks};
 
 /// Where the made-up interpreter begins; every structure has a page of its own from there on.
 pub(super) const BEGIN: u64 = 0x7000_0000_0000;
@@ -102,8 +102,16 @@ pub(super) const FUTURE_TYPE: u64 = page(29);
 pub(super) const COROUTINE_FRAME: u64 = page(30);
 pub(super) const VALUES: u64 = page(31);
 pub(super) const BYTECODE: u64 = page(32);
+/// A greenlet, on the same list as the task; its fields, where it has them elsewhere; and the object for its frame, which
+/// from 3.11 on is not the frame.
+pub(super) const GREENLET: u64 = page(33) + 16;
+pub(super) const FIELDS: u64 = page(34);
+pub(super) const GREENLET_TYPE: u64 = page(35);
+pub(super) const FRAME_OBJECT: u64 = page(36);
+pub(super) const FRAME_TYPE: u64 = page(37);
+pub(super) const GREENLET_FRAME: u64 = page(38);
 /// How many pages there are.
-pub(super) const PAGES: u64 = 33;
+pub(super) const PAGES: u64 = 39;
 /// Where the made-up task has its coroutine; its name is behind it.
 const COROUTINE_AT: u64 = 112;
 pub(super) const ID: u32 = 4711;
@@ -138,6 +146,8 @@ pub(super) fn interpreter(layout: &Layout) -> MadeUp {
         (COROUTINE_TYPE, "coroutine\0", 96),
         (OF_FUTURE_TYPE, "_asyncio.FutureIter\0", 128),
         (FUTURE_TYPE, "_asyncio.Future\0", 160),
+        (GREENLET_TYPE, "greenlet.greenlet\0", 192),
+        (FRAME_TYPE, "frame\0", 224),
     ] {
         made_up.put(TYPE_NAMES + at, name.as_bytes());
         made_up.point(its_type + layout.objects.type_name, TYPE_NAMES + at);
@@ -213,6 +223,7 @@ pub(super) fn interpreter(layout: &Layout) -> MadeUp {
         }
     }
     add_task(&mut made_up, layout);
+    add_greenlet(&mut made_up, layout);
     made_up
 }
 
@@ -228,7 +239,11 @@ pub(super) fn collector(layout: &Layout) -> u64 {
 /// A task of one coroutine, which awaits a future.
 fn add_task(made_up: &mut MadeUp, layout: &Layout) {
     let head = collector(layout) + HEAD;
-    for (from, to) in [(head, TASK - 16), (TASK - 16, head)] {
+    for (from, to) in [
+        (head, TASK - 16),
+        (TASK - 16, GREENLET - 16),
+        (GREENLET - 16, head),
+    ] {
         made_up.point(from, to);
         made_up.point(to + 8, from);
     }
@@ -301,6 +316,47 @@ fn add_task(made_up: &mut MadeUp, layout: &Layout) {
     made_up.point(values, OF_FUTURE);
 }
 
+/// A greenlet of one function, which is switched out: as of 2.0 and later from Python 3.11 on, as of 1.x before.
+fn add_greenlet(made_up: &mut MadeUp, layout: &Layout) {
+    let object_type = layout.objects.object_type;
+    made_up.point(GREENLET + object_type, GREENLET_TYPE);
+    made_up.point(FRAME_OBJECT + object_type, FRAME_TYPE);
+    let (fields, size, at, behind) = match layout.frames {
+        Frames::Objects { .. } => (GREENLET, 152, 16, 56),
+        Frames::Structures { .. } => (FIELDS, 40, 56, 48),
+    };
+    made_up.point(GREENLET_TYPE + layout.objects.type_size, size);
+    made_up.point(GREENLET + 32, if size == 40 { FIELDS } else { COPY });
+    for (field, value) in [STACK, STACK + 4096, COPY, 512].into_iter().enumerate() {
+        made_up.point(fields + at + field as u64 * 8, value);
+    }
+    made_up.point(fields + at + behind, FRAME_OBJECT);
+    match layout.frames {
+        Frames::Objects {
+            code,
+            last_instruction,
+            unit,
+            ..
+        } => {
+            made_up.point(FRAME_OBJECT + code, CODE);
+            let position = (4 / unit) as i32;
+            made_up.put(FRAME_OBJECT + last_instruction, &position.to_ne_bytes());
+        }
+        Frames::Structures {
+            code, instruction, ..
+        } => {
+            made_up.point(FRAME_OBJECT + 24, GREENLET_FRAME);
+            let begin = CODE + layout.code.instructions.expect("they have addresses");
+            made_up.point(GREENLET_FRAME + code, CODE);
+            made_up.point(GREENLET_FRAME + instruction, begin + 4);
+        }
+    }
+}
+
+/// The lowest address of the greenlet's stack, and where what of it had to make room is.
+const STACK: u64 = 0x7fff_0000_0000;
+const COPY: u64 = page(1);
+
 /// Has the coroutine say that it does this.
 pub(super) fn doing(made_up: &mut MadeUp, layout: &Layout, state: i8) {
     let at = match (layout.generators.states, layout.frames) {
@@ -317,7 +373,7 @@ pub(super) fn parked(stacks: &Stacks<MadeUp>, collectors: &[u64]) -> Parked {
         until: Instant::now() + Duration::from_secs(3600),
         objects: 4096,
     };
-    tasks::parked(&stacks.reader, collectors, bounds)
+    super::parked::parked(&stacks.reader, collectors, bounds)
 }
 
 pub(super) fn stacks(memory: MadeUp, layout: Layout) -> Stacks<MadeUp> {

@@ -2,21 +2,25 @@
 //! it. CPython 3.8 to 3.15, with the GIL.
 //!
 //! [`Stacks::of`] finds the runtime state and learns its layout; [`Stacks::threads`] lists the threads that have a thread state;
-//! [`Stacks::stack`] reads one stack; [`Stacks::parked`] finds tasks of asyncio that wait, and theirs. Whoever runs while it is read may change it, so a stack is read twice and says whether
-//! it was the same ([`Stack::same`]); the caller knows whether the thread ran meanwhile.
+//! [`Stacks::stack`] reads one stack; [`Stacks::parked`] finds tasks of asyncio that wait and greenlets that are switched out, and
+//! theirs. Whoever runs while it is read may change it, so a stack is read twice and says whether it was the same
+//! ([`Stack::same`]); the caller knows whether the thread ran meanwhile.
 //!
 //! The memory is foreign: every number in it may be anything at any moment. Each list, stack, text and table has a bound, and
 //! what is followed must be what it should be.
 
+mod alike;
 mod frame;
 pub(super) mod fuzzing;
 mod generators;
+mod greenlets;
 mod heap;
 mod layout;
 mod lines;
 mod made_up;
 mod memory;
 mod objects;
+mod parked;
 mod runtime;
 mod stack;
 mod tasks;
@@ -30,12 +34,14 @@ use std::ops::Range;
 use std::time::Instant;
 
 pub(crate) use self::frame::Frame;
+pub(crate) use self::greenlets::Greenlets;
 use self::heap::Bounds;
 use self::layout::{Layout, Unknown};
 use self::memory::{Memory, ProcessMemory, Unread};
 use self::objects::Reader;
+pub(crate) use self::parked::Parked;
 use self::runtime::{Runtime, ThreadState};
-pub(crate) use self::tasks::{Awaits, Parked, Tasks};
+pub(crate) use self::tasks::{Awaits, Tasks};
 use super::Interpreter;
 use crate::elf::Machine;
 
@@ -334,7 +340,7 @@ impl<M: Memory> Stacks<M> {
             until,
             objects: OBJECTS,
         };
-        tasks::parked(&self.reader, &threads.collectors, bounds)
+        parked::parked(&self.reader, &threads.collectors, bounds)
     }
 
     /// Whether what is known of a thread is still so: for those who keep it for a while.

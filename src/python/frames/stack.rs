@@ -68,7 +68,8 @@ impl Raw {
 
 /// Reads the stack of a thread once, and what it is made of once more.
 pub(super) fn read<M: Memory>(reader: &Reader<M>, thread: u64) -> Result<Stack, Unread> {
-    let (chain, cut) = chain(reader, thread)?;
+    let first = innermost(reader, thread)?;
+    let (chain, cut) = chain(&reader.memory, &reader.layout, first)?;
     let frames = frames(reader, &chain)?;
     Ok(Stack {
         frames,
@@ -91,11 +92,15 @@ pub(super) fn frames<M: Memory>(reader: &Reader<M>, chain: &[Raw]) -> Result<Vec
     Ok(frames)
 }
 
-/// The frames of a thread.
-fn chain<M: Memory>(reader: &Reader<M>, thread: u64) -> Result<(Vec<Raw>, bool), Unread> {
+/// The frames from this one on, and whether there are more.
+pub(super) fn chain(
+    memory: &impl Memory,
+    layout: &Layout,
+    innermost: u64,
+) -> Result<(Vec<Raw>, bool), Unread> {
     let (mut chain, mut seen) = (Vec::new(), HashSet::new());
     let mut window = Window::default();
-    let mut next = innermost(reader, thread)?;
+    let mut next = innermost;
     while next != 0 {
         if chain.len() == DEEPEST {
             return Ok((chain, true));
@@ -104,7 +109,7 @@ fn chain<M: Memory>(reader: &Reader<M>, thread: u64) -> Result<(Vec<Raw>, bool),
         if !seen.insert(next) {
             return Err(Unread::Senseless);
         }
-        let raw = window.raw(reader, next)?;
+        let raw = window.raw(memory, layout, next)?;
         next = raw.next;
         chain.push(raw);
     }
@@ -164,14 +169,14 @@ struct Window {
 
 impl Window {
     /// The frame at this address.
-    fn raw<M: Memory>(&mut self, reader: &Reader<M>, address: u64) -> Result<Raw, Unread> {
+    fn raw(&mut self, memory: &impl Memory, layout: &Layout, address: u64) -> Result<Raw, Unread> {
         const PAGE: u64 = 4096;
         // At most a kilobyte: the layout was checked.
-        let size = reader.layout.frame_size();
+        let size = layout.frame_size();
         let inside = |window: &Window| {
             let at = usize::try_from(address.checked_sub(window.begin)?).ok()?;
             let bytes = window.bytes.get(at..at.checked_add(size as usize)?)?;
-            Some(parsed(&reader.layout, address, bytes))
+            Some(parsed(layout, address, bytes))
         };
         if let Some(raw) = inside(self) {
             return raw;
@@ -183,9 +188,7 @@ impl Window {
             // The page after it may be another one next time.
             false => address,
         };
-        self.bytes = reader
-            .memory
-            .bytes(self.begin, (end - self.begin) as usize)?;
+        self.bytes = memory.bytes(self.begin, (end - self.begin) as usize)?;
         inside(self).unwrap_or(Err(Unread::Senseless))
     }
 }

@@ -1,25 +1,16 @@
-//! Tasks of asyncio that wait: found among the objects that the garbage collector knows, each with the stack of coroutines that
-//! lead from it to what it awaits. Tasks with the same stack are put together as they are found: a service has thousands.
+//! Tasks of asyncio that wait, each with the stack of coroutines that lead from it to what it awaits.
 
 use std::cell::Cell;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
+use super::alike::{Alike, Groups, MOST_MARKS};
 use super::frame::Frame;
 use super::generators::{self, Doing};
-use super::heap::{self, Bounds, Pages};
+use super::heap::{Bounds, Pages};
 use super::memory::{Memory, Unread, half, word};
 use super::objects::Reader;
-use super::stack::{self, DEEPEST, Raw, added};
+use super::stack::{DEEPEST, Raw, added};
 use super::types::{Kind, Types};
 
-/// Most tasks that are looked at.
-const MOST_TASKS: usize = 1 << 18;
-/// Most stacks that are told apart, and most of their frames together.
-const MOST_GROUPS: usize = 1 << 13;
-const MOST_FRAMES: usize = 1 << 18;
-/// Most names that are kept of the tasks with the same stack.
-const MOST_NAMES: usize = 64;
 /// Tasks that are read, and then read again, at a time.
 const BATCH: usize = 1 << 10;
 /// How often a task that does not hold still is read by itself.
@@ -57,16 +48,23 @@ pub(crate) struct Tasks {
     pub(crate) same: bool,
 }
 
-/// What waits in a process without a thread of its own.
-#[derive(Debug, Default)]
-pub(crate) struct Parked {
-    /// The most frequent first.
-    pub(crate) tasks: Vec<Tasks>,
-    /// Further tasks, of which it is not known what they do.
-    pub(crate) unread: usize,
-    /// How many objects were looked at, and whether those were all.
-    pub(crate) objects: usize,
-    pub(crate) complete: bool,
+impl From<Alike<Awaits, String>> for Tasks {
+    fn from(alike: Alike<Awaits, String>) -> Tasks {
+        let mut names = alike.marks;
+        // Task-9 comes before Task-10.
+        names.sort_unstable_by(|one, other| {
+            (one.len(), one.as_str()).cmp(&(other.len(), other.as_str()))
+        });
+        names.truncate(MOST_MARKS);
+        Tasks {
+            names,
+            count: alike.count,
+            frames: alike.frames,
+            cut: alike.cut,
+            awaits: alike.waits,
+            same: alike.same,
+        }
+    }
 }
 
 /// What a task awaits, as it is in memory.
@@ -85,78 +83,36 @@ struct Chain {
     link: Link,
 }
 
-/// What makes tasks equal: the code and the instruction of each frame, what they await, and how well they were read.
-type Key = (Vec<(u64, u64)>, Awaits, bool);
-
-/// A stack, and the tasks that have it.
-struct Group {
-    /// The outermost first.
-    frames: Vec<Raw>,
-    names: Vec<String>,
-    count: usize,
-}
-
-/// Looks for what waits in the interpreters whose garbage collectors have their states here.
-pub(super) fn parked<M: Memory>(reader: &Reader<M>, collectors: &[u64], bounds: Bounds) -> Parked {
+/// Which of these tasks wait, those with the same stack together, the most frequent first; and of how many it is not known what
+/// they do.
+pub(super) fn parked<M: Memory>(
+    reader: &Reader<M>,
+    types: &Types,
+    tasks: &[u64],
+    bounds: Bounds,
+) -> (Vec<Tasks>, usize) {
     let search = Search {
         reader,
-        types: Types::default(),
+        types,
         coroutine_at: Cell::new(None),
     };
-    search.run(collectors, bounds)
+    search.group(tasks, bounds)
 }
 
 struct Search<'a, M> {
     reader: &'a Reader<M>,
-    types: Types,
+    types: &'a Types,
     /// Where tasks have their coroutine, once that is known.
     coroutine_at: Cell<Option<u64>>,
 }
 
 impl<M: Memory> Search<'_, M> {
-    fn run(&self, collectors: &[u64], bounds: Bounds) -> Parked {
-        let (memory, layout) = (&self.reader.memory, &self.reader.layout);
-        let mut parked = Parked {
-            complete: true,
-            ..Parked::default()
-        };
-        // In the order in which they were found, each once.
-        let mut tasks: HashMap<u64, usize> = HashMap::new();
-        for collector in collectors {
-            let rest = Bounds {
-                objects: bounds.objects.saturating_sub(parked.objects),
-                ..bounds
-            };
-            let visit = |object, its_type| {
-                let found = self.types.at(memory, layout, its_type);
-                if found.is_ok_and(|found| found.kind == Kind::Task) && tasks.len() < MOST_TASKS {
-                    let place = tasks.len();
-                    tasks.entry(object).or_insert(place);
-                }
-            };
-            let walked = heap::walk(memory, *collector, layout.objects.object_type, rest, visit);
-            match walked {
-                Ok(walked) => {
-                    parked.objects += walked.objects;
-                    parked.complete &= walked.complete;
-                }
-                Err(_) => parked.complete = false,
-            }
-        }
-        parked.complete &= tasks.len() < MOST_TASKS;
-        let mut tasks: Vec<(u64, usize)> = tasks.into_iter().collect();
-        tasks.sort_unstable_by_key(|(_, place)| *place);
-        let tasks: Vec<u64> = tasks.into_iter().map(|(task, _)| task).collect();
-        self.group(&tasks, bounds, &mut parked);
-        parked
-    }
-
     /// Puts tasks with the same stack together.
-    fn group(&self, tasks: &[u64], bounds: Bounds, parked: &mut Parked) {
-        let mut groups = Groups::default();
+    fn group(&self, tasks: &[u64], bounds: Bounds) -> (Vec<Tasks>, usize) {
+        let (mut groups, mut unread) = (Groups::default(), 0);
         for tasks in tasks.chunks(BATCH) {
             if bounds.are_over() {
-                parked.unread += tasks.len();
+                unread += tasks.len();
                 continue;
             }
             let pages = Pages::of(&self.reader.memory);
@@ -170,16 +126,23 @@ impl<M: Memory> Search<'_, M> {
                 let is_kept = match chain {
                     // It runs, or has finished.
                     Ok(None) => true,
-                    Ok(Some(chain)) => {
+                    Ok(Some(mut chain)) => {
                         let awaits = self.awaits(chain.link);
-                        groups.add(chain, awaits, same, || self.name(*task))
+                        chain.frames.reverse();
+                        groups.add(chain.frames, awaits, same, || self.name(*task))
                     }
                     Err(_) => false,
                 };
-                parked.unread += usize::from(!is_kept);
+                unread += usize::from(!is_kept);
             }
         }
-        parked.tasks = self.shown(groups, &mut parked.unread);
+        let shown = groups.shown(self.reader, &mut unread);
+        let mut shown: Vec<Tasks> = shown.into_iter().map(Tasks::from).collect();
+        shown.sort_by(|one, other| {
+            let names = one.names.cmp(&other.names);
+            other.count.cmp(&one.count).then(names)
+        });
+        (shown, unread)
     }
 
     /// A task that did not hold still, and whether it does now.
@@ -310,92 +273,5 @@ impl<M: Memory> Search<'_, M> {
             Ok(its_type) => Awaits::Object(its_type.name.clone()),
             Err(_) => Awaits::Unknown,
         }
-    }
-
-    /// The groups as people see them. Different instructions may be of the same line.
-    fn shown(&self, groups: Groups, unread: &mut usize) -> Vec<Tasks> {
-        let mut shown: Vec<Tasks> = Vec::new();
-        let mut places: HashMap<(Vec<Frame>, Awaits, bool), usize> = HashMap::new();
-        for ((_, awaits, same), group) in groups.found {
-            let mut chain = group.frames;
-            let cut = chain.len() == DEEPEST;
-            chain.reverse();
-            let Ok(frames) = stack::frames(self.reader, &chain) else {
-                *unread += group.count;
-                continue;
-            };
-            let frames: Vec<Frame> = frames.into_iter().map(Frame::from).collect();
-            match places.entry((frames.clone(), awaits.clone(), same)) {
-                Entry::Vacant(place) => {
-                    place.insert(shown.len());
-                    shown.push(Tasks {
-                        names: group.names,
-                        count: group.count,
-                        frames,
-                        cut,
-                        awaits,
-                        same,
-                    });
-                }
-                Entry::Occupied(place) => {
-                    if let Some(tasks) = shown.get_mut(*place.get()) {
-                        tasks.count += group.count;
-                        tasks.names.extend(group.names);
-                    }
-                }
-            }
-        }
-        for tasks in &mut shown {
-            // Task-9 comes before Task-10.
-            let names = &mut tasks.names;
-            names.sort_unstable_by(|one, other| {
-                (one.len(), one.as_str()).cmp(&(other.len(), other.as_str()))
-            });
-            names.truncate(MOST_NAMES);
-        }
-        shown.sort_by(|one, other| {
-            let names = one.names.cmp(&other.names);
-            other.count.cmp(&one.count).then(names)
-        });
-        shown
-    }
-}
-
-#[derive(Default)]
-struct Groups {
-    found: HashMap<Key, Group>,
-    frames: usize,
-}
-
-impl Groups {
-    /// Adds a task; no, where there is no room for another stack.
-    fn add(
-        &mut self,
-        chain: Chain,
-        awaits: Awaits,
-        same: bool,
-        name: impl FnOnce() -> Option<String>,
-    ) -> bool {
-        let frames = chain.frames.iter();
-        let frames = frames.map(|raw| (raw.code, raw.instruction)).collect();
-        let is_full =
-            self.found.len() >= MOST_GROUPS || self.frames + chain.frames.len() > MOST_FRAMES;
-        let group = match self.found.entry((frames, awaits, same)) {
-            Entry::Vacant(_) if is_full => return false,
-            Entry::Vacant(place) => {
-                self.frames += chain.frames.len();
-                place.insert(Group {
-                    frames: chain.frames,
-                    names: Vec::new(),
-                    count: 0,
-                })
-            }
-            Entry::Occupied(place) => place.into_mut(),
-        };
-        group.count += 1;
-        if group.names.len() < MOST_NAMES {
-            group.names.extend(name());
-        }
-        true
     }
 }

@@ -196,7 +196,7 @@ fn a_task_is_found_in_every_layout() {
         let parked = parked_in(&stacks(interpreter(&layout), layout));
         assert_eq!(
             (parked.objects, parked.complete, parked.unread),
-            (1, true, 0)
+            (2, true, 0)
         );
         let [task] = &*parked.tasks else {
             panic!("{layout:?}: {parked:?}");
@@ -277,6 +277,52 @@ fn a_task_that_is_another_one_at_each_look_says_so() {
         };
         assert!(!task.same, "{layout:?}");
         assert_eq!(task.frames.len(), 1, "{layout:?}");
+    }
+}
+
+#[test]
+fn a_greenlet_is_found_in_every_layout() {
+    for layout in layout::known() {
+        let parked = parked_in(&stacks(interpreter(&layout), layout));
+        assert_eq!(parked.unread_greenlets, 0, "{layout:?}");
+        let [greenlet] = &*parked.greenlets else {
+            panic!("{layout:?}: {parked:?}");
+        };
+        let frames = greenlet.frames.iter();
+        let frames: Vec<_> = frames.map(|it| (&*it.function, it.line)).collect();
+        assert_eq!(frames, [("näme", Some(42))], "{layout:?}");
+        assert_eq!(greenlet.count, 1);
+        assert!(greenlet.same && !greenlet.cut);
+    }
+}
+
+/// Where the greenlet has the lowest address of its stack, and its innermost frame.
+fn of_greenlet(layout: &Layout) -> (u64, u64) {
+    match layout.frames {
+        Frames::Objects { .. } => (GREENLET + 16, GREENLET + 72),
+        Frames::Structures { .. } => (FIELDS + 56, FIELDS + 104),
+    }
+}
+
+#[test]
+fn only_greenlets_that_are_switched_out_are_shown() {
+    for layout in layout::known() {
+        let with = |stack: u64, frame: u64| {
+            let mut made_up = interpreter(&layout);
+            let at = of_greenlet(&layout);
+            made_up.point(at.0, stack);
+            made_up.point(at.1, frame);
+            let parked = parked_in(&stacks(made_up, layout));
+            (parked.greenlets.len(), parked.unread_greenlets)
+        };
+        // It runs, or has finished.
+        assert_eq!(with(0x7000_0000, 0), (0, 0), "{layout:?}");
+        assert_eq!(with(0, 0), (0, 0), "{layout:?}");
+        // It has a frame, but no stack as we know it.
+        assert_eq!(with(0, FRAME_OBJECT), (0, 1), "{layout:?}");
+        assert_eq!(with(u64::MAX, FRAME_OBJECT), (0, 1), "{layout:?}");
+        // What it has in place of a frame is none, so nothing says that it is switched out.
+        assert_eq!(with(0x7000_0000, FUTURE), (0, 0), "{layout:?}");
     }
 }
 

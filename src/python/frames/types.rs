@@ -29,6 +29,10 @@ pub(super) enum Kind {
     Wrapper,
     /// What awaits a future; its first field is that future.
     OfFuture,
+    /// A greenlet. The size of its type is that of the library's own.
+    Greenlet,
+    /// An object that stands for a frame, or (up to 3.10) is one.
+    Frame,
     Text,
     Number,
     Other,
@@ -119,6 +123,8 @@ fn kind(name: &str) -> Kind {
         | "async_generator_athrow"
         | "anext_awaitable" => Kind::Wrapper,
         "_asyncio.FutureIter" => Kind::OfFuture,
+        "greenlet.greenlet" => Kind::Greenlet,
+        "frame" => Kind::Frame,
         "str" => Kind::Text,
         "int" => Kind::Number,
         _ => Kind::Other,

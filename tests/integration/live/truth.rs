@@ -10,6 +10,7 @@ mod cells;
 mod collector;
 mod greenlets;
 mod interpreters;
+mod parked;
 mod table;
 mod waits;
 mod why;

@@ -1,0 +1,90 @@
+//! What waits without a thread of its own: found among the objects that the garbage collector knows, in one walk.
+
+use std::collections::HashMap;
+
+use super::greenlets::{self, Greenlets};
+use super::heap::{self, Bounds};
+use super::memory::Memory;
+use super::objects::Reader;
+use super::tasks::{self, Tasks};
+use super::types::{Kind, Types};
+
+/// Most tasks, and most greenlets, that are looked at.
+const MOST: usize = 1 << 18;
+
+/// What waits in a process without a thread of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Parked {
+    /// The most frequent first.
+    pub(crate) tasks: Vec<Tasks>,
+    /// Further tasks, of which it is not known what they do.
+    pub(crate) unread: usize,
+    /// Those that are switched out, the most frequent first.
+    pub(crate) greenlets: Vec<Greenlets>,
+    /// Further greenlets, of which it is not known what they do.
+    pub(crate) unread_greenlets: usize,
+    /// How many objects were looked at, and whether those were all.
+    pub(crate) objects: usize,
+    pub(crate) complete: bool,
+}
+
+/// Objects in the order in which they were found, each once.
+#[derive(Default)]
+struct Found(HashMap<u64, usize>);
+
+impl Found {
+    fn add(&mut self, object: u64) {
+        let place = self.0.len();
+        if place < MOST {
+            self.0.entry(object).or_insert(place);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() >= MOST
+    }
+
+    fn objects(self) -> Vec<u64> {
+        let mut found: Vec<(u64, usize)> = self.0.into_iter().collect();
+        found.sort_unstable_by_key(|(_, place)| *place);
+        found.into_iter().map(|(object, _)| object).collect()
+    }
+}
+
+/// Looks for it in the interpreters whose garbage collectors have their states here.
+pub(super) fn parked<M: Memory>(reader: &Reader<M>, collectors: &[u64], bounds: Bounds) -> Parked {
+    let (memory, layout) = (&reader.memory, &reader.layout);
+    let types = Types::default();
+    let mut parked = Parked {
+        complete: true,
+        ..Parked::default()
+    };
+    let (mut tasks, mut greenlets) = (Found::default(), Found::default());
+    for collector in collectors {
+        let rest = Bounds {
+            objects: bounds.objects.saturating_sub(parked.objects),
+            ..bounds
+        };
+        let visit = |object, its_type| {
+            let found = types.at(memory, layout, its_type);
+            match found.map(|found| found.kind) {
+                Ok(Kind::Task) => tasks.add(object),
+                Ok(Kind::Greenlet) => greenlets.add(object),
+                _ => {}
+            }
+        };
+        let walked = heap::walk(memory, *collector, layout.objects.object_type, rest, visit);
+        match walked {
+            Ok(walked) => {
+                parked.objects += walked.objects;
+                parked.complete &= walked.complete;
+            }
+            Err(_) => parked.complete = false,
+        }
+    }
+    parked.complete &= !tasks.is_full() && !greenlets.is_full();
+    (parked.tasks, parked.unread) = tasks::parked(reader, &types, &tasks.objects(), bounds);
+    (parked.greenlets, parked.unread_greenlets) =
+        greenlets::parked(reader, &types, &greenlets.objects(), bounds);
+    parked
+}

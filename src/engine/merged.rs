@@ -6,6 +6,8 @@
 //! that events were late is not believed: here they may have come in time, and if not, they are counted here.
 //!
 //! What else a source says comes after the events that it has said before.
+//!
+//! A source that only accompanies others (waits of threads) tells nothing before those are live, and ends with them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -49,7 +51,7 @@ impl Merged {
         let merger = Merger {
             sources: sources
                 .iter()
-                .map(|source| Source::new(source.messages().clone()))
+                .map(|source| Source::new(source.as_ref()))
                 .collect(),
             sender: EventSender::new(sender),
             stopping: Arc::clone(&stopping),
@@ -147,6 +149,8 @@ impl Children for Together {
 #[derive(Debug)]
 struct Source {
     messages: Receiver<Message>,
+    accompanies: bool,
+    silent_end: &'static str,
     is_live: bool,
     /// Whether it said that it cannot go on.
     has_failed: bool,
@@ -159,9 +163,11 @@ struct Source {
 }
 
 impl Source {
-    fn new(messages: Receiver<Message>) -> Source {
+    fn new(running: &dyn Running) -> Source {
         Source {
-            messages,
+            messages: running.messages().clone(),
+            accompanies: running.accompanies(),
+            silent_end: running.silent_end(),
             is_live: false,
             has_failed: false,
             ended: None,
@@ -190,7 +196,7 @@ struct Merger {
 
 impl Merger {
     fn run(mut self) {
-        while self.sources.iter().any(|source| source.ended.is_none()) {
+        while self.goes_on() {
             self.wait();
             for index in 0..self.sources.len() {
                 self.take(index);
@@ -198,8 +204,16 @@ impl Merger {
             self.pass_on();
         }
         self.release(u64::MAX);
-        let clean = self.sources.iter().all(|source| source.ended == Some(true));
+        // Who accompanied those that have ended by themselves need not have.
+        let mut ended = self.sources.iter().filter_map(|source| source.ended);
+        let clean = ended.all(|clean| clean);
         self.sender.say(Message::Ended { clean });
+    }
+
+    fn goes_on(&self) -> bool {
+        let stopping = self.stopping.load(Ordering::Relaxed);
+        let mut sources = self.sources.iter();
+        sources.any(|source| source.ended.is_none() && (stopping || !source.accompanies))
     }
 
     /// Waits until a source says something or something has waited long enough.
@@ -234,6 +248,8 @@ impl Merger {
                 Err(TryRecvError::Disconnected) => Message::Ended { clean: false },
             };
             match message {
+                // Nothing is traced yet.
+                Message::Events(_) | Message::Lost(..) if source.accompanies && !self.is_live => {}
                 Message::Events(batch) => {
                     let events = batch.into_events();
                     if let Some(newest) = events.iter().map(|event| event.ts).max() {
@@ -253,7 +269,8 @@ impl Merger {
                 Message::Ended { clean } => {
                     source.ended = Some(clean);
                     let unexplained = !clean && !source.has_failed;
-                    self.ended(unexplained);
+                    let beside = source.accompanies.then_some(source.silent_end);
+                    self.ended(unexplained, beside);
                 }
                 // Known here, and better.
                 Message::Late(_) => {}
@@ -269,23 +286,26 @@ impl Merger {
         }
     }
 
-    /// A source has ended. The others cannot make up for one that did so by itself and should not have.
-    fn ended(&mut self, unexplained: bool) {
+    /// A source has ended. The others cannot make up for one that did so by itself and should not have, but what only told
+    /// something beside them can say so itself.
+    fn ended(&mut self, unexplained: bool, beside: Option<&str>) {
         self.say_if_live();
-        let is_last = self.sources.iter().all(|source| source.ended.is_some());
+        let mut engines = self.sources.iter().filter(|source| !source.accompanies);
+        let is_last = engines.all(|source| source.ended.is_some());
         if unexplained && !is_last && !self.stopping.load(Ordering::Relaxed) {
-            self.sender.say(Message::Failed(
+            let sentence = beside.unwrap_or(
                 "one of the engines of this session has ended by itself, so its events would be missing from here on; \
-                 try again, and report this if it stays"
-                    .to_owned(),
-            ));
+                 try again, and report this if it stays",
+            );
+            self.sender.say(Message::Failed(sentence.to_owned()));
         }
     }
 
-    /// Says so once all that run are live.
+    /// Says so once all that run are live, and one of them is more than company.
     fn say_if_live(&mut self) {
         let mut running = self.sources.iter().filter(|source| source.ended.is_none());
-        let any = self.sources.iter().any(|source| source.is_live);
+        let mut live = self.sources.iter().filter(|source| source.is_live);
+        let any = live.any(|source| !source.accompanies);
         if !self.is_live && any && running.all(|source| source.is_live) {
             self.is_live = true;
             self.sender.say(Message::Live);
@@ -358,6 +378,7 @@ mod tests {
     struct Fake {
         messages: Receiver<Message>,
         asked: Arc<Asked>,
+        accompanies: bool,
     }
 
     /// What it was asked for.
@@ -392,6 +413,10 @@ mod tests {
 
         fn children(&self) -> Option<Arc<dyn Children>> {
             Some(Arc::clone(&self.asked) as Arc<dyn Children>)
+        }
+
+        fn accompanies(&self) -> bool {
+            self.accompanies
         }
 
         fn wish(&mut self, _: Wish) {
@@ -435,15 +460,25 @@ mod tests {
     }
 
     fn holding(count: usize, hold: Duration) -> (Merged, Vec<Voice>) {
+        beside(0, count, hold)
+    }
+
+    /// So many sources that only accompany, before so many others.
+    fn beside(company: usize, count: usize, hold: Duration) -> (Merged, Vec<Voice>) {
         let mut voices = Vec::new();
-        let sources = (0..count).map(|_| {
+        let sources = (0..company + count).map(|index| {
             let (sender, messages): (Sender<Message>, _) = unbounded();
             let asked = Arc::new(Asked::default());
             voices.push(Voice {
                 sender: EventSender::new(sender),
                 asked: Arc::clone(&asked),
             });
-            Box::new(Fake { messages, asked }) as Box<dyn Running>
+            let accompanies = index < company;
+            Box::new(Fake {
+                messages,
+                asked,
+                accompanies,
+            }) as Box<dyn Running>
         });
         let sources = sources.collect();
         let merged = Merged::with_hold(sources, hold);
@@ -600,6 +635,42 @@ mod tests {
     }
 
     #[test]
+    fn what_accompanies_tells_nothing_before_the_others_are_live_and_ends_with_them() {
+        let (merged, voices) = beside(1, 1, SOON);
+        voices[0].say(Message::Live);
+        voices[0].events([1, 2]);
+        voices[0].say(Message::Lost(LossStage::Waits, 3));
+        voices[0].say(Message::Unparsed(7));
+        assert!(matches!(next(&merged), Message::Unparsed(7)), "not live");
+        voices[1].say(Message::Live);
+        assert!(matches!(next(&merged), Message::Live));
+        voices[0].events([5, 6]);
+        voices[1].events([6]);
+        assert_eq!(times(&merged, 3), [5, 6, 6]);
+        // Nobody asked for its end.
+        voices[1].say(Message::Ended { clean: true });
+        assert_eq!(rest(&merged), (vec![], 0, true));
+
+        // What never was live leaves nothing to accompany.
+        let (merged, voices) = beside(1, 1, SOON);
+        voices[0].say(Message::Live);
+        voices[0].events([1]);
+        voices[1].say(Message::Ended { clean: false });
+        assert_eq!(rest(&merged), (vec![], 0, false));
+
+        // Who stops hears it out.
+        let (mut merged, voices) = beside(1, 1, SOON);
+        voices[0].say(Message::Live);
+        voices[1].say(Message::Live);
+        assert!(matches!(next(&merged), Message::Live));
+        merged.stop();
+        voices[1].say(Message::Ended { clean: true });
+        voices[0].events([8]);
+        voices[0].say(Message::Ended { clean: true });
+        assert_eq!(rest(&merged), (vec![8], 0, true));
+    }
+
+    #[test]
     fn what_it_is_asked_for_all_are() {
         let (mut merged, voices) = merged(2);
         merged.add_target(7).expect("taken");
@@ -679,7 +750,11 @@ mod tests {
             let (sender, messages) = unbounded();
             // Never disconnected.
             std::mem::forget(sender);
-            Source::new(messages)
+            Source::new(&Fake {
+                messages,
+                asked: Arc::default(),
+                accompanies: false,
+            })
         });
         let merger = Merger {
             sources: silent.collect(),

@@ -247,6 +247,11 @@ pub trait Running {
     /// The session hears that a process was born of one of its own (`is_new`), or became another program.
     fn hears_of(&mut self, _pid: u32, _is_new: bool) {}
 
+    /// Whether it tells only what is beside the events of others: without any of those the session has not begun, and has ended.
+    fn accompanies(&self) -> bool {
+        false
+    }
+
     /// What to say when it has ended although nobody asked, and has not said why: a sentence with the next step.
     fn silent_end(&self) -> &'static str {
         "the engine ended without saying why, so tracing ended; try again, and report this if it stays"

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use super::{AddTargetError, EventSender, Message, Running};
+use super::{AddTargetError, EventSender, Message, Running, Weight};
 use crate::clock;
 use crate::event::{Event, LossStage, Text, Wait, Waker, What};
 use crate::sampling::Explainer;
@@ -25,13 +25,15 @@ const SELDOM: Duration = Duration::from_millis(200);
 const ADDING: Duration = Duration::from_secs(2);
 /// Most requests that wait.
 const MOST_REQUESTS: usize = 1 << 10;
+/// Most sentences about processes that cannot be watched.
+const MOST_NOTES: usize = 8;
 /// Most names of threads and of what is waited on that are kept; they are asked for anew beyond that.
 const MOST_NAMES: usize = 1 << 14;
 
 /// What somebody wants of the source.
 enum Request {
-    /// To watch one more process; and whom to tell how that went.
-    Watch(u32, Option<Sender<Result<(), WatchError>>>),
+    /// To watch one more process; and whom to tell when that is done.
+    Watch(u32, Option<Sender<()>>),
     /// A process has become another program.
     Anew(u32),
 }
@@ -68,6 +70,7 @@ impl Waits {
                 explainer: Explainer::default(),
                 words: Words::default(),
                 told: Account::default(),
+                notes: 0,
             }
             .run();
         };
@@ -81,6 +84,11 @@ impl Waits {
             stop,
         })
     }
+
+    /// Leaves a request to the thread that listens, which takes all that wait every few milliseconds.
+    fn ask(&self, request: Request) {
+        let _ = self.requests.send_timeout(request, ADDING);
+    }
 }
 
 impl Running for Waits {
@@ -88,28 +96,24 @@ impl Running for Waits {
         &self.messages
     }
 
+    /// Calls are told whether or not waits are, so what cannot be watched is a warning.
     fn add_target(&mut self, pid: u32) -> Result<(), AddTargetError> {
         let (done, is_done) = bounded(1);
-        if self
-            .requests
-            .try_send(Request::Watch(pid, Some(done)))
-            .is_err()
-        {
-            return Ok(());
-        }
+        self.ask(Request::Watch(pid, Some(done)));
         // If it takes longer, its waits are told later.
-        match is_done.recv_timeout(ADDING) {
-            Ok(Err(error)) => Err(AddTargetError::new(error)),
-            _ => Ok(()),
-        }
+        let _ = is_done.recv_timeout(ADDING);
+        Ok(())
     }
 
     fn hears_of(&mut self, pid: u32, is_new: bool) {
-        // If there is no room, its waits are not told.
-        let _ = self.requests.try_send(match is_new {
+        self.ask(match is_new {
             true => Request::Watch(pid, None),
             false => Request::Anew(pid),
         });
+    }
+
+    fn accompanies(&self) -> bool {
+        true
     }
 
     fn silent_end(&self) -> &'static str {
@@ -139,6 +143,8 @@ struct Listener {
     words: Words,
     /// What was told of losses.
     told: Account,
+    /// Sentences about processes that cannot be watched, so far.
+    notes: usize,
 }
 
 impl Listener {
@@ -181,16 +187,31 @@ impl Listener {
         while let Ok(request) = self.asked.try_recv() {
             match request {
                 Request::Watch(pid, done) => {
-                    let added = match self.watched.insert(pid) {
-                        true => self.watch.add(pid),
-                        false => Ok(()),
-                    };
+                    if self.watched.insert(pid) {
+                        self.watch(pid);
+                    }
                     if let Some(done) = done {
-                        let _ = done.try_send(added);
+                        let _ = done.try_send(());
                     }
                 }
                 Request::Anew(pid) => self.explainer.anew(pid),
             }
+        }
+    }
+
+    fn watch(&mut self, pid: u32) {
+        let Err(error) = self.watch.add(pid) else {
+            return;
+        };
+        self.watched.remove(&pid);
+        if !crate::process::runs(pid) {
+            return;
+        }
+        self.sender.say(Message::Lost(LossStage::Waits, 0));
+        if self.notes < MOST_NOTES {
+            self.notes += 1;
+            let sentence = format!("waits of a process are missing: {error}");
+            self.sender.say(Message::Said(Weight::Warning, sentence));
         }
     }
 
@@ -207,7 +228,14 @@ impl Listener {
             event.ts = event.ts.saturating_add(offset);
         }
         events.sort_by_key(|event| event.ts);
-        self.sender.events(events);
+        // No call is lost with them.
+        match self.sender.is_full() && !events.is_empty() {
+            true => {
+                let count = events.len() as u64;
+                self.sender.say(Message::Lost(LossStage::Waits, count));
+            }
+            false => self.sender.events(events),
+        }
     }
 
     /// A wait, still with the time of the scheduler's clock.

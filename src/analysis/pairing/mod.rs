@@ -203,7 +203,8 @@ impl Pairing {
             // It changes no stack, and its time is that of what runs: the next call or return charges it.
             What::Wait(_) => {
                 let thread = self.threads.get(&(event.pid, event.tid));
-                let running = thread.and_then(|thread| thread.frame(thread.running));
+                let running =
+                    thread.and_then(|thread| thread.waiting(event.ts, self.gap(event.pid)));
                 return Some(Step {
                     caller: running.map(|frame| (frame.key, &frame.place)),
                     thread: thread.map(|thread| (event.pid, event.tid, thread)),

@@ -1016,9 +1016,12 @@ fn a_wait_changes_no_stack_and_no_duration_nor_does_the_loss_of_one() {
     let step = pairing.follow(&mut within).expect("it is shown");
     let caller = step.caller.map(|(_, place)| place.function.text.clone());
     assert_eq!((step.depth(), caller.as_deref()), (1, Some("f")));
-    // One that comes late does not make time run twice.
+    // One that comes late does not make time run twice, and is of what ran then.
     pairing.feed(&mut call(30, "g"));
-    pairing.feed(&mut wait(25));
+    let mut late = wait(25);
+    let step = pairing.follow(&mut late).expect("it is shown");
+    let caller = step.caller.map(|(_, place)| place.function.text.clone());
+    assert_eq!(caller.as_deref(), Some("f"));
     let lost = crate::event::loss::lost(32, 0, crate::event::LossStage::Waits, 3);
     pairing.feed(&mut lost.clone());
     let mut end = returned(40, "g");
@@ -1027,5 +1030,22 @@ fn a_wait_changes_no_stack_and_no_duration_nor_does_the_loss_of_one() {
     assert_eq!(
         (left.inclusive_ns, left.self_ns, left.exact),
         (Some(10), 10, true)
+    );
+    // What was open when calls were lost may have returned.
+    let lost = crate::event::loss::lost(45, 0, crate::event::LossStage::Ring, 3);
+    pairing.feed(&mut lost.clone());
+    let mut after = wait(50);
+    assert_eq!(
+        pairing.follow(&mut after).expect("it is shown").caller,
+        None
+    );
+    pairing.feed(&mut call(55, "h"));
+    let mut again = wait(61);
+    assert!(
+        pairing
+            .follow(&mut again)
+            .expect("it is shown")
+            .caller
+            .is_some()
     );
 }

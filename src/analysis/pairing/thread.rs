@@ -423,6 +423,16 @@ impl Thread {
         self.frames.get(self.index_of(id)?)
     }
 
+    /// The innermost frame that had been called when the thread ran again from a wait; what is told late may come after further
+    /// calls. `None` where calls were lost since, so that it may have returned.
+    pub(super) fn waiting(&self, ended: u64, gap: u32) -> Option<&Frame> {
+        let mut frame = self.frame(self.running)?;
+        while frame.ts > ended {
+            frame = self.frame(frame.parent)?;
+        }
+        (frame.gap == gap).then_some(frame)
+    }
+
     /// The position of a frame's caller, mostly the one before.
     #[inline]
     pub(super) fn parent_of(&self, index: usize) -> Option<usize> {

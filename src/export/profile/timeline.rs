@@ -129,6 +129,8 @@ impl Timeline {
         shown.ts = shown.ts.max(event.ts);
         if let Some(&(_, tag)) = shown.frames.last() {
             match &event.what {
+                // Of a call that may have returned in a loss.
+                What::Wait(_) if step.caller.is_none() => observer.ran(tag, elapsed),
                 What::Wait(wait) => observer.waited(event.pid, tag, elapsed, wait),
                 _ => observer.ran(tag, elapsed),
             }

@@ -14,8 +14,8 @@ use crate::export::Output;
 use crate::export::profile::flames::{self, Caption};
 use crate::failure::Failure;
 use crate::offcpu::{
-    Known, Options, Session, Snapshot, Source, SummedError, SummedSession, document, folded, lost,
-    page, show,
+    By, Known, Options, Session, Snapshot, Source, SummedError, SummedSession, document, folded,
+    lost, page, show,
 };
 use crate::process::Process;
 use crate::session::opening::Waiting;
@@ -37,6 +37,12 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Fail
             Exit::Usage,
             "standard input or output is not a terminal, so the live table cannot be shown; use --batch for lines, --json for \
              programs or --format for stacks",
+        ));
+    }
+    if arguments.engine == WaitsEngine::Stap && arguments.by == By::Waker {
+        return Err(Failure::new(
+            Exit::Usage,
+            "SystemTap's module is not told who wakes, so --by waker has nothing to show; use --engine perf",
         ));
     }
     if arguments.compile_only {
@@ -140,6 +146,11 @@ fn summed(
     console: &Console,
 ) -> Result<Option<Box<dyn Source>>, Failure> {
     let failed = |error: SummedError| Failure::new(Exit::Failed, error.to_string());
+    if arguments.no_wakers {
+        console.warning(
+            "--no-wakers changes nothing with SystemTap: who wakes is not told there, and the time in the run queue is kept apart",
+        );
+    }
     let Some(module) = module(arguments, stops, console)? else {
         return Ok(None);
     };
@@ -173,7 +184,7 @@ fn compile(arguments: &Arguments, console: &Console) -> Result<Exit, Failure> {
     let stops = StopSignals::listen()?;
     if let Some(module) = module(arguments, &stops, console)? {
         console.note(format_args!(
-            "compiled; --engine stap starts at once now ({})",
+            "compiled; with that kernel --engine stap starts at once now ({})",
             module.path().display()
         ));
     }

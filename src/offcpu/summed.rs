@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 
 use super::source::Source;
 use super::tally::{Exact, Snapshot};
@@ -24,6 +24,8 @@ use crate::waits::{
 
 /// How often the kernel is asked for what changed, and the memory of processes for the names of new stacks.
 const ASKS: Duration = Duration::from_millis(50);
+/// How long an answer may take before it is asked for once more: a longer one comes in parts.
+const ANSWERS: Duration = Duration::from_secs(2);
 /// How long a module may take to be loaded: an emulated machine takes half a minute.
 const LOADS: Duration = Duration::from_secs(120);
 /// How long the last sums may take.
@@ -128,6 +130,8 @@ struct State {
     sums: HashMap<SummedKind, SummedWaits>,
     stacks: HashMap<u32, (Place, Arc<[u64]>)>,
     causes: HashMap<SummedKind, (Reason, Option<Arc<str>>)>,
+    /// Sums whose stack has not come, with causes of the system call alone.
+    guessed: HashSet<SummedKind>,
     account: Account,
     /// What the module had counted when it counted anew.
     counted: Account,
@@ -159,6 +163,7 @@ impl State {
             sums: HashMap::new(),
             stacks: HashMap::new(),
             causes: HashMap::new(),
+            guessed: HashSet::new(),
             account: Account::default(),
             counted: Account::default(),
             since: Instant::now(),
@@ -269,6 +274,8 @@ impl SummedSession {
                 running,
                 shared: for_thread,
                 anew: to_begin,
+                asked: None,
+                asked_anew: Instant::now(),
             };
             collector.run(&asked);
         })
@@ -361,12 +368,16 @@ struct Collector {
     running: Box<dyn Running + Send>,
     shared: Arc<Mutex<State>>,
     anew: Arc<AtomicBool>,
+    /// Since when an answer is waited for.
+    asked: Option<Instant>,
+    /// When the module was asked to count anew.
+    asked_anew: Instant,
 }
 
 impl Collector {
     fn run(mut self, asked: &Receiver<()>) {
         // From now on, and what waits now is looked at.
-        self.running.wish(Wish::Anew);
+        self.begin_anew();
         self.look();
         let mut next = Instant::now();
         loop {
@@ -386,12 +397,12 @@ impl Collector {
                         break;
                     }
                     if self.anew.swap(false, Ordering::Relaxed) {
-                        self.running.wish(Wish::Anew);
+                        self.begin_anew();
                     }
                 }
                 default(pause) => {
                     next = Instant::now() + ASKS;
-                    self.running.wish(Wish::Sums);
+                    self.ask();
                     let targets = &mut self.targets;
                     targets.retain(|target| !has_ended(target.pid, target.start_time));
                     if targets.is_empty() {
@@ -402,6 +413,19 @@ impl Collector {
             }
         }
         lock(&self.shared).until.get_or_insert_with(Instant::now);
+    }
+
+    fn begin_anew(&mut self) {
+        self.asked_anew = Instant::now();
+        self.running.wish(Wish::Anew);
+    }
+
+    /// Asks for what changed, unless the answer to the last time is still on its way: it would begin once more.
+    fn ask(&mut self) {
+        if self.asked.is_none_or(|since| since.elapsed() >= ANSWERS) {
+            self.asked = Some(Instant::now());
+            self.running.wish(Wish::Sums);
+        }
     }
 
     /// Looks at the threads that wait.
@@ -445,6 +469,10 @@ impl Collector {
         loop {
             let rest = deadline.saturating_duration_since(Instant::now());
             let message = self.running.messages().recv_timeout(rest);
+            if matches!(message, Err(RecvTimeoutError::Timeout)) {
+                let why = "the module did not say its last word in time, so waits of the end are missing; look at the kernel's log with `dmesg`";
+                self.trouble(why.to_owned());
+            }
             if message.map_or(true, |message| self.take(message)) {
                 return;
             }
@@ -464,7 +492,10 @@ impl Collector {
     fn take(&mut self, message: Message) -> bool {
         let shared = Arc::clone(&self.shared);
         match message {
-            Message::Waits(summed) => self.add(*summed),
+            Message::Waits(summed) => {
+                self.asked = None;
+                self.add(*summed);
+            }
             Message::Lost(_, records) => lock(&shared).account.lost += records,
             Message::LostInKernel(records) | Message::Skipped(records) => {
                 let mut state = lock(&shared);
@@ -492,7 +523,7 @@ impl Collector {
         let state = &mut *state;
         if summed.end.anew {
             state.sums.clear();
-            state.since = Instant::now();
+            state.since = self.asked_anew;
         }
         state.account.preempted = summed.end.preempted;
         state.account.preempted_ns = summed.end.preempted_ns;
@@ -511,14 +542,20 @@ impl Collector {
             if state.sums.len() >= MOST && !state.sums.contains_key(&sum.kind) {
                 continue;
             }
-            if let (None, functions) = (
-                state.causes.get(&sum.kind),
-                state.stacks.get(&sum.kind.stack),
-            ) {
+            let functions = state.stacks.get(&sum.kind.stack);
+            // A stack that is missing may come with a later answer, and says more than the system call.
+            let is_known =
+                state.causes.contains_key(&sum.kind) && !state.guessed.contains(&sum.kind);
+            if !is_known {
+                let has_all = functions.is_some() || sum.kind.stack == 0;
                 let functions = functions.map(|(_, functions)| Arc::clone(functions));
                 let functions = functions.as_deref().unwrap_or_default();
                 let cause = self.meanings.cause(functions, &sum.kind);
                 state.causes.insert(sum.kind, cause);
+                match has_all {
+                    true => state.guessed.remove(&sum.kind),
+                    false => state.guessed.insert(sum.kind),
+                };
             }
             let thread = (sum.kind.pid, sum.kind.tid);
             if state.before.contains_key(&thread) {

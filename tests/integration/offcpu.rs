@@ -736,3 +736,16 @@ fn the_live_table_obeys_keys_and_gives_the_terminal_back() {
         shown.contains("offcpu -i") && shown.contains("watching") && !shown.contains("FUNCTION")
     });
 }
+
+#[test]
+fn who_wakes_cannot_be_asked_of_a_module() {
+    let asked = [
+        "offcpu", "--engine", "stap", "--by", "waker", "--batch", "-p", "1",
+    ];
+    let refused = crate::command::pystap_with(&asked);
+    assert_eq!(refused.code, 2);
+    assert_eq!(
+        refused.only_error(),
+        "SystemTap's module is not told who wakes, so --by waker has nothing to show; use --engine perf"
+    );
+}

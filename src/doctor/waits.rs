@@ -11,6 +11,9 @@ use crate::host::{EVENTS_OF_CALLS, EVENTS_OF_WAITS, Fact, Facts};
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_PERFMON: u64 = 1 << 38;
 
+const LOCKED_DOWN: &str =
+    "the kernel is locked down for confidentiality, so its events are closed to everybody";
+
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     vec![
         memory(facts),
@@ -124,58 +127,47 @@ impl Told<'_> {
                 "Run pystap as root."
             })
         };
+        let closed = || {
+            let finding = new(Status::Warning, &format!("{what} are closed to this user"));
+            finding.fix(as_root())
+        };
         let finding = match (events.value(), may_listen) {
-        _ if confidential(facts) => new(
-            Status::Warning,
-            "the kernel is locked down for confidentiality, so its events are closed to everybody",
-        )
-        .fix(unlock()),
-        (Some(_), _) if !is_mounted => {
-            let finding = new(
-                Status::Warning,
-                &format!("{what} are not to be had, because tracefs is not mounted"),
-            );
-            finding.fix(if may_not_mount(facts) {
-                Fix::by_hand(
-                    "Run pystap as root on the host, which has it mounted or can mount it.",
-                )
-            } else {
-                Fix::new(
-                    "Mount it.",
-                    ["mount -t tracefs tracefs /sys/kernel/tracing"],
-                )
-            })
-        }
-        (Some(found), _) if found.len() < self.wanted.len() => {
-            let lacking = self.wanted.into_iter();
-            let lacking: Vec<&str> = lacking
-                .filter(|it| !found.iter().any(|have| have == it))
-                .collect();
-            new(
-                Status::Warning,
-                &format!("the kernel has no events {}", lacking.join(" and ")),
-            )
-            .fix(Fix::by_hand(self.kernel))
-        }
-        (Some(_), Some(false)) => new(
-            Status::Warning,
-            &format!("{what} are closed to this user"),
-        )
-        .fix(as_root()),
-        (Some(_), Some(true)) => new(
-            Status::Ok,
-            &format!("the kernel tells {tells}"),
-        ),
-        (None, _) if !is_root(facts) => new(
-            Status::Warning,
-            &format!("{what} are closed to this user"),
-        )
-        .fix(as_root()),
-        (None, _) | (Some(_), None) => new(
-            Status::Unknown,
-            &format!("it is not known whether the kernel tells {tells}"),
-        ),
-    };
+            _ if confidential(facts) => new(Status::Warning, LOCKED_DOWN).fix(unlock()),
+            (Some(_), _) if !is_mounted => {
+                let finding = new(
+                    Status::Warning,
+                    &format!("{what} are not to be had, because tracefs is not mounted"),
+                );
+                finding.fix(if may_not_mount(facts) {
+                    Fix::by_hand(
+                        "Run pystap as root on the host, which has it mounted or can mount it.",
+                    )
+                } else {
+                    Fix::new(
+                        "Mount it.",
+                        ["mount -t tracefs tracefs /sys/kernel/tracing"],
+                    )
+                })
+            }
+            (Some(found), _) if found.len() < self.wanted.len() => {
+                let lacking = self.wanted.into_iter();
+                let lacking: Vec<&str> = lacking
+                    .filter(|it| !found.iter().any(|have| have == it))
+                    .collect();
+                let finding = new(
+                    Status::Warning,
+                    &format!("the kernel has no events {}", lacking.join(" and ")),
+                );
+                finding.fix(Fix::by_hand(self.kernel))
+            }
+            (Some(_), Some(true)) => new(Status::Ok, &format!("the kernel tells {tells}")),
+            (Some(_), Some(false)) => closed(),
+            (None, _) if !is_root(facts) => closed(),
+            (None, _) | (Some(_), None) => new(
+                Status::Unknown,
+                &format!("it is not known whether the kernel tells {tells}"),
+            ),
+        };
         finding
             .evidence(Evidence::of(events, |found| match found.len() {
                 0 => "none".to_owned(),

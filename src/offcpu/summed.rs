@@ -496,6 +496,10 @@ impl Collector {
                 self.asked = None;
                 self.add(*summed);
             }
+            Message::Lost(_, 0) => self.trouble(
+                "something that the module said is missing, and nobody knows how much; try again"
+                    .to_owned(),
+            ),
             Message::Lost(_, records) => lock(&shared).account.lost += records,
             Message::LostInKernel(records) | Message::Skipped(records) => {
                 let mut state = lock(&shared);

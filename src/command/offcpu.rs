@@ -39,6 +39,13 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Fail
              programs or --format for stacks",
         ));
     }
+    let of_stap = arguments.stap.is_some() || !arguments.stap_args.is_empty();
+    if arguments.engine == WaitsEngine::Perf && of_stap && !arguments.compile_only {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--stap and --stap-arg are about SystemTap's module, which is not asked for; add --engine stap, or leave them out",
+        ));
+    }
     if arguments.engine == WaitsEngine::Stap && arguments.by == By::Waker {
         return Err(Failure::new(
             Exit::Usage,

@@ -755,14 +755,18 @@ fn the_live_table_obeys_keys_and_gives_the_terminal_back() {
 }
 
 #[test]
-fn who_wakes_cannot_be_asked_of_a_module() {
-    let asked = [
-        "offcpu", "--engine", "stap", "--by", "waker", "--batch", "-p", "1",
-    ];
-    let refused = crate::command::pystap_with(&asked);
-    assert_eq!(refused.code, 2);
+fn what_a_module_cannot_do_and_options_without_one_are_refused() {
+    let refused = |options: &[&str]| {
+        let asked = [&["offcpu", "--batch", "-p", "1"], options].concat();
+        let refused = crate::command::pystap_with(&asked);
+        assert_eq!(refused.code, 2);
+        refused.only_error().to_owned()
+    };
     assert_eq!(
-        refused.only_error(),
+        refused(&["--engine", "stap", "--by", "waker"]),
         "SystemTap's module is not told who wakes, so --by waker has nothing to show; use --engine perf"
     );
+    let without = refused(&["--stap", "/usr/bin/stap"]);
+    assert!(without.contains("add --engine stap"), "{without}");
+    assert_eq!(refused(&["--stap-arg=-v"]), without);
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::reading::Reading;
+use crate::process;
 use crate::process::activity::{self, State, Status, Waits, Watched};
 use crate::python::frames::{Parked, PythonThreads, Stacks};
 
@@ -18,7 +19,7 @@ const MOST_DESCRIPTORS: usize = 1 << 12;
 #[derive(Debug)]
 pub(crate) struct Resting {
     pub(crate) parked: Parked,
-    /// Whether no thread ran Python while it was looked at.
+    /// Whether no thread ran while it was looked at.
     pub(super) held_still: bool,
     /// What each entry of greenlets waits for; nothing where that is not known.
     pub(super) awaited: Vec<Watched>,
@@ -27,9 +28,9 @@ pub(crate) struct Resting {
 impl Resting {
     /// Looks for it.
     pub(super) fn of(pid: u32, stacks: &Stacks, threads: &PythonThreads) -> Resting {
-        let before = asleep(pid, threads);
+        let before = asleep(pid);
         let parked = stacks.parked(threads, Instant::now() + LONGEST);
-        let held_still = before.is_some() && before == asleep(pid, threads);
+        let held_still = before.is_some() && before == asleep(pid);
         let waits = Waits::of(pid);
         let mut room = MOST_DESCRIPTORS;
         let awaited = parked.greenlets.iter().map(|greenlets| {
@@ -58,17 +59,18 @@ impl Resting {
     }
 }
 
-/// How often each thread of Python was switched; `None` where one runs.
-fn asleep(pid: u32, threads: &PythonThreads) -> Option<Vec<u64>> {
-    if threads.threads.len() > MOST_THREADS {
+/// How often each thread was switched; `None` where one runs. Threads that Python did not know when it was asked count, too: they may
+/// have come to it since.
+fn asleep(pid: u32) -> Option<Vec<(u32, u64)>> {
+    let tids = process::threads(pid).ok()?;
+    if tids.len() > MOST_THREADS {
         return None;
     }
-    let tasks = threads.threads.iter().filter_map(|thread| thread.task);
-    tasks
+    tids.into_iter()
         .map(|tid| {
             let switches = activity::switches(pid, tid)?;
             let state = Status::of(pid, tid)?.state;
-            (state != State::Running).then_some(switches)
+            (state != State::Running).then_some((tid, switches))
         })
         .collect()
 }

@@ -123,3 +123,35 @@ fn waits_that_a_module_adds_up_are_the_programs_and_those_of_events() {
         assert!(wrong.len() < 3, "{wrong:#?}");
     });
 }
+
+#[test]
+#[ignore = "needs a kernel that loads modules: run by tests/guest/run"]
+fn a_module_adds_up_only_waits_that_took_so_long_where_that_is_asked_for() {
+    const MIN: [&str; 2] = ["--min", "30ms"];
+    leaves_nothing(|| {
+        let directory = tempfile::tempdir_in("/var/tmp").expect("a directory");
+        let path = directory.path().to_str().expect("text");
+        let mut running = Running::start(Command::new(PYTHON).args(["-c", PROGRAM, path]));
+        assert_eq!(running.line(), "ready\n");
+        let by_module = watching(running.pid(), &[&["--engine", "stap"], &MIN[..]].concat());
+        let by_events = watching(running.pid(), &[&["--engine", "perf"], &MIN[..]].concat());
+        running.go_on();
+        let truth = running.line();
+        let (by_events, by_module) = (by_events.json(), by_module.json());
+        for row in rows(&by_module) {
+            let number = |field: &str| row[field].as_u64().expect("a number");
+            let least = number("waits") * 30_000_000;
+            assert!(number("blocked_ns") >= least, "{row:#}");
+        }
+        // Its children sleep for longer than that.
+        let children = |told: &Value| -> u64 {
+            let of_children = rows(told)
+                .iter()
+                .filter(|row| has(&row["stack"], "waits_for_a_child"));
+            let of_children = of_children.filter(|row| row["reasons"][0]["reason"] == "child");
+            of_children.filter_map(|row| row["waits"].as_u64()).sum()
+        };
+        let told = (children(&by_module), children(&by_events));
+        assert!(told.0 > 0 && told.0 == told.1, "{told:?}: {truth}");
+    });
+}

@@ -2,8 +2,8 @@
 
 Two processes send a byte to and fro through pipes, both on one processor, so that each byte is two context switches. They say how
 much processor time both took for so many; each way of watching takes its turn, five times, and the best counts, because whatever
-else runs on the machine only adds. Processor time of the watcher is its own, from its start to its end. "another process": the same,
-while another process is watched.
+else runs on the machine only adds. Processor time of the watcher is its own, from when it watches to its end: what it takes to
+begin is not in it. "another process": the same, while another process is watched.
 
 For `pystap syscalls` a program asks for its parent's number again and again, which is one of the shortest system calls, and says
 how much processor time one took it.
@@ -90,6 +90,12 @@ class Program:
         self.process.wait()
 
 
+def processor_time(pid):
+    """Seconds that a process has used so far."""
+    fields = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def watched(program, target, command, ready, number, each):
     """Processor time of the programs for each of so many, of which a number has `each`, and of the watcher, in microseconds."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -99,12 +105,13 @@ def watched(program, target, command, ready, number, each):
             if watcher.poll() is not None:
                 sys.exit(f"{command(target)}: {open(said.name).read()}")
             time.sleep(0.05)
+        begun = processor_time(watcher.pid) if watcher else 0
         took = program.run(number)
         if watcher:
             watcher.send_signal(signal.SIGINT)
             watcher.wait()
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
-    own = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+    own = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime - begun
     return took / number / each / 1e3, own / number / each * 1e6
 
 
@@ -115,11 +122,11 @@ def compared(ways, number, each, unit):
         for name, program, command, ready, target in ways:
             results[name].append(watched(program, target, command, ready, number, each))
     bare = min(took for took, _ in results["nothing"])
-    print(f"| watched by | {unit}, us | more than nothing, us | watcher's own time {unit}, us |")
-    print("|---|---|---|---|")
+    print(f"| watched by | {unit}, us | more than nothing, us | watcher's own time {unit}, us | more in all, us |")
+    print("|---|---|---|---|---|")
     for name, values in results.items():
         took, own = min(it[0] for it in values), min(it[1] for it in values)
-        print(f"| {name} | {took:.3f} | {took - bare:.3f} | {own:.3f} |", flush=True)
+        print(f"| {name} | {took:.3f} | {took - bare:.3f} | {own:.3f} | {took - bare + own:.3f} |", flush=True)
     print()
 
 
@@ -137,11 +144,13 @@ def switches(python, pystap):
         ("pystap offcpu --no-wakers, another process", program, offcpu("--no-wakers"), "watching", other.pids),
     ]
     if shutil.which("perf"):
-        # What perf needs for as much: the chains of switches, and wakings.
-        perf = ["perf", "record", "-o", "/dev/null", "-g", "-c1", "-e", "sched:sched_switch", "-e", "sched:sched_waking"]
-        ways.append(
-            ("perf record", program, lambda pids: [*perf, "-v", "-p", ",".join(map(str, pids))], "mmap size", program.pids)
-        )
+        # What `--no-wakers` listens to, and nothing else; and what perf needs for as much as without it.
+        perf = ["perf", "record", "-v", "-o", "/dev/null", "-c1", "-e", "sched:sched_switch"]
+        same = [*perf, "-g", "--kernel-callchains", "--switch-events", "--user-regs=di,si,sp"]
+        more = [*perf, "-g", "-e", "sched:sched_waking"]
+        for name, command in (("perf record of the same events", same), ("perf record -g with wakings", more)):
+            listing = lambda pids, command=command: [*command, "-p", ",".join(map(str, pids))]
+            ways.append((name, program, listing, "mmap size", program.pids))
     if shutil.which("bpftrace"):
         leaves = lambda pids: " || ".join(f"args->prev_pid == {pid}" for pid in pids)
         # It says that it is ready on its output, which is line-buffered for files only with -B line.
@@ -173,6 +182,10 @@ def system_calls(python, pystap):
         strace = lambda pids: ["strace", "-c", "-f", "-p", str(pids[0])]
         ways.append(("strace -c", program, strace, "attached", program.pids))
     if shutil.which("perf"):
+        # The same two events of each call, and nothing else.
+        events = ["-e", "raw_syscalls:sys_enter", "-e", "raw_syscalls:sys_exit"]
+        record = lambda pids: ["perf", "record", "-o", "/dev/null", "-c1", *events, "-v", "-p", str(pids[0])]
+        ways.append(("perf record of the same events", program, record, "mmap size", program.pids))
         trace = lambda pids: ["perf", "trace", "-v", "-s", "-p", str(pids[0])]
         ways.append(("perf trace -s", program, trace, "mmap size", program.pids))
     compared(ways, CALLS, 1, "a call")

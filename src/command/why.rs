@@ -31,7 +31,8 @@ pub(super) fn run(arguments: &cli::Why, console: &Console) -> Result<u8, Failure
         _ => 0,
     };
     let minimum = arguments.min_duration.unwrap_or_default();
-    let watcher = Watcher::begin(&targets, minimum, keep, arguments.each)
+    let with_agent = request.agent.usage != AgentUsage::Never;
+    let watcher = Watcher::begin(&targets, minimum, keep, arguments.each, with_agent)
         .map_err(|error| Failure::new(Exit::of(error.exit_code()), error.to_string()))?;
     for note in &watcher.notes {
         console.warning(note);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::PythonOf;
 use super::on::Peers;
 use crate::process::Process;
-use crate::waits::{Cause, Reason, Wait, Waiting, Watch, cause_of};
+use crate::waits::{Cause, Reason, Registered, Wait, Waiting, Watch, cause_of};
 
 /// How soon a process is looked at again in which no GIL was to be found.
 const RETRY: Duration = Duration::from_millis(50);
@@ -76,6 +76,32 @@ impl Explainer {
                 self.seen.insert((waiting.tid, waiting.began), seen);
             }
         }
+    }
+
+    /// What threads had epolls watch since this was asked last, with when they did: looked up while it certainly is the same
+    /// still, until `end` at the latest.
+    pub(crate) fn registered(
+        &mut self,
+        watch: &mut Watch,
+        end: Instant,
+    ) -> Vec<(Registered, Arc<str>)> {
+        let mut looks = Vec::new();
+        // Where there is no time for all, the newest matter most.
+        for registered in watch.registered().into_iter().rev() {
+            if Instant::now() > end {
+                break;
+            }
+            let peers = self.peers.entry(registered.pid);
+            let peers = peers.or_insert_with(|| Peers::of(registered.pid));
+            let on = peers.descriptor(registered.tid, registered.descriptor);
+            looks.extend(on.map(|on| (registered, on)));
+        }
+        if !looks.is_empty() {
+            // What was closed meanwhile has been told of by now.
+            watch.drain();
+        }
+        looks.retain(|(registered, _)| !watch.has_changed(registered));
+        looks
     }
 
     /// What a wait was about that has ended.

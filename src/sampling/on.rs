@@ -35,15 +35,24 @@ impl Peers {
         memory: &dyn Fn(u64, usize) -> Option<Vec<u8>>,
     ) -> Option<Arc<str>> {
         let call = Call::of(self.pid, tid);
+        self.look(|waits| waits.explain(tid, &call, memory))
+    }
+
+    /// What a descriptor of a thread is.
+    pub(super) fn descriptor(&mut self, tid: u32, descriptor: u32) -> Option<Arc<str>> {
+        self.look(|waits| Some(waits.one(tid, descriptor)))
+    }
+
+    fn look(&mut self, look: impl Fn(&Waits) -> Option<Wait>) -> Option<Arc<str>> {
         let begun = Instant::now();
-        let mut wait = self.waits.explain(tid, &call, memory)?;
+        let mut wait = look(&self.waits)?;
         if matches!(wait, Wait::One(_, Descriptor::Socket(None)))
             && self.read.elapsed() > AGAIN.max(self.took * SHARE)
         {
             // It was not there when the tables were read.
             self.waits = Waits::of(self.pid);
             self.read = Instant::now();
-            wait = self.waits.explain(tid, &call, memory)?;
+            wait = look(&self.waits)?;
         }
         self.took = self.took.max(begun.elapsed());
         in_words(&wait).map(Into::into)

@@ -322,7 +322,7 @@ impl Calls {
                     inside.off_ns = inside.off_ns.saturating_add(off);
                 }
             }
-            Happened::Woken { .. } => {}
+            Happened::Woken { .. } | Happened::Registers { .. } | Happened::Changes { .. } => {}
             Happened::Ended { tid } => {
                 self.threads.remove(&tid);
             }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::calls::{Calls, WantedCalls};
 use super::order::Order;
-use super::records::{CallFormat, Decoder, Format, Tells};
+use super::records::{CallFormat, Decoder, Format, RegistrationFormat, Tells};
 use super::symbols::Symbols;
 use super::threads::Threads;
 use crate::perf::tracepoints::Tracepoint;
@@ -16,6 +16,8 @@ const PID: u32 = 10;
 const WAKINGS: u64 = 7;
 /// Counters that tell beginnings and ends of system calls.
 const CALLS: [(u64, Tells); 2] = [(8, Tells::CallsBegin), (9, Tells::CallsEnd)];
+
+const REGISTRATIONS: u64 = 10;
 
 /// Follows the threads of a process through these bytes, with the kernel's functions known and in the first namespace of
 /// processes, or not, as `choice` says. How many waits, system calls, and records that make no sense, came of it.
@@ -42,6 +44,9 @@ pub fn records(choice: u8, bytes: &[u8]) -> usize {
     let end = tracepoint(&[("id", 8), ("ret", 16)]);
     if let Some(format) = CallFormat::new(&begin, &end) {
         decoder.tells_calls(format, &CALLS);
+    }
+    if let Some(format) = RegistrationFormat::new(&begin) {
+        decoder.tells_registrations(format, &[REGISTRATIONS]);
     }
     if choice & 4 != 0 {
         decoder.owners().add(12, &[1, 2, 3]);

@@ -16,6 +16,11 @@
 //! Where they are wanted, counters of each thread tell their beginnings and ends (`raw_syscalls`), of which `calls` makes
 //! [`Called`]s.
 //!
+//! # Descriptors of epolls
+//!
+//! A greenlet of eventlet that waits for a descriptor has an epoll watch it, right before it gives way. Where that is wanted,
+//! counters of each thread tell it, and what closes descriptors (`raw_syscalls`, filtered).
+//!
 //! # What was lost
 //!
 //! A ring may be full. Between the last record that found room and the moment when there is room again, nothing is certain: a
@@ -37,4 +42,4 @@ pub(crate) use reason::Reason;
 pub(crate) use summed::Meanings;
 pub use summed::{Summed, SummedEnd, SummedKind, SummedPython, SummedStack, SummedWaits};
 pub(crate) use threads::{Account, Cause, Preempted, Wait, Waker};
-pub(crate) use watch::{Target, Waiting, Watch, WatchError, cause_of, found_waiting};
+pub(crate) use watch::{Registered, Target, Waiting, Watch, WatchError, cause_of, found_waiting};

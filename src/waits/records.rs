@@ -12,7 +12,11 @@ use super::threads::{Cause, Happened, Record, Waker};
 use crate::perf;
 use crate::perf::owners::CounterOwners;
 use crate::perf::tracepoints::Tracepoint;
+use crate::process::activity::{Use, syscall_number};
 
+/// What `epoll_ctl` is asked for: to watch a descriptor, or to watch it for something else.
+const EPOLL_CTL_ADD: u32 = 1;
+const EPOLL_CTL_MOD: u32 = 3;
 /// Bytes of `struct perf_event_header`.
 const HEADER: usize = 8;
 /// From here on, numbers in a call chain say what the addresses after them are (`PERF_CONTEXT_MAX`).
@@ -56,12 +60,41 @@ impl CallFormat {
     }
 }
 
+/// Where the fields of `sys_enter` are for one who wants to know what epolls watch, and which system call tells them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RegistrationFormat {
+    number: usize,
+    arguments: usize,
+    epoll_ctl: u64,
+}
+
+impl RegistrationFormat {
+    /// From the format of the event; `None` where a field is missing, or the system call's number is not known.
+    pub(super) fn new(enter: &Tracepoint) -> Option<RegistrationFormat> {
+        Some(RegistrationFormat {
+            number: offset(enter, "id")?,
+            arguments: offset(enter, "args")?,
+            epoll_ctl: syscall_number("epoll_ctl")?,
+        })
+    }
+
+    /// What the kernel is to let through, in the grammar of ftrace's filters.
+    pub(super) fn filter(self) -> String {
+        let changing = (0..).zip(Use::all()).filter(|(_, it)| it.changes());
+        let numbers = changing.map(|(number, _)| number);
+        let numbers = numbers.chain([self.epoll_ctl]);
+        let numbers: Vec<String> = numbers.map(|number| format!("id == {number}")).collect();
+        numbers.join(" || ")
+    }
+}
+
 /// What the samples of a counter are, other than switches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tells {
     Wakings,
     CallsBegin,
     CallsEnd,
+    Registrations,
 }
 
 impl Format {
@@ -99,6 +132,8 @@ pub(super) struct Decoder {
     tells: HashMap<u64, Tells, RandomState>,
     /// Where system calls are told.
     calls: Option<CallFormat>,
+    /// Where it is told which descriptors epolls are to watch.
+    registrations: Option<RegistrationFormat>,
     /// Threads by the number that tracepoints have for them, where we are not in the first pid namespace.
     names: Option<HashMap<u32, u32>>,
     owners: CounterOwners,
@@ -121,6 +156,7 @@ impl Decoder {
             pids: pids.into_iter().collect(),
             tells: HashMap::default(),
             calls: None,
+            registrations: None,
             names: (!first_namespace).then(HashMap::new),
             owners: CounterOwners::default(),
             unreadable: 0,
@@ -141,6 +177,14 @@ impl Decoder {
     pub(super) fn tells_calls(&mut self, format: CallFormat, counters: &[(u64, Tells)]) {
         self.calls = Some(format);
         self.tells.extend(counters.iter().copied());
+    }
+
+    /// Counters whose samples are system calls that hand descriptors to an epoll, or change what they are.
+    pub(super) fn tells_registrations(&mut self, format: RegistrationFormat, counters: &[u64]) {
+        self.registrations = Some(format);
+        let counters = counters.iter();
+        self.tells
+            .extend(counters.map(|counter| (*counter, Tells::Registrations)));
     }
 
     /// Where it is told which threads have counters of their own.
@@ -227,6 +271,7 @@ impl Decoder {
             _ if !self.pids.contains(&pid) || self.owners.foreign(tid, counter) => None,
             Some(Tells::CallsBegin) => Some(self.call_begins(pid, tid, rest)?),
             Some(Tells::CallsEnd) => Some(self.call_ends(pid, tid, rest)?),
+            Some(Tells::Registrations) => self.registers(pid, tid, rest)?,
             None => Some(self.switch(pid, tid, rest)?),
         };
         Some((time, happened))
@@ -279,6 +324,33 @@ impl Decoder {
             number: u64_at(raw, format.exit_number)?,
             result: u64_at(raw, format.result)?.cast_signed(),
         })
+    }
+
+    fn registers(&self, pid: u32, tid: u32, rest: &[u8]) -> Option<Option<Happened>> {
+        let (format, (raw, _)) = (self.registrations?, raw(rest)?);
+        let number = u64_at(raw, format.number)?;
+        let argument = |at: usize| u64_at(raw, format.arguments + at * 8);
+        // Descriptors are of 32 bits, whatever else is in the register.
+        let descriptor = |at: usize| Some(argument(at)? as u32);
+        if number == format.epoll_ctl {
+            let registers = matches!(argument(1)? as u32, EPOLL_CTL_ADD | EPOLL_CTL_MOD);
+            let descriptor = descriptor(2)?;
+            return Some(registers.then_some(Happened::Registers {
+                pid,
+                tid,
+                descriptor,
+            }));
+        }
+        let changed = match Use::of(number) {
+            Use::Closes | Use::Connects => Some(descriptor(0)?),
+            Use::Replaces => Some(descriptor(1)?),
+            Use::ClosesMany => None,
+            Use::None | Use::First | Use::Opens => return Some(None),
+        };
+        Some(Some(Happened::Changes {
+            pid,
+            descriptor: changed,
+        }))
     }
 
     fn switch(&mut self, pid: u32, tid: u32, rest: &[u8]) -> Option<Happened> {

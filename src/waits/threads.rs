@@ -77,6 +77,10 @@ pub(super) enum Happened {
         number: u64,
         result: i64,
     },
+    /// It has an epoll watch a descriptor.
+    Registers { pid: u32, tid: u32, descriptor: u32 },
+    /// A descriptor is another one from now on, or all of them are.
+    Changes { pid: u32, descriptor: Option<u32> },
     /// Somebody woke it.
     Woken { tid: u32, waker: Waker },
     /// It ended.
@@ -258,7 +262,10 @@ impl Threads {
                 }
             }
             // `calls` follows these.
-            Happened::Enters { .. } | Happened::Leaves { .. } => {}
+            Happened::Enters { .. }
+            | Happened::Leaves { .. }
+            | Happened::Registers { .. }
+            | Happened::Changes { .. } => {}
             Happened::Ended { tid } => {
                 self.threads.remove(&tid);
             }

@@ -1,6 +1,6 @@
 //! Has the kernel tell the switches of threads, and makes waits of them as they come.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::calls::{CallAccount, Called, Caller, Calls, Touch, WantedCalls};
 use super::order::Order;
 use super::reason::{Meaning, Meant, Reason, meant, of_call};
-use super::records::{CallFormat, Decoder, Format, Tells};
+use super::records::{CallFormat, Decoder, Format, RegistrationFormat, Tells};
 use super::symbols::Symbols;
 use super::threads::{Account, Beside, Cause, Happened, Record, Threads, Wait};
 use crate::perf::rings::{self, NoRings};
@@ -26,6 +26,9 @@ use crate::process::{self, FIRST_PID_NAMESPACE, pid_namespace};
 
 /// A record has its time a little before it is in its ring. A host can take the processor away in between.
 const SLACK_NS: u64 = 10_000_000;
+/// Most registrations with epolls that wait to be asked for, and most changes of descriptors that are kept.
+const MOST_REGISTERED: usize = 1 << 12;
+const MOST_CHANGED: usize = 1 << 12;
 /// The exit code where there is no such process any longer.
 const ENDED: u8 = 4;
 /// Room in a ring without which a record may have found none.
@@ -121,6 +124,73 @@ pub(crate) struct Waiting {
     pub(crate) began: u64,
 }
 
+/// A thread had an epoll watch a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Registered {
+    pub(crate) pid: u32,
+    pub(crate) tid: u32,
+    pub(crate) descriptor: u32,
+    pub(crate) at: u64,
+}
+
+/// What was done with descriptors of the processes of which that is told.
+#[derive(Debug, Default)]
+struct Registrations {
+    counters: Vec<OwnedFd>,
+    /// The newest last.
+    registered: VecDeque<Registered>,
+    /// Process, descriptor and moment at which it became another one; all of them where there is none.
+    changed: VecDeque<(u32, Option<u32>, u64)>,
+    /// What changed until then is not all known.
+    changed_from: u64,
+}
+
+impl Registrations {
+    fn note(&mut self, record: &Record) {
+        let at = record.time;
+        match record.happened {
+            Happened::Registers {
+                pid,
+                tid,
+                descriptor,
+            } => {
+                if self.registered.len() >= MOST_REGISTERED {
+                    self.registered.pop_front();
+                }
+                self.registered.push_back(Registered {
+                    pid,
+                    tid,
+                    descriptor,
+                    at,
+                });
+            }
+            Happened::Changes { pid, descriptor } => {
+                if self.changed.len() >= MOST_CHANGED
+                    && let Some((.., oldest)) = self.changed.pop_front()
+                {
+                    self.changed_from = self.changed_from.max(oldest);
+                }
+                self.changed.push_back((pid, descriptor, at));
+            }
+            // A change may be among what was lost.
+            Happened::Lost { .. } | Happened::Sighted => {
+                self.changed_from = self.changed_from.max(at);
+            }
+            _ => {}
+        }
+    }
+
+    fn has_changed(&self, registered: &Registered) -> bool {
+        let mut changed = self.changed.iter();
+        registered.at <= self.changed_from
+            || changed.any(|(pid, descriptor, at)| {
+                *pid == registered.pid
+                    && descriptor.is_none_or(|it| it == registered.descriptor)
+                    && *at >= registered.at
+            })
+    }
+}
+
 /// What tells who wakes whom.
 #[derive(Debug, Default)]
 struct Wakings {
@@ -144,6 +214,7 @@ pub(crate) struct Watch {
     threads: Threads,
     /// Where system calls are wanted.
     calls: Option<Calls>,
+    registrations: Registrations,
     latest: HashMap<u32, Latest>,
     /// The event that tells switches, and where they are wanted, those that tell system calls.
     switch: u64,
@@ -209,6 +280,7 @@ impl Watch {
             order: Order::default(),
             threads: Threads::default(),
             calls: calls.map(Calls::new),
+            registrations: Registrations::default(),
             latest: HashMap::new(),
             switch: events.switch,
             call_events,
@@ -276,6 +348,56 @@ impl Watch {
         self.arm(pid)?;
         self.find_waiting(pid, since);
         Ok(())
+    }
+
+    /// From now on also tells which descriptors the threads of a process, which is watched already, have epolls watch. The kernel then
+    /// looks at the system calls of all processes: that takes some tens of nanoseconds each.
+    ///
+    /// # Errors
+    /// When the kernel does not tell that.
+    pub(crate) fn add_registrations(&mut self, pid: u32) -> io::Result<()> {
+        let root = tracepoints::root().map_err(io::Error::other)?;
+        let enter = Tracepoint::of(&root, "raw_syscalls", "sys_enter")?;
+        let unknown = || io::Error::other("the format of raw_syscalls is not a known one");
+        let format = RegistrationFormat::new(&enter).ok_or_else(unknown)?;
+        let filter = CString::new(format.filter())?;
+        let rings = &self.rings;
+        let mut numbers = Vec::new();
+        let armed = each_thread(pid, Inherit::Threads, |thread| {
+            let mut counters = Vec::with_capacity(rings.len());
+            for (processor, ring) in rings {
+                let counter = Counter {
+                    tracepoint: enter.id,
+                    task: thread,
+                    processor: Some(*processor),
+                    inherit: Inherit::Threads,
+                    life: false,
+                }
+                .open()?;
+                // Without it the kernel would tell every system call.
+                perf::set_filter(counter.as_fd(), &filter)?;
+                perf::set_output(counter.as_fd(), ring.as_fd())?;
+                numbers.push(perf::id(counter.as_fd())?);
+                counters.push(counter);
+            }
+            Ok(counters)
+        })?;
+        self.decoder.tells_registrations(format, &numbers);
+        for counter in &armed.counters {
+            perf::enable(counter.as_fd())?;
+        }
+        self.registrations.counters.extend(armed.counters);
+        Ok(())
+    }
+
+    /// The descriptors that epolls were told to watch since this was asked last, the newest last.
+    pub(crate) fn registered(&mut self) -> VecDeque<Registered> {
+        std::mem::take(&mut self.registrations.registered)
+    }
+
+    /// Whether the number may stand for another descriptor than it did then, after [`Watch::drain`].
+    pub(crate) fn has_changed(&self, registered: &Registered) -> bool {
+        self.registrations.has_changed(registered)
     }
 
     /// From now on also tells what is beside waits, with [`Watch::beside`].
@@ -383,6 +505,10 @@ impl Watch {
             if let Happened::Runs { tid, .. } = record.happened {
                 lowest = lowest.min(tid);
             }
+            self.registrations.note(&record);
+            if let Happened::Registers { .. } | Happened::Changes { .. } = record.happened {
+                continue;
+            }
             note(&mut self.latest, &record);
             if let Some(calls) = &mut self.calls {
                 calls.note(&record);
@@ -453,11 +579,13 @@ impl Watch {
     fn stop(&mut self, waits: &mut Vec<Wait>, called: &mut Vec<Called>) -> Account {
         // A record tells of a loss only when one more comes after it.
         let counters = self.counters.iter().chain(&self.wakings.counters);
+        let counters = counters.chain(&self.registrations.counters);
         let lost: u64 = counters
             .filter_map(|counter| perf::lost(counter.as_fd()))
             .sum();
         self.counters.clear();
         self.wakings.counters.clear();
+        self.registrations.counters.clear();
         self.drain();
         self.ended_until(u64::MAX, waits, called);
         let account = self.account();
@@ -518,7 +646,11 @@ fn note(latest: &mut HashMap<u32, Latest>, record: &Record) {
             latest.clear();
             return;
         }
-        Happened::Woken { .. } | Happened::Enters { .. } | Happened::Leaves { .. } => return,
+        Happened::Woken { .. }
+        | Happened::Enters { .. }
+        | Happened::Leaves { .. }
+        | Happened::Registers { .. }
+        | Happened::Changes { .. } => return,
     };
     let at = record.time;
     let known = latest.entry(tid).or_insert(Latest { pid, at, waits });
@@ -751,6 +883,43 @@ mod tests {
     fn runs(tid: u32, time: u64) -> Record {
         let happened = Happened::Runs { pid: 1, tid };
         Record { time, happened }
+    }
+
+    #[test]
+    fn a_descriptor_that_may_be_another_one_by_now_has_changed() {
+        let mut registrations = Registrations::default();
+        let mut note = |time: u64, happened: Happened| {
+            registrations.note(&Record { time, happened });
+        };
+        let changes = |descriptor| Happened::Changes { pid: 1, descriptor };
+        note(10, changes(Some(9)));
+        for (time, descriptor) in [(20, 9), (20, 8)] {
+            let happened = Happened::Registers {
+                pid: 1,
+                tid: 2,
+                descriptor,
+            };
+            note(time, happened);
+        }
+        let registered = &registrations.registered;
+        let (nine, eight) = (registered[0], registered[1]);
+        let mut changed_after = |time, happened| {
+            registrations.note(&Record { time, happened });
+            [nine, eight].map(|it| registrations.has_changed(&it))
+        };
+        assert_eq!(changed_after(25, changes(Some(7))), [false, false]);
+        let of_another = Happened::Changes {
+            pid: 3,
+            descriptor: None,
+        };
+        assert_eq!(changed_after(26, of_another), [false, false]);
+        assert_eq!(changed_after(30, changes(Some(9))), [true, false]);
+        assert_eq!(changed_after(31, changes(None)), [true, true]);
+        let later = Registered { at: 40, ..nine };
+        assert!(!registrations.has_changed(&later));
+        let happened = Happened::Lost { count: 1 };
+        registrations.note(&Record { time: 41, happened });
+        assert!(registrations.has_changed(&later));
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! What threads did, as long as a call may need it.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use super::results::Unsplit;
 use super::split::Off;
 
 /// Most times without a processor that are kept of all threads. Beyond it the older half is given up.
 const MOST: usize = 1 << 19;
+/// Most descriptors that epolls were told to watch which are kept; the oldest are forgotten.
+const MOST_REGISTERED: usize = 1 << 12;
 /// Most times in which something may not have been seen. Beyond it nothing is known of what was before the oldest.
 const MOST_GAPS: usize = 1 << 10;
 
@@ -17,6 +20,8 @@ pub(super) struct Log {
     count: usize,
     /// Threads of which nothing is kept are known from here on.
     from: u64,
+    /// What threads had epolls watch, and when, in the order of time.
+    registered: VecDeque<(u32, u64, Arc<str>)>,
     gaps: VecDeque<(u64, u64)>,
     gaps_from: u64,
     /// Since when something may not be seen, if that goes on.
@@ -43,6 +48,25 @@ impl Log {
         });
         timeline.offs.push_back(off);
         self.count += 1;
+    }
+
+    /// A thread had an epoll watch this.
+    pub(super) fn registered(&mut self, tid: u32, at: u64, on: Arc<str>) {
+        if self.registered.len() >= MOST_REGISTERED {
+            self.registered.pop_front();
+        }
+        let place = self.registered.partition_point(|(_, it, _)| *it <= at);
+        self.registered.insert(place, (tid, at, on));
+    }
+
+    /// What a thread had an epoll watch last between these moments, where that is known.
+    pub(super) fn watched(&self, tid: u32, from: u64, to: u64) -> Option<Arc<str>> {
+        let registered = &self.registered;
+        let past = registered.partition_point(|(_, at, _)| *at <= to);
+        let first = registered.partition_point(|(_, at, _)| *at < from);
+        let mut within = registered.range(first.min(past)..past).rev();
+        let latest = within.find(|(of, ..)| *of == tid);
+        latest.map(|(.., on)| Arc::clone(on))
     }
 
     /// Something may not have been seen from one moment to another.
@@ -165,6 +189,21 @@ mod tests {
             log.gap(at, at);
         }
         assert_eq!(known(&mut log, 2, 41, 60), Err(Unsplit::Lost));
+    }
+
+    #[test]
+    fn what_an_epoll_was_told_last_in_a_time_is_what_a_thread_waits_for() {
+        let mut log = Log::default();
+        for (tid, at, on) in [(1, 14, "c"), (1, 10, "a"), (2, 12, "b")] {
+            log.registered(tid, at, on.into());
+        }
+        let watched = |tid, from, to| log.watched(tid, from, to);
+        assert_eq!(watched(1, 5, 20).as_deref(), Some("c"));
+        assert_eq!(watched(1, 5, 13).as_deref(), Some("a"));
+        assert_eq!(watched(2, 5, 20).as_deref(), Some("b"));
+        assert_eq!(watched(2, 13, 20), None);
+        assert_eq!(watched(3, 5, 20), None);
+        assert_eq!(watched(1, 20, 5), None);
     }
 
     #[test]

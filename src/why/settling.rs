@@ -19,6 +19,8 @@ const MOST_BEGUN: usize = 1 << 16;
 const MOST_OPEN: usize = 1 << 16;
 /// Most calls that wait to be written one by one.
 const MOST_TOLD: usize = 1 << 14;
+/// The function of eventlet that waits for a descriptor.
+pub(super) const TRAMPOLINE: &str = "trampoline";
 /// How late a call may be told of and still be split.
 const LATEST_NS: u64 = 5_000_000_000;
 
@@ -227,7 +229,7 @@ impl Settling {
             begun.unsplit = Some(Unsplit::Greenlets);
         }
         if begun.unsplit.is_none()
-            && let Err(why) = self.split(&stretch, &mut begun.parts)
+            && let Err(why) = self.split(&mut stretch, &mut begun.parts)
         {
             begun.unsplit = Some(why);
         }
@@ -250,7 +252,7 @@ impl Settling {
         }
     }
 
-    fn split(&mut self, stretch: &Stretch, parts: &mut Parts) -> Result<(), Unsplit> {
+    fn split(&mut self, stretch: &mut Stretch, parts: &mut Parts) -> Result<(), Unsplit> {
         let watched = self.watched.get(&stretch.pid);
         if watched.is_none_or(|it| stretch.from < it.since || stretch.to > it.until) {
             return Err(Unsplit::NotWatched);
@@ -258,6 +260,13 @@ impl Settling {
         match self.greenlets.get(&stretch.pid) {
             Some(Greenlets::Partly) if stretch.in_context => return Err(Unsplit::Greenlets),
             _ => {}
+        }
+        for parked in &mut stretch.parked {
+            // It had its descriptor watched right before it gave way.
+            let (tid, called) = (stretch.tid, parked.called);
+            if parked.by.as_deref() == Some(TRAMPOLINE) {
+                parked.on = self.log.watched(tid, called, parked.began);
+            }
         }
         let offs = self.log.of(stretch.tid, stretch.from, stretch.to)?;
         split(stretch.from, stretch.to, &stretch.parked, offs, parts);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::results::Unsplit;
-use super::settling::{End as EndOfCall, Greenlets, Stretch};
+use super::settling::{End as EndOfCall, Greenlets, Stretch, TRAMPOLINE};
 use super::split::Parked;
 use super::watcher::Watcher;
 use super::{json, table};
@@ -22,11 +22,14 @@ use crate::export::{End, Sink};
 use crate::script::filter::Glob;
 
 /// Functions of eventlet through which greenlets give way, with the ends of their files. The first one switches; the others say
-/// what for.
-pub(crate) const INTERNAL: [(&str, &str); 3] = [
+/// what for. Names with classes are of Python 3.11 and later: before, these functions are not told from others of their name.
+pub(crate) const INTERNAL: [(&str, &str); 6] = [
     (SWITCH, "/eventlet/hubs/hub.py"),
-    ("trampoline", "/eventlet/hubs/__init__.py"),
+    (TRAMPOLINE, "/eventlet/hubs/__init__.py"),
     ("sleep", "/eventlet/greenthread.py"),
+    ("Semaphore.acquire", "/eventlet/semaphore.py"),
+    ("Event.wait", "/eventlet/event.py"),
+    ("Waiter.wait", "/eventlet/queue.py"),
 ];
 const SWITCH: &str = "switch";
 
@@ -67,8 +70,8 @@ type Context = (u32, u32, Option<NonZeroU64>);
 struct Inside {
     /// The calls that are open.
     open: HashSet<FrameId>,
-    /// Functions of eventlet that are open, the innermost last.
-    within: Vec<(FrameId, &'static str)>,
+    /// Functions of eventlet that are open, the innermost last, and when they were called, by the scheduler's clock.
+    within: Vec<(FrameId, &'static str, u64)>,
     parked: Vec<Parked>,
     /// Whether there was no room for some.
     is_cut: bool,
@@ -140,7 +143,8 @@ impl<W: Write> Why<W> {
             && let Some(inside) = self.contexts.get_mut(&context)
             && inside.within.len() < MOST_PARKED
         {
-            inside.within.push((id, name));
+            let at = event.ts.saturating_sub(self.offset);
+            inside.within.push((id, name, at));
         }
         if !known.is_wanted {
             return;
@@ -302,10 +306,10 @@ impl<W: Write> Why<W> {
         let finished = step.finished.as_ref();
         let by = match finished.and_then(|finished| finished.frame) {
             Some(id) => {
-                let at = inside.within.iter().position(|(open, _)| *open == id);
+                let at = inside.within.iter().position(|(open, ..)| *open == id);
                 // What was above it has not returned, and will not.
                 inside.within.truncate(at.unwrap_or(inside.within.len()));
-                inside.within.first().map(|(_, name)| Arc::from(*name))
+                inside.within.last().copied()
             }
             None => None,
         };
@@ -320,7 +324,9 @@ impl<W: Write> Why<W> {
                 inside.parked.push(Parked {
                     began: ended.saturating_sub(took),
                     ended,
-                    by,
+                    by: by.map(|(_, name, _)| name.into()),
+                    called: by.map_or(0, |(.., called)| called),
+                    on: None,
                 });
             }
             _ => inside.is_cut = true,
@@ -518,7 +524,9 @@ fn whose(step: &Step<'_>, key: FunctionKey, frame: &Frame) -> Whose {
 /// The name of a function of eventlet through which greenlets give way.
 fn internal(place: &Place) -> Option<&'static str> {
     let (function, file) = (&place.function.text, &place.file.text);
+    let qualified = place.qualname.as_ref().map(|name| &name.text);
+    let is = |name: &str| function == name || qualified.is_some_and(|it| it == name);
     let mut internal = INTERNAL.iter();
-    let found = internal.find(|(name, end)| function == name && file.ends_with(end));
+    let found = internal.find(|(name, end)| is(name) && file.ends_with(end));
     found.map(|(name, _)| *name)
 }

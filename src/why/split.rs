@@ -35,8 +35,11 @@ pub(super) struct Waited {
 pub(super) struct Parked {
     pub(super) began: u64,
     pub(super) ended: u64,
-    /// The function that gave way.
+    /// The function that gave way, and when it was called.
     pub(super) by: Option<Arc<str>>,
+    pub(super) called: u64,
+    /// What it waited on, where that is known.
+    pub(super) on: Option<Arc<str>>,
 }
 
 /// Adds up the parts of a thread's time from one moment to another. `parked` and `offs` are each in the order of time, and do not
@@ -51,6 +54,7 @@ pub(super) fn split(from: u64, to: u64, parked: &[Parked], offs: &[Off], parts: 
         on_thread(at, began, offs, parts);
         let part = Part {
             call: parked.by.clone(),
+            on: parked.on.clone(),
             ..Part::plain(Doing::Parked)
         };
         parts.add(part, ended - began, None);
@@ -130,6 +134,8 @@ mod tests {
                 began,
                 ended,
                 by: None,
+                called: 0,
+                on: None,
             })
             .collect();
         let mut parts = Parts::default();

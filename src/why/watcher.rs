@@ -75,7 +75,7 @@ pub(crate) struct Watcher {
 
 impl Watcher {
     /// Begins to watch. Calls that took less than `minimum` are left out; of each function the last `keep` are kept; `each` says
-    /// whether calls are wanted one by one.
+    /// whether calls are wanted one by one, `greenlets` whether it will be told when greenlets give way.
     ///
     /// # Errors
     /// [`WatchError`].
@@ -84,9 +84,13 @@ impl Watcher {
         minimum: Duration,
         keep: usize,
         each: bool,
+        greenlets: bool,
     ) -> Result<Watcher, WatchError> {
         let mut watch = Watch::begin(targets, true)?;
         watch.keep_beside();
+        for target in targets {
+            add_registrations(&mut watch, greenlets, target.pid);
+        }
         let notes = watch.notes().to_vec();
         let minimum = u64::try_from(minimum.as_nanos()).unwrap_or(u64::MAX);
         let mut settling = Settling::new(Results::new(minimum, keep), each);
@@ -105,12 +109,10 @@ impl Watcher {
         });
         let (requests, asked) = bounded(MOST_REQUESTS);
         let heard = Arc::clone(&shared);
-        let thread =
-            threads::spawn(move || Listener::new(watch, asked, heard).run()).map_err(|reason| {
-                WatchError::System {
-                    what: "no thread can be started to watch",
-                    reason,
-                }
+        let thread = threads::spawn(move || Listener::new(watch, asked, greenlets, heard).run())
+            .map_err(|reason| WatchError::System {
+                what: "no thread can be started to watch",
+                reason,
             })?;
         Ok(Watcher {
             shared,
@@ -181,14 +183,22 @@ struct Listener {
     watch: Watch,
     asked: Receiver<Request>,
     explainer: Explainer,
+    /// Whether greenlets tell when they give way, so that it matters for what.
+    greenlets: bool,
     shared: Arc<Shared>,
 }
 
 impl Listener {
-    fn new(watch: Watch, asked: Receiver<Request>, shared: Arc<Shared>) -> Listener {
+    fn new(
+        watch: Watch,
+        asked: Receiver<Request>,
+        greenlets: bool,
+        shared: Arc<Shared>,
+    ) -> Listener {
         Listener {
             watch,
             asked,
+            greenlets,
             explainer: Explainer::default(),
             shared,
         }
@@ -245,6 +255,9 @@ impl Listener {
 
     fn add(&mut self, pid: u32) {
         let added = self.watch.add(pid);
+        if added.is_ok() {
+            add_registrations(&mut self.watch, self.greenlets, pid);
+        }
         let now = crate::waits::now();
         let mut state = self.shared.state();
         match added {
@@ -257,8 +270,15 @@ impl Listener {
         }
     }
 
-    /// Looks what threads of open calls wait on.
+    /// Looks what threads of open calls wait on, and what greenlets are about to.
     fn look(&mut self, end: Instant) {
+        let registered = self.explainer.registered(&mut self.watch, end);
+        if !registered.is_empty() {
+            let log = &mut self.shared.state().settling.log;
+            for (registered, on) in registered {
+                log.registered(registered.tid, registered.at, on);
+            }
+        }
         let wanted = self.shared.state().settling.threads();
         let explainer = &mut self.explainer;
         explainer.look(&mut self.watch, |tid| wanted.contains(&tid), end);
@@ -341,6 +361,14 @@ fn preempted(it: Preempted) -> (u32, Off) {
         wait: None,
     };
     (it.tid, off)
+}
+
+/// Has it told what greenlets wait on, where a process has some.
+fn add_registrations(watch: &mut Watch, greenlets: bool, pid: u32) {
+    if greenlets && crate::python::greenlets::are_in(pid) {
+        // Where the kernel does not, they are parked for something that has no name.
+        let _ = watch.add_registrations(pid);
+    }
 }
 
 /// Keeps the name of a thread, as long as it is to be had.

@@ -335,6 +335,11 @@ impl Waits {
             .several(thread, descriptors.iter().copied())
     }
 
+    /// What this descriptor of a thread is.
+    pub(crate) fn one(&self, thread: u32, descriptor: u32) -> Wait {
+        Wait::One(descriptor, self.descriptors.describe(thread, descriptor))
+    }
+
     /// What a thread waits for in this call. `memory` reads the memory of the process.
     pub(crate) fn explain(
         &self,

@@ -8,6 +8,7 @@ const PID: u32 = 10;
 const WAKINGS: u64 = 7;
 const BEGINS: u64 = 8;
 const ENDS: u64 = 9;
+const REGISTRATIONS: u64 = 10;
 const PIPE: u64 = 0x1000;
 const SELECT: u64 = 0x2000;
 
@@ -39,6 +40,8 @@ fn decoder(first_namespace: bool) -> Decoder {
         CallFormat::new(&begin, &end).expect("all fields"),
         &[(BEGINS, Tells::CallsBegin), (ENDS, Tells::CallsEnd)],
     );
+    let format = RegistrationFormat::new(&begin).expect("all fields");
+    decoder.tells_registrations(format, &[REGISTRATIONS]);
     decoder
 }
 
@@ -197,6 +200,32 @@ fn a_system_call_is_told_with_its_arguments_and_its_result() {
     let mut out = Vec::new();
     decoder.decode(&call(PID, BEGINS, &[45, 3]), &mut out);
     assert_eq!((out.len(), decoder.unreadable), (0, 1));
+}
+
+#[test]
+fn what_epolls_are_to_watch_is_told_and_what_closes_descriptors() {
+    let mut decoder = decoder(true);
+    let mut told = |name: &str, arguments: [u64; 3]| {
+        let number = syscall_number(name).expect("it has a number");
+        let numbers = [&[number], &arguments[..], &[0, 0, 0]].concat();
+        one(&mut decoder, &call(PID, REGISTRATIONS, &numbers))
+    };
+    let (pid, tid) = (PID, 5);
+    let registers = Some(Happened::Registers {
+        pid,
+        tid,
+        descriptor: 9,
+    });
+    // To watch it, to stop that, and to watch it for something else.
+    assert_eq!(told("epoll_ctl", [4, 1, 9]), registers);
+    assert_eq!(told("epoll_ctl", [4, 2, 9]), None);
+    assert_eq!(told("epoll_ctl", [4, 3, 9]), registers);
+    let changes = |descriptor| Some(Happened::Changes { pid, descriptor });
+    assert_eq!(told("close", [9, 1, 7]), changes(Some(9)));
+    assert_eq!(told("connect", [9, 1, 7]), changes(Some(9)));
+    assert_eq!(told("dup3", [9, 1, 7]), changes(Some(1)));
+    assert_eq!(told("close_range", [9, 1, 7]), changes(None));
+    assert_eq!(told("read", [9, 1, 7]), None);
 }
 
 #[test]

@@ -8,7 +8,8 @@ and says as JSON, in milliseconds:
     helper   the thread that ended its wait, if one did
 
     why.py threads        in threads
-    why.py eventlet       in greenlets; wall and cpu alone, and the processor's time without that of others
+    why.py eventlet       in greenlets; wall and cpu alone, and the processor's time without that of others; and as `on` what a
+                          greenlet waits on, if it has a name
 """
 
 import json
@@ -19,6 +20,7 @@ import time
 
 told = {}
 inside = []
+ends = []
 # Opening it each time would wait for the GIL before the kernel is asked.
 schedstat = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
 
@@ -134,17 +136,29 @@ def in_threads():
 
 def in_greenlets():
     import eventlet
+    import eventlet.event
     import eventlet.green.socket as socket
     import eventlet.green.time as green
+    import eventlet.queue
+    import eventlet.semaphore
+    from eventlet.hubs import trampoline
 
-    ours, theirs = socket.socketpair()
+    if not ends:
+        server = socket.socket()
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        ends.extend([socket.create_connection(server.getsockname()), server.accept()[0], *os.pipe()])
+    ours, theirs, reading, writing = ends
+    free, happened, items = eventlet.semaphore.Semaphore(0), eventlet.event.Event(), eventlet.queue.Queue()
     jobs = {}
 
     def run(name, before, wait, after):
         wall = time.perf_counter()
         jobs[name](before, wait, after)
         wall = time.perf_counter() - wall
-        told[name] = {"wall": wall * 1e3, "cpu": (before + after) * 1e3}
+        told[name] = {"wall": wall * 1e3, "cpu": (before + after) * 1e3, "on": on.get(name)}
+
+    on = {"asks": "tcp %s:%d" % ours.getpeername(), "reads": "pipe (fd %d)" % reading}
 
     def naps(before, wait, after):
         burn(before)
@@ -161,15 +175,36 @@ def in_greenlets():
         wait()
         burn(after)
         theirs.send(b"x")
+        os.write(writing, b"x")
+        free.release()
+        happened.send()
+        items.put(1)
 
-    jobs.update(naps=naps, asks=asks, answers=answers)
+    def reads(before, wait, after):
+        wait()
+
+    def locks(before, wait, after):
+        wait()
+
+    def awaits(before, wait, after):
+        wait()
+
+    def takes(before, wait, after):
+        wait()
+
+    jobs.update(naps=naps, asks=asks, answers=answers, reads=reads, locks=locks, awaits=awaits, takes=takes)
     greenlets = [
+        eventlet.spawn(run, "reads", 0, lambda: trampoline(reading, read=True), 0),
+        eventlet.spawn(run, "locks", 0, free.acquire, 0),
+        eventlet.spawn(run, "awaits", 0, happened.wait, 0),
+        eventlet.spawn(run, "takes", 0, items.get, 0),
         eventlet.spawn(run, "asks", 0.01, lambda: ours.recv(1), 0.02),
         eventlet.spawn(run, "naps", 0.01, lambda: green.sleep(0.03), 0.01),
         eventlet.spawn(run, "answers", 0.02, lambda: green.sleep(0.02), 0.02),
     ]
     for greenlet in greenlets:
         greenlet.wait()
+    os.read(reading, 1)
 
 
 work = {"threads": in_threads, "eventlet": in_greenlets}[sys.argv[1]]

@@ -224,13 +224,19 @@ fn calls_are_split_as_they_measured_themselves_with_the_agent() {
 #[test]
 #[ignore = "needs the agent: run by tests/uprobes/run"]
 fn what_a_greenlet_did_not_run_it_was_parked() {
-    let functions = ["naps", "asks", "answers"];
-    let split = told("eventlet", &functions, &["--agent", "--inject", "ptrace"]);
-    for (function, by) in [
+    /// Functions with that of eventlet which gives way in them.
+    const FUNCTIONS: [(&str, &str); 7] = [
         ("naps", "sleep"),
         ("asks", "trampoline"),
         ("answers", "sleep"),
-    ] {
+        ("reads", "trampoline"),
+        ("locks", "Semaphore.acquire"),
+        ("awaits", "Event.wait"),
+        ("takes", "Waiter.wait"),
+    ];
+    let functions = FUNCTIONS.map(|it| it.0);
+    let split = told("eventlet", &functions, &["--agent", "--inject", "ptrace"]);
+    for (function, by) in FUNCTIONS {
         for (call, truth) in split.of(function) {
             is_whole(call, truth, &["parked"]);
             let [wall, cpu] = ["wall", "cpu"].map(|name| truth[name].as_f64().expect("measured"));
@@ -241,9 +247,15 @@ fn what_a_greenlet_did_not_run_it_was_parked() {
             near("parked", parked, wall - on_thread, call);
             // Others of the three ran meanwhile, which is not this one's.
             assert!(running <= cpu + 12.0, "{call:#}");
+            // The longest part of a reason comes first.
             let parts = call["parts"].as_array().expect("split");
             let part = parts.iter().find(|part| part["reason"] == "parked");
-            assert_eq!(part.expect("parked")["in"], by, "{call:#}");
+            let part = part.expect("parked");
+            assert_eq!(
+                (&part["in"], &part["on"]),
+                (&by.into(), &truth["on"]),
+                "{call:#}"
+            );
         }
     }
     let way = Way::Probes.option();

@@ -351,7 +351,7 @@ impl Watch {
     }
 
     /// From now on also tells which descriptors the threads of a process, which is watched already, have epolls watch. The kernel then
-    /// looks at the system calls of all processes: that takes some tens of nanoseconds each.
+    /// looks at the system calls of all processes, which makes each a little dearer.
     ///
     /// # Errors
     /// When the kernel does not tell that.

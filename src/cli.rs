@@ -235,6 +235,9 @@ pub struct TargetArgs {
 /// `pystap dump`.
 #[derive(Debug, Clone, Args)]
 pub struct Dump {
+    /// A service, as with --service
+    #[arg(value_name = "SERVICE", conflicts_with = "service")]
+    pub of: Option<String>,
     /// As JSON
     #[arg(long)]
     pub json: bool,
@@ -605,6 +608,9 @@ pub struct Export {
     /// Which time (folded and flamegraph, of a recording made with --waits); without it, time on the clock
     #[arg(long, value_enum, value_name = "WHICH")]
     pub time: Option<ExportTime>,
+    /// Threads that wait for work, too (folded and flamegraph): hubs of event loops, workers of pools
+    #[arg(long)]
+    pub idle: bool,
 }
 
 /// Which time of a function is shown.

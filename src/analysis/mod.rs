@@ -6,6 +6,7 @@ pub mod collections;
 pub mod contexts;
 pub mod functions;
 pub mod histogram;
+pub(crate) mod idle;
 pub mod keys;
 pub mod latency;
 pub mod lifetimes;

@@ -10,7 +10,7 @@ use crate::process::{Budget, Process, within};
 
 /// Looks at processes, and prints what they do.
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Failure> {
-    let targets = running(&arguments.targets, None, console)?;
+    let targets = running(&arguments.targets, arguments.of.as_deref(), console)?;
     /// A process's memory and files may be on a server that does not answer.
     const BUDGET: Budget = Budget {
         each: std::time::Duration::from_secs(12),

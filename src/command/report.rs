@@ -15,7 +15,7 @@ use crate::console::{Console, Exit};
 use crate::event::{Session, Summary, Wait, What};
 use crate::export::json::Json;
 use crate::export::latencies::asked_for;
-use crate::export::profile::{Chrome, FlameGraph, Folded, Pstats, Speedscope, Time};
+use crate::export::profile::{Chrome, FlameGraph, Folded, Pstats, Selection, Speedscope, Time};
 use crate::export::{End, Sink};
 use crate::failure::Failure;
 use crate::files::reading;
@@ -320,19 +320,27 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
             "--by-context is for the formats folded and flamegraph, so nothing was done; leave it out, or choose one of these",
         ));
     }
+    if arguments.idle && !drawn {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--idle is for the formats folded and flamegraph, and all others show idleness, too, so nothing was done; leave it out",
+        ));
+    }
     let time = time(arguments, drawn)?;
     let Some(output) = destination::whole(arguments.output.as_deref(), console)? else {
         return Ok(Exit::Done);
     };
     let mut output = BufWriter::with_capacity(1 << 16, output);
-    let by_context = arguments.by_context;
+    let shown = Selection {
+        by_context: arguments.by_context,
+        time,
+        idle: arguments.idle,
+    };
     let to = &mut output;
     let sink: Box<dyn Sink> = match arguments.format {
         ExportFormat::Json => Box::new(Json::new(to)),
-        ExportFormat::Folded => Box::new(Folded::new(to, by_context, time)),
-        ExportFormat::Flamegraph => {
-            Box::new(FlameGraph::new(to, arguments.min_width, by_context, time))
-        }
+        ExportFormat::Folded => Box::new(Folded::new(to, shown)),
+        ExportFormat::Flamegraph => Box::new(FlameGraph::new(to, arguments.min_width, shown)),
         ExportFormat::Chrome => Box::new(Chrome::new(to)),
         ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
         ExportFormat::Pstats => Box::new(Pstats::new(to)),

@@ -8,7 +8,6 @@
 //! Where a module of SystemTap adds up instead, it reads the stack of each wait, and nothing is shared out ([`summed`]).
 
 mod folded;
-mod idle;
 mod json;
 mod live;
 mod session;

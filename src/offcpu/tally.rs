@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::idle::is_idle;
+use crate::analysis::idle::Idle;
 use crate::sampling::{self, Event, Place, Shares, share_of};
 use crate::waits::{Account, Reason, Wait, Waker};
 
@@ -308,7 +308,10 @@ impl Snapshot {
 /// Whether a part of the waits is not for what work needs.
 fn is_idleness(part: &Part) -> bool {
     match &part.place {
-        Place::Stack(frames) => is_idle(part.kind.reason, frames),
+        Place::Stack(frames) => {
+            let names = frames.iter().map(|it| (&*it.function, &*it.file));
+            Idle::of_stack(names).is_some_and(|idle| idle.covers(part.kind.reason))
+        }
         Place::NoPython => true,
         Place::NotSeen | Place::Unreadable => false,
     }

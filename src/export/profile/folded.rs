@@ -9,11 +9,13 @@ use super::names;
 use super::paths::Paths;
 use super::timeline::{Ending, Observer, Timeline, Track};
 use crate::analysis::contexts::Contexts;
+use crate::analysis::idle::Idle;
 use crate::analysis::keys::KeyBuilder;
 use crate::analysis::pairing::{Open, Step};
-use crate::event::{Session, Wait, What};
+use crate::event::{Place, Session, Wait, What};
 use crate::export::{End, Sink};
 use crate::text::Foreign;
+use crate::view;
 
 /// Which time is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,6 +29,17 @@ pub enum Time {
     Off,
     /// Own time without waits, and waits with their reasons above it.
     Wall,
+}
+
+/// What of a stream is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Selection {
+    /// Whether the kind of greenlet or task is below its stacks.
+    pub by_context: bool,
+    /// Which time.
+    pub time: Time,
+    /// Whether threads that wait for work are shown, too.
+    pub idle: bool,
 }
 
 impl Time {
@@ -58,9 +71,33 @@ struct Ways {
     /// What contexts are, where that is to be below their stacks.
     contexts: Option<Contexts>,
     time: Time,
+    /// How frames are idle, by their number, and how long they were.
+    idle: Vec<Option<Idle>>,
+    idle_ns: u64,
+    /// Whether that is shown.
+    with_idle: bool,
+    /// Whether waits are told, so that it is known when they were.
+    knows_waits: bool,
 }
 
 impl Ways {
+    /// How a frame is idle, where that is not to be shown.
+    fn idle(&self, tag: u32) -> Option<Idle> {
+        let idle = self.idle.get(tag as usize).copied().flatten();
+        idle.filter(|_| !self.with_idle)
+    }
+
+    /// Takes note of a frame that is looked at for the first time.
+    fn note_idle(&mut self, node: u32, place: &Place, parent: Option<u32>) {
+        let at = node as usize;
+        if at >= self.idle.len() {
+            let caller = parent.and_then(|parent| self.idle.get(parent as usize).copied());
+            let idle = Idle::of(&place.name().text, &place.file.text, caller.flatten());
+            self.idle.resize(at + 1, None);
+            self.idle[at] = idle;
+        }
+    }
+
     /// The frame below the stacks of a context.
     fn context(&mut self, open: &Open<'_>) -> Option<u32> {
         let label = self.contexts.as_ref()?.label(open.pid, open.context)?;
@@ -83,24 +120,36 @@ impl Observer for Ways {
     fn opens(&mut self, open: &Open<'_>, line: Option<i32>, _ts: u64, parent: Option<u32>) -> u32 {
         let name = || separable(names::function(open.place, line.unwrap_or(0)));
         let parent = parent.or_else(|| self.context(open));
-        self.paths.node(open.pid, parent, open.key.number(), name)
+        let node = self.paths.node(open.pid, parent, open.key.number(), name);
+        self.note_idle(node, open.place, parent);
+        node
     }
 
     fn closes(&mut self, _track: Track, _ts: u64, _tag: u32, _ending: Ending) {}
 
     fn ran(&mut self, tag: u32, elapsed_ns: u64) {
-        if self.time != Time::Off {
+        let idle = self.idle(tag).filter(|_| !self.knows_waits);
+        if idle.is_some_and(|idle| idle != Idle::Scheduler) {
+            self.idle_ns = self.idle_ns.saturating_add(elapsed_ns);
+        } else if self.time != Time::Off {
             self.paths.ran(tag, elapsed_ns);
         }
     }
 
     fn waited(&mut self, pid: u32, tag: u32, elapsed_ns: u64, wait: &Wait) {
-        if self.time == Time::Own {
-            return self.ran(tag, elapsed_ns);
-        }
         // What of the wait was before is not this function's.
         let queued = wait.runqueue_ns.unwrap_or_default().min(elapsed_ns);
         let blocked = wait.blocked_ns.min(elapsed_ns - queued);
+        let idle = self.idle(tag).zip(wait.reason);
+        if idle.is_some_and(|(idle, reason)| idle.covers(reason)) {
+            if self.time != Time::Cpu {
+                self.idle_ns = self.idle_ns.saturating_add(blocked + queued);
+            }
+            return self.ran(tag, elapsed_ns - queued - blocked);
+        }
+        if self.time == Time::Own {
+            return self.ran(tag, elapsed_ns);
+        }
         self.ran(tag, elapsed_ns - queued - blocked);
         if self.time.shows_waits() {
             self.leaf(pid, tag, wait.leaf(), blocked);
@@ -117,15 +166,34 @@ pub struct Folded<W> {
 }
 
 impl Seen {
-    fn new(by_context: bool, time: Time) -> Seen {
+    fn new(shown: Selection) -> Seen {
         Seen {
             ways: Ways {
-                time,
-                contexts: by_context.then(Contexts::default),
+                time: shown.time,
+                with_idle: shown.idle,
+                contexts: shown.by_context.then(Contexts::default),
                 ..Ways::default()
             },
             ..Seen::default()
         }
+    }
+
+    fn begin(&mut self, session: &Session) {
+        self.session = session.clone();
+        self.ways.knows_waits = session.events.iter().any(|kind| kind == Wait::KIND);
+    }
+
+    /// What is to be said about what is not shown.
+    fn left_out(&self) -> Option<String> {
+        let idle_ns = self.ways.idle_ns;
+        let idle = (idle_ns > 0).then(|| {
+            format!(
+                "{} in which threads waited for work (hubs of event loops, workers of pools) are left out; --idle shows them",
+                view::time(idle_ns)
+            )
+        });
+        let said: Vec<String> = idle.into_iter().chain(self.ways.paths.left_out()).collect();
+        (!said.is_empty()).then(|| said.join("; "))
     }
 
     fn take(&mut self, step: &Step<'_>) {
@@ -148,18 +216,18 @@ impl Seen {
 }
 
 impl<W: Write> Folded<W> {
-    /// Nothing yet, to be written to `output`. Where it is `by_context`, the kind of greenlet or task is below its stacks.
-    pub fn new(output: W, by_context: bool, time: Time) -> Folded<W> {
+    /// Nothing yet, to be written to `output`.
+    pub fn new(output: W, shown: Selection) -> Folded<W> {
         Folded {
             output,
-            seen: Seen::new(by_context, time),
+            seen: Seen::new(shown),
         }
     }
 }
 
 impl<W: Write> Sink for Folded<W> {
     fn session(&mut self, session: &Session) -> io::Result<()> {
-        self.seen.session = session.clone();
+        self.seen.begin(session);
         Ok(())
     }
 
@@ -171,7 +239,7 @@ impl<W: Write> Sink for Folded<W> {
     fn finish(mut self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {
         let Seen { session, ways, .. } = &self.seen;
         ways.paths.write(session, &mut self.output)?;
-        Ok(ways.paths.left_out())
+        Ok(self.seen.left_out())
     }
 }
 
@@ -184,12 +252,11 @@ pub struct FlameGraph<W> {
 }
 
 impl<W: Write> FlameGraph<W> {
-    /// Nothing yet, to be written to `output`. What takes less than `min_width` percent of the time will not be drawn;
-    /// `by_context` as in [`Folded`].
-    pub fn new(output: W, min_width: f64, by_context: bool, time: Time) -> FlameGraph<W> {
+    /// Nothing yet, to be written to `output`. What takes less than `min_width` percent of the time will not be drawn.
+    pub fn new(output: W, min_width: f64, shown: Selection) -> FlameGraph<W> {
         FlameGraph {
             output,
-            seen: Seen::new(by_context, time),
+            seen: Seen::new(shown),
             min_width,
         }
     }
@@ -197,7 +264,7 @@ impl<W: Write> FlameGraph<W> {
 
 impl<W: Write> Sink for FlameGraph<W> {
     fn session(&mut self, session: &Session) -> io::Result<()> {
-        self.seen.session = session.clone();
+        self.seen.begin(session);
         Ok(())
     }
 
@@ -211,9 +278,13 @@ impl<W: Write> Sink for FlameGraph<W> {
         let paths = &ways.paths;
         let (lines, percent) = paths.drawn(session, self.min_width);
         if lines.is_empty() {
+            let idle = (ways.idle_ns > 0).then_some(
+                "all of the time in it is idleness (hubs of event loops, workers of pools that wait for work), so there is nothing to \
+                 draw; --idle shows it",
+            );
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "there are no calls in it that took time, so there is nothing to draw; record with `--events call,return`",
+                idle.unwrap_or("there are no calls in it that took time, so there is nothing to draw; record with `--events call,return`"),
             ));
         }
         let only = session.targets.first();
@@ -230,7 +301,7 @@ impl<W: Write> Sink for FlameGraph<W> {
                  `--format folded` has all of them"
             )
         });
-        let said: Vec<String> = coarser.into_iter().chain(paths.left_out()).collect();
+        let said: Vec<String> = coarser.into_iter().chain(self.seen.left_out()).collect();
         Ok((!said.is_empty()).then(|| said.join("; ")))
     }
 }

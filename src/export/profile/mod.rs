@@ -13,7 +13,7 @@ mod timeline;
 mod tracks;
 
 pub use chrome::Chrome;
-pub use folded::{FlameGraph, Folded, Time};
+pub use folded::{FlameGraph, Folded, Selection, Time};
 pub use pstats::Pstats;
 pub use speedscope::Speedscope;
 

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::*;
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::analysis::testing::{call, event, in_context, named, returned, text, told};
-use crate::event::{Event, Manner, Reason, Session, SessionTarget, Summary, Wait, What};
+use crate::event::{Event, Manner, Place, Reason, Session, SessionTarget, Summary, Wait, What};
 use crate::export::{End, Sink};
 
 const PYTHON: &str = "/usr/bin/python3.11";
@@ -62,6 +63,15 @@ fn made(
         }],
         ..Session::default()
     };
+    made_of(session, sink, greenlets, events)
+}
+
+fn made_of(
+    session: Session,
+    sink: impl FnOnce(Shared) -> Box<dyn Sink>,
+    greenlets: bool,
+    events: Vec<Event>,
+) -> Vec<u8> {
     let mut pairing = Pairing::with_rules(rules(greenlets));
     let output = Shared::default();
     let mut sink = sink(output.clone());
@@ -97,7 +107,7 @@ fn as_text(bytes: Vec<u8>) -> String {
 #[test]
 fn folded_stacks_have_the_own_time_of_every_way_through_the_program() {
     let folded = as_text(made(
-        |output| Box::new(Folded::new(output, false, Time::Own)),
+        |output| Box::new(Folded::new(output, Selection::default())),
         false,
         program(),
     ));
@@ -128,7 +138,7 @@ fn functions_of_one_name_are_told_apart_by_where_they_begin() {
         ]
     };
     let folded = as_text(made(
-        |output| Box::new(Folded::new(output, false, Time::Own)),
+        |output| Box::new(Folded::new(output, Selection::default())),
         false,
         events(),
     ));
@@ -161,7 +171,7 @@ fn two_processes_are_told_apart_in_folded_stacks() {
         event.pid = 2;
     }
     let folded = as_text(made(
-        |output| Box::new(Folded::new(output, false, Time::Own)),
+        |output| Box::new(Folded::new(output, Selection::default())),
         false,
         events,
     ));
@@ -186,7 +196,15 @@ fn kinds_of_tasks_stand_below_their_stacks_where_that_is_wanted() {
     ];
     let folded = |by_context| {
         as_text(made(
-            |output| Box::new(Folded::new(output, by_context, Time::Own)),
+            |output| {
+                Box::new(Folded::new(
+                    output,
+                    Selection {
+                        by_context,
+                        ..Selection::default()
+                    },
+                ))
+            },
             false,
             events.clone(),
         ))
@@ -205,7 +223,7 @@ fn kinds_of_tasks_stand_below_their_stacks_where_that_is_wanted() {
 #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn a_flame_graph_is_an_svg_with_every_function() {
     let svg = as_text(made(
-        |output| Box::new(FlameGraph::new(output, 0.01, false, Time::Own)),
+        |output| Box::new(FlameGraph::new(output, 0.01, Selection::default())),
         false,
         program(),
     ));
@@ -225,7 +243,7 @@ fn a_flame_graph_is_an_svg_with_every_function() {
 fn what_takes_less_than_the_least_share_is_not_drawn() {
     let graph = |least| {
         as_text(made(
-            |output| Box::new(FlameGraph::new(output, least, false, Time::Own)),
+            |output| Box::new(FlameGraph::new(output, least, Selection::default())),
             false,
             program(),
         ))
@@ -238,7 +256,7 @@ fn what_takes_less_than_the_least_share_is_not_drawn() {
 #[test]
 fn a_flame_graph_of_nothing_says_what_to_record() {
     let pairing = Pairing::new();
-    let error = Box::new(FlameGraph::new(Vec::new(), 0.01, false, Time::Own))
+    let error = Box::new(FlameGraph::new(Vec::new(), 0.01, Selection::default()))
         .finish(&End::new(&Summary::default(), &pairing))
         .expect_err("nothing to draw");
     assert!(error.to_string().contains("call,return"), "{error}");
@@ -557,7 +575,7 @@ fn calls_that_the_kernel_measured_nest_in_speedscope() {
         ]
     );
     let folded = as_text(made(
-        |output| Box::new(Folded::new(output, false, Time::Own)),
+        |output| Box::new(Folded::new(output, Selection::default())),
         false,
         events.clone(),
     ));
@@ -657,7 +675,7 @@ fn waited(
 ) -> Event {
     let wait = Wait {
         reason,
-        syscall: call.map(|call| std::sync::Arc::new(text(call))),
+        syscall: call.map(|call| Arc::new(text(call))),
         on: None,
         blocked_ns,
         runqueue_ns: queued,
@@ -694,7 +712,15 @@ fn waits_are_taken_from_the_own_time_of_the_function_that_waits_and_stand_above_
     };
     let folded = |time| {
         let bytes = made(
-            |output| Box::new(Folded::new(output, false, time)),
+            |output| {
+                Box::new(Folded::new(
+                    output,
+                    Selection {
+                        time,
+                        ..Selection::default()
+                    },
+                ))
+            },
             false,
             events(),
         );
@@ -758,4 +784,81 @@ fn waits_are_taken_from_the_own_time_of_the_function_that_waits_and_stand_above_
     );
     let sum = |lines: &[(String, u64)]| lines.iter().map(|(_, time)| time).sum::<u64>();
     assert_eq!(sum(&both), sum(&own(&folded(Time::Own))));
+}
+
+#[test]
+fn idleness_is_left_out_unless_it_is_wanted_and_folded_and_shown_time_are_the_whole() {
+    let in_file = |mut event: Event, file: &str| {
+        if let What::Call { place, .. } | What::Return { place, .. } = &mut event.what {
+            Arc::make_mut(place).file = text(file);
+        }
+        event
+    };
+    let hub = "/usr/lib/python3/dist-packages/eventlet/hubs/epolls.py";
+    let events = |with_wait: bool| {
+        let mut events = vec![
+            call(1_000, "run"),
+            in_file(call(2_000, "Hub.do_poll"), hub),
+            in_file(returned(9_000, "Hub.do_poll"), hub),
+            returned(10_000, "run"),
+        ];
+        if with_wait {
+            let wait = waited(8_500, Some(Reason::Poll), Some("epoll_wait"), 5_000, None);
+            events.insert(2, wait);
+        }
+        events
+    };
+    let folded = |time, idle, waits: bool| -> Vec<String> {
+        let session = Session {
+            events: waits.then(|| Wait::KIND.to_owned()).into_iter().collect(),
+            ..Session::default()
+        };
+        let selection = Selection {
+            time,
+            idle,
+            ..Selection::default()
+        };
+        let begins = |output| Box::new(Folded::new(output, selection)) as Box<dyn Sink>;
+        let made = made_of(session, begins, false, events(waits));
+        as_text(made).lines().map(str::to_owned).collect()
+    };
+    let run = "run (app.py:1) 2000".to_owned();
+    let poll = |rest: &str| format!("run (app.py:1);Hub.do_poll ({hub}:1){rest}");
+    assert_eq!(folded(Time::Own, false, false), std::slice::from_ref(&run));
+    assert_eq!(folded(Time::Own, true, false), [run.clone(), poll(" 7000")]);
+    // Where waits are told, what the hub does beside is work.
+    assert_eq!(folded(Time::Own, false, true), [run.clone(), poll(" 2000")]);
+    assert_eq!(folded(Time::Own, true, true), [run.clone(), poll(" 7000")]);
+    assert_eq!(folded(Time::Off, false, true), Vec::<String>::new());
+    assert_eq!(
+        folded(Time::Off, true, true),
+        [poll(";[poll: epoll_wait] 5000")]
+    );
+    assert_eq!(folded(Time::Wall, false, true), [run, poll(" 2000")]);
+}
+
+#[test]
+fn what_was_idle_is_said() {
+    let mut folded = Box::new(Folded::new(Vec::new(), Selection::default()));
+    let mut pairing = Pairing::with_rules(rules(false));
+    let place = Arc::new(Place {
+        file: text("/usr/lib/python3.12/concurrent/futures/thread.py"),
+        function: text("_worker"),
+        qualname: None,
+    });
+    let mut events = [call(1_000, "_worker"), returned(2_501_000, "_worker")];
+    for event in &mut events {
+        if let What::Call { place: it, .. } | What::Return { place: it, .. } = &mut event.what {
+            *it = Arc::clone(&place);
+        }
+        let step = pairing.follow(event).expect("in order");
+        folded.step(&step).expect("memory");
+    }
+    let said = folded.finish(&End::new(&Summary::default(), &pairing));
+    assert_eq!(
+        said.expect("memory").as_deref(),
+        Some(
+            "2.50ms in which threads waited for work (hubs of event loops, workers of pools) are left out; --idle shows them"
+        )
+    );
 }

@@ -1,0 +1,132 @@
+//! What is idleness: waiting for work, not for what work needs. docs/offcpu.md has the list for people.
+
+use crate::event::Reason;
+
+/// What a function waits for, if it waits, that has nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Idle {
+    /// For events: the hub of a loop, which polls or sleeps.
+    Hub,
+    /// The same by another function of Python: what such a hub takes itself is work.
+    Scheduler,
+    /// For work: a worker of a pool, at a lock or a pipe.
+    Worker,
+}
+
+/// Where that is: how files end, and the functions in them; no function stands for all.
+const PLACES: [(&str, &[&str], Idle); 12] = [
+    ("asyncio/base_events.py", &["_run_once"], Idle::Scheduler),
+    // Loops that are written in C, such as uvloop.
+    ("asyncio/runners.py", &["run"], Idle::Hub),
+    ("eventlet/hubs/hub.py", &[], Idle::Scheduler),
+    ("eventlet/hubs/epolls.py", &[], Idle::Hub),
+    ("eventlet/hubs/poll.py", &["wait", "do_poll"], Idle::Hub),
+    ("gevent/hub.py", &["run"], Idle::Hub),
+    ("gevent/_ffi/loop.py", &["run"], Idle::Hub),
+    ("twisted/internet/epollreactor.py", &[], Idle::Hub),
+    ("socketserver.py", &["serve_forever"], Idle::Scheduler),
+    ("concurrent/futures/thread.py", &["_worker"], Idle::Worker),
+    (
+        "concurrent/futures/process.py",
+        &["_process_worker"],
+        Idle::Worker,
+    ),
+    ("multiprocessing/pool.py", &["worker"], Idle::Worker),
+];
+
+/// What waits on behalf of its caller: how files end.
+const ON_BEHALF: [&str; 6] = [
+    "/selectors.py",
+    "/queue.py",
+    "/threading.py",
+    "multiprocessing/queues.py",
+    "multiprocessing/connection.py",
+    "multiprocessing/synchronize.py",
+];
+
+impl Idle {
+    /// What a function waits for that was called by one which waits for this.
+    pub(crate) fn of(function: &str, file: &str, caller: Option<Idle>) -> Option<Idle> {
+        if waits_on_behalf(file) {
+            return match caller {
+                Some(Idle::Scheduler) => Some(Idle::Hub),
+                caller => caller,
+            };
+        }
+        // Before Python 3.11 functions have no classes in their names.
+        let name = function.rsplit('.').next().unwrap_or_default();
+        let is_here = |(end, functions, _): &&(&str, &[&str], Idle)| {
+            file.ends_with(end) && (functions.is_empty() || functions.contains(&name))
+        };
+        PLACES.iter().find(is_here).map(|(_, _, idle)| *idle)
+    }
+
+    /// The same for the innermost function of a stack of functions and files, the innermost first.
+    pub(crate) fn of_stack<'a>(
+        mut stack: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Option<Idle> {
+        let (mut function, mut file) = stack.next()?;
+        let innermost = (function, file);
+        while waits_on_behalf(file) {
+            (function, file) = stack.next()?;
+        }
+        let idle = Idle::of(function, file, None);
+        match innermost == (function, file) {
+            true => idle,
+            false => Idle::of(innermost.0, innermost.1, idle),
+        }
+    }
+
+    /// Whether a wait for this reason is idleness.
+    pub(crate) fn covers(self, reason: Reason) -> bool {
+        match self {
+            Idle::Hub | Idle::Scheduler => matches!(reason, Reason::Poll | Reason::Sleep),
+            Idle::Worker => matches!(reason, Reason::Lock | Reason::Pipe),
+        }
+    }
+}
+
+fn waits_on_behalf(file: &str) -> bool {
+    ON_BEHALF.iter().any(|end| file.ends_with(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SELECT: (&str, &str) = ("EpollSelector.select", "/usr/lib/python3.11/selectors.py");
+    const LOOP: (&str, &str) = (
+        "BaseEventLoop._run_once",
+        "/usr/lib/python3.11/asyncio/base_events.py",
+    );
+
+    fn idle(stack: &[(&str, &str)]) -> Option<Idle> {
+        Idle::of_stack(stack.iter().copied())
+    }
+
+    #[test]
+    fn a_hub_that_polls_is_idle_and_a_function_that_polls_is_not() {
+        assert_eq!(idle(&[SELECT, LOOP]), Some(Idle::Hub));
+        assert_eq!(idle(&[LOOP]), Some(Idle::Scheduler));
+        assert_eq!(idle(&[SELECT, ("fetch", "/srv/app.py")]), None);
+        // A task that blocks the loop stands above its hub.
+        assert_eq!(idle(&[("handler", "/srv/app.py"), LOOP]), None);
+        assert_eq!(idle(&[SELECT, ("handler", "/srv/app.py"), LOOP]), None);
+        assert_eq!(idle(&[]), None);
+        assert!(Idle::Scheduler.covers(Reason::Sleep));
+        assert!(!Idle::Hub.covers(Reason::Network));
+    }
+
+    #[test]
+    fn a_worker_that_waits_for_work_is_idle() {
+        let worker = (
+            "_worker",
+            "/usr/lib/python3.11/concurrent/futures/thread.py",
+        );
+        let wait = ("Condition.wait", "/usr/lib/python3.11/threading.py");
+        assert_eq!(idle(&[worker]), Some(Idle::Worker));
+        assert_eq!(idle(&[wait, worker]), Some(Idle::Worker));
+        assert_eq!(idle(&[wait, ("get", "/srv/app.py")]), None);
+        assert!(Idle::Worker.covers(Reason::Lock) && !Idle::Worker.covers(Reason::Gil));
+    }
+}

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pystap_agent_protocol::Follow;
+use pystap_agent_protocol::{Follow, Started};
 
 use super::attach_method::AttachMethod;
-use super::control::{AgentAccount, Control, Joined, Listener, Outcome, no_secret};
+use super::control::{AgentAccount, Control, Listener, Outcome, no_secret};
 use super::directory::SITE;
 use super::injection::Injection;
 use super::joining::{Invitations, Invited};
@@ -509,18 +509,38 @@ fn literal(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// What an agent reported, one sentence for each thing that the user should know.
-pub fn remarks(pid: u32, joined: &Joined) -> Vec<String> {
-    let mut remarks: Vec<String> = joined
-        .started
-        .warnings
-        .iter()
-        .map(|warning| format!("the agent in process {pid} says: \u{201c}{warning}\u{201d}"))
-        .collect();
-    if joined.started.chained_profiler {
-        remarks.push(format!(
-            "the agent in process {pid} says that there is a profiler, which goes on getting its events through it"
-        ));
+/// What agents reported, one sentence for each thing that the user should know: what several say is said once.
+pub fn remarks(reports: &[(u32, Started)]) -> Vec<String> {
+    let mut said: Vec<(String, Vec<u32>)> = Vec::new();
+    for (pid, started) in reports {
+        let warnings = started.warnings.iter();
+        let quoted = warnings.map(|warning| format!(": \u{201c}{warning}\u{201d}"));
+        let chained = started.chained_profiler.then(|| {
+            " that there is a profiler, which goes on getting its events through it".to_owned()
+        });
+        for remark in quoted.chain(chained) {
+            match said.iter_mut().find(|(known, _)| *known == remark) {
+                Some((_, pids)) => pids.push(*pid),
+                None => said.push((remark, vec![*pid])),
+            }
+        }
     }
-    remarks
+    let sentence = |(remark, pids): (String, Vec<u32>)| match pids.len() {
+        1 => format!("the agent in {} says{remark}", processes(&pids)),
+        _ => format!("the agents in {} say{remark}", processes(&pids)),
+    };
+    said.into_iter().map(sentence).collect()
+}
+
+/// Processes in words, of many the first ones: `process 7`, `processes 7, 8 and 9`.
+pub fn processes(pids: &[u32]) -> String {
+    const SHOWN: usize = 8;
+    let (last, others) = match pids {
+        [] => return "no process".to_owned(),
+        [pid] => return format!("process {pid}"),
+        [others @ .., last] if others.len() < SHOWN => (last.to_string(), others),
+        pids => (format!("{} more", pids.len() - SHOWN), &pids[..SHOWN]),
+    };
+    let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+    format!("processes {} and {last}", others.join(", "))
 }

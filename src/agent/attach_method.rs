@@ -37,9 +37,9 @@ impl fmt::Display for AttachMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             AttachMethod::Environment => "through the environment of the launched command",
-            AttachMethod::Dormant { .. } => "which waits in it (pystap agent install)",
+            AttachMethod::Dormant { .. } => "which waits there (pystap agent install)",
             AttachMethod::Remote => "through Python's remote debugging interface (PEP 768)",
-            AttachMethod::Ptrace => "by calls that are put into the process (ptrace)",
+            AttachMethod::Ptrace => "by calls that are put there (ptrace)",
         })
     }
 }

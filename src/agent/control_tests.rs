@@ -362,7 +362,7 @@ end(connection, 2**64 - 1, 2**64 - 1, 2**64 - 1, 2**64 - 1)
     let warnings = &joined.started.warnings;
     assert_eq!(warnings.len(), 8);
     assert!(warnings.iter().all(|warning| warning.len() < 500));
-    let remarks = super::super::remarks(7, &joined);
+    let remarks = super::super::remarks(&[(7, joined.started.clone())]);
     assert!(
         remarks
             .iter()
@@ -707,4 +707,25 @@ end(connection, 1)
         ..Untraced::default()
     };
     assert_eq!(account.untraced, expected);
+}
+
+#[test]
+fn what_several_agents_say_is_said_once_with_the_processes_that_they_are_in() {
+    let started = |warning: &str| pystap_agent_protocol::Started {
+        warnings: vec![warning.to_owned()],
+        ..pystap_agent_protocol::Started::default()
+    };
+    let reports = [(7, started("a")), (8, started("b")), (9, started("a"))];
+    assert_eq!(
+        super::super::remarks(&reports),
+        [
+            "the agents in processes 7 and 9 say: \u{201c}a\u{201d}",
+            "the agent in process 8 says: \u{201c}b\u{201d}"
+        ]
+    );
+    let pids: Vec<u32> = (1..=20).collect();
+    let named = |count: usize| super::super::processes(&pids[..count]);
+    assert_eq!(named(3), "processes 1, 2 and 3");
+    assert_eq!(named(9), "processes 1, 2, 3, 4, 5, 6, 7, 8 and 9");
+    assert_eq!(named(20), "processes 1, 2, 3, 4, 5, 6, 7, 8 and 12 more");
 }

@@ -63,7 +63,7 @@ mod view;
 mod visit;
 mod window;
 
-pub use attach::{Agents, Attached, expected_library, remarks, usual_library};
+pub use attach::{Agents, Attached, expected_library, processes, remarks, usual_library};
 pub use attach_method::{
     AttachMethod, AttachMethodError, NEWEST, OLDEST, REMOTE, obstacle_of_build, offer, supported,
 };

@@ -11,7 +11,8 @@ use super::latecomers::Latecomers;
 use super::plan::Plan;
 use super::stop::StopSignals;
 use crate::agent::{
-    AgentAccount, AgentError, Agents, AttachMethod, Attached, Joined, Untraced, is_without, remarks,
+    AgentAccount, AgentError, Agents, AttachMethod, Attached, Joined, Untraced, is_without,
+    processes, remarks,
 };
 use crate::console::{Console, Exit};
 use crate::engine::Running;
@@ -140,6 +141,7 @@ impl SessionAgents {
         stops: &StopSignals,
         console: &Console,
     ) -> Result<(), Failure> {
+        say_ways(plan, console);
         let targets = plan.agent.iter().flat_map(|agent| &agent.targets);
         let mut failures: Vec<AgentError> = Vec::new();
         self.latecomers.absence = Absence::beginning();
@@ -153,9 +155,6 @@ impl SessionAgents {
             let Some(interpreter) = process.and_then(|it| it.interpreters.first()) else {
                 continue;
             };
-            console.note(format_args!(
-                "calls of process {pid} come from pystap's agent, {way}"
-            ));
             match self.agents.attach(*pid, interpreter, way) {
                 Ok(attached) => tell_of(*pid, attached, console),
                 Err(error) => {
@@ -170,21 +169,21 @@ impl SessionAgents {
                 AttachMethod::Environment
             ));
         }
-        let mut begun = 0;
+        let mut begun = Vec::new();
         while self.agents.waits() && stops.requests().is_empty() {
             let Some(outcome) = self.agents.next(TURN) else {
                 continue;
             };
             match outcome.result {
                 Ok(joined) => {
-                    begun += 1;
                     self.begins(outcome.pid, &joined);
-                    for remark in remarks(outcome.pid, &joined) {
-                        self.warn(console, remark);
-                    }
+                    begun.push((outcome.pid, joined.started));
                 }
                 Err(error) => failures.push(error),
             }
+        }
+        for remark in remarks(&begun) {
+            self.warn(console, remark);
         }
         for (pid, _) in plan.agent.iter().flat_map(|agent| &agent.targets) {
             if !self.joined.contains_key(pid)
@@ -198,8 +197,10 @@ impl SessionAgents {
             .iter()
             .map(|agent| agent.targets.len())
             .sum::<usize>();
-        let others =
-            plan.targets.processes.len() > attached || self.launched || self.later || begun > 0;
+        let others = plan.targets.processes.len() > attached
+            || self.launched
+            || self.later
+            || !begun.is_empty();
         let all = plan.agent.as_ref().is_some_and(|agent| agent.all);
         match failures.pop() {
             Some(error) if all || !others => {
@@ -380,7 +381,7 @@ impl SessionAgents {
                         self.agents.lineage().joined(pid);
                         self.warn(console, said);
                     }
-                    for remark in remarks(pid, &joined) {
+                    for remark in remarks(&[(pid, joined.started)]) {
                         self.warn(console, remark);
                     }
                 }
@@ -507,6 +508,24 @@ fn unseen(account: &AgentAccount) -> Option<String> {
             reasons.join(", and ")
         )
     })
+}
+
+/// Says how agents come into the processes of a plan: those into which they come in one way together.
+fn say_ways(plan: &Plan, console: &Console) {
+    let mut ways: Vec<(String, Vec<u32>)> = Vec::new();
+    for (pid, way) in plan.agent.iter().flat_map(|agent| &agent.targets) {
+        let way = way.to_string();
+        match ways.iter_mut().find(|(known, _)| *known == way) {
+            Some((_, pids)) => pids.push(*pid),
+            None => ways.push((way, vec![*pid])),
+        }
+    }
+    for (way, pids) in ways {
+        console.note(format_args!(
+            "calls of {} come from pystap's agent, {way}",
+            processes(&pids)
+        ));
+    }
 }
 
 /// Says what should be known of how a process was attached to.

@@ -1807,7 +1807,7 @@ fn a_dry_run_shows_targets_probes_and_the_agent() {
         "events     call, return, gc",
         "mark     python:function__entry, 1 site",
         "raised   the semaphore of python:line, unless --no-line-semaphore",
-        "agent      into process 8, which waits in it (pystap agent install)",
+        "agent      into process 8, which waits there (pystap agent install)",
         "mark     pystap:function__entry",
     ] {
         assert!(lines.contains(&line), "{line}: {text}");

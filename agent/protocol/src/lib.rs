@@ -274,7 +274,7 @@ pub struct Capture {
 }
 
 /// Events are on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
     /// The tool id of `sys.monitoring`, where that is used.
     pub tool_id: Option<u32>,

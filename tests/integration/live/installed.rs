@@ -74,7 +74,7 @@ pub(super) fn is_woken(python: &str, directory: &Path) {
         super::agent::engine_is_as_wanted(&traced);
         let said = &traced.said;
         assert!(
-            said.iter().any(|line| line.contains("which waits in it")),
+            said.iter().any(|line| line.contains("which waits there")),
             "{said:#?}"
         );
         let counts = traced.counts(&program, Way::In);

@@ -23,7 +23,7 @@ import time
 TURNS, ROUNDS = int(sys.argv[1]), sys.argv[2]
 PYSTAP, TREE = os.environ["PYSTAP"], os.environ["NOVA_TREE"]
 INSIDE = ["chroot", TREE, "/usr/bin/env", "-i", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"]
-LOAD = [*INSIDE, "python3", "-W", "ignore", "/nova/load.py", ROUNDS]
+LOAD = [*INSIDE, "python3", "-W", "ignore", "/nova/load.py", "reading", ROUNDS]
 
 
 def conductor():

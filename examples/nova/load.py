@@ -1,11 +1,12 @@
 """Remote calls to nova-conductor, as nova's other services make them: through RabbitMQ, answered by its workers.
 
     load.py ready         waits until the conductor answers, at most a minute
-    load.py COUNT         makes COUNT rounds of two calls and says how many were answered
+    load.py COUNT         makes COUNT rounds of calls and says how many were answered
     load.py forever       makes them until it is ended
 
-A round is one `ping` (nova/baserpc.py) and one list of services out of the database, which the conductor looks up for
-the caller (`object_class_action_versions`, nova/conductor/manager.py).
+A round is three calls: a `ping` (nova/baserpc.py), a list of services out of the database, which the conductor looks up for the
+caller (`object_class_action_versions`, nova/conductor/manager.py), and that a service is alive, which it writes there
+(`object_action`). After `reading`, as in `load.py reading COUNT`, rounds go without the last.
 """
 
 import eventlet
@@ -57,23 +58,32 @@ def wait():
                 raise
 
 
-def load(rounds):
+def load(rounds, writes):
     took = []
     answered = {"ping": 0, "object_class_action_versions": 0}
+    if writes:
+        answered["object_action"] = 0
     for _ in rounds:
         began = time.perf_counter()
         ping()
         answered["ping"] += 1
-        objects.ServiceList.get_all(admin)
+        services = objects.ServiceList.get_all(admin)
         answered["object_class_action_versions"] += 1
-        took.append((time.perf_counter() - began) / 2)
+        if writes:
+            services[0].report_count += 1
+            services[0].save()
+            answered["object_action"] += 1
+        took.append((time.perf_counter() - began) / len(answered))
     took.sort()
     print(json.dumps({"answered": answered, "median_ms": round(took[len(took) // 2] * 1000, 2)}), flush=True)
 
 
-if sys.argv[1] == "ready":
-    wait()
-elif sys.argv[1] == "forever":
-    load(itertools.count())
-else:
-    load(range(int(sys.argv[1])))
+match sys.argv[1:]:
+    case ["ready"]:
+        wait()
+    case ["forever"]:
+        load(itertools.count(), True)
+    case ["reading", count]:
+        load(range(int(count)), False)
+    case [count]:
+        load(range(int(count)), True)

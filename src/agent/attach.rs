@@ -538,7 +538,7 @@ pub fn processes(pids: &[u32]) -> String {
     let (last, others) = match pids {
         [] => return "no process".to_owned(),
         [pid] => return format!("process {pid}"),
-        [others @ .., last] if others.len() < SHOWN => (last.to_string(), others),
+        [others @ .., last] if others.len() <= SHOWN => (last.to_string(), others),
         pids => (format!("{} more", pids.len() - SHOWN), &pids[..SHOWN]),
     };
     let others: Vec<String> = others.iter().map(ToString::to_string).collect();

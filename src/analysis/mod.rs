@@ -11,6 +11,7 @@ pub mod keys;
 pub mod latency;
 pub mod lifetimes;
 pub mod pairing;
+pub(crate) mod roles;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod totals;

@@ -257,7 +257,8 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         .filter_map(|at| rows.get(at))
         .collect();
     if arguments.json {
-        hot::write_json(&account, rows.into_iter(), &mut print::output()?)?;
+        let not_shown = all - rows.len();
+        hot::write_json(&account, rows.into_iter(), not_shown, &mut print::output()?)?;
         return Ok(exit(&replayed));
     }
     // Writing to a String cannot fail.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Dump, DumpError, Resting, Thread, WaitsFor};
+use super::{Dump, DumpError, Resting, Thread, WaitsFor, role};
 use crate::process::activity::{Descriptor, End, Socket, Wait, Watched};
 use crate::python::frames::{Awaits, Frame};
 
@@ -46,6 +46,7 @@ fn thread(thread: &Thread) -> Value {
         "syscall": thread.call.name(),
         "wait": thread.wait.as_ref().map(wait),
         "asleep_ms": thread.asleep.map(milliseconds),
+        "role": python.and_then(|python| role(&python.frames, python.cut)),
         "python": python.is_some(),
         "interpreter": python.map(|python| python.interpreter),
         "holds_gil": python.map(|python| python.holds_gil),
@@ -89,6 +90,7 @@ fn greenlets(resting: &Resting) -> Vec<Value> {
         let is_known = awaited.count > 0;
         json!({
             "count": greenlets.count,
+            "role": role(&greenlets.frames, greenlets.cut),
             "wait": is_known.then(|| wait(&WaitsFor::Kernel(Wait::Any(awaited.clone())))),
             "reading": resting.reading(greenlets.same).word(),
             "stack": stack(&greenlets.frames),

@@ -22,6 +22,7 @@ pub(crate) use reading::Reading;
 pub(crate) use resting::Resting;
 pub(crate) use text::page;
 
+use crate::analysis::roles;
 use crate::process::activity::{self, Call, Clocks, State, Status, Wait, Waits};
 use crate::process::{Process, start_time, threads, threads_inside};
 use crate::python::Version;
@@ -81,6 +82,13 @@ pub(crate) struct Python {
     /// Whether there are more.
     pub(crate) cut: bool,
     pub(crate) reading: Reading,
+}
+
+/// What a thread or greenlet with this stack, the innermost first, is for; `None` where that is not known, or the outermost
+/// functions are not among them.
+fn role(frames: &[Frame], cut: bool) -> Option<String> {
+    let names = frames.iter().map(|it| (&*it.function, &*it.file));
+    (!cut).then(|| roles::role(names)).flatten()
 }
 
 /// What a thread waits for.

@@ -116,7 +116,7 @@ fn people_read_what_each_thread_does() {
     let expected = format!(
         "process 4242  api.py  Python 3.11.2  5 threads  GIL held by 4251\n\
          \n\
-         thread 4242  worker  waiting 12.4s  for an epoll (fd 5) that watches tcp socket 10.0.0.1:40000 to 10.0.0.2:3306 (fd 3); \
+         thread 4242  worker (EpollSelector.select)  waiting 12.4s  for an epoll (fd 5) that watches tcp socket 10.0.0.1:40000 to 10.0.0.2:3306 (fd 3); \
          pipe 80869 (fd 6); and 68 more  [{call}]\n\
          \x20   EpollSelector.select  /usr/lib/selectors.py:468\n\
          \x20   <module>              /srv/api.py\n\
@@ -124,10 +124,10 @@ fn people_read_what_each_thread_does() {
          thread 4250~  worker  waiting  for a lock (0x17bf, for which 2 threads wait)  [{call}]\n\
          \x20   (its stack never held still)\n\
          \n\
-         thread 4251  worker  running, holds the GIL\n\
+         thread 4251  worker (Report.sum_up)  running, holds the GIL\n\
          \x20   Report.sum_up  /srv/report.py:118\n\
          \n\
-         thread 4252~  worker  waiting  for the GIL, which 4251 holds  [{call}]\n\
+         thread 4252~  worker (Cache.put)  waiting  for the GIL, which 4251 holds  [{call}]\n\
          \x20   Cache.put  /srv/cache.py:57\n\
          \x20   (it changed while it was read: stack and wait may be of different moments)\n\
          \n\
@@ -240,10 +240,10 @@ fn people_read_what_tasks_wait_for() {
          \n\
          and 2 more tasks, not shown\n\
          \n\
-         30 greenlets  wait for tcp socket 10.0.0.1:40000 to 10.0.0.2:3306 (fd 9); pipe 7 (fd 12); and 28 more\n\
+         30 greenlets (switch)  wait for tcp socket 10.0.0.1:40000 to 10.0.0.2:3306 (fd 9); pipe 7 (fd 12); and 28 more\n\
          \x20   switch  /srv/hub\\u{a}.py:310\n\
          \n\
-         greenlet~  switched out\n\
+         greenlet~ (switch)  switched out\n\
          \x20   switch  /srv/hub\\u{a}.py:310\n\
          \n\
          and 1 more greenlet, not shown\n\
@@ -276,6 +276,7 @@ fn programs_read_what_tasks_wait_for() {
         process["greenlets"][0],
         serde_json::json!({
             "count": 30,
+            "role": "switch",
             "wait": {
                 "for": "descriptors",
                 "descriptors": [

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Dump, Python, Reading, Resting, Thread, WaitsFor};
+use super::{Dump, Python, Reading, Resting, Thread, WaitsFor, role};
 use crate::process::activity::{Call, Descriptor, End, Socket, State, Wait, Watched};
 use crate::python::frames::{Awaits, Frame, Greenlets, Tasks};
 use crate::text::Foreign;
@@ -82,6 +82,10 @@ fn line(thread: &Thread, waiting: &HashMap<u64, usize>) -> String {
         thread.tid,
         Foreign::new(&thread.name)
     );
+    let python = thread.python.as_ref();
+    if let Some(role) = python.and_then(|python| role(&python.frames, python.cut)) {
+        let _ = write!(line, " ({})", Foreign::new(&role));
+    }
     let state = match (thread.state, holds_gil(thread)) {
         (State::Running, true) => "running, holds the GIL".to_owned(),
         (State::Running, false) => "running".to_owned(),
@@ -213,6 +217,9 @@ fn greenlets_line(greenlets: &Greenlets, awaited: &Watched, mark: &str) -> Strin
         1 => (format!("greenlet{mark}"), "waits"),
         count => (format!("{count} greenlets{mark}"), "wait"),
     };
+    if let Some(role) = role(&greenlets.frames, greenlets.cut) {
+        let _ = write!(line, " ({})", Foreign::new(&role));
+    }
     let _ = match awaited.named.is_empty() {
         true => write!(line, "  switched out"),
         false => write!(line, "  {verb} for {}", several(awaited)),

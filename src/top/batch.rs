@@ -40,7 +40,8 @@ impl Batch {
         let shown = order.iter().take(self.limit).filter_map(|&at| rows.get(at));
         let account = &snapshot.account;
         if self.json {
-            hot::write_json(account, shown, &mut self.output)?;
+            let not_shown = order.len().saturating_sub(self.limit);
+            hot::write_json(account, shown, not_shown, &mut self.output)?;
         } else {
             let mut text = String::new();
             table(shown, account, self.by_process, &mut text);

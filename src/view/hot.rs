@@ -379,13 +379,14 @@ pub fn row_json(row: &Function, account: &TableAccount) -> Value {
 }
 
 /// A table as one line of JSON that is harmless on a terminal, a row at a time: all rows as one value would take several
-/// times what they say.
+/// times what they say. `not_shown` is how many there are beyond these.
 ///
 /// # Errors
 /// The output's.
 pub fn write_json<'a>(
     account: &TableAccount,
     rows: impl Iterator<Item = &'a Function>,
+    not_shown: usize,
     output: &mut dyn Write,
 ) -> io::Result<()> {
     let harmless = |value: Value| harmless_json(&value.to_string());
@@ -401,7 +402,7 @@ pub fn write_json<'a>(
             text.clear();
         }
     }
-    text.push_str("]}\n");
+    text.push_str(&format!("],\"functions_not_shown\":{not_shown}}}\n"));
     output.write_all(text.as_bytes())
 }
 

@@ -4,7 +4,7 @@
 //! know what ends, and below the depth that Perfetto shows they end something else. Each thread, greenlet and task has a
 //! track of its own (`tracks.rs`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use super::names;
 use super::timeline::{Ending, Observer, Timeline, Track};
 use super::tracks::Tracks;
 use crate::analysis::pairing::{Open, Step};
+use crate::analysis::roles::Role;
 use crate::event::{Event, Place, Plain, Session, What};
 use crate::export::{End, Sink};
 use crate::probe::{ArgumentKind, Phase};
@@ -22,6 +23,8 @@ use crate::text::Foreign;
 
 /// Processes that are named; others have only their numbers.
 const MOST_PROCESSES: usize = 1 << 16;
+/// Greenlets and tasks whose roles are found out; others have only their names.
+const MOST_LABELS: usize = 1 << 16;
 
 /// Writes trace events.
 #[derive(Debug)]
@@ -46,6 +49,17 @@ struct Lines {
     /// Calls that are open, by their tags. The timeline bounds how many.
     open: Vec<Option<Slice>>,
     free: Vec<u32>,
+    /// Greenlets and tasks, by the numbers of their tracks.
+    labels: BTreeMap<u64, Label>,
+}
+
+/// What a greenlet or task is called.
+#[derive(Debug)]
+struct Label {
+    track: Track,
+    name: String,
+    /// By the calls that have ended: the outermost one ends last.
+    role: Role<Arc<Place>>,
 }
 
 /// A call that is open.
@@ -107,14 +121,40 @@ impl Lines {
         }));
     }
 
-    /// The number of a track, whose name is written when it is new.
+    /// The number of a track.
     fn tid(&mut self, track: Track) -> u64 {
         let (tid, new) = self.tracks.tid(track);
         if new && let Some(context) = track.2 {
-            let name = format!("context {context} of thread {}", track.1);
-            self.name_track(track.0, tid, &name);
+            self.label(tid, track, format!("context {context}"));
         }
         tid
+    }
+
+    fn label(&mut self, tid: u64, track: Track, name: String) {
+        let role = self.labels.remove(&tid).map(|label| label.role);
+        if self.labels.len() < MOST_LABELS {
+            let label = Label {
+                track,
+                name,
+                role: role.unwrap_or_default(),
+            };
+            self.labels.insert(tid, label);
+        } else {
+            self.name_track(track.0, tid, &format!("{name} of thread {}", track.1));
+        }
+    }
+
+    /// Names the tracks of greenlets and tasks: what they are for is known in the end.
+    fn name_tracks(&mut self) {
+        for (tid, label) in std::mem::take(&mut self.labels) {
+            let (pid, thread, _) = label.track;
+            let role = label.role.words(|place| place.name().to_string());
+            let name = match role {
+                Some(role) => format!("{role}, {} of thread {thread}", label.name),
+                None => format!("{} of thread {thread}", label.name),
+            };
+            self.name_track(pid, tid, &name);
+        }
     }
 
     /// Something that took time, other than the timeline's calls. Where it would cross what its track shows, it has one beside.
@@ -213,6 +253,12 @@ impl Observer for Lines {
         self.free.push(tag);
         let tid = self.tid(track);
         self.tracks.shown(track, (slice.since, ts));
+        if let Some(label) = self.labels.get_mut(&tid) {
+            let (place, name) = (&slice.place, slice.place.name());
+            label
+                .role
+                .called_by(&name.text, &place.file.text, || Arc::clone(place));
+        }
         let mut args = arguments(&slice.place, slice.line);
         let ends = match ending {
             Ending::Returned => None,
@@ -274,14 +320,20 @@ impl<W: Write> Sink for Chrome<W> {
             What::Plain(plain) => lines.plain(event, plain, shown),
             What::Process { change, .. } => lines.instant(event, change.word(), "p", &json!({})),
             What::Lost { count, message, .. } => {
+                // Some are of no process, and a viewer wants one.
+                let target = self.session.targets.first().map(|target| target.pid);
+                let mut event = event.clone();
+                event.pid = match event.pid {
+                    0 => target.or(lines.pids.first().copied()).unwrap_or_default(),
+                    pid => pid,
+                };
                 let args = json!({ "count": count, "message": Foreign::new(message).to_string() });
-                lines.instant(event, "events lost", "g", &args);
+                lines.instant(&event, "events lost", "g", &args);
             }
             What::Context { context, name } => {
                 let track = (event.pid, event.tid, NonZeroU64::new(*context));
                 let (tid, _) = lines.tracks.tid(track);
-                let name = format!("{name} of thread {}", event.tid);
-                lines.name_track(event.pid, tid, &name);
+                lines.label(tid, track, name.to_string());
             }
             What::Wait(wait) => {
                 let args = json!({
@@ -309,6 +361,7 @@ impl<W: Write> Sink for Chrome<W> {
             mut lines,
         } = *self;
         timeline.finish(&mut lines);
+        lines.name_tracks();
         for pid in std::mem::take(&mut lines.pids) {
             let name = names::process(&session, pid);
             lines.write(

@@ -413,9 +413,12 @@ fn greenlets_and_tasks_have_tracks_of_their_own_on_which_calls_last_while_others
         .iter()
         .filter(|it| it["name"] == "thread_name")
         .filter_map(|it| it["args"]["name"].as_str())
-        .filter(|name| name.starts_with("green"))
+        .filter(|name| name.contains("green"))
         .collect();
-    assert_eq!(names, ["green-1 of thread 1", "green-2 of thread 1"]);
+    assert_eq!(
+        names,
+        ["job, green-1 of thread 1", "job, green-2 of thread 1"]
+    );
 }
 
 #[test]

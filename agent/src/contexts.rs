@@ -16,19 +16,23 @@ use crate::live::{self, is_on};
 use crate::marks::{self, CONTEXT_NAME};
 use crate::names;
 use crate::python::{
-    METH_FASTCALL, Method, Owned, Ptr, api, is_free_threaded, type_name, type_of, version,
+    METH_FASTCALL, Method, Owned, Ptr, api, c_function, is_free_threaded, type_name, type_of,
+    version,
 };
 use crate::ring;
 use crate::shards::{self, PerThread, SHARDS, Shard};
 
-/// Positions in the table of greenlet's C API (greenlet.h), the first of which is the type. Up to 1.1 the table has eight entries and ends before the
-/// second one, for which greenlet.h has a macro there.
+/// Positions in the table of greenlet's C API (greenlet.h), the first of which is the type. Up to 1.1 the table has eight entries
+/// and ends before the others, for which greenlet.h has macros there.
 const GET_CURRENT: usize = 4;
 const IS_MAIN: usize = 8;
+const IS_ACTIVE: usize = 10;
 /// The first version with the longer table.
 const LONG_TABLE: u32 = 2;
 
-/// How far `stack_stop` is into a greenlet up to 1.1, in words; it is -1 in main ones (`PyGreenlet_MAIN`).
+/// How far `stack_start` is into a greenlet up to 1.1, in words, which is null in those that have ended or not begun
+/// (`PyGreenlet_ACTIVE`), and `stack_stop`, which is -1 in main ones (`PyGreenlet_MAIN`).
+const STACK_START: usize = 2;
 const STACK_STOP: usize = 3;
 
 /// Most bytes of a context's name.
@@ -41,6 +45,7 @@ pub(crate) struct Greenlets {
     get_current: unsafe extern "C" fn() -> Ptr,
     /// From 2.0 on.
     is_main: Option<unsafe extern "C" fn(Ptr) -> c_int>,
+    is_active: Option<unsafe extern "C" fn(Ptr) -> c_int>,
 }
 
 impl Greenlets {
@@ -49,6 +54,13 @@ impl Greenlets {
         match self.is_main {
             Some(is_main) => is_main(greenlet) != 0,
             None => greenlet.cast::<usize>().add(STACK_STOP).read() == usize::MAX,
+        }
+    }
+
+    unsafe fn is_active(&self, greenlet: Ptr) -> bool {
+        match self.is_active {
+            Some(is_active) => is_active(greenlet) != 0,
+            None => greenlet.cast::<usize>().add(STACK_START).read() != 0,
         }
     }
 }
@@ -84,7 +96,12 @@ struct Contexts {
     on_death: Option<Owned>,
     /// Told of every one that is no more, by its address.
     forget: unsafe fn(usize),
+    /// Told of every number that is asked for.
+    asked: Option<Asked>,
 }
+
+/// What is told that something is told of a context; may run finalizers of the program (up to 3.11).
+pub(crate) type Asked = unsafe fn(Shard, u64);
 
 impl Contexts {
     const NONE: Contexts = Contexts {
@@ -96,6 +113,7 @@ impl Contexts {
         referents: BTreeMap::new(),
         on_death: None,
         forget: nobody,
+        asked: None,
     };
 }
 
@@ -118,9 +136,9 @@ static ON_DEATH: Method = Method {
     doc: core::ptr::null(),
 };
 
-/// Begins a session. `forget` is called with the address of every greenlet and task that was seen and is no more. No callback
-/// runs.
-pub(crate) unsafe fn start(on: bool, forget: unsafe fn(usize)) {
+/// Begins a session. `forget` is called with the address of every greenlet and task that was seen and is no more, `asked` with
+/// every number that is asked for. No callback runs.
+pub(crate) unsafe fn start(on: bool, forget: unsafe fn(usize), asked: Option<Asked>) {
     LAST.store(0, Ordering::Relaxed);
     for shard in shards::of_main() {
         let contexts = CONTEXTS.of(shard);
@@ -128,6 +146,7 @@ pub(crate) unsafe fn start(on: bool, forget: unsafe fn(usize)) {
         // As if nobody had looked.
         (*contexts).looked = u64::MAX;
         (*contexts).forget = forget;
+        (*contexts).asked = asked;
         let number = Owned::integer(shard as c_long);
         let number = number.as_ref().map_or(null_mut(), Owned::as_ptr);
         (*contexts).on_death = Owned::take((api().PyCFunction_NewEx)(
@@ -146,6 +165,7 @@ pub(crate) unsafe fn stop() {
     for shard in shards::of_main() {
         let contexts = CONTEXTS.of(shard);
         (*contexts).on = false;
+        (*contexts).asked = None;
         (*contexts).greenlets = None;
         let guard = shards::lock(shard);
         (*contexts).referents.clear();
@@ -196,21 +216,26 @@ unsafe fn find_greenlets() -> Option<Greenlets> {
     }
     let table: *const *mut c_void = table.cast();
     let get_current = table.add(GET_CURRENT).read();
-    let is_main = if major_version(&greenlet)? < LONG_TABLE {
-        None
-    } else {
-        let is_main = table.add(IS_MAIN).read();
-        Some(core::mem::transmute::<
-            *mut c_void,
-            Option<unsafe extern "C" fn(Ptr) -> c_int>,
-        >(is_main)?)
+    let is_long = major_version(&greenlet)? >= LONG_TABLE;
+    let asks = |at: usize| {
+        let function = if is_long {
+            table.add(at).read()
+        } else {
+            null_mut()
+        };
+        core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(Ptr) -> c_int>>(function)
     };
+    let (is_main, is_active) = (asks(IS_MAIN), asks(IS_ACTIVE));
+    if is_long && (is_main.is_none() || is_active.is_none()) {
+        return None;
+    }
     Some(Greenlets {
         kind: table.read().cast(),
         get_current: core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> Ptr>>(
             get_current,
         )?,
         is_main,
+        is_active,
     })
 }
 
@@ -293,15 +318,48 @@ unsafe fn current_number(shard: Shard) -> u64 {
             look();
         }
     }
-    let Some(object) = greenlet(shard).or_else(|| task()) else {
-        return 0;
-    };
-    let number = number(object);
-    // Where calls are added up, all contexts are in one row.
-    if ring::tells_events() || CONTEXT_NAME.is_raised() {
-        tell_name(object, number);
+    let mut current = 0;
+    if let Some(object) = greenlet(shard).or_else(|| task()) {
+        current = number(object);
+        // Where calls are added up, all contexts are in one row.
+        if ring::tells_events() || CONTEXT_NAME.is_raised() {
+            tell_name(object, current);
+        }
     }
-    number
+    if let Some(asked) = (*CONTEXTS.at(shard)).asked {
+        asked(shard, current);
+    }
+    current
+}
+
+/// The number of what runs in a greenlet, if something was told of it: 0 for neither greenlet nor task.
+pub(crate) unsafe fn seen(greenlet: Ptr) -> Option<u64> {
+    let known = |object: Ptr| {
+        let known = &(*CONTEXTS.get()).known;
+        known.get(&(object as usize)).map(|known| known.number)
+    };
+    match (*CONTEXTS.get()).greenlets?.is_main(greenlet) {
+        true => Some(task().and_then(known).unwrap_or(0)),
+        false => known(greenlet),
+    }
+}
+
+/// Whether a greenlet has begun and not ended.
+pub(crate) unsafe fn is_alive(greenlet: Ptr) -> bool {
+    let greenlets = (*CONTEXTS.get()).greenlets;
+    greenlets.is_some_and(|greenlets| greenlets.is_active(greenlet))
+}
+
+/// Greenlet's `settrace` and `gettrace`, where the program has imported it.
+pub(crate) unsafe fn trace_functions() -> Option<(Owned, Owned)> {
+    (*CONTEXTS.get()).greenlets?;
+    let greenlet = loaded(c"greenlet")?;
+    let function = |name: &CStr| {
+        let function = greenlet.attribute(name)?;
+        let is_it = c_function(function.as_ptr()).is_some_and(|it| it.0 == name.to_bytes());
+        is_it.then_some(function)
+    };
+    function(c"settrace").zip(function(c"gettrace"))
 }
 
 /// The asyncio task that runs, borrowed from its loop.

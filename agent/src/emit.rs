@@ -114,6 +114,22 @@ pub(crate) unsafe fn tell_return(
     tell(shard, Side::Return(times), code, details, context, text);
 }
 
+/// A C function of a library, which has no frame, is called in this context.
+pub(crate) unsafe fn library_call(shard: Shard, function: *mut Function, context: u64) {
+    if entries_are_heard(shard) && !(sums::is_on(shard) || timed::is_on(shard)) {
+        (*live::counted_in(shard)).entries += 1;
+        tell_function(shard, Side::Entry, function, (0, 0), context, None);
+    }
+}
+
+/// It returns.
+pub(crate) unsafe fn library_return(shard: Shard, function: *mut Function, context: u64) {
+    if returns_are_heard(shard) && !(sums::is_on(shard) || timed::is_on(shard)) {
+        (*live::counted_in(shard)).returns += 1;
+        tell_function(shard, Side::Return(None), function, (0, 0), context, None);
+    }
+}
+
 #[inline(always)]
 unsafe fn tell(
     shard: Shard,
@@ -124,19 +140,31 @@ unsafe fn tell(
     text: Option<Vec<u8>>,
 ) {
     let Details { line, flags } = details;
+    let function = &raw mut (*code).told;
+    tell_function(shard, side, function, (line, flags), context, text);
+}
+
+#[inline(always)]
+unsafe fn tell_function(
+    shard: Shard,
+    side: Side,
+    function: *mut Function,
+    (line, flags): (i32, u64),
+    context: u64,
+    text: Option<Vec<u8>>,
+) {
     if ring::is_on(shard) {
         // Its end is for those who read strings.
         let text = text
             .as_deref()
             .map(|text| text.strip_suffix(b"\0").unwrap_or(text));
         return match side {
-            Side::Entry => ring::call(shard, &raw mut (*code).told, (line, flags), context, text),
+            Side::Entry => ring::call(shard, function, (line, flags), context, text),
             Side::Return(None) => {
-                ring::left(shard, &raw mut (*code).told, (line, flags), context, text);
+                ring::left(shard, function, (line, flags), context, text);
             }
             Side::Return(Some(times)) => {
-                let told = &raw mut (*code).told;
-                ring::timed(shard, told, (line, flags), context, text, times);
+                ring::timed(shard, function, (line, flags), context, text, times);
             }
         };
     }
@@ -146,7 +174,7 @@ unsafe fn tell(
         qualname,
         cut,
         ..
-    } = (*code).told;
+    } = *function;
     let text = text.as_ref().map_or(null(), |text| text.as_ptr().cast());
     let mark: marks::Function = match side {
         Side::Entry => marks::function_entry,

@@ -57,8 +57,9 @@
 //! `emit`: is the code wanted (`codes`, kept in the code object's own slot, so that it cannot be stale), on which stack
 //! is it (`stacks`, one per thread and one per greenlet, which announces its frames when it is first seen and reports
 //! no return without its entry), who runs (`contexts`), which values (`capture`, less what `hidden` leaves out), and
-//! last the ring (`ring`) or the probe (`marks`). Where pystap wants sums or long calls only, `sums` or `timed` comes between. Where nobody listens to either, only the first two and the account are
-//! left.
+//! last the ring (`ring`) or the probe (`marks`). Where pystap wants sums or long calls only, `sums` or `timed` comes between.
+//! Where nobody listens to either, only the first two and the account are left. Where pystap wants to know when greenlets
+//! switch, `switches` tells that as calls.
 //!
 //! # Finalizers
 //!
@@ -99,6 +100,7 @@ mod session;
 mod shards;
 mod stacks;
 mod sums;
+mod switches;
 mod thread;
 mod timed;
 mod within;

@@ -16,7 +16,8 @@ use crate::python::{Owned, api, is_free_threaded, thread_states, uncollected, ve
 use crate::shards::{self, SHARDS, Shard};
 use crate::within::{self, Wanted};
 use crate::{
-    capture, codes, collector, contexts, monitoring, parked, profile, ring, stacks, sums, timed,
+    capture, codes, collector, contexts, monitoring, parked, profile, ring, stacks, sums, switches,
+    timed,
 };
 
 /// What was asked for and found, while a session is on.
@@ -94,7 +95,12 @@ pub(crate) unsafe fn start(
         needs_instructions: way == Way::Profile,
     });
     stacks::forget();
-    contexts::start(wanted.contexts, stacks::forget_greenlet);
+    let has_switches = wanted.contexts && wanted.switches && !is_free_threaded();
+    let asked = has_switches.then_some(switches::see as contexts::Asked);
+    contexts::start(wanted.contexts, stacks::forget_greenlet, asked);
+    if has_switches {
+        switches::start();
+    }
     within::prepare(&Wanted {
         calls: functions,
         collections: wanted.events.contains(&Kind::Gc),
@@ -192,6 +198,7 @@ unsafe fn end() {
     sums::end();
     timed::end();
     ring::end();
+    switches::stop();
     contexts::stop();
     stacks::forget();
     codes::forget(Shard::ONLY);

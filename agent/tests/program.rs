@@ -283,6 +283,7 @@ pub(crate) fn functions(files: &str) -> Start {
             ..Filters::default()
         },
         contexts: false,
+        switches: false,
         capture: Default::default(),
         announce_running: true,
         follow: None,

@@ -176,7 +176,17 @@ impl Told {
 }
 
 /// Runs a program of the repository with a ring.
-fn run(interpreter: &Interpreter, path: &str, mut ring: Ours) -> (Told, [u64; 2], u64) {
+fn run(interpreter: &Interpreter, path: &str, ring: Ours) -> (Told, [u64; 2], u64) {
+    run_with(interpreter, path, ring, false)
+}
+
+/// The same with or without switches of greenlets.
+fn run_with(
+    interpreter: &Interpreter,
+    path: &str,
+    mut ring: Ours,
+    switches: bool,
+) -> (Told, [u64; 2], u64) {
     let mut program = Program::start(interpreter);
     let name = path.rsplit('/').next().expect("a name");
     let copy = program.directory.path().join(name);
@@ -188,6 +198,7 @@ fn run(interpreter: &Interpreter, path: &str, mut ring: Ours) -> (Told, [u64; 2]
     let pystap = program.attach();
     let start = Start {
         contexts: true,
+        switches,
         ..functions(&format!("*{name}"))
     };
     let answer = ring.start(&pystap, start);
@@ -369,6 +380,72 @@ fn tasks_are_told_apart_and_named() {
                 .all(|number| told.contexts.contains_key(number))
         );
     }
+}
+
+/// Greenlets that switch four times, with a trace function of the program's own.
+const TURNS: &str = "
+import greenlet
+heard = []
+def hear(event, pair):
+    heard.append(event)
+greenlet.settrace(hear)
+def inside():
+    main.switch()
+def outside(one):
+    one.switch()
+def turns():
+    global main
+    main = greenlet.getcurrent()
+    one = greenlet.greenlet(inside)
+    outside(one)
+    outside(one)
+def anew():
+    greenlet.settrace(hear)
+";
+
+#[test]
+fn switches_of_greenlets_are_told_as_calls_and_the_programs_trace_function_is_kept() {
+    let mut tried = Vec::new();
+    for interpreter in interpreters::with_lock().filter(|it| it.has("greenlet")) {
+        let name = interpreter.name();
+        let mut program = Program::start(interpreter);
+        program.run(TURNS);
+        for _ in 0..2 {
+            let mut ring = Ours::new(LARGE);
+            let pystap = program.attach();
+            let start = Start {
+                contexts: true,
+                switches: true,
+                ..functions("*workload.py")
+            };
+            let answer = ring.start(&pystap, start);
+            assert!(matches!(answer, FromAgent::Started(_)), "{answer:?}");
+            program.run("turns()");
+            program.run("anew(); turns()");
+            pystap.stop();
+            let told = ring.read();
+            // What begins is not told to go on, nor what ends to give way.
+            let counts = |of: &str| [&told.calls, &told.returns].map(|it| it.get(of).copied());
+            assert_eq!(counts("greenlet.switch"), [Some(6); 2], "{name}: {told:?}");
+            assert_eq!(counts("greenlet.settrace"), [Some(2); 2], "{name}");
+            assert_eq!(counts("outside"), [Some(4); 2], "{name}");
+            assert_eq!(told.seen.len(), 3, "{name}: {told:?}");
+        }
+        let heard = program.run("result = len(heard)");
+        assert_eq!(heard, 16, "{name}");
+        let kept = program.run("turns()\nresult = greenlet.gettrace() is hear and len(heard)");
+        assert_eq!(kept, 20, "{name}");
+        assert_eq!(program.end(), Some(0), "{name}");
+        // Where greenlets are killed, and die suspended, whoever gave way goes on, too.
+        let greens = "agent/tests/programs/greens.py";
+        let (told, counts, lost) = run_with(interpreter, greens, Ours::new(LARGE), true);
+        assert_eq!([sum(&told.calls), sum(&told.returns)], counts, "{name}");
+        assert_eq!((&told.calls, lost), (&told.returns, 0), "{name}");
+        assert_eq!(told.calls["greenlet.settrace"], 2, "{name}: of two threads");
+        assert!(told.calls["greenlet.switch"] > 60, "{name}: {told:?}");
+        tried.push(name);
+    }
+    assert!(!tried.is_empty(), "no interpreter has greenlet");
 }
 
 #[test]

@@ -58,6 +58,8 @@ pub struct AgentConfig {
     pub capture: Capture,
     /// Whether children are traced.
     pub follow: bool,
+    /// Whether switches of greenlets are told, as calls.
+    pub switches: bool,
 }
 
 impl AgentConfig {
@@ -98,6 +100,7 @@ impl AgentConfig {
             events,
             filters: filters(&self.filters),
             contexts: true,
+            switches: self.switches,
             capture: protocol::Capture {
                 arguments: self.capture.arguments,
                 returns: self.capture.returns,

@@ -65,6 +65,7 @@ pub(super) fn common(targets: &cli::TargetArgs, engine: &cli::EngineArgs) -> Ses
             },
             inject: engine.agent.inject == Some(cli::Injection::Ptrace),
             capture: Capture::default(),
+            switches: false,
             trust_paths: engine.agent.trust_paths,
         },
         engine: EngineOptions {

@@ -53,9 +53,10 @@ pub(super) fn run(arguments: &cli::Why, console: &Console) -> Result<u8, Failure
 /// The session behind it.
 fn request(arguments: &cli::Why) -> SessionRequest {
     let (mut functions, mut files) = stats::narrowed(&arguments.functions);
-    let common = trace::common(&arguments.targets, &arguments.engine);
+    let mut common = trace::common(&arguments.targets, &arguments.engine);
     if common.agent.usage != AgentUsage::Never {
         // Through these greenlets give way.
+        common.agent.switches = true;
         let narrows_files = !files.is_empty();
         for (function, file) in INTERNAL {
             functions.extend(Glob::new(function));

@@ -303,6 +303,7 @@ impl Decision<'_> {
                 capture: self.request.agent.capture.clone(),
                 marks: self.wanted.functions().map(Probe::name).collect(),
                 follow: self.request.targets.subprocesses,
+                switches: self.request.agent.switches,
                 ..AgentConfig::default()
             },
             libraries: Vec::new(),

@@ -124,6 +124,8 @@ pub(crate) struct AgentWishes {
     pub(crate) inject: bool,
     /// Which values it captures.
     pub(crate) capture: Capture,
+    /// Whether it tells when greenlets switch, as calls of `greenlet.switch`.
+    pub(crate) switches: bool,
     /// Whether the interpreters' own function probes are armed although a path shows that this ends the program.
     pub(crate) trust_paths: bool,
 }

@@ -46,7 +46,7 @@ impl Unsplit {
             Unsplit::TooMuch => "too much happened in their thread meanwhile",
             Unsplit::Uncertain => "of unknown duration",
             Unsplit::Greenlets => {
-                "of a greenlet whose switches are not told (with --agent those of eventlet are)"
+                "of a greenlet of which not all switches were told (with --agent they are, once greenlet is imported)"
             }
         }
     }

@@ -124,6 +124,10 @@ impl Settling {
     pub(super) fn watched(&mut self, pid: u32, since: u64) {
         let until = u64::MAX;
         self.watched.insert(pid, Watched { since, until });
+    }
+
+    /// A process begins: what was known of another one with its number is not true of it.
+    pub(super) fn begins(&mut self, pid: u32) {
         self.greenlets.remove(&pid);
     }
 
@@ -140,12 +144,12 @@ impl Settling {
         watched.is_some_and(|watched| watched.until == u64::MAX)
     }
 
-    /// What was found out about the greenlets of a process. That nothing tells of their switches is final.
+    /// What was found out about the greenlets of a process. That their switches are told is final.
     pub(super) fn greenlets(&mut self, pid: u32, found: Greenlets) {
         let known = self.greenlets.entry(pid).or_insert(found);
         *known = match (*known, found) {
-            (Greenlets::Hidden, _) | (_, Greenlets::Hidden) => Greenlets::Hidden,
             (Greenlets::Told, _) | (_, Greenlets::Told) => Greenlets::Told,
+            (Greenlets::Hidden, _) | (_, Greenlets::Hidden) => Greenlets::Hidden,
             (Greenlets::Partly, _) => Greenlets::Partly,
             (Greenlets::None(_), found) => found,
         };
@@ -487,6 +491,8 @@ mod tests {
         settling.settle(310, false);
         assert_eq!(told(&mut settling), Some(Err(Unsplit::Greenlets)));
         settling.greenlets(PID, Greenlets::Told);
+        // It is told before a process that begins meanwhile is watched.
+        settling.watched(PID, 100);
         settling.take(of_context(310, 320));
         settling.settle(320, false);
         assert_eq!(told(&mut settling), Some(Ok(vec![("running", 10)])));

@@ -21,17 +21,32 @@ use crate::export::latencies::asked_for;
 use crate::export::{End, Sink};
 use crate::script::filter::Glob;
 
-/// Functions of eventlet through which greenlets give way, with the ends of their files. The first one switches; the others say
-/// what for. Names with classes are of Python 3.11 and later: before, these functions are not told from others of their name.
-pub(crate) const INTERNAL: [(&str, &str); 6] = [
-    (SWITCH, "/eventlet/hubs/hub.py"),
+/// Functions through which greenlets give way, with the ends of their files. Those of greenlet itself the agent tells: that a
+/// greenlet gives way, as a call that returns when it goes on, and that this is told of its thread from now on. Those of eventlet
+/// and gevent say what for. Names with classes are of Python 3.11 and later: before, these functions are not told from others of
+/// their name.
+pub(crate) const INTERNAL: [(&str, &str); 17] = [
+    (SWITCH, GREENLET),
+    (SETTRACE, GREENLET),
     (TRAMPOLINE, "/eventlet/hubs/__init__.py"),
     ("sleep", "/eventlet/greenthread.py"),
     ("Semaphore.acquire", "/eventlet/semaphore.py"),
     ("Event.wait", "/eventlet/event.py"),
     ("Waiter.wait", "/eventlet/queue.py"),
+    ("sleep", "/gevent/hub.py"),
+    ("SocketMixin.connect", "/gevent/_socketcommon.py"),
+    ("SocketMixin.recv", "/gevent/_socketcommon.py"),
+    ("SocketMixin.recv_into", "/gevent/_socketcommon.py"),
+    ("SocketMixin.send", "/gevent/_socketcommon.py"),
+    ("SocketMixin.sendall", "/gevent/_socketcommon.py"),
+    ("socket.accept", "/gevent/_socket3.py"),
+    ("SSLSocket.read", "/gevent/ssl.py"),
+    ("SSLSocket.write", "/gevent/ssl.py"),
+    ("SSLSocket.do_handshake", "/gevent/ssl.py"),
 ];
-const SWITCH: &str = "switch";
+const SWITCH: &str = "greenlet.switch";
+const SETTRACE: &str = "greenlet.settrace";
+const GREENLET: &str = "<greenlet>";
 
 /// Functions of which it is remembered what they are; all are looked at anew beyond that.
 const MOST_KNOWN: usize = 1 << 16;
@@ -70,11 +85,11 @@ type Context = (u32, u32, Option<NonZeroU64>);
 struct Inside {
     /// The calls that are open.
     open: HashSet<FrameId>,
-    /// Functions of eventlet that are open, the innermost last, and when they were called, by the scheduler's clock.
+    /// Functions through which it gives way that are open, the innermost last, and when they were called, by the scheduler's clock.
     within: Vec<(FrameId, &'static str, u64)>,
     parked: Vec<Parked>,
-    /// Whether there was no room for some.
-    is_cut: bool,
+    /// Why it is not known when the calls were switched out.
+    unsplit: Option<Unsplit>,
 }
 
 /// A call that has not ended.
@@ -129,7 +144,7 @@ impl<W: Write> Why<W> {
         }
         let wanted = &self.options.wanted;
         *self.known.entry(key).or_insert_with(|| Known {
-            is_wanted: asked_for(wanted, place),
+            is_wanted: is_wanted(wanted, place),
             internal: internal(place),
         })
     }
@@ -139,6 +154,9 @@ impl<W: Write> Why<W> {
             return;
         };
         let context = (event.pid, event.tid, frame.context);
+        if known.internal == Some(SETTRACE) {
+            self.switches_are_told(event.pid, event.tid);
+        }
         if let Some(name) = known.internal
             && let Some(inside) = self.contexts.get_mut(&context)
             && inside.within.len() < MOST_PARKED
@@ -292,13 +310,20 @@ impl<W: Write> Why<W> {
         });
     }
 
-    /// A function of eventlet returned: its greenlet had given way.
+    /// Switches of this thread are told from now on: of the calls that are open it is not known whether some were not.
+    fn switches_are_told(&mut self, pid: u32, tid: u32) {
+        let of_thread = |context: &Context| context.0 == pid && context.1 == tid;
+        let contexts = self.contexts.iter_mut();
+        for (_, inside) in contexts.filter(|(context, _)| of_thread(context)) {
+            inside.unsplit = Some(Unsplit::Greenlets);
+        }
+        let told = Greenlets::Told;
+        self.watcher.state().settling.greenlets(pid, told);
+    }
+
+    /// A function returned through which its greenlet may have given way.
     fn came_back(&mut self, step: &Step<'_>, frame: &Frame, known: Known) {
         let event = step.event;
-        if known.internal == Some(SWITCH) && frame.context.is_some() {
-            let told = Greenlets::Told;
-            self.watcher.state().settling.greenlets(event.pid, told);
-        }
         let context = (event.pid, event.tid, frame.context);
         let Some(inside) = self.contexts.get_mut(&context) else {
             return;
@@ -329,7 +354,7 @@ impl<W: Write> Why<W> {
                     on: None,
                 });
             }
-            _ => inside.is_cut = true,
+            _ => inside.unsplit = inside.unsplit.or(Some(Unsplit::TooMuch)),
         }
     }
 
@@ -347,7 +372,8 @@ impl<W: Write> Why<W> {
         let from = ts
             .saturating_sub(finished.inclusive_ns.unwrap_or_default())
             .saturating_sub(self.offset);
-        let is_known = inside.open.remove(&id) && !inside.is_cut;
+        let is_known = inside.open.remove(&id);
+        let unsplit = inside.unsplit;
         let first = inside.parked.partition_point(|it| it.ended <= from);
         let parked = inside.parked.get(first..).unwrap_or_default().to_vec();
         if inside.open.is_empty()
@@ -355,9 +381,9 @@ impl<W: Write> Why<W> {
         {
             self.parked -= inside.parked.len().min(self.parked);
         }
-        match is_known {
-            true => Ok(parked),
-            false => Err(Unsplit::TooMuch),
+        match (is_known, unsplit) {
+            (true, None) => Ok(parked),
+            (_, why) => Err(why.unwrap_or(Unsplit::TooMuch)),
         }
     }
 
@@ -425,7 +451,7 @@ impl<W: Write> Why<W> {
     fn open(&self, pairing: &Pairing) -> HashMap<FunctionKey, u64> {
         let mut open = HashMap::new();
         for call in pairing.open().filter(|call| call.outermost) {
-            if asked_for(&self.options.wanted, call.place) {
+            if is_wanted(&self.options.wanted, call.place) {
                 *open.entry(call.key).or_default() += 1;
             }
         }
@@ -472,7 +498,10 @@ impl<W: Write> Sink for Why<W> {
                 let event = step.event;
                 let whole = [0, event.pid].contains(&event.tid);
                 match change {
-                    ProcessChange::Fork => self.watcher.add_soon(event.pid),
+                    ProcessChange::Fork => {
+                        self.watcher.state().settling.begins(event.pid);
+                        self.watcher.add_soon(event.pid);
+                    }
                     ProcessChange::Exec | ProcessChange::Exit if whole => {
                         self.lifetimes.forget_process(event.pid);
                         self.forget(Some(event.pid));
@@ -521,7 +550,12 @@ fn whose(step: &Step<'_>, key: FunctionKey, frame: &Frame) -> Whose {
     }
 }
 
-/// The name of a function of eventlet through which greenlets give way.
+/// Whether a function was asked for: none that is told to know when greenlets switch.
+fn is_wanted(wanted: &[Glob], place: &Place) -> bool {
+    place.file.text != GREENLET && asked_for(wanted, place)
+}
+
+/// The name of a function through which greenlets give way.
 fn internal(place: &Place) -> Option<&'static str> {
     let (function, file) = (&place.function.text, &place.file.text);
     let qualified = place.qualname.as_ref().map(|name| &name.text);

@@ -144,6 +144,9 @@ pub struct Start {
     /// Whether the running greenlet or task is told.
     #[serde(default)]
     pub contexts: bool,
+    /// Whether switches of greenlets are told, as calls of `greenlet.switch` in the file `<greenlet>`; with contexts only.
+    #[serde(default)]
+    pub switches: bool,
     /// Whether values are told.
     #[serde(default)]
     pub capture: Capture,

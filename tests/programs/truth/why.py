@@ -9,7 +9,8 @@ and says as JSON, in milliseconds:
 
     why.py threads        in threads
     why.py eventlet       in greenlets; wall and cpu alone, and the processor's time without that of others; and as `on` what a
-                          greenlet waits on, if it has a name
+                          greenlet waits on, if pystap is to know it
+    why.py gevent         the same
 """
 
 import json
@@ -134,31 +135,25 @@ def in_threads():
     told["contends"]["helper"] = helper.native_id
 
 
-def in_greenlets():
-    import eventlet
-    import eventlet.event
-    import eventlet.green.socket as socket
-    import eventlet.green.time as green
-    import eventlet.queue
-    import eventlet.semaphore
-    from eventlet.hubs import trampoline
-
+def sockets(socket):
+    """Both ends of a connection of this library, and of a pipe, the same in each round."""
     if not ends:
         server = socket.socket()
         server.bind(("127.0.0.1", 0))
         server.listen()
         ends.extend([socket.create_connection(server.getsockname()), server.accept()[0], *os.pipe()])
-    ours, theirs, reading, writing = ends
-    free, happened, items = eventlet.semaphore.Semaphore(0), eventlet.event.Event(), eventlet.queue.Queue()
+    return ends
+
+
+def in_greenlets(spawn, join, waits, on, tell):
+    """Jobs by these names, each in a greenlet with its wait, and one that waits for them. What they wait for `tell` does."""
     jobs = {}
 
-    def run(name, before, wait, after):
+    def run(name, before=0, after=0):
         wall = time.perf_counter()
-        jobs[name](before, wait, after)
+        jobs[name](before, waits.get(name), after)
         wall = time.perf_counter() - wall
         told[name] = {"wall": wall * 1e3, "cpu": (before + after) * 1e3, "on": on.get(name)}
-
-    on = {"asks": "tcp %s:%d" % ours.getpeername(), "reads": "pipe (fd %d)" % reading}
 
     def naps(before, wait, after):
         burn(before)
@@ -174,11 +169,7 @@ def in_greenlets():
         burn(before)
         wait()
         burn(after)
-        theirs.send(b"x")
-        os.write(writing, b"x")
-        free.release()
-        happened.send()
-        items.put(1)
+        tell()
 
     def reads(before, wait, after):
         wait()
@@ -192,24 +183,73 @@ def in_greenlets():
     def takes(before, wait, after):
         wait()
 
-    jobs.update(naps=naps, asks=asks, answers=answers, reads=reads, locks=locks, awaits=awaits, takes=takes)
-    greenlets = [
-        eventlet.spawn(run, "reads", 0, lambda: trampoline(reading, read=True), 0),
-        eventlet.spawn(run, "locks", 0, free.acquire, 0),
-        eventlet.spawn(run, "awaits", 0, happened.wait, 0),
-        eventlet.spawn(run, "takes", 0, items.get, 0),
-        eventlet.spawn(run, "asks", 0.01, lambda: ours.recv(1), 0.02),
-        eventlet.spawn(run, "naps", 0.01, lambda: green.sleep(0.03), 0.01),
-        eventlet.spawn(run, "answers", 0.02, lambda: green.sleep(0.02), 0.02),
-    ]
-    for greenlet in greenlets:
-        greenlet.wait()
+    def joins(before, wait, after):
+        for greenlet in greenlets:
+            join(greenlet)
+
+    jobs.update(naps=naps, asks=asks, answers=answers, reads=reads, locks=locks, awaits=awaits, takes=takes, joins=joins)
+    burns = {"asks": (0.01, 0.02), "naps": (0.01, 0.01), "answers": (0.02, 0.02)}
+    greenlets = [spawn(run, name, *burns.get(name, ())) for name in waits]
+    run("joins")
+
+
+def in_eventlet():
+    import eventlet
+    import eventlet.event
+    import eventlet.green.socket as socket
+    import eventlet.green.time as green
+    import eventlet.queue
+    import eventlet.semaphore
+    from eventlet.hubs import trampoline
+
+    ours, theirs, reading, writing = sockets(socket)
+    free, happened, items = eventlet.semaphore.Semaphore(0), eventlet.event.Event(), eventlet.queue.Queue()
+
+    def tell():
+        theirs.send(b"x")
+        os.write(writing, b"x")
+        free.release()
+        happened.send()
+        items.put(1)
+
+    waits = {
+        "reads": lambda: trampoline(reading, read=True),
+        "locks": free.acquire,
+        "awaits": happened.wait,
+        "takes": items.get,
+        "asks": lambda: ours.recv(1),
+        "naps": lambda: green.sleep(0.03),
+        "answers": lambda: green.sleep(0.02),
+    }
+    on = {"asks": "tcp %s:%d" % ours.getpeername(), "reads": "pipe (fd %d)" % reading}
+    in_greenlets(eventlet.spawn, lambda greenlet: greenlet.wait(), waits, on, tell)
     os.read(reading, 1)
 
 
-work = {"threads": in_threads, "eventlet": in_greenlets}[sys.argv[1]]
-if work is in_greenlets:
-    in_greenlets()
+def in_gevent():
+    import gevent
+    import gevent.lock
+    import gevent.socket as socket
+
+    ours, theirs = sockets(socket)[:2]
+    free = gevent.lock.Semaphore(0)
+
+    def tell():
+        theirs.send(b"x")
+        free.release()
+
+    waits = {
+        "locks": free.acquire,
+        "asks": lambda: ours.recv(1),
+        "naps": lambda: gevent.sleep(0.03),
+        "answers": lambda: gevent.sleep(0.02),
+    }
+    in_greenlets(gevent.spawn, lambda greenlet: greenlet.join(), waits, {}, tell)
+
+
+work = {"threads": in_threads, "eventlet": in_eventlet, "gevent": in_gevent}[sys.argv[1]]
+if work is not in_threads:
+    work()
 print("ready", os.getpid(), flush=True)
 while sys.stdin.readline():
     told.clear()

@@ -38,10 +38,10 @@ fn line(from: &mut impl BufRead) -> String {
 /// Runs the program and pystap with these arguments on it. What the program said of each round, and what pystap wrote and said.
 pub(super) fn rounds(mode: &str, arguments: &[&str]) -> (Vec<Value>, String, String) {
     let python = interpreters::here().swap_remove(0);
-    if mode == "eventlet" {
+    if mode != "threads" {
         assert!(
             python.imports(mode),
-            "Debian 12's Python has no eventlet: agent/tests/services/install makes an environment that has"
+            "Debian 12's Python has no {mode}: agent/tests/services/install makes an environment that has"
         );
     }
     let (mut program, mut answers) = started(
@@ -221,22 +221,11 @@ fn calls_are_split_as_they_measured_themselves_with_the_agent() {
     calls_in_threads_are_what_they_measured(&["--agent", "--inject", "ptrace"]);
 }
 
-#[test]
-#[ignore = "needs the agent: run by tests/uprobes/run"]
-fn what_a_greenlet_did_not_run_it_was_parked() {
-    /// Functions with that of eventlet which gives way in them.
-    const FUNCTIONS: [(&str, &str); 7] = [
-        ("naps", "sleep"),
-        ("asks", "trampoline"),
-        ("answers", "sleep"),
-        ("reads", "trampoline"),
-        ("locks", "Semaphore.acquire"),
-        ("awaits", "Event.wait"),
-        ("takes", "Waiter.wait"),
-    ];
-    let functions = FUNCTIONS.map(|it| it.0);
-    let split = told("eventlet", &functions, &["--agent", "--inject", "ptrace"]);
-    for (function, by) in FUNCTIONS {
+/// Functions of greenlets with that of their library which gives way in them, if it is one that pystap knows.
+fn what_greenlets_did_not_run_they_were_parked(library: &str, functions: &[(&str, Option<&str>)]) {
+    let names: Vec<&str> = functions.iter().map(|it| it.0).collect();
+    let split = told(library, &names, &["--agent", "--inject", "ptrace"]);
+    for (function, by) in functions {
         for (call, truth) in split.of(function) {
             is_whole(call, truth, &["parked"]);
             let [wall, cpu] = ["wall", "cpu"].map(|name| truth[name].as_f64().expect("measured"));
@@ -251,18 +240,44 @@ fn what_a_greenlet_did_not_run_it_was_parked() {
             let parts = call["parts"].as_array().expect("split");
             let part = parts.iter().find(|part| part["reason"] == "parked");
             let part = part.expect("parked");
-            assert_eq!(
-                (&part["in"], &part["on"]),
-                (&by.into(), &truth["on"]),
-                "{call:#}"
-            );
+            let by = by.map_or(Value::Null, Into::into);
+            assert_eq!((&part["in"], &part["on"]), (&by, &truth["on"]), "{call:#}");
         }
     }
     let way = Way::Probes.option();
-    let hidden = told("eventlet", &functions, &["--engine", "uprobes", way]);
+    let hidden = told(library, &names, &["--engine", "uprobes", way]);
     assert!(hidden.said.contains("--agent tells all"), "{}", hidden.said);
     for call in &hidden.calls {
         assert_eq!(call["unsplit"], "greenlets", "{call:#}");
     }
     assert!(!hidden.calls.is_empty());
+}
+
+#[test]
+#[ignore = "needs the agent: run by tests/uprobes/run"]
+fn what_greenlets_of_eventlet_did_not_run_they_were_parked() {
+    let functions = [
+        ("naps", Some("sleep")),
+        ("asks", Some("trampoline")),
+        ("answers", Some("sleep")),
+        ("reads", Some("trampoline")),
+        ("locks", Some("Semaphore.acquire")),
+        ("awaits", Some("Event.wait")),
+        ("takes", Some("Waiter.wait")),
+        ("joins", Some("Event.wait")),
+    ];
+    what_greenlets_did_not_run_they_were_parked("eventlet", &functions);
+}
+
+#[test]
+#[ignore = "needs the agent: run by tests/uprobes/run"]
+fn what_greenlets_of_gevent_did_not_run_they_were_parked() {
+    let functions = [
+        ("naps", Some("sleep")),
+        ("asks", Some("SocketMixin.recv")),
+        ("answers", Some("sleep")),
+        ("locks", None),
+        ("joins", None),
+    ];
+    what_greenlets_did_not_run_they_were_parked("gevent", &functions);
 }

@@ -5,7 +5,7 @@
 //! the opposite order. Where two of one function gave way and neither did so within the other, nothing tells which of them goes
 //! on, and the time of both is not known.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 
 use super::keys::{FunctionKey, KeyBuilder};
@@ -108,6 +108,16 @@ impl Lifetimes {
         self.open.remove(&frame)
     }
 
+    /// The calls that run in these frames, or gave way in them, are of no interest any longer.
+    pub fn give_up(&mut self, frames: &HashSet<FrameId>) {
+        self.open.retain(|frame, _| !frames.contains(frame));
+        self.gave_way.retain(|_, waiting| {
+            waiting.retain(|it| !frames.contains(&it.run));
+            !waiting.is_empty()
+        });
+        self.waiting = self.gave_way.values().map(Vec::len).sum();
+    }
+
     /// A process has ended.
     pub fn forget_process(&mut self, pid: u32) {
         self.gave_way.retain(|whose, _| whose.pid != pid);
@@ -126,5 +136,36 @@ impl Lifetimes {
         self.strayed.clear();
         self.open.clear();
         self.waiting = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::pairing::Pairing;
+    use crate::analysis::testing::{call, place};
+
+    #[test]
+    fn what_was_given_up_is_kept_no_longer_and_the_others_are() {
+        let mut pairing = Pairing::new();
+        let mut frame = || {
+            let entered = pairing.follow(&mut call(1, "f")).and_then(|it| it.entered);
+            entered.expect("it is open")
+        };
+        let frames = [frame(), frame(), frame()];
+        let whose = Whose {
+            pid: 1,
+            tid: 1,
+            context: None,
+            key: FunctionKey::of(&place("f")),
+        };
+        let mut lifetimes = Lifetimes::default();
+        for (frame, ts) in frames.into_iter().zip(1..) {
+            lifetimes.begins(frame, ts);
+        }
+        lifetimes.gives_way(whose, frames[2]);
+        lifetimes.give_up(&HashSet::from([frames[0], frames[2]]));
+        assert_eq!(lifetimes.len(), 0);
+        assert_eq!(frames.map(|it| lifetimes.since(it)), [None, Some(2), None]);
     }
 }

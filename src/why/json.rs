@@ -53,6 +53,7 @@ fn function(function: &Function, open: u64, names: &Names) -> Value {
         "unsplit": unsplit,
         "recursive": function.recursive,
         "open": open,
+        "given_up": function.given_up,
         "durations": histogram_json(&function.durations),
         "split_ns": function.parts.total_ns(),
         "parts": parts(&function.parts, names),

@@ -6,9 +6,11 @@
 //! only when the scheduler's events have been taken in past its end (`log`, `settling`). What either source lost is nowhere
 //! guessed: a call that touches such a time is counted as unsplit.
 //!
-//! `split` divides one stretch of time, `part` adds up what comes of it, `log` keeps what threads did as long as a call may need it,
-//! `settling` puts stretches together to calls, `sink` makes stretches of events, and `watcher` listens to the scheduler.
+//! `split` divides one stretch of time, `part` adds up what comes of it, `log` keeps what threads did as long as a call may need
+//! it, `settling` puts stretches together to calls, `sink` makes stretches of events of the calls that have `begun`, and `watcher`
+//! listens to the scheduler.
 
+mod begun;
 mod json;
 mod log;
 mod part;

@@ -81,6 +81,8 @@ pub(crate) struct Function {
     pub(crate) unsplit: HashMap<Unsplit, u64>,
     /// Calls within a call of the same function: their time is in that one's.
     pub(crate) recursive: u64,
+    /// Calls that are followed no longer: nobody will hear of their ends.
+    pub(crate) given_up: u64,
     /// The last calls that took long enough, where that was asked for.
     pub(crate) slow: VecDeque<Call>,
 }
@@ -145,6 +147,17 @@ impl Results {
         }
     }
 
+    /// Counts a call that is followed no longer, after so long.
+    pub(crate) fn gave_up(&mut self, key: FunctionKey, place: &Arc<Place>, line: i32, lasted: u64) {
+        if lasted < self.minimum_ns {
+            return;
+        }
+        match self.function(key, place, line) {
+            Some(function) => function.given_up += 1,
+            None => self.without_room += 1,
+        }
+    }
+
     fn function(
         &mut self,
         key: FunctionKey,
@@ -162,6 +175,7 @@ impl Results {
             split: 0,
             unsplit: HashMap::new(),
             recursive: 0,
+            given_up: 0,
             slow: VecDeque::new(),
         }))
     }

@@ -1,6 +1,6 @@
 //! Puts stretches of threads' time together to calls, when all is known of these times.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::log::Log;
@@ -93,7 +93,7 @@ pub(super) struct Settling {
     pub(super) log: Log,
     pub(super) results: Results,
     pending: VecDeque<Stretch>,
-    begun: HashMap<u64, Begun>,
+    begun: BTreeMap<u64, Begun>,
     /// With process, thread and beginning.
     open: HashMap<FrameId, (u32, u32, u64)>,
     /// From when to when processes are watched.
@@ -111,7 +111,7 @@ impl Settling {
             log: Log::default(),
             results,
             pending: VecDeque::new(),
-            begun: HashMap::new(),
+            begun: BTreeMap::new(),
             open: HashMap::new(),
             watched: HashMap::new(),
             greenlets: HashMap::new(),
@@ -207,6 +207,11 @@ impl Settling {
         }
     }
 
+    /// A call is followed no longer.
+    pub(super) fn gives_up(&mut self, call: u64) {
+        self.begun.remove(&call);
+    }
+
     /// Splits what has ended by this moment, until which the log is complete.
     pub(super) fn settle(&mut self, until: u64, at_last: bool) {
         for _ in 0..self.pending.len() {
@@ -238,10 +243,13 @@ impl Settling {
             begun.unsplit = Some(why);
         }
         let Some(end) = stretch.end.take() else {
-            // Where one has no room, its end finds that stretches are missing.
-            if self.begun.len() < MOST_BEGUN {
-                self.begun.insert(stretch.call, begun);
+            // The oldest may be those with which nobody goes on. If somebody does, the end finds that stretches are missing.
+            if self.begun.len() >= MOST_BEGUN
+                && let Some(middle) = self.begun.keys().nth(MOST_BEGUN / 2).copied()
+            {
+                self.begun = self.begun.split_off(&middle);
             }
+            self.begun.insert(stretch.call, begun);
             return;
         };
         let call = finished(stretch, end, begun);
@@ -453,6 +461,30 @@ mod tests {
         settling.settle(500, false);
         assert!(settling.begun.is_empty());
         assert_eq!(told(&mut settling), None);
+    }
+
+    #[test]
+    fn with_calls_that_never_end_those_that_gave_way_last_are_split_still() {
+        let mut settling = settling();
+        let of = |call: u64, from, to, end| Stretch {
+            call,
+            ..stretch(from, to, end)
+        };
+        let last = MOST_BEGUN as u64 + 1;
+        for call in 0..=last {
+            settling.take(of(call, 200, 210, None));
+        }
+        settling.settle(300, false);
+        assert!(settling.begun.len() <= MOST_BEGUN);
+        settling.take(of(last, 250, 260, end(60, 2)));
+        settling.settle(300, false);
+        let parts = vec![("parked", 40), ("running", 20)];
+        assert_eq!(told(&mut settling), Some(Ok(parts)));
+        settling.take(of(0, 250, 260, end(60, 2)));
+        settling.settle(300, false);
+        assert_eq!(told(&mut settling), Some(Err(Unsplit::TooMuch)));
+        settling.gives_up(last - 1);
+        assert!(!settling.begun.contains_key(&(last - 1)));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Makes stretches of calls from the events of an engine, and writes what came of them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::begun::{Begun, Calls};
 use super::results::Unsplit;
 use super::settling::{End as EndOfCall, Greenlets, Stretch, TRAMPOLINE};
 use super::split::Parked;
@@ -50,8 +51,6 @@ const GREENLET: &str = "<greenlet>";
 
 /// Functions of which it is remembered what they are; all are looked at anew beyond that.
 const MOST_KNOWN: usize = 1 << 16;
-/// Open calls, and such as have given way.
-const MOST_CALLS: usize = 1 << 18;
 /// Greenlets with open calls.
 const MOST_CONTEXTS: usize = 1 << 14;
 /// Times that are kept in which a greenlet with open calls was switched out, of one and of all.
@@ -92,15 +91,6 @@ struct Inside {
     unsplit: Option<Unsplit>,
 }
 
-/// A call that has not ended.
-#[derive(Debug, Clone, Copy)]
-struct Begun {
-    /// In nanoseconds since the Unix epoch.
-    at: u64,
-    stretches: u64,
-    unsplit: Option<Unsplit>,
-}
-
 /// See the head of the module.
 pub(crate) struct Why<W> {
     output: W,
@@ -110,8 +100,7 @@ pub(crate) struct Why<W> {
     known: HashMap<FunctionKey, Known>,
     /// In place of times it keeps the numbers of calls.
     lifetimes: Lifetimes,
-    begun: HashMap<u64, Begun>,
-    next: u64,
+    calls: Calls,
     contexts: HashMap<Context, Inside>,
     parked: usize,
     /// What the scheduler's clock is behind that of events.
@@ -129,8 +118,7 @@ impl<W: Write> Why<W> {
             options,
             known: HashMap::new(),
             lifetimes: Lifetimes::default(),
-            begun: HashMap::new(),
-            next: 0,
+            calls: Calls::default(),
             contexts: HashMap::new(),
             parked: 0,
             offset: crate::clock::epoch_offset(),
@@ -168,19 +156,15 @@ impl<W: Write> Why<W> {
             return;
         }
         match frame.manner {
-            Manner::Suspension => self.lifetimes.goes_on(whose(step, key, frame), id),
-            Manner::Running => return,
-            _ if self.begun.len() >= MOST_CALLS => return,
-            _ => {
-                self.next += 1;
-                self.lifetimes.begins(id, self.next);
-                let begun = Begun {
-                    at: event.ts,
-                    stretches: 0,
-                    unsplit: None,
-                };
-                self.begun.insert(self.next, begun);
+            Manner::Suspension => {
+                self.lifetimes.goes_on(whose(step, key, frame), id);
+                let call = self.lifetimes.since(id);
+                if let Some(begun) = call.and_then(|number| self.calls.get_mut(number)) {
+                    (begun.frame, begun.is_parked) = (id, false);
+                }
             }
+            Manner::Running => return,
+            _ => self.begins(step, key, id),
         }
         if self.contexts.len() < MOST_CONTEXTS || self.contexts.contains_key(&context) {
             self.contexts.entry(context).or_default().open.insert(id);
@@ -191,6 +175,45 @@ impl<W: Write> Why<W> {
         if !state.settling.watches(event.pid) {
             drop(state);
             self.watcher.add_soon(event.pid);
+        }
+    }
+
+    /// A call begins.
+    fn begins(&mut self, step: &Step<'_>, key: FunctionKey, id: FrameId) {
+        let event = step.event;
+        let What::Call { place, line, .. } = &event.what else {
+            return;
+        };
+        let number = self.calls.begins(Begun {
+            pid: event.pid,
+            tid: event.tid,
+            frame: id,
+            key,
+            place: Arc::clone(place),
+            line: *line,
+            at: event.ts,
+            stretches: 0,
+            is_parked: false,
+            unsplit: None,
+        });
+        self.lifetimes.begins(id, number);
+        let older = self.calls.too_many();
+        self.give_up(older, event.ts);
+    }
+
+    /// Follows these no longer: nobody will hear of their ends.
+    fn give_up(&mut self, gone: BTreeMap<u64, Begun>, now: u64) {
+        if gone.is_empty() {
+            return;
+        }
+        let frames = gone.values().map(|call| call.frame).collect();
+        self.lifetimes.give_up(&frames);
+        let mut state = self.watcher.state();
+        for (number, call) in gone {
+            state.settling.gives_up(number);
+            let lasted = now.saturating_sub(call.at);
+            let results = &mut state.settling.results;
+            results.gave_up(call.key, &call.place, call.line, lasted);
         }
     }
 
@@ -228,10 +251,11 @@ impl<W: Write> Why<W> {
             }
             return;
         };
-        let Some(begun) = self.begun.get_mut(&number) else {
+        let Some(begun) = self.calls.get_mut(number) else {
             return;
         };
         begun.stretches += 1;
+        begun.is_parked = gives_way;
         let to = event.ts.saturating_sub(self.offset);
         let took = finished.inclusive_ns.filter(|_| finished.exact);
         if took.is_none() {
@@ -256,26 +280,26 @@ impl<W: Write> Why<W> {
             is_inner: false,
         };
         if !gives_way {
-            let begun = *begun;
-            self.begun.remove(&number);
+            let (began, stretches, unsplit) = (begun.at, begun.stretches, begun.unsplit);
+            self.calls.ends(number);
             if !finished.outermost {
                 let mut state = self.watcher.state();
                 state.settling.results.recursive(key, place, finished.line);
-                if begun.stretches > 1 {
+                if stretches > 1 {
                     stretch.is_inner = true;
                     state.settling.take(stretch);
                 }
                 return;
             }
-            let is_sure = begun.unsplit != Some(Unsplit::Uncertain);
+            let is_sure = unsplit != Some(Unsplit::Uncertain);
             stretch.end = Some(EndOfCall {
                 key,
                 place: Arc::clone(place),
                 line: finished.line,
-                began: begun.at,
-                duration_ns: is_sure.then(|| event.ts.saturating_sub(begun.at)),
-                stretches: begun.stretches,
-                unsplit: begun.unsplit,
+                began,
+                duration_ns: is_sure.then(|| event.ts.saturating_sub(began)),
+                stretches,
+                unsplit,
             });
         }
         self.watcher.state().settling.take(stretch);
@@ -287,10 +311,9 @@ impl<W: Write> Why<W> {
         let What::Return { place, line, .. } = &event.what else {
             return;
         };
-        self.next += 1;
         let to = event.ts.saturating_sub(self.offset);
         self.watcher.state().settling.take(Stretch {
-            call: self.next,
+            call: self.calls.number(),
             pid: event.pid,
             tid: event.tid,
             from: to,
@@ -449,7 +472,7 @@ impl<W: Write> Why<W> {
     }
 
     fn open(&self, pairing: &Pairing) -> HashMap<FunctionKey, u64> {
-        let mut open = HashMap::new();
+        let mut open = self.calls.parked();
         for call in pairing.open().filter(|call| call.outermost) {
             if is_wanted(&self.options.wanted, call.place) {
                 *open.entry(call.key).or_default() += 1;
@@ -499,10 +522,19 @@ impl<W: Write> Sink for Why<W> {
                 let whole = [0, event.pid].contains(&event.tid);
                 match change {
                     ProcessChange::Fork => {
+                        // The number may have been another process's before.
+                        let gone = self.calls.of_ended(event.pid, None);
+                        self.give_up(gone, event.ts);
                         self.watcher.state().settling.begins(event.pid);
                         self.watcher.add_soon(event.pid);
                     }
+                    ProcessChange::Exit if !whole => {
+                        let gone = self.calls.of_ended(event.pid, Some(event.tid));
+                        self.give_up(gone, event.ts);
+                    }
                     ProcessChange::Exec | ProcessChange::Exit if whole => {
+                        let gone = self.calls.of_ended(event.pid, None);
+                        self.give_up(gone, event.ts);
                         self.lifetimes.forget_process(event.pid);
                         self.forget(Some(event.pid));
                         self.watcher.anew(event.pid);

@@ -44,7 +44,7 @@ pub(super) fn page(page: &Page<'_>) -> String {
     let mut out = String::new();
     let mut open = page.open.clone();
     for (key, function) in page.results.sorted() {
-        if function.split == 0 && function.unsplit.is_empty() {
+        if function.split == 0 && function.unsplit.is_empty() && function.given_up == 0 {
             // Its calls were all too short.
             continue;
         }
@@ -137,6 +137,13 @@ fn block(out: &mut String, function: &Function, open: u64, page: &Page<'_>) {
     }
     if open > 0 {
         let _ = writeln!(out, "  {} still open", many(open, "call", "calls"));
+    }
+    if function.given_up > 0 {
+        let _ = writeln!(
+            out,
+            "  {} more without an end: their process or thread ended first, or too many were open",
+            many(function.given_up, "call", "calls")
+        );
     }
     rows(out, &function.parts, function.split, page.names);
     for call in &function.slow {
@@ -329,6 +336,29 @@ get_all  app.py:12
 a note
 ";
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_function_of_which_no_call_ended_says_what_became_of_them() {
+        let mut results = Results::new(5, 0);
+        let call = sample(Ok(parts()), None);
+        for lasted in [4, 5, 6] {
+            results.gave_up(call.key, &call.place, 12, lasted);
+        }
+        let shown = page(&Page {
+            results: &results,
+            names: &HashMap::new(),
+            account: Account::default(),
+            open: &HashMap::new(),
+            notes: &[],
+            untold: 0,
+            start: 0,
+        });
+        let line = "  2 calls more without an end: their process or thread ended first, or too many were open\n";
+        assert!(
+            shown.starts_with("get_all  app.py:12\n") && shown.contains(line),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ and says as JSON, in milliseconds:
     why.py eventlet       in greenlets; wall and cpu alone, and the processor's time without that of others; and as `on` what a
                           greenlet waits on, if pystap is to know it
     why.py gevent         the same
+    why.py endless        calls that never end: one gives way for good, and one ends with its process
 """
 
 import json
@@ -247,9 +248,34 @@ def in_gevent():
     in_greenlets(gevent.spawn, lambda greenlet: greenlet.join(), waits, {}, tell)
 
 
-work = {"threads": in_threads, "eventlet": in_eventlet, "gevent": in_gevent}[sys.argv[1]]
-if work is not in_threads:
+def gives_way():
+    yield
+
+
+def dies():
+    os._exit(0)
+
+
+def ticks():
+    while True:
+        time.sleep(0.01)
+
+
+def without_end():
+    inside.append(gives_way())
+    next(inside[-1])
+    child = os.fork()
+    if child == 0:
+        dies()
+    os.waitpid(child, 0)
+
+
+work = {"threads": in_threads, "eventlet": in_eventlet, "gevent": in_gevent, "endless": without_end}[sys.argv[1]]
+if work in (in_eventlet, in_gevent):
     work()
+if work is without_end:
+    # An agent comes in while Python runs.
+    threading.Thread(target=ticks, daemon=True).start()
 print("ready", os.getpid(), flush=True)
 while sys.stdin.readline():
     told.clear()

@@ -38,7 +38,7 @@ fn line(from: &mut impl BufRead) -> String {
 /// Runs the program and pystap with these arguments on it. What the program said of each round, and what pystap wrote and said.
 pub(super) fn rounds(mode: &str, arguments: &[&str]) -> (Vec<Value>, String, String) {
     let python = interpreters::here().swap_remove(0);
-    if mode != "threads" {
+    if ["eventlet", "gevent"].contains(&mode) {
         assert!(
             python.imports(mode),
             "Debian 12's Python has no {mode}: agent/tests/services/install makes an environment that has"
@@ -280,4 +280,18 @@ fn what_greenlets_of_gevent_did_not_run_they_were_parked() {
         ("joins", None),
     ];
     what_greenlets_did_not_run_they_were_parked("gevent", &functions);
+}
+
+#[test]
+#[ignore = "needs the agent: run by tests/uprobes/run"]
+fn calls_that_never_end_are_counted_as_open_or_given_up() {
+    let way = ["--agent", "--inject", "ptrace", "--subprocesses"];
+    let told = told("endless", &["gives_way", "dies"], &way);
+    let summary = &told.summary;
+    let (open, given_up) = (&summary["open_of_others"], &summary["functions"][0]);
+    assert!(told.calls.is_empty(), "{:?}", told.calls);
+    assert_eq!(*open, ROUNDS, "{summary:#}");
+    assert_eq!(given_up["function"], "dies", "{summary:#}");
+    assert_eq!(given_up["given_up"], ROUNDS, "{summary:#}");
+    assert_eq!(given_up["calls"], 0, "{summary:#}");
 }

@@ -78,19 +78,17 @@ impl Explainer {
         }
     }
 
-    /// What threads had epolls watch since this was asked last, with when they did: looked up while it certainly is the same
-    /// still, until `end` at the latest.
+    /// What threads had epolls watch, with when they did: looked up while it certainly is the same still, until `end` at the
+    /// latest. The newest come first: what there is no time for waits for the next time.
     pub(crate) fn registered(
         &mut self,
         watch: &mut Watch,
         end: Instant,
     ) -> Vec<(Registered, Arc<str>)> {
         let mut looks = Vec::new();
-        // Where there is no time for all, the newest matter most.
-        for registered in watch.registered().into_iter().rev() {
-            if Instant::now() > end {
-                break;
-            }
+        while Instant::now() <= end
+            && let Some(registered) = watch.registered()
+        {
             let peers = self.peers.entry(registered.pid);
             let peers = peers.or_insert_with(|| Peers::of(registered.pid));
             let on = peers.descriptor(registered.tid, registered.descriptor);

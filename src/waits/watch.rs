@@ -390,9 +390,9 @@ impl Watch {
         Ok(())
     }
 
-    /// The descriptors that epolls were told to watch since this was asked last, the newest last.
-    pub(crate) fn registered(&mut self) -> VecDeque<Registered> {
-        std::mem::take(&mut self.registrations.registered)
+    /// Of the descriptors that epolls were told to watch and that were not asked for yet: the newest.
+    pub(crate) fn registered(&mut self) -> Option<Registered> {
+        self.registrations.registered.pop_back()
     }
 
     /// Whether the number may stand for another descriptor than it did then, after [`Watch::drain`].

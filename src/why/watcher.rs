@@ -272,7 +272,8 @@ impl Listener {
 
     /// Looks what threads of open calls wait on, and what greenlets are about to.
     fn look(&mut self, end: Instant) {
-        let registered = self.explainer.registered(&mut self.watch, end);
+        let half = Instant::now() + LONGEST_LOOK / 2;
+        let registered = self.explainer.registered(&mut self.watch, half.min(end));
         if !registered.is_empty() {
             let log = &mut self.shared.state().settling.log;
             for (registered, on) in registered {

@@ -29,6 +29,11 @@ impl CounterOwners {
         self.speaks.remove(&thread);
     }
 
+    /// A counter is closed.
+    pub(crate) fn forget(&mut self, counter: u64) {
+        self.made_for.remove(&counter);
+    }
+
     /// Whether a record of this thread through this counter is the second one of its kind.
     pub(crate) fn foreign(&mut self, thread: u32, counter: u64) -> bool {
         if self.made_for.is_empty() {

@@ -168,6 +168,22 @@ impl Decoder {
         self.pids.insert(pid);
     }
 
+    /// The processes that are followed.
+    pub(super) fn followed(&self) -> impl Iterator<Item = u32> {
+        self.pids.iter().copied()
+    }
+
+    /// Forgets counters and processes of which nothing comes any longer.
+    pub(super) fn forget(&mut self, counters: &[u64], pids: &[u32]) {
+        for counter in counters {
+            self.tells.remove(counter);
+            self.owners.forget(*counter);
+        }
+        for pid in pids {
+            self.pids.remove(pid);
+        }
+    }
+
     /// A counter whose samples are wakings.
     pub(super) fn tells_wakings(&mut self, counter: u64) {
         self.tells.insert(counter, Tells::Wakings);

@@ -31,6 +31,8 @@ const MOST_REGISTERED: usize = 1 << 12;
 const MOST_CHANGED: usize = 1 << 12;
 /// The exit code where there is no such process any longer.
 const ENDED: u8 = 4;
+/// How often it is looked which counters can tell nothing any longer.
+const SWEEPS_NS: u64 = 1_000_000_000;
 /// Room in a ring without which a record may have found none.
 const LARGEST_RECORD: u64 = 2 << 10;
 
@@ -201,6 +203,14 @@ struct Wakings {
     lowest: u32,
 }
 
+/// What tells nothing any longer.
+#[derive(Debug, Default)]
+struct Swept {
+    /// Counters by number.
+    counters: Vec<u64>,
+    pids: Vec<u32>,
+}
+
 /// Watches processes. Dropped, it takes everything away.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -208,6 +218,9 @@ pub(crate) struct Watch {
     rings: Vec<(u32, Ring)>,
     /// They tell as long as they live.
     counters: Vec<OwnedFd>,
+    /// What those had lost that are closed by now, and when they were looked for last.
+    lost_before: u64,
+    swept: u64,
     wakings: Wakings,
     decoder: Decoder,
     order: Order,
@@ -275,6 +288,8 @@ impl Watch {
         let mut watch = Watch {
             rings,
             counters: Vec::new(),
+            lost_before: 0,
+            swept: perf::now(),
             wakings: Wakings::default(),
             decoder,
             order: Order::default(),
@@ -481,6 +496,7 @@ impl Watch {
 
     /// Takes in what the kernel has told.
     pub(crate) fn drain(&mut self) {
+        let swept = self.sweep();
         let (drained, unreadable) = (perf::now(), self.decoder.unreadable);
         for (_, ring) in &mut self.rings {
             self.bytes.clear();
@@ -495,6 +511,8 @@ impl Watch {
                 }
             }
         }
+        // What they had told is understood by now.
+        self.decoder.forget(&swept.counters, &swept.pids);
         if self.decoder.unreadable > unreadable {
             let from = self.drained.saturating_sub(SLACK_NS);
             self.threads.gap(from, drained);
@@ -520,6 +538,44 @@ impl Watch {
             self.wakings.lowest = 0;
             let _ = self.listen(0);
         }
+    }
+
+    /// Closes the counters of threads that have ended, with all that inherited them: a server may replace its workers for ever, and
+    /// we have only so many descriptors. One that another thread has inherited tells of that, and stays.
+    ///
+    /// To be called when the rings are read next: asking a counter takes the word away that its ring has something to be read.
+    fn sweep(&mut self) -> Swept {
+        let now = perf::now();
+        let mut swept = Swept::default();
+        if now.saturating_sub(self.swept) < SWEEPS_NS {
+            return swept;
+        }
+        self.swept = now;
+        let mut files: Vec<PollFd<'_>> = self
+            .counters
+            .iter()
+            .map(|counter| PollFd::from_borrowed_fd(counter.as_fd(), PollFlags::empty()))
+            .collect();
+        if !matches!(poll(&mut files, Some(&Timespec::default())), Ok(1..)) {
+            return swept;
+        }
+        let over: Vec<bool> = files
+            .iter()
+            .map(|file| file.revents().contains(PollFlags::HUP))
+            .collect();
+        let mut over = over.into_iter();
+        let lost = &mut self.lost_before;
+        self.counters.retain(|counter| {
+            let is_over = over.next().unwrap_or_default();
+            if is_over {
+                *lost += perf::lost(counter.as_fd()).unwrap_or_default();
+                swept.counters.extend(perf::id(counter.as_fd()).ok());
+            }
+            !is_over
+        });
+        let followed = self.decoder.followed();
+        swept.pids = followed.filter(|pid| !process::runs(*pid)).collect();
+        swept
     }
 
     /// The waits that have ended, as far as all that matters to them must have been taken in by now; says until when that is.
@@ -583,6 +639,7 @@ impl Watch {
         let lost: u64 = counters
             .filter_map(|counter| perf::lost(counter.as_fd()))
             .sum();
+        let lost = lost.saturating_add(self.lost_before);
         self.counters.clear();
         self.wakings.counters.clear();
         self.registrations.counters.clear();

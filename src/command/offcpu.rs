@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{never, select, tick};
 
-use super::targets::running;
+use super::targets::running_and_to_come;
 use super::{destination, print};
 use crate::cli::{Offcpu as Arguments, StacksFormat, WaitsEngine};
 use crate::console::{Console, Exit};
@@ -14,11 +14,12 @@ use crate::export::Output;
 use crate::export::profile::flames::{self, Caption};
 use crate::failure::Failure;
 use crate::offcpu::{
-    By, Known, Options, Session, Snapshot, Source, SummedError, SummedSession, document, folded,
-    lost, page, show,
+    By, Known, Options, Session, Snapshot, Source, SummedError, SummedSession, ToCome, document,
+    folded, lost, page, show,
 };
-use crate::process::Process;
+use crate::process::{Process, Selection};
 use crate::session::opening::Waiting;
+use crate::session::search::Search;
 use crate::session::stop::StopSignals;
 
 /// Time between tables on a terminal.
@@ -63,9 +64,10 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Fail
         },
         None => None,
     };
-    let processes = running(&arguments.targets, arguments.of.as_deref(), console)?;
+    let of = arguments.of.as_deref();
+    let targets = running_and_to_come(&arguments.targets, of, console)?;
     let stops = StopSignals::listen()?;
-    let Some(mut session) = begin(arguments, processes, &stops, console)? else {
+    let Some(mut session) = begin(arguments, targets, &stops, console)? else {
         return Ok(Exit::Done);
     };
     console.note("watching; Ctrl-C ends it");
@@ -118,7 +120,7 @@ fn warn(session: &dyn Source, console: &Console) {
 /// Begins to watch, in the way that is wanted. `None` when somebody did not want to wait for it.
 fn begin(
     arguments: &Arguments,
-    processes: Vec<Process>,
+    (processes, to_come): (Vec<Process>, Option<Selection>),
     stops: &StopSignals,
     console: &Console,
 ) -> Result<Option<Box<dyn Source>>, Failure> {
@@ -130,7 +132,8 @@ fn begin(
         reason: arguments.reason,
         wakers: !arguments.no_wakers,
     };
-    match Session::begin(processes.clone(), options) {
+    let to_come = to_come.map(searched).transpose()?;
+    match Session::begin(processes.clone(), to_come, options) {
         Ok(session) => {
             for note in &session.notes {
                 console.warning(note);
@@ -143,6 +146,16 @@ fn begin(
         }
         Err(error) => Err(Failure::new(Exit::of(error.exit_code()), error.to_string())),
     }
+}
+
+/// Those that are found again and again.
+fn searched(selection: Selection) -> Result<ToCome, Failure> {
+    let is_open = selection.is_open();
+    let search = Search::begin(Some(selection), None)?;
+    Ok(ToCome {
+        found: Box::new(move || search.take()?.newcomers),
+        is_open,
+    })
 }
 
 /// The same through SystemTap.

@@ -3,7 +3,8 @@
 use crate::cli::RunningTargets;
 use crate::console::{Console, Exit};
 use crate::failure::Failure;
-use crate::process::{Process, Selection, TargetError, service};
+use crate::process::{Identity, Process, Selection, TargetError, service};
+use crate::session::request::TargetRequest;
 
 /// The Python processes that were named and run now; `of` is one more way to name a service.
 pub(super) fn running(
@@ -11,17 +12,26 @@ pub(super) fn running(
     of: Option<&str>,
     console: &Console,
 ) -> Result<Vec<Process>, Failure> {
-    let service_name = of.or(targets.service.as_deref());
-    let selection = Selection {
+    Ok(running_and_to_come(targets, of, console)?.0)
+}
+
+/// The same with what finds those that begin later; `None` where none of them can be a target.
+pub(super) fn running_and_to_come(
+    targets: &RunningTargets,
+    of: Option<&str>,
+    console: &Console,
+) -> Result<(Vec<Process>, Option<Selection>), Failure> {
+    let name = of.or(targets.service.as_deref());
+    let wanted = TargetRequest {
         pids: targets.pids.clone(),
         pattern: targets.pattern.clone(),
-        service: service_name.map(service).transpose()?,
+        service: name.map(ToOwned::to_owned),
         python: targets.python.clone(),
         command: Vec::new(),
         subprocesses: targets.subprocesses,
-        parents: Vec::new(),
     };
-    let found = selection.resolve().map_err(|error| match error {
+    let service = name.map(service).transpose()?;
+    let found = wanted.selection(service.clone()).resolve().map_err(|error| match error {
         // Nothing is launched here.
         TargetError::Nothing => Failure::new(
             Exit::Usage,
@@ -38,5 +48,14 @@ pub(super) fn running(
             "no Python process runs that interpreter, so there is nothing to show: `pystap ps` lists those that run",
         ));
     }
-    Ok(found.processes)
+    let mut parents = found.parents;
+    if targets.subprocesses && !targets.pids.is_empty() {
+        // Whose children have to be asked for: nothing here tells of a fork.
+        parents.extend(found.processes.iter().map(|process| Identity {
+            pid: process.pid,
+            start_time: process.start_time,
+        }));
+    }
+    let to_come = wanted.newcomers(service, &parents);
+    Ok((found.processes, to_come))
 }

@@ -2,7 +2,6 @@
 //! its thread runs again.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::{AddTargetError, EventSender, Message, Running, Weight};
 use crate::clock;
 use crate::event::{Event, LossStage, Text, Wait, Waker, What};
+use crate::process::ThreadNames;
 use crate::sampling::Explainer;
 use crate::threads;
 use crate::waits::{self, Account, Preempted, Target, Watch, WatchError};
@@ -27,7 +27,7 @@ const ADDING: Duration = Duration::from_secs(2);
 const MOST_REQUESTS: usize = 1 << 10;
 /// Most sentences about processes that cannot be watched.
 const MOST_NOTES: usize = 8;
-/// Most names of threads and of what is waited on that are kept; they are asked for anew beyond that.
+/// Most names of what is waited on that are kept; they are made anew beyond that.
 const MOST_NAMES: usize = 1 << 14;
 
 /// What somebody wants of the source.
@@ -300,7 +300,7 @@ fn of_thread(ts: u64, pid: u32, tid: u32, wait: Wait) -> Event {
 #[derive(Default)]
 struct Words {
     texts: HashMap<Arc<str>, Arc<Text>>,
-    threads: HashMap<u32, Option<Arc<Text>>>,
+    threads: ThreadNames,
 }
 
 impl Words {
@@ -312,16 +312,9 @@ impl Words {
         Arc::clone(self.texts.entry(Arc::clone(&words)).or_insert_with(text))
     }
 
-    /// The name of a thread, as long as it is to be had.
+    /// The name of a thread, where that is to be had.
     fn name_of(&mut self, tid: u32) -> Option<Arc<Text>> {
-        if self.threads.len() >= MOST_NAMES {
-            self.threads.clear();
-        }
-        let read = || {
-            let name = fs::read(format!("/proc/{tid}/comm")).ok()?;
-            let name = name.strip_suffix(b"\n").unwrap_or(&name);
-            Some(Arc::new(Text::of_bytes(name, false)))
-        };
-        self.threads.entry(tid).or_insert_with(read).clone()
+        let name = self.threads.of(tid)?;
+        Some(self.shared(name))
     }
 }

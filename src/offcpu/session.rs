@@ -1,7 +1,6 @@
 //! Watches processes and adds up, on a thread of its own, until it is told to end or they have ended.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -11,7 +10,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::source::Source;
 use super::tally::{Snapshot, Tally};
-use crate::process::{Process, has_ended};
+use crate::process::{Newcomers, Process, ThreadNames, has_ended};
 use crate::python::frames::StacksError;
 use crate::sampling::{Look, Place, PythonOf};
 use crate::threads;
@@ -23,10 +22,10 @@ use crate::waits::{
 const LOOKS: Duration = Duration::from_millis(5);
 /// How long one look reads stacks: what is left is for the next one.
 const LONGEST_LOOK: Duration = Duration::from_millis(4);
+/// Most sentences about what went wrong.
+const MOST_TROUBLES: usize = 8;
 /// How often it is looked whether the processes are still there.
 const ALIVE: Duration = Duration::from_millis(100);
-/// Most names that are kept of threads that woke others.
-const MOST_NAMES: usize = 1 << 14;
 
 /// What is wanted.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +38,14 @@ pub(crate) struct Options {
     pub(crate) wakers: bool,
 }
 
+/// Processes that begin later and are to be watched, too.
+pub(crate) struct ToCome {
+    /// Those that are there since this was asked last, and others that were known; never waits.
+    pub(crate) found: Box<dyn FnMut() -> Option<Newcomers> + Send>,
+    /// Whether there may be some when none of those that are watched runs any longer.
+    pub(crate) is_open: bool,
+}
+
 /// A running session. Dropped, it ends.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -48,7 +55,6 @@ pub(crate) struct Session {
     thread: Option<JoinHandle<()>>,
     /// What cannot be told, a sentence each.
     pub(crate) notes: Vec<String>,
-    processes: usize,
 }
 
 #[derive(Debug)]
@@ -71,7 +77,19 @@ struct State {
     counted_from: u64,
     looks: u64,
     until: Option<Instant>,
-    names: HashMap<u32, String>,
+    names: ThreadNames,
+    /// How many processes were watched so far.
+    processes: usize,
+    /// What went wrong and was not told yet, a sentence each.
+    troubles: Vec<String>,
+}
+
+impl State {
+    fn trouble(&mut self, sentence: String) {
+        if self.troubles.len() < MOST_TROUBLES {
+            self.troubles.push(sentence);
+        }
+    }
 }
 
 impl Session {
@@ -79,7 +97,11 @@ impl Session {
     ///
     /// # Errors
     /// [`WatchError`].
-    pub(crate) fn begin(processes: Vec<Process>, options: Options) -> Result<Session, WatchError> {
+    pub(crate) fn begin(
+        processes: Vec<Process>,
+        to_come: Option<ToCome>,
+        options: Options,
+    ) -> Result<Session, WatchError> {
         let targets: Vec<Target> = processes
             .iter()
             .map(|process| Target {
@@ -98,19 +120,20 @@ impl Session {
                 counted_from: 0,
                 looks: 0,
                 until: None,
-                names: HashMap::new(),
+                names: ThreadNames::default(),
+                processes: processes.len(),
+                troubles: Vec::new(),
             }),
             stop: AtomicBool::new(false),
         });
         let mut notes = watch.notes().to_vec();
         let (say_ended, ended) = bounded::<()>(0);
         let (say_notes, more_notes) = bounded(1);
-        let count = processes.len();
         let for_thread = Arc::clone(&shared);
         let thread = threads::spawn(move || {
             let _ended = say_ended;
             let (collector, notes) =
-                Collector::new(watch, &processes, targets, options, for_thread);
+                Collector::new(watch, &processes, targets, to_come, options, for_thread);
             let _ = say_notes.send(notes);
             collector.run();
         })
@@ -124,7 +147,6 @@ impl Session {
             ended,
             thread: Some(thread),
             notes,
-            processes: count,
         })
     }
 
@@ -144,7 +166,8 @@ impl Source for Session {
     fn snapshot(&self) -> Snapshot {
         let state = self.shared.state();
         let (mut tally, open) = (state.tally.clone(), state.open.clone());
-        let (gap, names) = (state.gap_ns(), state.names.clone());
+        let (gap, names) = (state.gap_ns(), state.names.known());
+        let processes = state.processes;
         let until = state.until.unwrap_or_else(Instant::now);
         let wall = until.saturating_duration_since(state.since).as_nanos();
         let account = state.account.since(state.before);
@@ -156,7 +179,7 @@ impl Source for Session {
         let wall = u64::try_from(wall).unwrap_or(u64::MAX);
         let mut snapshot = Snapshot::of(&tally, wall, gap as u64, account);
         snapshot.names = names;
-        snapshot.processes = self.processes;
+        snapshot.processes = processes;
         snapshot
     }
 
@@ -168,6 +191,10 @@ impl Source for Session {
         state.since = Instant::now();
         state.looks = 0;
         state.counted_from = waits::now();
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared.state().troubles)
     }
 
     fn end(&mut self) -> Snapshot {
@@ -210,6 +237,7 @@ struct Read {
 struct Collector {
     watch: Watch,
     targets: Vec<Target>,
+    to_come: Option<ToCome>,
     options: Options,
     pythons: HashMap<u32, PythonOf>,
     /// By thread and when the wait began.
@@ -223,25 +251,20 @@ impl Collector {
         watch: Watch,
         processes: &[Process],
         targets: Vec<Target>,
+        to_come: Option<ToCome>,
         options: Options,
         shared: Arc<Shared>,
     ) -> (Collector, Vec<String>) {
         let (mut pythons, mut notes) = (HashMap::new(), Vec::new());
         for process in processes {
-            let (python, error) = PythonOf::new(process);
+            let (python, note) = python_of(process);
             pythons.insert(process.pid, python);
-            match error {
-                None | Some(StacksError::Ended) => {}
-                Some(error) => notes.push(format!(
-                    "the stacks of process {} cannot be read: {error}; its waits come without functions, and those for the GIL \
-                     among those for locks",
-                    process.pid
-                )),
-            }
+            notes.extend(note);
         }
         let collector = Collector {
             watch,
             targets,
+            to_come,
             options,
             pythons,
             read: HashMap::new(),
@@ -269,9 +292,7 @@ impl Collector {
                 alive = now + ALIVE;
                 self.note_open();
                 self.forget();
-                let targets = &mut self.targets;
-                targets.retain(|target| !has_ended(target.pid, target.started));
-                if targets.is_empty() {
+                if !self.watch_others() {
                     break;
                 }
             }
@@ -291,6 +312,53 @@ impl Collector {
         state.open.clear();
         state.account = account;
         state.until = Some(Instant::now());
+    }
+
+    /// Watches processes that have begun, and no longer those that have ended. Whether any is left or may come.
+    fn watch_others(&mut self) -> bool {
+        // What they did last has been told of since they were found to have ended.
+        let targets = &mut self.targets;
+        self.pythons
+            .retain(|pid, _| targets.iter().any(|target| target.pid == *pid));
+        targets.retain(|target| !has_ended(target.pid, target.started));
+        let Some(to_come) = &mut self.to_come else {
+            return !self.targets.is_empty();
+        };
+        let (found, is_open) = ((to_come.found)(), to_come.is_open);
+        let Some(found) = found else {
+            return is_open || !self.targets.is_empty();
+        };
+        for note in found.notes {
+            self.shared.state().trouble(note);
+        }
+        for process in found.processes {
+            let new = Target {
+                pid: process.pid,
+                started: process.start_time,
+            };
+            if !self.targets.contains(&new) && !has_ended(new.pid, new.started) {
+                self.add_process(&process, new);
+            }
+        }
+        is_open || !self.targets.is_empty()
+    }
+
+    fn add_process(&mut self, process: &Process, target: Target) {
+        // Not tried again where it fails.
+        self.targets.push(target);
+        match self.watch.add(target.pid) {
+            Ok(()) => {
+                let (python, note) = python_of(process);
+                self.pythons.insert(target.pid, python);
+                let mut state = self.shared.state();
+                state.processes += 1;
+                if let Some(note) = note {
+                    state.trouble(note);
+                }
+            }
+            Err(_) if has_ended(target.pid, target.started) => {}
+            Err(error) => self.shared.state().trouble(error.to_string()),
+        }
     }
 
     /// Reads the stacks of those that wait and were not read yet.
@@ -385,6 +453,20 @@ impl Collector {
     }
 }
 
+/// What reads the stacks of a process, and what cannot be told of it.
+fn python_of(process: &Process) -> (PythonOf, Option<String>) {
+    let (python, error) = PythonOf::new(process);
+    let note = error.filter(|error| !matches!(error, StacksError::Ended));
+    let note = note.map(|error| {
+        format!(
+            "the stacks of process {} cannot be read: {error}; its waits come without functions, and those for the GIL among \
+             those for locks",
+            process.pid
+        )
+    });
+    (python, note)
+}
+
 /// Completes what is known of a wait, and says where it was if that was read.
 fn understood(
     pythons: &HashMap<u32, PythonOf>,
@@ -414,17 +496,14 @@ fn is_wanted(options: &Options, counted_from: u64, wait: &mut Wait) -> bool {
     long && of_reason && end >= counted_from
 }
 
-/// Keeps the names of a thread and of who woke it, as long as they are to be had.
-fn note_names(names: &mut HashMap<u32, String>, wait: &Wait) {
+/// Keeps the names of a thread and of who woke it, where they are to be had.
+fn note_names(names: &mut ThreadNames, wait: &Wait) {
     let waker = match wait.waker {
         Some(Waker::Thread { tid, .. }) => Some(tid),
         _ => None,
     };
     for tid in [Some(wait.tid), waker].into_iter().flatten() {
-        if names.len() < MOST_NAMES && !names.contains_key(&tid) {
-            let name = fs::read_to_string(format!("/proc/{tid}/comm")).unwrap_or_default();
-            names.insert(tid, name.trim_end_matches('\n').to_owned());
-        }
+        names.of(tid);
     }
 }
 

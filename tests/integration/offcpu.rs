@@ -401,6 +401,85 @@ impl Watching {
     }
 }
 
+/// How many of a process's descriptors are counters of the kernel.
+fn counters(pid: u32) -> usize {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
+    let is_counter = |fd: &fs::DirEntry| {
+        // It may be closed by now.
+        let path = fs::read_link(fd.path()).unwrap_or_default();
+        path.to_string_lossy().contains("perf_event")
+    };
+    open.flatten().filter(is_counter).count()
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn processes_that_begin_later_are_watched_and_those_that_end_leave_no_descriptors() {
+    // Of a server that replaces its workers: some are forked, some are programs of their own.
+    let program = "import os, signal, subprocess, sys, time\n\
+                   def naps():\n    while True: time.sleep(0.02)\n\
+                   if sys.argv[1] == 'child': naps()\n\
+                   def fork():\n    pid = os.fork()\n    if not pid: naps()\n    return pid\n\
+                   def spawn():\n    command = [sys.executable, __file__, 'child', sys.argv[2]]\n    \
+                   return subprocess.Popen(command).pid\n\
+                   begin = {'fork': fork, 'spawn': spawn}[sys.argv[1]]\n\
+                   print('ready', flush=True)\n\
+                   while sys.stdin.readline():\n    children = [begin() for _ in range(10)]\n    \
+                   print(*children, flush=True)\n    sys.stdin.readline()\n    \
+                   for child in children: os.kill(child, signal.SIGKILL), os.waitpid(child, 0)\n    \
+                   print('over', flush=True)";
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("server.py");
+    fs::write(&file, program).expect("written");
+    let token = format!("pystap-offcpu-{}", std::process::id());
+    for (how, targets) in [
+        ("fork", &["--subprocesses"][..]),
+        ("spawn", &["--match", token.as_str()]),
+    ] {
+        let mut python = Command::new(PYTHON);
+        let mut running = Running::start(python.arg(&file).arg(how).arg(&token));
+        running.line();
+        let arguments = [&["--json", "--idle"][..], targets].concat();
+        let watching = Watching::start(running.pid(), &arguments);
+        let pystap = watching.child.id();
+        let reaches = |wanted: &dyn Fn(usize) -> bool| {
+            let end = Instant::now() + BOUND;
+            while !wanted(counters(pystap)) {
+                assert!(Instant::now() < end, "{how}: {}", counters(pystap));
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+        };
+        // Of each processor the ring, the wakings, and the switches of the one thread.
+        let before = counters(pystap);
+        let each = before / 3;
+        for _ in 0..4 {
+            running.go_on();
+            let children = running.line();
+            reaches(&|now| now == before + 10 * each);
+            for child in children.split_whitespace() {
+                let child: u32 = child.parse().expect("an ID");
+                let end = Instant::now() + BOUND;
+                let begun = waits(child, child.into());
+                while waits(child, child.into()) < begun + 3 {
+                    assert!(Instant::now() < end, "{how}: {child} does not nap");
+                }
+            }
+            running.go_on();
+            assert_eq!(running.line(), "over\n", "{how}");
+            reaches(&|now| now == before);
+        }
+        let told = watching.json();
+        assert_eq!(told["processes"], 41, "{how}: {told:#}");
+        assert_eq!(told["lost_records"], 0, "{how}: {told:#}");
+        let threads = told["threads"].as_array().expect("threads");
+        let seen = threads
+            .iter()
+            .filter(|it| it["tid"] != running.pid() && it["waits"].as_u64() >= Some(2));
+        assert_eq!(seen.count(), 40, "{how}: {told:#}");
+        assert!(count(&told, "naps", "sleep") > 0, "{how}: {told:#}");
+    }
+}
+
 /// Of all rows of a function, those of a reason: how many waits.
 fn count(told: &Value, function: &str, reason: &str) -> u64 {
     let rows = told["rows"].as_array().expect("rows");

@@ -1,0 +1,101 @@
+//! Names of threads, each asked for while its thread is there, and kept when it is not.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a name stands before it is asked for anew: a thread may be given one, and another thread the same number.
+const STANDS: Duration = Duration::from_secs(1);
+/// Most names that are kept.
+const MOST: usize = 1 << 14;
+
+#[derive(Debug, Clone)]
+struct Name {
+    asked: Instant,
+    name: Arc<str>,
+}
+
+/// See the head of the module.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ThreadNames(HashMap<u32, Name>);
+
+impl ThreadNames {
+    /// The name of a thread that is there or was a moment ago; the last one that was heard where it is there no longer.
+    pub(crate) fn of(&mut self, tid: u32) -> Option<Arc<str>> {
+        self.find(tid, Instant::now(), |tid| {
+            fs::read(format!("/proc/{tid}/comm")).ok()
+        })
+    }
+
+    fn find(
+        &mut self,
+        tid: u32,
+        now: Instant,
+        read: impl Fn(u32) -> Option<Vec<u8>>,
+    ) -> Option<Arc<str>> {
+        let known = self.0.get(&tid);
+        let fresh = known.filter(|known| now.saturating_duration_since(known.asked) < STANDS);
+        if let Some(fresh) = fresh {
+            return Some(Arc::clone(&fresh.name));
+        }
+        let before = known.map(|known| Arc::clone(&known.name));
+        let found = read(tid).map(|name| {
+            let name = name.strip_suffix(b"\n").unwrap_or(&name);
+            Arc::from(String::from_utf8_lossy(name))
+        });
+        let name = found.or(before)?;
+        if self.0.len() >= MOST && known.is_none() {
+            return Some(name);
+        }
+        let kept = Name {
+            asked: now,
+            name: Arc::clone(&name),
+        };
+        self.0.insert(tid, kept);
+        Some(name)
+    }
+
+    /// All that are known, by thread.
+    pub(crate) fn known(&self) -> HashMap<u32, String> {
+        let names = self.0.iter();
+        names
+            .map(|(tid, known)| (*tid, known.name.to_string()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_used_again_has_the_name_of_its_new_thread() {
+        let mut names = ThreadNames::default();
+        let named = |name: &'static str| move |_| Some(name.as_bytes().to_vec());
+        let now = Instant::now();
+        let text = |name: Option<Arc<str>>| name.map(|name| name.to_string());
+        let old = text(names.find(7, now, named("old\n")));
+        assert_eq!(old.as_deref(), Some("old"));
+        // It is not asked for with each wait.
+        let soon = text(names.find(7, now + STANDS / 2, named("new\n")));
+        assert_eq!(soon.as_deref(), Some("old"));
+        // Who has ended keeps its name.
+        let ended = text(names.find(7, now + STANDS, |_| None));
+        assert_eq!(ended.as_deref(), Some("old"));
+        let new = text(names.find(7, now + STANDS * 3, named("new\n")));
+        assert_eq!(new.as_deref(), Some("new"));
+        assert_eq!(names.known()[&7], "new");
+        assert_eq!(names.find(8, now, |_| None), None);
+    }
+
+    #[test]
+    fn names_without_end_are_bounded() {
+        let mut names = ThreadNames::default();
+        let now = Instant::now();
+        for tid in 0..2 * MOST as u32 {
+            assert!(names.find(tid, now, |_| Some(vec![0xff])).is_some());
+        }
+        assert_eq!(names.known().len(), MOST);
+    }
+}

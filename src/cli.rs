@@ -316,6 +316,10 @@ pub struct Offcpu {
     /// Do not listen to who wakes threads: costs less, but time in the run queue counts as waiting
     #[arg(long)]
     pub no_wakers: bool,
+    /// Trace every call, too, as `pystap trace` does: every wait has the exact stack of the calls that were open, in every Python
+    /// that can be traced; costs a little for each call
+    #[arg(long, conflicts_with_all = ["no_wakers", "compile_only"])]
+    pub all_calls: bool,
     /// Write all stacks at the end, with the reason above each, instead of tables
     #[arg(short, long, value_enum, conflicts_with_all = ["batch", "json", "interval", "limit", "by"])]
     pub format: Option<StacksFormat>,
@@ -353,6 +357,9 @@ pub struct Offcpu {
         help_heading = "Engine"
     )]
     pub kernel: Option<String>,
+    /// How calls are told with --all-calls.
+    #[command(flatten)]
+    pub agent: AgentArgs,
     /// Which processes.
     #[command(flatten)]
     pub targets: RunningTargets,
@@ -365,8 +372,13 @@ pub enum WaitsEngine {
     Auto,
     /// pystap, from the kernel's events; functions of short waits are estimates
     Perf,
-    /// A SystemTap module, in the kernel; nothing is an estimate, and nobody is told who wakes
+    /// A SystemTap module, in the kernel; nothing is an estimate, and nobody is told who wakes. With --all-calls it tells calls, and
+    /// perf waits
     Stap,
+    /// With --all-calls: pystap's agent tells calls
+    Direct,
+    /// With --all-calls: the kernel's own uprobe events tell calls
+    Uprobes,
 }
 
 /// `pystap syscalls`.

@@ -92,7 +92,7 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Gc(arguments) => gc::run(arguments, console),
         Command::Dump(arguments) => dump::run(arguments, console).map(Into::into),
         Command::Syscalls(arguments) => syscalls::run(arguments, console).map(Into::into),
-        Command::Offcpu(arguments) => offcpu::run(arguments, console).map(Into::into),
+        Command::Offcpu(arguments) => offcpu::run(arguments, console),
         Command::Stats(arguments) => stats::run(arguments, console),
         Command::Why(arguments) => why::run(arguments, console),
         Command::Ps(arguments) => ps::run(arguments, console).map(Into::into),

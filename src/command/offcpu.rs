@@ -5,20 +5,22 @@ use std::time::Duration;
 
 use crossbeam_channel::{never, select, tick};
 
-use super::targets::running_and_to_come;
-use super::{destination, print};
-use crate::cli::{Offcpu as Arguments, StacksFormat, WaitsEngine};
+use super::targets::{request_of, running_and_to_come};
+use super::{destination, print, trace};
+use crate::analysis::pairing::PairingRules;
+use crate::cli::{EngineChoice, Offcpu as Arguments, StacksFormat, WaitsEngine};
 use crate::console::{Console, Exit};
 use crate::engine::stap::waits::{WaitsModule, WaitsOptions};
-use crate::export::Output;
 use crate::export::profile::flames::{self, Caption};
+use crate::export::{Output, Sink};
 use crate::failure::Failure;
 use crate::offcpu::{
-    By, Known, Options, Session, Snapshot, Source, SummedError, SummedSession, ToCome, document,
-    folded, lost, page, show,
+    AllCalls, By, Known, Options, Session, Shown, Snapshot, Source, SummedError, SummedSession,
+    ToCome, document, folded, lost, page, show,
 };
 use crate::process::{Process, Selection};
 use crate::session::opening::Waiting;
+use crate::session::request::{EngineOptions, Limits, SessionRequest, TargetRequest};
 use crate::session::search::Search;
 use crate::session::stop::StopSignals;
 
@@ -28,7 +30,28 @@ const USUAL: Duration = Duration::from_secs(2);
 const NARROWEST: f64 = 0.01;
 
 /// Watches processes, and shows where they wait.
-pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Failure> {
+pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<u8, Failure> {
+    let agent = &arguments.agent;
+    let of_calls = [WaitsEngine::Direct, WaitsEngine::Uprobes].contains(&arguments.engine)
+        || agent.agent
+        || agent.no_agent
+        || agent.trust_paths
+        || agent.inject.is_some();
+    if of_calls && !arguments.all_calls {
+        return Err(Failure::new(
+            Exit::Usage,
+            "how calls are told was said, but no calls were asked for; add --all-calls, or leave out what is about the agent and \
+             engines that tell calls",
+        ));
+    }
+    match arguments.all_calls {
+        true => with_calls(arguments, console),
+        false => watched(arguments, console).map(Into::into),
+    }
+}
+
+/// Whether the table is shown on the terminal.
+fn on_screen(arguments: &Arguments) -> Result<bool, Failure> {
     let on_screen = !(arguments.batch || arguments.json || arguments.format.is_some());
     if on_screen
         && !arguments.compile_only
@@ -40,6 +63,101 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Fail
              programs or --format for stacks",
         ));
     }
+    Ok(on_screen)
+}
+
+/// Waits with every call beside them.
+fn with_calls(arguments: &Arguments, console: &Console) -> Result<u8, Failure> {
+    let on_screen = on_screen(arguments)?;
+    let Some(output) = stacks_output(arguments, console)? else {
+        return Ok(Exit::Done.code());
+    };
+    let (by, idle) = (arguments.by, arguments.idle);
+    let shown = match (on_screen, arguments.format) {
+        (true, _) => Shown::OnScreen {
+            by,
+            idle,
+            interval: arguments.interval.unwrap_or(USUAL),
+        },
+        (_, Some(_)) => Shown::Nothing,
+        (_, None) => Shown::AsLines {
+            by,
+            idle,
+            limit: arguments.limit,
+            json: arguments.json,
+            interval: arguments.interval,
+        },
+    };
+    let mut source = AllCalls::new(options(arguments));
+    let make = |output: Output, _: PairingRules| -> Box<dyn Sink> {
+        Box::new(source.sink(shown, output, console))
+    };
+    let code = trace::run_into(&calls(arguments), console, &make, None)?;
+    if !source.has_begun() {
+        return Ok(code);
+    }
+    let snapshot = source.end();
+    warn(&source, console);
+    if !on_screen {
+        conclude(arguments, &snapshot, output, console)?;
+    }
+    Ok(code)
+}
+
+/// The session behind it.
+fn calls(arguments: &Arguments) -> SessionRequest {
+    let targets = &arguments.targets;
+    let named = match arguments.engine {
+        WaitsEngine::Auto | WaitsEngine::Perf => EngineChoice::Auto,
+        WaitsEngine::Stap => EngineChoice::Stap,
+        WaitsEngine::Direct => EngineChoice::Direct,
+        WaitsEngine::Uprobes => EngineChoice::Uprobes,
+    };
+    let service = arguments.of.as_ref().or(targets.service.as_ref());
+    SessionRequest {
+        targets: TargetRequest {
+            service: service.cloned(),
+            ..request_of(targets)
+        },
+        events: ["call", "return"].map(str::to_owned).to_vec(),
+        limits: Limits {
+            duration: arguments.duration,
+            max_events: None,
+        },
+        agent: trace::wishes(&arguments.agent),
+        engine: EngineOptions {
+            named: named.name(),
+            stap: arguments.stap.clone(),
+            stap_arguments: arguments.stap_args.clone(),
+            buffer: None,
+        },
+        waits: true,
+        ..SessionRequest::default()
+    }
+}
+
+/// Where stacks are to be written, if they are; `None` within when somebody did not want to wait for a reader.
+#[expect(
+    clippy::option_option,
+    reason = "one is about whether, one about where"
+)]
+fn stacks_output(
+    arguments: &Arguments,
+    console: &Console,
+) -> Result<Option<Option<(StacksFormat, Output)>>, Failure> {
+    // What cannot be written is known before anything is watched.
+    match arguments.format {
+        Some(format) => {
+            let output = destination::whole(arguments.output.as_deref(), console)?;
+            Ok(output.map(|output| Some((format, output))))
+        }
+        None => Ok(Some(None)),
+    }
+}
+
+/// Waits with stacks that are read from outside, or by a module.
+fn watched(arguments: &Arguments, console: &Console) -> Result<Exit, Failure> {
+    let on_screen = on_screen(arguments)?;
     let of_stap = arguments.stap.is_some() || !arguments.stap_args.is_empty();
     if arguments.engine == WaitsEngine::Perf && of_stap && !arguments.compile_only {
         return Err(Failure::new(
@@ -56,13 +174,8 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Fail
     if arguments.compile_only {
         return compile(arguments, console);
     }
-    // What cannot be written is known before anything is watched.
-    let output = match arguments.format {
-        Some(format) => match destination::whole(arguments.output.as_deref(), console)? {
-            Some(output) => Some((format, output)),
-            None => return Ok(Exit::Done),
-        },
-        None => None,
+    let Some(output) = stacks_output(arguments, console)? else {
+        return Ok(Exit::Done);
     };
     let of = arguments.of.as_deref();
     let targets = running_and_to_come(&arguments.targets, of, console)?;
@@ -98,16 +211,34 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Fail
     }
     let snapshot = session.end();
     warn(session.as_ref(), console);
+    conclude(arguments, &snapshot, output, console)?;
+    Ok(Exit::Done)
+}
+
+/// Writes what came of it.
+fn conclude(
+    arguments: &Arguments,
+    snapshot: &Snapshot,
+    output: Option<(StacksFormat, Output)>,
+    console: &Console,
+) -> Result<(), Failure> {
     match output {
         Some((format, output)) => {
-            if let Some(lost) = lost(&snapshot) {
+            if let Some(lost) = lost(snapshot) {
                 console.warning(lost);
             }
-            write_stacks(&snapshot, format, arguments.idle, output)?;
+            write_stacks(snapshot, format, arguments.idle, output)
         }
-        None => write(arguments, &snapshot)?,
+        None => Ok(write(arguments, snapshot)?),
     }
-    Ok(Exit::Done)
+}
+
+fn options(arguments: &Arguments) -> Options {
+    Options {
+        min: arguments.min.unwrap_or_default(),
+        reason: arguments.reason,
+        wakers: !arguments.no_wakers,
+    }
 }
 
 /// Says what went wrong meanwhile.
@@ -127,11 +258,7 @@ fn begin(
     if arguments.engine == WaitsEngine::Stap {
         return summed(arguments, &processes, stops, console);
     }
-    let options = Options {
-        min: arguments.min.unwrap_or_default(),
-        reason: arguments.reason,
-        wakers: !arguments.no_wakers,
-    };
+    let options = options(arguments);
     let to_come = to_come.map(searched).transpose()?;
     match Session::begin(processes.clone(), to_come, options) {
         Ok(session) => {

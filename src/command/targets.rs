@@ -15,6 +15,18 @@ pub(super) fn running(
     Ok(running_and_to_come(targets, of, console)?.0)
 }
 
+/// What was typed, as sessions have it.
+pub(super) fn request_of(targets: &RunningTargets) -> TargetRequest {
+    TargetRequest {
+        pids: targets.pids.clone(),
+        pattern: targets.pattern.clone(),
+        service: targets.service.clone(),
+        python: targets.python.clone(),
+        command: Vec::new(),
+        subprocesses: targets.subprocesses,
+    }
+}
+
 /// The same with what finds those that begin later; `None` where none of them can be a target.
 pub(super) fn running_and_to_come(
     targets: &RunningTargets,
@@ -23,12 +35,8 @@ pub(super) fn running_and_to_come(
 ) -> Result<(Vec<Process>, Option<Selection>), Failure> {
     let name = of.or(targets.service.as_deref());
     let wanted = TargetRequest {
-        pids: targets.pids.clone(),
-        pattern: targets.pattern.clone(),
         service: name.map(ToOwned::to_owned),
-        python: targets.python.clone(),
-        command: Vec::new(),
-        subprocesses: targets.subprocesses,
+        ..request_of(targets)
     };
     let service = name.map(service).transpose()?;
     let found = wanted.selection(service.clone()).resolve().map_err(|error| match error {

@@ -57,17 +57,7 @@ pub(super) fn common(targets: &cli::TargetArgs, engine: &cli::EngineArgs) -> Ses
             command: targets.command.clone(),
             subprocesses: targets.subprocesses || (launched && !targets.no_subprocesses),
         },
-        agent: AgentWishes {
-            usage: match (engine.agent.agent, engine.agent.no_agent) {
-                (true, _) => AgentUsage::Always,
-                (_, true) => AgentUsage::Never,
-                _ => AgentUsage::Auto,
-            },
-            inject: engine.agent.inject == Some(cli::Injection::Ptrace),
-            capture: Capture::default(),
-            switches: false,
-            trust_paths: engine.agent.trust_paths,
-        },
+        agent: wishes(&engine.agent),
         engine: EngineOptions {
             named: engine.engine.name(),
             stap: engine.stap.clone(),
@@ -76,6 +66,21 @@ pub(super) fn common(targets: &cli::TargetArgs, engine: &cli::EngineArgs) -> Ses
         },
         template_directory: engine.template_dir.clone(),
         ..SessionRequest::default()
+    }
+}
+
+/// Whether and how the agent comes into play.
+pub(super) fn wishes(agent: &cli::AgentArgs) -> AgentWishes {
+    AgentWishes {
+        usage: match (agent.agent, agent.no_agent) {
+            (true, _) => AgentUsage::Always,
+            (_, true) => AgentUsage::Never,
+            _ => AgentUsage::Auto,
+        },
+        inject: agent.inject == Some(cli::Injection::Ptrace),
+        capture: Capture::default(),
+        switches: false,
+        trust_paths: agent.trust_paths,
     }
 }
 

@@ -18,6 +18,7 @@ fn line(row: &Row) -> String {
         Some((Place::Stack(frames), _)) => frames.iter().rev().map(name).collect(),
         Some((Place::NoPython, _)) => vec!["(no Python)".to_owned()],
         Some((Place::Unreadable, _)) => vec!["(not readable)".to_owned()],
+        Some((Place::Older, _)) => vec!["(older than the trace)".to_owned()],
         Some((Place::NotSeen, _)) | None => vec!["(not seen in time)".to_owned()],
     };
     let call = row.calls.first().and_then(|(call, _)| call.as_deref());

@@ -5,17 +5,22 @@
 //! meanwhile. So what is read is exact. Waits that were too short to be caught are known by thread, reason and system call, and are
 //! shared out among the functions that were caught there.
 //!
+//! Where every call is traced, too, each wait has the calls that were open then, and nothing is shared out ([`calls`]).
+//!
 //! Where a module of SystemTap adds up instead, it reads the stack of each wait, and nothing is shared out ([`summed`]).
 
+mod calls;
 mod folded;
 mod json;
 mod live;
+mod older;
 mod session;
 mod source;
 mod summed;
 mod table;
 mod tally;
 
+pub(crate) use calls::{AllCalls, Shown};
 pub(crate) use folded::folded;
 pub(crate) use json::document;
 pub(crate) use live::show;

@@ -460,8 +460,8 @@ fn python_of(process: &Process) -> (PythonOf, Option<String>) {
     let note = note.map(|error| {
         format!(
             "the stacks of process {} cannot be read: {error}; its waits come without functions, and those for the GIL among \
-             those for locks",
-            process.pid
+             those for locks; `pystap offcpu --all-calls -p {}` has their functions where calls can be traced",
+            process.pid, process.pid
         )
     });
     (python, note)
@@ -486,7 +486,7 @@ fn understood(
 }
 
 /// Whether a wait is to be counted. Of one that began before counting did, the part since then is.
-fn is_wanted(options: &Options, counted_from: u64, wait: &mut Wait) -> bool {
+pub(super) fn is_wanted(options: &Options, counted_from: u64, wait: &mut Wait) -> bool {
     let long = u128::from(wait.blocked_ns) >= options.min.as_nanos();
     let of_reason = options
         .reason
@@ -497,7 +497,7 @@ fn is_wanted(options: &Options, counted_from: u64, wait: &mut Wait) -> bool {
 }
 
 /// Keeps the names of a thread and of who woke it, where they are to be had.
-fn note_names(names: &mut ThreadNames, wait: &Wait) {
+pub(super) fn note_names(names: &mut ThreadNames, wait: &Wait) {
     let waker = match wait.waker {
         Some(Waker::Thread { tid, .. }) => Some(tid),
         _ => None,

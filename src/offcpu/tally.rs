@@ -313,7 +313,7 @@ fn is_idleness(part: &Part) -> bool {
             Idle::of_stack(names).is_some_and(|idle| idle.covers(part.kind.reason))
         }
         Place::NoPython => true,
-        Place::NotSeen | Place::Unreadable => false,
+        Place::NotSeen | Place::Unreadable | Place::Older => false,
     }
 }
 
@@ -334,6 +334,7 @@ enum Other {
     NoPython,
     NotSeen,
     Unreadable,
+    Older,
 }
 
 impl Key<'_> {
@@ -346,6 +347,7 @@ impl Key<'_> {
                     Place::NoPython => (None, Other::NoPython),
                     Place::NotSeen => (None, Other::NotSeen),
                     Place::Unreadable => (None, Other::Unreadable),
+                    Place::Older => (None, Other::Older),
                 };
                 let name = frame.map(|frame| (frame.function.as_str(), frame.file.as_str()));
                 Key::Function(name, other, reason, call)

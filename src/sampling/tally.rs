@@ -90,6 +90,8 @@ pub(crate) enum Place {
     NotSeen,
     /// Stacks of the process cannot be read.
     Unreadable,
+    /// Calls are traced, and those that lead here are older than the trace.
+    Older,
 }
 
 impl Place {
@@ -100,6 +102,7 @@ impl Place {
             Place::NoPython => "no_python",
             Place::NotSeen => "not_seen",
             Place::Unreadable => "unreadable",
+            Place::Older => "older",
         }
     }
 }
@@ -120,6 +123,7 @@ impl fmt::Display for Place {
             Place::NoPython => f.write_str("(no Python)"),
             Place::NotSeen => f.write_str("(not seen in time)"),
             Place::Unreadable => f.write_str("(not readable)"),
+            Place::Older => f.write_str("(older than the trace)"),
         }
     }
 }

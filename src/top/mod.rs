@@ -5,7 +5,7 @@ mod batch;
 pub(crate) mod follow;
 pub mod input;
 mod live;
-mod requests;
+pub(crate) mod requests;
 pub(crate) mod screen;
 mod state;
 pub(crate) mod terminal;

@@ -44,6 +44,6 @@ pub(super) struct Table {
 }
 
 /// Ends the session as Ctrl-C would.
-pub(super) fn end_session() {
+pub(crate) fn end_session() {
     let _ = kill_process(getpid(), Signal::INT);
 }

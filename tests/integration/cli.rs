@@ -44,6 +44,24 @@ fn is_refused(arguments: &[&str], says: &[&str]) {
 }
 
 #[test]
+fn offcpu_takes_what_is_about_calls_only_where_they_are_asked_for() {
+    for way in [
+        &["--engine", "direct"][..],
+        &["--engine", "uprobes"],
+        &["--agent"],
+        &["--no-agent"],
+        &["--inject", "ptrace"],
+        &["--trust-paths"],
+    ] {
+        let arguments = [&["offcpu", "--batch", "-p", "1"][..], way].concat();
+        fails(&arguments, 2, &["--all-calls"]);
+    }
+    for other in ["--no-wakers", "--compile-only"] {
+        is_refused(&["offcpu", "--all-calls", other, "-p", "1"], &[other]);
+    }
+}
+
+#[test]
 fn a_process_that_does_not_exist_is_named() {
     // Above the largest possible pid_max.
     fails(

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::why::rounds;
 use crate::command::pystap_with;
+use crate::offcpu::has;
 
 /// Functions with what the frame above them says that they wait for.
 const FUNCTIONS: [(&str, &str); 5] = [
@@ -151,6 +152,104 @@ fn the_live_table_has_what_the_program_measured() -> Result<(), String> {
     let table = written.lines().last().expect("a table");
     let table: Value = serde_json::from_str(table).expect("JSON");
     check(table["functions"].as_array().expect("rows"), &truth)
+}
+
+/// The rows of `pystap offcpu` by stack, and what the program measured.
+fn offcpu(way: &[&str]) -> (Vec<Value>, Vec<Value>, String) {
+    let by_stack = ["--json", "--by", "stack", "--limit", "100000"];
+    let (truth, written, said) = rounds("threads", &[&["offcpu"][..], &by_stack, way].concat());
+    let told = written.lines().last().expect("a document");
+    let told: Value = serde_json::from_str(told).expect("JSON");
+    assert_eq!(told["lost_waits"], 0, "{said}");
+    let rows = told["rows"].as_array().expect("rows").clone();
+    (truth, rows, said)
+}
+
+/// Of rows in which a function waits, those that are for this, together: waits and milliseconds.
+fn waited(rows: &[Value], function: &str, is_for: impl Fn(&str) -> bool) -> (u64, f64) {
+    let own = rows.iter().filter(|row| has(&row["stack"], function));
+    let own = own.filter(|row| is_for(row["reasons"][0]["reason"].as_str().expect("a word")));
+    own.fold((0, 0.0), |(waits, blocked), row| {
+        let number = row["waits"].as_u64().expect("a number");
+        (waits + number, blocked + time(row, "blocked_ns"))
+    })
+}
+
+/// The word for a reason in what stands above a function in a flame graph.
+fn word(frame: &str) -> &str {
+    let end = frame.find([':', ']']).expect("a frame");
+    &frame[1..end]
+}
+
+fn offcpu_with_all_calls_has_what_the_program_measured(way: &[&str]) -> Result<(), String> {
+    let (truth, rows, said) = offcpu(&[&["--all-calls"], way].concat());
+    assert!(said.contains("nothing lost"), "{said}");
+    for row in &rows {
+        assert_eq!(row["estimated_waits"], 0, "{row:#}");
+        assert_eq!(row["estimated_ns"], 0, "{row:#}");
+        assert_ne!(row["place"], "not_seen", "{row:#}");
+    }
+    for (function, reason) in FUNCTIONS {
+        let calls = truth.len();
+        let all = |what: &dyn Fn(&Value) -> &Value| -> f64 {
+            let each = truth.iter().map(|round| what(&round[function]).as_f64());
+            each.map(|it| it.expect("measured")).sum()
+        };
+        let off = all(&|it| &it["wall"]) - all(&|it| &it["cpu"]);
+        let (least, most) = (all(&|it| &it["queued"][0]), all(&|it| &it["queued"][1]));
+        // A host that takes a processor away looks like running, and is in no clock of the thread.
+        let computes = ["burns", "contends"].contains(&function);
+        let taken = if computes { 10.0 * calls as f64 } else { 0.0 };
+        let (waits, blocked) = waited(&rows, function, |_| true);
+        near(function, calls, blocked, off - most - taken, off - least)?;
+        if function != "burns" {
+            assert!(waits >= calls as u64, "{function}: {waits} of {calls}");
+            let (_, of_reason) = waited(&rows, function, |it| it == word(reason));
+            near(reason, calls, of_reason, blocked, blocked)?;
+        }
+        // It is called from what ran before.
+        for row in rows.iter().filter(|row| has(&row["stack"], function)) {
+            assert!(has(&row["stack"], "<module>"), "{row:#}");
+        }
+    }
+    Ok(())
+}
+
+/// Without calls and with them, the same functions wait for the same, as often.
+fn the_same_functions_have_the_long_waits(way: &[&str]) -> Result<(), String> {
+    let long = ["--min", "20ms"];
+    let told = |way: &[&str]| {
+        let (_, rows, _) = offcpu(&[&long[..], way].concat());
+        FUNCTIONS[..3]
+            .iter()
+            .map(|(function, reason)| {
+                let (waits, _) = waited(&rows, function, |it| it == word(reason));
+                (*function, waits)
+            })
+            .collect::<Vec<_>>()
+    };
+    let (plain, with_calls) = (told(&[]), told(&[&["--all-calls"], way].concat()));
+    assert!(plain.iter().all(|(_, waits)| *waits > 0), "{plain:?}");
+    match plain == with_calls {
+        true => Ok(()),
+        false => Err(format!("{plain:?}, and with all calls {with_calls:?}")),
+    }
+}
+
+#[test]
+#[ignore = "needs probes in a kernel: run by tests/uprobes/run"]
+fn offcpu_with_all_calls_is_what_the_program_measured_by_probes() {
+    let way = ["--engine", "uprobes", "--no-agent"];
+    at_last(|| offcpu_with_all_calls_has_what_the_program_measured(&way));
+    at_last(|| the_same_functions_have_the_long_waits(&way));
+}
+
+#[test]
+#[ignore = "needs the agent: run by tests/uprobes/run"]
+fn offcpu_with_all_calls_is_what_the_program_measured_with_the_agent() {
+    let way = ["--agent", "--inject", "ptrace"];
+    at_last(|| offcpu_with_all_calls_has_what_the_program_measured(&way));
+    at_last(|| the_same_functions_have_the_long_waits(&way));
 }
 
 #[test]

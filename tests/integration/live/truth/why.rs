@@ -56,7 +56,7 @@ fn rounds_of(python: &str, mode: &str, arguments: &[&str]) -> (Vec<Value>, Strin
     );
     let mut said = String::new();
     let mut stderr = BufReader::new(pystap.stderr.take().expect("a pipe"));
-    while !said.contains("live, tracing") {
+    while !(said.contains("live, tracing") || said.contains("watching;")) {
         let read = stderr.read_line(&mut said).expect("a line");
         assert_ne!(read, 0, "{said}");
     }

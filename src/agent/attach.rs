@@ -520,6 +520,8 @@ pub fn remarks(reports: &[(u32, Started)]) -> Vec<String> {
         });
         for remark in quoted.chain(chained) {
             match said.iter_mut().find(|(known, _)| *known == remark) {
+                // One agent may say the same twice.
+                Some((_, pids)) if pids.last() == Some(pid) => {}
                 Some((_, pids)) => pids.push(*pid),
                 None => said.push((remark, vec![*pid])),
             }

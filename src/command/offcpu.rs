@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{never, select, tick};
 
-use super::targets::{request_of, running_and_to_come};
+use super::targets::{nothing_named, request_of, running_and_to_come};
 use super::{destination, print, trace};
 use crate::analysis::pairing::PairingRules;
 use crate::cli::{EngineChoice, Offcpu as Arguments, StacksFormat, WaitsEngine};
@@ -66,9 +66,26 @@ fn on_screen(arguments: &Arguments) -> Result<bool, Failure> {
     Ok(on_screen)
 }
 
+/// Whether something was said about SystemTap.
+fn of_stap(arguments: &Arguments) -> bool {
+    arguments.stap.is_some() || !arguments.stap_args.is_empty()
+}
+
 /// Waits with every call beside them.
 fn with_calls(arguments: &Arguments, console: &Console) -> Result<u8, Failure> {
     let on_screen = on_screen(arguments)?;
+    let targets = &arguments.targets;
+    let is_named = arguments.of.is_some() || targets.service.is_some() || targets.python.is_some();
+    if !is_named && targets.pids.is_empty() && targets.pattern.is_none() {
+        return Err(nothing_named());
+    }
+    let not_stap = [WaitsEngine::Direct, WaitsEngine::Uprobes].contains(&arguments.engine);
+    if not_stap && of_stap(arguments) {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--stap and --stap-arg are about SystemTap, which is not asked for; choose --engine stap, or leave them out",
+        ));
+    }
     let Some(output) = stacks_output(arguments, console)? else {
         return Ok(Exit::Done.code());
     };
@@ -158,8 +175,7 @@ fn stacks_output(
 /// Waits with stacks that are read from outside, or by a module.
 fn watched(arguments: &Arguments, console: &Console) -> Result<Exit, Failure> {
     let on_screen = on_screen(arguments)?;
-    let of_stap = arguments.stap.is_some() || !arguments.stap_args.is_empty();
-    if arguments.engine == WaitsEngine::Perf && of_stap && !arguments.compile_only {
+    if arguments.engine == WaitsEngine::Perf && of_stap(arguments) && !arguments.compile_only {
         return Err(Failure::new(
             Exit::Usage,
             "--stap and --stap-arg are about SystemTap's module, which is not asked for; add --engine stap, or leave them out",

@@ -27,6 +27,14 @@ pub(super) fn request_of(targets: &RunningTargets) -> TargetRequest {
     }
 }
 
+/// What is said where no target is named and none can be launched.
+pub(super) fn nothing_named() -> Failure {
+    Failure::new(
+        Exit::Usage,
+        "no process was named, so there is nothing to look at: name a service, or use -p PID, --match REGEX or --python PATH",
+    )
+}
+
 /// The same with what finds those that begin later; `None` where none of them can be a target.
 pub(super) fn running_and_to_come(
     targets: &RunningTargets,
@@ -39,14 +47,14 @@ pub(super) fn running_and_to_come(
         ..request_of(targets)
     };
     let service = name.map(service).transpose()?;
-    let found = wanted.selection(service.clone()).resolve().map_err(|error| match error {
-        // Nothing is launched here.
-        TargetError::Nothing => Failure::new(
-            Exit::Usage,
-            "no process was named, so there is nothing to look at: name a service, or use -p PID, --match REGEX or --python PATH",
-        ),
-        error => error.into(),
-    })?;
+    let found = wanted
+        .selection(service.clone())
+        .resolve()
+        .map_err(|error| match error {
+            // Nothing is launched here.
+            TargetError::Nothing => nothing_named(),
+            error => error.into(),
+        })?;
     for note in found.notes {
         console.warning(note);
     }

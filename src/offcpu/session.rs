@@ -82,12 +82,15 @@ struct State {
     processes: usize,
     /// What went wrong and was not told yet, a sentence each.
     troubles: Vec<String>,
+    /// Sentences beyond these.
+    more_troubles: usize,
 }
 
 impl State {
     fn trouble(&mut self, sentence: String) {
-        if self.troubles.len() < MOST_TROUBLES {
-            self.troubles.push(sentence);
+        match self.troubles.len() < MOST_TROUBLES {
+            true => self.troubles.push(sentence),
+            false => self.more_troubles += 1,
         }
     }
 }
@@ -123,6 +126,7 @@ impl Session {
                 names: ThreadNames::default(),
                 processes: processes.len(),
                 troubles: Vec::new(),
+                more_troubles: 0,
             }),
             stop: AtomicBool::new(false),
         });
@@ -194,7 +198,14 @@ impl Source for Session {
     }
 
     fn troubles(&self) -> Vec<String> {
-        std::mem::take(&mut self.shared.state().troubles)
+        let mut state = self.shared.state();
+        let mut troubles = std::mem::take(&mut state.troubles);
+        match std::mem::take(&mut state.more_troubles) {
+            0 => {}
+            1 => troubles.push("1 more process had such troubles".to_owned()),
+            more => troubles.push(format!("{more} more processes had such troubles")),
+        }
+        troubles
     }
 
     fn end(&mut self) -> Snapshot {

@@ -551,9 +551,9 @@ impl Watch {
             return swept;
         }
         self.swept = now;
-        let mut files: Vec<PollFd<'_>> = self
-            .counters
-            .iter()
+        let counters = self.counters.iter();
+        let mut files: Vec<PollFd<'_>> = counters
+            .chain(&self.registrations.counters)
             .map(|counter| PollFd::from_borrowed_fd(counter.as_fd(), PollFlags::empty()))
             .collect();
         if !matches!(poll(&mut files, Some(&Timespec::default())), Ok(1..)) {
@@ -565,14 +565,16 @@ impl Watch {
             .collect();
         let mut over = over.into_iter();
         let lost = &mut self.lost_before;
-        self.counters.retain(|counter| {
+        let mut goes_on = |counter: &OwnedFd| {
             let is_over = over.next().unwrap_or_default();
             if is_over {
                 *lost += perf::lost(counter.as_fd()).unwrap_or_default();
                 swept.counters.extend(perf::id(counter.as_fd()).ok());
             }
             !is_over
-        });
+        };
+        self.counters.retain(&mut goes_on);
+        self.registrations.counters.retain(&mut goes_on);
         let followed = self.decoder.followed();
         swept.pids = followed.filter(|pid| !process::runs(*pid)).collect();
         swept

@@ -59,6 +59,15 @@ fn offcpu_takes_what_is_about_calls_only_where_they_are_asked_for() {
     for other in ["--no-wakers", "--compile-only"] {
         is_refused(&["offcpu", "--all-calls", other, "-p", "1"], &[other]);
     }
+    let about_stap = ["offcpu", "--batch", "--all-calls", "-p", "1", "--engine"];
+    let about_stap = [&about_stap[..], &["direct", "--stap", "/usr/bin/stap"]].concat();
+    fails(&about_stap, 2, &["--stap", "--engine stap"]);
+    for way in [
+        &["offcpu", "--batch"][..],
+        &["offcpu", "--batch", "--all-calls"],
+    ] {
+        fails(way, 2, &["no process was named", "name a service"]);
+    }
 }
 
 #[test]

@@ -52,14 +52,14 @@ impl Greenlets {
     #[inline(always)]
     unsafe fn is_main(&self, greenlet: Ptr) -> bool {
         match self.is_main {
-            Some(is_main) => is_main(greenlet) != 0,
+            Some(is_main) => is_main(greenlet) > 0,
             None => greenlet.cast::<usize>().add(STACK_STOP).read() == usize::MAX,
         }
     }
 
     unsafe fn is_active(&self, greenlet: Ptr) -> bool {
         match self.is_active {
-            Some(is_active) => is_active(greenlet) != 0,
+            Some(is_active) => is_active(greenlet) > 0,
             None => greenlet.cast::<usize>().add(STACK_START).read() != 0,
         }
     }
@@ -342,6 +342,13 @@ pub(crate) unsafe fn seen(greenlet: Ptr) -> Option<u64> {
         true => Some(task().and_then(known).unwrap_or(0)),
         false => known(greenlet),
     }
+}
+
+/// Whether an object is a greenlet. Of no other may anything be asked: greenlet sets an exception then, and up to 1.1 nobody checks.
+pub(crate) unsafe fn is_greenlet(object: Ptr) -> bool {
+    let greenlets = (*CONTEXTS.get()).greenlets;
+    greenlets
+        .is_some_and(|greenlets| (api().PyType_IsSubtype)(type_of(object), greenlets.kind) != 0)
 }
 
 /// Whether a greenlet has begun and not ended.

@@ -216,6 +216,7 @@ pub(crate) unsafe fn fork() {
     live::go_on();
     profile::fork();
     stacks::forget();
+    switches::fork();
 }
 
 /// What was asked for and found, while a session is on.

@@ -279,7 +279,7 @@ asyncio.run(serve())
 }
 
 /// A socket for following children, and the invitation to it.
-fn listening() -> (OwnedFd, Follow) {
+pub(crate) fn listening() -> (OwnedFd, Follow) {
     use std::sync::atomic::{AtomicU32, Ordering};
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

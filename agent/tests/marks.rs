@@ -11,6 +11,7 @@ use pystap_agent_protocol::{Capture, Kind};
 use serde_json::{Value, json};
 
 use crate::interpreters;
+use crate::lifecycle::listening;
 use crate::program::{Program, functions, library, repository};
 
 const TRACEFS: &str = "/sys/kernel/tracing";
@@ -594,6 +595,76 @@ thread.start(); begun.wait()
         });
         assert_eq!(events, expected, "{name}");
     }
+}
+
+#[test]
+fn switches_of_greenlets_are_told_of_in_the_child_of_a_fork_anew() {
+    let all = interpreters::all();
+    let mut tried = 0;
+    for (at, interpreter) in all.iter().enumerate().filter(|(_, it)| it.has("greenlet")) {
+        let name = interpreter.name();
+        let mut process = Program::start(interpreter);
+        process.run(
+            "
+import greenlet, os
+def hear(event, pair): pass
+greenlet.settrace(hear)
+def inside():
+    main.switch()
+def outside(one):
+    one.switch()
+def turns():
+    global main
+    main = greenlet.getcurrent()
+    one = greenlet.greenlet(inside)
+    outside(one)
+    outside(one)
+def forked():
+    pid = os.fork()
+    if pid == 0:
+        turns()
+        own = greenlet.gettrace()
+        own('switch', (1, 2))
+        os._exit(7 if own.__self__[0] is hear else 8)
+    return pid, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+",
+        );
+        let probes = Probes::at(
+            &process.directory.path().join("agent.so"),
+            &format!("forked{at}"),
+        );
+        let (_follows, follow) = listening();
+        let pystap = process.attach();
+        let mut start = functions("workload.py");
+        (start.contexts, start.switches) = (true, true);
+        start.follow = Some(follow);
+        pystap.start(start);
+        process.run("turns()");
+        let [child, code] = match process.run("result = forked()") {
+            Value::Array(answer) => [answer[0].clone(), answer[1].clone()],
+            other => panic!("{name}: {other}"),
+        };
+        assert_eq!(code, json!(7), "{name}: the program's is called still");
+        pystap.stop();
+        assert_eq!(process.end(), Some(0), "{name}");
+        let events = probes.events();
+        let told = |mark: &str, function: &str, of_child: bool| {
+            let is_it = |event: &&Event| {
+                let is_childs = json!(event.thread) == child;
+                event.mark == mark && event.of("name") == function && is_childs == of_child
+            };
+            events.iter().filter(is_it).count()
+        };
+        for of_child in [false, true] {
+            for mark in ["function__entry", "function__return"] {
+                let counts = ["greenlet.settrace", "greenlet.switch", "outside"]
+                    .map(|function| told(mark, function, of_child));
+                assert_eq!(counts, [1, 3, 2], "{name} {mark} {of_child}");
+            }
+        }
+        tried += 1;
+    }
+    assert!(tried > 0, "no interpreter has greenlet");
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub(super) struct Begun {
     pub(super) stretches: u64,
     /// Whether it has given way and not gone on.
     pub(super) is_parked: bool,
+    /// Whether it was no part of another call of its function when it gave way.
+    pub(super) is_outermost: bool,
     pub(super) unsplit: Option<Unsplit>,
 }
 
@@ -57,9 +59,9 @@ impl Calls {
         self.begun.get_mut(&number)
     }
 
-    /// It ends.
-    pub(super) fn ends(&mut self, number: u64) {
-        self.begun.remove(&number);
+    /// It ends, or is followed no longer.
+    pub(super) fn ends(&mut self, number: u64) -> Option<Begun> {
+        self.begun.remove(&number)
     }
 
     /// The older half, where there are too many; they are followed no longer.
@@ -77,16 +79,26 @@ impl Calls {
     /// Those of a process that has ended, or of one of its threads; they are followed no longer.
     pub(super) fn of_ended(&mut self, pid: u32, tid: Option<u32>) -> BTreeMap<u64, Begun> {
         let is_gone = |it: &Begun| it.pid == pid && tid.is_none_or(|tid| it.tid == tid);
-        let begun = std::mem::take(&mut self.begun).into_iter();
-        let (gone, rest) = begun.partition(|(_, it)| is_gone(it));
-        self.begun = rest;
-        gone
+        let begun = self.begun.iter();
+        let gone: Vec<u64> = begun
+            .filter_map(|(number, it)| is_gone(it).then_some(*number))
+            .collect();
+        self.these(gone)
     }
 
-    /// How many of each function have given way and not gone on.
+    /// Those with these numbers; they are followed no longer.
+    pub(super) fn these(&mut self, numbers: impl IntoIterator<Item = u64>) -> BTreeMap<u64, Begun> {
+        let numbers = numbers.into_iter();
+        numbers
+            .filter_map(|number| self.begun.remove_entry(&number))
+            .collect()
+    }
+
+    /// How many of each function have given way and not gone on, without calls within calls of the same function.
     pub(super) fn parked(&self) -> HashMap<FunctionKey, u64> {
         let mut parked = HashMap::new();
-        for call in self.begun.values().filter(|it| it.is_parked) {
+        let begun = self.begun.values();
+        for call in begun.filter(|it| it.is_parked && it.is_outermost) {
             *parked.entry(call.key).or_default() += 1;
         }
         parked
@@ -113,6 +125,7 @@ mod tests {
             at: 1,
             stretches: 0,
             is_parked: false,
+            is_outermost: true,
             unsplit: None,
         }
     }
@@ -141,6 +154,8 @@ mod tests {
         assert!(calls.parked().is_empty());
         calls.get_mut(number).expect("it is open").is_parked = true;
         assert_eq!(calls.parked(), HashMap::from([(key, 1)]));
+        calls.get_mut(number).expect("it is open").is_outermost = false;
+        assert!(calls.parked().is_empty());
     }
 
     #[test]

@@ -193,6 +193,12 @@ impl Settling {
         self.open.values().map(|(_, tid, _)| *tid).collect()
     }
 
+    /// How many calls are open.
+    #[cfg(test)]
+    pub(super) fn open_calls(&self) -> usize {
+        self.open.len()
+    }
+
     /// Whether any call is open.
     pub(super) fn is_open(&self) -> bool {
         !self.open.is_empty()

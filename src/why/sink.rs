@@ -1,6 +1,6 @@
 //! Makes stretches of calls from the events of an engine, and writes what came of them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use super::watcher::Watcher;
 use super::{json, table};
 use crate::analysis::keys::FunctionKey;
 use crate::analysis::lifetimes::{Lifetimes, Whose};
-use crate::analysis::pairing::{FinishedCall, FrameId, Pairing, PairingRules, Step};
+use crate::analysis::pairing::{FinishedCall, FrameId, GivenUp, Pairing, PairingRules, Step};
 use crate::event::{Frame, Manner, Place, ProcessChange, Session, What};
 use crate::export::intervals::{self, Intervals};
 use crate::export::latencies::asked_for;
@@ -51,9 +51,9 @@ const GREENLET: &str = "<greenlet>";
 
 /// Functions of which it is remembered what they are; all are looked at anew beyond that.
 const MOST_KNOWN: usize = 1 << 16;
-/// Greenlets with open calls.
+/// Greenlets with open calls. The older half of the calls is followed no longer beyond that.
 const MOST_CONTEXTS: usize = 1 << 14;
-/// Times that are kept in which a greenlet with open calls was switched out, of one and of all.
+/// Times that are kept in which a greenlet with open calls was switched out, of one and of all: beyond that the younger half.
 const MOST_PARKED: usize = 1 << 14;
 const MOST_PARKED_IN_ALL: usize = 1 << 20;
 
@@ -82,13 +82,38 @@ type Context = (u32, u32, Option<NonZeroU64>);
 /// What is known of a context in which calls are open.
 #[derive(Debug, Default)]
 struct Inside {
-    /// The calls that are open.
-    open: HashSet<FrameId>,
+    /// How many calls are open.
+    open: usize,
     /// Functions through which it gives way that are open, the innermost last, and when they were called, by the scheduler's clock.
     within: Vec<(FrameId, &'static str, u64)>,
     parked: Vec<Parked>,
-    /// Why it is not known when the calls were switched out.
-    unsplit: Option<Unsplit>,
+    /// From when on all of these times are kept.
+    kept_from: u64,
+    /// When it was first told of them, if calls were open before.
+    told_from: Option<u64>,
+}
+
+impl Inside {
+    /// When a call that began then was switched out.
+    fn parked_since(&self, from: u64) -> Result<Vec<Parked>, Unsplit> {
+        if self.told_from.is_some_and(|told| from <= told) {
+            return Err(Unsplit::Greenlets);
+        }
+        if from < self.kept_from {
+            return Err(Unsplit::TooMuch);
+        }
+        let first = self.parked.partition_point(|it| it.ended <= from);
+        Ok(self.parked.get(first..).unwrap_or_default().to_vec())
+    }
+
+    /// Forgets the older half of these times. How many that are.
+    fn halve(&mut self) -> usize {
+        let half = self.parked.len().div_ceil(2);
+        if let Some(last) = self.parked.drain(..half).next_back() {
+            self.kept_from = self.kept_from.max(last.ended);
+        }
+        half
+    }
 }
 
 /// See the head of the module.
@@ -101,6 +126,8 @@ pub(crate) struct Why<W> {
     /// In place of times it keeps the numbers of calls.
     lifetimes: Lifetimes,
     calls: Calls,
+    /// The frames of calls that are open, those that nobody follows among them, with where they are.
+    open: HashMap<FrameId, Context>,
     contexts: HashMap<Context, Inside>,
     parked: usize,
     /// What the scheduler's clock is behind that of events.
@@ -119,6 +146,7 @@ impl<W: Write> Why<W> {
             known: HashMap::new(),
             lifetimes: Lifetimes::default(),
             calls: Calls::default(),
+            open: HashMap::new(),
             contexts: HashMap::new(),
             parked: 0,
             offset: crate::clock::epoch_offset(),
@@ -143,7 +171,7 @@ impl<W: Write> Why<W> {
         };
         let context = (event.pid, event.tid, frame.context);
         if known.internal == Some(SETTRACE) {
-            self.switches_are_told(event.pid, event.tid);
+            self.switches_are_told(event.pid, event.tid, event.ts);
         }
         if let Some(name) = known.internal
             && let Some(inside) = self.contexts.get_mut(&context)
@@ -166,8 +194,11 @@ impl<W: Write> Why<W> {
             Manner::Running => return,
             _ => self.begins(step, key, id),
         }
-        if self.contexts.len() < MOST_CONTEXTS || self.contexts.contains_key(&context) {
-            self.contexts.entry(context).or_default().open.insert(id);
+        if self.contexts.len() >= MOST_CONTEXTS && !self.contexts.contains_key(&context) {
+            self.give_up_older(event.ts);
+        }
+        if self.open.insert(id, context).is_none() {
+            self.contexts.entry(context).or_default().open += 1;
         }
         let at = event.ts.saturating_sub(self.offset);
         let mut state = self.watcher.state();
@@ -194,6 +225,7 @@ impl<W: Write> Why<W> {
             at: event.ts,
             stretches: 0,
             is_parked: false,
+            is_outermost: true,
             unsplit: None,
         });
         self.lifetimes.begins(id, number);
@@ -208,12 +240,63 @@ impl<W: Write> Why<W> {
         }
         let frames = gone.values().map(|call| call.frame).collect();
         self.lifetimes.give_up(&frames);
+        for frame in frames {
+            self.shuts(frame);
+        }
         let mut state = self.watcher.state();
         for (number, call) in gone {
             state.settling.gives_up(number);
             let lasted = now.saturating_sub(call.at);
             let results = &mut state.settling.results;
             results.gave_up(call.key, &call.place, call.line, lasted);
+        }
+    }
+
+    /// Follows the older half of the calls that are open no longer, which may be those of greenlets that nobody goes on with.
+    fn give_up_older(&mut self, now: u64) {
+        let mut frames: Vec<FrameId> = self.open.keys().copied().collect();
+        // Later frames have higher numbers.
+        frames.sort_unstable();
+        frames.truncate(frames.len().div_ceil(2));
+        let numbers = frames.iter().filter_map(|it| self.lifetimes.since(*it));
+        let older = self.calls.these(numbers);
+        for frame in frames {
+            self.shuts(frame);
+        }
+        self.give_up(older, now);
+    }
+
+    /// Pairing follows a frame no longer.
+    fn was_given_up(&mut self, gone: &GivenUp, now: u64) {
+        self.shuts(gone.frame);
+        let number = self.lifetimes.ends(gone.frame);
+        let Some((number, call)) =
+            number.and_then(|number| Some((number, self.calls.ends(number)?)))
+        else {
+            return;
+        };
+        let settling = &mut self.watcher.state().settling;
+        settling.gives_up(number);
+        // If not, it was no call, or the loss of its end is told of.
+        if gone.by_bound {
+            let lasted = now.saturating_sub(call.at);
+            let results = &mut settling.results;
+            results.gave_up(call.key, &call.place, call.line, lasted);
+        }
+    }
+
+    /// A frame is open no longer. With the last one of a context goes what is known of that.
+    fn shuts(&mut self, frame: FrameId) {
+        let Some(context) = self.open.remove(&frame) else {
+            return;
+        };
+        self.watcher.state().settling.closes(frame);
+        if let Some(inside) = self.contexts.get_mut(&context) {
+            inside.open -= 1;
+            if inside.open == 0 {
+                self.parked -= inside.parked.len();
+                self.contexts.remove(&context);
+            }
         }
     }
 
@@ -242,9 +325,7 @@ impl<W: Write> Why<W> {
                 self.lifetimes.ends(id);
             }
         }
-        let context = (event.pid, event.tid, frame.context);
-        let parked = self.closes(context, id, event.ts, finished);
-        self.watcher.state().settling.closes(id);
+        let parked = self.closes(id, event.ts, finished);
         let Some(number) = call else {
             if !gives_way {
                 self.uncertain(step, key);
@@ -255,7 +336,7 @@ impl<W: Write> Why<W> {
             return;
         };
         begun.stretches += 1;
-        begun.is_parked = gives_way;
+        (begun.is_parked, begun.is_outermost) = (gives_way, finished.outermost);
         let to = event.ts.saturating_sub(self.offset);
         let took = finished.inclusive_ns.filter(|_| finished.exact);
         if took.is_none() {
@@ -334,11 +415,12 @@ impl<W: Write> Why<W> {
     }
 
     /// Switches of this thread are told from now on: of the calls that are open it is not known whether some were not.
-    fn switches_are_told(&mut self, pid: u32, tid: u32) {
+    fn switches_are_told(&mut self, pid: u32, tid: u32, ts: u64) {
+        let at = ts.saturating_sub(self.offset);
         let of_thread = |context: &Context| context.0 == pid && context.1 == tid;
         let contexts = self.contexts.iter_mut();
         for (_, inside) in contexts.filter(|(context, _)| of_thread(context)) {
-            inside.unsplit = Some(Unsplit::Greenlets);
+            inside.told_from = Some(at);
         }
         let told = Greenlets::Told;
         self.watcher.state().settling.greenlets(pid, told);
@@ -364,62 +446,54 @@ impl<W: Write> Why<W> {
         if known.internal != Some(SWITCH) {
             return;
         }
+        let ended = event.ts.saturating_sub(self.offset);
         let took = finished.and_then(|finished| finished.inclusive_ns.filter(|_| finished.exact));
-        match took {
-            Some(took) if inside.parked.len() < MOST_PARKED && self.parked < MOST_PARKED_IN_ALL => {
-                let ended = event.ts.saturating_sub(self.offset);
-                self.parked += 1;
-                inside.parked.push(Parked {
-                    began: ended.saturating_sub(took),
-                    ended,
-                    by: by.map(|(_, name, _)| name.into()),
-                    called: by.map_or(0, |(.., called)| called),
-                    on: None,
-                });
+        let Some(took) = took else {
+            inside.kept_from = inside.kept_from.max(ended);
+            return;
+        };
+        self.parked += 1;
+        inside.parked.push(Parked {
+            began: ended.saturating_sub(took),
+            ended,
+            by: by.map(|(_, name, _)| name.into()),
+            called: by.map_or(0, |(.., called)| called),
+            on: None,
+        });
+        if inside.parked.len() > MOST_PARKED {
+            self.parked -= inside.halve();
+        }
+        if self.parked > MOST_PARKED_IN_ALL {
+            for inside in self.contexts.values_mut() {
+                self.parked -= inside.halve();
             }
-            _ => inside.unsplit = inside.unsplit.or(Some(Unsplit::TooMuch)),
         }
     }
 
     /// A call no longer runs: when its greenlet was switched out.
     fn closes(
         &mut self,
-        context: Context,
         id: FrameId,
         ts: u64,
         finished: &FinishedCall,
     ) -> Result<Vec<Parked>, Unsplit> {
-        let Some(inside) = self.contexts.get_mut(&context) else {
-            return Err(Unsplit::TooMuch);
-        };
         let from = ts
             .saturating_sub(finished.inclusive_ns.unwrap_or_default())
             .saturating_sub(self.offset);
-        let is_known = inside.open.remove(&id);
-        let unsplit = inside.unsplit;
-        let first = inside.parked.partition_point(|it| it.ended <= from);
-        let parked = inside.parked.get(first..).unwrap_or_default().to_vec();
-        if inside.open.is_empty()
-            && let Some(inside) = self.contexts.remove(&context)
-        {
-            self.parked -= inside.parked.len().min(self.parked);
-        }
-        match (is_known, unsplit) {
-            (true, None) => Ok(parked),
-            (_, why) => Err(why.unwrap_or(Unsplit::TooMuch)),
-        }
+        let context = self.open.get(&id);
+        let inside = context.and_then(|context| self.contexts.get(context));
+        let parked = inside.map_or(Err(Unsplit::TooMuch), |inside| inside.parked_since(from));
+        self.shuts(id);
+        parked
     }
 
     /// Forgets what is open, of all processes or of one.
     fn forget(&mut self, of: Option<u32>) {
-        let parked = &mut self.parked;
-        self.contexts.retain(|(pid, ..), inside| {
-            let stays = of.is_some_and(|of| of != *pid);
-            if !stays {
-                *parked -= inside.parked.len().min(*parked);
-            }
-            stays
-        });
+        let stays = |(pid, ..): &Context| of.is_some_and(|of| of != *pid);
+        self.open.retain(|_, context| stays(context));
+        self.contexts.retain(|context, _| stays(context));
+        let contexts = self.contexts.values();
+        self.parked = contexts.map(|inside| inside.parked.len()).sum();
         self.watcher.state().settling.closes_all(of);
     }
 
@@ -548,6 +622,10 @@ impl<W: Write> Sink for Why<W> {
             }
             _ => {}
         }
+        // After the others: of what ended with its process, these say nothing new.
+        for gone in step.given_up {
+            self.was_given_up(gone, step.event.ts);
+        }
         Ok(())
     }
 
@@ -596,3 +674,7 @@ fn internal(place: &Place) -> Option<&'static str> {
     let found = internal.find(|(name, end)| is(name) && file.ends_with(end));
     found.map(|(name, _)| *name)
 }
+
+#[cfg(test)]
+#[path = "sink_tests.rs"]
+mod tests;

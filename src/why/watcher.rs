@@ -122,6 +122,26 @@ impl Watcher {
         })
     }
 
+    /// One that watches nobody, and of whose processes everything is known that is told to it.
+    #[cfg(test)]
+    pub(super) fn of_nobody() -> Watcher {
+        let shared = Shared {
+            state: Mutex::new(State {
+                settling: Settling::new(Results::new(0, 0), true),
+                account: Account::default(),
+                names: HashMap::new(),
+                notes: Vec::new(),
+            }),
+            stop: AtomicBool::new(false),
+        };
+        Watcher {
+            shared: Arc::new(shared),
+            requests: bounded(1).0,
+            thread: Mutex::new(None),
+            notes: Vec::new(),
+        }
+    }
+
     /// Also watches this process, and comes back when that is so.
     pub(super) fn add(&self, pid: u32) {
         let (done, is_done) = bounded(1);

@@ -44,6 +44,8 @@ pub struct FinishedCall {
 pub struct GivenUp {
     /// Its process.
     pub pid: u32,
+    /// Its name while it was open.
+    pub frame: FrameId,
     /// Its function.
     pub key: FunctionKey,
     /// Its function.

@@ -355,6 +355,7 @@ impl Returning<'_> {
         });
         let mut left_over = GivenUp {
             pid: self.pid,
+            frame: FrameId(frame.id),
             key: frame.key,
             place: Arc::clone(&frame.place),
             context: frame.context,

@@ -169,6 +169,7 @@ pub(super) struct Frame {
 pub(super) fn give_up(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {
     given_up.push(GivenUp {
         pid,
+        frame: FrameId(frame.id),
         key: frame.key,
         place: frame.place,
         context: frame.context,

@@ -78,16 +78,17 @@ impl Explainer {
         }
     }
 
-    /// What threads had epolls watch, with when they did: looked up while it certainly is the same still, until `end` at the
-    /// latest. The newest come first: what there is no time for waits for the next time.
+    /// What threads had epolls watch since a moment, with when they did: looked up while it certainly is the same still, until `end`
+    /// at the latest. The newest come first: what there is no time for waits for the next time.
     pub(crate) fn registered(
         &mut self,
         watch: &mut Watch,
+        since: u64,
         end: Instant,
     ) -> Vec<(Registered, Arc<str>)> {
         let mut looks = Vec::new();
         while Instant::now() <= end
-            && let Some(registered) = watch.registered()
+            && let Some(registered) = watch.registered(since)
         {
             let peers = self.peers.entry(registered.pid);
             let peers = peers.or_insert_with(|| Peers::of(registered.pid));

@@ -182,6 +182,17 @@ impl Registrations {
         }
     }
 
+    /// The newest that was not asked for yet, if it is not older than this moment. Of those that are, and of those of which it will
+    /// not be known whether they changed, nobody has to know more.
+    fn newest(&mut self, since: u64) -> Option<Registered> {
+        while let Some(newest) = self.registered.pop_back() {
+            if newest.at >= since && newest.at > self.changed_from {
+                return Some(newest);
+            }
+        }
+        None
+    }
+
     fn has_changed(&self, registered: &Registered) -> bool {
         let mut changed = self.changed.iter();
         registered.at <= self.changed_from
@@ -405,9 +416,15 @@ impl Watch {
         Ok(())
     }
 
-    /// Of the descriptors that epolls were told to watch and that were not asked for yet: the newest.
-    pub(crate) fn registered(&mut self) -> Option<Registered> {
-        self.registrations.registered.pop_back()
+    /// Whether it is told what epolls are told to watch, of any process.
+    pub(crate) fn tells_registrations(&self) -> bool {
+        !self.registrations.counters.is_empty()
+    }
+
+    /// Of the descriptors that epolls were told to watch and that were not asked for yet: the newest since this moment. Older ones
+    /// are forgotten.
+    pub(crate) fn registered(&mut self, since: u64) -> Option<Registered> {
+        self.registrations.newest(since)
     }
 
     /// Whether the number may stand for another descriptor than it did then, after [`Watch::drain`].
@@ -979,6 +996,39 @@ mod tests {
         let happened = Happened::Lost { count: 1 };
         registrations.note(&Record { time: 41, happened });
         assert!(registrations.has_changed(&later));
+    }
+
+    #[test]
+    fn descriptors_are_asked_for_from_the_newest_on_unless_it_is_of_no_use() {
+        let mut registrations = Registrations::default();
+        let mut note = |time: u64, happened: Happened| {
+            registrations.note(&Record { time, happened });
+        };
+        let registers = |descriptor| Happened::Registers {
+            pid: 1,
+            tid: 2,
+            descriptor,
+        };
+        note(10, registers(1));
+        note(20, Happened::Lost { count: 1 });
+        for at in [30, 40, 50] {
+            note(at, registers(at as u32));
+        }
+        let mut newest = |since| registrations.newest(since).map(|it| it.descriptor);
+        assert_eq!(newest(0), Some(50));
+        assert_eq!(newest(40), Some(40));
+        assert_eq!(newest(31), None, "30 is too old");
+        assert_eq!(newest(0), None, "and forgotten");
+        for at in [15, 60] {
+            let happened = registers(at as u32);
+            registrations.note(&Record { time: at, happened });
+        }
+        let mut newest = || registrations.newest(0).map(|it| it.descriptor);
+        assert_eq!(
+            [newest(), newest()],
+            [Some(60), None],
+            "15 may have changed"
+        );
     }
 
     #[test]

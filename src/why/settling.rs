@@ -291,6 +291,14 @@ impl Settling {
         Ok(())
     }
 
+    /// From when on is needed what threads did: by calls that are open, that wait to be split, or that will be told of.
+    pub(super) fn needed_from(&self, now: u64) -> u64 {
+        let open = self.open.values().map(|&(.., from)| from);
+        let needed = open.chain(self.pending.iter().map(|it| it.from)).min();
+        let told = now.saturating_sub(LATEST_NS);
+        needed.map_or(told, |needed| needed.min(told))
+    }
+
     /// Forgets what no call needs any longer.
     pub(super) fn forget(&mut self, until: u64) {
         let mut since: HashMap<u32, u64> = HashMap::new();
@@ -545,12 +553,17 @@ mod tests {
             pairing.follow(&mut call).and_then(|step| step.entered)
         };
         let frame = frame.expect("it is open");
+        assert_eq!(settling.needed_from(10 + LATEST_NS), 10);
         settling.opens(frame, PID, TID, 200);
+        assert_eq!(settling.needed_from(10 + LATEST_NS), 10);
+        assert_eq!(settling.needed_from(10 * LATEST_NS), 200);
         settling.log.add(TID, preempted(210, 230));
         settling.forget(10 * LATEST_NS);
         settling.closes(frame);
         settling.take(stretch(200, 300, end(100, 1)));
+        assert_eq!(settling.needed_from(10 * LATEST_NS), 200);
         settling.settle(10 * LATEST_NS, false);
+        assert_eq!(settling.needed_from(10 * LATEST_NS), 9 * LATEST_NS);
         let parts = vec![("running", 80), ("run-queue", 20)];
         assert_eq!(told(&mut settling), Some(Ok(parts)));
         settling.forget(10 * LATEST_NS);

@@ -17,7 +17,7 @@ use crate::sampling::Explainer;
 use crate::threads;
 use crate::waits::{Account, Preempted, Target, Wait, Waker, Watch, WatchError};
 
-/// How far looks at waiting threads are apart while calls are open, and how long records may lie when none are.
+/// How far looks are apart while calls are open or greenlets may say what they wait for, and how long records may lie otherwise.
 const LOOKS: Duration = Duration::from_millis(5);
 const IDLE: Duration = Duration::from_millis(20);
 /// How long one look takes at most: what is left is for the next one.
@@ -235,7 +235,11 @@ impl Listener {
             let now = Instant::now();
             if now >= next {
                 let is_open = self.shared.state().settling.is_open();
-                next = now + if is_open { LOOKS } else { IDLE };
+                let is_told = self.watch.tells_registrations();
+                next = now + if is_open || is_told { LOOKS } else { IDLE };
+                if is_told {
+                    self.look_up(now + LONGEST_LOOK / 2);
+                }
                 if is_open {
                     self.look(now + LONGEST_LOOK);
                 }
@@ -290,16 +294,21 @@ impl Listener {
         }
     }
 
-    /// Looks what threads of open calls wait on, and what greenlets are about to.
-    fn look(&mut self, end: Instant) {
-        let half = Instant::now() + LONGEST_LOOK / 2;
-        let registered = self.explainer.registered(&mut self.watch, half.min(end));
+    /// Looks up what greenlets are about to wait on. Also where no call is open: it may be told of later than of that.
+    fn look_up(&mut self, end: Instant) {
+        let now = crate::waits::now();
+        let since = self.shared.state().settling.needed_from(now);
+        let registered = self.explainer.registered(&mut self.watch, since, end);
         if !registered.is_empty() {
             let log = &mut self.shared.state().settling.log;
             for (registered, on) in registered {
                 log.registered(registered.tid, registered.at, on);
             }
         }
+    }
+
+    /// Looks what threads of open calls wait on.
+    fn look(&mut self, end: Instant) {
         let wanted = self.shared.state().settling.threads();
         let explainer = &mut self.explainer;
         explainer.look(&mut self.watch, |tid| wanted.contains(&tid), end);

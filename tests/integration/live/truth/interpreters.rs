@@ -80,10 +80,18 @@ impl Interpreter {
 
     /// Whether this is a program that it has.
     pub(super) fn imports(&self, module: &str) -> bool {
+        self.runs(&format!("import {module}"))
+    }
+
+    /// Whether it tells of calls through `sys.monitoring`.
+    pub(super) fn has_monitoring(&self) -> bool {
+        self.runs("import sys; sys.monitoring")
+    }
+
+    /// Whether it runs these lines without an exception.
+    fn runs(&self, lines: &str) -> bool {
         let Place::Here = self.at else { return false };
-        let tried = Command::new(&self.python)
-            .args(["-c", &format!("import {module}")])
-            .output();
+        let tried = Command::new(&self.python).args(["-c", lines]).output();
         tried.is_ok_and(|tried| tried.status.success())
     }
 

@@ -301,9 +301,8 @@ impl<W> AllCallsSink<W> {
 
 impl<W: Write> Sink for AllCallsSink<W> {
     fn session(&mut self, session: &Session) -> io::Result<()> {
-        for target in &session.targets {
-            self.older.begin(target.pid);
-        }
+        self.older
+            .begin(session.targets.iter().map(|target| target.pid));
         {
             let mut state = self.source.state();
             let pids = session.targets.iter().map(|target| target.pid);
@@ -524,11 +523,17 @@ mod tests {
     #[test]
     fn without_any_call_a_wait_is_older_or_outside_of_python() {
         let other = |event: Event| Event { tid: 99, ..event };
+        let forked = What::Process {
+            change: event::ProcessChange::Fork,
+            parent: Some(9),
+            command: None,
+        };
         let events = vec![
+            event(50, forked),
             wait(100, Some(Reason::Lock), 40),
             other(wait(110, Some(Reason::Lock), 30)),
         ];
-        let first = events[0].clone();
+        let first = events[1].clone();
         assert_eq!(
             first.pid, first.tid,
             "the thread that is called as its process"

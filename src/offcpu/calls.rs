@@ -20,7 +20,7 @@ use super::tally::{By, Snapshot, Tally};
 use crate::analysis::pairing::{Open, Pairing, Step};
 use crate::clock;
 use crate::console::Console;
-use crate::event::{self, LossStage, Session, What};
+use crate::event::{self, Event, LossStage, ProcessChange, Session, What};
 use crate::export::intervals::{self, Intervals};
 use crate::export::{End, Sink};
 use crate::process::ThreadNames;
@@ -33,8 +33,12 @@ use crate::waits::{Account, Cause, Reason, Wait, Waker};
 
 /// Most threads of which it is kept whose they are; they are asked for anew beyond that.
 const MOST_OWNERS: usize = 1 << 14;
+/// How long it is believed whose a thread is: another may have its number then.
+const OWNED: Duration = Duration::from_secs(1);
 /// Most processes that are counted.
 const MOST_PROCESSES: usize = 1 << 16;
+/// Most threads of which it is kept when they returned.
+const MOST_THREADS: usize = 1 << 16;
 
 /// What is shown while the session runs.
 #[derive(Debug, Clone, Copy)]
@@ -140,7 +144,8 @@ impl AllCalls {
             worker: None,
             older: Older::default(),
             owners: HashMap::new(),
-            believed_from: 0,
+            believed: Believed::default(),
+            last: 0,
         }
     }
 }
@@ -171,13 +176,14 @@ impl Source for AllCalls {
         state.before = state.account;
         state.since = Instant::now();
         state.counted_from = clock::now();
+        state.older = 0;
     }
 
     fn troubles(&self) -> Vec<String> {
         let older = std::mem::take(&mut self.state().older);
         let sentence = || {
             format!(
-                "{} in functions that were called before pystap came and whose stack could not be read then: (older than the trace)",
+                "{} in functions that were called before pystap came and whose calls were not seen: (older than the trace)",
                 many(older, "wait was", "waits were")
             )
         };
@@ -199,10 +205,72 @@ pub(crate) struct AllCallsSink<W> {
     console: Console,
     worker: Option<JoinHandle<io::Result<()>>>,
     older: Older,
-    /// The processes of threads that woke others.
-    owners: HashMap<u32, u32>,
-    /// Calls are known to be open that were seen since the last loss of calls, in nanoseconds since the Unix epoch.
-    believed_from: u64,
+    /// The processes of threads that woke others, and when they were asked for.
+    owners: HashMap<u32, (u32, Instant)>,
+    believed: Believed,
+    /// When something was last heard before the end was asked for, in nanoseconds since the Unix epoch.
+    last: u64,
+}
+
+/// Which calls are known to be open. Times are nanoseconds since the Unix epoch.
+#[derive(Debug, Default)]
+struct Believed {
+    /// Those that were seen since the last loss of calls: of a process, and of any.
+    since: HashMap<u32, u64>,
+    since_all: u64,
+    /// When threads last returned, and the latest of those that were forgotten.
+    returned: HashMap<(u32, u32), u64>,
+    returned_all: u64,
+}
+
+impl Believed {
+    fn follow(&mut self, event: &Event) {
+        match &event.what {
+            What::Return { .. } => {
+                let thread = (event.pid, event.tid);
+                if self.returned.len() >= MOST_THREADS && !self.returned.contains_key(&thread) {
+                    let gone = self.returned.drain().map(|(_, at)| at).max();
+                    self.returned_all = self.returned_all.max(gone.unwrap_or_default());
+                }
+                let at = self.returned.entry(thread).or_default();
+                *at = event.ts.max(*at);
+            }
+            What::Lost { stage, .. } if *stage != LossStage::Waits => {
+                let is_kept =
+                    self.since.len() < MOST_PROCESSES || self.since.contains_key(&event.pid);
+                let since = match event.pid != 0 && is_kept {
+                    true => self.since.entry(event.pid).or_default(),
+                    false => &mut self.since_all,
+                };
+                // It is told with its own time, which may be before that of others.
+                *since = event.ts.max(*since);
+            }
+            What::Process { change, .. } if *change != ProcessChange::Fork => {
+                let whole = *change == ProcessChange::Exec || [0, event.pid].contains(&event.tid);
+                match whole {
+                    true => {
+                        self.since.remove(&event.pid);
+                    }
+                    false => {
+                        self.returned.remove(&(event.pid, event.tid));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Since when calls of a process are believed.
+    fn since(&self, pid: u32) -> u64 {
+        let own = self.since.get(&pid).copied().unwrap_or_default();
+        own.max(self.since_all)
+    }
+
+    /// Whether a thread has returned since then, so that it is not known any longer what was open.
+    fn has_returned_since(&self, pid: u32, tid: u32, at: u64) -> bool {
+        let own = self.returned.get(&(pid, tid)).copied().unwrap_or_default();
+        own.max(self.returned_all) > at
+    }
 }
 
 impl<W> AllCallsSink<W> {
@@ -210,7 +278,11 @@ impl<W> AllCallsSink<W> {
         let event = step.event;
         let Some(reason) = told.reason else {
             let queued = told.runqueue_ns.unwrap_or_default();
-            let account = &mut self.source.state().account;
+            let state = &mut self.source.state();
+            if event.ts < state.counted_from {
+                return;
+            }
+            let account = &mut state.account;
             account.preempted += 1;
             account.preempted_ns = account.preempted_ns.saturating_add(queued);
             return;
@@ -246,14 +318,21 @@ impl<W> AllCallsSink<W> {
     /// The stack in which a thread waited, the innermost first, or what there is instead.
     fn place(&mut self, step: &Step<'_>) -> Result<Vec<Frame>, Place> {
         let event = step.event;
-        // Told late, it has had time to call others.
+        // Told late, it has had time to return from others, and to call others.
+        if self
+            .believed
+            .has_returned_since(event.pid, event.tid, event.ts)
+        {
+            return Err(Place::NotSeen);
+        }
         let mut open = step
             .stack()
             .skip_while(|open| open.since > event.ts)
             .peekable();
         let any = open.peek().is_some();
         // Others may have returned in a loss.
-        let open = open.take_while(|open| open.since >= self.believed_from);
+        let since = self.believed.since(event.pid);
+        let open = open.take_while(|open| open.since >= since);
         let mut frames: Vec<Frame> = open.map(frame).collect();
         if any && (step.caller.is_none() || frames.is_empty()) {
             return Err(Place::NotSeen);
@@ -272,17 +351,23 @@ impl<W> AllCallsSink<W> {
                 if self.owners.len() >= MOST_OWNERS {
                     self.owners.clear();
                 }
-                let owner = self.owners.entry(*tid);
-                let pid = *owner.or_insert_with(|| owner_of(*tid).unwrap_or_default());
+                let now = Instant::now();
+                let known = self.owners.get(tid).copied();
+                let known = known.filter(|(_, at)| now.saturating_duration_since(*at) < OWNED);
+                let pid = match known {
+                    Some((pid, _)) => pid,
+                    None => {
+                        let pid = owner_of(*tid).unwrap_or_default();
+                        self.owners.insert(*tid, (pid, now));
+                        pid
+                    }
+                };
                 Waker::Thread { pid, tid: *tid }
             }
         }
     }
 
-    fn lost(&mut self, stage: LossStage, count: u64, at: u64) {
-        if stage != LossStage::Waits {
-            self.believed_from = at;
-        }
+    fn lost(&self, stage: LossStage, count: u64) {
         let account = &mut self.source.state().account;
         match stage {
             LossStage::Waits if count > 0 => account.waits_lost += count,
@@ -308,7 +393,10 @@ impl<W: Write> Sink for AllCallsSink<W> {
             let pids = session.targets.iter().map(|target| target.pid);
             state.processes.extend(pids);
             state.since = Instant::now();
+            state.counted_from = clock::now();
+            state.before = state.account;
             state.has_begun = true;
+            self.last = state.counted_from;
         }
         self.intervals.begin(clock::now());
         if let Shown::OnScreen { by, idle, interval } = self.shown {
@@ -327,18 +415,20 @@ impl<W: Write> Sink for AllCallsSink<W> {
     }
 
     fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
-        match &step.event.what {
+        let event = step.event;
+        self.last = self.last.max(event.ts);
+        match &event.what {
             What::Wait(wait) => self.wait(step, wait),
-            What::Lost { count, stage, .. } => {
-                self.lost(*stage, *count, step.event.ts);
-                self.older.follow(step);
-            }
-            _ => self.older.follow(step),
+            What::Lost { count, stage, .. } => self.lost(*stage, *count),
+            _ => {}
         }
+        self.believed.follow(event);
+        self.older.follow(step);
         Ok(())
     }
 
     fn tick(&mut self, now: u64, _: &Pairing) -> io::Result<()> {
+        self.last = self.last.max(now);
         let Shown::AsLines {
             by,
             idle,
@@ -361,7 +451,10 @@ impl<W: Write> Sink for AllCallsSink<W> {
     }
 
     fn finish(mut self: Box<Self>, _: &End<'_>) -> io::Result<Option<String>> {
-        self.source.state().until = Some(Instant::now());
+        // Taking probes and agents away takes its time, in which nothing is told.
+        let since = Duration::from_nanos(clock::now().saturating_sub(self.last));
+        let now = Instant::now();
+        self.source.state().until = Some(now.checked_sub(since).unwrap_or(now));
         self.finish_screen()?;
         Ok(None)
     }
@@ -404,7 +497,7 @@ mod tests {
     use super::*;
     use crate::analysis::testing::{call, event, returned};
     use crate::console::{ColorWhen, Verbosity};
-    use crate::event::{Event, Summary, Text};
+    use crate::event::{Summary, Text};
 
     fn wait(ts: u64, reason: Option<Reason>, blocked_ns: u64) -> Event {
         let wait = event::Wait {
@@ -429,10 +522,16 @@ mod tests {
 
     /// What comes of these events.
     fn added_up(options: Options, events: Vec<Event>) -> Snapshot {
+        counted_from(0, options, events)
+    }
+
+    fn counted_from(counted_from: u64, options: Options, events: Vec<Event>) -> Snapshot {
         let mut source = AllCalls::new(options);
         let console = Console::stderr(Verbosity::Quiet, ColorWhen::Never);
         let mut sink = source.sink(Shown::Nothing, io::sink(), &console);
         sink.session(&Session::default()).expect("begun");
+        // The times of these events are none of a clock.
+        sink.source.state().counted_from = counted_from;
         let mut pairing = Pairing::new();
         for mut event in events {
             let step = pairing.follow(&mut event).expect("an event");
@@ -524,7 +623,7 @@ mod tests {
     fn without_any_call_a_wait_is_older_or_outside_of_python() {
         let other = |event: Event| Event { tid: 99, ..event };
         let forked = What::Process {
-            change: event::ProcessChange::Fork,
+            change: ProcessChange::Fork,
             parent: Some(9),
             command: None,
         };
@@ -541,5 +640,54 @@ mod tests {
         let seen = rows(&added_up(ALL, events));
         let seen: Vec<&str> = seen.iter().map(|row| row.0.as_str()).collect();
         assert_eq!(seen, ["older", "no_python"]);
+    }
+
+    #[test]
+    fn a_loss_of_another_process_touches_no_call() {
+        let of = |pid, event| Event { pid, ..event };
+        for (loss, expected) in [
+            (vec![of(2, lost(50, LossStage::Kernel, 1))], "main"),
+            (vec![of(1, lost(50, LossStage::Kernel, 1))], "not_seen"),
+            (vec![of(0, lost(50, LossStage::Kernel, 1))], "not_seen"),
+            // They come as they come.
+            (
+                [50, 5].map(|at| lost(at, LossStage::Kernel, 1)).to_vec(),
+                "not_seen",
+            ),
+        ] {
+            let waits = vec![wait(100, Some(Reason::Lock), 40)];
+            let events = [vec![call(10, "main")], loss, waits].concat();
+            let expected = [(expected.to_owned(), 1, 40)];
+            assert_eq!(rows(&added_up(ALL, events)), expected);
+        }
+    }
+
+    #[test]
+    fn a_wait_that_is_told_after_a_return_that_came_after_it_has_no_stack() {
+        let events = vec![
+            call(10, "main"),
+            call(20, "fetch"),
+            returned(200, "fetch"),
+            wait(100, Some(Reason::Lock), 40),
+            wait(300, Some(Reason::Lock), 30),
+        ];
+        let expected = [("not_seen", 1, 40), ("main", 1, 30)];
+        let expected = expected.map(|(it, n, t)| (it.to_owned(), n, t));
+        assert_eq!(rows(&added_up(ALL, events)), expected);
+    }
+
+    #[test]
+    fn what_was_before_counting_began_is_not_counted() {
+        let events = vec![
+            call(10, "main"),
+            wait(50, Some(Reason::Lock), 20),
+            wait(60, None, 0),
+            // It began at 95.
+            wait(200, Some(Reason::Lock), 100),
+            wait(210, None, 0),
+        ];
+        let snapshot = counted_from(150, ALL, events);
+        assert_eq!(rows(&snapshot), [("main".to_owned(), 1, 45)]);
+        assert_eq!(snapshot.account.preempted, 1);
     }
 }

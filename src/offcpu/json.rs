@@ -79,6 +79,7 @@ fn woken_by(snapshot: &Snapshot, waker: Option<Waker>, waits: u64) -> Value {
         Some(Waker::Interrupt) => json!({ "by": "interrupt", "waits": waits }),
         Some(Waker::Thread { pid, tid }) => {
             let name = snapshot.names.get(&tid).filter(|name| !name.is_empty());
+            let pid = (pid != 0).then_some(pid);
             json!({ "by": "thread", "pid": pid, "tid": tid, "name": name, "waits": waits })
         }
     }

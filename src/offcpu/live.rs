@@ -95,7 +95,12 @@ impl Table for Waits<'_> {
     fn keys(&self) -> String {
         let by = self.view.by.to_possible_value();
         let by = by.as_ref().map_or("", |it| it.get_name());
-        format!("q end  b by ({by})  i idleness  p pause  r count anew  ~ estimated in part")
+        // Without looks nothing is an estimate.
+        let estimates = match self.snapshot.gap_ns {
+            0 => "",
+            _ => "  ~ estimated in part",
+        };
+        format!("q end  b by ({by})  i idleness  p pause  r count anew{estimates}")
     }
 }
 

@@ -527,9 +527,12 @@ pub fn remarks(reports: &[(u32, Started)]) -> Vec<String> {
             }
         }
     }
-    let sentence = |(remark, pids): (String, Vec<u32>)| match pids.len() {
+    let sentence = |(remark, mut pids): (String, Vec<u32>)| match pids.len() {
         1 => format!("the agent in {} says{remark}", processes(&pids)),
-        _ => format!("the agents in {} say{remark}", processes(&pids)),
+        _ => {
+            pids.sort_unstable();
+            format!("the agents in {} say{remark}", processes(&pids))
+        }
     };
     said.into_iter().map(sentence).collect()
 }

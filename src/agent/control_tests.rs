@@ -715,7 +715,7 @@ fn what_several_agents_say_is_said_once_with_the_processes_that_they_are_in() {
         warnings: vec![warning.to_owned()],
         ..pystap_agent_protocol::Started::default()
     };
-    let reports = [(7, started("a")), (8, started("b")), (9, started("a"))];
+    let reports = [(9, started("a")), (8, started("b")), (7, started("a"))];
     assert_eq!(
         super::super::remarks(&reports),
         [

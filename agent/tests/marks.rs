@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::interpreters;
 use crate::lifecycle::listening;
-use crate::program::{Program, functions, library, repository};
+use crate::program::{Program, TURNS_OF_GREENLETS, functions, library, repository};
 
 const TRACEFS: &str = "/sys/kernel/tracing";
 
@@ -604,21 +604,10 @@ fn switches_of_greenlets_are_told_of_in_the_child_of_a_fork_anew() {
     for (at, interpreter) in all.iter().enumerate().filter(|(_, it)| it.has("greenlet")) {
         let name = interpreter.name();
         let mut process = Program::start(interpreter);
+        process.run(TURNS_OF_GREENLETS);
         process.run(
             "
-import greenlet, os
-def hear(event, pair): pass
-greenlet.settrace(hear)
-def inside():
-    main.switch()
-def outside(one):
-    one.switch()
-def turns():
-    global main
-    main = greenlet.getcurrent()
-    one = greenlet.greenlet(inside)
-    outside(one)
-    outside(one)
+import os
 def forked():
     pid = os.fork()
     if pid == 0:

@@ -60,6 +60,27 @@ pub(crate) fn library() -> &'static Path {
     })
 }
 
+/// Greenlets that switch four times, with a trace function of the program's own.
+pub(crate) const TURNS_OF_GREENLETS: &str = "
+import greenlet
+heard = []
+def hear(event, pair):
+    heard.append(event)
+greenlet.settrace(hear)
+def inside():
+    main.switch()
+def outside(one):
+    one.switch()
+def turns():
+    global main
+    main = greenlet.getcurrent()
+    one = greenlet.greenlet(inside)
+    outside(one)
+    outside(one)
+def anew():
+    greenlet.settrace(hear)
+";
+
 /// A running program.
 pub(crate) struct Program {
     pub(crate) child: Child,

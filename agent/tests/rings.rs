@@ -9,7 +9,7 @@ use pystap_ring::{Mapping, Reader, Record, Records, new_memory, new_memory_with}
 use rustix::fd::{AsFd, OwnedFd};
 
 use crate::interpreters::{self, Interpreter};
-use crate::program::{Program, Pystap, functions, repository};
+use crate::program::{Program, Pystap, TURNS_OF_GREENLETS, functions, repository};
 
 /// Words of a ring in which everything has room.
 const LARGE: u64 = 1 << 20;
@@ -382,34 +382,13 @@ fn tasks_are_told_apart_and_named() {
     }
 }
 
-/// Greenlets that switch four times, with a trace function of the program's own.
-const TURNS: &str = "
-import greenlet
-heard = []
-def hear(event, pair):
-    heard.append(event)
-greenlet.settrace(hear)
-def inside():
-    main.switch()
-def outside(one):
-    one.switch()
-def turns():
-    global main
-    main = greenlet.getcurrent()
-    one = greenlet.greenlet(inside)
-    outside(one)
-    outside(one)
-def anew():
-    greenlet.settrace(hear)
-";
-
 #[test]
 fn switches_of_greenlets_are_told_as_calls_and_the_programs_trace_function_is_kept() {
     let mut tried = Vec::new();
     for interpreter in interpreters::with_lock().filter(|it| it.has("greenlet")) {
         let name = interpreter.name();
         let mut program = Program::start(interpreter);
-        program.run(TURNS);
+        program.run(TURNS_OF_GREENLETS);
         for _ in 0..2 {
             let mut ring = Ours::new(LARGE);
             let pystap = program.attach();

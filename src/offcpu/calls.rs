@@ -386,9 +386,8 @@ impl<W> AllCallsSink<W> {
 
 impl<W: Write> Sink for AllCallsSink<W> {
     fn session(&mut self, session: &Session) -> io::Result<()> {
-        self.older
-            .begin(session.targets.iter().map(|target| target.pid));
         {
+            // Whoever was told that probes are live counts from now on, whatever is read of them first.
             let mut state = self.source.state();
             let pids = session.targets.iter().map(|target| target.pid);
             state.processes.extend(pids);
@@ -398,6 +397,8 @@ impl<W: Write> Sink for AllCallsSink<W> {
             state.has_begun = true;
             self.last = state.counted_from;
         }
+        self.older
+            .begin(session.targets.iter().map(|target| target.pid));
         self.intervals.begin(clock::now());
         if let Shown::OnScreen { by, idle, interval } = self.shown {
             let (source, console) = (self.source.clone(), self.console.clone());

@@ -154,15 +154,17 @@ fn the_live_table_has_what_the_program_measured() -> Result<(), String> {
     check(table["functions"].as_array().expect("rows"), &truth)
 }
 
-/// The rows of `pystap offcpu` by stack, and what the program measured.
-fn offcpu(way: &[&str]) -> (Vec<Value>, Vec<Value>, String) {
+/// The rows of `pystap offcpu` by stack, and what the program measured. A machine that had no time for us loses some, which it says.
+fn offcpu(way: &[&str]) -> Result<(Vec<Value>, Vec<Value>), String> {
     let by_stack = ["--json", "--by", "stack", "--limit", "100000"];
     let (truth, written, said) = rounds("threads", &[&["offcpu"][..], &by_stack, way].concat());
     let told = written.lines().last().expect("a document");
     let told: Value = serde_json::from_str(told).expect("JSON");
-    assert_eq!(told["lost_waits"], 0, "{said}");
+    if told["lost_waits"] != 0 || told["lost_records"] != 0 {
+        return Err(said);
+    }
     let rows = told["rows"].as_array().expect("rows").clone();
-    (truth, rows, said)
+    Ok((truth, rows))
 }
 
 /// Of rows in which a function waits, those that are for this, together: waits and milliseconds.
@@ -182,12 +184,14 @@ fn word(frame: &str) -> &str {
 }
 
 fn offcpu_with_all_calls_has_what_the_program_measured(way: &[&str]) -> Result<(), String> {
-    let (truth, rows, said) = offcpu(&[&["--all-calls"], way].concat());
-    assert!(said.contains("nothing lost"), "{said}");
+    let (truth, rows) = offcpu(&[&["--all-calls"], way].concat())?;
     for row in &rows {
         assert_eq!(row["estimated_waits"], 0, "{row:#}");
         assert_eq!(row["estimated_ns"], 0, "{row:#}");
-        assert_ne!(row["place"], "not_seen", "{row:#}");
+        // A wait that was told too late.
+        if row["place"] == "not_seen" {
+            return Err(format!("{row:#}"));
+        }
     }
     for (function, reason) in FUNCTIONS {
         let calls = truth.len();
@@ -203,7 +207,9 @@ fn offcpu_with_all_calls_has_what_the_program_measured(way: &[&str]) -> Result<(
         let (waits, blocked) = waited(&rows, function, |_| true);
         near(function, calls, blocked, off - most - taken, off - least)?;
         if function != "burns" {
-            assert!(waits >= calls as u64, "{function}: {waits} of {calls}");
+            if waits < calls as u64 {
+                return Err(format!("{function}: {waits} of {calls}"));
+            }
             let (_, of_reason) = waited(&rows, function, |it| it == word(reason));
             near(reason, calls, of_reason, blocked, blocked)?;
         }
@@ -219,16 +225,14 @@ fn offcpu_with_all_calls_has_what_the_program_measured(way: &[&str]) -> Result<(
 fn the_same_functions_have_the_long_waits(way: &[&str]) -> Result<(), String> {
     let long = ["--min", "20ms"];
     let told = |way: &[&str]| {
-        let (_, rows, _) = offcpu(&[&long[..], way].concat());
-        FUNCTIONS[..3]
-            .iter()
-            .map(|(function, reason)| {
-                let (waits, _) = waited(&rows, function, |it| it == word(reason));
-                (*function, waits)
-            })
-            .collect::<Vec<_>>()
+        let (_, rows) = offcpu(&[&long[..], way].concat())?;
+        let waits = FUNCTIONS[..3].iter().map(|(function, reason)| {
+            let (waits, _) = waited(&rows, function, |it| it == word(reason));
+            (*function, waits)
+        });
+        Ok::<Vec<_>, String>(waits.collect())
     };
-    let (plain, with_calls) = (told(&[]), told(&[&["--all-calls"], way].concat()));
+    let (plain, with_calls) = (told(&[])?, told(&[&["--all-calls"], way].concat())?);
     assert!(plain.iter().all(|(_, waits)| *waits > 0), "{plain:?}");
     match plain == with_calls {
         true => Ok(()),

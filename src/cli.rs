@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use regex::Regex;
 
+use crate::field::Field;
 use crate::offcpu::By;
 use crate::probe::EventKind;
 use crate::script::filter::Glob;
@@ -427,6 +428,7 @@ pub struct Syscalls {
 
 /// `pystap trace`.
 #[derive(Debug, Clone, Args)]
+#[command(group(ArgGroup::new("values").args(["capture", "fields"]).multiple(true)))]
 pub struct Trace {
     // What is flattened into this leaves its last heading behind, so options without a heading stand before it.
     /// Print the plan, and the script and command lines of stap or the uprobe events, and do nothing
@@ -470,13 +472,30 @@ pub struct Trace {
         help_heading = "Agent"
     )]
     pub capture: Vec<Captured>,
-    /// Names whose values --capture leaves out, matched without case: of parameters, of keys in dictionaries, and of functions
-    /// for what they return. Takes the place of the list that holds otherwise; `none` leaves nothing out
+    /// Values of calls by name.
+    #[command(flatten)]
+    pub fields: FieldArgs,
+}
+
+/// Values that are told by name.
+#[derive(Debug, Clone, Args)]
+pub struct FieldArgs {
+    /// A value of each call that is told by name, such as `request=ctxt.request_id`: a path from an argument through stored
+    /// attributes, keys and items. May be repeated; GLOB says of which functions
+    #[arg(
+        long = "field",
+        value_name = "[GLOB:]NAME=PATH",
+        value_parser = parse_field,
+        help_heading = "Agent"
+    )]
+    pub fields: Vec<Field>,
+    /// Names whose values are left out, matched without case: of parameters, of keys in dictionaries, of functions for what they
+    /// return, and of fields. Takes the place of the list that holds otherwise; `none` leaves nothing out
     #[arg(
         long,
         value_delimiter = ',',
         value_name = "GLOB,…",
-        requires = "capture",
+        requires = "values",
         default_values = USUALLY_HIDDEN,
         value_parser = parse_glob,
         help_heading = "Agent"
@@ -484,7 +503,7 @@ pub struct Trace {
     pub capture_hide: Vec<Glob>,
 }
 
-/// The names that --capture hides unless others are named.
+/// The names that are hidden unless others are named.
 const USUALLY_HIDDEN: [&str; 15] = [
     "*password*",
     "*passwd*",
@@ -1026,6 +1045,10 @@ fn parse_regex(text: &str) -> Result<Regex, String> {
 
 fn parse_glob(text: &str) -> Result<Glob, String> {
     Glob::new(text).map_err(|error| error.to_string())
+}
+
+fn parse_field(text: &str) -> Result<Field, String> {
+    Field::parse(text).map_err(|error| error.to_string())
 }
 
 fn parse_module(text: &str) -> Result<Glob, String> {

@@ -21,6 +21,7 @@ pub mod engine;
 pub mod event;
 pub mod export;
 mod failure;
+pub mod field;
 pub mod files;
 mod host;
 #[cfg(test)]

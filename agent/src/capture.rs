@@ -202,12 +202,34 @@ const LOCALS_3_9: usize = 360;
 const LOCALS_3_10: usize = 352;
 const LOCALS_3_11: (usize, usize) = (72, 24);
 
+impl Parameter {
+    /// The same once more.
+    pub(crate) unsafe fn again(&self) -> Option<Parameter> {
+        Some(Parameter {
+            name: Owned::borrowed(self.name.as_ptr())?,
+            ..*self
+        })
+    }
+
+    /// Whether it is called so.
+    pub(crate) unsafe fn is_named(&self, name: &str) -> bool {
+        let mut length = 0;
+        let text = (api().PyUnicode_AsUTF8AndSize)(self.name.as_ptr(), &raw mut length);
+        if text.is_null() {
+            (api().PyErr_Clear)();
+            return false;
+        }
+        let length = usize::try_from(length).unwrap_or(0);
+        core::slice::from_raw_parts(text.cast::<u8>(), length) == name.as_bytes()
+    }
+}
+
 /// The value of a parameter.
-unsafe fn local(frame: Ptr, parameter: &Parameter) -> Option<Owned> {
+pub(crate) unsafe fn local(frame: Ptr, parameter: &Parameter) -> Option<Owned> {
     if let Some(get) = api().PyFrame_GetVar {
         return Owned::take(get(frame, parameter.name.as_ptr()));
     }
-    let ([_, minor, _], _) = crate::python::version();
+    let minor = crate::python::minor();
     let frame: *const u8 = frame.cast();
     let locals: *const Ptr = match minor {
         9 => frame.add(LOCALS_3_9).cast(),

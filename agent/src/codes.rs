@@ -13,6 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering
 use pystap_ring::MOST_TEXT;
 
 use crate::capture::{self, Parameter};
+use crate::fields::{self, Field};
 use crate::live::{self, LIVE};
 use crate::marks::{CUT_FILE, CUT_NAME, CUT_QUALNAME};
 use crate::names;
@@ -43,6 +44,8 @@ pub(crate) struct Code {
     pub(crate) hides: bool,
     /// Its parameters, when arguments are told.
     pub(crate) parameters: Vec<Parameter>,
+    /// Its fields.
+    pub(crate) fields: Vec<Field>,
     /// Names that are in no string; never read, only kept.
     _own: Vec<Box<[u8]>>,
     before: *mut Code,
@@ -374,6 +377,13 @@ unsafe fn decide(shard: Shard, object: Ptr, slot: isize, session: usize) -> Opti
         .filter
         .accepts(bytes(code.told.filename), names);
     let code = accepted.then(|| {
+        if !(*live).settings.fields.is_empty()
+            && let Some(object) = Owned::borrowed(object)
+        {
+            // First, because this can run finalizers of the program (up to 3.11), and these can end the session.
+            let parameters = capture::parameters(&object, code.flags, version().0[1]);
+            code.fields = fields::of(&(*live).settings.fields, names, &parameters);
+        }
         shorten(shard, &mut code);
         code
     });
@@ -453,6 +463,7 @@ unsafe fn place_of(new: Box<Code>) -> *mut Code {
     (*free).instructions = new.instructions;
     (*free).hides = new.hides;
     (*free).parameters = new.parameters;
+    (*free).fields = new.fields;
     (*free)._own = new._own;
     free
 }
@@ -468,6 +479,7 @@ unsafe fn put_away(code: *mut Code) {
     // All that it has of the program's memory.
     (*code).instructions = Vec::new();
     (*code).parameters = Vec::new();
+    (*code).fields = Vec::new();
     (*code)._own = Vec::new();
     (*code).before = null_mut();
     (*code).after = (*known).free;
@@ -517,6 +529,7 @@ unsafe fn read(shard: Shard, object: Ptr, session: usize) -> Option<Box<Code>> {
         } else {
             Vec::new()
         },
+        fields: Vec::new(),
         _own: own,
         before: null_mut(),
         after: null_mut(),

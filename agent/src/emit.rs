@@ -3,13 +3,15 @@
 use alloc::vec::Vec;
 use core::ptr::null;
 
+use pystap_ring::fields::FieldsWriter;
+
 use crate::codes::{self, Code};
 use crate::live::{self, LIVE};
-use crate::marks::{self, ANNOUNCED, FUNCTION_ENTRY, FUNCTION_RETURN};
+use crate::marks::{self, ANNOUNCED, FUNCTION_ENTRY, FUNCTION_RETURN, SUSPENSION};
 use crate::python::Ptr;
 use crate::ring::{self, Function, Times};
 use crate::shards::Shard;
-use crate::{capture, contexts, sums, timed};
+use crate::{capture, contexts, fields, sums, timed};
 
 /// Whether somebody listens to entries.
 #[inline(always)]
@@ -91,7 +93,33 @@ pub(crate) unsafe fn tell_entry(
     } else {
         None
     };
+    // Apart, so that a call without them costs one look.
+    if !(*code).fields.is_empty() && details.flags & !SUSPENSION == 0 {
+        return tell_with_fields(shard, code, frame, details, context, text);
+    }
     tell(shard, Side::Entry, code, details, context, text);
+}
+
+/// An entry with its fields, which are told through the ring alone.
+#[inline(never)]
+unsafe fn tell_with_fields(
+    shard: Shard,
+    code: *mut Code,
+    frame: Ptr,
+    details: Details,
+    context: u64,
+    text: Option<Vec<u8>>,
+) {
+    let fields = fields::read(&(*code).fields, frame);
+    let fields = fields.as_ref().and_then(FieldsWriter::bytes);
+    let values = (text.as_deref().map(without_end), fields);
+    let Details { line, flags } = details;
+    ring::call(shard, &raw mut (*code).told, (line, flags), context, values);
+}
+
+/// The end of a text is for those who read strings.
+fn without_end(text: &[u8]) -> &[u8] {
+    text.strip_suffix(b"\0").unwrap_or(text)
 }
 
 /// A return, for whoever listens, with what was measured of its call. `value` is null where an exception leaves the frame.
@@ -154,12 +182,9 @@ unsafe fn tell_function(
     text: Option<Vec<u8>>,
 ) {
     if ring::is_on(shard) {
-        // Its end is for those who read strings.
-        let text = text
-            .as_deref()
-            .map(|text| text.strip_suffix(b"\0").unwrap_or(text));
+        let text = text.as_deref().map(without_end);
         return match side {
-            Side::Entry => ring::call(shard, function, (line, flags), context, text),
+            Side::Entry => ring::call(shard, function, (line, flags), context, (text, None)),
             Side::Return(None) => {
                 ring::left(shard, function, (line, flags), context, text);
             }

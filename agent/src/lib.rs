@@ -56,7 +56,7 @@
 //! They come from `sys.monitoring` (`monitoring`) or from the profile functions of threads (`profile`) and go through
 //! `emit`: is the code wanted (`codes`, kept in the code object's own slot, so that it cannot be stale), on which stack
 //! is it (`stacks`, one per thread and one per greenlet, which announces its frames when it is first seen and reports
-//! no return without its entry), who runs (`contexts`), which values (`capture`, less what `hidden` leaves out), and
+//! no return without its entry), who runs (`contexts`), which values (`capture`, less what `hidden` leaves out, and `fields`), and
 //! last the ring (`ring`) or the probe (`marks`). Where pystap wants sums or long calls only, `sums` or `timed` comes between.
 //! Where nobody listens to either, only the first two and the account are left. Where pystap wants to know when greenlets
 //! switch, `switches` tells that as calls.
@@ -70,6 +70,7 @@
 
 extern crate alloc;
 
+mod asked;
 mod calls;
 mod capture;
 mod codes;
@@ -78,6 +79,7 @@ mod contexts;
 mod control;
 mod descriptors;
 mod emit;
+mod fields;
 mod filter;
 mod fork;
 mod gil;

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use pystap_agent_protocol::Stopped;
 
+use crate::asked::Fields;
 use crate::filter::Filter;
 use crate::gil::Guarded;
 use crate::hidden::Hidden;
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
     /// Which values are told, and under which names none is.
     pub(crate) capture: Values,
     pub(crate) hidden: Hidden,
+    /// Values that are told of calls by name.
+    pub(crate) fields: Fields,
     /// Whether the instructions of generators have to be at hand.
     pub(crate) needs_instructions: bool,
 }
@@ -76,6 +79,7 @@ pub(crate) static LIVE: Guarded<Live> = Guarded::new(Live {
             limit: 0,
         },
         hidden: Hidden::NOTHING,
+        fields: Fields::NOTHING,
         needs_instructions: false,
     },
 });
@@ -137,6 +141,7 @@ pub(crate) unsafe fn forget() {
     let settings = &raw mut (*LIVE.get()).settings;
     (*settings).filter = Filter::NONE;
     (*settings).hidden = Hidden::NOTHING;
+    (*settings).fields = Fields::NOTHING;
 }
 
 /// Without the lock, when the interpreter is ending and nothing in it may be called any longer: the callbacks do nothing

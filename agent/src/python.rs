@@ -3,10 +3,10 @@
 //! ours can be refused in words instead of by the dynamic linker.
 #![allow(non_snake_case)]
 
-use core::ffi::{CStr, c_char, c_int, c_long, c_longlong, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_longlong, c_ulong, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::libc;
 
@@ -199,13 +199,18 @@ functions! {
         PyTuple_New: fn(isize) -> Ptr;
         PyTuple_Size: fn(Ptr) -> isize;
         PyTuple_SetItem: fn(Ptr, isize, Ptr) -> c_int;
+        PyType_GetFlags: fn(Ptr) -> c_ulong;
         PyType_IsSubtype: fn(Ptr, Ptr) -> c_int;
         PyUnicode_AsUTF8: fn(Ptr) -> *const c_char;
+        PyUnicode_AsUCS4: fn(Ptr, *mut u32, isize, c_int) -> *mut u32;
+        PyUnicode_Compare: fn(Ptr, Ptr) -> c_int;
         PyUnicode_AsUTF8AndSize: fn(Ptr, *mut isize) -> *const c_char;
         PyUnicode_EncodeFSDefault: fn(Ptr) -> Ptr;
         PyUnicode_FromStringAndSize: fn(*const c_char, isize) -> Ptr;
         PyUnicode_GetLength: fn(Ptr) -> isize;
+        PyUnicode_InternInPlace: fn(*mut Ptr);
         PyUnicode_ReadChar: fn(Ptr, isize) -> u32;
+        PyUnicode_Substring: fn(Ptr, isize, isize) -> Ptr;
         PyWeakref_NewRef: fn(Ptr, Ptr) -> Ptr;
         PyBytes_AsString: fn(Ptr) -> *const c_char;
         PyBytes_Size: fn(Ptr) -> isize;
@@ -235,9 +240,12 @@ functions! {
         _PyEval_AddPendingCall: fn(Interpreter, unsafe extern "C" fn(*mut c_void) -> c_int, *mut c_void, c_int) -> c_int;
         _PyEval_SetProfile: fn(ThreadState, Option<TraceFunction>, Ptr) -> c_int;
         _PyEval_SetTrace: fn(ThreadState, Option<TraceFunction>, Ptr) -> c_int;
+        _PyObject_GenericGetAttrWithDict: fn(Ptr, Ptr, Ptr, c_int) -> Ptr;
+        _PyObject_GetDictPtr: fn(Ptr) -> *mut Ptr;
+        _PyType_Lookup: fn(Ptr, Ptr) -> Ptr;
     }
     data { _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_RuntimeError, PyExc_TypeError, PyExc_ValueError, PyBytes_Type, PyCFunction_Type, PyCell_Type,
-        PyCoro_Type, PyDict_Type, PyFloat_Type, PyFrozenSet_Type, PyList_Type, PyLong_Type, PySet_Type, PyTuple_Type, PyUnicode_Type }
+        PyCoro_Type, PyDict_Type, PyFloat_Type, PyFrozenSet_Type, PyList_Type, PyLong_Type, PyMemberDescr_Type, PyProperty_Type, PySet_Type, PyTuple_Type, PyType_Type, PyUnicode_Type }
 }
 
 /// The address of a name in the process, or null.
@@ -272,6 +280,8 @@ static IS_FOUND: AtomicBool = AtomicBool::new(false);
 struct Kind(core::cell::UnsafeCell<bool>);
 // SAFETY: as they.
 unsafe impl Sync for Kind {}
+/// The minor version, found with them.
+static MINOR: AtomicU32 = AtomicU32::new(0);
 static IS_FREE_THREADED: Kind = Kind(core::cell::UnsafeCell::new(false));
 
 /// Finds the functions, if that was not done yet.
@@ -279,12 +289,20 @@ pub(crate) unsafe fn find() -> Result<(), &'static CStr> {
     if !IS_FOUND.load(Ordering::Acquire) {
         let api = Api::find()?;
         (*API.0.get()).write(api);
-        let (_, text) = version();
+        let ([_, minor, _], text) = version();
+        MINOR.store(minor, Ordering::Relaxed);
         let words = b"free-threading";
         *IS_FREE_THREADED.0.get() = text.windows(words.len()).any(|part| part == words);
         IS_FOUND.store(true, Ordering::Release);
     }
     Ok(())
+}
+
+/// The minor version of Python 3, without asking the interpreter, which up to 3.11 writes its text anew each time. Not of
+/// [`find`], until which it is 0.
+#[inline(always)]
+pub(crate) fn minor() -> u32 {
+    MINOR.load(Ordering::Relaxed)
 }
 
 /// Whether nothing in this interpreter keeps threads apart. Not of [`find`], until which it is false.
@@ -362,6 +380,13 @@ impl Owned {
             text.as_ptr().cast(),
             text.len() as isize,
         ))
+    }
+
+    /// The same, the one object of this text by which the interpreter looks up names.
+    pub(crate) unsafe fn name(text: &str) -> Option<Owned> {
+        let mut object = Owned::text(text)?.into_ptr();
+        (api().PyUnicode_InternInPlace)(&raw mut object);
+        Owned::take(object)
     }
 
     /// A number as an integer object.

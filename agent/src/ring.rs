@@ -10,8 +10,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use pystap_agent_protocol::Clock;
 use pystap_ring::{
-    CALL, CONTEXT, GC_DONE, GC_START, GONE, INTERPRETER, LostKind, MOST_RINGS, Mapping, RETURN,
-    Ringless, THREAD, TIMED, Writer, distance, head, ticks,
+    CALL, CONTEXT, FIELDS, GC_DONE, GC_START, GONE, INTERPRETER, LostKind, MOST_RINGS, Mapping,
+    RETURN, Ringless, THREAD, TIMED, VALUE, Writer, distance, head, ticks,
 };
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -245,16 +245,16 @@ pub(crate) unsafe fn tells_events() -> bool {
     (*RING.get()).as_ref().is_some_and(|ring| ring.tells_events)
 }
 
-/// A call.
+/// A call, with its arguments as text and its fields.
 #[inline(always)]
 pub(crate) unsafe fn call(
     shard: Shard,
     function: *mut Function,
     place: (i32, u64),
     context: u64,
-    text: Option<&[u8]>,
+    values: (Option<&[u8]>, Option<&[u8]>),
 ) {
-    tell(shard, CALL, function, place, context, text);
+    tell(shard, CALL, function, place, context, values);
 }
 
 /// A return.
@@ -266,7 +266,7 @@ pub(crate) unsafe fn left(
     context: u64,
     text: Option<&[u8]>,
 ) {
-    tell(shard, RETURN, function, place, context, text);
+    tell(shard, RETURN, function, place, context, (text, None));
 }
 
 #[inline(always)]
@@ -276,7 +276,7 @@ unsafe fn tell(
     function: *mut Function,
     (line, flags): (i32, u64),
     context: u64,
-    text: Option<&[u8]>,
+    values: (Option<&[u8]>, Option<&[u8]>),
 ) {
     let Some(ring) = (*RING.at(shard)).as_mut() else {
         return;
@@ -286,7 +286,7 @@ unsafe fn tell(
         _ => LostKind::Return,
     };
     let time = ring.now();
-    ring.put(shard, lost, function, context, text, |number| {
+    ring.put(shard, lost, function, context, values, |number| {
         [head(kind, flags, told_line(line), number), time]
     });
 }
@@ -301,9 +301,15 @@ pub(crate) unsafe fn timed(
     Times { began, ended }: Times,
 ) {
     if let Some(ring) = (*RING.at(shard)).as_mut() {
-        ring.put(shard, LostKind::Return, function, context, text, |number| {
-            [head(TIMED, flags, told_line(line), number), ended, began]
-        });
+        let values = (text, None);
+        ring.put(
+            shard,
+            LostKind::Return,
+            function,
+            context,
+            values,
+            |number| [head(TIMED, flags, told_line(line), number), ended, began],
+        );
     }
 }
 
@@ -408,7 +414,7 @@ impl Ring {
         time(self.clock)
     }
 
-    /// Tells something of a function, whose record is made of the function's number, after a value that belongs to it.
+    /// Tells something of a function, whose record is made of the function's number, after values that belong to it.
     #[inline(always)]
     unsafe fn put<const WORDS: usize>(
         &mut self,
@@ -416,7 +422,7 @@ impl Ring {
         lost: LostKind,
         function: *mut Function,
         context: u64,
-        text: Option<&[u8]>,
+        values: (Option<&[u8]>, Option<&[u8]>),
         record: impl FnOnce(u32) -> [u64; WORDS],
     ) {
         let is_known = shards::is_told(shard) && self.context == context && self.has_told(function);
@@ -425,9 +431,13 @@ impl Ring {
             return self.writer.count_lost(lost);
         }
         let record = record((*function).number());
-        let told = match text {
-            None => self.writer.put(record),
-            Some(text) => self.writer.put_with_value(record, text),
+        let told = match values {
+            (None, None) => self.writer.put(record),
+            (Some(text), None) => self.writer.put_with_value(record, text),
+            (None, Some(fields)) => self.writer.put_with(record, &[(FIELDS, fields)]),
+            (Some(text), Some(fields)) => self
+                .writer
+                .put_with(record, &[(VALUE, text), (FIELDS, fields)]),
         };
         if !told {
             self.writer.count_lost(lost);

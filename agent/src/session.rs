@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use pystap_agent_protocol::{Kind, Refused, Start, Started, Stopped, Way};
 use pystap_glob::GlobError;
 
+use crate::asked::Fields;
 use crate::filter::Filter;
 use crate::gil::Guarded;
 use crate::hidden::Hidden;
@@ -65,6 +66,12 @@ pub(crate) unsafe fn start(
         }
         end();
     }
+    if is_free_threaded() && !wanted.fields.is_empty() {
+        return Err(Refused::new(
+            "fields are not read in a free-threaded build, where other threads may change meanwhile what a path leads through",
+            "leave out --field, or use --capture args",
+        ));
+    }
     if !codes::prepare(Shard::ONLY) {
         return Err(Refused::new(
             "the interpreter has no free slot for data about code objects, so the agent cannot remember which functions are wanted",
@@ -81,6 +88,10 @@ pub(crate) unsafe fn start(
     let functions = wanted.events.contains(&Kind::Function);
     let filter = Filter::new(&wanted.filters).map_err(misunderstood)?;
     let hidden = Hidden::new(&wanted.capture.hidden).map_err(misunderstood)?;
+    let fields = match offered.is_some() {
+        true => Fields::new(&wanted.fields).map_err(misunderstood)?,
+        false => Fields::NOTHING,
+    };
     let way = way(version().0);
     live::prepare(Settings {
         filtered: !filter.is_empty() || codes::has_own(),
@@ -92,6 +103,7 @@ pub(crate) unsafe fn start(
             limit: capture::limit(wanted.capture.limit),
         },
         hidden,
+        fields,
         needs_instructions: way == Way::Profile,
     });
     stacks::forget();

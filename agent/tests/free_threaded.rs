@@ -172,7 +172,9 @@ impl Told {
                     contexts.insert(context, text(name));
                     continue;
                 }
-                Record::Value(_) | Record::Interpreter(_) => continue,
+                Record::Value(_) | Record::Fields(_) | Record::Interpreter(_) => {
+                    continue;
+                }
                 Record::Call { code, time, .. } => {
                     let name = names.get(&code).expect("it was defined").clone();
                     if let Some(name) = contexts.get(&context) {

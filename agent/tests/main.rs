@@ -10,6 +10,7 @@
 )]
 
 mod counts;
+mod fields;
 mod free_threaded;
 mod hard;
 mod interpreters;

@@ -306,6 +306,7 @@ pub(crate) fn functions(files: &str) -> Start {
         contexts: false,
         switches: false,
         capture: Default::default(),
+        fields: Vec::new(),
         announce_running: true,
         follow: None,
         ring: None,

@@ -12,10 +12,10 @@ use crate::interpreters::{self, Interpreter};
 use crate::program::{Program, Pystap, TURNS_OF_GREENLETS, functions, repository};
 
 /// Words of a ring in which everything has room.
-const LARGE: u64 = 1 << 20;
+pub(crate) const LARGE: u64 = 1 << 20;
 
 /// A ring as pystap has it.
-struct Ours {
+pub(crate) struct Ours {
     words: u64,
     memory: OwnedFd,
     reader: Reader,
@@ -28,7 +28,7 @@ struct Ours {
 const ROWS: u32 = 1024;
 
 impl Ours {
-    fn new(words: u64) -> Ours {
+    pub(crate) fn new(words: u64) -> Ours {
         Ours::of(words, new_memory(words).expect("memory"), None)
     }
 
@@ -68,7 +68,7 @@ impl Ours {
     }
 
     /// Starts a session that tells through it.
-    fn start(&self, pystap: &Pystap, start: Start) -> FromAgent {
+    pub(crate) fn start(&self, pystap: &Pystap, start: Start) -> FromAgent {
         let start = Start {
             ring: Some(Ring {
                 count: 1,
@@ -81,6 +81,21 @@ impl Ours {
             ..start
         };
         pystap.ask_with(&ToAgent::Start(start), &[self.memory.as_fd()])
+    }
+
+    /// The bytes of the fields of calls that are in it.
+    pub(crate) fn fields(&mut self) -> Vec<Vec<u8>> {
+        let mut words = Vec::new();
+        let count = self.reader.read(u64::MAX, &mut words).expect("sound");
+        self.reader.give_back(count);
+        let mut records = Records::new(&words);
+        let mut fields = Vec::new();
+        while let Some(record) = records.next_record().expect("well formed") {
+            if let Record::Fields(bytes) = record {
+                fields.push(bytes.to_vec());
+            }
+        }
+        fields
     }
 
     /// What is in it.
@@ -160,6 +175,7 @@ impl Told {
             }
             Record::Interpreter(_) => return,
             Record::Value(value) => return self.values.push(text(value)),
+            Record::Fields(fields) => panic!("nobody asked for {fields:?}"),
             Record::GcStart { time, .. } => time,
             Record::GcDone { time, .. } => {
                 self.collections += 1;

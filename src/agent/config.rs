@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use pystap_agent_protocol as protocol;
 
+use crate::field::Field;
 use crate::probe::{AGENT_PROVIDER, Probe};
 use crate::python::{self, FileId, PythonError};
 use crate::script::Filters;
@@ -56,6 +57,8 @@ pub struct AgentConfig {
     pub filters: Filters,
     /// Which values.
     pub capture: Capture,
+    /// Which fields, in the order of their names.
+    pub fields: Vec<Field>,
     /// Whether children are traced.
     pub follow: bool,
     /// Whether switches of greenlets are told, as calls.
@@ -107,10 +110,19 @@ impl AgentConfig {
                 limit: LONGEST_VALUE,
                 hidden: texts(&self.capture.hidden),
             },
+            fields: self.fields.iter().map(field).collect(),
             announce_running: true,
             follow,
             ring: None,
         })
+    }
+}
+
+fn field(field: &Field) -> protocol::Field {
+    protocol::Field {
+        argument: field.argument.clone(),
+        path: field.path.clone(),
+        functions: texts(&field.functions),
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod collections;
 pub mod contexts;
+pub mod found;
 pub mod functions;
 pub mod histogram;
 pub(crate) mod idle;

@@ -56,6 +56,7 @@ fn request(arguments: &cli::Top) -> SessionRequest {
     }
     // Single calls that are long enough are measured by another template.
     // The kernel keeps a stack for each context, and one row for all; and a wait belongs to the call that is open when it comes.
+    request.agent.contexts = arguments.by_context;
     request.totals = !(arguments.no_kernel_totals || arguments.by_context || arguments.waits)
         && request.min_duration.is_none();
     request

@@ -11,8 +11,10 @@ use crate::cli::{self, Colour, Format};
 use crate::console::{Console, Exit};
 use crate::export::{Output, Sink, flow, json};
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::recording;
 use crate::script::Filters;
+use crate::script::filter::Glob;
 use crate::session::opening::{Decided, MakeSink};
 use crate::session::request::{
     AgentUsage, AgentWishes, EngineOptions, Limits, Purpose, SessionRequest, TargetRequest,
@@ -21,7 +23,6 @@ use crate::session::request::{
 /// What was typed after `pystap trace`, as a request.
 pub(super) fn request(typed: &cli::Trace) -> SessionRequest {
     let captures = |which| typed.capture.contains(&which);
-    let hidden = typed.capture_hide.iter();
     let mut request = SessionRequest {
         limits: Limits {
             duration: typed.output.duration,
@@ -37,12 +38,31 @@ pub(super) fn request(typed: &cli::Trace) -> SessionRequest {
     request.agent.capture = Capture {
         arguments: captures(cli::Captured::Args),
         returns: captures(cli::Captured::Return),
-        hidden: hidden
-            .filter(|glob| glob.as_str() != "none")
-            .cloned()
-            .collect(),
+        hidden: hidden(&typed.fields),
     };
+    with_fields(&mut request, &typed.fields);
     request
+}
+
+/// The names whose values are left out.
+fn hidden(typed: &cli::FieldArgs) -> Vec<Glob> {
+    let hidden = typed.capture_hide.iter();
+    hidden
+        .filter(|glob| glob.as_str() != "none")
+        .cloned()
+        .collect()
+}
+
+/// Adds the fields that were typed, without those that are left out.
+pub(super) fn with_fields(request: &mut SessionRequest, typed: &cli::FieldArgs) {
+    let hidden = hidden(typed);
+    let (left_out, fields): (Vec<Field>, Vec<Field>) = typed
+        .fields
+        .iter()
+        .cloned()
+        .partition(|field| field.is_hidden(&hidden));
+    request.agent.fields = fields;
+    request.agent.hidden_fields = left_out.into_iter().map(|field| field.name).collect();
 }
 
 /// What every command that traces has in common: the targets and the engine.
@@ -78,9 +98,8 @@ pub(super) fn wishes(agent: &cli::AgentArgs) -> AgentWishes {
             _ => AgentUsage::Auto,
         },
         inject: agent.inject == Some(cli::Injection::Ptrace),
-        capture: Capture::default(),
-        switches: false,
         trust_paths: agent.trust_paths,
+        ..AgentWishes::default()
     }
 }
 

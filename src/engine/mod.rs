@@ -169,7 +169,8 @@ fn bytes_of(event: &Event) -> usize {
         What::Wait(_) => return size_of::<Event>() + size_of::<Wait>(),
         _ => None,
     };
-    size_of::<Event>() + value.map_or(0, text_bytes)
+    let fields = event.fields().map_or(0, |fields| fields.bytes());
+    size_of::<Event>() + value.map_or(0, text_bytes) + fields
 }
 
 /// What can be wanted of an engine that adds up in the kernel.

@@ -6,6 +6,8 @@ use crate::event::Event;
 #[derive(Debug, Default)]
 pub struct ReorderBuffer {
     held: Vec<Event>,
+    /// Bytes of the fields of those.
+    fields: usize,
     /// Time of the last event that was given out.
     given: u64,
     late: u64,
@@ -14,7 +16,11 @@ pub struct ReorderBuffer {
 impl ReorderBuffer {
     /// Takes events as they came, each source's in its order.
     pub fn take(&mut self, events: impl IntoIterator<Item = Event>) {
-        self.held.extend(events);
+        let fields = &mut self.fields;
+        let counted = events
+            .into_iter()
+            .inspect(|event| *fields += fields_of(event));
+        self.held.extend(counted);
     }
 
     /// Gives out the events up to this time, in order. One that came too late is given out all the same, at once, and
@@ -27,6 +33,9 @@ impl ReorderBuffer {
         self.late += late.min(ready) as u64;
         let rest = self.held.split_off(ready);
         let events = std::mem::replace(&mut self.held, rest);
+        if self.fields > 0 {
+            self.fields -= events.iter().map(fields_of).sum::<usize>();
+        }
         if let Some(last) = events.last() {
             self.given = self.given.max(last.ts);
         }
@@ -38,10 +47,19 @@ impl ReorderBuffer {
         std::mem::take(&mut self.late)
     }
 
+    /// Bytes of the fields of events that wait.
+    pub fn field_bytes(&self) -> usize {
+        self.fields
+    }
+
     /// Events that wait.
     pub fn waiting(&self) -> usize {
         self.held.len()
     }
+}
+
+fn fields_of(event: &Event) -> usize {
+    event.fields().map_or(0, |fields| fields.bytes())
 }
 
 #[cfg(test)]

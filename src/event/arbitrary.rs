@@ -7,8 +7,8 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::{
-    ArmedMark, Event, Frame, LossStage, Manner, Place, Plain, ProcessChange, Reason, Session,
-    SessionTarget, Summary, Text, Wait, Waker, What,
+    ArmedMark, Event, Field, FieldValue, Fields, Float, Frame, LossStage, Manner, Place, Plain,
+    ProcessChange, Reason, Session, SessionTarget, Summary, Text, Wait, Waker, What,
 };
 use crate::probe::{ArgumentKind, Phase, Probe};
 
@@ -59,17 +59,48 @@ pub(crate) fn place() -> impl Strategy<Value = Arc<Place>> {
     })
 }
 
+/// Fields that have values, as every form of events has them.
+fn fields() -> impl Strategy<Value = Fields> {
+    let whole = || {
+        text().prop_map(|text| Text {
+            unreadable: false,
+            ..text
+        })
+    };
+    let float = prop_oneof![
+        any::<i32>().prop_map(|value| f64::from(value) / 4.0),
+        proptest::sample::select(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0]),
+    ];
+    let value = prop_oneof![
+        Just(FieldValue::None),
+        any::<bool>().prop_map(FieldValue::Bool),
+        any::<i64>().prop_map(FieldValue::Integer),
+        float.prop_map(|value| FieldValue::Float(Float(value))),
+        whole().prop_map(FieldValue::Text),
+        whole().prop_map(FieldValue::Bytes),
+        text().prop_map(|text| FieldValue::Other(text.text)),
+    ];
+    proptest::collection::btree_map("[a-zé_]{1,8}", value, 1..4).prop_map(|fields| {
+        let field = |(name, value): (String, FieldValue)| Field {
+            name: name.into(),
+            value,
+        };
+        Fields(fields.into_iter().map(field).collect())
+    })
+}
+
 /// A frame, with one of these manners.
 fn frame(manners: [Manner; 3]) -> impl Strategy<Value = Frame> {
+    let fields = option::weighted(0.2, fields().prop_map(Arc::new));
     let context = option::of((1..u64::MAX).prop_map(|id| NonZeroU64::MIN.saturating_add(id - 1)));
     let text = option::of(text());
-    (context, proptest::sample::select(manners.to_vec()), text).prop_map(
-        |(context, manner, text)| Frame {
-            context,
-            manner,
-            text: text.map(Arc::new),
-        },
-    )
+    let manner = proptest::sample::select(manners.to_vec());
+    (context, manner, text, fields).prop_map(|(context, manner, text, fields)| Frame {
+        context,
+        manner,
+        text: text.map(Arc::new),
+        fields,
+    })
 }
 
 const CALLS: [Manner; 3] = [Manner::Plain, Manner::Suspension, Manner::Running];

@@ -1,7 +1,7 @@
 //! Events as JSON, one object per line: written by hand for speed, read with serde. The shape is the one that
 //! `schema.json` describes; tests hold the two together. No I/O: bytes in, bytes out.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::allowance::{Allowance, place_bytes};
 use super::{
-    ArmedMark, Event, Frame, LossStage, Manner, Place, Plain, ProcessChange, Reason,
-    SCHEMA_VERSION, Session, SessionTarget, Summary, Text, Wait, Waker, What,
+    ArmedMark, Event, Field, FieldValue, Fields, Float, Frame, LossStage, Manner, Place, Plain,
+    ProcessChange, Reason, SCHEMA_VERSION, Session, SessionTarget, Summary, Text, Wait, Waker,
+    What,
 };
 use crate::probe::{ArgumentKind, Phase, Probe};
 use crate::text::{json_escape, obeyed};
@@ -359,6 +360,119 @@ fn frame_json(frame: &Frame, words: &Words, out: &mut Vec<u8>) {
     if let Some(text) = frame.text.as_ref().filter(|text| !is_altered(text)) {
         member(words.text, &text.text, out);
     }
+    if let Some(fields) = &frame.fields {
+        fields_json(fields, out);
+    }
+}
+
+/// What is said of fields beside their values.
+mod note {
+    pub(super) const CUT: &str = "cut";
+    pub(super) const REPLACED: &str = "replaced";
+    pub(super) const BYTES: &str = "bytes";
+    pub(super) const NOT_FINITE: &str = "not finite";
+    /// The type of the value follows.
+    pub(super) const NOT_PLAIN: &str = "not a plain value: ";
+}
+
+/// The fields that have values, as an object, and another one with what is to be said of some.
+fn fields_json(fields: &Fields, out: &mut Vec<u8>) {
+    let mut is_first = true;
+    for Field { name, value } in fields.present() {
+        out.extend_from_slice(if is_first { b",\"fields\":{" } else { b"," });
+        is_first = false;
+        string(name, out);
+        out.push(b':');
+        match value {
+            FieldValue::None | FieldValue::Other(_) | FieldValue::Absent(_) => {
+                out.extend_from_slice(b"null");
+            }
+            FieldValue::Bool(true) => out.extend_from_slice(b"true"),
+            FieldValue::Bool(false) => out.extend_from_slice(b"false"),
+            FieldValue::Integer(value) => number(*value, out),
+            FieldValue::Float(value) => match value.word() {
+                Some(word) => string(word, out),
+                // As serde_json does it: a point, or an exponent.
+                None => out.extend_from_slice(Value::from(value.0).to_string().as_bytes()),
+            },
+            FieldValue::Text(text) | FieldValue::Bytes(text) => string(&text.text, out),
+        }
+    }
+    if is_first {
+        return;
+    }
+    out.push(b'}');
+    let mut is_first = true;
+    for Field { name, value } in fields.present() {
+        let notes = notes(value);
+        if notes.is_empty() {
+            continue;
+        }
+        out.extend_from_slice(if is_first {
+            b",\"field_notes\":{"
+        } else {
+            b","
+        });
+        is_first = false;
+        string(name, out);
+        out.push(b':');
+        list(&notes, out, |note, out| string(note, out));
+    }
+    if !is_first {
+        out.push(b'}');
+    }
+}
+
+fn notes(value: &FieldValue) -> Vec<String> {
+    let mut notes = Vec::new();
+    match value {
+        FieldValue::Other(name) => notes.push(format!("{}{name}", note::NOT_PLAIN)),
+        FieldValue::Float(value) if value.word().is_some() => {
+            notes.push(note::NOT_FINITE.to_owned());
+        }
+        FieldValue::Text(text) | FieldValue::Bytes(text) => {
+            let all = [
+                (matches!(value, FieldValue::Bytes(_)), note::BYTES),
+                (text.cut, note::CUT),
+                (text.replaced, note::REPLACED),
+            ];
+            let said = all.into_iter().filter(|(is_so, _)| *is_so);
+            notes.extend(said.map(|(_, note)| note.to_owned()));
+        }
+        _ => {}
+    }
+    notes
+}
+
+/// A field as it stands in a line; nothing for what no version has written so far.
+fn field_value(value: Value, notes: &[String]) -> Option<FieldValue> {
+    let is = |note: &str| notes.iter().any(|it| it == note);
+    Some(match value {
+        Value::Null => match notes.iter().find_map(|it| it.strip_prefix(note::NOT_PLAIN)) {
+            Some(name) => FieldValue::Other(name.to_owned()),
+            None => FieldValue::None,
+        },
+        Value::Bool(value) => FieldValue::Bool(value),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(value), _) => FieldValue::Integer(value),
+            (None, Some(value)) => FieldValue::Float(Float(value)),
+            (None, None) => return None,
+        },
+        Value::String(text) if is(note::NOT_FINITE) => FieldValue::Float(Float::of_word(&text)?),
+        Value::String(text) => {
+            let text = Text {
+                text,
+                cut: is(note::CUT),
+                replaced: is(note::REPLACED),
+                unreadable: false,
+            };
+            match is(note::BYTES) {
+                true => FieldValue::Bytes(text),
+                false => FieldValue::Text(text),
+            }
+        }
+        Value::Array(_) | Value::Object(_) => return None,
+    })
 }
 
 fn plain_json(plain: &Plain, out: &mut Vec<u8>) {
@@ -752,6 +866,9 @@ struct Flat {
     how: Option<String>,
     arguments: Option<String>,
     value: Option<String>,
+    fields: Option<BTreeMap<String, Value>>,
+    #[serde(default)]
+    field_notes: BTreeMap<String, Vec<String>>,
     line: Option<i32>,
     duration_ns: Option<u64>,
     generation: Option<i64>,
@@ -873,7 +990,19 @@ impl Flat {
             context: self.context.and_then(NonZeroU64::new),
             manner: words.manner(self.how.as_deref())?,
             text,
+            fields: self.fields(),
         })
+    }
+
+    fn fields(&mut self) -> Option<Arc<Fields>> {
+        let notes = &self.field_notes;
+        let fields = self.fields.take()?.into_iter().filter_map(|(name, value)| {
+            let notes = notes.get(&name).map_or(&[][..], Vec::as_slice);
+            let value = field_value(value, notes)?;
+            let name = name.into();
+            Some(Field { name, value })
+        });
+        Some(Arc::new(Fields(fields.collect())))
     }
 
     fn session(mut self) -> Result<Session, ReadError> {

@@ -345,3 +345,68 @@ fn an_object_that_is_made_has_its_class_and_its_module() {
         Err(ReadError::Malformed(_))
     ));
 }
+
+#[test]
+fn fields_are_typed_values_and_notes_stand_beside_those_that_need_some() {
+    let field = |name: &str, value| Field {
+        name: name.into(),
+        value,
+    };
+    let text = |text: &str, cut, replaced| Text {
+        text: text.to_owned(),
+        cut,
+        replaced,
+        unreadable: false,
+    };
+    let fields = Fields(vec![
+        field("absent", FieldValue::Absent("a has no key".into())),
+        field("body", FieldValue::Bytes(text("\u{fffd}", false, true))),
+        field("count", FieldValue::Integer(-7)),
+        field("nothing", FieldValue::None),
+        field("ratio", FieldValue::Float(Float(0.5))),
+        field("sql", FieldValue::Text(text("SELECT \"x\"", true, false))),
+        field("thing", FieldValue::Other("Thing".to_owned())),
+        field("worst", FieldValue::Float(Float(f64::INFINITY))),
+        field("yes", FieldValue::Bool(true)),
+    ]);
+    let line = |fields: Fields| {
+        let what = What::Call {
+            place: Arc::new(Place::left_out()),
+            line: 1,
+            frame: Frame {
+                fields: Some(Arc::new(fields)),
+                ..Frame::default()
+            },
+        };
+        let event = Event {
+            ts: 5,
+            pid: 6,
+            tid: 7,
+            interpreter: None,
+            what,
+        };
+        written(|out| Writer::new().event(&event, out))
+    };
+    let line = line(fields);
+    let parsed: Value = serde_json::from_str(&line).expect("JSON");
+    let expected = serde_json::json!({
+        "body": "\u{fffd}", "count": -7, "nothing": null, "ratio": 0.5, "sql": "SELECT \"x\"", "thing": null,
+        "worst": "inf", "yes": true,
+    });
+    assert_eq!(parsed["fields"], expected);
+    let expected = serde_json::json!({
+        "body": ["bytes", "replaced"], "sql": ["cut"], "thing": ["not a plain value: Thing"], "worst": ["not finite"],
+    });
+    assert_eq!(parsed["field_notes"], expected);
+}
+
+#[test]
+fn where_no_field_was_found_there_is_no_object_for_them() {
+    let fields = Fields(vec![Field {
+        name: "absent".into(),
+        value: FieldValue::Absent("a has no key".into()),
+    }]);
+    let mut out = Vec::new();
+    fields_json(&fields, &mut out);
+    assert_eq!(out, b"");
+}

@@ -6,6 +6,7 @@
 pub mod allowance;
 #[cfg(test)]
 pub(crate) mod arbitrary;
+mod fields;
 pub mod json;
 pub mod loss;
 mod plain;
@@ -15,6 +16,7 @@ mod wait;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
+pub use fields::{Field, FieldValue, Fields, Float};
 pub use plain::Plain;
 pub use text::Text;
 pub use wait::{Reason, Wait, Waker};
@@ -68,6 +70,8 @@ pub struct Frame {
     pub manner: Manner,
     /// The arguments of a call, or the value that a return gives back, as JSON and perhaps cut; only with `--capture`.
     pub text: Option<Arc<Text>>,
+    /// Fields of the call; only with `--field`, and only of functions that have one.
+    pub fields: Option<Arc<Fields>>,
 }
 
 /// How a frame came to run, or to stop.
@@ -257,6 +261,14 @@ impl LossStage {
 }
 
 impl Event {
+    /// The fields of a call or return.
+    pub fn fields(&self) -> Option<&Arc<Fields>> {
+        match &self.what {
+            What::Call { frame, .. } | What::Return { frame, .. } => frame.fields.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Whether something in it has no name because there was no room for it, see [`allowance`].
     pub fn is_nameless(&self) -> bool {
         match &self.what {

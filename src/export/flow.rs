@@ -21,7 +21,7 @@ use super::{ENOUGH, End, Held, Sink, counted};
 use crate::analysis::contexts::Contexts;
 use crate::analysis::pairing::Step;
 use crate::event::loss::Losses;
-use crate::event::{Event, Frame, Manner, Place, Plain, Wait, Waker, What};
+use crate::event::{Event, FieldValue, Frame, Manner, Place, Plain, Wait, Waker, What};
 use crate::probe::{ArgumentKind, Phase};
 use crate::text::Foreign;
 
@@ -52,6 +52,8 @@ pub struct Flow<W> {
     start: Option<u64>,
     /// The thread of the lines so far, as long as there is one only.
     only_thread: Option<(u32, u32)>,
+    /// Whether there are calls in it, and not only what is told when they have ended.
+    shows_calls: bool,
     several_threads: bool,
     contexts: Contexts,
     /// What was lost and is not shown yet, a line per second at most; and when.
@@ -83,6 +85,7 @@ impl<W: Write> Flow<W> {
             not_yet: 0,
             start: None,
             only_thread: None,
+            shows_calls: false,
             several_threads: false,
             contexts: Contexts::default(),
             losses: Losses::new(),
@@ -153,6 +156,20 @@ impl<W: Write> Flow<W> {
         }
         if let Some(arguments) = &frame.text {
             self.put(dim, format_args!("  {}", arguments));
+        }
+        self.fields(frame);
+    }
+
+    fn fields(&mut self, frame: &Frame) {
+        let dim = self.dim();
+        for field in frame.fields.iter().flat_map(|fields| fields.present()) {
+            let name = Foreign::new(&*field.name);
+            match &field.value {
+                FieldValue::Text(text) | FieldValue::Bytes(text) => {
+                    self.put(dim, format_args!("  {name}='{text}'"));
+                }
+                value => self.put(dim, format_args!("  {name}={value}")),
+            }
         }
     }
 
@@ -270,6 +287,7 @@ impl<W: Write> Flow<W> {
             return;
         }
         if let What::Call { place, line, frame } = &event.what {
+            self.shows_calls = true;
             self.held = Some(HeldCall {
                 ts: event.ts,
                 who,
@@ -294,6 +312,10 @@ impl<W: Write> Flow<W> {
                 self.lines.push_str("<- ");
                 self.name(event.pid, event.interpreter, place, frame.context);
                 self.left(*duration_ns, frame);
+                // With --min-duration there is nothing of the call before it.
+                if !self.shows_calls {
+                    self.fields(frame);
+                }
             }
             What::Line { place, line } => {
                 let (function, file) = (place.name(), &place.file);

@@ -276,6 +276,7 @@ fn who_runs_how_and_with_which_values_is_shown_where_it_is_told() {
                 context: NonZeroU64::new(context),
                 manner,
                 text: value.map(|value| Arc::new(text(value))),
+                fields: None,
             };
         }
         event
@@ -427,5 +428,47 @@ fn a_wait_stands_where_its_function_runs_with_what_ended_it() {
          5.000 ms    waited: network in recvfrom, woken by an interrupt  2.000 ms\n       \
          6.000 ms    waited: run-queue  0.040 ms\n       \
          7.000 ms  <- f  7.000 ms\n"
+    );
+}
+
+#[test]
+fn fields_stand_behind_a_call_and_behind_a_return_where_no_call_is_shown() {
+    use crate::event::{Field, FieldValue, Fields};
+    let fielded = |mut event: Event| {
+        let field = |name: &str, value| Field {
+            name: name.into(),
+            value,
+        };
+        let cut = Text {
+            cut: true,
+            ..text("SELECT\n\u{1b}[31m")
+        };
+        let fields = Fields(vec![
+            field("absent", FieldValue::Absent("a has no key".into())),
+            field("rows", FieldValue::Integer(3)),
+            field("sql", FieldValue::Text(cut)),
+            field("thing", FieldValue::Other("Thing".to_owned())),
+        ]);
+        if let What::Call { frame, .. } | What::Return { frame, .. } = &mut event.what {
+            frame.fields = Some(Arc::new(fields));
+        }
+        event
+    };
+    let shown = r"rows=3  sql='SELECT\u{a}\u{1b}[31m...'  thing=<Thing>";
+    let alone = plain(&[(fielded(ret(30, "run", Some(10_000))), 0)]);
+    assert_eq!(
+        alone,
+        format!("       0.000 ms  <- run  0.010 ms  {shown}\n")
+    );
+    let both = plain(&[
+        (fielded(call(0, "run")), 0),
+        (call(5, "step"), 1),
+        (ret(8, "step", Some(3_000)), 1),
+        (fielded(ret(30, "run", Some(10_000))), 0),
+    ]);
+    assert_eq!(both.matches("rows=3").count(), 1, "{both}");
+    assert!(
+        both.contains(&format!("-> run  /srv/app.py:10  {shown}\n")),
+        "{both}"
     );
 }

@@ -10,10 +10,13 @@ use std::collections::{HashMap, VecDeque};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
+use pystap_ring::fields::MOST_FIELDS;
+
 use crate::analysis::keys::KeyBuilder;
 use crate::event::allowance::Allowance;
 use crate::event::{
-    Event, Frame, LossStage, Manner, Place, Plain, ProcessChange, Reason, Text, Wait, Waker, What,
+    Event, Field, FieldValue, Fields, Float, Frame, LossStage, Manner, Place, Plain, ProcessChange,
+    Reason, Text, Wait, Waker, What,
 };
 use crate::probe::{ArgumentKind, Phase, Probe};
 
@@ -48,6 +51,8 @@ mod kind {
     pub(super) const CONTEXT: u8 = 10;
     /// Since version 6.
     pub(super) const WAIT: u8 = 11;
+    /// Not an event: the fields of the next one. Since version 7.
+    pub(super) const FIELDS: u8 = 12;
     /// A plain event whose number does not fit: it is in a byte of its own.
     pub(super) const FURTHER: u8 = 13;
     /// Not an event: what the agent says of the next one.
@@ -63,6 +68,19 @@ mod wait {
     pub(super) const THREAD: u8 = 0x04;
     /// The system call, what it waits on, the name of who woke it.
     pub(super) const TEXTS: [u8; 3] = [0x08, 0x10, 0x20];
+}
+
+/// What the value of a field is.
+mod field {
+    pub(super) const NONE: u8 = 0;
+    pub(super) const FALSE: u8 = 1;
+    pub(super) const TRUE: u8 = 2;
+    pub(super) const INTEGER: u8 = 3;
+    pub(super) const FLOAT: u8 = 4;
+    pub(super) const TEXT: u8 = 5;
+    pub(super) const BYTES: u8 = 6;
+    pub(super) const OTHER: u8 = 7;
+    pub(super) const ABSENT: u8 = 8;
 }
 
 /// The time went backwards.
@@ -199,10 +217,13 @@ impl Encoder {
             _ => (0, elapsed),
         };
         self.model.ts = event.ts;
-        if let What::Call { frame, .. } | What::Return { frame, .. } = &event.what
-            && *frame != Frame::default()
-        {
-            self.frame(frame, out);
+        if let What::Call { frame, .. } | What::Return { frame, .. } = &event.what {
+            if let Some(fields) = &frame.fields {
+                self.fields(fields, out);
+            }
+            if frame.context.is_some() || frame.text.is_some() || frame.manner != Manner::Plain {
+                self.frame(frame, out);
+            }
         }
         // The first byte is completed when its flags are known.
         let head = out.len();
@@ -438,6 +459,53 @@ impl Encoder {
         }
     }
 
+    /// How many, and each with its name and what it is.
+    fn fields(&mut self, fields: &Fields, out: &mut Vec<u8>) {
+        out.push(kind::FIELDS);
+        number(fields.0.len() as u64, out);
+        for Field { name, value } in &fields.0 {
+            let name = Text {
+                text: name.to_string(),
+                ..Text::default()
+            };
+            self.text(&Arc::new(name), out);
+            match value {
+                FieldValue::None => out.push(field::NONE),
+                FieldValue::Bool(false) => out.push(field::FALSE),
+                FieldValue::Bool(true) => out.push(field::TRUE),
+                FieldValue::Integer(value) => {
+                    out.push(field::INTEGER);
+                    signed(*value, out);
+                }
+                FieldValue::Float(value) => {
+                    out.push(field::FLOAT);
+                    out.extend_from_slice(&value.0.to_bits().to_le_bytes());
+                }
+                // Each is another one as a rule, so it is not kept to be referred to.
+                FieldValue::Text(text) => {
+                    out.push(field::TEXT);
+                    define(text, 0, out);
+                }
+                FieldValue::Bytes(text) => {
+                    out.push(field::BYTES);
+                    define(text, 0, out);
+                }
+                FieldValue::Other(name) => {
+                    out.push(field::OTHER);
+                    string(name, out);
+                }
+                FieldValue::Absent(reason) => {
+                    out.push(field::ABSENT);
+                    let reason = Text {
+                        text: reason.to_string(),
+                        ..Text::default()
+                    };
+                    self.text(&Arc::new(reason), out);
+                }
+            }
+        }
+    }
+
     fn known_place(&mut self, place: &Arc<Place>) -> Option<u32> {
         let address = Arc::as_ptr(place) as usize as u64;
         if let Some((known, id)) = self.addresses.get(&address)
@@ -596,11 +664,17 @@ impl Decoder {
             self.thread(first, bytes)?;
             first = byte(bytes)?;
         }
+        let mut fields = None;
+        if first & 0x0f == kind::FIELDS {
+            fields = Some(Arc::new(self.fields(bytes)?));
+            first = byte(bytes)?;
+        }
         let mut frame = Frame::default();
         if first & 0x0f == kind::FRAME {
             frame = self.frame(first, bytes)?;
             first = byte(bytes)?;
         }
+        frame.fields = fields;
         let elapsed = read_number(bytes)?;
         let elapsed = match first & BACKWARDS {
             0 => elapsed,
@@ -751,7 +825,38 @@ impl Decoder {
                 .copied()
                 .unwrap_or_default(),
             text: text.map(Arc::new),
+            fields: None,
         })
+    }
+
+    fn fields(&mut self, bytes: &mut &[u8]) -> Result<Fields, Undecodable> {
+        let count = read_number(bytes)?;
+        if count > MOST_FIELDS as u64 {
+            return Err(Undecodable::Damaged);
+        }
+        let mut fields = Vec::new();
+        for _ in 0..count {
+            let name = self.text(bytes)?;
+            let value = match byte(bytes)? {
+                field::NONE => FieldValue::None,
+                field::FALSE => FieldValue::Bool(false),
+                field::TRUE => FieldValue::Bool(true),
+                field::INTEGER => FieldValue::Integer(read_signed(bytes)?),
+                field::FLOAT => {
+                    let (number, rest) = bytes.split_first_chunk().ok_or(Undecodable::Cut)?;
+                    *bytes = rest;
+                    FieldValue::Float(Float(f64::from_bits(u64::from_le_bytes(*number))))
+                }
+                field::TEXT => FieldValue::Text(read_text(bytes)?),
+                field::BYTES => FieldValue::Bytes(read_text(bytes)?),
+                field::OTHER => FieldValue::Other(read_string(bytes)?),
+                field::ABSENT => FieldValue::Absent(self.text(bytes)?.text.as_str().into()),
+                _ => return Err(Undecodable::Damaged),
+            };
+            let name = name.text.as_str().into();
+            fields.push(Field { name, value });
+        }
+        Ok(Fields(fields))
     }
 
     fn thread(&mut self, first: u8, bytes: &mut &[u8]) -> Result<(), Undecodable> {

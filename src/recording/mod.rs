@@ -28,8 +28,8 @@ const MAGIC: [u8; 8] = *b"\x89pystap\n";
 /// Version of the format. A reader refuses newer ones. Before 2, recordings lack what only the agent reports, and read
 /// as they always did; since 3 both sides forget names when they take too many bytes, and not only when there are too
 /// many; since 4 there are events whose number does not fit in the first byte; since 5 a thread can run an interpreter within the
-/// interpreter.
-pub const VERSION: u32 = 6;
+/// interpreter; since 7 calls can have fields.
+pub const VERSION: u32 = 7;
 
 /// The contents of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

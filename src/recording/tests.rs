@@ -128,10 +128,10 @@ fn a_block_that_was_cut_gives_the_events_that_are_in_it() {
 #[test]
 fn a_newer_version_is_refused_and_named() {
     let mut bytes = recorded(&Session::default(), &[], 1);
-    bytes[8] = 7;
+    bytes[8] = 8;
     let error = read(&bytes).expect_err("not ours to read");
-    assert!(matches!(error, RecordingError::Newer { found: 7 }));
-    assert!(error.to_string().contains("format 7"), "{error}");
+    assert!(matches!(error, RecordingError::Newer { found: 8 }));
+    assert!(error.to_string().contains("format 8"), "{error}");
 }
 
 #[test]
@@ -417,4 +417,37 @@ fn imports_and_audit_events_have_the_bytes_that_they_always_had() {
         assert_eq!(read.as_ref(), Some(event));
     }
     assert!(rest.is_empty());
+}
+
+#[test]
+fn fields_are_kept_with_the_reasons_of_those_that_are_missing() {
+    use crate::event::{Field, FieldValue, Fields, Float, Text};
+    let text = Text {
+        text: "SELECT 1".to_owned(),
+        cut: true,
+        ..Text::default()
+    };
+    let values = [
+        FieldValue::None,
+        FieldValue::Bool(true),
+        FieldValue::Integer(i64::MIN),
+        FieldValue::Float(Float(-0.0)),
+        FieldValue::Text(text.clone()),
+        FieldValue::Bytes(text),
+        FieldValue::Other("Thing".to_owned()),
+        FieldValue::Absent("a has no key \"b\"".into()),
+    ];
+    let fields = values.into_iter().zip('a'..).map(|(value, name)| Field {
+        name: name.to_string().into(),
+        value,
+    });
+    let fields = Arc::new(Fields(fields.collect()));
+    let mut events = paired(3);
+    for event in &mut events {
+        if let What::Call { frame, .. } | What::Return { frame, .. } = &mut event.what {
+            frame.fields = Some(Arc::clone(&fields));
+        }
+    }
+    let bytes = recorded(&Session::default(), &events, 1);
+    assert_eq!(read(&bytes).expect("a recording").0, events);
 }

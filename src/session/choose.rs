@@ -36,6 +36,10 @@ pub(super) fn choose<'a>(
     request: &'a SessionRequest,
     catalogue: &Catalogue,
 ) -> Result<Choice<'a>, PlanError> {
+    if !request.agent.fields.is_empty() && request.engine.named.is_none() {
+        // Nothing else can tell them.
+        return decided(Cow::Owned(by_agent(request)), catalogue);
+    }
     let alone = agent_alone(request, catalogue);
     let alone = match alone {
         Some(Ok(mut choice)) if reaches_all(request, &choice.plan) => {
@@ -91,17 +95,22 @@ fn agent_alone(
     if !request.leaves_engine_to_us() {
         return None;
     }
-    let direct = SessionRequest {
+    let direct = by_agent(request);
+    // What only a script can do is a conflict with it.
+    match decided(Cow::Owned(direct), catalogue) {
+        Ok(choice) if choice.plan.sources.is_err() => None,
+        other => Some(other),
+    }
+}
+
+/// The same request, to be carried out by the agent alone.
+fn by_agent(request: &SessionRequest) -> SessionRequest {
+    SessionRequest {
         engine: EngineOptions {
             named: Some(all::BY_AGENT.to_owned()),
             ..request.engine.clone()
         },
         ..request.clone()
-    };
-    // What only a script can do is a conflict with it.
-    match decided(Cow::Owned(direct), catalogue) {
-        Ok(choice) if choice.plan.sources.is_err() => None,
-        other => Some(other),
     }
 }
 

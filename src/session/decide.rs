@@ -276,7 +276,21 @@ impl Decision<'_> {
             ));
         }
         if self.wanted.is_direct() {
-            return PlanError::NoDirectWay { target, reason };
+            return PlanError::NoDirectWay {
+                why: self.wanted.why_direct(),
+                target,
+                reason,
+            };
+        }
+        if let Some(what) = self.wanted.only_agents()
+            && has_function_probes(interpreter)
+        {
+            return PlanError::NoWayForValues {
+                what,
+                who: described(interpreter),
+                target,
+                reason,
+            };
         }
         PlanError::NoWay {
             who: described(interpreter),
@@ -301,6 +315,7 @@ impl Decision<'_> {
             wanted: AgentConfig {
                 filters: self.request.filters.clone(),
                 capture: self.request.agent.capture.clone(),
+                fields: self.wanted.fields.clone(),
                 marks: self.wanted.functions().map(Probe::name).collect(),
                 follow: self.request.targets.subprocesses,
                 switches: self.request.agent.switches,
@@ -414,6 +429,7 @@ impl Decision<'_> {
         if self.wanted.is_direct() && !missing.is_empty() {
             let kinds: Vec<&str> = missing.iter().map(|kind| kind.name()).collect();
             return Err(PlanError::NotDirect {
+                why: self.wanted.why_direct(),
                 kinds: kinds.join(" and "),
             });
         }

@@ -73,6 +73,15 @@ impl SessionRequest {
         self.with(|it| it.filters.functions = vec![Glob::new(name).expect("a glob")])
     }
 
+    fn field(self, field: &str) -> SessionRequest {
+        let field = crate::field::Field::parse(field).expect("a field");
+        self.with(|it| it.agent.fields.push(field))
+    }
+
+    fn by_context(self) -> SessionRequest {
+        self.with(|it| it.agent.contexts = true)
+    }
+
     fn capturing(self) -> SessionRequest {
         self.with(|it| it.agent.capture.arguments = true)
     }
@@ -604,6 +613,64 @@ fn kinds_decide_which_templates_and_probes_there_are() {
             runs(debian(10)),
             Refusal(2, &["--capture needs pystap's agent"]),
         ),
+        (
+            "a field of everything",
+            asked().field("request=ctxt.request_id"),
+            runs(debian(10)),
+            Refusal(
+                2,
+                &[
+                    "--field is for functions",
+                    "--field 'handle:request=ctxt.request_id'",
+                ],
+            ),
+        ),
+        (
+            "a field by another engine",
+            asked().field("f=a").function("f").engine("uprobes"),
+            runs(debian(10)),
+            Refusal(
+                2,
+                &[
+                    "--field is told by pystap's agent alone",
+                    "leave out --engine",
+                ],
+            ),
+        ),
+        (
+            "a field without the agent",
+            asked().field("f=a").function("f").agent(AgentUsage::Never),
+            runs(debian(10)),
+            Refusal(2, &["--field needs pystap's agent"]),
+        ),
+        (
+            "a field twice",
+            asked().field("f=a").field("f=b").function("f"),
+            runs(debian(10)),
+            Refusal(2, &["two fields have the name f"]),
+        ),
+        (
+            "fields and lines",
+            asked_for("call,line")
+                .field("f=a")
+                .function("f")
+                .engine("direct"),
+            runs(debian(10)).agent_waits(7),
+            Refusal(
+                2,
+                &[
+                    "--field is told by pystap's agent alone",
+                    "line events",
+                    "leave out --field",
+                ],
+            ),
+        ),
+        (
+            "greenlets without the agent",
+            asked().by_context().agent(AgentUsage::Never),
+            runs(debian(10)),
+            Refusal(2, &["--by-context needs pystap's agent"]),
+        ),
     ]);
 }
 
@@ -921,6 +988,40 @@ fn the_agent_gives_what_interpreters_lack_where_it_can_get_in() {
             Planned(
                 "by calls; the agent gives functions, dormant in 7; stap",
                 &[],
+            ),
+        ),
+        (
+            "which greenlet runs comes from it alone",
+            asked_for("call").by_context().engine("stap"),
+            runs(debian(10)).agent_waits(7),
+            Planned(
+                "by calls; the agent gives functions, dormant in 7; stap",
+                &[],
+            ),
+        ),
+        (
+            "what it alone tells, of an interpreter that has marks",
+            asked().by_context(),
+            runs(debian(11)),
+            Refusal(
+                3,
+                &[
+                    "only pystap's agent tells what --by-context is about, not the marks of Python 3.11",
+                    "cannot get into process 7",
+                    CLOSED,
+                ],
+            ),
+        ),
+        (
+            "fields of such an interpreter",
+            asked().field("f=a").function("f").engine("direct"),
+            runs(debian(11)),
+            Refusal(
+                3,
+                &[
+                    "--field is told by pystap's agent alone, and that cannot get into process 7",
+                    CLOSED,
+                ],
             ),
         ),
         (

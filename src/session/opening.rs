@@ -387,7 +387,12 @@ fn output(
         ));
         return Ok(None);
     };
-    if request.agent.capture.any()
+    for name in &request.agent.hidden_fields {
+        console.warning(format_args!(
+            "field {name} is left out, because its name or the last one of its path is of those whose values are nobody's business; --capture-hide names others"
+        ));
+    }
+    if (request.agent.capture.any() || !request.agent.fields.is_empty())
         && let Some(mode) = output.open_to_others()
     {
         console.warning(format_args!(
@@ -498,6 +503,7 @@ impl TraceContext<'_> {
             agents,
             max_events: limits.max_events,
             minimum: plan.minimum_ns().filter(|_| !measures),
+            fields: plan.fields().map(|field| field.name.clone()).collect(),
             measured: measures,
             console,
         };

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use crate::analysis::found::FieldsFound;
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::event::loss::Losses;
 use crate::event::{Event, ProcessChange, What};
@@ -22,6 +23,8 @@ pub struct PipeSettings {
     pub released: Option<u32>,
     /// Only calls of at least so many nanoseconds, where the engine does not measure them itself.
     pub minimum_ns: Option<u64>,
+    /// The fields that were asked for.
+    pub fields: FieldsFound,
 }
 
 /// See the head of the module.
@@ -129,6 +132,11 @@ impl Pipe {
         self.untimed
     }
 
+    /// What became of the fields that were asked for.
+    pub fn fields(&self) -> &FieldsFound {
+        &self.settings.fields
+    }
+
     /// The calls that are open, and the account of those without a partner.
     pub fn pairing(&self) -> &Pairing {
         &self.settings.pairing
@@ -167,6 +175,11 @@ impl Pipe {
         let Some(step) = self.settings.pairing.follow(event) else {
             return false;
         };
+        if let What::Call { .. } = step.event.what
+            && let Some(fields) = step.event.fields()
+        {
+            self.settings.fields.take(fields);
+        }
         if let Some(minimum) = self.settings.minimum_ns {
             match &step.event.what {
                 What::Call { .. } => return false,

@@ -11,6 +11,7 @@ use crate::agent::{AgentConfig, AttachMethod};
 use crate::analysis::pairing::PairingRules;
 use crate::console::Exit;
 use crate::engine::abilities::{Abilities, Obstacle};
+use crate::field::Field;
 use crate::probe::{EventKind, Probe, Probed};
 use crate::process::{Selection, TargetError, Targets};
 use crate::python::marks::PROVIDER;
@@ -221,8 +222,44 @@ pub(crate) enum PlanError {
     )]
     CaptureWithoutFilter,
     /// Values come from the agent.
-    #[error("--capture needs pystap's agent, which --no-agent forbids; leave out one of them")]
-    CaptureWithoutAgent,
+    #[error("{what} needs pystap's agent, which --no-agent forbids; leave out one of them")]
+    ValuesWithoutAgent {
+        /// What was typed.
+        what: &'static str,
+    },
+    /// A field of everything is nothing to ask for, either.
+    #[error(
+        "--field is for functions that are named, because values may be secrets and cost time; add --function, --file or --module, or name them before the field, such as --field 'handle:{field}'"
+    )]
+    FieldWithoutFilter {
+        /// The first of them, as it is typed.
+        field: String,
+    },
+    /// Fields that cannot be together.
+    #[error("nothing was traced: {0}")]
+    Fields(String),
+    /// Fields come through memory that the agent shares with pystap.
+    #[error(
+        "--field is told by pystap's agent alone, through memory that it shares with pystap, and not by --engine {engine}; leave out --engine"
+    )]
+    FieldsNotDirect {
+        /// The engine that was named.
+        engine: String,
+    },
+    /// The agent would have what the interpreter's own marks do not tell, and cannot get in.
+    #[error(
+        "only pystap's agent tells what {what} is about, not the marks of {who}, and it cannot get into {target}: {reason}"
+    )]
+    NoWayForValues {
+        /// What was typed.
+        what: &'static str,
+        /// The interpreter.
+        who: String,
+        /// The process or the command.
+        target: String,
+        /// Why, with the next step.
+        reason: String,
+    },
     /// The direct engine is the agent.
     #[error(
         "--engine direct is pystap's agent alone, which --no-agent forbids; leave out one of them"
@@ -230,15 +267,19 @@ pub(crate) enum PlanError {
     DirectWithoutAgent,
     /// The direct engine is the agent, which does not tell everything.
     #[error(
-        "--engine direct is pystap's agent alone, which tells calls, returns and collections; {kinds} events come from an interpreter's own probes, so leave out --engine direct, or trace these by themselves"
+        "{why} pystap's agent alone, which tells calls, returns and collections; {kinds} events come from an interpreter's own probes, so leave out {}, or trace these by themselves", .why.trim_end_matches(" is").trim_end_matches(" is told by")
     )]
     NotDirect {
+        /// Why it is the agent alone: the beginning of a clause.
+        why: &'static str,
         /// Other kinds that were asked for.
         kinds: String,
     },
     /// The direct engine is the agent, and that cannot get in.
-    #[error("--engine direct is pystap's agent alone, and that cannot get into {target}: {reason}")]
+    #[error("{why} pystap's agent alone, and that cannot get into {target}: {reason}")]
     NoDirectWay {
+        /// Why it is the agent alone: the beginning of a clause.
+        why: &'static str,
         /// The process or the command.
         target: String,
         /// Why, with the next step.
@@ -287,12 +328,16 @@ impl PlanError {
             PlanError::UnknownEvent { .. }
             | PlanError::DurationWithoutReturn
             | PlanError::CaptureWithoutFilter
-            | PlanError::CaptureWithoutAgent
+            | PlanError::ValuesWithoutAgent { .. }
+            | PlanError::FieldWithoutFilter { .. }
+            | PlanError::Fields(_)
+            | PlanError::FieldsNotDirect { .. }
             | PlanError::DirectWithoutAgent
             | PlanError::NotDirect { .. } => 2,
             PlanError::NoDirectWay { .. }
             | PlanError::NoMarks { .. }
             | PlanError::NoWay { .. }
+            | PlanError::NoWayForValues { .. }
             | PlanError::Undecodable { .. }
             | PlanError::Replaced { .. }
             | PlanError::Displaced { .. }
@@ -395,6 +440,12 @@ impl Plan {
     /// Whether the agent may be put into running processes by ptrace.
     pub(crate) fn may_inject(&self) -> bool {
         self.inject
+    }
+
+    /// The fields that agents are asked for, in the order of their names.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &Field> {
+        let agents = self.agent.iter();
+        agents.flat_map(|agent| &agent.wanted.fields)
     }
 
     /// The agent's libraries that are probed, with the paths by which targets know them.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use regex::Regex;
 
 use crate::agent::Capture;
+use crate::field::Field;
 use crate::process::{Identity, Selection};
 use crate::script::Filters;
 use crate::service::Service;
@@ -126,6 +127,12 @@ pub(crate) struct AgentWishes {
     pub(crate) capture: Capture,
     /// Whether it tells when greenlets switch, as calls of `greenlet.switch`.
     pub(crate) switches: bool,
+    /// Fields of calls, in the order of their names.
+    pub(crate) fields: Vec<Field>,
+    /// Names of fields that are left out, because values of such names are.
+    pub(crate) hidden_fields: Vec<String>,
+    /// Whether it is to be told which greenlet or task runs.
+    pub(crate) contexts: bool,
     /// Whether the interpreters' own function probes are armed although a path shows that this ends the program.
     pub(crate) trust_paths: bool,
 }

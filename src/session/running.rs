@@ -16,6 +16,7 @@ use super::plan::Plan;
 use super::search::Search;
 use super::stop::{Stop, StopSignals};
 use super::strangers::Strangers;
+use crate::analysis::found::FieldsFound;
 use crate::analysis::pairing::Pairing;
 use crate::analysis::totals::About;
 use crate::clock::now;
@@ -65,6 +66,8 @@ pub(crate) struct Session<'a> {
     pub(crate) released: Option<u32>,
     /// Only calls of at least so many nanoseconds, where the engine does not measure them itself.
     pub(crate) minimum: Option<u64>,
+    /// The names of the fields that were asked for.
+    pub(crate) fields: Vec<String>,
     /// Whether it does, in the kernel, where greenlets are not known.
     pub(crate) measured: bool,
     pub(crate) console: &'a Console,
@@ -132,6 +135,7 @@ impl Session<'_> {
             max_events: self.max_events,
             released: self.released,
             minimum_ns: self.minimum,
+            fields: FieldsFound::new(std::mem::take(&mut self.fields)),
         };
         let mut run = Run {
             session: self,
@@ -576,6 +580,17 @@ impl Run<'_> {
                 self.pipe.nameless(),
                 ALL_NAMES >> 20
             ));
+        }
+        if self.live {
+            for sentence in self.pipe.fields().sentences() {
+                self.session.console.warning(sentence);
+            }
+            let left_out = self.pipe.pairing().without_fields();
+            if left_out > 0 {
+                self.session.console.warning(format_args!(
+                    "{left_out} returns have no fields, because those of all calls that were open at once took more room than is kept for them (docs/limits.md)"
+                ));
+            }
         }
         let (pairing, too_late, mut output_error) = self.pipe.end();
         if self.live && output_error.is_none() {

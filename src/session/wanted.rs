@@ -8,6 +8,7 @@ use super::request::{AgentUsage, Purpose, SessionRequest};
 use crate::agent;
 use crate::engine::abilities::Abilities;
 use crate::engine::all;
+use crate::field::{self, Field};
 use crate::probe::{EventKind, Probe};
 use crate::python::Interpreter;
 use crate::python::marks::PROVIDER;
@@ -53,8 +54,11 @@ pub(crate) struct Wanted {
     /// The probes that all of that needs.
     pub(crate) probes: BTreeSet<Probe>,
     usage: AgentUsage,
-    capture: bool,
+    /// What was asked for that the interpreters' own probes do not tell, as it is typed.
+    values: Option<&'static str>,
     trust_paths: bool,
+    /// Fields of calls, in the order of their names.
+    pub(crate) fields: Vec<Field>,
     /// What the agent tells by itself.
     by_itself: ByItself,
 }
@@ -76,16 +80,41 @@ impl Wanted {
     /// # Errors
     /// What contradicts itself, and kinds that are none.
     pub(crate) fn of(request: &SessionRequest, own: &[OwnTemplate]) -> Result<Wanted, PlanError> {
-        let capture = request.agent.capture.any();
         let filters = &request.filters;
         let named = [&filters.functions, &filters.files, &filters.modules];
-        if capture && named.iter().all(|globs| globs.is_empty()) {
+        let is_unfiltered = named.iter().all(|globs| globs.is_empty());
+        if request.agent.capture.any() && is_unfiltered {
             return Err(PlanError::CaptureWithoutFilter);
         }
-        if capture && request.agent.usage == AgentUsage::Never {
-            return Err(PlanError::CaptureWithoutAgent);
+        let mut fields = request.agent.fields.iter();
+        if is_unfiltered && let Some(field) = fields.find(|field| field.functions.is_empty()) {
+            return Err(PlanError::FieldWithoutFilter {
+                field: field.to_string(),
+            });
         }
-        let by_itself = match all::is_by_agent(&request.engine) {
+        let fields = field::together(request.agent.fields.clone()).map_err(PlanError::Fields)?;
+        let agent = &request.agent;
+        let values = [
+            (!fields.is_empty(), "--field"),
+            (agent.capture.any(), "--capture"),
+            (agent.contexts, "--by-context"),
+        ];
+        let values = values.into_iter().find_map(|(is, what)| is.then_some(what));
+        if let Some(what) = values
+            && agent.usage == AgentUsage::Never
+        {
+            return Err(PlanError::ValuesWithoutAgent { what });
+        }
+        if !fields.is_empty()
+            && let Some(named) = &request.engine.named
+            && !all::is_by_agent(&request.engine)
+        {
+            return Err(PlanError::FieldsNotDirect {
+                engine: named.clone(),
+            });
+        }
+        // Its probes have no room for fields.
+        let by_itself = match all::is_by_agent(&request.engine) || !fields.is_empty() {
             true => ByItself::Everything,
             false if request.mixes => ByItself::WhatItCan,
             false => ByItself::Nothing,
@@ -115,7 +144,8 @@ impl Wanted {
             own_template,
             probes,
             usage: request.agent.usage,
-            capture,
+            values,
+            fields,
             trust_paths: request.agent.trust_paths,
             by_itself,
         })
@@ -124,6 +154,19 @@ impl Wanted {
     /// Whether the agent tells everything, and no probe is armed.
     pub(crate) fn is_direct(&self) -> bool {
         self.by_itself == ByItself::Everything
+    }
+
+    /// What was asked for that only the agent tells, as it is typed.
+    pub(crate) fn only_agents(&self) -> Option<&'static str> {
+        self.values
+    }
+
+    /// Why the agent tells everything: a clause's beginning.
+    pub(crate) fn why_direct(&self) -> &'static str {
+        match self.fields.is_empty() {
+            true => "--engine direct is",
+            false => "--field is told by",
+        }
     }
 
     /// Whether agents tell something by themselves, so that none of theirs is probed.
@@ -187,7 +230,8 @@ impl Wanted {
     ) -> MissingProbes {
         let version = interpreter.version.as_ref();
         let by_itself = self.is_direct() || (self.is_mixed() && reached);
-        let always = self.usage == AgentUsage::Always || self.capture || by_itself || endangered;
+        let always =
+            self.usage == AgentUsage::Always || self.values.is_some() || by_itself || endangered;
         if self.usage == AgentUsage::Never
             || (!always && version.is_some_and(|version| !agent::supported(version)))
         {

@@ -73,7 +73,7 @@ pub(crate) fn paired(marks: &[Mark], mut take: impl FnMut(usize, &Step<'_>)) -> 
                 true => Manner::Running,
                 false => Manner::Plain,
             },
-            text: None,
+            ..Frame::default()
         };
         let what = match mark.kind {
             'C' | 'c' => What::Call {

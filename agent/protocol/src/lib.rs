@@ -12,7 +12,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages and of the marks' arguments. Both sides refuse another one.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// What the name of an agent's socket begins with, in the abstract namespace, after the NUL: sixteen hexadecimal digits
 /// follow.
@@ -150,6 +150,9 @@ pub struct Start {
     /// Whether values are told.
     #[serde(default)]
     pub capture: Capture,
+    /// Fields of calls. They are told through a ring alone, and each by its place among these.
+    #[serde(default)]
+    pub fields: Vec<Field>,
     /// Whether frames that run already are announced; if not, their returns are kept back.
     #[serde(default)]
     pub announce_running: bool,
@@ -274,6 +277,32 @@ pub struct Capture {
     /// Names (pystap's globs, matched without case) whose values are left out: of parameters, of keys in dictionaries,
     /// and of functions for what they return.
     pub hidden: Vec<String>,
+}
+
+/// A value that is told of each call of a function with such an argument.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Field {
+    /// The name of the argument with which its path begins.
+    pub argument: String,
+    /// The way from there.
+    #[serde(default)]
+    pub path: Vec<Part>,
+    /// Of which functions (pystap's globs, for names with their classes or without); of all that are wanted where none is
+    /// named.
+    #[serde(default)]
+    pub functions: Vec<String>,
+}
+
+/// A part of a path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// An attribute that is stored in the object, or a plain value of its class.
+    Attribute(String),
+    /// What a dict has for this string.
+    Key(String),
+    /// What a list or tuple has at this place, counted from its end where it is negative; or a dict for this number.
+    Number(i64),
 }
 
 /// Events are on.

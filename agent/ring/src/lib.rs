@@ -38,6 +38,7 @@
 
 extern crate alloc;
 
+pub mod fields;
 mod header;
 mod many;
 mod mapping;
@@ -55,7 +56,7 @@ pub use header::{LOST_KINDS, LostKind};
 pub use mapping::{MOST_RINGS, Mapping, distance, new_memory, new_memory_of_many, new_memory_with};
 pub use reader::{Broken, Reader};
 pub use record::{
-    CALL, CODE, CODE_FIXED_WORDS, CONTEXT, CONTEXT_NAME, Code, GC_DONE, GC_START, GONE,
+    CALL, CODE, CODE_FIXED_WORDS, CONTEXT, CONTEXT_NAME, Code, FIELDS, GC_DONE, GC_START, GONE,
     INTERPRETER, LOST, MOST_LINE, MOST_TEXT, MOST_WORDS, Malformed, RETURN, Record, Records,
     THREAD, TIMED, VALUE, head,
 };

@@ -29,6 +29,8 @@ pub const TIMED: u64 = 11;
 pub const LOST: u64 = 12;
 /// What follows happens in the interpreter of this number; in the main one where none is told. The second word is of no account.
 pub const INTERPRETER: u64 = 13;
+/// Fields of the call after it ([`fields`](crate::fields)), whose bytes the head's number counts.
+pub const FIELDS: u64 = 14;
 
 /// The largest line that fits; a larger one is told as 0.
 pub const MOST_LINE: u32 = (1 << 24) - 1;
@@ -138,6 +140,8 @@ pub enum Record<'a> {
     },
     /// [`VALUE`].
     Value(&'a [u8]),
+    /// [`FIELDS`].
+    Fields(&'a [u8]),
     /// [`GONE`].
     Gone(u32),
     /// [`LOST`].
@@ -195,7 +199,7 @@ fn length(head: u64) -> Result<usize, Malformed> {
     let words = match head & 15 {
         CALL | RETURN | THREAD | CONTEXT | INTERPRETER | GC_START | GONE | LOST => 2,
         GC_DONE | TIMED => 3,
-        CODE | CONTEXT_NAME | VALUE => ((head >> 8) & u64::from(MOST_LINE)) as usize,
+        CODE | CONTEXT_NAME | VALUE | FIELDS => ((head >> 8) & u64::from(MOST_LINE)) as usize,
         _ => return Err(Malformed),
     };
     match (2..=MOST_WORDS).contains(&words) {
@@ -270,6 +274,7 @@ fn read(words: &[u64]) -> Option<Record<'_>> {
             name: bytes(words.get(3..)?).get(..number as usize)?,
         },
         VALUE => Record::Value(bytes(words.get(1..)?).get(..number as usize)?),
+        FIELDS => Record::Fields(bytes(words.get(1..)?).get(..number as usize)?),
         _ => return None,
     })
 }

@@ -173,6 +173,7 @@ fn heard(words: &[u64]) -> Vec<Said> {
                 of_next = Some(value.to_vec());
                 continue;
             }
+            Record::Fields(fields) => panic!("{fields:?}"),
         };
         let said = match (of_next.take(), said) {
             (None, said) => said,
@@ -394,4 +395,68 @@ fn only_memory_that_nobody_can_make_shorter_is_mapped() {
         assert_eq!(refused(&sealed, words), Errno::INVAL, "{words}");
     }
     assert_eq!(new_memory(3).expect_err("no size"), Errno::INVAL);
+}
+
+#[test]
+fn fields_are_read_as_they_were_written_and_an_end_that_makes_no_sense_is_left_out() {
+    use crate::fields::{Absent, Fields, FieldsWriter, Value};
+    let told = [
+        (0, Value::None),
+        (3, Value::Bool(true)),
+        (1, Value::Bool(false)),
+        (2, Value::Integer(i64::MIN)),
+        (4, Value::Float(-0.5)),
+        (
+            5,
+            Value::Text {
+                bytes: "SELECT \u{1f40d}".as_bytes(),
+                is_cut: true,
+            },
+        ),
+        (
+            6,
+            Value::Bytes {
+                bytes: b"\xff\0",
+                is_cut: false,
+            },
+        ),
+        (7, Value::Other(b"Thing")),
+        (15, Value::Absent(Absent::NoItem, 3)),
+    ];
+    let mut writer = FieldsWriter::new(told.len());
+    assert_eq!(writer.bytes(), None);
+    for (field, value) in told {
+        writer.put(field, value);
+    }
+    let bytes = writer.bytes().expect("there are some").to_vec();
+    let read: Vec<_> = Fields::new(&bytes).collect();
+    assert_eq!(read, told);
+    for end in 0..bytes.len() {
+        let read: Vec<_> = Fields::new(bytes.get(..end).expect("an end")).collect();
+        assert!(told.starts_with(&read), "{end}");
+    }
+}
+
+#[test]
+fn all_fields_of_a_call_have_room_in_one_record() {
+    use crate::fields::{Fields, FieldsWriter, LONGEST, MOST_FIELDS, Value};
+    let text = vec![b'x'; 10 * LONGEST];
+    let mut writer = FieldsWriter::new(MOST_FIELDS);
+    for field in 0..MOST_FIELDS {
+        let bytes = text.get(..writer.room()).expect("it is long");
+        let is_cut = true;
+        writer.put(field as u8, Value::Text { bytes, is_cut });
+    }
+    let bytes = writer.bytes().expect("there are some");
+    assert!(bytes.len() <= MOST_TEXT);
+    let lengths: Vec<usize> = Fields::new(bytes)
+        .map(|(_, value)| match value {
+            Value::Text { bytes, .. } => bytes.len(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(lengths.len(), MOST_FIELDS);
+    let (last, others) = lengths.split_last().expect("some");
+    assert_eq!(others, [LONGEST; MOST_FIELDS - 1]);
+    assert!(*last > LONGEST / 2, "{lengths:?}");
 }

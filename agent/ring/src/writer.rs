@@ -49,29 +49,45 @@ impl Writer {
         true
     }
 
-    /// The same with a text before it that belongs to it ([`VALUE`]), or neither. A text that is too long is cut.
+    /// The same with what belongs to it before it: records of these kinds ([`VALUE`], [`FIELDS`](crate::FIELDS)) with these
+    /// bytes. All of it, or nothing. What is too long is cut.
+    pub fn put_with<const WORDS: usize>(
+        &mut self,
+        record: [u64; WORDS],
+        before: &[(u64, &[u8])],
+    ) -> bool {
+        let fitting = |bytes: &'_ [u8]| bytes.len().min(MOST_TEXT);
+        // A record has two words at least.
+        let length = |bytes: &[u8]| (1 + fitting(bytes).div_ceil(8)).max(2);
+        let lengths = before.iter().map(|(_, bytes)| length(bytes));
+        let words = lengths.fold(WORDS, usize::saturating_add);
+        if !self.has_room(words as u64) {
+            return false;
+        }
+        let mut at = self.place();
+        // SAFETY: there is room for all of these words; see `put`.
+        unsafe {
+            for (kind, bytes) in before {
+                let (size, length) = (fitting(bytes), length(bytes));
+                at.write(head(*kind, 0, length as u32, size as u32));
+                write_text(at.add(1), bytes.get(..size).unwrap_or_default());
+                at = at.add(length);
+            }
+            for (behind, word) in record.into_iter().enumerate() {
+                at.add(behind).write(word);
+            }
+        }
+        self.publish(words as u64);
+        true
+    }
+
+    /// The same with a text before it.
     pub fn put_with_value<const WORDS: usize>(
         &mut self,
         record: [u64; WORDS],
         value: &[u8],
     ) -> bool {
-        let value = value.get(..MOST_TEXT).unwrap_or(value);
-        // A record has two words at least.
-        let length = (1 + value.len().div_ceil(8)).max(2);
-        if !self.has_room((WORDS + length) as u64) {
-            return false;
-        }
-        let at = self.place();
-        // SAFETY: there is room for all of these words; see `put`.
-        unsafe {
-            at.write(head(VALUE, 0, length as u32, value.len() as u32));
-            write_text(at.add(1), value);
-            for (behind, word) in record.into_iter().enumerate() {
-                at.add(length + behind).write(word);
-            }
-        }
-        self.publish((WORDS + length) as u64);
-        true
+        self.put_with(record, &[(VALUE, value)])
     }
 
     /// Defines a code object. False when there is no room, now or ever. Names that are too long are cut.

@@ -57,6 +57,7 @@
 mod bounded;
 mod calls;
 mod creations;
+mod fields;
 mod kinds;
 mod plain;
 mod returning;
@@ -68,6 +69,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use self::bounded::MAX_NESTED;
+use self::fields::FieldsRoom;
 use self::kinds::{Entered, Entry, Kinds, Within};
 use self::returning::Returning;
 use self::step::stack;
@@ -112,6 +114,7 @@ pub struct Pairing {
     unpaired: Unpaired,
     given_up: Vec<GivenUp>,
     revised: Vec<Revised>,
+    fields: FieldsRoom,
     /// What a first reading has found out.
     known: Option<Creations>,
     /// What this reading finds out.
@@ -168,6 +171,11 @@ impl Pairing {
     /// What found no partner so far.
     pub fn unpaired(&self) -> Unpaired {
         self.unpaired
+    }
+
+    /// Calls whose fields their returns do not have, because those of all open calls took too much room.
+    pub fn without_fields(&self) -> u64 {
+        self.fields.left_out()
     }
 
     /// Takes the next event, fills in its duration where the matching start is known, and answers how many frames
@@ -282,6 +290,8 @@ impl Pairing {
                     }
                     false => Entry::Call,
                 };
+                let fields = frame.fields.as_ref();
+                let fields = fields.and_then(|fields| self.fields.keep(fields));
                 let frame = Frame {
                     id: self.calls,
                     name: called.name,
@@ -301,6 +311,7 @@ impl Pairing {
                     covered_ns: 0,
                     called: 0,
                     before: interrupted,
+                    fields,
                 };
                 if let Some(oldest) = thread.call(frame) {
                     give_up_by_bound(&mut self.given_up, event.pid, oldest);
@@ -317,6 +328,7 @@ impl Pairing {
                 let at = self.keys.named(place);
                 let (slot, name) = at;
                 thread.switch(frame.context, self.keys.tells(slot));
+                let mut fields = None;
                 finished = Returning {
                     pid: event.pid,
                     name,
@@ -331,8 +343,12 @@ impl Pairing {
                     given_up: &mut self.given_up,
                     revised: &mut self.revised,
                     found: self.found.as_mut(),
+                    fields: &mut fields,
                 }
                 .leave(thread, frame.context, *duration_ns);
+                if let Some(fields) = fields {
+                    frame.fields = Some(Arc::clone(fields.fields()));
+                }
                 // Which frame it is tells more than the line, which may be in a function within it.
                 function = finished.as_ref().and_then(|it| it.key);
                 match function {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::calls::{FinishedCall, FrameId, GivenUp, Revised, Unpaired};
 use super::creations::Creations;
+use super::fields::KeptFields;
 use super::kinds::{Around, Entry, Kinds, Returned, Verdict};
 use super::rules::PairingRules;
 use super::thread::{BUCKETS, Frame, Thread, give_up, give_up_by_bound};
@@ -29,6 +30,8 @@ pub(super) struct Returning<'a> {
     pub(super) given_up: &'a mut Vec<GivenUp>,
     pub(super) revised: &'a mut Vec<Revised>,
     pub(super) found: Option<&'a mut Creations>,
+    /// Where the fields of the call go.
+    pub(super) fields: &'a mut Option<KeptFields>,
 }
 
 impl Returning<'_> {
@@ -113,7 +116,8 @@ impl Returning<'_> {
         }
         let (alone, in_line) = self.settle_ambiguity(thread, index);
         let outer = thread.outer(index);
-        let frame = thread.take(index)?;
+        let mut frame = thread.take(index)?;
+        *self.fields = frame.fields.take();
         if frame.entry == Entry::Any
             && let Some(outer) = outer.and_then(|outer| thread.frames.get_mut(outer))
         {
@@ -250,7 +254,8 @@ impl Returning<'_> {
             );
         }
         let outer = thread.outer(index);
-        let frame = thread.take(index)?;
+        let mut frame = thread.take(index)?;
+        *self.fields = frame.fields.take();
         let next = [frame.parent, frame.before].into_iter();
         let mut open = next.filter(|id| thread.index_of(*id).is_some());
         thread.running = open.next().unwrap_or(0);

@@ -1049,3 +1049,55 @@ fn a_wait_changes_no_stack_and_no_duration_nor_does_the_loss_of_one() {
             .is_some()
     );
 }
+
+/// A call with a field, as the agent tells it.
+fn with_field(mut call: Event, value: &str) -> Event {
+    if let What::Call { frame, .. } = &mut call.what {
+        let value = event::FieldValue::Text(text(value));
+        let name = "request".into();
+        frame.fields = Some(Arc::new(event::Fields(vec![event::Field { name, value }])));
+    }
+    call
+}
+
+/// The field that each event has after it was paired.
+fn fields(events: Vec<Event>) -> (Vec<String>, Pairing) {
+    let mut pairing = Pairing::new();
+    let mut all = Vec::new();
+    for mut event in events {
+        let step = pairing.follow(&mut event).expect("an event");
+        let value = step.event.fields().and_then(|it| it.get("request"));
+        all.push(value.map_or("-".to_owned(), ToString::to_string));
+    }
+    (all, pairing)
+}
+
+#[test]
+fn a_return_has_the_fields_of_its_call() {
+    let (all, _) = fields(vec![
+        with_field(call(1, "handle"), "one"),
+        with_field(call(2, "handle"), "two"),
+        call(3, "query"),
+        ret(4, "query"),
+        ret(5, "handle"),
+        ret(6, "handle"),
+        ret(7, "handle"),
+    ]);
+    assert_eq!(all, ["one", "two", "-", "-", "two", "one", "-"]);
+}
+
+#[test]
+fn fields_of_open_calls_are_bounded_in_bytes_and_those_left_out_are_counted() {
+    let long = "x".repeat(1 << 20);
+    let calls = |from: u64| (from..from + 20).map(|ts| with_field(call(ts, "deep"), &long));
+    let returns = |from: u64| (from..from + 20).map(|ts| ret(ts, "deep"));
+    let once = calls(0).chain(returns(20));
+    let (all, pairing) = fields(once.chain(calls(40)).chain(returns(60)).collect());
+    let with = |part: &[String]| part.iter().filter(|it| *it != "-").count();
+    assert_eq!(
+        (with(&all[20..40]), with(&all[60..])),
+        (15, 15),
+        "what went gave its room back"
+    );
+    assert_eq!(pairing.without_fields(), 10);
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::bounded;
 use super::calls::{FinishedCall, FrameId, GivenUp, Open};
+use super::fields::KeptFields;
 use super::kinds::{Around, Entered, Entry, Within};
 use super::plain::Begun;
 use crate::analysis::keys::{FunctionKey, KeyBuilder, NameKey};
@@ -164,6 +165,8 @@ pub(super) struct Frame {
     /// Where contexts are told: the last frame of its context before it, or for the first one, what ran when its context
     /// began. That runs again when it has ended and nobody called it.
     pub(super) before: u64,
+    /// What its return has of its call.
+    pub(super) fields: Option<KeptFields>,
 }
 
 pub(super) fn give_up(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {

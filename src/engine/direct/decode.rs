@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
+use pystap_ring::fields::{self, Absent, Value};
 use pystap_ring::{Code, Malformed, Record, Records};
 
 use super::clock::Clock;
@@ -11,7 +12,8 @@ use super::threads::Threads;
 use crate::engine::flags;
 use crate::event::allowance::Allowance;
 use crate::event::loss::lost;
-use crate::event::{Event, Frame, LossStage, Place, Text, What};
+use crate::event::{Event, Field, FieldValue, Fields, Float, Frame, LossStage, Place, Text, What};
+use crate::field;
 use crate::probe::Probe;
 
 /// Most code objects of one process that are known at a time.
@@ -40,6 +42,57 @@ impl Kinds {
     }
 }
 
+/// The fields that were asked for, and what their values are called.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asked {
+    fields: Arc<[(Arc<str>, field::Field)]>,
+    /// Why some had no value, by field, reason and part of the path: few, and told again and again.
+    absences: HashMap<(u8, Absent, u8), Arc<str>>,
+}
+
+impl Asked {
+    /// These, in the order in which agents were asked for them.
+    pub(super) fn new<'a>(fields: impl IntoIterator<Item = &'a field::Field>) -> Asked {
+        let named = |field: &field::Field| (field.name.as_str().into(), field.clone());
+        Asked {
+            fields: fields.into_iter().map(named).collect(),
+            absences: HashMap::new(),
+        }
+    }
+
+    /// What a record says. Of what nobody has asked for there is nothing, and of each field one value.
+    fn fields(&mut self, bytes: &[u8]) -> Fields {
+        let mut all: Vec<Field> = Vec::new();
+        let mut next = 0;
+        for (number, value) in fields::Fields::new(bytes) {
+            let asked = self.fields.get(usize::from(number));
+            let Some((name, asked)) = asked.filter(|_| number >= next) else {
+                continue;
+            };
+            next = number + 1;
+            let value = match value {
+                Value::None => FieldValue::None,
+                Value::Bool(value) => FieldValue::Bool(value),
+                Value::Integer(value) => FieldValue::Integer(value),
+                Value::Float(value) => FieldValue::Float(Float(value)),
+                Value::Text { bytes, is_cut } => FieldValue::Text(Text::of_bytes(bytes, is_cut)),
+                Value::Bytes { bytes, is_cut } => FieldValue::Bytes(Text::of_bytes(bytes, is_cut)),
+                Value::Other(name) => FieldValue::Other(String::from_utf8_lossy(name).into_owned()),
+                Value::Absent(why, at) => {
+                    // What is further along than the path is long is no agent's of ours.
+                    let at = at.min(u8::try_from(asked.path.len()).unwrap_or(u8::MAX));
+                    let absence = self.absences.entry((number, why, at));
+                    let reason = absence.or_insert_with(|| asked.absence(why, at).into());
+                    FieldValue::Absent(Arc::clone(reason))
+                }
+            };
+            let name = Arc::clone(name);
+            all.push(Field { name, value });
+        }
+        Fields(all)
+    }
+}
+
 /// Makes events of the records of one ring.
 #[derive(Debug, Clone)]
 pub(super) struct Decoder {
@@ -54,6 +107,9 @@ pub(super) struct Decoder {
     codes: HashMap<u32, (Arc<Place>, i32), foldhash::fast::RandomState>,
     /// What the next call or return has for values.
     value: Option<Arc<Text>>,
+    fields: Option<Arc<Fields>>,
+    /// The fields that were asked for.
+    asked: Asked,
     /// Times never go back within a ring.
     last: u64,
     /// Records that say nothing to us.
@@ -76,11 +132,18 @@ impl Decoder {
             context: None,
             codes: HashMap::default(),
             value: None,
+            fields: None,
+            asked: Asked::default(),
             last: 0,
             unreadable: 0,
             lost: 0,
             most_lost: 0,
         }
+    }
+
+    /// The same where these fields were asked for.
+    pub(super) fn asking(self, asked: Asked) -> Decoder {
+        Decoder { asked, ..self }
     }
 
     /// Up to when its events were read.
@@ -156,7 +219,7 @@ impl Decoder {
                     (time, what)
                 }
                 Record::Call { .. } | Record::Return { .. } | Record::Timed { .. } => {
-                    self.value = None;
+                    (self.value, self.fields) = (None, None);
                     continue;
                 }
                 Record::GcStart { generation, time } => {
@@ -181,6 +244,10 @@ impl Decoder {
                 }
                 Record::Value(value) => {
                     self.value = Some(Arc::new(Text::of_bytes(value, false)));
+                    continue;
+                }
+                Record::Fields(bytes) => {
+                    self.fields = Some(Arc::new(self.asked.fields(bytes)));
                     continue;
                 }
                 Record::Thread(thread) => {
@@ -256,6 +323,7 @@ impl Decoder {
             context: self.context,
             manner: flags::manner(flags.into()),
             text: self.value.take(),
+            fields: self.fields.take(),
         }
     }
 
@@ -502,5 +570,53 @@ mod tests {
         );
         let times: Vec<u64> = events.iter().map(|event| event.ts).collect();
         assert_eq!(times, [1010, 1030, 1030]);
+    }
+
+    #[test]
+    fn fields_have_the_names_that_were_asked_for_and_reasons_where_they_are_missing() {
+        use pystap_ring::FIELDS;
+        use pystap_ring::fields::FieldsWriter;
+        let asked = ["a=x.b", "c=d['e']"].map(|text| field::Field::parse(text).expect("a field"));
+        let mut decoder = decoder().asking(Asked::new(&asked));
+        let mut told = FieldsWriter::new(2);
+        told.put(0, Value::Absent(Absent::NoAttribute, 1));
+        told.put(
+            1,
+            Value::Text {
+                bytes: b"\xff",
+                is_cut: true,
+            },
+        );
+        let told = told.bytes().expect("two").to_vec();
+        // Whoever is traced may write anything: further than the path, of no field, one again.
+        let mut lies = FieldsWriter::new(4);
+        lies.put(0, Value::Absent(Absent::NoKey, 200));
+        lies.put(0, Value::None);
+        lies.put(7, Value::None);
+        let lies = lies.bytes().expect("some").to_vec();
+        let events = heard(
+            |writer| {
+                define(writer, 1, "f");
+                for (time, fields) in [(10, &told), (20, &lies)] {
+                    assert!(writer.put_with([head(CALL, 0, 1, 1), time], &[(FIELDS, fields)]));
+                }
+                assert!(writer.put([head(CALL, 0, 1, 1), 30]));
+            },
+            &mut decoder,
+        );
+        let fields: Vec<_> = (events.iter())
+            .map(|event| event.fields().map_or(&[][..], |it| &it.0))
+            .collect();
+        let absent = |reason: &str| Field {
+            name: "a".into(),
+            value: FieldValue::Absent(reason.into()),
+        };
+        let cut = Field {
+            name: "c".into(),
+            value: FieldValue::Text(Text::of_bytes(b"\xff", true)),
+        };
+        assert_eq!(fields[0], [absent("x has no attribute \"b\""), cut]);
+        assert_eq!(fields[1], [absent("x has no key \"b\"")]);
+        assert!(fields[2].is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! The direct engine from what stands in its way to its start.
 
-use super::decode::Kinds;
+use super::decode::{Asked, Kinds};
 use pystap_ring::sums::{MOST_ROWS, bytes};
 
 use super::running::{DirectRunning, LARGEST, SMALLEST, Telling};
@@ -66,8 +66,9 @@ impl Engine for DirectEngine {
         let kinds = Kinds::of(marks.map_or(&[], Vec::as_slice));
         let telling = match plan.minimum_ns() {
             _ if adds_up(plan) => Telling::Sums,
-            Some(minimum) => Telling::LongCalls(kinds, minimum),
-            None => Telling::Events(kinds),
+            // Fields are told when a call begins.
+            Some(minimum) if plan.fields().next().is_none() => Telling::LongCalls(kinds, minimum),
+            _ => Telling::Events(kinds),
         };
         Ok(Some(Box::new(Prepared { telling })))
     }
@@ -97,7 +98,8 @@ impl Ready for Prepared {
     ) -> Result<Box<dyn Running>, Failure> {
         // Others hear from the kernel of processes that begin, become others and end.
         let tells_processes = is_alone(plan);
-        let running = DirectRunning::start(beginning, self.telling, tells_processes);
+        let asked = Asked::new(plan.fields());
+        let running = DirectRunning::start(beginning, self.telling, asked, tells_processes);
         let running = running.map_err(|error| {
             Failure::new(
                 Exit::Failed,

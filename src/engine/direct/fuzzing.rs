@@ -7,10 +7,11 @@ use pystap_ring::sums::{self, Scale, SumsReader};
 use pystap_ring::{Code, Mapping, Reader, Records, Writer, new_memory_with};
 
 use super::clock::{self, Clock};
-use super::decode::{Decoder, Kinds};
+use super::decode::{Asked, Decoder, Kinds};
 use super::sums::{Table, Tables};
 use crate::analysis::totals::Totals;
 use crate::event::allowance::Allowance;
+use crate::field::Field;
 use crate::probe::Probe;
 
 /// Reads bytes as a session reads what an agent has written. How many events there were.
@@ -26,7 +27,9 @@ pub fn records(bytes: &[u8]) -> usize {
         .collect();
     let clock = Clock::new(protocol::Clock::Monotonic);
     let kinds = Kinds::of(&Probe::names(Probe::FUNCTIONS));
-    let mut decoder = Decoder::new(std::process::id(), kinds);
+    let asked = ["a=x.y['z']", "b=x"].into_iter().flat_map(Field::parse);
+    let asked: Vec<Field> = asked.collect();
+    let mut decoder = Decoder::new(std::process::id(), kinds).asking(Asked::new(&asked));
     let mut names = Allowance::default();
     let mut records = Records::new(&words);
     let mut count = 0;

@@ -23,7 +23,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::clock::{self, Clock, Rate};
-use super::decode::{Decoder, Kinds};
+use super::decode::{Asked, Decoder, Kinds};
 use super::sums::{Table, Tables};
 use crate::engine::lifecycle::Beginning;
 use crate::engine::reorder::ReorderBuffer;
@@ -61,6 +61,8 @@ const AT_ONCE: u64 = 1 << 16;
 const MOST_OF_A_ROUND: u64 = 1 << 18;
 /// Events that are held for those of other processes.
 const MOST_HELD: usize = 1 << 18;
+/// Bytes of their fields.
+const MOST_FIELDS: usize = 64 << 20;
 /// Events that are passed on together: so few that their memory is had without asking the kernel for it.
 const BATCH: usize = 1024;
 /// An event has its time a little before it is in its ring. A host can take the processor away in between.
@@ -110,6 +112,7 @@ impl DirectRunning {
     pub(super) fn start(
         beginning: &Beginning,
         telling: Telling,
+        fields: Asked,
         tells_processes: bool,
     ) -> io::Result<DirectRunning> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -122,6 +125,7 @@ impl DirectRunning {
             wake,
             clock: kind,
             telling,
+            fields,
             rate: Rate::new(kind),
             words: Arc::default(),
         });
@@ -194,6 +198,7 @@ struct Rings {
     wake: OwnedFd,
     clock: protocol::Clock,
     telling: Telling,
+    fields: Asked,
     /// How fast the agents' clock counts.
     rate: Rate,
     /// Words of all that there are, with those of tables.
@@ -241,7 +246,7 @@ impl Rings {
         let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
         let handle = pidfd_open(pid.ok_or(io::ErrorKind::NotFound)?, PidfdFlags::empty())?;
         let handle = Arc::new(handle);
-        let decoder = Decoder::new(process.pid, self.telling.kinds());
+        let decoder = Decoder::new(process.pid, self.telling.kinds()).asking(self.fields.clone());
         // It waits for its rings, so it has not ended.
         let parent = parent_of(process.pid);
         let mut rings = Vec::new();
@@ -644,7 +649,9 @@ impl Collector {
         // The one that is read least far goes first, so that what others have told need not be held for long.
         self.rings.sort_by_key(|ring| ring.decoder.reached());
         for ring in &mut self.rings {
-            if self.order.waiting() > MOST_HELD || self.sender.is_full() {
+            let holds_too_much =
+                self.order.waiting() > MOST_HELD || self.order.field_bytes() > MOST_FIELDS;
+            if holds_too_much || self.sender.is_full() {
                 break;
             }
             let counted = ring.counted();
@@ -742,6 +749,11 @@ mod tests {
     use super::*;
     use crate::probe::Probe;
 
+    /// A session without fields, which has this process alone.
+    fn started(beginning: &Beginning, telling: Telling) -> DirectRunning {
+        DirectRunning::start(beginning, telling, Asked::default(), true).expect("it starts")
+    }
+
     /// A session, and the memory that it offers to the agent of this process.
     fn session() -> (DirectRunning, Mapping) {
         let beginning = Beginning {
@@ -749,8 +761,7 @@ mod tests {
             ..Beginning::default()
         };
         let kinds = Kinds::of(&Probe::names(Probe::FUNCTIONS));
-        let running =
-            DirectRunning::start(&beginning, Telling::Events(kinds), true).expect("it starts");
+        let running = started(&beginning, Telling::Events(kinds));
         let ourselves = Identity::of(std::process::id()).expect("we run");
         let children = running.children().expect("it makes rings");
         let offer = children
@@ -816,8 +827,7 @@ mod tests {
     fn a_ring_that_makes_no_sense_goes_with_its_process() {
         let beginning = Beginning::default();
         let kinds = Kinds::of(&Probe::names(Probe::FUNCTIONS));
-        let running =
-            DirectRunning::start(&beginning, Telling::Events(kinds), true).expect("it starts");
+        let running = started(&beginning, Telling::Events(kinds));
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()
@@ -924,7 +934,7 @@ mod tests {
     #[test]
     fn a_table_is_read_by_the_same_clock_by_which_it_is_written() {
         let beginning = Beginning::default();
-        let running = DirectRunning::start(&beginning, Telling::Sums, true).expect("it starts");
+        let running = started(&beginning, Telling::Sums);
         let ourselves = Identity::of(std::process::id()).expect("we run");
         for free_threaded in [false, true] {
             let shape = running.rings.shape(free_threaded);
@@ -990,7 +1000,7 @@ mod tests {
     /// A session of sums, and what the agents of these processes are offered.
     fn adding_up(processes: &[Identity]) -> (DirectRunning, Vec<(Writer, sums::Sums)>) {
         let beginning = Beginning::default();
-        let running = DirectRunning::start(&beginning, Telling::Sums, true).expect("it starts");
+        let running = started(&beginning, Telling::Sums);
         let children = running.children().expect("it makes rings");
         let offered = processes.iter().map(|process| {
             let offer = children

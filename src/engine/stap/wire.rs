@@ -553,6 +553,7 @@ impl Record {
             context: NonZeroU64::new(self.context),
             manner: flags::manner(self.flags.into()),
             text: self.text.clone(),
+            fields: None,
         }
     }
 }

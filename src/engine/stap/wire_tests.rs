@@ -304,6 +304,8 @@ fn on_the_wire(mut event: Event) -> Option<Event> {
             *pause_ns = None;
         }
         What::Plain(plain) => plain.duration_ns = None,
+        // Nor these.
+        What::Call { frame, .. } | What::Return { frame, .. } => frame.fields = None,
         _ => {}
     }
     Some(event)
@@ -429,6 +431,7 @@ fn told(value: Option<&str>) -> Event {
             context: NonZeroU64::new(3),
             manner: Manner::Suspension,
             text: value.map(|value| Arc::new(text(value))),
+            fields: None,
         };
     }
     event

@@ -349,6 +349,7 @@ impl Decoder {
             context: NonZeroU64::new(u64_at(raw, agent.context)?),
             manner,
             text: text.map(|(bytes, whole)| Arc::new(self::text(bytes, !whole))),
+            fields: None,
         })
     }
 

@@ -4,6 +4,7 @@
 mod budgets;
 mod direct;
 mod direct_sums;
+mod fields;
 mod mixed;
 mod outputs;
 mod paths;

@@ -1,0 +1,100 @@
+//! In how many calls the fields that were asked for were found, and why not in others.
+
+use std::sync::Arc;
+
+use crate::event::{FieldValue, Fields};
+
+/// Counts fields by their names.
+#[derive(Debug, Default)]
+pub struct FieldsFound(Vec<Found>);
+
+/// What became of one field.
+#[derive(Debug)]
+struct Found {
+    name: String,
+    /// Calls of functions that have its argument, and those of them in which its path led to something.
+    calls: u64,
+    found: u64,
+    /// Why it did not, the first time.
+    reason: Option<Arc<str>>,
+}
+
+impl FieldsFound {
+    /// Of these fields, in the order of their names.
+    pub fn new(names: impl IntoIterator<Item = String>) -> FieldsFound {
+        let found = |name| Found {
+            name,
+            calls: 0,
+            found: 0,
+            reason: None,
+        };
+        FieldsFound(names.into_iter().map(found).collect())
+    }
+
+    /// Counts those of a call.
+    pub fn take(&mut self, fields: &Fields) {
+        for field in &fields.0 {
+            let mut known = self.0.iter_mut();
+            let Some(found) = known.find(|it| it.name == *field.name) else {
+                continue;
+            };
+            found.calls += 1;
+            match &field.value {
+                FieldValue::Absent(reason) => {
+                    found.reason.get_or_insert_with(|| Arc::clone(reason));
+                }
+                _ => found.found += 1,
+            }
+        }
+    }
+
+    /// A sentence for each that was not found in every call, without its full stop.
+    pub fn sentences(&self) -> impl Iterator<Item = String> {
+        let incomplete = self
+            .0
+            .iter()
+            .filter(|it| it.calls == 0 || it.found < it.calls);
+        incomplete.map(|it| match &it.reason {
+            Some(reason) => format!(
+                "field {} was found in {} of {} calls: {reason}",
+                it.name, it.found, it.calls
+            ),
+            None => format!(
+                "field {} was in no call: no function that was called and is traced has such an argument",
+                it.name
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Field;
+
+    #[test]
+    fn what_was_not_found_everywhere_is_said_with_the_first_reason() {
+        let mut found = FieldsFound::new(["a", "b", "c"].map(str::to_owned));
+        let call = |fields: &[(&str, Option<&str>)]| {
+            let field = |&(name, reason): &(&str, Option<&str>)| Field {
+                name: name.into(),
+                value: match reason {
+                    Some(reason) => FieldValue::Absent(reason.into()),
+                    None => FieldValue::None,
+                },
+            };
+            Fields(fields.iter().map(field).collect())
+        };
+        found.take(&call(&[("a", None), ("b", Some("x has no key 1"))]));
+        found.take(&call(&[("a", None), ("b", Some("another"))]));
+        found.take(&call(&[("a", None), ("b", None), ("unknown", None)]));
+        let said: Vec<String> = found.sentences().collect();
+        assert_eq!(
+            said,
+            [
+                "field b was found in 1 of 3 calls: x has no key 1",
+                "field c was in no call: no function that was called and is traced has such an argument",
+            ]
+        );
+    }
+}

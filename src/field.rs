@@ -1,0 +1,475 @@
+//! The language of `--field`: a name, and a path that begins at an argument and leads through attributes, keys and items to a
+//! value. Read here and followed by the agent (`agent/src/fields.rs`). Also what one that leads nowhere is said to lack.
+
+use std::fmt;
+
+use pystap_agent_protocol::Part;
+use pystap_glob::{Glob, lower};
+use pystap_ring::fields::{Absent, MOST_FIELDS};
+
+/// Longest text of a field in bytes.
+const LONGEST: usize = 1024;
+/// Most parts of a path.
+const MOST_PARTS: usize = 32;
+
+/// A field that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// What it is called.
+    pub name: String,
+    /// The argument with which its path begins.
+    pub argument: String,
+    /// The way from there.
+    pub path: Vec<Part>,
+    /// Of which functions; of all that are traced where none is named.
+    pub functions: Vec<Glob>,
+}
+
+/// What is wrong with the text of a field, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{wanted}, at character {at}{}", found(.rest))]
+pub struct FieldError {
+    wanted: String,
+    /// Counted from 1.
+    at: usize,
+    /// What stands there.
+    rest: String,
+}
+
+/// What stands where something else should.
+fn found(rest: &str) -> String {
+    /// Characters of it that are shown.
+    const SHOWN: usize = 20;
+    let beginning: String = rest.chars().take(SHOWN).collect();
+    match rest.chars().count() {
+        0 => ", where it ends".to_owned(),
+        1..=SHOWN => format!(", before {beginning:?}"),
+        _ => format!(", before {:?}", beginning + "\u{2026}"),
+    }
+}
+
+impl Field {
+    /// Reads `NAME=EXPRESSION` or `GLOB:NAME=EXPRESSION`.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn parse(text: &str) -> Result<Field, FieldError> {
+        let mut reader = Reader { text, rest: text };
+        if text.len() > LONGEST {
+            return Err(reader.error(format!("a field has at most {LONGEST} bytes")));
+        }
+        let Some((left, _)) = text.split_once('=') else {
+            reader.rest = "";
+            return Err(reader.error("write NAME=EXPRESSION, such as request=ctxt.request_id"));
+        };
+        let mut functions = Vec::new();
+        if let Some((glob, _)) = left.rsplit_once(':') {
+            let glob = Glob::new(glob).map_err(|error| reader.error(error.to_string()))?;
+            functions.push(glob);
+            reader.rest = &text[left.rfind(':').map_or(0, |at| at + 1)..];
+        }
+        let name = reader.name("the name of a field")?.to_owned();
+        reader.take('=')?;
+        let argument = reader.name("the name of an argument")?.to_owned();
+        let mut path = Vec::new();
+        while !reader.rest.is_empty() {
+            if path.len() >= MOST_PARTS {
+                return Err(reader.error(format!("a path has at most {MOST_PARTS} parts")));
+            }
+            path.push(reader.part()?);
+        }
+        Ok(Field {
+            name,
+            argument,
+            path,
+            functions,
+        })
+    }
+
+    /// Whether its value is left out where values of such names are: its own name, and the last one on its path.
+    pub fn is_hidden(&self, hidden: &[Glob]) -> bool {
+        let names = self.path.iter().rev().find_map(|part| match part {
+            Part::Attribute(name) | Part::Key(name) => Some(name),
+            Part::Number(_) => None,
+        });
+        let last = names.unwrap_or(&self.argument);
+        [&self.name, last].into_iter().any(|name| {
+            let name = lower(name);
+            let mut globs = hidden.iter();
+            globs.any(|glob| match Glob::caseless(glob.as_str()) {
+                Ok(glob) => glob.matches(name.as_bytes()),
+                Err(_) => true,
+            })
+        })
+    }
+
+    /// Why it has no value in a call, at this part of its path.
+    pub fn absence(&self, why: Absent, at: u8) -> String {
+        let at = usize::from(at);
+        // What it was looked for in.
+        let before = Path(&self.argument, self.path.get(..at.saturating_sub(1)));
+        let part = at.checked_sub(1).and_then(|at| self.path.get(at));
+        let wanted = match part {
+            Some(Part::Attribute(name)) => format!("{name:?}"),
+            Some(Part::Key(key)) => format!("{key:?}"),
+            Some(Part::Number(number)) => number.to_string(),
+            None => self.argument.clone(),
+        };
+        match why {
+            Absent::Unbound => format!("{} has no value", self.argument),
+            Absent::NoAttribute => format!("{before} has no attribute {wanted}"),
+            Absent::Property => format!(
+                "{wanted} of {before} is a property, which only the program's own code could tell"
+            ),
+            Absent::Computed => format!(
+                "{wanted} of {before} is computed by its class and not stored, so only code could tell it"
+            ),
+            Absent::OwnStorage => {
+                format!("{before} keeps its attributes in a way that is not read")
+            }
+            Absent::NoDict => format!("{before} is no plain dict"),
+            Absent::NoKey => format!("{before} has no key {wanted}"),
+            Absent::TooManyKeys => format!("{before} has too many keys to look through"),
+            Absent::NoItems => format!("{before} is no plain list, tuple or dict"),
+            Absent::NoItem => format!("{before} has no item {wanted}"),
+        }
+    }
+}
+
+/// The fields of a session, each name once, in the order of the names.
+///
+/// # Errors
+/// What cannot be, as a sentence.
+pub fn together(mut fields: Vec<Field>) -> Result<Vec<Field>, String> {
+    fields.sort_by(|one, other| one.name.cmp(&other.name));
+    if fields.len() > MOST_FIELDS {
+        return Err(format!(
+            "{} fields are too many, {MOST_FIELDS} are told at most; leave some out",
+            fields.len()
+        ));
+    }
+    let twice = fields.windows(2).find_map(|pair| match pair {
+        [one, other] if one.name == other.name => Some(&one.name),
+        _ => None,
+    });
+    match twice {
+        Some(name) => Err(format!(
+            "two fields have the name {name}; give one of them another"
+        )),
+        None => Ok(fields),
+    }
+}
+
+/// A path, as it is typed.
+struct Path<'a>(&'a str, Option<&'a [Part]>);
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)?;
+        for part in self.1.unwrap_or_default() {
+            match part {
+                Part::Attribute(name) => write!(f, ".{name}")?,
+                Part::Key(key) => write!(f, "[{key:?}]")?,
+                Part::Number(number) => write!(f, "[{number}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As it is typed, without the functions.
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}={}",
+            self.name,
+            Path(&self.argument, Some(&self.path))
+        )
+    }
+}
+
+/// A text from its beginning to its end.
+struct Reader<'a> {
+    text: &'a str,
+    rest: &'a str,
+}
+
+impl<'a> Reader<'a> {
+    fn error(&self, wanted: impl Into<String>) -> FieldError {
+        let read = self.text.len() - self.rest.len();
+        FieldError {
+            wanted: wanted.into(),
+            at: self.text[..read].chars().count() + 1,
+            rest: self.rest.to_owned(),
+        }
+    }
+
+    /// Takes a character that must come.
+    fn take(&mut self, character: char) -> Result<(), FieldError> {
+        self.rest = self
+            .rest
+            .strip_prefix(character)
+            .ok_or_else(|| self.error(format!("{character:?} must come")))?;
+        Ok(())
+    }
+
+    /// Takes a name, such as Python's names are.
+    fn name(&mut self, what: &str) -> Result<&'a str, FieldError> {
+        let is_inner = |it: char| it == '_' || it.is_alphanumeric();
+        let end = self.rest.find(|it| !is_inner(it));
+        let (name, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
+        if name.is_empty() || name.starts_with(|it: char| it.is_numeric()) {
+            return Err(self.error(format!("{what} must come")));
+        }
+        self.rest = rest;
+        Ok(name)
+    }
+
+    fn part(&mut self) -> Result<Part, FieldError> {
+        if self.rest.starts_with('.') {
+            self.take('.')?;
+            let name = self.name("the name of an attribute")?;
+            return Ok(Part::Attribute(name.to_owned()));
+        }
+        if !self.rest.starts_with('[') {
+            return Err(self.error("a dot or a bracket must come"));
+        }
+        self.take('[')?;
+        let part = match self.rest.chars().next() {
+            Some(quote @ ('\'' | '"')) => Part::Key(self.string(quote)?),
+            _ => Part::Number(self.number()?),
+        };
+        self.take(']')?;
+        Ok(part)
+    }
+
+    fn number(&mut self) -> Result<i64, FieldError> {
+        let digits = self.rest.strip_prefix('-').unwrap_or(self.rest);
+        let end = digits.find(|it: char| !it.is_ascii_digit());
+        let length = end.unwrap_or(digits.len()) + (self.rest.len() - digits.len());
+        let (number, rest) = self.rest.split_at(length);
+        let number = number.parse().map_err(|_| {
+            self.error("a whole number or a key in quotes must come, such as [0] or ['method']")
+        })?;
+        self.rest = rest;
+        Ok(number)
+    }
+
+    /// Takes a string in such quotes, in which a backslash stands before a quote and a backslash.
+    fn string(&mut self, quote: char) -> Result<String, FieldError> {
+        self.take(quote)?;
+        let mut text = String::new();
+        loop {
+            let mut characters = self.rest.chars();
+            let next = characters.next();
+            let after = characters.as_str();
+            match next {
+                None => return Err(self.error(format!("{quote} must come, which ends the key"))),
+                Some('\\') => match characters.next() {
+                    Some(escaped @ ('\\' | '\'' | '"')) => {
+                        text.push(escaped);
+                        self.rest = characters.as_str();
+                    }
+                    _ => {
+                        return Err(
+                            self.error("a backslash stands only before a quote or another one")
+                        );
+                    }
+                },
+                Some(it) if it == quote => {
+                    self.rest = after;
+                    return Ok(text);
+                }
+                Some(other) => {
+                    text.push(other);
+                    self.rest = after;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn attribute(name: &str) -> Part {
+        Part::Attribute(name.to_owned())
+    }
+
+    fn key(name: &str) -> Part {
+        Part::Key(name.to_owned())
+    }
+
+    #[test]
+    fn a_path_is_read_part_by_part() {
+        for (text, argument, path) in [
+            ("f=statement", "statement", vec![]),
+            ("f=ctxt.request_id", "ctxt", vec![attribute("request_id")]),
+            ("f=message['method']", "message", vec![key("method")]),
+            ("f=m[\"it's\"]", "m", vec![key("it's")]),
+            (r"f=m['a\'b\\c']", "m", vec![key(r"a'b\c")]),
+            ("f=m['']", "m", vec![key("")]),
+            (
+                "f=args[0].größe[-12]",
+                "args",
+                vec![Part::Number(0), attribute("größe"), Part::Number(-12)],
+            ),
+        ] {
+            let field = Field::parse(text).expect(text);
+            assert_eq!(
+                (field.name.as_str(), field.argument.as_str()),
+                ("f", argument)
+            );
+            assert_eq!(field.path, path, "{text}");
+            assert!(field.functions.is_empty());
+        }
+    }
+
+    #[test]
+    fn functions_stand_before_the_name() {
+        let field = Field::parse("Server.*:method=message['a:b=c']").expect("a field");
+        assert_eq!(field.functions, [Glob::new("Server.*").expect("a glob")]);
+        assert_eq!(field.name, "method");
+        assert_eq!(field.path, [key("a:b=c")]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        for (text, expected) in [
+            (
+                "",
+                "write NAME=EXPRESSION, such as request=ctxt.request_id, at character 1, where it ends",
+            ),
+            (
+                "=a",
+                "the name of a field must come, at character 1, before \"=a\"",
+            ),
+            (
+                "f",
+                "write NAME=EXPRESSION, such as request=ctxt.request_id, at character 2, where it ends",
+            ),
+            (
+                "f=",
+                "the name of an argument must come, at character 3, where it ends",
+            ),
+            (
+                "f=0",
+                "the name of an argument must come, at character 3, before \"0\"",
+            ),
+            (
+                "f=a.",
+                "the name of an attribute must come, at character 5, where it ends",
+            ),
+            (
+                "f=a..b",
+                "the name of an attribute must come, at character 5, before \".b\"",
+            ),
+            (
+                "f=a b",
+                "a dot or a bracket must come, at character 4, before \" b\"",
+            ),
+            (
+                "f=a()",
+                "a dot or a bracket must come, at character 4, before \"()\"",
+            ),
+            (
+                "f=a[method]",
+                "a whole number or a key in quotes must come, such as [0] or ['method'], at character 5, before \"method]\"",
+            ),
+            ("f=a[0:2]", "']' must come, at character 6, before \":2]\""),
+            (
+                "f=a['x]",
+                "' must come, which ends the key, at character 8, where it ends",
+            ),
+            (
+                r"f=a['\n']",
+                r#"a backslash stands only before a quote or another one, at character 6, before "\\n']""#,
+            ),
+            ("f g=a", "'=' must come, at character 2, before \" g=a\""),
+            (
+                "f=a[99999999999999999999]",
+                "a whole number or a key in quotes must come, such as [0] or ['method'], at character 5, before \"99999999999999999999\u{2026}\"",
+            ),
+        ] {
+            let error = Field::parse(text).expect_err(text);
+            assert_eq!(error.to_string(), expected, "{text}");
+        }
+        let deep = format!("f=a{}", ".b".repeat(MOST_PARTS + 1));
+        assert!(Field::parse(&deep).is_err());
+        let long = format!("f={}", "a".repeat(LONGEST));
+        assert!(Field::parse(&long).is_err());
+    }
+
+    #[test]
+    fn the_last_name_and_its_own_decide_whether_a_field_is_hidden() {
+        let hidden = ["*password*", "*token*"].map(|glob| Glob::new(glob).expect("a glob"));
+        for (text, expected) in [
+            ("f=password", true),
+            ("f=user.Password", true),
+            ("f=names['user_password'][0]", true),
+            ("my_token=user.name", true),
+            ("f=token.user_id", false),
+            ("f=user.name", false),
+        ] {
+            let field = Field::parse(text).expect(text);
+            assert_eq!(field.is_hidden(&hidden), expected, "{text}");
+            assert!(!field.is_hidden(&[]));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_the_part_of_the_path() {
+        let field = Field::parse("f=message['args'][0].name").expect("a field");
+        for (why, at, expected) in [
+            (Absent::Unbound, 0, "message has no value"),
+            (Absent::NoKey, 1, "message has no key \"args\""),
+            (Absent::NoItem, 2, "message[\"args\"] has no item 0"),
+            (
+                Absent::NoAttribute,
+                3,
+                "message[\"args\"][0] has no attribute \"name\"",
+            ),
+        ] {
+            assert_eq!(field.absence(why, at), expected);
+        }
+        // Whatever a program claims.
+        for why in Absent::ALL {
+            assert!(!field.absence(why, 255).is_empty());
+        }
+    }
+
+    #[test]
+    fn fields_have_different_names_and_are_not_too_many() {
+        let fields = |names: &[&str]| {
+            let all = names.iter().map(|name| Field::parse(&format!("{name}=a")));
+            all.map(|field| field.expect("a field")).collect::<Vec<_>>()
+        };
+        let sorted = together(fields(&["b", "a"])).expect("two");
+        assert_eq!(sorted, fields(&["a", "b"]));
+        let twice = together(fields(&["a", "b", "a"])).expect_err("twice");
+        assert!(twice.contains("name a;"), "{twice}");
+        let many: Vec<String> = (0..=MOST_FIELDS).map(|it| format!("f{it}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(together(fields(&many)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_field_or_an_error_at_a_place_in_it(text in "\\PC{0,40}|[a-c.:=\\[\\]'\"\\\\0-9-]{0,24}") {
+            match Field::parse(&text) {
+                Ok(field) => {
+                    // As it is written, it is read again.
+                    let again = Field::parse(&field.to_string().replace('\0', ""));
+                    if field.path.iter().all(|part| !matches!(part, Part::Key(key) if key.chars().any(|it| !it.is_ascii_graphic()))) {
+                        prop_assert_eq!(again, Ok(Field { functions: Vec::new(), ..field }));
+                    }
+                }
+                Err(error) => prop_assert!(error.at <= text.chars().count() + 1),
+            }
+        }
+    }
+}

@@ -38,6 +38,7 @@ impl Program {
                 )),
                 function: text(format!("handle_request_{number}")),
                 qualname: None,
+                group: None,
             })
         };
         Program {

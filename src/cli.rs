@@ -611,6 +611,9 @@ pub struct Report {
     /// Rows of their own for the kinds of greenlets and asyncio tasks (with the agent)
     #[arg(long, conflicts_with_all = ["gc", "stats"])]
     pub by_context: bool,
+    /// Rows of their own for the values of a field (recorded with --field)
+    #[arg(long, value_name = "FIELD", conflicts_with = "gc")]
+    pub group_by: Option<String>,
     /// The table as `pystap top` shows it, to sort and filter at will
     #[arg(short, long, conflicts_with_all = ["gc", "stats", "json"])]
     pub browse: bool,
@@ -636,6 +639,9 @@ pub struct Export {
     /// Put the kind of greenlet or asyncio task below its stacks (folded and flamegraph, with the agent)
     #[arg(long)]
     pub by_context: bool,
+    /// Tell functions apart by the values of a field (recorded with --field; not json, which has all fields)
+    #[arg(long, value_name = "FIELD")]
+    pub group_by: Option<String>,
     /// Which time (folded and flamegraph, of a recording made with --waits); without it, time on the clock
     #[arg(long, value_enum, value_name = "WHICH")]
     pub time: Option<ExportTime>,
@@ -766,6 +772,7 @@ impl EngineChoice {
 
 /// `pystap top`.
 #[derive(Debug, Clone, Args)]
+#[command(group(ArgGroup::new("values").args(["fields"]).multiple(true)))]
 pub struct Top {
     /// A service, as with --service
     #[arg(value_name = "SERVICE", conflicts_with = "service")]
@@ -791,6 +798,9 @@ pub struct Top {
     /// Rows of their own for the kinds of greenlets and asyncio tasks (with the agent); adds up in pystap and not in the kernel
     #[arg(long)]
     pub by_context: bool,
+    /// Rows of their own for the values of a --field; adds up in pystap
+    #[arg(long, value_name = "FIELD", requires = "values")]
+    pub group_by: Option<String>,
     /// Also how long functions were blocked, waited for a processor or for the GIL, from the kernel's scheduler: columns OFF, RUNQ
     /// and GIL. Every call is sent to pystap then. Needs root
     #[arg(long, conflicts_with_all = ["compile_only", "min_duration"])]
@@ -824,6 +834,9 @@ pub struct Top {
     /// with --engine direct: costs the program more, and follows greenlets better with SystemTap
     #[arg(long, help_heading = "Engine")]
     pub no_kernel_totals: bool,
+    /// Values of calls by name.
+    #[command(flatten)]
+    pub fields: FieldArgs,
     /// Compile for this kernel release instead of the running one
     #[arg(
         long,
@@ -868,6 +881,7 @@ pub struct Gc {
 
 /// `pystap stats`.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("values").args(["fields"]).multiple(true)))]
 pub struct Stats {
     /// Functions: NAME or FILE:NAME, as globs
     #[arg(required = true, value_name = "FUNCTION", value_parser = parse_glob)]
@@ -875,6 +889,9 @@ pub struct Stats {
     /// Trace all calls, to say who called; costs as much as tracing all calls does
     #[arg(long)]
     pub callers: bool,
+    /// Apart by the values of a --field
+    #[arg(long, value_name = "FIELD", requires = "values")]
+    pub group_by: Option<String>,
     /// How many of the slowest calls
     #[arg(short, long, value_name = "N", default_value_t = 10)]
     pub limit: usize,
@@ -896,6 +913,9 @@ pub struct Stats {
     /// Which engine, and how it is run.
     #[command(flatten)]
     pub engine: EngineArgs,
+    /// Values of calls by name.
+    #[command(flatten)]
+    pub fields: FieldArgs,
 }
 
 /// `pystap why`.

@@ -103,6 +103,11 @@ impl Field {
         })
     }
 
+    /// Its path, as it is typed.
+    pub fn path(&self) -> impl fmt::Display {
+        Path(&self.argument, Some(&self.path))
+    }
+
     /// Why it has no value in a call, at this part of its path.
     pub fn absence(&self, why: Absent, at: u8) -> String {
         let at = usize::from(at);

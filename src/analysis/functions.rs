@@ -130,6 +130,7 @@ impl Function {
             file: Text::default(),
             function: Text::default(),
             qualname: None,
+            group: None,
         };
         Box::new(Function::new(0, &Arc::new(nobody)))
     }

@@ -53,6 +53,11 @@ impl FunctionKey {
         NameKey::of(place).into()
     }
 
+    /// The same function where a field has this value.
+    pub fn with(self, value: &str) -> FunctionKey {
+        FunctionKey(KeyBuilder.hash_one((self.0, value)))
+    }
+
     /// The number itself, for tables.
     pub fn number(self) -> u64 {
         self.0
@@ -434,6 +439,7 @@ mod tests {
             file: text(file),
             function: text(function),
             qualname: None,
+            group: None,
         })
     }
 

@@ -18,6 +18,7 @@ pub(crate) fn place(function: &str) -> Arc<Place> {
         file: text("app.py"),
         function: text(function),
         qualname: None,
+        group: None,
     })
 }
 

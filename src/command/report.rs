@@ -1,5 +1,6 @@
 //! `pystap report` and `pystap export`: any view of a recording, as often as wanted.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufWriter, IntoInnerError};
@@ -66,7 +67,12 @@ fn open(path: &Path) -> Result<Reader<File>, Failure> {
 }
 
 /// Reads a recording into a sink, as a session would have fed it.
-fn replay(path: &Path, console: &Console, sink: &mut dyn Sink) -> Result<Replayed, Failure> {
+fn replay(
+    path: &Path,
+    group_by: Option<&str>,
+    console: &Console,
+    sink: &mut dyn Sink,
+) -> Result<Replayed, Failure> {
     let mut reader = open(path)?;
     let rules = reader.rules();
     let mut pairing = Pairing::with_rules(rules);
@@ -89,6 +95,13 @@ fn replay(path: &Path, console: &Console, sink: &mut dyn Sink) -> Result<Replaye
         }
         pairing = Pairing::second_reading(rules, creations);
         reader = open(path)?;
+    }
+    if let Some(field) = group_by {
+        let fields = &reader.session().fields;
+        if !fields.contains_key(field) {
+            return Err(no_field(path, field, fields));
+        }
+        pairing = pairing.grouped(field);
     }
     sink.session(reader.session())?;
     let mut span: Option<(u64, u64)> = None;
@@ -124,6 +137,12 @@ fn replay(path: &Path, console: &Console, sink: &mut dyn Sink) -> Result<Replaye
             Foreign::path(path)
         ));
     }
+    if pairing.without_group() > 0 {
+        console.warning(format_args!(
+            "{} calls are in the rows of (others), because their field had too many different values (docs/limits.md)",
+            pairing.without_group()
+        ));
+    }
     let summary = reader.summary().cloned();
     if let Some(summary) = &summary {
         lost = summary.lost + summary.skipped + summary.unparsed;
@@ -136,6 +155,24 @@ fn replay(path: &Path, console: &Console, sink: &mut dyn Sink) -> Result<Replaye
         lost,
         whole,
     })
+}
+
+/// The refusal of a field that a recording does not have.
+fn no_field(path: &Path, field: &str, fields: &BTreeMap<String, String>) -> Failure {
+    let has: Vec<&str> = fields.keys().map(String::as_str).collect();
+    let has = match has.is_empty() {
+        true => "it has no fields".to_owned(),
+        false => format!("its fields are {}", Foreign::new(has.join(", ").as_str())),
+    };
+    Failure::new(
+        Exit::Usage,
+        format!(
+            "{} has no field {}, so nothing can be grouped by it: {has}; record it anew with --field {}=PATH",
+            Foreign::path(path),
+            Foreign::new(field),
+            shell::word(field),
+        ),
+    )
 }
 
 fn exit(replayed: &Replayed) -> Exit {
@@ -190,7 +227,12 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         stats: &arguments.stats,
         gc: arguments.gc,
     };
-    let replayed = replay(&arguments.file, console, &mut views)?;
+    let replayed = replay(
+        &arguments.file,
+        arguments.group_by.as_deref(),
+        console,
+        &mut views,
+    )?;
     let Views {
         mut functions,
         collections,
@@ -282,7 +324,12 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
 /// Shows the table of hot functions to sort and filter.
 fn browse(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
     let mut tally = top::tally(arguments.by_context);
-    let replayed = replay(&arguments.file, console, &mut tally)?;
+    let replayed = replay(
+        &arguments.file,
+        arguments.group_by.as_deref(),
+        console,
+        &mut tally,
+    )?;
     // What is over has no present: its last event is where its clock stands.
     let mut table = tally.snapshot(&replayed.pairing, 0);
     table.account.has_waits = has_waits(&replayed.session);
@@ -327,6 +374,12 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
             "--idle is for the formats folded and flamegraph, and all others show idleness, too, so nothing was done; leave it out",
         ));
     }
+    if arguments.group_by.is_some() && arguments.format == ExportFormat::Json {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--group-by tells functions apart, and each event of json has its fields by itself, so nothing was done; leave it out",
+        ));
+    }
     let time = time(arguments, drawn)?;
     let Some(output) = destination::whole(arguments.output.as_deref(), console)? else {
         return Ok(Exit::Done);
@@ -346,7 +399,8 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
         ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
         ExportFormat::Pstats => Box::new(Pstats::new(to)),
     };
-    let written = convert(&arguments.file, console, sink);
+    let group_by = arguments.group_by.as_deref();
+    let written = convert(&arguments.file, group_by, console, sink);
     let written = written.and_then(|exit| {
         let output = output.into_inner().map_err(IntoInnerError::into_error)?;
         output.complete()?;
@@ -410,8 +464,13 @@ fn same_file(one: &Path, other: &Path) -> bool {
 }
 
 /// Reads a recording into a sink, to its end.
-fn convert(path: &Path, console: &Console, mut sink: Box<dyn Sink + '_>) -> Result<Exit, Failure> {
-    let replayed = replay(path, console, sink.as_mut())?;
+fn convert(
+    path: &Path,
+    group_by: Option<&str>,
+    console: &Console,
+    mut sink: Box<dyn Sink + '_>,
+) -> Result<Exit, Failure> {
+    let replayed = replay(path, group_by, console, sink.as_mut())?;
     let said = sink.finish(&End {
         summary: replayed.summary.as_ref(),
         pairing: &replayed.pairing,

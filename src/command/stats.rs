@@ -34,7 +34,7 @@ fn request(arguments: &cli::Stats) -> SessionRequest {
         true => (Vec::new(), Vec::new()),
         false => narrowed(&arguments.functions),
     };
-    SessionRequest {
+    let mut request = SessionRequest {
         events: ["call", "return"].map(str::to_owned).to_vec(),
         filters: Filters {
             functions,
@@ -46,8 +46,19 @@ fn request(arguments: &cli::Stats) -> SessionRequest {
             max_events: None,
         },
         output: arguments.output.clone(),
+        group_by: arguments.group_by.clone(),
         ..trace::common(&arguments.targets, &arguments.engine)
+    };
+    trace::with_fields(&mut request, &arguments.fields);
+    if arguments.callers {
+        // Fields are of the functions that were named.
+        let (named, _) = narrowed(&arguments.functions);
+        let fields = request.agent.fields.iter_mut();
+        for field in fields.filter(|field| field.functions.is_empty()) {
+            field.functions.clone_from(&named);
+        }
     }
+    request
 }
 
 /// What the kernel may leave out when these are wanted: a filter on names, and one on files when each names its files.

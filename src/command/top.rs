@@ -57,7 +57,11 @@ fn request(arguments: &cli::Top) -> SessionRequest {
     // Single calls that are long enough are measured by another template.
     // The kernel keeps a stack for each context, and one row for all; and a wait belongs to the call that is open when it comes.
     request.agent.contexts = arguments.by_context;
+    trace::with_fields(&mut request, &arguments.fields);
+    request.group_by.clone_from(&arguments.group_by);
+    // Fields belong to single calls.
     request.totals = !(arguments.no_kernel_totals || arguments.by_context || arguments.waits)
+        && request.agent.fields.is_empty()
         && request.min_duration.is_none();
     request
 }

@@ -287,6 +287,7 @@ mod tests {
                     file: Text::default(),
                     function: Text::default(),
                     qualname: None,
+                    group: None,
                 }),
                 line: 1,
                 frame: Frame {

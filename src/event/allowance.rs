@@ -138,6 +138,7 @@ mod tests {
             file: text("app.py"),
             function: text(name),
             qualname: None,
+            group: None,
         }
     }
 

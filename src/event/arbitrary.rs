@@ -55,6 +55,7 @@ pub(crate) fn place() -> impl Strategy<Value = Arc<Place>> {
             file,
             function,
             qualname,
+            group: None,
         })
     })
 }
@@ -244,8 +245,9 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
         });
     let targets = proptest::collection::vec(target, 0..3);
     let marks = proptest::collection::vec(armed, 0..3);
-    (any::<u64>(), words(), targets, marks, words()).prop_map(
-        |(ts, notes, targets, armed, events)| Session {
+    let fields = proptest::collection::btree_map("[a-z]{1,4}", any::<String>(), 0..3);
+    (any::<u64>(), words(), targets, marks, words(), fields).prop_map(
+        |(ts, notes, targets, armed, events, fields)| Session {
             ts,
             pystap: "0.1.0".to_owned(),
             engine: "stap".to_owned(),
@@ -253,6 +255,7 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
             targets,
             armed,
             events,
+            fields,
         },
     )
 }

@@ -225,6 +225,15 @@ pub fn session(session: &Session, out: &mut Vec<u8>) {
     });
     out.extend_from_slice(b",\"events\":");
     list(&session.events, out, |event, out| string(event, out));
+    for (at, (name, path)) in session.fields.iter().enumerate() {
+        out.extend_from_slice(if at == 0 { b",\"field_paths\":{" } else { b"," });
+        string(name, out);
+        out.push(b':');
+        string(path, out);
+    }
+    if !session.fields.is_empty() {
+        out.push(b'}');
+    }
     out.extend_from_slice(b"}\n");
 }
 
@@ -822,6 +831,7 @@ impl Reader {
                 Some(_) => Some(flat.text("qualname")?),
                 None => None,
             },
+            group: None,
         };
         if let Some(known) = self.places.get(&place) {
             return Ok(Arc::clone(known));
@@ -903,6 +913,8 @@ struct Flat {
     targets: Option<Vec<FlatTarget>>,
     armed: Option<Vec<FlatArmed>>,
     events: Option<Vec<String>>,
+    #[serde(default)]
+    field_paths: BTreeMap<String, String>,
     delivered: Option<u64>,
     lost: Option<u64>,
     skipped: Option<u64>,
@@ -1036,6 +1048,7 @@ impl Flat {
                 .collect(),
             armed: self.need(marks, "armed")?.into_iter().map(armed).collect(),
             events: self.need(events, "events")?,
+            fields: std::mem::take(&mut self.field_paths),
         })
     }
 

@@ -178,6 +178,7 @@ fn altered_strings_are_named_and_nothing_is_said_of_sound_ones() {
         file: text("a.py"),
         function: text("f"),
         qualname: None,
+        group: None,
     };
     let line = |place: &Place| {
         let place = Arc::new(place.clone());
@@ -222,6 +223,7 @@ fn many_places_that_compete_for_few_slots_are_never_mixed_up() {
                 file: Text::default(),
                 function,
                 qualname: None,
+                group: None,
             })
         })
         .collect();

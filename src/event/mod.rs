@@ -13,6 +13,7 @@ mod plain;
 mod text;
 mod wait;
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
@@ -38,11 +39,57 @@ pub struct Place {
     pub function: Text,
     /// Name with classes and outer functions (`co_qualname`); only the agent tells it.
     pub qualname: Option<Text>,
+    /// The value of a field by which calls of the function are told apart, where somebody asked for that.
+    pub group: Option<Arc<Group>>,
+}
+
+/// Calls of a function with one value of a field.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Group {
+    /// The field.
+    pub field: String,
+    /// The value, as people see it.
+    pub value: String,
+    /// What to call the function with it.
+    name: Text,
+}
+
+impl Group {
+    /// Longest value in a name, in characters.
+    const SHOWN: usize = 100;
+
+    /// Of this function.
+    pub fn new(place: &Place, field: &str, value: &str) -> Group {
+        let own = place.own_name();
+        // In one line, whatever a statement looks like.
+        let words: Vec<&str> = value.split_whitespace().collect();
+        let mut shown = words.join(" ");
+        if let Some((end, _)) = shown.char_indices().nth(Group::SHOWN) {
+            shown.truncate(end);
+            shown.push('\u{2026}');
+        }
+        Group {
+            field: field.to_owned(),
+            value: value.to_owned(),
+            name: Text {
+                text: format!("{} [{field}={shown}]", own.text),
+                ..own.clone()
+            },
+        }
+    }
 }
 
 impl Place {
-    /// What to call the function: with its classes where they are known.
+    /// What to call the function: with its classes where they are known, and with the value by which its calls are told apart.
     pub fn name(&self) -> &Text {
+        match &self.group {
+            Some(group) => &group.name,
+            None => self.own_name(),
+        }
+    }
+
+    /// The same without that value.
+    pub fn own_name(&self) -> &Text {
         self.qualname.as_ref().unwrap_or(&self.function)
     }
 
@@ -52,6 +99,7 @@ impl Place {
             file: Text::left_out(),
             function: Text::left_out(),
             qualname: None,
+            group: None,
         }
     }
 
@@ -301,6 +349,8 @@ pub struct Session {
     pub armed: Vec<ArmedMark>,
     /// Event kinds that were asked for.
     pub events: Vec<String>,
+    /// The fields of calls that were asked for, with their paths.
+    pub fields: BTreeMap<String, String>,
 }
 
 /// One process at the start of a session.

@@ -20,6 +20,7 @@ fn place(function: &str) -> Arc<Place> {
         file: text("/srv/app.py"),
         function: text(function),
         qualname: None,
+        group: None,
     })
 }
 
@@ -226,6 +227,7 @@ fn what_was_cut_or_unreadable_is_said_to_be() {
         file: unreadable,
         function: cut,
         qualname: None,
+        group: None,
     });
     let line = plain(&[(
         at(

@@ -19,7 +19,7 @@ pub(crate) fn asked_for(wanted: &[Glob], place: &Place) -> bool {
         let mut wanted = wanted.iter();
         wanted.any(|glob| glob.matches(name.as_bytes()) || glob.matches(full.as_bytes()))
     };
-    named(&place.function.text) || named(&place.name().text)
+    named(&place.function.text) || named(&place.own_name().text)
 }
 
 /// See the head of the module.

@@ -898,6 +898,7 @@ impl Decoder {
             file,
             function: read_text(bytes)?,
             qualname: when(more, || read_text(bytes))?,
+            group: None,
         };
         self.place_bytes += size_of_place(&place);
         let place = self.allowance.place(place);

@@ -29,7 +29,7 @@ impl Filters {
 
     /// The same decision in user space.
     pub fn accept(&self, place: &Place) -> bool {
-        let names = [&place.function, place.name()].map(|name| name.text.as_bytes());
+        let names = [&place.function, place.own_name()].map(|name| name.text.as_bytes());
         self.accepts(place.file.text.as_bytes(), names)
     }
 

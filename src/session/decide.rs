@@ -282,7 +282,9 @@ impl Decision<'_> {
                 reason,
             };
         }
-        if let Some(what) = self.wanted.only_agents()
+        let by_name = self.request.agent.usage == AgentUsage::Always;
+        let what = self.wanted.only_agents();
+        if let Some(what) = what.or(by_name.then_some("--agent"))
             && has_function_probes(interpreter)
         {
             return PlanError::NoWayForValues {

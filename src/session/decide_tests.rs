@@ -946,7 +946,7 @@ fn the_agent_gives_what_interpreters_lack_where_it_can_get_in() {
             "and then has to get in",
             asked_for("call,return").agent(AgentUsage::Always),
             runs(debian(10)),
-            Refusal(3, &["has no marks for call and return events", CLOSED]),
+            Refusal(3, &["--agent needs pystap's agent", CLOSED]),
         ),
         (
             "it is not wanted for collections alone",
@@ -1006,11 +1006,17 @@ fn the_agent_gives_what_interpreters_lack_where_it_can_get_in() {
             Refusal(
                 3,
                 &[
-                    "only pystap's agent tells what --by-context is about, not the marks of Python 3.11",
+                    "--by-context needs pystap's agent, whatever marks Python 3.11 (/usr/bin/python3.11) has",
                     "cannot get into process 7",
                     CLOSED,
                 ],
             ),
+        ),
+        (
+            "the agent itself, of an interpreter that has marks",
+            asked().agent(AgentUsage::Always),
+            runs(debian(11)),
+            Refusal(3, &["--agent needs pystap's agent, whatever marks", CLOSED]),
         ),
         (
             "fields of such an interpreter",

@@ -489,7 +489,10 @@ impl TraceContext<'_> {
         let session = Session {
             engine,
             sink,
-            pairing: Pairing::with_rules(plan.rules()),
+            pairing: match &self.request.group_by {
+                Some(field) => Pairing::with_rules(plan.rules()).grouped(field),
+                None => Pairing::with_rules(plan.rules()),
+            },
             filters: plan.filters.clone(),
             watch,
             programs: processes.map(|it| (it.pid, it.program())).collect(),
@@ -673,6 +676,10 @@ fn session_line(plan: &Plan, sources: &[PreparedSource]) -> event::Session {
             }))
             .collect(),
         events: plan.events.clone(),
+        fields: plan
+            .fields()
+            .map(|field| (field.name.clone(), field.path().to_string()))
+            .collect(),
     }
 }
 

@@ -235,6 +235,14 @@ pub(crate) enum PlanError {
         /// The first of them, as it is typed.
         field: String,
     },
+    /// To group by what is not told is nothing.
+    #[error(
+        "--group-by {name} names no field that is told; add --field {name}=PATH, such as --field {name}=ctxt.request_id"
+    )]
+    NoSuchField {
+        /// The name.
+        name: String,
+    },
     /// Fields that cannot be together.
     #[error("nothing was traced: {0}")]
     Fields(String),
@@ -248,7 +256,7 @@ pub(crate) enum PlanError {
     },
     /// The agent would have what the interpreter's own marks do not tell, and cannot get in.
     #[error(
-        "only pystap's agent tells what {what} is about, not the marks of {who}, and it cannot get into {target}: {reason}"
+        "{what} needs pystap's agent, whatever marks {who} has, and the agent cannot get into {target}: {reason}"
     )]
     NoWayForValues {
         /// What was typed.
@@ -331,6 +339,7 @@ impl PlanError {
             | PlanError::ValuesWithoutAgent { .. }
             | PlanError::FieldWithoutFilter { .. }
             | PlanError::Fields(_)
+            | PlanError::NoSuchField { .. }
             | PlanError::FieldsNotDirect { .. }
             | PlanError::DirectWithoutAgent
             | PlanError::NotDirect { .. } => 2,

@@ -26,6 +26,8 @@ pub(crate) struct SessionRequest {
     pub(crate) min_duration: Option<Duration>,
     /// Whether an engine that can is to add up calls, returns and collections instead of sending them.
     pub(crate) totals: bool,
+    /// The field by which functions are told apart, if by any.
+    pub(crate) group_by: Option<String>,
     /// Whether waits of threads are told beside what the engine tells.
     pub(crate) waits: bool,
     /// Whether every call is sent all the same, although an engine could add up calls or measure them.

@@ -585,6 +585,12 @@ impl Run<'_> {
             for sentence in self.pipe.fields().sentences() {
                 self.session.console.warning(sentence);
             }
+            let ungrouped = self.pipe.pairing().without_group();
+            if ungrouped > 0 {
+                self.session.console.warning(format_args!(
+                    "{ungrouped} calls are in the rows of (others), because their field had too many different values (docs/limits.md)"
+                ));
+            }
             let left_out = self.pipe.pairing().without_fields();
             if left_out > 0 {
                 self.session.console.warning(format_args!(

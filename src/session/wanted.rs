@@ -93,6 +93,11 @@ impl Wanted {
             });
         }
         let fields = field::together(request.agent.fields.clone()).map_err(PlanError::Fields)?;
+        if let Some(name) = &request.group_by
+            && !fields.iter().any(|field| field.name == *name)
+        {
+            return Err(PlanError::NoSuchField { name: name.clone() });
+        }
         let agent = &request.agent;
         let values = [
             (!fields.is_empty(), "--field"),

@@ -182,6 +182,7 @@ fn of_a_long_path_the_end_is_shown() {
         file: text(file),
         function: text("wait"),
         qualname: None,
+        group: None,
     });
     let what = What::Call {
         place,

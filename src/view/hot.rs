@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::{count, histogram_json, many, time};
+use super::{count, group_json, histogram_json, many, time};
 use crate::analysis::functions::Function;
 use crate::text::{Foreign, harmless_json};
 
@@ -370,6 +370,9 @@ pub fn row_json(row: &Function, account: &TableAccount) -> Value {
         "average_ns": row.average_ns(),
         "durations": histogram_json(&row.durations),
     });
+    if let Some(group) = group_json(&row.place) {
+        json["group"] = group;
+    }
     if account.has_waits {
         json["off_ns"] = row.off.blocked_ns.into();
         json["runqueue_ns"] = row.off.runqueue_ns.into();

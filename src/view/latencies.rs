@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{bars, count, histogram_json, many, moment, since, time};
+use super::{bars, count, group_json, histogram_json, many, moment, since, time};
 use crate::analysis::histogram::Histogram;
 use crate::analysis::latency::{Latencies, Latency};
 
@@ -179,7 +179,7 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
                     })
                 })
                 .collect();
-            json!({
+            let mut json = json!({
                 "pid": pid,
                 "function": latency.place.function.text,
                 "qualname": latency.place.qualname.as_ref().map(|name| &name.text),
@@ -193,7 +193,11 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
                 "maybe_several": latency.maybe_several,
                 "calls_given_up": latency.given_up,
                 "slowest": slowest,
-            })
+            });
+            if let Some(group) = group_json(&latency.place) {
+                json["group"] = group;
+            }
+            json
         })
         .collect();
     json!({

@@ -5,9 +5,10 @@ pub mod hot;
 pub mod latencies;
 pub mod pauses;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::analysis::histogram::Histogram;
+use crate::event::Place;
 
 /// A time for people: three significant digits and a unit, at most seven characters wide below an hour.
 pub fn time(nanoseconds: u64) -> String {
@@ -23,6 +24,12 @@ pub fn time(nanoseconds: u64) -> String {
         9.995..99.95 => format!("{number:.1}{unit}"),
         _ => format!("{number:.0}{unit}"),
     }
+}
+
+/// The value of a field by which calls of a function are told apart, as JSON, if they are.
+fn group_json(place: &Place) -> Option<Value> {
+    let group = place.group.as_ref()?;
+    Some(json!({ "field": group.field, "value": group.value }))
 }
 
 /// A number for people: all of its digits as long as there is room.

@@ -30,6 +30,7 @@ fn place(function: String) -> Arc<Place> {
         file: text("/srv/app.py".to_owned()),
         function: text(function),
         qualname: None,
+        group: None,
     })
 }
 

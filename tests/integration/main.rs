@@ -6,6 +6,7 @@ mod cli;
 mod command;
 mod doctor;
 mod dump;
+mod fields;
 mod ground_truth;
 mod kernel_sums;
 mod live;

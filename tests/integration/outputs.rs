@@ -71,6 +71,7 @@ fn stream() -> (Session, Vec<Event>) {
                 file: Text::clone(&foreign(text)),
                 function: Text::clone(&foreign(function)),
                 qualname: None,
+                group: None,
             })
         };
         let (outer, inner) = (place(text), place("inner"));

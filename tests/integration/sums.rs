@@ -62,6 +62,7 @@ pub(crate) fn paired(marks: &[Mark], mut take: impl FnMut(usize, &Step<'_>)) -> 
                 file: text(String::new()),
                 function: text(function.to_string()),
                 qualname: None,
+                group: None,
             })
         })
         .collect();

@@ -58,6 +58,7 @@ mod bounded;
 mod calls;
 mod creations;
 mod fields;
+mod groups;
 mod kinds;
 mod plain;
 mod returning;
@@ -70,6 +71,7 @@ use std::sync::Arc;
 
 use self::bounded::MAX_NESTED;
 use self::fields::FieldsRoom;
+use self::groups::Groups;
 use self::kinds::{Entered, Entry, Kinds, Within};
 use self::returning::Returning;
 use self::step::stack;
@@ -115,6 +117,8 @@ pub struct Pairing {
     given_up: Vec<GivenUp>,
     revised: Vec<Revised>,
     fields: FieldsRoom,
+    /// By which field functions are told apart, if by any.
+    groups: Option<Groups>,
     /// What a first reading has found out.
     known: Option<Creations>,
     /// What this reading finds out.
@@ -149,6 +153,19 @@ impl Pairing {
             known: Some(creations),
             ..Pairing::with_rules(rules)
         }
+    }
+
+    /// The same, with a function of its own for each value that a field has in its calls.
+    pub fn grouped(self, field: &str) -> Pairing {
+        Pairing {
+            groups: Some(Groups::new(field)),
+            ..self
+        }
+    }
+
+    /// Calls whose values of the field by which functions are told apart are one, because there were too many.
+    pub fn without_group(&self) -> u64 {
+        self.groups.as_ref().map_or(0, Groups::without_room)
     }
 
     /// What a first reading found out.
@@ -290,12 +307,18 @@ impl Pairing {
                     }
                     false => Entry::Call,
                 };
+                let mut key = called.function;
                 let fields = frame.fields.as_ref();
+                if let (Some(fields), Some(groups)) = (fields, &mut self.groups)
+                    && let Some(group) = groups.of((called.name, key), place, fields)
+                {
+                    (*place, key) = group;
+                }
                 let fields = fields.and_then(|fields| self.fields.keep(fields));
                 let frame = Frame {
                     id: self.calls,
                     name: called.name,
-                    key: called.function,
+                    key,
                     line: *line,
                     parent: thread.running,
                     place: Arc::clone(place),
@@ -316,7 +339,7 @@ impl Pairing {
                 if let Some(oldest) = thread.call(frame) {
                     give_up_by_bound(&mut self.given_up, event.pid, oldest);
                 }
-                function = Some(called.function);
+                function = Some(key);
                 entered = Some(FrameId(self.calls));
             }
             What::Return {
@@ -328,7 +351,7 @@ impl Pairing {
                 let at = self.keys.named(place);
                 let (slot, name) = at;
                 thread.switch(frame.context, self.keys.tells(slot));
-                let mut fields = None;
+                let mut call = None;
                 finished = Returning {
                     pid: event.pid,
                     name,
@@ -343,11 +366,14 @@ impl Pairing {
                     given_up: &mut self.given_up,
                     revised: &mut self.revised,
                     found: self.found.as_mut(),
-                    fields: &mut fields,
+                    call: &mut call,
                 }
                 .leave(thread, frame.context, *duration_ns);
-                if let Some(fields) = fields {
+                if let Some((fields, called)) = call {
                     frame.fields = Some(Arc::clone(fields.fields()));
+                    if called.group.is_some() {
+                        *place = called;
+                    }
                 }
                 // Which frame it is tells more than the line, which may be in a function within it.
                 function = finished.as_ref().and_then(|it| it.key);

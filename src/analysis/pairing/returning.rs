@@ -11,6 +11,7 @@ use super::kinds::{Around, Entry, Kinds, Returned, Verdict};
 use super::rules::PairingRules;
 use super::thread::{BUCKETS, Frame, Thread, give_up, give_up_by_bound};
 use crate::analysis::keys::{KeyBuilder, NameKey};
+use crate::event::Place;
 
 /// Places remembered as generators, and as functions that switch stacks.
 const MAX_GENERATORS: usize = 1 << 16;
@@ -30,8 +31,8 @@ pub(super) struct Returning<'a> {
     pub(super) given_up: &'a mut Vec<GivenUp>,
     pub(super) revised: &'a mut Vec<Revised>,
     pub(super) found: Option<&'a mut Creations>,
-    /// Where the fields of the call go.
-    pub(super) fields: &'a mut Option<KeptFields>,
+    /// Where the fields of the call go, with its place.
+    pub(super) call: &'a mut Option<(KeptFields, Arc<Place>)>,
 }
 
 impl Returning<'_> {
@@ -117,7 +118,7 @@ impl Returning<'_> {
         let (alone, in_line) = self.settle_ambiguity(thread, index);
         let outer = thread.outer(index);
         let mut frame = thread.take(index)?;
-        *self.fields = frame.fields.take();
+        *self.call = frame.taken();
         if frame.entry == Entry::Any
             && let Some(outer) = outer.and_then(|outer| thread.frames.get_mut(outer))
         {
@@ -255,7 +256,7 @@ impl Returning<'_> {
         }
         let outer = thread.outer(index);
         let mut frame = thread.take(index)?;
-        *self.fields = frame.fields.take();
+        *self.call = frame.taken();
         let next = [frame.parent, frame.before].into_iter();
         let mut open = next.filter(|id| thread.index_of(*id).is_some());
         thread.running = open.next().unwrap_or(0);

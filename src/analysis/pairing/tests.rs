@@ -31,6 +31,7 @@ fn place(function: &str) -> Arc<Place> {
         file: text("app.py"),
         function: text(function),
         qualname: None,
+        group: None,
     })
 }
 
@@ -192,6 +193,7 @@ fn the_extra_return_of_the_init_shim_is_ignored_and_said_to_be_no_event() {
             file: text("__init__"),
             function: text("__init__"),
             qualname: None,
+            group: None,
         }),
         line: -1,
         duration_ns: None,
@@ -1100,4 +1102,90 @@ fn fields_of_open_calls_are_bounded_in_bytes_and_those_left_out_are_counted() {
         "what went gave its room back"
     );
     assert_eq!(pairing.without_fields(), 10);
+}
+
+/// Calls grouped by the field, and what each step says: its kind, its function and the number of its key.
+fn grouped(events: Vec<Event>) -> (Vec<(String, u64)>, Pairing) {
+    let mut pairing = Pairing::new().grouped("request");
+    let mut all = Vec::new();
+    for mut event in events {
+        let step = pairing.follow(&mut event).expect("an event");
+        let key = step.key.expect("a function").number();
+        let (What::Call { place, .. } | What::Return { place, .. }) = &step.event.what else {
+            panic!("{:?}", step.event);
+        };
+        all.push((place.name().text.clone(), key));
+    }
+    (all, pairing)
+}
+
+#[test]
+fn calls_with_another_value_of_the_field_are_those_of_another_function() {
+    let (all, pairing) = grouped(vec![
+        with_field(call(1, "handle"), "one"),
+        call(2, "query"),
+        ret(3, "query"),
+        with_field(call(4, "handle"), "two"),
+        with_field(call(5, "handle"), "one"),
+        ret(6, "handle"),
+        ret(7, "handle"),
+        ret(8, "handle"),
+        call(9, "handle"),
+        ret(10, "handle"),
+    ]);
+    let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+    let (one, two) = ("handle [request=one]", "handle [request=two]");
+    let expected = [
+        one, "query", "query", two, one, one, two, one, "handle", "handle",
+    ];
+    assert_eq!(names, expected);
+    for (name, key) in &all {
+        let first = all.iter().find(|(other, _)| other == name);
+        assert_eq!(first.map(|(_, key)| key), Some(key), "{name}");
+    }
+    let mut keys: Vec<u64> = all.iter().map(|(_, key)| *key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), 4);
+    assert_eq!(
+        (pairing.unpaired().total(), pairing.without_group()),
+        (0, 0)
+    );
+}
+
+#[test]
+fn values_are_bounded_and_further_ones_are_one() {
+    let most = groups::MOST_VALUES as u64;
+    let events = (0..most + 10).flat_map(|number| {
+        let begins = with_field(call(2 * number, "handle"), &number.to_string());
+        [begins, ret(2 * number + 1, "handle")]
+    });
+    let (all, pairing) = grouped(events.collect());
+    let others = all
+        .iter()
+        .filter(|(name, _)| name == "handle [request=(others)]");
+    assert_eq!((others.count(), pairing.without_group()), (20, 10));
+    let (known, _) = &all[0];
+    assert_eq!(known, "handle [request=0]");
+}
+
+#[test]
+fn a_value_is_one_line_of_some_length_in_a_name_and_whole_beside_it() {
+    let statement = format!("SELECT\n    {}", "column, ".repeat(50));
+    let (all, _) = grouped(vec![with_field(call(1, "execute"), &statement)]);
+    let (name, _) = &all[0];
+    assert!(
+        name.starts_with("execute [request=SELECT column, column"),
+        "{name}"
+    );
+    assert!(
+        name.ends_with("\u{2026}]") && name.chars().count() < 130,
+        "{name}"
+    );
+    let place = place("execute");
+    let group = event::Group::new(&place, "request", &statement);
+    assert_eq!(
+        (group.field.as_str(), group.value.as_str()),
+        ("request", statement.as_str())
+    );
 }

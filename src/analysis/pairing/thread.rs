@@ -191,6 +191,12 @@ pub(super) fn give_up_by_bound(given_up: &mut Vec<GivenUp>, pid: u32, frame: Fra
 }
 
 impl Frame {
+    /// What its return has of its call.
+    pub(super) fn taken(&mut self) -> Option<(KeptFields, Arc<Place>)> {
+        let fields = self.fields.take()?;
+        Some((fields, Arc::clone(&self.place)))
+    }
+
     pub(super) fn entered(&self) -> Entered<'_> {
         Entered {
             place: &self.place,

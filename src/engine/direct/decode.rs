@@ -336,6 +336,7 @@ impl Decoder {
             file: Text::of_bytes(code.file, is_cut(1)),
             function: Text::of_bytes(code.name, is_cut(2)),
             qualname: (!code.qualname.is_empty()).then(|| Text::of_bytes(code.qualname, is_cut(4))),
+            group: None,
         };
         let first_line = line_of(code.first_line);
         (self.codes).insert(code.number, (names.place(place), first_line));

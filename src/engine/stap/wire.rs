@@ -842,6 +842,7 @@ impl Decoder {
                 file: text(file, has(1), has(4)),
                 function: text(function, has(2), has(8)),
                 qualname: named.then(|| text(qualname, has(16), has(32))),
+                group: None,
             };
             let place = self.allowance.place(place);
             self.places.define(record.key, place, place_bytes);
@@ -1131,6 +1132,7 @@ fn nameless_place() -> Place {
         file: nameless_text(),
         function: nameless_text(),
         qualname: None,
+        group: None,
     }
 }
 

@@ -14,6 +14,7 @@ fn named(function: &str) -> Arc<Place> {
         file: text("app.py"),
         function: text(function),
         qualname: None,
+        group: None,
     })
 }
 

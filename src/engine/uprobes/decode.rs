@@ -424,6 +424,7 @@ impl Names {
             file: text(file.0, !file.1),
             function: text(function.0, !function.1),
             qualname: qualname.map(|(qualname, whole)| text(qualname, !whole)),
+            group: None,
         });
         if !place.is_left_out() {
             self.make_room(place_bytes(&place));

@@ -91,6 +91,7 @@ impl<W: Write> Pstats<W> {
                 file: text("~"),
                 function: text(OTHER),
                 qualname: None,
+                group: None,
             });
             (FunctionKey::of(&place), place)
         });

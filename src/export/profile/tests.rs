@@ -625,6 +625,7 @@ fn python_s_own_pstats_loads_the_numbers_and_the_callers() {
                 file: text("späte/\u{1f40d}.py"),
                 function: text("läuft"),
                 qualname: None,
+                group: None,
             });
         }
     }
@@ -848,6 +849,7 @@ fn what_was_idle_is_said() {
         file: text("/usr/lib/python3.12/concurrent/futures/thread.py"),
         function: text("_worker"),
         qualname: None,
+        group: None,
     });
     let mut events = [call(1_000, "_worker"), returned(2_501_000, "_worker")];
     for event in &mut events {

@@ -211,3 +211,50 @@ fn an_interpreter_without_a_lock_has_no_fields_which_is_said() {
         }
     });
 }
+
+/// Calls by method, as a view that tells them apart has them.
+fn by_method(view: &Value) -> std::collections::BTreeMap<String, u64> {
+    let rows = view["functions"].as_array().expect("rows").iter();
+    let of_handle = rows.filter(|row| row["function"] == "handle");
+    of_handle
+        .map(|row| {
+            let value = row["group"]["value"].as_str().expect("a value").to_owned();
+            let calls = match &row["durations"]["count"] {
+                Value::Number(count) => count.as_u64(),
+                other => panic!("{other}"),
+            };
+            (value, calls.expect("a number"))
+        })
+        .collect()
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn live_views_have_a_row_for_each_value_of_a_field() {
+    leaves_nothing(|| {
+        for python in by_lock().0 {
+            let field = [
+                "--field",
+                "method=message['method']",
+                "--group-by",
+                "method",
+            ];
+            let command = ["--", &python, "-c", PROGRAM];
+            for view in [
+                &["stats", "handle"][..],
+                &["top", "--function", "handle", "-n", "1000", "-i", "100s"],
+            ] {
+                let options = [view, &["--json"], &field, &command].concat();
+                let ended = run(std::process::Command::new(pystap()).args(options));
+                assert_eq!(ended.code, 0, "{python}: {ended:?}");
+                let lines = ended.stdout.lines();
+                let mut views = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+                let last = views.rfind(|it| it["functions"].is_array());
+                let last = last.unwrap_or_else(|| panic!("{python}: {ended:?}"));
+                let expected = [("get", 30), ("put", 30)];
+                let expected = expected.map(|(method, calls)| (method.to_owned(), calls));
+                assert_eq!(by_method(&last), expected.into(), "{python} {view:?}");
+            }
+        }
+    });
+}

@@ -173,6 +173,7 @@ pub enum ScriptOf {
     /// The script of `pystap trace` with the same options
     Trace(Trace),
     /// The script of `pystap top` with the same options
+    #[command(mut_arg("sample", |it| it.hide(true)), mut_arg("idle", |it| it.hide(true)))]
     Top(Top),
 }
 
@@ -770,6 +771,33 @@ impl EngineChoice {
     }
 }
 
+/// What is about probes, the agent or single calls, of which samples know nothing.
+const NOT_OF_SAMPLES: [&str; 23] = [
+    "by_context",
+    "waits",
+    "dry_run",
+    "compile_only",
+    "no_kernel_totals",
+    "command",
+    "no_subprocesses",
+    "events",
+    "functions",
+    "files",
+    "modules",
+    "exclude",
+    "min_duration",
+    "no_line_semaphore",
+    "engine",
+    "stap",
+    "stap_args",
+    "buffer",
+    "template_dir",
+    "agent",
+    "no_agent",
+    "inject",
+    "trust_paths",
+];
+
 /// `pystap top`.
 #[derive(Debug, Clone, Args)]
 #[command(group(ArgGroup::new("values").args(["fields"]).multiple(true)))]
@@ -805,6 +833,21 @@ pub struct Top {
     /// and GIL. Every call is sent to pystap then. Needs root
     #[arg(long, conflicts_with_all = ["compile_only", "min_duration"])]
     pub waits: bool,
+    /// Costs the program nothing: reads the stacks of all threads so many times a second while it runs on, from outside, without probes
+    /// and without the agent; everything is an estimate then. 100 times a second unless RATE is given
+    #[arg(
+        long,
+        value_name = "RATE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "100",
+        value_parser = clap::value_parser!(u32).range(1..=1000),
+        conflicts_with_all = NOT_OF_SAMPLES
+    )]
+    pub sample: Option<u32>,
+    /// Threads that wait for work, too (with --sample): hubs of event loops, workers of pools
+    #[arg(long, requires = "sample")]
+    pub idle: bool,
     /// As JSON, one line per table
     #[arg(long)]
     pub json: bool,

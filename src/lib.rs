@@ -30,6 +30,7 @@ mod offcpu;
 mod perf;
 pub mod probe;
 pub mod process;
+mod profiler;
 pub mod python;
 pub mod recording;
 mod sampling;

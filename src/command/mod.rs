@@ -15,6 +15,7 @@ mod offcpu;
 mod print;
 mod ps;
 mod report;
+mod sample;
 mod stats;
 mod syscalls;
 mod targets;
@@ -88,7 +89,10 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Record(arguments) => trace::record(arguments, cli.color, console),
         Command::Report(arguments) => report::report(arguments, console).map(Into::into),
         Command::Export(arguments) => report::export(arguments, console).map(Into::into),
-        Command::Top(arguments) => top::top(arguments, console),
+        Command::Top(arguments) => match arguments.sample {
+            Some(rate) => sample::top(arguments, rate, console).map(Into::into),
+            None => top::top(arguments, console),
+        },
         Command::Gc(arguments) => gc::run(arguments, console),
         Command::Dump(arguments) => dump::run(arguments, console).map(Into::into),
         Command::Syscalls(arguments) => syscalls::run(arguments, console).map(Into::into),

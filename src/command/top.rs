@@ -68,6 +68,12 @@ fn request(arguments: &cli::Top) -> SessionRequest {
 
 /// The script of the live table.
 pub(super) fn script(arguments: &cli::Top) -> Result<Exit, Failure> {
+    if arguments.sample.is_some() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "samples are read from memory, so there is no script to be shown; leave out --sample",
+        ));
+    }
     trace::script(request(arguments))
 }
 

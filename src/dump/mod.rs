@@ -28,6 +28,8 @@ use crate::process::{Process, start_time, threads, threads_inside};
 use crate::python::Version;
 use crate::python::frames::{Frame, PythonThread, PythonThreads, Stacks, StacksError};
 
+/// What is typed for a dump.
+const COMMAND: &str = "pystap dump";
 /// How often a thread that does not hold still is looked at.
 const ATTEMPTS: usize = 24;
 /// Most threads of a process that are shown; the rest is counted.
@@ -147,7 +149,7 @@ impl Dump {
     pub(crate) fn of(process: &Process, tasks: bool) -> Result<Dump, DumpError> {
         let begin = Instant::now();
         let pid = process.pid;
-        let failed = |reason| explained(process, reason);
+        let failed = |reason| explained(process, reason, COMMAND);
         let (stacks, tids, found) = python_of(process)?;
         let observer = Observer {
             pid,
@@ -226,7 +228,7 @@ fn python_of(process: &Process) -> Result<(Stacks, Vec<u32>, PythonThreads), Dum
             Err(error) => last = error,
         }
     }
-    Err(explained(process, last))
+    Err(explained(process, last, COMMAND))
 }
 
 /// When a thread was looked at: what is needed to say for how long it has been asleep.
@@ -370,8 +372,8 @@ fn ticks() -> Option<u64> {
     seconds.checked_mul(ticks_a_second())?.checked_add(rest)
 }
 
-/// What is wrong with a process, and what to do about it.
-fn explained(process: &Process, reason: StacksError) -> DumpError {
+/// What is wrong with a process, and what to do about it: `command` needs its stacks.
+pub(crate) fn explained(process: &Process, reason: StacksError, command: &str) -> DumpError {
     let pid = process.pid;
     match reason {
         StacksError::Ended => DumpError::Ended { pid },
@@ -386,14 +388,14 @@ fn explained(process: &Process, reason: StacksError) -> DumpError {
         }
         StacksError::Denied(_) => DumpError::Denied {
             pid,
-            remedy: remedy(pid),
+            remedy: remedy(pid, command),
         },
         reason => DumpError::Stacks { pid, reason },
     }
 }
 
 /// What lets us read the memory of a process.
-fn remedy(pid: u32) -> String {
+fn remedy(pid: u32, command: &str) -> String {
     if rustix::process::geteuid().is_root() {
         return "it is closed even to root here, so give pystap CAP_SYS_PTRACE (in a container: `--cap-add SYS_PTRACE`), or run \
                 it on the host"
@@ -406,5 +408,5 @@ fn remedy(pid: u32) -> String {
             " (kernel.yama.ptrace_scope is {scope} here, so your own processes are closed, too)"
         ),
     };
-    format!("run it as root, `sudo pystap dump -p {pid}`{because}")
+    format!("run it as root, `sudo {command} -p {pid}`{because}")
 }

@@ -29,7 +29,12 @@ pub(crate) trait Table {
     /// A key that has no meaning for every table.
     fn key(&mut self, key: Key);
 
-    /// The line above it, the names of its columns, and how many rows it has.
+    /// Whether keys are text at the moment, whatever else they mean.
+    fn takes_text(&self) -> bool {
+        false
+    }
+
+    /// The lines above it, the names of its columns, and how many rows it has.
     fn head(&self) -> (String, String, usize);
 
     /// These rows, as far as there are so many.
@@ -123,7 +128,11 @@ pub(crate) fn follow<T>(
                 continue;
             };
             message = None;
-            match view.key(key) {
+            let action = match table.takes_text() && key != Key::Interrupt {
+                true => Action::Other(key),
+                false => view.key(key),
+            };
+            match action {
                 Action::Draw => {}
                 Action::Quit => return Ok(()),
                 Action::Anew => {
@@ -142,16 +151,16 @@ pub(crate) fn follow<T>(
 
 fn draw(frame: &mut Frame<'_>, table: &impl Table, view: &mut View, message: Option<&str>) {
     let area = frame.area();
-    let (headline, heading, rows) = table.head();
-    view.page = usize::from(area.height).saturating_sub(3).max(1);
+    let (headlines, heading, rows) = table.head();
+    let above = headlines.lines().count();
+    view.page = usize::from(area.height).saturating_sub(above + 2).max(1);
     view.scroll = view.scroll.min(rows.saturating_sub(1));
     let paused = if view.paused { "PAUSED  " } else { "" };
     let reversed = Style::new().add_modifier(Modifier::REVERSED);
     let wide = usize::from(area.width);
-    let mut lines = vec![
-        Line::raw(format!("{paused}{headline}")),
-        Line::styled(format!("{heading:wide$}"), reversed),
-    ];
+    let headlines = format!("{paused}{headlines}");
+    let mut lines: Vec<Line> = headlines.lines().map(Line::raw).collect();
+    lines.push(Line::styled(format!("{heading:wide$}"), reversed));
     let shown = table.lines(view.scroll, view.page);
     lines.extend(shown.into_iter().map(Line::raw));
     frame.render_widget(Paragraph::new(lines), area);

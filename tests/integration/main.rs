@@ -19,6 +19,7 @@ mod prefill;
 mod recordings;
 mod ring_sums;
 mod ring_timed;
+mod sampling;
 mod scripts;
 mod snapshots;
 mod sums;

@@ -8,6 +8,7 @@ mod syscalls;
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 pub(crate) use descriptors::{Descriptor, Descriptors, Watched};
@@ -121,6 +122,50 @@ pub(crate) fn switches(pid: u32, thread: u32) -> Option<u64> {
         });
         counts.reduce(|all, count| all.wrapping_add(count))
     })
+}
+
+/// The same of a thread that is asked often: its file stays open, if it may.
+#[derive(Debug)]
+pub(crate) struct Runs {
+    pid: u32,
+    tid: u32,
+    file: Option<File>,
+}
+
+impl Runs {
+    /// Of this thread. Without `keeps` no file stays open.
+    pub(crate) fn of(pid: u32, tid: u32, keeps: bool) -> Runs {
+        let file = || File::open(format!("/proc/{pid}/task/{tid}/schedstat")).ok();
+        let file = keeps.then(file).flatten();
+        let mut runs = Runs { pid, tid, file };
+        if runs.counted().is_none_or(|count| count == 0) {
+            // The kernel does not count that.
+            runs.file = None;
+        }
+        runs
+    }
+
+    /// Whether a file is open for it.
+    pub(crate) fn keeps(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// How often it has begun to run, as [`switches`]; `None` when it has ended.
+    pub(crate) fn now(&self) -> Option<u64> {
+        match &self.file {
+            Some(_) => self.counted(),
+            None => switches(self.pid, self.tid),
+        }
+    }
+
+    fn counted(&self) -> Option<u64> {
+        /// Three numbers.
+        const LONGEST: usize = 80;
+        let mut bytes = [0; LONGEST];
+        let length = self.file.as_ref()?.read_at(&mut bytes, 0).ok()?;
+        let text = str::from_utf8(bytes.get(..length)?).ok()?;
+        text.split_ascii_whitespace().nth(2)?.parse().ok()
+    }
 }
 
 /// When a thread ran last, by the clock of its processor, in milliseconds, and when that was read: for [`Clocks::asleep`].

@@ -1,0 +1,215 @@
+//! The table on a terminal, live.
+
+use std::io;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use super::session::Session;
+use super::table::{heading, headlines, line};
+use super::tally::{By, Order, Row, Rows, Snapshot};
+use crate::console::Cover;
+use crate::top::Key;
+use crate::top::follow::{Table, follow};
+
+/// What is shown, as keys have changed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct View {
+    by: By,
+    idle: bool,
+    order: Order,
+    reversed: bool,
+    filter: String,
+    typing: bool,
+}
+
+impl View {
+    fn key(&mut self, key: Key) {
+        if self.typing {
+            match key {
+                Key::Enter => self.typing = false,
+                Key::Escape => {
+                    self.typing = false;
+                    self.filter.clear();
+                }
+                Key::Backspace => {
+                    self.filter.pop();
+                }
+                Key::Char(character) => self.filter.push(character),
+                _ => {}
+            }
+            return;
+        }
+        match key {
+            Key::Char('b') => {
+                self.by = match self.by {
+                    By::Function => By::Thread,
+                    By::Thread | By::Process => By::Function,
+                }
+            }
+            Key::Char('m') => {
+                self.by = match self.by {
+                    By::Function => By::Process,
+                    By::Thread | By::Process => By::Function,
+                }
+            }
+            Key::Char('i') => self.idle = !self.idle,
+            Key::Char('R') => self.reversed = !self.reversed,
+            Key::Char('s') | Key::Right => self.order = next(self.order),
+            Key::Char('/' | 'f') => self.typing = true,
+            Key::Escape => self.filter.clear(),
+            _ => {}
+        }
+    }
+
+    fn has(&self, row: &Row) -> bool {
+        self.filter.is_empty()
+            || row.function.name.contains(&self.filter)
+            || row.function.file.contains(&self.filter)
+    }
+
+    fn rows(&self, snapshot: &Snapshot) -> Rows {
+        let mut rows = snapshot.rows(self.by, self.idle, self.order, self.reversed);
+        rows.rows.retain(|row| self.has(row));
+        rows
+    }
+}
+
+/// What comes after this order.
+fn next(order: Order) -> Order {
+    match order {
+        Order::Own => Order::Total,
+        Order::Total => Order::OnCpu,
+        Order::OnCpu => Order::Waiting,
+        Order::Waiting => Order::Name,
+        Order::Name => Order::Own,
+    }
+}
+
+struct Functions<'a> {
+    session: &'a Session,
+    view: View,
+    snapshot: Snapshot,
+    rows: Rows,
+}
+
+/// How a table begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shown {
+    pub(crate) by: By,
+    pub(crate) idle: bool,
+    pub(crate) order: Order,
+}
+
+/// Shows a table until somebody has seen enough, the processes have ended, or something comes from `stop`.
+///
+/// # Errors
+/// The terminal's.
+pub(crate) fn show<T>(
+    session: &Session,
+    shown: Shown,
+    interval: Duration,
+    cover: &Cover,
+    stop: &Receiver<T>,
+) -> io::Result<()> {
+    let snapshot = session.snapshot();
+    let view = View {
+        by: shown.by,
+        idle: shown.idle,
+        order: shown.order,
+        reversed: false,
+        filter: String::new(),
+        typing: false,
+    };
+    let mut functions = Functions {
+        session,
+        rows: view.rows(&snapshot),
+        view,
+        snapshot,
+    };
+    follow(&mut functions, interval, cover, session.ended(), stop)
+}
+
+impl Table for Functions<'_> {
+    fn refresh(&mut self) {
+        self.snapshot = self.session.snapshot();
+        self.rows = self.view.rows(&self.snapshot);
+    }
+
+    fn anew(&mut self) {
+        self.session.anew();
+    }
+
+    fn key(&mut self, key: Key) {
+        self.view.key(key);
+        self.rows = self.view.rows(&self.snapshot);
+    }
+
+    fn takes_text(&self) -> bool {
+        self.view.typing
+    }
+
+    fn head(&self) -> (String, String, usize) {
+        let headlines = headlines(&self.snapshot, &self.rows).join("\n");
+        (headlines, heading(self.view.by), self.rows.rows.len())
+    }
+
+    fn lines(&self, from: usize, most: usize) -> Vec<String> {
+        let rows = self.rows.rows.iter().skip(from).take(most);
+        rows.map(|row| line(&self.snapshot, row, self.rows.samples))
+            .collect()
+    }
+
+    fn keys(&self) -> String {
+        let order = match self.view.order {
+            Order::Own => "self",
+            Order::Total => "total",
+            Order::OnCpu => "on-cpu",
+            Order::Waiting => "waiting",
+            Order::Name => "name",
+        };
+        match (self.view.typing, self.view.filter.as_str()) {
+            (true, filter) => format!("filter: {filter}_  Enter ends it, Esc clears it"),
+            (false, "") => format!(
+                "q end  s sort ({order})  R reverse  / filter  b threads  m processes  i idleness  p pause  r count anew"
+            ),
+            (false, filter) => format!("filter: {filter}  Esc clears it  q end  s sort ({order})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tally::tests::snapshot;
+    use super::*;
+
+    #[test]
+    fn keys_change_what_is_shown() {
+        let snapshot = snapshot(&[(7, &["f", "main"], true, false, 3)]);
+        let mut view = View {
+            by: By::Function,
+            idle: false,
+            order: Order::Own,
+            reversed: false,
+            filter: String::new(),
+            typing: false,
+        };
+        let names = |view: &View| -> Vec<String> {
+            let rows = view.rows(&snapshot).rows;
+            rows.iter().map(|row| row.function.name.clone()).collect()
+        };
+        assert_eq!(names(&view), ["f", "main"]);
+        view.key(Key::Char('R'));
+        assert_eq!(names(&view), ["main", "f"]);
+        for key in [Key::Char('/'), Key::Char('i'), Key::Char('n'), Key::Enter] {
+            view.key(key);
+        }
+        assert_eq!((names(&view), view.idle), (vec!["main".to_owned()], false));
+        view.key(Key::Escape);
+        view.key(Key::Char('i'));
+        view.key(Key::Char('s'));
+        assert_eq!((view.order, view.idle), (Order::Total, true));
+        view.key(Key::Char('b'));
+        assert_eq!(view.by, By::Thread);
+    }
+}

@@ -1,0 +1,20 @@
+//! Where functions spend their time, by samples: the stacks of all threads, read from memory many times a second while the
+//! processes run on. Nothing stops a process, nothing is put into it, no probe is armed; and so everything is an estimate.
+//!
+//! [`sampler`] reads the threads of a process. A thread that has slept since the last sample is where it was, and is not read
+//! again. One that runs is read twice: a stack that changed meanwhile is *torn*, which is counted, and told of nobody. [`session`]
+//! does so for all processes at random moments, one in each period, [`tally`] adds up, [`table`], [`json`] and [`live`] show it.
+
+mod json;
+mod live;
+mod sampler;
+mod session;
+mod stacks;
+mod table;
+mod tally;
+
+pub(crate) use json::document;
+pub(crate) use live::{Shown, show};
+pub(crate) use session::{Options, Session, ToCome, Unsampled};
+pub(crate) use table::page;
+pub(crate) use tally::{By, Order, Snapshot};

@@ -1,0 +1,432 @@
+//! Samples processes on a thread of its own, until it is told to end or they have ended.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::sampler::{Files, Sampled, Samples};
+use super::stacks::Stacks;
+use super::tally::{Snapshot, Tally};
+use crate::process::{Newcomers, Process, has_ended};
+use crate::python::frames::StacksError;
+use crate::threads;
+
+/// How often it is looked which processes are there.
+const ALIVE: Duration = Duration::from_millis(100);
+/// How often a process is tried again whose stacks cannot be read yet, and for how long that is no wonder: its Python begins.
+const AGAIN: Duration = Duration::from_millis(200);
+const BEGINS: Duration = Duration::from_secs(5);
+/// Most processes.
+const MOST_PROCESSES: usize = 1 << 12;
+/// Most files that stay open: a process may have 1024 as a rule.
+const MOST_FILES: usize = 512;
+
+/// What is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    /// Samples a second.
+    pub(crate) rate: u32,
+}
+
+/// A process that is not sampled, and why.
+#[derive(Debug)]
+pub(crate) struct Unsampled {
+    pub(crate) process: Process,
+    pub(crate) reason: StacksError,
+}
+
+/// Finds processes that begin later, also such that are sampled already.
+pub(crate) struct ToCome {
+    pub(crate) found: Box<dyn FnMut() -> Option<Newcomers> + Send>,
+    /// Whether there can be some when all others have ended.
+    pub(crate) is_open: bool,
+}
+
+/// A running session. Dropped, it ends.
+#[derive(Debug)]
+pub(crate) struct Session {
+    shared: Arc<Mutex<State>>,
+    stop: Option<Sender<()>>,
+    /// Disconnected when the processes have ended.
+    ended: Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What is added up.
+#[derive(Debug)]
+struct State {
+    tally: Tally,
+    stacks: Stacks,
+    since: Instant,
+    until: Option<Instant>,
+    rate: u32,
+    ticks: u64,
+    missed: u64,
+    processes: usize,
+    threads: (usize, usize),
+    unsampled: Vec<Unsampled>,
+    notes: Vec<String>,
+}
+
+impl Session {
+    /// Begins to sample. Whatever of the processes cannot be sampled is told by [`Session::unsampled`]. It ends
+    /// with these processes.
+    ///
+    /// # Errors
+    ///
+    /// Where no thread can be had.
+    pub(crate) fn begin(
+        processes: Vec<Process>,
+        options: Options,
+        to_come: Option<ToCome>,
+    ) -> std::io::Result<Session> {
+        let rate = options.rate.max(1);
+        let shared = Arc::new(Mutex::new(State {
+            tally: Tally::default(),
+            stacks: Stacks::default(),
+            since: Instant::now(),
+            until: None,
+            rate,
+            ticks: 0,
+            missed: 0,
+            processes: 0,
+            threads: (0, 0),
+            unsampled: Vec::new(),
+            notes: Vec::new(),
+        }));
+        let (stop, stopped) = bounded(0);
+        let (say_ended, ended) = bounded::<()>(0);
+        let (say_ready, ready) = bounded::<()>(0);
+        let for_thread = Arc::clone(&shared);
+        let thread = threads::spawn(move || {
+            let _ended = say_ended;
+            let mut collector = Collector {
+                sampled: HashMap::new(),
+                awaited: HashMap::new(),
+                files: Files { left: MOST_FILES },
+                samples: Samples::default(),
+                to_come,
+                shared: for_thread,
+            };
+            for process in processes {
+                collector.add(process);
+            }
+            drop(say_ready);
+            collector.run(rate, &stopped);
+        })?;
+        // Nothing is ever sent.
+        let _ = ready.recv();
+        Ok(Session {
+            shared,
+            stop: Some(stop),
+            ended,
+            thread: Some(thread),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        locked(&self.shared)
+    }
+
+    /// Becomes ready when all processes have ended.
+    pub(crate) fn ended(&self) -> &Receiver<()> {
+        &self.ended
+    }
+
+    /// Processes that cannot be sampled, since this was last asked.
+    pub(crate) fn unsampled(&self) -> Vec<Unsampled> {
+        std::mem::take(&mut self.state().unsampled)
+    }
+
+    /// What else could not be looked at, a sentence each, since this was last asked.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().notes)
+    }
+
+    /// Everything so far.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = self.state();
+        let until = state.until.unwrap_or_else(Instant::now);
+        let wall = until.saturating_duration_since(state.since).as_nanos();
+        Snapshot {
+            rate: state.rate,
+            wall_ns: u64::try_from(wall).unwrap_or(u64::MAX),
+            ticks: state.ticks,
+            missed: state.missed,
+            processes: state.processes,
+            threads: state.threads.0,
+            without_python: state.threads.1,
+            tally: state.tally.clone(),
+            stacks: state.stacks.clone(),
+        }
+    }
+
+    /// Counts anew from now on.
+    pub(crate) fn anew(&self) {
+        let mut state = self.state();
+        state.tally.anew();
+        state.since = Instant::now();
+        (state.ticks, state.missed) = (0, 0);
+    }
+
+    /// Ends, and gives everything.
+    pub(crate) fn end(mut self) -> Snapshot {
+        self.stop();
+        self.snapshot()
+    }
+
+    fn stop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Moments at which samples are taken: one in each period, at random within it, such that nothing that a program does in periods of
+/// its own is seen always or never.
+#[derive(Debug)]
+struct Moments {
+    period: Duration,
+    /// When this period ends.
+    end: Instant,
+    random: u64,
+}
+
+impl Moments {
+    fn new(rate: u32, now: Instant) -> Moments {
+        let seed = crate::clock::now();
+        Moments {
+            period: Duration::from_secs(1) / rate,
+            end: now,
+            // Anything but zero.
+            random: seed | 1,
+        }
+    }
+
+    /// The next one, and how many periods have passed without any. `took` is how long the last sample took: half of the time is
+    /// left to others.
+    fn next(&mut self, now: Instant, took: Duration) -> (Instant, u64) {
+        let free = now + took;
+        let behind = free.saturating_duration_since(self.end);
+        let missed = u64::try_from(behind.as_nanos() / self.period.as_nanos().max(1));
+        let missed = missed.unwrap_or(u64::MAX);
+        let passed = u32::try_from(missed).unwrap_or(u32::MAX);
+        let begin = self.end + self.period.saturating_mul(passed);
+        self.end = begin + self.period;
+        // xorshift
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let part = (self.random >> 11) as f64 / (1_u64 << 53) as f64;
+        ((begin + self.period.mul_f64(part)).max(free), missed)
+    }
+}
+
+/// The thread that samples.
+struct Collector {
+    sampled: HashMap<u32, Sampled>,
+    /// Processes whose Python may be beginning: since when, and when they were tried last.
+    awaited: HashMap<u32, (Process, Instant, Instant)>,
+    files: Files,
+    samples: Samples,
+    to_come: Option<ToCome>,
+    shared: Arc<Mutex<State>>,
+}
+
+impl Collector {
+    fn run(mut self, rate: u32, stopped: &Receiver<()>) {
+        let begun = Instant::now();
+        let mut moments = Moments::new(rate, begun);
+        let mut alive = begun;
+        locked(&self.shared).since = begun;
+        let mut took = Duration::ZERO;
+        loop {
+            let (next, missed) = moments.next(Instant::now(), took);
+            match stopped.recv_deadline(next) {
+                Err(RecvTimeoutError::Timeout) => {}
+                _ => break,
+            }
+            let now = Instant::now();
+            if now >= alive {
+                alive = now + ALIVE;
+                self.look_around();
+                if self.sampled.is_empty() && self.awaited.is_empty() && !self.is_open() {
+                    break;
+                }
+            }
+            self.sample(missed);
+            took = now.elapsed();
+        }
+        let files = &mut self.files;
+        for (_, sampled) in self.sampled.drain() {
+            sampled.close(files);
+        }
+        locked(&self.shared).until = Some(Instant::now());
+    }
+
+    /// Takes a sample of everything.
+    fn sample(&mut self, missed: u64) {
+        let mut lost = Vec::new();
+        let mut state = locked(&self.shared);
+        for (pid, sampled) in &mut self.sampled {
+            match sampled.refresh(&mut self.files) {
+                Ok(()) => sampled.sample(&mut state.stacks, &mut self.samples),
+                Err(_) => lost.push(*pid),
+            }
+        }
+        for pid in lost {
+            // It ends, or becomes another program.
+            if let Some(sampled) = self.sampled.remove(&pid) {
+                let now = Instant::now();
+                let process = sampled.process.clone();
+                sampled.close(&mut self.files);
+                self.awaited.insert(pid, (process, now, now));
+            }
+        }
+        state.ticks += 1;
+        state.missed = state.missed.saturating_add(missed);
+        for sample in self.samples.samples.drain(..) {
+            state.tally.take(&sample);
+        }
+        state
+            .tally
+            .take_torn(std::mem::take(&mut self.samples.torn));
+        for (tid, name) in self.samples.names.drain(..) {
+            state.tally.name(tid, name);
+        }
+    }
+
+    /// Looks which processes there are.
+    fn look_around(&mut self) {
+        let ended: Vec<u32> = self
+            .sampled
+            .iter()
+            .filter(|(pid, it)| has_ended(**pid, it.process.start_time))
+            .map(|(pid, _)| *pid)
+            .collect();
+        for pid in ended {
+            if let Some(sampled) = self.sampled.remove(&pid) {
+                sampled.close(&mut self.files);
+            }
+        }
+        let now = Instant::now();
+        let due: Vec<u32> = self
+            .awaited
+            .iter()
+            .filter(|(_, (.., tried))| now.duration_since(*tried) >= AGAIN)
+            .map(|(pid, _)| *pid)
+            .collect();
+        for pid in due {
+            if let Some((process, since, _)) = self.awaited.remove(&pid) {
+                // It may have become another program.
+                let process = Process::of(pid).unwrap_or(process);
+                if !has_ended(pid, process.start_time) {
+                    self.attempt(process, since);
+                }
+            }
+        }
+        if let Some(found) = self.to_come.as_mut().and_then(|it| (it.found)()) {
+            locked(&self.shared).notes.extend(found.notes);
+            for process in found.processes {
+                self.add(process);
+            }
+        }
+        let mut state = locked(&self.shared);
+        state.processes = self.sampled.len();
+        let counts = self.sampled.values().map(Sampled::count);
+        state.threads = counts.fold((0, 0), |all, it| (all.0 + it.0, all.1 + it.1));
+    }
+
+    fn is_open(&self) -> bool {
+        self.to_come.as_ref().is_some_and(|it| it.is_open)
+    }
+
+    fn add(&mut self, process: Process) {
+        let pid = process.pid;
+        let known = self.sampled.get(&pid).map(|it| it.process.start_time);
+        let awaited = self.awaited.get(&pid).map(|(it, ..)| it.start_time);
+        if known == Some(process.start_time)
+            || awaited == Some(process.start_time)
+            || self.sampled.len() >= MOST_PROCESSES
+        {
+            return;
+        }
+        self.attempt(process, Instant::now());
+        let mut state = locked(&self.shared);
+        state.processes = self.sampled.len();
+    }
+
+    /// Begins with a process, or waits for it to begin.
+    fn attempt(&mut self, process: Process, since: Instant) {
+        let pid = process.pid;
+        match Sampled::new(process.clone(), &mut self.files) {
+            Ok(sampled) => {
+                self.sampled.insert(pid, sampled);
+            }
+            Err(
+                StacksError::NoThreads | StacksError::NoRuntime | StacksError::Unfamiliar { .. },
+            ) if since.elapsed() < BEGINS && crate::process::age(process.start_time) < BEGINS => {
+                let now = Instant::now();
+                self.awaited.insert(pid, (process, since, now));
+            }
+            Err(StacksError::Ended) => {}
+            Err(reason) => {
+                let mut state = locked(&self.shared);
+                state.unsampled.push(Unsampled { process, reason });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_one_moment_in_each_period_and_they_are_not_equally_far_apart() {
+        let begun = Instant::now();
+        let mut moments = Moments::new(100, begun);
+        let mut now = begun;
+        let mut offsets = Vec::new();
+        for period in 0..100_u32 {
+            let (next, missed) = moments.next(now, Duration::ZERO);
+            assert_eq!(missed, 0);
+            let begin = begun + Duration::from_millis(10) * period;
+            assert!(next >= begin && next <= begin + Duration::from_millis(10));
+            offsets.push(next - begin);
+            now = next;
+        }
+        let early = offsets.iter().filter(|it| **it < Duration::from_millis(5));
+        let early = early.count();
+        assert!((20..=80).contains(&early), "{offsets:?}");
+    }
+
+    #[test]
+    fn who_is_late_says_how_many_samples_are_missing_and_takes_half_of_the_time_at_most() {
+        let begun = Instant::now();
+        let mut moments = Moments::new(100, begun);
+        moments.next(begun, Duration::ZERO);
+        let took = Duration::from_millis(30);
+        let now = begun + Duration::from_millis(35);
+        let (next, missed) = moments.next(now, took);
+        assert_eq!(
+            missed, 5,
+            "until 65 ms after the beginning, the first period not counted"
+        );
+        assert!(next >= now + took);
+    }
+}

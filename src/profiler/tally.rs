@@ -1,0 +1,399 @@
+//! Adds samples up, and makes rows of the sums.
+
+use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use super::sampler::Sample;
+use super::stacks::{Function, Stacks};
+
+/// Most sums: what is beyond is added up by thread, and then by process.
+const MOST_SUMS: usize = if cfg!(test) { 64 } else { 1 << 18 };
+const MOST_NAMES: usize = 1 << 14;
+/// The stack of what has no room.
+const NO_ROOM: u32 = 0;
+
+/// What has a row of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// A function.
+    Function,
+    /// A function of a process.
+    Process,
+    /// A thread.
+    Thread,
+}
+
+/// By what rows are sorted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Samples in the function itself.
+    Own,
+    /// Samples with the function on the stack.
+    Total,
+    /// Of these, in which the thread ran.
+    OnCpu,
+    /// Of these, in which it waited.
+    Waiting,
+    /// The name.
+    Name,
+}
+
+/// Numbers of samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counts {
+    pub(crate) on_cpu: u64,
+    pub(crate) waiting: u64,
+}
+
+impl Counts {
+    fn add(&mut self, other: Counts) {
+        self.on_cpu = self.on_cpu.saturating_add(other.on_cpu);
+        self.waiting = self.waiting.saturating_add(other.waiting);
+    }
+
+    /// All of them.
+    pub(crate) fn all(self) -> u64 {
+        self.on_cpu.saturating_add(self.waiting)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    pid: u32,
+    tid: u32,
+    stack: u32,
+    idle: bool,
+}
+
+/// Adds up.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tally {
+    sums: HashMap<Key, Counts, RandomState>,
+    names: HashMap<u32, String>,
+    torn: u64,
+}
+
+impl Tally {
+    pub(super) fn take(&mut self, sample: &Sample) {
+        let counts = Counts {
+            on_cpu: u64::from(sample.on_cpu),
+            waiting: u64::from(!sample.on_cpu),
+        };
+        let key = Key {
+            pid: sample.pid,
+            tid: sample.tid,
+            stack: sample.stack,
+            idle: sample.idle,
+        };
+        let by_thread = Key {
+            stack: NO_ROOM,
+            ..key
+        };
+        let by_process = Key {
+            tid: 0,
+            ..by_thread
+        };
+        let is_full = self.sums.len() >= MOST_SUMS;
+        let is_overfull = self.sums.len() >= 2 * MOST_SUMS;
+        match self.sums.entry(key) {
+            Entry::Vacant(place) if !is_full => *place.insert(counts) = counts,
+            Entry::Occupied(mut sum) => sum.get_mut().add(counts),
+            Entry::Vacant(_) => {
+                let rest = if is_overfull { by_process } else { by_thread };
+                self.sums.entry(rest).or_default().add(counts);
+            }
+        }
+    }
+
+    pub(super) fn take_torn(&mut self, torn: u64) {
+        self.torn = self.torn.saturating_add(torn);
+    }
+
+    pub(super) fn name(&mut self, tid: u32, name: String) {
+        if self.names.len() < MOST_NAMES || self.names.contains_key(&tid) {
+            self.names.insert(tid, name);
+        }
+    }
+
+    /// Counts anew.
+    pub(super) fn anew(&mut self) {
+        self.sums.clear();
+        self.torn = 0;
+    }
+}
+
+/// What there is at a moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Snapshot {
+    /// Samples a second that are wanted.
+    pub(crate) rate: u32,
+    /// Over how long, in nanoseconds.
+    pub(crate) wall_ns: u64,
+    /// How often samples were taken, and how often there was no time for it.
+    pub(crate) ticks: u64,
+    pub(crate) missed: u64,
+    pub(crate) processes: usize,
+    /// Threads that have Python, and those that have none.
+    pub(crate) threads: usize,
+    pub(crate) without_python: usize,
+    pub(super) tally: Tally,
+    pub(super) stacks: Stacks,
+}
+
+/// A row.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    /// Of one process, where these are told apart.
+    pub(crate) pid: Option<u32>,
+    /// The thread, where these are told apart, and its name.
+    pub(crate) thread: Option<(u32, String)>,
+    /// The function; of a thread the one that it was seen in most.
+    pub(crate) function: Arc<Function>,
+    /// How many others it was seen in.
+    pub(crate) others: usize,
+    pub(crate) own: Counts,
+    pub(crate) total: Counts,
+}
+
+/// The rows of a table.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rows {
+    pub(crate) rows: Vec<Row>,
+    /// Samples in it, and those that were left out as idleness.
+    pub(crate) samples: u64,
+    pub(crate) idle: u64,
+}
+
+impl Snapshot {
+    /// How far samples of a thread are apart, in nanoseconds.
+    pub(crate) fn gap_ns(&self) -> f64 {
+        match self.ticks {
+            0 => 1e9 / f64::from(self.rate.max(1)),
+            ticks => self.wall_ns as f64 / ticks as f64,
+        }
+    }
+
+    /// About how long so many samples took, in nanoseconds.
+    pub(crate) fn time_ns(&self, samples: u64) -> u64 {
+        (samples as f64 * self.gap_ns()).round() as u64
+    }
+
+    /// Samples that nobody is told of, because the stack changed while it was read.
+    pub(crate) fn torn(&self) -> u64 {
+        self.tally.torn
+    }
+
+    /// A table; what is idleness only where it is wanted.
+    pub(crate) fn rows(&self, by: By, with_idle: bool, order: Order, reversed: bool) -> Rows {
+        let mut rows = match by {
+            By::Function | By::Process => self.of_functions(by == By::Process, with_idle),
+            By::Thread => self.of_threads(with_idle),
+        };
+        let name = |row: &Row| (row.function.as_ref().clone(), row.pid, row.thread.clone());
+        rows.rows.sort_by(|one, other| {
+            let number = |row: &Row| match order {
+                Order::Own => row.own.all(),
+                Order::Total => row.total.all(),
+                Order::OnCpu => row.total.on_cpu,
+                Order::Waiting => row.total.waiting,
+                Order::Name => 0,
+            };
+            let key = |row: &Row| (Reverse(number(row)), Reverse(row.total.all()));
+            let by_name = || name(one).cmp(&name(other));
+            key(one).cmp(&key(other)).then_with(by_name)
+        });
+        if order == Order::Name {
+            rows.rows.sort_by_cached_key(name);
+        }
+        if reversed {
+            rows.rows.reverse();
+        }
+        rows
+    }
+
+    /// What is to be shown, and how much is not.
+    fn shown(&self, with_idle: bool, rows: &mut Rows) -> Vec<(Key, Counts)> {
+        let mut shown = Vec::with_capacity(self.tally.sums.len());
+        for (key, counts) in &self.tally.sums {
+            if key.idle && !with_idle {
+                rows.idle = rows.idle.saturating_add(counts.all());
+            } else {
+                rows.samples = rows.samples.saturating_add(counts.all());
+                shown.push((*key, *counts));
+            }
+        }
+        shown
+    }
+
+    fn of_functions(&self, by_process: bool, with_idle: bool) -> Rows {
+        let mut rows = Rows::default();
+        let mut sums: HashMap<(u32, u32), (Counts, Counts), RandomState> = HashMap::default();
+        let mut once = HashSet::<u32, RandomState>::default();
+        for (key, counts) in self.shown(with_idle, &mut rows) {
+            let pid = if by_process { key.pid } else { 0 };
+            let functions = self.stacks.of(key.stack);
+            if let Some(innermost) = functions.first() {
+                sums.entry((pid, *innermost)).or_default().0.add(counts);
+            }
+            once.clear();
+            for function in functions {
+                // A function that calls itself was on the stack once.
+                if once.insert(*function) {
+                    sums.entry((pid, *function)).or_default().1.add(counts);
+                }
+            }
+        }
+        let made = sums.into_iter().filter_map(|((pid, function), sums)| {
+            Some(Row {
+                pid: by_process.then_some(pid),
+                thread: None,
+                function: Arc::clone(self.stacks.named(function)?),
+                others: 0,
+                own: sums.0,
+                total: sums.1,
+            })
+        });
+        rows.rows = made.collect();
+        rows
+    }
+
+    fn of_threads(&self, with_idle: bool) -> Rows {
+        type Functions = HashMap<u32, u64, RandomState>;
+        let mut rows = Rows::default();
+        let mut sums: HashMap<(u32, u32), (Counts, Functions), RandomState> = HashMap::default();
+        for (key, counts) in self.shown(with_idle, &mut rows) {
+            let (sum, functions) = sums.entry((key.pid, key.tid)).or_default();
+            sum.add(counts);
+            if let Some(innermost) = self.stacks.of(key.stack).first() {
+                *functions.entry(*innermost).or_default() += counts.all();
+            }
+        }
+        let made = sums.into_iter().map(|((pid, tid), (counts, functions))| {
+            let most = functions
+                .iter()
+                .max_by_key(|(number, count)| (**count, Reverse(**number)));
+            let most = most.and_then(|(number, _)| self.stacks.named(*number));
+            let nothing = || {
+                Arc::new(Function {
+                    name: "(no frames)".to_owned(),
+                    file: String::new(),
+                })
+            };
+            Row {
+                pid: Some(pid),
+                thread: Some((tid, self.tally.names.get(&tid).cloned().unwrap_or_default())),
+                function: most.map_or_else(nothing, Arc::clone),
+                others: functions.len().saturating_sub(1),
+                own: counts,
+                total: counts,
+            }
+        });
+        rows.rows = made.collect();
+        rows
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::python::frames::Frame;
+
+    /// What was seen: thread, stack from the innermost on, whether on the processor, whether idle, how often.
+    type Seen<'a> = (u32, &'a [&'a str], bool, bool, u64);
+
+    pub(in super::super) fn snapshot(seen: &[Seen<'_>]) -> Snapshot {
+        let (mut stacks, mut tally) = (Stacks::default(), Tally::default());
+        for (tid, names, on_cpu, idle, count) in seen {
+            let frames = names.iter().map(|name| Frame {
+                function: (*name).to_owned(),
+                file: "/srv/app.py".to_owned(),
+                line: Some(7),
+            });
+            let stack = stacks.number(frames.collect());
+            for _ in 0..*count {
+                tally.take(&Sample {
+                    pid: 1,
+                    tid: *tid,
+                    stack,
+                    on_cpu: *on_cpu,
+                    idle: *idle,
+                });
+            }
+        }
+        tally.name(7, "worker".to_owned());
+        Snapshot {
+            rate: 100,
+            wall_ns: 1_000_000_000,
+            ticks: 100,
+            processes: 1,
+            threads: 2,
+            tally,
+            stacks,
+            ..Snapshot::default()
+        }
+    }
+
+    #[test]
+    fn a_function_counts_where_it_is_innermost_and_once_on_a_stack_that_has_it_twice() {
+        let snapshot = snapshot(&[
+            (7, &["f", "g", "f", "main"], true, false, 3),
+            (7, &["g", "main"], false, false, 2),
+            (8, &["select", "main"], false, true, 90),
+        ]);
+        let rows = snapshot.rows(By::Function, false, Order::Own, false);
+        assert_eq!((rows.samples, rows.idle), (5, 90));
+        let seen: Vec<_> = rows
+            .rows
+            .iter()
+            .map(|row| (row.function.name.as_str(), row.own.all(), row.total))
+            .collect();
+        let counts = |on_cpu, waiting| Counts { on_cpu, waiting };
+        assert_eq!(
+            seen,
+            [
+                ("f", 3, counts(3, 0)),
+                ("g", 2, counts(3, 2)),
+                ("main", 0, counts(3, 2))
+            ]
+        );
+        assert_eq!(snapshot.time_ns(3), 30_000_000);
+        let all = snapshot.rows(By::Function, true, Order::Total, false);
+        assert_eq!((all.samples, all.idle), (95, 0));
+        assert_eq!(all.rows[0].function.name, "main");
+    }
+
+    #[test]
+    fn a_thread_has_the_function_that_it_was_seen_in_most() {
+        let snapshot = snapshot(&[
+            (7, &["f", "main"], true, false, 3),
+            (7, &["g", "main"], false, false, 2),
+        ]);
+        let rows = snapshot.rows(By::Thread, false, Order::Own, false);
+        let row = &rows.rows[0];
+        assert_eq!((row.function.name.as_str(), row.others), ("f", 1));
+        assert_eq!(row.thread, Some((7, "worker".to_owned())));
+        assert_eq!(row.own.all(), 5);
+    }
+
+    #[test]
+    fn what_has_no_room_is_counted_all_the_same() {
+        let mut tally = Tally::default();
+        for tid in 0..3 * MOST_SUMS as u32 {
+            let sample = Sample {
+                pid: 1,
+                tid,
+                stack: 1,
+                on_cpu: true,
+                idle: false,
+            };
+            tally.take(&sample);
+        }
+        let all: u64 = tally.sums.values().map(|it| it.all()).sum();
+        assert_eq!(all, 3 * MOST_SUMS as u64);
+        assert!(tally.sums.len() <= 2 * MOST_SUMS + 1);
+    }
+}

@@ -1,0 +1,186 @@
+//! `pystap top --sample` with real interpreters: all from 3.8 on that are here, compared with what a program measured of itself.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::dump::interpreters;
+use crate::offcpu::Running;
+
+const PYSTAP: &str = env!("CARGO_BIN_EXE_pystap");
+const PYTHON: &str = "/usr/bin/python3.11";
+const PROGRAM: &str = include_str!("../programs/sampling.py");
+const BOUND: Duration = Duration::from_secs(60);
+
+/// `pystap top --sample --json`, a table every 100 ms. Killed on drop.
+struct Sampling {
+    child: Child,
+    tables: BufReader<ChildStdout>,
+}
+
+impl Sampling {
+    fn start(arguments: &[&str]) -> Sampling {
+        let mut child = Command::new(PYSTAP)
+            .args(["top", "--json", "--interval", "100ms"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("pystap runs");
+        let tables = BufReader::new(child.stdout.take().expect("a pipe"));
+        Sampling { child, tables }
+    }
+
+    /// The first table of which this is true.
+    fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + BOUND;
+        loop {
+            let mut line = String::new();
+            self.tables.read_line(&mut line).expect("a line");
+            let table: Value = serde_json::from_str(&line).expect("JSON");
+            if wanted(&table) {
+                return table;
+            }
+            assert!(Instant::now() < end, "{table:#}");
+        }
+    }
+
+    fn end(mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).expect("it runs");
+        assert!(self.child.wait().expect("ended").success());
+    }
+}
+
+impl Drop for Sampling {
+    fn drop(&mut self) {
+        // Fails only when it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A function of the program, however qualified.
+fn function<'a>(table: &'a Value, name: &str) -> Option<&'a Value> {
+    let functions = table["functions"].as_array()?;
+    functions.iter().find(|row| {
+        let function = row["function"].as_str().unwrap_or_default();
+        function.rsplit('.').next() == Some(name)
+    })
+}
+
+fn number(table: &Value, function_name: &str, of: &str, what: &str) -> f64 {
+    let row = function(table, function_name);
+    row.and_then(|row| row[of][what].as_f64()).unwrap_or(0.0)
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn sampled_shares_are_those_that_functions_have_and_who_waits_is_seen_to() {
+    let mut tried = 0;
+    for (name, mut command) in interpreters() {
+        let mut program = Running::start(command.args(["-c", PROGRAM]));
+        assert_eq!(program.line(), "ready\n", "{name}");
+        let pid = program.pid().to_string();
+        let mut sampling = Sampling::start(&["--sample=500", "-p", &pid]);
+        let on_cpu = |table: &Value, name| number(table, name, "self", "on_cpu");
+        let enough = |table: &Value| on_cpu(table, "heavy") + on_cpu(table, "light") > 2500.0;
+        let table = sampling.until(enough);
+        sampling.end();
+        program.go_on();
+        let truth: Value = serde_json::from_str(&program.line()).expect("JSON");
+        let share = |heavy: f64, light: f64| heavy * 100.0 / (heavy + light);
+        let took = |name: &str| truth[name].as_f64().expect("a time");
+        let exact = share(took("heavy"), took("light"));
+        let sampled = share(on_cpu(&table, "heavy"), on_cpu(&table, "light"));
+        assert!(
+            (exact - sampled).abs() < 3.0,
+            "{name}: {sampled} and not {exact}: {table:#}"
+        );
+        // It waits for what it was given, in every sample; the worker of the pool has nothing to do.
+        let (looks, waits) = (
+            table["looks"].as_f64(),
+            number(&table, "waits", "total", "waiting"),
+        );
+        assert!(
+            looks.is_some_and(|looks| waits > looks * 0.9),
+            "{name}: {table:#}"
+        );
+        assert_eq!(
+            number(&table, "waits", "total", "on_cpu"),
+            0.0,
+            "{name}: {table:#}"
+        );
+        assert_eq!(function(&table, "_worker"), None, "{name}: {table:#}");
+        let idle = table["idle_samples"].as_f64();
+        assert!(idle > looks.map(|looks| looks * 0.9), "{name}: {table:#}");
+        tried += 1;
+    }
+    assert!(tried > 0);
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn a_process_that_begins_later_is_sampled_and_the_end_of_all_is_no_end_of_a_pattern() {
+    let token = format!("sampled-{}", std::process::id());
+    let begin = || {
+        let mut program = Running::start(Command::new(PYTHON).args(["-c", PROGRAM, &token]));
+        assert_eq!(program.line(), "ready\n");
+        program
+    };
+    let first = begin();
+    let mut sampling = Sampling::start(&["--sample", "--match", &token]);
+    sampling
+        .until(|table| table["processes"] == 1 && number(table, "heavy", "self", "samples") > 0.0);
+    let second = begin();
+    sampling.until(|table| table["processes"] == 2);
+    drop((first, second));
+    sampling.until(|table| table["processes"] == 0);
+    let third = begin();
+    sampling.until(|table| table["processes"] == 1);
+    sampling.end();
+    drop(third);
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn who_may_not_read_the_memory_is_told_what_to_type_and_the_own_user_may() {
+    /// `nobody`.
+    const USER: u32 = 65534;
+    let sample = |pid: u32| {
+        let mut command = Command::new(PYSTAP);
+        command.args([
+            "top",
+            "--sample",
+            "--json",
+            "-d",
+            "300ms",
+            "-p",
+            &pid.to_string(),
+        ]);
+        command.uid(USER).gid(USER).output().expect("pystap runs")
+    };
+    let mut of_root = Running::start(Command::new(PYTHON).args(["-c", PROGRAM]));
+    assert_eq!(of_root.line(), "ready\n");
+    let refused = sample(of_root.pid());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    assert!(said.contains("run pystap as root"), "{said}");
+    let mut own = Command::new(PYTHON);
+    let mut own = Running::start(own.args(["-c", PROGRAM]).uid(USER).gid(USER));
+    assert_eq!(own.line(), "ready\n");
+    let yama = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    let sampled = sample(own.pid());
+    let said = String::from_utf8_lossy(&sampled.stderr).into_owned();
+    match yama.as_deref().map(str::trim) {
+        Ok("1" | "2" | "3") => assert!(said.contains("ptrace_scope"), "{said}"),
+        _ => {
+            assert!(sampled.status.success(), "{said}");
+            let out = String::from_utf8_lossy(&sampled.stdout).into_owned();
+            let table: Value = serde_json::from_str(out.trim_end()).expect("JSON");
+            assert_eq!(table["processes"], 1, "{table:#}");
+        }
+    }
+}

@@ -833,7 +833,7 @@ pub struct Top {
     /// and GIL. Every call is sent to pystap then. Needs root
     #[arg(long, conflicts_with_all = ["compile_only", "min_duration"])]
     pub waits: bool,
-    /// Costs the program nothing: reads the stacks of all threads so many times a second while it runs on, from outside, without probes
+    /// By samples: reads the stacks of all threads so many times a second while it runs on, from outside, without probes
     /// and without the agent; everything is an estimate then. 100 times a second unless RATE is given
     #[arg(
         long,

@@ -11,8 +11,9 @@ use crate::process::{Process, threads, threads_inside};
 use crate::python::frames::{PythonThread, Stack, Stacks, StacksError};
 use crate::waits::{Reason, cause_of};
 
-/// How often a thread that does not hold still is looked at for one sample.
-const ATTEMPTS: usize = 3;
+/// How often a thread that does not hold still is looked at for one sample: the fewer, the less is told of those who call others all the
+/// time.
+const ATTEMPTS: usize = 8;
 /// How often it is looked at which threads there are, and how often at least which of them have Python: a C library makes threads
 /// known to Python that have long been there.
 const LISTED: Duration = Duration::from_millis(100);
@@ -333,7 +334,7 @@ impl Look<'_> {
     fn read(&self, states: &[PythonThread]) -> Option<Stack> {
         let mut all: Option<Stack> = None;
         for state in states {
-            let stack = self.stacks.stack(state).filter(|stack| stack.same)?;
+            let stack = self.stacks.glimpse(state).filter(|stack| stack.same)?;
             match &mut all {
                 None => all = Some(stack),
                 Some(all) => {

@@ -130,6 +130,16 @@ pub(crate) struct Stack {
     pub(crate) same: bool,
 }
 
+impl From<stack::Stack> for Stack {
+    fn from(read: stack::Stack) -> Stack {
+        Stack {
+            frames: read.frames.into_iter().map(Frame::from).collect(),
+            cut: read.cut,
+            same: read.same,
+        }
+    }
+}
+
 /// Reads the stacks of a process.
 pub(crate) struct Stacks<M = ProcessMemory> {
     reader: Reader<M>,
@@ -247,12 +257,14 @@ impl<M: Memory> Stacks<M> {
     /// The stack of a thread; `None` when it could not be read, because it changed meanwhile or the thread ended.
     pub(crate) fn stack(&self, thread: &PythonThread) -> Option<Stack> {
         let read = stack::read(&self.reader, thread.state.address).ok()?;
-        let frames = read.frames.into_iter().map(Frame::from);
-        Some(Stack {
-            frames: frames.collect(),
-            cut: read.cut,
-            same: read.same,
-        })
+        Some(read.into())
+    }
+
+    /// The same for those who look at threads that run, many times: read twice in as little time as can be. Without frames where it
+    /// was not the same.
+    pub(crate) fn glimpse(&self, thread: &PythonThread) -> Option<Stack> {
+        let read = stack::glimpse(&self.reader, thread.state.address).ok()?;
+        Some(read.into())
     }
 
     /// Frames that the kernel has read, the innermost first: code object, instruction, owner. `None` when one of them is not there

@@ -26,6 +26,7 @@ fn a_stack_is_read_in_every_layout() {
             assert_eq!((&*frame.function, &*frame.file), ("näme", "/file.py"));
         }
         assert!(stack.same && !stack.cut);
+        assert_eq!(stacks.glimpse(&thread), Some(stack), "{layout:?}");
     }
 }
 

@@ -244,8 +244,9 @@ const DICT_BEFORE: usize = 3;
 /// How far the slots of a descriptor type are into it, the same in every version: `tp_descr_get` and `tp_descr_set`.
 const DESCR_GET: usize = 272;
 const DESCR_SET: usize = 280;
-/// Where the description of a slot is in its descriptor, behind the head, its type, name and qualified name; and in that, what is
-/// in the slot and where.
+/// Where the type whose objects have a slot is in its descriptor, behind the head; where the description is, behind that, its
+/// name and qualified name; and in that, what is in the slot and where.
+const OWNER: usize = 16;
 const MEMBER: usize = 40;
 const MEMBER_KIND: usize = 8;
 const MEMBER_OFFSET: usize = 16;
@@ -274,7 +275,7 @@ unsafe fn attribute(object: Ptr, name: Ptr) -> Result<Owned, Absent> {
     if !of_class.is_null() {
         let descriptor = type_of(of_class);
         if descriptor == api().PyMemberDescr_Type {
-            return slot(object, of_class);
+            return slot(object, kind, of_class);
         }
         if has_slot(descriptor, DESCR_SET) {
             return Err(match descriptor == api().PyProperty_Type {
@@ -334,8 +335,13 @@ unsafe fn dict(object: Ptr, kind: Ptr) -> Result<Option<Ptr>, Absent> {
     Ok(Some(dict))
 }
 
-/// What is in a slot (`__slots__`).
-unsafe fn slot(object: Ptr, descriptor: Ptr) -> Result<Owned, Absent> {
+/// What is in a slot (`__slots__`). A descriptor of one class may stand in another one, whose objects have no such slot: the
+/// interpreter raises an error then.
+unsafe fn slot(object: Ptr, kind: Ptr, descriptor: Ptr) -> Result<Owned, Absent> {
+    let owner = descriptor.cast::<u8>().add(OWNER).cast::<Ptr>().read();
+    if (api().PyType_IsSubtype)(kind, owner) == 0 {
+        return Err(Absent::Computed);
+    }
     let member: *const u8 = descriptor
         .cast::<u8>()
         .add(MEMBER)

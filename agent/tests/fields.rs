@@ -29,6 +29,9 @@ class Both(Slots):
         super().__init__(first)
         self.second = second
         self.third = third
+class Borrowed:
+    __slots__ = ()
+    first = Both.second
 class Computing:
     def __init__(self): self.__dict__["hidden_by_it"] = "stored"
     @property
@@ -188,6 +191,12 @@ fn a_field_is_what_the_program_has_there_and_nothing_of_the_program_runs_for_it(
             Value::Integer(2),
         ),
         ("Both(1, 2, 3)", vec![attribute("third")], Value::Integer(3)),
+        // Its objects are too small for what the descriptor speaks of.
+        (
+            "Borrowed()",
+            vec![attribute("first")],
+            absent(Absent::Computed, 1),
+        ),
         ("5", vec![attribute("real")], absent(Absent::Computed, 1)),
         (
             "5",

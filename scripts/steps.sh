@@ -5,7 +5,7 @@ names=() outcomes=() times=()
 passed=0 failed=0
 declare -A background=()
 
-# Background jobs have process groups of their own (see `meanwhile`), so that all of a job ends here, not only its shell.
+# Background jobs have process groups of their own (see `beside`), so that all of a job ends here, not only its shell.
 end_jobs() {
     local name
     for name in "${!background[@]}"; do
@@ -28,12 +28,19 @@ step() {
     return 0
 }
 
-# meanwhile NAME COMMAND...: starts the command in the background, at low priority; `await` waits for it.
+# beside NAME COMMAND...: starts the command in the background; `await` waits for it.
+beside() {
+    local name=$1
+    shift
+    setsid "$@" >"$logs/$name" 2>&1 &
+    background[$name]=$!
+}
+
+# meanwhile NAME COMMAND...: the same at low priority, for what mostly waits or is in no hurry.
 meanwhile() {
     local name=$1
     shift
-    setsid nice -n 19 "$@" >"$logs/$name" 2>&1 &
-    background[$name]=$!
+    beside "$name" nice -n 19 "$@"
 }
 
 # await NAME WHAT: the step that a background command is; its time is the time waited.

@@ -151,6 +151,24 @@ pub fn harmless_json(json: &str) -> String {
     shown
 }
 
+/// As much of a path as there is room for, in characters: its end says more than its beginning. Nothing where there is hardly any.
+pub(crate) fn ending(path: &str, room: usize) -> String {
+    const LEAST: usize = 8;
+    let long = path.chars().count();
+    if room < LEAST.min(long) {
+        return String::new();
+    }
+    if long <= room {
+        return path.to_owned();
+    }
+    let end: String = path.chars().skip(long + 1 - room).collect();
+    // Whole names, where one fits.
+    match end.find('/') {
+        Some(slash) => format!("…{}", end.get(slash..).unwrap_or_default()),
+        None => format!("…{end}"),
+    }
+}
+
 /// A character's JSON escape: one or two UTF-16 units.
 pub(crate) fn json_escape(character: char) -> String {
     let mut escaped = String::new();

@@ -4,6 +4,8 @@
 use std::fs::File;
 use std::io::IsTerminal;
 
+use ratatui::crossterm::terminal::size;
+
 use super::print;
 use crate::agent::Capture;
 use crate::analysis::pairing::PairingRules;
@@ -206,6 +208,10 @@ fn sink(
     match format {
         Format::Json => Box::new(json::Json::new(output)),
         Format::Recording => Box::new(recording::Writer::new(output, rules)),
-        Format::Flow => Box::new(flow::Flow::new(output, flow::Options { colour })),
+        Format::Flow => {
+            let width: fn() -> Option<u16> = || Some(size().ok()?.0);
+            let width = terminal.then_some(width);
+            Box::new(flow::Flow::new(output, flow::Options { colour, width }))
+        }
     }
 }

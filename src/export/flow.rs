@@ -23,16 +23,29 @@ use crate::analysis::pairing::Step;
 use crate::event::loss::Losses;
 use crate::event::{Event, FieldValue, Frame, Manner, Place, Plain, Wait, Waker, What};
 use crate::probe::{ArgumentKind, Phase};
-use crate::text::Foreign;
+use crate::text::{Foreign, ending};
 
 /// Deepest indentation, in levels; what is deeper says so by a number.
 const MAX_INDENT: usize = 60;
+/// A terminal has at most this part of its width for indentation.
+const PART_FOR_INDENT: usize = 6;
+/// What is left for the duration behind a place, in characters.
+const FOR_DURATION: usize = "  12345.678 ms".len();
 
 /// How the flow is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// Write colours. Decided by the caller, who knows the terminal and the user's wish.
     pub colour: bool,
+    /// How wide the terminal is, in characters, asked again and again; none where there is no terminal. Indentation and
+    /// paths are such that lines of calls fit; nothing else is shortened.
+    pub width: Option<fn() -> Option<u16>>,
+}
+
+impl Options {
+    fn width(self) -> Option<usize> {
+        self.width.and_then(|ask| ask()).map(usize::from)
+    }
 }
 
 /// Writes the flow of calls. The last call is held back to see whether it returns at once: call [`Sink::flush`] when
@@ -41,6 +54,8 @@ pub struct Options {
 pub struct Flow<W> {
     output: W,
     options: Options,
+    /// How wide the terminal is now.
+    width: Option<usize>,
     lines: String,
     bytes: Vec<u8>,
     /// A call that may turn out to call nothing.
@@ -78,6 +93,7 @@ impl<W: Write> Flow<W> {
         Flow {
             output,
             options,
+            width: options.width(),
             lines: String::new(),
             bytes: Vec::new(),
             held: None,
@@ -115,8 +131,12 @@ impl<W: Write> Flow<W> {
             };
             self.put(self.dim(), format_args!("  {thread:<15}"));
         }
-        let _ = write!(self.lines, "  {:1$}", "", 2 * depth.min(MAX_INDENT));
-        if depth > MAX_INDENT {
+        let deepest = match self.width {
+            Some(width) => MAX_INDENT.min(width / PART_FOR_INDENT / 2),
+            None => MAX_INDENT,
+        };
+        let _ = write!(self.lines, "  {:1$}", "", 2 * depth.min(deepest));
+        if depth > deepest {
             self.put(self.dim(), format_args!("[{depth}] "));
         }
     }
@@ -128,6 +148,17 @@ impl<W: Write> Flow<W> {
         } else {
             write!(self.lines, "{content}")
         };
+    }
+
+    /// How many characters this line has left, on a terminal.
+    fn room(&self) -> Option<usize> {
+        let line = self.lines.rsplit('\n').next().unwrap_or_default();
+        let taken = |line: &str| line.chars().count();
+        let taken = match self.options.colour {
+            true => taken(&anstream::adapter::strip_str(line).to_string()),
+            false => taken(line),
+        };
+        Some(self.width?.saturating_sub(taken))
     }
 
     fn dim(&self) -> Style {
@@ -144,10 +175,20 @@ impl<W: Write> Flow<W> {
     ) {
         self.name(pid, interpreter, place, frame.context);
         let dim = self.dim();
-        match line > 0 {
-            true => self.put(dim, format_args!("  {}:{line}", &place.file)),
-            // Python 3.15's own probe has none for a closure.
-            false => self.put(dim, format_args!("  {}", &place.file)),
+        // Python 3.15's own probe has none for a closure.
+        let line = match line > 0 {
+            true => format!(":{line}"),
+            false => String::new(),
+        };
+        match self.room() {
+            Some(room) => {
+                let room = room.saturating_sub(2 + line.len() + FOR_DURATION);
+                let file = ending(&place.file.to_string(), room);
+                if !file.is_empty() {
+                    self.put(dim, format_args!("  {file}{line}"));
+                }
+            }
+            None => self.put(dim, format_args!("  {}{line}", &place.file)),
         }
         match frame.manner {
             Manner::Running => self.put(dim, format_args!("  running already")),
@@ -418,6 +459,7 @@ impl<W: Write> Flow<W> {
     }
 
     fn hand_over(&mut self) -> io::Result<()> {
+        self.width = self.options.width();
         self.bytes.extend_from_slice(self.lines.as_bytes());
         self.lines.clear();
         self.account.hand_over(&mut self.bytes, &mut self.output)

@@ -58,6 +58,11 @@ fn ret(micros: u64, function: &str, duration_ns: Option<u64>) -> Event {
     at(micros, what)
 }
 
+const COLOURED: Options = Options {
+    colour: true,
+    width: None,
+};
+
 fn shown(options: Options, events: &[(Event, usize)]) -> String {
     let mut bytes = Vec::new();
     let mut sink = Box::new(Flow::new(&mut bytes, options));
@@ -180,7 +185,7 @@ fn a_call_of_one_thread_is_not_folded_with_the_return_of_another() {
 #[test]
 fn a_hostile_name_reaches_the_terminal_as_text_only() {
     let hostile = "\u{1b}]0;owned\u{7}\r\n\u{9b}31m\u{202e}gnp.exe";
-    for options in [Options { colour: false }, Options { colour: true }] {
+    for options in [Options::default(), COLOURED] {
         let message = hostile.to_owned();
         let what = What::Lost {
             count: 1,
@@ -206,7 +211,7 @@ fn a_hostile_name_reaches_the_terminal_as_text_only() {
 #[test]
 fn colours_appear_only_when_told_so_and_change_nothing_else() {
     let events = [(call(0, "main"), 0), (ret(9, "main", Some(9_000)), 0)];
-    let coloured = shown(Options { colour: true }, &events);
+    let coloured = shown(COLOURED, &events);
     assert!(coloured.contains('\u{1b}'));
     assert!(!plain(&events).contains('\u{1b}'));
     assert_eq!(
@@ -424,7 +429,7 @@ fn a_wait_stands_where_its_function_runs_with_what_ended_it() {
         (ret(7_000, "f", Some(7_000_000)), 0),
     ];
     assert_eq!(
-        shown(Options { colour: false }, &events),
+        shown(Options::default(), &events),
         "       0.000 ms  -> f  /srv/app.py:10\n       \
          2.500 ms    waited: network in recvfrom on tcp [::1]:1, woken by mysqld\\u{1b} (8)  2.500 ms  0.500 ms of it in the run queue\n       \
          5.000 ms    waited: network in recvfrom, woken by an interrupt  2.000 ms\n       \
@@ -472,5 +477,42 @@ fn fields_stand_behind_a_call_and_behind_a_return_where_no_call_is_shown() {
     assert!(
         both.contains(&format!("-> run  /srv/app.py:10  {shown}\n")),
         "{both}"
+    );
+}
+
+#[test]
+fn lines_of_calls_fit_into_a_terminal_however_deep_they_are() {
+    let deep = |depth: usize| {
+        let mut call = call(0, "load_instance");
+        if let What::Call { place, .. } = &mut call.what {
+            let mut far = (**place).clone();
+            far.file = text("/usr/lib/python3/dist-packages/nova/conductor/manager.py");
+            *place = far.into();
+        }
+        (call, depth)
+    };
+    let events = [deep(1), deep(12), deep(300)];
+    for colour in [false, true] {
+        let narrow = Options {
+            colour,
+            width: Some(|| Some(80)),
+        };
+        let text = shown(narrow, &events);
+        let text = anstream::adapter::strip_str(&text).to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[1].contains("  [12] -> load_instance"));
+        assert!(lines[2].contains("  [300] -> load_instance"));
+        for line in lines {
+            assert!(line.ends_with("ger.py:10"), "{line}");
+            assert!(line.chars().count() + FOR_DURATION <= 80, "{line}");
+        }
+    }
+    let whole = plain(&events);
+    assert_eq!(
+        whole
+            .matches("/usr/lib/python3/dist-packages/nova/conductor/manager.py:10")
+            .count(),
+        3
     );
 }

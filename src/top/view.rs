@@ -8,7 +8,7 @@ use ratatui::widgets::{Clear, Paragraph};
 
 use super::State;
 use crate::analysis::functions::Function;
-use crate::text::{Foreign, harmless};
+use crate::text::{Foreign, ending, harmless};
 use crate::view::hot::{self, Column, Number, TableAccount};
 use crate::view::many;
 
@@ -167,24 +167,6 @@ fn row_line(row: &Function, state: &State, width: u16) -> Line<'static> {
             Style::new().add_modifier(Modifier::DIM),
         ),
     ])
-}
-
-/// As much of a path as there is room for: its end says more than its beginning. Nothing where there is hardly any.
-fn ending(path: &str, room: usize) -> String {
-    const LEAST: usize = 8;
-    let long = path.chars().count();
-    if room < LEAST.min(long) {
-        return String::new();
-    }
-    if long <= room {
-        return path.to_owned();
-    }
-    let end: String = path.chars().skip(long + 1 - room).collect();
-    // Whole names, where one fits.
-    match end.find('/') {
-        Some(slash) => format!("…{}", end.get(slash..).unwrap_or_default()),
-        None => format!("…{end}"),
-    }
 }
 
 fn footer(state: &State) -> String {

@@ -263,7 +263,7 @@ fn tells_no_loss(line: &&str) -> bool {
 #[test]
 fn a_flow_of_evil_names_is_a_line_an_event_on_a_terminal() {
     let mut bytes = Vec::new();
-    write(Box::new(Flow::new(&mut bytes, Options { colour: false })));
+    write(Box::new(Flow::new(&mut bytes, Options::default())));
     let text = String::from_utf8(bytes).expect("UTF-8");
     terminal_shows(&text);
     let (_, events) = stream();
@@ -874,9 +874,7 @@ fn every_sink_knows_which_events_a_full_disk_did_not_take() {
     type Make = fn(Disk) -> Box<dyn Sink>;
     let makes: [(&str, Make); 3] = [
         ("json", |disk| Box::new(Json::new(disk))),
-        ("flow", |disk| {
-            Box::new(Flow::new(disk, Options { colour: false }))
-        }),
+        ("flow", |disk| Box::new(Flow::new(disk, Options::default()))),
         ("recording", |disk| Box::new(Writer::new(disk, HABITS))),
     ];
     let (_, events) = stream();

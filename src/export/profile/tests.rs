@@ -262,6 +262,13 @@ fn a_flame_graph_of_nothing_says_what_to_record() {
     assert!(error.to_string().contains("call,return"), "{error}");
 }
 
+#[test]
+fn what_is_lost_before_any_process_is_known_is_given_to_none() {
+    let session = Session::default();
+    assert_eq!(names::process(&session, 7), "process 7");
+    assert_eq!(names::process(&session, 0), "no process that is known");
+}
+
 /// Trace events by the rules of the format: known phases, begins and ends that nest by thread, times that do not go back.
 fn checked_trace(bytes: &[u8]) -> Vec<Value> {
     let trace: Value = serde_json::from_slice(bytes).expect("JSON");

@@ -740,6 +740,12 @@ fn conclude(request: &SessionRequest, outcome: &Outcome, console: &Console) -> u
     console.note(format_args!(
         "{why} after {seconds:.1} s: {events}{account}"
     ));
+    if summary.skipped > 0 {
+        console.note(
+            "skipped is what probes did not tell: the kernel could not run their handler just then (it ran another one on that \
+             processor), or a call found no room to be measured in; fewer functions or processes at once leave more room",
+        );
+    }
     if let Some(error) = &outcome.output_error {
         let where_to = request
             .output

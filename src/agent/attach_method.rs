@@ -5,8 +5,8 @@ use std::{fmt, fs};
 
 use super::loaded::Loaded;
 use super::remote::{Remote, RemoteError};
-use super::socket;
 use super::window::WindowError;
+use super::{site, socket};
 use crate::elf::Image;
 use crate::python::name::{is_free_threaded, is_interpreter_command};
 use crate::python::{Interpreter, Version};
@@ -56,12 +56,14 @@ pub enum AttachMethodError {
         version: String,
     },
     /// The interpreter has no such interface, and no agent waits in it.
-    #[error("{}", closed(version, &ways(python, LAUNCHING)))]
+    #[error("{}", closed(version, &ways(python, *installed, LAUNCHING)))]
     Closed {
         /// The version.
         version: String,
         /// The interpreter, as the process sees it.
         python: PathBuf,
+        /// Whether an agent is installed for that, so that one would wait after a restart.
+        installed: bool,
     },
     /// The same of a build without a lock of the interpreter's, in which no agent waits: a second thread would keep functions and
     /// classes of the program for ever (3.13).
@@ -87,12 +89,14 @@ pub enum AttachMethodError {
     )]
     UserNamespace,
     /// Remote debugging exists but is not available.
-    #[error("{reason}; {}", ways(python, LAUNCHING))]
+    #[error("{reason}; {}", ways(python, *installed, LAUNCHING))]
     Remote {
         /// What is in the way.
         reason: RemoteError,
         /// The interpreter, as the process sees it.
         python: PathBuf,
+        /// Whether an agent is installed for that, so that one would wait after a restart.
+        installed: bool,
     },
     /// No agent can get in.
     #[error("{0}; run the program with an ordinary CPython")]
@@ -119,11 +123,17 @@ impl AttachMethodError {
     /// The same of a process below a launched command, for which launching it is no way.
     pub fn below_a_command(&self) -> String {
         match self {
-            AttachMethodError::Closed { version, python } => closed(version, &ways(python, "")),
+            AttachMethodError::Closed {
+                version,
+                python,
+                installed,
+            } => closed(version, &ways(python, *installed, "")),
             AttachMethodError::FreeThreaded { version } => free_threaded(version, ""),
-            AttachMethodError::Remote { reason, python } => {
-                format!("{reason}; {}", ways(python, ""))
-            }
+            AttachMethodError::Remote {
+                reason,
+                python,
+                installed,
+            } => format!("{reason}; {}", ways(python, *installed, "")),
             other => other.to_string(),
         }
     }
@@ -143,7 +153,12 @@ fn free_threaded(version: &str, launching: &str) -> String {
 
 /// What opens a way into a process that lets nobody in: an agent that waits in it, where one can be installed at all, or
 /// starting it otherwise.
-fn ways(python: &Path, launching: &str) -> String {
+fn ways(python: &Path, installed: bool, launching: &str) -> String {
+    if installed {
+        return format!(
+            "the agent is installed, but this process began before it was or reads no start-up files (-S, -I): restart it once, {launching}or put the agent in with --inject ptrace"
+        );
+    }
     if is_interpreter_command(python) {
         return format!(
             "run `pystap agent install --python {}` and restart the process once, {launching}or put the agent in with --inject ptrace",
@@ -258,6 +273,7 @@ impl AttachMethod {
             return Ok(AttachMethod::Dormant { socket });
         }
         let python = || interpreter.as_started(pid);
+        let installed = || version.is_some_and(|it| site::is_installed_for(pid, &python(), it));
         if inject {
             return Ok(AttachMethod::Ptrace);
         }
@@ -274,6 +290,7 @@ impl AttachMethod {
                     false => AttachMethodError::Closed {
                         version,
                         python: python(),
+                        installed: installed(),
                     },
                 })
             }
@@ -285,6 +302,7 @@ impl AttachMethod {
             Err(reason) => Err(AttachMethodError::Remote {
                 reason,
                 python: python(),
+                installed: installed(),
             }),
         }
     }
@@ -307,14 +325,37 @@ mod tests {
     #[test]
     fn nobody_is_advised_to_install_the_agent_into_a_library_or_a_packed_program() {
         for python in ["/tmp/_MEI1/libpython3.11.so.1.0", "/usr/sbin/uwsgi"] {
-            let said = ways(Path::new(python), "");
+            let said = ways(Path::new(python), false, "");
             assert!(!said.contains("agent install"), "{python}: {said}");
             assert!(said.contains("--inject ptrace"), "{python}: {said}");
         }
-        let said = ways(Path::new("/srv/venv/bin/python"), "");
+        let said = ways(Path::new("/srv/venv/bin/python"), false, "");
         assert!(
             said.contains("agent install --python /srv/venv/bin/python"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn where_the_agent_is_installed_a_restart_is_missing_and_no_installation() {
+        let place = tempfile::tempdir().expect("a directory");
+        let python = place.path().join("bin/python3.11");
+        let packages = place.path().join("lib/python3.11/site-packages");
+        let version = Version::of_language(3, 11);
+        let is_installed = || site::is_installed_for(std::process::id(), &python, &version);
+        fs::create_dir_all(&packages).expect("a directory");
+        for name in ["pystap_agent.pth", "_pystap_agent.abi3.so"] {
+            assert!(!is_installed(), "before {name} is there");
+            fs::write(packages.join(name), "").expect("a file");
+        }
+        assert!(is_installed());
+        let closed = AttachMethodError::Closed {
+            version: "3.11".to_owned(),
+            python: python.clone(),
+            installed: true,
+        };
+        let said = closed.to_string();
+        assert!(said.contains("restart it once, or start it as"), "{said}");
+        assert!(!said.contains("agent install"), "{said}");
     }
 }

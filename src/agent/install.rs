@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 use super::attach_method::{obstacle_of_build, supported};
 use super::embedded;
+use super::site::{LIBRARY, PTH, library_of, prefix};
 use crate::authority::foreign::{self, AskError, Said};
 use crate::authority::{Holder, Identity};
 use crate::elf::Image;
@@ -26,10 +27,6 @@ use crate::process;
 use crate::python::name::may_be_library;
 use crate::python::{Interpreter, PythonError, Version};
 
-/// The library, under a name that `import _pystap_agent` finds.
-const LIBRARY: &str = "_pystap_agent.abi3.so";
-/// The file that imports it.
-const PTH: &str = "pystap_agent.pth";
 /// One line, as the format requires. Errors in it must not disturb the program. Where pystap launches the program, it takes the
 /// library of that session, which is the one that is probed, and is beside a directory on the path: this comes before anybody's
 /// `sitecustomize`, and a program may have put another one before ours.
@@ -365,14 +362,6 @@ fn not_python(path: &Path, reason: impl ToString) -> InstallError {
 enum Site {
     Usual(PathBuf),
     FreeThreaded,
-}
-
-fn prefix(python: &Path) -> Option<&Path> {
-    python.parent()?.parent()
-}
-
-fn library_of(version: &Version) -> PathBuf {
-    Path::new("lib").join(format!("python{}.{}", version.major, version.minor))
 }
 
 /// The library that is installed for an interpreter, where its files say beyond doubt which that is.

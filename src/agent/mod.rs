@@ -57,6 +57,7 @@ mod numbers;
 mod placement;
 mod registry;
 mod remote;
+mod site;
 mod socket;
 mod symbols;
 mod view;

@@ -162,24 +162,22 @@ fn by_agent(process: &Listed) -> bool {
 
 fn traceable(process: &Listed) -> String {
     let kinds = kinds(process);
-    let installable = matches!(
-        process.agent,
+    let opens = match process.agent {
         Some(Err(
-            AttachMethodError::Closed { .. } | AttachMethodError::Remote { .. }
-        ))
-    );
-    match kinds.is_empty() {
+            AttachMethodError::Closed { installed, .. }
+            | AttachMethodError::Remote { installed, .. },
+        )) => Some(match installed {
+            true => "after a restart (the agent is installed)",
+            false => "after `agent install` and a restart",
+        }),
+        Some(Err(AttachMethodError::FreeThreaded { .. })) => Some("with `--inject ptrace`"),
+        _ => None,
+    };
+    match (kinds.is_empty(), opens) {
         _ if by_agent(process) => format!("{} (agent)", kinds.join(",")),
-        true if installable => "after `agent install`".to_owned(),
-        true if matches!(
-            process.agent,
-            Some(Err(AttachMethodError::FreeThreaded { .. }))
-        ) =>
-        {
-            "with `--inject ptrace`".to_owned()
-        }
-        true => "no: it has no marks".to_owned(),
-        false => kinds.join(","),
+        (false, _) => kinds.join(","),
+        (true, Some(opens)) => opens.to_owned(),
+        (true, None) => "no: it has no marks".to_owned(),
     }
 }
 

@@ -814,6 +814,9 @@ pub struct Top {
     /// End after so many tables (with --batch or --json)
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
+    /// Each table of what happened since the one before, and not since the beginning (with --batch or --json)
+    #[arg(long, conflicts_with = "sample")]
+    pub since_last: bool,
     /// Column by which functions are sorted
     #[arg(long, value_enum, default_value_t = Column::SelfTime)]
     pub sort: Column,

@@ -35,6 +35,14 @@ impl Off {
         self.gil_ns = self.gil_ns.saturating_add(other.gil_ns);
     }
 
+    fn since(self, earlier: Off) -> Off {
+        Off {
+            blocked_ns: self.blocked_ns.saturating_sub(earlier.blocked_ns),
+            runqueue_ns: self.runqueue_ns.saturating_sub(earlier.runqueue_ns),
+            gil_ns: self.gil_ns.saturating_sub(earlier.gil_ns),
+        }
+    }
+
     fn of(wait: &Wait) -> Off {
         Off {
             blocked_ns: wait.blocked_ns,
@@ -155,6 +163,24 @@ impl Function {
             if left.likely {
                 self.durations.add(inclusive);
             }
+        }
+    }
+
+    /// What it cost since it was like this.
+    fn since(&self, earlier: &Function) -> Function {
+        Function {
+            durations: self.durations.since(&earlier.durations),
+            timed_ns: self.timed_ns.saturating_sub(earlier.timed_ns),
+            timed: self.timed.saturating_sub(earlier.timed),
+            self_ns: self.self_ns.saturating_sub(earlier.self_ns),
+            cumulative_ns: self.cumulative_ns.saturating_sub(earlier.cumulative_ns),
+            calls: self.calls.saturating_sub(earlier.calls),
+            unmatched: self.unmatched.saturating_sub(earlier.unmatched),
+            given_up: self.given_up.saturating_sub(earlier.given_up),
+            off: self.off.since(earlier.off),
+            context: self.context.clone(),
+            place: Arc::clone(&self.place),
+            ..*self
         }
     }
 
@@ -327,6 +353,31 @@ impl Functions {
             }
         }
         merged
+    }
+
+    /// What each function cost since the table was like this; those that did nothing have no row.
+    pub fn since(&self, earlier: &Functions) -> Functions {
+        let mut keys: Vec<_> = self.index.iter().map(|(key, row)| (*row, *key)).collect();
+        keys.sort_unstable();
+        let mut since = Functions::new();
+        for (at, (pid, number)) in keys {
+            let Some(row) = self.rows.get(at) else {
+                continue;
+            };
+            let before = earlier.index.get(&(pid, number));
+            let row = match before.and_then(|&at| earlier.rows.get(at)) {
+                Some(before) => row.since(before),
+                None => row.clone(),
+            };
+            if !row.never_ran() {
+                since.row_of(pid, number, || row);
+            }
+        }
+        since.rest = self.rest.as_ref().map(|rest| match &earlier.rest {
+            Some(before) => Box::new(rest.since(before)),
+            None => rest.clone(),
+        });
+        since
     }
 
     /// Own time of all functions together, those without a row among them, in nanoseconds: what the shares of single ones

@@ -13,6 +13,8 @@ pub struct Histogram {
     sum: u64,
     min: u64,
     max: u64,
+    /// Whether the smallest and the largest are only bounds, because they may be of what was taken off.
+    bounds: bool,
 }
 
 /// A bucket that is not empty: both ends inclusive.
@@ -75,10 +77,52 @@ impl Histogram {
             self.min.min(other.min)
         };
         self.max = self.max.max(other.max);
+        self.bounds |= other.bounds;
         self.sum = self.sum.saturating_add(other.sum);
         for (bits, &count) in (other.fewest_bits..).zip(&other.counts) {
             self.count_bits(bits, count);
         }
+    }
+
+    /// What was added since it was like this: counts and sum. The smallest and the largest are known to be of that where they
+    /// are new; otherwise ends of buckets, within which they lie, stand for them.
+    pub fn since(&self, earlier: &Histogram) -> Histogram {
+        let mut since = Histogram {
+            sum: self.sum.saturating_sub(earlier.sum),
+            ..Histogram::default()
+        };
+        for (bits, bucket) in (self.fewest_bits..).zip(self.buckets()) {
+            let at = bits.checked_sub(earlier.fewest_bits).map(usize::from);
+            let before = at.and_then(|at| earlier.counts.get(at));
+            let more = bucket.count.saturating_sub(before.copied().unwrap_or(0));
+            since.count_bits(bits, more);
+        }
+        let ends = || (since.buckets().next(), since.buckets().last());
+        let (Some(first), Some(last)) = ends() else {
+            return since;
+        };
+        let is_new = |now: bool| earlier.counts.is_empty() || now;
+        let (new_min, new_max) = (
+            is_new(self.min < earlier.min),
+            is_new(self.max > earlier.max),
+        );
+        since.min = if new_min {
+            self.min
+        } else {
+            first.from.max(self.min)
+        };
+        since.max = if new_max {
+            self.max
+        } else {
+            last.to.min(self.max)
+        };
+        since.bounds = !(new_min && new_max);
+        since
+    }
+
+    /// Whether its smallest and largest are bounds ([`Histogram::since`]): none is smaller or larger.
+    pub fn ends_are_bounds(&self) -> bool {
+        self.bounds
     }
 
     /// Counts numbers that have so many bits.
@@ -274,5 +318,27 @@ mod tests {
             merged.merge(&of(&other));
             prop_assert_eq!(merged, of(&[one, other].concat()));
         }
+    }
+
+    #[test]
+    fn what_was_added_since_has_ends_of_its_own_or_bounds_for_them() {
+        let earlier = of(&[40, 5_000]);
+        let mut now = earlier.clone();
+        assert_eq!(now.since(&earlier), Histogram::new());
+        for number in [45, 300, 310] {
+            now.add(number);
+        }
+        let since = now.since(&earlier);
+        assert_eq!((since.count(), since.sum()), (3, 655));
+        // 32 to 63 and 256 to 511; 40 may have been, and was, before.
+        assert_eq!((since.min(), since.max()), (Some(40), Some(511)));
+        assert!(since.ends_are_bounds());
+        for number in [9_000, 3] {
+            now.add(number);
+        }
+        let since = now.since(&earlier);
+        assert_eq!((since.min(), since.max()), (Some(3), Some(9_000)));
+        assert!(!since.ends_are_bounds() && !now.ends_are_bounds());
+        assert_eq!(now.since(&Histogram::new()), now);
     }
 }

@@ -93,6 +93,12 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
             "standard input or output is not a terminal, so the live table cannot be shown; use --batch for lines or --json for programs",
         ));
     }
+    if on_screen && arguments.since_last {
+        return Err(Failure::new(
+            Exit::Usage,
+            "the live table has everything since the beginning, or since r was pressed; add --batch or --json to --since-last",
+        ));
+    }
     let request = request(arguments);
     let make = |output: Output, rules: PairingRules| -> Box<dyn Sink> {
         let interval = arguments
@@ -115,6 +121,7 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
                 sort: arguments.sort,
                 by_process: arguments.by_process,
                 json: arguments.json,
+                since: arguments.since_last.then(Snapshot::default),
             }),
         };
         Box::new(Live::new(tally, in_kernel, shown, console))

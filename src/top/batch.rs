@@ -26,11 +26,21 @@ pub struct Batch {
     pub by_process: bool,
     /// Whether they are for programs.
     pub json: bool,
+    /// The table before, where each is to hold what happened since that.
+    pub since: Option<Snapshot>,
 }
 
 impl Batch {
     /// Writes one table.
-    pub(super) fn write(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+    pub(super) fn write(&mut self, snapshot: Snapshot) -> io::Result<()> {
+        let snapshot = match &mut self.since {
+            Some(before) => {
+                let since = snapshot.since(before);
+                *before = snapshot;
+                since
+            }
+            None => snapshot,
+        };
         let functions = &snapshot.functions;
         let rows = match self.by_process {
             true => functions.rows().to_vec(),

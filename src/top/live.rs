@@ -182,7 +182,7 @@ fn lines(mut batch: Batch, tables: &Receiver<Table>, requests: &Requests) -> io:
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
-        if let Err(error) = batch.write(&table.snapshot) {
+        if let Err(error) = batch.write(table.snapshot) {
             end_session();
             return if is_closed(&error) {
                 Ok(())
@@ -213,7 +213,7 @@ mod tests {
     use crate::view::hot;
 
     /// A sink that writes tables to a file of this path when they are asked for.
-    fn live(path: &std::path::Path, interval: Duration) -> Box<Live> {
+    fn live(path: &std::path::Path, interval: Duration, since: Option<Snapshot>) -> Box<Live> {
         let batch = Batch {
             output: Output::to_file(path),
             interval,
@@ -222,6 +222,7 @@ mod tests {
             sort: hot::Column::SelfTime,
             by_process: false,
             json: true,
+            since,
         };
         let console = Console::stderr(Verbosity::Quiet, ColorWhen::Never);
         Box::new(Live::new(
@@ -242,7 +243,7 @@ mod tests {
     fn a_batch_ends_with_the_table_of_the_whole() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("out");
-        let mut sink = live(&path, Duration::from_secs(3600));
+        let mut sink = live(&path, Duration::from_secs(3600), None);
         sink.session(&Session::default()).expect("a file");
         let mut pairing = Pairing::new();
         for mut event in [call(1_000, "f"), returned(6_000, "f")] {
@@ -261,7 +262,7 @@ mod tests {
     fn a_table_in_the_midst_has_the_calls_that_are_open_at_that_moment() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("out");
-        let mut sink = live(&path, Duration::from_millis(1));
+        let mut sink = live(&path, Duration::from_millis(1), None);
         sink.session(&Session::default()).expect("a file");
         let mut pairing = Pairing::new();
         let mut event = call(1_000, "f");
@@ -278,5 +279,49 @@ mod tests {
         let first = tables(&path).swap_remove(0);
         assert_eq!(first["functions"][0]["self_ns"], 8_000);
         assert_eq!(first["account"]["wall_ns"], 8_000);
+    }
+
+    #[test]
+    fn tables_since_the_last_one_add_up_to_the_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("out");
+        let since = Some(Snapshot::default());
+        let mut sink = live(&path, Duration::from_millis(1), since);
+        sink.session(&Session::default()).expect("a file");
+        let mut pairing = Pairing::new();
+        let end = Instant::now() + Duration::from_secs(60);
+        let mut events = [call(1_000, "f"), returned(6_000, "f"), call(8_000, "f")].into_iter();
+        let mut written = 0;
+        for now in [7_000, 9_000] {
+            for mut event in events.by_ref().take(2) {
+                let step = pairing.follow(&mut event).expect("an event");
+                sink.step(&step).expect("a file");
+            }
+            let before = written;
+            while written == before {
+                assert!(Instant::now() < end, "no table came");
+                sink.tick(now, &pairing).expect("a file");
+                std::thread::park_timeout(Duration::from_millis(1));
+                written = tables(&path).len();
+            }
+        }
+        let tables = tables(&path);
+        let rows: Vec<&Value> = tables
+            .iter()
+            .flat_map(|table| table["functions"].as_array().expect("rows"))
+            .collect();
+        let numbers = |name: &str| -> Vec<u64> {
+            rows.iter()
+                .map(|row| row[name].as_u64().expect("a number"))
+                .collect()
+        };
+        assert_eq!(numbers("calls"), [1, 1]);
+        assert_eq!(numbers("self_ns"), [5_000, 1_000]);
+        let wall = tables
+            .iter()
+            .map(|table| table["account"]["wall_ns"].as_u64().expect("a number"));
+        assert_eq!(wall.sum::<u64>(), 8_000);
+        sink.finish(&End::new(&Summary::default(), &pairing))
+            .expect("a file");
     }
 }

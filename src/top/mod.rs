@@ -40,6 +40,28 @@ pub struct Snapshot {
     pub processes: usize,
 }
 
+impl Snapshot {
+    /// What happened since this one.
+    fn since(&self, earlier: &Snapshot) -> Snapshot {
+        let functions = self.functions.since(&earlier.functions);
+        let (now, before) = (&self.account, &earlier.account);
+        Snapshot {
+            account: TableAccount {
+                wall_ns: now.wall_ns.saturating_sub(before.wall_ns),
+                self_ns: functions.total_self_ns(),
+                gc_ns: now.gc_ns.saturating_sub(before.gc_ns),
+                lost: now.lost.saturating_sub(before.lost),
+                unpaired: now.unpaired.saturating_sub(before.unpaired),
+                without_row: now.without_row.saturating_sub(before.without_row),
+                without_row_ns: now.without_row_ns.saturating_sub(before.without_row_ns),
+                ..*now
+            },
+            functions,
+            processes: self.processes,
+        }
+    }
+}
+
 /// Adds up a stream as it comes, for tables in its midst.
 #[derive(Debug, Default)]
 pub struct Tally {

@@ -187,7 +187,10 @@ pub fn cells(row: &Function, account: &TableAccount) -> Vec<String> {
         known(row.whole_cumulative_ns()),
         known(row.average_ns()),
         known(row.durations.quantile(0.95)),
-        known(row.durations.max()),
+        match row.durations.max() {
+            Some(max) if row.durations.ends_are_bounds() => format!("≤{}", time(max)),
+            max => known(max),
+        },
     ];
     if account.has_waits {
         let off = row.off;

@@ -83,7 +83,7 @@ fn bars(histogram: &Histogram, indent: &str, out: &mut String) {
 /// A histogram as JSON: exact numbers, quantiles, and the buckets that are not empty.
 pub(crate) fn histogram_json(histogram: &Histogram) -> Value {
     let quantile = |share| histogram.quantile(share);
-    serde_json::json!({
+    let mut json = serde_json::json!({
         "count": histogram.count(),
         "sum_ns": histogram.sum(),
         "min_ns": histogram.min(),
@@ -98,7 +98,11 @@ pub(crate) fn histogram_json(histogram: &Histogram) -> Value {
             .filter(|bucket| bucket.count > 0)
             .map(|bucket| serde_json::json!({ "from_ns": bucket.from, "to_ns": bucket.to, "count": bucket.count }))
             .collect::<Vec<_>>(),
-    })
+    });
+    if histogram.ends_are_bounds() {
+        json["ends_are_bounds"] = true.into();
+    }
+    json
 }
 
 #[cfg(test)]

@@ -66,6 +66,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         sort: Column::SelfTime,
         by_process: false,
         json: true,
+        filter: None,
         since: None,
     });
     let console = Console::stderr(Verbosity::Quiet, ColorWhen::Never);

@@ -169,6 +169,19 @@ pub(crate) fn ending(path: &str, room: usize) -> String {
     }
 }
 
+/// As much of a name as there is room for, in characters: its end says more than its beginning.
+pub(crate) fn end_of(name: &str, room: usize) -> String {
+    let long = name.chars().count();
+    match (long <= room, room) {
+        (true, _) => name.to_owned(),
+        (false, 0) => String::new(),
+        (false, _) => {
+            let end: String = name.chars().skip(long + 1 - room).collect();
+            format!("…{end}")
+        }
+    }
+}
+
 /// A character's JSON escape: one or two UTF-16 units.
 pub(crate) fn json_escape(character: char) -> String {
     let mut escaped = String::new();

@@ -24,6 +24,7 @@ use crate::recording::{Reader, RecordingError};
 use crate::script::filter::Glob;
 use crate::shell;
 use crate::text::Foreign;
+use crate::top::State;
 use crate::view::{hot, latencies, pauses};
 
 /// What a recording said beside its events.
@@ -285,6 +286,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
             .map_or(0, |summary| summary.untraced_processes),
         unpaired: replayed.pairing.unpaired().total(),
         has_waits: has_waits(&replayed.session),
+        filtered: replayed.session.filter.is_some(),
         ..crate::top::without_row(&functions)
     };
     let rows = match arguments.by_process {
@@ -304,7 +306,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         return Ok(exit(&replayed));
     }
     // Writing to a String cannot fail.
-    let mut out = format!("{}\n", hot::heading(&account));
+    let mut out = format!("{}\n", hot::heading(&account, arguments.by_process));
     for row in &rows {
         let _ = writeln!(out, "{}", hot::line(row, &account, arguments.by_process));
     }
@@ -315,8 +317,12 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
             rows.len()
         );
     }
-    let _ = writeln!(out, "\n{}", hot::account_line(&account));
-    out.push_str(&hot::notes(rows.into_iter()));
+    let _ = writeln!(
+        out,
+        "\n{}",
+        hot::account_line(&account, replayed.session.filter.as_deref())
+    );
+    out.push_str(&hot::notes(rows.into_iter(), &account));
     print::page(&out)?;
     Ok(exit(&replayed))
 }
@@ -333,8 +339,14 @@ fn browse(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
     // What is over has no present: its last event is where its clock stands.
     let mut table = tally.snapshot(&replayed.pairing, 0);
     table.account.has_waits = has_waits(&replayed.session);
-    let title = Foreign::path(&arguments.file).to_string();
-    top::browse(&title, arguments.sort, table)?;
+    table.account.filtered = replayed.session.filter.is_some();
+    let mut state = State::new(
+        Foreign::path(&arguments.file).to_string(),
+        arguments.sort,
+        60_000,
+    );
+    state.only.clone_from(&replayed.session.filter);
+    top::browse(state, table)?;
     Ok(match replayed.whole {
         true => Exit::Done,
         false => Exit::Failed,

@@ -15,7 +15,6 @@ use crate::failure::Failure;
 use crate::session::request::{Limits, SessionRequest};
 use crate::text::Foreign;
 use crate::top::{Batch, Live, Shown, Snapshot, State, Tally, terminal};
-use crate::view::hot;
 
 /// What is traced, in a few words.
 fn title(targets: &cli::TargetArgs, of: Option<&String>) -> String {
@@ -121,6 +120,7 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
                 sort: arguments.sort,
                 by_process: arguments.by_process,
                 json: arguments.json,
+                filter: None,
                 since: arguments.since_last.then(Snapshot::default),
             }),
         };
@@ -150,14 +150,14 @@ pub(super) fn tally(by_context: bool) -> Tally {
 }
 
 /// Shows the table of what is over, until somebody has seen enough.
-pub(super) fn browse(title: &str, sort: hot::Column, table: Snapshot) -> Result<(), Failure> {
+pub(super) fn browse(state: State, table: Snapshot) -> Result<(), Failure> {
     if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
         return Err(Failure::new(
             Exit::Usage,
             "standard input or output is not a terminal, so the table cannot be browsed; leave out --browse",
         ));
     }
-    Ok(terminal::browse(State::new(title, sort, 60_000), table)?)
+    Ok(terminal::browse(state, table)?)
 }
 
 /// A file without a name for what the command says.

@@ -246,18 +246,29 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
     let targets = proptest::collection::vec(target, 0..3);
     let marks = proptest::collection::vec(armed, 0..3);
     let fields = proptest::collection::btree_map("[a-z]{1,4}", any::<String>(), 0..3);
-    (any::<u64>(), words(), targets, marks, words(), fields).prop_map(
-        |(ts, notes, targets, armed, events, fields)| Session {
-            ts,
-            pystap: "0.1.0".to_owned(),
-            engine: "stap".to_owned(),
-            notes,
-            targets,
-            armed,
-            events,
-            fields,
-        },
+    let filter = option::of(any::<String>());
+    (
+        any::<u64>(),
+        words(),
+        targets,
+        marks,
+        words(),
+        fields,
+        filter,
     )
+        .prop_map(
+            |(ts, notes, targets, armed, events, fields, filter)| Session {
+                ts,
+                pystap: "0.1.0".to_owned(),
+                engine: "stap".to_owned(),
+                notes,
+                targets,
+                armed,
+                events,
+                fields,
+                filter,
+            },
+        )
 }
 
 pub(crate) fn summary() -> impl Strategy<Value = Summary> {

@@ -234,6 +234,9 @@ pub fn session(session: &Session, out: &mut Vec<u8>) {
     if !session.fields.is_empty() {
         out.push(b'}');
     }
+    if let Some(filter) = &session.filter {
+        member("filter", filter, out);
+    }
     out.extend_from_slice(b"}\n");
 }
 
@@ -915,6 +918,7 @@ struct Flat {
     events: Option<Vec<String>>,
     #[serde(default)]
     field_paths: BTreeMap<String, String>,
+    filter: Option<String>,
     delivered: Option<u64>,
     lost: Option<u64>,
     skipped: Option<u64>,
@@ -1049,6 +1053,7 @@ impl Flat {
             armed: self.need(marks, "armed")?.into_iter().map(armed).collect(),
             events: self.need(events, "events")?,
             fields: std::mem::take(&mut self.field_paths),
+            filter: self.filter.take(),
         })
     }
 

@@ -351,6 +351,8 @@ pub struct Session {
     pub events: Vec<String>,
     /// The fields of calls that were asked for, with their paths.
     pub fields: BTreeMap<String, String>,
+    /// Which functions are traced, in words; `None` for all.
+    pub filter: Option<String>,
 }
 
 /// One process at the start of a session.

@@ -1,5 +1,7 @@
 //! Which functions are wanted: globs over function, file and module names, applied in the kernel.
 
+use std::fmt;
+
 use super::ScriptError;
 use super::filter::{Glob, is_exact_in_stap, stap_bytes, stap_regex, stap_str};
 use crate::event::Place;
@@ -19,6 +21,27 @@ pub struct Filters {
     pub not_files: Vec<Glob>,
     /// Dotted modules, matched against file names, that are not wanted.
     pub not_modules: Vec<Glob>,
+}
+
+/// In words, such as `function ping or object_*; not file /usr/lib/*`; nothing of no filter.
+impl fmt::Display for Filters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = [
+            ("function", &self.functions),
+            ("file", &self.files),
+            ("module", &self.modules),
+            ("not function", &self.not_functions),
+            ("not file", &self.not_files),
+            ("not module", &self.not_modules),
+        ];
+        let given = kinds.iter().filter(|(_, globs)| !globs.is_empty());
+        for (at, (kind, globs)) in given.enumerate() {
+            let globs: Vec<&str> = globs.iter().map(Glob::as_str).collect();
+            let gap = if at == 0 { "" } else { "; " };
+            write!(f, "{gap}{kind} {}", globs.join(" or "))?;
+        }
+        Ok(())
+    }
 }
 
 impl Filters {

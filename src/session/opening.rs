@@ -680,6 +680,7 @@ fn session_line(plan: &Plan, sources: &[PreparedSource]) -> event::Session {
             .fields()
             .map(|field| (field.name.clone(), field.path().to_string()))
             .collect(),
+        filter: (!plan.filters.is_empty()).then(|| plan.filters.to_string()),
     }
 }
 

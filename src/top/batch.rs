@@ -26,6 +26,8 @@ pub struct Batch {
     pub by_process: bool,
     /// Whether they are for programs.
     pub json: bool,
+    /// Which functions are traced, in words, where not all are; the session says it.
+    pub filter: Option<String>,
     /// The table before, where each is to hold what happened since that.
     pub since: Option<Snapshot>,
 }
@@ -54,7 +56,8 @@ impl Batch {
             hot::write_json(account, shown, not_shown, &mut self.output)?;
         } else {
             let mut text = String::new();
-            table(shown, account, self.by_process, &mut text);
+            let filter = self.filter.as_deref();
+            table(shown, account, self.by_process, filter, &mut text);
             self.output.write_all((harmless(&text) + "\n").as_bytes())?;
         }
         self.output.flush()
@@ -66,17 +69,18 @@ pub(super) fn table<'a>(
     rows: impl Iterator<Item = &'a Function>,
     account: &hot::TableAccount,
     by_process: bool,
+    filter: Option<&str>,
     text: &mut String,
 ) {
     text.push_str(&format!(
         "{}\n{}\n",
-        hot::account_line(account),
-        hot::heading(account)
+        hot::account_line(account, filter),
+        hot::heading(account, by_process)
     ));
     let rows: Vec<&Function> = rows.collect();
     for row in &rows {
         text.push_str(&hot::line(row, account, by_process));
         text.push('\n');
     }
-    text.push_str(&hot::notes(rows.into_iter()));
+    text.push_str(&hot::notes(rows.into_iter(), account));
 }

@@ -84,13 +84,16 @@ impl Live {
 impl Sink for Live {
     fn session(&mut self, session: &Session) -> io::Result<()> {
         self.in_kernel &= ["stap", "direct"].contains(&session.engine.as_str());
+        self.tally.filtered(session.filter.is_some());
         let (sender, tables) = unbounded();
         let requests = Arc::clone(&self.requests);
         let worker = match self.shown.take() {
-            Some(Shown::AsLines(batch)) => {
+            Some(Shown::AsLines(mut batch)) => {
+                batch.filter.clone_from(&session.filter);
                 threads::spawn(move || lines(batch, &tables, &requests))?
             }
-            Some(Shown::OnScreen(state)) => {
+            Some(Shown::OnScreen(mut state)) => {
+                state.only.clone_from(&session.filter);
                 let cover = self.console.cover();
                 threads::spawn(move || {
                     let session = terminal::Session {
@@ -222,6 +225,7 @@ mod tests {
             sort: hot::Column::SelfTime,
             by_process: false,
             json: true,
+            filter: None,
             since,
         };
         let console = Console::stderr(Verbosity::Quiet, ColorWhen::Never);

@@ -69,6 +69,7 @@ pub struct Tally {
     /// What the engine has added up itself.
     totals: Option<Totals>,
     has_waits: bool,
+    filtered: bool,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +108,11 @@ impl Tally {
     /// The same of a stream in which waits are told.
     pub fn with_waits(self, has_waits: bool) -> Tally {
         Tally { has_waits, ..self }
+    }
+
+    /// Says that functions are missing from the stream.
+    pub fn filtered(&mut self, filtered: bool) {
+        self.filtered = filtered;
     }
 
     /// Counts an event with what pairing said of it.
@@ -158,6 +164,7 @@ impl Tally {
                 lost: self.sums.lost,
                 untraced: 0,
                 unpaired: totals.unpaired(),
+                filtered: self.filtered,
                 ..without_row(&functions)
             },
             functions,
@@ -187,6 +194,7 @@ impl Tally {
                 untraced: 0,
                 unpaired: pairing.unpaired().total(),
                 has_waits: self.has_waits,
+                filtered: self.filtered,
                 ..without_row(&functions)
             },
             functions,

@@ -58,6 +58,8 @@ const INTERVALS: [u64; 8] = [100, 250, 500, 1_000, 2_000, 5_000, 10_000, 60_000]
 pub struct State {
     /// What is traced, for the first line.
     pub title: String,
+    /// Which functions are traced, in words, where not all are.
+    pub only: Option<String>,
     pub(super) sort: Column,
     pub(super) reversed: bool,
     pub(super) filter: String,
@@ -89,6 +91,7 @@ impl State {
             .unwrap_or(INTERVALS.len() - 1);
         State {
             title: title.into(),
+            only: None,
             sort,
             reversed: false,
             filter: String::new(),

@@ -122,7 +122,13 @@ fn follow(
 fn export(state: &State) -> io::Result<PathBuf> {
     let path = PathBuf::from(format!("pystap-top-{}.txt", clock::now() / 1_000_000_000));
     let mut text = String::new();
-    batch::table(state.rows(), state.account(), !state.is_merged(), &mut text);
+    batch::table(
+        state.rows(),
+        state.account(),
+        !state.is_merged(),
+        state.only.as_deref(),
+        &mut text,
+    );
     writing::create_new(&path)?.write_all(harmless(&text).as_bytes())?;
     Ok(path)
 }

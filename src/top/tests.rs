@@ -123,7 +123,7 @@ fn a_narrow_terminal_goes_without_numbers_rather_than_names() {
     let lines = drawn(&mut state(), 40, 10);
     assert_eq!(
         lines[1].trim_end(),
-        "    CALLS    SELF     %  FUNCTION",
+        "    CALLS    SELF     %  FUNCTION  FILE",
         "{lines:?}"
     );
     assert!(lines[2].ends_with("main  app.py:1"), "{lines:?}");
@@ -138,17 +138,64 @@ fn eighty_by_twenty_four_has_the_table_and_what_must_be_seen() {
     );
     assert_eq!(
         lines[1].trim_end(),
-        "    CALLS   CALLS/s    SELF     %     CUM     AVG     P95     MAX  FUNCTION"
+        "    CALLS    SELF     %     CUM     AVG     P95     MAX  FUNCTION  FILE"
     );
     assert_eq!(
         lines[2],
-        "        1       1.0   700ms  69.3   1.00s       -       -       -  main"
+        "        1   700ms  69.3   1.00s       -       -       -  main  app.py:1"
     );
     assert_eq!(
         lines[3],
-        "        2       2.0   210ms  20.8   210ms   105ms   200ms   200ms  load"
+        "        2   210ms  20.8   210ms   105ms   200ms   200ms  load  app.py:1"
     );
     assert!(lines[23].starts_with("q end  h help"), "{lines:?}");
+}
+
+#[test]
+fn on_eighty_columns_functions_and_files_of_a_service_can_be_told_apart() {
+    let base = "/usr/lib/python3/dist-packages/nova/conductor/manager.py";
+    let mut fed = Fed::new();
+    for (at, (qualname, file, line)) in [
+        ("ConductorManager.object_action", base, 171),
+        ("ConductorManager.object_class_action_versions", base, 146),
+        ("Condition.wait", "/usr/lib/python3.13/threading.py", 337),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let place = Arc::new(Place {
+            file: text(file),
+            function: text(qualname.rsplit('.').next().unwrap_or(qualname)),
+            qualname: Some(text(qualname)),
+            group: None,
+        });
+        let what = What::Call {
+            place,
+            line,
+            frame: Frame::default(),
+        };
+        fed.take(&event(1_000_000_000 + at as u64 * 1_000_000, what));
+    }
+    let mut state = State::new("nova", Column::Calls, 1_000);
+    state.only = Some("file */nova/*".to_owned());
+    let mut snapshot = fed.snapshot(2_000_000_000);
+    snapshot.account.filtered = true;
+    state.show(snapshot);
+    let lines = drawn(&mut state, 80, 24);
+    assert!(lines[0].ends_with("nova, only file */nova/*"), "{lines:?}");
+    assert_eq!(
+        lines[1].trim_end(),
+        "    CALLS   SELF*     %     CUM  FUNCTION  FILE"
+    );
+    let names: Vec<&str> = lines[2..5].iter().map(|line| &line[33..]).collect();
+    assert_eq!(
+        names,
+        [
+            "Condition.wait  …/python3.13/threading.py:337",
+            "…nductorManager.object_action  …/manager.py:171",
+            "…object_class_action_versions  …/manager.py:146",
+        ]
+    );
 }
 
 #[test]
@@ -160,11 +207,11 @@ fn waits_have_columns_that_stay_on_a_narrow_terminal_and_sort() {
     let heading = |state: &mut State, width| drawn(state, width, 10)[1].trim_end().to_owned();
     assert_eq!(
         heading(&mut state, 120),
-        "    CALLS   CALLS/s    SELF     %     CUM     AVG     P95     MAX     OFF    RUNQ     GIL  FUNCTION"
+        "    CALLS   CALLS/s    SELF     %     CUM     AVG     P95     MAX     OFF    RUNQ     GIL  FUNCTION  FILE"
     );
     assert_eq!(
         heading(&mut state, 62),
-        "    CALLS    SELF     %     OFF    RUNQ     GIL  FUNCTION"
+        "   SELF     %     OFF    RUNQ     GIL  FUNCTION  FILE"
     );
     keys(&mut state, "8");
     assert_eq!(state.sort, Column::Off);
@@ -195,10 +242,13 @@ fn of_a_long_path_the_end_is_shown() {
         line.split_once("  wait")
             .map(|(_, rest)| rest.trim().to_owned())
     };
-    assert_eq!(shown(&mut state, 80).as_deref(), Some(""));
+    assert_eq!(
+        shown(&mut state, 80).as_deref(),
+        Some("…/dist-packages/eventlet/hubs/poll.py:7")
+    );
     assert_eq!(
         shown(&mut state, 100).as_deref(),
-        Some("…/eventlet/hubs/poll.py:7")
+        Some("…/dist-packages/eventlet/hubs/poll.py:7")
     );
     assert_eq!(shown(&mut state, 200), Some(format!("{file}:7")));
 }
@@ -266,7 +316,12 @@ fn processes_are_told_apart_on_demand() {
     let mut state = state();
     keys(&mut state, "m");
     assert_eq!(names(&state).len(), 4);
-    assert!(drawn(&mut state, 120, 24)[3].ends_with("process 1"));
+    let lines = drawn(&mut state, 80, 24);
+    assert!(
+        lines[1].trim_end().ends_with("    PID  FUNCTION  FILE"),
+        "{lines:?}"
+    );
+    assert!(lines[2].ends_with("      1  main  app.py:1"), "{lines:?}");
 }
 
 #[test]
@@ -288,7 +343,7 @@ fn help_covers_the_table_until_the_next_key() {
     keys(&mut state, "h");
     assert!(drawn(&mut state, 80, 24)[1].contains("sort by that column"));
     assert_eq!(keys(&mut state, "q"), Action::Draw, "it closes the help");
-    assert!(drawn(&mut state, 80, 24)[1].contains("CALLS/s"));
+    assert!(drawn(&mut state, 80, 24)[1].contains("CALLS"));
 }
 
 #[test]

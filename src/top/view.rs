@@ -8,11 +8,11 @@ use ratatui::widgets::{Clear, Paragraph};
 
 use super::State;
 use crate::analysis::functions::Function;
-use crate::text::{Foreign, ending, harmless};
-use crate::view::hot::{self, Column, Number, TableAccount};
+use crate::text::{Foreign, end_of, ending, harmless};
+use crate::view::hot::{self, Column, Number};
 use crate::view::many;
 
-const HELP: [&str; 16] = [
+const HELP: [&str; 18] = [
     "1 to 9       sort by that column",
     "s, arrows    sort by the next or the previous column",
     "R            the other way round",
@@ -25,6 +25,8 @@ const HELP: [&str; 16] = [
     "w            write the table as it is to a file",
     "up, down     scroll (also pages, home, end)",
     "q, Ctrl-C    end",
+    "SELF*        time not in other traced functions: a filter leaves some out",
+    "(columns)    a narrow terminal leaves some out, not the one by which is sorted",
     "(resumed)    its durations are times on the stack, without waiting",
     "(maybe several) functions of one name that nothing tells apart",
     "-            not known, because a return is in doubt or too many calls are open",
@@ -38,12 +40,13 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut State) {
     // The last line is for what is typed and said; on a terminal of few lines the table goes first.
     let table = usize::from(area.height).saturating_sub(3);
     state.page = table.max(1);
+    let shown = || state.rows().skip(state.scroll).take(table);
+    let columns = columns(state, area.width, shown());
     if area.height > 2 {
-        lines.push(heading(state, area.width));
+        lines.push(heading(state, &columns));
     }
-    let shown = state.rows().skip(state.scroll).take(table);
-    for row in shown {
-        lines.push(row_line(row, state, area.width));
+    for row in shown() {
+        lines.push(row_line(row, state, &columns, area.width));
     }
     frame.render_widget(Paragraph::new(lines), area);
     if area.height > 1 {
@@ -102,28 +105,51 @@ fn headline(state: &State) -> Line<'static> {
             many(state.rows().len() as u64, "function", "functions"),
         )),
         Span::raw(Foreign::new(&state.title).to_string()),
+        Span::raw(match &state.only {
+            Some(only) => format!(", only {}", Foreign::new(only)),
+            None => String::new(),
+        }),
     ])
 }
 
 /// Columns of numbers by their position in [`hot::numbers`], those first that a narrow terminal goes without.
-const DISPENSABLE: [usize; 11] = [7, 6, 1, 5, 4, 3, 0, 10, 9, 8, 2];
-/// Room that names have at least, as long as there are numbers to go without.
-const NAMES: usize = 12;
+const DISPENSABLE: [usize; 11] = [1, 7, 6, 5, 4, 3, 0, 10, 9, 8, 2];
+/// Room that functions and files have if they need it, as long as there are numbers to go without:
+/// `…ManagerClass.some_method  …/manager.py:123`.
+const NAMES: usize = 46;
+/// Room that files have at least, where functions would take it.
+const FILES: usize = 16;
 
-/// The columns of numbers for which there is room, with their positions.
-fn columns(account: &TableAccount, width: u16) -> Vec<(usize, &'static Number)> {
-    let mut columns: Vec<_> = hot::numbers(account).iter().enumerate().collect();
+/// The columns of numbers for which there is room beside the names of these rows, with their positions. That by which rows are
+/// sorted is one of them.
+fn columns<'a>(
+    state: &State,
+    width: u16,
+    rows: impl Iterator<Item = &'a Function>,
+) -> Vec<(usize, &'static Number)> {
+    let names = rows.map(|row| {
+        let (function, place) = hot::name(row);
+        function.chars().count() + 2 + place.chars().count()
+    });
+    let names = NAMES
+        .min(names.max().unwrap_or(0))
+        .max("FUNCTION  FILE".len());
+    let mut columns: Vec<_> = hot::numbers(state.account()).iter().enumerate().collect();
+    let process = match state.is_merged() {
+        true => 0,
+        false => hot::PROCESS + 1,
+    };
     for dispensable in DISPENSABLE {
         let taken: usize = columns.iter().map(|(_, number)| number.width + 1).sum();
-        if taken + 1 + NAMES <= usize::from(width) {
+        if taken + process + 1 + names <= usize::from(width) {
             break;
         }
-        columns.retain(|(at, _)| *at != dispensable);
+        columns.retain(|(at, number)| *at != dispensable || number.column == state.sort);
     }
     columns
 }
 
-fn heading(state: &State, width: u16) -> Line<'static> {
+fn heading(state: &State, columns: &[(usize, &'static Number)]) -> Line<'static> {
     let reversed = Style::new().add_modifier(Modifier::REVERSED);
     let chosen = reversed.add_modifier(Modifier::BOLD | Modifier::UNDERLINED);
     let style = |column: Column| {
@@ -134,31 +160,47 @@ fn heading(state: &State, width: u16) -> Line<'static> {
         }
     };
     let mut spans = Vec::new();
-    for (_, number) in columns(state.account(), width) {
-        let Number { title, width, .. } = number;
+    for (_, number) in columns {
+        let (title, width) = (number.title(state.account()), number.width);
         spans.push(Span::styled(
             format!("{title:>width$}"),
             style(number.column),
         ));
         spans.push(Span::styled(" ", reversed));
     }
+    if !state.is_merged() {
+        let (title, width) = ("PID", hot::PROCESS);
+        spans.push(Span::styled(format!("{title:>width$} "), reversed));
+    }
     spans.push(Span::styled(" ", reversed));
     spans.push(Span::styled("FUNCTION", style(Column::Function)));
+    spans.push(Span::styled("  FILE", reversed));
     spans.push(Span::styled(" ".repeat(200), reversed));
     Line::from(spans)
 }
 
-fn row_line(row: &Function, state: &State, width: u16) -> Line<'static> {
+fn row_line(
+    row: &Function,
+    state: &State,
+    columns: &[(usize, &'static Number)],
+    width: u16,
+) -> Line<'static> {
     let mut numbers = String::new();
     let cells = hot::cells(row, state.account());
-    for (at, Number { width, .. }) in columns(state.account(), width) {
-        if let Some(cell) = cells.get(at) {
+    for (at, Number { width, .. }) in columns {
+        if let Some(cell) = cells.get(*at) {
             numbers.push_str(&format!("{cell:>width$} "));
         }
     }
-    let (function, place) = hot::name(row, !state.is_merged());
-    let taken = numbers.len() + function.chars().count() + 3;
-    let place = ending(&place, usize::from(width).saturating_sub(taken));
+    if !state.is_merged() {
+        let width = hot::PROCESS;
+        numbers.push_str(&format!("{:>width$} ", hot::process(row)));
+    }
+    let (function, place) = hot::name(row);
+    let room = usize::from(width).saturating_sub(numbers.chars().count() + 1);
+    let for_place = FILES.min(place.chars().count()) + 2;
+    let function = end_of(&function, room.saturating_sub(for_place));
+    let place = ending(&place, room.saturating_sub(function.chars().count() + 2));
     Line::from(vec![
         Span::raw(format!("{numbers} ")),
         Span::styled(function, Style::new().add_modifier(Modifier::BOLD)),

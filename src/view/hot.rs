@@ -95,6 +95,8 @@ pub struct TableAccount {
     pub without_row_ns: u64,
     /// Whether waits are in the stream, so that rows tell how long their threads did not run.
     pub has_waits: bool,
+    /// Whether some functions are not traced, so that own time has theirs in it.
+    pub filtered: bool,
 }
 
 /// Brings rows into the order of a column, the largest first, names ascending; the other way round when `reversed`.
@@ -199,8 +201,8 @@ pub fn cells(row: &Function, account: &TableAccount) -> Vec<String> {
     cells
 }
 
-/// `function [context]` and `file:line`, and whose it is.
-pub fn name(row: &Function, processes: bool) -> (String, String) {
+/// `function [context]` and `file:line`.
+pub fn name(row: &Function) -> (String, String) {
     let mut function = row.place.name().to_string();
     if let Some(context) = &row.context {
         function = format!("{function} [{}]", Foreign::new(&**context));
@@ -214,11 +216,6 @@ pub fn name(row: &Function, processes: bool) -> (String, String) {
     let mut place = row.place.file.to_string();
     if row.line > 0 && row.line < i32::MAX {
         place = format!("{place}:{}", row.line);
-    }
-    if processes && row.processes > 1 {
-        place = format!("{place}  {} processes", row.processes);
-    } else if processes {
-        place = format!("{place}  process {}", row.pid);
     }
     (function, place)
 }
@@ -269,13 +266,32 @@ pub fn numbers(account: &TableAccount) -> &'static [Number] {
     }
 }
 
+impl Number {
+    /// What stands above it. Own time has a mark where that of functions which are not traced is in it.
+    pub fn title(&self, account: &TableAccount) -> &'static str {
+        match self.title {
+            "SELF" if account.filtered => "SELF*",
+            title => title,
+        }
+    }
+}
+
+/// What the mark at own time means.
+pub const FILTERED: &str = "SELF*: time not in other traced functions; that of functions which a filter leaves out is in it";
+/// Room for the number of a process.
+pub const PROCESS: usize = 7;
+
 /// The line above the numbers.
-pub fn heading(account: &TableAccount) -> String {
+pub fn heading(account: &TableAccount, processes: bool) -> String {
     let mut line = String::new();
-    for Number { title, width, .. } in numbers(account) {
+    for number in numbers(account) {
+        let (title, width) = (number.title(account), number.width);
         line.push_str(&format!("{title:>width$} "));
     }
-    line.push_str(" FUNCTION");
+    if processes {
+        line.push_str(&format!("{:>PROCESS$} ", "PID"));
+    }
+    line.push_str(" FUNCTION  FILE");
     line
 }
 
@@ -285,12 +301,23 @@ pub fn line(row: &Function, account: &TableAccount, processes: bool) -> String {
     for (cell, Number { width, .. }) in cells(row, account).iter().zip(numbers(account)) {
         line.push_str(&format!("{cell:>width$} "));
     }
-    let (function, place) = name(row, processes);
+    if processes {
+        line.push_str(&format!("{:>PROCESS$} ", process(row)));
+    }
+    let (function, place) = name(row);
     format!("{line} {function}  {place}")
 }
 
-/// What is said above or below a table: shares and losses.
-pub fn account_line(account: &TableAccount) -> String {
+/// The process of a row, or how many there are in it.
+pub fn process(row: &Function) -> String {
+    match row.processes {
+        0 | 1 => row.pid.to_string(),
+        several => format!("{several} of"),
+    }
+}
+
+/// What is said above or below a table: shares, losses, and which functions are in it if not all.
+pub fn account_line(account: &TableAccount, filter: Option<&str>) -> String {
     let share = account.gc_ns as f64 * 100.0 / account.wall_ns.max(1) as f64;
     let lost = match account.lost {
         0 => None,
@@ -314,8 +341,9 @@ pub fn account_line(account: &TableAccount) -> String {
             time(account.without_row_ns)
         ),
     };
+    let filter = filter.map_or_else(String::new, |it| format!("; only {}", Foreign::new(it)));
     format!(
-        "{} on the clock, {} in functions, {} ({share:.1} %) in garbage collections; {lost}, {} unpaired{without_row}",
+        "{} on the clock, {} in functions, {} ({share:.1} %) in garbage collections; {lost}, {} unpaired{without_row}{filter}",
         time(account.wall_ns),
         time(account.self_ns),
         time(account.gc_ns),
@@ -323,8 +351,8 @@ pub fn account_line(account: &TableAccount) -> String {
     )
 }
 
-/// What the words beside functions mean, a line for each that stands in these rows.
-pub fn notes<'a>(rows: impl Iterator<Item = &'a Function>) -> String {
+/// What marks and the words beside functions mean, a line for each that stands in these rows.
+pub fn notes<'a>(rows: impl Iterator<Item = &'a Function>, account: &TableAccount) -> String {
     let (mut goes_on, mut several, mut given_up) = (false, false, 0);
     for row in rows {
         goes_on |= row.goes_on;
@@ -332,6 +360,10 @@ pub fn notes<'a>(rows: impl Iterator<Item = &'a Function>) -> String {
         given_up += row.given_up;
     }
     let mut notes = String::new();
+    if account.filtered {
+        notes.push_str(FILTERED);
+        notes.push('\n');
+    }
     if goes_on {
         notes.push_str(
             "(resumed): AVG, P95 and MAX are the time on the stack each time that it goes on, without waiting; `stats --agent` \
@@ -420,6 +452,7 @@ pub fn account_json(account: &TableAccount) -> Value {
         "gc_ns": account.gc_ns,
         "lost": account.lost,
         "untraced_processes": account.untraced,
+        "filtered": account.filtered,
         "unpaired": account.unpaired,
         "calls_without_row": account.without_row,
         "self_ns_without_row": account.without_row_ns,
@@ -484,11 +517,12 @@ mod tests {
     #[test]
     fn nothing_is_said_to_be_lost_only_where_everything_was_seen() {
         let said = |lost, untraced| {
-            account_line(&TableAccount {
+            let account = TableAccount {
                 lost,
                 untraced,
                 ..TableAccount::default()
-            })
+            };
+            account_line(&account, None)
         };
         assert!(said(0, 0).contains("; nothing lost, "));
         assert!(said(3, 0).contains("; 3 events lost, "));
@@ -508,9 +542,9 @@ mod tests {
         let line = line(&rows[0], &account, true);
         assert_eq!(
             line,
-            "        1   1000000   988ns  98.8  1.00us  1.00us  1.00us  1.00us  slow  app.py:1  process 1"
+            "        1   1000000   988ns  98.8  1.00us  1.00us  1.00us  1.00us       1  slow  app.py:1"
         );
-        let at = heading(&account).find("FUNCTION").expect("a column");
+        let at = heading(&account, true).find("FUNCTION").expect("a column");
         assert_eq!(line.find("slow"), Some(at));
     }
 
@@ -520,7 +554,7 @@ mod tests {
         row.given_up = 7;
         let line = line(&row, &TableAccount::default(), false);
         assert_eq!(line.split_whitespace().nth(4), Some("-"), "{line}");
-        let notes = notes([&row].into_iter());
+        let notes = notes([&row].into_iter(), &TableAccount::default());
         assert!(
             notes.starts_with("7 calls were given up while more were open than there is room for"),
             "{notes}"
@@ -529,16 +563,16 @@ mod tests {
         assert!(json.get("off_ns").is_none(), "there are no waits");
         assert!(json["cumulative_ns"].is_null(), "{json}");
         assert_eq!(json["calls_given_up"], 7);
-        assert!(super::notes(rows().iter()).is_empty());
+        assert!(super::notes(rows().iter(), &TableAccount::default()).is_empty());
     }
 
     #[test]
     fn words_behind_a_function_say_what_its_numbers_are_and_a_line_explains_them() {
         let mut row = rows().remove(0);
         (row.goes_on, row.maybe_several) = (true, true);
-        let (function, _) = name(&row, false);
+        let (function, _) = name(&row);
         assert_eq!(function, "slow (resumed) (maybe several)");
-        let notes = notes([&row].into_iter());
+        let notes = notes([&row].into_iter(), &TableAccount::default());
         let lines: Vec<&str> = notes.lines().collect();
         assert!(
             lines[0].starts_with("(resumed): AVG, P95 and MAX"),
@@ -587,7 +621,7 @@ mod tests {
         let cells: Vec<&str> = slow.split_whitespace().collect();
         assert_eq!(cells[2], "85ns", "own time has waits in it");
         assert_eq!(cells[8..11], ["50ns", "8ns", "20ns"], "{slow}");
-        let at = heading(&account).find("FUNCTION").expect("a column");
+        let at = heading(&account, false).find("FUNCTION").expect("a column");
         assert_eq!(slow.find("slow"), Some(at));
         let json = row_json(&rows[0], &account);
         assert_eq!(

@@ -114,7 +114,7 @@ fn the_table_starts_sorts_filters_survives_resizes_and_gives_the_terminal_back()
     terminal.key("Enter");
     // A screen can be captured half drawn, so wait for everything that belongs to it.
     terminal.wait("the table", |shown| {
-        ["CALLS/s", "lost 0", "q end"]
+        ["FUNCTION  FILE", "lost 0", "q end"]
             .iter()
             .all(|it| shown.contains(it))
     });
@@ -148,7 +148,7 @@ fn the_table_starts_sorts_filters_survives_resizes_and_gives_the_terminal_back()
             let mut words = line.split_whitespace().peekable();
             words.peek().is_some() && words.all(|word| word == "$")
         };
-        !shown.contains("CALLS/s") && shown.lines().any(is_prompt)
+        !shown.contains("FUNCTION  FILE") && shown.lines().any(is_prompt)
     });
     // Echo and line mode are back: what is typed is shown and executed.
     terminal.keys("echo $?-$((6*7))");

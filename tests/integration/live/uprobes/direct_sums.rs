@@ -174,7 +174,7 @@ fn the_table_of_a_service_goes_on_and_begins_anew_when_it_is_reset() {
         });
         terminal.keys("q");
         terminal.wait("the shell", |shown| {
-            !shown.contains("CALLS/s") && shown.lines().any(|line| line.trim() == "$")
+            !shown.contains("FUNCTION  FILE") && shown.lines().any(|line| line.trim() == "$")
         });
     });
 }

@@ -253,7 +253,7 @@ fn top_runs_on_a_terminal_sorts_filters_resizes_and_ends_cleanly() {
 
         terminal.keys("q");
         terminal.wait("the shell", |shown| {
-            !shown.contains("CALLS/s") && shown.lines().any(|line| line.trim() == "$")
+            !shown.contains("FUNCTION  FILE") && shown.lines().any(|line| line.trim() == "$")
         });
         terminal.keys("stty -a | grep -c ' echo '; echo $?-$((6*7))");
         terminal.key("Enter");
@@ -318,7 +318,7 @@ fn a_command_that_top_launches_leaves_the_screen_to_the_table() {
             quoted(&pystap()),
         ));
         terminal.key("Enter");
-        let table = terminal.wait("the table", |shown| shown.contains("CALLS/s"));
+        let table = terminal.wait("the table", |shown| shown.contains("FUNCTION  FILE"));
         assert!(!table.contains("ok request"), "{table}");
         let end = terminal.wait("its last words", |shown| {
             shown.contains("what the command said:") && shown.contains("\"calls\"")

@@ -67,6 +67,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         by_process: false,
         json: true,
         filter: None,
+        idle: false,
         since: None,
     });
     let console = Console::stderr(Verbosity::Quiet, ColorWhen::Never);

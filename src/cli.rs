@@ -612,6 +612,9 @@ pub struct Report {
     /// Rows of their own for the kinds of greenlets and asyncio tasks (with the agent)
     #[arg(long, conflicts_with_all = ["gc", "stats"])]
     pub by_context: bool,
+    /// Time in which threads wait for work, too: hubs of event loops, workers of pools
+    #[arg(long)]
+    pub idle: bool,
     /// Rows of their own for the values of a field (recorded with --field)
     #[arg(long, value_name = "FIELD", conflicts_with = "gc")]
     pub group_by: Option<String>,
@@ -848,8 +851,8 @@ pub struct Top {
         conflicts_with_all = NOT_OF_SAMPLES
     )]
     pub sample: Option<u32>,
-    /// Threads that wait for work, too (with --sample): hubs of event loops, workers of pools
-    #[arg(long, requires = "sample")]
+    /// Time in which threads wait for work, too: hubs of event loops, workers of pools
+    #[arg(long)]
     pub idle: bool,
     /// As JSON, one line per table
     #[arg(long)]

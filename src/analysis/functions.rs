@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use super::contexts::Contexts;
 use super::histogram::Histogram;
+use super::idle::{Idle, Kind};
 use super::keys::{FunctionKey, KeyBuilder};
-use super::pairing::{FinishedCall, Pairing, Step};
+use super::pairing::{FinishedCall, Open, Pairing, Step};
 use crate::event::{Place, Reason, Text, Wait, What};
 
 /// Rows of a table, some 300 bytes each and at most a kilobyte. Functions that find none are counted in one row for all of
@@ -94,6 +95,12 @@ pub struct Function {
     pub context: Option<Arc<str>>,
     /// File and name.
     pub place: Arc<Place>,
+    /// Idleness in the own time: waiting for work (docs/offcpu.md).
+    pub idle_ns: u64,
+    /// Idleness in the cumulative time.
+    pub idle_cumulative_ns: u64,
+    /// What its own waiting is.
+    pub(super) waiting: Kind,
 }
 
 impl Function {
@@ -110,13 +117,16 @@ impl Function {
         counted | self.self_ns | self.cumulative_ns == 0
     }
 
-    fn new(pid: u32, place: &Arc<Place>) -> Function {
+    pub(super) fn new(pid: u32, place: &Arc<Place>) -> Function {
         Function {
             pid,
             processes: 1,
             off: Off::default(),
             context: None,
             place: Arc::clone(place),
+            idle_ns: 0,
+            idle_cumulative_ns: 0,
+            waiting: Kind::of(&place.name().text, &place.file.text),
             line: i32::MAX,
             goes_on: false,
             // What is made at run time, as the __init__ of dataclasses, begins at the same line each time.
@@ -178,6 +188,10 @@ impl Function {
             unmatched: self.unmatched.saturating_sub(earlier.unmatched),
             given_up: self.given_up.saturating_sub(earlier.given_up),
             off: self.off.since(earlier.off),
+            idle_ns: self.idle_ns.saturating_sub(earlier.idle_ns),
+            idle_cumulative_ns: self
+                .idle_cumulative_ns
+                .saturating_sub(earlier.idle_cumulative_ns),
             context: self.context.clone(),
             place: Arc::clone(&self.place),
             ..*self
@@ -198,6 +212,21 @@ impl Function {
         self.timed_ns = self.timed_ns.saturating_add(other.timed_ns);
         self.durations.merge(&other.durations);
         self.off.add(other.off);
+        self.idle_ns = self.idle_ns.saturating_add(other.idle_ns);
+        self.idle_cumulative_ns = self
+            .idle_cumulative_ns
+            .saturating_add(other.idle_cumulative_ns);
+    }
+
+    /// Own time without idleness.
+    pub fn busy_self_ns(&self) -> u64 {
+        self.self_ns.saturating_sub(self.idle_ns)
+    }
+
+    /// Time in the function and what it called without idleness, where it is known of all of its calls.
+    pub fn busy_cumulative_ns(&self) -> Option<u64> {
+        let whole = self.whole_cumulative_ns()?;
+        Some(whole.saturating_sub(self.idle_cumulative_ns))
     }
 }
 
@@ -210,6 +239,8 @@ pub struct Functions {
     rest: Option<Box<Function>>,
     /// The contexts, where they have rows of their own.
     contexts: Option<Contexts>,
+    /// Whether the stream says what threads wait for, so that nothing else is idleness.
+    has_waits: bool,
 }
 
 impl Functions {
@@ -226,12 +257,22 @@ impl Functions {
         }
     }
 
-    /// A table of rows that somebody else has added up, with the keys of their functions.
+    /// The same for a stream in which waits are told.
+    pub fn with_waits(self, has_waits: bool) -> Functions {
+        Functions { has_waits, ..self }
+    }
+
+    /// A table of rows that somebody else has added up, with the keys of their functions. Who called whom is not known then, so
+    /// only what is idle by its own name is idleness.
     pub fn of_rows(rows: impl IntoIterator<Item = (u64, Function)>) -> Functions {
         let mut functions = Functions::new();
         for (key, row) in rows {
             let (pid, place) = (row.pid, Arc::clone(&row.place));
-            *functions.row_of(pid, key, || Function::new(pid, &place)) = row;
+            let known = functions.row_of(pid, key, || Function::new(pid, &place));
+            *known = row;
+            if matches!(known.waiting, Kind::Idle(idle) if idle.covers_own_time()) {
+                (known.idle_ns, known.idle_cumulative_ns) = (known.self_ns, known.self_ns);
+            }
         }
         functions
     }
@@ -241,6 +282,7 @@ impl Functions {
         Functions {
             // Their names are told once.
             contexts: self.contexts.clone(),
+            has_waits: self.has_waits,
             ..Functions::default()
         }
     }
@@ -267,7 +309,16 @@ impl Functions {
         if let What::Wait(wait) = &event.what {
             if let Some(runs) = step.stack().next() {
                 let row = self.row_in(runs.pid, runs.context, runs.key, runs.place);
-                row.off.add(Off::of(wait));
+                let off = Off::of(wait);
+                row.off.add(off);
+                if row.waiting != Kind::Work
+                    && let Some(idle) = idle_of(runs.place, step.stack().skip(1))
+                    && wait.reason.is_some_and(|reason| idle.covers(reason))
+                {
+                    let idle_ns = off.blocked_ns.saturating_add(off.runqueue_ns);
+                    row.idle_ns = row.idle_ns.saturating_add(idle_ns);
+                    self.idle_within(idle_ns, step.stack());
+                }
             }
             return;
         }
@@ -293,6 +344,16 @@ impl Functions {
                         if left.measured {
                             row.is_at(*line);
                         }
+                        let (waits, own) = (row.waiting != Kind::Work, left.self_ns);
+                        if waits && !self.has_waits && is_idle(place, step.stack()) {
+                            let row = self.row_in(event.pid, frame.context, key, place);
+                            row.idle_ns = row.idle_ns.saturating_add(own);
+                            // Below another call of the function it is that one's.
+                            if left.cumulative_ns > 0 {
+                                row.idle_cumulative_ns = row.idle_cumulative_ns.saturating_add(own);
+                            }
+                            self.idle_within(own, step.stack());
+                        }
                     }
                     None => row.unmatched += 1,
                 }
@@ -313,6 +374,26 @@ impl Functions {
                 let so_far = now.saturating_sub(open.since);
                 row.cumulative_ns = row.cumulative_ns.saturating_add(so_far);
             }
+            let callers = || {
+                let stack = pairing.stack(open.pid, open.tid);
+                stack.skip_while(|it| it.frame != open.frame).skip(1)
+            };
+            if row.waiting != Kind::Work && !self.has_waits && is_idle(open.place, callers()) {
+                let row = self.row_in(open.pid, open.context, open.key, open.place);
+                row.idle_ns = row.idle_ns.saturating_add(own);
+                if open.outermost {
+                    row.idle_cumulative_ns = row.idle_cumulative_ns.saturating_add(own);
+                }
+                self.idle_within(own, callers());
+            }
+        }
+    }
+
+    /// Counts idleness in what led to it.
+    fn idle_within<'a>(&mut self, idle_ns: u64, stack: impl Iterator<Item = Open<'a>>) {
+        for open in stack.filter(|open| open.outermost) {
+            let row = self.row_in(open.pid, open.context, open.key, open.place);
+            row.idle_cumulative_ns = row.idle_cumulative_ns.saturating_add(idle_ns);
         }
     }
 
@@ -389,6 +470,12 @@ impl Functions {
             .fold(0, |sum: u64, row| sum.saturating_add(row.self_ns))
     }
 
+    /// Idleness in that, in nanoseconds.
+    pub fn total_idle_ns(&self) -> u64 {
+        let rows = self.rows.iter();
+        rows.fold(0, |sum: u64, row| sum.saturating_add(row.idle_ns))
+    }
+
     /// The sum of all functions that found no row, because the table was full; `None` where each has one.
     pub fn without_row(&self) -> Option<&Function> {
         self.rest.as_deref()
@@ -444,6 +531,19 @@ impl Functions {
         };
         &mut self.rows[at]
     }
+}
+
+/// What a function waits for, if it waits, that these have called, the innermost first.
+fn idle_of<'a>(place: &Place, callers: impl Iterator<Item = Open<'a>>) -> Option<Idle> {
+    fn names(place: &Place) -> (&str, &str) {
+        (&place.name().text, &place.file.text)
+    }
+    Idle::of_stack(std::iter::once(names(place)).chain(callers.map(|it| names(it.place))))
+}
+
+/// Whether the own time of a function that these have called is idleness, where nothing says what it waited for.
+fn is_idle<'a>(place: &Place, callers: impl Iterator<Item = Open<'a>>) -> bool {
+    idle_of(place, callers).is_some_and(Idle::covers_own_time)
 }
 
 #[cfg(test)]

@@ -791,3 +791,90 @@ fn a_recursion_deeper_than_the_bound_leaves_cumulative_times_unknown_and_no_wron
     assert_eq!(row("g").whole_cumulative_ns(), Some(10));
     assert!(pairing.unpaired().total() > 0);
 }
+
+/// A call or return of a function of this file.
+fn of_file(file: &str, mut event: Event) -> Event {
+    if let What::Call { place, .. } | What::Return { place, .. } = &mut event.what {
+        let mut elsewhere = Place::clone(place);
+        elsewhere.file = crate::analysis::testing::text(file);
+        *place = Arc::new(elsewhere);
+    }
+    event
+}
+
+const POOL: &str = "/usr/lib/python3.13/concurrent/futures/thread.py";
+const THREADING: &str = "/usr/lib/python3.13/threading.py";
+
+/// A worker of a pool waits for work, has work that waits for its own sake, and waits again.
+fn worker() -> Vec<Event> {
+    vec![
+        call(0, "main"),
+        of_file(POOL, call(10, "_worker")),
+        of_file(THREADING, call(20, "wait")),
+        of_file(THREADING, returned(1_020, "wait")),
+        call(1_030, "job"),
+        of_file(THREADING, call(1_040, "wait")),
+        of_file(THREADING, returned(1_090, "wait")),
+        returned(1_100, "job"),
+        of_file(THREADING, call(1_110, "wait")),
+    ]
+}
+
+/// Own time, its idleness, cumulative time and its idleness by name.
+fn idleness(functions: &Functions) -> BTreeMap<&str, [u64; 4]> {
+    let rows = functions.rows().iter();
+    rows.map(|row| {
+        let numbers = [
+            row.self_ns,
+            row.idle_ns,
+            row.cumulative_ns,
+            row.idle_cumulative_ns,
+        ];
+        (row.place.function.text.as_str(), numbers)
+    })
+    .collect()
+}
+
+#[test]
+fn what_waits_for_work_is_idle_wherever_it_is_called_from_and_what_waits_for_a_job_is_not() {
+    let (mut functions, pairing) = fed(UP_TO_3_11, worker());
+    functions.take_open(&pairing, 2_110);
+    let idleness = idleness(&functions);
+    // Twice 1000 of three waits. The worker's own time is waiting, too: it may take its work from a queue in C.
+    assert_eq!(idleness["wait"], [2_050, 2_000, 2_050, 2_000]);
+    assert_eq!(idleness["job"], [20, 0, 70, 0]);
+    assert_eq!(idleness["_worker"], [30, 30, 2_100, 2_030]);
+    assert_eq!(idleness["main"], [10, 0, 2_110, 2_030]);
+    let busy: u64 = functions.rows().iter().map(Function::busy_self_ns).sum();
+    assert_eq!(busy + functions.total_idle_ns(), functions.total_self_ns());
+    assert_eq!(functions.total_self_ns(), 2_110, "and that is the whole");
+}
+
+#[test]
+fn where_the_kernel_says_what_threads_wait_for_nothing_else_is_idleness() {
+    let wait = |ts, reason, blocked_ns| {
+        let wait = Wait {
+            reason: Some(reason),
+            syscall: None,
+            on: None,
+            blocked_ns,
+            runqueue_ns: Some(5),
+            waker: None,
+        };
+        event(ts, What::Wait(Box::new(wait)))
+    };
+    let mut events = worker();
+    events.insert(3, wait(1_015, Reason::Lock, 900));
+    events.insert(3, wait(100, Reason::Gil, 50));
+    let mut pairing = Pairing::with_rules(UP_TO_3_11);
+    let mut functions = Functions::new().with_waits(true);
+    for mut event in events {
+        if let Some(step) = pairing.follow(&mut event) {
+            functions.take(&step);
+        }
+    }
+    functions.take_open(&pairing, 2_110);
+    let idleness = idleness(&functions);
+    assert_eq!(idleness["wait"], [2_050, 905, 2_050, 905]);
+    assert_eq!(idleness["main"], [10, 0, 2_110, 905]);
+}

@@ -13,8 +13,37 @@ pub(crate) enum Idle {
     Worker,
 }
 
+/// What a function's own name says of its waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It is no idleness, unless the kernel says so.
+    Work,
+    /// It is what its caller's is.
+    OnBehalf,
+    /// It is this.
+    Idle(Idle),
+}
+
+impl Kind {
+    /// That of a function.
+    pub(crate) fn of(function: &str, file: &str) -> Kind {
+        if waits_on_behalf(file) {
+            return Kind::OnBehalf;
+        }
+        // Before Python 3.11 functions have no classes in their names.
+        let name = function.rsplit('.').next().unwrap_or_default();
+        let is_here = |(end, functions, _): &&(&str, &[&str], Idle)| {
+            file.ends_with(end) && (functions.is_empty() || functions.contains(&name))
+        };
+        match PLACES.iter().find(is_here) {
+            Some((.., idle)) => Kind::Idle(*idle),
+            None => Kind::Work,
+        }
+    }
+}
+
 /// Where that is: how files end, and the functions in them; no function stands for all.
-const PLACES: [(&str, &[&str], Idle); 12] = [
+const PLACES: [(&str, &[&str], Idle); 13] = [
     ("asyncio/base_events.py", &["_run_once"], Idle::Scheduler),
     // Loops that are written in C, such as uvloop.
     ("asyncio/runners.py", &["run"], Idle::Hub),
@@ -32,6 +61,7 @@ const PLACES: [(&str, &[&str], Idle); 12] = [
         Idle::Worker,
     ),
     ("multiprocessing/pool.py", &["worker"], Idle::Worker),
+    ("futurist/_thread.py", &["_wait_for_work"], Idle::Worker),
 ];
 
 /// What waits on behalf of its caller: how files end.
@@ -47,18 +77,12 @@ const ON_BEHALF: [&str; 6] = [
 impl Idle {
     /// What a function waits for that was called by one which waits for this.
     pub(crate) fn of(function: &str, file: &str, caller: Option<Idle>) -> Option<Idle> {
-        if waits_on_behalf(file) {
-            return match caller {
-                Some(Idle::Scheduler) => Some(Idle::Hub),
-                caller => caller,
-            };
+        match (Kind::of(function, file), caller) {
+            (Kind::OnBehalf, Some(Idle::Scheduler)) => Some(Idle::Hub),
+            (Kind::OnBehalf, caller) => caller,
+            (Kind::Idle(idle), _) => Some(idle),
+            (Kind::Work, _) => None,
         }
-        // Before Python 3.11 functions have no classes in their names.
-        let name = function.rsplit('.').next().unwrap_or_default();
-        let is_here = |(end, functions, _): &&(&str, &[&str], Idle)| {
-            file.ends_with(end) && (functions.is_empty() || functions.contains(&name))
-        };
-        PLACES.iter().find(is_here).map(|(_, _, idle)| *idle)
     }
 
     /// The same for the innermost function of a stack of functions and files, the innermost first.
@@ -75,6 +99,12 @@ impl Idle {
             true => idle,
             false => Idle::of(innermost.0, innermost.1, idle),
         }
+    }
+
+    /// Whether the own time of such a function is taken for idleness where nothing says what it waited for. That of a loop which
+    /// runs what is due is work.
+    pub(crate) fn covers_own_time(self) -> bool {
+        self != Idle::Scheduler
     }
 
     /// Whether a wait for this reason is idleness.

@@ -56,7 +56,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use super::functions::{Function, Functions, MOST_ROWS, Off};
+use super::functions::{Function, Functions, MOST_ROWS};
 use super::histogram::Histogram;
 use super::keys::{FunctionKey, KeyBuilder};
 use crate::event::Place;
@@ -166,15 +166,8 @@ impl Totals {
                 false => FunctionKey::of(place).number(),
             };
             let function = Function {
-                off: Off::default(),
-                context: None,
-                pid: row.pid,
-                processes: 1,
-                place: Arc::clone(place),
                 line: row.line,
-                goes_on: false,
                 maybe_several: row.several_lines,
-                given_up: 0,
                 calls: row.calls,
                 unmatched: row.unmatched,
                 self_ns: row.self_ns,
@@ -182,6 +175,7 @@ impl Totals {
                 timed: row.timed,
                 timed_ns: row.timed_ns,
                 durations: row.durations.clone(),
+                ..Function::new(row.pid, place)
             };
             Some((key, function))
         });

@@ -211,18 +211,20 @@ impl Sink for Views<'_> {
 
 /// Shows a view of a recording.
 pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
-    if arguments.sort.is_of_waits() && !has_waits(open(&arguments.file)?.session()) {
+    let has_waits = has_waits(open(&arguments.file)?.session());
+    if arguments.sort.is_of_waits() && !has_waits {
         return Err(without_waits(&arguments.file, "--sort"));
     }
     if arguments.browse {
-        return browse(arguments, console);
+        return browse(arguments, has_waits, console);
     }
     let limit = arguments.limit;
+    let functions = match arguments.by_context {
+        true => Functions::by_context(),
+        false => Functions::new(),
+    };
     let mut views = Views {
-        functions: match arguments.by_context {
-            true => Functions::by_context(),
-            false => Functions::new(),
-        },
+        functions: functions.with_waits(has_waits),
         collections: Collections::new(),
         slow: Latencies::new(limit.min(1000)),
         stats: &arguments.stats,
@@ -278,6 +280,8 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
     let account = hot::TableAccount {
         wall_ns,
         self_ns: functions.total_self_ns(),
+        idle_ns: functions.total_idle_ns(),
+        with_idle: arguments.idle,
         gc_ns: collections.total_pause_ns(),
         lost: replayed.lost,
         untraced: replayed
@@ -285,7 +289,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
             .as_ref()
             .map_or(0, |summary| summary.untraced_processes),
         unpaired: replayed.pairing.unpaired().total(),
-        has_waits: has_waits(&replayed.session),
+        has_waits,
         filtered: replayed.session.filter.is_some(),
         ..crate::top::without_row(&functions)
     };
@@ -293,7 +297,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         true => functions.rows().to_vec(),
         false => functions.merged(),
     };
-    let order = hot::order(&rows, arguments.sort, arguments.reverse, |_| true);
+    let order = hot::order(&rows, &account, arguments.sort, arguments.reverse, |_| true);
     let all = rows.len();
     let rows: Vec<&Function> = order
         .into_iter()
@@ -328,8 +332,8 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
 }
 
 /// Shows the table of hot functions to sort and filter.
-fn browse(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
-    let mut tally = top::tally(arguments.by_context);
+fn browse(arguments: &Report, has_waits: bool, console: &Console) -> Result<Exit, Failure> {
+    let mut tally = top::tally(arguments.by_context).with_waits(has_waits);
     let replayed = replay(
         &arguments.file,
         arguments.group_by.as_deref(),
@@ -338,13 +342,13 @@ fn browse(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
     )?;
     // What is over has no present: its last event is where its clock stands.
     let mut table = tally.snapshot(&replayed.pairing, 0);
-    table.account.has_waits = has_waits(&replayed.session);
     table.account.filtered = replayed.session.filter.is_some();
     let mut state = State::new(
         Foreign::path(&arguments.file).to_string(),
         arguments.sort,
         60_000,
     );
+    state.idle = arguments.idle;
     state.only.clone_from(&replayed.session.filter);
     top::browse(state, table)?;
     Ok(match replayed.whole {

@@ -110,7 +110,9 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
         let shown = match on_screen {
             true => {
                 let title = title(&arguments.targets, arguments.of.as_ref());
-                Shown::OnScreen(State::new(title, arguments.sort, interval))
+                let mut state = State::new(title, arguments.sort, interval);
+                state.idle = arguments.idle;
+                Shown::OnScreen(state)
             }
             false => Shown::AsLines(Batch {
                 output,
@@ -121,6 +123,7 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
                 by_process: arguments.by_process,
                 json: arguments.json,
                 filter: None,
+                idle: arguments.idle,
                 since: arguments.since_last.then(Snapshot::default),
             }),
         };

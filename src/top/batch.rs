@@ -28,6 +28,8 @@ pub struct Batch {
     pub json: bool,
     /// Which functions are traced, in words, where not all are; the session says it.
     pub filter: Option<String>,
+    /// Whether idleness is shown.
+    pub idle: bool,
     /// The table before, where each is to hold what happened since that.
     pub since: Option<Snapshot>,
 }
@@ -44,20 +46,23 @@ impl Batch {
             None => snapshot,
         };
         let functions = &snapshot.functions;
+        let account = hot::TableAccount {
+            with_idle: self.idle,
+            ..snapshot.account
+        };
         let rows = match self.by_process {
             true => functions.rows().to_vec(),
             false => functions.merged(),
         };
-        let order = hot::order(&rows, self.sort, false, |_| true);
+        let order = hot::order(&rows, &account, self.sort, false, |_| true);
         let shown = order.iter().take(self.limit).filter_map(|&at| rows.get(at));
-        let account = &snapshot.account;
         if self.json {
             let not_shown = order.len().saturating_sub(self.limit);
-            hot::write_json(account, shown, not_shown, &mut self.output)?;
+            hot::write_json(&account, shown, not_shown, &mut self.output)?;
         } else {
             let mut text = String::new();
             let filter = self.filter.as_deref();
-            table(shown, account, self.by_process, filter, &mut text);
+            table(shown, &account, self.by_process, filter, &mut text);
             self.output.write_all((harmless(&text) + "\n").as_bytes())?;
         }
         self.output.flush()

@@ -226,6 +226,7 @@ mod tests {
             by_process: false,
             json: true,
             filter: None,
+            idle: false,
             since,
         };
         let console = Console::stderr(Verbosity::Quiet, ColorWhen::Never);

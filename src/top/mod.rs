@@ -49,6 +49,7 @@ impl Snapshot {
             account: TableAccount {
                 wall_ns: now.wall_ns.saturating_sub(before.wall_ns),
                 self_ns: functions.total_self_ns(),
+                idle_ns: functions.total_idle_ns(),
                 gc_ns: now.gc_ns.saturating_sub(before.gc_ns),
                 lost: now.lost.saturating_sub(before.lost),
                 unpaired: now.unpaired.saturating_sub(before.unpaired),
@@ -107,7 +108,15 @@ impl Tally {
 
     /// The same of a stream in which waits are told.
     pub fn with_waits(self, has_waits: bool) -> Tally {
-        Tally { has_waits, ..self }
+        let functions = self.sums.functions.with_waits(has_waits);
+        Tally {
+            has_waits,
+            sums: Sums {
+                functions,
+                ..self.sums
+            },
+            ..self
+        }
     }
 
     /// Says that functions are missing from the stream.
@@ -160,6 +169,7 @@ impl Tally {
             account: TableAccount {
                 wall_ns: totals.age_ns(),
                 self_ns: functions.total_self_ns(),
+                idle_ns: functions.total_idle_ns(),
                 gc_ns: totals.collections_ns(),
                 lost: self.sums.lost,
                 untraced: 0,
@@ -189,6 +199,7 @@ impl Tally {
                     since => now.saturating_sub(since),
                 },
                 self_ns: functions.total_self_ns(),
+                idle_ns: functions.total_idle_ns(),
                 gc_ns: sums.collections.total_pause_ns(),
                 lost: sums.lost,
                 untraced: 0,

@@ -60,6 +60,8 @@ pub struct State {
     pub title: String,
     /// Which functions are traced, in words, where not all are.
     pub only: Option<String>,
+    /// Idleness is shown.
+    pub idle: bool,
     pub(super) sort: Column,
     pub(super) reversed: bool,
     pub(super) filter: String,
@@ -92,6 +94,7 @@ impl State {
         State {
             title: title.into(),
             only: None,
+            idle: false,
             sort,
             reversed: false,
             filter: String::new(),
@@ -113,6 +116,7 @@ impl State {
     pub fn show(&mut self, snapshot: Snapshot) {
         if !self.paused {
             self.snapshot = snapshot;
+            self.snapshot.account.with_idle = self.idle;
             self.merge();
         }
     }
@@ -179,6 +183,11 @@ impl State {
             Key::Char('m') => {
                 self.merged = !self.merged;
                 self.merge();
+            }
+            Key::Char('i') => {
+                self.idle = !self.idle;
+                self.snapshot.account.with_idle = self.idle;
+                self.arrange();
             }
             Key::Char('R') => {
                 self.reversed = !self.reversed;
@@ -253,7 +262,7 @@ impl State {
 
     fn arrange(&mut self) {
         let wanted = |row: &Function| hot::matches(row, &self.filter);
-        self.order = hot::order(self.all(), self.sort, self.reversed, wanted);
+        self.order = hot::order(self.all(), self.account(), self.sort, self.reversed, wanted);
         self.scroll = self.scroll.min(self.order.len().saturating_sub(1));
     }
 }

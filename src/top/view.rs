@@ -10,9 +10,9 @@ use super::State;
 use crate::analysis::functions::Function;
 use crate::text::{Foreign, end_of, ending, harmless};
 use crate::view::hot::{self, Column, Number};
-use crate::view::many;
+use crate::view::{many, time};
 
-const HELP: [&str; 18] = [
+const HELP: [&str; 19] = [
     "1 to 9       sort by that column",
     "s, arrows    sort by the next or the previous column",
     "R            the other way round",
@@ -20,6 +20,7 @@ const HELP: [&str; 18] = [
     "Esc          no filter",
     "m            one row per function, or per function and process",
     "p, space     pause",
+    "i            with or without time in which threads wait for work",
     "r            count anew",
     "+ -          faster, slower",
     "w            write the table as it is to a file",
@@ -92,6 +93,11 @@ fn headline(state: &State) -> Line<'static> {
             Style::new().add_modifier(Modifier::REVERSED | Modifier::BOLD),
         ),
     };
+    let idle = match account.idle_ns {
+        0 => String::new(),
+        _ if account.with_idle => "  with idleness".to_owned(),
+        idle => format!("  idle {} not shown", time(idle)),
+    };
     let paused = if state.paused { "PAUSED  " } else { "" };
     // What must be seen comes first: a narrow terminal cuts the title.
     Line::from(vec![
@@ -99,7 +105,7 @@ fn headline(state: &State) -> Line<'static> {
         lost,
         full,
         Span::raw(format!(
-            "  {:.0} s  {}  {}  ",
+            "  {:.0} s{idle}  {}  {}  ",
             account.wall_ns as f64 / 1e9,
             many(state.processes() as u64, "process", "processes"),
             many(state.rows().len() as u64, "function", "functions"),

@@ -97,14 +97,45 @@ pub struct TableAccount {
     pub has_waits: bool,
     /// Whether some functions are not traced, so that own time has theirs in it.
     pub filtered: bool,
+    /// Idleness in `self_ns`: hubs of event loops and workers of pools that wait for work.
+    pub idle_ns: u64,
+    /// Whether idleness is shown.
+    pub with_idle: bool,
 }
 
-/// Brings rows into the order of a column, the largest first, names ascending; the other way round when `reversed`.
+impl TableAccount {
+    /// Own time of a function that is shown.
+    fn own_ns(&self, row: &Function) -> u64 {
+        match self.with_idle {
+            true => row.self_ns,
+            false => row.busy_self_ns(),
+        }
+    }
+
+    /// Cumulative time of a function that is shown, where it is known.
+    fn cumulative_ns(&self, row: &Function) -> Option<u64> {
+        match self.with_idle {
+            true => row.whole_cumulative_ns(),
+            false => row.busy_cumulative_ns(),
+        }
+    }
+
+    /// Own time of all functions that is shown.
+    fn shown_ns(&self) -> u64 {
+        match self.with_idle {
+            true => self.self_ns,
+            false => self.self_ns.saturating_sub(self.idle_ns),
+        }
+    }
+}
+
+/// Brings rows into the order of a column of their table, the largest first, names ascending; the other way round when `reversed`.
 /// Rows that are equal there come by own time and then by name, so that a table does not flicker.
 ///
 /// Answers the positions of the rows in that order, those that `keep` leaves and that ever ran.
 pub fn order(
     rows: &[Function],
+    account: &TableAccount,
     column: Column,
     reversed: bool,
     keep: impl Fn(&Function) -> bool,
@@ -113,8 +144,8 @@ pub fn order(
     let number = |row: &Function| match column {
         // Of one table, the rate is the number of calls over one and the same time.
         Column::Calls | Column::Rate => Some(row.calls),
-        Column::SelfTime => Some(row.self_ns),
-        Column::Cumulative => row.whole_cumulative_ns(),
+        Column::SelfTime => Some(account.own_ns(row)),
+        Column::Cumulative => account.cumulative_ns(row),
         Column::Average => row.average_ns(),
         Column::P95 => row.durations.quantile(0.95),
         Column::Max => row.durations.max(),
@@ -138,7 +169,7 @@ pub fn order(
         };
         let first = if reversed { first.reverse() } else { first };
         first
-            .then_with(|| b.self_ns.cmp(&a.self_ns))
+            .then_with(|| account.own_ns(b).cmp(&account.own_ns(a)))
             .then_with(|| by_name(a, b))
             .then_with(|| a_index.cmp(b_index))
     });
@@ -180,13 +211,14 @@ pub fn cells(row: &Function, account: &TableAccount) -> Vec<String> {
     } else {
         count(rate as u64)
     };
-    let share = row.self_ns as f64 * 100.0 / account.self_ns.max(1) as f64;
+    let own = account.own_ns(row);
+    let share = own as f64 * 100.0 / account.shown_ns().max(1) as f64;
     let mut cells = vec![
         count(row.calls),
         rate,
-        time(row.self_ns),
+        time(own),
         format!("{share:.1}"),
-        known(row.whole_cumulative_ns()),
+        known(account.cumulative_ns(row)),
         known(row.average_ns()),
         known(row.durations.quantile(0.95)),
         match row.durations.max() {
@@ -341,11 +373,16 @@ pub fn account_line(account: &TableAccount, filter: Option<&str>) -> String {
             time(account.without_row_ns)
         ),
     };
+    let idle = match account.idle_ns {
+        0 => String::new(),
+        _ if account.with_idle => String::new(),
+        idle => format!("; {} of idleness left out, which --idle shows", time(idle)),
+    };
     let filter = filter.map_or_else(String::new, |it| format!("; only {}", Foreign::new(it)));
     format!(
-        "{} on the clock, {} in functions, {} ({share:.1} %) in garbage collections; {lost}, {} unpaired{without_row}{filter}",
+        "{} on the clock, {} in functions, {} ({share:.1} %) in garbage collections; {lost}, {} unpaired{without_row}{idle}{filter}",
         time(account.wall_ns),
-        time(account.self_ns),
+        time(account.shown_ns()),
         time(account.gc_ns),
         account.unpaired
     )
@@ -401,7 +438,9 @@ pub fn row_json(row: &Function, account: &TableAccount) -> Value {
         "calls_given_up": row.given_up,
         "unmatched_returns": row.unmatched,
         "self_ns": row.self_ns,
+        "idle_ns": row.idle_ns,
         "cumulative_ns": row.whole_cumulative_ns(),
+        "idle_cumulative_ns": row.idle_cumulative_ns,
         "average_ns": row.average_ns(),
         "durations": histogram_json(&row.durations),
     });
@@ -449,6 +488,7 @@ pub fn account_json(account: &TableAccount) -> Value {
     json!({
         "wall_ns": account.wall_ns,
         "self_ns": account.self_ns,
+        "idle_ns": account.idle_ns,
         "gc_ns": account.gc_ns,
         "lost": account.lost,
         "untraced_processes": account.untraced,
@@ -486,7 +526,7 @@ mod tests {
 
     fn ordered(column: Column, reversed: bool) -> Vec<String> {
         let rows = rows();
-        order(&rows, column, reversed, |_| true)
+        order(&rows, &TableAccount::default(), column, reversed, |_| true)
             .into_iter()
             .map(|at| rows[at].place.function.text.clone())
             .collect()
@@ -632,8 +672,8 @@ mod tests {
         for column in [Column::Off, Column::RunQueue, Column::Gil] {
             assert!(Column::of(&account).any(|it| it == column));
             assert!(!Column::of(&TableAccount::default()).any(|it| it == column));
-            assert_eq!(order(rows, column, false, |_| true), [0, 1]);
-            assert_eq!(order(rows, column, true, |_| true), [1, 0]);
+            assert_eq!(order(rows, &account, column, false, |_| true), [0, 1]);
+            assert_eq!(order(rows, &account, column, true, |_| true), [1, 0]);
         }
     }
 }

@@ -129,7 +129,7 @@ impl Observer for Ways {
 
     fn ran(&mut self, tag: u32, elapsed_ns: u64) {
         let idle = self.idle(tag).filter(|_| !self.knows_waits);
-        if idle.is_some_and(|idle| idle != Idle::Scheduler) {
+        if idle.is_some_and(Idle::covers_own_time) {
             self.idle_ns = self.idle_ns.saturating_add(elapsed_ns);
         } else if self.time != Time::Off {
             self.paths.ran(tag, elapsed_ns);

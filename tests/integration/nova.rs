@@ -156,6 +156,34 @@ fn a_real_nova_is_seen_to_the_last_call_and_taken_down_again() {
 }
 
 #[test]
+#[ignore = "takes minutes and gigabytes: run by hand, see CONTRIBUTING.md"]
+fn calls_requests_and_statements_of_three_novas_are_what_nova_wrote_down() {
+    for nova in [
+        ["--suite", "bookworm"],
+        ["--suite", "trixie"],
+        ["--pypi", "34.0.0"],
+    ] {
+        leaves_nothing(|| {
+            let results = tempfile::tempdir().expect("a directory");
+            let ran = Command::new(file("examples/nova/run"))
+                .args(nova)
+                .arg("--truth")
+                .arg(results.path())
+                .env("PYSTAP", pystap())
+                .env("ROUNDS", "50")
+                .output()
+                .expect("it starts");
+            let said = String::from_utf8_lossy(&ran.stderr);
+            assert!(ran.status.success(), "{nova:?}: {said}");
+            let compared = String::from_utf8_lossy(&ran.stdout);
+            let same = compared.lines().filter(|line| line.starts_with("same "));
+            // The counts, and medians of the three methods at least.
+            assert!(same.count() >= 9, "{nova:?}: {compared}");
+        });
+    }
+}
+
+#[test]
 #[ignore = "takes minutes and a gigabyte: run by hand, see CONTRIBUTING.md"]
 fn an_interrupted_run_takes_nova_down_as_well() {
     let tree = tree();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -9,6 +10,7 @@ use super::names;
 use super::timeline::{Ending, Observer, Timeline, Track};
 use crate::analysis::keys::{FunctionKey, KeyBuilder};
 use crate::analysis::pairing::{Open, Step};
+use crate::analysis::roles::Role;
 use crate::event::{Place, Session, What};
 use crate::export::{End, Sink};
 
@@ -30,6 +32,7 @@ pub struct Speedscope<W> {
 struct Threads {
     /// Each as it is written.
     frames: Vec<String>,
+    places: Vec<Arc<Place>>,
     by_key: HashMap<u64, u32, KeyBuilder>,
     profiles: BTreeMap<(u32, u32), Thread>,
     start: Option<u64>,
@@ -44,6 +47,8 @@ struct Thread {
     events: Vec<(u64, i32)>,
     /// Begin, end and frame of calls that the kernel measured.
     measured: Vec<(u64, u64, u32)>,
+    /// What it is for, by the calls that have ended: the outermost one ends last. Its function is a number of `places`.
+    role: Role<u32>,
 }
 
 impl<W: Write> Speedscope<W> {
@@ -59,7 +64,7 @@ impl<W: Write> Speedscope<W> {
 }
 
 impl Threads {
-    fn frame(&mut self, key: FunctionKey, place: &Place, line: Option<i32>) -> u32 {
+    fn frame(&mut self, key: FunctionKey, place: &Arc<Place>, line: Option<i32>) -> u32 {
         let next = self.frames.len() as u32;
         let frame = *self.by_key.entry(key.number()).or_insert(next);
         if frame == next {
@@ -73,6 +78,7 @@ impl Threads {
             let about = about.to_string();
             self.bytes += about.len() + EACH;
             self.frames.push(about);
+            self.places.push(Arc::clone(place));
         }
         frame
     }
@@ -91,6 +97,7 @@ impl Threads {
             self.full = true;
             self.profiles = BTreeMap::new();
             self.frames = Vec::new();
+            self.places = Vec::new();
             self.by_key = HashMap::default();
         }
         !self.full
@@ -109,9 +116,17 @@ impl Observer for Threads {
         frame
     }
 
-    fn closes(&mut self, (pid, tid, _): Track, ts: u64, tag: u32, _ending: Ending) {
-        if self.has_room(size_of::<(u64, i32)>()) {
-            self.thread(pid, tid).events.push((ts, !(tag as i32)));
+    fn closes(&mut self, (pid, tid, _): Track, ts: u64, tag: u32, ending: Ending) {
+        if !self.has_room(size_of::<(u64, i32)>()) {
+            return;
+        }
+        let place = self.places.get(tag as usize).map(Arc::clone);
+        let thread = self.thread(pid, tid);
+        thread.events.push((ts, !(tag as i32)));
+        // What closes because another greenlet goes on leads to that one's beginning and not to the thread's.
+        if let Some(place) = place.filter(|_| !matches!(ending, Ending::Switched)) {
+            let name = place.name();
+            thread.role.called_by(&name.text, &place.file.text, || tag);
         }
     }
 
@@ -214,7 +229,16 @@ impl<W: Write> Sink for Speedscope<W> {
                 .events
                 .first()
                 .map_or(0, |&(ts, _)| ts.saturating_sub(start));
-            let name = format!("{}, thread {tid}", names::process(&session, *pid));
+            let places = &threads.places;
+            let role = std::mem::take(&mut thread.role).words(|tag| {
+                let place = places.get(tag as usize);
+                place.map_or_else(String::new, |place| place.name().to_string())
+            });
+            let process = names::process(&session, *pid);
+            let name = match role.filter(|role| !role.is_empty()) {
+                Some(role) => format!("{role}, thread {tid}, {process}"),
+                None => format!("thread {tid}, {process}"),
+            };
             write!(
                 output,
                 "{}\n{{\"type\":\"evented\",\"name\":{},\"unit\":\"nanoseconds\",\"startValue\":{first},\

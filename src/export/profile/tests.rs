@@ -538,6 +538,9 @@ fn speedscope_files_have_a_profile_a_thread() {
         Some(8)
     );
     assert_eq!(file["shared"]["frames"][0]["line"], 1);
+    let names = |at: usize| file["profiles"][at]["name"].as_str();
+    assert_eq!(names(0), Some("main, thread 1, process 1: python3 app.py"));
+    assert!(names(1).is_some_and(|it| it.starts_with("open; to the end")));
 }
 
 #[test]

@@ -1349,6 +1349,26 @@ fn what_the_agent_reaches_it_tells_by_itself_and_probes_tell_the_rest() {
 }
 
 #[test]
+fn it_is_said_what_a_filter_costs_where_calls_run_into_probes_all_the_same() {
+    let filtered = |request: SessionRequest| {
+        request.with(|it| it.filters.functions = vec![Glob::new("ping").expect("a glob")])
+    };
+    let said = |request: &SessionRequest, host: &Host| plan(request, host).filter_note();
+    let note = said(&filtered(asked().engine("uprobes")), &runs(debian(11))).expect("a note");
+    assert!(
+        note.contains("agent install") && note.contains("--sample"),
+        "{note}"
+    );
+    assert!(said(&asked().engine("uprobes"), &runs(debian(11))).is_none());
+    let collections = filtered(asked_for("gc").engine("uprobes"));
+    assert!(said(&collections, &runs(debian(11))).is_none());
+    // The agent leaves calls out where they happen.
+    let agent = filtered(asked().engine("direct"));
+    let there = runs(debian(11)).agent_waits(7);
+    assert!(said(&agent, &there).is_none());
+}
+
+#[test]
 fn options_that_not_every_engine_has_leave_no_choice() {
     let chooses = |request: SessionRequest| request.leaves_engine_to_us();
     assert!(chooses(asked()));

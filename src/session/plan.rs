@@ -472,6 +472,22 @@ impl Plan {
         ))
     }
 
+    /// What to say of a filter that saves little, because each call runs into a probe all the same; `None` without one.
+    pub(crate) fn filter_note(&self) -> Option<String> {
+        let runs_into = |image: &&PlannedImage| {
+            let mut functions = Probe::FUNCTIONS.iter();
+            functions.any(|probe| image.probes.contains(probe))
+        };
+        let image = self.images.iter().find(runs_into)?;
+        (!self.filters.is_empty()).then(|| {
+            format!(
+                "calls in {} that the filter leaves out run into its probes, too, and cost the program nearly as much as if they were \
+                 traced; with pystap's agent in it (pystap agent install) they do not, and pystap top --sample costs it nothing",
+                image.path.display()
+            )
+        })
+    }
+
     /// Processes to trace from the start, those that run now.
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.targets

@@ -246,9 +246,8 @@ impl Engine for StapEngine {
             ));
             None
         });
-        if line.is_some()
-            && let Some(note) = plan.line_semaphore_note()
-        {
+        let of_line = plan.line_semaphore_note().filter(|_| line.is_some());
+        for note in of_line.into_iter().chain(plan.filter_note()) {
             audience.note(&note);
             notes.push(note);
         }

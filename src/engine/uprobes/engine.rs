@@ -104,7 +104,8 @@ impl Engine for UprobesEngine {
             audience.warning(missing);
             notes.push(missing.clone());
         }
-        if let Some(note) = plan.line_semaphore_note() {
+        let said = plan.line_semaphore_note().into_iter();
+        for note in said.chain(plan.filter_note()) {
             audience.note(&note);
             notes.push(note);
         }

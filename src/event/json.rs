@@ -395,20 +395,7 @@ fn fields_json(fields: &Fields, out: &mut Vec<u8>) {
         is_first = false;
         string(name, out);
         out.push(b':');
-        match value {
-            FieldValue::None | FieldValue::Other(_) | FieldValue::Absent(_) => {
-                out.extend_from_slice(b"null");
-            }
-            FieldValue::Bool(true) => out.extend_from_slice(b"true"),
-            FieldValue::Bool(false) => out.extend_from_slice(b"false"),
-            FieldValue::Integer(value) => number(*value, out),
-            FieldValue::Float(value) => match value.word() {
-                Some(word) => string(word, out),
-                // As serde_json does it: a point, or an exponent.
-                None => out.extend_from_slice(Value::from(value.0).to_string().as_bytes()),
-            },
-            FieldValue::Text(text) | FieldValue::Bytes(text) => string(&text.text, out),
-        }
+        field_json(value, out);
     }
     if is_first {
         return;
@@ -433,6 +420,35 @@ fn fields_json(fields: &Fields, out: &mut Vec<u8>) {
     if !is_first {
         out.push(b'}');
     }
+}
+
+fn field_json(value: &FieldValue, out: &mut Vec<u8>) {
+    match value {
+        FieldValue::None | FieldValue::Other(_) | FieldValue::Absent(_) => {
+            out.extend_from_slice(b"null");
+        }
+        FieldValue::Bool(true) => out.extend_from_slice(b"true"),
+        FieldValue::Bool(false) => out.extend_from_slice(b"false"),
+        FieldValue::Integer(value) => number(*value, out),
+        FieldValue::Float(value) => match value.word() {
+            Some(word) => string(word, out),
+            // As serde_json does it: a point, or an exponent.
+            None => out.extend_from_slice(Value::from(value.0).to_string().as_bytes()),
+        },
+        FieldValue::Text(text) | FieldValue::Bytes(text) => string(&text.text, out),
+    }
+}
+
+/// The values of fields by their names, as they stand in an event.
+pub(crate) fn fields(fields: &Fields) -> Value {
+    let value = |field: &Field| {
+        let mut bytes = Vec::new();
+        field_json(&field.value, &mut bytes);
+        // What was written just now is read again.
+        let value = serde_json::from_slice(&bytes).unwrap_or_default();
+        (field.name.to_string(), value)
+    };
+    Value::Object(fields.present().map(value).collect())
 }
 
 fn notes(value: &FieldValue) -> Vec<String> {

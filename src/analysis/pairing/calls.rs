@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::analysis::keys::FunctionKey;
-use crate::event::Place;
+use crate::event::{Fields, Place};
 
 /// Names an open frame for as long as it is open; later frames have higher numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,6 +88,8 @@ pub struct Open<'a> {
     pub place: &'a Arc<Place>,
     /// The greenlet or task that it runs in.
     pub context: Option<NonZeroU64>,
+    /// Its fields, where they have room.
+    pub fields: Option<&'a Arc<Fields>>,
     /// When it was called, in nanoseconds since the Unix epoch.
     pub since: u64,
     /// Time of its own up to the last event of its thread.

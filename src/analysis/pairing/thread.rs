@@ -496,6 +496,7 @@ impl Thread {
             key: frame.key,
             place: &frame.place,
             context: frame.context,
+            fields: frame.fields.as_ref().map(KeptFields::fields),
             since: frame.ts,
             self_ns: frame.self_ns,
             outermost: self.outer(index).is_none(),

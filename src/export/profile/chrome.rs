@@ -16,7 +16,7 @@ use super::timeline::{Ending, Observer, Timeline, Track};
 use super::tracks::Tracks;
 use crate::analysis::pairing::{Open, Step};
 use crate::analysis::roles::Role;
-use crate::event::{Event, Place, Plain, Session, What};
+use crate::event::{Event, Fields, Place, Plain, Session, What, json as event_json};
 use crate::export::{End, Sink};
 use crate::probe::{ArgumentKind, Phase};
 use crate::text::Foreign;
@@ -68,6 +68,7 @@ struct Slice {
     place: Arc<Place>,
     line: Option<i32>,
     since: u64,
+    fields: Option<Arc<Fields>>,
 }
 
 impl<W: Write> Chrome<W> {
@@ -220,8 +221,13 @@ fn microseconds(nanoseconds: u64) -> Value {
     (nanoseconds as f64 / 1e3).into()
 }
 
-fn arguments(place: &Place, line: Option<i32>) -> Value {
+fn arguments(place: &Place, line: Option<i32>, fields: Option<&Fields>) -> Value {
     let mut arguments = json!({ "file": place.file.to_string() });
+    if let (Some(fields), Value::Object(arguments)) = (fields, &mut arguments)
+        && fields.present().next().is_some()
+    {
+        arguments.insert("fields".to_owned(), event_json::fields(fields));
+    }
     if let (Some(line), Value::Object(arguments)) = (line.filter(|&line| line > 0), &mut arguments)
     {
         arguments.insert("line".to_owned(), line.into());
@@ -235,6 +241,7 @@ impl Observer for Lines {
             place: Arc::clone(open.place),
             line,
             since: ts,
+            fields: open.fields.cloned(),
         };
         if let Some(tag) = self.free.pop()
             && let Some(free) = self.open.get_mut(tag as usize)
@@ -259,7 +266,7 @@ impl Observer for Lines {
                 .role
                 .called_by(&name.text, &place.file.text, || Arc::clone(place));
         }
-        let mut args = arguments(&slice.place, slice.line);
+        let mut args = arguments(&slice.place, slice.line, slice.fields.as_deref());
         let ends = match ending {
             Ending::Returned => None,
             Ending::Suspended => Some("suspended"),
@@ -297,7 +304,7 @@ impl<W: Write> Sink for Chrome<W> {
             } => {
                 if let Some(left) = step.finished.filter(|left| left.measured) {
                     let name = place.name().to_string();
-                    let args = arguments(place, Some(*line));
+                    let args = arguments(place, Some(*line), frame.fields.as_deref());
                     let track = (event.pid, event.tid, frame.context);
                     let shown = self.timeline.innermost(track);
                     lines.complete((event, left.inclusive_ns), track, shown, &name, &args);

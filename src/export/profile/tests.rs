@@ -7,12 +7,15 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::analysis::testing::{call, event, in_context, named, returned, text, told};
-use crate::event::{Event, Manner, Place, Reason, Session, SessionTarget, Summary, Wait, What};
+use crate::event::{
+    Event, Field, FieldValue, Fields, Manner, Place, Reason, Session, SessionTarget, Summary, Wait,
+    What,
+};
 use crate::export::{End, Sink};
 
 const PYTHON: &str = "/usr/bin/python3.11";
@@ -444,6 +447,45 @@ fn calls_of_greenlets_that_the_kernel_measured_overlap_on_no_track_and_none_is_m
     took.sort_unstable();
     truth.sort_unstable();
     assert_eq!(took, truth);
+}
+
+#[test]
+fn chrome_traces_have_the_fields_of_calls_with_their_types() {
+    let fields = |values: &[(&str, FieldValue)]| {
+        let field = |(name, value): &(&str, FieldValue)| Field {
+            name: (*name).into(),
+            value: value.clone(),
+        };
+        Some(Arc::new(Fields(values.iter().map(field).collect())))
+    };
+    let mut named = call(1_000, "handle");
+    if let What::Call { frame, .. } = &mut named.what {
+        frame.fields = fields(&[
+            ("rows", FieldValue::Integer(3)),
+            ("sql", FieldValue::Text(text("SELECT"))),
+            ("user", FieldValue::Absent("no user".into())),
+        ]);
+    }
+    let mut lost = call(1_300, "lost");
+    if let What::Call { frame, .. } = &mut lost.what {
+        frame.fields = fields(&[("user", FieldValue::Absent("no user".into()))]);
+    }
+    let events = vec![
+        named,
+        lost,
+        returned(1_400, "lost"),
+        returned(2_000, "handle"),
+    ];
+    let slices = chrome(false, events);
+    let args = |name: &str| {
+        let mut slices = slices.iter();
+        &slices.find(|slice| slice["name"] == name).expect("a slice")["args"]
+    };
+    assert_eq!(
+        args("handle")["fields"],
+        json!({"rows": 3, "sql": "SELECT"})
+    );
+    assert!(args("lost").get("fields").is_none());
 }
 
 #[test]

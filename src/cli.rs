@@ -89,6 +89,8 @@ pub enum Command {
     Record(Trace),
     /// Show hot functions, garbage collections or latencies of a recording
     Report(Report),
+    /// Show one request through recordings of several services, or list the requests in them
+    Request(Request),
     /// Write a recording in a format that another program reads
     Export(Export),
     /// List Python processes: which service they belong to and why, their interpreter, what can be traced
@@ -621,6 +623,30 @@ pub struct Report {
     /// The table as `pystap top` shows it, to sort and filter at will
     #[arg(short, long, conflicts_with_all = ["gc", "stats", "json"])]
     pub browse: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `pystap request`.
+#[derive(Debug, Args)]
+pub struct Request {
+    /// The id of a request, if one is to be shown, then recordings or traces that were written as JSON
+    #[arg(value_name = "[ID] RECORDING", num_args = 1.., required = true)]
+    pub id_and_files: Vec<PathBuf>,
+    /// Only this field names requests; may be given several times [default: every field for an ID; without one, those that are
+    /// called like requests]
+    #[arg(long, value_name = "NAME")]
+    pub field: Vec<String>,
+    /// How many calls, slowest parts or requests, the longest first
+    #[arg(short, long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    /// Leave out calls and requests that took less
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub min_duration: Option<Duration>,
+    /// List requests by their duration, and not the newest first
+    #[arg(long)]
+    pub slowest: bool,
     /// As JSON
     #[arg(long)]
     pub json: bool,

@@ -33,3 +33,17 @@ pub(crate) fn epoch_offset() -> u64 {
     };
     *OFFSET.get_or_init(|| tries().min().map_or(0, |(_, offset)| offset))
 }
+
+/// The host whose clock it is, by its name.
+pub(crate) fn host() -> Option<String> {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_str().ok()?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// The boot of the host since which the clock runs, by the id that the kernel has for it.
+pub(crate) fn boot() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let boot = text.trim();
+    (!boot.is_empty()).then(|| boot.to_owned())
+}

@@ -12,6 +12,7 @@ pub mod keys;
 pub mod latency;
 pub mod lifetimes;
 pub mod pairing;
+pub mod requests;
 pub(crate) mod roles;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -15,6 +15,7 @@ mod offcpu;
 mod print;
 mod ps;
 mod report;
+mod request;
 mod sample;
 mod stats;
 mod syscalls;
@@ -89,6 +90,7 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Record(arguments) => trace::record(arguments, cli.color, console),
         Command::Report(arguments) => report::report(arguments, console).map(Into::into),
         Command::Export(arguments) => report::export(arguments, console).map(Into::into),
+        Command::Request(arguments) => request::run(arguments, console).map(Into::into),
         Command::Top(arguments) => match arguments.sample {
             Some(rate) => sample::top(arguments, rate, console).map(Into::into),
             None => top::top(arguments, console),

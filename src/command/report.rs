@@ -28,16 +28,16 @@ use crate::top::State;
 use crate::view::{hot, latencies, pauses};
 
 /// What a recording said beside its events.
-struct Replayed {
-    session: Session,
+pub(super) struct Replayed {
+    pub(super) session: Session,
     summary: Option<Summary>,
     pairing: Pairing,
     /// Times of the first and the last event.
     span: Option<(u64, u64)>,
     /// Events that were lost, from the summary or, without one, from what was said on the way.
-    lost: u64,
+    pub(super) lost: u64,
     /// Whether all of it could be read.
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 impl Replayed {
@@ -60,7 +60,7 @@ fn failure(path: &Path, error: &RecordingError) -> Failure {
     Failure::new(exit, format!("{}: {error}", Foreign::path(path)))
 }
 
-fn open(path: &Path) -> Result<Reader<File>, Failure> {
+pub(super) fn open(path: &Path) -> Result<Reader<File>, Failure> {
     reading::open(path)
         .map_err(RecordingError::from)
         .and_then(Reader::new)
@@ -68,7 +68,7 @@ fn open(path: &Path) -> Result<Reader<File>, Failure> {
 }
 
 /// Reads a recording into a sink, as a session would have fed it.
-fn replay(
+pub(super) fn replay(
     path: &Path,
     group_by: Option<&str>,
     console: &Console,

@@ -247,6 +247,7 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
     let marks = proptest::collection::vec(armed, 0..3);
     let fields = proptest::collection::btree_map("[a-z]{1,4}", any::<String>(), 0..3);
     let filter = option::of(any::<String>());
+    let place = (option::of(any::<String>()), option::of(any::<String>()));
     (
         any::<u64>(),
         words(),
@@ -255,9 +256,10 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
         words(),
         fields,
         filter,
+        place,
     )
         .prop_map(
-            |(ts, notes, targets, armed, events, fields, filter)| Session {
+            |(ts, notes, targets, armed, events, fields, filter, (host, boot))| Session {
                 ts,
                 pystap: "0.1.0".to_owned(),
                 engine: "stap".to_owned(),
@@ -267,6 +269,8 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
                 events,
                 fields,
                 filter,
+                host,
+                boot,
             },
         )
 }

@@ -237,6 +237,12 @@ pub fn session(session: &Session, out: &mut Vec<u8>) {
     if let Some(filter) = &session.filter {
         member("filter", filter, out);
     }
+    if let Some(host) = &session.host {
+        member("host", host, out);
+    }
+    if let Some(boot) = &session.boot {
+        member("boot", boot, out);
+    }
     out.extend_from_slice(b"}\n");
 }
 
@@ -935,6 +941,8 @@ struct Flat {
     #[serde(default)]
     field_paths: BTreeMap<String, String>,
     filter: Option<String>,
+    host: Option<String>,
+    boot: Option<String>,
     delivered: Option<u64>,
     lost: Option<u64>,
     skipped: Option<u64>,
@@ -1070,6 +1078,8 @@ impl Flat {
             events: self.need(events, "events")?,
             fields: std::mem::take(&mut self.field_paths),
             filter: self.filter.take(),
+            host: self.host.take(),
+            boot: self.boot.take(),
         })
     }
 

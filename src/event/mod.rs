@@ -353,6 +353,10 @@ pub struct Session {
     pub fields: BTreeMap<String, String>,
     /// Which functions are traced, in words; `None` for all.
     pub filter: Option<String>,
+    /// The host on which it ran, by its name; its clock is that of all times.
+    pub host: Option<String>,
+    /// The boot of the host, by the id that the kernel has for it.
+    pub boot: Option<String>,
 }
 
 /// One process at the start of a session.

@@ -681,6 +681,8 @@ fn session_line(plan: &Plan, sources: &[PreparedSource]) -> event::Session {
             .map(|field| (field.name.clone(), field.path().to_string()))
             .collect(),
         filter: (!plan.filters.is_empty()).then(|| plan.filters.to_string()),
+        host: crate::clock::host(),
+        boot: crate::clock::boot(),
     }
 }
 

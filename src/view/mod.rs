@@ -4,6 +4,7 @@
 pub mod hot;
 pub mod latencies;
 pub mod pauses;
+pub mod requests;
 
 use serde_json::{Value, json};
 

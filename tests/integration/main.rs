@@ -17,6 +17,7 @@ mod outputs;
 mod placement;
 mod prefill;
 mod recordings;
+mod requests;
 mod ring_sums;
 mod ring_timed;
 mod sampling;

@@ -34,6 +34,65 @@ for number in range(60):
 print(json.dumps({"had": had}))
 "#;
 
+/// Two hundred requests at once, each through two processes: the first asks the second over a socket, and both have the id. Each
+/// prints what its own clock said just within and just around a call.
+const FRONT: &str = r#"
+import asyncio, json, socket, subprocess, sys, time
+async def answer(number, reader_of, writer):
+    writer.write(b"req-%d\n" % number)
+    await writer.drain()
+    return await reader_of[number]
+async def handle(request, *rest):
+    began = time.monotonic_ns()
+    await answer(*rest)
+    return time.monotonic_ns() - began
+async def ask(number, *rest):
+    began = time.monotonic_ns()
+    within = await handle("req-%d" % number, number, *rest)
+    return within, time.monotonic_ns() - began
+async def main():
+    here, there = socket.socketpair()
+    back = subprocess.Popen([sys.executable, "-c", BACK], stdin=there, stdout=subprocess.PIPE)
+    there.close()
+    reader, writer = await asyncio.open_connection(sock=here)
+    loop = asyncio.get_running_loop()
+    waiting = {number: loop.create_future() for number in range(200)}
+    async def receive():
+        for _ in waiting:
+            waiting[int((await reader.readline())[4:])].set_result(None)
+    receiving = loop.create_task(receive())
+    front = await asyncio.gather(*(ask(number, waiting, writer) for number in waiting))
+    await receiving
+    writer.close()
+    print(json.dumps({"front": front, "back": json.loads(back.communicate()[0])}))
+asyncio.run(main())
+"#;
+
+const BACK: &str = r#"
+import asyncio, json, socket, time
+took = {}
+async def work(number):
+    for _ in range(number % 3):
+        await asyncio.sleep(0.001)
+async def serve(line, number):
+    began = time.monotonic_ns()
+    await work(number)
+    return time.monotonic_ns() - began
+async def one(line, writer):
+    number = int(line[4:])
+    began = time.monotonic_ns()
+    within = await serve(line.decode().strip(), number)
+    took[number] = within, time.monotonic_ns() - began
+    writer.write(line)
+async def main():
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=0))
+    tasks = [asyncio.create_task(one(await reader.readline(), writer)) for _ in range(200)]
+    await asyncio.gather(*tasks)
+    await writer.drain()
+    print(json.dumps([took[number] for number in range(200)]))
+asyncio.run(main())
+"#;
+
 /// Interpreters whose objects nobody changes meanwhile, and the others.
 fn by_lock() -> (Vec<String>, Vec<String>) {
     let has_lock = |python: &String| {
@@ -255,6 +314,68 @@ fn live_views_have_a_row_for_each_value_of_a_field() {
                 let expected = expected.map(|(method, calls)| (method.to_owned(), calls));
                 assert_eq!(by_method(&last), expected.into(), "{python} {view:?}");
             }
+        }
+    });
+}
+
+/// What the programs' own clocks said of one request within and around a call, and what is shown of it.
+fn took(call: &Value, truth: &Value) {
+    let number = |value: &Value| value.as_u64().expect("a number");
+    let (within, shown, around) = (
+        number(&truth[0]),
+        number(&call["duration_ns"]),
+        number(&truth[1]),
+    );
+    assert!(
+        within <= shown && shown <= around,
+        "{within} {shown} {around}: {call}"
+    );
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn two_hundred_requests_at_once_through_two_processes_are_never_mixed() {
+    leaves_nothing(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("run.pystap");
+        let program = format!("BACK = {}\n{FRONT}", Value::from(BACK));
+        let functions = ["handle", "answer", "serve", "work"];
+        let functions = functions.iter().flat_map(|name| ["--function", name]);
+        let ended = run(std::process::Command::new(pystap())
+            .args(["record", "--engine", "direct", "--file", "<string>"])
+            .args(functions)
+            .args([
+                "--field",
+                "handle:request=request",
+                "--field",
+                "serve:line=line",
+                "--output",
+            ])
+            .arg(&file)
+            .args(["--", PYTHON_3_11, "-c", &program]));
+        assert_eq!(ended.code, 0, "{ended:?}");
+        let truth = ended
+            .stdout
+            .lines()
+            .find(|line| line.starts_with("{\"front\""));
+        let truth: Value = serde_json::from_str(truth.expect("the program's own")).expect("JSON");
+        // Each is a process of its own, so that some are enough.
+        for number in (0..200).step_by(7) {
+            let id = format!("req-{number}");
+            let ended = run(std::process::Command::new(pystap())
+                .args(["request", "--json", &id])
+                .arg(&file));
+            assert_eq!(ended.code, 0, "{ended:?}");
+            let shown: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+            let calls = shown["calls"].as_array().expect("calls");
+            let names: Vec<_> = calls.iter().map(|call| &call["function"]).collect();
+            let all = ["handle", "answer", "serve", "work"];
+            assert_eq!(names, all, "{id}: {shown}");
+            let tasks: Vec<_> = calls.iter().map(|call| &call["context"]).collect();
+            assert!(tasks[0] == tasks[1] && tasks[2] == tasks[3], "{shown}");
+            assert_eq!(shown["services"].as_array().map(Vec::len), Some(2));
+            took(&calls[0], &truth["front"][number]);
+            took(&calls[2], &truth["back"][number]);
         }
     });
 }

@@ -215,3 +215,42 @@ fn sink(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    /// What is asked for when this is typed: the fields that are told, and those that are left out.
+    fn fields(options: &[&str]) -> (Vec<String>, Vec<String>) {
+        let usual = ["pystap", "trace", "--function", "login", "-p", "1"];
+        let typed = Cli::try_parse_from(usual.iter().chain(options)).expect("it can be typed");
+        let Command::Trace(typed) = typed.command else {
+            panic!("{options:?}");
+        };
+        let agent = request(&typed).agent;
+        let told = agent.fields.into_iter().map(|field| field.name);
+        (told.collect(), agent.hidden_fields)
+    }
+
+    #[test]
+    fn fields_that_are_called_like_secrets_are_left_out_unless_other_names_are_hidden() {
+        let asked = [
+            "--field",
+            "user=user.name",
+            "--field",
+            "word=user.Password",
+            "--field",
+            "api_token=user.key",
+        ];
+        let all = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let by_name = fields(&asked);
+        assert_eq!(by_name, (all(&["user"]), all(&["word", "api_token"])));
+        let other = fields(&[&asked[..], &["--capture-hide", "NAME"]].concat());
+        assert_eq!(other, (all(&["word", "api_token"]), all(&["user"])));
+        let nothing = fields(&[&asked[..], &["--capture-hide", "none"]].concat());
+        assert_eq!(nothing, (all(&["user", "word", "api_token"]), all(&[])));
+    }
+}

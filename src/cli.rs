@@ -84,6 +84,21 @@ pub enum Command {
     Syscalls(Syscalls),
     /// Split calls of functions into what their time went for: running, waiting for a processor, the GIL, a lock, a peer
     Why(Why),
+    /// Show remote procedure calls that a service answers (oslo.messaging), by method: how many, how long, errors, the slowest
+    Rpc(ByRecipe),
+    /// Show SQL statements by what is the same in them: how many, how long, errors, the slowest
+    Sql(ByRecipe),
+    /// Show HTTP requests that a service answers, by method and route: how many, how long, errors, the slowest
+    Http(ByRecipe),
+    /// Show calls as a recipe says: a file that names functions, their fields, and what they are grouped by
+    Recipe {
+        /// A recipe by its name, or the path of one
+        #[arg(value_name = "RECIPE")]
+        recipe: String,
+        /// What is asked of it.
+        #[command(flatten)]
+        arguments: ByRecipe,
+    },
     /// Record to a file what `report` and `export` can show later
     #[command(mut_arg("format", |it| it.hide(true)), mut_arg("output", |it| it.required(true)))]
     Record(Trace),
@@ -107,7 +122,7 @@ pub enum Command {
     Marks(Marks),
     /// Examine what tracing needs on this host, with proof, and show how to mend what is missing
     Doctor(Doctor),
-    /// List the script templates and their parameters
+    /// List the recipes, and the script templates with their parameters
     List(List),
     /// Put pystap's agent into a Python environment, take it out, or see where it is
     Agent {
@@ -991,6 +1006,51 @@ pub struct Stats {
     /// Values of calls by name.
     #[command(flatten)]
     pub fields: FieldArgs,
+}
+
+/// `pystap rpc`, `pystap sql`, `pystap http` and `pystap recipe`.
+#[derive(Debug, Args)]
+pub struct ByRecipe {
+    /// A service, as with --service
+    #[arg(value_name = "SERVICE", conflicts_with = "service")]
+    pub of: Option<String>,
+    /// How many rows (JSON has all)
+    #[arg(short, long, value_name = "N", default_value_t = 30)]
+    pub limit: usize,
+    /// How many of the slowest calls
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub slowest: usize,
+    /// The distribution of each row, too
+    #[arg(long)]
+    pub distribution: bool,
+    /// A line for each row that changed every TIME, the table at the end [default: 2s; with --json only the table]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_interval)]
+    pub interval: Option<Duration>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Stop after this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Which processes.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// Which engine, and how it is run.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Names of fields whose values are left out, matched without case; `none` leaves nothing out
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "GLOB,…",
+        default_values = USUALLY_HIDDEN,
+        value_parser = parse_glob,
+        help_heading = "Agent"
+    )]
+    pub capture_hide: Vec<Glob>,
 }
 
 /// `pystap why`.

@@ -48,6 +48,13 @@ fn found(rest: &str) -> String {
     }
 }
 
+impl FieldError {
+    /// At which character it is, counted from 1.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+}
+
 impl Field {
     /// Reads `NAME=EXPRESSION` or `GLOB:NAME=EXPRESSION`.
     ///
@@ -70,19 +77,33 @@ impl Field {
         }
         let name = reader.name("the name of a field")?.to_owned();
         reader.take('=')?;
-        let argument = reader.name("the name of an argument")?.to_owned();
-        let mut path = Vec::new();
-        while !reader.rest.is_empty() {
-            if path.len() >= MOST_PARTS {
-                return Err(reader.error(format!("a path has at most {MOST_PARTS} parts")));
-            }
-            path.push(reader.part()?);
-        }
+        let (argument, path) = reader.path()?;
         Ok(Field {
             name,
             argument,
             path,
             functions,
+        })
+    }
+
+    /// Reads the path of a field whose name is known, for all functions.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn named(name: &str, path: &str) -> Result<Field, FieldError> {
+        let mut reader = Reader {
+            text: path,
+            rest: path,
+        };
+        if path.len() > LONGEST {
+            return Err(reader.error(format!("a path has at most {LONGEST} bytes")));
+        }
+        let (argument, path) = reader.path()?;
+        Ok(Field {
+            name: name.to_owned(),
+            argument,
+            path,
+            functions: Vec::new(),
         })
     }
 
@@ -141,7 +162,7 @@ impl Field {
     }
 }
 
-/// The fields of a session, each name once, in the order of the names.
+/// The fields of a session in the order of their names. Of those with one name, the first that a call has is its value.
 ///
 /// # Errors
 /// What cannot be, as a sentence.
@@ -153,16 +174,7 @@ pub fn together(mut fields: Vec<Field>) -> Result<Vec<Field>, String> {
             fields.len()
         ));
     }
-    let twice = fields.windows(2).find_map(|pair| match pair {
-        [one, other] if one.name == other.name => Some(&one.name),
-        _ => None,
-    });
-    match twice {
-        Some(name) => Err(format!(
-            "two fields have the name {name}; give one of them another"
-        )),
-        None => Ok(fields),
-    }
+    Ok(fields)
 }
 
 /// A path, as it is typed.
@@ -229,6 +241,19 @@ impl<'a> Reader<'a> {
         }
         self.rest = rest;
         Ok(name)
+    }
+
+    /// Takes all that is left: an argument, and the way from there.
+    fn path(&mut self) -> Result<(String, Vec<Part>), FieldError> {
+        let argument = self.name("the name of an argument")?.to_owned();
+        let mut path = Vec::new();
+        while !self.rest.is_empty() {
+            if path.len() >= MOST_PARTS {
+                return Err(self.error(format!("a path has at most {MOST_PARTS} parts")));
+            }
+            path.push(self.part()?);
+        }
+        Ok((argument, path))
     }
 
     fn part(&mut self) -> Result<Part, FieldError> {
@@ -448,15 +473,20 @@ mod tests {
     }
 
     #[test]
-    fn fields_have_different_names_and_are_not_too_many() {
+    fn fields_are_told_by_name_in_the_order_that_they_were_given_and_are_not_too_many() {
         let fields = |names: &[&str]| {
             let all = names.iter().map(|name| Field::parse(&format!("{name}=a")));
             all.map(|field| field.expect("a field")).collect::<Vec<_>>()
         };
         let sorted = together(fields(&["b", "a"])).expect("two");
         assert_eq!(sorted, fields(&["a", "b"]));
-        let twice = together(fields(&["a", "b", "a"])).expect_err("twice");
-        assert!(twice.contains("name a;"), "{twice}");
+        let typed = ["a=second", "b=one", "a=first"].map(|it| Field::parse(it).expect("a field"));
+        let sorted: Vec<String> = together(typed.into())
+            .expect("three")
+            .iter()
+            .map(Field::to_string)
+            .collect();
+        assert_eq!(sorted, ["a=second", "a=first", "b=one"]);
         let many: Vec<String> = (0..=MOST_FIELDS).map(|it| format!("f{it}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert!(together(fields(&many)).is_err());

@@ -32,6 +32,7 @@ pub mod probe;
 pub mod process;
 mod profiler;
 pub mod python;
+mod recipe;
 pub mod recording;
 mod sampling;
 pub mod script;

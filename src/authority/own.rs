@@ -75,7 +75,7 @@ pub(crate) fn configured(name: &str) -> Configured {
 
 /// Sentences about files that exist and are not used, because root must not trust them.
 pub(crate) fn disbelieved() -> Vec<String> {
-    ["services.toml", "templates"]
+    ["services.toml", "templates", "recipes"]
         .into_iter()
         .filter_map(|name| match configured(name) {
             Configured::Foreign(place, reason) => Some(format!(

@@ -1,6 +1,7 @@
 //! `pystap list` and `pystap schema`: what there is to know without looking at a process.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde_json::json;
 
@@ -9,19 +10,33 @@ use crate::cli::List;
 use crate::console::Exit;
 use crate::event;
 use crate::failure::Failure;
+use crate::recipe::Catalogue as Recipes;
 use crate::script::Catalogue;
 use crate::session::templates::{check_template_directory, template_directories};
 use crate::text::Foreign;
 
-/// Lists the templates.
+/// Lists recipes and templates.
 pub(super) fn list(arguments: &List) -> Result<Exit, Failure> {
     check_template_directory(arguments.template_dir.as_deref())?;
     let catalogue = Catalogue::load(&template_directories(arguments.template_dir.as_deref()))?;
+    let recipes = Recipes::load()?.all()?;
     if arguments.json {
-        let templates: Vec<_> = catalogue
+        let recipes = recipes.iter().map(|entry| {
+            let recipe = &entry.recipe;
+            json!({
+                "kind": "recipe",
+                "name": recipe.name,
+                "question": recipe.description,
+                "group_by": recipe.group_by,
+                "fields": recipe.names(),
+                "origin": origin(entry.path.as_deref()),
+            })
+        });
+        let all: Vec<_> = catalogue
             .iter()
             .map(|template| {
                 json!({
+                    "kind": "template",
                     "name": template.name,
                     "question": template.question,
                     "emits": template.emits,
@@ -30,12 +45,28 @@ pub(super) fn list(arguments: &List) -> Result<Exit, Failure> {
                     "origin": template.origin.to_string(),
                 })
             })
+            .chain(recipes)
             .collect();
-        print::json(&templates.into())?;
+        print::json(&all.into())?;
         return Ok(Exit::Done);
     }
     // Writing to a String cannot fail.
-    let mut out = String::new();
+    let mut out = String::from("Recipes: pystap recipe NAME, or pystap rpc, sql and http\n");
+    for entry in &recipes {
+        let recipe = &entry.recipe;
+        let description = Foreign::new(&recipe.description);
+        let _ = writeln!(
+            out,
+            "{:<9} {description}",
+            Foreign::new(&recipe.name).to_string()
+        );
+        let names = recipe.names().join(", ");
+        let _ = writeln!(out, "          {:<10} {names}", "fields");
+        if let Some(path) = &entry.path {
+            let _ = writeln!(out, "          {:<10} {}", "from", Foreign::path(path));
+        }
+    }
+    out.push_str("\nTemplates: pystap trace --events NAME\n");
     for template in catalogue.iter() {
         let question = if template.question.is_empty() {
             "(no question in its header)"
@@ -60,6 +91,11 @@ pub(super) fn list(arguments: &List) -> Result<Exit, Failure> {
     }
     print::page(&out)?;
     Ok(Exit::Done)
+}
+
+/// Where a recipe is from, as templates have it.
+fn origin(path: Option<&Path>) -> String {
+    path.map_or("built in".to_owned(), |path| path.display().to_string())
 }
 
 /// Prints the JSON Schema of events.

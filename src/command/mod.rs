@@ -14,6 +14,7 @@ mod marks;
 mod offcpu;
 mod print;
 mod ps;
+mod recipe;
 mod report;
 mod request;
 mod sample;
@@ -101,6 +102,10 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Offcpu(arguments) => offcpu::run(arguments, console),
         Command::Stats(arguments) => stats::run(arguments, console),
         Command::Why(arguments) => why::run(arguments, console),
+        Command::Rpc(arguments) => recipe::run("rpc", arguments, console),
+        Command::Sql(arguments) => recipe::run("sql", arguments, console),
+        Command::Http(arguments) => recipe::run("http", arguments, console),
+        Command::Recipe { recipe, arguments } => recipe::run(recipe, arguments, console),
         Command::Ps(arguments) => ps::run(arguments, console).map(Into::into),
         Command::Script {
             command: ScriptOf::Trace(arguments),
@@ -164,6 +169,10 @@ fn reads_configuration(command: &Command) -> bool {
             | Command::Offcpu(_)
             | Command::Syscalls(_)
             | Command::Why(_)
+            | Command::Rpc(_)
+            | Command::Sql(_)
+            | Command::Http(_)
+            | Command::Recipe { .. }
             | Command::Script { .. }
             | Command::Ps(_)
             | Command::Doctor(_)

@@ -40,15 +40,15 @@ pub(super) fn request(typed: &cli::Trace) -> SessionRequest {
     request.agent.capture = Capture {
         arguments: captures(cli::Captured::Args),
         returns: captures(cli::Captured::Return),
-        hidden: hidden(&typed.fields),
+        hidden: hidden(&typed.fields.capture_hide),
     };
     with_fields(&mut request, &typed.fields);
     request
 }
 
-/// The names whose values are left out.
-fn hidden(typed: &cli::FieldArgs) -> Vec<Glob> {
-    let hidden = typed.capture_hide.iter();
+/// The names whose values are left out, as they were typed.
+fn hidden(typed: &[Glob]) -> Vec<Glob> {
+    let hidden = typed.iter();
     hidden
         .filter(|glob| glob.as_str() != "none")
         .cloned()
@@ -57,11 +57,14 @@ fn hidden(typed: &cli::FieldArgs) -> Vec<Glob> {
 
 /// Adds the fields that were typed, without those that are left out.
 pub(super) fn with_fields(request: &mut SessionRequest, typed: &cli::FieldArgs) {
-    let hidden = hidden(typed);
-    let (left_out, fields): (Vec<Field>, Vec<Field>) = typed
-        .fields
-        .iter()
-        .cloned()
+    tell(request, typed.fields.clone(), &typed.capture_hide);
+}
+
+/// Adds fields, without those that have such names.
+pub(super) fn tell(request: &mut SessionRequest, fields: Vec<Field>, hide: &[Glob]) {
+    let hidden = hidden(hide);
+    let (left_out, fields): (Vec<Field>, Vec<Field>) = fields
+        .into_iter()
         .partition(|field| field.is_hidden(&hidden));
     request.agent.fields = fields;
     request.agent.hidden_fields = left_out.into_iter().map(|field| field.name).collect();

@@ -10,6 +10,7 @@ use crate::engine::stap::StapError;
 use crate::engine::uprobes::UprobesError;
 use crate::export::OpenError;
 use crate::process::TargetError;
+use crate::recipe::RecipeError;
 use crate::script::ScriptError;
 use crate::session::plan::PlanError;
 
@@ -38,6 +39,21 @@ impl From<ScriptError> for Failure {
             exit,
             message: message.trim_end_matches(':').to_owned(),
             excerpt: excerpt.to_owned(),
+        }
+    }
+}
+
+impl From<RecipeError> for Failure {
+    fn from(error: RecipeError) -> Self {
+        let message = error.to_string();
+        let excerpt = match error {
+            RecipeError::Wrong { excerpt, .. } => excerpt,
+            _ => String::new(),
+        };
+        Failure {
+            exit: Exit::Usage,
+            message,
+            excerpt,
         }
     }
 }

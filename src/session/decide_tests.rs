@@ -644,12 +644,6 @@ fn kinds_decide_which_templates_and_probes_there_are() {
             Refusal(2, &["--field needs pystap's agent"]),
         ),
         (
-            "a field twice",
-            asked().field("f=a").field("f=b").function("f"),
-            runs(debian(10)),
-            Refusal(2, &["two fields have the name f"]),
-        ),
-        (
             "fields and lines",
             asked_for("call,line")
                 .field("f=a")

@@ -2,6 +2,7 @@
 //! it runs (`running`), and at last what came of it is said.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs::File;
 use std::time::Instant;
@@ -506,7 +507,7 @@ impl TraceContext<'_> {
             agents,
             max_events: limits.max_events,
             minimum: plan.minimum_ns().filter(|_| !measures),
-            fields: plan.fields().map(|field| field.name.clone()).collect(),
+            fields: field_paths(plan).into_keys().collect(),
             measured: measures,
             console,
         };
@@ -676,14 +677,29 @@ fn session_line(plan: &Plan, sources: &[PreparedSource]) -> event::Session {
             }))
             .collect(),
         events: plan.events.clone(),
-        fields: plan
-            .fields()
-            .map(|field| (field.name.clone(), field.path().to_string()))
-            .collect(),
+        fields: field_paths(plan).into_iter().collect(),
         filter: (!plan.filters.is_empty()).then(|| plan.filters.to_string()),
         host: crate::clock::host(),
         boot: crate::clock::boot(),
     }
+}
+
+/// The fields of a session by their names, with their paths: what is tried one after the other is joined by "or".
+fn field_paths(plan: &Plan) -> BTreeMap<String, String> {
+    let mut paths: BTreeMap<String, String> = BTreeMap::new();
+    for field in plan.fields() {
+        let path = field.path().to_string();
+        paths
+            .entry(field.name.clone())
+            .and_modify(|known| {
+                if !known.split(" or ").any(|it| it == path) {
+                    known.push_str(" or ");
+                    known.push_str(&path);
+                }
+            })
+            .or_insert(path);
+    }
+    paths
 }
 
 /// The last words, and the exit code.

@@ -58,7 +58,7 @@ fn moment(ts: u64, start: u64) -> String {
 }
 
 /// How long a stream has run, to the tenth of a second.
-fn since(nanoseconds: u64) -> String {
+pub(crate) fn since(nanoseconds: u64) -> String {
     format!("+{:.1}s", nanoseconds as f64 / 1e9)
 }
 
@@ -66,7 +66,7 @@ fn since(nanoseconds: u64) -> String {
 const BAR: usize = 40;
 
 /// A log2 histogram as lines with bars.
-fn bars(histogram: &Histogram, indent: &str, out: &mut String) {
+pub(crate) fn bars(histogram: &Histogram, indent: &str, out: &mut String) {
     let most = histogram.buckets().map(|bucket| bucket.count).max();
     for bucket in histogram.buckets() {
         let share = bucket.count as f64 / most.unwrap_or(1).max(1) as f64;

@@ -60,7 +60,8 @@ impl Asked {
         }
     }
 
-    /// What a record says. Of what nobody has asked for there is nothing, and of each field one value.
+    /// What a record says. Of what nobody has asked for there is nothing, and of each name one value: the first that there is,
+    /// else why the first one has none.
     fn fields(&mut self, bytes: &[u8]) -> Fields {
         let mut all: Vec<Field> = Vec::new();
         let mut next = 0;
@@ -86,8 +87,19 @@ impl Asked {
                     FieldValue::Absent(Arc::clone(reason))
                 }
             };
-            let name = Arc::clone(name);
-            all.push(Field { name, value });
+            match all.last_mut() {
+                Some(last) if last.name == *name => {
+                    if matches!(last.value, FieldValue::Absent(_))
+                        && !matches!(value, FieldValue::Absent(_))
+                    {
+                        last.value = value;
+                    }
+                }
+                _ => all.push(Field {
+                    name: Arc::clone(name),
+                    value,
+                }),
+            }
         }
         Fields(all)
     }
@@ -619,5 +631,27 @@ mod tests {
         assert_eq!(fields[0], [absent("x has no attribute \"b\""), cut]);
         assert_eq!(fields[1], [absent("x has no key \"b\"")]);
         assert!(fields[2].is_empty());
+    }
+
+    #[test]
+    fn of_fields_with_one_name_the_first_that_there_is_is_told() {
+        use pystap_ring::fields::FieldsWriter;
+        let asked = ["id=x['id']", "id=x.id", "id=y"].map(field::Field::parse);
+        let asked: Vec<_> = asked.into_iter().map(|it| it.expect("a field")).collect();
+        let mut asked = Asked::new(&asked);
+        let mut told = |values: [Value<'_>; 3]| {
+            let mut writer = FieldsWriter::new(3);
+            for (number, value) in (0..).zip(values) {
+                writer.put(number, value);
+            }
+            asked.fields(writer.bytes().expect("three"))
+        };
+        let missing = || Value::Absent(Absent::NoKey, 1);
+        let fields = told([missing(), Value::Integer(2), Value::Integer(3)]);
+        assert_eq!(fields.get("id"), Some(&FieldValue::Integer(2)));
+        assert_eq!(fields.0.len(), 1);
+        let fields = told([missing(), Value::Absent(Absent::NoAttribute, 1), missing()]);
+        let reason = "x has no key \"id\"".into();
+        assert_eq!(fields.get("id"), Some(&FieldValue::Absent(reason)));
     }
 }

@@ -1,0 +1,194 @@
+//! Calls by hand, and what a recipe makes of them.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::analysis::testing::{call, in_context, returned, text, told};
+use crate::event::{Event, Field, FieldValue, Fields, Manner, Summary, What};
+use crate::recipe::file;
+
+const RECIPE: &str = r#"
+description = "requests"
+group-by = ["method"]
+request = "id"
+status = "status"
+require = "method"
+
+[[function]]
+function = "[hj]*"
+fields = { method = "a", id = "b", status = "c" }
+
+[[within]]
+function = "answer"
+fields = { status = "d" }
+"#;
+
+/// The same with fields.
+fn with(fields: &[(&str, FieldValue)], mut event: Event) -> Event {
+    let all = fields.iter().map(|(name, value)| Field {
+        name: (*name).into(),
+        value: value.clone(),
+    });
+    if let What::Call { frame, .. } = &mut event.what {
+        frame.fields = Some(Arc::new(Fields(all.collect())));
+    }
+    event
+}
+
+fn named(value: &str) -> FieldValue {
+    FieldValue::Text(text(value))
+}
+
+fn written(json: bool, events: Vec<Event>) -> String {
+    let recipe = file::parse("own", RECIPE).expect("a recipe");
+    let options = Options {
+        interval: None,
+        limit: 10,
+        slowest: 2,
+        distribution: false,
+        json,
+    };
+    let (mut written, mut pairing) = (Vec::new(), Pairing::new());
+    let mut sink = Box::new(Grouping::new(&mut written, recipe, options));
+    for mut event in events {
+        let step = pairing.follow(&mut event).expect("an event");
+        sink.step(&step).expect("memory");
+    }
+    let summary = Summary {
+        wall_ns: 1_000_000_000,
+        ..Summary::default()
+    };
+    sink.finish(&End::new(&summary, &pairing)).expect("memory");
+    String::from_utf8(written).expect("UTF-8")
+}
+
+fn of(events: Vec<Event>) -> serde_json::Value {
+    serde_json::from_str(&written(true, events)).expect("JSON")
+}
+
+/// Calls, errors and nanoseconds by group.
+fn groups(json: &serde_json::Value) -> Vec<(&str, u64, u64, u64)> {
+    let rows = json["groups"].as_array().expect("groups").iter();
+    rows.map(|row| {
+        (
+            row["group"]["method"].as_str().expect("a value"),
+            row["calls"].as_u64().expect("a number"),
+            row["errors"].as_u64().expect("a number"),
+            row["durations"]["sum_ns"].as_u64().expect("a number"),
+        )
+    })
+    .collect()
+}
+
+#[test]
+fn calls_are_added_up_by_the_values_of_a_field_and_the_slowest_have_their_request() {
+    let handle = |ts, method, id| {
+        let fields = [("id", FieldValue::Integer(id)), ("method", named(method))];
+        with(&fields, call(ts, "handle"))
+    };
+    let events = || {
+        let raised = returned(400, "handle");
+        vec![
+            handle(100, "get", 1),
+            returned(110, "handle"),
+            handle(200, "put", 2),
+            returned(250, "handle"),
+            handle(300, "get", 3),
+            told("handle", 3, Manner::Exception, raised),
+        ]
+    };
+    let json = of(events());
+    assert_eq!(groups(&json), [("get", 2, 1, 110), ("put", 1, 0, 50)]);
+    let slowest = json["slowest"].as_array().expect("calls").iter();
+    let slowest: Vec<_> = slowest
+        .map(|it| (it["request"].as_str(), it["duration_ns"].as_u64()))
+        .collect();
+    assert_eq!(slowest, [(Some("3"), Some(100)), (Some("2"), Some(50))]);
+    let text = written(false, events());
+    assert!(
+        text.contains("ERRORS") && text.contains("  METHOD\n"),
+        "{text}"
+    );
+    assert!(text.contains("1970-01-01T00:00:00.000Z"), "{text}");
+}
+
+#[test]
+fn of_calls_within_calls_the_outermost_is_counted_and_has_what_is_told_in_its_course() {
+    let method = [("method", named("get"))];
+    let status = |code| [("status", FieldValue::Integer(code))];
+    let json = of(vec![
+        with(&method, call(100, "handle")),
+        with(&method, call(110, "job")),
+        with(&status(200), call(111, "answer")),
+        returned(112, "answer"),
+        with(&status(503), call(113, "answer")),
+        returned(114, "answer"),
+        returned(120, "job"),
+        returned(130, "handle"),
+        // Outside of a call it tells nothing.
+        with(&status(500), call(140, "answer")),
+        returned(141, "answer"),
+    ]);
+    assert_eq!(groups(&json), [("get", 1, 1, 30)]);
+    assert_eq!(json["groups"][0]["statuses"], serde_json::json!({"503": 1}));
+}
+
+#[test]
+fn coroutines_of_many_tasks_are_counted_once_each_with_what_is_told_between_their_waits() {
+    let method = |name| [("method", named(name))];
+    let at = |context, ts, manner, event| in_context(context, ts, told("handle", 3, manner, event));
+    let (begins, gives_way) = (Manner::Plain, Manner::Suspension);
+    let json = of(vec![
+        at(1, 100, begins, with(&method("one"), call(0, "handle"))),
+        at(1, 110, gives_way, returned(0, "handle")),
+        at(2, 120, begins, with(&method("two"), call(0, "handle"))),
+        at(2, 130, gives_way, returned(0, "handle")),
+        at(1, 200, gives_way, with(&method("one"), call(0, "handle"))),
+        in_context(
+            1,
+            201,
+            with(&[("status", named("404 Not Found"))], call(0, "answer")),
+        ),
+        in_context(1, 202, returned(0, "answer")),
+        at(1, 210, gives_way, returned(0, "handle")),
+        at(2, 300, gives_way, with(&method("two"), call(0, "handle"))),
+        at(2, 310, begins, returned(0, "handle")),
+        at(1, 400, gives_way, with(&method("one"), call(0, "handle"))),
+        at(1, 410, begins, returned(0, "handle")),
+    ]);
+    assert_eq!(groups(&json), [("one", 1, 0, 310), ("two", 1, 0, 190)]);
+    assert_eq!(json["groups"][0]["statuses"], serde_json::json!({"404": 1}));
+}
+
+#[test]
+fn calls_without_fields_or_without_the_required_one_are_not_counted_which_is_told() {
+    let absent = [("method", FieldValue::Absent("no such key".into()))];
+    let json = of(vec![
+        call(100, "handle"),
+        returned(110, "handle"),
+        with(&absent, call(120, "handle")),
+        returned(130, "handle"),
+    ]);
+    assert_eq!(groups(&json), []);
+    assert_eq!(
+        (&json["calls_without_fields"], &json["calls_passed_over"]),
+        (&1.into(), &1.into())
+    );
+}
+
+#[test]
+fn ever_more_values_are_held_within_a_bound() {
+    let mut events = Vec::new();
+    for number in 0..4_100 {
+        let fields = [("method", FieldValue::Integer(number))];
+        let ts = 100 * u64::try_from(number).expect("small");
+        events.extend([
+            with(&fields, call(ts, "handle")),
+            returned(ts + 10, "handle"),
+        ]);
+    }
+    let json = of(events);
+    let others = groups(&json).into_iter().find(|row| row.0 == "(others)");
+    assert_eq!(others, Some(("(others)", 4, 0, 40)));
+    assert_eq!(json["calls_without_room"], 4);
+}

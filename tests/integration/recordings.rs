@@ -171,7 +171,7 @@ fn a_report_is_a_table_that_says_what_it_leaves_out() {
     ])
     .stdout;
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines[0].trim_end().ends_with("FUNCTION"), "{text}");
+    assert!(lines[0].trim_end().ends_with("FUNCTION  FILE"), "{text}");
     assert!(lines[3].starts_with("(2 of "), "{text}");
     assert!(text.contains("nothing lost"), "{text}");
     let gc = done(&["report", recording.path(), "--gc"]).stdout;

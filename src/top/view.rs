@@ -231,6 +231,6 @@ fn footer(state: &State) -> String {
         false => format!("  only {filter}"),
     };
     format!(
-        "q end  h help  / filter  s sort  p pause  m processes  r reset  every {every} s{filter}"
+        "q end  h help  / filter  s sort  i idle  p pause  m pids  r reset  every {every} s{filter}"
     )
 }

@@ -96,7 +96,7 @@ pub fn notes(request: &Request, recordings: &[Recorded]) -> Vec<String> {
             _ => "others were not recorded at that time, or have its id in no field".to_owned(),
         };
         notes.push(format!(
-            "it was seen in one service only, process {} of {name}: {others}",
+            "it was seen in one process only, {} of {name}: {others}",
             only.pid
         ));
     }
@@ -184,14 +184,14 @@ pub fn text(request: &Request, recordings: &[Recorded], choice: Choice) -> Strin
         "request {}: {} in {}, {} from {}; {} of it in none of them",
         Foreign::new(&request.id),
         many(request.calls.len() as u64, "call", "calls"),
-        many(request.services.len() as u64, "service", "services"),
+        many(request.services.len() as u64, "process", "processes"),
         time(took),
         clock(begin),
         time(gaps),
     );
     let _ = writeln!(
         out,
-        "\n   BEGAN   ENDED      IN IT   CALLS  ERRORS  SERVICE"
+        "\n   BEGAN   ENDED      IN IT   CALLS  ERRORS  RECORDING AND PROCESS"
     );
     for it in &request.services {
         let _ = writeln!(

@@ -132,7 +132,7 @@ fn a_request_is_shown_through_its_services_with_the_gaps_between_them() {
     assert_eq!(shown["slowest"][0]["function"], "fail");
     let text = request(&["req-alpha-1"], &files).stdout;
     for line in [
-        "request req-alpha-1: 5 calls in 2 services, 104ms from 1970-01-01T00:00:01.000000Z; 30.0ms of it in none of them",
+        "request req-alpha-1: 5 calls in 2 processes, 104ms from 1970-01-01T00:00:01.000000Z; 30.0ms of it in none of them",
         " +2.00ms    3.00ms    check (/srv/app.py:3)",
         " +10.0ms    20.0ms  -- in no recorded call of it",
         " +40.0ms    40.0ms    fail (/srv/app.py:3)  [exception]",
@@ -209,7 +209,7 @@ fn a_request_in_one_service_is_shown_and_said_to_be_in_one_only() {
     let ended = request(&["req-beta-2"], &files);
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(ended.stdout.contains("post (/srv/app.py:3)"), "{ended:?}");
-    let said = "it was seen in one service only, process 7 of";
+    let said = "it was seen in one process only, 7 of";
     assert!(ended.stdout.contains(said), "{ended:?}");
 }
 

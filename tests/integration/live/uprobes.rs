@@ -8,6 +8,7 @@ mod fields;
 mod mixed;
 mod outputs;
 mod paths;
+mod recipes;
 mod services;
 mod views;
 mod within;

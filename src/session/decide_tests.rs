@@ -638,6 +638,18 @@ fn kinds_decide_which_templates_and_probes_there_are() {
             ),
         ),
         (
+            "a field by SystemTap, of an interpreter that has marks",
+            asked().field("f=a").function("f").engine("stap"),
+            runs(debian(11)),
+            Refusal(
+                2,
+                &[
+                    "--field is told by pystap's agent alone",
+                    "not by --engine stap",
+                ],
+            ),
+        ),
+        (
             "a field without the agent",
             asked().field("f=a").function("f").agent(AgentUsage::Never),
             runs(debian(10)),
@@ -1004,6 +1016,24 @@ fn the_agent_gives_what_interpreters_lack_where_it_can_get_in() {
                     "cannot get into process 7",
                     CLOSED,
                 ],
+            ),
+        ),
+        (
+            "the same of the kernel's probes",
+            asked().by_context().engine("uprobes"),
+            runs(debian(11)),
+            Refusal(
+                3,
+                &["--by-context needs pystap's agent, whatever marks", CLOSED],
+            ),
+        ),
+        (
+            "the same of SystemTap",
+            asked().by_context().engine("stap"),
+            runs(debian(11)),
+            Refusal(
+                3,
+                &["--by-context needs pystap's agent, whatever marks", CLOSED],
             ),
         ),
         (

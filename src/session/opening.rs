@@ -678,7 +678,7 @@ fn session_line(plan: &Plan, sources: &[PreparedSource]) -> event::Session {
             .collect(),
         events: plan.events.clone(),
         fields: field_paths(plan).into_iter().collect(),
-        filter: (!plan.filters.is_empty()).then(|| plan.filters.to_string()),
+        filter: filter(plan),
         host: crate::clock::host(),
         boot: crate::clock::boot(),
     }
@@ -700,6 +700,16 @@ fn field_paths(plan: &Plan) -> BTreeMap<String, String> {
             .or_insert(path);
     }
     paths
+}
+
+/// Which calls are traced, in words; `None` for all.
+fn filter(plan: &Plan) -> Option<String> {
+    let functions = (!plan.filters.is_empty()).then(|| plan.filters.to_string());
+    let long = plan
+        .min_duration
+        .map(|least| format!("calls of {} and longer", humantime::format_duration(least)));
+    let words: Vec<String> = functions.into_iter().chain(long).collect();
+    (!words.is_empty()).then(|| words.join("; "))
 }
 
 /// The last words, and the exit code.

@@ -1,11 +1,9 @@
 //! Recipes with the real libraries, each in two versions (tests/recipes/install), against what the programs count themselves.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
 use super::{PYTHON_3_11, tree};
-use crate::command::{pystap, run};
+use crate::command::{command, run};
 use crate::tracing::leaves_nothing;
 
 /// Executes statements, of which SQLAlchemy's own events tell, some with secrets in them.
@@ -86,9 +84,9 @@ fn seen(recipe: &str, library: &str, program: &str) -> (Value, Value) {
     );
     let directory = tempfile::tempdir().expect("a directory");
     let output = directory.path().join("output");
-    let mut command = Command::new(pystap());
+    // Away from the user's own recipes, of which one may have the same name.
+    let mut command = command([recipe, "--json", "--output"]);
     command
-        .args([recipe, "--json", "--output"])
         .arg(&output)
         .args(["--", PYTHON_3_11, "-W", "ignore", "-c", program])
         .env("PYTHONPATH", &place);

@@ -161,17 +161,25 @@ impl Table for Functions<'_> {
     }
 
     fn keys(&self) -> String {
-        let order = match self.view.order {
+        self.view.keys()
+    }
+}
+
+impl View {
+    /// What keys do.
+    fn keys(&self) -> String {
+        let order = match self.order {
             Order::Own => "self",
             Order::Total => "total",
             Order::OnCpu => "on-cpu",
             Order::Waiting => "waiting",
             Order::Name => "name",
         };
-        match (self.view.typing, self.view.filter.as_str()) {
+        match (self.typing, self.filter.as_str()) {
             (true, filter) => format!("filter: {filter}_  Enter ends it, Esc clears it"),
+            // Within 80 columns.
             (false, "") => format!(
-                "q end  s sort ({order})  R reverse  / filter  b threads  m processes  i idleness  p pause  r count anew"
+                "q end  s sort ({order})  R reverse  / filter  b thread  m pid  i idle  p pause"
             ),
             (false, filter) => format!("filter: {filter}  Esc clears it  q end  s sort ({order})"),
         }
@@ -211,5 +219,21 @@ mod tests {
         assert_eq!((view.order, view.idle), (Order::Total, true));
         view.key(Key::Char('b'));
         assert_eq!(view.by, By::Thread);
+    }
+
+    #[test]
+    fn what_keys_do_fits_on_a_terminal_of_80_columns() {
+        let mut view = View {
+            by: By::Function,
+            idle: false,
+            order: Order::Own,
+            reversed: false,
+            filter: String::new(),
+            typing: false,
+        };
+        for _ in 0..5 {
+            assert!(view.keys().len() <= 80, "{}", view.keys());
+            view.order = next(view.order);
+        }
     }
 }

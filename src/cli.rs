@@ -100,7 +100,11 @@ pub enum Command {
         arguments: ByRecipe,
     },
     /// Record to a file what `report` and `export` can show later
-    #[command(mut_arg("format", |it| it.hide(true)), mut_arg("output", |it| it.required(true)))]
+    #[command(
+        mut_arg("format", |it| it.hide(true)),
+        mut_arg("output", |it| it.required(true)),
+        mut_arg("sample", |it| it.hide(false))
+    )]
     Record(Trace),
     /// Show hot functions, garbage collections or latencies of a recording
     Report(Report),
@@ -461,6 +465,20 @@ pub struct Trace {
     /// Also tell where threads wait: each wait with its reason and length, from the kernel's scheduler. Needs root
     #[arg(long, conflicts_with_all = ["compile_only", "min_duration"])]
     pub waits: bool,
+    /// Record samples: reads the stacks of all threads so many times a second while they run on, from outside, without probes and
+    /// without the agent; everything is an estimate then. 100 times a second unless RATE is given
+    // Shown with `record`; `trace` says why it has none.
+    #[arg(
+        long,
+        value_name = "RATE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "100",
+        value_parser = clap::value_parser!(u32).range(1..=1000),
+        conflicts_with_all = NOT_RECORDED_OF_SAMPLES,
+        hide = true
+    )]
+    pub sample: Option<u32>,
     /// Which processes.
     #[command(flatten)]
     pub targets: TargetArgs,
@@ -687,7 +705,7 @@ pub struct Export {
     /// Tell functions apart by the values of a field (recorded with --field; not json, which has all fields)
     #[arg(long, value_name = "FIELD")]
     pub group_by: Option<String>,
-    /// Which time (folded and flamegraph, of a recording made with --waits); without it, time on the clock
+    /// Which time (folded and flamegraph, of a recording made with --waits or --sample); without it, time on the clock
     #[arg(long, value_enum, value_name = "WHICH")]
     pub time: Option<ExportTime>,
     /// Threads that wait for work, too (folded and flamegraph): hubs of event loops, workers of pools
@@ -840,6 +858,36 @@ const NOT_OF_SAMPLES: [&str; 23] = [
     "no_agent",
     "inject",
     "trust_paths",
+];
+
+/// The same of what is recorded.
+const NOT_RECORDED_OF_SAMPLES: [&str; 26] = [
+    "waits",
+    "dry_run",
+    "compile_only",
+    "exit_with_command",
+    "command",
+    "no_subprocesses",
+    "events",
+    "functions",
+    "files",
+    "modules",
+    "exclude",
+    "min_duration",
+    "max_events",
+    "no_line_semaphore",
+    "engine",
+    "stap",
+    "stap_args",
+    "buffer",
+    "template_dir",
+    "agent",
+    "no_agent",
+    "inject",
+    "trust_paths",
+    "kernel",
+    "capture",
+    "fields",
 ];
 
 /// `pystap top`.

@@ -12,12 +12,14 @@ mod lower;
 mod manual;
 mod marks;
 mod offcpu;
+mod opened;
 mod print;
 mod ps;
 mod recipe;
 mod report;
 mod request;
 mod sample;
+mod sampled;
 mod stats;
 mod syscalls;
 mod targets;
@@ -87,8 +89,12 @@ fn survive_limits() {
 
 fn run_command(cli: &Cli, console: &Console) -> u8 {
     let outcome = match &cli.command {
-        Command::Trace(arguments) => trace::run(arguments, cli.color, console),
-        Command::Record(arguments) => trace::record(arguments, cli.color, console),
+        Command::Trace(arguments) => trace::without_samples(arguments)
+            .and_then(|()| trace::run(arguments, cli.color, console)),
+        Command::Record(arguments) => match arguments.sample {
+            Some(rate) => sample::record(arguments, rate, console).map(Into::into),
+            None => trace::record(arguments, cli.color, console),
+        },
         Command::Report(arguments) => report::report(arguments, console).map(Into::into),
         Command::Export(arguments) => report::export(arguments, console).map(Into::into),
         Command::Request(arguments) => request::run(arguments, console).map(Into::into),
@@ -109,7 +115,9 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Ps(arguments) => ps::run(arguments, console).map(Into::into),
         Command::Script {
             command: ScriptOf::Trace(arguments),
-        } => trace::script(trace::request(arguments)).map(Into::into),
+        } => trace::without_samples(arguments)
+            .and_then(|()| trace::script(trace::request(arguments)))
+            .map(Into::into),
         Command::Script {
             command: ScriptOf::Top(arguments),
         } => top::script(arguments).map(Into::into),

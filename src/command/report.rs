@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{self, BufWriter, IntoInnerError};
 use std::path::Path;
 
-use super::{destination, print, top};
+use super::opened::{open, warn_of_cut};
+use super::{destination, print, sampled, top};
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
@@ -17,10 +17,8 @@ use crate::event::{Session, Summary, Wait, What};
 use crate::export::json::Json;
 use crate::export::latencies::asked_for;
 use crate::export::profile::{Chrome, FlameGraph, Folded, Pstats, Selection, Speedscope, Time};
-use crate::export::{End, Sink};
+use crate::export::{End, Output, Sink};
 use crate::failure::Failure;
-use crate::files::reading;
-use crate::recording::{Reader, RecordingError};
 use crate::script::filter::Glob;
 use crate::shell;
 use crate::text::Foreign;
@@ -48,23 +46,6 @@ impl Replayed {
             _ => 0,
         }
     }
-}
-
-fn failure(path: &Path, error: &RecordingError) -> Failure {
-    let exit = match error {
-        RecordingError::Io(_) | RecordingError::Damaged { .. } | RecordingError::Line { .. } => {
-            Exit::Failed
-        }
-        _ => Exit::Usage,
-    };
-    Failure::new(exit, format!("{}: {error}", Foreign::path(path)))
-}
-
-pub(super) fn open(path: &Path) -> Result<Reader<File>, Failure> {
-    reading::open(path)
-        .map_err(RecordingError::from)
-        .and_then(Reader::new)
-        .map_err(|error| failure(path, &error))
 }
 
 /// Reads a recording into a sink, as a session would have fed it.
@@ -133,10 +114,7 @@ pub(super) fn replay(
         }
     };
     if reader.was_cut() && whole {
-        console.warning(format_args!(
-            "{} was cut (a crash, a full disk, or it is still being written), so its end is missing; shown is what is there",
-            Foreign::path(path)
-        ));
+        warn_of_cut(path, console);
     }
     if pairing.without_group() > 0 {
         console.warning(format_args!(
@@ -211,7 +189,11 @@ impl Sink for Views<'_> {
 
 /// Shows a view of a recording.
 pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
-    let has_waits = has_waits(open(&arguments.file)?.session());
+    let reader = open(&arguments.file)?;
+    if reader.is_sampled() {
+        return sampled::report(arguments, console);
+    }
+    let has_waits = has_waits(reader.session());
     if arguments.sort.is_of_waits() && !has_waits {
         return Err(without_waits(&arguments.file, "--sort"));
     }
@@ -360,7 +342,7 @@ fn browse(arguments: &Report, has_waits: bool, console: &Console) -> Result<Exit
 /// Writes a recording in another format.
 pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Failure> {
     // Before the output is emptied: it may be that the file is none of ours.
-    drop(open(&arguments.file)?);
+    let is_sampled = open(&arguments.file)?.is_sampled();
     if arguments
         .output
         .as_deref()
@@ -396,27 +378,18 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
             "--group-by tells functions apart, and each event of json has its fields by itself, so nothing was done; leave it out",
         ));
     }
+    if is_sampled {
+        sampled::check(arguments)?;
+    }
     let time = time(arguments, drawn)?;
     let Some(output) = destination::whole(arguments.output.as_deref(), console)? else {
         return Ok(Exit::Done);
     };
     let mut output = BufWriter::with_capacity(1 << 16, output);
-    let shown = Selection {
-        by_context: arguments.by_context,
-        time,
-        idle: arguments.idle,
+    let written = match is_sampled {
+        true => sampled::export(arguments, time, &mut output, console),
+        false => convert(arguments, time, &mut output, console),
     };
-    let to = &mut output;
-    let sink: Box<dyn Sink> = match arguments.format {
-        ExportFormat::Json => Box::new(Json::new(to)),
-        ExportFormat::Folded => Box::new(Folded::new(to, shown)),
-        ExportFormat::Flamegraph => Box::new(FlameGraph::new(to, arguments.min_width, shown)),
-        ExportFormat::Chrome => Box::new(Chrome::new(to)),
-        ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
-        ExportFormat::Pstats => Box::new(Pstats::new(to)),
-    };
-    let group_by = arguments.group_by.as_deref();
-    let written = convert(&arguments.file, group_by, console, sink);
     let written = written.and_then(|exit| {
         let output = output.into_inner().map_err(IntoInnerError::into_error)?;
         output.complete()?;
@@ -466,7 +439,8 @@ fn time(arguments: &Export, drawn: bool) -> Result<Time, Failure> {
             "--time is for the formats folded and flamegraph, so nothing was done; leave it out, or choose one of these",
         ));
     }
-    if !has_waits(open(&arguments.file)?.session()) {
+    let reader = open(&arguments.file)?;
+    if !(reader.is_sampled() || has_waits(reader.session())) {
         return Err(without_waits(&arguments.file, "--time"));
     }
     Ok(time)
@@ -479,14 +453,28 @@ fn same_file(one: &Path, other: &Path) -> bool {
     }
 }
 
-/// Reads a recording into a sink, to its end.
+/// Reads a recording of events to its end, and writes it in another format.
 fn convert(
-    path: &Path,
-    group_by: Option<&str>,
+    arguments: &Export,
+    time: Time,
+    to: &mut BufWriter<Output>,
     console: &Console,
-    mut sink: Box<dyn Sink + '_>,
 ) -> Result<Exit, Failure> {
-    let replayed = replay(path, group_by, console, sink.as_mut())?;
+    let shown = Selection {
+        by_context: arguments.by_context,
+        time,
+        idle: arguments.idle,
+    };
+    let mut sink: Box<dyn Sink + '_> = match arguments.format {
+        ExportFormat::Json => Box::new(Json::new(to)),
+        ExportFormat::Folded => Box::new(Folded::new(to, shown)),
+        ExportFormat::Flamegraph => Box::new(FlameGraph::new(to, arguments.min_width, shown)),
+        ExportFormat::Chrome => Box::new(Chrome::new(to)),
+        ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
+        ExportFormat::Pstats => Box::new(Pstats::new(to)),
+    };
+    let group_by = arguments.group_by.as_deref();
+    let replayed = replay(&arguments.file, group_by, console, sink.as_mut())?;
     let said = sink.finish(&End {
         summary: replayed.summary.as_ref(),
         pairing: &replayed.pairing,

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::opened::open;
 use super::print;
-use super::report::{Replayed, open, replay};
+use super::report::{Replayed, replay};
 use crate::analysis::pairing::Step;
 use crate::analysis::requests::{
     RequestCalls, RequestId, SeenRequest, SeenRequests, names_requests, nearest,

@@ -1,41 +1,47 @@
-//! `pystap top --sample`: hot functions by samples of stacks.
+//! `pystap top --sample` and `pystap record --sample`: hot functions by samples of stacks.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::time::Duration;
 
 use crossbeam_channel::{select, tick};
 
 use super::targets::running_and_to_come;
+use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::cli::{self, RunningTargets};
+use crate::clock;
 use crate::console::{Console, Exit};
 use crate::dump::explained;
-use crate::export::Output;
+use crate::event::{self, SessionTarget, Summary};
+use crate::export::{End, Output, Sink};
 use crate::failure::Failure;
-use crate::process::Selection;
+use crate::process::{Process, Selection};
 use crate::profiler::{
-    By, Options, Order, Session, Shown, Snapshot, ToCome, Unsampled, document, page, show,
+    By, Options, Order, Recorder, Session, Shown, Snapshot, ToCome, Unsampled, document, page, show,
 };
+use crate::recording::{Samples, Writer};
 use crate::session::search::Search;
-use crate::session::stop::{self, StopSignals};
+use crate::session::stop::{self, Stop, StopSignals};
 use crate::text::{Foreign, harmless, harmless_json};
 use crate::view::hot::Column;
+use crate::view::many;
 
 /// What is typed for it.
 const COMMAND: &str = "pystap top --sample";
+const RECORDING: &str = "pystap record --sample";
+
+/// How often what was seen goes into a recording.
+const WRITTEN: Duration = Duration::from_secs(1);
 
 /// The table of `pystap top` by samples, so many a second.
 pub(super) fn top(arguments: &cli::Top, rate: u32, console: &Console) -> Result<Exit, Failure> {
-    let order = match arguments.sort {
-        Column::SelfTime => Order::Own,
-        Column::Cumulative => Order::Total,
-        Column::Function => Order::Name,
-        _ => {
-            return Err(Failure::new(
-                Exit::Usage,
-                "samples say nothing of single calls, so a table of them is sorted by self, cum or function; leave out --sort, or \
-                 --sample",
-            ));
-        }
-    };
+    let order = order(arguments.sort).ok_or_else(|| {
+        Failure::new(
+            Exit::Usage,
+            "samples say nothing of single calls, so a table of them is sorted by self, cum or function; leave out --sort, or \
+             --sample",
+        )
+    })?;
     let on_screen = !(arguments.batch || arguments.json);
     if on_screen && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
         return Err(Failure::new(
@@ -49,22 +55,12 @@ pub(super) fn top(arguments: &cli::Top, rate: u32, console: &Console) -> Result<
         By::Function
     };
     let targets = running(&arguments.targets);
-    let (processes, to_come) = running_and_to_come(&targets, arguments.of.as_deref(), console)?;
+    let targets = running_and_to_come(&targets, arguments.of.as_deref(), console)?;
     let stops = StopSignals::listen()?;
-    let Some(mut output) = output(arguments, &stops, console)? else {
+    let Some(mut output) = output(arguments.output.as_deref(), &stops, console)? else {
         return Ok(Exit::Done);
     };
-    let count = processes.len();
-    let to_come = to_come.map(searched).transpose()?;
-    let session = Session::begin(processes, Options { rate }, to_come)?;
-    let mut unsampled = session.unsampled();
-    if unsampled.len() >= count
-        && let Some(Unsampled { process, reason }) = unsampled.pop()
-    {
-        let error = explained(&process, reason, COMMAND);
-        return Err(Failure::new(Exit::of(error.exit_code()), error.to_string()));
-    }
-    say(unsampled, &session, console);
+    let session = begin(targets, rate, COMMAND, console)?;
     console.note("sampling; Ctrl-C ends it");
     if let Some(duration) = arguments.duration {
         stops.after(duration)?;
@@ -84,7 +80,7 @@ pub(super) fn top(arguments: &cli::Top, rate: u32, console: &Console) -> Result<
             stops.requests(),
         )?;
         drop(cover);
-        say(session.unsampled(), &session, console);
+        say(&session, COMMAND, console);
         return Ok(Exit::Done);
     }
     let tables = tick(arguments.interval);
@@ -105,16 +101,26 @@ pub(super) fn top(arguments: &cli::Top, rate: u32, console: &Console) -> Result<
             recv(stops.requests()) -> _ => break,
             recv(session.ended()) -> _ => break,
             recv(tables) -> _ => {
-                say(session.unsampled(), &session, console);
+                say(&session, COMMAND, console);
                 if write(&session.snapshot())? {
                     return Ok(Exit::Done);
                 }
             }
         }
     }
-    say(session.unsampled(), &session, console);
+    say(&session, COMMAND, console);
     write(&session.end())?;
     Ok(Exit::Done)
+}
+
+/// An order of tables of calls, where samples have it.
+pub(super) fn order(sort: Column) -> Option<Order> {
+    Some(match sort {
+        Column::SelfTime => Order::Own,
+        Column::Cumulative => Order::Total,
+        Column::Function => Order::Name,
+        _ => return None,
+    })
 }
 
 /// The targets as those have them who only look at processes.
@@ -138,23 +144,125 @@ fn searched(selection: Selection) -> Result<ToCome, Failure> {
     })
 }
 
-/// Says what cannot be sampled.
-fn say(unsampled: Vec<Unsampled>, session: &Session, console: &Console) {
-    for Unsampled { process, reason } in unsampled {
-        console.warning(explained(&process, reason, COMMAND));
+/// Begins to sample, and says what of it cannot be; a failure where that is everything.
+fn begin(
+    (processes, to_come): (Vec<Process>, Option<Selection>),
+    rate: u32,
+    command: &str,
+    console: &Console,
+) -> Result<Session, Failure> {
+    let count = processes.len();
+    let to_come = to_come.map(searched).transpose()?;
+    let session = Session::begin(processes, Options { rate }, to_come)?;
+    let mut unsampled = session.unsampled();
+    if unsampled.len() >= count
+        && let Some(Unsampled { process, reason }) = unsampled.pop()
+    {
+        let error = explained(&process, reason, command);
+        return Err(Failure::new(Exit::of(error.exit_code()), error.to_string()));
     }
+    say_of(unsampled, command, console);
+    Ok(session)
+}
+
+/// Records samples until the processes have ended, or somebody has seen enough.
+pub(super) fn record(
+    arguments: &cli::Trace,
+    rate: u32,
+    console: &Console,
+) -> Result<Exit, Failure> {
+    let targets = running_and_to_come(&running(&arguments.targets), None, console)?;
+    let stops = StopSignals::listen()?;
+    let Some(output) = output(arguments.output.output.as_deref(), &stops, console)? else {
+        return Ok(Exit::Done);
+    };
+    let mut opening = event::Session {
+        pystap: env!("CARGO_PKG_VERSION").to_owned(),
+        engine: Samples::KIND.to_owned(),
+        notes: vec![format!(
+            "sampled {rate} times per second: everything is an estimate"
+        )],
+        targets: targets.0.iter().map(target).collect(),
+        events: vec![Samples::KIND.to_owned()],
+        host: clock::host(),
+        boot: clock::boot(),
+        ..event::Session::default()
+    };
+    let session = begin(targets, rate, RECORDING, console)?;
+    opening.ts = clock::now();
+    let mut writer = Box::new(Writer::new(output, PairingRules::default()));
+    writer.session(&opening)?;
+    console.note("sampling; Ctrl-C ends it");
+    if let Some(duration) = arguments.output.duration {
+        stops.after(duration)?;
+    }
+    let due = tick(WRITTEN);
+    let mut recorder = Recorder::default();
+    let mut summary = Summary::default();
+    let mut write = |snapshot: &Snapshot| -> io::Result<()> {
+        summary.wall_ns = summary.wall_ns.saturating_add(snapshot.wall_ns);
+        summary.delivered = summary.delivered.saturating_add(snapshot.samples());
+        let blocks = recorder.blocks(snapshot);
+        blocks.iter().try_for_each(|block| writer.samples(block))
+    };
+    let stop = loop {
+        select! {
+            recv(stops.requests()) -> stop => break stop.unwrap_or(Stop::Interrupted),
+            recv(session.ended()) -> _ => break Stop::TargetsEnded,
+            recv(due) -> _ => {
+                say(&session, RECORDING, console);
+                write(&session.take())?;
+            }
+        }
+    };
+    say(&session, RECORDING, console);
+    write(&session.end())?;
+    summary.ts = clock::now();
+    stop.word().clone_into(&mut summary.ended);
+    let samples = summary.delivered;
+    writer.finish(&End {
+        summary: Some(&summary),
+        pairing: &Pairing::with_rules(PairingRules::default()),
+    })?;
+    console.note(format_args!(
+        "{} recorded, {}",
+        many(samples, "sample", "samples"),
+        stop.word().replace('_', " ")
+    ));
+    Ok(Exit::Done)
+}
+
+/// A process as the first line of a recording has it.
+fn target(process: &Process) -> SessionTarget {
+    let versions = process.interpreters.iter();
+    let version = versions.filter_map(|it| it.version.as_ref()).next();
+    SessionTarget {
+        pid: process.pid,
+        command: process.command_line.join(" "),
+        python: version.map(ToString::to_string),
+    }
+}
+
+/// Says what cannot be sampled, since this was last said.
+fn say(session: &Session, command: &str, console: &Console) {
+    say_of(session.unsampled(), command, console);
     for note in session.notes() {
         console.warning(note);
     }
 }
 
-/// Where tables go. `None` when somebody stopped us while nobody read it.
+fn say_of(unsampled: Vec<Unsampled>, command: &str, console: &Console) {
+    for Unsampled { process, reason } in unsampled {
+        console.warning(explained(&process, reason, command));
+    }
+}
+
+/// Where it goes. `None` when somebody stopped us while nobody read it.
 fn output(
-    arguments: &cli::Top,
+    path: Option<&Path>,
     stops: &StopSignals,
     console: &Console,
 ) -> Result<Option<Output>, Failure> {
-    let path = arguments.output.as_deref();
     let mut said = false;
     let opened = Output::open(path, stop::give_up(), |time| {
         if !std::mem::replace(&mut said, true)

@@ -150,6 +150,18 @@ pub(super) fn script(request: SessionRequest) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// The refusal of samples where single calls are told.
+pub(super) fn without_samples(arguments: &cli::Trace) -> Result<(), Failure> {
+    match arguments.sample {
+        None => Ok(()),
+        Some(_) => Err(Failure::new(
+            Exit::Usage,
+            "samples tell nothing of single calls, so there is nothing to trace; use `pystap top --sample` to look at them, or \
+             `pystap record --sample -o FILE`",
+        )),
+    }
+}
+
 /// Records: a trace in the format of recordings.
 pub(super) fn record(
     arguments: &cli::Trace,

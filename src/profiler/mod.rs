@@ -3,10 +3,13 @@
 //!
 //! [`sampler`] reads the threads of a process. A thread that has slept since the last sample is where it was, and is not read
 //! again. One that runs is read twice: a stack that changed meanwhile is *torn*, which is counted, and told of nobody. [`session`]
-//! does so for all processes at random moments, one in each period, [`tally`] adds up, [`table`], [`json`] and [`live`] show it.
+//! does so for all processes at random moments, one in each period, [`tally`] adds up, [`table`], [`json`] and [`live`] show it. [`recorded`] is the way into a recording and out of it, and [`exported`] has
+//! the formats of other programs.
 
+mod exported;
 mod json;
 mod live;
+mod recorded;
 mod sampler;
 mod session;
 mod stacks;
@@ -15,6 +18,7 @@ mod tally;
 
 pub(crate) use json::document;
 pub(crate) use live::{Shown, show};
+pub(crate) use recorded::{Recorded, Recorder};
 pub(crate) use session::{Options, Session, ToCome, Unsampled};
 pub(crate) use table::page;
 pub(crate) use tally::{By, Order, Snapshot};

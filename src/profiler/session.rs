@@ -148,28 +148,20 @@ impl Session {
 
     /// Everything so far.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let state = self.state();
-        let until = state.until.unwrap_or_else(Instant::now);
-        let wall = until.saturating_duration_since(state.since).as_nanos();
-        Snapshot {
-            rate: state.rate,
-            wall_ns: u64::try_from(wall).unwrap_or(u64::MAX),
-            ticks: state.ticks,
-            missed: state.missed,
-            processes: state.processes,
-            threads: state.threads.0,
-            without_python: state.threads.1,
-            tally: state.tally.clone(),
-            stacks: state.stacks.clone(),
-        }
+        self.state().snapshot()
+    }
+
+    /// Everything since it was counted anew, and counts anew.
+    pub(crate) fn take(&self) -> Snapshot {
+        let mut state = self.state();
+        let snapshot = state.snapshot();
+        state.anew();
+        snapshot
     }
 
     /// Counts anew from now on.
     pub(crate) fn anew(&self) {
-        let mut state = self.state();
-        state.tally.anew();
-        state.since = Instant::now();
-        (state.ticks, state.missed) = (0, 0);
+        self.state().anew();
     }
 
     /// Ends, and gives everything.
@@ -183,6 +175,30 @@ impl Session {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+impl State {
+    fn snapshot(&self) -> Snapshot {
+        let until = self.until.unwrap_or_else(Instant::now);
+        let wall = until.saturating_duration_since(self.since).as_nanos();
+        Snapshot {
+            rate: self.rate,
+            wall_ns: u64::try_from(wall).unwrap_or(u64::MAX),
+            ticks: self.ticks,
+            missed: self.missed,
+            processes: self.processes,
+            threads: self.threads.0,
+            without_python: self.threads.1,
+            tally: self.tally.clone(),
+            stacks: self.stacks.clone(),
+        }
+    }
+
+    fn anew(&mut self) {
+        self.tally.anew();
+        self.since = Instant::now();
+        (self.ticks, self.missed) = (0, 0);
     }
 }
 

@@ -56,7 +56,18 @@ impl Default for Stacks {
 impl Stacks {
     /// The number of a stack, the innermost frame first.
     pub(super) fn number(&mut self, frames: Vec<Frame>) -> u32 {
-        let functions: Vec<u32> = frames.into_iter().map(|it| self.function(it)).collect();
+        let functions = frames.into_iter().map(|frame| {
+            self.function(Function {
+                name: frame.function,
+                file: frame.file,
+            })
+        });
+        let functions = functions.collect();
+        self.stack(functions)
+    }
+
+    /// The number of a stack of functions by their numbers, the innermost first.
+    pub(super) fn stack(&mut self, functions: Vec<u32>) -> u32 {
         if let Some(number) = self.stacks.get(functions.as_slice()) {
             return *number;
         }
@@ -80,11 +91,8 @@ impl Stacks {
         number
     }
 
-    fn function(&mut self, frame: Frame) -> u32 {
-        let function = Function {
-            name: frame.function,
-            file: frame.file,
-        };
+    /// The number of a function.
+    pub(super) fn function(&mut self, function: Function) -> u32 {
         if let Some(number) = self.functions.get(&function) {
             return *number;
         }
@@ -103,6 +111,16 @@ impl Stacks {
     /// The functions of a stack, the innermost first.
     pub(super) fn of(&self, number: u32) -> &[u32] {
         self.all.get(number as usize).map_or(&[], |it| it)
+    }
+
+    /// Functions and stacks from these numbers on, in the order of their numbers.
+    pub(super) fn since(
+        &self,
+        functions: usize,
+        stacks: usize,
+    ) -> (&[Arc<Function>], &[Arc<[u32]>]) {
+        let functions = self.names.get(functions..).unwrap_or_default();
+        (functions, self.all.get(stacks..).unwrap_or_default())
     }
 
     /// A function by its number.

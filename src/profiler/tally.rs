@@ -50,7 +50,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, other: Counts) {
+    pub(super) fn add(&mut self, other: Counts) {
         self.on_cpu = self.on_cpu.saturating_add(other.on_cpu);
         self.waiting = self.waiting.saturating_add(other.waiting);
     }
@@ -61,12 +61,13 @@ impl Counts {
     }
 }
 
+/// What has a sum of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    pid: u32,
-    tid: u32,
-    stack: u32,
-    idle: bool,
+pub(super) struct Key {
+    pub(super) pid: u32,
+    pub(super) tid: u32,
+    pub(super) stack: u32,
+    pub(super) idle: bool,
 }
 
 /// Adds up.
@@ -89,6 +90,11 @@ impl Tally {
             stack: sample.stack,
             idle: sample.idle,
         };
+        self.add(key, counts);
+    }
+
+    /// Adds samples of one thread on one stack.
+    pub(super) fn add(&mut self, key: Key, counts: Counts) {
         let by_thread = Key {
             stack: NO_ROOM,
             ..key
@@ -117,6 +123,16 @@ impl Tally {
         if self.names.len() < MOST_NAMES || self.names.contains_key(&tid) {
             self.names.insert(tid, name);
         }
+    }
+
+    /// All sums, in no order.
+    pub(super) fn sums(&self) -> impl Iterator<Item = (&Key, &Counts)> {
+        self.sums.iter()
+    }
+
+    /// Names of threads.
+    pub(super) fn names(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.names.iter().map(|(tid, name)| (*tid, name.as_str()))
     }
 
     /// Counts anew.
@@ -185,6 +201,24 @@ impl Snapshot {
     /// Samples that nobody is told of, because the stack changed while it was read.
     pub(crate) fn torn(&self) -> u64 {
         self.tally.torn
+    }
+
+    /// How many samples there are, idleness included.
+    pub(crate) fn samples(&self) -> u64 {
+        let sums = self.tally.sums.values();
+        sums.fold(0, |all, it| all.saturating_add(it.all()))
+    }
+
+    /// About how long threads waited for work, in nanoseconds.
+    pub(crate) fn idle_ns(&self) -> u64 {
+        let idle = self.tally.sums.iter().filter(|(key, _)| key.idle);
+        self.time_ns(idle.fold(0, |all, (_, it)| all.saturating_add(it.all())))
+    }
+
+    /// What a thread is called, if it is known.
+    pub(super) fn thread_name(&self, tid: u32) -> Option<&str> {
+        let name = self.tally.names.get(&tid).map(String::as_str);
+        name.filter(|name| !name.is_empty())
     }
 
     /// A table; what is idleness only where it is wanted.

@@ -8,18 +8,20 @@
 //!
 //! The first block is the session: its JSON line, and a second JSON object with what pairing must know of the
 //! interpreters. Then come blocks of events (`code.rs`), between them what is different for a process from there on (JSON),
-//! and the summary as JSON is the last block. A recording without a summary was truncated: by a crash, a full disk, or
+//! and the summary as JSON is the last block. Of a recording of samples, these come in place of events (`samples.rs`, JSON). A recording without a summary was truncated: by a crash, a full disk, or
 //! because it is still being written. Blocks of other kinds are skipped, so that later versions can add some.
 //!
 //! A view can be recomputed at any time: durations that were certain are kept, and the rest is paired again.
 
 mod code;
 mod reader;
+mod samples;
 mod writer;
 
 use crate::analysis::pairing::PairingRules;
 
 pub use reader::{Reader, RecordingError};
+pub(crate) use samples::{Samples, Sum};
 pub use writer::Writer;
 
 /// The magic at the start of our files; the first byte makes it binary, the last reveals converted line ends.
@@ -28,8 +30,8 @@ const MAGIC: [u8; 8] = *b"\x89pystap\n";
 /// Version of the format. A reader refuses newer ones. Before 2, recordings lack what only the agent reports, and read
 /// as they always did; since 3 both sides forget names when they take too many bytes, and not only when there are too
 /// many; since 4 there are events whose number does not fit in the first byte; since 5 a thread can run an interpreter within the
-/// interpreter; since 7 calls can have fields.
-pub const VERSION: u32 = 7;
+/// interpreter; since 7 calls can have fields; since 8 there are recordings of samples.
+pub const VERSION: u32 = 8;
 
 /// The contents of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,8 @@ enum RecordKind {
     Summary = 3,
     /// Rules of one process.
     Rules = 4,
+    /// Samples of stacks.
+    Samples = 5,
 }
 
 /// Largest block, unpacked. Writers stay far below; a reader refuses more, so that a damaged size costs no memory.

@@ -7,7 +7,7 @@ use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 
 use super::code::{Decoder, Undecodable};
 use super::{
-    BLOCK_HEAD, MAGIC, MAX_BLOCK, MAX_JSON, ProcessRules, RecordKind, SavedRules, VERSION,
+    BLOCK_HEAD, MAGIC, MAX_BLOCK, MAX_JSON, ProcessRules, RecordKind, Samples, SavedRules, VERSION,
 };
 use crate::analysis::pairing::PairingRules;
 use crate::event::{Event, Session, Summary, json};
@@ -72,6 +72,8 @@ pub struct Reader<R> {
     /// Of single processes, read and not taken yet.
     process_rules: Vec<(u32, PairingRules)>,
     summary: Option<Summary>,
+    /// Those of the last block of them, until they are taken.
+    samples: Option<Box<Samples>>,
     at: u64,
     ended: bool,
     cut: bool,
@@ -126,6 +128,7 @@ impl<R: Read> Reader<R> {
             rules: PairingRules::default(),
             process_rules: Vec::new(),
             summary: None,
+            samples: None,
             at: head.len() as u64,
             ended: false,
             cut: false,
@@ -160,6 +163,7 @@ impl<R: Read> Reader<R> {
                 rules: PairingRules::default(),
                 process_rules: Vec::new(),
                 summary: None,
+                samples: None,
                 at: line.len() as u64,
                 ended: false,
                 cut: false,
@@ -292,9 +296,44 @@ impl<R: Read> Reader<R> {
                     self.process_rules.push((of.pid, of.rules.into()));
                 }
             }
+            kind if kind == RecordKind::Samples as u8 && !cut => {
+                let Ok(samples) = serde_json::from_slice(&content) else {
+                    self.ended = true;
+                    return Err(self.damaged());
+                };
+                self.samples = Some(samples);
+            }
             _ => self.ended |= cut,
         }
         Ok(())
+    }
+
+    /// Whether it is a recording of samples.
+    pub(crate) fn is_sampled(&self) -> bool {
+        self.session.events == [Samples::KIND]
+    }
+
+    /// The next samples; `None` at the end, wherever that is.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Reader::event`].
+    pub(crate) fn samples(&mut self) -> Result<Option<Samples>, RecordingError> {
+        loop {
+            if let Some(samples) = self.samples.take() {
+                return Ok(Some(*samples));
+            }
+            if self.ended || matches!(self.form, Form::Json { .. }) {
+                return Ok(None);
+            }
+            self.next_block()?;
+        }
+    }
+
+    /// Says that what was read last makes no sense, and ends.
+    pub(crate) fn reject(&mut self) -> RecordingError {
+        self.ended = true;
+        self.damaged()
     }
 
     /// The next block: its kind and contents. A truncated block yields what can be unpacked of it.

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use miniz_oxide::deflate::compress_to_vec_zlib;
 
 use super::code::Encoder;
-use super::{MAGIC, ProcessRules, RecordKind, SavedRules, VERSION};
+use super::{MAGIC, ProcessRules, RecordKind, Samples, SavedRules, VERSION};
 use crate::analysis::pairing::{PairingRules, Step};
 use crate::event::{Session, What, json};
 use crate::export::{End, Sink};
@@ -53,6 +53,14 @@ impl<W: Write> Writer<W> {
         block.extend_from_slice(&packed);
         self.output.write_all(&block)?;
         self.output.flush()
+    }
+
+    /// Writes samples, at once.
+    ///
+    /// # Errors
+    /// The output's.
+    pub(crate) fn samples(&mut self, samples: &Samples) -> io::Result<()> {
+        self.block(RecordKind::Samples, &serde_json::to_vec(samples)?)
     }
 
     fn write_events(&mut self) -> io::Result<()> {

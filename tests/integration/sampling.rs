@@ -146,6 +146,94 @@ fn a_process_that_begins_later_is_sampled_and_the_end_of_all_is_no_end_of_a_patt
 
 #[test]
 #[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn a_recording_of_samples_shows_tables_and_stacks_that_say_they_are_estimates() {
+    let mut program = Running::start(Command::new(PYTHON).args(["-c", PROGRAM]));
+    assert_eq!(program.line(), "ready\n");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let said = |arguments: &[&str], succeeds: bool| {
+        let output = Command::new(PYSTAP).args(arguments).output();
+        let output = output.expect("pystap runs");
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        );
+        assert_eq!(output.status.success(), succeeds, "{arguments:?}: {err}");
+        (out, err)
+    };
+    let (whole, cut) = (path("whole.pystap"), path("cut.pystap"));
+    let pid = program.pid().to_string();
+    said(
+        &[
+            "record",
+            "--sample=200",
+            "-o",
+            &whole,
+            "-d",
+            "2s",
+            "-p",
+            &pid,
+        ],
+        true,
+    );
+    let (out, err) = said(&["report", "--json", &whole], true);
+    assert!(!err.contains("was cut"), "{err}");
+    let table: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(table["estimates"], true, "{table:#}");
+    for name in ["heavy", "light"] {
+        assert!(number(&table, name, "self", "on_cpu") > 0.0, "{table:#}");
+    }
+    assert!(number(&table, "waits", "total", "waiting") > 0.0);
+    let (out, _) = said(&["report", &whole], true);
+    assert!(
+        out.starts_with("sampled 200 times per second: estimates"),
+        "{out}"
+    );
+
+    let time_of = |which: &[&str], function: &str| -> u64 {
+        let mut arguments = vec!["export", "-f", "folded", whole.as_str()];
+        arguments.extend(which);
+        let (out, _) = said(&arguments, true);
+        let lines = out.lines().filter(|line| line.contains(function));
+        let times = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        times.sum()
+    };
+    assert!(time_of(&["--time", "cpu"], "heavy (") > 0);
+    assert_eq!(time_of(&["--time", "cpu"], "waits ("), 0);
+    assert!(time_of(&["--time", "off"], "waits (") > 0);
+    let (all, parts) = (
+        time_of(&[], "sampled"),
+        time_of(&["--time", "cpu"], "sampled") + time_of(&["--time", "off"], "sampled"),
+    );
+    assert!(all.abs_diff(parts) <= all / 1000, "{all} and {parts}");
+    let (svg, _) = said(&["export", "-f", "flamegraph", &whole], true);
+    assert!(svg.contains("estimated from samples"), "{svg}");
+    let (speedscope, _) = said(&["export", "-f", "speedscope", &whole], true);
+    assert!(speedscope.contains("sampled (estimates)"), "{speedscope}");
+    let (_, err) = said(&["export", "-f", "pstats", &whole], false);
+    assert!(err.contains("has samples and no calls"), "{err}");
+
+    let bytes = std::fs::read(&whole).expect("it is there");
+    let last = bytes.len() - 40;
+    std::fs::write(&cut, &bytes[..last]).expect("written");
+    let (out, err) = said(&["report", &cut], true);
+    assert!(out.contains("heavy"), "{out}");
+    assert!(err.contains("was cut"), "{err}");
+}
+
+#[test]
+fn a_trace_of_samples_is_refused_with_what_to_type() {
+    let output = Command::new(PYSTAP)
+        .args(["trace", "--sample", "-p", "1"])
+        .output()
+        .expect("pystap runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("pystap record --sample -o FILE"), "{said}");
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
 fn who_may_not_read_the_memory_is_told_what_to_type_and_the_own_user_may() {
     /// `nobody`.
     const USER: u32 = 65534;

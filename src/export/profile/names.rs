@@ -15,7 +15,7 @@ pub(super) fn function(place: &Place, line: i32) -> String {
 }
 
 /// `process 42: command`, as far as the session knows it. What was lost before anything came is of none (0).
-pub(super) fn process(session: &Session, pid: u32) -> String {
+pub(crate) fn process(session: &Session, pid: u32) -> String {
     let target = session.targets.iter().find(|target| target.pid == pid);
     match target {
         Some(target) if !target.command.is_empty() => {

@@ -1,0 +1,172 @@
+//! Samples in formats of other programs. What is an estimate is called one in each of them.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use super::stacks::Function;
+use super::tally::{Counts, Key, Snapshot};
+use crate::event::Session;
+use crate::export::profile::{Time, flames, process_name};
+use crate::text::Foreign;
+
+/// What stands on a stack whose thread waited.
+const WAITING: &str = "[waiting]";
+
+impl Snapshot {
+    /// A line of folded stacks for each process and stack, with the nanoseconds that were spent there, by estimate.
+    pub(crate) fn folded(&self, session: &Session, time: Time, with_idle: bool) -> Vec<String> {
+        let mut sums: BTreeMap<(u32, u32), Counts> = BTreeMap::new();
+        for (key, counts) in self.tally.sums() {
+            if with_idle || !key.idle {
+                sums.entry((key.pid, key.stack)).or_default().add(*counts);
+            }
+        }
+        let mut lines = Vec::new();
+        for ((pid, stack), counts) in sums {
+            let mut push = |samples: u64, leaf: Option<&str>| {
+                if samples > 0 {
+                    let process = format!("{}, sampled", process_name(session, pid));
+                    let frames = self.frames(stack).map(name);
+                    let frames = std::iter::once(process).chain(frames);
+                    let frames = frames.chain(leaf.map(str::to_owned));
+                    lines.push(flames::folded(frames, self.time_ns(samples)));
+                }
+            };
+            match time {
+                Time::Own => push(counts.all(), None),
+                Time::Cpu => push(counts.on_cpu, None),
+                Time::Off => push(counts.waiting, Some(WAITING)),
+                Time::Wall => {
+                    push(counts.on_cpu, None);
+                    push(counts.waiting, Some(WAITING));
+                }
+            }
+        }
+        lines
+    }
+
+    /// A profile of each thread for speedscope. When what was seen is not in it, only how often.
+    ///
+    /// # Errors
+    /// The output's.
+    pub(crate) fn write_speedscope(
+        &self,
+        session: &Session,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let mut threads: BTreeMap<(u32, u32), Vec<(&Key, &Counts)>> = BTreeMap::new();
+        for (key, counts) in self.tally.sums() {
+            threads
+                .entry((key.pid, key.tid))
+                .or_default()
+                .push((key, counts));
+        }
+        let (functions, _) = self.stacks.since(0, 0);
+        let frames = functions.iter().map(|it| {
+            json!({
+                "name": Foreign::new(it.name.as_str()).to_string(),
+                "file": Foreign::new(it.file.as_str()).to_string(),
+            })
+        });
+        let profiles = threads.into_iter().map(|((pid, tid), mut seen)| {
+            seen.sort_by_key(|(key, _)| (key.stack, key.idle));
+            let weights = seen.iter().map(|(_, counts)| self.time_ns(counts.all()));
+            let weights: Vec<u64> = weights.collect();
+            let samples = seen.iter().map(|(key, _)| {
+                let mut stack = self.stacks.of(key.stack).to_vec();
+                stack.reverse();
+                stack
+            });
+            let process = process_name(session, pid);
+            let thread = match self.thread_name(tid) {
+                Some(name) => format!("{} ({tid})", Foreign::new(name)),
+                None => format!("thread {tid}"),
+            };
+            json!({
+                "type": "sampled",
+                "name": format!("{thread}, {process}, sampled (estimates)"),
+                "unit": "nanoseconds",
+                "startValue": 0,
+                "endValue": weights.iter().fold(0_u64, |all, it| all.saturating_add(*it)),
+                "samples": samples.collect::<Vec<_>>(),
+                "weights": weights,
+            })
+        });
+        let document = json!({
+            "$schema": "https://www.speedscope.app/file-format-schema.json",
+            "exporter": format!("pystap {}", env!("CARGO_PKG_VERSION")),
+            "name": "samples: estimates",
+            "shared": {"frames": frames.collect::<Value>()},
+            "profiles": profiles.collect::<Value>(),
+        });
+        serde_json::to_writer(&mut *out, &document)?;
+        out.write_all(b"\n")
+    }
+
+    /// The functions of a stack, the outermost first.
+    fn frames(&self, stack: u32) -> impl Iterator<Item = &Function> {
+        let functions = self.stacks.of(stack).iter().rev();
+        functions.filter_map(|it| Some(self.stacks.named(*it)?.as_ref()))
+    }
+}
+
+fn name(function: &Function) -> String {
+    format!(
+        "{} ({})",
+        Foreign::new(function.name.as_str()),
+        Foreign::new(function.file.as_str())
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tally::tests::snapshot;
+    use super::*;
+
+    fn seen() -> Snapshot {
+        snapshot(&[
+            (7, &["f;", "main"], true, false, 3),
+            (7, &["f;", "main"], false, false, 2),
+            (8, &["select", "main"], false, true, 90),
+        ])
+    }
+
+    #[test]
+    fn stacks_have_the_time_on_the_processor_or_waiting_that_is_asked_for() {
+        let session = Session::default();
+        let lines = |time, idle| seen().folded(&session, time, idle);
+        let stack = "process 1, sampled;main (/srv/app.py);f\\u{3b} (/srv/app.py)";
+        assert_eq!(lines(Time::Own, false), [format!("{stack} 50000000")]);
+        assert_eq!(lines(Time::Cpu, false), [format!("{stack} 30000000")]);
+        assert_eq!(
+            lines(Time::Off, false),
+            [format!("{stack};[waiting] 20000000")]
+        );
+        assert_eq!(lines(Time::Wall, false).len(), 2);
+        assert_eq!(lines(Time::Own, true).len(), 2);
+    }
+
+    #[test]
+    fn speedscope_has_a_profile_of_each_thread_with_its_weights() {
+        let mut out = Vec::new();
+        seen()
+            .write_speedscope(&Session::default(), &mut out)
+            .expect("written");
+        let document: Value = serde_json::from_slice(&out).expect("JSON");
+        let profile = &document["profiles"][0];
+        assert_eq!(
+            profile["name"],
+            "worker (7), process 1, sampled (estimates)"
+        );
+        let of = |index: &Value| {
+            let at = index.as_u64().expect("a number") as usize;
+            document["shared"]["frames"][at]["name"].clone()
+        };
+        let stack = profile["samples"][0].as_array().expect("a stack");
+        assert_eq!(stack.iter().map(of).collect::<Vec<_>>(), ["main", "f;"]);
+        assert_eq!(profile["weights"], json!([50_000_000]));
+        assert_eq!(document["profiles"][1]["endValue"], 900_000_000);
+    }
+}

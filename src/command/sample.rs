@@ -2,11 +2,13 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{select, tick};
 
 use super::targets::running_and_to_come;
+use super::top;
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::cli::{self, RunningTargets};
 use crate::clock;
@@ -17,9 +19,12 @@ use crate::export::{End, Output, Sink};
 use crate::failure::Failure;
 use crate::process::{Process, Selection};
 use crate::profiler::{
-    By, Options, Order, Recorder, Session, Shown, Snapshot, ToCome, Unsampled, document, page, show,
+    By, Function, Options, Order, Recorder, Session, Snapshot, ToCome, Unsampled, View, document,
+    page, show,
 };
 use crate::recording::{Samples, Writer};
+use crate::script::Filters;
+use crate::script::filter::Glob;
 use crate::session::search::Search;
 use crate::session::stop::{self, Stop, StopSignals};
 use crate::text::{Foreign, harmless, harmless_json};
@@ -66,21 +71,8 @@ pub(super) fn top(arguments: &cli::Top, rate: u32, console: &Console) -> Result<
         stops.after(duration)?;
     }
     if on_screen {
-        let cover = console.cover();
-        let shown = Shown {
-            by,
-            idle: arguments.idle,
-            order,
-        };
-        show(
-            &session,
-            shown,
-            arguments.interval,
-            &cover,
-            stops.requests(),
-        )?;
-        drop(cover);
-        say(&session, COMMAND, console);
+        let view = View::new(by, arguments.idle, order);
+        watch(arguments, &session, view, &stops, console)?;
         return Ok(Exit::Done);
     }
     let tables = tick(arguments.interval);
@@ -111,6 +103,66 @@ pub(super) fn top(arguments: &cli::Top, rate: u32, console: &Console) -> Result<
     say(&session, COMMAND, console);
     write(&session.end())?;
     Ok(Exit::Done)
+}
+
+/// Shows the table on the screen, and the exact one whenever it is wanted.
+fn watch(
+    arguments: &cli::Top,
+    session: &Session,
+    mut view: View,
+    stops: &StopSignals,
+    console: &Console,
+) -> Result<(), Failure> {
+    let mut trouble: Option<Failure> = None;
+    loop {
+        let cover = console.cover();
+        if let Some(failure) = trouble.take() {
+            console.warning(format_args!("no exact numbers: {}", failure.message));
+        }
+        let interval = arguments.interval;
+        let looked_at = show(session, &mut view, interval, &cover, stops.requests())?;
+        drop(cover);
+        say(session, COMMAND, console);
+        let Some(functions) = looked_at else {
+            return Ok(());
+        };
+        session.pause();
+        let back = top::exact(arguments, &named(&functions), stops, console);
+        session.resume();
+        match back {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(failure) => trouble = Some(failure),
+        }
+    }
+}
+
+/// Filters that functions pass. Interpreters' own probes know them by their last names.
+fn named(functions: &[Arc<Function>]) -> Filters {
+    let mut filters = Filters::default();
+    for function in functions {
+        let name = function.name.rsplit('.').next().unwrap_or_default();
+        let globs = [literal(name), literal(&function.file)];
+        if let [Some(name), Some(file)] = globs {
+            filters.functions.push(name);
+            if !filters.files.contains(&file) {
+                filters.files.push(file);
+            }
+        }
+    }
+    filters
+}
+
+/// The pattern that matches this alone; `None` where it is too long for one.
+fn literal(text: &str) -> Option<Glob> {
+    let mut pattern = String::with_capacity(text.len());
+    for character in text.chars() {
+        if "*?[]\\".contains(character) {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    Glob::new(&pattern).ok()
 }
 
 /// An order of tables of calls, where samples have it.
@@ -276,4 +328,27 @@ fn output(
         stops.requests().recv_timeout(time).is_err()
     });
     Ok(opened?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_is_measured_by_its_own_name_whatever_is_in_it() {
+        let function = |name: &str, file: &str| {
+            Arc::new(Function {
+                name: name.to_owned(),
+                file: file.to_owned(),
+            })
+        };
+        let filters = named(&[
+            function("Server.<locals>.<lambda>", "/srv/a[1]*.py"),
+            function("f", "/srv/a[1]*.py"),
+        ]);
+        assert_eq!(filters.files.len(), 1);
+        assert!(filters.functions[0].matches(b"<lambda>"));
+        assert!(filters.files[0].matches(b"/srv/a[1]*.py"));
+        assert!(!filters.files[0].matches(b"/srv/a1x.py"));
+    }
 }

@@ -12,9 +12,13 @@ use crate::cli;
 use crate::console::{Console, Exit};
 use crate::export::{Output, Sink};
 use crate::failure::Failure;
+use crate::script::Filters;
+use crate::session::opening::Decided;
 use crate::session::request::{Limits, SessionRequest};
+use crate::session::stop::StopSignals;
 use crate::text::Foreign;
-use crate::top::{Batch, Live, Shown, Snapshot, State, Tally, terminal};
+use crate::top::{Back, Batch, Live, Shown, Snapshot, State, Tally, terminal};
+use crate::view::many;
 
 /// What is traced, in a few words.
 fn title(targets: &cli::TargetArgs, of: Option<&String>) -> String {
@@ -142,6 +146,42 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
         show_end(&aside, console)?;
     }
     ended
+}
+
+/// The table of single functions, exactly, on the screen of a table by samples; whether somebody wants to go back to that.
+///
+/// # Errors
+/// What stands in the way of tracing.
+pub(super) fn exact(
+    arguments: &cli::Top,
+    functions: &Filters,
+    stops: &StopSignals,
+    console: &Console,
+) -> Result<bool, Failure> {
+    let mut request = request(arguments);
+    request.filters = functions.clone();
+    request.output = None;
+    // It ends when that of the samples does.
+    request.limits = Limits::default();
+    let back = Back::by(stops.stopper());
+    let interval = arguments.interval.as_millis();
+    let interval = interval.try_into().unwrap_or(u64::MAX);
+    let title = format!(
+        "exact: {} of {}",
+        many(functions.functions.len() as u64, "function", "functions"),
+        title(&arguments.targets, arguments.of.as_ref())
+    );
+    let make = |_: Output, rules: PairingRules| -> Box<dyn Sink> {
+        let in_kernel = request.totals && !rules.call_on_creation;
+        let mut state = State::new(title.clone(), arguments.sort, interval);
+        // What was on the screen is shown, idle or not.
+        state.idle = true;
+        let shown = Shown::OnScreen(state);
+        let live = Live::new(tally(false), in_kernel, shown, console);
+        Box::new(live.with_way_back(back.clone()))
+    };
+    Decided::new(&request)?.run_until(&make, None, stops, console)?;
+    Ok(back.is_wanted())
 }
 
 /// Sums of nothing yet.

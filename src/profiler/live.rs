@@ -1,29 +1,50 @@
 //! The table on a terminal, live.
 
+use std::cell::Cell;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
 use super::session::Session;
+use super::stacks::Function;
 use super::table::{heading, headlines, line};
 use super::tally::{By, Order, Row, Rows, Snapshot};
 use crate::console::Cover;
 use crate::top::Key;
 use crate::top::follow::{Table, follow};
 
+/// Most functions that are measured exactly at once.
+const MOST_EXACT: usize = 20;
+
 /// What is shown, as keys have changed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct View {
+pub(crate) struct View {
     by: By,
     idle: bool,
     order: Order,
     reversed: bool,
     filter: String,
     typing: bool,
+    /// Whether exact numbers are wanted.
+    exact: bool,
 }
 
 impl View {
+    /// How a table begins.
+    pub(crate) fn new(by: By, idle: bool, order: Order) -> View {
+        View {
+            by,
+            idle,
+            order,
+            reversed: false,
+            filter: String::new(),
+            typing: false,
+            exact: false,
+        }
+    }
+
     fn key(&mut self, key: Key) {
         if self.typing {
             match key {
@@ -55,7 +76,8 @@ impl View {
             }
             Key::Char('i') => self.idle = !self.idle,
             Key::Char('R') => self.reversed = !self.reversed,
-            Key::Char('s') | Key::Right => self.order = next(self.order),
+            Key::Char('s') => self.exact = true,
+            Key::Char('o') | Key::Right => self.order = next(self.order),
             Key::Char('/' | 'f') => self.typing = true,
             Key::Escape => self.filter.clear(),
             _ => {}
@@ -88,46 +110,50 @@ fn next(order: Order) -> Order {
 
 struct Functions<'a> {
     session: &'a Session,
-    view: View,
+    view: &'a mut View,
     snapshot: Snapshot,
     rows: Rows,
+    /// From which row on how many were shown last.
+    on_screen: Cell<(usize, usize)>,
 }
 
-/// How a table begins.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Shown {
-    pub(crate) by: By,
-    pub(crate) idle: bool,
-    pub(crate) order: Order,
-}
-
-/// Shows a table until somebody has seen enough, the processes have ended, or something comes from `stop`.
+/// Shows a table until somebody has seen enough, the processes have ended, or something comes from `stop`; or until exact numbers
+/// of the functions on the screen are wanted: these.
 ///
 /// # Errors
 /// The terminal's.
 pub(crate) fn show<T>(
     session: &Session,
-    shown: Shown,
+    view: &mut View,
     interval: Duration,
     cover: &Cover,
     stop: &Receiver<T>,
-) -> io::Result<()> {
+) -> io::Result<Option<Vec<Arc<Function>>>> {
+    view.exact = false;
     let snapshot = session.snapshot();
-    let view = View {
-        by: shown.by,
-        idle: shown.idle,
-        order: shown.order,
-        reversed: false,
-        filter: String::new(),
-        typing: false,
-    };
     let mut functions = Functions {
         session,
         rows: view.rows(&snapshot),
         view,
         snapshot,
+        on_screen: Cell::new((0, 0)),
     };
-    follow(&mut functions, interval, cover, session.ended(), stop)
+    follow(&mut functions, interval, cover, session.ended(), stop)?;
+    Ok(functions.view.exact.then(|| functions.looked_at()))
+}
+
+impl Functions<'_> {
+    /// The functions on the screen, the first ones.
+    fn looked_at(&self) -> Vec<Arc<Function>> {
+        let (from, most) = self.on_screen.get();
+        let rows = self.rows.rows.iter().skip(from).take(most);
+        // What has no file stands for functions that nobody knows.
+        let known = rows.filter(|row| !row.function.file.is_empty());
+        known
+            .map(|row| Arc::clone(&row.function))
+            .take(MOST_EXACT)
+            .collect()
+    }
 }
 
 impl Table for Functions<'_> {
@@ -155,9 +181,14 @@ impl Table for Functions<'_> {
     }
 
     fn lines(&self, from: usize, most: usize) -> Vec<String> {
+        self.on_screen.set((from, most));
         let rows = self.rows.rows.iter().skip(from).take(most);
         rows.map(|row| line(&self.snapshot, row, self.rows.samples))
             .collect()
+    }
+
+    fn is_left(&self) -> bool {
+        self.view.exact
     }
 
     fn keys(&self) -> String {
@@ -179,9 +210,11 @@ impl View {
             (true, filter) => format!("filter: {filter}_  Enter ends it, Esc clears it"),
             // Within 80 columns.
             (false, "") => format!(
-                "q end  s sort ({order})  R reverse  / filter  b thread  m pid  i idle  p pause"
+                "q end  s exact  o sort ({order})  R reverse  / filter  b thread  m pid  i idle"
             ),
-            (false, filter) => format!("filter: {filter}  Esc clears it  q end  s sort ({order})"),
+            (false, filter) => {
+                format!("filter: {filter}  Esc clears it  q end  s exact  o sort ({order})")
+            }
         }
     }
 }
@@ -194,14 +227,7 @@ mod tests {
     #[test]
     fn keys_change_what_is_shown() {
         let snapshot = snapshot(&[(7, &["f", "main"], true, false, 3)]);
-        let mut view = View {
-            by: By::Function,
-            idle: false,
-            order: Order::Own,
-            reversed: false,
-            filter: String::new(),
-            typing: false,
-        };
+        let mut view = View::new(By::Function, false, Order::Own);
         let names = |view: &View| -> Vec<String> {
             let rows = view.rows(&snapshot).rows;
             rows.iter().map(|row| row.function.name.clone()).collect()
@@ -215,7 +241,7 @@ mod tests {
         assert_eq!((names(&view), view.idle), (vec!["main".to_owned()], false));
         view.key(Key::Escape);
         view.key(Key::Char('i'));
-        view.key(Key::Char('s'));
+        view.key(Key::Char('o'));
         assert_eq!((view.order, view.idle), (Order::Total, true));
         view.key(Key::Char('b'));
         assert_eq!(view.by, By::Thread);
@@ -223,14 +249,7 @@ mod tests {
 
     #[test]
     fn what_keys_do_fits_on_a_terminal_of_80_columns() {
-        let mut view = View {
-            by: By::Function,
-            idle: false,
-            order: Order::Own,
-            reversed: false,
-            filter: String::new(),
-            typing: false,
-        };
+        let mut view = View::new(By::Function, false, Order::Own);
         for _ in 0..5 {
             assert!(view.keys().len() <= 80, "{}", view.keys());
             view.order = next(view.order);

@@ -17,8 +17,9 @@ mod table;
 mod tally;
 
 pub(crate) use json::document;
-pub(crate) use live::{Shown, show};
+pub(crate) use live::{View, show};
 pub(crate) use recorded::{Recorded, Recorder};
 pub(crate) use session::{Options, Session, ToCome, Unsampled};
+pub(crate) use stacks::Function;
 pub(crate) use table::page;
 pub(crate) use tally::{By, Order, Snapshot};

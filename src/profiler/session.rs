@@ -67,6 +67,8 @@ struct State {
     missed: u64,
     processes: usize,
     threads: (usize, usize),
+    /// Since when no samples are taken.
+    paused: Option<Instant>,
     unsampled: Vec<Unsampled>,
     notes: Vec<String>,
 }
@@ -94,6 +96,7 @@ impl Session {
             missed: 0,
             processes: 0,
             threads: (0, 0),
+            paused: None,
             unsampled: Vec::new(),
             notes: Vec::new(),
         }));
@@ -157,6 +160,19 @@ impl Session {
         let snapshot = state.snapshot();
         state.anew();
         snapshot
+    }
+
+    /// Takes no samples until [`Session::resume`]: what is measured otherwise meanwhile costs the processes time.
+    pub(crate) fn pause(&self) {
+        self.state().paused = Some(Instant::now());
+    }
+
+    /// Goes on as if no time had passed.
+    pub(crate) fn resume(&self) {
+        let mut state = self.state();
+        if let Some(paused) = state.paused.take() {
+            state.since += paused.elapsed();
+        }
     }
 
     /// Counts anew from now on.
@@ -298,6 +314,9 @@ impl Collector {
     fn sample(&mut self, missed: u64) {
         let mut lost = Vec::new();
         let mut state = locked(&self.shared);
+        if state.paused.is_some() {
+            return;
+        }
         for (pid, sampled) in &mut self.sampled {
             match sampled.refresh(&mut self.files) {
                 Ok(()) => sampled.sample(&mut state.stacks, &mut self.samples),

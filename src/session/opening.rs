@@ -100,7 +100,7 @@ impl<'a> Decided<'a> {
     /// # Errors
     /// What stands in the way, and what fails before probes are live.
     pub(crate) fn run(
-        mut self,
+        self,
         make_sink: &MakeSink<'_>,
         show: impl FnOnce(&str) -> std::io::Result<()>,
         aside: Option<&File>,
@@ -119,10 +119,21 @@ impl<'a> Decided<'a> {
                 ),
             )
         })?;
-        let audience = Waiting {
-            console,
-            stops: &stops,
-        };
+        self.run_until(make_sink, aside, &stops, console)
+    }
+
+    /// Traces until something comes from `stops`, whose signals are caught already.
+    ///
+    /// # Errors
+    /// What stands in the way, and what fails before probes are live.
+    pub(crate) fn run_until(
+        mut self,
+        make_sink: &MakeSink<'_>,
+        aside: Option<&File>,
+        stops: &StopSignals,
+        console: &Console,
+    ) -> Result<u8, Failure> {
+        let audience = Waiting { console, stops };
         match self.carried_out(make_sink, aside, &audience) {
             // Nothing was traced and nothing written.
             Err(failure) if failure.exit == Exit::Unready && stops.requests().is_empty() => {

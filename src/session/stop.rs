@@ -83,6 +83,18 @@ pub(crate) fn give_up() -> Arc<AtomicBool> {
     Arc::clone(&GIVE_UP)
 }
 
+/// Ends a session without a signal, and without giving up its output.
+#[derive(Debug, Clone)]
+pub(crate) struct Stopper(Sender<Stop>);
+
+impl Stopper {
+    /// Asks for a stop.
+    pub(crate) fn stop(&self) {
+        // Fails where nobody listens any longer.
+        let _ = self.0.send(Stop::Interrupted);
+    }
+}
+
 impl StopSignals {
     /// Listens for SIGINT, SIGTERM and SIGHUP from now on.
     pub(crate) fn listen() -> io::Result<Self> {
@@ -110,6 +122,11 @@ impl StopSignals {
     /// Requests to stop.
     pub(crate) fn requests(&self) -> &Receiver<Stop> {
         &self.requests
+    }
+
+    /// What asks for a stop from within.
+    pub(crate) fn stopper(&self) -> Stopper {
+        Stopper(self.sender.clone())
     }
 
     /// Asks for a stop after this time.

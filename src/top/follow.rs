@@ -34,6 +34,11 @@ pub(crate) trait Table {
         false
     }
 
+    /// Whether something else is to be shown.
+    fn is_left(&self) -> bool {
+        false
+    }
+
     /// The lines above it, the names of its columns, and how many rows it has.
     fn head(&self) -> (String, String, usize);
 
@@ -141,6 +146,9 @@ pub(crate) fn follow<T>(
                 }
                 Action::Other(key) => {
                     table.key(key);
+                    if table.is_left() {
+                        return Ok(());
+                    }
                     let (_, _, rows) = table.head();
                     view.scroll = view.scroll.min(rows.saturating_sub(1));
                 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
-use super::requests::{Requests, Table, end_session};
+use super::requests::{Back, Requests, Table, end_session};
 use super::{Batch, Snapshot, State, Tally, terminal};
 use crate::analysis::pairing::{Pairing, Step};
 use crate::analysis::totals::Rows;
@@ -44,6 +44,7 @@ pub struct Live {
     wants_anew: bool,
     wants_sums: bool,
     shown: Option<Shown>,
+    back: Option<Back>,
     console: Console,
     worker: Option<(Sender<Table>, JoinHandle<io::Result<()>>)>,
 }
@@ -59,9 +60,16 @@ impl Live {
             wants_anew: false,
             wants_sums: false,
             shown: Some(shown),
+            back: None,
             console: console.clone(),
             worker: None,
         }
+    }
+
+    /// The same with a way back to samples.
+    pub(crate) fn with_way_back(mut self, back: Back) -> Live {
+        self.back = Some(back);
+        self
     }
 
     fn show(&mut self, snapshot: Snapshot, last: bool) {
@@ -95,11 +103,14 @@ impl Sink for Live {
             Some(Shown::OnScreen(mut state)) => {
                 state.only.clone_from(&session.filter);
                 let cover = self.console.cover();
+                let back = self.back.take();
+                state.from_samples = back.is_some();
                 threads::spawn(move || {
                     let session = terminal::Session {
                         tables: &tables,
                         cover: &cover,
                         requests: &requests,
+                        back: back.as_ref(),
                     };
                     let shown = terminal::show(state, Some(session));
                     if shown.is_err() {

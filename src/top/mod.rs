@@ -13,6 +13,7 @@ pub mod view;
 
 pub use batch::Batch;
 pub use live::{Live, Shown};
+pub(crate) use requests::Back;
 pub use state::{Action, Key, State};
 
 use std::collections::HashSet;

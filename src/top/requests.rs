@@ -1,10 +1,12 @@
 //! What the thread that shows tables and the session's thread tell each other.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::Snapshot;
+use crate::session::stop::Stopper;
 
 /// What the thread that shows asks for.
 #[derive(Debug, Default)]
@@ -32,6 +34,34 @@ impl Requests {
     /// Whether counting anew was asked for since this was asked last.
     pub(super) fn take_anew(&self) -> bool {
         self.anew.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// The way back to where an exact table came from.
+#[derive(Debug, Clone)]
+pub(crate) struct Back {
+    stop: Stopper,
+    wanted: Arc<AtomicBool>,
+}
+
+impl Back {
+    /// The way back from a session that this ends.
+    pub(crate) fn by(stop: Stopper) -> Back {
+        Back {
+            stop,
+            wanted: Arc::default(),
+        }
+    }
+
+    /// Ends the session.
+    pub(super) fn go(&self) {
+        self.wanted.store(true, Ordering::Relaxed);
+        self.stop.stop();
+    }
+
+    /// Whether somebody went there.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
     }
 }
 

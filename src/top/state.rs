@@ -48,6 +48,8 @@ pub enum Action {
     Pace,
     /// To write the table as it is shown to a file.
     Export,
+    /// To go back to samples.
+    Samples,
 }
 
 /// Intervals between snapshots to choose from, in milliseconds.
@@ -58,6 +60,8 @@ const INTERVALS: [u64; 8] = [100, 250, 500, 1_000, 2_000, 5_000, 10_000, 60_000]
 pub struct State {
     /// What is traced, for the first line.
     pub title: String,
+    /// Whether there are samples to go back to.
+    pub(crate) from_samples: bool,
     /// Which functions are traced, in words, where not all are.
     pub only: Option<String>,
     /// Idleness is shown.
@@ -93,6 +97,7 @@ impl State {
             .unwrap_or(INTERVALS.len() - 1);
         State {
             title: title.into(),
+            from_samples: false,
             only: None,
             idle: false,
             sort,
@@ -201,7 +206,9 @@ impl State {
                 self.interval = (self.interval + 1).min(INTERVALS.len() - 1);
                 return Action::Pace;
             }
-            Key::Char('s') | Key::Right => self.sort_by(1),
+            Key::Char('s') if self.from_samples => return Action::Samples,
+            Key::Char('s') => self.say("s changes to samples and back in `pystap top --sample`"),
+            Key::Char('o') | Key::Right => self.sort_by(1),
             Key::Left => self.sort_by(Column::of(self.account()).count() - 1),
             Key::Char(digit @ '1'..='9') => {
                 let index = digit as usize - '1' as usize;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError};
 use ratatui::crossterm;
 
-use super::requests::{Requests, Table, end_session};
+use super::requests::{Back, Requests, Table, end_session};
 use super::screen::{self, Screen};
 use super::{Action, Snapshot, State, batch, input, view};
 use crate::clock;
@@ -29,6 +29,8 @@ pub(super) struct Session<'a> {
     pub(super) cover: &'a Cover,
     /// What is asked of it.
     pub(super) requests: &'a Requests,
+    /// The way back to samples.
+    pub(super) back: Option<&'a Back>,
 }
 
 /// Shows a table of what is over, until somebody has seen enough.
@@ -108,6 +110,11 @@ fn follow(
             // The table stays until the session has ended in good order.
             Action::Quit if session.is_some() => end_session(),
             Action::Quit => return Ok(()),
+            Action::Samples => {
+                if let Some(back) = session.and_then(|it| it.back) {
+                    back.go();
+                }
+            }
             Action::Export => match export(state) {
                 Ok(path) => state.say(format!("written to {}", Foreign::path(&path))),
                 Err(error) => state.say(format!(

@@ -215,10 +215,21 @@ fn waits_have_columns_that_stay_on_a_narrow_terminal_and_sort() {
     );
     keys(&mut state, "8");
     assert_eq!(state.sort, Column::Off);
-    keys(&mut state, "sss");
+    keys(&mut state, "ooo");
     assert_eq!(state.sort, Column::Function);
     state.key(Key::Left);
     assert_eq!(state.sort, Column::Gil);
+}
+
+#[test]
+fn the_key_for_samples_leaves_only_a_table_that_came_from_there() {
+    let mut state = State::new("all", Column::SelfTime, 2_000);
+    assert_eq!(state.key(Key::Char('s')), Action::Draw);
+    assert_eq!(state.sort, Column::SelfTime);
+    assert!(drawn(&mut state, 80, 24)[23].contains("pystap top --sample"));
+    state.from_samples = true;
+    assert_eq!(state.key(Key::Char('s')), Action::Samples);
+    assert!(drawn(&mut state, 80, 24)[23].contains("s samples"));
 }
 
 #[test]

@@ -12,10 +12,11 @@ use crate::text::{Foreign, end_of, ending, harmless};
 use crate::view::hot::{self, Column, Number};
 use crate::view::{many, time};
 
-const HELP: [&str; 19] = [
+const HELP: [&str; 20] = [
     "1 to 9       sort by that column",
-    "s, arrows    sort by the next or the previous column",
+    "o, arrows    sort by the next or the previous column",
     "R            the other way round",
+    "s            back to samples, where pystap top --sample came from there",
     "/            filter: every word must be in the function or its file",
     "Esc          no filter",
     "m            one row per function, or per function and process",
@@ -230,7 +231,11 @@ fn footer(state: &State) -> String {
         true => String::new(),
         false => format!("  only {filter}"),
     };
+    let samples = match state.from_samples {
+        true => "s samples  ",
+        false => "",
+    };
     format!(
-        "q end  h help  / filter  s sort  i idle  p pause  m pids  r reset  every {every} s{filter}"
+        "q end  {samples}h help  / filter  o sort  i idle  p pause  m pids  r reset  every {every} s{filter}"
     )
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::dump::interpreters;
 use crate::offcpu::Running;
+use crate::terminal::{Terminal, quoted};
 
 const PYSTAP: &str = env!("CARGO_BIN_EXE_pystap");
 const PYTHON: &str = "/usr/bin/python3.11";
@@ -219,6 +220,46 @@ fn a_recording_of_samples_shows_tables_and_stacks_that_say_they_are_estimates() 
     let (out, err) = said(&["report", &cut], true);
     assert!(out.contains("heavy"), "{out}");
     assert!(err.contains("was cut"), "{err}");
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11, tmux and root: run by scripts/test-here"]
+fn a_key_measures_sampled_functions_exactly_and_another_goes_back_and_leaves_nothing() {
+    let mut program = Running::start(Command::new(PYTHON).args(["-c", PROGRAM]));
+    assert_eq!(program.line(), "ready\n");
+    let terminal = Terminal::open(100, 24);
+    let pystap = quoted(std::path::Path::new(PYSTAP));
+    let pid = program.pid();
+    terminal.keys(&format!("{pystap} top --sample -i 200ms -p {pid}"));
+    terminal.key("Enter");
+    let is_sampled = |shown: &str| {
+        ["estimates, no probes", "heavy", "light", "s exact"]
+            .iter()
+            .all(|it| shown.contains(it))
+    };
+    terminal.wait("samples", is_sampled);
+    // Twice: what the first left behind would be in the way of the second.
+    for _ in 0..2 {
+        terminal.keys("s");
+        terminal.wait("exact calls", |shown| {
+            let counted = |name: &str| {
+                let row = shown.lines().find(|line| line.contains(name));
+                let calls = row.and_then(|row| row.split_whitespace().next());
+                calls.is_some_and(|calls| calls.parse().is_ok_and(|calls: u64| calls > 0))
+            };
+            ["exact: ", "CALLS", "s samples"]
+                .iter()
+                .all(|it| shown.contains(it))
+                && counted("  heavy")
+                && counted("  light")
+        });
+        terminal.keys("s");
+        terminal.wait("samples again", is_sampled);
+    }
+    terminal.keys("q");
+    terminal.wait("the shell", |shown| !shown.contains("s exact"));
+    program.go_on();
+    assert!(program.line().contains("heavy"), "it ran to its end");
 }
 
 #[test]

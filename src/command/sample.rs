@@ -277,9 +277,9 @@ pub(super) fn record(
         pairing: &Pairing::with_rules(PairingRules::default()),
     })?;
     console.note(format_args!(
-        "{} recorded, {}",
-        many(samples, "sample", "samples"),
-        stop.word().replace('_', " ")
+        "{}: {} recorded",
+        stop.said(),
+        many(samples, "sample", "samples")
     ));
     Ok(Exit::Done)
 }

@@ -762,14 +762,7 @@ fn conclude(request: &SessionRequest, outcome: &Outcome, console: &Console) -> u
         true => "nothing lost".to_owned(),
         false => account.join(", "),
     };
-    let why = match outcome.stop {
-        Stop::Interrupted | Stop::Terminated => "stopped",
-        Stop::Duration => "time is up",
-        Stop::MaxEvents => "event limit reached",
-        Stop::TargetsEnded => "the target ended",
-        Stop::OutputClosed => "output closed",
-        Stop::OutputFailed | Stop::EngineFailed => "failed",
-    };
+    let why = outcome.stop.said();
     let seconds = summary.wall_ns as f64 / 1e9;
     let events = match summary.delivered {
         // What was added up elsewhere came as no event.

@@ -64,6 +64,18 @@ impl Stop {
             Stop::EngineFailed => "engine_failed",
         }
     }
+
+    /// With what the last words begin.
+    pub(crate) fn said(self) -> &'static str {
+        match self {
+            Stop::Interrupted | Stop::Terminated => "stopped",
+            Stop::Duration => "time is up",
+            Stop::MaxEvents => "event limit reached",
+            Stop::TargetsEnded => "the target ended",
+            Stop::OutputClosed => "output closed",
+            Stop::OutputFailed | Stop::EngineFailed => "failed",
+        }
+    }
 }
 
 /// Requests to stop from outside, and what to do about an output that blocks meanwhile.

@@ -132,32 +132,13 @@ impl Latencies {
         true
     }
 
-    fn whose(step: &Step<'_>, key: FunctionKey, frame: &Frame) -> Whose {
-        Whose {
-            pid: step.event.pid,
-            tid: step.event.tid,
-            context: frame.context,
-            key,
-        }
-    }
-
     fn entered(&mut self, step: &Step<'_>, key: FunctionKey, line: i32, frame: &Frame) {
         let at = self.index.get(&(step.event.pid, key));
         if let Some((_, _, latency)) = at.and_then(|at| self.rows.get_mut(*at)) {
             latency.goes_on |= step.goes_on;
             latency.maybe_several |= line < 0;
         }
-        let Some(entered) = step.entered else {
-            return;
-        };
-        match frame.manner {
-            Manner::Suspension => {
-                let whose = Latencies::whose(step, key, frame);
-                self.lifetimes.goes_on(whose, entered);
-            }
-            Manner::Running => {}
-            _ => self.lifetimes.begins(entered, step.event.ts),
-        }
+        self.lifetimes.entered(step, key, frame);
     }
 
     /// Of what ends, the time since its first call.
@@ -165,7 +146,7 @@ impl Latencies {
         let finished = step.finished.as_ref()?;
         let id = finished.frame?;
         if frame.manner == Manner::Suspension {
-            let whose = Latencies::whose(step, key, frame);
+            let whose = Whose::of(step, key, frame);
             self.lifetimes.gives_way(whose, id);
             return None;
         }

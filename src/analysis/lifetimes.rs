@@ -9,7 +9,8 @@ use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 
 use super::keys::{FunctionKey, KeyBuilder};
-use super::pairing::FrameId;
+use super::pairing::{FrameId, Step};
+use crate::event::{Frame, Manner};
 
 /// Calls that are open, and such as gave way. When there are more, all are forgotten, and their times are not known.
 const MOST: usize = 1 << 18;
@@ -25,6 +26,18 @@ pub struct Whose {
     pub context: Option<NonZeroU64>,
     /// The function.
     pub key: FunctionKey,
+}
+
+impl Whose {
+    /// That of the function whose call or return this is.
+    pub fn of(step: &Step<'_>, key: FunctionKey, frame: &Frame) -> Whose {
+        Whose {
+            pid: step.event.pid,
+            tid: step.event.tid,
+            context: frame.context,
+            key,
+        }
+    }
 }
 
 /// What is under way.
@@ -48,6 +61,18 @@ struct Waiting {
 }
 
 impl Lifetimes {
+    /// Takes note of a call, which begins something or has it go on.
+    pub fn entered(&mut self, step: &Step<'_>, key: FunctionKey, frame: &Frame) {
+        let Some(entered) = step.entered else {
+            return;
+        };
+        match frame.manner {
+            Manner::Suspension => self.goes_on(Whose::of(step, key, frame), entered),
+            Manner::Running => {}
+            _ => self.begins(entered, step.event.ts),
+        }
+    }
+
     /// It is called for the first time.
     pub fn begins(&mut self, frame: FrameId, ts: u64) {
         if self.open.len() >= MOST {

@@ -196,7 +196,7 @@ impl Tally {
             What::Call { place, frame, .. } => {
                 let Some(key) = step.key else { return };
                 match self.role(key, place) {
-                    Role::Counted => self.entered(step, key, frame),
+                    Role::Counted => self.lifetimes.entered(step, key, frame),
                     Role::Within => self.tells(step, frame),
                     Role::Other => {}
                 }
@@ -210,27 +210,6 @@ impl Tally {
                 }
             }
             _ => {}
-        }
-    }
-
-    fn whose(step: &Step<'_>, key: FunctionKey, frame: &Frame) -> Whose {
-        Whose {
-            pid: step.event.pid,
-            tid: step.event.tid,
-            context: frame.context,
-            key,
-        }
-    }
-
-    fn entered(&mut self, step: &Step<'_>, key: FunctionKey, frame: &Frame) {
-        let Some(entered) = step.entered else { return };
-        match frame.manner {
-            Manner::Suspension => {
-                let whose = Tally::whose(step, key, frame);
-                self.lifetimes.goes_on(whose, entered);
-            }
-            Manner::Running => {}
-            _ => self.lifetimes.begins(entered, step.event.ts),
         }
     }
 
@@ -264,7 +243,7 @@ impl Tally {
     fn left(&mut self, step: &Step<'_>, key: FunctionKey, finished: &FinishedCall, frame: &Frame) {
         let Some(id) = finished.frame else { return };
         if frame.manner == Manner::Suspension {
-            let whose = Tally::whose(step, key, frame);
+            let whose = Whose::of(step, key, frame);
             self.lifetimes.gives_way(whose, id);
             return;
         }

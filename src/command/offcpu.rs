@@ -16,7 +16,7 @@ use crate::export::{Output, Sink};
 use crate::failure::Failure;
 use crate::offcpu::{
     AllCalls, By, Known, Options, Session, Shown, Snapshot, Source, SummedError, SummedSession,
-    ToCome, document, folded, lost, page, show,
+    document, folded, lost, page, show,
 };
 use crate::process::{Process, Selection};
 use crate::session::opening::Waiting;
@@ -275,7 +275,7 @@ fn begin(
         return summed(arguments, &processes, stops, console);
     }
     let options = options(arguments);
-    let to_come = to_come.map(searched).transpose()?;
+    let to_come = to_come.map(Search::to_come).transpose()?;
     match Session::begin(processes.clone(), to_come, options) {
         Ok(session) => {
             for note in &session.notes {
@@ -289,16 +289,6 @@ fn begin(
         }
         Err(error) => Err(Failure::new(Exit::of(error.exit_code()), error.to_string())),
     }
-}
-
-/// Those that are found again and again.
-fn searched(selection: Selection) -> Result<ToCome, Failure> {
-    let is_open = selection.is_open();
-    let search = Search::begin(Some(selection), None)?;
-    Ok(ToCome {
-        found: Box::new(move || search.take()?.newcomers),
-        is_open,
-    })
 }
 
 /// The same through SystemTap.

@@ -19,8 +19,8 @@ use crate::export::{End, Output, Sink};
 use crate::failure::Failure;
 use crate::process::{Process, Selection};
 use crate::profiler::{
-    By, Function, Options, Order, Recorder, Session, Snapshot, ToCome, Unsampled, View, document,
-    page, show,
+    By, Function, Options, Order, Recorder, Session, Snapshot, Unsampled, View, document, page,
+    show,
 };
 use crate::recording::{Samples, Writer};
 use crate::script::Filters;
@@ -186,16 +186,6 @@ fn running(targets: &cli::TargetArgs) -> RunningTargets {
     }
 }
 
-/// Searches for processes that begin later.
-fn searched(selection: Selection) -> Result<ToCome, Failure> {
-    let is_open = selection.is_open();
-    let search = Search::begin(Some(selection), None)?;
-    Ok(ToCome {
-        found: Box::new(move || search.take()?.newcomers),
-        is_open,
-    })
-}
-
 /// Begins to sample, and says what of it cannot be; a failure where that is everything.
 fn begin(
     (processes, to_come): (Vec<Process>, Option<Selection>),
@@ -204,7 +194,7 @@ fn begin(
     console: &Console,
 ) -> Result<Session, Failure> {
     let count = processes.len();
-    let to_come = to_come.map(searched).transpose()?;
+    let to_come = to_come.map(Search::to_come).transpose()?;
     let session = Session::begin(processes, Options { rate }, to_come)?;
     let mut unsampled = session.unsampled();
     if unsampled.len() >= count

@@ -24,7 +24,7 @@ pub(crate) use calls::{AllCalls, Shown};
 pub(crate) use folded::folded;
 pub(crate) use json::document;
 pub(crate) use live::show;
-pub(crate) use session::{Options, Session, ToCome};
+pub(crate) use session::{Options, Session};
 pub(crate) use source::Source;
 pub(crate) use summed::{Known, SummedError, SummedSession};
 pub(crate) use table::{lost, page};

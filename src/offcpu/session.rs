@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::source::Source;
 use super::tally::{Snapshot, Tally};
-use crate::process::{Newcomers, Process, ThreadNames, has_ended};
+use crate::process::{Process, ThreadNames, ToCome, has_ended};
 use crate::python::frames::StacksError;
 use crate::sampling::{Look, Place, PythonOf};
 use crate::threads;
@@ -36,14 +36,6 @@ pub(crate) struct Options {
     pub(crate) reason: Option<Reason>,
     /// Whether to listen to who wakes whom.
     pub(crate) wakers: bool,
-}
-
-/// Processes that begin later and are to be watched, too.
-pub(crate) struct ToCome {
-    /// Those that are there since this was asked last, and others that were known; never waits.
-    pub(crate) found: Box<dyn FnMut() -> Option<Newcomers> + Send>,
-    /// Whether there may be some when none of those that are watched runs any longer.
-    pub(crate) is_open: bool,
 }
 
 /// A running session. Dropped, it ends.

@@ -372,6 +372,14 @@ pub struct Newcomers {
     pub notes: Vec<String>,
 }
 
+/// Processes that begin later and are to be looked at, too.
+pub(crate) struct ToCome {
+    /// Those that are there since this was asked last, and others that were known; never waits.
+    pub(crate) found: Box<dyn FnMut() -> Option<Newcomers> + Send>,
+    /// Whether there may be some when none of those that are looked at runs any longer.
+    pub(crate) is_open: bool,
+}
+
 /// A family of processes, and the interpreter files among which each Python of it should be.
 #[derive(Debug, Clone)]
 pub struct Family {

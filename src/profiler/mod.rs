@@ -19,7 +19,7 @@ mod tally;
 pub(crate) use json::document;
 pub(crate) use live::{View, show};
 pub(crate) use recorded::{Recorded, Recorder};
-pub(crate) use session::{Options, Session, ToCome, Unsampled};
+pub(crate) use session::{Options, Session, Unsampled};
 pub(crate) use stacks::Function;
 pub(crate) use table::page;
 pub(crate) use tally::{By, Order, Snapshot};

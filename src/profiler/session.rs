@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::sampler::{Files, Sampled, Samples};
 use super::stacks::Stacks;
 use super::tally::{Snapshot, Tally};
-use crate::process::{Newcomers, Process, has_ended};
+use crate::process::{Process, ToCome, has_ended};
 use crate::python::frames::StacksError;
 use crate::threads;
 
@@ -36,13 +36,6 @@ pub(crate) struct Options {
 pub(crate) struct Unsampled {
     pub(crate) process: Process,
     pub(crate) reason: StacksError,
-}
-
-/// Finds processes that begin later, also such that are sampled already.
-pub(crate) struct ToCome {
-    pub(crate) found: Box<dyn FnMut() -> Option<Newcomers> + Send>,
-    /// Whether there can be some when all others have ended.
-    pub(crate) is_open: bool,
 }
 
 /// A running session. Dropped, it ends.

@@ -10,7 +10,7 @@ use std::{io, thread};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::process::{Family, Newcomers, Process, Searched, Selection};
+use crate::process::{Family, Newcomers, Process, Searched, Selection, ToCome};
 use crate::threads;
 
 /// How often the system is searched.
@@ -37,6 +37,19 @@ pub(crate) struct Search {
 }
 
 impl Search {
+    /// What such a search finds of targets, for who has no loop of a session.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub(crate) fn to_come(selection: Selection) -> io::Result<ToCome> {
+        let is_open = selection.is_open();
+        let search = Search::begin(Some(selection), None)?;
+        Ok(ToCome {
+            found: Box::new(move || search.take()?.newcomers),
+            is_open,
+        })
+    }
+
     /// Begins to search for targets of this selection, and for strangers in this family.
     ///
     /// # Errors

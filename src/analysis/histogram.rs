@@ -13,8 +13,9 @@ pub struct Histogram {
     sum: u64,
     min: u64,
     max: u64,
-    /// Whether the smallest and the largest are only bounds, because they may be of what was taken off.
-    bounds: bool,
+    /// Whether the smallest is only a bound, because it may be of what was taken off; and the largest.
+    min_is_bound: bool,
+    max_is_bound: bool,
 }
 
 /// A bucket that is not empty: both ends inclusive.
@@ -77,7 +78,8 @@ impl Histogram {
             self.min.min(other.min)
         };
         self.max = self.max.max(other.max);
-        self.bounds |= other.bounds;
+        self.min_is_bound |= other.min_is_bound;
+        self.max_is_bound |= other.max_is_bound;
         self.sum = self.sum.saturating_add(other.sum);
         for (bits, &count) in (other.fewest_bits..).zip(&other.counts) {
             self.count_bits(bits, count);
@@ -116,13 +118,18 @@ impl Histogram {
         } else {
             last.to.min(self.max)
         };
-        since.bounds = !(new_min && new_max);
+        (since.min_is_bound, since.max_is_bound) = (!new_min, !new_max);
         since
     }
 
-    /// Whether its smallest and largest are bounds ([`Histogram::since`]): none is smaller or larger.
-    pub fn ends_are_bounds(&self) -> bool {
-        self.bounds
+    /// Whether its smallest is a bound ([`Histogram::since`]): none is smaller.
+    pub fn min_is_bound(&self) -> bool {
+        self.min_is_bound
+    }
+
+    /// Whether its largest is a bound: none is larger.
+    pub fn max_is_bound(&self) -> bool {
+        self.max_is_bound
     }
 
     /// Counts numbers that have so many bits.
@@ -332,13 +339,15 @@ mod tests {
         assert_eq!((since.count(), since.sum()), (3, 655));
         // 32 to 63 and 256 to 511; 40 may have been, and was, before.
         assert_eq!((since.min(), since.max()), (Some(40), Some(511)));
-        assert!(since.ends_are_bounds());
-        for number in [9_000, 3] {
-            now.add(number);
-        }
+        assert!(since.min_is_bound() && since.max_is_bound());
+        now.add(9_000);
+        let since = now.since(&earlier);
+        assert_eq!((since.min(), since.max()), (Some(40), Some(9_000)));
+        assert!(since.min_is_bound() && !since.max_is_bound());
+        now.add(3);
         let since = now.since(&earlier);
         assert_eq!((since.min(), since.max()), (Some(3), Some(9_000)));
-        assert!(!since.ends_are_bounds() && !now.ends_are_bounds());
+        assert!(!since.min_is_bound() && !now.max_is_bound());
         assert_eq!(now.since(&Histogram::new()), now);
     }
 }

@@ -222,7 +222,7 @@ pub fn cells(row: &Function, account: &TableAccount) -> Vec<String> {
         known(row.average_ns()),
         known(row.durations.quantile(0.95)),
         match row.durations.max() {
-            Some(max) if row.durations.ends_are_bounds() => format!("≤{}", time(max)),
+            Some(max) if row.durations.max_is_bound() => format!("≤{}", time(max)),
             max => known(max),
         },
     ];

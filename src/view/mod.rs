@@ -100,8 +100,13 @@ pub(crate) fn histogram_json(histogram: &Histogram) -> Value {
             .map(|bucket| serde_json::json!({ "from_ns": bucket.from, "to_ns": bucket.to, "count": bucket.count }))
             .collect::<Vec<_>>(),
     });
-    if histogram.ends_are_bounds() {
-        json["ends_are_bounds"] = true.into();
+    for (name, is_bound) in [
+        ("min_is_bound", histogram.min_is_bound()),
+        ("max_is_bound", histogram.max_is_bound()),
+    ] {
+        if is_bound {
+            json[name] = true.into();
+        }
     }
     json
 }

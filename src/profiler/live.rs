@@ -12,8 +12,9 @@ use super::stacks::Function;
 use super::table::{heading, headlines, line};
 use super::tally::{By, Order, Row, Rows, Snapshot};
 use crate::console::Cover;
-use crate::top::Key;
 use crate::top::follow::{Table, follow};
+use crate::top::{Key, Typed};
+use crate::view::hot::has_words;
 
 /// Most functions that are measured exactly at once.
 const MOST_EXACT: usize = 20;
@@ -25,8 +26,7 @@ pub(crate) struct View {
     idle: bool,
     order: Order,
     reversed: bool,
-    filter: String,
-    typing: bool,
+    filter: Typed,
     /// Whether exact numbers are wanted.
     exact: bool,
 }
@@ -39,26 +39,14 @@ impl View {
             idle,
             order,
             reversed: false,
-            filter: String::new(),
-            typing: false,
+            filter: Typed::default(),
             exact: false,
         }
     }
 
     fn key(&mut self, key: Key) {
-        if self.typing {
-            match key {
-                Key::Enter => self.typing = false,
-                Key::Escape => {
-                    self.typing = false;
-                    self.filter.clear();
-                }
-                Key::Backspace => {
-                    self.filter.pop();
-                }
-                Key::Char(character) => self.filter.push(character),
-                _ => {}
-            }
+        if self.filter.typing {
+            self.filter.key(key);
             return;
         }
         match key {
@@ -78,16 +66,14 @@ impl View {
             Key::Char('R') => self.reversed = !self.reversed,
             Key::Char('s') => self.exact = true,
             Key::Char('o') | Key::Right => self.order = next(self.order),
-            Key::Char('/' | 'f') => self.typing = true,
-            Key::Escape => self.filter.clear(),
+            Key::Char('/' | 'f') => self.filter.typing = true,
+            Key::Escape => self.filter.text.clear(),
             _ => {}
         }
     }
 
     fn has(&self, row: &Row) -> bool {
-        self.filter.is_empty()
-            || row.function.name.contains(&self.filter)
-            || row.function.file.contains(&self.filter)
+        has_words(&row.function.name, &row.function.file, &self.filter.text)
     }
 
     fn rows(&self, snapshot: &Snapshot) -> Rows {
@@ -172,7 +158,7 @@ impl Table for Functions<'_> {
     }
 
     fn takes_text(&self) -> bool {
-        self.view.typing
+        self.view.filter.typing
     }
 
     fn head(&self) -> (String, String, usize) {
@@ -206,7 +192,7 @@ impl View {
             Order::Waiting => "waiting",
             Order::Name => "name",
         };
-        match (self.typing, self.filter.as_str()) {
+        match (self.filter.typing, self.filter.text.as_str()) {
             (true, filter) => format!("filter: {filter}_  Enter ends it, Esc clears it"),
             // Within 80 columns.
             (false, "") => format!(

@@ -4,6 +4,7 @@
 mod batch;
 pub(crate) mod follow;
 pub mod input;
+mod key;
 mod live;
 pub(crate) mod requests;
 pub(crate) mod screen;
@@ -12,9 +13,11 @@ pub(crate) mod terminal;
 pub mod view;
 
 pub use batch::Batch;
+pub use key::Key;
+pub(crate) use key::Typed;
 pub use live::{Live, Shown};
 pub(crate) use requests::Back;
-pub use state::{Action, Key, State};
+pub use state::{Action, State};
 
 use std::collections::HashSet;
 use std::io;

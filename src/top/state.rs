@@ -1,39 +1,8 @@
 //! What is shown: the last snapshot, sorted and filtered as the user wants it. Changes by snapshots and keys only.
 
-use super::Snapshot;
+use super::{Key, Snapshot, Typed};
 use crate::analysis::functions::Function;
 use crate::view::hot::{self, Column, TableAccount};
-
-/// A key, whatever terminal it came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Key {
-    /// A character.
-    Char(char),
-    /// Enter.
-    Enter,
-    /// Escape.
-    Escape,
-    /// Backspace.
-    Backspace,
-    /// One line up.
-    Up,
-    /// One line down.
-    Down,
-    /// One column to the left.
-    Left,
-    /// One column to the right.
-    Right,
-    /// A page up.
-    PageUp,
-    /// A page down.
-    PageDown,
-    /// To the beginning.
-    Home,
-    /// To the end.
-    End,
-    /// Ctrl-C.
-    Interrupt,
-}
 
 /// What a key asks of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,9 +37,7 @@ pub struct State {
     pub idle: bool,
     pub(super) sort: Column,
     pub(super) reversed: bool,
-    pub(super) filter: String,
-    /// The filter is being typed.
-    pub(super) typing: bool,
+    pub(super) filter: Typed,
     pub(super) paused: bool,
     pub(super) merged: bool,
     pub(super) help: bool,
@@ -102,8 +69,7 @@ impl State {
             idle: false,
             sort,
             reversed: false,
-            filter: String::new(),
-            typing: false,
+            filter: Typed::default(),
             paused: false,
             merged: true,
             help: false,
@@ -170,7 +136,7 @@ impl State {
         if key == Key::Interrupt {
             return Action::Quit;
         }
-        if self.typing {
+        if self.filter.typing {
             return self.type_filter(key);
         }
         if self.help {
@@ -183,7 +149,7 @@ impl State {
             Key::Char('r') => return Action::Reset,
             Key::Char('w') => return Action::Export,
             Key::Char('h' | '?') => self.help = true,
-            Key::Char('/' | 'f') => self.typing = true,
+            Key::Char('/' | 'f') => self.filter.typing = true,
             Key::Char('p' | ' ') => self.paused = !self.paused,
             Key::Char('m') => {
                 self.merged = !self.merged;
@@ -218,7 +184,7 @@ impl State {
                 }
             }
             Key::Escape => {
-                self.filter.clear();
+                self.filter.text.clear();
                 self.arrange();
             }
             Key::Up => self.scroll = self.scroll.saturating_sub(1),
@@ -233,18 +199,7 @@ impl State {
     }
 
     fn type_filter(&mut self, key: Key) -> Action {
-        match key {
-            Key::Enter => self.typing = false,
-            Key::Escape => {
-                self.typing = false;
-                self.filter.clear();
-            }
-            Key::Backspace => {
-                self.filter.pop();
-            }
-            Key::Char(character) => self.filter.push(character),
-            _ => {}
-        }
+        self.filter.key(key);
         self.scroll = 0;
         self.arrange();
         Action::Draw
@@ -268,7 +223,7 @@ impl State {
     }
 
     fn arrange(&mut self) {
-        let wanted = |row: &Function| hot::matches(row, &self.filter);
+        let wanted = |row: &Function| hot::matches(row, &self.filter.text);
         self.order = hot::order(self.all(), self.account(), self.sort, self.reversed, wanted);
         self.scroll = self.scroll.min(self.order.len().saturating_sub(1));
     }

@@ -222,12 +222,12 @@ fn footer(state: &State) -> String {
     if let Some(message) = &state.message {
         return harmless(message).replace('\n', "; ");
     }
-    let filter = Foreign::new(&state.filter);
-    if state.typing {
+    let filter = Foreign::new(&state.filter.text);
+    if state.filter.typing {
         return format!("filter: {filter}_");
     }
     let every = state.interval_ms() as f64 / 1e3;
-    let filter = match state.filter.is_empty() {
+    let filter = match state.filter.text.is_empty() {
         true => String::new(),
         false => format!("  only {filter}"),
     };

@@ -187,13 +187,16 @@ fn by_name(a: &Function, b: &Function) -> Ordering {
 
 /// Whether a row is wanted by what somebody types: every word is in the function's name or its file.
 pub fn matches(row: &Function, typed: &str) -> bool {
-    if typed.is_empty() {
-        return true;
-    }
+    has_words(&row.place.name().text, &row.place.file.text, typed)
+}
+
+/// The same of a function's name and its file.
+pub fn has_words(function: &str, file: &str, typed: &str) -> bool {
     typed.split_whitespace().all(|word| {
         let word = word.to_lowercase();
-        row.place.name().text.to_lowercase().contains(&word)
-            || row.place.file.text.to_lowercase().contains(&word)
+        [function, file]
+            .iter()
+            .any(|it| it.to_lowercase().contains(&word))
     })
 }
 

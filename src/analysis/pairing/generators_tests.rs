@@ -289,3 +289,22 @@ fn under_greenlets_nothing_is_taken_for_a_recursion() {
         }
     }
 }
+
+#[test]
+fn a_return_that_was_taken_for_a_generators_leaves_open_calls_without_a_duration() {
+    // Something is thrown into a generator from within `f`, which looks as if calls of `f` had been creations. Then `f` makes a
+    // generator of another function, and its return looks like one that was thrown. When that generator has run and something
+    // was thrown into it as well, the next return of `f` must not end that call.
+    let thrown = "E f 1 R f 2 E f 1 E gen 1 E f 1 E f 1 E gen 1 R gen 2 R gen 2";
+    let returned = "E f 1 E other 1 R f 2 E other 1 R other 2 R other 2 R f 2 R f 2 R f 2";
+    let all = durations(
+        &mut Pairing::with_rules(FROM_3_15),
+        &format!("{thrown} {returned}"),
+    );
+    let f: Vec<Option<u64>> = all
+        .iter()
+        .filter(|(name, _)| name == "f")
+        .map(|(_, duration)| *duration)
+        .collect();
+    assert_eq!(f, [Some(1), None, None, None, None]);
+}

@@ -94,6 +94,7 @@ impl Returning<'_> {
         if !plain && !was_passed_over {
             if known.is_none() && self.must_wait(thread, index) {
                 self.unpaired.returns += 1;
+                self.leave_in_doubt(thread, index);
                 return None;
             }
             self.pass_over(thread, index);
@@ -299,6 +300,23 @@ impl Returning<'_> {
                     && above.gap == self.gap
                     && !self.generators.contains(&above.name)
             })
+    }
+
+    /// A return was given to nothing because something later is still open. Unless that is known to be a call, it may have been
+    /// a creation, and then this return ended a call that seems to be open from now on: which one the next returns of the
+    /// function end is not known.
+    fn leave_in_doubt(&self, thread: &mut Thread, index: usize) {
+        let runs = |above: &Frame| {
+            above.passed_over.is_none() && above.gap == self.gap && above.entry != Entry::Any
+        };
+        if thread.frames.iter().skip(index + 1).any(runs) {
+            return;
+        }
+        for frame in &mut thread.frames {
+            if frame.name == self.name {
+                frame.certain = false;
+            }
+        }
     }
 
     /// Marks what is above the frame that returns. What was called before a loss is not kept: its return was lost.

@@ -22,7 +22,7 @@ demo-stap:
 test:
 	scripts/test
 
-# The tables that README.md and docs/ may quote.
+# The tables that docs/ may quote.
 bench:
 	$(CARGO) bench --locked --bench replay
 	$(CARGO) bench --locked --bench decode

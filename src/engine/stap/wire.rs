@@ -49,7 +49,7 @@
 //! The first design had lines of text with fields between tabs, which are easier to look at. Measured in the guest,
 //! formatting the numbers of a record as text cost about a third more per call than writing them as binary words:
 //! emitting is most of what a probe costs, and decimal digits are most of a text. Binary also needs no escaping, so a
-//! hostile name costs what any other name costs. README.md, "Cost", has the table that `make cost` prints: these
+//! hostile name costs what any other name costs. docs/cost.md has the table that `make cost` prints: these
 //! records add 0.73 times as much to a call as a script written by hand that prints lines of text.
 //!
 //! # Names travel once

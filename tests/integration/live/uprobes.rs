@@ -593,7 +593,7 @@ fn children_of_python_3_11_are_followed_through_fork_and_exec() {
     });
 }
 
-/// What a child does in its first moments can be missed (README, "Limits"), what it becomes cannot.
+/// What a child does in its first moments can be missed (docs/truth.md, "What is not seen"), what it becomes cannot.
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn what_children_with_threads_of_their_own_become_is_seen() {

@@ -38,7 +38,7 @@ pub(crate) struct Recipe {
     pub(crate) require: Option<String>,
     /// How values of fields are made alike.
     pub(crate) normalise: Vec<(String, Normal)>,
-    /// The functions whose calls are counted.
+    /// The functions whose calls are counted. Those without fields are not counted themselves: what they call is not counted.
     pub(crate) functions: Vec<Function>,
     /// Functions that tell fields of the counted call within which they run.
     pub(crate) within: Vec<Function>,
@@ -70,7 +70,9 @@ impl Function {
 enum Role {
     /// Its calls are counted.
     Counted,
-    /// It tells fields of such a call.
+    /// It has no fields, so it only keeps what it calls from being counted.
+    Around,
+    /// It tells fields of a counted call.
     Within,
     /// Nothing.
     Other,
@@ -128,11 +130,11 @@ impl Recipe {
     }
 
     fn role(&self, place: &Place) -> Role {
-        let among = |functions: &[Function]| functions.iter().any(|it| it.is(place));
-        match () {
-            () if among(&self.functions) => Role::Counted,
-            () if among(&self.within) => Role::Within,
-            () => Role::Other,
+        match self.functions.iter().find(|it| it.is(place)) {
+            Some(function) if function.fields.is_empty() => Role::Around,
+            Some(_) => Role::Counted,
+            None if self.within.iter().any(|it| it.is(place)) => Role::Within,
+            None => Role::Other,
         }
     }
 

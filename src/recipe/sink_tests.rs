@@ -18,6 +18,10 @@ require = "method"
 function = "[hj]*"
 fields = { method = "a", id = "b", status = "c" }
 
+[[function]]
+function = "around"
+fields = {}
+
 [[within]]
 function = "answer"
 fields = { status = "d" }
@@ -158,6 +162,48 @@ fn coroutines_of_many_tasks_are_counted_once_each_with_what_is_told_between_thei
     ]);
     assert_eq!(groups(&json), [("one", 1, 0, 310), ("two", 1, 0, 190)]);
     assert_eq!(json["groups"][0]["statuses"], serde_json::json!({"404": 1}));
+}
+
+#[test]
+fn a_call_within_another_is_not_counted_when_an_exception_goes_on_in_it_alone() {
+    let fields = [("method", named("get"))];
+    let away = |ts, name| told(name, 3, Manner::Suspension, returned(ts, name));
+    let json = of(vec![
+        with(&fields, call(100, "handle")),
+        with(&fields, call(110, "job")),
+        away(120, "job"),
+        away(130, "handle"),
+        told(
+            "job",
+            3,
+            Manner::Suspension,
+            with(&fields, call(200, "job")),
+        ),
+        told("job", 3, Manner::Exception, returned(210, "job")),
+        told(
+            "handle",
+            3,
+            Manner::Suspension,
+            with(&fields, call(220, "handle")),
+        ),
+        returned(230, "handle"),
+    ]);
+    assert_eq!(groups(&json), [("get", 1, 0, 130)]);
+}
+
+#[test]
+fn what_a_function_without_fields_calls_is_not_counted() {
+    let fields = [("method", named("get"))];
+    let json = of(vec![
+        call(90, "around"),
+        with(&fields, call(100, "handle")),
+        returned(110, "handle"),
+        returned(120, "around"),
+        with(&fields, call(200, "handle")),
+        returned(203, "handle"),
+    ]);
+    assert_eq!(groups(&json), [("get", 1, 0, 3)]);
+    assert_eq!(json["calls_without_fields"], 0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Adds up the calls that a recipe counts, by the values of fields.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ const MOST_BYTES: usize = 16 << 20;
 /// Values that are remembered as they were made alike, and the bytes of all of them.
 const MOST_MADE: usize = 4096;
 const MOST_MADE_BYTES: usize = 16 << 20;
+/// Calls within counted ones that are open; all are forgotten beyond that.
+const MOST_INNER: usize = 1 << 16;
 /// Bytes of the fields that are told within calls which are open; all are forgotten beyond that.
 const MOST_TOLD: usize = 16 << 20;
 
@@ -130,6 +132,9 @@ pub(super) struct Tally {
     /// Fields that were told within calls which are open, by those.
     told: HashMap<Call, Vec<(Arc<str>, FieldValue)>>,
     told_bytes: usize,
+    /// Calls that began within counted ones. An exception can go on in a coroutine without those that await it, so where it
+    /// ends does not tell.
+    inner: HashSet<(Whose, u64)>,
     /// Values as they were made alike.
     made: HashMap<String, String>,
     made_bytes: usize,
@@ -155,6 +160,7 @@ impl Tally {
             lifetimes: Lifetimes::default(),
             told: HashMap::new(),
             told_bytes: 0,
+            inner: HashSet::new(),
             made: HashMap::new(),
             made_bytes: 0,
             all: Groups::default(),
@@ -192,13 +198,20 @@ impl Tally {
             } if [0, event.pid].contains(&event.tid) => {
                 self.lifetimes.forget_process(event.pid);
                 self.told.retain(|(pid, ..), _| *pid != event.pid);
+                self.inner.retain(|(whose, _)| whose.pid != event.pid);
             }
             What::Call { place, frame, .. } => {
                 let Some(key) = step.key else { return };
                 match self.role(key, place) {
-                    Role::Counted => self.lifetimes.entered(step, key, frame),
+                    Role::Counted => {
+                        self.lifetimes.entered(step, key, frame);
+                        let is_new = !matches!(frame.manner, Manner::Suspension | Manner::Running);
+                        if is_new && self.is_inner(step) {
+                            self.begins_inner((Whose::of(step, key, frame), event.ts));
+                        }
+                    }
                     Role::Within => self.tells(step, frame),
-                    Role::Other => {}
+                    Role::Around | Role::Other => {}
                 }
             }
             What::Return { place, frame, .. } => {
@@ -211,6 +224,24 @@ impl Tally {
             }
             _ => {}
         }
+    }
+
+    /// Whether a call that is counted, or keeps others from it, is open around this one.
+    fn is_inner(&mut self, step: &Step<'_>) -> bool {
+        for open in step.stack() {
+            let role = self.role(open.key, open.place);
+            if step.entered != Some(open.frame) && matches!(role, Role::Counted | Role::Around) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn begins_inner(&mut self, call: (Whose, u64)) {
+        if self.inner.len() >= MOST_INNER {
+            self.inner.clear();
+        }
+        self.inner.insert(call);
     }
 
     /// Fields that a function tells are those of the outermost counted call in whose course it runs.
@@ -254,10 +285,10 @@ impl Tally {
         if self.told.is_empty() {
             self.told_bytes = 0;
         }
-        for open in step.stack() {
-            if self.role(open.key, open.place) == Role::Counted {
-                return;
-            }
+        let began_inner =
+            since.is_some_and(|since| self.inner.remove(&(Whose::of(step, key, frame), since)));
+        if began_inner || self.is_inner(step) {
+            return;
         }
         let Some(fields) = frame.fields.as_deref() else {
             self.fieldless += 1;

@@ -1,9 +1,14 @@
 //! Recipes with the real libraries, each in two versions (tests/recipes/install), against what the programs count themselves.
 
+mod databases;
+
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
+use self::databases::Database;
 use super::{PYTHON_3_11, tree};
-use crate::command::{command, run};
+use crate::command::{command, file, run};
 use crate::tracing::leaves_nothing;
 
 /// Executes statements, of which SQLAlchemy's own events tell, some with secrets in them.
@@ -76,6 +81,13 @@ os._exit(0)
 
 /// What a recipe adds up of a program with a version of a library, and what the program says.
 fn seen(recipe: &str, library: &str, program: &str) -> (Value, Value) {
+    let (table, stdout) = table(recipe, library, &["-c", program]);
+    let truth = stdout.lines().last().expect("what the program says");
+    (table, serde_json::from_str(truth).expect("JSON"))
+}
+
+/// What a recipe adds up of a program with a version of a library, and what the program prints.
+fn table(recipe: &str, library: &str, program: &[&str]) -> (Value, String) {
     let place = tree("recipes").join(library);
     assert!(
         place.is_dir(),
@@ -88,7 +100,8 @@ fn seen(recipe: &str, library: &str, program: &str) -> (Value, Value) {
     let mut command = command([recipe, "--json", "--output"]);
     command
         .arg(&output)
-        .args(["--", PYTHON_3_11, "-W", "ignore", "-c", program])
+        .args(["--", PYTHON_3_11, "-W", "ignore"])
+        .args(program)
         .env("PYTHONPATH", &place);
     let ended = run(&mut command);
     assert_eq!(ended.code, 0, "{ended:?}");
@@ -96,8 +109,7 @@ fn seen(recipe: &str, library: &str, program: &str) -> (Value, Value) {
     let last = written.lines().last().expect("a summary");
     let table: Value = serde_json::from_str(last).expect("JSON");
     assert_eq!(table["kind"], "summary", "{table}");
-    let truth = ended.stdout.lines().last().expect("what the program says");
-    (table, serde_json::from_str(truth).expect("JSON"))
+    (table, ended.stdout)
 }
 
 /// Calls and errors by a field's values.
@@ -180,6 +192,205 @@ fn remote_calls_are_those_that_their_caller_made_each_with_its_request_in_a_tree
             requests.sort_unstable();
             let all: Vec<String> = (0..9).map(|number| format!("req-{number}")).collect();
             assert_eq!(requests, all, "{library}");
+        }
+    });
+}
+
+/// The groups of what tests/programs/recipes/statements.py sends, and not of what libraries ask beside it.
+fn pebbles(table: &Value) -> Vec<(String, u64, u64)> {
+    assert!(!table.to_string().contains("secret"), "{table}");
+    assert_eq!(table["calls_without_fields"], 0, "{table}");
+    let mut groups = groups(table, "statement");
+    groups.retain(|(statement, ..)| statement.contains("pebbles"));
+    groups
+}
+
+/// What all libraries are asked to send.
+fn all_pebbles() -> Vec<(String, u64, u64)> {
+    vec![
+        group(
+            "create temporary table pebbles (a integer, b varchar(?))",
+            1,
+            0,
+        ),
+        group("insert into pebbles (b, a) values (?)", 1, 0),
+        group("insert into pebbles values (?)", 20, 0),
+        group("select a from pebbles where b = ? and a in (?)", 10, 0),
+        group("select nothing from pebbles", 1, 1),
+    ]
+}
+
+/// Runs statements.py with drivers in both versions: a table for each is what the server has written down.
+fn statements_are_those_of(database: &Database, library: &str, more: &[(String, u64, u64)]) {
+    let program = file("tests/programs/recipes/statements.py");
+    let port = database.port().to_string();
+    for version in ["drivers-old", "drivers-new"] {
+        let before = database.log().len();
+        let (table, _) = table("sql", version, &[&program, library, "127.0.0.1", &port]);
+        let mut expected = all_pebbles();
+        expected.extend_from_slice(more);
+        expected.sort();
+        let seen = pebbles(&table);
+        assert_eq!(seen, expected, "{version}, {library}");
+        let log = database.log().split_off(before);
+        let written = |words: &str| {
+            let lines = log.lines().filter(|line| !line.contains("STATEMENT:"));
+            lines.filter(|line| line.contains(words)).count()
+        };
+        let told = [
+            written("create temporary table pebbles"),
+            written("insert into pebbles values"),
+            written("select a from pebbles"),
+        ];
+        assert_eq!(told, [1, 20, 10], "{version}, {library}: {log}");
+    }
+}
+
+#[test]
+#[ignore = "needs uprobe events, PostgreSQL and tests/recipes/install: run by tests/uprobes/run"]
+fn statements_are_those_that_postgresql_has_written_down_once_each_in_a_tree() {
+    leaves_nothing(|| {
+        let database = Database::postgresql();
+        let streamed = group("select b from pebbles", 1, 0);
+        for library in ["psycopg", "psycopg-async"] {
+            statements_are_those_of(&database, library, std::slice::from_ref(&streamed));
+        }
+        let by_cursor = group("select a, b from pebbles", 1, 0);
+        statements_are_those_of(&database, "asyncpg", &[streamed, by_cursor]);
+        // Of a driver in C, and of one that is awaited in another greenlet.
+        for driver in ["psycopg2", "asyncpg"] {
+            let url = format!("postgresql+{driver}://tester@{{}}:{{}}/postgres");
+            statements_are_those_of(&database, &url, &[]);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events, PostgreSQL and tests/recipes/install: run by tests/uprobes/run"]
+fn statements_of_a_driver_in_c_are_seen_only_where_something_above_sends_them_in_a_tree() {
+    leaves_nothing(|| {
+        let database = Database::postgresql();
+        let program = file("tests/programs/recipes/statements.py");
+        let port = database.port().to_string();
+        for version in ["drivers-old", "drivers-new"] {
+            let arguments = [program.as_str(), "psycopg2", "127.0.0.1", &port];
+            let (table, _) = table("sql", version, &arguments);
+            assert_eq!(groups(&table, "statement"), [], "{version}");
+            assert!(database.log().contains("insert into pebbles values"));
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events, MariaDB and tests/recipes/install: run by tests/uprobes/run"]
+fn statements_are_those_that_mariadb_has_written_down_once_each_in_a_tree() {
+    leaves_nothing(|| {
+        let database = Database::mariadb();
+        for library in ["pymysql", "aiomysql", "mysql+aiomysql://root@{}:{}/test"] {
+            statements_are_those_of(&database, library, &[]);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events and tests/recipes/install: run by tests/uprobes/run"]
+fn statements_are_those_of_the_hooks_of_django_and_aiosqlite_in_a_tree() {
+    leaves_nothing(|| {
+        let program = file("tests/programs/recipes/statements.py");
+        // Each is one for Django. SQLite tells each row of a statement for several, and none that it cannot prepare.
+        for (library, versions, told) in [
+            ("django", ["django-3.0", "django-5.2"], "33"),
+            ("aiosqlite", ["drivers-old", "drivers-new"], "36"),
+        ] {
+            for version in versions {
+                let (table, stdout) = table("sql", version, &[&program, library]);
+                assert_eq!(pebbles(&table), all_pebbles(), "{version}, {library}");
+                assert_eq!(stdout.trim(), told, "{version}, {library}");
+            }
+        }
+        // An exception goes on in what is awaited alone: still once each.
+        for version in ["drivers-old", "drivers-new"] {
+            let (table, _) = table("sql", version, &[&program, "sqlite+aiosqlite://"]);
+            assert_eq!(pebbles(&table), all_pebbles(), "{version}");
+        }
+    });
+}
+
+/// What a client counted: how many requests by method and route had which status.
+type Answers = BTreeMap<(String, String), BTreeMap<String, u64>>;
+
+/// Holds the table of a framework against what the client of tests/programs/recipes/served.py saw. Paths become the route
+/// of servers; of what fails the status may not be known, but it is an error.
+fn answers_are_those_of_the_client(framework: &str, version: &str, route: &str, knows_500: bool) {
+    let program = file("tests/programs/recipes/served.py");
+    let (table, stdout) = table("http", version, &[&program, framework]);
+    let seen: BTreeMap<String, u64> = serde_json::from_str(&stdout).expect("JSON");
+    let (mut expected, mut failed) = (Answers::new(), 0);
+    for (answer, count) in seen {
+        let [method, path, status]: [&str; 3] =
+            (answer.split(' ').collect::<Vec<_>>().try_into()).expect("three parts");
+        let path = match path.strip_prefix("/servers/") {
+            Some(_) => route,
+            None => path,
+        };
+        let key = (method.to_owned(), path.to_owned());
+        let statuses = expected.entry(key).or_default();
+        match status {
+            "500" if !knows_500 => failed += count,
+            _ => *statuses.entry(status.to_owned()).or_default() += count,
+        }
+    }
+    assert_eq!(failed, u64::from(!knows_500), "{version}, {framework}");
+    let rows = table["groups"].as_array().expect("groups");
+    let (mut answers, mut calls) = (Answers::new(), 0);
+    for row in rows {
+        let value = |name: &str| row["group"][name].as_str().expect("a value").to_owned();
+        let statuses = serde_json::from_value(row["statuses"].clone()).expect("statuses");
+        answers.insert((value("method"), value("route")), statuses);
+        calls += row["calls"].as_u64().expect("a number");
+    }
+    assert_eq!(answers, expected, "{version}, {framework}");
+    assert_eq!(calls, 14, "{version}, {framework}");
+    let errors = groups(&table, "route")
+        .iter()
+        .map(|(.., it)| it)
+        .sum::<u64>();
+    assert_eq!(errors, 1, "{version}, {framework}");
+}
+
+#[test]
+#[ignore = "needs uprobe events and tests/recipes/install: run by tests/uprobes/run"]
+fn requests_of_django_have_the_status_that_their_client_saw_in_a_tree() {
+    leaves_nothing(|| {
+        for version in ["django-3.0", "django-5.2"] {
+            answers_are_those_of_the_client("django-wsgi", version, "/servers/*", true);
+        }
+        for version in ["django-4.0", "django-5.2"] {
+            answers_are_those_of_the_client("django-asgi", version, "/servers/*", true);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events and tests/recipes/install: run by tests/uprobes/run"]
+fn requests_of_starlette_and_fastapi_have_the_route_that_answered_them_in_a_tree() {
+    leaves_nothing(|| {
+        for version in ["asgi-old", "asgi-new"] {
+            let of = |framework, route| {
+                answers_are_those_of_the_client(framework, version, route, false);
+            };
+            of("starlette", "/servers/{number:int}");
+            of("fastapi", "/servers/{number}");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events and tests/recipes/install: run by tests/uprobes/run"]
+fn requests_of_webob_have_the_status_that_their_client_saw_in_a_tree() {
+    leaves_nothing(|| {
+        for version in ["webob-old", "webob-new"] {
+            answers_are_those_of_the_client("webob", version, "/servers/*", false);
         }
     });
 }

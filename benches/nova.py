@@ -1,11 +1,14 @@
 """What tracing costs a remote call of a real nova-conductor: the median latency, as its caller sees it.
 
-Run by benches/nova, while nova is up: two workers under eventlet, RabbitMQ, databases in files; Debian 13's nova and Python 3.13,
-with pystap's agent installed and asleep. A round is two remote calls, one after the other, from a process of its own that
-lives as long as the turn does. Ways take turns; a figure is the median of the turns' medians, and the range is that of the turns.
+Run by benches/nova, while nova is up: two workers under eventlet, RabbitMQ, databases in files; Debian 13's nova and Python 3.13, or
+Debian 12's and 3.11, which has probes of its own; with pystap's agent installed and asleep. A round is two remote calls, one after
+the other, from a process of its own that lives as long as the turn does. Ways take turns; a figure is the median of the turns'
+medians, and the range is that of the turns.
 
 - untraced: with the agent asleep
 - top, record: `pystap top|record nova --engine direct`, every call of every worker
+- stats: `pystap stats --service nova --engine direct` of two functions, the ones that answer
+- stats by probes: the same with `--engine uprobes --no-agent`, where the interpreter has probes
 - py-spy: `py-spy record -r 100 --subprocesses` of the conductor
 
 Usage: nova.py TURNS ROUNDS, with PYSTAP and NOVA_TREE in the environment.
@@ -38,6 +41,12 @@ def conductor():
     sys.exit("no conductor runs")
 
 
+def has_probes():
+    """Whether nova's Python has probes for calls of its own."""
+    marks = subprocess.check_output([PYSTAP, "marks", os.path.join(TREE, "usr/bin/python3")], text=True, stderr=subprocess.DEVNULL)
+    return "function__entry" in marks
+
+
 def latency():
     """Median of a turn, in milliseconds."""
     return json.loads(subprocess.check_output(LOAD, stderr=subprocess.DEVNULL))["median_ms"]
@@ -68,23 +77,28 @@ def main():
     latency()
     with tempfile.TemporaryDirectory() as directory:
         place = os.path.join(directory, "result")
+        stats = [PYSTAP, "stats", "ping", "object_class_action_versions", "--service", "nova", "--output", place]
         ways = {
             "top": ([PYSTAP, "top", "nova", "--batch", "--engine", "direct", "--output", place], "live, tracing"),
             "record": ([PYSTAP, "record", "--service", "nova", "--engine", "direct", "-o", place], "live, tracing"),
+            "stats": ([*stats, "--engine", "direct"], "live, tracing"),
+            "stats by probes": ([*stats, "--engine", "uprobes", "--no-agent"], "live, tracing"),
             "py-spy": (["py-spy", "record", "-r", "100", "--subprocesses", "-o", place, "-p", str(conductor())], "Sampling"),
         }
+        if not has_probes():
+            del ways["stats by probes"]
         for _ in range(TURNS):
             figures.setdefault("untraced", []).append(latency())
             for way, (command, words) in ways.items():
                 took, last[way] = while_running(command, words)
                 figures.setdefault(way, []).append(took)
     plain = statistics.median(figures["untraced"])
-    print(f"{'':<10}{'median':>10}{'turns':>18}{'times untraced':>16}")
+    print(f"{'':<16}{'median':>10}{'turns':>18}{'times untraced':>16}")
     for way, turns in figures.items():
         median = statistics.median(turns)
-        print(f"{way:<10}{median:>7.2f} ms{f'{min(turns):.2f} to {max(turns):.2f}':>18}{median / plain:>16.2f}")
+        print(f"{way:<16}{median:>7.2f} ms{f'{min(turns):.2f} to {max(turns):.2f}':>18}{median / plain:>16.2f}")
         if way in last:
-            print(f"          {last[way]}")
+            print(f"{'':<16}{last[way]}")
 
 
 main()

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use super::opened::open;
 use super::print;
 use super::report::{Replayed, replay};
+use crate::analysis::found::FieldsFound;
 use crate::analysis::pairing::Step;
 use crate::analysis::requests::{
     RequestCalls, RequestId, SeenRequest, SeenRequests, names_requests, nearest,
 };
 use crate::cli::Request;
 use crate::console::{Console, Exit};
-use crate::event::Session;
+use crate::event::{Session, What};
 use crate::export::{End, Sink};
 use crate::failure::Failure;
 use crate::text::Foreign;
@@ -39,11 +40,49 @@ impl<F: FnMut(&Step<'_>)> Sink for Collected<F> {
 /// Shows a request, or lists them.
 pub(super) fn run(arguments: &Request, console: &Console) -> Result<Exit, Failure> {
     let (id, files) = id_and_files(&arguments.id_and_files)?;
-    let sessions = sessions(files)?;
-    check_fields(files, &sessions, &arguments.field, id.is_none(), console)?;
+    let files = sessions(files)?;
+    let naming = Naming {
+        wanted: &arguments.field,
+        by_name: id.is_none(),
+    };
+    check_fields(&files, naming)?;
     match id {
-        Some(id) => show(id, files, arguments, console),
-        None => list(files, arguments, console),
+        Some(id) => show(id, &files, naming, arguments, console),
+        None => list(&files, naming, arguments, console),
+    }
+}
+
+/// A recording that was named.
+struct Named<'a> {
+    file: &'a Path,
+    session: Session,
+    /// Whether it is from before calls had fields.
+    before_fields: bool,
+}
+
+/// Which fields name requests.
+#[derive(Clone, Copy)]
+struct Naming<'a> {
+    /// These, if any are given.
+    wanted: &'a [String],
+    /// Else only those that are called so.
+    by_name: bool,
+}
+
+impl Naming<'_> {
+    fn is_one(self, name: &str, path: &str) -> bool {
+        match self.wanted.is_empty() {
+            true => !self.by_name || names_requests(name, path),
+            false => self.wanted.iter().any(|it| it == name),
+        }
+    }
+
+    /// Those of a recording.
+    fn of(self, session: &Session) -> impl Iterator<Item = &String> {
+        let fields = session.fields.iter();
+        fields
+            .filter(move |(name, path)| self.is_one(name, path))
+            .map(|(name, _)| name)
     }
 }
 
@@ -71,11 +110,16 @@ fn id_and_files(typed: &[PathBuf]) -> Result<(Option<&str>, &[PathBuf]), Failure
 }
 
 /// What was recorded where. A recording counts once.
-fn sessions(files: &[PathBuf]) -> Result<Vec<Session>, Failure> {
+fn sessions(files: &[PathBuf]) -> Result<Vec<Named<'_>>, Failure> {
     let mut known: Vec<PathBuf> = Vec::new();
     let mut sessions = Vec::new();
     for file in files {
-        sessions.push(open(file)?.session().clone());
+        let reader = open(file)?;
+        sessions.push(Named {
+            file,
+            session: reader.session().clone(),
+            before_fields: reader.is_before_fields(),
+        });
         if let Ok(whole) = file.canonicalize() {
             if known.contains(&whole) {
                 return Err(Failure::new(
@@ -92,64 +136,75 @@ fn sessions(files: &[PathBuf]) -> Result<Vec<Session>, Failure> {
     Ok(sessions)
 }
 
-/// Says which recordings cannot name a request, and refuses where none can.
-fn check_fields(
-    files: &[PathBuf],
-    sessions: &[Session],
-    wanted: &[String],
-    by_name: bool,
-    console: &Console,
-) -> Result<(), Failure> {
-    let mut without = Vec::new();
-    for (file, session) in files.iter().zip(sessions) {
-        let mut fields = session.fields.iter();
-        let has = match wanted.is_empty() {
-            true if by_name => fields.any(|(name, path)| names_requests(name, path)),
-            true => !session.fields.is_empty(),
-            false => fields.any(|(name, _)| wanted.contains(name)),
-        };
-        if has {
-            continue;
-        }
-        let name = Foreign::path(file);
-        let names: Vec<&str> = session.fields.keys().map(String::as_str).collect();
-        let names = names.join(", ");
-        let names = Foreign::new(&names);
-        let wanted = wanted.join(", ");
-        without.push(match (session.fields.is_empty(), wanted.is_empty()) {
-            (true, _) => format!(
-                "{name} has no fields (none was asked for, or it is from before there were any), so nothing in it names a request; {HOW}"
-            ),
-            (false, false) => format!(
-                "{name} has no field {}, its fields are {names}; name one of these, or record it anew",
-                Foreign::new(&wanted)
-            ),
-            (false, true) => format!(
-                "no field of {name} is called like one of requests, its fields are {names}; say which it is with --field NAME"
-            ),
-        });
+/// Why nothing in a recording names a request; `None` where it has a field that may.
+fn without_field(recording: &Named<'_>, naming: Naming<'_>) -> Option<String> {
+    let session = &recording.session;
+    if naming.of(session).next().is_some() {
+        return None;
     }
-    if without.len() == files.len() {
-        let said = without.into_iter().next().unwrap_or_default();
-        return Err(Failure::new(Exit::Usage, said));
+    let name = Foreign::path(recording.file);
+    if recording.before_fields {
+        return Some(format!(
+            "{name} is from before recordings kept fields, so nothing in it names a request; {HOW}, with this pystap"
+        ));
     }
-    for said in without {
-        console.warning(said);
+    if session.fields.is_empty() {
+        return Some(format!(
+            "{name} has no fields, because none was asked for when it was recorded, so nothing in it names a request; {HOW}"
+        ));
     }
-    Ok(())
+    let names: Vec<&str> = session.fields.keys().map(String::as_str).collect();
+    let names = names.join(", ");
+    let names = Foreign::new(&names);
+    let wanted = naming.wanted.join(", ");
+    Some(match wanted.is_empty() {
+        false => format!(
+            "{name} has no field {}, its fields are {names}; name one of these, or record it anew",
+            Foreign::new(&wanted)
+        ),
+        true => format!(
+            "no field of {name} is called like one of requests, its fields are {names}; say which it is with --field NAME"
+        ),
+    })
+}
+
+/// Refuses recordings of which none can name a request.
+fn check_fields(files: &[Named<'_>], naming: Naming<'_>) -> Result<(), Failure> {
+    let why: Vec<Option<String>> = files.iter().map(|it| without_field(it, naming)).collect();
+    match why.iter().all(Option::is_some) {
+        true => Err(Failure::new(
+            Exit::Usage,
+            why.into_iter().flatten().next().unwrap_or_default(),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Reads a recording, and answers what it is.
 fn read(
-    file: &Path,
+    recording: &Named<'_>,
+    naming: Naming<'_>,
     console: &Console,
-    take: impl FnMut(&Step<'_>),
+    mut take: impl FnMut(&Step<'_>),
 ) -> Result<(Recorded, Replayed), Failure> {
-    let replayed = replay(file, None, console, &mut Collected(take))?;
+    let mut found = FieldsFound::new(naming.of(&recording.session).cloned());
+    let mut collected = Collected(|step: &Step<'_>| {
+        if let (What::Call { .. }, Some(fields)) = (&step.event.what, step.event.fields()) {
+            found.take(fields);
+        }
+        take(step);
+    });
+    let replayed = replay(recording.file, None, console, &mut collected)?;
+    let name = Foreign::path(recording.file);
+    let lacks = found.sentences().map(|said| format!("{name}: {said}"));
     let recorded = Recorded {
-        name: file.to_string_lossy().into_owned(),
+        name: recording.file.to_string_lossy().into_owned(),
         session: replayed.session.clone(),
         lost: replayed.lost,
+        field_notes: without_field(recording, naming)
+            .into_iter()
+            .chain(lacks)
+            .collect(),
     };
     Ok((recorded, replayed))
 }
@@ -163,7 +218,8 @@ fn exit(whole: bool) -> Exit {
 
 fn show(
     id: &str,
-    files: &[PathBuf],
+    files: &[Named<'_>],
+    naming: Naming<'_>,
     arguments: &Request,
     console: &Console,
 ) -> Result<Exit, Failure> {
@@ -171,13 +227,13 @@ fn show(
     let (mut recordings, mut whole) = (Vec::new(), true);
     for (number, file) in files.iter().enumerate() {
         calls.recording(number);
-        let (recorded, replayed) = read(file, console, |step| calls.take(step))?;
+        let (recorded, replayed) = read(file, naming, console, |step| calls.take(step))?;
         calls.finish();
         whole &= replayed.whole;
         recordings.push(recorded);
     }
     let Some(request) = calls.into_request() else {
-        return Err(nothing(id, files, arguments, console));
+        return Err(nothing(id, files, naming, console));
     };
     let choice = Choice {
         limit: arguments.limit,
@@ -197,14 +253,15 @@ fn min_ns(arguments: &Request) -> u64 {
 
 /// The requests of these recordings, in a reading that says nothing of its own.
 fn seen(
-    files: &[PathBuf],
+    files: &[Named<'_>],
+    naming: Naming<'_>,
     mut requests: SeenRequests,
     console: &Console,
 ) -> Result<(SeenRequests, Vec<Recorded>, bool), Failure> {
     let (mut recordings, mut whole) = (Vec::new(), true);
     for (number, file) in files.iter().enumerate() {
-        requests.recording(number, open(file)?.session());
-        let (recorded, replayed) = read(file, console, |step| requests.take(step))?;
+        requests.recording(number, &file.session);
+        let (recorded, replayed) = read(file, naming, console, |step| requests.take(step))?;
         whole &= replayed.whole;
         recordings.push(recorded);
     }
@@ -212,12 +269,12 @@ fn seen(
 }
 
 /// What is said where no call has the id.
-fn nothing(id: &str, files: &[PathBuf], arguments: &Request, console: &Console) -> Failure {
-    let all = match arguments.field.is_empty() {
+fn nothing(id: &str, files: &[Named<'_>], naming: Naming<'_>, console: &Console) -> Failure {
+    let all = match naming.wanted.is_empty() {
         true => SeenRequests::of_all_fields(),
-        false => SeenRequests::new(&arguments.field),
+        false => SeenRequests::new(naming.wanted),
     };
-    let found = match seen(files, all, console) {
+    let found = match seen(files, naming, all, console) {
         Ok((found, ..)) => found,
         Err(failure) => return failure,
     };
@@ -240,9 +297,14 @@ fn nothing(id: &str, files: &[PathBuf], arguments: &Request, console: &Console) 
     )
 }
 
-fn list(files: &[PathBuf], arguments: &Request, console: &Console) -> Result<Exit, Failure> {
-    let requests = SeenRequests::new(&arguments.field);
-    let (found, recordings, whole) = seen(files, requests, console)?;
+fn list(
+    files: &[Named<'_>],
+    naming: Naming<'_>,
+    arguments: &Request,
+    console: &Console,
+) -> Result<Exit, Failure> {
+    let requests = SeenRequests::new(naming.wanted);
+    let (found, recordings, whole) = seen(files, naming, requests, console)?;
     let known = found.requests();
     let took = |seen: &SeenRequest| seen.end.saturating_sub(seen.begin);
     let mut rows: Vec<(&str, &SeenRequest)> = known.into_iter().collect();

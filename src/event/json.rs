@@ -445,6 +445,18 @@ fn field_json(value: &FieldValue, out: &mut Vec<u8>) {
     }
 }
 
+/// What is to be said of fields, by their names: what of their values is missing, and why they have none.
+pub(crate) fn field_notes(fields: &Fields) -> Value {
+    let said = |Field { name, value }: &Field| {
+        let said: Vec<String> = match value {
+            FieldValue::Absent(reason) => vec![reason.to_string()],
+            _ => notes(value),
+        };
+        (!said.is_empty()).then(|| (name.to_string(), said.into()))
+    };
+    Value::Object(fields.0.iter().filter_map(said).collect())
+}
+
 /// The values of fields by their names, as they stand in an event.
 pub(crate) fn fields(fields: &Fields) -> Value {
     let value = |field: &Field| {

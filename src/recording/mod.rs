@@ -33,6 +33,9 @@ const MAGIC: [u8; 8] = *b"\x89pystap\n";
 /// interpreter; since 7 calls can have fields; since 8 there are recordings of samples.
 pub const VERSION: u32 = 8;
 
+/// The first version in which calls can have fields.
+const WITH_FIELDS: u32 = 7;
+
 /// The contents of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -8,6 +8,7 @@ use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 use super::code::{Decoder, Undecodable};
 use super::{
     BLOCK_HEAD, MAGIC, MAX_BLOCK, MAX_JSON, ProcessRules, RecordKind, Samples, SavedRules, VERSION,
+    WITH_FIELDS,
 };
 use crate::analysis::pairing::PairingRules;
 use crate::event::{Event, Session, Summary, json};
@@ -74,6 +75,8 @@ pub struct Reader<R> {
     summary: Option<Summary>,
     /// Those of the last block of them, until they are taken.
     samples: Option<Box<Samples>>,
+    /// The version of the format; `None` of a trace that was written as JSON.
+    format: Option<u32>,
     at: u64,
     ended: bool,
     cut: bool,
@@ -129,6 +132,7 @@ impl<R: Read> Reader<R> {
             process_rules: Vec::new(),
             summary: None,
             samples: None,
+            format: Some(found),
             at: head.len() as u64,
             ended: false,
             cut: false,
@@ -164,6 +168,7 @@ impl<R: Read> Reader<R> {
                 process_rules: Vec::new(),
                 summary: None,
                 samples: None,
+                format: None,
                 at: line.len() as u64,
                 ended: false,
                 cut: false,
@@ -306,6 +311,11 @@ impl<R: Read> Reader<R> {
             _ => self.ended |= cut,
         }
         Ok(())
+    }
+
+    /// Whether it is a recording from before calls had fields.
+    pub fn is_before_fields(&self) -> bool {
+        self.format.is_some_and(|format| format < WITH_FIELDS)
     }
 
     /// Whether it is a recording of samples.

@@ -27,6 +27,8 @@ pub struct Recorded {
     pub session: Session,
     /// Events that it lacks.
     pub lost: u64,
+    /// What its fields lack, in sentences.
+    pub field_notes: Vec<String>,
 }
 
 /// What of a request is shown.
@@ -140,7 +142,13 @@ pub fn notes(request: &Request, recordings: &[Recorded]) -> Vec<String> {
             many(request.left_out, "call", "calls")
         ));
     }
+    notes.extend(field_notes(recordings));
     notes
+}
+
+/// What the fields of recordings lack.
+fn field_notes(recordings: &[Recorded]) -> impl Iterator<Item = String> {
+    recordings.iter().flat_map(|it| it.field_notes.clone())
 }
 
 /// What is remarkable about a call.
@@ -346,6 +354,7 @@ pub fn json(request: &Request, recordings: &[Recorded], choice: Choice) -> Value
                 "qualname": call.place.qualname.as_ref().map(|it| &it.text), "file": call.place.file.text,
                 "line": call.line, "ending": call.ending.word(), "began_before": call.began_before,
                 "fields": call.fields.as_ref().map(|it| event_json::fields(it)),
+                "field_notes": call.fields.as_ref().map(|it| event_json::field_notes(it)),
             })
         })
         .collect();
@@ -382,6 +391,9 @@ pub fn list_text(rows: &[(&str, &SeenRequest)], all: usize, recordings: &[Record
             rows.len()
         );
     }
+    for note in field_notes(recordings) {
+        let _ = writeln!(out, "note: {note}");
+    }
     out
 }
 
@@ -404,5 +416,6 @@ pub fn list_json(rows: &[(&str, &SeenRequest)], all: usize, recordings: &[Record
             })
         })
         .collect();
-    json!({ "requests": list, "not_shown": all - rows.len() })
+    let notes: Vec<String> = field_notes(recordings).collect();
+    json!({ "requests": list, "not_shown": all - rows.len(), "notes": notes })
 }

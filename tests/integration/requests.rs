@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use pystap::analysis::pairing::{Pairing, PairingRules};
+use pystap::event::{Session, Summary};
+use pystap::export::{End, Sink};
+use pystap::recording::Writer;
 use serde_json::{Value, json};
 
 use crate::command::{Ended, command, run};
@@ -226,7 +230,7 @@ fn recordings_that_name_no_request_are_refused_or_said_to() {
         assert_eq!(ended.code, 2, "{ended:?}");
         assert!(ended.stderr.contains(says), "{says}: {ended:?}");
     };
-    let none = "bare has no fields (none was asked for, or it is from before there were any)";
+    let none = "bare has no fields, because none was asked for when it was recorded, so nothing in it names a request";
     refused(&["req-a"], std::slice::from_ref(&bare), none);
     refused(
         &[],
@@ -242,7 +246,7 @@ fn recordings_that_name_no_request_are_refused_or_said_to() {
     refused(&["req-a"], &[], "there is no file req-a;");
     let ended = request(&["req-alpha-1"], &[api, scheduler, bare]);
     assert_eq!(ended.code, 0, "{ended:?}");
-    assert!(ended.stderr.contains(none), "{ended:?}");
+    assert!(ended.stdout.contains(none), "{ended:?}");
 }
 
 #[test]
@@ -309,4 +313,79 @@ fn events_that_were_lost_are_said_to_be() {
     std::fs::write(&api, format!("{text}{lost}\n")).expect("written");
     let ended = request(&["req-alpha-1"], &[api]);
     assert!(ended.stdout.contains("5 events were lost in"), "{ended:?}");
+}
+
+/// A recording of format 6, from before calls had fields.
+fn before_fields(directory: &Path) -> PathBuf {
+    let mut bytes = Vec::new();
+    let mut writer = Box::new(Writer::new(&mut bytes, PairingRules::default()));
+    writer.session(&Session::default()).expect("memory");
+    let (summary, pairing) = (Summary::default(), Pairing::new());
+    writer
+        .finish(&End::new(&summary, &pairing))
+        .expect("memory");
+    bytes[8..12].copy_from_slice(&6_u32.to_le_bytes());
+    let file = directory.join("older.pystap");
+    std::fs::write(&file, bytes).expect("written");
+    file
+}
+
+#[test]
+fn a_recording_from_before_there_were_fields_is_said_to_be_and_so_are_fields_that_calls_lack() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [api, scheduler] = two(directory.path());
+    let older = before_fields(directory.path());
+    let bare = trace(directory.path(), "bare", 9, None, &[("post", 10, 20, None)]);
+    let ended = request(&["req-a"], std::slice::from_ref(&older));
+    assert_eq!(ended.code, 2, "{ended:?}");
+    let from_before = "older.pystap is from before recordings kept fields, so nothing in it names a request; record with a field";
+    assert!(ended.stderr.contains(from_before), "{ended:?}");
+    assert!(ended.stderr.contains(", with this pystap"), "{ended:?}");
+    let files = [api, scheduler, older, bare];
+    for arguments in [&["--json", "req-alpha-1"][..], &["--json"]] {
+        let shown = json_of(&request(arguments, &files));
+        let notes = shown["notes"].as_array().expect("notes");
+        let said = |words: &str| {
+            let notes = notes.iter().filter_map(Value::as_str);
+            notes.filter(|note| note.contains(words)).count()
+        };
+        assert_eq!(said(from_before), 1, "{notes:?}");
+        assert_eq!(said("bare has no fields, because none was asked for"), 1);
+    }
+    let text = request(&["req-alpha-1"], &files).stdout;
+    assert_eq!(text.matches(from_before).count(), 1, "{text}");
+}
+
+#[test]
+fn what_is_missing_of_fields_stands_beside_them() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let fields =
+        Some(json!({"request": "ctxt.request_id", "sql": "statement", "user": "ctxt.user"}));
+    let file = trace(
+        directory.path(),
+        "api",
+        7,
+        fields,
+        &[("post", 10, 20, Some("req-1"))],
+    );
+    let text = std::fs::read_to_string(&file).expect("written");
+    let lines: Vec<String> = (text.lines())
+        .map(|line| {
+            let mut event: Value = serde_json::from_str(line).expect("JSON");
+            if event["event"] == "call" {
+                event["fields"]["sql"] = "SELECT".into();
+                event["field_notes"] = json!({"sql": ["cut"]});
+            }
+            format!("{event}\n")
+        })
+        .collect();
+    std::fs::write(&file, lines.concat()).expect("written");
+    let shown = json_of(&request(&["--json", "req-1"], std::slice::from_ref(&file)));
+    let call = &shown["calls"][0];
+    assert_eq!(call["fields"], json!({"request": "req-1", "sql": "SELECT"}));
+    assert_eq!(call["field_notes"], json!({"sql": ["cut"]}));
+    let said = "api: field user was in no call";
+    let notes = shown["notes"].as_array().expect("notes");
+    let is_said = |note: &Value| note.as_str().is_some_and(|note| note.contains(said));
+    assert!(notes.iter().any(is_said), "{notes:?}");
 }

@@ -55,24 +55,36 @@ pub struct Group {
 }
 
 impl Group {
-    /// Longest value in a name, in characters.
+    /// Longest value in a name, in characters; and how many of these are its end.
     const SHOWN: usize = 100;
+    const END: usize = 40;
 
-    /// Of this function.
-    pub fn new(place: &Place, field: &str, value: &str) -> Group {
-        let own = place.own_name();
-        // In one line, whatever a statement looks like.
+    /// A value in one line, whatever a statement looks like; of a long one its beginning and its end.
+    pub(crate) fn shown(value: &str) -> String {
         let words: Vec<&str> = value.split_whitespace().collect();
-        let mut shown = words.join(" ");
-        if let Some((end, _)) = shown.char_indices().nth(Group::SHOWN) {
-            shown.truncate(end);
-            shown.push('\u{2026}');
+        let line = words.join(" ");
+        let length = line.chars().count();
+        if length <= Group::SHOWN {
+            return line;
         }
+        let begin = line.chars().take(Group::SHOWN - Group::END - 1);
+        let end = line.chars().skip(length - Group::END);
+        begin.chain(['\u{2026}']).chain(end).collect()
+    }
+
+    /// Of this function. `nth` says the how manieth of the values it is that are shown alike, from 1.
+    pub fn new(place: &Place, field: &str, value: &str, nth: usize) -> Group {
+        let own = place.own_name();
+        let shown = Group::shown(value);
+        let number = match nth {
+            0 | 1 => String::new(),
+            nth => format!(" #{nth}"),
+        };
         Group {
             field: field.to_owned(),
             value: value.to_owned(),
             name: Text {
-                text: format!("{} [{field}={shown}]", own.text),
+                text: format!("{} [{field}={shown}{number}]", own.text),
                 ..own.clone()
             },
         }

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use crate::analysis::keys::{FunctionKey, KeyBuilder, NameKey};
@@ -22,6 +23,8 @@ const OTHERS: &str = "(others)";
 pub(super) struct Groups {
     field: String,
     places: HashMap<NameKey, HashMap<String, Arc<Place>>, KeyBuilder>,
+    /// How many values of a function are shown alike, by a hash of both.
+    alike: HashMap<u64, usize, KeyBuilder>,
     count: usize,
     bytes: usize,
     /// Calls with values for which there was no room.
@@ -33,6 +36,7 @@ impl Groups {
         Groups {
             field: field.to_owned(),
             places: HashMap::default(),
+            alike: HashMap::default(),
             count: 0,
             bytes: 0,
             without_room: 0,
@@ -81,8 +85,11 @@ impl Groups {
         }
         self.count += usize::from(has_room);
         self.bytes += bytes;
+        let shown = KeyBuilder.hash_one((name, Group::shown(&value)));
+        let nth = self.alike.entry(shown).or_default();
+        *nth += 1;
         let grouped = Arc::new(Place {
-            group: Some(Arc::new(Group::new(place, &self.field, &value))),
+            group: Some(Arc::new(Group::new(place, &self.field, &value, *nth))),
             ..Place::clone(place)
         });
         values.insert(value.clone().into_owned(), Arc::clone(&grouped));

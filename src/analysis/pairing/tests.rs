@@ -1171,21 +1171,50 @@ fn values_are_bounded_and_further_ones_are_one() {
 
 #[test]
 fn a_value_is_one_line_of_some_length_in_a_name_and_whole_beside_it() {
-    let statement = format!("SELECT\n    {}", "column, ".repeat(50));
-    let (all, _) = grouped(vec![with_field(call(1, "execute"), &statement)]);
-    let (name, _) = &all[0];
-    assert!(
-        name.starts_with("execute [request=SELECT column, column"),
-        "{name}"
+    let statement = format!(
+        "SELECT\n    {}FROM instances WHERE id = ?",
+        "column, ".repeat(50)
     );
-    assert!(
-        name.ends_with("\u{2026}]") && name.chars().count() < 130,
-        "{name}"
+    let (all, _) = grouped(vec![with_field(call(1, "execute"), &statement)]);
+    assert_eq!(
+        all[0].0,
+        "execute [request=SELECT column, column, column, column, column, column, colu\u{2026}umn, column, FROM instances WHERE \
+         id = ?]"
     );
     let place = place("execute");
-    let group = event::Group::new(&place, "request", &statement);
+    let group = event::Group::new(&place, "request", &statement, 1);
     assert_eq!(
         (group.field.as_str(), group.value.as_str()),
         ("request", statement.as_str())
     );
+}
+
+#[test]
+fn values_that_look_alike_where_they_are_cut_are_numbered() {
+    let middle = |word: &str| format!("{}{word}{}", "a".repeat(90), "z".repeat(90));
+    let values = [
+        middle("one"),
+        middle("two"),
+        middle("one"),
+        "x  y".to_owned(),
+        "x y".to_owned(),
+    ];
+    let events = values.iter().zip(1..).flat_map(|(value, at)| {
+        [
+            with_field(call(10 * at, "execute"), value),
+            ret(10 * at + 1, "execute"),
+        ]
+    });
+    let (all, _) = grouped(events.collect());
+    let cut = format!("{}\u{2026}{}", "a".repeat(59), "z".repeat(40));
+    let name = |value: &str| format!("execute [request={value}]");
+    let expected = [
+        name(&cut),
+        name(&format!("{cut} #2")),
+        name(&cut),
+        name("x y"),
+        name("x y #2"),
+    ];
+    let names: Vec<&String> = all.iter().step_by(2).map(|(name, _)| name).collect();
+    assert_eq!(names, expected.iter().collect::<Vec<_>>());
 }

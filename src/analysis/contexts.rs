@@ -1,123 +1,287 @@
-//! Greenlets and tasks by what they are: views that group by context show one row for all workers of a pool and not one
-//! for each of a million requests.
+//! Greenlets, tasks and threads by what they are: views that group by context show one row for all workers of a pool and not
+//! one for each of a million requests.
+//!
+//! Who has a name that says something is called by it. Others are by what they run: a known role, or the function that they
+//! were begun for. That is found out from their first calls, and stays, so that nothing of a table changes its name.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::keys::KeyBuilder;
+use super::pairing::Step;
+use super::roles::Role;
 use crate::event::allowance::{shorten, text_bytes};
-use crate::event::{Event, Text, What};
+use crate::event::{Event, ProcessChange, Text, What};
 
-/// Contexts remembered, and bytes of their names and labels; the older half is forgotten beyond that. They are mostly long
+/// Runners remembered, and bytes of their names and labels; the older half is forgotten beyond that. They are mostly long
 /// gone by then.
 const MOST: usize = 1 << 16;
 const MOST_BYTES: usize = 8 << 20;
 /// Bytes of a label, of which a table may have as many as rows; a longer one is cut.
 const LONGEST_LABEL: usize = 200;
+/// Calls and returns from which it should be known what somebody runs.
+const FIRST: u8 = 64;
 
-/// What the contexts of a stream are.
+/// Names that libraries give whatever has none, with a number behind.
+const SAY_NOTHING: [&str; 6] = [
+    "greenlet",
+    "Greenlet",
+    "GreenThread",
+    "Task",
+    "Thread",
+    "Dummy",
+];
+
+/// Who runs something: a greenlet or task, or a thread outside of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Runner {
+    pid: u32,
+    /// Of a thread. What a context runs on may change.
+    tid: u32,
+    context: u64,
+}
+
+impl Runner {
+    /// Whoever runs in this context, or in this thread where there is none.
+    pub fn of(pid: u32, tid: u32, context: Option<NonZeroU64>) -> Runner {
+        match context {
+            Some(context) => Runner {
+                pid,
+                tid: 0,
+                context: context.get(),
+            },
+            None => Runner {
+                pid,
+                tid,
+                context: 0,
+            },
+        }
+    }
+
+    /// Its process.
+    pub fn pid(self) -> u32 {
+        self.pid
+    }
+
+    /// Whether it is the main thread of its process, which needs no name, or nobody knows which.
+    pub fn is_main(self) -> bool {
+        self.context == 0 && (self.tid == self.pid || self.tid == 0)
+    }
+}
+
+/// What the greenlets, tasks and threads of a stream are.
 #[derive(Debug, Clone, Default)]
 pub struct Contexts {
-    known: HashMap<(u32, u64), Known, KeyBuilder>,
+    known: HashMap<Runner, Known, KeyBuilder>,
     /// Bytes of these.
     bytes: usize,
+    /// How many were ever made.
+    made: u64,
     /// The label that was made last: it is mostly the next one, too.
     last: Option<Arc<str>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Known {
-    name: Arc<Text>,
-    label: Arc<str>,
+    name: Option<Arc<Text>>,
+    /// What it is, once that is known.
+    label: Option<Arc<str>>,
+    /// Its calls and returns until then.
+    calls: u8,
+    /// The how manieth it is.
+    number: u64,
+    /// A thread that ended: the next one of its number is another.
+    ended: bool,
 }
 
 impl Contexts {
     /// Takes note of names.
     pub fn take(&mut self, event: &Event) {
-        let What::Context { context, name } = &event.what else {
+        match &event.what {
+            What::Context { context, name } => {
+                let runner = Runner::of(event.pid, event.tid, NonZeroU64::new(*context));
+                let label = speaking(&name.text).map(|label| self.shared(label));
+                self.forget();
+                self.insert(
+                    runner,
+                    Known {
+                        name: Some(Arc::clone(name)),
+                        label,
+                        ..Known::default()
+                    },
+                );
+            }
+            What::Process {
+                change: ProcessChange::Exit,
+                ..
+            } => {
+                let runner = Runner::of(event.pid, event.tid, None);
+                if let Some(known) = self.known.get_mut(&runner) {
+                    known.ended = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes note of names, and of what is run.
+    pub fn follow(&mut self, step: &Step<'_>) {
+        let event = step.event;
+        let (frame, is_call) = match &event.what {
+            What::Call { frame, .. } => (frame, true),
+            What::Return { frame, .. } => (frame, false),
+            _ => return self.take(event),
+        };
+        let runner = Runner::of(event.pid, event.tid, frame.context);
+        let known = self.known.get(&runner).filter(|known| !known.ended);
+        if runner.is_main() || known.is_some_and(|known| known.label.is_some()) {
+            return;
+        }
+        if known.is_none() {
+            self.forget();
+            self.insert(runner, Known::default());
+        }
+        let mut role = Role::default();
+        let stack = step.stack().filter(|open| open.context == frame.context);
+        let mut is_open = false;
+        for open in stack {
+            is_open = true;
+            let (name, place) = (open.place.own_name(), open.place);
+            role.called_by(&name.text, &place.file.text, || name.text.clone());
+        }
+        let Some(known) = self.known.get_mut(&runner) else {
             return;
         };
-        if self.known.len() >= MOST || self.bytes > MOST_BYTES {
-            let mut numbers: Vec<u64> = self.known.keys().map(|(_, number)| *number).collect();
-            let half = numbers.len() / 2;
-            let (_, &mut median, _) = numbers.select_nth_unstable(half);
-            self.known.retain(|(_, number), _| *number > median);
-            self.bytes = self.known.values().map(Known::bytes).sum();
-        }
-        let label = label(&name.text);
-        let label = match &self.last {
-            Some(last) if **last == *label => Arc::clone(last),
-            _ => label.into(),
-        };
-        self.last = Some(Arc::clone(&label));
-        let known = Known {
-            name: Arc::clone(name),
-            label,
-        };
-        self.bytes += known.bytes();
-        if let Some(before) = self.known.insert((event.pid, *context), known) {
-            self.bytes -= before.bytes();
+        known.calls = known.calls.saturating_add(1);
+        let over = known.calls >= FIRST || !(is_open || is_call);
+        if over || role.is_told() {
+            let label = role.label(|name| name);
+            self.settle(runner, label);
         }
     }
 
     /// What a context is called, if that is known.
     pub fn name(&self, pid: u32, context: NonZeroU64) -> Option<&Text> {
-        let known = self.known.get(&(pid, context.get()))?;
-        Some(&known.name)
+        let known = self.known.get(&Runner::of(pid, 0, Some(context)))?;
+        known.name.as_deref()
     }
 
-    /// What a context is; `None` outside of all contexts.
-    pub fn label(&self, pid: u32, context: Option<NonZeroU64>) -> Option<Arc<str>> {
-        let context = context?.get();
-        let known = self.known.get(&(pid, context));
-        let label = known.map(|known| Arc::clone(&known.label));
-        Some(label.unwrap_or_else(|| "(unnamed)".into()))
+    /// What somebody is; `None` as long as that is to be found out.
+    pub fn label(&self, runner: Runner) -> Option<Arc<str>> {
+        self.known.get(&runner)?.label.clone()
+    }
+
+    /// What somebody is, as far as that is known.
+    pub fn label_so_far(&self, runner: Runner) -> Arc<str> {
+        let known = self.known.get(&runner);
+        let label = known.and_then(|known| known.label.clone());
+        let name = || known.and_then(|known| known.name.as_deref());
+        label.unwrap_or_else(|| match (name(), runner.context) {
+            (Some(name), _) => kind(&name.text).into(),
+            (None, 0) => "thread".into(),
+            (None, _) => "(unnamed)".into(),
+        })
+    }
+
+    /// Has somebody be for good what is known so far.
+    pub(super) fn settle_so_far(&mut self, runner: Runner) {
+        self.settle(runner, None);
+    }
+
+    fn settle(&mut self, runner: Runner, label: Option<String>) {
+        let label = match label {
+            Some(mut label) => {
+                shorten(&mut label, LONGEST_LABEL);
+                self.shared(label)
+            }
+            None => self.label_so_far(runner),
+        };
+        if let Some(known) = self.known.get_mut(&runner)
+            && known.label.is_none()
+        {
+            self.bytes += label.len();
+            known.label = Some(label);
+        }
+    }
+
+    /// A label, shared with the one before where that is the same.
+    fn shared(&mut self, label: String) -> Arc<str> {
+        let label = match &self.last {
+            Some(last) if **last == *label => Arc::clone(last),
+            _ => label.into(),
+        };
+        self.last = Some(Arc::clone(&label));
+        label
+    }
+
+    fn insert(&mut self, runner: Runner, known: Known) {
+        self.made += 1;
+        let known = Known {
+            number: self.made,
+            ..known
+        };
+        self.bytes += known.bytes();
+        if let Some(before) = self.known.insert(runner, known) {
+            self.bytes -= before.bytes();
+        }
+    }
+
+    /// Forgets the older half where there is no room.
+    fn forget(&mut self) {
+        if self.known.len() < MOST && self.bytes <= MOST_BYTES {
+            return;
+        }
+        let mut numbers: Vec<u64> = self.known.values().map(|known| known.number).collect();
+        let half = numbers.len() / 2;
+        let (_, &mut median, _) = numbers.select_nth_unstable(half);
+        self.known.retain(|_, known| known.number > median);
+        self.bytes = self.known.values().map(Known::bytes).sum();
     }
 }
 
 impl Known {
     fn bytes(&self) -> usize {
-        text_bytes(&self.name) + self.label.len()
+        let name = self.name.as_deref().map_or(0, text_bytes);
+        name + self.label.as_deref().map_or(0, str::len)
     }
 }
 
-/// A name without its number: `worker-12` is a `worker`, `Task-7 (handle)` a `Task (handle)`.
-fn label(name: &str) -> String {
+/// A name without its number: `worker-12` is a `worker`, `Task-7 (handle)` a `Task (handle)`, `ThreadPoolExecutor-0_3` a
+/// `ThreadPoolExecutor`.
+fn kind(name: &str) -> String {
     let end = name.find(' ').unwrap_or(name.len());
     let (word, rest) = name.split_at(end);
-    let mut label = match word.rsplit_once('-') {
-        Some((kind, number))
-            if !kind.is_empty()
-                && !number.is_empty()
-                && number.bytes().all(|it| it.is_ascii_digit()) =>
-        {
-            format!("{kind}{rest}")
-        }
-        _ => name.to_owned(),
+    let is_number = |it: char| it.is_ascii_digit();
+    let stem = word.trim_end_matches(|it| is_number(it) || matches!(it, '-' | '_'));
+    let number = word.get(stem.len()..).unwrap_or_default();
+    let has_number = number.starts_with(['-', '_']) && number.ends_with(is_number);
+    let mut kind = match has_number && !stem.is_empty() {
+        true => format!("{stem}{rest}"),
+        false => name.to_owned(),
     };
-    shorten(&mut label, LONGEST_LABEL);
-    label
+    shorten(&mut kind, LONGEST_LABEL);
+    kind
+}
+
+/// The same, where that says more than that somebody had no name.
+fn speaking(name: &str) -> Option<String> {
+    let kind = kind(name);
+    (kind == name || !SAY_NOTHING.contains(&&*kind)).then_some(kind)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::pairing::Pairing;
+    use crate::analysis::testing::{call, event, returned};
+    use crate::event::Place;
 
     fn named(pid: u32, context: u64, name: &str) -> Event {
-        let text = name.to_owned();
         Event {
-            ts: 0,
             pid,
             tid: pid,
-            interpreter: None,
-            what: What::Context {
-                context,
-                name: Arc::new(Text {
-                    text,
-                    ..Text::default()
-                }),
-            },
+            ..crate::analysis::testing::named(0, context, name)
         }
     }
 
@@ -131,8 +295,33 @@ mod tests {
             ("db-pool", "db-pool"),
             ("-3", "-3"),
             ("poll-", "poll-"),
+            ("ThreadPoolExecutor-0_12", "ThreadPoolExecutor"),
+            ("asyncio_0", "asyncio"),
+            ("Thread-3 (consume)", "Thread (consume)"),
+            ("db2", "db2"),
         ] {
-            assert_eq!(label(name), expected);
+            assert_eq!(kind(name), expected);
+        }
+    }
+
+    #[test]
+    fn a_name_that_only_counts_says_nothing() {
+        for name in [
+            "greenlet-7",
+            "GreenThread-12",
+            "Task-3",
+            "Thread-1",
+            "Dummy-2",
+        ] {
+            assert_eq!(speaking(name), None, "{name}");
+        }
+        for (name, says) in [
+            ("Task-7 (serve)", "Task (serve)"),
+            ("Thread-1 (consume)", "Thread (consume)"),
+            ("Thread", "Thread"),
+            ("Connection-4", "Connection"),
+        ] {
+            assert_eq!(speaking(name).as_deref(), Some(says));
         }
     }
 
@@ -141,11 +330,143 @@ mod tests {
         let mut contexts = Contexts::default();
         contexts.take(&named(1, 5, "reader-1"));
         contexts.take(&named(2, 5, "writer"));
-        let label = |pid, context| contexts.label(pid, NonZeroU64::new(context));
-        assert_eq!(label(1, 5).as_deref(), Some("reader"));
-        assert_eq!(label(2, 5).as_deref(), Some("writer"));
-        assert_eq!(label(2, 6).as_deref(), Some("(unnamed)"));
-        assert_eq!(label(1, 0), None);
+        let label = |pid, context| contexts.label_so_far(green(pid, context));
+        assert_eq!(&*label(1, 5), "reader");
+        assert_eq!(&*label(2, 5), "writer");
+        assert_eq!(&*label(2, 6), "(unnamed)");
+    }
+
+    fn green(pid: u32, context: u64) -> Runner {
+        Runner::of(pid, pid, NonZeroU64::new(context))
+    }
+
+    /// What the runner of the last event is, after each of these: by context and thread, functions with their files that are
+    /// called, or that return.
+    fn labels(events: Vec<Event>) -> Vec<Option<String>> {
+        let (mut contexts, mut pairing) = (Contexts::default(), Pairing::new());
+        let mut labels = Vec::new();
+        for mut event in events {
+            let step = pairing.follow(&mut event).expect("an event");
+            contexts.follow(&step);
+            if let What::Call { frame, .. } | What::Return { frame, .. } = &step.event.what {
+                let runner = Runner::of(step.event.pid, step.event.tid, frame.context);
+                let label = contexts.label(runner);
+                labels.push(label.map(|label| label.to_string()));
+            }
+        }
+        labels
+    }
+
+    fn by(tid: u32, context: u64, file: &str, mut event: Event) -> Event {
+        if let What::Call { place, frame, .. } | What::Return { place, frame, .. } = &mut event.what
+        {
+            let mut of = Place::clone(place);
+            of.file.text = file.to_owned();
+            *place = Arc::new(of);
+            frame.context = NonZeroU64::new(context);
+        }
+        Event { tid, ..event }
+    }
+
+    #[test]
+    fn greenlets_whose_names_say_nothing_are_called_by_what_they_were_begun_for_and_stay_so() {
+        let green = |event| by(1, 4, "/x/eventlet/greenthread.py", event);
+        let rpc = |event| by(1, 4, "/x/oslo_messaging/rpc/server.py", event);
+        let app = |event| by(1, 4, "/srv/app.py", event);
+        let found = labels(vec![
+            named(1, 4, "GreenThread-4"),
+            green(call(10, "main")),
+            rpc(call(11, "_process_incoming")),
+            app(call(12, "build")),
+            app(returned(13, "build")),
+            rpc(returned(14, "_process_incoming")),
+            // It is what it was, whatever it does later.
+            app(call(15, "other")),
+        ]);
+        let role = Some("RPC worker (_process_incoming)".to_owned());
+        assert_eq!(found[0], None);
+        assert!(found[1..].iter().all(|label| *label == role), "{found:?}");
+        let green = |event| by(1, 5, "/x/eventlet/greenthread.py", event);
+        let app = |event| by(1, 5, "/srv/app.py", event);
+        let found = labels(vec![
+            named(1, 5, "GreenThread-5"),
+            green(call(10, "main")),
+            app(call(11, "consume")),
+        ]);
+        assert_eq!(found, [None, Some("consume".to_owned())]);
+        // One that ends before it has run anything is what its name says.
+        let found = labels(vec![
+            named(1, 5, "GreenThread-5"),
+            green(call(10, "main")),
+            green(returned(11, "main")),
+        ]);
+        assert_eq!(found, [None, Some("GreenThread".to_owned())]);
+    }
+
+    #[test]
+    fn threads_are_called_by_their_names_or_by_what_they_run_and_the_main_one_is_not() {
+        let lib = |tid, event| by(tid, 0, "/usr/lib/python3.11/threading.py", event);
+        let app = |tid, event| by(tid, 0, "/srv/app.py", event);
+        let pool = |tid, event| by(tid, 0, "/x/concurrent/futures/thread.py", event);
+        let thread = |tid, name| Event {
+            tid,
+            ..named(1, 0, name)
+        };
+        let some = |label: &str| Some(label.to_owned());
+        let found = labels(vec![
+            app(1, call(1, "serve")),
+            lib(7, call(10, "_bootstrap")),
+            lib(7, call(11, "run")),
+            app(7, call(12, "consume")),
+            lib(8, call(20, "_bootstrap")),
+            pool(8, call(21, "_worker")),
+            pool(8, call(22, "run")),
+            app(8, call(23, "resize")),
+            thread(9, "poller-3"),
+            lib(9, call(30, "_bootstrap")),
+            thread(10, "Thread-10"),
+            app(10, call(31, "produce")),
+        ]);
+        let expected = [
+            None,
+            None,
+            None,
+            some("consume"),
+            None,
+            None,
+            None,
+            some("pool worker"),
+            some("poller"),
+            some("produce"),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_says_nothing_in_many_calls_is_no_longer_waited_for_and_another_thread_of_the_number_is_another()
+     {
+        let lib = |event| by(7, 0, "/usr/lib/python3.11/threading.py", event);
+        let mut events = vec![lib(call(1, "_bootstrap"))];
+        for at in 1..u64::from(FIRST) {
+            events.push(lib(call(10 * at, "wait")));
+            events.push(lib(returned(10 * at + 5, "wait")));
+        }
+        let found = labels(events.clone());
+        let settled = found.iter().position(Option::is_some);
+        assert_eq!(settled, Some(usize::from(FIRST) - 1));
+        assert_eq!(found.last(), Some(&Some("thread".to_owned())));
+        let exit = What::Process {
+            change: ProcessChange::Exit,
+            parent: None,
+            command: None,
+        };
+        events.push(Event {
+            tid: 7,
+            ..event(10_000, exit)
+        });
+        events.push(by(7, 0, "/srv/app.py", call(10_001, "consume")));
+        let found = labels(events);
+        assert_eq!(found.last(), Some(&Some("consume".to_owned())));
     }
 
     #[test]
@@ -159,7 +480,7 @@ mod tests {
             contexts.bytes,
             contexts.known.values().map(Known::bytes).sum::<usize>()
         );
-        let newest = contexts.label(1, NonZeroU64::new(10_000)).expect("known");
+        let newest = contexts.label(green(1, 10_000)).expect("known");
         assert_eq!(newest.len(), LONGEST_LABEL + 3);
         assert!(newest.starts_with("10000xx") && newest.ends_with("x..."));
     }
@@ -171,7 +492,7 @@ mod tests {
             contexts.take(&named(1, number, "task-1"));
         }
         assert!(contexts.known.len() <= MOST);
-        let newest = contexts.label(1, NonZeroU64::new(2 * MOST as u64));
+        let newest = contexts.label(green(1, 2 * MOST as u64));
         assert_eq!(newest.as_deref(), Some("task"));
     }
 }

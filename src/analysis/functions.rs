@@ -4,19 +4,20 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::contexts::Contexts;
+use super::contexts::{Contexts, Runner};
 use super::histogram::Histogram;
 use super::idle::{Idle, Kind};
 use super::keys::{FunctionKey, KeyBuilder};
 use super::pairing::{FinishedCall, Open, Pairing, Step};
-use crate::event::{Place, Reason, Text, Wait, What};
+use crate::event::{Frame, Place, Reason, Text, Wait, What};
 
 /// Rows of a table, some 300 bytes each and at most a kilobyte. Functions that find none are counted in one row for all of
 /// them, which is none of [`Functions::rows`]: a row that went for another one would make numbers wrong.
 pub const MOST_ROWS: usize = 1 << 16;
+/// Rows of those of whom it is not known yet what they are, of all together.
+const MOST_PENDING: usize = 1 << 12;
 
 /// How long the threads of a function did not run while it ran itself, in nanoseconds. It is part of its own time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -91,7 +92,7 @@ pub struct Function {
     pub processes: u32,
     /// Waits of its threads, where they are in the stream.
     pub off: Off,
-    /// What its greenlets or tasks are; `None` outside of them, and where they are not told apart.
+    /// What its greenlets, tasks or threads are; `None` in main threads, and where they are not told apart.
     pub context: Option<Arc<str>>,
     /// File and name.
     pub place: Arc<Place>,
@@ -200,6 +201,11 @@ impl Function {
 
     fn merge(&mut self, other: &Function) {
         self.processes += other.processes;
+        self.add(other);
+    }
+
+    /// Adds what else the function cost in the process.
+    fn add(&mut self, other: &Function) {
         self.goes_on |= other.goes_on;
         self.maybe_several |= other.maybe_several;
         self.given_up += other.given_up;
@@ -239,6 +245,9 @@ pub struct Functions {
     rest: Option<Box<Function>>,
     /// The contexts, where they have rows of their own.
     contexts: Option<Contexts>,
+    /// What those cost of whom it is not known yet what they are.
+    pending: HashMap<Runner, Vec<(FunctionKey, Function)>, KeyBuilder>,
+    pending_rows: usize,
     /// Whether the stream says what threads wait for, so that nothing else is idleness.
     has_waits: bool,
 }
@@ -249,7 +258,7 @@ impl Functions {
         Functions::default()
     }
 
-    /// A table without rows, with a row for each kind of greenlet or task in which a function runs.
+    /// A table without rows, with a row for each kind of greenlet, task or thread in which a function runs.
     pub fn by_context() -> Functions {
         Functions {
             contexts: Some(Contexts::default()),
@@ -291,16 +300,19 @@ impl Functions {
     pub fn take(&mut self, step: &Step<'_>) {
         let event = step.event;
         if let Some(contexts) = &mut self.contexts {
-            contexts.take(event);
+            contexts.follow(step);
+            self.settle();
         }
         for gone in step.given_up {
-            let row = self.row_in(gone.pid, gone.context, gone.key, &gone.place);
+            let runner = Runner::of(gone.pid, gone.tid, gone.context);
+            let row = self.row_in(runner, gone.key, &gone.place);
             row.self_ns = row.self_ns.saturating_add(gone.self_ns);
             row.cumulative_ns = row.cumulative_ns.saturating_add(gone.cumulative_ns);
             row.given_up += u64::from(gone.by_bound);
         }
         for revised in step.revised {
-            let row = self.row(revised.pid, revised.key, &revised.place);
+            let runner = Runner::of(revised.pid, revised.tid, revised.context);
+            let row = self.row_in(runner, revised.key, &revised.place);
             row.calls = match revised.call {
                 true => row.calls + 1,
                 false => row.calls.saturating_sub(1),
@@ -308,7 +320,7 @@ impl Functions {
         }
         if let What::Wait(wait) = &event.what {
             if let Some(runs) = step.stack().next() {
-                let row = self.row_in(runs.pid, runs.context, runs.key, runs.place);
+                let row = self.row_in(runner_of(&runs), runs.key, runs.place);
                 let off = Off::of(wait);
                 row.off.add(off);
                 if row.waiting != Kind::Work
@@ -325,10 +337,11 @@ impl Functions {
         let Some(key) = step.key else {
             return;
         };
+        let runner = |frame: &Frame| Runner::of(event.pid, event.tid, frame.context);
         match &event.what {
             // Without a frame it is the creation of a generator, and no call.
             What::Call { place, line, frame } if step.entered.is_some() => {
-                let row = self.row_in(event.pid, frame.context, key, place);
+                let row = self.row_in(runner(frame), key, place);
                 row.calls += 1;
                 row.is_at(*line);
                 row.goes_on |= step.goes_on;
@@ -337,7 +350,7 @@ impl Functions {
             What::Return {
                 place, line, frame, ..
             } => {
-                let row = self.row_in(event.pid, frame.context, key, place);
+                let row = self.row_in(runner(frame), key, place);
                 match &step.finished {
                     Some(left) => {
                         row.left(left);
@@ -346,7 +359,7 @@ impl Functions {
                         }
                         let (waits, own) = (row.waiting != Kind::Work, left.self_ns);
                         if waits && !self.has_waits && is_idle(place, step.stack()) {
-                            let row = self.row_in(event.pid, frame.context, key, place);
+                            let row = self.row_in(runner(frame), key, place);
                             row.idle_ns = row.idle_ns.saturating_add(own);
                             // Below another call of the function it is that one's.
                             if left.cumulative_ns > 0 {
@@ -363,10 +376,11 @@ impl Functions {
     }
 
     /// Counts what the calls that are still open have taken so far: for a table in the middle or at the end of a
-    /// stream, on a copy, because these calls will be counted when they end.
+    /// stream, on a copy, because these calls will be counted when they end. Everybody has rows then, also who is of a kind
+    /// that is not known yet.
     pub fn take_open(&mut self, pairing: &Pairing, now: u64) {
         for open in pairing.open() {
-            let row = self.row_in(open.pid, open.context, open.key, open.place);
+            let row = self.row_in(runner_of(&open), open.key, open.place);
             let since = open.runs_since.map_or(0, |since| now.saturating_sub(since));
             let own = open.self_ns.saturating_add(since);
             row.self_ns = row.self_ns.saturating_add(own);
@@ -379,7 +393,7 @@ impl Functions {
                 stack.skip_while(|it| it.frame != open.frame).skip(1)
             };
             if row.waiting != Kind::Work && !self.has_waits && is_idle(open.place, callers()) {
-                let row = self.row_in(open.pid, open.context, open.key, open.place);
+                let row = self.row_in(runner_of(&open), open.key, open.place);
                 row.idle_ns = row.idle_ns.saturating_add(own);
                 if open.outermost {
                     row.idle_cumulative_ns = row.idle_cumulative_ns.saturating_add(own);
@@ -387,12 +401,40 @@ impl Functions {
                 self.idle_within(own, callers());
             }
         }
+        let pending: Vec<Runner> = self.pending.keys().copied().collect();
+        for runner in pending {
+            self.settle_so_far(runner);
+        }
+    }
+
+    /// Gives those their rows of whom it is known by now what they are.
+    fn settle(&mut self) {
+        let Some(contexts) = self.contexts.as_ref().filter(|_| !self.pending.is_empty()) else {
+            return;
+        };
+        let pending = self.pending.keys().copied();
+        let told = pending.filter(|runner| contexts.label(*runner).is_some());
+        for runner in told.collect::<Vec<Runner>>() {
+            let rows = self.pending.remove(&runner).unwrap_or_default();
+            self.pending_rows -= rows.len();
+            for (key, cost) in rows {
+                self.row_in(runner, key, &cost.place).add(&cost);
+            }
+        }
+    }
+
+    /// The same for one of whom it is not.
+    fn settle_so_far(&mut self, runner: Runner) {
+        if let Some(contexts) = &mut self.contexts {
+            contexts.settle_so_far(runner);
+        }
+        self.settle();
     }
 
     /// Counts idleness in what led to it.
     fn idle_within<'a>(&mut self, idle_ns: u64, stack: impl Iterator<Item = Open<'a>>) {
         for open in stack.filter(|open| open.outermost) {
-            let row = self.row_in(open.pid, open.context, open.key, open.place);
+            let row = self.row_in(runner_of(&open), open.key, open.place);
             row.idle_cumulative_ns = row.idle_cumulative_ns.saturating_add(idle_ns);
         }
     }
@@ -490,26 +532,41 @@ impl Functions {
         self.rest.get_or_insert_with(Function::rest)
     }
 
-    /// The row of a function that runs in this context.
-    fn row_in(
-        &mut self,
-        pid: u32,
-        context: Option<NonZeroU64>,
-        key: FunctionKey,
-        place: &Arc<Place>,
-    ) -> &mut Function {
-        let label = match &self.contexts {
-            Some(contexts) => contexts.label(pid, context),
-            None => None,
+    /// The row of a function that this one runs.
+    fn row_in(&mut self, runner: Runner, key: FunctionKey, place: &Arc<Place>) -> &mut Function {
+        let Some(contexts) = self.contexts.as_mut().filter(|_| !runner.is_main()) else {
+            return self.row(runner.pid(), key, place);
         };
-        let Some(label) = label else {
-            return self.row(pid, key, place);
+        let label = match contexts.label(runner) {
+            None if self.pending_rows < MOST_PENDING => {
+                return self.pending_row(runner, key, place);
+            }
+            // What was pending of it before goes where this does.
+            None => contexts.label_so_far(runner),
+            Some(label) => label,
         };
         let number = KeyBuilder.hash_one((key.number(), &label));
+        let pid = runner.pid();
         self.row_of(pid, number, || Function {
             context: Some(label),
             ..Function::new(pid, place)
         })
+    }
+
+    fn pending_row(
+        &mut self,
+        runner: Runner,
+        key: FunctionKey,
+        place: &Arc<Place>,
+    ) -> &mut Function {
+        let rows = self.pending.entry(runner).or_default();
+        let at = rows.iter().position(|(known, _)| *known == key);
+        let at = at.unwrap_or_else(|| {
+            self.pending_rows += 1;
+            rows.push((key, Function::new(runner.pid(), place)));
+            rows.len() - 1
+        });
+        &mut rows[at].1
     }
 
     fn row(&mut self, pid: u32, key: FunctionKey, place: &Arc<Place>) -> &mut Function {
@@ -531,6 +588,10 @@ impl Functions {
         };
         &mut self.rows[at]
     }
+}
+
+fn runner_of(open: &Open<'_>) -> Runner {
+    Runner::of(open.pid, open.tid, open.context)
 }
 
 /// What a function waits for, if it waits, that these have called, the innermost first.

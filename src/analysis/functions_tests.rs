@@ -471,6 +471,74 @@ fn kinds_of_tasks_have_rows_of_their_own_where_that_is_wanted() {
     assert_eq!(added(Functions::new()), [(None, 4, 40 + 80 + 30 + 30)]);
 }
 
+/// A call or return of a thread's beginning, in `threading`.
+fn beginning(tid: u32, mut event: Event) -> Event {
+    if let What::Call { place, .. } | What::Return { place, .. } = &mut event.what {
+        let mut of = Place::clone(place);
+        of.file.text = "/usr/lib/python3.11/threading.py".to_owned();
+        *place = Arc::new(of);
+    }
+    Event { tid, ..event }
+}
+
+#[test]
+fn what_ran_before_it_was_known_what_a_thread_is_is_in_the_rows_of_what_it_turned_out_to_be() {
+    let on = |tid, event| Event { tid, ..event };
+    let events = [
+        beginning(7, call(10, "run")),
+        beginning(7, call(12, "acquire")),
+        beginning(7, returned(13, "acquire")),
+        on(7, call(20, "consume")),
+        on(7, returned(50, "consume")),
+        beginning(7, returned(60, "run")),
+        // Nothing of its own is seen of the second one.
+        beginning(8, call(70, "run")),
+        call(80, "consume"),
+        returned(90, "consume"),
+    ];
+    let mut functions = Functions::by_context();
+    let mut pairing = Pairing::new();
+    for mut event in events {
+        let step = pairing.follow(&mut event).expect("an event");
+        functions.take(&step);
+    }
+    let table = |functions: &Functions| {
+        let rows = functions.rows().iter();
+        let mut rows: Vec<_> = rows
+            .map(|row| {
+                let context = row.context.as_deref().map(str::to_owned);
+                let name = row.place.function.text.clone();
+                (context, name, row.calls, row.self_ns, row.cumulative_ns)
+            })
+            .collect();
+        rows.sort();
+        rows
+    };
+    let row = |context: Option<&str>, name: &str, calls, own, whole| {
+        (
+            context.map(str::to_owned),
+            name.to_owned(),
+            calls,
+            own,
+            whole,
+        )
+    };
+    let settled = [
+        row(None, "consume", 1, 10, 10),
+        row(Some("consume"), "acquire", 1, 1, 1),
+        row(Some("consume"), "consume", 1, 30, 30),
+        row(Some("consume"), "run", 1, 19, 50),
+    ];
+    assert_eq!(table(&functions), settled);
+    // A table has everybody, by what is known.
+    let mut shown = functions.clone();
+    shown.take_open(&pairing, 100);
+    let open = row(Some("thread"), "run", 1, 30, 30);
+    assert_eq!(table(&shown), [&settled[..], &[open]].concat());
+    assert_eq!(shown.total_self_ns(), 10 + 50 + 30);
+    assert_eq!(table(&functions), settled, "the table was a copy");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 

@@ -43,13 +43,14 @@ const ROLES: [(&str, &str, &str); 14] = [
 ];
 
 /// Functions through which everything of their kind begins, so that they say nothing: how their files end.
-const BEGINNINGS: [&str; 10] = [
+const BEGINNINGS: [&str; 11] = [
     "/threading.py",
     "concurrent/futures/thread.py",
     "eventlet/green/thread.py",
     "eventlet/greenthread.py",
     "eventlet/greenpool.py",
     "eventlet/hubs/timer.py",
+    "futurist/_thread.py",
     "futurist/_utils.py",
     "futurist/_green.py",
     "gevent/threadpool.py",
@@ -59,7 +60,8 @@ const BEGINNINGS: [&str; 10] = [
 /// What is known of a role by functions of one stack, each further out than the one before.
 #[derive(Debug, Clone)]
 pub(crate) struct Role<T> {
-    known: Option<&'static str>,
+    /// What it is called, and the function that says so.
+    known: Option<(&'static str, &'static str)>,
     entry: Option<T>,
     pooled: bool,
 }
@@ -82,11 +84,11 @@ impl<T> Role<T> {
         let known = ROLES
             .iter()
             .find(|(end, known, _)| *known == name && file.ends_with(end));
-        if let Some((_, _, role)) = known {
-            self.known = Some(role);
+        if let Some((_, function, role)) = known {
+            self.known = Some((role, function));
         }
         let begins = BEGINNINGS.iter().any(|end| file.ends_with(end));
-        self.pooled |= begins && name == "_worker";
+        self.pooled |= begins && (name == "_worker" || file.ends_with("futurist/_thread.py"));
         if !begins && function != "<module>" {
             self.entry = Some(entry());
         }
@@ -94,11 +96,27 @@ impl<T> Role<T> {
 
     /// The role in words, with those that `name` has for the function that it was begun for; `None` where nothing says.
     pub(crate) fn words(self, name: impl FnOnce(T) -> String) -> Option<String> {
-        let pooled = self.pooled.then(|| "pool worker".to_owned());
-        let known = self.known.map(str::to_owned);
+        let pooled = self.pooled.then(|| POOL_WORKER.to_owned());
+        let known = self.known.map(|(role, _)| role.to_owned());
         known.or_else(|| self.entry.map(name)).or(pooled)
     }
+
+    /// Whether it is known what is run, and not only how it came to be.
+    pub(crate) fn is_told(&self) -> bool {
+        self.known.is_some() || self.entry.is_some()
+    }
+
+    /// The role in words that stay right whatever is run later: a pool's worker is not called by its first piece of work.
+    pub(crate) fn label(self, name: impl FnOnce(T) -> String) -> Option<String> {
+        match self.known {
+            Some((role, function)) => Some(format!("{role} ({function})")),
+            None if self.pooled => Some(POOL_WORKER.to_owned()),
+            None => self.entry.map(name),
+        }
+    }
 }
+
+const POOL_WORKER: &str = "pool worker";
 
 /// The role of a stack of functions and files, the innermost first: a known one, else the function that it was begun for.
 pub(crate) fn role<'a>(stack: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {

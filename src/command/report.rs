@@ -8,6 +8,7 @@ use std::path::Path;
 use super::opened::{open, warn_of_cut};
 use super::{destination, print, sampled, top};
 use crate::analysis::collections::Collections;
+use crate::analysis::contexts::Contexts;
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
 use crate::analysis::pairing::{Creations, Pairing, Step};
@@ -134,6 +135,23 @@ pub(super) fn replay(
         lost,
         whole,
     })
+}
+
+/// What greenlets, tasks and threads of a recording are, in a reading of its own that says nothing: what stands below their first
+/// calls is known after these.
+fn contexts(path: &Path) -> Result<Contexts, Failure> {
+    let mut reader = open(path)?;
+    let mut pairing = Pairing::with_rules(reader.rules());
+    let mut contexts = Contexts::default();
+    while let Ok(Some(mut event)) = reader.event() {
+        for (pid, rules) in reader.process_rules() {
+            pairing.set_rules(pid, rules);
+        }
+        if let Some(step) = pairing.follow(&mut event) {
+            contexts.follow(&step);
+        }
+    }
+    Ok(contexts)
 }
 
 /// The refusal of a field that a recording does not have.
@@ -465,10 +483,17 @@ fn convert(
         time,
         idle: arguments.idle,
     };
+    let learned = match arguments.by_context {
+        true => contexts(&arguments.file)?,
+        false => Contexts::default(),
+    };
     let mut sink: Box<dyn Sink + '_> = match arguments.format {
         ExportFormat::Json => Box::new(Json::new(to)),
-        ExportFormat::Folded => Box::new(Folded::new(to, shown)),
-        ExportFormat::Flamegraph => Box::new(FlameGraph::new(to, arguments.min_width, shown)),
+        ExportFormat::Folded => Box::new(Folded::new(to, shown).knowing(learned)),
+        ExportFormat::Flamegraph => {
+            let graph = FlameGraph::new(to, arguments.min_width, shown);
+            Box::new(graph.knowing(learned))
+        }
         ExportFormat::Chrome => Box::new(Chrome::new(to)),
         ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
         ExportFormat::Pstats => Box::new(Pstats::new(to)),

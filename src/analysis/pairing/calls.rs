@@ -44,6 +44,8 @@ pub struct FinishedCall {
 pub struct GivenUp {
     /// Its process.
     pub pid: u32,
+    /// Its thread.
+    pub tid: u32,
     /// Its name while it was open.
     pub frame: FrameId,
     /// Its function.
@@ -65,6 +67,10 @@ pub struct GivenUp {
 pub struct Revised {
     /// Its process.
     pub pid: u32,
+    /// Its thread.
+    pub tid: u32,
+    /// The greenlet or task that it was made in.
+    pub context: Option<NonZeroU64>,
     /// Its function.
     pub key: FunctionKey,
     /// Its function.

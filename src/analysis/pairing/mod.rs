@@ -337,7 +337,7 @@ impl Pairing {
                     fields,
                 };
                 if let Some(oldest) = thread.call(frame) {
-                    give_up_by_bound(&mut self.given_up, event.pid, oldest);
+                    give_up_by_bound(&mut self.given_up, (event.pid, event.tid), oldest);
                 }
                 function = Some(key);
                 entered = Some(FrameId(self.calls));
@@ -353,7 +353,7 @@ impl Pairing {
                 thread.switch(frame.context, self.keys.tells(slot));
                 let mut call = None;
                 finished = Returning {
-                    pid: event.pid,
+                    whose: (event.pid, event.tid),
                     name,
                     line: *line,
                     ts,
@@ -457,7 +457,7 @@ impl Pairing {
         if let Some(thread) = self.threads.remove(&(pid, tid)) {
             self.held -= thread.counted;
             for frame in thread.frames {
-                give_up(&mut self.given_up, pid, frame);
+                give_up(&mut self.given_up, (pid, tid), frame);
             }
         }
     }
@@ -480,11 +480,11 @@ impl Pairing {
 
     fn forget_process(&mut self, pid: u32) {
         let (given_up, held) = (&mut self.given_up, &mut self.held);
-        self.threads.retain(|&(owner, _), thread| {
+        self.threads.retain(|&(owner, tid), thread| {
             if owner == pid {
                 *held -= thread.counted;
                 for frame in thread.frames.drain(..) {
-                    give_up(given_up, pid, frame);
+                    give_up(given_up, (pid, tid), frame);
                 }
             }
             owner != pid
@@ -529,12 +529,12 @@ impl Pairing {
         let half = seen.len() / 2;
         let (_, &mut median, _) = seen.select_nth_unstable(half);
         let (given_up, held) = (&mut self.given_up, &mut self.held);
-        self.threads.retain(|&(pid, _), thread| {
+        self.threads.retain(|&whose, thread| {
             let keep = thread.last_seen > median;
             if !keep {
                 *held -= thread.counted;
                 for frame in thread.frames.drain(..) {
-                    give_up_by_bound(given_up, pid, frame);
+                    give_up_by_bound(given_up, whose, frame);
                 }
             }
             keep

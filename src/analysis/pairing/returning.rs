@@ -18,7 +18,8 @@ const MAX_GENERATORS: usize = 1 << 16;
 
 /// One return on its way to its call.
 pub(super) struct Returning<'a> {
-    pub(super) pid: u32,
+    /// The process and the thread.
+    pub(super) whose: (u32, u32),
     pub(super) name: NameKey,
     pub(super) line: i32,
     pub(super) ts: u64,
@@ -128,11 +129,11 @@ impl Returning<'_> {
         thread.running = thread.resumed_after(&frame, index);
         let stacks = thread.interleaved || self.rules.greenlets;
         if !plain {
-            let (pid, given_up) = (self.pid, &mut *self.given_up);
+            let (whose, given_up) = (self.whose, &mut *self.given_up);
             thread.forget_passed_over(self.ts, stacks, |gone| match stacks {
-                true => give_up_by_bound(given_up, pid, gone),
+                true => give_up_by_bound(given_up, whose, gone),
                 // Creations of generators, which took no time.
-                false => give_up(given_up, pid, gone),
+                false => give_up(given_up, whose, gone),
             });
         }
         thread.guessed = stacks.then_some((self.name, frame.parent));
@@ -153,7 +154,9 @@ impl Returning<'_> {
             }
             if self.creations_count() {
                 self.revised.push(Revised {
-                    pid: self.pid,
+                    pid: self.whose.0,
+                    tid: self.whose.1,
+                    context: frame.context,
                     key: frame.key,
                     place: Arc::clone(&frame.place),
                     call: true,
@@ -246,12 +249,12 @@ impl Returning<'_> {
         // What is above it in its context has returned unseen: events were lost.
         let above = |at: usize, frame: &Frame| at > index && frame.context == context;
         if thread.last_of(context) != thread.frames.get(index).map(|frame| frame.id) {
-            let (pid, given_up, unpaired) = (self.pid, self.given_up, self.unpaired);
+            let (whose, given_up, unpaired) = (self.whose, self.given_up, self.unpaired);
             thread.forget(
                 |at, frame| !above(at, frame),
                 |gone| {
                     unpaired.calls += 1;
-                    give_up(given_up, pid, gone);
+                    give_up(given_up, whose, gone);
                 },
             );
         }
@@ -352,10 +355,10 @@ impl Returning<'_> {
             }
         }
         if lost {
-            let (gap, pid, given_up) = (self.gap, self.pid, &mut *self.given_up);
+            let (gap, whose, given_up) = (self.gap, self.whose, &mut *self.given_up);
             thread.forget(
                 |at, frame| at <= index || frame.passed_over.is_none() || frame.gap == gap,
-                |gone| give_up(given_up, pid, gone),
+                |gone| give_up(given_up, whose, gone),
             );
         }
     }
@@ -372,13 +375,16 @@ impl Returning<'_> {
             std::mem::take(&mut frame.covered_ns),
         );
         self.revised.push(Revised {
-            pid: self.pid,
+            pid: self.whose.0,
+            tid: self.whose.1,
+            context: frame.context,
             key: frame.key,
             place: Arc::clone(&frame.place),
             call: false,
         });
         let mut left_over = GivenUp {
-            pid: self.pid,
+            pid: self.whose.0,
+            tid: self.whose.1,
             frame: FrameId(frame.id),
             key: frame.key,
             place: Arc::clone(&frame.place),

@@ -169,9 +169,10 @@ pub(super) struct Frame {
     pub(super) fields: Option<KeptFields>,
 }
 
-pub(super) fn give_up(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {
+pub(super) fn give_up(given_up: &mut Vec<GivenUp>, (pid, tid): (u32, u32), frame: Frame) {
     given_up.push(GivenUp {
         pid,
+        tid,
         frame: FrameId(frame.id),
         key: frame.key,
         place: frame.place,
@@ -183,8 +184,8 @@ pub(super) fn give_up(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {
 }
 
 /// The same because of a bound.
-pub(super) fn give_up_by_bound(given_up: &mut Vec<GivenUp>, pid: u32, frame: Frame) {
-    give_up(given_up, pid, frame);
+pub(super) fn give_up_by_bound(given_up: &mut Vec<GivenUp>, whose: (u32, u32), frame: Frame) {
+    give_up(given_up, whose, frame);
     if let Some(last) = given_up.last_mut() {
         last.by_bound = true;
     }

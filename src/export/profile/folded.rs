@@ -8,7 +8,7 @@ use super::flames::{self, Caption, separable};
 use super::names;
 use super::paths::Paths;
 use super::timeline::{Ending, Observer, Timeline, Track};
-use crate::analysis::contexts::Contexts;
+use crate::analysis::contexts::{Contexts, Runner};
 use crate::analysis::idle::Idle;
 use crate::analysis::keys::KeyBuilder;
 use crate::analysis::pairing::{Open, Step};
@@ -68,8 +68,9 @@ struct Seen {
 #[derive(Debug, Default)]
 struct Ways {
     paths: Paths,
-    /// What contexts are, where that is to be below their stacks.
+    /// What contexts are, where that is to be below their stacks, as far as it is known now; and what was found out before.
     contexts: Option<Contexts>,
+    learned: Contexts,
     time: Time,
     /// How frames are idle, by their number, and how long they were.
     idle: Vec<Option<Idle>>,
@@ -100,7 +101,13 @@ impl Ways {
 
     /// The frame below the stacks of a context.
     fn context(&mut self, open: &Open<'_>) -> Option<u32> {
-        let label = self.contexts.as_ref()?.label(open.pid, open.context)?;
+        let contexts = self.contexts.as_ref()?;
+        let runner = Runner::of(open.pid, open.tid, open.context);
+        if runner.is_main() {
+            return None;
+        }
+        let label = self.learned.label(runner);
+        let label = label.unwrap_or_else(|| contexts.label_so_far(runner));
         let name = || separable(Foreign::new(&*label).to_string());
         let key = KeyBuilder.hash_one(&label);
         Some(self.paths.node(open.pid, None, key, name))
@@ -178,6 +185,12 @@ impl Seen {
         }
     }
 
+    /// With what a first reading has found out about contexts.
+    fn knowing(mut self, learned: Contexts) -> Seen {
+        self.ways.learned = learned;
+        self
+    }
+
     fn begin(&mut self, session: &Session) {
         self.session = session.clone();
         self.ways.knows_waits = session.events.iter().any(|kind| kind == Wait::KIND);
@@ -223,6 +236,12 @@ impl<W: Write> Folded<W> {
             seen: Seen::new(shown),
         }
     }
+
+    /// With what greenlets, tasks and threads are by a first reading: it shows below their first calls.
+    pub fn knowing(self, learned: Contexts) -> Folded<W> {
+        let seen = self.seen.knowing(learned);
+        Folded { seen, ..self }
+    }
 }
 
 impl<W: Write> Sink for Folded<W> {
@@ -259,6 +278,12 @@ impl<W: Write> FlameGraph<W> {
             seen: Seen::new(shown),
             min_width,
         }
+    }
+
+    /// With what greenlets, tasks and threads are by a first reading: it shows below their first calls.
+    pub fn knowing(self, learned: Contexts) -> FlameGraph<W> {
+        let seen = self.seen.knowing(learned);
+        FlameGraph { seen, ..self }
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::analysis::contexts::Contexts;
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::analysis::testing::{call, event, in_context, named, returned, text, told};
 use crate::event::{
@@ -219,6 +220,45 @@ fn kinds_of_tasks_stand_below_their_stacks_where_that_is_wanted() {
     assert_eq!(
         folded(false),
         "loop (app.py:1) 5000\nstep (app.py:1) 2000\n"
+    );
+}
+
+#[test]
+fn what_a_greenlet_is_stands_below_its_first_calls_where_a_first_reading_has_found_it_out() {
+    let main = |event: Event| {
+        let mut event = in_context(4, event.ts, event);
+        if let What::Call { place, .. } | What::Return { place, .. } = &mut event.what {
+            let mut of = Place::clone(place);
+            of.file.text = "/x/eventlet/greenthread.py".to_owned();
+            *place = Arc::new(of);
+        }
+        event
+    };
+    let events = vec![
+        named(0, 4, "GreenThread-4"),
+        main(call(1_000, "main")),
+        in_context(4, 2_000, call(2_000, "consume")),
+        in_context(4, 5_000, returned(5_000, "consume")),
+        main(returned(6_000, "main")),
+    ];
+    let mut contexts = Contexts::default();
+    let mut pairing = Pairing::new();
+    for mut event in events.clone() {
+        contexts.follow(&pairing.follow(&mut event).expect("an event"));
+    }
+    let shown = Selection {
+        by_context: true,
+        ..Selection::default()
+    };
+    let folded = as_text(made(
+        |output| Box::new(Folded::new(output, shown).knowing(contexts.clone())),
+        false,
+        events,
+    ));
+    assert_eq!(
+        folded,
+        "consume;main (/x/eventlet/greenthread.py:1) 2000\n\
+         consume;main (/x/eventlet/greenthread.py:1);consume (app.py:1) 3000\n"
     );
 }
 

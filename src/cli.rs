@@ -465,6 +465,10 @@ pub struct Trace {
     /// Also tell where threads wait: each wait with its reason and length, from the kernel's scheduler. Needs root
     #[arg(long, conflicts_with_all = ["compile_only", "min_duration"])]
     pub waits: bool,
+    /// With --min-duration, also calls that are so long only because they wait for work: hubs of event loops, workers of pools.
+    /// Recordings have them anyway
+    #[arg(long, requires = "min_duration")]
+    pub idle: bool,
     /// Record samples: reads the stacks of all threads so many times a second while they run on, from outside, without probes and
     /// without the agent; everything is an estimate then. 100 times a second unless RATE is given
     // Shown with `record`; `trace` says why it has none.
@@ -644,7 +648,7 @@ pub struct Report {
     /// One row per function and process
     #[arg(long)]
     pub by_process: bool,
-    /// Rows of their own for the kinds of greenlets and asyncio tasks (with the agent)
+    /// Rows of their own for the kinds of greenlets and asyncio tasks (with the agent), and of threads
     #[arg(long, conflicts_with_all = ["gc", "stats"])]
     pub by_context: bool,
     /// Time in which threads wait for work, too: hubs of event loops, workers of pools
@@ -699,7 +703,7 @@ pub struct Export {
     /// Leave out of a flame graph what takes less than so many percent of the time
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent, default_value = "0.01")]
     pub min_width: f64,
-    /// Put the kind of greenlet or asyncio task below its stacks (folded and flamegraph, with the agent)
+    /// Put the kind of greenlet, asyncio task or thread below its stacks (folded and flamegraph, with the agent)
     #[arg(long)]
     pub by_context: bool,
     /// Tell functions apart by the values of a field (recorded with --field; not json, which has all fields)
@@ -708,7 +712,8 @@ pub struct Export {
     /// Which time (folded and flamegraph, of a recording made with --waits or --sample); without it, time on the clock
     #[arg(long, value_enum, value_name = "WHICH")]
     pub time: Option<ExportTime>,
-    /// Threads that wait for work, too (folded and flamegraph): hubs of event loops, workers of pools
+    /// Threads that wait for work, too: hubs of event loops, workers of pools; in formats other than folded and flamegraph, calls of
+    /// --min-duration that are so long only by that
     #[arg(long)]
     pub idle: bool,
 }
@@ -918,7 +923,8 @@ pub struct Top {
     /// One row per function and process (with --batch or --json)
     #[arg(long)]
     pub by_process: bool,
-    /// Rows of their own for the kinds of greenlets and asyncio tasks (with the agent); adds up in pystap and not in the kernel
+    /// Rows of their own for the kinds of greenlets and asyncio tasks (with the agent), and of threads; adds up in pystap and not in the
+    /// kernel
     #[arg(long)]
     pub by_context: bool,
     /// Rows of their own for the values of a --field; adds up in pystap

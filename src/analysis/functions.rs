@@ -357,6 +357,14 @@ impl Functions {
                         if left.measured {
                             row.is_at(*line);
                         }
+                        if frame.idle_ns > 0 {
+                            let idle = |of: u64| of.min(frame.idle_ns);
+                            row.idle_ns = row.idle_ns.saturating_add(idle(left.self_ns));
+                            let cumulative = idle(left.cumulative_ns);
+                            row.idle_cumulative_ns =
+                                row.idle_cumulative_ns.saturating_add(cumulative);
+                            return;
+                        }
                         let (waits, own) = (row.waiting != Kind::Work, left.self_ns);
                         if waits && !self.has_waits && is_idle(place, step.stack()) {
                             let row = self.row_in(runner(frame), key, place);

@@ -64,6 +64,13 @@ const PLACES: [(&str, &[&str], Idle); 13] = [
     ("futurist/_thread.py", &["_wait_for_work"], Idle::Worker),
 ];
 
+/// What of that calls nothing which works: how files end, and the functions.
+const ONLY_WAIT: [(&str, &str); 3] = [
+    ("eventlet/hubs/epolls.py", "do_poll"),
+    ("eventlet/hubs/poll.py", "do_poll"),
+    ("futurist/_thread.py", "_wait_for_work"),
+];
+
 /// What waits on behalf of its caller: how files end.
 const ON_BEHALF: [&str; 6] = [
     "/selectors.py",
@@ -99,6 +106,13 @@ impl Idle {
             true => idle,
             false => Idle::of(innermost.0, innermost.1, idle),
         }
+    }
+
+    /// Whether a function does nothing but wait for work, so that all of a call is that, whoever called it.
+    pub(crate) fn only_waits(function: &str, file: &str) -> bool {
+        let name = function.rsplit('.').next().unwrap_or_default();
+        let is_here = |(end, function): &(&str, &str)| file.ends_with(end) && *function == name;
+        ONLY_WAIT.iter().any(is_here)
     }
 
     /// Whether the own time of such a function is taken for idleness where nothing says what it waited for. That of a loop which

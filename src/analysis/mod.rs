@@ -8,6 +8,7 @@ pub mod found;
 pub mod functions;
 pub mod histogram;
 pub(crate) mod idle;
+pub mod idle_calls;
 pub mod keys;
 pub mod latency;
 pub mod lifetimes;

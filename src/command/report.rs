@@ -11,7 +11,7 @@ use crate::analysis::collections::Collections;
 use crate::analysis::contexts::Contexts;
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
-use crate::analysis::pairing::{Creations, Pairing, Step};
+use crate::analysis::pairing::{Creations, Pairing, PairingRules, Step};
 use crate::cli::{Export, ExportFormat, ExportTime, Report};
 use crate::console::{Console, Exit};
 use crate::event::{Session, Summary, Wait, What};
@@ -24,7 +24,7 @@ use crate::script::filter::Glob;
 use crate::shell;
 use crate::text::Foreign;
 use crate::top::State;
-use crate::view::{hot, latencies, pauses};
+use crate::view::{self, hot, latencies, many, pauses};
 
 /// What a recording said beside its events.
 pub(super) struct Replayed {
@@ -374,20 +374,17 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
             ),
         ));
     }
-    let drawn = matches!(
-        arguments.format,
-        ExportFormat::Folded | ExportFormat::Flamegraph
-    );
+    let drawn = drawn(arguments);
     if arguments.by_context && !drawn {
         return Err(Failure::new(
             Exit::Usage,
             "--by-context is for the formats folded and flamegraph, so nothing was done; leave it out, or choose one of these",
         ));
     }
-    if arguments.idle && !drawn {
+    if arguments.idle && !drawn && (is_sampled || arguments.format == ExportFormat::Json) {
         return Err(Failure::new(
             Exit::Usage,
-            "--idle is for the formats folded and flamegraph, and all others show idleness, too, so nothing was done; leave it out",
+            "--idle is for formats that leave idleness out, and this one shows it anyway, so nothing was done; leave it out",
         ));
     }
     if arguments.group_by.is_some() && arguments.format == ExportFormat::Json {
@@ -464,6 +461,66 @@ fn time(arguments: &Export, drawn: bool) -> Result<Time, Failure> {
     Ok(time)
 }
 
+/// Whether it is a picture of stacks, which leaves out idleness by itself.
+fn drawn(arguments: &Export) -> bool {
+    matches!(
+        arguments.format,
+        ExportFormat::Folded | ExportFormat::Flamegraph
+    )
+}
+
+/// A format without calls that were long only because they waited for work.
+struct WithoutIdle<'a> {
+    sink: Box<dyn Sink + 'a>,
+    calls: u64,
+    idle_ns: u64,
+}
+
+impl<'a> WithoutIdle<'a> {
+    fn new(sink: Box<dyn Sink + 'a>) -> WithoutIdle<'a> {
+        WithoutIdle {
+            sink,
+            calls: 0,
+            idle_ns: 0,
+        }
+    }
+}
+
+impl Sink for WithoutIdle<'_> {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
+        self.sink.session(session)
+    }
+
+    fn rules(&mut self, pid: u32, rules: PairingRules) -> io::Result<()> {
+        self.sink.rules(pid, rules)
+    }
+
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        if let What::Return { frame, .. } = &step.event.what
+            && let Some(left) = step.finished
+            && frame.idle_ns > 0
+        {
+            self.calls += 1;
+            let own = frame.idle_ns.min(left.self_ns);
+            self.idle_ns = self.idle_ns.saturating_add(own);
+            return Ok(());
+        }
+        self.sink.step(step)
+    }
+
+    fn finish(self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>> {
+        let idle = (self.calls > 0).then(|| {
+            format!(
+                "{} that waited for work, {}, left out; --idle shows them",
+                many(self.calls, "call", "calls"),
+                view::time(self.idle_ns)
+            )
+        });
+        let said: Vec<String> = idle.into_iter().chain(self.sink.finish(end)?).collect();
+        Ok((!said.is_empty()).then(|| said.join("; ")))
+    }
+}
+
 fn same_file(one: &Path, other: &Path) -> bool {
     match (one.canonicalize(), other.canonicalize()) {
         (Ok(one), Ok(other)) => one == other,
@@ -498,6 +555,9 @@ fn convert(
         ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
         ExportFormat::Pstats => Box::new(Pstats::new(to)),
     };
+    if !(arguments.idle || drawn(arguments) || arguments.format == ExportFormat::Json) {
+        sink = Box::new(WithoutIdle::new(sink));
+    }
     let group_by = arguments.group_by.as_deref();
     let replayed = replay(&arguments.file, group_by, console, sink.as_mut())?;
     let said = sink.finish(&End {

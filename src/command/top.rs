@@ -51,6 +51,8 @@ fn request(arguments: &cli::Top) -> SessionRequest {
         purpose: trace::purpose(arguments.dry_run, arguments.compile_only, kernel),
         output: arguments.output.clone(),
         waits: arguments.waits,
+        // The table leaves it out itself.
+        with_idle: true,
         ..trace::common(&arguments.targets, &arguments.engine)
     };
     trace::ask(&mut request, &arguments.what);

@@ -34,6 +34,8 @@ pub(super) fn request(typed: &cli::Trace) -> SessionRequest {
         output: typed.output.output.clone(),
         exit_with_command: typed.exit_with_command,
         waits: typed.waits,
+        // What is recorded is left out by the views, and not for ever.
+        with_idle: typed.idle || typed.output.format == Some(Format::Recording),
         ..common(&typed.targets, &typed.engine)
     };
     ask(&mut request, &typed.what);

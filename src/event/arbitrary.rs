@@ -101,6 +101,7 @@ fn frame(manners: [Manner; 3]) -> impl Strategy<Value = Frame> {
         manner,
         text: text.map(Arc::new),
         fields,
+        idle_ns: 0,
     })
 }
 
@@ -165,14 +166,21 @@ pub(crate) fn what() -> impl Strategy<Value = What> {
             line,
             frame
         }),
-        (place(), any::<i32>(), nanoseconds(), frame(RETURNS)).prop_map(
-            |(place, line, duration_ns, frame)| What::Return {
-                place,
-                line,
-                duration_ns,
-                frame,
-            }
-        ),
+        (
+            (place(), any::<i32>(), nanoseconds()),
+            (frame(RETURNS), option::of(any::<u64>()))
+        )
+            .prop_map(|((place, line, duration_ns), (frame, idle_ns))| {
+                What::Return {
+                    place,
+                    line,
+                    duration_ns,
+                    frame: Frame {
+                        idle_ns: idle_ns.unwrap_or(0),
+                        ..frame
+                    },
+                }
+            }),
         (place(), any::<i32>()).prop_map(|(place, line)| What::Line { place, line }),
         any::<i32>().prop_map(|generation| What::GcStart {
             generation: i64::from(generation)
@@ -278,7 +286,9 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
 pub(crate) fn summary() -> impl Strategy<Value = Summary> {
     let numbers = proptest::array::uniform12(any::<u64>());
     let rest = (any::<bool>(), any::<String>(), option::of(any::<i32>()));
-    (numbers, rest).prop_map(|(numbers, (uncounted, ended, command_status))| {
+    let idle = option::of((1..=u64::MAX, any::<u64>()));
+    (numbers, rest, idle).prop_map(|(numbers, (uncounted, ended, command_status), idle)| {
+        let (idle_calls, idle_calls_ns) = idle.unwrap_or_default();
         let [
             ts,
             delivered,
@@ -305,6 +315,8 @@ pub(crate) fn summary() -> impl Strategy<Value = Summary> {
             untraced_ns,
             nameless,
             untimed,
+            idle_calls,
+            idle_calls_ns,
             unpaired,
             wall_ns,
             ended,

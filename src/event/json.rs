@@ -94,6 +94,10 @@ impl Writer {
                     out.extend_from_slice(b",\"duration_ns\":");
                     number(*duration, out);
                 }
+                if frame.idle_ns > 0 {
+                    out.extend_from_slice(b",\"idle_ns\":");
+                    number(frame.idle_ns, out);
+                }
                 frame_json(frame, &RETURN, out);
             }
             What::GcStart { generation } => {
@@ -269,6 +273,12 @@ pub fn summary(summary: &Summary, out: &mut Vec<u8>) {
     if summary.untimed > 0 {
         key("untimed", out);
         number(summary.untimed, out);
+    }
+    if summary.idle_calls > 0 {
+        key("idle_calls", out);
+        number(summary.idle_calls, out);
+        key("idle_calls_ns", out);
+        number(summary.idle_calls_ns, out);
     }
     if summary.uncounted {
         out.extend_from_slice(b",\"uncounted\":true");
@@ -918,6 +928,7 @@ struct Flat {
     field_notes: BTreeMap<String, Vec<String>>,
     line: Option<i32>,
     duration_ns: Option<u64>,
+    idle_ns: Option<u64>,
     generation: Option<i64>,
     collected: Option<i64>,
     pause_ns: Option<u64>,
@@ -965,6 +976,8 @@ struct Flat {
     untraced_ns: Option<u64>,
     nameless: Option<u64>,
     untimed: Option<u64>,
+    idle_calls: Option<u64>,
+    idle_calls_ns: Option<u64>,
     unpaired: Option<u64>,
     wall_ns: Option<u64>,
     ended: Option<String>,
@@ -1043,6 +1056,7 @@ impl Flat {
             manner: words.manner(self.how.as_deref())?,
             text,
             fields: self.fields(),
+            idle_ns: self.idle_ns.unwrap_or(0),
         })
     }
 
@@ -1109,6 +1123,8 @@ impl Flat {
             untraced_ns: self.untraced_ns.unwrap_or(0),
             nameless: self.nameless.unwrap_or(0),
             untimed: self.untimed.unwrap_or(0),
+            idle_calls: self.idle_calls.unwrap_or(0),
+            idle_calls_ns: self.idle_calls_ns.unwrap_or(0),
             unpaired: self.need(self.unpaired, "unpaired")?,
             wall_ns: self.need(self.wall_ns, "wall_ns")?,
             ended: self.need(ended, "ended")?,

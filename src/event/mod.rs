@@ -132,6 +132,9 @@ pub struct Frame {
     pub text: Option<Arc<Text>>,
     /// Fields of the call; only with `--field`, and only of functions that have one.
     pub fields: Option<Arc<Fields>>,
+    /// Of a return, nanoseconds of its duration in which its thread waited for work; only with `--min-duration`, and only where
+    /// without these it would have been too short. 0 elsewhere.
+    pub idle_ns: u64,
 }
 
 /// How a frame came to run, or to stop.
@@ -414,6 +417,10 @@ pub struct Summary {
     pub nameless: u64,
     /// Calls that ended and were not written because their duration is not known, where only long ones were asked for.
     pub untimed: u64,
+    /// Calls that were not written because they were long only by waiting for work.
+    pub idle_calls: u64,
+    /// How long that was, each moment once, in nanoseconds.
+    pub idle_calls_ns: u64,
     /// Events written after a later one, because they came too late to be put in their order.
     pub unordered: u64,
     /// Processes of the session that ran without being traced, as far as is known.

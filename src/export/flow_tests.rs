@@ -284,6 +284,7 @@ fn who_runs_how_and_with_which_values_is_shown_where_it_is_told() {
                 manner,
                 text: value.map(|value| Arc::new(text(value))),
                 fields: None,
+                idle_ns: 0,
             };
         }
         event

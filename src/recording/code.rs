@@ -51,7 +51,7 @@ mod kind {
     pub(super) const CONTEXT: u8 = 10;
     /// Since version 6.
     pub(super) const WAIT: u8 = 11;
-    /// Not an event: the fields of the next one. Since version 7.
+    /// Not an event: the fields of the next one, since version 7; with `FIRST`, how much of it was waiting for work, since version 9.
     pub(super) const FIELDS: u8 = 12;
     /// A plain event whose number does not fit: it is in a byte of its own.
     pub(super) const FURTHER: u8 = 13;
@@ -220,6 +220,10 @@ impl Encoder {
         if let What::Call { frame, .. } | What::Return { frame, .. } = &event.what {
             if let Some(fields) = &frame.fields {
                 self.fields(fields, out);
+            }
+            if frame.idle_ns > 0 {
+                out.push(kind::FIELDS | FIRST);
+                number(frame.idle_ns, out);
             }
             if frame.context.is_some() || frame.text.is_some() || frame.manner != Manner::Plain {
                 self.frame(frame, out);
@@ -665,8 +669,13 @@ impl Decoder {
             first = byte(bytes)?;
         }
         let mut fields = None;
-        if first & 0x0f == kind::FIELDS {
+        if first == kind::FIELDS {
             fields = Some(Arc::new(self.fields(bytes)?));
+            first = byte(bytes)?;
+        }
+        let mut idle_ns = 0;
+        if first == kind::FIELDS | FIRST {
+            idle_ns = read_number(bytes)?;
             first = byte(bytes)?;
         }
         let mut frame = Frame::default();
@@ -674,7 +683,7 @@ impl Decoder {
             frame = self.frame(first, bytes)?;
             first = byte(bytes)?;
         }
-        frame.fields = fields;
+        (frame.fields, frame.idle_ns) = (fields, idle_ns);
         let elapsed = read_number(bytes)?;
         let elapsed = match first & BACKWARDS {
             0 => elapsed,
@@ -826,6 +835,7 @@ impl Decoder {
                 .unwrap_or_default(),
             text: text.map(Arc::new),
             fields: None,
+            idle_ns: 0,
         })
     }
 

@@ -30,8 +30,9 @@ const MAGIC: [u8; 8] = *b"\x89pystap\n";
 /// Version of the format. A reader refuses newer ones. Before 2, recordings lack what only the agent reports, and read
 /// as they always did; since 3 both sides forget names when they take too many bytes, and not only when there are too
 /// many; since 4 there are events whose number does not fit in the first byte; since 5 a thread can run an interpreter within the
-/// interpreter; since 7 calls can have fields; since 8 there are recordings of samples.
-pub const VERSION: u32 = 8;
+/// interpreter; since 7 calls can have fields; since 8 there are recordings of samples; since 9 calls can
+/// be marked as idleness.
+pub const VERSION: u32 = 9;
 
 /// The first version in which calls can have fields.
 const WITH_FIELDS: u32 = 7;

@@ -128,10 +128,10 @@ fn a_block_that_was_cut_gives_the_events_that_are_in_it() {
 #[test]
 fn a_newer_version_is_refused_and_named() {
     let mut bytes = recorded(&Session::default(), &[], 1);
-    bytes[8] = 9;
+    bytes[8] = 10;
     let error = read(&bytes).expect_err("not ours to read");
-    assert!(matches!(error, RecordingError::Newer { found: 9 }));
-    assert!(error.to_string().contains("format 9"), "{error}");
+    assert!(matches!(error, RecordingError::Newer { found: 10 }));
+    assert!(error.to_string().contains("format 10"), "{error}");
 }
 
 #[test]

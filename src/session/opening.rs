@@ -12,6 +12,7 @@ use crossbeam_channel::Receiver;
 use super::agents::SessionAgents;
 use super::choose::{Choice, choose, decided};
 use super::describe::describe;
+use super::pipe::Minimum;
 use super::plan::{Plan, Source};
 use super::refusal;
 use super::request::{Purpose, SessionRequest};
@@ -517,7 +518,11 @@ impl TraceContext<'_> {
             left_out: plan.left_out.clone(),
             agents,
             max_events: limits.max_events,
-            minimum: plan.minimum_ns().filter(|_| !measures),
+            minimum: plan.minimum_ns().map(|ns| Minimum {
+                ns,
+                by_engine: measures,
+                with_idle: self.request.with_idle,
+            }),
             fields: field_paths(plan).into_keys().collect(),
             measured: measures,
             console,
@@ -773,6 +778,16 @@ fn conclude(request: &SessionRequest, outcome: &Outcome, console: &Console) -> u
     console.note(format_args!(
         "{why} after {seconds:.1} s: {events}{account}"
     ));
+    if summary.idle_calls > 0 {
+        let calls = match summary.idle_calls {
+            1 => "one call".to_owned(),
+            count => format!("{count} calls"),
+        };
+        console.note(format_args!(
+            "{calls} that waited for work, {:.1} s, left out; --idle shows them",
+            summary.idle_calls_ns as f64 / 1e9
+        ));
+    }
     if summary.skipped > 0 {
         console.note(
             "skipped is what probes did not tell: the kernel could not run their handler just then (it ran another one on that \

@@ -4,6 +4,7 @@
 use std::io;
 
 use crate::analysis::found::FieldsFound;
+use crate::analysis::idle_calls::{IdleCalls, Waited};
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::event::loss::Losses;
 use crate::event::{Event, ProcessChange, What};
@@ -21,10 +22,21 @@ pub struct PipeSettings {
     pub max_events: Option<u64>,
     /// A held command whose release the engine tells as its becoming another program, which it is not.
     pub released: Option<u32>,
-    /// Only calls of at least so many nanoseconds, where the engine does not measure them itself.
-    pub minimum_ns: Option<u64>,
+    /// Only calls of some length.
+    pub minimum: Option<Minimum>,
     /// The fields that were asked for.
     pub fields: FieldsFound,
+}
+
+/// Which calls are long enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Minimum {
+    /// Nanoseconds that they take at least.
+    pub ns: u64,
+    /// Whether the engine measures them, and tells no others.
+    pub by_engine: bool,
+    /// Whether those are let through that are long only because their threads waited for work. They are marked.
+    pub with_idle: bool,
 }
 
 /// See the head of the module.
@@ -39,20 +51,27 @@ pub struct Pipe {
     too_late: u64,
     nameless: u64,
     untimed: u64,
+    idle: IdleCalls,
+    idle_calls: u64,
+    idle_calls_ns: u64,
     output_error: Option<io::Error>,
 }
 
 impl Pipe {
     /// A pipe through which nothing has gone.
     pub fn new(settings: PipeSettings) -> Pipe {
+        let filters = !settings.filters.is_empty();
         Pipe {
-            filters: !settings.filters.is_empty(),
+            filters,
             settings,
             losses: Losses::new(),
             delivered: 0,
             too_late: 0,
             nameless: 0,
             untimed: 0,
+            idle: IdleCalls::new(filters),
+            idle_calls: 0,
+            idle_calls_ns: 0,
             output_error: None,
         }
     }
@@ -132,6 +151,11 @@ impl Pipe {
         self.untimed
     }
 
+    /// Calls that were left out because they were long only by waiting for work, and how long they waited, in nanoseconds.
+    pub fn idle_calls(&self) -> (u64, u64) {
+        (self.idle_calls, self.idle_calls_ns)
+    }
+
     /// What became of the fields that were asked for.
     pub fn fields(&self) -> &FieldsFound {
         &self.settings.fields
@@ -180,14 +204,35 @@ impl Pipe {
         {
             self.settings.fields.take(fields);
         }
-        if let Some(minimum) = self.settings.minimum_ns {
-            match &step.event.what {
-                What::Call { .. } => return false,
-                What::Return { duration_ns, .. } if duration_ns.is_none_or(|ns| ns < minimum) => {
-                    self.untimed += u64::from(duration_ns.is_none());
+        let mut step = step;
+        let marked;
+        if let Some(minimum) = self.settings.minimum {
+            let waited = self.idle.take(&step);
+            let is_long = match &step.event.what {
+                What::Call { .. } => minimum.by_engine,
+                What::Return {
+                    duration_ns: None, ..
+                } => {
+                    self.untimed += u64::from(!minimum.by_engine);
+                    minimum.by_engine
+                }
+                What::Return {
+                    duration_ns: Some(ns),
+                    ..
+                } => minimum.by_engine || *ns >= minimum.ns,
+                _ => true,
+            };
+            if !is_long {
+                return false;
+            }
+            if let Some(event) = idle_call(step.event, waited, minimum) {
+                if !minimum.with_idle {
+                    self.idle_calls += 1;
+                    self.idle_calls_ns = self.idle_calls_ns.saturating_add(waited.own_ns);
                     return false;
                 }
-                _ => {}
+                marked = event;
+                step = step.with_event(&marked);
             }
         }
         if self.output_error.is_some() {
@@ -202,15 +247,35 @@ impl Pipe {
     }
 }
 
+/// The event of a call that is long only because it waited, with word of that.
+fn idle_call(event: &Event, waited: Waited, minimum: Minimum) -> Option<Event> {
+    let What::Return {
+        duration_ns: Some(ns),
+        ..
+    } = event.what
+    else {
+        return None;
+    };
+    if waited.all_ns == 0 || ns.saturating_sub(waited.all_ns) >= minimum.ns {
+        return None;
+    }
+    let mut event = event.clone();
+    if let What::Return { frame, .. } = &mut event.what {
+        frame.idle_ns = waited.all_ns.min(ns);
+    }
+    Some(event)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::analysis::pairing::Step;
     use crate::analysis::testing::{call, event, returned};
-    use crate::event::LossStage;
     use crate::event::loss::lost;
+    use crate::event::{LossStage, Place};
     use crate::export::End;
     use crate::script::filter::Glob;
+    use std::sync::Arc;
 
     /// Remembers the kinds, names and durations that it is given, and takes so many events.
     #[derive(Debug)]
@@ -244,8 +309,20 @@ mod tests {
             self.lines.push(match &step.event.what {
                 What::Call { place, .. } => format!("{depth} {kind} {}", place.function.text),
                 What::Return {
-                    place, duration_ns, ..
-                } => format!("{depth} {kind} {} {duration_ns:?}", place.function.text),
+                    place,
+                    duration_ns,
+                    frame,
+                    ..
+                } => {
+                    let idle = match frame.idle_ns {
+                        0 => String::new(),
+                        idle => format!(" idle {idle}"),
+                    };
+                    format!(
+                        "{depth} {kind} {} {duration_ns:?}{idle}",
+                        place.function.text
+                    )
+                }
                 What::Lost { count, .. } => format!("{kind} {count}"),
                 _ => kind.to_owned(),
             });
@@ -308,7 +385,10 @@ mod tests {
     #[test]
     fn calls_below_the_minimum_are_left_out_and_the_others_are_returns_alone() {
         let settings = PipeSettings {
-            minimum_ns: Some(6),
+            minimum: Some(Minimum {
+                ns: 6,
+                ..Minimum::default()
+            }),
             ..PipeSettings::default()
         };
         let mut events = nested();
@@ -318,6 +398,58 @@ mod tests {
         assert_eq!(lines, ["gc_start", "0 return main Some(40)"]);
         // Nobody knows how long the one took whose call was not seen.
         assert_eq!((pipe.delivered(), pipe.untimed()), (2, 1));
+    }
+
+    /// A pool's worker that waits for work, and works once.
+    fn worker() -> Vec<Event> {
+        let of = |file: &str, mut event: Event| {
+            if let What::Call { place, .. } | What::Return { place, .. } = &mut event.what {
+                let mut named = Place::clone(place);
+                named.file.text = file.to_owned();
+                *place = Arc::new(named);
+            }
+            event
+        };
+        let pool = |event| of("/x/concurrent/futures/thread.py", event);
+        let queue = |event| of("/x/queue.py", event);
+        vec![
+            pool(call(0, "_worker")),
+            queue(call(10, "get")),
+            queue(returned(110, "get")),
+            call(120, "resize"),
+            returned(150, "resize"),
+            queue(call(160, "get")),
+            queue(returned(460, "get")),
+            pool(returned(470, "_worker")),
+        ]
+    }
+
+    #[test]
+    fn calls_that_are_long_only_by_waiting_for_work_are_left_out_and_counted() {
+        let at_least = |ns, with_idle| PipeSettings {
+            minimum: Some(Minimum {
+                ns,
+                by_engine: false,
+                with_idle,
+            }),
+            ..PipeSettings::default()
+        };
+        // 30 of the worker's 470 are work, which is in resize.
+        let (pipe, lines) = through(at_least(20, false), worker());
+        let shown = ["1 return resize Some(30)", "0 return _worker Some(470)"];
+        assert_eq!(lines, shown);
+        assert_eq!(pipe.idle_calls(), (2, 100 + 300));
+        let (pipe, lines) = through(at_least(40, false), worker());
+        assert_eq!(lines, Vec::<String>::new());
+        assert_eq!(pipe.idle_calls(), (3, 100 + 300 + 40));
+        let (pipe, lines) = through(at_least(40, true), worker());
+        let shown = [
+            "1 return get Some(100) idle 100",
+            "1 return get Some(300) idle 300",
+            "0 return _worker Some(470) idle 440",
+        ];
+        assert_eq!(lines, shown);
+        assert_eq!(pipe.idle_calls(), (0, 0));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(crate) struct SessionRequest {
     pub(crate) filters: Filters,
     /// Only finished calls of at least this length.
     pub(crate) min_duration: Option<Duration>,
+    /// Whether those are told, too, that are so long only because they wait for work.
+    pub(crate) with_idle: bool,
     /// Whether an engine that can is to add up calls, returns and collections instead of sending them.
     pub(crate) totals: bool,
     /// The field by which functions are told apart, if by any.

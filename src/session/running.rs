@@ -11,7 +11,7 @@ use crossbeam_channel::{never, select, tick};
 
 use super::agents::SessionAgents;
 use super::lookout::Lookout;
-use super::pipe::{Pipe, PipeSettings};
+use super::pipe::{Minimum, Pipe, PipeSettings};
 use super::plan::Plan;
 use super::search::Search;
 use super::stop::{Stop, StopSignals};
@@ -64,8 +64,8 @@ pub(crate) struct Session<'a> {
     pub(crate) max_events: Option<u64>,
     /// A held command whose release the engine tells as its becoming another program, which it is not.
     pub(crate) released: Option<u32>,
-    /// Only calls of at least so many nanoseconds, where the engine does not measure them itself.
-    pub(crate) minimum: Option<u64>,
+    /// Only calls of some length.
+    pub(crate) minimum: Option<Minimum>,
     /// The names of the fields that were asked for.
     pub(crate) fields: Vec<String>,
     /// Whether it does, in the kernel, where greenlets are not known.
@@ -134,7 +134,7 @@ impl Session<'_> {
             filters: self.filters.clone(),
             max_events: self.max_events,
             released: self.released,
-            minimum_ns: self.minimum,
+            minimum: self.minimum,
             fields: FieldsFound::new(std::mem::take(&mut self.fields)),
         };
         let mut run = Run {
@@ -562,6 +562,8 @@ impl Run<'_> {
             untraced_ns: u64::try_from(untraced_time.as_nanos()).unwrap_or(u64::MAX),
             nameless: self.pipe.nameless(),
             untimed: self.pipe.untimed(),
+            idle_calls: self.pipe.idle_calls().0,
+            idle_calls_ns: self.pipe.idle_calls().1,
             unpaired: self.pipe.pairing().unpaired().total(),
             wall_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
             ended: stop.word().to_owned(),

@@ -9,7 +9,7 @@ use pystap::event::json::{Line, Reader};
 use pystap::event::{Session, Summary};
 use pystap::export::{End, Sink};
 use pystap::recording::Writer;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::command::{Ended, PYTHON, file, pystap_with};
 
@@ -358,4 +358,71 @@ fn an_unknown_service_is_answered_with_those_that_are_known() {
         assert_eq!(ended.code, 2, "{ended:?}");
         assert!(ended.only_error().contains("known are"), "{ended:?}");
     }
+}
+
+/// A trace of long calls, of which two were long only by waiting for work.
+fn long_calls(directory: &Path) -> String {
+    let session = json!({
+        "event": "session", "ts": 1, "schema": 1, "pystap": "0.1.0", "engine": "direct", "notes": [], "armed": [],
+        "targets": [{"pid": 7, "command": "app"}], "events": ["return"], "filter": "calls of 5ms and longer",
+    });
+    let ended = |ts: u64, function: &str, took: u64, idle: u64| {
+        let mut event = json!({
+            "event": "return", "ts": ts, "pid": 7, "tid": 8, "file": "/srv/app.py", "function": function, "line": 3,
+            "duration_ns": took,
+        });
+        if idle > 0 {
+            event["idle_ns"] = idle.into();
+        }
+        event
+    };
+    let lines = [
+        session,
+        ended(1_000_000_000, "wait", 300_000_000, 300_000_000),
+        ended(1_000_000_000, "get", 301_000_000, 300_500_000),
+        ended(2_000_000_000, "resize", 40_000_000, 0),
+    ];
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let path = directory.join("long.json");
+    std::fs::write(&path, text).expect("written");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn long_calls_that_waited_for_work_are_left_out_of_views_and_said_unless_they_are_asked_for() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = long_calls(directory.path());
+    let left_out = "2 calls that waited for work, 301ms, left out; --idle shows them";
+    for format in ["chrome", "speedscope"] {
+        let shown = |options: &[&str]| {
+            let ended = pystap_with(&[&["export", &file, "-f", format], options].concat());
+            assert_eq!(ended.code, 0, "{ended:?}");
+            let names = ["wait", "get", "resize"];
+            let has = |name: &&str| ended.stdout.contains(&format!("\"name\":\"{name}\""));
+            let names: Vec<&str> = names.into_iter().filter(has).collect();
+            (names, ended.stderr.contains(left_out))
+        };
+        assert_eq!(shown(&[]), (vec!["resize"], true), "{format}");
+        let all = vec!["wait", "get", "resize"];
+        assert_eq!(shown(&["--idle"]), (all, false), "{format}");
+    }
+    let folded = pystap_with(&["export", &file, "-f", "folded"]);
+    assert_eq!(folded.stdout, "resize (/srv/app.py:3) 40000000\n");
+    assert!(
+        folded
+            .stderr
+            .contains("301ms in which threads waited for work"),
+        "{folded:?}"
+    );
+    let json = pystap_with(&["export", &file, "-f", "json"]).stdout;
+    assert!(json.contains("\"idle_ns\":300500000"), "{json}");
+    let table = pystap_with(&["report", &file, "--json"]).stdout;
+    let table: Value = serde_json::from_str(&table).expect("JSON");
+    assert_eq!(table["account"]["idle_ns"], 301_000_000);
+    let refused = pystap_with(&["export", &file, "-f", "json", "--idle"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(
+        refused.stderr.contains("this one shows it anyway"),
+        "{refused:?}"
+    );
 }

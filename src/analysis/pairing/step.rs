@@ -47,6 +47,11 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// The same of another form of the event.
+    pub(crate) fn with_event(self, event: &'a Event) -> Step<'a> {
+        Step { event, ..self }
+    }
+
     /// Frames that are open below the event: a return is as deep as its call, anything else as deep as a call would be in its
     /// place. Counted when it is asked for, because few ask.
     pub fn depth(&self) -> usize {

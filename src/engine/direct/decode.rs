@@ -336,6 +336,7 @@ impl Decoder {
             manner: flags::manner(flags.into()),
             text: self.value.take(),
             fields: self.fields.take(),
+            idle_ns: 0,
         }
     }
 

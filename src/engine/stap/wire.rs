@@ -554,6 +554,7 @@ impl Record {
             manner: flags::manner(self.flags.into()),
             text: self.text.clone(),
             fields: None,
+            idle_ns: 0,
         }
     }
 }

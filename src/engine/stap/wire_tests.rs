@@ -433,6 +433,7 @@ fn told(value: Option<&str>) -> Event {
             manner: Manner::Suspension,
             text: value.map(|value| Arc::new(text(value))),
             fields: None,
+            idle_ns: 0,
         };
     }
     event

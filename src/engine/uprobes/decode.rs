@@ -350,6 +350,7 @@ impl Decoder {
             manner,
             text: text.map(|(bytes, whole)| Arc::new(self::text(bytes, !whole))),
             fields: None,
+            idle_ns: 0,
         })
     }
 

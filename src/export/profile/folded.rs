@@ -216,14 +216,21 @@ impl Seen {
         }
         self.timeline.take(step, ways);
         // Of a call that the kernel measured nobody knows from where it was called.
-        if let What::Return { place, line, .. } = &event.what
+        if let What::Return {
+            place, line, frame, ..
+        } = &event.what
             && let (Some(left), Some(key)) = (step.finished, step.key)
             && left.measured
             && ways.time == Time::Own
         {
+            let idle = match ways.with_idle {
+                true => 0,
+                false => frame.idle_ns.min(left.self_ns),
+            };
+            ways.idle_ns = ways.idle_ns.saturating_add(idle);
             let name = || separable(names::function(place, *line));
             let node = ways.paths.node(event.pid, None, key.number(), name);
-            ways.paths.ran(node, left.self_ns);
+            ways.paths.ran(node, left.self_ns - idle);
         }
     }
 }

@@ -96,12 +96,13 @@ struct Known {
 }
 
 impl Contexts {
-    /// Takes note of names.
-    pub fn take(&mut self, event: &Event) {
+    /// Takes note of names. Answers of whom it is known from now on what they are.
+    pub fn take(&mut self, event: &Event) -> Option<Runner> {
         match &event.what {
             What::Context { context, name } => {
                 let runner = Runner::of(event.pid, event.tid, NonZeroU64::new(*context));
                 let label = speaking(&name.text).map(|label| self.shared(label));
+                let is_told = label.is_some();
                 self.forget();
                 self.insert(
                     runner,
@@ -111,22 +112,22 @@ impl Contexts {
                         ..Known::default()
                     },
                 );
+                is_told.then_some(runner)
             }
             What::Process {
                 change: ProcessChange::Exit,
                 ..
             } => {
                 let runner = Runner::of(event.pid, event.tid, None);
-                if let Some(known) = self.known.get_mut(&runner) {
-                    known.ended = true;
-                }
+                self.known.get_mut(&runner)?.ended = true;
+                self.settle(runner, None)
             }
-            _ => {}
+            _ => None,
         }
     }
 
-    /// Takes note of names, and of what is run.
-    pub fn follow(&mut self, step: &Step<'_>) {
+    /// Takes note of names, and of what is run. Answers of whom it is known from now on what they are.
+    pub fn follow(&mut self, step: &Step<'_>) -> Option<Runner> {
         let event = step.event;
         let (frame, is_call) = match &event.what {
             What::Call { frame, .. } => (frame, true),
@@ -134,9 +135,12 @@ impl Contexts {
             _ => return self.take(event),
         };
         let runner = Runner::of(event.pid, event.tid, frame.context);
+        if runner.is_main() {
+            return None;
+        }
         let known = self.known.get(&runner).filter(|known| !known.ended);
-        if runner.is_main() || known.is_some_and(|known| known.label.is_some()) {
-            return;
+        if known.is_some_and(|known| known.label.is_some()) {
+            return None;
         }
         if known.is_none() {
             self.forget();
@@ -150,21 +154,26 @@ impl Contexts {
             let (name, place) = (open.place.own_name(), open.place);
             role.called_by(&name.text, &place.file.text, || name.text.clone());
         }
-        let Some(known) = self.known.get_mut(&runner) else {
-            return;
-        };
+        let known = self.known.get_mut(&runner)?;
         known.calls = known.calls.saturating_add(1);
         let over = known.calls >= FIRST || !(is_open || is_call);
-        if over || role.is_told() {
-            let label = role.label(|name| name);
-            self.settle(runner, label);
+        if !(over || role.is_told()) {
+            return None;
         }
+        let label = role.label(|name| name);
+        self.settle(runner, label)
     }
 
     /// What a context is called, if that is known.
     pub fn name(&self, pid: u32, context: NonZeroU64) -> Option<&Text> {
         let known = self.known.get(&Runner::of(pid, 0, Some(context)))?;
         known.name.as_deref()
+    }
+
+    /// Whether it is known what somebody is.
+    pub(super) fn is_told(&self, runner: Runner) -> bool {
+        let known = self.known.get(&runner);
+        known.is_some_and(|known| known.label.is_some())
     }
 
     /// What somebody is; `None` as long as that is to be found out.
@@ -189,7 +198,8 @@ impl Contexts {
         self.settle(runner, None);
     }
 
-    fn settle(&mut self, runner: Runner, label: Option<String>) {
+    /// Has somebody be this for good, or what is known so far. Answers who it is, unless that is known already.
+    fn settle(&mut self, runner: Runner, label: Option<String>) -> Option<Runner> {
         let label = match label {
             Some(mut label) => {
                 shorten(&mut label, LONGEST_LABEL);
@@ -197,12 +207,13 @@ impl Contexts {
             }
             None => self.label_so_far(runner),
         };
-        if let Some(known) = self.known.get_mut(&runner)
-            && known.label.is_none()
-        {
-            self.bytes += label.len();
-            known.label = Some(label);
+        let known = self.known.get_mut(&runner)?;
+        if known.label.is_some() {
+            return None;
         }
+        self.bytes += label.len();
+        known.label = Some(label);
+        Some(runner)
     }
 
     /// A label, shared with the one before where that is the same.

@@ -300,8 +300,10 @@ impl Functions {
     pub fn take(&mut self, step: &Step<'_>) {
         let event = step.event;
         if let Some(contexts) = &mut self.contexts {
-            contexts.follow(step);
-            self.settle();
+            let told = contexts.follow(step);
+            if let Some(runner) = told {
+                self.settle(runner);
+            }
         }
         for gone in step.given_up {
             let runner = Runner::of(gone.pid, gone.tid, gone.context);
@@ -415,19 +417,14 @@ impl Functions {
         }
     }
 
-    /// Gives those their rows of whom it is known by now what they are.
-    fn settle(&mut self) {
-        let Some(contexts) = self.contexts.as_ref().filter(|_| !self.pending.is_empty()) else {
+    /// Gives somebody rows of whom it is known by now what that is.
+    fn settle(&mut self, runner: Runner) {
+        let Some(rows) = self.pending.remove(&runner) else {
             return;
         };
-        let pending = self.pending.keys().copied();
-        let told = pending.filter(|runner| contexts.label(*runner).is_some());
-        for runner in told.collect::<Vec<Runner>>() {
-            let rows = self.pending.remove(&runner).unwrap_or_default();
-            self.pending_rows -= rows.len();
-            for (key, cost) in rows {
-                self.row_in(runner, key, &cost.place).add(&cost);
-            }
+        self.pending_rows -= rows.len();
+        for (key, cost) in rows {
+            self.labelled(runner, key, &cost.place).add(&cost);
         }
     }
 
@@ -436,7 +433,7 @@ impl Functions {
         if let Some(contexts) = &mut self.contexts {
             contexts.settle_so_far(runner);
         }
-        self.settle();
+        self.settle(runner);
     }
 
     /// Counts idleness in what led to it.
@@ -542,21 +539,25 @@ impl Functions {
 
     /// The row of a function that this one runs.
     fn row_in(&mut self, runner: Runner, key: FunctionKey, place: &Arc<Place>) -> &mut Function {
-        let Some(contexts) = self.contexts.as_mut().filter(|_| !runner.is_main()) else {
+        let Some(contexts) = self.contexts.as_ref().filter(|_| !runner.is_main()) else {
             return self.row(runner.pid(), key, place);
         };
-        let label = match contexts.label(runner) {
-            None if self.pending_rows < MOST_PENDING => {
+        if !contexts.is_told(runner) {
+            if self.pending_rows < MOST_PENDING {
                 return self.pending_row(runner, key, place);
             }
-            // What was pending of it before goes where this does.
-            None => contexts.label_so_far(runner),
-            Some(label) => label,
-        };
+            self.settle_so_far(runner);
+        }
+        self.labelled(runner, key, place)
+    }
+
+    /// The same by what is known of who runs it.
+    fn labelled(&mut self, runner: Runner, key: FunctionKey, place: &Arc<Place>) -> &mut Function {
+        let label = self.contexts.as_ref().map(|it| it.label_so_far(runner));
         let number = KeyBuilder.hash_one((key.number(), &label));
         let pid = runner.pid();
         self.row_of(pid, number, || Function {
-            context: Some(label),
+            context: label,
             ..Function::new(pid, place)
         })
     }

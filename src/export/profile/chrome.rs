@@ -23,7 +23,7 @@ use crate::text::Foreign;
 
 /// Processes that are named; others have only their numbers.
 const MOST_PROCESSES: usize = 1 << 16;
-/// Greenlets and tasks whose roles are found out; others have only their names.
+/// Threads, greenlets and tasks whose roles are found out; others have only their names.
 const MOST_LABELS: usize = 1 << 16;
 
 /// Writes trace events.
@@ -49,15 +49,16 @@ struct Lines {
     /// Calls that are open, by their tags. The timeline bounds how many.
     open: Vec<Option<Slice>>,
     free: Vec<u32>,
-    /// Greenlets and tasks, by the numbers of their tracks.
-    labels: BTreeMap<u64, Label>,
+    /// Threads, greenlets and tasks, by the numbers of their tracks and processes.
+    labels: BTreeMap<(u32, u64), Label>,
 }
 
-/// What a greenlet or task is called.
+/// What a thread, greenlet or task is called.
 #[derive(Debug)]
 struct Label {
     track: Track,
-    name: String,
+    /// Its own name; threads have their numbers.
+    name: Option<String>,
     /// By the calls that have ended: the outermost one ends last.
     role: Role<Arc<Place>>,
 }
@@ -125,34 +126,36 @@ impl Lines {
     /// The number of a track.
     fn tid(&mut self, track: Track) -> u64 {
         let (tid, new) = self.tracks.tid(track);
-        if new && let Some(context) = track.2 {
-            self.label(tid, track, format!("context {context}"));
+        if new {
+            let name = track.2.map(|context| format!("context {context}"));
+            self.label(tid, track, name);
         }
         tid
     }
 
-    fn label(&mut self, tid: u64, track: Track, name: String) {
-        let role = self.labels.remove(&tid).map(|label| label.role);
+    fn label(&mut self, tid: u64, track: Track, name: Option<String>) {
+        let role = self.labels.remove(&(track.0, tid));
+        let role = role.map(|label| label.role);
         if self.labels.len() < MOST_LABELS {
             let label = Label {
                 track,
                 name,
                 role: role.unwrap_or_default(),
             };
-            self.labels.insert(tid, label);
+            self.labels.insert((track.0, tid), label);
         } else {
-            self.name_track(track.0, tid, &format!("{name} of thread {}", track.1));
+            self.name_track(track.0, tid, &whereabouts(track, name.as_deref()));
         }
     }
 
-    /// Names the tracks of greenlets and tasks: what they are for is known in the end.
+    /// Names the tracks of threads, greenlets and tasks: what they are for is known in the end.
     fn name_tracks(&mut self) {
-        for (tid, label) in std::mem::take(&mut self.labels) {
-            let (pid, thread, _) = label.track;
+        for ((pid, tid), label) in std::mem::take(&mut self.labels) {
             let role = label.role.words(|place| place.name().to_string());
+            let name = whereabouts(label.track, label.name.as_deref());
             let name = match role {
-                Some(role) => format!("{role}, {} of thread {thread}", label.name),
-                None => format!("{} of thread {thread}", label.name),
+                Some(role) => format!("{role}, {name}"),
+                None => name,
             };
             self.name_track(pid, tid, &name);
         }
@@ -217,6 +220,16 @@ impl Lines {
     }
 }
 
+/// A thread, or who of a thread.
+fn whereabouts((pid, thread, context): Track, name: Option<&str>) -> String {
+    match (name, context) {
+        (Some(name), Some(_)) => format!("{name} of thread {thread}"),
+        (Some(name), None) => format!("{name}, thread {thread}"),
+        (None, _) if pid == thread => format!("main thread {thread}"),
+        (None, _) => format!("thread {thread}"),
+    }
+}
+
 fn microseconds(nanoseconds: u64) -> Value {
     (nanoseconds as f64 / 1e3).into()
 }
@@ -260,7 +273,9 @@ impl Observer for Lines {
         self.free.push(tag);
         let tid = self.tid(track);
         self.tracks.shown(track, (slice.since, ts));
-        if let Some(label) = self.labels.get_mut(&tid) {
+        // What closes because another greenlet goes on leads to that one's beginning and not to the thread's.
+        let leads_here = track.2.is_some() || ending != Ending::Switched;
+        if let Some(label) = self.labels.get_mut(&(track.0, tid)).filter(|_| leads_here) {
             let (place, name) = (&slice.place, slice.place.name());
             label
                 .role
@@ -340,7 +355,7 @@ impl<W: Write> Sink for Chrome<W> {
             What::Context { context, name } => {
                 let track = (event.pid, event.tid, NonZeroU64::new(*context));
                 let (tid, _) = lines.tracks.tid(track);
-                lines.label(tid, track, name.to_string());
+                lines.label(tid, track, Some(name.to_string()));
             }
             What::Wait(wait) => {
                 let args = json!({

@@ -463,11 +463,61 @@ fn greenlets_and_tasks_have_tracks_of_their_own_on_which_calls_last_while_others
         .iter()
         .filter(|it| it["name"] == "thread_name")
         .filter_map(|it| it["args"]["name"].as_str())
-        .filter(|name| name.contains("green"))
         .collect();
     assert_eq!(
         names,
-        ["job, green-1 of thread 1", "job, green-2 of thread 1"]
+        [
+            "hub, main thread 1",
+            "job, green-1 of thread 1",
+            "job, green-2 of thread 1"
+        ]
+    );
+}
+
+#[test]
+fn threads_have_tracks_that_are_called_by_what_they_run() {
+    let by = |pid, tid, file: &str, mut event: Event| {
+        if let What::Call { place, .. } | What::Return { place, .. } = &mut event.what {
+            let mut of = Place::clone(place);
+            of.file.text = file.to_owned();
+            *place = Arc::new(of);
+        }
+        Event { pid, tid, ..event }
+    };
+    let lib = |tid, event| by(1, tid, "/usr/lib/python3.11/threading.py", event);
+    let app = |tid, event| by(1, tid, "/srv/app.py", event);
+    let pool = |tid, event| by(1, tid, "/x/concurrent/futures/thread.py", event);
+    let events = chrome(
+        false,
+        vec![
+            app(1, call(1_000, "serve")),
+            lib(7, call(1_000, "_bootstrap")),
+            app(7, call(2_000, "consume")),
+            lib(8, call(3_000, "_bootstrap")),
+            pool(8, call(4_000, "_worker")),
+            // A thread of another process has its number.
+            by(2, 7, "/srv/app.py", call(5_000, "produce")),
+            app(7, returned(6_000, "consume")),
+            lib(7, returned(7_000, "_bootstrap")),
+        ],
+    );
+    let mut names: Vec<(u64, u64, &str)> = events
+        .iter()
+        .filter(|it| it["name"] == "thread_name")
+        .filter_map(|it| {
+            let number = |name: &str| it[name].as_u64();
+            Some((number("pid")?, number("tid")?, it["args"]["name"].as_str()?))
+        })
+        .collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            (1, 1, "serve, main thread 1"),
+            (1, 7, "consume, thread 7"),
+            (1, 8, "pool worker, thread 8"),
+            (2, 7, "produce, thread 7"),
+        ]
     );
 }
 

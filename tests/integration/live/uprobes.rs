@@ -9,6 +9,7 @@ mod mixed;
 mod outputs;
 mod paths;
 mod recipes;
+mod roles;
 mod services;
 mod views;
 mod within;

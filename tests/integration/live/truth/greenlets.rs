@@ -222,3 +222,25 @@ fn latencies_are_true(library: &str, way: Way) {
         }
     }
 }
+
+#[test]
+#[ignore = "needs uprobe events and gevent (agent/tests/services/install): run by tests/uprobes/run"]
+fn rows_of_greenlets_that_have_no_names_say_what_they_were_begun_for() {
+    leaves_nothing_at_all(|| {
+        for library in LIBRARIES {
+            let top = ["top", "--json", "--by-context", "--limit", "10000"];
+            let told = told(library, Way::Agent, &top);
+            let last = told.written.lines().last().expect("a table");
+            let table: Value = serde_json::from_str(last).expect("JSON");
+            let rows = table["functions"].as_array().expect("rows");
+            let jobs = rows.iter().filter(|row| row["function"] == "job");
+            let found: Vec<_> = jobs
+                .map(|row| (row["context"].as_str(), row["calls"].as_u64()))
+                .collect();
+            assert_eq!(found, [(Some("job"), Some(JOBS as u64))], "{library}");
+            let is_hub = |row: &&Value| row["function"] == "run" && row["context"] == "hub (run)";
+            let hubs = rows.iter().filter(is_hub).count();
+            assert!(library != "eventlet" || hubs == 1, "{library}");
+        }
+    });
+}

@@ -359,7 +359,7 @@ impl Functions {
                         if left.measured {
                             row.is_at(*line);
                         }
-                        if frame.idle_ns > 0 {
+                        if left.measured && frame.idle_ns > 0 {
                             let idle = |of: u64| of.min(frame.idle_ns);
                             row.idle_ns = row.idle_ns.saturating_add(idle(left.self_ns));
                             let cumulative = idle(left.cumulative_ns);

@@ -838,15 +838,15 @@ impl EngineChoice {
     }
 }
 
+/// Samples a second, where nothing else is asked for.
+pub const USUAL_RATE: u32 = 100;
+
 /// What is about probes, the agent or single calls, of which samples know nothing.
-const NOT_OF_SAMPLES: [&str; 23] = [
-    "by_context",
+const NOT_OF_SAMPLES: [&str; 20] = [
     "waits",
     "dry_run",
     "compile_only",
     "no_kernel_totals",
-    "command",
-    "no_subprocesses",
     "events",
     "functions",
     "files",
@@ -866,13 +866,10 @@ const NOT_OF_SAMPLES: [&str; 23] = [
 ];
 
 /// The same of what is recorded.
-const NOT_RECORDED_OF_SAMPLES: [&str; 26] = [
+const NOT_RECORDED_OF_SAMPLES: [&str; 23] = [
     "waits",
     "dry_run",
     "compile_only",
-    "exit_with_command",
-    "command",
-    "no_subprocesses",
     "events",
     "functions",
     "files",

@@ -20,6 +20,7 @@ mod report;
 mod request;
 mod sample;
 mod sampled;
+mod screen;
 mod stats;
 mod syscalls;
 mod targets;
@@ -92,14 +93,14 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Trace(arguments) => trace::without_samples(arguments)
             .and_then(|()| trace::run(arguments, cli.color, console)),
         Command::Record(arguments) => match arguments.sample {
-            Some(rate) => sample::record(arguments, rate, console).map(Into::into),
+            Some(rate) => sample::record(arguments, rate, console),
             None => trace::record(arguments, cli.color, console),
         },
         Command::Report(arguments) => report::report(arguments, console).map(Into::into),
         Command::Export(arguments) => report::export(arguments, console).map(Into::into),
         Command::Request(arguments) => request::run(arguments, console).map(Into::into),
         Command::Top(arguments) => match arguments.sample {
-            Some(rate) => sample::top(arguments, rate, console).map(Into::into),
+            Some(rate) => sample::top(arguments, rate, console),
             None => top::top(arguments, console),
         },
         Command::Gc(arguments) => gc::run(arguments, console),

@@ -1,5 +1,6 @@
 //! `pystap top --sample` and `pystap record --sample`: hot functions by samples of stacks.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use crossbeam_channel::{select, tick};
 
 use super::targets::running_and_to_come;
-use super::top;
+use super::screen::Side;
+use super::{top, trace};
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::cli::{self, RunningTargets};
 use crate::clock;
@@ -17,14 +19,15 @@ use crate::dump::explained;
 use crate::event::{self, SessionTarget, Summary};
 use crate::export::{End, Output, Sink};
 use crate::failure::Failure;
-use crate::process::{Process, Selection};
+use crate::process::{self, Conditions, Expected, Identity, Launched, Process, Selection};
 use crate::profiler::{
-    By, Function, Options, Order, Recorder, Session, Snapshot, Unsampled, View, document, page,
-    show,
+    By, Function, Options, Order, Recorder, Session, Snapshot, Unsampled, document, page,
 };
 use crate::recording::{Samples, Writer};
 use crate::script::Filters;
 use crate::script::filter::Glob;
+use crate::session::opening::of_command;
+use crate::session::request::TargetRequest;
 use crate::session::search::Search;
 use crate::session::stop::{self, Stop, StopSignals};
 use crate::text::{Foreign, harmless, harmless_json};
@@ -32,14 +35,14 @@ use crate::view::hot::Column;
 use crate::view::many;
 
 /// What is typed for it.
-const COMMAND: &str = "pystap top --sample";
+pub(super) const COMMAND: &str = "pystap top --sample";
 const RECORDING: &str = "pystap record --sample";
 
 /// How often what was seen goes into a recording.
 const WRITTEN: Duration = Duration::from_secs(1);
 
 /// The table of `pystap top` by samples, so many a second.
-pub(super) fn top(arguments: &cli::Top, rate: u32, console: &Console) -> Result<Exit, Failure> {
+pub(super) fn top(arguments: &cli::Top, rate: u32, console: &Console) -> Result<u8, Failure> {
     let order = order(arguments.sort).ok_or_else(|| {
         Failure::new(
             Exit::Usage,
@@ -54,26 +57,19 @@ pub(super) fn top(arguments: &cli::Top, rate: u32, console: &Console) -> Result<
             "standard input or output is not a terminal, so the live table cannot be shown; use --batch for lines or --json for programs",
         ));
     }
-    let by = if arguments.by_process {
-        By::Process
-    } else {
-        By::Function
-    };
-    let targets = running(&arguments.targets);
-    let targets = running_and_to_come(&targets, arguments.of.as_deref(), console)?;
+    if on_screen {
+        return top::on_terminal(arguments, rate, Side::Samples, console);
+    }
+    let by = by(arguments);
+    let found = find(&arguments.targets, arguments.of.as_deref(), None, console)?;
     let stops = StopSignals::listen()?;
     let Some(mut output) = output(arguments.output.as_deref(), &stops, console)? else {
-        return Ok(Exit::Done);
+        return Ok(Exit::Done.into());
     };
-    let session = begin(targets, rate, COMMAND, console)?;
+    let (session, _launched) = begin(found, rate, COMMAND, console)?;
     console.note("sampling; Ctrl-C ends it");
     if let Some(duration) = arguments.duration {
         stops.after(duration)?;
-    }
-    if on_screen {
-        let view = View::new(by, arguments.idle, order);
-        watch(arguments, &session, view, &stops, console)?;
-        return Ok(Exit::Done);
     }
     let tables = tick(arguments.interval);
     let mut written = 0;
@@ -95,50 +91,26 @@ pub(super) fn top(arguments: &cli::Top, rate: u32, console: &Console) -> Result<
             recv(tables) -> _ => {
                 say(&session, COMMAND, console);
                 if write(&session.snapshot())? {
-                    return Ok(Exit::Done);
+                    return Ok(Exit::Done.into());
                 }
             }
         }
     }
     say(&session, COMMAND, console);
     write(&session.end())?;
-    Ok(Exit::Done)
+    Ok(Exit::Done.into())
 }
 
-/// Shows the table on the screen, and the exact one whenever it is wanted.
-fn watch(
-    arguments: &cli::Top,
-    session: &Session,
-    mut view: View,
-    stops: &StopSignals,
-    console: &Console,
-) -> Result<(), Failure> {
-    let mut trouble: Option<Failure> = None;
-    loop {
-        let cover = console.cover();
-        if let Some(failure) = trouble.take() {
-            console.warning(format_args!("no exact numbers: {}", failure.message));
-        }
-        let interval = arguments.interval;
-        let looked_at = show(session, &mut view, interval, &cover, stops.requests())?;
-        drop(cover);
-        say(session, COMMAND, console);
-        let Some(functions) = looked_at else {
-            return Ok(());
-        };
-        session.pause();
-        let back = top::exact(arguments, &named(&functions), stops, console);
-        session.resume();
-        match back {
-            Ok(true) => {}
-            Ok(false) => return Ok(()),
-            Err(failure) => trouble = Some(failure),
-        }
+/// What has a row.
+pub(super) fn by(arguments: &cli::Top) -> By {
+    match arguments.by_process {
+        true => By::Process,
+        false => By::Function,
     }
 }
 
 /// Filters that functions pass. Interpreters' own probes know them by their last names.
-fn named(functions: &[Arc<Function>]) -> Filters {
+pub(super) fn named(functions: &[Arc<Function>]) -> Filters {
     let mut filters = Filters::default();
     for function in functions {
         let name = function.name.rsplit('.').next().unwrap_or_default();
@@ -175,36 +147,118 @@ pub(super) fn order(sort: Column) -> Option<Order> {
     })
 }
 
-/// The targets as those have them who only look at processes.
-fn running(targets: &cli::TargetArgs) -> RunningTargets {
-    RunningTargets {
-        pids: targets.pids.clone(),
-        pattern: targets.pattern.clone(),
-        service: targets.service.clone(),
-        python: targets.python.clone(),
-        subprocesses: targets.subprocesses,
+/// What is to be sampled.
+pub(super) struct Found {
+    processes: Vec<Process>,
+    /// What finds those that begin later.
+    to_come: Option<Selection>,
+    /// A command that is held, or runs already.
+    command: Option<Identity>,
+    launched: Option<Launched>,
+    /// What is expected of its interpreters.
+    expected: Option<Expected>,
+}
+
+/// Finds the targets, and launches the command, held, if there is one. What it writes goes to the file `aside`, if there is one.
+pub(super) fn find(
+    targets: &cli::TargetArgs,
+    of: Option<&str>,
+    aside: Option<&File>,
+    console: &Console,
+) -> Result<Found, Failure> {
+    if targets.command.is_empty() {
+        let targets = RunningTargets {
+            pids: targets.pids.clone(),
+            pattern: targets.pattern.clone(),
+            service: targets.service.clone(),
+            python: targets.python.clone(),
+            subprocesses: targets.subprocesses,
+        };
+        let (processes, to_come) = running_and_to_come(&targets, of, console)?;
+        return Ok(Found {
+            processes,
+            to_come,
+            command: None,
+            launched: None,
+            expected: None,
+        });
+    }
+    let wanted = trace::targets(targets);
+    let service = of.or(targets.service.as_deref());
+    let service = service.map(process::service).transpose()?;
+    let found = wanted.selection(service).resolve()?;
+    for note in found.notes {
+        console.warning(note);
+    }
+    let conditions = Conditions {
+        variables: &[],
+        aside,
+    };
+    let launched = Launched::start(&targets.command, conditions)?;
+    let command = launched.identity();
+    let running = found.processes.iter().map(|process| Identity {
+        pid: process.pid,
+        start_time: process.start_time,
+    });
+    let parents = found.parents.into_iter().chain(running);
+    Ok(Found {
+        to_come: descendants(&wanted, parents.chain([command]).collect()),
+        processes: found.processes,
+        command: Some(command),
+        launched: Some(launched),
+        expected: found.command,
+    })
+}
+
+/// A command that was launched before, and runs.
+pub(super) fn of_launched(targets: &cli::TargetArgs, launched: &Launched) -> Found {
+    let command = launched.identity();
+    Found {
+        processes: Vec::new(),
+        to_come: descendants(&trace::targets(targets), vec![command]),
+        command: Some(command),
+        launched: None,
+        expected: None,
     }
 }
 
-/// Begins to sample, and says what of it cannot be; a failure where that is everything.
-fn begin(
-    (processes, to_come): (Vec<Process>, Option<Selection>),
+/// What finds descendants of these, if they are targets.
+fn descendants(wanted: &TargetRequest, parents: Vec<Identity>) -> Option<Selection> {
+    let of_them = TargetRequest {
+        subprocesses: true,
+        ..TargetRequest::default()
+    };
+    wanted
+        .subprocesses
+        .then(|| of_them.newcomers(None, &parents))
+        .flatten()
+}
+
+/// Begins to sample, lets a command that is held begin, and says what cannot be sampled; a failure where that is everything.
+pub(super) fn begin(
+    found: Found,
     rate: u32,
     command: &str,
     console: &Console,
-) -> Result<Session, Failure> {
-    let count = processes.len();
-    let to_come = to_come.map(Search::to_come).transpose()?;
-    let session = Session::begin(processes, Options { rate }, to_come)?;
+) -> Result<(Session, Option<Launched>), Failure> {
+    let count = found.processes.len();
+    let to_come = found.to_come.map(Search::to_come).transpose()?;
+    let is_alone = found.command.is_none();
+    let session = Session::begin(found.processes, found.command, Options { rate }, to_come)?;
     let mut unsampled = session.unsampled();
-    if unsampled.len() >= count
+    if is_alone
+        && unsampled.len() >= count
         && let Some(Unsampled { process, reason }) = unsampled.pop()
     {
         let error = explained(&process, reason, command);
         return Err(Failure::new(Exit::of(error.exit_code()), error.to_string()));
     }
     say_of(unsampled, command, console);
-    Ok(session)
+    let mut launched = found.launched;
+    if let Some(launched) = &mut launched {
+        launched.release()?;
+    }
+    Ok((session, launched))
 }
 
 /// Records samples until the processes have ended, or somebody has seen enough.
@@ -212,25 +266,29 @@ pub(super) fn record(
     arguments: &cli::Trace,
     rate: u32,
     console: &Console,
-) -> Result<Exit, Failure> {
-    let targets = running_and_to_come(&running(&arguments.targets), None, console)?;
+) -> Result<u8, Failure> {
+    let found = find(&arguments.targets, None, None, console)?;
     let stops = StopSignals::listen()?;
     let Some(output) = output(arguments.output.output.as_deref(), &stops, console)? else {
-        return Ok(Exit::Done);
+        return Ok(Exit::Done.into());
     };
+    let running = found.processes.iter().map(target);
+    let command = found.launched.iter();
+    let command = command
+        .map(|it| of_command(&arguments.targets.command, found.expected.as_ref(), it));
     let mut opening = event::Session {
         pystap: env!("CARGO_PKG_VERSION").to_owned(),
         engine: Samples::KIND.to_owned(),
         notes: vec![format!(
             "sampled {rate} times per second: everything is an estimate"
         )],
-        targets: targets.0.iter().map(target).collect(),
+        targets: running.chain(command).collect(),
         events: vec![Samples::KIND.to_owned()],
         host: clock::host(),
         boot: clock::boot(),
         ..event::Session::default()
     };
-    let session = begin(targets, rate, RECORDING, console)?;
+    let (session, mut launched) = begin(found, rate, RECORDING, console)?;
     opening.ts = clock::now();
     let mut writer = Box::new(Writer::new(output, PairingRules::default()));
     writer.session(&opening)?;
@@ -261,6 +319,8 @@ pub(super) fn record(
     write(&session.end())?;
     summary.ts = clock::now();
     stop.word().clone_into(&mut summary.ended);
+    let status = launched.as_mut().and_then(|it| it.try_wait().ok().flatten());
+    summary.command_status = status.map(|status| i32::from(status.exit_code()));
     let samples = summary.delivered;
     writer.finish(&End {
         summary: Some(&summary),
@@ -271,7 +331,10 @@ pub(super) fn record(
         stop.said(),
         many(samples, "sample", "samples")
     ));
-    Ok(Exit::Done)
+    Ok(match status {
+        Some(status) if arguments.exit_with_command => status.exit_code(),
+        _ => Exit::Done.into(),
+    })
 }
 
 /// A process as the first line of a recording has it.
@@ -286,7 +349,7 @@ fn target(process: &Process) -> SessionTarget {
 }
 
 /// Says what cannot be sampled, since this was last said.
-fn say(session: &Session, command: &str, console: &Console) {
+pub(super) fn say(session: &Session, command: &str, console: &Console) {
     say_of(session.unsampled(), command, console);
     for note in session.notes() {
         console.warning(note);

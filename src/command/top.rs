@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{Mode, OFlags};
 
+use super::screen::{Screen, Side};
 use super::{print, trace};
 use crate::analysis::pairing::PairingRules;
 use crate::cli;
@@ -13,15 +14,14 @@ use crate::console::{Console, Exit};
 use crate::export::{Output, Sink};
 use crate::failure::Failure;
 use crate::script::Filters;
-use crate::session::opening::Decided;
 use crate::session::request::{Limits, SessionRequest};
 use crate::session::stop::StopSignals;
 use crate::text::Foreign;
-use crate::top::{Back, Batch, Live, Shown, Snapshot, State, Tally, terminal};
+use crate::top::{Batch, Live, Shown, Snapshot, State, Tally, terminal};
 use crate::view::many;
 
 /// What is traced, in a few words.
-fn title(targets: &cli::TargetArgs, of: Option<&String>) -> String {
+pub(super) fn title(targets: &cli::TargetArgs, of: Option<&String>) -> String {
     if let Some(service) = of.or(targets.service.as_ref()) {
         return service.clone();
     }
@@ -41,7 +41,7 @@ fn title(targets: &cli::TargetArgs, of: Option<&String>) -> String {
 }
 
 /// The session behind a live table.
-fn request(arguments: &cli::Top) -> SessionRequest {
+pub(super) fn request(arguments: &cli::Top) -> SessionRequest {
     let kernel = arguments.kernel.as_deref();
     let mut request = SessionRequest {
         limits: Limits {
@@ -104,86 +104,54 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
             "the live table has everything since the beginning, or since r was pressed; add --batch or --json to --since-last",
         ));
     }
+    if on_screen {
+        let rate = cli::USUAL_RATE;
+        return on_terminal(arguments, rate, Side::Calls, console);
+    }
     let request = request(arguments);
     let make = |output: Output, rules: PairingRules| -> Box<dyn Sink> {
-        let interval = arguments
-            .interval
-            .as_millis()
-            .try_into()
-            .unwrap_or(u64::MAX);
         let tally = tally(arguments.by_context).with_waits(arguments.waits);
         let in_kernel = request.totals && !rules.call_on_creation;
-        let shown = match on_screen {
-            true => {
-                let title = title(&arguments.targets, arguments.of.as_ref());
-                let mut state = State::new(title, arguments.sort, interval);
-                state.idle = arguments.idle;
-                Shown::OnScreen(state)
-            }
-            false => Shown::AsLines(Batch {
-                output,
-                interval: arguments.interval,
-                count: arguments.count,
-                limit: arguments.limit,
-                sort: arguments.sort,
-                by_process: arguments.by_process,
-                json: arguments.json,
-                filter: None,
-                idle: arguments.idle,
-                since: arguments.since_last.then(Snapshot::default),
-            }),
-        };
+        let shown = Shown::AsLines(Batch {
+            output,
+            interval: arguments.interval,
+            count: arguments.count,
+            limit: arguments.limit,
+            sort: arguments.sort,
+            by_process: arguments.by_process,
+            json: arguments.json,
+            filter: None,
+            idle: arguments.idle,
+            since: arguments.since_last.then(Snapshot::default),
+        });
         Box::new(Live::new(tally, in_kernel, shown, console))
     };
-    if !on_screen {
-        return trace::run_into(&request, console, &make, None);
-    }
+    trace::run_into(&request, console, &make, None)
+}
+
+/// The table on the terminal, beginning with this side of it.
+pub(super) fn on_terminal(
+    arguments: &cli::Top,
+    rate: u32,
+    first: Side,
+    console: &Console,
+) -> Result<u8, Failure> {
+    let stops = StopSignals::listen()?;
     // The screen is the table's; what the command says is shown when the screen is its own again.
     let aside = match arguments.targets.command.is_empty() {
         true => None,
         false => Some(aside(console)?),
     };
-    let ended = trace::run_into(&request, console, &make, aside.as_ref());
+    let ended = Screen::new(arguments, rate, first, &stops, aside.as_ref(), console).run();
     if let Some(aside) = aside {
         show_end(&aside, console)?;
     }
     ended
 }
 
-/// The table of single functions, exactly, on the screen of a table by samples; whether somebody wants to go back to that.
-///
-/// # Errors
-/// What stands in the way of tracing.
-pub(super) fn exact(
-    arguments: &cli::Top,
-    functions: &Filters,
-    stops: &StopSignals,
-    console: &Console,
-) -> Result<bool, Failure> {
-    let mut request = request(arguments);
-    request.filters = functions.clone();
-    request.output = None;
-    // It ends when that of the samples does.
-    request.limits = Limits::default();
-    let back = Back::by(stops.stopper());
-    let interval = arguments.interval.as_millis();
-    let interval = interval.try_into().unwrap_or(u64::MAX);
-    let title = format!(
-        "exact: {} of {}",
-        many(functions.functions.len() as u64, "function", "functions"),
-        title(&arguments.targets, arguments.of.as_ref())
-    );
-    let make = |_: Output, rules: PairingRules| -> Box<dyn Sink> {
-        let in_kernel = request.totals && !rules.call_on_creation;
-        let mut state = State::new(title.clone(), arguments.sort, interval);
-        // What was on the screen is shown, idle or not.
-        state.idle = true;
-        let shown = Shown::OnScreen(state);
-        let live = Live::new(tally(false), in_kernel, shown, console);
-        Box::new(live.with_way_back(back.clone()))
-    };
-    Decided::new(&request)?.run_until(&make, None, stops, console)?;
-    Ok(back.is_wanted())
+/// How many functions these are.
+pub(super) fn functions(of: &Filters) -> String {
+    many(of.functions.len() as u64, "function", "functions")
 }
 
 /// Sums of nothing yet.

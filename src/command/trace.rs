@@ -74,16 +74,8 @@ pub(super) fn tell(request: &mut SessionRequest, fields: Vec<Field>, hide: &[Glo
 
 /// What every command that traces has in common: the targets and the engine.
 pub(super) fn common(targets: &cli::TargetArgs, engine: &cli::EngineArgs) -> SessionRequest {
-    let launched = !targets.command.is_empty();
     SessionRequest {
-        targets: TargetRequest {
-            pids: targets.pids.clone(),
-            pattern: targets.pattern.clone(),
-            service: targets.service.clone(),
-            python: targets.python.clone(),
-            command: targets.command.clone(),
-            subprocesses: targets.subprocesses || (launched && !targets.no_subprocesses),
-        },
+        targets: self::targets(targets),
         agent: wishes(&engine.agent),
         engine: EngineOptions {
             named: engine.engine.name(),
@@ -93,6 +85,19 @@ pub(super) fn common(targets: &cli::TargetArgs, engine: &cli::EngineArgs) -> Ses
         },
         template_directory: engine.template_dir.clone(),
         ..SessionRequest::default()
+    }
+}
+
+/// The targets that were typed.
+pub(super) fn targets(typed: &cli::TargetArgs) -> TargetRequest {
+    let launched = !typed.command.is_empty();
+    TargetRequest {
+        pids: typed.pids.clone(),
+        pattern: typed.pattern.clone(),
+        service: typed.service.clone(),
+        python: typed.python.clone(),
+        command: typed.command.clone(),
+        subprocesses: typed.subprocesses || (launched && !typed.no_subprocesses),
     }
 }
 

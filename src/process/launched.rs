@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
 use super::command::executable;
-use super::{Status, TargetError};
+use super::{Identity, Status, TargetError};
 
 /// A launched command. Dropping it before [`Launched::release`] kills and reaps it; afterwards it is left alone.
 #[derive(Debug)]
@@ -137,6 +137,14 @@ impl Launched {
     #[must_use]
     pub fn start_time(&self) -> u64 {
         self.start_time
+    }
+
+    /// Both.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity {
+            pid: self.pid(),
+            start_time: self.start_time,
+        }
     }
 
     /// Lets the command run. Does nothing if it has already been released.

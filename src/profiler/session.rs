@@ -10,14 +10,17 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::sampler::{Files, Sampled, Samples};
 use super::stacks::Stacks;
 use super::tally::{Snapshot, Tally};
-use crate::process::{Process, ToCome, has_ended};
+use crate::process::{Identity, Process, ToCome, has_ended};
 use crate::python::frames::StacksError;
 use crate::threads;
 
 /// How often it is looked which processes are there.
 const ALIVE: Duration = Duration::from_millis(100);
-/// How often a process is tried again whose stacks cannot be read yet, and for how long that is no wonder: its Python begins.
+/// How often a process is tried again whose stacks cannot be read yet: while it is young, as long as that, and then.
+const SOON: Duration = Duration::from_millis(20);
+const YOUNG: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(200);
+/// For how long it is no wonder that they cannot: its Python begins.
 const BEGINS: Duration = Duration::from_secs(5);
 /// Most processes.
 const MOST_PROCESSES: usize = 1 << 12;
@@ -68,13 +71,14 @@ struct State {
 
 impl Session {
     /// Begins to sample. Whatever of the processes cannot be sampled is told by [`Session::unsampled`]. It ends
-    /// with these processes.
+    /// with these processes and the `command`, which may be another program yet and become a Python at any time.
     ///
     /// # Errors
     ///
     /// Where no thread can be had.
     pub(crate) fn begin(
         processes: Vec<Process>,
+        command: Option<Identity>,
         options: Options,
         to_come: Option<ToCome>,
     ) -> std::io::Result<Session> {
@@ -104,11 +108,17 @@ impl Session {
                 awaited: HashMap::new(),
                 files: Files { left: MOST_FILES },
                 samples: Samples::default(),
+                command: None,
                 to_come,
                 shared: for_thread,
             };
             for process in processes {
                 collector.add(process);
+            }
+            if let Some(command) = command {
+                let awaited = Awaited::new(command, None, None);
+                collector.awaited.insert(command.pid, awaited);
+                collector.command = Some(command);
             }
             drop(say_ready);
             collector.run(rate, &stopped);
@@ -261,11 +271,46 @@ impl Moments {
     }
 }
 
+/// A process whose stacks cannot be read yet.
+struct Awaited {
+    identity: Identity,
+    /// What it was found to be last; `None` where it was no Python.
+    process: Option<Process>,
+    /// Until when it is tried; `None`: as long as it runs.
+    until: Option<Instant>,
+    since: Instant,
+    tried: Instant,
+}
+
+impl Awaited {
+    fn new(identity: Identity, process: Option<Process>, until: Option<Instant>) -> Awaited {
+        let now = Instant::now();
+        Awaited {
+            identity,
+            process,
+            until,
+            since: now,
+            tried: now,
+        }
+    }
+
+    fn is_young(&self) -> bool {
+        self.since.elapsed() < YOUNG && crate::process::age(self.identity.start_time) < 2 * YOUNG
+    }
+
+    fn is_due(&self) -> bool {
+        let apart = if self.is_young() { SOON } else { AGAIN };
+        self.tried.elapsed() >= apart
+    }
+}
+
 /// The thread that samples.
 struct Collector {
     sampled: HashMap<u32, Sampled>,
-    /// Processes whose Python may be beginning: since when, and when they were tried last.
-    awaited: HashMap<u32, (Process, Instant, Instant)>,
+    /// Processes whose Python may be beginning.
+    awaited: HashMap<u32, Awaited>,
+    /// The one that may become a Python at any time.
+    command: Option<Identity>,
     files: Files,
     samples: Samples,
     to_come: Option<ToCome>,
@@ -287,8 +332,9 @@ impl Collector {
             }
             let now = Instant::now();
             if now >= alive {
-                alive = now + ALIVE;
                 self.look_around();
+                let soon = self.awaited.values().any(Awaited::is_young);
+                alive = now + if soon { SOON } else { ALIVE };
                 if self.sampled.is_empty() && self.awaited.is_empty() && !self.is_open() {
                     break;
                 }
@@ -319,10 +365,12 @@ impl Collector {
         for pid in lost {
             // It ends, or becomes another program.
             if let Some(sampled) = self.sampled.remove(&pid) {
-                let now = Instant::now();
                 let process = sampled.process.clone();
                 sampled.close(&mut self.files);
-                self.awaited.insert(pid, (process, now, now));
+                let identity = identity(&process);
+                let until = self.patience(identity, Instant::now() + BEGINS);
+                let awaited = Awaited::new(identity, Some(process), until);
+                self.awaited.insert(pid, awaited);
             }
         }
         state.ticks += 1;
@@ -351,21 +399,21 @@ impl Collector {
                 sampled.close(&mut self.files);
             }
         }
-        let now = Instant::now();
-        let due: Vec<u32> = self
-            .awaited
-            .iter()
-            .filter(|(_, (.., tried))| now.duration_since(*tried) >= AGAIN)
-            .map(|(pid, _)| *pid)
-            .collect();
+        let due = self.awaited.iter().filter(|(_, it)| it.is_due());
+        let due: Vec<u32> = due.map(|(pid, _)| *pid).collect();
         for pid in due {
-            if let Some((process, since, _)) = self.awaited.remove(&pid) {
-                // It may have become another program.
-                let process = Process::of(pid).unwrap_or(process);
-                if !has_ended(pid, process.start_time) {
-                    self.attempt(process, since);
-                }
+            let Some(mut awaited) = self.awaited.remove(&pid) else {
+                continue;
+            };
+            if has_ended(pid, awaited.identity.start_time) {
+                continue;
             }
+            awaited.tried = Instant::now();
+            // It may have become another program.
+            if let Ok(process) = Process::of(pid) {
+                awaited.process = Some(process);
+            }
+            self.attempt(awaited);
         }
         if let Some(found) = self.to_come.as_mut().and_then(|it| (it.found)()) {
             locked(&self.shared).notes.extend(found.notes);
@@ -386,37 +434,60 @@ impl Collector {
     fn add(&mut self, process: Process) {
         let pid = process.pid;
         let known = self.sampled.get(&pid).map(|it| it.process.start_time);
-        let awaited = self.awaited.get(&pid).map(|(it, ..)| it.start_time);
+        let awaited = self.awaited.get(&pid).map(|it| it.identity.start_time);
         if known == Some(process.start_time)
             || awaited == Some(process.start_time)
             || self.sampled.len() >= MOST_PROCESSES
         {
             return;
         }
-        self.attempt(process, Instant::now());
+        let identity = identity(&process);
+        let now = Instant::now();
+        let until = match crate::process::age(process.start_time) < BEGINS {
+            true => now + BEGINS,
+            false => now,
+        };
+        let until = self.patience(identity, until);
+        self.attempt(Awaited::new(identity, Some(process), until));
         let mut state = locked(&self.shared);
         state.processes = self.sampled.len();
     }
 
+    /// Until when it is waited for a process to begin, if for others it is until then.
+    fn patience(&self, process: Identity, until: Instant) -> Option<Instant> {
+        (self.command != Some(process)).then_some(until)
+    }
+
     /// Begins with a process, or waits for it to begin.
-    fn attempt(&mut self, process: Process, since: Instant) {
-        let pid = process.pid;
+    fn attempt(&mut self, awaited: Awaited) {
+        let pid = awaited.identity.pid;
+        let Some(process) = &awaited.process else {
+            self.awaited.insert(pid, awaited);
+            return;
+        };
         match Sampled::new(process.clone(), &mut self.files) {
             Ok(sampled) => {
                 self.sampled.insert(pid, sampled);
             }
             Err(
                 StacksError::NoThreads | StacksError::NoRuntime | StacksError::Unfamiliar { .. },
-            ) if since.elapsed() < BEGINS && crate::process::age(process.start_time) < BEGINS => {
-                let now = Instant::now();
-                self.awaited.insert(pid, (process, since, now));
+            ) if awaited.until.is_none_or(|until| Instant::now() < until) => {
+                self.awaited.insert(pid, awaited);
             }
             Err(StacksError::Ended) => {}
             Err(reason) => {
+                let process = process.clone();
                 let mut state = locked(&self.shared);
                 state.unsampled.push(Unsampled { process, reason });
             }
         }
+    }
+}
+
+fn identity(process: &Process) -> Identity {
+    Identity {
+        pid: process.pid,
+        start_time: process.start_time,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::File;
 use std::time::Instant;
@@ -32,7 +33,7 @@ use crate::engine::waits::Waits;
 use crate::event::{self, ArmedMark, SessionTarget};
 use crate::export::{Output, Sink};
 use crate::failure::Failure;
-use crate::process::{Conditions, Family, Identity, Launched, Process, Watch};
+use crate::process::{Conditions, Expected, Family, Identity, Launched, Process, Watch};
 use crate::python::marks::PROVIDER;
 use crate::text::Foreign;
 use crate::waits;
@@ -49,6 +50,24 @@ pub(crate) struct Decided<'a> {
     templates: Templates,
     host: HostSnapshot,
     plan: Plan,
+}
+
+/// What came of a session.
+pub(crate) struct Ended {
+    /// The exit code of pystap.
+    pub(crate) code: u8,
+    /// The command that was launched, which may still run.
+    pub(crate) launched: Option<Launched>,
+}
+
+impl Ended {
+    /// Of one that was to trace nothing.
+    fn done() -> Ended {
+        Ended {
+            code: Exit::Done.into(),
+            launched: None,
+        }
+    }
 }
 
 impl<'a> Decided<'a> {
@@ -120,7 +139,7 @@ impl<'a> Decided<'a> {
                 ),
             )
         })?;
-        self.run_until(make_sink, aside, &stops, console)
+        Ok(self.run_until(make_sink, aside, &stops, console)?.code)
     }
 
     /// Traces until something comes from `stops`, whose signals are caught already.
@@ -133,7 +152,7 @@ impl<'a> Decided<'a> {
         aside: Option<&File>,
         stops: &StopSignals,
         console: &Console,
-    ) -> Result<u8, Failure> {
+    ) -> Result<Ended, Failure> {
         let audience = Waiting { console, stops };
         match self.carried_out(make_sink, aside, &audience) {
             // Nothing was traced and nothing written.
@@ -192,7 +211,7 @@ impl<'a> Decided<'a> {
         make_sink: &MakeSink<'_>,
         aside: Option<&File>,
         audience: &Waiting<'_>,
-    ) -> Result<u8, Failure> {
+    ) -> Result<Ended, Failure> {
         let (console, stops) = (audience.console, audience.stops);
         self.warn(console);
         let sources = self.sources()?;
@@ -200,7 +219,7 @@ impl<'a> Decided<'a> {
             true => None,
             false => match output(&self.request, stops, console)? {
                 Some(output) => Some(output),
-                None => return Ok(Exit::Done.into()),
+                None => return Ok(Ended::done()),
             },
         };
         // Some engines read the probes of the agent's library, so that it has to be there before they are prepared.
@@ -209,11 +228,11 @@ impl<'a> Decided<'a> {
         for source in sources {
             match self.prepare(&source, audience)? {
                 Some(engine) => prepared.push(engine),
-                None => return Ok(Exit::Done.into()),
+                None => return Ok(Ended::done()),
             }
         }
         let Some(output) = output else {
-            return Ok(Exit::Done.into());
+            return Ok(Ended::done());
         };
         let surroundings = TraceContext {
             request: &self.request,
@@ -223,7 +242,10 @@ impl<'a> Decided<'a> {
             console,
         };
         let outcome = surroundings.trace(&self.plan, prepared, output, agents)?;
-        Ok(conclude(&self.request, &outcome, console))
+        Ok(Ended {
+            code: conclude(&self.request, &outcome, console),
+            launched: outcome.launched,
+        })
     }
 
     fn sources(&self) -> Result<Vec<Source>, Failure> {
@@ -494,7 +516,10 @@ impl TraceContext<'_> {
             agents.tell(engine.as_ref());
         }
         if let Some(launched) = &launched {
-            opening.targets.push(of_command(plan, launched));
+            let expected = plan.targets.command.as_ref();
+            opening
+                .targets
+                .push(of_command(&plan.command, expected, launched));
         }
         let family = family(plan, launched.as_ref(), agents.is_some());
         let processes = plan.targets.processes.iter();
@@ -628,11 +653,14 @@ fn family(plan: &Plan, launched: Option<&Launched>, agents: bool) -> Option<Fami
     })
 }
 
-/// The command among the targets of the first line.
-fn of_command(plan: &Plan, launched: &Launched) -> SessionTarget {
-    let words = plan.command.iter().map(|word| word.to_string_lossy());
-    let expected = plan.targets.command.iter();
-    let mut interpreters = expected.flat_map(|expected| &expected.interpreters);
+/// A command among the targets of the first line, and what is expected of its interpreters.
+pub(crate) fn of_command(
+    command: &[OsString],
+    expected: Option<&Expected>,
+    launched: &Launched,
+) -> SessionTarget {
+    let words = command.iter().map(|word| word.to_string_lossy());
+    let mut interpreters = expected.iter().flat_map(|expected| &expected.interpreters);
     SessionTarget {
         pid: launched.pid(),
         command: words.collect::<Vec<_>>().join(" "),

@@ -83,6 +83,8 @@ pub(crate) struct Outcome {
     pub(crate) unwritten: u64,
     /// Whether writing the output failed, other than by a closed pipe.
     pub(crate) output_error: Option<io::Error>,
+    /// The command that was launched.
+    pub(crate) launched: Option<Launched>,
 }
 
 /// State that changes while a session runs.
@@ -615,6 +617,7 @@ impl Run<'_> {
             live: self.live,
             unwritten: unwritten + too_late,
             output_error: output_error.filter(|error| !is_closed(error)),
+            launched: self.session.launched,
         }
     }
 }

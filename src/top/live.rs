@@ -66,7 +66,7 @@ impl Live {
         }
     }
 
-    /// The same with a way back to samples.
+    /// The same with a way to samples.
     pub(crate) fn with_way_back(mut self, back: Back) -> Live {
         self.back = Some(back);
         self
@@ -104,7 +104,7 @@ impl Sink for Live {
                 state.only.clone_from(&session.filter);
                 let cover = self.console.cover();
                 let back = self.back.take();
-                state.from_samples = back.is_some();
+                state.has_samples = back.is_some();
                 threads::spawn(move || {
                     let session = terminal::Session {
                         tables: &tables,

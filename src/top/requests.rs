@@ -1,11 +1,11 @@
 //! What the thread that shows tables and the session's thread tell each other.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Signal, getpid, kill_process};
 
-use super::Snapshot;
+use super::{Snapshot, State};
 use crate::session::stop::Stopper;
 
 /// What the thread that shows asks for.
@@ -37,31 +37,36 @@ impl Requests {
     }
 }
 
-/// The way back to where an exact table came from.
+/// The way from an exact table to samples.
 #[derive(Debug, Clone)]
 pub(crate) struct Back {
     stop: Stopper,
-    wanted: Arc<AtomicBool>,
+    left: Arc<Mutex<Option<State>>>,
 }
 
 impl Back {
-    /// The way back from a session that this ends.
+    /// The way out of a session that this ends.
     pub(crate) fn by(stop: Stopper) -> Back {
         Back {
             stop,
-            wanted: Arc::default(),
+            left: Arc::default(),
         }
     }
 
-    /// Ends the session.
-    pub(super) fn go(&self) {
-        self.wanted.store(true, Ordering::Relaxed);
-        self.stop.stop();
+    /// Ends the session, whose table was this.
+    pub(super) fn go(&self, table: &State) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        // A session that is told twice to end does so in a hurry.
+        if left.is_none() {
+            *left = Some(table.anew());
+            self.stop.stop();
+        }
     }
 
-    /// Whether somebody went there.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.wanted.load(Ordering::Relaxed)
+    /// The table that somebody left in this way, without its rows; `None` where nobody did.
+    pub(crate) fn left(&self) -> Option<State> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.take()
     }
 }
 

@@ -17,7 +17,7 @@ pub enum Action {
     Pace,
     /// To write the table as it is shown to a file.
     Export,
-    /// To go back to samples.
+    /// To go to samples.
     Samples,
 }
 
@@ -29,8 +29,8 @@ const INTERVALS: [u64; 8] = [100, 250, 500, 1_000, 2_000, 5_000, 10_000, 60_000]
 pub struct State {
     /// What is traced, for the first line.
     pub title: String,
-    /// Whether there are samples to go back to.
-    pub(crate) from_samples: bool,
+    /// Whether there are samples to go to.
+    pub(crate) has_samples: bool,
     /// Which functions are traced, in words, where not all are.
     pub only: Option<String>,
     /// Idleness is shown.
@@ -64,7 +64,7 @@ impl State {
             .unwrap_or(INTERVALS.len() - 1);
         State {
             title: title.into(),
-            from_samples: false,
+            has_samples: false,
             only: None,
             idle: false,
             sort,
@@ -80,6 +80,22 @@ impl State {
             snapshot: Snapshot::default(),
             by_function: None,
             order: Vec::new(),
+        }
+    }
+
+    /// The same without anything to show yet.
+    pub(crate) fn anew(&self) -> State {
+        State {
+            has_samples: self.has_samples,
+            only: self.only.clone(),
+            idle: self.idle,
+            reversed: self.reversed,
+            filter: Typed {
+                typing: false,
+                ..self.filter.clone()
+            },
+            merged: self.merged,
+            ..State::new(self.title.clone(), self.sort, self.interval_ms())
         }
     }
 
@@ -172,8 +188,8 @@ impl State {
                 self.interval = (self.interval + 1).min(INTERVALS.len() - 1);
                 return Action::Pace;
             }
-            Key::Char('s') if self.from_samples => return Action::Samples,
-            Key::Char('s') => self.say("s changes to samples and back in `pystap top --sample`"),
+            Key::Char('s') if self.has_samples => return Action::Samples,
+            Key::Char('s') => self.say("a recording is over, so there is nothing to be sampled"),
             Key::Char('o') | Key::Right => self.sort_by(1),
             Key::Left => self.sort_by(Column::of(self.account()).count() - 1),
             Key::Char(digit @ '1'..='9') => {

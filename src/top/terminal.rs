@@ -29,7 +29,7 @@ pub(super) struct Session<'a> {
     pub(super) cover: &'a Cover,
     /// What is asked of it.
     pub(super) requests: &'a Requests,
-    /// The way back to samples.
+    /// The way to samples.
     pub(super) back: Option<&'a Back>,
 }
 
@@ -112,7 +112,7 @@ fn follow(
             Action::Quit => return Ok(()),
             Action::Samples => {
                 if let Some(back) = session.and_then(|it| it.back) {
-                    back.go();
+                    back.go(state);
                 }
             }
             Action::Export => match export(state) {

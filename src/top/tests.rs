@@ -222,14 +222,25 @@ fn waits_have_columns_that_stay_on_a_narrow_terminal_and_sort() {
 }
 
 #[test]
-fn the_key_for_samples_leaves_only_a_table_that_came_from_there() {
+fn the_key_for_samples_leaves_a_table_that_has_some_and_keeps_how_it_was_shown() {
     let mut state = State::new("all", Column::SelfTime, 2_000);
     assert_eq!(state.key(Key::Char('s')), Action::Draw);
     assert_eq!(state.sort, Column::SelfTime);
-    assert!(drawn(&mut state, 80, 24)[23].contains("pystap top --sample"));
-    state.from_samples = true;
+    assert!(drawn(&mut state, 80, 24)[23].contains("nothing to be sampled"));
+    state.has_samples = true;
     assert_eq!(state.key(Key::Char('s')), Action::Samples);
     assert!(drawn(&mut state, 80, 24)[23].contains("s samples"));
+    keys(&mut state, "oRm+/spam");
+    let again = state.anew();
+    assert_eq!(
+        (again.sort, again.reversed, again.merged),
+        (state.sort, true, false)
+    );
+    assert_eq!(again.interval_ms(), state.interval_ms());
+    assert_eq!(
+        (again.filter.text.as_str(), again.filter.typing),
+        ("spam", false)
+    );
 }
 
 #[test]

@@ -231,7 +231,7 @@ fn footer(state: &State) -> String {
         true => String::new(),
         false => format!("  only {filter}"),
     };
-    let samples = match state.from_samples {
+    let samples = match state.has_samples {
         true => "s samples  ",
         false => "",
     };

@@ -1,4 +1,5 @@
-"""What tracing costs a remote call of a real nova-conductor: the median latency, as its caller sees it.
+"""What tracing costs a remote call of a real nova-conductor: the median latency, as its caller sees it; and how far the shares of
+functions by samples are from exact ones.
 
 Run by benches/nova, while nova is up: two workers under eventlet, RabbitMQ, databases in files; Debian 13's nova and Python 3.13, or
 Debian 12's and 3.11, which has probes of its own; with pystap's agent installed and asleep. A round is two remote calls, one after
@@ -9,9 +10,13 @@ medians, and the range is that of the turns.
 - top, record: `pystap top|record nova --engine direct`, every call of every worker
 - stats: `pystap stats --service nova --engine direct` of two functions, the ones that answer
 - stats by probes: the same with `--engine uprobes --no-agent`, where the interpreter has probes
+- sample: `pystap top nova --sample`, 100 times a second
 - py-spy: `py-spy record -r 100 --subprocesses` of the conductor
 
-Usage: nova.py TURNS ROUNDS, with PYSTAP and NOVA_TREE in the environment.
+Behind that, in two turns, everything is recorded twice at once: each call, and by samples. Of the twenty functions with the largest exact
+share of the time of their own, without idleness, both shares are told; what calls are traced with is in both.
+
+Usage: nova.py TURNS ROUNDS [WAY…], all ways unless some are named, with PYSTAP and NOVA_TREE in the environment.
 """
 
 import json
@@ -23,7 +28,7 @@ import sys
 import tempfile
 import time
 
-TURNS, ROUNDS = int(sys.argv[1]), sys.argv[2]
+TURNS, ROUNDS, WAYS = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
 PYSTAP, TREE = os.environ["PYSTAP"], os.environ["NOVA_TREE"]
 INSIDE = ["chroot", TREE, "/usr/bin/env", "-i", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"]
 LOAD = [*INSIDE, "python3", "-W", "ignore", "/nova/load.py", "reading", ROUNDS]
@@ -72,6 +77,47 @@ def text(file):
     return file.read()
 
 
+def both():
+    """Records a turn or two by calls and by samples at once: the shares of functions of both, in percent."""
+    with tempfile.TemporaryDirectory() as directory:
+        calls, samples = (os.path.join(directory, name) for name in ("calls", "samples"))
+        sampler = [PYSTAP, "record", "--sample=500", "--service", "nova", "-o", samples]
+        tracer = [PYSTAP, "record", "--service", "nova", "--engine", "direct", "-o", calls]
+        with tempfile.TemporaryFile("w+") as said:
+            tool = subprocess.Popen(tracer, stdout=said, stderr=said)
+            end = time.monotonic() + 60
+            while "live, tracing" not in text(said):
+                if tool.poll() is not None or time.monotonic() > end:
+                    sys.exit(f"{tracer} did not begin: {text(said)}")
+                time.sleep(0.1)
+            while_running(sampler, "sampling;")
+            tool.send_signal(signal.SIGINT)
+            tool.wait()
+        return shares(calls, lambda row: row["self_ns"]), shares(samples, lambda row: row["self"]["samples"])
+
+
+def shares(recording, own):
+    """The share of each function, by its name and file, in the time of their own of all of them that is no idleness."""
+    report = [PYSTAP, "report", "--json", "--limit", "1000000", recording]
+    rows = json.loads(subprocess.check_output(report, stderr=subprocess.DEVNULL))["functions"]
+    found = {}
+    for row in rows:
+        key = row["function"].rsplit(".", 1)[-1], row["file"]
+        found[key] = found.get(key, 0) + own(row)
+    everything = sum(found.values()) or 1
+    return {key: value * 100 / everything for key, value in found.items()}
+
+
+def compare():
+    exact, sampled = both()
+    heaviest = sorted(exact, key=exact.get, reverse=True)[:20]
+    print(f"\n{'exact':>6}{'sampled':>9}  function")
+    for key in heaviest:
+        print(f"{exact[key]:>5.1f}%{sampled.get(key, 0):>8.1f}%  {key[0]}  {key[1]}")
+    apart = max(abs(exact[key] - sampled.get(key, 0)) for key in heaviest)
+    print(f"at most {apart:.1f} points apart")
+
+
 def main():
     figures, last = {}, {}
     latency()
@@ -79,6 +125,7 @@ def main():
         place = os.path.join(directory, "result")
         stats = [PYSTAP, "stats", "ping", "object_class_action_versions", "--service", "nova", "--output", place]
         ways = {
+            "sample": ([PYSTAP, "top", "nova", "--sample", "--batch", "--output", place], "sampling;"),
             "top": ([PYSTAP, "top", "nova", "--batch", "--engine", "direct", "--output", place], "live, tracing"),
             "record": ([PYSTAP, "record", "--service", "nova", "--engine", "direct", "-o", place], "live, tracing"),
             "stats": ([*stats, "--engine", "direct"], "live, tracing"),
@@ -90,6 +137,8 @@ def main():
         for _ in range(TURNS):
             figures.setdefault("untraced", []).append(latency())
             for way, (command, words) in ways.items():
+                if WAYS and way not in WAYS:
+                    continue
                 took, last[way] = while_running(command, words)
                 figures.setdefault(way, []).append(took)
     plain = statistics.median(figures["untraced"])
@@ -99,6 +148,7 @@ def main():
         print(f"{way:<16}{median:>7.2f} ms{f'{min(turns):.2f} to {max(turns):.2f}':>18}{median / plain:>16.2f}")
         if way in last:
             print(f"{'':<16}{last[way]}")
+    compare()
 
 
 main()

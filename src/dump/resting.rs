@@ -29,7 +29,7 @@ impl Resting {
     /// Looks for it.
     pub(super) fn of(pid: u32, stacks: &Stacks, threads: &PythonThreads) -> Resting {
         let before = asleep(pid);
-        let parked = stacks.parked(threads, Instant::now() + LONGEST);
+        let parked = stacks.parked(threads, Instant::now() + LONGEST, None);
         let held_still = before.is_some() && before == asleep(pid);
         let waits = Waits::of(pid);
         let mut room = MOST_DESCRIPTORS;

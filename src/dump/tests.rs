@@ -208,6 +208,7 @@ fn resting() -> Dump {
                 unread_greenlets: 1,
                 objects: 3_000_000,
                 complete: false,
+                ..Parked::default()
             },
             held_still: false,
             awaited: vec![

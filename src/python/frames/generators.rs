@@ -50,6 +50,15 @@ pub(super) fn look<M: Memory>(
         .ok_or(Unread::Senseless)
 }
 
+/// The frame of a generator, whatever it does; `None` where it has none.
+pub(super) fn frame<M: Memory>(
+    memory: &M,
+    layout: &Layout,
+    generator: u64,
+) -> Result<Option<Raw>, Unread> {
+    Ok(head(memory, layout, generator)?.map(|head| head.raw))
+}
+
 /// Reads a generator and its frame; `None` where it has none.
 fn head<M: Memory>(memory: &M, layout: &Layout, generator: u64) -> Result<Option<Head>, Unread> {
     let (at, size) = (&layout.generators, layout.frame_size());

@@ -367,13 +367,13 @@ pub(super) fn doing(made_up: &mut MadeUp, layout: &Layout, state: i8) {
     made_up.put(at, &state.to_ne_bytes());
 }
 
-/// What waits without a thread in interpreters with these collectors.
-pub(super) fn parked(stacks: &Stacks<MadeUp>, collectors: &[u64]) -> Parked {
+/// What waits without a thread in interpreters with these collectors; of at most so many tasks and greenlets, with names.
+pub(super) fn parked(stacks: &Stacks<MadeUp>, collectors: &[u64], most: Option<usize>) -> Parked {
     let bounds = Bounds {
         until: Instant::now() + Duration::from_secs(3600),
         objects: 4096,
     };
-    super::parked::parked(&stacks.reader, collectors, bounds)
+    super::parked::parked(&stacks.reader, collectors, bounds, most)
 }
 
 pub(super) fn stacks(memory: MadeUp, layout: Layout) -> Stacks<MadeUp> {
@@ -398,6 +398,9 @@ pub(super) fn look_at(made_up: MadeUp, layout: Layout) {
         for thread in found.threads.iter().take(8) {
             let _ = stacks.stack(thread);
         }
-        let _ = parked(&stacks, &found.collectors);
+        let _ = parked(&stacks, &found.collectors, Some(8));
+        for thread in found.threads.iter().take(8) {
+            let _ = stacks.glimpse_of_task(thread);
+        }
     }
 }

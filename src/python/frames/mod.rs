@@ -41,7 +41,7 @@ use self::memory::{Memory, ProcessMemory, Unread};
 use self::objects::Reader;
 pub(crate) use self::parked::Parked;
 use self::runtime::{Runtime, ThreadState};
-pub(crate) use self::tasks::{Awaits, Tasks};
+pub(crate) use self::tasks::{Awaits, Tasks, is_a_number};
 use super::Interpreter;
 use crate::elf::Machine;
 
@@ -128,6 +128,17 @@ pub(crate) struct Stack {
     pub(crate) cut: bool,
     /// Whether reading it twice gave the same.
     pub(crate) same: bool,
+    /// The task of asyncio that runs, where that was asked for.
+    pub(crate) task: Option<RunningTask>,
+}
+
+/// A task of asyncio that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RunningTask {
+    /// The function of its coroutine.
+    pub(crate) coroutine: String,
+    /// The place of the frame of its coroutine, by which [`Parked::names`] has its name.
+    pub(crate) place: (u64, u64),
 }
 
 impl From<stack::Stack> for Stack {
@@ -136,6 +147,7 @@ impl From<stack::Stack> for Stack {
             frames: read.frames.into_iter().map(Frame::from).collect(),
             cut: read.cut,
             same: read.same,
+            task: None,
         }
     }
 }
@@ -267,6 +279,20 @@ impl<M: Memory> Stacks<M> {
         Some(read.into())
     }
 
+    /// The same with the task that runs.
+    pub(crate) fn glimpse_of_task(&self, thread: &PythonThread) -> Option<Stack> {
+        let read = stack::glimpse(&self.reader, thread.state.address).ok()?;
+        let coroutine = stack::coroutine(&self.reader, &read.frames);
+        let task = coroutine.map(|frame| RunningTask {
+            coroutine: frame.function.name.clone(),
+            place: frame.place(),
+        });
+        Some(Stack {
+            task,
+            ..read.into()
+        })
+    }
+
     /// Frames that the kernel has read, the innermost first: code object, instruction, owner. `None` when one of them is not there
     /// any longer.
     pub(crate) fn named(&self, seen: &[(u64, u64, u8)]) -> Option<Vec<Frame>> {
@@ -344,15 +370,21 @@ impl<M: Memory> Stacks<M> {
         Some(numbers)
     }
 
-    /// What waits without a thread of its own, as far as it is found by then.
-    pub(crate) fn parked(&self, threads: &PythonThreads, until: Instant) -> Parked {
+    /// What waits without a thread of its own, as far as it is found by then: all of it, or of at most so many tasks and as many greenlets,
+    /// picked by chance, and with the names of tasks.
+    pub(crate) fn parked(
+        &self,
+        threads: &PythonThreads,
+        until: Instant,
+        most: Option<usize>,
+    ) -> Parked {
         /// More than a process can have while all are looked at in time.
         const OBJECTS: usize = 1 << 25;
         let bounds = Bounds {
             until,
             objects: OBJECTS,
         };
-        parked::parked(&self.reader, &threads.collectors, bounds)
+        parked::parked(&self.reader, &threads.collectors, bounds, most)
     }
 
     /// Whether what is known of a thread is still so: for those who keep it for a while.

@@ -23,6 +23,11 @@ pub(crate) struct Parked {
     pub(crate) greenlets: Vec<Greenlets>,
     /// Further greenlets, of which it is not known what they do.
     pub(crate) unread_greenlets: usize,
+    /// Of the tasks that have a name which somebody chose, by the place of the frame of their coroutine.
+    pub(crate) names: Vec<((u64, u64), String)>,
+    /// How many tasks and greenlets there are, whatever they do, and of how many of these it was found out.
+    pub(crate) found: (usize, usize),
+    pub(crate) read: (usize, usize),
     /// How many objects were looked at, and whether those were all.
     pub(crate) objects: usize,
     pub(crate) complete: bool,
@@ -44,15 +49,26 @@ impl Found {
         self.0.len() >= MOST
     }
 
-    fn objects(self) -> Vec<u64> {
+    /// At most so many, if that is said: then whichever chance picks, in no order.
+    fn objects(self, most: Option<usize>) -> Vec<u64> {
+        if let Some(most) = most {
+            // The order of such a map is drawn anew for each.
+            return self.0.into_keys().take(most).collect();
+        }
         let mut found: Vec<(u64, usize)> = self.0.into_iter().collect();
         found.sort_unstable_by_key(|(_, place)| *place);
         found.into_iter().map(|(object, _)| object).collect()
     }
 }
 
-/// Looks for it in the interpreters whose garbage collectors have their states here.
-pub(super) fn parked<M: Memory>(reader: &Reader<M>, collectors: &[u64], bounds: Bounds) -> Parked {
+/// Looks for it in the interpreters whose garbage collectors have their states here: for all of it, or for at most so many tasks and
+/// greenlets, with names.
+pub(super) fn parked<M: Memory>(
+    reader: &Reader<M>,
+    collectors: &[u64],
+    bounds: Bounds,
+    most: Option<usize>,
+) -> Parked {
     let (memory, layout) = (&reader.memory, &reader.layout);
     let types = Types::default();
     let mut parked = Parked {
@@ -83,8 +99,17 @@ pub(super) fn parked<M: Memory>(reader: &Reader<M>, collectors: &[u64], bounds: 
         }
     }
     parked.complete &= !tasks.is_full() && !greenlets.is_full();
-    (parked.tasks, parked.unread) = tasks::parked(reader, &types, &tasks.objects(), bounds);
+    parked.found = (tasks.0.len(), greenlets.0.len());
+    let (tasks, greenlets) = (tasks.objects(most), greenlets.objects(most));
+    (parked.tasks, parked.unread) = tasks::parked(reader, &types, &tasks, bounds);
     (parked.greenlets, parked.unread_greenlets) =
-        greenlets::parked(reader, &types, &greenlets.objects(), bounds);
+        greenlets::parked(reader, &types, &greenlets, bounds);
+    parked.read = (
+        tasks.len().saturating_sub(parked.unread),
+        greenlets.len().saturating_sub(parked.unread_greenlets),
+    );
+    if most.is_some() {
+        parked.names = tasks::named(reader, &types, &tasks, bounds);
+    }
     parked
 }

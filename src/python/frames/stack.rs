@@ -11,6 +11,10 @@ use super::objects::{Function, Instructions, Reader};
 pub(super) const DEEPEST: usize = 1 << 10;
 /// Frames that belong to a generator or coroutine.
 pub(super) const OF_A_GENERATOR: u8 = 1;
+/// Where code objects say of what kind they are, up to 3.10, and the kinds that can be awaited: generators, coroutines, and generators that
+/// are declared to be such (Include/code.h).
+const CODE_FLAGS: u64 = 36;
+const OF_COROUTINES: u32 = 0x20 | 0x80 | 0x100;
 /// From here on frames are not of Python functions, but of the interpreter and of C (Include/internal/pycore_frame.h,
 /// pycore_interpframe_structs.h).
 const OF_THE_INTERPRETER: u8 = 3;
@@ -20,6 +24,7 @@ const OF_THE_INTERPRETER: u8 = 3;
 pub(super) struct Frame {
     pub(super) function: Rc<Function>,
     pub(super) line: Option<u32>,
+    raw: Raw,
 }
 
 /// A stack at one moment.
@@ -89,6 +94,45 @@ pub(super) fn glimpse<M: Memory>(reader: &Reader<M>, thread: u64) -> Result<Stac
         false => Vec::new(),
     };
     Ok(Stack { frames, cut, same })
+}
+
+/// The coroutine of the task of asyncio that runs on a stack: what its loop calls, if that is one. Of a loop that is written in C,
+/// such as uvloop's, nothing is known.
+pub(super) fn coroutine<'a, M: Memory>(
+    reader: &Reader<M>,
+    frames: &'a [Frame],
+) -> Option<&'a Frame> {
+    let is_in = |frame: &Frame, end: &str| frame.function.file.ends_with(end);
+    let calls = frames.iter().position(|frame| {
+        is_in(frame, "asyncio/events.py") && frame.function.name.ends_with("_run")
+    })?;
+    // Where tasks are written in Python, their step is between the two.
+    let mut called = frames.get(..calls)?.iter().rev();
+    let coroutine = called.find(|frame| !is_in(frame, "asyncio/tasks.py"))?;
+    let may_wait = match reader.layout.frames {
+        Frames::Structures { .. } => coroutine.raw.owner == OF_A_GENERATOR,
+        Frames::Objects { .. } => {
+            let flags = reader
+                .memory
+                .half(coroutine.raw.code.checked_add(CODE_FLAGS)?);
+            flags.is_ok_and(|flags| flags & OF_COROUTINES != 0)
+        }
+    };
+    may_wait.then_some(coroutine)
+}
+
+impl Frame {
+    /// What tells a frame of a coroutine from others as long as it is there.
+    pub(super) fn place(&self) -> (u64, u64) {
+        self.raw.place()
+    }
+}
+
+impl Raw {
+    /// The same.
+    pub(super) fn place(&self) -> (u64, u64) {
+        (self.address, self.code)
+    }
 }
 
 /// Frames for people, of those that are functions of Python.
@@ -271,7 +315,11 @@ fn frame<M: Memory>(
         0 => reader.line(&function, position),
         line => Some(line),
     };
-    Ok(Some(Frame { function, line }))
+    Ok(Some(Frame {
+        function,
+        line,
+        raw: *raw,
+    }))
 }
 
 /// An address in a structure.

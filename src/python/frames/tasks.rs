@@ -15,6 +15,8 @@ use super::types::{Kind, Types};
 const BATCH: usize = 1 << 10;
 /// How often a task that does not hold still is read by itself.
 const ATTEMPTS: usize = 4;
+/// Most bytes of names that are told of one process.
+const MOST_NAMES: usize = 4 << 20;
 /// Where objects have their first field.
 const FIRST_FIELD: u64 = 16;
 
@@ -97,6 +99,42 @@ pub(super) fn parked<M: Memory>(
         coroutine_at: Cell::new(None),
     };
     search.group(tasks, bounds)
+}
+
+/// The frames of the coroutines of these tasks by what tells them from others, with the names of the tasks, where somebody chose these:
+/// of tasks that run, too.
+pub(super) fn named<M: Memory>(
+    reader: &Reader<M>,
+    types: &Types,
+    tasks: &[u64],
+    bounds: Bounds,
+) -> Vec<((u64, u64), String)> {
+    let search = Search {
+        reader,
+        types,
+        coroutine_at: Cell::new(None),
+    };
+    let (mut named, mut bytes) = (Vec::new(), 0);
+    for task in tasks {
+        if bounds.are_over() || bytes > MOST_NAMES {
+            break;
+        }
+        let coroutine = search.coroutine(&reader.memory, *task).ok().flatten();
+        let name = search.name(*task).filter(|name| !is_a_number(name));
+        if let (Some(coroutine), Some(name)) = (coroutine, name)
+            && let Ok(Some(raw)) = generators::frame(&reader.memory, &reader.layout, coroutine)
+        {
+            bytes += name.len();
+            named.push((raw.place(), name));
+        }
+    }
+    named
+}
+
+/// Whether the name of a task is what asyncio calls one that was given none.
+pub(crate) fn is_a_number(name: &str) -> bool {
+    name.strip_prefix("Task-")
+        .is_some_and(|number| !number.is_empty() && number.bytes().all(|it| it.is_ascii_digit()))
 }
 
 struct Search<'a, M> {

@@ -188,7 +188,29 @@ fn the_c_librarys_thread_ids_are_found_where_all_of_them_are() {
 }
 
 fn parked_in(stacks: &Stacks<MadeUp>) -> Parked {
-    parked(stacks, &[collector(&stacks.reader.layout)])
+    parked(stacks, &[collector(&stacks.reader.layout)], None)
+}
+
+#[test]
+fn the_name_of_a_task_is_known_by_its_coroutine_while_it_runs_and_of_some_only_so_many_are_read() {
+    for layout in layout::known() {
+        let mut made_up = interpreter(&layout);
+        if matches!(layout.generators.states, States::Running(_)) {
+            doing(&mut made_up, &layout, 1);
+        }
+        let stacks = stacks(made_up, layout);
+        let some = |most| parked(&stacks, &[collector(&layout)], Some(most));
+        let all = some(2);
+        let [((frame, code), name)] = &*all.names else {
+            panic!("{layout:?}: {all:?}");
+        };
+        assert_eq!((*code, name.as_str()), (CODE, "näme"), "{layout:?}");
+        assert!(*frame >= COROUTINE, "{layout:?}");
+        assert_eq!((all.found, all.read), ((1, 1), (1, 1)), "{layout:?}");
+        let none = some(0);
+        assert_eq!((none.found, none.read), ((1, 1), (0, 0)), "{layout:?}");
+        assert!(none.names.is_empty() && none.tasks.is_empty());
+    }
 }
 
 #[test]

@@ -103,7 +103,8 @@ pub enum Command {
     #[command(
         mut_arg("format", |it| it.hide(true)),
         mut_arg("output", |it| it.required(true)),
-        mut_arg("sample", |it| it.hide(false))
+        mut_arg("sample", |it| it.hide(false)),
+        mut_arg("by_context", |it| it.hide(false))
     )]
     Record(Trace),
     /// Show hot functions, garbage collections or latencies of a recording
@@ -483,6 +484,9 @@ pub struct Trace {
         hide = true
     )]
     pub sample: Option<u32>,
+    /// Also tell in which kind of greenlet or task each sample is, and look for those that wait (with --sample)
+    #[arg(long, requires = "sample", hide = true)]
+    pub by_context: bool,
     /// Which processes.
     #[command(flatten)]
     pub targets: TargetArgs,

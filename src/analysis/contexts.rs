@@ -260,7 +260,7 @@ impl Known {
 
 /// A name without its number: `worker-12` is a `worker`, `Task-7 (handle)` a `Task (handle)`, `ThreadPoolExecutor-0_3` a
 /// `ThreadPoolExecutor`.
-fn kind(name: &str) -> String {
+pub(crate) fn kind(name: &str) -> String {
     let end = name.find(' ').unwrap_or(name.len());
     let (word, rest) = name.split_at(end);
     let is_number = |it: char| it.is_ascii_digit();

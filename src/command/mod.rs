@@ -99,10 +99,7 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Report(arguments) => report::report(arguments, console).map(Into::into),
         Command::Export(arguments) => report::export(arguments, console).map(Into::into),
         Command::Request(arguments) => request::run(arguments, console).map(Into::into),
-        Command::Top(arguments) => match arguments.sample {
-            Some(rate) => sample::top(arguments, rate, console),
-            None => top::top(arguments, console),
-        },
+        Command::Top(arguments) => screen::top(arguments, console),
         Command::Gc(arguments) => gc::run(arguments, console),
         Command::Dump(arguments) => dump::run(arguments, console).map(Into::into),
         Command::Syscalls(arguments) => syscalls::run(arguments, console).map(Into::into),

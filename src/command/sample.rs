@@ -1,7 +1,7 @@
 //! `pystap top --sample` and `pystap record --sample`: hot functions by samples of stacks.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{select, tick};
 
 use super::targets::running_and_to_come;
-use super::screen::Side;
-use super::{top, trace};
+use super::trace;
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::cli::{self, RunningTargets};
 use crate::clock;
@@ -41,32 +40,32 @@ const RECORDING: &str = "pystap record --sample";
 /// How often what was seen goes into a recording.
 const WRITTEN: Duration = Duration::from_secs(1);
 
-/// The table of `pystap top` by samples, so many a second.
-pub(super) fn top(arguments: &cli::Top, rate: u32, console: &Console) -> Result<u8, Failure> {
-    let order = order(arguments.sort).ok_or_else(|| {
-        Failure::new(
+/// Refuses what makes no sense of samples.
+pub(super) fn check(arguments: &cli::Top) -> Result<(), Failure> {
+    match order(arguments.sort) {
+        Some(_) => Ok(()),
+        None => Err(Failure::new(
             Exit::Usage,
             "samples say nothing of single calls, so a table of them is sorted by self, cum or function; leave out --sort, or \
              --sample",
-        )
-    })?;
-    let on_screen = !(arguments.batch || arguments.json);
-    if on_screen && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
-        return Err(Failure::new(
-            Exit::Usage,
-            "standard input or output is not a terminal, so the live table cannot be shown; use --batch for lines or --json for programs",
-        ));
+        )),
     }
-    if on_screen {
-        return top::on_terminal(arguments, rate, Side::Samples, console);
-    }
+}
+
+/// The table of `pystap top` by samples, so many a second, as lines.
+pub(super) fn lines(arguments: &cli::Top, rate: u32, console: &Console) -> Result<u8, Failure> {
+    let order = order(arguments.sort).unwrap_or(Order::Own);
     let by = by(arguments);
     let found = find(&arguments.targets, arguments.of.as_deref(), None, console)?;
     let stops = StopSignals::listen()?;
     let Some(mut output) = output(arguments.output.as_deref(), &stops, console)? else {
         return Ok(Exit::Done.into());
     };
-    let (session, _launched) = begin(found, rate, COMMAND, console)?;
+    let options = Options {
+        rate,
+        by_context: arguments.by_context,
+    };
+    let (session, _launched) = begin(found, options, COMMAND, console)?;
     console.note("sampling; Ctrl-C ends it");
     if let Some(duration) = arguments.duration {
         stops.after(duration)?;
@@ -103,9 +102,9 @@ pub(super) fn top(arguments: &cli::Top, rate: u32, console: &Console) -> Result<
 
 /// What has a row.
 pub(super) fn by(arguments: &cli::Top) -> By {
-    match arguments.by_process {
-        true => By::Process,
-        false => By::Function,
+    By::Function {
+        process: arguments.by_process,
+        context: arguments.by_context,
     }
 }
 
@@ -237,14 +236,14 @@ fn descendants(wanted: &TargetRequest, parents: Vec<Identity>) -> Option<Selecti
 /// Begins to sample, lets a command that is held begin, and says what cannot be sampled; a failure where that is everything.
 pub(super) fn begin(
     found: Found,
-    rate: u32,
+    options: Options,
     command: &str,
     console: &Console,
 ) -> Result<(Session, Option<Launched>), Failure> {
     let count = found.processes.len();
     let to_come = found.to_come.map(Search::to_come).transpose()?;
     let is_alone = found.command.is_none();
-    let session = Session::begin(found.processes, found.command, Options { rate }, to_come)?;
+    let session = Session::begin(found.processes, found.command, options, to_come)?;
     let mut unsampled = session.unsampled();
     if is_alone
         && unsampled.len() >= count
@@ -262,11 +261,7 @@ pub(super) fn begin(
 }
 
 /// Records samples until the processes have ended, or somebody has seen enough.
-pub(super) fn record(
-    arguments: &cli::Trace,
-    rate: u32,
-    console: &Console,
-) -> Result<u8, Failure> {
+pub(super) fn record(arguments: &cli::Trace, rate: u32, console: &Console) -> Result<u8, Failure> {
     let found = find(&arguments.targets, None, None, console)?;
     let stops = StopSignals::listen()?;
     let Some(output) = output(arguments.output.output.as_deref(), &stops, console)? else {
@@ -274,8 +269,8 @@ pub(super) fn record(
     };
     let running = found.processes.iter().map(target);
     let command = found.launched.iter();
-    let command = command
-        .map(|it| of_command(&arguments.targets.command, found.expected.as_ref(), it));
+    let command =
+        command.map(|it| of_command(&arguments.targets.command, found.expected.as_ref(), it));
     let mut opening = event::Session {
         pystap: env!("CARGO_PKG_VERSION").to_owned(),
         engine: Samples::KIND.to_owned(),
@@ -288,7 +283,11 @@ pub(super) fn record(
         boot: clock::boot(),
         ..event::Session::default()
     };
-    let (session, mut launched) = begin(found, rate, RECORDING, console)?;
+    let options = Options {
+        rate,
+        by_context: arguments.by_context,
+    };
+    let (session, mut launched) = begin(found, options, RECORDING, console)?;
     opening.ts = clock::now();
     let mut writer = Box::new(Writer::new(output, PairingRules::default()));
     writer.session(&opening)?;
@@ -319,7 +318,9 @@ pub(super) fn record(
     write(&session.end())?;
     summary.ts = clock::now();
     stop.word().clone_into(&mut summary.ended);
-    let status = launched.as_mut().and_then(|it| it.try_wait().ok().flatten());
+    let status = launched
+        .as_mut()
+        .and_then(|it| it.try_wait().ok().flatten());
     summary.command_status = status.map(|status| i32::from(status.exit_code()));
     let samples = summary.delivered;
     writer.finish(&End {

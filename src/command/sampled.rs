@@ -61,12 +61,25 @@ fn of_calls(path: &Path, what: &str) -> Failure {
     )
 }
 
+/// Refuses to tell greenlets and tasks apart where nothing is known of them.
+fn with_contexts(path: &Path, snapshot: &Snapshot, wanted: bool) -> Result<(), Failure> {
+    match wanted && snapshot.contexts.is_none() {
+        false => Ok(()),
+        true => Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "{} does not tell which greenlets and tasks ran; record with --sample --by-context, or leave out --by-context",
+                Foreign::path(path)
+            ),
+        )),
+    }
+}
+
 /// Shows the table of functions, by estimate.
 pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
     let of_calls_only = [
         (arguments.gc, "--gc"),
         (!arguments.stats.is_empty(), "--stats"),
-        (arguments.by_context, "--by-context"),
         (arguments.group_by.is_some(), "--group-by"),
         (arguments.browse, "--browse"),
     ];
@@ -75,11 +88,12 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
     }
     let order = sample::order(arguments.sort)
         .ok_or_else(|| of_calls(&arguments.file, "--sort but by self, cum or function"))?;
-    let by = match arguments.by_process {
-        true => By::Process,
-        false => By::Function,
+    let by = By::Function {
+        process: arguments.by_process,
+        context: arguments.by_context,
     };
     let Replayed { snapshot, exit, .. } = replay(&arguments.file, console)?;
+    with_contexts(&arguments.file, &snapshot, arguments.by_context)?;
     let rows = snapshot.rows(by, arguments.idle, order, arguments.reverse);
     match arguments.json {
         true => print::json(&document(&snapshot, &rows, arguments.limit))?,
@@ -106,11 +120,7 @@ pub(super) fn check(arguments: &Export) -> Result<(), Failure> {
         ExportFormat::Pstats => Some("number of calls"),
         ExportFormat::Json => Some("stream of events"),
     };
-    let option = match (arguments.by_context, arguments.group_by.is_some()) {
-        (true, _) => Some("--by-context"),
-        (_, true) => Some("--group-by"),
-        _ => None,
-    };
+    let option = arguments.group_by.as_ref().map(|_| "--group-by");
     match format.or(option) {
         None => Ok(()),
         Some(what) => Err(of_calls(&arguments.file, what)),
@@ -129,11 +139,12 @@ pub(super) fn export(
         snapshot,
         exit,
     } = replay(&arguments.file, console)?;
+    with_contexts(&arguments.file, &snapshot, arguments.by_context)?;
     if arguments.format == ExportFormat::Speedscope {
         snapshot.write_speedscope(&session, output)?;
         return Ok(exit);
     }
-    let lines = snapshot.folded(&session, time, arguments.idle);
+    let lines = snapshot.folded(&session, time, arguments.idle, arguments.by_context);
     if arguments.format == ExportFormat::Folded {
         lines
             .iter()

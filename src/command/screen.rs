@@ -1,9 +1,10 @@
-//! The live table of `pystap top` on a terminal: of calls or of samples, and the key between them.
+//! `pystap top`, and its live table on a terminal: of calls or of samples, and the key between them.
 //!
 //! One of the two is there at a time. A session of calls has ended, with its probes and agents, before samples are taken, and no samples
 //! are taken while another one runs: what tracing costs is not in them. The targets are the same, and a launched command goes on.
 
 use std::fs::File;
+use std::io::{self, IsTerminal};
 
 use crate::analysis::pairing::PairingRules;
 use crate::cli;
@@ -11,7 +12,7 @@ use crate::console::{Console, Exit};
 use crate::export::{Output, Sink};
 use crate::failure::Failure;
 use crate::process::Launched;
-use crate::profiler::{Session, View, show};
+use crate::profiler::{Options, Order, Session, View, show};
 use crate::script::Filters;
 use crate::session::opening::Decided;
 use crate::session::request::{Limits, SessionRequest};
@@ -20,9 +21,47 @@ use crate::top::{Back, Live, Shown, State};
 
 use super::{sample, top};
 
+/// The table, live or as lines.
+pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure> {
+    match arguments.sample {
+        Some(_) => sample::check(arguments)?,
+        None => top::check(arguments)?,
+    }
+    let shows = !(arguments.dry_run || arguments.compile_only);
+    if !shows || arguments.batch || arguments.json {
+        return match arguments.sample {
+            Some(rate) => sample::lines(arguments, rate, console),
+            None => top::lines(arguments, console),
+        };
+    }
+    if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+        return Err(Failure::new(
+            Exit::Usage,
+            "standard input or output is not a terminal, so the live table cannot be shown; use --batch for lines or --json for programs",
+        ));
+    }
+    if arguments.since_last {
+        return Err(Failure::new(
+            Exit::Usage,
+            "the live table has everything since the beginning, or since r was pressed; add --batch or --json to --since-last",
+        ));
+    }
+    let stops = StopSignals::listen()?;
+    // The screen is the table's; what the command says is shown when the screen is its own again.
+    let aside = match arguments.targets.command.is_empty() {
+        true => None,
+        false => Some(top::aside(console)?),
+    };
+    let ended = Screen::new(arguments, &stops, aside.as_ref(), console).run();
+    if let Some(aside) = aside {
+        top::show_end(&aside, console)?;
+    }
+    ended
+}
+
 /// What is on the screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+enum Side {
     /// Calls, exactly.
     Calls,
     /// Samples.
@@ -47,7 +86,7 @@ enum Next {
 }
 
 /// See the head of the module.
-pub(super) struct Screen<'a> {
+struct Screen<'a> {
     arguments: &'a cli::Top,
     /// The session of calls as it was asked for.
     request: SessionRequest,
@@ -68,10 +107,8 @@ pub(super) struct Screen<'a> {
 }
 
 impl<'a> Screen<'a> {
-    pub(super) fn new(
+    fn new(
         arguments: &'a cli::Top,
-        rate: u32,
-        first: Side,
         stops: &'a StopSignals,
         aside: Option<&'a File>,
         console: &'a Console,
@@ -79,8 +116,11 @@ impl<'a> Screen<'a> {
         Screen {
             arguments,
             request: top::request(arguments),
-            rate,
-            first,
+            rate: arguments.sample.unwrap_or(cli::USUAL_RATE),
+            first: match arguments.sample {
+                Some(_) => Side::Samples,
+                None => Side::Calls,
+            },
             stops,
             aside,
             launched: None,
@@ -95,7 +135,7 @@ impl<'a> Screen<'a> {
     ///
     /// # Errors
     /// What stands in the way of the first, and of both afterwards.
-    pub(super) fn run(mut self) -> Result<u8, Failure> {
+    fn run(mut self) -> Result<u8, Failure> {
         let mut side = self.first;
         let mut trouble: Option<Failure> = None;
         // Where the one cannot be had, the other goes on.
@@ -190,11 +230,15 @@ impl<'a> Screen<'a> {
                         console,
                     )?,
                 };
-                let (session, launched) = sample::begin(found, self.rate, sample::COMMAND, console)?;
+                let options = Options {
+                    rate: self.rate,
+                    by_context: arguments.by_context,
+                };
+                let (session, launched) = sample::begin(found, options, sample::COMMAND, console)?;
                 if launched.is_some() {
                     self.launched = launched;
                 }
-                let order = sample::order(arguments.sort).unwrap_or(crate::profiler::Order::Own);
+                let order = sample::order(arguments.sort).unwrap_or(Order::Own);
                 let view = View::new(sample::by(arguments), arguments.idle, order);
                 if self.first == Side::Samples {
                     console.note("sampling; Ctrl-C ends it");

@@ -6,7 +6,6 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::screen::{Screen, Side};
 use super::{print, trace};
 use crate::analysis::pairing::PairingRules;
 use crate::cli;
@@ -15,7 +14,6 @@ use crate::export::{Output, Sink};
 use crate::failure::Failure;
 use crate::script::Filters;
 use crate::session::request::{Limits, SessionRequest};
-use crate::session::stop::StopSignals;
 use crate::text::Foreign;
 use crate::top::{Batch, Live, Shown, Snapshot, State, Tally, terminal};
 use crate::view::many;
@@ -82,32 +80,19 @@ pub(super) fn script(arguments: &cli::Top) -> Result<Exit, Failure> {
     trace::script(request(arguments))
 }
 
-/// The live table.
-pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure> {
+/// Refuses what makes no sense of calls.
+pub(super) fn check(arguments: &cli::Top) -> Result<(), Failure> {
     if arguments.sort.is_of_waits() && !arguments.waits {
         return Err(Failure::new(
             Exit::Usage,
             "only --waits tells how long functions did not run, so nothing can be sorted by it; add --waits",
         ));
     }
-    let shows = !(arguments.dry_run || arguments.compile_only);
-    let on_screen = shows && !(arguments.batch || arguments.json);
-    if on_screen && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
-        return Err(Failure::new(
-            Exit::Usage,
-            "standard input or output is not a terminal, so the live table cannot be shown; use --batch for lines or --json for programs",
-        ));
-    }
-    if on_screen && arguments.since_last {
-        return Err(Failure::new(
-            Exit::Usage,
-            "the live table has everything since the beginning, or since r was pressed; add --batch or --json to --since-last",
-        ));
-    }
-    if on_screen {
-        let rate = cli::USUAL_RATE;
-        return on_terminal(arguments, rate, Side::Calls, console);
-    }
+    Ok(())
+}
+
+/// The table as lines, or what else is asked for.
+pub(super) fn lines(arguments: &cli::Top, console: &Console) -> Result<u8, Failure> {
     let request = request(arguments);
     let make = |output: Output, rules: PairingRules| -> Box<dyn Sink> {
         let tally = tally(arguments.by_context).with_waits(arguments.waits);
@@ -127,26 +112,6 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
         Box::new(Live::new(tally, in_kernel, shown, console))
     };
     trace::run_into(&request, console, &make, None)
-}
-
-/// The table on the terminal, beginning with this side of it.
-pub(super) fn on_terminal(
-    arguments: &cli::Top,
-    rate: u32,
-    first: Side,
-    console: &Console,
-) -> Result<u8, Failure> {
-    let stops = StopSignals::listen()?;
-    // The screen is the table's; what the command says is shown when the screen is its own again.
-    let aside = match arguments.targets.command.is_empty() {
-        true => None,
-        false => Some(aside(console)?),
-    };
-    let ended = Screen::new(arguments, rate, first, &stops, aside.as_ref(), console).run();
-    if let Some(aside) = aside {
-        show_end(&aside, console)?;
-    }
-    ended
 }
 
 /// How many functions these are.
@@ -174,7 +139,7 @@ pub(super) fn browse(state: State, table: Snapshot) -> Result<(), Failure> {
 }
 
 /// A file without a name for what the command says.
-fn aside(console: &Console) -> io::Result<File> {
+pub(super) fn aside(console: &Console) -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC;
     match rustix::fs::open(std::env::temp_dir(), flags, Mode::RUSR | Mode::WUSR) {
         Ok(file) => Ok(file.into()),
@@ -206,7 +171,7 @@ fn end_of(aside: &File) -> io::Result<(Vec<String>, bool)> {
 }
 
 /// Shows it.
-fn show_end(aside: &File, console: &Console) -> io::Result<()> {
+pub(super) fn show_end(aside: &File, console: &Console) -> io::Result<()> {
     let (lines, whole) = end_of(aside)?;
     if lines.is_empty() {
         return Ok(());

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::stacks::Function;
+use super::stacks::{Function, NO_CONTEXT};
 use super::tally::{Counts, Key, Snapshot};
 use crate::event::Session;
 use crate::export::profile::{Time, flames, process_name};
@@ -15,21 +15,31 @@ use crate::text::Foreign;
 const WAITING: &str = "[waiting]";
 
 impl Snapshot {
-    /// A line of folded stacks for each process and stack, with the nanoseconds that were spent there, by estimate.
-    pub(crate) fn folded(&self, session: &Session, time: Time, with_idle: bool) -> Vec<String> {
-        let mut sums: BTreeMap<(u32, u32), Counts> = BTreeMap::new();
+    /// A line of folded stacks for each process and stack, and kind of greenlets or tasks where these are told apart, with the nanoseconds that were spent there, by estimate.
+    pub(crate) fn folded(
+        &self,
+        session: &Session,
+        time: Time,
+        with_idle: bool,
+        by_context: bool,
+    ) -> Vec<String> {
+        let mut sums: BTreeMap<(u32, u32, u32), Counts> = BTreeMap::new();
         for (key, counts) in self.tally.sums() {
             if with_idle || !key.idle {
-                sums.entry((key.pid, key.stack)).or_default().add(*counts);
+                let context = if by_context { key.context } else { NO_CONTEXT };
+                let sum = sums.entry((key.pid, context, key.stack)).or_default();
+                sum.add(*counts);
             }
         }
         let mut lines = Vec::new();
-        for ((pid, stack), counts) in sums {
+        for ((pid, context, stack), counts) in sums {
             let mut push = |samples: u64, leaf: Option<&str>| {
                 if samples > 0 {
                     let process = format!("{}, sampled", process_name(session, pid));
                     let frames = self.frames(stack).map(name);
-                    let frames = std::iter::once(process).chain(frames);
+                    let kind = self.stacks.kind(context);
+                    let kind = kind.map(|kind| format!("[{}]", Foreign::new(&**kind)));
+                    let frames = std::iter::once(process).chain(kind).chain(frames);
                     let frames = frames.chain(leaf.map(str::to_owned));
                     lines.push(flames::folded(frames, self.time_ns(samples)));
                 }
@@ -136,7 +146,7 @@ mod tests {
     #[test]
     fn stacks_have_the_time_on_the_processor_or_waiting_that_is_asked_for() {
         let session = Session::default();
-        let lines = |time, idle| seen().folded(&session, time, idle);
+        let lines = |time, idle| seen().folded(&session, time, idle, false);
         let stack = "process 1, sampled;main (/srv/app.py);f\\u{3b} (/srv/app.py)";
         assert_eq!(lines(Time::Own, false), [format!("{stack} 50000000")]);
         assert_eq!(lines(Time::Cpu, false), [format!("{stack} 30000000")]);

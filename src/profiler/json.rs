@@ -7,6 +7,14 @@ use super::tally::{Counts, Row, Rows, Snapshot};
 /// The document about what was seen, with at most so many rows.
 pub(crate) fn document(snapshot: &Snapshot, rows: &Rows, limit: usize) -> Value {
     let shown = rows.rows.iter().take(limit);
+    let contexts = snapshot.contexts.map(|it| {
+        json!({
+            "found": it.found,
+            "looked_at": it.read,
+            "all_objects_looked_at": !it.partial,
+            "looks": it.looks,
+        })
+    });
     json!({
         "version": 1,
         "estimates": true,
@@ -18,6 +26,7 @@ pub(crate) fn document(snapshot: &Snapshot, rows: &Rows, limit: usize) -> Value 
         "processes": snapshot.processes,
         "threads": snapshot.threads,
         "threads_without_python": snapshot.without_python,
+        "greenlets_and_tasks": contexts,
         "samples": rows.samples,
         "idle_samples": rows.idle,
         "torn_samples": snapshot.torn(),
@@ -37,6 +46,7 @@ fn of(snapshot: &Snapshot, row: &Row) -> Value {
     };
     let mut value = json!({
         "function": row.function.name,
+        "context": row.context.as_deref(),
         "file": row.function.file,
         "self": counts(row.own),
         "total": counts(row.total),

@@ -52,16 +52,12 @@ impl View {
         match key {
             Key::Char('b') => {
                 self.by = match self.by {
-                    By::Function => By::Thread,
-                    By::Thread | By::Process => By::Function,
+                    By::Function { .. } => By::Thread,
+                    By::Thread => By::FUNCTION,
                 }
             }
-            Key::Char('m') => {
-                self.by = match self.by {
-                    By::Function => By::Process,
-                    By::Thread | By::Process => By::Function,
-                }
-            }
+            Key::Char('m') => self.toggle(|process, _| *process = !*process),
+            Key::Char('c') => self.toggle(|_, context| *context = !*context),
             Key::Char('i') => self.idle = !self.idle,
             Key::Char('R') => self.reversed = !self.reversed,
             Key::Char('s') => self.exact = true,
@@ -70,6 +66,21 @@ impl View {
             Key::Escape => self.filter.text.clear(),
             _ => {}
         }
+    }
+
+    /// Changes what functions are told apart by.
+    fn toggle(&mut self, change: impl FnOnce(&mut bool, &mut bool)) {
+        let (mut process, mut context) = match self.by {
+            By::Function { process, context } => (process, context),
+            By::Thread => (false, false),
+        };
+        change(&mut process, &mut context);
+        self.by = By::Function { process, context };
+    }
+
+    /// Whether greenlets and tasks are told apart.
+    fn has_contexts(&self) -> bool {
+        matches!(self.by, By::Function { context: true, .. })
     }
 
     fn has(&self, row: &Row) -> bool {
@@ -154,6 +165,9 @@ impl Table for Functions<'_> {
 
     fn key(&mut self, key: Key) {
         self.view.key(key);
+        if self.view.has_contexts() {
+            self.session.tell_contexts();
+        }
         self.rows = self.view.rows(&self.snapshot);
     }
 
@@ -196,7 +210,7 @@ impl View {
             (true, filter) => format!("filter: {filter}_  Enter ends it, Esc clears it"),
             // Within 80 columns.
             (false, "") => format!(
-                "q end  s exact  o sort ({order})  R reverse  / filter  b thread  m pid  i idle"
+                "q end  s exact  o by {order}  R turn  / filter  b thread  m pid  c task  i idle"
             ),
             (false, filter) => {
                 format!("filter: {filter}  Esc clears it  q end  s exact  o sort ({order})")
@@ -213,7 +227,7 @@ mod tests {
     #[test]
     fn keys_change_what_is_shown() {
         let snapshot = snapshot(&[(7, &["f", "main"], true, false, 3)]);
-        let mut view = View::new(By::Function, false, Order::Own);
+        let mut view = View::new(By::FUNCTION, false, Order::Own);
         let names = |view: &View| -> Vec<String> {
             let rows = view.rows(&snapshot).rows;
             rows.iter().map(|row| row.function.name.clone()).collect()
@@ -231,11 +245,18 @@ mod tests {
         assert_eq!((view.order, view.idle), (Order::Total, true));
         view.key(Key::Char('b'));
         assert_eq!(view.by, By::Thread);
+        view.key(Key::Char('c'));
+        view.key(Key::Char('m'));
+        let (process, context) = (true, true);
+        assert_eq!(view.by, By::Function { process, context });
+        assert!(view.has_contexts());
+        view.key(Key::Char('c'));
+        assert!(!view.has_contexts());
     }
 
     #[test]
     fn what_keys_do_fits_on_a_terminal_of_80_columns() {
-        let mut view = View::new(By::Function, false, Order::Own);
+        let mut view = View::new(By::FUNCTION, false, Order::Own);
         for _ in 0..5 {
             assert!(view.keys().len() <= 80, "{}", view.keys());
             view.order = next(view.order);

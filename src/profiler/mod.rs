@@ -3,12 +3,15 @@
 //!
 //! [`sampler`] reads the threads of a process. A thread that has slept since the last sample is where it was, and is not read
 //! again. One that runs is read twice: a stack that changed meanwhile is *torn*, which is counted, and told of nobody. [`session`]
-//! does so for all processes at random moments, one in each period, [`tally`] adds up, [`table`], [`json`] and [`live`] show it. [`recorded`] is the way into a recording and out of it, and [`exported`] has
-//! the formats of other programs.
+//! does so for all processes at random moments, one in each period. [`parked`] finds greenlets and tasks that wait, which are on no
+//! thread, and [`contexts`] says of what kind they are. [`tally`] adds up, [`table`], [`json`] and [`live`] show it. [`recorded`] is
+//! the way into a recording and out of it, and [`exported`] has the formats of other programs.
 
+mod contexts;
 mod exported;
 mod json;
 mod live;
+mod parked;
 mod recorded;
 mod sampler;
 mod session;

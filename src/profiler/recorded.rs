@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::stacks::Function;
-use super::tally::{Counts, Key, Snapshot};
+use super::stacks::{Function, NO_CONTEXT};
+use super::tally::{Counts, Key, NO_THREAD, Snapshot};
 use crate::recording::{Samples, Sum};
 
 /// Bytes of a block, about; a reader takes some times as many.
@@ -18,6 +18,7 @@ const MOST: usize = 1 << 18;
 pub(crate) struct Recorder {
     functions: usize,
     stacks: usize,
+    contexts: usize,
     names: HashMap<u32, String>,
 }
 
@@ -57,6 +58,12 @@ impl Recorder {
         }
         self.functions += functions.len();
         self.stacks += stacks.len();
+        let contexts = snapshot.stacks.kinds_since(self.contexts);
+        for context in contexts.iter().filter(|_| snapshot.contexts.is_some()) {
+            let block = blocks.with(context.len() + NUMBER);
+            block.contexts.push(context.to_string());
+            self.contexts += 1;
+        }
         for (tid, name) in snapshot.tally.names() {
             if self.names.get(&tid).is_none_or(|known| known != name) {
                 self.names.insert(tid, name.to_owned());
@@ -70,12 +77,15 @@ impl Recorder {
                 pid: key.pid,
                 tid: key.tid,
                 stack: key.stack,
+                context: key.context,
                 idle: key.idle,
                 on_cpu: counts.on_cpu,
                 waiting: counts.waiting,
             });
         }
         let last = blocks.with(0);
+        let parked = snapshot.contexts;
+        last.parked = parked.map(|it| (it.found, it.read, it.partial, it.looks));
         last.rate = snapshot.rate;
         last.wall_ns = snapshot.wall_ns;
         last.looks = snapshot.ticks;
@@ -97,6 +107,7 @@ pub(crate) struct Recorded {
     /// The numbers of its functions and stacks here.
     functions: Vec<u32>,
     stacks: Vec<u32>,
+    contexts: Vec<u32>,
     processes: HashSet<u32>,
     threads: HashSet<(u32, u32)>,
 }
@@ -109,6 +120,7 @@ impl Recorded {
     pub(crate) fn take(&mut self, samples: Samples) -> Result<(), Unfounded> {
         if self.functions.len() + samples.functions.len() > MOST
             || self.stacks.len() + samples.stacks.len() > MOST
+            || self.contexts.len() + samples.contexts.len() > MOST
         {
             return Err(Unfounded);
         }
@@ -124,15 +136,28 @@ impl Recorded {
                 .collect::<Option<Vec<u32>>>();
             self.stacks.push(stacks.stack(functions.ok_or(Unfounded)?));
         }
+        for context in samples.contexts {
+            self.contexts.push(match self.contexts.is_empty() {
+                true => NO_CONTEXT,
+                false => stacks.context(&context),
+            });
+        }
         for (tid, name) in samples.threads {
             tally.name(tid, name);
         }
         for sum in samples.sums {
             let stack = self.stacks.get(sum.stack as usize).ok_or(Unfounded)?;
+            let context = self.contexts.get(sum.context as usize);
+            let context = match (context, sum.context) {
+                (Some(context), _) => *context,
+                (None, NO_CONTEXT) => NO_CONTEXT,
+                (None, _) => return Err(Unfounded),
+            };
             let key = Key {
                 pid: sum.pid,
                 tid: sum.tid,
                 stack: *stack,
+                context,
                 idle: sum.idle,
             };
             let counts = Counts {
@@ -142,11 +167,22 @@ impl Recorded {
             tally.add(key, counts);
             if self.threads.len() < MOST {
                 self.processes.insert(sum.pid);
-                self.threads.insert((sum.pid, sum.tid));
+                if sum.tid != NO_THREAD {
+                    self.threads.insert((sum.pid, sum.tid));
+                }
             }
         }
         tally.take_torn(samples.torn);
         let snapshot = &mut self.snapshot;
+        if let Some((found, read, partial, looks)) = samples.parked {
+            // As many as there were at the most.
+            let known = snapshot.contexts.get_or_insert_default();
+            if found >= known.found {
+                (known.found, known.read) = (found, read);
+            }
+            known.partial |= partial;
+            known.looks = known.looks.saturating_add(looks);
+        }
         snapshot.rate = snapshot.rate.max(samples.rate);
         snapshot.wall_ns = snapshot.wall_ns.saturating_add(samples.wall_ns);
         snapshot.ticks = snapshot.ticks.saturating_add(samples.looks);
@@ -184,7 +220,7 @@ mod tests {
             recorded.take(block).expect("it makes sense");
         }
         let again = recorded.into_snapshot();
-        for (by, idle) in [(By::Function, false), (By::Thread, true)] {
+        for (by, idle) in [(By::FUNCTION, false), (By::Thread, true)] {
             let table = |of: &Snapshot| page(of, &of.rows(by, idle, Order::Own, false), by, 9);
             assert_eq!(table(&again), table(&seen));
         }
@@ -208,7 +244,7 @@ mod tests {
         assert_eq!(
             recorded
                 .into_snapshot()
-                .rows(By::Function, false, Order::Own, false)
+                .rows(By::FUNCTION, false, Order::Own, false)
                 .samples,
             1
         );
@@ -226,6 +262,7 @@ mod tests {
                 pid: 1,
                 tid: 1,
                 stack: 0,
+                context: 0,
                 idle: false,
                 on_cpu: 1,
                 waiting: 0,

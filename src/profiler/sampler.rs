@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::stacks;
+use super::contexts::{self, Names};
+use super::stacks::{self, NO_CONTEXT};
 use crate::analysis::idle::Idle;
 use crate::process::activity::{Runs, State, Status};
 use crate::process::{Process, threads, threads_inside};
 use crate::python::frames::{PythonThread, Stack, Stacks, StacksError};
+use crate::python::greenlets;
 use crate::waits::{Reason, cause_of};
 
 /// How often a thread that does not hold still is looked at for one sample: the fewer, the less is told of those who call others all the
@@ -34,6 +36,8 @@ pub(super) struct Sample {
     pub(super) tid: u32,
     /// Its number in [`stacks::Stacks`].
     pub(super) stack: u32,
+    /// The kind of greenlet or task that it was in.
+    pub(super) context: u32,
     /// Whether it ran, or waited for a processor.
     pub(super) on_cpu: bool,
     /// Whether it waited for work.
@@ -69,6 +73,9 @@ pub(super) struct Sampled {
     /// Something is no longer as it was known to be.
     stale: bool,
     forgotten: Instant,
+    /// Whether greenlets and tasks are told apart, and whether it has greenlets, where that is known.
+    by_context: bool,
+    has_greenlets: bool,
 }
 
 /// A thread.
@@ -89,6 +96,7 @@ struct Thread {
 struct Asleep {
     runs: u64,
     stack: u32,
+    context: u32,
     idle: bool,
 }
 
@@ -128,6 +136,8 @@ impl Sampled {
                 took: Duration::ZERO,
                 stale: false,
                 forgotten: now,
+                by_context: false,
+                has_greenlets: false,
             };
             let tids = threads(process.pid).map_err(|_| StacksError::Ended)?;
             match sampled.list(tids, files) {
@@ -195,6 +205,7 @@ impl Sampled {
         }
         files.left += before.values().filter(|it| it.runs.keeps()).count();
         self.stale = false;
+        self.look_for_greenlets();
         self.took = begun.elapsed();
         Ok(())
     }
@@ -230,13 +241,33 @@ impl Sampled {
         Ok(())
     }
 
-    /// Takes a sample of each thread.
-    pub(super) fn sample(&mut self, stacks: &mut stacks::Stacks, into: &mut Samples) {
+    fn look_for_greenlets(&mut self) {
+        if self.by_context && !self.has_greenlets {
+            self.has_greenlets = greenlets::are_in(self.process.pid);
+        }
+    }
+
+    /// Takes a sample of each thread, with the greenlet or task that it is in where `names` has those of its tasks that are known.
+    pub(super) fn sample(
+        &mut self,
+        stacks: &mut stacks::Stacks,
+        names: Option<&HashMap<u32, Names>>,
+        into: &mut Samples,
+    ) {
         let pid = self.process.pid;
+        if self.by_context != names.is_some() {
+            self.by_context = names.is_some();
+            self.look_for_greenlets();
+            // What they were in is not known.
+            self.threads.iter_mut().for_each(|it| it.asleep = None);
+        }
+        let has_greenlets = self.has_greenlets;
+        let named = names.and_then(|names| names.get(&pid));
         let look = Look {
             pid,
             stacks: &self.stacks,
             gils: &self.gils,
+            by_context: self.by_context,
         };
         for thread in &mut self.threads {
             if thread.states.is_empty() {
@@ -251,6 +282,7 @@ impl Sampled {
                     pid,
                     tid,
                     stack: asleep.stack,
+                    context: asleep.context,
                     on_cpu: false,
                     idle: asleep.idle,
                 });
@@ -270,14 +302,25 @@ impl Sampled {
                 }
             };
             let idle = waits.is_some() && look.is_idle(tid, &stack);
+            let context = match look.by_context {
+                true => contexts::on_thread(&stack, named, has_greenlets),
+                false => None,
+            };
+            let context = context.map_or(NO_CONTEXT, |kind| stacks.context(&kind));
             let stack = stacks.number(stack.frames);
             if let Some(Some(runs)) = waits {
-                thread.asleep = Some(Asleep { runs, stack, idle });
+                thread.asleep = Some(Asleep {
+                    runs,
+                    stack,
+                    context,
+                    idle,
+                });
             }
             into.samples.push(Sample {
                 pid,
                 tid,
                 stack,
+                context,
                 on_cpu: waits.is_none(),
                 idle,
             });
@@ -290,6 +333,7 @@ struct Look<'a> {
     pid: u32,
     stacks: &'a Stacks,
     gils: &'a [Range<u64>],
+    by_context: bool,
 }
 
 impl Look<'_> {
@@ -334,12 +378,17 @@ impl Look<'_> {
     fn read(&self, states: &[PythonThread]) -> Option<Stack> {
         let mut all: Option<Stack> = None;
         for state in states {
-            let stack = self.stacks.glimpse(state).filter(|stack| stack.same)?;
+            let stack = match self.by_context {
+                true => self.stacks.glimpse_of_task(state),
+                false => self.stacks.glimpse(state),
+            };
+            let stack = stack.filter(|stack| stack.same)?;
             match &mut all {
                 None => all = Some(stack),
                 Some(all) => {
                     all.frames.extend(stack.frames);
                     all.cut |= stack.cut;
+                    all.task = all.task.take().or(stack.task);
                 }
             }
         }

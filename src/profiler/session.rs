@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use super::contexts::Names;
+use super::parked::{Extent, Look, Looker};
 use super::sampler::{Files, Sampled, Samples};
 use super::stacks::Stacks;
-use super::tally::{Snapshot, Tally};
+use super::tally::{Counts, Key, NO_THREAD, PARKED, Snapshot, Tally};
 use crate::process::{Identity, Process, ToCome, has_ended};
 use crate::python::frames::StacksError;
 use crate::threads;
@@ -32,6 +34,8 @@ const MOST_FILES: usize = 512;
 pub(crate) struct Options {
     /// Samples a second.
     pub(crate) rate: u32,
+    /// Whether greenlets and tasks are told apart, those that wait included.
+    pub(crate) by_context: bool,
 }
 
 /// A process that is not sampled, and why.
@@ -61,12 +65,29 @@ struct State {
     rate: u32,
     ticks: u64,
     missed: u64,
+    /// The ticks of the whole session, and how many of them there were when it was counted anew.
+    all_ticks: u64,
+    counted_from: u64,
     processes: usize,
     threads: (usize, usize),
+    by_context: bool,
+    /// What is sampled, for those who look for what waits in it, and what they know of each process.
+    sampled: Vec<Identity>,
+    parked: HashMap<u32, Parked>,
+    names: HashMap<u32, Names>,
     /// Since when no samples are taken.
     paused: Option<Instant>,
     unsampled: Vec<Unsampled>,
     notes: Vec<String>,
+}
+
+/// What is known of what waits in a process.
+#[derive(Debug, Clone, Copy)]
+struct Parked {
+    process: Identity,
+    extent: Extent,
+    /// How many samples there were when it was looked at last.
+    ticks: u64,
 }
 
 impl Session {
@@ -83,20 +104,7 @@ impl Session {
         to_come: Option<ToCome>,
     ) -> std::io::Result<Session> {
         let rate = options.rate.max(1);
-        let shared = Arc::new(Mutex::new(State {
-            tally: Tally::default(),
-            stacks: Stacks::default(),
-            since: Instant::now(),
-            until: None,
-            rate,
-            ticks: 0,
-            missed: 0,
-            processes: 0,
-            threads: (0, 0),
-            paused: None,
-            unsampled: Vec::new(),
-            notes: Vec::new(),
-        }));
+        let shared = Arc::new(Mutex::new(State::new(Options { rate, ..options })));
         let (stop, stopped) = bounded(0);
         let (say_ended, ended) = bounded::<()>(0);
         let (say_ready, ready) = bounded::<()>(0);
@@ -110,6 +118,7 @@ impl Session {
                 samples: Samples::default(),
                 command: None,
                 to_come,
+                looker: None,
                 shared: for_thread,
             };
             for process in processes {
@@ -161,7 +170,7 @@ impl Session {
     pub(crate) fn take(&self) -> Snapshot {
         let mut state = self.state();
         let snapshot = state.snapshot();
-        state.anew();
+        state.clear();
         snapshot
     }
 
@@ -176,6 +185,11 @@ impl Session {
         if let Some(paused) = state.paused.take() {
             state.since += paused.elapsed();
         }
+    }
+
+    /// Tells greenlets and tasks apart from now on.
+    pub(crate) fn tell_contexts(&self) {
+        self.state().by_context = true;
     }
 
     /// Counts anew from now on.
@@ -198,6 +212,29 @@ impl Session {
 }
 
 impl State {
+    fn new(options: Options) -> State {
+        State {
+            tally: Tally::default(),
+            stacks: Stacks::default(),
+            since: Instant::now(),
+            until: None,
+            rate: options.rate,
+            ticks: 0,
+            missed: 0,
+            all_ticks: 0,
+            counted_from: 0,
+            processes: 0,
+            threads: (0, 0),
+            by_context: options.by_context,
+            sampled: Vec::new(),
+            parked: HashMap::new(),
+            names: HashMap::new(),
+            paused: None,
+            unsampled: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
     fn snapshot(&self) -> Snapshot {
         let until = self.until.unwrap_or_else(Instant::now);
         let wall = until.saturating_duration_since(self.since).as_nanos();
@@ -209,15 +246,95 @@ impl State {
             processes: self.processes,
             threads: self.threads.0,
             without_python: self.threads.1,
+            contexts: self.by_context.then(|| {
+                let mut all = Extent::default();
+                self.parked.values().for_each(|it| all.add(it.extent));
+                all
+            }),
             tally: self.tally.clone(),
             stacks: self.stacks.clone(),
         }
     }
 
     fn anew(&mut self) {
+        self.clear();
+        self.counted_from = self.all_ticks;
+    }
+
+    fn clear(&mut self) {
         self.tally.anew();
+        self.parked.values_mut().for_each(|it| it.extent.looks = 0);
         self.since = Instant::now();
         (self.ticks, self.missed) = (0, 0);
+    }
+
+    fn tell_sampled(&mut self, sampled: &HashMap<u32, Sampled>) {
+        if !self.by_context {
+            return;
+        }
+        self.sampled.clear();
+        let now = sampled.values().map(|it| identity(&it.process));
+        self.sampled.extend(now);
+        let State {
+            sampled,
+            parked,
+            names,
+            all_ticks,
+            ..
+        } = self;
+        parked.retain(|_, it| sampled.contains(&it.process));
+        for process in sampled.iter() {
+            parked.entry(process.pid).or_insert(Parked {
+                process: *process,
+                extent: Extent::default(),
+                ticks: *all_ticks,
+            });
+        }
+        names.retain(|pid, _| parked.contains_key(pid));
+    }
+
+    /// Takes what waits in a process: each of these for as many samples as were taken since it was looked at before.
+    fn take_parked(&mut self, look: Look) {
+        if !self.sampled.contains(&look.process) {
+            return;
+        }
+        let pid = look.process.pid;
+        let before = self.parked.get(&pid);
+        let before = before.filter(|it| it.process == look.process);
+        let since = before.map_or(self.all_ticks, |it| it.ticks);
+        let samples = self.all_ticks - since.max(self.counted_from).min(self.all_ticks);
+        let looks = before.map_or(0, |it| it.extent.looks);
+        let extent = Extent {
+            looks: looks + look.extent.looks,
+            ..look.extent
+        };
+        self.parked.insert(
+            pid,
+            Parked {
+                process: look.process,
+                extent,
+                ticks: self.all_ticks,
+            },
+        );
+        self.names.insert(pid, look.names);
+        if samples == 0 || self.paused.is_some() {
+            return;
+        }
+        for waiting in look.waiting {
+            let key = Key {
+                pid,
+                tid: NO_THREAD,
+                context: self.stacks.context(&waiting.context),
+                stack: self.stacks.number(waiting.frames),
+                idle: waiting.idle,
+            };
+            let counts = Counts {
+                on_cpu: 0,
+                waiting: waiting.count.saturating_mul(samples),
+            };
+            self.tally.add(key, counts);
+        }
+        self.tally.name(NO_THREAD, PARKED.to_owned());
     }
 }
 
@@ -314,6 +431,8 @@ struct Collector {
     files: Files,
     samples: Samples,
     to_come: Option<ToCome>,
+    /// Who looks for greenlets and tasks that wait, where that is wanted.
+    looker: Option<Looker>,
     shared: Arc<Mutex<State>>,
 }
 
@@ -340,13 +459,43 @@ impl Collector {
                 }
             }
             self.sample(missed);
+            self.look_for_parked();
             took = now.elapsed();
         }
+        self.looker = None;
         let files = &mut self.files;
         for (_, sampled) in self.sampled.drain() {
             sampled.close(files);
         }
         locked(&self.shared).until = Some(Instant::now());
+    }
+
+    /// Begins to look for what waits without a thread, where that is wanted.
+    fn look_for_parked(&mut self) {
+        if self.looker.is_some() || !locked(&self.shared).by_context {
+            return;
+        }
+        let (which, taking) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
+        let looker = Looker::begin(
+            move || {
+                let state = locked(&which);
+                match state.paused {
+                    Some(_) => Vec::new(),
+                    None => state.sampled.clone(),
+                }
+            },
+            move |look| locked(&taking).take_parked(look),
+        );
+        match looker {
+            Ok(looker) => self.looker = Some(looker),
+            Err(error) => {
+                let mut state = locked(&self.shared);
+                state.by_context = false;
+                state.notes.push(format!(
+                    "greenlets and tasks are not told apart, because no thread can be had ({error})"
+                ));
+            }
+        }
     }
 
     /// Takes a sample of everything.
@@ -356,9 +505,16 @@ impl Collector {
         if state.paused.is_some() {
             return;
         }
+        let State {
+            stacks,
+            names,
+            by_context,
+            ..
+        } = &mut *state;
+        let names = by_context.then_some(&*names);
         for (pid, sampled) in &mut self.sampled {
             match sampled.refresh(&mut self.files) {
-                Ok(()) => sampled.sample(&mut state.stacks, &mut self.samples),
+                Ok(()) => sampled.sample(stacks, names, &mut self.samples),
                 Err(_) => lost.push(*pid),
             }
         }
@@ -374,6 +530,7 @@ impl Collector {
             }
         }
         state.ticks += 1;
+        state.all_ticks += 1;
         state.missed = state.missed.saturating_add(missed);
         for sample in self.samples.samples.drain(..) {
             state.tally.take(&sample);
@@ -423,6 +580,7 @@ impl Collector {
         }
         let mut state = locked(&self.shared);
         state.processes = self.sampled.len();
+        state.tell_sampled(&self.sampled);
         let counts = self.sampled.values().map(Sampled::count);
         state.threads = counts.fold((0, 0), |all, it| (all.0 + it.0, all.1 + it.1));
     }
@@ -451,6 +609,7 @@ impl Collector {
         self.attempt(Awaited::new(identity, Some(process), until));
         let mut state = locked(&self.shared);
         state.processes = self.sampled.len();
+        state.tell_sampled(&self.sampled);
     }
 
     /// Until when it is waited for a process to begin, if for others it is until then.
@@ -493,7 +652,71 @@ fn identity(process: &Process) -> Identity {
 
 #[cfg(test)]
 mod tests {
+    use super::super::parked::Waiting;
+    use super::super::tally::{By, Order};
     use super::*;
+    use crate::python::frames::Frame;
+
+    #[test]
+    fn what_waits_counts_for_all_samples_since_it_was_looked_at_before() {
+        let process = Identity {
+            pid: 7,
+            start_time: 1,
+        };
+        let look = |count| Look {
+            process,
+            waiting: vec![Waiting {
+                frames: vec![Frame {
+                    function: "read".to_owned(),
+                    file: "/a.py".to_owned(),
+                    line: None,
+                }],
+                context: "reader".to_owned(),
+                count,
+                idle: false,
+            }],
+            names: Names::default(),
+            extent: Extent {
+                found: count,
+                read: count,
+                partial: false,
+                looks: 1,
+            },
+        };
+        let mut state = State::new(Options {
+            rate: 100,
+            by_context: true,
+        });
+        let waited = |state: &State| state.snapshot().samples();
+        state.take_parked(look(3));
+        assert_eq!(waited(&state), 0, "of a process that is not sampled");
+        state.sampled = vec![process];
+        state.take_parked(look(3));
+        assert_eq!(waited(&state), 0, "of no time");
+        state.all_ticks = 10;
+        state.take_parked(look(3));
+        assert_eq!(waited(&state), 30);
+        state.all_ticks = 15;
+        // What a recording took meanwhile is no reason to count less.
+        state.clear();
+        state.all_ticks = 25;
+        state.take_parked(look(2));
+        assert_eq!(waited(&state), 30, "two for fifteen");
+        state.all_ticks = 30;
+        state.anew();
+        state.all_ticks = 34;
+        state.take_parked(look(2));
+        assert_eq!(waited(&state), 8, "two since it was counted anew");
+        let by = By::Function {
+            process: false,
+            context: true,
+        };
+        let rows = state.snapshot().rows(by, false, Order::Own, false).rows;
+        assert_eq!(rows[0].context.as_deref(), Some("reader"));
+        assert_eq!(rows[0].own.waiting, 8);
+        let extent = state.snapshot().contexts.expect("told apart");
+        assert_eq!((extent.found, extent.read, extent.looks), (2, 2, 1));
+    }
 
     #[test]
     fn there_is_one_moment_in_each_period_and_they_are_not_equally_far_apart() {

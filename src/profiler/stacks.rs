@@ -15,6 +15,11 @@ const MOST_STACKS: usize = 1 << 16;
 const MOST_FRAMES: usize = 1 << 21;
 /// The function for which there is no room, and the stack that is nothing but that.
 const NO_ROOM: u32 = 0;
+/// Most kinds of greenlets and tasks. What is beyond is of one kind.
+const MOST_CONTEXTS: usize = 1 << 12;
+/// What is in none of them, and that one kind.
+pub(super) const NO_CONTEXT: u32 = 0;
+const OTHERS: u32 = 1;
 
 /// A function.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,6 +37,8 @@ pub(super) struct Stacks {
     stacks: HashMap<Arc<[u32]>, u32, RandomState>,
     all: Vec<Arc<[u32]>>,
     frames: usize,
+    contexts: HashMap<Arc<str>, u32, RandomState>,
+    kinds: Vec<Arc<str>>,
 }
 
 impl Default for Stacks {
@@ -47,6 +54,8 @@ impl Default for Stacks {
             stacks: HashMap::default(),
             all: Vec::new(),
             frames: 0,
+            contexts: HashMap::default(),
+            kinds: vec!["".into(), "(others)".into()],
         };
         stacks.keep([NO_ROOM].into());
         stacks
@@ -111,6 +120,33 @@ impl Stacks {
     /// The functions of a stack, the innermost first.
     pub(super) fn of(&self, number: u32) -> &[u32] {
         self.all.get(number as usize).map_or(&[], |it| it)
+    }
+
+    /// The number of a kind of greenlets or tasks.
+    pub(super) fn context(&mut self, kind: &str) -> u32 {
+        if let Some(number) = self.contexts.get(kind) {
+            return *number;
+        }
+        if self.kinds.len() >= MOST_CONTEXTS {
+            return OTHERS;
+        }
+        let number = self.kinds.len() as u32;
+        let kind: Arc<str> = kind.into();
+        self.kinds.push(Arc::clone(&kind));
+        self.contexts.insert(kind, number);
+        number
+    }
+
+    /// A kind of greenlets or tasks by its number; `None` for none.
+    pub(super) fn kind(&self, number: u32) -> Option<&Arc<str>> {
+        self.kinds
+            .get(number as usize)
+            .filter(|_| number != NO_CONTEXT)
+    }
+
+    /// Kinds from this number on.
+    pub(super) fn kinds_since(&self, number: usize) -> &[Arc<str>] {
+        self.kinds.get(number..).unwrap_or_default()
     }
 
     /// Functions and stacks from these numbers on, in the order of their numbers.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::parked::Extent;
 use super::tally::{By, Counts, Row, Rows, Snapshot};
 use crate::text::Foreign;
 use crate::view::{count, many, time};
@@ -26,6 +27,9 @@ pub(super) fn headlines(snapshot: &Snapshot, rows: &Rows) -> [String; 2] {
         many(snapshot.threads as u64, "thread", "threads"),
         many(rows.samples, "sample", "samples"),
     );
+    if let Some(contexts) = snapshot.contexts {
+        let _ = write!(line, "  {}", parked(contexts));
+    }
     if rows.idle > 0 {
         let idle = time(snapshot.time_ns(rows.idle));
         let _ = write!(line, "  idle ~{idle} not shown");
@@ -39,15 +43,36 @@ pub(super) fn headlines(snapshot: &Snapshot, rows: &Rows) -> [String; 2] {
     [said, line]
 }
 
+/// How many greenlets and tasks there are.
+fn parked(contexts: Extent) -> String {
+    let Extent {
+        found,
+        read,
+        partial,
+        ..
+    } = contexts;
+    let all = many(found, "greenlet or task", "greenlets and tasks");
+    let picked = match read < found {
+        true => format!(", {} of them looked at, by chance", count(read)),
+        false => String::new(),
+    };
+    let cut = match partial {
+        true => " at least: for want of time not all objects are looked at",
+        false => "",
+    };
+    format!("{all}{cut}{picked}")
+}
+
 /// The names of the columns.
 pub(super) fn heading(by: By) -> String {
     let pid = match by {
-        By::Function => String::new(),
-        By::Process | By::Thread => format!("{:>PID$} ", "PID"),
+        By::Function { process: false, .. } => String::new(),
+        By::Function { process: true, .. } | By::Thread => format!("{:>PID$} ", "PID"),
     };
     let of = match by {
         By::Thread => "THREAD  FUNCTION  FILE",
-        By::Function | By::Process => "FUNCTION  FILE",
+        By::Function { context: true, .. } => "FUNCTION [GREENLET OR TASK]  FILE",
+        By::Function { .. } => "FUNCTION  FILE",
     };
     format!(
         "{:>PERCENT$} {:>PERCENT$} {:>TIME$} {:>SHARE$} {:>SHARE$} {:>SAMPLES$}  {pid}{of}",
@@ -77,12 +102,11 @@ pub(super) fn line(snapshot: &Snapshot, row: &Row, all: u64) -> String {
             name => write!(line, "{} ({tid})  ", Foreign::new(name)),
         };
     }
-    let _ = write!(
-        line,
-        "{}  {}",
-        Foreign::new(row.function.name.as_str()),
-        Foreign::new(row.function.file.as_str())
-    );
+    let _ = write!(line, "{}", Foreign::new(row.function.name.as_str()));
+    if let Some(context) = &row.context {
+        let _ = write!(line, " [{}]", Foreign::new(&**context));
+    }
+    let _ = write!(line, "  {}", Foreign::new(row.function.file.as_str()));
     if row.others > 0 {
         let _ = write!(line, " +{}", row.others);
     }
@@ -118,7 +142,7 @@ mod tests {
             (8, &["select", "main"], false, true, 90),
         ]);
         snapshot.tally.take_torn(2);
-        let rows = snapshot.rows(By::Function, false, Order::Own, false);
+        let rows = snapshot.rows(By::FUNCTION, false, Order::Own, false);
         let expected = "\
 sampled 100 times per second: estimates, no probes, nothing in the process
 1.0 s  1 process  2 threads  4 samples  idle ~900ms not shown  torn 2 not told
@@ -127,7 +151,7 @@ sampled 100 times per second: estimates, no probes, nothing in the process
   25.0   25.0  ~10.0ms      0%    100%        1  g  /srv/app.py
    0.0  100.0     ~0ns     75%     25%        4  main  /srv/app.py
 ";
-        assert_eq!(page(&snapshot, &rows, By::Function, 10), expected);
+        assert_eq!(page(&snapshot, &rows, By::FUNCTION, 10), expected);
         let rows = snapshot.rows(By::Thread, true, Order::Own, false);
         let page = page(&snapshot, &rows, By::Thread, 10);
         assert!(

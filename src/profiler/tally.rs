@@ -7,12 +7,16 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use super::parked::Extent;
 use super::sampler::Sample;
-use super::stacks::{Function, Stacks};
+use super::stacks::{Function, NO_CONTEXT, Stacks};
 
 /// Most sums: what is beyond is added up by thread, and then by process.
 const MOST_SUMS: usize = if cfg!(test) { 64 } else { 1 << 18 };
 const MOST_NAMES: usize = 1 << 14;
+/// Who is on no thread: greenlets and tasks that wait; and what they are called beside threads.
+pub(super) const NO_THREAD: u32 = 0;
+pub(super) const PARKED: &str = "greenlets and tasks that wait";
 /// The stack of what has no room.
 const NO_ROOM: u32 = 0;
 
@@ -20,11 +24,22 @@ const NO_ROOM: u32 = 0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     /// A function.
-    Function,
-    /// A function of a process.
-    Process,
+    Function {
+        /// Of one process.
+        process: bool,
+        /// In one kind of greenlets or tasks.
+        context: bool,
+    },
     /// A thread.
     Thread,
+}
+
+impl By {
+    /// A function, whatever runs it.
+    pub(crate) const FUNCTION: By = By::Function {
+        process: false,
+        context: false,
+    };
 }
 
 /// By what rows are sorted.
@@ -67,6 +82,8 @@ pub(super) struct Key {
     pub(super) pid: u32,
     pub(super) tid: u32,
     pub(super) stack: u32,
+    /// The kind of greenlet or task.
+    pub(super) context: u32,
     pub(super) idle: bool,
 }
 
@@ -88,6 +105,7 @@ impl Tally {
             pid: sample.pid,
             tid: sample.tid,
             stack: sample.stack,
+            context: sample.context,
             idle: sample.idle,
         };
         self.add(key, counts);
@@ -97,6 +115,7 @@ impl Tally {
     pub(super) fn add(&mut self, key: Key, counts: Counts) {
         let by_thread = Key {
             stack: NO_ROOM,
+            context: NO_CONTEXT,
             ..key
         };
         let by_process = Key {
@@ -156,6 +175,8 @@ pub(crate) struct Snapshot {
     /// Threads that have Python, and those that have none.
     pub(crate) threads: usize,
     pub(crate) without_python: usize,
+    /// Whether greenlets and tasks are told apart, and how many of them there are; `None` where they are not.
+    pub(crate) contexts: Option<Extent>,
     pub(super) tally: Tally,
     pub(super) stacks: Stacks,
 }
@@ -167,6 +188,8 @@ pub(crate) struct Row {
     pub(crate) pid: Option<u32>,
     /// The thread, where these are told apart, and its name.
     pub(crate) thread: Option<(u32, String)>,
+    /// The kind of greenlets or tasks, where these are told apart; `None` outside of them.
+    pub(crate) context: Option<Arc<str>>,
     /// The function; of a thread the one that it was seen in most.
     pub(crate) function: Arc<Function>,
     /// How many others it was seen in.
@@ -224,10 +247,13 @@ impl Snapshot {
     /// A table; what is idleness only where it is wanted.
     pub(crate) fn rows(&self, by: By, with_idle: bool, order: Order, reversed: bool) -> Rows {
         let mut rows = match by {
-            By::Function | By::Process => self.of_functions(by == By::Process, with_idle),
+            By::Function { process, context } => self.of_functions(process, context, with_idle),
             By::Thread => self.of_threads(with_idle),
         };
-        let name = |row: &Row| (row.function.as_ref().clone(), row.pid, row.thread.clone());
+        let name = |row: &Row| {
+            let function = row.function.as_ref().clone();
+            (function, row.context.clone(), row.pid, row.thread.clone())
+        };
         rows.rows.sort_by(|one, other| {
             let number = |row: &Row| match order {
                 Order::Own => row.own.all(),
@@ -263,34 +289,40 @@ impl Snapshot {
         shown
     }
 
-    fn of_functions(&self, by_process: bool, with_idle: bool) -> Rows {
+    fn of_functions(&self, by_process: bool, by_context: bool, with_idle: bool) -> Rows {
         let mut rows = Rows::default();
-        let mut sums: HashMap<(u32, u32), (Counts, Counts), RandomState> = HashMap::default();
+        let mut sums: HashMap<(u32, u32, u32), (Counts, Counts), RandomState> = HashMap::default();
         let mut once = HashSet::<u32, RandomState>::default();
         for (key, counts) in self.shown(with_idle, &mut rows) {
             let pid = if by_process { key.pid } else { 0 };
+            let context = if by_context { key.context } else { NO_CONTEXT };
             let functions = self.stacks.of(key.stack);
             if let Some(innermost) = functions.first() {
-                sums.entry((pid, *innermost)).or_default().0.add(counts);
+                let sum = sums.entry((pid, context, *innermost)).or_default();
+                sum.0.add(counts);
             }
             once.clear();
             for function in functions {
                 // A function that calls itself was on the stack once.
                 if once.insert(*function) {
-                    sums.entry((pid, *function)).or_default().1.add(counts);
+                    let sum = sums.entry((pid, context, *function)).or_default();
+                    sum.1.add(counts);
                 }
             }
         }
-        let made = sums.into_iter().filter_map(|((pid, function), sums)| {
-            Some(Row {
-                pid: by_process.then_some(pid),
-                thread: None,
-                function: Arc::clone(self.stacks.named(function)?),
-                others: 0,
-                own: sums.0,
-                total: sums.1,
-            })
-        });
+        let made = sums
+            .into_iter()
+            .filter_map(|((pid, context, function), sums)| {
+                Some(Row {
+                    pid: by_process.then_some(pid),
+                    thread: None,
+                    context: self.stacks.kind(context).cloned(),
+                    function: Arc::clone(self.stacks.named(function)?),
+                    others: 0,
+                    own: sums.0,
+                    total: sums.1,
+                })
+            });
         rows.rows = made.collect();
         rows
     }
@@ -320,6 +352,7 @@ impl Snapshot {
             Row {
                 pid: Some(pid),
                 thread: Some((tid, self.tally.names.get(&tid).cloned().unwrap_or_default())),
+                context: None,
                 function: most.map_or_else(nothing, Arc::clone),
                 others: functions.len().saturating_sub(1),
                 own: counts,
@@ -353,6 +386,7 @@ pub(super) mod tests {
                     pid: 1,
                     tid: *tid,
                     stack,
+                    context: NO_CONTEXT,
                     on_cpu: *on_cpu,
                     idle: *idle,
                 });
@@ -378,7 +412,7 @@ pub(super) mod tests {
             (7, &["g", "main"], false, false, 2),
             (8, &["select", "main"], false, true, 90),
         ]);
-        let rows = snapshot.rows(By::Function, false, Order::Own, false);
+        let rows = snapshot.rows(By::FUNCTION, false, Order::Own, false);
         assert_eq!((rows.samples, rows.idle), (5, 90));
         let seen: Vec<_> = rows
             .rows
@@ -395,7 +429,7 @@ pub(super) mod tests {
             ]
         );
         assert_eq!(snapshot.time_ns(3), 30_000_000);
-        let all = snapshot.rows(By::Function, true, Order::Total, false);
+        let all = snapshot.rows(By::FUNCTION, true, Order::Total, false);
         assert_eq!((all.samples, all.idle), (95, 0));
         assert_eq!(all.rows[0].function.name, "main");
     }
@@ -421,6 +455,7 @@ pub(super) mod tests {
                 pid: 1,
                 tid,
                 stack: 1,
+                context: NO_CONTEXT,
                 on_cpu: true,
                 idle: false,
             };

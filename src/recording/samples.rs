@@ -10,6 +10,13 @@ pub(crate) struct Samples {
     pub(crate) functions: Vec<(String, String)>,
     /// The same of stacks: functions by their numbers, the innermost first.
     pub(crate) stacks: Vec<Vec<u32>>,
+    /// The same of kinds of greenlets and tasks; 0 is none, which is told, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) contexts: Vec<String>,
+    /// Where these are told apart: how many greenlets and tasks there are, of how many it was found out what they do, whether not all
+    /// objects were looked at, and how often it was looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parked: Option<(u64, u64, bool, u64)>,
     /// Names of threads that were not told before, or are new.
     pub(crate) threads: Vec<(u32, String)>,
     pub(crate) sums: Vec<Sum>,
@@ -31,10 +38,17 @@ pub(crate) struct Sum {
     pub(crate) tid: u32,
     /// Its number.
     pub(crate) stack: u32,
+    /// The kind of greenlet or task that ran, or waited.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub(crate) context: u32,
     /// Whether it waited for work.
     pub(crate) idle: bool,
     pub(crate) on_cpu: u64,
     pub(crate) waiting: u64,
+}
+
+fn is_none(context: &u32) -> bool {
+    *context == 0
 }
 
 impl Samples {

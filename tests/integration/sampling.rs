@@ -1,6 +1,6 @@
 //! `pystap top --sample` with real interpreters: all from 3.8 on that are here, compared with what a program measured of itself.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,10 +11,12 @@ use serde_json::Value;
 use crate::dump::interpreters;
 use crate::offcpu::Running;
 use crate::terminal::{Terminal, quoted};
+use crate::tracing::groups;
 
 const PYSTAP: &str = env!("CARGO_BIN_EXE_pystap");
 const PYTHON: &str = "/usr/bin/python3.11";
 const PROGRAM: &str = include_str!("../programs/sampling.py");
+const CONTEXTS: &str = include_str!("../programs/sampled_contexts.py");
 const BOUND: Duration = Duration::from_secs(60);
 
 /// `pystap top --sample --json`, a table every 100 ms. Killed on drop.
@@ -242,16 +244,10 @@ fn a_key_measures_sampled_functions_exactly_and_another_goes_back_and_leaves_not
     for _ in 0..2 {
         terminal.keys("s");
         terminal.wait("exact calls", |shown| {
-            let counted = |name: &str| {
-                let row = shown.lines().find(|line| line.contains(name));
-                let calls = row.and_then(|row| row.split_whitespace().next());
-                calls.is_some_and(|calls| calls.parse().is_ok_and(|calls: u64| calls > 0))
-            };
             ["exact: ", "CALLS", "s samples"]
                 .iter()
                 .all(|it| shown.contains(it))
-                && counted("  heavy")
-                && counted("  light")
+                && are_counted(shown, &["  heavy", "  light"])
         });
         terminal.keys("s");
         terminal.wait("samples again", is_sampled);
@@ -260,6 +256,314 @@ fn a_key_measures_sampled_functions_exactly_and_another_goes_back_and_leaves_not
     terminal.wait("the shell", |shown| !shown.contains("s exact"));
     program.go_on();
     assert!(program.line().contains("heavy"), "it ran to its end");
+}
+
+/// The pystap whose last argument is this.
+fn child_with(last: &str) -> String {
+    let processes = std::fs::read_dir("/proc").expect("/proc");
+    let mut pids = processes.filter_map(|it| it.ok()?.file_name().into_string().ok());
+    let end = format!("\0{last}\0");
+    let found = pids.find(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.starts_with(PYSTAP.as_bytes()) && line.ends_with(end.as_bytes())
+    });
+    found.expect("it runs")
+}
+
+/// Whether the terminal shows these functions with numbers of calls.
+fn are_counted(shown: &str, functions: &[&str]) -> bool {
+    functions.iter().all(|name| {
+        let row = shown.lines().find(|line| line.contains(name));
+        let calls = row.and_then(|row| row.split_whitespace().next());
+        calls.is_some_and(|calls| calls.parse().is_ok_and(|calls: u64| calls > 0))
+    })
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11, tmux and root: run by scripts/test-here"]
+fn a_key_changes_an_exact_table_to_samples_and_back_with_what_was_asked_for() {
+    let mut program = Running::start(Command::new(PYTHON).args(["-c", PROGRAM]));
+    assert_eq!(program.line(), "ready\n");
+    let terminal = Terminal::open(100, 24);
+    let pystap = quoted(std::path::Path::new(PYSTAP));
+    let pid = program.pid();
+    terminal.keys(&format!("{pystap} top -i 200ms --function heavy -p {pid}"));
+    terminal.key("Enter");
+    // What the filter leaves out is in the samples alone.
+    let is_exact = |shown: &str| {
+        ["CALLS", "s samples"].iter().all(|it| shown.contains(it))
+            && are_counted(shown, &["  heavy"])
+            && !shown.contains("  light")
+    };
+    terminal.wait("exact calls", is_exact);
+    let pystap = child_with(&pid.to_string());
+    let armed = || {
+        let mut armed = groups();
+        armed.retain(|group| group.starts_with(&format!("pystap_{pystap}_")));
+        armed
+    };
+    assert_eq!(armed().len(), 1);
+    for _ in 0..2 {
+        terminal.keys("s");
+        terminal.wait("samples", |shown| {
+            ["estimates, no probes", "heavy", "light", "s exact"]
+                .iter()
+                .all(|it| shown.contains(it))
+        });
+        assert_eq!(armed(), Vec::<String>::new(), "while samples are taken");
+        terminal.keys("s");
+        terminal.wait("exact calls again", is_exact);
+    }
+    terminal.keys("q");
+    terminal.wait("the shell", |shown| !shown.contains("s samples"));
+    program.go_on();
+    assert!(program.line().contains("heavy"), "it ran to its end");
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11, tmux and root: run by scripts/test-here"]
+fn a_launched_command_goes_on_while_its_table_changes_between_samples_and_calls() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = directory.path().join("program.py");
+    std::fs::write(
+        &program,
+        "def heavy():\n    sum(range(20000))\n\nwhile True:\n    heavy()\n",
+    )
+    .expect("written");
+    for first in ["--sample", "--no-subprocesses"] {
+        let terminal = Terminal::open(100, 24);
+        let pystap = quoted(std::path::Path::new(PYSTAP));
+        let program = quoted(&program);
+        terminal.keys(&format!(
+            "{pystap} top -i 200ms {first} -- {PYTHON} {program}"
+        ));
+        terminal.key("Enter");
+        let is_sampled = |shown: &str| {
+            ["estimates, no probes", "heavy", "s exact"]
+                .iter()
+                .all(|it| shown.contains(it))
+        };
+        let is_exact =
+            |shown: &str| shown.contains("s samples") && are_counted(shown, &["  heavy"]);
+        let begins = usize::from(first != "--sample");
+        for turn in begins..begins + 5 {
+            match turn % 2 {
+                0 => terminal.wait("samples", is_sampled),
+                _ => terminal.wait("exact calls", is_exact),
+            };
+            if turn < begins + 4 {
+                terminal.keys("s");
+            }
+        }
+        terminal.keys("q");
+        terminal.wait("the shell", |shown| {
+            !shown.contains("s exact") && !shown.contains("s samples")
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn a_launched_command_is_sampled_from_its_beginning_through_each_program_that_it_becomes() {
+    let begun = Instant::now();
+    // A shell that becomes Python, which starts another one.
+    let both = "import subprocess, sys, time\n\
+                child = 'import time\\nbegun = time.thread_time()\\n\
+                def inner():\\n    while time.thread_time() < begun + 2: pass\\ninner()'\n\
+                def outer():\n    while time.thread_time() < 1: pass\n\
+                outer()\n\
+                subprocess.run([sys.executable, '-c', child])\n";
+    let sampling = Command::new(PYSTAP)
+        .args(["top", "--sample", "--json", "--", "/bin/sh", "-c"])
+        .arg("sleep 0.2; exec \"$0\" -c \"$1\"")
+        .args([PYTHON, both])
+        .output()
+        .expect("pystap runs");
+    let said = String::from_utf8_lossy(&sampling.stderr).into_owned();
+    assert!(sampling.status.success(), "{said}");
+    assert!(begun.elapsed() < BOUND, "it ends with the command");
+    let out = String::from_utf8_lossy(&sampling.stdout).into_owned();
+    let table: Value = serde_json::from_str(out.lines().last().expect("a table")).expect("JSON");
+    let seen = |name| number(&table, name, "self", "samples");
+    assert!(seen("outer") > 60.0, "{table:#}");
+    assert!(seen("inner") > 30.0, "{table:#}");
+    let alone = Command::new(PYSTAP)
+        .args(["top", "--sample", "--json", "--no-subprocesses", "--"])
+        .args([PYTHON, "-c", both])
+        .output()
+        .expect("pystap runs");
+    let out = String::from_utf8_lossy(&alone.stdout).into_owned();
+    let table: Value = serde_json::from_str(out.lines().last().expect("a table")).expect("JSON");
+    assert!(function(&table, "outer").is_some(), "{table:#}");
+    assert_eq!(function(&table, "inner"), None, "{table:#}");
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn a_recording_of_samples_of_a_launched_command_ends_with_it_and_may_have_its_exit_status() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("run.pystap");
+    let program = "import sys, time\n\
+                   def burns():\n    while time.thread_time() < 0.5: pass\n\
+                   burns()\nprint(sys.stdin.read())\nsys.exit(7)";
+    let record = |more: &[&str]| {
+        let mut child = Command::new(PYSTAP)
+            .args(["record", "--sample", "-o"])
+            .arg(&path)
+            .args(more)
+            .args(["--", PYTHON, "-c", program])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("pystap runs");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        stdin.write_all(b"from outside").expect("written");
+        drop(stdin);
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.stdout, b"from outside\n", "its own input and output");
+        output.status.code()
+    };
+    assert_eq!(record(&[]), Some(0));
+    assert_eq!(record(&["--exit-with-command"]), Some(7));
+    let report = Command::new(PYSTAP)
+        .args(["report", "--json"])
+        .arg(&path)
+        .output()
+        .expect("pystap runs");
+    let table: Value = serde_json::from_slice(&report.stdout).expect("JSON");
+    assert!(
+        number(&table, "burns", "self", "on_cpu") > 20.0,
+        "{table:#}"
+    );
+}
+
+/// Samples of a function in this kind of greenlet or task, with what it calls.
+fn in_context<'a>(table: &'a Value, name: &str, context: &str) -> Option<&'a Value> {
+    let functions = table["functions"].as_array()?;
+    let row = functions.iter().find(|row| {
+        let function = row["function"].as_str().unwrap_or_default();
+        function.rsplit('.').next() == Some(name) && row["context"] == context
+    });
+    Some(&row?["total"])
+}
+
+/// Compares samples by context with what the program, given this argument, says of each kind: its name, and what it is called.
+fn contexts_are_right(name: &str, command: &mut Command, argument: &str, kinds: [(&str, &str); 2]) {
+    let mut program = Running::start(command.args(["-c", CONTEXTS, argument]));
+    assert_eq!(program.line(), "ready\n", "{name}");
+    let pid = program.pid().to_string();
+    let mut sampling = Sampling::start(&["--sample=500", "--by-context", "-l", "1000", "-p", &pid]);
+    let of = |table: &Value, function: &str, context: &str, what: &str| {
+        let row = in_context(table, function, context);
+        row.and_then(|row| row[what].as_f64()).unwrap_or(0.0)
+    };
+    let table = sampling.until(|table| {
+        let waiting = table["greenlets_and_tasks"]["looks"].as_f64();
+        table["looks"].as_f64() > Some(3500.0) && waiting > Some(30.0)
+    });
+    sampling.end();
+    program.go_on();
+    let truth: Value = serde_json::from_str(&program.line()).expect("JSON");
+    let share = |ran: f64, waited: f64| ran * 100.0 / (ran + waited);
+    let (work, read, reader) = match argument {
+        "greenlet" => ("work_here", "read_here", "read_here"),
+        _ => ("work", "read", "reader"),
+    };
+    for (kind, context) in kinds {
+        let took = |at: usize| truth[kind][at].as_f64().expect("a time");
+        let exact = share(took(0), took(1));
+        let seen = |what| of(&table, work, context, what);
+        let sampled = share(seen("on_cpu"), seen("waiting"));
+        // Three times the standard error of so many looks at what waits, and what samples are right to.
+        let looks = table["greenlets_and_tasks"]["looks"].as_f64();
+        let error = 300.0 * (0.25 / looks.expect("a number")).sqrt() + 3.0;
+        assert!(
+            (exact - sampled).abs() < error,
+            "{name}: {context} {sampled} and not {exact}: {table:#}"
+        );
+    }
+    // The first look at what waits comes after the first at threads, and the last before the last.
+    let looks = table["looks"].as_f64().expect("a number");
+    let waiting = of(&table, read, reader, "waiting") / looks;
+    assert!(
+        (2.6..=3.05).contains(&waiting),
+        "{name}: {waiting} {table:#}"
+    );
+    let all = &table["greenlets_and_tasks"];
+    assert_eq!(all["found"], all["looked_at"], "{name}: {table:#}");
+    assert!(all["found"].as_f64() >= Some(5.0), "{name}: {table:#}");
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn tasks_run_and_wait_for_as_long_as_they_say_and_are_called_by_what_they_are() {
+    for (name, mut command) in interpreters() {
+        let kinds = [("work", "Task (work)"), ("burner", "burner")];
+        contexts_are_right(&name, &mut command, "task", kinds);
+    }
+}
+
+#[test]
+#[ignore = "needs an interpreter with greenlet and root: run by scripts/test-here"]
+fn greenlets_run_and_wait_for_as_long_as_they_say_and_are_called_by_what_they_are() {
+    let mut tried = 0;
+    for ((name, mut asked), (_, mut command)) in interpreters().into_iter().zip(interpreters()) {
+        let found = asked.args(["-c", "import greenlet"]).output();
+        if found.is_ok_and(|it| it.status.success()) {
+            let kinds = [("work", "work_here"), ("burner", "burner")];
+            contexts_are_right(&name, &mut command, "greenlet", kinds);
+            tried += 1;
+        }
+    }
+    assert!(tried > 0);
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn a_recording_of_samples_has_greenlets_and_tasks_where_they_were_asked_for() {
+    let mut program = Running::start(Command::new(PYTHON).args(["-c", CONTEXTS]));
+    assert_eq!(program.line(), "ready\n");
+    let directory = tempfile::tempdir().expect("a directory");
+    let pid = program.pid().to_string();
+    let said = |arguments: &[&str]| {
+        let output = Command::new(PYSTAP).args(arguments).output();
+        let output = output.expect("pystap runs");
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), out, err)
+    };
+    for by_context in [true, false] {
+        let path = directory.path().join(format!("{by_context}.pystap"));
+        let path = path.display().to_string();
+        let mut record = vec![
+            "record",
+            "--sample=200",
+            "-o",
+            &path,
+            "-d",
+            "3s",
+            "-p",
+            &pid,
+        ];
+        record.extend(by_context.then_some("--by-context"));
+        let (code, _, err) = said(&record);
+        assert_eq!(code, Some(0), "{err}");
+        let (code, out, err) = said(&["report", "--by-context", "--json", "-l", "1000", &path]);
+        if !by_context {
+            assert_eq!(code, Some(2), "{err}");
+            assert!(err.contains("record with --sample --by-context"), "{err}");
+            continue;
+        }
+        let table: Value = serde_json::from_str(&out).expect("JSON");
+        let looks = table["looks"].as_f64().expect("a number");
+        let waiting = in_context(&table, "read", "reader").and_then(|it| it["waiting"].as_f64());
+        let waiting = waiting.map(|waiting| waiting / looks);
+        assert!(waiting > Some(2.4) && waiting < Some(3.05), "{table:#}");
+        let (_, out, _) = said(&["export", "-f", "folded", "--by-context", &path]);
+        assert!(out.contains("sampled;[reader];read ("), "{out}");
+        assert!(out.contains("sampled;[Task (work)];"), "{out}");
+    }
+    program.go_on();
 }
 
 #[test]

@@ -658,6 +658,9 @@ pub struct Report {
     /// Time in which threads wait for work, too: hubs of event loops, workers of pools
     #[arg(long)]
     pub idle: bool,
+    /// Times as they were measured, with the tracer's own cost in them
+    #[arg(long, conflicts_with = "gc")]
+    pub raw_times: bool,
     /// Rows of their own for the values of a field (recorded with --field)
     #[arg(long, value_name = "FIELD", conflicts_with = "gc")]
     pub group_by: Option<String>,
@@ -720,6 +723,9 @@ pub struct Export {
     /// --min-duration that are so long only by that
     #[arg(long)]
     pub idle: bool,
+    /// Times as they were measured, with the tracer's own cost in them (folded, flamegraph and pstats)
+    #[arg(long)]
+    pub raw_times: bool,
 }
 
 /// Which time of a function is shown.
@@ -950,6 +956,9 @@ pub struct Top {
     /// Time in which threads wait for work, too: hubs of event loops, workers of pools
     #[arg(long)]
     pub idle: bool,
+    /// Times as they were measured, with the tracer's own cost in them
+    #[arg(long)]
+    pub raw_times: bool,
     /// As JSON, one line per table
     #[arg(long)]
     pub json: bool,
@@ -1037,6 +1046,9 @@ pub struct Stats {
     /// Apart by the values of a --field
     #[arg(long, value_name = "FIELD", requires = "values")]
     pub group_by: Option<String>,
+    /// Times as they were measured, with the tracer's own cost in them
+    #[arg(long)]
+    pub raw_times: bool,
     /// How many of the slowest calls
     #[arg(short, long, value_name = "N", default_value_t = 10)]
     pub limit: usize,

@@ -10,6 +10,7 @@ use super::contexts::{Contexts, Runner};
 use super::histogram::Histogram;
 use super::idle::{Idle, Kind};
 use super::keys::{FunctionKey, KeyBuilder};
+use super::overhead::Overhead;
 use super::pairing::{FinishedCall, Open, Pairing, Step};
 use crate::event::{Frame, Place, Reason, Text, Wait, What};
 
@@ -57,7 +58,42 @@ impl Off {
     }
 }
 
-/// What one function of one process cost. Times are in nanoseconds.
+/// How many events lie within the times of a function: so often the tracer's cost is in each of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Events {
+    /// In [`Function::self_ns`].
+    pub own: u64,
+    /// In [`Function::cumulative_ns`].
+    pub cumulative: u64,
+    /// In [`Function::timed_ns`].
+    pub timed: u64,
+    /// In [`Function::idle_ns`].
+    pub idle: u64,
+    /// In [`Function::idle_cumulative_ns`].
+    pub idle_cumulative: u64,
+}
+
+impl Events {
+    fn add(&mut self, other: Events) {
+        self.own += other.own;
+        self.cumulative += other.cumulative;
+        self.timed += other.timed;
+        self.idle += other.idle;
+        self.idle_cumulative += other.idle_cumulative;
+    }
+
+    fn since(self, earlier: Events) -> Events {
+        Events {
+            own: self.own.saturating_sub(earlier.own),
+            cumulative: self.cumulative.saturating_sub(earlier.cumulative),
+            timed: self.timed.saturating_sub(earlier.timed),
+            idle: self.idle.saturating_sub(earlier.idle),
+            idle_cumulative: self.idle_cumulative.saturating_sub(earlier.idle_cumulative),
+        }
+    }
+}
+
+/// What one function of one process cost. Times are in nanoseconds, as they were measured: with the tracer's own cost.
 // In this order, so that what an event changes is in as few lines of the processor's cache as can be: most of the time that
 // an event takes is spent on waiting for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +111,10 @@ pub struct Function {
     pub cumulative_ns: u64,
     /// Calls and resumptions.
     pub calls: u64,
+    /// Events within these times.
+    pub events: Events,
+    /// As `durations`, each without the tracer's cost, where that is taken out.
+    pub net_durations: Histogram,
     /// The first line at which it was entered: where it begins, for all but resumed generators. `i32::MAX` where none is known.
     pub line: i32,
     /// Whether generators or coroutines are among its calls: each resumption is a call then, and what one takes is its time on
@@ -134,6 +174,8 @@ impl Function {
             maybe_several: place.file.text == "<string>",
             given_up: 0,
             calls: 0,
+            events: Events::default(),
+            net_durations: Histogram::new(),
             unmatched: 0,
             self_ns: 0,
             cumulative_ns: 0,
@@ -161,18 +203,39 @@ impl Function {
 
     /// Mean duration of a call; `None` when none has ended.
     pub fn average_ns(&self) -> Option<u64> {
-        self.timed_ns.checked_div(self.timed)
+        self.net_average_ns(Overhead::Unknown)
     }
 
-    fn left(&mut self, left: &FinishedCall) {
+    /// The same without the tracer's cost.
+    pub fn net_average_ns(&self, overhead: Overhead) -> Option<u64> {
+        let timed_ns = overhead.net(self.timed_ns, self.events.timed);
+        timed_ns.checked_div(self.timed)
+    }
+
+    /// Durations of calls: without the tracer's cost where that is taken out.
+    pub fn durations(&self, overhead: Overhead) -> &Histogram {
+        match overhead.per_event() {
+            Some(_) => &self.net_durations,
+            None => &self.durations,
+        }
+    }
+
+    fn left(&mut self, left: &FinishedCall, overhead: Overhead) {
         self.calls += u64::from(left.measured);
         self.self_ns = self.self_ns.saturating_add(left.self_ns);
         self.cumulative_ns = self.cumulative_ns.saturating_add(left.cumulative_ns);
+        self.events.own += left.self_events;
+        self.events.cumulative += left.cumulative_events;
         if let Some(inclusive) = left.inclusive_ns {
             self.timed += 1;
             self.timed_ns = self.timed_ns.saturating_add(inclusive);
+            self.events.timed += left.inclusive_events;
             if left.likely {
                 self.durations.add(inclusive);
+                if overhead.per_event().is_some() {
+                    let net = overhead.net(inclusive, left.inclusive_events);
+                    self.net_durations.add(net);
+                }
             }
         }
     }
@@ -181,6 +244,8 @@ impl Function {
     fn since(&self, earlier: &Function) -> Function {
         Function {
             durations: self.durations.since(&earlier.durations),
+            net_durations: self.net_durations.since(&earlier.net_durations),
+            events: self.events.since(earlier.events),
             timed_ns: self.timed_ns.saturating_sub(earlier.timed_ns),
             timed: self.timed.saturating_sub(earlier.timed),
             self_ns: self.self_ns.saturating_sub(earlier.self_ns),
@@ -217,6 +282,8 @@ impl Function {
         self.timed += other.timed;
         self.timed_ns = self.timed_ns.saturating_add(other.timed_ns);
         self.durations.merge(&other.durations);
+        self.net_durations.merge(&other.net_durations);
+        self.events.add(other.events);
         self.off.add(other.off);
         self.idle_ns = self.idle_ns.saturating_add(other.idle_ns);
         self.idle_cumulative_ns = self
@@ -224,15 +291,25 @@ impl Function {
             .saturating_add(other.idle_cumulative_ns);
     }
 
-    /// Own time without idleness.
-    pub fn busy_self_ns(&self) -> u64 {
-        self.self_ns.saturating_sub(self.idle_ns)
+    /// Own time without the tracer's cost.
+    pub fn net_self_ns(&self, overhead: Overhead) -> u64 {
+        overhead.net(self.self_ns, self.events.own)
     }
 
-    /// Time in the function and what it called without idleness, where it is known of all of its calls.
-    pub fn busy_cumulative_ns(&self) -> Option<u64> {
+    /// Time in the function and what it called without the tracer's cost, where it is known of all of its calls.
+    pub fn net_cumulative_ns(&self, overhead: Overhead) -> Option<u64> {
         let whole = self.whole_cumulative_ns()?;
-        Some(whole.saturating_sub(self.idle_cumulative_ns))
+        Some(overhead.net(whole, self.events.cumulative))
+    }
+
+    /// Idleness in the own time without the tracer's cost.
+    pub fn net_idle_ns(&self, overhead: Overhead) -> u64 {
+        overhead.net(self.idle_ns, self.events.idle)
+    }
+
+    /// Idleness in the cumulative time without the tracer's cost.
+    pub fn net_idle_cumulative_ns(&self, overhead: Overhead) -> u64 {
+        overhead.net(self.idle_cumulative_ns, self.events.idle_cumulative)
     }
 }
 
@@ -250,6 +327,8 @@ pub struct Functions {
     pending_rows: usize,
     /// Whether the stream says what threads wait for, so that nothing else is idleness.
     has_waits: bool,
+    /// What is taken out of the durations of single calls.
+    overhead: Overhead,
 }
 
 impl Functions {
@@ -269,6 +348,16 @@ impl Functions {
     /// The same for a stream in which waits are told.
     pub fn with_waits(self, has_waits: bool) -> Functions {
         Functions { has_waits, ..self }
+    }
+
+    /// Has the durations of calls to come without the tracer's cost, too, beside those that are measured.
+    pub fn take_out(&mut self, overhead: Overhead) {
+        self.overhead = overhead;
+    }
+
+    /// What is taken out.
+    pub fn overhead(&self) -> Overhead {
+        self.overhead
     }
 
     /// A table of rows that somebody else has added up, with the keys of their functions. Who called whom is not known then, so
@@ -292,6 +381,7 @@ impl Functions {
             // Their names are told once.
             contexts: self.contexts.clone(),
             has_waits: self.has_waits,
+            overhead: self.overhead,
             ..Functions::default()
         }
     }
@@ -310,6 +400,8 @@ impl Functions {
             let row = self.row_in(runner, gone.key, &gone.place);
             row.self_ns = row.self_ns.saturating_add(gone.self_ns);
             row.cumulative_ns = row.cumulative_ns.saturating_add(gone.cumulative_ns);
+            row.events.own += gone.self_events;
+            row.events.cumulative += gone.cumulative_events;
             row.given_up += u64::from(gone.by_bound);
         }
         for revised in step.revised {
@@ -331,7 +423,7 @@ impl Functions {
                 {
                     let idle_ns = off.blocked_ns.saturating_add(off.runqueue_ns);
                     row.idle_ns = row.idle_ns.saturating_add(idle_ns);
-                    self.idle_within(idle_ns, step.stack());
+                    self.idle_within(idle_ns, 0, step.stack());
                 }
             }
             return;
@@ -352,10 +444,11 @@ impl Functions {
             What::Return {
                 place, line, frame, ..
             } => {
+                let overhead = self.overhead;
                 let row = self.row_in(runner(frame), key, place);
                 match &step.finished {
                     Some(left) => {
-                        row.left(left);
+                        row.left(left, overhead);
                         if left.measured {
                             row.is_at(*line);
                         }
@@ -371,11 +464,13 @@ impl Functions {
                         if waits && !self.has_waits && is_idle(place, step.stack()) {
                             let row = self.row_in(runner(frame), key, place);
                             row.idle_ns = row.idle_ns.saturating_add(own);
+                            row.events.idle += left.self_events;
                             // Below another call of the function it is that one's.
                             if left.cumulative_ns > 0 {
                                 row.idle_cumulative_ns = row.idle_cumulative_ns.saturating_add(own);
+                                row.events.idle_cumulative += left.self_events;
                             }
-                            self.idle_within(own, step.stack());
+                            self.idle_within(own, left.self_events, step.stack());
                         }
                     }
                     None => row.unmatched += 1,
@@ -394,9 +489,11 @@ impl Functions {
             let since = open.runs_since.map_or(0, |since| now.saturating_sub(since));
             let own = open.self_ns.saturating_add(since);
             row.self_ns = row.self_ns.saturating_add(own);
+            row.events.own += open.self_events;
             if open.outermost {
                 let so_far = now.saturating_sub(open.since);
                 row.cumulative_ns = row.cumulative_ns.saturating_add(so_far);
+                row.events.cumulative += open.events;
             }
             let callers = || {
                 let stack = pairing.stack(open.pid, open.tid);
@@ -405,10 +502,12 @@ impl Functions {
             if row.waiting != Kind::Work && !self.has_waits && is_idle(open.place, callers()) {
                 let row = self.row_in(runner_of(&open), open.key, open.place);
                 row.idle_ns = row.idle_ns.saturating_add(own);
+                row.events.idle += open.self_events;
                 if open.outermost {
                     row.idle_cumulative_ns = row.idle_cumulative_ns.saturating_add(own);
+                    row.events.idle_cumulative += open.self_events;
                 }
-                self.idle_within(own, callers());
+                self.idle_within(own, open.self_events, callers());
             }
         }
         let pending: Vec<Runner> = self.pending.keys().copied().collect();
@@ -436,11 +535,17 @@ impl Functions {
         self.settle(runner);
     }
 
-    /// Counts idleness in what led to it.
-    fn idle_within<'a>(&mut self, idle_ns: u64, stack: impl Iterator<Item = Open<'a>>) {
+    /// Counts idleness, with so many events in it, in what led to it.
+    fn idle_within<'a>(
+        &mut self,
+        idle_ns: u64,
+        events: u64,
+        stack: impl Iterator<Item = Open<'a>>,
+    ) {
         for open in stack.filter(|open| open.outermost) {
             let row = self.row_in(runner_of(&open), open.key, open.place);
             row.idle_cumulative_ns = row.idle_cumulative_ns.saturating_add(idle_ns);
+            row.events.idle_cumulative += events;
         }
     }
 
@@ -488,6 +593,7 @@ impl Functions {
         let mut keys: Vec<_> = self.index.iter().map(|(key, row)| (*row, *key)).collect();
         keys.sort_unstable();
         let mut since = Functions::new();
+        since.take_out(self.overhead);
         for (at, (pid, number)) in keys {
             let Some(row) = self.rows.get(at) else {
                 continue;
@@ -517,10 +623,25 @@ impl Functions {
             .fold(0, |sum: u64, row| sum.saturating_add(row.self_ns))
     }
 
-    /// Idleness in that, in nanoseconds.
+    /// The same without the tracer's cost.
+    pub fn total_net_self_ns(&self, overhead: Overhead) -> u64 {
+        let rows = self.rows.iter().chain(self.rest.as_deref());
+        rows.fold(0, |sum: u64, row| {
+            sum.saturating_add(row.net_self_ns(overhead))
+        })
+    }
+
+    /// Idleness in the own time of all functions, in nanoseconds.
     pub fn total_idle_ns(&self) -> u64 {
+        self.total_net_idle_ns(Overhead::Unknown)
+    }
+
+    /// The same without the tracer's cost.
+    pub fn total_net_idle_ns(&self, overhead: Overhead) -> u64 {
         let rows = self.rows.iter();
-        rows.fold(0, |sum: u64, row| sum.saturating_add(row.idle_ns))
+        rows.fold(0, |sum: u64, row| {
+            sum.saturating_add(row.net_idle_ns(overhead))
+        })
     }
 
     /// The sum of all functions that found no row, because the table was full; `None` where each has one.

@@ -1,6 +1,7 @@
 //! Sums against a model that knows every stack: own time, inclusive time with recursion once, and what stays open.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 use proptest::prelude::*;
 
@@ -8,7 +9,7 @@ use super::*;
 use crate::analysis::pairing::PairingRules;
 use crate::analysis::testing::{call, event, in_context, named, returned, told};
 use crate::event::Event;
-use crate::event::{LossStage, Manner, ProcessChange};
+use crate::event::{LossStage, Manner, ProcessChange, Session};
 
 const UP_TO_3_11: PairingRules = PairingRules {
     call_on_creation: false,
@@ -424,6 +425,63 @@ fn model(doings: &[(Do, u64)], stacks_used: usize) -> (Vec<Event>, BTreeMap<Stri
     (events, truth)
 }
 
+/// The same events in a world in which each of them takes its thread so many nanoseconds.
+fn dearer(events: &[Event], cost: u64) -> Vec<Event> {
+    let mut taken: BTreeMap<u32, u64> = BTreeMap::new();
+    let dearer = events.iter().map(|event| {
+        let taken = taken.entry(event.tid).or_default();
+        *taken += cost;
+        let ts = event.ts + *taken;
+        Event {
+            ts,
+            ..event.clone()
+        }
+    });
+    dearer.collect()
+}
+
+/// Everything that is without the tracer's cost, by name.
+type Net = BTreeMap<String, ([u64; 6], Histogram)>;
+
+fn net(functions: &Functions, overhead: Overhead) -> Net {
+    let rows = functions.rows().iter();
+    rows.map(|row| {
+        let numbers = [
+            row.calls,
+            row.net_self_ns(overhead),
+            row.net_cumulative_ns(overhead)
+                .expect("no bound was reached"),
+            overhead.net(row.timed_ns, row.events.timed),
+            row.net_idle_ns(overhead),
+            row.net_idle_cumulative_ns(overhead),
+        ];
+        let durations = row.durations(overhead).clone();
+        (row.place.function.text.clone(), (numbers, durations))
+    })
+    .collect()
+}
+
+/// The sums of events, each of which cost its thread so many nanoseconds, without these; up to a moment, with what is open then,
+/// where one is given.
+fn net_of(rules: PairingRules, events: &[Event], cost: u64, now: Option<u64>) -> Net {
+    let session = Session {
+        overhead_ns_per_event: NonZeroU64::new(cost),
+        ..Session::default()
+    };
+    let overhead = Overhead::of(&session, false);
+    let (mut pairing, mut functions) = (Pairing::with_rules(rules), Functions::new());
+    functions.take_out(overhead);
+    for mut event in dearer(events, cost) {
+        if let Some(step) = pairing.follow(&mut event) {
+            functions.take(&step);
+        }
+    }
+    if let Some(now) = now {
+        functions.take_open(&pairing, now + cost * events.len() as u64);
+    }
+    net(&functions, overhead)
+}
+
 #[test]
 fn kinds_of_tasks_have_rows_of_their_own_where_that_is_wanted() {
     let events = || {
@@ -568,6 +626,40 @@ proptest! {
             // A switch that no mark shows can hide that a call recurs; then the inner one counts as well.
             prop_assert!(row.cumulative_ns >= right.inclusive, "{}", row.place.function.text);
             prop_assert!(row.cumulative_ns <= right.every_call, "{}", row.place.function.text);
+        }
+    }
+
+    #[test]
+    fn without_the_cost_of_events_times_are_those_of_a_tracer_that_costs_nothing(
+        doings in doings(), stacks in 1..=3usize, cut in 0..200usize, cost in 1..5_000u64,
+    ) {
+        let (mut events, _) = model(&doings, stacks);
+        events.truncate(cut);
+        let now = events.last().map_or(7, |last| last.ts + 7);
+        for rules in [UP_TO_3_11, FROM_3_15, GREENLETS] {
+            let right = net_of(rules, &events, 0, Some(now));
+            prop_assert_eq!(net_of(rules, &events, cost, Some(now)), right);
+        }
+    }
+
+    #[test]
+    fn events_that_were_lost_and_those_of_other_threads_cost_nobody_else_anything(
+        doings in doings(), lost in any::<u64>(), cost in 1..5_000u64,
+    ) {
+        let (mut events, _) = model(&doings, 3);
+        for (at, event) in events.iter_mut().enumerate() {
+            if let What::Call { place, .. } | What::Return { place, .. } = &event.what {
+                let stack = place.function.text.bytes().last().map_or(0, u32::from);
+                event.tid = stack;
+            }
+            if lost >> (at % 64) & 7 == 7 {
+                let (count, stage) = (1, LossStage::Kernel);
+                event.what = What::Lost { count, stage, message: String::new() };
+            }
+        }
+        for rules in [UP_TO_3_11, FROM_3_15] {
+            let right = net_of(rules, &events, 0, None);
+            prop_assert_eq!(net_of(rules, &events, cost, None), right);
         }
     }
 
@@ -913,9 +1005,31 @@ fn what_waits_for_work_is_idle_wherever_it_is_called_from_and_what_waits_for_a_j
     assert_eq!(idleness["job"], [20, 0, 70, 0]);
     assert_eq!(idleness["_worker"], [30, 30, 2_100, 2_030]);
     assert_eq!(idleness["main"], [10, 0, 2_110, 2_030]);
-    let busy: u64 = functions.rows().iter().map(Function::busy_self_ns).sum();
+    let busy: u64 = functions
+        .rows()
+        .iter()
+        .map(|row| row.self_ns - row.idle_ns)
+        .sum();
     assert_eq!(busy + functions.total_idle_ns(), functions.total_self_ns());
     assert_eq!(functions.total_self_ns(), 2_110, "and that is the whole");
+}
+
+#[test]
+fn idleness_has_the_cost_of_its_events_taken_out_as_other_time_has() {
+    let right = net_of(UP_TO_3_11, &worker(), 0, Some(2_110));
+    assert_eq!(right["_worker"].0, [1, 30, 2_100, 0, 30, 2_030]);
+    assert_eq!(net_of(UP_TO_3_11, &worker(), 1_500, Some(2_110)), right);
+}
+
+#[test]
+fn a_call_without_calls_has_the_cost_of_one_event_in_it_and_its_caller_that_of_two_more() {
+    let events = dearer(&script("0 E a  10 E b  15 R b  100 R a"), 1_000);
+    let (functions, _) = fed(UP_TO_3_11, events);
+    let of = |at: usize| functions.rows()[at].events;
+    let (a, b) = (of(0), of(1));
+    assert_eq!((a.own, a.cumulative, a.timed), (2, 3, 3));
+    assert_eq!((b.own, b.cumulative, b.timed), (1, 1, 1));
+    assert_eq!(times(&functions)["b"], (1, 1_005, 1_005));
 }
 
 #[test]

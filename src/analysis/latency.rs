@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::histogram::Histogram;
 use super::keys::{FunctionKey, KeyBuilder};
 use super::lifetimes::{Lifetimes, Whose};
+use super::overhead::Overhead;
 use super::pairing::Step;
 use crate::event::{Frame, Manner, Place, ProcessChange, What};
 
@@ -21,8 +22,10 @@ const BUDGET: usize = 32 << 20;
 pub struct SlowCall {
     /// When it began, in nanoseconds since the Unix epoch.
     pub ts: u64,
-    /// How long it took, in nanoseconds.
+    /// How long it took, in nanoseconds, as measured.
     pub duration_ns: u64,
+    /// The same without the tracer's own cost, where that is taken out.
+    pub net_ns: u64,
     /// The thread.
     pub tid: u32,
     /// Who called; `None` when that was not seen.
@@ -38,6 +41,8 @@ pub struct Latency {
     pub line: i32,
     /// Durations of the calls for which they are likely to be their own (`FinishedCall::likely`), in nanoseconds.
     pub durations: Histogram,
+    /// The same without the tracer's own cost, where that is taken out.
+    pub net_durations: Histogram,
     /// Calls that ended without such a duration.
     pub uncertain: u64,
     /// Open calls that were given up because a bound was reached, and which will never be known to have ended.
@@ -67,6 +72,20 @@ pub struct Latencies {
     /// Calls of functions that found no room.
     without_room: u64,
     lifetimes: Lifetimes,
+    overhead: Overhead,
+    /// What was measured of all calls, and that without the tracer's own cost, in nanoseconds.
+    measured_ns: u64,
+    net_ns: u64,
+}
+
+impl Latency {
+    /// Durations of calls: without the tracer's cost where that is taken out.
+    pub fn durations(&self, overhead: Overhead) -> &Histogram {
+        match overhead.per_event() {
+            Some(_) => &self.net_durations,
+            None => &self.durations,
+        }
+    }
 }
 
 impl Latencies {
@@ -79,12 +98,31 @@ impl Latencies {
             index: HashMap::default(),
             without_room: 0,
             lifetimes: Lifetimes::default(),
+            overhead: Overhead::Unknown,
+            measured_ns: 0,
+            net_ns: 0,
         }
+    }
+
+    /// Has the durations of calls to come without the tracer's cost, too; the slowest ones are those by these.
+    pub fn take_out(&mut self, overhead: Overhead) {
+        self.overhead = overhead;
+    }
+
+    /// What is taken out.
+    pub fn overhead(&self) -> Overhead {
+        self.overhead
+    }
+
+    /// Percent of the durations of all calls that were taken out.
+    pub fn taken_out_percent(&self) -> f64 {
+        let taken = self.measured_ns.saturating_sub(self.net_ns);
+        taken as f64 * 100.0 / self.measured_ns.max(1) as f64
     }
 
     /// Functions, in all processes, that are measured: each with all its buckets and its slowest calls.
     fn most(keep: usize) -> usize {
-        let one = size_of::<Latency>() + 2 * 65 * 8 + keep * size_of::<SlowCall>();
+        let one = size_of::<Latency>() + 3 * 65 * 8 + keep * size_of::<SlowCall>();
         BUDGET / one
     }
 
@@ -169,6 +207,7 @@ impl Latencies {
                     place: Arc::clone(place),
                     line: i32::MAX,
                     durations: Histogram::new(),
+                    net_durations: Histogram::new(),
                     uncertain: 0,
                     given_up: 0,
                     goes_on: false,
@@ -192,7 +231,7 @@ impl Latencies {
         manner: Manner,
         whole: Option<u64>,
     ) {
-        let (event, keep) = (step.event, self.keep);
+        let (event, keep, overhead) = (step.event, self.keep, self.overhead);
         let Some(latency) = self.row(event.pid, key, place) else {
             return;
         };
@@ -207,31 +246,35 @@ impl Latencies {
         if let Some(line) = step.finished.map(|it| it.line).filter(|line| *line > 0) {
             latency.line = latency.line.min(line);
         }
-        let Some(duration_ns) = step
-            .finished
-            .filter(|left| left.likely)
-            .and_then(|left| left.inclusive_ns)
+        let finished = step.finished.filter(|left| left.likely);
+        let Some((left, duration_ns)) = finished.and_then(|left| Some((left, left.inclusive_ns?)))
         else {
             latency.uncertain += 1;
             return;
         };
+        let net_ns = overhead.net(duration_ns, left.inclusive_events);
         latency.durations.add(duration_ns);
+        if overhead.per_event().is_some() {
+            latency.net_durations.add(net_ns);
+        }
         let at = latency
             .slowest
-            .partition_point(|known| known.duration_ns >= duration_ns);
-        if at >= keep {
-            return;
+            .partition_point(|known| known.net_ns >= net_ns);
+        if at < keep {
+            latency.slowest.truncate(keep.saturating_sub(1));
+            latency.slowest.insert(
+                at,
+                SlowCall {
+                    ts: event.ts.saturating_sub(duration_ns),
+                    duration_ns,
+                    net_ns,
+                    tid: event.tid,
+                    caller: step.caller.map(|(_, place)| Arc::clone(place)),
+                },
+            );
         }
-        latency.slowest.truncate(keep.saturating_sub(1));
-        latency.slowest.insert(
-            at,
-            SlowCall {
-                ts: event.ts.saturating_sub(duration_ns),
-                duration_ns,
-                tid: event.tid,
-                caller: step.caller.map(|(_, place)| Arc::clone(place)),
-            },
-        );
+        self.measured_ns = self.measured_ns.saturating_add(duration_ns);
+        self.net_ns = self.net_ns.saturating_add(net_ns);
     }
 
     /// Begins to measure anew. Which functions were asked for stays known.
@@ -239,6 +282,7 @@ impl Latencies {
         self.rows.clear();
         self.index.clear();
         self.without_room = 0;
+        (self.measured_ns, self.net_ns) = (0, 0);
     }
 
     /// Returns of functions that were asked for and are not measured, because too many others are.

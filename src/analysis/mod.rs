@@ -12,6 +12,7 @@ pub mod idle_calls;
 pub mod keys;
 pub mod latency;
 pub mod lifetimes;
+pub mod overhead;
 pub mod pairing;
 pub mod requests;
 pub(crate) mod roles;

@@ -11,6 +11,7 @@ use crate::analysis::collections::Collections;
 use crate::analysis::contexts::Contexts;
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
+use crate::analysis::overhead::Overhead;
 use crate::analysis::pairing::{Creations, Pairing, PairingRules, Step};
 use crate::cli::{Export, ExportFormat, ExportTime, Report};
 use crate::console::{Console, Exit};
@@ -212,6 +213,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         return sampled::report(arguments, console);
     }
     let has_waits = has_waits(reader.session());
+    let overhead = Overhead::of(reader.session(), arguments.raw_times);
     if arguments.sort.is_of_waits() && !has_waits {
         return Err(without_waits(&arguments.file, "--sort"));
     }
@@ -230,6 +232,8 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         stats: &arguments.stats,
         gc: arguments.gc,
     };
+    views.functions.take_out(overhead);
+    views.slow.take_out(overhead);
     let replayed = replay(
         &arguments.file,
         arguments.group_by.as_deref(),
@@ -279,8 +283,6 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
     functions.take_open(&replayed.pairing, last);
     let account = hot::TableAccount {
         wall_ns,
-        self_ns: functions.total_self_ns(),
-        idle_ns: functions.total_idle_ns(),
         with_idle: arguments.idle,
         gc_ns: collections.total_pause_ns(),
         lost: replayed.lost,
@@ -291,7 +293,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         unpaired: replayed.pairing.unpaired().total(),
         has_waits,
         filtered: replayed.session.filter.is_some(),
-        ..crate::top::without_row(&functions)
+        ..hot::TableAccount::of(&functions)
     };
     let rows = match arguments.by_process {
         true => functions.rows().to_vec(),
@@ -333,7 +335,8 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
 
 /// Shows the table of hot functions to sort and filter.
 fn browse(arguments: &Report, has_waits: bool, console: &Console) -> Result<Exit, Failure> {
-    let mut tally = top::tally(arguments.by_context).with_waits(has_waits);
+    let tally = top::tally(arguments.by_context).with_waits(has_waits);
+    let mut tally = tally.with_raw_times(arguments.raw_times);
     let replayed = replay(
         &arguments.file,
         arguments.group_by.as_deref(),
@@ -341,8 +344,7 @@ fn browse(arguments: &Report, has_waits: bool, console: &Console) -> Result<Exit
         &mut tally,
     )?;
     // What is over has no present: its last event is where its clock stands.
-    let mut table = tally.snapshot(&replayed.pairing, 0);
-    table.account.filtered = replayed.session.filter.is_some();
+    let table = tally.snapshot(&replayed.pairing, 0);
     let mut state = State::new(
         Foreign::path(&arguments.file).to_string(),
         arguments.sort,
@@ -539,6 +541,7 @@ fn convert(
         by_context: arguments.by_context,
         time,
         idle: arguments.idle,
+        raw_times: arguments.raw_times,
     };
     let learned = match arguments.by_context {
         true => contexts(&arguments.file)?,
@@ -553,7 +556,7 @@ fn convert(
         }
         ExportFormat::Chrome => Box::new(Chrome::new(to)),
         ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
-        ExportFormat::Pstats => Box::new(Pstats::new(to)),
+        ExportFormat::Pstats => Box::new(Pstats::new(to, arguments.raw_times)),
     };
     if !(arguments.idle || drawn(arguments) || arguments.format == ExportFormat::Json) {
         sink = Box::new(WithoutIdle::new(sink));

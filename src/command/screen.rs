@@ -179,7 +179,9 @@ impl<'a> Screen<'a> {
         }
         let back = Back::by(self.stops.stopper());
         let make = |_: Output, rules: PairingRules| -> Box<dyn Sink> {
-            let tally = top::tally(arguments.by_context).with_waits(arguments.waits);
+            let tally = top::tally(arguments.by_context)
+                .with_waits(arguments.waits)
+                .with_raw_times(arguments.raw_times);
             let in_kernel = request.totals && !rules.call_on_creation;
             let shown = Shown::OnScreen(state.clone());
             let live = Live::new(tally, in_kernel, shown, console);

@@ -22,6 +22,7 @@ pub(super) fn run(arguments: &cli::Stats, console: &Console) -> Result<u8, Failu
             arguments.interval,
             arguments.limit,
             arguments.json,
+            arguments.raw_times,
         ))
     };
     trace::run_into(&request(arguments), console, &make, None)

@@ -95,7 +95,9 @@ pub(super) fn check(arguments: &cli::Top) -> Result<(), Failure> {
 pub(super) fn lines(arguments: &cli::Top, console: &Console) -> Result<u8, Failure> {
     let request = request(arguments);
     let make = |output: Output, rules: PairingRules| -> Box<dyn Sink> {
-        let tally = tally(arguments.by_context).with_waits(arguments.waits);
+        let tally = tally(arguments.by_context)
+            .with_waits(arguments.waits)
+            .with_raw_times(arguments.raw_times);
         let in_kernel = request.totals && !rules.call_on_creation;
         let shown = Shown::AsLines(Batch {
             output,

@@ -18,6 +18,7 @@ pub mod uprobes;
 pub(crate) mod waits;
 
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -244,6 +245,12 @@ pub trait Running {
 
     /// Wants something of the sums in the kernel. Engines that hold none have nothing to do.
     fn wish(&mut self, _wish: Wish) {}
+
+    /// What an event of this engine takes of the thread in which it happens, in nanoseconds, as far as it has measured that before
+    /// it said that it is live.
+    fn overhead_ns_per_event(&self) -> Option<NonZeroU64> {
+        None
+    }
 
     /// The session hears that a process was born of one of its own (`is_new`), or became another program.
     fn hears_of(&mut self, _pid: u32, _is_new: bool) {}

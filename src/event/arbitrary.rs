@@ -264,21 +264,24 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
         words(),
         fields,
         filter,
-        place,
+        (place, any::<u64>()),
     )
         .prop_map(
-            |(ts, notes, targets, armed, events, fields, filter, (host, boot))| Session {
-                ts,
-                pystap: "0.1.0".to_owned(),
-                engine: "stap".to_owned(),
-                notes,
-                targets,
-                armed,
-                events,
-                fields,
-                filter,
-                host,
-                boot,
+            |(ts, notes, targets, armed, events, fields, filter, ((host, boot), overhead))| {
+                Session {
+                    ts,
+                    pystap: "0.1.0".to_owned(),
+                    engine: "stap".to_owned(),
+                    notes,
+                    targets,
+                    armed,
+                    events,
+                    fields,
+                    filter,
+                    host,
+                    boot,
+                    overhead_ns_per_event: NonZeroU64::new(overhead),
+                }
             },
         )
 }

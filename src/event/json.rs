@@ -247,6 +247,10 @@ pub fn session(session: &Session, out: &mut Vec<u8>) {
     if let Some(boot) = &session.boot {
         member("boot", boot, out);
     }
+    if let Some(overhead) = session.overhead_ns_per_event {
+        key("overhead_ns_per_event", out);
+        number(overhead.get(), out);
+    }
     out.extend_from_slice(b"}\n");
 }
 
@@ -966,6 +970,7 @@ struct Flat {
     filter: Option<String>,
     host: Option<String>,
     boot: Option<String>,
+    overhead_ns_per_event: Option<NonZeroU64>,
     delivered: Option<u64>,
     lost: Option<u64>,
     skipped: Option<u64>,
@@ -1106,6 +1111,7 @@ impl Flat {
             filter: self.filter.take(),
             host: self.host.take(),
             boot: self.boot.take(),
+            overhead_ns_per_event: self.overhead_ns_per_event,
         })
     }
 

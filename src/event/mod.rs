@@ -372,6 +372,9 @@ pub struct Session {
     pub host: Option<String>,
     /// The boot of the host, by the id that the kernel has for it.
     pub boot: Option<String>,
+    /// Nanoseconds that an event takes of the thread in which it happens, measured by the engine at the beginning; `None` where
+    /// it cannot tell, and where not every event comes.
+    pub overhead_ns_per_event: Option<NonZeroU64>,
 }
 
 /// One process at the start of a session.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::intervals::{self, Intervals};
 use super::{End, Sink};
 use crate::analysis::latency::Latencies;
+use crate::analysis::overhead::Overhead;
 use crate::analysis::pairing::{Pairing, Step};
 use crate::event::{Place, Session};
 use crate::script::filter::Glob;
@@ -33,6 +34,8 @@ pub struct Slow<W> {
     wanted: Vec<Glob>,
     start: u64,
     json: bool,
+    /// Whether times are to be shown as they were measured.
+    raw_times: bool,
 }
 
 impl<W: Write> Slow<W> {
@@ -44,6 +47,7 @@ impl<W: Write> Slow<W> {
         interval: Option<Duration>,
         limit: usize,
         json: bool,
+        raw_times: bool,
     ) -> Slow<W> {
         Slow {
             output,
@@ -53,6 +57,7 @@ impl<W: Write> Slow<W> {
             wanted,
             start: 0,
             json,
+            raw_times,
         }
     }
 }
@@ -60,6 +65,10 @@ impl<W: Write> Slow<W> {
 impl<W: Write> Sink for Slow<W> {
     fn session(&mut self, session: &Session) -> io::Result<()> {
         self.start = session.ts;
+        let overhead = Overhead::of(session, self.raw_times);
+        for latencies in [&mut self.all, &mut self.recent] {
+            latencies.take_out(overhead);
+        }
         self.intervals.begin(session.ts);
         Ok(())
     }
@@ -122,7 +131,7 @@ mod tests {
         let mut pairing = Pairing::new();
         let wanted = vec![Glob::new("f*").expect("a glob")];
         let interval = Some(Duration::from_secs(1));
-        let mut sink = Box::new(Slow::new(&mut written, wanted, interval, 3, json));
+        let mut sink = Box::new(Slow::new(&mut written, wanted, interval, 3, json, false));
         let second = 1_000_000_000;
         sink.session(&Session::default()).expect("memory");
         for mut event in [call(1_000, "f"), returned(6_000, "f")] {
@@ -156,7 +165,7 @@ mod tests {
         let mut written = Vec::new();
         let mut pairing = Pairing::new();
         let wanted = vec![Glob::new("*value").expect("a glob")];
-        let mut sink = Box::new(Slow::new(&mut written, wanted, None, 3, false));
+        let mut sink = Box::new(Slow::new(&mut written, wanted, None, 3, false, false));
         for mut event in [
             value(10, call(1_000, "value")),
             value(11, returned(6_000, "value")),

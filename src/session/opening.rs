@@ -503,6 +503,12 @@ impl TraceContext<'_> {
         for source in prepared {
             engines.push(source.ready.start(plan, &beginning, &stopped)?);
         }
+        // Of two engines nobody knows from which an event is, and where only long calls are told not how many others there were.
+        if let [only] = engines.as_slice()
+            && plan.minimum_ns().is_none()
+        {
+            opening.overhead_ns_per_event = only.overhead_ns_per_event();
+        }
         if let Some(mut waits) = waits {
             if let Some(launched) = &launched {
                 waits
@@ -725,6 +731,7 @@ fn session_line(plan: &Plan, sources: &[PreparedSource]) -> event::Session {
         filter: filter(plan),
         host: crate::clock::host(),
         boot: crate::clock::boot(),
+        overhead_ns_per_event: None,
     }
 }
 

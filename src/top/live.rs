@@ -92,7 +92,7 @@ impl Live {
 impl Sink for Live {
     fn session(&mut self, session: &Session) -> io::Result<()> {
         self.in_kernel &= ["stap", "direct"].contains(&session.engine.as_str());
-        self.tally.filtered(session.filter.is_some());
+        self.tally.begin(session);
         let (sender, tables) = unbounded();
         let requests = Arc::clone(&self.requests);
         let worker = match self.shown.take() {

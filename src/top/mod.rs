@@ -24,9 +24,10 @@ use std::io;
 
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::Functions;
+use crate::analysis::overhead::Overhead;
 use crate::analysis::pairing::{Pairing, Step};
 use crate::analysis::totals::{Rows, Totals};
-use crate::event::{ProcessChange, What};
+use crate::event::{ProcessChange, Session, What};
 use crate::export::{End, Sink};
 use crate::view::hot::TableAccount;
 
@@ -52,14 +53,14 @@ impl Snapshot {
         Snapshot {
             account: TableAccount {
                 wall_ns: now.wall_ns.saturating_sub(before.wall_ns),
-                self_ns: functions.total_self_ns(),
-                idle_ns: functions.total_idle_ns(),
                 gc_ns: now.gc_ns.saturating_sub(before.gc_ns),
                 lost: now.lost.saturating_sub(before.lost),
                 unpaired: now.unpaired.saturating_sub(before.unpaired),
-                without_row: now.without_row.saturating_sub(before.without_row),
-                without_row_ns: now.without_row_ns.saturating_sub(before.without_row_ns),
-                ..*now
+                untraced: now.untraced,
+                has_waits: now.has_waits,
+                filtered: now.filtered,
+                with_idle: now.with_idle,
+                ..TableAccount::of(&functions)
             },
             functions,
             processes: self.processes,
@@ -75,6 +76,8 @@ pub struct Tally {
     totals: Option<Totals>,
     has_waits: bool,
     filtered: bool,
+    /// Whether times are to be shown as they were measured.
+    raw_times: bool,
 }
 
 #[derive(Debug, Default)]
@@ -123,9 +126,19 @@ impl Tally {
         }
     }
 
-    /// Says that functions are missing from the stream.
-    pub fn filtered(&mut self, filtered: bool) {
-        self.filtered = filtered;
+    /// The same with times as they were measured, where those are `wanted`.
+    pub fn with_raw_times(self, wanted: bool) -> Tally {
+        Tally {
+            raw_times: wanted,
+            ..self
+        }
+    }
+
+    /// Takes note of what the stream is about: whether functions are missing from it, and what can be taken out of times.
+    pub fn begin(&mut self, session: &Session) {
+        self.filtered = session.filter.is_some();
+        let overhead = Overhead::of(session, self.raw_times);
+        self.sums.functions.take_out(overhead);
     }
 
     /// Counts an event with what pairing said of it.
@@ -168,18 +181,21 @@ impl Tally {
     /// The table of what the engine has added up itself, where it does.
     pub fn snapshot_of_rows(&self) -> Option<Snapshot> {
         let totals = self.totals.as_ref()?;
-        let functions = totals.functions();
+        let mut functions = totals.functions();
+        // Nobody has counted events.
+        functions.take_out(match self.raw_times {
+            true => Overhead::Kept,
+            false => Overhead::Unknown,
+        });
         Some(Snapshot {
             account: TableAccount {
                 wall_ns: totals.age_ns(),
-                self_ns: functions.total_self_ns(),
-                idle_ns: functions.total_idle_ns(),
                 gc_ns: totals.collections_ns(),
                 lost: self.sums.lost,
                 untraced: 0,
                 unpaired: totals.unpaired(),
                 filtered: self.filtered,
-                ..without_row(&functions)
+                ..TableAccount::of(&functions)
             },
             functions,
             processes: self.sums.processes.len(),
@@ -202,15 +218,13 @@ impl Tally {
                     0 => 0,
                     since => now.saturating_sub(since),
                 },
-                self_ns: functions.total_self_ns(),
-                idle_ns: functions.total_idle_ns(),
                 gc_ns: sums.collections.total_pause_ns(),
                 lost: sums.lost,
                 untraced: 0,
                 unpaired: pairing.unpaired().total(),
                 has_waits: self.has_waits,
                 filtered: self.filtered,
-                ..without_row(&functions)
+                ..TableAccount::of(&functions)
             },
             functions,
             processes: sums.processes.len(),
@@ -219,6 +233,11 @@ impl Tally {
 }
 
 impl Sink for Tally {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
+        self.begin(session);
+        Ok(())
+    }
+
     fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
         self.take(step);
         Ok(())
@@ -226,16 +245,6 @@ impl Sink for Tally {
 
     fn finish(self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {
         Ok(None)
-    }
-}
-
-/// What of an account is about functions without a row.
-pub(crate) fn without_row(functions: &Functions) -> TableAccount {
-    let rest = functions.without_row();
-    TableAccount {
-        without_row: rest.map_or(0, |rest| rest.calls),
-        without_row_ns: rest.map_or(0, |rest| rest.self_ns),
-        ..TableAccount::default()
     }
 }
 

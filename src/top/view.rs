@@ -12,7 +12,7 @@ use crate::text::{Foreign, end_of, ending, harmless};
 use crate::view::hot::{self, Column, Number};
 use crate::view::{many, time};
 
-const HELP: [&str; 20] = [
+const HELP: [&str; 21] = [
     "1 to 9       sort by that column",
     "o, arrows    sort by the next or the previous column",
     "R            the other way round",
@@ -28,6 +28,7 @@ const HELP: [&str; 20] = [
     "up, down     scroll (also pages, home, end)",
     "q, Ctrl-C    end",
     "SELF*        time not in other traced functions: a filter leaves some out",
+    "tracer's     its own cost, taken out of times; --raw-times keeps it, and so does who cannot measure it",
     "(columns)    a narrow terminal leaves some out, not the one by which is sorted",
     "(resumed)    its durations are times on the stack, without waiting",
     "(maybe several) functions of one name that nothing tells apart",
@@ -94,10 +95,14 @@ fn headline(state: &State) -> Line<'static> {
             Style::new().add_modifier(Modifier::REVERSED | Modifier::BOLD),
         ),
     };
-    let idle = match account.idle_ns {
+    let idle = match account.net_idle_ns {
         0 => String::new(),
         _ if account.with_idle => "  with idleness".to_owned(),
         idle => format!("  idle {} not shown", time(idle)),
+    };
+    let tracer = match account.overhead.per_event() {
+        Some(_) => format!("  without tracer's {:.0}%", account.taken_out_percent()),
+        None => String::new(),
     };
     let paused = if state.paused { "PAUSED  " } else { "" };
     // What must be seen comes first: a narrow terminal cuts the title.
@@ -106,7 +111,7 @@ fn headline(state: &State) -> Line<'static> {
         lost,
         full,
         Span::raw(format!(
-            "  {:.0} s{idle}  {}  {}  ",
+            "  {:.0} s{idle}{tracer}  {}  {}  ",
             account.wall_ns as f64 / 1e9,
             many(state.processes() as u64, "process", "processes"),
             many(state.rows().len() as u64, "function", "functions"),

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::{count, group_json, histogram_json, many, time};
-use crate::analysis::functions::Function;
+use super::{count, group_json, histogram_json, many, overhead_line, time};
+use crate::analysis::functions::{Function, Functions};
+use crate::analysis::overhead::Overhead;
 use crate::text::{Foreign, harmless_json};
 
 /// The columns, in the order in which they stand.
@@ -101,31 +102,64 @@ pub struct TableAccount {
     pub idle_ns: u64,
     /// Whether idleness is shown.
     pub with_idle: bool,
+    /// What is taken out of times that are shown.
+    pub overhead: Overhead,
+    /// `self_ns` without that.
+    pub net_self_ns: u64,
+    /// `idle_ns` without that.
+    pub net_idle_ns: u64,
 }
 
 impl TableAccount {
+    /// What an account has from the functions of its table.
+    pub fn of(functions: &Functions) -> TableAccount {
+        let (rest, overhead) = (functions.without_row(), functions.overhead());
+        TableAccount {
+            self_ns: functions.total_self_ns(),
+            idle_ns: functions.total_idle_ns(),
+            without_row: rest.map_or(0, |rest| rest.calls),
+            without_row_ns: rest.map_or(0, |rest| rest.self_ns),
+            overhead,
+            net_self_ns: functions.total_net_self_ns(overhead),
+            net_idle_ns: functions.total_net_idle_ns(overhead),
+            ..TableAccount::default()
+        }
+    }
+
     /// Own time of a function that is shown.
     fn own_ns(&self, row: &Function) -> u64 {
+        let own = row.net_self_ns(self.overhead);
         match self.with_idle {
-            true => row.self_ns,
-            false => row.busy_self_ns(),
+            true => own,
+            false => own.saturating_sub(row.net_idle_ns(self.overhead)),
         }
     }
 
     /// Cumulative time of a function that is shown, where it is known.
     fn cumulative_ns(&self, row: &Function) -> Option<u64> {
-        match self.with_idle {
-            true => row.whole_cumulative_ns(),
-            false => row.busy_cumulative_ns(),
-        }
+        let whole = row.net_cumulative_ns(self.overhead)?;
+        Some(match self.with_idle {
+            true => whole,
+            false => whole.saturating_sub(row.net_idle_cumulative_ns(self.overhead)),
+        })
     }
 
     /// Own time of all functions that is shown.
     fn shown_ns(&self) -> u64 {
         match self.with_idle {
+            true => self.net_self_ns,
+            false => self.net_self_ns.saturating_sub(self.net_idle_ns),
+        }
+    }
+
+    /// Percent of what was measured, as far as it is shown, that were taken out.
+    pub fn taken_out_percent(&self) -> f64 {
+        let measured = match self.with_idle {
             true => self.self_ns,
             false => self.self_ns.saturating_sub(self.idle_ns),
-        }
+        };
+        let taken = measured.saturating_sub(self.shown_ns());
+        taken as f64 * 100.0 / measured.max(1) as f64
     }
 }
 
@@ -146,9 +180,9 @@ pub fn order(
         Column::Calls | Column::Rate => Some(row.calls),
         Column::SelfTime => Some(account.own_ns(row)),
         Column::Cumulative => account.cumulative_ns(row),
-        Column::Average => row.average_ns(),
-        Column::P95 => row.durations.quantile(0.95),
-        Column::Max => row.durations.max(),
+        Column::Average => row.net_average_ns(account.overhead),
+        Column::P95 => row.durations(account.overhead).quantile(0.95),
+        Column::Max => row.durations(account.overhead).max(),
         Column::Off => Some(row.off.blocked_ns),
         Column::RunQueue => Some(row.off.runqueue_ns),
         Column::Gil => Some(row.off.gil_ns),
@@ -216,16 +250,17 @@ pub fn cells(row: &Function, account: &TableAccount) -> Vec<String> {
     };
     let own = account.own_ns(row);
     let share = own as f64 * 100.0 / account.shown_ns().max(1) as f64;
+    let durations = row.durations(account.overhead);
     let mut cells = vec![
         count(row.calls),
         rate,
         time(own),
         format!("{share:.1}"),
         known(account.cumulative_ns(row)),
-        known(row.average_ns()),
-        known(row.durations.quantile(0.95)),
-        match row.durations.max() {
-            Some(max) if row.durations.max_is_bound() => format!("≤{}", time(max)),
+        known(row.net_average_ns(account.overhead)),
+        known(durations.quantile(0.95)),
+        match durations.max() {
+            Some(max) if durations.max_is_bound() => format!("≤{}", time(max)),
             max => known(max),
         },
     ];
@@ -376,7 +411,7 @@ pub fn account_line(account: &TableAccount, filter: Option<&str>) -> String {
             time(account.without_row_ns)
         ),
     };
-    let idle = match account.idle_ns {
+    let idle = match account.net_idle_ns {
         0 => String::new(),
         _ if account.with_idle => String::new(),
         idle => format!("; {} of idleness left out, which --idle shows", time(idle)),
@@ -399,7 +434,7 @@ pub fn notes<'a>(rows: impl Iterator<Item = &'a Function>, account: &TableAccoun
         several |= row.maybe_several;
         given_up += row.given_up;
     }
-    let mut notes = String::new();
+    let mut notes = overhead_line(account.overhead, Some(account.taken_out_percent()));
     if account.filtered {
         notes.push_str(FILTERED);
         notes.push('\n');
@@ -450,6 +485,15 @@ pub fn row_json(row: &Function, account: &TableAccount) -> Value {
     if let Some(group) = group_json(&row.place) {
         json["group"] = group;
     }
+    let overhead = account.overhead;
+    if overhead.per_event().is_some() {
+        json["net_self_ns"] = row.net_self_ns(overhead).into();
+        json["net_idle_ns"] = row.net_idle_ns(overhead).into();
+        json["net_cumulative_ns"] = row.net_cumulative_ns(overhead).into();
+        json["net_idle_cumulative_ns"] = row.net_idle_cumulative_ns(overhead).into();
+        json["net_average_ns"] = row.net_average_ns(overhead).into();
+        json["net_durations"] = histogram_json(&row.net_durations);
+    }
     if account.has_waits {
         json["off_ns"] = row.off.blocked_ns.into();
         json["runqueue_ns"] = row.off.runqueue_ns.into();
@@ -488,7 +532,7 @@ pub fn write_json<'a>(
 
 /// What a table was measured over, as JSON.
 pub fn account_json(account: &TableAccount) -> Value {
-    json!({
+    let mut json = json!({
         "wall_ns": account.wall_ns,
         "self_ns": account.self_ns,
         "idle_ns": account.idle_ns,
@@ -499,16 +543,24 @@ pub fn account_json(account: &TableAccount) -> Value {
         "unpaired": account.unpaired,
         "calls_without_row": account.without_row,
         "self_ns_without_row": account.without_row_ns,
-    })
+    });
+    if let Some(overhead) = account.overhead.per_event() {
+        json["overhead_ns_per_event"] = overhead.get().into();
+        json["net_self_ns"] = account.net_self_ns.into();
+        json["net_idle_ns"] = account.net_idle_ns.into();
+    }
+    json
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use super::*;
     use crate::analysis::functions::Functions;
     use crate::analysis::pairing::Pairing;
     use crate::analysis::testing::{call, event, returned};
-    use crate::event::{Reason, What};
+    use crate::event::{Reason, Session, What};
 
     fn rows() -> Vec<Function> {
         let (mut pairing, mut functions) = (Pairing::new(), Functions::new());
@@ -579,6 +631,7 @@ mod tests {
         let account = TableAccount {
             wall_ns: 1_000,
             self_ns: 1_000,
+            net_self_ns: 1_000,
             ..TableAccount::default()
         };
         let rows = rows();
@@ -591,13 +644,85 @@ mod tests {
         assert_eq!(line.find("slow"), Some(at));
     }
 
+    /// An account of times that are wanted as they were measured.
+    fn raw() -> TableAccount {
+        TableAccount {
+            overhead: Overhead::Kept,
+            ..TableAccount::default()
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_without_the_tracer_s_cost_and_json_has_both() {
+        let session = Session {
+            overhead_ns_per_event: NonZeroU64::new(2),
+            ..Session::default()
+        };
+        let overhead = Overhead::of(&session, false);
+        let (mut pairing, mut functions) = (Pairing::new(), Functions::new());
+        functions.take_out(overhead);
+        for mut event in [
+            call(100, "slow"),
+            call(110, "quick"),
+            returned(115, "quick"),
+            returned(132, "slow"),
+        ] {
+            if let Some(step) = pairing.follow(&mut event) {
+                functions.take(&step);
+            }
+        }
+        let account = TableAccount::of(&functions);
+        let rows = functions.rows();
+        let cells = |row| {
+            let line = line(row, &account, false);
+            let cells: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            cells[2..8].join(" ")
+        };
+        // Of 32 nanoseconds, three events took six.
+        assert_eq!(cells(&rows[0]), "23ns 88.5 26ns 26ns 26ns 26ns");
+        assert_eq!(cells(&rows[1]), "3ns 11.5 3ns 3ns 3ns 3ns");
+        let said = super::notes(rows.iter(), &account);
+        assert_eq!(
+            said,
+            "times without the tracer's own cost (2ns per event, 19 % of what was measured); --raw-times shows what was measured\n"
+        );
+        let json = row_json(&rows[0], &account);
+        let numbers = [
+            "self_ns",
+            "net_self_ns",
+            "cumulative_ns",
+            "net_cumulative_ns",
+        ];
+        assert_eq!(
+            numbers.map(|it| json[it].as_u64()),
+            [27, 23, 32, 26].map(Some)
+        );
+        assert_eq!(json["durations"]["max_ns"], 32);
+        assert_eq!(json["net_durations"]["max_ns"], 26);
+        let json = account_json(&account);
+        let numbers = ["self_ns", "net_self_ns", "overhead_ns_per_event"];
+        assert_eq!(numbers.map(|it| json[it].as_u64()), [32, 26, 2].map(Some));
+    }
+
+    #[test]
+    fn where_nobody_knows_what_an_event_costs_it_is_said_that_times_have_it_in_them() {
+        let account = TableAccount::default();
+        let said = super::notes(rows().iter(), &account);
+        assert!(
+            said.contains("have the tracer's own cost in them"),
+            "{said}"
+        );
+        let json = row_json(&rows()[0], &account);
+        assert!(json.get("net_self_ns").is_none());
+    }
+
     #[test]
     fn what_was_given_up_has_no_cumulative_time_and_the_reason_is_said() {
         let mut row = rows().remove(0);
         row.given_up = 7;
         let line = line(&row, &TableAccount::default(), false);
         assert_eq!(line.split_whitespace().nth(4), Some("-"), "{line}");
-        let notes = notes([&row].into_iter(), &TableAccount::default());
+        let notes = notes([&row].into_iter(), &raw());
         assert!(
             notes.starts_with("7 calls were given up while more were open than there is room for"),
             "{notes}"
@@ -606,7 +731,7 @@ mod tests {
         assert!(json.get("off_ns").is_none(), "there are no waits");
         assert!(json["cumulative_ns"].is_null(), "{json}");
         assert_eq!(json["calls_given_up"], 7);
-        assert!(super::notes(rows().iter(), &TableAccount::default()).is_empty());
+        assert!(super::notes(rows().iter(), &raw()).is_empty());
     }
 
     #[test]
@@ -615,7 +740,7 @@ mod tests {
         (row.goes_on, row.maybe_several) = (true, true);
         let (function, _) = name(&row);
         assert_eq!(function, "slow (resumed) (maybe several)");
-        let notes = notes([&row].into_iter(), &TableAccount::default());
+        let notes = notes([&row].into_iter(), &raw());
         let lines: Vec<&str> = notes.lines().collect();
         assert!(
             lines[0].starts_with("(resumed): AVG, P95 and MAX"),
@@ -658,6 +783,7 @@ mod tests {
             has_waits: true,
             wall_ns: 100,
             self_ns: 90,
+            net_self_ns: 90,
             ..TableAccount::default()
         };
         let slow = line(&rows[0], &account, false);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{bars, count, group_json, histogram_json, many, moment, since, time};
+use super::{bars, count, group_json, histogram_json, many, moment, overhead_line, since, time};
 use crate::analysis::histogram::Histogram;
 use crate::analysis::latency::{Latencies, Latency};
 
@@ -17,7 +17,7 @@ pub fn lines(latencies: &Latencies, at_ns: u64, length_ns: u64) -> String {
     }
     let mut out = String::new();
     for (pid, latency) in latencies.by_process() {
-        let durations = &latency.durations;
+        let durations = latency.durations(latencies.overhead());
         let known = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), time);
         let calls = durations.count() + latency.uncertain;
         out.push_str(&format!(
@@ -98,7 +98,7 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
         if !out.is_empty() {
             out.push('\n');
         }
-        let durations = &latency.durations;
+        let durations = latency.durations(latencies.overhead());
         out.push_str(&format!(
             "{}  {}  process {pid}\n",
             latency.place.name(),
@@ -150,18 +150,25 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
             };
             out.push_str(&format!(
                 "    {:>7}  {}  thread {}{caller}\n",
-                time(slow.duration_ns),
+                time(slow.net_ns),
                 moment(slow.ts, start),
                 slow.tid
             ));
         }
     }
     out.push_str(&others(latencies));
+    let percent = latencies.taken_out_percent();
+    let line = overhead_line(latencies.overhead(), Some(percent));
+    if !line.is_empty() {
+        out.push('\n');
+        out.push_str(&line);
+    }
     out
 }
 
 /// The same as JSON: what was measured in the `wall_ns` before `ts`. `kind` says whether that is an interval or the whole.
 pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
+    let overhead = latencies.overhead().per_event();
     let functions: Value = latencies
         .by_process()
         .map(|(pid, latency)| {
@@ -170,13 +177,17 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
                 .slowest
                 .iter()
                 .map(|slow| {
-                    json!({
+                    let mut json = json!({
                         "ts": slow.ts,
                         "duration_ns": slow.duration_ns,
                         "tid": slow.tid,
                         "caller": slow.caller.as_ref().map(|place| &place.function.text),
                         "caller_file": slow.caller.as_ref().map(|place| &place.file.text),
-                    })
+                    });
+                    if overhead.is_some() {
+                        json["net_ns"] = slow.net_ns.into();
+                    }
+                    json
                 })
                 .collect();
             let mut json = json!({
@@ -197,14 +208,21 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
             if let Some(group) = group_json(&latency.place) {
                 json["group"] = group;
             }
+            if overhead.is_some() {
+                json["net_durations"] = histogram_json(&latency.net_durations);
+            }
             json
         })
         .collect();
-    json!({
+    let mut json = json!({
         "kind": kind,
         "ts": ts,
         "wall_ns": wall_ns,
         "functions": functions,
         "calls_without_room": latencies.without_room(),
-    })
+    });
+    if let Some(overhead) = overhead {
+        json["overhead_ns_per_event"] = overhead.get().into();
+    }
+    json
 }

@@ -9,6 +9,7 @@ pub mod requests;
 use serde_json::{Value, json};
 
 use crate::analysis::histogram::Histogram;
+use crate::analysis::overhead::Overhead;
 use crate::event::Place;
 
 /// A time for people: three significant digits and a unit, at most seven characters wide below an hour.
@@ -25,6 +26,33 @@ pub fn time(nanoseconds: u64) -> String {
         9.995..99.95 => format!("{number:.1}{unit}"),
         _ => format!("{number:.0}{unit}"),
     }
+}
+
+/// Whether times are without the tracer's own cost, as a line. `percent` is how much of what was measured that is.
+pub(crate) fn overhead_line(overhead: Overhead, percent: Option<f64>) -> String {
+    match overhead {
+        Overhead::Kept => String::new(),
+        Overhead::Unknown => {
+            "times have the tracer's own cost in them, which was not measured (docs/truth.md)\n"
+                .to_owned()
+        }
+        Overhead::Taken(_) => {
+            let taken = overhead_taken(overhead, percent);
+            taken.map_or_else(String::new, |taken| taken + "\n")
+        }
+    }
+}
+
+/// The same where it is taken out, as words.
+pub(crate) fn overhead_taken(overhead: Overhead, percent: Option<f64>) -> Option<String> {
+    let cost = overhead.per_event()?;
+    let share = percent.map_or_else(String::new, |percent| {
+        format!(", {percent:.0} % of what was measured")
+    });
+    Some(format!(
+        "times without the tracer's own cost ({} per event{share}); --raw-times shows what was measured",
+        time(cost.get())
+    ))
 }
 
 /// The value of a field by which calls of a function are told apart, as JSON, if they are.

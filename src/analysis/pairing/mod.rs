@@ -46,7 +46,9 @@
 //! *Own time* is given out in slices: the time between two events of a thread belongs to the frame that runs in
 //! between. No moment is counted twice, whatever stacks interleave, and a frame that turns out to be the creation of a
 //! generator hands its slices to its creator. *Inclusive time* counts recursion once: an inner call hands its duration
-//! to the outer one, which discards it when it ends and passes it on when it never does. *Callers* are links between
+//! to the outer one, which discards it when it ends and passes it on when it never does. With each time goes the number of
+//! events within ([`FinishedCall::self_events`]), because each of them costs the thread time that is the tracer's and no
+//! function's: see [`super::overhead`]. *Callers* are links between
 //! frames. When greenlets interleave, a return is given to the frame that runs, or else to the one that waits longest;
 //! a return that does not fit shows that the guess before it was wrong, and the two frames change places. Totals do not
 //! depend on these guesses.
@@ -331,7 +333,10 @@ impl Pairing {
                     entry,
                     within: Within::default(),
                     self_ns: 0,
+                    self_events: 0,
                     covered_ns: 0,
+                    covered_events: 0,
+                    events_before: thread.events,
                     called: 0,
                     before: interrupted,
                     fields,

@@ -370,9 +370,13 @@ impl Returning<'_> {
         let Some(frame) = thread.frames.get_mut(at) else {
             return;
         };
-        let (self_ns, covered_ns) = (
+        let (self_ns, self_events) = (
             std::mem::take(&mut frame.self_ns),
+            std::mem::take(&mut frame.self_events),
+        );
+        let (covered_ns, covered_events) = (
             std::mem::take(&mut frame.covered_ns),
+            std::mem::take(&mut frame.covered_events),
         );
         self.revised.push(Revised {
             pid: self.whose.0,
@@ -390,16 +394,20 @@ impl Returning<'_> {
             place: Arc::clone(&frame.place),
             context: frame.context,
             self_ns,
+            self_events,
             cumulative_ns: covered_ns,
+            cumulative_events: covered_events,
             by_bound: false,
         };
         if let Some(creator) = parent.and_then(|parent| thread.frames.get_mut(parent)) {
             creator.self_ns = creator.self_ns.saturating_add(self_ns);
-            left_over.self_ns = 0;
+            creator.self_events += self_events;
+            (left_over.self_ns, left_over.self_events) = (0, 0);
         }
         if let Some(outer) = outer.and_then(|outer| thread.frames.get_mut(outer)) {
             outer.covered_ns = outer.covered_ns.saturating_add(covered_ns);
-            left_over.cumulative_ns = 0;
+            outer.covered_events += covered_events;
+            (left_over.cumulative_ns, left_over.cumulative_events) = (0, 0);
         }
         if left_over.self_ns > 0 || left_over.cumulative_ns > 0 {
             self.given_up.push(left_over);
@@ -487,20 +495,28 @@ fn finished(
     exact: bool,
     likely: bool,
 ) -> FinishedCall {
-    let mut cumulative_ns = inclusive_ns.unwrap_or(frame.covered_ns);
+    let inclusive_events = thread.events - frame.events_before;
+    let (mut cumulative_ns, mut cumulative_events) = match inclusive_ns {
+        Some(inclusive_ns) => (inclusive_ns, inclusive_events),
+        None => (frame.covered_ns, frame.covered_events),
+    };
     if let Some(outer) = outer.and_then(|outer| thread.frames.get_mut(outer)) {
         outer.covered_ns = outer.covered_ns.saturating_add(cumulative_ns);
-        cumulative_ns = 0;
+        outer.covered_events += cumulative_events;
+        (cumulative_ns, cumulative_events) = (0, 0);
     }
     FinishedCall {
         frame: Some(FrameId(frame.id)),
         key: Some(frame.key),
         line: frame.line,
         inclusive_ns,
+        inclusive_events,
         exact,
         likely,
         self_ns: frame.self_ns,
+        self_events: frame.self_events,
         cumulative_ns,
+        cumulative_events,
         outermost: outer.is_none(),
         measured: false,
     }

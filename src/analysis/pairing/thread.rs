@@ -42,6 +42,8 @@ pub(super) struct Thread {
     pub(super) accounted_gap: u32,
     /// What the last event added to the own time of the frame that ran.
     pub(super) charged: u64,
+    /// Intervals between two events that were measured so far: each has the cost of one event in it.
+    pub(super) events: u64,
     /// The last event was a return that was given to one of several frames: their function, and the caller of the
     /// chosen one.
     pub(super) guessed: Option<(NameKey, u64)>,
@@ -71,6 +73,7 @@ impl Default for Thread {
             accounted: 0,
             accounted_gap: 0,
             charged: 0,
+            events: 0,
             guessed: None,
             buckets: Box::new([0; BUCKETS]),
             spans: Vec::new(),
@@ -156,10 +159,14 @@ pub(super) struct Frame {
     /// What it was, where creations of generators look like calls; and what of its function has returned within it.
     pub(super) entry: Entry,
     pub(super) within: Within,
-    /// Time of its own so far.
+    /// Time of its own so far, and of how many intervals between events that is.
     pub(super) self_ns: u64,
-    /// Inclusive time of ended calls of the same function that this one had (indirectly) called.
+    pub(super) self_events: u64,
+    /// Inclusive time of ended calls of the same function that this one had (indirectly) called, and the events within.
     pub(super) covered_ns: u64,
+    pub(super) covered_events: u64,
+    /// Events of the thread before the call.
+    pub(super) events_before: u64,
     /// Open frames that it called. One without runs, or waits for its turn.
     pub(super) called: u32,
     /// Where contexts are told: the last frame of its context before it, or for the first one, what ran when its context
@@ -178,7 +185,9 @@ pub(super) fn give_up(given_up: &mut Vec<GivenUp>, (pid, tid): (u32, u32), frame
         place: frame.place,
         context: frame.context,
         self_ns: frame.self_ns,
+        self_events: frame.self_events,
         cumulative_ns: frame.covered_ns,
+        cumulative_events: frame.covered_events,
         by_bound: false,
     });
 }
@@ -290,27 +299,38 @@ impl Thread {
         0
     }
 
-    /// Gives the time since the last event to the frame that ran.
+    /// Gives the time since the last event to the frame that ran, with the cost of the event that ends it.
     #[inline]
     pub(super) fn charge(&mut self, ts: u64, gap: u32) {
+        self.account(ts, gap, 1);
+    }
+
+    /// Gives the time since the last event to the frame that ran, and so many events with it.
+    #[inline]
+    fn account(&mut self, ts: u64, gap: u32, events: u64) {
         let since = std::mem::replace(&mut self.accounted, ts);
         let known = std::mem::replace(&mut self.accounted_gap, gap) == gap;
         // Who ran while events were lost is anybody's guess, and a clock that steps back measures nothing.
         let elapsed = ts.saturating_sub(since);
         self.charged = 0;
-        if known
-            && elapsed > 0
-            && let Some(index) = self.index_of(self.running)
+        if !known || elapsed == 0 {
+            return;
+        }
+        self.events += events;
+        if let Some(index) = self.index_of(self.running)
             && let Some(frame) = self.frames.get_mut(index)
         {
             frame.self_ns = frame.self_ns.saturating_add(elapsed);
+            frame.self_events += events;
             self.charged = elapsed;
         }
     }
 
     /// It ends here, and with it what was called and never returned.
     pub(super) fn end(&mut self, ts: u64, gap: u32) {
-        self.charge(ts, gap);
+        // The kernel told it, and that cost the thread no event.
+        self.account(ts, gap, 0);
+        let events = self.events;
         for index in 0..self.frames.len() {
             let covered = self.outer(index).is_some();
             if let Some(frame) = self.frames.get_mut(index)
@@ -318,9 +338,9 @@ impl Thread {
                 && frame.gap == gap
             {
                 // What an outer call of the same function lasts covers this one.
-                frame.covered_ns = match covered {
-                    true => 0,
-                    false => ts.saturating_sub(frame.ts),
+                (frame.covered_ns, frame.covered_events) = match covered {
+                    true => (0, 0),
+                    false => (ts.saturating_sub(frame.ts), events - frame.events_before),
                 };
             }
         }
@@ -500,6 +520,8 @@ impl Thread {
             fields: frame.fields.as_ref().map(KeptFields::fields),
             since: frame.ts,
             self_ns: frame.self_ns,
+            self_events: frame.self_events,
+            events: self.events - frame.events_before,
             outermost: self.outer(index).is_none(),
             runs_since: (frame.id == self.running).then_some(self.accounted),
         })
@@ -530,13 +552,16 @@ impl Thread {
         })?;
         self.frames.get_mut(called)?.parent = chosen;
         let charged = self.charged;
+        let events = u64::from(charged > 0);
         if let Some(chosen) = self.index_of(chosen).and_then(|at| self.frames.get_mut(at)) {
             chosen.called += 1;
             chosen.self_ns = chosen.self_ns.saturating_sub(charged);
+            chosen.self_events = chosen.self_events.saturating_sub(events);
         }
         let ended = self.frames.get_mut(caller)?;
         ended.called = ended.called.saturating_sub(1);
         ended.self_ns = ended.self_ns.saturating_add(charged);
+        ended.self_events += events;
         Some(caller)
     }
 
@@ -647,10 +672,13 @@ impl Thread {
             key: None,
             line: 0,
             inclusive_ns: Some(duration),
+            inclusive_events: 0,
             exact: true,
             likely: true,
             self_ns: duration.saturating_sub(inner),
+            self_events: 0,
             cumulative_ns: duration,
+            cumulative_events: 0,
             outermost: true,
             measured: true,
         }

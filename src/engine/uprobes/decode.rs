@@ -582,6 +582,22 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
+/// Thread and time of each sample in whole records, on the records' clock.
+pub(super) fn sampled(mut bytes: &[u8]) -> impl Iterator<Item = (u32, u64)> {
+    let records = std::iter::from_fn(move || {
+        let size = usize::from(u16_at(bytes, 6)?);
+        let (record, rest) = bytes.split_at_checked(size).filter(|_| size >= HEADER)?;
+        bytes = rest;
+        Some(record)
+    });
+    records
+        .filter(|record| u32_at(record, 0) == Some(bindings::PERF_RECORD_SAMPLE))
+        .filter_map(|record| {
+            let body = record.get(HEADER..)?;
+            Some((u32_at(body, 4)?, u64_at(body, 8)?))
+        })
+}
+
 /// Every record but a sample ends with who made it, when, and through which counter.
 fn when(record: &[u8]) -> Option<u64> {
     u64_at(record, record.len().checked_sub(16)?)

@@ -25,10 +25,13 @@
 //! least what is wanted; what is not about functions passes by the number of its probe. `--min-duration` is applied by
 //! the session, to the durations that pairing finds.
 //!
+//! What an event costs the thread that runs into a probe is measured first, in pystap's own process (`calibration`).
+//!
 //! What was lost is told with the next record (`PERF_RECORD_LOST`); what was lost last is read from the counters at the
 //! end (`PERF_FORMAT_LOST`, Linux 6.0).
 
 mod arming;
+mod calibration;
 mod decode;
 pub(crate) mod engine;
 mod error;

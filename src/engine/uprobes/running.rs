@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::arming::{Arming, Descendants};
+use super::calibration;
 use super::decode::{DecodeAccount, Decoder};
 use super::fork_watcher::ForkWatcher;
 use super::processes::{Change, Life, Processes};
@@ -67,6 +69,7 @@ pub struct UprobesRunning {
     wake: Arc<OwnedFd>,
     ended: Receiver<()>,
     descendants: Option<Arc<Descendants>>,
+    overhead: Option<NonZeroU64>,
 }
 
 /// What the collecting thread is told.
@@ -134,6 +137,8 @@ impl UprobesRunning {
                     },
                 })?;
         }
+        // Without it the times are what was measured.
+        let calibrates = calibration::define(&group.tracefs, &group.name, plan.fields).is_ok();
         let unread = failed("a uprobe event cannot be read back");
         let defined = group.tracefs.defined(&group.name, EVENT).map_err(unread)?;
         let decoder =
@@ -184,6 +189,8 @@ impl UprobesRunning {
             throttled: false,
             lives: Vec::new(),
         };
+        let calibrated =
+            calibrates.then(|| calibration::measure(&collector.arming, &mut collector.rings));
         // What is only half there when this fails has no thread whose end could be waited for.
         for (pid, probed) in &start.targets {
             collector.add(*pid, *probed, stopped)?;
@@ -194,7 +201,12 @@ impl UprobesRunning {
             wake: Arc::clone(&wake),
             ended,
             descendants,
+            overhead: calibrated
+                .as_ref()
+                .and_then(|it| it.as_ref().ok()?.overhead()),
         };
+        // Only now, because the kernel takes its time when nobody is left who is to run into the probes.
+        drop(calibrated);
         let _ = sender.send(Message::Live);
         threads::spawn(move || {
             collector.run(&wake, &commands);
@@ -235,6 +247,10 @@ impl Running for UprobesRunning {
     fn children(&self) -> Option<Arc<dyn Children>> {
         let descendants = Arc::clone(self.descendants.as_ref()?);
         Some(descendants)
+    }
+
+    fn overhead_ns_per_event(&self) -> Option<NonZeroU64> {
+        self.overhead
     }
 
     fn stop(&mut self) {

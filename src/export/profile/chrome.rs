@@ -297,7 +297,7 @@ impl Observer for Lines {
         self.put(slice.since, track.0, tid, "X", more);
     }
 
-    fn ran(&mut self, _tag: u32, _elapsed_ns: u64) {}
+    fn ran(&mut self, _tag: u32, _elapsed_ns: u64, _events: u64) {}
 }
 
 impl<W: Write> Sink for Chrome<W> {

@@ -11,6 +11,7 @@ use super::timeline::{Ending, Observer, Timeline, Track};
 use crate::analysis::contexts::{Contexts, Runner};
 use crate::analysis::idle::Idle;
 use crate::analysis::keys::KeyBuilder;
+use crate::analysis::overhead::Overhead;
 use crate::analysis::pairing::{Open, Step};
 use crate::event::{Place, Session, Wait, What};
 use crate::export::{End, Sink};
@@ -40,6 +41,8 @@ pub struct Selection {
     pub time: Time,
     /// Whether threads that wait for work are shown, too.
     pub idle: bool,
+    /// Whether times are shown as they were measured.
+    pub raw_times: bool,
 }
 
 impl Time {
@@ -63,6 +66,8 @@ struct Seen {
     session: Session,
     timeline: Timeline,
     ways: Ways,
+    raw_times: bool,
+    overhead: Overhead,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +80,7 @@ struct Ways {
     /// How frames are idle, by their number, and how long they were.
     idle: Vec<Option<Idle>>,
     idle_ns: u64,
+    idle_events: u64,
     /// Whether that is shown.
     with_idle: bool,
     /// Whether waits are told, so that it is known when they were.
@@ -118,7 +124,7 @@ impl Ways {
         if elapsed_ns > 0 {
             let key = KeyBuilder.hash_one(&name);
             let node = self.paths.node(pid, Some(tag), key, || separable(name));
-            self.paths.ran(node, elapsed_ns);
+            self.paths.ran(node, elapsed_ns, 0);
         }
     }
 }
@@ -134,12 +140,13 @@ impl Observer for Ways {
 
     fn closes(&mut self, _track: Track, _ts: u64, _tag: u32, _ending: Ending) {}
 
-    fn ran(&mut self, tag: u32, elapsed_ns: u64) {
+    fn ran(&mut self, tag: u32, elapsed_ns: u64, events: u64) {
         let idle = self.idle(tag).filter(|_| !self.knows_waits);
         if idle.is_some_and(Idle::covers_own_time) {
             self.idle_ns = self.idle_ns.saturating_add(elapsed_ns);
+            self.idle_events += events;
         } else if self.time != Time::Off {
-            self.paths.ran(tag, elapsed_ns);
+            self.paths.ran(tag, elapsed_ns, events);
         }
     }
 
@@ -152,12 +159,12 @@ impl Observer for Ways {
             if self.time != Time::Cpu {
                 self.idle_ns = self.idle_ns.saturating_add(blocked + queued);
             }
-            return self.ran(tag, elapsed_ns - queued - blocked);
+            return self.ran(tag, elapsed_ns - queued - blocked, 0);
         }
         if self.time == Time::Own {
-            return self.ran(tag, elapsed_ns);
+            return self.ran(tag, elapsed_ns, 0);
         }
-        self.ran(tag, elapsed_ns - queued - blocked);
+        self.ran(tag, elapsed_ns - queued - blocked, 0);
         if self.time.shows_waits() {
             self.leaf(pid, tag, wait.leaf(), blocked);
             self.leaf(pid, tag, Wait::run_queue_leaf(), queued);
@@ -181,6 +188,7 @@ impl Seen {
                 contexts: shown.by_context.then(Contexts::default),
                 ..Ways::default()
             },
+            raw_times: shown.raw_times,
             ..Seen::default()
         }
     }
@@ -193,7 +201,15 @@ impl Seen {
 
     fn begin(&mut self, session: &Session) {
         self.session = session.clone();
+        self.overhead = Overhead::of(session, self.raw_times);
         self.ways.knows_waits = session.events.iter().any(|kind| kind == Wait::KIND);
+    }
+
+    /// Takes the tracer's cost out of what was seen.
+    fn end(&mut self) {
+        let (overhead, ways) = (self.overhead, &mut self.ways);
+        ways.paths.take_out(overhead);
+        ways.idle_ns = overhead.net(ways.idle_ns, std::mem::take(&mut ways.idle_events));
     }
 
     /// What is to be said about what is not shown.
@@ -205,7 +221,9 @@ impl Seen {
                 view::time(idle_ns)
             )
         });
-        let said: Vec<String> = idle.into_iter().chain(self.ways.paths.left_out()).collect();
+        let tracer = view::overhead_taken(self.overhead, None);
+        let said = idle.into_iter().chain(self.ways.paths.left_out());
+        let said: Vec<String> = said.chain(tracer).collect();
         (!said.is_empty()).then(|| said.join("; "))
     }
 
@@ -230,7 +248,7 @@ impl Seen {
             ways.idle_ns = ways.idle_ns.saturating_add(idle);
             let name = || separable(names::function(place, *line));
             let node = ways.paths.node(event.pid, None, key.number(), name);
-            ways.paths.ran(node, left.self_ns - idle);
+            ways.paths.ran(node, left.self_ns - idle, left.self_events);
         }
     }
 }
@@ -263,6 +281,7 @@ impl<W: Write> Sink for Folded<W> {
     }
 
     fn finish(mut self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {
+        self.seen.end();
         let Seen { session, ways, .. } = &self.seen;
         ways.paths.write(session, &mut self.output)?;
         Ok(self.seen.left_out())
@@ -306,6 +325,7 @@ impl<W: Write> Sink for FlameGraph<W> {
     }
 
     fn finish(mut self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {
+        self.seen.end();
         let Seen { session, ways, .. } = &self.seen;
         let paths = &ways.paths;
         let (lines, percent) = paths.drawn(session, self.min_width);

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use super::flames::separable;
 use super::names;
 use crate::analysis::keys::KeyBuilder;
+use crate::analysis::overhead::Overhead;
 use crate::event::Session;
 use crate::event::allowance::shorten;
 
@@ -34,6 +35,8 @@ struct Node {
     parent: Option<u32>,
     name: u32,
     own_ns: u64,
+    /// Events within that.
+    events: u64,
 }
 
 /// See the head of the module.
@@ -111,10 +114,18 @@ impl Paths {
         0
     }
 
-    /// What a frame took itself.
-    pub(super) fn ran(&mut self, node: u32, elapsed_ns: u64) {
+    /// What a frame took itself, with so many events within.
+    pub(super) fn ran(&mut self, node: u32, elapsed_ns: u64, events: u64) {
         if let Some(node) = self.nodes.get_mut(node as usize) {
             node.own_ns = node.own_ns.saturating_add(elapsed_ns);
+            node.events += events;
+        }
+    }
+
+    /// Takes the tracer's cost out of everything, once.
+    pub(super) fn take_out(&mut self, overhead: Overhead) {
+        for node in &mut self.nodes {
+            node.own_ns = overhead.net(node.own_ns, std::mem::take(&mut node.events));
         }
     }
 
@@ -145,6 +156,7 @@ impl Paths {
             parent,
             name,
             own_ns: 0,
+            events: 0,
         });
         self.bytes += NODE;
         node
@@ -354,7 +366,7 @@ mod tests {
         for number in 0..count {
             let called = paths.node(1, Some(main), 100 + number, || format!("f{number:07}"));
             let deep = paths.node(1, Some(called), 100 + number, || format!("f{number:07}"));
-            paths.ran(deep, 10);
+            paths.ran(deep, 10, 0);
         }
     }
 
@@ -394,7 +406,7 @@ mod tests {
         let mut paths = Paths::within(2 << 10);
         for pid in 1..1_000 {
             let node = paths.node(pid, None, 7, || "f".to_owned());
-            paths.ran(node, 1);
+            paths.ran(node, 1, 0);
         }
         assert!(paths.nodes.len() < 40, "{}", paths.nodes.len());
         let lines = lines(&paths);
@@ -421,10 +433,10 @@ mod tests {
         let main = paths.node(1, None, 1, || "main".to_owned());
         for (key, took) in [(2, 900), (3, 60), (4, 40)] {
             let called = paths.node(1, Some(main), key, || format!("f{key}"));
-            paths.ran(called, took);
+            paths.ran(called, took, 0);
         }
         let apart = paths.node(1, None, 5, || "apart".to_owned());
-        paths.ran(apart, 20);
+        paths.ran(apart, 20, 0);
         let (lines, percent) = paths.drawn(&Session::default(), 5.0);
         assert_eq!(
             (lines.as_slice(), percent),
@@ -447,7 +459,7 @@ mod tests {
         for depth in 0..4_096_u64 {
             let node = paths.node(1, parent, depth, || format!("{depth:x>90}"));
             // Each level takes time itself, so each has a line: a gigabyte and a half of them.
-            paths.ran(node, 4_096);
+            paths.ran(node, 4_096, 0);
             parent = Some(node);
         }
         let (lines, percent) = paths.drawn(&Session::default(), 0.0);
@@ -464,7 +476,7 @@ mod tests {
     fn a_long_name_is_cut() {
         let mut paths = Paths::default();
         let node = paths.node(1, None, 1, || "ä".repeat(4_000));
-        paths.ran(node, 1);
+        paths.ran(node, 1, 0);
         assert_eq!(lines(&paths), [format!("{}... 1", "ä".repeat(LONGEST / 2))]);
     }
 }

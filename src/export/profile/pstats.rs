@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::analysis::keys::{FunctionKey, KeyBuilder};
+use crate::analysis::overhead::Overhead;
 use crate::analysis::pairing::{FinishedCall, Step};
-use crate::event::{Place, Text, What};
+use crate::event::{Place, Session, Text, What};
 use crate::export::{End, Sink};
+use crate::view;
 
 /// Functions, and pairs of caller and called, that are kept: some 60 MB. Others are counted in one function called
 /// [`OTHER`].
@@ -27,6 +29,8 @@ pub struct Pstats<W> {
     other: Option<(FunctionKey, Arc<Place>)>,
     /// Calls that are there as a whole or without their caller.
     others: u64,
+    raw_times: bool,
+    overhead: Overhead,
 }
 
 #[derive(Debug)]
@@ -36,27 +40,47 @@ struct Function {
     numbers: Numbers,
 }
 
-/// Calls, those of them that are no recursion, and times in nanoseconds.
+/// Calls, those of them that are no recursion, and times in nanoseconds with the events within.
 #[derive(Debug, Clone, Copy, Default)]
 struct Numbers {
     calls: u64,
     primitive: u64,
-    own_ns: u64,
-    cumulative_ns: u64,
+    own: Measured,
+    cumulative: Measured,
+}
+
+/// A time, and the events within.
+#[derive(Debug, Clone, Copy, Default)]
+struct Measured {
+    ns: u64,
+    events: u64,
+}
+
+impl Measured {
+    fn add(&mut self, ns: u64, events: u64) {
+        self.ns = self.ns.saturating_add(ns);
+        self.events += events;
+    }
 }
 
 impl Numbers {
-    fn add(&mut self, own_ns: u64, cumulative_ns: u64, primitive: bool) {
+    fn add(&mut self, own: (u64, u64), cumulative: (u64, u64), primitive: bool) {
         self.calls += 1;
         self.primitive += u64::from(primitive);
-        self.own_ns = self.own_ns.saturating_add(own_ns);
-        self.cumulative_ns = self.cumulative_ns.saturating_add(cumulative_ns);
+        self.own.add(own.0, own.1);
+        self.cumulative.add(cumulative.0, cumulative.1);
+    }
+
+    fn left(&mut self, left: &FinishedCall) {
+        let own = (left.self_ns, left.self_events);
+        let cumulative = (left.cumulative_ns, left.cumulative_events);
+        self.add(own, cumulative, left.outermost);
     }
 }
 
 impl<W: Write> Pstats<W> {
-    /// Nothing yet, to be written to `output`.
-    pub fn new(output: W) -> Pstats<W> {
+    /// Nothing yet, to be written to `output`; with times as they were measured where `raw_times` says so.
+    pub fn new(output: W, raw_times: bool) -> Pstats<W> {
         Pstats {
             output,
             functions: BTreeMap::new(),
@@ -64,6 +88,8 @@ impl<W: Write> Pstats<W> {
             last_ts: 0,
             other: None,
             others: 0,
+            raw_times,
+            overhead: Overhead::default(),
         }
     }
 
@@ -106,9 +132,7 @@ impl<W: Write> Pstats<W> {
         left: &FinishedCall,
     ) {
         let (called, function) = self.function(key, place);
-        function
-            .numbers
-            .add(left.self_ns, left.cumulative_ns, left.outermost);
+        function.numbers.left(left);
         let mut found_no_room = called != key;
         if let Some((caller, place)) = caller {
             let (mut caller, _) = self.function(caller, place);
@@ -123,21 +147,26 @@ impl<W: Write> Pstats<W> {
                 .edges
                 .entry((called.number(), caller.number()))
                 .or_default();
-            edge.add(left.self_ns, left.cumulative_ns, left.outermost);
+            edge.left(left);
         }
         self.others += u64::from(found_no_room);
     }
 }
 
 impl<W: Write> Sink for Pstats<W> {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
+        self.overhead = Overhead::of(session, self.raw_times);
+        Ok(())
+    }
+
     fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
         let event = step.event;
         self.last_ts = self.last_ts.max(event.ts);
         for gone in step.given_up {
             let (_, function) = self.function(gone.key, &gone.place);
-            function
-                .numbers
-                .add(gone.self_ns, gone.cumulative_ns, false);
+            let own = (gone.self_ns, gone.self_events);
+            let cumulative = (gone.cumulative_ns, gone.cumulative_events);
+            function.numbers.add(own, cumulative, false);
         }
         let Some(key) = step.key else {
             return Ok(());
@@ -164,11 +193,12 @@ impl<W: Write> Sink for Pstats<W> {
     fn finish(mut self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>> {
         for open in end.pairing.open() {
             let so_far = match open.outermost {
-                true => self.last_ts.saturating_sub(open.since),
-                false => 0,
+                true => (self.last_ts.saturating_sub(open.since), open.events),
+                false => (0, 0),
             };
             let (_, function) = self.function(open.key, open.place);
-            function.numbers.add(open.self_ns, so_far, open.outermost);
+            let own = (open.self_ns, open.self_events);
+            function.numbers.add(own, so_far, open.outermost);
         }
         let names: HashMap<u64, &Function, KeyBuilder> = self
             .functions
@@ -179,6 +209,7 @@ impl<W: Write> Sink for Pstats<W> {
             std::mem::take(&mut self.edges).into_iter().collect();
         edges.sort_unstable_by_key(|(between, _)| *between);
         let mut marshal = Marshal(Vec::new());
+        let overhead = self.overhead;
         marshal.dictionary();
         for (key, function) in &self.functions {
             marshal.function(function);
@@ -186,6 +217,7 @@ impl<W: Write> Sink for Pstats<W> {
             marshal.numbers(
                 [function.numbers.primitive, function.numbers.calls],
                 &function.numbers,
+                overhead,
             );
             marshal.dictionary();
             let from = edges.partition_point(|((called, _), _)| *called < key.number());
@@ -197,7 +229,7 @@ impl<W: Write> Sink for Pstats<W> {
                     marshal.function(caller);
                     marshal.tuple(4);
                     // The other way round than above: that is how cProfile has it.
-                    marshal.numbers([numbers.calls, numbers.primitive], numbers);
+                    marshal.numbers([numbers.calls, numbers.primitive], numbers, overhead);
                 }
             }
             marshal.end();
@@ -208,14 +240,17 @@ impl<W: Write> Sink for Pstats<W> {
         }
         marshal.end();
         self.output.write_all(&marshal.0)?;
-        Ok((self.others > 0).then(|| {
+        let others = (self.others > 0).then(|| {
             format!(
                 "there are more than {MOST_FUNCTIONS} functions or {MOST_EDGES} pairs of caller and called: {} calls are \
                  counted in whole or in part as the function {OTHER}; record a shorter time, or fewer functions \
                  (--function, --module)",
                 self.others
             )
-        }))
+        });
+        let tracer = view::overhead_taken(overhead, None);
+        let said: Vec<String> = others.into_iter().chain(tracer).collect();
+        Ok((!said.is_empty()).then(|| said.join("; ")))
     }
 }
 
@@ -250,13 +285,13 @@ impl Marshal {
         self.string(&function.place.name().to_string());
     }
 
-    fn numbers(&mut self, calls: [u64; 2], numbers: &Numbers) {
+    fn numbers(&mut self, calls: [u64; 2], numbers: &Numbers, overhead: Overhead) {
         for count in calls {
             self.integer(count);
         }
-        for nanoseconds in [numbers.own_ns, numbers.cumulative_ns] {
+        for Measured { ns, events } in [numbers.own, numbers.cumulative] {
             self.0.push(b'g');
-            let seconds = nanoseconds as f64 / 1e9;
+            let seconds = overhead.net(ns, events) as f64 / 1e9;
             self.0.extend_from_slice(&seconds.to_le_bytes());
         }
     }

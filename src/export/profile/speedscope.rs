@@ -130,7 +130,7 @@ impl Observer for Threads {
         }
     }
 
-    fn ran(&mut self, _tag: u32, _elapsed_ns: u64) {}
+    fn ran(&mut self, _tag: u32, _elapsed_ns: u64, _events: u64) {}
 }
 
 impl Thread {

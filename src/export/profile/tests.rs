@@ -773,7 +773,7 @@ fn python_s_own_pstats_loads_the_numbers_and_the_callers() {
     }
     std::fs::write(
         &path,
-        made(|output| Box::new(Pstats::new(output)), false, events),
+        made(|output| Box::new(Pstats::new(output, false)), false, events),
     )
     .expect("written");
     let script = format!(

@@ -41,12 +41,12 @@ pub(super) trait Observer {
     /// The innermost frame of a track disappears.
     fn closes(&mut self, track: Track, ts: u64, tag: u32, ending: Ending);
 
-    /// The innermost frame ran for so long.
-    fn ran(&mut self, tag: u32, elapsed_ns: u64);
+    /// The innermost frame ran for so long, with so many events within.
+    fn ran(&mut self, tag: u32, elapsed_ns: u64, events: u64);
 
     /// The same, and at the end of that its thread waited; perhaps since before.
     fn waited(&mut self, _pid: u32, tag: u32, elapsed_ns: u64, _wait: &Wait) {
-        self.ran(tag, elapsed_ns);
+        self.ran(tag, elapsed_ns, 0);
     }
 }
 
@@ -130,9 +130,9 @@ impl Timeline {
         if let Some(&(_, tag)) = shown.frames.last() {
             match &event.what {
                 // Of a call that may have returned in a loss.
-                What::Wait(_) if step.caller.is_none() => observer.ran(tag, elapsed),
+                What::Wait(_) if step.caller.is_none() => observer.ran(tag, elapsed, 0),
                 What::Wait(wait) => observer.waited(event.pid, tag, elapsed, wait),
-                _ => observer.ran(tag, elapsed),
+                _ => observer.ran(tag, elapsed, u64::from(elapsed > 0)),
             }
         }
         if !matches!(event.what, What::Call { .. } | What::Return { .. }) {

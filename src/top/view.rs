@@ -28,7 +28,7 @@ const HELP: [&str; 21] = [
     "up, down     scroll (also pages, home, end)",
     "q, Ctrl-C    end",
     "SELF*        time not in other traced functions: a filter leaves some out",
-    "tracer's     its own cost, taken out of times; --raw-times keeps it, and so does who cannot measure it",
+    "tracer's     cost per event, taken out of the times; --raw-times keeps it",
     "(columns)    a narrow terminal leaves some out, not the one by which is sorted",
     "(resumed)    its durations are times on the stack, without waiting",
     "(maybe several) functions of one name that nothing tells apart",

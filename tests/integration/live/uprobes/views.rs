@@ -545,3 +545,62 @@ fn the_time_of_a_coroutine_from_its_first_call_to_its_end_is_what_its_own_clock_
         );
     });
 }
+
+/// How far a number is from the true one.
+fn off(number: f64, truth: f64) -> f64 {
+    (number - truth).abs()
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn without_the_tracer_s_cost_a_cheap_function_is_nearer_to_what_it_takes_untraced() {
+    leaves_nothing(|| {
+        let program = file("tests/programs/cheap.py");
+        let untraced = std::process::Command::new(PYTHON_3_11)
+            .arg(&program)
+            .output();
+        let untraced = untraced.expect("it runs").stdout;
+        let truth: Value = serde_json::from_slice(&untraced).expect("JSON");
+        let took = |part: &str| truth[part].as_u64().expect("nanoseconds") as f64;
+        let true_share = took("cheap") / (took("cheap") + took("steady"));
+        let true_leaf = took("cheap") / took("calls");
+
+        let dir = tempfile::tempdir().expect("a directory");
+        let recording = dir.path().join("run.pystap");
+        let recording = recording.to_str().expect("UTF-8");
+        let record = ["record", "--engine", "uprobes", "--no-agent", "--output"];
+        done(&[&record[..], &[recording, "--", PYTHON_3_11, &program]].concat());
+        let report = done(&["report", "--json", "--limit", "1000", recording]);
+        let table: Value = serde_json::from_str(&report.stdout).expect("JSON");
+        let cost = table["account"]["overhead_ns_per_event"].as_u64();
+        assert!(cost.is_some_and(|cost| cost > 100), "{}", table["account"]);
+
+        let share = |own: &str| {
+            let own = column(&table, &program, own);
+            let cheap = (own["cheap"] + own["leaf"]) as f64;
+            cheap / (cheap + own["steady"] as f64)
+        };
+        let (raw, net) = (share("self_ns"), share("net_self_ns"));
+        assert!(
+            off(net, true_share) < off(raw, true_share),
+            "true {true_share}, raw {raw}, net {net}"
+        );
+        let rows = table["functions"].as_array().expect("rows");
+        let leaf = rows.iter().find(|row| row["function"] == "leaf");
+        let leaf = leaf.expect("it was called");
+        let half_take = |durations: &str| leaf[durations]["p50_ns"].as_u64().expect("calls") as f64;
+        let (raw, net) = (half_take("durations"), half_take("net_durations"));
+        assert!(
+            off(net, true_leaf) < off(raw, true_leaf) / 2.0,
+            "true {true_leaf}, raw {raw}, net {net}"
+        );
+
+        let said = done(&["report", recording]).stdout;
+        assert!(
+            said.contains("times without the tracer's own cost ("),
+            "{said}"
+        );
+        let said = done(&["report", "--raw-times", recording]).stdout;
+        assert!(!said.contains("tracer's own cost"), "{said}");
+    });
+}

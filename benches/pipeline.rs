@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     measure(
         "stats",
         events,
-        Box::new(Slow::new(std::io::sink(), wanted, None, 10, false)),
+        Box::new(Slow::new(std::io::sink(), wanted, None, 10, false, false)),
     )?;
     let nowhere: Result<Output, Box<dyn std::error::Error>> = nowhere();
     let shown = Shown::AsLines(Batch {

@@ -195,7 +195,7 @@ pub enum ScriptOf {
     /// The script of `pystap trace` with the same options
     Trace(Trace),
     /// The script of `pystap top` with the same options
-    #[command(mut_arg("sample", |it| it.hide(true)), mut_arg("idle", |it| it.hide(true)))]
+    #[command(mut_arg("sample", |it| it.hide(true)), mut_arg("idle", |it| it.hide(true)), mut_arg("raw_times", |it| it.hide(true)))]
     Top(Top),
 }
 
@@ -723,7 +723,7 @@ pub struct Export {
     /// --min-duration that are so long only by that
     #[arg(long)]
     pub idle: bool,
-    /// Times as they were measured, with the tracer's own cost in them (folded, flamegraph and pstats)
+    /// Times as they were measured, with the tracer's own cost in them (folded, flamegraph and pstats; other formats have them so)
     #[arg(long)]
     pub raw_times: bool,
 }

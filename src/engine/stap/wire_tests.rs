@@ -306,7 +306,10 @@ fn on_the_wire(mut event: Event) -> Option<Event> {
         }
         What::Plain(plain) => plain.duration_ns = None,
         // Nor these.
-        What::Call { frame, .. } | What::Return { frame, .. } => frame.fields = None,
+        What::Call { frame, .. } | What::Return { frame, .. } => {
+            frame.fields = None;
+            frame.idle_ns = 0;
+        }
         _ => {}
     }
     Some(event)

@@ -1,8 +1,8 @@
 //! What an event costs the thread that runs into a probe, measured here and now: a place of this session's own event on code of
 //! ours that does nothing ([`perf::nothing`]), run into for some milliseconds, with texts of usual length to be fetched. The cost
 //! is the median of the time between two events as their records tell it, so it has in it whatever the thread waits for: the trap,
-//! what is fetched, the record and the way back. What a program's caches forget meanwhile is not in it, so that it is rather too
-//! little than too much.
+//! what is fetched, the record and the way back. It varies with what is in the caches and from one session to the next, so that too
+//! little or too much can be taken out.
 //!
 //! It is one more place of the event that is there anyway, because arming and disarming a second event takes a grace period of
 //! the kernel's. Its records have the number of what only holds up a semaphore, which is no event.

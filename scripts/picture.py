@@ -8,6 +8,7 @@ import html
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -86,7 +87,7 @@ def drawn(cells):
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide:.0f}" height="{high}" viewBox="0 0 {wide:.0f} {high}">',
         f'<rect width="100%" height="100%" rx="6" fill="{GROUND}"/>',
-        f'<g font-family="ui-monospace,Menlo,Consolas,monospace" font-size="14" fill="{TEXT}" xml:space="preserve">',
+        f'<g font-family="ui-monospace,Menlo,Consolas,monospace" font-size="14" fill="{TEXT}">',
     ]
     for y, row in enumerate(cells):
         at = 0
@@ -112,11 +113,13 @@ def run(at, y, text, look):
     if turned or back != "default":
         fill = COLOURS.get(back, TEXT if turned else GROUND)
         yield f'<rect x="{left:.1f}" y="{top}" width="{len(text) * WIDTH:.1f}" height="{HEIGHT}" fill="{fill}"/>'
-    if text.strip():
-        colour = COLOURS.get(front, GROUND if turned else TEXT)
-        weight = ' font-weight="bold"' if bold else ""
-        length = f' textLength="{len(text) * WIDTH:.1f}" lengthAdjust="spacingAndGlyphs"'
-        yield f'<text x="{left:.1f}" y="{top + 13}" fill="{colour}"{weight}{length}>{html.escape(text)}</text>'
+    colour = COLOURS.get(front, GROUND if turned else TEXT)
+    weight = ' font-weight="bold"' if bold else ""
+    # Each word has its own place, because viewers make one blank of many.
+    for word in re.finditer(r"\S+", text):
+        start = left + word.start() * WIDTH
+        length = f' textLength="{len(word.group()) * WIDTH:.1f}" lengthAdjust="spacingAndGlyphs"'
+        yield f'<text x="{start:.1f}" y="{top + 13}" fill="{colour}"{weight}{length}>{html.escape(word.group())}</text>'
 
 
 def main():
@@ -136,4 +139,5 @@ def main():
         file.write(drawn(last_table(written)))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -128,7 +128,7 @@ def exports():
                 stderr=subprocess.DEVNULL,
             )
             size = os.path.getsize(path) / 1e6
-            for form in ("folded", "flamegraph", "chrome", "speedscope", "pstats", "json"):
+            for form in ("folded", "flamegraph", "chrome", "html", "speedscope", "pstats", "json"):
                 began = time.monotonic()
                 child = os.fork()
                 if child == 0:

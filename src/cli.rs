@@ -667,6 +667,9 @@ pub struct Report {
     /// The table as `pystap top` shows it, to sort and filter at will
     #[arg(short, long, conflicts_with_all = ["gc", "stats", "json"])]
     pub browse: bool,
+    /// Everything as a page for a browser, into this file: the same as export -f html
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["gc", "stats", "browse", "json", "by_context"])]
+    pub html: Option<PathBuf>,
     /// As JSON
     #[arg(long)]
     pub json: bool,
@@ -726,6 +729,9 @@ pub struct Export {
     /// Times as they were measured, with the tracer's own cost in them (folded, flamegraph and pstats; other formats have them so)
     #[arg(long)]
     pub raw_times: bool,
+    /// Show what has changed since this recording (html)
+    #[arg(long, value_name = "RECORDING")]
+    pub diff: Option<PathBuf>,
 }
 
 /// Which time of a function is shown.
@@ -757,6 +763,8 @@ pub enum ExportFormat {
     Flamegraph,
     /// Trace events for Perfetto and chrome://tracing
     Chrome,
+    /// A page for a browser: flame graph, timeline, functions, pauses; one file, without a network
+    Html,
     /// For speedscope.app
     Speedscope,
     /// For Python's own pstats

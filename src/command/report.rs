@@ -16,6 +16,7 @@ use crate::analysis::pairing::{Creations, Pairing, PairingRules, Step};
 use crate::cli::{Export, ExportFormat, ExportTime, Report};
 use crate::console::{Console, Exit};
 use crate::event::{Session, Summary, Wait, What};
+use crate::export::html::{Gathered, Page};
 use crate::export::json::Json;
 use crate::export::latencies::asked_for;
 use crate::export::profile::{Chrome, FlameGraph, Folded, Pstats, Selection, Speedscope, Time};
@@ -208,6 +209,21 @@ impl Sink for Views<'_> {
 
 /// Shows a view of a recording.
 pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Failure> {
+    if let Some(page) = &arguments.html {
+        let export = Export {
+            file: arguments.file.clone(),
+            format: ExportFormat::Html,
+            output: Some(page.clone()),
+            min_width: 0.0,
+            by_context: false,
+            group_by: arguments.group_by.clone(),
+            time: None,
+            idle: false,
+            diff: None,
+            raw_times: arguments.raw_times,
+        };
+        return self::export(&export, console);
+    }
     let reader = open(&arguments.file)?;
     if reader.is_sampled() {
         return sampled::report(arguments, console);
@@ -363,17 +379,25 @@ fn browse(arguments: &Report, has_waits: bool, console: &Console) -> Result<Exit
 pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Failure> {
     // Before the output is emptied: it may be that the file is none of ours.
     let is_sampled = open(&arguments.file)?.is_sampled();
-    if arguments
-        .output
-        .as_deref()
-        .is_some_and(|output| same_file(&arguments.file, output))
+    for file in [Some(&arguments.file), arguments.diff.as_ref()]
+        .into_iter()
+        .flatten()
     {
+        let output = arguments.output.as_deref();
+        if output.is_some_and(|output| same_file(file, output)) {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "{} would be overwritten by what is made of it, so nothing was done; choose another --output",
+                    Foreign::path(file)
+                ),
+            ));
+        }
+    }
+    if arguments.diff.is_some() && arguments.format != ExportFormat::Html {
         return Err(Failure::new(
             Exit::Usage,
-            format!(
-                "{} would be overwritten by what is made of it, so nothing was done; choose another --output",
-                Foreign::path(&arguments.file)
-            ),
+            "--diff is for the format html, so nothing was done; leave it out, or choose that",
         ));
     }
     let drawn = drawn(arguments);
@@ -383,7 +407,8 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
             "--by-context is for the formats folded and flamegraph, so nothing was done; leave it out, or choose one of these",
         ));
     }
-    if arguments.idle && !drawn && (is_sampled || arguments.format == ExportFormat::Json) {
+    let has_idle = matches!(arguments.format, ExportFormat::Html | ExportFormat::Json);
+    if arguments.idle && !drawn && (is_sampled || has_idle) {
         return Err(Failure::new(
             Exit::Usage,
             "--idle is for formats that leave idleness out, and this one shows it anyway, so nothing was done; leave it out",
@@ -404,6 +429,7 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
     };
     let mut output = BufWriter::with_capacity(1 << 16, output);
     let written = match is_sampled {
+        true if arguments.format == ExportFormat::Html => page(arguments, &mut output, console),
         true => sampled::export(arguments, time, &mut output, console),
         false => convert(arguments, time, &mut output, console),
     };
@@ -530,6 +556,46 @@ fn same_file(one: &Path, other: &Path) -> bool {
     }
 }
 
+/// Writes the page of a recording, or of what has changed since another one.
+fn page(
+    arguments: &Export,
+    to: &mut BufWriter<Output>,
+    console: &Console,
+) -> Result<Exit, Failure> {
+    let compares = arguments.diff.is_some();
+    let gather = |path: &Path| -> Result<(Page, Exit), Failure> {
+        if open(path)?.is_sampled() {
+            return sampled::html(path, !compares, console);
+        }
+        let mut gathered = Gathered::default();
+        let replayed = replay(path, arguments.group_by.as_deref(), console, &mut gathered)?;
+        let end = End {
+            summary: replayed.summary.as_ref(),
+            pairing: &replayed.pairing,
+        };
+        let page = gathered.page(&end, replayed.wall_ns(), !compares);
+        Ok((page, exit(&replayed)))
+    };
+    let before = match &arguments.diff {
+        Some(other) => {
+            let (page, exit) = gather(other)?;
+            Some((page.without_times(), exit))
+        }
+        None => None,
+    };
+    let (page, mut exit) = gather(&arguments.file)?;
+    let page = match before {
+        Some((before, Exit::Done)) => page.compared(before),
+        Some((before, cut)) => {
+            exit = cut;
+            page.compared(before)
+        }
+        None => page.alone(),
+    };
+    page.write(to)?;
+    Ok(exit)
+}
+
 /// Reads a recording of events to its end, and writes it in another format.
 fn convert(
     arguments: &Export,
@@ -557,6 +623,8 @@ fn convert(
         ExportFormat::Chrome => Box::new(Chrome::new(to)),
         ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
         ExportFormat::Pstats => Box::new(Pstats::new(to, arguments.raw_times)),
+        // Made of two recordings.
+        ExportFormat::Html => return page(arguments, to, console),
     };
     if !(arguments.idle || drawn(arguments) || arguments.format == ExportFormat::Json) {
         sink = Box::new(WithoutIdle::new(sink));

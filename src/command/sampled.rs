@@ -8,6 +8,7 @@ use super::{print, sample};
 use crate::cli::{Export, ExportFormat, Report};
 use crate::console::{Console, Exit};
 use crate::event::Session;
+use crate::export::html::Page;
 use crate::export::profile::Time;
 use crate::export::profile::flames::{self, Caption};
 use crate::failure::Failure;
@@ -115,7 +116,10 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
 /// Whether it can be exported so; before the output is opened.
 pub(super) fn check(arguments: &Export) -> Result<(), Failure> {
     let format = match arguments.format {
-        ExportFormat::Folded | ExportFormat::Flamegraph | ExportFormat::Speedscope => None,
+        ExportFormat::Folded
+        | ExportFormat::Flamegraph
+        | ExportFormat::Html
+        | ExportFormat::Speedscope => None,
         ExportFormat::Chrome => Some("timeline"),
         ExportFormat::Pstats => Some("number of calls"),
         ExportFormat::Json => Some("stream of events"),
@@ -125,6 +129,20 @@ pub(super) fn check(arguments: &Export) -> Result<(), Failure> {
         None => Ok(()),
         Some(what) => Err(of_calls(&arguments.file, what)),
     }
+}
+
+/// The page of it, its stacks by process where that is wanted.
+pub(super) fn html(
+    path: &Path,
+    by_process: bool,
+    console: &Console,
+) -> Result<(Page, Exit), Failure> {
+    let Replayed {
+        session,
+        snapshot,
+        exit,
+    } = replay(path, console)?;
+    Ok((snapshot.html(&session, by_process), exit))
 }
 
 /// Writes it in another format.

@@ -3,6 +3,7 @@
 //! path costs no trace.
 
 pub mod flow;
+pub(crate) mod html;
 pub(crate) mod intervals;
 pub mod json;
 pub mod latencies;

@@ -6,13 +6,20 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::stacks::{Function, NO_CONTEXT};
-use super::tally::{Counts, Key, Snapshot};
+use super::tally::{By, Counts, Key, Order, Row, Snapshot};
 use crate::event::Session;
+use crate::export::html::{self, Page, Times};
 use crate::export::profile::{Time, flames, process_name};
 use crate::text::Foreign;
+use crate::view;
 
 /// What stands on a stack whose thread waited.
 const WAITING: &str = "[waiting]";
+/// The rows of a page.
+const BY_FUNCTION: By = By::Function {
+    process: false,
+    context: false,
+};
 
 impl Snapshot {
     /// A line of folded stacks for each process and stack, and kind of greenlets or tasks where these are told apart, with the nanoseconds that were spent there, by estimate.
@@ -115,6 +122,105 @@ impl Snapshot {
         out.write_all(b"\n")
     }
 
+    /// A page to look at, all of whose numbers are estimates; its stacks by process where that is wanted.
+    pub(crate) fn html(&self, session: &Session, by_process: bool) -> Page {
+        let about = html::about(session, None, 0, self.wall_ns);
+        let mut page = Page::estimated(format!("{}, sampled", html::title(session)), about);
+        page.about.extend([
+            ("samples", self.samples().to_string()),
+            ("samples per second and thread", self.rate.to_string()),
+            ("threads", self.threads.to_string()),
+        ]);
+        let mut said = |number: u64, one: &str, several: &str| {
+            if number > 0 {
+                page.notes.push(view::many(number, one, several));
+            }
+        };
+        said(
+            self.torn(),
+            "sample is not told, because its stack changed while it was read",
+            "samples are not told, because their stacks changed while they were read",
+        );
+        said(
+            self.missed,
+            "look was missed for want of time",
+            "looks were missed for want of time",
+        );
+        let mut sums: Vec<(&Key, &Counts)> = self.tally.sums().collect();
+        sums.sort_by_key(|(key, _)| (key.pid, key.stack, key.idle, key.tid));
+        let by_process = by_process && sums.iter().any(|(key, _)| key.pid != sums[0].0.pid);
+        for (key, counts) in sums {
+            let mut frame = match by_process {
+                true => page
+                    .flames
+                    .frame(None, &process_name(session, key.pid), false),
+                false => None,
+            };
+            for function in self.frames(key.stack) {
+                frame = page.flames.frame(frame, &name(function), false);
+            }
+            let (run, wait) = (self.time_ns(counts.on_cpu), self.time_ns(counts.waiting));
+            if key.idle {
+                let idle = self.time_ns(counts.all());
+                page.flames.took(
+                    frame,
+                    Times {
+                        idle,
+                        ..Times::default()
+                    },
+                );
+                continue;
+            }
+            page.flames.took(
+                frame,
+                Times {
+                    run,
+                    ..Times::default()
+                },
+            );
+            if wait > 0 {
+                let leaf = page.flames.frame(frame, WAITING, true);
+                page.flames.took(
+                    leaf,
+                    Times {
+                        wait,
+                        ..Times::default()
+                    },
+                );
+            }
+        }
+        let busy = self.rows(BY_FUNCTION, false, Order::Own, false).rows;
+        let busy: BTreeMap<&Function, &Row> = busy
+            .iter()
+            .map(|row| (row.function.as_ref(), row))
+            .collect();
+        for row in self.rows(BY_FUNCTION, true, Order::Own, false).rows {
+            let ns = |of: fn(&Row) -> Counts| {
+                let all = self.time_ns(of(&row).all());
+                let busy = busy
+                    .get(row.function.as_ref())
+                    .map_or(0, |row| self.time_ns(of(row).all()));
+                (all, all.saturating_sub(busy))
+            };
+            let ((own, idle), (cumulative, idle_cumulative)) =
+                (ns(|row| row.own), ns(|row| row.total));
+            let waiting = busy
+                .get(row.function.as_ref())
+                .map_or(0, |row| row.own.waiting);
+            page.rows.rows.push(html::Row {
+                function: Foreign::new(row.function.name.as_str()).to_string(),
+                place: Foreign::new(row.function.file.as_str()).to_string(),
+                own,
+                idle,
+                cumulative: Some(cumulative),
+                idle_cumulative,
+                off: [self.time_ns(waiting), 0, 0],
+                ..html::Row::default()
+            });
+        }
+        page
+    }
+
     /// The functions of a stack, the outermost first.
     fn frames(&self, stack: u32) -> impl Iterator<Item = &Function> {
         let functions = self.stacks.of(stack).iter().rev();
@@ -156,6 +262,51 @@ mod tests {
         );
         assert_eq!(lines(Time::Wall, false).len(), 2);
         assert_eq!(lines(Time::Own, true).len(), 2);
+    }
+
+    #[test]
+    fn a_page_has_its_estimates_by_function_and_says_that_they_are_some() {
+        let page = seen().html(&Session::default(), true);
+        assert!(page.is_estimate && page.has_waits);
+        let rows: Vec<_> = page
+            .rows
+            .rows
+            .iter()
+            .map(|row| {
+                (
+                    row.function.as_str(),
+                    row.own,
+                    row.idle,
+                    row.cumulative,
+                    row.off[0],
+                )
+            })
+            .collect();
+        let ms = 1_000_000;
+        assert_eq!(
+            rows,
+            [
+                ("select", 900 * ms, 900 * ms, Some(900 * ms), 0),
+                ("f;", 50 * ms, 0, Some(50 * ms), 20 * ms),
+                ("main", 0, 0, Some(950 * ms), 0),
+            ]
+        );
+        let mut out = Vec::new();
+        page.alone().write(&mut out).expect("memory");
+        let text = String::from_utf8(out).expect("UTF-8");
+        let data = text.split_once("id=\"data\">").expect("data").1;
+        let data = data.split_once("</script>").expect("its end").0;
+        let data: Value = serde_json::from_str(data).expect("JSON");
+        let flames = &data["flames"];
+        let sum = |column: &str| {
+            let all = flames[column].as_array().expect("a column").iter();
+            all.filter_map(Value::as_u64).sum::<u64>()
+        };
+        assert_eq!(
+            ["run", "wait", "idle"].map(sum),
+            [30 * ms, 20 * ms, 900 * ms]
+        );
+        assert_eq!(data["timeline"], Value::Null);
     }
 
     #[test]

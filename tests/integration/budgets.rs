@@ -125,6 +125,7 @@ fn a_small_recording_of_deep_stacks_is_exported_within_the_bound_and_no_time_is_
         "folded",
         "flamegraph",
         "chrome",
+        "html",
         "speedscope",
         "pstats",
         "json",
@@ -153,7 +154,7 @@ fn a_recording_with_more_threads_than_there_are_is_exported_within_the_bound() {
         made.call(&work);
     }
     let (_dir, path) = made.end();
-    for format in ["folded", "chrome", "speedscope", "pstats"] {
+    for format in ["folded", "chrome", "html", "speedscope", "pstats"] {
         let (ended, kilobytes) = export(&path, format);
         assert_eq!(ended.code, 0, "{format}: {ended:?}");
         assert!(kilobytes < MOST, "{format}: {kilobytes} kB");
@@ -196,11 +197,17 @@ fn a_program_that_makes_functions_for_ever_fills_the_table_and_what_is_in_no_row
         ended.stdout.contains("; table full, 134464 calls ("),
         "{ended:?}"
     );
-    for format in ["folded", "pstats"] {
+    for format in ["folded", "html", "pstats"] {
         let (ended, kilobytes) = export(std::path::Path::new(path), format);
         assert_eq!(ended.code, 0, "{ended:?}");
         assert!(kilobytes < MOST, "{format}: {kilobytes} kB");
     }
+    // Two of them beside each other.
+    let page = format!("{path}.html");
+    let (ended, kilobytes) = measured(&["export", path, "-f", "html", "--diff", path, "-o", &page]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(kilobytes < MOST, "{kilobytes} kB");
+    assert!(fs::metadata(&page).expect("written").len() < 8 << 20);
 }
 
 #[test]

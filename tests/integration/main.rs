@@ -1,6 +1,7 @@
 //! The one integration binary.
 
 mod authority;
+mod browser;
 mod budgets;
 mod cli;
 mod command;
@@ -14,6 +15,7 @@ mod live_doctor;
 mod nova;
 mod offcpu;
 mod outputs;
+mod page;
 mod placement;
 mod prefill;
 mod recordings;

@@ -33,7 +33,7 @@ use crate::command::{Ended, PYTHON, command, end, file, run};
 const BOUND: Duration = Duration::from_secs(60);
 
 /// The corpus: text, and bytes that are not text.
-fn evil() -> (Vec<String>, Vec<Vec<u8>>) {
+pub(crate) fn evil() -> (Vec<String>, Vec<Vec<u8>>) {
     let corpus: Value =
         serde_json::from_str(include_str!("../data/evil.json")).expect("the corpus is JSON");
     let text = serde_json::from_value(corpus["text"].clone()).expect("strings");
@@ -148,7 +148,7 @@ const HABITS: PairingRules = PairingRules {
 };
 
 /// A recording of that stream.
-fn recording(directory: &Path) -> PathBuf {
+pub(crate) fn recording(directory: &Path) -> PathBuf {
     let path = directory.join("evil.pystap");
     let mut bytes = Vec::new();
     write(Box::new(Writer::new(&mut bytes, HABITS)));
@@ -251,7 +251,7 @@ fn terminal_shows(output: &str) {
 }
 
 /// A name as people see it.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     Foreign::new(text).to_string()
 }
 

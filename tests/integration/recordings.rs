@@ -248,6 +248,7 @@ fn a_recording_exports_to_every_format() {
     for (format, begins) in [
         ("flamegraph", &b"<?xml"[..]),
         ("chrome", b"{\"displayTimeUnit\""),
+        ("html", b"<!DOCTYPE html>"),
         ("speedscope", b"{\"$schema\""),
         ("pstats", b"{("),
         ("json", b"{\"event\":\"session\""),

@@ -1,12 +1,13 @@
 //! Stacks with the time that was spent in each: as text, one line per stack, and as a flame graph. Time is own time on the
 //! clock, waiting included, unless [`Time`] says otherwise; a flame's width is the time that a function and what it called took.
 
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::io::{self, Write};
 
 use super::flames::{self, Caption, separable};
 use super::names;
-use super::paths::Paths;
+use super::paths::{Frame, Paths};
 use super::timeline::{Ending, Observer, Timeline, Track};
 use crate::analysis::contexts::{Contexts, Runner};
 use crate::analysis::idle::Idle;
@@ -62,12 +63,25 @@ impl Time {
 
 /// The ways through the program that a stream shows.
 #[derive(Debug, Default)]
-struct Seen {
+pub(in crate::export) struct Seen {
     session: Session,
     timeline: Timeline,
     ways: Ways,
     raw_times: bool,
     overhead: Overhead,
+}
+
+/// How the time until an event was spent in its thread, in nanoseconds: it ran first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::export) struct Spent {
+    /// The innermost frame of its stack.
+    pub(in crate::export) frame: u32,
+    /// Running, or waiting where waits are not told.
+    pub(in crate::export) run_ns: u64,
+    /// Waiting, work apart.
+    pub(in crate::export) wait_ns: u64,
+    /// Waiting for work.
+    pub(in crate::export) idle_ns: u64,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +95,11 @@ struct Ways {
     idle: Vec<Option<Idle>>,
     idle_ns: u64,
     idle_events: u64,
+    /// The same by frame, and which frames are reasons of waits.
+    idle_by_frame: HashMap<u32, u64, KeyBuilder>,
+    leaves: HashSet<u32, KeyBuilder>,
+    /// How the time until the event was spent.
+    spent: Option<Spent>,
     /// Whether that is shown.
     with_idle: bool,
     /// Whether waits are told, so that it is known when they were.
@@ -125,7 +144,25 @@ impl Ways {
             let key = KeyBuilder.hash_one(&name);
             let node = self.paths.node(pid, Some(tag), key, || separable(name));
             self.paths.ran(node, elapsed_ns, 0);
+            self.leaves.insert(node);
         }
+    }
+
+    /// A frame was idle.
+    fn idled(&mut self, tag: u32, elapsed_ns: u64) {
+        self.idle_ns = self.idle_ns.saturating_add(elapsed_ns);
+        let of_frame = self.idle_by_frame.entry(tag).or_default();
+        *of_frame = of_frame.saturating_add(elapsed_ns);
+    }
+
+    /// A frame ran for so long, and then it waited or was idle.
+    fn spent(&mut self, frame: u32, run_ns: u64, wait_ns: u64, idle_ns: u64) {
+        self.spent = Some(Spent {
+            frame,
+            run_ns,
+            wait_ns,
+            idle_ns,
+        });
     }
 }
 
@@ -143,9 +180,12 @@ impl Observer for Ways {
     fn ran(&mut self, tag: u32, elapsed_ns: u64, events: u64) {
         let idle = self.idle(tag).filter(|_| !self.knows_waits);
         if idle.is_some_and(Idle::covers_own_time) {
-            self.idle_ns = self.idle_ns.saturating_add(elapsed_ns);
+            self.idled(tag, elapsed_ns);
             self.idle_events += events;
-        } else if self.time != Time::Off {
+            return self.spent(tag, 0, 0, elapsed_ns);
+        }
+        self.spent(tag, elapsed_ns, 0, 0);
+        if self.time != Time::Off {
             self.paths.ran(tag, elapsed_ns, events);
         }
     }
@@ -155,16 +195,19 @@ impl Observer for Ways {
         let queued = wait.runqueue_ns.unwrap_or_default().min(elapsed_ns);
         let blocked = wait.blocked_ns.min(elapsed_ns - queued);
         let idle = self.idle(tag).zip(wait.reason);
+        let run_ns = elapsed_ns - queued - blocked;
         if idle.is_some_and(|(idle, reason)| idle.covers(reason)) {
             if self.time != Time::Cpu {
-                self.idle_ns = self.idle_ns.saturating_add(blocked + queued);
+                self.idled(tag, blocked + queued);
             }
-            return self.ran(tag, elapsed_ns - queued - blocked, 0);
+            self.ran(tag, run_ns, 0);
+            return self.spent(tag, run_ns, 0, blocked + queued);
         }
         if self.time == Time::Own {
             return self.ran(tag, elapsed_ns, 0);
         }
-        self.ran(tag, elapsed_ns - queued - blocked, 0);
+        self.ran(tag, run_ns, 0);
+        self.spent(tag, run_ns, blocked + queued, 0);
         if self.time.shows_waits() {
             self.leaf(pid, tag, wait.leaf(), blocked);
             self.leaf(pid, tag, Wait::run_queue_leaf(), queued);
@@ -180,7 +223,7 @@ pub struct Folded<W> {
 }
 
 impl Seen {
-    fn new(shown: Selection) -> Seen {
+    pub(in crate::export) fn new(shown: Selection) -> Seen {
         Seen {
             ways: Ways {
                 time: shown.time,
@@ -199,7 +242,7 @@ impl Seen {
         self
     }
 
-    fn begin(&mut self, session: &Session) {
+    pub(in crate::export) fn begin(&mut self, session: &Session) {
         self.session = session.clone();
         self.overhead = Overhead::of(session, self.raw_times);
         self.ways.knows_waits = session.events.iter().any(|kind| kind == Wait::KIND);
@@ -227,11 +270,33 @@ impl Seen {
         (!said.is_empty()).then(|| said.join("; "))
     }
 
-    fn take(&mut self, step: &Step<'_>) {
+    /// The frames, callers before what they called.
+    pub(in crate::export) fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
+        let ways = &self.ways;
+        (0..).zip(ways.paths.nodes()).map(move |(at, node)| Frame {
+            idle_ns: ways.idle_by_frame.get(&at).copied().unwrap_or(0),
+            is_wait: ways.leaves.contains(&at),
+            ..node
+        })
+    }
+
+    /// What a frame is called.
+    pub(in crate::export) fn name(&self, frame: u32) -> &str {
+        self.ways.paths.name_at(frame)
+    }
+
+    /// A sentence about stacks for which there was no room.
+    pub(in crate::export) fn without_room(&self) -> Option<String> {
+        self.ways.paths.left_out()
+    }
+
+    /// Takes an event. Answers how the time until then was spent in its thread, where its stack is known.
+    pub(in crate::export) fn take(&mut self, step: &Step<'_>) -> Option<Spent> {
         let (event, ways) = (step.event, &mut self.ways);
         if let Some(contexts) = &mut ways.contexts {
             contexts.take(event);
         }
+        ways.spent = None;
         self.timeline.take(step, ways);
         // Of a call that the kernel measured nobody knows from where it was called.
         if let What::Return {
@@ -245,11 +310,14 @@ impl Seen {
                 true => 0,
                 false => frame.idle_ns.min(left.self_ns),
             };
-            ways.idle_ns = ways.idle_ns.saturating_add(idle);
             let name = || separable(names::function(place, *line));
             let node = ways.paths.node(event.pid, None, key.number(), name);
+            if idle > 0 {
+                ways.idled(node, idle);
+            }
             ways.paths.ran(node, left.self_ns - idle, left.self_events);
         }
+        ways.spent
     }
 }
 

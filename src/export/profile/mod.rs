@@ -14,6 +14,7 @@ mod tracks;
 
 pub use chrome::Chrome;
 pub use folded::{FlameGraph, Folded, Selection, Time};
+pub(in crate::export) use folded::{Seen as Stacks, Spent};
 pub(crate) use names::process as process_name;
 pub use pstats::Pstats;
 pub use speedscope::Speedscope;

@@ -28,6 +28,23 @@ const OTHER: &str = "[other]";
 /// The process of what is not even told apart by process.
 const NOBODY: u32 = 0;
 
+/// One frame of all the ways. Those that it was called by come before it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::export) struct Frame<'a> {
+    /// The process; 0 for what is not told apart.
+    pub(in crate::export) pid: u32,
+    /// The number of its caller, in this order.
+    pub(in crate::export) caller: Option<u32>,
+    /// The function, or the reason of a wait.
+    pub(in crate::export) name: &'a str,
+    /// What it took itself, without idleness.
+    pub(in crate::export) own_ns: u64,
+    /// Idleness in it.
+    pub(in crate::export) idle_ns: u64,
+    /// Whether it is the reason of a wait.
+    pub(in crate::export) is_wait: bool,
+}
+
 /// One way to a function.
 #[derive(Debug)]
 struct Node {
@@ -183,6 +200,24 @@ impl Paths {
         self.names
             .get(node.name as usize)
             .map_or("", String::as_str)
+    }
+
+    /// Every frame with what it took itself, callers before what they called.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = Frame<'_>> {
+        self.nodes.iter().map(|node| Frame {
+            pid: node.pid,
+            caller: node.parent,
+            name: self.name_of(node),
+            own_ns: node.own_ns,
+            idle_ns: 0,
+            is_wait: false,
+        })
+    }
+
+    /// What the frame of this number is called.
+    pub(super) fn name_at(&self, node: u32) -> &str {
+        let node = self.nodes.get(node as usize);
+        node.map_or("", |node| self.name_of(node))
     }
 
     /// Writes `frame;frame;frame NANOSECONDS` for each way that took time itself, neighbours together.

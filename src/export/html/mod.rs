@@ -1,0 +1,447 @@
+//! A page to look at: one file that a browser opens without a network, with everything that a recording says. All of it is
+//! added up here and bounded, so that the page opens at once however long the recording is; what has no room is counted and said.
+//!
+//! The viewer (`page.js`) is our own and small: embedded ones are built with tools of their own, bring their data formats and
+//! take the bulk of a page, and show either flames or timelines.
+
+mod activity;
+mod digest;
+mod flames;
+mod names;
+mod page;
+mod rows;
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::io;
+use std::num::NonZeroU64;
+use std::time::{Duration, UNIX_EPOCH};
+
+use self::activity::{Activity, Doing, Whose};
+use self::page::{Generation, Pause, Timeline};
+use super::profile::{Selection, Spent, Stacks, Time, process_name};
+use super::{End, Sink};
+use crate::analysis::collections::Collections;
+use crate::analysis::contexts::{Contexts, Runner};
+use crate::analysis::functions::{Function, Functions};
+use crate::analysis::keys::KeyBuilder;
+use crate::analysis::pairing::Step;
+use crate::event::allowance::shorten;
+use crate::event::{Place, Session, Summary, Wait, What};
+use crate::text::Foreign;
+use crate::view::{self, hot};
+
+pub(crate) use flames::{Flames, Times};
+pub(crate) use page::Page;
+pub(crate) use rows::{Row, Rows};
+
+/// Threads of which it is known which task or greenlet runs.
+const MOST_THREADS: usize = 1 << 14;
+/// Tasks and greenlets with rows of their own; further ones are in those of their kinds.
+const MOST_CONTEXTS: usize = 100;
+/// Processes that have a name.
+const MOST_PROCESSES: usize = 1 << 12;
+/// Processes and notes that are told one by one.
+const MOST_TOLD: usize = 50;
+/// Bytes of each.
+const LONGEST: usize = 1_000;
+
+/// Gathers what a page shows of a stream.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    session: Session,
+    stacks: Stacks,
+    functions: Functions,
+    collections: Collections,
+    activity: Activity,
+    contexts: Contexts,
+    /// Tasks and greenlets with rows of their own.
+    own_rows: usize,
+    /// The one that each thread runs.
+    running: HashMap<(u32, u32), NonZeroU64, KeyBuilder>,
+    last: u64,
+}
+
+impl Default for Gathered {
+    fn default() -> Gathered {
+        Gathered {
+            session: Session::default(),
+            stacks: Stacks::default(),
+            functions: Functions::new(),
+            collections: Collections::new(),
+            activity: Activity::default(),
+            contexts: Contexts::default(),
+            own_rows: 0,
+            running: HashMap::default(),
+            last: 0,
+        }
+    }
+}
+
+impl Sink for Gathered {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
+        let has_waits = has_waits(session);
+        self.stacks = Stacks::new(Selection {
+            time: if has_waits { Time::Wall } else { Time::Own },
+            ..Selection::default()
+        });
+        self.stacks.begin(session);
+        self.functions = Functions::new().with_waits(has_waits);
+        self.session = session.clone();
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        let event = step.event;
+        self.last = self.last.max(event.ts);
+        self.activity.begin(event.ts);
+        self.contexts.take(event);
+        self.functions.take(step);
+        self.collections.take(step);
+        let thread = (event.pid, event.tid);
+        let context = self.running.get(&thread).copied();
+        if let Some(spent) = self.stacks.take(step) {
+            self.spent(event.ts, thread, context, spent);
+        }
+        match &event.what {
+            What::GcDone {
+                pause_ns: Some(pause_ns),
+                ..
+            } => {
+                for whose in self.whose(thread, context) {
+                    self.activity
+                        .did(whose, Doing::Collect, 0, *pause_ns, event.ts);
+                }
+            }
+            What::Call { frame, .. } | What::Return { frame, .. }
+                if frame.context.is_some() || context.is_some() =>
+            {
+                self.runs(thread, step.stack().next().and_then(|open| open.context));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {
+        Ok(None)
+    }
+}
+
+impl Gathered {
+    /// A thread goes on with this task or greenlet.
+    fn runs(&mut self, thread: (u32, u32), context: Option<NonZeroU64>) {
+        match context {
+            Some(context) => {
+                if self.running.len() >= MOST_THREADS {
+                    self.running.clear();
+                }
+                self.running.insert(thread, context);
+            }
+            None => {
+                self.running.remove(&thread);
+            }
+        }
+    }
+
+    /// Whose rows have what a thread does.
+    fn whose(
+        &mut self,
+        (pid, tid): (u32, u32),
+        context: Option<NonZeroU64>,
+    ) -> impl Iterator<Item = Whose> + use<> {
+        let context = context.and_then(|context| self.row_of(pid, context));
+        [Whose::Process(pid), Whose::Thread(pid, tid)]
+            .into_iter()
+            .chain(context)
+    }
+
+    fn row_of(&mut self, pid: u32, context: NonZeroU64) -> Option<Whose> {
+        let own = Whose::Context(pid, context.get());
+        if self.activity.has_row(own) {
+            return Some(own);
+        }
+        let name = self.contexts.name(pid, context);
+        if self.own_rows < MOST_CONTEXTS && self.activity.has_room() {
+            self.own_rows += 1;
+            let name = name.map_or_else(|| format!("context {context}"), ToString::to_string);
+            self.activity.call(own, || name);
+            return Some(own);
+        }
+        let label = self
+            .contexts
+            .label_so_far(Runner::of(pid, 0, Some(context)));
+        let kind = Whose::Kind(pid, KeyBuilder.hash_one(&label));
+        self.activity
+            .call(kind, || format!("{}, others", Foreign::new(&*label)));
+        Some(kind)
+    }
+
+    /// A thread ran until then, and after that waited or was idle.
+    fn spent(&mut self, until: u64, thread: (u32, u32), context: Option<NonZeroU64>, spent: Spent) {
+        let Spent {
+            frame,
+            run_ns,
+            wait_ns,
+            idle_ns,
+        } = spent;
+        if (run_ns | wait_ns | idle_ns) == 0 {
+            return;
+        }
+        let ran_until = until.saturating_sub(wait_ns).saturating_sub(idle_ns);
+        for whose in self.whose(thread, context) {
+            self.activity
+                .did(whose, Doing::Run, frame, run_ns, ran_until);
+            self.activity.did(whose, Doing::Wait, frame, wait_ns, until);
+            self.activity.did(whose, Doing::Idle, frame, idle_ns, until);
+        }
+    }
+
+    /// The page, of a recording that was read to its `end` and took so long; its stacks by process, unless they are to be
+    /// compared with those of other processes.
+    pub(crate) fn page(mut self, end: &End<'_>, wall_ns: u64, by_process: bool) -> Page {
+        self.functions.take_open(end.pairing, self.last);
+        let session = &self.session;
+        let (has_waits, start) = (has_waits(session), self.activity.start());
+        let mut notes = losses(end, self.functions.without_row().map_or(0, |row| row.calls));
+        notes.extend(self.stacks.without_room());
+        let generations = self.collections.by_generation().into_iter();
+        let generations = generations.map(|(generation, of)| Generation {
+            generation,
+            count: of.count,
+            collected: of.collected,
+            pauses: of.pauses,
+        });
+        let pauses = self.collections.longest().iter().map(|pause| Pause {
+            at: i128::from(pause.ts) - i128::from(start),
+            pause_ns: pause.pause_ns,
+            pid: pause.pid,
+            tid: pause.tid,
+            generation: pause.generation,
+            collected: pause.collected,
+            within: pause.within.as_ref().map(|place| named(place)),
+        });
+        Page {
+            title: title(session),
+            is_estimate: false,
+            has_waits,
+            is_filtered: session.filter.is_some(),
+            about: about(session, end.summary, start, wall_ns),
+            notes,
+            flames: flames(&self.stacks, session, by_process),
+            rows: rows(&self.functions),
+            generations: generations.collect(),
+            pauses: pauses.collect(),
+            timeline: Some(Timeline {
+                processes: processes(session),
+                stacks: self.stacks,
+                activity: self.activity,
+            }),
+        }
+    }
+}
+
+fn has_waits(session: &Session) -> bool {
+    session.events.iter().any(|kind| kind == Wait::KIND)
+}
+
+/// `function (file)`.
+fn named(place: &Place) -> String {
+    format!("{} ({})", place.name(), place.file)
+}
+
+fn processes(session: &Session) -> Vec<(u32, String)> {
+    let targets = session.targets.iter().take(MOST_PROCESSES);
+    targets
+        .map(|it| (it.pid, process_name(session, it.pid)))
+        .collect()
+}
+
+fn flames(stacks: &Stacks, session: &Session, by_process: bool) -> Flames {
+    let mut pids: Vec<u32> = stacks
+        .frames()
+        .map(|frame| frame.pid)
+        .filter(|pid| *pid != 0)
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    let by_process = by_process && pids.len() > 1;
+    let mut flames = Flames::default();
+    let mut places: Vec<Option<u32>> = Vec::new();
+    let mut roots: HashMap<u32, Option<u32>> = HashMap::new();
+    for frame in stacks.frames() {
+        let caller = match frame.caller {
+            Some(caller) => places.get(caller as usize).copied().flatten(),
+            None if by_process && frame.pid != 0 => *roots
+                .entry(frame.pid)
+                .or_insert_with(|| flames.frame(None, &process_name(session, frame.pid), false)),
+            None => None,
+        };
+        let place = flames.frame(caller, frame.name, frame.is_wait);
+        let (run, wait) = match frame.is_wait {
+            true => (0, frame.own_ns),
+            false => (frame.own_ns, 0),
+        };
+        if (run | wait | frame.idle_ns) > 0 {
+            let idle = frame.idle_ns;
+            flames.took(place, Times { run, wait, idle });
+        }
+        places.push(place);
+    }
+    flames
+}
+
+fn rows(functions: &Functions) -> Rows {
+    let mut rows = Rows::default();
+    for function in functions.merged().iter().filter(|it| !it.never_ran()) {
+        rows.rows.push(row(function));
+    }
+    if let Some(rest) = functions.without_row() {
+        rows.without_row = (rest.calls, rest.self_ns);
+    }
+    rows
+}
+
+fn row(function: &Function) -> Row {
+    let (name, place) = hot::name(function);
+    Row {
+        function: name,
+        place,
+        calls: function.calls,
+        own: function.self_ns,
+        idle: function.idle_ns,
+        cumulative: function.whole_cumulative_ns(),
+        idle_cumulative: function.idle_cumulative_ns,
+        off: [
+            function.off.blocked_ns,
+            function.off.runqueue_ns,
+            function.off.gil_ns,
+        ],
+        average: function.average_ns(),
+        durations: function.durations.clone(),
+    }
+}
+
+/// A text from outside, harmless and not too long.
+fn foreign(text: &str) -> String {
+    short(Foreign::new(text).to_string())
+}
+
+fn short(mut text: String) -> String {
+    if text.len() > LONGEST {
+        shorten(&mut text, LONGEST);
+    }
+    text
+}
+
+/// What was traced, in some words.
+pub(crate) fn title(session: &Session) -> String {
+    short(match session.targets.as_slice() {
+        [] => "a recording".to_owned(),
+        [one] => process_name(session, one.pid),
+        [one, others @ ..] => format!(
+            "{} and {}",
+            process_name(session, one.pid),
+            view::many(others.len() as u64, "other process", "other processes")
+        ),
+    })
+}
+
+/// What was traced and how. Times are in nanoseconds, `start` since the Unix epoch.
+pub(crate) fn about(
+    session: &Session,
+    summary: Option<&Summary>,
+    start: u64,
+    wall_ns: u64,
+) -> Vec<(&'static str, String)> {
+    let begun = if session.ts > 0 { session.ts } else { start };
+    let mut about = vec![
+        ("duration", view::time(wall_ns)),
+        ("engine", foreign(&session.engine)),
+        ("pystap", foreign(&session.pystap)),
+    ];
+    if begun > 0 {
+        let begun = UNIX_EPOCH + Duration::from_nanos(begun);
+        about.insert(
+            0,
+            ("begun", humantime::format_rfc3339_millis(begun).to_string()),
+        );
+    }
+    about.extend(session.host.as_deref().map(|host| ("host", foreign(host))));
+    about.push(("events", foreign(&session.events.join(", "))));
+    about.extend(session.filter.as_deref().map(|it| ("only", foreign(it))));
+    let fields = session.fields.iter().take(MOST_TOLD);
+    about.extend(fields.map(|(name, path)| ("field", foreign(&format!("{name}={path}")))));
+    for target in session.targets.iter().take(MOST_TOLD) {
+        let python = target
+            .python
+            .as_deref()
+            .map(|it| format!(", Python {}", foreign(it)));
+        let name = short(process_name(session, target.pid));
+        about.push(("target", format!("{name}{}", python.unwrap_or_default())));
+    }
+    let more = session.targets.len().saturating_sub(MOST_TOLD);
+    if more > 0 {
+        about.push(("target", format!("and {more} more")));
+    }
+    let notes = session.notes.iter().take(MOST_TOLD);
+    about.extend(notes.map(|note| ("note", foreign(note))));
+    if let Some(summary) = summary {
+        about.push(("events written", summary.delivered.to_string()));
+        about.push(("ended by", foreign(&summary.ended)));
+    }
+    about
+}
+
+/// What was lost, as sentences.
+fn losses(end: &End<'_>, without_row: u64) -> Vec<String> {
+    let mut said = Vec::new();
+    let mut count = |number: u64, one: &str, several: &str| {
+        if number > 0 {
+            said.push(view::many(number, one, several));
+        }
+    };
+    match end.summary {
+        Some(summary) => {
+            let lost = summary.lost.saturating_add(summary.unparsed);
+            count(lost, "event was lost", "events were lost");
+            count(
+                summary.skipped,
+                "probe hit was not handled",
+                "probe hits were not handled",
+            );
+            count(
+                summary.nameless,
+                "event has no name",
+                "events have no names",
+            );
+            count(
+                summary.untimed,
+                "call has no known duration",
+                "calls have no known duration",
+            );
+            count(summary.unordered, "event came late", "events came late");
+            count(
+                summary.untraced_processes,
+                "process ran untraced",
+                "processes ran untraced",
+            );
+        }
+        None => count(1, "recording was cut: what came later is missing", ""),
+    }
+    let unpaired = end.pairing.unpaired().total();
+    count(
+        unpaired,
+        "call or return found no partner",
+        "calls and returns found no partner",
+    );
+    count(
+        without_row,
+        "call is of a function that found no row in the table",
+        "calls are of functions that found no row in the table",
+    );
+    if end.summary.is_some_and(|summary| summary.uncounted) {
+        said.push("more may have been lost, which nobody could count".to_owned());
+    }
+    said
+}

@@ -101,7 +101,7 @@ fn headline(state: &State) -> Line<'static> {
         idle => format!("  idle {} not shown", time(idle)),
     };
     let tracer = match account.overhead.per_event() {
-        Some(_) => format!("  without tracer's {:.0}%", account.taken_out_percent()),
+        Some(_) => format!("  tracer's {:.0}% taken out", account.taken_out_percent()),
         None => String::new(),
     };
     let paused = if state.paused { "PAUSED  " } else { "" };

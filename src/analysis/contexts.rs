@@ -285,8 +285,7 @@ fn speaking(name: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::analysis::pairing::Pairing;
-    use crate::analysis::testing::{call, event, returned};
-    use crate::event::Place;
+    use crate::analysis::testing::{call, event, in_context, in_file, returned};
 
     fn named(pid: u32, context: u64, name: &str) -> Event {
         Event {
@@ -368,14 +367,8 @@ mod tests {
         labels
     }
 
-    fn by(tid: u32, context: u64, file: &str, mut event: Event) -> Event {
-        if let What::Call { place, frame, .. } | What::Return { place, frame, .. } = &mut event.what
-        {
-            let mut of = Place::clone(place);
-            of.file.text = file.to_owned();
-            *place = Arc::new(of);
-            frame.context = NonZeroU64::new(context);
-        }
+    fn by(tid: u32, context: u64, file: &str, event: Event) -> Event {
+        let event = in_file(file, in_context(context, event.ts, event));
         Event { tid, ..event }
     }
 

@@ -167,7 +167,7 @@ impl Function {
             place: Arc::clone(place),
             idle_ns: 0,
             idle_cumulative_ns: 0,
-            waiting: Kind::of(&place.name().text, &place.file.text),
+            waiting: Kind::of(&place.own_name().text, &place.file.text),
             line: i32::MAX,
             goes_on: false,
             // What is made at run time, as the __init__ of dataclasses, begins at the same line each time.
@@ -418,7 +418,7 @@ impl Functions {
                 let off = Off::of(wait);
                 row.off.add(off);
                 if row.waiting != Kind::Work
-                    && let Some(idle) = idle_of(runs.place, step.stack().skip(1))
+                    && let Some(idle) = Idle::of_call(runs.place, step.stack().skip(1))
                     && wait.reason.is_some_and(|reason| idle.covers(reason))
                 {
                     let idle_ns = off.blocked_ns.saturating_add(off.runqueue_ns);
@@ -461,7 +461,7 @@ impl Functions {
                             return;
                         }
                         let (waits, own) = (row.waiting != Kind::Work, left.self_ns);
-                        if waits && !self.has_waits && is_idle(place, step.stack()) {
+                        if waits && !self.has_waits && Idle::is_of_call(place, step.stack()) {
                             let row = self.row_in(runner(frame), key, place);
                             row.idle_ns = row.idle_ns.saturating_add(own);
                             row.events.idle += left.self_events;
@@ -499,7 +499,10 @@ impl Functions {
                 let stack = pairing.stack(open.pid, open.tid);
                 stack.skip_while(|it| it.frame != open.frame).skip(1)
             };
-            if row.waiting != Kind::Work && !self.has_waits && is_idle(open.place, callers()) {
+            if row.waiting != Kind::Work
+                && !self.has_waits
+                && Idle::is_of_call(open.place, callers())
+            {
                 let row = self.row_in(runner_of(&open), open.key, open.place);
                 row.idle_ns = row.idle_ns.saturating_add(own);
                 row.events.idle += open.self_events;
@@ -722,19 +725,6 @@ impl Functions {
 
 fn runner_of(open: &Open<'_>) -> Runner {
     Runner::of(open.pid, open.tid, open.context)
-}
-
-/// What a function waits for, if it waits, that these have called, the innermost first.
-fn idle_of<'a>(place: &Place, callers: impl Iterator<Item = Open<'a>>) -> Option<Idle> {
-    fn names(place: &Place) -> (&str, &str) {
-        (&place.name().text, &place.file.text)
-    }
-    Idle::of_stack(std::iter::once(names(place)).chain(callers.map(|it| names(it.place))))
-}
-
-/// Whether the own time of a function that these have called is idleness, where nothing says what it waited for.
-fn is_idle<'a>(place: &Place, callers: impl Iterator<Item = Open<'a>>) -> bool {
-    idle_of(place, callers).is_some_and(Idle::covers_own_time)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::analysis::pairing::PairingRules;
-use crate::analysis::testing::{call, event, in_context, named, returned, told};
+use crate::analysis::testing::{call, event, in_context, in_file, named, returned, told};
 use crate::event::Event;
 use crate::event::{LossStage, Manner, ProcessChange, Session};
 
@@ -530,12 +530,8 @@ fn kinds_of_tasks_have_rows_of_their_own_where_that_is_wanted() {
 }
 
 /// A call or return of a thread's beginning, in `threading`.
-fn beginning(tid: u32, mut event: Event) -> Event {
-    if let What::Call { place, .. } | What::Return { place, .. } = &mut event.what {
-        let mut of = Place::clone(place);
-        of.file.text = "/usr/lib/python3.11/threading.py".to_owned();
-        *place = Arc::new(of);
-    }
+fn beginning(tid: u32, event: Event) -> Event {
+    let event = in_file("/usr/lib/python3.11/threading.py", event);
     Event { tid, ..event }
 }
 
@@ -1012,6 +1008,31 @@ fn what_waits_for_work_is_idle_wherever_it_is_called_from_and_what_waits_for_a_j
         .sum();
     assert_eq!(busy + functions.total_idle_ns(), functions.total_self_ns());
     assert_eq!(functions.total_self_ns(), 2_110, "and that is the whole");
+}
+
+#[test]
+fn what_waits_for_work_is_idle_also_where_its_calls_are_told_apart_by_a_value() {
+    let mut events = ["call", "return"].map(|kind| {
+        let event = match kind {
+            "call" => call(10, "_wait_for_work"),
+            _ => returned(910, "_wait_for_work"),
+        };
+        in_file("/x/futurist/_thread.py", event)
+    });
+    if let What::Call { frame, .. } = &mut events[0].what {
+        let field = crate::event::Field {
+            name: "pool".into(),
+            value: crate::event::FieldValue::Integer(1),
+        };
+        frame.fields = Some(Arc::new(crate::event::Fields(vec![field])));
+    }
+    let (mut functions, mut pairing) = (Functions::new(), Pairing::new().grouped("pool"));
+    for event in &mut events {
+        functions.take(&pairing.follow(event).expect("an event"));
+    }
+    let row = &functions.rows()[0];
+    assert_eq!(row.place.name().text, "_wait_for_work [pool=1]");
+    assert_eq!((row.self_ns, row.idle_ns), (900, 900));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is idleness: waiting for work, not for what work needs. docs/offcpu.md has the list for people.
 
-use crate::event::Reason;
+use super::pairing::Open;
+use crate::event::{Place, Reason};
 
 /// What a function waits for, if it waits, that has nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +107,22 @@ impl Idle {
             true => idle,
             false => Idle::of(innermost.0, innermost.1, idle),
         }
+    }
+
+    /// What a function waits for, if it waits, that these have called, the innermost first.
+    pub(super) fn of_call<'a>(
+        place: &Place,
+        callers: impl Iterator<Item = Open<'a>>,
+    ) -> Option<Idle> {
+        fn names(place: &Place) -> (&str, &str) {
+            (&place.own_name().text, &place.file.text)
+        }
+        Idle::of_stack(std::iter::once(names(place)).chain(callers.map(|it| names(it.place))))
+    }
+
+    /// Whether the own time of a function that these have called is idleness, where nothing says what it waited for.
+    pub(super) fn is_of_call<'a>(place: &Place, callers: impl Iterator<Item = Open<'a>>) -> bool {
+        Idle::of_call(place, callers).is_some_and(Idle::covers_own_time)
     }
 
     /// Whether a function does nothing but wait for work, so that all of a call is that, whoever called it.

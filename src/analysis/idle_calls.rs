@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::idle::{Idle, Kind};
 use super::keys::KeyBuilder;
-use super::pairing::{FrameId, Open, Step};
-use crate::event::{Place, What};
+use super::pairing::{FrameId, Step};
+use crate::event::What;
 
 /// Functions of which it is remembered what their waiting is; all are forgotten beyond that.
 const MOST_KINDS: usize = 1 << 16;
@@ -49,7 +49,7 @@ impl IdleCalls {
         let (Some(left), Some(key)) = (&step.finished, step.key) else {
             return Waited::default();
         };
-        let (name, file) = names(place);
+        let (name, file) = (&*place.own_name().text, &*place.file.text);
         if left.measured || self.filtered {
             let own_ns = match Idle::only_waits(name, file) {
                 true => left.self_ns,
@@ -63,7 +63,7 @@ impl IdleCalls {
         }
         let kinds = self.kinds.entry(key.number());
         let kind = *kinds.or_insert_with(|| Kind::of(name, file));
-        let own_ns = match kind != Kind::Work && is_idle(place, step.stack()) {
+        let own_ns = match kind != Kind::Work && Idle::is_of_call(place, step.stack()) {
             true => left.self_ns,
             false => 0,
         };
@@ -79,32 +79,12 @@ impl IdleCalls {
     }
 }
 
-fn names(place: &Place) -> (&str, &str) {
-    (&place.own_name().text, &place.file.text)
-}
-
-fn is_idle<'a>(place: &Place, callers: impl Iterator<Item = Open<'a>>) -> bool {
-    let callers = callers.map(|it| names(it.place));
-    let idle = Idle::of_stack(std::iter::once(names(place)).chain(callers));
-    idle.is_some_and(Idle::covers_own_time)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::analysis::pairing::Pairing;
-    use crate::analysis::testing::{call, returned};
+    use crate::analysis::testing::{call, in_file, returned};
     use crate::event::Event;
-    use std::sync::Arc;
-
-    fn of(file: &str, mut event: Event) -> Event {
-        if let What::Call { place, .. } | What::Return { place, .. } = &mut event.what {
-            let mut named = Place::clone(place);
-            named.file.text = file.to_owned();
-            *place = Arc::new(named);
-        }
-        event
-    }
 
     /// Name, all and own idleness of the calls that end.
     fn waited(events: Vec<Event>) -> Vec<(String, u64, u64)> {
@@ -124,9 +104,9 @@ mod tests {
     #[test]
     fn what_a_pools_worker_waits_is_idleness_of_all_that_led_to_it_and_what_its_work_waits_is_not()
     {
-        let pool = |event| of("/usr/lib/python3.11/concurrent/futures/thread.py", event);
-        let threading = |event| of("/usr/lib/python3.11/threading.py", event);
-        let queue = |event| of("/usr/lib/python3.11/queue.py", event);
+        let pool = |event| in_file("/usr/lib/python3.11/concurrent/futures/thread.py", event);
+        let threading = |event| in_file("/usr/lib/python3.11/threading.py", event);
+        let queue = |event| in_file("/usr/lib/python3.11/queue.py", event);
         let found = waited(vec![
             pool(call(0, "_worker")),
             queue(call(10, "get")),
@@ -154,8 +134,8 @@ mod tests {
 
     #[test]
     fn under_a_filter_what_somebody_between_may_have_called_is_no_idleness() {
-        let pool = |event| of("/usr/lib/python3.11/concurrent/futures/thread.py", event);
-        let threading = |event| of("/usr/lib/python3.11/threading.py", event);
+        let pool = |event| in_file("/usr/lib/python3.11/concurrent/futures/thread.py", event);
+        let threading = |event| in_file("/usr/lib/python3.11/threading.py", event);
         let (mut idle, mut pairing) = (IdleCalls::new(true), Pairing::new());
         for mut event in [
             pool(call(0, "_worker")),
@@ -171,7 +151,7 @@ mod tests {
     #[test]
     fn of_calls_that_were_measured_elsewhere_only_what_does_nothing_but_wait_is_idle() {
         let measured = |file: &str, at, name: &str, took| {
-            let mut event = of(file, returned(at, name));
+            let mut event = in_file(file, returned(at, name));
             if let What::Return { duration_ns, .. } = &mut event.what {
                 *duration_ns = Some(took);
             }

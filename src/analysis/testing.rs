@@ -63,6 +63,16 @@ pub(crate) fn in_context(context: u64, ts: u64, mut event: Event) -> Event {
     event
 }
 
+/// A call or return of a function in this file.
+pub(crate) fn in_file(file: &str, mut event: Event) -> Event {
+    if let What::Call { place, .. } | What::Return { place, .. } = &mut event.what {
+        let mut of = Place::clone(place);
+        of.file = text(file);
+        *place = Arc::new(of);
+    }
+    event
+}
+
 /// A context is named.
 pub(crate) fn named(ts: u64, context: u64, name: &str) -> Event {
     let name = Arc::new(text(name));

@@ -270,12 +270,11 @@ fn idle_call(event: &Event, waited: Waited, minimum: Minimum) -> Option<Event> {
 mod tests {
     use super::*;
     use crate::analysis::pairing::Step;
-    use crate::analysis::testing::{call, event, returned};
+    use crate::analysis::testing::{call, event, in_file, returned};
+    use crate::event::LossStage;
     use crate::event::loss::lost;
-    use crate::event::{LossStage, Place};
     use crate::export::End;
     use crate::script::filter::Glob;
-    use std::sync::Arc;
 
     /// Remembers the kinds, names and durations that it is given, and takes so many events.
     #[derive(Debug)]
@@ -402,16 +401,8 @@ mod tests {
 
     /// A pool's worker that waits for work, and works once.
     fn worker() -> Vec<Event> {
-        let of = |file: &str, mut event: Event| {
-            if let What::Call { place, .. } | What::Return { place, .. } = &mut event.what {
-                let mut named = Place::clone(place);
-                named.file.text = file.to_owned();
-                *place = Arc::new(named);
-            }
-            event
-        };
-        let pool = |event| of("/x/concurrent/futures/thread.py", event);
-        let queue = |event| of("/x/queue.py", event);
+        let pool = |event| in_file("/x/concurrent/futures/thread.py", event);
+        let queue = |event| in_file("/x/queue.py", event);
         vec![
             pool(call(0, "_worker")),
             queue(call(10, "get")),

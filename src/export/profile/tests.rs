@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::analysis::contexts::Contexts;
 use crate::analysis::pairing::{Pairing, PairingRules};
-use crate::analysis::testing::{call, event, in_context, named, returned, text, told};
+use crate::analysis::testing::{call, event, in_context, in_file, named, returned, text, told};
 use crate::event::{
     Event, Field, FieldValue, Fields, Manner, Place, Reason, Session, SessionTarget, Summary, Wait,
     What,
@@ -225,15 +225,7 @@ fn kinds_of_tasks_stand_below_their_stacks_where_that_is_wanted() {
 
 #[test]
 fn what_a_greenlet_is_stands_below_its_first_calls_where_a_first_reading_has_found_it_out() {
-    let main = |event: Event| {
-        let mut event = in_context(4, event.ts, event);
-        if let What::Call { place, .. } | What::Return { place, .. } = &mut event.what {
-            let mut of = Place::clone(place);
-            of.file.text = "/x/eventlet/greenthread.py".to_owned();
-            *place = Arc::new(of);
-        }
-        event
-    };
+    let main = |event: Event| in_file("/x/eventlet/greenthread.py", in_context(4, event.ts, event));
     let events = vec![
         named(0, 4, "GreenThread-4"),
         main(call(1_000, "main")),
@@ -476,13 +468,10 @@ fn greenlets_and_tasks_have_tracks_of_their_own_on_which_calls_last_while_others
 
 #[test]
 fn threads_have_tracks_that_are_called_by_what_they_run() {
-    let by = |pid, tid, file: &str, mut event: Event| {
-        if let What::Call { place, .. } | What::Return { place, .. } = &mut event.what {
-            let mut of = Place::clone(place);
-            of.file.text = file.to_owned();
-            *place = Arc::new(of);
-        }
-        Event { pid, tid, ..event }
+    let by = |pid, tid, file: &str, event| Event {
+        pid,
+        tid,
+        ..in_file(file, event)
     };
     let lib = |tid, event| by(1, tid, "/usr/lib/python3.11/threading.py", event);
     let app = |tid, event| by(1, tid, "/srv/app.py", event);

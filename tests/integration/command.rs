@@ -17,6 +17,9 @@ pub(crate) const PYTHON: &str = "/usr/bin/python3.11";
 /// Far longer than anything here takes on a busy machine.
 const BOUND: Duration = Duration::from_secs(60);
 
+/// The same of stap, which compiles a module for most of a minute when the machine is a slow one.
+pub(crate) const COMPILING: Duration = Duration::from_secs(600);
+
 /// What a command printed and how it ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -70,6 +73,11 @@ pub(crate) fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -
 
 /// Runs it to its end and collects what it prints.
 pub(crate) fn run(command: &mut Command) -> Ended {
+    run_within(BOUND, command)
+}
+
+/// The same, for what may take so long.
+pub(crate) fn run_within(bound: Duration, command: &mut Command) -> Ended {
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -77,10 +85,10 @@ pub(crate) fn run(command: &mut Command) -> Ended {
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
-    let code = end(&mut child, BOUND);
+    let code = end(&mut child, bound);
     let code = code.unwrap_or_else(|| {
         let _ = child.kill();
-        panic!("{command:?} did not end within {BOUND:?}")
+        panic!("{command:?} did not end within {bound:?}")
     });
     Ended {
         code,

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::command::{Ended, command, file, kinds, run};
+use crate::command::{COMPILING, Ended, command, file, kinds, run_within};
 use crate::{live, live_doctor};
 
 /// The release of this tree's only kernel.
@@ -28,7 +28,7 @@ fn compile_for(subcommand: &str, python: &str, options: &[&str]) -> Ended {
     if let Some(home) = std::env::var_os("HOME") {
         command.env("HOME", home);
     }
-    run(command.args(["--python", python]).args(options))
+    run_within(COMPILING, command.args(["--python", python]).args(options))
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn the_script_for_waits_becomes_a_module() {
     if let Some(home) = std::env::var_os("HOME") {
         command.env("HOME", home);
     }
-    let compiled = run(command.args(["--kernel", &kernel()]));
+    let compiled = run_within(COMPILING, command.args(["--kernel", &kernel()]));
     assert_eq!(compiled.code, 0, "{}", compiled.stderr);
 }
 
@@ -87,7 +87,10 @@ fn the_script_for_an_installed_agent_becomes_a_module() {
         if let Some(home) = std::env::var_os("HOME") {
             command.env("HOME", home);
         }
-        let compiled = run(command.args(["--engine", "stap", "--agent", "-p", pid]));
+        let compiled = run_within(
+            COMPILING,
+            command.args(["--engine", "stap", "--agent", "-p", pid]),
+        );
         assert_eq!(compiled.code, 0, "{}", compiled.stderr);
     });
     fs::remove_dir_all(directory).expect("removed");

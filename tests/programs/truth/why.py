@@ -5,6 +5,7 @@ and says as JSON, in milliseconds:
     cpu      how long its thread ran
     queued   how long its thread waited for a processor, as the kernel counted it: from its first to its last line, and from a little
              before the call until a little after it
+    slices   how often it was given a processor, in the longer of these
     helper   the thread that ended its wait, if one did
 
     why.py threads        in threads
@@ -28,7 +29,13 @@ schedstat = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
 
 
 def queued():
-    return int(os.pread(schedstat, 100, 0).split()[1]) / 1e6
+    return schedule()[0]
+
+
+def schedule():
+    """How long this thread has waited for a processor, and how often it was given one."""
+    _, waited, slices = os.pread(schedstat, 100, 0).split()
+    return int(waited) / 1e6, int(slices)
 
 
 def now_inside():
@@ -37,14 +44,15 @@ def now_inside():
 
 def measured(function, *arguments):
     inside.clear()
-    queue, cpu, wall = queued(), time.thread_time(), time.perf_counter()
+    (queue, slices), cpu, wall = schedule(), time.thread_time(), time.perf_counter()
     function(*arguments)
     wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
-    queue = queued() - queue
+    queue, slices = (now - then for now, then in zip(schedule(), (queue, slices)))
     told[function.__name__] = {
         "wall": wall * 1e3,
         "cpu": cpu * 1e3,
         "queued": [inside[-1] - inside[0], queue],
+        "slices": slices,
         "helper": None,
     }
 

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::why::rounds;
+use super::why::{queued, rounds};
 use crate::command::pystap_with;
 use crate::offcpu::has;
 
@@ -66,6 +66,14 @@ fn time(row: &Value, name: &str) -> f64 {
     row[name].as_f64().expect("a time") / 1e6
 }
 
+/// How long all calls of a function may have waited for a processor, at least and at most.
+fn queued_in_all(truth: &[Value], function: &str) -> [f64; 2] {
+    truth.iter().fold([0.0, 0.0], |[least, most], round| {
+        let [at_least, at_most] = queued(&round[function]);
+        [least + at_least, most + at_most]
+    })
+}
+
 /// Whether a table has what the program measured.
 fn check(rows: &[Value], truth: &[Value]) -> Result<(), String> {
     for (function, _) in FUNCTIONS {
@@ -77,7 +85,7 @@ fn check(rows: &[Value], truth: &[Value]) -> Result<(), String> {
             each.map(|it| it.expect("measured")).sum()
         };
         let (wall, cpu) = (all(&|it| &it["wall"]), all(&|it| &it["cpu"]));
-        let (least, most) = (all(&|it| &it["queued"][0]), all(&|it| &it["queued"][1]));
+        let [least, most] = queued_in_all(truth, function);
         near("run queue", calls, time(row, "runqueue_ns"), least, most)?;
         // A host that takes a processor away looks like running, and is in no clock of the thread.
         let computes = 10.0 * calls as f64;
@@ -200,7 +208,7 @@ fn offcpu_with_all_calls_has_what_the_program_measured(way: &[&str]) -> Result<(
             each.map(|it| it.expect("measured")).sum()
         };
         let off = all(&|it| &it["wall"]) - all(&|it| &it["cpu"]);
-        let (least, most) = (all(&|it| &it["queued"][0]), all(&|it| &it["queued"][1]));
+        let [least, most] = queued_in_all(&truth, function);
         // A host that takes a processor away looks like running, and is in no clock of the thread.
         let computes = ["burns", "contends"].contains(&function);
         let taken = if computes { 10.0 * calls as f64 } else { 0.0 };

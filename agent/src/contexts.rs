@@ -21,6 +21,7 @@ use crate::python::{
 };
 use crate::ring;
 use crate::shards::{self, PerThread, SHARDS, Shard};
+use crate::thread_names;
 
 /// Positions in the table of greenlet's C API (greenlet.h), the first of which is the type. Up to 1.1 the table has eight entries
 /// and ends before the others, for which greenlet.h has macros there.
@@ -140,6 +141,7 @@ static ON_DEATH: Method = Method {
 /// every number that is asked for. No callback runs.
 pub(crate) unsafe fn start(on: bool, forget: unsafe fn(usize), asked: Option<Asked>) {
     LAST.store(0, Ordering::Relaxed);
+    thread_names::forget();
     for shard in shards::of_main() {
         let contexts = CONTEXTS.of(shard);
         (*contexts).on = on;
@@ -162,6 +164,7 @@ pub(crate) unsafe fn start(on: bool, forget: unsafe fn(usize), asked: Option<Ask
 
 /// Ends it, and gives all references back. No callback runs.
 pub(crate) unsafe fn stop() {
+    thread_names::forget();
     for shard in shards::of_main() {
         let contexts = CONTEXTS.of(shard);
         (*contexts).on = false;
@@ -200,7 +203,7 @@ unsafe fn look() {
     }
 }
 
-unsafe fn loaded(name: &CStr) -> Option<Owned> {
+pub(crate) unsafe fn loaded(name: &CStr) -> Option<Owned> {
     let modules = (api().PyImport_GetModuleDict)();
     Owned::borrowed((api().PyDict_GetItemString)(modules, name.as_ptr()))
 }
@@ -318,11 +321,17 @@ unsafe fn current_number(shard: Shard) -> u64 {
             look();
         }
     }
+    let tells_names = ring::tells_events() || CONTEXT_NAME.is_raised();
+    if tells_names && let Some(name) = thread_names::to_tell() {
+        if !tell_this(0, &name) {
+            thread_names::was_not_told();
+        }
+    }
     let mut current = 0;
     if let Some(object) = greenlet(shard).or_else(|| task()) {
         current = number(object);
         // Where calls are added up, all contexts are in one row.
-        if ring::tells_events() || CONTEXT_NAME.is_raised() {
+        if tells_names {
             tell_name(object, current);
         }
     }
@@ -466,6 +475,18 @@ unsafe fn tell_name(object: Ptr, number: u64) {
         let name = name.rsplit('.').next().unwrap_or(&name);
         format!("{name}-{number}")
     });
+    let is_told = tell_this(number, &name);
+    let contexts = CONTEXTS.get();
+    let guard = shards::lock_own();
+    let known = &mut (*contexts).known;
+    if !is_told && let Some(known) = known.get_mut(&(object as usize)) {
+        known.is_named = false;
+    }
+    drop(guard);
+}
+
+/// Says what a context is called. False when there is no room.
+unsafe fn tell_this(number: u64, name: &str) -> bool {
     // The kernel shortens what is longer than a page.
     let told = names::beginning(name.as_bytes(), LONGEST_NAME);
     let end = if told.len() < name.len() {
@@ -474,17 +495,11 @@ unsafe fn tell_name(object: Ptr, number: u64) {
         ""
     };
     let name = CString::new([told, end.as_bytes()].concat()).unwrap_or_default();
-    if !ring::is_on(Shard::own()) {
-        return marks::context_name(number, name.as_ptr());
+    if ring::is_on(Shard::own()) {
+        return ring::name_context(number, name.to_bytes());
     }
-    let contexts = CONTEXTS.get();
-    let is_told = ring::name_context(number, name.to_bytes());
-    let guard = shards::lock_own();
-    let known = &mut (*contexts).known;
-    if !is_told && let Some(known) = known.get_mut(&(object as usize)) {
-        known.is_named = false;
-    }
-    drop(guard);
+    marks::context_name(number, name.as_ptr());
+    true
 }
 
 /// What `get_name` of a task gives, if it is asyncio's own and the name is a string. A name that nobody has chosen is only a
@@ -515,7 +530,8 @@ unsafe fn coroutine_name(task: &Owned) -> Option<String> {
     string(&coroutine.attribute(c"__qualname__")?)
 }
 
-unsafe fn string(object: &Owned) -> Option<String> {
+/// A string, if it is one of the interpreter's own type.
+pub(crate) unsafe fn string(object: &Owned) -> Option<String> {
     if type_of(object.as_ptr()) != api().PyUnicode_Type {
         return None;
     }

@@ -94,6 +94,16 @@ pub(crate) unsafe fn read(fields: &[Field], frame: Ptr) -> Option<FieldsWriter> 
     Some(told)
 }
 
+/// What is stored as an attribute of an object, or is a plain value of its class.
+pub(crate) unsafe fn stored(object: &Owned, name: &str) -> Option<Owned> {
+    attribute(object.as_ptr(), Owned::name(name)?.as_ptr()).ok()
+}
+
+/// What a dict has for a number.
+pub(crate) unsafe fn of_number(dict: &Owned, number: i64) -> Option<Owned> {
+    item(dict.as_ptr(), number).ok()
+}
+
 /// What a path leads to, or why it does not and at which of its parts; the argument is the first.
 unsafe fn follow(frame: Ptr, field: &Field) -> Result<Owned, (Absent, u8)> {
     let mut object = capture::local(frame, &field.parameter).ok_or((Absent::Unbound, 0))?;

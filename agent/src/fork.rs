@@ -24,7 +24,7 @@ use rustix::io;
 use crate::descriptors::Kept;
 use crate::gil::{self, Guarded};
 use crate::python::{self, api};
-use crate::{codes, control, live, presence, shards, thread, within};
+use crate::{codes, control, live, presence, shards, thread, thread_names, within};
 
 /// How long a fork waits for our threads to be out of the interpreter, in milliseconds: one of Python, and one of C.
 const PYTHON: i64 = 1000;
@@ -152,6 +152,7 @@ pub(crate) unsafe fn settle() {
     let knows = was_under_way && FORKER.load(Ordering::SeqCst) == thread::current();
     gil::forget_the_thread();
     shards::begin_in_child();
+    thread_names::forget();
     codes::begin_in_child();
     within::begin_in_child();
     let _held = gil::hold();

@@ -104,6 +104,7 @@ mod stacks;
 mod sums;
 mod switches;
 mod thread;
+mod thread_names;
 mod timed;
 mod within;
 mod worker;

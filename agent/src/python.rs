@@ -191,6 +191,7 @@ functions! {
         PyOS_double_to_string: fn(f64, c_char, c_int, c_int, *mut c_int) -> *mut c_char;
         PySet_Size: fn(Ptr) -> isize;
         PySys_GetObject: fn(*const c_char) -> Ptr;
+        PyThread_get_thread_ident: fn() -> c_ulong;
         PyThreadState_GetFrame: fn(ThreadState) -> Ptr;
         PyThreadState_Get: fn() -> ThreadState;
         PyThreadState_GetID: fn(ThreadState) -> u64;

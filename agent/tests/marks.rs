@@ -339,7 +339,7 @@ fn marks_tell_names_lines_flags_contexts_and_values() {
                 .all(|event| ["", "workload.py"].contains(&event.of("file")))
         );
 
-        contexts(&events, &name);
+        contexts(&events, &name, interpreter.is_free_threaded);
         values(&events, &name);
     }
 }
@@ -368,12 +368,16 @@ fn balanced(events: &[Event], name: &str) {
     }
 }
 
-fn contexts(events: &[Event], name: &str) {
-    let names: BTreeMap<i64, &str> = events
+fn contexts(events: &[Event], name: &str, is_free_threaded: bool) {
+    let mut names: BTreeMap<i64, &str> = events
         .iter()
         .filter(|event| event.mark == "context__name")
         .map(|event| (event.number("context"), event.of("text")))
         .collect();
+    // Outside of them there is the thread.
+    let thread = names.remove(&0);
+    let expected = (!is_free_threaded).then_some("MainThread");
+    assert_eq!(thread, expected, "{name}");
     assert_eq!(names.len(), 3, "{name}: {names:?}");
     // A default task name, which only counts, comes with the coroutine's.
     let mut kinds: Vec<String> = names

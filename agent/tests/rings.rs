@@ -121,7 +121,9 @@ struct Told {
     returns: BTreeMap<String, u64>,
     /// Calls that were measured.
     timed: BTreeMap<String, u64>,
-    threads: BTreeSet<u32>,
+    /// With what they are called.
+    threads: BTreeMap<u32, Option<String>>,
+    thread: u32,
     contexts: BTreeMap<u64, String>,
     context: u64,
     /// Contexts in which something happened.
@@ -162,11 +164,19 @@ impl Told {
             }
             Record::Lost(count) => panic!("{count} had no room"),
             Record::Thread(thread) => {
-                self.threads.insert(thread);
+                self.threads.entry(thread).or_default();
+                self.thread = thread;
                 return;
             }
             Record::Context(context) => {
                 self.context = context;
+                return;
+            }
+            Record::ContextName {
+                context: 0, name, ..
+            } => {
+                let before = self.threads.insert(self.thread, Some(text(name)));
+                assert_eq!(before, Some(None), "a thread is named once");
                 return;
             }
             Record::ContextName { context, name, .. } => {
@@ -395,6 +405,49 @@ fn tasks_are_told_apart_and_named() {
                 .iter()
                 .all(|number| told.contexts.contains_key(number))
         );
+    }
+}
+
+#[test]
+fn threads_are_told_with_the_names_that_python_has_for_them() {
+    const NAMES: &str = "'reader-7_1', 'r\u{e9}seau', 'x' * 2000";
+    for interpreter in interpreters::with_lock() {
+        let mut program = Program::start(interpreter);
+        // The last one is a thread of which `threading` knows nothing. Beyond it, all that is called while a thread begins is told.
+        program.run(&format!(
+            "import threading, _thread\n\
+             def work(): pass\n\
+             def alone():\n    work()\n    ended.release()\n\
+             ended = _thread.allocate_lock()\n\
+             def several():\n    \
+                 for name in ({NAMES}):\n        \
+                     thread = threading.Thread(target=work, name=name)\n        \
+                     thread.start()\n        \
+                     thread.join()\n    \
+                 with ended:\n        \
+                     _thread.start_new_thread(alone, ())\n        \
+                     ended.acquire()"
+        ));
+        let pystap = program.attach();
+        let mut ring = Ours::new(LARGE);
+        let start = Start {
+            contexts: true,
+            ..functions("*")
+        };
+        let answer = ring.start(&pystap, start);
+        assert!(matches!(answer, FromAgent::Started(_)), "{answer:?}");
+        program.run("several()");
+        pystap.stop();
+        let told = ring.read();
+        assert_eq!(program.end(), Some(0), "{}", interpreter.name());
+        let of = |name: &str| told.threads.values().flatten().any(|it| it == name);
+        assert!(of("MainThread"), "{}: {told:?}", interpreter.name());
+        assert!(of("reader-7_1"), "{}: {told:?}", interpreter.name());
+        assert!(of("r\u{e9}seau"), "{}: {told:?}", interpreter.name());
+        let long = format!("{}\u{2026}", "x".repeat(1000));
+        assert!(of(&long), "{}: {told:?}", interpreter.name());
+        let unnamed = told.threads.values().filter(|name| name.is_none());
+        assert_eq!(unnamed.count(), 1, "{}: {told:?}", interpreter.name());
     }
 }
 

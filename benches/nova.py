@@ -14,7 +14,8 @@ medians, and the range is that of the turns.
 - py-spy: `py-spy record -r 100 --subprocesses` of the conductor
 
 Behind that, in two turns, everything is recorded twice at once: each call, and by samples. Of the twenty functions with the largest exact
-share of the time of their own, without idleness, both shares are told; what calls are traced with is in both.
+share of the time of their own, without idleness, both shares are told; what calls are traced with is in both, but for what pystap knows
+and takes out of the exact ones.
 
 Usage: nova.py TURNS ROUNDS [WAY…], all ways unless some are named, with PYSTAP and NOVA_TREE in the environment.
 """
@@ -93,7 +94,14 @@ def both():
             while_running(sampler, "sampling;")
             tool.send_signal(signal.SIGINT)
             tool.wait()
-        return shares(calls, lambda row: row["self_ns"]), shares(samples, lambda row: row["self"]["samples"])
+        return shares(calls, measured), shares(samples, lambda row: row["self"]["samples"])
+
+
+def measured(row):
+    """A function's own time without idleness, and without the tracer's cost where that is known."""
+    if "net_self_ns" in row:
+        return row["net_self_ns"] - row["net_idle_ns"]
+    return row["self_ns"] - row["idle_ns"]
 
 
 def shares(recording, own):

@@ -164,10 +164,9 @@ impl Contexts {
         self.settle(runner, label)
     }
 
-    /// What a context is called, if that is known.
-    pub fn name(&self, pid: u32, context: NonZeroU64) -> Option<&Text> {
-        let known = self.known.get(&Runner::of(pid, 0, Some(context)))?;
-        known.name.as_deref()
+    /// What somebody is called, if that is known.
+    pub fn name(&self, runner: Runner) -> Option<&Text> {
+        self.known.get(&runner)?.name.as_deref()
     }
 
     /// Whether it is known what somebody is.

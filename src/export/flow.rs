@@ -18,7 +18,7 @@ use std::sync::Arc;
 use anstyle::{AnsiColor, Style};
 
 use super::{ENOUGH, End, Held, Sink, counted};
-use crate::analysis::contexts::Contexts;
+use crate::analysis::contexts::{Contexts, Runner};
 use crate::analysis::pairing::Step;
 use crate::event::loss::Losses;
 use crate::event::{Event, FieldValue, Frame, Manner, Place, Plain, Wait, Waker, What};
@@ -232,7 +232,7 @@ impl<W: Write> Flow<W> {
         self.put(Style::new().bold(), format_args!("{}", place.name()));
         self.interpreter(interpreter);
         let Some(context) = context else { return };
-        let name = match self.contexts.name(pid, context) {
+        let name = match self.contexts.name(Runner::of(pid, 0, Some(context))) {
             Some(name) => name.to_string(),
             None => format!("{context:#x}"),
         };

@@ -91,7 +91,10 @@ fn program(work_us: u64) -> Vec<Event> {
         collected: 3,
         pause_ns: None,
     };
-    let name = Arc::new(text("Task-1"));
+    let named = |context, name| What::Context {
+        context,
+        name: Arc::new(text(name)),
+    };
     let end = 6_000 + work_us;
     let mut events = vec![
         call(7, 0, "main"),
@@ -105,7 +108,8 @@ fn program(work_us: u64) -> Vec<Event> {
         back(7, 7_000, "inner"),
         back(7, 4_000 + work_us, "work"),
         back(7, end, "main"),
-        event(8, 2_000, What::Context { context: 1, name }),
+        event(8, 1_900, named(0, "rpc_0")),
+        event(8, 2_000, named(1, "Task-1")),
         call(8, 2_000, "handle"),
         back(8, 6_000, "handle"),
     ];
@@ -335,13 +339,13 @@ fn a_page_shows_what_was_recorded_by_keyboard_and_by_mouse_and_asks_for_nothing(
     );
     browser.press(DOWN);
     assert!(
-        when().starts_with("thread 8, ") && when().ends_with("in all running 4.00 ms"),
+        when().starts_with("rpc_0 (thread 8), ") && when().ends_with("in all running 4.00 ms"),
         "{}",
         when()
     );
     browser.press(DOWN);
     assert!(
-        when().starts_with("Task-1, ") && when().ends_with("in all running 4.00 ms"),
+        when().starts_with("Task-1: handle, ") && when().ends_with("in all running 4.00 ms"),
         "{}",
         when()
     );

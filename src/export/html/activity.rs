@@ -219,6 +219,15 @@ impl Activity {
         }
     }
 
+    /// Calls rows otherwise, where there is another name for whose they are than they have.
+    pub(super) fn name(&mut self, name: impl Fn(Whose, Option<&str>) -> Option<String>) {
+        for row in &mut self.rows {
+            if let Some(name) = name(row.whose, row.label.as_deref()) {
+                row.label = Some(name);
+            }
+        }
+    }
+
     fn row(&mut self, whose: Whose) -> Option<&mut Row> {
         let next = self.rows.len();
         let at = match self.by.entry(whose) {

@@ -95,7 +95,7 @@ impl Sink for Gathered {
         let event = step.event;
         self.last = self.last.max(event.ts);
         self.activity.begin(event.ts);
-        self.contexts.take(event);
+        self.contexts.follow(step);
         self.functions.take(step);
         self.collections.take(step);
         let thread = (event.pid, event.tid);
@@ -161,16 +161,15 @@ impl Gathered {
         if self.activity.has_row(own) {
             return Some(own);
         }
-        let name = self.contexts.name(pid, context);
+        let runner = Runner::of(pid, 0, Some(context));
+        let name = self.contexts.name(runner);
         if self.own_rows < MOST_CONTEXTS && self.activity.has_room() {
             self.own_rows += 1;
             let name = name.map_or_else(|| format!("context {context}"), ToString::to_string);
             self.activity.call(own, || name);
             return Some(own);
         }
-        let label = self
-            .contexts
-            .label_so_far(Runner::of(pid, 0, Some(context)));
+        let label = self.contexts.label_so_far(runner);
         let kind = Whose::Kind(pid, KeyBuilder.hash_one(&label));
         self.activity
             .call(kind, || format!("{}, others", Foreign::new(&*label)));
@@ -197,10 +196,41 @@ impl Gathered {
         }
     }
 
+    /// Has rows be called what threads, tasks and greenlets are, as far as that was found out: `rpc_0 (thread 9)`,
+    /// `GreenThread-3: RPC worker (handle)`.
+    fn name_rows(&mut self) {
+        let contexts = &self.contexts;
+        self.activity.name(|whose, name| {
+            let (runner, known) = match whose {
+                Whose::Process(_) | Whose::Kind(..) => return None,
+                Whose::Thread(pid, tid) => {
+                    let runner = Runner::of(pid, tid, None);
+                    let thread = match contexts.name(runner) {
+                        Some(name) => format!("{name} (thread {tid})"),
+                        None => format!("thread {tid}"),
+                    };
+                    (runner, thread)
+                }
+                Whose::Context(pid, context) => {
+                    let runner = Runner::of(pid, 0, NonZeroU64::new(context));
+                    (runner, name?.to_owned())
+                }
+            };
+            let label = contexts.label(runner).filter(|_| !runner.is_main());
+            let label = label.map(|label| Foreign::new(&*label).to_string());
+            // What is derived from the name says nothing more.
+            Some(match label {
+                Some(label) if !known.starts_with(&label) => format!("{known}: {label}"),
+                _ => known,
+            })
+        });
+    }
+
     /// The page, of a recording that was read to its `end` and took so long; its stacks by process, unless they are to be
     /// compared with those of other processes.
     pub(crate) fn page(mut self, end: &End<'_>, wall_ns: u64, by_process: bool) -> Page {
         self.functions.take_open(end.pairing, self.last);
+        self.name_rows();
         let session = &self.session;
         let (has_waits, start) = (has_waits(session), self.activity.start());
         let mut notes = losses(end, self.functions.without_row().map_or(0, |row| row.calls));

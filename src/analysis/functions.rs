@@ -134,6 +134,8 @@ pub struct Function {
     pub off: Off,
     /// What its greenlets, tasks or threads are; `None` in main threads, and where they are not told apart.
     pub context: Option<Arc<str>>,
+    /// The number of the function ([`FunctionKey::number`]), the same in every process and context.
+    pub key: u64,
     /// File and name.
     pub place: Arc<Place>,
     /// Idleness in the own time: waiting for work (docs/offcpu.md).
@@ -158,9 +160,10 @@ impl Function {
         counted | self.self_ns | self.cumulative_ns == 0
     }
 
-    pub(super) fn new(pid: u32, place: &Arc<Place>) -> Function {
+    pub(super) fn new(pid: u32, key: u64, place: &Arc<Place>) -> Function {
         Function {
             pid,
+            key,
             processes: 1,
             off: Off::default(),
             context: None,
@@ -193,7 +196,7 @@ impl Function {
             qualname: None,
             group: None,
         };
-        Box::new(Function::new(0, &Arc::new(nobody)))
+        Box::new(Function::new(0, 0, &Arc::new(nobody)))
     }
 
     /// Time in the function and what it called, where it is known of all of its calls.
@@ -366,7 +369,7 @@ impl Functions {
         let mut functions = Functions::new();
         for (key, row) in rows {
             let (pid, place) = (row.pid, Arc::clone(&row.place));
-            let known = functions.row_of(pid, key, || Function::new(pid, &place));
+            let known = functions.row_of(pid, key, || Function::new(pid, key, &place));
             *known = row;
             if matches!(known.waiting, Kind::Idle(idle) if idle.covers_own_time()) {
                 (known.idle_ns, known.idle_cumulative_ns) = (known.self_ns, known.self_ns);
@@ -682,7 +685,7 @@ impl Functions {
         let pid = runner.pid();
         self.row_of(pid, number, || Function {
             context: label,
-            ..Function::new(pid, place)
+            ..Function::new(pid, key.number(), place)
         })
     }
 
@@ -696,14 +699,15 @@ impl Functions {
         let at = rows.iter().position(|(known, _)| *known == key);
         let at = at.unwrap_or_else(|| {
             self.pending_rows += 1;
-            rows.push((key, Function::new(runner.pid(), place)));
+            rows.push((key, Function::new(runner.pid(), key.number(), place)));
             rows.len() - 1
         });
         &mut rows[at].1
     }
 
     fn row(&mut self, pid: u32, key: FunctionKey, place: &Arc<Place>) -> &mut Function {
-        self.row_of(pid, key.number(), || Function::new(pid, place))
+        let number = key.number();
+        self.row_of(pid, number, || Function::new(pid, number, place))
     }
 
     fn row_of(&mut self, pid: u32, number: u64, new: impl FnOnce() -> Function) -> &mut Function {

@@ -2,6 +2,7 @@
 //!
 //! [`pairing`] says which return belongs to which call; the others add up what it says.
 
+pub mod callers;
 pub mod collections;
 pub mod contexts;
 pub mod found;

@@ -175,7 +175,7 @@ impl Totals {
                 timed: row.timed,
                 timed_ns: row.timed_ns,
                 durations: row.durations.clone(),
-                ..Function::new(row.pid, place)
+                ..Function::new(row.pid, key, place)
             };
             Some((key, function))
         });

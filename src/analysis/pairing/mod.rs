@@ -452,6 +452,13 @@ impl Pairing {
         })
     }
 
+    /// The function that made an open call; `None` where that was not seen.
+    pub fn caller(&self, open: &Open<'_>) -> Option<super::keys::FunctionKey> {
+        let thread = self.threads.get(&(open.pid, open.tid))?;
+        let caller = thread.parent_of(thread.index_of(open.frame.0)?)?;
+        thread.frames.get(caller).map(|frame| frame.key)
+    }
+
     /// How many frames are open in a thread now, as far as was seen.
     pub fn depth(&self, pid: u32, tid: u32) -> usize {
         self.threads.get(&(pid, tid)).map_or(0, Thread::depth)

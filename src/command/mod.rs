@@ -53,6 +53,10 @@ pub fn run(cli: Cli) -> u8 {
         Colour::Always => ColorWhen::Always,
         Colour::Never => ColorWhen::Never,
     };
+    if cli.color != Colour::Auto {
+        // For tables on a terminal, which look for themselves.
+        stdout_colour(cli.color).write_global();
+    }
     let console = Console::stderr(verbosity, colour);
     if reads_configuration(&cli.command) {
         for sentence in crate::authority::own::disbelieved() {

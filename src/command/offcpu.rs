@@ -1,6 +1,6 @@
 //! `pystap offcpu`: where threads of Python processes wait, and why.
 
-use std::io::{self, BufWriter, IntoInnerError, IsTerminal, Write};
+use std::io::{self, BufWriter, IntoInnerError, Write};
 use std::time::Duration;
 
 use crossbeam_channel::{never, select, tick};
@@ -23,6 +23,7 @@ use crate::session::opening::Waiting;
 use crate::session::request::{EngineOptions, Limits, SessionRequest, TargetRequest};
 use crate::session::search::Search;
 use crate::session::stop::StopSignals;
+use crate::top::screen;
 
 /// Time between tables on a terminal.
 const USUAL: Duration = Duration::from_secs(2);
@@ -55,12 +56,13 @@ fn on_screen(arguments: &Arguments) -> Result<bool, Failure> {
     let on_screen = !(arguments.batch || arguments.json || arguments.format.is_some());
     if on_screen
         && !arguments.compile_only
-        && !(io::stdout().is_terminal() && io::stdin().is_terminal())
+        && let Some(obstacle) = screen::obstacle()
     {
         return Err(Failure::new(
             Exit::Usage,
-            "standard input or output is not a terminal, so the live table cannot be shown; use --batch for lines, --json for \
-             programs or --format for stacks",
+            format!(
+                "{obstacle}, so the live table cannot be shown; use --batch for lines, --json for programs or --format for stacks"
+            ),
         ));
     }
     Ok(on_screen)

@@ -4,7 +4,6 @@
 //! are taken while another one runs: what tracing costs is not in them. The targets are the same, and a launched command goes on.
 
 use std::fs::File;
-use std::io::{self, IsTerminal};
 
 use crate::analysis::pairing::PairingRules;
 use crate::cli;
@@ -17,7 +16,7 @@ use crate::script::Filters;
 use crate::session::opening::Decided;
 use crate::session::request::{Limits, SessionRequest};
 use crate::session::stop::StopSignals;
-use crate::top::{Back, Live, Shown, State};
+use crate::top::{Back, Live, Shown, State, screen};
 
 use super::{sample, top};
 
@@ -34,10 +33,12 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
             None => top::lines(arguments, console),
         };
     }
-    if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+    if let Some(obstacle) = screen::obstacle() {
         return Err(Failure::new(
             Exit::Usage,
-            "standard input or output is not a terminal, so the live table cannot be shown; use --batch for lines or --json for programs",
+            format!(
+                "{obstacle}, so the live table cannot be shown; use --batch for lines or --json for programs"
+            ),
         ));
     }
     if arguments.since_last {
@@ -180,6 +181,7 @@ impl<'a> Screen<'a> {
         let back = Back::by(self.stops.stopper());
         let make = |_: Output, rules: PairingRules| -> Box<dyn Sink> {
             let tally = top::tally(arguments.by_context)
+                .with_callers()
                 .with_waits(arguments.waits)
                 .with_raw_times(arguments.raw_times);
             let in_kernel = request.totals && !rules.call_on_creation;

@@ -1,6 +1,6 @@
 //! `pystap syscalls`: system calls of Python processes, by function.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::time::Duration;
 
 use crossbeam_channel::{never, select, tick};
@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::process::activity::syscall_number;
 use crate::session::stop::StopSignals;
 use crate::syscalls::{On, Options, Session, Snapshot, document, page, show};
+use crate::top::screen;
 use crate::waits::WantedCalls;
 
 /// Time between tables on a terminal.
@@ -21,11 +22,12 @@ const USUAL: Duration = Duration::from_secs(2);
 /// Watches processes, and shows their system calls.
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Failure> {
     let on_screen = !(arguments.batch || arguments.json);
-    if on_screen && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+    if on_screen && let Some(obstacle) = screen::obstacle() {
         return Err(Failure::new(
             Exit::Usage,
-            "standard input or output is not a terminal, so the live table cannot be shown; use --batch for lines or --json for \
-             programs",
+            format!(
+                "{obstacle}, so the live table cannot be shown; use --batch for lines or --json for programs"
+            ),
         ));
     }
     let numbers = arguments.syscall.iter().map(|name| number(name));

@@ -1,7 +1,7 @@
 //! `pystap top`: a trace whose events are added up instead of written, and shown as a table.
 
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{Mode, OFlags};
@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::script::Filters;
 use crate::session::request::{Limits, SessionRequest};
 use crate::text::Foreign;
-use crate::top::{Batch, Live, Shown, Snapshot, State, Tally, terminal};
+use crate::top::{Batch, Live, Shown, Snapshot, State, Tally, screen, terminal};
 use crate::view::many;
 
 /// What is traced, in a few words.
@@ -131,10 +131,10 @@ pub(super) fn tally(by_context: bool) -> Tally {
 
 /// Shows the table of what is over, until somebody has seen enough.
 pub(super) fn browse(state: State, table: Snapshot) -> Result<(), Failure> {
-    if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+    if let Some(obstacle) = screen::obstacle() {
         return Err(Failure::new(
             Exit::Usage,
-            "standard input or output is not a terminal, so the table cannot be browsed; leave out --browse",
+            format!("{obstacle}, so the table cannot be browsed; leave out --browse"),
         ));
     }
     Ok(terminal::browse(state, table)?)

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use crossbeam_channel::Receiver;
+use ratatui::text::Line;
 
 use super::source::Source;
 use super::table::{heading, headline, line};
 use super::tally::{By, Rows, Snapshot};
 use crate::console::Cover;
-use crate::top::Key;
-use crate::top::follow::{Table, follow};
+use crate::top::follow::{Paper, Table, follow};
+use crate::top::help::Entry;
+use crate::top::look::Look;
+use crate::top::{Binding, Key, command};
 
 /// What is shown, as keys have changed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,10 +23,33 @@ struct View {
     idle: bool,
 }
 
+/// What a key changes.
+#[derive(Debug, Clone, Copy)]
+enum Command {
+    By,
+    Idle,
+}
+
+/// The keys of this table.
+const KEYS: &[Binding<Command>] = &[
+    Binding {
+        keys: &[Key::Char('b')],
+        shown: "b",
+        does: "by function, thread, reason, or who ended the wait",
+        command: Command::By,
+    },
+    Binding {
+        keys: &[Key::Char('i')],
+        shown: "i",
+        does: "with or without time in which threads wait for work",
+        command: Command::Idle,
+    },
+];
+
 impl View {
     fn key(&mut self, key: Key) {
-        match key {
-            Key::Char('b') => {
+        match command(KEYS, key) {
+            Some(Command::By) => {
                 self.by = match self.by {
                     By::Function => By::Thread,
                     By::Thread => By::Reason,
@@ -31,8 +57,8 @@ impl View {
                     By::Waker | By::Stack => By::Function,
                 };
             }
-            Key::Char('i') => self.idle = !self.idle,
-            _ => {}
+            Some(Command::Idle) => self.idle = !self.idle,
+            None => {}
         }
     }
 }
@@ -81,15 +107,22 @@ impl Table for Waits<'_> {
         self.rows = self.snapshot.rows(self.view.by, self.view.idle);
     }
 
-    fn head(&self) -> (String, String, usize) {
+    fn head(&self) -> (String, usize) {
         let headline = headline(&self.snapshot, &self.rows);
-        (headline, heading(), self.rows.rows.len())
+        (headline, self.rows.rows.len())
     }
 
-    fn lines(&self, from: usize, most: usize) -> Vec<String> {
+    fn lines(
+        &self,
+        from: usize,
+        most: usize,
+        _selected: Option<u64>,
+        _paper: Paper,
+    ) -> (String, Vec<Line<'static>>) {
+        let (all, by) = (self.rows.blocked_ns, self.view.by);
         let rows = self.rows.rows.iter().skip(from).take(most);
-        rows.map(|row| line(&self.snapshot, row, self.rows.blocked_ns, self.view.by))
-            .collect()
+        let lines = rows.map(|row| Line::raw(line(&self.snapshot, row, all, by)));
+        (heading(), lines.collect())
     }
 
     fn keys(&self) -> String {
@@ -100,7 +133,11 @@ impl Table for Waits<'_> {
             0 => "",
             _ => "  ~ estimated in part",
         };
-        format!("q end  b by ({by})  i idleness  p pause  r count anew{estimates}")
+        format!("q end  ? help  b by ({by})  i idleness  p pause  r count anew{estimates}")
+    }
+
+    fn help(&self, _look: Look) -> Vec<Entry> {
+        Entry::of_keys(KEYS).collect()
     }
 }
 

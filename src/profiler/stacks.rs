@@ -117,6 +117,11 @@ impl Stacks {
         number
     }
 
+    /// The number of a function that is known.
+    pub(super) fn number_of(&self, function: &Function) -> Option<u32> {
+        self.functions.get(function).copied()
+    }
+
     /// The functions of a stack, the innermost first.
     pub(super) fn of(&self, number: u32) -> &[u32] {
         self.all.get(number as usize).map_or(&[], |it| it)

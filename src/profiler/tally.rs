@@ -196,6 +196,24 @@ pub(crate) struct Row {
     pub(crate) others: usize,
     pub(crate) own: Counts,
     pub(crate) total: Counts,
+    /// Samples of its own in which a thread waited for work.
+    pub(crate) idle: u64,
+}
+
+impl Row {
+    /// Whether most of its own samples are idleness.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle > self.own.all() / 2
+    }
+}
+
+/// Who was seen next to a function on stacks, with the samples in which it was; those with most first.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Relatives {
+    /// Who called it; `None` where it is the outermost function.
+    pub(crate) callers: Vec<(Option<Arc<Function>>, u64)>,
+    /// Whom it called.
+    pub(crate) callees: Vec<(Option<Arc<Function>>, u64)>,
 }
 
 /// The rows of a table.
@@ -291,7 +309,8 @@ impl Snapshot {
 
     fn of_functions(&self, by_process: bool, by_context: bool, with_idle: bool) -> Rows {
         let mut rows = Rows::default();
-        let mut sums: HashMap<(u32, u32, u32), (Counts, Counts), RandomState> = HashMap::default();
+        type Sum = (Counts, Counts, u64);
+        let mut sums: HashMap<(u32, u32, u32), Sum, RandomState> = HashMap::default();
         let mut once = HashSet::<u32, RandomState>::default();
         for (key, counts) in self.shown(with_idle, &mut rows) {
             let pid = if by_process { key.pid } else { 0 };
@@ -300,6 +319,7 @@ impl Snapshot {
             if let Some(innermost) = functions.first() {
                 let sum = sums.entry((pid, context, *innermost)).or_default();
                 sum.0.add(counts);
+                sum.2 += idle_of(&key, counts);
             }
             once.clear();
             for function in functions {
@@ -321,46 +341,110 @@ impl Snapshot {
                     others: 0,
                     own: sums.0,
                     total: sums.1,
+                    idle: sums.2,
                 })
             });
         rows.rows = made.collect();
         rows
     }
 
+    /// Who called the function of a row and whom it called, as far as the row goes.
+    pub(crate) fn relatives(&self, of: &Row, by: By, with_idle: bool) -> Relatives {
+        let Some(number) = self.stacks.number_of(&of.function) else {
+            return Relatives::default();
+        };
+        let in_context = matches!(by, By::Function { context: true, .. });
+        type Sums = HashMap<Option<u32>, u64, RandomState>;
+        let (mut callers, mut callees) = (Sums::default(), Sums::default());
+        let mut once = HashSet::<Option<u32>, RandomState>::default();
+        for (key, counts) in self.shown(with_idle, &mut Rows::default()) {
+            let is_other = of.pid.is_some_and(|pid| pid != key.pid)
+                || in_context && self.stacks.kind(key.context) != of.context.as_ref();
+            let stack = self.stacks.of(key.stack);
+            if is_other || !stack.contains(&number) {
+                continue;
+            }
+            // Innermost first, so who called it comes behind it. What is on a stack twice counts once.
+            let outer = stack.iter().skip(1).copied().map(Some);
+            let called_by = stack.iter().zip(outer.chain([None]));
+            once.clear();
+            for (_, caller) in called_by.filter(|(callee, _)| **callee == number) {
+                if once.insert(caller) {
+                    *callers.entry(caller).or_default() += counts.all();
+                }
+            }
+            once.clear();
+            let calls = stack.iter().zip(stack.iter().skip(1));
+            for (callee, _) in calls.filter(|(_, caller)| **caller == number) {
+                if once.insert(Some(*callee)) {
+                    *callees.entry(Some(*callee)).or_default() += counts.all();
+                }
+            }
+        }
+        let named = |sums: Sums| {
+            let named = sums.into_iter().map(|(number, samples)| {
+                let function = number.and_then(|number| self.stacks.named(number));
+                (function.cloned(), samples)
+            });
+            let mut named: Vec<_> = named.collect();
+            named.sort_by(|(one, of_one), (other, of_other)| {
+                of_other.cmp(of_one).then_with(|| one.cmp(other))
+            });
+            named
+        };
+        Relatives {
+            callers: named(callers),
+            callees: named(callees),
+        }
+    }
+
     fn of_threads(&self, with_idle: bool) -> Rows {
         type Functions = HashMap<u32, u64, RandomState>;
         let mut rows = Rows::default();
-        let mut sums: HashMap<(u32, u32), (Counts, Functions), RandomState> = HashMap::default();
+        let mut sums: HashMap<(u32, u32), (Counts, u64, Functions), RandomState> =
+            HashMap::default();
         for (key, counts) in self.shown(with_idle, &mut rows) {
-            let (sum, functions) = sums.entry((key.pid, key.tid)).or_default();
+            let (sum, idle, functions) = sums.entry((key.pid, key.tid)).or_default();
             sum.add(counts);
+            *idle += idle_of(&key, counts);
             if let Some(innermost) = self.stacks.of(key.stack).first() {
                 *functions.entry(*innermost).or_default() += counts.all();
             }
         }
-        let made = sums.into_iter().map(|((pid, tid), (counts, functions))| {
-            let most = functions
-                .iter()
-                .max_by_key(|(number, count)| (**count, Reverse(**number)));
-            let most = most.and_then(|(number, _)| self.stacks.named(*number));
-            let nothing = || {
-                Arc::new(Function {
-                    name: "(no frames)".to_owned(),
-                    file: String::new(),
-                })
-            };
-            Row {
-                pid: Some(pid),
-                thread: Some((tid, self.tally.names.get(&tid).cloned().unwrap_or_default())),
-                context: None,
-                function: most.map_or_else(nothing, Arc::clone),
-                others: functions.len().saturating_sub(1),
-                own: counts,
-                total: counts,
-            }
-        });
+        let made = sums
+            .into_iter()
+            .map(|((pid, tid), (counts, idle, functions))| {
+                let most = functions
+                    .iter()
+                    .max_by_key(|(number, count)| (**count, Reverse(**number)));
+                let most = most.and_then(|(number, _)| self.stacks.named(*number));
+                let nothing = || {
+                    Arc::new(Function {
+                        name: "(no frames)".to_owned(),
+                        file: String::new(),
+                    })
+                };
+                Row {
+                    pid: Some(pid),
+                    thread: Some((tid, self.tally.names.get(&tid).cloned().unwrap_or_default())),
+                    context: None,
+                    function: most.map_or_else(nothing, Arc::clone),
+                    others: functions.len().saturating_sub(1),
+                    own: counts,
+                    total: counts,
+                    idle,
+                }
+            });
         rows.rows = made.collect();
         rows
+    }
+}
+
+/// Samples among these in which a thread waited for work.
+fn idle_of(key: &Key, counts: Counts) -> u64 {
+    match key.idle {
+        true => counts.all(),
+        false => 0,
     }
 }
 
@@ -432,6 +516,43 @@ pub(super) mod tests {
         let all = snapshot.rows(By::FUNCTION, true, Order::Total, false);
         assert_eq!((all.samples, all.idle), (95, 0));
         assert_eq!(all.rows[0].function.name, "main");
+    }
+
+    #[test]
+    fn callers_and_callees_are_who_was_seen_next_to_a_function() {
+        let snapshot = snapshot(&[
+            (7, &["read", "load", "main"], true, false, 3),
+            (7, &["read", "main"], false, false, 2),
+            (7, &["read", "read", "load", "main"], true, false, 1),
+            (7, &["main"], true, false, 4),
+            (8, &["read", "worker"], false, true, 90),
+        ]);
+        let rows = snapshot.rows(By::FUNCTION, false, Order::Own, false);
+        let of = |name: &str| {
+            let mut rows = rows.rows.iter();
+            let row = rows.find(|row| row.function.name == name).expect("a row");
+            let Relatives { callers, callees } = snapshot.relatives(row, By::FUNCTION, false);
+            let named = |of: Vec<(Option<Arc<Function>>, u64)>| -> Vec<(String, u64)> {
+                let name =
+                    |it: Option<Arc<Function>>| it.map_or("-".to_owned(), |it| it.name.clone());
+                of.into_iter()
+                    .map(|(it, samples)| (name(it), samples))
+                    .collect()
+            };
+            (named(callers), named(callees))
+        };
+        let row = |name: &str, samples: u64| (name.to_owned(), samples);
+        assert_eq!(
+            of("read"),
+            (
+                vec![row("load", 4), row("main", 2), row("read", 1)],
+                vec![row("read", 1)]
+            )
+        );
+        assert_eq!(
+            of("main"),
+            (vec![row("-", 10)], vec![row("load", 4), row("read", 2)])
+        );
     }
 
     #[test]

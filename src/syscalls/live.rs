@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use crossbeam_channel::Receiver;
+use ratatui::text::Line;
 
 use super::session::Session;
 use super::table::{heading, headline, line};
 use super::tally::{By, Row, Snapshot};
 use crate::console::Cover;
-use crate::top::Key;
-use crate::top::follow::{Table, follow};
+use crate::top::follow::{Paper, Table, follow};
+use crate::top::help::Entry;
+use crate::top::look::Look;
+use crate::top::{Binding, Key, command};
 
 struct Calls<'a> {
     session: &'a Session,
@@ -50,6 +53,14 @@ fn next(by: By) -> By {
     }
 }
 
+/// The key of this table.
+const KEYS: &[Binding<()>] = &[Binding {
+    keys: &[Key::Char('b')],
+    shown: "b",
+    does: "by function, system call or thread",
+    command: (),
+}];
+
 impl Table for Calls<'_> {
     fn refresh(&mut self) {
         self.snapshot = self.session.snapshot();
@@ -61,25 +72,36 @@ impl Table for Calls<'_> {
     }
 
     fn key(&mut self, key: Key) {
-        if key == Key::Char('b') {
+        if command(KEYS, key).is_some() {
             self.by = next(self.by);
             self.rows = self.snapshot.rows(self.by);
         }
     }
 
-    fn head(&self) -> (String, String, usize) {
-        (headline(&self.snapshot), heading(), self.rows.len())
+    fn head(&self) -> (String, usize) {
+        (headline(&self.snapshot), self.rows.len())
     }
 
-    fn lines(&self, from: usize, most: usize) -> Vec<String> {
+    fn lines(
+        &self,
+        from: usize,
+        most: usize,
+        _selected: Option<u64>,
+        _paper: Paper,
+    ) -> (String, Vec<Line<'static>>) {
         let rows = self.rows.iter().skip(from).take(most);
-        rows.map(|row| line(&self.snapshot, row, self.by)).collect()
+        let lines = rows.map(|row| Line::raw(line(&self.snapshot, row, self.by)));
+        (heading(), lines.collect())
     }
 
     fn keys(&self) -> String {
         let by = self.by.to_possible_value();
         let by = by.as_ref().map_or("", |it| it.get_name());
-        format!("q end  b by ({by})  p pause  r count anew  ~ estimated in part")
+        format!("q end  ? help  b by ({by})  p pause  r count anew  ~ estimated in part")
+    }
+
+    fn help(&self, _look: Look) -> Vec<Entry> {
+        Entry::of_keys(KEYS).collect()
     }
 }
 

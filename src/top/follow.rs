@@ -11,12 +11,26 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Clear, Paragraph};
 
+use super::help::{Entry, Help};
+use super::key::{Binding, command};
+use super::look::Look;
+use super::pane::{self, Pane};
+use super::state::{Step, in_sight};
 use super::{Key, input, screen};
 use crate::console::Cover;
 use crate::text::harmless;
 
 /// How often keys are looked for.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// What there is to draw on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Paper {
+    /// Columns of the terminal.
+    pub(crate) wide: usize,
+    /// What it can show.
+    pub(crate) look: Look,
+}
 
 /// What is shown.
 pub(crate) trait Table {
@@ -39,48 +53,165 @@ pub(crate) trait Table {
         false
     }
 
-    /// The lines above it, the names of its columns, and how many rows it has.
-    fn head(&self) -> (String, String, usize);
+    /// The lines above it, and how many rows it has.
+    fn head(&self) -> (String, usize);
 
-    /// These rows, as far as there are so many.
-    fn lines(&self, from: usize, most: usize) -> Vec<String>;
+    /// The names of its columns, and the rows from this one on, so many at most, as far as there are so many; the one of this
+    /// number is selected.
+    fn lines(
+        &self,
+        from: usize,
+        most: usize,
+        selected: Option<u64>,
+        paper: Paper,
+    ) -> (String, Vec<Line<'static>>);
 
-    /// What keys do, for the last line.
+    /// The number that a row keeps, wherever it moves; `None` where rows cannot be selected.
+    fn id(&self, _row: usize) -> Option<u64> {
+        None
+    }
+
+    /// Whether rows have callers and callees.
+    fn has_relatives(&self) -> bool {
+        false
+    }
+
+    /// Callers and callees of a row.
+    fn relatives(&self, _row: usize) -> Option<Pane> {
+        None
+    }
+
+    /// What its own keys do, for the last line.
     fn keys(&self) -> String;
+
+    /// The same in full, and what marks and colours mean, for help.
+    fn help(&self, look: Look) -> Vec<Entry>;
 }
 
 /// Where in a table somebody looks, as keys have changed it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct View {
     paused: bool,
     scroll: usize,
     /// Lines of the table that fit.
     page: usize,
+    /// The number of the row that is selected.
+    selected: Option<u64>,
+    relatives: bool,
+    help: Help,
 }
 
-/// What a key asks of others.
+/// What a key changes, or asks of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
-    Draw,
     Quit,
     Anew,
-    Other(Key),
+    Pause,
+    Help,
+    Relatives,
+    Select(Step),
+}
+
+const fn key(
+    keys: &'static [Key],
+    shown: &'static str,
+    does: &'static str,
+    command: Action,
+) -> Binding<Action> {
+    Binding {
+        keys,
+        shown,
+        does,
+        command,
+    }
+}
+
+/// The keys of every table. Those that move scroll where nothing can be selected.
+const KEYS: &[Binding<Action>] = {
+    use Key::{Char, Down, End, Home, Interrupt, PageDown, PageUp, Up};
+    &[
+        key(
+            &[Up, Char('k')],
+            "up, k",
+            "the row above",
+            Action::Select(Step::Up),
+        ),
+        key(
+            &[Down, Char('j')],
+            "down, j",
+            "the one below",
+            Action::Select(Step::Down),
+        ),
+        key(
+            &[PageUp],
+            "page up",
+            "a page up",
+            Action::Select(Step::PageUp),
+        ),
+        key(
+            &[PageDown],
+            "page down",
+            "a page down",
+            Action::Select(Step::PageDown),
+        ),
+        key(
+            &[Home],
+            "home",
+            "the first row",
+            Action::Select(Step::First),
+        ),
+        key(&[End], "end", "the last row", Action::Select(Step::Last)),
+        key(&[Char('p'), Char(' ')], "p, space", "pause", Action::Pause),
+        key(&[Char('r')], "r", "count anew", Action::Anew),
+        key(&[Char('q'), Interrupt], "q, Ctrl-C", "end", Action::Quit),
+        key(&[Char('?'), Char('h')], "?, h", "this help", Action::Help),
+    ]
+};
+/// Those of tables whose rows have callers.
+const WITH_CALLERS: &[Binding<Action>] = &[key(
+    &[Key::Enter],
+    "enter",
+    "who called the selected function, and whom it called; again, or Esc: not",
+    Action::Relatives,
+)];
+
+/// Whether a key is no table's own.
+#[cfg(test)]
+pub(crate) fn is_shared(key: Key) -> bool {
+    command(KEYS, key).or(command(WITH_CALLERS, key)).is_some()
 }
 
 impl View {
-    fn key(&mut self, key: Key) -> Action {
-        match key {
-            Key::Char('q') | Key::Interrupt => return Action::Quit,
-            Key::Char('r') => return Action::Anew,
-            Key::Char('p' | ' ') => self.paused = !self.paused,
-            Key::Up => self.scroll = self.scroll.saturating_sub(1),
-            Key::Down => self.scroll += 1,
-            Key::PageUp => self.scroll = self.scroll.saturating_sub(self.page),
-            Key::PageDown => self.scroll += self.page,
-            Key::Home => self.scroll = 0,
-            other => return Action::Other(other),
+    /// What a key does that is none of the table's own.
+    fn action(&self, key: Key, table: &impl Table) -> Option<Action> {
+        command(KEYS, key).or_else(|| command(WITH_CALLERS, key).filter(|_| table.has_relatives()))
+    }
+
+    /// Where the selected row is.
+    fn selected_at(&self, table: &impl Table) -> Option<usize> {
+        let selected = self.selected?;
+        let (_, rows) = table.head();
+        (0..rows).find(|&row| table.id(row) == Some(selected))
+    }
+
+    /// Follows what moves.
+    fn select(&mut self, step: Step, table: &impl Table) {
+        let (_, rows) = table.head();
+        if table.id(0).is_none() {
+            self.scroll = step.from(Some(self.scroll), self.scroll, self.page, rows);
+            return;
         }
-        Action::Draw
+        let at = step.from(self.selected_at(table), self.scroll, self.page, rows);
+        self.selected = table.id(at);
+        self.show_selected(rows, table);
+    }
+
+    /// Scrolls to what is selected.
+    fn show_selected(&mut self, rows: usize, table: &impl Table) {
+        self.scroll = self.scroll.min(rows.saturating_sub(1));
+        if let Some(at) = self.selected_at(table) {
+            self.scroll = in_sight(at, self.scroll, self.page);
+        }
     }
 }
 
@@ -96,11 +227,8 @@ pub(crate) fn follow<T>(
     stop: &Receiver<T>,
 ) -> io::Result<()> {
     screen::covered(|terminal| {
-        let mut view = View {
-            paused: false,
-            scroll: 0,
-            page: 1,
-        };
+        let mut view = View::default();
+        let look = Look::of_terminal();
         let (mut due, mut changed) = (Instant::now() + interval, true);
         let mut message = None;
         loop {
@@ -119,7 +247,7 @@ pub(crate) fn follow<T>(
                 changed = true;
             }
             if changed {
-                terminal.draw(|frame| draw(frame, table, &mut view, message.as_deref()))?;
+                terminal.draw(|frame| draw(frame, table, &mut view, look, message.as_deref()))?;
                 changed = false;
             }
             if screen::hung_up()? {
@@ -133,45 +261,86 @@ pub(crate) fn follow<T>(
                 continue;
             };
             message = None;
-            let action = match table.takes_text() && key != Key::Interrupt {
-                true => Action::Other(key),
-                false => view.key(key),
+            if view.help.is_open() && key != Key::Interrupt {
+                view.help.key();
+                continue;
+            }
+            let takes_text = table.takes_text() && key != Key::Interrupt;
+            let action = match takes_text {
+                true => None,
+                false => view.action(key, table),
             };
             match action {
-                Action::Draw => {}
-                Action::Quit => return Ok(()),
-                Action::Anew => {
+                Some(Action::Quit) => return Ok(()),
+                Some(Action::Anew) => {
                     table.anew();
                     table.refresh();
                 }
-                Action::Other(key) => {
+                Some(Action::Pause) => view.paused = !view.paused,
+                Some(Action::Help) => view.help.open(),
+                Some(Action::Select(step)) => view.select(step, table),
+                Some(Action::Relatives) => {
+                    view.relatives = !view.relatives;
+                    if view.relatives && view.selected_at(table).is_none() {
+                        view.select(Step::Down, table);
+                    }
+                }
+                None if key == Key::Escape && view.relatives && !takes_text => {
+                    view.relatives = false;
+                }
+                None => {
                     table.key(key);
                     if table.is_left() {
                         return Ok(());
                     }
-                    let (_, _, rows) = table.head();
-                    view.scroll = view.scroll.min(rows.saturating_sub(1));
                 }
             }
         }
     })
 }
 
-fn draw(frame: &mut Frame<'_>, table: &impl Table, view: &mut View, message: Option<&str>) {
+fn draw(
+    frame: &mut Frame<'_>,
+    table: &impl Table,
+    view: &mut View,
+    look: Look,
+    message: Option<&str>,
+) {
     let area = frame.area();
-    let (headlines, heading, rows) = table.head();
+    let (headlines, rows) = table.head();
     let above = headlines.lines().count();
-    view.page = usize::from(area.height).saturating_sub(above + 2).max(1);
-    view.scroll = view.scroll.min(rows.saturating_sub(1));
+    let below = usize::from(area.height).saturating_sub(above + 1);
+    let relatives = match view.relatives {
+        true => view.selected_at(table).and_then(|at| table.relatives(at)),
+        false => None,
+    };
+    let pane = relatives.as_ref().map_or(0, |_| pane::height(below));
+    let room = below.saturating_sub(pane).saturating_sub(1);
+    view.page = room.max(1);
+    view.show_selected(rows, table);
     let paused = if view.paused { "PAUSED  " } else { "" };
     let reversed = Style::new().add_modifier(Modifier::REVERSED);
-    let wide = usize::from(area.width);
+    let paper = Paper {
+        wide: usize::from(area.width),
+        look,
+    };
     let headlines = format!("{paused}{headlines}");
     let mut lines: Vec<Line> = headlines.lines().map(Line::raw).collect();
-    lines.push(Line::styled(format!("{heading:wide$}"), reversed));
-    let shown = table.lines(view.scroll, view.page);
-    lines.extend(shown.into_iter().map(Line::raw));
+    let (heading, shown) = table.lines(view.scroll, view.page, view.selected, paper);
+    lines.push(Line::styled(
+        format!("{heading:wide$}", wide = paper.wide),
+        reversed,
+    ));
+    lines.extend(shown);
     frame.render_widget(Paragraph::new(lines), area);
+    if let Some(relatives) = relatives {
+        let lower = Rect {
+            y: area.y + area.height.saturating_sub(1 + pane as u16),
+            height: pane as u16,
+            ..area
+        };
+        relatives.draw(frame, lower, look);
+    }
     if area.height > 1 {
         let last = Rect {
             y: area.y + area.height - 1,
@@ -185,26 +354,125 @@ fn draw(frame: &mut Frame<'_>, table: &impl Table, view: &mut View, message: Opt
         frame.render_widget(Clear, last);
         frame.render_widget(Paragraph::new(footer), last);
     }
+    if view.help.is_open() {
+        let mut entries: Vec<Entry> = Entry::of_keys(KEYS).collect();
+        if table.has_relatives() {
+            entries.extend(Entry::of_keys(WITH_CALLERS));
+        }
+        entries.extend(table.help(look));
+        view.help.draw(frame, &entries);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn keys_change_where_one_looks_and_others_are_handed_on() {
-        let mut view = View {
-            paused: false,
-            scroll: 0,
+    /// Rows by their numbers.
+    struct Numbers {
+        rows: Vec<u64>,
+        can_select: bool,
+    }
+
+    impl Table for Numbers {
+        fn refresh(&mut self) {}
+
+        fn anew(&mut self) {}
+
+        fn key(&mut self, _key: Key) {}
+
+        fn head(&self) -> (String, usize) {
+            ("a line".to_owned(), self.rows.len())
+        }
+
+        fn lines(
+            &self,
+            from: usize,
+            most: usize,
+            _selected: Option<u64>,
+            _paper: Paper,
+        ) -> (String, Vec<Line<'static>>) {
+            let rows = self.rows.iter().skip(from).take(most);
+            let lines = rows.map(|row| Line::raw(row.to_string()));
+            ("NUMBER".to_owned(), lines.collect())
+        }
+
+        fn id(&self, row: usize) -> Option<u64> {
+            self.rows.get(row).copied().filter(|_| self.can_select)
+        }
+
+        fn keys(&self) -> String {
+            "b by".to_owned()
+        }
+
+        fn help(&self, _look: Look) -> Vec<Entry> {
+            vec![Entry::new("b", "by something else")]
+        }
+    }
+
+    fn view() -> View {
+        View {
             page: 5,
+            ..View::default()
+        }
+    }
+
+    #[test]
+    fn each_key_does_one_thing_and_others_are_the_tables_own() {
+        let table = Numbers {
+            rows: Vec::new(),
+            can_select: false,
         };
-        view.key(Key::PageDown);
-        view.key(Key::Up);
-        assert_eq!(view.scroll, 4);
-        view.key(Key::Char(' '));
-        assert!(view.paused);
-        assert_eq!(view.key(Key::Char('q')), Action::Quit);
-        assert_eq!(view.key(Key::Char('r')), Action::Anew);
-        assert_eq!(view.key(Key::Char('b')), Action::Other(Key::Char('b')));
+        for binding in KEYS {
+            for key in binding.keys {
+                assert_eq!(view().action(*key, &table), Some(binding.command));
+            }
+        }
+        assert_eq!(view().action(Key::Char('b'), &table), None);
+        assert_eq!(
+            view().action(Key::Enter, &table),
+            None,
+            "nobody has callers"
+        );
+    }
+
+    #[test]
+    fn keys_scroll_where_nothing_can_be_selected() {
+        let table = Numbers {
+            rows: (0..9).collect(),
+            can_select: false,
+        };
+        let mut view = view();
+        view.select(Step::PageDown, &table);
+        view.select(Step::Up, &table);
+        assert_eq!((view.scroll, view.selected), (4, None));
+        view.select(Step::Last, &table);
+        view.select(Step::Down, &table);
+        assert_eq!(view.scroll, 8);
+    }
+
+    #[test]
+    fn a_selected_row_stays_so_and_in_sight_wherever_it_moves() {
+        let mut table = Numbers {
+            rows: (10..30).collect(),
+            can_select: true,
+        };
+        let mut view = view();
+        view.select(Step::Down, &table);
+        assert_eq!(view.selected, Some(10));
+        view.select(Step::Down, &table);
+        assert_eq!(view.selected, Some(11));
+        table.rows.reverse();
+        view.show_selected(20, &table);
+        assert_eq!(
+            (view.selected, view.selected_at(&table)),
+            (Some(11), Some(18))
+        );
+        assert_eq!(view.scroll, 14);
+        table.rows.retain(|row| *row != 11);
+        view.show_selected(19, &table);
+        assert_eq!(view.selected_at(&table), None);
+        view.select(Step::Down, &table);
+        assert_eq!(view.selected, Some(15), "the first that is shown");
     }
 }

@@ -1,4 +1,4 @@
-//! The keys of live tables, and the filter that is typed with them.
+//! The keys of live tables, what they do, and the filter that is typed with them.
 
 /// A key, whatever terminal it came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,26 @@ pub enum Key {
     End,
     /// Ctrl-C.
     Interrupt,
+}
+
+/// Keys and what they do. Tables look keys up in such rows, and help shows the same rows, so that none is missing there.
+#[derive(Debug)]
+pub(crate) struct Binding<C: 'static> {
+    /// Each of them does it.
+    pub(crate) keys: &'static [Key],
+    /// What they are called in help.
+    pub(crate) shown: &'static str,
+    /// What they do, in help.
+    pub(crate) does: &'static str,
+    /// What they do.
+    pub(crate) command: C,
+}
+
+/// What a key does, if anything.
+pub(crate) fn command<C: Copy>(bindings: &[Binding<C>], key: Key) -> Option<C> {
+    let mut bound = bindings.iter();
+    let bound = bound.find(|it| it.keys.contains(&key));
+    bound.map(|it| it.command)
 }
 
 /// A filter.

@@ -1,27 +1,35 @@
 //! The live table of hot functions: what is shown ([`State`], a function of snapshots and keys), how ([`view`]), and the
 //! keys ([`input`]); and how it comes from a session to a terminal or into a file ([`Live`]). Probes and pairs nothing.
 
+mod activity;
 mod batch;
+pub(crate) mod fitting;
 pub(crate) mod follow;
+pub(crate) mod help;
 pub mod input;
 mod key;
 mod live;
+pub(crate) mod look;
+pub(crate) mod pane;
 pub(crate) mod requests;
 pub(crate) mod screen;
 mod state;
 pub(crate) mod terminal;
 pub mod view;
 
+pub(crate) use activity::{Activity, BARS};
 pub use batch::Batch;
 pub use key::Key;
-pub(crate) use key::Typed;
+pub(crate) use key::{Binding, Typed, command};
 pub use live::{Live, Shown};
 pub(crate) use requests::Back;
 pub use state::{Action, State};
+pub(crate) use view::selected;
 
 use std::collections::HashSet;
 use std::io;
 
+use crate::analysis::callers::Callers;
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::Functions;
 use crate::analysis::overhead::Overhead;
@@ -39,6 +47,8 @@ const MOST_PROCESSES: usize = 1 << 16;
 pub struct Snapshot {
     /// What each function of each process has cost.
     pub functions: Functions,
+    /// Who called whom; `None` where nobody asked, or where that is not known, because the engine has added up itself.
+    pub callers: Option<Callers>,
     /// What it was measured over.
     pub account: TableAccount,
     /// Processes that are traced.
@@ -63,6 +73,7 @@ impl Snapshot {
                 ..TableAccount::of(&functions)
             },
             functions,
+            callers: None,
             processes: self.processes,
         }
     }
@@ -83,6 +94,8 @@ pub struct Tally {
 #[derive(Debug, Default)]
 struct Sums {
     functions: Functions,
+    /// Where they are asked for.
+    callers: Option<Callers>,
     collections: Collections,
     /// Processes that are traced; of more than [`MOST_PROCESSES`] the others are not counted.
     processes: HashSet<u32>,
@@ -134,6 +147,12 @@ impl Tally {
         }
     }
 
+    /// The same with who called whom.
+    pub fn with_callers(mut self) -> Tally {
+        self.sums.callers = Some(Callers::default());
+        self
+    }
+
     /// Takes note of what the stream is about: whether functions are missing from it, and what can be taken out of times.
     pub fn begin(&mut self, session: &Session) {
         self.filtered = session.filter.is_some();
@@ -163,6 +182,7 @@ impl Tally {
     pub fn reset(&mut self, now: u64) {
         let Sums {
             functions,
+            callers,
             processes,
             ended,
             last,
@@ -170,6 +190,7 @@ impl Tally {
         } = std::mem::take(&mut self.sums);
         self.sums = Sums {
             functions: functions.emptied(),
+            callers: callers.map(|_| Callers::default()),
             processes,
             ended,
             last,
@@ -198,6 +219,7 @@ impl Tally {
                 ..TableAccount::of(&functions)
             },
             functions,
+            callers: None,
             processes: self.sums.processes.len(),
         })
     }
@@ -212,6 +234,10 @@ impl Tally {
         let now = now.max(sums.last);
         let mut functions = sums.functions.clone();
         functions.take_open(pairing, now);
+        let mut callers = sums.callers.clone();
+        if let Some(callers) = &mut callers {
+            callers.take_open(pairing, now);
+        }
         Snapshot {
             account: TableAccount {
                 wall_ns: match sums.since {
@@ -227,6 +253,7 @@ impl Tally {
                 ..TableAccount::of(&functions)
             },
             functions,
+            callers,
             processes: sums.processes.len(),
         }
     }
@@ -256,6 +283,9 @@ impl Sums {
         }
         self.last = self.last.max(event.ts);
         self.functions.take(step);
+        if let Some(callers) = &mut self.callers {
+            callers.take(step);
+        }
         self.collections.take(step);
         match event.what {
             What::Lost { count, .. } => self.lost = self.lost.saturating_add(count),

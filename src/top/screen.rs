@@ -1,6 +1,6 @@
 //! A terminal as a screen: covered, and given back however that ends.
 
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, IsTerminal};
 use std::sync::Once;
 
 use ratatui::backend::{Backend, CrosstermBackend};
@@ -14,6 +14,15 @@ use crate::session::stop;
 
 /// A terminal that is written to without waiting for one that takes nothing.
 pub(crate) type Screen = ratatui::Terminal<CrosstermBackend<BufWriter<Output>>>;
+
+/// Why there is no terminal to be covered, if there is none.
+pub(crate) fn obstacle() -> Option<&'static str> {
+    if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+        return Some("standard input or output is not a terminal");
+    }
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    is_dumb.then_some("the terminal is dumb (TERM=dumb)")
+}
 
 /// Covers the terminal while this runs, and gives it back.
 ///

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError};
 use ratatui::crossterm;
 
+use super::look::Look;
 use super::requests::{Back, Requests, Table, end_session};
 use super::screen::{self, Screen};
 use super::{Action, Snapshot, State, batch, input, view};
@@ -44,6 +45,9 @@ pub(crate) fn browse(mut state: State, table: Snapshot) -> io::Result<()> {
 
 /// Shows the table until the session ends, or somebody has seen enough.
 pub(super) fn show(mut state: State, session: Option<Session<'_>>) -> io::Result<()> {
+    state.look = Look::of_terminal();
+    // What is over does nothing lately.
+    state.look.bars &= session.is_some();
     screen::covered(|terminal| follow(terminal, &mut state, session))
 }
 

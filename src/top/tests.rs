@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::style::{Color, Modifier};
 
+use super::look::Look;
 use super::*;
 use crate::analysis::histogram::Histogram;
 use crate::analysis::pairing::PairingRules;
@@ -148,7 +150,10 @@ fn eighty_by_twenty_four_has_the_table_and_what_must_be_seen() {
         lines[3],
         "        2   210ms  20.8   210ms   105ms   200ms   200ms  load  app.py:1"
     );
-    assert!(lines[23].starts_with("q end  h help"), "{lines:?}");
+    assert!(
+        lines[23].starts_with("q end  ? help  enter callers"),
+        "{lines:?}"
+    );
 }
 
 #[test]
@@ -363,9 +368,231 @@ fn keys_that_others_must_follow_are_handed_on() {
 fn help_covers_the_table_until_the_next_key() {
     let mut state = state();
     keys(&mut state, "h");
-    assert!(drawn(&mut state, 80, 24)[1].contains("sort by that column"));
+    let lines = drawn(&mut state, 80, 40);
+    assert!(lines.iter().any(|it| it.contains("sort by that column")));
+    assert!(lines.contains(&"any key: close this help".to_owned()));
     assert_eq!(keys(&mut state, "q"), Action::Draw, "it closes the help");
     assert!(drawn(&mut state, 80, 24)[1].contains("CALLS"));
+}
+
+#[test]
+fn each_key_does_one_thing_and_help_has_it_whatever_the_terminal() {
+    let mut all: Vec<Key> = Vec::new();
+    for binding in state::KEYS {
+        for key in binding.keys {
+            assert!(!all.contains(key), "{key:?} does two things");
+            all.push(*key);
+            assert_eq!(key::command(state::KEYS, *key), Some(binding.command));
+        }
+    }
+    assert_eq!(key::command(state::KEYS, Key::Char('x')), None);
+    for (width, height) in [(80, 24), (20, 5), (40, 2), (300, 100)] {
+        let mut state = state();
+        state.look = Look {
+            colours: true,
+            bars: true,
+        };
+        keys(&mut state, "?");
+        let mut seen = String::new();
+        for _ in 0..200 {
+            if !state.help.is_open() {
+                break;
+            }
+            for line in drawn(&mut state, width, height) {
+                seen.push_str(&line);
+                seen.push('\n');
+            }
+            state.key(Key::Enter);
+        }
+        assert!(!state.help.is_open(), "any key goes on");
+        for binding in state::KEYS {
+            assert!(seen.contains(binding.shown), "{}:\n{seen}", binding.shown);
+        }
+        for colour in ["red", "yellow", "magenta", "blue", "cyan", "ACTIVITY"] {
+            assert!(seen.contains(colour), "{colour}:\n{seen}");
+        }
+    }
+}
+
+/// Functions of which each took as many milliseconds as its number says, in a table after so many seconds.
+fn numbered(times: &[u64], seconds: u64) -> Snapshot {
+    let rows = times.iter().enumerate().map(|(number, &ms)| Row {
+        self_ns: ms * 1_000_000,
+        key: number as u64,
+        ..summed(1, About::Function(place(&format!("f{number}"))), 1)
+    });
+    let mut tally = tally(&[]);
+    tally.tally.take_rows(Rows {
+        age_ns: seconds * 1_000_000_000,
+        rows: rows.collect(),
+        ..Rows::default()
+    });
+    tally.snapshot(0)
+}
+
+/// What is drawn in reverse, but for the heading.
+fn selected_line(state: &mut State, width: u16, height: u16) -> Option<String> {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("memory");
+    let draw = terminal.draw(|frame| view::draw(frame, state));
+    draw.expect("memory");
+    let buffer = terminal.backend().buffer();
+    let line = |y| -> String { (0..width).map(|x| buffer[(x, y)].symbol()).collect() };
+    let is_reversed = |y| buffer[(0, y)].modifier.contains(Modifier::REVERSED);
+    (2..height).find(|&y| is_reversed(y)).map(line)
+}
+
+#[test]
+fn a_selected_function_stays_so_while_the_table_changes_its_order() {
+    let mut state = State::new("nova", Column::SelfTime, 1_000);
+    state.show(numbered(&[50, 40, 30, 20], 1));
+    assert_eq!(selected_line(&mut state, 80, 10), None);
+    keys(&mut state, "jj");
+    let shown = |state: &mut State, height| selected_line(state, 80, height).expect("a selection");
+    assert!(shown(&mut state, 10).contains(" f1 "), "the second");
+    state.show(numbered(&[50, 40, 300, 200], 2));
+    assert!(shown(&mut state, 10).contains(" f1 "), "the last by now");
+    assert!(shown(&mut state, 5).contains(" f1 "), "it is scrolled to");
+    state.key(Key::Up);
+    assert!(shown(&mut state, 10).contains(" f0 "));
+    keys(&mut state, "/f3");
+    state.key(Key::Enter);
+    assert_eq!(selected_line(&mut state, 80, 10), None, "not in the table");
+    state.key(Key::Escape);
+    assert!(shown(&mut state, 10).contains(" f0 "));
+    state.key(Key::Escape);
+    assert_eq!(selected_line(&mut state, 80, 10), None);
+}
+
+fn with_callers() -> State {
+    let mut fed = Fed::new();
+    fed.tally = Tally::new().with_callers();
+    for event in events() {
+        fed.take(&event);
+    }
+    let mut state = State::new("nova", Column::SelfTime, 1_000);
+    state.show(fed.snapshot(2_000_000_000));
+    state
+}
+
+#[test]
+fn callers_and_callees_of_the_selected_function_are_shown_with_calls_and_time() {
+    let mut state = with_callers();
+    state.key(Key::Enter);
+    let lines = drawn(&mut state, 80, 24);
+    assert!(lines[2].contains(" main "), "{lines:?}");
+    let pane: Vec<&str> = lines[12..20].iter().map(String::as_str).collect();
+    assert_eq!(
+        pane,
+        [
+            " main  app.py:1",
+            "    CALLS     TIME     %  CALLED BY",
+            "        1    1.00s 100.0  (nobody who is traced)",
+            "    CALLS     TIME     %  CALLS",
+            "        1    200ms  20.0  load  app.py:1",
+            "        2    100ms  10.0  save  app.py:1",
+            "",
+            "",
+        ]
+    );
+    state.key(Key::Down);
+    let lines = drawn(&mut state, 80, 24);
+    assert_eq!(lines[12].trim_end(), " load  app.py:1");
+    assert_eq!(lines[14], "        1    200ms  95.2  main  app.py:1");
+    assert_eq!(
+        lines[16],
+        "    CALLS     TIME     %  CALLS (nobody that was seen)"
+    );
+    keys(&mut state, "m");
+    state.key(Key::Enter);
+    let lines = drawn(&mut state, 80, 24);
+    assert_eq!(lines[12].trim_end(), " main  app.py:1", "{lines:?}");
+    state.key(Key::Escape);
+    assert!(
+        !drawn(&mut state, 80, 24)
+            .iter()
+            .any(|it| it.contains("CALLED BY"))
+    );
+}
+
+#[test]
+fn on_a_small_terminal_callers_take_the_place_of_the_table() {
+    let mut state = with_callers();
+    state.key(Key::Enter);
+    let lines = drawn(&mut state, 20, 5);
+    assert_eq!(lines[1].trim_end(), " main  app.py:1");
+    assert!(lines[2].starts_with(" by … who is traced)"), "{lines:?}");
+    assert!(lines[3].starts_with(" calls load"), "{lines:?}");
+    for (width, height) in [(0, 0), (1, 1), (20, 2), (20, 3), (300, 100)] {
+        drawn(&mut state, width, height);
+    }
+}
+
+#[test]
+fn where_sums_are_made_elsewhere_it_is_said_that_callers_are_not_known() {
+    let mut state = State::new("nova", Column::SelfTime, 1_000);
+    state.show(numbered(&[50], 1));
+    state.key(Key::Enter);
+    let lines = drawn(&mut state, 80, 24).join("\n");
+    assert!(lines.contains("Who called it is not known"), "{lines}");
+    assert!(lines.contains("--no-kernel-totals"), "{lines}");
+}
+
+#[test]
+fn rows_have_bars_of_what_they_did_lately_where_there_is_room() {
+    let mut state = State::new("nova", Column::SelfTime, 1_000);
+    state.look.bars = true;
+    for (seconds, times) in [
+        (1, [0, 100]),
+        (2, [0, 200]),
+        (3, [800, 200]),
+        (4, [1_200, 300]),
+    ] {
+        state.show(numbered(&times, seconds));
+    }
+    let lines = drawn(&mut state, 70, 10);
+    assert_eq!(
+        lines[1].trim_end(),
+        "    CALLS    SELF     %     CUM     AVG ACTIVITY  FUNCTION  FILE"
+    );
+    assert!(lines[2].contains("      █▅  f0  app.py"), "{lines:?}");
+    assert!(lines[3].contains("     █ █  f1  app.py"), "{lines:?}");
+    assert!(!drawn(&mut state, 50, 10)[1].contains("ACTIVITY"));
+    state.look.bars = false;
+    assert!(!drawn(&mut state, 200, 10)[1].contains("ACTIVITY"));
+}
+
+#[test]
+fn colours_say_what_is_hot_and_what_has_just_become_so() {
+    let look = |state: &mut State, x: u16, y: u16| {
+        let mut terminal = Terminal::new(TestBackend::new(80, 10)).expect("memory");
+        let draw = terminal.draw(|frame| view::draw(frame, state));
+        draw.expect("memory");
+        terminal.backend().buffer()[(x, y)].fg
+    };
+    let mut state = State::new("nova", Column::SelfTime, 1_000);
+    state.look.colours = true;
+    for (seconds, times) in [
+        (1, [0, 1_000, 60]),
+        (2, [0, 2_000, 120]),
+        (3, [0, 3_000, 180]),
+        (4, [0, 4_000, 240]),
+        (5, [500, 5_000, 300]),
+    ] {
+        state.show(numbered(&times, seconds));
+    }
+    let lines = drawn(&mut state, 80, 10);
+    let name = |line: usize| lines[line].find(" f").expect("a name") as u16 + 1;
+    assert!(
+        lines[2].contains(" f1 ") && lines[3].contains(" f0 "),
+        "{lines:?}"
+    );
+    // The last digit of its own time.
+    assert_eq!(look(&mut state, 16, 2), Color::Red);
+    assert_eq!(look(&mut state, 16, 3), Color::Yellow);
+    assert_eq!(look(&mut state, name(3), 3), Color::Magenta);
+    assert_eq!(look(&mut state, name(2), 2), Color::Reset);
+    state.look.colours = false;
+    assert_eq!(look(&mut state, 16, 2), Color::Reset);
 }
 
 #[test]

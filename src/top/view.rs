@@ -1,4 +1,7 @@
-//! How the state is drawn: a line about the whole, the table, a line of keys. As much of it as fits.
+//! How the state is drawn: a line about the whole, the table, callers and callees if wanted, a line of keys. As much of it as
+//! fits.
+
+use std::collections::HashMap;
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -6,52 +9,78 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph};
 
-use super::State;
+use super::activity::BARS;
+use super::fitting::{self, names_room};
+use super::help::Entry;
+use super::pane::{self, Pane, Relative};
+use super::state::KEYS;
+use super::{State, look};
+use crate::analysis::callers;
 use crate::analysis::functions::Function;
-use crate::text::{Foreign, end_of, ending, harmless};
+use crate::text::{Foreign, harmless};
 use crate::view::hot::{self, Column, Number};
-use crate::view::{many, time};
+use crate::view::{count, many, time};
 
-const HELP: [&str; 21] = [
-    "1 to 9       sort by that column",
-    "o, arrows    sort by the next or the previous column",
-    "R            the other way round",
-    "s            back to samples, where pystap top --sample came from there",
-    "/            filter: every word must be in the function or its file",
-    "Esc          no filter",
-    "m            one row per function, or per function and process",
-    "p, space     pause",
-    "i            with or without time in which threads wait for work",
-    "r            count anew",
-    "+ -          faster, slower",
-    "w            write the table as it is to a file",
-    "up, down     scroll (also pages, home, end)",
-    "q, Ctrl-C    end",
-    "SELF*        time not in other traced functions: a filter leaves some out",
-    "tracer's     cost per event, taken out of the times; --raw-times keeps it",
-    "(columns)    a narrow terminal leaves some out, not the one by which is sorted",
-    "(resumed)    its durations are times on the stack, without waiting",
-    "(maybe several) functions of one name that nothing tells apart",
-    "-            not known, because a return is in doubt or too many calls are open",
-    "any key      close this help",
+/// What help says besides keys and colours.
+const MARKS: [(&str, &str); 6] = [
+    (
+        "SELF*",
+        "time not in other traced functions: a filter leaves some out",
+    ),
+    (
+        "tracer's",
+        "cost per event, taken out of the times; --raw-times keeps it",
+    ),
+    (
+        "(columns)",
+        "a narrow terminal leaves some out, not the one by which is sorted",
+    ),
+    (
+        "(resumed)",
+        "its durations are times on the stack, without waiting",
+    ),
+    (
+        "(maybe several)",
+        "functions of one name that nothing tells apart",
+    ),
+    (
+        "-",
+        "not known, because a return is in doubt or too many calls are open",
+    ),
 ];
 
 /// Draws everything, and notes in the state how many lines of the table fit.
 pub fn draw(frame: &mut Frame<'_>, state: &mut State) {
     let area = frame.area();
-    let mut lines = vec![headline(state)];
     // The last line is for what is typed and said; on a terminal of few lines the table goes first.
-    let table = usize::from(area.height).saturating_sub(3);
+    let below = usize::from(area.height).saturating_sub(2);
+    let pane = match state.relatives {
+        true => pane::height(below),
+        false => 0,
+    };
+    let table = below.saturating_sub(pane).saturating_sub(1);
     state.page = table.max(1);
+    state.show_selected();
+    let mut lines = vec![headline(state)];
     let shown = || state.rows().skip(state.scroll).take(table);
     let columns = columns(state, area.width, shown());
-    if area.height > 2 {
+    if below > pane {
         lines.push(heading(state, &columns));
     }
     for row in shown() {
         lines.push(row_line(row, state, &columns, area.width));
     }
     frame.render_widget(Paragraph::new(lines), area);
+    if pane > 0
+        && let Some(relatives) = relatives(state)
+    {
+        let lower = Rect {
+            y: area.y + area.height.saturating_sub(1 + pane as u16),
+            height: pane as u16,
+            ..area
+        };
+        relatives.draw(frame, lower, state.look);
+    }
     if area.height > 1 {
         let last = Rect {
             y: area.y + area.height - 1,
@@ -61,21 +90,75 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut State) {
         frame.render_widget(Clear, last);
         frame.render_widget(Paragraph::new(footer(state)), last);
     }
-    if state.help {
-        let wide = HELP.iter().map(|line| line.len()).max().unwrap_or(0) as u16 + 2;
-        let inner = Rect {
-            x: area.x,
-            y: area.y + 1.min(area.height),
-            width: wide.min(area.width),
-            height: (HELP.len() as u16).min(area.height.saturating_sub(1)),
-        };
-        frame.render_widget(Clear, inner);
-        let help: Vec<Line<'_>> = HELP
-            .iter()
-            .map(|line| Line::from(format!(" {line}")))
-            .collect();
-        frame.render_widget(Paragraph::new(help), inner);
+    if state.help.is_open() {
+        state.help.draw(frame, &help(state.look));
     }
+}
+
+/// What keys do, and what marks and colours mean.
+fn help(look: look::Look) -> Vec<Entry> {
+    let marks = MARKS.iter().map(|&(mark, means)| Entry::new(mark, means));
+    let keys = Entry::of_keys(KEYS);
+    keys.chain(look.legend()).chain(marks).collect()
+}
+
+/// The callers and callees of the selected function; `None` where none is selected.
+fn relatives(state: &State) -> Option<Pane> {
+    let row = state.rows().nth(state.selected_at()?)?;
+    let account = state.account();
+    let pid = (!state.is_merged()).then_some(row.pid);
+    let known = state.callers();
+    let of_row = known.map(|callers| callers.of(row.key, pid, account.overhead));
+    // Wherever a function runs, it has one name.
+    let rows = state.functions().iter();
+    let named: HashMap<u64, &Function> = rows.map(|row| (row.key, row)).collect();
+    let whole = row.net_cumulative_ns(account.overhead).unwrap_or(0);
+    let relative = |of: &callers::Relative| {
+        let (function, file) = match (of.key, of.key.and_then(|key| named.get(&key))) {
+            (_, Some(row)) => hot::name_in(row, None),
+            (None, None) => ("(nobody who is traced)".to_owned(), String::new()),
+            (Some(_), None) => ("(a function without a row)".to_owned(), String::new()),
+        };
+        Relative {
+            function,
+            file,
+            count: count(of.calls),
+            time: time(of.cumulative_ns),
+            share: of.cumulative_ns as f64 * 100.0 / whole.max(1) as f64,
+        }
+    };
+    let without = known.map_or(0, |callers| callers.without_pair());
+    let notes = [
+        (without > 0).then(|| {
+            format!(
+                "no room for {} of further pairs",
+                many(without, "call", "calls")
+            )
+        }),
+        account
+            .filtered
+            .then(|| "a filter leaves functions out: the nearest traced ones".to_owned()),
+        row.context
+            .is_some()
+            .then(|| "in all greenlets, tasks and threads together".to_owned()),
+    ];
+    let notes: Vec<String> = notes.into_iter().flatten().collect();
+    Some(Pane {
+        of: hot::name(row),
+        counted: "CALLS",
+        estimated: false,
+        relatives: match of_row {
+            Some(of) => {
+                let words = |of: Vec<callers::Relative>| of.iter().map(relative).collect();
+                Ok((words(of.callers), words(of.callees)))
+            }
+            None => Err(
+                "Who called it is not known, because sums are made in the kernel or in the program, where only functions \
+                 are counted; end this, and begin with --no-kernel-totals",
+            ),
+        },
+        note: (!notes.is_empty()).then(|| notes.join("; ")),
+    })
 }
 
 fn headline(state: &State) -> Line<'static> {
@@ -124,44 +207,56 @@ fn headline(state: &State) -> Line<'static> {
     ])
 }
 
-/// Columns of numbers by their position in [`hot::numbers`], those first that a narrow terminal goes without.
-const DISPENSABLE: [usize; 11] = [1, 7, 6, 5, 4, 3, 0, 10, 9, 8, 2];
-/// Room that functions and files have if they need it, as long as there are numbers to go without:
-/// `…ManagerClass.some_method  …/manager.py:123`.
-const NAMES: usize = 46;
-/// Room that files have at least, where functions would take it.
-const FILES: usize = 16;
+/// A column of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cell {
+    /// A number, by its position in [`hot::numbers`].
+    Number(usize),
+    /// Bars of recent activity.
+    Activity,
+}
 
-/// The columns of numbers for which there is room beside the names of these rows, with their positions. That by which rows are
-/// sorted is one of them.
+/// Columns in the order in which a narrow terminal goes without them.
+const DISPENSABLE: [Cell; 12] = [
+    Cell::Number(1),
+    Cell::Number(7),
+    Cell::Number(6),
+    Cell::Activity,
+    Cell::Number(5),
+    Cell::Number(4),
+    Cell::Number(3),
+    Cell::Number(0),
+    Cell::Number(10),
+    Cell::Number(9),
+    Cell::Number(8),
+    Cell::Number(2),
+];
+
+/// The columns for which there is room beside the names of these rows. That by which rows are sorted is one of them.
 fn columns<'a>(
     state: &State,
     width: u16,
     rows: impl Iterator<Item = &'a Function>,
-) -> Vec<(usize, &'static Number)> {
-    let names = rows.map(|row| {
-        let (function, place) = hot::name(row);
-        function.chars().count() + 2 + place.chars().count()
-    });
-    let names = NAMES
-        .min(names.max().unwrap_or(0))
-        .max("FUNCTION  FILE".len());
-    let mut columns: Vec<_> = hot::numbers(state.account()).iter().enumerate().collect();
+) -> Vec<(Cell, usize)> {
+    let numbers = hot::numbers(state.account());
+    let cells = numbers.iter().enumerate();
+    let cells = cells.map(|(at, number)| (Cell::Number(at), number.width));
+    let bars = state.look.bars.then_some((Cell::Activity, BARS));
+    let all: Vec<(Cell, usize)> = cells.chain(bars).collect();
     let process = match state.is_merged() {
         true => 0,
         false => hot::PROCESS + 1,
     };
-    for dispensable in DISPENSABLE {
-        let taken: usize = columns.iter().map(|(_, number)| number.width + 1).sum();
-        if taken + process + 1 + names <= usize::from(width) {
-            break;
-        }
-        columns.retain(|(at, number)| *at != dispensable || number.column == state.sort);
-    }
-    columns
+    let names = names_room(rows.map(hot::name), "FUNCTION  FILE");
+    let room = usize::from(width).saturating_sub(process + 1 + names);
+    let sorts = |cell: Cell| match cell {
+        Cell::Number(at) => numbers.get(at).is_some_and(|it| it.column == state.sort),
+        Cell::Activity => false,
+    };
+    fitting::columns(&all, &DISPENSABLE, sorts, room)
 }
 
-fn heading(state: &State, columns: &[(usize, &'static Number)]) -> Line<'static> {
+fn heading(state: &State, columns: &[(Cell, usize)]) -> Line<'static> {
     let reversed = Style::new().add_modifier(Modifier::REVERSED);
     let chosen = reversed.add_modifier(Modifier::BOLD | Modifier::UNDERLINED);
     let style = |column: Column| {
@@ -171,13 +266,17 @@ fn heading(state: &State, columns: &[(usize, &'static Number)]) -> Line<'static>
             reversed
         }
     };
+    let numbers = hot::numbers(state.account());
     let mut spans = Vec::new();
-    for (_, number) in columns {
-        let (title, width) = (number.title(state.account()), number.width);
-        spans.push(Span::styled(
-            format!("{title:>width$}"),
-            style(number.column),
-        ));
+    for &(cell, width) in columns {
+        let (title, style) = match cell {
+            Cell::Activity => ("ACTIVITY", reversed),
+            Cell::Number(at) => match numbers.get(at) {
+                Some(number) => (number.title(state.account()), style(number.column)),
+                None => continue,
+            },
+        };
+        spans.push(Span::styled(format!("{title:>width$}"), style));
         spans.push(Span::styled(" ", reversed));
     }
     if !state.is_merged() {
@@ -191,36 +290,67 @@ fn heading(state: &State, columns: &[(usize, &'static Number)]) -> Line<'static>
     Line::from(spans)
 }
 
-fn row_line(
-    row: &Function,
-    state: &State,
-    columns: &[(usize, &'static Number)],
-    width: u16,
-) -> Line<'static> {
-    let mut numbers = String::new();
+/// How a number of a row looks.
+fn number_style(state: &State, number: &Number, row: &Function, cell: &str) -> Style {
+    match number.column {
+        Column::SelfTime => state.look.share(hot::share(row, state.account())),
+        _ if cell.starts_with('≤') => state.look.estimate(),
+        _ => Style::new(),
+    }
+}
+
+fn row_line(row: &Function, state: &State, columns: &[(Cell, usize)], width: u16) -> Line<'static> {
+    let id = state.id(row);
+    let numbers = hot::numbers(state.account());
     let cells = hot::cells(row, state.account());
-    for (at, Number { width, .. }) in columns {
-        if let Some(cell) = cells.get(*at) {
-            numbers.push_str(&format!("{cell:>width$} "));
+    let mut spans = Vec::new();
+    for &(cell, wide) in columns {
+        match cell {
+            Cell::Activity => {
+                let bars = state.activity.bars(id);
+                spans.push(Span::styled(bars, state.look.activity()));
+                spans.push(Span::raw(" "));
+            }
+            Cell::Number(at) => {
+                if let (Some(cell), Some(number)) = (cells.get(at), numbers.get(at)) {
+                    let style = number_style(state, number, row, cell);
+                    spans.push(Span::styled(format!("{cell:>wide$}"), style));
+                    spans.push(Span::raw(" "));
+                }
+            }
         }
     }
     if !state.is_merged() {
         let width = hot::PROCESS;
-        numbers.push_str(&format!("{:>width$} ", hot::process(row)));
+        spans.push(Span::raw(format!("{:>width$} ", hot::process(row))));
     }
+    spans.push(Span::raw(" "));
+    let taken: usize = spans.iter().map(Span::width).sum();
     let (function, place) = hot::name(row);
-    let room = usize::from(width).saturating_sub(numbers.chars().count() + 1);
-    let for_place = FILES.min(place.chars().count()) + 2;
-    let function = end_of(&function, room.saturating_sub(for_place));
-    let place = ending(&place, room.saturating_sub(function.chars().count() + 2));
-    Line::from(vec![
-        Span::raw(format!("{numbers} ")),
-        Span::styled(function, Style::new().add_modifier(Modifier::BOLD)),
-        Span::styled(
-            format!("  {place}"),
-            Style::new().add_modifier(Modifier::DIM),
-        ),
-    ])
+    let room = usize::from(width).saturating_sub(taken);
+    let (function, place) = fitting::names(&function, &place, room);
+    let name = match state.activity.is_newly_hot(id) {
+        _ if hot::is_idle(row, state.account()) => state.look.idle(),
+        true => state.look.newly_hot(),
+        false => Style::new(),
+    };
+    spans.push(Span::styled(function, name.add_modifier(Modifier::BOLD)));
+    spans.push(Span::styled(
+        format!("  {place}"),
+        Style::new().add_modifier(Modifier::DIM),
+    ));
+    match state.selected == Some(id) {
+        true => selected(spans, usize::from(width)),
+        false => Line::from(spans),
+    }
+}
+
+/// The line of a row that is selected, to the end of the terminal.
+pub(crate) fn selected(mut spans: Vec<Span<'static>>, width: usize) -> Line<'static> {
+    let taken: usize = spans.iter().map(Span::width).sum();
+    let rest = width.saturating_sub(taken);
+    spans.push(Span::raw(" ".repeat(rest)));
+    Line::from(spans).style(Style::new().add_modifier(Modifier::REVERSED))
 }
 
 fn footer(state: &State) -> String {
@@ -241,6 +371,6 @@ fn footer(state: &State) -> String {
         false => "",
     };
     format!(
-        "q end  {samples}h help  / filter  o sort  i idle  p pause  m pids  r reset  every {every} s{filter}"
+        "q end  {samples}? help  enter callers  / filter  o sort  p pause  every {every} s{filter}"
     )
 }

@@ -234,6 +234,16 @@ pub fn has_words(function: &str, file: &str, typed: &str) -> bool {
     })
 }
 
+/// Own time of a row among that of all rows, as far as it is shown, in percent.
+pub fn share(row: &Function, account: &TableAccount) -> f64 {
+    account.own_ns(row) as f64 * 100.0 / account.shown_ns().max(1) as f64
+}
+
+/// Whether most of the own time of a row that is shown is idleness.
+pub fn is_idle(row: &Function, account: &TableAccount) -> bool {
+    account.with_idle && row.idle_ns > row.self_ns / 2
+}
+
 /// The numbers of a row as they are shown, as many as [`numbers`].
 pub fn cells(row: &Function, account: &TableAccount) -> Vec<String> {
     let known = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), time);
@@ -249,7 +259,7 @@ pub fn cells(row: &Function, account: &TableAccount) -> Vec<String> {
         count(rate as u64)
     };
     let own = account.own_ns(row);
-    let share = own as f64 * 100.0 / account.shown_ns().max(1) as f64;
+    let share = share(row, account);
     let durations = row.durations(account.overhead);
     let mut cells = vec![
         count(row.calls),
@@ -273,9 +283,14 @@ pub fn cells(row: &Function, account: &TableAccount) -> Vec<String> {
 
 /// `function [context]` and `file:line`.
 pub fn name(row: &Function) -> (String, String) {
+    name_in(row, row.context.as_deref())
+}
+
+/// The same in another context, or in none.
+pub fn name_in(row: &Function, context: Option<&str>) -> (String, String) {
     let mut function = row.place.name().to_string();
-    if let Some(context) = &row.context {
-        function = format!("{function} [{}]", Foreign::new(&**context));
+    if let Some(context) = context {
+        function = format!("{function} [{}]", Foreign::new(context));
     }
     if row.goes_on {
         function.push_str(" (resumed)");
@@ -324,7 +339,7 @@ const NUMBERS: [Number; 11] = [
     number(Column::Gil, "GIL", 7),
 ];
 /// Where the share of own time stands, which is no column to sort by.
-const SHARE: usize = 3;
+pub const SHARE: usize = 3;
 /// How many there are without waits.
 const WITHOUT_WAITS: usize = 8;
 

@@ -5,6 +5,8 @@
 //! written at the moment is kept, up to a limit, and passed on by a thread as soon as someone reads; messages dropped
 //! beyond the limit are counted, and the count is reported then.
 
+mod progress;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 use anstyle::{AnsiColor, Style};
 use rustix::event::Timespec;
 
+pub use self::progress::Progress;
 use crate::files::Stream;
 use crate::text::{harmless_but_coloured, harmless_code};
 
@@ -116,6 +119,8 @@ pub enum ColorWhen {
 #[derive(Clone)]
 pub struct Console {
     shared: Arc<Shared>,
+    /// Nothing comes and goes.
+    steady: bool,
 }
 
 struct Shared {
@@ -213,6 +218,7 @@ impl Console {
                 }),
                 written: Condvar::new(),
             }),
+            steady: false,
         }
     }
 
@@ -315,20 +321,21 @@ impl Console {
         let mut stopped = lock(flag);
         while !*stopped {
             let line = format!("pystap: {activity} … {} s", begun.elapsed().as_secs());
-            let mut state = self.state();
-            state.hide();
-            state.spinner = Some(line);
-            state.show();
-            self.hand_on(&mut state);
-            drop(state);
+            self.set_line(Some(line));
             stopped = wake
                 .wait_timeout(stopped, Duration::from_secs(1))
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+        self.set_line(None);
+    }
+
+    /// Replaces the line that comes and goes.
+    fn set_line(&self, line: Option<String>) {
         let mut state = self.state();
         state.hide();
-        state.spinner = None;
+        state.spinner = line;
+        state.show();
         self.hand_on(&mut state);
     }
 
@@ -559,15 +566,15 @@ mod tests {
 
     /// A writer whose text can be read back.
     #[derive(Clone, Default)]
-    struct Memory(Arc<(Mutex<Vec<u8>>, Condvar)>);
+    pub(super) struct Memory(Arc<(Mutex<Vec<u8>>, Condvar)>);
 
     impl Memory {
-        fn text(&self) -> String {
+        pub(super) fn text(&self) -> String {
             String::from_utf8_lossy(&lock(&self.0.0)).into_owned()
         }
 
         /// Waits, up to a limit, until `wanted` was written.
-        fn wait_for(&self, wanted: &str) -> bool {
+        pub(super) fn wait_for(&self, wanted: &str) -> bool {
             let (bytes, written) = &*self.0;
             let (bytes, _) = written
                 .wait_timeout_while(lock(bytes), Duration::from_secs(20), |bytes| {
@@ -603,7 +610,7 @@ mod tests {
         }
     }
 
-    fn plain(verbosity: Verbosity) -> (Console, Memory) {
+    pub(super) fn plain(verbosity: Verbosity) -> (Console, Memory) {
         let memory = Memory::default();
         let out = anstream::StripStream::new(Box::new(memory.clone()) as Box<dyn Write + Send>);
         (Console::to_writer(Box::new(out), false, verbosity), memory)

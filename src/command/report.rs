@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, BufWriter, IntoInnerError};
+use std::io::{self, BufWriter, IntoInnerError, IsTerminal};
 use std::path::Path;
 
-use super::opened::{open, warn_of_cut};
+use super::opened::{open, open_whole, warn_of_cut};
 use super::{destination, print, sampled, top};
 use crate::analysis::collections::Collections;
 use crate::analysis::contexts::Contexts;
@@ -14,7 +14,7 @@ use crate::analysis::latency::Latencies;
 use crate::analysis::overhead::Overhead;
 use crate::analysis::pairing::{Creations, Pairing, PairingRules, Step};
 use crate::cli::{Export, ExportFormat, ExportTime, Report};
-use crate::console::{Console, Exit};
+use crate::console::{Console, Exit, Progress};
 use crate::event::{Session, Summary, Wait, What};
 use crate::export::html::{Gathered, Page};
 use crate::export::json::Json;
@@ -58,7 +58,7 @@ pub(super) fn replay(
     console: &Console,
     sink: &mut dyn Sink,
 ) -> Result<Replayed, Failure> {
-    let mut reader = open(path)?;
+    let (mut reader, mut progress) = open_whole(path, console)?;
     let rules = reader.rules();
     let mut pairing = Pairing::with_rules(rules);
     if rules.call_on_creation {
@@ -79,7 +79,9 @@ pub(super) fn replay(
             ));
         }
         pairing = Pairing::second_reading(rules, creations);
-        reader = open(path)?;
+        // One line at a time.
+        drop(progress);
+        (reader, progress) = open_whole(path, console)?;
     }
     if let Some(field) = group_by {
         let fields = &reader.session().fields;
@@ -116,6 +118,7 @@ pub(super) fn replay(
             sink.step(&step)?;
         }
     };
+    drop(progress);
     if reader.was_cut() && whole {
         warn_of_cut(path, console);
     }
@@ -141,8 +144,8 @@ pub(super) fn replay(
 
 /// What greenlets, tasks and threads of a recording are, in a reading of its own that says nothing: what stands below their first
 /// calls is known after these.
-fn contexts(path: &Path) -> Result<Contexts, Failure> {
-    let mut reader = open(path)?;
+fn contexts(path: &Path, console: &Console) -> Result<Contexts, Failure> {
+    let (mut reader, _progress) = open_whole(path, console)?;
     let mut pairing = Pairing::with_rules(reader.rules());
     let mut contexts = Contexts::default();
     while let Ok(Some(mut event)) = reader.event() {
@@ -352,7 +355,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
 /// Shows the table of hot functions to sort and filter.
 fn browse(arguments: &Report, has_waits: bool, console: &Console) -> Result<Exit, Failure> {
     let tally = top::tally(arguments.by_context).with_waits(has_waits);
-    let mut tally = tally.with_raw_times(arguments.raw_times);
+    let mut tally = tally.with_raw_times(arguments.raw_times).with_callers();
     let replayed = replay(
         &arguments.file,
         arguments.group_by.as_deref(),
@@ -428,6 +431,12 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
         return Ok(Exit::Done);
     };
     let mut output = BufWriter::with_capacity(1 << 16, output);
+    // What is written to the terminal goes across a line on it.
+    let steady = console.steady();
+    let console = match arguments.output.is_none() && io::stdout().is_terminal() {
+        true => &steady,
+        false => console,
+    };
     let written = match is_sampled {
         true if arguments.format == ExportFormat::Html => page(arguments, &mut output, console),
         true => sampled::export(arguments, time, &mut output, console),
@@ -592,8 +601,20 @@ fn page(
         }
         None => page.alone(),
     };
+    let _progress = writing(arguments, console);
     page.write(to)?;
     Ok(exit)
+}
+
+/// What is said while the output is made that a whole recording was read for.
+fn writing(arguments: &Export, console: &Console) -> Progress {
+    let path = arguments.output.as_deref();
+    let name = path.and_then(Path::file_name).map(Path::new);
+    let activity = match name {
+        Some(name) => format!("writing {}", Foreign::path(name)),
+        None => "writing".to_owned(),
+    };
+    console.progress(&activity, None)
 }
 
 /// Reads a recording of events to its end, and writes it in another format.
@@ -610,7 +631,7 @@ fn convert(
         raw_times: arguments.raw_times,
     };
     let learned = match arguments.by_context {
-        true => contexts(&arguments.file)?,
+        true => contexts(&arguments.file, console)?,
         false => Contexts::default(),
     };
     let mut sink: Box<dyn Sink + '_> = match arguments.format {
@@ -631,10 +652,12 @@ fn convert(
     }
     let group_by = arguments.group_by.as_deref();
     let replayed = replay(&arguments.file, group_by, console, sink.as_mut())?;
+    let progress = writing(arguments, console);
     let said = sink.finish(&End {
         summary: replayed.summary.as_ref(),
         pairing: &replayed.pairing,
     })?;
+    drop(progress);
     if let Some(said) = said {
         console.warning(said);
     }

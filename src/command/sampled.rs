@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::opened::{open, warn_of_cut};
+use super::opened::{open_whole, warn_of_cut};
 use super::{print, sample};
 use crate::cli::{Export, ExportFormat, Report};
 use crate::console::{Console, Exit};
@@ -24,7 +24,7 @@ struct Replayed {
 }
 
 fn replay(path: &Path, console: &Console) -> Result<Replayed, Failure> {
-    let mut reader = open(path)?;
+    let (mut reader, progress) = open_whole(path, console)?;
     let mut recorded = Recorded::default();
     let exit = loop {
         let error = match reader.samples() {
@@ -41,6 +41,7 @@ fn replay(path: &Path, console: &Console) -> Result<Replayed, Failure> {
         ));
         break Exit::Failed;
     };
+    drop(progress);
     if reader.was_cut() && exit == Exit::Done {
         warn_of_cut(path, console);
     }

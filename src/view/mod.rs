@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::analysis::histogram::Histogram;
 use crate::analysis::overhead::Overhead;
-use crate::event::Place;
+use crate::event::{Place, Session};
 
 /// A time for people: three significant digits and a unit, at most seven characters wide below an hour.
 pub fn time(nanoseconds: u64) -> String {
@@ -32,14 +32,27 @@ pub fn time(nanoseconds: u64) -> String {
 pub(crate) fn overhead_line(overhead: Overhead, percent: Option<f64>) -> String {
     match overhead {
         Overhead::Kept => String::new(),
-        Overhead::Unknown => {
-            "times have the tracer's own cost in them, which was not measured (docs/truth.md)\n"
-                .to_owned()
-        }
+        Overhead::Unknown => format!("{NOT_TAKEN_OUT}\n"),
         Overhead::Taken(_) => {
             let taken = overhead_taken(overhead, percent);
             taken.map_or_else(String::new, |taken| taken + "\n")
         }
+    }
+}
+
+const NOT_TAKEN_OUT: &str =
+    "times have the tracer's own cost in them, which was not measured (docs/truth.md)";
+
+/// The same for what an export of a session with calls says at its end.
+pub(crate) fn overhead_said(overhead: Overhead, session: &Session) -> Option<String> {
+    let has_calls = session
+        .events
+        .iter()
+        .any(|kind| kind == "call" || kind == "return");
+    match overhead {
+        Overhead::Unknown if has_calls => Some(NOT_TAKEN_OUT.to_owned()),
+        Overhead::Unknown | Overhead::Kept => None,
+        Overhead::Taken(_) => overhead_taken(overhead, None),
     }
 }
 

@@ -264,7 +264,7 @@ impl Seen {
                 view::time(idle_ns)
             )
         });
-        let tracer = view::overhead_taken(self.overhead, None);
+        let tracer = view::overhead_said(self.overhead, &self.session);
         let said = idle.into_iter().chain(self.ways.paths.left_out());
         let said: Vec<String> = said.chain(tracer).collect();
         (!said.is_empty()).then(|| said.join("; "))

@@ -31,6 +31,8 @@ pub struct Pstats<W> {
     others: u64,
     raw_times: bool,
     overhead: Overhead,
+    /// What is to be said of that.
+    tracer: Option<String>,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,7 @@ impl<W: Write> Pstats<W> {
             others: 0,
             raw_times,
             overhead: Overhead::default(),
+            tracer: None,
         }
     }
 
@@ -156,6 +159,7 @@ impl<W: Write> Pstats<W> {
 impl<W: Write> Sink for Pstats<W> {
     fn session(&mut self, session: &Session) -> io::Result<()> {
         self.overhead = Overhead::of(session, self.raw_times);
+        self.tracer = view::overhead_said(self.overhead, session);
         Ok(())
     }
 
@@ -248,7 +252,7 @@ impl<W: Write> Sink for Pstats<W> {
                 self.others
             )
         });
-        let tracer = view::overhead_taken(overhead, None);
+        let tracer = self.tracer.take();
         let said: Vec<String> = others.into_iter().chain(tracer).collect();
         Ok((!said.is_empty()).then(|| said.join("; ")))
     }

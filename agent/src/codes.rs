@@ -287,6 +287,14 @@ fn contains(text: &CStr, part: &[u8]) -> bool {
     text.to_bytes().windows(part.len()).any(|it| it == part)
 }
 
+/// A code object that is wanted, whatever the filter says; null for none.
+static WANTED: AtomicPtr<Object> = AtomicPtr::new(null_mut());
+
+/// Wants this code object, until another one or none (null) is named. What was decided of it stands.
+pub(crate) fn want(object: Ptr) {
+    WANTED.store(object, Ordering::Relaxed);
+}
+
 /// Whether there is code that no session wants.
 pub(crate) fn has_own() -> bool {
     HAS_OWN.load(Ordering::Relaxed)
@@ -372,10 +380,11 @@ unsafe fn decide(shard: Shard, object: Ptr, slot: isize, session: usize) -> Opti
         return None;
     }
     let names = [bytes(code.told.name), bytes(code.told.qualname)];
-    let accepted = (*live)
-        .settings
-        .filter
-        .accepts(bytes(code.told.filename), names);
+    let accepted = object == WANTED.load(Ordering::Relaxed)
+        || (*live)
+            .settings
+            .filter
+            .accepts(bytes(code.told.filename), names);
     let code = accepted.then(|| {
         if !(*live).settings.fields.is_empty()
             && let Some(object) = Owned::borrowed(object)

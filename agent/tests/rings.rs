@@ -124,6 +124,8 @@ struct Told {
     /// With what they are called.
     threads: BTreeMap<u32, Option<String>>,
     thread: u32,
+    /// Whether what is told now is none of the program's.
+    is_dry: bool,
     contexts: BTreeMap<u64, String>,
     context: u64,
     /// Contexts in which something happened.
@@ -142,7 +144,13 @@ impl Told {
                 assert_eq!(before, None, "a number stands for one thing");
                 return;
             }
+            Record::DryRun { .. } | Record::DryRunEnds => {
+                self.is_dry = matches!(record, Record::DryRun { .. });
+                return;
+            }
+            Record::Call { .. } | Record::Return { .. } | Record::Value(_) if self.is_dry => return,
             Record::Call { code, time, .. } => {
+                self.threads.entry(self.thread).or_default();
                 let name = self.names.get(&code).expect("it was defined").clone();
                 *self.calls.entry(name).or_default() += 1;
                 self.seen.insert(self.context);
@@ -158,13 +166,13 @@ impl Told {
             } => {
                 let name = self.names.get(&code).expect("it was defined").clone();
                 *self.timed.entry(name).or_default() += 1;
+                self.threads.entry(self.thread).or_default();
                 self.seen.insert(self.context);
                 assert!(0 < began && began <= time);
                 time
             }
             Record::Lost(count) => panic!("{count} had no room"),
             Record::Thread(thread) => {
-                self.threads.entry(thread).or_default();
                 self.thread = thread;
                 return;
             }

@@ -1,8 +1,8 @@
 //! What an event costs the thread that runs into a probe, measured here and now: a place of this session's own event on code of
 //! ours that does nothing ([`perf::nothing`]), run into for some milliseconds, with texts of usual length to be fetched. The cost
-//! is the median of the time between two events as their records tell it, so it has in it whatever the thread waits for: the trap,
-//! what is fetched, the record and the way back. It varies with what is in the caches and from one session to the next, so that too
-//! little or too much can be taken out.
+//! is the time between two events as their records tell it, so it has in it whatever the thread waits for: the trap,
+//! what is fetched, the record and the way back. Calm batches of events count ([`between`]). It varies with what is in the
+//! caches and from one session to the next, so that too little or too much can be taken out.
 //!
 //! It is one more place of the event that is there anyway, because arming and disarming a second event takes a grace period of
 //! the kernel's. Its records have the number of what only holds up a semaphore, which is no event.
@@ -21,14 +21,13 @@ use super::decode::{HOLDS, sampled};
 use super::fetch;
 use super::tracefs::{Definition, Tracefs};
 use super::{EVENT, Fetched, Fields, fetches};
+use crate::engine::event_cost::between;
 use crate::perf::{self, Counter, Inherit, Ring};
 use crate::python::maps;
 
 /// How often the probe is run into, if that takes no longer than this.
 const HITS: u32 = 4_000;
 const LONGEST: Duration = Duration::from_millis(20);
-/// Intervals between two hits of which a median says something.
-const FEWEST: usize = 100;
 
 /// Texts as interpreters pass them.
 const FILE: &CStr = c"/usr/lib/python3/dist-packages/package/module/file.py";
@@ -126,40 +125,14 @@ pub(super) fn measure(arming: &Arming, rings: &mut [Ring]) -> io::Result<Calibra
         .collect();
     times.sort_unstable();
     Ok(Calibrated {
-        overhead: median(&times),
+        overhead: between(&times).and_then(NonZeroU64::new),
         _counters: counters,
     })
-}
-
-/// The median of the time between these, in their order.
-fn median(times: &[u64]) -> Option<NonZeroU64> {
-    let mut between: Vec<u64> = times.windows(2).map(|it| it[1] - it[0]).collect();
-    if between.len() < FEWEST {
-        return None;
-    }
-    let half = between.len() / 2;
-    let (_, median, _) = between.select_nth_unstable(half);
-    NonZeroU64::new(*median)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_cost_is_the_time_between_two_hits_whatever_came_between_some_of_them() {
-        let mut times: Vec<u64> = (0..200).map(|hit| 1_000 + 1_500 * hit).collect();
-        // The processor was taken away for a while.
-        times.iter_mut().skip(120).for_each(|it| *it += 4_000_000);
-        assert_eq!(median(&times), NonZeroU64::new(1_500));
-    }
-
-    #[test]
-    fn a_few_hits_say_nothing() {
-        let times: Vec<u64> = (0..FEWEST as u64).collect();
-        assert_eq!(median(&times), None);
-        assert_eq!(median(&[]), None);
-    }
 
     #[test]
     fn our_code_lies_in_our_own_file_and_begins_with_what_does_nothing() {

@@ -5,7 +5,7 @@ CARGO ?= cargo
 # Where cargo puts what it builds.
 BUILT = $(or $(CARGO_TARGET_DIR),target)/release/pystap
 
-.PHONY: build demo demo-stap test bench overhead cost install uninstall clean
+.PHONY: build demo demo-stap test bench overhead cost install uninstall package clean
 
 build:
 	$(CARGO) build --locked --release
@@ -54,6 +54,10 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pystap
 	rm -f $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pystap
 	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pystap.fish
+
+# A wheel, a .deb, an .rpm, crates and debug information, in target/packages.
+package:
+	scripts/package
 
 # The guest's trees stay: they are outside the repository and take minutes to build (see tests/guest/build).
 clean:

@@ -16,8 +16,8 @@ use crate::live::{self, is_on};
 use crate::marks::{self, CONTEXT_NAME};
 use crate::names;
 use crate::python::{
-    METH_FASTCALL, Method, Owned, Ptr, api, c_function, is_free_threaded, type_name, type_of,
-    version,
+    METH_FASTCALL, Method, Owned, Ptr, api, c_function, is_free_threaded, loaded, string,
+    type_name, type_of, version,
 };
 use crate::ring;
 use crate::shards::{self, PerThread, SHARDS, Shard};
@@ -203,11 +203,6 @@ unsafe fn look() {
     }
 }
 
-pub(crate) unsafe fn loaded(name: &CStr) -> Option<Owned> {
-    let modules = (api().PyImport_GetModuleDict)();
-    Owned::borrowed((api().PyDict_GetItemString)(modules, name.as_ptr()))
-}
-
 unsafe fn find_greenlets() -> Option<Greenlets> {
     // The capsule is an attribute of the package, which is put there when its C module is complete.
     let greenlet = loaded(c"greenlet")?;
@@ -322,10 +317,11 @@ unsafe fn current_number(shard: Shard) -> u64 {
         }
     }
     let tells_names = ring::tells_events() || CONTEXT_NAME.is_raised();
-    if tells_names && let Some(name) = thread_names::to_tell() {
-        if !tell_this(0, &name) {
-            thread_names::was_not_told();
-        }
+    if tells_names
+        && let Some(name) = thread_names::to_tell()
+        && !tell_this(0, &name)
+    {
+        thread_names::was_not_told();
     }
     let mut current = 0;
     if let Some(object) = greenlet(shard).or_else(|| task()) {
@@ -528,17 +524,4 @@ unsafe fn coroutine_name(task: &Owned) -> Option<String> {
         return None;
     }
     string(&coroutine.attribute(c"__qualname__")?)
-}
-
-/// A string, if it is one of the interpreter's own type.
-pub(crate) unsafe fn string(object: &Owned) -> Option<String> {
-    if type_of(object.as_ptr()) != api().PyUnicode_Type {
-        return None;
-    }
-    let text: *const c_char = (api().PyUnicode_AsUTF8)(object.as_ptr());
-    if text.is_null() {
-        (api().PyErr_Clear)();
-        return None;
-    }
-    Some(CStr::from_ptr(text).to_string_lossy().into_owned())
 }

@@ -414,6 +414,25 @@ impl Drop for Owned {
     }
 }
 
+/// A module that the program has imported.
+pub(crate) unsafe fn loaded(name: &CStr) -> Option<Owned> {
+    let modules = (api().PyImport_GetModuleDict)();
+    Owned::borrowed((api().PyDict_GetItemString)(modules, name.as_ptr()))
+}
+
+/// A string, if it is one of the interpreter's own type.
+pub(crate) unsafe fn string(object: &Owned) -> Option<alloc::string::String> {
+    if type_of(object.as_ptr()) != api().PyUnicode_Type {
+        return None;
+    }
+    let text: *const c_char = (api().PyUnicode_AsUTF8)(object.as_ptr());
+    if text.is_null() {
+        (api().PyErr_Clear)();
+        return None;
+    }
+    Some(CStr::from_ptr(text).to_string_lossy().into_owned())
+}
+
 /// `tp_name` of a type, which is the same distance into every type of every version.
 pub(crate) unsafe fn type_name(kind: Ptr) -> alloc::string::String {
     // Behind the head there is the size of what it is made of.

@@ -6,9 +6,9 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 
+use crate::fields;
 use crate::gil::Guarded;
-use crate::python::{api, is_free_threaded, type_of};
-use crate::{contexts, fields};
+use crate::python::{api, is_free_threaded, loaded, string, type_of};
 
 /// Most threads that are known; then all are told anew.
 const MOST: usize = 4096;
@@ -92,11 +92,11 @@ unsafe fn look(number: u64) -> Option<String> {
 
 /// What `threading` calls this thread.
 unsafe fn name() -> Option<String> {
-    let module = contexts::loaded(c"threading")?;
+    let module = loaded(c"threading")?;
     let all = fields::stored(&module, "_active")?;
     if type_of(all.as_ptr()) != api().PyDict_Type {
         return None;
     }
     let thread = fields::of_number(&all, (api().PyThread_get_thread_ident)() as i64)?;
-    contexts::string(&fields::stored(&thread, "_name")?)
+    string(&fields::stored(&thread, "_name")?)
 }

@@ -1,11 +1,15 @@
 //! What can be typed: every command, option and argument, checked for form only. No look at the host.
 
+pub(crate) mod examples;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgAction, ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+};
 use regex::Regex;
 
 use crate::field::Field;
@@ -16,21 +20,30 @@ use crate::syscalls::By as CallsBy;
 use crate::view::hot::Column;
 use crate::waits::Reason;
 
-/// Heading of the options that every command has: without one of their own they stand between those of the command.
+/// The headings of options, in the order in which help shows them: what is wanted often first. Each option stands below one.
+const TARGETS: &str = "Targets";
+const WHAT: &str = "What to trace";
+const SHOWN: &str = "What to show";
+const OUTPUT: &str = "Output";
+const VALUES: &str = "Values of calls";
+const ENGINE: &str = "Engine";
+const AGENT: &str = "Agent";
+const SYSTEMTAP: &str = "SystemTap";
 const EVERYWHERE: &str = "Global options";
+#[cfg(test)]
+const HEADINGS: [&str; 9] = [
+    TARGETS, WHAT, SHOWN, OUTPUT, VALUES, ENGINE, AGENT, SYSTEMTAP, EVERYWHERE,
+];
 
-/// pystap: trace Python programs from the outside, live, without changing or restarting them.
+/// What was typed.
 #[derive(Debug, Parser)]
 #[command(
     name = "pystap",
     version,
-    about,
+    about = "Trace Python programs from the outside, live, without changing or restarting them",
     max_term_width = 100,
-    disable_help_subcommand = true
-)]
-#[command(
-    after_help = "Exit status: 0 done, 1 failed while running, 2 wrong usage, 3 the host or the interpreter \
-                        lacks something, 4 no such process or not Python."
+    disable_help_flag = true,
+    disable_version_flag = true
 )]
 pub struct Cli {
     /// Colours in messages and in the flow format
@@ -49,9 +62,36 @@ pub struct Cli {
     /// More on standard error: every message of stap, everything that was found out
     #[arg(short, long, global = true, conflicts_with = "quiet", help_heading = EVERYWHERE)]
     pub verbose: bool,
+    /// Print help
+    #[arg(short, long, global = true, action = ArgAction::Help, help_heading = EVERYWHERE)]
+    pub help: Option<bool>,
+    /// Print version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = EVERYWHERE)]
+    pub version: Option<bool>,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// What was typed, with the name of the program in front.
+    ///
+    /// # Errors
+    /// What is wrong with it; and help, where that was asked for.
+    pub fn typed(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+        let words: Vec<OsString> = words.into_iter().collect();
+        let command = match words.len() {
+            // This is what it answers to nothing.
+            0 | 1 => Cli::command().override_help(examples::start()),
+            _ => Cli::whole_command(),
+        };
+        Cli::from_arg_matches(&command.try_get_matches_from(words)?)
+    }
+
+    /// The definition of the command line, with examples.
+    pub fn whole_command() -> clap::Command {
+        examples::with_examples(Cli::command(), "")
+    }
 }
 
 /// When to use colours.
@@ -70,7 +110,7 @@ pub enum Colour {
 pub enum Command {
     /// Trace function calls, garbage collections, imports and audit events as they happen
     Trace(Trace),
-    /// Show hot functions live: calls, own and cumulative time, percentiles
+    /// Show hot functions live: calls, self and cumulative time, percentiles
     Top(Top),
     /// Watch garbage collections and sum up their pauses
     Gc(Gc),
@@ -123,7 +163,7 @@ pub enum Command {
     },
     /// Remove what a killed pystap left: probes, modules and files of the agent whose owner is gone
     Cleanup,
-    /// List the SystemTap marks of an interpreter and what they do in its Python version
+    /// List the probes of an interpreter (SystemTap calls them marks) and what they do in its Python version
     Marks(Marks),
     /// Examine what tracing needs on this host, with proof, and show how to mend what is missing
     Doctor(Doctor),
@@ -145,7 +185,7 @@ pub enum Command {
     /// Print the manual page, or write one per command into a directory
     Man {
         /// Write pystap.1 and one page per command there
-        #[arg(long, value_name = "DIRECTORY")]
+        #[arg(long, value_name = "DIRECTORY", help_heading = OUTPUT)]
         directory: Option<PathBuf>,
     },
     /// Stop a process for a moment, as told on standard input (used by pystap itself)
@@ -214,7 +254,7 @@ pub enum AgentCommand {
 #[derive(Debug, Args)]
 pub struct AgentEnvironments {
     /// An interpreter of the environment, for example .venv/bin/python; may be repeated
-    #[arg(long, value_name = "PATH", required = true)]
+    #[arg(long, value_name = "PATH", required = true, help_heading = TARGETS)]
     pub python: Vec<PathBuf>,
 }
 
@@ -222,38 +262,37 @@ pub struct AgentEnvironments {
 #[derive(Debug, Args)]
 pub struct AgentStatus {
     /// An interpreter of an environment; may be repeated
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help_heading = TARGETS)]
     pub python: Vec<PathBuf>,
     /// As JSON
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
 }
 
 /// Which processes to trace.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Targets")]
 pub struct TargetArgs {
-    /// Trace this process; may be repeated
-    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
-    pub pids: Vec<u32>,
-    /// Trace the Python processes whose command line matches
-    #[arg(long = "match", value_name = "REGEX", value_parser = parse_regex)]
-    pub pattern: Option<Regex>,
-    /// Trace the Python processes of a service, also those that start later: nova, nova-compute, neutron, …, or your own
-    #[arg(long, value_name = "NAME")]
-    pub service: Option<String>,
-    /// Trace every process of this interpreter; with other targets, only those that run it
-    #[arg(long, value_name = "PATH")]
-    pub python: Option<PathBuf>,
-    /// Trace children too, those that exist and those to come (the default for a launched command)
-    #[arg(short, long, overrides_with = "no_subprocesses")]
-    pub subprocesses: bool,
-    /// Do not trace children of a launched command
-    #[arg(long, overrides_with = "subprocesses")]
-    pub no_subprocesses: bool,
     /// Launch this command, held until the probes are live
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+    /// Trace this process; may be repeated
+    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), help_heading = TARGETS)]
+    pub pids: Vec<u32>,
+    /// Trace the Python processes whose command line matches
+    #[arg(long = "match", value_name = "REGEX", value_parser = parse_regex, help_heading = TARGETS)]
+    pub pattern: Option<Regex>,
+    /// Trace the Python processes of a service, also those that start later: nova, nova-compute, neutron, …, or your own
+    #[arg(long, value_name = "NAME", help_heading = TARGETS)]
+    pub service: Option<String>,
+    /// Trace every process of this interpreter; with other targets, only those that run it
+    #[arg(long, value_name = "PATH", help_heading = TARGETS)]
+    pub python: Option<PathBuf>,
+    /// Trace children too, those that exist and those to come (the default for a launched command)
+    #[arg(short, long, overrides_with = "no_subprocesses", help_heading = TARGETS)]
+    pub subprocesses: bool,
+    /// Do not trace children of a launched command
+    #[arg(long, overrides_with = "subprocesses", help_heading = TARGETS)]
+    pub no_subprocesses: bool,
 }
 
 /// `pystap dump`.
@@ -262,15 +301,15 @@ pub struct Dump {
     /// A service, as with --service
     #[arg(value_name = "SERVICE", conflicts_with = "service")]
     pub of: Option<String>,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Do not look for tasks of asyncio and greenlets that wait, for which every object of a process has to be looked at
-    #[arg(long)]
-    pub no_tasks: bool,
     /// Which processes.
     #[command(flatten)]
     pub targets: RunningTargets,
+    /// Do not look for tasks of asyncio and greenlets that wait, for which every object of a process has to be looked at
+    #[arg(long, help_heading = WHAT)]
+    pub no_tasks: bool,
+    /// As JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
 }
 
 /// Processes that run, for what only looks at them.
@@ -281,26 +320,22 @@ pub struct RunningTargets {
         short,
         long = "pid",
         value_name = "PID",
-        value_parser = clap::value_parser!(u32).range(1..),
-        help_heading = "Targets"
-    )]
+        value_parser = clap::value_parser!(u32).range(1..), help_heading = TARGETS)]
     pub pids: Vec<u32>,
     /// Show the Python processes whose command line matches
     #[arg(
         long = "match",
         value_name = "REGEX",
-        value_parser = parse_regex,
-        help_heading = "Targets"
-    )]
+        value_parser = parse_regex, help_heading = TARGETS)]
     pub pattern: Option<Regex>,
     /// Show the Python processes of a service: nova, nova-compute, neutron, …, or your own
-    #[arg(long, value_name = "NAME", help_heading = "Targets")]
+    #[arg(long, value_name = "NAME", help_heading = TARGETS)]
     pub service: Option<String>,
     /// Show every process of this interpreter; with other targets, only those that run it
-    #[arg(long, value_name = "PATH", help_heading = "Targets")]
+    #[arg(long, value_name = "PATH", help_heading = TARGETS)]
     pub python: Option<PathBuf>,
     /// Show their children, too
-    #[arg(short, long, help_heading = "Targets")]
+    #[arg(short, long, help_heading = TARGETS)]
     pub subprocesses: bool,
 }
 
@@ -310,83 +345,77 @@ pub struct Offcpu {
     /// A service, as with --service
     #[arg(value_name = "SERVICE", conflicts_with = "service")]
     pub of: Option<String>,
-    /// Lines instead of a live table: one table at the end, and one at every --interval
-    #[arg(short, long)]
-    pub batch: bool,
-    /// As JSON, one line per table
-    #[arg(long)]
-    pub json: bool,
-    /// Time between tables; 2s on a terminal
-    #[arg(short, long, value_name = "TIME", value_parser = parse_interval)]
-    pub interval: Option<Duration>,
-    /// Stop after this time
-    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
-    pub duration: Option<Duration>,
-    /// How many rows (with --batch or --json)
-    #[arg(short, long, value_name = "N", default_value_t = 30)]
-    pub limit: usize,
-    /// What has a row of its own
-    #[arg(long, value_enum, default_value_t = By::Function)]
-    pub by: By,
+    /// Which processes.
+    #[command(flatten)]
+    pub targets: RunningTargets,
     /// Only waits that took at least this long
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = WHAT)]
     pub min: Option<Duration>,
     /// Only waits of this reason
-    #[arg(long, value_name = "NAME", value_parser = reasons())]
+    #[arg(long, value_name = "NAME", value_parser = reasons(), help_heading = WHAT)]
     pub reason: Option<Reason>,
-    /// Show idleness, too: event loops and workers of pools that wait for work, and threads without Python
-    #[arg(long)]
-    pub idle: bool,
     /// Do not listen to who wakes threads: costs less, but time in the run queue counts as waiting
-    #[arg(long)]
+    #[arg(long, help_heading = WHAT)]
     pub no_wakers: bool,
     /// Trace every call, too, as `pystap trace` does: every wait has the exact stack of the calls that were open, in every Python
     /// that can be traced; costs a little for each call
-    #[arg(long, conflicts_with_all = ["no_wakers", "compile_only"])]
+    #[arg(long, conflicts_with_all = ["no_wakers", "compile_only"], help_heading = WHAT)]
     pub all_calls: bool,
+    /// How many rows (with --batch or --json)
+    #[arg(short, long, value_name = "N", default_value_t = 30, help_heading = SHOWN)]
+    pub limit: usize,
+    /// What has a row of its own
+    #[arg(long, value_enum, default_value_t = By::Function, help_heading = SHOWN)]
+    pub by: By,
+    /// Idleness, too: event loops and workers of pools that wait for work, and threads without Python
+    #[arg(long, help_heading = SHOWN)]
+    pub idle: bool,
+    /// Stop after this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = OUTPUT)]
+    pub duration: Option<Duration>,
+    /// Time between tables; 2s on a terminal
+    #[arg(short, long, value_name = "TIME", value_parser = parse_interval, help_heading = OUTPUT)]
+    pub interval: Option<Duration>,
+    /// Lines instead of a live table: one table at the end, and one at every --interval
+    #[arg(short, long, help_heading = OUTPUT)]
+    pub batch: bool,
     /// Write all stacks at the end, with the reason above each, instead of tables
-    #[arg(short, long, value_enum, conflicts_with_all = ["batch", "json", "interval", "limit", "by"])]
+    #[arg(short, long, value_enum, conflicts_with_all = ["batch", "json", "interval", "limit", "by"], help_heading = OUTPUT)]
     pub format: Option<StacksFormat>,
     /// Write them to this file instead of standard output
-    #[arg(short, long, value_name = "FILE", requires = "format")]
+    #[arg(short, long, value_name = "FILE", requires = "format", help_heading = OUTPUT)]
     pub output: Option<PathBuf>,
+    /// As JSON, one line per table
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
     /// Who adds up
     #[arg(
         long,
         value_enum,
         default_value_t = WaitsEngine::Perf,
-        value_name = "ENGINE",
-        help_heading = "Engine"
-    )]
+        value_name = "ENGINE", help_heading = ENGINE)]
     pub engine: WaitsEngine,
+    /// How calls are told with --all-calls.
+    #[command(flatten)]
+    pub agent: AgentArgs,
     /// The stap to use [default: from PATH]
-    #[arg(long, value_name = "PATH", help_heading = "Engine")]
+    #[arg(long, value_name = "PATH", help_heading = SYSTEMTAP)]
     pub stap: Option<PathBuf>,
     /// One more argument for stap when it compiles the script; may be repeated
     #[arg(
         long = "stap-arg",
         value_name = "ARG",
-        allow_hyphen_values = true,
-        help_heading = "Engine"
-    )]
+        allow_hyphen_values = true, help_heading = SYSTEMTAP)]
     pub stap_args: Vec<String>,
     /// Compile the script of --engine stap, keep the module for later, and do nothing else
-    #[arg(long, help_heading = "Engine")]
+    #[arg(long, help_heading = SYSTEMTAP)]
     pub compile_only: bool,
     /// Compile for this kernel release instead of the running one
     #[arg(
         long,
         value_name = "RELEASE",
-        requires = "compile_only",
-        help_heading = "Engine"
-    )]
+        requires = "compile_only", help_heading = SYSTEMTAP)]
     pub kernel: Option<String>,
-    /// How calls are told with --all-calls.
-    #[command(flatten)]
-    pub agent: AgentArgs,
-    /// Which processes.
-    #[command(flatten)]
-    pub targets: RunningTargets,
 }
 
 /// Who adds up waits.
@@ -411,67 +440,59 @@ pub struct Syscalls {
     /// A service, as with --service
     #[arg(value_name = "SERVICE", conflicts_with = "service")]
     pub of: Option<String>,
-    /// Lines instead of a live table: one table at the end, and one at every --interval
-    #[arg(short, long)]
-    pub batch: bool,
-    /// As JSON, one line per table
-    #[arg(long)]
-    pub json: bool,
-    /// Time between tables; 2s on a terminal
-    #[arg(short, long, value_name = "TIME", value_parser = parse_interval)]
-    pub interval: Option<Duration>,
-    /// Stop after this time
-    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
-    pub duration: Option<Duration>,
-    /// How many rows (with --batch or --json)
-    #[arg(short, long, value_name = "N", default_value_t = 30)]
-    pub limit: usize,
-    /// What has a row of its own
-    #[arg(long, value_enum, default_value_t = CallsBy::Function)]
-    pub by: CallsBy,
-    /// Only this system call; may be repeated
-    #[arg(long, value_name = "NAME")]
-    pub syscall: Vec<String>,
-    /// Only calls that failed
-    #[arg(long)]
-    pub errors: bool,
-    /// Only calls about files, by path
-    #[arg(long, conflicts_with = "sockets")]
-    pub files: bool,
-    /// Only calls about sockets, by the other end
-    #[arg(long)]
-    pub sockets: bool,
-    /// Only calls that took at least this long
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    pub min: Option<Duration>,
     /// Which processes.
     #[command(flatten)]
     pub targets: RunningTargets,
+    /// Only this system call; may be repeated
+    #[arg(long, value_name = "NAME", help_heading = WHAT)]
+    pub syscall: Vec<String>,
+    /// Only calls that failed
+    #[arg(long, help_heading = WHAT)]
+    pub errors: bool,
+    /// Only calls about files, by path
+    #[arg(long, conflicts_with = "sockets", help_heading = WHAT)]
+    pub files: bool,
+    /// Only calls about sockets, by the other end
+    #[arg(long, help_heading = WHAT)]
+    pub sockets: bool,
+    /// Only calls that took at least this long
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = WHAT)]
+    pub min: Option<Duration>,
+    /// How many rows (with --batch or --json)
+    #[arg(short, long, value_name = "N", default_value_t = 30, help_heading = SHOWN)]
+    pub limit: usize,
+    /// What has a row of its own
+    #[arg(long, value_enum, default_value_t = CallsBy::Function, help_heading = SHOWN)]
+    pub by: CallsBy,
+    /// Stop after this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = OUTPUT)]
+    pub duration: Option<Duration>,
+    /// Time between tables; 2s on a terminal
+    #[arg(short, long, value_name = "TIME", value_parser = parse_interval, help_heading = OUTPUT)]
+    pub interval: Option<Duration>,
+    /// Lines instead of a live table: one table at the end, and one at every --interval
+    #[arg(short, long, help_heading = OUTPUT)]
+    pub batch: bool,
+    /// As JSON, one line per table
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
 }
 
 /// `pystap trace`.
 #[derive(Debug, Clone, Args)]
 #[command(group(ArgGroup::new("values").args(["capture", "fields"]).multiple(true)))]
 pub struct Trace {
-    // What is flattened into this leaves its last heading behind, so options without a heading stand before it.
-    /// Print the plan, and the script and command lines of stap or the uprobe events, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Compile the script, keep the module for later traces, and do nothing else
-    #[arg(long, conflicts_with = "dry_run")]
-    pub compile_only: bool,
-    /// End with the exit status of the launched command
-    #[arg(long, requires = "command")]
-    pub exit_with_command: bool,
+    /// Which processes.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// What to trace.
+    #[command(flatten)]
+    pub what: WhatArgs,
     /// Also tell where threads wait: each wait with its reason and length, from the kernel's scheduler. Needs root
-    #[arg(long, conflicts_with_all = ["compile_only", "min_duration"])]
+    #[arg(long, conflicts_with_all = ["compile_only", "min_duration"], help_heading = WHAT)]
     pub waits: bool,
-    /// With --min-duration, also calls that are so long only because they wait for work: hubs of event loops, workers of pools.
-    /// Recordings have them anyway
-    #[arg(long, requires = "min_duration")]
-    pub idle: bool,
-    /// Record samples: reads the stacks of all threads so many times a second while they run on, from outside, without probes and
-    /// without the agent; everything is an estimate then. 100 times a second unless RATE is given
+    /// Record samples: reads the stacks of all threads so many times per second while they run on, from outside, without probes and
+    /// without the agent; everything is an estimate then. 100 times per second unless RATE is given
     // Shown with `record`; `trace` says why it has none.
     #[arg(
         long,
@@ -481,57 +502,57 @@ pub struct Trace {
         default_missing_value = "100",
         value_parser = clap::value_parser!(u32).range(1..=1000),
         conflicts_with_all = NOT_RECORDED_OF_SAMPLES,
-        hide = true
-    )]
+        hide = true, help_heading = WHAT)]
     pub sample: Option<u32>,
+    /// Idleness, too: with --min-duration, calls that are so long only because they wait for work (hubs of event loops, workers of
+    /// pools). Recordings have them anyway
+    #[arg(long, requires = "min_duration", help_heading = SHOWN)]
+    pub idle: bool,
     /// Also tell in which kind of greenlet or task each sample is, and look for those that wait (with --sample)
-    #[arg(long, requires = "sample", hide = true)]
+    #[arg(long, requires = "sample", hide = true, help_heading = SHOWN)]
     pub by_context: bool,
-    /// Which processes.
-    #[command(flatten)]
-    pub targets: TargetArgs,
-    /// What to trace.
-    #[command(flatten)]
-    pub what: WhatArgs,
     /// When to stop and where to write.
     #[command(flatten)]
     pub output: OutputArgs,
-    /// What to trace with.
+    /// End with the exit status of the launched command
+    #[arg(long, requires = "command", help_heading = OUTPUT)]
+    pub exit_with_command: bool,
+    /// Values of calls by name.
     #[command(flatten)]
-    pub engine: EngineArgs,
-    /// Compile for this kernel release instead of the running one
-    #[arg(
-        long,
-        value_name = "RELEASE",
-        requires = "compile_only",
-        help_heading = "SystemTap"
-    )]
-    pub kernel: Option<String>,
+    pub fields: FieldArgs,
     /// Values of functions that --function, --file or --module names, as far as their types are plain. They may be secrets
     #[arg(
         long,
         value_enum,
         value_delimiter = ',',
-        value_name = "WHICH,…",
-        help_heading = "Agent"
-    )]
+        value_name = "WHICH,…", help_heading = VALUES)]
     pub capture: Vec<Captured>,
-    /// Values of calls by name.
+    /// What to trace with.
     #[command(flatten)]
-    pub fields: FieldArgs,
+    pub engine: EngineArgs,
+    /// Print the plan, and the script and command lines of stap or the uprobe events, and do nothing
+    #[arg(long, help_heading = ENGINE)]
+    pub dry_run: bool,
+    /// Compile the script, keep the module for later traces, and do nothing else
+    #[arg(long, conflicts_with = "dry_run", help_heading = SYSTEMTAP)]
+    pub compile_only: bool,
+    /// Compile for this kernel release instead of the running one
+    #[arg(
+        long,
+        value_name = "RELEASE",
+        requires = "compile_only", help_heading = SYSTEMTAP)]
+    pub kernel: Option<String>,
 }
 
 /// Values that are told by name.
 #[derive(Debug, Clone, Args)]
 pub struct FieldArgs {
     /// A value of each call that is told by name, such as `request=ctxt.request_id`: a path from an argument through stored
-    /// attributes, keys and items. May be repeated; GLOB says of which functions
+    /// attributes, keys and items. GLOB says of which functions; may be repeated
     #[arg(
         long = "field",
         value_name = "[GLOB:]NAME=PATH",
-        value_parser = parse_field,
-        help_heading = "Agent"
-    )]
+        value_parser = parse_field, help_heading = VALUES)]
     pub fields: Vec<Field>,
     /// Names whose values are left out, matched without case: of parameters, of keys in dictionaries, of functions for what they
     /// return, and of fields. Takes the place of the list that holds otherwise; `none` leaves nothing out
@@ -541,9 +562,7 @@ pub struct FieldArgs {
         value_name = "GLOB,…",
         requires = "values",
         default_values = USUALLY_HIDDEN,
-        value_parser = parse_glob,
-        help_heading = "Agent"
-    )]
+        value_parser = parse_glob, help_heading = VALUES)]
     pub capture_hide: Vec<Glob>,
 }
 
@@ -575,46 +594,44 @@ fn event_kinds() -> String {
 
 /// Event kinds and filters.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "What to trace")]
 pub struct WhatArgs {
     /// Event kinds.
-    #[arg(short, long, value_delimiter = ',', value_name = "KIND,…", help = event_kinds())]
+    #[arg(short, long, value_delimiter = ',', value_name = "KIND,…", help = event_kinds(), help_heading = WHAT)]
     pub events: Vec<String>,
     /// Only functions with such a name, for example `handle` or (with the agent) `Server.*`; may be repeated
-    #[arg(long = "function", value_name = "GLOB", value_parser = parse_glob)]
+    #[arg(long = "function", value_name = "GLOB", value_parser = parse_glob, help_heading = WHAT)]
     pub functions: Vec<Glob>,
     /// Only functions in such files, by their absolute path as a rule, for example `*/app/*`; may be repeated
-    #[arg(long = "file", value_name = "GLOB", value_parser = parse_glob)]
+    #[arg(long = "file", value_name = "GLOB", value_parser = parse_glob, help_heading = WHAT)]
     pub files: Vec<Glob>,
     /// Only functions in such modules, for example `nova.compute.*`; may be repeated
-    #[arg(long = "module", value_name = "DOTTED.GLOB", value_parser = parse_module)]
+    #[arg(long = "module", value_name = "DOTTED.GLOB", value_parser = parse_module, help_heading = WHAT)]
     pub modules: Vec<Glob>,
     /// Not these: GLOB (a function, or a file when it has a slash), or function:GLOB, file:GLOB, module:GLOB
-    #[arg(long, value_name = "[KIND:]GLOB", value_parser = parse_exclusion)]
+    #[arg(long, value_name = "[KIND:]GLOB", value_parser = parse_exclusion, help_heading = WHAT)]
     pub exclude: Vec<Exclusion>,
-    /// Only calls that take at least so long, for example 5ms: one event per finished call
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    /// Only calls that took at least this long, for example 5ms: one event per finished call
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = WHAT)]
     pub min_duration: Option<Duration>,
-    /// Leave the semaphore of Python 3.11's line mark alone, although calls are incomplete then
-    #[arg(long)]
+    /// Leave the semaphore of Python 3.11's line probe alone, although calls are incomplete then
+    #[arg(long, help_heading = WHAT)]
     pub no_line_semaphore: bool,
 }
 
 /// Limits and output.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Output")]
 pub struct OutputArgs {
     /// Stop after this time, for example 30s or 2m; a bare number means seconds
-    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = OUTPUT)]
     pub duration: Option<Duration>,
-    /// Stop after so many events
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Stop after N events
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = OUTPUT)]
     pub max_events: Option<u64>,
     /// json: one object per line; flow: an indented call tree [default: flow on a terminal, json otherwise]
-    #[arg(short, long, value_enum)]
+    #[arg(short, long, value_enum, help_heading = OUTPUT)]
     pub format: Option<Format>,
     /// Write to this file instead of standard output
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT)]
     pub output: Option<PathBuf>,
 }
 
@@ -635,44 +652,44 @@ pub struct Report {
     /// A recording, or a trace that was written as JSON
     pub file: PathBuf,
     /// Garbage collections: by generation, pauses, the longest ones with the function that ran
-    #[arg(long, conflicts_with = "stats")]
+    #[arg(long, conflicts_with = "stats", help_heading = SHOWN)]
     pub gc: bool,
     /// Latencies of these functions: distribution, slowest calls; NAME or FILE:NAME, as globs
-    #[arg(long, value_name = "FUNCTION", num_args = 1.., value_parser = parse_glob)]
+    #[arg(long, value_name = "FUNCTION", num_args = 1.., value_parser = parse_glob, help_heading = SHOWN)]
     pub stats: Vec<Glob>,
     /// Column by which functions are sorted
-    #[arg(long, value_enum, default_value_t = Column::SelfTime)]
+    #[arg(long, value_enum, default_value_t = Column::SelfTime, help_heading = SHOWN)]
     pub sort: Column,
     /// The other way round
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = SHOWN)]
     pub reverse: bool,
     /// How many functions, pauses or slow calls
-    #[arg(short, long, value_name = "N", default_value_t = 30)]
+    #[arg(short, long, value_name = "N", default_value_t = 30, help_heading = SHOWN)]
     pub limit: usize,
     /// One row per function and process
-    #[arg(long)]
+    #[arg(long, help_heading = SHOWN)]
     pub by_process: bool,
     /// Rows of their own for the kinds of greenlets and asyncio tasks (with the agent), and of threads
-    #[arg(long, conflicts_with_all = ["gc", "stats"])]
+    #[arg(long, conflicts_with_all = ["gc", "stats"], help_heading = SHOWN)]
     pub by_context: bool,
-    /// Time in which threads wait for work, too: hubs of event loops, workers of pools
-    #[arg(long)]
+    /// Idleness, too: hubs of event loops and workers of pools that wait for work
+    #[arg(long, help_heading = SHOWN)]
     pub idle: bool,
     /// Times as they were measured, with the tracer's own cost in them
-    #[arg(long, conflicts_with = "gc")]
+    #[arg(long, conflicts_with = "gc", help_heading = SHOWN)]
     pub raw_times: bool,
     /// Rows of their own for the values of a field (recorded with --field)
-    #[arg(long, value_name = "FIELD", conflicts_with = "gc")]
+    #[arg(long, value_name = "FIELD", conflicts_with = "gc", help_heading = SHOWN)]
     pub group_by: Option<String>,
+    /// As JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
     /// The table as `pystap top` shows it, to sort and filter at will
-    #[arg(short, long, conflicts_with_all = ["gc", "stats", "json"])]
+    #[arg(short, long, conflicts_with_all = ["gc", "stats", "json"], help_heading = OUTPUT)]
     pub browse: bool,
     /// Everything as a page for a browser, into this file: the same as export -f html
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["gc", "stats", "browse", "json", "by_context"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["gc", "stats", "browse", "json", "by_context"], help_heading = OUTPUT)]
     pub html: Option<PathBuf>,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `pystap request`.
@@ -681,21 +698,21 @@ pub struct Request {
     /// The id of a request, if one is to be shown, then recordings or traces that were written as JSON
     #[arg(value_name = "[ID] RECORDING", num_args = 1.., required = true)]
     pub id_and_files: Vec<PathBuf>,
-    /// Only this field names requests; may be given several times [default: every field for an ID; without one, those that are
+    /// Only this field names requests; may be repeated [default: every field for an ID; without one, those that are
     /// called like requests]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = SHOWN)]
     pub field: Vec<String>,
     /// How many calls, slowest parts or requests, the longest first
-    #[arg(short, long, value_name = "N", default_value_t = 100)]
+    #[arg(short, long, value_name = "N", default_value_t = 100, help_heading = SHOWN)]
     pub limit: usize,
     /// Leave out calls and requests that took less
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = SHOWN)]
     pub min_duration: Option<Duration>,
     /// List requests by their duration, and not the newest first
-    #[arg(long)]
+    #[arg(long, help_heading = SHOWN)]
     pub slowest: bool,
     /// As JSON
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
 }
 
@@ -704,34 +721,34 @@ pub struct Request {
 pub struct Export {
     /// A recording, or a trace that was written as JSON
     pub file: PathBuf,
-    /// The format
-    #[arg(short, long, value_enum)]
-    pub format: ExportFormat,
-    /// Write to this file instead of standard output
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
     /// Leave out of a flame graph what takes less than so many percent of the time
-    #[arg(long, value_name = "PERCENT", value_parser = parse_percent, default_value = "0.01")]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent, default_value = "0.01", help_heading = SHOWN)]
     pub min_width: f64,
     /// Put the kind of greenlet, asyncio task or thread below its stacks (folded and flamegraph, with the agent)
-    #[arg(long)]
+    #[arg(long, help_heading = SHOWN)]
     pub by_context: bool,
     /// Tell functions apart by the values of a field (recorded with --field; not json, which has all fields)
-    #[arg(long, value_name = "FIELD")]
+    #[arg(long, value_name = "FIELD", help_heading = SHOWN)]
     pub group_by: Option<String>,
     /// Which time (folded and flamegraph, of a recording made with --waits or --sample); without it, time on the clock
-    #[arg(long, value_enum, value_name = "WHICH")]
+    #[arg(long, value_enum, value_name = "WHICH", help_heading = SHOWN)]
     pub time: Option<ExportTime>,
-    /// Threads that wait for work, too: hubs of event loops, workers of pools; in formats other than folded and flamegraph, calls of
+    /// Idleness, too: hubs of event loops and workers of pools that wait for work; in formats other than folded and flamegraph, calls of
     /// --min-duration that are so long only by that
-    #[arg(long)]
+    #[arg(long, help_heading = SHOWN)]
     pub idle: bool,
     /// Times as they were measured, with the tracer's own cost in them (folded, flamegraph and pstats; other formats have them so)
-    #[arg(long)]
+    #[arg(long, help_heading = SHOWN)]
     pub raw_times: bool,
     /// Show what has changed since this recording (html)
-    #[arg(long, value_name = "RECORDING")]
+    #[arg(long, value_name = "RECORDING", help_heading = SHOWN)]
     pub diff: Option<PathBuf>,
+    /// The format
+    #[arg(short, long, value_enum, help_heading = OUTPUT)]
+    pub format: ExportFormat,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT)]
+    pub output: Option<PathBuf>,
 }
 
 /// Which time of a function is shown.
@@ -775,45 +792,43 @@ pub enum ExportFormat {
 
 /// Which engine, and how it is run.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Engine")]
 pub struct EngineArgs {
     /// direct: pystap's agent alone, without the kernel and without root; stap: a SystemTap module; uprobes: the kernel's own
     /// uprobe events; auto: direct where the agent gets into every target, otherwise stap where it can run, otherwise uprobes
-    #[arg(long, value_enum, default_value_t = EngineChoice::Auto, value_name = "ENGINE")]
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto, value_name = "ENGINE", help_heading = ENGINE)]
     pub engine: EngineChoice,
-    /// The stap to use [default: from PATH]
-    #[arg(long, value_name = "PATH")]
-    pub stap: Option<PathBuf>,
-    /// One more argument for stap when it compiles the script; may be repeated
-    #[arg(long = "stap-arg", value_name = "ARG", allow_hyphen_values = true)]
-    pub stap_args: Vec<String>,
     /// Buffer per processor in megabytes [default: 16 at most]
-    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..=4095))]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..=4095), help_heading = ENGINE)]
     pub buffer: Option<u32>,
-    /// Templates and tapsets here add to the built-in ones or override them
-    #[arg(long, value_name = "DIRECTORY")]
-    pub template_dir: Option<PathBuf>,
     /// Whether and how the agent comes into play.
     #[command(flatten)]
     pub agent: AgentArgs,
+    /// The stap to use [default: from PATH]
+    #[arg(long, value_name = "PATH", help_heading = SYSTEMTAP)]
+    pub stap: Option<PathBuf>,
+    /// One more argument for stap when it compiles the script; may be repeated
+    #[arg(long = "stap-arg", value_name = "ARG", allow_hyphen_values = true, help_heading = SYSTEMTAP)]
+    pub stap_args: Vec<String>,
+    /// Templates and tapsets here add to the built-in ones or override them
+    #[arg(long, value_name = "DIRECTORY", help_heading = SYSTEMTAP)]
+    pub template_dir: Option<PathBuf>,
 }
 
 /// The agent.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Agent")]
 pub struct AgentArgs {
-    /// Take calls from pystap's agent even where the interpreter has marks of its own
-    #[arg(long, conflicts_with = "no_agent")]
+    /// Take calls from pystap's agent even where the interpreter has probes of its own
+    #[arg(long, conflicts_with = "no_agent", help_heading = AGENT)]
     pub agent: bool,
-    /// Load nothing into any process: only the interpreters' own marks
-    #[arg(long)]
+    /// Load nothing into any process: only the interpreters' own probes
+    #[arg(long, help_heading = AGENT)]
     pub no_agent: bool,
     /// Bring the agent into running processes in this way, unless it waits in them already
-    #[arg(long, value_enum, value_name = "HOW", conflicts_with = "no_agent")]
+    #[arg(long, value_enum, value_name = "HOW", conflicts_with = "no_agent", help_heading = AGENT)]
     pub inject: Option<Injection>,
-    /// Arm the interpreter's own function marks even where a path of the program is not UTF-8, which ends programs of
+    /// Arm the interpreter's own function probes even where a path of the program is not UTF-8, which ends programs of
     /// CPython 3.11 and older
-    #[arg(long)]
+    #[arg(long, help_heading = AGENT)]
     pub trust_paths: bool,
 }
 
@@ -856,7 +871,7 @@ impl EngineChoice {
     }
 }
 
-/// Samples a second, where nothing else is asked for.
+/// Samples per second, where nothing else is asked for.
 pub const USUAL_RATE: u32 = 100;
 
 /// What is about probes, the agent or single calls, of which samples know nothing.
@@ -917,40 +932,18 @@ pub struct Top {
     /// A service, as with --service
     #[arg(value_name = "SERVICE", conflicts_with = "service")]
     pub of: Option<String>,
-    /// Lines instead of a live table
-    #[arg(short, long)]
-    pub batch: bool,
-    /// Time between tables
-    #[arg(short, long, value_name = "TIME", default_value = "2s", value_parser = parse_interval)]
-    pub interval: Duration,
-    /// End after so many tables (with --batch or --json)
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub count: Option<u64>,
-    /// Each table of what happened since the one before, and not since the beginning (with --batch or --json)
-    #[arg(long, conflicts_with = "sample")]
-    pub since_last: bool,
-    /// Column by which functions are sorted
-    #[arg(long, value_enum, default_value_t = Column::SelfTime)]
-    pub sort: Column,
-    /// How many functions (with --batch or --json)
-    #[arg(short, long, value_name = "N", default_value_t = 30)]
-    pub limit: usize,
-    /// One row per function and process (with --batch or --json)
-    #[arg(long)]
-    pub by_process: bool,
-    /// Rows of their own for the kinds of greenlets and asyncio tasks (with the agent), and of threads; adds up in pystap and not in the
-    /// kernel
-    #[arg(long)]
-    pub by_context: bool,
-    /// Rows of their own for the values of a --field; adds up in pystap
-    #[arg(long, value_name = "FIELD", requires = "values")]
-    pub group_by: Option<String>,
+    /// Which processes.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// What to trace.
+    #[command(flatten)]
+    pub what: WhatArgs,
     /// Also how long functions were blocked, waited for a processor or for the GIL, from the kernel's scheduler: columns OFF, RUNQ
     /// and GIL. Every call is sent to pystap then. Needs root
-    #[arg(long, conflicts_with_all = ["compile_only", "min_duration"])]
+    #[arg(long, conflicts_with_all = ["compile_only", "min_duration"], help_heading = WHAT)]
     pub waits: bool,
-    /// By samples: reads the stacks of all threads so many times a second while it runs on, from outside, without probes
-    /// and without the agent; everything is an estimate then. 100 times a second unless RATE is given
+    /// By samples: reads the stacks of all threads so many times per second while it runs on, from outside, without probes
+    /// and without the agent; everything is an estimate then. 100 times per second unless RATE is given
     #[arg(
         long,
         value_name = "RATE",
@@ -958,54 +951,72 @@ pub struct Top {
         require_equals = true,
         default_missing_value = "100",
         value_parser = clap::value_parser!(u32).range(1..=1000),
-        conflicts_with_all = NOT_OF_SAMPLES
-    )]
+        conflicts_with_all = NOT_OF_SAMPLES, help_heading = WHAT)]
     pub sample: Option<u32>,
-    /// Time in which threads wait for work, too: hubs of event loops, workers of pools
-    #[arg(long)]
+    /// Each table of what happened since the one before, and not since the beginning (with --batch or --json)
+    #[arg(long, conflicts_with = "sample", help_heading = SHOWN)]
+    pub since_last: bool,
+    /// Column by which functions are sorted
+    #[arg(long, value_enum, default_value_t = Column::SelfTime, help_heading = SHOWN)]
+    pub sort: Column,
+    /// How many functions (with --batch or --json)
+    #[arg(short, long, value_name = "N", default_value_t = 30, help_heading = SHOWN)]
+    pub limit: usize,
+    /// One row per function and process (with --batch or --json)
+    #[arg(long, help_heading = SHOWN)]
+    pub by_process: bool,
+    /// Rows of their own for the kinds of greenlets and asyncio tasks (with the agent), and of threads; adds up in pystap and not in the
+    /// kernel
+    #[arg(long, help_heading = SHOWN)]
+    pub by_context: bool,
+    /// Rows of their own for the values of a --field; adds up in pystap
+    #[arg(long, value_name = "FIELD", requires = "values", help_heading = SHOWN)]
+    pub group_by: Option<String>,
+    /// Idleness, too: hubs of event loops and workers of pools that wait for work
+    #[arg(long, help_heading = SHOWN)]
     pub idle: bool,
     /// Times as they were measured, with the tracer's own cost in them
-    #[arg(long)]
+    #[arg(long, help_heading = SHOWN)]
     pub raw_times: bool,
-    /// As JSON, one line per table
-    #[arg(long)]
-    pub json: bool,
-    /// Write to this file instead of standard output (with --batch or --json)
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
     /// Stop after this time
-    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = OUTPUT)]
     pub duration: Option<Duration>,
-    // What is flattened into this leaves its last heading behind, so options without a heading stand before it.
-    /// Print the plan, and the script and command lines of stap or the uprobe events, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Compile the script, keep the module for later, and do nothing else
-    #[arg(long, conflicts_with = "dry_run")]
-    pub compile_only: bool,
-    /// Which processes.
-    #[command(flatten)]
-    pub targets: TargetArgs,
-    /// What to trace.
-    #[command(flatten)]
-    pub what: WhatArgs,
-    /// Which engine, and how it is run.
-    #[command(flatten)]
-    pub engine: EngineArgs,
-    /// Send every call to pystap instead of adding up where it happens, which is in the kernel with SystemTap and in the program
-    /// with --engine direct: costs the program more, and follows greenlets better with SystemTap
-    #[arg(long, help_heading = "Engine")]
-    pub no_kernel_totals: bool,
+    /// Time between tables
+    #[arg(short, long, value_name = "TIME", default_value = "2s", value_parser = parse_interval, help_heading = OUTPUT)]
+    pub interval: Duration,
+    /// Stop after N tables (with --batch or --json)
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = OUTPUT)]
+    pub count: Option<u64>,
+    /// Lines instead of a live table
+    #[arg(short, long, help_heading = OUTPUT)]
+    pub batch: bool,
+    /// Write to this file instead of standard output (with --batch or --json)
+    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT)]
+    pub output: Option<PathBuf>,
+    /// As JSON, one line per table
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
     /// Values of calls by name.
     #[command(flatten)]
     pub fields: FieldArgs,
+    /// Which engine, and how it is run.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Print the plan, and the script and command lines of stap or the uprobe events, and do nothing
+    #[arg(long, help_heading = ENGINE)]
+    pub dry_run: bool,
+    /// Send every call to pystap instead of adding up where it happens, which is in the kernel with SystemTap and in the program
+    /// with --engine direct: costs the program more, and follows greenlets better with SystemTap
+    #[arg(long, help_heading = ENGINE)]
+    pub no_kernel_totals: bool,
+    /// Compile the script, keep the module for later, and do nothing else
+    #[arg(long, conflicts_with = "dry_run", help_heading = SYSTEMTAP)]
+    pub compile_only: bool,
     /// Compile for this kernel release instead of the running one
     #[arg(
         long,
         value_name = "RELEASE",
-        requires = "compile_only",
-        help_heading = "SystemTap"
-    )]
+        requires = "compile_only", help_heading = SYSTEMTAP)]
     pub kernel: Option<String>,
 }
 
@@ -1015,27 +1026,27 @@ pub struct Gc {
     /// A service, as with --service
     #[arg(value_name = "SERVICE", conflicts_with = "service")]
     pub of: Option<String>,
-    /// Trace calls as well, to say which function ran; costs as much as tracing calls does
-    #[arg(long)]
-    pub functions: bool,
-    /// How many of the longest pauses
-    #[arg(short, long, value_name = "N", default_value_t = 10)]
-    pub limit: usize,
-    /// One line per TIME, the summary at the end [default: 2s; with --json only the summary]
-    #[arg(short, long, value_name = "TIME", value_parser = parse_interval)]
-    pub interval: Option<Duration>,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Write to this file instead of standard output
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Stop after this time
-    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
-    pub duration: Option<Duration>,
     /// Which processes.
     #[command(flatten)]
     pub targets: TargetArgs,
+    /// Trace calls as well, to say which function ran; costs as much as tracing calls does
+    #[arg(long, help_heading = WHAT)]
+    pub functions: bool,
+    /// How many of the longest pauses
+    #[arg(short, long, value_name = "N", default_value_t = 10, help_heading = SHOWN)]
+    pub limit: usize,
+    /// Stop after this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = OUTPUT)]
+    pub duration: Option<Duration>,
+    /// One line per TIME, the summary at the end [default: 2s; with --json only the summary]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_interval, help_heading = OUTPUT)]
+    pub interval: Option<Duration>,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT)]
+    pub output: Option<PathBuf>,
+    /// As JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
     /// Which engine, and how it is run.
     #[command(flatten)]
     pub engine: EngineArgs,
@@ -1048,39 +1059,39 @@ pub struct Stats {
     /// Functions: NAME or FILE:NAME, as globs
     #[arg(required = true, value_name = "FUNCTION", value_parser = parse_glob)]
     pub functions: Vec<Glob>,
-    /// Trace all calls, to say who called; costs as much as tracing all calls does
-    #[arg(long)]
-    pub callers: bool,
-    /// Apart by the values of a --field
-    #[arg(long, value_name = "FIELD", requires = "values")]
-    pub group_by: Option<String>,
-    /// Times as they were measured, with the tracer's own cost in them
-    #[arg(long)]
-    pub raw_times: bool,
-    /// How many of the slowest calls
-    #[arg(short, long, value_name = "N", default_value_t = 10)]
-    pub limit: usize,
-    /// One line per function and TIME, the summary at the end [default: 2s; with --json only the summary]
-    #[arg(short, long, value_name = "TIME", value_parser = parse_interval)]
-    pub interval: Option<Duration>,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Write to this file instead of standard output
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Stop after this time
-    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
-    pub duration: Option<Duration>,
     /// Which processes.
     #[command(flatten)]
     pub targets: TargetArgs,
-    /// Which engine, and how it is run.
-    #[command(flatten)]
-    pub engine: EngineArgs,
+    /// Trace all calls, to say who called; costs as much as tracing all calls does
+    #[arg(long, help_heading = WHAT)]
+    pub callers: bool,
+    /// Apart by the values of a --field
+    #[arg(long, value_name = "FIELD", requires = "values", help_heading = SHOWN)]
+    pub group_by: Option<String>,
+    /// Times as they were measured, with the tracer's own cost in them
+    #[arg(long, help_heading = SHOWN)]
+    pub raw_times: bool,
+    /// How many of the slowest calls
+    #[arg(short, long, value_name = "N", default_value_t = 10, help_heading = SHOWN)]
+    pub limit: usize,
+    /// Stop after this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = OUTPUT)]
+    pub duration: Option<Duration>,
+    /// One line per function and TIME, the summary at the end [default: 2s; with --json only the summary]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_interval, help_heading = OUTPUT)]
+    pub interval: Option<Duration>,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT)]
+    pub output: Option<PathBuf>,
+    /// As JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
     /// Values of calls by name.
     #[command(flatten)]
     pub fields: FieldArgs,
+    /// Which engine, and how it is run.
+    #[command(flatten)]
+    pub engine: EngineArgs,
 }
 
 /// `pystap rpc`, `pystap sql`, `pystap http` and `pystap recipe`.
@@ -1089,43 +1100,41 @@ pub struct ByRecipe {
     /// A service, as with --service
     #[arg(value_name = "SERVICE", conflicts_with = "service")]
     pub of: Option<String>,
-    /// How many rows (JSON has all)
-    #[arg(short, long, value_name = "N", default_value_t = 30)]
-    pub limit: usize,
-    /// How many of the slowest calls
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub slowest: usize,
-    /// The distribution of each row, too
-    #[arg(long)]
-    pub distribution: bool,
-    /// A line for each row that changed every TIME, the table at the end [default: 2s; with --json only the table]
-    #[arg(short, long, value_name = "TIME", value_parser = parse_interval)]
-    pub interval: Option<Duration>,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Write to this file instead of standard output
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Stop after this time
-    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
-    pub duration: Option<Duration>,
     /// Which processes.
     #[command(flatten)]
     pub targets: TargetArgs,
-    /// Which engine, and how it is run.
-    #[command(flatten)]
-    pub engine: EngineArgs,
+    /// How many rows (JSON has all)
+    #[arg(short, long, value_name = "N", default_value_t = 30, help_heading = SHOWN)]
+    pub limit: usize,
+    /// How many of the slowest calls
+    #[arg(long, value_name = "N", default_value_t = 10, help_heading = SHOWN)]
+    pub slowest: usize,
+    /// The distribution of each row, too
+    #[arg(long, help_heading = SHOWN)]
+    pub distribution: bool,
+    /// Stop after this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = OUTPUT)]
+    pub duration: Option<Duration>,
+    /// A line for each row that changed every TIME, the table at the end [default: 2s; with --json only the table]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_interval, help_heading = OUTPUT)]
+    pub interval: Option<Duration>,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT)]
+    pub output: Option<PathBuf>,
+    /// As JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
     /// Names of fields whose values are left out, matched without case; `none` leaves nothing out
     #[arg(
         long,
         value_delimiter = ',',
         value_name = "GLOB,…",
         default_values = USUALLY_HIDDEN,
-        value_parser = parse_glob,
-        help_heading = "Agent"
-    )]
+        value_parser = parse_glob, help_heading = VALUES)]
     pub capture_hide: Vec<Glob>,
+    /// Which engine, and how it is run.
+    #[command(flatten)]
+    pub engine: EngineArgs,
 }
 
 /// `pystap why`.
@@ -1134,30 +1143,30 @@ pub struct Why {
     /// Functions: NAME or FILE:NAME, as globs
     #[arg(required = true, value_name = "FUNCTION", value_parser = parse_glob)]
     pub functions: Vec<Glob>,
-    /// Only calls of at least this length; the last ones are shown one by one, too
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    pub min_duration: Option<Duration>,
-    /// A line for each call, as they end
-    #[arg(long)]
-    pub each: bool,
-    /// How many calls of each function --min-duration shows one by one
-    #[arg(short, long, value_name = "N", default_value_t = 20)]
-    pub limit: usize,
-    /// What came of it so far every TIME, too [default: only at the end]
-    #[arg(short, long, value_name = "TIME", value_parser = parse_interval)]
-    pub interval: Option<Duration>,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Write to this file instead of standard output
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Stop after this time
-    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
-    pub duration: Option<Duration>,
     /// Which processes.
     #[command(flatten)]
     pub targets: TargetArgs,
+    /// Only calls that took at least this long; the last ones are shown one by one, too
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = WHAT)]
+    pub min_duration: Option<Duration>,
+    /// A line for each call, as they end
+    #[arg(long, help_heading = SHOWN)]
+    pub each: bool,
+    /// How many calls of each function --min-duration shows one by one
+    #[arg(short, long, value_name = "N", default_value_t = 20, help_heading = SHOWN)]
+    pub limit: usize,
+    /// Stop after this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = OUTPUT)]
+    pub duration: Option<Duration>,
+    /// What came of it so far every TIME, too [default: only at the end]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_interval, help_heading = OUTPUT)]
+    pub interval: Option<Duration>,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT)]
+    pub output: Option<PathBuf>,
+    /// As JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
     /// Which engine, and how it is run.
     #[command(flatten)]
     pub engine: EngineArgs,
@@ -1169,7 +1178,7 @@ pub struct Ps {
     /// Only processes of this service
     pub service: Option<String>,
     /// As JSON
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
 }
 
@@ -1180,10 +1189,10 @@ pub struct Marks {
     /// An interpreter or a library
     pub path: Option<PathBuf>,
     /// The interpreter of this process
-    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), help_heading = TARGETS)]
     pub pid: Option<u32>,
     /// As JSON
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
 }
 
@@ -1191,41 +1200,41 @@ pub struct Marks {
 #[derive(Debug, Clone, Args)]
 pub struct Doctor {
     /// Examine the interpreter of this process; may be repeated [default: every running interpreter]
-    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), help_heading = TARGETS)]
     pub pids: Vec<u32>,
     /// Examine the interpreters of Python processes whose command line matches
-    #[arg(long = "match", value_name = "REGEX", value_parser = parse_regex)]
+    #[arg(long = "match", value_name = "REGEX", value_parser = parse_regex, help_heading = TARGETS)]
     pub pattern: Option<Regex>,
     /// Examine this interpreter
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help_heading = TARGETS)]
     pub python: Option<PathBuf>,
-    /// The engine that is to run; the exit status is about it
-    #[arg(long, value_enum, value_name = "ENGINE")]
-    pub engine: Option<EngineChoice>,
     /// Event kinds that are wanted, as `trace` takes them; the exit status is about them
-    #[arg(short, long, value_delimiter = ',', value_name = "KIND,…")]
+    #[arg(short, long, value_delimiter = ',', value_name = "KIND,…", help_heading = WHAT)]
     pub events: Vec<String>,
     /// Build a small module, the only proof that stap works here; with `run`, load it too. The outcome is remembered
-    #[arg(long, value_enum, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "compile")]
+    #[arg(long, value_enum, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "compile", help_heading = WHAT)]
     pub trial: Option<Trying>,
+    /// Examine the facts in this file instead of this host
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["pids", "pattern", "python", "trial", "stap", "template_dir", "save_facts"], help_heading = WHAT)]
+    pub facts: Option<PathBuf>,
+    /// As JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
+    /// Print one shell script with all fixes in order; nothing is run
+    #[arg(long, conflicts_with = "json", help_heading = OUTPUT)]
+    pub fix_script: bool,
+    /// Write everything that was found out to this file, to be examined elsewhere
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub save_facts: Option<PathBuf>,
+    /// The engine that is to run; the exit status is about it
+    #[arg(long, value_enum, value_name = "ENGINE", help_heading = ENGINE)]
+    pub engine: Option<EngineChoice>,
     /// The stap to examine [default: from PATH]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help_heading = SYSTEMTAP)]
     pub stap: Option<PathBuf>,
     /// Templates here are examined, too
-    #[arg(long, value_name = "DIRECTORY")]
+    #[arg(long, value_name = "DIRECTORY", help_heading = SYSTEMTAP)]
     pub template_dir: Option<PathBuf>,
-    /// Print one shell script with all fixes in order; nothing is run
-    #[arg(long, conflicts_with = "json")]
-    pub fix_script: bool,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Write everything that was found out to this file, to be examined elsewhere
-    #[arg(long, value_name = "FILE")]
-    pub save_facts: Option<PathBuf>,
-    /// Examine the facts in this file instead of this host
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["pids", "pattern", "python", "trial", "stap", "template_dir", "save_facts"])]
-    pub facts: Option<PathBuf>,
 }
 
 /// How far a trial goes.
@@ -1240,12 +1249,12 @@ pub enum Trying {
 /// `pystap list`.
 #[derive(Debug, Args)]
 pub struct List {
-    /// Templates and tapsets here add to the built-in ones or override them
-    #[arg(long, value_name = "DIRECTORY")]
-    pub template_dir: Option<PathBuf>,
     /// As JSON
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
+    /// Templates and tapsets here add to the built-in ones or override them
+    #[arg(long, value_name = "DIRECTORY", help_heading = SYSTEMTAP)]
+    pub template_dir: Option<PathBuf>,
 }
 
 /// What `--exclude` leaves out.

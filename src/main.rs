@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use pystap::cli::Cli;
 
 fn main() -> ExitCode {
-    ExitCode::from(match Cli::try_parse() {
+    ExitCode::from(match Cli::typed(std::env::args_os()) {
         Ok(cli) => pystap::command::run(cli),
         Err(error) => pystap::command::explain(&error),
     })

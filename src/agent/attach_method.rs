@@ -115,7 +115,7 @@ pub enum AttachMethodError {
         what: &'static str,
     },
     /// Another tracer is attached.
-    #[error("{0}; end that first, or `pystap agent install` and restart the process")]
+    #[error("{0}; end that first, or `pystap agent install --python PATH` and restart the process")]
     Traced(RemoteError),
 }
 
@@ -224,7 +224,7 @@ pub fn offer(version: (u8, u8)) -> Option<&'static str> {
     Some(if version >= REMOTE {
         "through pystap's agent, which comes into running processes and launched commands by itself"
     } else {
-        "through pystap's agent: by itself in commands that pystap launches, in running processes after `pystap agent install` and one restart"
+        "through pystap's agent: by itself in commands that pystap launches, in running processes after `pystap agent install --python PATH` and one restart"
     })
 }
 

@@ -34,7 +34,7 @@ pub enum AgentError {
     },
     /// No call could be put in, or it did not do what it should.
     #[error(
-        "pystap's agent could not be put into process {pid}: {reason}; try again, or `pystap agent install` and restart the process"
+        "pystap's agent could not be put into process {pid}: {reason}; try again, or `pystap agent install --python PATH` and restart the process"
     )]
     Injection {
         /// The process.
@@ -104,7 +104,7 @@ pub enum AgentError {
     },
     /// A version that we do not speak with.
     #[error(
-        "process {pid} has pystap's agent of version {found} loaded, which this pystap ({ours}) cannot speak with, so its calls are not traced; restart the process (after `pystap agent install`, where it was installed)", ours = env!("CARGO_PKG_VERSION")
+        "process {pid} has pystap's agent of version {found} loaded, which this pystap ({ours}) cannot speak with, so its calls are not traced; restart the process (after `pystap agent install --python PATH`, where it was installed)", ours = env!("CARGO_PKG_VERSION")
     )]
     OtherVersion {
         /// The process.

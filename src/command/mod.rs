@@ -145,7 +145,7 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         }
         Command::Visit => Err(Failure::new(
             Exit::Usage,
-            "`pystap visit` was not started by pystap, so there is nothing to do: it is how `pystap trace` reaches the files of a process in a container",
+            "`pystap visit` was not started by pystap, so there is nothing to do: it is how tracing reaches the files of a process in a container",
         )),
         Command::Lower {
             user,

@@ -470,7 +470,7 @@ fn without_waits(file: &Path, option: &str) -> Failure {
     Failure::new(
         Exit::Usage,
         format!(
-            "{} has no waits, so nothing tells how long functions did not run; record them with `pystap record --waits`, or leave out \
+            "{} has no waits, so nothing tells how long functions did not run; record them with `pystap record --waits -o FILE -p PID`, or leave out \
              {option}",
             Foreign::path(file)
         ),

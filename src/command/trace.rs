@@ -163,8 +163,8 @@ pub(super) fn without_samples(arguments: &cli::Trace) -> Result<(), Failure> {
         None => Ok(()),
         Some(_) => Err(Failure::new(
             Exit::Usage,
-            "samples tell nothing of single calls, so there is nothing to trace; use `pystap top --sample` to look at them, or \
-             `pystap record --sample -o FILE`",
+            "samples tell nothing of single calls, so there is nothing to trace; use `pystap top --sample -p PID` to look at them, or \
+             `pystap record --sample -o FILE -p PID`",
         )),
     }
 }

@@ -306,7 +306,7 @@ fn compiler(facts: &Facts) -> Finding {
                 why,
             )
             .fix(Fix::by_hand(
-                "Tell kbuild: `pystap trace --stap-arg -B --stap-arg LLVM=1 …`.",
+                "Tell kbuild: `pystap trace --stap-arg -B --stap-arg LLVM=1 -p PID`.",
             ))
         } else {
             missing(

@@ -18,7 +18,7 @@ pub(super) fn uprobes_are_ready(facts: &Facts) -> bool {
 /// What to do where no module can be loaded.
 pub(super) fn elsewhere(facts: &Facts) -> Fix {
     Fix::by_hand(if uprobes_are_ready(facts) {
-        "Use the engine that needs no module and is ready here: `pystap trace --engine uprobes …`."
+        "Use the engine that needs no module and is ready here: `pystap trace --engine uprobes -p PID`."
     } else {
         "Otherwise run pystap on another host, or in a virtual machine, whose kernel loads modules."
     })
@@ -448,7 +448,7 @@ fn buffers(facts: &Facts) -> Finding {
             why,
         )
         .fix(Fix::by_hand(
-            "Give the module smaller buffers: `pystap trace --buffer 4 …`.",
+            "Give the module smaller buffers: `pystap trace --buffer 4 -p PID`.",
         )),
         (Some(_), Some(_)) => Finding::ok(
             Part::Kernel,

@@ -161,7 +161,7 @@ impl Remedies {
         Fix::new(
             format!(
                 "Build {which} beside the distribution's ({NEWER_STAP} explains each step), then name it: `pystap \
-                 trace --stap /opt/systemtap/bin/stap …`."
+                 trace --stap /opt/systemtap/bin/stap -p PID`."
             ),
             commands,
         )

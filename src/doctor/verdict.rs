@@ -127,7 +127,7 @@ pub(super) fn of_engine(facts: &Facts, findings: &[Finding], engine: Engine) -> 
         Engine::Uprobes => (Ability::Ready, "ready".to_owned()),
         Engine::Direct if is_kept_out(facts) => (
             Ability::Ready,
-            "ready, for commands that pystap launches and for processes in which its agent waits (`pystap agent install`)"
+            "ready, for commands that pystap launches and for processes in which its agent waits (`pystap agent install --python PATH`)"
                 .to_owned(),
         ),
         Engine::Direct => (

@@ -671,12 +671,12 @@ pub enum Line {
 pub enum ReadError {
     /// It is not one JSON object with fields of the right types.
     #[error(
-        "this line is not a pystap event and cannot be used ({0}); read a file that `pystap trace --format json` wrote"
+        "this line is not a pystap event and cannot be used ({0}); read a file that `pystap trace --format json -p PID` wrote"
     )]
     Malformed(#[from] serde_json::Error),
     /// A field that the kind needs is absent.
     #[error(
-        "this `{kind}` event has no `{field}` and cannot be used; read a file that `pystap trace --format json` wrote"
+        "this `{kind}` event has no `{field}` and cannot be used; read a file that `pystap trace --format json -p PID` wrote"
     )]
     Missing {
         /// The event's kind.

@@ -28,12 +28,12 @@ pub enum RecordingError {
     /// The file is empty.
     #[error(
         "it is empty: nothing was recorded, or the trace ended before its probes were live; record again with \
-         `pystap record -o FILE`"
+         `pystap record -o FILE -p PID`"
     )]
     Empty,
     /// The file is something else.
     #[error(
-        "it is not a pystap recording; make one with `pystap record -o FILE` or `pystap trace -f json -o FILE`"
+        "it is not a pystap recording; make one with `pystap record -o FILE -p PID` or `pystap trace -f json -o FILE -p PID`"
     )]
     Foreign,
     /// The file is from a later pystap.

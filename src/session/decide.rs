@@ -470,7 +470,7 @@ impl Decision<'_> {
             ),
             _ => (
                 format!("it has no mark {}.", probe.map_or("", Probe::name)),
-                "see `pystap marks` for what it has",
+                "see `pystap marks -p PID` for what it has",
             ),
         };
         let left: Vec<&str> = EventKind::ALL

@@ -841,7 +841,7 @@ fn versions_decide_what_an_interpreter_gives_by_itself() {
                 3,
                 &[
                     "it has no mark import__find__load__start",
-                    "see `pystap marks`",
+                    "see `pystap marks -p PID`",
                 ],
             ),
         ),

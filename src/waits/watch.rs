@@ -61,7 +61,7 @@ pub(crate) enum WatchError {
     NotPermitted(io::Error),
     /// Events of the scheduler are missing, or are not as they should be.
     #[error(
-        "this kernel does not have the events of the scheduler ({0}), so nothing is seen; `pystap dump` shows what threads wait for \
+        "this kernel does not have the events of the scheduler ({0}), so nothing is seen; `pystap dump -p PID` shows what threads wait for \
          right now"
     )]
     NoEvents(String),

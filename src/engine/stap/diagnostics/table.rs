@@ -200,14 +200,14 @@ pub(super) static ROWS: &[Row] = &[
         (DiagnosticKind::NoMatch, Analyse, Error),
         r"^semantic error: no match \(similar (?P<what>\w+): (?P<similar>.*)\)",
         "the file has no mark of that name (it has $similar), so nothing was armed",
-        "see `pystap marks` for what this interpreter has",
+        "see `pystap marks -p PID` for what this interpreter has",
     ),
     row(
         "no-match",
         (DiagnosticKind::NoMatch, Analyse, Error),
         r"^semantic error: no match$",
         "the file is absent, has no marks at all, or has none of that name, so nothing was armed",
-        "see `pystap marks` for what the file has",
+        "see `pystap marks -p PID` for what the file has",
     ),
     row(
         "pid-not-probed",

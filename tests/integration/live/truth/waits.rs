@@ -305,7 +305,9 @@ fn what_was_recorded_without_waits_is_not_exported_with_their_time() {
     let refused = pystap_with(&["export", file, "-f", "folded", "--time", "off"]);
     assert_eq!(refused.code, 2);
     assert!(
-        refused.only_error().contains("`pystap record --waits`"),
+        refused
+            .only_error()
+            .contains("`pystap record --waits -o FILE -p PID`"),
         "{}",
         refused.stderr
     );

@@ -150,7 +150,7 @@ pub enum AgentError {
     },
     /// Whether its interpreter's own marks are armed cannot be told.
     #[error(
-        "process {pid} is not traced by pystap's agent, because it cannot be told whether the marks of its interpreter are armed, and its calls would be told twice: {reason}; try again"
+        "process {pid} is not traced by pystap's agent, because it cannot be told whether the probes of its interpreter are armed, and its calls would be told twice: {reason}; try again"
     )]
     Unclear {
         /// The process.

@@ -94,7 +94,7 @@ fn distribution(facts: &Facts) -> Finding {
 
 fn architecture(facts: &Facts) -> Finding {
     let fact = &facts.kernel.architecture;
-    let why = "Where a mark keeps its arguments depends on the processor.";
+    let why = "Where a probe keeps its arguments depends on the processor.";
     let finding = match fact.value().map(String::as_str) {
         Some(machine @ "x86_64") => Finding::ok(Part::Host, "architecture", machine, why),
         Some(machine) => Finding::new(

@@ -67,7 +67,7 @@ fn where_marks_are(python: &Python) -> &'static str {
 }
 
 fn has_marks(facts: &Facts, python: &Python) -> Finding {
-    let why = "An interpreter that was built with marks (`configure --with-dtrace`) can be traced as it is, others through pystap's agent.";
+    let why = "An interpreter that was built with probes (`configure --with-dtrace`) can be traced as it is, others through pystap's agent.";
     let new = |status, summary: String| {
         Finding::new(Part::Python, "marks", status, summary, why).about(&python.path)
     };
@@ -75,7 +75,7 @@ fn has_marks(facts: &Facts, python: &Python) -> Finding {
         Some(marks) if !marks.is_empty() => new(
             Status::Ok,
             format!(
-                "{} has {} marks {}",
+                "{} has {} probes {}",
                 name(python),
                 marks.len(),
                 where_marks_are(python)
@@ -85,11 +85,11 @@ fn has_marks(facts: &Facts, python: &Python) -> Finding {
             let stripped = python.configured_with_dtrace.value() == Some(&true);
             let summary = if stripped {
                 format!(
-                    "{} was built with marks, but they are not in the file any more",
+                    "{} was built with probes, but they are not in the file any more",
                     name(python)
                 )
             } else {
-                format!("{} was built without marks", name(python))
+                format!("{} was built without probes", name(python))
             };
             match by_agent(facts, python) {
                 None => new(Status::Missing, summary),
@@ -98,7 +98,7 @@ fn has_marks(facts: &Facts, python: &Python) -> Finding {
             .fixes(stripped.then(|| {
                 Fix::by_hand(
                     "Put the file back as it was built: llvm-strip and strip --strip-section-headers take the notes away \
-                     that name the marks; GNU strip by itself keeps them.",
+                     that name the probes; GNU strip by itself keeps them.",
                 )
                 .or()
             }))
@@ -106,13 +106,13 @@ fn has_marks(facts: &Facts, python: &Python) -> Finding {
         }
         None => new(
             Status::Unknown,
-            format!("it is not known whether {} has marks", name(python)),
+            format!("it is not known whether {} has probes", name(python)),
         ),
     };
     finding
         .evidence(Evidence::of(&python.marks, |marks| {
             if marks.is_empty() {
-                "no marks of provider python".to_owned()
+                "no probes of provider python".to_owned()
             } else {
                 marks.join(" ")
             }
@@ -144,7 +144,7 @@ fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
     if !marks.iter().any(|mark| mark == ENTRY) {
         let expected = marks::expected(version).contains(&ENTRY);
         let reason = if expected {
-            "its function marks are not there, although this version has them".to_owned()
+            "its function probes are not there, although this version has them".to_owned()
         } else {
             entry.sentence.trim_end_matches('.').to_owned()
         };
@@ -299,7 +299,7 @@ fn elsewhere(python: &Python) -> Option<Finding> {
             "mounts",
             Status::Warning,
             format!("processes run {} in a container, with mounts of its own", python.path),
-            "SystemTap cannot switch the marks on in a file that only the container sees; uprobe events can.",
+            "SystemTap cannot switch the probes on in a file that only the container sees; uprobe events can.",
         )
         .about(&python.path)
         .evidence(Evidence {
@@ -322,7 +322,7 @@ fn jit(python: &Python) -> Option<Finding> {
             "jit",
             Status::Warning,
             format!("a process of {} runs with the experimental JIT", python.path),
-            "Code that the JIT has compiled fires no function marks, so its calls are missing from a trace.",
+            "Code that the JIT has compiled fires no function probes, so its calls are missing from a trace.",
         )
         .about(&python.path)
         .evidence(Evidence::of(&python.jit, |_| "PYTHON_JIT is set".to_owned()))
@@ -385,11 +385,11 @@ fn undecodable(python: &Python) -> Option<Finding> {
             "paths",
             Status::Warning,
             format!(
-                "process {} has a path that is not UTF-8, on which {} fails once its function marks are armed",
+                "process {} has a path that is not UTF-8, on which {} fails once its function probes are armed",
                 found.pid,
                 name(python)
             ),
-            "CPython up to 3.11 forgets the exception when such a file name cannot be written as UTF-8 for a mark, and the \
+            "CPython up to 3.11 forgets the exception when such a file name cannot be written as UTF-8 for a probe, and the \
              program ends with SystemError. pystap looks before it arms them; collections do no harm.",
         )
         .about(&python.path)
@@ -406,7 +406,7 @@ fn undecodable(python: &Python) -> Option<Finding> {
 
 fn debug(facts: &Facts, python: &Python) -> Finding {
     let fact = &python.debug;
-    let why = "Marks do not need it; stap only asks for it when a mark's operand is in a form that it does not know.";
+    let why = "Probes do not need it; stap only asks for it when a probe's operand is in a form that it does not know.";
     let finding = match (fact.value(), fact.reason()) {
         (Some(debug), _) => match &debug.unresolved {
             None => Finding::ok(

@@ -354,7 +354,7 @@ impl Remedies {
             };
             ways.push(self.installing(
                 &format!(
-                    "Least effort: run the program with the distribution's Python {python}, which has marks {what}."
+                    "Least effort: run the program with the distribution's Python {python}, which has probes {what}."
                 ),
                 package,
             ));
@@ -385,7 +385,7 @@ impl Remedies {
         let start = if only_way { "Build" } else { "Otherwise build" };
         let what = match version {
             Some((major, minor)) if patched => format!(
-                "{start} CPython {major}.{minor} with marks in its unpacked source; this version needs a historical \
+                "{start} CPython {major}.{minor} with probes in its unpacked source; this version needs a historical \
                  patch first ({BUILD_PYTHON} says where it is and has the complete steps)."
             ),
             _ => format!(

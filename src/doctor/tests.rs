@@ -803,7 +803,7 @@ fn complete_marks_with_an_engine_for_them_stay_complete_and_others_are_completed
     let (_, calls) = of_kind(&root, None, "call");
     assert!(
         calls.starts_with("complete, through pystap's agent")
-            && calls.contains("the interpreter's own marks: with quirks. "),
+            && calls.contains("the interpreter's own probes: with quirks. "),
         "{calls}"
     );
     let (_, calls) = of_kind(&host("debian-12"), None, "call");

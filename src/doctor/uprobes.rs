@@ -10,7 +10,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 }
 
 fn kernel(facts: &Facts) -> Finding {
-    let why = "CPython's marks are guarded by semaphores, which uprobe events can raise since Linux 4.20.";
+    let why = "CPython's probes are guarded by semaphores, which uprobe events can raise since Linux 4.20.";
     let lacking = facts
         .kernel
         .config
@@ -157,7 +157,7 @@ fn tracefs(facts: &Facts) -> Finding {
 
 fn events(facts: &Facts) -> Finding {
     let fact = &facts.tracing.uprobe_events;
-    let why = "A mark becomes a uprobe event by a line written to this file.";
+    let why = "A probe becomes a uprobe event by a line written to this file.";
     let mounted =
         facts.tracing.tracefs.value().is_some() || facts.tracing.debugfs.value().is_some();
     let finding = match fact.value() {

@@ -219,7 +219,7 @@ fn of_kind(
     } else if !is_able(direct) || (is_able(by_probes) && sentence.starts_with("complete")) {
         sentence
     } else if is_able(by_probes) {
-        format!("{}; the interpreter's own marks: {sentence}", by_agent())
+        format!("{}; the interpreter's own probes: {sentence}", by_agent())
     } else {
         by_agent()
     };
@@ -276,7 +276,7 @@ fn of_probes(
     let Some(have) = python.marks.value() else {
         return (
             Ability::Unknown,
-            "it is not known which marks the interpreter has".to_owned(),
+            "it is not known which probes the interpreter has".to_owned(),
         );
     };
     let version = python.language();
@@ -287,13 +287,13 @@ fn of_probes(
     if have.is_empty() && offer.is_none() {
         return (
             Ability::Cannot,
-            "no, the interpreter has no marks".to_owned(),
+            "no, the interpreter has no probes".to_owned(),
         );
     }
     if offer.is_none()
         && let Some(lacking) = needed.iter().find(lacks)
     {
-        let reason = version.map_or("The mark is not there", |version| {
+        let reason = version.map_or("The probe is not there", |version| {
             behaviour(version, lacking.name())
                 .sentence
                 .trim_end_matches('.')
@@ -324,13 +324,13 @@ fn of_probes(
         } else {
             match only {
                 Some(Engine::Stap) => {
-                    "the interpreter has the marks, but SystemTap cannot trace it here"
+                    "the interpreter has the probes, but SystemTap cannot trace it here"
                 }
                 Some(Engine::Uprobes) => {
-                    "the interpreter has the marks, but uprobe events cannot trace it here"
+                    "the interpreter has the probes, but uprobe events cannot trace it here"
                 }
                 Some(Engine::Direct) | None => {
-                    "the interpreter has the marks, but no engine can trace it here"
+                    "the interpreter has the probes, but no engine can trace it here"
                 }
             }
         };
@@ -343,7 +343,7 @@ fn of_probes(
         .iter()
         .find(|known| known.status != marks::Status::Complete);
     let sentence = match worst {
-        None if version.is_none() => "the marks are there; the version is not known".to_owned(),
+        None if version.is_none() => "the probes are there; the version is not known".to_owned(),
         None => "complete".to_owned(),
         Some(_) if raised && usable(uprobes) && or_directly => {
             "complete with the engines direct and uprobes, of which uprobes slows every call down; hardly any with stap"

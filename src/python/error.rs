@@ -110,7 +110,7 @@ pub enum PythonError {
     },
     /// The file is a script: a version manager's shim, or a program written in Python.
     #[error(
-        "{} is a script and not the interpreter itself, so it has no marks to look at: name the interpreter that it \
+        "{} is a script and not the interpreter itself, so it has no probes to look at: name the interpreter that it \
          starts", path.display()
     )]
     Script {

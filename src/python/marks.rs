@@ -138,7 +138,7 @@ const TABLE: &[Row] = &[
         upstream: false,
         behaviour: known(
             Status::Absent,
-            "CPython declares this mark and never fires it, so no build has it.",
+            "CPython declares this probe and never fires it, so no build has it.",
         ),
     },
     Row {
@@ -168,7 +168,7 @@ const TABLE: &[Row] = &[
         upstream: true,
         behaviour: Behaviour {
             status: Status::Useless,
-            sentence: "Stays silent for ordinary calls unless the semaphore of the line mark is raised too, which makes \
+            sentence: "Stays silent for ordinary calls unless the semaphore of the line probe is raised too, which makes \
                        it complete and every call of the process slower.",
             raise: Some(LINE),
         },
@@ -190,7 +190,7 @@ const TABLE: &[Row] = &[
         upstream: true,
         behaviour: known(
             Status::Absent,
-            "CPython 3.12 removed the function marks with its new interpreter and 3.15 brought them back.",
+            "CPython 3.12 removed the function probes with its new interpreter and 3.15 brought them back.",
         ),
     },
     Row {
@@ -242,7 +242,7 @@ const TABLE: &[Row] = &[
         upstream: true,
         behaviour: known(
             Status::Absent,
-            "CPython 3.12 removed the line mark, and no version has it since.",
+            "CPython 3.12 removed the line probe, and no version has it since.",
         ),
     },
     Row {
@@ -340,9 +340,9 @@ pub fn arguments(mark: &str) -> Vec<&'static str> {
 pub fn behaviour(version: Version, mark: &str) -> Behaviour {
     let Some(row) = row(version, mark) else {
         let sentence = if TABLE.iter().any(|row| row.marks.contains(&mark)) {
-            "This Python version does not have the mark yet."
+            "This Python version does not have the probe yet."
         } else {
-            "CPython has no mark of this name."
+            "CPython has no probe of this name."
         };
         return known(Status::Absent, sentence);
     };
@@ -575,7 +575,7 @@ mod tests {
     fn a_foreign_mark_is_absent_and_has_no_arguments() {
         let behaviour = behaviour((3, 11), "setjmp");
         assert_eq!(behaviour.status, Status::Absent);
-        assert_eq!(behaviour.sentence, "CPython has no mark of this name.");
+        assert_eq!(behaviour.sentence, "CPython has no probe of this name.");
         assert!(arguments("setjmp").is_empty());
         assert!(spans("setjmp").is_empty());
     }

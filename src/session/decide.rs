@@ -239,14 +239,14 @@ impl Decision<'_> {
         let lines = self.wanted.probes.contains(&Probe::Line);
         let next = match self.request.agent.usage {
             _ if lines => {
-                "leave line events out, which only this mark gives, or use --trust-paths if no code of the program is there"
+                "leave line events out, which only this probe gives, or use --trust-paths if no code of the program is there"
             }
             AgentUsage::Never => {
                 "leave out --no-agent (or use --agent), so that pystap's agent gives calls, which does no harm, or use --trust-paths if no code of the program is there"
             }
             AgentUsage::Auto => {
                 self.warnings.push(format!(
-                    "calls of {} come from pystap's agent (--agent), because a path is not UTF-8: {}, and the interpreter's own marks could end the program",
+                    "calls of {} come from pystap's agent (--agent), because a path is not UTF-8: {}, and the interpreter's own probes could end the program",
                     first.target, first.sign
                 ));
                 return Ok(());
@@ -456,8 +456,8 @@ impl Decision<'_> {
         let known = probe.and_then(|probe| behaviour(interpreter, probe));
         let (reason, elsewhere) = match known {
             _ if !has_any => (
-                "it was built without SystemTap marks (configure --with-dtrace), or they were taken away (by llvm-strip, which GNU strip does not do, or --strip-section-headers), so it has none at all.".to_owned(),
-                "run the program with an interpreter that has marks: Debian's and Fedora's /usr/bin/python3 do, those of python.org images, pyenv, uv and conda do not",
+                "it was built without probes (configure --with-dtrace), or they were taken away (by llvm-strip, which GNU strip does not do, or --strip-section-headers), so it has none at all.".to_owned(),
+                "run the program with an interpreter that has probes: Debian's and Fedora's /usr/bin/python3 do, those of python.org images, pyenv, uv and conda do not",
             ),
             Some(known) if known.status == Status::Absent => (
                 known.sentence.to_owned(),
@@ -469,7 +469,7 @@ impl Decision<'_> {
                 },
             ),
             _ => (
-                format!("it has no mark {}.", probe.map_or("", Probe::name)),
+                format!("it has no probe {}.", probe.map_or("", Probe::name)),
                 "see `pystap marks -p PID` for what it has",
             ),
         };
@@ -511,7 +511,7 @@ impl Decision<'_> {
             let Some(version) = &image.interpreter.version else {
                 if Probe::FUNCTIONS.iter().any(|it| image.probes.contains(it)) {
                     self.warnings.push(format!(
-                        "calls of {path} are uncertain, because neither the file nor its name tells which Python it is, and what its marks report depends on that; use --agent for calls that do not depend on it"
+                        "calls of {path} are uncertain, because neither the file nor its name tells which Python it is, and what its probes report depends on that; use --agent for calls that do not depend on it"
                     ));
                 }
                 continue;
@@ -522,7 +522,7 @@ impl Decision<'_> {
                     // Then it is complete.
                     Some(_) if image.line_semaphore => {}
                     Some(_) => self.warnings.push(format!(
-                        "few calls of Python {version} ({path}) will be seen, and returns have no duration, because the semaphore of the line mark is left alone; leave out --no-line-semaphore to see all"
+                        "few calls of Python {version} ({path}) will be seen, and returns have no duration, because the semaphore of the line probe is left alone; leave out --no-line-semaphore to see all"
                     )),
                     None if matches!(known.status, Status::Useless | Status::Dangerous) => {
                         self.warnings.push(format!(
@@ -564,7 +564,7 @@ impl Decision<'_> {
             }
             let reason = match self.way_into(pid) {
                 Some(Err(reason)) if self.request.agent.usage != AgentUsage::Never => reason,
-                _ => "its interpreter has none of the marks",
+                _ => "its interpreter has none of the probes",
             };
             let warning = format!("process {pid} is not traced: {reason}");
             self.warnings.push(warning);
@@ -760,7 +760,7 @@ impl Engines<'_> {
         let found = Endangered {
             file: bystander.file,
             target: format!(
-                "process {}, in which SystemTap would arm the marks as well,",
+                "process {}, in which SystemTap would arm the probes as well,",
                 bystander.pid
             ),
             sign: bystander.sign.clone(),

@@ -638,7 +638,7 @@ fn kinds_decide_which_templates_and_probes_there_are() {
             ),
         ),
         (
-            "a field by SystemTap, of an interpreter that has marks",
+            "a field by SystemTap, of an interpreter that has probes",
             asked().field("f=a").function("f").engine("stap"),
             runs(debian(11)),
             Refusal(
@@ -759,7 +759,7 @@ fn versions_decide_what_an_interpreter_gives_by_itself() {
                 3,
                 &[
                     "Python 3.12 (/usr/bin/python3.12) cannot give line events",
-                    "removed the line mark",
+                    "removed the line probe",
                     "`--events gc,import,audit`",
                 ],
             ),
@@ -782,7 +782,7 @@ fn versions_decide_what_an_interpreter_gives_by_itself() {
             "import",
             Refusal(
                 3,
-                &["cannot give import events", "does not have the mark yet"],
+                &["cannot give import events", "does not have the probe yet"],
             ),
         ),
         row(
@@ -791,7 +791,7 @@ fn versions_decide_what_an_interpreter_gives_by_itself() {
             "audit",
             Refusal(
                 3,
-                &["cannot give audit events", "does not have the mark yet"],
+                &["cannot give audit events", "does not have the probe yet"],
             ),
         ),
         row(
@@ -802,7 +802,7 @@ fn versions_decide_what_an_interpreter_gives_by_itself() {
                 3,
                 &[
                     "cannot give instance events",
-                    "CPython declares this mark and never fires it",
+                    "CPython declares this probe and never fires it",
                     "one of the patches in docs/python-builds.md",
                 ],
             ),
@@ -840,7 +840,7 @@ fn versions_decide_what_an_interpreter_gives_by_itself() {
             Refusal(
                 3,
                 &[
-                    "it has no mark import__find__load__start",
+                    "it has no probe import__find__load__start",
                     "see `pystap marks -p PID`",
                 ],
             ),
@@ -849,10 +849,7 @@ fn versions_decide_what_an_interpreter_gives_by_itself() {
             "a build without probes, asked for what no agent gives",
             asked_for("import"),
             runs(plain(11)).agent_waits(7),
-            Refusal(
-                3,
-                &["built without SystemTap marks", "Debian's and Fedora's"],
-            ),
+            Refusal(3, &["built without probes", "Debian's and Fedora's"]),
         ),
         (
             "a build without probes that is too old for the agent",
@@ -862,7 +859,7 @@ fn versions_decide_what_an_interpreter_gives_by_itself() {
                 3,
                 &[
                     "Python 3.8 (/usr/bin/python3.8) cannot give call and return and gc (the default) events",
-                    "built without SystemTap marks",
+                    "built without probes",
                 ],
             ),
         ),
@@ -924,7 +921,7 @@ fn the_agent_gives_what_interpreters_lack_where_it_can_get_in() {
             Refusal(
                 3,
                 &[
-                    "Python 3.12 (/usr/bin/python3.12) has no marks for call and return (the default) events",
+                    "Python 3.12 (/usr/bin/python3.12) has no probes for call and return (the default) events",
                     "cannot get into process 7",
                     CLOSED,
                 ],
@@ -934,10 +931,7 @@ fn the_agent_gives_what_interpreters_lack_where_it_can_get_in() {
             "nor be had for collections that the build lacks",
             asked_for("gc"),
             runs(plain(11)),
-            Refusal(
-                3,
-                &["cannot give gc events", "built without SystemTap marks"],
-            ),
+            Refusal(3, &["cannot give gc events", "built without probes"]),
         ),
         (
             "it may be wanted where nobody needs it",
@@ -1006,13 +1000,13 @@ fn the_agent_gives_what_interpreters_lack_where_it_can_get_in() {
             ),
         ),
         (
-            "what it alone tells, of an interpreter that has marks",
+            "what it alone tells, of an interpreter that has probes",
             asked().by_context(),
             runs(debian(11)),
             Refusal(
                 3,
                 &[
-                    "--by-context needs pystap's agent, whatever marks Python 3.11 (/usr/bin/python3.11) has",
+                    "--by-context needs pystap's agent, whatever probes Python 3.11 (/usr/bin/python3.11) has",
                     "cannot get into process 7",
                     CLOSED,
                 ],
@@ -1024,7 +1018,7 @@ fn the_agent_gives_what_interpreters_lack_where_it_can_get_in() {
             runs(debian(11)),
             Refusal(
                 3,
-                &["--by-context needs pystap's agent, whatever marks", CLOSED],
+                &["--by-context needs pystap's agent, whatever probes", CLOSED],
             ),
         ),
         (
@@ -1033,14 +1027,17 @@ fn the_agent_gives_what_interpreters_lack_where_it_can_get_in() {
             runs(debian(11)),
             Refusal(
                 3,
-                &["--by-context needs pystap's agent, whatever marks", CLOSED],
+                &["--by-context needs pystap's agent, whatever probes", CLOSED],
             ),
         ),
         (
-            "the agent itself, of an interpreter that has marks",
+            "the agent itself, of an interpreter that has probes",
             asked().agent(AgentUsage::Always),
             runs(debian(11)),
-            Refusal(3, &["--agent needs pystap's agent, whatever marks", CLOSED]),
+            Refusal(
+                3,
+                &["--agent needs pystap's agent, whatever probes", CLOSED],
+            ),
         ),
         (
             "fields of such an interpreter",
@@ -1087,7 +1084,7 @@ fn the_agent_gives_what_interpreters_lack_where_it_can_get_in() {
             runs(debian(11)).process(9, plain(13)),
             Planned(
                 "by calls,gc; 3.11 gives call,return,gc with the line semaphore; stap",
-                &["process 9 is not traced: its interpreter has none of the marks"],
+                &["process 9 is not traced: its interpreter has none of the probes"],
             ),
         ),
         (
@@ -1750,7 +1747,7 @@ fn probes_that_fail_on_paths_which_are_not_utf8_are_not_armed() {
             "it gives no lines",
             asked_for("line"),
             affected().agent_waits(7),
-            Refusal(3, &["leave line events out, which only this mark gives"]),
+            Refusal(3, &["leave line events out, which only this probe gives"]),
         ),
         (
             "the user may know better",
@@ -1801,7 +1798,7 @@ fn probes_that_fail_on_paths_which_are_not_utf8_are_not_armed() {
             asked_for("call"),
             runs(debian(10)).bystander(99, &debian(10)),
             Planned(
-                "by calls; 3.10 gives call; uprobes (uprobe events, because process 99, in which SystemTap would arm the marks as well, has a path that is not UTF-8: a word of its command line ($'/srv/caf\\351.py'), and the marks of Python 3.10 (/usr/bin/python3.10), once they are armed, end a program with SystemError whose code has such a file name)",
+                "by calls; 3.10 gives call; uprobes (uprobe events, because process 99, in which SystemTap would arm the probes as well, has a path that is not UTF-8: a word of its command line ($'/srv/caf\\351.py'), and the probes of Python 3.10 (/usr/bin/python3.10), once they are armed, end a program with SystemError whose code has such a file name)",
                 &[],
             ),
         ),
@@ -1956,10 +1953,10 @@ fn a_dry_run_shows_targets_probes_and_the_agent() {
         "process    8 python3 app.py",
         "children   not traced",
         "events     call, return, gc",
-        "mark     python:function__entry, 1 site",
+        "probe    python:function__entry, 1 site",
         "raised   the semaphore of python:line, unless --no-line-semaphore",
         "agent      into process 8, which waits there (pystap agent install)",
-        "mark     pystap:function__entry",
+        "probe    pystap:function__entry",
     ] {
         assert!(lines.contains(&line), "{line}: {text}");
     }

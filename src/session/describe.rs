@@ -64,7 +64,7 @@ fn write_image(text: &mut String, planned: &PlannedImage) -> fmt::Result {
         let name = probe.name();
         let sites = image.mark(PROVIDER, name).map_or(0, |it| it.sites.len());
         let noun = if sites == 1 { "site" } else { "sites" };
-        writeln!(text, "  mark     {PROVIDER}:{name}, {sites} {noun}")?;
+        writeln!(text, "  probe    {PROVIDER}:{name}, {sites} {noun}")?;
     }
     if planned.line_semaphore {
         let what = format!("the semaphore of {PROVIDER}:line, unless --no-line-semaphore");
@@ -92,7 +92,7 @@ fn write_agent(text: &mut String, agent: &AgentPlan) -> fmt::Result {
         let path = Foreign::path(path);
         writeln!(text, "image      {path}, build id {build_id}")?;
         for mark in &probed.marks {
-            writeln!(text, "  mark     {}:{mark}", probed.provider)?;
+            writeln!(text, "  probe    {}:{mark}", probed.provider)?;
         }
     }
     Ok(())

@@ -190,7 +190,7 @@ pub(crate) enum PlanError {
     },
     /// The agent would have them, and cannot get in.
     #[error(
-        "{who} has no marks for {kinds} events, and pystap's agent, which would have them, cannot get into {target}: {reason}"
+        "{who} has no probes for {kinds} events, and pystap's agent, which would have them, cannot get into {target}: {reason}"
     )]
     NoWay {
         /// The interpreter.
@@ -204,7 +204,7 @@ pub(crate) enum PlanError {
     },
     /// The marks would end the target.
     #[error(
-        "{target} has a path that is not UTF-8: {sign}, and the marks of {who}, once they are armed, end a program with SystemError whose code has such a file name, so nothing was armed; {next}"
+        "{target} has a path that is not UTF-8: {sign}, and the probes of {who}, once they are armed, end a program with SystemError whose code has such a file name, so nothing was armed; {next}"
     )]
     Undecodable {
         /// The process or the command.
@@ -256,7 +256,7 @@ pub(crate) enum PlanError {
     },
     /// The agent would have what the interpreter's own marks do not tell, and cannot get in.
     #[error(
-        "{what} needs pystap's agent, whatever marks {who} has, and the agent cannot get into {target}: {reason}"
+        "{what} needs pystap's agent, whatever probes {who} has, and the agent cannot get into {target}: {reason}"
     )]
     NoWayForValues {
         /// What was typed.
@@ -308,7 +308,7 @@ pub(crate) enum PlanError {
         path: PathBuf,
     },
     /// The process lives in another mount namespace.
-    #[error("process {pid} runs {path} in a container (another mount namespace), where SystemTap cannot switch its marks on from outside, so it cannot trace this process; use --engine uprobes, which can", path = path.display())]
+    #[error("process {pid} runs {path} in a container (another mount namespace), where SystemTap cannot switch its probes on from outside, so it cannot trace this process; use --engine uprobes, which can", path = path.display())]
     Container {
         /// The file as the process sees it.
         path: PathBuf,
@@ -467,7 +467,7 @@ impl Plan {
     pub(crate) fn line_semaphore_note(&self) -> Option<String> {
         let image = self.images.iter().find(|image| image.line_semaphore)?;
         Some(format!(
-            "raising the line mark's semaphore in {}, because Python 3.11 reports few calls without it (--no-line-semaphore leaves it alone)",
+            "raising the line probe's semaphore in {}, because Python 3.11 reports few calls without it (--no-line-semaphore leaves it alone)",
             image.path.display()
         ))
     }

@@ -319,7 +319,7 @@ impl Run<'_> {
             Message::Late(count) => self.unordered += count,
             Message::Unparsed(count) => self.pipe.losses.add(LossStage::Decoder, count),
             Message::NotArmed(pid) => self.session.console.warning(format_args!(
-                "process {pid} has not switched its marks on yet, so its events may begin late; it does so when it next runs"
+                "process {pid} has not switched its probes on yet, so its events may begin late; it does so when it next runs"
             )),
             Message::Failed(reason) => {
                 self.session.console.error(reason);
@@ -488,7 +488,7 @@ impl Run<'_> {
                 .filter(|it| self.session.fails_on_paths.contains(&it.file));
             if let Some(sign) = fails.find_map(|it| Sign::of_process(pid, it.version.as_ref())) {
                 self.session.console.warning(format_args!(
-                    "{program} {pid} is not traced: it has a path that is not UTF-8: {sign}, and its interpreter's own marks could end it; trace it with --agent, which does no harm"
+                    "{program} {pid} is not traced: it has a path that is not UTF-8: {sign}, and its interpreter's own probes could end it; trace it with --agent, which does no harm"
                 ));
                 continue;
             }

@@ -254,7 +254,7 @@ impl HostSnapshot {
         }
         if let Some(first) = unclear.first() {
             self.targets.notes.push(format!(
-                "{} beside the targets could not be looked at (process {first} first), so it is not known whether armed marks could end one because of a path that is not UTF-8; use --agent to be sure",
+                "{} beside the targets could not be looked at (process {first} first), so it is not known whether armed probes could end one because of a path that is not UTF-8; use --agent to be sure",
                 match unclear.len() {
                     1 => "one process".to_owned(),
                     count => format!("{count} processes"),

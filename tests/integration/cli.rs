@@ -550,7 +550,7 @@ fn a_dry_run_shows_plan_script_and_command_lines_and_starts_nothing() {
         ("launch ", PYTHON),
         ("events ", "call, return, gc"),
         ("image ", "Python 3.11"),
-        ("  mark ", "python:function__entry"),
+        ("  probe ", "python:function__entry"),
         ("    probe ", "mark(\"gc__done\")"),
         ("compile ", "-p4"),
         ("run ", "-R -C never -b 64 MODULE.ko"),

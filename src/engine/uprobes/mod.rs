@@ -113,7 +113,7 @@ impl Plan {
                         ..definition
                     }),
                     None => plan.missing.push(format!(
-                        "the semaphore of the line mark in {} cannot be raised, so only the calls that come from C are seen",
+                        "the semaphore of the line probe in {} cannot be raised, so only the calls that come from C are seen",
                         probed.path.display()
                     )),
                 }

@@ -156,7 +156,7 @@ fn the_examples_are_exact_with_python_3_11() {
                 .session
                 .notes
                 .iter()
-                .any(|note| note.contains("line mark"));
+                .any(|note| note.contains("line probe"));
             assert!(announced, "{:?}", traced.session.notes);
         }
         let nested = file("examples/nested.py");

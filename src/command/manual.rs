@@ -40,7 +40,7 @@ pub(super) fn man(directory: Option<&Path>) -> Result<Exit, Failure> {
             )
         })?,
         None => {
-            print::data(&page(&Man::new(Cli::command()), "")?)?;
+            print::data(&page(&Man::new(Cli::command().disable_help_subcommand(true)), "")?)?;
         }
     }
     Ok(Exit::Done)

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::script::Filters;
 use crate::script::filter::Glob;
 use crate::session::request::{Limits, SessionRequest};
+use crate::session::sought::Sought;
 
 /// Latencies of single functions, as they are called and in sum.
 pub(super) fn run(arguments: &cli::Stats, console: &Console) -> Result<u8, Failure> {
@@ -46,6 +47,7 @@ fn request(arguments: &cli::Stats) -> SessionRequest {
             duration: arguments.duration,
             max_events: None,
         },
+        sought: sought(&arguments.functions),
         output: arguments.output.clone(),
         group_by: arguments.group_by.clone(),
         ..trace::common(&arguments.targets, &arguments.engine)
@@ -64,24 +66,26 @@ fn request(arguments: &cli::Stats) -> SessionRequest {
 
 /// What the kernel may leave out when these are wanted: a filter on names, and one on files when each names its files.
 pub(super) fn narrowed(wanted: &[Glob]) -> (Vec<Glob>, Vec<Glob>) {
-    let (mut functions, mut files) = (Vec::new(), Vec::new());
-    for glob in wanted {
-        match glob
-            .as_str()
-            .rsplit_once(':')
-            .map(|(file, name)| (Glob::new(file), Glob::new(name)))
-        {
-            Some((Ok(file), Ok(name))) => {
-                functions.push(name);
-                files.push(file);
-            }
-            _ => functions.push(glob.clone()),
-        }
+    let (files, functions): (Vec<Option<Glob>>, Vec<Glob>) = wanted.iter().map(parts).unzip();
+    let files: Option<Vec<Glob>> = files.into_iter().collect();
+    (functions, files.unwrap_or_default())
+}
+
+/// The file, if one is named, and the name of a function.
+fn parts(wanted: &Glob) -> (Option<Glob>, Glob) {
+    let named = wanted.as_str().rsplit_once(':');
+    match named.map(|(file, name)| (Glob::new(file), Glob::new(name))) {
+        Some((Ok(file), Ok(name))) => (Some(file), name),
+        _ => (None, wanted.clone()),
     }
-    if files.len() < functions.len() {
-        files.clear();
-    }
-    (functions, files)
+}
+
+/// What is said of these when nothing is seen of them.
+pub(super) fn sought(wanted: &[Glob]) -> Sought {
+    Sought::by_name(wanted.iter().map(|glob| {
+        let (file, name) = parts(glob);
+        (glob.as_str().to_owned(), file, name)
+    }))
 }
 
 #[cfg(test)]

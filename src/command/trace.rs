@@ -21,6 +21,7 @@ use crate::session::opening::{Decided, MakeSink};
 use crate::session::request::{
     AgentUsage, AgentWishes, EngineOptions, Limits, Purpose, SessionRequest, TargetRequest,
 };
+use crate::session::sought::Sought;
 
 /// What was typed after `pystap trace`, as a request.
 pub(super) fn request(typed: &cli::Trace) -> SessionRequest {
@@ -133,6 +134,7 @@ pub(super) fn ask(request: &mut SessionRequest, what: &cli::WhatArgs) {
             cli::Exclusion::Module(glob) => filters.not_modules.push(glob.clone()),
         }
     }
+    request.sought = Sought::by_filters(&filters);
     request.filters = filters;
 }
 

@@ -76,6 +76,7 @@ fn request(arguments: &cli::Why) -> SessionRequest {
             duration: arguments.duration,
             max_events: None,
         },
+        sought: stats::sought(&arguments.functions),
         output: arguments.output.clone(),
         ..common
     }

@@ -47,7 +47,9 @@ fn decided(request: &SessionRequest, host: &HostSnapshot) -> Result<Plan, PlanEr
     let mut decision = Decision {
         endangered,
         reached,
-        warnings: host.targets.notes.clone(),
+        warnings: (host.targets.notes.iter().cloned())
+            .chain(request.sought.misunderstood())
+            .collect(),
         wanted,
         request,
         host,

@@ -13,6 +13,7 @@ use crossbeam_channel::Receiver;
 use super::agents::SessionAgents;
 use super::choose::{Choice, choose, decided};
 use super::describe::describe;
+use super::missed::Awaited;
 use super::pipe::Minimum;
 use super::plan::{Plan, Source};
 use super::refusal;
@@ -533,6 +534,12 @@ impl TraceContext<'_> {
                 .push(of_command(&plan.command, expected, launched));
         }
         let family = family(plan, launched.as_ref(), agents.is_some());
+        let awaited = plan.tells_functions().then(|| Awaited {
+            sought: self.request.sought.clone(),
+            long_only: measures && plan.minimum_ns().is_some(),
+            classes: agents.is_some(),
+            added_up: self.request.totals && ["stap", "direct"].contains(&&*opening.engine),
+        });
         let processes = plan.targets.processes.iter();
         let released = launched.as_ref().map(Launched::pid);
         let session = Session {
@@ -554,6 +561,7 @@ impl TraceContext<'_> {
             left_out: plan.left_out.clone(),
             agents,
             max_events: limits.max_events,
+            awaited,
             minimum: plan.minimum_ns().map(|ns| Minimum {
                 ns,
                 by_engine: measures,

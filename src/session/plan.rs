@@ -403,6 +403,13 @@ impl Plan {
         kinds
     }
 
+    /// Whether any events are of functions.
+    pub(crate) fn tells_functions(&self) -> bool {
+        let of_functions =
+            [EventKind::Call, EventKind::Return, EventKind::Line].map(EventKind::name);
+        self.events.iter().any(|it| of_functions.contains(&&**it))
+    }
+
     /// Whether the script adds up in the kernel.
     pub(crate) fn totals(&self) -> bool {
         self.templates.iter().any(|name| name == TOTALS)

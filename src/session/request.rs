@@ -13,6 +13,8 @@ use crate::process::{Identity, Selection};
 use crate::script::Filters;
 use crate::service::Service;
 
+use super::sought::Sought;
+
 /// A session that somebody wants.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SessionRequest {
@@ -22,6 +24,8 @@ pub(crate) struct SessionRequest {
     pub(crate) events: Vec<String>,
     /// Which functions.
     pub(crate) filters: Filters,
+    /// The functions that somebody named, of which it is said when nothing is seen of them.
+    pub(crate) sought: Sought,
     /// Only finished calls of at least this length.
     pub(crate) min_duration: Option<Duration>,
     /// Whether those are told, too, that are so long only because they wait for work.

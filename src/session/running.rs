@@ -11,6 +11,7 @@ use crossbeam_channel::{never, select, tick};
 
 use super::agents::SessionAgents;
 use super::lookout::Lookout;
+use super::missed::{Awaited, Missed, Seen};
 use super::pipe::{Minimum, Pipe, PipeSettings};
 use super::plan::Plan;
 use super::search::Search;
@@ -64,6 +65,8 @@ pub(crate) struct Session<'a> {
     pub(crate) max_events: Option<u64>,
     /// A held command whose release the engine tells as its becoming another program, which it is not.
     pub(crate) released: Option<u32>,
+    /// The functions that somebody named, where any events are to be of functions.
+    pub(super) awaited: Option<Awaited>,
     /// Only calls of some length.
     pub(crate) minimum: Option<Minimum>,
     /// The names of the fields that were asked for.
@@ -109,6 +112,8 @@ struct Run<'a> {
     idle_flush: bool,
     /// Processes that run interpreters which are not probed.
     strangers: Strangers,
+    /// What nothing is seen of, since the probes are live.
+    missed: Option<Missed>,
 }
 
 impl Session<'_> {
@@ -155,6 +160,7 @@ impl Session<'_> {
             interpreters: Subinterpreters::default(),
             idle_flush: false,
             strangers: Strangers::none(),
+            missed: None,
         };
         let mut live = Some(live);
         let ticks = tick(TICK);
@@ -215,6 +221,7 @@ impl Run<'_> {
     fn begin(&mut self, written: io::Result<()>) {
         self.live = true;
         self.strangers.begin(&self.session.left_out);
+        self.missed = self.session.awaited.take().map(Missed::of);
         self.written(written);
         self.last_alive = Instant::now();
         self.look_for_greenlets();
@@ -298,6 +305,9 @@ impl Run<'_> {
             Message::Events(mut batch) => {
                 for event in batch.events() {
                     self.note_child(event);
+                    if let Some(missed) = &mut self.missed {
+                        missed.see(event);
+                    }
                     self.pipe.event(event, self.session.sink.as_mut());
                 }
                 self.heed();
@@ -311,6 +321,12 @@ impl Run<'_> {
                     About::Function(place) => filters.accept(place),
                     _ => true,
                 });
+                if let Some(missed) = &mut self.missed {
+                    missed.see_sums(rows.rows.iter().filter_map(|row| match &row.about {
+                        About::Function(place) => Some(&**place),
+                        _ => None,
+                    }));
+                }
                 self.session.sink.rows(*rows);
             }
             Message::Greenlets(pid) => self.maps_greenlet(pid),
@@ -395,6 +411,7 @@ impl Run<'_> {
             self.session.engine.wish(wish);
         }
         self.look_around()?;
+        self.look_for_missed();
         if self.greenlets.is_due() {
             self.look_for_greenlets();
             self.look_for_subinterpreters();
@@ -433,6 +450,26 @@ impl Run<'_> {
             self.stop.get_or_insert(Stop::TargetsEnded);
         }
         Ok(())
+    }
+
+    /// The targets, and whether names of each come with their classes.
+    fn seen(&self) -> Vec<Seen> {
+        let launched = self.session.launched.as_ref().map(Launched::pid);
+        let programs = self.session.programs.keys().copied();
+        let others = self.children.iter().copied();
+        let agents = self.session.agents.as_ref();
+        let all: Vec<u32> = launched.into_iter().chain(programs).chain(others).collect();
+        all.into_iter()
+            .map(|pid| (pid, agents.is_some_and(|agents| agents.traces(pid))))
+            .collect()
+    }
+
+    /// Says what nothing is seen of, when it is time.
+    fn look_for_missed(&mut self) {
+        if let Some(mut missed) = self.missed.take() {
+            missed.tick(|| self.seen(), self.session.console);
+            self.missed = Some(missed);
+        }
     }
 
     /// Takes what the search has found: processes that are targets, and children of the launched command.
@@ -538,6 +575,12 @@ impl Run<'_> {
             + self.strangers.conclude(console);
         let untraced_time =
             agents.map_or(Duration::ZERO, SessionAgents::untraced_time) + self.strangers.time();
+        if let Some(missed) = self.missed.take()
+            && self.pipe.output_error().is_none()
+            && self.stop.is_none_or(|stop| stop != Stop::EngineFailed)
+        {
+            missed.conclude(|| self.seen(), console);
+        }
         if self.live && self.pipe.output_error().is_none() {
             self.pipe.report_losses(now(), self.session.sink.as_mut());
             self.heed();

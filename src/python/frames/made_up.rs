@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::functions::Made;
 use super::heap::Bounds;
 use super::layout::{Collector, Frames, Gil, Layout, States, Top};
 use super::memory::{Memory, Unread};
@@ -177,8 +178,9 @@ pub(super) fn interpreter(layout: &Layout) -> MadeUp {
     made_up.put(LINES + objects.bytes_value, table);
     made_up.point(CODE + objects.object_type, CODE_TYPE);
     made_up.point(CODE + layout.code.filename, FILE);
-    let name = layout.code.qualname.unwrap_or(layout.code.name);
-    made_up.point(CODE + name, NAME);
+    for at in [Some(layout.code.name), layout.code.qualname] {
+        at.into_iter().for_each(|at| made_up.point(CODE + at, NAME));
+    }
     made_up.point(CODE + layout.code.lines, LINES);
     made_up.put(CODE + layout.code.first_line, &40_u32.to_ne_bytes());
 
@@ -376,6 +378,17 @@ pub(super) fn parked(stacks: &Stacks<MadeUp>, collectors: &[u64], most: Option<u
     super::parked::parked(&stacks.reader, collectors, bounds, most)
 }
 
+/// The functions of interpreters with these collectors.
+pub(super) fn functions(stacks: &Stacks<MadeUp>, collectors: &[u64]) -> Vec<Made> {
+    let bounds = Bounds {
+        until: Instant::now() + Duration::from_secs(3600),
+        objects: 4096,
+    };
+    let mut all = Vec::new();
+    super::functions::each(&stacks.reader, collectors, bounds, |made| all.push(made));
+    all
+}
+
 pub(super) fn stacks(memory: MadeUp, layout: Layout) -> Stacks<MadeUp> {
     Stacks {
         reader: Reader::new(memory, layout),
@@ -402,5 +415,6 @@ pub(super) fn look_at(made_up: MadeUp, layout: Layout) {
         for thread in found.threads.iter().take(8) {
             let _ = stacks.glimpse_of_task(thread);
         }
+        functions(&stacks, &found.collectors);
     }
 }

@@ -11,6 +11,7 @@
 
 mod alike;
 mod frame;
+mod functions;
 pub(super) mod fuzzing;
 mod generators;
 mod greenlets;
@@ -34,6 +35,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 pub(crate) use self::frame::Frame;
+pub(crate) use self::functions::Made;
 pub(crate) use self::greenlets::Greenlets;
 use self::heap::Bounds;
 use self::layout::{Layout, Unknown};
@@ -44,6 +46,9 @@ use self::runtime::{Runtime, ThreadState};
 pub(crate) use self::tasks::{Awaits, Tasks, is_a_number};
 use super::Interpreter;
 use crate::elf::Machine;
+
+/// More objects than a process can have while all are looked at in time.
+const MOST_OBJECTS: usize = 1 << 25;
 
 /// Why there are no stacks.
 #[derive(Debug, thiserror::Error)]
@@ -378,13 +383,25 @@ impl<M: Memory> Stacks<M> {
         until: Instant,
         most: Option<usize>,
     ) -> Parked {
-        /// More than a process can have while all are looked at in time.
-        const OBJECTS: usize = 1 << 25;
         let bounds = Bounds {
             until,
-            objects: OBJECTS,
+            objects: MOST_OBJECTS,
         };
         parked::parked(&self.reader, &threads.collectors, bounds, most)
+    }
+
+    /// Tells every function that has been made and can still be called, each code once, as far as they are found by then.
+    pub(crate) fn functions(
+        &self,
+        threads: &PythonThreads,
+        until: Instant,
+        take: impl FnMut(Made),
+    ) {
+        let bounds = Bounds {
+            until,
+            objects: MOST_OBJECTS,
+        };
+        functions::each(&self.reader, &threads.collectors, bounds, take);
     }
 
     /// Whether what is known of a thread is still so: for those who keep it for a while.

@@ -8,7 +8,7 @@ use super::layout::{self, Frames, Gil, Layout, States, Unknown};
 use super::made_up::*;
 use super::memory::Unread;
 use super::objects::Reader;
-use super::{Awaits, Parked, Stacks, Tasks, runtime, stack};
+use super::{Awaits, Made, Parked, Stacks, Tasks, runtime, stack};
 
 #[test]
 fn a_stack_is_read_in_every_layout() {
@@ -185,6 +185,32 @@ fn the_c_librarys_thread_ids_are_found_where_all_of_them_are() {
     let stacks = stacks(made_up, layout);
     let found = stacks.threads(&tasks()).expect("it has a thread");
     assert_eq!(found.threads[0].task, Some(ID + 1));
+}
+
+#[test]
+fn a_function_is_found_in_every_layout_by_its_code_wherever_it_has_that() {
+    for layout in layout::known() {
+        for (code_at, qualname_at) in [(16, 104), (48, 40)] {
+            let mut made_up = interpreter(&layout);
+            made_up.put(TYPE_NAMES + 224, b"function\0");
+            made_up.point(GREENLET + layout.objects.object_type, FRAME_TYPE);
+            made_up.point(GREENLET + code_at, CODE);
+            made_up.point(GREENLET + qualname_at, NAME);
+            let stacks = stacks(made_up, layout);
+            let made = Made {
+                name: "näme".to_owned(),
+                qualname: "näme".to_owned(),
+                file: "/file.py".to_owned(),
+            };
+            let found = functions(&stacks, &[collector(&layout)]);
+            assert_eq!(found, [made], "{layout:?}");
+            let none = functions(
+                &self::stacks(interpreter(&layout), layout),
+                &[collector(&layout)],
+            );
+            assert!(none.is_empty(), "{layout:?}");
+        }
+    }
 }
 
 fn parked_in(stacks: &Stacks<MadeUp>) -> Parked {

@@ -33,6 +33,8 @@ pub(super) enum Kind {
     Greenlet,
     /// An object that stands for a frame, or (up to 3.10) is one.
     Frame,
+    /// A function that was written in Python.
+    Function,
     Text,
     Number,
     Other,
@@ -125,6 +127,7 @@ fn kind(name: &str) -> Kind {
         "_asyncio.FutureIter" => Kind::OfFuture,
         "greenlet.greenlet" => Kind::Greenlet,
         "frame" => Kind::Frame,
+        "function" => Kind::Function,
         "str" => Kind::Text,
         "int" => Kind::Number,
         _ => Kind::Other,

@@ -5,6 +5,7 @@ mod budgets;
 mod direct;
 mod direct_sums;
 mod fields;
+mod missed;
 mod mixed;
 mod outputs;
 mod paths;

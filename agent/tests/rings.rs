@@ -146,11 +146,14 @@ impl Told {
             }
             Record::DryRun { .. } | Record::DryRunEnds => {
                 self.is_dry = matches!(record, Record::DryRun { .. });
+                // The agent's own.
+                if self.is_dry {
+                    self.threads.remove(&self.thread);
+                }
                 return;
             }
             Record::Call { .. } | Record::Return { .. } | Record::Value(_) if self.is_dry => return,
             Record::Call { code, time, .. } => {
-                self.threads.entry(self.thread).or_default();
                 let name = self.names.get(&code).expect("it was defined").clone();
                 *self.calls.entry(name).or_default() += 1;
                 self.seen.insert(self.context);
@@ -166,7 +169,6 @@ impl Told {
             } => {
                 let name = self.names.get(&code).expect("it was defined").clone();
                 *self.timed.entry(name).or_default() += 1;
-                self.threads.entry(self.thread).or_default();
                 self.seen.insert(self.context);
                 assert!(0 < began && began <= time);
                 time
@@ -174,6 +176,7 @@ impl Told {
             Record::Lost(count) => panic!("{count} had no room"),
             Record::Thread(thread) => {
                 self.thread = thread;
+                self.threads.entry(thread).or_default();
                 return;
             }
             Record::Context(context) => {

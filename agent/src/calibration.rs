@@ -79,12 +79,10 @@ impl Calibration {
             return;
         }
         thread_names::is_ours();
-        codes::want(code.as_ptr());
-        let told = match way {
+        let told = codes::wanting(code.as_ptr(), || match way {
             Way::Monitoring => self.call(TOLD),
             Way::Profile => profile::on_this_thread(|| self.call(TOLD)),
-        };
-        codes::want(null_mut());
+        });
         // They are no calls of the program.
         let counts = live::counted();
         (*counts).entries = (*counts).entries.saturating_sub(told);

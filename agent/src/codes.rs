@@ -290,9 +290,17 @@ fn contains(text: &CStr, part: &[u8]) -> bool {
 /// A code object that is wanted, whatever the filter says; null for none.
 static WANTED: AtomicPtr<Object> = AtomicPtr::new(null_mut());
 
-/// Wants this code object, until another one or none (null) is named. What was decided of it stands.
-pub(crate) fn want(object: Ptr) {
+/// Does something while this code object is wanted, which the main interpreter has. Afterwards it is decided anew.
+pub(crate) unsafe fn wanting<R>(object: Ptr, work: impl FnOnce() -> R) -> R {
     WANTED.store(object, Ordering::Relaxed);
+    let result = work();
+    WANTED.store(null_mut(), Ordering::Relaxed);
+    if let Some(slot) = (*known(Shard::ONLY)).slot
+        && (api().PyUnstable_Code_SetExtra)(object, slot, null_mut()) != 0
+    {
+        (api().PyErr_Clear)();
+    }
+    result
 }
 
 /// Whether there is code that no session wants.

@@ -354,12 +354,13 @@ fn distance(pattern: &str, name: &str) -> Option<usize> {
     let most = wanted.div_ceil(3).min(4);
     let differs = part.chars().count().abs_diff(wanted) > most;
     let letters = (!differs).then(|| strsim::osa_distance(&core, &part));
-    match letters {
-        Some(0) => Some(1),
-        Some(letters) if letters <= most => Some(letters),
-        // Somebody left a part of it out.
-        _ if wanted > 3 && name.contains(&core) => Some(4 + long - wanted),
-        _ => None,
+    let alike = letters
+        .filter(|letters| *letters <= most)
+        .map(|letters| letters.max(1));
+    // Somebody left a part of it out: that says more than three letters of seven that are others.
+    match wanted > 3 && name.contains(&core) {
+        true => Some(alike.map_or(2, |letters| letters.min(2))),
+        false => alike,
     }
 }
 

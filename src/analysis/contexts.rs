@@ -24,12 +24,13 @@ const LONGEST_LABEL: usize = 200;
 const FIRST: u8 = 64;
 
 /// Names that libraries give whatever has none, with a number behind.
-const SAY_NOTHING: [&str; 6] = [
+const SAY_NOTHING: [&str; 7] = [
     "greenlet",
     "Greenlet",
     "GreenThread",
     "Task",
     "Thread",
+    "ThreadPoolExecutor",
     "Dummy",
 ];
 
@@ -101,6 +102,16 @@ impl Contexts {
         match &event.what {
             What::Context { context, name } => {
                 let runner = Runner::of(event.pid, event.tid, NonZeroU64::new(*context));
+                // A thread is named some calls after it began, and what it is may be shown by then.
+                if let Some(known) = self.known.get_mut(&runner)
+                    && known.label.is_some()
+                    && !known.ended
+                {
+                    let before = known.name.replace(Arc::clone(name));
+                    self.bytes += text_bytes(name);
+                    self.bytes -= before.as_deref().map_or(0, text_bytes);
+                    return None;
+                }
                 let label = speaking(&name.text).map(|label| self.shared(label));
                 let is_told = label.is_some();
                 self.forget();
@@ -274,10 +285,12 @@ pub(crate) fn kind(name: &str) -> String {
     kind
 }
 
-/// The same, where that says more than that somebody had no name.
+/// The same, where that says more than that somebody had no name. From Python 3.10 on a thread without one is called
+/// `Thread-1 (work)`.
 fn speaking(name: &str) -> Option<String> {
     let kind = kind(name);
-    (kind == name || !SAY_NOTHING.contains(&&*kind)).then_some(kind)
+    let is_made_up = SAY_NOTHING.contains(&&*kind) || kind.starts_with("Thread (");
+    (kind == name || !is_made_up).then_some(kind)
 }
 
 #[cfg(test)]
@@ -321,17 +334,45 @@ mod tests {
             "Task-3",
             "Thread-1",
             "Dummy-2",
+            "Thread-1 (consume)",
+            "ThreadPoolExecutor-0_3",
         ] {
             assert_eq!(speaking(name), None, "{name}");
         }
         for (name, says) in [
             ("Task-7 (serve)", "Task (serve)"),
-            ("Thread-1 (consume)", "Thread (consume)"),
             ("Thread", "Thread"),
             ("Connection-4", "Connection"),
         ] {
             assert_eq!(speaking(name).as_deref(), Some(says));
         }
+    }
+
+    #[test]
+    fn a_thread_that_is_named_again_keeps_what_it_is_and_the_next_one_of_its_number_does_not() {
+        let mut contexts = Contexts::default();
+        let called = |name| Event {
+            tid: 9,
+            ..named(1, 0, name)
+        };
+        let thread = Runner::of(1, 9, None);
+        assert_eq!(contexts.take(&called("reader-1")), Some(thread));
+        assert_eq!(contexts.take(&called("writer")), None);
+        assert_eq!(contexts.label(thread).as_deref(), Some("reader"));
+        assert_eq!(contexts.name(thread).map(|it| &*it.text), Some("writer"));
+        let bytes: usize = contexts.known.values().map(Known::bytes).sum();
+        assert_eq!(contexts.bytes, bytes);
+        let exit = What::Process {
+            change: ProcessChange::Exit,
+            parent: None,
+            command: None,
+        };
+        contexts.take(&Event {
+            what: exit,
+            ..called("")
+        });
+        contexts.take(&called("other"));
+        assert_eq!(contexts.label(thread).as_deref(), Some("other"));
     }
 
     #[test]

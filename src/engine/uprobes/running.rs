@@ -28,7 +28,6 @@ use super::processes::{Change, Life, Processes};
 use super::tracefs::{Owner, Tracefs};
 use super::{EVENT, Plan, UprobesError, filter};
 use crate::clock::epoch_offset;
-use crate::engine::event_cost::EventCost;
 use crate::engine::reorder::ReorderBuffer;
 use crate::engine::{AddTargetError, Children, EventSender, Message, Running};
 use crate::event::LossStage;
@@ -250,8 +249,8 @@ impl Running for UprobesRunning {
         Some(descendants)
     }
 
-    fn event_cost(&self) -> EventCost {
-        self.overhead.map_or(EventCost::Unknown, EventCost::Known)
+    fn overhead_ns_per_event(&self) -> Option<NonZeroU64> {
+        self.overhead
     }
 
     fn stop(&mut self) {

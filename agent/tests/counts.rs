@@ -400,9 +400,12 @@ def with_trace():
     sys.settrace(None)
     assert len(traced) > 400, len(traced)
 seen, traced, failed = [], [], []
+kinds = [with_cprofile, with_setprofile, with_one_shot, with_trace]
+# Without that lock cProfile of 3.13 miscounts by itself at times.
+if not getattr(sys, '_is_gil_enabled', lambda: True)(): kinds.remove(with_cprofile)
 def all_kinds():
     try:
-        for kind in [with_cprofile, with_setprofile, with_one_shot, with_trace]:
+        for kind in kinds:
             for _ in range(5): kind()
         assert sys.gettrace() is None and sys.getprofile() is None
     except BaseException as error:
@@ -425,7 +428,8 @@ def run():
         let failed = process.run("result = run()");
         let stopped = pystap.stop();
         assert_eq!(failed, serde_json::json!([]), "{}", interpreter.name());
-        let calls = 2 * 4 * 5 * 200 + 100;
+        let kinds = if interpreter.is_free_threaded { 3 } else { 4 };
+        let calls = 2 * kinds * 5 * 200 + 100;
         assert_eq!(
             stopped,
             Stopped {

@@ -163,6 +163,16 @@ fn is_whole(call: &Value, truth: &Value, reasons: &[&str]) {
     }
 }
 
+/// What a host takes a processor away from meanwhile is measured anew, but not for ever.
+fn calls_in_threads_are_what_they_measured_at_last(way: &[&str]) {
+    for _ in 1..5 {
+        if std::panic::catch_unwind(|| calls_in_threads_are_what_they_measured(way)).is_ok() {
+            return;
+        }
+    }
+    calls_in_threads_are_what_they_measured(way);
+}
+
 fn calls_in_threads_are_what_they_measured(way: &[&str]) {
     /// Functions with their reasons and system calls.
     const FUNCTIONS: [(&str, &str, &str); 5] = [
@@ -224,13 +234,13 @@ fn calls_in_threads_are_what_they_measured(way: &[&str]) {
 #[test]
 #[ignore = "needs probes in a kernel: run by tests/uprobes/run"]
 fn calls_are_split_as_they_measured_themselves_by_probes() {
-    calls_in_threads_are_what_they_measured(&["--engine", "uprobes", "--no-agent"]);
+    calls_in_threads_are_what_they_measured_at_last(&["--engine", "uprobes", "--no-agent"]);
 }
 
 #[test]
 #[ignore = "needs the agent: run by tests/uprobes/run"]
 fn calls_are_split_as_they_measured_themselves_with_the_agent() {
-    calls_in_threads_are_what_they_measured(&["--agent", "--inject", "ptrace"]);
+    calls_in_threads_are_what_they_measured_at_last(&["--agent", "--inject", "ptrace"]);
 }
 
 /// Functions of greenlets with that of their library which gives way in them, if it is one that pystap knows.

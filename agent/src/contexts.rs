@@ -8,7 +8,7 @@ use alloc::collections::BTreeMap;
 use alloc::ffi::CString;
 use alloc::format;
 use alloc::string::String;
-use core::ffi::{CStr, c_char, c_int, c_long, c_void};
+use core::ffi::{CStr, c_int, c_long, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -239,17 +239,8 @@ unsafe fn find_greenlets() -> Option<Greenlets> {
 
 /// The first number of `__version__`.
 unsafe fn major_version(module: &Owned) -> Option<u32> {
-    let version = module.attribute(c"__version__")?;
-    if type_of(version.as_ptr()) != api().PyUnicode_Type {
-        return None;
-    }
-    let text: *const c_char = (api().PyUnicode_AsUTF8)(version.as_ptr());
-    if text.is_null() {
-        (api().PyErr_Clear)();
-        return None;
-    }
-    let text = CStr::from_ptr(text).to_str().ok()?;
-    text.split('.').next()?.parse().ok()
+    let version = string(&module.attribute(c"__version__")?)?;
+    version.split('.').next()?.parse().ok()
 }
 
 unsafe fn find_tasks() -> Option<Tasks> {

@@ -20,7 +20,7 @@ use crate::top::follow::{Paper, Table, follow};
 use crate::top::help::Entry;
 use crate::top::look::Look;
 use crate::top::pane::{Pane, Relative};
-use crate::top::{Activity, Binding, Key, Typed, command};
+use crate::top::{Activity, Binding, Key, Typed, bind, command};
 use crate::view::hot::has_words;
 use crate::view::{count, time};
 
@@ -53,63 +53,49 @@ enum Command {
     Idle,
 }
 
-const fn key(
-    keys: &'static [Key],
-    shown: &'static str,
-    does: &'static str,
-    command: Command,
-) -> Binding<Command> {
-    Binding {
-        keys,
-        shown,
-        does,
-        command,
-    }
-}
-
 /// The keys of this table.
 const KEYS: &[Binding<Command>] = {
     use Key::{Char, Escape, Right};
     &[
-        key(
+        bind(
             &[Char('s')],
             "s",
             "exact numbers of the functions on the screen, and back",
             Command::Exact,
         ),
-        key(
+        bind(
             &[Char('o'), Right],
             "o, right",
             "sort by the next column",
             Command::Sort,
         ),
-        key(&[Char('R')], "R", "the other way round", Command::Reverse),
-        key(
+        bind(&[Char('R')], "R", "the other way round", Command::Reverse),
+        bind(
             &[Char('/'), Char('f')],
             "/, f",
             "filter: every word must be in the function or its file",
             Command::Filter,
         ),
-        key(&[Escape], "Esc", "no filter", Command::NoFilter),
-        key(
+        bind(&[Escape], "Esc", "no filter", Command::NoFilter),
+        bind(
             &[Char('b')],
             "b",
             "by thread, or by function",
             Command::ByThread,
         ),
-        key(
+        bind(
             &[Char('m')],
             "m",
             "a row per function and process, or per function",
             Command::ByProcess,
         ),
-        key(
+        bind(
             &[Char('c')],
             "c",
             "a row per function and kind of greenlet or task, or per function",
             Command::ByContext,
         ),
-        key(
+        bind(
             &[Char('i')],
             "i",
             "with or without threads that wait for work",

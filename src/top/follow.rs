@@ -12,7 +12,7 @@ use ratatui::text::Line;
 use ratatui::widgets::{Clear, Paragraph};
 
 use super::help::{Entry, Help};
-use super::key::{Binding, command};
+use super::key::{Binding, bind, command};
 use super::look::Look;
 use super::pane::{self, Pane};
 use super::state::{Step, in_sight};
@@ -112,63 +112,49 @@ enum Action {
     Select(Step),
 }
 
-const fn key(
-    keys: &'static [Key],
-    shown: &'static str,
-    does: &'static str,
-    command: Action,
-) -> Binding<Action> {
-    Binding {
-        keys,
-        shown,
-        does,
-        command,
-    }
-}
-
 /// The keys of every table. Those that move scroll where nothing can be selected.
 const KEYS: &[Binding<Action>] = {
     use Key::{Char, Down, End, Home, Interrupt, PageDown, PageUp, Up};
     &[
-        key(
+        bind(
             &[Up, Char('k')],
             "up, k",
             "the row above",
             Action::Select(Step::Up),
         ),
-        key(
+        bind(
             &[Down, Char('j')],
             "down, j",
             "the one below",
             Action::Select(Step::Down),
         ),
-        key(
+        bind(
             &[PageUp],
             "page up",
             "a page up",
             Action::Select(Step::PageUp),
         ),
-        key(
+        bind(
             &[PageDown],
             "page down",
             "a page down",
             Action::Select(Step::PageDown),
         ),
-        key(
+        bind(
             &[Home],
             "home",
             "the first row",
             Action::Select(Step::First),
         ),
-        key(&[End], "end", "the last row", Action::Select(Step::Last)),
-        key(&[Char('p'), Char(' ')], "p, space", "pause", Action::Pause),
-        key(&[Char('r')], "r", "count anew", Action::Anew),
-        key(&[Char('q'), Interrupt], "q, Ctrl-C", "end", Action::Quit),
-        key(&[Char('?'), Char('h')], "?, h", "this help", Action::Help),
+        bind(&[End], "end", "the last row", Action::Select(Step::Last)),
+        bind(&[Char('p'), Char(' ')], "p, space", "pause", Action::Pause),
+        bind(&[Char('r')], "r", "count anew", Action::Anew),
+        bind(&[Char('q'), Interrupt], "q, Ctrl-C", "end", Action::Quit),
+        bind(&[Char('?'), Char('h')], "?, h", "this help", Action::Help),
     ]
 };
 /// Those of tables whose rows have callers.
-const WITH_CALLERS: &[Binding<Action>] = &[key(
+const WITH_CALLERS: &[Binding<Action>] = &[bind(
     &[Key::Enter],
     "enter",
     "who called the selected function, and whom it called; again, or Esc: not",

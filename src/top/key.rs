@@ -44,6 +44,21 @@ pub(crate) struct Binding<C: 'static> {
     pub(crate) command: C,
 }
 
+/// Binds keys, by these words in help, to what they do.
+pub(crate) const fn bind<C: Copy>(
+    keys: &'static [Key],
+    shown: &'static str,
+    does: &'static str,
+    command: C,
+) -> Binding<C> {
+    Binding {
+        keys,
+        shown,
+        does,
+        command,
+    }
+}
+
 /// What a key does, if anything.
 pub(crate) fn command<C: Copy>(bindings: &[Binding<C>], key: Key) -> Option<C> {
     let mut bound = bindings.iter();

@@ -20,7 +20,7 @@ pub mod view;
 pub(crate) use activity::{Activity, BARS};
 pub use batch::Batch;
 pub use key::Key;
-pub(crate) use key::{Binding, Typed, command};
+pub(crate) use key::{Binding, Typed, bind, command};
 pub use live::{Live, Shown};
 pub(crate) use requests::Back;
 pub use state::{Action, State};

@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 
 use super::activity::Activity;
 use super::help::Help;
-use super::key::{Binding, command};
+use super::key::{Binding, bind, command};
 use super::look::Look;
 use super::{Key, Snapshot, Typed};
 use crate::analysis::callers::Callers;
@@ -82,20 +82,6 @@ pub(crate) fn in_sight(row: usize, first: usize, page: usize) -> usize {
     first.min(row).max((row + 1).saturating_sub(page))
 }
 
-const fn key(
-    keys: &'static [Key],
-    shown: &'static str,
-    does: &'static str,
-    command: Command,
-) -> Binding<Command> {
-    Binding {
-        keys,
-        shown,
-        does,
-        command,
-    }
-}
-
 /// Every key but Ctrl-C, which ends it whatever is typed.
 pub(super) const KEYS: &[Binding<Command>] = {
     use Key::{Char, Down, End, Enter, Escape, Home, Left, PageDown, PageUp, Right, Up};
@@ -111,104 +97,104 @@ pub(super) const KEYS: &[Binding<Command>] = {
         Char('9'),
     ];
     &[
-        key(
+        bind(
             &[Up, Char('k')],
             "up, k",
             "select the function above",
             Command::Select(Step::Up),
         ),
-        key(
+        bind(
             &[Down, Char('j')],
             "down, j",
             "the one below; it stays selected wherever it moves",
             Command::Select(Step::Down),
         ),
-        key(
+        bind(
             &[PageUp],
             "page up",
             "a page up",
             Command::Select(Step::PageUp),
         ),
-        key(
+        bind(
             &[PageDown],
             "page down",
             "a page down",
             Command::Select(Step::PageDown),
         ),
-        key(
+        bind(
             &[Home],
             "home",
             "the first function",
             Command::Select(Step::First),
         ),
-        key(
+        bind(
             &[End],
             "end",
             "the last function",
             Command::Select(Step::Last),
         ),
-        key(
+        bind(
             &[Enter],
             "enter",
             "who called the selected function, and whom it called; again: not",
             Command::Relatives,
         ),
-        key(DIGITS, "1 to 9", "sort by that column", Command::Sort),
-        key(
+        bind(DIGITS, "1 to 9", "sort by that column", Command::Sort),
+        bind(
             &[Char('o'), Right],
             "o, right",
             "sort by the next column",
             Command::Next,
         ),
-        key(
+        bind(
             &[Left],
             "left",
             "sort by the previous column",
             Command::Previous,
         ),
-        key(&[Char('R')], "R", "the other way round", Command::Reverse),
-        key(
+        bind(&[Char('R')], "R", "the other way round", Command::Reverse),
+        bind(
             &[Char('/'), Char('f')],
             "/, f",
             "filter: every word must be in the function or its file",
             Command::Filter,
         ),
-        key(
+        bind(
             &[Escape],
             "Esc",
             "no callers, else no filter, else no selection",
             Command::Back,
         ),
-        key(
+        bind(
             &[Char('m')],
             "m",
             "one row per function, or per function and process",
             Command::Merge,
         ),
-        key(
+        bind(
             &[Char('i')],
             "i",
             "with or without time in which threads wait for work",
             Command::Idle,
         ),
-        key(
+        bind(
             &[Char('s')],
             "s",
             "samples instead, and back",
             Command::Do(Action::Samples),
         ),
-        key(&[Char('p'), Char(' ')], "p, space", "pause", Command::Pause),
-        key(&[Char('r')], "r", "count anew", Command::Do(Action::Reset)),
-        key(&[Char('+')], "+", "faster", Command::Faster),
-        key(&[Char('-')], "-", "slower", Command::Slower),
-        key(
+        bind(&[Char('p'), Char(' ')], "p, space", "pause", Command::Pause),
+        bind(&[Char('r')], "r", "count anew", Command::Do(Action::Reset)),
+        bind(&[Char('+')], "+", "faster", Command::Faster),
+        bind(&[Char('-')], "-", "slower", Command::Slower),
+        bind(
             &[Char('w')],
             "w",
             "write the table as it is to a file",
             Command::Do(Action::Export),
         ),
-        key(&[Char('q')], "q, Ctrl-C", "end", Command::Do(Action::Quit)),
-        key(&[Char('h'), Char('?')], "?, h", "this help", Command::Help),
+        bind(&[Char('q')], "q, Ctrl-C", "end", Command::Do(Action::Quit)),
+        bind(&[Char('h'), Char('?')], "?, h", "this help", Command::Help),
     ]
 };
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{
     ArgAction, ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
 };
@@ -80,18 +81,34 @@ impl Cli {
     /// What is wrong with it; and help, where that was asked for.
     pub fn typed(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
         let words: Vec<OsString> = words.into_iter().collect();
-        let command = match words.len() {
-            // This is what it answers to nothing.
-            0 | 1 => Cli::command().override_help(examples::start()),
-            _ => Cli::whole_command(),
+        // This is what it answers to nothing, and to no more than global options.
+        let nothing = || {
+            let command = Cli::command().override_help(examples::start());
+            command.try_get_matches_from(["pystap"])
         };
-        Cli::from_arg_matches(&command.try_get_matches_from(words)?)
+        let matches = match words.len() {
+            0 | 1 => nothing(),
+            _ => match Cli::whole_command().try_get_matches_from(words) {
+                Err(error) if lacks_a_command(&error) => nothing(),
+                other => other,
+            },
+        };
+        Cli::from_arg_matches(&matches?)
     }
 
     /// The definition of the command line, with examples.
     pub fn whole_command() -> clap::Command {
         examples::with_examples(Cli::command(), "")
     }
+}
+
+/// Whether there are options and no command; not that one of its own lacks one, as `pystap agent` does.
+fn lacks_a_command(error: &clap::Error) -> bool {
+    error.kind() == ErrorKind::MissingSubcommand
+        && matches!(
+            error.get(ContextKind::InvalidSubcommand),
+            Some(ContextValue::String(of)) if of == "pystap"
+        )
 }
 
 /// When to use colours.

@@ -644,7 +644,10 @@ mod tests {
             assert!(start().contains(help));
         }
         assert!(start().lines().all(|line| line.chars().count() <= 100));
-        assert_eq!(refusal("pystap"), Some(start()));
+        for nothing in ["pystap", "pystap --color never", "pystap -q"] {
+            assert_eq!(refusal(nothing), Some(start()), "{nothing}");
+        }
+        assert_ne!(refusal("pystap agent"), Some(start()));
     }
 
     #[test]

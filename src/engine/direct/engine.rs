@@ -48,7 +48,7 @@ impl Engine for DirectEngine {
         };
         Ok(Description {
             text: format!(
-                "{what}shared memory, {} MB for each process\n",
+                "{what}shared memory, {} MB per process\n",
                 bytes.div_ceil(1 << 20)
             ),
             warnings: Vec::new(),

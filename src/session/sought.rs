@@ -239,6 +239,8 @@ impl Item {
                     (_, false) => None,
                     (true, _) if last == made.name => Some((1, made.qualname.clone())),
                     (true, _) => Some((distance(typed, &made.qualname)?, made.qualname.clone())),
+                    // Right but for the class, which is not told.
+                    (false, _) if last == made.name => Some((0, made.name.clone())),
                     (false, _) => Some((distance(last, &made.name)?, made.name.clone())),
                 }
             }
@@ -290,9 +292,17 @@ impl Known {
         let has_class =
             matches!(&item.kind, Kind::Function { name, .. } if name.as_str().contains('.'));
         if has_class && !so_far.classes {
-            let instead = match last.bytes().all(|byte| byte == b'*') {
-                true => String::new(),
-                false => format!("type {}, or ", shell::word(last)),
+            // What was typed behind the class, unless there is no such function and one that is like it.
+            let nearest = self
+                .near
+                .first()
+                .map(|(distance, name)| (*distance, &**name));
+            let instead = match nearest {
+                _ if last.bytes().all(|byte| byte == b'*') => String::new(),
+                Some((1.., near)) if !last.contains('*') => {
+                    format!("type {} if that is meant, or ", Foreign::new(near))
+                }
+                _ => format!("type {}, or ", shell::word(last)),
             };
             return Some(format!(
                 "{yet}: the interpreter's own probes tell names without their classes; {instead}add --agent, which tells them"
@@ -481,6 +491,11 @@ mod tests {
             text,
             "no call of Store.put was seen so far: the interpreter's own probes tell names without their classes; type put, or add \
              --agent, which tells them"
+        );
+        let misspelt = said(&["Store.putt"], SO_FAR);
+        assert!(
+            misspelt.ends_with("; type put if that is meant, or add --agent, which tells them"),
+            "{misspelt}"
         );
         let nowhere = said(&["Store.*"], SO_FAR);
         assert!(nowhere.contains("; add --agent"), "{nowhere}");

@@ -6,7 +6,11 @@ use crate::event::{FieldValue, Fields};
 
 /// Counts fields by their names.
 #[derive(Debug, Default)]
-pub struct FieldsFound(Vec<Found>);
+pub struct FieldsFound {
+    fields: Vec<Found>,
+    /// Whether a field that some calls have is complete.
+    vary: bool,
+}
 
 /// What became of one field.
 #[derive(Debug)]
@@ -28,13 +32,22 @@ impl FieldsFound {
             found: 0,
             reason: None,
         };
-        FieldsFound(names.into_iter().map(found).collect())
+        FieldsFound {
+            fields: names.into_iter().map(found).collect(),
+            vary: false,
+        }
+    }
+
+    /// Where it is in the nature of things that not every call has each of them, as with the fields of a recipe: a status comes
+    /// with one of several messages.
+    pub fn varying(self) -> FieldsFound {
+        FieldsFound { vary: true, ..self }
     }
 
     /// Counts those of a call.
     pub fn take(&mut self, fields: &Fields) {
         for field in &fields.0 {
-            let mut known = self.0.iter_mut();
+            let mut known = self.fields.iter_mut();
             let Some(found) = known.find(|it| it.name == *field.name) else {
                 continue;
             };
@@ -48,12 +61,12 @@ impl FieldsFound {
         }
     }
 
-    /// A sentence for each that was not found in every call, without its full stop.
+    /// A sentence for each that was not found in every call, or in any where they vary, without its full stop.
     pub fn sentences(&self) -> impl Iterator<Item = String> {
-        let incomplete = self
-            .0
-            .iter()
-            .filter(|it| it.calls == 0 || it.found < it.calls);
+        let incomplete = self.fields.iter().filter(|it| match self.vary {
+            true => it.found == 0,
+            false => it.calls == 0 || it.found < it.calls,
+        });
         incomplete.map(|it| match &it.reason {
             Some(reason) => format!(
                 "field {} was found in {} of {} calls: {reason}",
@@ -74,7 +87,7 @@ mod tests {
 
     #[test]
     fn what_was_not_found_everywhere_is_said_with_the_first_reason() {
-        let mut found = FieldsFound::new(["a", "b", "c"].map(str::to_owned));
+        let found = || FieldsFound::new(["a", "b", "c"].map(str::to_owned));
         let call = |fields: &[(&str, Option<&str>)]| {
             let field = |&(name, reason): &(&str, Option<&str>)| Field {
                 name: name.into(),
@@ -85,16 +98,15 @@ mod tests {
             };
             Fields(fields.iter().map(field).collect())
         };
-        found.take(&call(&[("a", None), ("b", Some("x has no key 1"))]));
-        found.take(&call(&[("a", None), ("b", Some("another"))]));
-        found.take(&call(&[("a", None), ("b", None), ("unknown", None)]));
-        let said: Vec<String> = found.sentences().collect();
-        assert_eq!(
-            said,
-            [
-                "field b was found in 1 of 3 calls: x has no key 1",
-                "field c was in no call: no function that was called and is traced has such an argument",
-            ]
-        );
+        let said = |mut found: FieldsFound| -> Vec<String> {
+            found.take(&call(&[("a", None), ("b", Some("x has no key 1"))]));
+            found.take(&call(&[("a", None), ("b", Some("another"))]));
+            found.take(&call(&[("a", None), ("b", None), ("unknown", None)]));
+            found.sentences().collect()
+        };
+        let nowhere = "field c was in no call: no function that was called and is traced has such an argument";
+        let somewhere = "field b was found in 1 of 3 calls: x has no key 1";
+        assert_eq!(said(found()), [somewhere, nowhere]);
+        assert_eq!(said(found().varying()), [nowhere]);
     }
 }

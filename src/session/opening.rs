@@ -22,6 +22,7 @@ use super::running::{Outcome, Session};
 use super::snapshot::HostSnapshot;
 use super::stop::{self, Stop, StopSignals};
 use super::templates::Templates;
+use crate::analysis::found::FieldsFound;
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::clock;
 use crate::console::{Console, Exit, Spinner};
@@ -562,7 +563,10 @@ impl TraceContext<'_> {
                 by_engine: measures,
                 with_idle: self.request.with_idle,
             }),
-            fields: field_paths(plan).into_keys().collect(),
+            fields: match self.request.agent.fields_vary {
+                true => FieldsFound::new(field_paths(plan).into_keys()).varying(),
+                false => FieldsFound::new(field_paths(plan).into_keys()),
+            },
             measured: measures,
             console,
         };

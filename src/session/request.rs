@@ -137,6 +137,8 @@ pub(crate) struct AgentWishes {
     pub(crate) switches: bool,
     /// Fields of calls, in the order of their names.
     pub(crate) fields: Vec<Field>,
+    /// Whether a field is in some calls only by the nature of things, so that its absence in others is no news.
+    pub(crate) fields_vary: bool,
     /// Names of fields that are left out, because values of such names are.
     pub(crate) hidden_fields: Vec<String>,
     /// Whether it is to be told which greenlet or task runs.

@@ -69,8 +69,8 @@ pub(crate) struct Session<'a> {
     pub(super) awaited: Option<Awaited>,
     /// Only calls of some length.
     pub(crate) minimum: Option<Minimum>,
-    /// The names of the fields that were asked for.
-    pub(crate) fields: Vec<String>,
+    /// The fields that were asked for.
+    pub(crate) fields: FieldsFound,
     /// Whether it does, in the kernel, where greenlets are not known.
     pub(crate) measured: bool,
     pub(crate) console: &'a Console,
@@ -142,7 +142,7 @@ impl Session<'_> {
             max_events: self.max_events,
             released: self.released,
             minimum: self.minimum,
-            fields: FieldsFound::new(std::mem::take(&mut self.fields)),
+            fields: std::mem::take(&mut self.fields),
         };
         let mut run = Run {
             session: self,

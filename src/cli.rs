@@ -16,6 +16,7 @@ use regex::Regex;
 use crate::field::Field;
 use crate::offcpu::By;
 use crate::probe::EventKind;
+use crate::recording::parts::{Every, OnSlow};
 use crate::script::filter::Glob;
 use crate::syscalls::By as CallsBy;
 use crate::view::hot::Column;
@@ -161,7 +162,10 @@ pub enum Command {
         mut_arg("format", |it| it.hide(true)),
         mut_arg("output", |it| it.required(true)),
         mut_arg("sample", |it| it.hide(false)),
-        mut_arg("by_context", |it| it.hide(false))
+        mut_arg("by_context", |it| it.hide(false)),
+        mut_arg("rotate", |it| it.hide(false)),
+        mut_arg("keep", |it| it.hide(false)),
+        mut_arg("on_slow", |it| it.hide(false))
     )]
     Record(Trace),
     /// Show hot functions, garbage collections or latencies of a recording
@@ -531,6 +535,9 @@ pub struct Trace {
     /// When to stop and where to write.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// How a recording goes on for as long as it takes.
+    #[command(flatten)]
+    pub parts: PartArgs,
     /// End with the exit status of the launched command
     #[arg(long, requires = "command", help_heading = OUTPUT)]
     pub exit_with_command: bool,
@@ -650,6 +657,26 @@ pub struct OutputArgs {
     /// Write to this file instead of standard output
     #[arg(short, long, value_name = "FILE", help_heading = OUTPUT)]
     pub output: Option<PathBuf>,
+}
+
+/// Recordings in parts: shown with `record` alone.
+#[derive(Debug, Clone, Args)]
+pub struct PartArgs {
+    /// Begin another file at this age or size, such as 10m, 1h or 100MB; --output is a directory then, for as long as it takes
+    #[arg(long, value_name = "TIME|SIZE", hide = true, help_heading = OUTPUT)]
+    pub rotate: Option<Every>,
+    /// Keep the last N files (with --rotate), and as many more in which --on-slow saw a slow call
+    #[arg(long, value_name = "N", requires = "rotate", default_value_t = 24, value_parser = most_parts(), hide = true, help_heading = OUTPUT)]
+    pub keep: usize,
+    /// Keep what is around calls of a function that took so long, for example 'spawn>2s': the files in which it ran, and the one
+    /// before (with --rotate); may be repeated
+    #[arg(long, value_name = "FUNCTION>TIME", requires = "rotate", hide = true, help_heading = OUTPUT)]
+    pub on_slow: Vec<OnSlow>,
+}
+
+/// How many parts can be kept.
+fn most_parts() -> clap::builder::RangedI64ValueParser<usize> {
+    clap::builder::RangedI64ValueParser::new().range(2..=100_000)
 }
 
 /// Output formats.

@@ -233,8 +233,8 @@ const EXAMPLES: [(&str, [Example; 3]); 32] = [
                 "pystap record -o run.pystap -d 30s -p 4242",
             ),
             (
-                "With waits of threads, for flame graphs on and off the processor",
-                "pystap record -o run.pystap --waits -- python3 app.py",
+                "The last day of a service, in files of ten minutes",
+                "pystap record -o /var/tmp/nova --rotate 10m --keep 144 --service nova",
             ),
             (
                 "Samples only: nothing is put into the process",

@@ -2,15 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::console::{Console, Exit, Progress};
 use crate::failure::Failure;
 use crate::files::reading;
+use crate::recording::parts::{self, Latest};
 use crate::recording::{Reader, RecordingError};
 use crate::text::Foreign;
+use crate::view::many;
 
 fn failure(path: &Path, error: &RecordingError) -> Failure {
     let exit = match error {
@@ -42,7 +44,7 @@ impl Read for Counted {
 /// # Errors
 /// Where it cannot be read, or is none.
 pub(super) fn open(path: &Path) -> Result<Reader<Counted>, Failure> {
-    read(path, file(path)?, Arc::default())
+    read(path, files(path)?, &Arc::default())
 }
 
 /// The same to be read to its end. A line on the terminal says how far that has come, as long as the second value is kept.
@@ -53,21 +55,58 @@ pub(super) fn open_whole(
     path: &Path,
     console: &Console,
 ) -> Result<(Reader<Counted>, Progress), Failure> {
-    let file = file(path)?;
-    // Of a pipe nobody knows how much there is.
-    let bytes = file.metadata().map_or(0, |it| it.len());
+    let files = files(path)?;
+    let sizes = files.iter().filter_map(|it| it.metadata().ok());
+    let bytes = sizes.map(|it| it.len()).sum();
     let name = path.file_name().map_or(path, Path::new);
     let activity = format!("reading {}", Foreign::path(name));
     let progress = console.progress(&activity, Some(bytes));
-    Ok((read(path, file, progress.done())?, progress))
+    Ok((read(path, files, &progress.done())?, progress))
 }
 
-fn file(path: &Path) -> Result<File, Failure> {
-    reading::open(path).map_err(|error| failure(path, &error.into()))
+/// Says which parts are read of a directory, where these are not all.
+pub(super) fn note_parts(path: &Path, console: &Console) {
+    if let Ok(Latest { files, older }) = parts::latest(path)
+        && older > 0
+    {
+        console.note(format_args!(
+            "{}: read are the latest parts without a gap between them, {}; {} before them can be read one by one",
+            Foreign::path(path),
+            many(files.len() as u64, "file", "files"),
+            many(older as u64, "file", "files"),
+        ));
+    }
 }
 
-fn read(path: &Path, file: File, read: Arc<AtomicU64>) -> Result<Reader<Counted>, Failure> {
-    Reader::new(Counted { file, read }).map_err(|error| failure(path, &error))
+/// The file of a recording, or those of its parts.
+fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    match path.is_dir() {
+        false => Ok(vec![path.to_owned()]),
+        true => Ok(parts::latest(path)
+            .map_err(|error| failure(path, &error.into()))?
+            .files),
+    }
+}
+
+fn read(
+    path: &Path,
+    files: Vec<PathBuf>,
+    read: &Arc<AtomicU64>,
+) -> Result<Reader<Counted>, Failure> {
+    let read = Arc::clone(read);
+    let mut opened = files.into_iter().map(move |file| {
+        let file = reading::open(&file)?;
+        Ok(Counted {
+            file,
+            read: Arc::clone(&read),
+        })
+    });
+    let wrong = |error: RecordingError| failure(path, &error);
+    let first = opened
+        .next()
+        .unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
+    let first = first.map_err(|error: io::Error| wrong(error.into()))?;
+    Ok(Reader::new(first).map_err(wrong)?.followed_by(opened))
 }
 
 /// Says that a recording has no end.

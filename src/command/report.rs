@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, BufWriter, IntoInnerError, IsTerminal};
 use std::path::Path;
 
-use super::opened::{open, open_whole, warn_of_cut};
+use super::opened::{note_parts, open, open_whole, warn_of_cut};
 use super::{destination, print, sampled, top};
 use crate::analysis::collections::Collections;
 use crate::analysis::contexts::Contexts;
@@ -227,6 +227,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         };
         return self::export(&export, console);
     }
+    note_parts(&arguments.file, console);
     let reader = open(&arguments.file)?;
     if reader.is_sampled() {
         return sampled::report(arguments, console);
@@ -380,6 +381,7 @@ fn browse(arguments: &Report, has_waits: bool, console: &Console) -> Result<Exit
 
 /// Writes a recording in another format.
 pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Failure> {
+    note_parts(&arguments.file, console);
     // Before the output is emptied: it may be that the file is none of ours.
     let is_sampled = open(&arguments.file)?.is_sampled();
     for file in [Some(&arguments.file), arguments.diff.as_ref()]

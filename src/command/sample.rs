@@ -9,20 +9,20 @@ use std::time::Duration;
 use crossbeam_channel::{select, tick};
 
 use super::targets::running_and_to_come;
-use super::trace;
+use super::trace::{self, continuous, part};
 use crate::analysis::pairing::{Pairing, PairingRules};
 use crate::cli::{self, RunningTargets};
 use crate::clock;
 use crate::console::{Console, Exit};
 use crate::dump::explained;
 use crate::event::{self, SessionTarget, Summary};
-use crate::export::{End, Output, Sink};
+use crate::export::{End, Output};
 use crate::failure::Failure;
 use crate::process::{self, Conditions, Expected, Identity, Launched, Process, Selection};
 use crate::profiler::{
     By, Function, Options, Order, Recorder, Session, Snapshot, Unsampled, document, page,
 };
-use crate::recording::{Samples, Writer};
+use crate::recording::{Continuous, SampleSink, Samples, Writer};
 use crate::script::Filters;
 use crate::script::filter::Glob;
 use crate::session::opening::of_command;
@@ -264,8 +264,15 @@ pub(super) fn begin(
 pub(super) fn record(arguments: &cli::Trace, rate: u32, console: &Console) -> Result<u8, Failure> {
     let found = find(&arguments.targets, None, None, console)?;
     let stops = StopSignals::listen()?;
-    let Some(output) = output(arguments.output.output.as_deref(), &stops, console)? else {
-        return Ok(Exit::Done.into());
+    let mut writer: Box<dyn SampleSink> = match continuous(arguments)? {
+        Some((directory, rotation)) => {
+            let rules = PairingRules::default();
+            Box::new(Continuous::new(directory, rotation, rules, part))
+        }
+        None => match output(arguments.output.output.as_deref(), &stops, console)? {
+            Some(output) => Box::new(Writer::new(output, PairingRules::default())),
+            None => return Ok(Exit::Done.into()),
+        },
     };
     let running = found.processes.iter().map(target);
     let command = found.launched.iter();
@@ -289,7 +296,6 @@ pub(super) fn record(arguments: &cli::Trace, rate: u32, console: &Console) -> Re
     };
     let (session, mut launched) = begin(found, options, RECORDING, console)?;
     opening.ts = clock::now();
-    let mut writer = Box::new(Writer::new(output, PairingRules::default()));
     writer.session(&opening)?;
     console.note("sampling; Ctrl-C ends it");
     if let Some(duration) = arguments.output.duration {
@@ -301,6 +307,9 @@ pub(super) fn record(arguments: &cli::Trace, rate: u32, console: &Console) -> Re
     let mut write = |snapshot: &Snapshot| -> io::Result<()> {
         summary.wall_ns = summary.wall_ns.saturating_add(snapshot.wall_ns);
         summary.delivered = summary.delivered.saturating_add(snapshot.samples());
+        if writer.turn(clock::now())? {
+            recorder = Recorder::default();
+        }
         let blocks = recorder.blocks(snapshot);
         blocks.iter().try_for_each(|block| writer.samples(block))
     };

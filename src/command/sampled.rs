@@ -29,10 +29,15 @@ fn replay(path: &Path, console: &Console) -> Result<Replayed, Failure> {
     let exit = loop {
         let error = match reader.samples() {
             Ok(None) => break Exit::Done,
-            Ok(Some(samples)) => match recorded.take(samples) {
-                Ok(()) => continue,
-                Err(_) => reader.reject(),
-            },
+            Ok(Some(samples)) => {
+                if reader.has_turned() {
+                    recorded.begin_anew();
+                }
+                match recorded.take(samples) {
+                    Ok(()) => continue,
+                    Err(_) => reader.reject(),
+                }
+            }
             Err(error) => error,
         };
         console.warning(format_args!(

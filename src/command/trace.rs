@@ -2,7 +2,8 @@
 //! stops at the script.
 
 use std::fs::File;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::path::Path;
 
 use ratatui::crossterm::terminal::size;
 
@@ -14,7 +15,8 @@ use crate::console::{Console, Exit};
 use crate::export::{Output, Sink, flow, json};
 use crate::failure::Failure;
 use crate::field::Field;
-use crate::recording;
+use crate::recording::parts::{Parts, Rotation};
+use crate::recording::{self, Continuous};
 use crate::script::Filters;
 use crate::script::filter::Glob;
 use crate::session::opening::{Decided, MakeSink};
@@ -22,6 +24,8 @@ use crate::session::request::{
     AgentUsage, AgentWishes, EngineOptions, Limits, Purpose, SessionRequest, TargetRequest,
 };
 use crate::session::sought::Sought;
+use crate::session::stop;
+use crate::text::Foreign;
 
 /// What was typed after `pystap trace`, as a request.
 pub(super) fn request(typed: &cli::Trace) -> SessionRequest {
@@ -159,9 +163,13 @@ pub(super) fn script(request: SessionRequest) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The refusal of samples where single calls are told.
+/// The refusal of samples and of recordings in parts where single calls are told.
 pub(super) fn without_samples(arguments: &cli::Trace) -> Result<(), Failure> {
     match arguments.sample {
+        None if arguments.parts.rotate.is_some() => Err(Failure::new(
+            Exit::Usage,
+            "--rotate is for recordings: use `pystap record --rotate 1h -o DIRECTORY -p PID`",
+        )),
         None => Ok(()),
         Some(_) => Err(Failure::new(
             Exit::Usage,
@@ -179,7 +187,48 @@ pub(super) fn record(
 ) -> Result<u8, Failure> {
     let mut arguments = arguments.clone();
     arguments.output.format = Some(Format::Recording);
-    run(&arguments, colour, console)
+    let Some((directory, rotation)) = continuous(&arguments)? else {
+        return run(&arguments, colour, console);
+    };
+    let mut request = request(&arguments);
+    request.output = None;
+    let make = |_: Output, rules: PairingRules| -> Box<dyn Sink> {
+        Box::new(Continuous::new(directory, rotation.clone(), rules, part))
+    };
+    run_into(&request, console, &make, None)
+}
+
+/// The directory of a recording in parts, where one is wanted, and how long they are.
+///
+/// # Errors
+/// When nothing can be recorded into it.
+pub(super) fn continuous(arguments: &cli::Trace) -> Result<Option<(&Path, Rotation)>, Failure> {
+    let (Some(every), Some(directory)) = (arguments.parts.rotate, &arguments.output.output) else {
+        return Ok(None);
+    };
+    let rotation = Rotation {
+        every,
+        keep: arguments.parts.keep,
+        slow: arguments.parts.on_slow.clone(),
+    };
+    if purpose(arguments.dry_run, arguments.compile_only, None) == Purpose::Trace {
+        // Before anything is traced. It is opened again when something is.
+        Parts::open(directory, rotation.keep).map_err(|error| {
+            let directory = Foreign::path(directory);
+            Failure::new(
+                Exit::Failed,
+                format!("cannot record into {directory}: {error}"),
+            )
+        })?;
+    }
+    Ok(Some((directory, rotation)))
+}
+
+/// The file of a part.
+pub(super) fn part(path: &Path) -> io::Result<Output> {
+    let opened = Output::open(Some(path), stop::give_up(), |_| false);
+    let pipe = || io::Error::other("a pipe is in the place of a part");
+    opened.map_err(io::Error::other)?.ok_or_else(pipe)
 }
 
 /// Traces, and writes what was asked for.

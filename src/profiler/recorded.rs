@@ -113,6 +113,13 @@ pub(crate) struct Recorded {
 }
 
 impl Recorded {
+    /// Numbers begin anew: what comes is another part.
+    pub(crate) fn begin_anew(&mut self) {
+        self.functions.clear();
+        self.stacks.clear();
+        self.contexts.clear();
+    }
+
     /// Adds a block.
     ///
     /// # Errors

@@ -14,14 +14,17 @@
 //! A view can be recomputed at any time: durations that were certain are kept, and the rest is paired again.
 
 mod code;
+mod continuous;
+pub(crate) mod parts;
 mod reader;
 mod samples;
 mod writer;
 
 use crate::analysis::pairing::PairingRules;
 
+pub(crate) use continuous::Continuous;
 pub use reader::{Reader, RecordingError};
-pub(crate) use samples::{Samples, Sum};
+pub(crate) use samples::{SampleSink, Samples, Sum};
 pub use writer::Writer;
 
 /// The magic at the start of our files; the first byte makes it binary, the last reveals converted line ends.

@@ -81,6 +81,20 @@ pub struct Reader<R> {
     ended: bool,
     cut: bool,
     form: Form,
+    /// The parts that follow, and what came of those before.
+    rest: Option<Rest<R>>,
+    earlier: Option<Summary>,
+    /// Whether another part was begun since it was asked.
+    turned: bool,
+}
+
+/// Further parts of one recording.
+struct Rest<R>(Box<dyn Iterator<Item = io::Result<R>>>);
+
+impl<R> std::fmt::Debug for Rest<R> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Rest")
+    }
 }
 
 #[derive(Debug)]
@@ -142,6 +156,9 @@ impl<R: Read> Reader<R> {
                 done: 0,
                 partial: false,
             },
+            rest: None,
+            earlier: None,
+            turned: false,
         };
         match reader.block()? {
             // Truncated within its first block, it contains nothing that could be shown.
@@ -173,6 +190,9 @@ impl<R: Read> Reader<R> {
                 ended: false,
                 cut: false,
                 form: Form::Json { reader, line: 1 },
+                rest: None,
+                earlier: None,
+                turned: false,
             }),
             Err(source @ json::ReadError::OtherSchema { .. }) => {
                 Err(RecordingError::Line { line: 1, source })
@@ -195,6 +215,37 @@ impl<R: Read> Reader<R> {
         let rules: SavedRules = serde_json::from_str(next()).map_err(|_| self.damaged())?;
         self.rules = rules.into();
         Ok(())
+    }
+
+    /// The same with the parts that follow, each read when the one before it is over.
+    pub(crate) fn followed_by(
+        self,
+        parts: impl Iterator<Item = io::Result<R>> + 'static,
+    ) -> Reader<R> {
+        Reader {
+            rest: Some(Rest(Box::new(parts))),
+            ..self
+        }
+    }
+
+    /// Goes on with the next part, if there is one.
+    fn go_on(&mut self) -> Result<bool, RecordingError> {
+        let Some(next) = self.rest.as_mut().and_then(|rest| rest.0.next()) else {
+            return Ok(false);
+        };
+        let next = Reader::new(next?)?;
+        if let Some(summary) = self.summary.take() {
+            self.earlier = Some(together(self.earlier.take(), summary));
+        }
+        self.process_rules.extend(next.process_rules);
+        (self.input, self.form, self.at) = (next.input, next.form, next.at);
+        (self.ended, self.cut, self.turned) = (false, false, true);
+        Ok(true)
+    }
+
+    /// Whether another part was begun since this was asked.
+    pub(crate) fn has_turned(&mut self) -> bool {
+        std::mem::take(&mut self.turned)
     }
 
     /// What ran and with what.
@@ -230,7 +281,7 @@ impl<R: Read> Reader<R> {
     /// [`RecordingError`] when the next bytes make no sense. What came before is valid.
     pub fn event(&mut self) -> Result<Option<Event>, RecordingError> {
         loop {
-            if self.ended {
+            if self.ended && !self.go_on()? {
                 return Ok(None);
             }
             if let Form::Json { .. } = self.form {
@@ -288,7 +339,9 @@ impl<R: Read> Reader<R> {
                 self.ended = true;
                 let text = str::from_utf8(&content).map_err(|_| self.damaged())?;
                 match json::Reader::new().read(text) {
-                    Ok(json::Line::Summary(summary)) => self.summary = Some(summary),
+                    Ok(json::Line::Summary(summary)) => {
+                        self.summary = Some(together(self.earlier.take(), summary));
+                    }
                     _ => return Err(self.damaged()),
                 }
             }
@@ -333,7 +386,7 @@ impl<R: Read> Reader<R> {
             if let Some(samples) = self.samples.take() {
                 return Ok(Some(*samples));
             }
-            if self.ended || matches!(self.form, Form::Json { .. }) {
+            if matches!(self.form, Form::Json { .. }) || (self.ended && !self.go_on()?) {
                 return Ok(None);
             }
             self.next_block()?;
@@ -411,6 +464,22 @@ impl<R: Read> Reader<R> {
 
     fn damaged(&self) -> RecordingError {
         RecordingError::Damaged { at: self.at }
+    }
+}
+
+/// What came of several parts.
+fn together(earlier: Option<Summary>, last: Summary) -> Summary {
+    let Some(earlier) = earlier else { return last };
+    let sum = u64::saturating_add;
+    Summary {
+        delivered: sum(earlier.delivered, last.delivered),
+        lost: sum(earlier.lost, last.lost),
+        skipped: sum(earlier.skipped, last.skipped),
+        unparsed: sum(earlier.unparsed, last.unparsed),
+        uncounted: earlier.uncounted || last.uncounted,
+        wall_ns: sum(earlier.wall_ns, last.wall_ns),
+        // The rest is told once, at the end.
+        ..last
     }
 }
 

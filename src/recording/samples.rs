@@ -1,7 +1,28 @@
 //! Samples of stacks, as a recording has them in place of events: added up since the block before, with functions and stacks by
 //! number, each told once.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
+
+use crate::export::Sink;
+
+/// What records samples.
+pub(crate) trait SampleSink: Sink {
+    /// Writes samples, at once.
+    ///
+    /// # Errors
+    /// The output's.
+    fn samples(&mut self, samples: &Samples) -> io::Result<()>;
+
+    /// Whether numbers begin anew from here on, because it is another file that is written.
+    ///
+    /// # Errors
+    /// The output's.
+    fn turn(&mut self, _now: u64) -> io::Result<bool> {
+        Ok(false)
+    }
+}
 
 /// What was seen since the block before.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -356,6 +356,7 @@ fn rules_of_a_process_hold_from_where_they_stand_and_an_earlier_reader_passes_th
     }
     assert_eq!(found, [(7, (42, rules))]);
     assert!(reader.event().expect("the end").is_none() && !reader.was_cut());
+    drop(reader);
     // Earlier versions do not know the kind of the block, as this one does not know that of a later version.
     let (mut at, mut changed) = (12, 0);
     while at < bytes.len() {

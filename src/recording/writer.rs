@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use miniz_oxide::deflate::compress_to_vec_zlib;
 
 use super::code::Encoder;
-use super::{MAGIC, ProcessRules, RecordKind, Samples, SavedRules, VERSION};
+use super::{MAGIC, ProcessRules, RecordKind, SampleSink, Samples, SavedRules, VERSION};
 use crate::analysis::pairing::{PairingRules, Step};
-use crate::event::{Session, What, json};
+use crate::event::{Session, Summary, What, json};
 use crate::export::{End, Sink};
 
 /// Unpacked bytes of a full block: enough for the packing to find repetitions, little enough to lose in a crash.
@@ -27,6 +27,8 @@ pub struct Writer<W> {
     /// How many are in there, and how many were in blocks that could not be written.
     count: u64,
     unwritten: u64,
+    /// Bytes that were written.
+    bytes: u64,
 }
 
 impl<W: Write> Writer<W> {
@@ -39,7 +41,24 @@ impl<W: Write> Writer<W> {
             events: Vec::with_capacity(FULL + 4096),
             count: 0,
             unwritten: 0,
+            bytes: 0,
         }
+    }
+
+    /// Bytes that were written so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Writes what was held back, and what came of it.
+    pub(super) fn close(&mut self, summary: Option<&Summary>) -> io::Result<()> {
+        self.write_events()?;
+        if let Some(summary) = summary {
+            let mut content = Vec::new();
+            json::summary(summary, &mut content);
+            self.block(RecordKind::Summary, &content)?;
+        }
+        Ok(())
     }
 
     fn block(&mut self, kind: RecordKind, content: &[u8]) -> io::Result<()> {
@@ -52,15 +71,8 @@ impl<W: Write> Writer<W> {
         }
         block.extend_from_slice(&packed);
         self.output.write_all(&block)?;
+        self.bytes += block.len() as u64;
         self.output.flush()
-    }
-
-    /// Writes samples, at once.
-    ///
-    /// # Errors
-    /// The output's.
-    pub(crate) fn samples(&mut self, samples: &Samples) -> io::Result<()> {
-        self.block(RecordKind::Samples, &serde_json::to_vec(samples)?)
     }
 
     fn write_events(&mut self) -> io::Result<()> {
@@ -120,12 +132,13 @@ impl<W: Write> Sink for Writer<W> {
     }
 
     fn finish(mut self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>> {
-        self.write_events()?;
-        if let Some(summary) = end.summary {
-            let mut content = Vec::new();
-            json::summary(summary, &mut content);
-            self.block(RecordKind::Summary, &content)?;
-        }
+        self.close(end.summary)?;
         Ok(None)
+    }
+}
+
+impl<W: Write> SampleSink for Writer<W> {
+    fn samples(&mut self, samples: &Samples) -> io::Result<()> {
+        self.block(RecordKind::Samples, &serde_json::to_vec(samples)?)
     }
 }

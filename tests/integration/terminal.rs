@@ -174,7 +174,11 @@ fn a_function_is_selected_its_callers_are_shown_and_help_has_every_page_on_a_sma
     let recording = Recording::of("examples/nested.py");
     let terminal = Terminal::open(80, 24);
     // By calls, of which c has the most in its file: by times, the first row differs from run to run.
-    let browse = format!("{} report -s calls --browse {}", quoted(&pystap()), recording.path());
+    let browse = format!(
+        "{} report -s calls --browse {}",
+        quoted(&pystap()),
+        recording.path()
+    );
     run(&terminal, &format!("LC_ALL=C.UTF-8 {browse}"));
     terminal.wait("files, at 80 columns", |shown| {
         shown.contains("FUNCTION  FILE") && shown.contains("/typing.py:")

@@ -2,6 +2,7 @@
 //! trees that `tests/guest/build` makes.
 
 mod budgets;
+mod continuous;
 mod direct;
 mod direct_sums;
 mod fields;

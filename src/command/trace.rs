@@ -213,7 +213,7 @@ pub(super) fn continuous(arguments: &cli::Trace) -> Result<Option<(&Path, Rotati
     };
     if purpose(arguments.dry_run, arguments.compile_only, None) == Purpose::Trace {
         // Before anything is traced. It is opened again when something is.
-        Parts::open(directory, rotation.keep).map_err(|error| {
+        Parts::check(directory, rotation.keep).map_err(|error| {
             let directory = Foreign::path(directory);
             Failure::new(
                 Exit::Failed,

@@ -309,7 +309,7 @@ fn what_can_be_no_directory_of_parts_is_said() {
     let dir = TempDir::new().expect("a directory");
     let plain = dir.path().join("file");
     fs::write(&plain, "").expect("a file");
-    let said = |path: &Path| parts::Parts::open(path, 2).expect_err("none").to_string();
+    let said = |path: &Path| parts::Parts::check(path, 2).expect_err("none").to_string();
     assert_eq!(
         said(&plain),
         "it is no directory, and parts are files of one; name another one with --output"
@@ -319,6 +319,17 @@ fn what_can_be_no_directory_of_parts_is_said() {
         nowhere.ends_with("; choose a writable directory with --output"),
         "{nowhere}"
     );
+}
+
+#[test]
+fn a_directory_that_is_only_looked_at_is_as_it_was() {
+    let dir = TempDir::new().expect("a directory");
+    let made = dir.path().join("made");
+    parts::Parts::check(&made, 2).expect("it can be made");
+    assert!(!made.exists());
+    fs::create_dir(&made).expect("a directory");
+    parts::Parts::check(&made, 2).expect("it is there");
+    assert!(made.exists());
 }
 
 #[test]

@@ -175,6 +175,8 @@ pub(crate) struct Parts {
     /// Finished ones, the oldest first.
     finished: Vec<Part>,
     keep: usize,
+    /// Whether it was made for this recording.
+    is_new: bool,
 }
 
 impl Parts {
@@ -183,10 +185,11 @@ impl Parts {
     /// # Errors
     /// [`PartsError`] when it cannot be used.
     pub(crate) fn open(path: &Path, keep: usize) -> Result<Parts, PartsError> {
-        match mkdirat(CWD, path, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let is_new = match mkdirat(CWD, path, Mode::RWXU) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(error) => return Err(error.into()),
-        }
+        };
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let directory = openat(CWD, path, flags, Mode::empty())?;
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -222,7 +225,21 @@ impl Parts {
             number: 0,
             finished,
             keep,
+            is_new,
         })
+    }
+
+    /// Whether a directory can be used, of which nothing is left if it was not there.
+    ///
+    /// # Errors
+    /// Those of [`Parts::open`].
+    pub(crate) fn check(path: &Path, keep: usize) -> Result<(), PartsError> {
+        let parts = Parts::open(path, keep)?;
+        if parts.is_new {
+            unlinkat(&parts.directory, LOCK, AtFlags::empty())?;
+            unlinkat(CWD, path, AtFlags::REMOVEDIR)?;
+        }
+        Ok(())
     }
 
     /// Begins the next part, for which room is made: its name, and its path.

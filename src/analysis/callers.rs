@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::keys::KeyBuilder;
-use super::overhead::Overhead;
+use super::overhead::{Intervals, Overhead};
 use super::pairing::{Pairing, Step};
 use crate::event::What;
 
@@ -22,15 +22,15 @@ const NOBODY: u64 = 0;
 struct Cost {
     calls: u64,
     cumulative_ns: u64,
-    /// Events in that time: so often the tracer's cost is in it.
-    events: u64,
+    /// The intervals in that time.
+    intervals: Intervals,
 }
 
 impl Cost {
     fn add(&mut self, other: Cost) {
         self.calls = self.calls.saturating_add(other.calls);
         self.cumulative_ns = self.cumulative_ns.saturating_add(other.cumulative_ns);
-        self.events = self.events.saturating_add(other.events);
+        self.intervals += other.intervals;
     }
 }
 
@@ -85,7 +85,7 @@ impl Callers {
             let cost = Cost {
                 calls: 1,
                 cumulative_ns: left.cumulative_ns,
-                events: left.cumulative_events,
+                intervals: left.cumulative_intervals,
             };
             self.add(pair, cost);
         }
@@ -99,14 +99,14 @@ impl Callers {
                 caller: pairing.caller(&open).map_or(NOBODY, |it| it.number()),
                 callee: open.key.number(),
             };
-            let (cumulative_ns, events) = match open.outermost {
-                true => (now.saturating_sub(open.since), open.events),
-                false => (0, 0),
+            let (cumulative_ns, intervals) = match open.outermost {
+                true => (now.saturating_sub(open.since), open.intervals),
+                false => (0, Intervals::NONE),
             };
             let cost = Cost {
                 calls: 1,
                 cumulative_ns,
-                events,
+                intervals,
             };
             self.add(pair, cost);
         }
@@ -145,7 +145,7 @@ impl Callers {
             let relatives = sums.into_iter().map(|(key, cost)| Relative {
                 key,
                 calls: cost.calls,
-                cumulative_ns: overhead.net(cost.cumulative_ns, cost.events),
+                cumulative_ns: overhead.net(cost.cumulative_ns, cost.intervals),
             });
             let mut relatives: Vec<Relative> = relatives.collect();
             relatives.sort_unstable_by_key(|it| {

@@ -10,7 +10,7 @@ use super::contexts::{Contexts, Runner};
 use super::histogram::Histogram;
 use super::idle::{Idle, Kind};
 use super::keys::{FunctionKey, KeyBuilder};
-use super::overhead::Overhead;
+use super::overhead::{Intervals, Overhead};
 use super::pairing::{FinishedCall, Open, Pairing, Step};
 use crate::event::{Frame, Place, Reason, Text, Wait, What};
 
@@ -58,23 +58,23 @@ impl Off {
     }
 }
 
-/// How many events lie within the times of a function: so often the tracer's cost is in each of them.
+/// The intervals between events that the times of a function are made of, with each of which the tracer's cost is in them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Events {
-    /// In [`Function::self_ns`].
-    pub own: u64,
-    /// In [`Function::cumulative_ns`].
-    pub cumulative: u64,
-    /// In [`Function::timed_ns`].
-    pub timed: u64,
-    /// In [`Function::idle_ns`].
-    pub idle: u64,
-    /// In [`Function::idle_cumulative_ns`].
-    pub idle_cumulative: u64,
+pub struct MadeOf {
+    /// [`Function::self_ns`].
+    pub own: Intervals,
+    /// [`Function::cumulative_ns`].
+    pub cumulative: Intervals,
+    /// [`Function::timed_ns`].
+    pub timed: Intervals,
+    /// [`Function::idle_ns`].
+    pub idle: Intervals,
+    /// [`Function::idle_cumulative_ns`].
+    pub idle_cumulative: Intervals,
 }
 
-impl Events {
-    fn add(&mut self, other: Events) {
+impl MadeOf {
+    fn add(&mut self, other: MadeOf) {
         self.own += other.own;
         self.cumulative += other.cumulative;
         self.timed += other.timed;
@@ -82,13 +82,13 @@ impl Events {
         self.idle_cumulative += other.idle_cumulative;
     }
 
-    fn since(self, earlier: Events) -> Events {
-        Events {
-            own: self.own.saturating_sub(earlier.own),
-            cumulative: self.cumulative.saturating_sub(earlier.cumulative),
-            timed: self.timed.saturating_sub(earlier.timed),
-            idle: self.idle.saturating_sub(earlier.idle),
-            idle_cumulative: self.idle_cumulative.saturating_sub(earlier.idle_cumulative),
+    fn since(self, earlier: MadeOf) -> MadeOf {
+        MadeOf {
+            own: self.own - earlier.own,
+            cumulative: self.cumulative - earlier.cumulative,
+            timed: self.timed - earlier.timed,
+            idle: self.idle - earlier.idle,
+            idle_cumulative: self.idle_cumulative - earlier.idle_cumulative,
         }
     }
 }
@@ -111,8 +111,8 @@ pub struct Function {
     pub cumulative_ns: u64,
     /// Calls and resumptions.
     pub calls: u64,
-    /// Events within these times.
-    pub events: Events,
+    /// The intervals of which these times are made.
+    pub made_of: MadeOf,
     /// As `durations`, each without the tracer's cost, where that is taken out.
     pub net_durations: Histogram,
     /// The first line at which it was entered: where it begins, for all but resumed generators. `i32::MAX` where none is known.
@@ -177,7 +177,7 @@ impl Function {
             maybe_several: place.file.text == "<string>",
             given_up: 0,
             calls: 0,
-            events: Events::default(),
+            made_of: MadeOf::default(),
             net_durations: Histogram::new(),
             unmatched: 0,
             self_ns: 0,
@@ -211,13 +211,13 @@ impl Function {
 
     /// The same without the tracer's cost.
     pub fn net_average_ns(&self, overhead: Overhead) -> Option<u64> {
-        let timed_ns = overhead.net(self.timed_ns, self.events.timed);
+        let timed_ns = overhead.net(self.timed_ns, self.made_of.timed);
         timed_ns.checked_div(self.timed)
     }
 
     /// Durations of calls: without the tracer's cost where that is taken out.
     pub fn durations(&self, overhead: Overhead) -> &Histogram {
-        match overhead.per_event() {
+        match overhead.cost() {
             Some(_) => &self.net_durations,
             None => &self.durations,
         }
@@ -227,16 +227,16 @@ impl Function {
         self.calls += u64::from(left.measured);
         self.self_ns = self.self_ns.saturating_add(left.self_ns);
         self.cumulative_ns = self.cumulative_ns.saturating_add(left.cumulative_ns);
-        self.events.own += left.self_events;
-        self.events.cumulative += left.cumulative_events;
+        self.made_of.own += left.self_intervals;
+        self.made_of.cumulative += left.cumulative_intervals;
         if let Some(inclusive) = left.inclusive_ns {
             self.timed += 1;
             self.timed_ns = self.timed_ns.saturating_add(inclusive);
-            self.events.timed += left.inclusive_events;
+            self.made_of.timed += left.inclusive_intervals;
             if left.likely {
                 self.durations.add(inclusive);
-                if overhead.per_event().is_some() {
-                    let net = overhead.net(inclusive, left.inclusive_events);
+                if overhead.cost().is_some() {
+                    let net = overhead.net(inclusive, left.inclusive_intervals);
                     self.net_durations.add(net);
                 }
             }
@@ -248,7 +248,7 @@ impl Function {
         Function {
             durations: self.durations.since(&earlier.durations),
             net_durations: self.net_durations.since(&earlier.net_durations),
-            events: self.events.since(earlier.events),
+            made_of: self.made_of.since(earlier.made_of),
             timed_ns: self.timed_ns.saturating_sub(earlier.timed_ns),
             timed: self.timed.saturating_sub(earlier.timed),
             self_ns: self.self_ns.saturating_sub(earlier.self_ns),
@@ -286,7 +286,7 @@ impl Function {
         self.timed_ns = self.timed_ns.saturating_add(other.timed_ns);
         self.durations.merge(&other.durations);
         self.net_durations.merge(&other.net_durations);
-        self.events.add(other.events);
+        self.made_of.add(other.made_of);
         self.off.add(other.off);
         self.idle_ns = self.idle_ns.saturating_add(other.idle_ns);
         self.idle_cumulative_ns = self
@@ -296,23 +296,23 @@ impl Function {
 
     /// Own time without the tracer's cost.
     pub fn net_self_ns(&self, overhead: Overhead) -> u64 {
-        overhead.net(self.self_ns, self.events.own)
+        overhead.net(self.self_ns, self.made_of.own)
     }
 
     /// Time in the function and what it called without the tracer's cost, where it is known of all of its calls.
     pub fn net_cumulative_ns(&self, overhead: Overhead) -> Option<u64> {
         let whole = self.whole_cumulative_ns()?;
-        Some(overhead.net(whole, self.events.cumulative))
+        Some(overhead.net(whole, self.made_of.cumulative))
     }
 
     /// Idleness in the own time without the tracer's cost.
     pub fn net_idle_ns(&self, overhead: Overhead) -> u64 {
-        overhead.net(self.idle_ns, self.events.idle)
+        overhead.net(self.idle_ns, self.made_of.idle)
     }
 
     /// Idleness in the cumulative time without the tracer's cost.
     pub fn net_idle_cumulative_ns(&self, overhead: Overhead) -> u64 {
-        overhead.net(self.idle_cumulative_ns, self.events.idle_cumulative)
+        overhead.net(self.idle_cumulative_ns, self.made_of.idle_cumulative)
     }
 }
 
@@ -403,8 +403,8 @@ impl Functions {
             let row = self.row_in(runner, gone.key, &gone.place);
             row.self_ns = row.self_ns.saturating_add(gone.self_ns);
             row.cumulative_ns = row.cumulative_ns.saturating_add(gone.cumulative_ns);
-            row.events.own += gone.self_events;
-            row.events.cumulative += gone.cumulative_events;
+            row.made_of.own += gone.self_intervals;
+            row.made_of.cumulative += gone.cumulative_intervals;
             row.given_up += u64::from(gone.by_bound);
         }
         for revised in step.revised {
@@ -426,7 +426,7 @@ impl Functions {
                 {
                     let idle_ns = off.blocked_ns.saturating_add(off.runqueue_ns);
                     row.idle_ns = row.idle_ns.saturating_add(idle_ns);
-                    self.idle_within(idle_ns, 0, step.stack());
+                    self.idle_within(idle_ns, Intervals::NONE, step.stack());
                 }
             }
             return;
@@ -467,13 +467,13 @@ impl Functions {
                         if waits && !self.has_waits && Idle::is_of_call(place, step.stack()) {
                             let row = self.row_in(runner(frame), key, place);
                             row.idle_ns = row.idle_ns.saturating_add(own);
-                            row.events.idle += left.self_events;
+                            row.made_of.idle += left.self_intervals;
                             // Below another call of the function it is that one's.
                             if left.cumulative_ns > 0 {
                                 row.idle_cumulative_ns = row.idle_cumulative_ns.saturating_add(own);
-                                row.events.idle_cumulative += left.self_events;
+                                row.made_of.idle_cumulative += left.self_intervals;
                             }
-                            self.idle_within(own, left.self_events, step.stack());
+                            self.idle_within(own, left.self_intervals, step.stack());
                         }
                     }
                     None => row.unmatched += 1,
@@ -492,11 +492,11 @@ impl Functions {
             let since = open.runs_since.map_or(0, |since| now.saturating_sub(since));
             let own = open.self_ns.saturating_add(since);
             row.self_ns = row.self_ns.saturating_add(own);
-            row.events.own += open.self_events;
+            row.made_of.own += open.self_intervals;
             if open.outermost {
                 let so_far = now.saturating_sub(open.since);
                 row.cumulative_ns = row.cumulative_ns.saturating_add(so_far);
-                row.events.cumulative += open.events;
+                row.made_of.cumulative += open.intervals;
             }
             let callers = || {
                 let stack = pairing.stack(open.pid, open.tid);
@@ -508,12 +508,12 @@ impl Functions {
             {
                 let row = self.row_in(runner_of(&open), open.key, open.place);
                 row.idle_ns = row.idle_ns.saturating_add(own);
-                row.events.idle += open.self_events;
+                row.made_of.idle += open.self_intervals;
                 if open.outermost {
                     row.idle_cumulative_ns = row.idle_cumulative_ns.saturating_add(own);
-                    row.events.idle_cumulative += open.self_events;
+                    row.made_of.idle_cumulative += open.self_intervals;
                 }
-                self.idle_within(own, open.self_events, callers());
+                self.idle_within(own, open.self_intervals, callers());
             }
         }
         let pending: Vec<Runner> = self.pending.keys().copied().collect();
@@ -541,17 +541,17 @@ impl Functions {
         self.settle(runner);
     }
 
-    /// Counts idleness, with so many events in it, in what led to it.
+    /// Counts idleness, made of these intervals, in what led to it.
     fn idle_within<'a>(
         &mut self,
         idle_ns: u64,
-        events: u64,
+        intervals: Intervals,
         stack: impl Iterator<Item = Open<'a>>,
     ) {
         for open in stack.filter(|open| open.outermost) {
             let row = self.row_in(runner_of(&open), open.key, open.place);
             row.idle_cumulative_ns = row.idle_cumulative_ns.saturating_add(idle_ns);
-            row.events.idle_cumulative += events;
+            row.made_of.idle_cumulative += intervals;
         }
     }
 

@@ -425,13 +425,58 @@ fn model(doings: &[(Do, u64)], stacks_used: usize) -> (Vec<Event>, BTreeMap<Stri
     (events, truth)
 }
 
-/// The same events in a world in which each of them takes its thread so many nanoseconds.
-fn dearer(events: &[Event], cost: u64) -> Vec<Event> {
+/// What events take their thread, in nanoseconds: before and after the time that they have.
+#[derive(Debug, Clone, Copy)]
+struct Costs {
+    call: (u64, u64),
+    other: (u64, u64),
+}
+
+impl Costs {
+    /// Each event takes as much.
+    fn alike(cost: u64) -> Costs {
+        Costs {
+            call: (cost, 0),
+            other: (cost, 0),
+        }
+    }
+
+    /// Half of each part is at each end: so much between a call's time and its return's, and so much outside.
+    fn halves(within: u64, around: u64) -> Costs {
+        Costs {
+            call: (around, within),
+            other: (within, around),
+        }
+    }
+
+    fn of(self, event: &Event) -> (u64, u64) {
+        match event.what {
+            What::Call { .. } => self.call,
+            _ => self.other,
+        }
+    }
+
+    /// What a session says of them.
+    fn overhead(self) -> Overhead {
+        let (within, around) = (self.call.1 + self.other.0, self.call.0 + self.other.1);
+        assert_eq!((within + around) % 2, 0, "else it is no whole number");
+        let session = Session {
+            overhead_ns_per_event: NonZeroU64::new((within + around) / 2),
+            overhead_ns_within_call: Some(within),
+            ..Session::default()
+        };
+        Overhead::of(&session, false)
+    }
+}
+
+/// The same events in a world in which they cost something.
+fn dearer(events: &[Event], costs: Costs) -> Vec<Event> {
     let mut taken: BTreeMap<u32, u64> = BTreeMap::new();
     let dearer = events.iter().map(|event| {
         let taken = taken.entry(event.tid).or_default();
-        *taken += cost;
-        let ts = event.ts + *taken;
+        let (before, after) = costs.of(event);
+        let ts = event.ts + *taken + before;
+        *taken += before + after;
         Event {
             ts,
             ..event.clone()
@@ -451,7 +496,7 @@ fn net(functions: &Functions, overhead: Overhead) -> Net {
             row.net_self_ns(overhead),
             row.net_cumulative_ns(overhead)
                 .expect("no bound was reached"),
-            overhead.net(row.timed_ns, row.events.timed),
+            overhead.net(row.timed_ns, row.made_of.timed),
             row.net_idle_ns(overhead),
             row.net_idle_cumulative_ns(overhead),
         ];
@@ -461,23 +506,22 @@ fn net(functions: &Functions, overhead: Overhead) -> Net {
     .collect()
 }
 
-/// The sums of events, each of which cost its thread so many nanoseconds, without these; up to a moment, with what is open then,
-/// where one is given.
-fn net_of(rules: PairingRules, events: &[Event], cost: u64, now: Option<u64>) -> Net {
-    let session = Session {
-        overhead_ns_per_event: NonZeroU64::new(cost),
-        ..Session::default()
-    };
-    let overhead = Overhead::of(&session, false);
+/// The sums of events that cost their threads something, without that; up to a moment, with what is open then, where one is
+/// given.
+fn net_of(rules: PairingRules, events: &[Event], costs: Costs, now: Option<u64>) -> Net {
+    let overhead = costs.overhead();
     let (mut pairing, mut functions) = (Pairing::with_rules(rules), Functions::new());
     functions.take_out(overhead);
-    for mut event in dearer(events, cost) {
+    let dear = dearer(events, costs);
+    let last = |events: &[Event]| events.last().map_or(0, |it| it.ts);
+    let later = last(&dear) - last(events);
+    for mut event in dear {
         if let Some(step) = pairing.follow(&mut event) {
             functions.take(&step);
         }
     }
     if let Some(now) = now {
-        functions.take_open(&pairing, now + cost * events.len() as u64);
+        functions.take_open(&pairing, now + later);
     }
     net(&functions, overhead)
 }
@@ -627,20 +671,37 @@ proptest! {
 
     #[test]
     fn without_the_cost_of_events_times_are_those_of_a_tracer_that_costs_nothing(
-        doings in doings(), stacks in 1..=3usize, cut in 0..200usize, cost in 1..5_000u64,
+        doings in doings(), stacks in 1..=3usize, cut in 0..200usize, within in 0..5_000u64, around in 0..5_000u64,
     ) {
         let (mut events, _) = model(&doings, stacks);
         events.truncate(cut);
         let now = events.last().map_or(7, |last| last.ts + 7);
         for rules in [UP_TO_3_11, FROM_3_15, GREENLETS] {
-            let right = net_of(rules, &events, 0, Some(now));
-            prop_assert_eq!(net_of(rules, &events, cost, Some(now)), right);
+            let right = net_of(rules, &events, Costs::alike(0), Some(now));
+            for costs in [Costs::alike(within), Costs::halves(within, around)] {
+                prop_assert_eq!(&net_of(rules, &events, costs, Some(now)), &right);
+            }
         }
     }
 
     #[test]
+    fn where_every_call_returns_only_what_lies_within_calls_and_around_them_matters(
+        doings in doings(), before_call in 0..5_000u64, after_call in 0..5_000u64,
+        before_return in 0..5_000u64, after_return in 0..5_000u64,
+    ) {
+        let (events, _) = model(&doings, 1);
+        let uneven = (before_call + after_call + before_return + after_return) % 2;
+        let costs = Costs {
+            call: (before_call, after_call),
+            other: (before_return, after_return + uneven),
+        };
+        let right = net_of(UP_TO_3_11, &events, Costs::alike(0), None);
+        prop_assert_eq!(net_of(UP_TO_3_11, &events, costs, None), right);
+    }
+
+    #[test]
     fn events_that_were_lost_and_those_of_other_threads_cost_nobody_else_anything(
-        doings in doings(), lost in any::<u64>(), cost in 1..5_000u64,
+        doings in doings(), lost in any::<u64>(), within in 0..5_000u64, around in 0..5_000u64,
     ) {
         let (mut events, _) = model(&doings, 3);
         for (at, event) in events.iter_mut().enumerate() {
@@ -654,8 +715,8 @@ proptest! {
             }
         }
         for rules in [UP_TO_3_11, FROM_3_15] {
-            let right = net_of(rules, &events, 0, None);
-            prop_assert_eq!(net_of(rules, &events, cost, None), right);
+            let right = net_of(rules, &events, Costs::alike(0), None);
+            prop_assert_eq!(net_of(rules, &events, Costs::halves(within, around), None), right);
         }
     }
 
@@ -1037,20 +1098,29 @@ fn what_waits_for_work_is_idle_also_where_its_calls_are_told_apart_by_a_value() 
 
 #[test]
 fn idleness_has_the_cost_of_its_events_taken_out_as_other_time_has() {
-    let right = net_of(UP_TO_3_11, &worker(), 0, Some(2_110));
+    let right = net_of(UP_TO_3_11, &worker(), Costs::alike(0), Some(2_110));
     assert_eq!(right["_worker"].0, [1, 30, 2_100, 0, 30, 2_030]);
-    assert_eq!(net_of(UP_TO_3_11, &worker(), 1_500, Some(2_110)), right);
+    for costs in [Costs::alike(1_500), Costs::halves(400, 1_100)] {
+        assert_eq!(net_of(UP_TO_3_11, &worker(), costs, Some(2_110)), right);
+    }
 }
 
 #[test]
 fn a_call_without_calls_has_the_cost_of_one_event_in_it_and_its_caller_that_of_two_more() {
-    let events = dearer(&script("0 E a  10 E b  15 R b  100 R a"), 1_000);
-    let (functions, _) = fed(UP_TO_3_11, events);
-    let of = |at: usize| functions.rows()[at].events;
+    let script = script("0 E a  10 E b  15 R b  100 R a");
+    let (functions, _) = fed(UP_TO_3_11, dearer(&script, Costs::halves(100, 1_000)));
+    let of = |at: usize| functions.rows()[at].made_of;
+    let intervals = |count, ends_within| Intervals { count, ends_within };
     let (a, b) = (of(0), of(1));
-    assert_eq!((a.own, a.cumulative, a.timed), (2, 3, 3));
-    assert_eq!((b.own, b.cumulative, b.timed), (1, 1, 1));
-    assert_eq!(times(&functions)["b"], (1, 1_005, 1_005));
+    assert_eq!(a.own, intervals(2, 2));
+    assert_eq!((a.cumulative, a.timed), (intervals(3, 4), intervals(3, 4)));
+    assert_eq!(b.own, intervals(1, 2));
+    assert_eq!((b.cumulative, b.timed), (b.own, b.own));
+    assert_eq!(
+        times(&functions)["a"],
+        (1, 95 + 200 + 2_000, 100 + 400 + 2_000)
+    );
+    assert_eq!(times(&functions)["b"], (1, 5 + 200, 5 + 200));
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub struct Latencies {
 impl Latency {
     /// Durations of calls: without the tracer's cost where that is taken out.
     pub fn durations(&self, overhead: Overhead) -> &Histogram {
-        match overhead.per_event() {
+        match overhead.cost() {
             Some(_) => &self.net_durations,
             None => &self.durations,
         }
@@ -252,9 +252,9 @@ impl Latencies {
             latency.uncertain += 1;
             return;
         };
-        let net_ns = overhead.net(duration_ns, left.inclusive_events);
+        let net_ns = overhead.net(duration_ns, left.inclusive_intervals);
         latency.durations.add(duration_ns);
-        if overhead.per_event().is_some() {
+        if overhead.cost().is_some() {
             latency.net_durations.add(net_ns);
         }
         let at = latency

@@ -264,10 +264,19 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
         words(),
         fields,
         filter,
-        (place, any::<u64>()),
+        (place, (any::<u64>(), option::of(any::<u64>()))),
     )
         .prop_map(
-            |(ts, notes, targets, armed, events, fields, filter, ((host, boot), overhead))| {
+            |(
+                ts,
+                notes,
+                targets,
+                armed,
+                events,
+                fields,
+                filter,
+                ((host, boot), (overhead, within)),
+            )| {
                 Session {
                     ts,
                     pystap: "0.1.0".to_owned(),
@@ -281,6 +290,7 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
                     host,
                     boot,
                     overhead_ns_per_event: NonZeroU64::new(overhead),
+                    overhead_ns_within_call: within,
                 }
             },
         )

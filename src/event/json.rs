@@ -251,6 +251,10 @@ pub fn session(session: &Session, out: &mut Vec<u8>) {
         key("overhead_ns_per_event", out);
         number(overhead.get(), out);
     }
+    if let Some(within) = session.overhead_ns_within_call {
+        key("overhead_ns_within_call", out);
+        number(within, out);
+    }
     out.extend_from_slice(b"}\n");
 }
 
@@ -971,6 +975,7 @@ struct Flat {
     host: Option<String>,
     boot: Option<String>,
     overhead_ns_per_event: Option<NonZeroU64>,
+    overhead_ns_within_call: Option<u64>,
     delivered: Option<u64>,
     lost: Option<u64>,
     skipped: Option<u64>,
@@ -1112,6 +1117,7 @@ impl Flat {
             host: self.host.take(),
             boot: self.boot.take(),
             overhead_ns_per_event: self.overhead_ns_per_event,
+            overhead_ns_within_call: self.overhead_ns_within_call,
         })
     }
 

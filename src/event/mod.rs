@@ -375,6 +375,9 @@ pub struct Session {
     /// Nanoseconds that an event takes of the thread in which it happens, measured by the engine at the beginning; `None` where
     /// it cannot tell, and where not every event comes.
     pub overhead_ns_per_event: Option<NonZeroU64>,
+    /// Nanoseconds of what a call and its return take together that lie between their times; the rest lies in the caller. `None`
+    /// where only what an event takes is known: then it is taken to be as much.
+    pub overhead_ns_within_call: Option<u64>,
 }
 
 /// One process at the start of a session.

@@ -744,6 +744,7 @@ fn session_line(plan: &Plan, sources: &[PreparedSource]) -> event::Session {
         host: crate::clock::host(),
         boot: crate::clock::boot(),
         overhead_ns_per_event: None,
+        overhead_ns_within_call: None,
     }
 }
 

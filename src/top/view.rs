@@ -183,7 +183,7 @@ fn headline(state: &State) -> Line<'static> {
         _ if account.with_idle => "  with idleness".to_owned(),
         idle => format!("  idle {} not shown", time(idle)),
     };
-    let tracer = match account.overhead.per_event() {
+    let tracer = match account.overhead.cost() {
         Some(_) => format!("  tracer's {:.0}% taken out", account.taken_out_percent()),
         None => String::new(),
     };

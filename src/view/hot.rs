@@ -501,7 +501,7 @@ pub fn row_json(row: &Function, account: &TableAccount) -> Value {
         json["group"] = group;
     }
     let overhead = account.overhead;
-    if overhead.per_event().is_some() {
+    if overhead.cost().is_some() {
         json["net_self_ns"] = row.net_self_ns(overhead).into();
         json["net_idle_ns"] = row.net_idle_ns(overhead).into();
         json["net_cumulative_ns"] = row.net_cumulative_ns(overhead).into();
@@ -559,8 +559,9 @@ pub fn account_json(account: &TableAccount) -> Value {
         "calls_without_row": account.without_row,
         "self_ns_without_row": account.without_row_ns,
     });
-    if let Some(overhead) = account.overhead.per_event() {
-        json["overhead_ns_per_event"] = overhead.get().into();
+    if let Some(cost) = account.overhead.cost() {
+        json["overhead_ns_per_event"] = cost.per_event().get().into();
+        json["overhead_ns_within_call"] = cost.within_call().into();
         json["net_self_ns"] = account.net_self_ns.into();
         json["net_idle_ns"] = account.net_idle_ns.into();
     }

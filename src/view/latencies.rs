@@ -168,7 +168,7 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
 
 /// The same as JSON: what was measured in the `wall_ns` before `ts`. `kind` says whether that is an interval or the whole.
 pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
-    let overhead = latencies.overhead().per_event();
+    let cost = latencies.overhead().cost();
     let functions: Value = latencies
         .by_process()
         .map(|(pid, latency)| {
@@ -184,7 +184,7 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
                         "caller": slow.caller.as_ref().map(|place| &place.function.text),
                         "caller_file": slow.caller.as_ref().map(|place| &place.file.text),
                     });
-                    if overhead.is_some() {
+                    if cost.is_some() {
                         json["net_ns"] = slow.net_ns.into();
                     }
                     json
@@ -208,7 +208,7 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
             if let Some(group) = group_json(&latency.place) {
                 json["group"] = group;
             }
-            if overhead.is_some() {
+            if cost.is_some() {
                 json["net_durations"] = histogram_json(&latency.net_durations);
             }
             json
@@ -221,8 +221,9 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
         "functions": functions,
         "calls_without_room": latencies.without_room(),
     });
-    if let Some(overhead) = overhead {
-        json["overhead_ns_per_event"] = overhead.get().into();
+    if let Some(cost) = cost {
+        json["overhead_ns_per_event"] = cost.per_event().get().into();
+        json["overhead_ns_within_call"] = cost.within_call().into();
     }
     json
 }

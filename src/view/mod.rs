@@ -58,7 +58,7 @@ pub(crate) fn overhead_said(overhead: Overhead, session: &Session) -> Option<Str
 
 /// The same where it is taken out, as words.
 pub(crate) fn overhead_taken(overhead: Overhead, percent: Option<f64>) -> Option<String> {
-    let cost = overhead.per_event()?;
+    let cost = overhead.cost()?.per_event();
     let share = percent.map_or_else(String::new, |percent| {
         format!(", {percent:.0} % of what was measured")
     });

@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::analysis::keys::FunctionKey;
+use crate::analysis::overhead::Intervals;
 use crate::event::{Fields, Place};
 
 /// Names an open frame for as long as it is open; later frames have higher numbers.
@@ -21,9 +22,9 @@ pub struct FinishedCall {
     pub line: i32,
     /// From call to return; `None` where that cannot be told even for a sum.
     pub inclusive_ns: Option<u64>,
-    /// Events of the thread from call to return, the return among them: so often the tracer's cost is in `inclusive_ns`. 0 where
+    /// Intervals between events of the thread from call to return: the tracer's cost is in `inclusive_ns` with each. None where
     /// the kernel measured it.
-    pub inclusive_events: u64,
+    pub inclusive_intervals: Intervals,
     /// Whether `inclusive_ns` is the duration of this very call. If not, it may have been exchanged with that of
     /// another open call of the same function, which changes no total.
     pub exact: bool,
@@ -32,13 +33,13 @@ pub struct FinishedCall {
     pub likely: bool,
     /// Time in which this call ran itself and nothing that it called.
     pub self_ns: u64,
-    /// Intervals between two events of which `self_ns` is the sum: so often the tracer's cost is in it.
-    pub self_events: u64,
+    /// Intervals between two events of which `self_ns` is the sum.
+    pub self_intervals: Intervals,
     /// What this call adds to the inclusive time of its function: nothing as long as an outer call of the same
     /// function is open, whose time covers this one's.
     pub cumulative_ns: u64,
-    /// The same of events.
-    pub cumulative_events: u64,
+    /// The intervals in it.
+    pub cumulative_intervals: Intervals,
     /// Whether no outer call of the same function is open.
     pub outermost: bool,
     /// Whether the kernel paired it, so that there was no event for its call.
@@ -64,11 +65,11 @@ pub struct GivenUp {
     /// As in [`FinishedCall`]: time of its own that was seen.
     pub self_ns: u64,
     /// As in [`FinishedCall`].
-    pub self_events: u64,
+    pub self_intervals: Intervals,
     /// As in [`FinishedCall`]: time up to the end of its process, or else of recursive calls that waited for this one to end.
     pub cumulative_ns: u64,
     /// As in [`FinishedCall`].
-    pub cumulative_events: u64,
+    pub cumulative_intervals: Intervals,
     /// Whether it had to go because a bound was reached (docs/limits.md), so that what it took will never be known.
     pub by_bound: bool,
 }
@@ -112,9 +113,9 @@ pub struct Open<'a> {
     /// Time of its own up to the last event of its thread.
     pub self_ns: u64,
     /// Intervals between two events of which that is the sum.
-    pub self_events: u64,
-    /// Events of its thread since it was called.
-    pub events: u64,
+    pub self_intervals: Intervals,
+    /// Intervals between events of its thread since it was called.
+    pub intervals: Intervals,
     /// Whether no other call of the function is open below it.
     pub outermost: bool,
     /// Of the call that runs, the time of the last event: what passed since then is its own time, too.

@@ -46,9 +46,9 @@
 //! *Own time* is given out in slices: the time between two events of a thread belongs to the frame that runs in
 //! between. No moment is counted twice, whatever stacks interleave, and a frame that turns out to be the creation of a
 //! generator hands its slices to its creator. *Inclusive time* counts recursion once: an inner call hands its duration
-//! to the outer one, which discards it when it ends and passes it on when it never does. With each time goes the number of
-//! events within ([`FinishedCall::self_events`]), because each of them costs the thread time that is the tracer's and no
-//! function's: see [`super::overhead`]. *Callers* are links between
+//! to the outer one, which discards it when it ends and passes it on when it never does. With each time go the intervals between
+//! events that it is the sum of ([`FinishedCall::self_intervals`]), because each event costs the thread time that is the
+//! tracer's and no function's: see [`super::overhead`]. *Callers* are links between
 //! frames. When greenlets interleave, a return is given to the frame that runs, or else to the one that waits longest;
 //! a return that does not fit shows that the guess before it was wrong, and the two frames change places. Totals do not
 //! depend on these guesses.
@@ -79,6 +79,7 @@ use self::returning::Returning;
 use self::step::stack;
 use self::thread::{Frame, MAX_FRAMES, Thread, give_up, give_up_by_bound};
 use super::keys::{KeyBuilder, Keys, NameKey};
+use super::overhead::{Edge, Intervals};
 use crate::event::{Event, LossStage, Manner, Place, ProcessChange, What};
 
 pub use calls::{FinishedCall, FrameId, GivenUp, Open, Revised, Unpaired};
@@ -261,7 +262,7 @@ impl Pairing {
         let thread = self.threads.entry(who).or_default();
         thread.last_seen = self.events;
         let ts = event.ts;
-        thread.charge(ts, gap);
+        thread.charge(ts, gap, Edge::of(&event.what));
         let (mut entered, mut finished) = (None, None);
         let mut function = None;
         let mut goes_on = false;
@@ -333,10 +334,10 @@ impl Pairing {
                     entry,
                     within: Within::default(),
                     self_ns: 0,
-                    self_events: 0,
+                    self_intervals: Intervals::NONE,
                     covered_ns: 0,
-                    covered_events: 0,
-                    events_before: thread.events,
+                    covered_intervals: Intervals::NONE,
+                    intervals_before: thread.intervals,
                     called: 0,
                     before: interrupted,
                     fields,

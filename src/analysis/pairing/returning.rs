@@ -11,6 +11,7 @@ use super::kinds::{Around, Entry, Kinds, Returned, Verdict};
 use super::rules::PairingRules;
 use super::thread::{BUCKETS, Frame, Thread, give_up, give_up_by_bound};
 use crate::analysis::keys::{KeyBuilder, NameKey};
+use crate::analysis::overhead::Intervals;
 use crate::event::Place;
 
 /// Places remembered as generators, and as functions that switch stacks.
@@ -370,13 +371,13 @@ impl Returning<'_> {
         let Some(frame) = thread.frames.get_mut(at) else {
             return;
         };
-        let (self_ns, self_events) = (
+        let (self_ns, self_intervals) = (
             std::mem::take(&mut frame.self_ns),
-            std::mem::take(&mut frame.self_events),
+            std::mem::take(&mut frame.self_intervals),
         );
-        let (covered_ns, covered_events) = (
+        let (covered_ns, covered_intervals) = (
             std::mem::take(&mut frame.covered_ns),
-            std::mem::take(&mut frame.covered_events),
+            std::mem::take(&mut frame.covered_intervals),
         );
         self.revised.push(Revised {
             pid: self.whose.0,
@@ -394,20 +395,20 @@ impl Returning<'_> {
             place: Arc::clone(&frame.place),
             context: frame.context,
             self_ns,
-            self_events,
+            self_intervals,
             cumulative_ns: covered_ns,
-            cumulative_events: covered_events,
+            cumulative_intervals: covered_intervals,
             by_bound: false,
         };
         if let Some(creator) = parent.and_then(|parent| thread.frames.get_mut(parent)) {
             creator.self_ns = creator.self_ns.saturating_add(self_ns);
-            creator.self_events += self_events;
-            (left_over.self_ns, left_over.self_events) = (0, 0);
+            creator.self_intervals += self_intervals;
+            (left_over.self_ns, left_over.self_intervals) = (0, Intervals::NONE);
         }
         if let Some(outer) = outer.and_then(|outer| thread.frames.get_mut(outer)) {
             outer.covered_ns = outer.covered_ns.saturating_add(covered_ns);
-            outer.covered_events += covered_events;
-            (left_over.cumulative_ns, left_over.cumulative_events) = (0, 0);
+            outer.covered_intervals += covered_intervals;
+            (left_over.cumulative_ns, left_over.cumulative_intervals) = (0, Intervals::NONE);
         }
         if left_over.self_ns > 0 || left_over.cumulative_ns > 0 {
             self.given_up.push(left_over);
@@ -495,28 +496,28 @@ fn finished(
     exact: bool,
     likely: bool,
 ) -> FinishedCall {
-    let inclusive_events = thread.events - frame.events_before;
-    let (mut cumulative_ns, mut cumulative_events) = match inclusive_ns {
-        Some(inclusive_ns) => (inclusive_ns, inclusive_events),
-        None => (frame.covered_ns, frame.covered_events),
+    let inclusive_intervals = thread.intervals - frame.intervals_before;
+    let (mut cumulative_ns, mut cumulative_intervals) = match inclusive_ns {
+        Some(inclusive_ns) => (inclusive_ns, inclusive_intervals),
+        None => (frame.covered_ns, frame.covered_intervals),
     };
     if let Some(outer) = outer.and_then(|outer| thread.frames.get_mut(outer)) {
         outer.covered_ns = outer.covered_ns.saturating_add(cumulative_ns);
-        outer.covered_events += cumulative_events;
-        (cumulative_ns, cumulative_events) = (0, 0);
+        outer.covered_intervals += cumulative_intervals;
+        (cumulative_ns, cumulative_intervals) = (0, Intervals::NONE);
     }
     FinishedCall {
         frame: Some(FrameId(frame.id)),
         key: Some(frame.key),
         line: frame.line,
         inclusive_ns,
-        inclusive_events,
+        inclusive_intervals,
         exact,
         likely,
         self_ns: frame.self_ns,
-        self_events: frame.self_events,
+        self_intervals: frame.self_intervals,
         cumulative_ns,
-        cumulative_events,
+        cumulative_intervals,
         outermost: outer.is_none(),
         measured: false,
     }

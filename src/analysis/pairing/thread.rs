@@ -10,6 +10,7 @@ use super::fields::KeptFields;
 use super::kinds::{Around, Entered, Entry, Within};
 use super::plain::Begun;
 use crate::analysis::keys::{FunctionKey, KeyBuilder, NameKey};
+use crate::analysis::overhead::{Edge, Intervals};
 use crate::event::Place;
 
 /// Open frames kept of one thread; the outermost are forgotten beyond that. Thousands of greenlets that wait have a dozen
@@ -40,10 +41,13 @@ pub(super) struct Thread {
     /// Time of the last event, up to which own times are accounted for, and number of losses before it.
     pub(super) accounted: u64,
     pub(super) accounted_gap: u32,
+    /// What the last event was to the time around it.
+    edge: Edge,
     /// What the last event added to the own time of the frame that ran.
-    pub(super) charged: u64,
-    /// Intervals between two events that were measured so far: each has the cost of one event in it.
-    pub(super) events: u64,
+    charged: u64,
+    charged_intervals: Intervals,
+    /// Intervals between two events that were measured so far.
+    pub(super) intervals: Intervals,
     /// The last event was a return that was given to one of several frames: their function, and the caller of the
     /// chosen one.
     pub(super) guessed: Option<(NameKey, u64)>,
@@ -72,8 +76,10 @@ impl Default for Thread {
             running: 0,
             accounted: 0,
             accounted_gap: 0,
+            edge: Edge::Ends,
             charged: 0,
-            events: 0,
+            charged_intervals: Intervals::NONE,
+            intervals: Intervals::NONE,
             guessed: None,
             buckets: Box::new([0; BUCKETS]),
             spans: Vec::new(),
@@ -159,14 +165,14 @@ pub(super) struct Frame {
     /// What it was, where creations of generators look like calls; and what of its function has returned within it.
     pub(super) entry: Entry,
     pub(super) within: Within,
-    /// Time of its own so far, and of how many intervals between events that is.
+    /// Time of its own so far, and the intervals between events that it is the sum of.
     pub(super) self_ns: u64,
-    pub(super) self_events: u64,
-    /// Inclusive time of ended calls of the same function that this one had (indirectly) called, and the events within.
+    pub(super) self_intervals: Intervals,
+    /// Inclusive time of ended calls of the same function that this one had (indirectly) called, and the intervals in it.
     pub(super) covered_ns: u64,
-    pub(super) covered_events: u64,
-    /// Events of the thread before the call.
-    pub(super) events_before: u64,
+    pub(super) covered_intervals: Intervals,
+    /// Intervals of the thread before the call.
+    pub(super) intervals_before: Intervals,
     /// Open frames that it called. One without runs, or waits for its turn.
     pub(super) called: u32,
     /// Where contexts are told: the last frame of its context before it, or for the first one, what ran when its context
@@ -185,9 +191,9 @@ pub(super) fn give_up(given_up: &mut Vec<GivenUp>, (pid, tid): (u32, u32), frame
         place: frame.place,
         context: frame.context,
         self_ns: frame.self_ns,
-        self_events: frame.self_events,
+        self_intervals: frame.self_intervals,
         cumulative_ns: frame.covered_ns,
-        cumulative_events: frame.covered_events,
+        cumulative_intervals: frame.covered_intervals,
         by_bound: false,
     });
 }
@@ -299,38 +305,39 @@ impl Thread {
         0
     }
 
-    /// Gives the time since the last event to the frame that ran, with the cost of the event that ends it.
+    /// Gives the time since the last event to the frame that ran, as an interval that this one ends.
     #[inline]
-    pub(super) fn charge(&mut self, ts: u64, gap: u32) {
-        self.account(ts, gap, 1);
+    pub(super) fn charge(&mut self, ts: u64, gap: u32, edge: Edge) {
+        let last = std::mem::replace(&mut self.edge, edge);
+        self.account(ts, gap, Intervals::between(last, edge));
     }
 
-    /// Gives the time since the last event to the frame that ran, and so many events with it.
+    /// Gives the time since the last event to the frame that ran, as so many intervals.
     #[inline]
-    fn account(&mut self, ts: u64, gap: u32, events: u64) {
+    fn account(&mut self, ts: u64, gap: u32, intervals: Intervals) {
         let since = std::mem::replace(&mut self.accounted, ts);
         let known = std::mem::replace(&mut self.accounted_gap, gap) == gap;
         // Who ran while events were lost is anybody's guess, and a clock that steps back measures nothing.
         let elapsed = ts.saturating_sub(since);
-        self.charged = 0;
+        (self.charged, self.charged_intervals) = (0, Intervals::NONE);
         if !known || elapsed == 0 {
             return;
         }
-        self.events += events;
+        self.intervals += intervals;
         if let Some(index) = self.index_of(self.running)
             && let Some(frame) = self.frames.get_mut(index)
         {
             frame.self_ns = frame.self_ns.saturating_add(elapsed);
-            frame.self_events += events;
-            self.charged = elapsed;
+            frame.self_intervals += intervals;
+            (self.charged, self.charged_intervals) = (elapsed, intervals);
         }
     }
 
     /// It ends here, and with it what was called and never returned.
     pub(super) fn end(&mut self, ts: u64, gap: u32) {
         // The kernel told it, and that cost the thread no event.
-        self.account(ts, gap, 0);
-        let events = self.events;
+        self.account(ts, gap, Intervals::NONE);
+        let intervals = self.intervals;
         for index in 0..self.frames.len() {
             let covered = self.outer(index).is_some();
             if let Some(frame) = self.frames.get_mut(index)
@@ -338,9 +345,12 @@ impl Thread {
                 && frame.gap == gap
             {
                 // What an outer call of the same function lasts covers this one.
-                (frame.covered_ns, frame.covered_events) = match covered {
-                    true => (0, 0),
-                    false => (ts.saturating_sub(frame.ts), events - frame.events_before),
+                (frame.covered_ns, frame.covered_intervals) = match covered {
+                    true => (0, Intervals::NONE),
+                    false => (
+                        ts.saturating_sub(frame.ts),
+                        intervals - frame.intervals_before,
+                    ),
                 };
             }
         }
@@ -520,8 +530,8 @@ impl Thread {
             fields: frame.fields.as_ref().map(KeptFields::fields),
             since: frame.ts,
             self_ns: frame.self_ns,
-            self_events: frame.self_events,
-            events: self.events - frame.events_before,
+            self_intervals: frame.self_intervals,
+            intervals: self.intervals - frame.intervals_before,
             outermost: self.outer(index).is_none(),
             runs_since: (frame.id == self.running).then_some(self.accounted),
         })
@@ -551,17 +561,16 @@ impl Thread {
             fits.then_some((called, caller))
         })?;
         self.frames.get_mut(called)?.parent = chosen;
-        let charged = self.charged;
-        let events = u64::from(charged > 0);
+        let (charged, intervals) = (self.charged, self.charged_intervals);
         if let Some(chosen) = self.index_of(chosen).and_then(|at| self.frames.get_mut(at)) {
             chosen.called += 1;
             chosen.self_ns = chosen.self_ns.saturating_sub(charged);
-            chosen.self_events = chosen.self_events.saturating_sub(events);
+            chosen.self_intervals = chosen.self_intervals - intervals;
         }
         let ended = self.frames.get_mut(caller)?;
         ended.called = ended.called.saturating_sub(1);
         ended.self_ns = ended.self_ns.saturating_add(charged);
-        ended.self_events += events;
+        ended.self_intervals += intervals;
         Some(caller)
     }
 
@@ -672,13 +681,13 @@ impl Thread {
             key: None,
             line: 0,
             inclusive_ns: Some(duration),
-            inclusive_events: 0,
+            inclusive_intervals: Intervals::NONE,
             exact: true,
             likely: true,
             self_ns: duration.saturating_sub(inner),
-            self_events: 0,
+            self_intervals: Intervals::NONE,
             cumulative_ns: duration,
-            cumulative_events: 0,
+            cumulative_intervals: Intervals::NONE,
             outermost: true,
             measured: true,
         }

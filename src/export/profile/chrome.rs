@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::names;
 use super::timeline::{Ending, Observer, Timeline, Track};
 use super::tracks::Tracks;
+use crate::analysis::overhead::Intervals;
 use crate::analysis::pairing::{Open, Step};
 use crate::analysis::roles::Role;
 use crate::event::{Event, Fields, Place, Plain, Session, What, json as event_json};
@@ -297,7 +298,7 @@ impl Observer for Lines {
         self.put(slice.since, track.0, tid, "X", more);
     }
 
-    fn ran(&mut self, _tag: u32, _elapsed_ns: u64, _events: u64) {}
+    fn ran(&mut self, _tag: u32, _elapsed_ns: u64, _intervals: Intervals) {}
 }
 
 impl<W: Write> Sink for Chrome<W> {

@@ -12,7 +12,7 @@ use super::timeline::{Ending, Observer, Timeline, Track};
 use crate::analysis::contexts::{Contexts, Runner};
 use crate::analysis::idle::Idle;
 use crate::analysis::keys::KeyBuilder;
-use crate::analysis::overhead::Overhead;
+use crate::analysis::overhead::{Intervals, Overhead};
 use crate::analysis::pairing::{Open, Step};
 use crate::event::{Place, Session, Wait, What};
 use crate::export::{End, Sink};
@@ -94,7 +94,7 @@ struct Ways {
     /// How frames are idle, by their number, and how long they were.
     idle: Vec<Option<Idle>>,
     idle_ns: u64,
-    idle_events: u64,
+    idle_intervals: Intervals,
     /// The same by frame, and which frames are reasons of waits.
     idle_by_frame: HashMap<u32, u64, KeyBuilder>,
     leaves: HashSet<u32, KeyBuilder>,
@@ -143,7 +143,7 @@ impl Ways {
         if elapsed_ns > 0 {
             let key = KeyBuilder.hash_one(&name);
             let node = self.paths.node(pid, Some(tag), key, || separable(name));
-            self.paths.ran(node, elapsed_ns, 0);
+            self.paths.ran(node, elapsed_ns, Intervals::NONE);
             self.leaves.insert(node);
         }
     }
@@ -177,16 +177,16 @@ impl Observer for Ways {
 
     fn closes(&mut self, _track: Track, _ts: u64, _tag: u32, _ending: Ending) {}
 
-    fn ran(&mut self, tag: u32, elapsed_ns: u64, events: u64) {
+    fn ran(&mut self, tag: u32, elapsed_ns: u64, intervals: Intervals) {
         let idle = self.idle(tag).filter(|_| !self.knows_waits);
         if idle.is_some_and(Idle::covers_own_time) {
             self.idled(tag, elapsed_ns);
-            self.idle_events += events;
+            self.idle_intervals += intervals;
             return self.spent(tag, 0, 0, elapsed_ns);
         }
         self.spent(tag, elapsed_ns, 0, 0);
         if self.time != Time::Off {
-            self.paths.ran(tag, elapsed_ns, events);
+            self.paths.ran(tag, elapsed_ns, intervals);
         }
     }
 
@@ -200,13 +200,13 @@ impl Observer for Ways {
             if self.time != Time::Cpu {
                 self.idled(tag, blocked + queued);
             }
-            self.ran(tag, run_ns, 0);
+            self.ran(tag, run_ns, Intervals::NONE);
             return self.spent(tag, run_ns, 0, blocked + queued);
         }
         if self.time == Time::Own {
-            return self.ran(tag, elapsed_ns, 0);
+            return self.ran(tag, elapsed_ns, Intervals::NONE);
         }
-        self.ran(tag, run_ns, 0);
+        self.ran(tag, run_ns, Intervals::NONE);
         self.spent(tag, run_ns, blocked + queued, 0);
         if self.time.shows_waits() {
             self.leaf(pid, tag, wait.leaf(), blocked);
@@ -252,7 +252,7 @@ impl Seen {
     fn end(&mut self) {
         let (overhead, ways) = (self.overhead, &mut self.ways);
         ways.paths.take_out(overhead);
-        ways.idle_ns = overhead.net(ways.idle_ns, std::mem::take(&mut ways.idle_events));
+        ways.idle_ns = overhead.net(ways.idle_ns, std::mem::take(&mut ways.idle_intervals));
     }
 
     /// What is to be said about what is not shown.
@@ -315,7 +315,8 @@ impl Seen {
             if idle > 0 {
                 ways.idled(node, idle);
             }
-            ways.paths.ran(node, left.self_ns - idle, left.self_events);
+            ways.paths
+                .ran(node, left.self_ns - idle, left.self_intervals);
         }
         ways.spent
     }

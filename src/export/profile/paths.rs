@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use super::flames::separable;
 use super::names;
 use crate::analysis::keys::KeyBuilder;
-use crate::analysis::overhead::Overhead;
+use crate::analysis::overhead::{Intervals, Overhead};
 use crate::event::Session;
 use crate::event::allowance::shorten;
 
@@ -52,8 +52,8 @@ struct Node {
     parent: Option<u32>,
     name: u32,
     own_ns: u64,
-    /// Events within that.
-    events: u64,
+    /// The intervals between events that this is made of.
+    intervals: Intervals,
 }
 
 /// See the head of the module.
@@ -131,18 +131,18 @@ impl Paths {
         0
     }
 
-    /// What a frame took itself, with so many events within.
-    pub(super) fn ran(&mut self, node: u32, elapsed_ns: u64, events: u64) {
+    /// What a frame took itself, in these intervals between events.
+    pub(super) fn ran(&mut self, node: u32, elapsed_ns: u64, intervals: Intervals) {
         if let Some(node) = self.nodes.get_mut(node as usize) {
             node.own_ns = node.own_ns.saturating_add(elapsed_ns);
-            node.events += events;
+            node.intervals += intervals;
         }
     }
 
     /// Takes the tracer's cost out of everything, once.
     pub(super) fn take_out(&mut self, overhead: Overhead) {
         for node in &mut self.nodes {
-            node.own_ns = overhead.net(node.own_ns, std::mem::take(&mut node.events));
+            node.own_ns = overhead.net(node.own_ns, std::mem::take(&mut node.intervals));
         }
     }
 
@@ -173,7 +173,7 @@ impl Paths {
             parent,
             name,
             own_ns: 0,
-            events: 0,
+            intervals: Intervals::NONE,
         });
         self.bytes += NODE;
         node
@@ -401,7 +401,7 @@ mod tests {
         for number in 0..count {
             let called = paths.node(1, Some(main), 100 + number, || format!("f{number:07}"));
             let deep = paths.node(1, Some(called), 100 + number, || format!("f{number:07}"));
-            paths.ran(deep, 10, 0);
+            paths.ran(deep, 10, Intervals::NONE);
         }
     }
 
@@ -441,7 +441,7 @@ mod tests {
         let mut paths = Paths::within(2 << 10);
         for pid in 1..1_000 {
             let node = paths.node(pid, None, 7, || "f".to_owned());
-            paths.ran(node, 1, 0);
+            paths.ran(node, 1, Intervals::NONE);
         }
         assert!(paths.nodes.len() < 40, "{}", paths.nodes.len());
         let lines = lines(&paths);
@@ -468,10 +468,10 @@ mod tests {
         let main = paths.node(1, None, 1, || "main".to_owned());
         for (key, took) in [(2, 900), (3, 60), (4, 40)] {
             let called = paths.node(1, Some(main), key, || format!("f{key}"));
-            paths.ran(called, took, 0);
+            paths.ran(called, took, Intervals::NONE);
         }
         let apart = paths.node(1, None, 5, || "apart".to_owned());
-        paths.ran(apart, 20, 0);
+        paths.ran(apart, 20, Intervals::NONE);
         let (lines, percent) = paths.drawn(&Session::default(), 5.0);
         assert_eq!(
             (lines.as_slice(), percent),
@@ -494,7 +494,7 @@ mod tests {
         for depth in 0..4_096_u64 {
             let node = paths.node(1, parent, depth, || format!("{depth:x>90}"));
             // Each level takes time itself, so each has a line: a gigabyte and a half of them.
-            paths.ran(node, 4_096, 0);
+            paths.ran(node, 4_096, Intervals::NONE);
             parent = Some(node);
         }
         let (lines, percent) = paths.drawn(&Session::default(), 0.0);
@@ -511,7 +511,7 @@ mod tests {
     fn a_long_name_is_cut() {
         let mut paths = Paths::default();
         let node = paths.node(1, None, 1, || "ä".repeat(4_000));
-        paths.ran(node, 1, 0);
+        paths.ran(node, 1, Intervals::NONE);
         assert_eq!(lines(&paths), [format!("{}... 1", "ä".repeat(LONGEST / 2))]);
     }
 }

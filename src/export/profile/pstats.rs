@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::analysis::keys::{FunctionKey, KeyBuilder};
-use crate::analysis::overhead::Overhead;
+use crate::analysis::overhead::{Intervals, Overhead};
 use crate::analysis::pairing::{FinishedCall, Step};
 use crate::event::{Place, Session, Text, What};
 use crate::export::{End, Sink};
@@ -42,7 +42,7 @@ struct Function {
     numbers: Numbers,
 }
 
-/// Calls, those of them that are no recursion, and times in nanoseconds with the events within.
+/// Calls, those of them that are no recursion, and times in nanoseconds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Numbers {
     calls: u64,
@@ -51,22 +51,22 @@ struct Numbers {
     cumulative: Measured,
 }
 
-/// A time, and the events within.
+/// A time, and the intervals between events that it is made of.
 #[derive(Debug, Clone, Copy, Default)]
 struct Measured {
     ns: u64,
-    events: u64,
+    intervals: Intervals,
 }
 
 impl Measured {
-    fn add(&mut self, ns: u64, events: u64) {
+    fn add(&mut self, ns: u64, intervals: Intervals) {
         self.ns = self.ns.saturating_add(ns);
-        self.events += events;
+        self.intervals += intervals;
     }
 }
 
 impl Numbers {
-    fn add(&mut self, own: (u64, u64), cumulative: (u64, u64), primitive: bool) {
+    fn add(&mut self, own: (u64, Intervals), cumulative: (u64, Intervals), primitive: bool) {
         self.calls += 1;
         self.primitive += u64::from(primitive);
         self.own.add(own.0, own.1);
@@ -74,8 +74,8 @@ impl Numbers {
     }
 
     fn left(&mut self, left: &FinishedCall) {
-        let own = (left.self_ns, left.self_events);
-        let cumulative = (left.cumulative_ns, left.cumulative_events);
+        let own = (left.self_ns, left.self_intervals);
+        let cumulative = (left.cumulative_ns, left.cumulative_intervals);
         self.add(own, cumulative, left.outermost);
     }
 }
@@ -168,8 +168,8 @@ impl<W: Write> Sink for Pstats<W> {
         self.last_ts = self.last_ts.max(event.ts);
         for gone in step.given_up {
             let (_, function) = self.function(gone.key, &gone.place);
-            let own = (gone.self_ns, gone.self_events);
-            let cumulative = (gone.cumulative_ns, gone.cumulative_events);
+            let own = (gone.self_ns, gone.self_intervals);
+            let cumulative = (gone.cumulative_ns, gone.cumulative_intervals);
             function.numbers.add(own, cumulative, false);
         }
         let Some(key) = step.key else {
@@ -197,11 +197,11 @@ impl<W: Write> Sink for Pstats<W> {
     fn finish(mut self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>> {
         for open in end.pairing.open() {
             let so_far = match open.outermost {
-                true => (self.last_ts.saturating_sub(open.since), open.events),
-                false => (0, 0),
+                true => (self.last_ts.saturating_sub(open.since), open.intervals),
+                false => (0, Intervals::NONE),
             };
             let (_, function) = self.function(open.key, open.place);
-            let own = (open.self_ns, open.self_events);
+            let own = (open.self_ns, open.self_intervals);
             function.numbers.add(own, so_far, open.outermost);
         }
         let names: HashMap<u64, &Function, KeyBuilder> = self
@@ -293,9 +293,9 @@ impl Marshal {
         for count in calls {
             self.integer(count);
         }
-        for Measured { ns, events } in [numbers.own, numbers.cumulative] {
+        for Measured { ns, intervals } in [numbers.own, numbers.cumulative] {
             self.0.push(b'g');
-            let seconds = overhead.net(ns, events) as f64 / 1e9;
+            let seconds = overhead.net(ns, intervals) as f64 / 1e9;
             self.0.extend_from_slice(&seconds.to_le_bytes());
         }
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::names;
 use super::timeline::{Ending, Observer, Timeline, Track};
 use crate::analysis::keys::{FunctionKey, KeyBuilder};
+use crate::analysis::overhead::Intervals;
 use crate::analysis::pairing::{Open, Step};
 use crate::analysis::roles::Role;
 use crate::event::{Place, Session, What};
@@ -130,7 +131,7 @@ impl Observer for Threads {
         }
     }
 
-    fn ran(&mut self, _tag: u32, _elapsed_ns: u64, _events: u64) {}
+    fn ran(&mut self, _tag: u32, _elapsed_ns: u64, _intervals: Intervals) {}
 }
 
 impl Thread {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -106,6 +107,34 @@ impl Write for Shared {
 
 fn as_text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).expect("UTF-8")
+}
+
+#[test]
+fn folded_stacks_are_without_what_lies_within_calls_and_in_their_callers_of_the_tracer_s_cost() {
+    let session = Session {
+        overhead_ns_per_event: NonZeroU64::new(100),
+        overhead_ns_within_call: Some(40),
+        ..Session::default()
+    };
+    let events = vec![
+        call(1_000, "main"),
+        call(2_000, "leaf"),
+        returned(2_100, "leaf"),
+        call(3_000, "leaf"),
+        returned(3_100, "leaf"),
+        returned(4_000, "main"),
+    ];
+    let folded = as_text(made_of(
+        session,
+        |output| Box::new(Folded::new(output, Selection::default())),
+        false,
+        events,
+    ));
+    // Of 2,800 ns in main, 160 lie between the calls of leaf, and twice 100 at its own ends.
+    assert_eq!(
+        folded,
+        "main (app.py:1) 2440\nmain (app.py:1);leaf (app.py:1) 120\n"
+    );
 }
 
 #[test]

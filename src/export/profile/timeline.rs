@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 
 use crate::analysis::keys::KeyBuilder;
+use crate::analysis::overhead::{Edge, Intervals};
 use crate::analysis::pairing::{FrameId, Open, Step};
 use crate::event::{Manner, ProcessChange, Wait, What};
 
@@ -41,12 +42,12 @@ pub(super) trait Observer {
     /// The innermost frame of a track disappears.
     fn closes(&mut self, track: Track, ts: u64, tag: u32, ending: Ending);
 
-    /// The innermost frame ran for so long, with so many events within.
-    fn ran(&mut self, tag: u32, elapsed_ns: u64, events: u64);
+    /// The innermost frame ran for so long, in these intervals between events.
+    fn ran(&mut self, tag: u32, elapsed_ns: u64, intervals: Intervals);
 
     /// The same, and at the end of that its thread waited; perhaps since before.
     fn waited(&mut self, _pid: u32, tag: u32, elapsed_ns: u64, _wait: &Wait) {
-        self.ran(tag, elapsed_ns, 0);
+        self.ran(tag, elapsed_ns, Intervals::NONE);
     }
 }
 
@@ -66,6 +67,8 @@ struct Shown {
     frames: Vec<(FrameId, u32)>,
     /// Time of the last event. Never goes back, because nothing that is shown can end before it began.
     ts: u64,
+    /// What the last event was that the thread made itself.
+    edge: Edge,
 }
 
 impl Timeline {
@@ -130,10 +133,19 @@ impl Timeline {
         if let Some(&(_, tag)) = shown.frames.last() {
             match &event.what {
                 // Of a call that may have returned in a loss.
-                What::Wait(_) if step.caller.is_none() => observer.ran(tag, elapsed, 0),
+                What::Wait(_) if step.caller.is_none() => {
+                    observer.ran(tag, elapsed, Intervals::NONE);
+                }
                 What::Wait(wait) => observer.waited(event.pid, tag, elapsed, wait),
-                _ => observer.ran(tag, elapsed, u64::from(elapsed > 0)),
+                what if elapsed > 0 => {
+                    let interval = Intervals::between(shown.edge, Edge::of(what));
+                    observer.ran(tag, elapsed, interval);
+                }
+                _ => observer.ran(tag, 0, Intervals::NONE),
             }
+        }
+        if !matches!(event.what, What::Wait(_)) {
+            shown.edge = Edge::of(&event.what);
         }
         if !matches!(event.what, What::Call { .. } | What::Return { .. }) {
             return;

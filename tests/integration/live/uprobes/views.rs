@@ -623,10 +623,10 @@ fn without_the_tracer_s_cost_shares_are_true(python: &str, options: &[&str]) {
     let truth = shares(|part| untraced[part]["least_ns"].as_f64().expect("nanoseconds"));
 
     let dir = tempfile::tempdir().expect("a directory");
-    let tables = (0..5).map(|session| {
+    let tables = (0..12).map(|session| {
         let recording = dir.path().join(format!("{session}.pystap"));
         let recording = recording.to_str().expect("UTF-8");
-        let command = ["--output", recording, "--", python, &program];
+        let command = ["--output", recording, "--", python, &program, "100"];
         done(&[&["record"], options, &command].concat());
         let report = done(&["report", "--json", "--limit", "1000", recording]);
         serde_json::from_str(&report.stdout).expect("JSON")

@@ -8,6 +8,7 @@ mod folded;
 mod names;
 mod paths;
 mod pstats;
+mod slices;
 mod speedscope;
 mod timeline;
 mod tracks;

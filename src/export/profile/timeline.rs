@@ -23,15 +23,30 @@ pub(super) type Track = (u32, u32, Option<NonZeroU64>);
 
 /// Why a frame disappears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
+pub enum Ending {
     /// It returned.
     Returned,
+    /// An exception left it.
+    Raised,
     /// It gave way, and will go on.
     Suspended,
     /// Another stack of its thread is shown now, or its return was never seen.
     Switched,
     /// Nothing more is known of it, and it had not returned.
     Open,
+}
+
+impl Ending {
+    /// The same in words; `None` where it returned.
+    pub(super) fn words(self) -> Option<&'static str> {
+        match self {
+            Ending::Returned => None,
+            Ending::Raised => Some("raised"),
+            Ending::Suspended => Some("suspended"),
+            Ending::Switched => Some("another stack goes on, or the return was not seen"),
+            Ending::Open => Some("not returned"),
+        }
+    }
 }
 
 /// Who wants to know.
@@ -96,6 +111,12 @@ impl Timeline {
                 if ends {
                     *frames -= shown.frames.len();
                     let ts = shown.ts.max(event.ts);
+                    // What ran until then was in its innermost frame; of an id that is used again nobody knows.
+                    if let Some(&(_, tag)) = shown.frames.last()
+                        && change != ProcessChange::Fork
+                    {
+                        observer.ran(tag, ts - shown.ts, Intervals::NONE);
+                    }
                     shown.close_to(0, *track, ts, Ending::Open, observer);
                 }
                 !ends
@@ -209,9 +230,11 @@ impl Shown {
         let event = step.event;
         let (line, ending) = match &event.what {
             What::Call { line, .. } => (Some(*line), Ending::Switched),
-            What::Return { frame, .. } if frame.manner == Manner::Suspension => {
-                (None, Ending::Suspended)
-            }
+            What::Return { frame, .. } => match frame.manner {
+                Manner::Suspension => (None, Ending::Suspended),
+                Manner::Exception => (None, Ending::Raised),
+                Manner::Plain | Manner::Running => (None, Ending::Returned),
+            },
             _ => (None, Ending::Returned),
         };
         let (_, _, context) = track;

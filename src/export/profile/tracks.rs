@@ -14,11 +14,21 @@ const MOST_OF_ALL: usize = 1 << 21;
 /// Where numbers of tracks begin that are no thread's: Linux has no such thread ids.
 const FIRST: u64 = 1 << 24;
 
+/// A row of the picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    pub(super) pid: u32,
+    /// The thread's, or a number that is no thread's.
+    pub(super) tid: u64,
+    /// The how manieth row it is.
+    pub(super) number: u32,
+}
+
 /// The tracks so far.
 #[derive(Debug, Default)]
 pub(super) struct Tracks {
     known: HashMap<Track, Lanes, KeyBuilder>,
-    made: u64,
+    made: u32,
     /// Tracks beside, and slices, of all.
     beside: usize,
     slices: usize,
@@ -27,39 +37,38 @@ pub(super) struct Tracks {
     forgotten: u64,
 }
 
-/// A track, and those beside it.
+/// A track, those beside it, and those of its deep calls.
 #[derive(Debug)]
 struct Lanes {
     own: Lane,
     beside: Vec<Lane>,
+    /// By their levels.
+    deep: Vec<(usize, Row)>,
     last: u64,
 }
 
 /// What one row of the picture shows: the outermost slices that have ended, by their ends. They overlap nowhere.
 #[derive(Debug)]
 struct Lane {
-    tid: u64,
+    row: Row,
     ended: Vec<(u64, u64)>,
 }
 
 impl Tracks {
-    /// The number of a track, and whether it is new.
-    pub(super) fn tid(&mut self, track: Track) -> (u64, bool) {
+    /// The row of a track, and whether it is new.
+    pub(super) fn row(&mut self, track: Track) -> (Row, bool) {
         if let Some(lanes) = self.known.get(&track) {
-            return (lanes.own.tid, false);
+            return (lanes.own.row, false);
         }
         if self.known.len() >= MOST {
             self.forget();
         }
-        let tid = match track {
-            (_, tid, None) => u64::from(tid),
-            _ => {
-                self.made += 1;
-                FIRST + self.made
-            }
-        };
+        let mut row = self.make(track);
+        if track.2.is_none() {
+            row.tid = u64::from(track.1);
+        }
         let mut own = Lane {
-            tid,
+            row,
             ended: Vec::new(),
         };
         if track.2.is_none() && self.forgotten > 0 {
@@ -69,10 +78,34 @@ impl Tracks {
         let lanes = Lanes {
             own,
             beside: Vec::new(),
+            deep: Vec::new(),
             last: 0,
         };
         self.known.insert(track, lanes);
-        (tid, true)
+        (row, true)
+    }
+
+    /// The row of a track's calls at a level of depth, and whether it is new.
+    pub(super) fn deep(&mut self, track: Track, level: usize) -> (Row, bool) {
+        let lanes = self.known.get(&track);
+        let mut known = lanes.map_or(&[][..], |lanes| &lanes.deep).iter();
+        if let Some((_, row)) = known.find(|(of, _)| *of == level) {
+            return (*row, false);
+        }
+        let row = self.make(track);
+        if let Some(lanes) = self.known.get_mut(&track) {
+            lanes.deep.push((level, row));
+        }
+        (row, true)
+    }
+
+    fn make(&mut self, (pid, ..): Track) -> Row {
+        self.made += 1;
+        Row {
+            pid,
+            tid: FIRST + u64::from(self.made),
+            number: self.made,
+        }
     }
 
     /// A track shows this slice, which nests with whatever else is shown of its calls.
@@ -86,14 +119,14 @@ impl Tracks {
         self.keep_few();
     }
 
-    /// The number of the track where a slice has room that ends now, and whether it is new. On its own track only where
-    /// nothing that is open there began later: `inside`. `None` where there are too many tracks.
+    /// The row where a slice has room that ends now, and whether it is new. On its track's own only where nothing that is open
+    /// there began later: `inside`. `None` where there are too many.
     pub(super) fn beside(
         &mut self,
         track: Track,
         slice: (u64, u64),
         inside: bool,
-    ) -> Option<(u64, bool)> {
+    ) -> Option<(Row, bool)> {
         let lanes = self.known.get_mut(&track)?;
         lanes.last = lanes.last.max(slice.1);
         let own = Some(&mut lanes.own).filter(|_| inside);
@@ -102,23 +135,23 @@ impl Tracks {
             let before = lane.ended.len();
             lane.add(slice);
             self.slices = self.slices + lane.ended.len() - before;
-            let tid = lane.tid;
+            let row = lane.row;
             self.keep_few();
-            return Some((tid, false));
+            return Some((row, false));
         }
         if self.beside >= MOST {
             self.left_out += 1;
             return None;
         }
-        self.made += 1;
         self.beside += 1;
         self.slices += 1;
-        let tid = FIRST + self.made;
-        lanes.beside.push(Lane {
-            tid,
+        let row = self.make(track);
+        let lane = Lane {
+            row,
             ended: vec![slice],
-        });
-        Some((tid, true))
+        };
+        self.known.get_mut(&track)?.beside.push(lane);
+        Some((row, true))
     }
 
     /// Slices that found no track.
@@ -219,8 +252,12 @@ mod tests {
     #[test]
     fn slices_that_cross_have_tracks_beside_each_other_and_those_that_nest_have_one() {
         let mut tracks = Tracks::default();
-        assert_eq!(tracks.tid(THREAD), (7, true));
-        let mut place = |slice| tracks.beside(THREAD, slice, true).expect("room");
+        let (row, new) = tracks.row(THREAD);
+        assert_eq!((row.tid, new), (7, true));
+        let mut place = |slice| {
+            let (row, new) = tracks.beside(THREAD, slice, true).expect("room");
+            (row.tid, new)
+        };
         assert_eq!(place((10, 20)), (7, false));
         assert_eq!(place((20, 30)), (7, false), "one after the other");
         assert_eq!(place((5, 40)), (7, false), "around both");
@@ -236,7 +273,7 @@ mod tests {
         let mut tracks = Tracks::default();
         for number in 0..3 * MOST as u64 {
             let track = (1, number as u32, None);
-            tracks.tid(track);
+            tracks.row(track);
             for at in 0..20 {
                 let begin = number * 1_000 + at * 10;
                 tracks.beside(track, (begin, begin + 5), true);
@@ -244,7 +281,7 @@ mod tests {
             assert!(tracks.known.len() <= MOST && tracks.slices <= MOST_OF_ALL + 1);
         }
         let mut tracks = Tracks::default();
-        tracks.tid(THREAD);
+        tracks.row(THREAD);
         for begin in 0..MOST as u64 / 8 {
             tracks.beside(THREAD, (begin, 1 << 40 | begin), true);
         }

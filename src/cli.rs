@@ -822,8 +822,10 @@ pub enum ExportFormat {
     Folded,
     /// A flame graph, as SVG
     Flamegraph,
-    /// Trace events for Perfetto and chrome://tracing
+    /// Trace events for chrome://tracing, Perfetto and speedscope
     Chrome,
+    /// A trace for Perfetto in its own format, which is smaller
+    Perfetto,
     /// A page for a browser: flame graph, timeline, functions, pauses; one file, without a network
     Html,
     /// For speedscope.app

@@ -285,8 +285,8 @@ const EXAMPLES: [(&str, [Example; 3]); 32] = [
                 "pystap export run.pystap -f flamegraph -o run.svg",
             ),
             (
-                "For Perfetto and chrome://tracing",
-                "pystap export run.pystap -f chrome -o run.json",
+                "A timeline for ui.perfetto.dev",
+                "pystap export run.pystap -f perfetto -o run.perfetto",
             ),
         ],
     ),

@@ -19,7 +19,9 @@ use crate::event::{Session, Summary, Wait, What};
 use crate::export::html::{Gathered, Page};
 use crate::export::json::Json;
 use crate::export::latencies::asked_for;
-use crate::export::profile::{Chrome, FlameGraph, Folded, Pstats, Selection, Speedscope, Time};
+use crate::export::profile::{
+    Chrome, FlameGraph, Folded, Perfetto, Pstats, Selection, Speedscope, Time,
+};
 use crate::export::{End, Output, Sink};
 use crate::failure::Failure;
 use crate::script::filter::Glob;
@@ -644,6 +646,7 @@ fn convert(
             Box::new(graph.knowing(learned))
         }
         ExportFormat::Chrome => Box::new(Chrome::new(to)),
+        ExportFormat::Perfetto => Box::new(Perfetto::new(to)),
         ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
         ExportFormat::Pstats => Box::new(Pstats::new(to, arguments.raw_times)),
         // Made of two recordings.

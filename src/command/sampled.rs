@@ -126,7 +126,7 @@ pub(super) fn check(arguments: &Export) -> Result<(), Failure> {
         | ExportFormat::Flamegraph
         | ExportFormat::Html
         | ExportFormat::Speedscope => None,
-        ExportFormat::Chrome => Some("timeline"),
+        ExportFormat::Chrome | ExportFormat::Perfetto => Some("timeline"),
         ExportFormat::Pstats => Some("number of calls"),
         ExportFormat::Json => Some("stream of events"),
     };

@@ -7,6 +7,8 @@ pub(crate) mod flames;
 mod folded;
 mod names;
 mod paths;
+mod perfetto;
+mod protobuf;
 mod pstats;
 mod slices;
 mod speedscope;
@@ -17,6 +19,7 @@ pub use chrome::Chrome;
 pub use folded::{FlameGraph, Folded, Selection, Time};
 pub(in crate::export) use folded::{Seen as Stacks, Spent};
 pub(crate) use names::process as process_name;
+pub use perfetto::Perfetto;
 pub use pstats::Pstats;
 pub use speedscope::Speedscope;
 

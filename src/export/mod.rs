@@ -2,6 +2,7 @@
 //! Pairs nothing: every event comes with what pairing says of it. Outputs are opened before probes are armed, so that a bad
 //! path costs no trace.
 
+pub(crate) mod about;
 pub mod flow;
 pub(crate) mod html;
 pub(crate) mod intervals;

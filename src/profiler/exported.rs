@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::stacks::{Function, NO_CONTEXT};
 use super::tally::{By, Counts, Key, Order, Row, Snapshot};
 use crate::event::Session;
+use crate::export::about;
 use crate::export::html::{self, Page, Times};
 use crate::export::profile::{Time, flames, process_name};
 use crate::text::Foreign;
@@ -124,8 +125,8 @@ impl Snapshot {
 
     /// A page to look at, all of whose numbers are estimates; its stacks by process where that is wanted.
     pub(crate) fn html(&self, session: &Session, by_process: bool) -> Page {
-        let about = html::about(session, None, 0, self.wall_ns);
-        let mut page = Page::estimated(format!("{}, sampled", html::title(session)), about);
+        let about = about::about(session, None, 0, self.wall_ns);
+        let mut page = Page::estimated(format!("{}, sampled", about::title(session)), about);
         page.about.extend([
             ("samples", self.samples().to_string()),
             ("samples per second and thread", self.rate.to_string()),

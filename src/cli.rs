@@ -777,11 +777,11 @@ pub struct Export {
     /// Which time (folded and flamegraph, of a recording made with --waits or --sample); without it, time on the clock
     #[arg(long, value_enum, value_name = "WHICH", help_heading = SHOWN)]
     pub time: Option<ExportTime>,
-    /// Idleness, too: hubs of event loops and workers of pools that wait for work; in formats other than folded and flamegraph, calls of
-    /// --min-duration that are so long only by that
+    /// Idleness, too: hubs of event loops and workers of pools that wait for work; in formats other than folded, flamegraph and pprof,
+    /// calls of --min-duration that are so long only by that
     #[arg(long, help_heading = SHOWN)]
     pub idle: bool,
-    /// Times as they were measured, with the tracer's own cost in them (folded, flamegraph and pstats; other formats have them so)
+    /// Times as they were measured, with the tracer's own cost in them (folded, flamegraph, pprof and pstats; other formats have them so)
     #[arg(long, help_heading = SHOWN)]
     pub raw_times: bool,
     /// Show what has changed since this recording (html)
@@ -826,6 +826,8 @@ pub enum ExportFormat {
     Chrome,
     /// A trace for Perfetto in its own format, which is smaller
     Perfetto,
+    /// For pprof: stacks with calls, time, CPU and off-CPU time, by process, thread and context
+    Pprof,
     /// A page for a browser: flame graph, timeline, functions, pauses; one file, without a network
     Html,
     /// For speedscope.app

@@ -20,7 +20,7 @@ use crate::export::html::{Gathered, Page};
 use crate::export::json::Json;
 use crate::export::latencies::asked_for;
 use crate::export::profile::{
-    Chrome, FlameGraph, Folded, Perfetto, Pstats, Selection, Speedscope, Time,
+    Chrome, FlameGraph, Folded, Perfetto, Pprof, Pstats, Selection, Speedscope, Time,
 };
 use crate::export::{End, Output, Sink};
 use crate::failure::Failure;
@@ -415,7 +415,7 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
         ));
     }
     let has_idle = matches!(arguments.format, ExportFormat::Html | ExportFormat::Json);
-    if arguments.idle && !drawn && (is_sampled || has_idle) {
+    if arguments.idle && !leaves_out_idleness(arguments) && (is_sampled || has_idle) {
         return Err(Failure::new(
             Exit::Usage,
             "--idle is for formats that leave idleness out, and this one shows it anyway, so nothing was done; leave it out",
@@ -502,12 +502,17 @@ fn time(arguments: &Export, drawn: bool) -> Result<Time, Failure> {
     Ok(time)
 }
 
-/// Whether it is a picture of stacks, which leaves out idleness by itself.
+/// Whether it is a picture of stacks.
 fn drawn(arguments: &Export) -> bool {
     matches!(
         arguments.format,
         ExportFormat::Folded | ExportFormat::Flamegraph
     )
+}
+
+/// Whether it is made of stacks, and leaves out idleness by itself.
+fn leaves_out_idleness(arguments: &Export) -> bool {
+    drawn(arguments) || arguments.format == ExportFormat::Pprof
 }
 
 /// A format without calls that were long only because they waited for work.
@@ -634,7 +639,7 @@ fn convert(
         idle: arguments.idle,
         raw_times: arguments.raw_times,
     };
-    let learned = match arguments.by_context {
+    let learned = match arguments.by_context || arguments.format == ExportFormat::Pprof {
         true => contexts(&arguments.file, console)?,
         false => Contexts::default(),
     };
@@ -647,12 +652,14 @@ fn convert(
         }
         ExportFormat::Chrome => Box::new(Chrome::new(to)),
         ExportFormat::Perfetto => Box::new(Perfetto::new(to)),
+        ExportFormat::Pprof => Box::new(Pprof::new(to, shown, learned)),
         ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
         ExportFormat::Pstats => Box::new(Pstats::new(to, arguments.raw_times)),
         // Made of two recordings.
         ExportFormat::Html => return page(arguments, to, console),
     };
-    if !(arguments.idle || drawn(arguments) || arguments.format == ExportFormat::Json) {
+    if !(arguments.idle || leaves_out_idleness(arguments) || arguments.format == ExportFormat::Json)
+    {
         sink = Box::new(WithoutIdle::new(sink));
     }
     let group_by = arguments.group_by.as_deref();

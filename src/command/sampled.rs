@@ -125,6 +125,7 @@ pub(super) fn check(arguments: &Export) -> Result<(), Failure> {
         ExportFormat::Folded
         | ExportFormat::Flamegraph
         | ExportFormat::Html
+        | ExportFormat::Pprof
         | ExportFormat::Speedscope => None,
         ExportFormat::Chrome | ExportFormat::Perfetto => Some("timeline"),
         ExportFormat::Pstats => Some("number of calls"),
@@ -164,11 +165,35 @@ pub(super) fn export(
         exit,
     } = replay(&arguments.file, console)?;
     with_contexts(&arguments.file, &snapshot, arguments.by_context)?;
-    if arguments.format == ExportFormat::Speedscope {
-        snapshot.write_speedscope(&session, output)?;
-        return Ok(exit);
+    let left_out = match arguments.idle {
+        true => 0,
+        false => snapshot.idle_ns(),
+    };
+    match arguments.format {
+        ExportFormat::Speedscope => {
+            snapshot.write_speedscope(&session, output)?;
+            return Ok(exit);
+        }
+        ExportFormat::Pprof => snapshot.write_pprof(&session, arguments.idle, output)?,
+        _ => draw(arguments, time, (&session, &snapshot), output)?,
     }
-    let lines = snapshot.folded(&session, time, arguments.idle, arguments.by_context);
+    if left_out > 0 {
+        console.warning(format_args!(
+            "about {} in which threads waited for work (hubs of event loops, workers of pools) are left out; --idle shows them",
+            view::time(left_out)
+        ));
+    }
+    Ok(exit)
+}
+
+/// Writes its stacks, as text or as a picture.
+fn draw(
+    arguments: &Export,
+    time: Time,
+    (session, snapshot): (&Session, &Snapshot),
+    output: &mut dyn Write,
+) -> Result<(), Failure> {
+    let lines = snapshot.folded(session, time, arguments.idle, arguments.by_context);
     if arguments.format == ExportFormat::Folded {
         lines
             .iter()
@@ -196,15 +221,5 @@ pub(super) fn export(
         };
         flames::draw(&lines, caption, output)?;
     }
-    let idle = match arguments.idle {
-        true => 0,
-        false => snapshot.idle_ns(),
-    };
-    if idle > 0 {
-        console.warning(format_args!(
-            "about {} in which threads waited for work (hubs of event loops, workers of pools) are left out; --idle shows them",
-            view::time(idle)
-        ));
-    }
-    Ok(exit)
+    Ok(())
 }

@@ -10,7 +10,9 @@ use super::tally::{By, Counts, Key, Order, Row, Snapshot};
 use crate::event::Session;
 use crate::export::about;
 use crate::export::html::{self, Page, Times};
-use crate::export::profile::{Time, flames, process_name};
+use crate::export::profile::{
+    COUNT, NANOSECONDS, Profile, Time, flames, process_name, thread_label,
+};
 use crate::text::Foreign;
 use crate::view;
 
@@ -123,18 +125,79 @@ impl Snapshot {
         out.write_all(b"\n")
     }
 
-    /// A page to look at, all of whose numbers are estimates; its stacks by process where that is wanted.
-    pub(crate) fn html(&self, session: &Session, by_process: bool) -> Page {
-        let about = about::about(session, None, 0, self.wall_ns);
-        let mut page = Page::estimated(format!("{}, sampled", about::title(session)), about);
-        page.about.extend([
-            ("samples", self.samples().to_string()),
-            ("samples per second and thread", self.rate.to_string()),
-            ("threads", self.threads.to_string()),
-        ]);
+    /// A profile for pprof. Idleness is left out unless it is wanted.
+    ///
+    /// # Errors
+    /// The output's.
+    pub(crate) fn write_pprof(
+        &self,
+        session: &Session,
+        with_idle: bool,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let types = [
+            ("samples", COUNT),
+            ("wall", NANOSECONDS),
+            ("cpu", NANOSECONDS),
+            ("off-cpu", NANOSECONDS),
+        ];
+        let mut profile = Profile::new(out, &types, 1);
+        let period = 1_000_000_000_u64.checked_div(u64::from(self.rate));
+        profile.times(session.ts, self.wall_ns, period);
+        for (what, text) in about::about(session, None, 0, self.wall_ns) {
+            profile.comment(&format!("{what}: {text}"));
+        }
+        profile.comment("sampled: times are estimates");
+        for sentence in self.losses() {
+            profile.comment(&sentence);
+        }
+        let (functions, _) = self.stacks.since(0, 0);
+        let functions = functions.iter().map(|it| {
+            let name = Foreign::new(it.name.as_str()).to_string();
+            profile.function(&name, &Foreign::new(it.file.as_str()).to_string(), 0)
+        });
+        let functions = functions.collect::<io::Result<Vec<u64>>>()?;
+        let mut sums: Vec<(&Key, &Counts)> = self.tally.sums().collect();
+        sums.retain(|(key, _)| with_idle || !key.idle);
+        sums.sort_unstable_by_key(|(key, _)| (key.pid, key.tid, key.context, key.stack, key.idle));
+        let mut texts: BTreeMap<String, u64> = BTreeMap::new();
+        for (key, counts) in sums {
+            let thread = thread_label(key.tid, self.thread_name(key.tid));
+            let context = self.stacks.kind(key.context);
+            let context = context.map(|kind| Foreign::new(&**kind).to_string());
+            let of = [
+                ("process", Some(process_name(session, key.pid))),
+                ("thread", Some(thread).filter(|_| key.tid > 0)),
+                ("context", context),
+            ];
+            let mut labels = Vec::new();
+            for (name, text) in of {
+                if let Some(text) = text {
+                    let number = texts
+                        .entry(text)
+                        .or_insert_with_key(|text| profile.string(text));
+                    labels.push((name, *number));
+                }
+            }
+            let stack = self.stacks.of(key.stack).iter();
+            let stack = stack.filter_map(|at| functions.get(*at as usize).copied());
+            let values = [
+                counts.all(),
+                self.time_ns(counts.all()),
+                self.time_ns(counts.on_cpu),
+                self.time_ns(counts.waiting),
+            ];
+            profile.sample(stack, &values, &labels)?;
+        }
+        profile.finish()
+    }
+
+    /// What is missing, as sentences.
+    fn losses(&self) -> Vec<String> {
+        let mut losses = Vec::new();
         let mut said = |number: u64, one: &str, several: &str| {
             if number > 0 {
-                page.notes.push(view::many(number, one, several));
+                losses.push(view::many(number, one, several));
             }
         };
         said(
@@ -147,6 +210,19 @@ impl Snapshot {
             "look was missed for want of time",
             "looks were missed for want of time",
         );
+        losses
+    }
+
+    /// A page to look at, all of whose numbers are estimates; its stacks by process where that is wanted.
+    pub(crate) fn html(&self, session: &Session, by_process: bool) -> Page {
+        let about = about::about(session, None, 0, self.wall_ns);
+        let mut page = Page::estimated(format!("{}, sampled", about::title(session)), about);
+        page.about.extend([
+            ("samples", self.samples().to_string()),
+            ("samples per second and thread", self.rate.to_string()),
+            ("threads", self.threads.to_string()),
+        ]);
+        page.notes.extend(self.losses());
         let mut sums: Vec<(&Key, &Counts)> = self.tally.sums().collect();
         sums.sort_by_key(|(key, _)| (key.pid, key.stack, key.idle, key.tid));
         let by_process = by_process && sums.iter().any(|(key, _)| key.pid != sums[0].0.pid);

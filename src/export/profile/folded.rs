@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use super::flames::{self, Caption, separable};
 use super::names;
@@ -11,7 +12,7 @@ use super::paths::{Frame, Paths};
 use super::timeline::{Ending, Observer, Timeline, Track};
 use crate::analysis::contexts::{Contexts, Runner};
 use crate::analysis::idle::Idle;
-use crate::analysis::keys::KeyBuilder;
+use crate::analysis::keys::{FunctionKey, KeyBuilder};
 use crate::analysis::overhead::{Intervals, Overhead};
 use crate::analysis::pairing::{Open, Step};
 use crate::event::{Place, Session, Wait, What};
@@ -84,6 +85,21 @@ pub(in crate::export) struct Spent {
     pub(in crate::export) idle_ns: u64,
 }
 
+/// Time that a frame was given for an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Charge {
+    /// The number of the frame.
+    pub(super) frame: u32,
+    pub(super) ns: u64,
+    /// The intervals between events that it is made of.
+    pub(super) intervals: Intervals,
+    /// Whether its thread waited.
+    pub(super) is_wait: bool,
+}
+
+/// What a frame is: a function, where it is no reason of a wait or kind of task, and the line where it begins.
+pub(super) type Located = Option<(Arc<Place>, i32)>;
+
 #[derive(Debug, Default)]
 struct Ways {
     paths: Paths,
@@ -98,8 +114,13 @@ struct Ways {
     /// The same by frame, and which frames are reasons of waits.
     idle_by_frame: HashMap<u32, u64, KeyBuilder>,
     leaves: HashSet<u32, KeyBuilder>,
-    /// How the time until the event was spent.
+    /// How the time until the event was spent, and what of it which frames were given.
     spent: Option<Spent>,
+    charges: Vec<Charge>,
+    /// The frame of the call that the event tells first.
+    called: Option<u32>,
+    /// What frames are, by the numbers of their names, where that is wanted.
+    located: Option<Vec<Located>>,
     /// Whether that is shown.
     with_idle: bool,
     /// Whether waits are told, so that it is known when they were.
@@ -143,8 +164,42 @@ impl Ways {
         if elapsed_ns > 0 {
             let key = KeyBuilder.hash_one(&name);
             let node = self.paths.node(pid, Some(tag), key, || separable(name));
-            self.paths.ran(node, elapsed_ns, Intervals::NONE);
+            self.charge(node, elapsed_ns, Intervals::NONE, true);
             self.leaves.insert(node);
+        }
+    }
+
+    fn charge(&mut self, frame: u32, ns: u64, intervals: Intervals, is_wait: bool) {
+        self.paths.ran(frame, ns, intervals);
+        if ns > 0 {
+            self.charges.push(Charge {
+                frame,
+                ns,
+                intervals,
+                is_wait,
+            });
+        }
+    }
+
+    /// The frame of a call that was measured, of which nobody knows from where it was called.
+    fn measured(&mut self, pid: u32, key: FunctionKey, place: &Arc<Place>, line: i32) -> u32 {
+        let name = || separable(names::function(place, line));
+        let node = self.paths.node(pid, None, key.number(), name);
+        self.locate(node, place, line);
+        node
+    }
+
+    /// Takes note of the function of a frame.
+    fn locate(&mut self, node: u32, place: &Arc<Place>, line: i32) {
+        let Some(located) = &mut self.located else {
+            return;
+        };
+        let named = self.paths.named(node) as usize;
+        if named >= located.len() {
+            located.resize(named + 1, None);
+        }
+        if let Some(free @ None) = located.get_mut(named).filter(|_| named > 0) {
+            *free = Some((Arc::clone(place), line));
         }
     }
 
@@ -172,6 +227,7 @@ impl Observer for Ways {
         let parent = parent.or_else(|| self.context(open));
         let node = self.paths.node(open.pid, parent, open.key.number(), name);
         self.note_idle(node, open.place, parent);
+        self.locate(node, open.place, line.unwrap_or(0));
         node
     }
 
@@ -186,7 +242,7 @@ impl Observer for Ways {
         }
         self.spent(tag, elapsed_ns, 0, 0);
         if self.time != Time::Off {
-            self.paths.ran(tag, elapsed_ns, intervals);
+            self.charge(tag, elapsed_ns, intervals, false);
         }
     }
 
@@ -236,6 +292,12 @@ impl Seen {
         }
     }
 
+    /// The same, which remembers what frames are.
+    pub(super) fn located(mut self) -> Seen {
+        self.ways.located = Some(Vec::new());
+        self
+    }
+
     /// With what a first reading has found out about contexts.
     fn knowing(mut self, learned: Contexts) -> Seen {
         self.ways.learned = learned;
@@ -249,14 +311,14 @@ impl Seen {
     }
 
     /// Takes the tracer's cost out of what was seen.
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         let (overhead, ways) = (self.overhead, &mut self.ways);
         ways.paths.take_out(overhead);
         ways.idle_ns = overhead.net(ways.idle_ns, std::mem::take(&mut ways.idle_intervals));
     }
 
     /// What is to be said about what is not shown.
-    fn left_out(&self) -> Option<String> {
+    pub(super) fn left_out(&self) -> Option<String> {
         let idle_ns = self.ways.idle_ns;
         let idle = (idle_ns > 0).then(|| {
             format!(
@@ -280,6 +342,29 @@ impl Seen {
         })
     }
 
+    /// What the event that was taken last gave to which frames.
+    pub(super) fn charges(&self) -> &[Charge] {
+        &self.ways.charges
+    }
+
+    /// The frame of the call that it was the beginning of; or its end, of one that was measured.
+    pub(super) fn called(&self) -> Option<u32> {
+        self.ways.called
+    }
+
+    /// What is taken out of times.
+    pub(super) fn overhead(&self) -> Overhead {
+        self.overhead
+    }
+
+    /// What a frame is.
+    pub(super) fn place(&self, frame: &Frame<'_>) -> &Located {
+        let located = self.ways.located.as_ref();
+        located
+            .and_then(|all| all.get(frame.named as usize))
+            .unwrap_or(&None)
+    }
+
     /// What a frame is called.
     pub(in crate::export) fn name(&self, frame: u32) -> &str {
         self.ways.paths.name_at(frame)
@@ -297,26 +382,33 @@ impl Seen {
             contexts.take(event);
         }
         ways.spent = None;
+        ways.charges.clear();
         self.timeline.take(step, ways);
+        let thread = (event.pid, event.tid, None);
+        let entered = step.entered.and_then(|_| self.timeline.innermost(thread));
+        ways.called = entered;
+        let is_wanted = ways.time == Time::Own || ways.located.is_some();
         // Of a call that the kernel measured nobody knows from where it was called.
         if let What::Return {
             place, line, frame, ..
         } = &event.what
             && let (Some(left), Some(key)) = (step.finished, step.key)
             && left.measured
-            && ways.time == Time::Own
+            && is_wanted
         {
             let idle = match ways.with_idle {
                 true => 0,
                 false => frame.idle_ns.min(left.self_ns),
             };
-            let name = || separable(names::function(place, *line));
-            let node = ways.paths.node(event.pid, None, key.number(), name);
-            if idle > 0 {
-                ways.idled(node, idle);
+            let node = ways.measured(event.pid, key, place, *line);
+            ways.called = Some(node);
+            // Nor what of it was waiting.
+            if ways.time == Time::Own {
+                if idle > 0 {
+                    ways.idled(node, idle);
+                }
+                ways.charge(node, left.self_ns - idle, left.self_intervals, false);
             }
-            ways.paths
-                .ran(node, left.self_ns - idle, left.self_intervals);
         }
         ways.spent
     }

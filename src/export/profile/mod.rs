@@ -8,6 +8,7 @@ mod folded;
 mod names;
 mod paths;
 mod perfetto;
+mod pprof;
 mod protobuf;
 mod pstats;
 mod slices;
@@ -20,6 +21,8 @@ pub use folded::{FlameGraph, Folded, Selection, Time};
 pub(in crate::export) use folded::{Seen as Stacks, Spent};
 pub(crate) use names::process as process_name;
 pub use perfetto::Perfetto;
+pub use pprof::Pprof;
+pub(crate) use pprof::{COUNT, NANOSECONDS, Profile, thread_label};
 pub use pstats::Pstats;
 pub use speedscope::Speedscope;
 

@@ -43,6 +43,8 @@ pub(in crate::export) struct Frame<'a> {
     pub(in crate::export) idle_ns: u64,
     /// Whether it is the reason of a wait.
     pub(in crate::export) is_wait: bool,
+    /// The number of its name, from 0: equal for equal names.
+    pub(super) named: u32,
 }
 
 /// One way to a function.
@@ -211,7 +213,14 @@ impl Paths {
             own_ns: node.own_ns,
             idle_ns: 0,
             is_wait: false,
+            named: node.name,
         })
+    }
+
+    /// The number of what a frame is called, 0 where it stands for others.
+    pub(super) fn named(&self, node: u32) -> u32 {
+        let node = self.nodes.get(node as usize);
+        node.map_or(0, |node| node.name)
     }
 
     /// What the frame of this number is called.

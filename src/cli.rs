@@ -781,7 +781,8 @@ pub struct Export {
     /// calls of --min-duration that are so long only by that
     #[arg(long, help_heading = SHOWN)]
     pub idle: bool,
-    /// Times as they were measured, with the tracer's own cost in them (folded, flamegraph, pprof and pstats; other formats have them so)
+    /// Times as they were measured, with the tracer's own cost in them (folded, flamegraph, pprof, pstats and the latencies of parquet; other formats have
+    /// them so)
     #[arg(long, help_heading = SHOWN)]
     pub raw_times: bool,
     /// Show what has changed since this recording (html)
@@ -834,6 +835,8 @@ pub enum ExportFormat {
     Speedscope,
     /// For Python's own pstats
     Pstats,
+    /// Tables of events and of functions for DuckDB, ClickHouse and others; --output is the directory for both
+    Parquet,
     /// Events, as `pystap trace -f json` writes them
     Json,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, BufWriter, IntoInnerError, IsTerminal};
 use std::path::Path;
 
@@ -19,11 +20,13 @@ use crate::event::{Session, Summary, Wait, What};
 use crate::export::html::{Gathered, Page};
 use crate::export::json::Json;
 use crate::export::latencies::asked_for;
+use crate::export::parquet::Parquet;
 use crate::export::profile::{
     Chrome, FlameGraph, Folded, Perfetto, Pprof, Pstats, Selection, Speedscope, Time,
 };
 use crate::export::{End, Output, Sink};
 use crate::failure::Failure;
+use crate::files::writing::make_directory;
 use crate::script::filter::Glob;
 use crate::shell;
 use crate::text::Foreign;
@@ -414,7 +417,10 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
             "--by-context is for the formats folded and flamegraph, so nothing was done; leave it out, or choose one of these",
         ));
     }
-    let has_idle = matches!(arguments.format, ExportFormat::Html | ExportFormat::Json);
+    let has_idle = matches!(
+        arguments.format,
+        ExportFormat::Html | ExportFormat::Json | ExportFormat::Parquet
+    );
     if arguments.idle && !leaves_out_idleness(arguments) && (is_sampled || has_idle) {
         return Err(Failure::new(
             Exit::Usage,
@@ -431,6 +437,9 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
         sampled::check(arguments)?;
     }
     let time = time(arguments, drawn)?;
+    if arguments.format == ExportFormat::Parquet {
+        return tables(arguments, console);
+    }
     let Some(output) = destination::whole(arguments.output.as_deref(), console)? else {
         return Ok(Exit::Done);
     };
@@ -657,11 +666,22 @@ fn convert(
         ExportFormat::Pstats => Box::new(Pstats::new(to, arguments.raw_times)),
         // Made of two recordings.
         ExportFormat::Html => return page(arguments, to, console),
+        // Written to two files.
+        ExportFormat::Parquet => return tables(arguments, console),
     };
     if !(arguments.idle || leaves_out_idleness(arguments) || arguments.format == ExportFormat::Json)
     {
         sink = Box::new(WithoutIdle::new(sink));
     }
+    made(arguments, sink, console)
+}
+
+/// Reads a recording of events into a format, to the end of both.
+fn made(
+    arguments: &Export,
+    mut sink: Box<dyn Sink + '_>,
+    console: &Console,
+) -> Result<Exit, Failure> {
     let group_by = arguments.group_by.as_deref();
     let replayed = replay(&arguments.file, group_by, console, sink.as_mut())?;
     let progress = writing(arguments, console);
@@ -674,4 +694,48 @@ fn convert(
         console.warning(said);
     }
     Ok(exit(&replayed))
+}
+
+/// Writes a recording of events as tables, each a file of a directory.
+fn tables(arguments: &Export, console: &Console) -> Result<Exit, Failure> {
+    let Some(directory) = arguments.output.as_deref() else {
+        return Err(Failure::new(
+            Exit::Usage,
+            "parquet is several files, so nothing was done; name a directory for them with --output",
+        ));
+    };
+    let is_new = make_directory(directory).map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format!(
+                "cannot make the directory {}: {error}; nothing was done, choose another --output",
+                Foreign::path(directory)
+            ),
+        )
+    })?;
+    let written = write_tables(arguments, directory, console);
+    if is_new && written.is_err() {
+        // Of one that has something in it by now nothing is lost.
+        let _ = fs::remove_dir(directory);
+    }
+    written
+}
+
+fn write_tables(arguments: &Export, directory: &Path, console: &Console) -> Result<Exit, Failure> {
+    let opened = |name: &str| -> Result<Option<BufWriter<Output>>, Failure> {
+        let output = destination::whole(Some(&directory.join(name)), console)?;
+        Ok(output.map(|output| BufWriter::with_capacity(1 << 16, output)))
+    };
+    let (Some(mut events), Some(mut functions)) =
+        (opened("events.parquet")?, opened("functions.parquet")?)
+    else {
+        return Ok(Exit::Done);
+    };
+    let sink = Parquet::new(&mut events, &mut functions, arguments.raw_times)?;
+    let exit = made(arguments, Box::new(sink), console)?;
+    for output in [functions, events] {
+        let output = output.into_inner().map_err(IntoInnerError::into_error)?;
+        output.complete()?;
+    }
+    Ok(exit)
 }

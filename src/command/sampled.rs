@@ -129,7 +129,7 @@ pub(super) fn check(arguments: &Export) -> Result<(), Failure> {
         | ExportFormat::Speedscope => None,
         ExportFormat::Chrome | ExportFormat::Perfetto => Some("timeline"),
         ExportFormat::Pstats => Some("number of calls"),
-        ExportFormat::Json => Some("stream of events"),
+        ExportFormat::Json | ExportFormat::Parquet => Some("stream of events"),
     };
     let option = arguments.group_by.as_ref().map(|_| "--group-by");
     match format.or(option) {

@@ -370,6 +370,11 @@ const RETURN: Words = Words {
 };
 
 impl Words {
+    fn of(&self, manner: Manner) -> Option<&'static str> {
+        let known = self.manners.iter().find(|(it, _)| *it == manner);
+        known.map(|(_, word)| *word)
+    }
+
     fn manner(&self, word: Option<&str>) -> Result<Manner, ReadError> {
         let Some(word) = word else {
             return Ok(Manner::Plain);
@@ -384,12 +389,22 @@ impl Words {
     }
 }
 
+/// How a frame came to run or to stop, in the word that stands for it; `None` where nothing does.
+pub(crate) fn how(what: &What) -> Option<&'static str> {
+    let (words, frame) = match what {
+        What::Call { frame, .. } => (&CALL, frame),
+        What::Return { frame, .. } => (&RETURN, frame),
+        _ => return None,
+    };
+    words.of(frame.manner)
+}
+
 fn frame_json(frame: &Frame, words: &Words, out: &mut Vec<u8>) {
     if let Some(context) = frame.context {
         out.extend_from_slice(b",\"context\":");
         number(context.get(), out);
     }
-    if let Some((_, word)) = words.manners.iter().find(|(it, _)| *it == frame.manner) {
+    if let Some(word) = words.of(frame.manner) {
         member("how", word, out);
     }
     // One that was altered stands with the other strings.

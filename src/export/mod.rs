@@ -9,6 +9,7 @@ pub(crate) mod intervals;
 pub mod json;
 pub mod latencies;
 mod output;
+pub mod parquet;
 pub mod pauses;
 pub mod profile;
 

@@ -14,7 +14,7 @@ use std::path::{Component, Path};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, fstat, fstatfs,
-    ftruncate, linkat, openat, readlinkat, renameat, unlinkat,
+    ftruncate, linkat, mkdirat, openat, readlinkat, renameat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -90,6 +90,20 @@ pub fn open(path: &Path) -> io::Result<Opened> {
 pub fn create_new(path: &Path) -> io::Result<File> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     Ok(openat(CWD, path, flags, PRIVATE)?.into())
+}
+
+/// Makes a directory for its owner alone, unless there is one. Answers whether it did.
+///
+/// # Errors
+///
+/// The error from the system; `NotADirectory` where something else is there.
+pub fn make_directory(path: &Path) -> io::Result<bool> {
+    match mkdirat(CWD, path, Mode::RWXU) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) if path.is_dir() => Ok(false),
+        Err(Errno::EXIST) => Err(Errno::NOTDIR.into()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A file in the making, which is put in place when it is complete.

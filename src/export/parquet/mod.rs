@@ -1,0 +1,392 @@
+//! Tables for whatever reads Parquet: every event, and what each function cost. docs/recordings.md has their columns.
+
+mod table;
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use self::table::{Cell, Kind, Shared, Table};
+use super::about::{about, losses};
+use super::{End, Sink};
+use crate::analysis::functions::{Function, Functions};
+use crate::analysis::overhead::Overhead;
+use crate::analysis::pairing::Step;
+use crate::event::{Fields, Place, Session, Wait, What, json};
+use crate::view::many;
+
+/// Columns of the table of events.
+const EVENTS: [(&str, Kind); 21] = [
+    ("ts", Kind::Time),
+    ("event", Kind::Text),
+    ("pid", Kind::Id),
+    ("tid", Kind::Id),
+    ("interpreter", Kind::Id),
+    ("context", Kind::Number),
+    ("function", Kind::Text),
+    ("file", Kind::Text),
+    ("line", Kind::Line),
+    ("how", Kind::Text),
+    ("duration_ns", Kind::Number),
+    ("self_ns", Kind::Number),
+    ("idle_ns", Kind::Number),
+    ("generation", Kind::Integer),
+    ("collected", Kind::Integer),
+    ("reason", Kind::Text),
+    ("blocked_ns", Kind::Number),
+    ("runqueue_ns", Kind::Number),
+    ("lost", Kind::Number),
+    ("fields", Kind::Text),
+    ("json", Kind::Text),
+];
+
+/// Columns of the table of functions.
+const FUNCTIONS: [(&str, Kind); 27] = [
+    ("pid", Kind::Id),
+    ("function", Kind::Text),
+    ("file", Kind::Text),
+    ("line", Kind::Line),
+    ("calls", Kind::Number),
+    ("resumed", Kind::Flag),
+    ("maybe_several", Kind::Flag),
+    ("calls_given_up", Kind::Number),
+    ("unmatched_returns", Kind::Number),
+    ("self_ns", Kind::Number),
+    ("idle_ns", Kind::Number),
+    ("cumulative_ns", Kind::Number),
+    ("idle_cumulative_ns", Kind::Number),
+    ("net_self_ns", Kind::Number),
+    ("net_idle_ns", Kind::Number),
+    ("net_cumulative_ns", Kind::Number),
+    ("net_idle_cumulative_ns", Kind::Number),
+    ("timed_calls", Kind::Number),
+    ("average_ns", Kind::Number),
+    ("min_ns", Kind::Number),
+    ("p50_ns", Kind::Number),
+    ("p95_ns", Kind::Number),
+    ("p99_ns", Kind::Number),
+    ("max_ns", Kind::Number),
+    ("off_ns", Kind::Number),
+    ("runqueue_ns", Kind::Number),
+    ("gil_ns", Kind::Number),
+];
+
+/// Functions of which it is remembered how they are written: their places by the low bits of their addresses.
+const SLOTS: usize = 1 << 12;
+
+/// Writes both tables, each to an output of its own.
+#[derive(Debug)]
+pub struct Parquet<W: Write + Send> {
+    events: Table<W>,
+    to: W,
+    session: Session,
+    has_waits: bool,
+    functions: Functions,
+    raw_times: bool,
+    overhead: Overhead,
+    places: Vec<Option<Named>>,
+    words: Vec<(&'static str, Shared)>,
+    json: json::Writer,
+    line: Vec<u8>,
+    first: u64,
+    last: u64,
+}
+
+/// A function as it is written.
+#[derive(Debug)]
+struct Named {
+    place: Arc<Place>,
+    function: Shared,
+    file: Shared,
+}
+
+impl<W: Write + Send> Parquet<W> {
+    /// Nothing yet, events to be written to one output and `functions` to another; with the latencies of functions as they were
+    /// measured where `raw_times` says so.
+    ///
+    /// # Errors
+    /// The output's.
+    pub fn new(events: W, functions: W, raw_times: bool) -> io::Result<Parquet<W>> {
+        let mut places = Vec::new();
+        places.resize_with(SLOTS, || None);
+        Ok(Parquet {
+            events: Table::new(events, "events", &EVENTS)?,
+            to: functions,
+            session: Session::default(),
+            has_waits: false,
+            functions: Functions::new(),
+            raw_times,
+            overhead: Overhead::default(),
+            places,
+            words: Vec::new(),
+            json: json::Writer::new(),
+            line: Vec::new(),
+            first: 0,
+            last: 0,
+        })
+    }
+}
+
+/// The number of a word that many rows have.
+fn number(words: &mut Vec<(&'static str, Shared)>, word: &'static str) -> usize {
+    let known = words.iter().position(|(known, _)| *known == word);
+    known.unwrap_or_else(|| {
+        words.push((word, word.into()));
+        words.len() - 1
+    })
+}
+
+/// A word by its number.
+fn word<'a>(words: &'a [(&'static str, Shared)], at: usize) -> Cell<'a> {
+    words
+        .get(at)
+        .map_or(Cell::Nothing, |(_, word)| Cell::Shared(word))
+}
+
+/// A function and its file.
+fn named<'a>(places: &'a mut [Option<Named>], place: &Arc<Place>) -> [Cell<'a>; 2] {
+    let address = Arc::as_ptr(place) as usize as u64;
+    // The low bits of an address are all alike; the top bits of a product depend on every bit.
+    let slot = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize;
+    let Some(slot) = places.get_mut(slot) else {
+        return [Cell::Nothing; 2];
+    };
+    if !slot
+        .as_ref()
+        .is_some_and(|known| Arc::ptr_eq(&known.place, place))
+    {
+        *slot = None;
+    }
+    let known = slot.get_or_insert_with(|| Named {
+        place: Arc::clone(place),
+        function: place.name().text.as_str().into(),
+        file: place.file.text.as_str().into(),
+    });
+    [Cell::Shared(&known.function), Cell::Shared(&known.file)]
+}
+
+impl<W: Write + Send> Sink for Parquet<W> {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
+        self.session = session.clone();
+        self.has_waits = session.events.iter().any(|kind| kind == Wait::KIND);
+        self.overhead = Overhead::of(session, self.raw_times);
+        self.functions = Functions::new().with_waits(self.has_waits);
+        self.functions.take_out(self.overhead);
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
+        let event = step.event;
+        if self.first == 0 {
+            self.first = event.ts;
+        }
+        self.last = self.last.max(event.ts);
+        self.functions.take(step);
+        let kind = number(&mut self.words, event.what.kind());
+        let how = json::how(&event.what).map(|how| number(&mut self.words, how));
+        let mut cells = [Cell::Nothing; EVENTS.len()];
+        let fields;
+        let mut is_told_whole = true;
+        let [
+            ts,
+            event_word,
+            pid,
+            tid,
+            interpreter,
+            context,
+            function,
+            file,
+            line,
+            manner,
+            rest @ ..,
+        ] = &mut cells;
+        let [
+            duration,
+            own,
+            idle,
+            generation,
+            collected,
+            reason,
+            blocked,
+            queued,
+            lost,
+            values,
+            whole,
+        ] = rest;
+        *ts = Cell::number(event.ts);
+        *pid = Cell::of(Some(event.pid).filter(|pid| *pid > 0), Cell::id);
+        *tid = Cell::of(Some(event.tid).filter(|tid| *tid > 0), Cell::id);
+        *interpreter = Cell::of(event.interpreter, |it| Cell::id(it.get()));
+        match &event.what {
+            What::Call {
+                place,
+                line: at,
+                frame,
+            }
+            | What::Return {
+                place,
+                line: at,
+                frame,
+                ..
+            } => {
+                [*function, *file] = named(&mut self.places, place);
+                *line = Cell::Small(*at);
+                *context = Cell::of(frame.context, |it| Cell::number(it.get()));
+                *idle = Cell::of(Some(frame.idle_ns).filter(|ns| *ns > 0), Cell::number);
+                if let What::Return { duration_ns, .. } = &event.what {
+                    *duration = Cell::of(*duration_ns, Cell::number);
+                    *own = Cell::of(step.finished, |left| Cell::number(left.self_ns));
+                }
+                fields = frame.fields.as_deref().and_then(in_json);
+                *values = Cell::of(fields.as_deref(), Cell::Text);
+                is_told_whole = frame.text.is_none();
+            }
+            What::Line { place, line: at } => {
+                [*function, *file] = named(&mut self.places, place);
+                *line = Cell::Small(*at);
+            }
+            What::GcStart { generation: of } => *generation = Cell::Large(*of),
+            What::GcDone {
+                generation: of,
+                collected: count,
+                pause_ns,
+            } => {
+                *generation = Cell::of(*of, Cell::Large);
+                *collected = Cell::Large(*count);
+                *duration = Cell::of(*pause_ns, Cell::number);
+            }
+            What::Wait(wait) => {
+                *reason = Cell::Text(wait.word());
+                *blocked = Cell::number(wait.blocked_ns);
+                *queued = Cell::of(wait.runqueue_ns, Cell::number);
+                *duration = Cell::number(wait.off_ns());
+                is_told_whole = false;
+            }
+            What::Plain(plain) => {
+                *duration = Cell::of(plain.duration_ns, Cell::number);
+                is_told_whole = false;
+            }
+            What::Context { context: of, .. } => {
+                *context = Cell::number(*of);
+                is_told_whole = false;
+            }
+            What::Lost { count, .. } => {
+                *lost = Cell::number(*count);
+                is_told_whole = false;
+            }
+            What::Process { .. } => is_told_whole = false,
+        }
+        if !is_told_whole {
+            self.line.clear();
+            self.json.event(event, &mut self.line);
+            *whole = std::str::from_utf8(&self.line)
+                .map_or(Cell::Nothing, |line| Cell::Text(line.trim_end()));
+        }
+        *event_word = word(&self.words, kind);
+        *manner = Cell::of(how, |at| word(&self.words, at));
+        self.events.row(&cells)
+    }
+
+    fn finish(mut self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>> {
+        self.functions.take_open(end.pairing, self.last);
+        let wall_ns = match end.summary {
+            Some(summary) if summary.wall_ns > 0 => summary.wall_ns,
+            _ => self.last.saturating_sub(self.first),
+        };
+        let mut said = about(&self.session, end.summary, self.first, wall_ns);
+        let without_row = self.functions.without_row();
+        let missing = losses(end, without_row.map_or(0, |row| row.calls));
+        said.extend(missing.into_iter().map(|sentence| ("missing", sentence)));
+        let mut functions = Table::new(self.to, "functions", &FUNCTIONS)?;
+        for function in self.functions.rows().iter().filter(|row| !row.never_ran()) {
+            functions.row(&self::function(
+                function,
+                true,
+                self.has_waits,
+                self.overhead,
+            ))?;
+        }
+        // Those that found no row, of no name.
+        if let Some(rest) = without_row {
+            functions.row(&self::function(rest, false, self.has_waits, self.overhead))?;
+        }
+        functions.finish(&said)?;
+        self.events.finish(&said)?;
+        Ok(without_row.map(|row| {
+            format!(
+                "there are more functions than the table of functions has rows: {} of further ones are in one row without a name; \
+                 the table of events has all of them",
+                many(row.calls, "call", "calls")
+            )
+        }))
+    }
+}
+
+/// Fields of a call as a JSON object, if it has some.
+fn in_json(fields: &Fields) -> Option<String> {
+    fields.present().next()?;
+    Some(json::fields(fields).to_string())
+}
+
+fn function(
+    row: &Function,
+    is_named: bool,
+    has_waits: bool,
+    overhead: Overhead,
+) -> [Cell<'_>; FUNCTIONS.len()] {
+    let name = |text| {
+        if is_named {
+            Cell::Text(text)
+        } else {
+            Cell::Nothing
+        }
+    };
+    let net = |ns| match overhead.cost() {
+        Some(_) => Cell::number(ns),
+        None => Cell::Nothing,
+    };
+    let waited = |ns| {
+        if has_waits {
+            Cell::number(ns)
+        } else {
+            Cell::Nothing
+        }
+    };
+    let durations = row.durations(overhead);
+    let quantile = |share| Cell::of(durations.quantile(share), Cell::number);
+    [
+        if is_named {
+            Cell::id(row.pid)
+        } else {
+            Cell::Nothing
+        },
+        name(&row.place.name().text),
+        name(&row.place.file.text),
+        match row.line {
+            line if line > 0 && line < i32::MAX => Cell::Small(line),
+            _ => Cell::Nothing,
+        },
+        Cell::number(row.calls),
+        Cell::Flag(row.goes_on),
+        Cell::Flag(row.maybe_several),
+        Cell::number(row.given_up),
+        Cell::number(row.unmatched),
+        Cell::number(row.self_ns),
+        Cell::number(row.idle_ns),
+        Cell::of(row.whole_cumulative_ns(), Cell::number),
+        Cell::number(row.idle_cumulative_ns),
+        net(row.net_self_ns(overhead)),
+        net(row.net_idle_ns(overhead)),
+        Cell::of(row.net_cumulative_ns(overhead), net),
+        net(row.net_idle_cumulative_ns(overhead)),
+        Cell::number(row.timed),
+        Cell::of(row.net_average_ns(overhead), Cell::number),
+        Cell::of(durations.min(), Cell::number),
+        quantile(0.5),
+        quantile(0.95),
+        quantile(0.99),
+        Cell::of(durations.max(), Cell::number),
+        waited(row.off.blocked_ns),
+        waited(row.off.runqueue_ns),
+        waited(row.off.gil_ns),
+    ]
+}

@@ -125,9 +125,12 @@ fn a_small_recording_of_deep_stacks_is_exported_within_the_bound_and_no_time_is_
         "folded",
         "flamegraph",
         "chrome",
+        "perfetto",
+        "pprof",
         "html",
         "speedscope",
         "pstats",
+        "parquet",
         "json",
     ] {
         let (ended, kilobytes) = export(&path, format);
@@ -154,7 +157,16 @@ fn a_recording_with_more_threads_than_there_are_is_exported_within_the_bound() {
         made.call(&work);
     }
     let (_dir, path) = made.end();
-    for format in ["folded", "chrome", "html", "speedscope", "pstats"] {
+    for format in [
+        "folded",
+        "chrome",
+        "perfetto",
+        "pprof",
+        "html",
+        "speedscope",
+        "pstats",
+        "parquet",
+    ] {
         let (ended, kilobytes) = export(&path, format);
         assert_eq!(ended.code, 0, "{format}: {ended:?}");
         assert!(kilobytes < MOST, "{format}: {kilobytes} kB");
@@ -197,7 +209,7 @@ fn a_program_that_makes_functions_for_ever_fills_the_table_and_what_is_in_no_row
         ended.stdout.contains("; table full, 134464 calls ("),
         "{ended:?}"
     );
-    for format in ["folded", "html", "pstats"] {
+    for format in ["folded", "html", "perfetto", "pprof", "pstats", "parquet"] {
         let (ended, kilobytes) = export(std::path::Path::new(path), format);
         assert_eq!(ended.code, 0, "{ended:?}");
         assert!(kilobytes < MOST, "{format}: {kilobytes} kB");
@@ -233,6 +245,11 @@ fn forty_thousand_long_names_are_held_within_the_bound_and_none_is_another() {
         .partition(|row| row["function"] == "[name left out]");
     assert_eq!(marked.len(), 1, "one row for all of them");
     assert!(named.len() > 4_000 && named.iter().all(|row| calls(row) == 1));
+    for format in ["perfetto", "pprof", "parquet"] {
+        let (ended, kilobytes) = export(&path, format);
+        assert_eq!(ended.code, 0, "{format}: {ended:?}");
+        assert!(kilobytes < MOST, "{format}: {kilobytes} kB");
+    }
     // As JSON, whose reader has the same bound.
     let (ended, kilobytes) = export(&path, "json");
     assert_eq!(ended.code, 0, "{ended:?}");

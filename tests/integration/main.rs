@@ -8,6 +8,7 @@ mod command;
 mod doctor;
 mod dump;
 mod fields;
+mod formats;
 mod ground_truth;
 mod kernel_sums;
 mod live;

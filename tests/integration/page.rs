@@ -18,11 +18,11 @@ use crate::browser::{Browser, DOWN, ENTER, ESCAPE, RIGHT, UP};
 use crate::command::{Ended, pystap_with};
 use crate::outputs;
 
-const MS: u64 = 1_000_000;
+pub(crate) const MS: u64 = 1_000_000;
 /// When everything begins.
 const EPOCH: u64 = 1_800_000_000_000_000_000;
 
-fn text(text: &str) -> Text {
+pub(crate) fn text(text: &str) -> Text {
     Text {
         text: text.to_owned(),
         ..Text::default()
@@ -39,7 +39,7 @@ fn place(function: &str) -> Arc<Place> {
 }
 
 /// An event in a thread, so many microseconds after the beginning.
-fn event(tid: u32, at_us: u64, what: What) -> Event {
+pub(crate) fn event(tid: u32, at_us: u64, what: What) -> Event {
     Event {
         ts: EPOCH + at_us * 1_000,
         pid: 7,
@@ -117,7 +117,7 @@ fn program(work_us: u64) -> Vec<Event> {
     events
 }
 
-fn recorded(path: &Path, kinds: &[&str], events: Vec<Event>) {
+pub(crate) fn recorded(path: &Path, kinds: &[&str], events: Vec<Event>) {
     let rules = PairingRules {
         call_on_creation: false,
         greenlets: false,

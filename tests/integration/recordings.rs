@@ -248,6 +248,8 @@ fn a_recording_exports_to_every_format() {
     for (format, begins) in [
         ("flamegraph", &b"<?xml"[..]),
         ("chrome", b"{\"displayTimeUnit\""),
+        ("perfetto", b"\x0a"),
+        ("pprof", b"\x1f\x8b"),
         ("html", b"<!DOCTYPE html>"),
         ("speedscope", b"{\"$schema\""),
         ("pstats", b"{("),

@@ -175,7 +175,7 @@ fn a_function_is_selected_its_callers_are_shown_and_help_has_every_page_on_a_sma
     let terminal = Terminal::open(80, 24);
     // By calls, of which c has the most in its file: by times, the first row differs from run to run.
     let browse = format!(
-        "{} report -s calls --browse {}",
+        "{} report --sort calls --browse {}",
         quoted(&pystap()),
         recording.path()
     );

@@ -71,7 +71,6 @@
 extern crate alloc;
 
 mod asked;
-mod calibration;
 mod calls;
 mod capture;
 mod codes;

@@ -12,26 +12,24 @@
 //! it, so that such a part is counted as all others are.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat, statat,
-    unlinkat,
+    AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, flock, openat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+use crate::files::reading;
+use crate::files::writing::{self, Draft};
 use crate::script::filter::Glob;
 
 const INDEX: &str = "index.jsonl";
-/// Its next version, until that takes its place.
-const DRAFT: &str = "index.jsonl.new";
 const LOCK: &str = "lock";
 const SUFFIX: &str = ".pystap";
 /// Digits of a part's number.
@@ -150,15 +148,21 @@ pub(crate) enum PartsError {
     #[error("another pystap records into it; name another one with --output")]
     Busy,
     #[error("{0}; choose a writable directory with --output")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+impl From<io::Error> for PartsError {
+    fn from(error: io::Error) -> PartsError {
+        match error.kind() {
+            io::ErrorKind::NotADirectory => PartsError::NoDirectory,
+            _ => PartsError::Io(error),
+        }
+    }
 }
 
 impl From<Errno> for PartsError {
     fn from(error: Errno) -> PartsError {
-        match error {
-            Errno::NOTDIR | Errno::LOOP => PartsError::NoDirectory,
-            error => PartsError::Io(error.into()),
-        }
+        io::Error::from(error).into()
     }
 }
 
@@ -185,11 +189,7 @@ impl Parts {
     /// # Errors
     /// [`PartsError`] when it cannot be used.
     pub(crate) fn open(path: &Path, keep: usize) -> Result<Parts, PartsError> {
-        let is_new = match mkdirat(CWD, path, Mode::RWXU) {
-            Ok(()) => true,
-            Err(Errno::EXIST) => false,
-            Err(error) => return Err(error.into()),
-        };
+        let is_new = writing::make_directory(path)?;
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let directory = openat(CWD, path, flags, Mode::empty())?;
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -199,7 +199,7 @@ impl Parts {
             Err(Errno::WOULDBLOCK) => return Err(PartsError::Busy),
             Err(error) => return Err(error.into()),
         }
-        let mut finished = indexed(&directory)?;
+        let mut finished = indexed(path)?;
         let there = named_like_parts(&directory)?;
         finished.retain(|part| there.binary_search(&part.file).is_ok());
         for file in &there {
@@ -305,12 +305,11 @@ impl Parts {
             serde_json::to_writer(&mut text, part)?;
             text.push(b'\n');
         }
-        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let draft = openat(&self.directory, DRAFT, flags | OFlags::CLOEXEC, mode)?;
-        File::from(draft).write_all(&text)?;
-        renameat(&self.directory, DRAFT, &self.directory, INDEX)?;
-        Ok(())
+        let draft = Draft::new(&self.path.join(INDEX), Mode::RUSR | Mode::WUSR)?;
+        let no_file = || io::Error::other("something else is in the place of its index");
+        let mut draft = draft.ok_or_else(no_file)?;
+        draft.write_all(&text)?;
+        draft.put()
     }
 }
 
@@ -332,15 +331,12 @@ fn named(file: &str) -> Option<(&str, u32)> {
 }
 
 /// The lines of the index that make sense.
-fn indexed(directory: &OwnedFd) -> io::Result<Vec<Part>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match openat(directory, INDEX, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(Errno::NOENT) => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
+fn indexed(directory: &Path) -> io::Result<Vec<Part>> {
+    let text = match reading::read(&directory.join(INDEX), MOST_INDEX) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
     };
-    let mut text = Vec::new();
-    file.take(MOST_INDEX).read_to_end(&mut text)?;
     let lines = text.split(|byte| *byte == b'\n');
     let parts = lines.filter_map(|line| serde_json::from_slice::<Part>(line).ok());
     Ok(parts.filter(|part| named(&part.file).is_some()).collect())

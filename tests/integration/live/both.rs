@@ -12,12 +12,20 @@ use crate::tracing::{Traced, leaves_nothing, trace};
 
 /// A stream without what differs from run to run: times, and thread IDs, which are replaced by their rank, as the
 /// threads were created. Each thread's own order counts; how threads alternate does not. Whether a return has a duration counts
-/// `with_durations`.
+/// `with_durations`. Collections that the interpreter begins by itself, while it starts, are left out: when they come is a
+/// matter of how much was allocated before, with the agent also of the moment at which it arrived.
 fn normalised(traced: &Traced, with_durations: bool) -> Vec<Vec<String>> {
     let mut threads: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     // An engine may deliver an event late, and says how many; its time stamp is right all the same.
     let mut events = traced.events.clone();
     events.sort_by_key(|event| event.ts);
+    let is_full = |what: &What| matches!(what, What::GcStart { generation: 2 });
+    let first_full = events
+        .iter()
+        .find(|event| is_full(&event.what))
+        .map_or(u64::MAX, |event| event.ts);
+    let of_a_collection = |what: &What| matches!(what, What::GcStart { .. } | What::GcDone { .. });
+    events.retain(|event| !of_a_collection(&event.what) || event.ts >= first_full);
     for event in &events {
         let told = match &event.what {
             What::Call { place, line, frame } => format!("call {place:?} {line} {frame:?}"),

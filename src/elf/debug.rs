@@ -360,6 +360,8 @@ fn resolve(
         | gimli::SectionId::DebugAddr
         | gimli::SectionId::DebugLine
         | gimli::SectionId::DebugLineStr
+        | gimli::SectionId::DebugRanges
+        | gimli::SectionId::DebugRngLists
         | gimli::SectionId::DebugStr
         | gimli::SectionId::DebugStrOffsets => container.contents(id.name(), LARGEST_SECTION),
         _ => Ok(Vec::new()),
@@ -404,11 +406,7 @@ fn definition(
         if entry.tag() != gimli::DW_TAG_subprogram {
             continue;
         }
-        let begins = match entry.attr_value(gimli::DW_AT_low_pc) {
-            Some(value) => dwarf.attr_address(&unit, value)?,
-            None => None,
-        };
-        if begins != Some(symbol.address) {
+        if !begins_at(dwarf, &unit, entry, symbol.address)? {
             continue;
         }
         let number = |name| {
@@ -441,6 +439,33 @@ fn definition(
         return in_line_table(dwarf, &unit, symbol, name);
     }
     Ok(None)
+}
+
+/// Whether a function begins at this address: in one piece, or in several, as compilers leave it that move what is seldom
+/// run away from the rest.
+fn begins_at(
+    dwarf: &gimli::Dwarf<Bytes<'_>>,
+    unit: &gimli::Unit<Bytes<'_>>,
+    entry: &gimli::DebuggingInformationEntry<Bytes<'_>>,
+    address: u64,
+) -> Result<bool, DebugError> {
+    if let Some(value) = entry.attr_value(gimli::DW_AT_low_pc)
+        && dwarf.attr_address(unit, value)? == Some(address)
+    {
+        return Ok(true);
+    }
+    let Some(value) = entry.attr_value(gimli::DW_AT_ranges) else {
+        return Ok(false);
+    };
+    let Some(mut ranges) = dwarf.attr_ranges(unit, value)? else {
+        return Ok(false);
+    };
+    while let Some(range) = ranges.next()? {
+        if range.begin == address {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The line-table row for the symbol's address.

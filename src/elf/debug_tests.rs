@@ -34,6 +34,8 @@ struct Form {
     shared_name: bool,
     /// Whether the entry says where the function was declared; otherwise only the line table does.
     declared: bool,
+    /// Whether the function lies in two pieces, as compilers leave those of which a part is seldom run.
+    pieces: bool,
     /// Number of units besides the function's.
     others: usize,
 }
@@ -47,6 +49,7 @@ impl Default for Form {
             index: true,
             shared_name: false,
             declared: true,
+            pieces: false,
             others: 2,
         }
     }
@@ -98,6 +101,19 @@ fn dwarf(form: &Form) -> Vec<(String, Vec<u8>)> {
     let name = dwarf.strings.add(FUNCTION);
     let unit = dwarf.units.get_mut(id);
     let root = unit.root();
+    let begins = if form.pieces {
+        let pieces = [(ADDRESS, 0x10), (ADDRESS - 0x1000, 0x8)].map(|(begin, length)| {
+            gimli::write::Range::StartLength {
+                begin: Address::Constant(begin),
+                length,
+            }
+        });
+        let list = unit.ranges.add(gimli::write::RangeList(pieces.to_vec()));
+        (gimli::DW_AT_ranges, AttributeValue::RangeListRef(list))
+    } else {
+        let address = AttributeValue::Address(Address::Constant(ADDRESS));
+        (gimli::DW_AT_low_pc, address)
+    };
     unit.get_mut(root).set(
         gimli::DW_AT_comp_dir,
         AttributeValue::String(b"/build/linux".to_vec()),
@@ -113,10 +129,7 @@ fn dwarf(form: &Form) -> Vec<(String, Vec<u8>)> {
             AttributeValue::StringRef(name)
         },
     );
-    function.set(
-        gimli::DW_AT_low_pc,
-        AttributeValue::Address(Address::Constant(ADDRESS)),
-    );
+    function.set(begins.0, begins.1);
     if form.declared {
         function.set(
             gimli::DW_AT_decl_file,
@@ -371,13 +384,19 @@ fn a_function_is_resolved_in_every_form() {
     for version in [4, 5] {
         for format in [Format::Dwarf32, Format::Dwarf64] {
             for compression in compressions {
-                for (index, declared) in [(true, true), (false, true), (true, false)] {
+                for (index, declared, pieces) in [
+                    (true, true, false),
+                    (false, true, false),
+                    (true, false, false),
+                    (true, true, true),
+                ] {
                     let form = Form {
                         version,
                         format,
                         compression,
                         index,
                         declared,
+                        pieces,
                         ..Form::default()
                     };
                     let debug = examine(&file(&form, Vec::new()))
@@ -598,7 +617,9 @@ fn what_a_real_compiler_writes_is_understood() {
     let source = directory.path().join("known.c");
     fs::write(
         &source,
-        "int helper(int n) { return n; }\n\nint known_function(int n)\n{\n    return helper(n) + 1;\n}\n",
+        // What seldom happens is moved away from the rest where it is optimised.
+        "int helper(int n) { return n; } void seldom(int) __attribute__((cold));\n\n\
+         int known_function(int n)\n{\n    if (n < 0) seldom(n);\n    return helper(n) + 1;\n}\n",
     )
     .expect("written");
     for options in [

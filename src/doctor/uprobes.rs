@@ -117,7 +117,7 @@ fn tracefs(facts: &Facts) -> Finding {
             format!("tracing is reached through debugfs at {place}"),
             why,
         ),
-        (None, _) if known => Finding::new(
+        (None, _) if known && may_not_mount(facts) => Finding::new(
             Part::Uprobes,
             "tracefs",
             Status::Missing,
@@ -125,14 +125,15 @@ fn tracefs(facts: &Facts) -> Finding {
             why,
         )
         .stops(Engine::Uprobes)
-        .fix(if may_not_mount(facts) {
-            Fix::by_hand("Run pystap as root on the host, which has it mounted or can mount it.")
-        } else {
-            Fix::new(
-                "Mount it.",
-                ["mount -t tracefs tracefs /sys/kernel/tracing"],
-            )
-        }),
+        .fix(Fix::by_hand(
+            "Run pystap as root on the host, which has it mounted or can mount it.",
+        )),
+        (None, _) if known => Finding::ok(
+            Part::Uprobes,
+            "tracefs",
+            "tracefs is not mounted, and pystap mounts it while it needs it",
+            why,
+        ),
         (None, _) if tracing.file_systems.value().is_some() => Finding::new(
             Part::Uprobes,
             "tracefs",
@@ -160,11 +161,23 @@ fn events(facts: &Facts) -> Finding {
     let why = "A probe becomes a uprobe event by a line written to this file.";
     let mounted =
         facts.tracing.tracefs.value().is_some() || facts.tracing.debugfs.value().is_some();
+    let configured = facts
+        .kernel
+        .config
+        .value()
+        .and_then(|config| config.get("CONFIG_UPROBE_EVENTS"))
+        .is_some_and(|value| value == "y");
     let finding = match fact.value() {
         Some(_) => Finding::ok(
             Part::Uprobes,
             "uprobe-events",
             "uprobe events can be defined",
+            why,
+        ),
+        None if fact.is_absent() && !mounted && configured => Finding::ok(
+            Part::Uprobes,
+            "uprobe-events",
+            "uprobe events can be defined, once tracefs is mounted",
             why,
         ),
         None if fact.is_absent() && mounted => Finding::new(

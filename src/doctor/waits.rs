@@ -133,22 +133,17 @@ impl Told<'_> {
         };
         let finding = match (events.value(), may_listen) {
             _ if confidential(facts) => new(Status::Warning, LOCKED_DOWN).fix(unlock()),
-            (Some(_), _) if !is_mounted => {
-                let finding = new(
-                    Status::Warning,
-                    &format!("{what} are not to be had, because tracefs is not mounted"),
-                );
-                finding.fix(if may_not_mount(facts) {
-                    Fix::by_hand(
-                        "Run pystap as root on the host, which has it mounted or can mount it.",
-                    )
-                } else {
-                    Fix::new(
-                        "Mount it.",
-                        ["mount -t tracefs tracefs /sys/kernel/tracing"],
-                    )
-                })
-            }
+            (Some(_), _) if !is_mounted && may_not_mount(facts) => new(
+                Status::Warning,
+                &format!("{what} are not to be had, because tracefs is not mounted"),
+            )
+            .fix(Fix::by_hand(
+                "Run pystap as root on the host, which has it mounted or can mount it.",
+            )),
+            (Some(_), Some(true)) if !is_mounted => new(
+                Status::Ok,
+                &format!("{what} can be had, once tracefs is mounted"),
+            ),
             (Some(found), _) if found.len() < self.wanted.len() => {
                 let lacking = self.wanted.into_iter();
                 let lacking: Vec<&str> = lacking

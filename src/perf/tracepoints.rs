@@ -4,12 +4,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::OnceLock;
+
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, fsconfig_create, fsmount, fsopen, mount,
+};
 
 /// Where it belongs, and where it was before Linux 4.1.
 const USUAL: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-/// Where we mount it when /sys cannot be changed, as in many containers.
+/// Where we mount it when /sys cannot be changed, as in many containers, and the kernel is older than Linux 5.2.
 const OWN: &str = "/run/pystap-tracing";
 
 /// Why there is no tracefs.
@@ -35,8 +40,26 @@ pub(crate) fn root() -> Result<PathBuf, NoTracefs> {
     let is_one = |root: &PathBuf| root.join("events").try_exists().unwrap_or(true);
     match mounted().into_iter().find(is_one) {
         Some(root) => Ok(root),
-        None => mount_it(),
+        None => detached().map_or_else(mount_it, Ok),
     }
+}
+
+/// tracefs for this process alone: mounted nowhere, so that it is gone when the process is.
+fn detached() -> Option<PathBuf> {
+    static MOUNTED: OnceLock<Option<OwnedFd>> = OnceLock::new();
+    let mounted = MOUNTED.get_or_init(|| {
+        let context = fsopen("tracefs", FsOpenFlags::FSOPEN_CLOEXEC).ok()?;
+        fsconfig_create(&context).ok()?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOEXEC
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).ok()
+    });
+    let mounted = mounted.as_ref()?;
+    Some(PathBuf::from(format!(
+        "/proc/self/fd/{}",
+        mounted.as_raw_fd()
+    )))
 }
 
 /// Where tracefs is mounted already.

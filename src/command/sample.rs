@@ -338,7 +338,7 @@ pub(super) fn record(arguments: &cli::Trace, rate: u32, console: &Console) -> Re
     })?;
     console.note(format_args!(
         "{}: {} recorded",
-        stop.said(),
+        stop.said(status),
         many(samples, "sample", "samples")
     ));
     Ok(match status {

@@ -182,6 +182,14 @@ impl Launched {
         self.ended(WaitOptions::NOHANG)
     }
 
+    /// How it ended, as far as that was asked already.
+    pub(crate) fn status(&self) -> Option<Status> {
+        match self.stage {
+            Stage::Ended(status) => Some(status),
+            _ => None,
+        }
+    }
+
     fn ended(&mut self, options: WaitOptions) -> Result<Option<Status>, TargetError> {
         if let Stage::Ended(status) = self.stage {
             return Ok(Some(status));

@@ -405,7 +405,7 @@ impl Decision<'_> {
     }
 
     /// What is probed of the interpreters.
-    fn images(&self, agent: Option<&AgentPlan>) -> Result<Vec<PlannedImage>, PlanError> {
+    fn images(&mut self, agent: Option<&AgentPlan>) -> Result<Vec<PlannedImage>, PlanError> {
         let interpreters = self.interpreters();
         let mut images = Vec::new();
         for (interpreter, pids) in interpreters.values() {
@@ -437,6 +437,18 @@ impl Decision<'_> {
                 kinds: kinds.join(" and "),
             });
         }
+        // Nobody asked for them, as for all that comes unasked: the patch of RHEL 7 has calls and no collections.
+        if self.request.events.is_empty()
+            && missing == [EventKind::Gc]
+            && let Some((interpreter, _)) = interpreters.values().next()
+        {
+            self.warnings.push(format!(
+                "garbage collections are not told, because {} has no probes for them",
+                described(interpreter)
+            ));
+            self.wanted.leave_out(EventKind::Gc);
+            return self.images(agent);
+        }
         match (missing.first(), interpreters.values().next()) {
             (Some(first), Some((interpreter, _))) => {
                 Err(self.without_probes(*first, &missing, interpreter))
@@ -459,20 +471,21 @@ impl Decision<'_> {
         let (reason, elsewhere) = match known {
             _ if !has_any => (
                 "it was built without probes (configure --with-dtrace), or they were taken away (by llvm-strip, which GNU strip does not do, or --strip-section-headers), so it has none at all.".to_owned(),
-                "run the program with an interpreter that has probes: Debian's and Fedora's /usr/bin/python3 do, those of python.org images, pyenv, uv and conda do not",
+                "run the program with an interpreter that has probes: Debian's and Fedora's /usr/bin/python3 do, those of python.org images, pyenv, uv and conda do not".to_owned(),
             ),
             Some(known) if known.status == Status::Absent => (
                 known.sentence.to_owned(),
-                match probe.map(|probe| marks::spans(probe.name())) {
-                    Some(spans) if spans.is_empty() => {
-                        "run the program with a Python that has one of the patches in docs/python-builds.md"
+                match probe.map(|probe| versions_with(probe)) {
+                    Some(versions) if versions.is_empty() => {
+                        "run the program with a Python that has one of the patches in docs/python-builds.md".to_owned()
                     }
-                    _ => "run the program with Python 3.15 or with 3.10 and older",
+                    Some(versions) => format!("run the program with Python {versions}"),
+                    None => "see `pystap marks -p PID` for what it has".to_owned(),
                 },
             ),
             _ => (
                 format!("it has no probe {}.", probe.map_or("", Probe::name)),
-                "see `pystap marks -p PID` for what it has",
+                "see `pystap marks -p PID` for what it has".to_owned(),
             ),
         };
         let left: Vec<&str> = EventKind::ALL
@@ -481,7 +494,7 @@ impl Decision<'_> {
             .map(EventKind::name)
             .collect();
         let mut next = match left.is_empty() {
-            true => elsewhere.to_owned(),
+            true => elsewhere,
             false => format!(
                 "trace what it has with `--events {}`, or {elsewhere}",
                 left.join(",")
@@ -798,4 +811,27 @@ fn behaviour(interpreter: &Interpreter, probe: Probe) -> Option<marks::Behaviour
         (version.major, version.minor),
         probe.name(),
     ))
+}
+
+/// The versions in which CPython's own builds have a probe that does no harm: `3.6 to 3.11, 3.15 or later`. Empty where none has.
+fn versions_with(probe: Probe) -> String {
+    let spans = marks::spans(probe.name());
+    let named = spans.into_iter().map(|(first, last)| {
+        let name = |(major, minor): marks::Version| format!("{major}.{minor}");
+        let is_harmful = |version: &marks::Version| {
+            marks::behaviour(*version, probe.name()).status == Status::Dangerous
+        };
+        match last.map(|last| {
+            if is_harmful(&last) {
+                (last.0, last.1 - 1)
+            } else {
+                last
+            }
+        }) {
+            Some(last) if last == first => name(first),
+            Some(last) => format!("{} to {}", name(first), name(last)),
+            None => format!("{} or later", name(first)),
+        }
+    });
+    named.collect::<Vec<_>>().join(", ")
 }

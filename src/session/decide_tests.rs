@@ -89,6 +89,13 @@ impl SessionRequest {
 
 // What is found.
 
+impl Python {
+    fn without(mut self, probes: &[Probe]) -> Python {
+        self.probes.retain(|probe| !probes.contains(probe));
+        self
+    }
+}
+
 /// An interpreter in a file of its own.
 #[derive(Clone)]
 struct Python {
@@ -750,6 +757,21 @@ fn versions_decide_what_an_interpreter_gives_by_itself() {
             15,
             "",
             many("by calls,gc; 3.15 gives call,return,gc; stap"),
+        ),
+        (
+            "collections that nobody asked for may be missing",
+            asked().engine("stap"),
+            runs(debian(9).without(&Probe::COLLECTIONS)),
+            Planned(
+                "by calls; 3.9 gives call,return; stap",
+                &["garbage collections are not told"],
+            ),
+        ),
+        (
+            "those that were asked for may not",
+            asked_for("call,return,gc").engine("stap"),
+            runs(debian(9).without(&Probe::COLLECTIONS)),
+            Refusal(3, &["gc__start", "--events call,return"]),
         ),
         row(
             "lines are gone since 3.12",

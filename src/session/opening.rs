@@ -815,7 +815,8 @@ fn conclude(request: &SessionRequest, outcome: &Outcome, console: &Console) -> u
         true => "nothing lost".to_owned(),
         false => account.join(", "),
     };
-    let why = outcome.stop.said();
+    let command = outcome.launched.as_ref();
+    let why = outcome.stop.said(command.and_then(Launched::status));
     let seconds = summary.wall_ns as f64 / 1e9;
     let events = match summary.delivered {
         // What was added up elsewhere came as no event.

@@ -24,6 +24,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::process::Status;
 use crate::threads;
 
 /// How long a blocked output may hold up a stop.
@@ -65,15 +66,18 @@ impl Stop {
         }
     }
 
-    /// With what the last words begin.
-    pub(crate) fn said(self) -> &'static str {
+    /// With what the last words begin. `command` is how the command ended that was launched.
+    pub(crate) fn said(self, command: Option<Status>) -> String {
         match self {
-            Stop::Interrupted | Stop::Terminated => "stopped",
-            Stop::Duration => "time is up",
-            Stop::MaxEvents => "event limit reached",
-            Stop::TargetsEnded => "the target ended",
-            Stop::OutputClosed => "output closed",
-            Stop::OutputFailed | Stop::EngineFailed => "failed",
+            Stop::Interrupted | Stop::Terminated => "stopped".to_owned(),
+            Stop::Duration => "time is up".to_owned(),
+            Stop::MaxEvents => "event limit reached".to_owned(),
+            Stop::TargetsEnded => match command {
+                Some(status @ Status::Killed(_)) => format!("the target was {status}"),
+                _ => "the target ended".to_owned(),
+            },
+            Stop::OutputClosed => "output closed".to_owned(),
+            Stop::OutputFailed | Stop::EngineFailed => "failed".to_owned(),
         }
     }
 }

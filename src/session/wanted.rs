@@ -156,6 +156,14 @@ impl Wanted {
         })
     }
 
+    /// Takes out a kind that has a template of its own.
+    pub(crate) fn leave_out(&mut self, kind: EventKind) {
+        self.events.retain(|event| event != kind.name());
+        self.templates
+            .retain(|template| template != kind.template());
+        self.probes.retain(|probe| !kind.probes().contains(probe));
+    }
+
     /// Whether the agent tells everything, and no probe is armed.
     pub(crate) fn is_direct(&self) -> bool {
         self.by_itself == ByItself::Everything

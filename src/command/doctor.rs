@@ -186,6 +186,7 @@ fn gather(arguments: &Doctor, console: &Console) -> Result<Option<Facts>, Failur
     let catalogue = Catalogue::load(&directories)?;
     let mut gathering = Gathering::here();
     gathering.stap = arguments.stap.clone();
+    gathering.python = arguments.python.clone();
     let targets = targets(arguments)?;
     let mut facts = gathering.facts(&catalogue);
     facts.add_pythons(&gathering, &targets);

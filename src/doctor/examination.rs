@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::verdict::{self, EventVerdict, Verdict};
 use super::{
-    Engine, Finding, agent, building, debug, host, kernel, python, systemtap, uprobes, waits,
+    Engine, Finding, Fix, Status, agent, building, debug, host, kernel, python, systemtap, uprobes,
+    waits,
 };
 use crate::host::Facts;
 
@@ -53,5 +54,45 @@ fn findings(facts: &Facts) -> Vec<Finding> {
     all.extend(waits::findings(facts));
     all.extend(debug::findings(facts));
     all.extend(python::findings(facts));
+    for finding in &mut all {
+        after_the_trial(facts, finding);
+        where_stap_is_out_of_reach(facts, finding);
+    }
     all
+}
+
+/// What files say of the kernel's build tree and of the kernel is a judgement, and where a trial went well a wrong one.
+fn after_the_trial(facts: &Facts, finding: &mut Finding) {
+    let trial = facts.trial.value();
+    let shown = match finding.id {
+        "headers-match" | "headers-options" => trial.filter(|trial| trial.compiled),
+        "options" | "functions" => trial.filter(|trial| trial.loaded == Some(true)),
+        _ => None,
+    };
+    let done = match shown.map(|trial| trial.loaded) {
+        None | Some(Some(false)) => return,
+        Some(Some(true)) => "built and loaded",
+        Some(None) => "built",
+    };
+    if finding.status == Status::Ok {
+        return;
+    }
+    finding.summary = format!(
+        "{}; a trial module was {done} all the same",
+        finding.summary
+    );
+    finding.status = Status::Ok;
+    finding.stops.clear();
+    finding.fixes.clear();
+}
+
+/// What only a SystemTap needs that the distribution does not have is nobody's duty where another engine is ready.
+fn where_stap_is_out_of_reach(facts: &Facts, finding: &mut Finding) {
+    let hopeless = facts.systemtap.stap.is_absent()
+        && systemtap::out_of_reach(facts).is_some()
+        && kernel::uprobes_are_ready(facts);
+    if hopeless && finding.stops == [Engine::Stap] {
+        let fixes = std::mem::take(&mut finding.fixes);
+        finding.fixes = fixes.into_iter().map(Fix::or).collect();
+    }
 }

@@ -91,7 +91,9 @@ fn has_marks(facts: &Facts, python: &Python) -> Finding {
             } else {
                 format!("{} was built without probes", name(python))
             };
-            match by_agent(facts, python) {
+            let by_agent = by_agent(facts, python);
+            let easier = by_agent.is_some();
+            match by_agent {
                 None => new(Status::Missing, summary),
                 Some(fix) => new(Status::Warning, summary).fix(fix),
             }
@@ -102,7 +104,7 @@ fn has_marks(facts: &Facts, python: &Python) -> Finding {
                 )
                 .or()
             }))
-            .fixes(Remedies::for_host(facts).python_with_marks(python.language(), false))
+            .fixes(Remedies::for_host(facts).python_with_marks(python.language(), false, easier))
         }
         None => new(
             Status::Unknown,
@@ -148,10 +150,12 @@ fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
         } else {
             entry.sentence.trim_end_matches('.').to_owned()
         };
+        let by_agent = by_agent(facts, python);
+        let easier = by_agent.is_some();
         return Some(
             new(
                 Status::Warning,
-                match by_agent(facts, python) {
+                match &by_agent {
                     Some(_) => format!(
                         "{} shows calls only through pystap's agent: {reason}",
                         name(python)
@@ -159,7 +163,7 @@ fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
                     None => format!("{} cannot show calls: {reason}", name(python)),
                 },
             )
-            .fixes(by_agent(facts, python).into_iter().collect::<Vec<_>>())
+            .fixes(by_agent)
             .fix(
                 Fix::new(
                     "Trace what it has.",
@@ -170,7 +174,7 @@ fn calls(facts: &Facts, python: &Python) -> Option<Finding> {
                 )
                 .or(),
             )
-            .fixes(Remedies::for_host(facts).python_with_marks(Some(version), true)),
+            .fixes(Remedies::for_host(facts).python_with_marks(Some(version), true, easier)),
         );
     }
     match entry.status {

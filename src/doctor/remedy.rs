@@ -30,6 +30,16 @@ pub(super) struct Remedies {
     build_id: String,
 }
 
+/// Which SystemTap a release of a distribution has: packages.debian.org and packages.ubuntu.com, November 2026.
+const PACKAGED_SYSTEMTAP: [(Family, &str, &str); 6] = [
+    (Family::Debian, "11", "4.4"),
+    (Family::Debian, "12", "4.8"),
+    (Family::Debian, "13", "5.1"),
+    (Family::Ubuntu, "20.04", "4.2"),
+    (Family::Ubuntu, "22.04", "4.6"),
+    (Family::Ubuntu, "24.04", "5.0"),
+];
+
 /// The command that proves that everything works.
 pub(super) const PROOF: &str = "pystap doctor --trial";
 
@@ -121,6 +131,14 @@ impl Remedies {
         }
     }
 
+    /// Version of the distribution's SystemTap, where that does not change within a release.
+    pub(super) fn packaged_systemtap(&self) -> Option<&'static str> {
+        PACKAGED_SYSTEMTAP
+            .iter()
+            .find(|(family, release, _)| *family == self.family && *release == self.version)
+            .map(|(.., stap)| *stap)
+    }
+
     /// SystemTap from the distribution.
     pub(super) fn systemtap(&self) -> Fix {
         match self.family {
@@ -136,15 +154,15 @@ impl Remedies {
         });
         let packages = match self.family {
             Family::Debian | Family::Ubuntu => {
-                "g++ make gettext pkg-config libelf-dev libdw-dev wget bzip2"
+                "g++ make gettext pkg-config libboost-dev libelf-dev libdw-dev wget bzip2"
             }
             Family::Fedora | Family::Enterprise => {
-                "gcc-c++ make gettext-devel pkgconf elfutils-devel wget tar gzip"
+                "gcc-c++ make gettext-devel pkgconf boost-devel elfutils-devel wget tar gzip"
             }
             Family::Suse => {
-                "gcc-c++ make gettext-tools pkg-config libelf-devel libdw-devel wget tar gzip"
+                "gcc-c++ make gettext-tools pkg-config libboost_headers-devel libelf-devel libdw-devel wget tar gzip"
             }
-            Family::Arch => "base-devel gettext elfutils wget",
+            Family::Arch => "base-devel boost gettext elfutils wget",
             Family::Other => "",
         };
         let mut commands: Vec<String> = self.install(packages).into_iter().collect();
@@ -184,13 +202,13 @@ impl Remedies {
         let release = &self.release;
         match self.family {
             Family::Debian => vec![self.installing(
-                "Install the kernel's debug information (about a gigabyte).",
+                "Install the kernel's debug information (a gigabyte to fetch, six to eight on disk).",
                 &format!("linux-image-{release}-dbg"),
             )],
             Family::Ubuntu => vec![
                 self.debug_archive(),
                 Fix::new(
-                    "Install the kernel's debug information (several gigabytes).",
+                    "Install the kernel's debug information (a gigabyte to fetch, six to eight on disk).",
                     [
                         "apt-get update".to_owned(),
                         format!("apt-get install -y linux-image-{release}-dbgsym"),
@@ -198,7 +216,7 @@ impl Remedies {
                 ),
             ],
             Family::Fedora => vec![Fix::new(
-                "Install the kernel's debug information (several gigabytes).",
+                "Install the kernel's debug information (a gigabyte to fetch, six to eight on disk).",
                 [format!(
                     "dnf install -y --enablerepo='*-debuginfo' kernel-debuginfo-{release}"
                 )],
@@ -215,14 +233,14 @@ impl Remedies {
                     format!("dnf debuginfo-install -y kernel-{release}")
                 };
                 vec![Fix::new(
-                    "Install the kernel's debug information (several gigabytes).",
+                    "Install the kernel's debug information (a gigabyte to fetch, six to eight on disk).",
                     [plugins.to_owned(), install],
                 )]
             }
             Family::Suse => {
                 let (version, flavour) = release.rsplit_once('-').unwrap_or((release, "default"));
                 vec![Fix::new(
-                    "Install the kernel's debug information (several gigabytes).",
+                    "Install the kernel's debug information (a gigabyte to fetch, six to eight on disk).",
                     [format!(
                         "zypper --non-interactive --plus-content debug install \
                          kernel-{flavour}-debuginfo={version}"
@@ -338,8 +356,13 @@ impl Remedies {
     }
 
     /// Ways to get an interpreter with marks, in order of effort; with function marks if `calls` are what is missing.
-    /// `version` is that of the interpreter in use.
-    pub(super) fn python_with_marks(&self, version: Option<(u8, u8)>, calls: bool) -> Vec<Fix> {
+    /// `version` is that of the interpreter in use. Behind `easier` ways, if there are any.
+    pub(super) fn python_with_marks(
+        &self,
+        version: Option<(u8, u8)>,
+        calls: bool,
+        easier: bool,
+    ) -> Vec<Fix> {
         let packaged = self
             .packaged_python()
             .filter(|(_, _, shows)| !calls || *shows != Shows::NoCalls);
@@ -354,7 +377,8 @@ impl Remedies {
             };
             ways.push(self.installing(
                 &format!(
-                    "Least effort: run the program with the distribution's Python {python}, which has probes {what}."
+                    "{} the program with the distribution's Python {python}, which has probes {what}.",
+                    if easier { "Or run" } else { "Least effort: run" }
                 ),
                 package,
             ));
@@ -382,6 +406,11 @@ impl Remedies {
             Family::Other => "",
         };
         let patched = version.is_some_and(|version| version < (3, 6));
+        // The patches change what configure is made of.
+        let packages = match (patched, packages) {
+            (true, packages) if !packages.is_empty() => format!("{packages} autoconf patch"),
+            _ => packages.to_owned(),
+        };
         let start = if only_way { "Build" } else { "Otherwise build" };
         let what = match version {
             Some((major, minor)) if patched => format!(
@@ -393,9 +422,9 @@ impl Remedies {
                  ({BUILD_PYTHON} has the complete steps)."
             ),
         };
-        let mut commands: Vec<String> = self.install(packages).into_iter().collect();
+        let mut commands: Vec<String> = self.install(&packages).into_iter().collect();
         if patched {
-            commands.push("patch -p1 < dtrace.patch && autoconf".to_owned());
+            commands.extend(["patch -p1 < dtrace.patch", "autoconf"].map(str::to_owned));
         }
         commands.extend(
             [

@@ -295,6 +295,26 @@ pub(crate) fn json(facts: &Facts, examination: &Examination, can: bool) -> Value
 /// Lines that every fix script begins with.
 const HEAD: usize = 4;
 
+/// Whether apt knows what there is: on a machine that was just made it does not, and where sources were added, not yet.
+#[derive(Debug, Default)]
+struct Lists {
+    are_new: bool,
+}
+
+impl Lists {
+    /// What has to be done before a command of a script.
+    fn before(&mut self, command: &str, script: &mut String) {
+        if command == "apt-get update" {
+            self.are_new = true;
+        } else if command.contains("/etc/apt/") {
+            self.are_new = false;
+        } else if command.starts_with("apt-get install ") && !self.are_new {
+            script.push_str("apt-get update\n");
+            self.are_new = true;
+        }
+    }
+}
+
 /// All fixes in order, as one shell script with comments. Choices and manual steps are comments.
 pub(crate) fn fix_script(examination: &Examination) -> String {
     let mut script = String::from(
@@ -306,6 +326,7 @@ pub(crate) fn fix_script(examination: &Examination) -> String {
     let mut done = HashSet::new();
     // The proof comes after everything else is fixed.
     let mut proof: Option<String> = None;
+    let mut lists = Lists::default();
     let wrong = examination
         .findings
         .iter()
@@ -316,11 +337,16 @@ pub(crate) fn fix_script(examination: &Examination) -> String {
             .iter()
             .filter(|fix| fix.commands.is_empty() || !done.contains(&fix.commands))
             .filter(|fix| {
-                let proves = fix.commands == [PROOF];
-                if proves && proof.is_none() {
-                    proof = Some(PROOF.to_owned());
+                let proves = match fix.commands.as_slice() {
+                    [command] if command.starts_with(PROOF) => Some(command),
+                    _ => None,
+                };
+                if let Some(command) = proves
+                    && proof.is_none()
+                {
+                    proof = Some(printable(command));
                 }
-                !proves
+                proves.is_none()
             })
             .collect();
         if fixes.is_empty() {
@@ -348,6 +374,7 @@ pub(crate) fn fix_script(examination: &Examination) -> String {
                     }
                     command if command.starts_with(PROOF) => proof = Some(command),
                     command => {
+                        lists.before(&command, &mut script);
                         let _ = writeln!(script, "{command}");
                     }
                 }

@@ -1,6 +1,6 @@
 //! Findings about the installed SystemTap, and about the trial, which is the only proof that counts.
 
-use super::compatibility::{is_tested, too_old, true_version};
+use super::compatibility::{Change, is_tested, too_old, true_version};
 use super::host::is_confined;
 use super::kernel::{elsewhere, uprobes_are_ready};
 use super::remedy::{PROOF, Remedies};
@@ -50,7 +50,7 @@ fn stap(facts: &Facts) -> Finding {
             why,
         )
         .stops(Engine::Stap)
-        .fix(Remedies::for_host(facts).systemtap()),
+        .fixes(from_the_distribution(facts)),
         None => Finding::new(
             Part::Systemtap,
             "stap",
@@ -125,12 +125,12 @@ fn kernel(facts: &Facts) -> Finding {
             Status::Warning,
             format!("stap {stap} does not say which kernels it was tested with"),
         )
-        .fix(try_it()),
+        .fix(try_it(facts)),
         None => new(
             Status::Warning,
             format!("kernel {version} lies outside the range that stap {stap} was tested with"),
         )
-        .fix(try_it()),
+        .fix(try_it(facts)),
     };
     finding
         .evidence(Evidence {
@@ -149,6 +149,21 @@ fn kernel(facts: &Facts) -> Finding {
         })
 }
 
+/// The distribution's SystemTap, unless it is known to be too old for this kernel.
+fn from_the_distribution(facts: &Facts) -> Vec<Fix> {
+    let remedies = Remedies::for_host(facts);
+    match out_of_reach(facts) {
+        Some(change) => instead(facts, Some(&change.needs())),
+        None => vec![remedies.systemtap()],
+    }
+}
+
+/// Why the distribution's SystemTap cannot serve this kernel, where that is known.
+pub(super) fn out_of_reach(facts: &Facts) -> Option<&'static Change> {
+    let stap = Remedies::for_host(facts).packaged_systemtap()?;
+    too_old(stap, &true_version(facts)?.0)
+}
+
 /// What to do where this stap cannot serve this kernel: use another engine that is ready, which takes no effort, or
 /// another stap.
 fn instead(facts: &Facts, needed: Option<&str>) -> Vec<Fix> {
@@ -161,10 +176,14 @@ fn instead(facts: &Facts, needed: Option<&str>) -> Vec<Fix> {
     }
 }
 
-fn try_it() -> Fix {
+fn try_it(facts: &Facts) -> Fix {
+    let named = facts.systemtap.named.as_ref();
     Fix::new(
         "Only a trial can tell; it compiles a small script and remembers the outcome.",
-        [PROOF],
+        [match named {
+            Some(stap) => format!("{PROOF} --stap {}", shell::path(stap)),
+            None => PROOF.to_owned(),
+        }],
     )
 }
 
@@ -277,8 +296,11 @@ fn groups(facts: &Facts) -> Finding {
             why,
         )
         .fix(Fix::new(
-            "Make them.",
-            ["stapusr", "stapsys", "stapdev"].map(|name| format!("groupadd --system {name}")),
+            "Make those that are not there.",
+            facts
+                .systemtap
+                .missing_groups()
+                .map(|name| format!("groupadd --system {name}")),
         ))
     };
     groups.iter().fold(finding, |finding, group| {
@@ -462,7 +484,7 @@ fn trial(facts: &Facts) -> Finding {
         )
         .evidence(Evidence::of(fact, |_| String::new()))
         // A trial that is known to fail need not be run.
-        .fixes((kernel(facts).status != Status::Missing).then(try_it)),
+        .fixes((kernel(facts).status != Status::Missing).then(|| try_it(facts))),
     };
     match fact.value().map(|trial| trial.excerpt.trim()) {
         Some(excerpt) if !excerpt.is_empty() => finding.evidence(Evidence {

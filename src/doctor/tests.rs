@@ -206,7 +206,8 @@ fn each_host_gets_the_right_verdict() {
             Ability::Ready,
             Ability::Ready,
         ),
-        ("arch", Ability::Cannot, Ability::Cannot, Ability::Ready),
+        // Its tracefs is not mounted, which pystap does.
+        ("arch", Ability::Cannot, Ability::Ready, Ability::Ready),
         (
             "secure-boot-laptop",
             Ability::Cannot,
@@ -380,6 +381,7 @@ fn what_is_broken_on_a_working_host_is_named() {
             "headers of another kernel",
             |facts| {
                 facts.build_tree.release = Fact::found("kernel.release", "7.2.11".to_owned());
+                facts.trial = Fact::unknown("trial", "no trial was made");
             },
             "headers-match",
         ),
@@ -814,6 +816,113 @@ fn complete_marks_with_an_engine_for_them_stay_complete_and_others_are_completed
     assert_eq!(ability, Ability::Ready);
     assert!(collections.starts_with("complete, through pystap's agent"));
     assert_eq!(of_kind(&user, None, "audit").0, Ability::Cannot);
+}
+
+/// A trial that went well, up to loading where that was tried.
+fn trial(loaded: Option<bool>) -> Fact<crate::engine::stap::Trial> {
+    let trial = crate::engine::stap::Trial {
+        stap: "5.6".to_owned(),
+        kernel: "6.1.0-50-amd64".to_owned(),
+        compiled: true,
+        loaded,
+        trouble: String::new(),
+        excerpt: String::new(),
+    };
+    Fact::found("trial", trial)
+}
+
+#[test]
+fn where_a_module_was_built_it_matters_not_what_a_file_says_of_the_headers() {
+    let mut facts = host("debian-12");
+    facts.build_tree.release = Fact::found("kernel.release", "6.1.176".to_owned());
+    assert_eq!(state(&facts, "headers-match").0, Status::Missing);
+    for (loaded, said) in [
+        (None, "was built all"),
+        (Some(true), "was built and loaded"),
+    ] {
+        facts.trial = trial(loaded);
+        let mut findings = examine(&facts, None).findings.into_iter();
+        let finding = findings.find(|it| it.id == "headers-match").expect("it");
+        assert_eq!((finding.status, finding.fixes.len()), (Status::Ok, 0));
+        assert!(
+            finding.summary.contains("is of 6.1.176"),
+            "{}",
+            finding.summary
+        );
+        assert!(finding.summary.contains(said), "{}", finding.summary);
+    }
+    // A module that was not loaded may be of another kernel, indeed.
+    facts.trial = trial(Some(false));
+    assert_eq!(state(&facts, "headers-match").0, Status::Missing);
+}
+
+#[test]
+fn a_stap_that_cannot_serve_the_kernel_is_not_installed_by_the_script() {
+    let installs = |script: &str| {
+        let lines = script.lines().filter(|line| line.starts_with("apt-get"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    for name in ["debian-12", "debian-13"] {
+        let mut facts = host(name);
+        facts.systemtap.stap = Fact::absent("stap in PATH");
+        facts.build_tree.directory = Fact::absent("build");
+        let script = fix_script(&examine(&facts, None));
+        assert_eq!(installs(&script), [""; 0], "{script}");
+        assert!(
+            script.contains("# apt-get install -y linux-headers-"),
+            "{script}"
+        );
+        assert!(!script.contains("systemtap\n"), "{script}");
+        // What the kernel's true version does not rule out is installed, once apt knows what there is.
+        let release = facts.kernel.release.value().expect("known").clone();
+        facts.kernel.version = Fact::found("/proc/version", "#1 SMP Debian 6.1.55-1".to_owned());
+        facts.kernel.release = Fact::found("osrelease", "6.1.0-13-amd64".to_owned());
+        let script = fix_script(&examine(&facts, None));
+        let headers = "apt-get install -y linux-headers-6.1.0-13-amd64";
+        assert_eq!(
+            installs(&script),
+            ["apt-get update", headers, "apt-get install -y systemtap"],
+            "{release}: {script}"
+        );
+    }
+}
+
+#[test]
+fn only_the_groups_that_are_missing_are_made() {
+    let mut facts = host("debian-testing");
+    facts.systemtap.groups[1] = Fact::absent("/etc/group");
+    let (status, fixes) = state(&facts, "groups");
+    assert_eq!(status, Status::Warning);
+    assert!(fixes.ends_with("groupadd --system stapsys"), "{fixes}");
+    assert!(!fixes.contains("stapusr"), "{fixes}");
+}
+
+#[test]
+fn the_proof_is_about_the_stap_that_was_named() {
+    let mut facts = host("debian-testing");
+    facts.trial = Fact::unknown("trial", "no trial was made");
+    facts.systemtap.named = Some("/opt/stap's/bin/stap".to_owned());
+    let script = fix_script(&examine(&facts, None));
+    let proof = r#"pystap doctor --trial --stap "/opt/stap's/bin/stap""#;
+    let last = script.lines().last().expect("a line");
+    assert!(
+        last == proof || last == r"pystap doctor --trial --stap '/opt/stap'\''s/bin/stap'",
+        "{script}"
+    );
+}
+
+#[test]
+fn tracefs_that_pystap_mounts_itself_stops_nothing() {
+    let mut facts = host("debian-12");
+    facts.tracing.tracefs = Fact::absent("/proc/self/mounts");
+    facts.tracing.debugfs = Fact::absent("/proc/self/mounts");
+    facts.tracing.uprobe_events = Fact::absent("/sys/kernel/tracing/uprobe_events");
+    assert_eq!(ids(&facts, Engine::Uprobes), [""; 0]);
+    assert_eq!(state(&facts, "tracefs"), (Status::Ok, String::new()));
+    assert_eq!(state(&facts, "uprobe-events"), (Status::Ok, String::new()));
+    // Without the right to mount anything it is in the way.
+    facts.user.capabilities = Fact::found("/proc/self/status", "00000000a80425fb".to_owned());
+    assert!(ids(&facts, Engine::Uprobes).contains(&"tracefs"));
 }
 
 /// Facts may come from someone else, and root runs the script.

@@ -15,7 +15,8 @@ use super::{Fact, Gathering, Tree};
 pub(crate) struct BuildTree {
     /// Where the link leads; absent without headers.
     pub directory: Fact<String>,
-    /// `include/config/kernel.release`.
+    /// `UTS_RELEASE` of `include/generated/utsrelease.h`, which a module carries; in trees without it
+    /// `include/config/kernel.release`, in which Debian 12 has the true version and not what `uname -r` prints.
     pub release: Fact<String>,
     /// Options that matter, from `.config`.
     pub config: Fact<BTreeMap<String, String>>,
@@ -23,7 +24,7 @@ pub(crate) struct BuildTree {
     pub symvers: Fact<u64>,
     /// Whether there is a `Makefile`.
     pub makefile: Fact<bool>,
-    /// `UTS_VERSION` of `include/generated/compile.h`, which a module compares with the running kernel's.
+    /// `UTS_VERSION` of `include/generated/utsversion.h`, before Linux 6.1 of `compile.h` beside it, which a module compares with the running kernel's.
     pub uts_version: Fact<String>,
     /// Programs that kbuild runs and that are not there, of `scripts/basic/fixdep`, `scripts/mod/modpost` and
     /// `tools/objtool/objtool`.
@@ -65,15 +66,18 @@ impl BuildTree {
             Fact::unknown(&build, "there is no build tree")
         };
         BuildTree {
-            release: tree.line(&inside("include/config/kernel.release")),
+            release: tree
+                .text(&inside("include/generated/utsrelease.h"))
+                .and_then(|text| defined(&text, "UTS_RELEASE"))
+                .or_else(|| tree.line(&inside("include/config/kernel.release"))),
             symvers: tree
                 .metadata(&inside("Module.symvers"))
                 .map(|metadata| metadata.len()),
             makefile: tree.exists(&inside("Makefile")),
             uts_version: tree
-                .text(&inside("include/generated/compile.h"))
-                .or_else(|| tree.text(&inside("include/generated/utsversion.h")))
-                .and_then(|text| uts_version(&text)),
+                .text(&inside("include/generated/utsversion.h"))
+                .or_else(|| tree.text(&inside("include/generated/compile.h")))
+                .and_then(|text| defined(&text, "UTS_VERSION")),
             compiler: tree
                 .text(&inside(".kernelvariables"))
                 .and_then(|text| compiler_of(&text)),
@@ -84,12 +88,18 @@ impl BuildTree {
     }
 }
 
-/// `#define UTS_VERSION "#1 SMP …"`; since Linux 6.1 it stands in a file of its own.
-fn uts_version(text: &str) -> Result<String, String> {
+/// The text that a header defines for a name: `#define UTS_VERSION "#1 SMP …"`.
+fn defined(text: &str, name: &str) -> Result<String, String> {
     text.lines()
-        .find_map(|line| line.trim().strip_prefix("#define UTS_VERSION"))
+        .filter_map(|line| {
+            line.trim()
+                .strip_prefix("#define ")?
+                .trim()
+                .strip_prefix(name)
+        })
+        .find(|rest| rest.starts_with([' ', '\t']))
         .map(|rest| rest.trim().trim_matches('"').to_owned())
-        .ok_or_else(|| "it does not define UTS_VERSION".to_owned())
+        .ok_or_else(|| format!("it does not define {name}"))
 }
 
 /// `override CC = $(if $(DEBIAN_KERNEL_CROSS_COMPILE),…)gcc-12` or `CC = gcc-12`: the last word that names a compiler.

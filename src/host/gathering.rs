@@ -14,6 +14,8 @@ pub(crate) struct Gathering {
     pub environment: BTreeMap<String, String>,
     /// The stap to look at instead of that in PATH.
     pub stap: Option<PathBuf>,
+    /// The interpreter that was named, as it was named.
+    pub python: Option<PathBuf>,
 }
 
 /// Environment variables that change what SystemTap or pystap do.
@@ -46,6 +48,7 @@ impl Gathering {
                 .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
                 .collect(),
             stap: None,
+            python: None,
         }
     }
 

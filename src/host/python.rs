@@ -154,6 +154,7 @@ fn described(
     Python {
         started_as: pid
             .map(|pid| interpreter.as_started(pid))
+            .or_else(|| gathering.python.clone())
             .filter(|started| *started != interpreter.path)
             .map(|started| started.display().to_string()),
         pids: pid.into_iter().collect(),

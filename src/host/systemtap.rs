@@ -14,6 +14,9 @@ use crate::engine::stap::Identity;
 /// The installation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SystemTap {
+    /// The stap that was named to look at, in place of that in PATH.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<String>,
     /// The compiler.
     pub stap: Fact<Tool>,
     /// The loader.
@@ -81,6 +84,14 @@ const VARIABLES: [&str; 10] = [
 ];
 
 impl SystemTap {
+    /// Names of the groups that are known not to be there.
+    pub(crate) fn missing_groups(&self) -> impl Iterator<Item = &'static str> {
+        let known = GROUPS.into_iter().zip(&self.groups);
+        known
+            .filter(|(_, group)| group.is_absent())
+            .map(|(name, _)| name)
+    }
+
     pub(super) fn read(gathering: &Gathering) -> SystemTap {
         let tree = &gathering.tree;
         let stap = match &gathering.stap {
@@ -112,6 +123,10 @@ impl SystemTap {
             None => Err("stap does not say which build it is".to_owned()),
         });
         SystemTap {
+            named: gathering
+                .stap
+                .as_ref()
+                .map(|path| path.display().to_string()),
             stap,
             staprun,
             groups: groups(tree),

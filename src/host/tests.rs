@@ -95,7 +95,17 @@ impl Host {
             (".config", config),
             ("Module.symvers", "0x0\tx\n"),
             ("Makefile", "include x\n"),
-            ("include/config/kernel.release", RELEASE),
+            // The true version, as on Debian 12, where the module's own is another.
+            ("include/config/kernel.release", "6.12.107"),
+            (
+                "include/generated/utsrelease.h",
+                &format!("#define UTS_RELEASE \"{RELEASE}\"\n"),
+            ),
+            // Since Linux 6.1 without the version, which is in a file of its own.
+            (
+                "include/generated/compile.h",
+                "#define UTS_MACHINE \"x86_64\"\n",
+            ),
             (
                 "include/generated/utsversion.h",
                 "#define UTS_VERSION \"#1 SMP Debian 6.12.107-1\"\n",
@@ -150,6 +160,7 @@ impl Host {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
             stap: None,
+            python: None,
         }
     }
 
@@ -272,6 +283,7 @@ fn an_empty_tree_is_a_host_of_which_nothing_is_known_to_be_there() {
         tree: Tree::below(directory.path()),
         environment: BTreeMap::new(),
         stap: None,
+        python: None,
     };
     let facts = gathering.facts(&catalogue);
     assert!(facts.distribution.is_absent() && facts.kernel.release.is_absent());

@@ -680,11 +680,38 @@ fn buffers_stay_within_the_memory_lock_limit_and_larger_ones_are_refused_with_th
     });
 }
 
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_command_that_a_signal_ends_is_said_to_have_been_killed() {
+    leaves_nothing(|| {
+        let dies = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)";
+        let directory = tempfile::tempdir().expect("a directory");
+        let recording = directory.path().join("recording");
+        let recording = recording.to_str().expect("UTF-8");
+        for more in [
+            &["trace", "--events", "gc"][..],
+            &["record", "--sample", "-o", recording],
+        ] {
+            let ended = run(&mut command(
+                [more, &["--", PYTHON_3_11, "-c", dies]].concat(),
+            ));
+            assert!(
+                ended.stderr.contains("the target was killed by SIGSEGV"),
+                "{ended:?}"
+            );
+        }
+    });
+}
+
 /// pystap in its own mount namespace, after this shell command.
 fn after(preparation: &str, arguments: &[&str]) -> crate::command::Ended {
+    with_own_mounts(&format!("{preparation} && exec \"$0\" \"$@\""), arguments)
+}
+
+/// The same in this shell command, in which `"$0" "$@"` is pystap.
+fn with_own_mounts(script: &str, arguments: &[&str]) -> crate::command::Ended {
     let mut unshare = Command::new("unshare");
-    let script = format!("{preparation} && exec \"$0\" \"$@\"");
-    unshare.args(["--mount", "sh", "-c", &script]);
+    unshare.args(["--mount", "sh", "-c", script]);
     unshare.arg(crate::command::pystap()).args(arguments);
     run(&mut unshare)
 }
@@ -712,10 +739,14 @@ fn a_kernel_without_tracefs_or_uprobe_events_is_told_from_a_user_without_the_rig
     assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{ended:?}");
     assert!(ended.stderr.contains("CONFIG_UPROBE_EVENTS"), "{ended:?}");
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
-    // Not mounted: pystap mounts it itself.
+    // Not mounted: pystap mounts it itself, where nobody else sees it and nothing stays.
     let unmount = "{ umount -R /sys/kernel/debug 2>/dev/null; umount /sys/kernel/tracing; }";
-    let ended = after(unmount, &arguments);
+    let ended = with_own_mounts(
+        &format!("{unmount} && \"$0\" \"$@\" && ! grep tracefs /proc/self/mounts >&2"),
+        &arguments,
+    );
     assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.stdout.contains("\"engine\":\"uprobes\""), "{ended:?}");
     // Not mounted, and this user may not mount it.
     let unprivileged = format!(
         "{unmount} && exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin -- \"$0\" \"$@\""

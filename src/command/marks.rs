@@ -95,7 +95,7 @@ fn knowledge(image: &Listed, mark: &Mark) -> Option<marks::Behaviour> {
         .version
         .as_ref()
         .filter(|_| mark.provider == PROVIDER)?;
-    Some(marks::behaviour((version.major, version.minor), &mark.name))
+    Some(marks::behaviour_of((version.major, version.minor), mark))
 }
 
 /// Marks that a build with marks has in this version, but this image has not.

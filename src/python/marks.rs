@@ -8,6 +8,7 @@
 
 use serde::Serialize;
 
+use crate::elf::Mark;
 use crate::probe::Probe;
 
 /// Major and minor version of a Python.
@@ -355,6 +356,27 @@ pub fn behaviour(version: Version, mark: &str) -> Behaviour {
     row.behaviour
 }
 
+/// The same of a mark of provider [`PROVIDER`] as it stands in a file, whose operands tell patches apart.
+pub fn behaviour_of(version: Version, mark: &Mark) -> Behaviour {
+    let sites = mark.sites.iter();
+    let operands = sites
+        .map(|site| site.argument_text.split_whitespace().count())
+        .max();
+    let usual = arguments(&mark.name).len();
+    if version == (2, 7) && mark.name == ENTRY && operands.is_some_and(|count| count > usual) {
+        return ARGUMENTS_AS_TEXT;
+    }
+    behaviour(version, &mark.name)
+}
+
+/// The patch of 2.7.9 that passes arguments as text, two operands more than all others: seen in its source, and ending programs.
+const ARGUMENTS_AS_TEXT: Behaviour = known(
+    Status::Dangerous,
+    "Comes from a private patch that turns arguments into text by running the program's own __repr__ without looking whether \
+     that fails, which can end the program as soon as calls are armed; it is silent for __init__, __repr__ and generators, whose \
+     returns come without a call.",
+);
+
 /// The marks that a `--with-dtrace` build of this version has, in the order in which CPython declares them. Empty before
 /// 3.6, where marks came with patches only, and each patch had its own.
 pub fn expected(version: Version) -> Vec<&'static str> {
@@ -399,7 +421,7 @@ fn row(version: Version, mark: &str) -> Option<&'static Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::elf::Image;
+    use crate::elf::{Image, Site};
 
     const ALL: &[&str] = &[
         ENTRY,
@@ -586,6 +608,30 @@ mod tests {
         assert_eq!(spans(RETURN), spans(ENTRY));
         assert_eq!(spans(LINE), [((3, 6), Some((3, 11)))]);
         assert_eq!(spans(AUDIT), [((3, 8), None)]);
+    }
+
+    #[test]
+    fn a_patch_that_passes_arguments_as_text_is_known_by_its_operands() {
+        let mark = |name: &str, operands: usize| Mark {
+            provider: PROVIDER.to_owned(),
+            name: name.to_owned(),
+            sites: vec![Site {
+                address: 0x1000,
+                file_offset: None,
+                semaphore: None,
+                arguments: Vec::new(),
+                argument_text: vec!["8@%rax"; operands].join(" "),
+            }],
+        };
+        for (operands, expected) in [(3, Status::Quirk), (5, Status::Dangerous)] {
+            let known = behaviour_of((2, 7), &mark(ENTRY, operands));
+            assert_eq!(known.status, expected, "{operands}");
+        }
+        assert_eq!(behaviour_of((2, 7), &mark(RETURN, 5)).status, Status::Quirk);
+        assert_eq!(
+            behaviour_of((3, 9), &mark(ENTRY, 5)).status,
+            Status::Complete
+        );
     }
 
     #[test]

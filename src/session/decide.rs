@@ -414,6 +414,20 @@ impl Decision<'_> {
             if probes.is_empty() {
                 continue;
             }
+            // Nothing dangerous is done unasked.
+            let harmful = probes
+                .iter()
+                .filter_map(|probe| Some((probe, behaviour(interpreter, *probe)?)));
+            let mut harmful = harmful.filter(|(_, known)| known.status == Status::Dangerous);
+            if self.request.events.is_empty()
+                && let Some((probe, known)) = harmful.next()
+            {
+                return Err(PlanError::Harmful {
+                    who: described(interpreter),
+                    probe: probe.name(),
+                    reason: known.sentence,
+                });
+            }
             let raises = probes.iter().any(|probe| raises(interpreter, *probe));
             images.push(PlannedImage {
                 path: interpreter.path.clone(),
@@ -532,7 +546,9 @@ impl Decision<'_> {
                 continue;
             };
             for probe in &image.probes {
-                let known = marks::behaviour((version.major, version.minor), probe.name());
+                let Some(known) = behaviour(&image.interpreter, *probe) else {
+                    continue;
+                };
                 match known.raise {
                     // Then it is complete.
                     Some(_) if image.line_semaphore => {}
@@ -807,10 +823,15 @@ fn raises(interpreter: &Interpreter, probe: Probe) -> bool {
 /// What a probe is known to do in this interpreter.
 fn behaviour(interpreter: &Interpreter, probe: Probe) -> Option<marks::Behaviour> {
     let version = interpreter.version.as_ref()?;
-    Some(marks::behaviour(
-        (version.major, version.minor),
-        probe.name(),
-    ))
+    let version = (version.major, version.minor);
+    let marks = &interpreter.image.marks;
+    let mark = marks
+        .iter()
+        .find(|mark| mark.provider == PROVIDER && mark.name == probe.name());
+    Some(match mark {
+        Some(mark) => marks::behaviour_of(version, mark),
+        None => marks::behaviour(version, probe.name()),
+    })
 }
 
 /// The versions in which CPython's own builds have a probe that does no harm: `3.6 to 3.11, 3.15 or later`. Empty where none has.

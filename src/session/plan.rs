@@ -188,6 +188,18 @@ pub(crate) enum PlanError {
         /// What to type.
         next: String,
     },
+    /// A mark that can end the program, and that nobody asked for by name.
+    #[error(
+        "the probe {probe} of {who} is left alone: {reason} So nothing is traced; `--events return,gc` is harmless, and `--events call,return` takes the risk"
+    )]
+    Harmful {
+        /// The interpreter.
+        who: String,
+        /// The mark.
+        probe: &'static str,
+        /// What it is known to do, a sentence.
+        reason: &'static str,
+    },
     /// The agent would have them, and cannot get in.
     #[error(
         "{who} has no probes for {kinds} events, and pystap's agent, which would have them, cannot get into {target}: {reason}"
@@ -345,6 +357,7 @@ impl PlanError {
             | PlanError::NotDirect { .. } => 2,
             PlanError::NoDirectWay { .. }
             | PlanError::NoMarks { .. }
+            | PlanError::Harmful { .. }
             | PlanError::NoWay { .. }
             | PlanError::NoWayForValues { .. }
             | PlanError::Undecodable { .. }

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::verdict::{self, EventVerdict, Verdict};
 use super::{
-    Engine, Finding, Fix, Status, agent, building, debug, host, kernel, python, systemtap, uprobes,
-    waits,
+    Engine, Finding, Fix, Part, Status, agent, building, debug, host, kernel, python, systemtap,
+    uprobes, waits,
 };
 use crate::host::Facts;
 
@@ -91,7 +91,11 @@ fn where_stap_is_out_of_reach(facts: &Facts, finding: &mut Finding) {
     let hopeless = facts.systemtap.stap.is_absent()
         && systemtap::out_of_reach(facts).is_some()
         && kernel::uprobes_are_ready(facts);
-    if hopeless && finding.stops == [Engine::Stap] {
+    let is_staps = matches!(
+        finding.part,
+        Part::Kernel | Part::Building | Part::Systemtap
+    );
+    if hopeless && is_staps {
         let fixes = std::mem::take(&mut finding.fixes);
         finding.fixes = fixes.into_iter().map(Fix::or).collect();
     }

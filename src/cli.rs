@@ -3,6 +3,7 @@
 pub(crate) mod examples;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -134,6 +135,8 @@ pub enum Command {
     Gc(Gc),
     /// Watch how long single functions take: distribution and slowest calls
     Stats(Stats),
+    /// Count calls for Prometheus and others: calls, latencies, exceptions, collections and waits, for weeks
+    ExportMetrics(ExportMetrics),
     /// Show what every thread does right now: its stack, and what it waits for
     Dump(Dump),
     /// Watch where threads wait, and why: by function, reason, or who ended the wait
@@ -1140,6 +1143,41 @@ pub struct Stats {
     /// Values of calls by name.
     #[command(flatten)]
     pub fields: FieldArgs,
+    /// Which engine, and how it is run.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// `pystap export-metrics`.
+#[derive(Debug, Args)]
+pub struct ExportMetrics {
+    /// A service, as with --service
+    #[arg(value_name = "SERVICE", conflicts_with = "service")]
+    pub of: Option<String>,
+    /// Which processes.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// Functions: NAME or FILE:NAME, as globs; may be repeated
+    #[arg(long = "function", required = true, value_name = "GLOB", value_parser = parse_glob, help_heading = WHAT)]
+    pub functions: Vec<Glob>,
+    /// Count exceptions, too, and tell generations of collections apart: every call is told singly then, which costs more
+    #[arg(long, help_heading = WHAT)]
+    pub exceptions: bool,
+    /// Count waits of threads by their reasons, too, for which every call is told singly; needs root
+    #[arg(long, help_heading = WHAT)]
+    pub waits: bool,
+    /// Functions with a series of their own; those that come later are counted together
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000), help_heading = SHOWN)]
+    pub max_series: u32,
+    /// Answer Prometheus at this address
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9464", help_heading = OUTPUT)]
+    pub listen: SocketAddr,
+    /// Stop after this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = OUTPUT)]
+    pub duration: Option<Duration>,
+    /// Show what would be done, and do nothing
+    #[arg(long, help_heading = OUTPUT)]
+    pub dry_run: bool,
     /// Which engine, and how it is run.
     #[command(flatten)]
     pub engine: EngineArgs,

@@ -26,6 +26,7 @@ pub mod files;
 mod host;
 #[cfg(test)]
 mod imports;
+pub mod metrics;
 mod offcpu;
 mod perf;
 pub mod probe;

@@ -114,6 +114,8 @@ pub struct Rows {
     pub age_ns: u64,
     /// Calls and returns that found no partner, since the session began.
     pub unpaired: u64,
+    /// Processes whose rows are told for the last time ([`Wish::LastSums`](crate::engine::Wish::LastSums)).
+    pub left: Vec<u32>,
     /// Those that changed.
     pub rows: Vec<Row>,
 }

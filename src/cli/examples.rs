@@ -27,7 +27,7 @@ const STATUS: &str = "Exit status: 0 done, 1 failed while running, 2 wrong usage
                       4 no such process or not Python.";
 
 /// The examples of each command, in the order of its help.
-const EXAMPLES: [(&str, [Example; 3]); 32] = [
+const EXAMPLES: [(&str, [Example; 3]); 33] = [
     (
         "",
         [
@@ -107,6 +107,23 @@ const EXAMPLES: [(&str, [Example; 3]); 32] = [
             (
                 "Apart by the value of an argument",
                 "pystap stats handle -p 4242 --field method=message.method --group-by method",
+            ),
+        ],
+    ),
+    (
+        "export-metrics",
+        [
+            (
+                "Calls of a service's functions, for Prometheus on this host",
+                "pystap export-metrics nova-compute --function '*/driver.py:*'",
+            ),
+            (
+                "Of a process, with exceptions, for whoever reaches this address",
+                "pystap export-metrics -p 4242 --function 'handle*' --exceptions --listen 10.0.0.5:9464",
+            ),
+            (
+                "What threads wait for, too",
+                "pystap export-metrics -p 4242 --function handle --waits",
             ),
         ],
     ),
@@ -743,6 +760,7 @@ mod tests {
             cli::Command::Top(it) => it.of.is_none() && traced(&it.targets),
             cli::Command::Gc(it) => it.of.is_none() && traced(&it.targets),
             cli::Command::Stats(it) => traced(&it.targets),
+            cli::Command::ExportMetrics(it) => traced(&it.targets),
             cli::Command::Why(it) => traced(&it.targets),
             cli::Command::Dump(it) => it.of.is_none() && looked_at(&it.targets),
             cli::Command::Offcpu(it) => it.of.is_none() && looked_at(&it.targets),

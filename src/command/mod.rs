@@ -11,6 +11,7 @@ pub mod hold;
 mod lower;
 mod manual;
 mod marks;
+mod metrics;
 mod offcpu;
 mod opened;
 mod print;
@@ -109,6 +110,7 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Syscalls(arguments) => syscalls::run(arguments, console).map(Into::into),
         Command::Offcpu(arguments) => offcpu::run(arguments, console),
         Command::Stats(arguments) => stats::run(arguments, console),
+        Command::ExportMetrics(arguments) => metrics::run(arguments, console),
         Command::Why(arguments) => why::run(arguments, console),
         Command::Rpc(arguments) => recipe::run("rpc", arguments, console),
         Command::Sql(arguments) => recipe::run("sql", arguments, console),
@@ -175,6 +177,7 @@ fn reads_configuration(command: &Command) -> bool {
             | Command::Top(_)
             | Command::Gc(_)
             | Command::Stats(_)
+            | Command::ExportMetrics(_)
             | Command::Dump(_)
             | Command::Offcpu(_)
             | Command::Syscalls(_)

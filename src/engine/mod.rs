@@ -179,6 +179,9 @@ fn bytes_of(event: &Event) -> usize {
 pub enum Wish {
     /// The sums that changed; they come as [`Message::Rows`] or [`Message::Waits`].
     Sums,
+    /// The same, for somebody who adds up what is new in them: an engine that can tells rows of a process that has ended once,
+    /// says so ([`Rows::left`]), and forgets them. What has the number of the process next begins at 0.
+    LastSums,
     /// To begin anew.
     Anew,
 }

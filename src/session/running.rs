@@ -327,6 +327,8 @@ impl Run<'_> {
                         _ => None,
                     }));
                 }
+                // No event comes that would bring word of what was lost.
+                self.pipe.report_losses(now(), self.session.sink.as_mut());
                 self.session.sink.rows(*rows);
             }
             Message::Greenlets(pid) => self.maps_greenlet(pid),

@@ -511,7 +511,8 @@ impl Collector {
                         let _ = added.send(());
                     }
                     Ok(Command::ReadMore(rings)) => self.rings.extend(rings),
-                    Ok(Command::Wish(Wish::Sums)) => self.tell_sums(&mut words),
+                    Ok(Command::Wish(Wish::Sums)) => self.tell_sums(&mut words, false),
+                    Ok(Command::Wish(Wish::LastSums)) => self.tell_sums(&mut words, true),
                     Ok(Command::Wish(Wish::Anew)) => self.begin_anew(),
                     Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                         stops = true;
@@ -536,7 +537,7 @@ impl Collector {
             self.give(self.before.saturating_add(self.offset));
             self.clock.advance();
         }
-        self.tell_sums(&mut words);
+        self.tell_sums(&mut words, false);
         self.give(u64::MAX);
         // Of those that did not come to be read.
         for ring in &mut self.rings {
@@ -548,8 +549,9 @@ impl Collector {
         }
     }
 
-    /// Tells what agents have added up until now.
-    fn tell_sums(&mut self, words: &mut Vec<u64>) {
+    /// Tells what agents have added up until now; what processes have left that ended for the last time, where it is to be
+    /// forgotten.
+    fn tell_sums(&mut self, words: &mut Vec<u64>, forgets: bool) {
         if self.tables.is_none() {
             return;
         }
@@ -566,7 +568,10 @@ impl Collector {
         };
         let running = (self.rings.iter())
             .filter_map(|ring| Some((ring.process.pid, ring.table.as_ref()?, &ring.decoder)));
-        let rows = tables.rows(running, now);
+        let mut rows = tables.rows(running, now);
+        if forgets {
+            rows.left = tables.forget(|pid| self.rings.iter().any(|ring| ring.process.pid == pid));
+        }
         let nameless = std::mem::take(&mut tables.nameless);
         if nameless > 0 {
             self.sender.say(Message::Unparsed(nameless));

@@ -108,8 +108,22 @@ impl Tables {
             by_function: true,
             age_ns: self.began.map_or(0, |began| now.saturating_sub(began)),
             unpaired,
+            left: Vec::new(),
             rows: rows.into_values().collect(),
         }
+    }
+
+    /// Forgets what processes have left that have no table any longer. Which these are.
+    pub(super) fn forget(&mut self, has_table: impl Fn(u32) -> bool) -> Vec<u32> {
+        let mut left: Vec<u32> = self.ended.keys().map(|(pid, _)| *pid).collect();
+        left.sort_unstable();
+        left.dedup();
+        // What is of no process stays: it is everybody's.
+        left.retain(|pid| *pid != 0 && !has_table(*pid));
+        let is_left = |pid: &u32| left.binary_search(pid).is_ok();
+        self.ended.retain(|(pid, _), _| !is_left(pid));
+        self.shown.retain(|(pid, _)| !is_left(pid));
+        left
     }
 
     /// A process has ended, or has another table: what it left is all.

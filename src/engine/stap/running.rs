@@ -322,8 +322,8 @@ impl Running for StapRunning {
         let command = match wish {
             Wish::Anew => "z0",
             // What did not arrive the last time is in all of them.
-            Wish::Sums if self.incomplete.load(Ordering::Relaxed) => "s0",
-            Wish::Sums => "s1",
+            Wish::Sums | Wish::LastSums if self.incomplete.load(Ordering::Relaxed) => "s0",
+            Wish::Sums | Wish::LastSums => "s1",
         };
         // A module that takes no commands any longer is ending, and its end is noticed.
         let _ = self.control.send(command);
@@ -506,6 +506,7 @@ impl Sums {
             false => self.missing_before + missing,
         };
         Some(Rows {
+            left: Vec::new(),
             anew: end.anew,
             by_function: false,
             age_ns: end.age_ns,

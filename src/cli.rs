@@ -1148,6 +1148,21 @@ pub struct Stats {
     pub engine: EngineArgs,
 }
 
+fn parse_url(text: &str) -> Result<String, String> {
+    let rest = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
+    match rest {
+        Some(rest)
+            if !rest.is_empty()
+                && !text.chars().any(|it| it.is_whitespace() || it.is_control()) =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err("not an address of HTTP, as http://127.0.0.1:4318 is one".to_owned()),
+    }
+}
+
 /// `pystap export-metrics`.
 #[derive(Debug, Args)]
 pub struct ExportMetrics {
@@ -1169,9 +1184,18 @@ pub struct ExportMetrics {
     /// Functions with a series of their own; those that come later are counted together
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000), help_heading = SHOWN)]
     pub max_series: u32,
-    /// Answer Prometheus at this address
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9464", help_heading = OUTPUT)]
-    pub listen: SocketAddr,
+    /// Answer Prometheus at this address [default: 127.0.0.1:9464, unless --otlp is given]
+    #[arg(long, value_name = "ADDRESS", help_heading = OUTPUT)]
+    pub listen: Option<SocketAddr>,
+    /// Send to an OpenTelemetry receiver, by OTLP over HTTP: /v1/metrics below this address
+    #[arg(long, value_name = "URL", value_parser = parse_url, help_heading = OUTPUT)]
+    pub otlp: Option<String>,
+    /// Fields of HTTP for that, each as a line `Name: value` of this file, for example what authorises
+    #[arg(long, value_name = "FILE", requires = "otlp", help_heading = OUTPUT)]
+    pub otlp_headers: Option<PathBuf>,
+    /// How often they are sent
+    #[arg(long, value_name = "TIME", default_value = "15s", requires = "otlp", value_parser = parse_interval, help_heading = OUTPUT)]
+    pub interval: Duration,
     /// Stop after this time
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = OUTPUT)]
     pub duration: Option<Duration>,

@@ -83,7 +83,23 @@ pub(crate) fn ask(
         Command::new(program)
     };
     command.args(arguments);
-    Ok(listen_to(command, patience)?)
+    Ok(listen_to(command, Stdio::null(), patience)?)
+}
+
+/// Runs a program with our own power, which reads a file as its standard input, and reads its output until it has ended.
+///
+/// # Errors
+/// What starting or running it says; also when it takes longer than `patience` or writes too much.
+pub(crate) fn feed(
+    program: &Path,
+    arguments: &[&str],
+    input: File,
+    patience: Duration,
+) -> io::Result<Said> {
+    let mut command = Command::new(program);
+    own::tame(&mut command);
+    command.args(arguments).current_dir("/");
+    listen_to(command, input.into(), patience)
 }
 
 /// Has pystap itself do something as another user, in a process of its own: `pystap lower USER GROUP WHAT --
@@ -97,7 +113,7 @@ pub(crate) fn as_user<W: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = W>,
     patience: Duration,
 ) -> io::Result<Said> {
-    listen_to(lowered(user, what, arguments), patience)
+    listen_to(lowered(user, what, arguments), Stdio::null(), patience)
 }
 
 /// The command for that. Nothing of root's environment is passed on.
@@ -180,9 +196,9 @@ fn close_all_but_standard() -> io::Result<()> {
     Ok(())
 }
 
-fn listen_to(mut command: Command, patience: Duration) -> io::Result<Said> {
+fn listen_to(mut command: Command, input: Stdio, patience: Duration) -> io::Result<Said> {
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     // Its own group, so that what it started can be killed with it; a lowered one makes a session of its own.

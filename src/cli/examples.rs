@@ -122,8 +122,8 @@ const EXAMPLES: [(&str, [Example; 3]); 33] = [
                 "pystap export-metrics -p 4242 --function 'handle*' --exceptions --listen 10.0.0.5:9464",
             ),
             (
-                "What threads wait for, too",
-                "pystap export-metrics -p 4242 --function handle --waits",
+                "To an OpenTelemetry collector, with what threads wait for",
+                "pystap export-metrics -p 4242 --function handle --waits --otlp http://127.0.0.1:4318",
             ),
         ],
     ),

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use super::family::{Family, Kind, Point, Value};
 use crate::analysis::histogram::Histogram;
 
-/// The buckets of classic histograms end at these powers of two, in nanoseconds: 65.5 µs to 137 s.
-const SHORTEST: u32 = 16;
+/// The buckets of classic histograms end at these powers of two, in nanoseconds: 8.192 µs to 137 s.
+const SHORTEST: u32 = 13;
 const LONGEST: u32 = 37;
 
 /// Which of the formats.

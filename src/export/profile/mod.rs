@@ -9,7 +9,6 @@ mod names;
 mod paths;
 mod perfetto;
 mod pprof;
-mod protobuf;
 mod pstats;
 mod slices;
 mod speedscope;

@@ -9,12 +9,12 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::protobuf::Message;
 use super::slices::{About, Pen, Scope, Slice, Slices};
 use super::timeline::Ending;
 use super::tracks::Row;
 use crate::analysis::keys::KeyBuilder;
 use crate::event::Session;
+use crate::protobuf::Message;
 
 /// Writes packets.
 pub type Perfetto<W> = Slices<W, Packets>;

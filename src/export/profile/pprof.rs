@@ -14,7 +14,6 @@ use flate2::write::GzEncoder;
 
 use super::folded::{Seen, Selection, Time};
 use super::names;
-use super::protobuf::Message;
 use crate::analysis::contexts::{Contexts, Runner};
 use crate::analysis::keys::KeyBuilder;
 use crate::analysis::overhead::Intervals;
@@ -22,6 +21,7 @@ use crate::analysis::pairing::Step;
 use crate::event::{Session, Wait, What};
 use crate::export::about::{about, losses};
 use crate::export::{ENOUGH, End, Sink};
+use crate::protobuf::Message;
 use crate::text::Foreign;
 
 /// Stacks that are told apart by thread: some 40 MB. Beyond that they are told apart by process.

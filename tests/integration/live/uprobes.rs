@@ -6,6 +6,7 @@ mod continuous;
 mod direct;
 mod direct_sums;
 mod fields;
+mod metrics;
 mod missed;
 mod mixed;
 mod outputs;

@@ -3,38 +3,44 @@
 
 /// A message in the making.
 #[derive(Debug, Default)]
-pub(super) struct Message {
+pub(crate) struct Message {
     bytes: Vec<u8>,
 }
 
 impl Message {
     /// An integer of any kind but the zigzag ones; negative ones as their two's complement.
-    pub(super) fn number(&mut self, field: u32, number: u64) {
+    pub(crate) fn number(&mut self, field: u32, number: u64) {
         self.tag(field, 0);
         self.varint(number);
     }
 
     /// A number with a fraction.
-    pub(super) fn double(&mut self, field: u32, number: f64) {
+    pub(crate) fn double(&mut self, field: u32, number: f64) {
+        self.tag(field, 1);
+        self.bytes.extend_from_slice(&number.to_le_bytes());
+    }
+
+    /// A number of eight bytes.
+    pub(crate) fn fixed(&mut self, field: u32, number: u64) {
         self.tag(field, 1);
         self.bytes.extend_from_slice(&number.to_le_bytes());
     }
 
     /// A string.
-    pub(super) fn text(&mut self, field: u32, text: &str) {
+    pub(crate) fn text(&mut self, field: u32, text: &str) {
         self.tag(field, 2);
         self.varint(text.len() as u64);
         self.bytes.extend_from_slice(text.as_bytes());
     }
 
     /// A message within, which `fill` makes.
-    pub(super) fn message(&mut self, field: u32, fill: impl FnOnce(&mut Message)) {
+    pub(crate) fn message(&mut self, field: u32, fill: impl FnOnce(&mut Message)) {
         self.tag(field, 2);
         self.sized(fill);
     }
 
     /// A repeated integer, in one field.
-    pub(super) fn packed(&mut self, field: u32, numbers: impl IntoIterator<Item = u64>) {
+    pub(crate) fn packed(&mut self, field: u32, numbers: impl IntoIterator<Item = u64>) {
         self.message(field, |packed| {
             for number in numbers {
                 packed.varint(number);
@@ -43,7 +49,7 @@ impl Message {
     }
 
     /// What was made so far, to be taken away where that suits.
-    pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 

@@ -1,0 +1,334 @@
+//! Metrics of a real program, in the hands of those who read them: promtool, and Prometheus itself, which scrapes them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::super::Service;
+use super::PYTHON_3_11;
+use crate::command::{command, end, file};
+use crate::tracing::{BOUND, leaves_nothing};
+
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// A program that serves, ended when this goes.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `pystap export-metrics`, and where it answers.
+struct Exporter {
+    running: Running,
+    messages: BufReader<ChildStderr>,
+    address: String,
+}
+
+impl Exporter {
+    fn start(options: &[&str]) -> Exporter {
+        let mut command = command(["export-metrics", "--listen", "127.0.0.1:0"]);
+        let child = command.args(options).stderr(Stdio::piped()).spawn();
+        let mut running = Running(child.expect("it starts"));
+        let mut messages = BufReader::new(running.0.stderr.take().expect("piped"));
+        let (mut said, mut address) = (String::new(), None);
+        while !said.contains("live, tracing") {
+            let from = said.len();
+            assert_ne!(messages.read_line(&mut said).expect("text"), 0, "{said}");
+            if let Some((_, rest)) = said[from..].split_once("http://") {
+                let end = rest.find('/').expect("a path");
+                address = Some(rest[..end].to_owned());
+            }
+        }
+        Exporter {
+            running,
+            messages,
+            address: address.unwrap_or_else(|| panic!("it answers nowhere: {said}")),
+        }
+    }
+
+    /// Ends it as a service is ended. What it said since it began.
+    fn end(mut self) -> String {
+        let pid = i32::try_from(self.running.0.id()).expect("small");
+        kill_process(Pid::from_raw(pid).expect("not 0"), Signal::TERM).expect("it runs");
+        let mut said = String::new();
+        self.messages.read_to_string(&mut said).expect("text");
+        assert_eq!(end(&mut self.running.0, BOUND), Some(0), "{said}");
+        said
+    }
+}
+
+/// What an address answers to this path: its body.
+fn get(address: &str, path: &str, accept: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let question = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: {accept}\r\n\r\n");
+    stream.write_all(question.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    assert!(head.contains(" 200 OK\r\n"), "{head}");
+    Some(body.to_owned())
+}
+
+/// Asks again until there is an answer of this kind.
+fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + BOUND;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "no {what}");
+        std::thread::park_timeout(MOMENT);
+    }
+}
+
+/// The number in the line of a metric that has this in its labels.
+fn number(text: &str, name: &str, label: &str) -> Option<f64> {
+    let mut lines = text.lines();
+    let line = lines.find(|it| it.starts_with(name) && it.contains(label))?;
+    line.rsplit_once(' ')?.1.parse().ok()
+}
+
+fn check(text: &str) {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is installed");
+    let mut input = promtool.stdin.take().expect("piped");
+    input.write_all(text.as_bytes()).expect("it reads");
+    drop(input);
+    let checked = promtool.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(
+        checked.status.success() && said.is_empty(),
+        "{said}\n{text}"
+    );
+}
+
+/// Prometheus, which scrapes this address every 200 ms.
+fn prometheus(directory: &Path, scraped: &str) -> (Running, String) {
+    let config = format!(
+        "global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}\n\
+         scrape_configs:\n- job_name: pystap\n  static_configs:\n  - targets: ['{scraped}']\n"
+    );
+    let path = directory.join("prometheus.yml");
+    std::fs::write(&path, config).expect("written");
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("an address").to_string();
+    drop(free);
+    let child = Command::new("prometheus")
+        .arg(format!("--config.file={}", path.display()))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            directory.join("data").display()
+        ))
+        .arg(format!("--web.listen-address={address}"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    (Running(child.expect("prometheus is installed")), address)
+}
+
+/// What Prometheus answers to a query without anything to be quoted in it.
+fn asked(address: &str, query: &str) -> Option<f64> {
+    let path = format!("/api/v1/query?query={query}");
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
+    body["data"]["result"][0]["value"][1].as_str()?.parse().ok()
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn prometheus_knows_how_often_functions_were_called_and_how_long_that_took() {
+    leaves_nothing(|| {
+        for options in [
+            &["--engine", "direct"][..],
+            &["--engine", "uprobes", "--agent"],
+        ] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let mut service = Service::start_with(PYTHON_3_11, "examples/service.py", &[]);
+            let pid = service.pid();
+            let of = ["--inject", "ptrace", "-p", &pid];
+            let functions = ["--function", "handle", "--function", "*/service.py:fail"];
+            let exporter = Exporter::start(&[options, &of, &functions].concat());
+            let (_prometheus, address) = prometheus(directory.path(), &exporter.address);
+            for number in 0..250 {
+                service.request(if number % 50 == 49 { "fail" } else { "work" });
+            }
+            let query = "pystap_calls_total{function=\"handle\"}";
+            let encoded = "pystap_calls_total%7Bfunction=%22handle%22%7D";
+            wait_for(query, || {
+                asked(&address, encoded).filter(|calls| *calls == 250.0)
+            });
+            let of_fail = "pystap_call_duration_seconds_count%7Bfunction=%22fail%22%7D";
+            wait_for("calls of fail", || {
+                asked(&address, of_fail).filter(|calls| *calls == 5.0)
+            });
+            let up = "sum(up%7Bjob=%22pystap%22%7D*pystap_up)";
+            assert_eq!(asked(&address, up), Some(1.0));
+            let text = get(&exporter.address, "/metrics", "*/*").expect("it answers");
+            check(&text);
+            let all = number(&text, "pystap_call_duration_seconds_bucket", "\"+Inf\"");
+            let service_label = "service=\"service\"";
+            assert!(all.is_some() && text.contains(service_label), "{text}");
+            // What was not asked for is not there.
+            assert!(!text.contains("\"parse\""), "{text}");
+            assert_eq!(number(&text, "pystap_processes", service_label), Some(1.0));
+            for stage in ["ring", "kernel", "probe"] {
+                let lost = number(&text, "pystap_lost_events_total", stage);
+                assert_eq!(lost, Some(0.0), "{text}");
+            }
+            let open = "application/openmetrics-text";
+            let text = get(&exporter.address, "/metrics", open).expect("it answers");
+            assert!(text.ends_with("# EOF\n"), "{text}");
+            let said = exporter.end();
+            assert!(said.contains("nothing lost"), "{said}");
+            service.end();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn exceptions_and_generations_are_told_where_they_are_asked_for() {
+    leaves_nothing(|| {
+        let mut service = Service::start_with(PYTHON_3_11, "examples/service.py", &[]);
+        let pid = service.pid();
+        let exporter = Exporter::start(&[
+            "--engine",
+            "direct",
+            "--inject",
+            "ptrace",
+            "--exceptions",
+            "--function",
+            "fail",
+            "-p",
+            &pid,
+        ]);
+        for _ in 0..7 {
+            service.request("fail");
+        }
+        let text = wait_for("exceptions", || {
+            let text = get(&exporter.address, "/metrics", "")?;
+            let failed = number(&text, "pystap_exceptions_total", "\"fail\"");
+            (failed == Some(7.0)).then_some(text)
+        });
+        check(&text);
+        assert_eq!(number(&text, "pystap_calls_total", "\"fail\""), Some(7.0));
+        exporter.end();
+        service.end();
+    });
+}
+
+/// Where tests/otlp/install has put what reads OTLP.
+fn installed() -> std::path::PathBuf {
+    let home = std::env::var_os("PYSTAP_GUEST_DIR").map(std::path::PathBuf::from);
+    let cache = || {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(std::path::PathBuf::from);
+        let own =
+            || std::path::PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache");
+        cache.unwrap_or_else(own).join("pystap-guest")
+    };
+    home.unwrap_or_else(cache).join("otlp/venv/bin/python")
+}
+
+/// The points of a metric in a request of OTLP.
+fn points<'a>(request: &'a Value, name: &str, kind: &str) -> Vec<&'a Value> {
+    let metrics = &request["request"]["resourceMetrics"][0]["scopeMetrics"][0]["metrics"];
+    let metrics = metrics.as_array().expect("metrics").iter();
+    let of = metrics.filter(|metric| metric["name"] == name);
+    of.flat_map(|metric| metric[kind]["dataPoints"].as_array().expect("points"))
+        .collect()
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_receiver_of_otlp_is_sent_sums_and_exponential_histograms_that_it_can_read() {
+    leaves_nothing(|| {
+        let receiver = Command::new(installed())
+            .arg(file("tests/otlp/receiver.py"))
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut receiver = Running(receiver.expect("tests/otlp/install was run"));
+        let mut requests = BufReader::new(receiver.0.stdout.take().expect("piped")).lines();
+        let mut line = || requests.next().expect("it runs").expect("text");
+        let url = format!("http://127.0.0.1:{}", line());
+        let mut service = Service::start_with(PYTHON_3_11, "examples/service.py", &[]);
+        let pid = service.pid();
+        let exporter = Exporter::start(&[
+            "--engine",
+            "direct",
+            "--inject",
+            "ptrace",
+            "-p",
+            &pid,
+            "--function",
+            "handle",
+            "--otlp",
+            &url,
+            "--interval",
+            "200ms",
+        ]);
+        for _ in 0..100 {
+            service.request("work");
+        }
+        let request = wait_for("sum of 100 calls", || {
+            let request: Value = serde_json::from_str(&line()).expect("JSON");
+            assert!(request["error"].is_null(), "{request}");
+            let calls = points(&request, "pystap.calls", "sum");
+            let is_all = calls.first().is_some_and(|it| it["asInt"] == "100");
+            is_all.then_some(request)
+        });
+        let all = points(&request, "pystap.call_duration", "exponentialHistogram");
+        let buckets = all[0]["positive"]["bucketCounts"]
+            .as_array()
+            .expect("buckets");
+        let counts = buckets.iter().map(|it| it.as_str().expect("a number"));
+        let sum: u64 = counts.map(|it| it.parse::<u64>().expect("a number")).sum();
+        assert_eq!((&all[0]["count"], sum), (&"100".into(), 100), "{request}");
+        let offset = all[0]["positive"]["offset"].as_i64().expect("an offset");
+        let least = all[0]["min"].as_f64().expect("a number").log2();
+        assert_eq!(offset, least.floor() as i64, "{request}");
+        let attribute = &all[0]["attributes"][2];
+        assert_eq!(attribute["value"]["stringValue"], "handle", "{request}");
+        let said = exporter.end();
+        assert!(said.contains("nothing dropped"), "{said}");
+        service.end();
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn an_address_that_is_taken_costs_no_trace() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let ended = crate::command::run(&mut command([
+        "export-metrics",
+        "--listen",
+        &address,
+        "--function",
+        "f",
+        "-p",
+        "1",
+    ]));
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let error = ended.only_error();
+    assert!(
+        error.contains(&address) && error.contains("in use"),
+        "{error}"
+    );
+}

@@ -1,0 +1,37 @@
+"""A receiver of OTLP over HTTP: writes its port, then each request that it takes as a line of JSON.
+
+Every body is parsed by the classes that OpenTelemetry publishes, and one that they cannot parse is told as an error.
+"""
+
+import http.server
+import json
+import sys
+
+from google.protobuf.json_format import MessageToDict
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+KINDS = {"/v1/metrics": ExportMetricsServiceRequest, "/v1/traces": ExportTraceServiceRequest}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        try:
+            request = KINDS[self.path].FromString(body)
+            said = {"path": self.path, "request": MessageToDict(request)}
+            code = 200
+        except Exception as error:
+            said = {"error": repr(error)}
+            code = 400
+        print(json.dumps(said), flush=True)
+        self.send_response(code)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()

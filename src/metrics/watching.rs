@@ -418,6 +418,24 @@ mod tests {
     }
 
     #[test]
+    fn a_day_of_workers_takes_no_more_room_than_one_and_none_of_their_calls_is_missing() {
+        let (shared, mut watching) = watching(&["f"]);
+        // One a minute.
+        for minute in 0..24 * 60 {
+            let pid = WORKER + minute % 8;
+            told(&mut watching, vec![row(pid, "f", 3)], &[]);
+            told(&mut watching, vec![row(pid, "f", 5)], &[pid]);
+            assert_eq!(watching.told.len(), 0);
+        }
+        let calls = lines(&shared, "pystap_calls_total");
+        assert!(
+            calls[0].ends_with(&format!(" {}", 5 * 24 * 60)),
+            "{calls:?}"
+        );
+        assert!(watching.services.len() <= 8);
+    }
+
+    #[test]
     fn only_what_was_asked_for_is_counted_where_files_and_names_were_mixed() {
         let (shared, mut watching) = watching(&["app.py:f", "g", "other.py:h"]);
         let rows = ["f", "g", "h"].map(|name| row(WORKER, name, 1));

@@ -408,10 +408,10 @@ mod tests {
     /// and length of the body of each request.
     fn receiver(
         listener: TcpListener,
-        answers: &[&'static str],
+        answers: &'static [&'static str],
     ) -> crossbeam_channel::Receiver<(String, usize)> {
         let (told, requests) = unbounded();
-        let mut answers = answers.to_vec().into_iter();
+        let mut answers = answers.iter();
         threads::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = BufReader::new(stream.expect("a connection"));
@@ -426,7 +426,7 @@ mod tests {
                 });
                 let mut body = vec![0; length.expect("a length")];
                 stream.read_exact(&mut body).expect("a body");
-                let answer = answers.next().unwrap_or("200 OK\r\n");
+                let answer = answers.next().unwrap_or(&"200 OK\r\n");
                 let answer =
                     format!("HTTP/1.1 {answer}Content-Length: 0\r\nConnection: close\r\n\r\n");
                 let _ = stream.get_mut().write_all(answer.as_bytes());

@@ -35,8 +35,12 @@ struct Exporter {
 
 impl Exporter {
     fn start(options: &[&str]) -> Exporter {
-        let mut command = command(["export-metrics", "--listen", "127.0.0.1:0"]);
-        let child = command.args(options).stderr(Stdio::piped()).spawn();
+        Exporter::of(command(["export-metrics"]), options)
+    }
+
+    fn of(mut command: Command, options: &[&str]) -> Exporter {
+        command.args(["--listen", "127.0.0.1:0"]).args(options);
+        let child = command.stderr(Stdio::piped()).spawn();
         let mut running = Running(child.expect("it starts"));
         let mut messages = BufReader::new(running.0.stderr.take().expect("piped"));
         let (mut said, mut address) = (String::new(), None);
@@ -234,6 +238,48 @@ fn exceptions_and_generations_are_told_where_they_are_asked_for() {
     });
 }
 
+/// The capabilities that the unit of systemd leaves, as setpriv has them.
+fn capabilities_of_the_unit() -> String {
+    let unit = include_str!("../../../../packaging/systemd/pystap-metrics@.service");
+    let mut lines = unit.lines();
+    let set = lines.find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let names = set.expect("a set").split(' ').map(|name| {
+        let name = name.strip_prefix("CAP_").expect("a capability");
+        format!(",+{}", name.to_lowercase())
+    });
+    names.collect()
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn the_capabilities_that_the_unit_leaves_suffice_for_a_service_of_another_user() {
+    leaves_nothing(|| {
+        let mut python = Command::new("setpriv");
+        python
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", PYTHON_3_11, "-c"])
+            .arg("import os\ndef handle(): return 'ok'\nprint('ready', flush=True)\nwhile True: input(); print(handle(), flush=True)");
+        let mut service = Service::of(python);
+        let pid = service.pid();
+        let mut pystap = Command::new("setpriv");
+        pystap
+            .arg(format!("--bounding-set=-all{}", capabilities_of_the_unit()))
+            .args(["--inh-caps=-all", "--no-new-privs"])
+            .arg(crate::command::pystap())
+            .arg("export-metrics");
+        let options = ["--engine", "direct", "--inject", "ptrace", "-p", &pid];
+        let exporter = Exporter::of(pystap, &[&options[..], &["--function", "handle"]].concat());
+        for _ in 0..10 {
+            service.request("work");
+        }
+        wait_for("sum of 10 calls", || {
+            let text = get(&exporter.address, "/metrics", "")?;
+            let calls = number(&text, "pystap_calls_total", "\"handle\"");
+            (calls == Some(10.0)).then_some(())
+        });
+        exporter.end();
+    });
+}
+
 /// Where tests/otlp/install has put what reads OTLP.
 fn installed() -> std::path::PathBuf {
     let home = std::env::var_os("PYSTAP_GUEST_DIR").map(std::path::PathBuf::from);
@@ -260,7 +306,7 @@ fn points<'a>(request: &'a Value, name: &str, kind: &str) -> Vec<&'a Value> {
 fn a_receiver_of_otlp_is_sent_sums_and_exponential_histograms_that_it_can_read() {
     leaves_nothing(|| {
         let receiver = Command::new(installed())
-            .arg(file("tests/otlp/receiver.py"))
+            .arg(file("tests/programs/otlp_receiver.py"))
             .stdout(Stdio::piped())
             .spawn();
         let mut receiver = Running(receiver.expect("tests/otlp/install was run"));

@@ -489,7 +489,7 @@ impl Decision<'_> {
             ),
             Some(known) if known.status == Status::Absent => (
                 known.sentence.to_owned(),
-                match probe.map(|probe| versions_with(probe)) {
+                match probe.map(versions_with) {
                     Some(versions) if versions.is_empty() => {
                         "run the program with a Python that has one of the patches in docs/python-builds.md".to_owned()
                     }

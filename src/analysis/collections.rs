@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::histogram::Histogram;
 use super::pairing::Step;
+use crate::event::hosts::Hosts;
 use crate::event::{Place, What};
 
 /// Pauses that are remembered one by one.
@@ -55,12 +56,23 @@ pub struct Collections {
     generations: BTreeMap<(u32, Option<i64>), Generation>,
     /// Longest first.
     longest: Vec<Pause>,
+    hosts: Hosts,
 }
 
 impl Collections {
     /// No collections.
     pub fn new() -> Collections {
         Collections::default()
+    }
+
+    /// Takes note of the hosts of the stream.
+    pub fn of_hosts(&mut self, hosts: Hosts) {
+        self.hosts = hosts;
+    }
+
+    /// The hosts of the stream, where it is of several.
+    pub fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     /// Counts an event with what pairing said of it. Anything but the end of a collection is no matter.

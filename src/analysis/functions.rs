@@ -12,6 +12,7 @@ use super::idle::{Idle, Kind};
 use super::keys::{FunctionKey, KeyBuilder};
 use super::overhead::{Intervals, Overhead};
 use super::pairing::{FinishedCall, Open, Pairing, Step};
+use crate::event::hosts::{Hosts, whole_host};
 use crate::event::{Frame, Place, Reason, Text, Wait, What};
 
 /// Rows of a table, some 300 bytes each and at most a kilobyte. Functions that find none are counted in one row for all of
@@ -128,6 +129,8 @@ pub struct Function {
     pub given_up: u64,
     /// The process; of rows that were merged, the first one.
     pub pid: u32,
+    /// Its host, where the stream is of several: then the process has an identity.
+    pub host: Option<Arc<str>>,
     /// How many processes are in this row.
     pub processes: u32,
     /// Waits of its threads, where they are in the stream.
@@ -163,6 +166,7 @@ impl Function {
     pub(super) fn new(pid: u32, key: u64, place: &Arc<Place>) -> Function {
         Function {
             pid,
+            host: None,
             key,
             processes: 1,
             off: Off::default(),
@@ -262,6 +266,7 @@ impl Function {
                 .idle_cumulative_ns
                 .saturating_sub(earlier.idle_cumulative_ns),
             context: self.context.clone(),
+            host: self.host.clone(),
             place: Arc::clone(&self.place),
             ..*self
         }
@@ -332,6 +337,7 @@ pub struct Functions {
     has_waits: bool,
     /// What is taken out of the durations of single calls.
     overhead: Overhead,
+    hosts: Hosts,
 }
 
 impl Functions {
@@ -351,6 +357,11 @@ impl Functions {
     /// The same for a stream in which waits are told.
     pub fn with_waits(self, has_waits: bool) -> Functions {
         Functions { has_waits, ..self }
+    }
+
+    /// Has rows to come tell their hosts, where the stream is of several.
+    pub fn of_hosts(&mut self, hosts: Hosts) {
+        self.hosts = hosts;
     }
 
     /// Has the durations of calls to come without the tracer's cost, too, beside those that are measured.
@@ -385,6 +396,7 @@ impl Functions {
             contexts: self.contexts.clone(),
             has_waits: self.has_waits,
             overhead: self.overhead,
+            hosts: self.hosts.clone(),
             ..Functions::default()
         }
     }
@@ -566,17 +578,21 @@ impl Functions {
         self.rows.iter().all(|row| Some(row.pid) == first)
     }
 
-    /// One row a function, whatever process it ran in.
+    /// One row a function and host, whatever process it ran in.
     pub fn merged(&self) -> Vec<Function> {
         if self.of_one_process() {
             return self.rows.clone();
         }
         let mut merged: Vec<Function> = Vec::new();
-        let mut index: HashMap<u64, usize, KeyBuilder> = HashMap::default();
-        let mut keys: Vec<(usize, u64)> = self
+        let mut index: HashMap<(u32, u64), usize, KeyBuilder> = HashMap::default();
+        let host = |pid| match self.hosts.is_empty() {
+            true => 0,
+            false => whole_host(pid),
+        };
+        let mut keys: Vec<(usize, (u32, u64))> = self
             .index
             .iter()
-            .map(|(&(_, key), &row)| (row, key))
+            .map(|(&(pid, key), &row)| (row, (host(pid), key)))
             .collect();
         keys.sort_unstable();
         for (row, key) in keys {
@@ -600,6 +616,7 @@ impl Functions {
         keys.sort_unstable();
         let mut since = Functions::new();
         since.take_out(self.overhead);
+        since.of_hosts(self.hosts.clone());
         for (at, (pid, number)) in keys {
             let Some(row) = self.rows.get(at) else {
                 continue;
@@ -719,7 +736,9 @@ impl Functions {
             }
             Entry::Vacant(fresh) => {
                 fresh.insert(next);
-                self.rows.push(new());
+                let mut row = new();
+                row.host = self.hosts.name(pid).cloned();
+                self.rows.push(row);
                 next
             }
         };

@@ -10,6 +10,7 @@ use super::keys::{FunctionKey, KeyBuilder};
 use super::lifetimes::{Lifetimes, Whose};
 use super::overhead::Overhead;
 use super::pairing::Step;
+use crate::event::hosts::Hosts;
 use crate::event::{Frame, Manner, Place, ProcessChange, What};
 
 /// Functions of which it is remembered whether they were asked for; all are looked at anew beyond that.
@@ -73,6 +74,7 @@ pub struct Latencies {
     without_room: u64,
     lifetimes: Lifetimes,
     overhead: Overhead,
+    hosts: Hosts,
     /// What was measured of all calls, and that without the tracer's own cost, in nanoseconds.
     measured_ns: u64,
     net_ns: u64,
@@ -99,6 +101,7 @@ impl Latencies {
             without_room: 0,
             lifetimes: Lifetimes::default(),
             overhead: Overhead::Unknown,
+            hosts: Hosts::default(),
             measured_ns: 0,
             net_ns: 0,
         }
@@ -112,6 +115,16 @@ impl Latencies {
     /// What is taken out.
     pub fn overhead(&self) -> Overhead {
         self.overhead
+    }
+
+    /// Takes note of the hosts of the stream.
+    pub fn of_hosts(&mut self, hosts: Hosts) {
+        self.hosts = hosts;
+    }
+
+    /// The hosts of the stream, where it is of several.
+    pub fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     /// Percent of the durations of all calls that were taken out.

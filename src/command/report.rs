@@ -16,6 +16,7 @@ use crate::analysis::overhead::Overhead;
 use crate::analysis::pairing::{Creations, Pairing, PairingRules, Step};
 use crate::cli::{Export, ExportFormat, ExportTime, Report};
 use crate::console::{Console, Exit, Progress};
+use crate::event::hosts::Hosts;
 use crate::event::{Session, Summary, Wait, What};
 use crate::export::html::{Gathered, Page};
 use crate::export::json::Json;
@@ -200,6 +201,14 @@ struct Views<'a> {
 }
 
 impl Sink for Views<'_> {
+    fn session(&mut self, session: &Session) -> io::Result<()> {
+        let hosts = Hosts::of(session);
+        self.functions.of_hosts(hosts.clone());
+        self.collections.of_hosts(hosts.clone());
+        self.slow.of_hosts(hosts);
+        Ok(())
+    }
+
     fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
         if !self.stats.is_empty() {
             self.slow.take(step, |place| asked_for(self.stats, place));

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use proptest::option;
 use proptest::prelude::*;
 
+use super::hosts::{self, Hosts};
 use super::{
     ArmedMark, Event, Field, FieldValue, Fields, Float, Frame, LossStage, Manner, Place, Plain,
-    ProcessChange, Reason, Session, SessionTarget, Summary, Text, Wait, Waker, What,
+    ProcessChange, Reason, Session, SessionHost, SessionTarget, Summary, Text, Wait, Waker, What,
 };
 use crate::probe::{ArgumentKind, Phase, Probe};
 
@@ -256,6 +257,24 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
     let fields = proptest::collection::btree_map("[a-z]{1,4}", any::<String>(), 0..3);
     let filter = option::of(any::<String>());
     let place = (option::of(any::<String>()), option::of(any::<String>()));
+    let clock = (option::of(any::<i64>()), option::of(any::<u64>()));
+    let host = (
+        option::of(any::<String>()),
+        option::of(any::<String>()),
+        clock,
+    );
+    // Nobody has two hosts of one name.
+    let hosts = proptest::collection::btree_map(any::<String>(), host, 0..3);
+    let hosts = hosts.prop_map(|hosts| {
+        let host = |(name, (boot, pystap, (ahead, within)))| SessionHost {
+            name,
+            boot,
+            pystap,
+            clock_ahead_ns: ahead,
+            clock_within_ns: within,
+        };
+        hosts.into_iter().map(host).collect::<Vec<_>>()
+    });
     (
         any::<u64>(),
         words(),
@@ -264,19 +283,25 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
         words(),
         fields,
         filter,
-        (place, (any::<u64>(), option::of(any::<u64>()))),
+        ((place, hosts), (any::<u64>(), option::of(any::<u64>()))),
     )
         .prop_map(
             |(
                 ts,
                 notes,
-                targets,
+                mut targets,
                 armed,
                 events,
                 fields,
                 filter,
-                ((host, boot), (overhead, within)),
+                (((host, boot), hosts), (overhead, within)),
             )| {
+                if !hosts.is_empty() {
+                    for target in &mut targets {
+                        target.pid = hosts::number(target.pid);
+                        target.pid = Hosts::identity(0, target.pid).unwrap_or_default();
+                    }
+                }
                 Session {
                     ts,
                     pystap: "0.1.0".to_owned(),
@@ -289,6 +314,7 @@ pub(crate) fn session() -> impl Strategy<Value = Session> {
                     filter,
                     host,
                     boot,
+                    hosts,
                     overhead_ns_per_event: NonZeroU64::new(overhead),
                     overhead_ns_within_call: within,
                 }

@@ -9,10 +9,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::allowance::{Allowance, place_bytes};
+use super::hosts::{self, Hosts};
 use super::{
     ArmedMark, Event, Field, FieldValue, Fields, Float, Frame, LossStage, Manner, Place, Plain,
-    ProcessChange, Reason, SCHEMA_VERSION, Session, SessionTarget, Summary, Text, Wait, Waker,
-    What,
+    ProcessChange, Reason, SCHEMA_VERSION, Session, SessionHost, SessionTarget, Summary, Text,
+    Wait, Waker, What,
 };
 use crate::probe::{ArgumentKind, Phase, Probe};
 use crate::text::{json_escape, obeyed};
@@ -28,6 +29,7 @@ const MAX_SHARED: usize = 16 << 20;
 #[derive(Debug)]
 pub struct Writer {
     slots: Vec<Option<Remembered>>,
+    hosts: Hosts,
 }
 
 #[derive(Debug)]
@@ -48,7 +50,15 @@ impl Writer {
     pub fn new() -> Writer {
         let mut slots = Vec::new();
         slots.resize_with(SLOTS, || None);
-        Writer { slots }
+        Writer {
+            slots,
+            hosts: Hosts::default(),
+        }
+    }
+
+    /// Takes note of the hosts of the stream whose events are written.
+    pub fn begin(&mut self, session: &Session) {
+        self.hosts = Hosts::of(session);
     }
 
     /// Appends the event as one line, newline included.
@@ -57,13 +67,17 @@ impl Writer {
         out.extend_from_slice(event.what.kind().as_bytes());
         out.extend_from_slice(b"\",\"ts\":");
         number(event.ts, out);
-        if event.pid != 0 {
-            out.extend_from_slice(b",\"pid\":");
-            number(event.pid, out);
+        let (pid, tid) = (self.hosts.number(event.pid), self.hosts.number(event.tid));
+        if let Some(host) = self.hosts.name(event.pid) {
+            member("host", host, out);
         }
-        if event.tid != 0 {
+        if pid != 0 {
+            out.extend_from_slice(b",\"pid\":");
+            number(pid, out);
+        }
+        if tid != 0 {
             out.extend_from_slice(b",\"tid\":");
-            number(event.tid, out);
+            number(tid, out);
         }
         if let Some(interpreter) = event.interpreter {
             out.extend_from_slice(b",\"interpreter\":");
@@ -136,7 +150,7 @@ impl Writer {
                 out.push(b'"');
                 if let Some(parent) = parent {
                     out.extend_from_slice(b",\"parent\":");
-                    number(*parent, out);
+                    number(self.hosts.number(*parent), out);
                 }
                 if let Some(command) = command {
                     texts(&[("command", command)], out);
@@ -206,9 +220,13 @@ pub fn session(session: &Session, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"notes\":");
     list(&session.notes, out, |note, out| string(note, out));
     out.extend_from_slice(b",\"targets\":");
+    let hosts = Hosts::of(session);
     list(&session.targets, out, |target, out| {
         out.extend_from_slice(b"{\"pid\":");
-        number(target.pid, out);
+        number(hosts.number(target.pid), out);
+        if let Some(host) = hosts.name(target.pid) {
+            member("host", host, out);
+        }
         member("command", &target.command, out);
         if let Some(python) = &target.python {
             member("python", python, out);
@@ -247,6 +265,10 @@ pub fn session(session: &Session, out: &mut Vec<u8>) {
     if let Some(boot) = &session.boot {
         member("boot", boot, out);
     }
+    if !session.hosts.is_empty() {
+        key("hosts", out);
+        list(&session.hosts, out, host_json);
+    }
     if let Some(overhead) = session.overhead_ns_per_event {
         key("overhead_ns_per_event", out);
         number(overhead.get(), out);
@@ -256,6 +278,26 @@ pub fn session(session: &Session, out: &mut Vec<u8>) {
         number(within, out);
     }
     out.extend_from_slice(b"}\n");
+}
+
+fn host_json(host: &SessionHost, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"name\":");
+    string(&host.name, out);
+    if let Some(boot) = &host.boot {
+        member("boot", boot, out);
+    }
+    if let Some(pystap) = &host.pystap {
+        member("pystap", pystap, out);
+    }
+    if let Some(ahead) = host.clock_ahead_ns {
+        key("clock_ahead_ns", out);
+        number(ahead, out);
+    }
+    if let Some(within) = host.clock_within_ns {
+        key("clock_within_ns", out);
+        number(within, out);
+    }
+    out.push(b'}');
 }
 
 /// Appends the last line of a stream.
@@ -732,6 +774,8 @@ pub struct Reader {
     /// Bytes of these.
     shared: usize,
     allowance: Allowance,
+    /// Those of the session that was read.
+    hosts: Hosts,
 }
 
 impl Reader {
@@ -748,7 +792,11 @@ impl Reader {
     pub fn read(&mut self, line: &str) -> Result<Line, ReadError> {
         let flat: Flat = serde_json::from_str(line)?;
         match flat.event.as_str() {
-            "session" => flat.session().map(Line::Session),
+            "session" => {
+                let session = flat.session()?;
+                self.hosts = Hosts::of(&session);
+                Ok(Line::Session(session))
+            }
             "summary" => flat.summary().map(Line::Summary),
             _ => self.event(flat, line).map(Line::Event),
         }
@@ -821,13 +869,25 @@ impl Reader {
                 }
             },
         };
-        Ok(Event {
+        let mut event = Event {
             ts: flat.ts,
             pid: flat.pid,
             tid: flat.tid,
             interpreter: flat.interpreter.and_then(NonZeroU32::new),
             what,
-        })
+        };
+        if !self.hosts.is_empty()
+            && let Some(host) = flat.host
+        {
+            let moved = self.hosts.place_of(&host);
+            moved
+                .and_then(|place| hosts::move_to(place, &mut event))
+                .ok_or(ReadError::UnknownWord {
+                    field: "host",
+                    word: host,
+                })?;
+        }
+        Ok(event)
     }
 
     /// What the table says of the probe is read once more, by name: such events are few.
@@ -989,6 +1049,8 @@ struct Flat {
     filter: Option<String>,
     host: Option<String>,
     boot: Option<String>,
+    #[serde(default)]
+    hosts: Vec<FlatHost>,
     overhead_ns_per_event: Option<NonZeroU64>,
     overhead_ns_within_call: Option<u64>,
     delivered: Option<u64>,
@@ -1010,8 +1072,18 @@ struct Flat {
 }
 
 #[derive(Debug, Deserialize)]
+struct FlatHost {
+    name: String,
+    boot: Option<String>,
+    pystap: Option<String>,
+    clock_ahead_ns: Option<i64>,
+    clock_within_ns: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
 struct FlatTarget {
     pid: u32,
+    host: Option<String>,
     command: String,
     python: Option<String>,
 }
@@ -1101,8 +1173,20 @@ impl Flat {
         if found != SCHEMA_VERSION {
             return Err(ReadError::OtherSchema { found });
         }
+        let host = |host: FlatHost| SessionHost {
+            name: host.name,
+            boot: host.boot,
+            pystap: host.pystap,
+            clock_ahead_ns: host.clock_ahead_ns,
+            clock_within_ns: host.clock_within_ns,
+        };
+        let flat_hosts = std::mem::take(&mut self.hosts).into_iter();
+        let hosts: Vec<SessionHost> = flat_hosts.map(host).collect();
+        let place = |name: String| hosts.iter().position(|host| host.name == name);
         let target = |target: FlatTarget| SessionTarget {
-            pid: target.pid,
+            pid: (target.host.and_then(place))
+                .and_then(|place| Hosts::identity(place, target.pid))
+                .unwrap_or(target.pid),
             command: target.command,
             python: target.python,
         };
@@ -1131,6 +1215,7 @@ impl Flat {
             filter: self.filter.take(),
             host: self.host.take(),
             boot: self.boot.take(),
+            hosts,
             overhead_ns_per_event: self.overhead_ns_per_event,
             overhead_ns_within_call: self.overhead_ns_within_call,
         })

@@ -45,6 +45,60 @@ fn every_event_matches_the_schema_and_reads_back() {
 }
 
 #[test]
+fn events_of_several_hosts_have_their_names_and_read_back_as_what_they_were() {
+    let schema = schema();
+    let host = |name: &str| SessionHost {
+        name: name.to_owned(),
+        ..SessionHost::default()
+    };
+    let head = Session {
+        hosts: vec![host("web1"), host("web2")],
+        ..Session::default()
+    };
+    let cases = ProptestConfig::with_cases(200);
+    proptest!(cases, |(event in arbitrary::event(), place in 0..2_usize)| {
+        let mut moved = event;
+        for id in [&mut moved.pid, &mut moved.tid] {
+            *id = hosts::number(*id);
+        }
+        if let What::Process { parent: Some(parent), .. } = &mut moved.what {
+            *parent = hosts::number(*parent);
+        }
+        hosts::move_to(place, &mut moved).expect("numbers of Linux");
+        let (mut writer, mut reader) = (Writer::new(), Reader::new());
+        writer.begin(&head);
+        reader.read(&written(|out| session(&head, out))).expect("our own line");
+        let line = written(|out| writer.event(&moved, out));
+        let value: Value = serde_json::from_str(&line).expect("a line is JSON");
+        prop_assert!(schema.is_valid(&value), "{}", line);
+        prop_assert_eq!(value["host"].as_str(), Some(["web1", "web2"][place]));
+        prop_assert_eq!(reader.read(&line).expect("our own line"), Line::Event(moved));
+    });
+}
+
+#[test]
+fn an_event_of_a_host_that_the_session_does_not_name_is_refused() {
+    let mut reader = Reader::new();
+    let head = Session {
+        hosts: vec![SessionHost::default()],
+        ..Session::default()
+    };
+    reader
+        .read(&written(|out| session(&head, out)))
+        .expect("our own line");
+    for line in [
+        r#"{"event":"gc_start","ts":1,"host":"other","pid":2,"generation":0}"#,
+        r#"{"event":"gc_start","ts":1,"host":"","pid":4194304,"generation":0}"#,
+    ] {
+        let read = reader.read(line);
+        assert!(
+            matches!(read, Err(ReadError::UnknownWord { field: "host", .. })),
+            "{read:?}"
+        );
+    }
+}
+
+#[test]
 fn every_session_and_summary_matches_the_schema_and_reads_back() {
     let schema = schema();
     let cases = ProptestConfig::with_cases(100);
@@ -136,7 +190,16 @@ fn the_schema_says_of_plain_events_what_the_table_of_probes_does() {
         let part = &schema["$defs"][format!("kind_{}", plain.name)];
         let texts: Vec<&str> = probe.texts().map(|it| it.field).collect();
         let number = probe.number_argument();
-        let mut fields = vec!["event", "ts", "pid", "tid", "cut", "replaced", "unreadable"];
+        let mut fields = vec![
+            "event",
+            "ts",
+            "host",
+            "pid",
+            "tid",
+            "cut",
+            "replaced",
+            "unreadable",
+        ];
         fields.extend(&texts);
         fields.extend(number.map(|it| it.field));
         if let Phase::Done(_) = plain.phase {

@@ -7,6 +7,7 @@ pub mod allowance;
 #[cfg(test)]
 pub(crate) mod arbitrary;
 mod fields;
+pub mod hosts;
 pub mod json;
 pub mod loss;
 mod plain;
@@ -156,9 +157,9 @@ pub enum Manner {
 pub struct Event {
     /// Nanoseconds since the Unix epoch.
     pub ts: u64,
-    /// Process id, in the initial pid namespace. 0 where none applies.
+    /// Process id, in the initial pid namespace. 0 where none applies. In a stream of several hosts an identity ([`hosts`]).
     pub pid: u32,
-    /// Thread id, in the initial pid namespace. 0 where none applies.
+    /// Thread id, in the initial pid namespace, or its identity. 0 where none applies.
     pub tid: u32,
     /// The interpreter within the interpreter in which it happened, by the number that the program has for it; `None` in the
     /// main one. Only the agent tells it, of calls, returns and collections.
@@ -372,6 +373,8 @@ pub struct Session {
     pub host: Option<String>,
     /// The boot of the host, by the id that the kernel has for it.
     pub boot: Option<String>,
+    /// The hosts of a stream that was merged from those of several: its processes are known by identities ([`hosts`]).
+    pub hosts: Vec<SessionHost>,
     /// Nanoseconds that an event takes of the thread in which it happens, measured by the engine at the beginning; `None` where
     /// it cannot tell, and where not every event comes.
     pub overhead_ns_per_event: Option<NonZeroU64>,
@@ -380,10 +383,26 @@ pub struct Session {
     pub overhead_ns_within_call: Option<u64>,
 }
 
+/// One of the hosts whose streams were merged.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SessionHost {
+    /// Its name, as it was typed or as its own stream has it; no other one has it.
+    pub name: String,
+    /// Its boot, by the id that its kernel has for it.
+    pub boot: Option<String>,
+    /// The pystap there.
+    pub pystap: Option<String>,
+    /// Nanoseconds by which its clock is ahead of the one that all times of the stream have: they were taken off its times. `None`
+    /// where that was not measured, and nothing was taken off.
+    pub clock_ahead_ns: Option<i64>,
+    /// By how many nanoseconds that may be wrong, where known.
+    pub clock_within_ns: Option<u64>,
+}
+
 /// One process at the start of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SessionTarget {
-    /// Process id in the initial pid namespace.
+    /// Process id in the initial pid namespace, or its identity ([`hosts`]).
     pub pid: u32,
     /// Command line, arguments separated by blanks.
     pub command: String,

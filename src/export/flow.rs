@@ -20,8 +20,9 @@ use anstyle::{AnsiColor, Style};
 use super::{ENOUGH, End, Held, Sink, counted};
 use crate::analysis::contexts::{Contexts, Runner};
 use crate::analysis::pairing::Step;
+use crate::event::hosts::Hosts;
 use crate::event::loss::Losses;
-use crate::event::{Event, FieldValue, Frame, Manner, Place, Plain, Wait, Waker, What};
+use crate::event::{Event, FieldValue, Frame, Manner, Place, Plain, Session, Wait, Waker, What};
 use crate::probe::{ArgumentKind, Phase};
 use crate::text::{Foreign, ending};
 
@@ -56,6 +57,7 @@ pub struct Flow<W> {
     options: Options,
     /// How wide the terminal is now.
     width: Option<usize>,
+    hosts: Hosts,
     lines: String,
     bytes: Vec<u8>,
     /// A call that may turn out to call nothing.
@@ -94,6 +96,7 @@ impl<W: Write> Flow<W> {
             output,
             options,
             width: options.width(),
+            hosts: Hosts::default(),
             lines: String::new(),
             bytes: Vec::new(),
             held: None,
@@ -127,7 +130,16 @@ impl<W: Write> Flow<W> {
         if self.several_threads {
             let thread = match who {
                 (0, _) => String::new(),
-                (pid, tid) => format!("{pid}/{tid}"),
+                (pid, tid) => {
+                    let thread = self.hosts.number(tid);
+                    match self.hosts.name(pid) {
+                        Some(host) => {
+                            let pid = self.hosts.number(pid);
+                            format!("{} {pid}/{thread}", Foreign::new(&**host))
+                        }
+                        None => format!("{pid}/{thread}"),
+                    }
+                }
             };
             self.put(self.dim(), format_args!("  {thread:<15}"));
         }
@@ -385,9 +397,10 @@ impl<W: Write> Flow<W> {
                 parent,
                 command,
             } => {
-                let pid = event.pid;
+                let pid = self.hosts.process(event.pid);
                 self.put(cyan, format_args!("process {pid} {}", change.word()));
                 if let Some(parent) = parent {
+                    let parent = self.hosts.number(*parent);
                     self.put(cyan, format_args!(", parent {parent}"));
                 }
                 if let Some(command) = command {
@@ -468,6 +481,11 @@ impl<W: Write> Flow<W> {
 
 impl<W: Write> Sink for Flow<W> {
     // The flow begins with the first event: what is traced was said on stderr.
+    fn session(&mut self, session: &Session) -> io::Result<()> {
+        self.hosts = Hosts::of(session);
+        Ok(())
+    }
+
     fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
         let is_loss = match &step.event.what {
             What::Lost { count, stage, .. } => {

@@ -29,6 +29,7 @@ impl<W: Write> Json<W> {
 
 impl<W: Write> Sink for Json<W> {
     fn session(&mut self, session: &Session) -> io::Result<()> {
+        self.writer.begin(session);
         json::session(session, &mut self.lines);
         // A reader learns at once what it is connected to.
         self.flush()

@@ -9,6 +9,7 @@ use super::{End, Sink};
 use crate::analysis::latency::Latencies;
 use crate::analysis::overhead::Overhead;
 use crate::analysis::pairing::{Pairing, Step};
+use crate::event::hosts::Hosts;
 use crate::event::{Place, Session};
 use crate::script::filter::Glob;
 use crate::view::latencies;
@@ -68,6 +69,7 @@ impl<W: Write> Sink for Slow<W> {
         let overhead = Overhead::of(session, self.raw_times);
         for latencies in [&mut self.all, &mut self.recent] {
             latencies.take_out(overhead);
+            latencies.of_hosts(Hosts::of(session));
         }
         self.intervals.begin(session.ts);
         Ok(())

@@ -8,6 +8,7 @@ use super::{End, Sink};
 use crate::analysis::collections::Collections;
 use crate::analysis::pairing::{Pairing, Step};
 use crate::event::Session;
+use crate::event::hosts::Hosts;
 use crate::view::pauses;
 
 /// See the head of the module.
@@ -42,6 +43,9 @@ impl<W: Write> Pauses<W> {
 impl<W: Write> Sink for Pauses<W> {
     fn session(&mut self, session: &Session) -> io::Result<()> {
         self.start = session.ts;
+        for collections in [&mut self.all, &mut self.recent] {
+            collections.of_hosts(Hosts::of(session));
+        }
         self.intervals.begin(session.ts);
         Ok(())
     }

@@ -34,8 +34,11 @@ const MAGIC: [u8; 8] = *b"\x89pystap\n";
 /// as they always did; since 3 both sides forget names when they take too many bytes, and not only when there are too
 /// many; since 4 there are events whose number does not fit in the first byte; since 5 a thread can run an interpreter within the
 /// interpreter; since 7 calls can have fields; since 8 there are recordings of samples; since 9 calls can
-/// be marked as idleness.
-pub const VERSION: u32 = 9;
+/// be marked as idleness; since 10 there are recordings of several hosts, whose processes have identities instead of numbers.
+pub const VERSION: u32 = 10;
+
+/// What a recording without anything that is newer says, so that earlier versions read it.
+const WITHOUT_HOSTS: u32 = 9;
 
 /// The first version in which calls can have fields.
 const WITH_FIELDS: u32 = 7;

@@ -8,7 +8,8 @@ use super::*;
 use crate::analysis::pairing::{Pairing, PairingRules, Step};
 use crate::analysis::testing::{call, event, returned};
 use crate::event::arbitrary;
-use crate::event::{Event, Plain, Session, Summary, Text, What};
+use crate::event::hosts::{self, Hosts};
+use crate::event::{Event, Plain, Session, SessionHost, Summary, Text, What};
 use crate::export::{End, Sink};
 use crate::probe::Probe;
 
@@ -128,10 +129,30 @@ fn a_block_that_was_cut_gives_the_events_that_are_in_it() {
 #[test]
 fn a_newer_version_is_refused_and_named() {
     let mut bytes = recorded(&Session::default(), &[], 1);
-    bytes[8] = 10;
+    bytes[8] = 11;
     let error = read(&bytes).expect_err("not ours to read");
-    assert!(matches!(error, RecordingError::Newer { found: 10 }));
-    assert!(error.to_string().contains("format 10"), "{error}");
+    assert!(matches!(error, RecordingError::Newer { found: 11 }));
+    assert!(error.to_string().contains("format 11"), "{error}");
+}
+
+#[test]
+fn a_recording_of_several_hosts_tells_their_processes_apart_and_says_so_to_earlier_versions() {
+    let host = |name: &str| SessionHost {
+        name: name.to_owned(),
+        ..SessionHost::default()
+    };
+    let session = Session {
+        hosts: vec![host("web1"), host("web2")],
+        ..Session::default()
+    };
+    let mut events = paired(40);
+    for (at, event) in events.iter_mut().enumerate() {
+        hosts::translate(event, |id| Hosts::identity(at % 2, id & 0xff)).expect("small numbers");
+    }
+    let bytes = recorded(&session, &events, 1);
+    assert_eq!(bytes[8], 10);
+    assert_eq!(read(&bytes).expect("readable"), (events.clone(), false));
+    assert_eq!(recorded(&Session::default(), &events, 1)[8], 9);
 }
 
 #[test]

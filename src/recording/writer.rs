@@ -6,7 +6,9 @@ use std::io::{self, Write};
 use miniz_oxide::deflate::compress_to_vec_zlib;
 
 use super::code::Encoder;
-use super::{MAGIC, ProcessRules, RecordKind, SampleSink, Samples, SavedRules, VERSION};
+use super::{
+    MAGIC, ProcessRules, RecordKind, SampleSink, Samples, SavedRules, VERSION, WITHOUT_HOSTS,
+};
 use crate::analysis::pairing::{PairingRules, Step};
 use crate::event::{Session, Summary, What, json};
 use crate::export::{End, Sink};
@@ -95,7 +97,11 @@ impl<W: Write> Writer<W> {
 impl<W: Write> Sink for Writer<W> {
     fn session(&mut self, session: &Session) -> io::Result<()> {
         self.output.write_all(&MAGIC)?;
-        self.output.write_all(&VERSION.to_le_bytes())?;
+        let version = match session.hosts.is_empty() {
+            true => WITHOUT_HOSTS,
+            false => VERSION,
+        };
+        self.output.write_all(&version.to_le_bytes())?;
         let mut content = Vec::new();
         json::session(session, &mut content);
         serde_json::to_writer(&mut content, &SavedRules::from(self.rules))?;

@@ -743,6 +743,7 @@ fn session_line(plan: &Plan, sources: &[PreparedSource]) -> event::Session {
         filter: filter(plan),
         host: crate::clock::host(),
         boot: crate::clock::boot(),
+        hosts: Vec::new(),
         overhead_ns_per_event: None,
         overhead_ns_within_call: None,
     }

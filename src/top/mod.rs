@@ -35,6 +35,7 @@ use crate::analysis::functions::Functions;
 use crate::analysis::overhead::Overhead;
 use crate::analysis::pairing::{Pairing, Step};
 use crate::analysis::totals::{Rows, Totals};
+use crate::event::hosts::Hosts;
 use crate::event::{ProcessChange, Session, What};
 use crate::export::{End, Sink};
 use crate::view::hot::TableAccount;
@@ -158,6 +159,7 @@ impl Tally {
         self.filtered = session.filter.is_some();
         let overhead = Overhead::of(session, self.raw_times);
         self.sums.functions.take_out(overhead);
+        self.sums.functions.of_hosts(Hosts::of(session));
     }
 
     /// Counts an event with what pairing said of it.

@@ -308,7 +308,7 @@ impl State {
     /// The number that a row keeps, whatever its place in the table.
     pub(super) fn id(&self, row: &Function) -> u64 {
         let pid = (!self.merged).then_some(row.pid);
-        KeyBuilder.hash_one((row.key, pid.unwrap_or(0), &row.context))
+        KeyBuilder.hash_one((row.key, pid.unwrap_or(0), &row.host, &row.context))
     }
 
     /// Where the selected row is among those that are shown; `None` when nothing is selected, or it is not shown.

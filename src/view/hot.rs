@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{count, group_json, histogram_json, many, overhead_line, time};
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::overhead::Overhead;
+use crate::event::hosts;
 use crate::text::{Foreign, harmless_json};
 
 /// The columns, in the order in which they stand.
@@ -215,13 +216,18 @@ fn by_name(a: &Function, b: &Function) -> Ordering {
     let names = a.place.name().text.cmp(&b.place.name().text);
     names
         .then(files)
+        .then_with(|| a.host.cmp(&b.host))
         .then_with(|| a.pid.cmp(&b.pid))
         .then_with(|| a.context.cmp(&b.context))
 }
 
 /// Whether a row is wanted by what somebody types: every word is in the function's name or its file.
 pub fn matches(row: &Function, typed: &str) -> bool {
-    has_words(&row.place.name().text, &row.place.file.text, typed)
+    let name = &row.place.name().text;
+    match row.host.as_deref() {
+        Some(host) => has_words(&format!("{name} @{host}"), &row.place.file.text, typed),
+        None => has_words(name, &row.place.file.text, typed),
+    }
 }
 
 /// The same of a function's name and its file.
@@ -281,7 +287,7 @@ pub fn cells(row: &Function, account: &TableAccount) -> Vec<String> {
     cells
 }
 
-/// `function [context]` and `file:line`.
+/// `function [context] @host` and `file:line`.
 pub fn name(row: &Function) -> (String, String) {
     name_in(row, row.context.as_deref())
 }
@@ -291,6 +297,9 @@ pub fn name_in(row: &Function, context: Option<&str>) -> (String, String) {
     let mut function = row.place.name().to_string();
     if let Some(context) = context {
         function = format!("{function} [{}]", Foreign::new(context));
+    }
+    if let Some(host) = row.host.as_deref() {
+        function = format!("{function} @{}", Foreign::new(host));
     }
     if row.goes_on {
         function.push_str(" (resumed)");
@@ -393,10 +402,18 @@ pub fn line(row: &Function, account: &TableAccount, processes: bool) -> String {
     format!("{line} {function}  {place}")
 }
 
+/// The number of the process of a row.
+fn process_number(row: &Function) -> u32 {
+    match row.host {
+        Some(_) => hosts::number(row.pid),
+        None => row.pid,
+    }
+}
+
 /// The process of a row, or how many there are in it.
 pub fn process(row: &Function) -> String {
     match row.processes {
-        0 | 1 => row.pid.to_string(),
+        0 | 1 => process_number(row).to_string(),
         several => format!("{several} of"),
     }
 }
@@ -483,7 +500,7 @@ pub fn row_json(row: &Function, account: &TableAccount) -> Value {
         "context": row.context.as_deref(),
         "file": row.place.file.text,
         "line": (row.line > 0 && row.line < i32::MAX).then_some(row.line),
-        "pid": (row.processes == 1).then_some(row.pid),
+        "pid": (row.processes == 1).then(|| process_number(row)),
         "processes": row.processes,
         "calls": row.calls,
         "resumed": row.goes_on,
@@ -497,6 +514,9 @@ pub fn row_json(row: &Function, account: &TableAccount) -> Value {
         "average_ns": row.average_ns(),
         "durations": histogram_json(&row.durations),
     });
+    if let Some(host) = row.host.as_deref() {
+        json["host"] = host.into();
+    }
     if let Some(group) = group_json(&row.place) {
         json["group"] = group;
     }

@@ -21,7 +21,7 @@ pub fn lines(latencies: &Latencies, at_ns: u64, length_ns: u64) -> String {
         let known = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), time);
         let calls = durations.count() + latency.uncertain;
         out.push_str(&format!(
-            "{:>10} {:>9} {:>9.1} {:>8} {:>8} {:>8} {:>8}  {}  {}  process {pid}\n",
+            "{:>10} {:>9} {:>9.1} {:>8} {:>8} {:>8} {:>8}  {}  {}  process {}\n",
             since(at_ns),
             count(calls),
             calls as f64 * 1e9 / length_ns.max(1) as f64,
@@ -31,6 +31,7 @@ pub fn lines(latencies: &Latencies, at_ns: u64, length_ns: u64) -> String {
             known(durations.max()),
             latency.place.name(),
             whereabouts(latency),
+            latencies.hosts().process(pid),
         ));
     }
     out.push_str(&others(latencies));
@@ -93,6 +94,7 @@ fn first_to_last(latency: &Latency) -> String {
 
 /// Percentiles, a histogram and the slowest calls of each function in each process. `start` is when the stream began.
 pub fn text(latencies: &Latencies, start: u64) -> String {
+    let hosts = latencies.hosts();
     let mut out = String::new();
     for (pid, latency) in latencies.by_process() {
         if !out.is_empty() {
@@ -100,9 +102,10 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
         }
         let durations = latency.durations(latencies.overhead());
         out.push_str(&format!(
-            "{}  {}  process {pid}\n",
+            "{}  {}  process {}\n",
             latency.place.name(),
-            whereabouts(latency)
+            whereabouts(latency),
+            hosts.process(pid)
         ));
         let calls = match latency.goes_on {
             true => many(
@@ -152,7 +155,7 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
                 "    {:>7}  {}  thread {}{caller}\n",
                 time(slow.net_ns),
                 moment(slow.ts, start),
-                slow.tid
+                hosts.number(slow.tid)
             ));
         }
     }
@@ -168,7 +171,7 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
 
 /// The same as JSON: what was measured in the `wall_ns` before `ts`. `kind` says whether that is an interval or the whole.
 pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
-    let cost = latencies.overhead().cost();
+    let (cost, hosts) = (latencies.overhead().cost(), latencies.hosts());
     let functions: Value = latencies
         .by_process()
         .map(|(pid, latency)| {
@@ -180,7 +183,7 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
                     let mut json = json!({
                         "ts": slow.ts,
                         "duration_ns": slow.duration_ns,
-                        "tid": slow.tid,
+                        "tid": hosts.number(slow.tid),
                         "caller": slow.caller.as_ref().map(|place| &place.function.text),
                         "caller_file": slow.caller.as_ref().map(|place| &place.file.text),
                     });
@@ -191,7 +194,7 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
                 })
                 .collect();
             let mut json = json!({
-                "pid": pid,
+                "pid": hosts.number(pid),
                 "function": latency.place.function.text,
                 "qualname": latency.place.qualname.as_ref().map(|name| &name.text),
                 "file": latency.place.file.text,
@@ -205,6 +208,9 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
                 "calls_given_up": latency.given_up,
                 "slowest": slowest,
             });
+            if let Some(host) = hosts.name(pid) {
+                json["host"] = (**host).into();
+            }
             if let Some(group) = group_json(&latency.place) {
                 json["group"] = group;
             }

@@ -27,7 +27,7 @@ pub fn line(collections: &Collections, at_ns: u64, length_ns: u64) -> String {
                 "{} generation {}, process {}{within}",
                 time(pause.pause_ns),
                 generation(pause.generation),
-                pause.pid
+                collections.hosts().process(pause.pid)
             )
         }
     };
@@ -93,8 +93,8 @@ pub fn text(collections: &Collections, wall_ns: u64, start: u64, limit: usize) -
             moment(pause.ts, start),
             generation(pause.generation),
             pause.collected,
-            pause.pid,
-            pause.tid,
+            collections.hosts().process(pause.pid),
+            collections.hosts().number(pause.tid),
         ));
     }
     out
@@ -102,16 +102,26 @@ pub fn text(collections: &Collections, wall_ns: u64, start: u64, limit: usize) -
 
 /// The same as JSON: what was counted in the `wall_ns` before `ts`. `kind` says whether that is an interval or the whole.
 pub fn json(kind: &str, ts: u64, collections: &Collections, wall_ns: u64, limit: usize) -> Value {
+    let hosts = collections.hosts();
+    let on_host = |pid: u32, mut json: Value| {
+        if let Some(host) = hosts.name(pid) {
+            json["host"] = (**host).into();
+        }
+        json
+    };
     let generations: Vec<Value> = collections
         .by_process()
         .map(|(pid, generation, counted)| {
-            json!({
-                "pid": pid,
-                "generation": generation,
-                "count": counted.count,
-                "collected": counted.collected,
-                "pauses": histogram_json(&counted.pauses),
-            })
+            on_host(
+                pid,
+                json!({
+                    "pid": hosts.number(pid),
+                    "generation": generation,
+                    "count": counted.count,
+                    "collected": counted.collected,
+                    "pauses": histogram_json(&counted.pauses),
+                }),
+            )
         })
         .collect();
     let longest: Vec<Value> = collections
@@ -119,16 +129,19 @@ pub fn json(kind: &str, ts: u64, collections: &Collections, wall_ns: u64, limit:
         .iter()
         .take(limit)
         .map(|pause| {
-            json!({
-                "ts": pause.ts,
-                "pause_ns": pause.pause_ns,
-                "pid": pause.pid,
-                "tid": pause.tid,
-                "generation": pause.generation,
-                "collected": pause.collected,
-                "function": pause.within.as_ref().map(|place| &place.function.text),
-                "file": pause.within.as_ref().map(|place| &place.file.text),
-            })
+            on_host(
+                pause.pid,
+                json!({
+                    "ts": pause.ts,
+                    "pause_ns": pause.pause_ns,
+                    "pid": hosts.number(pause.pid),
+                    "tid": hosts.number(pause.tid),
+                    "generation": pause.generation,
+                    "collected": pause.collected,
+                    "function": pause.within.as_ref().map(|place| &place.function.text),
+                    "file": pause.within.as_ref().map(|place| &place.file.text),
+                }),
+            )
         })
         .collect();
     json!({

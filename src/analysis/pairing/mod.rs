@@ -80,6 +80,7 @@ use self::step::stack;
 use self::thread::{Frame, MAX_FRAMES, Thread, give_up, give_up_by_bound};
 use super::keys::{KeyBuilder, Keys, NameKey};
 use super::overhead::{Edge, Intervals};
+use crate::event::hosts::whole_host;
 use crate::event::{Event, LossStage, Manner, Place, ProcessChange, What};
 
 pub use calls::{FinishedCall, FrameId, GivenUp, Open, Revised, Unpaired};
@@ -475,7 +476,7 @@ impl Pairing {
         }
     }
 
-    /// Something of a process was lost, or (0) of any.
+    /// Something of a process was lost, of any of its host, or (0) of any.
     fn lose(&mut self, pid: u32) {
         let is_known = self.gaps_of.len() < MAX_RULES || self.gaps_of.contains_key(&pid);
         let gaps = match pid != 0 && is_known {
@@ -487,8 +488,12 @@ impl Pairing {
 
     /// Number of losses that a process may have had part in.
     fn gap(&self, pid: u32) -> u32 {
-        let own = self.gaps_of.get(&pid).copied().unwrap_or(0);
-        self.gaps.wrapping_add(own)
+        let of = |pid| self.gaps_of.get(&pid).copied().unwrap_or(0);
+        let of_host = match whole_host(pid) {
+            0 => 0,
+            host => of(host),
+        };
+        self.gaps.wrapping_add(of(pid)).wrapping_add(of_host)
     }
 
     fn forget_process(&mut self, pid: u32) {

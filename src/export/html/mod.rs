@@ -26,6 +26,7 @@ use crate::analysis::contexts::{Contexts, Runner};
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::keys::KeyBuilder;
 use crate::analysis::pairing::Step;
+use crate::event::hosts::Hosts;
 use crate::event::{Place, Session, Wait, What};
 use crate::text::Foreign;
 use crate::view::hot;
@@ -82,6 +83,7 @@ impl Sink for Gathered {
         });
         self.stacks.begin(session);
         self.functions = Functions::new().with_waits(has_waits);
+        self.functions.of_hosts(Hosts::of(session));
         self.session = session.clone();
         Ok(())
     }
@@ -194,12 +196,13 @@ impl Gathered {
     /// Has rows be called what threads, tasks and greenlets are, as far as that was found out: `rpc_0 (thread 9)`,
     /// `GreenThread-3: RPC worker (handle)`.
     fn name_rows(&mut self) {
-        let contexts = &self.contexts;
+        let (contexts, hosts) = (&self.contexts, Hosts::of(&self.session));
         self.activity.name(|whose, name| {
             let (runner, known) = match whose {
                 Whose::Process(_) | Whose::Kind(..) => return None,
                 Whose::Thread(pid, tid) => {
                     let runner = Runner::of(pid, tid, None);
+                    let tid = hosts.number(tid);
                     let thread = match contexts.name(runner) {
                         Some(name) => format!("{name} (thread {tid})"),
                         None => format!("thread {tid}"),

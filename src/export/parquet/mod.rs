@@ -11,11 +11,12 @@ use super::{End, Sink};
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::overhead::Overhead;
 use crate::analysis::pairing::Step;
+use crate::event::hosts::{self, Hosts};
 use crate::event::{Fields, Place, Session, Wait, What, json};
 use crate::view::many;
 
 /// Columns of the table of events.
-const EVENTS: [(&str, Kind); 21] = [
+const EVENTS: [(&str, Kind); 22] = [
     ("ts", Kind::Time),
     ("event", Kind::Text),
     ("pid", Kind::Id),
@@ -37,10 +38,11 @@ const EVENTS: [(&str, Kind); 21] = [
     ("lost", Kind::Number),
     ("fields", Kind::Text),
     ("json", Kind::Text),
+    ("host", Kind::Text),
 ];
 
 /// Columns of the table of functions.
-const FUNCTIONS: [(&str, Kind); 27] = [
+const FUNCTIONS: [(&str, Kind); 28] = [
     ("pid", Kind::Id),
     ("function", Kind::Text),
     ("file", Kind::Text),
@@ -68,6 +70,7 @@ const FUNCTIONS: [(&str, Kind); 27] = [
     ("off_ns", Kind::Number),
     ("runqueue_ns", Kind::Number),
     ("gil_ns", Kind::Number),
+    ("host", Kind::Text),
 ];
 
 /// Functions of which it is remembered how they are written: their places by the low bits of their addresses.
@@ -79,6 +82,8 @@ pub struct Parquet<W: Write + Send> {
     events: Table<W>,
     to: W,
     session: Session,
+    hosts: Hosts,
+    host_names: HostNames,
     has_waits: bool,
     functions: Functions,
     raw_times: bool,
@@ -89,6 +94,33 @@ pub struct Parquet<W: Write + Send> {
     line: Vec<u8>,
     first: u64,
     last: u64,
+}
+
+/// The names of hosts as they are written.
+#[derive(Debug, Default)]
+struct HostNames {
+    /// That of a stream of one host, where it says so.
+    only: Option<Shared>,
+    /// Those of a stream of several, in their order.
+    all: Vec<Shared>,
+}
+
+impl HostNames {
+    fn of(session: &Session) -> HostNames {
+        HostNames {
+            only: session.host.as_deref().map(Shared::from),
+            all: (session.hosts.iter().map(|host| host.name.as_str().into())).collect(),
+        }
+    }
+
+    /// That of a process.
+    fn of_process(&self, identity: u32) -> Cell<'_> {
+        let name = match self.all.is_empty() {
+            true => self.only.as_ref(),
+            false => hosts::place(identity).and_then(|place| self.all.get(place)),
+        };
+        Cell::of(name, Cell::Shared)
+    }
 }
 
 /// A function as it is written.
@@ -112,6 +144,8 @@ impl<W: Write + Send> Parquet<W> {
             events: Table::new(events, "events", &EVENTS)?,
             to: functions,
             session: Session::default(),
+            hosts: Hosts::default(),
+            host_names: HostNames::default(),
             has_waits: false,
             functions: Functions::new(),
             raw_times,
@@ -167,10 +201,14 @@ fn named<'a>(places: &'a mut [Option<Named>], place: &Arc<Place>) -> [Cell<'a>; 
 impl<W: Write + Send> Sink for Parquet<W> {
     fn session(&mut self, session: &Session) -> io::Result<()> {
         self.session = session.clone();
+        self.hosts = Hosts::of(session);
+        self.host_names = HostNames::of(session);
+        self.json.begin(session);
         self.has_waits = session.events.iter().any(|kind| kind == Wait::KIND);
         self.overhead = Overhead::of(session, self.raw_times);
         self.functions = Functions::new().with_waits(self.has_waits);
         self.functions.take_out(self.overhead);
+        self.functions.of_hosts(self.hosts.clone());
         Ok(())
     }
 
@@ -211,10 +249,13 @@ impl<W: Write + Send> Sink for Parquet<W> {
             lost,
             values,
             whole,
+            host,
         ] = rest;
         *ts = Cell::number(event.ts);
-        *pid = Cell::of(Some(event.pid).filter(|pid| *pid > 0), Cell::id);
-        *tid = Cell::of(Some(event.tid).filter(|tid| *tid > 0), Cell::id);
+        let number = |identity| Some(self.hosts.number(identity)).filter(|number| *number > 0);
+        *pid = Cell::of(number(event.pid), Cell::id);
+        *tid = Cell::of(number(event.tid), Cell::id);
+        *host = self.host_names.of_process(event.pid);
         *interpreter = Cell::of(event.interpreter, |it| Cell::id(it.get()));
         match &event.what {
             What::Call {
@@ -298,8 +339,10 @@ impl<W: Write + Send> Sink for Parquet<W> {
         said.extend(missing.into_iter().map(|sentence| ("missing", sentence)));
         let mut functions = Table::new(self.to, "functions", &FUNCTIONS)?;
         for function in self.functions.rows().iter().filter(|row| !row.never_ran()) {
+            let host = self.host_names.of_process(function.pid);
             functions.row(&self::function(
                 function,
+                host,
                 true,
                 self.has_waits,
                 self.overhead,
@@ -307,7 +350,13 @@ impl<W: Write + Send> Sink for Parquet<W> {
         }
         // Those that found no row, of no name.
         if let Some(rest) = without_row {
-            functions.row(&self::function(rest, false, self.has_waits, self.overhead))?;
+            functions.row(&self::function(
+                rest,
+                Cell::Nothing,
+                false,
+                self.has_waits,
+                self.overhead,
+            ))?;
         }
         functions.finish(&said)?;
         self.events.finish(&said)?;
@@ -327,12 +376,13 @@ fn in_json(fields: &Fields) -> Option<String> {
     Some(json::fields(fields).to_string())
 }
 
-fn function(
-    row: &Function,
+fn function<'a>(
+    row: &'a Function,
+    host: Cell<'a>,
     is_named: bool,
     has_waits: bool,
     overhead: Overhead,
-) -> [Cell<'_>; FUNCTIONS.len()] {
+) -> [Cell<'a>; FUNCTIONS.len()] {
     let name = |text| {
         if is_named {
             Cell::Text(text)
@@ -355,7 +405,10 @@ fn function(
     let quantile = |share| Cell::of(durations.quantile(share), Cell::number);
     [
         if is_named {
-            Cell::id(row.pid)
+            Cell::id(match row.host {
+                Some(_) => hosts::number(row.pid),
+                None => row.pid,
+            })
         } else {
             Cell::Nothing
         },
@@ -388,5 +441,6 @@ fn function(
         waited(row.off.blocked_ns),
         waited(row.off.runqueue_ns),
         waited(row.off.gil_ns),
+        host,
     ]
 }

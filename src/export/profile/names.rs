@@ -1,5 +1,6 @@
 //! How functions and processes are called in formats that have one string for a name.
 
+use crate::event::hosts::Hosts;
 use crate::event::{Place, Session};
 use crate::text::Foreign;
 
@@ -19,9 +20,10 @@ pub(crate) fn process(session: &Session, pid: u32) -> String {
     let target = session.targets.iter().find(|target| target.pid == pid);
     match target {
         Some(target) if !target.command.is_empty() => {
-            format!("process {pid}: {}", Foreign::new(&target.command))
+            let process = Hosts::of(session).process(pid);
+            format!("process {process}: {}", Foreign::new(&target.command))
         }
         _ if pid == 0 => "no process that is known".to_owned(),
-        _ => format!("process {pid}"),
+        _ => format!("process {}", Hosts::of(session).process(pid)),
     }
 }

@@ -18,6 +18,7 @@ use crate::analysis::keys::{FunctionKey, KeyBuilder};
 use crate::analysis::overhead::Intervals;
 use crate::analysis::pairing::{Open, Step};
 use crate::analysis::roles::Role;
+use crate::event::hosts::Hosts;
 use crate::event::{Event, Fields, Manner, Place, Plain, Session, What, json as event_json};
 use crate::export::{ENOUGH, End, Sink};
 use crate::probe::{ArgumentKind, Phase};
@@ -117,6 +118,7 @@ struct Shown<P> {
     /// Processes that were named, as many as there is room for.
     pids: BTreeSet<u32>,
     session: Session,
+    hosts: Hosts,
     tracks: Tracks,
     /// Calls that are open, by their tags. The timeline bounds how many.
     open: Vec<Option<Slice>>,
@@ -170,7 +172,7 @@ impl<P: Pen> Shown<P> {
             let name = track.2.map(|context| format!("context {context}"));
             let of = track.2.map(|_| self.row((track.0, track.1, None)));
             self.pen
-                .appears(row, of, &whereabouts(track, name.as_deref()));
+                .appears(row, of, &whereabouts(&self.hosts, track, name.as_deref()));
             self.label(track, row, of, name);
         }
         row
@@ -189,7 +191,7 @@ impl<P: Pen> Shown<P> {
             self.labels.insert(row.number, label);
         } else {
             self.pen
-                .named(row, of, &whereabouts(track, name.as_deref()));
+                .named(row, of, &whereabouts(&self.hosts, track, name.as_deref()));
         }
     }
 
@@ -199,7 +201,7 @@ impl<P: Pen> Shown<P> {
         labels.sort_unstable_by_key(|label| (label.row.pid, label.row.tid));
         for label in labels {
             let role = label.role.words(|place| place.name().to_string());
-            let name = whereabouts(label.track, label.name.as_deref());
+            let name = whereabouts(&self.hosts, label.track, label.name.as_deref());
             let name = match role {
                 Some(role) => format!("{role}, {name}"),
                 None => name,
@@ -219,7 +221,7 @@ impl<P: Pen> Shown<P> {
         if new {
             let name = format!(
                 "{}, calls from {} deep",
-                whereabouts(track, None),
+                whereabouts(&self.hosts, track, None),
                 level * P::DEEPEST
             );
             self.pen.named(row, Some(of), &name);
@@ -305,11 +307,13 @@ impl<P: Pen> Shown<P> {
 }
 
 /// A thread, or who of a thread.
-fn whereabouts((pid, thread, context): Track, name: Option<&str>) -> String {
+fn whereabouts(hosts: &Hosts, (pid, thread, context): Track, name: Option<&str>) -> String {
+    let is_main = pid == thread;
+    let thread = hosts.number(thread);
     match (name, context) {
         (Some(name), Some(_)) => format!("{name} of thread {thread}"),
         (Some(name), None) => format!("{name}, thread {thread}"),
-        (None, _) if pid == thread => format!("main thread {thread}"),
+        (None, _) if is_main => format!("main thread {thread}"),
         (None, _) => format!("thread {thread}"),
     }
 }
@@ -398,6 +402,7 @@ impl<P: Pen> Observer for Shown<P> {
 
 impl<W: Write, P: Pen> Sink for Slices<W, P> {
     fn session(&mut self, session: &Session) -> io::Result<()> {
+        self.shown.hosts = Hosts::of(session);
         self.shown.session = session.clone();
         Ok(())
     }

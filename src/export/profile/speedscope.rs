@@ -12,6 +12,7 @@ use crate::analysis::keys::{FunctionKey, KeyBuilder};
 use crate::analysis::overhead::Intervals;
 use crate::analysis::pairing::{Open, Step};
 use crate::analysis::roles::Role;
+use crate::event::hosts::Hosts;
 use crate::event::{Place, Session, What};
 use crate::export::{End, Sink};
 
@@ -236,6 +237,7 @@ impl<W: Write> Sink for Speedscope<W> {
                 place.map_or_else(String::new, |place| place.name().to_string())
             });
             let process = names::process(&session, *pid);
+            let tid = Hosts::of(&session).number(*tid);
             let name = match role.filter(|role| !role.is_empty()) {
                 Some(role) => format!("{role}, thread {tid}, {process}"),
                 None => format!("thread {tid}, {process}"),

@@ -173,6 +173,8 @@ pub enum Command {
     Record(Trace),
     /// Show hot functions, garbage collections or latencies of a recording
     Report(Report),
+    /// Make one recording of those of several hosts or processes, in the order of their times
+    Merge(Merge),
     /// Show one request through recordings of several services, or list the requests in them
     Request(Request),
     /// Write a recording in a format that another program reads
@@ -761,6 +763,48 @@ pub struct Request {
     /// As JSON
     #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
+}
+
+/// `pystap merge`.
+#[derive(Debug, Args)]
+pub struct Merge {
+    /// Recordings, or traces that were written as JSON. HOST is what the host is called, instead of by its own name
+    #[arg(required = true, value_name = "[HOST=]RECORDING")]
+    pub files: Vec<OsString>,
+    /// The clock of this host is ahead by so much (behind, with a minus sign): its times are set back; may be repeated
+    #[arg(long = "clock", value_name = "HOST=TIME", value_parser = parse_clock, allow_hyphen_values = true, help_heading = WHAT)]
+    pub clocks: Vec<HostClock>,
+    /// Write the recording to this file
+    #[arg(short, long, value_name = "FILE", required = true, help_heading = OUTPUT)]
+    pub output: PathBuf,
+}
+
+/// By how much the clock of a host is ahead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostClock {
+    /// The host.
+    pub host: String,
+    /// Nanoseconds; negative where it is behind.
+    pub ahead_ns: i64,
+}
+
+/// `web1=3s`, `web1=-200ms`.
+fn parse_clock(text: &str) -> Result<HostClock, String> {
+    let wrong = || "it is not a host and a time such as web1=3s or web1=-200ms".to_owned();
+    let (host, time) = text.split_once('=').ok_or_else(wrong)?;
+    let (sign, time) = match time.strip_prefix('-') {
+        Some(time) => (-1, time),
+        None => (1, time.strip_prefix('+').unwrap_or(time)),
+    };
+    let time = parse_duration(time)?;
+    let ahead = i64::try_from(time.as_nanos()).map_err(|_| wrong())?;
+    match host.is_empty() {
+        true => Err(wrong()),
+        false => Ok(HostClock {
+            host: host.to_owned(),
+            ahead_ns: sign * ahead,
+        }),
+    }
 }
 
 /// `pystap export`.

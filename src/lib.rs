@@ -24,6 +24,7 @@ mod failure;
 pub mod field;
 pub mod files;
 mod host;
+pub mod hosts;
 #[cfg(test)]
 mod imports;
 pub mod metrics;

@@ -274,6 +274,23 @@ const EXAMPLES: [(&str, [Example; 3]); 33] = [
         ],
     ),
     (
+        "merge",
+        [
+            (
+                "One recording of those of three hosts",
+                "pystap merge web1.rec web2.rec db1.rec -o all.rec",
+            ),
+            (
+                "With names for the hosts, where their own are alike",
+                "pystap merge web1=a/app.rec web2=b/app.rec -o all.rec",
+            ),
+            (
+                "Of a host whose clock was three seconds ahead",
+                "pystap merge web1.rec web2.rec --clock web2=3s -o all.rec",
+            ),
+        ],
+    ),
+    (
         "request",
         [
             (

@@ -12,6 +12,7 @@ mod lower;
 mod manual;
 mod marks;
 mod metrics;
+mod merge;
 mod offcpu;
 mod opened;
 mod print;
@@ -103,6 +104,7 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         },
         Command::Report(arguments) => report::report(arguments, console).map(Into::into),
         Command::Export(arguments) => report::export(arguments, console).map(Into::into),
+        Command::Merge(arguments) => merge::run(arguments, console).map(Into::into),
         Command::Request(arguments) => request::run(arguments, console).map(Into::into),
         Command::Top(arguments) => screen::top(arguments, console),
         Command::Gc(arguments) => gc::run(arguments, console),

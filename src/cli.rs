@@ -25,6 +25,7 @@ use crate::waits::Reason;
 
 /// The headings of options, in the order in which help shows them: what is wanted often first. Each option stands below one.
 const TARGETS: &str = "Targets";
+const HOSTS: &str = "Other hosts";
 const WHAT: &str = "What to trace";
 const SHOWN: &str = "What to show";
 const OUTPUT: &str = "Output";
@@ -34,8 +35,8 @@ const AGENT: &str = "Agent";
 const SYSTEMTAP: &str = "SystemTap";
 const EVERYWHERE: &str = "Global options";
 #[cfg(test)]
-const HEADINGS: [&str; 9] = [
-    TARGETS, WHAT, SHOWN, OUTPUT, VALUES, ENGINE, AGENT, SYSTEMTAP, EVERYWHERE,
+const HEADINGS: [&str; 10] = [
+    TARGETS, HOSTS, WHAT, SHOWN, OUTPUT, VALUES, ENGINE, AGENT, SYSTEMTAP, EVERYWHERE,
 ];
 
 /// What was typed.
@@ -74,6 +75,9 @@ pub struct Cli {
     /// What to do
     #[command(subcommand)]
     pub command: Command,
+    /// The words of it, for those who hand them on.
+    #[arg(skip)]
+    pub words: Vec<OsString>,
 }
 
 impl Cli {
@@ -90,12 +94,13 @@ impl Cli {
         };
         let matches = match words.len() {
             0 | 1 => nothing(),
-            _ => match Cli::whole_command().try_get_matches_from(words) {
+            _ => match Cli::whole_command().try_get_matches_from(&words) {
                 Err(error) if lacks_a_command(&error) => nothing(),
                 other => other,
             },
         };
-        Cli::from_arg_matches(&matches?)
+        let cli = Cli::from_arg_matches(&matches?)?;
+        Ok(Cli { words, ..cli })
     }
 
     /// The definition of the command line, with examples.
@@ -217,6 +222,13 @@ pub enum Command {
     /// Stop a process for a moment, as told on standard input (used by pystap itself)
     #[command(hide = true)]
     Window,
+    /// Do what another host wants, as long as standard input says that it is there (used by pystap itself)
+    #[command(hide = true)]
+    OnHost {
+        /// The command and its options
+        #[arg(last = true, required = true)]
+        arguments: Vec<OsString>,
+    },
     /// Hold a command until pystap's probes are live (used by pystap itself)
     #[command(hide = true)]
     Hold {
@@ -321,6 +333,47 @@ pub struct TargetArgs {
     pub no_subprocesses: bool,
 }
 
+/// Hosts on which something is done instead of here.
+#[derive(Debug, Clone, Args)]
+pub struct HostArgs {
+    /// On these hosts, by ssh with your own configuration, instead of here; may be repeated
+    #[arg(long = "host", value_name = "HOST,…", value_delimiter = ',', value_parser = parse_host, help_heading = HOSTS)]
+    pub hosts: Vec<String>,
+    /// The same with the hosts in this file, one per line
+    #[arg(long = "hosts", value_name = "FILE", help_heading = HOSTS)]
+    pub hosts_from: Option<PathBuf>,
+    /// Where pystap is on the hosts
+    #[arg(long, value_name = "PATH", default_value = "pystap", help_heading = HOSTS)]
+    pub remote_pystap: String,
+    /// As root there, by sudo without a password
+    #[arg(long, help_heading = HOSTS)]
+    pub remote_sudo: bool,
+    /// How hosts are reached, with options of ssh separated by blanks
+    #[arg(long, value_name = "COMMAND", default_value = "ssh", help_heading = HOSTS)]
+    pub ssh: String,
+    /// How long events wait for hosts that say nothing, so that they come in order
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_duration, help_heading = HOSTS)]
+    pub wait_for_hosts: Duration,
+}
+
+impl HostArgs {
+    /// Whether something is done elsewhere.
+    pub fn is_any(&self) -> bool {
+        !self.hosts.is_empty() || self.hosts_from.is_some()
+    }
+}
+
+/// The name of a host as ssh takes it.
+pub(crate) fn parse_host(text: &str) -> Result<String, String> {
+    let is_odd = |sign: char| sign.is_whitespace() || sign.is_control();
+    match text.is_empty() || text.starts_with('-') || text.contains(is_odd) {
+        true => Err(
+            "it is not the name of a host as ssh takes it, such as web1 or admin@web1".to_owned(),
+        ),
+        false => Ok(text.to_owned()),
+    }
+}
+
 /// `pystap dump`.
 #[derive(Debug, Clone, Args)]
 pub struct Dump {
@@ -330,6 +383,9 @@ pub struct Dump {
     /// Which processes.
     #[command(flatten)]
     pub targets: RunningTargets,
+    /// On which hosts.
+    #[command(flatten)]
+    pub hosts: HostArgs,
     /// Do not look for tasks of asyncio and greenlets that wait, for which every object of a process has to be looked at
     #[arg(long, help_heading = WHAT)]
     pub no_tasks: bool,
@@ -511,6 +567,9 @@ pub struct Trace {
     /// Which processes.
     #[command(flatten)]
     pub targets: TargetArgs,
+    /// On which hosts.
+    #[command(flatten)]
+    pub hosts: HostArgs,
     /// What to trace.
     #[command(flatten)]
     pub what: WhatArgs,
@@ -1033,6 +1092,9 @@ pub struct Top {
     /// Which processes.
     #[command(flatten)]
     pub targets: TargetArgs,
+    /// On which hosts.
+    #[command(flatten)]
+    pub hosts: HostArgs,
     /// What to trace.
     #[command(flatten)]
     pub what: WhatArgs,

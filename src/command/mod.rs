@@ -8,6 +8,7 @@ mod doctor;
 mod dump;
 mod gc;
 pub mod hold;
+mod hosts;
 mod lower;
 mod manual;
 mod marks;
@@ -95,6 +96,9 @@ fn survive_limits() {
 }
 
 fn run_command(cli: &Cli, console: &Console) -> u8 {
+    if hosts::are_meant(&cli.command) {
+        return ended(hosts::run(cli, console), console);
+    }
     let outcome = match &cli.command {
         Command::Trace(arguments) => trace::without_samples(arguments)
             .and_then(|()| trace::run(arguments, cli.color, console)),
@@ -137,6 +141,7 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Schema => catalogue::schema().map(Into::into),
         Command::Completions { shell } => manual::completions(*shell).map(Into::into),
         Command::Man { directory } => manual::man(directory.as_deref()).map(Into::into),
+        Command::OnHost { arguments } => hosts::serve(arguments),
         Command::Window => return crate::agent::serve_window(),
         Command::Hold {
             parent,
@@ -158,6 +163,11 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
             arguments,
         } => return lower::run(*user, *group, *what, arguments, console),
     };
+    ended(outcome, console)
+}
+
+/// The exit code of what came of a command. Why it failed is said.
+fn ended(outcome: Result<u8, Failure>, console: &Console) -> u8 {
     match outcome {
         Ok(code) => code,
         Err(failure) => {

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::process::Launched;
 use crate::profiler::{Options, Order, Session, View, show};
 use crate::script::Filters;
-use crate::session::opening::Decided;
+use crate::session::opening::{Decided, MakeSink};
 use crate::session::request::{Limits, SessionRequest};
 use crate::session::stop::StopSignals;
 use crate::top::{Back, Live, Shown, State, screen};
@@ -33,6 +33,56 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
             None => top::lines(arguments, console),
         };
     }
+    on_a_screen(arguments)?;
+    let stops = StopSignals::listen()?;
+    // The screen is the table's; what the command says is shown when the screen is its own again.
+    let aside = match arguments.targets.command.is_empty() {
+        true => None,
+        false => Some(top::aside(console)?),
+    };
+    let ended = Screen::new(arguments, &stops, aside.as_ref(), console).run();
+    if let Some(aside) = aside {
+        top::show_end(&aside, console)?;
+    }
+    ended
+}
+
+/// The table of a session on other hosts, which `run` runs with a sink and what ends it.
+pub(super) fn elsewhere(
+    arguments: &cli::Top,
+    title: &str,
+    console: &Console,
+    run: &dyn Fn(&MakeSink<'_>, &StopSignals) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
+    if arguments.batch || arguments.json {
+        let stops = StopSignals::listen()?;
+        let make = |output: Output, _: PairingRules| -> Box<dyn Sink> {
+            Box::new(top::as_lines(arguments, output, false, console))
+        };
+        return run(&make, &stops);
+    }
+    on_a_screen(arguments)?;
+    let stops = StopSignals::listen()?;
+    let interval = arguments.interval.as_millis().try_into();
+    let mut state = State::new(
+        title.to_owned(),
+        arguments.sort,
+        interval.unwrap_or(u64::MAX),
+    );
+    state.idle = arguments.idle;
+    let make = |_: Output, _: PairingRules| -> Box<dyn Sink> {
+        let tally = top::tally(arguments.by_context)
+            .with_callers()
+            .with_waits(arguments.waits)
+            .with_raw_times(arguments.raw_times);
+        let shown = Shown::OnScreen(state.clone());
+        Box::new(Live::new(tally, false, shown, console))
+    };
+    run(&make, &stops)
+}
+
+/// Refuses the live table where it cannot be shown, or as something that it is not.
+fn on_a_screen(arguments: &cli::Top) -> Result<(), Failure> {
     if let Some(obstacle) = screen::obstacle() {
         return Err(Failure::new(
             Exit::Usage,
@@ -47,17 +97,7 @@ pub(super) fn top(arguments: &cli::Top, console: &Console) -> Result<u8, Failure
             "the live table has everything since the beginning, or since r was pressed; add --batch or --json to --since-last",
         ));
     }
-    let stops = StopSignals::listen()?;
-    // The screen is the table's; what the command says is shown when the screen is its own again.
-    let aside = match arguments.targets.command.is_empty() {
-        true => None,
-        false => Some(top::aside(console)?),
-    };
-    let ended = Screen::new(arguments, &stops, aside.as_ref(), console).run();
-    if let Some(aside) = aside {
-        top::show_end(&aside, console)?;
-    }
-    ended
+    Ok(())
 }
 
 /// What is on the screen.

@@ -95,25 +95,35 @@ pub(super) fn check(arguments: &cli::Top) -> Result<(), Failure> {
 pub(super) fn lines(arguments: &cli::Top, console: &Console) -> Result<u8, Failure> {
     let request = request(arguments);
     let make = |output: Output, rules: PairingRules| -> Box<dyn Sink> {
-        let tally = tally(arguments.by_context)
-            .with_waits(arguments.waits)
-            .with_raw_times(arguments.raw_times);
         let in_kernel = request.totals && !rules.call_on_creation;
-        let shown = Shown::AsLines(Batch {
-            output,
-            interval: arguments.interval,
-            count: arguments.count,
-            limit: arguments.limit,
-            sort: arguments.sort,
-            by_process: arguments.by_process,
-            json: arguments.json,
-            filter: None,
-            idle: arguments.idle,
-            since: arguments.since_last.then(Snapshot::default),
-        });
-        Box::new(Live::new(tally, in_kernel, shown, console))
+        Box::new(as_lines(arguments, output, in_kernel, console))
     };
     trace::run_into(&request, console, &make, None)
+}
+
+/// The table as lines to this output.
+pub(super) fn as_lines(
+    arguments: &cli::Top,
+    output: Output,
+    in_kernel: bool,
+    console: &Console,
+) -> Live {
+    let tally = tally(arguments.by_context)
+        .with_waits(arguments.waits)
+        .with_raw_times(arguments.raw_times);
+    let shown = Shown::AsLines(Batch {
+        output,
+        interval: arguments.interval,
+        count: arguments.count,
+        limit: arguments.limit,
+        sort: arguments.sort,
+        by_process: arguments.by_process,
+        json: arguments.json,
+        filter: None,
+        idle: arguments.idle,
+        since: arguments.since_last.then(Snapshot::default),
+    });
+    Live::new(tally, in_kernel, shown, console)
 }
 
 /// How many functions these are.

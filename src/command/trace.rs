@@ -258,7 +258,7 @@ pub(super) fn run_into(
     Decided::new(request)?.run(make_sink, print::listing, aside, console)
 }
 
-fn sink(
+pub(super) fn sink(
     arguments: &cli::Trace,
     colour: Colour,
     output: Output,

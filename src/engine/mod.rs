@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::analysis::pairing::PairingRules;
 use crate::analysis::totals::Rows;
 use crate::event::allowance::text_bytes;
 use crate::event::{Event, LossStage, Wait, What};
@@ -44,6 +45,8 @@ pub enum Message {
     Waits(Box<Summed>),
     /// This process has mapped greenlet's library, before the events that follow.
     Greenlets(u32),
+    /// How the interpreter of a process behaves, before the events that follow.
+    Rules(u32, PairingRules),
     /// Events were lost at this stage since the last such message; 0 when nobody knows how many.
     Lost(LossStage, u64),
     /// So many events are known to be lost in the kernel over the whole session, so far.

@@ -316,6 +316,14 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    /// Whether there is another event that was read already, so that nobody has to wait for it.
+    pub(crate) fn has_more_at_hand(&self) -> bool {
+        match &self.form {
+            Form::Recording { block, done, .. } => *done < block.len(),
+            Form::Json { .. } => self.input.buffer().contains(&b'\n'),
+        }
+    }
+
     fn next_block(&mut self) -> Result<(), RecordingError> {
         let read = self.block();
         let Some((kind, content)) = read.inspect_err(|_| self.ended = true)? else {

@@ -8,6 +8,7 @@ pub(crate) mod decide;
 #[cfg(test)]
 mod decide_tests;
 pub(crate) mod describe;
+pub(crate) mod elsewhere;
 mod latecomers;
 mod lookout;
 mod missed;

@@ -387,7 +387,7 @@ impl Audience for Waiting<'_> {
 impl Busy for Spinner {}
 
 /// Opens the output. `None` when somebody stopped us while nobody read it.
-fn output(
+pub(super) fn output(
     request: &SessionRequest,
     stops: &StopSignals,
     console: &Console,
@@ -568,6 +568,7 @@ impl TraceContext<'_> {
                 false => FieldsFound::new(field_paths(plan).into_keys()),
             },
             measured: measures,
+            elsewhere: false,
             console,
         };
         let mut starting = Some(starting);
@@ -778,7 +779,7 @@ fn filter(plan: &Plan) -> Option<String> {
 }
 
 /// The last words, and the exit code.
-fn conclude(request: &SessionRequest, outcome: &Outcome, console: &Console) -> u8 {
+pub(super) fn conclude(request: &SessionRequest, outcome: &Outcome, console: &Console) -> u8 {
     let summary = &outcome.summary;
     let mut account = Vec::new();
     for (count, what) in [

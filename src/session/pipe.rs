@@ -109,6 +109,11 @@ impl Pipe {
             greenlets: true,
             ..self.settings.pairing.default_rules()
         };
+        self.rules(pid, rules, sink);
+    }
+
+    /// Pairs the events of a process by these rules from now on.
+    pub fn rules(&mut self, pid: u32, rules: PairingRules, sink: &mut dyn Sink) {
         self.settings.pairing.set_rules(pid, rules);
         self.written(sink.rules(pid, rules));
     }

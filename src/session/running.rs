@@ -73,6 +73,8 @@ pub(crate) struct Session<'a> {
     pub(crate) fields: FieldsFound,
     /// Whether it does, in the kernel, where greenlets are not known.
     pub(crate) measured: bool,
+    /// Whether its targets are on other hosts, where nothing can be looked at from here: it ends with its engine.
+    pub(crate) elsewhere: bool,
     pub(crate) console: &'a Console,
 }
 
@@ -304,7 +306,9 @@ impl Run<'_> {
         match message {
             Message::Events(mut batch) => {
                 for event in batch.events() {
-                    self.note_child(event);
+                    if !self.session.elsewhere {
+                        self.note_child(event);
+                    }
                     if let Some(missed) = &mut self.missed {
                         missed.see(event);
                     }
@@ -332,6 +336,10 @@ impl Run<'_> {
                 self.session.sink.rows(*rows);
             }
             Message::Greenlets(pid) => self.maps_greenlet(pid),
+            Message::Rules(pid, rules) => {
+                self.pipe.rules(pid, rules, self.session.sink.as_mut());
+                self.heed();
+            }
             Message::Lost(stage, count) => self.pipe.losses.add(stage, count),
             Message::LostInKernel(total) => self.pipe.losses.raise(LossStage::Kernel, total),
             Message::Late(count) => self.unordered += count,
@@ -411,6 +419,9 @@ impl Run<'_> {
         self.written(ticked);
         if let Some(wish) = self.session.sink.wish() {
             self.session.engine.wish(wish);
+        }
+        if self.session.elsewhere {
+            return Ok(());
         }
         self.look_around()?;
         self.look_for_missed();

@@ -177,11 +177,22 @@ impl Pairing {
         self.found.unwrap_or_default()
     }
 
-    /// Says how the interpreter of one process behaves. Its children inherit that until they are given their own.
+    /// Says how the interpreter of one process behaves, or that of all processes of a host. Children inherit what was said of their
+    /// parents until they are given their own.
     pub fn set_rules(&mut self, pid: u32, rules: PairingRules) {
         if self.rules.len() < MAX_RULES || self.rules.contains_key(&pid) {
             self.rules.insert(pid, rules);
         }
+    }
+
+    /// The rules of a process: its own, those of its host, or those of all.
+    fn rules_of(&self, pid: u32) -> PairingRules {
+        let of_host = || match whole_host(pid) {
+            0 => None,
+            host => self.rules.get(&host),
+        };
+        let own = self.rules.get(&pid).or_else(of_host);
+        own.copied().unwrap_or(self.default_rules)
     }
 
     /// The rules of processes of which nothing else was said.
@@ -250,10 +261,7 @@ impl Pairing {
             _ => {}
         }
         self.events += 1;
-        let rules = match self.rules.get(&event.pid) {
-            Some(&rules) => rules,
-            None => self.default_rules,
-        };
+        let rules = self.rules_of(event.pid);
         let gap = self.gap(event.pid);
         let who = (event.pid, event.tid);
         let too_many = self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&who);

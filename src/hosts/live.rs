@@ -2,7 +2,7 @@
 //! their events in order ([`lanes`](super::lanes)). A host that fails ends for itself, in one line.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -56,6 +56,8 @@ struct Shared {
     /// Hosts that are neither live nor gone.
     missing: Mutex<Vec<String>>,
     arrived: Condvar,
+    /// Since when nobody is waited for; 0 before.
+    opened: AtomicU64,
     live: AtomicUsize,
     failed: AtomicUsize,
     stopping: Arc<AtomicBool>,
@@ -94,6 +96,7 @@ impl Hosts {
             }),
             missing: Mutex::new(names.to_vec()),
             arrived: Condvar::new(),
+            opened: AtomicU64::new(0),
             live: AtomicUsize::new(0),
             failed: AtomicUsize::new(0),
             stopping: Arc::default(),
@@ -391,6 +394,9 @@ impl Host {
             if ended {
                 return Ok(());
             }
+            // What came while others were waited for has waited here.
+            let opened = self.shared.opened.load(Ordering::Relaxed);
+            let newest = newest.filter(|newest| opened > 0 && *newest > opened);
             let behind = newest.map_or(0, |newest| clock::now().saturating_sub(newest));
             if Duration::from_nanos(behind) > LAGS && !std::mem::replace(&mut lags, true) {
                 self.say(
@@ -457,6 +463,7 @@ struct Merger {
 impl Merger {
     fn run(mut self) {
         self.wait_for_all();
+        self.shared.opened.store(clock::now(), Ordering::Relaxed);
         if self.shared.live.load(Ordering::Relaxed) > 0 {
             self.sender.say(Message::Live);
         }

@@ -337,12 +337,20 @@ fn listen(errors: ChildStderr, said: &Mutex<String>, hear: &dyn Fn(Word)) {
             Ok(_) => {}
         }
         let line = String::from_utf8_lossy(&line);
-        let line = line.trim().trim_start_matches("pystap: ");
+        let line = line.trim();
+        // What pystap only tells in passing explains no end.
+        let (is_ours, line) = match line.strip_prefix("pystap: ") {
+            Some(line) => (true, line),
+            None => (false, line),
+        };
         if line.is_empty() {
             continue;
         }
-        let words = Foreign::new(line.trim_start_matches("error: ")).to_string();
-        lock(said).clone_from(&words);
+        let error = line.strip_prefix("error: ");
+        let words = Foreign::new(error.unwrap_or(line)).to_string();
+        if error.is_some() || !is_ours {
+            lock(said).clone_from(&words);
+        }
         heard += 1;
         match line.strip_prefix("warning: ") {
             _ if heard > MOST_LINES => {}

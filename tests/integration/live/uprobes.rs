@@ -6,6 +6,7 @@ mod continuous;
 mod direct;
 mod direct_sums;
 mod fields;
+mod hosts;
 mod metrics;
 mod missed;
 mod mixed;

@@ -891,6 +891,10 @@ pub struct Export {
     /// them so)
     #[arg(long, help_heading = SHOWN)]
     pub raw_times: bool,
+    /// Events of this service below --output by host and hour, as service=…/host=…/hour=…/part-N.parquet (parquet); what is there
+    /// already stays
+    #[arg(long, value_name = "SERVICE", help_heading = SHOWN)]
+    pub partition: Option<String>,
     /// Show what has changed since this recording (html)
     #[arg(long, value_name = "RECORDING", help_heading = SHOWN)]
     pub diff: Option<PathBuf>,

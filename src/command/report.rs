@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufWriter, IntoInnerError, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::opened::{note_parts, open, open_whole, warn_of_cut};
 use super::{destination, print, sampled, top};
@@ -21,7 +21,7 @@ use crate::event::{Session, Summary, Wait, What};
 use crate::export::html::{Gathered, Page};
 use crate::export::json::Json;
 use crate::export::latencies::asked_for;
-use crate::export::parquet::Parquet;
+use crate::export::parquet::{Files, Parquet, Partitions};
 use crate::export::profile::{
     Chrome, FlameGraph, Folded, Perfetto, Pprof, Pstats, Selection, Speedscope, Time,
 };
@@ -236,6 +236,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
             group_by: arguments.group_by.clone(),
             time: None,
             idle: false,
+            partition: None,
             diff: None,
             raw_times: arguments.raw_times,
         };
@@ -417,6 +418,12 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
         return Err(Failure::new(
             Exit::Usage,
             "--diff is for the format html, so nothing was done; leave it out, or choose that",
+        ));
+    }
+    if arguments.partition.is_some() && arguments.format != ExportFormat::Parquet {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--partition is for the format parquet, so nothing was done; leave it out, or choose that",
         ));
     }
     let drawn = drawn(arguments);
@@ -722,12 +729,60 @@ fn tables(arguments: &Export, console: &Console) -> Result<Exit, Failure> {
             ),
         )
     })?;
-    let written = write_tables(arguments, directory, console);
+    let written = match &arguments.partition {
+        Some(service) => write_parts(arguments, service, directory, console),
+        None => write_tables(arguments, directory, console),
+    };
     if is_new && written.is_err() {
         // Of one that has something in it by now nothing is lost.
         let _ = fs::remove_dir(directory);
     }
     written
+}
+
+/// Writes events into the directories of their hosts and hours, beside what is there.
+fn write_parts(
+    arguments: &Export,
+    service: &str,
+    directory: &Path,
+    console: &Console,
+) -> Result<Exit, Failure> {
+    let parts = Parts {
+        directory: directory.to_owned(),
+        console: console.clone(),
+    };
+    let sink = Parquet::partitioned(Partitions::new(parts, service));
+    made(arguments, Box::new(sink), console)
+}
+
+/// The files of a partitioned table.
+struct Parts {
+    directory: PathBuf,
+    console: Console,
+}
+
+impl Files for Parts {
+    type File = BufWriter<Output>;
+
+    fn begin(&mut self, directory: &Path) -> io::Result<BufWriter<Output>> {
+        let mut place = self.directory.clone();
+        for part in directory.components() {
+            place.push(part);
+            make_directory(&place)?;
+        }
+        // Of earlier exports, and of this one.
+        let mut names = (0..).map(|number: u64| place.join(format!("part-{number}.parquet")));
+        let free = names.find(|name| fs::symlink_metadata(name).is_err());
+        let free = free.ok_or(io::ErrorKind::AlreadyExists)?;
+        let output = destination::whole(Some(&free), &self.console).map_err(io::Error::other)?;
+        let output = output.ok_or(io::ErrorKind::Interrupted)?;
+        Ok(BufWriter::with_capacity(1 << 16, output))
+    }
+
+    fn complete(&mut self, file: BufWriter<Output>) -> io::Result<()> {
+        let output = file.into_inner().map_err(IntoInnerError::into_error)?;
+        output.complete()
+    }
 }
 
 fn write_tables(arguments: &Export, directory: &Path, console: &Console) -> Result<Exit, Failure> {

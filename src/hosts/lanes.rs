@@ -245,7 +245,7 @@ mod tests {
             let mut lanes = Lanes::new(4, HOLD);
             let mut waiting: Vec<VecDeque<Vec<u64>>> = vec![VecDeque::new(); 4];
             let mut told = [0_u64; 4];
-            let mut expected = Vec::new();
+            let mut expected: Vec<u64> = Vec::new();
             for (lane, count, step) in batches {
                 let times: Vec<u64> = (1..=count).map(|nth| told[lane] + nth * step).collect();
                 told[lane] += count * step;

@@ -362,14 +362,9 @@ fn listen(errors: ChildStderr, said: &Mutex<String>, hear: &dyn Fn(Word)) {
 
 /// Says that we are there until somebody stops it; then standard input of the host ends, and with it what runs there.
 fn keep(mut input: ChildStdin, stop: &Receiver<()>, child: &Mutex<Child>) {
-    loop {
-        match stop.recv_timeout(EVERY) {
-            Err(RecvTimeoutError::Timeout) => {
-                if input.write_all(BEAT.as_bytes()).is_err() {
-                    return;
-                }
-            }
-            _ => break,
+    while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(EVERY) {
+        if input.write_all(BEAT.as_bytes()).is_err() {
+            return;
         }
     }
     drop(input);

@@ -19,6 +19,8 @@ use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::clock;
+use crate::export::Output;
+use crate::session::stop;
 use crate::threads;
 
 /// With what the first line begins, and the version of the conversation.
@@ -39,7 +41,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// # Errors
 /// The system's.
 pub fn greet() -> io::Result<bool> {
-    let (input, mut output) = (io::stdin(), io::stdout().lock());
+    let (input, mut output) = (io::stdin(), Output::stdout(stop::give_up())?);
     writeln!(output, "{GREETING}{}", env!("CARGO_PKG_VERSION"))?;
     output.flush()?;
     let mut line = Vec::new();

@@ -506,3 +506,74 @@ fn duckdb_and_clickhouse_count_and_add_up_what_a_report_does() {
     assert_eq!(duckdb[7], json!([[1, 2], [2, 2]]));
     assert_eq!(duckdb[8], json!([[2, 3, 200 * US]]));
 }
+
+#[test]
+#[ignore = "needs what tests/formats/install gets: run by scripts/test-here"]
+fn the_sql_of_the_page_about_fleets_runs_unchanged_in_duckdb_and_clickhouse_with_right_numbers() {
+    const DAY_US: u64 = 86_400_000_000;
+    let directory = tempfile::tempdir().expect("a directory");
+    let word = |name: &str| directory.path().join(name).display().to_string();
+    // Two calls on each host, on two days: on the second host they take three times as long, and one is of another function.
+    let days = |factor: u64, other: &str| {
+        let plain = || frame(0, Manner::Plain);
+        vec![
+            call(7, 0, "handle", plain()),
+            back(7, 100 * factor, "handle", plain()),
+            call(7, DAY_US, other, plain()),
+            back(7, DAY_US + 200 * factor, other, plain()),
+        ]
+    };
+    for (name, factor, other) in [("web1", 1, "handle"), ("web2", 3, "store")] {
+        let path = directory.path().join(format!("{name}.pystap"));
+        recorded(&path, &["call", "return"], days(factor, other));
+    }
+    let hosts = ["web1", "web2"].map(|name| format!("{name}={}", word(&format!("{name}.pystap"))));
+    done(&["merge", &hosts[0], &hosts[1], "-o", &word("all.pystap")]);
+    let fleet = word("fleet");
+    let partition = ["-f", "parquet", "--partition", "nova-compute", "-o", &fleet];
+    done(&[&["export", &word("all.pystap")], &partition[..]].concat());
+    let part = |host: &str, hour: &str, number: u32| {
+        let place =
+            format!("fleet/service=nova-compute/host={host}/hour={hour}/part-{number}.parquet");
+        directory.path().join(place).exists()
+    };
+    for host in ["web1", "web2"] {
+        assert!(part(host, "2027-01-15T08", 0) && part(host, "2027-01-16T08", 0));
+        assert!(!part(host, "2027-01-15T08", 1));
+    }
+    let mut python = Command::new(installed("venv/bin/python"));
+    python.args([
+        file("tests/formats/fleet.py"),
+        file("docs/fleet.md"),
+        fleet.clone(),
+    ]);
+    let answers: Value = serde_json::from_str(&said(&mut python)).expect("JSON");
+    let [duckdb, clickhouse] = answers.as_array().expect("two").as_slice() else {
+        panic!("{answers}");
+    };
+    assert_eq!(duckdb, clickhouse);
+    let [hot, by_host, changed] = duckdb.as_array().expect("answers").as_slice() else {
+        panic!("{duckdb}");
+    };
+    assert_eq!(
+        *hot,
+        json!([
+            ["nova-compute", "handle", 3, 600 * US],
+            ["nova-compute", "store", 1, 600 * US]
+        ])
+    );
+    assert_eq!(
+        *by_host,
+        json!([
+            ["web2", 1, 300 * US, 300 * US],
+            ["web1", 2, 150 * US, 200 * US]
+        ])
+    );
+    assert_eq!(
+        *changed,
+        json!([["store", 0, 600 * US], ["handle", 400 * US, 200 * US]])
+    );
+    // Another export adds files and changes none.
+    done(&[&["export", &word("all.pystap")], &partition[..]].concat());
+    assert!(part("web1", "2027-01-15T08", 0) && part("web1", "2027-01-15T08", 1));
+}

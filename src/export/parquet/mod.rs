@@ -1,11 +1,15 @@
 //! Tables for whatever reads Parquet: every event, and what each function cost. docs/recordings.md has their columns.
 
+mod partitions;
 mod table;
+
+pub use partitions::{Files, Partitions};
 
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use self::table::{Cell, Kind, Shared, Table};
+pub use self::table::{Cell, Table};
+use self::table::{Kind, Shared};
 use super::about::{about, losses};
 use super::{End, Sink};
 use crate::analysis::functions::{Function, Functions};
@@ -78,9 +82,10 @@ const SLOTS: usize = 1 << 12;
 
 /// Writes both tables, each to an output of its own.
 #[derive(Debug)]
-pub struct Parquet<W: Write + Send> {
-    events: Table<W>,
-    to: W,
+pub struct Parquet<E, W: Write + Send> {
+    events: E,
+    /// For the table of functions, where there is to be one.
+    to: Option<W>,
     session: Session,
     hosts: Hosts,
     host_names: HostNames,
@@ -103,6 +108,9 @@ struct HostNames {
     only: Option<Shared>,
     /// Those of a stream of several, in their order.
     all: Vec<Shared>,
+    /// The same as texts.
+    texts: Vec<String>,
+    only_text: String,
 }
 
 impl HostNames {
@@ -110,6 +118,18 @@ impl HostNames {
         HostNames {
             only: session.host.as_deref().map(Shared::from),
             all: (session.hosts.iter().map(|host| host.name.as_str().into())).collect(),
+            texts: session.hosts.iter().map(|host| host.name.clone()).collect(),
+            only_text: session.host.clone().unwrap_or_default(),
+        }
+    }
+
+    /// That of a process, as text; empty where it is not known.
+    fn text(&self, identity: u32) -> &str {
+        match self.all.is_empty() {
+            true => &self.only_text,
+            false => hosts::place(identity)
+                .and_then(|place| self.texts.get(place))
+                .map_or("", String::as_str),
         }
     }
 
@@ -131,18 +151,67 @@ struct Named {
     file: Shared,
 }
 
-impl<W: Write + Send> Parquet<W> {
+/// Where rows of events go, with the host and the time of each.
+pub trait EventRows {
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// The output's.
+    fn row(&mut self, host: &str, ts: u64, cells: &[Cell<'_>]) -> io::Result<()>;
+
+    /// Writes what is left, and what is said of the whole.
+    ///
+    /// # Errors
+    /// The output's.
+    fn finish(self, said: &[(&'static str, String)]) -> io::Result<()>;
+}
+
+impl<W: Write + Send> EventRows for Table<W> {
+    fn row(&mut self, _host: &str, _ts: u64, cells: &[Cell<'_>]) -> io::Result<()> {
+        Table::row(self, cells)
+    }
+
+    fn finish(self, said: &[(&'static str, String)]) -> io::Result<()> {
+        Table::finish(self, said)
+    }
+}
+
+impl<F: Files> EventRows for Partitions<F> {
+    fn row(&mut self, host: &str, ts: u64, cells: &[Cell<'_>]) -> io::Result<()> {
+        Partitions::row(self, host, ts, cells)
+    }
+
+    fn finish(self, said: &[(&'static str, String)]) -> io::Result<()> {
+        Partitions::finish(self, said)
+    }
+}
+
+impl<F: Files> Parquet<Partitions<F>, io::Sink> {
+    /// Nothing yet, events to be written to the files of a partitioned table; functions are not written.
+    pub fn partitioned(events: Partitions<F>) -> Parquet<Partitions<F>, io::Sink> {
+        Parquet::with(events, None, false)
+    }
+}
+
+impl<W: Write + Send> Parquet<Table<W>, W> {
     /// Nothing yet, events to be written to one output and `functions` to another; with the latencies of functions as they were
     /// measured where `raw_times` says so.
     ///
     /// # Errors
     /// The output's.
-    pub fn new(events: W, functions: W, raw_times: bool) -> io::Result<Parquet<W>> {
+    pub fn new(events: W, functions: W, raw_times: bool) -> io::Result<Parquet<Table<W>, W>> {
+        let events = Table::new(events, "events", &EVENTS)?;
+        Ok(Parquet::with(events, Some(functions), raw_times))
+    }
+}
+
+impl<E, W: Write + Send> Parquet<E, W> {
+    fn with(events: E, to: Option<W>, raw_times: bool) -> Parquet<E, W> {
         let mut places = Vec::new();
         places.resize_with(SLOTS, || None);
-        Ok(Parquet {
-            events: Table::new(events, "events", &EVENTS)?,
-            to: functions,
+        Parquet {
+            events,
+            to,
             session: Session::default(),
             hosts: Hosts::default(),
             host_names: HostNames::default(),
@@ -156,7 +225,7 @@ impl<W: Write + Send> Parquet<W> {
             line: Vec::new(),
             first: 0,
             last: 0,
-        })
+        }
     }
 }
 
@@ -198,7 +267,7 @@ fn named<'a>(places: &'a mut [Option<Named>], place: &Arc<Place>) -> [Cell<'a>; 
     [Cell::Shared(&known.function), Cell::Shared(&known.file)]
 }
 
-impl<W: Write + Send> Sink for Parquet<W> {
+impl<E: EventRows, W: Write + Send> Sink for Parquet<E, W> {
     fn session(&mut self, session: &Session) -> io::Result<()> {
         self.session = session.clone();
         self.hosts = Hosts::of(session);
@@ -218,7 +287,9 @@ impl<W: Write + Send> Sink for Parquet<W> {
             self.first = event.ts;
         }
         self.last = self.last.max(event.ts);
-        self.functions.take(step);
+        if self.to.is_some() {
+            self.functions.take(step);
+        }
         let kind = number(&mut self.words, event.what.kind());
         let how = json::how(&event.what).map(|how| number(&mut self.words, how));
         let mut cells = [Cell::Nothing; EVENTS.len()];
@@ -324,7 +395,8 @@ impl<W: Write + Send> Sink for Parquet<W> {
         }
         *event_word = word(&self.words, kind);
         *manner = Cell::of(how, |at| word(&self.words, at));
-        self.events.row(&cells)
+        let name = self.host_names.text(event.pid);
+        self.events.row(name, event.ts, &cells)
     }
 
     fn finish(mut self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>> {
@@ -337,7 +409,11 @@ impl<W: Write + Send> Sink for Parquet<W> {
         let without_row = self.functions.without_row();
         let missing = losses(end, without_row.map_or(0, |row| row.calls));
         said.extend(missing.into_iter().map(|sentence| ("missing", sentence)));
-        let mut functions = Table::new(self.to, "functions", &FUNCTIONS)?;
+        let Some(to) = self.to else {
+            self.events.finish(&said)?;
+            return Ok(None);
+        };
+        let mut functions = Table::new(to, "functions", &FUNCTIONS)?;
         for function in self.functions.rows().iter().filter(|row| !row.never_ran()) {
             let host = self.host_names.of_process(function.pid);
             functions.row(&self::function(

@@ -15,7 +15,7 @@ use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 
 /// Rows of a group. Readers share them out by groups, and like such that are not small.
-const ROWS: usize = 1 << 17;
+pub(super) const ROWS: usize = 1 << 17;
 /// Bytes of the texts of a group, without those that rows share.
 const BYTES: usize = 16 << 20;
 
@@ -55,16 +55,18 @@ impl Kind {
 
 /// A value of a row.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Cell<'a> {
+pub enum Cell<'a> {
     /// There is none.
     Nothing,
     /// Of 32 bits.
     Small(i32),
     /// Of 64 bits.
     Large(i64),
+    /// True or not.
     Flag(bool),
     /// A text that other rows have, too.
     Shared(&'a Shared),
+    /// A text of its own.
     Text(&'a str),
 }
 
@@ -87,7 +89,7 @@ impl<'a> Cell<'a> {
 
 /// A text that many rows have, and that is in memory once.
 #[derive(Debug, Clone)]
-pub(super) struct Shared(ByteArray);
+pub struct Shared(ByteArray);
 
 impl From<&str> for Shared {
     fn from(text: &str) -> Shared {
@@ -158,10 +160,12 @@ fn push<T>(values: &mut Vec<T>, value: T) -> i16 {
 }
 
 /// See the head of the module.
-pub(super) struct Table<W: Write + Send> {
+pub struct Table<W: Write + Send> {
     writer: SerializedFileWriter<W>,
     columns: Vec<Column>,
     rows: usize,
+    /// Of a group.
+    most: usize,
     /// Of texts of its own.
     bytes: usize,
 }
@@ -206,7 +210,24 @@ impl<W: Write + Send> Table<W> {
             writer: writer.map_err(failed)?,
             columns: columns.iter().map(|(_, kind)| Column::of(*kind)).collect(),
             rows: 0,
+            most: ROWS,
             bytes: 0,
+        })
+    }
+
+    /// The same with groups of so many rows.
+    ///
+    /// # Errors
+    /// The output's.
+    pub(super) fn with_groups(
+        output: W,
+        name: &str,
+        columns: &[(&str, Kind)],
+        most: usize,
+    ) -> io::Result<Table<W>> {
+        Ok(Table {
+            most,
+            ..Table::new(output, name, columns)?
         })
     }
 
@@ -222,7 +243,7 @@ impl<W: Write + Send> Table<W> {
             column.push(*cell);
         }
         self.rows += 1;
-        match self.rows >= ROWS || self.bytes >= BYTES {
+        match self.rows >= self.most || self.bytes >= BYTES {
             true => self.write().map_err(failed),
             false => Ok(()),
         }
@@ -265,13 +286,21 @@ impl<W: Write + Send> Table<W> {
     ///
     /// # Errors
     /// The output's.
-    pub(super) fn finish(mut self, about: &[(&'static str, String)]) -> io::Result<()> {
+    pub(super) fn finish(self, about: &[(&'static str, String)]) -> io::Result<()> {
+        self.into_file(about).map(drop)
+    }
+
+    /// The same, and gives the output back.
+    ///
+    /// # Errors
+    /// The output's.
+    pub(super) fn into_file(mut self, about: &[(&'static str, String)]) -> io::Result<W> {
         self.write().map_err(failed)?;
         for (key, value) in about {
             self.writer
                 .append_key_value_metadata(KeyValue::new((*key).to_owned(), value.clone()));
         }
-        self.writer.close().map(drop).map_err(failed)
+        self.writer.into_inner().map_err(failed)
     }
 }
 

@@ -364,23 +364,27 @@ fn dump(name: &str, reach: &Reach, console: &Console) -> Dumped {
     }
 }
 
-/// Does on this host what another one wants, once that has asked what time it is.
-pub(super) fn serve(arguments: &[OsString]) -> Result<u8, Failure> {
+/// What another host wants done on this one, once it has asked what time it is, or what is wrong with that; `None` when nobody is
+/// there. From then on we end when it has left.
+///
+/// # Errors
+/// When it is nothing that others can have done here.
+pub(super) fn wanted(arguments: &[OsString]) -> Result<Option<Result<Cli, clap::Error>>, Failure> {
     let words = [OsString::from("pystap")].into_iter();
     let typed = Cli::typed(words.chain(arguments.iter().cloned()));
     if !serving::greet()? {
-        return Ok(Exit::Done.code());
+        return Ok(None);
     }
     let cli = match typed {
         Ok(cli) if matches!(cli.command, Command::Trace(_) | Command::Dump(_)) => cli,
         Ok(_) => {
             return Err(Failure::new(
                 Exit::Usage,
-                "`pystap on-host` traces and dumps only; it is how `--host` reaches this host",
+                "another host can have this one trace and dump, and nothing else; use --host there",
             ));
         }
-        Err(error) => return Ok(super::explain(&error)),
+        Err(error) => return Ok(Some(Err(error))),
     };
     serving::end_when_left()?;
-    Ok(super::run(cli))
+    Ok(Some(Ok(cli)))
 }

@@ -31,6 +31,7 @@ mod top;
 mod trace;
 mod why;
 
+use std::ffi::OsString;
 use std::io;
 
 use crate::cli::{Cli, Colour, Command, ScriptOf};
@@ -141,7 +142,7 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Schema => catalogue::schema().map(Into::into),
         Command::Completions { shell } => manual::completions(*shell).map(Into::into),
         Command::Man { directory } => manual::man(directory.as_deref()).map(Into::into),
-        Command::OnHost { arguments } => hosts::serve(arguments),
+        Command::OnHost { arguments } => return on_host(arguments, console),
         Command::Window => return crate::agent::serve_window(),
         Command::Hold {
             parent,
@@ -164,6 +165,16 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         } => return lower::run(*user, *group, *what, arguments, console),
     };
     ended(outcome, console)
+}
+
+/// Does what another host wants.
+fn on_host(arguments: &[OsString], console: &Console) -> u8 {
+    match hosts::wanted(arguments) {
+        Ok(Some(Ok(cli))) => run(cli),
+        Ok(Some(Err(error))) => explain(&error),
+        Ok(None) => Exit::Done.code(),
+        Err(failure) => ended(Err(failure), console),
+    }
 }
 
 /// The exit code of what came of a command. Why it failed is said.

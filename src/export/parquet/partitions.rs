@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::EVENTS;
+use super::columns::EVENTS;
 use super::table::{Cell, ROWS, Table};
 
 /// Files that are written at once. With more hosts, the one that was not written to for longest ends, and another part begins.

@@ -1,0 +1,61 @@
+//! The columns of both tables. docs/recordings.md says what they hold.
+
+use super::table::Kind;
+
+/// Columns of the table of events.
+pub(super) const EVENTS: [(&str, Kind); 22] = [
+    ("ts", Kind::Time),
+    ("event", Kind::Text),
+    ("pid", Kind::Id),
+    ("tid", Kind::Id),
+    ("interpreter", Kind::Id),
+    ("context", Kind::Number),
+    ("function", Kind::Text),
+    ("file", Kind::Text),
+    ("line", Kind::Line),
+    ("how", Kind::Text),
+    ("duration_ns", Kind::Number),
+    ("self_ns", Kind::Number),
+    ("idle_ns", Kind::Number),
+    ("generation", Kind::Integer),
+    ("collected", Kind::Integer),
+    ("reason", Kind::Text),
+    ("blocked_ns", Kind::Number),
+    ("runqueue_ns", Kind::Number),
+    ("lost", Kind::Number),
+    ("fields", Kind::Text),
+    ("json", Kind::Text),
+    ("host", Kind::Text),
+];
+
+/// Columns of the table of functions.
+pub(super) const FUNCTIONS: [(&str, Kind); 28] = [
+    ("pid", Kind::Id),
+    ("function", Kind::Text),
+    ("file", Kind::Text),
+    ("line", Kind::Line),
+    ("calls", Kind::Number),
+    ("resumed", Kind::Flag),
+    ("maybe_several", Kind::Flag),
+    ("calls_given_up", Kind::Number),
+    ("unmatched_returns", Kind::Number),
+    ("self_ns", Kind::Number),
+    ("idle_ns", Kind::Number),
+    ("cumulative_ns", Kind::Number),
+    ("idle_cumulative_ns", Kind::Number),
+    ("net_self_ns", Kind::Number),
+    ("net_idle_ns", Kind::Number),
+    ("net_cumulative_ns", Kind::Number),
+    ("net_idle_cumulative_ns", Kind::Number),
+    ("timed_calls", Kind::Number),
+    ("average_ns", Kind::Number),
+    ("min_ns", Kind::Number),
+    ("p50_ns", Kind::Number),
+    ("p95_ns", Kind::Number),
+    ("p99_ns", Kind::Number),
+    ("max_ns", Kind::Number),
+    ("off_ns", Kind::Number),
+    ("runqueue_ns", Kind::Number),
+    ("gil_ns", Kind::Number),
+    ("host", Kind::Text),
+];

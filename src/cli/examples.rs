@@ -27,7 +27,7 @@ const STATUS: &str = "Exit status: 0 done, 1 failed while running, 2 wrong usage
                       4 no such process or not Python.";
 
 /// The examples of each command, in the order of its help.
-const EXAMPLES: [(&str, [Example; 3]); 33] = [
+const EXAMPLES: [(&str, [Example; 3]); 34] = [
     (
         "",
         [

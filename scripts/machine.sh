@@ -29,7 +29,22 @@ install_packages() {
     printf 'installing %s\n' "${missing[*]}"
     # One package list that cannot be fetched is no reason to stop: the install below decides.
     apt-get update -qq || true
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    without_services env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+}
+
+# without_services COMMAND...: installs something of which no service is started meanwhile. Tests start what they need themselves,
+# and nobody shall find an sshd that listens because they ran pystap's tests.
+without_services() {
+    local policy=/usr/sbin/policy-rc.d status=0
+    if [ -e "$policy" ]; then
+        "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+    "$@" || status=$?
+    rm "$policy"
+    return "$status"
 }
 
 # Whether there is a cargo, and it is new enough.

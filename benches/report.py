@@ -102,4 +102,5 @@ def main():
         print(f"a bar after {max(to_the_bar(now, recording) for _ in range(3)):.0f} ms at the latest")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Exports of a large recording: speed, memory and size of each format. See benches/export.
+
+    export.py PYSTAP MILLIONS
+
+A trace of 100 MB (benches/report.py) is merged with itself, each time as that of another host, until the recording has as many
+events. Each format is written to a file, once, and removed. A row per format: events per second of the clock, the most memory
+that pystap had at once, and bytes as a multiple of those of Chrome's JSON, which is written first.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+from report import trace
+
+FORMATS = ("chrome", "perfetto", "pprof", "parquet", "speedscope", "folded", "html")
+
+
+def run(command):
+    """Seconds on the clock, the most megabytes in memory."""
+    begun = time.monotonic()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    said = child.stderr.read()
+    _, status, used = os.wait4(child.pid, 0)
+    if status:
+        sys.exit(f"{command}: {said}")
+    return time.monotonic() - begun, used.ru_maxrss / 1024
+
+
+def size(path):
+    """Bytes of a file, or of all files of a directory."""
+    return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
+
+
+def main():
+    pystap, millions = sys.argv[1], float(sys.argv[2])
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        directory = pathlib.Path(directory)
+        single = directory / "single.json"
+        trace(single, 100_000_000)
+        with single.open() as lines:
+            each = sum(1 for _ in lines) - 1
+        copies = max(1, round(millions * 1e6 / each))
+        hosts = []
+        for number in range(copies):
+            # One file may not come twice.
+            copy = directory / f"copy{number}.json"
+            os.link(single, copy) if number == 0 else copy.write_bytes(single.read_bytes())
+            hosts.append(f"host{number}={copy}")
+        recording = directory / "recording"
+        seconds, memory = run([pystap, "merge", *hosts, "-o", recording])
+        for number in range(copies):
+            (directory / f"copy{number}.json").unlink()
+        events = each * copies
+        print(f"{events / 1e6:.1f} million events of {copies} hosts; the recording has {size(recording) / 1e6:.0f} MB")
+        print(f"{'':12} {'events/s':>12} {'MB at most':>11} {'size/chrome':>12}")
+        print(f"{'merge':12} {events / seconds:12,.0f} {memory:11.0f}", flush=True)
+        chrome = None
+        for name in FORMATS:
+            written = directory / f"exported.{name}"
+            seconds, memory = run([pystap, "export", "-f", name, "-o", written, recording])
+            bytes_written = size(written)
+            chrome = chrome or bytes_written
+            print(f"{name:12} {events / seconds:12,.0f} {memory:11.0f} {bytes_written / chrome:12.3f}", flush=True)
+            subprocess.run(["rm", "-r", written], check=True)
+
+
+main()

@@ -12,7 +12,7 @@ use super::idle::{Idle, Kind};
 use super::keys::{FunctionKey, KeyBuilder};
 use super::overhead::{Intervals, Overhead};
 use super::pairing::{FinishedCall, Open, Pairing, Step};
-use crate::event::hosts::{Hosts, whole_host};
+use crate::event::hosts::{HostName, Hosts, whole_host};
 use crate::event::{Frame, Place, Reason, Text, Wait, What};
 
 /// Rows of a table, some 300 bytes each and at most a kilobyte. Functions that find none are counted in one row for all of
@@ -130,7 +130,7 @@ pub struct Function {
     /// The process; of rows that were merged, the first one.
     pub pid: u32,
     /// Its host, where the stream is of several: then the process has an identity.
-    pub host: Option<Arc<str>>,
+    pub host: Option<HostName>,
     /// How many processes are in this row.
     pub processes: u32,
     /// Waits of its threads, where they are in the stream.

@@ -18,13 +18,16 @@ pub const MOST_HOSTS: usize = 511;
 
 /// The hosts of a stream, by the order in which its first line names them. None of a stream of one host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Hosts(Arc<[Arc<str>]>);
+pub struct Hosts(Arc<[HostName]>);
+
+/// The name of a host: many rows have one, so that it is one word in each.
+pub type HostName = Arc<String>;
 
 impl Hosts {
     /// Those of a session.
     pub fn of(session: &Session) -> Hosts {
         let names = session.hosts.iter().take(MOST_HOSTS);
-        Hosts(names.map(|host| host.name.as_str().into()).collect())
+        Hosts(names.map(|host| Arc::new(host.name.clone())).collect())
     }
 
     /// Whether there are none, so that numbers are identities.
@@ -33,7 +36,7 @@ impl Hosts {
     }
 
     /// The host of a process or thread; `None` where the stream names no hosts, and of what is of none of them.
-    pub fn name(&self, identity: u32) -> Option<&Arc<str>> {
+    pub fn name(&self, identity: u32) -> Option<&HostName> {
         self.0.get(place(identity)?)
     }
 
@@ -53,14 +56,14 @@ impl Hosts {
 
     /// The place of the host of this name.
     pub(crate) fn place_of(&self, name: &str) -> Option<usize> {
-        self.0.iter().position(|host| **host == *name)
+        self.0.iter().position(|host| host.as_str() == name)
     }
 
     /// `42`, or `42@web1` where the stream is of several hosts.
     pub fn process(&self, identity: u32) -> String {
         let number = self.number(identity);
         match self.name(identity) {
-            Some(host) => format!("{number}@{}", Foreign::new(&**host)),
+            Some(host) => format!("{number}@{}", Foreign::new(host.as_str())),
             None => number.to_string(),
         }
     }
@@ -140,7 +143,7 @@ mod tests {
         let [on_a, on_b] = [0, 1].map(|place| Hosts::identity(place, 42).expect("a number"));
         assert_ne!(on_a, on_b);
         assert_eq!((hosts.number(on_a), hosts.number(on_b)), (42, 42));
-        assert_eq!(hosts.name(on_a).map(|it| &**it), Some("a"));
+        assert_eq!(hosts.name(on_a).map(|it| it.as_str()), Some("a"));
         assert_eq!(hosts.process(on_a), "42@a");
         assert_eq!(hosts.process(on_b), "42@b\\u{1b}[1m");
         assert_eq!(hosts.process(7), "7", "of none of them");

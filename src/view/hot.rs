@@ -515,7 +515,7 @@ pub fn row_json(row: &Function, account: &TableAccount) -> Value {
         "durations": histogram_json(&row.durations),
     });
     if let Some(host) = row.host.as_deref() {
-        json["host"] = host.into();
+        json["host"] = host.as_str().into();
     }
     if let Some(group) = group_json(&row.place) {
         json["group"] = group;

@@ -209,7 +209,7 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
                 "slowest": slowest,
             });
             if let Some(host) = hosts.name(pid) {
-                json["host"] = (**host).into();
+                json["host"] = host.as_str().into();
             }
             if let Some(group) = group_json(&latency.place) {
                 json["group"] = group;

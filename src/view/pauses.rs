@@ -105,7 +105,7 @@ pub fn json(kind: &str, ts: u64, collections: &Collections, wall_ns: u64, limit:
     let hosts = collections.hosts();
     let on_host = |pid: u32, mut json: Value| {
         if let Some(host) = hosts.name(pid) {
-            json["host"] = (**host).into();
+            json["host"] = host.as_str().into();
         }
         json
     };

@@ -59,6 +59,18 @@ pub(crate) fn file(path: &str) -> String {
     path.to_string_lossy().into_owned()
 }
 
+/// A file that tests/X/install has got, as `X/…`.
+pub(crate) fn installed(path: &str) -> PathBuf {
+    let named = |variable| std::env::var_os(variable).map(PathBuf::from);
+    let home = named("PYSTAP_GUEST_DIR")
+        .or_else(|| named("XDG_CACHE_HOME").map(|cache| cache.join("pystap-guest")))
+        .or_else(|| named("HOME").map(|home| home.join(".cache/pystap-guest")));
+    let file = home.expect("a home").join(path);
+    let by = path.split('/').next().expect("a directory");
+    assert!(file.exists(), "{file:?}: tests/{by}/install gets it");
+    file
+}
+
 /// pystap with these arguments, away from the user's own templates and caches, its messages without colour.
 pub(crate) fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(pystap());

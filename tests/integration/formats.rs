@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
 use pystap::event::{Event, Frame, LossStage, Manner, Place, ProcessChange, Reason, Wait, What};
 use serde_json::{Value, json};
 
-use crate::command::{Ended, file, pystap_with};
+use crate::command::{Ended, file, installed, pystap_with};
 use crate::page::{event, recorded, text};
 
 /// Microseconds in nanoseconds.
@@ -209,17 +208,6 @@ impl Files {
     }
 }
 
-/// Where tests/formats/install puts what it gets.
-fn installed(name: &str) -> PathBuf {
-    let named = |variable| std::env::var_os(variable).map(PathBuf::from);
-    let home = named("PYSTAP_GUEST_DIR")
-        .or_else(|| named("XDG_CACHE_HOME").map(|cache| cache.join("pystap-guest")))
-        .or_else(|| named("HOME").map(|home| home.join(".cache/pystap-guest")));
-    let path = home.expect("a home").join("formats").join(name);
-    assert!(path.exists(), "{path:?}: tests/formats/install gets it");
-    path
-}
-
 fn said(command: &mut Command) -> String {
     let output = command.output().expect("it starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -229,7 +217,7 @@ fn said(command: &mut Command) -> String {
 
 /// Rows that Perfetto's trace processor answers to each statement about a trace.
 fn traced(trace: &str, statements: &[&str]) -> Vec<Vec<Value>> {
-    let mut python = Command::new(installed("venv/bin/python"));
+    let mut python = Command::new(installed("formats/venv/bin/python"));
     python
         .arg(file("tests/formats/trace_processor.py"))
         .arg(trace);
@@ -368,7 +356,7 @@ fn perfetto_s_own_format_has_rows_for_processes_threads_and_tasks_counters_and_t
 
 /// What pprof lists of a profile, by the type of its samples: of each function what is its own, and what is below it, too.
 fn profiled(profile: &str, kind: &str, more: &[&str]) -> BTreeMap<String, [u64; 2]> {
-    let mut pprof = Command::new(installed("pprof"));
+    let mut pprof = Command::new(installed("formats/pprof"));
     pprof.args([
         "-top",
         "-nodecount=1000000",
@@ -437,12 +425,12 @@ fn pprof_lists_the_calls_and_times_that_a_report_has() {
     );
     let of_thread = profiled(&profile, "calls", &["-tagfocus=thread=thread 8"]);
     assert_eq!(of_thread.keys().collect::<Vec<_>>(), ["handle"]);
-    let comments = said(Command::new(installed("pprof")).args(["-comments", &profile]));
+    let comments = said(Command::new(installed("formats/pprof")).args(["-comments", &profile]));
     assert!(
         comments.contains("target: process 7: python3 app.py"),
         "{comments}"
     );
-    let first = said(Command::new(installed("pprof")).args(["-top", &profile]));
+    let first = said(Command::new(installed("formats/pprof")).args(["-top", &profile]));
     assert!(first.contains("Type: wall"), "{first}");
 }
 
@@ -451,7 +439,7 @@ fn pprof_lists_the_calls_and_times_that_a_report_has() {
 fn duckdb_and_clickhouse_count_and_add_up_what_a_report_does() {
     let files = Files::of(program());
     let tables = files.exported("parquet");
-    let mut python = Command::new(installed("venv/bin/python"));
+    let mut python = Command::new(installed("formats/venv/bin/python"));
     python.arg(file("tests/formats/tables.py")).arg(&tables).args([
         "select function, sum(calls), sum(self_ns), sum(cumulative_ns) from {functions} group by function order by function",
         "select event, count(*) from {events} group by event order by event",

@@ -16,6 +16,7 @@ mod live_doctor;
 mod nova;
 mod offcpu;
 mod outputs;
+mod packaging;
 mod page;
 mod placement;
 mod prefill;

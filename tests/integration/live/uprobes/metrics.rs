@@ -10,8 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::super::Service;
-use super::PYTHON_3_11;
-use crate::command::{command, end, file};
+use super::{PYTHON_3_11, tree};
+use crate::command::{command, end, file, installed};
+use crate::packaging::capabilities_of_the_unit;
 use crate::tracing::{BOUND, leaves_nothing};
 
 const MOMENT: Duration = Duration::from_millis(50);
@@ -120,31 +121,46 @@ fn check(text: &str) {
     );
 }
 
-/// Prometheus, which scrapes this address every 200 ms.
-fn prometheus(directory: &Path, scraped: &str) -> (Running, String) {
+/// A database that scrapes this address every 200 ms, and where it answers queries.
+fn scraping(directory: &Path, scraped: &str, database: &str) -> (Running, String) {
     let config = format!(
         "global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}\n\
          scrape_configs:\n- job_name: pystap\n  static_configs:\n  - targets: ['{scraped}']\n"
     );
     let path = directory.join("prometheus.yml");
     std::fs::write(&path, config).expect("written");
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = free.local_addr().expect("an address").to_string();
-    drop(free);
-    let child = Command::new("prometheus")
-        .arg(format!("--config.file={}", path.display()))
-        .arg(format!(
-            "--storage.tsdb.path={}",
-            directory.join("data").display()
-        ))
-        .arg(format!("--web.listen-address={address}"))
+    let (path, data) = (path.display(), directory.join("data"));
+    let data = data.display();
+    let address = free_address();
+    let arguments = match database {
+        "prometheus" => vec![
+            format!("--config.file={path}"),
+            format!("--storage.tsdb.path={data}"),
+            format!("--web.listen-address={address}"),
+        ],
+        // The newest numbers count for it, too.
+        _ => vec![
+            format!("-promscrape.config={path}"),
+            format!("-storageDataPath={data}"),
+            format!("-httpListenAddr={address}"),
+            "-search.latencyOffset=1ms".to_owned(),
+        ],
+    };
+    let child = Command::new(database)
+        .args(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
-    (Running(child.expect("prometheus is installed")), address)
+    (Running(child.expect("it is installed")), address)
 }
 
-/// What Prometheus answers to a query without anything to be quoted in it.
+/// An address that nobody listens at.
+fn free_address() -> String {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    free.local_addr().expect("an address").to_string()
+}
+
+/// What a database answers to a query without anything to be quoted in it.
 fn asked(address: &str, query: &str) -> Option<f64> {
     let path = format!("/api/v1/query?query={query}");
     let mut stream = TcpStream::connect(address).ok()?;
@@ -169,7 +185,8 @@ fn prometheus_knows_how_often_functions_were_called_and_how_long_that_took() {
             let of = ["--inject", "ptrace", "-p", &pid];
             let functions = ["--function", "handle", "--function", "*/service.py:fail"];
             let exporter = Exporter::start(&[options, &of, &functions].concat());
-            let (_prometheus, address) = prometheus(directory.path(), &exporter.address);
+            let (_prometheus, address) =
+                scraping(directory.path(), &exporter.address, "prometheus");
             for number in 0..250 {
                 service.request(if number % 50 == 49 { "fail" } else { "work" });
             }
@@ -238,16 +255,17 @@ fn exceptions_and_generations_are_told_where_they_are_asked_for() {
     });
 }
 
-/// The capabilities that the unit of systemd leaves, as setpriv has them.
-fn capabilities_of_the_unit() -> String {
-    let unit = include_str!("../../../../packaging/systemd/pystap-metrics@.service");
-    let mut lines = unit.lines();
-    let set = lines.find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
-    let names = set.expect("a set").split(' ').map(|name| {
-        let name = name.strip_prefix("CAP_").expect("a capability");
-        format!(",+{}", name.to_lowercase())
-    });
-    names.collect()
+/// setpriv with no more capabilities than the unit leaves.
+fn with_capabilities_of_the_unit() -> Command {
+    let names = capabilities_of_the_unit().into_iter();
+    let names: String = names
+        .map(|name| format!(",+{}", name.to_lowercase()))
+        .collect();
+    let mut setpriv = Command::new("setpriv");
+    setpriv
+        .arg(format!("--bounding-set=-all{names}"))
+        .args(["--inh-caps=-all", "--no-new-privs"]);
+    setpriv
 }
 
 #[test]
@@ -260,14 +278,9 @@ fn the_capabilities_that_the_unit_leaves_suffice_for_a_service_of_another_user()
             .arg("import os\ndef handle(): return 'ok'\nprint('ready', flush=True)\nwhile True: input(); print(handle(), flush=True)");
         let mut service = Service::of(python);
         let pid = service.pid();
-        let mut pystap = Command::new("setpriv");
-        pystap
-            .arg(format!("--bounding-set=-all{}", capabilities_of_the_unit()))
-            .args(["--inh-caps=-all", "--no-new-privs"])
-            .arg(crate::command::pystap())
-            .arg("export-metrics");
-        let options = ["--engine", "direct", "--inject", "ptrace", "-p", &pid];
-        let exporter = Exporter::of(pystap, &[&options[..], &["--function", "handle"]].concat());
+        let mut pystap = with_capabilities_of_the_unit();
+        pystap.arg(crate::command::pystap()).arg("export-metrics");
+        let exporter = Exporter::of(pystap, &of_handle(&pid, &[]));
         for _ in 0..10 {
             service.request("work");
         }
@@ -280,16 +293,49 @@ fn the_capabilities_that_the_unit_leaves_suffice_for_a_service_of_another_user()
     });
 }
 
-/// Where tests/otlp/install has put what reads OTLP.
-fn installed() -> std::path::PathBuf {
-    let home = std::env::var_os("PYSTAP_GUEST_DIR").map(std::path::PathBuf::from);
-    let cache = || {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(std::path::PathBuf::from);
-        let own =
-            || std::path::PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache");
-        cache.unwrap_or_else(own).join("pystap-guest")
-    };
-    home.unwrap_or_else(cache).join("otlp/venv/bin/python")
+#[test]
+#[ignore = "needs uprobe events and a tree of tests/guest/build: run by tests/uprobes/run"]
+fn these_capabilities_suffice_in_a_container_that_sees_the_processes_of_the_host_in_a_tree() {
+    leaves_nothing(|| {
+        let mut service = Service::start_with(PYTHON_3_11, "examples/service.py", &[]);
+        let pid = service.pid();
+        // A root of its own that cannot be written, with what the manifest mounts, and pystap in it.
+        let root = tree("trixie");
+        let root = root.display();
+        let script = format!(
+            "mount --bind {root} {root} && mount -o remount,bind,ro {root} && mount -t proc proc {root}/proc || exit 1
+             for place in run tmp mnt; do mount -t tmpfs tmpfs {root}/$place || exit 1; done
+             cp \"$1\" {root}/mnt/pystap && shift && exec chroot {root} \"$@\""
+        );
+        let mut container = Command::new("unshare");
+        container
+            .args([
+                "--mount", "--uts", "--ipc", "--cgroup", "sh", "-c", &script, "sh",
+            ])
+            .arg(crate::command::pystap());
+        let setpriv = with_capabilities_of_the_unit();
+        container
+            .arg(setpriv.get_program())
+            .args(setpriv.get_args());
+        container.args(["/mnt/pystap", "export-metrics"]);
+        let exporter = Exporter::of(container, &of_handle(&pid, &[]));
+        for _ in 0..10 {
+            service.request("work");
+        }
+        wait_for("sum of 10 calls", || {
+            let text = get(&exporter.address, "/metrics", "")?;
+            let calls = number(&text, "pystap_calls_total", "\"handle\"");
+            (calls == Some(10.0)).then_some(())
+        });
+        exporter.end();
+        service.end();
+    });
+}
+
+/// The arguments of a session that counts the calls of `handle` in a process, and more of them.
+fn of_handle<'a>(pid: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let of = ["--engine", "direct", "--inject", "ptrace", "-p", pid];
+    [&of[..], &["--function", "handle"], more].concat()
 }
 
 /// The points of a metric in a request of OTLP.
@@ -305,30 +351,18 @@ fn points<'a>(request: &'a Value, name: &str, kind: &str) -> Vec<&'a Value> {
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn a_receiver_of_otlp_is_sent_sums_and_exponential_histograms_that_it_can_read() {
     leaves_nothing(|| {
-        let receiver = Command::new(installed())
+        let receiver = Command::new(installed("otlp/venv/bin/python"))
             .arg(file("tests/programs/otlp_receiver.py"))
             .stdout(Stdio::piped())
             .spawn();
-        let mut receiver = Running(receiver.expect("tests/otlp/install was run"));
+        let mut receiver = Running(receiver.expect("it starts"));
         let mut requests = BufReader::new(receiver.0.stdout.take().expect("piped")).lines();
         let mut line = || requests.next().expect("it runs").expect("text");
         let url = format!("http://127.0.0.1:{}", line());
         let mut service = Service::start_with(PYTHON_3_11, "examples/service.py", &[]);
         let pid = service.pid();
-        let exporter = Exporter::start(&[
-            "--engine",
-            "direct",
-            "--inject",
-            "ptrace",
-            "-p",
-            &pid,
-            "--function",
-            "handle",
-            "--otlp",
-            &url,
-            "--interval",
-            "200ms",
-        ]);
+        let options = ["--otlp", &url, "--interval", "200ms"];
+        let exporter = Exporter::start(&of_handle(&pid, &options));
         for _ in 0..100 {
             service.request("work");
         }

@@ -1303,6 +1303,9 @@ pub struct ExportMetrics {
     /// Fields of HTTP for that, each as a line `Name: value` of this file, for example what authorises
     #[arg(long, value_name = "FILE", requires = "otlp", help_heading = OUTPUT)]
     pub otlp_headers: Option<PathBuf>,
+    /// How long the receiver may take for an answer
+    #[arg(long, value_name = "TIME", default_value = "10s", requires = "otlp", value_parser = parse_patience, help_heading = OUTPUT)]
+    pub otlp_timeout: Duration,
     /// How often they are sent
     #[arg(long, value_name = "TIME", default_value = "15s", requires = "otlp", value_parser = parse_interval, help_heading = OUTPUT)]
     pub interval: Duration,
@@ -1558,6 +1561,15 @@ fn parse_percent(text: &str) -> Result<f64, String> {
 }
 
 /// A time such as `5ms`, `200us`, `1.5s`, `2m` or `1h 30m`; a bare number means seconds.
+/// What a receiver may keep somebody waiting.
+fn parse_patience(text: &str) -> Result<Duration, String> {
+    let patience = parse_interval(text)?;
+    if patience > Duration::from_secs(300) {
+        return Err("it is longer than five minutes".to_owned());
+    }
+    Ok(patience)
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let mut time = text.to_owned();
     if time.starts_with('.') {

@@ -74,11 +74,11 @@ fn push(
         Some(path) => headers(path)?,
         None => Vec::new(),
     };
-    let receiver = Receiver::of(url, "metrics", headers);
+    let receiver = Receiver::of(url, "metrics", headers, arguments.otlp_timeout);
     Push::start(receiver, arguments.interval, shared, console).map_err(|error| {
         Failure::new(
             Exit::Failed,
-            format!("nothing can be sent by OTLP ({error}), so nothing was traced; install curl, or leave out --otlp"),
+            format!("nothing can be sent by OTLP ({error}), so nothing was traced; install the package curl, or leave out --otlp"),
         )
     })
 }

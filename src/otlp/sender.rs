@@ -19,9 +19,13 @@ use crate::console::Console;
 use crate::text::Foreign;
 use crate::threads;
 
-/// How long a request may take, as curl is told, and how long curl may take altogether.
-const PATIENCE: &str = "10";
-const PATIENCE_WITH_CURL: Duration = Duration::from_secs(15);
+/// How long curl may take for more than the request that it is told the time of.
+const FOR_CURL: Duration = Duration::from_secs(5);
+/// What curl ends with where it does not believe the receiver's certificate, and what helps.
+const NOT_BELIEVED: i32 = 60;
+const TO_BE_BELIEVED: &str = "its certificate has to be valid for this address, by an authority that this host knows (a file in \
+                              /usr/local/share/ca-certificates, taken by update-ca-certificates) or that a file named by \
+                              CURL_CA_BUNDLE has";
 /// Pauses between tries of a receiver that does not answer: each twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -37,18 +41,29 @@ pub(crate) struct Receiver {
     pub(crate) url: String,
     /// Further fields of the request, each `Name: value`.
     pub(crate) headers: Vec<String>,
+    /// How long a request may take.
+    pub(crate) patience: Duration,
 }
 
 impl Receiver {
     /// The receiver of this signal (`metrics`, `traces`) below an address.
-    pub(crate) fn of(base: &str, signal: &str, headers: Vec<String>) -> Receiver {
+    pub(crate) fn of(
+        base: &str,
+        signal: &str,
+        headers: Vec<String>,
+        patience: Duration,
+    ) -> Receiver {
         let ending = format!("/v1/{signal}");
         let base = base.trim_end_matches('/');
         let url = match base.ends_with(&ending) {
             true => base.to_owned(),
             false => format!("{base}{ending}"),
         };
-        Receiver { url, headers }
+        Receiver {
+            url,
+            headers,
+            patience,
+        }
     }
 
     /// What curl is to know, in the language of its configuration.
@@ -165,6 +180,7 @@ impl Sender {
             curl,
             configuration: file(receiver.configuration().as_bytes())?,
             shown: receiver.shown(),
+            patience: receiver.patience,
             resource,
             state: Arc::clone(&state),
             console: console.clone(),
@@ -252,6 +268,7 @@ struct Post {
     curl: PathBuf,
     configuration: File,
     shown: String,
+    patience: Duration,
     resource: Vec<(String, String)>,
     state: Arc<State>,
     console: Console,
@@ -361,6 +378,7 @@ impl Post {
         // Curl runs as we do, and reads what is only in our memory.
         let fd = self.configuration.as_raw_fd();
         let configuration = format!("/proc/{}/fd/{fd}", std::process::id());
+        let seconds = self.patience.as_secs_f64().to_string();
         let arguments = [
             "--disable",
             "--config",
@@ -368,7 +386,7 @@ impl Post {
             "--silent",
             "--show-error",
             "--max-time",
-            PATIENCE,
+            &seconds,
             "--dump-header",
             "-",
             "--output",
@@ -376,15 +394,24 @@ impl Post {
             "--data-binary",
             "@-",
         ];
-        let said = foreign::feed(&self.curl, &arguments, body, PATIENCE_WITH_CURL)
-            .map_err(|error| format!("curl: {error}"))?;
+        let said = foreign::feed(
+            &self.curl,
+            &arguments,
+            body,
+            self.patience.saturating_add(FOR_CURL),
+        )
+        .map_err(|error| format!("curl: {error}"))?;
         let answer = Answer::of(&String::from_utf8_lossy(&said.output));
         match answer.filter(|_| said.status.success()) {
             Some(answer) => Ok(answer),
             None => {
                 let errors = String::from_utf8_lossy(&said.errors);
                 let line = errors.lines().next().unwrap_or("curl said nothing");
-                Err(Foreign::new(line).to_string())
+                let line = Foreign::new(line);
+                Err(match said.status.code() {
+                    Some(NOT_BELIEVED) => format!("{line}: {TO_BE_BELIEVED}"),
+                    _ => line.to_string(),
+                })
             }
         }
     }
@@ -451,17 +478,19 @@ mod tests {
 
     fn sender(url: &str, most: usize) -> Sender {
         let console = Console::stderr(Verbosity::Quiet, ColorWhen::Never);
-        let receiver = Receiver::of(url, "metrics", vec!["X-Key: a \"b\" \\".to_owned()]);
+        let headers = vec!["X-Key: a \"b\" \\".to_owned()];
+        let receiver = Receiver::of(url, "metrics", headers, BOUND);
         Sender::start(receiver, Vec::new(), most, &console).expect("curl is there")
     }
 
     #[test]
     fn an_address_is_that_of_a_signal_or_one_below_which_it_is() {
-        let url = |base| Receiver::of(base, "metrics", Vec::new()).url;
+        let of = |base| Receiver::of(base, "metrics", Vec::new(), BOUND);
+        let url = |base| of(base).url;
         assert_eq!(url("http://h:4318"), "http://h:4318/v1/metrics");
         assert_eq!(url("https://h/otlp/"), "https://h/otlp/v1/metrics");
         assert_eq!(url("http://h/v1/metrics"), "http://h/v1/metrics");
-        let shown = Receiver::of("https://me:secret@h:1/x?key=1", "metrics", Vec::new()).shown();
+        let shown = of("https://me:secret@h:1/x?key=1").shown();
         assert_eq!(shown, "https://h:1");
     }
 

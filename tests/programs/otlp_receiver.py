@@ -1,10 +1,14 @@
 """A receiver of OTLP over HTTP: writes its port, then each request that it takes as a line of JSON.
 
+    otlp_receiver.py [FILE]
+
+With a file that has a key and its certificate it speaks TLS.
 Every body is parsed by the classes that OpenTelemetry publishes, and one that they cannot parse is told as an error.
 """
 
 import http.server
 import json
+import ssl
 import sys
 
 from google.protobuf.json_format import MessageToDict
@@ -33,5 +37,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+if len(sys.argv) > 1:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[1])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
 print(server.server_port, flush=True)
 server.serve_forever()

@@ -60,6 +60,18 @@ impl Exporter {
         }
     }
 
+    /// Waits until it says something with this in it. The line.
+    fn says(&mut self, what: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.messages.read_line(&mut line).expect("text");
+            assert_ne!(read, 0, "it has not said {what}");
+            if line.contains(what) {
+                return line;
+            }
+        }
+    }
+
     /// Ends it as a service is ended. What it said since it began.
     fn end(mut self) -> String {
         let pid = i32::try_from(self.running.0.id()).expect("small");
@@ -411,4 +423,144 @@ fn an_address_that_is_taken_costs_no_trace() {
         error.contains(&address) && error.contains("in use"),
         "{error}"
     );
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_receiver_that_never_answers_costs_no_call_and_what_it_does_not_take_is_counted() {
+    leaves_nothing(|| {
+        // The kernel takes connections for it, and nobody reads them.
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", silent.local_addr().expect("an address"));
+        let mut service = Service::start_with(PYTHON_3_11, "examples/service.py", &[]);
+        let pid = service.pid();
+        let options = [
+            "--otlp",
+            &url,
+            "--interval",
+            "100ms",
+            "--otlp-timeout",
+            "300ms",
+        ];
+        let mut exporter = Exporter::start(&of_handle(&pid, &options));
+        let told = exporter.says("the receiver at");
+        for what in [
+            &url[..],
+            "timed out",
+            "tracing goes on",
+            "dropped and counted",
+        ] {
+            assert!(told.contains(what), "{told}");
+        }
+        let text = wait_for("batch that was dropped", || {
+            let text = get(&exporter.address, "/metrics", "")?;
+            let dropped = number(&text, "pystap_otlp_dropped_batches_total", "")?;
+            (dropped >= 3.0).then_some(text)
+        });
+        check(&text);
+        let taken = number(&text, "pystap_otlp_requests_total", "");
+        assert_eq!(taken, Some(0.0), "{text}");
+        for _ in 0..100 {
+            service.request("work");
+        }
+        wait_for("sum of 100 calls", || {
+            let text = get(&exporter.address, "/metrics", "")?;
+            let calls = number(&text, "pystap_calls_total", "\"handle\"");
+            (calls == Some(100.0)).then_some(())
+        });
+        let said = exporter.end();
+        assert!(!said.contains("the receiver at"), "{said}");
+        assert!(
+            said.contains("0 requests taken") && said.contains("batches dropped"),
+            "{said}"
+        );
+        service.end();
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_certificate_that_nobody_vouches_for_is_told_with_what_helps_and_that_helps() {
+    leaves_nothing(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let certificate = directory.path().join("certificate.pem");
+        let both = directory.path().join("both.pem");
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt"])
+            .args(["ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+            .args([
+                "-subj",
+                "/CN=receiver",
+                "-addext",
+                "subjectAltName=IP:127.0.0.1",
+            ])
+            .arg("-keyout")
+            .arg(&both)
+            .arg("-out")
+            .arg(&certificate)
+            .output()
+            .expect("openssl is installed");
+        assert!(made.status.success(), "{made:?}");
+        let mut key = std::fs::read(&both).expect("written");
+        key.extend(std::fs::read(&certificate).expect("written"));
+        std::fs::write(&both, key).expect("written");
+        let receiver = Command::new(installed("otlp/venv/bin/python"))
+            .arg(file("tests/programs/otlp_receiver.py"))
+            .arg(&both)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut receiver = Running(receiver.expect("it starts"));
+        let mut requests = BufReader::new(receiver.0.stdout.take().expect("piped")).lines();
+        let mut line = || requests.next().expect("it runs").expect("text");
+        let url = format!("https://127.0.0.1:{}", line());
+        let mut service = Service::start_with(PYTHON_3_11, "examples/service.py", &[]);
+        let pid = service.pid();
+        let options = of_handle(&pid, &["--otlp", &url, "--interval", "200ms"]);
+        let mut exporter = Exporter::start(&options);
+        let told = exporter.says("the receiver at");
+        for what in [
+            &url[..],
+            "self-signed certificate",
+            "update-ca-certificates",
+            "CURL_CA_BUNDLE",
+        ] {
+            assert!(told.contains(what), "{told}");
+        }
+        let said = exporter.end();
+        assert!(said.contains("0 requests taken"), "{said}");
+        let mut command = command(["export-metrics"]);
+        command.env("CURL_CA_BUNDLE", &certificate);
+        let exporter = Exporter::of(command, &options);
+        service.request("work");
+        wait_for("sum of a call", || {
+            let request: Value = serde_json::from_str(&line()).expect("JSON");
+            let calls = points(&request, "pystap.calls", "sum");
+            calls
+                .first()
+                .is_some_and(|it| it["asInt"] == "1")
+                .then_some(())
+        });
+        let said = exporter.end();
+        assert!(!said.contains("the receiver at"), "{said}");
+        service.end();
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn without_curl_nothing_begins_and_the_package_is_named() {
+    let empty = tempfile::tempdir().expect("a directory");
+    let mut command = command(["export-metrics", "--otlp", "http://127.0.0.1:4318"]);
+    command.args(["--function", "f", "-p", "1"]);
+    let ended = crate::command::run(command.env("PATH", empty.path()));
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let error = ended.only_error();
+    for what in [
+        "no curl in PATH",
+        "nothing was traced",
+        "install the package curl",
+    ] {
+        assert!(error.contains(what), "{error}");
+    }
 }

@@ -344,6 +344,48 @@ fn these_capabilities_suffice_in_a_container_that_sees_the_processes_of_the_host
     });
 }
 
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn victoria_metrics_scrapes_the_numbers_and_takes_them_when_they_are_pushed() {
+    leaves_nothing(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut service = Service::start_with(PYTHON_3_11, "examples/service.py", &[]);
+        let exporter = Exporter::start(&of_handle(&service.pid(), &[]));
+        let (_database, address) =
+            scraping(directory.path(), &exporter.address, "victoria-metrics");
+        for _ in 0..50 {
+            service.request("work");
+        }
+        let scraped = "pystap_calls_total%7Bfunction=%22handle%22,job=%22pystap%22%7D";
+        wait_for("50 calls", || {
+            asked(&address, scraped).filter(|calls| *calls == 50.0)
+        });
+        // Buckets are read as those of a histogram: every call was shorter than the longest.
+        let quantile =
+            "histogram_quantile(1,pystap_call_duration_seconds_bucket%7Bfunction=%22handle%22%7D)";
+        wait_for("a quantile", || {
+            asked(&address, quantile).filter(|seconds| (0.0..137.5).contains(seconds))
+        });
+        let text = get(&exporter.address, "/metrics", "").expect("it answers");
+        let mut stream = TcpStream::connect(&address).expect("it listens");
+        write!(
+            stream,
+            "POST /api/v1/import/prometheus?extra_label=job=pushed HTTP/1.0\r\nContent-Length: {}\r\n\r\n{text}",
+            text.len()
+        )
+        .expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("text");
+        assert!(answer.contains(" 204 "), "{answer}");
+        let pushed = scraped.replace("%22pystap%22", "%22pushed%22");
+        wait_for("50 calls that were pushed", || {
+            asked(&address, &pushed).filter(|calls| *calls == 50.0)
+        });
+        exporter.end();
+        service.end();
+    });
+}
+
 /// The arguments of a session that counts the calls of `handle` in a process, and more of them.
 fn of_handle<'a>(pid: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let of = ["--engine", "direct", "--inject", "ptrace", "-p", pid];

@@ -151,6 +151,15 @@ impl Watching {
         }
     }
 
+    fn say_no_room(&mut self, is_first: bool) {
+        if is_first && !std::mem::replace(&mut self.is_told, true) {
+            self.console.warning(format_args!(
+                "the table that sums are made in is full: functions that it has no row of are counted together, as function=\"other\"; \
+                 name fewer of them by --function, or use --engine direct, whose tables go with their processes"
+            ));
+        }
+    }
+
     /// What a row says more than the last time.
     fn take(&mut self, row: Row) {
         let key = (row.pid, row.key);
@@ -180,7 +189,7 @@ impl Watching {
             }
             About::NoRoom => {
                 self.shared.lock().add_other(&more);
-                self.say_other(more.calls > 0);
+                self.say_no_room(more.calls > 0);
             }
         }
         self.told.insert(key, row);

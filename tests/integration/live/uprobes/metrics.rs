@@ -606,3 +606,44 @@ fn without_curl_nothing_begins_and_the_package_is_named() {
         assert!(error.contains(what), "{error}");
     }
 }
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn counts_of_a_service_go_on_when_it_is_restarted_and_never_go_back() {
+    leaves_nothing(|| {
+        // Each has a title as workers of OpenStack's services have, and tells how often it has called.
+        let start = |number: u32| {
+            let title = format!("masakari-engine: ServiceWrapper worker({number})");
+            let arguments = ["masakari-engine:", &title];
+            Service::start_with(PYTHON_3_11, "tests/programs/posing.py", &arguments)
+        };
+        let mut worker = start(0);
+        let options = ["--engine", "direct", "--inject", "ptrace"];
+        let of = ["--function", "work", "masakari"];
+        let exporter = Exporter::start(&[&options[..], &of].concat());
+        let calls = |text: &str| number(text, "pystap_calls_total", "\"work\"");
+        let mut before = 0.0;
+        let mut more = |processes: f64, least: f64| {
+            let goal = before + least;
+            wait_for("more calls", || {
+                let text = get(&exporter.address, "/metrics", "")?;
+                let now = calls(&text)?;
+                assert!(now >= before, "{now} after {before}");
+                before = now;
+                let running = number(&text, "pystap_processes", "\"masakari\"");
+                (now >= goal && running == Some(processes)).then_some(())
+            });
+        };
+        more(1.0, 20.0);
+        for restart in 1..=2 {
+            drop(worker);
+            // Nobody is there, and the counts stand.
+            more(0.0, 0.0);
+            worker = start(restart);
+            more(1.0, 20.0);
+        }
+        let said = exporter.end();
+        assert!(said.contains("nothing lost"), "{said}");
+        drop(worker);
+    });
+}

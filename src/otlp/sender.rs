@@ -116,6 +116,8 @@ pub(crate) struct Account {
 struct Queue {
     batches: VecDeque<Vec<Vec<u8>>>,
     bytes: usize,
+    /// Whether a batch is on its way, of which nothing is known yet.
+    in_flight: bool,
     account: Account,
     /// Until when the rest may be sent; `None` while more comes.
     ends: Option<Instant>,
@@ -224,7 +226,7 @@ impl Sender {
         self.finish();
         let queue = self.state.lock();
         let mut account = queue.account;
-        account.dropped += queue.batches.len() as u64;
+        account.dropped += queue.batches.len() as u64 + u64::from(queue.in_flight);
         account
     }
 
@@ -279,9 +281,10 @@ struct Post {
 impl Post {
     fn run(&mut self) {
         while let Some(batch) = self.next() {
-            if !self.deliver(&batch) {
-                self.state.lock().account.dropped += 1;
-            }
+            let delivered = self.deliver(&batch);
+            let mut queue = self.state.lock();
+            queue.in_flight = false;
+            queue.account.dropped += u64::from(!delivered);
         }
     }
 
@@ -294,6 +297,7 @@ impl Post {
             }
             if let Some(batch) = queue.batches.pop_front() {
                 queue.bytes -= size(&batch);
+                queue.in_flight = true;
                 return Some(batch);
             }
             if queue.ends.is_some() {

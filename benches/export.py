@@ -9,6 +9,7 @@ that pystap had at once, and bytes as a multiple of those of Chrome's JSON, whic
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,7 +49,7 @@ def main():
         for number in range(copies):
             # One file may not come twice.
             copy = directory / f"copy{number}.json"
-            os.link(single, copy) if number == 0 else copy.write_bytes(single.read_bytes())
+            shutil.copyfile(single, copy)
             hosts.append(f"host{number}={copy}")
         recording = directory / "recording"
         seconds, memory = run([pystap, "merge", *hosts, "-o", recording])

@@ -529,7 +529,7 @@ fn the_sql_of_the_page_about_fleets_runs_unchanged_in_duckdb_and_clickhouse_with
         assert!(part(host, "2027-01-15T08", 0) && part(host, "2027-01-16T08", 0));
         assert!(!part(host, "2027-01-15T08", 1));
     }
-    let mut python = Command::new(installed("venv/bin/python"));
+    let mut python = Command::new(installed("formats/venv/bin/python"));
     python.args([
         file("tests/formats/fleet.py"),
         file("docs/fleet.md"),

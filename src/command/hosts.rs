@@ -88,13 +88,15 @@ pub(super) fn run(cli: &Cli, console: &Console) -> Result<u8, Failure> {
         }
         Command::Top(arguments) => {
             top::check(arguments)?;
-            refuse(arguments.sample.is_some(), "--sample")?;
-            refuse(arguments.dry_run, "--dry-run")?;
-            refuse(arguments.compile_only, "--compile-only")?;
-            refuse(
-                !arguments.targets.command.is_empty(),
-                "a command to be launched",
-            )?;
+            only_here([
+                (arguments.sample.is_some(), "--sample"),
+                (arguments.dry_run, "--dry-run"),
+                (arguments.compile_only, "--compile-only"),
+                (
+                    !arguments.targets.command.is_empty(),
+                    "a command to be launched",
+                ),
+            ])?;
             let elsewhere = Elsewhere {
                 reach: reach(typed, cli, "trace", &["--format=recording"])?,
                 names: &names,
@@ -110,13 +112,15 @@ pub(super) fn run(cli: &Cli, console: &Console) -> Result<u8, Failure> {
         }
         Command::Trace(arguments) | Command::Record(arguments) => {
             let records = matches!(cli.command, Command::Record(_));
-            refuse(arguments.sample.is_some(), "--sample")?;
-            refuse(arguments.dry_run, "--dry-run")?;
-            refuse(arguments.compile_only, "--compile-only")?;
-            refuse(
-                !arguments.targets.command.is_empty(),
-                "a command to be launched",
-            )?;
+            only_here([
+                (arguments.sample.is_some(), "--sample"),
+                (arguments.dry_run, "--dry-run"),
+                (arguments.compile_only, "--compile-only"),
+                (
+                    !arguments.targets.command.is_empty(),
+                    "a command to be launched",
+                ),
+            ])?;
             let mut arguments = arguments.clone();
             if records {
                 arguments.output.format = Some(cli::Format::Recording);
@@ -189,16 +193,16 @@ impl Elsewhere<'_> {
     }
 }
 
-/// Refuses what is done only here.
-fn refuse(is_typed: bool, what: &str) -> Result<(), Failure> {
-    match is_typed {
-        true => Err(Failure::new(
+/// Refuses the first that was typed of what is done only here.
+fn only_here<const N: usize>(all: [(bool, &str); N]) -> Result<(), Failure> {
+    match all.into_iter().find(|(is_typed, _)| *is_typed) {
+        Some((_, what)) => Err(Failure::new(
             Exit::Usage,
             format!(
                 "{what} is not for other hosts, so nothing was done; leave out --host, or use it there"
             ),
         )),
-        false => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -215,9 +219,7 @@ fn names(typed: &HostArgs) -> Result<Vec<String>, Failure> {
                 ),
             )
         };
-        let mut text = String::new();
-        let mut file = reading::open(path).map_err(wrong)?.take(MOST_NAMES);
-        file.read_to_string(&mut text).map_err(wrong)?;
+        let text = reading::read_text(path, MOST_NAMES).map_err(wrong)?;
         for line in text.lines() {
             let name = line.split('#').next().unwrap_or_default().trim();
             if !name.is_empty() {

@@ -308,6 +308,19 @@ mod tests {
         (out, merged)
     }
 
+    /// What pairing says of each return, in order.
+    fn durations(events: Vec<Event>) -> Vec<Option<u64>> {
+        let mut pairing = Pairing::new();
+        let mut took = Vec::new();
+        for mut event in events {
+            pairing.feed(&mut event);
+            if let What::Return { duration_ns, .. } = event.what {
+                took.push(duration_ns);
+            }
+        }
+        took
+    }
+
     #[test]
     fn calls_of_two_processes_with_one_number_come_in_order_and_stay_apart() {
         let a = [call(10, "f"), returned(40, "f")];
@@ -316,14 +329,7 @@ mod tests {
         let seen: Vec<(u64, u32)> = out.events.iter().map(|it| (it.ts, it.pid)).collect();
         let on = |place| Hosts::identity(place, a_pid()).expect("a number");
         assert_eq!(seen, [(10, on(0)), (20, on(1)), (30, on(1)), (40, on(0))]);
-        let mut pairing = Pairing::new();
-        let mut took = Vec::new();
-        for mut event in out.events {
-            pairing.feed(&mut event);
-            if let What::Return { duration_ns, .. } = event.what {
-                took.push(duration_ns);
-            }
-        }
+        let took = durations(out.events);
         assert_eq!(took, [Some(10), Some(30)]);
         let summary = merged.summary;
         assert_eq!(
@@ -402,14 +408,7 @@ mod tests {
         );
         let b = recording(PLAIN, &[call(11, "f"), returned(21, "f")], true);
         let (out, _) = merged(&[a, b]);
-        let mut pairing = Pairing::new();
-        let mut took = Vec::new();
-        for mut event in out.events {
-            pairing.feed(&mut event);
-            if let What::Return { duration_ns, .. } = event.what {
-                took.push(duration_ns);
-            }
-        }
+        let took = durations(out.events);
         assert_eq!(took, [None, Some(10)]);
     }
 

@@ -168,13 +168,9 @@ impl Watching {
             // No engine has as many; one that says so is not believed.
             return;
         }
-        let more = match before {
-            Some(before) if before.calls <= row.calls && before.timed <= row.timed => {
-                since(&row, before)
-            }
-            // Of another process that has the number now, or counted anew.
-            _ => since(&row, &nothing(&row)),
-        };
+        // Fewer than before are of another process that has the number now, or counted anew.
+        let before = before.filter(|it| it.calls <= row.calls && it.timed <= row.timed);
+        let more = since(&row, before);
         match &row.about {
             About::Function(place) => {
                 let place = Arc::clone(place);
@@ -210,25 +206,17 @@ impl Watching {
     }
 }
 
-fn nothing(row: &Row) -> Row {
-    Row {
-        calls: 0,
-        unmatched: 0,
-        self_ns: 0,
-        cumulative_ns: 0,
-        timed: 0,
-        timed_ns: 0,
-        durations: Histogram::new(),
-        ..row.clone()
-    }
-}
-
-fn since(row: &Row, before: &Row) -> Sums {
+/// What a row says more than an earlier one of its function and process, if there was one.
+fn since(row: &Row, before: Option<&Row>) -> Sums {
+    let of = |count: fn(&Row) -> u64| count(row).saturating_sub(before.map_or(0, count));
     Sums {
-        calls: row.calls.saturating_sub(before.calls),
+        calls: of(|row| row.calls),
         exceptions: 0,
-        self_ns: row.self_ns.saturating_sub(before.self_ns),
-        durations: row.durations.since(&before.durations),
+        self_ns: of(|row| row.self_ns),
+        durations: match before {
+            Some(before) => row.durations.since(&before.durations),
+            None => row.durations.clone(),
+        },
     }
 }
 

@@ -393,10 +393,21 @@ pub fn expected(version: Version) -> Vec<&'static str> {
 /// The versions from the first to the last in which CPython's own `--with-dtrace` has the mark without a break, oldest span
 /// first; the last is `None` while no version is known to lack it.
 pub fn spans(mark: &str) -> Vec<(Version, Option<Version>)> {
+    spans_in(mark, |status| status != Status::Absent)
+}
+
+/// The same without the versions in which arming it can end the program: those to be recommended.
+pub fn harmless_spans(mark: &str) -> Vec<(Version, Option<Version>)> {
+    spans_in(mark, |status| {
+        !matches!(status, Status::Absent | Status::Dangerous)
+    })
+}
+
+fn spans_in(mark: &str, counts: fn(Status) -> bool) -> Vec<(Version, Option<Version>)> {
     let mut spans: Vec<(Version, Option<Version>)> = Vec::new();
-    let present = TABLE.iter().filter(|row| {
-        row.upstream && row.behaviour.status != Status::Absent && row.marks.contains(&mark)
-    });
+    let present = TABLE
+        .iter()
+        .filter(|row| row.upstream && counts(row.behaviour.status) && row.marks.contains(&mark));
     for row in present {
         let to = (row.to != NOW).then_some(row.to);
         match spans.last_mut() {
@@ -607,6 +618,8 @@ mod tests {
         assert_eq!(spans(ENTRY), [((3, 6), Some((3, 11))), ((3, 15), None)]);
         assert_eq!(spans(RETURN), spans(ENTRY));
         assert_eq!(spans(LINE), [((3, 6), Some((3, 11)))]);
+        assert_eq!(harmless_spans(LINE), [((3, 6), Some((3, 10)))]);
+        assert_eq!(harmless_spans(ENTRY), spans(ENTRY));
         assert_eq!(spans(AUDIT), [((3, 8), None)]);
     }
 

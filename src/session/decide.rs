@@ -836,23 +836,15 @@ fn behaviour(interpreter: &Interpreter, probe: Probe) -> Option<marks::Behaviour
 
 /// The versions in which CPython's own builds have a probe that does no harm: `3.6 to 3.11, 3.15 or later`. Empty where none has.
 fn versions_with(probe: Probe) -> String {
-    let spans = marks::spans(probe.name());
-    let named = spans.into_iter().map(|(first, last)| {
-        let name = |(major, minor): marks::Version| format!("{major}.{minor}");
-        let is_harmful = |version: &marks::Version| {
-            marks::behaviour(*version, probe.name()).status == Status::Dangerous
-        };
-        match last.map(|last| {
-            if is_harmful(&last) {
-                (last.0, last.1 - 1)
-            } else {
-                last
+    let named = marks::harmless_spans(probe.name())
+        .into_iter()
+        .map(|(first, last)| {
+            let name = |(major, minor): marks::Version| format!("{major}.{minor}");
+            match last {
+                Some(last) if last == first => name(first),
+                Some(last) => format!("{} to {}", name(first), name(last)),
+                None => format!("{} or later", name(first)),
             }
-        }) {
-            Some(last) if last == first => name(first),
-            Some(last) => format!("{} to {}", name(first), name(last)),
-            None => format!("{} or later", name(first)),
-        }
-    });
+        });
     named.collect::<Vec<_>>().join(", ")
 }

@@ -89,6 +89,14 @@ impl SessionRequest {
 
 // What is found.
 
+/// 2.7.9 with the patch whose function__entry has two operands more.
+fn arguments_as_text() -> Python {
+    debian(9).with(|it| {
+        (it.major, it.minor) = (2, 7);
+        it.operands = "8@%rax 8@%rbx -4@%ecx 8@%rdx 8@%rsi";
+    })
+}
+
 impl Python {
     fn without(mut self, probes: &[Probe]) -> Python {
         self.probes.retain(|probe| !probes.contains(probe));
@@ -107,6 +115,9 @@ struct Python {
     displaced: bool,
     /// Whether the sites of its probes are in a part of the file.
     in_file: bool,
+    /// Operands of each site, as notes have them.
+    operands: &'static str,
+    major: u8,
     needed: &'static str,
     file: u64,
 }
@@ -129,6 +140,8 @@ fn plain(minor: u8) -> Python {
         replaced: false,
         displaced: false,
         in_file: true,
+        operands: "",
+        major: 3,
         needed: "libc.so.6",
         file: u64::from(minor),
     }
@@ -163,7 +176,7 @@ impl Python {
                         file_offset: Some(0x8000 + at),
                     }),
                     arguments: Vec::new(),
-                    argument_text: String::new(),
+                    argument_text: self.operands.to_owned(),
                 }],
             }
         };
@@ -187,7 +200,9 @@ impl Python {
             path,
             file: self.file(),
             kind: InterpreterKind::Executable,
-            version: self.versioned.then(|| Version::of_language(3, self.minor)),
+            version: self
+                .versioned
+                .then(|| Version::of_language(self.major, self.minor)),
             image: Arc::new(image),
             replaced: self.replaced,
         }
@@ -768,6 +783,28 @@ fn versions_decide_what_an_interpreter_gives_by_itself() {
             ),
         ),
         (
+            "calls of the patch that passes arguments as text are dangerous, and not traced unasked",
+            asked().engine("stap"),
+            runs(arguments_as_text()),
+            Refusal(
+                3,
+                &[
+                    "function__entry",
+                    "can end the program",
+                    "--events return,gc",
+                ],
+            ),
+        ),
+        (
+            "by name they are, with a warning",
+            asked_for("call,return").engine("stap"),
+            runs(arguments_as_text()),
+            Planned(
+                "by calls; 2.7 gives call,return; stap",
+                &["can end the program"],
+            ),
+        ),
+        (
             "those that were asked for may not",
             asked_for("call,return,gc").engine("stap"),
             runs(debian(9).without(&Probe::COLLECTIONS)),
@@ -795,6 +832,8 @@ fn versions_decide_what_an_interpreter_gives_by_itself() {
                 &[
                     "cannot give line events",
                     "`--events call,return,gc,import,audit`",
+                    // Of 3.11 they are dangerous.
+                    "run the program with Python 3.6 to 3.10",
                 ],
             ),
         ),
@@ -813,7 +852,11 @@ fn versions_decide_what_an_interpreter_gives_by_itself() {
             "audit",
             Refusal(
                 3,
-                &["cannot give audit events", "does not have the probe yet"],
+                &[
+                    "cannot give audit events",
+                    "does not have the probe yet",
+                    "run the program with Python 3.8 or later",
+                ],
             ),
         ),
         row(

@@ -1273,6 +1273,11 @@ fn parse_url(text: &str) -> Result<String, String> {
     }
 }
 
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let wrong = |_| "not an address with a port, as 127.0.0.1:9464 is one".to_owned();
+    text.parse().map_err(wrong)
+}
+
 /// `pystap export-metrics`.
 #[derive(Debug, Args)]
 pub struct ExportMetrics {
@@ -1295,7 +1300,7 @@ pub struct ExportMetrics {
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000), help_heading = SHOWN)]
     pub max_series: u32,
     /// Answer Prometheus at this address [default: 127.0.0.1:9464, unless --otlp is given]
-    #[arg(long, value_name = "ADDRESS", help_heading = OUTPUT)]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_listen, help_heading = OUTPUT)]
     pub listen: Option<SocketAddr>,
     /// Send to an OpenTelemetry receiver, by OTLP over HTTP: /v1/metrics below this address
     #[arg(long, value_name = "URL", value_parser = parse_url, help_heading = OUTPUT)]

@@ -38,10 +38,11 @@ const MOMENT: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct Hosts {
     messages: Receiver<Message>,
-    sender: EventSender,
     /// Those that were told before the session begins.
     rules: Vec<(u32, PairingRules)>,
     shared: Arc<Shared>,
+    /// While it is there, no event comes: whoever waits for the hosts takes messages away before the session does.
+    waiting: Option<Sender<()>>,
     stops: Vec<Sender<()>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -63,6 +64,26 @@ struct Shared {
     stopping: Arc<AtomicBool>,
     /// Nobody takes events any longer.
     left: AtomicBool,
+}
+
+impl Shared {
+    fn new(reach: Reach, first_line: Joined, names: &[String]) -> Shared {
+        Shared {
+            reach,
+            first_line: Mutex::new(first_line),
+            rules: Mutex::new(PairingRules {
+                call_on_creation: false,
+                greenlets: false,
+            }),
+            missing: Mutex::new(names.to_vec()),
+            arrived: Condvar::new(),
+            opened: AtomicU64::new(0),
+            live: AtomicUsize::new(0),
+            failed: AtomicUsize::new(0),
+            stopping: Arc::default(),
+            left: AtomicBool::new(false),
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -87,26 +108,13 @@ impl Hosts {
                 .place(host, &mut |_, _| {})
                 .map_err(io::Error::other)?;
         }
-        let shared = Arc::new(Shared {
-            reach,
-            first_line: Mutex::new(joined),
-            rules: Mutex::new(PairingRules {
-                call_on_creation: false,
-                greenlets: false,
-            }),
-            missing: Mutex::new(names.to_vec()),
-            arrived: Condvar::new(),
-            opened: AtomicU64::new(0),
-            live: AtomicUsize::new(0),
-            failed: AtomicUsize::new(0),
-            stopping: Arc::default(),
-            left: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(reach, joined, names));
+        let (waiting, waited) = bounded(0);
         let mut hosts = Hosts {
             messages,
-            sender: sender.clone(),
             rules: Vec::new(),
             shared: Arc::clone(&shared),
+            waiting: Some(waiting),
             stops: Vec::new(),
             threads: Vec::new(),
         };
@@ -132,6 +140,7 @@ impl Hosts {
             batches,
             sender,
             shared,
+            waited,
         };
         hosts.threads.push(threads::spawn(move || merger.run())?);
         Ok(hosts)
@@ -147,8 +156,7 @@ impl Hosts {
             select! {
                 recv(messages) -> message => match message {
                     Ok(Message::Live) => {
-                        // For whom the session begins with it.
-                        self.sender.say(Message::Live);
+                        self.waiting = None;
                         return true;
                     }
                     Ok(Message::Said(weight, text)) => hear(weight, &text),
@@ -226,6 +234,7 @@ impl Drop for Hosts {
     fn drop(&mut self) {
         self.stop();
         self.shared.left.store(true, Ordering::Relaxed);
+        self.waiting = None;
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -458,6 +467,8 @@ struct Merger {
     batches: Vec<Receiver<Arrived>>,
     sender: EventSender,
     shared: Arc<Shared>,
+    /// Ends when nobody waits for the hosts any longer.
+    waited: Receiver<()>,
 }
 
 impl Merger {
@@ -465,6 +476,9 @@ impl Merger {
         self.wait_for_all();
         self.shared.opened.store(clock::now(), Ordering::Relaxed);
         if self.shared.live.load(Ordering::Relaxed) > 0 {
+            self.sender.say(Message::Live);
+            // Once more for the session, which begins with it, and before every event.
+            let _ = self.waited.recv();
             self.sender.say(Message::Live);
         }
         let mut deadline = None;
@@ -539,5 +553,60 @@ impl Merger {
                 Err(TryRecvError::Empty) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_event_comes_while_hosts_are_waited_for_and_none_before_the_session_begins() {
+        let reach = Reach {
+            ssh: Vec::new(),
+            command: String::new(),
+            pystap: String::new(),
+            sudo: false,
+        };
+        let shared = Arc::new(Shared::new(reach, Joined::default(), &[]));
+        shared.live.store(1, Ordering::Relaxed);
+        let (sender, messages) = unbounded();
+        let (batch, batches) = bounded(1);
+        let event = Event {
+            ts: 1,
+            pid: 1,
+            tid: 1,
+            interpreter: None,
+            what: What::GcStart { generation: 0 },
+        };
+        batch
+            .send(Arrived {
+                at: Instant::now(),
+                events: vec![event],
+            })
+            .expect("room");
+        drop(batch);
+        let (waiting, waited) = bounded(0);
+        let merger = Merger {
+            lanes: Lanes::new(1, Duration::ZERO),
+            batches: vec![batches],
+            sender: EventSender::new(sender),
+            shared,
+            waited,
+        };
+        let thread = threads::spawn(move || merger.run()).expect("a thread");
+        assert!(matches!(messages.recv(), Ok(Message::Live)));
+        drop(waiting);
+        thread.join().expect("no panic");
+        let seen: Vec<Message> = messages.try_iter().collect();
+        let [
+            Message::Live,
+            Message::Events(_),
+            ..,
+            Message::Ended { clean: true },
+        ] = seen.as_slice()
+        else {
+            panic!("{seen:?}");
+        };
     }
 }

@@ -418,6 +418,7 @@ fn tables_recordings_and_dumps_show_the_host_of_everything() {
             "--json",
             file.to_str().expect("UTF-8"),
         ]));
+        assert_eq!(ended.code, 0, "{ended:?}");
         let table: Value = serde_json::from_str(&ended.stdout).expect("JSON");
         let rows = table["functions"].as_array().expect("rows");
         let handled = rows.iter().filter(|row| row["function"] == "handle");

@@ -426,6 +426,12 @@ impl Talk {
         if let Some(id) = before {
             // What it has said to the last.
             self.hear(id);
+            if let Some(agent) = self.agents.get(&id) {
+                // It is asked twice, by its environment and while it was not there yet, and one connection is enough.
+                if hello.busy || matches!(agent.stage, Stage::Starting(_)) {
+                    return;
+                }
+            }
             if let Some(agent) = self.agents.remove(&id) {
                 self.closed(agent);
             }

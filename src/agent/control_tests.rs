@@ -19,10 +19,10 @@ def connect():
 def say(connection, kind, **more):
     connection.send(json.dumps(dict(more, type=kind)).encode())
 
-def join(secret):
+def join(secret, busy=False):
     connection = connect()
     say(connection, "joined", parent=os.getppid(), secret=secret, protocol=PROTOCOL, version="1", python=[3, 13, 0],
-        implementation="cpython", pid=os.getpid(), way="monitoring", busy=False, dormant=False)
+        implementation="cpython", pid=os.getpid(), way="monitoring", busy=busy, dormant=False)
     return connection
 
 def hear(connection):
@@ -498,6 +498,32 @@ end(connection, 1)
     assert_eq!(launched.hears(), "refused");
     let account = session.stop();
     assert_eq!((account.told, account.untraced.failed), (1, 0));
+    assert!(session.control.outcomes().try_recv().is_err());
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+fn an_agent_that_joins_again_while_it_traces_goes_on_as_it_was() {
+    let session = Session::listening();
+    let mut launched = session.launched(
+        "
+first = join(secret)
+# It was told to start, and has not done it yet.
+assert first.recv(1, socket.MSG_PEEK)
+assert hear(join(secret)) is None
+begin(first)
+assert hear(join(secret, busy=True)) is None
+tell('again')
+end(first, 7)
+",
+    );
+    launched.go();
+    begun(session.outcome());
+    assert_eq!(launched.hears(), "again");
+    let account = session.stop();
+    let failed = account.untraced.total();
+    assert_eq!((account.told, account.silent, failed), (7, 0, 0));
+    launched.ends();
     assert!(session.control.outcomes().try_recv().is_err());
 }
 

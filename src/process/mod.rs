@@ -21,6 +21,7 @@ mod lineage;
 mod names;
 mod namespace;
 mod shim;
+mod starting;
 mod stat;
 mod status;
 mod table;

@@ -45,9 +45,14 @@ impl Waiting {
         self.child.id()
     }
 
+    /// Lets what waits for the end of its input go on.
+    pub(crate) fn go_on(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
     /// Ends the program and waits until nothing of it is left.
     pub(crate) fn end(&mut self) {
-        drop(self.child.stdin.take());
+        self.go_on();
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it can be reaped");
     }

@@ -342,6 +342,9 @@ impl SessionAgents {
                 true => self.agents.obstacle_in(pid, &process.command_line),
                 false => Some("it began anew, where no agent comes in by itself".to_owned()),
             };
+            if cause.is_none() && process.is_starting() && self.latecomers.wait(pid) {
+                continue;
+            }
             match self.enter(&process) {
                 Ok(attached) => {
                     self.latecomers.asked(pid, cause);

@@ -13,6 +13,10 @@ use crate::text::Foreign;
 /// How old a process is before an agent is brought into it: time for one that comes by itself, and for the interpreter to begin.
 const BY_ITSELF: Duration = Duration::from_millis(1000);
 const TO_BEGIN: Duration = Duration::from_millis(250);
+/// How old one may be whose interpreter still prepares its start, which brings an agent in when it is done: on a slow machine, or
+/// where much is installed. How often it is looked whether it does.
+const STILL_BEGINS: Duration = Duration::from_secs(30);
+const BETWEEN: Duration = Duration::from_millis(250);
 /// Most of them at a time; others are looked at when there is room.
 const MOST: usize = 4096;
 /// Most that an agent is brought into in one turn of the session.
@@ -40,6 +44,8 @@ struct Latecomer {
     stage: Stage,
     /// Why it did not come by itself, where that shows.
     cause: Option<String>,
+    /// Before that, it is left alone.
+    not_before: Option<Instant>,
     /// Whether it is counted elsewhere.
     is_counted: bool,
 }
@@ -114,6 +120,7 @@ impl Latecomers {
             found: Instant::now(),
             stage: Stage::Awaited,
             cause: None,
+            not_before: None,
             is_counted,
             process,
         };
@@ -132,11 +139,21 @@ impl Latecomers {
             let age = process::age(it.process.start_time);
             // One that is older than that may have become another program just now.
             let age = age.min(it.found.elapsed() + TO_BEGIN);
-            it.stage == Stage::Awaited && age >= patience
+            it.stage == Stage::Awaited
+                && age >= patience
+                && it.not_before.is_none_or(|then| then <= Instant::now())
         };
         let due = self.processes.values().filter(is_due);
         let due = due.map(|it| it.process.clone());
         due.take(MOST_AT_ONCE).collect()
+    }
+
+    /// Leaves one alone for a while, because its interpreter still begins. Not if that takes too long.
+    pub(super) fn wait(&mut self, pid: u32) -> bool {
+        let latecomer = self.processes.get_mut(&pid);
+        let latecomer = latecomer.filter(|it| it.found.elapsed() < STILL_BEGINS);
+        let waits = latecomer.map(|it| it.not_before = Some(Instant::now() + BETWEEN));
+        waits.is_some()
     }
 
     /// Notes that an agent was asked to begin in one.
@@ -261,6 +278,24 @@ mod tests {
     }
 
     const GONE: u32 = u32::MAX - 7;
+
+    #[test]
+    fn who_still_begins_is_left_alone_for_a_while_and_not_for_ever() {
+        let mut latecomers = Latecomers::none();
+        let pid = std::process::id();
+        latecomers.add(process(pid));
+        let is_due = |it: &Latecomers| !it.due(false).is_empty();
+        assert!(is_due(&latecomers));
+        assert!(latecomers.wait(pid));
+        assert!(!is_due(&latecomers));
+        let long_ago = Instant::now().checked_sub(STILL_BEGINS);
+        let latecomer = latecomers.processes.get_mut(&pid).expect("it was added");
+        latecomer.found = long_ago.expect("this machine has run for longer");
+        latecomer.not_before = long_ago;
+        assert!(is_due(&latecomers));
+        assert!(!latecomers.wait(pid));
+        assert!(is_due(&latecomers));
+    }
 
     #[test]
     fn who_is_counted_elsewhere_is_not_counted_again_in_whatever_order_that_becomes_known() {

@@ -44,8 +44,7 @@ pub(super) fn each<M: Memory>(
             }
         };
         // What could not be walked has no functions for us.
-        let at = reader.layout.objects.object_type;
-        let _ = heap::walk(&reader.memory, *collector, at, bounds, visit);
+        let _ = heap::walk(&reader.memory, &reader.layout, *collector, bounds, visit);
     }
     found.sort_unstable();
     found.dedup();

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use foldhash::fast::RandomState;
 
+use super::layout::Layout;
 use super::memory::{Memory, Unread, word};
 use super::stack::added;
 
@@ -27,6 +28,8 @@ const FLAGS: u64 = 3;
 const COLLECTING: u64 = 2;
 /// How often a list that changes is walked.
 const ATTEMPTS: usize = 6;
+/// How often what may be the head of a list is read, while it changes.
+const READINGS: usize = 4;
 /// How many objects are visited between two looks at the clock.
 const STEP: usize = 4096;
 
@@ -127,20 +130,27 @@ impl<M: Memory> Memory for Pages<'_, M> {
 /// gets the address of an object and that of its type.
 pub(super) fn walk<M: Memory>(
     memory: &M,
+    layout: &Layout,
     collector: u64,
-    object_type: u64,
     bounds: Bounds,
     mut visit: impl FnMut(u64, u64),
 ) -> Result<Walked, Unread> {
+    let object_type = layout.objects.object_type;
+    // What is found is yet to be read.
+    let begun = Instant::now();
+    let half = bounds.until.saturating_duration_since(begun) / 2;
+    let collects = || Ok(memory.half(added(collector, layout.collecting)?)? != 0);
     let mut walked = Walked {
         objects: 0,
         complete: false,
     };
     for _ in 0..ATTEMPTS {
         let pages = Pages::of(memory);
-        let heads = heads(memory, collector)?;
+        // What is collected may be on lists that nothing leads to, and those that are left empty.
+        let mut whole = !collects()?;
+        let (heads, all) = heads(memory, collector)?;
         // Without any it is no collector.
-        let mut whole = !heads.is_empty();
+        whole &= all && !heads.is_empty();
         let mut objects = 0;
         for head in heads {
             let bounds = Bounds {
@@ -152,29 +162,58 @@ pub(super) fn walk<M: Memory>(
             whole &= complete;
         }
         walked.objects = walked.objects.max(objects);
+        whole &= !collects()?;
         walked.complete = whole;
-        if whole || objects >= bounds.objects || bounds.are_over() {
+        if whole || objects >= bounds.objects || begun.elapsed() >= half {
             break;
         }
     }
     Ok(walked)
 }
 
-/// The heads of the lists, each a pair of links in the collector's state.
-fn heads<M: Memory>(memory: &M, collector: u64) -> Result<Vec<u64>, Unread> {
+/// The heads of the lists, each a pair of links in the collector's state, and whether these are surely all.
+fn heads<M: Memory>(memory: &M, collector: u64) -> Result<(Vec<u64>, bool), Unread> {
     let bytes = memory.bytes(collector, HEADS)?;
-    let mut heads = Vec::new();
+    let (mut heads, mut all) = (Vec::new(), true);
     // 3.13.15 has them at half a word.
     for at in (0..=HEADS as u64 - LINKS).step_by(4) {
         let head = added(collector, at)?;
-        let (next, last) = (word(&bytes, at)? & !FLAGS, word(&bytes, at + 8)? & !FLAGS);
-        // One without objects leads to itself.
-        let leads_here = |last| memory.number(last).is_ok_and(|next| next & !FLAGS == head);
-        if next != head && next != 0 && last != head && leads_here(last) {
-            heads.push(head);
+        match is_head(memory, head, (word(&bytes, at)?, word(&bytes, at + 8)?)) {
+            Some(true) => heads.push(head),
+            Some(false) => {}
+            None => all = false,
         }
     }
-    Ok(heads)
+    Ok((heads, all))
+}
+
+/// Whether these links at an address are the head of a list with objects; `None` where the list changes too much to tell.
+fn is_head<M: Memory>(memory: &M, head: u64, mut links: (u64, u64)) -> Option<bool> {
+    for _ in 0..READINGS {
+        let (next, last) = (links.0 & !FLAGS, links.1 & !FLAGS);
+        // One without objects leads to itself.
+        if next == 0 || next == head || last == head {
+            return Some(false);
+        }
+        let (Ok(after), Ok(before)) = (memory.number(last), memory.number(added(next, 8).ok()?))
+        else {
+            return Some(false);
+        };
+        // While its objects are collected, a head does not know its last one; how far the list is in order, its walk says.
+        if after & !FLAGS == head || before & COLLECTING != 0 {
+            return Some(true);
+        }
+        let Ok(bytes) = memory.bytes(head, LINKS as usize) else {
+            return Some(false);
+        };
+        let again = (word(&bytes, 0).ok()?, word(&bytes, 8).ok()?);
+        if again == links {
+            return Some(false);
+        }
+        // Its last object has come or gone between two readings.
+        links = again;
+    }
+    None
 }
 
 /// Walks a list: how many objects were on it, and whether it was in order from its head back to it.

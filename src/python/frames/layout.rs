@@ -42,6 +42,8 @@ pub(crate) struct Layout {
     pub(super) threads_head: u64,
     /// Where the lists of the garbage collector are.
     pub(super) collector: Collector,
+    /// Within its state: whether it collects right now.
+    pub(super) collecting: u64,
     pub(super) gil: Gil,
     /// Within the GIL: who holds it, or held it last, and whether somebody does.
     pub(super) gil_holder: u64,
@@ -196,6 +198,7 @@ const OLD: Layout = Layout {
     interpreter_id: 24,
     threads_head: 8,
     collector: Collector::InInterpreter(616),
+    collecting: 200,
     gil: Gil::InRuntime(352),
     gil_holder: 8,
     gil_locked: 16,
@@ -512,6 +515,8 @@ impl Layout {
             interpreter_next: field(64)?,
             threads_head: field(72)?,
             collector: Collector::InInterpreter(field(parts.gil - 32)?),
+            // The part about the collector comes right after that about strings.
+            collecting: field(parts.string + 40)?,
             gil: Gil::OfInterpreter(field(parts.gil)?),
             gil_locked: within(parts.gil + 24)?,
             gil_holder: within(parts.gil + 32)?,
@@ -573,6 +578,7 @@ impl Layout {
             self.threads_head,
             gil,
             collector,
+            self.collecting,
             self.gil_holder,
             self.gil_locked,
         ];

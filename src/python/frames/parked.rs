@@ -89,7 +89,7 @@ pub(super) fn parked<M: Memory>(
                 _ => {}
             }
         };
-        let walked = heap::walk(memory, *collector, layout.objects.object_type, rest, visit);
+        let walked = heap::walk(memory, layout, *collector, rest, visit);
         match walked {
             Ok(walked) => {
                 parked.objects += walked.objects;

@@ -389,6 +389,25 @@ fn a_list_of_objects_that_does_not_come_back_is_not_complete() {
     }
 }
 
+#[test]
+fn a_list_that_is_being_collected_is_walked_and_not_said_to_be_whole() {
+    for layout in layout::known() {
+        let mut made_up = interpreter(&layout);
+        // Its last object has gone to another list, and the first one holds a number where its link to the one before was.
+        made_up.point(collector(&layout) + HEAD + 8, VALUES);
+        made_up.point(TASK - 16 + 8, 4 | 2);
+        let parked = parked_in(&stacks(made_up, layout));
+        let seen = (parked.objects, parked.found, parked.complete);
+        assert_eq!(seen, (2, (1, 1), false), "{layout:?}");
+        // Others may be on lists that nothing leads to.
+        let mut made_up = interpreter(&layout);
+        made_up.point(collector(&layout) + layout.collecting, 1);
+        let parked = parked_in(&stacks(made_up, layout));
+        let seen = (parked.objects, parked.found, parked.complete);
+        assert_eq!(seen, (2, (1, 1), false), "{layout:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 

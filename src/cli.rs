@@ -715,7 +715,8 @@ pub struct OutputArgs {
     /// Stop after N events
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = OUTPUT)]
     pub max_events: Option<u64>,
-    /// json: one object per line; flow: an indented call tree [default: flow on a terminal, json otherwise]
+    /// json: one object per line; flow: an indented call tree; chrome, perfetto: timelines for their viewers [default: flow on a
+    /// terminal, json otherwise]
     #[arg(short, long, value_enum, help_heading = OUTPUT)]
     pub format: Option<Format>,
     /// Write to this file instead of standard output
@@ -752,6 +753,10 @@ pub enum Format {
     Flow,
     /// A compressed recording, for `pystap report` and `pystap export`
     Recording,
+    /// A timeline for chrome://tracing and Perfetto
+    Chrome,
+    /// The same in Perfetto's own format, which is smaller
+    Perfetto,
 }
 
 /// `pystap report`.

@@ -125,6 +125,7 @@ pub(super) fn run(cli: &Cli, console: &Console) -> Result<u8, Failure> {
             if records {
                 arguments.output.format = Some(cli::Format::Recording);
             }
+            trace::can_be_read(&arguments.output)?;
             let mut request = trace::request(&arguments);
             let continuous = match records {
                 true => trace::continuous(&arguments)?,

@@ -12,6 +12,7 @@ use crate::agent::Capture;
 use crate::analysis::pairing::PairingRules;
 use crate::cli::{self, Colour, Format};
 use crate::console::{Console, Exit};
+use crate::export::profile::{Chrome, Perfetto};
 use crate::export::{Output, Sink, flow, json};
 use crate::failure::Failure;
 use crate::field::Field;
@@ -231,19 +232,34 @@ pub(super) fn part(path: &Path) -> io::Result<Output> {
     opened.map_err(io::Error::other)?.ok_or_else(pipe)
 }
 
+/// Keeps what only programs read off terminals.
+///
+/// # Errors
+/// When it would go to one.
+pub(super) fn can_be_read(output: &cli::OutputArgs) -> Result<(), Failure> {
+    let what = match output.format {
+        Some(Format::Recording) => "a recording",
+        Some(Format::Chrome | Format::Perfetto) => "a timeline for a viewer",
+        Some(Format::Json | Format::Flow) | None => return Ok(()),
+    };
+    if output.output.is_some() || !io::stdout().is_terminal() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Usage,
+        format!(
+            "{what} is nothing to read on a terminal, so nothing was traced; name a file with --output"
+        ),
+    ))
+}
+
 /// Traces, and writes what was asked for.
 pub(super) fn run(
     arguments: &cli::Trace,
     colour: Colour,
     console: &Console,
 ) -> Result<u8, Failure> {
-    let to_terminal = arguments.output.output.is_none() && std::io::stdout().is_terminal();
-    if arguments.output.format == Some(Format::Recording) && to_terminal {
-        return Err(Failure::new(
-            Exit::Usage,
-            "a recording is nothing to read on a terminal, so nothing was traced; name a file with --output",
-        ));
-    }
+    can_be_read(&arguments.output)?;
     let make = |output: Output, rules: PairingRules| sink(arguments, colour, output, rules);
     run_into(&request(arguments), console, &make, None)
 }
@@ -281,6 +297,8 @@ pub(super) fn sink(
     match format {
         Format::Json => Box::new(json::Json::new(output)),
         Format::Recording => Box::new(recording::Writer::new(output, rules)),
+        Format::Chrome => Box::new(Chrome::new(output)),
+        Format::Perfetto => Box::new(Perfetto::new(output)),
         Format::Flow => {
             let width: fn() -> Option<u16> = || Some(size().ok()?.0);
             let width = terminal.then_some(width);

@@ -303,6 +303,24 @@ fn perfetto_s_trace_processor_finds_in_its_own_format_what_was_recorded() {
 }
 
 #[test]
+#[ignore = "needs what tests/formats/install gets and root: run by scripts/test-here"]
+fn a_program_is_a_timeline_for_perfetto_s_trace_processor_while_it_is_traced() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for format in ["chrome", "perfetto"] {
+        let to = directory.path().join(format);
+        let to = to.to_str().expect("UTF-8");
+        let program = file("examples/fib.py");
+        let options = ["trace", "--engine", "direct", "-f", format, "-o", to];
+        let ended = done(&[&options[..], &["--", "/usr/bin/python3.11", &program]].concat());
+        assert!(ended.stderr.contains("nothing lost"), "{ended:?}");
+        let calls = "select count(*) from slice where category = 'call' and name = 'fib'";
+        let answers = traced(to, &[NOTHING_WRONG, calls]);
+        assert_eq!(answers[0], Vec::<Value>::new(), "{format}");
+        assert_eq!(answers[1], [json!([177])], "{format}");
+    }
+}
+
+#[test]
 #[ignore = "needs what tests/formats/install gets: run by scripts/test-here"]
 fn perfetto_s_own_format_has_rows_for_processes_threads_and_tasks_counters_and_the_lines_of_functions()
  {

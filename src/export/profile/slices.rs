@@ -20,7 +20,7 @@ use crate::analysis::pairing::{Open, Step};
 use crate::analysis::roles::Role;
 use crate::event::hosts::Hosts;
 use crate::event::{Event, Fields, Manner, Place, Plain, Session, What, json as event_json};
-use crate::export::{ENOUGH, End, Sink};
+use crate::export::{ENOUGH, End, Held, Sink, counted};
 use crate::probe::{ArgumentKind, Phase};
 use crate::text::Foreign;
 
@@ -108,6 +108,7 @@ pub struct Slices<W, P> {
     output: W,
     timeline: Timeline,
     shown: Shown<P>,
+    held: Held,
 }
 
 /// What is on the rows.
@@ -146,6 +147,7 @@ impl<W: Write, P: Pen + Default> Slices<W, P> {
             output,
             timeline: Timeline::by_context(),
             shown: Shown::default(),
+            held: Held::default(),
         }
     }
 }
@@ -486,12 +488,21 @@ impl<W: Write, P: Pen> Sink for Slices<W, P> {
             }
             What::Call { .. } | What::Line { .. } | What::GcStart { .. } => {}
         }
-        let bytes = shown.pen.bytes();
-        if bytes.len() >= ENOUGH {
-            self.output.write_all(bytes)?;
-            bytes.clear();
+        let held = shown.pen.bytes().len();
+        self.held.add(held, counted(event));
+        match held >= ENOUGH {
+            true => self.flush(),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.held
+            .hand_over(self.shown.pen.bytes(), &mut self.output)
+    }
+
+    fn unwritten(&self) -> u64 {
+        self.held.unwritten
     }
 
     fn finish(self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {
@@ -499,12 +510,13 @@ impl<W: Write, P: Pen> Sink for Slices<W, P> {
             mut output,
             timeline,
             mut shown,
+            mut held,
         } = *self;
         shown.begin(shown.session.ts);
         timeline.finish(&mut shown);
         shown.name_rows();
         shown.pen.end(&shown.session);
-        output.write_all(shown.pen.bytes())?;
+        held.hand_over(shown.pen.bytes(), &mut output)?;
         Ok(match shown.tracks.left_out() {
             0 => None,
             calls => Some(format!(

@@ -170,6 +170,10 @@ pub enum Command {
         mut_arg("format", |it| it.hide(true)),
         mut_arg("output", |it| it.required(true)),
         mut_arg("sample", |it| it.hide(false)),
+        mut_arg("url", |it| it.hide(true)),
+        mut_arg("headers", |it| it.hide(true)),
+        mut_arg("timeout", |it| it.hide(true)),
+        mut_arg("link", |it| it.hide(true)),
         mut_arg("by_context", |it| it.hide(false)),
         mut_arg("rotate", |it| it.hide(false)),
         mut_arg("keep", |it| it.hide(false)),
@@ -605,6 +609,13 @@ pub struct Trace {
     /// End with the exit status of the launched command
     #[arg(long, requires = "command", help_heading = OUTPUT)]
     pub exit_with_command: bool,
+    /// Spans to a receiver.
+    #[command(flatten)]
+    pub otlp: OtlpArgs,
+    /// Put spans into the trace of the request that the program works on, by what it says itself (with --otlp): by arguments called
+    /// context or ctxt, by the environ of WSGI, and by fields that have it
+    #[arg(long, value_enum, value_name = "BY", requires = "url", help_heading = OUTPUT)]
+    pub link: Option<LinkChoice>,
     /// Values of calls by name.
     #[command(flatten)]
     pub fields: FieldArgs,
@@ -900,6 +911,15 @@ pub struct Export {
     /// already stays
     #[arg(long, value_name = "SERVICE", help_heading = SHOWN)]
     pub partition: Option<String>,
+    /// Calls of functions with such a name (otlp), instead of all; may be repeated
+    #[arg(long = "function", value_name = "GLOB", value_parser = parse_glob, help_heading = SHOWN)]
+    pub functions: Vec<Glob>,
+    /// And what they call, from this duration on (otlp); without --function, the outermost calls and what these call
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = SHOWN)]
+    pub min_duration: Option<Duration>,
+    /// Put spans into the trace of the request that their fields name (otlp)
+    #[arg(long, value_enum, value_name = "BY", help_heading = SHOWN)]
+    pub link: Option<LinkChoice>,
     /// Show what has changed since this recording (html)
     #[arg(long, value_name = "RECORDING", help_heading = SHOWN)]
     pub diff: Option<PathBuf>,
@@ -909,6 +929,9 @@ pub struct Export {
     /// Write to this file instead of standard output
     #[arg(short, long, value_name = "FILE", help_heading = OUTPUT)]
     pub output: Option<PathBuf>,
+    /// Spans to a receiver.
+    #[command(flatten)]
+    pub otlp: OtlpArgs,
 }
 
 /// Which time of a function is shown.
@@ -952,6 +975,8 @@ pub enum ExportFormat {
     Pstats,
     /// Tables of events and of functions for DuckDB, ClickHouse and others; --output is the directory for both
     Parquet,
+    /// Spans for OpenTelemetry: one request of its protocol, or sent as many with --otlp
+    Otlp,
     /// Events, as `pystap trace -f json` writes them
     Json,
 }
@@ -1307,17 +1332,11 @@ pub struct ExportMetrics {
     /// Answer Prometheus at this address [default: 127.0.0.1:9464, unless --otlp is given]
     #[arg(long, value_name = "ADDRESS", value_parser = parse_listen, help_heading = OUTPUT)]
     pub listen: Option<SocketAddr>,
-    /// Send to an OpenTelemetry receiver, by OTLP over HTTP: /v1/metrics below this address
-    #[arg(long, value_name = "URL", value_parser = parse_url, help_heading = OUTPUT)]
-    pub otlp: Option<String>,
-    /// Fields of HTTP for that, each as a line `Name: value` of this file, for example what authorises
-    #[arg(long, value_name = "FILE", requires = "otlp", help_heading = OUTPUT)]
-    pub otlp_headers: Option<PathBuf>,
-    /// How long the receiver may take for an answer
-    #[arg(long, value_name = "TIME", default_value = "10s", requires = "otlp", value_parser = parse_patience, help_heading = OUTPUT)]
-    pub otlp_timeout: Duration,
+    /// To a receiver.
+    #[command(flatten)]
+    pub otlp: OtlpArgs,
     /// How often they are sent
-    #[arg(long, value_name = "TIME", default_value = "15s", requires = "otlp", value_parser = parse_interval, help_heading = OUTPUT)]
+    #[arg(long, value_name = "TIME", default_value = "15s", requires = "url", value_parser = parse_interval, help_heading = OUTPUT)]
     pub interval: Duration,
     /// Stop after this time
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = OUTPUT)]
@@ -1328,6 +1347,29 @@ pub struct ExportMetrics {
     /// Which engine, and how it is run.
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// A receiver of OpenTelemetry.
+#[derive(Debug, Clone, Default, Args)]
+pub struct OtlpArgs {
+    /// Send to an OpenTelemetry receiver, by OTLP over HTTP: /v1/metrics or /v1/traces below this address
+    #[arg(long = "otlp", value_name = "URL", value_parser = parse_url, help_heading = OUTPUT)]
+    pub url: Option<String>,
+    /// Fields of HTTP for that, each as a line `Name: value` of this file, for example what authorises
+    #[arg(long = "otlp-headers", value_name = "FILE", requires = "url", help_heading = OUTPUT)]
+    pub headers: Option<PathBuf>,
+    /// How long the receiver may take for an answer
+    #[arg(long = "otlp-timeout", value_name = "TIME", default_value = "10s", requires = "url", value_parser = parse_patience, help_heading = OUTPUT)]
+    pub timeout: Duration,
+}
+
+/// In which values of a program it is looked for which request it works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LinkChoice {
+    /// The request_id and global_request_id of oslo.context
+    Oslo,
+    /// The traceparent of W3C, as OpenTelemetry sends it along
+    Otel,
 }
 
 /// `pystap rpc`, `pystap sql`, `pystap http` and `pystap recipe`.

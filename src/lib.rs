@@ -47,6 +47,7 @@ mod syscalls;
 pub mod text;
 mod threads;
 pub mod top;
+mod traces;
 pub mod view;
 pub mod waits;
 mod why;

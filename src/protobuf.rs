@@ -28,9 +28,14 @@ impl Message {
 
     /// A string.
     pub(crate) fn text(&mut self, field: u32, text: &str) {
+        self.blob(field, text.as_bytes());
+    }
+
+    /// Bytes.
+    pub(crate) fn blob(&mut self, field: u32, bytes: &[u8]) {
         self.tag(field, 2);
-        self.varint(text.len() as u64);
-        self.bytes.extend_from_slice(text.as_bytes());
+        self.varint(bytes.len() as u64);
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// A message within, which `fill` makes.

@@ -114,6 +114,7 @@ pub(super) fn run(cli: &Cli, console: &Console) -> Result<u8, Failure> {
             let records = matches!(cli.command, Command::Record(_));
             only_here([
                 (arguments.sample.is_some(), "--sample"),
+                (arguments.otlp.url.is_some(), "--otlp"),
                 (arguments.dry_run, "--dry-run"),
                 (arguments.compile_only, "--compile-only"),
                 (

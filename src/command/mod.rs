@@ -29,6 +29,7 @@ mod syscalls;
 mod targets;
 mod top;
 mod trace;
+mod traces;
 mod why;
 
 use std::ffi::OsString;
@@ -102,7 +103,11 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
     }
     let outcome = match &cli.command {
         Command::Trace(arguments) => trace::without_samples(arguments)
-            .and_then(|()| trace::run(arguments, cli.color, console)),
+            .and_then(|()| traces::receiver(&arguments.otlp, "traces"))
+            .and_then(|receiver| match receiver {
+                Some(receiver) => traces::run(arguments, receiver, console),
+                None => trace::run(arguments, cli.color, console),
+            }),
         Command::Record(arguments) => match arguments.sample {
             Some(rate) => sample::record(arguments, rate, console),
             None => trace::record(arguments, cli.color, console),

@@ -7,14 +7,14 @@ use std::io::{self, BufWriter, IntoInnerError, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use super::opened::{note_parts, open, open_whole, warn_of_cut};
-use super::{destination, print, sampled, top};
+use super::{destination, print, sampled, top, traces};
 use crate::analysis::collections::Collections;
 use crate::analysis::contexts::Contexts;
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
 use crate::analysis::overhead::Overhead;
 use crate::analysis::pairing::{Creations, Pairing, PairingRules, Step};
-use crate::cli::{Export, ExportFormat, ExportTime, Report};
+use crate::cli::{Export, ExportFormat, ExportTime, OtlpArgs, Report};
 use crate::console::{Console, Exit, Progress};
 use crate::event::hosts::Hosts;
 use crate::event::{Session, Summary, Wait, What};
@@ -32,6 +32,7 @@ use crate::script::filter::Glob;
 use crate::shell;
 use crate::text::Foreign;
 use crate::top::State;
+use crate::traces::{InFile, Spans};
 use crate::view::{self, hot, latencies, many, pauses};
 
 /// What a recording said beside its events.
@@ -239,6 +240,10 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
             partition: None,
             diff: None,
             raw_times: arguments.raw_times,
+            functions: Vec::new(),
+            min_duration: None,
+            link: None,
+            otlp: OtlpArgs::default(),
         };
         return self::export(&export, console);
     }
@@ -426,6 +431,25 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
             "--partition is for the format parquet, so nothing was done; leave it out, or choose that",
         ));
     }
+    let of_spans = [
+        (arguments.otlp.url.is_some(), "--otlp"),
+        (!arguments.functions.is_empty(), "--function"),
+        (arguments.min_duration.is_some(), "--min-duration"),
+        (arguments.link.is_some(), "--link"),
+    ];
+    let of_spans = of_spans
+        .into_iter()
+        .find_map(|(is, option)| is.then_some(option));
+    if let Some(option) = of_spans
+        && arguments.format != ExportFormat::Otlp
+    {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "{option} is for the format otlp, so nothing was done; leave it out, or choose that"
+            ),
+        ));
+    }
     let drawn = drawn(arguments);
     if arguments.by_context && !drawn {
         return Err(Failure::new(
@@ -455,6 +479,21 @@ pub(super) fn export(arguments: &Export, console: &Console) -> Result<Exit, Fail
     let time = time(arguments, drawn)?;
     if arguments.format == ExportFormat::Parquet {
         return tables(arguments, console);
+    }
+    if let Some(receiver) = traces::receiver(&arguments.otlp, "traces")? {
+        if arguments.output.is_some() {
+            return Err(Failure::new(
+                Exit::Usage,
+                "spans go to a file or to a receiver, so nothing was done; leave out --output or --otlp",
+            ));
+        }
+        return traces::send(arguments, receiver, console, |sink| {
+            let sink: Box<dyn Sink> = match arguments.idle {
+                true => sink,
+                false => Box::new(WithoutIdle::new(sink)),
+            };
+            made(arguments, sink, console)
+        });
     }
     let Some(output) = destination::whole(arguments.output.as_deref(), console)? else {
         return Ok(Exit::Done);
@@ -680,6 +719,10 @@ fn convert(
         ExportFormat::Pprof => Box::new(Pprof::new(to, shown, learned)),
         ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
         ExportFormat::Pstats => Box::new(Pstats::new(to, arguments.raw_times)),
+        ExportFormat::Otlp => {
+            let file = InFile::new(to);
+            Box::new(Spans::new(traces::choice(arguments), None, file))
+        }
         // Made of two recordings.
         ExportFormat::Html => return page(arguments, to, console),
         // Written to two files.

@@ -128,6 +128,7 @@ pub(super) fn check(arguments: &Export) -> Result<(), Failure> {
         | ExportFormat::Pprof
         | ExportFormat::Speedscope => None,
         ExportFormat::Chrome | ExportFormat::Perfetto => Some("timeline"),
+        ExportFormat::Otlp => Some("span"),
         ExportFormat::Pstats => Some("number of calls"),
         ExportFormat::Json | ExportFormat::Parquet => Some("stream of events"),
     };

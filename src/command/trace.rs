@@ -186,6 +186,13 @@ pub(super) fn record(
     colour: Colour,
     console: &Console,
 ) -> Result<u8, Failure> {
+    if arguments.otlp.url.is_some() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "a recording is a file, so nothing was traced; leave out --otlp and send it with `pystap export -f otlp --otlp URL`, or use \
+             `pystap trace --otlp URL`",
+        ));
+    }
     let mut arguments = arguments.clone();
     arguments.output.format = Some(Format::Recording);
     let Some((directory, rotation)) = continuous(&arguments)? else {

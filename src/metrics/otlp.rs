@@ -63,12 +63,12 @@ fn write_point(message: &mut Message, point: &Point<'_>, (began, now): (u64, u64
             message.fixed(3, now);
             message.fixed(6, number);
             for (key, value) in &point.labels {
-                attribute(message, 7, key, value);
+                attribute(message, 7, key, *value);
             }
         }
         Value::Durations(durations) => {
             for (key, value) in &point.labels {
-                attribute(message, 1, key, value);
+                attribute(message, 1, key, *value);
             }
             message.fixed(2, began);
             message.fixed(3, now);

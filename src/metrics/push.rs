@@ -2,6 +2,7 @@
 //! time is in those of the next.
 
 use std::io;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::registry::Pushes;
 use super::watching::Shared;
 use crate::clock;
 use crate::console::Console;
-use crate::otlp::{Account, Receiver, Sender};
+use crate::otlp::{Account, Item, Receiver, Resource, Sender};
 use crate::threads;
 
 /// Times whose numbers wait for a receiver that does not take them.
@@ -40,11 +41,11 @@ impl Push {
             .nodename()
             .to_string_lossy()
             .into_owned();
-        let resource = vec![
-            ("service.name".to_owned(), "pystap".to_owned()),
-            ("host.name".to_owned(), host),
-        ];
-        let sender = Sender::start(receiver, resource, MOST, console)?;
+        let resource = Resource::new(&[
+            ("service.name", "pystap".into()),
+            ("host.name", host.as_str().into()),
+        ]);
+        let sender = Sender::start(receiver, MOST, console)?;
         shared.pushes(pushes(Account::default()));
         let (stop, stopped) = bounded::<()>(0);
         let thread = threads::spawn(move || {
@@ -60,7 +61,11 @@ impl Push {
                     }
                 };
                 if !items.is_empty() {
-                    sender.send(items);
+                    let item = |bytes| Item {
+                        resource: Arc::clone(&resource),
+                        bytes,
+                    };
+                    sender.send(items.into_iter().map(item).collect());
                 }
                 if !goes_on {
                     return sender.end();

@@ -7,5 +7,5 @@ mod answer;
 mod message;
 mod sender;
 
-pub(crate) use message::attribute;
+pub(crate) use message::{Item, Resource, Value, attribute, request};
 pub(crate) use sender::{Account, Receiver, Sender};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::answer::Answer;
-use super::message::request;
+use super::message::{Item, request};
 use crate::authority::foreign::{self, ToolError};
 use crate::console::Console;
 use crate::text::Foreign;
@@ -43,6 +43,8 @@ pub(crate) struct Receiver {
     pub(crate) headers: Vec<String>,
     /// How long a request may take.
     pub(crate) patience: Duration,
+    /// What becomes of everything while it takes nothing, for what is said then.
+    pub(crate) meanwhile: &'static str,
 }
 
 impl Receiver {
@@ -63,6 +65,7 @@ impl Receiver {
             url,
             headers,
             patience,
+            meanwhile: "tracing goes on, and what finds no room meanwhile is dropped and counted",
         }
     }
 
@@ -105,6 +108,8 @@ impl Receiver {
 pub(crate) struct Account {
     /// Requests that were taken.
     pub(crate) sent: u64,
+    /// Items in them.
+    pub(crate) items: u64,
     /// Requests that were not.
     pub(crate) failed: u64,
     /// Batches that were given up, or found no room.
@@ -114,7 +119,7 @@ pub(crate) struct Account {
 /// What waits.
 #[derive(Debug, Default)]
 struct Queue {
-    batches: VecDeque<Vec<Vec<u8>>>,
+    batches: VecDeque<Vec<Item>>,
     bytes: usize,
     /// Whether a batch is on its way, of which nothing is known yet.
     in_flight: bool,
@@ -159,16 +164,11 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    /// Sends to this receiver, with these attributes of the resource, from a queue of so many batches.
+    /// Sends to this receiver, from a queue of so many batches.
     ///
     /// # Errors
     /// When there is no curl that we may run, in a sentence; or no thread.
-    pub(crate) fn start(
-        receiver: Receiver,
-        resource: Vec<(String, String)>,
-        most: usize,
-        console: &Console,
-    ) -> io::Result<Sender> {
+    pub(crate) fn start(receiver: Receiver, most: usize, console: &Console) -> io::Result<Sender> {
         let curl = foreign::tool(Path::new("curl")).map_err(|error| {
             io::Error::other(match error {
                 ToolError::Missing => "there is no curl in PATH, by which it is done".to_owned(),
@@ -183,7 +183,7 @@ impl Sender {
             configuration: file(receiver.configuration().as_bytes())?,
             shown: receiver.shown(),
             patience: receiver.patience,
-            resource,
+            meanwhile: receiver.meanwhile,
             state: Arc::clone(&state),
             console: console.clone(),
             trouble: false,
@@ -200,8 +200,8 @@ impl Sender {
         })
     }
 
-    /// Has a batch sent: items as [`request`] takes them. The oldest ones go where there is no room for all.
-    pub(crate) fn send(&self, items: Vec<Vec<u8>>) {
+    /// Has a batch sent. The oldest ones go where there is no room for all.
+    pub(crate) fn send(&self, items: Vec<Item>) {
         let mut queue = self.state.lock();
         queue.bytes += size(&items);
         queue.batches.push_back(items);
@@ -214,6 +214,28 @@ impl Sender {
         }
         drop(queue);
         self.state.changed.notify_all();
+    }
+
+    /// Waits until no more than so many batches are in the queue or on their way, for as long as some are taken or given up from
+    /// time to time. Whether it came to that.
+    pub(crate) fn wait(&self, most: usize, patience: Duration) -> bool {
+        let mut queue = self.state.lock();
+        let mut before = usize::MAX;
+        let mut until = Instant::now() + patience;
+        loop {
+            let waiting = queue.batches.len() + usize::from(queue.in_flight);
+            if waiting <= most {
+                return true;
+            }
+            if waiting < before {
+                (before, until) = (waiting, Instant::now() + patience);
+            }
+            let Some(left) = until.checked_duration_since(Instant::now()) else {
+                return false;
+            };
+            let waited = self.state.changed.wait_timeout(queue, left);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// What became of batches so far.
@@ -253,8 +275,9 @@ impl Drop for Sender {
     }
 }
 
-fn size(items: &[Vec<u8>]) -> usize {
-    items.iter().map(Vec::len).sum()
+fn size(items: &[Item]) -> usize {
+    let of = |item: &Item| item.bytes.len() + size_of::<Item>();
+    items.iter().map(of).sum()
 }
 
 /// A file in memory, to be read from its beginning.
@@ -271,7 +294,7 @@ struct Post {
     configuration: File,
     shown: String,
     patience: Duration,
-    resource: Vec<(String, String)>,
+    meanwhile: &'static str,
     state: Arc<State>,
     console: Console,
     /// Whether the last request failed, which was said.
@@ -285,11 +308,13 @@ impl Post {
             let mut queue = self.state.lock();
             queue.in_flight = false;
             queue.account.dropped += u64::from(!delivered);
+            drop(queue);
+            self.state.changed.notify_all();
         }
     }
 
     /// The next batch; `None` when there is none, and none comes, or no time is left.
-    fn next(&self) -> Option<Vec<Vec<u8>>> {
+    fn next(&self) -> Option<Vec<Item>> {
         let mut queue = self.state.lock();
         loop {
             if queue.ends.is_some_and(|ends| ends <= Instant::now()) {
@@ -309,7 +334,7 @@ impl Post {
     }
 
     /// Sends a batch, in halves where it is too much. Whether the receiver has all of it.
-    fn deliver(&mut self, items: &[Vec<u8>]) -> bool {
+    fn deliver(&mut self, items: &[Item]) -> bool {
         let mut pause = FIRST_PAUSE;
         loop {
             let answer = self.post(items);
@@ -317,6 +342,7 @@ impl Post {
             {
                 let mut queue = self.state.lock();
                 queue.account.sent += u64::from(taken);
+                queue.account.items += if taken { items.len() as u64 } else { 0 };
                 queue.account.failed += u64::from(!taken);
             }
             let wait = match answer {
@@ -356,10 +382,9 @@ impl Post {
     /// Says that it goes wrong, once until it goes right.
     fn failed(&mut self, how: &str) {
         if !std::mem::replace(&mut self.trouble, true) {
-            let shown = &self.shown;
-            self.console.warning(format_args!(
-                "the receiver at {shown} {how}; tracing goes on, and what finds no room meanwhile is dropped and counted"
-            ));
+            let (shown, meanwhile) = (&self.shown, self.meanwhile);
+            self.console
+                .warning(format_args!("the receiver at {shown} {how}; {meanwhile}"));
         }
     }
 
@@ -373,11 +398,8 @@ impl Post {
     }
 
     /// One request, and what came back; why there is no answer, in a few words.
-    fn post(&self, items: &[Vec<u8>]) -> Result<Answer, String> {
-        let resource: Vec<(&str, &str)> = (self.resource.iter())
-            .map(|(key, value)| (key.as_str(), value.as_str()))
-            .collect();
-        let body = request(&resource, items.iter().map(Vec::as_slice));
+    fn post(&self, items: &[Item]) -> Result<Answer, String> {
+        let body = request(items);
         let body = file(&body).map_err(|error| error.to_string())?;
         // Curl runs as we do, and reads what is only in our memory.
         let fd = self.configuration.as_raw_fd();
@@ -430,6 +452,7 @@ mod tests {
 
     use super::*;
     use crate::console::{ColorWhen, Verbosity};
+    use crate::otlp::Resource;
     use crate::protobuf::Message;
 
     /// How long anything may take here.
@@ -468,10 +491,13 @@ mod tests {
         requests
     }
 
-    fn item(name: &str) -> Vec<u8> {
+    fn item(name: &str) -> Item {
         let mut message = Message::default();
         message.message(2, |metric| metric.text(1, name));
-        std::mem::take(message.bytes())
+        Item {
+            resource: Resource::new(&[]),
+            bytes: std::mem::take(message.bytes()),
+        }
     }
 
     fn listener() -> (TcpListener, String) {
@@ -484,7 +510,7 @@ mod tests {
         let console = Console::stderr(Verbosity::Quiet, ColorWhen::Never);
         let headers = vec!["X-Key: a \"b\" \\".to_owned()];
         let receiver = Receiver::of(url, "metrics", headers, BOUND);
-        Sender::start(receiver, Vec::new(), most, &console).expect("curl is there")
+        Sender::start(receiver, most, &console).expect("curl is there")
     }
 
     #[test]
@@ -522,6 +548,7 @@ mod tests {
         }
         let account = Account {
             sent: 1,
+            items: 1,
             failed: 2,
             dropped: 0,
         };
@@ -533,14 +560,34 @@ mod tests {
         let (listener, url) = listener();
         let requests = receiver(listener, &["413 Large\r\n"]);
         let sender = sender(&url, 4);
-        sender.send(["a", "b", "c"].map(item).to_vec());
+        sender.send(["a", "b", "c"].map(item).into());
         let mut sizes = Vec::new();
         for _ in 0..3 {
             sizes.push(requests.recv_timeout(BOUND).expect("a request").1);
         }
         assert!(sizes[0] > sizes[2] && sizes[2] > sizes[1], "{sizes:?}");
         let account = sender.end();
-        assert_eq!((account.sent, account.dropped), (2, 0));
+        assert_eq!((account.sent, account.items, account.dropped), (2, 3, 0));
+    }
+
+    #[test]
+    fn who_has_time_waits_for_room_as_long_as_something_is_taken_and_no_longer() {
+        let (listener, url) = listener();
+        let _requests = receiver(listener, &["429 Slow\r\nRetry-After: 0\r\n"]);
+        let sender = sender(&url, 2);
+        for name in ["a", "b", "c", "d", "e"] {
+            assert!(sender.wait(1, BOUND));
+            sender.send(vec![item(name)]);
+        }
+        assert!(sender.wait(0, BOUND));
+        let account = sender.end();
+        assert_eq!((account.items, account.dropped), (5, 0), "{account:?}");
+        // Nobody reads what this one is sent.
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = silent.local_addr().expect("an address");
+        let sender = self::sender(&format!("http://{address}"), 2);
+        sender.send(vec![item("a")]);
+        assert!(!sender.wait(0, Duration::from_millis(200)));
     }
 
     #[test]

@@ -469,17 +469,7 @@ pub struct Found {
 /// that does not say within a second.
 pub(crate) fn service_of(pid: u32) -> Option<String> {
     let looked = within(Budget::SEARCH, vec![pid], (), |pid, ()| {
-        let seen = Entry::of(*pid).ok()??.seen();
-        // Whoever cannot read the user's own services was told so when the session began.
-        let services = Service::all().unwrap_or_default();
-        let service = services.iter().find(|it| it.recognises(&seen).is_some());
-        Some(match service {
-            Some(service) => service.name.clone(),
-            None => match seen.programs().into_iter().next() {
-                Some((name, _)) => name,
-                None => seen.comm,
-            },
-        })
+        Some(crate::service::name(&Entry::of(*pid).ok()??.seen()))
     });
     looked.done.into_iter().next().flatten()
 }

@@ -54,5 +54,20 @@ impl Service {
     }
 }
 
+/// What the service of a process is called, by what is seen of it; of one that belongs to none the program. Empty where nothing is
+/// seen.
+pub(crate) fn name(seen: &Seen) -> String {
+    // Whoever cannot read the user's own services was told so when the session began.
+    let services = Service::all().unwrap_or_default();
+    let service = services.iter().find(|it| it.recognises(seen).is_some());
+    match service {
+        Some(service) => service.name.clone(),
+        None => match seen.programs().into_iter().next() {
+            Some((name, _)) => name,
+            None => seen.comm.clone(),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests;

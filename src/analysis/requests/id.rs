@@ -69,11 +69,16 @@ pub fn id_of(value: &FieldValue) -> Option<Cow<'_, str>> {
 
 /// The trace of a W3C `traceparent`.
 fn trace_of(text: &str) -> Option<&str> {
+    traceparent(text).map(|(trace, _)| trace)
+}
+
+/// The trace and the span of a W3C `traceparent`, each in hexadecimal digits.
+pub fn traceparent(text: &str) -> Option<(&str, &str)> {
     let mut parts = text.split('-');
     let (version, trace, span, flags) =
         (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let fits = is_hex(version, 2) && is_hex(trace, 32) && is_hex(span, 16) && is_hex(flags, 2);
-    fits.then_some(trace)
+    fits.then_some((trace, span))
 }
 
 /// `req-` with a UUID.

@@ -22,7 +22,7 @@ use super::pairing::{FrameId, Step};
 use crate::event::{Manner, Text, What};
 
 pub use call::{Ending, RequestCall, Track};
-pub use id::{RequestId, id_of, names_requests, nearest};
+pub use id::{RequestId, id_of, names_requests, nearest, traceparent};
 pub use seen::{SeenRequest, SeenRequests};
 pub use whole::{Gap, Request, Service, Slow};
 

@@ -53,8 +53,8 @@ const EXAMPLES: [(&str, [Example; 3]); 34] = [
                 "pystap trace -p 4242",
             ),
             (
-                "Only calls of these files that took at least 5 ms",
-                "pystap trace -p 4242 --file '*/app/*' --min-duration 5ms",
+                "Spans for OpenTelemetry: calls of a function, and what these call that takes at least 5 ms",
+                "pystap trace -p 4242 --function handle --min-duration 5ms --otlp http://127.0.0.1:4318",
             ),
             (
                 "A program from its beginning, as JSON into a file",

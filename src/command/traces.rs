@@ -134,8 +134,8 @@ fn session(arguments: &cli::Trace) -> (SessionRequest, Choice) {
             not_modules: named.not_modules.clone(),
             ..Filters::default()
         };
-        request.events = ["call", "return"].map(str::to_owned).to_vec();
     }
+    request.events = ["call", "return"].map(str::to_owned).to_vec();
     if callees.is_some() || named.is_empty() {
         let functions = match named.functions.is_empty() {
             true => Glob::new("*").into_iter().collect(),
@@ -146,7 +146,7 @@ fn session(arguments: &cli::Trace) -> (SessionRequest, Choice) {
         }
     }
     request.agent.fields = typed;
-    request.output = None;
+    request.goes_elsewhere = true;
     let choice = Choice {
         filters: named,
         callees: callees.map(|it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX)),
@@ -161,6 +161,22 @@ pub(super) fn run(
     receiver: Receiver,
     console: &Console,
 ) -> Result<u8, Failure> {
+    let others = [
+        (!arguments.what.events.is_empty(), "--events"),
+        (!arguments.capture.is_empty(), "--capture"),
+        (arguments.waits, "--waits"),
+    ];
+    if let Some(option) = others
+        .into_iter()
+        .find_map(|(is, option)| is.then_some(option))
+    {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "spans are calls with their fields, so nothing was traced; leave out {option}, or --otlp"
+            ),
+        ));
+    }
     if arguments.output.output.is_some() || arguments.output.format.is_some() {
         return Err(Failure::new(
             Exit::Usage,

@@ -430,6 +430,7 @@ pub(super) fn output(
         ));
     }
     if (request.agent.capture.any() || !request.agent.fields.is_empty())
+        && !request.goes_elsewhere
         && let Some(mode) = output.open_to_others()
     {
         console.warning(format_args!(

@@ -54,6 +54,8 @@ pub(crate) struct SessionRequest {
     pub(crate) purpose: Purpose,
     /// The file that is written; standard output without one.
     pub(crate) output: Option<PathBuf>,
+    /// Whether what is told goes somewhere else, and nothing into that.
+    pub(crate) goes_elsewhere: bool,
     /// Whether pystap ends with the exit status of the launched command.
     pub(crate) exit_with_command: bool,
 }

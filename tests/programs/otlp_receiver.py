@@ -1,8 +1,9 @@
 """A receiver of OTLP over HTTP: writes its port, then each request that it takes as a line of JSON.
 
-    otlp_receiver.py [FILE]
+    otlp_receiver.py [--answers CODE,...] [FILE]
 
-With a file that has a key and its certificate it speaks TLS.
+With a file that has a key and its certificate it speaks TLS. The first requests are answered with these codes and not taken, and told
+by them.
 Every body is parsed by the classes that OpenTelemetry publishes, and one that they cannot parse is told as an error.
 """
 
@@ -18,9 +19,23 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 KINDS = {"/v1/metrics": ExportMetricsServiceRequest, "/v1/traces": ExportTraceServiceRequest}
 
 
+options = sys.argv[1:]
+answers = []
+if options[:1] == ["--answers"]:
+    answers = [int(code) for code in options[1].split(",")]
+    del options[:2]
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if answers:
+            code = answers.pop(0)
+            print(json.dumps({"answered": code}), flush=True)
+            self.send_response(code)
+            self.send_header("Retry-After", "0")
+            self.end_headers()
+            return
         try:
             request = KINDS[self.path].FromString(body)
             said = {"path": self.path, "request": MessageToDict(request)}
@@ -37,9 +52,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-if len(sys.argv) > 1:
+if options:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(sys.argv[1])
+    context.load_cert_chain(options[0])
     server.socket = context.wrap_socket(server.socket, server_side=True)
 print(server.server_port, flush=True)
 server.serve_forever()

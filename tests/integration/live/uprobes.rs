@@ -15,6 +15,7 @@ mod paths;
 mod recipes;
 mod roles;
 mod services;
+mod traces;
 mod views;
 mod within;
 

@@ -18,7 +18,7 @@ use crate::tracing::{BOUND, leaves_nothing};
 const MOMENT: Duration = Duration::from_millis(50);
 
 /// A program that serves, ended when this goes.
-struct Running(Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use pystap_agent_protocol::Part;
+use pystap_agent_protocol::{CURRENT_SPAN, Part};
 use pystap_glob::{Glob, lower};
 use pystap_ring::fields::{Absent, MOST_FIELDS};
 
@@ -107,6 +107,16 @@ impl Field {
         })
     }
 
+    /// The span of OpenTelemetry's API that is current in these calls.
+    pub fn current_span(name: &str) -> Field {
+        Field {
+            name: name.to_owned(),
+            argument: CURRENT_SPAN.to_owned(),
+            path: Vec::new(),
+            functions: Vec::new(),
+        }
+    }
+
     /// Whether its value is left out where values of such names are: its own name, and the last one on its path.
     pub fn is_hidden(&self, hidden: &[Glob]) -> bool {
         let names = self.path.iter().rev().find_map(|part| match part {
@@ -142,6 +152,9 @@ impl Field {
             None => self.argument.clone(),
         };
         match why {
+            Absent::Unbound if self.argument == CURRENT_SPAN => {
+                "no span of OpenTelemetry was current".to_owned()
+            }
             Absent::Unbound => format!("{} has no value", self.argument),
             Absent::NoAttribute => format!("{before} has no attribute {wanted}"),
             Absent::Property => format!(

@@ -8,12 +8,13 @@ use alloc::vec::Vec;
 use core::ffi::{c_int, c_ulong};
 use core::ptr::null_mut;
 
-use pystap_agent_protocol::Part;
+use pystap_agent_protocol::{CURRENT_SPAN, Part};
 use pystap_ring::fields::{Absent, FieldsWriter, Value};
 
 use crate::asked::Fields;
 use crate::capture::{self, Parameter};
 use crate::python::{Object, Owned, Ptr, api, minor, type_name, type_of};
+use crate::span;
 
 /// Keys of a dict that are looked through for one.
 const MOST_KEYS: usize = 4096;
@@ -22,6 +23,14 @@ const MOST_KEYS: usize = 4096;
 pub(crate) unsafe fn of(asked: &Fields, names: [&[u8]; 2], parameters: &[Parameter]) -> Vec<Field> {
     let mut fields = Vec::new();
     for (number, asked) in asked.applying_to(names) {
+        if asked.argument == CURRENT_SPAN {
+            fields.push(Field {
+                number,
+                parameter: None,
+                steps: Vec::new(),
+            });
+            continue;
+        }
         let mut parameters = parameters.iter();
         let parameter = parameters.find(|parameter| parameter.is_named(&asked.argument));
         if let Some(parameter) = parameter.and_then(|it| it.again())
@@ -29,7 +38,7 @@ pub(crate) unsafe fn of(asked: &Fields, names: [&[u8]; 2], parameters: &[Paramet
         {
             fields.push(Field {
                 number,
-                parameter,
+                parameter: Some(parameter),
                 steps,
             });
         }
@@ -40,7 +49,8 @@ pub(crate) unsafe fn of(asked: &Fields, names: [&[u8]; 2], parameters: &[Paramet
 /// A field of one function.
 pub(crate) struct Field {
     number: u8,
-    parameter: Parameter,
+    /// None of the current span.
+    parameter: Option<Parameter>,
     steps: Vec<Step>,
 }
 
@@ -86,7 +96,17 @@ pub(crate) unsafe fn read(fields: &[Field], frame: Ptr) -> Option<FieldsWriter> 
     }
     let mut told = FieldsWriter::new(fields.len());
     for field in fields {
-        match follow(frame, field) {
+        let Some(parameter) = &field.parameter else {
+            match span::current() {
+                Some(bytes) => {
+                    let (bytes, is_cut) = (&bytes[..], false);
+                    told.put(field.number, Value::Text { bytes, is_cut });
+                }
+                None => told.put(field.number, Value::Absent(Absent::Unbound, 0)),
+            }
+            continue;
+        };
+        match follow(frame, parameter, &field.steps) {
             Ok(object) => put(&mut told, field.number, object.as_ptr()),
             Err((why, at)) => told.put(field.number, Value::Absent(why, at)),
         }
@@ -99,15 +119,25 @@ pub(crate) unsafe fn stored(object: &Owned, name: &str) -> Option<Owned> {
     attribute(object.as_ptr(), Owned::name(name)?.as_ptr()).ok()
 }
 
+/// The value of the first key of a dict, or of what is derived from it, that is a string with this beginning.
+pub(crate) unsafe fn beginning_with(dict: &Owned, beginning: &[u8]) -> Option<Owned> {
+    if (api().PyType_IsSubtype)(type_of(dict.as_ptr()), api().PyDict_Type) == 0 {
+        return None;
+    }
+    let is_wanted =
+        |key| type_of(key) == api().PyUnicode_Type && text(key, beginning.len()).0 == beginning;
+    found(dict.as_ptr(), is_wanted).ok().flatten()
+}
+
 /// What a dict has for a number.
 pub(crate) unsafe fn of_number(dict: &Owned, number: i64) -> Option<Owned> {
     item(dict.as_ptr(), number).ok()
 }
 
 /// What a path leads to, or why it does not and at which of its parts; the argument is the first.
-unsafe fn follow(frame: Ptr, field: &Field) -> Result<Owned, (Absent, u8)> {
-    let mut object = capture::local(frame, &field.parameter).ok_or((Absent::Unbound, 0))?;
-    for (at, step) in (1..).zip(&field.steps) {
+unsafe fn follow(frame: Ptr, parameter: &Parameter, steps: &[Step]) -> Result<Owned, (Absent, u8)> {
+    let mut object = capture::local(frame, parameter).ok_or((Absent::Unbound, 0))?;
+    for (at, step) in (1..).zip(steps) {
         object = step.from(object.as_ptr()).map_err(|why| (why, at))?;
     }
     Ok(object)

@@ -100,6 +100,7 @@ mod python;
 mod ring;
 mod session;
 mod shards;
+mod span;
 mod stacks;
 mod sums;
 mod switches;

@@ -3,7 +3,7 @@
 //! ours can be refused in words instead of by the dynamic linker.
 #![allow(non_snake_case)]
 
-use core::ffi::{CStr, c_char, c_int, c_long, c_longlong, c_ulong, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_longlong, c_ulong, c_ulonglong, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -148,6 +148,7 @@ functions! {
     required {
         PyCapsule_GetPointer: fn(Ptr, *const c_char) -> *mut c_void;
         PyCell_Get: fn(Ptr) -> Ptr;
+        PyContextVar_Get: fn(Ptr, Ptr, *mut Ptr) -> c_int;
         PyCode_Addr2Line: fn(Ptr, c_int) -> c_int;
         PyCFunction_NewEx: fn(*const Method, Ptr, Ptr) -> Ptr;
         PyDict_GetItemString: fn(Ptr, *const c_char) -> Ptr;
@@ -181,8 +182,10 @@ functions! {
         PyList_Size: fn(Ptr) -> isize;
         PyLong_AsLong: fn(Ptr) -> c_long;
         PyLong_AsLongLongAndOverflow: fn(Ptr, *mut c_int) -> c_longlong;
+        PyLong_AsUnsignedLongLongMask: fn(Ptr) -> c_ulonglong;
         PyLong_FromLong: fn(c_long) -> Ptr;
         PyMem_Free: fn(*mut c_void);
+        PyNumber_Rshift: fn(Ptr, Ptr) -> Ptr;
         PyModule_Create2: fn(*mut c_void, c_int) -> Ptr;
         PyObject_Call: fn(Ptr, Ptr, Ptr) -> Ptr;
         PyObject_CallNoArgs: fn(Ptr) -> Ptr;
@@ -245,7 +248,7 @@ functions! {
         _PyObject_GetDictPtr: fn(Ptr) -> *mut Ptr;
         _PyType_Lookup: fn(Ptr, Ptr) -> Ptr;
     }
-    data { _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_RuntimeError, PyExc_TypeError, PyExc_ValueError, PyBytes_Type, PyCFunction_Type, PyCell_Type,
+    data { _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_RuntimeError, PyExc_TypeError, PyExc_ValueError, PyBytes_Type, PyCFunction_Type, PyCell_Type, PyContextVar_Type,
         PyCoro_Type, PyDict_Type, PyFloat_Type, PyFrozenSet_Type, PyList_Type, PyLong_Type, PyMemberDescr_Type, PyProperty_Type, PySet_Type, PyTuple_Type, PyType_Type, PyUnicode_Type }
 }
 

@@ -111,10 +111,11 @@ fn link_fields(link: Option<Link>) -> Vec<Field> {
             .map(|path| ("traceparent", (*path).to_owned()))
             .collect(),
     };
-    let fields = paths.iter();
-    fields
-        .filter_map(|(name, path)| Field::named(name, path).ok())
-        .collect()
+    // What the program itself is in at the moment comes before what it was asked with.
+    let current = (link == Some(Link::Otel)).then(|| Field::current_span("traceparent"));
+    let named = paths.iter();
+    let named = named.filter_map(|(name, path)| Field::named(name, path).ok());
+    current.into_iter().chain(named).collect()
 }
 
 /// The session whose calls are spans, and which of them are.

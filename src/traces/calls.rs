@@ -48,6 +48,8 @@ struct Call {
     /// The call that made it.
     caller: Option<SpanId>,
     around: Option<(TraceId, SpanId)>,
+    /// The program's own span that it is in.
+    within: Option<SpanId>,
     /// Whether a span is below it.
     is_needed: bool,
     /// When it gave way, if it has.
@@ -152,8 +154,16 @@ impl Calls {
         };
         let id = self.ids.span();
         let whose = caller.and_then(|caller| self.calls.get(&caller));
-        let above = whose.map(|call| call.trace);
-        let (trace, parent, around) = self.place(id, above, caller, linked);
+        let above = whose.map(|call| (call.trace, call.within));
+        let own = linked.and_then(|linked| linked.parent);
+        let within = own.or(above.and_then(|(_, within)| within));
+        let (trace, mut parent, around) =
+            self.place(id, above.map(|(trace, _)| trace), caller, linked);
+        if let Some((_, of_caller)) = above
+            && within != of_caller
+        {
+            parent = within;
+        }
         let bytes = called.fields.as_ref().map_or(0, |it| it.bytes());
         match self.field_bytes.saturating_add(bytes) {
             all if all <= MOST_FIELDS => self.field_bytes = all,
@@ -176,6 +186,7 @@ impl Calls {
             parent,
             caller,
             around,
+            within,
             is_needed: false,
             gave_way: None,
             resumptions: 0,
@@ -238,7 +249,11 @@ impl Calls {
         };
         let first = trace.first;
         (trace.id, trace.is_open) = (linked.trace, false);
-        let parent = self.outermost(first, Some(linked));
+        // A span of the program that is current only now is not around what began before.
+        let parent = match linked.parent {
+            None => self.firsts.of(linked.trace, first),
+            Some(_) => None,
+        };
         if let Some(call) = self.calls.get_mut(&first) {
             call.parent = parent;
         }

@@ -423,6 +423,41 @@ fn a_traceparent_puts_the_outermost_span_below_the_span_that_made_the_request() 
     assert_eq!(one(&spans, "handle").parent, wsgi.id);
 }
 
+#[test]
+fn a_call_within_another_span_of_the_program_than_its_caller_is_below_that_span() {
+    let within = |span: u64| format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{span:016x}-01");
+    let (spans, _) = spans(
+        linked(Link::Otel),
+        vec![
+            call(1, "handle"),
+            with("traceparent", &within(1), call(2, "a")),
+            with("traceparent", &within(1), call(3, "b")),
+            with("traceparent", &within(2), call(4, "c")),
+            call(5, "d"),
+            returned(6, "d"),
+            returned(7, "c"),
+            returned(8, "b"),
+            returned(9, "a"),
+            returned(10, "handle"),
+        ],
+    );
+    let parent = |name| one(&spans, name).parent.clone();
+    assert_eq!(parent("handle"), Vec::<u8>::new());
+    assert_eq!(
+        (parent("a"), parent("c")),
+        (1_u64.to_be_bytes().into(), 2_u64.to_be_bytes().into())
+    );
+    assert_eq!(
+        (parent("b"), parent("d")),
+        (one(&spans, "a").id.clone(), one(&spans, "c").id.clone())
+    );
+    assert!(
+        spans
+            .iter()
+            .all(|it| it.trace == 0x4bf92f3577b34da6a3ce929d0e0e4736)
+    );
+}
+
 /// A call that comes when it is over, as with `--min-duration`.
 fn measured(ts: u64, took: u64, function: &str) -> Event {
     let mut event = returned(ts, function);

@@ -279,6 +279,9 @@ pub struct Capture {
     pub hidden: Vec<String>,
 }
 
+/// In the place of an argument, the span of OpenTelemetry's API that is current, as a `traceparent`. No argument can be called so.
+pub const CURRENT_SPAN: &str = "<current span>";
+
 /// A value that is told of each call of a function with such an argument.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Field {

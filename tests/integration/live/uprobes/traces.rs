@@ -277,6 +277,52 @@ fn two_pystaps_that_know_nothing_of_each_other_have_one_trace_of_a_request() {
 
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn calls_are_below_the_spans_that_an_instrumented_program_has_itself() {
+    leaves_nothing(|| {
+        let mut receiver = Receiver::start(&[]);
+        let mut program = Command::new(installed("otlp/venv/bin/python"));
+        program.arg(file("tests/programs/spanning.py"));
+        let mut service = Service::of(program);
+        let pid = service.pid();
+        let mut options = vec!["--link", "otel", "-p", &pid];
+        options.extend(
+            ["handle", "before", "work"]
+                .iter()
+                .flat_map(|it| ["--function", *it]),
+        );
+        let tracer = Tracer::start(&receiver.url, &options);
+        let names: BTreeMap<String, String> =
+            serde_json::from_str(&service.request("go")).expect("names");
+        let spans = receiver.until("handle", 1);
+        let of = |name: &str| spans.iter().find(|it| it.name == name).expect("a span");
+        for span in &spans {
+            assert_eq!(hexadecimal(&span.trace), names["trace"], "{span:?}");
+        }
+        assert_eq!(hexadecimal(&of("handle").parent), names["outer"]);
+        assert_eq!(hexadecimal(&of("work").parent), names["inner"]);
+        assert_eq!(of("before").parent, of("handle").id);
+        tracer.end();
+        service.end();
+    });
+}
+
+/// Bytes as Protocol Buffers' JSON writes them, in base 64.
+fn hexadecimal(bytes: &str) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut bits, mut count, mut text) = (0_usize, 0, String::new());
+    for digit in bytes.bytes().filter(|it| *it != b'=') {
+        let value = DIGITS.iter().position(|it| *it == digit);
+        (bits, count) = (bits << 6 | value.expect("a digit"), count + 6);
+        if count >= 8 {
+            count -= 8;
+            text.push_str(&format!("{:02x}", bits >> count & 0xff));
+        }
+    }
+    text
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn what_a_named_function_calls_is_a_span_from_the_least_duration_on() {
     leaves_nothing(|| {
         let mut receiver = Receiver::start(&[]);

@@ -102,6 +102,7 @@ mod session;
 mod shards;
 mod span;
 mod stacks;
+mod stored;
 mod sums;
 mod switches;
 mod thread;

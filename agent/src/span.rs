@@ -4,8 +4,8 @@
 
 use core::ptr::null_mut;
 
-use crate::fields::{beginning_with, stored};
 use crate::python::{Owned, Ptr, api, loaded, type_of};
+use crate::stored::{beginning_with, stored};
 
 /// `00-TRACE-SPAN-01`.
 const LENGTH: usize = 55;

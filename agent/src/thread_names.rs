@@ -6,9 +6,9 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 
-use crate::fields;
 use crate::gil::Guarded;
 use crate::python::{api, is_free_threaded, loaded, string, type_of};
+use crate::stored;
 
 /// Most threads that are known; then all are told anew.
 const MOST: usize = 4096;
@@ -85,10 +85,10 @@ unsafe fn look(number: u64) -> Option<String> {
 /// What `threading` calls this thread.
 unsafe fn name() -> Option<String> {
     let module = loaded(c"threading")?;
-    let all = fields::stored(&module, "_active")?;
+    let all = stored::stored(&module, "_active")?;
     if type_of(all.as_ptr()) != api().PyDict_Type {
         return None;
     }
-    let thread = fields::of_number(&all, (api().PyThread_get_thread_ident)() as i64)?;
-    string(&fields::stored(&thread, "_name")?)
+    let thread = stored::of_number(&all, (api().PyThread_get_thread_ident)() as i64)?;
+    string(&stored::stored(&thread, "_name")?)
 }

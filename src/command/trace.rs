@@ -189,8 +189,8 @@ pub(super) fn record(
     if arguments.otlp.url.is_some() {
         return Err(Failure::new(
             Exit::Usage,
-            "a recording is a file, so nothing was traced; leave out --otlp and send it with `pystap export -f otlp --otlp URL`, or use \
-             `pystap trace --otlp URL`",
+            "a recording is a file, so nothing was traced; leave out --otlp and send it with `pystap export -f otlp --otlp \
+             http://127.0.0.1:4318 FILE`, or use `pystap trace --otlp http://127.0.0.1:4318 -p PID`",
         ));
     }
     let mut arguments = arguments.clone();

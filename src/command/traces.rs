@@ -182,7 +182,7 @@ pub(super) fn run(
         return Err(Failure::new(
             Exit::Usage,
             "spans go to the receiver and nowhere else, so nothing was traced; leave out --output and --format, or record, and send \
-             the recording with `pystap export -f otlp --otlp URL`",
+             the recording with `pystap export -f otlp --otlp http://127.0.0.1:4318 FILE`",
         ));
     }
     let (request, choice) = session(arguments);

@@ -275,6 +275,12 @@ pub enum Lowered {
 #[derive(Debug, Subcommand)]
 pub enum ScriptOf {
     /// The script of `pystap trace` with the same options
+    #[command(
+        mut_arg("url", |it| it.hide(true)),
+        mut_arg("headers", |it| it.hide(true)),
+        mut_arg("timeout", |it| it.hide(true)),
+        mut_arg("link", |it| it.hide(true))
+    )]
     Trace(Trace),
     /// The script of `pystap top` with the same options
     #[command(mut_arg("sample", |it| it.hide(true)), mut_arg("idle", |it| it.hide(true)), mut_arg("raw_times", |it| it.hide(true)))]
@@ -612,8 +618,8 @@ pub struct Trace {
     /// Spans to a receiver.
     #[command(flatten)]
     pub otlp: OtlpArgs,
-    /// Put spans into the trace of the request that the program works on, by what it says itself (with --otlp): by arguments called
-    /// context or ctxt, by the environ of WSGI, and by fields that have it
+    /// Put spans into the trace of the request that the program works on, as it calls that itself (with --otlp): read where the
+    /// agent gets in, from arguments, from fields that have it, and from its memory
     #[arg(long, value_enum, value_name = "BY", requires = "url", help_heading = OUTPUT)]
     pub link: Option<LinkChoice>,
     /// Values of calls by name.
@@ -1368,7 +1374,7 @@ pub struct OtlpArgs {
 pub enum LinkChoice {
     /// The request_id and global_request_id of oslo.context
     Oslo,
-    /// The traceparent of W3C, as OpenTelemetry sends it along
+    /// The current span of OpenTelemetry's API, else the traceparent of W3C that came with a request
     Otel,
 }
 

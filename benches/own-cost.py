@@ -10,6 +10,8 @@ were lost are left out, because nothing is known of what these cost. Of the othe
 
 - cost: nanoseconds that an event costs, as pystap measured it when the session began; with the least and the most of all rounds
 - really: nanoseconds that it cost, by the program's own clock, in the part that has most events
+- leaf: the share of the function that does nothing in the part that calls nothing else, in percent: untraced, by samples of
+  `pystap record --sample`, then as it was measured, and without the tracer's cost
 - then for each part its share of the time of all parts, in percent: true, as it was measured, and without the tracer's cost
 - wrong: by how many points the worst share of a row is wrong, as it was measured and without the cost
 
@@ -24,6 +26,8 @@ import sys
 import tempfile
 
 PYSTAP, ROUNDS, PYTHONS = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+# Samples a second of the part that calls what does nothing, and for how many turns: some seconds of it.
+RATE, TURNS = 500, "300000"
 PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "programs", "parts.py")
 ENGINES = {
     "direct": ["--engine", "direct"],
@@ -54,6 +58,17 @@ def traced(python, options, directory):
     return said(run.stdout), table
 
 
+def sampled(python, directory):
+    """The share of the function that does nothing in the part that calls it, in percent, by samples of that part alone."""
+    recording = os.path.join(directory, "samples")
+    command = [PYSTAP, "record", f"--sample={RATE}", "--output", recording, "--", python, PROGRAM, TURNS, "empty"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    report = [PYSTAP, "report", "--json", "--limit", "1000", recording]
+    table = json.loads(subprocess.run(report, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout)
+    samples = {row["function"]: row for row in table["functions"] if row["file"].endswith("parts.py")}
+    return 100 * samples["leaf"]["self"]["samples"] / samples["empty"]["total"]["samples"]
+
+
 def shares(parts, time_of):
     """The share of each part, in percent."""
     times = {name: time_of(name) for name in parts}
@@ -61,10 +76,22 @@ def shares(parts, time_of):
     return {name: 100 * took / whole for name, took in times.items()}
 
 
+def rows_of(table):
+    """The functions of the program that were called, by name."""
+    rows = [row for row in table["functions"] if row["file"].endswith("parts.py") and row["calls"]]
+    return {row["function"].rpartition(".")[2]: row for row in rows}
+
+
 def least(table, durations):
     """The least duration of each function of the program, in nanoseconds."""
-    rows = [row for row in table["functions"] if row["file"].endswith("parts.py") and row["calls"]]
-    return {row["function"].rpartition(".")[2]: row.get(durations, row["durations"])["min_ns"] for row in rows}
+    return {name: row.get(durations, row["durations"])["min_ns"] for name, row in rows_of(table).items()}
+
+
+def of_leaf(table, prefix):
+    """The share of the function that does nothing in the part that calls it, in percent, by their sums."""
+    rows = rows_of(table)
+    own, whole = (rows[name].get(prefix + key, rows[name][key]) for name, key in (("leaf", "self_ns"), ("empty", "cumulative_ns")))
+    return 100 * own / (whole or 1)
 
 
 def round_of(python, options, directory, true):
@@ -82,7 +109,7 @@ def round_of(python, options, directory, true):
     return {
         "cost": table["account"].get("overhead_ns_per_event"),
         "really": more / own[busiest]["events"],
-        "leaf": {"raw": raw["leaf"], "net": net["leaf"]},
+        "leaf": {"raw": of_leaf(table, ""), "net": of_leaf(table, "net_")},
         "true": shares(true, lambda part: true[part]["least_ns"]),
         "raw": shares(own, lambda part: raw[part]),
         "net": shares(own, lambda part: net[part]),
@@ -93,12 +120,13 @@ def median_of(rounds, key, part):
     return statistics.median(each[key][part] for each in rounds)
 
 
-def row(name, rounds):
+def row(name, rounds, samples):
     parts = list(rounds[0]["true"])
     costs = [each["cost"] for each in rounds if each["cost"]]
     cost = f"{statistics.median(costs):.0f} ({min(costs)} to {max(costs)})" if costs else "unknown"
     cells = [name, cost, f"{statistics.median(each['really'] for each in rounds):.0f}"]
-    cells.append(" / ".join(f"{median_of(rounds, 'leaf', key):.0f}" for key in ("raw", "net")))
+    leaf = [statistics.median(samples), *(median_of(rounds, "leaf", key) for key in ("raw", "net"))]
+    cells.append(" / ".join(f"{share:.1f}" for share in leaf))
     wrong = {"raw": 0.0, "net": 0.0}
     for part in parts:
         true, raw, net = (median_of(rounds, key, part) for key in ("true", "raw", "net"))
@@ -118,15 +146,17 @@ def main():
         for python in PYTHONS:
             version = subprocess.run([python, "-V"], stdout=subprocess.PIPE, text=True).stdout.split()[1]
             rounds = {engine: [] for engine in ENGINES}
+            samples = []
             for _ in range(ROUNDS):
                 true = untraced(python)
+                samples.append(sampled(python, directory))
                 for engine, options in ENGINES.items():
                     ran = round_of(python, options, directory, true)
                     if ran is not None:
                         rounds[engine].append(ran)
             for engine, ran in rounds.items():
                 if ran:
-                    row(f"{version}, {engine}", ran)
+                    row(f"{version}, {engine}", ran, samples)
 
 
 main()

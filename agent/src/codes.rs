@@ -287,6 +287,22 @@ fn contains(text: &CStr, part: &[u8]) -> bool {
     text.to_bytes().windows(part.len()).any(|it| it == part)
 }
 
+/// A code object that is wanted, whatever the filter says; null for none.
+static WANTED: AtomicPtr<Object> = AtomicPtr::new(null_mut());
+
+/// Does something while this code object is wanted, which the main interpreter has. Afterwards it is decided anew.
+pub(crate) unsafe fn wanting<R>(object: Ptr, work: impl FnOnce() -> R) -> R {
+    WANTED.store(object, Ordering::Relaxed);
+    let result = work();
+    WANTED.store(null_mut(), Ordering::Relaxed);
+    if let Some(slot) = (*known(Shard::ONLY)).slot
+        && (api().PyUnstable_Code_SetExtra)(object, slot, null_mut()) != 0
+    {
+        (api().PyErr_Clear)();
+    }
+    result
+}
+
 /// Whether there is code that no session wants.
 pub(crate) fn has_own() -> bool {
     HAS_OWN.load(Ordering::Relaxed)
@@ -372,10 +388,11 @@ unsafe fn decide(shard: Shard, object: Ptr, slot: isize, session: usize) -> Opti
         return None;
     }
     let names = [bytes(code.told.name), bytes(code.told.qualname)];
-    let accepted = (*live)
-        .settings
-        .filter
-        .accepts(bytes(code.told.filename), names);
+    let accepted = object == WANTED.load(Ordering::Relaxed)
+        || (*live)
+            .settings
+            .filter
+            .accepts(bytes(code.told.filename), names);
     let code = accepted.then(|| {
         if !(*live).settings.fields.is_empty()
             && let Some(object) = Owned::borrowed(object)

@@ -71,6 +71,7 @@
 extern crate alloc;
 
 mod asked;
+mod calibration;
 mod calls;
 mod capture;
 mod codes;

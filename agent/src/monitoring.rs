@@ -240,6 +240,20 @@ pub(crate) unsafe fn instrument(codes: impl Iterator<Item = Owned>) -> Option<()
     Some(())
 }
 
+/// Whether no other tool is in use, which would hear of what is called here.
+pub(crate) unsafe fn is_alone() -> bool {
+    let registered = REGISTERED.get();
+    let monitoring = (*registered).monitoring.as_ref();
+    let Some(get_tool) = monitoring.and_then(|it| it.attribute(c"get_tool")) else {
+        return false;
+    };
+    let ours = (*registered).tool;
+    TOOL_IDS.into_iter().all(|tool| {
+        let name = Owned::integer(tool).and_then(|id| get_tool.call(&[&id]));
+        ours == Some(tool) || name.is_some_and(|name| name.as_ptr() == api()._Py_NoneStruct)
+    })
+}
+
 /// Gives everything back.
 pub(crate) unsafe fn stop() {
     let registered = REGISTERED.get();

@@ -358,6 +358,15 @@ unsafe fn put_on(state: ThreadState) -> (bool, Option<Chained>) {
     (true, before)
 }
 
+/// Does something with our function on this thread, which has none otherwise.
+pub(crate) unsafe fn on_this_thread<R>(work: impl FnOnce() -> R) -> R {
+    let state = (api().PyThreadState_Get)();
+    set(state, Some(alone), null_mut());
+    let result = work();
+    set(state, None, null_mut());
+    result
+}
+
 /// Gives every thread the profiler back that it had.
 pub(crate) unsafe fn stop() {
     let installed = INSTALLED.get();

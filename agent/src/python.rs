@@ -249,7 +249,7 @@ functions! {
         _PyType_Lookup: fn(Ptr, Ptr) -> Ptr;
     }
     data { _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_RuntimeError, PyExc_TypeError, PyExc_ValueError, PyBytes_Type, PyCFunction_Type, PyCell_Type, PyContextVar_Type,
-        PyCoro_Type, PyDict_Type, PyFloat_Type, PyFrozenSet_Type, PyList_Type, PyLong_Type, PyMemberDescr_Type, PyProperty_Type, PySet_Type, PyTuple_Type, PyType_Type, PyUnicode_Type }
+        PyCoro_Type, PyDict_Type, PyFloat_Type, PyFrozenSet_Type, PyFunction_Type, PyList_Type, PyLong_Type, PyMemberDescr_Type, PyProperty_Type, PySet_Type, PyTuple_Type, PyType_Type, PyUnicode_Type }
 }
 
 /// The address of a name in the process, or null.

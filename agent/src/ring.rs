@@ -10,8 +10,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use pystap_agent_protocol::Clock;
 use pystap_ring::{
-    CALL, CONTEXT, FIELDS, GC_DONE, GC_START, GONE, INTERPRETER, LostKind, MOST_RINGS, Mapping,
-    RETURN, Ringless, THREAD, TIMED, VALUE, Writer, distance, head, ticks,
+    CALL, CONTEXT, DRY, FIELDS, GC_DONE, GC_START, GONE, INTERPRETER, LostKind, MOST_RINGS,
+    Mapping, RETURN, Ringless, THREAD, TIMED, VALUE, Writer, distance, head, ticks,
 };
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -325,6 +325,29 @@ pub(crate) unsafe fn call_is_lost(shard: Shard) {
 #[inline(always)]
 fn told_line(line: i32) -> u32 {
     u32::try_from(line).unwrap_or(0)
+}
+
+/// The time by the clock of this shard's ring; nothing where there is none.
+pub(crate) unsafe fn now(shard: Shard) -> Option<u64> {
+    (*RING.at(shard)).as_ref().map(Ring::now)
+}
+
+/// What this thread calls from now on is no call of the program; so many calls took so many ticks where none was told. False when there
+/// is not plenty of room.
+pub(crate) unsafe fn begin_dry_run(ticks: u64, calls: u32) -> bool {
+    match (*RING.get()).as_mut() {
+        Some(ring) if ring.writer.is_roomy() => {
+            ring.tell_thread(Shard::own()) && ring.writer.put([head(DRY, 1, 0, calls), ticks])
+        }
+        _ => false,
+    }
+}
+
+/// Nothing of that kind comes any more, or came at all. Without room it is not told, and pystap waits for it in vain for a moment.
+pub(crate) unsafe fn end_dry_run() {
+    if let Some(ring) = (*RING.get()).as_mut() {
+        let _ = ring.writer.put([head(DRY, 0, 0, 0), 0]);
+    }
 }
 
 /// A collection begins.

@@ -17,8 +17,8 @@ use crate::python::{Owned, api, is_free_threaded, thread_states, uncollected, ve
 use crate::shards::{self, SHARDS, Shard};
 use crate::within::{self, Wanted};
 use crate::{
-    capture, codes, collector, contexts, monitoring, parked, profile, ring, stacks, sums, switches,
-    timed,
+    calibration, capture, codes, collector, contexts, monitoring, parked, profile, ring, stacks,
+    sums, switches, timed,
 };
 
 /// What was asked for and found, while a session is on.
@@ -132,6 +132,8 @@ pub(crate) unsafe fn start(
         false => uncollected(|| running(functions)),
     };
 
+    let is_told = functions && wanted.ring.is_some_and(|ring| ring.shortest.is_none());
+    let calibration = if is_told { calibration::begin() } else { None };
     live::switch_on();
     let mut warnings = Vec::new();
     if wanted.events.contains(&Kind::Gc) && !collector::start() {
@@ -149,6 +151,10 @@ pub(crate) unsafe fn start(
         stop();
         return Err(refused);
     }
+    if let Some(calibration) = calibration {
+        calibration.finish(way);
+    }
+    ring::end_dry_run();
     if tool_id.is_some() && !is_free_threaded() {
         warnings.extend(see_parked_greenlets());
     }

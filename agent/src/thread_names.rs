@@ -50,6 +50,14 @@ pub(crate) unsafe fn to_tell() -> Option<String> {
     }
 }
 
+/// The thread that runs is not the program's, and is not asked for its name.
+pub(crate) unsafe fn is_ours() {
+    let number = (api().PyThreadState_GetID)((api().PyThreadState_Get)());
+    let threads = &mut *THREADS.get();
+    threads.seen.insert(number, None);
+    threads.last = (number, true);
+}
+
 /// It could not be told.
 pub(crate) unsafe fn was_not_told() {
     let threads = &mut *THREADS.get();

@@ -124,6 +124,8 @@ struct Told {
     /// With what they are called.
     threads: BTreeMap<u32, Option<String>>,
     thread: u32,
+    /// Whether what is told now is none of the program's.
+    is_dry: bool,
     contexts: BTreeMap<u64, String>,
     context: u64,
     /// Contexts in which something happened.
@@ -142,6 +144,15 @@ impl Told {
                 assert_eq!(before, None, "a number stands for one thing");
                 return;
             }
+            Record::DryRun { .. } | Record::DryRunEnds => {
+                self.is_dry = matches!(record, Record::DryRun { .. });
+                // The agent's own.
+                if self.is_dry {
+                    self.threads.remove(&self.thread);
+                }
+                return;
+            }
+            Record::Call { .. } | Record::Return { .. } | Record::Value(_) if self.is_dry => return,
             Record::Call { code, time, .. } => {
                 let name = self.names.get(&code).expect("it was defined").clone();
                 *self.calls.entry(name).or_default() += 1;
@@ -164,8 +175,8 @@ impl Told {
             }
             Record::Lost(count) => panic!("{count} had no room"),
             Record::Thread(thread) => {
-                self.threads.entry(thread).or_default();
                 self.thread = thread;
+                self.threads.entry(thread).or_default();
                 return;
             }
             Record::Context(context) => {

@@ -281,6 +281,8 @@ impl Told {
         let (mut thread, mut interpreter, mut last) = (0, 0, 0);
         let mut names = BTreeMap::new();
         let mut stacks: BTreeMap<(u32, u32), Vec<u32>> = BTreeMap::new();
+        // Whether what comes are calls of the agent's own.
+        let mut is_dry = false;
         while let Some(record) = records.next_record().expect("well formed") {
             let time = match record {
                 Record::Code(code) => {
@@ -296,6 +298,11 @@ impl Told {
                     continue;
                 }
                 Record::Lost(_) => continue,
+                Record::DryRun { .. } | Record::DryRunEnds => {
+                    is_dry = matches!(record, Record::DryRun { .. });
+                    continue;
+                }
+                Record::Call { .. } | Record::Return { .. } if is_dry => continue,
                 Record::Interpreter(number) => {
                     interpreter = number;
                     continue;

@@ -9,6 +9,7 @@ pub(crate) mod abilities;
 pub(crate) mod all;
 #[doc(hidden)]
 pub mod direct;
+pub mod event_cost;
 mod flags;
 pub(crate) mod lifecycle;
 pub mod merged;
@@ -18,7 +19,6 @@ pub mod uprobes;
 pub(crate) mod waits;
 
 use std::io;
-use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,6 +31,7 @@ use crate::event::allowance::text_bytes;
 use crate::event::{Event, LossStage, Wait, What};
 use crate::process::Identity;
 use crate::waits::Summed;
+use event_cost::EventCost;
 
 /// What an engine says while it runs, in order.
 #[derive(Debug)]
@@ -252,10 +253,9 @@ pub trait Running {
     /// Wants something of the sums in the kernel. Engines that hold none have nothing to do.
     fn wish(&mut self, _wish: Wish) {}
 
-    /// What an event of this engine takes of the thread in which it happens, in nanoseconds, as far as it has measured that before
-    /// it said that it is live.
-    fn overhead_ns_per_event(&self) -> Option<NonZeroU64> {
-        None
+    /// What an event of this engine takes of the thread in which it happens.
+    fn event_cost(&self) -> EventCost {
+        EventCost::Unknown
     }
 
     /// The session hears that a process was born of one of its own (`is_new`), or became another program.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::File;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
@@ -29,6 +29,7 @@ use crate::console::{Console, Exit, Spinner};
 use crate::engine::Running;
 use crate::engine::abilities::{Abilities, clause};
 use crate::engine::all;
+use crate::engine::event_cost::EventCost;
 use crate::engine::lifecycle::{Audience, Beginning, Busy, Engine, Ready};
 use crate::engine::merged::Merged;
 use crate::engine::waits::Waits;
@@ -39,6 +40,11 @@ use crate::process::{Conditions, Expected, Family, Identity, Launched, Process, 
 use crate::python::marks::PROVIDER;
 use crate::text::Foreign;
 use crate::waits;
+
+/// How long the first line waits until a target that begins has said what an event costs there, and where it is only likely that one
+/// begins at all.
+const COST: Duration = Duration::from_secs(1);
+const UNLIKELY_COST: Duration = Duration::from_millis(200);
 
 /// Makes the sink of a session from its output and the rules of the interpreters that it traces.
 pub(crate) type MakeSink<'a> = dyn Fn(Output, PairingRules) -> Box<dyn Sink> + 'a;
@@ -507,11 +513,10 @@ impl TraceContext<'_> {
             engines.push(source.ready.start(plan, &beginning, &stopped)?);
         }
         // Of two engines nobody knows from which an event is, and where only long calls are told not how many others there were.
-        if let [only] = engines.as_slice()
-            && plan.minimum_ns().is_none()
-        {
-            opening.overhead_ns_per_event = only.overhead_ns_per_event();
-        }
+        let cost = match engines.as_slice() {
+            [only] if plan.minimum_ns().is_none() => only.event_cost(),
+            _ => EventCost::Unknown,
+        };
         if let Some(mut waits) = waits {
             if let Some(launched) = &launched {
                 waits
@@ -572,6 +577,12 @@ impl TraceContext<'_> {
             elsewhere: false,
             console,
         };
+        // Of a command that may be no Python at all, nothing may come for long.
+        let may_be_no_python = |expected: &Expected| expected.note.is_some();
+        let patience = match &plan.targets.command {
+            Some(expected) if may_be_no_python(expected) => UNLIKELY_COST,
+            _ => COST,
+        };
         let mut starting = Some(starting);
         session.run(stops, |session| {
             if let Some(agents) = &mut session.agents {
@@ -591,10 +602,19 @@ impl TraceContext<'_> {
                 stops.after(duration)?;
             }
             opening.ts = clock::now();
+            let mut release = || session.launched.as_mut().map_or(Ok(()), Launched::release);
+            let cost = match cost {
+                EventCost::Unknown => None,
+                EventCost::Known(cost) => Some(cost),
+                EventCost::Awaited(cost) => {
+                    release()?;
+                    cost.recv_timeout(patience).ok().flatten()
+                }
+            };
+            opening.overhead_ns_per_event = cost.map(|it| it.per_event);
+            opening.overhead_ns_within_call = cost.and_then(|it| it.within_call);
             let written = session.sink.session(&opening);
-            if let Some(launched) = &mut session.launched {
-                launched.release()?;
-            }
+            release()?;
             Ok(written)
         })
     }

@@ -56,8 +56,8 @@ pub use header::{LOST_KINDS, LostKind};
 pub use mapping::{MOST_RINGS, Mapping, distance, new_memory, new_memory_of_many, new_memory_with};
 pub use reader::{Broken, Reader};
 pub use record::{
-    CALL, CODE, CODE_FIXED_WORDS, CONTEXT, CONTEXT_NAME, Code, FIELDS, GC_DONE, GC_START, GONE,
-    INTERPRETER, LOST, MOST_LINE, MOST_TEXT, MOST_WORDS, Malformed, RETURN, Record, Records,
+    CALL, CODE, CODE_FIXED_WORDS, CONTEXT, CONTEXT_NAME, Code, DRY, FIELDS, GC_DONE, GC_START,
+    GONE, INTERPRETER, LOST, MOST_LINE, MOST_TEXT, MOST_WORDS, Malformed, RETURN, Record, Records,
     THREAD, TIMED, VALUE, head,
 };
 pub use slots::Place;

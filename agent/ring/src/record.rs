@@ -32,6 +32,11 @@ pub const INTERPRETER: u64 = 13;
 /// Fields of the call after it ([`fields`](crate::fields)), whose bytes the head's number counts.
 pub const FIELDS: u64 = 14;
 
+/// With the flag 1: what follows on this thread until a record without it is no call of the program. Calls that do nothing are told,
+/// so that it is seen what telling costs: as many as the head's number took as many ticks as the second word says where they
+/// were not told.
+pub const DRY: u64 = 15;
+
 /// The largest line that fits; a larger one is told as 0.
 pub const MOST_LINE: u32 = (1 << 24) - 1;
 /// Most words of a record.
@@ -146,6 +151,15 @@ pub enum Record<'a> {
     Gone(u32),
     /// [`LOST`].
     Lost(u64),
+    /// [`DRY`] with its flag.
+    DryRun {
+        /// Ticks that calls took which were not told.
+        ticks: u64,
+        /// How many these were.
+        calls: u32,
+    },
+    /// [`DRY`] without it.
+    DryRunEnds,
 }
 
 /// Nothing that a writer of ours writes. What comes behind it cannot be told apart.
@@ -197,7 +211,7 @@ impl<'a> Records<'a> {
 /// Words of the record with this head.
 fn length(head: u64) -> Result<usize, Malformed> {
     let words = match head & 15 {
-        CALL | RETURN | THREAD | CONTEXT | INTERPRETER | GC_START | GONE | LOST => 2,
+        CALL | RETURN | THREAD | CONTEXT | INTERPRETER | GC_START | GONE | LOST | DRY => 2,
         GC_DONE | TIMED => 3,
         CODE | CONTEXT_NAME | VALUE | FIELDS => ((head >> 8) & u64::from(MOST_LINE)) as usize,
         _ => return Err(Malformed),
@@ -236,6 +250,11 @@ fn read(words: &[u64]) -> Option<Record<'_>> {
         THREAD => Record::Thread(number),
         GONE => Record::Gone(number),
         LOST => Record::Lost(second),
+        DRY if flags & 1 == 0 => Record::DryRunEnds,
+        DRY => Record::DryRun {
+            ticks: second,
+            calls: number,
+        },
         CONTEXT => Record::Context(second),
         INTERPRETER => Record::Interpreter(number),
         GC_START => Record::GcStart {

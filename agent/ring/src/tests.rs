@@ -53,6 +53,8 @@ enum Said {
     Context(u64),
     Interpreter(u32),
     Gone(u32),
+    DryRun(u64, u32),
+    DryRunEnds,
     Code(u32, u32, Vec<u8>, Vec<u8>, Vec<u8>),
     Name(u64, u64, Vec<u8>),
     Start(u32, u64),
@@ -76,6 +78,8 @@ fn said() -> impl Strategy<Value = Said> {
         any::<u64>().prop_map(Said::Context),
         any::<u32>().prop_map(Said::Interpreter),
         any::<u32>().prop_map(Said::Gone),
+        (any::<u64>(), any::<u32>()).prop_map(|(a, b)| Said::DryRun(a, b)),
+        Just(Said::DryRunEnds),
         (any::<u32>(), any::<u32>(), text(), text(), text())
             .prop_map(|(a, b, c, d, e)| Said::Code(a, b, c, d, e)),
         (any::<u64>(), any::<u64>(), text()).prop_map(|(a, b, c)| Said::Name(a, b, c)),
@@ -113,6 +117,8 @@ fn write(writer: &mut Writer, said: &Said) -> bool {
         Said::Name(context, time, name) => writer.name_context(*context, *time, name),
         Said::Start(generation, time) => writer.put([head(GC_START, 0, 0, *generation), *time]),
         Said::Done(collected, time) => writer.put([head(GC_DONE, 0, 0, 0), *time, *collected]),
+        Said::DryRun(ticks, calls) => writer.put([head(DRY, 1, 0, *calls), *ticks]),
+        Said::DryRunEnds => writer.put([head(DRY, 0, 0, 0), 0]),
         Said::Lost(_) => panic!("nobody says so"),
     }
 }
@@ -174,6 +180,8 @@ fn heard(words: &[u64]) -> Vec<Said> {
                 continue;
             }
             Record::Fields(fields) => panic!("{fields:?}"),
+            Record::DryRun { ticks, calls } => Said::DryRun(ticks, calls),
+            Record::DryRunEnds => Said::DryRunEnds,
         };
         let said = match (of_next.take(), said) {
             (None, said) => said,

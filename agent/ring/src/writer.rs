@@ -34,6 +34,11 @@ impl Writer {
         self.mapping.header()
     }
 
+    /// Whether some hundred records have room, as far as was looked.
+    pub fn is_roomy(&self) -> bool {
+        self.room - self.written >= 1 << 14
+    }
+
     /// Writes a record of so many words, its head first. False when there is no room.
     #[inline(always)]
     pub fn put<const WORDS: usize>(&mut self, record: [u64; WORDS]) -> bool {

@@ -142,6 +142,14 @@ impl Clock {
         from.ns.saturating_add(since as u64)
     }
 
+    /// How long so many ticks are, in nanoseconds.
+    pub(super) fn span(&self, ticks: f64) -> f64 {
+        match self.kind {
+            protocol::Clock::Monotonic => ticks,
+            protocol::Clock::Ticks => ticks * self.rate,
+        }
+    }
+
     /// A time of an agent in nanoseconds of `CLOCK_MONOTONIC`.
     pub(super) fn nanoseconds(&self, time: u64) -> u64 {
         match self.kind {

@@ -8,7 +8,9 @@ use pystap_ring::fields::{self, Absent, Value};
 use pystap_ring::{Code, Malformed, Record, Records};
 
 use super::clock::Clock;
+use super::dry_run::DryRun;
 use super::threads::Threads;
+use crate::engine::event_cost::Cost;
 use crate::engine::flags;
 use crate::event::allowance::Allowance;
 use crate::event::loss::lost;
@@ -122,6 +124,10 @@ pub(super) struct Decoder {
     fields: Option<Arc<Fields>>,
     /// The fields that were asked for.
     asked: Asked,
+    /// Calls that are none of the program's, while they come.
+    dry_run: Option<DryRun>,
+    /// What an event costs, once that is told, and nothing where it is not known.
+    pub(super) cost: Option<Option<Cost>>,
     /// Times never go back within a ring.
     last: u64,
     /// Records that say nothing to us.
@@ -146,6 +152,8 @@ impl Decoder {
             value: None,
             fields: None,
             asked: Asked::default(),
+            dry_run: None,
+            cost: None,
             last: 0,
             unreadable: 0,
             lost: 0,
@@ -180,6 +188,16 @@ impl Decoder {
                 break;
             };
             let (time, what) = match record {
+                Record::Call { time, .. } if self.is_dry() => {
+                    self.dry_run.iter_mut().for_each(|it| it.call(time));
+                    (self.value, self.fields) = (None, None);
+                    continue;
+                }
+                Record::Return { time, .. } if self.is_dry() => {
+                    self.dry_run.iter_mut().for_each(|it| it.returned(time));
+                    self.value = None;
+                    continue;
+                }
                 Record::Call {
                     code,
                     line,
@@ -282,6 +300,15 @@ impl Decoder {
                     self.codes.remove(&code);
                     continue;
                 }
+                Record::DryRun { ticks, calls } => {
+                    self.dry_run = Some(DryRun::new(self.thread, ticks, calls));
+                    continue;
+                }
+                Record::DryRunEnds => {
+                    let cost = self.dry_run.take().and_then(|it| it.cost(clock));
+                    self.cost = Some(cost);
+                    continue;
+                }
                 Record::Lost(total) => {
                     let count = self.newly_lost(total);
                     if count > 0 {
@@ -295,6 +322,12 @@ impl Decoder {
             out.push(self.event(self.last, what));
         }
         Ok(())
+    }
+
+    /// Whether what comes is no event of the program.
+    fn is_dry(&self) -> bool {
+        let dry_run = self.dry_run.as_ref();
+        dry_run.is_some_and(|it| it.thread == self.thread)
     }
 
     /// Of so many lost events, those that were not told yet.
@@ -364,7 +397,8 @@ fn line_of(line: u32) -> i32 {
 mod tests {
     use pystap_agent_protocol as protocol;
     use pystap_ring::{
-        CALL, CONTEXT, GC_DONE, GC_START, GONE, INTERPRETER, Mapping, RETURN, Reader, THREAD, TIMED,
+        CALL, CONTEXT, DRY, GC_DONE, GC_START, GONE, INTERPRETER, Mapping, RETURN, Reader, THREAD,
+        TIMED,
     };
     use pystap_ring::{LostKind, Writer, head, new_memory};
 
@@ -406,6 +440,51 @@ mod tests {
             qualname: b"Class.",
         });
         assert!(told);
+    }
+
+    #[test]
+    fn calls_of_a_dry_run_are_no_events_and_say_what_an_event_costs() {
+        let mut decoder = decoder();
+        let events = heard(
+            |writer| {
+                define(writer, 1, "f");
+                assert!(writer.put([head(THREAD, 0, 0, 77), 0]));
+                // Where it is not told, a call takes 20.
+                assert!(writer.put([head(DRY, 1, 0, 32), 640]));
+                for call in 0..192 {
+                    let begun = 1_000 + call * 120;
+                    assert!(writer.put([head(CALL, 0, 3, 1), begun]));
+                    if call == 100 {
+                        // Another thread had the lock for a moment.
+                        assert!(writer.put([head(THREAD, 0, 0, 78), 0]));
+                        assert!(writer.put([head(CALL, 0, 3, 1), begun + 1]));
+                        assert!(writer.put([head(THREAD, 0, 0, 77), 0]));
+                    }
+                    assert!(writer.put([head(RETURN, 0, 3, 1), begun + 50]));
+                }
+                assert!(writer.put([head(DRY, 0, 0, 0), 0]));
+                assert!(writer.put([head(CALL, 0, 3, 1), 50_000]));
+            },
+            &mut decoder,
+        );
+        let told: Vec<(u32, u64)> = events.iter().map(|it| (it.tid, it.ts - 1_000)).collect();
+        assert_eq!(told, [(78, 13_001), (77, 50_000)]);
+        let cost = Cost {
+            per_event: NonZeroU64::new(50).expect("it is not 0"),
+            within_call: Some(48),
+        };
+        assert_eq!(decoder.cost, Some(Some(cost)));
+    }
+
+    #[test]
+    fn an_agent_that_has_measured_nothing_says_so() {
+        let mut decoder = decoder();
+        assert_eq!(decoder.cost, None);
+        heard(
+            |writer| assert!(writer.put([head(DRY, 0, 0, 0), 0])),
+            &mut decoder,
+        );
+        assert_eq!(decoder.cost, Some(None));
     }
 
     #[test]

@@ -19,6 +19,11 @@
 //! are what the processor counts, where the kernel itself takes its time from that counter, and are converted here
 //! (`clock`); elsewhere the agent asks for the time.
 //!
+//! # What an event costs
+//!
+//! As it starts, an agent makes some calls that do nothing, told and not told, which no sink sees. What they differ by is what
+//! telling costs in that interpreter (`dry_run`).
+//!
 //! # Loss
 //!
 //! A ring that is full keeps nobody waiting: what has no room is counted in it, by the agent, and told here. As long as
@@ -34,6 +39,7 @@
 
 mod clock;
 mod decode;
+mod dry_run;
 pub(crate) mod engine;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -25,6 +25,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::clock::{self, Clock, Rate};
 use super::decode::{Asked, Decoder, Kinds};
 use super::sums::{Table, Tables};
+use crate::engine::event_cost::{Cost, EventCost};
 use crate::engine::lifecycle::Beginning;
 use crate::engine::reorder::ReorderBuffer;
 use crate::engine::{
@@ -74,6 +75,8 @@ pub(super) struct DirectRunning {
     messages: Receiver<Message>,
     rings: Arc<Rings>,
     ended: Receiver<()>,
+    /// What an event costs, once, where events are told.
+    cost: Option<Receiver<Option<Cost>>>,
 }
 
 /// What agents are to tell.
@@ -119,6 +122,7 @@ impl DirectRunning {
         let (sender, messages) = unbounded();
         let (orders, commands) = unbounded();
         let (ended_sender, ended) = bounded(1);
+        let (first_cost, cost) = bounded(1);
         let kind = clock::usual();
         let rings = Arc::new(Rings {
             orders,
@@ -128,6 +132,7 @@ impl DirectRunning {
             fields,
             rate: Rate::new(kind),
             words: Arc::default(),
+            first_cost: first_cost.clone(),
         });
         let collector = Collector {
             clock: Clock::new(rings.clock),
@@ -140,6 +145,7 @@ impl DirectRunning {
             tells_processes,
             lineage: Arc::clone(&beginning.lineage),
             sender: EventSender::new(sender.clone()),
+            first_cost,
             before: 0,
         };
         let _ = sender.send(Message::Live);
@@ -153,6 +159,7 @@ impl DirectRunning {
             messages,
             rings,
             ended,
+            cost: matches!(telling, Telling::Events(_)).then_some(cost),
         })
     }
 }
@@ -169,6 +176,11 @@ impl Running for DirectRunning {
 
     fn children(&self) -> Option<Arc<dyn Children>> {
         Some(Arc::clone(&self.rings) as Arc<dyn Children>)
+    }
+
+    fn event_cost(&self) -> EventCost {
+        let cost = self.cost.clone();
+        cost.map_or(EventCost::Unknown, EventCost::Awaited)
     }
 
     fn silent_end(&self) -> &'static str {
@@ -203,6 +215,8 @@ struct Rings {
     rate: Rate,
     /// Words of all that there are, with those of tables.
     words: Arc<AtomicU64>,
+    /// Who waits to hear what an event costs. What others say after the first one has no room.
+    first_cost: Sender<Option<Cost>>,
 }
 
 impl Rings {
@@ -218,6 +232,10 @@ impl Children for Rings {
     fn ring(&self, process: Identity, free_threaded: bool) -> io::Result<Option<RingOffer>> {
         let (rings, mut offer) = self.offer(process, self.shape(free_threaded))?;
         offer.ring.more = if free_threaded { 0 } else { WITHIN };
+        if free_threaded {
+            // No agent measures it there.
+            let _ = self.first_cost.try_send(None);
+        }
         let (added, is_added) = bounded(1);
         self.tell(Command::Read(rings, added));
         // That it began, or became another program, is told before all that it tells.
@@ -495,6 +513,8 @@ struct Collector {
     tells_processes: bool,
     lineage: Arc<Lineage>,
     sender: EventSender,
+    /// As [`Rings::first_cost`].
+    first_cost: Sender<Option<Cost>>,
     /// Up to when everything had been written at the last round.
     before: u64,
 }
@@ -678,6 +698,9 @@ impl Collector {
                     self.sender.say(Message::Lost(LossStage::Ring, 0));
                 }
             }
+            if let Some(cost) = ring.decoder.cost.take() {
+                let _ = self.first_cost.try_send(cost);
+            }
             let unreadable = std::mem::take(&mut ring.decoder.unreadable);
             if unreadable > 0 {
                 self.sender.say(Message::Unparsed(unreadable));
@@ -819,7 +842,7 @@ mod tests {
         let (running, mapping) = session();
         // No record begins like that.
         let mut writer = Writer::new(mapping);
-        assert!(writer.put([u64::MAX, 0]));
+        assert!(writer.put([0, 0]));
         let (events, others) = said(running);
         assert_eq!(events, []);
         let warnings = others.iter().filter(|it| matches!(it, Message::Said(..)));

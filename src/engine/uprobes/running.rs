@@ -28,6 +28,7 @@ use super::processes::{Change, Life, Processes};
 use super::tracefs::{Owner, Tracefs};
 use super::{EVENT, Plan, UprobesError, filter};
 use crate::clock::epoch_offset;
+use crate::engine::event_cost::{Cost, EventCost};
 use crate::engine::reorder::ReorderBuffer;
 use crate::engine::{AddTargetError, Children, EventSender, Message, Running};
 use crate::event::LossStage;
@@ -249,8 +250,13 @@ impl Running for UprobesRunning {
         Some(descendants)
     }
 
-    fn overhead_ns_per_event(&self) -> Option<NonZeroU64> {
-        self.overhead
+    fn event_cost(&self) -> EventCost {
+        // Calls and returns are told in the same way.
+        let cost = self.overhead.map(|per_event| Cost {
+            per_event,
+            within_call: None,
+        });
+        cost.map_or(EventCost::Unknown, EventCost::Known)
     }
 
     fn stop(&mut self) {

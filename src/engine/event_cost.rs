@@ -1,0 +1,115 @@
+//! What an event takes of the thread in which it happens: who knows it, and how it is found in the times of events that come one after
+//! the other on code that does nothing.
+
+use std::num::NonZeroU64;
+
+use crossbeam_channel::Receiver;
+
+/// What an event takes of the thread in which it happens.
+#[derive(Debug, Clone)]
+pub enum EventCost {
+    /// Nobody has measured it.
+    Unknown,
+    /// So much.
+    Known(Cost),
+    /// What comes here first, when the first target begins to tell; nothing where it could not be measured there.
+    Awaited(Receiver<Option<Cost>>),
+}
+
+/// What events cost, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// An event: where calls and returns are told apart, half of what the two cost together.
+    pub per_event: NonZeroU64,
+    /// What of both lies between their times; `None` where they are not told apart.
+    pub within_call: Option<u64>,
+}
+
+/// Intervals of a batch.
+const BATCH: usize = 16;
+/// Batches of which something is said.
+const FEWEST: usize = 6;
+
+/// The times between these moments, which are in their order.
+pub(super) fn intervals(moments: &[u64]) -> Vec<u64> {
+    let intervals = moments.windows(2).map(|it| it[1].saturating_sub(it[0]));
+    intervals.collect()
+}
+
+/// What something takes usually that took these times, one after the other: of batches of them the median each, and of these the
+/// lower quartile. Whatever else a processor does in the meantime only makes times longer, some of them or all of a while, and
+/// does so whether events are told or not; but what is fastest of all is not what an event usually takes. `None` where
+/// there are too few.
+pub(super) fn usual(times: Vec<u64>) -> Option<u64> {
+    let mut medians = medians(times)?;
+    let quarter = medians.len() / 4;
+    Some(*medians.select_nth_unstable(quarter).1)
+}
+
+/// The same of its calmest batch: to be compared with what is known by its fastest, too.
+pub(super) fn least(times: Vec<u64>) -> Option<u64> {
+    medians(times)?.into_iter().min()
+}
+
+/// The medians of batches.
+fn medians(mut times: Vec<u64>) -> Option<Vec<u64>> {
+    let median = |batch: &mut [u64]| *batch.select_nth_unstable(BATCH / 2).1;
+    let medians: Vec<u64> = times.chunks_exact_mut(BATCH).map(median).collect();
+    (medians.len() >= FEWEST).then_some(medians)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_between_some_of_them_makes_nothing_longer() {
+        let calm = |at: u64| if at % 16 == 3 { 4_000_000 } else { 1_500 };
+        let times: Vec<u64> = (0..200).map(calm).collect();
+        assert_eq!(usual(times.clone()), Some(1_500));
+        assert_eq!(least(times), Some(1_500));
+    }
+
+    #[test]
+    fn a_while_in_which_all_take_longer_does_not_count() {
+        let slow = |at: u64| {
+            if (32..128).contains(&at) {
+                1_500
+            } else {
+                2_300
+            }
+        };
+        assert_eq!(usual((0..200).map(slow).collect()), Some(1_500));
+    }
+
+    #[test]
+    fn one_calm_batch_is_enough_to_know_the_least() {
+        let slow = |at: u64| if (80..96).contains(&at) { 120 } else { 230 };
+        let times: Vec<u64> = (0..200).map(slow).collect();
+        assert_eq!(usual(times.clone()), Some(230));
+        assert_eq!(least(times), Some(120));
+    }
+
+    #[test]
+    fn a_single_short_one_does_not_count() {
+        let odd = |at: u64| if at == 70 { 3 } else { 1_500 };
+        let times: Vec<u64> = (0..200).map(odd).collect();
+        assert_eq!(usual(times.clone()), Some(1_500));
+        assert_eq!(least(times), Some(1_500));
+    }
+
+    #[test]
+    fn a_few_say_nothing() {
+        let few = BATCH * FEWEST - 1;
+        assert_eq!(usual(vec![5; few]), None);
+        assert_eq!(least(vec![5; few]), None);
+        assert_eq!(usual(vec![5; few + 1]), Some(5));
+        assert_eq!(usual(Vec::new()), None);
+    }
+
+    #[test]
+    fn moments_are_as_far_apart_as_they_are_and_never_less_than_nothing() {
+        assert_eq!(intervals(&[1_000, 1_005, 1_003, 1_010]), [5, 0, 7]);
+        assert!(intervals(&[7]).is_empty());
+    }
+}

@@ -2,6 +2,7 @@
 //! the other on code that does nothing.
 
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
@@ -14,6 +15,17 @@ pub enum EventCost {
     Known(Cost),
     /// What comes here first, when the first target begins to tell; nothing where it could not be measured there.
     Awaited(Receiver<Option<Cost>>),
+}
+
+impl EventCost {
+    /// What is known of it when nobody waits longer than this.
+    pub fn within(&self, patience: Duration) -> Option<Cost> {
+        match self {
+            EventCost::Unknown => None,
+            EventCost::Known(cost) => Some(*cost),
+            EventCost::Awaited(cost) => cost.recv_timeout(patience).ok().flatten(),
+        }
+    }
 }
 
 /// What events cost, in nanoseconds.

@@ -387,19 +387,21 @@ impl<W> AllCallsSink<W> {
 impl<W: Write> Sink for AllCallsSink<W> {
     fn session(&mut self, session: &Session) -> io::Result<()> {
         {
-            // Whoever was told that probes are live counts from now on, whatever is read of them first.
+            // Whoever was told that probes are live counts from then on, whatever is read of them first, and however long the session
+            // had to wait before it could say what it is about.
             let mut state = self.source.state();
             let pids = session.targets.iter().map(|target| target.pid);
             state.processes.extend(pids);
-            state.since = Instant::now();
-            state.counted_from = clock::now();
+            let (now, age) = (Instant::now(), clock::now().saturating_sub(session.ts));
+            state.since = now.checked_sub(Duration::from_nanos(age)).unwrap_or(now);
+            state.counted_from = session.ts;
             state.before = state.account;
             state.has_begun = true;
             self.last = state.counted_from;
         }
         self.older
             .begin(session.targets.iter().map(|target| target.pid));
-        self.intervals.begin(clock::now());
+        self.intervals.begin(session.ts);
         if let Shown::OnScreen { by, idle, interval } = self.shown {
             let (source, console) = (self.source.clone(), self.console.clone());
             self.worker = Some(threads::spawn(move || {
@@ -530,9 +532,11 @@ mod tests {
         let mut source = AllCalls::new(options);
         let console = Console::stderr(Verbosity::Quiet, ColorWhen::Never);
         let mut sink = source.sink(Shown::Nothing, io::sink(), &console);
-        sink.session(&Session::default()).expect("begun");
-        // The times of these events are none of a clock.
-        sink.source.state().counted_from = counted_from;
+        let session = Session {
+            ts: counted_from,
+            ..Session::default()
+        };
+        sink.session(&session).expect("begun");
         let mut pairing = Pairing::new();
         for mut event in events {
             let step = pairing.follow(&mut event).expect("an event");
@@ -675,6 +679,22 @@ mod tests {
         let expected = [("not_seen", 1, 40), ("main", 1, 30)];
         let expected = expected.map(|(it, n, t)| (it.to_owned(), n, t));
         assert_eq!(rows(&added_up(ALL, events)), expected);
+    }
+
+    #[test]
+    fn what_waits_before_the_session_can_say_what_it_is_about_counts_from_when_its_probes_are_live() {
+        let live = clock::now() - 500_000_000;
+        // It began a millisecond after that, and has ended since.
+        let events = vec![
+            call(live + 1_000_000, "main"),
+            wait(live + 201_000_000, Some(Reason::Sleep), 200_000_000),
+        ];
+        let snapshot = counted_from(live, ALL, events);
+        let expected = [("main".to_owned(), 1, 200_000_000)];
+        assert_eq!(rows(&snapshot), expected);
+        // Until the last that was heard.
+        let wall_ns = snapshot.wall_ns;
+        assert!((201_000_000..300_000_000).contains(&wall_ns), "{wall_ns}");
     }
 
     #[test]

@@ -513,7 +513,7 @@ impl TraceContext<'_> {
             engines.push(source.ready.start(plan, &beginning, &stopped)?);
         }
         // Of two engines nobody knows from which an event is, and where only long calls are told not how many others there were.
-        let cost = match engines.as_slice() {
+        let event_cost = match engines.as_slice() {
             [only] if plan.minimum_ns().is_none() => only.event_cost(),
             _ => EventCost::Unknown,
         };
@@ -589,6 +589,9 @@ impl TraceContext<'_> {
                 agents.attach(plan, stops, console)?;
             }
             drop(starting.take());
+            // Whoever hears that a target is traced shall not find that nobody looks at it yet. A command tells nothing before it runs.
+            let at_once = session.launched.is_none() && session.traced(plan) > 0;
+            let mut cost = event_cost.within(if at_once { COST } else { Duration::ZERO });
             let what = match &session.launched {
                 Some(launched) => format!("process {}", launched.pid()),
                 None => match session.traced(plan) {
@@ -602,15 +605,12 @@ impl TraceContext<'_> {
                 stops.after(duration)?;
             }
             opening.ts = clock::now();
+            let has_launched = session.launched.is_some();
             let mut release = || session.launched.as_mut().map_or(Ok(()), Launched::release);
-            let cost = match cost {
-                EventCost::Unknown => None,
-                EventCost::Known(cost) => Some(cost),
-                EventCost::Awaited(cost) => {
-                    release()?;
-                    cost.recv_timeout(patience).ok().flatten()
-                }
-            };
+            if cost.is_none() && has_launched && matches!(event_cost, EventCost::Awaited(_)) {
+                release()?;
+                cost = event_cost.within(patience);
+            }
             opening.overhead_ns_per_event = cost.map(|it| it.per_event);
             opening.overhead_ns_within_call = cost.and_then(|it| it.within_call);
             let written = session.sink.session(&opening);

@@ -9,15 +9,22 @@
 use core::ptr::null_mut;
 
 use pystap_agent_protocol::Way;
+use rustix::thread::Timespec;
 
 use crate::python::{Owned, api, is_free_threaded, type_of};
 use crate::shards::Shard;
-use crate::{codes, live, monitoring, profile, ring, thread_names, worker};
+use crate::{codes, gil, live, monitoring, profile, ring, thread_names, worker};
 
 /// Calls before anything is measured, so that caches are warm.
 const FIRST: u64 = 32;
-/// Calls that are told.
-const TOLD: u64 = 192;
+/// Calls that are told, in batches, and how long the program goes on between two of them: what else the machine does slows down all of
+/// a batch, and pystap wants a calm one.
+const TOLD: u64 = 48;
+const TOLD_BATCHES: u32 = 16;
+const PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 1_000_000,
+};
 /// Calls that are not told, in batches, of which the fastest counts: whatever comes between only makes one longer.
 const QUIET: u64 = 32;
 const BATCHES: u32 = 6;
@@ -79,14 +86,19 @@ impl Calibration {
             return;
         }
         thread_names::is_ours();
-        let told = codes::wanting(code.as_ptr(), || match way {
-            Way::Monitoring => self.call(TOLD),
-            Way::Profile => profile::on_this_thread(|| self.call(TOLD)),
-        });
-        // They are no calls of the program.
-        let counts = live::counted();
-        (*counts).entries = (*counts).entries.saturating_sub(told);
-        (*counts).returns = (*counts).returns.saturating_sub(told);
+        for batch in 0..TOLD_BATCHES {
+            if batch > 0 {
+                let _ = gil::without(|| rustix::thread::nanosleep(&PAUSE));
+            }
+            let told = codes::wanting(code.as_ptr(), || match way {
+                Way::Monitoring => self.call(TOLD),
+                Way::Profile => profile::on_this_thread(|| self.call(TOLD)),
+            });
+            // They are no calls of the program.
+            let counts = live::counted();
+            (*counts).entries = (*counts).entries.saturating_sub(told);
+            (*counts).returns = (*counts).returns.saturating_sub(told);
+        }
     }
 
     /// Calls it so often, or until one raises something, and says how often it was called.

@@ -42,6 +42,9 @@ const BATCH: usize = 16;
 /// Batches of which something is said.
 const FEWEST: usize = 6;
 
+/// Batches that have to agree about what is least, to within a quarter of it.
+const AGREE: usize = 3;
+
 /// The times between these moments, which are in their order.
 pub(super) fn intervals(moments: &[u64]) -> Vec<u64> {
     let intervals = moments.windows(2).map(|it| it[1].saturating_sub(it[0]));
@@ -58,9 +61,13 @@ pub(super) fn usual(times: Vec<u64>) -> Option<u64> {
     Some(*medians.select_nth_unstable(quarter).1)
 }
 
-/// The same of its calmest batch: to be compared with what is known by its fastest, too.
+/// The same of its calmest batches: to be compared with what is known by its fastest, too. `None` also where [as many](AGREE) do not
+/// agree: what is calm by chance for a moment says nothing, and too much would be taken out of what is faster still.
 pub(super) fn least(times: Vec<u64>) -> Option<u64> {
-    medians(times)?.into_iter().min()
+    let mut medians = medians(times)?;
+    medians.sort_unstable();
+    let (least, confirmed) = (*medians.first()?, *medians.get(AGREE - 1)?);
+    (confirmed - least <= least / 4).then_some(least)
 }
 
 /// The medians of batches.
@@ -95,11 +102,15 @@ mod tests {
     }
 
     #[test]
-    fn one_calm_batch_is_enough_to_know_the_least() {
-        let slow = |at: u64| if (80..96).contains(&at) { 120 } else { 230 };
-        let times: Vec<u64> = (0..200).map(slow).collect();
-        assert_eq!(usual(times.clone()), Some(230));
-        assert_eq!(least(times), Some(120));
+    fn a_calm_moment_of_some_batches_is_enough_to_know_the_least_and_that_of_fewer_is_not() {
+        let slow = |calm: usize| {
+            let time = move |at: usize| if at < calm { 120 } else { 230 };
+            (0..20 * BATCH).map(time).collect::<Vec<u64>>()
+        };
+        assert_eq!(usual(slow(AGREE * BATCH)), Some(230));
+        assert_eq!(least(slow(AGREE * BATCH)), Some(120));
+        assert_eq!(least(slow((AGREE - 1) * BATCH)), None);
+        assert_eq!(least(slow(0)), Some(230));
     }
 
     #[test]

@@ -682,7 +682,8 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_before_the_session_can_say_what_it_is_about_counts_from_when_its_probes_are_live() {
+    fn what_waits_before_the_session_can_say_what_it_is_about_counts_from_when_its_probes_are_live()
+    {
         let live = clock::now() - 500_000_000;
         // It began a millisecond after that, and has ended since.
         let events = vec![

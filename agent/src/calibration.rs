@@ -1,8 +1,8 @@
 //! What an event costs the thread in which it happens, in this interpreter, here and now. As a session begins, a function of the
 //! interpreter's own that does nothing is called some times before calls are told, and some times while they are. pystap
 //! takes the difference from the times in the ring, and shows nobody the calls between the two records of the kind
-//! [`DRY`](pystap_ring::DRY). They are calls of our own thread, which the program does not see; all of it takes some tens of
-//! microseconds.
+//! [`DRY`](pystap_ring::DRY). They are calls of our own thread, which the program does not see. All of them take some tens of
+//! microseconds, in batches between which the program goes on.
 //!
 //! Nothing is called where another tool of `sys.monitoring` would hear of it, and in a free-threaded build.
 
@@ -19,8 +19,8 @@ use crate::{codes, gil, live, monitoring, profile, ring, thread_names, worker};
 const FIRST: u64 = 32;
 /// Calls that are told, in batches, and how long the program goes on between two of them: what else the machine does slows down all of
 /// a batch, and pystap wants a calm one.
-const TOLD: u64 = 48;
-const TOLD_BATCHES: u32 = 16;
+const TOLD: u64 = 64;
+const TOLD_BATCHES: u32 = 8;
 const PAUSE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 1_000_000,
@@ -89,6 +89,9 @@ impl Calibration {
         for batch in 0..TOLD_BATCHES {
             if batch > 0 {
                 let _ = gil::without(|| rustix::thread::nanosleep(&PAUSE));
+            }
+            if gil::is_awaited() {
+                return;
             }
             let told = codes::wanting(code.as_ptr(), || match way {
                 Way::Monitoring => self.call(TOLD),

@@ -199,6 +199,11 @@ pub(crate) fn forget_the_thread() {
     IS_HELD.store(0, Ordering::SeqCst);
 }
 
+/// Whether the program waits for our native thread to be out: it forks, or ends.
+pub(crate) fn is_awaited() -> bool {
+    CLOSED.load(Ordering::SeqCst) || HELD.load(Ordering::SeqCst) > 0
+}
+
 /// Runs something without the lock, which the caller holds.
 pub(crate) unsafe fn without<R>(work: impl FnOnce() -> R) -> R {
     let was_held = is_free_threaded() && HOLDER.load(Ordering::Relaxed) == thread::current();

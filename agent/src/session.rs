@@ -151,10 +151,6 @@ pub(crate) unsafe fn start(
         stop();
         return Err(refused);
     }
-    if let Some(calibration) = calibration {
-        calibration.finish(way);
-    }
-    ring::end_dry_run();
     if tool_id.is_some() && !is_free_threaded() {
         warnings.extend(see_parked_greenlets());
     }
@@ -172,6 +168,11 @@ pub(crate) unsafe fn start(
         warnings,
     };
     *ASKED.get() = Some((wanted.clone(), started.clone()));
+    // When all the rest is done: the program goes on meanwhile.
+    if let Some(calibration) = calibration {
+        calibration.finish(way);
+    }
+    ring::end_dry_run();
     Ok(started)
 }
 

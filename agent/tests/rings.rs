@@ -124,8 +124,8 @@ struct Told {
     /// With what they are called.
     threads: BTreeMap<u32, Option<String>>,
     thread: u32,
-    /// Whether what is told now is none of the program's.
-    is_dry: bool,
+    /// The thread of which nothing is the program's for now.
+    dry: Option<u32>,
     contexts: BTreeMap<u64, String>,
     context: u64,
     /// Contexts in which something happened.
@@ -145,14 +145,19 @@ impl Told {
                 return;
             }
             Record::DryRun { .. } | Record::DryRunEnds => {
-                self.is_dry = matches!(record, Record::DryRun { .. });
+                let begins = matches!(record, Record::DryRun { .. });
+                self.dry = begins.then_some(self.thread);
                 // The agent's own.
-                if self.is_dry {
+                if begins {
                     self.threads.remove(&self.thread);
                 }
                 return;
             }
-            Record::Call { .. } | Record::Return { .. } | Record::Value(_) if self.is_dry => return,
+            Record::Call { .. } | Record::Return { .. } | Record::Value(_)
+                if self.dry == Some(self.thread) =>
+            {
+                return;
+            }
             Record::Call { code, time, .. } => {
                 let name = self.names.get(&code).expect("it was defined").clone();
                 *self.calls.entry(name).or_default() += 1;
@@ -176,7 +181,9 @@ impl Told {
             Record::Lost(count) => panic!("{count} had no room"),
             Record::Thread(thread) => {
                 self.thread = thread;
-                self.threads.entry(thread).or_default();
+                if self.dry != Some(thread) {
+                    self.threads.entry(thread).or_default();
+                }
                 return;
             }
             Record::Context(context) => {

@@ -281,8 +281,8 @@ impl Told {
         let (mut thread, mut interpreter, mut last) = (0, 0, 0);
         let mut names = BTreeMap::new();
         let mut stacks: BTreeMap<(u32, u32), Vec<u32>> = BTreeMap::new();
-        // Whether what comes are calls of the agent's own.
-        let mut is_dry = false;
+        // The thread whose calls are the agent's own.
+        let mut dry = None;
         while let Some(record) = records.next_record().expect("well formed") {
             let time = match record {
                 Record::Code(code) => {
@@ -299,10 +299,11 @@ impl Told {
                 }
                 Record::Lost(_) => continue,
                 Record::DryRun { .. } | Record::DryRunEnds => {
-                    is_dry = matches!(record, Record::DryRun { .. });
+                    let begins = matches!(record, Record::DryRun { .. });
+                    dry = begins.then_some(thread);
                     continue;
                 }
-                Record::Call { .. } | Record::Return { .. } if is_dry => continue,
+                Record::Call { .. } | Record::Return { .. } if dry == Some(thread) => continue,
                 Record::Interpreter(number) => {
                     interpreter = number;
                     continue;

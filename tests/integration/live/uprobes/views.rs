@@ -631,15 +631,15 @@ fn without_the_tracer_s_cost_shares_are_true(python: &str, options: &[&str]) {
         let report = done(&["report", "--json", "--limit", "1000", recording]);
         serde_json::from_str(&report.stdout).expect("JSON")
     });
-    let cost = |table: &Value| {
-        let cost = table["account"]["overhead_ns_per_event"].as_u64();
-        cost.expect("it was measured")
-    };
-    let calmest: Option<Value> = tables.min_by_key(cost);
-    let table = calmest.expect("some sessions");
+    // Where nothing calm was found, it is not known.
+    let cost = |table: &Value| table["account"]["overhead_ns_per_event"].as_u64();
+    let known = tables.filter(|table| cost(table).is_some());
+    let calmest: Option<Value> = known.min_by_key(cost);
+    let table = calmest.expect("it was measured");
     let within = table["account"]["overhead_ns_within_call"].as_u64();
     let within = within.expect("it was measured");
-    assert!(within > 0 && within < 2 * cost(&table), "{table}");
+    let most = cost(&table).map(|per_event| 2 * per_event);
+    assert!(within > 0 && Some(within) < most, "{table}");
     let rows = table["functions"].as_array().expect("rows");
     let least = |durations: &'static str| {
         move |part: &str| {

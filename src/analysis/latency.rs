@@ -29,7 +29,8 @@ pub struct SlowCall {
     pub net_ns: u64,
     /// The thread.
     pub tid: u32,
-    /// Who called; `None` when that was not seen.
+    /// The nearest function that is traced and that led to it; `None` when none was seen. Whether it called itself, or
+    /// functions that are not traced lie between, see [`Latencies::callers_may_be_indirect`].
     pub caller: Option<Arc<Place>>,
 }
 
@@ -75,6 +76,7 @@ pub struct Latencies {
     lifetimes: Lifetimes,
     overhead: Overhead,
     hosts: Hosts,
+    is_filtered: bool,
     /// What was measured of all calls, and that without the tracer's own cost, in nanoseconds.
     measured_ns: u64,
     net_ns: u64,
@@ -102,6 +104,7 @@ impl Latencies {
             lifetimes: Lifetimes::default(),
             overhead: Overhead::Unknown,
             hosts: Hosts::default(),
+            is_filtered: false,
             measured_ns: 0,
             net_ns: 0,
         }
@@ -125,6 +128,16 @@ impl Latencies {
     /// The hosts of the stream, where it is of several.
     pub fn hosts(&self) -> &Hosts {
         &self.hosts
+    }
+
+    /// Takes note of whether the stream has some calls only: those of functions that were named, or long ones.
+    pub fn of_filtered(&mut self, is_filtered: bool) {
+        self.is_filtered = is_filtered;
+    }
+
+    /// Whether functions that are not in the stream may lie between a call and what is told as its caller.
+    pub fn callers_may_be_indirect(&self) -> bool {
+        self.is_filtered
     }
 
     /// Percent of the durations of all calls that were taken out.

@@ -274,6 +274,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
     };
     views.functions.take_out(overhead);
     views.slow.take_out(overhead);
+    views.slow.of_filtered(reader.session().filter.is_some());
     let replayed = replay(
         &arguments.file,
         arguments.group_by.as_deref(),

@@ -70,6 +70,7 @@ impl<W: Write> Sink for Slow<W> {
         for latencies in [&mut self.all, &mut self.recent] {
             latencies.take_out(overhead);
             latencies.of_hosts(Hosts::of(session));
+            latencies.of_filtered(session.filter.is_some());
         }
         self.intervals.begin(session.ts);
         Ok(())
@@ -183,6 +184,44 @@ mod tests {
         for (at, took) in [("app.py:10", "5.00us"), ("app.py:20", "90.0us")] {
             let heading = format!("Thing.value  {at}  process 1\n  1 call, mean {took},");
             assert!(text.contains(&heading), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_caller_is_only_called_so_where_nothing_untraced_can_lie_between() {
+        let slowest = |filter: Option<&str>, json: bool| {
+            let mut written = Vec::new();
+            let mut pairing = Pairing::new();
+            let wanted = vec![Glob::new("f").expect("a glob")];
+            let mut sink = Box::new(Slow::new(&mut written, wanted, None, 3, json, false));
+            let session = Session {
+                filter: filter.map(str::to_owned),
+                ..Session::default()
+            };
+            sink.session(&session).expect("memory");
+            for mut event in [call(0, "handle"), call(1_000, "f"), returned(6_000, "f")] {
+                let step = pairing.follow(&mut event).expect("an event");
+                sink.step(&step).expect("memory");
+            }
+            sink.finish(&End::new(&Summary::default(), &pairing))
+                .expect("memory");
+            String::from_utf8(written).expect("UTF-8")
+        };
+        let direct = slowest(None, false);
+        assert!(
+            direct.contains("called by handle  app.py\n"),
+            "all calls are there: {direct}"
+        );
+        let named = slowest(Some("functions f, handle"), false);
+        assert!(
+            named.contains("called by handle  app.py, maybe through others\n"),
+            "{named}"
+        );
+        for (filter, may) in [(None, false), (Some("functions f, handle"), true)] {
+            let json: serde_json::Value =
+                serde_json::from_str(&slowest(filter, true)).expect("JSON");
+            assert_eq!(json["callers_may_be_indirect"], may, "{json}");
+            assert_eq!(json["functions"][0]["slowest"][0]["caller"], "handle");
         }
     }
 

@@ -95,6 +95,10 @@ fn first_to_last(latency: &Latency) -> String {
 /// Percentiles, a histogram and the slowest calls of each function in each process. `start` is when the stream began.
 pub fn text(latencies: &Latencies, start: u64) -> String {
     let hosts = latencies.hosts();
+    let through = match latencies.callers_may_be_indirect() {
+        true => ", maybe through others",
+        false => "",
+    };
     let mut out = String::new();
     for (pid, latency) in latencies.by_process() {
         if !out.is_empty() {
@@ -147,7 +151,7 @@ pub fn text(latencies: &Latencies, start: u64) -> String {
         for slow in &latency.slowest {
             let caller = match &slow.caller {
                 Some(place) => {
-                    format!(", called by {}  {}", place.name(), &place.file)
+                    format!(", called by {}  {}{through}", place.name(), &place.file)
                 }
                 None => String::new(),
             };
@@ -226,6 +230,7 @@ pub fn json(kind: &str, ts: u64, latencies: &Latencies, wall_ns: u64) -> Value {
         "wall_ns": wall_ns,
         "functions": functions,
         "calls_without_room": latencies.without_room(),
+        "callers_may_be_indirect": latencies.callers_may_be_indirect(),
     });
     if let Some(cost) = cost {
         json["overhead_ns_per_event"] = cost.per_event().get().into();

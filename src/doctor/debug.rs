@@ -42,22 +42,15 @@ fn vmlinux(facts: &Facts) -> Finding {
     let new = |status, summary: String| {
         Finding::new(Part::Debug, "vmlinux", status, summary, why.clone())
     };
-    let usable = symbols
-        .vmlinux
-        .iter()
-        .find_map(|file| Some((file, file.debug.value()?)));
+    let usable = symbols.vmlinux.iter().find_map(|file| file.debug.value());
     let finding = match usable {
-        Some((_, debug)) if debug.resolved.is_some() => new(
+        Some(debug) if debug.resolved.is_some() => new(
             Status::Ok,
             "the kernel's debug information is installed and works".to_owned(),
         ),
-        Some((file, debug)) => new(
+        Some(_) => new(
             Status::Warning,
-            format!(
-                "{} has debug information that resolves nothing: {}",
-                file.path,
-                debug.unresolved.as_deref().unwrap_or("no reason is known")
-            ),
+            "the kernel's debug information resolves nothing".to_owned(),
         )
         .fixes(obtain(facts)),
         None => match symbols.vmlinux.first() {
@@ -70,31 +63,24 @@ fn vmlinux(facts: &Facts) -> Finding {
                 },
             )
             .fixes(obtain(facts)),
-            Some(file) => {
-                let other = matches!((file.build_id.value(), running), (Some(found), Some(running)) if found != running);
-                new(
-                    Status::Warning,
-                    if other {
-                        format!("{} is of another build of the kernel", file.path)
-                    } else {
-                        format!(
-                            "{} cannot be used: {}",
-                            file.path,
-                            file.debug.reason().unwrap_or("no reason is known")
-                        )
-                    },
-                )
-                .fixes(obtain(facts))
-            }
+            Some(file) => new(
+                Status::Warning,
+                if is_of_another(file, running) {
+                    "the debug information that is there is of another build of the kernel"
+                        .to_owned()
+                } else {
+                    "the kernel's debug information cannot be used".to_owned()
+                },
+            )
+            .fixes(obtain(facts)),
         },
     };
     let finding = finding.evidence(Evidence::of(&facts.kernel.build_id, |id| {
         format!("build id {id}")
     }));
-    let finding = symbols
-        .vmlinux
-        .iter()
-        .fold(finding, |finding, file| finding.evidence(of_file(file)));
+    let finding = symbols.vmlinux.iter().fold(finding, |finding, file| {
+        finding.evidence(of_file(file, running))
+    });
     finding.evidence(Evidence::plain(&symbols.servers))
 }
 
@@ -108,7 +94,13 @@ fn obtain(facts: &Facts) -> Vec<Fix> {
     }
 }
 
-fn of_file(file: &Vmlinux) -> Evidence {
+/// Whether a file belongs to another build than the one that runs.
+fn is_of_another(file: &Vmlinux, running: Option<&String>) -> bool {
+    matches!((file.build_id.value(), running), (Some(found), Some(running)) if found != running)
+}
+
+/// The file and what was found in it: what is wrong with it stands here and nowhere else in the finding.
+fn of_file(file: &Vmlinux, running: Option<&String>) -> Evidence {
     let id = match (file.build_id.value(), file.build_id.reason()) {
         (Some(id), _) => format!("build id {id}"),
         (None, Some(reason)) => reason.to_owned(),
@@ -120,7 +112,8 @@ fn of_file(file: &Vmlinux) -> Evidence {
     };
     Evidence {
         path: file.path.clone(),
-        value: if id == debug {
+        // Of another build, it was not opened: its id says why. What has no id for want of headers has no contents either.
+        value: if id == debug || (is_of_another(file, running) && file.debug.value().is_none()) {
             id
         } else {
             format!("{id}; {debug}")

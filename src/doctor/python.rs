@@ -422,14 +422,11 @@ fn debug(facts: &Facts, python: &Python) -> Finding {
                 ),
                 why,
             ),
-            Some(reason) => Finding::new(
+            Some(_) => Finding::new(
                 Part::Python,
                 "python-debug",
                 Status::Warning,
-                format!(
-                    "debug information of {} resolves nothing: {reason}",
-                    python.path
-                ),
+                format!("debug information of {} resolves nothing", python.path),
                 why,
             ),
         },
@@ -450,14 +447,11 @@ fn debug(facts: &Facts, python: &Python) -> Finding {
                 _ => finding,
             }
         }
-        (None, Some(reason)) => Finding::new(
+        (None, Some(_)) => Finding::new(
             Part::Python,
             "python-debug",
             Status::Unknown,
-            format!(
-                "debug information of {} cannot be used: {reason}",
-                python.path
-            ),
+            format!("debug information of {} cannot be used", python.path),
             why,
         ),
     };

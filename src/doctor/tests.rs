@@ -8,7 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::host::{Fact, Facts, RemoteDebug, Rings};
+use crate::elf::{Compression, DebugInformation};
+use crate::host::{Fact, Facts, RemoteDebug, Rings, Vmlinux};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hosts")
@@ -121,6 +122,65 @@ fn a_program_that_embeds_python_is_entered_and_its_library_is_no_interpreter_to_
         "built with marks, which somebody has taken out: {:?}",
         finding.fixes
     );
+}
+
+/// Whatever is wrong with the kernel's debug information, the file, the reason and what follows are each said once.
+#[test]
+fn useless_debug_information_of_the_kernel_is_told_with_its_file_and_reason_once() {
+    const FILE: &str = "/usr/lib/debug/boot/vmlinux-6.1.0-50-amd64";
+    let found = |id: &str| Fact::found(FILE, id.to_owned());
+    let truncated = "it ends before its section table, so it is incomplete";
+    let unresolved = DebugInformation {
+        path: FILE.into(),
+        build_id: None,
+        compression: Compression::None,
+        units: 2,
+        versions: [5].into(),
+        supplement: None,
+        resolved: None,
+        unresolved: Some("none of the functions has a line".to_owned()),
+    };
+    fn unknown<T>(reason: &str) -> Fact<T> {
+        Fact::unknown(FILE, reason)
+    }
+    let other = "it is of another build, so it was not opened";
+    let cases = [
+        (found("0ff1ce"), unknown(other), "another build"),
+        (found("a11ce"), unknown(truncated), truncated),
+        (unknown(truncated), unknown(truncated), truncated),
+        (
+            found("a11ce"),
+            Fact::found(FILE, unresolved),
+            "none of the functions has a line",
+        ),
+    ];
+    for (build_id, debug, reason) in cases {
+        let mut facts = host("debian-12");
+        facts.kernel.build_id = Fact::found("/sys/kernel/notes", "a11ce".to_owned());
+        facts.symbols.vmlinux = vec![Vmlinux {
+            path: FILE.to_owned(),
+            build_id,
+            debug,
+        }];
+        let mut findings = examine(&facts, None).findings.into_iter();
+        let finding = findings
+            .find(|finding| finding.id == "vmlinux")
+            .expect("a finding");
+        assert_eq!(finding.status, Status::Warning);
+        let evidence = finding.evidence.iter();
+        let evidence: Vec<String> = evidence
+            .map(|it| format!("{}: {}", it.path, it.value))
+            .collect();
+        let said = format!(
+            "{}\n{}\n{}",
+            finding.summary,
+            finding.why,
+            evidence.join("\n")
+        );
+        for once in [FILE, reason, "No template needs it"] {
+            assert_eq!(said.matches(once).count(), 1, "{once:?} in {said}");
+        }
+    }
 }
 
 #[test]

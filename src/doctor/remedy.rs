@@ -154,15 +154,15 @@ impl Remedies {
         });
         let packages = match self.family {
             Family::Debian | Family::Ubuntu => {
-                "g++ make gettext pkg-config libboost-dev libelf-dev libdw-dev wget bzip2"
+                "g++ make gettext pkg-config python3 libboost-dev libelf-dev libdw-dev wget bzip2"
             }
             Family::Fedora | Family::Enterprise => {
-                "gcc-c++ make gettext-devel pkgconf boost-devel elfutils-devel wget tar gzip"
+                "gcc-c++ make gettext-devel pkgconf python3 boost-devel elfutils-devel wget tar gzip"
             }
             Family::Suse => {
-                "gcc-c++ make gettext-tools pkg-config libboost_headers-devel libelf-devel libdw-devel wget tar gzip"
+                "gcc-c++ make gettext-tools pkg-config python3 libboost_headers-devel libelf-devel libdw-devel wget tar gzip"
             }
-            Family::Arch => "base-devel boost gettext elfutils wget",
+            Family::Arch => "base-devel boost gettext elfutils python wget",
             Family::Other => "",
         };
         let mut commands: Vec<String> = self.install(packages).into_iter().collect();

@@ -28,6 +28,8 @@ pub(super) struct Remedies {
     /// Release of the running kernel.
     release: String,
     build_id: String,
+    /// Oracle's own repositories and kernels beside those of the family.
+    is_oracles: bool,
 }
 
 /// Which SystemTap a release of a distribution has: packages.debian.org and packages.ubuntu.com, November 2026.
@@ -42,6 +44,11 @@ const PACKAGED_SYSTEMTAP: [(Family, &str, &str); 6] = [
 
 /// The command that proves that everything works.
 pub(super) const PROOF: &str = "pystap doctor --trial";
+
+/// Ubuntu's archive of debug symbols.
+const UBUNTU_DEBUG: &str = "http://ddebs.ubuntu.com";
+/// Oracle's archive of debug information; each release has a directory.
+const ORACLE_DEBUG: &str = "https://oss.oracle.com";
 
 const NEWER_STAP: &str = "docs/systemtap-builds.md";
 const BUILD_PYTHON: &str = "docs/python-builds.md";
@@ -73,7 +80,13 @@ impl Remedies {
             release: plain(facts.kernel.release.value())
                 .unwrap_or_else(|| "$(uname -r)".to_owned()),
             build_id: plain(facts.kernel.build_id.value()).unwrap_or_default(),
+            is_oracles: distribution.id == "ol",
         }
+    }
+
+    /// The release of the distribution before its first dot, where it is a number.
+    fn major(&self) -> Option<u32> {
+        self.version.split('.').next()?.parse().ok()
     }
 
     /// The command that installs packages; `None` for an unknown package manager.
@@ -82,7 +95,7 @@ impl Remedies {
             Family::Debian | Family::Ubuntu => format!("apt-get install -y {packages}"),
             Family::Fedora => format!("dnf install -y {packages}"),
             // RHEL 7 has no dnf.
-            Family::Enterprise if self.version.starts_with('7') => {
+            Family::Enterprise if self.major() == Some(7) => {
                 format!("yum install -y {packages}")
             }
             Family::Enterprise => format!("dnf install -y {packages}"),
@@ -111,7 +124,7 @@ impl Remedies {
             ),
             Family::Fedora | Family::Enterprise => self.installing(
                 "Install the headers of the running kernel.",
-                &format!("kernel-devel-{release}"),
+                &format!("{}-devel-{release}", rpm_kernel(release)),
             ),
             Family::Suse => {
                 let (version, flavour) = release.rsplit_once('-').unwrap_or((release, "default"));
@@ -221,20 +234,24 @@ impl Remedies {
                     "dnf install -y --enablerepo='*-debuginfo' kernel-debuginfo-{release}"
                 )],
             )],
+            Family::Enterprise if self.is_oracles => vec![Fix::new(
+                "Install the kernel's debug information (a gigabyte to fetch, six to eight on disk).",
+                self.install_from_oracles_archive(&format!(
+                    "{}-debuginfo-{release}",
+                    rpm_kernel(release)
+                )),
+            )],
             Family::Enterprise => {
-                let plugins = if self.version.starts_with('7') {
-                    "yum install -y yum-utils"
-                } else {
-                    "dnf install -y dnf-plugins-core"
-                };
-                let install = if self.version.starts_with('7') {
-                    format!("debuginfo-install -y kernel-{release}")
-                } else {
-                    format!("dnf debuginfo-install -y kernel-{release}")
+                let (plugins, install) = match self.major() {
+                    Some(7) => ("yum install -y yum-utils", "debuginfo-install"),
+                    _ => ("dnf install -y dnf-plugins-core", "dnf debuginfo-install"),
                 };
                 vec![Fix::new(
                     "Install the kernel's debug information (a gigabyte to fetch, six to eight on disk).",
-                    [plugins.to_owned(), install],
+                    [
+                        plugins.to_owned(),
+                        format!("{install} -y kernel-{release}"),
+                    ],
                 )]
             }
             Family::Suse => {
@@ -270,32 +287,66 @@ impl Remedies {
         } else {
             &self.codename
         };
-        let old = self
-            .version
-            .split('.')
-            .next()
-            .and_then(|year| year.parse::<u32>().ok())
-            .is_some_and(|year| year < 18);
-        let key = if old {
+        let year = self.major().unwrap_or(u32::MAX);
+        let key = if year < 18 {
             // Before 18.04 there was no package for the key.
             "apt-key adv --keyserver keyserver.ubuntu.com --recv-keys F2EDC64DC5AEE1F6B9C621F0C8CAB6595FDFF622"
         } else {
             "apt-get install -y ubuntu-dbgsym-keyring"
         };
-        let line = |suite: &str| {
-            format!("deb http://ddebs.ubuntu.com {suite} main restricted universe multiverse")
+        let components = "main restricted universe multiverse";
+        let (lines, file) = if year < 24 {
+            let line = |suite: &str| format!("deb {UBUNTU_DEBUG} {suite} {components}");
+            let lines = [line(codename), line(&format!("{codename}-updates"))];
+            (lines.to_vec(), "ddebs.list")
+        } else {
+            // The form of the release's own sources, in which an archive's key counts for that archive only.
+            let fields = [
+                "Types: deb".to_owned(),
+                format!("URIs: {UBUNTU_DEBUG}"),
+                format!("Suites: {codename} {codename}-updates"),
+                format!("Components: {components}"),
+                "Signed-By: /usr/share/keyrings/ubuntu-dbgsym-keyring.gpg".to_owned(),
+            ];
+            (fields.to_vec(), "ddebs.sources")
         };
         Fix::new(
             "Add Ubuntu's archive of debug symbols.",
             [
                 key.to_owned(),
                 format!(
-                    "printf '%s\\n' \"{}\" \"{}\" > /etc/apt/sources.list.d/ddebs.list",
-                    line(codename),
-                    line(&format!("{codename}-updates"))
+                    "printf '%s\\n' {} > /etc/apt/sources.list.d/{file}",
+                    quoted(&lines)
                 ),
             ],
         )
+    }
+
+    /// Commands that install something from Oracle's archive of debug information, which no release has among its
+    /// repositories.
+    fn install_from_oracles_archive(&self, packages: &str) -> Vec<String> {
+        let major = self
+            .major()
+            .map_or_else(|| "$(rpm -E %rhel)".to_owned(), |major| major.to_string());
+        let lines = [
+            "[debuginfo]".to_owned(),
+            format!("name=Debug information of Oracle Linux {major}"),
+            format!("baseurl={ORACLE_DEBUG}/ol{major}/debuginfo/"),
+            "gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-oracle".to_owned(),
+            "gpgcheck=1".to_owned(),
+            "enabled=0".to_owned(),
+        ];
+        let manager = match self.major() {
+            Some(7) => "yum",
+            _ => "dnf",
+        };
+        vec![
+            format!(
+                "printf '%s\\n' {} > /etc/yum.repos.d/debuginfo.repo",
+                quoted(&lines)
+            ),
+            format!("{manager} install -y --enablerepo=debuginfo {packages}"),
+        ]
     }
 
     /// Debug information of an interpreter.
@@ -311,6 +362,10 @@ impl Remedies {
                 [format!(
                     "dnf install -y --enablerepo='*-debuginfo' python{major}.{minor}-debuginfo"
                 )],
+            ),
+            Family::Enterprise if self.is_oracles => Fix::new(
+                what,
+                self.install_from_oracles_archive(&format!("python{major}.{minor}-debuginfo")),
             ),
             Family::Enterprise => Fix::new(
                 what,
@@ -333,12 +388,7 @@ impl Remedies {
 
     /// The distribution's own interpreter with marks: package, version, and what it can show.
     fn packaged_python(&self) -> Option<(&'static str, &'static str, Shows)> {
-        let year = self
-            .version
-            .split('.')
-            .next()
-            .and_then(|year| year.parse().ok());
-        match (self.family, year) {
+        match (self.family, self.major()) {
             (Family::Debian, Some(11)) => Some(("python3", "3.9", Shows::Calls)),
             (Family::Debian, Some(12)) => Some(("python3", "3.11", Shows::CallsByUprobes)),
             (Family::Debian, Some(13)) => Some(("python3", "3.13", Shows::NoCalls)),
@@ -346,7 +396,7 @@ impl Remedies {
             (Family::Debian, None) => Some(("python3.15", "3.15", Shows::Calls)),
             (Family::Ubuntu, Some(20)) => Some(("python3", "3.8", Shows::Calls)),
             (Family::Ubuntu, Some(22)) => Some(("python3", "3.10", Shows::Calls)),
-            (Family::Ubuntu, Some(24_u32..)) => Some(("python3", "3.12 or later", Shows::NoCalls)),
+            (Family::Ubuntu, Some(24..)) => Some(("python3", "3.12 or later", Shows::NoCalls)),
             (Family::Fedora, _) => Some(("python3.15", "3.15", Shows::Calls)),
             (Family::Enterprise, Some(8)) => Some(("python36", "3.6", Shows::Calls)),
             (Family::Enterprise, Some(9)) => Some(("python3", "3.9", Shows::Calls)),
@@ -394,7 +444,12 @@ impl Remedies {
                 "build-essential pkg-config systemtap-sdt-dev libssl-dev libffi-dev zlib1g-dev libbz2-dev \
                  liblzma-dev libsqlite3-dev libreadline-dev"
             }
-            Family::Fedora | Family::Enterprise => {
+            // The program dtrace is a package of its own, which RHEL's systemtap-sdt-devel brings along.
+            Family::Fedora => {
+                "gcc make pkgconf systemtap-sdt-devel systemtap-sdt-dtrace openssl-devel libffi-devel zlib-devel \
+                 bzip2-devel xz-devel sqlite-devel readline-devel"
+            }
+            Family::Enterprise => {
                 "gcc make pkgconf systemtap-sdt-devel openssl-devel libffi-devel zlib-devel bzip2-devel xz-devel \
                  sqlite-devel readline-devel"
             }
@@ -480,6 +535,21 @@ fn is_plain(text: &str) -> bool {
             .all(|sign| sign.is_ascii_alphanumeric() || "-._+~".contains(sign))
 }
 
+/// Words for a shell: each in double quotes, within which it may still ask what it runs on. None has a quote itself.
+fn quoted(lines: &[String]) -> String {
+    let quoted: Vec<String> = lines.iter().map(|line| format!("\"{line}\"")).collect();
+    quoted.join(" ")
+}
+
+/// The kernel's package where packages are RPMs: Oracle has a kernel of its own beside that of the family.
+fn rpm_kernel(release: &str) -> &'static str {
+    match release {
+        it if it.contains("uek64k") => "kernel-uek64k",
+        it if it.contains("uek") => "kernel-uek",
+        _ => "kernel",
+    }
+}
+
 /// Arch's kernel packages, by the suffix of their releases.
 fn arch_kernel(release: &str) -> &'static str {
     [
@@ -491,4 +561,248 @@ fn arch_kernel(release: &str) -> &'static str {
     .into_iter()
     .find(|(suffix, _)| release.contains(suffix))
     .map_or("linux", |(_, package)| package)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::doctor::examine;
+    use crate::doctor::tests::{host, hosts};
+    use crate::host::Fact;
+
+    /// What a host of this distribution with this kernel is told.
+    fn remedies(id: &str, version: &str, release: &str) -> Remedies {
+        let mut facts = host("debian-12");
+        facts.distribution = facts.distribution.map(|mut distribution| {
+            distribution.id = id.to_owned();
+            distribution.like = Vec::new();
+            distribution.version = version.to_owned();
+            distribution
+        });
+        facts.kernel.release = Fact::found("osrelease", release.to_owned());
+        Remedies::for_host(&facts)
+    }
+
+    /// The heading of a family in docs/packages.md.
+    fn heading(family: Family) -> &'static str {
+        match family {
+            Family::Debian => "Debian",
+            Family::Ubuntu => "Ubuntu",
+            Family::Fedora => "Fedora",
+            Family::Enterprise => "RHEL and its kin",
+            Family::Suse => "openSUSE",
+            Family::Arch => "Arch",
+            Family::Other => "",
+        }
+    }
+
+    fn every_fix(remedies: &Remedies) -> Vec<Fix> {
+        let mut fixes = vec![
+            remedies.headers(),
+            remedies.systemtap(),
+            remedies.newer_systemtap(None),
+            remedies.compiler(None),
+            remedies.compiler(Some("gcc-12")),
+            remedies.compiler(Some("clang-18")),
+            remedies.python_debug((3, 14)),
+        ];
+        fixes.extend(remedies.debug_information());
+        fixes.extend(remedies.python_with_marks(Some((3, 14)), true, false));
+        fixes.extend(remedies.python_with_marks(Some((2, 7)), false, true));
+        fixes.extend(remedies.unsigned_modules(false));
+        fixes
+    }
+
+    /// What differs between kernels, compilers and Pythons, as the page has it.
+    fn without_numbers(name: &str) -> String {
+        let name = ["RELEASE.uek64k", "RELEASE.uek"]
+            .into_iter()
+            .fold(name.to_owned(), |name, release| {
+                name.replace(release, "RELEASE")
+            });
+        let all_digits =
+            |text: &str| !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
+        if name.strip_prefix("gcc-").is_some_and(all_digits) {
+            return "gcc-N".to_owned();
+        }
+        let debug = ["-dbg", "-debuginfo"]
+            .into_iter()
+            .find_map(|end| Some((name.strip_suffix(end)?, end)));
+        match debug.and_then(|(python, end)| Some((python.strip_prefix("python")?, end))) {
+            Some((version, end)) if all_digits(version) => format!("pythonXY{end}"),
+            Some((version, end)) if all_digits(&version.replace('.', "")) => {
+                format!("pythonX.Y{end}")
+            }
+            _ => name,
+        }
+    }
+
+    /// Names of packages and repositories in a command.
+    fn names(command: &str) -> BTreeSet<String> {
+        let words: Vec<&str> = command
+            .split_whitespace()
+            .map(|word| word.trim_matches(['"', '\'', '\\']))
+            .collect();
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        for word in &words {
+            let url = word.find("http").map(|at| &word[at..]);
+            if let Some((scheme, rest)) = url.and_then(|url| url.split_once("://")) {
+                let host = rest.split('/').next().expect("a first part");
+                names.insert(format!("{scheme}://{host}"));
+            }
+            names.extend(
+                word.strip_prefix("--enablerepo=")
+                    .map(|it| it.trim_matches('\'').to_owned()),
+            );
+        }
+        for option in ["--keyserver", "--plus-content"] {
+            let at = words.iter().position(|word| *word == option);
+            names.extend(
+                at.and_then(|at| words.get(at + 1))
+                    .map(|it| (*it).to_owned()),
+            );
+        }
+        let manages = [
+            "apt-get",
+            "dnf",
+            "yum",
+            "zypper",
+            "pacman",
+            "debuginfo-install",
+        ];
+        let installs = ["install", "debuginfo-install", "-S"];
+        let first = words.iter().position(|word| installs.contains(word));
+        if let Some(first) = first.filter(|_| manages.contains(&words[0])) {
+            let packages = words[first + 1..]
+                .iter()
+                .filter(|word| !word.starts_with('-'));
+            let is_debug_of_python =
+                words[first] == "debuginfo-install" && command.contains("python");
+            names.extend(packages.map(|package| match is_debug_of_python {
+                // The package itself is named, and not that of its debug information.
+                true => "pythonX.Y".to_owned(),
+                false => without_numbers(package),
+            }));
+        }
+        names
+    }
+
+    fn all_names(fixes: &[Fix]) -> BTreeSet<String> {
+        let commands = fixes.iter().flat_map(|fix| &fix.commands);
+        commands.flat_map(|command| names(command)).collect()
+    }
+
+    /// The names of docs/packages.md, by heading.
+    fn table() -> BTreeMap<String, BTreeSet<String>> {
+        let page = include_str!("../../docs/packages.md");
+        let mut table: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut names = None;
+        for line in page.lines() {
+            if let Some(heading) = line.strip_prefix("## ") {
+                names = Some(table.entry(heading.to_owned()).or_default());
+            } else if let (Some(names), Some(row)) = (&mut names, line.strip_prefix("| `")) {
+                let cell = row.split('|').next().expect("a first cell");
+                let cell = format!("`{cell}");
+                names.extend(cell.split('`').skip(1).step_by(2).map(str::to_owned));
+            }
+        }
+        table
+    }
+
+    #[test]
+    fn every_name_in_a_fix_stands_in_the_table_of_packages_and_no_other() {
+        let mut named: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (id, versions, releases) in [
+            ("debian", &["11", "12", "13", ""][..], &["RELEASE"][..]),
+            (
+                "ubuntu",
+                &["14.04", "20.04", "22.04", "24.04", "26.04"],
+                &["RELEASE"],
+            ),
+            ("fedora", &["43"], &["RELEASE"]),
+            ("rhel", &["7.9", "8.10", "9.5", "10.0"], &["RELEASE"]),
+            (
+                "ol",
+                &["7.9", "8.10", "9.5"],
+                &["RELEASE", "RELEASE.uek", "RELEASE.uek64k"],
+            ),
+            ("opensuse-leap", &["15.6"], &["RELEASE-default"]),
+            (
+                "arch",
+                &[""],
+                &["6-arch1", "6-lts", "6-zen", "6-hardened", "6-rt"],
+            ),
+        ] {
+            for version in versions {
+                for release in releases {
+                    let remedies = remedies(id, version, release);
+                    let names = named
+                        .entry(heading(remedies.family).to_owned())
+                        .or_default();
+                    names.extend(all_names(&every_fix(&remedies)));
+                }
+            }
+        }
+        assert_eq!(named, table());
+    }
+
+    #[test]
+    fn no_finding_of_a_known_host_names_what_is_not_in_the_table() {
+        let table = table();
+        for name in hosts() {
+            let facts = host(&name);
+            let remedies = Remedies::for_host(&facts);
+            let Some(known) = table.get(heading(remedies.family)) else {
+                continue;
+            };
+            let findings = examine(&facts, None).findings;
+            let fixes: Vec<Fix> = findings.into_iter().flat_map(|it| it.fixes).collect();
+            let release = remedies.release.trim_end_matches("-default");
+            for found in all_names(&fixes) {
+                let found = found.replace(release, "RELEASE");
+                assert!(known.contains(&found), "{name} names {found}");
+            }
+        }
+    }
+
+    #[test]
+    fn oracles_own_kernel_has_packages_of_its_own_and_an_archive_that_has_to_be_added() {
+        let uek = "5.15.0-300.163.18.el9uek.x86_64";
+        let remedies = remedies("ol", "9.5", uek);
+        assert_eq!(
+            remedies.headers().commands,
+            [format!("dnf install -y kernel-uek-devel-{uek}")]
+        );
+        let debug = &remedies.debug_information()[0].commands;
+        assert!(
+            debug[0].contains("\"baseurl=https://oss.oracle.com/ol9/debuginfo/\""),
+            "{debug:?}"
+        );
+        assert_eq!(
+            debug[1],
+            format!("dnf install -y --enablerepo=debuginfo kernel-uek-debuginfo-{uek}")
+        );
+    }
+
+    #[test]
+    fn ubuntus_archive_of_debug_symbols_is_added_in_the_form_of_the_release() {
+        let of = |version| {
+            let mut remedies = remedies("ubuntu", version, "6.8.0-45-generic");
+            remedies.codename = "name".to_owned();
+            remedies.debug_archive().commands
+        };
+        assert_eq!(
+            of("24.04"),
+            [
+                "apt-get install -y ubuntu-dbgsym-keyring",
+                "printf '%s\\n' \"Types: deb\" \"URIs: http://ddebs.ubuntu.com\" \"Suites: name name-updates\" \
+                 \"Components: main restricted universe multiverse\" \
+                 \"Signed-By: /usr/share/keyrings/ubuntu-dbgsym-keyring.gpg\" > /etc/apt/sources.list.d/ddebs.sources",
+            ]
+        );
+        assert!(of("22.04")[1].ends_with("/ddebs.list"), "{:?}", of("22.04"));
+        assert!(of("16.04")[0].contains("--keyserver"), "{:?}", of("16.04"));
+    }
 }

@@ -22,7 +22,8 @@ pub(super) fn host(name: &str) -> Facts {
     serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn hosts() -> Vec<String> {
+/// Names of all of them.
+pub(super) fn hosts() -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(directory())
         .expect("facts")
         .flatten()

@@ -64,6 +64,8 @@ pub enum ArgumentKind {
     Flags,
     /// A value as text, or no pointer.
     Value,
+    /// Arguments by name as text, which follow those by position, a [`Value`](ArgumentKind::Value).
+    Keywords,
     /// A Python object, which nobody reads.
     Object,
 }
@@ -134,6 +136,8 @@ struct Row {
     arguments: &'static [Argument],
     /// What the agent's probe of this name passes behind these.
     further: &'static [Argument],
+    /// What a patch of CPython passes behind the first ones, and no other build.
+    patched: &'static [Argument],
     plain: Option<PlainEvent>,
 }
 
@@ -142,6 +146,7 @@ const USUAL: Row = Row {
     name: "",
     arguments: &[],
     further: &[],
+    patched: &[],
     plain: None,
 };
 
@@ -168,6 +173,10 @@ enum Probe: Row {
         name: "function__entry",
         arguments: PLACE,
         further: FRAME,
+        patched: &[
+            argument("args", ArgumentKind::Value),
+            argument("kwargs", ArgumentKind::Keywords),
+        ],
         ..USUAL
     },
     /// A function returns.
@@ -363,6 +372,11 @@ impl Probe {
     /// What the agent's probe of this name passes behind these.
     pub const fn further_arguments(self) -> &'static [Argument] {
         self.row().further
+    }
+
+    /// What a patch of CPython 2.7.9 passes behind the first ones (`marks::passes_arguments`).
+    pub const fn patched_arguments(self) -> &'static [Argument] {
+        self.row().patched
     }
 
     /// The plain event that each hit becomes; `None` where events of other kinds are made of it.

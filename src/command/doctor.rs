@@ -319,6 +319,7 @@ fn request(targets: &Targets) -> (Request, Vec<(PathBuf, Option<String>)>) {
                     .map(|probe| probe.name().to_owned())
                     .collect(),
                 library: interpreter.kind == InterpreterKind::Library,
+                arguments: false,
             })
             .collect(),
         templates: found.iter().map(|_| KIND.template().to_owned()).collect(),

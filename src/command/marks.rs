@@ -75,11 +75,11 @@ fn of_file(path: &std::path::Path) -> Result<Vec<Listed>, Failure> {
 }
 
 /// Meanings of a mark's arguments; those of other providers are numbered.
-fn meanings(mark: &Mark, count: usize) -> Vec<String> {
-    let known = if mark.provider == PROVIDER {
-        marks::arguments(&mark.name)
-    } else {
-        Vec::new()
+fn meanings(image: &Listed, mark: &Mark, count: usize) -> Vec<String> {
+    let known = match &image.version {
+        _ if mark.provider != PROVIDER => Vec::new(),
+        Some(version) => marks::arguments_of((version.major, version.minor), mark),
+        None => marks::arguments(&mark.name),
     };
     (0..count)
         .map(|index| {
@@ -152,7 +152,7 @@ fn as_text(image: &Listed) -> String {
             let _ = writeln!(text, "      {}", known.sentence);
         }
         for site in &mark.sites {
-            let arguments: Vec<String> = meanings(mark, site.arguments.len())
+            let arguments: Vec<String> = meanings(image, mark, site.arguments.len())
                 .iter()
                 .zip(
                     site.argument_text
@@ -214,7 +214,7 @@ fn as_json(image: &Listed) -> Value {
                         "address": site.address,
                         "file_offset": site.file_offset,
                         "semaphore": site.semaphore,
-                        "arguments": meanings(mark, site.arguments.len())
+                        "arguments": meanings(image, mark, site.arguments.len())
                             .iter()
                             .zip(&site.arguments)
                             .map(|(meaning, argument)| json!({ "meaning": meaning, "argument": argument }))

@@ -21,7 +21,7 @@ pub struct Probed {
     pub provider: &'static str,
     /// Names of the probes to arm.
     pub marks: Vec<String>,
-    /// Whether the agent's values are fetched.
+    /// Whether values are fetched: the agent's, or the arguments that a patch of CPython passes.
     pub values: bool,
     /// Whether the semaphore of the line probe is raised, so that calls of Python 3.11 are complete.
     pub line_semaphore: bool,

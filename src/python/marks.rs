@@ -8,7 +8,7 @@
 
 use serde::Serialize;
 
-use crate::elf::Mark;
+use crate::elf::{Mark, Site};
 use crate::probe::Probe;
 
 /// Major and minor version of a Python.
@@ -337,6 +337,28 @@ pub fn arguments(mark: &str) -> Vec<&'static str> {
         .collect()
 }
 
+/// The same of a mark as it stands in a file of this version: a patch passes more.
+pub fn arguments_of(version: Version, mark: &Mark) -> Vec<&'static str> {
+    let mut names = arguments(&mark.name);
+    if passes_arguments(version, mark) {
+        let patched = Probe::FunctionEntry.patched_arguments();
+        names.extend(patched.iter().map(|argument| argument.name));
+    }
+    names
+}
+
+/// Whether a mark passes the arguments of calls as text, by position and by name, behind what it passes elsewhere: in a patch of
+/// 2.7.9, which its operands tell from all others.
+pub fn passes_arguments(version: Version, mark: &Mark) -> bool {
+    let operands = mark.sites.iter().map(operands).max();
+    let usual = arguments(&mark.name).len();
+    version == (2, 7) && mark.name == ENTRY && operands.is_some_and(|count| count > usual)
+}
+
+fn operands(site: &Site) -> usize {
+    site.argument_text.split_whitespace().count()
+}
+
 /// What a mark of provider [`PROVIDER`] is known to do in this version, provided that the build has marks at all.
 pub fn behaviour(version: Version, mark: &str) -> Behaviour {
     let Some(row) = row(version, mark) else {
@@ -358,15 +380,10 @@ pub fn behaviour(version: Version, mark: &str) -> Behaviour {
 
 /// The same of a mark of provider [`PROVIDER`] as it stands in a file, whose operands tell patches apart.
 pub fn behaviour_of(version: Version, mark: &Mark) -> Behaviour {
-    let sites = mark.sites.iter();
-    let operands = sites
-        .map(|site| site.argument_text.split_whitespace().count())
-        .max();
-    let usual = arguments(&mark.name).len();
-    if version == (2, 7) && mark.name == ENTRY && operands.is_some_and(|count| count > usual) {
-        return ARGUMENTS_AS_TEXT;
+    match passes_arguments(version, mark) {
+        true => ARGUMENTS_AS_TEXT,
+        false => behaviour(version, &mark.name),
     }
-    behaviour(version, &mark.name)
 }
 
 /// The patch of 2.7.9 that passes arguments as text, two operands more than all others: seen in its source, and ending programs.
@@ -432,7 +449,7 @@ fn row(version: Version, mark: &str) -> Option<&'static Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::elf::{Image, Site};
+    use crate::elf::Image;
 
     const ALL: &[&str] = &[
         ENTRY,
@@ -640,6 +657,14 @@ mod tests {
             let known = behaviour_of((2, 7), &mark(ENTRY, operands));
             assert_eq!(known.status, expected, "{operands}");
         }
+        assert_eq!(
+            arguments_of((2, 7), &mark(ENTRY, 5)),
+            ["filename", "function", "line", "args", "kwargs"]
+        );
+        assert_eq!(
+            arguments_of((2, 7), &mark(ENTRY, 3)),
+            ["filename", "function", "line"]
+        );
         assert_eq!(behaviour_of((2, 7), &mark(RETURN, 5)).status, Status::Quirk);
         assert_eq!(
             behaviour_of((3, 9), &mark(ENTRY, 5)).status,

@@ -57,6 +57,8 @@ pub struct ProbedImage {
     pub marks: Vec<String>,
     /// Whether it is a library of programs and not a program itself.
     pub library: bool,
+    /// Whether its mark of calls passes their arguments, and they are wanted.
+    pub arguments: bool,
 }
 
 /// Renders the script of a request.
@@ -114,7 +116,16 @@ fn context(request: &Request) -> Result<Context, ScriptError> {
     let mut points = mark_points(request.images.iter())?;
     // The agent's marks have more arguments than those of the same name in interpreters.
     let agent = mark_points(request.images.iter().filter(told))?;
-    let python = mark_points(request.images.iter().filter(|image| !told(image)))?;
+    let mut python = mark_points(request.images.iter().filter(|image| !told(image)))?;
+    // One mark is not probed twice: those that pass arguments, which are wanted, stand for themselves.
+    let entry = Probe::FunctionEntry.name();
+    let entries = |arguments: bool| {
+        let images = request.images.iter();
+        let images = images.filter(move |image| !told(image) && image.arguments == arguments);
+        mark_points(images).map(|mut points| points.remove(entry).unwrap_or_default())
+    };
+    python.insert(entry, entries(false)?);
+    let arguments = BTreeMap::from([(entry, entries(true)?)]);
     points.extend(process_points(&request.images)?);
     let asked = |name: &str| request.events.iter().any(|asked| asked == name);
     let events: BTreeMap<&str, bool> = EventKind::ALL
@@ -126,6 +137,7 @@ fn context(request: &Request) -> Result<Context, ScriptError> {
     context.insert("points", &points);
     context.insert("python", &python);
     context.insert("agent", &agent);
+    context.insert("arguments", &arguments);
     context.insert("events", &events);
     // Then the script holds sums, which it is asked for.
     let holds = |sums: &str| request.templates.iter().any(|name| name == sums);

@@ -21,6 +21,7 @@ fn request(templates: &[&str]) -> Request {
             provider: "python",
             marks: MARKS.map(str::to_owned).to_vec(),
             library: false,
+            arguments: false,
         }],
         templates: templates.iter().map(|name| (*name).to_owned()).collect(),
         events: EventKind::ALL.map(|kind| kind.name().to_owned()).to_vec(),
@@ -58,6 +59,37 @@ fn names(directory: &str, ending: &str) -> BTreeSet<String> {
 }
 
 #[test]
+fn a_mark_that_passes_arguments_is_probed_once_and_for_them() {
+    let mut request = request(&["calls"]);
+    request.images.push(ProbedImage {
+        path: "/opt/python-marks/bin/python2.7".to_owned(),
+        provider: "python",
+        marks: vec!["function__entry".to_owned(), "function__return".to_owned()],
+        library: false,
+        arguments: true,
+    });
+    let script = rendered(&request);
+    let entry =
+        r#"process("/opt/python-marks/bin/python2.7").provider("python").mark("function__entry")"#;
+    let (before, probe) = script.split_once(entry).expect("it is probed");
+    assert!(before.ends_with("probe "), "{before}");
+    let body = probe.split("\n}").next().expect("it ends");
+    assert!(
+        body.contains(
+            "pystap_told_arguments($arg3, key, pystap_string($arg4), pystap_string($arg5))"
+        ),
+        "{body}"
+    );
+    assert!(!probe.contains(entry), "{script}");
+    assert!(
+        script.contains(
+            r#"process("/usr/bin/python3.15").provider("python").mark("function__entry") {"#
+        ),
+        "the others pass none: {script}"
+    );
+}
+
+#[test]
 fn the_agents_marks_stand_beside_those_of_interpreters() {
     let mut request = request(&["calls"]);
     request.images.push(ProbedImage {
@@ -65,6 +97,7 @@ fn the_agents_marks_stand_beside_those_of_interpreters() {
         provider: "pystap",
         marks: vec!["function__entry".to_owned(), "context__name".to_owned()],
         library: true,
+        arguments: false,
     });
     let script = rendered(&request);
     let point = r#"process("/tmp/pystap-agent-0-00/libpystap_agent.so").provider("pystap").mark("function__entry")"#;
@@ -84,6 +117,7 @@ fn with_agent(templates: &[&str]) -> Request {
         provider: "pystap",
         marks: marks.map(str::to_owned).to_vec(),
         library: true,
+        arguments: false,
     });
     request
 }
@@ -336,6 +370,7 @@ fn an_image_without_a_mark_is_left_out_of_its_probe() {
         provider: "python",
         marks: vec!["gc__start".to_owned(), "gc__done".to_owned()],
         library: false,
+        arguments: false,
     });
     let text = rendered(&request);
     let probe = |mark: &str| {
@@ -359,6 +394,7 @@ fn the_life_of_processes_is_probed_by_program_and_everywhere_for_a_library() {
         provider: "python",
         marks: vec!["gc__start".to_owned()],
         library: true,
+        arguments: false,
     });
     let text = rendered(&request);
     assert!(text.contains("probe process.end"), "{text}");

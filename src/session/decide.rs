@@ -407,7 +407,7 @@ impl Decision<'_> {
     /// What is probed of the interpreters.
     fn images(&mut self, agent: Option<&AgentPlan>) -> Result<Vec<PlannedImage>, PlanError> {
         let interpreters = self.interpreters();
-        let mut images = Vec::new();
+        let (mut images, mut unhidden) = (Vec::new(), Vec::new());
         for (interpreter, pids) in interpreters.values() {
             let missing = self.missing(interpreter);
             let probes: Vec<Probe> = self.wanted.of_interpreter(interpreter, missing).collect();
@@ -428,12 +428,21 @@ impl Decision<'_> {
                     reason: known.sentence,
                 });
             }
+            let arguments =
+                self.wanted.arguments_of(interpreter) && probes.contains(&Probe::FunctionEntry);
+            if arguments {
+                unhidden.push(format!(
+                    "arguments come from a probe of {} itself, as text in which nothing is hidden, whatever its name",
+                    described(interpreter)
+                ));
+            }
             let raises = probes.iter().any(|probe| raises(interpreter, *probe));
             images.push(PlannedImage {
                 path: interpreter.path.clone(),
                 pids: pids.clone(),
                 line_semaphore: raises && !self.request.spare_line_semaphore,
                 interpreter: (*interpreter).clone(),
+                arguments,
                 probes,
             });
         }
@@ -463,12 +472,13 @@ impl Decision<'_> {
             self.wanted.leave_out(EventKind::Gc);
             return self.images(agent);
         }
-        match (missing.first(), interpreters.values().next()) {
-            (Some(first), Some((interpreter, _))) => {
-                Err(self.without_probes(*first, &missing, interpreter))
-            }
-            _ => Ok(images),
+        if let (Some(first), Some((interpreter, _))) =
+            (missing.first(), interpreters.values().next())
+        {
+            return Err(self.without_probes(*first, &missing, interpreter));
         }
+        self.warnings.extend(unhidden);
+        Ok(images)
     }
 
     /// The refusal of kinds that no interpreter has the probes for.

@@ -805,6 +805,28 @@ fn versions_decide_what_an_interpreter_gives_by_itself() {
             ),
         ),
         (
+            "arguments that the probe itself passes are wanted of it, and nobody hides anything in them",
+            asked_for("call,return")
+                .engine("uprobes")
+                .function("ping")
+                .capturing(),
+            runs(arguments_as_text()),
+            Planned(
+                "by calls; 2.7 gives call,return; uprobes",
+                &["nothing is hidden", "can end the program"],
+            ),
+        ),
+        (
+            "what is returned is told by the agent alone",
+            asked_for("call,return")
+                .engine("uprobes")
+                .function("ping")
+                .capturing()
+                .with(|it| it.agent.capture.returns = true),
+            runs(arguments_as_text()),
+            Refusal(3, &["--capture", CLOSED]),
+        ),
+        (
             "those that were asked for may not",
             asked_for("call,return,gc").engine("stap"),
             runs(debian(9).without(&Probe::COLLECTIONS)),

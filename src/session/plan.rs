@@ -139,6 +139,8 @@ pub(crate) struct PlannedImage {
     pub(crate) interpreter: Interpreter,
     /// Probes to arm.
     pub(crate) probes: Vec<Probe>,
+    /// Whether its own probe passes the arguments of calls, and they are wanted.
+    pub(crate) arguments: bool,
 }
 
 impl PlannedImage {
@@ -386,12 +388,14 @@ impl Plan {
                     provider: PROVIDER,
                     marks: image.names(),
                     library: image.interpreter.kind == InterpreterKind::Library,
+                    arguments: image.arguments,
                 })
                 .chain(self.libraries().map(|(path, probed)| ProbedImage {
                     path: path.to_string_lossy().into_owned(),
                     provider: probed.provider,
                     marks: probed.marks.clone(),
                     library: true,
+                    arguments: false,
                 }))
                 .collect(),
             templates: self.templates.clone(),
@@ -447,7 +451,7 @@ impl Plan {
             image: Arc::clone(&image.interpreter.image),
             provider: PROVIDER,
             marks: image.names(),
-            values: false,
+            values: image.arguments,
             line_semaphore: image.line_semaphore,
         };
         let libraries = self.libraries().map(|(_, probed)| probed.clone());

@@ -11,7 +11,7 @@ use crate::engine::all;
 use crate::field::{self, Field};
 use crate::probe::{EventKind, Probe};
 use crate::python::Interpreter;
-use crate::python::marks::PROVIDER;
+use crate::python::marks::{self, PROVIDER};
 use crate::python::undecodable;
 use crate::script::{Catalogue, TIMED_CALLS, TOTALS};
 
@@ -56,6 +56,8 @@ pub(crate) struct Wanted {
     usage: AgentUsage,
     /// What was asked for that the interpreters' own probes do not tell, as it is typed.
     values: Option<&'static str>,
+    /// Whether that is nothing but the arguments of calls, each as it is made: probes of one patch tell these.
+    arguments_alone: bool,
     trust_paths: bool,
     /// Fields of calls, in the order of their names.
     pub(crate) fields: Vec<Field>,
@@ -143,12 +145,23 @@ impl Wanted {
                 probes.extend(own.probes.iter().copied());
             }
         }
+        let each_call = templates
+            .iter()
+            .all(|template| template != TIMED_CALLS && template != TOTALS);
+        let arguments_alone = agent.capture.arguments
+            && !agent.capture.returns
+            && !agent.contexts
+            && fields.is_empty()
+            && agent.usage != AgentUsage::Always
+            && each_call
+            && own_template.is_none();
         Ok(Wanted {
             events,
             templates,
             own_template,
             probes,
             usage: request.agent.usage,
+            arguments_alone,
             values,
             fields,
             trust_paths: request.agent.trust_paths,
@@ -233,6 +246,19 @@ impl Wanted {
                 .any(|probe| undecodable::fails(*probe) && has(interpreter, *probe))
     }
 
+    /// Whether the arguments of calls are wanted, nothing else that takes the agent, and this interpreter's own probe passes them.
+    pub(crate) fn arguments_of(&self, interpreter: &Interpreter) -> bool {
+        let version = interpreter.version.as_ref();
+        self.arguments_alone
+            && version.is_some_and(|version| {
+                let marks = interpreter
+                    .image
+                    .mark(PROVIDER, Probe::FunctionEntry.name());
+                let version = (version.major, version.minor);
+                marks.is_some_and(|mark| marks::passes_arguments(version, mark))
+            })
+    }
+
     /// What the agent has to tell of an interpreter that its own probes do not. `endangered` when they would end a program;
     /// `reached` when the agent gets wherever that interpreter runs.
     pub(crate) fn missing(
@@ -243,8 +269,8 @@ impl Wanted {
     ) -> MissingProbes {
         let version = interpreter.version.as_ref();
         let by_itself = self.is_direct() || (self.is_mixed() && reached);
-        let always =
-            self.usage == AgentUsage::Always || self.values.is_some() || by_itself || endangered;
+        let values = self.values.is_some() && !self.arguments_of(interpreter);
+        let always = self.usage == AgentUsage::Always || values || by_itself || endangered;
         if self.usage == AgentUsage::Never
             || (!always && version.is_some_and(|version| !agent::supported(version)))
         {

@@ -97,6 +97,15 @@ const LONG_CALLS: Script = Script {
     options: &["--min-duration", "5ms"],
 };
 
+/// What [`arguments_are_exact`] depends on; its interpreter is a program of ours, too.
+pub(crate) const ARGUMENTS: &[&str] = &[
+    "--events",
+    "call,return",
+    "--function",
+    "serve",
+    "--capture",
+    "args",
+];
 /// What [`instances_are_exact`] depends on; its interpreter is a program of ours.
 pub(crate) const INSTANCES: &[&str] = &["--events", "instance"];
 
@@ -454,6 +463,38 @@ fn instances_are_exact() {
             assert_eq!(object, once);
         }
     });
+}
+
+/// Calls of a program that has the probes of the patched Python 2.7.9 which passes arguments, tests/programs/arguments.c.
+fn arguments_are_exact() {
+    leaves_nothing(|| {
+        let program = file("tests/programs/arguments");
+        let traced = trace(&[ARGUMENTS, &["--", &program, "1000"]].concat());
+        let traced = traced.complete("targets_ended");
+        assert_eq!(traced.truth()["calls"], 1000);
+        let arguments = traced.events.iter().filter_map(|event| match &event.what {
+            What::Call { frame, .. } => {
+                let text = frame.text.as_ref().expect("they were asked for");
+                Some(text.text.as_str())
+            }
+            What::Return { frame, .. } => {
+                assert_eq!(frame.text, None, "nobody passes what is returned");
+                None
+            }
+            _ => None,
+        });
+        let arguments: Vec<&str> = arguments.collect();
+        let stated: Vec<String> = (0..1000)
+            .map(|number| format!("({number},) {{'retries': {}}}", number % 3))
+            .collect();
+        assert_eq!(arguments, stated);
+    });
+}
+
+#[test]
+#[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
+fn arguments_that_an_interpreters_own_probe_passes_are_all_told() {
+    arguments_are_exact();
 }
 
 #[test]

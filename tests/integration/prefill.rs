@@ -76,6 +76,14 @@ fn the_script_for_instances_becomes_a_module() {
     assert_eq!(compiled.code, 0, "{}", compiled.stderr);
 }
 
+#[test]
+#[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]
+fn the_script_for_arguments_becomes_a_module() {
+    let program = file("tests/programs/arguments");
+    let compiled = compile(&program, live::ARGUMENTS);
+    assert_eq!(compiled.code, 0, "{}", compiled.stderr);
+}
+
 /// The path of its library differs from that of an agent that pystap brings along.
 #[test]
 #[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]

@@ -13,6 +13,7 @@ use pystap::engine::stap::arguments;
 use pystap::script::Tapsets;
 
 use crate::command::{Ended, PYTHON, Waiting, command, file, kinds, run};
+use crate::live;
 
 /// Names that a user may give to filters, and that break a naive script: quotes, escapes, wildcards, format directives,
 /// comment and macro characters, bytes that stap's regular expressions cannot hold.
@@ -289,18 +290,24 @@ fn the_script_depends_on_neither_the_process_nor_the_length_of_calls() {
 /// No interpreter with these probes is at hand, but a program that has them.
 #[test]
 #[ignore = "needs a C compiler and stap: run by scripts/test-here"]
-fn instances_pass_stap_up_to_its_translation() {
+fn probes_of_patched_pythons_pass_stap_up_to_its_translation() {
     let directory = tempfile::tempdir().expect("a directory");
-    let program = directory.path().join("instances");
-    let compiled = run(Command::new("cc")
-        .arg("-o")
-        .arg(&program)
-        .arg(file("tests/programs/instances.c")));
-    assert_eq!(compiled.code, 0, "{compiled:?}");
-    let program = program.to_str().expect("UTF-8");
-    assert_eq!(kinds(program), ["instance"]);
-    let text = script(["--python", program, "--events", "instance"]);
-    must_pass("-p3", &text, "instances");
+    let programs: [(&str, &[&str], &[&str]); 2] = [
+        ("instances", &["instance"], live::INSTANCES),
+        ("arguments", &["call", "return"], live::ARGUMENTS),
+    ];
+    for (name, has, options) in programs {
+        let program = directory.path().join(name);
+        let compiled = run(Command::new("cc")
+            .arg("-o")
+            .arg(&program)
+            .arg(file(&format!("tests/programs/{name}.c"))));
+        assert_eq!(compiled.code, 0, "{compiled:?}");
+        let program = program.to_str().expect("UTF-8");
+        assert_eq!(kinds(program), has);
+        let text = script([&["--python", program], options].concat());
+        must_pass("-p3", &text, name);
+    }
 }
 
 /// Without this, a stap that accepts anything would make every test above pass.

@@ -24,7 +24,7 @@ use crate::event::loss::lost;
 use crate::event::{Event, Frame, LossStage, Place, Plain, Text, What};
 use crate::perf::owners::CounterOwners;
 use crate::perf::tracepoints::Tracepoint;
-use crate::probe::{ArgumentKind, Probe};
+use crate::probe::{Argument, ArgumentKind, Probe};
 use crate::python::greenlets;
 use crate::python::name::{is_interpreter_command, may_be_library};
 
@@ -49,6 +49,7 @@ pub(super) enum Field {
     Context,
     Flags,
     Text,
+    Keywords,
 }
 
 impl Field {
@@ -66,6 +67,7 @@ impl Field {
             ArgumentKind::Context => Field::Context,
             ArgumentKind::Flags => Field::Flags,
             ArgumentKind::Value => Field::Text,
+            ArgumentKind::Keywords => Field::Keywords,
             ArgumentKind::Object => return None,
         })
     }
@@ -73,18 +75,19 @@ impl Field {
     /// What it is read as.
     pub(super) fn kind(self) -> FetchKind {
         match self {
-            Field::File | Field::Function | Field::Qualname | Field::Text => FetchKind::Text,
+            Field::File | Field::Function | Field::Qualname | Field::Text | Field::Keywords => {
+                FetchKind::Text
+            }
             Field::Number | Field::Context | Field::Flags => FetchKind::Number,
         }
     }
 }
 
-/// The fields that a probe's arguments come in, each with the place of its argument: the agent's probes pass more.
-pub(super) fn fields(probe: Probe, agent: bool) -> impl Iterator<Item = (usize, Field)> {
-    let further = match agent {
-        true => probe.further_arguments(),
-        false => &[],
-    };
+/// The fields that a probe's arguments come in, each with the place of its argument: some images' probes pass `further` ones.
+pub(super) fn fields(
+    probe: Probe,
+    further: &'static [Argument],
+) -> impl Iterator<Item = (usize, Field)> {
     let mut texts = 0;
     let arguments = probe.arguments().iter().chain(further).enumerate();
     arguments.filter_map(move |(place, argument)| {
@@ -104,6 +107,10 @@ struct Format {
     number: usize,
     /// Where the agent is probed.
     agent: Option<AgentFormat>,
+    /// With values only.
+    text: Option<usize>,
+    /// Where a patched Python is probed that passes arguments.
+    keywords: Option<usize>,
 }
 
 /// Offsets of the fields that only the agent fills.
@@ -112,8 +119,6 @@ struct AgentFormat {
     qualname: usize,
     context: usize,
     flags: usize,
-    /// With values only.
-    text: Option<usize>,
 }
 
 /// What decoding has to say beside events.
@@ -160,9 +165,10 @@ impl Decoder {
                         qualname,
                         context: offset("context")?,
                         flags: offset("flags")?,
-                        text: offset("text"),
                     }),
                 },
+                text: offset("text"),
+                keywords: offset("keywords"),
             },
             names: Names::new(REMEMBERED, Allowance::default()),
             lives: Vec::new(),
@@ -334,24 +340,27 @@ impl Decoder {
         Some(plain)
     }
 
-    /// What the agent says of a frame; nothing where another's mark was hit.
+    /// What the agent says of a frame, and its value; nothing where another's mark was hit that says no more than its place.
     fn frame(&self, raw: &[u8]) -> Option<Frame> {
-        let Some(agent) = self.format.agent else {
-            return Some(Frame::default());
+        // Where there is no value, the pointer is none.
+        let value = |field: Option<usize>| string(raw, field?).filter(|(bytes, _)| *bytes != FAULT);
+        let text = match (value(self.format.text), value(self.format.keywords)) {
+            (Some((positional, whole)), Some((named, also))) => Some(self::text(
+                &[positional, b" ", named].concat(),
+                !(whole && also),
+            )),
+            (Some((value, whole)), None) => Some(self::text(value, !whole)),
+            (None, _) => None,
         };
-        let manner = flags::manner(u64_at(raw, agent.flags)?);
-        let text = match agent.text {
-            // Where there is no value, the pointer is none.
-            Some(field) => string(raw, field).filter(|(bytes, _)| *bytes != FAULT),
-            None => None,
+        let mut frame = Frame {
+            text: text.map(Arc::new),
+            ..Frame::default()
         };
-        Some(Frame {
-            context: NonZeroU64::new(u64_at(raw, agent.context)?),
-            manner,
-            text: text.map(|(bytes, whole)| Arc::new(self::text(bytes, !whole))),
-            fields: None,
-            idle_ns: 0,
-        })
+        if let Some(agent) = self.format.agent {
+            frame.manner = flags::manner(u64_at(raw, agent.flags)?);
+            frame.context = NonZeroU64::new(u64_at(raw, agent.context)?);
+        }
+        Some(frame)
     }
 
     fn place(&mut self, raw: &[u8]) -> Option<Arc<Place>> {

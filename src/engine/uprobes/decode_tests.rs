@@ -686,3 +686,74 @@ fn bytes_that_are_no_text_are_found_again_and_not_taken_for_others() {
     assert!(unread.unreadable && Arc::ptr_eq(&unread, &names.text((FAULT, true))));
     assert!(!names.text((FAULT, false)).unreadable);
 }
+
+/// A record of a session in which a Python is probed that passes arguments itself.
+#[test]
+fn arguments_come_as_one_text_and_only_where_they_could_be_read() {
+    let mut decoder = {
+        let fields = [
+            ("mark", 16),
+            ("width", 17),
+            ("file", 20),
+            ("function", 24),
+            ("number", 28),
+            ("text", 36),
+            ("keywords", 40),
+        ];
+        Decoder::new(&Tracepoint {
+            id: u64::from(EVENT),
+            fields: fields
+                .map(|(name, offset)| (name.to_owned(), offset))
+                .to_vec(),
+        })
+        .expect("every field is there")
+    };
+    let mut told = |positional: &[u8], named: &[u8]| {
+        let mut raw = vec![0; 44];
+        raw[..2].copy_from_slice(&EVENT.to_ne_bytes());
+        raw[16] = Probe::FunctionEntry.number();
+        raw[17] = -4_i8 as u8;
+        let texts = [
+            (20, HIT.file),
+            (24, HIT.function),
+            (36, positional),
+            (40, named),
+        ];
+        for (field, text) in texts {
+            let place = (raw.len() | text.len() << 16) as u32;
+            raw[field..field + 4].copy_from_slice(&place.to_ne_bytes());
+            raw.extend(text);
+        }
+        while !(raw.len() + 4).is_multiple_of(8) {
+            raw.push(0);
+        }
+        let mut body = Vec::new();
+        for word in [10_u64 | 12 << 32, 100, 1] {
+            body.extend(word.to_ne_bytes());
+        }
+        body.extend((raw.len() as u32).to_ne_bytes());
+        body.extend(raw);
+        let mut events = Vec::new();
+        let bytes = record(bindings::PERF_RECORD_SAMPLE, 0, &body);
+        decoder.decode(&bytes, 0, &mut events);
+        match &events[..] {
+            [
+                Event {
+                    what: What::Call { frame, .. },
+                    ..
+                },
+            ] => {
+                let text = frame.text.as_ref();
+                text.map(|text| (text.text.clone(), text.cut))
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let whole = Some(("(7,) {'a': 1}".to_owned(), false));
+    assert_eq!(told(b"(7,)\0", b"{'a': 1}\0"), whole);
+    let cut = Some(("(7,) {'a".to_owned(), true));
+    assert_eq!(told(b"(7,)\0", b"{'a"), cut, "its end is not there");
+    let one = Some(("(7,)".to_owned(), false));
+    assert_eq!(told(b"(7,)\0", b"(fault)\0"), one);
+    assert_eq!(told(b"(fault)\0", b"(fault)\0"), None);
+}

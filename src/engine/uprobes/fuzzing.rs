@@ -16,6 +16,9 @@ pub fn records(choice: u8, bytes: &[u8]) -> usize {
     if kind > 1 {
         fields.push(("text", 56));
     }
+    if choice & 0x40 != 0 {
+        fields.push(("keywords", 60));
+    }
     let defined = Tracepoint {
         id: 1,
         fields: fields

@@ -75,8 +75,10 @@ pub struct Plan {
 struct Fields {
     /// What only the agent tells.
     agent: bool,
-    /// Its values, too.
+    /// Values, its own or those that a patch of CPython passes.
     values: bool,
+    /// What only that patch passes: arguments by name.
+    keywords: bool,
 }
 
 impl Plan {
@@ -91,6 +93,9 @@ impl Plan {
             fields: Fields {
                 agent: images.iter().any(|image| image.provider == AGENT_PROVIDER),
                 values: images.iter().any(|image| image.values),
+                keywords: images
+                    .iter()
+                    .any(|image| image.values && image.provider != AGENT_PROVIDER),
             },
         };
         for probed in images {
@@ -135,7 +140,12 @@ impl Plan {
                 continue;
             };
             let mut fetched = Fetched::default();
-            for (at, field) in decode::fields(mark, probed.provider == AGENT_PROVIDER) {
+            let further = match probed.provider {
+                AGENT_PROVIDER => mark.further_arguments(),
+                _ if probed.values => mark.patched_arguments(),
+                _ => &[],
+            };
+            for (at, field) in decode::fields(mark, further) {
                 let kind = field.kind();
                 let place = match site.arguments.get(at) {
                     Some(argument) => fetch::fetch(argument, machine, kind)
@@ -174,6 +184,7 @@ struct Fetched {
     context: Option<String>,
     flags: Option<String>,
     text: Option<String>,
+    keywords: Option<String>,
 }
 
 impl Fetched {
@@ -186,6 +197,7 @@ impl Fetched {
             decode::Field::Context => self.context = Some(place),
             decode::Field::Flags => self.flags = Some(place),
             decode::Field::Text => self.text = Some(place),
+            decode::Field::Keywords => self.keywords = Some(place),
         }
     }
 }
@@ -216,6 +228,9 @@ fn fetches(mark: u8, fetched: &Fetched, fields: Fields) -> Vec<String> {
     }
     if fields.values {
         fetches.push(format!("text={}:ustring", text(&fetched.text)));
+    }
+    if fields.keywords {
+        fetches.push(format!("keywords={}:ustring", text(&fetched.keywords)));
     }
     fetches
 }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::elf::Image;
+use crate::elf::{Architecture, Image, Machine, Mark, Site, parse_arguments};
 
 const PYTHON: &str = "/usr/bin/python3.11";
 
@@ -127,6 +127,70 @@ fn an_operand_that_cannot_be_fetched_is_said_and_the_rest_is_had() {
             "number=\\-1:s64"
         ]
     );
+}
+
+/// 2.7.9 with the patch that passes arguments as text, as it stands in notes.
+fn passes_arguments(values: bool) -> Probed {
+    let architecture = Architecture {
+        machine: Machine::X86,
+        address_size: 8,
+        little_endian: true,
+    };
+    let mark = |name: &str, text: &str| Mark {
+        provider: crate::python::marks::PROVIDER.to_owned(),
+        name: name.to_owned(),
+        sites: vec![Site {
+            address: 0x1000,
+            file_offset: Some(0x1000),
+            semaphore: None,
+            arguments: parse_arguments(text, architecture),
+            argument_text: text.to_owned(),
+        }],
+    };
+    let image = Image {
+        path: "/opt/python-marks/bin/python2.7".into(),
+        build_id: None,
+        architecture,
+        marks: vec![
+            mark("function__entry", "8@%rax 8@%rbx -4@%ecx 8@%rdx 8@-8(%rsi)"),
+            mark("function__return", "8@%rax 8@%rbx -4@%ecx"),
+        ],
+        damaged: Vec::new(),
+        needed: Vec::new(),
+        run_paths: Vec::new(),
+        startup_offset: None,
+        python_runtime: None,
+    };
+    Probed {
+        path: image.path.clone(),
+        inode: 1,
+        marks: image.marks.iter().map(|it| it.name.clone()).collect(),
+        image: Arc::new(image),
+        provider: crate::python::marks::PROVIDER,
+        values,
+        line_semaphore: false,
+    }
+}
+
+#[test]
+fn arguments_that_a_probe_passes_are_fetched_where_they_are_wanted() {
+    let fetches = |values| {
+        let plan = Plan::new(&[passes_arguments(values)]).expect("it can be probed");
+        assert_eq!(plan.missing, Vec::<String>::new());
+        let definitions = plan.definitions.into_iter();
+        definitions
+            .map(|mut definition| definition.fetches.split_off(5))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        fetches(true),
+        [
+            ["text=+0(%dx):ustring", "keywords=+0(-8(%si)):ustring"],
+            // A return passes none.
+            ["text=@0x0:ustring", "keywords=@0x0:ustring"]
+        ]
+    );
+    assert_eq!(fetches(false), [[""; 0]; 2]);
 }
 
 #[test]

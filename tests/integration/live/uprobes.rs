@@ -30,7 +30,9 @@ use std::time::Instant;
 use pystap::event::{ProcessChange, What};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Service, calls_and_returns_are_exact, calls_of, instances_are_exact};
+use super::{
+    Service, arguments_are_exact, calls_and_returns_are_exact, calls_of, instances_are_exact,
+};
 use crate::command::{command, file, run};
 use crate::tracing::{Traced, Tracing, Way, eventually, groups, leaves_nothing, numbers, trace};
 
@@ -140,6 +142,12 @@ fn a_million_calls_of_python_3_11_are_all_seen_with_their_names() {
         let in_order = traced.events.is_sorted_by_key(|event| event.ts);
         assert!(in_order, "events are not in the order of their times");
     });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn arguments_that_an_interpreters_own_probe_passes_are_all_told_here() {
+    arguments_are_exact();
 }
 
 #[test]

@@ -136,7 +136,7 @@ pub(super) fn walk<M: Memory>(
     mut visit: impl FnMut(u64, u64),
 ) -> Result<Walked, Unread> {
     let object_type = layout.objects.object_type;
-    // What is found is yet to be read.
+    // Whoever has to walk again has had the objects once.
     let begun = Instant::now();
     let half = bounds.until.saturating_duration_since(begun) / 2;
     let collects = || Ok(memory.half(added(collector, layout.collecting)?)? != 0);

@@ -384,6 +384,8 @@ struct Parts {
     tuple: u64,
     bytes: u64,
     string: u64,
+    /// Where in the part about the garbage collector it is said where its state says that it collects.
+    collecting: u64,
     /// Of the interpreter's part: where the fields about its GIL begin, which come four after that about its garbage
     /// collector.
     gil: u64,
@@ -405,6 +407,7 @@ fn parts(minor: u8) -> Option<Parts> {
             tuple: 400,
             bytes: 512,
             string: 536,
+            collecting: 576,
         },
         14 => Parts {
             gil: 120,
@@ -418,6 +421,7 @@ fn parts(minor: u8) -> Option<Parts> {
             tuple: 448,
             bytes: 592,
             string: 616,
+            collecting: 656,
         },
         15 => Parts {
             gil: 120,
@@ -431,6 +435,7 @@ fn parts(minor: u8) -> Option<Parts> {
             tuple: 544,
             bytes: 688,
             string: 712,
+            collecting: 760,
         },
         _ => return None,
     })
@@ -515,8 +520,7 @@ impl Layout {
             interpreter_next: field(64)?,
             threads_head: field(72)?,
             collector: Collector::InInterpreter(field(parts.gil - 32)?),
-            // The part about the collector comes right after that about strings.
-            collecting: field(parts.string + 40)?,
+            collecting: field(parts.collecting)?,
             gil: Gil::OfInterpreter(field(parts.gil)?),
             gil_locked: within(parts.gil + 24)?,
             gil_holder: within(parts.gil + 32)?,

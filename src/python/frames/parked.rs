@@ -1,6 +1,7 @@
 //! What waits without a thread of its own: found among the objects that the garbage collector knows, in one walk.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use super::greenlets::{self, Greenlets};
 use super::heap::{self, Bounds};
@@ -76,10 +77,13 @@ pub(super) fn parked<M: Memory>(
         ..Parked::default()
     };
     let (mut tasks, mut greenlets) = (Found::default(), Found::default());
+    // What is found is yet to be read.
+    let begun = Instant::now();
+    let walking = bounds.until.saturating_duration_since(begun) * 3 / 4;
     for collector in collectors {
         let rest = Bounds {
             objects: bounds.objects.saturating_sub(parked.objects),
-            ..bounds
+            until: begun + walking,
         };
         let visit = |object, its_type| {
             let found = types.at(memory, layout, its_type);

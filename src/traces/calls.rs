@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use super::choice::Choice;
 use super::ids::{Firsts, Ids, Linked, SpanId, TraceId};
-use super::span::{Ending, Span, of_trace};
+use super::span::{Span, of_trace};
 use crate::analysis::keys::{FunctionKey, KeyBuilder};
 use crate::analysis::pairing::FrameId;
+use crate::analysis::requests::Ending;
 use crate::event::{Fields, Place, Text};
 
 /// Calls under way that are followed; further ones are counted.
@@ -378,13 +379,26 @@ impl Calls {
         }
     }
 
+    /// A call is over, and with it what gave way below it, however deep: whoever is called is before its caller.
     fn ends(&mut self, id: SpanId, ts: u64, ending: Ending, doubtful: bool) {
-        let Some(call) = self.calls.get_mut(&id) else {
-            return;
-        };
-        for (_, waiting) in std::mem::take(&mut call.waiting) {
-            self.ends_waiting(waiting);
+        let (mut below, mut at) = (vec![id], 0);
+        while let Some(id) = below.get(at) {
+            let waiting = self
+                .calls
+                .get_mut(id)
+                .map(|it| std::mem::take(&mut it.waiting));
+            below.extend(waiting.into_iter().flatten().map(|(_, waits)| waits));
+            at += 1;
         }
+        for waits in below.drain(1..).rev() {
+            if let Some(since) = self.calls.get(&waits).and_then(|call| call.gave_way) {
+                self.ends_alone(waits, since, Ending::Suspended, false);
+            }
+        }
+        self.ends_alone(id, ts, ending, doubtful);
+    }
+
+    fn ends_alone(&mut self, id: SpanId, ts: u64, ending: Ending, doubtful: bool) {
         let Some(call) = self.calls.get(&id) else {
             return;
         };

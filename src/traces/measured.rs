@@ -7,12 +7,13 @@ use std::sync::Arc;
 use super::calls::{Calls, Track};
 use super::choice::Choice;
 use super::ids::{Link, Linked, SpanId, TraceId};
-use super::span::{Ending, Span};
+use super::span::Span;
+use crate::analysis::requests::Ending;
 use crate::event::{Fields, Place};
 
 /// Calls that are kept; all become spans beyond that, and what called them later is in another trace.
 const MOST: usize = 1 << 16;
-/// Bytes of their fields.
+/// Bytes of their fields, with which it is the same.
 const MOST_FIELDS: usize = 16 << 20;
 
 /// A call that is over.
@@ -45,15 +46,11 @@ pub(super) struct Measured {
 
 impl Measured {
     /// Keeps a call. Whether there is room for another one.
-    pub(super) fn keep(&mut self, track: Track, mut ended: Ended) -> bool {
-        let bytes = ended.fields.as_ref().map_or(0, |it| it.bytes());
-        match self.field_bytes.saturating_add(bytes) {
-            all if all <= MOST_FIELDS => self.field_bytes = all,
-            _ => ended.fields = None,
-        }
+    pub(super) fn keep(&mut self, track: Track, ended: Ended) -> bool {
+        self.field_bytes += ended.fields.as_ref().map_or(0, |it| it.bytes());
         self.tracks.entry(track).or_default().push(ended);
         self.kept += 1;
-        self.kept < MOST
+        self.kept < MOST && self.field_bytes < MOST_FIELDS
     }
 
     /// Makes spans of the calls of a process, or of all. Of those that are not named, only what is below a named one and took so

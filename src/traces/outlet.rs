@@ -29,14 +29,6 @@ pub(crate) trait Outlet: Debug {
         Ok(())
     }
 
-    /// Hands on what is held back for efficiency, where somebody reads it at once.
-    ///
-    /// # Errors
-    /// The output's.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
     /// Takes no more.
     ///
     /// # Errors
@@ -123,8 +115,6 @@ pub(crate) struct Post {
     handed: u64,
     /// How long it may take nothing; not at all where a program would have to wait for that.
     patience: Option<Duration>,
-    /// Batches that may wait.
-    most: usize,
     told: Arc<OnceLock<Sent>>,
 }
 
@@ -144,7 +134,6 @@ impl Post {
             batch: Batch::default(),
             handed: 0,
             patience,
-            most: Post::MOST,
             told: Arc::clone(told),
         }
     }
@@ -156,7 +145,7 @@ impl Post {
         };
         self.handed += items.len() as u64;
         if let Some(patience) = self.patience
-            && !sender.wait(self.most - 1, patience)
+            && !sender.wait(Post::MOST - 1, patience)
         {
             return Err(self.give_up());
         }

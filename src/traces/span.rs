@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 
 use super::ids::{Link, SpanId, TraceId};
+use crate::analysis::requests::Ending;
 use crate::event::{FieldValue, Fields, Float, Place};
 use crate::otlp::{Value, attribute};
 use crate::protobuf::Message;
@@ -12,32 +13,6 @@ const SPANS: u32 = 2;
 const ATTRIBUTES: u32 = 9;
 const INTERNAL: u64 = 1;
 const ERROR: u64 = 2;
-
-/// How a call ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
-    Returned,
-    /// An exception left it.
-    Exception,
-    /// It gave way, and was not seen to go on.
-    Suspended,
-    /// The stream ended before it did.
-    Open,
-    /// Its process ended, and its return was not seen.
-    Unseen,
-}
-
-impl Ending {
-    /// The word for an end that is none.
-    fn word(self) -> Option<&'static str> {
-        match self {
-            Ending::Returned | Ending::Exception => None,
-            Ending::Suspended => Some("suspended"),
-            Ending::Open => Some("open"),
-            Ending::Unseen => Some("unseen"),
-        }
-    }
-}
 
 /// A call that is over.
 #[derive(Debug)]
@@ -102,7 +77,8 @@ impl Span<'_> {
             let resumptions = self.resumptions as i64;
             attribute(&mut span, ATTRIBUTES, "pystap.resumptions", resumptions);
         }
-        if let Some(word) = self.ending.word() {
+        if !matches!(self.ending, Ending::Returned | Ending::Exception) {
+            let word = self.ending.word();
             attribute(&mut span, ATTRIBUTES, "pystap.ending", word);
         }
         if self.doubtful {

@@ -9,9 +9,9 @@ use super::choice::Choice;
 use super::measured::{Ended, Measured};
 use super::outlet::Outlet;
 use super::processes::{Processes, ServiceOf};
-use super::span::Ending;
 use crate::analysis::keys::{FunctionKey, KeyBuilder};
 use crate::analysis::pairing::{FrameId, Pairing, Step};
+use crate::analysis::requests::Ending;
 use crate::event::{Frame, Manner, Place, ProcessChange, Session, What};
 use crate::export::{End, Sink};
 use crate::view::many;
@@ -228,10 +228,6 @@ impl<O: Outlet> Sink for Spans<O> {
 
     fn tick(&mut self, _now: u64, _pairing: &Pairing) -> io::Result<()> {
         self.outlet.tick()
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.outlet.flush()
     }
 
     fn finish(mut self: Box<Self>, _end: &End<'_>) -> io::Result<Option<String>> {

@@ -200,9 +200,9 @@ fn linked(link: Link) -> Choice {
     }
 }
 
-/// A call with a field.
+/// A call or return with a field.
 fn with(name: &str, value: &str, mut event: Event) -> Event {
-    if let What::Call { frame, .. } = &mut event.what {
+    if let What::Call { frame, .. } | What::Return { frame, .. } = &mut event.what {
         let field = Field {
             name: name.into(),
             value: FieldValue::Text(text(value)),
@@ -489,6 +489,38 @@ fn calls_that_come_when_they_are_over_are_below_those_that_are_around_them() {
     assert_eq!(parents(&spans), expected);
     assert_eq!(one(&spans, "b").between, (105, 130));
     assert_eq!(one(&spans, "a").trace, one(&spans, "c").trace);
+}
+
+#[test]
+fn generators_that_gave_way_within_each_other_end_together_however_many_they_are() {
+    const DEEP: u64 = 30_000;
+    let begins = (1..=DEEP).map(|ts| told("f", 1, Manner::Plain, call(ts, "f")));
+    let gives_way = (1..=DEEP).map(|ts| told("f", 1, Manner::Suspension, returned(DEEP + ts, "f")));
+    let exit = What::Process {
+        change: ProcessChange::Exit,
+        parent: None,
+        command: None,
+    };
+    let end = event(3 * DEEP, exit);
+    let events = begins.chain(gives_way).chain([end]).collect();
+    let (spans, _) = spans(Choice::default(), events);
+    assert_eq!(spans.len() as u64, DEEP);
+    // The innermost began last and gave way first.
+    let longest = (1, 2 * DEEP);
+    assert_eq!(spans.iter().filter(|it| it.between == longest).count(), 1);
+}
+
+#[test]
+fn fields_of_calls_that_come_when_they_are_over_are_told_however_much_they_take() {
+    let statement = "x".repeat(4 << 20);
+    let query = |at: u64| with("statement", &statement, measured(at * 10, 5, "query"));
+    let (spans, said) = spans(Choice::default(), (1..=6).map(query).collect());
+    assert_eq!(said, None);
+    assert_eq!(spans.len(), 6);
+    for span in spans {
+        let told = Read::Bytes(statement.clone().into_bytes());
+        assert!(span.attributes["statement"] == told);
+    }
 }
 
 #[test]

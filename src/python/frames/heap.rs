@@ -136,9 +136,6 @@ pub(super) fn walk<M: Memory>(
     mut visit: impl FnMut(u64, u64),
 ) -> Result<Walked, Unread> {
     let object_type = layout.objects.object_type;
-    // Whoever has to walk again has had the objects once.
-    let begun = Instant::now();
-    let half = bounds.until.saturating_duration_since(begun) / 2;
     let collects = || Ok(memory.half(added(collector, layout.collecting)?)? != 0);
     let mut walked = Walked {
         objects: 0,
@@ -164,7 +161,7 @@ pub(super) fn walk<M: Memory>(
         walked.objects = walked.objects.max(objects);
         whole &= !collects()?;
         walked.complete = whole;
-        if whole || objects >= bounds.objects || begun.elapsed() >= half {
+        if whole || objects >= bounds.objects || bounds.are_over() {
             break;
         }
     }

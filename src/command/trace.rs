@@ -239,6 +239,10 @@ pub(super) fn part(path: &Path) -> io::Result<Output> {
     opened.map_err(io::Error::other)?.ok_or_else(pipe)
 }
 
+fn goes_to_terminal(output: &cli::OutputArgs) -> bool {
+    output.output.is_none() && io::stdout().is_terminal()
+}
+
 /// Keeps what only programs read off terminals.
 ///
 /// # Errors
@@ -249,7 +253,7 @@ pub(super) fn can_be_read(output: &cli::OutputArgs) -> Result<(), Failure> {
         Some(Format::Chrome | Format::Perfetto) => "a timeline for a viewer",
         Some(Format::Json | Format::Flow) | None => return Ok(()),
     };
-    if output.output.is_some() || !io::stdout().is_terminal() {
+    if !goes_to_terminal(output) {
         return Ok(());
     }
     Err(Failure::new(
@@ -287,7 +291,7 @@ pub(super) fn sink(
     output: Output,
     rules: PairingRules,
 ) -> Box<dyn Sink> {
-    let terminal = arguments.output.output.is_none() && std::io::stdout().is_terminal();
+    let terminal = goes_to_terminal(&arguments.output);
     let format =
         arguments
             .output

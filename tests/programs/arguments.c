@@ -7,29 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "probes.h"
+
 /* What every CPython carries: the name of a variable, the tag of its caches, its version. */
 __attribute__((used)) static const char looks[] = "PYTHONHASHSEED\0\0cpython-27\0\0" "2.7.9\0";
-
-/* A probe's semaphore, and the probe with its operands. */
-#define SEMAPHORE(name) __attribute__((used, section(".probes"))) volatile unsigned short name##_semaphore
-#define HIT(name, operands, ...)                                                 \
-	do {                                                                     \
-		if (name##_semaphore)                                            \
-			__asm__ volatile("990: nop\n"                            \
-					 ".pushsection .note.stapsdt,\"\",@note\n" \
-					 ".balign 4\n"                           \
-					 ".4byte 992f-991f, 994f-993f, 3\n"      \
-					 "991: .asciz \"stapsdt\"\n"             \
-					 "992: .balign 4\n"                      \
-					 "993: .8byte 990b, 0, " #name "_semaphore\n" \
-					 ".asciz \"python\"\n"                   \
-					 ".asciz \"" #name "\"\n"                \
-					 ".asciz \"" operands "\"\n"             \
-					 "994: .balign 4\n"                      \
-					 ".popsection\n"                         \
-					 :                                       \
-					 : __VA_ARGS__);                         \
-	} while (0)
 
 SEMAPHORE(function__entry);
 SEMAPHORE(function__return);

@@ -7,31 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "probes.h"
+
 /* What every CPython carries: the name of a variable, the tag of its caches, its version. */
 __attribute__((used)) static const char looks[] = "PYTHONHASHSEED\0\0cpython-35\0\0" "3.5.10\0";
 
-/* A probe's semaphore, and the probe with its two operands. */
-#define SEMAPHORE(name) __attribute__((used, section(".probes"))) volatile unsigned short name##_semaphore
-#define PROBE(name, class, module)                                               \
-	__asm__ volatile("990: nop\n"                                            \
-			 ".pushsection .note.stapsdt,\"\",@note\n"               \
-			 ".balign 4\n"                                           \
-			 ".4byte 992f-991f, 994f-993f, 3\n"                      \
-			 "991: .asciz \"stapsdt\"\n"                             \
-			 "992: .balign 4\n"                                      \
-			 "993: .8byte 990b, 0, " #name "_semaphore\n"            \
-			 ".asciz \"python\"\n"                                   \
-			 ".asciz \"" #name "\"\n"                                \
-			 ".asciz \"8@%0 8@%1\"\n"                                \
-			 "994: .balign 4\n"                                      \
-			 ".popsection\n"                                         \
-			 :                                                       \
-			 : "r"(class), "r"(module))
-#define HIT(name, class, module)                                                 \
-	do {                                                                     \
-		if (name##_semaphore)                                            \
-			PROBE(name, class, module);                              \
-	} while (0)
+#define MADE(name, it) HIT(name, "8@%0 8@%1", "r"((it)->class), "r"((it)->module))
 
 SEMAPHORE(instance__new__start);
 SEMAPHORE(instance__new__done);
@@ -45,17 +26,17 @@ struct object {
 
 static void make(const struct object *it)
 {
-	HIT(instance__new__start, it->class, it->module);
-	HIT(instance__new__done, it->class, it->module);
+	MADE(instance__new__start, it);
+	MADE(instance__new__done, it);
 }
 
 /* With what it owns: others are unmade between the beginning and the end. */
 static void unmake(const struct object *it)
 {
-	HIT(instance__delete__start, it->class, it->module);
+	MADE(instance__delete__start, it);
 	if (it->owned)
 		unmake(it->owned);
-	HIT(instance__delete__done, it->class, it->module);
+	MADE(instance__delete__done, it);
 }
 
 int main(int count, char **arguments)

@@ -7,6 +7,11 @@ const EVENT: u16 = 2326;
 
 /// The fields as Linux 6.18 lays them out.
 fn decoder() -> Decoder {
+    decoder_with(&[])
+}
+
+/// The same with further ones.
+fn decoder_with(further: &[(&str, usize)]) -> Decoder {
     let fields = [
         ("common_type", 0),
         ("__probe_ip", 8),
@@ -16,11 +21,12 @@ fn decoder() -> Decoder {
         ("function", 24),
         ("number", 28),
     ];
+    let fields = fields.iter().chain(further);
     Decoder::new(&Tracepoint {
         id: u64::from(EVENT),
         fields: fields
-            .map(|(name, offset)| (name.to_owned(), offset))
-            .to_vec(),
+            .map(|(name, offset)| ((*name).to_owned(), *offset))
+            .collect(),
     })
     .expect("every field is there")
 }
@@ -690,24 +696,7 @@ fn bytes_that_are_no_text_are_found_again_and_not_taken_for_others() {
 /// A record of a session in which a Python is probed that passes arguments itself.
 #[test]
 fn arguments_come_as_one_text_and_only_where_they_could_be_read() {
-    let mut decoder = {
-        let fields = [
-            ("mark", 16),
-            ("width", 17),
-            ("file", 20),
-            ("function", 24),
-            ("number", 28),
-            ("text", 36),
-            ("keywords", 40),
-        ];
-        Decoder::new(&Tracepoint {
-            id: u64::from(EVENT),
-            fields: fields
-                .map(|(name, offset)| (name.to_owned(), offset))
-                .to_vec(),
-        })
-        .expect("every field is there")
-    };
+    let mut decoder = decoder_with(&[("text", 36), ("keywords", 40)]);
     let mut told = |positional: &[u8], named: &[u8]| {
         let mut raw = vec![0; 44];
         raw[..2].copy_from_slice(&EVENT.to_ne_bytes());

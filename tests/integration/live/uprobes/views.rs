@@ -643,7 +643,8 @@ fn with_the_agent_alone_a_session_that_has_a_calm_moment_takes_out_what_an_event
             let least = |key: &str| part[key]["min_ns"].as_u64().expect("nanoseconds");
             assert!(least("net_durations") < least("durations"), "{part}");
         }
-        // What was called to find that out is shown nowhere.
-        assert!(row("_LoaderBasics.create_module").is_none(), "{rows:?}");
+        // What was called to find that out, some hundred times, is shown nowhere; importing modules calls it, too.
+        let imported = row("create_module").map_or(0, |row| row["calls"].as_u64().expect("calls"));
+        assert!(imported < 64, "{imported}");
     });
 }

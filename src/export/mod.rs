@@ -90,7 +90,8 @@ pub trait Sink {
     ///
     /// # Errors
     ///
-    /// What the output answered; `InvalidData` and `QuotaExceeded` with a sentence where the format cannot be made.
+    /// What the output answered; `InvalidData` and `QuotaExceeded` with a sentence where the format cannot be made, see
+    /// [`is_a_sentence`].
     fn finish(self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>>;
 }
 
@@ -116,6 +117,13 @@ impl<'a> End<'a> {
 /// Whether a sink failed only because nobody reads its output any longer.
 pub fn is_closed(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
+}
+
+/// Whether a sink says with it in a sentence why it cannot go on, and its output has nothing to do with it: a file system's quota is an
+/// error with a number.
+pub fn is_a_sentence(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::InvalidData, io::ErrorKind::QuotaExceeded];
+    kinds.contains(&error.kind()) && error.raw_os_error().is_none()
 }
 
 /// Which events stand where in what a sink has collected, so that it is known which of them were written.
@@ -168,6 +176,16 @@ const ENOUGH: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_sink_says_is_told_from_the_quota_of_a_file_system() {
+        let said = io::Error::new(io::ErrorKind::QuotaExceeded, "there is too much");
+        assert!(is_a_sentence(&said));
+        let quota = io::Error::from_raw_os_error(rustix::io::Errno::DQUOT.raw_os_error());
+        assert_eq!(quota.kind(), io::ErrorKind::QuotaExceeded);
+        assert!(!is_a_sentence(&quota));
+        assert!(!is_a_sentence(&io::ErrorKind::StorageFull.into()));
+    }
 
     #[test]
     fn a_reader_that_went_away_is_told_from_a_full_disk() {

@@ -125,11 +125,14 @@ impl From<OpenError> for Failure {
     }
 }
 
-/// Writing to standard output failed. A closed pipe is no failure.
+/// Writing to standard output failed, or a sink says in a sentence of its own why it cannot go on. A closed pipe is no failure.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if crate::export::is_closed(&error) {
             return Failure::new(Exit::Done, String::new());
+        }
+        if crate::export::is_a_sentence(&error) {
+            return Failure::new(Exit::Failed, error.to_string());
         }
         Failure::new(
             Exit::Failed,

@@ -159,7 +159,8 @@ impl Post {
         io::Error::new(
             io::ErrorKind::QuotaExceeded,
             format!(
-                "the receiver takes nothing, so it was given up after {} spans that it has",
+                "the receiver has taken nothing for so long that it was given up ({} spans are there); see to it, then send the recording \
+                 again, or raise --otlp-timeout",
                 sent.taken
             ),
         )

@@ -468,6 +468,6 @@ fn a_recording_is_sent_and_written_as_the_spans_that_were_recorded() {
         assert_eq!(ended.code, 1, "{ended:?}");
         let notes = format!("{ended:?}");
         assert!(notes.contains("OTLP: 0 spans taken, 7 lost"), "{notes}");
-        assert!(notes.contains("the receiver takes nothing"), "{notes}");
+        assert!(notes.contains("the receiver has taken nothing"), "{notes}");
     });
 }

@@ -292,6 +292,7 @@ impl Observer<'_> {
                 }
                 python
             });
+            let name = states.first().and_then(|state| self.stacks.name(state));
             let moment = Moment {
                 processor: status.processor,
                 started: status.started,
@@ -300,7 +301,7 @@ impl Observer<'_> {
             return Some((
                 Thread {
                     tid,
-                    name: status.name,
+                    name: name.unwrap_or(status.name),
                     state: status.state,
                     wait,
                     call,

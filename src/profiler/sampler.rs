@@ -26,6 +26,8 @@ const SHARE: u32 = 50;
 const LISTS: u32 = 4;
 /// How often functions are forgotten: their tables may be read only so often (`frames::objects`).
 const FORGET: Duration = Duration::from_secs(10);
+/// How often a thread is asked for its name in Python.
+const NAMES_ASKED: u8 = 16;
 /// Most threads of a process.
 const MOST_THREADS: usize = 1 << 14;
 
@@ -88,7 +90,8 @@ struct Thread {
     /// In how many lists it was without.
     without: u32,
     asleep: Option<Asleep>,
-    named: bool,
+    /// How often it is still asked for its name in Python: one that just begins has none yet.
+    to_name: u8,
 }
 
 /// What is known of a thread as long as it does not run.
@@ -190,7 +193,7 @@ impl Sampled {
                     runs,
                     without: 0,
                     asleep: None,
-                    named: false,
+                    to_name: NAMES_ASKED,
                 }
             });
             thread.states = states.remove(&tid).unwrap_or_default();
@@ -349,9 +352,14 @@ impl Look<'_> {
             let Some(status) = Status::of(self.pid, thread.tid) else {
                 return Seen::Gone;
             };
-            if !thread.named {
-                thread.named = true;
-                names.push((thread.tid, status.name));
+            if thread.to_name > 0 {
+                let name = thread.states.first();
+                let name = name.and_then(|state| self.stacks.name(state));
+                thread.to_name = match name {
+                    Some(_) => 0,
+                    None => thread.to_name - 1,
+                };
+                names.push((thread.tid, name.unwrap_or(status.name)));
             }
             if !thread.states.iter().all(|it| self.stacks.is_current(it)) {
                 return Seen::Gone;

@@ -24,4 +24,5 @@ pub(crate) mod sought;
 pub(crate) mod stop;
 pub(crate) mod strangers;
 pub(crate) mod templates;
+mod thread_names;
 pub(crate) mod wanted;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{never, select, tick};
@@ -17,6 +18,7 @@ use super::plan::Plan;
 use super::search::Search;
 use super::stop::{Stop, StopSignals};
 use super::strangers::Strangers;
+use super::thread_names::ThreadNames;
 use crate::analysis::found::FieldsFound;
 use crate::analysis::pairing::Pairing;
 use crate::analysis::totals::About;
@@ -24,7 +26,7 @@ use crate::clock::now;
 use crate::console::Console;
 use crate::engine::{Message, Running, Weight};
 use crate::event::allowance::ALL_NAMES;
-use crate::event::{Event, LossStage, ProcessChange, Summary, What};
+use crate::event::{Event, LossStage, ProcessChange, Summary, Text, What};
 use crate::export::{End, Sink, is_closed};
 use crate::failure::Failure;
 use crate::process::{Family, Launched, Newcomers, Process, Selection, Watch};
@@ -116,6 +118,10 @@ struct Run<'a> {
     strangers: Strangers,
     /// What nothing is seen of, since the probes are live.
     missed: Option<Missed>,
+    /// Names of threads, where no agent tells them.
+    thread_names: Option<ThreadNames>,
+    /// When the last event happened.
+    last_event: u64,
 }
 
 impl Session<'_> {
@@ -163,6 +169,8 @@ impl Session<'_> {
             idle_flush: false,
             strangers: Strangers::none(),
             missed: None,
+            thread_names: None,
+            last_event: 0,
         };
         let mut live = Some(live);
         let ticks = tick(TICK);
@@ -228,6 +236,10 @@ impl Run<'_> {
         self.last_alive = Instant::now();
         self.look_for_greenlets();
         self.look_for_subinterpreters();
+        if !self.session.elsewhere && self.session.agents.is_none() {
+            // Without a thread to be had, threads are told by number.
+            self.thread_names = ThreadNames::begin().ok();
+        }
     }
 
     /// Has processes with greenlets paired as such. Where the agent traces one, it tells which of them runs.
@@ -312,6 +324,12 @@ impl Run<'_> {
                     if let Some(missed) = &mut self.missed {
                         missed.see(event);
                     }
+                    if let Some(names) = &mut self.thread_names
+                        && matches!(event.what, What::Call { .. } | What::Return { .. })
+                    {
+                        names.see(event.pid, event.tid);
+                    }
+                    self.last_event = event.ts;
                     self.pipe.event(event, self.session.sink.as_mut());
                 }
                 self.heed();
@@ -372,6 +390,26 @@ impl Run<'_> {
         }
     }
 
+    /// Tells the names of threads that were read, as an agent tells them.
+    fn name_threads(&mut self) {
+        for named in self.thread_names.iter().flat_map(ThreadNames::take) {
+            let mut event = Event {
+                // Not before what was told already.
+                ts: self.last_event,
+                pid: named.pid,
+                tid: named.tid,
+                interpreter: None,
+                what: What::Context {
+                    context: 0,
+                    name: Arc::new(Text::of_bytes(named.name.as_bytes(), false)),
+                },
+            };
+            self.pipe.event(&mut event, self.session.sink.as_mut());
+            self.idle_flush = true;
+        }
+        self.heed();
+    }
+
     /// Remembers children that begin, until they end.
     fn note_child(&mut self, event: &Event) {
         let What::Process { change, .. } = event.what else {
@@ -424,6 +462,7 @@ impl Run<'_> {
             return Ok(());
         }
         self.look_around()?;
+        self.name_threads();
         self.look_for_missed();
         if self.greenlets.is_due() {
             self.look_for_greenlets();
@@ -595,6 +634,7 @@ impl Run<'_> {
             missed.conclude(|| self.seen(), console);
         }
         if self.live && self.pipe.output_error().is_none() {
+            self.name_threads();
             self.pipe.report_losses(now(), self.session.sink.as_mut());
             self.heed();
             // What is written is known before it is summed up.

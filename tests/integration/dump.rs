@@ -180,7 +180,7 @@ fn is_wait(thread: &Value, kind: &str, running: &Running) -> bool {
 
 #[test]
 #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
-fn every_stack_is_what_python_itself_says_and_every_wait_what_the_program_does() {
+fn every_stack_and_name_is_what_python_itself_says_and_every_wait_what_the_program_does() {
     for (name, command) in interpreters() {
         let running = Running::start(command, &[]);
         let process = process(running.pid());
@@ -192,6 +192,7 @@ fn every_stack_is_what_python_itself_says_and_every_wait_what_the_program_does()
                 .map(|it| serde_json::json!([it["function"], it["file"], it["line"]]))
                 .collect();
             assert_eq!(Value::from(stack), truth["stack"], "{name}: {thread:#}");
+            assert_eq!(thread["name"], truth["name"], "{name}: {thread:#}");
             assert_eq!(thread["reading"], "exact", "{name}: {thread:#}");
             assert_eq!(thread["state"], "sleeping", "{name}: {thread:#}");
             assert_eq!(thread["holds_gil"], false, "{name}: {thread:#}");

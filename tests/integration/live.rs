@@ -718,6 +718,32 @@ fn a_hundred_thousand_calls_are_all_seen() {
     });
 }
 
+/// Four threads of a program are traced until they are named: as the program names them.
+fn threads_have_their_names(python: &str, options: &[&str]) {
+    let mut service = Service::start_with(python, "tests/programs/named_threads.py", &[]);
+    let pid = service.pid();
+    let tracing = Tracing::start(&[options, &["-p", &pid]].concat()).live();
+    eventually("four threads are named", || {
+        tracing.lines_with("\"event\":\"context\"") >= 4
+    });
+    let truth = service.end();
+    let traced = tracing.finish().complete("targets_ended");
+    let told = traced.events.iter().filter_map(|event| match &event.what {
+        What::Context { context: 0, name } => Some((event.tid.to_string(), name.text.clone())),
+        _ => None,
+    });
+    let told: BTreeMap<String, String> = told.collect();
+    let truth: BTreeMap<String, String> =
+        serde_json::from_value(truth["names"].clone()).expect("names by threads");
+    assert_eq!(told, truth);
+}
+
+#[test]
+#[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
+fn threads_have_the_names_that_the_program_gave_them() {
+    leaves_nothing(|| threads_have_their_names(PYTHON, CALLS.options));
+}
+
 #[test]
 #[ignore = "needs probes in a kernel: run by tests/guest/run and tests/uprobes/run"]
 fn names_that_nobody_writes_arrive_whole_or_marked() {

@@ -132,6 +132,12 @@ impl Tracing {
         fs::read_to_string(&self.output).is_ok_and(|written| written.contains(text))
     }
 
+    /// How many of the lines written so far have this text.
+    pub(crate) fn lines_with(&self, text: &str) -> usize {
+        let written = fs::read_to_string(&self.output).unwrap_or_default();
+        written.lines().filter(|line| line.contains(text)).count()
+    }
+
     /// Waits until pystap has nothing to do: for a second it uses hardly any CPU time.
     pub(crate) fn wait_until_idle(&self) {
         let pid = i32::try_from(self.child.id()).expect("a pid");

@@ -1,6 +1,6 @@
 """Blocks threads in known places, says what Python itself says of their stacks, and waits until its standard input is closed.
 
-A line of JSON: by the kernel's ID of a thread, what it waits for, and its stack as `sys._current_frames()` has it, the
+A line of JSON: by the kernel's ID of a thread, its name, what it waits for, and its stack as `sys._current_frames()` has it, the
 innermost frame first, each as [function, file, line]. `busy` as an argument adds two threads that compute, whose lines
 change; `churn` one whose stack does all the time; a number starts so many threads that wait for a lock.
 """
@@ -307,6 +307,54 @@ WAITS = [
 ]
 
 
+class WithSlots(threading.Thread):
+    __slots__ = ("more", "fields")
+
+
+class WithMany(threading.Thread):
+    def __init__(self, **arguments):
+        for number in range(40):
+            setattr(self, "field_%d" % number, number)
+        super().__init__(**arguments)
+
+
+def rename(thread):
+    thread.name = "a name that is longer than the kernel's, ÿ"
+
+
+def look_into(thread):
+    vars(thread)
+
+
+def add_and_remove(thread):
+    thread.added = thread.more = 1
+    del thread.added
+
+
+def add_many(thread):
+    for number in range(40):
+        setattr(thread, "added_%d" % number, number)
+
+
+def replace(thread):
+    thread.__dict__ = dict(vars(thread), name="another")
+
+
+def leave(thread):
+    pass
+
+
+# What a name may be kept in: each is another way of having attributes.
+KINDS = [threading.Thread, WithSlots, WithMany]
+CHANGES = [leave, rename, look_into, add_and_remove, add_many, replace]
+
+
+def make(number, function):
+    thread = KINDS[number % len(KINDS)](target=function, daemon=True)
+    CHANGES[number // len(KINDS) % len(CHANGES)](thread)
+    return thread
+
+
 def stack_of(frame):
     stack = []
     while frame:
@@ -326,7 +374,7 @@ def main(arguments):
     waits = WAITS
     if arguments and arguments[0].isdigit():
         waits = [("lock", Waiter().in_a_lock)] * int(arguments.pop(0))
-    started = [(kind, threading.Thread(target=function, daemon=True)) for kind, function in waits]
+    started = [(kind, make(number, function)) for number, (kind, function) in enumerate(waits)]
     for _, thread in started:
         thread.start()
     # They are where they block when they stay there.
@@ -336,12 +384,12 @@ def main(arguments):
         time.sleep(0.01)
         now = stacks(threads)
         was, same = now, same + 1 if now == was and all(len(it) > 2 for it in now.values()) else 0
-    truth = {tid: {"wait": kind, "stack": was[tid]} for kind, tid in ((kind, it.native_id) for kind, it in started)}
+    truth = {it.native_id: {"name": it.name, "wait": kind, "stack": was[it.native_id]} for kind, it in started}
     for name, function in (("busy", busy), ("busy", busy), ("churn", churn)):
         if name in arguments:
             thread = threading.Thread(target=function, daemon=True)
             thread.start()
-            truth[thread.native_id] = {"wait": name, "stack": None}
+            truth[thread.native_id] = {"name": thread.name, "wait": name, "stack": None}
     ends = {"server": "%s:%s" % server.getsockname(), "client": "%s:%s" % client.getsockname()}
     print(json.dumps({"threads": truth, "ends": ends, "reading": reading}), flush=True)
     sys.stdin.read()

@@ -9,6 +9,7 @@
 //! Nothing here is taken for granted: what is read by these positions must have the types that it should have
 //! ([`super::objects`]), or it is refused.
 
+use super::attributes::{Attributes, Kept};
 use super::lines::LineTable;
 use super::memory::{Memory, Unread};
 use crate::python::Version;
@@ -59,6 +60,7 @@ pub(crate) struct Layout {
     pub(super) local_names: u64,
     pub(super) code: Code,
     pub(super) objects: Objects,
+    pub(super) attributes: Attributes,
 }
 
 /// Where the GIL is.
@@ -190,6 +192,20 @@ const OBJECTS: Objects = Objects {
     str_other: 72,
 };
 
+/// Where the attributes of instances are, in no table of any interpreter: those of the headers, which `tests/builds/structures`
+/// prints, too.
+const fn attributes(minor: u8) -> Attributes {
+    let (kept, keys) = match minor {
+        9 => (Kept::Dictionary, 864),
+        ..=10 => (Kept::Dictionary, 872),
+        11 => (Kept::Apart, 872),
+        12 => (Kept::Marked, 880),
+        13 | 14 => (Kept::Within, 880),
+        _ => (Kept::Within, 888),
+    };
+    Attributes { kept, keys }
+}
+
 /// 3.9 and 3.8, which differ in the runtime state and the interpreter alone.
 const OLD: Layout = Layout {
     stated: false,
@@ -234,6 +250,7 @@ const OLD: Layout = Layout {
         bytecode: Some(48),
     },
     objects: OBJECTS,
+    attributes: attributes(9),
 };
 
 /// The positions of 3.8 to 3.12.
@@ -243,6 +260,7 @@ fn table(minor: u8) -> Option<Layout> {
             interpreter_id: 16,
             collector: Collector::InRuntime(344),
             gil: Gil::InRuntime(1152),
+            attributes: attributes(8),
             ..OLD
         },
         9 => OLD,
@@ -274,6 +292,7 @@ fn table(minor: u8) -> Option<Layout> {
                 table: LineTable::Ranges,
                 ..OLD.code
             },
+            attributes: attributes(10),
             ..OLD
         },
         11 => Layout {
@@ -318,6 +337,7 @@ fn table(minor: u8) -> Option<Layout> {
                 first_traceable: Some(168),
                 bytecode: None,
             },
+            attributes: attributes(11),
             ..OLD
         },
         12 => Layout {
@@ -367,6 +387,7 @@ fn table(minor: u8) -> Option<Layout> {
                 str_other: 56,
                 ..OBJECTS
             },
+            attributes: attributes(12),
             ..OLD
         },
         _ => return None,
@@ -563,6 +584,7 @@ impl Layout {
                 str_ascii: field(parts.string + 24)?,
                 str_other: field(parts.string + 24)?.saturating_add(16),
             },
+            attributes: attributes(minor),
         };
         Ok(match layout.makes_sense() {
             true => Ok(layout),

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::attributes::{self, Kept};
 use super::functions::Made;
 use super::heap::Bounds;
 use super::layout::{Collector, Frames, Gil, Layout, States, Top};
@@ -111,8 +112,13 @@ pub(super) const GREENLET_TYPE: u64 = page(35);
 pub(super) const FRAME_OBJECT: u64 = page(36);
 pub(super) const FRAME_TYPE: u64 = page(37);
 pub(super) const GREENLET_FRAME: u64 = page(38);
+/// An object with one attribute, the keys of which its type keeps, and its values or its dictionary, where it has these elsewhere.
+pub(super) const INSTANCE: u64 = page(39) + 64;
+pub(super) const INSTANCE_TYPE: u64 = page(40);
+pub(super) const KEYS: u64 = page(41);
+pub(super) const ELSEWHERE: u64 = page(42);
 /// How many pages there are.
-pub(super) const PAGES: u64 = 39;
+pub(super) const PAGES: u64 = 43;
 /// Where the made-up task has its coroutine; its name is behind it.
 const COROUTINE_AT: u64 = 112;
 pub(super) const ID: u32 = 4711;
@@ -154,19 +160,8 @@ pub(super) fn interpreter(layout: &Layout) -> MadeUp {
         made_up.point(its_type + layout.objects.type_name, TYPE_NAMES + at);
     }
     let objects = layout.objects;
-    let mut text = |address: u64, text: &str| {
-        made_up.point(address + objects.object_type, STR_TYPE);
-        made_up.point(address + objects.str_length, text.chars().count() as u64);
-        let (state, begin) = match text.is_ascii() {
-            true => (0x64_u32, objects.str_ascii),
-            false => (0x24, objects.str_other),
-        };
-        made_up.put(address + objects.str_state, &state.to_ne_bytes());
-        let bytes: Vec<u8> = text.chars().map(|it| it as u8).collect();
-        made_up.put(address + begin, &bytes);
-    };
-    text(NAME, "näme");
-    text(FILE, "/file.py");
+    text(&mut made_up, layout, NAME, "näme");
+    text(&mut made_up, layout, FILE, "/file.py");
     // One line for every two bytes, in each of the three forms.
     let (table, count): (&[u8], u64) = match layout.code.table {
         super::lines::LineTable::Locations => (&[0x80, 0, 0, 0xd8, 0, 0, 0xd8, 0, 0], 9),
@@ -226,7 +221,22 @@ pub(super) fn interpreter(layout: &Layout) -> MadeUp {
     }
     add_task(&mut made_up, layout);
     add_greenlet(&mut made_up, layout);
+    add_instance(&mut made_up, layout);
     made_up
+}
+
+/// A `str`, of characters below U+0100.
+pub(super) fn text(made_up: &mut MadeUp, layout: &Layout, address: u64, text: &str) {
+    let objects = layout.objects;
+    made_up.point(address + objects.object_type, STR_TYPE);
+    made_up.point(address + objects.str_length, text.chars().count() as u64);
+    let (state, begin) = match text.is_ascii() {
+        true => (0x64_u32, objects.str_ascii),
+        false => (0x24, objects.str_other),
+    };
+    made_up.put(address + objects.str_state, &state.to_ne_bytes());
+    let bytes: Vec<u8> = text.chars().map(|it| it as u8).collect();
+    made_up.put(address + begin, &bytes);
 }
 
 /// The state of the collector, and where in it the head of the list is on which the task is.
@@ -355,6 +365,44 @@ fn add_greenlet(made_up: &mut MadeUp, layout: &Layout) {
     }
 }
 
+/// An object the file of which is its attribute `näme`.
+fn add_instance(made_up: &mut MadeUp, layout: &Layout) {
+    made_up.point(INSTANCE + layout.objects.object_type, INSTANCE_TYPE);
+    made_up.point(INSTANCE_TYPE + layout.objects.type_size, 32);
+    made_up.point(INSTANCE_TYPE + layout.attributes.keys, KEYS);
+    if layout.attributes.kept == Kept::Dictionary {
+        made_up.point(INSTANCE_TYPE + 288, 16);
+        made_up.point(INSTANCE + 16, ELSEWHERE);
+        made_up.point(ELSEWHERE + 32, KEYS);
+        // Eight places of a byte each, one of which is taken: the hash of the key, the key, the value.
+        made_up.point(KEYS + 8, 8);
+        made_up.point(KEYS + 32, 1);
+        made_up.point(KEYS + 40 + 8 + 8, NAME);
+        made_up.point(KEYS + 40 + 8 + 16, FILE);
+        return;
+    }
+    // Eight places, and keys that are shared.
+    made_up.put(KEYS + 8, &[3, 3, 2]);
+    made_up.point(KEYS + 24, 1);
+    made_up.point(KEYS + 32 + 8, NAME);
+    let (flags, values) = match layout.attributes.kept {
+        Kept::Within => {
+            made_up.put(INSTANCE + 32, &[1; 4]);
+            (1 << 2 | 1 << 4, INSTANCE + 40)
+        }
+        Kept::Marked => {
+            made_up.point(INSTANCE - 24, ELSEWHERE - 1);
+            (1 << 4, ELSEWHERE)
+        }
+        _ => {
+            made_up.point(INSTANCE - 32, ELSEWHERE);
+            (1 << 4, ELSEWHERE)
+        }
+    };
+    made_up.point(INSTANCE_TYPE + 168, flags);
+    made_up.point(values, FILE);
+}
+
 /// The lowest address of the greenlet's stack, and where what of it had to make room is.
 const STACK: u64 = 0x7fff_0000_0000;
 const COPY: u64 = page(1);
@@ -414,7 +462,9 @@ pub(super) fn look_at(made_up: MadeUp, layout: Layout) {
         let _ = parked(&stacks, &found.collectors, Some(8));
         for thread in found.threads.iter().take(8) {
             let _ = stacks.glimpse_of_task(thread);
+            let _ = stacks.name(thread);
         }
         functions(&stacks, &found.collectors);
     }
+    let _ = attributes::attribute(&stacks.reader, INSTANCE, "näme");
 }

@@ -10,6 +10,7 @@
 //! what is followed must be what it should be.
 
 mod alike;
+mod attributes;
 mod frame;
 mod functions;
 pub(super) mod fuzzing;
@@ -20,6 +21,7 @@ mod layout;
 mod lines;
 mod made_up;
 mod memory;
+mod named;
 mod objects;
 mod parked;
 mod runtime;
@@ -49,6 +51,9 @@ use crate::elf::Machine;
 
 /// More objects than a process can have while all are looked at in time.
 const MOST_OBJECTS: usize = 1 << 25;
+
+/// How often the name of a thread is read until what leads to it holds still.
+const NAME_ATTEMPTS: usize = 4;
 
 /// Why there are no stacks.
 #[derive(Debug, thiserror::Error)]
@@ -296,6 +301,15 @@ impl<M: Memory> Stacks<M> {
             task,
             ..read.into()
         })
+    }
+
+    /// The name that a program has given a thread; `None` where it has not, or it could not be read, because the thread changed
+    /// meanwhile. The main thread has none.
+    pub(crate) fn name(&self, thread: &PythonThread) -> Option<String> {
+        let read = || named::name(&self.reader, thread.state.address);
+        std::iter::repeat_with(read)
+            .take(NAME_ATTEMPTS)
+            .find_map(Result::ok)?
     }
 
     /// Frames that the kernel has read, the innermost first: code object, instruction, owner. `None` when one of them is not there

@@ -122,14 +122,19 @@ pub(super) fn coroutine<'a, M: Memory>(
 }
 
 impl Frame {
-    /// What tells a frame of a coroutine from others as long as it is there.
+    /// That of what it is in memory.
     pub(super) fn place(&self) -> (u64, u64) {
         self.raw.place()
     }
 }
 
 impl Raw {
-    /// The same.
+    /// Whether it is a frame of a function that was written in Python.
+    pub(super) fn is_of_python(&self) -> bool {
+        self.owner < OF_THE_INTERPRETER
+    }
+
+    /// What tells a frame of a coroutine from others as long as it is there.
     pub(super) fn place(&self) -> (u64, u64) {
         (self.address, self.code)
     }
@@ -137,10 +142,7 @@ impl Raw {
 
 /// Frames for people, of those that are functions of Python.
 pub(super) fn frames<M: Memory>(reader: &Reader<M>, chain: &[Raw]) -> Result<Vec<Frame>, Unread> {
-    let of_python: Vec<&Raw> = chain
-        .iter()
-        .filter(|raw| raw.owner < OF_THE_INTERPRETER)
-        .collect();
+    let of_python: Vec<&Raw> = chain.iter().filter(|raw| raw.is_of_python()).collect();
     let codes: Vec<u64> = of_python.iter().map(|raw| raw.code).collect();
     let mut frames = Vec::with_capacity(chain.len());
     for (raw, (function, instructions)) in of_python.iter().zip(reader.functions(&codes)?) {
@@ -201,7 +203,8 @@ fn again<M: Memory>(reader: &Reader<M>, thread: u64, chain: &[Raw]) -> bool {
         })
 }
 
-fn innermost<M: Memory>(reader: &Reader<M>, thread: u64) -> Result<u64, Unread> {
+/// The address of the innermost frame of a thread; 0 where there is none.
+pub(super) fn innermost<M: Memory>(reader: &Reader<M>, thread: u64) -> Result<u64, Unread> {
     let (at, through) = match reader.layout.frames {
         Frames::Objects { thread_frame, .. } => (thread_frame, None),
         Frames::Structures {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::PYTHON_3_11;
 use super::views::view;
 use crate::command::{file, pystap_with};
+use crate::live::threads_have_their_names;
 use crate::tracing::{leaves_nothing, numbers};
 
 fn program() -> String {
@@ -49,6 +50,12 @@ fn rows_by_context_say_what_threads_are_for() {
         roles.sort_unstable();
         assert_eq!(roles, ["consume", "pool worker"]);
     });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn threads_have_their_names_without_an_agent_too() {
+    leaves_nothing(|| threads_have_their_names(PYTHON_3_11, &["--no-agent"]));
 }
 
 /// Long calls of the program and of the modules that wait for it, by their names; and the summary, and what was said.

@@ -7,6 +7,7 @@ JSON what each thread knows of its function, and waits for another line:
     off      milliseconds that the function took, without those that its thread ran (`thread_time`)
     before   milliseconds from when the thread was started until it came to its function
     queued   milliseconds that the thread waited for a processor, as the kernel counted them
+    left     how often the thread left its processor of its own, likewise: on a busy machine a short time to sleep is over before that
     helper   the thread that ends its waits, if one does
 
     offcpu.py DIRECTORY      for files
@@ -41,6 +42,11 @@ def started(target):
 def queued():
     with open("/proc/thread-self/schedstat") as schedstat:
         return int(schedstat.read().split()[1]) / 1e9
+
+
+def left():
+    with open("/proc/thread-self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches"))
 
 
 def sleeps():
@@ -225,14 +231,17 @@ def main():
         signal.sigwait({signal.SIGUSR1})
 
     def run(function, done, started):
+        times = left()
         begin, ran, queue = time.perf_counter(), time.thread_time(), queued()
         function()
         took, ran, queue = time.perf_counter() - begin, time.thread_time() - ran, queued() - queue
+        times = left() - times
         told[function.__name__] = {
             "tid": threading.get_native_id(),
             "off": (took - ran) * 1e3,
             "before": (begin - started) * 1e3,
             "queued": queue * 1e3,
+            "left": times,
             "helper": helpers.get(function.__name__),
         }
         done.set()

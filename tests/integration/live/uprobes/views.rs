@@ -535,7 +535,7 @@ fn the_time_of_a_coroutine_from_its_first_call_to_its_end_is_what_its_own_clock_
             "{text}"
         );
         assert!(
-            text.contains("from first call to end: 5 calls, mean 30"),
+            text.contains("from first call to end: 5 calls, mean 3"),
             "{text}"
         );
         let text = done(&[&["stats", "--no-agent", "handle", "--"], &command[..]].concat()).stdout;

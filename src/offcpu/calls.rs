@@ -306,7 +306,7 @@ impl<W> AllCallsSink<W> {
         if !is_wanted(&source.options, state.counted_from, &mut wait) {
             return;
         }
-        note_names(&mut state.names, &wait);
+        note_names(&mut state.names, &wait, None);
         let place = match place {
             Ok(frames) => state.tally.place(frames),
             Err(place) => place,

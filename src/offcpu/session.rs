@@ -308,7 +308,7 @@ impl Collector {
             let place = understood(&self.pythons, &mut wait, read);
             let gap = state.gap_ns();
             if is_wanted(&self.options, state.counted_from, &mut wait) {
-                note_names(&mut state.names, &wait);
+                note_names(&mut state.names, &wait, Some(&self.pythons));
                 state.tally.take(&wait, place, gap);
             }
         }
@@ -421,7 +421,7 @@ impl Collector {
             let read = self.read.remove(&key);
             let place = understood(&self.pythons, &mut wait, read.as_ref());
             if is_wanted(&self.options, state.counted_from, &mut wait) {
-                note_names(&mut state.names, &wait);
+                note_names(&mut state.names, &wait, Some(&self.pythons));
                 state.tally.take(&wait, place, gap);
             }
         }
@@ -437,7 +437,7 @@ impl Collector {
             let read = self.read.get(&(wait.tid, wait.began));
             let place = understood(&self.pythons, &mut wait, read);
             if is_wanted(&self.options, counted_from, &mut wait) {
-                note_names(&mut state.names, &wait);
+                note_names(&mut state.names, &wait, Some(&self.pythons));
                 state.open.insert((wait.tid, wait.began), (wait, place));
             }
         }
@@ -500,13 +500,17 @@ pub(super) fn is_wanted(options: &Options, counted_from: u64, wait: &mut Wait) -
 }
 
 /// Keeps the names of a thread and of who woke it, where they are to be had.
-pub(super) fn note_names(names: &mut ThreadNames, wait: &Wait) {
+pub(super) fn note_names(
+    names: &mut ThreadNames,
+    wait: &Wait,
+    pythons: Option<&HashMap<u32, PythonOf>>,
+) {
     let waker = match wait.waker {
-        Some(Waker::Thread { tid, .. }) => Some(tid),
+        Some(Waker::Thread { pid, tid }) => Some((pid, tid)),
         _ => None,
     };
-    for tid in [Some(wait.tid), waker].into_iter().flatten() {
-        names.of(tid);
+    for (pid, tid) in [Some((wait.pid, wait.tid)), waker].into_iter().flatten() {
+        names.of_python(tid, || pythons?.get(&pid)?.name(tid));
     }
 }
 

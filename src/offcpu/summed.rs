@@ -2,7 +2,6 @@
 //! processor. What is left to be done here is to give stacks and reasons their names.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use super::source::Source;
 use super::tally::{Exact, Snapshot};
 use crate::engine::{Message, Running, Weight, Wish};
-use crate::process::{Process, has_ended};
+use crate::process::{Process, ThreadNames, has_ended};
 use crate::python::frames::StacksError;
 use crate::sampling::{Look, Place, PythonOf};
 use crate::threads;
@@ -137,7 +136,7 @@ struct State {
     counted: Account,
     since: Instant,
     until: Option<Instant>,
-    names: HashMap<u32, String>,
+    names: ThreadNames,
     /// Threads that waited when it began: where, why and in which system call.
     before: HashMap<(u32, u32), Named>,
     /// Those that have done anything since.
@@ -168,7 +167,7 @@ impl State {
             counted: Account::default(),
             since: Instant::now(),
             until: None,
-            names: HashMap::new(),
+            names: ThreadNames::default(),
             before: HashMap::new(),
             moved: HashSet::new(),
             troubles: Vec::new(),
@@ -322,7 +321,7 @@ impl Source for SummedSession {
             .filter(|sum| self.reason.is_none_or(|reason| reason == sum.reason));
         let account = state.account.since(state.counted);
         let mut snapshot = Snapshot::of_exact(wanted, wall, account);
-        snapshot.names = state.names.clone();
+        snapshot.names = state.names.known();
         snapshot.processes = self.processes;
         snapshot
     }
@@ -347,16 +346,6 @@ impl Source for SummedSession {
 impl Drop for SummedSession {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// Keeps the name of a thread, as long as it is to be had.
-fn note_name(names: &mut HashMap<u32, String>, tid: u32) {
-    if names.len() < MOST {
-        names.entry(tid).or_insert_with(|| {
-            let name = fs::read_to_string(format!("/proc/{tid}/comm")).unwrap_or_default();
-            name.trim_end_matches('\n').to_owned()
-        });
     }
 }
 
@@ -456,7 +445,7 @@ impl Collector {
                     call: cause.call,
                 };
                 state.before.insert((*pid, tid), named);
-                note_name(&mut state.names, tid);
+                state.names.of_python(tid, || python.name(tid));
             }
         }
     }
@@ -565,7 +554,9 @@ impl Collector {
             if state.before.contains_key(&thread) {
                 state.moved.insert(thread);
             }
-            note_name(&mut state.names, sum.kind.tid);
+            let python = self.pythons.get(&sum.kind.pid);
+            let tid = sum.kind.tid;
+            state.names.of_python(tid, || python?.name(tid));
             state.sums.insert(sum.kind, sum);
         }
     }

@@ -5,14 +5,16 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a name stands before it is asked for anew: a thread may be given one, and another thread the same number.
+/// How long a name stands before it is asked for anew: a thread may be given one, and another thread the same number. To read one in
+/// the memory of a program takes longer.
 const STANDS: Duration = Duration::from_secs(1);
+const STANDS_IN_PYTHON: Duration = Duration::from_secs(10);
 /// Most names that are kept.
 const MOST: usize = 1 << 14;
 
 #[derive(Debug, Clone)]
 struct Name {
-    asked: Instant,
+    until: Instant,
     name: Arc<str>,
 }
 
@@ -21,35 +23,49 @@ struct Name {
 pub(crate) struct ThreadNames(HashMap<u32, Name>);
 
 impl ThreadNames {
-    /// The name of a thread that is there or was a moment ago; the last one that was heard where it is there no longer.
+    /// The name that the kernel has for a thread that is there or was a moment ago; the last one that was heard where it is there no
+    /// longer.
     pub(crate) fn of(&mut self, tid: u32) -> Option<Arc<str>> {
-        self.find(tid, Instant::now(), |tid| {
-            fs::read(format!("/proc/{tid}/comm")).ok()
-        })
+        self.find(tid, Instant::now(), || None, kernels)
+    }
+
+    /// The same of a thread of Python, which has the name that its program has given it, if that can be read.
+    pub(crate) fn of_python(
+        &mut self,
+        tid: u32,
+        in_python: impl FnOnce() -> Option<String>,
+    ) -> Option<Arc<str>> {
+        self.find(tid, Instant::now(), in_python, kernels)
     }
 
     fn find(
         &mut self,
         tid: u32,
         now: Instant,
-        read: impl Fn(u32) -> Option<Vec<u8>>,
+        in_python: impl FnOnce() -> Option<String>,
+        kernels: impl FnOnce(u32) -> Option<Vec<u8>>,
     ) -> Option<Arc<str>> {
         let known = self.0.get(&tid);
-        let fresh = known.filter(|known| now.saturating_duration_since(known.asked) < STANDS);
-        if let Some(fresh) = fresh {
+        if let Some(fresh) = known.filter(|known| now < known.until) {
             return Some(Arc::clone(&fresh.name));
         }
         let before = known.map(|known| Arc::clone(&known.name));
-        let found = read(tid).map(|name| {
-            let name = name.strip_suffix(b"\n").unwrap_or(&name);
-            Arc::from(String::from_utf8_lossy(name))
-        });
+        let (found, stands) = match in_python() {
+            Some(name) => (Some(Arc::from(name)), STANDS_IN_PYTHON),
+            None => {
+                let name = kernels(tid).map(|name| {
+                    let name = name.strip_suffix(b"\n").unwrap_or(&name);
+                    Arc::from(String::from_utf8_lossy(name))
+                });
+                (name, STANDS)
+            }
+        };
         let name = found.or(before)?;
         if self.0.len() >= MOST && known.is_none() {
             return Some(name);
         }
         let kept = Name {
-            asked: now,
+            until: now + stands,
             name: Arc::clone(&name),
         };
         self.0.insert(tid, kept);
@@ -65,6 +81,10 @@ impl ThreadNames {
     }
 }
 
+fn kernels(tid: u32) -> Option<Vec<u8>> {
+    fs::read(format!("/proc/{tid}/comm")).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,18 +95,35 @@ mod tests {
         let named = |name: &'static str| move |_| Some(name.as_bytes().to_vec());
         let now = Instant::now();
         let text = |name: Option<Arc<str>>| name.map(|name| name.to_string());
-        let old = text(names.find(7, now, named("old\n")));
+        let old = text(names.find(7, now, || None, named("old\n")));
         assert_eq!(old.as_deref(), Some("old"));
         // It is not asked for with each wait.
-        let soon = text(names.find(7, now + STANDS / 2, named("new\n")));
+        let soon = text(names.find(7, now + STANDS / 2, || None, named("new\n")));
         assert_eq!(soon.as_deref(), Some("old"));
         // Who has ended keeps its name.
-        let ended = text(names.find(7, now + STANDS, |_| None));
+        let ended = text(names.find(7, now + STANDS, || None, |_| None));
         assert_eq!(ended.as_deref(), Some("old"));
-        let new = text(names.find(7, now + STANDS * 3, named("new\n")));
+        let new = text(names.find(7, now + STANDS * 3, || None, named("new\n")));
         assert_eq!(new.as_deref(), Some("new"));
         assert_eq!(names.known()[&7], "new");
-        assert_eq!(names.find(8, now, |_| None), None);
+        assert_eq!(names.find(8, now, || None, |_| None), None);
+    }
+
+    #[test]
+    fn a_name_in_python_counts_more_and_stands_longer() {
+        let mut names = ThreadNames::default();
+        let kernels = |_| Some(b"python3\n".to_vec());
+        let (now, mine) = (Instant::now(), || Some("mine".to_owned()));
+        let mut name = |at, in_python: Option<fn() -> Option<String>>| {
+            let found = names.find(7, at, || in_python.and_then(|it| it()), kernels);
+            found.map(|name| name.to_string())
+        };
+        assert_eq!(name(now, None).as_deref(), Some("python3"));
+        assert_eq!(name(now + STANDS, Some(mine)).as_deref(), Some("mine"));
+        let later = now + STANDS + STANDS_IN_PYTHON;
+        assert_eq!(name(later - STANDS, None).as_deref(), Some("mine"));
+        // The number may be that of another thread by now.
+        assert_eq!(name(later, None).as_deref(), Some("python3"));
     }
 
     #[test]
@@ -94,7 +131,11 @@ mod tests {
         let mut names = ThreadNames::default();
         let now = Instant::now();
         for tid in 0..2 * MOST as u32 {
-            assert!(names.find(tid, now, |_| Some(vec![0xff])).is_some());
+            assert!(
+                names
+                    .find(tid, now, || None, |_| Some(vec![0xff]))
+                    .is_some()
+            );
         }
         assert_eq!(names.known().len(), MOST);
     }

@@ -168,6 +168,12 @@ impl PythonOf {
         Look::Stack(frames)
     }
 
+    /// The name that the program has given a thread, if that can be read.
+    pub(crate) fn name(&self, tid: u32) -> Option<String> {
+        let state = self.states.get(&tid)?.first()?;
+        self.stacks.as_ref()?.name(state)
+    }
+
     /// The process, and where the kernel finds the stacks of its threads ([`Stacks::positions`]); `None` where they cannot be read.
     pub(crate) fn positions(&self) -> Option<Vec<i64>> {
         let tasks = threads(self.pid).ok()?;

@@ -18,7 +18,7 @@ use super::plan::Plan;
 use super::search::Search;
 use super::stop::{Stop, StopSignals};
 use super::strangers::Strangers;
-use super::thread_names::ThreadNames;
+use super::thread_names::Naming;
 use crate::analysis::found::FieldsFound;
 use crate::analysis::pairing::Pairing;
 use crate::analysis::totals::About;
@@ -119,7 +119,7 @@ struct Run<'a> {
     /// What nothing is seen of, since the probes are live.
     missed: Option<Missed>,
     /// Names of threads, where no agent tells them.
-    thread_names: Option<ThreadNames>,
+    thread_names: Option<Naming>,
     /// When the last event happened.
     last_event: u64,
 }
@@ -238,7 +238,7 @@ impl Run<'_> {
         self.look_for_subinterpreters();
         if !self.session.elsewhere && self.session.agents.is_none() {
             // Without a thread to be had, threads are told by number.
-            self.thread_names = ThreadNames::begin().ok();
+            self.thread_names = Naming::begin().ok();
         }
     }
 
@@ -392,7 +392,7 @@ impl Run<'_> {
 
     /// Tells the names of threads that were read, as an agent tells them.
     fn name_threads(&mut self) {
-        for named in self.thread_names.iter().flat_map(ThreadNames::take) {
+        for named in self.thread_names.iter().flat_map(Naming::take) {
             let mut event = Event {
                 // Not before what was told already.
                 ts: self.last_event,

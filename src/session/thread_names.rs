@@ -40,7 +40,7 @@ pub(super) struct Named {
 
 /// See the head of the module.
 #[derive(Debug)]
-pub(super) struct ThreadNames {
+pub(super) struct Naming {
     asked: HashSet<Thread, RandomState>,
     /// The one that was seen last is mostly the next one, too.
     last: Thread,
@@ -48,16 +48,16 @@ pub(super) struct ThreadNames {
     named: Receiver<Named>,
 }
 
-impl ThreadNames {
+impl Naming {
     /// Begins, with nothing to do.
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub(super) fn begin() -> io::Result<ThreadNames> {
+    pub(super) fn begin() -> io::Result<Naming> {
         let (ask, asked) = bounded(WAITING);
         let (tell, named) = bounded(WAITING);
         threads::spawn(move || serve(&asked, &tell))?;
-        Ok(ThreadNames {
+        Ok(Naming {
             asked: HashSet::default(),
             last: (0, 0),
             ask,

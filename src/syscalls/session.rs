@@ -1,7 +1,6 @@
 //! Watches processes and adds up, on a thread of its own, until it is told to end or they have ended.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,7 +12,7 @@ use foldhash::fast::RandomState;
 use super::objects::{Objects, On, Proc};
 use super::tally::{Call, Snapshot, Tally};
 use crate::process::activity::Use;
-use crate::process::{Process, has_ended};
+use crate::process::{Process, ThreadNames, has_ended};
 use crate::python::frames::StacksError;
 use crate::sampling::{Look, Place, PythonOf};
 use crate::threads;
@@ -29,9 +28,8 @@ const LONGEST_LOOK: Duration = Duration::from_millis(4);
 const ALIVE: Duration = Duration::from_millis(100);
 /// A thread whose last call is as old as this makes none at the moment, in nanoseconds.
 const ACTIVE_NS: u64 = 5_000_000;
-/// Most looks at a thread that are kept until its calls have come, and most names of threads.
+/// Most looks at a thread that are kept until its calls have come.
 const MOST_LOOKS: usize = 64;
-const MOST_NAMES: usize = 1 << 14;
 
 /// How long a thread without Python is not looked at again, in nanoseconds.
 const SELDOM_NS: u64 = 100_000_000;
@@ -78,7 +76,7 @@ struct State {
     counted_from: u64,
     looks: u64,
     until: Option<Instant>,
-    names: HashMap<u32, String>,
+    names: ThreadNames,
 }
 
 impl Session {
@@ -109,7 +107,7 @@ impl Session {
                 counted_from: 0,
                 looks: 0,
                 until: None,
-                names: HashMap::new(),
+                names: ThreadNames::default(),
             }),
             stop: AtomicBool::new(false),
         });
@@ -148,7 +146,7 @@ impl Session {
     pub(crate) fn snapshot(&self) -> Snapshot {
         let state = self.shared.state();
         let tally = state.tally.clone();
-        let (gap, names) = (state.gap_ns(), state.names.clone());
+        let (gap, names) = (state.gap_ns(), state.names.known());
         let until = state.until.unwrap_or_else(Instant::now);
         let wall = until.saturating_duration_since(state.since).as_nanos();
         let account = state.account.since(state.before.0);
@@ -219,6 +217,7 @@ impl State {
         called: Called,
         seen: Option<Seen>,
         objects: Option<&Objects>,
+        python: Option<&PythonOf>,
     ) {
         let is_long = u128::from(called.took_ns) >= options.min.as_nanos();
         if !is_long
@@ -232,11 +231,8 @@ impl State {
             return;
         }
         let on = on.flatten();
-        if self.names.len() < MOST_NAMES && !self.names.contains_key(&called.tid) {
-            let name = fs::read_to_string(format!("/proc/{}/comm", called.tid));
-            let name = name.unwrap_or_default().trim_end_matches('\n').to_owned();
-            self.names.insert(called.tid, name);
-        }
+        self.names
+            .of_python(called.tid, || python?.name(called.tid));
         let gap = self.gap_ns();
         let call = Call { called, on };
         match seen {
@@ -412,7 +408,8 @@ impl Collector {
         for called in called {
             let seen = self.looks.get_mut(&called.tid);
             let seen = seen.and_then(|looks| looks.of(&called));
-            state.take(&self.options, called, seen, self.objects.as_ref());
+            let python = self.pythons.get(&called.pid);
+            state.take(&self.options, called, seen, self.objects.as_ref(), python);
         }
         state.account = account;
         state.calls = calls;
@@ -495,7 +492,8 @@ impl Collector {
         for called in called.drain(..) {
             let seen = self.looks.get_mut(&called.tid);
             let seen = seen.and_then(|looks| looks.of(&called));
-            state.take(&self.options, called, seen, self.objects.as_ref());
+            let python = self.pythons.get(&called.pid);
+            state.take(&self.options, called, seen, self.objects.as_ref(), python);
         }
     }
 

@@ -507,11 +507,11 @@ impl<W: Write> Why<W> {
         }
         let mut text = String::new();
         {
-            let state = self.watcher.state();
+            let names = self.watcher.state().names.known();
             for call in &told {
                 match self.options.json {
-                    true => text.push_str(&json::call(call, &state.names).to_string()),
-                    false => text.push_str(&table::call(call, self.start, &state.names)),
+                    true => text.push_str(&json::call(call, &names).to_string()),
+                    false => text.push_str(&table::call(call, self.start, &names)),
                 }
                 text.push('\n');
             }
@@ -524,7 +524,7 @@ impl<W: Write> Why<W> {
         let state = self.watcher.state();
         let (results, names, account) = (
             state.settling.results.clone(),
-            state.names.clone(),
+            state.names.known(),
             state.account,
         );
         let (notes, untold) = (state.notes.clone(), state.settling.untold);

@@ -1,7 +1,6 @@
 //! Listens to the scheduler on a thread of its own, and settles calls when all is known of their time.
 
-use std::collections::{HashMap, VecDeque};
-use std::fs;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -12,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::results::{Call, Results};
 use super::settling::{Greenlets, Settling};
 use super::split::{Off, Waited};
+use crate::process::ThreadNames;
 use crate::python::greenlets;
 use crate::sampling::Explainer;
 use crate::threads;
@@ -28,8 +28,6 @@ const SELDOM: Duration = Duration::from_millis(200);
 const ADDING: Duration = Duration::from_secs(2);
 /// Most requests that wait.
 const MOST_REQUESTS: usize = 1 << 10;
-/// Most names that are kept of threads that woke others.
-const MOST_NAMES: usize = 1 << 14;
 /// Most sentences about processes that cannot be watched.
 const MOST_NOTES: usize = 8;
 
@@ -51,7 +49,7 @@ struct Shared {
 pub(super) struct State {
     pub(super) settling: Settling,
     pub(super) account: Account,
-    pub(super) names: HashMap<u32, String>,
+    pub(super) names: ThreadNames,
     /// What cannot be told, a sentence each.
     pub(super) notes: Vec<String>,
 }
@@ -102,7 +100,7 @@ impl Watcher {
             state: Mutex::new(State {
                 settling,
                 account: Account::default(),
-                names: HashMap::new(),
+                names: ThreadNames::default(),
                 notes: Vec::new(),
             }),
             stop: AtomicBool::new(false),
@@ -129,7 +127,7 @@ impl Watcher {
             state: Mutex::new(State {
                 settling: Settling::new(Results::new(0, 0), true),
                 account: Account::default(),
-                names: HashMap::new(),
+                names: ThreadNames::default(),
                 notes: Vec::new(),
             }),
             stop: AtomicBool::new(false),
@@ -329,7 +327,7 @@ impl Listener {
         offs.sort_by_key(|(_, off)| off.ended);
         let mut state = self.shared.state();
         for tid in names {
-            note_name(&mut state.names, tid);
+            state.names.of(tid);
         }
         let settling = &mut state.settling;
         for (tid, off) in offs {
@@ -398,13 +396,5 @@ fn add_registrations(watch: &mut Watch, greenlets: bool, pid: u32) {
     if greenlets && crate::python::greenlets::are_in(pid) {
         // Where the kernel does not, they are parked for something that has no name.
         let _ = watch.add_registrations(pid);
-    }
-}
-
-/// Keeps the name of a thread, as long as it is to be had.
-fn note_name(names: &mut HashMap<u32, String>, tid: u32) {
-    if names.len() < MOST_NAMES && !names.contains_key(&tid) {
-        let name = fs::read_to_string(format!("/proc/{tid}/comm")).unwrap_or_default();
-        names.insert(tid, name.trim_end_matches('\n').to_owned());
     }
 }

@@ -199,19 +199,20 @@ fn every_wait_but_its_length_is_right(name: &str, command: &mut Command) -> Resu
     running.go_on();
     let truth: Value = serde_json::from_str(&running.line()).expect("JSON");
     let threads = truth.as_object().expect("an object");
-    let counted: Vec<(u64, u64)> = threads
+    let counted: Vec<(u64, &Value, u64)> = threads
         .values()
-        .filter_map(|thread| thread["tid"].as_u64())
-        .map(|tid| (tid, waits(running.pid(), tid)))
+        .filter_map(|thread| Some((thread["tid"].as_u64()?, &thread["name"])))
+        .map(|(tid, named)| (tid, named, waits(running.pid(), tid)))
         .collect();
     let told = watching.json();
     assert_eq!(told["lost_records"], 0, "{name}");
     assert_eq!(told["lost_waits"], 0, "{name}");
-    for (tid, waits) in counted {
+    for (tid, named, waits) in counted {
         let all = told["threads"].as_array().expect("threads");
         let thread = all.iter().find(|thread| thread["tid"] == tid);
         let thread = thread.unwrap_or_else(|| panic!("{name}: {tid} is missing"));
         assert_eq!(thread["waits"], waits, "{name}: {truth:#} {thread:#}");
+        assert_eq!(thread["name"], *named, "{name}: {thread:#}");
     }
     let rows = told["rows"].as_array().expect("rows");
     check_reasons(name, &truth, rows, &["gil", "page-fault"]);

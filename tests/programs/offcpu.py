@@ -4,6 +4,7 @@ Says `ready` and waits for a line; then each function runs in its thread, one af
 JSON what each thread knows of its function, and waits for another line:
 
     tid      which thread
+    name     what it is called
     off      milliseconds that the function took, without those that its thread ran (`thread_time`)
     before   milliseconds from when the thread was started until it came to its function
     queued   milliseconds that the thread waited for a processor, as the kernel counted them
@@ -238,6 +239,7 @@ def main():
         times = left() - times
         told[function.__name__] = {
             "tid": threading.get_native_id(),
+            "name": threading.current_thread().name,
             "off": (took - ran) * 1e3,
             "before": (begin - started) * 1e3,
             "queued": queue * 1e3,
@@ -250,7 +252,8 @@ def main():
     threads = []
     for function in FUNCTIONS:
         done = threading.Event()
-        threads.append(threading.Thread(target=run, args=(function, done, time.perf_counter())))
+        arguments = (function, done, time.perf_counter())
+        threads.append(threading.Thread(target=run, args=arguments, name="which " + function.__name__))
         threads[-1].start()
         done.wait()
     print(json.dumps(told), flush=True)

@@ -83,7 +83,13 @@ fn line(thread: &Thread, waiting: &HashMap<u64, usize>) -> String {
         Foreign::new(&thread.name)
     );
     let python = thread.python.as_ref();
-    if let Some(role) = python.and_then(|python| role(&python.frames, python.cut)) {
+    // From 3.10 on Python calls a thread that nobody named by its function, too: Thread-1 (works).
+    let is_in_name = |role: &String| {
+        let function = role.rsplit('.').next().unwrap_or(role);
+        thread.name.ends_with(&format!("({function})"))
+    };
+    let role = python.and_then(|python| role(&python.frames, python.cut));
+    if let Some(role) = role.filter(|role| !is_in_name(role)) {
         let _ = write!(line, " ({})", Foreign::new(&role));
     }
     let state = match (thread.state, holds_gil(thread)) {

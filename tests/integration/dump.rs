@@ -546,6 +546,9 @@ fn people_see_the_stack_and_the_wait_of_each_thread() {
         &format!("for {connection} (fd "),
         "that watches tcp socket ",
         "    Waiter.nested.<locals>.inner",
+        "  a name that is longer than the kernel's, ÿ (",
+        // What it is for is in the name that Python has made.
+        "  Thread-1 (in_a_lock)  waiting",
     ] {
         assert!(page.contains(part), "{part:?} is missing in:\n{page}");
     }

@@ -647,22 +647,6 @@ fn what_a_real_compiler_writes_is_understood() {
     }
 }
 
-/// A real one, hundreds of megabytes, named by `PYSTAP_TEST_VMLINUX=/usr/lib/debug/boot/vmlinux-…`.
-#[test]
-#[ignore = "needs the debug package of a kernel: name its vmlinux in PYSTAP_TEST_VMLINUX"]
-fn a_distributions_kernel_is_understood() {
-    let path = std::env::var("PYSTAP_TEST_VMLINUX").expect("PYSTAP_TEST_VMLINUX names a file");
-    let debug = DebugInformation::examine(Path::new(&path), &[FUNCTION], |_, _| None)
-        .unwrap_or_else(|error| panic!("{path}: {error}"));
-    assert!(debug.units > 1000, "{debug:?}");
-    assert!(debug.build_id.is_some(), "{debug:?}");
-    let resolved = debug.resolved.expect("resolved");
-    assert!(
-        resolved.file.ends_with("kernel/task_work.c"),
-        "{resolved:?}"
-    );
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 

@@ -442,7 +442,7 @@ fn debug(facts: &Facts, python: &Python) -> Finding {
             );
             match python.language() {
                 Some(version) if Remedies::for_host(facts).family != Family::Other => {
-                    finding.fix(Remedies::for_host(facts).python_debug(version))
+                    finding.fix(Remedies::for_host(facts).python_debug(&python.path, version))
                 }
                 _ => finding,
             }

@@ -1,6 +1,7 @@
 //! Packages and commands for each distribution: data, with the kernel's release filled in; nothing is run.
 
 use crate::host::Facts;
+use crate::shell;
 
 use super::Fix;
 
@@ -27,19 +28,19 @@ pub(super) struct Remedies {
     codename: String,
     /// Release of the running kernel.
     release: String,
-    build_id: String,
     /// Oracle's own repositories and kernels beside those of the family.
     is_oracles: bool,
 }
 
 /// Which SystemTap a release of a distribution has: packages.debian.org and packages.ubuntu.com, November 2026.
-const PACKAGED_SYSTEMTAP: [(Family, &str, &str); 6] = [
+const PACKAGED_SYSTEMTAP: [(Family, &str, &str); 7] = [
     (Family::Debian, "11", "4.4"),
     (Family::Debian, "12", "4.8"),
     (Family::Debian, "13", "5.1"),
     (Family::Ubuntu, "20.04", "4.2"),
     (Family::Ubuntu, "22.04", "4.6"),
     (Family::Ubuntu, "24.04", "5.0"),
+    (Family::Ubuntu, "26.04", "5.3"),
 ];
 
 /// The command that proves that everything works.
@@ -79,7 +80,6 @@ impl Remedies {
             codename: plain(Some(&distribution.codename)).unwrap_or_default(),
             release: plain(facts.kernel.release.value())
                 .unwrap_or_else(|| "$(uname -r)".to_owned()),
-            build_id: plain(facts.kernel.build_id.value()).unwrap_or_default(),
             is_oracles: distribution.id == "ol",
         }
     }
@@ -122,10 +122,13 @@ impl Remedies {
                 "Install the headers of the running kernel.",
                 &format!("linux-headers-{release}"),
             ),
-            Family::Fedora | Family::Enterprise => self.installing(
-                "Install the headers of the running kernel.",
-                &format!("{}-devel-{release}", rpm_kernel(release)),
-            ),
+            Family::Fedora | Family::Enterprise => {
+                let (kernel, release) = rpm_kernel(release);
+                self.installing(
+                    "Install the headers of the running kernel.",
+                    &format!("{kernel}-devel-{release}"),
+                )
+            }
             Family::Suse => {
                 let (version, flavour) = release.rsplit_once('-').unwrap_or((release, "default"));
                 self.installing(
@@ -170,7 +173,7 @@ impl Remedies {
                 "g++ make gettext pkg-config python3 libboost-dev libelf-dev libdw-dev wget bzip2"
             }
             Family::Fedora | Family::Enterprise => {
-                "gcc-c++ make gettext-devel pkgconf python3 boost-devel elfutils-devel wget tar gzip"
+                "gcc-c++ make gettext-devel pkgconfig python3 boost-devel elfutils-devel wget tar gzip"
             }
             Family::Suse => {
                 "gcc-c++ make gettext-tools pkg-config python3 libboost_headers-devel libelf-devel libdw-devel wget tar gzip"
@@ -212,67 +215,37 @@ impl Remedies {
 
     /// The kernel's debug information.
     pub(super) fn debug_information(&self) -> Vec<Fix> {
+        let what =
+            "Install the kernel's debug information (a gigabyte to fetch, six to eight on disk).";
         let release = &self.release;
         match self.family {
-            Family::Debian => vec![self.installing(
-                "Install the kernel's debug information (a gigabyte to fetch, six to eight on disk).",
-                &format!("linux-image-{release}-dbg"),
-            )],
+            Family::Debian => {
+                vec![self.installing(what, &format!("linux-image-{release}-dbg"))]
+            }
             Family::Ubuntu => vec![
                 self.debug_archive(),
                 Fix::new(
-                    "Install the kernel's debug information (a gigabyte to fetch, six to eight on disk).",
+                    what,
                     [
                         "apt-get update".to_owned(),
                         format!("apt-get install -y linux-image-{release}-dbgsym"),
                     ],
                 ),
             ],
-            Family::Fedora => vec![Fix::new(
-                "Install the kernel's debug information (a gigabyte to fetch, six to eight on disk).",
-                [format!(
-                    "dnf install -y --enablerepo='*-debuginfo' kernel-debuginfo-{release}"
-                )],
-            )],
-            Family::Enterprise if self.is_oracles => vec![Fix::new(
-                "Install the kernel's debug information (a gigabyte to fetch, six to eight on disk).",
-                self.install_from_oracles_archive(&format!(
-                    "{}-debuginfo-{release}",
-                    rpm_kernel(release)
-                )),
-            )],
-            Family::Enterprise => {
-                let (plugins, install) = match self.major() {
-                    Some(7) => ("yum install -y yum-utils", "debuginfo-install"),
-                    _ => ("dnf install -y dnf-plugins-core", "dnf debuginfo-install"),
-                };
-                vec![Fix::new(
-                    "Install the kernel's debug information (a gigabyte to fetch, six to eight on disk).",
-                    [
-                        plugins.to_owned(),
-                        format!("{install} -y kernel-{release}"),
-                    ],
-                )]
+            Family::Fedora | Family::Enterprise => {
+                let (kernel, release) = rpm_kernel(release);
+                let package = format!("{kernel}-{release}");
+                let debuginfo = format!("{kernel}-debuginfo-{release}");
+                vec![Fix::new(what, self.rpm_debuginfo(&package, &debuginfo))]
             }
             Family::Suse => {
-                let (version, flavour) = release.rsplit_once('-').unwrap_or((release, "default"));
-                vec![Fix::new(
-                    "Install the kernel's debug information (a gigabyte to fetch, six to eight on disk).",
-                    [format!(
-                        "zypper --non-interactive --plus-content debug install \
-                         kernel-{flavour}-debuginfo={version}"
-                    )],
-                )]
+                // The package's release has a number that the kernel's has not.
+                let (package, debuginfo) = package_of(&format!("/boot/vmlinuz-{release}"));
+                vec![Fix::new(what, self.rpm_debuginfo(&package, &debuginfo))]
             }
-            Family::Arch => vec![Fix::new(
-                "Fetch the kernel's debug information by its build id.",
-                [
-                    "pacman -S --needed --noconfirm debuginfod".to_owned(),
-                    format!(
-                        "DEBUGINFOD_URLS=https://debuginfod.archlinux.org debuginfod-find debuginfo {}",
-                        self.build_id
-                    ),
-                ],
+            Family::Arch => vec![Fix::by_hand(
+                "Build the kernel with debug information: Arch has none of its kernels, neither as a package nor on its \
+                 debuginfod server.",
             )],
             Family::Other => vec![Fix::by_hand(format!(
                 "Install the debug information of kernel {release}; the file is called vmlinux."
@@ -322,6 +295,30 @@ impl Remedies {
         )
     }
 
+    /// Commands that install the debug information of a package where packages are RPMs: some look its name up
+    /// themselves, others take it.
+    fn rpm_debuginfo(&self, package: &str, debuginfo: &str) -> Vec<String> {
+        match (self.family, self.major()) {
+            (Family::Enterprise, _) if self.is_oracles => {
+                self.install_from_oracles_archive(debuginfo)
+            }
+            (Family::Enterprise, Some(7)) => vec![
+                "yum install -y yum-utils".to_owned(),
+                format!("debuginfo-install -y {package}"),
+            ],
+            (Family::Enterprise, _) => vec![
+                "dnf install -y dnf-plugins-core".to_owned(),
+                format!("dnf debuginfo-install -y {package}"),
+            ],
+            (Family::Suse, _) => vec![format!(
+                "zypper --non-interactive --plus-content debug install {debuginfo}"
+            )],
+            _ => vec![format!(
+                "dnf install -y --enablerepo='*-debuginfo' {debuginfo}"
+            )],
+        }
+    }
+
     /// Commands that install something from Oracle's archive of debug information, which no release has among its
     /// repositories.
     fn install_from_oracles_archive(&self, packages: &str) -> Vec<String> {
@@ -349,38 +346,20 @@ impl Remedies {
         ]
     }
 
-    /// Debug information of an interpreter.
-    pub(super) fn python_debug(&self, version: (u8, u8)) -> Fix {
-        let (major, minor) = version;
+    /// Debug information of the interpreter in this file.
+    pub(super) fn python_debug(&self, path: &str, (major, minor): (u8, u8)) -> Fix {
         let what = "Install the interpreter's debug information.";
+        let is_packaged = path.starts_with("/usr/") && !path.starts_with("/usr/local/");
         match self.family {
-            Family::Debian | Family::Ubuntu => {
+            Family::Debian | Family::Ubuntu if is_packaged => {
                 self.installing(what, &format!("python{major}.{minor}-dbg"))
             }
-            Family::Fedora => Fix::new(
-                what,
-                [format!(
-                    "dnf install -y --enablerepo='*-debuginfo' python{major}.{minor}-debuginfo"
-                )],
-            ),
-            Family::Enterprise if self.is_oracles => Fix::new(
-                what,
-                self.install_from_oracles_archive(&format!("python{major}.{minor}-debuginfo")),
-            ),
-            Family::Enterprise => Fix::new(
-                what,
-                [
-                    "dnf install -y dnf-plugins-core".to_owned(),
-                    format!("dnf debuginfo-install -y python{major}.{minor}"),
-                ],
-            ),
-            Family::Suse => Fix::new(
-                what,
-                [format!(
-                    "zypper --non-interactive --plus-content debug install python{major}{minor}-debuginfo"
-                )],
-            ),
-            Family::Arch | Family::Other => Fix::by_hand(
+            // Each package has debug information of its own, and most interpreters live in a library of another one.
+            Family::Fedora | Family::Enterprise | Family::Suse if is_packaged => {
+                let (package, debuginfo) = package_of(path);
+                Fix::new(what, self.rpm_debuginfo(&package, &debuginfo))
+            }
+            _ => Fix::by_hand(
                 "Install the interpreter's debug information from the place that the interpreter came from.",
             ),
         }
@@ -446,11 +425,11 @@ impl Remedies {
             }
             // The program dtrace is a package of its own, which RHEL's systemtap-sdt-devel brings along.
             Family::Fedora => {
-                "gcc make pkgconf systemtap-sdt-devel systemtap-sdt-dtrace openssl-devel libffi-devel zlib-devel \
+                "gcc make pkgconfig systemtap-sdt-devel systemtap-sdt-dtrace openssl-devel libffi-devel zlib-devel \
                  bzip2-devel xz-devel sqlite-devel readline-devel"
             }
             Family::Enterprise => {
-                "gcc make pkgconf systemtap-sdt-devel openssl-devel libffi-devel zlib-devel bzip2-devel xz-devel \
+                "gcc make pkgconfig systemtap-sdt-devel openssl-devel libffi-devel zlib-devel bzip2-devel xz-devel \
                  sqlite-devel readline-devel"
             }
             Family::Suse => {
@@ -541,25 +520,49 @@ fn quoted(lines: &[String]) -> String {
     quoted.join(" ")
 }
 
-/// The kernel's package where packages are RPMs: Oracle has a kernel of its own beside that of the family.
-fn rpm_kernel(release: &str) -> &'static str {
-    match release {
+/// The package that a file is from, and the one with its debug information, as words of a shell that asks the database of
+/// RPM.
+fn package_of(path: &str) -> (String, String) {
+    let path = shell::path(path);
+    (
+        format!("\"$(rpm -qf {path})\""),
+        format!(
+            "\"$(rpm -qf --qf '%{{NAME}}-debuginfo-%{{VERSION}}-%{{RELEASE}}.%{{ARCH}}' {path})\""
+        ),
+    )
+}
+
+/// The kernel's package where packages are RPMs, and its release: a variant is in the name of the package, and in what
+/// `uname -r` says behind a plus. Oracle has a kernel of its own beside that of the family.
+fn rpm_kernel(release: &str) -> (String, &str) {
+    let (package, variant) = match release.split_once('+') {
+        Some((package, variant)) if !variant.is_empty() => (package, variant.replace('_', "-")),
+        _ => (release, String::new()),
+    };
+    let kernel = match package {
         it if it.contains("uek64k") => "kernel-uek64k",
         it if it.contains("uek") => "kernel-uek",
+        // Of RHEL 7 and 8.
+        it if it.contains(".rt") => "kernel-rt",
         _ => "kernel",
+    };
+    match variant.as_str() {
+        "" => (kernel.to_owned(), package),
+        variant => (format!("{kernel}-{variant}"), package),
     }
 }
 
-/// Arch's kernel packages, by the suffix of their releases.
+/// Arch's kernel packages, by the end of their releases.
 fn arch_kernel(release: &str) -> &'static str {
     [
+        ("-rt-lts", "linux-rt-lts"),
         ("-lts", "linux-lts"),
         ("-zen", "linux-zen"),
         ("-hardened", "linux-hardened"),
         ("-rt", "linux-rt"),
     ]
     .into_iter()
-    .find(|(suffix, _)| release.contains(suffix))
+    .find(|(suffix, _)| release.ends_with(suffix))
     .map_or("linux", |(_, package)| package)
 }
 
@@ -606,7 +609,7 @@ mod tests {
             remedies.compiler(None),
             remedies.compiler(Some("gcc-12")),
             remedies.compiler(Some("clang-18")),
-            remedies.python_debug((3, 14)),
+            remedies.python_debug("/usr/lib64/libpython3.14.so.1.0", (3, 14)),
         ];
         fixes.extend(remedies.debug_information());
         fixes.extend(remedies.python_with_marks(Some((3, 14)), true, false));
@@ -617,7 +620,7 @@ mod tests {
 
     /// What differs between kernels, compilers and Pythons, as the page has it.
     fn without_numbers(name: &str) -> String {
-        let name = ["RELEASE.uek64k", "RELEASE.uek"]
+        let name = ["RELEASE.uek64k", "RELEASE.uek", "RELEASE.rt"]
             .into_iter()
             .fold(name.to_owned(), |name, release| {
                 name.replace(release, "RELEASE")
@@ -627,20 +630,34 @@ mod tests {
         if name.strip_prefix("gcc-").is_some_and(all_digits) {
             return "gcc-N".to_owned();
         }
-        let debug = ["-dbg", "-debuginfo"]
-            .into_iter()
-            .find_map(|end| Some((name.strip_suffix(end)?, end)));
-        match debug.and_then(|(python, end)| Some((python.strip_prefix("python")?, end))) {
-            Some((version, end)) if all_digits(version) => format!("pythonXY{end}"),
-            Some((version, end)) if all_digits(&version.replace('.', "")) => {
-                format!("pythonX.Y{end}")
-            }
+        let python = name
+            .strip_suffix("-dbg")
+            .and_then(|it| it.strip_prefix("python"));
+        match python {
+            Some(version) if all_digits(&version.replace('.', "")) => "pythonX.Y-dbg".to_owned(),
             _ => name,
         }
     }
 
+    /// What the database of RPM is asked for stands in the page as the name of the package that the file is from.
+    fn without_questions(command: &str) -> String {
+        let Some((before, question)) = command.split_once("\"$(rpm -qf ") else {
+            return command.to_owned();
+        };
+        let (question, after) = question.split_once(")\"").expect("an end");
+        let asked = match question.split_once("%{NAME}") {
+            Some((_, rest)) => format!(
+                "NAME{}",
+                rest.split_once("-%{VERSION}").expect("a version").0
+            ),
+            None => "NAME".to_owned(),
+        };
+        format!("{before}{asked}{after}")
+    }
+
     /// Names of packages and repositories in a command.
     fn names(command: &str) -> BTreeSet<String> {
+        let command = &without_questions(command);
         let words: Vec<&str> = command
             .split_whitespace()
             .map(|word| word.trim_matches(['"', '\'', '\\']))
@@ -678,13 +695,7 @@ mod tests {
             let packages = words[first + 1..]
                 .iter()
                 .filter(|word| !word.starts_with('-'));
-            let is_debug_of_python =
-                words[first] == "debuginfo-install" && command.contains("python");
-            names.extend(packages.map(|package| match is_debug_of_python {
-                // The package itself is named, and not that of its debug information.
-                true => "pythonX.Y".to_owned(),
-                false => without_numbers(package),
-            }));
+            names.extend(packages.map(|package| without_numbers(package)));
         }
         names
     }
@@ -722,7 +733,11 @@ mod tests {
                 &["RELEASE"],
             ),
             ("fedora", &["43"], &["RELEASE"]),
-            ("rhel", &["7.9", "8.10", "9.5", "10.0"], &["RELEASE"]),
+            (
+                "rhel",
+                &["7.9", "8.10", "9.5", "10.0"],
+                &["RELEASE", "RELEASE.rt", "RELEASE+64k"],
+            ),
             (
                 "ol",
                 &["7.9", "8.10", "9.5"],
@@ -732,7 +747,14 @@ mod tests {
             (
                 "arch",
                 &[""],
-                &["6-arch1", "6-lts", "6-zen", "6-hardened", "6-rt"],
+                &[
+                    "6-arch1",
+                    "6-lts",
+                    "6-zen",
+                    "6-hardened",
+                    "6-rt",
+                    "6-rt-lts",
+                ],
             ),
         ] {
             for version in versions {
@@ -784,6 +806,107 @@ mod tests {
             debug[1],
             format!("dnf install -y --enablerepo=debuginfo kernel-uek-debuginfo-{uek}")
         );
+    }
+
+    #[test]
+    fn a_variant_of_the_kernel_has_packages_of_its_own() {
+        for (id, release, headers) in [
+            (
+                "rhel",
+                "5.14.0-570.el9.x86_64",
+                "kernel-devel-5.14.0-570.el9.x86_64",
+            ),
+            (
+                "rhel",
+                "5.14.0-570.el9.x86_64+rt",
+                "kernel-rt-devel-5.14.0-570.el9.x86_64",
+            ),
+            (
+                "rhel",
+                "5.14.0-570.el9.aarch64+64k_debug",
+                "kernel-64k-debug-devel-5.14.0-570.el9.aarch64",
+            ),
+            (
+                "rhel",
+                "4.18.0-553.rt7.342.el8_10.x86_64",
+                "kernel-rt-devel-4.18.0-553.rt7.342.el8_10.x86_64",
+            ),
+            (
+                "fedora",
+                "6.17.1-300.fc43.x86_64",
+                "kernel-devel-6.17.1-300.fc43.x86_64",
+            ),
+            // Built by hand, with changes that were not committed.
+            ("fedora", "6.17.1+", "kernel-devel-6.17.1+"),
+            (
+                "opensuse-leap",
+                "6.4.0-150600.23.17-default",
+                "kernel-default-devel=6.4.0-150600.23.17",
+            ),
+            ("arch", "6.6.87-rt54-arch1-6-rt-lts", "linux-rt-lts-headers"),
+            ("arch", "6.18.22-1-lts", "linux-lts-headers"),
+            ("arch", "6.19.11-arch1-1", "linux-headers"),
+        ] {
+            let command = &remedies(id, "", release).headers().commands[0];
+            assert_eq!(
+                command.split_whitespace().last(),
+                Some(headers),
+                "{release}"
+            );
+        }
+    }
+
+    #[test]
+    fn debug_information_of_an_rpm_is_that_of_the_package_which_the_file_is_from() {
+        let library = "/usr/lib64/libpython3.9.so.1.0";
+        let of = |id, version, path| {
+            let commands = remedies(id, version, "RELEASE")
+                .python_debug(path, (3, 9))
+                .commands;
+            commands.last().cloned().unwrap_or_default()
+        };
+        assert_eq!(
+            of("rhel", "9.5", library),
+            format!("dnf debuginfo-install -y \"$(rpm -qf {library})\"")
+        );
+        assert_eq!(
+            of("rhel", "7.9", "/usr/lib64/a b"),
+            "debuginfo-install -y \"$(rpm -qf '/usr/lib64/a b')\""
+        );
+        let debuginfo = format!(
+            "\"$(rpm -qf --qf '%{{NAME}}-debuginfo-%{{VERSION}}-%{{RELEASE}}.%{{ARCH}}' {library})\""
+        );
+        assert_eq!(
+            of("fedora", "43", library),
+            format!("dnf install -y --enablerepo='*-debuginfo' {debuginfo}")
+        );
+        assert_eq!(
+            of("opensuse-leap", "15.6", library),
+            format!("zypper --non-interactive --plus-content debug install {debuginfo}")
+        );
+        // What no package has brought, none can explain.
+        for (id, version) in [("rhel", "9.5"), ("debian", "13")] {
+            for path in ["/opt/python/bin/python3.9", "/usr/local/bin/python3.9"] {
+                assert_eq!(of(id, version, path), "", "{id} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn opensuse_is_asked_which_package_the_kernel_is_from_and_arch_has_no_debug_information() {
+        let commands = |id, release| {
+            remedies(id, "", release).debug_information()[0]
+                .commands
+                .clone()
+        };
+        assert_eq!(
+            commands("opensuse-tumbleweed", "7.2.5-1-default"),
+            [
+                "zypper --non-interactive --plus-content debug install \"$(rpm -qf --qf \
+                 '%{NAME}-debuginfo-%{VERSION}-%{RELEASE}.%{ARCH}' /boot/vmlinuz-7.2.5-1-default)\""
+            ]
+        );
+        assert_eq!(commands("arch", "6.19.11-arch1-1"), [""; 0]);
     }
 
     #[test]

@@ -14,12 +14,9 @@ const CAP_SYS_MODULE: u64 = 1 << 16;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
-    let mut findings = vec![
-        distribution(facts),
-        architecture(facts),
-        container(facts),
-        privilege(facts),
-    ];
+    let mut findings = vec![distribution(facts), architecture(facts), container(facts)];
+    findings.extend(unmounted(facts));
+    findings.push(privilege(facts));
     findings.extend(rights(facts));
     findings
 }
@@ -166,6 +163,42 @@ fn container(facts: &Facts) -> Finding {
                 "user ids are the host's".to_owned()
             }
         }))
+}
+
+/// A chroot that nobody has prepared, say.
+fn unmounted(facts: &Facts) -> Option<Finding> {
+    let places = &facts.confinement.unmounted;
+    if places.is_empty() {
+        return None;
+    }
+    let is = if places.len() == 1 { "is" } else { "are" };
+    let finding = Finding::new(
+        Part::Host,
+        "kernel-files",
+        Status::Missing,
+        format!("{} {is} not mounted here", places.join(" and ")),
+        "What runs, and what the kernel can do, is read from /proc and /sys; without them little is known of either.",
+    )
+    .stops(Engine::Stap)
+    .stops(Engine::Uprobes);
+    // The agent needs to find the program's files.
+    let finding = match places.iter().any(|place| place == "/proc") {
+        true => finding.stops(Engine::Direct),
+        false => finding,
+    };
+    let mounts = [("/proc", "proc"), ("/sys", "sysfs")].into_iter();
+    let mounts = mounts.filter(|(place, _)| places.iter().any(|it| it == place));
+    let finding = places.iter().fold(finding, |finding, place| {
+        finding.evidence(Evidence {
+            path: place.clone(),
+            value: "nothing of the kernel's".to_owned(),
+        })
+    });
+    let mount = Fix::new(
+        "Mount them, or run pystap outside of this chroot.",
+        mounts.map(|(place, kind)| format!("mount -t {kind} {kind} {place}")),
+    );
+    Some(finding.fix(mount.or()))
 }
 
 /// The effective capabilities, where they are known.

@@ -20,12 +20,16 @@ const RETURN: &str = Probe::FunctionReturn.name();
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     if facts.pythons.is_empty() {
+        let no_process_is_seen = facts.confinement.unmounted.iter().any(|it| it == "/proc");
         return vec![
             Finding::new(
                 Part::Python,
                 "interpreters",
                 Status::Unknown,
-                "no Python process runs, so no interpreter was examined",
+                match no_process_is_seen {
+                    true => "no process can be seen without /proc, so no interpreter was examined",
+                    false => "no Python process runs, so no interpreter was examined",
+                },
                 "What can be traced depends on the interpreter.",
             )
             .fix(Fix::new("Name one.", ["pystap doctor --python /usr/bin/python3"]).or()),

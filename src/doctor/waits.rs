@@ -131,6 +131,10 @@ impl Told<'_> {
             let finding = new(Status::Warning, &format!("{what} are closed to this user"));
             finding.fix(as_root())
         };
+        let unknown = || {
+            let what = format!("it is not known whether the kernel tells {tells}");
+            new(Status::Unknown, &what)
+        };
         let finding = match (events.value(), may_listen) {
             _ if confidential(facts) => new(Status::Warning, LOCKED_DOWN).fix(unlock()),
             (Some(_), _) if !is_mounted && may_not_mount(facts) => new(
@@ -144,6 +148,7 @@ impl Told<'_> {
                 Status::Ok,
                 &format!("{what} can be had, once tracefs is mounted"),
             ),
+            (Some(found), None) if !is_mounted && found.is_empty() => unknown(),
             (Some(found), _) if found.len() < self.wanted.len() => {
                 let lacking = self.wanted.into_iter();
                 let lacking: Vec<&str> = lacking
@@ -157,11 +162,8 @@ impl Told<'_> {
             }
             (Some(_), Some(true)) => new(Status::Ok, &format!("the kernel tells {tells}")),
             (Some(_), Some(false)) => closed(),
-            (None, _) if !is_root(facts) => closed(),
-            (None, _) | (Some(_), None) => new(
-                Status::Unknown,
-                &format!("it is not known whether the kernel tells {tells}"),
-            ),
+            (None, _) if !is_root(facts) && facts.confinement.unmounted.is_empty() => closed(),
+            (None, _) | (Some(_), None) => unknown(),
         };
         finding
             .evidence(Evidence::of(events, |found| match found.len() {

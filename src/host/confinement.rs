@@ -99,12 +99,16 @@ pub(crate) struct Confinement {
     pub mapped_users: Fact<bool>,
     /// Whether system calls are filtered: the line Seccomp of /proc/self/status, 0 for not.
     pub seccomp: Fact<i64>,
+    /// Which of the kernel's own file systems are not mounted: `/proc`, `/sys`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmounted: Vec<String>,
 }
 
 impl Confinement {
     pub(super) fn read(tree: &Tree) -> Confinement {
         Confinement {
             manager: manager(tree),
+            unmounted: tree.unmounted(),
             pid_namespace: tree.link("/proc/self/ns/pid"),
             mapped_users: tree
                 .text("/proc/self/uid_map")

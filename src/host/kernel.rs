@@ -6,6 +6,7 @@ use std::io::Read;
 use flate2::read::GzDecoder;
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use rustix::system::uname;
 use serde::{Deserialize, Serialize};
 
 use super::{Fact, Tree};
@@ -134,7 +135,14 @@ const LARGEST_CONFIG: u64 = 8 << 20;
 
 impl Kernel {
     pub(super) fn read(tree: &Tree) -> Kernel {
-        let release = tree.line("/proc/sys/kernel/osrelease");
+        let release = match tree.line("/proc/sys/kernel/osrelease") {
+            // The kernel tells it without /proc, too.
+            unknown if unknown.value().is_none() && tree.is_host() => {
+                let release = uname().release().to_string_lossy().into_owned();
+                Fact::found("uname(2)", release)
+            }
+            known => known,
+        };
         let name = release.value().cloned().unwrap_or_default();
         Kernel {
             version: tree.line("/proc/version"),

@@ -13,6 +13,10 @@ use super::Fact;
 /// What one file is read of at most. The largest that is read is the kernel's symbol list.
 const MOST_BYTES: u64 = 64 << 20;
 
+/// The kernel's own file systems, each with what is in every one of them. Where they are not mounted, what is not there says
+/// nothing of the kernel.
+const KERNELS: [(&str, &str); 2] = [("/proc", "/proc/self"), ("/sys", "/sys/kernel")];
+
 /// The tree. Paths that go in and come out are those of the examined host, without the root in front.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tree {
@@ -67,7 +71,7 @@ impl Tree {
         });
         match read {
             Ok(bytes) => Fact::found(path, bytes),
-            Err(error) => failed(path, &error),
+            Err(error) => self.failed(path, &error),
         }
     }
 
@@ -101,7 +105,7 @@ impl Tree {
     pub(crate) fn metadata(&self, path: &str) -> Fact<Metadata> {
         match fs::metadata(self.at(path)) {
             Ok(metadata) => Fact::found(path, metadata),
-            Err(error) => failed(path, &error),
+            Err(error) => self.failed(path, &error),
         }
     }
 
@@ -114,7 +118,7 @@ impl Tree {
     pub(crate) fn link(&self, path: &str) -> Fact<String> {
         match fs::read_link(self.at(path)) {
             Ok(target) => Fact::found(path, target.display().to_string()),
-            Err(error) => failed(path, &error),
+            Err(error) => self.failed(path, &error),
         }
     }
 
@@ -129,15 +133,38 @@ impl Tree {
                 names.sort();
                 Fact::found(path, names)
             }
-            Err(error) => failed(path, &error),
+            Err(error) => self.failed(path, &error),
         }
     }
-}
 
-fn failed<T>(path: &str, error: &std::io::Error) -> Fact<T> {
-    match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => Fact::absent(path),
-        ErrorKind::PermissionDenied => Fact::unknown(path, "this user may not read it"),
-        _ => Fact::unknown(path, format!("it cannot be read ({error})")),
+    /// Which of the kernel's own file systems are not mounted, as in a chroot that nobody has prepared.
+    pub(crate) fn unmounted(&self) -> Vec<String> {
+        KERNELS
+            .iter()
+            .filter(|(_, sign)| !self.is_there(sign))
+            .map(|(place, _)| (*place).to_owned())
+            .collect()
+    }
+
+    fn is_there(&self, path: &str) -> bool {
+        fs::symlink_metadata(self.at(path)).is_ok()
+    }
+
+    fn failed<T>(&self, path: &str, error: &std::io::Error) -> Fact<T> {
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => {
+                let kernels = KERNELS
+                    .iter()
+                    .find(|(place, _)| Path::new(path).starts_with(place));
+                match kernels {
+                    Some((place, sign)) if !self.is_there(sign) => {
+                        Fact::unknown(path, format!("{place} is not mounted"))
+                    }
+                    _ => Fact::absent(path),
+                }
+            }
+            ErrorKind::PermissionDenied => Fact::unknown(path, "this user may not read it"),
+            _ => Fact::unknown(path, format!("it cannot be read ({error})")),
+        }
     }
 }

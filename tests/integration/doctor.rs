@@ -311,3 +311,46 @@ fn the_engine_direct_is_examined_like_the_others_and_runs_on_this_host() {
         Err(_) => assert_eq!(shown, "not there"),
     }
 }
+
+/// As in a chroot that nobody has prepared: nothing says there what the kernel can do, nor that it cannot.
+#[test]
+#[ignore = "needs root, for a mount of its own: run by scripts/test-here"]
+fn without_proc_nothing_is_claimed_of_the_kernel_and_the_cause_is_named() {
+    let mut doctor = Command::new("unshare");
+    doctor
+        .args(["--mount", "--propagation", "private", "sh", "-euc"])
+        .arg("mount -t tmpfs nothing /proc; exec \"$@\"")
+        .arg("sh")
+        .arg(crate::command::pystap())
+        .args(["doctor", "--json", "--python", PYTHON]);
+    let ended = run(doctor.stdin(Stdio::null()).env_remove("HOME"));
+    let report: Value =
+        serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+    let cause = finding(&report, "kernel-files");
+    assert_eq!(cause["summary"], "/proc is not mounted here");
+    assert_eq!(cause["fixes"][0]["commands"][0], "mount -t proc proc /proc");
+    for engine in report["engines"].as_array().expect("a list") {
+        assert_eq!(engine["because"][0], "kernel-files", "{engine}");
+    }
+    for id in [
+        "container",
+        "privilege",
+        "modules",
+        "perf",
+        "ptrace",
+        "scheduler",
+    ] {
+        let unknown = finding(&report, id);
+        let evidence = unknown["evidence"].to_string();
+        assert_eq!(unknown["status"], "unknown", "{unknown}");
+        assert!(evidence.contains("/proc is not mounted"), "{unknown}");
+    }
+    // The kernel itself tells its release.
+    let release = rustix::system::uname()
+        .release()
+        .to_str()
+        .expect("UTF-8")
+        .to_owned();
+    assert_eq!(report["kernel"], release.as_str());
+    assert_eq!(ended.code, 3);
+}

@@ -8,6 +8,9 @@ use crate::shell;
 /// The initial namespace of process ids has this name on every Linux.
 const INITIAL_PIDS: &str = "pid:[4026531836]";
 
+/// How many packages a sentence names.
+const NAMED: usize = 5;
+
 /// Bits of capabilities, after linux/capability.h.
 const CAP_SYS_MODULE: u64 = 1 << 16;
 
@@ -16,6 +19,7 @@ const CAP_SYS_ADMIN: u64 = 1 << 21;
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![distribution(facts), architecture(facts), container(facts)];
     findings.extend(unmounted(facts));
+    findings.extend(packages(facts));
     findings.push(privilege(facts));
     findings.extend(rights(facts));
     findings
@@ -130,6 +134,17 @@ fn container(facts: &Facts) -> Finding {
             why,
         ),
         (None, false, false) => Finding::ok(Part::Host, "container", "not in a container", why),
+        (Some(manager), false, false) if confinement.pid_namespace.reason().is_some() => {
+            Finding::new(
+                Part::Host,
+                "container",
+                Status::Unknown,
+                format!(
+                    "this is a container ({manager}), and it is not known whether with process ids of its own"
+                ),
+                why,
+            )
+        }
         (Some(manager), false, false) => Finding::new(
             Part::Host,
             "container",
@@ -199,6 +214,85 @@ fn unmounted(facts: &Facts) -> Option<Finding> {
         mounts.map(|(place, kind)| format!("mount -t {kind} {kind} {place}")),
     );
     Some(finding.fix(mount.or()))
+}
+
+/// The first few of some packages.
+fn named(packages: &[String]) -> String {
+    let (named, more) = packages.split_at(packages.len().min(NAMED));
+    match more.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+/// What keeps the commands of fixes from installing anything.
+fn packages(facts: &Facts) -> Option<Finding> {
+    let packages = &facts.packages;
+    let manager = Remedies::for_host(facts).manager().filter(|manager| {
+        let there = packages.managers.value();
+        there.is_some_and(|there| !there.iter().any(|it| it == manager))
+    });
+    let none: &[String] = &[];
+    let read_only = packages.read_only.value().map_or(none, Vec::as_slice);
+    let unfinished = packages.unfinished.value().map_or(none, Vec::as_slice);
+    let mut summaries = Vec::new();
+    let mut fixes = Vec::new();
+    if let Some(manager) = manager {
+        summaries.push(format!("{manager} is not here"));
+        fixes.push(Fix::by_hand(
+            "Install in another way what the fixes below name, or where this system's image is made.",
+        ));
+    }
+    if !read_only.is_empty() {
+        let are = if read_only.len() == 1 { "is" } else { "are" };
+        summaries.push(format!("{} {are} read-only", read_only.join(" and ")));
+        // An installation that fails in its middle leaves packages half done, so a script has to stop before it.
+        let writable = read_only.iter().map(|place| format!("test -w {place}"));
+        fixes.push(Fix::new(
+            "Mount what is read-only anew for writing (`mount -o remount,rw /`), or install where this system's image is \
+             made. This shows whether it can be written to.",
+            writable,
+        ));
+    }
+    if !unfinished.is_empty() {
+        summaries.push(format!("dpkg did not finish with {}", named(unfinished)));
+        fixes.push(Fix::new(
+            "Let dpkg finish.",
+            ["dpkg --configure -a", "apt-get install -y --fix-broken"],
+        ));
+    }
+    if summaries.is_empty() {
+        return None;
+    }
+    let finding = Finding::new(
+        Part::Host,
+        "packages",
+        Status::Warning,
+        format!(
+            "packages cannot be installed as fixes do it: {}",
+            summaries.join("; ")
+        ),
+        "Most fixes install packages.",
+    )
+    .evidence(Evidence::of(&packages.managers, |there| {
+        match there.as_slice() {
+            [] => "no manager of packages".to_owned(),
+            there => there.join(", "),
+        }
+    }))
+    .evidence(Evidence::of(&packages.read_only, |found| {
+        match found.as_slice() {
+            [] => "nothing is read-only".to_owned(),
+            found => format!("read-only: {}", found.join(", ")),
+        }
+    }))
+    .evidence(Evidence::of(&packages.unfinished, |found| {
+        match found.as_slice() {
+            [] => "no package is half done".to_owned(),
+            found => format!("not finished: {}", named(found)),
+        }
+    }));
+    Some(finding.fixes(fixes))
 }
 
 /// The effective capabilities, where they are known.

@@ -89,20 +89,27 @@ impl Remedies {
         self.version.split('.').next()?.parse().ok()
     }
 
-    /// The command that installs packages; `None` for an unknown package manager.
-    fn install(&self, packages: &str) -> Option<String> {
+    /// The program that installs packages; `None` for an unknown one.
+    pub(super) fn manager(&self) -> Option<&'static str> {
         Some(match self.family {
-            Family::Debian | Family::Ubuntu => format!("apt-get install -y {packages}"),
-            Family::Fedora => format!("dnf install -y {packages}"),
+            Family::Debian | Family::Ubuntu => "apt-get",
             // RHEL 7 has no dnf.
-            Family::Enterprise if self.major() == Some(7) => {
-                format!("yum install -y {packages}")
-            }
-            Family::Enterprise => format!("dnf install -y {packages}"),
-            Family::Suse => format!("zypper --non-interactive install {packages}"),
-            Family::Arch => format!("pacman -S --needed --noconfirm {packages}"),
+            Family::Enterprise if self.major() == Some(7) => "yum",
+            Family::Fedora | Family::Enterprise => "dnf",
+            Family::Suse => "zypper",
+            Family::Arch => "pacman",
             Family::Other => return None,
         })
+    }
+
+    /// The command that installs packages; `None` for an unknown package manager.
+    fn install(&self, packages: &str) -> Option<String> {
+        let how = match self.family {
+            Family::Suse => "--non-interactive install",
+            Family::Arch => "-S --needed --noconfirm",
+            _ => "install -y",
+        };
+        Some(format!("{} {how} {packages}", self.manager()?))
     }
 
     fn installing(&self, what: &str, packages: &str) -> Fix {
@@ -333,10 +340,7 @@ impl Remedies {
             "gpgcheck=1".to_owned(),
             "enabled=0".to_owned(),
         ];
-        let manager = match self.major() {
-            Some(7) => "yum",
-            _ => "dnf",
-        };
+        let manager = self.manager().unwrap_or("dnf");
         vec![
             format!(
                 "printf '%s\\n' {} > /etc/yum.repos.d/debuginfo.repo",

@@ -9,6 +9,7 @@ use serde_json::{Value, json as value};
 use super::remedy::PROOF;
 use super::{Ability, EventVerdict, Examination, Finding, Fix, Part, Status};
 use crate::host::Facts;
+use crate::shell;
 use crate::text::harmless;
 
 /// The version of the JSON report. Fields are added within one version, never renamed or removed.
@@ -293,7 +294,7 @@ pub(crate) fn json(facts: &Facts, examination: &Examination, can: bool) -> Value
 }
 
 /// Lines that every fix script begins with.
-const HEAD: usize = 4;
+const HEAD: usize = 6;
 
 /// Whether apt knows what there is: on a machine that was just made it does not, and where sources were added, not yet.
 #[derive(Debug, Default)]
@@ -321,7 +322,9 @@ pub(crate) fn fix_script(examination: &Examination) -> String {
         "#!/bin/sh\n\
          # How to mend what `pystap doctor` found on this host, in order. Read it, then run it as root.\n\
          # Lines after \"choose:\" are not run: take away the sign in front of the way that you want.\n\
-         set -eu\n",
+         set -eu\n\
+         mending='nothing yet'\n\
+         trap '[ $? = 0 ] || echo \"stopped, and the rest was not done; what was to be mended: $mending\" >&2' EXIT\n",
     );
     let mut done = HashSet::new();
     // The proof comes after everything else is fixed.
@@ -352,12 +355,13 @@ pub(crate) fn fix_script(examination: &Examination) -> String {
         if fixes.is_empty() {
             continue;
         }
-        let _ = write!(
-            script,
-            "\n# {}: {}\n",
-            finding.status.name(),
-            printable(&finding.summary)
-        );
+        let summary = printable(&finding.summary);
+        let _ = write!(script, "\n# {}: {summary}\n", finding.status.name());
+        let is_run =
+            |fix: &&Fix| !fix.choice && fix.commands.iter().any(|it| !it.starts_with(PROOF));
+        if fixes.iter().any(is_run) {
+            let _ = writeln!(script, "mending={}", shell::word(&summary));
+        }
         for fix in fixes {
             let choice = if fix.choice && !fix.commands.is_empty() {
                 "choose: "
@@ -385,7 +389,7 @@ pub(crate) fn fix_script(examination: &Examination) -> String {
     if let Some(proof) = proof {
         let _ = writeln!(
             script,
-            "\n# At last: build a small module, the only proof that stap works here.\n{proof}"
+            "\n# At last: build a small module, the only proof that stap works here.\nmending='the proof'\n{proof}"
         );
     } else if script.lines().count() == HEAD {
         script.push_str("\n# Nothing needs mending.\n");

@@ -1,6 +1,6 @@
 //! Findings about the installed SystemTap, and about the trial, which is the only proof that counts.
 
-use super::compatibility::{Change, is_tested, too_old, true_version};
+use super::compatibility::{Change, is_tested, numbers, too_old, true_version};
 use super::host::is_confined;
 use super::kernel::{elsewhere, uprobes_are_ready};
 use super::remedy::{PROOF, Remedies};
@@ -128,7 +128,12 @@ fn kernel(facts: &Facts) -> Finding {
         .fix(try_it(facts)),
         None => new(
             Status::Warning,
-            format!("kernel {version} lies outside the range that stap {stap} was tested with"),
+            match tested.map(|range| &range.1) {
+                Some(newest) if numbers(&version) > numbers(newest) => format!(
+                    "kernel {version} is newer than what stap {stap} was tested with, so it is not known whether it builds modules for it"
+                ),
+                _ => format!("kernel {version} is older than what stap {stap} was tested with"),
+            },
         )
         .fix(try_it(facts)),
     };

@@ -986,6 +986,107 @@ fn tracefs_that_pystap_mounts_itself_stops_nothing() {
     assert!(ids(&facts, Engine::Uprobes).contains(&"tracefs"));
 }
 
+/// Status and summary of a finding.
+fn said(facts: &Facts, id: &str) -> (Status, String) {
+    let findings = examine(facts, None).findings;
+    let finding = findings.into_iter().find(|finding| finding.id == id);
+    finding
+        .map(|it| (it.status, it.summary))
+        .expect("a finding")
+}
+
+#[test]
+fn what_keeps_packages_from_being_installed_is_said_and_mended_before_the_script_runs_into_it() {
+    let told = |facts: &Facts| said(facts, "packages");
+    let mut facts = host("debian-testing");
+    facts.build_tree.directory = Fact::absent("/lib/modules/R/build");
+    facts.packages.managers = Fact::found("PATH", vec!["apt-get".to_owned(), "dnf".to_owned()]);
+    facts.packages.read_only = Fact::found("statvfs(3)", Vec::new());
+    facts.packages.unfinished = Fact::found("status", Vec::new());
+    assert!(
+        examine(&facts, None)
+            .findings
+            .iter()
+            .all(|finding| finding.id != "packages")
+    );
+
+    facts.packages.managers = Fact::found("PATH", vec!["dnf".to_owned()]);
+    facts.packages.read_only =
+        Fact::found("statvfs(3)", vec!["/etc".to_owned(), "/usr".to_owned()]);
+    assert_eq!(
+        told(&facts),
+        (
+            Status::Warning,
+            "packages cannot be installed as fixes do it: apt-get is not here; /etc and /usr are read-only".to_owned()
+        )
+    );
+    // Before anything is half installed.
+    let script = fix_script(&examine(&facts, None));
+    let at = |text: &str| {
+        script
+            .find(text)
+            .unwrap_or_else(|| panic!("{text}: {script}"))
+    };
+    assert!(at("\ntest -w /usr\n") < at("\napt-get install"));
+    assert!(!script.contains("dpkg"));
+
+    facts.packages = host("debian-testing").packages;
+    let names = ["a", "b", "c", "d", "e", "f", "g"].map(str::to_owned);
+    facts.packages.unfinished = Fact::found("status", names.to_vec());
+    assert_eq!(
+        told(&facts).1,
+        "packages cannot be installed as fixes do it: dpkg did not finish with a, b, c, d, e and 2 more"
+    );
+    let script = fix_script(&examine(&facts, None));
+    let at = |text: &str| {
+        script
+            .find(text)
+            .unwrap_or_else(|| panic!("{text}: {script}"))
+    };
+    assert!(at("\ndpkg --configure -a\n") < at("\napt-get install -y --fix-broken\n"));
+    assert!(at("--fix-broken") < at("linux-headers-"));
+}
+
+/// No stap can be known to know a kernel that is newer than all of them.
+#[test]
+fn a_kernel_that_is_newer_than_every_stap_is_a_doubt_which_a_trial_settles() {
+    let mut facts = host("debian-testing");
+    let version =
+        "Linux version 9.9.1-1-amd64 (x) (gcc-16 (Debian 16.1.0-1)) #1 SMP Debian 9.9.1-1"
+            .to_owned();
+    facts.kernel.version = Fact::found("/proc/version", version);
+    facts.kernel.release = Fact::found("osrelease", "9.9.1-1-amd64".to_owned());
+    facts.build_tree.release = Fact::found("kernel.release", "9.9.1-1-amd64".to_owned());
+    facts.build_tree.uts_version = Fact::absent("utsversion.h");
+    let proved = facts.trial.clone();
+    facts.trial = Fact::unknown("trial", "no trial was made");
+    let (status, summary) = said(&facts, "stap-kernel");
+    assert_eq!(status, Status::Warning);
+    assert!(
+        summary.contains("9.9.1 is newer than what stap 5.6 was tested with"),
+        "{summary}"
+    );
+    assert!(summary.contains("not known"), "{summary}");
+    let examination = examine(&facts, None);
+    assert_eq!(
+        examination.engines[0].ability,
+        Ability::Likely,
+        "{:?}",
+        examination.engines[0]
+    );
+    let finding = examination
+        .findings
+        .iter()
+        .find(|it| it.id == "stap-kernel");
+    assert_eq!(
+        finding.expect("there").fixes[0].commands,
+        ["pystap doctor --trial"]
+    );
+    // One that went well has the last word.
+    facts.trial = proved;
+    assert_eq!(said(&facts, "stap-kernel").0, Status::Ok);
+}
+
 /// Facts may come from someone else, and root runs the script.
 #[test]
 fn text_from_a_host_cannot_become_a_command() {

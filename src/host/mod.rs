@@ -9,6 +9,7 @@ mod confinement;
 mod fact;
 mod gathering;
 mod kernel;
+mod packages;
 mod python;
 mod symbols;
 mod systemtap;
@@ -29,6 +30,7 @@ pub(crate) use gathering::Gathering;
 #[cfg(test)]
 pub(crate) use kernel::Rings;
 pub(crate) use kernel::{Distribution, EVENTS_OF_CALLS, EVENTS_OF_WAITS, Kernel, Loading, Tracing};
+pub(crate) use packages::Packages;
 pub(crate) use python::Python;
 #[cfg(test)]
 pub(crate) use python::RemoteDebug;
@@ -62,6 +64,9 @@ pub(crate) struct Facts {
     pub build_tree: BuildTree,
     /// What it is compiled with.
     pub tools: Tools,
+    /// Whether packages can be installed.
+    #[serde(default = "Packages::not_read")]
+    pub packages: Packages,
     /// SystemTap as it is installed.
     pub systemtap: SystemTap,
     /// The user who asks.
@@ -96,6 +101,7 @@ impl Gathering {
             tracing: Tracing::read(tree),
             build_tree: BuildTree::read(tree, &release),
             tools: Tools::read(self, &release),
+            packages: Packages::read(self),
             systemtap: SystemTap::read(self),
             user: User::read(tree),
             confinement: Confinement::read(tree),

@@ -436,6 +436,42 @@ fn files_that_may_not_be_read_are_told_from_files_that_are_not_there() {
 }
 
 #[test]
+fn a_dpkg_that_was_interrupted_is_seen_in_its_list_and_in_what_it_has_not_entered_there() {
+    let host = Host::whole();
+    let paragraph = |package: &str, state: &str| {
+        format!(
+            "Package: {package}\nStatus: install ok {state}\nArchitecture: amd64\nDescription: x\n Status: y\n\n"
+        )
+    };
+    let list = [
+        ("gcc", "installed"),
+        ("make", "half-installed"),
+        ("stap", "unpacked"),
+        ("vim", "config-files"),
+    ];
+    let text: String = list
+        .iter()
+        .map(|(package, state)| paragraph(package, state))
+        .collect();
+    host.write("var/lib/dpkg/status", text.as_bytes());
+    host.write(
+        "var/lib/dpkg/updates/0003",
+        paragraph("stap", "installed").as_bytes(),
+    );
+    host.write(
+        "var/lib/dpkg/updates/0004",
+        paragraph("linux-headers", "half-configured").as_bytes(),
+    );
+    host.program("usr/bin/apt-get", 0o755);
+    host.program("usr/bin/dnf", 0o644);
+    let packages = host.facts().packages;
+    assert_eq!(packages.managers.value(), Some(&vec!["apt-get".to_owned()]));
+    assert_eq!(packages.read_only.value(), Some(&Vec::new()));
+    let unfinished = packages.unfinished.value().expect("known");
+    assert_eq!(unfinished, &["linux-headers", "make"]);
+}
+
+#[test]
 fn a_pipe_in_the_place_of_a_file_does_not_hold_us_up() {
     let host = Host::whole();
     let place = host.0.path().join("etc/os-release");

@@ -219,6 +219,36 @@ fn every_fix_script_is_a_shell_script() {
     assert!(count >= 12, "{count}");
 }
 
+/// As behind a proxy that refuses, or on a disk that is full: the manager of packages says what it is, and the script what for.
+#[test]
+fn a_fix_script_stops_where_a_command_fails_and_says_what_it_was_to_mend() {
+    let script = pystap_with(&["doctor", "--facts", &facts("fedora-43"), "--fix-script"]).stdout;
+    let directory = tempfile::tempdir().expect("a directory");
+    let dnf = directory.path().join("dnf");
+    fs::write(
+        &dnf,
+        "#!/bin/sh\necho '403 Forbidden by the proxy' >&2\nexit 1\n",
+    )
+    .expect("written");
+    fs::set_permissions(&dnf, fs::Permissions::from_mode(0o755)).expect("set");
+    let path = format!("{}:/usr/bin:/bin", directory.path().display());
+    let ended = run(Command::new("sh")
+        .args(["-c", &script])
+        .env("PATH", path)
+        .stdin(Stdio::null()));
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let first = script
+        .lines()
+        .find_map(|line| line.strip_prefix("# missing: "))
+        .expect("something is missing");
+    assert_eq!(
+        ended.stderr,
+        format!(
+            "403 Forbidden by the proxy\nstopped, and the rest was not done; what was to be mended: {first}\n"
+        )
+    );
+}
+
 #[test]
 fn a_stap_that_does_not_work_is_named_and_nothing_fails() {
     let directory = tempfile::tempdir().expect("a directory");

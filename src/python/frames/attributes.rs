@@ -4,6 +4,7 @@
 //! An instance has a dictionary, or (from 3.11 on) as long as nobody asked for that only the values, in the order of the keys that its
 //! type keeps for all of its instances. Include/internal/pycore_dict.h and pycore_object.h have it.
 
+use super::layout::Kept;
 use super::memory::{Memory, Unread, word};
 use super::objects::Reader;
 use super::stack::added;
@@ -25,27 +26,6 @@ const MOST_ENTRIES: u64 = 1 << 10;
 const LARGEST_INDEX: u8 = 24;
 /// No instance that matters here is larger.
 const LARGEST: u64 = 1 << 16;
-
-/// How instances keep their attributes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kept {
-    /// In a dictionary (up to 3.10).
-    Dictionary,
-    /// In values that are pointed to, or in a dictionary (3.11).
-    Apart,
-    /// The same, and one bit says which (3.12).
-    Marked,
-    /// In values at its own end, or in a dictionary (from 3.13 on).
-    Within,
-}
-
-/// Where the attributes of instances are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Attributes {
-    pub(super) kept: Kept,
-    /// Where a type has the keys of its instances.
-    pub(super) keys: u64,
-}
 
 /// The entries of a table of keys.
 struct Entries {

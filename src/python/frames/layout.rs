@@ -9,7 +9,6 @@
 //! Nothing here is taken for granted: what is read by these positions must have the types that it should have
 //! ([`super::objects`]), or it is refused.
 
-use super::attributes::{Attributes, Kept};
 use super::lines::LineTable;
 use super::memory::{Memory, Unread};
 use crate::python::Version;
@@ -191,6 +190,27 @@ const OBJECTS: Objects = Objects {
     str_ascii: 48,
     str_other: 72,
 };
+
+/// How instances keep their attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// In a dictionary (up to 3.10).
+    Dictionary,
+    /// In values that are pointed to, or in a dictionary (3.11).
+    Apart,
+    /// The same, and one bit says which (3.12).
+    Marked,
+    /// In values at its own end, or in a dictionary (from 3.13 on).
+    Within,
+}
+
+/// Where the attributes of instances are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attributes {
+    pub(super) kept: Kept,
+    /// Where a type has the keys of its instances.
+    pub(super) keys: u64,
+}
 
 /// Where the attributes of instances are, in no table of any interpreter: those of the headers, which `tests/builds/structures`
 /// prints, too.

@@ -5,10 +5,10 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::attributes::{self, Kept};
+use super::attributes;
 use super::functions::Made;
 use super::heap::Bounds;
-use super::layout::{Collector, Frames, Gil, Layout, States, Top};
+use super::layout::{Collector, Frames, Gil, Kept, Layout, States, Top};
 use super::memory::{Memory, Unread};
 use super::objects::Reader;
 use super::{Parked, Stacks};

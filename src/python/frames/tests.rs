@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
 
-use super::attributes::{Attributes, Kept, attribute};
-use super::layout::{self, Frames, Gil, Layout, States, Unknown};
+use super::attributes::attribute;
+use super::layout::{self, Attributes, Frames, Gil, Kept, Layout, States, Unknown};
 use super::made_up::*;
 use super::memory::Unread;
 use super::objects::Reader;

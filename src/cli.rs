@@ -151,12 +151,16 @@ pub enum Command {
     /// Split calls of functions into what their time went for: running, waiting for a processor, the GIL, a lock, a peer
     Why(Why),
     /// Show remote procedure calls that a service answers (oslo.messaging), by method: how many, how long, errors, the slowest
+    #[command(mut_arg("bundle", |it| it.hide(true)))]
     Rpc(ByRecipe),
     /// Show SQL statements by what is the same in them: how many, how long, errors, the slowest
+    #[command(mut_arg("bundle", |it| it.hide(true)))]
     Sql(ByRecipe),
     /// Show HTTP requests that a service answers, by method and route: how many, how long, errors, the slowest
+    #[command(mut_arg("bundle", |it| it.hide(true)))]
     Http(ByRecipe),
     /// Show calls as a recipe says: a file that names functions, their fields, and what they are grouped by
+    #[command(mut_arg("bundle", |it| it.hide(true)))]
     Recipe {
         /// A recipe by its name, or the path of one
         #[arg(value_name = "RECIPE")]
@@ -196,6 +200,9 @@ pub enum Command {
         #[command(subcommand)]
         command: ScriptOf,
     },
+    /// Make one file of what tracing needs on a host without stap, compiler and headers: module, script and agent
+    #[command(mut_arg("no_line_semaphore", |it| it.hide(true)))]
+    Bundle(Bundle),
     /// Remove what a killed pystap left: probes, modules and files of the agent whose owner is gone
     Cleanup,
     /// List the probes of an interpreter (SystemTap calls them marks) and what they do in its Python version
@@ -285,6 +292,47 @@ pub enum ScriptOf {
     /// The script of `pystap top` with the same options
     #[command(mut_arg("sample", |it| it.hide(true)), mut_arg("idle", |it| it.hide(true)), mut_arg("raw_times", |it| it.hide(true)))]
     Top(Top),
+}
+
+/// `pystap bundle`.
+#[derive(Debug, Args)]
+pub struct Bundle {
+    /// For processes of this interpreter: the same file, at the same path, as where it runs; may be repeated
+    #[arg(long, value_name = "PATH", required_unless_present = "list", help_heading = TARGETS)]
+    pub python: Vec<PathBuf>,
+    /// What to trace.
+    #[command(flatten)]
+    pub what: WhatArgs,
+    /// Add calls up in the kernel, for `pystap top`, instead of sending each
+    #[arg(long, conflicts_with = "min_duration", help_heading = WHAT)]
+    pub totals: bool,
+    /// Show what is in this bundle, and whether it fits this host
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["python", "output", "kernel"], help_heading = SHOWN)]
+    pub list: Option<PathBuf>,
+    /// As JSON
+    #[arg(long, requires = "list", help_heading = SHOWN)]
+    pub json: bool,
+    /// Write to this file
+    #[arg(short, long, value_name = "FILE", required_unless_present = "list", help_heading = OUTPUT)]
+    pub output: Option<PathBuf>,
+    /// Take calls from pystap's agent even where the interpreter has probes of its own
+    #[arg(long, conflicts_with = "no_agent", help_heading = AGENT)]
+    pub agent: bool,
+    /// Load nothing into any process: only the interpreters' own probes
+    #[arg(long, help_heading = AGENT)]
+    pub no_agent: bool,
+    /// For this kernel release instead of the running one; its headers have to be here
+    #[arg(long, value_name = "RELEASE", help_heading = SYSTEMTAP)]
+    pub kernel: Option<String>,
+    /// The stap to use [default: from PATH]
+    #[arg(long, value_name = "PATH", help_heading = SYSTEMTAP)]
+    pub stap: Option<PathBuf>,
+    /// One more argument for stap when it compiles the script; may be repeated
+    #[arg(long = "stap-arg", value_name = "ARG", allow_hyphen_values = true, help_heading = SYSTEMTAP)]
+    pub stap_args: Vec<String>,
+    /// Templates and tapsets here add to the built-in ones or override them
+    #[arg(long, value_name = "DIRECTORY", help_heading = SYSTEMTAP)]
+    pub template_dir: Option<PathBuf>,
 }
 
 /// `pystap agent`.
@@ -1000,6 +1048,10 @@ pub struct EngineArgs {
     /// Whether and how the agent comes into play.
     #[command(flatten)]
     pub agent: AgentArgs,
+    /// Load the module of this bundle, which `pystap bundle` made elsewhere: needs no stap, compiler or headers, only staprun. What
+    /// is not asked for here is as the bundle has it
+    #[arg(long, value_name = "FILE", help_heading = SYSTEMTAP)]
+    pub bundle: Option<PathBuf>,
     /// The stap to use [default: from PATH]
     #[arg(long, value_name = "PATH", help_heading = SYSTEMTAP)]
     pub stap: Option<PathBuf>,
@@ -1072,7 +1124,7 @@ impl EngineChoice {
 pub const USUAL_RATE: u32 = 100;
 
 /// What is about probes, the agent or single calls, of which samples know nothing.
-const NOT_OF_SAMPLES: [&str; 20] = [
+const NOT_OF_SAMPLES: [&str; 21] = [
     "waits",
     "dry_run",
     "compile_only",
@@ -1088,6 +1140,7 @@ const NOT_OF_SAMPLES: [&str; 20] = [
     "stap",
     "stap_args",
     "buffer",
+    "bundle",
     "template_dir",
     "agent",
     "no_agent",
@@ -1096,7 +1149,7 @@ const NOT_OF_SAMPLES: [&str; 20] = [
 ];
 
 /// The same of what is recorded.
-const NOT_RECORDED_OF_SAMPLES: [&str; 23] = [
+const NOT_RECORDED_OF_SAMPLES: [&str; 24] = [
     "waits",
     "dry_run",
     "compile_only",
@@ -1112,6 +1165,7 @@ const NOT_RECORDED_OF_SAMPLES: [&str; 23] = [
     "stap",
     "stap_args",
     "buffer",
+    "bundle",
     "template_dir",
     "agent",
     "no_agent",

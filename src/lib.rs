@@ -10,6 +10,7 @@
 pub mod agent;
 pub mod analysis;
 mod authority;
+pub mod bundle;
 pub mod cli;
 mod clock;
 pub mod command;

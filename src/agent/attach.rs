@@ -460,9 +460,34 @@ impl Agents {
     }
 }
 
+/// The library in a place that processes with our own root and mounts see, without any agent that comes of it. Dropping this removes
+/// it, unless another session uses it.
+#[derive(Debug)]
+pub struct PlacedLibrary(Placement);
+
+impl PlacedLibrary {
+    /// Puts it there.
+    ///
+    /// # Errors
+    /// [`AgentError`], when there is no place for it.
+    pub fn here() -> Result<PlacedLibrary, AgentError> {
+        Ok(PlacedLibrary(Placement::here()?))
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        self.0.library()
+    }
+}
+
 /// Where the library is written as a rule.
 pub fn usual_library() -> PathBuf {
     placement::usual()
+}
+
+/// Where root's pystap writes the library as a rule.
+pub fn library_of_root() -> PathBuf {
+    placement::of_root()
 }
 
 /// What stands for the library in a plan, before it is written out to this path.

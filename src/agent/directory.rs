@@ -96,7 +96,7 @@ pub(super) fn library(directory: &OwnedFd) -> io::Result<File> {
     match present_library(directory) {
         Ok(library) => Ok(library),
         Err(_) => {
-            write(directory, LIBRARY, embedded::LIBRARY, 0o755)?;
+            write(directory, LIBRARY, embedded::library(), 0o755)?;
             present_library(directory)
         }
     }
@@ -106,7 +106,7 @@ pub(super) fn library(directory: &OwnedFd) -> io::Result<File> {
 pub(super) fn present_library(directory: &OwnedFd) -> io::Result<File> {
     let file = look_at(directory, Path::new(LIBRARY), Look::File)?;
     let stat = fstat(&file)?;
-    if stat.st_uid != geteuid().as_raw() || stat.st_size != embedded::LIBRARY.len() as i64 {
+    if stat.st_uid != geteuid().as_raw() || stat.st_size != embedded::library().len() as i64 {
         return Err(io::Error::other("it is not the library"));
     }
     Ok(file)

@@ -1,31 +1,65 @@
-//! The agent's library, which is part of this binary: its bytes, and what its ELF notes say.
+//! The agent's library: the one that is part of this binary, or one of another build that was brought along; its bytes, and what its
+//! ELF notes say.
 
 use std::sync::{Arc, OnceLock};
 
 use crate::elf::Image;
 
-/// The bytes of the library.
-pub(super) static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libpystap_agent.so"));
+/// The bytes of the library in this binary.
+static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libpystap_agent.so"));
 
 /// The name of the library while it is not in any file.
 pub(super) const NAME: &str = "libpystap_agent.so";
 
+/// A library that is used.
+#[derive(Debug)]
+struct Library {
+    bytes: Vec<u8>,
+    image: Arc<Image>,
+}
+
+impl Library {
+    fn of(bytes: &[u8]) -> Option<Library> {
+        Some(Library {
+            bytes: bytes.to_vec(),
+            image: Arc::new(Image::parse(NAME, bytes).ok()?),
+        })
+    }
+}
+
+/// The one that is used, for as long as this process lives.
+static USED: OnceLock<Library> = OnceLock::new();
+
+fn used() -> &'static Library {
+    USED.get_or_init(|| Library::of(LIBRARY).expect("what the build embeds is an ELF file"))
+}
+
+/// Uses another build of the library than that in this binary. Scripts that were compiled for one probe no other.
+///
+/// # Errors
+/// A clause, when it is none, or when another one is in use already.
+pub fn bring(bytes: &[u8]) -> Result<(), &'static str> {
+    let brought = Library::of(bytes).ok_or("it is no library")?;
+    let used = USED.get_or_init(|| brought);
+    match used.bytes == bytes {
+        true => Ok(()),
+        false => Err("another one is in use already"),
+    }
+}
+
+/// The bytes of the library.
+pub fn library() -> &'static [u8] {
+    &used().bytes
+}
+
 /// What the library says about probing it.
 pub fn image() -> Arc<Image> {
-    static IMAGE: OnceLock<Arc<Image>> = OnceLock::new();
-    let parsed = || Image::parse(NAME, LIBRARY).expect("what the build embeds is an ELF file");
-    Arc::clone(IMAGE.get_or_init(|| Arc::new(parsed())))
+    Arc::clone(&used().image)
 }
 
 /// Its build ID.
 pub(super) fn build_id() -> &'static str {
-    static BUILD_ID: OnceLock<String> = OnceLock::new();
-    BUILD_ID.get_or_init(|| {
-        image()
-            .build_id
-            .clone()
-            .unwrap_or_else(|| "unknown".to_owned())
-    })
+    used().image.build_id.as_deref().unwrap_or("unknown")
 }
 
 #[cfg(test)]

@@ -428,7 +428,7 @@ impl Task {
     fn of(self, site: &Path) -> io::Result<Installed> {
         match self {
             Task::Install => {
-                write(site, LIBRARY, embedded::LIBRARY, 0o755)?;
+                write(site, LIBRARY, embedded::library(), 0o755)?;
                 write(site, PTH, format!("{LINE}\n").as_bytes(), 0o644)?;
                 Ok(Installed::Current)
             }

@@ -64,13 +64,16 @@ mod view;
 mod visit;
 mod window;
 
-pub use attach::{Agents, Attached, expected_library, processes, remarks, usual_library};
+pub use attach::{
+    Agents, Attached, PlacedLibrary, expected_library, library_of_root, processes, remarks,
+    usual_library,
+};
 pub use attach_method::{
     AttachMethod, AttachMethodError, NEWEST, OLDEST, REMOTE, obstacle_of_build, offer, supported,
 };
 pub use config::{AgentConfig, COLLECTIONS, CONTEXT, Capture, FUNCTIONS, PROVIDER};
 pub use control::{AgentAccount, Joined, Outcome};
-pub use embedded::image;
+pub use embedded::{bring, image, library};
 pub use error::AgentError;
 pub use injection::InjectionError;
 pub use joining::Untraced;

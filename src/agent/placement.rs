@@ -40,7 +40,7 @@ use super::visit::{self, Answer, Known, Task, Visit, VisitError};
 use crate::process::start_time;
 use crate::python::maps;
 
-pub(super) use super::registry::usual;
+pub(super) use super::registry::{of_root, usual};
 
 /// Most bytes of a report.
 const LONGEST_REPORT: u64 = 1 << 16;
@@ -554,7 +554,7 @@ fn for_target(
     };
     // What comes from there is checked before it is trusted.
     let stat = fstat(&held).map_err(|errno| failed(errno.into()))?;
-    if stat.st_size != embedded::LIBRARY.len() as i64
+    if stat.st_size != embedded::library().len() as i64
         || !directory::is_regular(&held).map_err(failed)?
     {
         return Err(failed(io::Error::other(
@@ -645,7 +645,7 @@ fn in_memory(pid: u32, view: View) -> Result<Placement, String> {
     let held = File::from(
         memfd_create("pystap-agent", MemfdFlags::CLOEXEC).map_err(|error| words(error.into()))?,
     );
-    (&held).write_all(embedded::LIBRARY).map_err(words)?;
+    (&held).write_all(embedded::library()).map_err(words)?;
     let path = descriptor(&held);
     let inode = held.metadata().map_err(words)?.ino();
     Ok(Placement {

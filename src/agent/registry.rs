@@ -53,10 +53,13 @@ pub(super) struct Base {
     entries: OwnedFd,
 }
 
+/// Root's.
+const ROOTS: [&str; 2] = ["/run/pystap", "/var/lib/pystap"];
+
 /// Where bases may be, the best first.
 fn places() -> Vec<PathBuf> {
     if geteuid().is_root() {
-        return vec!["/run/pystap".into(), "/var/lib/pystap".into()];
+        return ROOTS.map(PathBuf::from).to_vec();
     }
     let absolute = |name: &str| {
         std::env::var_os(name)
@@ -71,9 +74,16 @@ fn places() -> Vec<PathBuf> {
 /// Where this user's library usually is.
 pub(super) fn usual() -> PathBuf {
     let base = places().into_iter().next();
-    base.unwrap_or_else(|| "/run/pystap".into())
-        .join(name())
-        .join(directory::LIBRARY)
+    base.map_or_else(of_root, |base| within(&base))
+}
+
+/// Where root's is.
+pub(super) fn of_root() -> PathBuf {
+    within(Path::new(ROOTS[0]))
+}
+
+fn within(base: &Path) -> PathBuf {
+    base.join(name()).join(directory::LIBRARY)
 }
 
 /// The name of the directory with the library in a base: a script for stap contains it, so it is the same in every

@@ -130,7 +130,22 @@ pub(crate) fn believed(path: &Path) -> Result<(), String> {
     }
 }
 
-/// The same for a path that need not exist yet: the nearest existing directory counts, in which root creates the rest.
+/// Whether nobody but root and this user could have written what is at a path, whoever this user is. Otherwise a clause that says
+/// who else could.
+///
+/// # Errors
+/// The clause, or why the path cannot be examined.
+pub(crate) fn ours(path: &Path) -> Result<(), String> {
+    let us = rustix::process::geteuid().as_raw();
+    match Holder::of(path) {
+        Ok(Holder::Root) => Ok(()),
+        Ok(Holder::User(user)) if user == us => Ok(()),
+        Ok(holder) => Err(holder.to_string()),
+        Err(error) => Err(format!("it cannot be looked at: {error}")),
+    }
+}
+
+/// As [`believed`], for a path that need not exist yet: the nearest existing directory counts, in which root creates the rest.
 ///
 /// # Errors
 /// As [`believed`].

@@ -35,5 +35,5 @@ mod holder;
 mod identity;
 pub(crate) mod own;
 
-pub(crate) use holder::{Holder, believed};
+pub(crate) use holder::{Holder, believed, ours};
 pub(crate) use identity::{Identity, IdentityError};

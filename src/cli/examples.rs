@@ -27,7 +27,7 @@ const STATUS: &str = "Exit status: 0 done, 1 failed while running, 2 wrong usage
                       4 no such process or not Python.";
 
 /// The examples of each command, in the order of its help.
-const EXAMPLES: [(&str, [Example; 3]); 34] = [
+const EXAMPLES: [(&str, [Example; 3]); 35] = [
     (
         "",
         [
@@ -383,6 +383,23 @@ const EXAMPLES: [(&str, [Example; 3]); 34] = [
             (
                 "For an interpreter, whatever it runs",
                 "pystap script top --python /usr/bin/python3",
+            ),
+        ],
+    ),
+    (
+        "bundle",
+        [
+            (
+                "For calls of an interpreter on hosts with another kernel, whose headers are here",
+                "pystap bundle --python /usr/bin/python3 --kernel 6.12.57+deb13-amd64 -o calls.bundle",
+            ),
+            (
+                "For `pystap top --bundle`, with two interpreters: sums that are made in the kernel",
+                "pystap bundle --totals --python /usr/bin/python3.11 --python /opt/app/bin/python -o top.bundle",
+            ),
+            (
+                "What is in one, and whether it fits this host",
+                "pystap bundle --list calls.bundle",
             ),
         ],
     ),

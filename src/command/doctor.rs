@@ -203,12 +203,12 @@ fn targets(arguments: &Doctor) -> Result<Targets, Failure> {
         pids: arguments.pids.clone(),
         pattern: arguments.pattern.clone(),
         service: None,
-        python: arguments.python.clone(),
+        python: arguments.python.iter().cloned().collect(),
         command: Vec::new(),
         subprocesses: false,
         parents: Vec::new(),
     };
-    if selection.pids.is_empty() && selection.pattern.is_none() && selection.python.is_none() {
+    if selection.pids.is_empty() && selection.pattern.is_none() && selection.python.is_empty() {
         return Ok(process::running()?);
     }
     Ok(selection.resolve()?)
@@ -363,7 +363,7 @@ mod tests {
         let traced = script::render(&catalogue, &plan.request()).expect("a script");
 
         let selection = Selection {
-            python: Some(PYTHON.into()),
+            python: vec![PYTHON.into()],
             ..Selection::default()
         };
         let (request, images) = request(&selection.resolve().expect("found"));

@@ -1,6 +1,7 @@
 //! The subcommands, one file each. What is typed arrives here parsed; ELF and /proc are other rooms' business.
 
 mod agent;
+mod bundle;
 mod catalogue;
 mod cleanup;
 mod destination;
@@ -137,6 +138,7 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Script {
             command: ScriptOf::Top(arguments),
         } => top::script(arguments).map(Into::into),
+        Command::Bundle(arguments) => bundle::run(arguments, console),
         Command::Cleanup => cleanup::run(console).map(Into::into),
         Command::Marks(arguments) => marks::run(arguments, console).map(Into::into),
         Command::Doctor(arguments) => {
@@ -215,6 +217,7 @@ fn reads_configuration(command: &Command) -> bool {
             | Command::Http(_)
             | Command::Recipe { .. }
             | Command::Script { .. }
+            | Command::Bundle(_)
             | Command::Ps(_)
             | Command::Doctor(_)
             | Command::List(_)

@@ -148,7 +148,7 @@ fn calls(arguments: &Arguments) -> SessionRequest {
             named: named.name(),
             stap: arguments.stap.clone(),
             stap_arguments: arguments.stap_args.clone(),
-            buffer: None,
+            ..EngineOptions::default()
         },
         waits: true,
         ..SessionRequest::default()

@@ -219,17 +219,18 @@ impl<'a> Screen<'a> {
             state.say(format!("no samples: {}", trouble.message));
         }
         let back = Back::by(self.stops.stopper());
+        let decided = Decided::new(&request)?;
+        let adds_up = decided.adds_up();
         let make = |_: Output, rules: PairingRules| -> Box<dyn Sink> {
             let tally = top::tally(arguments.by_context)
                 .with_callers()
                 .with_waits(arguments.waits)
                 .with_raw_times(arguments.raw_times);
-            let in_kernel = request.totals && !rules.call_on_creation;
+            let in_kernel = adds_up && !rules.call_on_creation;
             let shown = Shown::OnScreen(state.clone());
             let live = Live::new(tally, in_kernel, shown, console);
             Box::new(live.with_way_back(back.clone()))
         };
-        let decided = Decided::new(&request)?;
         let ended = decided.run_until(&make, self.aside, self.stops, console)?;
         if ended.launched.is_some() {
             self.launched = ended.launched;

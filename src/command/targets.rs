@@ -21,7 +21,7 @@ pub(super) fn request_of(targets: &RunningTargets) -> TargetRequest {
         pids: targets.pids.clone(),
         pattern: targets.pattern.clone(),
         service: targets.service.clone(),
-        python: targets.python.clone(),
+        python: targets.python.iter().cloned().collect(),
         command: Vec::new(),
         subprocesses: targets.subprocesses,
     }

@@ -13,6 +13,7 @@ use crate::console::{Console, Exit};
 use crate::export::{Output, Sink};
 use crate::failure::Failure;
 use crate::script::Filters;
+use crate::session::opening::Decided;
 use crate::session::request::{Limits, SessionRequest};
 use crate::text::Foreign;
 use crate::top::{Batch, Live, Shown, Snapshot, State, Tally, screen, terminal};
@@ -94,11 +95,13 @@ pub(super) fn check(arguments: &cli::Top) -> Result<(), Failure> {
 /// The table as lines, or what else is asked for.
 pub(super) fn lines(arguments: &cli::Top, console: &Console) -> Result<u8, Failure> {
     let request = request(arguments);
+    let decided = Decided::new(&request)?;
+    let adds_up = decided.adds_up();
     let make = |output: Output, rules: PairingRules| -> Box<dyn Sink> {
-        let in_kernel = request.totals && !rules.call_on_creation;
+        let in_kernel = adds_up && !rules.call_on_creation;
         Box::new(as_lines(arguments, output, in_kernel, console))
     };
-    trace::run_into(&request, console, &make, None)
+    decided.run(&make, print::listing, None, console)
 }
 
 /// The table as lines to this output.

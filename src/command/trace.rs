@@ -88,6 +88,8 @@ pub(super) fn common(targets: &cli::TargetArgs, engine: &cli::EngineArgs) -> Ses
             stap: engine.stap.clone(),
             stap_arguments: engine.stap_args.clone(),
             buffer: engine.buffer,
+            bundle: engine.bundle.clone(),
+            opened: None,
         },
         template_directory: engine.template_dir.clone(),
         ..SessionRequest::default()
@@ -101,7 +103,7 @@ pub(super) fn targets(typed: &cli::TargetArgs) -> TargetRequest {
         pids: typed.pids.clone(),
         pattern: typed.pattern.clone(),
         service: typed.service.clone(),
-        python: typed.python.clone(),
+        python: typed.python.iter().cloned().collect(),
         command: typed.command.clone(),
         subprocesses: typed.subprocesses || (launched && !typed.no_subprocesses),
     }
@@ -149,6 +151,7 @@ pub(super) fn purpose(dry_run: bool, compile_only: bool, kernel: Option<&str>) -
         (true, _) => Purpose::DryRun,
         (_, true) => Purpose::Compile {
             kernel: kernel.map(str::to_owned),
+            bundle: None,
         },
         _ => Purpose::Trace,
     }

@@ -23,6 +23,9 @@ pub(crate) fn survey(
     vec![Box::new(stap), Box::new(uprobes), Box::new(DirectEngine)]
 }
 
+/// The engine that runs scripts of SystemTap.
+pub(crate) const BY_SCRIPT: &str = StapEngine::NAME;
+
 /// The engine that needs nothing of the kernel.
 pub(crate) const BY_AGENT: &str = DirectEngine::NAME;
 

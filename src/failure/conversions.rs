@@ -5,6 +5,7 @@ use std::io;
 use super::Failure;
 use crate::agent::AgentError;
 use crate::agent::install::InstallError;
+use crate::bundle::BundleError;
 use crate::console::Exit;
 use crate::engine::stap::StapError;
 use crate::engine::uprobes::UprobesError;
@@ -40,6 +41,12 @@ impl From<ScriptError> for Failure {
             message: message.trim_end_matches(':').to_owned(),
             excerpt: excerpt.to_owned(),
         }
+    }
+}
+
+impl From<BundleError> for Failure {
+    fn from(error: BundleError) -> Self {
+        Failure::new(error.exit(), error.to_string())
     }
 }
 

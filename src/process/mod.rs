@@ -58,8 +58,8 @@ pub struct Selection {
     pub pattern: Option<Regex>,
     /// `--service`: the Python processes of a service. Never pystap itself or one of its ancestors.
     pub service: Option<Service>,
-    /// `--python`: an interpreter, a link to one, or a version manager's shim.
-    pub python: Option<PathBuf>,
+    /// `--python`: interpreters, links to them, or a version manager's shims. One of them will do.
+    pub python: Vec<PathBuf>,
     /// The command after `--`, with its arguments; empty when none was given.
     pub command: Vec<OsString>,
     /// `--subprocesses`: include all descendants.
@@ -183,7 +183,7 @@ impl Selection {
         if self.pids.is_empty()
             && self.pattern.is_none()
             && self.service.is_none()
-            && self.python.is_none()
+            && self.python.is_empty()
             && self.command.is_empty()
         {
             return Err(TargetError::Nothing);
@@ -193,9 +193,7 @@ impl Selection {
             ..Targets::default()
         };
         let mut scan = Scan::begin()?;
-        if let Some(path) = &self.python {
-            targets.python = interpreters_of_path(path)?;
-        }
+        targets.python = self.interpreters()?;
         let files: HashSet<FileId> = targets.python.iter().map(|python| python.file).collect();
         let wanted = |process: &Process| files.is_empty() || process.runs(&files);
 
@@ -249,7 +247,7 @@ impl Selection {
                 .processes
                 .extend(found.into_iter().filter(|process| wanted(process)));
         }
-        targets.everyone = self.python.is_some()
+        targets.everyone = !self.python.is_empty()
             && self.pids.is_empty()
             && self.pattern.is_none()
             && self.service.is_none()
@@ -297,10 +295,23 @@ impl Selection {
         Ok(targets)
     }
 
+    /// What `--python` named, each file once.
+    fn interpreters(&self) -> Result<Vec<Interpreter>, TargetError> {
+        let mut found: Vec<Interpreter> = Vec::new();
+        for path in &self.python {
+            for interpreter in interpreters_of_path(path)? {
+                if !found.iter().any(|it| it.file == interpreter.file) {
+                    found.push(interpreter);
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Whether processes can be found that have nothing to do with any that runs now.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        let any = self.python.is_some() && self.parents.is_empty();
+        let any = !self.python.is_empty() && self.parents.is_empty();
         self.pattern.is_some() || self.service.is_some() || any
     }
 
@@ -311,12 +322,7 @@ impl Selection {
     /// When /proc cannot be read, or the interpreter is no longer there.
     pub fn search(&self, searched: &mut Searched) -> Result<Newcomers, TargetError> {
         let mut scan = Scan::again(Budget::SEARCH, &searched.stuck)?;
-        let python = self
-            .python
-            .as_deref()
-            .map(interpreters_of_path)
-            .transpose()?;
-        let python = python.unwrap_or_default();
+        let python = self.interpreters()?;
         let files: HashSet<FileId> = python.iter().map(|python| python.file).collect();
         let mut processes = Vec::new();
         if let Some(pattern) = &self.pattern {

@@ -184,7 +184,7 @@ fn an_interpreter_selects_everyone_who_runs_that_very_file() {
     );
     let _original = Waiting::python(Path::new(PYTHON), &["3"]);
     let targets = resolve(Selection {
-        python: Some(link),
+        python: vec![link],
         ..Selection::default()
     });
     let mut expected = [one.pid(), two.pid()];
@@ -201,7 +201,7 @@ fn an_interpreter_that_nobody_runs_yet_still_selects_those_to_come() {
     let copy = directory.path().join("python3.11");
     std::fs::copy(PYTHON, &copy).expect("copied");
     let targets = resolve(Selection {
-        python: Some(copy),
+        python: vec![copy],
         ..Selection::default()
     });
     assert!(targets.processes.is_empty());
@@ -217,7 +217,7 @@ fn a_process_that_runs_another_interpreter_than_the_one_named_is_refused() {
     let python = Waiting::python(Path::new(PYTHON), &["x"]);
     let error = Selection {
         pids: vec![python.pid()],
-        python: Some(copy),
+        python: vec![copy],
         ..Selection::default()
     }
     .resolve()
@@ -260,7 +260,7 @@ child.wait()
 fn a_command_is_resolved_with_the_interpreter_that_was_named_for_it() {
     let targets = resolve(Selection {
         command: vec!["sh".into(), "-c".into(), "python3.11 -V".into()],
-        python: Some(PYTHON.into()),
+        python: vec![PYTHON.into()],
         ..Selection::default()
     });
     let expected = targets.command.expect("a command");

@@ -192,7 +192,7 @@ pub(super) fn others<'a>(
     let newcomers = (request.targets).newcomers(None, &targets.parents);
     // What a launched command starts has its environment.
     let follows = request.targets.subprocesses && targets.command.is_none();
-    let is_assumed = |it: &Expected| it.note.is_some() || request.targets.python.is_some();
+    let is_assumed = |it: &Expected| it.note.is_some() || !request.targets.python.is_empty();
     let is_led_to = targets.command.as_ref().is_some_and(is_assumed);
     let running = targets.processes.iter().flat_map(|it| &it.interpreters);
     let expected = targets.command.iter().flat_map(|it| &it.interpreters);

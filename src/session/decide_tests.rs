@@ -66,7 +66,12 @@ impl SessionRequest {
     }
 
     fn compiling(self) -> SessionRequest {
-        self.with(|it| it.purpose = Purpose::Compile { kernel: None })
+        self.with(|it| {
+            it.purpose = Purpose::Compile {
+                kernel: None,
+                bundle: None,
+            }
+        })
     }
 
     fn function(self, name: &str) -> SessionRequest {
@@ -1350,7 +1355,7 @@ fn the_agent_alone_is_taken_where_it_gets_to_all_that_probes_would() {
         ),
         (
             "a command that leads to one with probes, as chroot does",
-            asked().with(|it| it.targets.python = Some("python3".into())),
+            asked().with(|it| it.targets.python = vec!["python3".into()]),
             launches(debian(10)),
             false,
         ),
@@ -1362,7 +1367,7 @@ fn the_agent_alone_is_taken_where_it_gets_to_all_that_probes_would() {
         ),
         (
             "a command that leads to one without",
-            asked().with(|it| it.targets.python = Some("python3".into())),
+            asked().with(|it| it.targets.python = vec!["python3".into()]),
             launches(debian(12)),
             true,
         ),
@@ -1964,12 +1969,12 @@ fn newcomers_are_searched_for_where_they_can_be_targets_without_being_children()
         Some(false)
     );
     assert_eq!(
-        searched(|it| it.targets.python = Some("python3".into())),
+        searched(|it| it.targets.python = vec!["python3".into()]),
         Some(false)
     );
     assert_eq!(
         searched(|it| {
-            it.targets.python = Some("python3".into());
+            it.targets.python = vec!["python3".into()];
             it.targets.pids = vec![7];
         }),
         None
@@ -1984,7 +1989,7 @@ fn newcomers_are_searched_for_where_they_can_be_targets_without_being_children()
     );
     assert_eq!(
         searched(|it| {
-            it.targets.python = Some("python3".into());
+            it.targets.python = vec!["python3".into()];
             it.targets.command = vec!["app.py".into()];
         }),
         None

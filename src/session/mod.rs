@@ -3,6 +3,7 @@
 
 mod absence;
 pub(crate) mod agents;
+mod bundled;
 mod choose;
 pub(crate) mod decide;
 #[cfg(test)]

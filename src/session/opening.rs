@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 
 use super::agents::SessionAgents;
+use super::bundled;
 use super::choose::{Choice, choose, decided};
 use super::describe::describe;
 use super::missed::Awaited;
@@ -92,7 +93,13 @@ impl<'a> Decided<'a> {
             request,
             host,
             plan,
-        } = choose(asked, &templates.catalogue)?;
+        } = match &asked.engine.bundle {
+            Some(bundle) => {
+                let request = bundled::request(asked, bundle)?;
+                decided(Cow::Owned(request), &templates.catalogue)?
+            }
+            None => choose(asked, &templates.catalogue)?,
+        };
         // The user's own mistakes come before what the host lacks.
         if plan.own_template.is_some() {
             templates.script(&plan)?;
@@ -110,6 +117,11 @@ impl<'a> Decided<'a> {
     /// The processes that run already and are to be traced.
     pub(crate) fn processes(&self) -> impl Iterator<Item = &Process> {
         self.plan.targets.processes.iter()
+    }
+
+    /// Whether calls are added up before they come here, by an engine that can.
+    pub(crate) fn adds_up(&self) -> bool {
+        self.plan.totals()
     }
 
     /// The text of its script.
@@ -177,7 +189,8 @@ impl<'a> Decided<'a> {
     /// # Errors
     /// The failure, where that is no way out.
     fn with_probes(self, failure: Failure, console: &Console) -> Result<Decided<'a>, Failure> {
-        let is_given = self.asked.engine.named.is_some();
+        let engine = &self.asked.engine;
+        let is_given = engine.named.is_some() || engine.bundle.is_some();
         let has_others = self.plan.agent.as_ref().is_some_and(|agent| agent.all);
         if is_given || !has_others {
             return Err(failure);
@@ -544,6 +557,10 @@ impl TraceContext<'_> {
         });
         let processes = plan.targets.processes.iter();
         let released = launched.as_ref().map(Launched::pid);
+        // The module of a bundle may probe more than the plan asks for.
+        let bundle = self.request.engine.opened.as_ref();
+        let follows_every_program =
+            plan.follows_every_program() || bundle.is_some_and(|it| it.follows_every_program());
         let session = Session {
             engine,
             sink,
@@ -554,7 +571,7 @@ impl TraceContext<'_> {
             filters: plan.filters.clone(),
             watch,
             programs: processes.map(|it| (it.pid, it.program())).collect(),
-            released: released.filter(|_| hears_of_release && plan.follows_every_program()),
+            released: released.filter(|_| hears_of_release && follows_every_program),
             launched,
             newcomers: plan.newcomers.clone(),
             fails_on_paths: plan.fails_on_paths.clone(),

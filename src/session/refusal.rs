@@ -25,7 +25,9 @@ pub(super) fn failure(
             ),
         ),
         NoSource::Obstacle { engine, obstacle } => {
-            let examined = (engine_of(engine).filter(|_| obstacle.forbidden)).and_then(|engine| {
+            // What the doctor looks for first is what a bundle does without.
+            let is_examined = obstacle.forbidden && request.engine.bundle.is_none();
+            let examined = (engine_of(engine).filter(|_| is_examined)).and_then(|engine| {
                 let found = findings(engine, request, catalogue);
                 Some(found.first()?.sentence(engine))
             });

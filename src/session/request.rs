@@ -3,11 +3,13 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use regex::Regex;
 
 use crate::agent::Capture;
+use crate::bundle::Bundle;
 use crate::field::Field;
 use crate::process::{Identity, Selection};
 use crate::script::Filters;
@@ -85,8 +87,8 @@ pub(crate) struct TargetRequest {
     pub(crate) pattern: Option<Regex>,
     /// By the name of their service.
     pub(crate) service: Option<String>,
-    /// By their interpreter.
-    pub(crate) python: Option<PathBuf>,
+    /// By their interpreter, one of these.
+    pub(crate) python: Vec<PathBuf>,
     /// A command that is launched, with its arguments; empty when there is none.
     pub(crate) command: Vec<OsString>,
     /// Whether children are traced too, those that exist and those to come.
@@ -117,7 +119,7 @@ impl TargetRequest {
         let searches = self.command.is_empty()
             && (self.pattern.is_some()
                 || self.service.is_some()
-                || (self.python.is_some() && self.pids.is_empty()));
+                || (!self.python.is_empty() && self.pids.is_empty()));
         (searches || !parents.is_empty()).then(|| Selection {
             pids: Vec::new(),
             parents: parents.to_vec(),
@@ -172,6 +174,10 @@ pub(crate) struct EngineOptions {
     pub(crate) stap_arguments: Vec<String>,
     /// Buffer per processor in megabytes.
     pub(crate) buffer: Option<u32>,
+    /// The bundle whose module is loaded instead of one that is compiled here.
+    pub(crate) bundle: Option<PathBuf>,
+    /// That bundle, where it was read.
+    pub(crate) opened: Option<Arc<Bundle>>,
 }
 
 /// When a session ends at the latest.
@@ -195,12 +201,25 @@ pub(crate) enum Purpose {
     Compile {
         /// For this kernel release instead of the running one.
         kernel: Option<String>,
+        /// Into this file, for another host.
+        bundle: Option<PathBuf>,
     },
     /// It shows the script alone, which asks no engine.
     Script,
 }
 
 impl Purpose {
+    /// Whether what is compiled is for another host, so that no process here is of interest.
+    pub(crate) fn is_for_elsewhere(&self) -> bool {
+        matches!(
+            self,
+            Purpose::Compile {
+                bundle: Some(_),
+                ..
+            }
+        )
+    }
+
     /// Whether nothing more than compiling is wanted.
     pub(crate) fn is_compile(&self) -> bool {
         matches!(self, Purpose::Compile { .. })

@@ -95,7 +95,12 @@ impl HostSnapshot {
         let wanted = Wanted::of(request, &own_templates)?;
         let service = request.targets.service.as_deref();
         let service = service.map(process::service).transpose()?;
-        let targets = request.targets.selection(service.clone()).resolve()?;
+        let mut targets = request.targets.selection(service.clone()).resolve()?;
+        if request.purpose.is_for_elsewhere() {
+            // Neither are they there, nor what was found out about them.
+            targets.processes.clear();
+            targets.notes.clear();
+        }
         let engines = all::survey(request, |engine| {
             wanted.in_question(request, engine.name(), engine.abilities())
         });

@@ -703,9 +703,12 @@ fn completions_exist_for_every_shell_and_bash_takes_them() {
         assert!(script.stdout.contains("min-duration"), "{shell}");
         assert!(!script.stdout.contains("pystap-hold"), "{shell}");
     }
+    // Longer than an argument may be.
+    let script = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(&script, pystap_with(&["completions", "bash"]).stdout).expect("written");
     let bash = run(Command::new("bash")
-        .args(["-c", "eval \"$1\"; complete -p pystap", "bash"])
-        .arg(pystap_with(&["completions", "bash"]).stdout));
+        .args(["-c", "source \"$1\" && complete -p pystap", "bash"])
+        .arg(script.path()));
     assert_eq!(bash.code, 0, "{bash:?}");
 }
 

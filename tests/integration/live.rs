@@ -9,6 +9,7 @@ pub(crate) mod agent;
 mod anew;
 mod attached;
 mod both;
+pub(crate) mod bundle;
 mod debian13;
 mod entering;
 mod faults;

@@ -84,6 +84,29 @@ fn the_script_for_arguments_becomes_a_module() {
     assert_eq!(compiled.code, 0, "{}", compiled.stderr);
 }
 
+#[test]
+#[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]
+fn a_bundle_is_made_for_the_live_test_of_it() {
+    let kernel = kernel();
+    let place = file(".");
+    let bundle = Path::new(&place).join(live::bundle::BUNDLE);
+    let mut command = command(["bundle", "--kernel", &kernel, "--output"]);
+    command.arg(&bundle);
+    for python in live::bundle::PYTHONS {
+        command.args(["--python", python]);
+    }
+    if let Some(home) = std::env::var_os("HOME") {
+        command.env("HOME", home);
+    }
+    let made = run_within(COMPILING, &mut command);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    assert!(
+        made.stderr.contains("needs staprun and no compiler"),
+        "{}",
+        made.stderr
+    );
+}
+
 /// The path of its library differs from that of an agent that pystap brings along.
 #[test]
 #[ignore = "needs stap and headers of the kernel: run by tests/guest/run"]

@@ -78,6 +78,29 @@ impl Tools {
         ])
     }
 
+    /// Makes a bundle for collections of an interpreter on this kernel release, and returns its path.
+    fn bundle(&self, kernel: &str) -> String {
+        let path = self.path("gc.bundle").to_str().expect("UTF-8").to_owned();
+        let mut command = command(["bundle", "--events", "gc", "--python", PYTHON]);
+        command.args(["--kernel", kernel, "-o", &path, "--stap"]);
+        let made = run(command
+            .arg(self.path("stap"))
+            .env("XDG_CACHE_HOME", self.path("cache")));
+        assert_eq!((made.code, made.stdout.as_str()), (0, ""), "{made:?}");
+        assert!(
+            made.stderr.contains("compiling the probe script"),
+            "{made:?}"
+        );
+        path
+    }
+
+    /// Runs `pystap trace` with a bundle and these tools.
+    fn trace_with(&self, bundle: &str, arguments: &[&str]) -> Ended {
+        let mut command = command(["trace", "--bundle", bundle, "--stap"]);
+        command.arg(self.path("stap")).args(arguments);
+        run(command.env("XDG_CACHE_HOME", self.path("no-cache")))
+    }
+
     /// What the engine says about a module that this staprun loads, as far as it goes: its probes are never live.
     fn messages(&self) -> Said {
         // A process has one session, and the tests of this file share a process.
@@ -334,6 +357,120 @@ fn a_module_that_the_kernel_refuses_is_explained_and_the_command_never_runs() {
         );
         assert!(!ran.exists(), "the command ran without being traced");
     }
+}
+
+/// The release of the kernel that runs here.
+fn release() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease");
+    release.expect("readable").trim().to_owned()
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+fn a_bundle_brings_its_module_to_staprun_where_there_is_no_stap() {
+    let refused = "ERROR: Couldn't insert module '/x/stap_0123_1.ko': Invalid module format\n";
+    let tools = Tools::staprun_says(b"", refused);
+    let bundle = tools.bundle(&release());
+    fs::remove_file(tools.path("stap")).expect("removed");
+    fs::remove_file(tools.path("stap_0123_1.ko")).expect("removed");
+
+    let output = tools.path("events.json");
+    let output = output.to_str().expect("UTF-8");
+    let ended = tools.trace_with(&bundle, &["-o", output, "--", PYTHON, "-c", "pass"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{ended:?}");
+    assert!(ended.stderr.contains("Invalid module format"), "{ended:?}");
+    assert!(!ended.stderr.contains("compiling"), "{ended:?}");
+
+    let shown = tools.trace_with(&bundle, &["--dry-run", "--", PYTHON, "-c", "pass"]);
+    assert_eq!(shown.code, 0, "{shown:?}");
+    let line = format!("bundle     {bundle}\n");
+    assert!(shown.stdout.contains(&line), "{shown:?}");
+    assert!(shown.stdout.contains("events     gc\n"), "{shown:?}");
+    assert!(!shown.stdout.contains("compile "), "{shown:?}");
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+fn a_bundle_that_does_not_fit_says_why_in_a_sentence_before_anything_is_loaded() {
+    let tools = Tools::new();
+    let elsewhere = tools.bundle("6.1.0-stub");
+    let with = |bundle: &str, options: &[&str]| {
+        tools.trace_with(
+            bundle,
+            &[&["--quiet"], options, &["--", PYTHON, "-c", "pass"]].concat(),
+        )
+    };
+    let other_kernel = with(&elsewhere, &[]);
+    assert_eq!(other_kernel.code, 3, "{other_kernel:?}");
+    let message = other_kernel.only_error();
+    let release = release();
+    assert!(
+        message.contains(&format!(
+            "is for Linux 6.1.0-stub, and this host runs {release}"
+        )),
+        "{message}"
+    );
+
+    let bundle = tools.bundle(&release);
+    for (options, code, words) in [
+        (
+            &["--events", "call,return"][..],
+            2,
+            "other options (--events)",
+        ),
+        (&["--stap-arg=-g"], 2, "other options (--stap-arg)"),
+        (&["--engine", "uprobes"], 2, "leave out --engine"),
+        (&["--compile-only"], 2, "leave out --compile-only"),
+    ] {
+        let ended = with(&bundle, options);
+        assert_eq!(ended.code, code, "{options:?}: {ended:?}");
+        let message = ended.only_error();
+        assert!(message.contains(words), "{options:?}: {message}");
+    }
+
+    // One of another build does not understand it.
+    let staprun = tools.path("staprun");
+    fs::write(&staprun, "#!/bin/sh\nexit 1\n").expect("written");
+    let ended = with(&bundle, &[]);
+    assert_eq!(ended.code, 3, "{ended:?}");
+    let message = ended.only_error();
+    assert!(
+        message.contains("is not of the SystemTap that compiled the module")
+            && message.contains("(5.6, stand-in)"),
+        "{message}"
+    );
+
+    fs::write(&bundle, "something else").expect("written");
+    let ended = with(&bundle, &[]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.only_error().contains("is no bundle"), "{ended:?}");
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+fn what_is_in_a_bundle_can_be_seen() {
+    let tools = Tools::new();
+    let bundle = tools.bundle("6.1.0-stub");
+    let listed = run(&mut command(["bundle", "--list", &bundle]));
+    assert_eq!((listed.code, listed.stderr.as_str()), (0, ""), "{listed:?}");
+    for words in [
+        "kernel     6.1.0-stub ",
+        "SystemTap  5.6, stand-in\n",
+        "tells      gc\n",
+        "/usr/bin/python3.11, build ID ",
+        "module     stap_0123_1, 12 bytes\n",
+        "is for Linux 6.1.0-stub, and this host runs ",
+    ] {
+        assert!(listed.stdout.contains(words), "{words}: {}", listed.stdout);
+    }
+    let json = run(&mut command(["bundle", "--list", &bundle, "--json"]));
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!(json["bundle"]["kernel"]["release"], "6.1.0-stub");
+    assert!(
+        json["misfit"]
+            .as_str()
+            .is_some_and(|it| it.contains("6.1.0-stub"))
+    );
 }
 
 #[test]

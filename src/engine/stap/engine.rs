@@ -1,14 +1,16 @@
 //! The stap engine from what stands in its way to its start: which tools there are, whether a script can be compiled with them,
 //! and what a loaded module is told.
 
+use std::sync::Arc;
+
 use crossbeam_channel::select;
 
 use super::diagnostics::Severity;
 use super::{
     Armed, Compilation, Compiling, Module, Progress, Script, Stap, StapError, Start, Toolchain,
-    arguments, command_lines, failures, forbidden,
+    arguments, bundled, command_lines, failures, forbidden,
 };
-use crate::agent;
+use crate::agent::{self, PlacedLibrary};
 use crate::console::Exit;
 use crate::engine::Running;
 use crate::engine::abilities::{Abilities, Obstacle};
@@ -18,14 +20,17 @@ use crate::failure::Failure;
 use crate::python::mapped_at;
 use crate::python::marks::PROVIDER;
 use crate::session::plan::Plan;
-use crate::session::request::{EngineOptions, Purpose, SessionRequest};
+use crate::session::request::{AgentUsage, EngineOptions, Purpose, SessionRequest};
 use crate::session::templates::Templates;
+use crate::shell;
+use crate::text::Foreign;
 
 /// The engine on this host.
 #[derive(Debug)]
 pub(crate) struct StapEngine {
     options: EngineOptions,
     purpose: Purpose,
+    usage: AgentUsage,
     /// Why no module can be loaded here, whatever is installed.
     forbidden: Option<Obstacle>,
     /// The tools; `None` where nobody has looked.
@@ -35,11 +40,15 @@ pub(crate) struct StapEngine {
 }
 
 impl StapEngine {
+    /// As it is typed, and as events have it.
+    pub(crate) const NAME: &str = "stap";
+
     /// Nothing is known of the host yet.
     pub(crate) fn new(request: &SessionRequest) -> StapEngine {
         StapEngine {
             options: request.engine.clone(),
             purpose: request.purpose.clone(),
+            usage: request.agent.usage,
             forbidden: None,
             toolchain: None,
             failed: None,
@@ -62,7 +71,7 @@ impl StapEngine {
     pub(crate) fn look(&mut self) {
         let forbidden = forbidden().map(|error| Obstacle {
             forbidden: true,
-            ..obstacle(error)
+            ..obstacle(error.into())
         });
         self.forbidden = forbidden.filter(|_| self.loads());
         if self.forbidden.is_none() {
@@ -105,12 +114,16 @@ impl StapEngine {
         }
     }
 
-    fn find(&self) -> Result<Toolchain, StapError> {
+    fn find(&self) -> Result<Toolchain, Failure> {
+        let stap = self.options.stap.as_deref();
+        if let Some(bundle) = &self.options.opened {
+            return bundled::loader(bundle, stap);
+        }
         let kernel = match &self.purpose {
-            Purpose::Compile { kernel } => kernel.as_deref(),
+            Purpose::Compile { kernel, .. } => kernel.as_deref(),
             _ => None,
         };
-        Toolchain::find(self.options.stap.as_deref(), kernel)
+        Ok(Toolchain::find(stap, kernel)?)
     }
 
     /// The tools that were found, or are now.
@@ -118,8 +131,60 @@ impl StapEngine {
         match &self.toolchain {
             Some(Ok(toolchain)) => Ok(toolchain.clone()),
             Some(Err(obstacle)) => Err(Failure::new(obstacle.exit, obstacle.message.clone())),
-            None => Ok(self.find()?),
+            None => self.find(),
         }
+    }
+
+    /// The module of a plan. `None` when the user stopped it, or wanted nothing else than that it is compiled.
+    fn compiled(
+        &self,
+        stap: &Stap,
+        plan: &Plan,
+        templates: &Templates,
+        audience: &dyn Audience,
+    ) -> Result<Option<Module>, Failure> {
+        if self.purpose.is_for_elsewhere() {
+            bundled::can_be_elsewhere(plan)?;
+        }
+        let script = self.script(plan, templates)?;
+        let module = match stap.compile(&script)? {
+            Compilation::Kept(module) => {
+                audience.detail(&format_args!(
+                    "the probe script was compiled before: {}",
+                    module.path.display()
+                ));
+                module
+            }
+            Compilation::Running(compiling) => match compile(compiling, audience)? {
+                Some(module) => {
+                    failures::forget();
+                    module
+                }
+                None => return Ok(None),
+            },
+        };
+        let Purpose::Compile { bundle, .. } = &self.purpose else {
+            return Ok(Some(module));
+        };
+        match bundle {
+            Some(path) => {
+                let toolchain = stap.toolchain();
+                let bundle = bundled::make(path, plan, self.usage, &script, &module, toolchain)?;
+                let length = bundle.write()?;
+                audience.note(&format_args!(
+                    "made {} ({length} bytes) for {} on Linux {}; there, `pystap trace --bundle {} -p PID` needs staprun and no compiler",
+                    Foreign::path(path),
+                    Foreign::new(&bundle.manifest.interpreters()),
+                    Foreign::new(&toolchain.kernel),
+                    shell::path(path),
+                ));
+            }
+            None => audience.note(&format_args!(
+                "compiled; traces with the same options start at once now ({})",
+                module.path.display()
+            )),
+        }
+        Ok(None)
     }
 
     fn script(&self, plan: &Plan, templates: &Templates) -> Result<Script, Failure> {
@@ -132,8 +197,7 @@ impl StapEngine {
     }
 }
 
-fn obstacle(error: StapError) -> Obstacle {
-    let failure = Failure::from(error);
+fn obstacle(failure: Failure) -> Obstacle {
     Obstacle {
         exit: failure.exit,
         message: failure.message,
@@ -143,7 +207,7 @@ fn obstacle(error: StapError) -> Obstacle {
 
 impl Engine for StapEngine {
     fn name(&self) -> &'static str {
-        "stap"
+        StapEngine::NAME
     }
 
     fn title(&self) -> String {
@@ -167,8 +231,13 @@ impl Engine for StapEngine {
         self.forbidden.clone()
     }
 
-    fn obstacle(&self, _: &Plan) -> Option<Obstacle> {
-        self.toolchain.as_ref()?.as_ref().err().cloned()
+    fn obstacle(&self, plan: &Plan) -> Option<Obstacle> {
+        let missing = self.toolchain.as_ref().and_then(|it| it.as_ref().err());
+        missing.cloned().or_else(|| {
+            let bundle = self.options.opened.as_ref()?;
+            let fits = bundled::fits(bundle, plan, &self.options.stap_arguments);
+            Some(obstacle(fits.err()?.into()))
+        })
     }
 
     fn failed_before(&self) -> Option<&str> {
@@ -202,7 +271,11 @@ impl Engine for StapEngine {
             }
             text.push('\n');
         }
-        text.push_str(&format!("compile    {compile}\nrun        {run}\n"));
+        match &self.options.opened {
+            Some(bundle) => text.push_str(&format!("bundle     {}\n", Foreign::path(&bundle.path))),
+            None => text.push_str(&format!("compile    {compile}\n")),
+        }
+        text.push_str(&format!("run        {run}\n"));
         Ok(Description { text, warnings })
     }
 
@@ -217,29 +290,20 @@ impl Engine for StapEngine {
         for thing in removed {
             audience.note(&format_args!("removed {thing}"));
         }
-        let module = match stap.compile(&self.script(plan, templates)?)? {
-            Compilation::Kept(module) => {
-                audience.detail(&format_args!(
-                    "the probe script was compiled before: {}",
-                    module.path.display()
-                ));
-                module
+        let mut agent = None;
+        let module = match &self.options.opened {
+            Some(bundle) => {
+                // By now it is known where the agent's library is.
+                bundled::fits(bundle, plan, &self.options.stap_arguments)?;
+                bundled::is_ours(bundle, templates)?;
+                agent = bundled::agent(bundle, plan)?;
+                stap.unpack(bundle)?
             }
-            Compilation::Running(compiling) => match compile(compiling, audience)? {
-                Some(module) => {
-                    failures::forget();
-                    module
-                }
+            None => match self.compiled(&stap, plan, templates, audience)? {
+                Some(module) => module,
                 None => return Ok(None),
             },
         };
-        if self.purpose.is_compile() {
-            audience.note(&format_args!(
-                "compiled; traces with the same options start at once now ({})",
-                module.path.display()
-            ));
-            return Ok(None);
-        }
         let line = LineSemaphores::new(&plan.probed(), plan.follow).unwrap_or_else(|error| {
             audience.warning(&format_args!(
                 "only the calls that come from C are seen: {error}"
@@ -252,11 +316,18 @@ impl Engine for StapEngine {
             notes.push(note);
         }
         let version = &stap.toolchain().version;
-        notes.insert(0, format!("SystemTap {version}, kernel module"));
+        notes.insert(
+            0,
+            match &self.options.opened {
+                Some(_) => format!("SystemTap {version}, kernel module from a bundle"),
+                None => format!("SystemTap {version}, kernel module"),
+            },
+        );
         Ok(Some(Box::new(Compiled {
             stap,
             module,
             line,
+            agent,
             options: self.options.clone(),
         })))
     }
@@ -267,6 +338,8 @@ struct Compiled {
     stap: Stap,
     module: Module,
     line: Option<LineSemaphores>,
+    /// The library that the module probes, although nobody needs it.
+    agent: Option<PlacedLibrary>,
     options: EngineOptions,
 }
 
@@ -277,7 +350,10 @@ impl Ready for Compiled {
         beginning: &Beginning,
         _: &dyn Fn() -> bool,
     ) -> Result<Box<dyn Running>, Failure> {
-        let start = start(plan, &self.options, beginning);
+        let start = Start {
+            agent: self.agent.map(Arc::new),
+            ..start(plan, &self.options, beginning)
+        };
         Ok(Box::new(self.stap.run(&self.module, start, self.line)?))
     }
 }
@@ -299,6 +375,7 @@ fn start(plan: &Plan, options: &EngineOptions, beginning: &Beginning) -> Start {
         images: plan.builds().into_iter().map(|(path, _)| path).collect(),
         lineage: beginning.lineage.clone(),
         commands: Vec::new(),
+        agent: None,
     }
 }
 

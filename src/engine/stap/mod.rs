@@ -24,6 +24,7 @@
 //! For processes that start later without being a child of a target, see the search of the session.
 
 pub mod arguments;
+pub(crate) mod bundled;
 mod compiling;
 pub mod diagnostics;
 pub(crate) mod engine;
@@ -39,7 +40,7 @@ pub mod wire;
 mod workspace;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -47,6 +48,8 @@ use self::modules::CacheEntry;
 use self::workspace::Workspace;
 use super::uprobes::LineSemaphores;
 use crate::authority::{self, own};
+use crate::bundle::Bundle;
+use crate::files::writing;
 use crate::shell;
 
 pub use self::compiling::{Compiling, Progress};
@@ -147,6 +150,22 @@ impl Stap {
             slot,
         )
         .map(Compilation::Running)
+    }
+
+    /// Puts the module of a bundle where this session has it for itself.
+    ///
+    /// # Errors
+    /// [`StapError::Workspace`].
+    pub(crate) fn unpack(&self, bundle: &Bundle) -> Result<Module, StapError> {
+        // It is one plain word: that was looked at when it was read.
+        let name = format!("{}.ko", bundle.manifest.module);
+        let path = self.workspace.path().join(name);
+        let written =
+            writing::create_new(&path).and_then(|mut file| file.write_all(&bundle.module));
+        match written {
+            Ok(()) => Ok(Module { path }),
+            Err(reason) => Err(StapError::Workspace { path, reason }),
+        }
     }
 
     /// Loads a module and arms its probes. Where calls are complete only with the semaphore of another mark, `line`

@@ -39,6 +39,7 @@ use super::diagnostics::{Diagnostic, DiagnosticKind, Diagnostics, Loss, Severity
 use super::wire::{Acknowledgement, Decoded, Decoder, RowsEnd, Trouble};
 use super::workspace::{self, Workspace};
 use super::{Module, StapError, Toolchain};
+use crate::agent::PlacedLibrary;
 use crate::analysis::functions::MOST_ROWS;
 use crate::analysis::totals::{Row, Rows};
 use crate::authority::own;
@@ -89,6 +90,8 @@ pub struct Start {
     pub lineage: Arc<Lineage>,
     /// Commands of the script's own that the module is to have before its targets.
     pub commands: Vec<String>,
+    /// The agent's library, where it has to be there while the session lasts, and nobody else sees to it.
+    pub agent: Option<Arc<PlacedLibrary>>,
 }
 
 /// Where a process can be seen to be traced: the semaphore of a mark in its memory.

@@ -9,6 +9,10 @@ use regex::Regex;
 use super::StapError;
 use crate::authority::foreign::{self, ToolError};
 use crate::authority::own;
+use crate::files::reading;
+
+/// Far more than a header of a few definitions has.
+const LARGEST_HEADER: u64 = 1 << 16;
 
 /// stap and staprun, found and asked for their version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,24 +34,8 @@ impl Toolchain {
     /// # Errors
     /// [`StapError::Missing`], [`StapError::Distrusted`] and [`StapError::Unusable`].
     pub fn find(stap: Option<&Path>, kernel: Option<&str>) -> Result<Self, StapError> {
-        let tool = |path: &Path| {
-            foreign::tool(path).map_err(|error| match error {
-                ToolError::Missing => StapError::Missing {
-                    tool: path.display().to_string(),
-                },
-                ToolError::Distrusted { path, reason } => StapError::Distrusted {
-                    program: path,
-                    reason,
-                },
-            })
-        };
         let stap = tool(stap.unwrap_or(Path::new("stap")))?;
-        let beside = stap.with_file_name("staprun");
-        let staprun = if beside.is_file() {
-            tool(&beside)?
-        } else {
-            tool(Path::new("staprun"))?
-        };
+        let staprun = loader(&stap)?;
         let version = version(&stap)?;
         let kernel = kernel.map_or_else(running_kernel, str::to_owned);
         Ok(Toolchain {
@@ -55,6 +43,35 @@ impl Toolchain {
             staprun,
             version,
             kernel,
+        })
+    }
+
+    /// The tool that loads what was compiled elsewhere, by a stap of this version: `staprun` beside the stap that the user names,
+    /// whether that is there or not, or in PATH.
+    ///
+    /// # Errors
+    /// [`StapError::Missing`] and [`StapError::Distrusted`].
+    pub fn loader(stap: Option<&Path>, version: &str) -> Result<Self, StapError> {
+        let stap = stap.unwrap_or(Path::new("stap"));
+        Ok(Toolchain {
+            stap: stap.to_owned(),
+            staprun: loader(stap)?,
+            version: version.to_owned(),
+            kernel: running_kernel(),
+        })
+    }
+
+    /// Which build of its release the kernel is that is compiled for, as `uname -v` will have it there; `None` where its headers
+    /// do not say.
+    pub fn kernel_build(&self) -> Option<String> {
+        // Linux before 6.2 has it in the second one.
+        ["utsversion.h", "compile.h"].into_iter().find_map(|file| {
+            let headers = format!("/lib/modules/{}/build/include/generated", self.kernel);
+            let text = reading::read_text(&Path::new(&headers).join(file), LARGEST_HEADER).ok()?;
+            let defined =
+                |line: &str| Some(line.strip_prefix("#define UTS_VERSION ")?.trim().to_owned());
+            let version = text.lines().find_map(defined)?;
+            Some(version.trim_matches('"').to_owned())
         })
     }
 
@@ -94,6 +111,28 @@ impl Toolchain {
             ));
         }
         text
+    }
+}
+
+/// A program of SystemTap.
+fn tool(path: &Path) -> Result<PathBuf, StapError> {
+    foreign::tool(path).map_err(|error| match error {
+        ToolError::Missing => StapError::Missing {
+            tool: path.display().to_string(),
+        },
+        ToolError::Distrusted { path, reason } => StapError::Distrusted {
+            program: path,
+            reason,
+        },
+    })
+}
+
+/// The loader beside a stap, or in PATH.
+fn loader(stap: &Path) -> Result<PathBuf, StapError> {
+    let beside = stap.with_file_name("staprun");
+    match beside.is_file() && stap.parent() != Some(Path::new("")) {
+        true => tool(&beside),
+        false => tool(Path::new("staprun")),
     }
 }
 

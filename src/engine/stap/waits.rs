@@ -2,7 +2,6 @@
 //! all, and what is particular to a process is told to the module in numbers.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use super::engine::compile;
 use super::{Compilation, Module, Script, Stap, Start, Toolchain, arguments, failures, forbidden};
@@ -10,7 +9,6 @@ use crate::console::Exit;
 use crate::engine::Running;
 use crate::engine::lifecycle::Audience;
 use crate::failure::Failure;
-use crate::process::Lineage;
 use crate::script::{self, Catalogue, Filters, Tapsets};
 
 /// How to make the module.
@@ -109,14 +107,9 @@ impl WaitsModule {
         });
         let start = Start {
             targets: targets.to_vec(),
-            only: None,
-            follow: false,
             min_duration: min_ns,
-            buffer: None,
-            armed: Vec::new(),
-            images: Vec::new(),
-            lineage: Arc::<Lineage>::default(),
             commands: numbers.collect(),
+            ..Start::default()
         };
         Ok(Box::new(self.stap.run(&self.module, start, None)?))
     }

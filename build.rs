@@ -12,8 +12,11 @@
 
 use std::env;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use miniz_oxide::deflate::compress_to_vec_zlib;
 
 /// The variable that names a library that is there already.
 const PREBUILT: &str = "PYSTAP_AGENT_LIBRARY";
@@ -38,6 +41,24 @@ fn main() {
     if let Err(error) = fs::copy(&library, &to) {
         panic!("{} cannot be copied: {error}", library.display());
     }
+    if let Err(error) = pack(&to) {
+        panic!("{} cannot be packed: {error}", to.display());
+    }
+}
+
+/// Writes a file beside it with what it has, packed: half of that is in pystap's binary.
+fn pack(library: &Path) -> io::Result<()> {
+    let level = match is_quick() {
+        true => 1,
+        false => 10,
+    };
+    let packed = compress_to_vec_zlib(&fs::read(library)?, level);
+    fs::write(library.with_extension("so.zlib"), packed)
+}
+
+/// Whether it is built for somebody who works on pystap.
+fn is_quick() -> bool {
+    matches!(variable("OPT_LEVEL").as_str(), "0" | "1")
 }
 
 /// What cargo says in its environment.
@@ -74,9 +95,9 @@ fn build(out: &Path) -> PathBuf {
         lay_out(&here, &project);
         project
     };
-    let profile = match variable("OPT_LEVEL").as_str() {
-        "0" | "1" => "agent-dev",
-        _ => "agent",
+    let profile = match is_quick() {
+        true => "agent-dev",
+        false => "agent",
     };
     // A directory of its own: cargo holds a lock on the one that this script runs in.
     let directory = out.join("agent");

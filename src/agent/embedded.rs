@@ -3,10 +3,12 @@
 
 use std::sync::{Arc, OnceLock};
 
+use miniz_oxide::inflate::decompress_to_vec_zlib;
+
 use crate::elf::Image;
 
-/// The bytes of the library in this binary.
-static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libpystap_agent.so"));
+/// The library in this binary, packed.
+static PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libpystap_agent.so.zlib"));
 
 /// The name of the library while it is not in any file.
 pub(super) const NAME: &str = "libpystap_agent.so";
@@ -19,11 +21,9 @@ struct Library {
 }
 
 impl Library {
-    fn of(bytes: &[u8]) -> Option<Library> {
-        Some(Library {
-            bytes: bytes.to_vec(),
-            image: Arc::new(Image::parse(NAME, bytes).ok()?),
-        })
+    fn of(bytes: Vec<u8>) -> Option<Library> {
+        let image = Arc::new(Image::parse(NAME, &bytes).ok()?);
+        Some(Library { bytes, image })
     }
 }
 
@@ -31,7 +31,10 @@ impl Library {
 static USED: OnceLock<Library> = OnceLock::new();
 
 fn used() -> &'static Library {
-    USED.get_or_init(|| Library::of(LIBRARY).expect("what the build embeds is an ELF file"))
+    USED.get_or_init(|| {
+        let bytes = decompress_to_vec_zlib(PACKED).expect("what the build has packed");
+        Library::of(bytes).expect("what the build embeds is an ELF file")
+    })
 }
 
 /// Uses another build of the library than that in this binary. Scripts that were compiled for one probe no other.
@@ -39,7 +42,7 @@ fn used() -> &'static Library {
 /// # Errors
 /// A clause, when it is none, or when another one is in use already.
 pub fn bring(bytes: &[u8]) -> Result<(), &'static str> {
-    let brought = Library::of(bytes).ok_or("it is no library")?;
+    let brought = Library::of(bytes.to_vec()).ok_or("it is no library")?;
     let used = USED.get_or_init(|| brought);
     match used.bytes == bytes {
         true => Ok(()),
@@ -87,7 +90,7 @@ mod tests {
         // page.
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join(NAME);
-        std::fs::write(&path, LIBRARY).expect("written");
+        std::fs::write(&path, library()).expect("written");
         let output = Command::new("readelf").arg("-lW").arg(&path).output();
         let text = String::from_utf8(output.expect("readelf runs").stdout).expect("text");
         let writable = text

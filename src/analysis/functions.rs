@@ -610,6 +610,14 @@ impl Functions {
         merged
     }
 
+    /// The same, of a table of which nothing else is wanted any more.
+    pub fn into_merged(self) -> Vec<Function> {
+        match self.of_one_process() {
+            true => self.rows,
+            false => self.merged(),
+        }
+    }
+
     /// What each function cost since the table was like this; those that did nothing have no row.
     pub fn since(&self, earlier: &Functions) -> Functions {
         let mut keys: Vec<_> = self.index.iter().map(|(key, row)| (*row, *key)).collect();

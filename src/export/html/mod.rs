@@ -257,7 +257,7 @@ impl Gathered {
             about: about(session, end.summary, start, wall_ns),
             notes,
             flames: flames(&self.stacks, session, by_process),
-            rows: rows(&self.functions),
+            rows: rows(self.functions),
             generations: generations.collect(),
             pauses: pauses.collect(),
             timeline: Some(Timeline {
@@ -319,19 +319,18 @@ fn flames(stacks: &Stacks, session: &Session, by_process: bool) -> Flames {
     flames
 }
 
-fn rows(functions: &Functions) -> Rows {
+fn rows(functions: Functions) -> Rows {
     let mut rows = Rows::default();
-    for function in functions.merged().iter().filter(|it| !it.never_ran()) {
-        rows.rows.push(row(function));
-    }
     if let Some(rest) = functions.without_row() {
         rows.without_row = (rest.calls, rest.self_ns);
     }
+    let ran = functions.into_merged().into_iter();
+    rows.rows.extend(ran.filter(|it| !it.never_ran()).map(row));
     rows
 }
 
-fn row(function: &Function) -> Row {
-    let (name, place) = hot::name(function);
+fn row(function: Function) -> Row {
+    let (name, place) = hot::name(&function);
     Row {
         function: name,
         place,
@@ -346,6 +345,6 @@ fn row(function: &Function) -> Row {
             function.off.gil_ns,
         ],
         average: function.average_ns(),
-        durations: function.durations.clone(),
+        durations: function.durations,
     }
 }

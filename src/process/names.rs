@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a name stands before it is asked for anew: a thread may be given one, and another thread the same number. To read one in
-/// the memory of a program takes longer.
+/// the memory of a program takes longer. While it cannot be read, because the thread just begins or does too much, the kernel's stands
+/// for a moment.
 const STANDS: Duration = Duration::from_secs(1);
 const STANDS_IN_PYTHON: Duration = Duration::from_secs(10);
+const STANDS_MEANWHILE: Duration = Duration::from_millis(100);
 /// Most names that are kept.
 const MOST: usize = 1 << 14;
 
@@ -26,7 +28,7 @@ impl ThreadNames {
     /// The name that the kernel has for a thread that is there or was a moment ago; the last one that was heard where it is there no
     /// longer.
     pub(crate) fn of(&mut self, tid: u32) -> Option<Arc<str>> {
-        self.find(tid, Instant::now(), || None, kernels)
+        self.find(tid, Instant::now(), None::<fn() -> _>, kernels)
     }
 
     /// The same of a thread of Python, which has the name that its program has given it, if that can be read.
@@ -35,14 +37,14 @@ impl ThreadNames {
         tid: u32,
         in_python: impl FnOnce() -> Option<String>,
     ) -> Option<Arc<str>> {
-        self.find(tid, Instant::now(), in_python, kernels)
+        self.find(tid, Instant::now(), Some(in_python), kernels)
     }
 
     fn find(
         &mut self,
         tid: u32,
         now: Instant,
-        in_python: impl FnOnce() -> Option<String>,
+        in_python: Option<impl FnOnce() -> Option<String>>,
         kernels: impl FnOnce(u32) -> Option<Vec<u8>>,
     ) -> Option<Arc<str>> {
         let known = self.0.get(&tid);
@@ -50,14 +52,18 @@ impl ThreadNames {
             return Some(Arc::clone(&fresh.name));
         }
         let before = known.map(|known| Arc::clone(&known.name));
-        let (found, stands) = match in_python() {
+        let without = match in_python {
+            Some(_) => STANDS_MEANWHILE,
+            None => STANDS,
+        };
+        let (found, stands) = match in_python.and_then(|it| it()) {
             Some(name) => (Some(Arc::from(name)), STANDS_IN_PYTHON),
             None => {
                 let name = kernels(tid).map(|name| {
                     let name = name.strip_suffix(b"\n").unwrap_or(&name);
                     Arc::from(String::from_utf8_lossy(name))
                 });
-                (name, STANDS)
+                (name, without)
             }
         };
         let name = found.or(before)?;
@@ -89,24 +95,26 @@ fn kernels(tid: u32) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    const NOBODY: Option<fn() -> Option<String>> = None;
+
     #[test]
     fn a_number_that_is_used_again_has_the_name_of_its_new_thread() {
         let mut names = ThreadNames::default();
         let named = |name: &'static str| move |_| Some(name.as_bytes().to_vec());
         let now = Instant::now();
         let text = |name: Option<Arc<str>>| name.map(|name| name.to_string());
-        let old = text(names.find(7, now, || None, named("old\n")));
+        let old = text(names.find(7, now, NOBODY, named("old\n")));
         assert_eq!(old.as_deref(), Some("old"));
         // It is not asked for with each wait.
-        let soon = text(names.find(7, now + STANDS / 2, || None, named("new\n")));
+        let soon = text(names.find(7, now + STANDS / 2, NOBODY, named("new\n")));
         assert_eq!(soon.as_deref(), Some("old"));
         // Who has ended keeps its name.
-        let ended = text(names.find(7, now + STANDS, || None, |_| None));
+        let ended = text(names.find(7, now + STANDS, NOBODY, |_| None));
         assert_eq!(ended.as_deref(), Some("old"));
-        let new = text(names.find(7, now + STANDS * 3, || None, named("new\n")));
+        let new = text(names.find(7, now + STANDS * 3, NOBODY, named("new\n")));
         assert_eq!(new.as_deref(), Some("new"));
         assert_eq!(names.known()[&7], "new");
-        assert_eq!(names.find(8, now, || None, |_| None), None);
+        assert_eq!(names.find(8, now, NOBODY, |_| None), None);
     }
 
     #[test]
@@ -114,16 +122,17 @@ mod tests {
         let mut names = ThreadNames::default();
         let kernels = |_| Some(b"python3\n".to_vec());
         let (now, mine) = (Instant::now(), || Some("mine".to_owned()));
-        let mut name = |at, in_python: Option<fn() -> Option<String>>| {
-            let found = names.find(7, at, || in_python.and_then(|it| it()), kernels);
+        let mut name = |at, in_python: fn() -> Option<String>| {
+            let found = names.find(7, at, Some(in_python), kernels);
             found.map(|name| name.to_string())
         };
-        assert_eq!(name(now, None).as_deref(), Some("python3"));
-        assert_eq!(name(now + STANDS, Some(mine)).as_deref(), Some("mine"));
-        let later = now + STANDS + STANDS_IN_PYTHON;
-        assert_eq!(name(later - STANDS, None).as_deref(), Some("mine"));
+        assert_eq!(name(now, || None).as_deref(), Some("python3"));
+        let soon = now + STANDS_MEANWHILE;
+        assert_eq!(name(soon, mine).as_deref(), Some("mine"));
+        let later = soon + STANDS_IN_PYTHON;
+        assert_eq!(name(later - STANDS, || None).as_deref(), Some("mine"));
         // The number may be that of another thread by now.
-        assert_eq!(name(later, None).as_deref(), Some("python3"));
+        assert_eq!(name(later, || None).as_deref(), Some("python3"));
     }
 
     #[test]
@@ -131,11 +140,7 @@ mod tests {
         let mut names = ThreadNames::default();
         let now = Instant::now();
         for tid in 0..2 * MOST as u32 {
-            assert!(
-                names
-                    .find(tid, now, || None, |_| Some(vec![0xff]))
-                    .is_some()
-            );
+            assert!(names.find(tid, now, NOBODY, |_| Some(vec![0xff])).is_some());
         }
         assert_eq!(names.known().len(), MOST);
     }

@@ -17,7 +17,7 @@ use super::alike::{Alike, Groups, MOST_MARKS};
 use super::frame::Frame;
 use super::heap::{Bounds, Pages};
 use super::layout::Frames;
-use super::memory::{Memory, Unread, half, word};
+use super::memory::{Memory, Unread};
 use super::objects::Reader;
 use super::stack::{self, Raw, added};
 use super::types::{Kind, Types};
@@ -215,15 +215,7 @@ impl<M: Memory> Search<'_, M> {
         let mut near = frames.iter().take(NEAR);
         let (frame, at) = near.find_map(|raw| Some((raw.address, self.waits_by(raw.code)?)))?;
         let number = memory.number(frame.checked_add(at)?).ok()? & !FLAGS;
-        let bytes = memory.bytes(number, 32).ok()?;
-        // One digit, and positive: the first up to 3.11, then with and without a mark for those that are always there; and zero.
-        let is_small = matches!(word(&bytes, 16), Ok(1 | 8 | 12));
-        let kind = self
-            .types
-            .of(memory, &self.reader.layout, number)
-            .ok()?
-            .kind;
-        (is_small && kind == Kind::Number).then(|| half(&bytes, 24).ok())?
+        self.reader.small_number(memory, number).ok()?
     }
 
     /// Where frames of this code object have the descriptor that they wait for; `None` where it is of another function.

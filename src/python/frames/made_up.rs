@@ -117,8 +117,9 @@ pub(super) const INSTANCE: u64 = page(39) + 64;
 pub(super) const INSTANCE_TYPE: u64 = page(40);
 pub(super) const KEYS: u64 = page(41);
 pub(super) const ELSEWHERE: u64 = page(42);
+pub(super) const INT_TYPE: u64 = page(43);
 /// How many pages there are.
-pub(super) const PAGES: u64 = 43;
+pub(super) const PAGES: u64 = 44;
 /// Where the made-up task has its coroutine; its name is behind it.
 const COROUTINE_AT: u64 = 112;
 pub(super) const ID: u32 = 4711;
@@ -155,6 +156,7 @@ pub(super) fn interpreter(layout: &Layout) -> MadeUp {
         (FUTURE_TYPE, "_asyncio.Future\0", 160),
         (GREENLET_TYPE, "greenlet.greenlet\0", 192),
         (FRAME_TYPE, "frame\0", 224),
+        (INT_TYPE, "int\0", 232),
     ] {
         made_up.put(TYPE_NAMES + at, name.as_bytes());
         made_up.point(its_type + layout.objects.type_name, TYPE_NAMES + at);

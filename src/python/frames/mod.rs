@@ -113,6 +113,8 @@ impl From<Unread> for StacksError {
 pub(crate) struct PythonThread {
     /// The kernel's ID of it, as we see it; `None` where none of the process's threads is it: it has just ended.
     pub(crate) task: Option<u32>,
+    /// The same in the namespace of the process.
+    number: Option<u32>,
     /// The ID of its interpreter, 0 for the main one.
     pub(crate) interpreter: u64,
     state: ThreadState,
@@ -262,11 +264,16 @@ impl<M: Memory> Stacks<M> {
         if owners.iter().all(Option::is_none) {
             return Err(self.unfamiliar());
         }
+        let numbers: HashMap<u32, u32> = tasks
+            .iter()
+            .map(|(inside, task)| (*task, *inside))
+            .collect();
         let threads = found.threads.into_iter().zip(owners);
         Ok(PythonThreads {
             threads: threads
                 .map(|(state, task)| PythonThread {
                     task,
+                    number: task.and_then(|task| numbers.get(&task).copied()),
                     interpreter: state.interpreter,
                     state,
                 })
@@ -306,7 +313,8 @@ impl<M: Memory> Stacks<M> {
     /// The name that a program has given a thread; `None` where it has not, or it could not be read, because the thread changed
     /// meanwhile. The main thread has none.
     pub(crate) fn name(&self, thread: &PythonThread) -> Option<String> {
-        let read = || named::name(&self.reader, thread.state.address);
+        let number = thread.number?;
+        let read = || named::name(&self.reader, thread.state.address, number);
         std::iter::repeat_with(read)
             .take(NAME_ATTEMPTS)
             .find_map(Result::ok)?

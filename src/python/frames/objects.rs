@@ -38,6 +38,7 @@ pub(super) struct Reader<M> {
     pub(super) layout: Layout,
     code_type: Cell<Option<u64>>,
     str_type: Cell<Option<u64>>,
+    int_type: Cell<Option<u64>>,
     bytes_type: Cell<Option<u64>>,
     functions: RefCell<HashMap<Key, Rc<Function>>>,
     kept: Cell<usize>,
@@ -51,6 +52,7 @@ impl<M: Memory> Reader<M> {
             layout,
             code_type: Cell::default(),
             str_type: Cell::default(),
+            int_type: Cell::default(),
             bytes_type: Cell::default(),
             functions: RefCell::default(),
             kept: Cell::default(),
@@ -149,6 +151,22 @@ impl<M: Memory> Reader<M> {
     /// A `str` that is a name, cut where it is too long.
     pub(super) fn name(&self, address: u64) -> Result<String, Unread> {
         self.text(address, LONGEST_NAME)
+    }
+
+    /// An `int` below 2 to the power of 30; `None` where it is another one.
+    pub(super) fn small_number(
+        &self,
+        memory: &impl Memory,
+        address: u64,
+    ) -> Result<Option<u32>, Unread> {
+        let bytes = memory.bytes(address, 32)?;
+        let its_type = word(&bytes, self.layout.objects.object_type)?;
+        if !self.is(its_type, &self.int_type, b"int\0")? {
+            return Err(Unread::Senseless);
+        }
+        // One digit, and positive: the first up to 3.11, then with and without a mark for those that are always there; and zero.
+        let is_small = matches!(word(&bytes, 16)?, 1 | 8 | 12);
+        is_small.then(|| half(&bytes, 24)).transpose()
     }
 
     /// A `str`, cut where it is too long.

@@ -58,32 +58,57 @@ fn attributes_are_found_by_their_names_however_they_are_kept() {
     }
 }
 
+/// Has the object have two attributes, with the names that are in the page of its keys: its file, and this number.
+fn add_number(made_up: &mut MadeUp, layout: &Layout, number: u32) {
+    let (name, second, value) = (KEYS + 512, KEYS + 768, KEYS + 1024);
+    made_up.point(value + layout.objects.object_type, INT_TYPE);
+    made_up.point(value + 16, 8);
+    made_up.put(value + 24, &number.to_ne_bytes());
+    match layout.attributes.kept {
+        Kept::Dictionary => {
+            made_up.point(KEYS + 32, 2);
+            made_up.point(KEYS + 40 + 8 + 8, name);
+            made_up.point(KEYS + 40 + 8 + 24 + 8, second);
+            made_up.point(KEYS + 40 + 8 + 24 + 16, value);
+        }
+        kept => {
+            made_up.point(KEYS + 24, 2);
+            made_up.point(KEYS + 32 + 8, name);
+            made_up.point(KEYS + 32 + 8 + 16, second);
+            let values = match kept {
+                Kept::Within => INSTANCE + 40,
+                _ => ELSEWHERE,
+            };
+            made_up.point(values + 8, value);
+        }
+    }
+}
+
 #[test]
 fn a_thread_has_the_name_of_the_object_whose_method_began_it_and_no_other_has_one() {
     for layout in with_each_way() {
-        let named = |method: &str, file: &str| {
+        let named = |method: &str, file: &str, number: u32| {
             let mut made_up = interpreter(&layout);
             for (at, word) in [(NAME, method), (FILE, file)] {
                 text(&mut made_up, &layout, at, word);
             }
-            // Its attribute is `_name`, and the flag that says how a reference is counted is set.
+            // Its attributes are `_name` and `_native_id`, and the flag that says how a reference is counted is set.
             text(&mut made_up, &layout, KEYS + 512, "_name");
-            let key = match layout.attributes.kept {
-                Kept::Dictionary => KEYS + 40 + 8 + 8,
-                _ => KEYS + 32 + 8,
-            };
-            made_up.point(key, KEYS + 512);
+            text(&mut made_up, &layout, KEYS + 768, "_native_id");
+            add_number(&mut made_up, &layout, number);
             made_up.point(CALLER + layout.locals, INSTANCE | 1);
             let stacks = stacks(made_up, layout);
             let found = stacks.threads(&tasks()).expect("it has a thread");
             stacks.name(&found.threads[0])
         };
         for method in ["_bootstrap", "Thread._bootstrap"] {
-            let name = named(method, "/lib/threading.py");
+            let name = named(method, "/lib/threading.py", ID);
             assert_eq!(name.as_deref(), Some("/lib/threading.py"), "{layout:?}");
         }
-        assert_eq!(named("_bootstrap", "/home/mine.py"), None);
-        assert_eq!(named("main", "/lib/threading.py"), None);
+        assert_eq!(named("_bootstrap", "/home/mine.py", ID), None);
+        assert_eq!(named("main", "/lib/threading.py", ID), None);
+        // It is the object of the thread that had this thread state before.
+        assert_eq!(named("_bootstrap", "/lib/threading.py", ID - 1), None);
     }
 }
 

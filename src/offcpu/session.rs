@@ -12,7 +12,7 @@ use super::source::Source;
 use super::tally::{Snapshot, Tally};
 use crate::process::{Process, ThreadNames, ToCome, has_ended};
 use crate::python::frames::StacksError;
-use crate::sampling::{Look, Place, PythonOf};
+use crate::sampling::{Look, Place, PythonOf, note_name};
 use crate::threads;
 use crate::waits::{
     self, Account, Cause, Reason, Target, Wait, Waiting, Waker, Watch, WatchError, cause_of,
@@ -510,7 +510,8 @@ pub(super) fn note_names(
         _ => None,
     };
     for (pid, tid) in [Some((wait.pid, wait.tid)), waker].into_iter().flatten() {
-        names.of_python(tid, || pythons?.get(&pid)?.name(tid));
+        let python = pythons.and_then(|pythons| pythons.get(&pid));
+        note_name(names, tid, python);
     }
 }
 

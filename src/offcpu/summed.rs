@@ -14,7 +14,7 @@ use super::tally::{Exact, Snapshot};
 use crate::engine::{Message, Running, Weight, Wish};
 use crate::process::{Process, ThreadNames, has_ended};
 use crate::python::frames::StacksError;
-use crate::sampling::{Look, Place, PythonOf};
+use crate::sampling::{Look, Place, PythonOf, note_name};
 use crate::threads;
 use crate::waits::{
     Account, Meanings, Reason, Summed, SummedKind, SummedPython, SummedStack, SummedWaits,
@@ -445,7 +445,7 @@ impl Collector {
                     call: cause.call,
                 };
                 state.before.insert((*pid, tid), named);
-                state.names.of_python(tid, || python.name(tid));
+                note_name(&mut state.names, tid, Some(&*python));
             }
         }
     }
@@ -555,8 +555,7 @@ impl Collector {
                 state.moved.insert(thread);
             }
             let python = self.pythons.get(&sum.kind.pid);
-            let tid = sum.kind.tid;
-            state.names.of_python(tid, || python?.name(tid));
+            note_name(&mut state.names, sum.kind.tid, python);
             state.sums.insert(sum.kind, sum);
         }
     }

@@ -9,7 +9,7 @@ mod stacks;
 mod tally;
 
 pub(crate) use explainer::Explainer;
-pub(crate) use stacks::{Look, PythonOf};
+pub(crate) use stacks::{Look, PythonOf, note_name};
 #[cfg(test)]
 pub(crate) use tally::MOST_ROWS;
 pub(crate) use tally::{Event, Kind, Part, Place, Shares, Sum, Tally, share_of};

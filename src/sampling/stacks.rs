@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::process::{Process, threads, threads_inside};
+use crate::process::{Process, ThreadNames, threads, threads_inside};
 use crate::python::frames::{Frame, PythonThread, Stacks, StacksError};
 use crate::waits;
 
@@ -31,6 +31,14 @@ pub(crate) enum Look {
     Later,
     /// Stacks of this process cannot be read.
     Unreadable,
+}
+
+/// Keeps the name of a thread, where it is to be had: as Python has it, if it is one of this process's Python.
+pub(crate) fn note_name(names: &mut ThreadNames, tid: u32, python: Option<&PythonOf>) {
+    match python.filter(|python| !python.is_no_python(tid)) {
+        Some(python) => names.of_python(tid, || python.name(tid)),
+        None => names.of(tid),
+    };
 }
 
 /// Reads the stacks of a process.
@@ -169,7 +177,7 @@ impl PythonOf {
     }
 
     /// The name that the program has given a thread, if that can be read.
-    pub(crate) fn name(&self, tid: u32) -> Option<String> {
+    fn name(&self, tid: u32) -> Option<String> {
         let state = self.states.get(&tid)?.first()?;
         self.stacks.as_ref()?.name(state)
     }

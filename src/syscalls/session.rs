@@ -14,7 +14,7 @@ use super::tally::{Call, Snapshot, Tally};
 use crate::process::activity::Use;
 use crate::process::{Process, ThreadNames, has_ended};
 use crate::python::frames::StacksError;
-use crate::sampling::{Look, Place, PythonOf};
+use crate::sampling::{Look, Place, PythonOf, note_name};
 use crate::threads;
 use crate::waits::{
     self, Account, CallAccount, Called, Caller, Target, WantedCalls, Watch, WatchError,
@@ -231,8 +231,7 @@ impl State {
             return;
         }
         let on = on.flatten();
-        self.names
-            .of_python(called.tid, || python?.name(called.tid));
+        note_name(&mut self.names, called.tid, python);
         let gap = self.gap_ns();
         let call = Call { called, on };
         match seen {

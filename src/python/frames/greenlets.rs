@@ -47,8 +47,6 @@ const MOST_LOCALS: u64 = 64;
 const MOST_FUNCTIONS: usize = 1 << 14;
 /// Where a tuple says how many items it has.
 const TUPLE_SIZE: u64 = 16;
-/// References in frames have flags in their lowest bits from 3.14 on; no object has any there.
-const FLAGS: u64 = 7;
 
 /// Greenlets with the same stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,7 +212,7 @@ impl<M: Memory> Search<'_, M> {
     fn descriptor(&self, memory: &impl Memory, frames: &[Raw]) -> Option<u32> {
         let mut near = frames.iter().take(NEAR);
         let (frame, at) = near.find_map(|raw| Some((raw.address, self.waits_by(raw.code)?)))?;
-        let number = memory.number(frame.checked_add(at)?).ok()? & !FLAGS;
+        let number = stack::object(memory.number(frame.checked_add(at)?).ok()?);
         self.reader.small_number(memory, number).ok()?
     }
 

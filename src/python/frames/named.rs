@@ -7,15 +7,13 @@
 use super::attributes::attribute;
 use super::memory::{Memory, Unread};
 use super::objects::Reader;
-use super::stack::{self, added};
+use super::stack::{self, added, object};
 
 /// The method, without and with its class (3.11), the end of its file, and the attributes that have the name and the number.
 const BEGINS: [&str; 2] = ["_bootstrap", "Thread._bootstrap"];
 const FILE: &str = "threading.py";
 const NAME: &str = "_name";
 const NUMBER: &str = "_native_id";
-/// References in frames have flags in their lowest bits from 3.14 on; no object has any there.
-const FLAGS: u64 = 7;
 
 /// The name of the thread with this thread state and this number, in its own namespace; `None` where it has none.
 pub(super) fn name<M: Memory>(
@@ -36,7 +34,7 @@ pub(super) fn name<M: Memory>(
     if !begins {
         return Ok(None);
     }
-    let object = memory.number(added(outermost.address, layout.locals)?)? & !FLAGS;
+    let object = object(memory.number(added(outermost.address, layout.locals)?)?);
     let its_number = match attribute(reader, object, NUMBER)? {
         Some(its_number) => reader.small_number(memory, its_number)?,
         None => None,

@@ -57,7 +57,7 @@ impl Raw {
         Raw {
             address: 0,
             next: 0,
-            code: code & !7,
+            code: object(code),
             instruction: match layout.frames {
                 // Half a word, with its sign.
                 Frames::Objects { .. } => {
@@ -284,8 +284,7 @@ pub(super) fn parsed(layout: &Layout, address: u64, bytes: &[u8]) -> Result<Raw,
         } => Ok(Raw {
             address,
             next: word(bytes, previous)?,
-            // The lowest bits of such a reference say how it is counted.
-            code: word(bytes, code)? & !7,
+            code: object(word(bytes, code)?),
             instruction: word(bytes, instruction)?,
             line: 0,
             owner: bytes
@@ -323,6 +322,11 @@ fn frame<M: Memory>(
         line,
         raw: *raw,
     }))
+}
+
+/// The object of a reference in a frame: from 3.14 on its lowest bits say how it is counted, and no object has any there.
+pub(super) fn object(reference: u64) -> u64 {
+    reference & !7
 }
 
 /// An address in a structure.

@@ -14,7 +14,7 @@ use crate::python::Interpreter;
 use crate::python::frames::{PythonThreads, Stacks};
 use crate::threads;
 
-/// Most threads whose names are told.
+/// Most threads that are remembered, so that each is named once.
 const MOST: usize = 1 << 14;
 /// Most that wait to be asked about; further ones are asked about with a later event.
 const WAITING: usize = 1 << 10;
@@ -73,8 +73,12 @@ impl Naming {
             return;
         }
         self.last = thread;
-        if self.asked.contains(&thread) || self.asked.len() >= MOST {
+        if self.asked.contains(&thread) {
             return;
+        }
+        // In weeks there are more. One that is still there is named once more.
+        if self.asked.len() >= MOST {
+            self.asked.clear();
         }
         if self.ask.try_send(thread).is_ok() {
             self.asked.insert(thread);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kernel::options;
 use super::{Fact, Gathering, Tree};
+use crate::engine::stap;
 
 /// `/lib/modules/RELEASE/build` and what stap and kbuild need in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,18 +89,9 @@ impl BuildTree {
     }
 }
 
-/// The text that a header defines for a name: `#define UTS_VERSION "#1 SMP …"`.
+/// What a header defines for a name.
 fn defined(text: &str, name: &str) -> Result<String, String> {
-    text.lines()
-        .filter_map(|line| {
-            line.trim()
-                .strip_prefix("#define ")?
-                .trim()
-                .strip_prefix(name)
-        })
-        .find(|rest| rest.starts_with([' ', '\t']))
-        .map(|rest| rest.trim().trim_matches('"').to_owned())
-        .ok_or_else(|| format!("it does not define {name}"))
+    stap::defined(text, name).ok_or_else(|| format!("it does not define {name}"))
 }
 
 /// `override CC = $(if $(DEBIAN_KERNEL_CROSS_COMPILE),…)gcc-12` or `CC = gcc-12`: the last word that names a compiler.

@@ -57,6 +57,7 @@ pub use self::error::StapError;
 pub use self::identity::Identity;
 pub use self::modules::Module;
 pub use self::running::{Armed, StapRunning, Start};
+pub(crate) use self::toolchain::defined;
 pub use self::toolchain::{Toolchain, forbidden};
 pub use self::trial::Trial;
 

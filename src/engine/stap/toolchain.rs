@@ -64,14 +64,11 @@ impl Toolchain {
     /// Which build of its release the kernel is that is compiled for, as `uname -v` will have it there; `None` where its headers
     /// do not say.
     pub fn kernel_build(&self) -> Option<String> {
-        // Linux before 6.2 has it in the second one.
+        // Linux before 6.1 has it in the second one.
         ["utsversion.h", "compile.h"].into_iter().find_map(|file| {
             let headers = format!("/lib/modules/{}/build/include/generated", self.kernel);
             let text = reading::read_text(&Path::new(&headers).join(file), LARGEST_HEADER).ok()?;
-            let defined =
-                |line: &str| Some(line.strip_prefix("#define UTS_VERSION ")?.trim().to_owned());
-            let version = text.lines().find_map(defined)?;
-            Some(version.trim_matches('"').to_owned())
+            defined(&text, "UTS_VERSION")
         })
     }
 
@@ -112,6 +109,19 @@ impl Toolchain {
         }
         text
     }
+}
+
+/// The text that a header of a kernel defines for a name: `#define UTS_VERSION "#1 SMP …"`.
+pub(crate) fn defined(text: &str, name: &str) -> Option<String> {
+    text.lines()
+        .filter_map(|line| {
+            line.trim()
+                .strip_prefix("#define ")?
+                .trim()
+                .strip_prefix(name)
+        })
+        .find(|rest| rest.starts_with([' ', '\t']))
+        .map(|rest| rest.trim().trim_matches('"').to_owned())
 }
 
 /// A program of SystemTap.

@@ -45,6 +45,8 @@ use Phase::{Analyse, Compile, Load, Parse, Run, Setup};
 use Severity::{Error, Harmless, Note, Warning};
 
 const HEADERS: &str = "install the headers of the kernel in use (Debian and Ubuntu: `apt install linux-headers-$$(uname -r)`; Fedora and RHEL: `dnf install kernel-devel-$$(uname -r)`)";
+/// The same where the line says which kernel it is, which need not be the one that runs.
+const HEADERS_OF: &str = "install the headers of Linux $release (Debian and Ubuntu: `apt install linux-headers-$release`; Fedora and RHEL: `dnf install kernel-devel-$release`)";
 const DOCTOR: &str = "see README, \"Where it runs\"";
 const REPORT: &str = "please report it together with the script that stap was given";
 const BUFFER: &str = "narrow the filters, or pass a larger buffer on to stap (`-s 64`: megabytes for each processor)";
@@ -73,6 +75,13 @@ pub(super) static ROWS: &[Row] = &[
         r"^WARNING: failed to create systemtap data directory .(?P<path>[^\x22]*). (?P<reason>.*), disabling cache support",
         "stap cannot write $path, so every start compiles the script anew",
         "make $path writable, or set SYSTEMTAP_DIR to a directory that is",
+    ),
+    row(
+        "build-tree-of-release",
+        (DiagnosticKind::KernelHeaders, Setup, Error),
+        r#"^Checking "\s*(?P<path>/lib/modules/(?P<release>[^/\s]+)/build/\S*?)\s*" failed with error: (?P<reason>.*)$"#,
+        "the kernel's build tree is not complete ($path: $reason), so no probe can be compiled",
+        HEADERS_OF,
     ),
     row(
         "build-tree",

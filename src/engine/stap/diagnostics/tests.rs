@@ -23,8 +23,12 @@ const SAMPLES: &[(&str, &str)] = &[
         "WARNING: failed to create systemtap data directory \"/home/user/.systemtap\" Permission denied, disabling cache support.",
     ),
     (
-        "build-tree",
+        "build-tree-of-release",
         "Checking \"/lib/modules/1.2.3-absent/build/.config\" failed with error: No such file or directory",
+    ),
+    (
+        "build-tree",
+        "Checking \"/home/me/linux/.config\" failed with error: No such file or directory",
     ),
     (
         "build-tree-advice",
@@ -489,6 +493,9 @@ fn every_explanation_is_one_line_with_a_consequence_and_a_next_step_where_one_is
         explain(&one("ERROR: kernel release isn't found in \"/x\""))
             .contains("linux-headers-$(uname -r)")
     );
+    // A bundle may be for another kernel than the one that runs.
+    let missing = "Checking \"/lib/modules/9.9-amd64/build/.config\" failed with error: No such file or directory";
+    assert!(explain(&one(missing)).contains("`apt install linux-headers-9.9-amd64`"));
 }
 
 #[test]
@@ -559,7 +566,7 @@ fn every_recorded_failure_is_recognised_to_the_last_line() {
         ("global-pattern", &["safety-pattern"]),
         ("macro-pattern", &["safety-pattern"]),
         ("no-build-tree", &["build-directory"]),
-        ("no-release", &["build-tree"]),
+        ("no-release", &["build-tree-of-release"]),
         ("noscript", &["input-missing"]),
         ("parse-string", &["parse-error"]),
         ("regex", &["regular-expression"]),
@@ -578,7 +585,7 @@ fn every_recorded_failure_is_recognised_to_the_last_line() {
     for (file, expected) in [
         ("kernel-function.4.8.txt", ["kernel-debuginfo"].as_slice()),
         ("kernel-function.5.6.txt", &["debuginfo-absent", "no-match"]),
-        ("no-makefile.4.8.txt", &["build-tree"]),
+        ("no-makefile.4.8.txt", &["build-tree-of-release"]),
         ("normal-user.4.8.txt", &["no-data-directory", "normal-user"]),
         ("not-a-zombie.4.8.txt", &["control-channel", "not-a-zombie"]),
         ("coloured.5.6.txt", &["unresolved-function"]),

@@ -324,12 +324,9 @@ pub struct Bundle {
     /// For this kernel release instead of the running one; its headers have to be here
     #[arg(long, value_name = "RELEASE", help_heading = SYSTEMTAP)]
     pub kernel: Option<String>,
-    /// The stap to use [default: from PATH]
-    #[arg(long, value_name = "PATH", help_heading = SYSTEMTAP)]
-    pub stap: Option<PathBuf>,
-    /// One more argument for stap when it compiles the script; may be repeated
-    #[arg(long = "stap-arg", value_name = "ARG", allow_hyphen_values = true, help_heading = SYSTEMTAP)]
-    pub stap_args: Vec<String>,
+    /// Which stap, and what it is told.
+    #[command(flatten)]
+    pub stap: StapArgs,
     /// Templates and tapsets here add to the built-in ones or override them
     #[arg(long, value_name = "DIRECTORY", help_heading = SYSTEMTAP)]
     pub template_dir: Option<PathBuf>,
@@ -538,15 +535,9 @@ pub struct Offcpu {
     /// How calls are told with --all-calls.
     #[command(flatten)]
     pub agent: AgentArgs,
-    /// The stap to use [default: from PATH]
-    #[arg(long, value_name = "PATH", help_heading = SYSTEMTAP)]
-    pub stap: Option<PathBuf>,
-    /// One more argument for stap when it compiles the script; may be repeated
-    #[arg(
-        long = "stap-arg",
-        value_name = "ARG",
-        allow_hyphen_values = true, help_heading = SYSTEMTAP)]
-    pub stap_args: Vec<String>,
+    /// Which stap, and what it is told.
+    #[command(flatten)]
+    pub stap: StapArgs,
     /// Compile the script of --engine stap, keep the module for later, and do nothing else
     #[arg(long, help_heading = SYSTEMTAP)]
     pub compile_only: bool,
@@ -1052,15 +1043,23 @@ pub struct EngineArgs {
     /// is not asked for here is as the bundle has it
     #[arg(long, value_name = "FILE", help_heading = SYSTEMTAP)]
     pub bundle: Option<PathBuf>,
+    /// Which stap, and what it is told.
+    #[command(flatten)]
+    pub stap: StapArgs,
+    /// Templates and tapsets here add to the built-in ones or override them
+    #[arg(long, value_name = "DIRECTORY", help_heading = SYSTEMTAP)]
+    pub template_dir: Option<PathBuf>,
+}
+
+/// SystemTap.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StapArgs {
     /// The stap to use [default: from PATH]
     #[arg(long, value_name = "PATH", help_heading = SYSTEMTAP)]
     pub stap: Option<PathBuf>,
     /// One more argument for stap when it compiles the script; may be repeated
     #[arg(long = "stap-arg", value_name = "ARG", allow_hyphen_values = true, help_heading = SYSTEMTAP)]
     pub stap_args: Vec<String>,
-    /// Templates and tapsets here add to the built-in ones or override them
-    #[arg(long, value_name = "DIRECTORY", help_heading = SYSTEMTAP)]
-    pub template_dir: Option<PathBuf>,
 }
 
 /// The agent.

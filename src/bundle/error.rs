@@ -33,31 +33,31 @@ pub(crate) enum BundleError {
     AgentPlace { library: PathBuf, at: PathBuf },
     /// It cannot be read.
     #[error(
-        "the bundle {} cannot be read ({reason}), so nothing is traced; look at the file",
+        "the bundle {} cannot be read ({reason}), so it is not used; look at the file",
         Foreign::path(path)
     )]
     Unreadable { path: PathBuf, reason: io::Error },
     /// Others could have written it.
     #[error(
-        "the bundle {} can be changed by others ({reason}), and what is in it runs in the kernel, so nothing is traced; put a copy that you trust where only you can write: `install -m 600 {} ~/`",
+        "the bundle {} can be changed by others ({reason}), and what is in it runs in the kernel, so it is not used; put a copy that you trust where only you can write: `install -m 600 {} ~/`",
         Foreign::path(path),
         crate::shell::path(path)
     )]
     Distrusted { path: PathBuf, reason: String },
     /// It is something else.
     #[error(
-        "{} is no bundle, so nothing is traced; `pystap bundle -o FILE --python FILE` makes one",
+        "{} is no bundle, so it is not used; `pystap bundle -o FILE --python FILE` makes one",
         Foreign::path(_0)
     )]
     NoBundle(PathBuf),
     /// Only the pystap that made it knows what is in it.
     #[error(
-        "the bundle {} was made by pystap {}, and this is pystap {here}, so nothing is traced; make it with pystap {here}, or use the other one here, too", Foreign::path(path), Foreign::new(made_by), here = OURS
+        "the bundle {} was made by pystap {}, and this is pystap {here}, so it is not used; make it with pystap {here}, or use the other one here, too", Foreign::path(path), Foreign::new(made_by), here = OURS
     )]
     OtherVersion { path: PathBuf, made_by: String },
     /// It is not what it was.
     #[error(
-        "the bundle {} is damaged ({}), so nothing is traced; copy it again, or make it anew",
+        "the bundle {} is damaged ({}), so it is not used; copy it again, or make it anew",
         Foreign::path(path),
         Foreign::new(reason)
     )]

@@ -121,14 +121,21 @@ impl Bundle {
         })
     }
 
+    /// Whether one could be put at a path, for those who would work long for it. Leaves nothing there.
+    ///
+    /// # Errors
+    /// [`BundleError::Unwritable`].
+    pub(crate) fn could_be_at(path: &Path) -> Result<(), BundleError> {
+        draft(path)
+            .map(drop)
+            .map_err(|reason| BundleError::Unwritable {
+                path: path.to_owned(),
+                reason,
+            })
+    }
+
     fn written(&self) -> io::Result<u64> {
-        let draft = writing::Draft::new(&self.path, Mode::from_raw_mode(0o600))?;
-        let draft = draft.ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a bundle is put in place as a whole, and this is no ordinary file of one name",
-            )
-        })?;
+        let draft = draft(&self.path)?;
         let mut packed = GzEncoder::new(BufWriter::new(draft), Compression::default());
         serde_json::to_writer(&mut packed, &self.manifest)?;
         packed.write_all(b"\n")?;
@@ -142,6 +149,17 @@ impl Bundle {
             .put()?;
         Ok(std::fs::metadata(&self.path)?.len())
     }
+}
+
+/// A bundle in the making.
+fn draft(path: &Path) -> io::Result<writing::Draft> {
+    let draft = writing::Draft::new(path, Mode::from_raw_mode(0o600))?;
+    draft.ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a bundle is put in place as a whole, and this is no ordinary file of one name",
+        )
+    })
 }
 
 /// Why it cannot be unpacked, a clause.

@@ -131,6 +131,17 @@ fn what_is_written_is_read_again_and_is_its_owners_alone() {
 }
 
 #[test]
+fn whether_one_could_be_written_is_known_before_and_leaves_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("calls.bundle");
+    Bundle::could_be_at(&path).expect("it could");
+    assert_eq!(fs::read_dir(directory.path()).expect("there").count(), 0);
+    let said = Bundle::could_be_at(&path.join("within"));
+    let said = said.expect_err("there is no such directory").to_string();
+    assert!(said.contains("cannot be written"), "{said}");
+}
+
+#[test]
 fn a_file_that_was_cut_anywhere_is_refused() {
     let (_directory, bundle) = written(bundle());
     let whole = fs::read(&bundle.path).expect("read");
@@ -214,10 +225,7 @@ fn what_is_no_bundle_is_called_so() {
         &packed(&"x".repeat(3 << 20), b""),
     ] {
         let said = said_of(content).expect("refused");
-        assert!(
-            said.contains("is no bundle, so nothing is traced"),
-            "{said}"
-        );
+        assert!(said.contains("is no bundle, so it is not used"), "{said}");
     }
 }
 

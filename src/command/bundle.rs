@@ -46,8 +46,8 @@ fn request(arguments: &cli::Bundle) -> SessionRequest {
             ..AgentWishes::default()
         },
         engine: EngineOptions {
-            stap: arguments.stap.clone(),
-            stap_arguments: arguments.stap_args.clone(),
+            stap: arguments.stap.stap.clone(),
+            stap_arguments: arguments.stap.stap_args.clone(),
             ..EngineOptions::default()
         },
         template_directory: arguments.template_dir.clone(),

@@ -70,7 +70,7 @@ fn on_screen(arguments: &Arguments) -> Result<bool, Failure> {
 
 /// Whether something was said about SystemTap.
 fn of_stap(arguments: &Arguments) -> bool {
-    arguments.stap.is_some() || !arguments.stap_args.is_empty()
+    arguments.stap.stap.is_some() || !arguments.stap.stap_args.is_empty()
 }
 
 /// Waits with every call beside them.
@@ -146,8 +146,8 @@ fn calls(arguments: &Arguments) -> SessionRequest {
         agent: trace::wishes(&arguments.agent),
         engine: EngineOptions {
             named: named.name(),
-            stap: arguments.stap.clone(),
-            stap_arguments: arguments.stap_args.clone(),
+            stap: arguments.stap.stap.clone(),
+            stap_arguments: arguments.stap.stap_args.clone(),
             ..EngineOptions::default()
         },
         waits: true,
@@ -327,8 +327,8 @@ fn module(
     console: &Console,
 ) -> Result<Option<WaitsModule>, Failure> {
     let options = WaitsOptions {
-        stap: arguments.stap.as_deref(),
-        arguments: &arguments.stap_args,
+        stap: arguments.stap.stap.as_deref(),
+        arguments: &arguments.stap.stap_args,
         only_compile: arguments.compile_only,
         kernel: arguments.kernel.as_deref(),
     };

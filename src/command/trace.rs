@@ -85,8 +85,8 @@ pub(super) fn common(targets: &cli::TargetArgs, engine: &cli::EngineArgs) -> Ses
         agent: wishes(&engine.agent),
         engine: EngineOptions {
             named: engine.engine.name(),
-            stap: engine.stap.clone(),
-            stap_arguments: engine.stap_args.clone(),
+            stap: engine.stap.stap.clone(),
+            stap_arguments: engine.stap.stap_args.clone(),
             buffer: engine.buffer,
             bundle: engine.bundle.clone(),
             opened: None,

@@ -11,6 +11,7 @@ use super::{
     arguments, bundled, command_lines, failures, forbidden,
 };
 use crate::agent::{self, PlacedLibrary};
+use crate::bundle::Bundle;
 use crate::console::Exit;
 use crate::engine::Running;
 use crate::engine::abilities::{Abilities, Obstacle};
@@ -143,8 +144,12 @@ impl StapEngine {
         templates: &Templates,
         audience: &dyn Audience,
     ) -> Result<Option<Module>, Failure> {
-        if self.purpose.is_for_elsewhere() {
+        if let Purpose::Compile {
+            bundle: Some(path), ..
+        } = &self.purpose
+        {
             bundled::can_be_elsewhere(plan)?;
+            Bundle::could_be_at(path)?;
         }
         let script = self.script(plan, templates)?;
         let module = match stap.compile(&script)? {

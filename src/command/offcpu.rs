@@ -10,6 +10,7 @@ use super::{destination, print, trace};
 use crate::analysis::pairing::PairingRules;
 use crate::cli::{EngineChoice, Offcpu as Arguments, StacksFormat, WaitsEngine};
 use crate::console::{Console, Exit};
+use crate::engine::stap::StapError;
 use crate::engine::stap::waits::{WaitsModule, WaitsOptions};
 use crate::export::profile::flames::{self, Caption};
 use crate::export::{Output, Sink};
@@ -307,6 +308,7 @@ fn summed(
         );
     }
     let Some(module) = module(arguments, stops, console)? else {
+        console.note("stopped while the probe script was compiled; nothing was watched");
         return Ok(None);
     };
     let known = Known::of(processes).map_err(failed)?;
@@ -337,12 +339,13 @@ fn module(
 
 fn compile(arguments: &Arguments, console: &Console) -> Result<Exit, Failure> {
     let stops = StopSignals::listen()?;
-    if let Some(module) = module(arguments, &stops, console)? {
-        console.note(format_args!(
-            "compiled; with that kernel --engine stap starts at once now ({})",
-            module.path().display()
-        ));
-    }
+    let Some(module) = module(arguments, &stops, console)? else {
+        return Err(StapError::Stopped.into());
+    };
+    console.note(format_args!(
+        "compiled; with that kernel --engine stap starts at once now ({})",
+        module.path().display()
+    ));
     Ok(Exit::Done)
 }
 

@@ -82,9 +82,10 @@ impl From<StapError> for Failure {
             | StapError::PidNamespace
             | StapError::NotPermitted
             | StapError::NotCompiled { .. } => Exit::Unready,
-            StapError::Workspace { .. } | StapError::Start { .. } | StapError::Control { .. } => {
-                Exit::Failed
-            }
+            StapError::Workspace { .. }
+            | StapError::Start { .. }
+            | StapError::Stopped
+            | StapError::Control { .. } => Exit::Failed,
         };
         Failure::new(exit, error.to_string())
     }

@@ -2,8 +2,10 @@
 //! from the real ones. Each failure must be told in our words, keep stap's own caret, and leave nothing behind.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +14,9 @@ use pystap::engine::stap::{Module, Stap, Start, Toolchain};
 use pystap::engine::{Message, Running, Weight};
 use pystap::event::{Event, LossStage, What};
 
-use crate::command::{Ended, PYTHON, command, file, run};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::command::{Ended, PYTHON, command, end, file, run};
 
 /// A directory with a stand-in for stap and one for staprun.
 struct Tools(tempfile::TempDir);
@@ -387,6 +391,43 @@ fn a_bundle_brings_its_module_to_staprun_where_there_is_no_stap() {
     assert!(shown.stdout.contains(&line), "{shown:?}");
     assert!(shown.stdout.contains("events     gc\n"), "{shown:?}");
     assert!(!shown.stdout.contains("compile "), "{shown:?}");
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
+fn who_stops_what_compiles_has_neither_a_module_nor_a_success() {
+    let tools = Tools::new();
+    // It waits for its status.
+    fs::remove_file(tools.path("stap.status")).expect("there");
+    let made = Command::new("mkfifo")
+        .arg(tools.path("stap.status"))
+        .status();
+    assert!(made.expect("mkfifo runs").success());
+    let path = tools.path("gc.bundle").to_str().expect("UTF-8").to_owned();
+    let kernel = [
+        "--events",
+        "gc",
+        "--python",
+        PYTHON,
+        "--kernel",
+        "6.1.0-stub",
+    ];
+    for what in [&["bundle", "-o", &path][..], &["trace", "--compile-only"]] {
+        let mut command = command([what, &kernel].concat());
+        command.arg("--stap").arg(tools.path("stap"));
+        command.env("XDG_CACHE_HOME", tools.path("cache"));
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut messages = BufReader::new(child.stderr.take().expect("piped"));
+        let mut said = String::new();
+        while !said.contains("compiling the probe script") {
+            assert_ne!(messages.read_line(&mut said).expect("text"), 0, "{said}");
+        }
+        kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+        messages.read_to_string(&mut said).expect("text");
+        assert_eq!(end(&mut child, Duration::from_secs(60)), Some(1), "{said}");
+        assert!(said.contains("so there is no module"), "{said}");
+        assert!(!Path::new(&path).exists());
+    }
 }
 
 #[test]

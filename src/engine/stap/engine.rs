@@ -165,7 +165,12 @@ impl StapEngine {
                     failures::forget();
                     module
                 }
-                None => return Ok(None),
+                None if self.purpose.is_compile() => return Err(StapError::Stopped.into()),
+                None => {
+                    audience
+                        .note(&"stopped while the probe script was compiled; nothing was traced");
+                    return Ok(None);
+                }
             },
         };
         let Purpose::Compile { bundle, .. } = &self.purpose else {
@@ -433,7 +438,6 @@ pub(super) fn compile(
     if !ended {
         drop(compiling);
         drop(busy);
-        audience.note(&"stopped while the probe script was compiled; nothing was traced");
         return Ok(None);
     }
     let module = compiling.finish(&said);

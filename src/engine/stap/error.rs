@@ -76,6 +76,11 @@ pub enum StapError {
         /// What to do.
         advice: String,
     },
+    /// The user stopped what was to be compiled and nothing else.
+    #[error(
+        "stopped while the probe script was compiled, so there is no module; type the same again"
+    )]
+    Stopped,
     /// The module was loaded, but does not take commands.
     #[error(
         "the loaded module does not take commands ({reason}), so nothing is traced; try again, and report this if it stays"

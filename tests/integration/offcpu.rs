@@ -253,7 +253,7 @@ pub(crate) fn check_length(
         .sum();
     // What a host and interrupts take away from whoever computes is missing in its own time, too, and is no wait.
     let (share, slack) = match function {
-        "waits_for_the_gil" | "reads_cold" | "syncs" => (share - 0.18, 10.0),
+        "waits_for_the_gil" | "reads" | "reads_cold" | "syncs" => (share - 0.18, 10.0),
         _ => (share, 1.0),
     };
     // Where a waking was not seen, the run queue is part of the wait. A new thread may wait before it comes to its function.

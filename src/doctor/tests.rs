@@ -504,6 +504,46 @@ fn staprun_of_another_build_and_stap_of_an_older_version_are_found_out() {
 }
 
 #[test]
+fn a_bundle_is_named_where_nothing_but_compiling_is_in_the_way() {
+    type Break = fn(&mut Facts);
+    let no_headers: Break =
+        |facts| facts.build_tree.directory = Fact::absent("/lib/modules/R/build");
+    let no_stap: Break = |facts| facts.systemtap.stap = Fact::absent("stap in PATH");
+    let no_staprun: Break = |facts| facts.systemtap.staprun = Fact::absent("staprun in PATH");
+    let no_loading: Break = |facts| facts.loading.disabled = Fact::found("modules_disabled", 1);
+    let cases: [(&[Break], bool); 6] = [
+        (&[no_headers], true),
+        (&[no_stap], true),
+        (&[no_headers, no_stap, no_staprun], true),
+        // Its package has it, and no stap is needed for that.
+        (&[no_staprun], false),
+        (&[no_loading], false),
+        (&[no_headers, no_loading], false),
+    ];
+    for (number, (breaks, named)) in cases.into_iter().enumerate() {
+        let mut facts = host("debian-testing");
+        facts.trial = Fact::unknown("trial", "not tried");
+        for break_it in breaks {
+            break_it(&mut facts);
+        }
+        let engines = examine(&facts, None).engines;
+        let stap = engines
+            .iter()
+            .find(|verdict| verdict.engine == Engine::Stap);
+        let sentence = &stap.expect("a verdict").sentence;
+        assert!(
+            sentence.starts_with("cannot run here"),
+            "{number}: {sentence}"
+        );
+        assert_eq!(
+            sentence.contains("pystap bundle"),
+            named,
+            "{number}: {sentence}"
+        );
+    }
+}
+
+#[test]
 fn a_user_needs_both_groups_and_a_new_login() {
     let mut facts = host("not-in-the-group");
     let summary = |facts: &Facts| {

@@ -55,6 +55,17 @@ pub(crate) struct EventVerdict {
     pub sentence: String,
 }
 
+/// Findings about what a module is compiled with. Where nothing else stops stap, one that was compiled elsewhere still runs.
+const COMPILING: [&str; 7] = [
+    "headers",
+    "headers-match",
+    "headers-complete",
+    "headers-options",
+    "compiler",
+    "stap",
+    "stap-kernel",
+];
+
 pub(super) fn of_engine(facts: &Facts, findings: &[Finding], engine: Engine) -> Verdict {
     let stopping: Vec<&Finding> = findings
         .iter()
@@ -67,10 +78,19 @@ pub(super) fn of_engine(facts: &Facts, findings: &[Finding], engine: Engine) -> 
             2 => " (and one more obstacle)".to_owned(),
             count => format!(" (and {} more obstacles)", count - 1),
         };
+        let mut sentence = format!("cannot run here, because {}{more}", first.summary);
+        // Where nothing of SystemTap is installed, staprun is a package of its own; a staprun that cannot load is none of this.
+        let installs = because.contains(&"stap");
+        let compiles = |id: &&str| COMPILING.contains(id) || (installs && *id == "staprun");
+        if engine == Engine::Stap && because.iter().all(compiles) {
+            sentence.push_str(
+                "; a module that was compiled elsewhere needs only `staprun` here (`pystap bundle --help`)",
+            );
+        }
         return Verdict {
             engine,
             ability: Ability::Cannot,
-            sentence: format!("cannot run here, because {}{more}", first.summary),
+            sentence,
             because,
         };
     }

@@ -22,7 +22,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::command::{command, end};
 
 /// Long enough for anything at all in an emulated machine.
-pub(crate) const BOUND: Duration = Duration::from_secs(60);
+pub(crate) const BOUND: Duration = Duration::from_secs(180);
 
 static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
     let schema = serde_json::from_str(pystap::event::json_schema()).expect("JSON");

@@ -156,6 +156,12 @@ pub struct Called {
 }
 
 impl Keys {
+    /// Lets go of all places, whose memory is theirs as long as they are remembered. What is known of names stays, but not where
+    /// functions were left.
+    pub fn let_go(&mut self) {
+        self.sets = Vec::new();
+    }
+
     /// The key of a place's name.
     pub fn name(&mut self, place: &Arc<Place>) -> NameKey {
         self.find(place).1

@@ -15,6 +15,10 @@ pub const ALL_NAMES: usize = 48 << 20;
 /// What an entry costs beside the bytes of its strings: counts, the entry itself, and what an allocator adds.
 const OVERHEAD: usize = 64;
 
+/// So many entries at least are there before those of names that nobody has are struck out: until then each keeps its name's memory,
+/// but for the bytes of its strings.
+const FEW: usize = 1 << 10;
+
 /// Gives out names as long as there is room for them.
 #[derive(Debug)]
 pub struct Allowance {
@@ -25,6 +29,8 @@ pub struct Allowance {
     texts: Vec<(Weak<Text>, usize)>,
     /// So many names are left out before it is looked again which ones are still in use: looking costs a step a name.
     patience: usize,
+    /// It is looked also when there are so many entries, twice as many as were in use the last time: a step a name again.
+    due: usize,
     left_out: (Arc<Place>, Arc<Text>),
 }
 
@@ -43,6 +49,7 @@ impl Allowance {
             places: Vec::new(),
             texts: Vec::new(),
             patience: 0,
+            due: FEW,
             left_out: (Arc::new(Place::left_out()), Arc::new(Text::left_out())),
         }
     }
@@ -81,6 +88,9 @@ impl Allowance {
                 None => self.look(),
             }
         }
+        if self.places.len() + self.texts.len() >= self.due {
+            self.look();
+        }
         let fits = self.bytes.saturating_add(bytes) <= self.budget;
         if fits {
             self.bytes += bytes;
@@ -92,6 +102,7 @@ impl Allowance {
     fn look(&mut self) {
         self.places.retain(|(place, _)| place.strong_count() > 0);
         self.texts.retain(|(text, _)| text.strong_count() > 0);
+        self.due = FEW.max(2 * (self.places.len() + self.texts.len()));
         let places = self.places.iter().map(|(_, bytes)| bytes);
         self.bytes = places
             .chain(self.texts.iter().map(|(_, bytes)| bytes))
@@ -171,6 +182,26 @@ mod tests {
             assert!(!allowance.text(text).is_left_out());
             assert!(allowance.bytes() <= 10_000 && allowance.places.len() < 1_000);
         }
+    }
+
+    #[test]
+    fn names_of_processes_that_come_and_go_for_weeks_leave_no_entries() {
+        let mut allowance = Allowance::default();
+        for worker in 0..2_000 {
+            // Every process has names of its own, until it ends.
+            let names: Vec<_> = (0..200)
+                .map(|number| allowance.place(named(&format!("f{worker}_{number}"))))
+                .collect();
+            assert!(names.iter().all(|it| !it.is_left_out()));
+            let entries = allowance.places.len();
+            assert!(entries <= FEW, "{entries} after {worker} processes");
+        }
+        // Of names in use each has one, and to look for the others costs as much as to make them.
+        let kept: Vec<_> = (0..10_000)
+            .map(|number| allowance.place(named(&number.to_string())))
+            .collect();
+        assert!(allowance.places.len() >= kept.len());
+        assert!(allowance.due > kept.len());
     }
 
     #[test]

@@ -775,6 +775,7 @@ mod tests {
     use pystap_ring::{CALL, THREAD, Writer, head};
 
     use super::*;
+    use crate::engine::Rows;
     use crate::probe::Probe;
 
     /// A session without fields, which has this process alone.
@@ -1139,5 +1140,51 @@ mod tests {
         calls(&mut (Writer::new(ring), sums), ("f", 3), 2);
         running.wish(Wish::Sums);
         assert_eq!(rows(&running), (false, vec![function("f", 3, 7)]));
+    }
+
+    #[test]
+    fn of_a_process_that_is_forgotten_no_name_is_kept() {
+        let ourselves = Identity::of(std::process::id()).expect("we run");
+        let mut worker = std::process::Command::new("cat");
+        let worker = worker.stdin(std::process::Stdio::piped());
+        let mut worker = worker.spawn().expect("it starts");
+        let its = Identity::of(worker.id()).expect("it runs");
+        let (mut running, mut agents) = adding_up(&[ourselves, its]);
+        calls(&mut agents[0], ("f", 3), 5);
+        calls(&mut agents[1], ("f", 3), 7);
+        running.wish(Wish::LastSums);
+        let within = Duration::from_secs(30);
+        let rows = |running: &DirectRunning| loop {
+            let message = running.messages().recv_timeout(within).expect("rows");
+            if let Message::Rows(rows) = message {
+                return rows;
+            }
+        };
+        let name_of = |rows: &Rows, pid: u32| {
+            let mut rows = rows.rows.iter();
+            rows.find_map(|row| match &row.about {
+                crate::analysis::totals::About::Function(place) if row.pid == pid => {
+                    Some(Arc::downgrade(place))
+                }
+                _ => None,
+            })
+        };
+        let told = rows(&running);
+        let of_worker = name_of(&told, its.pid).expect("it called");
+        let own = name_of(&told, ourselves.pid).expect("we called");
+        drop(told);
+        assert!(of_worker.strong_count() > 0);
+        drop(worker.stdin.take());
+        worker.wait().expect("it ends");
+        let end = Instant::now() + within;
+        loop {
+            running.wish(Wish::LastSums);
+            if rows(&running).left.contains(&its.pid) {
+                break;
+            }
+            assert!(Instant::now() < end, "it is not forgotten");
+        }
+        assert_eq!(of_worker.strong_count(), 0);
+        assert!(own.strong_count() > 0, "a process that runs keeps its own");
     }
 }

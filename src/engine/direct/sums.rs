@@ -123,6 +123,10 @@ impl Tables {
         let is_left = |pid: &u32| left.binary_search(pid).is_ok();
         self.ended.retain(|(pid, _), _| !is_left(pid));
         self.shown.retain(|(pid, _)| !is_left(pid));
+        if !left.is_empty() {
+            // Each process has places of its own, and workers come and go for weeks.
+            self.keys.let_go();
+        }
         left
     }
 

@@ -17,12 +17,14 @@ use crate::agent::{
 use crate::console::{Console, Exit};
 use crate::engine::Running;
 use crate::failure::Failure;
-use crate::process::{Identity, Launched, Lineage, Process, Program};
+use crate::process::{self, Identity, Launched, Lineage, Process, Program};
 
 /// How long the answers of agents are waited for at a time.
 const TURN: Duration = Duration::from_millis(50);
 /// Warnings about processes that are shown; the others are counted.
 const MOST_WARNINGS: u64 = 50;
+/// Processes whose agents have begun that are remembered, at least, whether they run or not.
+const MANY: usize = 1 << 10;
 
 /// The agents, with what of the plan they need.
 pub(crate) struct SessionAgents {
@@ -30,8 +32,10 @@ pub(crate) struct SessionAgents {
     launched: bool,
     later: bool,
     inject: bool,
-    /// Processes whose agents have begun, and the programs that they ran then.
+    /// Processes whose agents have begun, and the programs that they ran then; and how many there are before it is looked which of them
+    /// are still there.
     joined: HashMap<u32, Option<Program>>,
+    due: usize,
     /// Those of them whose agents see interpreters within the interpreter.
     see_interpreters: HashSet<u32>,
     /// Targets that the session began with, until the search has found them, too.
@@ -73,6 +77,7 @@ impl SessionAgents {
             later: agent.later,
             inject,
             joined: HashMap::new(),
+            due: MANY,
             see_interpreters: HashSet::new(),
             first: HashSet::new(),
             latecomers: Latecomers::none(),
@@ -230,6 +235,12 @@ impl SessionAgents {
     /// The agent of a process has begun.
     fn begins(&mut self, pid: u32, joined: &Joined) {
         self.joined.insert(pid, Program::of(pid));
+        if self.joined.len() > self.due {
+            self.joined.retain(|pid, _| process::runs(*pid));
+            self.see_interpreters
+                .retain(|pid| self.joined.contains_key(pid));
+            self.due = MANY.max(2 * self.joined.len());
+        }
         if joined.started.interpreters {
             self.see_interpreters.insert(pid);
         } else {
@@ -257,9 +268,11 @@ impl SessionAgents {
     /// Brings the agent into a process that was found while the session runs.
     pub(crate) fn newcomer(&mut self, process: &Process, console: &Console) {
         let pid = process.pid;
-        if self.joined.contains_key(&pid) {
+        // Another one may have had its number.
+        if self.joined.contains_key(&pid) && !self.has_begun_anew(pid) {
             return;
         }
+        self.joined.remove(&pid);
         // The search may tell of it as a member of the family, too.
         if !self.latecomers.forget(pid) {
             self.first.insert(pid);

@@ -1,5 +1,6 @@
 //! Metrics of a real program, in the hands of those who read them: promtool, and Prometheus itself, which scrapes them.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -607,6 +608,17 @@ fn without_curl_nothing_begins_and_the_package_is_named() {
     }
 }
 
+/// Starts a process that has this number, which is nobody's.
+fn with_the_number(number: &str, start: impl Fn() -> Service) -> Service {
+    let before = number.parse::<u32>().expect("a number") - 1;
+    wait_for("a process with the number of another one", || {
+        fs::write("/proc/sys/kernel/ns_last_pid", before.to_string()).expect("root may");
+        // Somebody else's process may have come between.
+        let started = start();
+        (started.pid() == number).then_some(started)
+    })
+}
+
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn counts_of_a_service_go_on_when_it_is_restarted_and_never_go_back() {
@@ -642,6 +654,12 @@ fn counts_of_a_service_go_on_when_it_is_restarted_and_never_go_back() {
             worker = start(restart);
             more(1.0, 20.0);
         }
+        // In weeks, numbers of processes come round again.
+        let number = worker.pid();
+        drop(worker);
+        more(0.0, 0.0);
+        worker = with_the_number(&number, || start(3));
+        more(1.0, 20.0);
         let said = exporter.end();
         assert!(said.contains("nothing lost"), "{said}");
         drop(worker);

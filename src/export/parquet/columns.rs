@@ -5,15 +5,15 @@ use super::table::Kind;
 /// Columns of the table of events.
 pub(super) const EVENTS: [(&str, Kind); 22] = [
     ("ts", Kind::Time),
-    ("event", Kind::Text),
+    ("event", Kind::Word),
     ("pid", Kind::Id),
     ("tid", Kind::Id),
     ("interpreter", Kind::Id),
     ("context", Kind::Number),
-    ("function", Kind::Text),
-    ("file", Kind::Text),
+    ("function", Kind::Word),
+    ("file", Kind::Word),
     ("line", Kind::Line),
-    ("how", Kind::Text),
+    ("how", Kind::Word),
     ("duration_ns", Kind::Number),
     ("self_ns", Kind::Number),
     ("idle_ns", Kind::Number),
@@ -25,7 +25,7 @@ pub(super) const EVENTS: [(&str, Kind); 22] = [
     ("lost", Kind::Number),
     ("fields", Kind::Text),
     ("json", Kind::Text),
-    ("host", Kind::Text),
+    ("host", Kind::Word),
 ];
 
 /// Columns of the table of functions.
@@ -57,5 +57,5 @@ pub(super) const FUNCTIONS: [(&str, Kind); 28] = [
     ("off_ns", Kind::Number),
     ("runqueue_ns", Kind::Number),
     ("gil_ns", Kind::Number),
-    ("host", Kind::Text),
+    ("host", Kind::Word),
 ];

@@ -3,6 +3,7 @@
 mod columns;
 mod partitions;
 mod table;
+mod words;
 
 pub use partitions::{Files, Partitions};
 
@@ -10,8 +11,8 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use self::columns::{EVENTS, FUNCTIONS};
-use self::table::Shared;
 pub use self::table::{Cell, Table};
+pub use self::words::Shared;
 use super::about::{about, losses};
 use super::{End, Sink};
 use crate::analysis::functions::{Function, Functions};
@@ -22,7 +23,8 @@ use crate::event::{Fields, Place, Session, Wait, What, json};
 use crate::view::many;
 
 /// Functions of which it is remembered how they are written: their places by the low bits of their addresses.
-const SLOTS: usize = 1 << 12;
+const SLOTS: usize = 1 << SLOT_BITS;
+const SLOT_BITS: u32 = 15;
 
 /// Writes both tables, each to an output of its own.
 #[derive(Debug)]
@@ -116,7 +118,7 @@ impl<W: Write + Send> EventRows for Table<W> {
     }
 
     fn finish(self, said: &[(&'static str, String)]) -> io::Result<()> {
-        Table::finish(self, said)
+        self.into_file(said).map(drop)
     }
 }
 
@@ -144,7 +146,7 @@ impl<W: Write + Send> Parquet<Table<W>, W> {
     /// # Errors
     /// The output's.
     pub fn new(events: W, functions: W, raw_times: bool) -> io::Result<Parquet<Table<W>, W>> {
-        let events = Table::new(events, "events", &EVENTS)?;
+        let events = Table::of_many(events, "events", &EVENTS)?;
         Ok(Parquet::with(events, Some(functions), raw_times))
     }
 }
@@ -193,7 +195,7 @@ fn word<'a>(words: &'a [(&'static str, Shared)], at: usize) -> Cell<'a> {
 fn named<'a>(places: &'a mut [Option<Named>], place: &Arc<Place>) -> [Cell<'a>; 2] {
     let address = Arc::as_ptr(place) as usize as u64;
     // The low bits of an address are all alike; the top bits of a product depend on every bit.
-    let slot = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize;
+    let slot = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SLOT_BITS)) as usize;
     let Some(slot) = places.get_mut(slot) else {
         return [Cell::Nothing; 2];
     };
@@ -378,7 +380,7 @@ impl<E: EventRows, W: Write + Send> Sink for Parquet<E, W> {
                 self.overhead,
             ))?;
         }
-        functions.finish(&said)?;
+        functions.into_file(&said)?;
         self.events.finish(&said)?;
         Ok(without_row.map(|row| {
             format!(

@@ -704,7 +704,7 @@ fn convert(
         idle: arguments.idle,
         raw_times: arguments.raw_times,
     };
-    let learned = match arguments.by_context || arguments.format == ExportFormat::Pprof {
+    let learned = match arguments.by_context {
         true => contexts(&arguments.file, console)?,
         false => Contexts::default(),
     };
@@ -717,7 +717,7 @@ fn convert(
         }
         ExportFormat::Chrome => Box::new(Chrome::new(to)),
         ExportFormat::Perfetto => Box::new(Perfetto::new(to)),
-        ExportFormat::Pprof => Box::new(Pprof::new(to, shown, learned)),
+        ExportFormat::Pprof => Box::new(Pprof::new(to, shown)),
         ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
         ExportFormat::Pstats => Box::new(Pstats::new(to, arguments.raw_times)),
         ExportFormat::Otlp => {

@@ -4,6 +4,7 @@
 //! runs there, so that readers can tell these apart.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 use std::io::{self, Write};
 use std::num::NonZeroU64;
@@ -18,19 +19,29 @@ use crate::analysis::contexts::{Contexts, Runner};
 use crate::analysis::keys::KeyBuilder;
 use crate::analysis::overhead::Intervals;
 use crate::analysis::pairing::Step;
-use crate::event::{Session, Wait, What};
+use crate::event::{ProcessChange, Session, Wait, What};
 use crate::export::about::{about, losses};
 use crate::export::{ENOUGH, End, Sink};
 use crate::protobuf::Message;
 use crate::text::Foreign;
+use crate::threads::Worker;
 
 /// Stacks that are told apart by thread: some 40 MB. Beyond that they are told apart by process.
 const MOST_SAMPLES: usize = 1 << 19;
 /// Threads whose labels are remembered, and kinds of labels.
 const MOST_THREADS: usize = 1 << 16;
 const MOST_LABELS: usize = 1 << 16;
+/// Threads, greenlets and tasks of whom it is not known yet what they are; further ones are what is known of them at once.
+const MOST_PENDING: u32 = 1 << 16;
+/// What the numbers of these have, beside those of labels.
+const PENDING: u32 = 1 << 31;
+/// Whose a frame is that nothing was told of.
+const NOBODY: u32 = u32::MAX;
 /// Files whose names are written once; those of others are written once per function.
 const MOST_FILES: usize = 1 << 16;
+
+/// How well it is packed: in a third of the time that the usual level takes, and a few percent larger.
+const LEVEL: Compression = Compression::new(3);
 
 // Numbers of the fields of the format's messages.
 const SAMPLE_TYPE: u32 = 1;
@@ -72,8 +83,10 @@ pub(crate) const COUNT: &str = "count";
 
 /// A profile on its way to the output: whatever is said of it is written at once.
 #[derive(Debug)]
-pub(crate) struct Profile<W: Write> {
-    output: GzEncoder<W>,
+pub(crate) struct Profile<W> {
+    output: W,
+    /// Packs what was said while more is said; nothing ends it.
+    packer: Worker<Option<Vec<u8>>, io::Result<Vec<u8>>>,
     message: Message,
     strings: u64,
     functions: u64,
@@ -85,7 +98,8 @@ impl<W: Write> Profile<W> {
     /// A profile whose samples have values of these types, each with its unit. A reader shows the one of the number `shown` first.
     pub(crate) fn new(output: W, types: &[(&str, &str)], shown: usize) -> Profile<W> {
         let mut profile = Profile {
-            output: GzEncoder::new(output, Compression::default()),
+            output,
+            packer: Worker::new(packing()),
             message: Message::default(),
             strings: 0,
             functions: 0,
@@ -214,10 +228,19 @@ impl<W: Write> Profile<W> {
     fn hand_on(&mut self, beyond: usize) -> io::Result<()> {
         let bytes = self.message.bytes();
         if bytes.len() > beyond {
-            self.output.write_all(bytes)?;
-            bytes.clear();
+            let next = Vec::with_capacity(bytes.len());
+            let bytes = std::mem::replace(bytes, next);
+            let packed = self.packer.give(Some(bytes));
+            self.put(packed)?;
         }
         Ok(())
+    }
+
+    fn put(&mut self, packed: Option<io::Result<Vec<u8>>>) -> io::Result<()> {
+        match packed {
+            Some(packed) => self.output.write_all(&packed?),
+            None => Ok(()),
+        }
     }
 
     /// Writes what is left.
@@ -226,7 +249,24 @@ impl<W: Write> Profile<W> {
     /// The output's.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.hand_on(0)?;
-        self.output.finish().map(drop)
+        let packed = self.packer.give(None);
+        self.put(packed)?;
+        match self.packer.finish() {
+            Some(packed) => self.output.write_all(&packed?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Makes a gzip file of what it gets, up to nothing; answers what is new of it.
+fn packing() -> impl FnMut(Option<Vec<u8>>) -> io::Result<Vec<u8>> + Send {
+    let mut file = Some(GzEncoder::new(Vec::new(), LEVEL));
+    move |bytes| match (bytes, &mut file) {
+        (Some(bytes), Some(file)) => {
+            file.write_all(&bytes)?;
+            Ok(std::mem::take(file.get_mut()))
+        }
+        _ => file.take().map_or(Ok(Vec::new()), GzEncoder::finish),
     }
 }
 
@@ -253,8 +293,13 @@ struct Costs {
 /// What stacks cost, by the numbers of their innermost frames.
 #[derive(Debug, Default)]
 struct Samples {
-    /// And by the number of whose they are.
+    /// By frame, of whoever had it first, who mostly is the only one.
+    first: Vec<(u32, Values)>,
+    /// Those of everybody else, and how many there are of both.
     known: HashMap<(u32, u32), Values, KeyBuilder>,
+    count: usize,
+    /// The frames of those that are somebody's for the time being ([`PENDING`]).
+    pending: HashMap<u32, Vec<u32>, KeyBuilder>,
     /// Those for which there was no room there, and how often.
     others: Vec<Values>,
     without_room: u64,
@@ -262,29 +307,90 @@ struct Samples {
 
 impl Samples {
     fn of(&mut self, frame: u32, whose: u32) -> Option<&mut Values> {
-        let key = (frame, whose);
-        if self.known.len() < MOST_SAMPLES || self.known.contains_key(&key) {
-            return Some(self.known.entry(key).or_default());
+        let at = frame as usize;
+        let has_room = self.count < MOST_SAMPLES;
+        if at >= self.first.len() {
+            self.first.resize(at + 1, (NOBODY, Values::default()));
+        }
+        let first = self.first.get(at).map(|(whose, _)| *whose);
+        let is_free = first == Some(NOBODY) && has_room;
+        if first == Some(whose) || is_free {
+            if is_free {
+                self.note(frame, whose);
+            }
+            let (of, values) = self.first.get_mut(at)?;
+            *of = whose;
+            return Some(values);
+        }
+        if has_room || self.known.contains_key(&(frame, whose)) {
+            let before = self.known.len();
+            self.known.entry((frame, whose)).or_default();
+            if self.known.len() > before {
+                self.note(frame, whose);
+            }
+            return self.known.get_mut(&(frame, whose));
         }
         self.without_room += 1;
-        let at = frame as usize;
         if at >= self.others.len() {
             self.others.resize(at + 1, Values::default());
         }
         self.others.get_mut(at)
     }
 
+    /// There is one more.
+    fn note(&mut self, frame: u32, whose: u32) {
+        self.count += 1;
+        if whose & PENDING != 0 {
+            self.pending.entry(whose).or_default().push(frame);
+        }
+    }
+
+    /// What was somebody's for the time being is somebody else's from now on.
+    fn give(&mut self, from: u32, to: u32) {
+        for frame in self.pending.remove(&from).unwrap_or_default() {
+            let Some((first, values)) = self.first.get_mut(frame as usize) else {
+                continue;
+            };
+            let other = match *first == from {
+                true => {
+                    *first = to;
+                    self.known.remove(&(frame, to))
+                }
+                false => self.known.remove(&(frame, from)),
+            };
+            let Some(other) = other else {
+                continue;
+            };
+            match *first == to {
+                true => {
+                    self.count -= 1;
+                    values.add(other);
+                }
+                false => match self.known.entry((frame, to)) {
+                    Entry::Occupied(mut known) => {
+                        self.count -= 1;
+                        known.get_mut().add(other);
+                    }
+                    Entry::Vacant(free) => {
+                        free.insert(other);
+                    }
+                },
+            }
+        }
+    }
+
     /// All that are something, in an order of their own.
     fn all(&self) -> impl Iterator<Item = ((u32, u32), &Values)> {
-        let mut known: Vec<(u32, u32)> = self.known.keys().copied().collect();
-        known.sort_unstable();
-        let known = known
-            .into_iter()
-            .filter_map(|key| Some((key, self.known.get(&key)?)));
+        let first = (0..).zip(&self.first);
+        let first = first.map(|(frame, (whose, values))| ((frame, *whose), values));
+        let rest = self.known.iter().map(|(key, values)| (*key, values));
+        let mut known: Vec<((u32, u32), &Values)> = first.chain(rest).collect();
+        known.sort_unstable_by_key(|(key, _)| *key);
         let others = (0..)
             .zip(&self.others)
             .map(|(frame, values)| ((frame, 0), values));
         known
+            .into_iter()
             .chain(others)
             .filter(|(_, values)| values.calls | values.run_ns | values.wait_ns > 0)
     }
@@ -299,6 +405,15 @@ struct Values {
     wait_ns: u64,
 }
 
+impl Values {
+    fn add(&mut self, other: Values) {
+        self.calls += other.calls;
+        self.run_ns = self.run_ns.saturating_add(other.run_ns);
+        self.run_intervals += other.run_intervals;
+        self.wait_ns = self.wait_ns.saturating_add(other.wait_ns);
+    }
+}
+
 /// Whose samples are, by numbers. 0 is nobody's.
 #[derive(Debug, Default)]
 struct Whose {
@@ -308,6 +423,11 @@ struct Whose {
     threads: HashMap<(u32, u32), Running, KeyBuilder>,
     /// The thread that was asked for last: mostly it is the next one, too.
     last: Option<((u32, u32), Running)>,
+    /// Those of whom it is not known yet what they are: the threads that they ran in, and their numbers meanwhile.
+    pending: HashMap<Runner, Vec<(u32, u32)>, KeyBuilder>,
+    /// The last such number, and those that are free again.
+    numbers: u32,
+    free: Vec<u32>,
 }
 
 /// A greenlet or task, or none, and the number of its label.
@@ -342,24 +462,12 @@ impl Whose {
             return;
         }
         let runner = Runner::of(pid, tid, context);
-        let kind = match runner.is_main() {
-            true => None,
-            false => Some(contexts.label_so_far(runner)),
-        };
-        let hash = KeyBuilder.hash_one((pid, tid, &kind));
-        let number = match self.by_hash.get(&hash) {
-            Some(&known) => known,
-            None if self.labels.len() >= MOST_LABELS => 0,
-            None => {
-                self.labels.push(Label {
-                    pid,
-                    tid,
-                    context: kind,
-                });
-                let number = self.labels.len() as u32;
-                self.by_hash.insert(hash, number);
-                number
-            }
+        let number = match (runner.is_main(), contexts.label(runner)) {
+            (true, _) => self.labelled(pid, tid, None),
+            (false, Some(kind)) => self.labelled(pid, tid, Some(kind)),
+            (false, None) => self
+                .pending(runner, tid)
+                .unwrap_or_else(|| self.labelled(pid, tid, Some(contexts.label_so_far(runner)))),
         };
         if self.threads.len() >= MOST_THREADS {
             self.threads.clear();
@@ -367,12 +475,80 @@ impl Whose {
         self.threads.insert((pid, tid), (context, number));
         self.last = Some(((pid, tid), (context, number)));
     }
+
+    /// A thread has ended: the next one of its number is another.
+    fn ended(&mut self, thread: (u32, u32)) {
+        self.threads.remove(&thread);
+        self.last = None;
+    }
+
+    /// The number of a thread and what runs there.
+    fn labelled(&mut self, pid: u32, tid: u32, context: Option<Arc<str>>) -> u32 {
+        let hash = KeyBuilder.hash_one((pid, tid, &context));
+        if let Some(&known) = self.by_hash.get(&hash) {
+            return known;
+        }
+        if self.labels.len() >= MOST_LABELS {
+            return 0;
+        }
+        self.labels.push(Label { pid, tid, context });
+        let number = self.labels.len() as u32;
+        self.by_hash.insert(hash, number);
+        number
+    }
+
+    /// The number, for the time being, of one of whom it is not known yet what that is; `None` where there are too many.
+    fn pending(&mut self, runner: Runner, tid: u32) -> Option<u32> {
+        let known = self.pending.get(&runner).map_or(&[][..], Vec::as_slice);
+        if let Some((_, number)) = known.iter().find(|(of, _)| *of == tid) {
+            return Some(*number);
+        }
+        let number = match self.free.pop() {
+            Some(free) => free,
+            None if self.numbers >= MOST_PENDING => return None,
+            None => {
+                self.numbers += 1;
+                PENDING | self.numbers
+            }
+        };
+        self.pending.entry(runner).or_default().push((tid, number));
+        Some(number)
+    }
+
+    /// It is known by now what somebody is.
+    fn settle(&mut self, runner: Runner, kind: &Arc<str>, samples: &mut Samples) {
+        for (tid, pending) in self.pending.remove(&runner).unwrap_or_default() {
+            let thread = (runner.pid(), tid);
+            let number = self.labelled(thread.0, tid, Some(Arc::clone(kind)));
+            samples.give(pending, number);
+            let last = self.last.as_mut().filter(|(last, _)| *last == thread);
+            let running = self.threads.get_mut(&thread);
+            for (_, of) in running.into_iter().chain(last.map(|(_, running)| running)) {
+                if *of == pending {
+                    *of = number;
+                }
+            }
+            self.free.push(pending);
+        }
+    }
+
+    /// Nothing more will be known of anybody.
+    fn settle_all(&mut self, contexts: &Contexts, samples: &mut Samples) {
+        let mut all: Vec<(u32, Runner)> = self
+            .pending
+            .iter()
+            .filter_map(|(runner, numbers)| Some((numbers.first()?.1, *runner)))
+            .collect();
+        all.sort_unstable_by_key(|(number, _)| *number);
+        for (_, runner) in all {
+            self.settle(runner, &contexts.label_so_far(runner), samples);
+        }
+    }
 }
 
 impl<W: Write> Pprof<W> {
-    /// Nothing yet, to be written to `output`; `contexts` is what greenlets, tasks and threads are by a first reading. Of `shown`
-    /// counts whether idleness and the tracer's own cost are wanted.
-    pub fn new(output: W, shown: Selection, contexts: Contexts) -> Pprof<W> {
+    /// Nothing yet, to be written to `output`. Of `shown` counts whether idleness and the tracer's own cost are wanted.
+    pub fn new(output: W, shown: Selection) -> Pprof<W> {
         Pprof {
             output,
             shown,
@@ -380,7 +556,7 @@ impl<W: Write> Pprof<W> {
                 session: Session::default(),
                 has_waits: false,
                 seen: Seen::new(shown),
-                contexts,
+                contexts: Contexts::default(),
                 whose: Whose::default(),
                 samples: Samples::default(),
             },
@@ -412,6 +588,11 @@ impl<W: Write> Sink for Pprof<W> {
         let (first, last) = self.span.unwrap_or((event.ts, event.ts));
         self.span = Some((first.min(event.ts), last.max(event.ts)));
         let costs = &mut self.costs;
+        if let Some(runner) = costs.contexts.follow(step)
+            && let Some(kind) = costs.contexts.label(runner)
+        {
+            costs.whose.settle(runner, &kind, &mut costs.samples);
+        }
         costs.seen.take(step);
         let whose = costs.whose.running(event.pid, event.tid);
         for charge in costs.seen.charges() {
@@ -425,6 +606,13 @@ impl<W: Write> Sink for Pprof<W> {
                     values.run_intervals += charge.intervals;
                 }
             }
+        }
+        if let What::Process {
+            change: ProcessChange::Exit,
+            ..
+        } = event.what
+        {
+            costs.whose.ended((event.pid, event.tid));
         }
         if let What::Call { frame, .. } | What::Return { frame, .. } = &event.what {
             let running = step.stack().next();
@@ -444,6 +632,7 @@ impl<W: Write> Sink for Pprof<W> {
 
     fn finish(mut self: Box<Self>, end: &End<'_>) -> io::Result<Option<String>> {
         let costs = &mut self.costs;
+        costs.whose.settle_all(&costs.contexts, &mut costs.samples);
         costs.seen.end();
         let threads = (costs.samples.without_room > 0).then(|| {
             format!(
@@ -559,5 +748,122 @@ impl Costs {
             profile.sample(stack, numbers, &of)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::pairing::{Pairing, PairingRules};
+    use crate::analysis::testing::{call, event, in_context, in_file, named, returned};
+    use crate::event::Event;
+
+    /// What a stream costs: calls and time on the clock of each thread and kind of task.
+    fn costs(events: Vec<Event>) -> Vec<(u32, Option<String>, u64, u64)> {
+        let mut pprof = Pprof::new(Vec::new(), Selection::default());
+        pprof.session(&Session::default()).expect("memory");
+        let mut pairing = Pairing::with_rules(PairingRules {
+            call_on_creation: false,
+            greenlets: false,
+        });
+        for mut event in events {
+            if let Some(step) = pairing.follow(&mut event) {
+                pprof.step(&step).expect("memory");
+            }
+        }
+        let costs = &mut pprof.costs;
+        costs.whose.settle_all(&costs.contexts, &mut costs.samples);
+        assert!(costs.whose.pending.is_empty() && costs.samples.pending.is_empty());
+        let mut sums = Vec::new();
+        for (at, label) in (1..).zip(&costs.whose.labels) {
+            let own = costs.samples.all().filter(|((_, whose), _)| *whose == at);
+            let (calls, ns) = own.fold((0, 0), |(calls, ns), (_, values)| {
+                (calls + values.calls, ns + values.run_ns)
+            });
+            sums.push((
+                label.tid,
+                label.context.as_deref().map(str::to_owned),
+                calls,
+                ns,
+            ));
+        }
+        sums
+    }
+
+    /// What every greenlet runs, and says nothing of it.
+    fn main(context: u64, event: Event) -> Event {
+        let event = in_context(context, event.ts, event);
+        in_file("/x/eventlet/greenthread.py", event)
+    }
+
+    #[test]
+    fn what_a_greenlet_cost_before_it_was_known_what_it_is_is_its_kind_s() {
+        let mut events = Vec::new();
+        for (context, begin) in [(4, 0), (5, 10_000)] {
+            events.extend([
+                named(begin, context, "GreenThread-4"),
+                main(context, call(begin + 1_000, "main")),
+                in_context(context, begin + 2_000, call(begin + 2_000, "consume")),
+                in_context(context, begin + 5_000, returned(begin + 5_000, "consume")),
+                main(context, returned(begin + 6_000, "main")),
+            ]);
+        }
+        let consume = Some("consume".to_owned());
+        assert_eq!(costs(events), [(1, consume, 4, 10_000)]);
+    }
+
+    #[test]
+    fn of_whom_it_is_never_known_is_what_is_known_at_the_end() {
+        let events = vec![
+            main(4, call(1_000, "main")),
+            main(4, call(2_000, "wait")),
+            main(4, returned(5_000, "wait")),
+        ];
+        let nobody = Some("(unnamed)".to_owned());
+        assert_eq!(costs(events), [(1, nobody, 2, 4_000)]);
+    }
+
+    #[test]
+    fn threads_of_one_number_after_each_other_are_told_apart() {
+        let in_thread = |event: Event| Event { tid: 9, ..event };
+        let ends = |ts| {
+            in_thread(event(
+                ts,
+                What::Process {
+                    change: ProcessChange::Exit,
+                    parent: None,
+                    command: None,
+                },
+            ))
+        };
+        let mut events = Vec::new();
+        for (function, begin) in [("first", 0), ("second", 10_000)] {
+            events.extend([
+                in_thread(call(begin + 1_000, function)),
+                in_thread(returned(begin + 3_000, function)),
+                ends(begin + 4_000),
+            ]);
+        }
+        let sums = costs(events);
+        let kinds: Vec<Option<&str>> = sums.iter().map(|it| it.1.as_deref()).collect();
+        assert_eq!(kinds, [Some("first"), Some("second")], "{sums:?}");
+    }
+
+    #[test]
+    fn endlessly_many_greenlets_of_whom_nothing_is_known_are_held_within_a_bound() {
+        // In a thousand processes, so that none has too many stacks.
+        let events = (1..=u64::from(MOST_PENDING) + 1_000).map(|context| {
+            let pid = 1 + context as u32 % 1_000;
+            let event = main(context, call(context * 10, "main"));
+            Event {
+                pid,
+                tid: pid,
+                ..event
+            }
+        });
+        let sums = costs(events.collect());
+        assert_eq!(sums.len(), 1_000, "{sums:?}");
+        let calls: u64 = sums.iter().map(|(.., calls, _)| calls).sum();
+        assert_eq!(calls, u64::from(MOST_PENDING) + 1_000);
     }
 }

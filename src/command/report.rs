@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{self, BufWriter, IntoInnerError, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use super::opened::{note_parts, open, open_whole, warn_of_cut};
+use super::opened::{note_parts, open, open_ahead, warn_of_cut};
 use super::{destination, print, sampled, top, traces};
 use crate::analysis::collections::Collections;
 use crate::analysis::contexts::Contexts;
@@ -65,17 +65,17 @@ pub(super) fn replay(
     console: &Console,
     sink: &mut dyn Sink,
 ) -> Result<Replayed, Failure> {
-    let (mut reader, mut progress) = open_whole(path, console)?;
+    let (mut reader, mut progress) = open_ahead(path, console)?;
     let rules = reader.rules();
     let mut pairing = Pairing::with_rules(rules);
     if rules.call_on_creation {
         // What follows a creation tells that it was one, so the creations are found in a reading of their own.
         let mut first = Pairing::first_reading(rules);
-        while let Ok(Some(mut event)) = reader.event() {
-            for (pid, rules) in reader.process_rules() {
+        while let Ok(Some((event, rules))) = reader.event() {
+            for (pid, rules) in rules {
                 first.set_rules(pid, rules);
             }
-            first.feed(&mut event);
+            first.feed(event);
         }
         let creations = first.into_creations();
         if creations.is_full() {
@@ -88,7 +88,7 @@ pub(super) fn replay(
         pairing = Pairing::second_reading(rules, creations);
         // One line at a time.
         drop(progress);
-        (reader, progress) = open_whole(path, console)?;
+        (reader, progress) = open_ahead(path, console)?;
     }
     if let Some(field) = group_by {
         let fields = &reader.session().fields;
@@ -101,8 +101,8 @@ pub(super) fn replay(
     let mut span: Option<(u64, u64)> = None;
     let mut lost: u64 = 0;
     let whole = loop {
-        let mut event = match reader.event() {
-            Ok(Some(event)) => event,
+        let (event, rules) = match reader.event() {
+            Ok(Some(told)) => told,
             Ok(None) => break true,
             Err(error) => {
                 console.warning(format_args!(
@@ -112,7 +112,7 @@ pub(super) fn replay(
                 break false;
             }
         };
-        for (pid, rules) in reader.process_rules() {
+        for (pid, rules) in rules {
             pairing.set_rules(pid, rules);
             sink.rules(pid, rules)?;
         }
@@ -121,7 +121,7 @@ pub(super) fn replay(
         if let What::Lost { count, .. } = event.what {
             lost = lost.saturating_add(count);
         }
-        if let Some(step) = pairing.follow(&mut event) {
+        if let Some(step) = pairing.follow(event) {
             sink.step(&step)?;
         }
     };
@@ -152,14 +152,14 @@ pub(super) fn replay(
 /// What greenlets, tasks and threads of a recording are, in a reading of its own that says nothing: what stands below their first
 /// calls is known after these.
 fn contexts(path: &Path, console: &Console) -> Result<Contexts, Failure> {
-    let (mut reader, _progress) = open_whole(path, console)?;
+    let (mut reader, _progress) = open_ahead(path, console)?;
     let mut pairing = Pairing::with_rules(reader.rules());
     let mut contexts = Contexts::default();
-    while let Ok(Some(mut event)) = reader.event() {
-        for (pid, rules) in reader.process_rules() {
+    while let Ok(Some((event, rules))) = reader.event() {
+        for (pid, rules) in rules {
             pairing.set_rules(pid, rules);
         }
-        if let Some(step) = pairing.follow(&mut event) {
+        if let Some(step) = pairing.follow(event) {
             contexts.follow(&step);
         }
     }

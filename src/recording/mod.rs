@@ -13,6 +13,7 @@
 //!
 //! A view can be recomputed at any time: durations that were certain are kept, and the rest is paired again.
 
+mod ahead;
 mod code;
 mod continuous;
 pub(crate) mod parts;
@@ -22,6 +23,7 @@ mod writer;
 
 use crate::analysis::pairing::PairingRules;
 
+pub(crate) use ahead::Ahead;
 pub(crate) use continuous::Continuous;
 pub use reader::{Reader, RecordingError};
 pub(crate) use samples::{SampleSink, Samples, Sum};

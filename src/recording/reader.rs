@@ -78,6 +78,8 @@ pub struct Reader<R> {
     /// The version of the format; `None` of a trace that was written as JSON.
     format: Option<u32>,
     at: u64,
+    /// Bytes of the events that were read, unpacked.
+    taken: u64,
     ended: bool,
     cut: bool,
     form: Form,
@@ -89,7 +91,7 @@ pub struct Reader<R> {
 }
 
 /// Further parts of one recording.
-struct Rest<R>(Box<dyn Iterator<Item = io::Result<R>>>);
+struct Rest<R>(Box<dyn Iterator<Item = io::Result<R>> + Send>);
 
 impl<R> std::fmt::Debug for Rest<R> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -110,6 +112,8 @@ enum Form {
     Json {
         reader: json::Reader,
         line: u64,
+        /// That line.
+        text: String,
     },
 }
 
@@ -148,6 +152,7 @@ impl<R: Read> Reader<R> {
             samples: None,
             format: Some(found),
             at: head.len() as u64,
+            taken: 0,
             ended: false,
             cut: false,
             form: Form::Recording {
@@ -187,9 +192,14 @@ impl<R: Read> Reader<R> {
                 samples: None,
                 format: None,
                 at: line.len() as u64,
+                taken: 0,
                 ended: false,
                 cut: false,
-                form: Form::Json { reader, line: 1 },
+                form: Form::Json {
+                    reader,
+                    line: 1,
+                    text: String::new(),
+                },
                 rest: None,
                 earlier: None,
                 turned: false,
@@ -220,7 +230,7 @@ impl<R: Read> Reader<R> {
     /// The same with the parts that follow, each read when the one before it is over.
     pub(crate) fn followed_by(
         self,
-        parts: impl Iterator<Item = io::Result<R>> + 'static,
+        parts: impl Iterator<Item = io::Result<R>> + Send + 'static,
     ) -> Reader<R> {
         Reader {
             rest: Some(Rest(Box::new(parts))),
@@ -298,7 +308,8 @@ impl<R: Read> Reader<R> {
                 let mut rest = block.get(*done..).unwrap_or_default();
                 match decoder.event(&mut rest) {
                     Ok(Some(event)) => {
-                        *done = block.len() - rest.len();
+                        let before = std::mem::replace(done, block.len() - rest.len());
+                        self.taken += (*done - before) as u64;
                         return Ok(Some(event));
                     }
                     Ok(None) if !*partial => {}
@@ -314,6 +325,11 @@ impl<R: Read> Reader<R> {
             }
             self.next_block()?;
         }
+    }
+
+    /// Bytes of the events that were read so far, unpacked.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Whether there is another event that was read already, so that nobody has to wait for it.
@@ -433,23 +449,24 @@ impl<R: Read> Reader<R> {
     }
 
     fn line(&mut self) -> Result<Option<Event>, RecordingError> {
-        let Form::Json { reader, line } = &mut self.form else {
+        let Form::Json { reader, line, text } = &mut self.form else {
             return Ok(None);
         };
-        let mut text = String::new();
+        text.clear();
         *line += 1;
         (&mut self.input)
             .take(MAX_LINE)
-            .read_line(&mut text)
+            .read_line(text)
             .map_err(not_text)?;
+        self.taken += text.len() as u64;
         if !text.ends_with('\n') {
             // The last line of a truncated trace may be incomplete, and is not an event.
             self.ended = true;
-            if !matches!(reader.read(&text), Ok(json::Line::Summary(_))) {
+            if !matches!(reader.read(text), Ok(json::Line::Summary(_))) {
                 return Ok(None);
             }
         }
-        match reader.read(&text) {
+        match reader.read(text) {
             Ok(json::Line::Event(event)) => Ok(Some(event)),
             Ok(json::Line::Summary(summary)) => {
                 self.summary = Some(summary);

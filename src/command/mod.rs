@@ -20,6 +20,7 @@ mod opened;
 mod print;
 mod ps;
 mod recipe;
+mod replay;
 mod report;
 mod request;
 mod sample;

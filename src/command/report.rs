@@ -1,23 +1,23 @@
 //! `pystap report` and `pystap export`: any view of a recording, as often as wanted.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, BufWriter, IntoInnerError, IsTerminal};
+use std::io::{self, BufWriter, IntoInnerError, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use super::opened::{note_parts, open, open_ahead, warn_of_cut};
+use super::opened::{note_parts, open};
+use super::replay::{Replayed, contexts, replay, replay_once};
 use super::{destination, print, sampled, top, traces};
 use crate::analysis::collections::Collections;
 use crate::analysis::contexts::Contexts;
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::latency::Latencies;
 use crate::analysis::overhead::Overhead;
-use crate::analysis::pairing::{Creations, Pairing, PairingRules, Step};
+use crate::analysis::pairing::{PairingRules, Step};
 use crate::cli::{Export, ExportFormat, ExportTime, OtlpArgs, Report};
 use crate::console::{Console, Exit, Progress};
 use crate::event::hosts::Hosts;
-use crate::event::{Session, Summary, Wait, What};
+use crate::event::{Session, Wait, What};
 use crate::export::html::{Gathered, Page};
 use crate::export::json::Json;
 use crate::export::latencies::asked_for;
@@ -34,155 +34,6 @@ use crate::text::Foreign;
 use crate::top::State;
 use crate::traces::{InFile, Spans};
 use crate::view::{self, hot, latencies, many, pauses};
-
-/// What a recording said beside its events.
-pub(super) struct Replayed {
-    pub(super) session: Session,
-    summary: Option<Summary>,
-    pairing: Pairing,
-    /// Times of the first and the last event.
-    span: Option<(u64, u64)>,
-    /// Events that were lost, from the summary or, without one, from what was said on the way.
-    pub(super) lost: u64,
-    /// Whether all of it could be read.
-    pub(super) whole: bool,
-}
-
-impl Replayed {
-    fn wall_ns(&self) -> u64 {
-        match (&self.summary, self.span) {
-            (Some(summary), _) if summary.wall_ns > 0 => summary.wall_ns,
-            (_, Some((first, last))) => last.saturating_sub(first),
-            _ => 0,
-        }
-    }
-}
-
-/// Reads a recording into a sink, as a session would have fed it.
-pub(super) fn replay(
-    path: &Path,
-    group_by: Option<&str>,
-    console: &Console,
-    sink: &mut dyn Sink,
-) -> Result<Replayed, Failure> {
-    let (mut reader, mut progress) = open_ahead(path, console)?;
-    let rules = reader.rules();
-    let mut pairing = Pairing::with_rules(rules);
-    if rules.call_on_creation {
-        // What follows a creation tells that it was one, so the creations are found in a reading of their own.
-        let mut first = Pairing::first_reading(rules);
-        while let Ok(Some((event, rules))) = reader.event() {
-            for (pid, rules) in rules {
-                first.set_rules(pid, rules);
-            }
-            first.feed(event);
-        }
-        let creations = first.into_creations();
-        if creations.is_full() {
-            console.warning(format_args!(
-                "{} has more than {} calls: behind these, what makes a generator is counted as a call",
-                path.display(),
-                Creations::MOST
-            ));
-        }
-        pairing = Pairing::second_reading(rules, creations);
-        // One line at a time.
-        drop(progress);
-        (reader, progress) = open_ahead(path, console)?;
-    }
-    if let Some(field) = group_by {
-        let fields = &reader.session().fields;
-        if !fields.contains_key(field) {
-            return Err(no_field(path, field, fields));
-        }
-        pairing = pairing.grouped(field);
-    }
-    sink.session(reader.session())?;
-    let mut span: Option<(u64, u64)> = None;
-    let mut lost: u64 = 0;
-    let whole = loop {
-        let (event, rules) = match reader.event() {
-            Ok(Some(told)) => told,
-            Ok(None) => break true,
-            Err(error) => {
-                console.warning(format_args!(
-                    "{}: {error}; shown is what comes before",
-                    Foreign::path(path)
-                ));
-                break false;
-            }
-        };
-        for (pid, rules) in rules {
-            pairing.set_rules(pid, rules);
-            sink.rules(pid, rules)?;
-        }
-        let (first, last) = span.unwrap_or((event.ts, event.ts));
-        span = Some((first.min(event.ts), last.max(event.ts)));
-        if let What::Lost { count, .. } = event.what {
-            lost = lost.saturating_add(count);
-        }
-        if let Some(step) = pairing.follow(event) {
-            sink.step(&step)?;
-        }
-    };
-    drop(progress);
-    if reader.was_cut() && whole {
-        warn_of_cut(path, console);
-    }
-    if pairing.without_group() > 0 {
-        console.warning(format_args!(
-            "{} calls are in the rows of (others), because their field had too many different values (docs/limits.md)",
-            pairing.without_group()
-        ));
-    }
-    let summary = reader.summary().cloned();
-    if let Some(summary) = &summary {
-        lost = summary.lost + summary.skipped + summary.unparsed;
-    }
-    Ok(Replayed {
-        session: reader.session().clone(),
-        summary,
-        pairing,
-        span,
-        lost,
-        whole,
-    })
-}
-
-/// What greenlets, tasks and threads of a recording are, in a reading of its own that says nothing: what stands below their first
-/// calls is known after these.
-fn contexts(path: &Path, console: &Console) -> Result<Contexts, Failure> {
-    let (mut reader, _progress) = open_ahead(path, console)?;
-    let mut pairing = Pairing::with_rules(reader.rules());
-    let mut contexts = Contexts::default();
-    while let Ok(Some((event, rules))) = reader.event() {
-        for (pid, rules) in rules {
-            pairing.set_rules(pid, rules);
-        }
-        if let Some(step) = pairing.follow(event) {
-            contexts.follow(&step);
-        }
-    }
-    Ok(contexts)
-}
-
-/// The refusal of a field that a recording does not have.
-fn no_field(path: &Path, field: &str, fields: &BTreeMap<String, String>) -> Failure {
-    let has: Vec<&str> = fields.keys().map(String::as_str).collect();
-    let has = match has.is_empty() {
-        true => "it has no fields".to_owned(),
-        false => format!("its fields are {}", Foreign::new(has.join(", ").as_str())),
-    };
-    Failure::new(
-        Exit::Usage,
-        format!(
-            "{} has no field {}, so nothing can be grouped by it: {has}; record it anew with --field {}=PATH",
-            Foreign::path(path),
-            Foreign::new(field),
-            shell::word(field),
-        ),
-    )
-}
 
 fn exit(replayed: &Replayed) -> Exit {
     if replayed.whole {
@@ -261,26 +112,32 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         return browse(arguments, has_waits, console);
     }
     let limit = arguments.limit;
-    let functions = match arguments.by_context {
-        true => Functions::by_context(),
-        false => Functions::new(),
+    let make = || {
+        let functions = match arguments.by_context {
+            true => Functions::by_context(),
+            false => Functions::new(),
+        };
+        let mut views = Views {
+            functions: functions.with_waits(has_waits),
+            collections: Collections::new(),
+            slow: Latencies::new(limit.min(1000)),
+            stats: &arguments.stats,
+            gc: arguments.gc,
+        };
+        views.functions.take_out(overhead);
+        views.slow.take_out(overhead);
+        views.slow.of_filtered(reader.session().filter.is_some());
+        views
     };
-    let mut views = Views {
-        functions: functions.with_waits(has_waits),
-        collections: Collections::new(),
-        slow: Latencies::new(limit.min(1000)),
-        stats: &arguments.stats,
-        gc: arguments.gc,
+    let group_by = arguments.group_by.as_deref();
+    let mut views = make();
+    let replayed = match replay_once(&arguments.file, group_by, console, &mut views)? {
+        Some(replayed) => replayed,
+        None => {
+            views = make();
+            replay(&arguments.file, group_by, console, &mut views)?
+        }
     };
-    views.functions.take_out(overhead);
-    views.slow.take_out(overhead);
-    views.slow.of_filtered(reader.session().filter.is_some());
-    let replayed = replay(
-        &arguments.file,
-        arguments.group_by.as_deref(),
-        console,
-        &mut views,
-    )?;
     let Views {
         mut functions,
         collections,
@@ -708,32 +565,69 @@ fn convert(
         true => contexts(&arguments.file, console)?,
         false => Contexts::default(),
     };
-    let mut sink: Box<dyn Sink + '_> = match arguments.format {
-        ExportFormat::Json => Box::new(Json::new(to)),
-        ExportFormat::Folded => Box::new(Folded::new(to, shown).knowing(learned)),
-        ExportFormat::Flamegraph => {
-            let graph = FlameGraph::new(to, arguments.min_width, shown);
-            Box::new(graph.knowing(learned))
-        }
-        ExportFormat::Chrome => Box::new(Chrome::new(to)),
-        ExportFormat::Perfetto => Box::new(Perfetto::new(to)),
-        ExportFormat::Pprof => Box::new(Pprof::new(to, shown)),
-        ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
-        ExportFormat::Pstats => Box::new(Pstats::new(to, arguments.raw_times)),
-        ExportFormat::Otlp => {
-            let file = InFile::new(to);
-            Box::new(Spans::new(traces::choice(arguments), None, file))
-        }
+    match arguments.format {
         // Made of two recordings.
         ExportFormat::Html => return page(arguments, to, console),
         // Written to two files.
         ExportFormat::Parquet => return tables(arguments, console),
-    };
-    if !(arguments.idle || leaves_out_idleness(arguments) || arguments.format == ExportFormat::Json)
-    {
-        sink = Box::new(WithoutIdle::new(sink));
+        _ => {}
     }
-    made(arguments, sink, console)
+    let outputs = std::slice::from_mut(to);
+    made_anew(arguments, outputs, console, &|outputs| {
+        let [to] = outputs else {
+            return Err(io::Error::from(io::ErrorKind::NotFound).into());
+        };
+        let sink: Box<dyn Sink + '_> = match arguments.format {
+            ExportFormat::Json => Box::new(Json::new(to)),
+            ExportFormat::Folded => Box::new(Folded::new(to, shown).knowing(learned.clone())),
+            ExportFormat::Flamegraph => {
+                let graph = FlameGraph::new(to, arguments.min_width, shown);
+                Box::new(graph.knowing(learned.clone()))
+            }
+            ExportFormat::Chrome => Box::new(Chrome::new(to)),
+            ExportFormat::Pprof => Box::new(Pprof::new(to, shown)),
+            ExportFormat::Speedscope => Box::new(Speedscope::new(to)),
+            ExportFormat::Pstats => Box::new(Pstats::new(to, arguments.raw_times)),
+            ExportFormat::Otlp => {
+                let file = InFile::new(to);
+                Box::new(Spans::new(traces::choice(arguments), None, file))
+            }
+            ExportFormat::Perfetto | ExportFormat::Html | ExportFormat::Parquet => {
+                Box::new(Perfetto::new(to))
+            }
+        };
+        let shows_idleness = arguments.idle || arguments.format == ExportFormat::Json;
+        Ok(match shows_idleness || leaves_out_idleness(arguments) {
+            true => sink,
+            false => Box::new(WithoutIdle::new(sink)),
+        })
+    })
+}
+
+/// Makes a format that is written to these.
+type Make<'m> =
+    dyn for<'o> Fn(&'o mut [BufWriter<Output>]) -> Result<Box<dyn Sink + 'o>, Failure> + 'm;
+
+/// The same as [`made`], in one reading where that will do: the format is made anew where it does not, which its outputs must allow.
+fn made_anew(
+    arguments: &Export,
+    outputs: &mut [BufWriter<Output>],
+    console: &Console,
+    make: &Make<'_>,
+) -> Result<Exit, Failure> {
+    if outputs.iter().all(|it| it.get_ref().can_begin_anew()) {
+        let mut sink = make(outputs)?;
+        let group_by = arguments.group_by.as_deref();
+        if let Some(replayed) = replay_once(&arguments.file, group_by, console, sink.as_mut())? {
+            return ended(arguments, sink, &replayed, console);
+        }
+        drop(sink);
+        for output in &mut *outputs {
+            output.flush()?;
+            output.get_mut().begin_anew()?;
+        }
+    }
+    made(arguments, make(outputs)?, console)
 }
 
 /// Reads a recording of events into a format, to the end of both.
@@ -744,6 +638,16 @@ fn made(
 ) -> Result<Exit, Failure> {
     let group_by = arguments.group_by.as_deref();
     let replayed = replay(&arguments.file, group_by, console, sink.as_mut())?;
+    ended(arguments, sink, &replayed, console)
+}
+
+/// Has a format written to its end, of which a recording was read.
+fn ended(
+    arguments: &Export,
+    sink: Box<dyn Sink + '_>,
+    replayed: &Replayed,
+    console: &Console,
+) -> Result<Exit, Failure> {
     let progress = writing(arguments, console);
     let said = sink.finish(&End {
         summary: replayed.summary.as_ref(),
@@ -753,7 +657,7 @@ fn made(
     if let Some(said) = said {
         console.warning(said);
     }
-    Ok(exit(&replayed))
+    Ok(exit(replayed))
 }
 
 /// Writes a recording of events as tables, each a file of a directory.
@@ -834,14 +738,22 @@ fn write_tables(arguments: &Export, directory: &Path, console: &Console) -> Resu
         let output = destination::whole(Some(&directory.join(name)), console)?;
         Ok(output.map(|output| BufWriter::with_capacity(1 << 16, output)))
     };
-    let (Some(mut events), Some(mut functions)) =
-        (opened("events.parquet")?, opened("functions.parquet")?)
+    let (Some(events), Some(functions)) = (opened("events.parquet")?, opened("functions.parquet")?)
     else {
         return Ok(Exit::Done);
     };
-    let sink = Parquet::new(&mut events, &mut functions, arguments.raw_times)?;
-    let exit = made(arguments, Box::new(sink), console)?;
-    for output in [functions, events] {
+    let mut outputs = [functions, events];
+    let exit = made_anew(arguments, &mut outputs, console, &|outputs| {
+        let [functions, events] = outputs else {
+            return Err(io::Error::from(io::ErrorKind::NotFound).into());
+        };
+        Ok(Box::new(Parquet::new(
+            events,
+            functions,
+            arguments.raw_times,
+        )?))
+    })?;
+    for output in outputs {
         let output = output.into_inner().map_err(IntoInnerError::into_error)?;
         output.complete()?;
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::opened::open;
 use super::print;
-use super::report::{Replayed, replay};
+use super::replay::{Replayed, replay};
 use crate::analysis::found::FieldsFound;
 use crate::analysis::pairing::Step;
 use crate::analysis::requests::{

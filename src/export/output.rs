@@ -127,6 +127,23 @@ impl Output {
         Output::open(path, give_up, wait)
     }
 
+    /// Whether what was written can be taken back: nobody has seen it.
+    pub fn can_begin_anew(&self) -> bool {
+        matches!(self.to, To::Draft(_))
+    }
+
+    /// Takes back what was written, where that is possible.
+    ///
+    /// # Errors
+    ///
+    /// What the system answered.
+    pub fn begin_anew(&mut self) -> io::Result<()> {
+        match &mut self.to {
+            To::Draft(draft) => draft.begin_anew(),
+            To::Stream(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Says that all of it was written.
     ///
     /// # Errors

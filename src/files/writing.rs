@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
@@ -173,6 +173,16 @@ impl Draft {
             fchmod(&draft.file, mode)?;
         }
         Ok(Some(draft))
+    }
+
+    /// Takes back what was written.
+    ///
+    /// # Errors
+    ///
+    /// The error from the system.
+    pub fn begin_anew(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()
     }
 
     /// Puts the file in place, replacing what was there.

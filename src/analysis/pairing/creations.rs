@@ -6,6 +6,8 @@
 pub struct Creations {
     pub(super) bits: Vec<u64>,
     full: bool,
+    /// Whether a call was ever taken for one.
+    any: bool,
 }
 
 impl Creations {
@@ -17,7 +19,13 @@ impl Creations {
         self.full
     }
 
+    /// Whether a call was ever taken for one, if only for a while.
+    pub(super) fn has_any(&self) -> bool {
+        self.any
+    }
+
     pub(super) fn set(&mut self, call: u64, is: bool) {
+        self.any |= is;
         if call >= Creations::MOST {
             self.full |= is;
             return;

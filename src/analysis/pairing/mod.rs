@@ -172,6 +172,11 @@ impl Pairing {
         self.groups.as_ref().map_or(0, Groups::without_room)
     }
 
+    /// Whether a first reading has found anything out so far. As long as it has not, all that it says is what a second reading says.
+    pub fn has_found_creations(&self) -> bool {
+        self.found.as_ref().is_some_and(Creations::has_any)
+    }
+
     /// What a first reading found out.
     pub fn into_creations(self) -> Creations {
         self.found.unwrap_or_default()

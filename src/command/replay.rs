@@ -1,0 +1,243 @@
+//! A recording from its beginning to its end, into a sink: what `report`, `export` and `request` have in common.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::opened::{Counted, open_ahead, warn_of_cut};
+use crate::analysis::contexts::Contexts;
+use crate::analysis::pairing::{Creations, Pairing};
+use crate::console::{Console, Exit, Progress};
+use crate::event::{Session, Summary, What};
+use crate::export::Sink;
+use crate::failure::Failure;
+use crate::recording::Ahead;
+use crate::shell;
+use crate::text::Foreign;
+
+/// What a recording said beside its events.
+pub(super) struct Replayed {
+    pub(super) session: Session,
+    pub(super) summary: Option<Summary>,
+    pub(super) pairing: Pairing,
+    /// Times of the first and the last event.
+    pub(super) span: Option<(u64, u64)>,
+    /// Events that were lost, from the summary or, without one, from what was said on the way.
+    pub(super) lost: u64,
+    /// Whether all of it could be read.
+    pub(super) whole: bool,
+}
+
+impl Replayed {
+    pub(super) fn wall_ns(&self) -> u64 {
+        match (&self.summary, self.span) {
+            (Some(summary), _) if summary.wall_ns > 0 => summary.wall_ns,
+            (_, Some((first, last))) => last.saturating_sub(first),
+            _ => 0,
+        }
+    }
+}
+
+/// Reads a recording into a sink, as a session would have fed it.
+pub(super) fn replay(
+    path: &Path,
+    group_by: Option<&str>,
+    console: &Console,
+    sink: &mut dyn Sink,
+) -> Result<Replayed, Failure> {
+    let (mut reader, mut progress) = open_ahead(path, console)?;
+    let rules = reader.rules();
+    let mut pairing = Pairing::with_rules(rules);
+    if rules.call_on_creation {
+        // What follows a creation tells that it was one, so the creations are found in a reading of their own.
+        let mut first = Pairing::first_reading(rules);
+        while let Ok(Some((event, rules))) = reader.event() {
+            for (pid, rules) in rules {
+                first.set_rules(pid, rules);
+            }
+            first.feed(event);
+        }
+        let creations = first.into_creations();
+        if creations.is_full() {
+            console.warning(format_args!(
+                "{} has more than {} calls: behind these, what makes a generator is counted as a call",
+                path.display(),
+                Creations::MOST
+            ));
+        }
+        pairing = Pairing::second_reading(rules, creations);
+        // One line at a time.
+        drop(progress);
+        (reader, progress) = open_ahead(path, console)?;
+    }
+    if let Some(field) = group_by {
+        let fields = &reader.session().fields;
+        if !fields.contains_key(field) {
+            return Err(no_field(path, field, fields));
+        }
+        pairing = pairing.grouped(field);
+    }
+    let mut replaying = Replaying {
+        path,
+        console,
+        reader,
+        progress,
+        pairing,
+        span: None,
+        lost: 0,
+    };
+    let whole = replaying.run(sink, |_| true)?;
+    Ok(replaying.end(whole.unwrap_or(true)))
+}
+
+/// The same in one reading, where creations could look like calls: most such recordings only do not say that none does, as traces
+/// that were written as JSON. `None` as soon as one is found, or where it is not known how one would show; then the sink was fed
+/// in vain.
+pub(super) fn replay_once(
+    path: &Path,
+    group_by: Option<&str>,
+    console: &Console,
+    sink: &mut dyn Sink,
+) -> Result<Option<Replayed>, Failure> {
+    let (reader, progress) = open_ahead(path, console)?;
+    let rules = reader.rules();
+    if !rules.call_on_creation {
+        drop(progress);
+        return replay(path, group_by, console, sink).map(Some);
+    }
+    if group_by.is_some() {
+        // Functions that are told apart by a field tell less of themselves.
+        return Ok(None);
+    }
+    let mut replaying = Replaying {
+        path,
+        console,
+        reader,
+        progress,
+        pairing: Pairing::first_reading(rules),
+        span: None,
+        lost: 0,
+    };
+    let whole = replaying.run(sink, |pairing| !pairing.has_found_creations())?;
+    Ok(whole.map(|whole| replaying.end(whole)))
+}
+
+/// A recording that is being read.
+struct Replaying<'a> {
+    path: &'a Path,
+    console: &'a Console,
+    reader: Ahead<Counted>,
+    progress: Progress,
+    pairing: Pairing,
+    span: Option<(u64, u64)>,
+    lost: u64,
+}
+
+impl Replaying<'_> {
+    /// Reads it into a sink. Answers whether all of it could be read; `None` where it was not read to its end because that is in
+    /// vain, by what pairing has found out.
+    fn run(
+        &mut self,
+        sink: &mut dyn Sink,
+        goes_on: impl Fn(&Pairing) -> bool,
+    ) -> Result<Option<bool>, Failure> {
+        sink.session(self.reader.session())?;
+        loop {
+            let (event, rules) = match self.reader.event() {
+                Ok(Some(told)) => told,
+                Ok(None) => return Ok(Some(true)),
+                Err(error) => {
+                    self.console.warning(format_args!(
+                        "{}: {error}; shown is what comes before",
+                        Foreign::path(self.path)
+                    ));
+                    return Ok(Some(false));
+                }
+            };
+            for (pid, rules) in rules {
+                self.pairing.set_rules(pid, rules);
+                sink.rules(pid, rules)?;
+            }
+            let (first, last) = self.span.unwrap_or((event.ts, event.ts));
+            self.span = Some((first.min(event.ts), last.max(event.ts)));
+            if let What::Lost { count, .. } = event.what {
+                self.lost = self.lost.saturating_add(count);
+            }
+            if let Some(step) = self.pairing.follow(event) {
+                sink.step(&step)?;
+            }
+            if !goes_on(&self.pairing) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// What it said beside its events, which were read.
+    fn end(self, whole: bool) -> Replayed {
+        let Replaying {
+            path,
+            console,
+            reader,
+            progress,
+            pairing,
+            span,
+            mut lost,
+        } = self;
+        drop(progress);
+        if reader.was_cut() && whole {
+            warn_of_cut(path, console);
+        }
+        if pairing.without_group() > 0 {
+            console.warning(format_args!(
+                "{} calls are in the rows of (others), because their field had too many different values (docs/limits.md)",
+                pairing.without_group()
+            ));
+        }
+        let summary = reader.summary().cloned();
+        if let Some(summary) = &summary {
+            lost = summary.lost + summary.skipped + summary.unparsed;
+        }
+        Replayed {
+            session: reader.session().clone(),
+            summary,
+            pairing,
+            span,
+            lost,
+            whole,
+        }
+    }
+}
+
+/// What greenlets, tasks and threads of a recording are, in a reading of its own that says nothing: what stands below their first
+/// calls is known after these.
+pub(super) fn contexts(path: &Path, console: &Console) -> Result<Contexts, Failure> {
+    let (mut reader, _progress) = open_ahead(path, console)?;
+    let mut pairing = Pairing::with_rules(reader.rules());
+    let mut contexts = Contexts::default();
+    while let Ok(Some((event, rules))) = reader.event() {
+        for (pid, rules) in rules {
+            pairing.set_rules(pid, rules);
+        }
+        if let Some(step) = pairing.follow(event) {
+            contexts.follow(&step);
+        }
+    }
+    Ok(contexts)
+}
+
+/// The refusal of a field that a recording does not have.
+fn no_field(path: &Path, field: &str, fields: &BTreeMap<String, String>) -> Failure {
+    let has: Vec<&str> = fields.keys().map(String::as_str).collect();
+    let has = match has.is_empty() {
+        true => "it has no fields".to_owned(),
+        false => format!("its fields are {}", Foreign::new(has.join(", ").as_str())),
+    };
+    Failure::new(
+        Exit::Usage,
+        format!(
+            "{} has no field {}, so nothing can be grouped by it: {has}; record it anew with --field {}=PATH",
+            Foreign::path(path),
+            Foreign::new(field),
+            shell::word(field),
+        ),
+    )
+}

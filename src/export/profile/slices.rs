@@ -414,7 +414,8 @@ impl<W: Write, P: Pen> Sink for Slices<W, P> {
         let shown = &mut self.shown;
         shown.begin(event.ts);
         self.timeline.take(step, shown);
-        let innermost = self.timeline.innermost((event.pid, event.tid, None));
+        let timeline = &self.timeline;
+        let innermost = || timeline.innermost((event.pid, event.tid, None));
         match &event.what {
             What::Return {
                 place, line, frame, ..
@@ -423,7 +424,7 @@ impl<W: Write, P: Pen> Sink for Slices<W, P> {
                     && left.measured
                 {
                     let track = (event.pid, event.tid, frame.context);
-                    let innermost = self.timeline.innermost(track);
+                    let innermost = timeline.innermost(track);
                     let since = event.ts.saturating_sub(left.inclusive_ns.unwrap_or(0));
                     if let Some(row) = shown.room(track, (since, event.ts), innermost) {
                         let slice = Slice {
@@ -451,12 +452,12 @@ impl<W: Write, P: Pen> Sink for Slices<W, P> {
             } => {
                 let args = json!({ "generation": generation, "collected": collected });
                 let name = "garbage collection";
-                shown.complete((event, pause_ns.unwrap_or(0)), innermost, name, &args);
+                shown.complete((event, pause_ns.unwrap_or(0)), innermost(), name, &args);
                 shown
                     .pen
                     .count(event.pid, event.ts, "objects collected", *collected);
             }
-            What::Plain(plain) => shown.plain(event, plain, innermost),
+            What::Plain(plain) => shown.plain(event, plain, innermost()),
             What::Process { change, .. } => {
                 shown.process(event.pid);
                 shown.instant(Scope::Process(event.pid), event, change.word(), &json!({}));
@@ -484,7 +485,7 @@ impl<W: Write, P: Pen> Sink for Slices<W, P> {
                     "runqueue_ns": wait.runqueue_ns,
                     "on": wait.on.as_ref().map(ToString::to_string),
                 });
-                shown.complete((event, wait.off_ns()), innermost, &wait.leaf(), &args);
+                shown.complete((event, wait.off_ns()), innermost(), &wait.leaf(), &args);
             }
             What::Call { .. } | What::Line { .. } | What::GcStart { .. } => {}
         }

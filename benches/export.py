@@ -1,11 +1,12 @@
 """Exports of a large recording: speed, memory and size of each format. See benches/export.
 
-    export.py PYSTAP MILLIONS
+    export.py PYSTAP MILLIONS EARLIER ROUNDS
     export.py PYSTAP --functions MILLIONS
 
 A trace of 100 MB (benches/report.py) is merged with itself, each time as that of another host, until the recording has as many
-events. Each format is written to a file, once, and removed. A row per format: events per second of the clock, the most memory
-that pystap had at once, and bytes as a multiple of those of Chrome's JSON, which is written first.
+events. Each format is written to a file and removed, ROUNDS times, by each build in turns. A row per format and build, of the least
+of the rounds: events per second of the clock and of the processor, the most memory that pystap had at once, and bytes as a multiple
+of those of Chrome's JSON, which is written first.
 
 With --functions, each call is of another function, as of a program that makes its functions as it goes, a report is made, too, and what
 each said is printed.
@@ -27,14 +28,14 @@ FORMATS = ("chrome", "perfetto", "pprof", "parquet", "folded", "html")
 
 
 def run(command):
-    """Seconds on the clock, the most megabytes in memory, what was said."""
+    """Seconds on the clock and of the processor, the most megabytes in memory, and what was said."""
     begun = time.monotonic()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     said = child.stderr.read()
     _, status, used = os.wait4(child.pid, 0)
     if status:
         sys.exit(f"{command}: {said}")
-    return time.monotonic() - begun, used.ru_maxrss / 1024, said
+    return time.monotonic() - begun, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, said
 
 
 def size(path):
@@ -66,7 +67,7 @@ def with_functions(pystap, millions):
         jobs = [("report", ["report", trace_of_all])]
         jobs += [(name, ["export", "-f", name, "-o", directory / f"exported.{name}", trace_of_all]) for name in FORMATS]
         for name, arguments in jobs:
-            seconds, memory, said = run([pystap, *arguments])
+            seconds, _, memory, said = run([pystap, *arguments])
             written = directory / f"exported.{name}"
             megabytes = f"{size(written) / 1e6:11.1f}" if written.exists() else f"{'':11}"
             print(f"{name:12} {2e6 * millions / seconds:12,.0f} {memory:11.0f} {megabytes}")
@@ -79,6 +80,8 @@ def main():
     if sys.argv[2] == "--functions":
         return with_functions(sys.argv[1], float(sys.argv[3]))
     pystap, millions = sys.argv[1], float(sys.argv[2])
+    earlier, rounds = sys.argv[3], int(sys.argv[4])
+    builds = [build for build in (earlier, pystap) if build]
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         directory = pathlib.Path(directory)
         single = directory / "single.json"
@@ -93,21 +96,31 @@ def main():
             shutil.copyfile(single, copy)
             hosts.append(f"host{number}={copy}")
         recording = directory / "recording"
-        seconds, memory, _ = run([pystap, "merge", *hosts, "-o", recording])
+        clock, processor, memory, _ = run([pystap, "merge", *hosts, "-o", recording])
         for number in range(copies):
             (directory / f"copy{number}.json").unlink()
         events = each * copies
         print(f"{events / 1e6:.1f} million events of {copies} hosts; the recording has {size(recording) / 1e6:.0f} MB")
-        print(f"{'':12} {'events/s':>12} {'MB at most':>11} {'size/chrome':>12}")
-        print(f"{'merge':12} {events / seconds:12,.0f} {memory:11.0f}", flush=True)
+        print(f"{'':12} {'events/s':>12} {'of processor':>12} {'MB at most':>11} {'size/chrome':>12}")
+        print(f"{'merge':12} {events / clock:12,.0f} {events / processor:12,.0f} {memory:11.0f}", flush=True)
         chrome = None
         for name in FORMATS:
             written = directory / f"exported.{name}"
-            seconds, memory, _ = run([pystap, "export", "-f", name, "-o", written, recording])
-            bytes_written = size(written)
-            chrome = chrome or bytes_written
-            print(f"{name:12} {events / seconds:12,.0f} {memory:11.0f} {bytes_written / chrome:12.3f}", flush=True)
-            subprocess.run(["rm", "-r", written], check=True)
+            taken = {build: [] for build in builds}
+            sizes = {}
+            for _ in range(rounds):
+                for build in builds:
+                    taken[build].append(run([build, "export", "-f", name, "-o", written, recording])[:3])
+                    sizes[build] = size(written)
+                    subprocess.run(["rm", "-r", written], check=True)
+            chrome = chrome or sizes[pystap]
+            for build in builds:
+                clock, processor, memory = (min(kind) for kind in zip(*taken[build]))
+                print(
+                    f"{name:12} {events / clock:12,.0f} {events / processor:12,.0f} {memory:11.0f} {sizes[build] / chrome:12.3f}"
+                    f"{'   earlier' if build != pystap else ''}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -429,3 +429,68 @@ fn long_calls_that_waited_for_work_are_left_out_of_views_and_said_unless_they_ar
         "{refused:?}"
     );
 }
+
+/// A trace of an interpreter that tells the creation of a generator as a call: the last of very many calls is one, which nothing
+/// tells before its creator returns.
+fn with_a_late_creation(directory: &Path) -> String {
+    let session = json!({
+        "event": "session", "ts": 1, "schema": 1, "pystap": "0.1.0", "engine": "uprobes", "notes": [], "armed": [],
+        "targets": [{"pid": 7, "command": "app"}], "events": ["call", "return"],
+    });
+    let mut text = format!("{session}\n");
+    let mut ts = 1_000_000;
+    let mut add = |event: &str, function: &str, line: u32| {
+        ts += 1_000;
+        let event = json!({
+            "event": event, "ts": ts, "pid": 7, "tid": 7, "file": "/srv/app.py", "function": function, "line": line,
+        });
+        text.push_str(&format!("{event}\n"));
+    };
+    add("call", "main", 1);
+    for _ in 0..20_000 {
+        add("call", "work", 10);
+        add("return", "work", 12);
+    }
+    add("call", "rows", 20);
+    add("return", "main", 9);
+    let path = directory.join("late.json");
+    fs::write(&path, text).expect("written");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn what_turns_out_late_to_have_been_no_call_is_in_nothing_that_is_made_of_the_recording() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let trace = with_a_late_creation(directory.path());
+    for format in ["chrome", "folded", "json"] {
+        // What went to a pipe cannot be taken back, and so it is known from the start what is no call.
+        let piped = pystap_with(&["export", &trace, "-f", format]);
+        let file = directory.path().join(format);
+        done(&["export", &trace, "-f", format, "-o", text(&file)]);
+        let written = fs::read_to_string(&file).expect("written");
+        assert!(written == piped.stdout, "{format}");
+        assert_eq!(written.contains("rows"), format == "json", "{format}");
+        assert!(written.len() > 1_000_000 || format == "folded");
+    }
+    let tables = directory.path().join("tables");
+    done(&["export", &trace, "-f", "parquet", "-o", text(&tables)]);
+    let functions = fs::read(tables.join("functions.parquet")).expect("written");
+    let has = |name: &[u8]| functions.windows(name.len()).any(|it| it == name);
+    assert!(has(b"work") && !has(b"rows"));
+    let report = done(&["report", &trace, "--json"]).stdout;
+    let table: Value = serde_json::from_str(&report).expect("JSON");
+    let rows = table["functions"].as_array().expect("rows").iter();
+    let calls: Vec<(&str, u64)> = rows
+        .map(|row| {
+            (
+                row["function"].as_str().expect("a name"),
+                row["calls"].as_u64().expect("a number"),
+            )
+        })
+        .collect();
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    assert!(
+        calls.contains(&("work", 20_000)) && calls.contains(&("main", 1)),
+        "{calls:?}"
+    );
+}

@@ -95,27 +95,21 @@ impl MadeOf {
 }
 
 /// What one function of one process cost. Times are in nanoseconds, as they were measured: with the tracer's own cost.
-// In this order, so that what an event changes is in as few lines of the processor's cache as can be: most of the time that
-// an event takes is spent on waiting for them.
+// In this order, so that what a call changes is in one line of the processor's cache, and what its return changes in that and the
+// next two: most of the time that an event takes is spent on waiting for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Function {
-    /// Durations of the calls for which they are likely to be their own ([`FinishedCall::likely`]).
-    pub durations: Histogram,
-    /// Their time: unlike `cumulative_ns` the inner calls of a recursion count, too.
-    pub timed_ns: u64,
+    /// Calls and resumptions.
+    pub calls: u64,
     /// Calls and time of all calls whose duration is known at least for a sum.
     pub timed: u64,
+    /// Their time: unlike `cumulative_ns` the inner calls of a recursion count, too.
+    pub timed_ns: u64,
     /// Time in the function itself.
     pub self_ns: u64,
     /// Time in the function and what it called; recursion counts once.
     pub cumulative_ns: u64,
-    /// Calls and resumptions.
-    pub calls: u64,
-    /// The intervals of which these times are made.
-    pub made_of: MadeOf,
-    /// As `durations`, each without the tracer's cost, where that is taken out.
-    pub net_durations: Histogram,
     /// The first line at which it was entered: where it begins, for all but resumed generators. `i32::MAX` where none is known.
     pub line: i32,
     /// Whether generators or coroutines are among its calls: each resumption is a call then, and what one takes is its time on
@@ -123,6 +117,14 @@ pub struct Function {
     pub goes_on: bool,
     /// Whether functions that share name and file may be in this row, because nothing told their lines.
     pub maybe_several: bool,
+    /// What its own waiting is.
+    pub(super) waiting: Kind,
+    /// The intervals of which these times are made.
+    pub made_of: MadeOf,
+    /// Durations of the calls for which they are likely to be their own ([`FinishedCall::likely`]).
+    pub durations: Histogram,
+    /// As `durations`, each without the tracer's cost, where that is taken out.
+    pub net_durations: Histogram,
     /// Returns whose call was not seen or cannot be told.
     pub unmatched: u64,
     /// Open calls that were given up because a bound was reached: `cumulative_ns` is without them.
@@ -145,8 +147,6 @@ pub struct Function {
     pub idle_ns: u64,
     /// Idleness in the cumulative time.
     pub idle_cumulative_ns: u64,
-    /// What its own waiting is.
-    pub(super) waiting: Kind,
 }
 
 impl Function {

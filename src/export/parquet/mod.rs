@@ -177,7 +177,9 @@ impl<E, W: Write + Send> Parquet<E, W> {
 
 /// The number of a word that many rows have.
 fn number(words: &mut Vec<(&'static str, Shared)>, word: &'static str) -> usize {
-    let known = words.iter().position(|(known, _)| *known == word);
+    // Nearly always it is the same text in memory, too.
+    let same = |known: &str| std::ptr::eq(known, word) || known == word;
+    let known = words.iter().position(|(known, _)| same(known));
     known.unwrap_or_else(|| {
         words.push((word, word.into()));
         words.len() - 1

@@ -18,10 +18,13 @@ use crate::failure::Failure;
 use crate::hosts::clocks::Difference;
 use crate::hosts::merge::{Ending, Part, Told, merge, rules};
 use crate::hosts::names::{Joined, Places};
-use crate::recording::{Reader, Writer};
+use crate::recording::{Ahead, Reader, Writer};
 use crate::shell;
 use crate::text::Foreign;
 use crate::view::many;
+
+/// Hosts whose recordings are read in threads of their own.
+const MOST_AHEAD: usize = 16;
 
 /// Merges, and says what came of each recording.
 pub(super) fn run(arguments: &Merge, console: &Console) -> Result<Exit, Failure> {
@@ -210,7 +213,10 @@ fn part(
     }
     joined.add(session, &places);
     Ok(Part {
-        reader,
+        reader: match joined.session().hosts.len() <= MOST_AHEAD {
+            true => Ahead::new(reader),
+            false => Ahead::here(reader),
+        },
         places,
         clock,
     })

@@ -10,7 +10,7 @@ use super::names::Places;
 use crate::analysis::pairing::{PairingRules, Step};
 use crate::event::{Event, ProcessChange, Summary, What};
 use crate::export::Sink;
-use crate::recording::{Reader, RecordingError};
+use crate::recording::{Ahead, RecordingError};
 
 /// Processes of which it is remembered that their rules were told. Of others they are told again.
 const MOST_TOLD: usize = 1 << 16;
@@ -19,7 +19,7 @@ const MOST_TOLD: usize = 1 << 16;
 #[derive(Debug)]
 pub struct Part<R> {
     /// What is left of it.
-    pub reader: Reader<R>,
+    pub reader: Ahead<R>,
     /// Where its processes are.
     pub places: Places,
     /// By how much its clock is taken to be ahead.
@@ -65,7 +65,7 @@ struct Head {
 
 /// The rules that all streams have, or those of processes without rules of their own where the streams differ: none is broken by
 /// those that expect more.
-pub fn rules<R: Read>(parts: &[Part<R>]) -> PairingRules {
+pub fn rules<R: Read + Send + 'static>(parts: &[Part<R>]) -> PairingRules {
     let all = || parts.iter().map(|part| part.reader.rules());
     PairingRules {
         call_on_creation: all().any(|rules| rules.call_on_creation),
@@ -77,7 +77,10 @@ pub fn rules<R: Read>(parts: &[Part<R>]) -> PairingRules {
 ///
 /// # Errors
 /// The sink's.
-pub fn merge<R: Read>(mut parts: Vec<Part<R>>, sink: &mut dyn Sink) -> io::Result<Merged> {
+pub fn merge<R: Read + Send + 'static>(
+    mut parts: Vec<Part<R>>,
+    sink: &mut dyn Sink,
+) -> io::Result<Merged> {
     let default = rules(&parts);
     let mut told = Rules {
         needed: parts.iter().any(|part| part.reader.rules() != default),
@@ -133,9 +136,9 @@ pub fn merge<R: Read>(mut parts: Vec<Part<R>>, sink: &mut dyn Sink) -> io::Resul
 }
 
 /// The next event of a stream.
-fn next<R: Read>(part: &mut Part<R>, told: &mut Told) -> Option<Head> {
-    let mut event = match part.reader.event() {
-        Ok(Some(event)) => event,
+fn next<R: Read + Send + 'static>(part: &mut Part<R>, told: &mut Told) -> Option<Head> {
+    let (mut event, rules) = match part.reader.take() {
+        Ok(Some(told)) => told,
         Ok(None) => {
             if part.reader.was_cut() {
                 told.ending = Ending::Cut;
@@ -147,7 +150,7 @@ fn next<R: Read>(part: &mut Part<R>, told: &mut Told) -> Option<Head> {
             return None;
         }
     };
-    let rules = part.reader.process_rules().into_iter();
+    let rules = rules.into_iter();
     let rules = rules.filter_map(|(pid, rules)| Some((part.places.process(pid)?, rules)));
     let rules = rules.collect();
     if part.places.take(&mut event).is_none() {
@@ -236,7 +239,7 @@ mod tests {
     use crate::event::hosts::Hosts;
     use crate::event::{LossStage, Session, SessionHost};
     use crate::export::End;
-    use crate::recording::Writer;
+    use crate::recording::{Reader, Writer};
 
     const PLAIN: PairingRules = PairingRules {
         call_on_creation: false,
@@ -269,9 +272,9 @@ mod tests {
         bytes
     }
 
-    fn parts(recordings: &[Vec<u8>]) -> Vec<Part<&[u8]>> {
+    fn parts(recordings: &[Vec<u8>]) -> Vec<Part<&'static [u8]>> {
         let of = |(at, bytes): (usize, &'static [u8])| Part {
-            reader: Reader::new(bytes).expect("a recording"),
+            reader: Ahead::new(Reader::new(bytes).expect("a recording")),
             places: Places::One(at),
             clock: Difference::default(),
         };
@@ -448,7 +451,7 @@ mod tests {
             .finish(&End::new(&Summary::default(), &Pairing::new()))
             .expect("memory");
         let part = Part {
-            reader: Reader::new(&*bytes).expect("a recording"),
+            reader: Ahead::new(Reader::new(&*Vec::leak(bytes)).expect("a recording")),
             places: Places::Several(vec![3, 2]),
             clock: Difference::default(),
         };

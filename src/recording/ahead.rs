@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{Reader, RecordingError};
 use crate::analysis::pairing::PairingRules;
-use crate::event::{Event, Session, Summary};
+use crate::event::{Event, Session, Summary, What};
 use crate::threads;
 
 /// Events of a batch: so many that a thread is seldom woken, and so few that they are in the processor's cache still when they are
@@ -28,11 +28,14 @@ struct Batch {
 }
 
 /// An event, and rules of processes that hold from it on.
-type Told<'a> = (&'a mut Event, Vec<(u32, PairingRules)>);
+pub type Told<E> = (E, Vec<(u32, PairingRules)>);
+
+/// A recording that nobody reads any longer, and why it could not be read to its end.
+type Ended<R> = (Box<Reader<R>>, Result<(), RecordingError>);
 
 /// See the head of the module.
 #[derive(Debug)]
-pub(crate) struct Ahead<R> {
+pub struct Ahead<R> {
     session: Session,
     rules: PairingRules,
     source: Source<R>,
@@ -56,13 +59,23 @@ struct Thread<R> {
     batches: Receiver<Batch>,
     /// The way back of those that were emptied, to be filled again.
     emptied: Sender<Batch>,
-    /// The recording, and why it cannot be read to its end.
-    thread: JoinHandle<Option<(Box<Reader<R>>, Result<(), RecordingError>)>>,
+    thread: JoinHandle<Option<Ended<R>>>,
 }
 
 impl<R: Read + Send + 'static> Ahead<R> {
+    /// The same without a thread, for one of so many that not each can have one.
+    pub fn here(reader: Reader<R>) -> Ahead<R> {
+        Ahead {
+            session: reader.session().clone(),
+            rules: reader.rules(),
+            source: Source::Here(Box::new(reader)),
+            batch: Batch::default(),
+            taken: 0,
+        }
+    }
+
     /// Begins to read.
-    pub(crate) fn new(reader: Reader<R>) -> Ahead<R> {
+    pub fn new(reader: Reader<R>) -> Ahead<R> {
         let (session, rules) = (reader.session().clone(), reader.rules());
         let (filled, batches) = bounded(BATCHES);
         let (emptied, empty) = bounded(BATCHES);
@@ -88,12 +101,12 @@ impl<R: Read + Send + 'static> Ahead<R> {
     }
 
     /// What ran and with what.
-    pub(crate) fn session(&self) -> &Session {
+    pub fn session(&self) -> &Session {
         &self.session
     }
 
     /// Those of [`Reader::rules`].
-    pub(crate) fn rules(&self) -> PairingRules {
+    pub fn rules(&self) -> PairingRules {
         self.rules
     }
 
@@ -101,7 +114,7 @@ impl<R: Read + Send + 'static> Ahead<R> {
     ///
     /// # Errors
     /// Those of [`Reader::event`], after all events that come before.
-    pub(crate) fn event(&mut self) -> Result<Option<Told<'_>>, RecordingError> {
+    pub fn event(&mut self) -> Result<Option<Told<&mut Event>>, RecordingError> {
         while self.taken >= self.batch.events.len() {
             if !self.go_on()? {
                 return Ok(None);
@@ -111,6 +124,22 @@ impl<R: Read + Send + 'static> Ahead<R> {
         let Batch { rules, events } = &mut self.batch;
         let event = events.get_mut(self.taken - 1);
         Ok(event.map(|event| (event, std::mem::take(rules))))
+    }
+
+    /// The same, taken out of its batch.
+    ///
+    /// # Errors
+    /// Those of [`Ahead::event`].
+    pub fn take(&mut self) -> Result<Option<Told<Event>>, RecordingError> {
+        let nothing = Event {
+            ts: 0,
+            pid: 0,
+            tid: 0,
+            interpreter: None,
+            what: What::GcStart { generation: 0 },
+        };
+        let told = self.event()?;
+        Ok(told.map(|(event, rules)| (std::mem::replace(event, nothing), rules)))
     }
 
     /// Has events at hand, if there are more. Errors are those of [`Ahead::event`].
@@ -151,12 +180,12 @@ impl<R: Read + Send + 'static> Ahead<R> {
     }
 
     /// The summary, once the end has been reached; `None` for a recording that was truncated.
-    pub(crate) fn summary(&self) -> Option<&Summary> {
+    pub fn summary(&self) -> Option<&Summary> {
         self.at_its_end()?.summary()
     }
 
     /// Whether the end was reached too early: the recording was truncated, or is still being written.
-    pub(crate) fn was_cut(&self) -> bool {
+    pub fn was_cut(&self) -> bool {
         self.at_its_end().is_some_and(Reader::was_cut)
     }
 
@@ -241,12 +270,10 @@ mod tests {
         bytes
     }
 
-    type All = (Vec<(Event, Vec<(u32, PairingRules)>)>, Option<String>);
+    type All = (Vec<Told<Event>>, Option<String>);
 
     /// Each event, with the rules that are told with it, and the error at the end.
-    fn all(
-        mut next: impl FnMut() -> Result<Option<(Event, Vec<(u32, PairingRules)>)>, RecordingError>,
-    ) -> All {
+    fn all(mut next: impl FnMut() -> Result<Option<Told<Event>>, RecordingError>) -> All {
         let mut read = Vec::new();
         loop {
             match next() {
@@ -272,13 +299,16 @@ mod tests {
                 let event = reader.event()?;
                 Ok(event.map(|event| (event, reader.process_rules())))
             });
-            let ahead = Reader::new(io::Cursor::new(bytes)).expect("a recording");
+            let ahead = Reader::new(io::Cursor::new(bytes.clone())).expect("a recording");
             let mut ahead = Ahead::new(ahead);
             let read = all(|| {
                 let told = ahead.event()?;
                 Ok(told.map(|(event, rules)| (event.clone(), rules)))
             });
             assert!(read == expected);
+            let here = Reader::new(io::Cursor::new(bytes)).expect("a recording");
+            let mut here = Ahead::here(here);
+            assert!(all(|| here.take()) == expected);
             assert_eq!(ahead.summary(), reader.summary());
             assert_eq!(ahead.was_cut(), reader.was_cut());
         }

@@ -23,7 +23,7 @@ mod writer;
 
 use crate::analysis::pairing::PairingRules;
 
-pub(crate) use ahead::Ahead;
+pub use ahead::{Ahead, Told};
 pub(crate) use continuous::Continuous;
 pub use reader::{Reader, RecordingError};
 pub(crate) use samples::{SampleSink, Samples, Sum};

@@ -121,6 +121,24 @@ pub(super) fn replay_once(
     Ok(whole.map(|whole| replaying.end(whole)))
 }
 
+/// The same into what is made for it: in one reading where that will do, and else in two, into another one.
+pub(super) fn replay_into<S: Sink>(
+    path: &Path,
+    group_by: Option<&str>,
+    console: &Console,
+    make: impl Fn() -> S,
+) -> Result<(S, Replayed), Failure> {
+    let mut sink = make();
+    let replayed = match replay_once(path, group_by, console, &mut sink)? {
+        Some(replayed) => replayed,
+        None => {
+            sink = make();
+            replay(path, group_by, console, &mut sink)?
+        }
+    };
+    Ok((sink, replayed))
+}
+
 /// A recording that is being read.
 struct Replaying<'a> {
     path: &'a Path,

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, IntoInnerError, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use super::opened::{note_parts, open};
-use super::replay::{Replayed, contexts, replay, replay_once};
+use super::replay::{Replayed, contexts, replay, replay_into, replay_once};
 use super::{destination, print, sampled, top, traces};
 use crate::analysis::collections::Collections;
 use crate::analysis::contexts::Contexts;
@@ -130,14 +130,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         views
     };
     let group_by = arguments.group_by.as_deref();
-    let mut views = make();
-    let replayed = match replay_once(&arguments.file, group_by, console, &mut views)? {
-        Some(replayed) => replayed,
-        None => {
-            views = make();
-            replay(&arguments.file, group_by, console, &mut views)?
-        }
-    };
+    let (views, replayed) = replay_into(&arguments.file, group_by, console, make)?;
     let Views {
         mut functions,
         collections,
@@ -233,14 +226,12 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
 
 /// Shows the table of hot functions to sort and filter.
 fn browse(arguments: &Report, has_waits: bool, console: &Console) -> Result<Exit, Failure> {
-    let tally = top::tally(arguments.by_context).with_waits(has_waits);
-    let mut tally = tally.with_raw_times(arguments.raw_times).with_callers();
-    let replayed = replay(
-        &arguments.file,
-        arguments.group_by.as_deref(),
-        console,
-        &mut tally,
-    )?;
+    let make = || {
+        let tally = top::tally(arguments.by_context).with_waits(has_waits);
+        tally.with_raw_times(arguments.raw_times).with_callers()
+    };
+    let group_by = arguments.group_by.as_deref();
+    let (tally, replayed) = replay_into(&arguments.file, group_by, console, make)?;
     // What is over has no present: its last event is where its clock stands.
     let table = tally.snapshot(&replayed.pairing, 0);
     let mut state = State::new(
@@ -507,8 +498,8 @@ fn page(
         if open(path)?.is_sampled() {
             return sampled::html(path, !compares, console);
         }
-        let mut gathered = Gathered::default();
-        let replayed = replay(path, arguments.group_by.as_deref(), console, &mut gathered)?;
+        let group_by = arguments.group_by.as_deref();
+        let (gathered, replayed) = replay_into(path, group_by, console, Gathered::default)?;
         let end = End {
             summary: replayed.summary.as_ref(),
             pairing: &replayed.pairing,

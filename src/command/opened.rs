@@ -76,6 +76,18 @@ pub(super) fn open_ahead(
     Ok((Ahead::new(reader), progress))
 }
 
+/// The same without a thread of its own, whose freed memory nothing else gets: where very much of it is kept.
+///
+/// # Errors
+/// Those of [`open`].
+pub(super) fn open_here(
+    path: &Path,
+    console: &Console,
+) -> Result<(Ahead<Counted>, Progress), Failure> {
+    let (reader, progress) = open_whole(path, console)?;
+    Ok((Ahead::here(reader), progress))
+}
+
 /// Says which parts are read of a directory, where these are not all.
 pub(super) fn note_parts(path: &Path, console: &Console) {
     if let Ok(Latest { files, older }) = parts::latest(path)

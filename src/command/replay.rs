@@ -37,6 +37,9 @@ impl Replayed {
     }
 }
 
+/// How a recording is opened to be read.
+type Open = fn(&Path, &Console) -> Result<(Ahead<Counted>, Progress), Failure>;
+
 /// Reads a recording into a sink, as a session would have fed it.
 pub(super) fn replay(
     path: &Path,
@@ -44,7 +47,17 @@ pub(super) fn replay(
     console: &Console,
     sink: &mut dyn Sink,
 ) -> Result<Replayed, Failure> {
-    let (mut reader, mut progress) = open_ahead(path, console)?;
+    replay_opened(open_ahead, path, group_by, console, sink)
+}
+
+fn replay_opened(
+    open: Open,
+    path: &Path,
+    group_by: Option<&str>,
+    console: &Console,
+    sink: &mut dyn Sink,
+) -> Result<Replayed, Failure> {
+    let (mut reader, mut progress) = open(path, console)?;
     let rules = reader.rules();
     let mut pairing = Pairing::with_rules(rules);
     if rules.call_on_creation {
@@ -67,7 +80,7 @@ pub(super) fn replay(
         pairing = Pairing::second_reading(rules, creations);
         // One line at a time.
         drop(progress);
-        (reader, progress) = open_ahead(path, console)?;
+        (reader, progress) = open(path, console)?;
     }
     if let Some(field) = group_by {
         let fields = &reader.session().fields;
@@ -98,11 +111,21 @@ pub(super) fn replay_once(
     console: &Console,
     sink: &mut dyn Sink,
 ) -> Result<Option<Replayed>, Failure> {
-    let (reader, progress) = open_ahead(path, console)?;
+    replay_opened_once(open_ahead, path, group_by, console, sink)
+}
+
+fn replay_opened_once(
+    open: Open,
+    path: &Path,
+    group_by: Option<&str>,
+    console: &Console,
+    sink: &mut dyn Sink,
+) -> Result<Option<Replayed>, Failure> {
+    let (reader, progress) = open(path, console)?;
     let rules = reader.rules();
     if !rules.call_on_creation {
         drop(progress);
-        return replay(path, group_by, console, sink).map(Some);
+        return replay_opened(open, path, group_by, console, sink).map(Some);
     }
     if group_by.is_some() {
         // Functions that are told apart by a field tell less of themselves.
@@ -123,17 +146,18 @@ pub(super) fn replay_once(
 
 /// The same into what is made for it: in one reading where that will do, and else in two, into another one.
 pub(super) fn replay_into<S: Sink>(
+    open: Open,
     path: &Path,
     group_by: Option<&str>,
     console: &Console,
     make: impl Fn() -> S,
 ) -> Result<(S, Replayed), Failure> {
     let mut sink = make();
-    let replayed = match replay_once(path, group_by, console, &mut sink)? {
+    let replayed = match replay_opened_once(open, path, group_by, console, &mut sink)? {
         Some(replayed) => replayed,
         None => {
             sink = make();
-            replay(path, group_by, console, &mut sink)?
+            replay_opened(open, path, group_by, console, &mut sink)?
         }
     };
     Ok((sink, replayed))

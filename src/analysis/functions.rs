@@ -95,10 +95,10 @@ impl MadeOf {
 }
 
 /// What one function of one process cost. Times are in nanoseconds, as they were measured: with the tracer's own cost.
-// In this order, so that what a call changes is in one line of the processor's cache, and what its return changes in that and the
-// next two: most of the time that an event takes is spent on waiting for them.
+// In this order, so that what a call changes lies together, and what its return changes behind it, in as few lines of the processor's
+// cache as can be: most of the time that an event takes is spent on waiting for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub struct Function {
     /// Calls and resumptions.
     pub calls: u64,

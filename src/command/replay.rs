@@ -7,12 +7,14 @@ use super::opened::{Counted, open_ahead, warn_of_cut};
 use crate::analysis::contexts::Contexts;
 use crate::analysis::pairing::{Creations, Pairing};
 use crate::console::{Console, Exit, Progress};
+use crate::event::allowance::ALL_NAMES;
 use crate::event::{Session, Summary, What};
 use crate::export::Sink;
 use crate::failure::Failure;
 use crate::recording::Ahead;
 use crate::shell;
 use crate::text::Foreign;
+use crate::view::many;
 
 /// What a recording said beside its events.
 pub(super) struct Replayed {
@@ -97,6 +99,7 @@ fn replay_opened(
         pairing,
         span: None,
         lost: 0,
+        nameless: 0,
     };
     let whole = replaying.run(sink, |_| true)?;
     Ok(replaying.end(whole.unwrap_or(true)))
@@ -139,6 +142,7 @@ fn replay_opened_once(
         pairing: Pairing::first_reading(rules),
         span: None,
         lost: 0,
+        nameless: 0,
     };
     let whole = replaying.run(sink, |pairing| !pairing.has_found_creations())?;
     Ok(whole.map(|whole| replaying.end(whole)))
@@ -172,6 +176,8 @@ struct Replaying<'a> {
     pairing: Pairing,
     span: Option<(u64, u64)>,
     lost: u64,
+    /// Events without a name.
+    nameless: u64,
 }
 
 impl Replaying<'_> {
@@ -204,6 +210,7 @@ impl Replaying<'_> {
             if let What::Lost { count, .. } = event.what {
                 self.lost = self.lost.saturating_add(count);
             }
+            self.nameless += u64::from(event.is_nameless());
             if let Some(step) = self.pairing.follow(event) {
                 sink.step(&step)?;
             }
@@ -223,6 +230,7 @@ impl Replaying<'_> {
             pairing,
             span,
             mut lost,
+            nameless,
         } = self;
         drop(progress);
         if reader.was_cut() && whole {
@@ -235,6 +243,15 @@ impl Replaying<'_> {
             ));
         }
         let summary = reader.summary().cloned();
+        // What was recorded without a name was said then.
+        let left_out = nameless.saturating_sub(summary.as_ref().map_or(0, |it| it.nameless));
+        if left_out > 0 {
+            console.warning(format_args!(
+                "{} shown without a name, because more names are in use at once than are kept ({} MB)",
+                many(left_out, "event is", "events are"),
+                ALL_NAMES >> 20
+            ));
+        }
         if let Some(summary) = &summary {
             lost = summary.lost + summary.skipped + summary.unparsed;
         }

@@ -584,8 +584,10 @@ fn convert(
                 let file = InFile::new(to);
                 Box::new(Spans::new(traces::choice(arguments), None, file))
             }
-            ExportFormat::Perfetto | ExportFormat::Html | ExportFormat::Parquet => {
-                Box::new(Perfetto::new(to))
+            ExportFormat::Perfetto => Box::new(Perfetto::new(to)),
+            // See above.
+            ExportFormat::Html | ExportFormat::Parquet => {
+                return Err(io::Error::from(io::ErrorKind::Unsupported).into());
             }
         };
         let shows_idleness = arguments.idle || arguments.format == ExportFormat::Json;

@@ -494,3 +494,43 @@ fn what_turns_out_late_to_have_been_no_call_is_in_nothing_that_is_made_of_the_re
         "{calls:?}"
     );
 }
+
+#[test]
+fn names_that_are_too_many_to_be_kept_at_once_are_counted_and_said() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let session = json!({
+        "event": "session", "ts": 1, "schema": 1, "pystap": "0", "engine": "none", "notes": [], "armed": [],
+        "targets": [{"pid": 1, "command": "invented", "python": null}], "events": ["call", "return"],
+    });
+    let mut text = format!("{session}\n");
+    // Calls within each other, each with half a megabyte of a name: 60 MB of them, where 48 are kept.
+    for number in 0..120 {
+        let event = json!({
+            "event": "call", "ts": 2 + number, "pid": 1, "tid": 1, "file": "/made.py", "line": 1,
+            "function": format!("{number}{}", "x".repeat(500_000)),
+        });
+        text.push_str(&format!("{event}\n"));
+    }
+    let trace = directory.path().join("names.json");
+    fs::write(&trace, text).expect("written");
+    let profile = directory.path().join("profile");
+    let trace = trace.to_str().expect("UTF-8");
+    let ended = done(&[
+        "export",
+        trace,
+        "-f",
+        "pprof",
+        "-o",
+        profile.to_str().expect("UTF-8"),
+    ]);
+    let said = "events are shown without a name, because more names are in use at once than are kept (48 MB)";
+    let line = ended.stderr.lines().find(|line| line.contains(said));
+    let line = line.unwrap_or_else(|| panic!("{}", ended.stderr));
+    let count = line
+        .split_whitespace()
+        .find_map(|word| word.parse::<u32>().ok());
+    assert!(
+        count.is_some_and(|count| (15..40).contains(&count)),
+        "{line}"
+    );
+}

@@ -84,7 +84,7 @@ pub(super) fn of_engine(facts: &Facts, findings: &[Finding], engine: Engine) -> 
         let compiles = |id: &&str| COMPILING.contains(id) || (installs && *id == "staprun");
         if engine == Engine::Stap && because.iter().all(compiles) {
             sentence.push_str(
-                "; a module that was compiled elsewhere needs only `staprun` here (`pystap bundle --help`)",
+                "; a module that was compiled elsewhere needs only `staprun` here (pystap bundle, docs/bundle.md)",
             );
         }
         return Verdict {

@@ -55,16 +55,10 @@ pub(crate) struct EventVerdict {
     pub sentence: String,
 }
 
-/// Findings about what a module is compiled with. Where nothing else stops stap, one that was compiled elsewhere still runs.
-const COMPILING: [&str; 7] = [
-    "headers",
-    "headers-match",
-    "headers-complete",
-    "headers-options",
-    "compiler",
-    "stap",
-    "stap-kernel",
-];
+/// Whether a finding is about making a module: where nothing else stops stap, one that was compiled elsewhere still runs.
+fn is_about_compiling(finding: &Finding) -> bool {
+    finding.part == super::Part::Building || ["stap", "stap-kernel"].contains(&finding.id)
+}
 
 pub(super) fn of_engine(facts: &Facts, findings: &[Finding], engine: Engine) -> Verdict {
     let stopping: Vec<&Finding> = findings
@@ -81,8 +75,10 @@ pub(super) fn of_engine(facts: &Facts, findings: &[Finding], engine: Engine) -> 
         let mut sentence = format!("cannot run here, because {}{more}", first.summary);
         // Where nothing of SystemTap is installed, staprun is a package of its own; a staprun that cannot load is none of this.
         let installs = because.contains(&"stap");
-        let compiles = |id: &&str| COMPILING.contains(id) || (installs && *id == "staprun");
-        if engine == Engine::Stap && because.iter().all(compiles) {
+        let mut stopping = stopping.iter();
+        if engine == Engine::Stap
+            && stopping.all(|it| is_about_compiling(it) || (installs && it.id == "staprun"))
+        {
             sentence.push_str(
                 "; a module that was compiled elsewhere needs only `staprun` here (pystap bundle, docs/bundle.md)",
             );

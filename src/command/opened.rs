@@ -10,7 +10,7 @@ use crate::console::{Console, Exit, Progress};
 use crate::failure::Failure;
 use crate::files::reading;
 use crate::recording::parts::{self, Latest};
-use crate::recording::{Ahead, Reader, RecordingError};
+use crate::recording::{Reader, RecordingError};
 use crate::text::Foreign;
 use crate::view::many;
 
@@ -62,30 +62,6 @@ pub(super) fn open_whole(
     let activity = format!("reading {}", Foreign::path(name));
     let progress = console.progress(&activity, Some(bytes));
     Ok((read(path, files, &progress.done())?, progress))
-}
-
-/// The same for whoever takes its events.
-///
-/// # Errors
-/// Those of [`open`].
-pub(super) fn open_ahead(
-    path: &Path,
-    console: &Console,
-) -> Result<(Ahead<Counted>, Progress), Failure> {
-    let (reader, progress) = open_whole(path, console)?;
-    Ok((Ahead::new(reader), progress))
-}
-
-/// The same without a thread of its own, whose freed memory nothing else gets: where very much of it is kept.
-///
-/// # Errors
-/// Those of [`open`].
-pub(super) fn open_here(
-    path: &Path,
-    console: &Console,
-) -> Result<(Ahead<Counted>, Progress), Failure> {
-    let (reader, progress) = open_whole(path, console)?;
-    Ok((Ahead::here(reader), progress))
 }
 
 /// Says which parts are read of a directory, where these are not all.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::opened::{Counted, open_ahead, warn_of_cut};
+use super::opened::{Counted, open_whole, warn_of_cut};
 use crate::analysis::contexts::Contexts;
 use crate::analysis::pairing::{Creations, Pairing};
 use crate::console::{Console, Exit, Progress};
@@ -11,7 +11,7 @@ use crate::event::allowance::ALL_NAMES;
 use crate::event::{Session, Summary, What};
 use crate::export::Sink;
 use crate::failure::Failure;
-use crate::recording::Ahead;
+use crate::recording::{Ahead, Reader};
 use crate::shell;
 use crate::text::Foreign;
 use crate::view::many;
@@ -39,8 +39,19 @@ impl Replayed {
     }
 }
 
-/// How a recording is opened to be read.
-type Open = fn(&Path, &Console) -> Result<(Ahead<Counted>, Progress), Failure>;
+/// How a recording is read: in a thread of its own ([`Ahead::new`]), or without one, whose freed memory nothing else gets, where
+/// very much of it is kept ([`Ahead::here`]).
+pub(super) type Reading = fn(Reader<Counted>) -> Ahead<Counted>;
+
+/// Opens a recording to be read.
+fn open(
+    reading: Reading,
+    path: &Path,
+    console: &Console,
+) -> Result<(Ahead<Counted>, Progress), Failure> {
+    let (reader, progress) = open_whole(path, console)?;
+    Ok((reading(reader), progress))
+}
 
 /// Reads a recording into a sink, as a session would have fed it.
 pub(super) fn replay(
@@ -49,17 +60,17 @@ pub(super) fn replay(
     console: &Console,
     sink: &mut dyn Sink,
 ) -> Result<Replayed, Failure> {
-    replay_opened(open_ahead, path, group_by, console, sink)
+    replay_by(Ahead::new, path, group_by, console, sink)
 }
 
-fn replay_opened(
-    open: Open,
+fn replay_by(
+    reading: Reading,
     path: &Path,
     group_by: Option<&str>,
     console: &Console,
     sink: &mut dyn Sink,
 ) -> Result<Replayed, Failure> {
-    let (mut reader, mut progress) = open(path, console)?;
+    let (mut reader, mut progress) = open(reading, path, console)?;
     let rules = reader.rules();
     let mut pairing = Pairing::with_rules(rules);
     if rules.call_on_creation {
@@ -82,7 +93,7 @@ fn replay_opened(
         pairing = Pairing::second_reading(rules, creations);
         // One line at a time.
         drop(progress);
-        (reader, progress) = open(path, console)?;
+        (reader, progress) = open(reading, path, console)?;
     }
     if let Some(field) = group_by {
         let fields = &reader.session().fields;
@@ -91,77 +102,59 @@ fn replay_opened(
         }
         pairing = pairing.grouped(field);
     }
-    let mut replaying = Replaying {
-        path,
-        console,
-        reader,
-        progress,
-        pairing,
-        span: None,
-        lost: 0,
-        nameless: 0,
-    };
+    let mut replaying = Replaying::new(path, console, (reader, progress), pairing);
     let whole = replaying.run(sink, |_| true)?;
     Ok(replaying.end(whole.unwrap_or(true)))
 }
 
-/// The same in one reading, where creations could look like calls: most such recordings only do not say that none does, as traces
-/// that were written as JSON. `None` as soon as one is found, or where it is not known how one would show; then the sink was fed
-/// in vain.
+/// The same in one reading, also where creations could look like calls: most such recordings only do not say that none does, as
+/// traces that were written as JSON. `None` as soon as one is found, or where it is not known how one would show; then the sink was
+/// fed in vain.
 pub(super) fn replay_once(
     path: &Path,
     group_by: Option<&str>,
     console: &Console,
     sink: &mut dyn Sink,
 ) -> Result<Option<Replayed>, Failure> {
-    replay_opened_once(open_ahead, path, group_by, console, sink)
+    replay_once_by(Ahead::new, path, group_by, console, sink)
 }
 
-fn replay_opened_once(
-    open: Open,
+fn replay_once_by(
+    reading: Reading,
     path: &Path,
     group_by: Option<&str>,
     console: &Console,
     sink: &mut dyn Sink,
 ) -> Result<Option<Replayed>, Failure> {
-    let (reader, progress) = open(path, console)?;
-    let rules = reader.rules();
-    if !rules.call_on_creation {
-        drop(progress);
-        return replay_opened(open, path, group_by, console, sink).map(Some);
-    }
     if group_by.is_some() {
         // Functions that are told apart by a field tell less of themselves.
         return Ok(None);
     }
-    let mut replaying = Replaying {
-        path,
-        console,
-        reader,
-        progress,
-        pairing: Pairing::first_reading(rules),
-        span: None,
-        lost: 0,
-        nameless: 0,
+    let (reader, progress) = open(reading, path, console)?;
+    let rules = reader.rules();
+    let pairing = match rules.call_on_creation {
+        true => Pairing::first_reading(rules),
+        false => Pairing::with_rules(rules),
     };
+    let mut replaying = Replaying::new(path, console, (reader, progress), pairing);
     let whole = replaying.run(sink, |pairing| !pairing.has_found_creations())?;
     Ok(whole.map(|whole| replaying.end(whole)))
 }
 
 /// The same into what is made for it: in one reading where that will do, and else in two, into another one.
 pub(super) fn replay_into<S: Sink>(
-    open: Open,
+    reading: Reading,
     path: &Path,
     group_by: Option<&str>,
     console: &Console,
     make: impl Fn() -> S,
 ) -> Result<(S, Replayed), Failure> {
     let mut sink = make();
-    let replayed = match replay_opened_once(open, path, group_by, console, &mut sink)? {
+    let replayed = match replay_once_by(reading, path, group_by, console, &mut sink)? {
         Some(replayed) => replayed,
         None => {
             sink = make();
-            replay_opened(open, path, group_by, console, &mut sink)?
+            replay_by(reading, path, group_by, console, &mut sink)?
         }
     };
     Ok((sink, replayed))
@@ -180,7 +173,25 @@ struct Replaying<'a> {
     nameless: u64,
 }
 
-impl Replaying<'_> {
+impl<'a> Replaying<'a> {
+    fn new(
+        path: &'a Path,
+        console: &'a Console,
+        (reader, progress): (Ahead<Counted>, Progress),
+        pairing: Pairing,
+    ) -> Replaying<'a> {
+        Replaying {
+            path,
+            console,
+            reader,
+            progress,
+            pairing,
+            span: None,
+            lost: 0,
+            nameless: 0,
+        }
+    }
+
     /// Reads it into a sink. Answers whether all of it could be read; `None` where it was not read to its end because that is in
     /// vain, by what pairing has found out.
     fn run(
@@ -269,7 +280,7 @@ impl Replaying<'_> {
 /// What greenlets, tasks and threads of a recording are, in a reading of its own that says nothing: what stands below their first
 /// calls is known after these.
 pub(super) fn contexts(path: &Path, console: &Console) -> Result<Contexts, Failure> {
-    let (mut reader, _progress) = open_ahead(path, console)?;
+    let (mut reader, _progress) = open(Ahead::new, path, console)?;
     let mut pairing = Pairing::with_rules(reader.rules());
     let mut contexts = Contexts::default();
     while let Ok(Some((event, rules))) = reader.event() {

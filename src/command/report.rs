@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, BufWriter, IntoInnerError, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use super::opened::{note_parts, open, open_ahead, open_here};
+use super::opened::{note_parts, open};
 use super::replay::{Replayed, contexts, replay, replay_into, replay_once};
 use super::{destination, print, sampled, top, traces};
 use crate::analysis::collections::Collections;
@@ -28,6 +28,7 @@ use crate::export::profile::{
 use crate::export::{End, Output, Sink};
 use crate::failure::Failure;
 use crate::files::writing::make_directory;
+use crate::recording::Ahead;
 use crate::script::filter::Glob;
 use crate::shell;
 use crate::text::Foreign;
@@ -130,7 +131,7 @@ pub(super) fn report(arguments: &Report, console: &Console) -> Result<Exit, Fail
         views
     };
     let group_by = arguments.group_by.as_deref();
-    let (views, replayed) = replay_into(open_ahead, &arguments.file, group_by, console, make)?;
+    let (views, replayed) = replay_into(Ahead::new, &arguments.file, group_by, console, make)?;
     let Views {
         mut functions,
         collections,
@@ -231,7 +232,7 @@ fn browse(arguments: &Report, has_waits: bool, console: &Console) -> Result<Exit
         tally.with_raw_times(arguments.raw_times).with_callers()
     };
     let group_by = arguments.group_by.as_deref();
-    let (tally, replayed) = replay_into(open_ahead, &arguments.file, group_by, console, make)?;
+    let (tally, replayed) = replay_into(Ahead::new, &arguments.file, group_by, console, make)?;
     // What is over has no present: its last event is where its clock stands.
     let table = tally.snapshot(&replayed.pairing, 0);
     let mut state = State::new(
@@ -500,7 +501,7 @@ fn page(
         }
         let group_by = arguments.group_by.as_deref();
         let (gathered, replayed) =
-            replay_into(open_here, path, group_by, console, Gathered::default)?;
+            replay_into(Ahead::here, path, group_by, console, Gathered::default)?;
         let end = End {
             summary: replayed.summary.as_ref(),
             pairing: &replayed.pairing,

@@ -65,13 +65,8 @@ struct Thread<R> {
 impl<R: Read + Send + 'static> Ahead<R> {
     /// The same without a thread, for one of so many that not each can have one.
     pub fn here(reader: Reader<R>) -> Ahead<R> {
-        Ahead {
-            session: reader.session().clone(),
-            rules: reader.rules(),
-            source: Source::Here(Box::new(reader)),
-            batch: Batch::default(),
-            taken: 0,
-        }
+        let (session, rules) = (reader.session().clone(), reader.rules());
+        Ahead::of(session, rules, Source::Here(Box::new(reader)))
     }
 
     /// Begins to read.
@@ -91,6 +86,10 @@ impl<R: Read + Send + 'static> Ahead<R> {
             }),
             Err(reader) => Source::Here(reader),
         };
+        Ahead::of(session, rules, source)
+    }
+
+    fn of(session: Session, rules: PairingRules, source: Source<R>) -> Ahead<R> {
         Ahead {
             session,
             rules,
